@@ -1,0 +1,3 @@
+//! Embed cloudy: nodes, groups, approved messages over QUIC.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]

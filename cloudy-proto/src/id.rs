@@ -1,0 +1,117 @@
+//! The names of things: nodes, groups, runs of a process, views, positions (`protocol.md` §2).
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A node: the SHA-256 of its TLS public key (`protocol.md` §2, *incarnation*).
+///
+/// Told apart from its address: several addresses may lead to one node. Node ids are ordered, and the order decides
+/// which of two connections of a pair stays (§4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId(pub [u8; 32]);
+
+impl NodeId {
+    /// The first eight hexadecimal digits: enough to tell nodes apart in a log line.
+    pub fn short(&self) -> String {
+        self.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.short())
+    }
+}
+
+/// A group: random, fresh at each founding, so that no group is ever started twice (`protocol.md` §6).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GroupId(pub [u8; 16]);
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+macro_rules! counter {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            /// The one after this.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+counter!(
+    /// One run of a node's process in one group: the index of the control log's entry that assigned it, so it is never
+    /// reused and never comes from a clock. Zero: none assigned.
+    Incarnation(u64)
+);
+counter!(
+    /// One configuration of a group: 1, 2, 3, …; zero before the first.
+    ViewId(u64)
+);
+counter!(
+    /// A position in the result: 1, 2, 3, …; zero before the first.
+    Index(u64)
+);
+counter!(
+    /// A position in a lane: 0, 1, 2, …
+    Round(u64)
+);
+counter!(
+    /// A position on the ring: 0, 1, 2, …
+    Rank(u16)
+);
+counter!(
+    /// A broadcast's number at its origin's incarnation: 1, 2, 3, … without gaps; zero before the first.
+    Seq(u64)
+);
+counter!(
+    /// A position in the control log: 1, 2, 3, …; zero before the first.
+    LogIndex(u64)
+);
+
+impl Rank {
+    /// The rank as an index into a table with an entry per member.
+    pub const fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A broadcast's name, never reused, kept when it is sent again in a later view (`protocol.md` §2, *message id*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MessageId {
+    /// Who broadcast it.
+    pub origin: NodeId,
+    /// In which run of that node's process.
+    pub incarnation: Incarnation,
+    /// Which of that run's broadcasts.
+    pub seq: Seq,
+}
