@@ -1,1 +1,38 @@
-fn main() {}
+//! The `cloudy` command: sessions of a master and its slaves.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod duration;
+mod logging;
+mod output;
+mod percent;
+mod periods;
+mod ring;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use miette::Report;
+
+fn main() -> ExitCode {
+    // Prints usage errors itself, and ends with status 2.
+    let cli = args::Cli::parse();
+    start(cli).unwrap_or_else(|report| {
+        output::print_error(&report);
+        ExitCode::from(output::EXIT_FAILED)
+    })
+}
+
+fn start(cli: args::Cli) -> Result<ExitCode, Report> {
+    logging::start(cli.verbose)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| {
+        output::failure(
+            format_args!("the runtime does not start ({error})"),
+            "raise the limit of open files (ulimit -n), or end other programs",
+        )
+    })?;
+    runtime.block_on(commands::run(cli.command))
+}

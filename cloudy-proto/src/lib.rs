@@ -1,7 +1,48 @@
 //! The cloudy protocol as state machines without I/O.
+//!
+//! One contract drives everything (`protocol.md` is what it implements):
+//!
+//! ```text
+//!   machine.handle(now, input)            the only way in
+//!   while let Some(output) = machine.poll_output() { … }
+//!   machine.poll_timeout()                when to call handle(Timeout) at the latest
+//! ```
+//!
+//! The machine reads no clock and no randomness: equal inputs give equal outputs, byte for byte.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod catch_up;
+mod command;
+mod config;
+mod control;
+mod delivery;
+mod digest;
 mod id;
+mod io;
+mod lane;
+pub mod limits;
+mod machine;
+mod member;
+mod outbox;
+mod pending;
+mod ring;
+mod rules;
+pub mod slot;
+mod time;
+mod view;
+mod view_change;
+mod walk;
+pub mod wire;
 
+pub use command::{Command, InstallView, SessionPlan};
+pub use config::{Durability, Parameters, ParametersError, RingKind};
+pub use digest::{Checkpoint, Digest, ResultDigest};
 pub use id::{GroupId, Incarnation, Index, LogIndex, MessageId, NodeId, Rank, Round, Seq, ViewId};
+pub use io::{
+    Admission, Approval, Entry, Event, Frame, Input, MemberStatus, Output, PendingSlot, Phase, Request, Status, Waiting,
+};
+pub use machine::{Machine, MachineConfig, Role};
+pub use rules::{Rule, Rules};
+pub use time::Time;
+pub use view::{Origin, Place, RingMember, View};

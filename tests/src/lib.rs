@@ -1,1 +1,4 @@
 //! x
+
+#[cfg(doctest)]
+mod book;

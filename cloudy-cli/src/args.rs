@@ -1,0 +1,108 @@
+//! The command line's grammar.
+
+mod demo;
+mod key;
+mod master;
+mod shared;
+mod slave;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+pub use demo::DemoArgs;
+pub use key::{KeyArgs, KeyCommand};
+pub use master::MasterArgs;
+pub use shared::{FaultArgs, KeyFileArgs, ListenArgs};
+pub use slave::SlaveArgs;
+
+/// Slaves of one session, at most: the protocol's bound on a ring, `cloudy_proto::limits::MEMBERS_MAX`.
+pub const SLAVES_MAX: u16 = 64;
+
+/// The statuses of `output`, for the help of the commands that run a session.
+macro_rules! exit_status {
+    () => {
+        "\
+Exit status:
+  0    all results are equal
+  1    something failed, or results differ
+  2    the command line is wrong
+  130  interrupted by Ctrl-C"
+    };
+}
+use exit_status;
+
+/// Several processes agree on one sequence of messages, over QUIC, without a broker.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cloudy",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  cloudy demo                                   a whole session on this machine
+  cloudy demo --loss 10% --latency 20ms         the same over a bad network
+  cloudy slave 127.0.0.1 10502                  one slave, here
+  cloudy master 127.0.0.1 10501 2s 1s 0         the master of the slaves that it finds
+  cloudy key show                               which cluster this machine belongs to
+
+Durations are 2s, 500ms, 1m, 250us; a bare number is microseconds.
+CLOUDY_LOG=debug logs to stderr; it takes filters such as warn,cloudy_node=trace."
+)]
+pub struct Cli {
+    /// Log more to stderr: once for progress, twice for details, three times for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole session on this machine: a master and its slaves, as processes of their own
+    Demo(DemoArgs),
+    /// Start a session on the slaves that are found or named, and compare their results
+    Master(MasterArgs),
+    /// Wait for a master, take part in its session, and print the result
+    Slave(SlaveArgs),
+    /// Make, show or find the cluster key
+    Key(KeyArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print manual pages
+    Man(ManArgs),
+}
+
+/// Arguments of `cloudy completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cloudy completions bash > ~/.local/share/bash-completion/completions/cloudy
+  cloudy completions zsh > ~/.zfunc/_cloudy
+  cloudy completions fish > ~/.config/fish/completions/cloudy.fish")]
+pub struct CompletionsArgs {
+    /// Whose script
+    pub shell: Shell,
+}
+
+/// Arguments of `cloudy man`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cloudy man | man -l -                         read the manual
+  cloudy man key new | man -l -                 read about one command
+  cloudy man --dir ~/.local/share/man/man1      install all pages")]
+pub struct ManArgs {
+    /// The command whose page to print; all of cloudy's if there is none
+    #[arg(value_name = "COMMAND", conflicts_with = "dir")]
+    pub path: Vec<String>,
+    /// Write the pages of all commands into this directory, which is made if need be
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}

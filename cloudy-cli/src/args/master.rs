@@ -1,0 +1,101 @@
+//! `cloudy master`.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use clap::Args;
+use cloudy_node::discovery::seeds::{self, SeedError};
+
+use super::{FaultArgs, KeyFileArgs, ListenArgs, SLAVES_MAX, exit_status};
+use crate::duration;
+use crate::periods::Periods;
+use crate::ring::RingChoice;
+
+const SEND_DEFAULT: Duration = Duration::from_secs(2);
+const GRACE_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Arguments of `cloudy master`.
+#[derive(Debug, Args)]
+#[command(after_help = concat!("\
+Examples:
+  cloudy master 127.0.0.1 10501 2000000 1000000 0
+  cloudy master 127.0.0.1 10501 2s 1s 0 --ring token
+  cloudy master 127.0.0.1 10501 --send-for 2 --wait-for 1 --with-seed 0
+  cloudy master 192.0.2.1 10501 2s 1s --slave node-1.example:10502 --slave node-2.example:10502
+  cloudy master 192.0.2.1 10501 2s 1s --expect 4 --discovery-timeout 10s
+
+The periods are SEND and GRACE; the last 200ms of GRACE are for STOP, where there are as many.
+
+", exit_status!()))]
+pub struct MasterArgs {
+    /// Where to listen.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// How long slaves broadcast: 2s, 500ms; a bare number is microseconds [default: 2s]
+    #[arg(value_parser = duration::parse, requires = "grace", allow_negative_numbers = true)]
+    send: Option<Duration>,
+    /// How long the session goes on without broadcasts: 1s; a bare number is microseconds [default: 1s]
+    #[arg(value_parser = duration::parse, allow_negative_numbers = true)]
+    grace: Option<Duration>,
+    /// Where the slaves' random numbers start [default: 0]
+    #[arg(allow_negative_numbers = true)]
+    seed: Option<u64>,
+    /// SEND in the other spelling; a bare number is seconds
+    #[arg(long, value_name = "SECONDS", value_parser = duration::parse_seconds, conflicts_with_all = POSITIONAL,
+          allow_hyphen_values = true)]
+    send_for: Option<Duration>,
+    /// GRACE in the other spelling; a bare number is seconds
+    #[arg(long, value_name = "SECONDS", value_parser = duration::parse_seconds, conflicts_with_all = POSITIONAL,
+          allow_hyphen_values = true)]
+    wait_for: Option<Duration>,
+    /// SEED in the other spelling
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = POSITIONAL, allow_negative_numbers = true)]
+    with_seed: Option<u64>,
+    /// When a slave may send
+    #[arg(long, value_name = "MODEL", default_value_t)]
+    pub ring: RingChoice,
+    /// A slave by its address, in place of multicast discovery; repeatable. A name's addresses are all tried, and
+    /// several names of one slave are one slave
+    #[arg(long = "slave", value_name = "HOST:PORT", value_parser = seed_text)]
+    pub slaves: Vec<String>,
+    /// Start once there are this many slaves; fewer at the discovery timeout are an error
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(SLAVES_MAX)))]
+    pub expect: Option<u16>,
+    /// How long to look for slaves
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub discovery_timeout: Duration,
+    /// The multicast group and port for discovery, where slaves listen on another than the default
+    #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP)]
+    pub discovery_group: SocketAddrV4,
+    /// Print one JSON object on stdout and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// Which cluster key.
+    #[command(flatten)]
+    pub key: KeyFileArgs,
+    /// Which faults.
+    #[command(flatten)]
+    pub faults: FaultArgs,
+}
+
+const POSITIONAL: [&str; 3] = ["send", "grace", "seed"];
+
+impl MasterArgs {
+    /// The session's periods, in whichever spelling they were given.
+    pub fn periods(&self) -> Periods {
+        let send = self.send.or(self.send_for).unwrap_or(SEND_DEFAULT);
+        let grace = self.grace.or(self.wait_for).unwrap_or(GRACE_DEFAULT);
+        Periods::new(send, grace)
+    }
+
+    /// Where the slaves' random numbers start, in whichever spelling it was given.
+    pub fn seed(&self) -> u64 {
+        self.seed.or(self.with_seed).unwrap_or(0)
+    }
+}
+
+/// Checks the text; its name is resolved when the session starts.
+fn seed_text(text: &str) -> Result<String, SeedError> {
+    seeds::split(text).map(|_| text.to_owned())
+}

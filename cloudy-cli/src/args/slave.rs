@@ -1,0 +1,47 @@
+//! `cloudy slave`.
+
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{FaultArgs, KeyFileArgs, ListenArgs, exit_status};
+
+/// Arguments of `cloudy slave`.
+#[derive(Debug, Args)]
+#[command(after_help = concat!("\
+Examples:
+  cloudy slave 127.0.0.1 10502
+  cloudy slave 127.0.0.1 10502 --result result.jsonl
+  cloudy slave 0.0.0.0 10502 --stay --cluster-key /etc/cloudy/cluster.key
+
+A result file has a line per approved message, {\"index\":…,\"origin\":…,\"seq\":…,\"view\":…,\"value\":…}, and a last line
+with count, sum and digest. It is written while the session runs: follow it with tail -f.
+
+", exit_status!()))]
+pub struct SlaveArgs {
+    /// Where to listen.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// Write the result into this file, as JSON lines, while the session runs
+    #[arg(long, value_name = "FILE")]
+    pub result: Option<PathBuf>,
+    /// Wait for the next master after a session
+    #[arg(long)]
+    pub stay: bool,
+    /// Print one JSON object per session on stdout and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// Do not answer multicast discovery: masters must name this slave
+    #[arg(long)]
+    pub no_discovery: bool,
+    /// The multicast group and port for discovery
+    #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP)]
+    pub discovery_group: SocketAddrV4,
+    /// Which cluster key.
+    #[command(flatten)]
+    pub key: KeyFileArgs,
+    /// Which faults.
+    #[command(flatten)]
+    pub faults: FaultArgs,
+}

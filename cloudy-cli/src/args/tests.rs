@@ -1,0 +1,207 @@
+//! The grammar, as tables of command lines and what they mean.
+
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use super::*;
+use crate::periods::Periods;
+use crate::ring::RingChoice;
+
+fn parse(line: &str) -> Result<Command, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)
+}
+
+macro_rules! parsed {
+    ($variant:ident, $line:expr) => {
+        match parse($line) {
+            Ok(Command::$variant(args)) => args,
+            other => panic!("{}: {other:?}", $line),
+        }
+    };
+}
+
+fn micros(micros: u64) -> Duration {
+    Duration::from_micros(micros)
+}
+
+#[test]
+fn the_grammar_is_consistent() {
+    Cli::command().debug_assert();
+    assert_eq!(usize::from(SLAVES_MAX), cloudy_proto::limits::MEMBERS_MAX);
+}
+
+#[test]
+fn every_command_has_examples_in_its_help() {
+    fn check(command: &clap::Command) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(help.contains("Example"), "{}", command.get_name());
+        assert!(command.get_about().is_some(), "{}", command.get_name());
+        command.get_subcommands().for_each(check);
+    }
+    check(&Cli::command());
+    for command in ["demo", "master", "slave"] {
+        let help = parse(&format!("cloudy {command} --help")).expect_err("the help").to_string();
+        for status in ["0    all results", "1    something", "2    the command line", "130  interrupted"] {
+            assert!(help.contains(status), "{help}");
+        }
+    }
+}
+
+#[test]
+fn both_spellings_of_a_master_mean_the_same() {
+    for (line, send, grace, seed) in [
+        ("cloudy master 127.0.0.1 10501 2000000 1000000 0", 2_000_000, 1_000_000, 0),
+        ("cloudy master 127.0.0.1 10501 2s 500ms 7", 2_000_000, 500_000, 7),
+        ("cloudy master 127.0.0.1 10501 1m 250us", 60_000_000, 250, 0),
+        ("cloudy master 127.0.0.1 10501 --send-for 2 --wait-for 1 --with-seed 3", 2_000_000, 1_000_000, 3),
+        ("cloudy master --send-for 0.5 --wait-for 300ms 127.0.0.1 10501", 500_000, 300_000, 0),
+        ("cloudy master 127.0.0.1 10501 --with-seed 18446744073709551615", 2_000_000, 1_000_000, u64::MAX),
+        ("cloudy master 127.0.0.1 10501", 2_000_000, 1_000_000, 0),
+        ("cloudy master 127.0.0.1 10501 0 0 0", 0, 0, 0),
+    ] {
+        let args = parsed!(Master, line);
+        assert_eq!(args.periods(), Periods::new(micros(send), micros(grace)), "{line}");
+        assert_eq!(args.seed(), seed, "{line}");
+        assert_eq!(args.listen, ListenArgs { host: "127.0.0.1".to_owned(), port: 10_501 }, "{line}");
+        assert_eq!(args.ring, RingChoice::Pipelined, "{line}");
+        assert!(args.slaves.is_empty() && args.expect.is_none() && !args.json, "{line}");
+        assert_eq!(args.discovery_timeout, Duration::from_secs(1), "{line}");
+    }
+}
+
+#[test]
+fn a_masters_options_are_taken() {
+    let args = parsed!(
+        Master,
+        "cloudy master ::1 10501 2s 1s 0 --ring token --slave node-1.example:10502 --slave [::1]:10503 --expect 2 \
+         --discovery-timeout 3s --discovery-group 239.255.1.2:2000 --json --cluster-key k --loss 5%"
+    );
+    assert_eq!(args.ring, RingChoice::Token);
+    assert_eq!(args.slaves, ["node-1.example:10502", "[::1]:10503"]);
+    assert_eq!(args.expect, Some(2));
+    assert_eq!(args.discovery_timeout, Duration::from_secs(3));
+    assert_eq!(args.discovery_group.to_string(), "239.255.1.2:2000");
+    assert!(args.json);
+    assert_eq!(args.key.cluster_key, Some(PathBuf::from("k")));
+    assert_eq!(args.faults.loss, 0.05);
+}
+
+#[test]
+fn a_slaves_options_are_taken() {
+    let args = parsed!(Slave, "cloudy slave 127.0.0.1 10502");
+    assert_eq!(args.listen, ListenArgs { host: "127.0.0.1".to_owned(), port: 10_502 });
+    assert!(args.result.is_none() && !args.stay && !args.json && !args.no_discovery);
+    assert_eq!(args.faults.faults(), cloudy_node::fault::Faults::none());
+    assert_eq!(args.discovery_group, cloudy_node::discovery::GROUP);
+    let args = parsed!(Slave, "cloudy slave node 0 --result r.jsonl --stay --json --no-discovery --cluster-key k");
+    assert_eq!(args.listen, ListenArgs { host: "node".to_owned(), port: 0 });
+    assert_eq!(args.result, Some(PathBuf::from("r.jsonl")));
+    assert!(args.stay && args.json && args.no_discovery);
+    assert_eq!(args.key.cluster_key, Some(PathBuf::from("k")));
+}
+
+#[test]
+fn a_demos_options_are_taken() {
+    let args = parsed!(Demo, "cloudy demo");
+    assert_eq!((args.nodes, args.send, args.grace, args.seed), (4, micros(2_000_000), micros(1_000_000), 0));
+    assert_eq!(args.ring, RingChoice::Pipelined);
+    assert!(args.result_dir.is_none() && !args.json);
+    let args = parsed!(
+        Demo,
+        "cloudy demo --nodes 8 --send 500ms --grace 300000 --seed 9 --ring token --result-dir d --json --loss 10% \
+         --latency 20ms --jitter 5000 --reorder 0.05 --duplicate 1% --fault-seed 3"
+    );
+    assert_eq!((args.nodes, args.send, args.grace, args.seed), (8, micros(500_000), micros(300_000), 9));
+    assert_eq!(args.ring, RingChoice::Token);
+    assert_eq!(args.result_dir, Some(PathBuf::from("d")));
+    assert!(args.json);
+    let faults = args.faults.faults();
+    assert_eq!((faults.loss, faults.reorder, faults.duplicate, faults.seed), (0.1, 0.05, 0.01, 3));
+    assert_eq!((faults.latency, faults.jitter), (micros(20_000), micros(5_000)));
+    faults.validate().expect("the grammar takes valid faults only");
+}
+
+#[test]
+fn faults_reach_another_process_as_they_are() {
+    let line = "cloudy slave h 1 --loss 33.3% --latency 1500us --jitter 7 --reorder 0.1 --duplicate 100%";
+    let args = parsed!(Slave, line);
+    let mut passed: Vec<std::ffi::OsString> = ["cloudy", "slave", "h", "1"].map(Into::into).to_vec();
+    passed.extend(args.faults.arguments(5));
+    let Ok(Command::Slave(other)) = Cli::try_parse_from(passed).map(|cli| cli.command) else { panic!("not taken") };
+    assert_eq!(other.faults, FaultArgs { fault_seed: 5, ..args.faults });
+}
+
+#[test]
+fn the_other_commands_are_taken() {
+    for line in [
+        "cloudy key new",
+        "cloudy key show --cluster-key k",
+        "cloudy key path",
+        "cloudy completions bash",
+        "cloudy completions fish",
+        "cloudy man",
+        "cloudy man key new",
+        "cloudy man --dir d",
+        "cloudy -vv demo",
+        "cloudy demo --verbose",
+    ] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
+    let cli = Cli::try_parse_from(["cloudy", "demo", "-v", "-v"]).expect("parses");
+    assert_eq!(cli.verbose, 2);
+}
+
+#[test]
+fn wrong_command_lines_name_what_is_wrong() {
+    use ErrorKind::*;
+    for (line, kind, part) in [
+        ("cloudy", DisplayHelpOnMissingArgumentOrSubcommand, "Usage"),
+        ("cloudy dance", InvalidSubcommand, "dance"),
+        ("cloudy key", DisplayHelpOnMissingArgumentOrSubcommand, "cloudy key new"),
+        ("cloudy slave 127.0.0.1", MissingRequiredArgument, "<PORT>"),
+        ("cloudy slave 127.0.0.1 65536", ValueValidation, "65536"),
+        ("cloudy slave 127.0.0.1 -1", ValueValidation, "-1"),
+        ("cloudy slave h 1 --loss 10", ValueValidation, "10% or 0.1"),
+        ("cloudy slave h 1 --loss -5%", ValueValidation, "10% or 0.1"),
+        ("cloudy slave h 1 --latency 2h", ValueValidation, "longer than 1m"),
+        ("cloudy slave h 1 --discovery-group 239.255.0.1", ValueValidation, "239.255.0.1"),
+        ("cloudy master 127.0.0.1 10501 soon 1s 0", ValueValidation, "2s, 500ms, 1m or 250us"),
+        ("cloudy master 127.0.0.1 10501 -5 1s 0", ValueValidation, "2s, 500ms, 1m or 250us"),
+        ("cloudy master 127.0.0.1 10501 99999999999999999999 1s 0", ValueValidation, "longer than 365 days"),
+        ("cloudy master 127.0.0.1 10501 2s 1s -1", ValueValidation, "-1"),
+        ("cloudy master 127.0.0.1 10501 2s", MissingRequiredArgument, "<GRACE>"),
+        ("cloudy master 127.0.0.1 10501 2s 1s 0 0", UnknownArgument, "0"),
+        ("cloudy master 127.0.0.1 10501 2s 1s 0 --send-for 2", ArgumentConflict, "--send-for"),
+        ("cloudy master 127.0.0.1 10501 2s 1s --with-seed 2", ArgumentConflict, "--with-seed"),
+        ("cloudy master --wait-for 1 127.0.0.1 10501 2s 1s 0", ArgumentConflict, "--wait-for"),
+        ("cloudy master h 1 --slave localhost", ValueValidation, "`localhost` is not HOST:PORT"),
+        ("cloudy master h 1 --slave ::1:10502", ValueValidation, "brackets"),
+        ("cloudy master h 1 --expect 0", ValueValidation, "1..=64"),
+        ("cloudy master h 1 --ring relay", InvalidValue, "[possible values: token, pipelined]"),
+        ("cloudy demo --nodes 0", ValueValidation, "1..=64"),
+        ("cloudy demo --nodes 65", ValueValidation, "1..=64"),
+        ("cloudy demo --send -5", ValueValidation, "2s, 500ms, 1m or 250us"),
+        ("cloudy demo --seed -1", ValueValidation, "-1"),
+        ("cloudy completions tcsh", InvalidValue, "bash"),
+        ("cloudy man demo --dir d", ArgumentConflict, "--dir"),
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.kind(), kind, "{line}: {error}");
+        assert!(error.to_string().contains(part), "{line}: {error}");
+        assert_eq!(error.exit_code(), 2, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn hosts_are_addresses_or_names() {
+    let listen = |host: &str| ListenArgs { host: host.to_owned(), port: 10_501 };
+    for (host, address) in [("127.0.0.1", "127.0.0.1:10501"), ("::1", "[::1]:10501"), ("[::1]", "[::1]:10501")] {
+        assert_eq!(listen(host).address().await.expect(host).to_string(), address);
+    }
+    assert!(listen("localhost").address().await.expect("resolves").ip().is_loopback());
+    // `.invalid` never exists (RFC 2606 §2).
+    let error = listen("no-such-host.invalid").address().await.expect_err("no such name");
+    assert!(error.to_string().contains("`no-such-host.invalid`") && error.help().is_some(), "{error}");
+}

@@ -1,0 +1,29 @@
+//! One file per command.
+
+mod completions;
+mod demo;
+mod key;
+mod man;
+mod master;
+mod slave;
+
+use std::process::ExitCode;
+
+use miette::Report;
+
+use crate::args::Command;
+
+/// Runs the command.
+///
+/// # Errors
+/// What the user has to know, and what to do about it.
+pub async fn run(command: Command) -> Result<ExitCode, Report> {
+    match command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Master(args) => master::run(args).await,
+        Command::Slave(args) => slave::run(args).await,
+        Command::Key(args) => key::run(args.command),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+    }
+}

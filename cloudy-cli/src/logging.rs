@@ -1,0 +1,56 @@
+//! Log lines on stderr: stdout is for results.
+
+use std::io::{self, IsTerminal};
+
+use miette::Report;
+use tracing_subscriber::EnvFilter;
+
+use crate::output::failure;
+
+/// Names what to log, in place of `--verbose`.
+pub const LOG_VARIABLE: &str = "CLOUDY_LOG";
+
+/// Starts logging as [`LOG_VARIABLE`] says or, where it is unset or empty, as often as `--verbose` was given.
+pub fn start(verbose: u8) -> Result<(), Report> {
+    let chosen = std::env::var(LOG_VARIABLE).unwrap_or_default();
+    let filter = filter(&chosen, verbose)?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
+fn filter(chosen: &str, verbose: u8) -> Result<EnvFilter, Report> {
+    if chosen.is_empty() {
+        let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
+        // Of the libraries below, only what needs attention.
+        return Ok(EnvFilter::new(format!("warn,cloudy={level},cloudy_node={level},cloudy_proto={level}")));
+    }
+    EnvFilter::try_new(chosen).map_err(|error| {
+        failure(
+            format_args!("{LOG_VARIABLE} is `{chosen}`, which is no log filter ({error})"),
+            "set it for example to debug, or to warn,cloudy_node=trace",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_comes_before_the_flag() {
+        assert_eq!(filter("quinn=trace", 3).expect("a filter").to_string(), "quinn=trace");
+        assert!(filter("", 0).expect("a filter").to_string().contains("cloudy_node=warn"));
+        assert!(filter("", 200).expect("a filter").to_string().contains("cloudy_node=trace"));
+    }
+
+    #[test]
+    fn a_wrong_filter_is_named() {
+        let report = filter("cloudy=loud", 0).expect_err("no such level");
+        assert!(report.to_string().starts_with("CLOUDY_LOG is `cloudy=loud`"), "{report}");
+        assert!(report.help().is_some());
+    }
+}

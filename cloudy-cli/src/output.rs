@@ -1,0 +1,80 @@
+//! What leaves the program: results on stdout, errors on stderr, a status. A wrong command line ends with clap's own, 2.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use miette::Report;
+
+/// All results are equal, or the command did what it should.
+pub const EXIT_EQUAL: u8 = 0;
+/// Something failed, or results differ.
+pub const EXIT_FAILED: u8 = 1;
+/// Ended by Ctrl-C: 128 + SIGINT.
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+/// An error for the user: what is wrong, and what to do about it.
+pub fn failure(problem: impl Display, remedy: impl Display) -> Report {
+    miette::miette!(help = remedy.to_string(), "{problem}")
+}
+
+/// Writes to stdout. Whoever stopped reading has seen enough, so that is no error.
+pub fn print(text: &str) -> Result<(), Report> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failure(
+            format_args!("cannot write to standard output ({error})"),
+            "check where the output goes: a full disk, a closed terminal",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the problem on one line of stderr and the remedy, if there is one, on the next.
+pub fn print_error(report: &Report) {
+    // Without a stderr there is nobody left to tell.
+    let _ = io::stderr().write_all(error_text(report).as_bytes());
+}
+
+fn error_text(report: &Report) -> String {
+    let mut text = "error".to_owned();
+    for cause in report.chain() {
+        let cause = cause.to_string();
+        // Some errors name their cause in their own words.
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text.push('\n');
+    if let Some(remedy) = report.help() {
+        text.push_str(&format!("help: {remedy}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use miette::IntoDiagnostic;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_is_a_line_with_the_problem_and_one_with_the_remedy() {
+        let report = failure("port 10502 is taken", "choose another port");
+        assert_eq!(error_text(&report), "error: port 10502 is taken\nhelp: choose another port\n");
+    }
+
+    #[test]
+    fn causes_are_named_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read x ({source})")]
+        struct Outer {
+            source: io::Error,
+        }
+        let outer = || Outer { source: io::Error::other("no disk") };
+        let report = Err::<(), _>(outer()).into_diagnostic().expect_err("an error");
+        assert_eq!(error_text(&report), "error: cannot read x (no disk)\n");
+        let report = report.wrap_err("the key");
+        assert_eq!(error_text(&report), "error: the key: cannot read x (no disk)\n");
+    }
+}

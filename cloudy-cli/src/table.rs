@@ -1,0 +1,190 @@
+//! The end of a session as a table with a row per slave, and the verdict over it.
+
+use std::fmt;
+
+/// What one slave ended with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The slave's name.
+    pub node: String,
+    /// Its result; `None` if it reported none.
+    pub outcome: Option<Outcome>,
+    /// Approved messages that it broadcast itself.
+    pub own: u64,
+    /// Confirmations that it gave to others.
+    pub confirmations: u64,
+}
+
+/// A result, in short.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Approved messages.
+    pub count: u64,
+    /// Σ i·mᵢ over them.
+    pub sum: f64,
+    /// The digest over them, as text.
+    pub digest: String,
+}
+
+impl Outcome {
+    /// The same to the last bit.
+    fn equals(&self, other: &Self) -> bool {
+        self.count == other.count && self.sum.to_bits() == other.sum.to_bits() && self.digest == other.digest
+    }
+}
+
+const HEADS: [&str; 6] = ["node", "count", "sum", "digest", "own", "confirmations"];
+/// Columns of text; the others are numbers and end flush.
+const TEXT_COLUMNS: [usize; 2] = [0, 3];
+
+/// The table with its heads, a line per row. Sums are the shortest text that gives the same f64 back.
+pub fn render(rows: &[Row]) -> String {
+    let lines: Vec<[String; 6]> = std::iter::once(HEADS.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 6] = std::array::from_fn(width);
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
+            if TEXT_COLUMNS.contains(&column) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        text.push_str(&cells.collect::<Vec<_>>().join("  "));
+        text.push('\n');
+    }
+    text
+}
+
+fn cells(row: &Row) -> [String; 6] {
+    let [count, sum, digest] = match &row.outcome {
+        Some(outcome) => [outcome.count.to_string(), outcome.sum.to_string(), outcome.digest.clone()],
+        None => ["-"; 3].map(str::to_owned),
+    };
+    [row.node.clone(), count, sum, digest, row.own.to_string(), row.confirmations.to_string()]
+}
+
+/// Whether all slaves ended with one result.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// They did, every one.
+    Equal {
+        /// How many slaves.
+        nodes: usize,
+        /// Their result.
+        outcome: Outcome,
+    },
+    /// At least two results differ.
+    Unequal {
+        /// Slaves whose result is not the first slave's.
+        differing: Vec<String>,
+    },
+    /// Those that reported agree, and some did not report.
+    Missing {
+        /// Slaves without a result.
+        missing: Vec<String>,
+    },
+    /// There was no slave.
+    Empty,
+}
+
+impl Verdict {
+    /// Judges the rows.
+    pub fn of(rows: &[Row]) -> Self {
+        let names = |chosen: &dyn Fn(&Row) -> bool| -> Vec<String> {
+            rows.iter().filter(|row| chosen(row)).map(|row| row.node.clone()).collect()
+        };
+        let missing = names(&|row| row.outcome.is_none());
+        let Some(first) = rows.iter().find_map(|row| row.outcome.as_ref()) else {
+            return if rows.is_empty() { Self::Empty } else { Self::Missing { missing } };
+        };
+        let differing = names(&|row| row.outcome.as_ref().is_some_and(|outcome| !outcome.equals(first)));
+        if !differing.is_empty() {
+            Self::Unequal { differing }
+        } else if !missing.is_empty() {
+            Self::Missing { missing }
+        } else {
+            Self::Equal { nodes: rows.len(), outcome: first.clone() }
+        }
+    }
+
+    /// All results are there and equal: the only verdict that ends with status 0.
+    pub fn is_equal(&self) -> bool {
+        matches!(self, Self::Equal { .. })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Equal { nodes, outcome } => {
+                let Outcome { count, sum, digest } = outcome;
+                write!(f, "EQUAL: all {nodes} results are the same: {count} messages, sum {sum}, digest {digest}")
+            }
+            Self::Unequal { differing } => {
+                write!(f, "UNEQUAL: these results differ from the first: {}", differing.join(", "))
+            }
+            Self::Missing { missing } => write!(f, "INCOMPLETE: no result from {}", missing.join(", ")),
+            Self::Empty => f.write_str("INCOMPLETE: there was no slave"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(node: &str, count: u64, sum: f64) -> Row {
+        let outcome = Some(Outcome { count, sum, digest: "9f86d081".to_owned() });
+        Row { node: node.to_owned(), outcome, own: count / 4, confirmations: count }
+    }
+
+    fn silent(node: &str) -> Row {
+        Row { node: node.to_owned(), outcome: None, own: 0, confirmations: 7 }
+    }
+
+    #[test]
+    fn columns_are_aligned_and_numbers_end_flush() {
+        let table = render(&[row("slave-1", 262_144, 17_179_900_000.25), row("größer", 8, 0.1 + 0.2), silent("c")]);
+        let expected = "\
+node      count                  sum  digest      own  confirmations
+slave-1  262144       17179900000.25  9f86d081  65536         262144
+größer        8  0.30000000000000004  9f86d081      2              8
+c             -                    -  -             0              7
+";
+        assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn sums_read_back_to_the_same_bits() {
+        for sum in [0.0, 0.1 + 0.2, 1.0 / 3.0, 1e300, f64::MIN_POSITIVE, 123_456_789.123_456_79] {
+            let cell = &cells(&row("a", 1, sum))[2];
+            assert_eq!(cell.parse::<f64>().expect("a number").to_bits(), sum.to_bits(), "{cell}");
+        }
+    }
+
+    #[test]
+    fn equal_means_every_result_is_there_and_the_same_to_the_last_bit() {
+        let sum = 0.1 + 0.2;
+        let equal = Verdict::of(&[row("a", 5, sum), row("b", 5, sum)]);
+        assert!(equal.is_equal());
+        assert_eq!(
+            equal.to_string(),
+            "EQUAL: all 2 results are the same: 5 messages, sum 0.30000000000000004, digest 9f86d081"
+        );
+        let next = f64::from_bits(sum.to_bits() + 1);
+        let mut other_digest = row("b", 5, sum);
+        other_digest.outcome.as_mut().expect("a result").digest = "00".to_owned();
+        for odd in [row("b", 6, sum), row("b", 5, next), other_digest] {
+            let verdict = Verdict::of(&[row("a", 5, sum), odd, silent("c")]);
+            assert_eq!(verdict, Verdict::Unequal { differing: vec!["b".to_owned()] });
+            assert!(!verdict.is_equal());
+        }
+    }
+
+    #[test]
+    fn a_missing_result_is_not_equal() {
+        let verdict = Verdict::of(&[silent("a"), row("b", 5, 1.0), silent("c")]);
+        assert_eq!(verdict.to_string(), "INCOMPLETE: no result from a, c");
+        assert!(!verdict.is_equal());
+        assert!(!Verdict::of(&[silent("a")]).is_equal());
+        assert_eq!(Verdict::of(&[]), Verdict::Empty);
+    }
+}

@@ -1,0 +1,339 @@
+//! The cluster key: one secret whose holders form a cluster.
+//!
+//! From its 32 bytes every holder derives the same certificate authority (HKDF-SHA256, RFC 5869, gives the seed of an
+//! Ed25519 key, RFC 8032), so that each can issue its own leaf certificate and check everybody else's without any
+//! exchange beforehand.
+
+use core::fmt;
+use core::str::FromStr;
+
+use hkdf::Hkdf;
+use rand::TryRng;
+use rand::rngs::SysRng;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SerialNumber, date_time_ymd,
+};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use zeroize::{Zeroize, Zeroizing};
+
+/// Bytes of a cluster key.
+pub const CLUSTER_KEY_BYTES: usize = 32;
+/// What a cluster key's text form starts with; the digit is the version of the derivation.
+pub const CLUSTER_KEY_PREFIX: &str = "cloudy-key-1:";
+
+const TEXT_BYTES: usize = CLUSTER_KEY_PREFIX.len() + 2 * CLUSTER_KEY_BYTES;
+const DERIVATION_SALT: &[u8] = b"cloudy cluster key";
+const AUTHORITY_INFO: &[u8] = b"certificate authority 1: Ed25519 seed";
+/// A PKCS #8 private key for Ed25519 is this and the 32 bytes of the seed (RFC 8410 §7).
+const ED25519_PKCS8_HEAD: [u8; 16] = [
+    0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
+];
+const SERIAL_BYTES: usize = 16;
+
+/// A secret of 32 bytes that makes its holders one cluster.
+///
+/// The bytes live in one place on the heap and are overwritten when the key is dropped. `Debug` and `Display` show the
+/// [fingerprint](Self::fingerprint) only.
+pub struct ClusterKey(Box<Zeroizing<[u8; CLUSTER_KEY_BYTES]>>);
+
+/// Why no key could be made.
+#[derive(Debug, Error)]
+pub enum GenerateClusterKeyError {
+    /// The operating system's generator failed.
+    #[error("the operating system gave no random bytes ({0}): try again later")]
+    NoRandomBytes(#[from] rand::rngs::SysError),
+}
+
+/// Why a text is no cluster key. None of them repeats the text, which may be most of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ParseClusterKeyError {
+    /// The text is empty or starts with something else.
+    #[error(
+        "this is no cluster key: a key is one line that starts with \"{CLUSTER_KEY_PREFIX}\"; make one with `cloudy key new`"
+    )]
+    Prefix,
+    /// Too short or too long.
+    #[error("a cluster key has {} hexadecimal digits after \"{CLUSTER_KEY_PREFIX}\", this has {found}: copy the whole line", 2 * CLUSTER_KEY_BYTES)]
+    Length {
+        /// How many characters follow the prefix.
+        found: usize,
+    },
+    /// A character that is no hexadecimal digit.
+    #[error(
+        "character {position} after \"{CLUSTER_KEY_PREFIX}\" is no hexadecimal digit: copy the key anew"
+    )]
+    Digit {
+        /// Which character after the prefix, from 1.
+        position: usize,
+    },
+}
+
+impl ClusterKey {
+    /// A fresh key from the operating system's random numbers.
+    ///
+    /// # Errors
+    /// When the operating system has none.
+    pub fn generate() -> Result<Self, GenerateClusterKeyError> {
+        let mut key = Self(Box::new(Zeroizing::new([0; CLUSTER_KEY_BYTES])));
+        SysRng.try_fill_bytes(&mut key.0[..])?;
+        Ok(key)
+    }
+
+    /// The key of these bytes, all of which count: any 32 bytes are a key. The caller's copy is the caller's to wipe.
+    pub fn from_bytes(bytes: &[u8; CLUSTER_KEY_BYTES]) -> Self {
+        let mut key = Self(Box::new(Zeroizing::new([0; CLUSTER_KEY_BYTES])));
+        key.0.copy_from_slice(bytes);
+        key
+    }
+
+    /// The secret as one line of text without a line end: what a key file holds. Wiped when dropped.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        // The whole size at once: growing would leave a copy behind.
+        let mut text = Zeroizing::new(String::with_capacity(TEXT_BYTES));
+        text.push_str(CLUSTER_KEY_PREFIX);
+        for byte in self.0.iter() {
+            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+        text
+    }
+
+    /// A short name of the key that may be shown to anybody: a hash of the derived authority's public key, never of the
+    /// key's own bytes. Equal keys have equal fingerprints.
+    pub fn fingerprint(&self) -> String {
+        fingerprint_of(&self.authority_key_pair().0)
+    }
+
+    /// The certificate authority that every holder of this key derives alike, byte for byte.
+    pub(crate) fn authority(&self) -> Result<Authority, rcgen::Error> {
+        let key_pair = self.authority_key_pair();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let name = format!("cloudy cluster {}", fingerprint_of(&key_pair.0));
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.serial_number = Some(serial_of(&key_pair.0));
+        set_validity(&mut params);
+        let certificate = params.self_signed(&key_pair.0)?.der().clone();
+        Ok(Authority {
+            certificate,
+            params,
+            key_pair,
+        })
+    }
+
+    fn authority_key_pair(&self) -> WipedKeyPair {
+        let mut pkcs8 = Zeroizing::new([0; ED25519_PKCS8_HEAD.len() + CLUSTER_KEY_BYTES]);
+        let (head, seed) = pkcs8.split_at_mut(ED25519_PKCS8_HEAD.len());
+        head.copy_from_slice(&ED25519_PKCS8_HEAD);
+        Hkdf::<Sha256>::new(Some(DERIVATION_SALT), &self.0[..])
+            .expand(AUTHORITY_INFO, seed)
+            .expect("HKDF-SHA256 gives up to 8,160 bytes (RFC 5869 §2.3)");
+        let pkcs8 = PrivatePkcs8KeyDer::from(&pkcs8[..]);
+        let key_pair = KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &rcgen::PKCS_ED25519);
+        WipedKeyPair(key_pair.expect("any 32 bytes are an Ed25519 seed (RFC 8032 §5.1.5)"))
+    }
+}
+
+impl FromStr for ClusterKey {
+    type Err = ParseClusterKeyError;
+
+    /// Reads the text form; white space around it and the digits' case do not matter.
+    fn from_str(text: &str) -> Result<Self, ParseClusterKeyError> {
+        let digits = text
+            .trim()
+            .strip_prefix(CLUSTER_KEY_PREFIX)
+            .ok_or(ParseClusterKeyError::Prefix)?;
+        let found = digits.chars().count();
+        if found != 2 * CLUSTER_KEY_BYTES {
+            return Err(ParseClusterKeyError::Length { found });
+        }
+        let mut key = Self(Box::new(Zeroizing::new([0; CLUSTER_KEY_BYTES])));
+        for (at, digit) in digits.chars().enumerate() {
+            let value = digit
+                .to_digit(16)
+                .ok_or(ParseClusterKeyError::Digit { position: at + 1 })?;
+            key.0[at / 2] = key.0[at / 2] << 4 | value as u8;
+        }
+        Ok(key)
+    }
+}
+
+impl fmt::Display for ClusterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fingerprint())
+    }
+}
+
+impl fmt::Debug for ClusterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClusterKey({})", self.fingerprint())
+    }
+}
+
+/// A key pair whose private half, as far as it is ours, is overwritten when dropped.
+pub(crate) struct WipedKeyPair(pub(crate) KeyPair);
+
+impl Drop for WipedKeyPair {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// A cluster's certificate authority.
+pub(crate) struct Authority {
+    pub(crate) certificate: CertificateDer<'static>,
+    params: CertificateParams,
+    key_pair: WipedKeyPair,
+}
+
+impl Authority {
+    /// Signs a certificate for `subject`'s public key. Validity and serial number are set here.
+    pub(crate) fn issue(
+        &self,
+        mut params: CertificateParams,
+        subject: &KeyPair,
+    ) -> Result<CertificateDer<'static>, rcgen::Error> {
+        params.serial_number = Some(serial_of(subject));
+        set_validity(&mut params);
+        let issuer = Issuer::from_params(&self.params, &self.key_pair.0);
+        Ok(params.signed_by(subject, &issuer)?.der().clone())
+    }
+}
+
+/// As wide as RFC 5280 §4.1.2.5 can write it: a node whose clock is wrong is still a member.
+fn set_validity(params: &mut CertificateParams) {
+    params.not_before = date_time_ymd(1975, 1, 1);
+    params.not_after = date_time_ymd(4096, 1, 1);
+}
+
+/// Two authorities never share a serial number for different keys, and all are of one length, so that handshakes of
+/// equal runs have equal sizes.
+fn serial_of(key_pair: &KeyPair) -> SerialNumber {
+    let mut serial: [u8; SERIAL_BYTES] = public_hash(key_pair);
+    serial[0] = serial[0] & 0x3f | 0x40;
+    SerialNumber::from_slice(&serial)
+}
+
+fn fingerprint_of(key_pair: &KeyPair) -> String {
+    let hash: [u8; 8] = public_hash(key_pair);
+    let groups: Vec<String> = hash
+        .chunks(2)
+        .map(|pair| format!("{:02x}{:02x}", pair[0], pair[1]))
+        .collect();
+    groups.join("-")
+}
+
+fn public_hash<const N: usize>(key_pair: &KeyPair) -> [u8; N] {
+    let digest: [u8; 32] = Sha256::digest(key_pair.subject_public_key_info()).into();
+    core::array::from_fn(|at| digest[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::ZeroizeOnDrop;
+
+    use super::*;
+
+    #[test]
+    fn text_form_gives_the_key_back() {
+        let key = ClusterKey::generate().unwrap();
+        let text = key.to_text();
+        assert_eq!(text.capacity(), TEXT_BYTES);
+        for spelling in [
+            format!(" \t{}\r\n\n", *text),
+            text.to_uppercase().replace("CLOUDY-KEY", "cloudy-key"),
+        ] {
+            let read: ClusterKey = spelling.parse().unwrap();
+            assert_eq!(*read.0, *key.0);
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_told_apart() {
+        let good = ClusterKey::from_bytes(&[0xab; 32]).to_text();
+        let cases = [
+            (String::new(), ParseClusterKeyError::Prefix),
+            ("cloudy-key-2:00".to_owned(), ParseClusterKeyError::Prefix),
+            (
+                good[..good.len() - 1].to_owned(),
+                ParseClusterKeyError::Length { found: 63 },
+            ),
+            (
+                format!("{}0", *good),
+                ParseClusterKeyError::Length { found: 65 },
+            ),
+            (
+                format!("{}g", &good[..good.len() - 1]),
+                ParseClusterKeyError::Digit { position: 64 },
+            ),
+            (
+                format!("{}ä{}", &good[..15], &good[16..]),
+                ParseClusterKeyError::Digit { position: 3 },
+            ),
+        ];
+        for (text, error) in cases {
+            let found = text.parse::<ClusterKey>().unwrap_err();
+            assert!(!found.to_string().contains("abab") && !format!("{found:?}").contains("abab"));
+            assert_eq!(found, error);
+        }
+    }
+
+    #[test]
+    fn holders_of_one_key_derive_one_authority() {
+        let (one, same) = (
+            ClusterKey::from_bytes(&[7; 32]),
+            ClusterKey::from_bytes(&[7; 32]),
+        );
+        assert_eq!(
+            one.authority().unwrap().certificate,
+            same.authority().unwrap().certificate
+        );
+        assert_eq!(one.fingerprint(), same.fingerprint());
+        let other = ClusterKey::from_bytes(&[8; 32]);
+        assert_ne!(
+            one.authority().unwrap().certificate,
+            other.authority().unwrap().certificate
+        );
+        assert_ne!(one.fingerprint(), other.fingerprint());
+        // Every cloudy of this key version must derive the same authority: this value may never change.
+        assert_eq!(one.fingerprint(), "FINGERPRINT");
+    }
+
+    #[test]
+    fn the_fingerprint_is_in_the_authoritys_name() {
+        let key = ClusterKey::generate().unwrap();
+        let certificate = key.authority().unwrap().certificate;
+        let name = format!("cloudy cluster {}", key.fingerprint());
+        assert!(
+            certificate
+                .windows(name.len())
+                .any(|window| window == name.as_bytes())
+        );
+    }
+
+    #[test]
+    fn secrets_are_wiped_and_not_shown() {
+        fn wiped<T: ZeroizeOnDrop>(_: &T) {}
+        let key = ClusterKey::from_bytes(&[0xab; 32]);
+        wiped(&*key.0);
+        wiped(&key.to_text());
+        for shown in [
+            format!("{key:?}"),
+            format!("{key:#?}"),
+            key.to_string(),
+            key.fingerprint(),
+        ] {
+            assert!(shown.contains(&key.fingerprint()));
+            assert!(
+                !shown.contains("abab") && !shown.contains("171, 171"),
+                "{shown}"
+            );
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Seeds: nodes named by `HOST:PORT`, where HOST is a DNS name, an IPv4 address or an IPv6 address in brackets.
+
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+/// Seeds resolved in one call.
+pub const SEEDS_MAX: usize = 256;
+/// Addresses kept of one seed; what a name server says beyond them is dropped.
+pub const ADDRESSES_PER_SEED_MAX: usize = 32;
+/// How long one name may take to resolve.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A seed that leads nowhere. Nothing is kept of the others.
+#[derive(Debug, thiserror::Error)]
+pub enum SeedError {
+    /// Not `HOST:PORT`.
+    #[error("`{seed}` is not HOST:PORT; write for example node-1.example:10502, 127.0.0.1:10502 or [::1]:10502")]
+    Malformed {
+        /// The text as given.
+        seed: String,
+    },
+    /// An IPv6 address without brackets: where it ends and the port begins is anyone's guess.
+    #[error("`{seed}` is ambiguous; put the IPv6 address in brackets, for example [::1]:10502")]
+    Unbracketed {
+        /// The text as given.
+        seed: String,
+    },
+    /// The port is no number from 1 to 65535.
+    #[error("`{port}` in `{seed}` is not a port; use a number from 1 to 65535")]
+    Port {
+        /// The text as given.
+        seed: String,
+        /// Its part after the last colon.
+        port: String,
+    },
+    /// The name did not resolve.
+    #[error("`{seed}` does not resolve ({source}); check the name, or give an IP address")]
+    Lookup {
+        /// The text as given.
+        seed: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// More seeds than [`SEEDS_MAX`].
+    #[error("{count} seeds are too many; give at most {SEEDS_MAX}")]
+    TooMany {
+        /// How many were given.
+        count: usize,
+    },
+}
+
+/// Splits `HOST:PORT` into its host, without brackets, and its port. Asks no name server.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn split(seed: &str) -> Result<(&str, u16), SeedError> {
+    let malformed = || SeedError::Malformed { seed: seed.to_owned() };
+    let (host, port) = seed.rsplit_once(':').ok_or_else(malformed)?;
+    let bracketed = host.starts_with('[');
+    let host = match host.strip_prefix('[') {
+        Some(rest) => {
+            let host = rest.strip_suffix(']').ok_or_else(malformed)?;
+            // A scope (`%2`, `%eth0`) follows the address itself.
+            let address = host.split_once('%').map_or(host, |(address, _)| address);
+            address.parse::<Ipv6Addr>().map_err(|_| malformed())?;
+            host
+        }
+        None if [host, seed].iter().any(|text| text.parse::<Ipv6Addr>().is_ok()) => {
+            return Err(SeedError::Unbracketed { seed: seed.to_owned() });
+        }
+        None => host,
+    };
+    if host.is_empty()
+        || host.contains(|c: char| c.is_whitespace() || c.is_control() || ":[]/@".contains(c) && !bracketed)
+    {
+        return Err(malformed());
+    }
+    // `u16::from_str` takes a leading plus sign, which is no port.
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    match port.parse::<u16>() {
+        Ok(number) if digits && number != 0 => Ok((host, number)),
+        _ => Err(SeedError::Port { seed: seed.to_owned(), port: port.to_owned() }),
+    }
+}
+
+/// The addresses of each seed, in the seeds' order and, for one seed, in the resolver's: all of them are worth a try.
+/// Each has at least one and at most [`ADDRESSES_PER_SEED_MAX`], without repetitions. Two names of one node stay two
+/// seeds: nodes are told apart by identity, after the handshake.
+///
+/// # Errors
+/// The first seed that is malformed or, if none is, the first that does not resolve within [`RESOLVE_TIMEOUT`].
+pub async fn resolve(seeds: &[String]) -> Result<Vec<Vec<SocketAddr>>, SeedError> {
+    if seeds.len() > SEEDS_MAX {
+        return Err(SeedError::TooMany { count: seeds.len() });
+    }
+    let parts = seeds.iter().map(|seed| split(seed)).collect::<Result<Vec<_>, _>>()?;
+    let mut resolved = Vec::with_capacity(seeds.len());
+    for (seed, (host, port)) in seeds.iter().zip(parts) {
+        let lookup = tokio::time::timeout(RESOLVE_TIMEOUT, addresses(host, port)).await;
+        let outcome = lookup.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")));
+        resolved.push(outcome.map_err(|source| SeedError::Lookup { seed: seed.clone(), source })?);
+    }
+    Ok(resolved)
+}
+
+async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses = Vec::new();
+    for address in tokio::net::lookup_host((host, port)).await?.take(ADDRESSES_PER_SEED_MAX) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn owned(seeds: &[&str]) -> Vec<String> {
+        seeds.iter().map(|seed| (*seed).to_owned()).collect()
+    }
+
+    #[test]
+    fn hosts_and_ports_are_split() {
+        for (seed, expected) in [
+            ("127.0.0.1:10502", ("127.0.0.1", 10_502)),
+            ("localhost:1", ("localhost", 1)),
+            ("node-1.example.org:65535", ("node-1.example.org", 65_535)),
+            ("[::1]:10502", ("::1", 10_502)),
+            ("[fe80::1%2]:10502", ("fe80::1%2", 10_502)),
+        ] {
+            assert_eq!(split(seed).expect(seed), expected);
+        }
+    }
+
+    #[test]
+    fn errors_name_the_text_that_is_wrong() {
+        for (seed, part) in [
+            ("", "`` is not HOST:PORT"),
+            ("localhost", "`localhost` is not HOST:PORT"),
+            (":10502", "`:10502` is not HOST:PORT"),
+            ("a b:10502", "`a b:10502` is not HOST:PORT"),
+            ("[::1:10502", "`[::1:10502` is not HOST:PORT"),
+            ("[localhost]:10502", "`[localhost]:10502` is not HOST:PORT"),
+            ("quic://host:10502", "`quic://host:10502` is not HOST:PORT"),
+            ("1:2:3:4:5:6:7:8", "`1:2:3:4:5:6:7:8` is ambiguous"),
+            ("::1:10502", "`::1:10502` is ambiguous; put the IPv6 address in brackets"),
+            ("localhost:", "`` in `localhost:` is not a port"),
+            ("localhost:0", "`0` in `localhost:0` is not a port"),
+            ("localhost:+1", "`+1` in `localhost:+1` is not a port"),
+            ("localhost:65536", "`65536` in `localhost:65536` is not a port"),
+            ("localhost:http", "`http` in `localhost:http` is not a port"),
+        ] {
+            let error = split(seed).expect_err(seed).to_string();
+            assert!(error.starts_with(part), "{seed}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn splitting_never_panics_and_keeps_host_and_port(seed in r"\PC{0,40}") {
+            if let Ok((host, port)) = split(&seed) {
+                prop_assert!(seed.contains(host) && port != 0);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn literals_and_names_resolve_in_order() {
+        let resolved = resolve(&owned(&["[::1]:7", "127.0.0.1:8", "localhost:9"])).await.expect("all resolve");
+        assert_eq!(resolved[0], [SocketAddr::from((Ipv6Addr::LOCALHOST, 7))]);
+        assert_eq!(resolved[1], [SocketAddr::from(([127, 0, 0, 1], 8))]);
+        assert!(!resolved[2].is_empty());
+        assert!(resolved[2].iter().all(|address| address.ip().is_loopback() && address.port() == 9), "{resolved:?}");
+        assert_eq!(resolve(&[]).await.expect("nothing to do"), Vec::<Vec<SocketAddr>>::new());
+    }
+
+    #[tokio::test]
+    async fn a_malformed_seed_is_found_before_any_lookup() {
+        let error = resolve(&owned(&["no-such-host.invalid:1", "nonsense"])).await.expect_err("malformed");
+        assert!(matches!(&error, SeedError::Malformed { seed } if seed == "nonsense"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_exist_is_named() {
+        // `.invalid` never exists (RFC 2606 §2).
+        let error = resolve(&owned(&["no-such-host.invalid:1"])).await.expect_err("no such name");
+        assert!(error.to_string().starts_with("`no-such-host.invalid:1` does not resolve"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn too_many_seeds_are_refused() {
+        let seeds = vec!["localhost:1".to_owned(); SEEDS_MAX + 1];
+        assert!(matches!(resolve(&seeds).await, Err(SeedError::TooMany { count }) if count == SEEDS_MAX + 1));
+    }
+}

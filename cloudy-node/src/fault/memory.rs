@@ -1,0 +1,357 @@
+//! A network within one process, repeatable in paused time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    future::Future,
+    io::{self, IoSliceMut},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use quinn::{
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{
+    FaultCounters, Faults, FaultsError, LINE_BYTES_MAX, LINE_DATAGRAMS_MAX,
+    dice::{Dice, Fate},
+    line::{Datagram, Line},
+    lock, segments,
+};
+
+/// The latency of a network that was told nothing else: one tick of tokio's timer.
+pub const MEMORY_LATENCY: Duration = Duration::from_millis(1);
+
+/// The largest datagram, in bytes of UDP payload, of a network that was told nothing else.
+pub const MEMORY_DATAGRAM_BYTES_MAX: usize = 1_500;
+
+/// A network of [`MemorySocket`]s with one set of [`Faults`] for all. Clones are the same network.
+///
+/// On a current-thread runtime in tokio's paused time, and with [`quinn::EndpointConfig::rng_seed`] set, equal
+/// seeds give equal runs: one generator for all sockets, deliveries in order of (due time, order of sending).
+///
+/// ```
+/// use cloudy_node::fault::{Faults, MemoryNetwork};
+///
+/// let network = MemoryNetwork::new(7);
+/// network.set(Faults { loss: 0.05, seed: 7, ..network.faults() })?;
+/// let alice = network.bind("10.0.0.1:4433".parse()?)?;
+/// let bob = network.bind("10.0.0.2:4433".parse()?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct MemoryNetwork {
+    state: Arc<Mutex<State>>,
+}
+
+/// One address of a [`MemoryNetwork`], free again when dropped.
+///
+/// It is always writable: what finds no room is lost, as on a real network. One task at a time can wait for
+/// datagrams, which is what a [`quinn::Endpoint`] does.
+pub struct MemorySocket {
+    addr: SocketAddr,
+    state: Arc<Mutex<State>>,
+    /// Wakes the receiving task when the first datagram is due. Made in the first wait, so that sockets can be
+    /// bound outside of a runtime.
+    timer: Mutex<Option<Pin<Box<Sleep>>>>,
+}
+
+/// Why a [`MemoryNetwork`] has no socket for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryBindError {
+    /// Another socket has the address.
+    #[error("{0} is taken: drop its socket first or choose another address")]
+    Taken(SocketAddr),
+    /// The address names no single place.
+    #[error(
+        "{0} is not one place on the network: give an address and a port, both other than zero"
+    )]
+    NotOnePlace(SocketAddr),
+}
+
+#[derive(Debug)]
+struct State {
+    dice: Dice,
+    counters: FaultCounters,
+    datagram_bytes_max: usize,
+    receivers: BTreeMap<SocketAddr, Receiver>,
+    /// Pairs, smaller address first.
+    cuts: BTreeSet<(SocketAddr, SocketAddr)>,
+}
+
+/// What is on its way to one socket, or has arrived and waits to be read.
+#[derive(Debug)]
+struct Receiver {
+    line: Line,
+    waker: Option<Waker>,
+}
+
+impl MemoryNetwork {
+    /// A network without faults and with a latency of [`MEMORY_LATENCY`].
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let faults = Faults {
+            latency: MEMORY_LATENCY,
+            seed,
+            ..Faults::none()
+        };
+        let state = State {
+            dice: Dice::new(faults).expect("a latency of 1 ms is within its range"),
+            counters: FaultCounters::default(),
+            datagram_bytes_max: MEMORY_DATAGRAM_BYTES_MAX,
+            receivers: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// A socket at `addr`. Port and address must be told; nothing is assigned.
+    ///
+    /// # Errors
+    /// [`MemoryBindError`]; the network stays as it was.
+    pub fn bind(&self, addr: SocketAddr) -> Result<Arc<MemorySocket>, MemoryBindError> {
+        if addr.port() == 0 || addr.ip().is_unspecified() {
+            return Err(MemoryBindError::NotOnePlace(addr));
+        }
+        let mut state = lock(&self.state);
+        if state.receivers.contains_key(&addr) {
+            return Err(MemoryBindError::Taken(addr));
+        }
+        let receiver = Receiver {
+            line: Line::new(LINE_DATAGRAMS_MAX, LINE_BYTES_MAX),
+            waker: None,
+        };
+        state.receivers.insert(addr, receiver);
+        Ok(Arc::new(MemorySocket {
+            addr,
+            state: Arc::clone(&self.state),
+            timer: Mutex::new(None),
+        }))
+    }
+
+    /// Replaces the faults, the latency with them, and starts the dice anew from `faults.seed`. What is on its way
+    /// keeps its due time.
+    ///
+    /// # Errors
+    /// [`FaultsError`]; the faults stay as they were.
+    pub fn set(&self, faults: Faults) -> Result<(), FaultsError> {
+        let dice = Dice::new(faults)?;
+        lock(&self.state).dice = dice;
+        Ok(())
+    }
+
+    /// The faults in force.
+    pub fn faults(&self) -> Faults {
+        lock(&self.state).dice.faults()
+    }
+
+    /// Sets the largest datagram, in bytes of UDP payload; larger ones are lost and counted as `undeliverable`.
+    pub fn set_datagram_bytes_max(&self, bytes_max: usize) {
+        lock(&self.state).datagram_bytes_max = bytes_max;
+    }
+
+    /// Cuts `a` and `b` off from each other, in both directions; what is on its way between them is lost.
+    pub fn cut(&self, a: SocketAddr, b: SocketAddr) {
+        lock(&self.state).cuts.insert(pair(a, b));
+    }
+
+    /// Ends the cut between `a` and `b`, if there is one.
+    pub fn heal(&self, a: SocketAddr, b: SocketAddr) {
+        lock(&self.state).cuts.remove(&pair(a, b));
+    }
+
+    /// What the faults did since the network was made, all sockets together.
+    pub fn counters(&self) -> FaultCounters {
+        lock(&self.state).counters
+    }
+}
+
+impl AsyncUdpSocket for MemorySocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
+        let mut wakers = Vec::new();
+        {
+            let mut state = lock(&self.state);
+            for contents in segments(transmit) {
+                let datagram = Datagram {
+                    source: self.addr,
+                    destination: transmit.destination,
+                    ecn: transmit.ecn,
+                    src_ip: None,
+                    contents: contents.into(),
+                };
+                wakers.extend(state.send(datagram));
+            }
+        }
+        // After the lock is released: a waker may poll at once.
+        wakers.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut state = lock(&self.state);
+            let received = state.receive(self.addr, bufs, meta);
+            if received > 0 {
+                return Poll::Ready(Ok(received));
+            }
+            let Some(receiver) = state.receivers.get_mut(&self.addr) else {
+                return Poll::Pending;
+            };
+            receiver.waker = Some(cx.waker().clone());
+            let Some(due) = receiver.line.next_due() else {
+                return Poll::Pending;
+            };
+            drop(state);
+            // A timer that fires at once leaves no waker behind, so look again then.
+            if self.poll_timer(cx, due).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.addr)
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}
+
+impl MemorySocket {
+    fn poll_timer(&self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
+        let mut timer = lock(&self.timer);
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+impl Drop for MemorySocket {
+    fn drop(&mut self) {
+        lock(&self.state).receivers.remove(&self.addr);
+    }
+}
+
+impl fmt::Debug for MemorySocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The state is the whole network's.
+        f.debug_struct("MemorySocket")
+            .field("addr", &self.addr)
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Sends or loses one datagram, as the dice say; returns the receiver's waker if it is to wait less long.
+    fn send(&mut self, datagram: Datagram) -> Option<Waker> {
+        if self.is_cut(&datagram) {
+            self.counters.blocked += 1;
+            return None;
+        }
+        let fate = self.dice.roll();
+        fate.count(&mut self.counters);
+        let Fate::Pass { delay, copy, .. } = fate else {
+            return None;
+        };
+        let again = copy.map(|delay| (delay, datagram.clone()));
+        let first = self.hold(delay, datagram);
+        let second = again.and_then(|(delay, datagram)| self.hold(delay, datagram));
+        // One receiver, so one waker: whichever of the two took it.
+        first.or(second)
+    }
+
+    fn hold(&mut self, delay: Duration, datagram: Datagram) -> Option<Waker> {
+        let bytes_max = self.datagram_bytes_max;
+        let Some(receiver) = self
+            .receivers
+            .get_mut(&datagram.destination)
+            .filter(|_| datagram.contents.len() <= bytes_max)
+        else {
+            self.counters.undeliverable += 1;
+            return None;
+        };
+        let due = Instant::now() + delay;
+        let first = receiver.line.next_due().is_none_or(|next| due < next);
+        if !receiver.line.push(due, datagram) {
+            self.counters.overflowed += 1;
+            return None;
+        }
+        receiver.waker.take_if(|_| first)
+    }
+
+    /// Fills the buffers with what is due at `addr`; returns how many it filled.
+    fn receive(
+        &mut self,
+        addr: SocketAddr,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> usize {
+        let now = Instant::now();
+        let mut received = 0;
+        while received < bufs.len().min(meta.len()) {
+            let due = self
+                .receivers
+                .get_mut(&addr)
+                .and_then(|receiver| receiver.line.pop_due(now));
+            let Some(datagram) = due else { break };
+            if self.is_cut(&datagram) {
+                self.counters.blocked += 1;
+                continue;
+            }
+            // As UDP does, cut what exceeds the reader's buffer.
+            let len = datagram.contents.len().min(bufs[received].len());
+            bufs[received][..len].copy_from_slice(&datagram.contents[..len]);
+            meta[received] = RecvMeta {
+                addr: datagram.source,
+                len,
+                stride: len,
+                ecn: datagram.ecn,
+                dst_ip: Some(addr.ip()),
+            };
+            self.counters.sent += 1;
+            received += 1;
+        }
+        received
+    }
+
+    fn is_cut(&self, datagram: &Datagram) -> bool {
+        !self.cuts.is_empty()
+            && self
+                .cuts
+                .contains(&pair(datagram.source, datagram.destination))
+    }
+}
+
+fn pair(a: SocketAddr, b: SocketAddr) -> (SocketAddr, SocketAddr) {
+    (a.min(b), a.max(b))
+}
+
+/// Memory is never full: what exceeds a receiver's bound is lost.
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

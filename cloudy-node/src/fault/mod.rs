@@ -1,0 +1,48 @@
+//! A network that loses, delays, duplicates and reorders on purpose, to test an application on cloudy.
+//!
+//! Both parts sit below QUIC, as a [`quinn::AsyncUdpSocket`], and enter an endpoint by
+//! [`quinn::Endpoint::new_with_abstract_socket`]:
+//!
+//! - [`FaultSocket`] is put around a real UDP socket. It injects [`Faults`] into what it *sends*, so each
+//!   node of a group carries its own. Real sockets and threads are not repeatable: an equal seed gives equal
+//!   dice, not an equal run.
+//! - [`MemoryNetwork`] replaces the network within one process. In tokio's paused time on one thread, equal
+//!   seeds give equal runs.
+//!
+//! [`FaultCounters`] tell what was done. A test that expects its application to survive a fault should require
+//! that the fault happened.
+//!
+//! Delays are kept to tokio's timer tick of one millisecond, rounded up.
+
+mod counters;
+mod dice;
+mod faults;
+mod line;
+mod memory;
+mod socket;
+
+#[cfg(test)]
+mod tests;
+
+pub use counters::FaultCounters;
+pub use faults::{DELAY_MAX, Faults, FaultsError, REORDER_HOLD};
+pub use line::{LINE_BYTES_MAX, LINE_DATAGRAMS_MAX};
+pub use memory::{
+    MEMORY_DATAGRAM_BYTES_MAX, MEMORY_LATENCY, MemoryBindError, MemoryNetwork, MemorySocket,
+};
+pub use socket::{FaultControl, FaultSocket, FaultSocketError};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, also after a panic elsewhere: every section under these locks leaves the state whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The datagrams of one transmit: one, or several of equal size with a shorter last one (segmentation offload).
+///
+/// An empty transmit holds none: QUIC sends no empty datagram (RFC 9000 §12.2).
+fn segments<'a>(transmit: &quinn::udp::Transmit<'a>) -> std::slice::Chunks<'a, u8> {
+    let size = transmit.segment_size.unwrap_or(transmit.contents.len());
+    transmit.contents.chunks(size.max(1))
+}

@@ -1,0 +1,229 @@
+//! Who this node is: a leaf certificate, its private key, and the roots that vouch for the others.
+//!
+//! A node is named by the hash of its leaf's public key (`protocol.md` §2, *incarnation*), never by its address.
+
+use core::fmt;
+use std::sync::Arc;
+
+use cloudy_proto::NodeId;
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::cluster_key::{ClusterKey, WipedKeyPair};
+use crate::tls;
+
+/// The DNS name in every node's certificate, which a client asks for whatever address it dials.
+pub const SERVER_NAME: &str = "cloudy";
+
+/// Certificates in one chain, leaf included: a handshake carries no more.
+pub const CHAIN_CERTIFICATES_MAX: usize = 8;
+
+/// A node's certificate chain and private key, and the roots it trusts.
+///
+/// Cheap to clone. `Debug` shows the node's id only.
+#[derive(Clone)]
+pub struct Identity {
+    certified: Arc<CertifiedKey>,
+    roots: Arc<RootCertStore>,
+    node_id: NodeId,
+}
+
+/// Why there is no identity. Nothing is left behind.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// The chain has no leaf, or more than [`CHAIN_CERTIFICATES_MAX`] certificates.
+    #[error(
+        "a certificate chain has 1 to {CHAIN_CERTIFICATES_MAX} certificates, the node's own first; this has {found}"
+    )]
+    ChainLength {
+        /// How many there are.
+        found: usize,
+    },
+    /// There is no root, so no other node could be believed.
+    #[error(
+        "no trusted root is given: give the certificate of the authority that signs the nodes' certificates"
+    )]
+    NoRoots,
+    /// A root is no certificate.
+    #[error("trusted root {position} cannot be used: {source}")]
+    Root {
+        /// Which one, from 1.
+        position: usize,
+        /// What is wrong.
+        source: rustls::Error,
+    },
+    /// The leaf cannot be read.
+    #[error(transparent)]
+    Leaf(#[from] CertificateError),
+    /// The private key cannot be used, or is another certificate's.
+    #[error("the private key cannot be used with the node's certificate: {0}")]
+    PrivateKey(rustls::Error),
+    /// The other nodes would not accept the chain when they dial this node.
+    #[error(
+        "the node's certificate is not good for a server under the trusted roots: {0}; it needs the DNS name \"{SERVER_NAME}\" and the usage serverAuth"
+    )]
+    NotGoodForServer(rustls::Error),
+    /// The other nodes would not accept the chain when this node dials them.
+    #[error(
+        "the node's certificate is not good for a client under the trusted roots: {0}; it needs the usage clientAuth"
+    )]
+    NotGoodForClient(rustls::Error),
+    /// A certificate verifier could not be built from the roots.
+    #[error("the trusted roots cannot be used: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+    /// The node's own certificate could not be issued.
+    #[error("cannot issue this node's certificate: {0}")]
+    Issue(#[from] rcgen::Error),
+}
+
+/// The bytes are no certificate.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error("the node's certificate cannot be read: {0}")]
+pub struct CertificateError(rustls::Error);
+
+impl Identity {
+    /// A fresh identity in the cluster of `key`: a random leaf key, and a certificate for it from the cluster's
+    /// authority. It lasts as long as the process (`protocol.md` §2, *incarnation*).
+    ///
+    /// # Errors
+    /// [`IdentityError::Issue`] when the operating system gives no random bytes.
+    pub fn generate(key: &ClusterKey) -> Result<Self, IdentityError> {
+        let authority = key.authority()?;
+        // Ed25519: its signatures are of one length, so that handshakes of equal runs have equal sizes.
+        let leaf = WipedKeyPair(KeyPair::generate_for(&rcgen::PKCS_ED25519)?);
+        let mut params = CertificateParams::new([SERVER_NAME.to_owned()])?;
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "cloudy node");
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let certificate = authority.issue(params, &leaf.0)?;
+        let private_key = PrivatePkcs8KeyDer::from(leaf.0.serialized_der()).into();
+        Self::check(
+            vec![certificate],
+            &private_key,
+            vec![authority.certificate.clone()],
+        )
+    }
+
+    /// An identity of an own public key infrastructure, in place of a cluster key: a chain with this node's certificate
+    /// first, that certificate's private key, and the roots under which the certificates of all nodes verify.
+    ///
+    /// The certificate needs the DNS name [`SERVER_NAME`] and the usages serverAuth and clientAuth; two nodes may not
+    /// share a private key, for the key names the node. The chain is checked as another node would check it, so that a
+    /// mistake shows here and not at the first peer. The private key is wiped.
+    ///
+    /// # Errors
+    /// Says which part cannot be used, and why.
+    pub fn from_pki(
+        chain: Vec<CertificateDer<'static>>,
+        private_key: PrivateKeyDer<'static>,
+        roots: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, IdentityError> {
+        Self::check(chain, &Zeroizing::new(private_key), roots)
+    }
+
+    fn check(
+        chain: Vec<CertificateDer<'static>>,
+        private_key: &PrivateKeyDer<'_>,
+        roots: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, IdentityError> {
+        if chain.is_empty() || chain.len() > CHAIN_CERTIFICATES_MAX {
+            return Err(IdentityError::ChainLength { found: chain.len() });
+        }
+        if roots.is_empty() {
+            return Err(IdentityError::NoRoots);
+        }
+        let mut store = RootCertStore::empty();
+        for (at, root) in roots.into_iter().enumerate() {
+            store.add(root).map_err(|source| IdentityError::Root {
+                position: at + 1,
+                source,
+            })?;
+        }
+        let roots = Arc::new(store);
+        let node_id = node_id_of(&chain[0])?;
+        let provider = tls::provider();
+        check_chain(&chain, &roots, &provider)?;
+        let signer = rustls::crypto::ring::sign::any_supported_type(private_key)
+            .map_err(IdentityError::PrivateKey)?;
+        let certified = CertifiedKey::new(chain, signer);
+        certified.keys_match().map_err(IdentityError::PrivateKey)?;
+        Ok(Self {
+            certified: Arc::new(certified),
+            roots,
+            node_id,
+        })
+    }
+
+    /// This node's id: the SHA-256 of its certificate's public key.
+    pub fn node_id(&self) -> NodeId {
+        self.node_id
+    }
+
+    pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
+        self.certified.clone()
+    }
+
+    pub(crate) fn roots(&self) -> Arc<RootCertStore> {
+        self.roots.clone()
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Identity").field(&self.node_id).finish()
+    }
+}
+
+/// The id of the node whose certificate this is: the SHA-256 of its SubjectPublicKeyInfo (RFC 5280 §4.1.2.7), which stays
+/// the same when the certificate is renewed for the same key. Nothing else of the certificate is checked.
+///
+/// # Errors
+/// The bytes are no certificate.
+pub fn node_id_of(certificate: &CertificateDer<'_>) -> Result<NodeId, CertificateError> {
+    let parsed = ParsedCertificate::try_from(certificate).map_err(CertificateError)?;
+    Ok(NodeId(
+        Sha256::digest(parsed.subject_public_key_info()).into(),
+    ))
+}
+
+/// What every other node will ask of the chain, in both directions.
+fn check_chain(
+    chain: &[CertificateDer<'static>],
+    roots: &Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(), IdentityError> {
+    let (leaf, intermediates) = (&chain[0], &chain[1..]);
+    let now = UnixTime::now();
+    let name = ServerName::try_from(SERVER_NAME).expect("a DNS name");
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
+    let checked = verifier.verify_server_cert(leaf, intermediates, &name, &[], now);
+    checked.map_err(IdentityError::NotGoodForServer)?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
+    let checked = verifier.verify_client_cert(leaf, intermediates, now);
+    checked.map_err(IdentityError::NotGoodForClient)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

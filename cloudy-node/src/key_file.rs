@@ -1,0 +1,308 @@
+//! The file that holds the cluster key: found, made once, and kept from other users.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::cluster_key::{ClusterKey, GenerateClusterKeyError, ParseClusterKeyError};
+
+/// The environment variable that names a key file; read by the caller and handed to [`choose`].
+pub const CLUSTER_KEY_FILE_VARIABLE: &str = "CLOUDY_CLUSTER_KEY_FILE";
+/// A key file is one line; one longer than this is something else.
+pub const KEY_FILE_BYTES_MAX: usize = 512;
+
+/// Why a key file could not be used. An error leaves every existing file as it was; directories may have been made.
+#[derive(Debug, Error)]
+pub enum KeyFileError {
+    /// There is no home directory to look in.
+    #[error(
+        "no home directory is known: set HOME, or name a key file with {CLUSTER_KEY_FILE_VARIABLE}"
+    )]
+    NoHome,
+    /// There is no such file.
+    #[error("there is no key file {}: make one with `cloudy key new`, or copy it from another node", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key is there already, and replacing it would cut this node off from its cluster.
+    #[error("{} exists and is not overwritten: move it away first if it is no longer needed", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Other users may read or write the file.
+    #[error(
+        "other users have rights to {0} (mode {mode:04o}), so its key may be known to them: run `chmod 600 {0}`, or make another key if somebody may have read it",
+        path.display()
+    )]
+    LooseRights {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A directory, a device or the like.
+    #[error("{} is no regular file: name the key file itself", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file holds something else.
+    #[error("{} holds no cluster key: {source}", path.display())]
+    Contents {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ParseClusterKeyError,
+    },
+    /// The file is longer than [`KEY_FILE_BYTES_MAX`] or is no text.
+    #[error("{} holds no cluster key: a key is one line of text; is this the right file?", path.display())]
+    NotAKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The directory for the file cannot be made.
+    #[error("cannot make the directory {}: {source}", path.display())]
+    MissingDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the key file {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file cannot be written.
+    #[error("cannot make the key file {}: {source}; name a place elsewhere with {CLUSTER_KEY_FILE_VARIABLE}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// No key could be made.
+    #[error(transparent)]
+    Generate(#[from] GenerateClusterKeyError),
+}
+
+/// Which key file to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFileChoice {
+    /// The file.
+    pub path: PathBuf,
+    /// Nobody named it: it is the default, made when it is first used.
+    pub is_default: bool,
+}
+
+impl KeyFileChoice {
+    /// The key in the file. The default file is made if it is missing; one that somebody named must exist, for a
+    /// misspelt name must not found another cluster.
+    ///
+    /// # Errors
+    /// As [`load`], and for the default as [`create`].
+    pub fn open(&self) -> Result<ClusterKey, KeyFileError> {
+        if self.is_default {
+            load_or_create(&self.path)
+        } else {
+            load(&self.path)
+        }
+    }
+}
+
+/// The key file to use: the one named on the command line, else the one named by [`CLUSTER_KEY_FILE_VARIABLE`] (an empty
+/// value names none), else [`default_path`].
+///
+/// # Errors
+/// [`KeyFileError::NoHome`], when nothing is named and there is no default.
+pub fn choose(
+    explicit: Option<&Path>,
+    variable: Option<&OsStr>,
+) -> Result<KeyFileChoice, KeyFileError> {
+    let named = explicit.or(variable.filter(|value| !value.is_empty()).map(Path::new));
+    match named {
+        Some(path) => Ok(KeyFileChoice {
+            path: path.to_owned(),
+            is_default: false,
+        }),
+        None => Ok(KeyFileChoice {
+            path: default_path()?,
+            is_default: true,
+        }),
+    }
+}
+
+/// `$XDG_CONFIG_HOME/cloudy/cluster.key`, or below that variable's default or the platform's like.
+///
+/// # Errors
+/// [`KeyFileError::NoHome`].
+pub fn default_path() -> Result<PathBuf, KeyFileError> {
+    let base = etcetera::choose_base_strategy().map_err(|_| KeyFileError::NoHome)?;
+    Ok(base.config_dir().join("cloudy").join("cluster.key"))
+}
+
+/// Reads the key from `path`. Refused when other users have any right to the file.
+///
+/// # Errors
+/// Says what is wrong with the file, and the remedy.
+pub fn load(path: &Path) -> Result<ClusterKey, KeyFileError> {
+    let read_error = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => KeyFileError::Missing {
+            path: path.to_owned(),
+        },
+        _ => KeyFileError::Read {
+            path: path.to_owned(),
+            source,
+        },
+    };
+    // Looked at before it is opened, because opening a pipe would wait for its other end.
+    if !fs::metadata(path).map_err(read_error)?.is_file() {
+        return Err(KeyFileError::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    let mut file = File::open(path).map_err(read_error)?;
+    refuse_loose_rights(path, &file)?;
+    // One fixed buffer: a growing one would leave copies of the key behind.
+    let mut buffer = Zeroizing::new([0; KEY_FILE_BYTES_MAX + 1]);
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(read_error(error)),
+        }
+    }
+    let text = core::str::from_utf8(&buffer[..filled])
+        .ok()
+        .filter(|text| text.len() <= KEY_FILE_BYTES_MAX);
+    let text = text.ok_or_else(|| KeyFileError::NotAKey {
+        path: path.to_owned(),
+    })?;
+    text.parse().map_err(|source| KeyFileError::Contents {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Makes a fresh key and writes it to `path`, readable and writable by its owner only, in a directory that is made if
+/// need be. The file appears whole or not at all, and an existing one is never touched.
+///
+/// # Errors
+/// [`KeyFileError::Exists`] when there is one; else why it could not be written.
+pub fn create(path: &Path) -> Result<ClusterKey, KeyFileError> {
+    let key = ClusterKey::generate()?;
+    let name = path.file_name().ok_or_else(|| KeyFileError::NotAFile {
+        path: path.to_owned(),
+    })?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    make_directory(directory).map_err(|source| KeyFileError::MissingDirectory {
+        path: directory.to_owned(),
+        source,
+    })?;
+    let draft = Draft(directory.join(format!(
+        ".{}.{:016x}",
+        name.to_string_lossy(),
+        rand::random::<u64>()
+    )));
+    publish(&key, &draft, path, directory).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => KeyFileError::Exists {
+            path: path.to_owned(),
+        },
+        _ => KeyFileError::Write {
+            path: path.to_owned(),
+            source,
+        },
+    })?;
+    Ok(key)
+}
+
+/// The key in `path`, made if it is missing. Of several that make it at once, all get the same key.
+///
+/// # Errors
+/// As [`load`] and [`create`].
+pub fn load_or_create(path: &Path) -> Result<ClusterKey, KeyFileError> {
+    match load(path) {
+        Err(KeyFileError::Missing { .. }) => match create(path) {
+            // Another was faster, and its key is the one.
+            Err(KeyFileError::Exists { .. }) => load(path),
+            created => created,
+        },
+        loaded => loaded,
+    }
+}
+
+/// A file that is gone when this is dropped.
+struct Draft(PathBuf);
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // A draft left over holds a key that nobody uses.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Writes the draft and gives it its name by a hard link, which unlike a rename fails if the name is taken.
+fn publish(key: &ClusterKey, draft: &Draft, path: &Path, directory: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&draft.0)?;
+    file.write_all(key.to_text().as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::hard_link(&draft.0, path)?;
+    #[cfg(unix)]
+    File::open(directory)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = directory;
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+#[cfg(unix)]
+fn refuse_loose_rights(path: &Path, file: &File) -> Result<(), KeyFileError> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = file.metadata().map_err(|source| KeyFileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyFileError::LooseRights {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn refuse_loose_rights(_: &Path, _: &File) -> Result<(), KeyFileError> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

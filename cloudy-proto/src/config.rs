@@ -1,0 +1,151 @@
+//! What a group agrees on when it is founded.
+
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// When a member may use its next round (`protocol.md` §5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RingKind {
+    /// In its turn only: the naive ring. One slot travels at a time, so its rate is the wire's latency.
+    Token,
+    /// While its window is open: every member sends at once.
+    #[default]
+    Pipelined,
+}
+
+/// Where a slot must be before it is confirmed (`protocol.md` P7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Durability {
+    /// In memory: what was approved survives while one complete member of the latest view lives.
+    #[default]
+    Memory,
+}
+
+/// What all members of a view share; part of the command that installs it, so no two members can differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameters {
+    /// When a member may send.
+    pub ring: RingKind,
+    /// Where a slot must be before it is confirmed.
+    pub durability: Durability,
+    /// The lanes stay closed until the session's kickstart (`protocol.md` §9).
+    pub session: bool,
+    /// Own slots that may be outside the own result. At least 1. More hides longer round trips and costs memory at
+    /// every member.
+    pub window_slots: u32,
+    /// Bytes of own slots that may be outside the own result; one slot is always allowed. Each member may have to hold
+    /// this much for each other.
+    pub window_bytes: u64,
+    /// A slot is closed once its body has reached this size. Larger slots cost less per message and more latency.
+    pub slot_bytes_max: u32,
+    /// A slot is closed once it has this many payloads. At least 1.
+    pub slot_payloads_max: u32,
+    /// The largest payload that a member may broadcast; at most [`limits::PAYLOAD_BYTES_MAX`].
+    pub payload_bytes_max: u32,
+    /// Rounds that an idle member skips ahead (`protocol.md` §3.3); `Token` ignores it.
+    pub skip_ahead: u32,
+    /// How long a `Token` member holds an empty-handed turn while others wait.
+    pub token_tick: Duration,
+    /// Between two heartbeats on a link.
+    pub heartbeat: Duration,
+    /// A peer silent for longer is reported as failed. Several heartbeats.
+    pub failure_timeout: Duration,
+    /// A member that has had no link to the coordinator for longer gives the group up.
+    pub coordinator_timeout: Duration,
+    /// A member silent for longer after `Wedge` is dropped by the cut (`protocol.md` §6.2).
+    pub wedge_timeout: Duration,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self {
+            ring: RingKind::default(),
+            durability: Durability::default(),
+            session: false,
+            window_slots: 64,
+            window_bytes: 256 << 10,
+            slot_bytes_max: 16 << 10,
+            slot_payloads_max: 4_096,
+            payload_bytes_max: limits::PAYLOAD_BYTES_MAX as u32,
+            skip_ahead: 16,
+            token_tick: Duration::from_millis(1),
+            heartbeat: Duration::from_millis(50),
+            failure_timeout: Duration::from_millis(500),
+            coordinator_timeout: Duration::from_secs(2),
+            wedge_timeout: Duration::from_millis(250),
+        }
+    }
+}
+
+/// Parameters that cannot work; nothing was founded or installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParametersError {
+    /// A field is zero that must not be.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// A field is above what the protocol allows.
+    #[error("{field} is {value}; the protocol allows at most {max}")]
+    TooLarge {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// Two timings contradict each other.
+    #[error("failure_timeout must be at least three heartbeats, or healthy members look failed")]
+    FailureTooShort,
+}
+
+impl Parameters {
+    /// Checks the fields against the protocol's limits and each other.
+    ///
+    /// # Errors
+    /// The first field that cannot work.
+    pub fn validate(&self) -> Result<(), ParametersError> {
+        let at_least_one = [
+            ("window_slots", u64::from(self.window_slots)),
+            ("window_bytes", self.window_bytes),
+            ("slot_bytes_max", u64::from(self.slot_bytes_max)),
+            ("slot_payloads_max", u64::from(self.slot_payloads_max)),
+            ("token_tick", self.token_tick.as_micros() as u64),
+            ("heartbeat", self.heartbeat.as_micros() as u64),
+            ("wedge_timeout", self.wedge_timeout.as_micros() as u64),
+        ];
+        if let Some((field, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            return Err(ParametersError::Zero(field));
+        }
+        let bounded = [
+            ("window_slots", u64::from(self.window_slots), 1 << 16),
+            ("window_bytes", self.window_bytes, 1 << 30),
+            ("slot_bytes_max", u64::from(self.slot_bytes_max), limits::SLOT_BODY_BYTES_MAX as u64),
+            ("slot_payloads_max", u64::from(self.slot_payloads_max), u64::from(limits::SLOT_PAYLOADS_MAX)),
+            ("payload_bytes_max", u64::from(self.payload_bytes_max), limits::PAYLOAD_BYTES_MAX as u64),
+            ("skip_ahead", u64::from(self.skip_ahead), 1 << 16),
+        ];
+        if let Some(&(field, value, max)) = bounded.iter().find(|(_, value, max)| value > max) {
+            return Err(ParametersError::TooLarge { field, value, max });
+        }
+        if self.failure_timeout < self.heartbeat * 3 {
+            return Err(ParametersError::FailureTooShort);
+        }
+        Ok(())
+    }
+
+    /// The bytes that a single slot may cost towards a window.
+    #[must_use]
+    pub fn slot_cost_max(&self) -> u64 {
+        u64::from(self.slot_bytes_max).max(u64::from(self.payload_bytes_max) + 8)
+            + limits::PAYLOAD_COST_BYTES_MIN * u64::from(self.slot_payloads_max)
+    }
+
+    /// What a member confirms ahead of its cursor at most (`protocol.md` §3.2, *hold*).
+    #[must_use]
+    pub fn hold_bytes(&self) -> u64 {
+        2 * self.window_bytes + u64::from(self.slot_bytes_max)
+    }
+}

@@ -1,0 +1,174 @@
+//! The result's digest: XXH3-128 chained from checkpoint to checkpoint (`protocol.md` §8).
+
+use core::fmt;
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::id::{Incarnation, Index, NodeId, Seq};
+use crate::limits::{CHECKPOINT_EVERY, CHECKPOINTS_KEPT};
+use crate::slot::{Batch, offset_of};
+
+/// A digest of everything in a result up to an index. It finds corruption; attackers are kept out by TLS.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Digest(pub u128);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// The digest of a result up to an index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Up to and with this index.
+    pub index: Index,
+    /// Of everything up to it.
+    pub digest: Digest,
+}
+
+/// The running digest of one result.
+///
+/// The stream is a run header (origin, incarnation, number) wherever an id is not the previous plus one, then the slot
+/// bodies, so it does not depend on how payloads were batched.
+#[derive(Clone)]
+pub struct ResultDigest {
+    index: Index,
+    hasher: Xxh3,
+    /// What the next number continues, if it is of the same run.
+    run: Option<(NodeId, Incarnation, Seq)>,
+    checkpoints: VecDeque<Checkpoint>,
+}
+
+impl Default for ResultDigest {
+    fn default() -> Self {
+        let start = Checkpoint::default();
+        Self { index: Index(0), hasher: chained(start.digest), run: None, checkpoints: VecDeque::from([start]) }
+    }
+}
+
+impl fmt::Debug for ResultDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResultDigest").field("index", &self.index).field("latest", &self.latest()).finish_non_exhaustive()
+    }
+}
+
+impl ResultDigest {
+    /// Takes the next payloads of the result, and leaves a checkpoint wherever one is due.
+    pub fn append(&mut self, origin: NodeId, incarnation: Incarnation, batch: &Batch) {
+        if self.run != Some((origin, incarnation, batch.first_seq)) {
+            self.hasher.update(&origin.0);
+            self.hasher.update(&incarnation.0.to_le_bytes());
+            self.hasher.update(&batch.first_seq.0.to_le_bytes());
+        }
+        let mut rest: &[u8] = &batch.body;
+        let mut left = batch.count;
+        while left > 0 {
+            let until_checkpoint = CHECKPOINT_EVERY - self.index.0 % CHECKPOINT_EVERY;
+            let take = u64::from(left).min(until_checkpoint) as u32;
+            let end = if take == left { rest.len() } else { offset_of(rest, take) };
+            self.hasher.update(&rest[..end]);
+            rest = &rest[end..];
+            left -= take;
+            self.index.0 += u64::from(take);
+            if u64::from(take) == until_checkpoint {
+                self.checkpoint();
+            }
+        }
+        self.run = Some((origin, incarnation, batch.last_seq().next()));
+    }
+
+    /// Leaves a checkpoint at the present index: at a view's first index and at STOP.
+    pub fn checkpoint(&mut self) -> Checkpoint {
+        if self.latest().index < self.index {
+            let checkpoint = Checkpoint { index: self.index, digest: Digest(self.hasher.digest128()) };
+            self.hasher = chained(checkpoint.digest);
+            if self.checkpoints.len() == CHECKPOINTS_KEPT {
+                self.checkpoints.pop_front();
+            }
+            self.checkpoints.push_back(checkpoint);
+        }
+        self.latest()
+    }
+
+    /// The newest checkpoint.
+    #[must_use]
+    pub fn latest(&self) -> Checkpoint {
+        self.checkpoints.back().copied().unwrap_or_default()
+    }
+
+    /// The digest at a checkpoint that is still kept.
+    #[must_use]
+    pub fn at(&self, index: Index) -> Option<Digest> {
+        let found = self.checkpoints.binary_search_by_key(&index, |checkpoint| checkpoint.index).ok()?;
+        Some(self.checkpoints[found].digest)
+    }
+}
+
+fn chained(previous: Digest) -> Xxh3 {
+    let mut hasher = Xxh3::new();
+    hasher.update(&previous.0.to_le_bytes());
+    hasher
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::slot::push_payload;
+
+    const ORIGIN: NodeId = NodeId([7; 32]);
+
+    fn batch(first_seq: u64, count: u32) -> Batch {
+        let mut body = BytesMut::new();
+        (0..count).for_each(|at| push_payload(&mut body, &(first_seq + u64::from(at)).to_le_bytes()));
+        Batch { first_seq: Seq(first_seq), count, body: body.freeze() }
+    }
+
+    fn digest_of(batches: &[Batch]) -> ResultDigest {
+        let mut digest = ResultDigest::default();
+        batches.iter().for_each(|batch| digest.append(ORIGIN, Incarnation(1), batch));
+        digest
+    }
+
+    #[test]
+    fn batching_does_not_matter_even_across_a_checkpoint() {
+        let mut whole = digest_of(&[batch(1, 65_530), batch(65_531, 20)]);
+        let mut parts = digest_of(&[batch(1, 3), batch(4, 65_533), batch(65_537, 14)]);
+        assert_eq!(whole.at(Index(CHECKPOINT_EVERY)), parts.at(Index(CHECKPOINT_EVERY)));
+        assert!(whole.at(Index(CHECKPOINT_EVERY)).is_some());
+        assert_eq!(whole.checkpoint(), parts.checkpoint());
+        assert_eq!(whole.latest().index, Index(65_550));
+    }
+
+    #[test]
+    fn a_gap_in_the_numbers_or_another_origin_changes_it() {
+        let mut straight = digest_of(&[batch(1, 2)]);
+        let mut renumbered = digest_of(&[batch(1, 1), Batch { first_seq: Seq(3), ..batch(2, 1) }]);
+        assert_ne!(straight.checkpoint().digest, renumbered.checkpoint().digest);
+        let mut other = ResultDigest::default();
+        other.append(NodeId([8; 32]), Incarnation(1), &batch(1, 2));
+        assert_ne!(straight.latest().digest, other.checkpoint().digest);
+    }
+
+    #[test]
+    fn a_bounded_number_of_checkpoints_is_kept() {
+        let mut digest = ResultDigest::default();
+        for seq in 1..=CHECKPOINTS_KEPT as u64 + 5 {
+            digest.append(ORIGIN, Incarnation(1), &batch(seq, 1));
+            digest.checkpoint();
+        }
+        assert_eq!(digest.checkpoints.len(), CHECKPOINTS_KEPT);
+        assert_eq!(digest.at(Index(1)), None);
+        assert!(digest.at(Index(10)).is_some());
+    }
+}

@@ -1,0 +1,334 @@
+//! What goes into the machine and what comes out (the contract is at the top of the crate).
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::command::SessionPlan;
+use crate::digest::{Checkpoint, Digest};
+use crate::id::{Incarnation, Index, NodeId, Rank, Seq, ViewId};
+use crate::slot::Batch;
+use crate::view::View;
+use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
+
+/// The only way into the machine.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A link to a peer is up: both sides said hello. Replaces an earlier link, whose frames must not come any more.
+    LinkUp {
+        /// The peer.
+        peer: NodeId,
+        /// Where it can be reached.
+        addresses: Vec<SocketAddr>,
+    },
+    /// The link to a peer is gone, with all that was under way on it.
+    LinkDown {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// A frame arrived on a stream that [`Machine::admits`](crate::Machine::admits) lets be read.
+    Frame {
+        /// From whom, as the handshake proved.
+        from: NodeId,
+        /// The run of the sender's process, as the stream's header says.
+        incarnation: Incarnation,
+        /// On which stream.
+        stream: Stream,
+        /// What it says.
+        frame: Frame,
+    },
+    /// Payloads to broadcast. Their numbers continue those of the batch before.
+    Broadcast(Batch),
+    /// Something that the application or the operator wants.
+    Request(Request),
+    /// The time that [`Machine::poll_timeout`](crate::Machine::poll_timeout) named has come.
+    Timeout,
+}
+
+/// A frame of a group, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// On a lane stream.
+    Lane(LaneFrame),
+    /// On a tally stream.
+    Tally(TallyFrame),
+    /// On a control stream.
+    Control(ControlFrame),
+}
+
+/// What the application or the operator wants.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Founder: ask a node to become a member.
+    Invite {
+        /// Which.
+        node: NodeId,
+    },
+    /// Founder: no longer wait for a node that was asked.
+    Uninvite {
+        /// Which.
+        node: NodeId,
+    },
+    /// Founder: install view 1 with everybody who accepted.
+    Found {
+        /// The session to run, if the group is one.
+        session: Option<SessionPlan>,
+    },
+    /// End the session now: by the founder at once, by a member by asking it.
+    End,
+    /// What the application has to say of the final result; said once, after [`Event::Final`].
+    Report(Bytes),
+}
+
+/// What the machine wants done, in order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send a frame to a peer whose link is up.
+    Send {
+        /// The peer.
+        to: NodeId,
+        /// On which stream, opened at its first frame.
+        stream: Stream,
+        /// What to say.
+        frame: Frame,
+    },
+    /// Close the link to a peer that broke the protocol; it may be dialled again.
+    CloseLink {
+        /// The peer.
+        peer: NodeId,
+        /// In words.
+        reason: String,
+    },
+    /// Own payloads have entered the own result; comes before their [`Output::Deliver`].
+    Approved(Approval),
+    /// The result has grown.
+    Deliver(Entry),
+    /// Something happened that users or applications may want to know.
+    Event(Event),
+}
+
+/// Payloads that entered the result together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The first payload's index.
+    pub first_index: Index,
+    /// The view that approved it.
+    pub view: ViewId,
+    /// Who broadcast it.
+    pub origin: NodeId,
+    /// In which run of its process.
+    pub incarnation: Incarnation,
+    /// The payloads.
+    pub batch: Batch,
+}
+
+impl Entry {
+    /// The last payload's index.
+    #[must_use]
+    pub fn last_index(&self) -> Index {
+        Index(self.first_index.0 + u64::from(self.batch.count) - 1)
+    }
+}
+
+/// The approval of consecutive own payloads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// The first payload's number.
+    pub first_seq: Seq,
+    /// How many payloads.
+    pub count: u32,
+    /// The first payload's index.
+    pub first_index: Index,
+    /// The view that approved it.
+    pub view: ViewId,
+    /// Who had confirmed when it entered the result, and how long after it was sent. A member is missing whose
+    /// confirmation was not counted because a view change took its place.
+    pub confirmed: Vec<(NodeId, Duration)>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// An invited node will become a member.
+    Accepted {
+        /// Which.
+        node: NodeId,
+    },
+    /// An invited node will not.
+    Refused {
+        /// Which.
+        node: NodeId,
+        /// In words.
+        reason: String,
+    },
+    /// A view is in force.
+    ViewInstalled {
+        /// Which.
+        view: Arc<View>,
+        /// The index of its first message.
+        first: Index,
+        /// This node is a member of it.
+        active: bool,
+    },
+    /// Founder: every member has reported its links to all others up.
+    AllReady,
+    /// SEND has begun: broadcast.
+    Send {
+        /// The periods and the seed.
+        plan: SessionPlan,
+        /// Which of the seed's streams is this node's; none for an observer.
+        stream: Option<u64>,
+    },
+    /// SEND is over: broadcast nothing more.
+    Grace,
+    /// STOP has begun: a last view change fixes the cut.
+    Stop,
+    /// Founder: a member gave no answer and is not in the last view.
+    Silent {
+        /// Which.
+        node: NodeId,
+    },
+    /// The result is complete and will not grow any more.
+    Final {
+        /// Its length and digest.
+        result: Checkpoint,
+    },
+    /// Own payloads from a number on are in no result, and never will be.
+    Rejected {
+        /// The first of them.
+        from: Seq,
+    },
+    /// Founder: a member's result is complete.
+    Reported {
+        /// Whose.
+        node: NodeId,
+        /// Its length and digest.
+        result: Checkpoint,
+        /// What its application says of it.
+        report: Bytes,
+    },
+    /// The link to the coordinator has been down for too long: the group cannot go on from here.
+    CoordinatorLost {
+        /// The coordinator.
+        node: NodeId,
+    },
+    /// The group is over: everybody has reported, or the time for it is up.
+    Closed,
+    /// A member's digest differs from this node's at one index: the group stops (`protocol.md` §8).
+    Diverged {
+        /// Whose.
+        node: NodeId,
+        /// Where.
+        index: Index,
+        /// Its digest there.
+        theirs: Digest,
+        /// The digest here.
+        ours: Digest,
+    },
+    /// Progress of a member, from its heartbeat.
+    Progress {
+        /// Whose.
+        node: NodeId,
+        /// The length of its result.
+        index: Index,
+    },
+}
+
+/// What to do with a stream that a peer has opened (`protocol.md` §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Read it.
+    Read,
+    /// Its view is not installed yet: leave it unread, and ask again after the next [`Event::ViewInstalled`].
+    Wait,
+    /// Its view is over: stop it.
+    Stop,
+    /// It is not the sender's to open, or its run is not the ring's: close the link.
+    Refuse,
+}
+
+/// A member that something waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingSlot {
+    /// The first payload's number.
+    pub first_seq: Seq,
+    /// How many payloads.
+    pub count: u32,
+    /// Who has not confirmed it.
+    pub waits_for: Vec<NodeId>,
+    /// For how long.
+    pub age: Duration,
+}
+
+/// What a group looks like from one node, at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// The view in force, if one is installed.
+    pub view: Option<Arc<View>>,
+    /// This node's position in it; none for an observer.
+    pub rank: Option<Rank>,
+    /// The phase of the session, or of the group.
+    pub phase: Phase,
+    /// The length of the result.
+    pub index: Index,
+    /// The newest checkpoint of the result.
+    pub checkpoint: Checkpoint,
+    /// Every member: by rank.
+    pub members: Vec<MemberStatus>,
+    /// The pending table: own slots that wait for confirmations, oldest first, the first few of them.
+    pub pending: Vec<PendingSlot>,
+    /// How many own slots wait for confirmations.
+    pub pending_slots: usize,
+    /// Payloads that wait for a round.
+    pub outbox_payloads: u64,
+    /// Confirmations that this node gave: payloads of others that it confirmed.
+    pub confirmations_given: u64,
+    /// What the result waits for.
+    pub waits_for: Option<Waiting>,
+}
+
+/// The slot that the result's cursor stands at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The next index.
+    pub index: Index,
+    /// Whose slot, or whose approval.
+    pub node: NodeId,
+    /// For how long.
+    pub age: Duration,
+}
+
+/// A member as another sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Who.
+    pub node: NodeId,
+    /// The link to it is up (always, for this node itself).
+    pub linked: bool,
+    /// Its lane as held here: the first round not held.
+    pub frontier: u64,
+    /// Its lane's approved frontier as known here.
+    pub approved: u64,
+    /// What it has confirmed of this node's lane.
+    pub confirmed: u64,
+    /// The length of its result when it was last heard of.
+    pub index: Index,
+}
+
+/// Where a group stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Waiting for view 1, or for the kickstart.
+    #[default]
+    Start,
+    /// Members broadcast.
+    Send,
+    /// Members finish.
+    Grace,
+    /// The last view change is under way.
+    Stop,
+    /// The result is final.
+    Done,
+}

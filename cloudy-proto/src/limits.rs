@@ -1,0 +1,43 @@
+//! Every bound of the protocol, in one place. Those that a group may choose differently are defaults of
+//! [`Parameters`](crate::Parameters); the rest hold for all.
+
+use core::time::Duration;
+
+/// Members of one ring.
+pub const MEMBERS_MAX: usize = 64;
+/// Nodes that a founder invites into one group.
+pub const INVITED_MAX: usize = 256;
+/// One payload. A payload of this size is a slot of its own.
+pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+/// The body of a slot: one payload of the greatest size with its length before it.
+pub const SLOT_BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 8;
+/// What a payload counts at least, towards windows and limits (`protocol.md` §5).
+pub const PAYLOAD_COST_BYTES_MIN: u64 = 16;
+/// Payloads in one slot.
+pub const SLOT_PAYLOADS_MAX: u32 = 1 << 16;
+/// How far a lane may run ahead of a receiver's cursor, in rounds: no honest lane comes near.
+pub const ROUND_MAX: u64 = 1 << 56;
+/// A control frame, encoded: the largest carries one entry of the result.
+pub const CONTROL_FRAME_BYTES_MAX: usize = SLOT_BODY_BYTES_MAX + (64 << 10);
+/// A tally frame, encoded: a resume names every lane.
+pub const TALLY_FRAME_BYTES_MAX: usize = 4 << 10;
+/// A stream's header, encoded.
+pub const STREAM_HEADER_BYTES_MAX: usize = 256;
+/// A group's name.
+pub const GROUP_NAME_BYTES_MAX: usize = 128;
+/// The words of a refusal or a closing reason.
+pub const REASON_BYTES_MAX: usize = 512;
+/// Addresses that a node names for itself.
+pub const ADDRESSES_MAX: usize = 16;
+/// What an application attaches to its final report.
+pub const REPORT_BYTES_MAX: usize = 4 << 10;
+/// Entries in one control frame that carries the log's tail.
+pub const LOG_ENTRIES_PER_FRAME_MAX: usize = 64;
+/// Bytes of result in one answer to a fetch, one entry at least.
+pub const FETCH_BYTES_MAX: usize = 64 << 10;
+/// Result indexes between two checkpoints of the digest (`protocol.md` §8).
+pub const CHECKPOINT_EVERY: u64 = 65_536;
+/// Checkpoints kept (`protocol.md` §8).
+pub const CHECKPOINTS_KEPT: usize = 1_024;
+/// How long a finished session serves those who have not reported (`protocol.md` §9).
+pub const LINGER: Duration = Duration::from_secs(2);

@@ -1,0 +1,135 @@
+//! How a group begins: the founder invites, the invited accept, and view 1 is installed with its full ring.
+
+use std::collections::BTreeMap;
+
+use crate::command::{Command, InstallView, SessionPlan};
+use crate::config::Parameters;
+use crate::id::{NodeId, ViewId};
+use crate::io::{Event, Frame};
+use crate::limits::{INVITED_MAX, MEMBERS_MAX};
+use crate::machine::Machine;
+use crate::view::{Origin, RingMember};
+use crate::wire::ControlFrame;
+
+/// What the founder knows of a group that has no view yet.
+pub(crate) struct Founding {
+    /// The founder takes a place on the ring.
+    member: bool,
+    parameters: Parameters,
+    /// Whoever was asked, and whether it accepted.
+    invited: BTreeMap<NodeId, bool>,
+    pub(super) session: Option<SessionPlan>,
+    /// View 1 was proposed: nobody comes any more.
+    founded: bool,
+}
+
+impl Founding {
+    pub(crate) fn new(member: bool, parameters: Parameters) -> Self {
+        Self { member, parameters, invited: BTreeMap::new(), session: None, founded: false }
+    }
+}
+
+impl Machine {
+    /// Founder: asks a node to become a member, as soon as its link is up.
+    pub(super) fn invite(&mut self, node: NodeId) {
+        let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) else { return };
+        if founding.invited.len() >= INVITED_MAX || founding.invited.contains_key(&node) || node == self.me {
+            return;
+        }
+        founding.invited.insert(node, false);
+        self.say_invite(node);
+    }
+
+    pub(super) fn uninvite(&mut self, node: NodeId) {
+        if let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) {
+            founding.invited.remove(&node);
+        }
+    }
+
+    /// Invites a linked node that was asked and has not answered.
+    pub(super) fn say_invite(&mut self, node: NodeId) {
+        let asked = self.founding.as_ref().is_some_and(|founding| founding.invited.get(&node) == Some(&false));
+        if asked && self.links.contains_key(&node) {
+            let name = self.name.clone();
+            self.send_control(node, ControlFrame::Invite { name });
+        }
+    }
+
+    /// A member says again, on a fresh link, that it comes and how much of the log it has.
+    pub(super) fn say_accept(&mut self) {
+        let to = self.coordinator;
+        let next = self.state.next();
+        self.send_control(to, ControlFrame::Accept);
+        self.send_control(to, ControlFrame::Follow { next });
+    }
+
+    pub(super) fn accepted(&mut self, from: NodeId) {
+        let Some(founding) = self.founding.as_mut() else { return };
+        match founding.invited.get_mut(&from) {
+            Some(accepted @ false) if !founding.founded => {
+                *accepted = true;
+                self.propose(&Command::Incarnate { node: from });
+                self.event(Event::Accepted { node: from });
+            }
+            Some(_) => {}
+            None => {
+                let reason = format!("the ring of group {:?} is fixed, and this node is not on it", self.name);
+                self.send_control(from, ControlFrame::Refuse { reason });
+            }
+        }
+    }
+
+    pub(super) fn refused(&mut self, from: NodeId, reason: String) {
+        if let Some(founding) = self.founding.as_mut() {
+            if founding.invited.get(&from) == Some(&false) {
+                founding.invited.remove(&from);
+                self.event(Event::Refused { node: from, reason });
+            }
+        } else if from == self.coordinator {
+            self.event(Event::Refused { node: from, reason });
+            self.event(Event::Closed);
+        }
+    }
+
+    /// Founder: installs view 1 with everybody who has accepted, in the order of their ids.
+    pub(super) fn found(&mut self, session: Option<SessionPlan>) {
+        let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) else { return };
+        founding.founded = true;
+        founding.session = session;
+        let parameters = founding.parameters.clone();
+        let mut nodes: Vec<NodeId> =
+            founding.invited.iter().filter(|(_, accepted)| **accepted).map(|(node, _)| *node).collect();
+        if founding.member {
+            nodes.push(self.me);
+            nodes.sort_unstable();
+            self.propose(&Command::Incarnate { node: self.me });
+        }
+        nodes.truncate(MEMBERS_MAX);
+        self.apply_committed();
+        let ring = nodes.into_iter().filter_map(|node| self.joiner(node)).collect();
+        self.propose(&Command::InstallView(InstallView {
+            from: ViewId(0),
+            ring,
+            parameters,
+            cut: Vec::new(),
+            last: false,
+        }));
+    }
+
+    fn joiner(&self, node: NodeId) -> Option<RingMember> {
+        let addresses = if node == self.me { Some(&self.addresses) } else { self.links.get(&node) };
+        Some(RingMember {
+            node,
+            incarnation: self.state.incarnation(node)?,
+            origin: Origin::Joiner,
+            addresses: addresses.cloned().unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn send_control(&mut self, to: NodeId, frame: ControlFrame) {
+        if self.links.contains_key(&to) {
+            let stream = crate::wire::Stream::Control;
+            self.delivery.outputs.push_back(crate::io::Output::Send { to, stream, frame: Frame::Control(frame) });
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! One frame in.
+
+use crate::id::{Incarnation, NodeId};
+use crate::io::{Admission, Frame};
+use crate::machine::Machine;
+use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
+
+impl Machine {
+    pub(super) fn take_frame(&mut self, from: NodeId, incarnation: Incarnation, stream: Stream, frame: Frame) {
+        if !self.links.contains_key(&from) {
+            return;
+        }
+        match self.admits(from, incarnation, stream) {
+            Admission::Read => {}
+            Admission::Refuse => return self.breach(from, format!("{stream:?} is not its to open in this view")),
+            Admission::Stop | Admission::Wait => return,
+        }
+        match (stream, frame) {
+            (Stream::Lane { .. }, Frame::Lane(frame)) => self.take_lane(from, frame),
+            (Stream::Tally { .. }, Frame::Tally(frame)) => self.take_tally(from, frame),
+            (Stream::Control, Frame::Control(frame)) => self.take_control(from, frame),
+            _ => self.breach(from, format!("a frame that does not belong on {stream:?}")),
+        }
+    }
+
+    fn take_lane(&mut self, from: NodeId, frame: LaneFrame) {
+        let Some(member) = &mut self.member else { return };
+        let Some(rank) = member.view.rank_of(from) else { return };
+        if let Err(breach) = member.take_lane(rank, frame) {
+            self.breach(from, breach.to_string());
+        }
+    }
+
+    fn take_tally(&mut self, from: NodeId, frame: TallyFrame) {
+        let taken = match (&mut self.member, &frame) {
+            (Some(member), _) => {
+                let Some(rank) = member.view.rank_of(from) else { return };
+                member.take_tally(rank, frame, self.now)
+            }
+            (None, TallyFrame::Heartbeat(heartbeat)) => Ok(Some(*heartbeat)),
+            (None, _) => Ok(None),
+        };
+        match taken {
+            Ok(Some(heartbeat)) => self.heard_of(from, heartbeat),
+            Ok(None) => {}
+            Err(breach) => self.breach(from, breach.to_string()),
+        }
+    }
+
+    fn take_control(&mut self, from: NodeId, frame: ControlFrame) {
+        match frame {
+            ControlFrame::Invite { .. } if from == self.coordinator => self.say_accept(),
+            ControlFrame::Invite { .. } => self.breach(from, "it invites to a group that it did not found".to_owned()),
+            ControlFrame::Accept => self.accepted(from),
+            ControlFrame::Refuse { reason } => self.refused(from, reason),
+            ControlFrame::Follow { next } => self.follow(from, next),
+            ControlFrame::Log { first, entries } => self.take_log(from, first, &entries),
+            ControlFrame::Ready { view } => self.is_ready(from, view),
+            ControlFrame::Wedge { view } => self.take_wedge(from, view),
+            ControlFrame::Wedged(wedged) => self.take_wedged(from, wedged),
+            ControlFrame::Fetch { from: index } => self.serve(from, index),
+            ControlFrame::Fetched(fetched) => self.take_fetched(from, fetched),
+            ControlFrame::Final { result, report } => self.reported(from, result, report),
+            ControlFrame::End => self.asked_to_end(from),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! One group at one node: the state machine that everything drives (the contract is at the top of the crate).
+
+mod divergence;
+mod founding;
+mod frames;
+mod install;
+mod links;
+mod log;
+mod phases;
+mod status;
+mod stop;
+mod timers;
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use crate::catch_up::Retained;
+use crate::command::SessionPlan;
+use crate::config::Parameters;
+use crate::control::{ControlState, SoleVoter};
+use crate::delivery::Delivery;
+use crate::digest::Checkpoint;
+use crate::id::{GroupId, Incarnation, LogIndex, NodeId, Seq, ViewId};
+use crate::io::{Admission, Event, Input, Output, Phase, Request};
+use crate::member::Member;
+use crate::outbox::Outbox;
+use crate::rules::Rules;
+use crate::time::Time;
+use crate::view_change::LastChange;
+use crate::walk::ResultState;
+use crate::wire::{Heartbeat, Stream};
+use divergence::Checkpoints;
+use founding::Founding;
+use install::Fetching;
+use timers::{Timer, Timers};
+
+/// What a machine is made of.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// This node.
+    pub me: NodeId,
+    /// Where it can be reached.
+    pub addresses: Vec<SocketAddr>,
+    /// The group: fresh if this node founds it, else from the invitation.
+    pub group: GroupId,
+    /// The group's name.
+    pub name: String,
+    /// What this node is in it.
+    pub role: Role,
+    /// How much of the result is kept for those who miss some of it; at least a few windows.
+    pub retain_bytes: u64,
+    /// Which rules hold: all.
+    pub rules: Rules,
+}
+
+/// What a node is in a group.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// It founds the group, keeps its control log and coordinates it.
+    Founder {
+        /// It takes a place on the ring too.
+        member: bool,
+        /// What all members share; validated by the caller.
+        parameters: Parameters,
+    },
+    /// It was invited and will take a place on the ring.
+    Invited {
+        /// Who asked.
+        by: NodeId,
+    },
+}
+
+/// One group at one node.
+pub struct Machine {
+    me: NodeId,
+    addresses: Vec<SocketAddr>,
+    group: GroupId,
+    name: String,
+    coordinator: NodeId,
+    rules: Rules,
+    /// At the coordinator: the control log, and what the others have of it.
+    log: Option<SoleVoter>,
+    followers: BTreeMap<NodeId, LogIndex>,
+    /// At the coordinator: who comes.
+    founding: Option<Founding>,
+    state: ControlState,
+    links: BTreeMap<NodeId, Vec<SocketAddr>>,
+    /// When each member was last heard of, and what it said.
+    heard: BTreeMap<NodeId, (Time, Heartbeat)>,
+    member: Option<Member>,
+    outbox: Outbox,
+    delivery: Delivery,
+    phase: Phase,
+    plan: Option<SessionPlan>,
+    /// At the coordinator: members whose links to all others are up, in the view in force.
+    ready: BTreeSet<NodeId>,
+    /// This member has reported its links up, for this view.
+    ready_said: ViewId,
+    /// At the coordinator: the view change that ends the group.
+    change: Option<LastChange>,
+    fetching: Option<Fetching>,
+    /// Of the views before.
+    confirmations_given: u64,
+    checkpoints: Checkpoints,
+    final_result: Option<Checkpoint>,
+    report: Option<Bytes>,
+    timers: Timers,
+    now: Time,
+    /// Inputs came since the outputs were last derived.
+    dirty: bool,
+    /// The result is not to be trusted any more: nothing leaves.
+    halted: bool,
+}
+
+impl Machine {
+    /// A group that does not have a view yet.
+    #[must_use]
+    pub fn new(config: MachineConfig) -> Self {
+        let (coordinator, founding) = match config.role {
+            Role::Founder { member, parameters } => (config.me, Some(Founding::new(member, parameters))),
+            Role::Invited { by } => (by, None),
+        };
+        Self {
+            me: config.me,
+            addresses: config.addresses,
+            group: config.group,
+            name: config.name,
+            coordinator,
+            rules: config.rules,
+            log: founding.is_some().then(SoleVoter::default),
+            followers: BTreeMap::new(),
+            founding,
+            state: ControlState::default(),
+            links: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            member: None,
+            outbox: Outbox::default(),
+            delivery: Delivery {
+                me: config.me,
+                incarnation: Incarnation(0),
+                result: ResultState::default(),
+                retained: Retained::new(config.retain_bytes),
+                outputs: VecDeque::new(),
+                rules: config.rules,
+            },
+            phase: Phase::Start,
+            plan: None,
+            ready: BTreeSet::new(),
+            ready_said: ViewId(0),
+            change: None,
+            fetching: None,
+            confirmations_given: 0,
+            checkpoints: Checkpoints::default(),
+            final_result: None,
+            report: None,
+            timers: Timers::default(),
+            now: Time(0),
+            dirty: false,
+            halted: false,
+        }
+    }
+
+    /// The only way in.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        debug_assert!(now >= self.now, "time never runs backwards");
+        self.now = self.now.max(now);
+        if self.halted {
+            return;
+        }
+        self.dirty = true;
+        match input {
+            Input::LinkUp { peer, addresses } => self.link_up(peer, addresses),
+            Input::LinkDown { peer } => self.link_down(peer),
+            Input::Frame { from, incarnation, stream, frame } => self.take_frame(from, incarnation, stream, frame),
+            Input::Broadcast(batch) => self.outbox.push(batch),
+            Input::Request(request) => self.take_request(request),
+            Input::Timeout => self.run_timers(),
+        }
+        self.apply_committed();
+    }
+
+    /// The next thing to do; none once all that follows from the inputs so far was given out.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if core::mem::take(&mut self.dirty) {
+            self.derive();
+        }
+        self.delivery.outputs.pop_front()
+    }
+
+    /// When to call `handle` with [`Input::Timeout`] at the latest. Ask after the outputs were taken.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        if self.halted {
+            return None;
+        }
+        let turn_ends = self.member.as_ref().and_then(Member::turn_ends_at);
+        [self.timers.next(), turn_ends].into_iter().flatten().min()
+    }
+
+    /// What to do with a stream that a peer has opened (`protocol.md` §4). Frames may be handed in from
+    /// [`Admission::Read`] streams only.
+    #[must_use]
+    pub fn admits(&self, from: NodeId, incarnation: Incarnation, stream: Stream) -> Admission {
+        let Some(of) = stream.view() else { return Admission::Read };
+        let Some(view) = self.state.view() else { return Admission::Wait };
+        if of != view.id {
+            return if of > view.id { Admission::Wait } else { Admission::Stop };
+        }
+        let Some(rank) = view.rank_of_run(from, incarnation) else { return Admission::Refuse };
+        match stream {
+            Stream::Lane { lane, .. } if lane != rank => Admission::Refuse,
+            Stream::Lane { .. } if self.member.is_none() => Admission::Stop,
+            _ => Admission::Read,
+        }
+    }
+
+    /// The outbox has room: payloads handed in now go into the next slot. The driver leaves the rest where the
+    /// application puts it, so that slots grow while the window is closed.
+    #[must_use]
+    pub fn wants_payload(&self) -> bool {
+        self.outbox.is_empty() && !self.halted && self.final_result.is_none()
+    }
+
+    /// The run of this node's process in the group; zero while none is assigned.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.delivery.incarnation
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// The number of the last own payload in the result.
+    #[must_use]
+    pub fn last_approved(&self) -> Seq {
+        self.delivery.result.last_seq(self.me, self.delivery.incarnation)
+    }
+
+    /// Checks the order of all watermarks: for tests, after every step.
+    ///
+    /// # Panics
+    /// If an invariant of the protocol is broken.
+    pub fn validate(&self) {
+        if let Some(member) = &self.member {
+            member.validate();
+            assert!(self.outbox.last_seq() >= self.last_approved(), "approved what was never broadcast");
+        }
+    }
+
+    fn take_request(&mut self, request: Request) {
+        match request {
+            Request::Invite { node } => self.invite(node),
+            Request::Uninvite { node } => self.uninvite(node),
+            Request::Found { session } => self.found(session),
+            Request::End => self.end(),
+            Request::Report(report) => self.take_report(report),
+        }
+    }
+
+    /// Derives what follows from the inputs so far.
+    fn derive(&mut self) {
+        if let Some(member) = &mut self.member {
+            member.settle(self.now, &mut self.outbox, &mut self.delivery);
+        }
+        self.say_ready();
+        self.apply_committed();
+        self.flush_log();
+        let heartbeat = self.heartbeat();
+        if let Some(member) = &mut self.member {
+            member.flush(heartbeat, &mut self.delivery);
+        }
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {
+            index: self.delivery.result.index(),
+            checkpoint: self.delivery.result.latest_checkpoint(),
+            waiting: !self.outbox.is_empty(),
+        }
+    }
+
+    fn is_coordinator(&self) -> bool {
+        self.log.is_some()
+    }
+
+    fn event(&mut self, event: Event) {
+        self.delivery.outputs.push_back(Output::Event(event));
+    }
+
+    fn set_timer(&mut self, timer: Timer, after: Duration) {
+        self.timers.set(timer, self.now + after);
+    }
+}

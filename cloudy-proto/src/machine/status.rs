@@ -1,0 +1,76 @@
+//! What a group looks like from here.
+
+use crate::id::{NodeId, Rank};
+use crate::io::{MemberStatus, PendingSlot, Status, Waiting};
+use crate::machine::Machine;
+use crate::member::Member;
+use crate::time::Time;
+
+/// Entries of the pending table that a status names.
+const PENDING_NAMED: usize = 16;
+
+impl Machine {
+    /// The state of the group at this moment; stops nothing and changes nothing.
+    #[must_use]
+    pub fn status(&self, now: Time) -> Status {
+        let now = now.max(self.now);
+        let view = self.state.view().cloned();
+        let members = view.as_ref().map(|view| view.ring.iter().map(|member| self.member_status(member.node)).collect());
+        let member = self.member.as_ref();
+        Status {
+            rank: view.as_ref().and_then(|view| view.rank_of_run(self.me, self.delivery.incarnation)),
+            view,
+            phase: self.phase,
+            index: self.delivery.result.index(),
+            checkpoint: self.delivery.result.latest_checkpoint(),
+            members: members.unwrap_or_default(),
+            pending: member.map(|member| pending(member, now)).unwrap_or_default(),
+            pending_slots: member.map_or(0, |member| member.pending.unapproved().count()),
+            outbox_payloads: self.outbox.payloads(),
+            confirmations_given: member.map_or(self.confirmations_given, |member| member.confirmations_given),
+            waits_for: member.and_then(|member| self.waits_for(member, now)),
+        }
+    }
+
+    fn member_status(&self, node: NodeId) -> MemberStatus {
+        let heard = self.heard.get(&node).map(|(_, heartbeat)| heartbeat.index).unwrap_or_default();
+        let index = if node == self.me { self.delivery.result.index() } else { heard };
+        let member = self.member.as_ref();
+        let rank = member.and_then(|member| member.view.rank_of(node));
+        let at = |read: fn(&Member, Rank) -> u64| member.zip(rank).map_or(0, |(member, rank)| read(member, rank));
+        MemberStatus {
+            node,
+            linked: node == self.me || self.links.contains_key(&node),
+            frontier: at(|member, rank| member.lanes[rank.at()].frontier().0),
+            approved: at(|member, rank| member.lanes[rank.at()].approved().0),
+            confirmed: at(|member, rank| member.pending.confirmed(rank).0),
+            index,
+        }
+    }
+
+    fn waits_for(&self, member: &Member, now: Time) -> Option<Waiting> {
+        let (place, since) = member.waits_at()?;
+        let node = member.view.member(place.rank).node;
+        Some(Waiting { index: self.delivery.result.index().next(), node, age: now.since(since) })
+    }
+}
+
+fn pending(member: &Member, now: Time) -> Vec<PendingSlot> {
+    let named = member.pending.unapproved().take(PENDING_NAMED);
+    named
+        .map(|record| PendingSlot {
+            first_seq: record.first_seq,
+            count: record.count,
+            waits_for: record.waits_for(&member.view),
+            age: now.since(record.sent_at),
+        })
+        .collect::<Vec<_>>()
+}
+
+/// Shown in logs: which member the result waits for.
+impl core::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let node: NodeId = self.node;
+        write!(f, "index {} waits for node {}, {} ms", self.index, node.short(), self.age.as_millis())
+    }
+}

@@ -1,0 +1,68 @@
+//! What the machine waits for.
+
+use std::collections::BTreeMap;
+
+use crate::machine::Machine;
+use crate::time::Time;
+
+/// Why the machine wants to be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// To say to every peer that this node lives.
+    Heartbeat,
+    /// To end the session's phase.
+    Phase,
+    /// To drop those who did not answer `Wedge`.
+    Wedge,
+    /// To stop waiting for reports.
+    Linger,
+    /// To ask another member for what is missing of the result.
+    Fetch,
+    /// To give up the coordinator.
+    Coordinator,
+}
+
+/// At most one time for each.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    at: BTreeMap<Timer, Time>,
+}
+
+impl Timers {
+    pub(crate) fn set(&mut self, timer: Timer, at: Time) {
+        self.at.insert(timer, at);
+    }
+
+    pub(crate) fn stop(&mut self, timer: Timer) {
+        self.at.remove(&timer);
+    }
+
+    pub(crate) fn next(&self) -> Option<Time> {
+        self.at.values().min().copied()
+    }
+
+    fn take_due(&mut self, now: Time) -> Option<Timer> {
+        let due = self.at.iter().filter(|(_, at)| **at <= now).min_by_key(|(_, at)| **at).map(|(timer, _)| *timer)?;
+        self.at.remove(&due);
+        Some(due)
+    }
+}
+
+impl Machine {
+    pub(super) fn run_timers(&mut self) {
+        // A timer that sets itself again does so for later, so each runs at most once.
+        while let Some(timer) = self.timers.take_due(self.now) {
+            match timer {
+                Timer::Heartbeat => self.beat(),
+                Timer::Phase => self.phase_over(),
+                Timer::Wedge => self.wedge_over(),
+                Timer::Linger => self.linger_over(),
+                Timer::Fetch => self.fetch(),
+                Timer::Coordinator => self.coordinator_lost(),
+            }
+        }
+        if let Some(member) = self.member.as_mut().filter(|member| member.turn_ends_at() <= Some(self.now)) {
+            member.pass_turn();
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The data plane of one view at one member: lanes, pending table, ring model and walk (`protocol.md` §3).
+
+mod inbound;
+mod outbound;
+
+use std::sync::Arc;
+
+use outbound::PeerFlow;
+
+use crate::delivery::Delivery;
+use crate::id::{Index, Rank, Round};
+use crate::lane::{Held, Lane};
+use crate::outbox::Outbox;
+use crate::pending::PendingTable;
+use crate::ring::{RingModel, RingState, model_of};
+use crate::rules::{Rule, Rules};
+use crate::slot::Slot;
+use crate::time::Time;
+use crate::view::{Place, View};
+use crate::walk::Walk;
+
+/// This node as a member of one view.
+pub(crate) struct Member {
+    pub(crate) view: Arc<View>,
+    pub(crate) rank: Rank,
+    /// The index of the view's first message.
+    pub(crate) first: Index,
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) pending: PendingTable,
+    model: &'static dyn RingModel,
+    walk: Walk,
+    peers: Vec<PeerFlow>,
+    /// The highest round of a message slot taken from another lane.
+    taken_max: Option<Round>,
+    /// Own slots may be sent: from the start, or in a session from the kickstart.
+    pub(crate) open: bool,
+    /// Nothing of this view is sent, confirmed, approved or taken any more.
+    pub(crate) wedged: bool,
+    /// A lane frame was taken since the last settling.
+    arrived: bool,
+    /// The lane ends with the highest approved own message slot.
+    approval_due: Round,
+    /// When the turn came to this empty-handed member while others wait.
+    turn_since: Option<Time>,
+    /// Where the walk waits, and since when.
+    waits: (Place, Time),
+    /// Payloads of others that were confirmed to their owners.
+    pub(crate) confirmations_given: u64,
+    rules: Rules,
+}
+
+impl Member {
+    pub(crate) fn new(view: Arc<View>, rank: Rank, first: Index, now: Time, rules: Rules) -> Self {
+        let members = view.members();
+        let mut recipients: Vec<Rank> = view.ranks().collect();
+        if !rules.hold(Rule::OwnerIsRecipient) {
+            recipients.retain(|&recipient| recipient != rank);
+        }
+        if !rules.hold(Rule::EveryConfirmation) {
+            recipients.retain(|&recipient| recipient != view.parent(rank));
+        }
+        Self {
+            rank,
+            first,
+            lanes: view.ranks().map(|_| Lane::default()).collect(),
+            pending: PendingTable::new(members, recipients),
+            model: model_of(view.parameters.ring),
+            walk: Walk::default(),
+            peers: view.ranks().map(|_| PeerFlow::default()).collect(),
+            taken_max: None,
+            open: !view.parameters.session,
+            wedged: false,
+            arrived: false,
+            approval_due: Round(0),
+            turn_since: None,
+            waits: (Place::default(), now),
+            confirmations_given: 0,
+            rules,
+            view,
+        }
+    }
+
+    /// Does all that can be done without hearing more: send, skip, confirm, approve, deliver.
+    pub(crate) fn settle(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery) {
+        let arrived = core::mem::take(&mut self.arrived);
+        let mut first_pass = true;
+        loop {
+            let mut moved = self.send(now, outbox);
+            if arrived || self.rules.hold(Rule::SkipIsStanding) {
+                moved |= self.skip(outbox);
+            }
+            if first_pass || self.rules.hold(Rule::HoldFollowsCursor) {
+                self.extend_confirmations();
+            }
+            first_pass = false;
+            self.approve(now);
+            moved |= self.deliver(delivery);
+            if !moved {
+                break;
+            }
+        }
+        self.watch_turn(now, outbox);
+        let cursor = self.walk.cursor();
+        if cursor != self.waits.0 {
+            self.waits = (cursor, now);
+        }
+    }
+
+    fn frozen(&self, rule: Rule) -> bool {
+        self.wedged && self.rules.hold(rule)
+    }
+
+    fn ring_state(&self) -> RingState<'_> {
+        RingState {
+            view: &self.view,
+            me: self.rank,
+            lanes: &self.lanes,
+            pending: &self.pending,
+            taken_max: self.taken_max,
+        }
+    }
+
+    /// §3.1: takes slots from the outbox while the ring model lets it.
+    fn send(&mut self, now: Time, outbox: &mut Outbox) -> bool {
+        let mut moved = false;
+        while self.open && !self.frozen(Rule::WedgedSendsNothing) {
+            let Some(batch) = outbox.peek() else { break };
+            let Some(round) = self.model.round_for(self.ring_state(), batch.cost_bytes()) else { break };
+            let Some(batch) = outbox.pop() else { break };
+            let own = &mut self.lanes[self.rank.at()];
+            let round = if self.rules.hold(Rule::SkippedRoundUnused) { round } else { own.unskip() };
+            self.pending.record(round, batch.first_seq, batch.count, batch.cost_bytes(), now);
+            let taken = own.take_slot(Slot { round, prev: own.message_end(), batch }, false);
+            debug_assert_eq!(taken, Ok(true), "an own slot continues the own lane");
+            moved = true;
+        }
+        moved
+    }
+
+    /// §3.3: an empty-handed member skips what others are past.
+    fn skip(&mut self, outbox: &Outbox) -> bool {
+        if self.wedged || !outbox.is_empty() {
+            return false;
+        }
+        let Some(frontier) = self.model.skip_to(self.ring_state()) else { return false };
+        self.skip_own_to(frontier);
+        true
+    }
+
+    fn skip_own_to(&mut self, frontier: Round) {
+        let own = &mut self.lanes[self.rank.at()];
+        let skipped = own.take_skip(own.message_end(), frontier, false);
+        debug_assert_eq!(skipped, Ok(()), "an own skip continues the own lane");
+    }
+
+    /// §3.2 rule 4: confirms as far as the hold allows, the slot at the cursor in any case.
+    fn extend_confirmations(&mut self) {
+        if self.frozen(Rule::WedgedConfirmsNothing) {
+            return;
+        }
+        let cursor = self.walk.cursor();
+        let hold_bytes = self.view.parameters.hold_bytes();
+        let members = self.lanes.len();
+        let others = (0..members).map(|step| (cursor.rank.at() + step) % members).filter(|&at| at != self.rank.at());
+        let mut used: u64 = others.clone().map(|at| self.lanes[at].confirmed_bytes()).sum();
+        for at in others {
+            let lane = &mut self.lanes[at];
+            while let Some(held) = lane.first_unconfirmed() {
+                let at_cursor = held.round == cursor.round && at == cursor.rank.at();
+                let exempt = at_cursor && self.rules.hold(Rule::HoldExemptsCursor);
+                if !exempt && used + held.batch.cost_bytes() > hold_bytes {
+                    break;
+                }
+                used += held.batch.cost_bytes();
+                self.confirmations_given += u64::from(held.batch.count);
+                lane.confirm_one();
+            }
+        }
+    }
+
+    /// §3.1 rules 2 and 3: confirms to itself what it holds, and approves what all have confirmed.
+    fn approve(&mut self, now: Time) {
+        if self.frozen(Rule::WedgedSendsNothing) {
+            return;
+        }
+        let end = self.lanes[self.rank.at()].frontier();
+        let own_confirmed = self.pending.confirm(self.rank, end, end, now);
+        debug_assert_eq!(own_confirmed, Ok(()));
+        let before = self.lanes[self.rank.at()].approved();
+        let after = self.pending.approved();
+        if after > before {
+            let own = &mut self.lanes[self.rank.at()];
+            if own.held_from(before).next().is_some_and(|held| held.round < after) {
+                self.approval_due = after;
+            }
+            own.approve(after);
+        }
+    }
+
+    /// §3.4: walks on, and lets in what is approved.
+    fn deliver(&mut self, delivery: &mut Delivery) -> bool {
+        let mut moved = false;
+        while let Some((rank, held)) = self.walk.step(&mut self.lanes, self.rules) {
+            self.enter(rank, held, delivery);
+            moved = true;
+        }
+        moved
+    }
+
+    fn enter(&mut self, rank: Rank, held: Held, delivery: &mut Delivery) {
+        let record = (rank == self.rank).then(|| self.pending.pop(held.round)).flatten();
+        let member = self.view.member(rank);
+        delivery.enter(&self.view, (member.node, member.incarnation), held.batch, record.as_ref());
+    }
+
+    /// `Token`: notes since when an empty hand holds the turn while somebody waits for it.
+    fn watch_turn(&mut self, now: Time, outbox: &Outbox) {
+        let somebody_waits = self.peers.iter().any(|peer| peer.waiting);
+        let result_lags = self.lanes.iter().any(|lane| lane.held_slots() > 0);
+        let holds = self.open
+            && !self.wedged
+            && outbox.is_empty()
+            && (somebody_waits || result_lags)
+            && self.model.holds_turn(self.ring_state());
+        self.turn_since = if holds { self.turn_since.or(Some(now)) } else { None };
+    }
+
+    /// When the turn that an empty hand holds is to be passed on.
+    pub(crate) fn turn_ends_at(&self) -> Option<Time> {
+        self.turn_since.map(|since| since + self.view.parameters.token_tick)
+    }
+
+    /// The tick is over: passes the turn on.
+    pub(crate) fn pass_turn(&mut self) {
+        if self.turn_since.take().is_some() {
+            let frontier = self.lanes[self.rank.at()].frontier().next();
+            self.skip_own_to(frontier);
+        }
+    }
+
+    /// §6.2: freezes the view; final.
+    pub(crate) fn wedge(&mut self) -> Vec<Round> {
+        self.wedged = self.rules.hold(Rule::WedgedBeforeAnswer);
+        self.lanes.iter().map(Lane::frontier).collect()
+    }
+
+    /// It holds every lane up to a cut.
+    pub(crate) fn holds(&self, cut: &[Round]) -> bool {
+        cut.len() == self.lanes.len() && self.lanes.iter().zip(cut).all(|(lane, &cut)| lane.frontier() >= cut)
+    }
+
+    /// §6.4: takes every message slot below the cut as approved and the rest as skipped, and walks to the end of that.
+    pub(crate) fn walk_cut(&mut self, cut: &[Round], delivery: &mut Delivery) {
+        self.wedged = true;
+        self.lanes.iter_mut().zip(cut).for_each(|(lane, &cut)| lane.cut(cut));
+        while let Some((rank, held)) = self.next_below_cut() {
+            self.enter(rank, held, delivery);
+        }
+    }
+
+    /// In slot order; no unknown slot can lie in between, since every lane is known up to the cut.
+    fn next_below_cut(&mut self) -> Option<(Rank, Held)> {
+        let waiting = self.lanes.iter().enumerate().filter(|(_, lane)| lane.held_slots() > 0);
+        let (_, at) = waiting.map(|(at, lane)| (lane.first_open(), at)).min()?;
+        self.lanes[at].pop().map(|held| (Rank(at as u16), held))
+    }
+
+    /// The slot that the result waits at, and since when; none if every message known is in it.
+    pub(crate) fn waits_at(&self) -> Option<(Place, Time)> {
+        self.lanes.iter().any(|lane| lane.held_slots() > 0).then_some(self.waits)
+    }
+
+    /// The order of all watermarks.
+    pub(crate) fn validate(&self) {
+        self.lanes.iter().for_each(Lane::validate);
+        let own = &self.lanes[self.rank.at()];
+        assert!(self.pending.approved() <= own.frontier());
+        if self.rules.hold(Rule::WedgedSendsNothing) && !self.wedged {
+            assert_eq!(own.held_slots(), self.pending.slots(), "an own slot outside the result is in the pending table");
+        }
+        let window = self.view.parameters.window_bytes;
+        assert!(self.pending.slots() <= 1 || self.view.parameters.ring == crate::config::RingKind::Token || self.pending.bytes() <= window);
+    }
+}

@@ -1,0 +1,137 @@
+//! What one peer has been told and has yet to be told. Derived from watermarks when the driver polls, so that any number
+//! of inputs costs at most one confirmation, approval and skip each.
+
+use crate::config::RingKind;
+use crate::delivery::Delivery;
+use crate::id::{Rank, Round};
+use crate::io::{Frame, Output};
+use crate::member::Member;
+use crate::rules::Rule;
+use crate::slot::Slot;
+use crate::wire::{Heartbeat, LaneFrame, Stream, TallyFrame};
+
+/// The state of talking to one member of the view.
+#[derive(Debug, Default)]
+pub(crate) struct PeerFlow {
+    /// Its link is up.
+    pub(super) linked: bool,
+    /// It was told where to resume its lane.
+    resumed: bool,
+    /// It said where to resume the own lane, so slots may be sent.
+    pub(super) receiving: bool,
+    /// All of the own lane below was sent.
+    pub(super) lane_sent: Round,
+    confirm_sent: Round,
+    approved_sent: Round,
+    /// Whether it was told that this member waits for its turn.
+    waiting_sent: bool,
+    /// It waits for its turn.
+    pub(super) waiting: bool,
+}
+
+impl Member {
+    /// A link is up: everything is told afresh from where the peer says.
+    pub(crate) fn link_up(&mut self, rank: Rank) {
+        self.peers[rank.at()] = PeerFlow { linked: true, ..PeerFlow::default() };
+    }
+
+    pub(crate) fn link_down(&mut self, rank: Rank) {
+        self.peers[rank.at()] = PeerFlow::default();
+    }
+
+    /// Links to all other members are up.
+    pub(crate) fn all_linked(&self) -> bool {
+        self.peers.iter().enumerate().all(|(at, peer)| at == self.rank.at() || peer.linked)
+    }
+
+    /// Puts out what each linked peer has yet to be told.
+    pub(crate) fn flush(&mut self, heartbeat: Heartbeat, delivery: &mut Delivery) {
+        for rank in self.view.ranks() {
+            if rank == self.rank || !self.peers[rank.at()].linked {
+                continue;
+            }
+            self.flush_resume(rank, delivery);
+            if !(self.frozen(Rule::WedgedSendsNothing) && self.frozen(Rule::WedgedConfirmsNothing)) {
+                self.flush_lane(rank, delivery);
+                self.flush_tally(rank, false, delivery);
+            }
+            let tell_waiting = self.rules.hold(Rule::WaitingIsTold)
+                && self.view.parameters.ring == RingKind::Token
+                && !self.view.parameters.session;
+            if tell_waiting && self.peers[rank.at()].waiting_sent != heartbeat.waiting {
+                self.flush_heartbeat(rank, heartbeat, delivery);
+            }
+        }
+    }
+
+    /// Says to each linked peer what may wait for a heartbeat: confirmations of skips, and that this member lives.
+    pub(crate) fn beat(&mut self, heartbeat: Heartbeat, delivery: &mut Delivery) {
+        for rank in self.view.ranks() {
+            if rank != self.rank && self.peers[rank.at()].linked {
+                if !self.wedged {
+                    self.flush_tally(rank, true, delivery);
+                }
+                self.flush_heartbeat(rank, heartbeat, delivery);
+            }
+        }
+    }
+
+    fn tally(&self, rank: Rank, frame: TallyFrame, delivery: &mut Delivery) {
+        delivery.outputs.push_back(Output::Send {
+            to: self.view.member(rank).node,
+            stream: Stream::Tally { view: self.view.id },
+            frame: Frame::Tally(frame),
+        });
+    }
+
+    fn flush_resume(&mut self, rank: Rank, delivery: &mut Delivery) {
+        if !core::mem::replace(&mut self.peers[rank.at()].resumed, true) {
+            let frontiers = vec![(rank, self.lanes[rank.at()].frontier())];
+            self.tally(rank, TallyFrame::Resume { frontiers }, delivery);
+        }
+    }
+
+    /// Slots that were not sent on this link yet, and the skips behind them.
+    fn flush_lane(&mut self, rank: Rank, delivery: &mut Delivery) {
+        let peer = &mut self.peers[rank.at()];
+        let own = &self.lanes[self.rank.at()];
+        if !peer.receiving || peer.lane_sent >= own.frontier() {
+            return;
+        }
+        let to = self.view.member(rank).node;
+        let stream = Stream::Lane { view: self.view.id, lane: self.rank };
+        let mut send = |frame| {
+            delivery.outputs.push_back(Output::Send { to, stream, frame: Frame::Lane(frame) });
+        };
+        for held in own.held_from(peer.lane_sent) {
+            send(LaneFrame::Slot(Slot { round: held.round, prev: held.prev, batch: held.batch.clone() }));
+            peer.lane_sent = held.round.next();
+        }
+        if peer.lane_sent < own.frontier() {
+            send(LaneFrame::Skip { prev: own.message_end(), frontier: own.frontier() });
+            peer.lane_sent = own.frontier();
+        }
+    }
+
+    /// The confirmation of the peer's lane and the approval of the own one, where they say something. What rose by
+    /// skips only waits for a heartbeat.
+    fn flush_tally(&mut self, rank: Rank, skips_too: bool, delivery: &mut Delivery) {
+        let lane = &self.lanes[rank.at()];
+        let due = if skips_too { lane.confirmable() } else { lane.confirmed() };
+        let frontier = lane.confirmable();
+        if due > self.peers[rank.at()].confirm_sent {
+            self.peers[rank.at()].confirm_sent = frontier;
+            self.tally(rank, TallyFrame::Confirm { frontier }, delivery);
+        }
+        if self.approval_due > self.peers[rank.at()].approved_sent {
+            let frontier = self.lanes[self.rank.at()].approved();
+            self.peers[rank.at()].approved_sent = frontier;
+            self.tally(rank, TallyFrame::Approved { frontier }, delivery);
+        }
+    }
+
+    fn flush_heartbeat(&mut self, rank: Rank, heartbeat: Heartbeat, delivery: &mut Delivery) {
+        self.peers[rank.at()].waiting_sent = heartbeat.waiting;
+        self.tally(rank, TallyFrame::Heartbeat(heartbeat), delivery);
+    }
+}

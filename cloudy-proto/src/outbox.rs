@@ -1,0 +1,51 @@
+//! Own payloads that wait for a round.
+
+use std::collections::VecDeque;
+
+use crate::id::Seq;
+use crate::slot::Batch;
+
+/// A queue of batches, each of which becomes one slot. Numbers are consecutive throughout.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    batches: VecDeque<Batch>,
+    payloads: u64,
+    bytes: u64,
+    last: Seq,
+}
+
+impl Outbox {
+    /// Takes what the application broadcast. Its numbers continue those of the batch before.
+    pub(crate) fn push(&mut self, batch: Batch) {
+        debug_assert_eq!(batch.first_seq, self.last.next(), "numbers are given without gaps");
+        self.last = batch.last_seq();
+        self.payloads += u64::from(batch.count);
+        self.bytes += batch.cost_bytes();
+        self.batches.push_back(batch);
+    }
+
+    /// The next slot's payloads.
+    pub(crate) fn pop(&mut self) -> Option<Batch> {
+        let batch = self.batches.pop_front()?;
+        self.payloads -= u64::from(batch.count);
+        self.bytes -= batch.cost_bytes();
+        Some(batch)
+    }
+
+    pub(crate) fn peek(&self) -> Option<&Batch> {
+        self.batches.front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    pub(crate) fn payloads(&self) -> u64 {
+        self.payloads
+    }
+
+    /// The number of the last payload that was ever put in; zero before the first.
+    pub(crate) fn last_seq(&self) -> Seq {
+        self.last
+    }
+}

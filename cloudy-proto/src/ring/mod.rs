@@ -1,0 +1,57 @@
+//! Ring models: when a member may use its next round (`protocol.md` §5). They differ in speed and never in what may
+//! happen to a result.
+
+mod pipelined;
+mod token;
+
+use crate::config::{Parameters, RingKind};
+use crate::id::{Rank, Round};
+use crate::lane::Lane;
+use crate::pending::PendingTable;
+use crate::view::View;
+
+/// What a model may look at.
+#[derive(Clone, Copy)]
+pub(crate) struct RingState<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) me: Rank,
+    pub(crate) lanes: &'a [Lane],
+    pub(crate) pending: &'a PendingTable,
+    /// The highest round of a message slot taken from another lane.
+    pub(crate) taken_max: Option<Round>,
+}
+
+impl RingState<'_> {
+    fn parameters(&self) -> &Parameters {
+        &self.view.parameters
+    }
+
+    fn own(&self) -> &Lane {
+        &self.lanes[self.me.at()]
+    }
+
+    /// Fewer own slots than the window are outside the own result.
+    fn window_has_slot(&self) -> bool {
+        self.pending.slots() < self.parameters().window_slots as usize
+    }
+}
+
+/// When a member may use its next round, and which one that is.
+pub(crate) trait RingModel {
+    /// The round that a message slot which costs so much may take; none while it has to wait.
+    fn round_for(&self, state: RingState<'_>, cost_bytes: u64) -> Option<Round>;
+
+    /// Where an empty-handed member's lane skips to; none if it has no reason to skip.
+    fn skip_to(&self, state: RingState<'_>) -> Option<Round>;
+
+    /// The member has the turn, nothing to say, and should skip if others wait for it.
+    fn holds_turn(&self, state: RingState<'_>) -> bool;
+}
+
+/// The model of a kind.
+pub(crate) fn model_of(kind: RingKind) -> &'static dyn RingModel {
+    match kind {
+        RingKind::Token => &token::Token,
+        RingKind::Pipelined => &pipelined::Pipelined,
+    }
+}

@@ -1,0 +1,60 @@
+//! The load-bearing rules by name, so that a test can switch one off and see a checker fail (`protocol.md` §11).
+
+/// A rule that a checker must miss when it is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// A wedged member confirms nothing.
+    WedgedConfirmsNothing,
+    /// A wedged member sends no slot and approves nothing.
+    WedgedSendsNothing,
+    /// A member wedges before it answers `Wedged`.
+    WedgedBeforeAnswer,
+    /// The cut is the minimum of the survivors' frontiers.
+    CutAtMinimum,
+    /// A skipped round is never used.
+    SkippedRoundUnused,
+    /// The cursor waits at a slot that it does not know.
+    CursorWaitsForUnknown,
+    /// A slot is approved when every recipient has confirmed.
+    EveryConfirmation,
+    /// The owner is a recipient of its own lane.
+    OwnerIsRecipient,
+    /// A receiver never infers a skip from something missing.
+    NoSkipFromGap,
+    /// The latest skip is repeated when a link comes back.
+    ResumeRepeatsSkip,
+    /// The skip condition is standing, not only evaluated on arrival.
+    SkipIsStanding,
+    /// A cut is walked only by who holds every lane up to it.
+    CutIsHeld,
+    /// A final result is what the cut fixes, not what was there before.
+    FinalReachesCut,
+    /// The hold is evaluated again when the cursor moves.
+    HoldFollowsCursor,
+    /// The slot at the cursor is exempt from the hold.
+    HoldExemptsCursor,
+    /// A member with an empty hand and the turn learns that others wait.
+    WaitingIsTold,
+    /// Sequence numbers below the last in the result are passed over.
+    Deduplicated,
+}
+
+/// Which rules hold: all, outside tests of the tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    off: Option<Rule>,
+}
+
+impl Rules {
+    /// All rules but one: for showing that a checker notices.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn all_but(rule: Rule) -> Self {
+        Self { off: Some(rule) }
+    }
+
+    #[inline]
+    pub(crate) fn hold(self, rule: Rule) -> bool {
+        self.off != Some(rule)
+    }
+}

@@ -1,0 +1,161 @@
+//! The slot's layout: one for wire, digest and reader (`protocol.md` §2, *slot body*).
+//!
+//! A body is the payloads one after another, each as its length (LEB128, at most five bytes) and its bytes.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::id::{Round, Seq};
+use crate::limits::{PAYLOAD_BYTES_MAX, PAYLOAD_COST_BYTES_MIN, SLOT_BODY_BYTES_MAX, SLOT_PAYLOADS_MAX};
+
+/// Payloads that travel, are confirmed and are approved together. Their sequence numbers are consecutive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The first payload's number at its origin.
+    pub first_seq: Seq,
+    /// How many payloads; at least one.
+    pub count: u32,
+    /// The slot body.
+    pub body: Bytes,
+}
+
+impl Batch {
+    /// The last payload's number.
+    #[must_use]
+    pub fn last_seq(&self) -> Seq {
+        Seq(self.first_seq.0 + u64::from(self.count) - 1)
+    }
+
+    /// What it counts towards windows and limits.
+    #[must_use]
+    pub fn cost_bytes(&self) -> u64 {
+        (self.body.len() as u64).max(u64::from(self.count) * PAYLOAD_COST_BYTES_MIN)
+    }
+
+    /// Without its first payloads. `leave_out` is below `count`.
+    #[must_use]
+    pub fn without_first(&self, leave_out: u32) -> Self {
+        let at = offset_of(&self.body, leave_out);
+        Self {
+            first_seq: Seq(self.first_seq.0 + u64::from(leave_out)),
+            count: self.count - leave_out,
+            body: self.body.slice(at..),
+        }
+    }
+}
+
+/// A message slot of a lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Its round.
+    pub round: Round,
+    /// The round after the lane's previous message slot: the rounds from here to `round` are skips.
+    pub prev: Round,
+    /// What it holds.
+    pub batch: Batch,
+}
+
+/// A slot body that is not what its header says; nothing of it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// No payload, or more than the protocol allows.
+    #[error("a slot of {0} payloads; between 1 and {SLOT_PAYLOADS_MAX} are allowed")]
+    Count(u32),
+    /// The body is longer than the protocol allows.
+    #[error("a slot body of {0} bytes; at most {SLOT_BODY_BYTES_MAX} are allowed")]
+    TooLong(usize),
+    /// A payload's length is malformed or above the limit.
+    #[error("a payload's length is malformed or above {PAYLOAD_BYTES_MAX} bytes")]
+    PayloadLength,
+    /// The payloads do not fill the body exactly.
+    #[error("the payloads do not fill the slot body exactly")]
+    Extent,
+}
+
+/// Checks that a body holds exactly `count` payloads.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn check_body(body: &[u8], count: u32) -> Result<(), BodyError> {
+    if count == 0 || count > SLOT_PAYLOADS_MAX {
+        return Err(BodyError::Count(count));
+    }
+    if body.len() > SLOT_BODY_BYTES_MAX {
+        return Err(BodyError::TooLong(body.len()));
+    }
+    let mut rest = body;
+    for _ in 0..count {
+        let length = take_length(&mut rest).ok_or(BodyError::PayloadLength)?;
+        if length > PAYLOAD_BYTES_MAX {
+            return Err(BodyError::PayloadLength);
+        }
+        rest = rest.get(length..).ok_or(BodyError::Extent)?;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(BodyError::Extent) }
+}
+
+/// Appends one payload to a body in the making. The caller has checked the payload's size.
+pub fn push_payload(body: &mut BytesMut, payload: &[u8]) {
+    let mut length = payload.len();
+    body.reserve(length + 5);
+    while length >= 0x80 {
+        body.put_u8(length as u8 | 0x80);
+        length >>= 7;
+    }
+    body.put_u8(length as u8);
+    body.put_slice(payload);
+}
+
+/// The payloads of a checked body, in order, without copying.
+#[derive(Clone, Debug)]
+pub struct Payloads {
+    rest: Bytes,
+}
+
+impl Payloads {
+    /// Of a body that [`check_body`] accepts.
+    #[must_use]
+    pub fn of(body: Bytes) -> Self {
+        Self { rest: body }
+    }
+}
+
+impl Iterator for Payloads {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let mut view: &[u8] = &self.rest;
+        let length = take_length(&mut view)?;
+        let prefix = self.rest.len() - view.len();
+        self.rest.advance(prefix);
+        Some(self.rest.split_to(length.min(self.rest.len())))
+    }
+}
+
+/// Where the payload after the first `payloads` begins, in a checked body.
+#[must_use]
+pub fn offset_of(body: &[u8], payloads: u32) -> usize {
+    let mut rest = body;
+    for _ in 0..payloads {
+        let Some(length) = take_length(&mut rest) else { break };
+        rest = &rest[length.min(rest.len())..];
+    }
+    body.len() - rest.len()
+}
+
+/// A payload's length; none at the end of the body or where it is malformed. Only the shortest encoding is taken, so
+/// that equal payloads have equal bodies.
+fn take_length(rest: &mut &[u8]) -> Option<usize> {
+    let mut length = 0usize;
+    for at in 0..5 {
+        let byte = *rest.get(at)?;
+        length |= usize::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            *rest = &rest[at + 1..];
+            return (at == 0 || byte != 0).then_some(length);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

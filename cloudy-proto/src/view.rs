@@ -1,0 +1,99 @@
+//! One configuration of a group: its ring and the order of slots on it (`protocol.md` §2).
+
+use core::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Parameters;
+use crate::id::{Incarnation, NodeId, Rank, Round, ViewId};
+
+/// How a member came into a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// It was in the view before.
+    Survivor,
+    /// It was not.
+    Joiner,
+}
+
+/// A place on the ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingMember {
+    /// Who.
+    pub node: NodeId,
+    /// In which run of its process: no other run is active in this view.
+    pub incarnation: Incarnation,
+    /// How it came here.
+    pub origin: Origin,
+    /// Where it can be reached: hints, its identity decides.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// One configuration of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Which: 1, 2, 3, …
+    pub id: ViewId,
+    /// Survivors in their old order, then joiners by node id; a node at most once.
+    pub ring: Vec<RingMember>,
+    /// What all members share.
+    pub parameters: Parameters,
+    /// No view follows: the session has ended (`protocol.md` §9, STOP).
+    pub last: bool,
+}
+
+impl View {
+    /// Number of members.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// The ranks, in order.
+    pub fn ranks(&self) -> impl Iterator<Item = Rank> + use<> {
+        (0..self.ring.len() as u16).map(Rank)
+    }
+
+    /// A node's rank, whichever of its incarnations the ring lists.
+    #[must_use]
+    pub fn rank_of(&self, node: NodeId) -> Option<Rank> {
+        self.ring.iter().position(|member| member.node == node).map(|at| Rank(at as u16))
+    }
+
+    /// The rank that a run of a node is active at.
+    #[must_use]
+    pub fn rank_of_run(&self, node: NodeId, incarnation: Incarnation) -> Option<Rank> {
+        self.rank_of(node).filter(|rank| self.ring[rank.at()].incarnation == incarnation)
+    }
+
+    /// The member at a rank.
+    #[must_use]
+    pub fn member(&self, rank: Rank) -> &RingMember {
+        &self.ring[rank.at()]
+    }
+
+    /// The member before, with wrap-around.
+    #[must_use]
+    pub fn parent(&self, rank: Rank) -> Rank {
+        Rank(((rank.at() + self.ring.len() - 1) % self.ring.len()) as u16)
+    }
+
+    /// The slot just before another in the order; none before the first.
+    #[must_use]
+    pub fn place_before(&self, place: Place) -> Option<Place> {
+        match (place.round, place.rank) {
+            (Round(0), Rank(0)) => None,
+            (Round(round), Rank(0)) => Some(Place { round: Round(round - 1), rank: self.parent(Rank(0)) }),
+            (round, rank) => Some(Place { round, rank: self.parent(rank) }),
+        }
+    }
+}
+
+/// A slot's place in the order: by round, then by rank (`protocol.md` §2, *order*).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// The round.
+    pub round: Round,
+    /// The lane's owner.
+    pub rank: Rank,
+}

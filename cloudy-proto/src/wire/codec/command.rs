@@ -1,0 +1,94 @@
+//! The control log's entries, opaque to the consensus library: one postcard value each.
+
+use std::collections::BTreeSet;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    BoundError, COMMAND_BYTES_MAX, DURATION_MAX, NotOne, addresses, append, at_most, at_most_len, check_round, counter,
+    decode_exact,
+};
+use crate::command::{Command, InstallView, SessionPlan};
+use crate::config::{Parameters, ParametersError};
+use crate::id::NodeId;
+use crate::limits::MEMBERS_MAX;
+
+/// A log entry that no correct coordinator proposes; nothing of it was taken. The log cannot be applied any further.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// Its bytes stand for no command.
+    #[error("a log entry that does not decode: {0}")]
+    Malformed(postcard::Error),
+    /// Bytes are left over after it.
+    #[error("a log entry with {0} bytes after its end")]
+    Trailing(usize),
+    /// A value is above its bound.
+    #[error(transparent)]
+    Bound(#[from] BoundError),
+    /// A ring names a node more than once.
+    #[error("a ring that names node {0} twice")]
+    NodeTwice(NodeId),
+    /// A view's parameters cannot work.
+    #[error("a view's parameters: {0}")]
+    Parameters(#[from] ParametersError),
+}
+
+/// A command as an entry of the control log.
+#[must_use]
+pub fn encode_command(command: &Command) -> Bytes {
+    let mut out = BytesMut::with_capacity(64);
+    append(command, &mut out);
+    out.freeze()
+}
+
+/// A command from an entry of the control log.
+///
+/// # Errors
+/// The first thing that is wrong with it; its length is checked before anything else.
+pub fn decode_command(entry: &[u8]) -> Result<Command, CommandError> {
+    at_most_len("a log entry's bytes", entry.len(), COMMAND_BYTES_MAX)?;
+    let command = decode_exact(entry).map_err(|error| match error {
+        NotOne::Malformed(error) => CommandError::Malformed(error),
+        NotOne::Trailing(bytes) => CommandError::Trailing(bytes),
+    })?;
+    match &command {
+        Command::InstallView(install) => check_install(install)?,
+        Command::Kickstart(plan) => check_plan(plan)?,
+        Command::Incarnate { .. } | Command::Grace | Command::Close => {}
+    }
+    Ok(command)
+}
+
+fn check_install(install: &InstallView) -> Result<(), CommandError> {
+    counter("view", install.from.0)?;
+    at_most_len("members", install.ring.len(), MEMBERS_MAX)?;
+    let mut nodes = BTreeSet::new();
+    for member in &install.ring {
+        counter("incarnation", member.incarnation.0)?;
+        addresses(member.addresses.len())?;
+        if !nodes.insert(member.node) {
+            return Err(CommandError::NodeTwice(member.node));
+        }
+    }
+    at_most_len("lanes", install.cut.len(), MEMBERS_MAX)?;
+    install.cut.iter().try_for_each(|cut| check_round(cut.0))?;
+    check_durations(&install.parameters)?;
+    Ok(install.parameters.validate()?)
+}
+
+fn check_durations(parameters: &Parameters) -> Result<(), BoundError> {
+    let Parameters { token_tick, heartbeat, failure_timeout, wedge_timeout, coordinator_timeout, .. } = parameters;
+    let named = [
+        ("token_tick, seconds", token_tick),
+        ("heartbeat, seconds", heartbeat),
+        ("failure_timeout, seconds", failure_timeout),
+        ("wedge_timeout, seconds", wedge_timeout),
+        ("coordinator_timeout, seconds", coordinator_timeout),
+    ];
+    named.into_iter().try_for_each(|(what, duration)| at_most(what, duration.as_secs(), DURATION_MAX.as_secs()))
+}
+
+fn check_plan(plan: &SessionPlan) -> Result<(), BoundError> {
+    let named = [("send, seconds", plan.send), ("grace, seconds", plan.grace), ("stop, seconds", plan.stop)];
+    named.into_iter().try_for_each(|(what, duration)| at_most(what, duration.as_secs(), DURATION_MAX.as_secs()))
+}

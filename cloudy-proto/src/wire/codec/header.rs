@@ -1,0 +1,129 @@
+//! What every stream opens with: magic, version, length, and the rest in postcard.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use super::{BoundError, NotOne, append, at_most_len, counter, decode_exact, fill};
+use crate::id::{GroupId, Incarnation};
+use crate::limits::{MEMBERS_MAX, STREAM_HEADER_BYTES_MAX};
+use crate::wire::{Stream, StreamHeader, WIRE_VERSION};
+
+const MAGIC: [u8; 6] = *b"cloudy";
+/// Magic and version: these bytes mean the same in every version.
+const VERSIONED_BYTES: usize = MAGIC.len() + 2;
+/// Those and the length of the rest.
+const PREFIX_BYTES: usize = VERSIONED_BYTES + 2;
+
+/// What of a header is particular to this version.
+#[derive(Serialize, Deserialize)]
+struct Rest {
+    group: GroupId,
+    incarnation: Incarnation,
+    stream: Stream,
+}
+
+/// A stream's opening that this node cannot read on from; the link is to be closed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    /// It does not begin as every version of cloudy begins its streams.
+    #[error("the stream does not begin with `cloudy`: the peer speaks another protocol")]
+    Magic,
+    /// The peer speaks another version of the wire format.
+    #[error("the peer speaks wire version {theirs}, this node {ours}: run releases of cloudy that share one")]
+    Version {
+        /// The peer's.
+        theirs: u16,
+        /// This node's.
+        ours: u16,
+    },
+    /// It says that it is longer than a header may be.
+    #[error("a stream header of {bytes} bytes; at most {max} are allowed")]
+    TooLong {
+        /// The length that it says, with the fixed part.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// Its bytes stand for no header.
+    #[error("a stream header that does not decode: {0}")]
+    Malformed(postcard::Error),
+    /// Bytes are left over after it, inside the length that it says.
+    #[error("a stream header with {0} bytes after its end")]
+    Trailing(usize),
+    /// A value is above its bound.
+    #[error(transparent)]
+    Bound(#[from] BoundError),
+}
+
+/// The bytes that a stream opens with.
+#[must_use]
+pub fn encode_header(header: &StreamHeader) -> Bytes {
+    let mut out = BytesMut::with_capacity(64);
+    out.put_slice(&MAGIC);
+    out.put_u16_le(header.version);
+    out.put_u16_le(0);
+    append(&Rest { group: header.group, incarnation: header.incarnation, stream: header.stream }, &mut out);
+    let length = (out.len() - PREFIX_BYTES) as u16;
+    out[VERSIONED_BYTES..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
+    out.freeze()
+}
+
+/// Reads one stream's header.
+#[derive(Debug)]
+pub struct HeaderDecoder {
+    bytes: [u8; STREAM_HEADER_BYTES_MAX],
+    filled: usize,
+}
+
+impl Default for HeaderDecoder {
+    fn default() -> Self {
+        Self { bytes: [0; STREAM_HEADER_BYTES_MAX], filled: 0 }
+    }
+}
+
+impl HeaderDecoder {
+    /// Takes bytes from the front of `chunk` until the header is complete or the chunk is empty. What it leaves belongs
+    /// to the stream's frames. The decoder may be used again for another stream.
+    ///
+    /// # Errors
+    /// As soon as the bytes that show it are here: another version is told before anything particular to this one is
+    /// read. Nothing more of the stream can be read.
+    pub fn feed(&mut self, chunk: &mut &[u8]) -> Result<Option<StreamHeader>, HeaderError> {
+        if !fill(&mut self.bytes[..VERSIONED_BYTES], &mut self.filled, chunk) {
+            return Ok(None);
+        }
+        if self.bytes[..MAGIC.len()] != MAGIC {
+            return Err(HeaderError::Magic);
+        }
+        let version = self.u16_at(MAGIC.len());
+        if version != WIRE_VERSION {
+            return Err(HeaderError::Version { theirs: version, ours: WIRE_VERSION });
+        }
+        if !fill(&mut self.bytes[..PREFIX_BYTES], &mut self.filled, chunk) {
+            return Ok(None);
+        }
+        let bytes = PREFIX_BYTES + usize::from(self.u16_at(VERSIONED_BYTES));
+        if bytes > STREAM_HEADER_BYTES_MAX {
+            return Err(HeaderError::TooLong { bytes, max: STREAM_HEADER_BYTES_MAX });
+        }
+        if !fill(&mut self.bytes[..bytes], &mut self.filled, chunk) {
+            return Ok(None);
+        }
+        self.filled = 0;
+        let Rest { group, incarnation, stream } =
+            decode_exact(&self.bytes[PREFIX_BYTES..bytes]).map_err(|error| match error {
+                NotOne::Malformed(error) => HeaderError::Malformed(error),
+                NotOne::Trailing(bytes) => HeaderError::Trailing(bytes),
+            })?;
+        counter("incarnation", incarnation.0)?;
+        counter("view", stream.view().map_or(0, |view| view.0))?;
+        if let Stream::Lane { lane, .. } = stream {
+            at_most_len("rank", lane.at(), MEMBERS_MAX - 1)?;
+        }
+        Ok(Some(StreamHeader { version, group, incarnation, stream }))
+    }
+
+    fn u16_at(&self, at: usize) -> u16 {
+        u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]])
+    }
+}

@@ -1,0 +1,237 @@
+//! Tally, control and node frames: a length and one postcard value.
+
+use bytes::{BufMut, BytesMut};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{
+    Body, BoundError, COMMAND_BYTES_MAX, FrameError, NODE_FRAME_BYTES_MAX, NotOne, addresses, append, at_most_len,
+    check_round, counter, decode_exact, fill,
+};
+use crate::limits::{
+    CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, REASON_BYTES_MAX,
+    REPORT_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
+};
+use crate::slot::check_body;
+use crate::wire::{ControlFrame, Fetched, NodeFrame, TallyFrame, Wedged};
+
+/// The length before each frame.
+const LENGTH_BYTES: usize = 4;
+
+/// What a stream of length-prefixed frames carries.
+trait Message: Serialize + DeserializeOwned {
+    /// The kind of stream, in words.
+    const STREAM: &'static str;
+    /// The bound of the encoded frame.
+    const BYTES_MAX: usize;
+
+    /// Checks what would make decoding itself too costly.
+    fn check_encoded(_encoded: &[u8]) -> Result<(), BoundError> {
+        Ok(())
+    }
+
+    /// Checks what was decoded against the protocol's limits.
+    fn check(&self) -> Result<(), FrameError>;
+}
+
+fn encode<F: Message>(frame: &F, out: &mut BytesMut) {
+    let start = out.len();
+    out.put_u32_le(0);
+    append(frame, out);
+    let length = (out.len() - start - LENGTH_BYTES) as u32;
+    out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+}
+
+#[derive(Debug, Default)]
+struct MessageDecoder {
+    length: [u8; LENGTH_BYTES],
+    filled: usize,
+    body: Body,
+}
+
+impl MessageDecoder {
+    fn feed<F: Message>(&mut self, chunk: &mut &[u8]) -> Result<Option<F>, FrameError> {
+        if self.filled < LENGTH_BYTES {
+            if !fill(&mut self.length, &mut self.filled, chunk) {
+                return Ok(None);
+            }
+            let length = u32::from_le_bytes(self.length);
+            if length as usize > F::BYTES_MAX {
+                let (stream, bytes, max) = (F::STREAM, u64::from(length), F::BYTES_MAX as u64);
+                return Err(FrameError::TooLong { stream, bytes, max });
+            }
+            self.body.expect(length as usize);
+        }
+        if !self.body.fill(chunk) {
+            return Ok(None);
+        }
+        self.filled = 0;
+        F::check_encoded(&self.body.bytes)?;
+        let frame: F = decode_exact(&self.body.bytes).map_err(|error| match error {
+            NotOne::Malformed(error) => FrameError::Malformed { stream: F::STREAM, error },
+            NotOne::Trailing(bytes) => FrameError::Trailing { stream: F::STREAM, bytes },
+        })?;
+        self.body.shrink();
+        frame.check()?;
+        Ok(Some(frame))
+    }
+}
+
+macro_rules! message_stream {
+    ($words:literal, $frame:ident, $encode:ident, $decoder:ident) => {
+        #[doc = concat!("Appends a ", $words, " frame.")]
+        pub fn $encode(frame: &$frame, out: &mut BytesMut) {
+            encode(frame, out);
+        }
+
+        #[doc = concat!("Reads the frames of one ", $words, " stream, after its header.")]
+        #[derive(Debug, Default)]
+        pub struct $decoder(MessageDecoder);
+
+        impl $decoder {
+            /// Takes bytes from the front of `chunk` until one frame is complete or the chunk is empty, so a caller
+            /// repeats it until it returns none.
+            ///
+            /// # Errors
+            /// A length out of bounds is told before memory is reserved for the frame. Nothing more of the stream can
+            /// be read.
+            pub fn feed(&mut self, chunk: &mut &[u8]) -> Result<Option<$frame>, FrameError> {
+                self.0.feed(chunk)
+            }
+
+            /// What it has reserved for a frame.
+            #[cfg(test)]
+            pub(super) fn reserved_bytes(&self) -> usize {
+                self.0.body.bytes.capacity()
+            }
+        }
+    };
+}
+
+message_stream!("tally", TallyFrame, encode_tally, TallyDecoder);
+message_stream!("control", ControlFrame, encode_control, ControlDecoder);
+message_stream!("node", NodeFrame, encode_node, NodeDecoder);
+
+impl Message for TallyFrame {
+    const STREAM: &'static str = "tally";
+    const BYTES_MAX: usize = TALLY_FRAME_BYTES_MAX;
+
+    fn check(&self) -> Result<(), FrameError> {
+        match self {
+            Self::Resume { frontiers } => {
+                at_most_len("lanes", frontiers.len(), MEMBERS_MAX)?;
+                for (rank, frontier) in frontiers {
+                    at_most_len("rank", rank.at(), MEMBERS_MAX - 1)?;
+                    check_round(frontier.0)?;
+                }
+            }
+            Self::Confirm { frontier } | Self::Approved { frontier } => check_round(frontier.0)?,
+            Self::Heartbeat(heartbeat) => {
+                counter("index", heartbeat.index.0)?;
+                counter("checkpoint", heartbeat.checkpoint.index.0)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Message for NodeFrame {
+    const STREAM: &'static str = "node";
+    const BYTES_MAX: usize = NODE_FRAME_BYTES_MAX;
+
+    fn check(&self) -> Result<(), FrameError> {
+        match self {
+            Self::Hello { addresses: named } => addresses(named.len())?,
+            Self::Join { name } => group_name(name)?,
+            Self::Refused { name, reason: words } => {
+                group_name(name)?;
+                reason(words)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where [`ControlFrame::Log`] and [`ControlFrame::Wedged`] stand among the variants.
+const LOG: u32 = 4;
+const WEDGED: u32 = 7;
+
+impl Message for ControlFrame {
+    const STREAM: &'static str = "control";
+    const BYTES_MAX: usize = CONTROL_FRAME_BYTES_MAX;
+
+    /// A list of empty entries or of small rounds takes many times the memory of its encoding, and a control frame may
+    /// be long, so a list's length is checked before the list is made.
+    fn check_encoded(encoded: &[u8]) -> Result<(), BoundError> {
+        match postcard::take_from_bytes::<u32>(encoded) {
+            Ok((LOG, rest)) => {
+                let Ok(((_first, entries), _)) = postcard::take_from_bytes::<(u64, usize)>(rest) else { return Ok(()) };
+                at_most_len("log entries", entries, LOG_ENTRIES_PER_FRAME_MAX)
+            }
+            Ok((WEDGED, rest)) => {
+                let Ok(((_view, _incarnation, lanes), _)) = postcard::take_from_bytes::<(u64, u64, usize)>(rest) else {
+                    return Ok(());
+                };
+                at_most_len("lanes", lanes, MEMBERS_MAX)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check(&self) -> Result<(), FrameError> {
+        match self {
+            Self::Invite { name } => group_name(name)?,
+            Self::Refuse { reason: words } => reason(words)?,
+            Self::Follow { next } => counter("log position", next.0)?,
+            Self::Log { first, entries } => {
+                counter("log position", first.0)?;
+                for entry in entries {
+                    at_most_len("a log entry's bytes", entry.len(), COMMAND_BYTES_MAX)?;
+                }
+            }
+            Self::Ready { view } | Self::Wedge { view } => counter("view", view.0)?,
+            Self::Wedged(wedged) => check_wedged(wedged)?,
+            Self::Fetch { from } => counter("index", from.0)?,
+            Self::Fetched(fetched) => check_fetched(fetched)?,
+            Self::Final { result, report } => {
+                counter("index", result.index.0)?;
+                at_most_len("a report's bytes", report.len(), REPORT_BYTES_MAX)?;
+            }
+            Self::Accept | Self::End => {}
+        }
+        Ok(())
+    }
+}
+
+fn check_wedged(wedged: &Wedged) -> Result<(), BoundError> {
+    counter("view", wedged.view.0)?;
+    counter("incarnation", wedged.incarnation.0)?;
+    counter("index", wedged.first.0)?;
+    wedged.frontiers.iter().try_for_each(|frontier| check_round(frontier.0))
+}
+
+fn check_fetched(fetched: &Fetched) -> Result<(), FrameError> {
+    match fetched {
+        Fetched::Entry { first_index, view, origin: _, incarnation, first_seq, count, body } => {
+            counter("index", first_index.0)?;
+            counter("view", view.0)?;
+            counter("incarnation", incarnation.0)?;
+            counter("sequence number", first_seq.0)?;
+            check_body(body, *count)?;
+        }
+        Fetched::End { index, view } => {
+            counter("index", index.0)?;
+            counter("view", view.0)?;
+        }
+        Fetched::Truncated { first } => counter("index", first.0)?,
+    }
+    Ok(())
+}
+
+fn group_name(name: &str) -> Result<(), BoundError> {
+    at_most_len("a group name's bytes", name.len(), GROUP_NAME_BYTES_MAX)
+}
+
+fn reason(words: &str) -> Result<(), BoundError> {
+    at_most_len("a reason's bytes", words.len(), REASON_BYTES_MAX)
+}

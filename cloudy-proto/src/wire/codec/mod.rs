@@ -1,0 +1,218 @@
+//! Frames to bytes and back (`docs/wire.md`).
+//!
+//! An encoder trusts its caller to keep within the bounds; a decoder trusts nobody. It takes bytes in chunks of any
+//! size, checks every length before it allocates, and holds at most twice what has arrived plus
+//! [`RESERVE_BYTES_MAX`]. After an error the stream means nothing any more: the link is to be closed and the decoder
+//! dropped.
+
+mod command;
+mod header;
+mod lane;
+mod message;
+
+use bytes::{BufMut, BytesMut};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use command::{CommandError, decode_command, encode_command};
+pub use header::{HeaderDecoder, HeaderError, encode_header};
+pub use lane::{LaneDecoder, encode_lane};
+pub use message::{ControlDecoder, NodeDecoder, TallyDecoder, encode_control, encode_node, encode_tally};
+
+use crate::limits::{ADDRESSES_MAX, ROUND_MAX};
+use crate::slot::BodyError;
+
+/// A node frame, encoded: the largest refuses in words.
+pub const NODE_FRAME_BYTES_MAX: usize = 1 << 10;
+/// A command of the control log, encoded: the largest installs a full ring with all its addresses.
+pub const COMMAND_BYTES_MAX: usize = 32 << 10;
+/// Views, incarnations, indexes, sequence numbers and log positions: no honest one comes near, and what is added to one
+/// cannot overflow.
+pub const COUNTER_MAX: u64 = ROUND_MAX;
+/// A duration in a command: what is computed from one cannot overflow.
+pub const DURATION_MAX: core::time::Duration = core::time::Duration::from_secs(u32::MAX as u64);
+/// What a decoder reserves for a body of which nothing has arrived.
+const RESERVE_BYTES_MAX: usize = 64 << 10;
+
+/// A value above what the protocol allows; nothing of the frame or command that holds it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {value}; at most {max} is allowed")]
+pub struct BoundError {
+    /// Which value.
+    pub what: &'static str,
+    /// What it is.
+    pub value: u64,
+    /// The bound.
+    pub max: u64,
+}
+
+/// A frame that no correct peer sends; the link is to be closed, nothing of the frame was taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A lane frame begins with a byte that stands for no kind.
+    #[error("a lane frame of kind {0}; only 0 (slot) and 1 (skip) exist")]
+    Kind(u8),
+    /// A frame says that it is longer than its kind may be.
+    #[error("a {stream} frame of {bytes} bytes; at most {max} are allowed")]
+    TooLong {
+        /// The kind of stream.
+        stream: &'static str,
+        /// The length that it says.
+        bytes: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// A lane frame ends before it begins.
+    #[error("a lane frame whose prev {prev} is above its round {round}")]
+    Order {
+        /// The round after the lane's previous message slot.
+        prev: u64,
+        /// The slot's check_round, or the skip's frontier.
+        round: u64,
+    },
+    /// The bytes stand for no frame.
+    #[error("a {stream} frame that does not decode: {error}")]
+    Malformed {
+        /// The kind of stream.
+        stream: &'static str,
+        /// Why not.
+        error: postcard::Error,
+    },
+    /// Bytes are left over after the frame.
+    #[error("a {stream} frame with {bytes} bytes after its end")]
+    Trailing {
+        /// The kind of stream.
+        stream: &'static str,
+        /// How many.
+        bytes: usize,
+    },
+    /// A slot body is not what its header says.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// A value is above its bound.
+    #[error(transparent)]
+    Bound(#[from] BoundError),
+}
+
+/// Checks a value against its bound.
+fn at_most(what: &'static str, value: u64, max: u64) -> Result<(), BoundError> {
+    if value > max { Err(BoundError { what, value, max }) } else { Ok(()) }
+}
+
+/// Checks a length against its bound.
+fn at_most_len(what: &'static str, length: usize, max: usize) -> Result<(), BoundError> {
+    at_most(what, length as u64, max as u64)
+}
+
+/// Checks a view, an incarnation, an index, a sequence number or a log position.
+fn counter(what: &'static str, value: u64) -> Result<(), BoundError> {
+    at_most(what, value, COUNTER_MAX)
+}
+
+/// Checks a round.
+fn check_round(value: u64) -> Result<(), BoundError> {
+    at_most("round", value, ROUND_MAX)
+}
+
+/// Checks how many addresses a node has.
+fn addresses(count: usize) -> Result<(), BoundError> {
+    at_most_len("addresses", count, ADDRESSES_MAX)
+}
+
+/// The bytes of a frame that are still arriving.
+#[derive(Debug, Default)]
+struct Body {
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+impl Body {
+    /// Waits for `length` bytes, which the caller has checked.
+    fn expect(&mut self, length: usize) {
+        self.bytes.clear();
+        self.length = length;
+    }
+
+    /// Takes what it lacks from the chunk, each byte copied once as long as the body fits the first reservation; true
+    /// once all are here. It grows with what has arrived, so a peer pays for memory with bytes.
+    fn fill(&mut self, chunk: &mut &[u8]) -> bool {
+        while self.bytes.len() < self.length && !chunk.is_empty() {
+            if self.bytes.len() == self.bytes.capacity() {
+                let capacity = self.length.min((2 * self.bytes.len()).max(RESERVE_BYTES_MAX));
+                self.bytes.reserve_exact(capacity - self.bytes.len());
+            }
+            let room = self.bytes.capacity().min(self.length) - self.bytes.len();
+            let (taken, rest) = chunk.split_at(room.min(chunk.len()));
+            self.bytes.extend_from_slice(taken);
+            *chunk = rest;
+        }
+        self.bytes.len() == self.length
+    }
+
+    /// The bytes, for good.
+    fn take(&mut self) -> Vec<u8> {
+        core::mem::take(&mut self.bytes)
+    }
+
+    /// Gives back the memory of a large frame and keeps that of a small one for the next.
+    fn shrink(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(RESERVE_BYTES_MAX);
+    }
+}
+
+/// Copies what `field` lacks from the chunk; true once at least its whole length is filled.
+fn fill(field: &mut [u8], filled: &mut usize, chunk: &mut &[u8]) -> bool {
+    if let Some(lacking) = field.get_mut(*filled..) {
+        let (taken, rest) = chunk.split_at(chunk.len().min(lacking.len()));
+        lacking[..taken.len()].copy_from_slice(taken);
+        *filled += taken.len();
+        *chunk = rest;
+    }
+    *filled >= field.len()
+}
+
+/// Why bytes are not one postcard value.
+enum NotOne {
+    Malformed(postcard::Error),
+    Trailing(usize),
+}
+
+/// One postcard value that fills the bytes exactly.
+fn decode_exact<T: DeserializeOwned>(encoded: &[u8]) -> Result<T, NotOne> {
+    match postcard::take_from_bytes(encoded) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(NotOne::Trailing(rest.len())),
+        Err(error) => Err(NotOne::Malformed(error)),
+    }
+}
+
+/// Appends to a buffer: postcard's own writers copy byte by byte or into a vector first.
+struct Append<'a>(&'a mut BytesMut);
+
+impl postcard::ser_flavors::Flavor for Append<'_> {
+    type Output = ();
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.put_slice(data);
+        Ok(())
+    }
+
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.put_u8(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Appends a value's encoding.
+fn append<T: Serialize>(value: &T, out: &mut BytesMut) {
+    // The buffer grows and every sequence knows its length, so no error is left that could happen.
+    postcard::serialize_with_flavor(value, Append(out)).expect("plain data encodes into a growing buffer");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! The bytes of one example of every frame and command. A test that fails here says that older nodes would no longer be
+//! understood: raise `WIRE_VERSION`, or append the variant instead.
+
+use core::fmt::{Debug, Write};
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Codec, encoded, examples};
+use crate::command::{Command, InstallView, SessionPlan};
+use crate::config::{Durability, Parameters, RingKind};
+use crate::digest::{Checkpoint, Digest};
+use crate::id::{GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
+use crate::view::{Origin, RingMember};
+use crate::wire::codec::{ControlDecoder, HeaderDecoder, LaneDecoder, NodeDecoder, TallyDecoder, encode_command};
+use crate::wire::{
+    ControlFrame, Fetched, Heartbeat, LaneFrame, NodeFrame, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+};
+
+const CHECKPOINT: Checkpoint = Checkpoint { index: Index(65_536), digest: Digest(0x0123_4567_89ab_cdef) };
+
+fn line<T: Debug>(value: &T, bytes: &[u8]) -> String {
+    let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    format!("{value:?}\n    {hex}\n")
+}
+
+fn lines<C: Codec>(frames: &[C::Frame]) -> String {
+    frames.iter().map(|frame| line(frame, &encoded::<C>(core::slice::from_ref(frame)))).collect()
+}
+
+fn addresses() -> Vec<SocketAddr> {
+    vec![SocketAddr::from(([127, 0, 0, 1], 10_501)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 10_502))]
+}
+
+#[test]
+fn headers() {
+    let of = |stream| StreamHeader {
+        version: WIRE_VERSION,
+        group: GroupId([0x11; 16]),
+        incarnation: Incarnation(300),
+        stream,
+    };
+    let (view, lane) = (ViewId(2), Rank(3));
+    insta::assert_snapshot!(lines::<HeaderDecoder>(&[
+        of(Stream::Node),
+        of(Stream::Control),
+        of(Stream::Tally { view }),
+        of(Stream::Lane { view, lane }),
+    ]));
+}
+
+#[test]
+fn lane_frames() {
+    insta::assert_snapshot!(lines::<LaneDecoder>(&[
+        LaneFrame::Slot(examples::slot(4, 9, 300, &[b"a".to_vec(), vec![], b"bc".to_vec()])),
+        LaneFrame::Skip { prev: Round(4), frontier: Round(700) },
+    ]));
+}
+
+#[test]
+fn tally_frames() {
+    insta::assert_snapshot!(lines::<TallyDecoder>(&[
+        TallyFrame::Resume { frontiers: vec![(Rank(0), Round(5)), (Rank(2), Round(300))] },
+        TallyFrame::Confirm { frontier: Round(300) },
+        TallyFrame::Approved { frontier: Round(300) },
+        TallyFrame::Heartbeat(Heartbeat { index: Index(70_000), checkpoint: CHECKPOINT, waiting: true }),
+    ]));
+}
+
+#[test]
+fn node_frames() {
+    insta::assert_snapshot!(lines::<NodeDecoder>(&[
+        NodeFrame::Hello { addresses: addresses() },
+        NodeFrame::Join { name: "demo".into() },
+        NodeFrame::Refused { name: "demo".into(), reason: "full".into() },
+    ]));
+}
+
+#[test]
+fn control_frames() {
+    let (view, index) = (ViewId(2), Index(300));
+    insta::assert_snapshot!(lines::<ControlDecoder>(&[
+        ControlFrame::Invite { name: "demo".into() },
+        ControlFrame::Accept,
+        ControlFrame::Refuse { reason: "busy".into() },
+        ControlFrame::Follow { next: LogIndex(300) },
+        ControlFrame::Log { first: LogIndex(300), entries: vec![Bytes::from_static(b"one"), Bytes::new()] },
+        ControlFrame::Ready { view },
+        ControlFrame::Wedge { view },
+        ControlFrame::Wedged(Wedged {
+            view,
+            incarnation: Incarnation(3),
+            frontiers: vec![Round(5), Round(300)],
+            complete: true,
+            first: index,
+            digest: CHECKPOINT.digest,
+        }),
+        ControlFrame::Fetch { from: index },
+        examples::fetched(&[b"a".to_vec(), b"bc".to_vec()]),
+        ControlFrame::Fetched(Fetched::End { index, view }),
+        ControlFrame::Fetched(Fetched::Truncated { first: index }),
+        ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
+        ControlFrame::End,
+    ]));
+}
+
+#[test]
+fn commands() {
+    let member = |node, incarnation, origin, addresses| RingMember {
+        node: NodeId([node; 32]),
+        incarnation: Incarnation(incarnation),
+        origin,
+        addresses,
+    };
+    let install = InstallView {
+        from: ViewId(2),
+        ring: vec![member(0xaa, 3, Origin::Survivor, addresses()), member(0xbb, 300, Origin::Joiner, vec![])],
+        parameters: parameters(),
+        cut: vec![Round(5), Round(300)],
+        last: true,
+    };
+    let commands = [
+        Command::Incarnate { node: NodeId([0xaa; 32]) },
+        Command::InstallView(install),
+        Command::Kickstart(SessionPlan {
+            send: Duration::from_secs(2),
+            grace: Duration::from_millis(800),
+            stop: Duration::from_micros(200_000),
+            seed: 300,
+        }),
+        Command::Grace,
+        Command::Close,
+    ];
+    let lines: String = commands.iter().map(|command| line(command, &encode_command(command))).collect();
+    insta::assert_snapshot!(lines);
+}
+
+/// Each field with a value of its own, whatever the defaults become.
+fn parameters() -> Parameters {
+    Parameters {
+        ring: RingKind::Token,
+        durability: Durability::Memory,
+        session: true,
+        window_slots: 64,
+        window_bytes: 300,
+        slot_bytes_max: 400,
+        slot_payloads_max: 5,
+        payload_bytes_max: 600,
+        skip_ahead: 7,
+        token_tick: Duration::from_millis(1),
+        heartbeat: Duration::from_millis(50),
+        failure_timeout: Duration::from_secs(3),
+        wedge_timeout: Duration::from_nanos(250_000_001),
+        coordinator_timeout: Duration::from_secs(8),
+    }
+}

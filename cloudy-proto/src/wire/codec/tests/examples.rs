@@ -1,0 +1,241 @@
+//! Frames that a correct peer sends, at random and the largest of each kind.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::command::{Command, InstallView, SessionPlan};
+use crate::config::{Durability, Parameters, RingKind};
+use crate::digest::{Checkpoint, Digest};
+use crate::id::{GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
+use crate::limits::{
+    ADDRESSES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX,
+    ROUND_MAX,
+};
+use crate::slot::{Batch, Slot, push_payload};
+use crate::view::{Origin, RingMember};
+use crate::wire::codec::{COUNTER_MAX, DURATION_MAX};
+use crate::wire::{
+    ControlFrame, Fetched, Heartbeat, LaneFrame, NodeFrame, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+};
+
+pub(super) fn batch(first_seq: u64, payloads: &[Vec<u8>]) -> Batch {
+    let mut body = BytesMut::new();
+    payloads.iter().for_each(|payload| push_payload(&mut body, payload));
+    Batch { first_seq: Seq(first_seq), count: payloads.len() as u32, body: body.freeze() }
+}
+
+pub(super) fn slot(prev: u64, round: u64, first_seq: u64, payloads: &[Vec<u8>]) -> Slot {
+    Slot { round: Round(round), prev: Round(prev), batch: batch(first_seq, payloads) }
+}
+
+pub(super) fn fetched(payloads: &[Vec<u8>]) -> ControlFrame {
+    let Batch { first_seq, count, body } = batch(1, payloads);
+    ControlFrame::Fetched(Fetched::Entry {
+        first_index: Index(1),
+        view: ViewId(1),
+        origin: NodeId([7; 32]),
+        incarnation: Incarnation(1),
+        first_seq,
+        count,
+        body,
+    })
+}
+
+/// Small numbers and the greatest ones more often than others.
+fn up_to(max: u64) -> impl Strategy<Value = u64> + Clone {
+    prop_oneof![3 => 0..300u64, 1 => 0..=max, 1 => Just(max)]
+}
+
+fn counter() -> impl Strategy<Value = u64> + Clone {
+    up_to(COUNTER_MAX)
+}
+
+fn rank() -> impl Strategy<Value = Rank> {
+    (0..MEMBERS_MAX as u16).prop_map(Rank)
+}
+
+fn rounds() -> impl Strategy<Value = Vec<Round>> {
+    vec(up_to(ROUND_MAX).prop_map(Round), 0..=MEMBERS_MAX)
+}
+
+fn payloads() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    vec(vec(any::<u8>(), 0..300), 1..20)
+}
+
+fn words(bytes_max: usize) -> impl Strategy<Value = String> {
+    vec(any::<char>(), 0..=bytes_max / 4).prop_map(String::from_iter)
+}
+
+fn bytes(bytes_max: usize) -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..=bytes_max).prop_map(Bytes::from)
+}
+
+fn addresses() -> impl Strategy<Value = Vec<SocketAddr>> {
+    vec((any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from), 0..=ADDRESSES_MAX)
+}
+
+fn node_id() -> impl Strategy<Value = NodeId> + Clone {
+    any::<[u8; 32]>().prop_map(NodeId)
+}
+
+fn checkpoint() -> impl Strategy<Value = Checkpoint> {
+    (counter(), any::<u128>()).prop_map(|(index, digest)| Checkpoint { index: Index(index), digest: Digest(digest) })
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        (0..DURATION_MAX.as_secs(), 0..1_000_000_000u32).prop_map(|(s, ns)| Duration::new(s, ns)),
+        Just(DURATION_MAX)
+    ]
+}
+
+pub(super) fn header() -> impl Strategy<Value = StreamHeader> {
+    let stream = prop_oneof![
+        Just(Stream::Node),
+        Just(Stream::Control),
+        counter().prop_map(|view| Stream::Tally { view: ViewId(view) }),
+        (counter(), rank()).prop_map(|(view, lane)| Stream::Lane { view: ViewId(view), lane }),
+    ];
+    (any::<[u8; 16]>(), counter(), stream).prop_map(|(group, incarnation, stream)| StreamHeader {
+        version: WIRE_VERSION,
+        group: GroupId(group),
+        incarnation: Incarnation(incarnation),
+        stream,
+    })
+}
+
+pub(super) fn lane() -> impl Strategy<Value = LaneFrame> {
+    let rounds = (up_to(ROUND_MAX), up_to(ROUND_MAX)).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    (rounds, option::of((counter(), payloads()))).prop_map(|((prev, round), message)| match message {
+        Some((first_seq, payloads)) => LaneFrame::Slot(slot(prev, round, first_seq, &payloads)),
+        None => LaneFrame::Skip { prev: Round(prev), frontier: Round(round) },
+    })
+}
+
+pub(super) fn tally() -> impl Strategy<Value = TallyFrame> {
+    prop_oneof![
+        vec((rank(), up_to(ROUND_MAX).prop_map(Round)), 0..=MEMBERS_MAX)
+            .prop_map(|frontiers| TallyFrame::Resume { frontiers }),
+        up_to(ROUND_MAX).prop_map(|round| TallyFrame::Confirm { frontier: Round(round) }),
+        up_to(ROUND_MAX).prop_map(|round| TallyFrame::Approved { frontier: Round(round) }),
+        (counter(), checkpoint(), any::<bool>()).prop_map(|(index, checkpoint, waiting)| {
+            TallyFrame::Heartbeat(Heartbeat { index: Index(index), checkpoint, waiting })
+        }),
+    ]
+}
+
+pub(super) fn node() -> impl Strategy<Value = NodeFrame> {
+    prop_oneof![
+        addresses().prop_map(|addresses| NodeFrame::Hello { addresses }),
+        words(GROUP_NAME_BYTES_MAX).prop_map(|name| NodeFrame::Join { name }),
+        (words(GROUP_NAME_BYTES_MAX), words(REASON_BYTES_MAX))
+            .prop_map(|(name, reason)| NodeFrame::Refused { name, reason }),
+    ]
+}
+
+fn a_fetched() -> impl Strategy<Value = Fetched> {
+    let entry = (counter(), counter(), node_id(), counter(), counter(), payloads());
+    prop_oneof![
+        entry.prop_map(|(first_index, view, origin, incarnation, first_seq, payloads)| {
+            let Batch { first_seq, count, body } = batch(first_seq, &payloads);
+            let (first_index, view, incarnation) = (Index(first_index), ViewId(view), Incarnation(incarnation));
+            Fetched::Entry { first_index, view, origin, incarnation, first_seq, count, body }
+        }),
+        (counter(), counter()).prop_map(|(index, view)| Fetched::End { index: Index(index), view: ViewId(view) }),
+        counter().prop_map(|first| Fetched::Truncated { first: Index(first) }),
+    ]
+}
+
+fn wedged() -> impl Strategy<Value = Wedged> {
+    (counter(), counter(), rounds(), any::<bool>(), counter(), any::<u128>()).prop_map(
+        |(view, incarnation, frontiers, complete, first, digest)| Wedged {
+            view: ViewId(view),
+            incarnation: Incarnation(incarnation),
+            frontiers,
+            complete,
+            first: Index(first),
+            digest: Digest(digest),
+        },
+    )
+}
+
+pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
+    prop_oneof![
+        words(GROUP_NAME_BYTES_MAX).prop_map(|name| ControlFrame::Invite { name }),
+        Just(ControlFrame::Accept),
+        words(REASON_BYTES_MAX).prop_map(|reason| ControlFrame::Refuse { reason }),
+        counter().prop_map(|next| ControlFrame::Follow { next: LogIndex(next) }),
+        (counter(), vec(bytes(60), 0..=LOG_ENTRIES_PER_FRAME_MAX))
+            .prop_map(|(first, entries)| ControlFrame::Log { first: LogIndex(first), entries }),
+        counter().prop_map(|view| ControlFrame::Ready { view: ViewId(view) }),
+        counter().prop_map(|view| ControlFrame::Wedge { view: ViewId(view) }),
+        wedged().prop_map(ControlFrame::Wedged),
+        counter().prop_map(|from| ControlFrame::Fetch { from: Index(from) }),
+        a_fetched().prop_map(ControlFrame::Fetched),
+        (checkpoint(), bytes(REPORT_BYTES_MAX)).prop_map(|(result, report)| ControlFrame::Final { result, report }),
+        Just(ControlFrame::End),
+    ]
+}
+
+fn parameters() -> impl Strategy<Value = Parameters> {
+    (any::<bool>(), any::<bool>(), 1..1u32 << 16, 1..1u64 << 30, 1..1_000_000_000u32).prop_map(
+        |(token, session, window_slots, window_bytes, heartbeat_ns)| Parameters {
+            ring: if token { RingKind::Token } else { RingKind::Pipelined },
+            durability: Durability::Memory,
+            session,
+            window_slots,
+            window_bytes,
+            heartbeat: Duration::from_micros(1) + Duration::from_nanos(heartbeat_ns.into()),
+            failure_timeout: DURATION_MAX,
+            ..Parameters::default()
+        },
+    )
+}
+
+fn ring() -> impl Strategy<Value = Vec<RingMember>> {
+    let member = (counter(), any::<bool>(), addresses());
+    btree_map(node_id(), member, 0..=MEMBERS_MAX).prop_map(|members| {
+        let member = |(node, (incarnation, joined, addresses))| RingMember {
+            node,
+            incarnation: Incarnation(incarnation),
+            origin: if joined { Origin::Joiner } else { Origin::Survivor },
+            addresses,
+        };
+        members.into_iter().map(member).collect()
+    })
+}
+
+pub(super) fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        node_id().prop_map(|node| Command::Incarnate { node }),
+        (counter(), ring(), parameters(), rounds(), any::<bool>()).prop_map(|(from, ring, parameters, cut, last)| {
+            Command::InstallView(InstallView { from: ViewId(from), ring, parameters, cut, last })
+        }),
+        (duration(), duration(), duration(), any::<u64>())
+            .prop_map(|(send, grace, stop, seed)| Command::Kickstart(SessionPlan { send, grace, stop, seed })),
+        Just(Command::Grace),
+        Just(Command::Close),
+    ]
+}
+
+/// The command that installs a full ring, every number at its bound.
+pub(super) fn largest_install() -> InstallView {
+    let member = |at: u8| RingMember {
+        node: NodeId([at; 32]),
+        incarnation: Incarnation(COUNTER_MAX),
+        origin: Origin::Joiner,
+        addresses: vec![SocketAddr::from(([0xffff; 8], u16::MAX)); ADDRESSES_MAX],
+    };
+    InstallView {
+        from: ViewId(COUNTER_MAX),
+        ring: (0..MEMBERS_MAX as u8).map(member).collect(),
+        parameters: Parameters { failure_timeout: DURATION_MAX, wedge_timeout: DURATION_MAX, ..Parameters::default() },
+        cut: vec![Round(ROUND_MAX); MEMBERS_MAX],
+        last: true,
+    }
+}

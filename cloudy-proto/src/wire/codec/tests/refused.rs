@@ -1,0 +1,394 @@
+//! What no correct peer sends, with the exact error for each; and the largest of what is taken.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::examples::{batch, fetched, largest_install, slot};
+use super::*;
+use crate::command::{Command, InstallView, SessionPlan};
+use crate::config::ParametersError;
+use crate::digest::Checkpoint;
+use crate::id::{GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
+use crate::limits::{
+    CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, PAYLOAD_BYTES_MAX,
+    REASON_BYTES_MAX, REPORT_BYTES_MAX, SLOT_BODY_BYTES_MAX, SLOT_PAYLOADS_MAX, STREAM_HEADER_BYTES_MAX,
+    TALLY_FRAME_BYTES_MAX,
+};
+use crate::view::RingMember;
+use crate::wire::{Fetched, Heartbeat, Stream, WIRE_VERSION, Wedged};
+
+fn refused<C: Codec>(bytes: &[u8]) -> C::Error {
+    let (frames, error) = read::<C>(bytes, &[1]);
+    assert_eq!(frames, vec![], "nothing is taken of what is refused");
+    error.expect("an error")
+}
+
+fn refused_frame<C: Codec>(frame: C::Frame) -> C::Error {
+    refused::<C>(&encoded::<C>(&[frame]))
+}
+
+fn taken<C: Codec>(frame: C::Frame) {
+    let bytes = encoded::<C>(core::slice::from_ref(&frame));
+    assert_eq!(read::<C>(&bytes, &[bytes.len()]), (vec![frame], None));
+}
+
+fn over(what: &'static str, value: u64, max: u64) -> BoundError {
+    BoundError { what, value, max }
+}
+
+fn message(encoded: &[u8]) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    bytes.put_u32_le(encoded.len() as u32);
+    bytes.put_slice(encoded);
+    bytes
+}
+
+fn header(stream: Stream) -> StreamHeader {
+    StreamHeader { version: WIRE_VERSION, group: GroupId([1; 16]), incarnation: Incarnation(1), stream }
+}
+
+#[test]
+fn another_version_is_told_in_words_before_anything_else_is_read() {
+    let theirs = WIRE_VERSION + 1;
+    let mut bytes = encode_header(&StreamHeader { version: theirs, ..header(Stream::Node) }).to_vec();
+    bytes.truncate(8);
+    let error = refused::<HeaderDecoder>(&bytes);
+    assert_eq!(error, HeaderError::Version { theirs, ours: WIRE_VERSION });
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the peer speaks wire version {theirs}, this node {WIRE_VERSION}: run releases of cloudy that share one"
+        )
+    );
+}
+
+#[test]
+fn a_header_is_refused() {
+    assert_eq!(refused::<HeaderDecoder>(b"GET / HT"), HeaderError::Magic);
+
+    let good = encode_header(&header(Stream::Node)).to_vec();
+    let mut long = good.clone();
+    long[8..10].copy_from_slice(&(STREAM_HEADER_BYTES_MAX as u16 - 9).to_le_bytes());
+    let too_long = HeaderError::TooLong { bytes: STREAM_HEADER_BYTES_MAX + 1, max: STREAM_HEADER_BYTES_MAX };
+    assert_eq!(refused::<HeaderDecoder>(&long[..10]), too_long);
+
+    let mut trailing = good.clone();
+    trailing[8] += 1;
+    trailing.push(0);
+    assert_eq!(refused::<HeaderDecoder>(&trailing), HeaderError::Trailing(1));
+
+    let mut unknown = good.clone();
+    *unknown.last_mut().expect("not empty") = 4;
+    assert!(matches!(refused::<HeaderDecoder>(&unknown), HeaderError::Malformed(_)));
+
+    let (view, lane) = (ViewId(COUNTER_MAX + 1), Rank(MEMBERS_MAX as u16));
+    assert_eq!(
+        refused_frame::<HeaderDecoder>(header(Stream::Tally { view })),
+        over("view", COUNTER_MAX + 1, COUNTER_MAX).into()
+    );
+    assert_eq!(
+        refused_frame::<HeaderDecoder>(header(Stream::Lane { view: ViewId(1), lane })),
+        over("rank", 64, 63).into()
+    );
+    let old = StreamHeader { incarnation: Incarnation(u64::MAX), ..header(Stream::Control) };
+    assert_eq!(refused_frame::<HeaderDecoder>(old), over("incarnation", u64::MAX, COUNTER_MAX).into());
+}
+
+/// A slot's header as any peer could write it.
+fn slot_head(prev: u64, round: u64, first_seq: u64, count: u32, body_bytes: u32) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    bytes.put_u8(0);
+    [prev, round, first_seq].into_iter().for_each(|number| bytes.put_u64_le(number));
+    bytes.put_u32_le(count);
+    bytes.put_u32_le(body_bytes);
+    bytes
+}
+
+#[test]
+fn a_slot_s_header_is_refused_before_its_body_comes() {
+    assert_eq!(refused::<LaneDecoder>(&[2]), FrameError::Kind(2));
+    let round_max = over("round", ROUND_MAX + 1, ROUND_MAX);
+    assert_eq!(refused::<LaneDecoder>(&slot_head(0, ROUND_MAX + 1, 1, 1, 1)), round_max.into());
+    assert_eq!(refused::<LaneDecoder>(&slot_head(6, 5, 1, 1, 1)), FrameError::Order { prev: 6, round: 5 });
+    assert_eq!(
+        refused::<LaneDecoder>(&slot_head(0, 0, u64::MAX, 1, 1)),
+        over("sequence number", u64::MAX, COUNTER_MAX).into()
+    );
+    assert_eq!(refused::<LaneDecoder>(&slot_head(0, 0, 1, 0, 1)), BodyError::Count(0).into());
+    let many = SLOT_PAYLOADS_MAX + 1;
+    assert_eq!(refused::<LaneDecoder>(&slot_head(0, 0, 1, many, many)), BodyError::Count(many).into());
+    let long = SLOT_BODY_BYTES_MAX + 1;
+    assert_eq!(refused::<LaneDecoder>(&slot_head(0, 0, 1, 1, long as u32)), BodyError::TooLong(long).into());
+
+    let skip = |prev, frontier| LaneFrame::Skip { prev: Round(prev), frontier: Round(frontier) };
+    assert_eq!(refused_frame::<LaneDecoder>(skip(9, 8)), FrameError::Order { prev: 9, round: 8 });
+    assert_eq!(refused_frame::<LaneDecoder>(skip(0, ROUND_MAX + 1)), round_max.into());
+}
+
+#[test]
+fn a_bad_slot_body_is_refused() {
+    let mut short = slot(0, 0, 1, &[vec![1; 10]]);
+    short.batch.count = 2;
+    assert_eq!(refused_frame::<LaneDecoder>(LaneFrame::Slot(short)), BodyError::PayloadLength.into());
+    let mut full = slot(0, 0, 1, &[vec![1; 10], vec![2; 10]]);
+    full.batch.count = 1;
+    assert_eq!(refused_frame::<LaneDecoder>(LaneFrame::Slot(full)), BodyError::Extent.into());
+    assert_eq!(refused::<LaneDecoder>(&slot_head(0, 0, 1, 1, 0)), BodyError::PayloadLength.into());
+}
+
+#[test]
+fn a_lying_length_costs_its_sender_the_bytes() {
+    let head = slot_head(0, 0, 1, 1, SLOT_BODY_BYTES_MAX as u32);
+    let mut lane = LaneDecoder::default();
+    assert_eq!(lane.feed(&mut &head[..]), Ok(None));
+    assert_eq!(lane.reserved_bytes(), 0);
+    assert_eq!(lane.feed(&mut &[1u8][..]), Ok(None));
+    assert_eq!(lane.reserved_bytes(), RESERVE_BYTES_MAX);
+
+    let mut control = ControlDecoder::default();
+    assert_eq!(control.feed(&mut &(CONTROL_FRAME_BYTES_MAX as u32).to_le_bytes()[..]), Ok(None));
+    assert_eq!(control.feed(&mut &[1u8][..]), Ok(None));
+    assert_eq!(control.reserved_bytes(), RESERVE_BYTES_MAX);
+}
+
+#[test]
+fn a_message_of_excessive_length_is_refused_at_its_length() {
+    fn check<C: Codec<Error = FrameError>>(stream: &'static str, max: usize) {
+        let bytes = (max as u32 + 1).to_le_bytes();
+        let too_long = FrameError::TooLong { stream, bytes: max as u64 + 1, max: max as u64 };
+        assert_eq!(refused::<C>(&bytes), too_long);
+        let long = FrameError::TooLong { stream, bytes: u32::MAX.into(), max: max as u64 };
+        assert_eq!(refused::<C>(&[0xff; 4]), long);
+    }
+    check::<TallyDecoder>("tally", TALLY_FRAME_BYTES_MAX);
+    check::<ControlDecoder>("control", CONTROL_FRAME_BYTES_MAX);
+    check::<NodeDecoder>("node", NODE_FRAME_BYTES_MAX);
+}
+
+#[test]
+fn a_message_that_is_not_one_frame_is_refused() {
+    fn check<C: Codec<Error = FrameError>>(expected: &'static str, frame: C::Frame) {
+        let bytes = encoded::<C>(&[frame]);
+        let longer = message(&[&bytes[4..], &[0, 0]].concat());
+        assert_eq!(refused::<C>(&longer), FrameError::Trailing { stream: expected, bytes: 2 });
+        for bad in [message(&[]), message(&[0x7f]), message(&bytes[4..bytes.len() - 1])] {
+            let error = refused::<C>(&bad);
+            assert!(matches!(error, FrameError::Malformed { stream, .. } if stream == expected), "{error:?}");
+        }
+    }
+    check::<TallyDecoder>("tally", TallyFrame::Confirm { frontier: Round(300) });
+    check::<ControlDecoder>("control", ControlFrame::Fetch { from: Index(300) });
+    check::<NodeDecoder>("node", NodeFrame::Join { name: "demo".into() });
+}
+
+#[test]
+fn a_tally_frame_out_of_bounds_is_refused() {
+    let resume = |frontiers| refused_frame::<TallyDecoder>(TallyFrame::Resume { frontiers });
+    assert_eq!(resume(vec![(Rank(0), Round(0)); MEMBERS_MAX + 1]), over("lanes", 65, 64).into());
+    assert_eq!(resume(vec![(Rank(64), Round(0))]), over("rank", 64, 63).into());
+    let (frontier, round_max) = (Round(ROUND_MAX + 1), over("round", ROUND_MAX + 1, ROUND_MAX));
+    assert_eq!(resume(vec![(Rank(0), frontier)]), round_max.into());
+    assert_eq!(refused_frame::<TallyDecoder>(TallyFrame::Confirm { frontier }), round_max.into());
+    assert_eq!(refused_frame::<TallyDecoder>(TallyFrame::Approved { frontier }), round_max.into());
+    let heartbeat = |index, checkpoint| {
+        let checkpoint = Checkpoint { index: Index(checkpoint), ..Checkpoint::default() };
+        let heartbeat = Heartbeat { index: Index(index), checkpoint, waiting: false };
+        refused_frame::<TallyDecoder>(TallyFrame::Heartbeat(heartbeat))
+    };
+    assert_eq!(heartbeat(u64::MAX, 0), over("index", u64::MAX, COUNTER_MAX).into());
+    assert_eq!(heartbeat(0, u64::MAX), over("checkpoint", u64::MAX, COUNTER_MAX).into());
+}
+
+#[test]
+fn a_node_frame_out_of_bounds_is_refused() {
+    let addresses = vec![SocketAddr::from(([1, 2, 3, 4], 5)); ADDRESSES_MAX + 1];
+    assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Hello { addresses }), over("addresses", 17, 16).into());
+    let (name, reason) = ("n".repeat(GROUP_NAME_BYTES_MAX + 1), "r".repeat(REASON_BYTES_MAX + 1));
+    let name_max = over("a group name's bytes", 129, 128);
+    assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Join { name: name.clone() }), name_max.into());
+    let refuse = |name, reason| refused_frame::<NodeDecoder>(NodeFrame::Refused { name, reason });
+    assert_eq!(refuse(name, String::new()), name_max.into());
+    assert_eq!(refuse(String::new(), reason), over("a reason's bytes", 513, 512).into());
+}
+
+#[test]
+fn a_control_frame_out_of_bounds_is_refused() {
+    let check = |frame, error: BoundError| {
+        assert_eq!(refused_frame::<ControlDecoder>(frame), error.into());
+    };
+    let (view, index, first) = (ViewId(u64::MAX), Index(u64::MAX), LogIndex(u64::MAX));
+    let counter = |what| over(what, u64::MAX, COUNTER_MAX);
+    check(ControlFrame::Invite { name: "n".repeat(129) }, over("a group name's bytes", 129, 128));
+    check(ControlFrame::Refuse { reason: "r".repeat(513) }, over("a reason's bytes", 513, 512));
+    check(ControlFrame::Follow { next: first }, counter("log position"));
+    check(ControlFrame::Log { first, entries: vec![] }, counter("log position"));
+    let (first, entries) = (LogIndex(1), vec![Bytes::new(); LOG_ENTRIES_PER_FRAME_MAX + 1]);
+    check(ControlFrame::Log { first, entries }, over("log entries", 65, 64));
+    let entries = vec![Bytes::from(vec![0; COMMAND_BYTES_MAX + 1])];
+    check(ControlFrame::Log { first, entries }, over("a log entry's bytes", 32_769, 32_768));
+    check(ControlFrame::Ready { view }, counter("view"));
+    check(ControlFrame::Wedge { view }, counter("view"));
+    check(ControlFrame::Fetch { from: index }, counter("index"));
+    check(ControlFrame::Fetched(Fetched::End { index, view: ViewId(1) }), counter("index"));
+    check(ControlFrame::Fetched(Fetched::End { index: Index(1), view }), counter("view"));
+    check(ControlFrame::Fetched(Fetched::Truncated { first: index }), counter("index"));
+    let result = Checkpoint { index, ..Checkpoint::default() };
+    check(ControlFrame::Final { result, report: Bytes::new() }, counter("index"));
+    let (result, report) = (Checkpoint::default(), Bytes::from(vec![0; REPORT_BYTES_MAX + 1]));
+    check(ControlFrame::Final { result, report }, over("a report's bytes", 4_097, 4_096));
+}
+
+fn wedged() -> Wedged {
+    let frontiers = vec![Round(ROUND_MAX); MEMBERS_MAX];
+    let digest = crate::digest::Digest(u128::MAX);
+    let (view, incarnation, first) = (ViewId(COUNTER_MAX), Incarnation(COUNTER_MAX), Index(COUNTER_MAX));
+    Wedged { view, incarnation, frontiers, complete: true, first, digest }
+}
+
+#[test]
+fn a_last_word_out_of_bounds_is_refused() {
+    let check = |wedged, error: BoundError| {
+        assert_eq!(refused_frame::<ControlDecoder>(ControlFrame::Wedged(wedged)), error.into());
+    };
+    check(Wedged { frontiers: vec![Round(0); 65], ..wedged() }, over("lanes", 65, 64));
+    check(Wedged { frontiers: vec![Round(u64::MAX)], ..wedged() }, over("round", u64::MAX, ROUND_MAX));
+    check(Wedged { view: ViewId(u64::MAX), ..wedged() }, over("view", u64::MAX, COUNTER_MAX));
+    check(Wedged { first: Index(u64::MAX), ..wedged() }, over("index", u64::MAX, COUNTER_MAX));
+    let incarnation = Incarnation(u64::MAX);
+    check(Wedged { incarnation, ..wedged() }, over("incarnation", u64::MAX, COUNTER_MAX));
+}
+
+/// Decoding a list of a million takes far more memory than its encoding, so its length is checked by itself: also where
+/// the list does not follow, and where the variant's number is written in more bytes than it needs.
+#[test]
+fn a_long_list_is_refused_before_it_is_decoded() {
+    let million = [0xc0, 0x84, 0x3d];
+    for log in [&[4u8][..], &[0x84, 0x00]] {
+        let bytes = message(&[log, &[1], &million].concat());
+        assert_eq!(refused::<ControlDecoder>(&bytes), over("log entries", 1_000_000, 64).into());
+    }
+    for wedged in [&[7u8][..], &[0x87, 0x00]] {
+        let bytes = message(&[wedged, &[1, 1], &million].concat());
+        assert_eq!(refused::<ControlDecoder>(&bytes), over("lanes", 1_000_000, 64).into());
+    }
+}
+
+#[test]
+fn a_bad_fetched_entry_is_refused() {
+    let change = |change: fn(&mut Fetched)| {
+        let mut frame = fetched(&[vec![1; 10]]);
+        if let ControlFrame::Fetched(entry) = &mut frame {
+            change(entry);
+        }
+        refused_frame::<ControlDecoder>(frame)
+    };
+    let index = change(|entry| {
+        if let Fetched::Entry { first_index, .. } = entry {
+            *first_index = Index(u64::MAX);
+        }
+    });
+    assert_eq!(index, over("index", u64::MAX, COUNTER_MAX).into());
+    let seq = change(|entry| {
+        if let Fetched::Entry { first_seq, .. } = entry {
+            first_seq.0 = u64::MAX;
+        }
+    });
+    assert_eq!(seq, over("sequence number", u64::MAX, COUNTER_MAX).into());
+    let body = change(|entry| {
+        if let Fetched::Entry { body, .. } = entry {
+            *body = batch(1, &[vec![1], vec![2]]).body;
+        }
+    });
+    assert_eq!(body, BodyError::Extent.into());
+}
+
+fn refused_install(change: impl Fn(&mut InstallView)) -> CommandError {
+    let mut install = largest_install();
+    change(&mut install);
+    decode_command(&encode_command(&Command::InstallView(install))).expect_err("out of bounds")
+}
+
+#[test]
+fn a_view_out_of_bounds_is_refused() {
+    let crowd = refused_install(|view| {
+        let newcomer = RingMember { node: NodeId([99; 32]), addresses: vec![], ..view.ring[0].clone() };
+        view.ring.iter_mut().for_each(|member| member.addresses.clear());
+        view.ring.push(newcomer);
+    });
+    assert_eq!(crowd, over("members", 65, 64).into());
+    let twice = refused_install(|view| view.ring[9].node = NodeId([4; 32]));
+    assert_eq!(twice, CommandError::NodeTwice(NodeId([4; 32])));
+    let reachable = refused_install(|view| {
+        let address = view.ring[9].addresses[0];
+        view.ring[9].addresses.push(address);
+    });
+    assert_eq!(reachable, over("addresses", 17, 16).into());
+    let run = refused_install(|view| view.ring[9].incarnation = Incarnation(u64::MAX));
+    assert_eq!(run, over("incarnation", u64::MAX, COUNTER_MAX).into());
+    assert_eq!(refused_install(|view| view.from = ViewId(u64::MAX)), over("view", u64::MAX, COUNTER_MAX).into());
+    assert_eq!(refused_install(|view| view.cut.push(Round(0))), over("lanes", 65, 64).into());
+    assert_eq!(refused_install(|view| view.cut[3] = Round(u64::MAX)), over("round", u64::MAX, ROUND_MAX).into());
+}
+
+/// Three times a heartbeat of the greatest duration would overflow: durations are checked before anything is computed.
+#[test]
+fn parameters_that_cannot_work_are_refused() {
+    let closed = refused_install(|view| view.parameters.window_slots = 0);
+    assert_eq!(closed, ParametersError::Zero("window_slots").into());
+    for (what, change) in [
+        ("token_tick, seconds", (|view| view.parameters.token_tick = Duration::MAX) as fn(&mut InstallView)),
+        ("heartbeat, seconds", |view| view.parameters.heartbeat = Duration::MAX),
+        ("failure_timeout, seconds", |view| view.parameters.failure_timeout = Duration::MAX),
+        ("wedge_timeout, seconds", |view| view.parameters.wedge_timeout = Duration::MAX),
+        ("coordinator_timeout, seconds", |view| view.parameters.coordinator_timeout = Duration::MAX),
+    ] {
+        assert_eq!(refused_install(change), over(what, u64::MAX, u32::MAX.into()).into());
+    }
+}
+
+#[test]
+fn a_plan_out_of_bounds_is_refused() {
+    let plan = SessionPlan { send: DURATION_MAX, grace: DURATION_MAX, stop: DURATION_MAX, seed: u64::MAX };
+    let decoded = |plan| decode_command(&encode_command(&Command::Kickstart(plan)));
+    let over = |what| Err(over(what, u64::MAX, u32::MAX.into()).into());
+    assert_eq!(decoded(plan), Ok(Command::Kickstart(plan)));
+    assert_eq!(decoded(SessionPlan { send: Duration::MAX, ..plan }), over("send, seconds"));
+    assert_eq!(decoded(SessionPlan { grace: Duration::MAX, ..plan }), over("grace, seconds"));
+    assert_eq!(decoded(SessionPlan { stop: Duration::MAX, ..plan }), over("stop, seconds"));
+}
+
+#[test]
+fn bytes_that_are_not_one_command_are_refused() {
+    let grace = encode_command(&Command::Grace);
+    assert_eq!(decode_command(&[&grace[..], &[0]].concat()), Err(CommandError::Trailing(1)));
+    for bad in [&[][..], &[0x7f]] {
+        assert!(matches!(decode_command(bad), Err(CommandError::Malformed(_))));
+    }
+    let long = over("a log entry's bytes", COMMAND_BYTES_MAX as u64 + 1, COMMAND_BYTES_MAX as u64);
+    assert_eq!(decode_command(&vec![0; COMMAND_BYTES_MAX + 1]), Err(long.into()));
+}
+
+/// The bounds on encodings leave room for everything that the bounds on values allow.
+#[test]
+fn the_largest_of_each_is_taken() {
+    let (view, lane) = (ViewId(COUNTER_MAX), Rank(MEMBERS_MAX as u16 - 1));
+    taken::<HeaderDecoder>(StreamHeader {
+        incarnation: Incarnation(COUNTER_MAX),
+        ..header(Stream::Lane { view, lane })
+    });
+    taken::<LaneDecoder>(LaneFrame::Slot(slot(0, 0, 1, &[vec![1; PAYLOAD_BYTES_MAX]])));
+    taken::<LaneDecoder>(LaneFrame::Slot(slot(0, 0, 1, &vec![vec![]; SLOT_PAYLOADS_MAX as usize])));
+    taken::<TallyDecoder>(TallyFrame::Resume { frontiers: vec![(lane, Round(ROUND_MAX)); MEMBERS_MAX] });
+    let addresses = vec![SocketAddr::from(([0xffff; 8], u16::MAX)); ADDRESSES_MAX];
+    taken::<NodeDecoder>(NodeFrame::Hello { addresses });
+    let (name, reason) = ("n".repeat(GROUP_NAME_BYTES_MAX), "r".repeat(REASON_BYTES_MAX));
+    taken::<NodeDecoder>(NodeFrame::Refused { name, reason });
+    taken::<ControlDecoder>(fetched(&[vec![1; PAYLOAD_BYTES_MAX]]));
+    taken::<ControlDecoder>(ControlFrame::Wedged(wedged()));
+    let entries = vec![Bytes::from(vec![0; COMMAND_BYTES_MAX]); LOG_ENTRIES_PER_FRAME_MAX];
+    taken::<ControlDecoder>(ControlFrame::Log { first: LogIndex(COUNTER_MAX), entries });
+    let install = Command::InstallView(largest_install());
+    assert_eq!(decode_command(&encode_command(&install)), Ok(install));
+}

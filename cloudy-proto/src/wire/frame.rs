@@ -1,0 +1,239 @@
+//! What is said, on which kind of stream (`protocol.md` §4).
+//!
+//! Encodings follow the order of variants and fields: append variants only, and change a field only together with
+//! [`WIRE_VERSION`].
+
+use core::net::SocketAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Checkpoint, Digest};
+use crate::id::{GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
+use crate::slot::Slot;
+
+/// The version of everything in this file; part of the TLS handshake's protocol name and of every stream's header.
+pub const WIRE_VERSION: u16 = 1;
+
+/// Which stream of a link a frame travels on. Nothing relies on the order between two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Stream {
+    /// Frames about groups that need not exist yet: [`NodeFrame`]. Its header names no group (all zero).
+    Node,
+    /// Founding, the control log, view changes, catch-up: [`ControlFrame`].
+    Control,
+    /// Confirmations and approvals of one view: [`TallyFrame`].
+    Tally {
+        /// The view.
+        view: ViewId,
+    },
+    /// The slots of one lane of one view: [`LaneFrame`].
+    Lane {
+        /// The view.
+        view: ViewId,
+        /// The lane's owner.
+        lane: Rank,
+    },
+}
+
+impl Stream {
+    /// The view that the stream belongs to, if it belongs to one.
+    #[must_use]
+    pub fn view(self) -> Option<ViewId> {
+        match self {
+            Self::Node | Self::Control => None,
+            Self::Tally { view } | Self::Lane { view, .. } => Some(view),
+        }
+    }
+}
+
+/// What each stream opens with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamHeader {
+    /// [`WIRE_VERSION`] of the sender.
+    pub version: u16,
+    /// The group.
+    pub group: GroupId,
+    /// The run of the sender's process; zero while none is assigned.
+    pub incarnation: Incarnation,
+    /// What the stream carries.
+    pub stream: Stream,
+}
+
+/// What a lane stream carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LaneFrame {
+    /// A message slot.
+    Slot(Slot),
+    /// The rounds from `prev`, the round after the lane's previous message slot, up to `frontier` are skips.
+    Skip {
+        /// The round after the lane's previous message slot.
+        prev: Round,
+        /// The first round that this says nothing of.
+        frontier: Round,
+    },
+}
+
+/// What a tally stream carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TallyFrame {
+    /// First on every tally stream: the sender's frontier of every lane that it takes from the receiver, who sends
+    /// each from there on.
+    Resume {
+        /// By lane.
+        frontiers: Vec<(Rank, Round)>,
+    },
+    /// The sender holds all of the receiver's lane below.
+    Confirm {
+        /// The first round that this says nothing of.
+        frontier: Round,
+    },
+    /// Every recipient confirmed the sender's lane below: `MessageApproved`.
+    Approved {
+        /// The first round that this says nothing of.
+        frontier: Round,
+    },
+    /// At intervals, and whenever [`Heartbeat::waiting`] changes.
+    Heartbeat(Heartbeat),
+}
+
+/// A member's sign of life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The length of its result.
+    pub index: Index,
+    /// Its newest checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Its outbox is not empty, so a `Token` holder with nothing to say should pass the turn on.
+    pub waiting: bool,
+}
+
+/// What the node stream carries: what does not belong to an existing group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeFrame {
+    /// First on every link, from both sides: only then is the link up.
+    Hello {
+        /// Where the sender can be reached.
+        addresses: Vec<SocketAddr>,
+    },
+    /// Asks the receiver to take the sender into a group that it is founding.
+    Join {
+        /// The group's name.
+        name: String,
+    },
+    /// Answers [`NodeFrame::Join`] or an invitation.
+    Refused {
+        /// The group's name.
+        name: String,
+        /// In words.
+        reason: String,
+    },
+}
+
+/// What a control stream carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlFrame {
+    /// The founder asks the receiver to become a member.
+    Invite {
+        /// The group's name.
+        name: String,
+    },
+    /// Answers [`ControlFrame::Invite`].
+    Accept,
+    /// Answers [`ControlFrame::Invite`].
+    Refuse {
+        /// In words.
+        reason: String,
+    },
+    /// Asks the coordinator for the log from an entry on, those included that are yet to come.
+    Follow {
+        /// The first entry wanted.
+        next: LogIndex,
+    },
+    /// Committed entries of the control log, consecutive.
+    Log {
+        /// The first one's position.
+        first: LogIndex,
+        /// Encoded [`Command`](crate::Command)s.
+        entries: Vec<Bytes>,
+    },
+    /// The sender's links to all other members of a view are up.
+    Ready {
+        /// The view.
+        view: ViewId,
+    },
+    /// Asks a member to freeze a view (`protocol.md` §6.2).
+    Wedge {
+        /// The view.
+        view: ViewId,
+    },
+    /// Answers [`ControlFrame::Wedge`].
+    Wedged(Wedged),
+    /// Asks for the result from an index on (`protocol.md` §6.4).
+    Fetch {
+        /// The first index wanted.
+        from: Index,
+    },
+    /// Answers [`ControlFrame::Fetch`].
+    Fetched(Fetched),
+    /// The sender's result is complete (`protocol.md` §9, STOP).
+    Final {
+        /// Its length and digest.
+        result: Checkpoint,
+        /// What the application has to say of it.
+        report: Bytes,
+    },
+    /// Asks the coordinator to end the session now.
+    End,
+}
+
+/// A member's last word in a view (`protocol.md` §6.2): nothing of that view is sent, confirmed or approved after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wedged {
+    /// The view.
+    pub view: ViewId,
+    /// The run of the sender's process.
+    pub incarnation: Incarnation,
+    /// For every lane, its own included, what it holds stored.
+    pub frontiers: Vec<Round>,
+    /// It has the result up to the view's first index.
+    pub complete: bool,
+    /// The view's first index.
+    pub first: Index,
+    /// The digest up to the index before that.
+    pub digest: Digest,
+}
+
+/// A part of the result, by index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fetched {
+    /// Payloads from an index on, all of one origin with consecutive numbers.
+    Entry {
+        /// The first payload's index.
+        first_index: Index,
+        /// The view that approved it.
+        view: ViewId,
+        /// Who broadcast it.
+        origin: NodeId,
+        /// In which run.
+        incarnation: Incarnation,
+        /// The first payload's number.
+        first_seq: Seq,
+        /// How many payloads.
+        count: u32,
+        /// The slot body.
+        body: Bytes,
+    },
+    /// The answer has ended; the sender's result reaches up to here.
+    End {
+        /// The length of its result.
+        index: Index,
+        /// The view that the sender has installed.
+        view: ViewId,
+    },
+    /// The wanted index is no longer retained.
+    Truncated {
+        /// The first that is.
+        first: Index,
+    },
+}

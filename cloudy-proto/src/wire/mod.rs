@@ -1,0 +1,13 @@
+//! What nodes say to each other, and its bytes.
+
+mod codec;
+mod frame;
+
+pub use codec::{
+    BoundError, COMMAND_BYTES_MAX, COUNTER_MAX, CommandError, ControlDecoder, DURATION_MAX, FrameError, HeaderDecoder,
+    HeaderError, LaneDecoder, NODE_FRAME_BYTES_MAX, NodeDecoder, TallyDecoder, decode_command, encode_command,
+    encode_control, encode_header, encode_lane, encode_node, encode_tally,
+};
+pub use frame::{
+    ControlFrame, Fetched, Heartbeat, LaneFrame, NodeFrame, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+};

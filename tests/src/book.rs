@@ -1,0 +1,22 @@
+//! The code on every page of the book and of the project's front pages, compiled and run as doctests.
+
+macro_rules! page {
+    ($name:ident, $text:expr) => {
+        #[doc = $text]
+        mod $name {}
+    };
+}
+
+page!(readme, include_str!("../../README.md"));
+page!(architecture, include_str!("../../ARCHITECTURE.md"));
+page!(introduction, include_str!("../../docs/introduction.md"));
+page!(guarantees, include_str!("../../docs/guarantees.md"));
+page!(protocol, include_str!("../../docs/protocol.md"));
+page!(wire, include_str!("../../docs/wire.md"));
+page!(operating, include_str!("../../docs/operating.md"));
+page!(
+    testing_your_app,
+    include_str!("../../docs/testing-your-app.md")
+);
+page!(performance, include_str!("../../docs/performance.md"));
+page!(decisions, include_str!("../../docs/decisions.md"));
