@@ -13,14 +13,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub use demo::DemoArgs;
-pub use key::{KeyArgs, KeyCommand};
-pub use master::MasterArgs;
-pub use shared::{FaultArgs, KeyFileArgs, ListenArgs};
-pub use slave::SlaveArgs;
+pub(crate) use demo::DemoArgs;
+pub(crate) use key::{KeyArgs, KeyCommand};
+pub(crate) use master::MasterArgs;
+pub(crate) use shared::{FaultArgs, KeyFileArgs, ListenArgs};
+pub(crate) use slave::SlaveArgs;
 
 /// Slaves of one session, at most: the protocol's bound on a ring, `cloudy_proto::limits::MEMBERS_MAX`.
-pub const SLAVES_MAX: u16 = 64;
+pub(crate) const SLAVES_MAX: u16 = 64;
 
 /// The statuses of `output`, for the help of the commands that run a session.
 macro_rules! exit_status {
@@ -53,18 +53,18 @@ Examples:
 Durations are 2s, 500ms, 1m, 250us; a bare number is microseconds.
 CLOUDY_LOG=debug logs to stderr; it takes filters such as warn,cloudy_node=trace."
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Log more to stderr: once for progress, twice for details, three times for everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub verbose: u8,
+    #[arg(short, long, global = true, display_order = 100, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// What the program can do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run a whole session on this machine: a master and its slaves, as processes of their own
     Demo(DemoArgs),
     /// Start a session on the slaves that are found or named, and compare their results
@@ -86,9 +86,9 @@ Examples:
   cloudy completions bash > ~/.local/share/bash-completion/completions/cloudy
   cloudy completions zsh > ~/.zfunc/_cloudy
   cloudy completions fish > ~/.config/fish/completions/cloudy.fish")]
-pub struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// Whose script
-    pub shell: Shell,
+    pub(crate) shell: Shell,
 }
 
 /// Arguments of `cloudy man`.
@@ -98,11 +98,11 @@ Examples:
   cloudy man | man -l -                         read the manual
   cloudy man key new | man -l -                 read about one command
   cloudy man --dir ~/.local/share/man/man1      install all pages")]
-pub struct ManArgs {
+pub(crate) struct ManArgs {
     /// The command whose page to print; all of cloudy's if there is none
     #[arg(value_name = "COMMAND", conflicts_with = "dir")]
-    pub path: Vec<String>,
+    pub(crate) path: Vec<String>,
     /// Write the pages of all commands into this directory, which is made if need be
     #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
 }

@@ -17,7 +17,7 @@ use crate::args::Command;
 ///
 /// # Errors
 /// What the user has to know, and what to do about it.
-pub async fn run(command: Command) -> Result<ExitCode, Report> {
+pub(crate) async fn run(command: Command) -> Result<ExitCode, Report> {
     match command {
         Command::Demo(args) => demo::run(args).await,
         Command::Master(args) => master::run(args).await,

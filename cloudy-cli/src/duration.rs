@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The longest duration that is taken. It keeps sums of several far from overflow.
-pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+pub(crate) const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// Units, longest first, and their microseconds.
 const UNITS: [(&str, u64); 6] =
@@ -11,7 +11,7 @@ const UNITS: [(&str, u64); 6] =
 
 /// A text that is no duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DurationError {
+pub(crate) enum DurationError {
     /// Not a number with a unit.
     #[error("not a duration; write for example 2s, 500ms, 1m or 250us (a bare number is {bare})")]
     Malformed {
@@ -27,12 +27,12 @@ pub enum DurationError {
 }
 
 /// Reads a duration; a bare number counts microseconds.
-pub fn parse(text: &str) -> Result<Duration, DurationError> {
+pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
     parse_with(text, "microseconds", 1)
 }
 
 /// Reads a duration; a bare number counts seconds.
-pub fn parse_seconds(text: &str) -> Result<Duration, DurationError> {
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, DurationError> {
     parse_with(text, "seconds", 1_000_000)
 }
 
@@ -79,7 +79,7 @@ fn fraction_us(digits: &str, unit_us: u64) -> Result<u64, DurationError> {
 }
 
 /// A duration in the largest unit that is exact, to the microsecond: `2s`, `800ms`. [`parse`] reads it back.
-pub fn show(duration: Duration) -> String {
+pub(crate) fn show(duration: Duration) -> String {
     let micros = duration.as_micros();
     let exact = UNITS.iter().find(|(_, unit_us)| micros != 0 && micros.is_multiple_of(u128::from(*unit_us)));
     match exact {

@@ -8,10 +8,10 @@ use tracing_subscriber::EnvFilter;
 use crate::output::failure;
 
 /// Names what to log, in place of `--verbose`.
-pub const LOG_VARIABLE: &str = "CLOUDY_LOG";
+pub(crate) const LOG_VARIABLE: &str = "CLOUDY_LOG";
 
 /// Starts logging as [`LOG_VARIABLE`] says or, where it is unset or empty, as often as `--verbose` was given.
-pub fn start(verbose: u8) -> Result<(), Report> {
+pub(crate) fn start(verbose: u8) -> Result<(), Report> {
     let chosen = std::env::var(LOG_VARIABLE).unwrap_or_default();
     let filter = filter(&chosen, verbose)?;
     tracing_subscriber::fmt()

@@ -1,4 +1,5 @@
-//! What leaves the program: results on stdout, errors on stderr, a status. A wrong command line ends with clap's own, 2.
+//! What leaves the program: results on stdout, errors on stderr, a status. A wrong command line ends with clap's own
+//! status, 2.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -6,19 +7,19 @@ use std::io::{self, Write};
 use miette::Report;
 
 /// All results are equal, or the command did what it should.
-pub const EXIT_EQUAL: u8 = 0;
+pub(crate) const EXIT_EQUAL: u8 = 0;
 /// Something failed, or results differ.
-pub const EXIT_FAILED: u8 = 1;
+pub(crate) const EXIT_FAILED: u8 = 1;
 /// Ended by Ctrl-C: 128 + SIGINT.
-pub const EXIT_INTERRUPTED: u8 = 130;
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
 /// An error for the user: what is wrong, and what to do about it.
-pub fn failure(problem: impl Display, remedy: impl Display) -> Report {
+pub(crate) fn failure(problem: impl Display, remedy: impl Display) -> Report {
     miette::miette!(help = remedy.to_string(), "{problem}")
 }
 
 /// Writes to stdout. Whoever stopped reading has seen enough, so that is no error.
-pub fn print(text: &str) -> Result<(), Report> {
+pub(crate) fn print(text: &str) -> Result<(), Report> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failure(
@@ -30,7 +31,7 @@ pub fn print(text: &str) -> Result<(), Report> {
 }
 
 /// Writes the problem on one line of stderr and the remedy, if there is one, on the next.
-pub fn print_error(report: &Report) {
+pub(crate) fn print_error(report: &Report) {
     // Without a stderr there is nobody left to tell.
     let _ = io::stderr().write_all(error_text(report).as_bytes());
 }

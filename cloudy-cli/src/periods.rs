@@ -6,24 +6,24 @@ use std::time::Duration;
 use crate::duration;
 
 /// The least time that STOP gets where SEND or GRACE can spare it.
-pub const STOP_PERIOD_MIN: Duration = Duration::from_micros(200_000);
+pub(crate) const STOP_PERIOD_MIN: Duration = Duration::from_micros(200_000);
 
 /// How long a session's phases take. The last is a bound: STOP ends as soon as every member has its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Periods {
+pub(crate) struct Periods {
     /// SEND: slaves broadcast.
-    pub send: Duration,
+    pub(crate) send: Duration,
     /// GRACE: what was broadcast is approved.
-    pub grace: Duration,
+    pub(crate) grace: Duration,
     /// STOP: the cut is made and results are reported, at most.
-    pub stop: Duration,
+    pub(crate) stop: Duration,
 }
 
 impl Periods {
     /// Takes the third period out of the two that the user gave, so that the sum stays as it is: out of `grace` if
     /// that is longer than [`STOP_PERIOD_MIN`], else out of `send` if that is, else each gets a third, in whole
     /// microseconds.
-    pub fn new(send: Duration, grace: Duration) -> Self {
+    pub(crate) fn new(send: Duration, grace: Duration) -> Self {
         let stop = STOP_PERIOD_MIN;
         if grace > stop {
             Self { send, grace: grace - stop, stop }

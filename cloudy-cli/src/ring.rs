@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 /// When a slave may send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum RingChoice {
+pub(crate) enum RingChoice {
     /// In its turn only: the naive ring, bounded by the wire's latency
     Token,
     /// While its window is open: all send at once, bounded by the CPU

@@ -4,26 +4,26 @@ use std::fmt;
 
 /// What one slave ended with.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub(crate) struct Row {
     /// The slave's name.
-    pub node: String,
+    pub(crate) node: String,
     /// Its result; `None` if it reported none.
-    pub outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
     /// Approved messages that it broadcast itself.
-    pub own: u64,
+    pub(crate) own: u64,
     /// Confirmations that it gave to others.
-    pub confirmations: u64,
+    pub(crate) confirmations: u64,
 }
 
 /// A result, in short.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Approved messages.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Σ i·mᵢ over them.
-    pub sum: f64,
+    pub(crate) sum: f64,
     /// The digest over them, as text.
-    pub digest: String,
+    pub(crate) digest: String,
 }
 
 impl Outcome {
@@ -38,7 +38,7 @@ const HEADS: [&str; 6] = ["node", "count", "sum", "digest", "own", "confirmation
 const TEXT_COLUMNS: [usize; 2] = [0, 3];
 
 /// The table with its heads, a line per row. Sums are the shortest text that gives the same f64 back.
-pub fn render(rows: &[Row]) -> String {
+pub(crate) fn render(rows: &[Row]) -> String {
     let lines: Vec<[String; 6]> = std::iter::once(HEADS.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 6] = std::array::from_fn(width);
@@ -63,7 +63,7 @@ fn cells(row: &Row) -> [String; 6] {
 
 /// Whether all slaves ended with one result.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// They did, every one.
     Equal {
         /// How many slaves.
@@ -87,7 +87,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// Judges the rows.
-    pub fn of(rows: &[Row]) -> Self {
+    pub(crate) fn of(rows: &[Row]) -> Self {
         let names = |chosen: &dyn Fn(&Row) -> bool| -> Vec<String> {
             rows.iter().filter(|row| chosen(row)).map(|row| row.node.clone()).collect()
         };
@@ -106,7 +106,7 @@ impl Verdict {
     }
 
     /// All results are there and equal: the only verdict that ends with status 0.
-    pub fn is_equal(&self) -> bool {
+    pub(crate) fn is_equal(&self) -> bool {
         matches!(self, Self::Equal { .. })
     }
 }

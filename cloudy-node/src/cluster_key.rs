@@ -11,8 +11,8 @@ use hkdf::Hkdf;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
@@ -28,9 +28,7 @@ const TEXT_BYTES: usize = CLUSTER_KEY_PREFIX.len() + 2 * CLUSTER_KEY_BYTES;
 const DERIVATION_SALT: &[u8] = b"cloudy cluster key";
 const AUTHORITY_INFO: &[u8] = b"certificate authority 1: Ed25519 seed";
 /// A PKCS #8 private key for Ed25519 is this and the 32 bytes of the seed (RFC 8410 §7).
-const ED25519_PKCS8_HEAD: [u8; 16] = [
-    0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
-];
+const ED25519_PKCS8_HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 const SERIAL_BYTES: usize = 16;
 
 /// A secret of 32 bytes that makes its holders one cluster.
@@ -62,9 +60,7 @@ pub enum ParseClusterKeyError {
         found: usize,
     },
     /// A character that is no hexadecimal digit.
-    #[error(
-        "character {position} after \"{CLUSTER_KEY_PREFIX}\" is no hexadecimal digit: copy the key anew"
-    )]
+    #[error("character {position} after \"{CLUSTER_KEY_PREFIX}\" is no hexadecimal digit: copy the key anew")]
     Digit {
         /// Which character after the prefix, from 1.
         position: usize,
@@ -120,11 +116,7 @@ impl ClusterKey {
         params.serial_number = Some(serial_of(&key_pair.0));
         set_validity(&mut params);
         let certificate = params.self_signed(&key_pair.0)?.der().clone();
-        Ok(Authority {
-            certificate,
-            params,
-            key_pair,
-        })
+        Ok(Authority { certificate, params, key_pair })
     }
 
     fn authority_key_pair(&self) -> WipedKeyPair {
@@ -145,19 +137,14 @@ impl FromStr for ClusterKey {
 
     /// Reads the text form; white space around it and the digits' case do not matter.
     fn from_str(text: &str) -> Result<Self, ParseClusterKeyError> {
-        let digits = text
-            .trim()
-            .strip_prefix(CLUSTER_KEY_PREFIX)
-            .ok_or(ParseClusterKeyError::Prefix)?;
+        let digits = text.trim().strip_prefix(CLUSTER_KEY_PREFIX).ok_or(ParseClusterKeyError::Prefix)?;
         let found = digits.chars().count();
         if found != 2 * CLUSTER_KEY_BYTES {
             return Err(ParseClusterKeyError::Length { found });
         }
         let mut key = Self(Box::new(Zeroizing::new([0; CLUSTER_KEY_BYTES])));
         for (at, digit) in digits.chars().enumerate() {
-            let value = digit
-                .to_digit(16)
-                .ok_or(ParseClusterKeyError::Digit { position: at + 1 })?;
+            let value = digit.to_digit(16).ok_or(ParseClusterKeyError::Digit { position: at + 1 })?;
             key.0[at / 2] = key.0[at / 2] << 4 | value as u8;
         }
         Ok(key)
@@ -222,10 +209,7 @@ fn serial_of(key_pair: &KeyPair) -> SerialNumber {
 
 fn fingerprint_of(key_pair: &KeyPair) -> String {
     let hash: [u8; 8] = public_hash(key_pair);
-    let groups: Vec<String> = hash
-        .chunks(2)
-        .map(|pair| format!("{:02x}{:02x}", pair[0], pair[1]))
-        .collect();
+    let groups: Vec<String> = hash.chunks(2).map(|pair| format!("{:02x}{:02x}", pair[0], pair[1])).collect();
     groups.join("-")
 }
 
@@ -245,10 +229,7 @@ mod tests {
         let key = ClusterKey::generate().unwrap();
         let text = key.to_text();
         assert_eq!(text.capacity(), TEXT_BYTES);
-        for spelling in [
-            format!(" \t{}\r\n\n", *text),
-            text.to_uppercase().replace("CLOUDY-KEY", "cloudy-key"),
-        ] {
+        for spelling in [format!(" \t{}\r\n\n", *text), text.to_uppercase().replace("CLOUDY-KEY", "cloudy-key")] {
             let read: ClusterKey = spelling.parse().unwrap();
             assert_eq!(*read.0, *key.0);
         }
@@ -260,22 +241,10 @@ mod tests {
         let cases = [
             (String::new(), ParseClusterKeyError::Prefix),
             ("cloudy-key-2:00".to_owned(), ParseClusterKeyError::Prefix),
-            (
-                good[..good.len() - 1].to_owned(),
-                ParseClusterKeyError::Length { found: 63 },
-            ),
-            (
-                format!("{}0", *good),
-                ParseClusterKeyError::Length { found: 65 },
-            ),
-            (
-                format!("{}g", &good[..good.len() - 1]),
-                ParseClusterKeyError::Digit { position: 64 },
-            ),
-            (
-                format!("{}ä{}", &good[..15], &good[16..]),
-                ParseClusterKeyError::Digit { position: 3 },
-            ),
+            (good[..good.len() - 1].to_owned(), ParseClusterKeyError::Length { found: 63 }),
+            (format!("{}0", *good), ParseClusterKeyError::Length { found: 65 }),
+            (format!("{}g", &good[..good.len() - 1]), ParseClusterKeyError::Digit { position: 64 }),
+            (format!("{}ä{}", &good[..15], &good[16..]), ParseClusterKeyError::Digit { position: 3 }),
         ];
         for (text, error) in cases {
             let found = text.parse::<ClusterKey>().unwrap_err();
@@ -286,23 +255,14 @@ mod tests {
 
     #[test]
     fn holders_of_one_key_derive_one_authority() {
-        let (one, same) = (
-            ClusterKey::from_bytes(&[7; 32]),
-            ClusterKey::from_bytes(&[7; 32]),
-        );
-        assert_eq!(
-            one.authority().unwrap().certificate,
-            same.authority().unwrap().certificate
-        );
+        let (one, same) = (ClusterKey::from_bytes(&[7; 32]), ClusterKey::from_bytes(&[7; 32]));
+        assert_eq!(one.authority().unwrap().certificate, same.authority().unwrap().certificate);
         assert_eq!(one.fingerprint(), same.fingerprint());
         let other = ClusterKey::from_bytes(&[8; 32]);
-        assert_ne!(
-            one.authority().unwrap().certificate,
-            other.authority().unwrap().certificate
-        );
+        assert_ne!(one.authority().unwrap().certificate, other.authority().unwrap().certificate);
         assert_ne!(one.fingerprint(), other.fingerprint());
         // Every cloudy of this key version must derive the same authority: this value may never change.
-        assert_eq!(one.fingerprint(), "FINGERPRINT");
+        assert_eq!(one.fingerprint(), "6bf2-0772-502d-ad80");
     }
 
     #[test]
@@ -310,11 +270,7 @@ mod tests {
         let key = ClusterKey::generate().unwrap();
         let certificate = key.authority().unwrap().certificate;
         let name = format!("cloudy cluster {}", key.fingerprint());
-        assert!(
-            certificate
-                .windows(name.len())
-                .any(|window| window == name.as_bytes())
-        );
+        assert!(certificate.windows(name.len()).any(|window| window == name.as_bytes()));
     }
 
     #[test]
@@ -323,17 +279,9 @@ mod tests {
         let key = ClusterKey::from_bytes(&[0xab; 32]);
         wiped(&*key.0);
         wiped(&key.to_text());
-        for shown in [
-            format!("{key:?}"),
-            format!("{key:#?}"),
-            key.to_string(),
-            key.fingerprint(),
-        ] {
+        for shown in [format!("{key:?}"), format!("{key:#?}"), key.to_string(), key.fingerprint()] {
             assert!(shown.contains(&key.fingerprint()));
-            assert!(
-                !shown.contains("abab") && !shown.contains("171, 171"),
-                "{shown}"
-            );
+            assert!(!shown.contains("abab") && !shown.contains("171, 171"), "{shown}");
         }
     }
 }

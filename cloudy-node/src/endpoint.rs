@@ -8,8 +8,8 @@ use std::time::Duration;
 use cloudy_proto::NodeId;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AsyncUdpSocket, ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout,
-    Runtime, ServerConfig, TokioRuntime, TransportConfig, ValidationTokenConfig, VarInt,
+    AsyncUdpSocket, ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout, Runtime, ServerConfig,
+    TokioRuntime, TransportConfig, ValidationTokenConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -82,9 +82,7 @@ impl Default for EndpointLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum LimitsError {
     /// Nobody could connect.
-    #[error(
-        "connections_max and connections_per_address_max must be at least 1, the second not above the first"
-    )]
+    #[error("connections_max and connections_per_address_max must be at least 1, the second not above the first")]
     Connections,
     /// No handshake could finish.
     #[error("handshake_timeout must be above zero")]
@@ -177,11 +175,7 @@ pub enum EndpointSocket {
 /// Says what is wrong with the address, and the remedy.
 pub fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
     let bound = || -> io::Result<UdpSocket> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() && address.ip().is_unspecified() {
             // Where this fails the socket serves IPv6 only.
             let _ = socket.set_only_v6(false);
@@ -225,10 +219,7 @@ pub fn open(
     let mut config = EndpointConfig::default();
     config.rng_seed(rng_seed);
     let (socket, runtime): (_, Arc<dyn Runtime>) = match socket {
-        EndpointSocket::Udp(socket) => (
-            TokioRuntime.wrap_udp_socket(socket)?,
-            Arc::new(TokioRuntime),
-        ),
+        EndpointSocket::Udp(socket) => (TokioRuntime.wrap_udp_socket(socket)?, Arc::new(TokioRuntime)),
         EndpointSocket::Abstract(socket, runtime) => (socket, runtime),
     };
     let mut endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)?;
@@ -240,10 +231,7 @@ pub fn open(
 ///
 /// # Errors
 /// The limits or the identity cannot be used.
-pub fn client_config(
-    identity: &Identity,
-    limits: &EndpointLimits,
-) -> Result<ClientConfig, OpenError> {
+pub fn client_config(identity: &Identity, limits: &EndpointLimits) -> Result<ClientConfig, OpenError> {
     let tls = QuicClientConfig::try_from(tls::client_config(identity, WIRE_VERSION)?)?;
     let mut config = ClientConfig::new(Arc::new(tls));
     config.transport_config(transport_config(limits)?);
@@ -254,10 +242,7 @@ pub fn client_config(
 ///
 /// # Errors
 /// The limits or the identity cannot be used.
-pub fn server_config(
-    identity: &Identity,
-    limits: &EndpointLimits,
-) -> Result<ServerConfig, OpenError> {
+pub fn server_config(identity: &Identity, limits: &EndpointLimits) -> Result<ServerConfig, OpenError> {
     let tls = QuicServerConfig::try_from(tls::server_config(identity, WIRE_VERSION)?)?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     // A client keeps address tokens by server name, and all nodes have the same one: its tokens would go to the wrong
@@ -280,10 +265,7 @@ pub fn server_config(
 /// # Errors
 /// What went wrong, in words. A connection that the other side is still to refuse counts as finished here: see
 /// [`LinkFailure`].
-pub async fn handshake(
-    connecting: Connecting,
-    limits: &EndpointLimits,
-) -> Result<Connection, LinkFailure> {
+pub async fn handshake(connecting: Connecting, limits: &EndpointLimits) -> Result<Connection, LinkFailure> {
     let timeout = limits.handshake_timeout;
     match tokio::time::timeout(timeout, connecting).await {
         Ok(finished) => Ok(finished?),
@@ -296,15 +278,9 @@ pub async fn handshake(
 /// # Errors
 /// There is no readable certificate, which cannot be on connections of [`open`]'s endpoints.
 pub fn peer_id(connection: &Connection) -> Result<NodeId, PeerIdError> {
-    let identity = connection
-        .peer_identity()
-        .ok_or(PeerIdError::NoCertificate)?;
-    let chain = identity
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .map_err(|_| PeerIdError::NoCertificate)?;
-    Ok(node_id_of(
-        chain.first().ok_or(PeerIdError::NoCertificate)?,
-    )?)
+    let identity = connection.peer_identity().ok_or(PeerIdError::NoCertificate)?;
+    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| PeerIdError::NoCertificate)?;
+    Ok(node_id_of(chain.first().ok_or(PeerIdError::NoCertificate)?)?)
 }
 
 fn transport_config(limits: &EndpointLimits) -> Result<Arc<TransportConfig>, LimitsError> {

@@ -6,10 +6,7 @@ use core::fmt;
 use std::sync::Arc;
 
 use cloudy_proto::NodeId;
-use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
-};
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -52,9 +49,7 @@ pub enum IdentityError {
         found: usize,
     },
     /// There is no root, so no other node could be believed.
-    #[error(
-        "no trusted root is given: give the certificate of the authority that signs the nodes' certificates"
-    )]
+    #[error("no trusted root is given: give the certificate of the authority that signs the nodes' certificates")]
     NoRoots,
     /// A root is no certificate.
     #[error("trusted root {position} cannot be used: {source}")]
@@ -105,22 +100,13 @@ impl Identity {
         let leaf = WipedKeyPair(KeyPair::generate_for(&rcgen::PKCS_ED25519)?);
         let mut params = CertificateParams::new([SERVER_NAME.to_owned()])?;
         params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "cloudy node");
+        params.distinguished_name.push(DnType::CommonName, "cloudy node");
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = authority.issue(params, &leaf.0)?;
         let private_key = PrivatePkcs8KeyDer::from(leaf.0.serialized_der()).into();
-        Self::check(
-            vec![certificate],
-            &private_key,
-            vec![authority.certificate.clone()],
-        )
+        Self::check(vec![certificate], &private_key, vec![authority.certificate.clone()])
     }
 
     /// An identity of an own public key infrastructure, in place of a cluster key: a chain with this node's certificate
@@ -153,24 +139,16 @@ impl Identity {
         }
         let mut store = RootCertStore::empty();
         for (at, root) in roots.into_iter().enumerate() {
-            store.add(root).map_err(|source| IdentityError::Root {
-                position: at + 1,
-                source,
-            })?;
+            store.add(root).map_err(|source| IdentityError::Root { position: at + 1, source })?;
         }
         let roots = Arc::new(store);
         let node_id = node_id_of(&chain[0])?;
         let provider = tls::provider();
         check_chain(&chain, &roots, &provider)?;
-        let signer = rustls::crypto::ring::sign::any_supported_type(private_key)
-            .map_err(IdentityError::PrivateKey)?;
+        let signer = rustls::crypto::ring::sign::any_supported_type(private_key).map_err(IdentityError::PrivateKey)?;
         let certified = CertifiedKey::new(chain, signer);
         certified.keys_match().map_err(IdentityError::PrivateKey)?;
-        Ok(Self {
-            certified: Arc::new(certified),
-            roots,
-            node_id,
-        })
+        Ok(Self { certified: Arc::new(certified), roots, node_id })
     }
 
     /// This node's id: the SHA-256 of its certificate's public key.
@@ -200,9 +178,7 @@ impl fmt::Debug for Identity {
 /// The bytes are no certificate.
 pub fn node_id_of(certificate: &CertificateDer<'_>) -> Result<NodeId, CertificateError> {
     let parsed = ParsedCertificate::try_from(certificate).map_err(CertificateError)?;
-    Ok(NodeId(
-        Sha256::digest(parsed.subject_public_key_info()).into(),
-    ))
+    Ok(NodeId(Sha256::digest(parsed.subject_public_key_info()).into()))
 }
 
 /// What every other node will ask of the chain, in both directions.
@@ -214,12 +190,10 @@ fn check_chain(
     let (leaf, intermediates) = (&chain[0], &chain[1..]);
     let now = UnixTime::now();
     let name = ServerName::try_from(SERVER_NAME).expect("a DNS name");
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
     let checked = verifier.verify_server_cert(leaf, intermediates, &name, &[], now);
     checked.map_err(IdentityError::NotGoodForServer)?;
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
     let checked = verifier.verify_client_cert(leaf, intermediates, now);
     checked.map_err(IdentityError::NotGoodForClient)?;
     Ok(())

@@ -20,9 +20,7 @@ pub const KEY_FILE_BYTES_MAX: usize = 512;
 #[derive(Debug, Error)]
 pub enum KeyFileError {
     /// There is no home directory to look in.
-    #[error(
-        "no home directory is known: set HOME, or name a key file with {CLUSTER_KEY_FILE_VARIABLE}"
-    )]
+    #[error("no home directory is known: set HOME, or name a key file with {CLUSTER_KEY_FILE_VARIABLE}")]
     NoHome,
     /// There is no such file.
     #[error("there is no key file {}: make one with `cloudy key new`, or copy it from another node", path.display())]
@@ -112,11 +110,7 @@ impl KeyFileChoice {
     /// # Errors
     /// As [`load`], and for the default as [`create`].
     pub fn open(&self) -> Result<ClusterKey, KeyFileError> {
-        if self.is_default {
-            load_or_create(&self.path)
-        } else {
-            load(&self.path)
-        }
+        if self.is_default { load_or_create(&self.path) } else { load(&self.path) }
     }
 }
 
@@ -125,20 +119,11 @@ impl KeyFileChoice {
 ///
 /// # Errors
 /// [`KeyFileError::NoHome`], when nothing is named and there is no default.
-pub fn choose(
-    explicit: Option<&Path>,
-    variable: Option<&OsStr>,
-) -> Result<KeyFileChoice, KeyFileError> {
+pub fn choose(explicit: Option<&Path>, variable: Option<&OsStr>) -> Result<KeyFileChoice, KeyFileError> {
     let named = explicit.or(variable.filter(|value| !value.is_empty()).map(Path::new));
     match named {
-        Some(path) => Ok(KeyFileChoice {
-            path: path.to_owned(),
-            is_default: false,
-        }),
-        None => Ok(KeyFileChoice {
-            path: default_path()?,
-            is_default: true,
-        }),
+        Some(path) => Ok(KeyFileChoice { path: path.to_owned(), is_default: false }),
+        None => Ok(KeyFileChoice { path: default_path()?, is_default: true }),
     }
 }
 
@@ -157,19 +142,12 @@ pub fn default_path() -> Result<PathBuf, KeyFileError> {
 /// Says what is wrong with the file, and the remedy.
 pub fn load(path: &Path) -> Result<ClusterKey, KeyFileError> {
     let read_error = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => KeyFileError::Missing {
-            path: path.to_owned(),
-        },
-        _ => KeyFileError::Read {
-            path: path.to_owned(),
-            source,
-        },
+        io::ErrorKind::NotFound => KeyFileError::Missing { path: path.to_owned() },
+        _ => KeyFileError::Read { path: path.to_owned(), source },
     };
     // Looked at before it is opened, because opening a pipe would wait for its other end.
     if !fs::metadata(path).map_err(read_error)?.is_file() {
-        return Err(KeyFileError::NotAFile {
-            path: path.to_owned(),
-        });
+        return Err(KeyFileError::NotAFile { path: path.to_owned() });
     }
     let mut file = File::open(path).map_err(read_error)?;
     refuse_loose_rights(path, &file)?;
@@ -184,16 +162,9 @@ pub fn load(path: &Path) -> Result<ClusterKey, KeyFileError> {
             Err(error) => return Err(read_error(error)),
         }
     }
-    let text = core::str::from_utf8(&buffer[..filled])
-        .ok()
-        .filter(|text| text.len() <= KEY_FILE_BYTES_MAX);
-    let text = text.ok_or_else(|| KeyFileError::NotAKey {
-        path: path.to_owned(),
-    })?;
-    text.parse().map_err(|source| KeyFileError::Contents {
-        path: path.to_owned(),
-        source,
-    })
+    let text = core::str::from_utf8(&buffer[..filled]).ok().filter(|text| text.len() <= KEY_FILE_BYTES_MAX);
+    let text = text.ok_or_else(|| KeyFileError::NotAKey { path: path.to_owned() })?;
+    text.parse().map_err(|source| KeyFileError::Contents { path: path.to_owned(), source })
 }
 
 /// Makes a fresh key and writes it to `path`, readable and writable by its owner only, in a directory that is made if
@@ -203,30 +174,17 @@ pub fn load(path: &Path) -> Result<ClusterKey, KeyFileError> {
 /// [`KeyFileError::Exists`] when there is one; else why it could not be written.
 pub fn create(path: &Path) -> Result<ClusterKey, KeyFileError> {
     let key = ClusterKey::generate()?;
-    let name = path.file_name().ok_or_else(|| KeyFileError::NotAFile {
-        path: path.to_owned(),
-    })?;
+    let name = path.file_name().ok_or_else(|| KeyFileError::NotAFile { path: path.to_owned() })?;
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    make_directory(directory).map_err(|source| KeyFileError::MissingDirectory {
-        path: directory.to_owned(),
-        source,
-    })?;
-    let draft = Draft(directory.join(format!(
-        ".{}.{:016x}",
-        name.to_string_lossy(),
-        rand::random::<u64>()
-    )));
+    make_directory(directory)
+        .map_err(|source| KeyFileError::MissingDirectory { path: directory.to_owned(), source })?;
+    let draft = Draft(directory.join(format!(".{}.{:016x}", name.to_string_lossy(), rand::random::<u64>())));
     publish(&key, &draft, path, directory).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => KeyFileError::Exists {
-            path: path.to_owned(),
-        },
-        _ => KeyFileError::Write {
-            path: path.to_owned(),
-            source,
-        },
+        io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
+        _ => KeyFileError::Write { path: path.to_owned(), source },
     })?;
     Ok(key)
 }
@@ -285,16 +243,10 @@ fn make_directory(path: &Path) -> io::Result<()> {
 #[cfg(unix)]
 fn refuse_loose_rights(path: &Path, file: &File) -> Result<(), KeyFileError> {
     use std::os::unix::fs::PermissionsExt;
-    let metadata = file.metadata().map_err(|source| KeyFileError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let metadata = file.metadata().map_err(|source| KeyFileError::Read { path: path.to_owned(), source })?;
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(KeyFileError::LooseRights {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(KeyFileError::LooseRights { path: path.to_owned(), mode });
     }
     Ok(())
 }

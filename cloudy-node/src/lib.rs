@@ -4,9 +4,29 @@
 
 pub mod cluster_key;
 pub mod discovery;
+mod driver;
 pub mod endpoint;
-pub mod identity;
-pub mod key_file;
-pub mod tls;
 #[cfg(feature = "fault")]
 pub mod fault;
+mod founding;
+mod group;
+pub mod identity;
+pub mod key_file;
+mod link;
+mod node;
+pub mod session;
+pub mod tls;
+
+pub use cloudy_proto::slot::Payloads;
+pub use cloudy_proto::{
+    Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, MemberStatus, MessageId, NodeId,
+    Parameters, ParametersError, PendingSlot, Phase, Rank, RingKind, Seq, SessionPlan, Status, View, ViewId, Waiting,
+};
+pub use cluster_key::ClusterKey;
+pub use founding::{FoundError, Founding, FoundingEvent};
+pub use group::{
+    Approval, Approved, ApprovedError, ApprovedItem, ApprovedStream, BroadcastError, EndReason, Events, Group,
+    GroupConfig, Receipt, ReceiptError,
+};
+pub use identity::Identity;
+pub use node::{ConnectError, JoinError, Joining, Node, NodeBuilder, StartError};

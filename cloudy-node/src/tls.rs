@@ -43,13 +43,9 @@ pub fn alpn(wire_version: u16) -> Vec<u8> {
 ///
 /// # Errors
 /// The identity's roots cannot be used.
-pub fn server_config(
-    identity: &Identity,
-    wire_version: u16,
-) -> Result<rustls::ServerConfig, TlsError> {
+pub fn server_config(identity: &Identity, wire_version: u16) -> Result<rustls::ServerConfig, TlsError> {
     let provider = provider();
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(identity.roots(), provider.clone()).build()?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(identity.roots(), provider.clone()).build()?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
@@ -66,10 +62,7 @@ pub fn server_config(
 ///
 /// # Errors
 /// TLS 1.3 is not available.
-pub fn client_config(
-    identity: &Identity,
-    wire_version: u16,
-) -> Result<rustls::ClientConfig, TlsError> {
+pub fn client_config(identity: &Identity, wire_version: u16) -> Result<rustls::ClientConfig, TlsError> {
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(identity.roots())
@@ -84,15 +77,8 @@ pub fn client_config(
 /// Named in each configuration, so that the process's default provider, which an embedding app may have set, plays no
 /// part. AES-128-GCM first: the fastest where the processor has AES.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    let cipher_suites = vec![
-        TLS13_AES_128_GCM_SHA256,
-        TLS13_CHACHA20_POLY1305_SHA256,
-        TLS13_AES_256_GCM_SHA384,
-    ];
-    Arc::new(CryptoProvider {
-        cipher_suites,
-        ..rustls::crypto::ring::default_provider()
-    })
+    let cipher_suites = vec![TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_256_GCM_SHA384];
+    Arc::new(CryptoProvider { cipher_suites, ..rustls::crypto::ring::default_provider() })
 }
 
 /// Why a link did not come about, or ended, in words for a user. The same words fit both sides.
@@ -112,9 +98,7 @@ pub enum LinkFailure {
     )]
     NoCertificate,
     /// One side's certificate has another fault: expired, for another purpose, revoked, not readable.
-    #[error(
-        "refused: a certificate is not accepted: {detail}; renew it, and see that both clocks are right"
-    )]
+    #[error("refused: a certificate is not accepted: {detail}; renew it, and see that both clocks are right")]
     Certificate {
         /// What the side that refused said.
         detail: Words,
@@ -128,9 +112,7 @@ pub enum LinkFailure {
     #[error("refused: the other side speaks another version of QUIC; is it a cloudy node?")]
     OtherQuicVersion,
     /// The other side takes no more connections.
-    #[error(
-        "refused: the other node takes no more connections, in total or from this address; try again later"
-    )]
+    #[error("refused: the other node takes no more connections, in total or from this address; try again later")]
     Full,
     /// The handshake was not finished in its time.
     #[error("the handshake was not finished within {} ms: is a cloudy node running there, and is UDP let through?", timeout.as_millis())]
@@ -158,9 +140,7 @@ pub enum LinkFailure {
     #[error("closed by this node")]
     ClosedHere,
     /// The address cannot be dialled: port 0, or of another family than the socket's.
-    #[error(
-        "{address} cannot be dialled from this socket: check the port, and that both are IPv4 or both IPv6"
-    )]
+    #[error("{address} cannot be dialled from this socket: check the port, and that both are IPv4 or both IPv6")]
     Address {
         /// The address.
         address: std::net::SocketAddr,
@@ -186,16 +166,9 @@ impl Words {
     pub fn new(bytes: &[u8]) -> Self {
         let kept = &bytes[..bytes.len().min(REASON_BYTES_MAX)];
         let text = String::from_utf8_lossy(kept);
-        let text: String = text
-            .chars()
-            .map(|c| if is_harmless(c) { c } else { '\u{fffd}' })
-            .collect();
+        let text: String = text.chars().map(|c| if is_harmless(c) { c } else { '\u{fffd}' }).collect();
         let text = text.trim();
-        Self(if text.is_empty() {
-            "no reason given".to_owned()
-        } else {
-            text.to_owned()
-        })
+        Self(if text.is_empty() { "no reason given".to_owned() } else { text.to_owned() })
     }
 
     /// The text.
@@ -212,8 +185,7 @@ impl fmt::Display for Words {
 
 /// Neither a control character nor one that reorders the text around it: either could forge a terminal's lines.
 fn is_harmless(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// TLS alerts (RFC 8446 §6), which QUIC carries as its own error codes (RFC 9001 §4.8).
@@ -235,27 +207,17 @@ impl LinkFailure {
             return Self::Full;
         }
         // RFC 9001 §4.8: 0x100 and the alert.
-        let alert = u64::from(code)
-            .checked_sub(0x100)
-            .and_then(|alert| u8::try_from(alert).ok());
+        let alert = u64::from(code).checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok());
         match alert {
             Some(alert::UNKNOWN_CA) => Self::OtherClusterKey,
             Some(alert::CERTIFICATE_REQUIRED) => Self::NoCertificate,
             Some(alert::NO_APPLICATION_PROTOCOL) => Self::OtherWireVersion,
             Some(alert::PROTOCOL_VERSION) => Self::OtherQuicVersion,
-            Some(
-                alert::BAD_CERTIFICATE..=alert::CERTIFICATE_UNKNOWN
-                | alert::ACCESS_DENIED
-                | alert::DECRYPT_ERROR,
-            ) => Self::Certificate {
-                detail: Words::new(reason),
-            },
-            _ if reason.is_empty() => Self::Transport {
-                detail: Words::new(code.to_string().as_bytes()),
-            },
-            _ => Self::Transport {
-                detail: Words::new(reason),
-            },
+            Some(alert::BAD_CERTIFICATE..=alert::CERTIFICATE_UNKNOWN | alert::ACCESS_DENIED | alert::DECRYPT_ERROR) => {
+                Self::Certificate { detail: Words::new(reason) }
+            }
+            _ if reason.is_empty() => Self::Transport { detail: Words::new(code.to_string().as_bytes()) },
+            _ => Self::Transport { detail: Words::new(reason) },
         }
     }
 
@@ -277,22 +239,15 @@ impl From<ConnectionError> for LinkFailure {
     fn from(error: ConnectionError) -> Self {
         match error {
             ConnectionError::VersionMismatch => Self::OtherQuicVersion,
-            ConnectionError::TransportError(error) => {
-                Self::of_transport(error.code, error.reason.as_bytes())
+            ConnectionError::TransportError(error) => Self::of_transport(error.code, error.reason.as_bytes()),
+            ConnectionError::ConnectionClosed(close) => Self::of_transport(close.error_code, &close.reason),
+            ConnectionError::ApplicationClosed(close) => {
+                Self::ClosedByPeer { code: close.error_code.into_inner(), reason: Words::new(&close.reason) }
             }
-            ConnectionError::ConnectionClosed(close) => {
-                Self::of_transport(close.error_code, &close.reason)
-            }
-            ConnectionError::ApplicationClosed(close) => Self::ClosedByPeer {
-                code: close.error_code.into_inner(),
-                reason: Words::new(&close.reason),
-            },
             ConnectionError::Reset => Self::Reset,
             ConnectionError::TimedOut => Self::TimedOut,
             ConnectionError::LocallyClosed => Self::ClosedHere,
-            ConnectionError::CidsExhausted => Self::Transport {
-                detail: Words::new(error.to_string().as_bytes()),
-            },
+            ConnectionError::CidsExhausted => Self::Transport { detail: Words::new(error.to_string().as_bytes()) },
         }
     }
 }
@@ -303,11 +258,9 @@ impl From<ConnectError> for LinkFailure {
             ConnectError::EndpointStopping => Self::ShuttingDown,
             ConnectError::InvalidRemoteAddress(address) => Self::Address { address },
             ConnectError::UnsupportedVersion => Self::OtherQuicVersion,
-            ConnectError::CidsExhausted
-            | ConnectError::InvalidServerName(_)
-            | ConnectError::NoDefaultClientConfig => Self::Transport {
-                detail: Words::new(error.to_string().as_bytes()),
-            },
+            ConnectError::CidsExhausted | ConnectError::InvalidServerName(_) | ConnectError::NoDefaultClientConfig => {
+                Self::Transport { detail: Words::new(error.to_string().as_bytes()) }
+            }
         }
     }
 }

@@ -130,7 +130,7 @@ impl Parameters {
         if let Some(&(field, value, max)) = bounded.iter().find(|(_, value, max)| value > max) {
             return Err(ParametersError::TooLarge { field, value, max });
         }
-        if self.failure_timeout < self.heartbeat * 3 {
+        if self.failure_timeout < self.heartbeat.saturating_mul(3) {
             return Err(ParametersError::FailureTooShort);
         }
         Ok(())

@@ -57,7 +57,10 @@ impl Default for ResultDigest {
 
 impl fmt::Debug for ResultDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResultDigest").field("index", &self.index).field("latest", &self.latest()).finish_non_exhaustive()
+        f.debug_struct("ResultDigest")
+            .field("index", &self.index)
+            .field("latest", &self.latest())
+            .finish_non_exhaustive()
     }
 }
 

@@ -307,6 +307,8 @@ pub struct MemberStatus {
     pub node: NodeId,
     /// The link to it is up (always, for this node itself).
     pub linked: bool,
+    /// At the coordinator: it has reported its links to all others up.
+    pub ready: bool,
     /// Its lane as held here: the first round not held.
     pub frontier: u64,
     /// Its lane's approved frontier as known here.

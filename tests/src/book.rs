@@ -14,9 +14,6 @@ page!(guarantees, include_str!("../../docs/guarantees.md"));
 page!(protocol, include_str!("../../docs/protocol.md"));
 page!(wire, include_str!("../../docs/wire.md"));
 page!(operating, include_str!("../../docs/operating.md"));
-page!(
-    testing_your_app,
-    include_str!("../../docs/testing-your-app.md")
-);
+page!(testing_your_app, include_str!("../../docs/testing-your-app.md"));
 page!(performance, include_str!("../../docs/performance.md"));
 page!(decisions, include_str!("../../docs/decisions.md"));

@@ -15,46 +15,17 @@ pub(crate) fn test() -> Vec<Step> {
     let step = |name, arguments: &[&str]| Step::cargo(name, arguments).env("INSTA_UPDATE", "no");
     if has_cargo("nextest") {
         vec![
-            step(
-                "doctests",
-                &[
-                    "test",
-                    "--workspace",
-                    "--all-features",
-                    "--no-fail-fast",
-                    "--doc",
-                ],
-            ),
-            step(
-                "tests",
-                &[
-                    "nextest",
-                    "run",
-                    "--workspace",
-                    "--all-features",
-                    "--no-fail-fast",
-                ],
-            ),
+            step("doctests", &["test", "--workspace", "--all-features", "--no-fail-fast", "--doc"]),
+            step("tests", &["nextest", "run", "--workspace", "--all-features", "--no-fail-fast"]),
         ]
     } else {
-        vec![step(
-            "tests",
-            &["test", "--workspace", "--all-features", "--no-fail-fast"],
-        )]
+        vec![step("tests", &["test", "--workspace", "--all-features", "--no-fail-fast"])]
     }
 }
 
 /// The read-only gate.
 pub(crate) fn verify(full: bool) -> Vec<Step> {
-    let clippy = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--all-features",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
     let doc = ["doc", "--workspace", "--all-features", "--no-deps"];
     let mut steps = vec![
         Step::cargo("fmt", &["fmt", "--all", "--check"]),
@@ -64,15 +35,9 @@ pub(crate) fn verify(full: bool) -> Vec<Step> {
     ];
     if full {
         if !has_cargo("deny") {
-            steps.push(Step::cargo(
-                "install deny",
-                &["install", "--locked", "cargo-deny"],
-            ));
+            steps.push(Step::cargo("install deny", &["install", "--locked", "cargo-deny"]));
         }
-        steps.push(Step::cargo(
-            "deny",
-            &["deny", "check", "licenses", "bans", "sources"],
-        ));
+        steps.push(Step::cargo("deny", &["deny", "check", "licenses", "bans", "sources"]));
         steps.push(Step::check("advisories", advisories));
     }
     steps.extend(test());
@@ -81,19 +46,9 @@ pub(crate) fn verify(full: bool) -> Vec<Step> {
 
 /// Repairs what can be repaired without thought.
 pub(crate) fn fix() -> Vec<Step> {
-    let clippy = [
-        "clippy",
-        "--fix",
-        "--allow-dirty",
-        "--allow-staged",
-        "--workspace",
-        "--all-targets",
-        "--all-features",
-    ];
-    vec![
-        Step::cargo("clippy", &clippy),
-        Step::cargo("fmt", &["fmt", "--all"]),
-    ]
+    let clippy =
+        ["clippy", "--fix", "--allow-dirty", "--allow-staged", "--workspace", "--all-targets", "--all-features"];
+    vec![Step::cargo("clippy", &clippy), Step::cargo("fmt", &["fmt", "--all"])]
 }
 
 /// The simulator, for `seeds` seeds from `from` on.
@@ -126,10 +81,7 @@ fn fuzz_targets(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = entries
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .filter_map(|path| {
-            path.file_stem()
-                .map(|stem| stem.to_string_lossy().into_owned())
-        })
+        .filter_map(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))
         .collect();
     names.sort();
     names
@@ -137,11 +89,7 @@ fn fuzz_targets(folder: &Path) -> Vec<String> {
 
 /// Prints every violation; status 1 if there is one.
 pub(crate) fn tidy(root: &Path) -> ExitCode {
-    if tidy_step(root) == Outcome::Passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if tidy_step(root) == Outcome::Passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn tidy_step(root: &Path) -> Outcome {
@@ -156,11 +104,7 @@ fn tidy_step(root: &Path) -> Outcome {
         println!("{violation}");
     }
     println!("tidy: {files} files, {} violations", violations.len());
-    if violations.is_empty() {
-        Outcome::Passed
-    } else {
-        Outcome::Failed
-    }
+    if violations.is_empty() { Outcome::Passed } else { Outcome::Failed }
 }
 
 /// Known weaknesses of dependencies. Their database is fetched; without a network that is said, not passed over.
@@ -193,10 +137,7 @@ mod tests {
     #[test]
     fn only_an_unreachable_database_excuses_the_advisories() {
         assert_eq!(judge_advisories(true, ""), Outcome::Passed);
-        assert_eq!(
-            judge_advisories(false, "error[vulnerability]: RUSTSEC-2099-0001"),
-            Outcome::Failed
-        );
+        assert_eq!(judge_advisories(false, "error[vulnerability]: RUSTSEC-2099-0001"), Outcome::Failed);
         let unreachable = judge_advisories(false, "[ERROR] failed to fetch advisory database");
         assert!(matches!(unreachable, Outcome::NotChecked(_)));
     }

@@ -27,15 +27,9 @@ Usage: cargo xtask COMMAND
 enum Chore {
     Test,
     Tidy,
-    Verify {
-        full: bool,
-    },
+    Verify { full: bool },
     Fix,
-    Simulate {
-        seeds: u64,
-        from: u64,
-        release: bool,
-    },
+    Simulate { seeds: u64, from: u64, release: bool },
     Fuzz,
     Help,
 }
@@ -55,11 +49,7 @@ fn main() -> ExitCode {
         Chore::Tidy => chores::tidy(&root),
         Chore::Verify { full } => steps::run(&root, chores::verify(full)),
         Chore::Fix => steps::run(&root, chores::fix()),
-        Chore::Simulate {
-            seeds,
-            from,
-            release,
-        } => steps::run(&root, chores::simulate(seeds, from, release)),
+        Chore::Simulate { seeds, from, release } => steps::run(&root, chores::simulate(seeds, from, release)),
         Chore::Fuzz => chores::fuzz(&root),
         Chore::Help => {
             print!("{USAGE}");
@@ -70,9 +60,7 @@ fn main() -> ExitCode {
 
 /// The workspace's directory: cargo names this package's at run time, for `cargo xtask` and for tests alike.
 fn root() -> PathBuf {
-    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
-        .map(PathBuf::from)
-        .unwrap_or_default();
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
     manifest.parent().map(PathBuf::from).unwrap_or_default()
 }
 
@@ -98,8 +86,7 @@ fn parse_simulate(options: &[&str]) -> Result<Chore, String> {
     while let Some(&option) = rest.next() {
         let mut number = || -> Result<u64, String> {
             let text = rest.next().ok_or(format!("{option} needs a number"))?;
-            text.parse()
-                .map_err(|_| format!("{option} needs a whole number, not `{text}`"))
+            text.parse().map_err(|_| format!("{option} needs a whole number, not `{text}`"))
         };
         match option {
             "--seeds" => seeds = Some(number()?),
@@ -109,11 +96,7 @@ fn parse_simulate(options: &[&str]) -> Result<Chore, String> {
         }
     }
     let seeds = seeds.ok_or("simulate needs --seeds N")?;
-    Ok(Chore::Simulate {
-        seeds,
-        from,
-        release,
-    })
+    Ok(Chore::Simulate { seeds, from, release })
 }
 
 #[cfg(test)]
@@ -121,33 +104,17 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Chore, String> {
-        parse(
-            &line
-                .split_whitespace()
-                .map(String::from)
-                .collect::<Vec<_>>(),
-        )
+        parse(&line.split_whitespace().map(String::from).collect::<Vec<_>>())
     }
 
     #[test]
     fn commands_are_taken_as_documented() {
         assert_eq!(parsed("test"), Ok(Chore::Test));
         assert_eq!(parsed("verify --full"), Ok(Chore::Verify { full: true }));
-        assert_eq!(
-            parsed("simulate --seeds 7"),
-            Ok(Chore::Simulate {
-                seeds: 7,
-                from: 0,
-                release: false
-            })
-        );
+        assert_eq!(parsed("simulate --seeds 7"), Ok(Chore::Simulate { seeds: 7, from: 0, release: false }));
         assert_eq!(
             parsed("simulate --release --from 9 --seeds 1"),
-            Ok(Chore::Simulate {
-                seeds: 1,
-                from: 9,
-                release: true
-            })
+            Ok(Chore::Simulate { seeds: 1, from: 9, release: true })
         );
     }
 

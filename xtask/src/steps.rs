@@ -29,18 +29,12 @@ impl Step {
     pub(crate) fn cargo(name: &'static str, arguments: &[&str]) -> Self {
         let mut command = cargo();
         command.args(arguments);
-        Self {
-            name,
-            work: Work::Command(command),
-        }
+        Self { name, work: Work::Command(command) }
     }
 
     /// A step that is a function of the workspace's directory.
     pub(crate) fn check(name: &'static str, check: fn(&Path) -> Outcome) -> Self {
-        Self {
-            name,
-            work: Work::Check(check),
-        }
+        Self { name, work: Work::Check(check) }
     }
 
     /// Sets a variable for the step's command.
@@ -81,8 +75,7 @@ pub(crate) fn cargo_output(root: &Path, arguments: &[&str]) -> Option<Output> {
 
 /// True if `cargo SUBCOMMAND` is installed.
 pub(crate) fn has_cargo(subcommand: &str) -> bool {
-    cargo_output(Path::new("."), &[subcommand, "--version"])
-        .is_some_and(|output| output.status.success())
+    cargo_output(Path::new("."), &[subcommand, "--version"]).is_some_and(|output| output.status.success())
 }
 
 /// Runs all steps and prints a line for each; the status is that of the whole.
@@ -95,14 +88,7 @@ pub(crate) fn run(root: &Path, steps: Vec<Step>) -> ExitCode {
         lines.push((name, outcome, started.elapsed()));
     }
     println!("\n{}", summary(&lines));
-    if lines
-        .iter()
-        .any(|(_, outcome, _)| *outcome == Outcome::Failed)
-    {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    if lines.iter().any(|(_, outcome, _)| *outcome == Outcome::Failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn summary(lines: &[(&str, Outcome, Duration)]) -> String {
@@ -118,13 +104,8 @@ fn summary(lines: &[(&str, Outcome, Duration)]) -> String {
 }
 
 fn shown(command: &Command) -> String {
-    let words = command
-        .get_args()
-        .map(|word| word.to_string_lossy().into_owned());
-    std::iter::once("cargo".to_string())
-        .chain(words)
-        .collect::<Vec<_>>()
-        .join(" ")
+    let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
+    std::iter::once("cargo".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -134,36 +115,21 @@ mod tests {
     #[test]
     fn one_failure_fails_the_run_and_the_later_steps_still_run() {
         let root = std::env::temp_dir();
-        let steps = || {
-            vec![
-                Step::check("first", |_| Outcome::Failed),
-                Step::cargo("later", &["--version"]),
-            ]
-        };
+        let steps = || vec![Step::check("first", |_| Outcome::Failed), Step::cargo("later", &["--version"])];
         assert_eq!(run(&root, steps()), ExitCode::FAILURE);
         assert_eq!(run(&root, steps().split_off(1)), ExitCode::SUCCESS);
     }
 
     #[test]
     fn a_command_with_a_bad_status_fails() {
-        assert_eq!(
-            Step::cargo("bad", &["no-such-command"]).run(&std::env::temp_dir()),
-            Outcome::Failed
-        );
+        assert_eq!(Step::cargo("bad", &["no-such-command"]).run(&std::env::temp_dir()), Outcome::Failed);
     }
 
     #[test]
     fn what_was_not_checked_is_said_and_does_not_fail() {
         let step = Step::check("advisories", |_| Outcome::NotChecked("no network"));
         assert_eq!(run(Path::new("."), vec![step]), ExitCode::SUCCESS);
-        let text = summary(&[(
-            "advisories",
-            Outcome::NotChecked("no network"),
-            Duration::ZERO,
-        )]);
-        assert!(
-            text.contains("NOT CHECKED") && text.contains("no network"),
-            "{text}"
-        );
+        let text = summary(&[("advisories", Outcome::NotChecked("no network"), Duration::ZERO)]);
+        assert!(text.contains("NOT CHECKED") && text.contains("no network"), "{text}");
     }
 }

@@ -28,11 +28,7 @@ pub(crate) struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}: {}: {}",
-            self.file, self.line, self.rule, self.advice
-        )
+        write!(f, "{}:{}: {}: {}", self.file, self.line, self.rule, self.advice)
     }
 }
 
@@ -75,12 +71,8 @@ mod tests {
 
     #[test]
     fn a_violation_names_file_line_rule_and_what_to_do() {
-        let violation = Violation {
-            file: "a.rs".into(),
-            line: 3,
-            rule: "sleep",
-            advice: "wait for a condition".into(),
-        };
+        let violation =
+            Violation { file: "a.rs".into(), line: 3, rule: "sleep", advice: "wait for a condition".into() };
         assert_eq!(violation.to_string(), "a.rs:3: sleep: wait for a condition");
     }
 }

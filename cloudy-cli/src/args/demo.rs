@@ -21,33 +21,33 @@ Examples:
   cloudy demo --json | jq .
 
 ", exit_status!()))]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// How many slaves
     #[arg(long, value_name = "N", default_value_t = 4, allow_negative_numbers = true,
           value_parser = clap::value_parser!(u16).range(1..=i64::from(SLAVES_MAX)))]
-    pub nodes: u16,
+    pub(crate) nodes: u16,
     /// How long slaves broadcast
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration::parse, allow_hyphen_values = true)]
-    pub send: Duration,
+    pub(crate) send: Duration,
     /// How long the session goes on without broadcasts; its end is set apart for the comparison
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, allow_hyphen_values = true)]
-    pub grace: Duration,
+    pub(crate) grace: Duration,
     /// Where the slaves' random numbers start
     #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// When a slave may send
     #[arg(long, value_name = "MODEL", default_value_t)]
-    pub ring: RingChoice,
+    pub(crate) ring: RingChoice,
     /// Write each slave's result into this directory, as JSON lines, while the session runs
     #[arg(long, value_name = "DIR")]
-    pub result_dir: Option<PathBuf>,
+    pub(crate) result_dir: Option<PathBuf>,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Which cluster key.
     #[command(flatten)]
-    pub key: KeyFileArgs,
+    pub(crate) key: KeyFileArgs,
     /// Which faults.
     #[command(flatten)]
-    pub faults: FaultArgs,
+    pub(crate) faults: FaultArgs,
 }

@@ -13,15 +13,15 @@ Examples:
   cloudy key path                               where this machine's key is
 
 A node makes the default key file on its first run, so one machine alone needs none of these.")]
-pub struct KeyArgs {
+pub(crate) struct KeyArgs {
     /// What to do.
     #[command(subcommand)]
-    pub command: KeyCommand,
+    pub(crate) command: KeyCommand,
 }
 
 /// What can be done with the key.
 #[derive(Debug, Subcommand)]
-pub enum KeyCommand {
+pub(crate) enum KeyCommand {
     /// Make a key; a file that is there already is left alone
     #[command(after_help = "\
 Examples:

@@ -24,13 +24,13 @@ Examples:
   cloudy master 192.0.2.1 10501 2s 1s --slave node-1.example:10502 --slave node-2.example:10502
   cloudy master 192.0.2.1 10501 2s 1s --expect 4 --discovery-timeout 10s
 
-The periods are SEND and GRACE; the last 200ms of GRACE are for STOP, where there are as many.
+The comparison of results gets the last 200ms of GRACE, or of SEND where GRACE has no more than that.
 
 ", exit_status!()))]
-pub struct MasterArgs {
+pub(crate) struct MasterArgs {
     /// Where to listen.
     #[command(flatten)]
-    pub listen: ListenArgs,
+    pub(crate) listen: ListenArgs,
     /// How long slaves broadcast: 2s, 500ms; a bare number is microseconds [default: 2s]
     #[arg(value_parser = duration::parse, requires = "grace", allow_negative_numbers = true)]
     send: Option<Duration>,
@@ -53,44 +53,44 @@ pub struct MasterArgs {
     with_seed: Option<u64>,
     /// When a slave may send
     #[arg(long, value_name = "MODEL", default_value_t)]
-    pub ring: RingChoice,
+    pub(crate) ring: RingChoice,
     /// A slave by its address, in place of multicast discovery; repeatable. A name's addresses are all tried, and
     /// several names of one slave are one slave
     #[arg(long = "slave", value_name = "HOST:PORT", value_parser = seed_text)]
-    pub slaves: Vec<String>,
+    pub(crate) slaves: Vec<String>,
     /// Start once there are this many slaves; fewer at the discovery timeout are an error
     #[arg(long, value_name = "N", allow_negative_numbers = true,
           value_parser = clap::value_parser!(u16).range(1..=i64::from(SLAVES_MAX)))]
-    pub expect: Option<u16>,
+    pub(crate) expect: Option<u16>,
     /// How long to look for slaves
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, allow_hyphen_values = true)]
-    pub discovery_timeout: Duration,
+    pub(crate) discovery_timeout: Duration,
     /// The multicast group and port for discovery, where slaves listen on another than the default
     #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP)]
-    pub discovery_group: SocketAddrV4,
+    pub(crate) discovery_group: SocketAddrV4,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Which cluster key.
     #[command(flatten)]
-    pub key: KeyFileArgs,
+    pub(crate) key: KeyFileArgs,
     /// Which faults.
     #[command(flatten)]
-    pub faults: FaultArgs,
+    pub(crate) faults: FaultArgs,
 }
 
 const POSITIONAL: [&str; 3] = ["send", "grace", "seed"];
 
 impl MasterArgs {
     /// The session's periods, in whichever spelling they were given.
-    pub fn periods(&self) -> Periods {
+    pub(crate) fn periods(&self) -> Periods {
         let send = self.send.or(self.send_for).unwrap_or(SEND_DEFAULT);
         let grace = self.grace.or(self.wait_for).unwrap_or(GRACE_DEFAULT);
         Periods::new(send, grace)
     }
 
     /// Where the slaves' random numbers start, in whichever spelling it was given.
-    pub fn seed(&self) -> u64 {
+    pub(crate) fn seed(&self) -> u64 {
         self.seed.or(self.with_seed).unwrap_or(0)
     }
 }

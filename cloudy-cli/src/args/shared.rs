@@ -15,17 +15,17 @@ use crate::{duration, percent};
 
 /// Where a node listens.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct ListenArgs {
+pub(crate) struct ListenArgs {
     /// The local address to listen on, an IP address or a name; it also chooses the interface for discovery
-    pub host: String,
+    pub(crate) host: String,
     /// The UDP port to listen on; 0 takes a free one
     #[arg(allow_negative_numbers = true)]
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl ListenArgs {
     /// The address to bind, a name's first one.
-    pub async fn address(&self) -> Result<SocketAddr, Report> {
+    pub(crate) async fn address(&self) -> Result<SocketAddr, Report> {
         // A user writes an IPv6 host here without brackets, or takes them along from a HOST:PORT.
         let host = self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&self.host);
         if let Ok(ip) = host.parse::<IpAddr>() {
@@ -41,16 +41,16 @@ impl ListenArgs {
 
 /// Which cluster a node belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
-pub struct KeyFileArgs {
+pub(crate) struct KeyFileArgs {
     /// The file with the cluster key: only nodes with the same key talk to each other. Without it, the file that
     /// CLOUDY_CLUSTER_KEY_FILE names, else one in your configuration directory, made on first use
     #[arg(long, value_name = "FILE")]
-    pub cluster_key: Option<PathBuf>,
+    pub(crate) cluster_key: Option<PathBuf>,
 }
 
 impl KeyFileArgs {
     /// The file to use.
-    pub fn choose(&self) -> Result<KeyFileChoice, KeyFileError> {
+    pub(crate) fn choose(&self) -> Result<KeyFileChoice, KeyFileError> {
         choose(self.cluster_key.as_deref(), std::env::var_os(CLUSTER_KEY_FILE_VARIABLE).as_deref())
     }
 }
@@ -58,30 +58,30 @@ impl KeyFileArgs {
 /// Faults to inject below QUIC.
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(next_help_heading = "Faults, injected below QUIC into what this node sends")]
-pub struct FaultArgs {
+pub(crate) struct FaultArgs {
     /// Lose this share of datagrams: 10% or 0.1
     #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = percent::parse, allow_hyphen_values = true)]
-    pub loss: f64,
+    pub(crate) loss: f64,
     /// Delay each datagram: 20ms
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = delay, allow_hyphen_values = true)]
-    pub latency: Duration,
+    pub(crate) latency: Duration,
     /// Spread the delay by up to this much both ways: 5ms
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = delay, allow_hyphen_values = true)]
-    pub jitter: Duration,
+    pub(crate) jitter: Duration,
     /// Hold this share of datagrams back, so that later ones overtake them: 5%
     #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = percent::parse, allow_hyphen_values = true)]
-    pub reorder: f64,
+    pub(crate) reorder: f64,
     /// Send this share of datagrams twice: 1%
     #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = percent::parse, allow_hyphen_values = true)]
-    pub duplicate: f64,
+    pub(crate) duplicate: f64,
     /// Where the dice for the faults start
     #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
-    pub fault_seed: u64,
+    pub(crate) fault_seed: u64,
 }
 
 impl FaultArgs {
     /// The faults as the node takes them.
-    pub fn faults(&self) -> Faults {
+    pub(crate) fn faults(&self) -> Faults {
         Faults {
             loss: self.loss,
             latency: self.latency,
@@ -94,7 +94,7 @@ impl FaultArgs {
 
     /// The arguments that give another process the same faults, with dice of its own: nodes that share them lose in
     /// step.
-    pub fn arguments(&self, fault_seed: u64) -> Vec<OsString> {
+    pub(crate) fn arguments(&self, fault_seed: u64) -> Vec<OsString> {
         let values = [
             ("--loss", self.loss.to_string()),
             ("--latency", duration::show(self.latency)),

@@ -15,33 +15,33 @@ Examples:
   cloudy slave 127.0.0.1 10502 --result result.jsonl
   cloudy slave 0.0.0.0 10502 --stay --cluster-key /etc/cloudy/cluster.key
 
-A result file has a line per approved message, {\"index\":…,\"origin\":…,\"seq\":…,\"view\":…,\"value\":…}, and a last line
+A result file has a JSON object per line: index, origin, seq, view and value of each approved message, and a last line
 with count, sum and digest. It is written while the session runs: follow it with tail -f.
 
 ", exit_status!()))]
-pub struct SlaveArgs {
+pub(crate) struct SlaveArgs {
     /// Where to listen.
     #[command(flatten)]
-    pub listen: ListenArgs,
+    pub(crate) listen: ListenArgs,
     /// Write the result into this file, as JSON lines, while the session runs
     #[arg(long, value_name = "FILE")]
-    pub result: Option<PathBuf>,
+    pub(crate) result: Option<PathBuf>,
     /// Wait for the next master after a session
     #[arg(long)]
-    pub stay: bool,
+    pub(crate) stay: bool,
     /// Print one JSON object per session on stdout and nothing else there
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Do not answer multicast discovery: masters must name this slave
     #[arg(long)]
-    pub no_discovery: bool,
+    pub(crate) no_discovery: bool,
     /// The multicast group and port for discovery
     #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP)]
-    pub discovery_group: SocketAddrV4,
+    pub(crate) discovery_group: SocketAddrV4,
     /// Which cluster key.
     #[command(flatten)]
-    pub key: KeyFileArgs,
+    pub(crate) key: KeyFileArgs,
     /// Which faults.
     #[command(flatten)]
-    pub faults: FaultArgs,
+    pub(crate) faults: FaultArgs,
 }

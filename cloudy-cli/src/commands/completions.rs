@@ -9,7 +9,7 @@ use crate::args::{Cli, CompletionsArgs};
 use crate::output::{EXIT_EQUAL, failure, print};
 
 /// Prints the script.
-pub fn run(args: &CompletionsArgs) -> Result<ExitCode, Report> {
+pub(crate) fn run(args: &CompletionsArgs) -> Result<ExitCode, Report> {
     // Into memory first: the generator panics where it cannot write, as into a closed pipe.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "cloudy", &mut script);

@@ -9,7 +9,7 @@ use crate::args::{KeyCommand, KeyFileArgs};
 use crate::output::{EXIT_EQUAL, print};
 
 /// Makes, shows or finds the key.
-pub fn run(command: KeyCommand) -> Result<ExitCode, Report> {
+pub(crate) fn run(command: KeyCommand) -> Result<ExitCode, Report> {
     let text = match command {
         KeyCommand::New(args) => new(&args),
         KeyCommand::Show(args) => show(&args),

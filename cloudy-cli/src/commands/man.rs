@@ -13,7 +13,7 @@ use crate::args::{Cli, ManArgs};
 use crate::output::{EXIT_EQUAL, failure, print};
 
 /// Prints one page, or writes all.
-pub fn run(args: &ManArgs) -> Result<ExitCode, Report> {
+pub(crate) fn run(args: &ManArgs) -> Result<ExitCode, Report> {
     match &args.dir {
         Some(dir) => write_all(dir)?,
         None => print(&page(&args.path)?)?,

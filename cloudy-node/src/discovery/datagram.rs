@@ -180,7 +180,7 @@ mod tests {
         }
 
         #[test]
-        fn a_reply_that_decodes_is_the_one_encoding_of_what_it_says(token: [u8; 16], body in prop::collection::vec(any::<u8>(), 0..24)) {
+        fn what_decodes_encodes_back(token: [u8; 16], body in prop::collection::vec(any::<u8>(), 0..24)) {
             let mut datagram = header(KIND_REPLY, QueryToken(token));
             datagram.extend_from_slice(&body);
             if let Ok(reply) = decode_reply(&datagram) {

@@ -88,9 +88,9 @@ impl Admission {
             Ok(guard) => Ok((incoming.accept().map_err(LinkFailure::from)?, guard)),
             Err(refusal) => {
                 match refusal {
-                    NotAdmitted::Retry { .. } => incoming
-                        .retry()
-                        .unwrap_or_else(|error| error.into_incoming().refuse()),
+                    NotAdmitted::Retry { .. } => {
+                        incoming.retry().unwrap_or_else(|error| error.into_incoming().refuse())
+                    }
                     _ => incoming.refuse(),
                 }
                 Err(refusal)
@@ -110,25 +110,16 @@ impl Admission {
         }
         let max = counts.connections_max;
         let one_more = |open: usize| (open < max).then_some(open + 1);
-        let taken = counts
-            .connections
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        let taken = counts.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         taken.map_err(|_| NotAdmitted::Full { address, max })?;
         let mut open = counts.per_address.entry(address).or_insert(0);
         if *open >= counts.per_address_max {
             counts.connections.fetch_sub(1, Ordering::Relaxed);
-            return Err(NotAdmitted::AddressFull {
-                address,
-                max: counts.per_address_max,
-            });
+            return Err(NotAdmitted::AddressFull { address, max: counts.per_address_max });
         }
         *open += 1;
         counts.handshakes.fetch_add(1, Ordering::Relaxed);
-        Ok(AdmissionGuard {
-            counts: self.0.clone(),
-            address,
-            in_handshake: true,
-        })
+        Ok(AdmissionGuard { counts: self.0.clone(), address, in_handshake: true })
     }
 
     /// Connections that have a place, handshakes included.
@@ -168,11 +159,7 @@ impl Drop for AdmissionGuard {
 mod tests {
     use super::*;
 
-    fn limits(
-        connections_max: usize,
-        connections_per_address_max: usize,
-        before_retry: usize,
-    ) -> EndpointLimits {
+    fn limits(connections_max: usize, connections_per_address_max: usize, before_retry: usize) -> EndpointLimits {
         EndpointLimits {
             connections_max,
             connections_per_address_max,
@@ -192,29 +179,13 @@ mod tests {
         // The same address, as an IPv6 socket shows it.
         let _second = admission.decide(ip("::ffff:10.0.0.1"), false).unwrap();
         let refused = admission.decide(ip("10.0.0.1"), true).unwrap_err();
-        assert_eq!(
-            refused,
-            NotAdmitted::AddressFull {
-                address: ip("10.0.0.1"),
-                max: 2
-            }
-        );
+        assert_eq!(refused, NotAdmitted::AddressFull { address: ip("10.0.0.1"), max: 2 });
         assert_eq!(admission.connections(), 2);
 
         let third = admission.decide(ip("10.0.0.2"), false).unwrap();
         let refused = admission.decide(ip("10.0.0.3"), true).unwrap_err();
-        assert_eq!(
-            refused,
-            NotAdmitted::Full {
-                address: ip("10.0.0.3"),
-                max: 3
-            }
-        );
-        assert_eq!(
-            admission.0.per_address.len(),
-            2,
-            "who is refused leaves no entry"
-        );
+        assert_eq!(refused, NotAdmitted::Full { address: ip("10.0.0.3"), max: 3 });
+        assert_eq!(admission.0.per_address.len(), 2, "who is refused leaves no entry");
 
         drop(first);
         let again = admission.decide(ip("10.0.0.1"), false).unwrap();
@@ -229,12 +200,7 @@ mod tests {
         let mut first = admission.decide(ip("10.0.0.1"), false).unwrap();
         let second = admission.decide(ip("10.0.0.2"), false).unwrap();
         let retry = admission.decide(ip("10.0.0.3"), false).unwrap_err();
-        assert_eq!(
-            retry,
-            NotAdmitted::Retry {
-                address: ip("10.0.0.3")
-            }
-        );
+        assert_eq!(retry, NotAdmitted::Retry { address: ip("10.0.0.3") });
         let third = admission.decide(ip("10.0.0.3"), true).unwrap();
         assert_eq!(admission.handshakes(), 3);
 
@@ -256,18 +222,11 @@ mod tests {
         let kept: Vec<Vec<AdmissionGuard>> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|_| {
-                    let tries = || {
-                        (0..TRIES)
-                            .filter_map(|_| admission.decide(ip("::1"), true).ok())
-                            .collect()
-                    };
+                    let tries = || (0..TRIES).filter_map(|_| admission.decide(ip("::1"), true).ok()).collect();
                     scope.spawn(tries)
                 })
                 .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .collect()
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(kept.iter().map(Vec::len).sum::<usize>(), 4);
         assert_eq!(admission.connections(), 4);

@@ -12,15 +12,8 @@ const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST
 
 /// Runs a world of its own, so that a test that hangs fails instead.
 fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(30), test)
-            .await
-            .expect("the test hangs")
-    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs") });
 }
 
 struct TestNode {
@@ -38,12 +31,7 @@ fn node(key: &ClusterKey, limits: EndpointLimits) -> TestNode {
     let identity = Identity::generate(key).unwrap();
     let socket = EndpointSocket::Udp(bind(ANY).unwrap());
     let endpoint = open(&identity, socket, &limits, Some([5; 32])).unwrap();
-    TestNode {
-        endpoint,
-        identity,
-        admission: Admission::new(&limits),
-        limits,
-    }
+    TestNode { endpoint, identity, admission: Admission::new(&limits), limits }
 }
 
 impl TestNode {
@@ -52,28 +40,19 @@ impl TestNode {
     }
 
     async fn accept(&self) -> Result<(Connection, AdmissionGuard), NotAdmitted> {
-        let (connecting, mut guard) = self
-            .admission
-            .admit(self.endpoint.accept().await.unwrap())?;
+        let (connecting, mut guard) = self.admission.admit(self.endpoint.accept().await.unwrap())?;
         let connection = handshake(connecting, &self.limits).await?;
         guard.established();
         Ok((connection, guard))
     }
 
-    /// Dials and waits for the other side's verdict: a refusal may come after the dialler's own handshake.
     async fn dial(&self, to: &TestNode) -> Result<Connection, LinkFailure> {
         let config = client_config(&self.identity, &self.limits).unwrap();
         self.dial_with(config, to).await
     }
 
-    async fn dial_with(
-        &self,
-        config: ClientConfig,
-        to: &TestNode,
-    ) -> Result<Connection, LinkFailure> {
-        let connecting = self
-            .endpoint
-            .connect_with(config, to.address(), SERVER_NAME)?;
+    async fn dial_with(&self, config: ClientConfig, to: &TestNode) -> Result<Connection, LinkFailure> {
+        let connecting = self.endpoint.connect_with(config, to.address(), SERVER_NAME)?;
         handshake(connecting, &self.limits).await
     }
 }
@@ -86,6 +65,7 @@ fn refusal<T>(result: Result<T, NotAdmitted>) -> LinkFailure {
     }
 }
 
+/// A refusal may come after the dialler's own handshake.
 async fn fate(dialled: Result<Connection, LinkFailure>) -> LinkFailure {
     match dialled {
         Ok(connection) => connection.closed().await.into(),
@@ -96,55 +76,32 @@ async fn fate(dialled: Result<Connection, LinkFailure>) -> LinkFailure {
 #[test]
 fn holders_of_one_key_connect_and_know_each_other() {
     run(async {
-        let (one, other) = (
-            node(&key(1), EndpointLimits::default()),
-            node(&key(1), EndpointLimits::default()),
-        );
+        let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(1), EndpointLimits::default()));
         let (dialled, accepted) = tokio::join!(one.dial(&other), other.accept());
         let (dialled, (accepted, guard)) = (dialled.unwrap(), accepted.unwrap());
         assert_eq!(peer_id(&dialled).unwrap(), other.identity.node_id());
         assert_eq!(peer_id(&accepted).unwrap(), one.identity.node_id());
-        let data = dialled
-            .handshake_data()
-            .unwrap()
-            .downcast::<quinn::crypto::rustls::HandshakeData>()
-            .unwrap();
+        let data = dialled.handshake_data().unwrap().downcast::<quinn::crypto::rustls::HandshakeData>().unwrap();
         assert_eq!(data.protocol, Some(alpn(WIRE_VERSION)));
-        assert_eq!(
-            (other.admission.connections(), other.admission.handshakes()),
-            (1, 0)
-        );
+        assert_eq!((other.admission.connections(), other.admission.handshakes()), (1, 0));
         drop(guard);
         assert_eq!(other.admission.connections(), 0);
 
         dialled.close(VarInt::from_u32(7), b"the session is over");
         let ended = LinkFailure::from(accepted.closed().await);
-        assert_eq!(
-            ended.to_string(),
-            "closed by the other node: the session is over (code 7)"
-        );
-        assert_eq!(
-            LinkFailure::from(dialled.closed().await),
-            LinkFailure::ClosedHere
-        );
+        assert_eq!(ended.to_string(), "closed by the other node: the session is over (code 7)");
+        assert_eq!(LinkFailure::from(dialled.closed().await), LinkFailure::ClosedHere);
     });
 }
 
 #[test]
 fn another_cluster_key_is_refused_in_words_on_both_sides() {
     run(async {
-        let (one, other) = (
-            node(&key(1), EndpointLimits::default()),
-            node(&key(2), EndpointLimits::default()),
-        );
-        let (dialled, accepted) =
-            tokio::join!(async { fate(one.dial(&other).await).await }, other.accept());
+        let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(2), EndpointLimits::default()));
+        let (dialled, accepted) = tokio::join!(async { fate(one.dial(&other).await).await }, other.accept());
         for failure in [dialled, refusal(accepted)] {
             assert_eq!(failure, LinkFailure::OtherClusterKey);
-            assert!(
-                failure.to_string().contains("another cluster key"),
-                "{failure}"
-            );
+            assert!(failure.to_string().contains("another cluster key"), "{failure}");
             assert!(failure.is_refusal());
         }
         assert_eq!(other.admission.connections(), 0);
@@ -155,25 +112,17 @@ fn another_cluster_key_is_refused_in_words_on_both_sides() {
 #[test]
 fn the_dialled_side_checks_the_dialler() {
     run(async {
-        let (one, other) = (
-            node(&key(1), EndpointLimits::default()),
-            node(&key(2), EndpointLimits::default()),
-        );
+        let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(2), EndpointLimits::default()));
         let provider = tls::provider();
         let trusting = || {
             let builder = rustls::ClientConfig::builder_with_provider(provider.clone());
-            let builder = builder
-                .with_protocol_versions(&[&rustls::version::TLS13])
-                .unwrap();
+            let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
             builder.with_root_certificates(other.identity.roots())
         };
         let resolver = rustls::sign::SingleCertAndKey::from(one.identity.certified());
         let stranger = trusting().with_client_cert_resolver(Arc::new(resolver));
         let nobody = trusting().with_no_client_auth();
-        for (mut config, expected) in [
-            (stranger, LinkFailure::OtherClusterKey),
-            (nobody, LinkFailure::NoCertificate),
-        ] {
+        for (mut config, expected) in [(stranger, LinkFailure::OtherClusterKey), (nobody, LinkFailure::NoCertificate)] {
             config.alpn_protocols = vec![alpn(WIRE_VERSION)];
             let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
             let dial = async { fate(one.dial_with(config, &other).await).await };
@@ -186,20 +135,14 @@ fn the_dialled_side_checks_the_dialler() {
 #[test]
 fn another_wire_version_is_refused_in_words_on_both_sides() {
     run(async {
-        let (one, other) = (
-            node(&key(1), EndpointLimits::default()),
-            node(&key(1), EndpointLimits::default()),
-        );
+        let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(1), EndpointLimits::default()));
         let later = tls::client_config(&one.identity, WIRE_VERSION + 1).unwrap();
         let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(later).unwrap()));
         let dial = async { fate(one.dial_with(config, &other).await).await };
         let (dialled, accepted) = tokio::join!(dial, other.accept());
         for failure in [dialled, refusal(accepted)] {
             assert_eq!(failure, LinkFailure::OtherWireVersion);
-            assert!(
-                failure.to_string().contains("another wire version"),
-                "{failure}"
-            );
+            assert!(failure.to_string().contains("another wire version"), "{failure}");
         }
     });
 }
@@ -207,27 +150,15 @@ fn another_wire_version_is_refused_in_words_on_both_sides() {
 #[test]
 fn one_address_gets_no_more_than_its_share() {
     run(async {
-        let limits = EndpointLimits {
-            connections_per_address_max: 2,
-            ..EndpointLimits::default()
-        };
-        let (one, other) = (
-            node(&key(1), EndpointLimits::default()),
-            node(&key(1), limits),
-        );
+        let limits = EndpointLimits { connections_per_address_max: 2, ..EndpointLimits::default() };
+        let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(1), limits));
         let mut kept = Vec::new();
         for _ in 0..2 {
             let (dialled, accepted) = tokio::join!(one.dial(&other), other.accept());
             kept.push((dialled.unwrap(), accepted.unwrap()));
         }
         let (dialled, accepted) = tokio::join!(one.dial(&other), other.accept());
-        assert_eq!(
-            accepted.unwrap_err(),
-            NotAdmitted::AddressFull {
-                address: ANY.ip(),
-                max: 2
-            }
-        );
+        assert_eq!(accepted.unwrap_err(), NotAdmitted::AddressFull { address: ANY.ip(), max: 2 });
         assert_eq!(dialled.unwrap_err(), LinkFailure::Full);
         kept.pop();
         let (dialled, accepted) = tokio::join!(one.dial(&other), other.accept());
@@ -239,21 +170,12 @@ fn one_address_gets_no_more_than_its_share() {
 #[test]
 fn a_dialler_proves_its_address_and_connects() {
     run(async {
-        let limits = EndpointLimits {
-            handshakes_before_retry: 0,
-            ..EndpointLimits::default()
-        };
-        let (one, other) = (
-            node(&key(1), EndpointLimits::default()),
-            node(&key(1), limits),
-        );
+        let limits = EndpointLimits { handshakes_before_retry: 0, ..EndpointLimits::default() };
+        let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(1), limits));
         let accept_twice = async { (other.accept().await, other.accept().await) };
         let (dialled, (asked, accepted)) = tokio::join!(one.dial(&other), accept_twice);
         assert_eq!(asked.unwrap_err(), NotAdmitted::Retry { address: ANY.ip() });
-        assert_eq!(
-            peer_id(&accepted.unwrap().0).unwrap(),
-            one.identity.node_id()
-        );
+        assert_eq!(peer_id(&accepted.unwrap().0).unwrap(), one.identity.node_id());
         dialled.unwrap();
     });
 }
@@ -261,23 +183,12 @@ fn a_dialler_proves_its_address_and_connects() {
 #[test]
 fn a_handshake_has_its_time() {
     run(async {
-        let limits = EndpointLimits {
-            handshake_timeout: Duration::from_millis(30),
-            ..EndpointLimits::default()
-        };
+        let limits = EndpointLimits { handshake_timeout: Duration::from_millis(30), ..EndpointLimits::default() };
         let one = node(&key(1), limits);
         let mute = bind(ANY).unwrap();
-        let connecting = one
-            .endpoint
-            .connect(mute.local_addr().unwrap(), SERVER_NAME)
-            .unwrap();
+        let connecting = one.endpoint.connect(mute.local_addr().unwrap(), SERVER_NAME).unwrap();
         let failure = handshake(connecting, &one.limits).await.unwrap_err();
-        assert_eq!(
-            failure,
-            LinkFailure::HandshakeTimeout {
-                timeout: Duration::from_millis(30)
-            }
-        );
+        assert_eq!(failure, LinkFailure::HandshakeTimeout { timeout: Duration::from_millis(30) });
         assert!(failure.to_string().contains("30 ms"), "{failure}");
         one.endpoint.wait_idle().await;
     });
@@ -291,32 +202,23 @@ fn streams_windows_and_datagrams_are_bounded() {
             connection_receive_window_bytes: 6 << 10,
             ..EndpointLimits::default()
         };
-        let (one, other) = (
-            node(&key(1), EndpointLimits::default()),
-            node(&key(1), limits),
-        );
-        let (dialled, accepted) = tokio::join!(one.dial(&other), other.accept());
+        let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(1), limits));
+        // One that keeps to no limits of its own.
+        let mut config = client_config(&one.identity, &one.limits).unwrap();
+        config.transport_config(Arc::new(TransportConfig::default()));
+        let (dialled, accepted) = tokio::join!(one.dial_with(config, &other), other.accept());
         let (dialled, _accepted) = (dialled.unwrap(), accepted.unwrap());
         assert!(dialled.open_bi().now_or_never().is_none());
         let error = dialled.send_datagram(b"x"[..].into()).unwrap_err();
-        assert!(
-            matches!(error, SendDatagramError::UnsupportedByPeer),
-            "{error}"
-        );
+        assert!(matches!(error, SendDatagramError::UnsupportedByPeer), "{error}");
         let mut streams = Vec::new();
         while let Some(stream) = dialled.open_uni().now_or_never() {
             streams.push(stream.unwrap());
         }
         assert_eq!(streams.len(), UNI_STREAMS_MAX as usize);
         let data = [0; 16 << 10];
-        let taken: Vec<_> = streams[..3]
-            .iter_mut()
-            .map(|stream| stream.write(&data).now_or_never())
-            .collect();
-        let taken: Vec<_> = taken
-            .into_iter()
-            .map(|taken| taken.map(Result::unwrap))
-            .collect();
+        let taken: Vec<_> = streams[..3].iter_mut().map(|stream| stream.write(&data).now_or_never()).collect();
+        let taken: Vec<_> = taken.into_iter().map(|taken| taken.map(Result::unwrap)).collect();
         assert_eq!(taken, [Some(4 << 10), Some(2 << 10), None]);
     });
 }
@@ -326,62 +228,14 @@ fn limits_that_contradict_each_other_are_refused() {
     let good = EndpointLimits::default();
     transport_config(&good).unwrap();
     let cases = [
-        (
-            EndpointLimits {
-                connections_per_address_max: 0,
-                ..good.clone()
-            },
-            LimitsError::Connections,
-        ),
-        (
-            EndpointLimits {
-                connections_max: 127,
-                ..good.clone()
-            },
-            LimitsError::Connections,
-        ),
-        (
-            EndpointLimits {
-                handshake_timeout: Duration::ZERO,
-                ..good.clone()
-            },
-            LimitsError::HandshakeTimeout,
-        ),
-        (
-            EndpointLimits {
-                stream_receive_window_bytes: 0,
-                ..good.clone()
-            },
-            LimitsError::Windows,
-        ),
-        (
-            EndpointLimits {
-                connection_receive_window_bytes: 1 << 20,
-                ..good.clone()
-            },
-            LimitsError::Windows,
-        ),
-        (
-            EndpointLimits {
-                keep_alive: Duration::ZERO,
-                ..good.clone()
-            },
-            LimitsError::IdleTimeout,
-        ),
-        (
-            EndpointLimits {
-                keep_alive: good.idle_timeout,
-                ..good.clone()
-            },
-            LimitsError::IdleTimeout,
-        ),
-        (
-            EndpointLimits {
-                idle_timeout: Duration::MAX,
-                ..good
-            },
-            LimitsError::IdleTimeout,
-        ),
+        (EndpointLimits { connections_per_address_max: 0, ..good.clone() }, LimitsError::Connections),
+        (EndpointLimits { connections_max: 127, ..good.clone() }, LimitsError::Connections),
+        (EndpointLimits { handshake_timeout: Duration::ZERO, ..good.clone() }, LimitsError::HandshakeTimeout),
+        (EndpointLimits { stream_receive_window_bytes: 0, ..good.clone() }, LimitsError::Windows),
+        (EndpointLimits { connection_receive_window_bytes: 1 << 20, ..good.clone() }, LimitsError::Windows),
+        (EndpointLimits { keep_alive: Duration::ZERO, ..good.clone() }, LimitsError::IdleTimeout),
+        (EndpointLimits { keep_alive: good.idle_timeout, ..good.clone() }, LimitsError::IdleTimeout),
+        (EndpointLimits { idle_timeout: Duration::MAX, ..good }, LimitsError::IdleTimeout),
     ];
     for (limits, error) in cases {
         assert_eq!(transport_config(&limits).unwrap_err(), error, "{limits:?}");
@@ -400,12 +254,7 @@ fn a_socket_that_cannot_be_bound_is_explained() {
     // From the block set aside for documentation (RFC 5737).
     let error = bind("192.0.2.1:0".parse().unwrap()).unwrap_err();
     assert!(matches!(error, BindError::NotLocal { .. }), "{error:?}");
-    assert!(
-        error
-            .to_string()
-            .contains("192.0.2.1 is no address of this machine"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("192.0.2.1 is no address of this machine"), "{error}");
 }
 
 #[test]
@@ -422,12 +271,7 @@ fn an_address_that_cannot_be_dialled_is_explained() {
         let one = node(&key(1), EndpointLimits::default());
         let failure = LinkFailure::from(one.endpoint.connect(ANY, SERVER_NAME).unwrap_err());
         assert_eq!(failure, LinkFailure::Address { address: ANY });
-        assert!(
-            failure
-                .to_string()
-                .starts_with("127.0.0.1:0 cannot be dialled"),
-            "{failure}"
-        );
+        assert!(failure.to_string().starts_with("127.0.0.1:0 cannot be dialled"), "{failure}");
         one.endpoint.close(VarInt::from_u32(0), b"");
         let failure = LinkFailure::from(one.endpoint.connect(ANY, SERVER_NAME).unwrap_err());
         assert_eq!(failure, LinkFailure::ShuttingDown);

@@ -28,11 +28,7 @@ impl Fate {
     pub(super) fn count(self, counters: &mut FaultCounters) {
         match self {
             Self::Lost => counters.dropped += 1,
-            Self::Pass {
-                delay,
-                reordered,
-                copy,
-            } => {
+            Self::Pass { delay, reordered, copy } => {
                 counters.delayed += u64::from(!delay.is_zero());
                 counters.reordered += u64::from(reordered);
                 counters.duplicated += u64::from(copy.is_some());
@@ -52,11 +48,7 @@ pub(super) struct Dice {
 impl Dice {
     pub(super) fn new(faults: Faults) -> Result<Self, FaultsError> {
         faults.validate()?;
-        Ok(Self {
-            faults,
-            rng: ChaCha8Rng::seed_from_u64(faults.seed),
-            put_back: None,
-        })
+        Ok(Self { faults, rng: ChaCha8Rng::seed_from_u64(faults.seed), put_back: None })
     }
 
     pub(super) fn faults(&self) -> Faults {
@@ -74,11 +66,7 @@ impl Dice {
             return Fate::Lost;
         }
         let reordered = reorder < self.faults.reorder;
-        let hold = if reordered {
-            REORDER_HOLD
-        } else {
-            Duration::ZERO
-        };
+        let hold = if reordered { REORDER_HOLD } else { Duration::ZERO };
         Fate::Pass {
             delay: self.delay(first) + hold,
             reordered,
@@ -93,9 +81,7 @@ impl Dice {
     }
 
     fn delay(&self, unit: f64) -> Duration {
-        let Faults {
-            latency, jitter, ..
-        } = self.faults;
+        let Faults { latency, jitter, .. } = self.faults;
         (latency + jitter.mul_f64(2.0 * unit)).saturating_sub(jitter)
     }
 }

@@ -47,14 +47,7 @@ impl Faults {
     /// A network without faults; seed 0.
     #[must_use]
     pub const fn none() -> Self {
-        Self {
-            loss: 0.0,
-            latency: Duration::ZERO,
-            jitter: Duration::ZERO,
-            reorder: 0.0,
-            duplicate: 0.0,
-            seed: 0,
-        }
+        Self { loss: 0.0, latency: Duration::ZERO, jitter: Duration::ZERO, reorder: 0.0, duplicate: 0.0, seed: 0 }
     }
 
     /// Checks every field against its range.
@@ -62,11 +55,7 @@ impl Faults {
     /// # Errors
     /// [`FaultsError`] for the first field outside of its range.
     pub fn validate(&self) -> Result<(), FaultsError> {
-        let shares = [
-            ("loss", self.loss),
-            ("reorder", self.reorder),
-            ("duplicate", self.duplicate),
-        ];
+        let shares = [("loss", self.loss), ("reorder", self.reorder), ("duplicate", self.duplicate)];
         for (field, value) in shares {
             // A range does not contain NaN, so that is refused as well.
             if !(0.0..=1.0).contains(&value) {

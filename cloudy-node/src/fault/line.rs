@@ -39,13 +39,7 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(datagrams_max: usize, bytes_max: usize) -> Self {
-        Self {
-            held: BTreeMap::new(),
-            entries: 0,
-            bytes: 0,
-            datagrams_max,
-            bytes_max,
-        }
+        Self { held: BTreeMap::new(), entries: 0, bytes: 0, datagrams_max, bytes_max }
     }
 
     /// Holds a datagram; `false` if there is no room, and then it is gone.

@@ -69,9 +69,7 @@ pub enum MemoryBindError {
     #[error("{0} is taken: drop its socket first or choose another address")]
     Taken(SocketAddr),
     /// The address names no single place.
-    #[error(
-        "{0} is not one place on the network: give an address and a port, both other than zero"
-    )]
+    #[error("{0} is not one place on the network: give an address and a port, both other than zero")]
     NotOnePlace(SocketAddr),
 }
 
@@ -96,11 +94,7 @@ impl MemoryNetwork {
     /// A network without faults and with a latency of [`MEMORY_LATENCY`].
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let faults = Faults {
-            latency: MEMORY_LATENCY,
-            seed,
-            ..Faults::none()
-        };
+        let faults = Faults { latency: MEMORY_LATENCY, seed, ..Faults::none() };
         let state = State {
             dice: Dice::new(faults).expect("a latency of 1 ms is within its range"),
             counters: FaultCounters::default(),
@@ -108,9 +102,7 @@ impl MemoryNetwork {
             receivers: BTreeMap::new(),
             cuts: BTreeSet::new(),
         };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-        }
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// A socket at `addr`. Port and address must be told; nothing is assigned.
@@ -125,16 +117,9 @@ impl MemoryNetwork {
         if state.receivers.contains_key(&addr) {
             return Err(MemoryBindError::Taken(addr));
         }
-        let receiver = Receiver {
-            line: Line::new(LINE_DATAGRAMS_MAX, LINE_BYTES_MAX),
-            waker: None,
-        };
+        let receiver = Receiver { line: Line::new(LINE_DATAGRAMS_MAX, LINE_BYTES_MAX), waker: None };
         state.receivers.insert(addr, receiver);
-        Ok(Arc::new(MemorySocket {
-            addr,
-            state: Arc::clone(&self.state),
-            timer: Mutex::new(None),
-        }))
+        Ok(Arc::new(MemorySocket { addr, state: Arc::clone(&self.state), timer: Mutex::new(None) }))
     }
 
     /// Replaces the faults, the latency with them, and starts the dice anew from `faults.seed`. What is on its way
@@ -255,9 +240,7 @@ impl Drop for MemorySocket {
 impl fmt::Debug for MemorySocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The state is the whole network's.
-        f.debug_struct("MemorySocket")
-            .field("addr", &self.addr)
-            .finish_non_exhaustive()
+        f.debug_struct("MemorySocket").field("addr", &self.addr).finish_non_exhaustive()
     }
 }
 
@@ -282,10 +265,8 @@ impl State {
 
     fn hold(&mut self, delay: Duration, datagram: Datagram) -> Option<Waker> {
         let bytes_max = self.datagram_bytes_max;
-        let Some(receiver) = self
-            .receivers
-            .get_mut(&datagram.destination)
-            .filter(|_| datagram.contents.len() <= bytes_max)
+        let Some(receiver) =
+            self.receivers.get_mut(&datagram.destination).filter(|_| datagram.contents.len() <= bytes_max)
         else {
             self.counters.undeliverable += 1;
             return None;
@@ -300,19 +281,11 @@ impl State {
     }
 
     /// Fills the buffers with what is due at `addr`; returns how many it filled.
-    fn receive(
-        &mut self,
-        addr: SocketAddr,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> usize {
+    fn receive(&mut self, addr: SocketAddr, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> usize {
         let now = Instant::now();
         let mut received = 0;
         while received < bufs.len().min(meta.len()) {
-            let due = self
-                .receivers
-                .get_mut(&addr)
-                .and_then(|receiver| receiver.line.pop_due(now));
+            let due = self.receivers.get_mut(&addr).and_then(|receiver| receiver.line.pop_due(now));
             let Some(datagram) = due else { break };
             if self.is_cut(&datagram) {
                 self.counters.blocked += 1;
@@ -321,13 +294,8 @@ impl State {
             // As UDP does, cut what exceeds the reader's buffer.
             let len = datagram.contents.len().min(bufs[received].len());
             bufs[received][..len].copy_from_slice(&datagram.contents[..len]);
-            meta[received] = RecvMeta {
-                addr: datagram.source,
-                len,
-                stride: len,
-                ecn: datagram.ecn,
-                dst_ip: Some(addr.ip()),
-            };
+            meta[received] =
+                RecvMeta { addr: datagram.source, len, stride: len, ecn: datagram.ecn, dst_ip: Some(addr.ip()) };
             self.counters.sent += 1;
             received += 1;
         }
@@ -335,10 +303,7 @@ impl State {
     }
 
     fn is_cut(&self, datagram: &Datagram) -> bool {
-        !self.cuts.is_empty()
-            && self
-                .cuts
-                .contains(&pair(datagram.source, datagram.destination))
+        !self.cuts.is_empty() && self.cuts.contains(&pair(datagram.source, datagram.destination))
     }
 }
 

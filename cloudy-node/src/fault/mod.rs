@@ -27,9 +27,7 @@ mod tests;
 pub use counters::FaultCounters;
 pub use faults::{DELAY_MAX, Faults, FaultsError, REORDER_HOLD};
 pub use line::{LINE_BYTES_MAX, LINE_DATAGRAMS_MAX};
-pub use memory::{
-    MEMORY_DATAGRAM_BYTES_MAX, MEMORY_LATENCY, MemoryBindError, MemoryNetwork, MemorySocket,
-};
+pub use memory::{MEMORY_DATAGRAM_BYTES_MAX, MEMORY_LATENCY, MemoryBindError, MemoryNetwork, MemorySocket};
 pub use socket::{FaultControl, FaultSocket, FaultSocketError};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

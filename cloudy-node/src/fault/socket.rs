@@ -110,10 +110,7 @@ impl FaultSocket {
     ///
     /// # Errors
     /// [`FaultSocketError::Faults`], or [`FaultSocketError::NoRuntime`] outside of a tokio runtime.
-    pub fn wrap(
-        inner: Arc<dyn AsyncUdpSocket>,
-        faults: Faults,
-    ) -> Result<Arc<Self>, FaultSocketError> {
+    pub fn wrap(inner: Arc<dyn AsyncUdpSocket>, faults: Faults) -> Result<Arc<Self>, FaultSocketError> {
         let runtime = Handle::try_current().map_err(|_| FaultSocketError::NoRuntime)?;
         let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
         let shared = Arc::new(Shared {
@@ -127,17 +124,13 @@ impl FaultSocket {
             line: Mutex::new(Line::new(LINE_DATAGRAMS_MAX, LINE_BYTES_MAX)),
             earlier: Notify::new(),
         });
-        let sender = runtime
-            .spawn(send_when_due(Arc::clone(&shared)))
-            .abort_handle();
+        let sender = runtime.spawn(send_when_due(Arc::clone(&shared))).abort_handle();
         Ok(Arc::new(Self { shared, sender }))
     }
 
     /// The switches and counters of this socket.
     pub fn control(&self) -> FaultControl {
-        FaultControl {
-            switches: Arc::clone(&self.shared.switches),
-        }
+        FaultControl { switches: Arc::clone(&self.shared.switches) }
     }
 }
 
@@ -188,11 +181,7 @@ impl AsyncUdpSocket for FaultSocket {
 
     fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
         for (nth, contents) in segments(transmit).enumerate() {
-            let one = Transmit {
-                contents,
-                segment_size: None,
-                ..transmit.clone()
-            };
+            let one = Transmit { contents, segment_size: None, ..transmit.clone() };
             match self.shared.send(&one) {
                 // The caller would send the earlier segments again, so the rest waits here instead.
                 Err(error) if nth > 0 && error.kind() == io::ErrorKind::WouldBlock => {

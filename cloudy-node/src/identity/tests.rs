@@ -12,27 +12,14 @@ fn pki(name: &str) -> Pki {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    Pki {
-        root: params.self_signed(&key).unwrap().der().clone(),
-        params,
-        key,
-    }
+    Pki { root: params.self_signed(&key).unwrap().der().clone(), params, key }
 }
 
 impl Pki {
-    fn leaf(
-        &self,
-        name: &str,
-        usages: &[ExtendedKeyUsagePurpose],
-        key: &KeyPair,
-    ) -> CertificateDer<'static> {
+    fn leaf(&self, name: &str, usages: &[ExtendedKeyUsagePurpose], key: &KeyPair) -> CertificateDer<'static> {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.extended_key_usages = usages.to_vec();
-        params
-            .signed_by(key, &rcgen::Issuer::from_params(&self.params, &self.key))
-            .unwrap()
-            .der()
-            .clone()
+        params.signed_by(key, &rcgen::Issuer::from_params(&self.params, &self.key)).unwrap().der().clone()
     }
 }
 
@@ -40,38 +27,24 @@ fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
     PrivatePkcs8KeyDer::from(key.serialize_der()).into()
 }
 
-const BOTH: &[ExtendedKeyUsagePurpose] = &[
-    ExtendedKeyUsagePurpose::ServerAuth,
-    ExtendedKeyUsagePurpose::ClientAuth,
-];
+const BOTH: &[ExtendedKeyUsagePurpose] = &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
 
 #[test]
 fn each_generated_identity_is_another_node() {
     let key = ClusterKey::generate().unwrap();
-    let (one, other) = (
-        Identity::generate(&key).unwrap(),
-        Identity::generate(&key).unwrap(),
-    );
+    let (one, other) = (Identity::generate(&key).unwrap(), Identity::generate(&key).unwrap());
     assert_ne!(one.node_id(), other.node_id());
     let leaf = &one.certified.cert[0];
     assert_eq!(node_id_of(leaf).unwrap(), one.node_id());
     let public = one.certified.key.public_key().unwrap();
     assert_eq!(one.node_id(), NodeId(Sha256::digest(public).into()));
-    assert_eq!(
-        leaf.len(),
-        other.certified.cert[0].len(),
-        "handshakes are of equal size"
-    );
-    assert_eq!(
-        format!("{one:?}"),
-        format!("Identity({})", one.node_id().short())
-    );
+    assert_eq!(leaf.len(), other.certified.cert[0].len(), "handshakes are of equal size");
+    assert_eq!(format!("{one:?}"), format!("Identity({})", one.node_id().short()));
 }
 
 #[test]
 fn a_leaf_of_another_cluster_is_not_trusted() {
-    let [one, other] =
-        [1, 2].map(|byte| Identity::generate(&ClusterKey::from_bytes(&[byte; 32])).unwrap());
+    let [one, other] = [1, 2].map(|byte| Identity::generate(&ClusterKey::from_bytes(&[byte; 32])).unwrap());
     let provider = tls::provider();
     check_chain(&one.certified.cert, &one.roots, &provider).unwrap();
     let error = check_chain(&other.certified.cert, &one.roots, &provider).unwrap_err();
@@ -88,65 +61,25 @@ fn an_own_pki_works_and_its_mistakes_are_named() {
     let identity = Identity::from_pki(vec![leaf.clone()], private(&key), roots()).unwrap();
     assert_eq!(identity.node_id(), node_id_of(&leaf).unwrap());
 
-    let error = |chain: Vec<CertificateDer<'static>>,
-                 key: &KeyPair,
-                 roots: Vec<CertificateDer<'static>>| {
+    let error = |chain: Vec<CertificateDer<'static>>, key: &KeyPair, roots: Vec<CertificateDer<'static>>| {
         Identity::from_pki(chain, private(key), roots).unwrap_err()
     };
-    assert!(matches!(
-        error(vec![], &key, roots()),
-        IdentityError::ChainLength { found: 0 }
-    ));
+    assert!(matches!(error(vec![], &key, roots()), IdentityError::ChainLength { found: 0 }));
     let long = vec![leaf.clone(); CHAIN_CERTIFICATES_MAX + 1];
-    assert!(matches!(
-        error(long, &key, roots()),
-        IdentityError::ChainLength { found: 9 }
-    ));
-    assert!(matches!(
-        error(vec![leaf.clone()], &key, vec![]),
-        IdentityError::NoRoots
-    ));
+    assert!(matches!(error(long, &key, roots()), IdentityError::ChainLength { found: 9 }));
+    assert!(matches!(error(vec![leaf.clone()], &key, vec![]), IdentityError::NoRoots));
     let bad_root = vec![authority.root.clone(), vec![0x30, 0].into()];
-    assert!(matches!(
-        error(vec![leaf.clone()], &key, bad_root),
-        IdentityError::Root { position: 2, .. }
-    ));
-    assert!(matches!(
-        error(vec![vec![1, 2, 3].into()], &key, roots()),
-        IdentityError::Leaf(_)
-    ));
-    assert!(matches!(
-        error(vec![leaf.clone()], &other_key, roots()),
-        IdentityError::PrivateKey(_)
-    ));
+    assert!(matches!(error(vec![leaf.clone()], &key, bad_root), IdentityError::Root { position: 2, .. }));
+    assert!(matches!(error(vec![vec![1, 2, 3].into()], &key, roots()), IdentityError::Leaf(_)));
+    assert!(matches!(error(vec![leaf.clone()], &other_key, roots()), IdentityError::PrivateKey(_)));
     let untrusted = error(vec![leaf], &key, vec![stranger.root]);
-    assert!(
-        matches!(untrusted, IdentityError::NotGoodForServer(_)),
-        "{untrusted}"
-    );
+    assert!(matches!(untrusted, IdentityError::NotGoodForServer(_)), "{untrusted}");
     let misnamed = error(vec![authority.leaf("elsewhere", BOTH, &key)], &key, roots());
-    assert!(
-        matches!(misnamed, IdentityError::NotGoodForServer(_)),
-        "{misnamed}"
-    );
-    let server_only = error(
-        vec![authority.leaf(SERVER_NAME, &BOTH[..1], &key)],
-        &key,
-        roots(),
-    );
-    assert!(
-        matches!(server_only, IdentityError::NotGoodForClient(_)),
-        "{server_only}"
-    );
-    let client_only = error(
-        vec![authority.leaf(SERVER_NAME, &BOTH[1..], &key)],
-        &key,
-        roots(),
-    );
-    assert!(
-        matches!(client_only, IdentityError::NotGoodForServer(_)),
-        "{client_only}"
-    );
+    assert!(matches!(misnamed, IdentityError::NotGoodForServer(_)), "{misnamed}");
+    let server_only = error(vec![authority.leaf(SERVER_NAME, &BOTH[..1], &key)], &key, roots());
+    assert!(matches!(server_only, IdentityError::NotGoodForClient(_)), "{server_only}");
+    let client_only = error(vec![authority.leaf(SERVER_NAME, &BOTH[1..], &key)], &key, roots());
+    assert!(matches!(client_only, IdentityError::NotGoodForServer(_)), "{client_only}");
 }
 
 #[test]

@@ -3,10 +3,7 @@ use std::sync::Barrier;
 use super::*;
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
-    fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect()
+    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
 #[test]
@@ -23,11 +20,7 @@ fn a_created_key_is_loaded_again_and_never_overwritten() {
     assert!(matches!(error, KeyFileError::Exists { .. }), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
     assert_eq!(*load_or_create(&path).unwrap().to_text(), *key.to_text());
-    assert_eq!(
-        entries(path.parent().unwrap()),
-        [path.clone()],
-        "drafts are removed"
-    );
+    assert_eq!(entries(path.parent().unwrap()), [&*path], "drafts are removed");
 }
 
 #[test]
@@ -49,11 +42,7 @@ fn concurrent_first_users_agree_on_one_key() {
     });
     let stored = load(&path).unwrap().to_text().to_string();
     assert_eq!(keys, vec![stored; USERS]);
-    assert_eq!(
-        entries(path.parent().unwrap()),
-        [path.clone()],
-        "drafts are removed"
-    );
+    assert_eq!(entries(path.parent().unwrap()), [&*path], "drafts are removed");
 }
 
 #[cfg(unix)]
@@ -63,23 +52,12 @@ fn rights_of_others_are_refused_with_the_remedy() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cluster.key");
     create(&path).unwrap();
-    assert_eq!(
-        fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
-        0o600
-    );
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     for mode in [0o640, 0o604, 0o620, 0o601] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let error = load_or_create(&path).unwrap_err();
-        assert!(
-            matches!(error, KeyFileError::LooseRights { mode: found, .. } if found == mode),
-            "{error}"
-        );
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("chmod 600 {}", path.display())),
-            "{error}"
-        );
+        assert!(matches!(error, KeyFileError::LooseRights { mode: found, .. } if found == mode), "{error}");
+        assert!(error.to_string().contains(&format!("chmod 600 {}", path.display())), "{error}");
     }
     for mode in [0o600, 0o400] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
@@ -95,66 +73,31 @@ fn other_contents_are_refused_and_not_repeated() {
     let refused = |contents: &[u8]| {
         fs::write(&path, contents).unwrap();
         let error = load_or_create(&path).unwrap_err();
-        assert_eq!(
-            fs::read(&path).unwrap(),
-            contents,
-            "a wrong file is left alone"
-        );
+        assert_eq!(fs::read(&path).unwrap(), contents, "a wrong file is left alone");
         assert!(!format!("{error:?} {error}").contains("5ec3e7"));
         error
     };
-    assert!(matches!(
-        refused(b""),
-        KeyFileError::Contents {
-            source: ParseClusterKeyError::Prefix,
-            ..
-        }
-    ));
+    assert!(matches!(refused(b""), KeyFileError::Contents { source: ParseClusterKeyError::Prefix, .. }));
     let short = refused(b"cloudy-key-1:5ec3e7\n");
-    assert!(matches!(
-        short,
-        KeyFileError::Contents {
-            source: ParseClusterKeyError::Length { found: 6 },
-            ..
-        }
-    ));
+    assert!(matches!(short, KeyFileError::Contents { source: ParseClusterKeyError::Length { found: 6 }, .. }));
     assert!(matches!(refused(b"\xff\xfe"), KeyFileError::NotAKey { .. }));
-    let mut long = ClusterKey::generate()
-        .unwrap()
-        .to_text()
-        .as_bytes()
-        .to_vec();
+    let mut long = ClusterKey::generate().unwrap().to_text().as_bytes().to_vec();
     long.resize(KEY_FILE_BYTES_MAX, b' ');
     fs::write(&path, &long).unwrap();
     load(&path).unwrap();
     long.push(b' ');
     assert!(matches!(refused(&long), KeyFileError::NotAKey { .. }));
-    assert!(matches!(
-        load(directory.path()),
-        Err(KeyFileError::NotAFile { .. })
-    ));
+    assert!(matches!(load(directory.path()), Err(KeyFileError::NotAFile { .. })));
 }
 
 #[test]
 fn the_command_line_goes_before_the_variable_before_the_default() {
     let (flag, variable) = (Path::new("/a/flag"), OsStr::new("/a/variable"));
-    let named = |path: &str| KeyFileChoice {
-        path: path.into(),
-        is_default: false,
-    };
-    assert_eq!(
-        choose(Some(flag), Some(variable)).unwrap(),
-        named("/a/flag")
-    );
+    let named = |path: &str| KeyFileChoice { path: path.into(), is_default: false };
+    assert_eq!(choose(Some(flag), Some(variable)).unwrap(), named("/a/flag"));
     assert_eq!(choose(None, Some(variable)).unwrap(), named("/a/variable"));
     let default = choose(None, Some(OsStr::new(""))).unwrap();
-    assert_eq!(
-        default,
-        KeyFileChoice {
-            path: default_path().unwrap(),
-            is_default: true
-        }
-    );
+    assert_eq!(default, KeyFileChoice { path: default_path().unwrap(), is_default: true });
     assert!(default.path.ends_with("cloudy/cluster.key"));
 }
 
@@ -162,10 +105,7 @@ fn the_command_line_goes_before_the_variable_before_the_default() {
 fn only_the_default_is_made_on_first_use() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cluster.key");
-    let mut choice = KeyFileChoice {
-        path: path.clone(),
-        is_default: false,
-    };
+    let mut choice = KeyFileChoice { path: path.clone(), is_default: false };
     assert!(matches!(choice.open(), Err(KeyFileError::Missing { .. })));
     assert!(!path.exists());
     choice.is_default = true;

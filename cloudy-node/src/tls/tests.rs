@@ -12,20 +12,12 @@ fn configurations_allow_tls_1_3_only_and_no_resumption() {
     let client = client_config(&identity, 7).unwrap();
     assert_eq!(server.alpn_protocols, [b"cloudy/7".to_vec()]);
     assert_eq!(client.alpn_protocols, server.alpn_protocols);
-    assert_eq!(
-        (server.send_tls13_tickets, server.max_early_data_size),
-        (0, 0)
-    );
+    assert_eq!((server.send_tls13_tickets, server.max_early_data_size), (0, 0));
     assert!(!server.session_storage.can_cache());
     assert!(!client.enable_early_data);
     for provider in [server.crypto_provider(), client.crypto_provider()] {
         assert_eq!(provider.cipher_suites[0], TLS13_AES_128_GCM_SHA256);
-        assert!(
-            provider
-                .cipher_suites
-                .iter()
-                .all(|suite| suite.tls13().is_some())
-        );
+        assert!(provider.cipher_suites.iter().all(|suite| suite.tls13().is_some()));
     }
 }
 
@@ -36,44 +28,21 @@ fn alerts_become_words() {
     assert_eq!(alerted(120, ""), LinkFailure::OtherWireVersion);
     assert_eq!(alerted(70, ""), LinkFailure::OtherQuicVersion);
     for alert in [42, 43, 44, 45, 46, 49, 51] {
-        assert_eq!(
-            alerted(alert, "expired"),
-            LinkFailure::Certificate {
-                detail: Words("expired".to_owned())
-            }
-        );
+        assert_eq!(alerted(alert, "expired"), LinkFailure::Certificate { detail: Words("expired".to_owned()) });
         assert!(alerted(alert, "").is_refusal());
     }
-    assert_eq!(
-        alerted(80, "broke"),
-        LinkFailure::Transport {
-            detail: Words("broke".to_owned())
-        }
-    );
+    assert_eq!(alerted(80, "broke"), LinkFailure::Transport { detail: Words("broke".to_owned()) });
     assert!(!alerted(80, "broke").is_refusal());
-    assert_eq!(
-        LinkFailure::of_transport(TransportErrorCode::CONNECTION_REFUSED, b""),
-        LinkFailure::Full
-    );
-    let unexplained =
-        LinkFailure::of_transport(TransportErrorCode::FLOW_CONTROL_ERROR, b"").to_string();
+    assert_eq!(LinkFailure::of_transport(TransportErrorCode::CONNECTION_REFUSED, b""), LinkFailure::Full);
+    let unexplained = LinkFailure::of_transport(TransportErrorCode::FLOW_CONTROL_ERROR, b"").to_string();
     assert!(unexplained.contains("data limits"), "{unexplained}");
 }
 
 #[test]
 fn a_peers_words_cannot_forge_lines() {
-    assert_eq!(
-        Words::new(b"a\nb\x1b[2Jc\xff ").as_str(),
-        "a\u{fffd}b\u{fffd}[2Jc\u{fffd}"
-    );
-    assert_eq!(
-        Words::new("x\u{202e}y\u{2028}z".as_bytes()).as_str(),
-        "x\u{fffd}y\u{fffd}z"
-    );
+    assert_eq!(Words::new(b"a\nb\x1b[2Jc\xff ").as_str(), "a\u{fffd}b\u{fffd}[2Jc\u{fffd}");
+    assert_eq!(Words::new("x\u{202e}y\u{2028}z".as_bytes()).as_str(), "x\u{fffd}y\u{fffd}z");
     assert_eq!(Words::new(b" \t ").as_str(), "\u{fffd}");
     assert_eq!(Words::new(b"  ").as_str(), "no reason given");
-    assert_eq!(
-        Words::new(&[b'w'; 4 * REASON_BYTES_MAX]).as_str().len(),
-        REASON_BYTES_MAX
-    );
+    assert_eq!(Words::new(&[b'w'; 4 * REASON_BYTES_MAX]).as_str().len(), REASON_BYTES_MAX);
 }

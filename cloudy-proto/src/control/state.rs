@@ -95,7 +95,13 @@ mod tests {
             origin: Origin::Joiner,
             addresses: vec![],
         }];
-        Command::InstallView(InstallView { from: ViewId(from), ring, parameters: Parameters::default(), cut: vec![], last })
+        Command::InstallView(InstallView {
+            from: ViewId(from),
+            ring,
+            parameters: Parameters::default(),
+            cut: vec![],
+            last,
+        })
     }
 
     #[test]

@@ -77,7 +77,8 @@ impl Machine {
             let from = self.delivery.result.index().next();
             self.send_control(source, ControlFrame::Fetch { from });
         }
-        let timeout = self.state.view().map_or(core::time::Duration::from_millis(100), |view| view.parameters.wedge_timeout);
+        let timeout =
+            self.state.view().map_or(core::time::Duration::from_millis(100), |view| view.parameters.wedge_timeout);
         self.set_timer(Timer::Fetch, timeout);
     }
 

@@ -242,6 +242,12 @@ impl Machine {
         self.delivery.result.last_seq(self.me, self.delivery.incarnation)
     }
 
+    /// The number of the last own payload that has a slot.
+    #[must_use]
+    pub fn last_sent(&self) -> Seq {
+        Seq(self.outbox.last_seq().0 - self.outbox.payloads())
+    }
+
     /// Checks the order of all watermarks: for tests, after every step.
     ///
     /// # Panics

@@ -15,7 +15,8 @@ impl Machine {
     pub fn status(&self, now: Time) -> Status {
         let now = now.max(self.now);
         let view = self.state.view().cloned();
-        let members = view.as_ref().map(|view| view.ring.iter().map(|member| self.member_status(member.node)).collect());
+        let members =
+            view.as_ref().map(|view| view.ring.iter().map(|member| self.member_status(member.node)).collect());
         let member = self.member.as_ref();
         Status {
             rank: view.as_ref().and_then(|view| view.rank_of_run(self.me, self.delivery.incarnation)),
@@ -41,6 +42,7 @@ impl Machine {
         MemberStatus {
             node,
             linked: node == self.me || self.links.contains_key(&node),
+            ready: self.ready.contains(&node),
             frontier: at(|member, rank| member.lanes[rank.at()].frontier().0),
             approved: at(|member, rank| member.lanes[rank.at()].approved().0),
             confirmed: at(|member, rank| member.pending.confirmed(rank).0),

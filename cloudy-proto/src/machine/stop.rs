@@ -22,7 +22,8 @@ impl Machine {
             return;
         }
         let Some(view) = self.state.view().cloned() else {
-            return self.event(Event::Closed);
+            // Nothing was founded: whoever accepted is told.
+            return self.propose(&Command::Close);
         };
         self.phase = Phase::Stop;
         self.event(Event::Stop);

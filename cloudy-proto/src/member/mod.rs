@@ -276,9 +276,17 @@ impl Member {
         let own = &self.lanes[self.rank.at()];
         assert!(self.pending.approved() <= own.frontier());
         if self.rules.hold(Rule::WedgedSendsNothing) && !self.wedged {
-            assert_eq!(own.held_slots(), self.pending.slots(), "an own slot outside the result is in the pending table");
+            assert_eq!(
+                own.held_slots(),
+                self.pending.slots(),
+                "an own slot outside the result is in the pending table"
+            );
         }
         let window = self.view.parameters.window_bytes;
-        assert!(self.pending.slots() <= 1 || self.view.parameters.ring == crate::config::RingKind::Token || self.pending.bytes() <= window);
+        assert!(
+            self.pending.slots() <= 1
+                || self.view.parameters.ring == crate::config::RingKind::Token
+                || self.pending.bytes() <= window
+        );
     }
 }

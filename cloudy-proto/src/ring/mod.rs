@@ -37,7 +37,7 @@ impl RingState<'_> {
 }
 
 /// When a member may use its next round, and which one that is.
-pub(crate) trait RingModel {
+pub(crate) trait RingModel: Send + Sync {
     /// The round that a message slot which costs so much may take; none while it has to wait.
     fn round_for(&self, state: RingState<'_>, cost_bytes: u64) -> Option<Round>;
 

@@ -10,8 +10,7 @@ impl RingModel for Pipelined {
     fn round_for(&self, state: RingState<'_>, cost_bytes: u64) -> Option<Round> {
         let bytes = state.pending.bytes();
         let fits = bytes == 0 || bytes + cost_bytes <= state.parameters().window_bytes;
-        (fits && state.window_has_slot())
-            .then(|| state.own().frontier().max(state.taken_max.unwrap_or_default()))
+        (fits && state.window_has_slot()).then(|| state.own().frontier().max(state.taken_max.unwrap_or_default()))
     }
 
     /// Some rounds further than needed, so that one busy sender does not cost every idle member a frame per slot.

@@ -25,11 +25,7 @@ pub(super) fn collect(root: &Path) -> io::Result<Vec<TextFile>> {
         for entry in std::fs::read_dir(root.join(&folder))? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let path = if folder.is_empty() {
-                name.clone()
-            } else {
-                format!("{folder}/{name}")
-            };
+            let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
             let kind = entry.file_type()?;
             if kind.is_dir() && !SKIPPED_FOLDERS.contains(&name.as_str()) {
                 folders.push(path);
@@ -48,10 +44,7 @@ pub(super) fn collect(root: &Path) -> io::Result<Vec<TextFile>> {
 #[cfg(test)]
 impl TextFile {
     pub(super) fn new(path: &str, text: &str) -> Self {
-        Self {
-            path: path.into(),
-            text: text.into(),
-        }
+        Self { path: path.into(), text: text.into() }
     }
 }
 
@@ -65,10 +58,6 @@ mod tests {
         let seen = |path: &str| files.iter().any(|file| file.path == path);
         assert!(seen("xtask/src/tidy/files.rs") && seen(".cargo/config.toml") && seen("README.md"));
         assert!(!seen("Cargo.lock"));
-        assert!(
-            !files
-                .iter()
-                .any(|file| file.path.starts_with("target/") || file.path.starts_with(".git/"))
-        );
+        assert!(!files.iter().any(|file| file.path.starts_with("target/") || file.path.starts_with(".git/")));
     }
 }

@@ -38,25 +38,14 @@ const FOLDER: &str = "cloudy-proto/src/";
 const LIST: &str = "xtask/src/tidy/layers.rs and ARCHITECTURE.md";
 
 pub(super) fn check(sources: &[Source]) -> Vec<Violation> {
-    let exports = sources
-        .iter()
-        .find(|source| source.path == format!("{FOLDER}lib.rs"))
-        .map(exports)
-        .unwrap_or_default();
+    let exports =
+        sources.iter().find(|source| source.path == format!("{FOLDER}lib.rs")).map(exports).unwrap_or_default();
     let mut found = Vec::new();
     for source in sources {
-        let Some(inside) = source
-            .path
-            .strip_prefix(FOLDER)
-            .filter(|path| *path != "lib.rs")
-        else {
+        let Some(inside) = source.path.strip_prefix(FOLDER).filter(|path| *path != "lib.rs") else {
             continue;
         };
-        let room = inside
-            .split('/')
-            .next()
-            .unwrap_or(inside)
-            .trim_end_matches(".rs");
+        let room = inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs");
         let Some(own) = floor(room) else {
             found.push(source.violation(
                 1,
@@ -68,9 +57,7 @@ pub(super) fn check(sources: &[Source]) -> Vec<Violation> {
         for (line, name) in imports(source, depth(inside)) {
             let target = exports.get(&name).unwrap_or(&name);
             if floor(target) > Some(own) {
-                let advice = format!(
-                    "`{room}` imports from `{target}`, which comes after it: move what both need up"
-                );
+                let advice = format!("`{room}` imports from `{target}`, which comes after it: move what both need up");
                 found.push(source.violation(line, "layers", advice));
             }
         }
@@ -86,11 +73,7 @@ fn floor(room: &str) -> Option<usize> {
 /// How many `super` lead from a file to the crate's root.
 fn depth(inside: &str) -> usize {
     let parts = inside.split('/').count();
-    if inside.ends_with("/mod.rs") {
-        parts - 1
-    } else {
-        parts
-    }
+    if inside.ends_with("/mod.rs") { parts - 1 } else { parts }
 }
 
 /// Names that `lib.rs` re-exports, and the room of each.
@@ -100,9 +83,7 @@ fn exports(lib: &Source) -> BTreeMap<String, String> {
         let Some((_, path)) = statement.rsplit_once("pub use ") else {
             continue;
         };
-        let mut names = path
-            .split(|c| !is_word(c))
-            .filter(|name| !matches!(*name, "" | "crate" | "self" | "as"));
+        let mut names = path.split(|c| !is_word(c)).filter(|name| !matches!(*name, "" | "crate" | "self" | "as"));
         if let Some(room) = names.next() {
             rooms.extend(names.map(|name| (name.to_string(), room.to_string())));
         }
@@ -118,17 +99,10 @@ fn imports(source: &Source, depth: usize) -> Vec<(usize, String)> {
         for (start, _) in source.code.match_indices(prefix) {
             let before = &source.code[..start];
             let line = line_of(&source.code, start);
-            let longer = before
-                .chars()
-                .next_back()
-                .is_some_and(|c| is_word(c) || c == ':' || c == '$');
+            let longer = before.chars().next_back().is_some_and(|c| is_word(c) || c == ':' || c == '$');
             if !longer && !source.is_test_line(line) {
                 let names = first_names(&source.code[start + prefix.len()..]);
-                found.extend(
-                    names
-                        .into_iter()
-                        .map(|(offset, name)| (line + offset, name)),
-                );
+                found.extend(names.into_iter().map(|(offset, name)| (line + offset, name)));
             }
         }
     }
@@ -148,10 +122,7 @@ fn first_names(rest: &str) -> Vec<(usize, String)> {
             ',' if depth == 1 => expected = true,
             '\n' => line += 1,
             _ if expected && is_word(character) => {
-                names.push((
-                    line,
-                    list[at..].chars().take_while(|&c| is_word(c)).collect(),
-                ));
+                names.push((line, list[at..].chars().take_while(|&c| is_word(c)).collect()));
                 expected = false;
             }
             _ => {}
@@ -168,37 +139,17 @@ mod tests {
     use super::*;
 
     fn found(path: &str, text: &str) -> Vec<(usize, String)> {
-        let lib = Source::new(
-            "cloudy-proto/src/lib.rs",
-            "mod id;\npub use id::{NodeId, Rank};\npub use machine::Machine;\n",
-        );
+        let lib =
+            Source::new("cloudy-proto/src/lib.rs", "mod id;\npub use id::{NodeId, Rank};\npub use machine::Machine;\n");
         let sources = [lib, Source::new(path, text)];
-        check(&sources)
-            .into_iter()
-            .map(|violation| (violation.line, violation.advice))
-            .collect()
+        check(&sources).into_iter().map(|violation| (violation.line, violation.advice)).collect()
     }
 
     #[test]
     fn imports_from_rooms_above_are_fine() {
-        assert_eq!(
-            found(
-                "cloudy-proto/src/lane.rs",
-                "use crate::id::Rank;\nuse crate::{slot::Slot, NodeId};"
-            ),
-            []
-        );
-        assert_eq!(
-            found(
-                "cloudy-proto/src/wire/codec.rs",
-                "use super::frame::Frame;\nuse crate::wire::Frame;"
-            ),
-            []
-        );
-        assert_eq!(
-            found("cloudy-node/src/lane.rs", "use crate::machine::Machine;"),
-            []
-        );
+        assert_eq!(found("cloudy-proto/src/lane.rs", "use crate::id::Rank;\nuse crate::{slot::Slot, NodeId};"), []);
+        assert_eq!(found("cloudy-proto/src/wire/codec.rs", "use super::frame::Frame;\nuse crate::wire::Frame;"), []);
+        assert_eq!(found("cloudy-node/src/lane.rs", "use crate::machine::Machine;"), []);
     }
 
     #[test]
@@ -216,17 +167,11 @@ mod tests {
                 "{text}: {violations:?}"
             );
         }
-        let nested = found(
-            "cloudy-proto/src/wire/codec.rs",
-            "\nuse super::super::lane::Lane;",
-        );
+        let nested = found("cloudy-proto/src/wire/codec.rs", "\nuse super::super::lane::Lane;");
         assert!(matches!(nested.as_slice(), [(2, _)]), "{nested:?}");
         let module = found("cloudy-proto/src/wire/mod.rs", "use super::lane::Lane;");
         assert!(matches!(module.as_slice(), [(1, _)]), "{module:?}");
-        let list = found(
-            "cloudy-proto/src/lane.rs",
-            "use crate::{\n    id::Rank,\n    walk::Walk,\n};",
-        );
+        let list = found("cloudy-proto/src/lane.rs", "use crate::{\n    id::Rank,\n    walk::Walk,\n};");
         assert!(matches!(list.as_slice(), [(3, _)]), "{list:?}");
     }
 
@@ -239,19 +184,13 @@ mod tests {
     #[test]
     fn a_room_without_a_floor_is_found() {
         let violations = found("cloudy-proto/src/attic.rs", "");
-        assert!(
-            matches!(violations.as_slice(), [(1, advice)] if advice.contains("attic")),
-            "{violations:?}"
-        );
+        assert!(matches!(violations.as_slice(), [(1, advice)] if advice.contains("attic")), "{violations:?}");
     }
 
     #[test]
     fn the_order_is_the_one_in_the_architecture() {
-        let page = std::fs::read_to_string(crate::root().join("ARCHITECTURE.md"))
-            .expect("ARCHITECTURE.md can be read");
-        let (_, section) = page
-            .split_once("## Rooms inside")
-            .expect("the section exists");
+        let page = std::fs::read_to_string(crate::root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md can be read");
+        let (_, section) = page.split_once("## Rooms inside").expect("the section exists");
         let (_, listing) = section.split_once("```text\n").expect("the listing exists");
         let (listing, _) = listing.split_once("```").expect("the listing ends");
         let rooms: Vec<&str> = listing

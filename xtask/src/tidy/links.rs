@@ -11,12 +11,7 @@ pub(super) fn check(files: &[TextFile]) -> Vec<Violation> {
                 continue;
             }
             if let Some(advice) = broken(files, page, &target) {
-                found.push(Violation {
-                    file: page.path.clone(),
-                    line,
-                    rule: "link",
-                    advice,
-                });
+                found.push(Violation { file: page.path.clone(), line, rule: "link", advice });
             }
         }
     }
@@ -26,17 +21,11 @@ pub(super) fn check(files: &[TextFile]) -> Vec<Violation> {
 /// Why a relative link leads nowhere, if so.
 fn broken(files: &[TextFile], page: &TextFile, target: &str) -> Option<String> {
     let (path, heading) = target.split_once('#').unwrap_or((target, ""));
-    let path = if path.is_empty() {
-        page.path.clone()
-    } else {
-        joined(&page.path, path)
-    };
+    let path = if path.is_empty() { page.path.clone() } else { joined(&page.path, path) };
     let within = format!("{}/", path.trim_end_matches('/'));
     let Some(file) = files.iter().find(|file| file.path == path) else {
         let folder = files.iter().any(|file| file.path.starts_with(&within));
-        return (!folder).then(|| {
-            format!("`{target}` leads to `{path}`, which does not exist: correct the link")
-        });
+        return (!folder).then(|| format!("`{target}` leads to `{path}`, which does not exist: correct the link"));
     };
     let known = heading.is_empty() || headings(&file.text).iter().any(|name| name == heading);
     (!known).then(|| format!("`{path}` has no heading `{heading}`: correct the link"))
@@ -105,10 +94,7 @@ mod tests {
             TextFile::new("docs/b.md", "# B\n\n## 1. What is promised\n"),
             TextFile::new("README.md", "# Read\n"),
         ];
-        check(&files)
-            .into_iter()
-            .map(|violation| (violation.line, violation.advice))
-            .collect()
+        check(&files).into_iter().map(|violation| (violation.line, violation.advice)).collect()
     }
 
     #[test]
@@ -119,19 +105,9 @@ mod tests {
 
     #[test]
     fn links_that_lead_nowhere_are_found() {
-        for bad in [
-            "[x](c.md)",
-            "[x](README.md)",
-            "[x](b.md#gone)",
-            "[x](#gone)",
-            "[`x`](c.md)",
-            "![x](c.png)",
-        ] {
+        for bad in ["[x](c.md)", "[x](README.md)", "[x](b.md#gone)", "[x](#gone)", "[`x`](c.md)", "![x](c.png)"] {
             let violations = found(&format!("\n{bad}\n"));
-            assert!(
-                matches!(violations.as_slice(), [(2, _)]),
-                "{bad}: {violations:?}"
-            );
+            assert!(matches!(violations.as_slice(), [(2, _)]), "{bad}: {violations:?}");
         }
     }
 

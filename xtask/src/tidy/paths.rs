@@ -21,7 +21,9 @@ pub(super) fn check(file: &TextFile) -> Vec<Violation> {
                 file: file.path.clone(),
                 line: at + 1,
                 rule: "machine-path",
-                advice: format!("`{folder}` is one machine's: use a relative path, or a temporary folder made by `tempfile`"),
+                advice: format!(
+                    "`{folder}` is one machine's: use a relative path, or a temporary folder made by `tempfile`"
+                ),
             });
         }
     }
@@ -33,8 +35,7 @@ fn names(line: &str, folder: &str) -> bool {
     line.match_indices(folder).any(|(at, _)| {
         let before = line[..at].chars().next_back();
         !folder.starts_with('/')
-            || !before
-                .is_some_and(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '*' | '}'))
+            || !before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '*' | '}'))
     })
 }
 
@@ -47,20 +48,14 @@ mod tests {
         for folder in MACHINE_FOLDERS {
             let file = TextFile::new("README.md", &format!("a\nsee `{folder}x`\n"));
             let found = check(&file);
-            assert!(
-                matches!(found.as_slice(), [one] if one.line == 2),
-                "{folder}: {found:?}"
-            );
+            assert!(matches!(found.as_slice(), [one] if one.line == 2), "{folder}: {found:?}");
         }
     }
 
     #[test]
     fn relative_paths_and_addresses_are_fine() {
         let folder = MACHINE_FOLDERS[2];
-        let file = TextFile::new(
-            "README.md",
-            &format!("https://example.org{folder} ..{folder} $HOME/.config"),
-        );
+        let file = TextFile::new("README.md", &format!("https://example.org{folder} ..{folder} $HOME/.config"));
         assert_eq!(check(&file), []);
     }
 }

@@ -17,9 +17,7 @@ pub(super) fn check(source: &Source) -> Vec<Violation> {
         lines => lines,
     };
     if lines > FILE_LINES_MAX {
-        let advice = format!(
-            "{lines} lines without tests, at most {FILE_LINES_MAX}: split the file by topic"
-        );
+        let advice = format!("{lines} lines without tests, at most {FILE_LINES_MAX}: split the file by topic");
         found.push(source.violation(1, "file-size", advice));
     }
     found
@@ -30,20 +28,15 @@ fn functions(source: &Source) -> Vec<Violation> {
     let mut found = Vec::new();
     for (start, _) in code.match_indices("fn ") {
         let before = code[..start].chars().next_back();
-        let name: String = code[start + 3..]
-            .trim_start()
-            .chars()
-            .take_while(|&c| is_word(c))
-            .collect();
+        let name: String = code[start + 3..].trim_start().chars().take_while(|&c| is_word(c)).collect();
         if before.is_some_and(is_word) || name.is_empty() {
             continue;
         }
         let first = line_of(code, start);
         let lines = line_of(code, item_end(code, start)) - first + 1;
         if lines > FUNCTION_LINES_MAX {
-            let advice = format!(
-                "`{name}` has {lines} lines, at most {FUNCTION_LINES_MAX}: name its steps as functions"
-            );
+            let advice =
+                format!("`{name}` has {lines} lines, at most {FUNCTION_LINES_MAX}: name its steps as functions");
             found.push(source.violation(first, "function-size", advice));
         }
     }
@@ -55,19 +48,13 @@ mod tests {
     use super::*;
 
     fn rules(path: &str, text: &str) -> Vec<(usize, &'static str)> {
-        check(&Source::new(path, text))
-            .into_iter()
-            .map(|violation| (violation.line, violation.rule))
-            .collect()
+        check(&Source::new(path, text)).into_iter().map(|violation| (violation.line, violation.rule)).collect()
     }
 
     #[test]
     fn a_file_over_the_bound_is_found_and_one_at_the_bound_is_not() {
         assert_eq!(rules("a/src/a.rs", &"use a;\n".repeat(400)), []);
-        assert_eq!(
-            rules("a/src/a.rs", &"use a;\n".repeat(401)),
-            [(1, "file-size")]
-        );
+        assert_eq!(rules("a/src/a.rs", &"use a;\n".repeat(401)), [(1, "file-size")]);
     }
 
     #[test]
@@ -75,30 +62,20 @@ mod tests {
         let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "use a;\n".repeat(300));
         assert_eq!(rules("a/src/a.rs", &("use a;\n".repeat(400) + &tests)), []);
         assert_eq!(rules("a/src/a/tests.rs", &"use a;\n".repeat(401)), []);
-        assert_eq!(
-            rules("tests/src/sim.rs", &"use a;\n".repeat(401)),
-            [(1, "file-size")]
-        );
+        assert_eq!(rules("tests/src/sim.rs", &"use a;\n".repeat(401)), [(1, "file-size")]);
     }
 
     #[test]
     fn a_long_function_is_found_where_it_begins() {
-        let function = |lines: usize| {
-            format!(
-                "\npub fn f(a: [u8; 2]) {{\n{}}}\nfn g() {{}}\n",
-                "    a;\n".repeat(lines)
-            )
-        };
+        let function =
+            |lines: usize| format!("\npub fn f(a: [u8; 2]) {{\n{}}}\nfn g() {{}}\n", "    a;\n".repeat(lines));
         assert_eq!(rules("a/src/a.rs", &function(68)), []);
         assert_eq!(rules("a/src/a.rs", &function(69)), [(2, "function-size")]);
     }
 
     #[test]
     fn types_and_declarations_are_not_functions_with_bodies() {
-        let text = format!(
-            "trait T {{\n    fn f(&self, g: fn (u8));\n{}}}\n",
-            "    type A;\n".repeat(80)
-        );
+        let text = format!("trait T {{\n    fn f(&self, g: fn (u8));\n{}}}\n", "    type A;\n".repeat(80));
         assert_eq!(rules("a/src/a.rs", &text), []);
     }
 }

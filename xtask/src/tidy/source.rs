@@ -23,27 +23,14 @@ impl Source {
         for (start, _) in code.match_indices("#[cfg(test)]") {
             let first = line_of(&code, start) - 1;
             let last = line_of(&code, item_end(&code, start)) - 1;
-            in_test
-                .iter_mut()
-                .take(last + 1)
-                .skip(first)
-                .for_each(|test| *test = true);
+            in_test.iter_mut().take(last + 1).skip(first).for_each(|test| *test = true);
         }
-        Self {
-            path: path.into(),
-            raw,
-            code,
-            in_test,
-        }
+        Self { path: path.into(), raw, code, in_test }
     }
 
     /// Line numbers from 1 and code of all lines that are not for tests only.
     pub(super) fn product_lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.code
-            .lines()
-            .enumerate()
-            .filter(|(at, _)| !self.in_test[*at])
-            .map(|(at, line)| (at + 1, line))
+        self.code.lines().enumerate().filter(|(at, _)| !self.in_test[*at]).map(|(at, line)| (at + 1, line))
     }
 
     /// True if the line (from 1) is for tests only.
@@ -52,19 +39,13 @@ impl Source {
     }
 
     pub(super) fn violation(&self, line: usize, rule: &'static str, advice: String) -> Violation {
-        Violation {
-            file: self.path.clone(),
-            line,
-            rule,
-            advice,
-        }
+        Violation { file: self.path.clone(), line, rule, advice }
     }
 }
 
 /// Test code by place: the tests crate, a `tests` folder, a `tests.rs`, benches.
 pub(super) fn is_test_file(path: &str) -> bool {
-    path.split('/')
-        .any(|part| matches!(part, "tests" | "tests.rs" | "benches"))
+    path.split('/').any(|part| matches!(part, "tests" | "tests.rs" | "benches"))
 }
 
 /// The line, from 1, of a byte position.
@@ -110,11 +91,7 @@ fn blank(text: &str) -> String {
             at += 1;
         } else {
             let end = (at + length).min(characters.len());
-            code.extend(
-                characters[at..end]
-                    .iter()
-                    .map(|&c| if c == '\n' { '\n' } else { ' ' }),
-            );
+            code.extend(characters[at..end].iter().map(|&c| if c == '\n' { '\n' } else { ' ' }));
             at = end;
         }
     }
@@ -128,12 +105,7 @@ fn literal_length(text: &[char], at: usize) -> usize {
         ['/', '/', ..] => rest.iter().position(|&c| c == '\n').unwrap_or(rest.len()),
         ['/', '*', ..] => block_comment_length(rest),
         ['"', ..] => quoted_length(rest),
-        ['\'', '\\', ..] => {
-            2 + rest[3.min(rest.len())..]
-                .iter()
-                .position(|&c| c == '\'')
-                .map_or(rest.len(), |n| n + 2)
-        }
+        ['\'', '\\', ..] => 2 + rest[3.min(rest.len())..].iter().position(|&c| c == '\'').map_or(rest.len(), |n| n + 2),
         ['\'', _, '\'', ..] => 3,
         ['r', '"' | '#', ..] if begins_literal(text, at) => raw_length(rest),
         _ => 0,
@@ -142,12 +114,7 @@ fn literal_length(text: &[char], at: usize) -> usize {
 
 /// An `r` begins a raw string unless it ends an identifier; `br` and `cr` are prefixes.
 fn begins_literal(text: &[char], at: usize) -> bool {
-    let word: Vec<char> = text[..at]
-        .iter()
-        .rev()
-        .take_while(|&&c| is_word(c))
-        .copied()
-        .collect();
+    let word: Vec<char> = text[..at].iter().rev().take_while(|&&c| is_word(c)).copied().collect();
     matches!(word.as_slice(), [] | ['b' | 'c'])
 }
 
@@ -184,9 +151,7 @@ fn raw_length(rest: &[char]) -> usize {
         return 0;
     }
     let start = hashes + 2;
-    let closing: Vec<char> = std::iter::once('"')
-        .chain(std::iter::repeat_n('#', hashes))
-        .collect();
+    let closing: Vec<char> = std::iter::once('"').chain(std::iter::repeat_n('#', hashes)).collect();
     rest[start..]
         .windows(closing.len())
         .position(|window| window == closing)
@@ -202,14 +167,8 @@ mod tests {
         let bare = |text: &str| blank(text).split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(bare("a // tokio\nb /* x /* y */ z */ c"), "a b c");
         assert_eq!(bare(r#"f("tokio \" x", b"y") + g"#), "f( , b ) + g");
-        assert_eq!(
-            bare("f(r#\"a \" b\"#, br\"c\", for_r\"\")"),
-            "f( , b , for_r )"
-        );
-        assert_eq!(
-            bare("g('{', '\\'', '\\u{7b}', 'é') + h::<'a>(r#type)"),
-            "g( , , , ) + h::<'a>(r#type)"
-        );
+        assert_eq!(bare("f(r#\"a \" b\"#, br\"c\", for_r\"\")"), "f( , b , for_r )");
+        assert_eq!(bare("g('{', '\\'', '\\u{7b}', 'é') + h::<'a>(r#type)"), "g( , , , ) + h::<'a>(r#type)");
         assert_eq!(bare("\"never closed {"), "");
     }
 
@@ -231,10 +190,7 @@ mod tests {
     #[test]
     fn test_files_are_told_by_their_place() {
         assert!(is_test_file("tests/src/sim.rs") && is_test_file("cloudy-proto/src/lane/tests.rs"));
-        assert!(
-            is_test_file("cloudy-node/tests/hello.rs")
-                && is_test_file("cloudy-proto/benches/walk.rs")
-        );
+        assert!(is_test_file("cloudy-node/tests/hello.rs") && is_test_file("cloudy-proto/benches/walk.rs"));
         assert!(!is_test_file("cloudy-node/src/contests.rs"));
     }
 }

@@ -5,8 +5,8 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        FaultCounters, Faults, LINE_DATAGRAMS_MAX, MEMORY_DATAGRAM_BYTES_MAX, MEMORY_LATENCY,
-        MemoryBindError, MemoryNetwork, MemorySocket, REORDER_HOLD,
+        FaultCounters, Faults, LINE_DATAGRAMS_MAX, MEMORY_DATAGRAM_BYTES_MAX, MEMORY_LATENCY, MemoryBindError,
+        MemoryNetwork, MemorySocket, REORDER_HOLD,
         line::{Datagram, Line},
     },
     addr, recv, recv_all, send, transmit,
@@ -36,38 +36,24 @@ async fn a_datagram_arrives_whole_after_the_default_latency() {
     assert_eq!(meta.ecn, Some(EcnCodepoint::Ect0));
     assert_eq!(meta.dst_ip, Some(addr(2).ip()));
     assert_eq!(start.elapsed(), MEMORY_LATENCY);
-    let counters = FaultCounters {
-        sent: 1,
-        delayed: 1,
-        ..FaultCounters::default()
-    };
+    let counters = FaultCounters { sent: 1, delayed: 1, ..FaultCounters::default() };
     assert_eq!(network.counters(), counters);
 }
 
 #[tokio::test(start_paused = true)]
 async fn full_loss_delivers_nothing_and_counts() {
-    let (network, a, b) = network_of_two(Faults {
-        loss: 1.0,
-        ..Faults::none()
-    });
+    let (network, a, b) = network_of_two(Faults { loss: 1.0, ..Faults::none() });
     for _ in 0..100 {
         send(&*a, addr(2), b"x");
     }
     assert_eq!(recv_all(&*b).await, Vec::<Vec<u8>>::new());
-    let counters = FaultCounters {
-        dropped: 100,
-        ..FaultCounters::default()
-    };
+    let counters = FaultCounters { dropped: 100, ..FaultCounters::default() };
     assert_eq!(network.counters(), counters);
 }
 
 /// Which of 10,000 numbered datagrams arrive.
 async fn survivors_of_loss(seed: u64) -> Vec<Vec<u8>> {
-    let (network, a, b) = network_of_two(Faults {
-        loss: 0.2,
-        seed,
-        ..Faults::none()
-    });
+    let (network, a, b) = network_of_two(Faults { loss: 0.2, seed, ..Faults::none() });
     for nth in 0_u16..10_000 {
         send(&*a, addr(2), &nth.to_be_bytes());
     }
@@ -91,10 +77,7 @@ async fn loss_is_about_as_asked_and_repeats_with_its_seed() {
 #[tokio::test(start_paused = true)]
 async fn latency_is_kept_in_virtual_time() {
     let latency = Duration::from_secs(30);
-    let (_network, a, b) = network_of_two(Faults {
-        latency,
-        ..Faults::none()
-    });
+    let (_network, a, b) = network_of_two(Faults { latency, ..Faults::none() });
     let start = Instant::now();
     send(&*a, addr(2), b"first");
     tokio::time::advance(Duration::from_secs(10)).await;
@@ -108,10 +91,7 @@ async fn latency_is_kept_in_virtual_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_waiting_receiver_is_woken_for_what_is_due_earlier() {
-    let (network, a, b) = network_of_two(Faults {
-        latency: Duration::from_secs(30),
-        ..Faults::none()
-    });
+    let (network, a, b) = network_of_two(Faults { latency: Duration::from_secs(30), ..Faults::none() });
     let start = Instant::now();
     send(&*a, addr(2), b"slow");
     let waiting = tokio::spawn(async move { recv(&*b).await.1 });
@@ -124,10 +104,7 @@ async fn a_waiting_receiver_is_woken_for_what_is_due_earlier() {
 
 #[tokio::test(start_paused = true)]
 async fn duplicates_arrive_twice() {
-    let (network, a, b) = network_of_two(Faults {
-        duplicate: 1.0,
-        ..Faults::none()
-    });
+    let (network, a, b) = network_of_two(Faults { duplicate: 1.0, ..Faults::none() });
     send(&*a, addr(2), b"one");
     send(&*a, addr(2), b"two");
     let mut arrived = recv_all(&*b).await;
@@ -139,11 +116,7 @@ async fn duplicates_arrive_twice() {
 
 #[tokio::test(start_paused = true)]
 async fn held_back_datagrams_are_overtaken() {
-    let (network, a, b) = network_of_two(Faults {
-        reorder: 0.3,
-        seed: 3,
-        ..Faults::none()
-    });
+    let (network, a, b) = network_of_two(Faults { reorder: 0.3, seed: 3, ..Faults::none() });
     let sent: Vec<_> = (0_u8..100).map(|nth| vec![nth]).collect();
     for contents in &sent {
         send(&*a, addr(2), contents);
@@ -154,10 +127,7 @@ async fn held_back_datagrams_are_overtaken() {
     assert!((10..=50).contains(&held), "{held}");
     let (in_time, late) = arrived.split_at(100 - held);
     assert!(in_time.is_sorted() && late.is_sorted());
-    assert!(
-        late[0] < in_time[in_time.len() - 1],
-        "nothing was overtaken"
-    );
+    assert!(late[0] < in_time[in_time.len() - 1], "nothing was overtaken");
     assert_eq!(start.elapsed(), REORDER_HOLD + super::QUIET);
     arrived.sort();
     assert_eq!(arrived, sent, "nothing is lost by it");
@@ -165,10 +135,7 @@ async fn held_back_datagrams_are_overtaken() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cut_parts_a_pair_in_both_directions_until_healed() {
-    let faults = Faults {
-        latency: MEMORY_LATENCY,
-        ..Faults::none()
-    };
+    let faults = Faults { latency: MEMORY_LATENCY, ..Faults::none() };
     let (network, a, b) = network_of_two(faults);
     let c = network.bind(addr(3)).expect("free");
     send(&*a, addr(2), b"on its way when the cut comes");
@@ -204,8 +171,7 @@ async fn what_is_too_large_or_addressed_to_nobody_is_lost_and_counted() {
 #[tokio::test(start_paused = true)]
 async fn segments_are_datagrams_of_their_own() {
     let (network, a, b) = network_of_two(Faults::none());
-    a.try_send(&transmit(addr(2), b"aabbc", Some(2)))
-        .expect("always writable");
+    a.try_send(&transmit(addr(2), b"aabbc", Some(2))).expect("always writable");
     assert_eq!(recv_all(&*b).await, [&b"aa"[..], b"bb", b"c"]);
     assert_eq!(network.counters().sent, 3);
 }
@@ -244,10 +210,7 @@ fn a_line_is_bounded_in_bytes_and_gives_them_back() {
 fn an_address_is_one_place_with_one_socket() {
     let network = MemoryNetwork::new(0);
     let socket = network.bind(addr(1)).expect("free");
-    assert_eq!(
-        network.bind(addr(1)).expect_err("taken"),
-        MemoryBindError::Taken(addr(1))
-    );
+    assert_eq!(network.bind(addr(1)).expect_err("taken"), MemoryBindError::Taken(addr(1)));
     drop(socket);
     network.bind(addr(1)).expect("free again");
     for vague in ["10.0.0.1:0", "0.0.0.0:4433", "[::]:4433"] {
@@ -261,11 +224,6 @@ fn an_address_is_one_place_with_one_socket() {
 fn refused_faults_leave_the_network_as_it_was() {
     let network = MemoryNetwork::new(5);
     let before = network.faults();
-    network
-        .set(Faults {
-            loss: 7.0,
-            ..before
-        })
-        .expect_err("out of range");
+    network.set(Faults { loss: 7.0, ..before }).expect_err("out of range");
     assert_eq!(network.faults(), before);
 }

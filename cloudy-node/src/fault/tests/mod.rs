@@ -21,18 +21,11 @@ fn addr(nth: u8) -> SocketAddr {
 }
 
 fn send(from: &dyn AsyncUdpSocket, to: SocketAddr, contents: &[u8]) {
-    from.try_send(&transmit(to, contents, None))
-        .expect("a memory socket is always writable");
+    from.try_send(&transmit(to, contents, None)).expect("a memory socket is always writable");
 }
 
 fn transmit(destination: SocketAddr, contents: &[u8], segment_size: Option<usize>) -> Transmit<'_> {
-    Transmit {
-        destination,
-        ecn: None,
-        contents,
-        segment_size,
-        src_ip: None,
-    }
+    Transmit { destination, ecn: None, contents, segment_size, src_ip: None }
 }
 
 async fn recv(socket: &dyn AsyncUdpSocket) -> (RecvMeta, Vec<u8>) {

@@ -54,8 +54,7 @@ fn configs() -> (ServerConfig, ClientConfig) {
 fn endpoint(socket: Arc<dyn AsyncUdpSocket>, server: Option<ServerConfig>, seed: u8) -> Endpoint {
     let mut config = EndpointConfig::default();
     config.rng_seed(Some([seed; 32]));
-    Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
-        .expect("endpoint")
+    Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime)).expect("endpoint")
 }
 
 /// Sends a megabyte from one socket to the other over QUIC and requires that it arrives as it was.
@@ -68,12 +67,7 @@ async fn transfer(a: Arc<dyn AsyncUdpSocket>, b: Arc<dyn AsyncUdpSocket>, to: So
     let receiving = tokio::spawn({
         let receiver = receiver.clone();
         async move {
-            let connection = receiver
-                .accept()
-                .await
-                .expect("open")
-                .await
-                .expect("handshake");
+            let connection = receiver.accept().await.expect("open").await.expect("handshake");
             let mut stream = connection.accept_uni().await.expect("stream");
             stream.read_to_end(TRANSFER_BYTES).await.expect("transfer")
         }
@@ -84,11 +78,7 @@ async fn transfer(a: Arc<dyn AsyncUdpSocket>, b: Arc<dyn AsyncUdpSocket>, to: So
     stream.write_all(&sent).await.expect("transfer");
     stream.finish().expect("open");
     let received = receiving.await.expect("received");
-    assert!(
-        received == sent,
-        "{} bytes arrived, or other ones",
-        received.len()
-    );
+    assert!(received == sent, "{} bytes arrived, or other ones", received.len());
     connection.close(0_u8.into(), b"");
     for endpoint in [receiver, sender] {
         endpoint.close(0_u8.into(), b"");
@@ -140,14 +130,9 @@ async fn a_megabyte_crosses_a_lossy_loopback() {
     let controls = [a.control(), b.control()];
     let to = b.local_addr().expect("bound");
     // A bound against hanging, not a measure of speed.
-    timeout(Duration::from_secs(60), transfer(a, b, to))
-        .await
-        .expect("the transfer ends");
+    timeout(Duration::from_secs(60), transfer(a, b, to)).await.expect("the transfer ends");
     let sender = controls[0].counters();
     assert!(sender.sent > 500 && sender.dropped > 20, "{sender:?}");
-    assert!(
-        sender.delayed > 500 && sender.duplicated > 10 && sender.reordered > 10,
-        "{sender:?}"
-    );
+    assert!(sender.delayed > 500 && sender.duplicated > 10 && sender.reordered > 10, "{sender:?}");
     assert!(controls[1].counters().sent > 0, "the acknowledgements");
 }

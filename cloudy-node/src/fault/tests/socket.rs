@@ -17,10 +17,7 @@ use quinn::{
 use tokio::time::Instant;
 
 use super::{
-    super::{
-        FaultCounters, FaultSocket, FaultSocketError, Faults, MemoryNetwork, MemorySocket,
-        REORDER_HOLD,
-    },
+    super::{FaultCounters, FaultSocket, FaultSocketError, Faults, MemoryNetwork, MemorySocket, REORDER_HOLD},
     addr, recv, recv_all, send, transmit,
 };
 
@@ -44,30 +41,18 @@ async fn without_faults_it_only_counts() {
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(a.local_addr().expect("bound"), addr(1));
     assert_eq!(a.max_transmit_segments(), 1);
-    let counters = FaultCounters {
-        sent: 1,
-        ..FaultCounters::default()
-    };
+    let counters = FaultCounters { sent: 1, ..FaultCounters::default() };
     assert_eq!(a.control().counters(), counters);
 }
 
 #[tokio::test(start_paused = true)]
 async fn full_loss_sends_nothing_until_it_is_switched_off() {
-    let (a, b, _network) = fault_socket(Faults {
-        loss: 1.0,
-        ..Faults::none()
-    });
-    a.try_send(&transmit(addr(2), b"aabbc", Some(2)))
-        .expect("lost, not refused");
+    let (a, b, _network) = fault_socket(Faults { loss: 1.0, ..Faults::none() });
+    a.try_send(&transmit(addr(2), b"aabbc", Some(2))).expect("lost, not refused");
     assert_eq!(recv_all(&*b).await, Vec::<Vec<u8>>::new());
     assert_eq!(a.control().counters().dropped, 3, "each segment by itself");
 
-    a.control()
-        .set(Faults {
-            loss: -1.0,
-            ..Faults::none()
-        })
-        .expect_err("out of range");
+    a.control().set(Faults { loss: -1.0, ..Faults::none() }).expect_err("out of range");
     assert_eq!(a.control().faults().loss, 1.0);
     a.control().set(Faults::none()).expect("valid");
     send(&*a, addr(2), b"through");
@@ -77,10 +62,7 @@ async fn full_loss_sends_nothing_until_it_is_switched_off() {
 #[tokio::test(start_paused = true)]
 async fn latency_reordering_and_duplication_work_on_what_is_sent() {
     let latency = Duration::from_millis(40);
-    let (a, b, _network) = fault_socket(Faults {
-        latency,
-        ..Faults::none()
-    });
+    let (a, b, _network) = fault_socket(Faults { latency, ..Faults::none() });
     let control = a.control();
     let start = Instant::now();
     send(&*a, addr(2), b"first");
@@ -88,41 +70,38 @@ async fn latency_reordering_and_duplication_work_on_what_is_sent() {
     assert_eq!(recv(&*b).await.1, b"first");
     assert_eq!(start.elapsed(), latency);
 
-    control
-        .set(Faults {
-            reorder: 1.0,
-            ..Faults::none()
-        })
-        .expect("valid");
+    control.set(Faults { reorder: 1.0, ..Faults::none() }).expect("valid");
     let start = Instant::now();
     send(&*a, addr(2), b"held");
-    control
-        .set(Faults {
-            duplicate: 1.0,
-            ..Faults::none()
-        })
-        .expect("valid");
+    control.set(Faults { duplicate: 1.0, ..Faults::none() }).expect("valid");
     send(&*a, addr(2), b"twice");
     let arrived: Vec<_> = [recv(&*b).await.1, recv(&*b).await.1].into();
     assert_eq!(arrived, [b"twice", b"twice"]);
     assert_eq!(recv(&*b).await.1, b"held");
     assert_eq!(start.elapsed(), REORDER_HOLD);
-    let counters = FaultCounters {
-        sent: 4,
-        delayed: 2,
-        duplicated: 1,
-        reordered: 1,
-        ..FaultCounters::default()
-    };
+    let counters = FaultCounters { sent: 4, delayed: 2, duplicated: 1, reordered: 1, ..FaultCounters::default() };
     assert_eq!(control.counters(), counters);
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_due_earlier_does_not_wait_for_what_is_held() {
+    let slow = Faults { latency: Duration::from_secs(30), ..Faults::none() };
+    let (a, b, _network) = fault_socket(slow);
+    let start = Instant::now();
+    send(&*a, addr(2), b"slow");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let fast = Faults { latency: Duration::from_secs(2), ..Faults::none() };
+    a.control().set(fast).expect("valid");
+    send(&*a, addr(2), b"fast");
+    assert_eq!(recv(&*b).await.1, b"fast");
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
+    assert_eq!(recv(&*b).await.1, b"slow");
+    assert_eq!(start.elapsed(), slow.latency);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_partition_blocks_both_directions_and_what_is_held() {
-    let (a, b, network) = fault_socket(Faults {
-        latency: Duration::from_millis(5),
-        ..Faults::none()
-    });
+    let (a, b, network) = fault_socket(Faults { latency: Duration::from_millis(5), ..Faults::none() });
     let c = network.bind(addr(3)).expect("free");
     let control = a.control();
     send(&*a, addr(2), b"held");
@@ -233,11 +212,7 @@ impl UdpPoller for Emptied {
 #[tokio::test(start_paused = true)]
 async fn a_full_socket_gives_back_pressure_and_keeps_the_dice() {
     let (narrow, b) = Narrow::full();
-    let faults = Faults {
-        loss: 0.5,
-        seed: 11,
-        ..Faults::none()
-    };
+    let faults = Faults { loss: 0.5, seed: 11, ..Faults::none() };
     let inner: Arc<dyn AsyncUdpSocket> = Arc::<Narrow>::clone(&narrow);
     let a = FaultSocket::wrap(inner, faults).expect("valid");
 
@@ -263,8 +238,7 @@ async fn a_socket_that_fills_up_between_segments_sends_each_once() {
     let (narrow, b) = Narrow::full();
     narrow.set_room(1);
     let a = FaultSocket::wrap(narrow, Faults::none()).expect("valid");
-    a.try_send(&transmit(addr(2), b"aabbc", Some(2)))
-        .expect("room for the first");
+    a.try_send(&transmit(addr(2), b"aabbc", Some(2))).expect("room for the first");
     assert_eq!(recv_all(&*b).await, [&b"aa"[..], b"bb", b"c"]);
     assert_eq!(a.control().counters().sent, 3);
 }
@@ -272,10 +246,7 @@ async fn a_socket_that_fills_up_between_segments_sends_each_once() {
 #[tokio::test(start_paused = true)]
 async fn held_datagrams_wait_for_room_in_a_full_socket() {
     let (narrow, b) = Narrow::full();
-    let faults = Faults {
-        latency: Duration::from_millis(1),
-        ..Faults::none()
-    };
+    let faults = Faults { latency: Duration::from_millis(1), ..Faults::none() };
     let a = FaultSocket::wrap(narrow, faults).expect("valid");
     send(&*a, addr(2), b"patient");
     assert_eq!(recv_all(&*b).await, [b"patient"]);
@@ -284,10 +255,7 @@ async fn held_datagrams_wait_for_room_in_a_full_socket() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_the_socket_ends_its_task_and_frees_its_address() {
-    let (a, b, network) = fault_socket(Faults {
-        latency: Duration::from_secs(1),
-        ..Faults::none()
-    });
+    let (a, b, network) = fault_socket(Faults { latency: Duration::from_secs(1), ..Faults::none() });
     let control = a.control();
     let task = a.sender.clone();
     send(&*a, addr(2), b"held");
@@ -296,9 +264,7 @@ async fn dropping_the_socket_ends_its_task_and_frees_its_address() {
     drop(a);
     assert_eq!(recv_all(&*b).await, Vec::<Vec<u8>>::new());
     assert!(task.is_finished());
-    network
-        .bind(addr(1))
-        .expect("free again, though a control is left");
+    network.bind(addr(1)).expect("free again, though a control is left");
     assert_eq!(control.counters().delayed, 1);
 }
 
@@ -315,10 +281,7 @@ async fn a_taken_port_and_faults_out_of_range_are_errors() {
     let taken = socket.local_addr().expect("bound");
     let error = FaultSocket::bind(taken, Faults::none()).expect_err("taken");
     assert!(error.to_string().contains(&taken.to_string()), "{error}");
-    let faults = Faults {
-        duplicate: 3.0,
-        ..Faults::none()
-    };
+    let faults = Faults { duplicate: 3.0, ..Faults::none() };
     let error = FaultSocket::bind(localhost, faults).expect_err("out of range");
     assert!(matches!(error, FaultSocketError::Faults(_)), "{error}");
 }

@@ -1,0 +1,219 @@
+//! What users want of the node: links, groups, an end.
+
+use std::sync::Arc;
+
+use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
+use cloudy_proto::{Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Request, Role, Rules};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::driver::{Command, Driver, GroupRun};
+use crate::founding::{FoundError, FoundingEvent, FoundingParts};
+use crate::group::shared::{EndReason, Shared};
+use crate::group::{Group, GroupConfig};
+use crate::link::{WRITERS_LINGER, code};
+use crate::node::{ConnectError, JoinError};
+
+/// Somebody who waits to be invited.
+pub(crate) struct Joining {
+    pub(super) config: Box<GroupConfig>,
+    pub(super) reply: oneshot::Sender<Result<Group, JoinError>>,
+}
+
+impl Driver {
+    pub(super) fn take_command(&mut self, command: Command) {
+        match command {
+            Command::Connect { address, reply } => self.connect(address, reply),
+            Command::Found { name, config, reply } => {
+                // A caller that is gone needs no answer.
+                let _ = reply.send(self.found(name, &config));
+            }
+            Command::Join { name, contact, config, reply } => self.join(name, contact, config, reply),
+            Command::Request { group, request } => self.request(group, request),
+            Command::Status { group, reply } => {
+                let now = self.now();
+                if let Some(run) = self.groups.get(&group) {
+                    // A caller that is gone needs no answer.
+                    let _ = reply.send(run.machine.status(now));
+                }
+            }
+            Command::Forget { group } => self.ended(group),
+            Command::Shutdown { reply } => self.stopping = Some(reply),
+        }
+    }
+
+    fn connect(&mut self, address: std::net::SocketAddr, reply: oneshot::Sender<Result<NodeId, ConnectError>>) {
+        let linked = self.peers.values().find(|link| link.addresses.first() == Some(&address));
+        if let Some(link) = linked {
+            // A caller that is gone needs no answer.
+            let _ = reply.send(Ok(link.peer));
+            return;
+        }
+        self.connecting.push((address, reply));
+        self.links.dial(address);
+    }
+
+    fn found(&mut self, name: String, config: &GroupConfig) -> Result<FoundingParts, FoundError> {
+        if self.groups.values().any(|run| run.shared.name == name) {
+            return Err(FoundError::NameTaken { name });
+        }
+        let group = GroupId(rand::random());
+        let shared = Arc::new(Shared::new(group, name.clone(), self.me, self.me, config));
+        let role = Role::Founder { member: config.founder_is_member, parameters: config.parameters.clone() };
+        let (events, events_in) = mpsc::unbounded_channel();
+        let (installed, installed_in) = oneshot::channel();
+        let run = self.start_group(group, name, role, shared, config);
+        run.founding = Some(events);
+        run.installed = Some(installed);
+        let shared = Arc::clone(&run.shared);
+        let group = Group { shared, mailbox: self.mailbox.clone() };
+        Ok(FoundingParts { group, events: events_in, installed: installed_in })
+    }
+
+    /// A group begins here; its machine hears of every link that is up.
+    fn start_group(
+        &mut self,
+        group: GroupId,
+        name: String,
+        role: Role,
+        shared: Arc<Shared>,
+        config: &GroupConfig,
+    ) -> &mut GroupRun {
+        let now = self.now();
+        let mut machine = Machine::new(MachineConfig {
+            me: self.me,
+            addresses: self.links.addresses.to_vec(),
+            group,
+            name,
+            role,
+            retain_bytes: config.retain_bytes,
+            rules: Rules::default(),
+        });
+        for (&peer, link) in &self.peers {
+            machine.handle(now, Input::LinkUp { peer, addresses: link.addresses.clone() });
+        }
+        self.groups.entry(group).or_insert(GroupRun::new(machine, shared, config.outbox_bytes_max))
+    }
+
+    fn request(&mut self, group: GroupId, request: Request) {
+        let now = self.now();
+        if let Request::Invite { node } = &request {
+            // Whoever is asked is dialled again if its link breaks.
+            if let Some(link) = self.peers.get(node) {
+                let addresses = link.addresses.clone();
+                self.dialler.want(self.me, *node, &addresses, true, now);
+            }
+        }
+        if let Some(run) = self.groups.get_mut(&group) {
+            run.machine.handle(now, Input::Request(request));
+        }
+    }
+
+    fn join(
+        &mut self,
+        name: String,
+        contact: Option<NodeId>,
+        config: Box<GroupConfig>,
+        reply: oneshot::Sender<Result<Group, JoinError>>,
+    ) {
+        self.joining.retain(|_, joining| !joining.reply.is_closed());
+        let busy = self.joining.contains_key(&name) || self.groups.values().any(|run| run.shared.name == name);
+        if busy {
+            // A caller that is gone needs no answer.
+            let _ = reply.send(Err(JoinError::NameTaken { name }));
+            return;
+        }
+        if let Some(link) = contact.and_then(|contact| self.peers.get(&contact)) {
+            link.push_node(NodeFrame::Join { name: name.clone() });
+        }
+        self.joining.insert(name, Joining { config, reply });
+    }
+
+    /// A peer invites this node; whether it comes.
+    pub(super) fn invited(&mut self, from: NodeId, group: GroupId, name: &str) -> bool {
+        let joining = self.joining.remove(name).filter(|joining| !joining.reply.is_closed());
+        let Some(Joining { config, reply }) = joining else {
+            let reason = self.refusal(name);
+            if let Some(link) = self.peers.get_mut(&from) {
+                let frame = Frame::Control(ControlFrame::Refuse { reason });
+                link.push(group, Incarnation(0), Stream::Control, &frame);
+            }
+            return false;
+        };
+        let now = self.now();
+        let shared = Arc::new(Shared::new(group, name.to_owned(), self.me, from, &config));
+        let (installed, installed_in) = oneshot::channel();
+        let run = self.start_group(group, name.to_owned(), Role::Invited { by: from }, shared, &config);
+        run.installed = Some(installed);
+        let handle = Group { shared: Arc::clone(&run.shared), mailbox: self.mailbox.clone() };
+        if let Some(link) = self.peers.get(&from) {
+            let addresses = link.addresses.clone();
+            self.dialler.want(self.me, from, &addresses, true, now);
+        }
+        let name = name.to_owned();
+        tokio::spawn(async move {
+            let joined = match installed_in.await {
+                Ok(Ok(())) => Ok(handle),
+                Ok(Err(reason)) => Err(JoinError::Refused { name, reason }),
+                Err(_) => Err(JoinError::Ended { name }),
+            };
+            if let Err(Ok(group)) = reply.send(joined) {
+                // Nobody waits for it any more.
+                group.mailbox.send(Command::Forget { group: group.shared.id }).await;
+            }
+        });
+        true
+    }
+
+    fn refusal(&self, name: &str) -> String {
+        let me = self.me.short();
+        match self.groups.values().find(|run| run.shared.name == name) {
+            Some(run) => {
+                format!(
+                    "node {me} is in group {name:?} of node {} already; try again when that has ended",
+                    run.shared.founder.short()
+                )
+            }
+            None => format!("node {me} does not wait for an invitation to a group {name:?}"),
+        }
+    }
+
+    pub(super) fn asked_to_join(&mut self, peer: NodeId, name: String) {
+        let founding = self.groups.values().find(|run| run.shared.name == name && run.shared.founder == self.me);
+        let asked = founding
+            .and_then(|run| run.founding.as_ref())
+            .is_some_and(|founding| founding.send(FoundingEvent::AskedToJoin { node: peer }).is_ok());
+        if !asked {
+            let reason = match founding {
+                Some(_) => {
+                    format!("the ring of group {name:?} is fixed since its founding; it takes no further members")
+                }
+                None => format!("node {} does not found a group {name:?}", self.me.short()),
+            };
+            if let Some(link) = self.peers.get(&peer) {
+                link.push_node(NodeFrame::Refused { name, reason });
+            }
+        }
+    }
+
+    /// Ends all groups, lets what was written arrive, and closes all links.
+    pub(super) async fn shut_down(mut self) {
+        for run in self.groups.values() {
+            run.shared.end(EndReason::ShutDown);
+        }
+        self.groups.clear();
+        for link in self.peers.values_mut() {
+            link.flush();
+        }
+        let peers: Vec<_> = std::mem::take(&mut self.peers).into_values().map(|link| link.connection.clone()).collect();
+        drop(self.writers);
+        // Bounded: a peer that is gone confirms nothing.
+        let _ = tokio::time::timeout(WRITERS_LINGER, self.writers_ended.recv()).await;
+        peers.iter().for_each(|connection| connection.close(code::SHUTDOWN.into(), b"this node was shut down"));
+        self.links.endpoint.close(code::SHUTDOWN.into(), b"this node was shut down");
+        let _ = tokio::time::timeout(WRITERS_LINGER, self.links.endpoint.wait_idle()).await;
+        if let Some(reply) = self.stopping.take() {
+            // Whoever wanted it may be gone.
+            let _ = reply.send(());
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! How the driver is reached: from the links, and from the users of the node and its groups.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use cloudy_proto::wire::{NodeFrame, StreamHeader};
+use cloudy_proto::{Admission, Frame, GroupId, NodeId, Request, Status};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::founding::{FoundError, FoundingParts};
+use crate::group::{Group, GroupConfig};
+use crate::link::NewLink;
+use crate::node::{ConnectError, JoinError};
+use crate::tls::LinkFailure;
+
+/// Messages from links that wait for the driver; a reader waits for room.
+pub(crate) const LINK_MAIL_MAX: usize = 512;
+/// Commands that wait for the driver; a caller waits for room.
+pub(crate) const COMMANDS_MAX: usize = 1_024;
+
+/// What links have to say.
+pub(crate) enum LinkMail {
+    /// Both sides said hello.
+    Up(NewLink),
+    /// The connection is gone.
+    Down { peer: NodeId, link: u64, failure: LinkFailure },
+    /// No connection came about.
+    DialFailed { address: SocketAddr, error: ConnectError },
+    /// A frame on the node stream.
+    Node { peer: NodeId, link: u64, frame: NodeFrame },
+    /// The peer opened a stream: what to do with it?
+    Opened { peer: NodeId, link: u64, header: StreamHeader, reply: oneshot::Sender<Admission> },
+    /// Frames of a stream that is read.
+    Frames { peer: NodeId, link: u64, header: StreamHeader, frames: Vec<Frame> },
+}
+
+/// What users want.
+pub(crate) enum Command {
+    Connect {
+        address: SocketAddr,
+        reply: oneshot::Sender<Result<NodeId, ConnectError>>,
+    },
+    Found {
+        name: String,
+        config: Box<GroupConfig>,
+        reply: oneshot::Sender<Result<FoundingParts, FoundError>>,
+    },
+    Join {
+        name: String,
+        contact: Option<NodeId>,
+        config: Box<GroupConfig>,
+        reply: oneshot::Sender<Result<Group, JoinError>>,
+    },
+    Request {
+        group: GroupId,
+        request: Request,
+    },
+    Status {
+        group: GroupId,
+        reply: oneshot::Sender<Status>,
+    },
+    Forget {
+        group: GroupId,
+    },
+    Shutdown {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// The users' end.
+#[derive(Clone, Debug)]
+pub(crate) struct Mailbox {
+    commands: mpsc::Sender<Command>,
+    payloads: Arc<Notify>,
+}
+
+/// The driver's end.
+pub(crate) struct Inbox {
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) links: mpsc::Receiver<LinkMail>,
+    pub(crate) payloads: Arc<Notify>,
+}
+
+/// Both ends, and what links send through.
+pub(crate) fn mailbox() -> (Mailbox, mpsc::Sender<LinkMail>, Inbox) {
+    let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
+    let (links, links_in) = mpsc::channel(LINK_MAIL_MAX);
+    let payloads = Arc::new(Notify::new());
+    let inbox = Inbox { commands: commands_in, links: links_in, payloads: Arc::clone(&payloads) };
+    (Mailbox { commands, payloads }, links, inbox)
+}
+
+impl Mailbox {
+    /// An outbox is no longer empty.
+    pub(crate) fn wake(&self) {
+        self.payloads.notify_one();
+    }
+
+    /// Sends a command; one to a driver that has stopped drops its reply.
+    pub(crate) async fn send(&self, command: Command) {
+        // The dropped reply tells the caller.
+        let _ = self.commands.send(command).await;
+    }
+
+    /// Sends a command from where nobody can wait: it arrives after those that wait for room.
+    pub(crate) fn post(&self, command: Command) {
+        if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
+            let mailbox = self.clone();
+            tokio::spawn(async move { mailbox.send(command).await });
+        }
+    }
+}

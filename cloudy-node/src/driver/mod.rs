@@ -1,0 +1,308 @@
+//! The driver: one task for each node, the only caller of its machines. It waits for the mailbox and for time, never for
+//! a peer or a disk.
+//!
+//! ```text
+//!   mailbox ─► take ─► machine.handle ─► poll_output ─┬─► link.push ─► link.flush   once a turn and stream
+//!                                                     └─► what users read
+//! ```
+
+mod commands;
+mod dialler;
+mod mailbox;
+mod run;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream, StreamHeader};
+use cloudy_proto::{Admission, Frame, GroupId, Incarnation, Input, NodeId, Output, Time, View};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+pub(crate) use mailbox::{Command, Inbox, LinkMail, Mailbox, mailbox};
+
+use crate::link::{Link, Links, NewLink, code};
+use crate::node::{ConnectError, JoinError};
+use commands::Joining;
+use dialler::Dialler;
+use run::{Effect, GroupRun};
+
+/// Messages that one turn takes from the links.
+const TURN_MAIL_MAX: usize = 256;
+/// How long the driver sleeps when nothing is due.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// The driver of one node.
+pub(crate) struct Driver {
+    me: NodeId,
+    epoch: Instant,
+    turn_at: Time,
+    links: Links,
+    inbox: Inbox,
+    /// For the handles that it gives out.
+    mailbox: Mailbox,
+    peers: BTreeMap<NodeId, Link>,
+    groups: BTreeMap<GroupId, GroupRun>,
+    /// Who waits to be invited, by the group's name.
+    joining: BTreeMap<String, Joining>,
+    connecting: Vec<(SocketAddr, oneshot::Sender<Result<NodeId, ConnectError>>)>,
+    dialler: Dialler,
+    /// Held by every stream's writer.
+    writers: mpsc::Sender<()>,
+    writers_ended: mpsc::Receiver<()>,
+    stopping: Option<oneshot::Sender<()>>,
+}
+
+impl Driver {
+    pub(crate) fn new(links: Links, inbox: Inbox, mailbox: Mailbox) -> Self {
+        let (writers, writers_ended) = mpsc::channel(1);
+        Self {
+            me: links.me,
+            epoch: Instant::now(),
+            turn_at: Time(0),
+            links,
+            inbox,
+            mailbox,
+            peers: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            joining: BTreeMap::new(),
+            connecting: Vec::new(),
+            dialler: Dialler::default(),
+            writers,
+            writers_ended,
+            stopping: None,
+        }
+    }
+
+    /// Until the node is shut down.
+    pub(crate) async fn run(mut self) {
+        let mut mail = Vec::with_capacity(TURN_MAIL_MAX);
+        let mut commands = Vec::new();
+        while self.stopping.is_none() {
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                _ = self.inbox.links.recv_many(&mut mail, TURN_MAIL_MAX) => {}
+                command = self.inbox.commands.recv() => commands.extend(command),
+                () = self.inbox.payloads.notified() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            self.turn_at = Time(self.epoch.elapsed().as_micros() as u64);
+            mail.drain(..).for_each(|mail| self.take_mail(mail));
+            commands.extend(std::iter::from_fn(|| self.inbox.commands.try_recv().ok()).take(TURN_MAIL_MAX));
+            commands.drain(..).for_each(|command| self.take_command(command));
+            self.run_timers();
+            self.turn_groups();
+            self.dial_due();
+            self.peers.values_mut().for_each(Link::flush);
+        }
+        self.shut_down().await;
+    }
+
+    /// The time of this turn: one reading for all that happens in it.
+    fn now(&self) -> Time {
+        self.turn_at
+    }
+
+    fn deadline(&self) -> Instant {
+        let timers = self.groups.values().filter_map(|group| group.machine.poll_timeout());
+        let next = timers.chain(self.dialler.next()).min();
+        next.map_or_else(|| Instant::now() + IDLE, |at| self.epoch + Duration::from_micros(at.0))
+    }
+
+    fn run_timers(&mut self) {
+        let now = self.now();
+        for group in self.groups.values_mut() {
+            if group.machine.poll_timeout().is_some_and(|at| at <= now) {
+                group.machine.handle(now, Input::Timeout);
+            }
+        }
+    }
+
+    fn dial_due(&mut self) {
+        let now = self.now();
+        self.dialler.due(now).into_iter().for_each(|address| self.links.dial(address));
+    }
+
+    /// Lets every group hand over what it wants done.
+    fn turn_groups(&mut self) {
+        let now = self.now();
+        let mut effects = Vec::new();
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        for id in ids {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.turn(now, &mut effects);
+            }
+            // The last frames of a group go out before its streams end.
+            let ends = effects.iter().any(|effect| matches!(effect, Effect::Ended));
+            effects.drain(..).for_each(|effect| self.carry_out(id, effect));
+            if ends {
+                self.ended(id);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, group: GroupId, effect: Effect) {
+        match effect {
+            Effect::Send(Output::Send { to, stream, frame }) => {
+                let incarnation = self.groups.get(&group).map_or(Incarnation(0), |run| run.machine.incarnation());
+                if let Some(link) = self.peers.get_mut(&to) {
+                    link.push(group, incarnation, stream, &frame);
+                }
+            }
+            Effect::Send(Output::CloseLink { peer, reason }) => {
+                tracing::warn!(peer = %peer.short(), %reason, "link closed: the peer broke the protocol");
+                if let Some(link) = self.peers.get(&peer) {
+                    link.close(code::BREACH, &reason);
+                }
+            }
+            Effect::Send(_) | Effect::Ended => {}
+            Effect::Installed(view) => self.installed(group, &view),
+        }
+    }
+
+    /// Links to all members are wanted, and streams of earlier views end.
+    fn installed(&mut self, group: GroupId, view: &View) {
+        let now = self.now();
+        self.peers.values_mut().for_each(|link| link.end_views_before(group, view.id));
+        if view.last {
+            return;
+        }
+        let on_ring = view.rank_of(self.me).is_some();
+        for member in view.ring.iter().filter(|member| member.node != self.me) {
+            let coordinates = self.groups.get(&group).is_some_and(|run| run.shared.founder == self.me);
+            if on_ring || coordinates {
+                let linked = self.peers.contains_key(&member.node);
+                self.dialler.want(self.me, member.node, &member.addresses, linked, now);
+            }
+        }
+    }
+
+    /// A group is over here: its users are told, its streams end.
+    fn ended(&mut self, group: GroupId) {
+        if let Some(run) = self.groups.remove(&group) {
+            run.shared.end(crate::group::EndReason::Closed);
+            self.peers.values_mut().for_each(|link| {
+                link.flush();
+                link.end_group(group);
+            });
+        }
+        if self.groups.is_empty() {
+            self.dialler.forget(|_| false);
+        }
+    }
+
+    fn take_mail(&mut self, mail: LinkMail) {
+        let now = self.now();
+        match mail {
+            LinkMail::Up(new) => self.link_up(new),
+            LinkMail::Down { peer, link, failure } => self.link_down(peer, link, &failure.to_string()),
+            LinkMail::DialFailed { address, error } => {
+                self.dialler.failed(address, now);
+                self.connected(address, Err(error));
+            }
+            LinkMail::Node { peer, link, frame } if self.is_current(peer, link) => self.take_node_frame(peer, frame),
+            LinkMail::Opened { peer, link, header, reply } if self.is_current(peer, link) => {
+                self.opened(peer, link, header, reply);
+            }
+            LinkMail::Frames { peer, link, header, frames } if self.is_current(peer, link) => {
+                for frame in frames {
+                    self.take_frame(peer, &header, frame, now);
+                }
+            }
+            // Of a link that another one has replaced: what it says will be said again.
+            LinkMail::Node { .. } | LinkMail::Opened { .. } | LinkMail::Frames { .. } => {}
+        }
+    }
+
+    fn is_current(&self, peer: NodeId, link: u64) -> bool {
+        self.peers.get(&peer).is_some_and(|current| current.id == link)
+    }
+
+    fn opened(&mut self, peer: NodeId, link: u64, header: StreamHeader, reply: oneshot::Sender<Admission>) {
+        match self.groups.get_mut(&header.group) {
+            Some(group) => group.admit(peer, link, header, reply),
+            // An invitation comes for a group that is not known yet.
+            None => {
+                let admission = if header.stream == Stream::Control { Admission::Read } else { Admission::Stop };
+                // A reader that is gone needs no answer.
+                let _ = reply.send(admission);
+            }
+        }
+    }
+
+    fn take_frame(&mut self, from: NodeId, header: &StreamHeader, frame: Frame, now: Time) {
+        if !self.groups.contains_key(&header.group) {
+            let Frame::Control(ControlFrame::Invite { name }) = &frame else { return };
+            if !self.invited(from, header.group, name) {
+                return;
+            }
+        }
+        if let Some(group) = self.groups.get_mut(&header.group) {
+            let (incarnation, stream) = (header.incarnation, header.stream);
+            group.machine.handle(now, Input::Frame { from, incarnation, stream, frame });
+        }
+    }
+
+    /// §4: of two live connections of a pair the one dialled by the lower node id stays; a newer one in the same
+    /// direction replaces the older.
+    fn link_up(&mut self, new: NewLink) {
+        let (peer, now) = (new.peer, self.now());
+        let dialled = new.dialled;
+        let dialled_by_lower = |dialled: bool| dialled == (self.me < peer);
+        let stays = self.peers.get(&peer).is_some_and(|old| {
+            old.dialled != dialled.is_some() && dialled_by_lower(old.dialled) && old.connection.close_reason().is_none()
+        });
+        if stays {
+            new.connection.close(code::DUPLICATE.into(), b"another connection of this pair stays");
+        } else {
+            if let Some(old) = self.peers.remove(&peer) {
+                old.close(code::DUPLICATE, "another connection of this pair stays");
+                self.groups.values_mut().for_each(|group| group.link_down(peer, old.id, now));
+            }
+            tracing::debug!(peer = %peer.short(), address = %new.connection.remote_address(), "link up");
+            let addresses = new.addresses.clone();
+            self.peers.insert(peer, Link::new(new, self.writers.clone()));
+            for group in self.groups.values_mut() {
+                group.machine.handle(now, Input::LinkUp { peer, addresses: addresses.clone() });
+            }
+        }
+        self.dialler.found(peer);
+        if let Some(address) = dialled {
+            self.connected(address, Ok(peer));
+        }
+    }
+
+    fn link_down(&mut self, peer: NodeId, link: u64, why: &str) {
+        if !self.is_current(peer, link) {
+            return;
+        }
+        tracing::debug!(peer = %peer.short(), why, "link down");
+        self.peers.remove(&peer);
+        let now = self.now();
+        self.groups.values_mut().for_each(|group| group.link_down(peer, link, now));
+        self.dialler.miss(self.me, peer, now);
+    }
+
+    fn connected(&mut self, address: SocketAddr, result: Result<NodeId, ConnectError>) {
+        for (_, reply) in self.connecting.extract_if(.., |(of, _)| *of == address) {
+            // A caller that is gone needs no answer.
+            let _ = reply.send(result.clone());
+        }
+    }
+
+    fn take_node_frame(&mut self, peer: NodeId, frame: NodeFrame) {
+        match frame {
+            // Said once, before the link is up.
+            NodeFrame::Hello { .. } => {}
+            NodeFrame::Join { name } => self.asked_to_join(peer, name),
+            NodeFrame::Refused { name, reason } => {
+                if let Some(joining) = self.joining.remove(&name) {
+                    // Whoever joined has given up.
+                    let _ = joining.reply.send(Err(JoinError::Refused { name, reason }));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! One group at the driver: its machine, and what users share of it.
+
+use std::sync::Arc;
+
+use cloudy_proto::wire::StreamHeader;
+use cloudy_proto::{Admission, Event, Input, Machine, NodeId, Output, Time};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::founding::FoundingEvent;
+use crate::group::shared::{EndReason, Shared};
+
+/// A stream whose view is not installed yet.
+struct Unread {
+    peer: NodeId,
+    link: u64,
+    header: StreamHeader,
+    reply: oneshot::Sender<Admission>,
+}
+
+/// Streams of a group that may wait for their view: two for each lane and peer, and then some.
+const UNREAD_MAX: usize = 1_024;
+
+/// One group.
+pub(crate) struct GroupRun {
+    pub(crate) machine: Machine,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) outbox_bytes_max: usize,
+    /// At the founder, while it gathers members.
+    pub(crate) founding: Option<mpsc::UnboundedSender<FoundingEvent>>,
+    /// Told once view 1 is installed.
+    pub(crate) installed: Option<oneshot::Sender<Result<(), String>>>,
+    unread: Vec<Unread>,
+}
+
+/// What the outputs of a turn ask of the node.
+pub(crate) enum Effect {
+    Send(Output),
+    Installed(Arc<cloudy_proto::View>),
+    Ended,
+}
+
+impl GroupRun {
+    pub(crate) fn new(machine: Machine, shared: Arc<Shared>, outbox_bytes_max: usize) -> Self {
+        Self { machine, shared, outbox_bytes_max, founding: None, installed: None, unread: Vec::new() }
+    }
+
+    /// A peer opened a stream: answers at once, or once its view is installed.
+    pub(crate) fn admit(&mut self, peer: NodeId, link: u64, header: StreamHeader, reply: oneshot::Sender<Admission>) {
+        match self.machine.admits(peer, header.incarnation, header.stream) {
+            Admission::Wait if self.unread.len() < UNREAD_MAX => {
+                self.unread.push(Unread { peer, link, header, reply });
+            }
+            // A reader that is gone needs no answer.
+            admission => drop(reply.send(admission)),
+        }
+    }
+
+    /// A view was installed: streams may be read that had to wait.
+    fn ask_again(&mut self) {
+        for unread in std::mem::take(&mut self.unread) {
+            self.admit(unread.peer, unread.link, unread.header, unread.reply);
+        }
+    }
+
+    pub(crate) fn link_down(&mut self, peer: NodeId, link: u64, now: Time) {
+        self.unread.retain(|unread| unread.link != link);
+        self.machine.handle(now, Input::LinkDown { peer });
+    }
+
+    /// Hands the machine what was broadcast, and carries out what it wants, until neither has anything left.
+    pub(crate) fn turn(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        loop {
+            self.drain(effects);
+            if !self.machine.wants_payload() {
+                return;
+            }
+            let mut state = self.shared.lock();
+            let Some(batch) = state.outbox.take() else { return };
+            drop(state);
+            self.shared.room.notify_waiters();
+            self.machine.handle(now, Input::Broadcast(batch));
+        }
+    }
+
+    /// Takes all outputs: what concerns the users is put where they read it, under one lock.
+    fn drain(&mut self, effects: &mut Vec<Effect>) {
+        let mut local = Vec::new();
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Send { .. } | Output::CloseLink { .. } => effects.push(Effect::Send(output)),
+                Output::Approved(_) | Output::Deliver(_) => local.push(output),
+                Output::Event(ref event) => {
+                    self.event(event, effects);
+                    local.push(output);
+                }
+            }
+        }
+        let mut state = self.shared.lock();
+        let drained = state.outbox.set_taken(self.machine.last_sent());
+        state.incarnation = self.machine.incarnation();
+        let moved = !local.is_empty();
+        let mut happened = false;
+        for output in local {
+            match output {
+                Output::Approved(approval) => state.approve(approval),
+                Output::Deliver(entry) => state.deliver(entry),
+                Output::Event(event) => {
+                    happened = true;
+                    state.happen(&event);
+                }
+                Output::Send { .. } | Output::CloseLink { .. } => {}
+            }
+        }
+        drop(state);
+        if moved {
+            self.shared.moved.notify_waiters();
+        }
+        if happened {
+            self.shared.happened.notify_waiters();
+        }
+        if drained || happened {
+            self.shared.room.notify_waiters();
+        }
+    }
+
+    /// What an event means to the node.
+    fn event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Accepted { node } => self.found(FoundingEvent::Accepted { node: *node }),
+            Event::Refused { node, reason } => {
+                self.found(FoundingEvent::Refused { node: *node, reason: reason.clone() });
+                if let Some(installed) = self.installed.take().filter(|_| self.shared.founder == *node) {
+                    // Whoever joined has given up.
+                    let _ = installed.send(Err(reason.clone()));
+                }
+            }
+            Event::ViewInstalled { view, .. } => {
+                self.shared.adopt(&view.parameters, self.outbox_bytes_max);
+                self.founding = None;
+                if let Some(installed) = self.installed.take() {
+                    // Whoever founds or joins has given up.
+                    let _ = installed.send(Ok(()));
+                }
+                self.ask_again();
+                effects.push(Effect::Installed(Arc::clone(view)));
+            }
+            Event::CoordinatorLost { node } => {
+                if let Some(installed) = self.installed.take() {
+                    // Whoever joined has given up.
+                    let _ = installed.send(Err("its founder is out of reach".to_owned()));
+                }
+                self.end(EndReason::CoordinatorLost(*node), effects);
+            }
+            Event::Diverged { node, index, .. } => {
+                self.end(EndReason::Diverged { node: *node, index: *index }, effects);
+            }
+            Event::Closed => {
+                let complete = self.shared.lock().final_index.is_some();
+                self.end(if complete { EndReason::Final } else { EndReason::Closed }, effects);
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, reason: EndReason, effects: &mut Vec<Effect>) {
+        self.shared.lock().ended.get_or_insert(reason);
+        effects.push(Effect::Ended);
+    }
+
+    fn found(&mut self, event: FoundingEvent) {
+        if let Some(founding) = &self.founding {
+            // Whoever founds has given up.
+            let _ = founding.send(event);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! How a group begins: a founder gathers members, then installs view 1 with its full ring.
+
+use cloudy_proto::{NodeId, ParametersError, Request, SessionPlan};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::group::Group;
+
+/// A group that could not be founded; there is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FoundError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Parameters(#[from] ParametersError),
+    /// A group of that name lives at this node.
+    #[error("this node has a group named {name:?} already: end that one, or choose another name")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// The name is too long.
+    #[error("a group's name has at most {} bytes", cloudy_proto::limits::GROUP_NAME_BYTES_MAX)]
+    NameTooLong,
+    /// Nobody has accepted, and the founder takes no place on the ring itself.
+    #[error("nobody is on the ring: no node has accepted the invitation")]
+    NoMembers,
+    /// The node was shut down.
+    #[error("this node was shut down")]
+    ShutDown,
+}
+
+/// What a founder hears before view 1 is installed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoundingEvent {
+    /// An invited node will be a member.
+    Accepted {
+        /// Which.
+        node: NodeId,
+    },
+    /// An invited node will not.
+    Refused {
+        /// Which.
+        node: NodeId,
+        /// In words.
+        reason: String,
+    },
+    /// A node that was not invited asks to be.
+    AskedToJoin {
+        /// Which.
+        node: NodeId,
+    },
+}
+
+/// What the driver gives to whoever founds.
+pub(crate) struct FoundingParts {
+    pub(crate) group: Group,
+    pub(crate) events: mpsc::UnboundedReceiver<FoundingEvent>,
+    pub(crate) installed: oneshot::Receiver<Result<(), String>>,
+}
+
+/// A group that gathers its members. Dropping it abandons the group; those who accepted are told.
+#[must_use = "a founding that is dropped is abandoned"]
+pub struct Founding {
+    parts: Option<FoundingParts>,
+    founder_is_member: bool,
+    accepted: usize,
+}
+
+impl std::fmt::Debug for Founding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Founding").field("accepted", &self.accepted).finish_non_exhaustive()
+    }
+}
+
+impl Founding {
+    pub(crate) fn new(parts: FoundingParts, founder_is_member: bool) -> Self {
+        Self { parts: Some(parts), founder_is_member, accepted: 0 }
+    }
+
+    fn request(&self, request: Request) {
+        if let Some(parts) = &self.parts {
+            parts.group.request(request);
+        }
+    }
+
+    /// Asks a node to become a member, as soon as its link is up.
+    pub fn invite(&self, node: NodeId) {
+        self.request(Request::Invite { node });
+    }
+
+    /// No longer waits for a node that was asked.
+    pub fn uninvite(&self, node: NodeId) {
+        self.request(Request::Uninvite { node });
+    }
+
+    /// What happens next; none once the node was shut down.
+    pub async fn next_event(&mut self) -> Option<FoundingEvent> {
+        let event = self.parts.as_mut()?.events.recv().await;
+        if matches!(event, Some(FoundingEvent::Accepted { .. })) {
+            self.accepted += 1;
+        }
+        event
+    }
+
+    /// Installs view 1 with everybody who has accepted, and returns once it is in force here. A session begins as soon
+    /// as all members report their links to all others up.
+    ///
+    /// # Errors
+    /// There would be nobody on the ring, or the node was shut down; the group is abandoned.
+    pub async fn found(mut self, session: Option<SessionPlan>) -> Result<Group, FoundError> {
+        while let Some(parts) = self.parts.as_mut() {
+            match parts.events.try_recv() {
+                Ok(FoundingEvent::Accepted { .. }) => self.accepted += 1,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        if self.accepted == 0 && !self.founder_is_member {
+            return Err(FoundError::NoMembers);
+        }
+        self.request(Request::Found { session });
+        let Some(FoundingParts { group, installed, .. }) = self.parts.take() else { return Err(FoundError::ShutDown) };
+        match installed.await {
+            Ok(Ok(())) => Ok(group),
+            Ok(Err(_)) | Err(_) => Err(FoundError::ShutDown),
+        }
+    }
+}
+
+impl Drop for Founding {
+    fn drop(&mut self) {
+        self.request(Request::End);
+    }
+}

@@ -1,0 +1,191 @@
+//! What readers read: the newest part of the result with its view changes, and the events.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use cloudy_proto::{Entry, Event, Index, View};
+
+/// What the result is made of, in order.
+#[derive(Clone, Debug)]
+pub enum ApprovedItem {
+    /// Approved payloads, all of one origin with consecutive indexes and numbers.
+    Batch(Entry),
+    /// A view came into force: what follows was approved in it.
+    View(Arc<View>),
+}
+
+/// The newest items, up to a number of bytes of payload.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    items: VecDeque<ApprovedItem>,
+    /// The position of the first item among all that ever were.
+    first: u64,
+    /// What the retained batches cost.
+    bytes: u64,
+    bytes_max: u64,
+    /// The index that the next batch begins at.
+    next_index: Index,
+}
+
+/// Where a reader stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cursor {
+    /// The item to read next, among all that ever were.
+    position: u64,
+    /// The index to read next.
+    pub(crate) index: Index,
+}
+
+/// What a reader gets.
+pub(crate) enum Read {
+    Item(ApprovedItem),
+    /// Nothing new yet.
+    UpToDate,
+    /// What it wants is no longer retained; this index is the first that is.
+    Lagged(Index),
+}
+
+impl Feed {
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        Self { items: VecDeque::new(), first: 0, bytes: 0, bytes_max, next_index: Index(1) }
+    }
+
+    pub(crate) fn push_view(&mut self, view: Arc<View>) {
+        self.items.push_back(ApprovedItem::View(view));
+    }
+
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.bytes += entry.batch.cost_bytes();
+        self.next_index = entry.last_index().next();
+        self.items.push_back(ApprovedItem::Batch(entry));
+        while self.bytes > self.bytes_max && self.items.len() > 1 {
+            if let Some(ApprovedItem::Batch(gone)) = self.items.pop_front() {
+                self.bytes -= gone.batch.cost_bytes();
+            }
+            self.first += 1;
+        }
+    }
+
+    /// A reader that begins at an index.
+    pub(crate) fn cursor_at(&self, index: Index) -> Cursor {
+        let before = |item: &ApprovedItem| match item {
+            ApprovedItem::Batch(entry) => entry.last_index() < index,
+            ApprovedItem::View(_) => true,
+        };
+        let mut at = self.items.iter().rposition(before).map_or(0, |at| at + 1);
+        // The view that the first entry belongs to comes before it.
+        while at > 0 && matches!(self.items[at - 1], ApprovedItem::View(_)) {
+            at -= 1;
+        }
+        Cursor { position: self.first + at as u64, index: index.max(Index(1)) }
+    }
+
+    pub(crate) fn read(&self, cursor: &mut Cursor) -> Read {
+        loop {
+            let Some(at) = cursor.position.checked_sub(self.first) else { return self.lagged(cursor) };
+            let Some(item) = self.items.get(at as usize) else { return Read::UpToDate };
+            cursor.position += 1;
+            let ApprovedItem::Batch(entry) = item else { return Read::Item(item.clone()) };
+            if entry.last_index() < cursor.index {
+                continue;
+            }
+            if entry.first_index > cursor.index {
+                cursor.position -= 1;
+                return self.lagged(cursor);
+            }
+            let skip = (cursor.index.0 - entry.first_index.0) as u32;
+            cursor.index = entry.last_index().next();
+            if skip == 0 {
+                return Read::Item(item.clone());
+            }
+            let first_index = Index(entry.first_index.0 + u64::from(skip));
+            let batch = entry.batch.without_first(skip);
+            return Read::Item(ApprovedItem::Batch(Entry { first_index, batch, ..entry.clone() }));
+        }
+    }
+
+    fn lagged(&self, cursor: &Cursor) -> Read {
+        let first = self.items.iter().find_map(|item| match item {
+            ApprovedItem::Batch(entry) => Some(entry.first_index),
+            ApprovedItem::View(_) => None,
+        });
+        Read::Lagged(first.unwrap_or(self.next_index).max(cursor.index))
+    }
+}
+
+/// Events kept for those who have not read them: far more than any group has.
+const EVENTS_KEPT_MAX: usize = 4_096;
+
+/// The group's events since the beginning, the oldest let go past a bound.
+#[derive(Debug, Default)]
+pub(crate) struct EventLog {
+    events: VecDeque<Event>,
+    first: u64,
+}
+
+impl EventLog {
+    pub(crate) fn push(&mut self, event: Event) {
+        if self.events.len() == EVENTS_KEPT_MAX {
+            self.events.pop_front();
+            self.first += 1;
+        }
+        self.events.push_back(event);
+    }
+
+    pub(crate) fn read(&self, position: &mut u64) -> Option<Event> {
+        let at = position.saturating_sub(self.first);
+        let event = self.events.get(at as usize)?.clone();
+        *position = self.first + at + 1;
+        Some(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use cloudy_proto::slot::{Batch, push_payload};
+    use cloudy_proto::{Incarnation, NodeId, Seq, ViewId};
+
+    use super::*;
+
+    fn entry(first: u64, count: u32) -> Entry {
+        let mut body = BytesMut::new();
+        (0..count).for_each(|_| push_payload(&mut body, &[1; 15]));
+        Entry {
+            first_index: Index(first),
+            view: ViewId(1),
+            origin: NodeId([1; 32]),
+            incarnation: Incarnation(1),
+            batch: Batch { first_seq: Seq(first), count, body: body.freeze() },
+        }
+    }
+
+    fn indexes(feed: &Feed, cursor: &mut Cursor) -> Vec<(u64, u32)> {
+        std::iter::from_fn(|| match feed.read(cursor) {
+            Read::Item(ApprovedItem::Batch(entry)) => Some((entry.first_index.0, entry.batch.count)),
+            _ => None,
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_reader_begins_inside_a_batch() {
+        let mut feed = Feed::new(10_000);
+        feed.push(entry(1, 4));
+        feed.push(entry(5, 2));
+        let mut cursor = feed.cursor_at(Index(3));
+        assert_eq!(indexes(&feed, &mut cursor), [(3, 2), (5, 2)]);
+        feed.push(entry(7, 1));
+        assert_eq!(indexes(&feed, &mut cursor), [(7, 1)]);
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_where_to_resume() {
+        let mut feed = Feed::new(16 * 4);
+        let mut slow = feed.cursor_at(Index(1));
+        (0..4).for_each(|at| feed.push(entry(1 + 2 * at, 2)));
+        let Read::Lagged(resume) = feed.read(&mut slow) else { panic!("the first entries are gone") };
+        assert_eq!(resume, Index(5));
+        assert_eq!(indexes(&feed, &mut feed.cursor_at(resume)), [(5, 2), (7, 2)]);
+    }
+}

@@ -1,0 +1,235 @@
+//! One group, as its users see it.
+
+mod approved;
+pub(crate) mod feed;
+mod outbox;
+mod receipt;
+pub(crate) mod shared;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cloudy_proto::{GroupId, Index, NodeId, Parameters, ParametersError, Request, Status};
+use tokio::sync::oneshot;
+
+pub use approved::{Approved, ApprovedError, ApprovedStream, Events};
+pub use feed::ApprovedItem;
+pub use receipt::{Approval, Receipt, ReceiptError};
+pub use shared::EndReason;
+
+use crate::driver::{Command, Mailbox};
+use shared::{Shared, wait_until};
+
+/// What a group is founded with. The [`Parameters`] hold for all members; the rest is the node's own.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// What all members share.
+    pub parameters: Parameters,
+    /// The founder takes a place on the ring. Default true; a session's master does not.
+    pub founder_is_member: bool,
+    /// Bytes of own payloads that may wait for a slot before [`Group::broadcast`] waits. Default 1 MiB; one payload is
+    /// always taken.
+    pub outbox_bytes_max: usize,
+    /// Bytes of the result kept for readers, and as much again for members that miss some. Default 64 MiB, shared
+    /// between the two uses where they overlap.
+    pub retain_bytes: u64,
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        Self {
+            parameters: Parameters::default(),
+            founder_is_member: true,
+            outbox_bytes_max: 1 << 20,
+            retain_bytes: 64 << 20,
+        }
+    }
+}
+
+impl GroupConfig {
+    /// Checks the parameters.
+    ///
+    /// # Errors
+    /// The first field that cannot work.
+    pub fn validate(&self) -> Result<(), ParametersError> {
+        self.parameters.validate()
+    }
+}
+
+/// A broadcast that was not taken; nothing was sent, and no number was used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BroadcastError {
+    /// Only from [`Group::try_broadcast`]: the bound on waiting payloads is reached.
+    #[error(
+        "the outbox is full: other members confirm more slowly than this one broadcasts; await broadcast() instead, or raise outbox_bytes_max"
+    )]
+    OutboxFull,
+    /// The payload is larger than the group allows.
+    #[error("a payload of {bytes} bytes; the group allows at most {bytes_max}: split it")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The group's bound.
+        bytes_max: usize,
+    },
+    /// The group does not go on at this node.
+    #[error(transparent)]
+    Ended(#[from] EndReason),
+}
+
+/// A group at this node. Clones are handles to the same one.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mailbox: Mailbox,
+}
+
+impl Group {
+    /// Its id: fresh at each founding.
+    #[must_use]
+    pub fn id(&self) -> GroupId {
+        self.shared.id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.shared.me
+    }
+
+    /// The node that founded it and keeps its control log.
+    #[must_use]
+    pub fn founder(&self) -> NodeId {
+        self.shared.founder
+    }
+
+    /// Broadcasts a payload, as soon as the outbox has room. The order of calls is the order in the result.
+    ///
+    /// # Errors
+    /// The payload is too large, or the group has ended: nothing was sent.
+    pub async fn broadcast(&self, payload: impl AsRef<[u8]>) -> Result<Receipt, BroadcastError> {
+        let payload = payload.as_ref();
+        loop {
+            match self.try_broadcast(payload) {
+                Err(BroadcastError::OutboxFull) => self.room().await,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Broadcasts a payload if the outbox has room.
+    ///
+    /// # Errors
+    /// The outbox is full, the payload too large, or the group has ended: nothing was sent.
+    pub fn try_broadcast(&self, payload: impl AsRef<[u8]>) -> Result<Receipt, BroadcastError> {
+        let payload = payload.as_ref();
+        let mut state = self.shared.lock();
+        if let Some(reason) = &state.ended {
+            return Err(reason.clone().into());
+        }
+        if state.final_index.is_some() {
+            return Err(EndReason::Final.into());
+        }
+        if payload.len() > state.payload_bytes_max {
+            return Err(BroadcastError::TooLarge { bytes: payload.len(), bytes_max: state.payload_bytes_max });
+        }
+        if state.outbox.is_full() {
+            return Err(BroadcastError::OutboxFull);
+        }
+        let wake = state.outbox.is_empty();
+        let seq = state.outbox.push(payload);
+        drop(state);
+        if wake {
+            self.mailbox.wake();
+        }
+        Ok(Receipt::new(Arc::clone(&self.shared), seq))
+    }
+
+    /// Waits until the outbox has room, or the group has ended.
+    pub async fn room(&self) {
+        wait_until(&self.shared.room, || {
+            let state = self.shared.lock();
+            (!state.outbox.is_full() || state.ended.is_some() || state.final_index.is_some()).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until fewer own payloads than this wait for a slot, or the group has ended.
+    pub async fn outbox_below(&self, payloads: u64) {
+        wait_until(&self.shared.room, || {
+            let state = self.shared.lock();
+            (state.outbox.waiting() < payloads || state.ended.is_some() || state.final_index.is_some()).then_some(())
+        })
+        .await;
+    }
+
+    /// Own payloads that have no slot yet.
+    #[must_use]
+    pub fn outbox_payloads(&self) -> u64 {
+        self.shared.lock().outbox.waiting()
+    }
+
+    /// Waits until every own broadcast so far is approved.
+    ///
+    /// # Errors
+    /// The group ended before that; [`Receipt`]s say which broadcasts were approved.
+    pub async fn flush(&self) -> Result<(), EndReason> {
+        let last = self.shared.lock().outbox.last();
+        wait_until(&self.shared.moved, || {
+            let state = self.shared.lock();
+            if state.approved >= last {
+                return Some(Ok(()));
+            }
+            let ended = state.ended.clone().or(state.final_index.map(|_| EndReason::Final));
+            ended.map(Err)
+        })
+        .await
+    }
+
+    /// Reads the result from an index on; 1 is the first.
+    #[must_use]
+    pub fn approved_from(&self, index: Index) -> Approved {
+        Approved::new(Arc::clone(&self.shared), index)
+    }
+
+    /// What happened in the group, from its first event on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events::new(Arc::clone(&self.shared))
+    }
+
+    /// Founder: how far each member's result is, as its latest heartbeat said.
+    #[must_use]
+    pub fn progress(&self) -> BTreeMap<NodeId, Index> {
+        self.shared.lock().progress.clone()
+    }
+
+    /// The state of the group at this moment; stops nothing. None after the node was shut down.
+    pub async fn status(&self) -> Option<Status> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Command::Status { group: self.shared.id, reply }).await;
+        answer.await.ok()
+    }
+
+    /// Founder: ends the group now, by a last view change that fixes one result for all. Member: asks the founder to.
+    pub fn end(&self) {
+        self.request(Request::End);
+    }
+
+    /// Says something of the final result to the founder, at most 4 KiB of it; once, after
+    /// [`Event::Final`](cloudy_proto::Event::Final).
+    pub fn report(&self, report: Bytes) {
+        self.request(Request::Report(report));
+    }
+
+    pub(crate) fn request(&self, request: Request) {
+        self.mailbox.post(Command::Request { group: self.shared.id, request });
+    }
+}

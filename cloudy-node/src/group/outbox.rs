@@ -1,0 +1,138 @@
+//! The open slot: where broadcasts wait until the machine takes them.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use cloudy_proto::Seq;
+use cloudy_proto::slot::{Batch, push_payload};
+
+/// Payloads that were broadcast and not taken by the machine yet, already laid out as slots.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    slot_bytes_max: usize,
+    slot_payloads_max: u32,
+    bytes_max: usize,
+    open: BytesMut,
+    open_count: u32,
+    sealed: VecDeque<Batch>,
+    bytes: usize,
+    last: Seq,
+    /// The last number that the machine has put into a slot.
+    taken: Seq,
+}
+
+impl Outbox {
+    pub(crate) fn new(slot_bytes_max: usize, slot_payloads_max: u32, bytes_max: usize) -> Self {
+        Self {
+            slot_bytes_max,
+            slot_payloads_max,
+            bytes_max,
+            open: BytesMut::new(),
+            open_count: 0,
+            sealed: VecDeque::new(),
+            bytes: 0,
+            last: Seq(0),
+            taken: Seq(0),
+        }
+    }
+
+    /// There is no room for another payload.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= self.bytes_max
+    }
+
+    /// Nothing waits for the machine.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open_count == 0 && self.sealed.is_empty()
+    }
+
+    /// Appends a payload and gives it its number. One payload is always taken while there is any room.
+    pub(crate) fn push(&mut self, payload: &[u8]) -> Seq {
+        if self.open_count > 0 && self.open.len() + payload.len() >= self.slot_bytes_max {
+            self.seal();
+        }
+        if self.open.capacity() == 0 {
+            // One allocation for each slot, unless a payload is larger.
+            self.open.reserve(self.slot_bytes_max.min(64 << 10));
+        }
+        let before = self.open.len();
+        push_payload(&mut self.open, payload);
+        self.bytes += self.open.len() - before;
+        self.open_count += 1;
+        self.last = self.last.next();
+        if self.open_count >= self.slot_payloads_max || self.open.len() >= self.slot_bytes_max {
+            self.seal();
+        }
+        self.last
+    }
+
+    /// The next slot's payloads.
+    pub(crate) fn take(&mut self) -> Option<Batch> {
+        if self.sealed.is_empty() {
+            self.seal();
+        }
+        let batch = self.sealed.pop_front()?;
+        self.bytes -= batch.body.len();
+        Some(batch)
+    }
+
+    fn seal(&mut self) {
+        if self.open_count > 0 {
+            let first_seq = Seq(self.last.0 - u64::from(self.open_count) + 1);
+            let body = std::mem::take(&mut self.open).freeze();
+            self.sealed.push_back(Batch { first_seq, count: self.open_count, body });
+            self.open_count = 0;
+        }
+    }
+
+    /// The number of the last broadcast.
+    pub(crate) fn last(&self) -> Seq {
+        self.last
+    }
+
+    /// The machine has put all up to this number into slots.
+    pub(crate) fn set_taken(&mut self, taken: Seq) -> bool {
+        let moved = taken > self.taken;
+        self.taken = self.taken.max(taken);
+        moved
+    }
+
+    /// Payloads that no slot holds yet.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.last.0 - self.taken.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloudy_proto::slot::check_body;
+
+    use super::*;
+
+    #[test]
+    fn slots_are_closed_by_bytes_and_by_payloads_and_numbers_have_no_gap() {
+        let mut outbox = Outbox::new(32, 3, 1_000);
+        (0..7).for_each(|at| assert_eq!(outbox.push(b"12345"), Seq(at + 1)));
+        outbox.push(&[0; 100]);
+        let batches: Vec<Batch> = std::iter::from_fn(|| outbox.take()).collect();
+        let counts: Vec<_> = batches.iter().map(|batch| (batch.first_seq.0, batch.count)).collect();
+        assert_eq!(counts, [(1, 3), (4, 3), (7, 1), (8, 1)]);
+        batches.iter().for_each(|batch| assert_eq!(check_body(&batch.body, batch.count), Ok(())));
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.bytes, 0);
+    }
+
+    #[test]
+    fn it_is_full_at_its_bound() {
+        let mut outbox = Outbox::new(64, 100, 20);
+        outbox.push(&[0; 10]);
+        assert!(!outbox.is_full());
+        outbox.push(&[0; 10]);
+        assert!(outbox.is_full());
+        outbox.take();
+        assert!(!outbox.is_full());
+        assert_eq!(outbox.waiting(), 2);
+        assert!(outbox.set_taken(Seq(2)));
+        assert_eq!(outbox.waiting(), 0);
+    }
+}

@@ -1,0 +1,96 @@
+//! What a broadcast gives back: the promise of an answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudy_proto::{Index, MessageId, NodeId, Seq, ViewId};
+
+use crate::group::shared::{EndReason, Shared, wait_until};
+
+/// A broadcast that is in the result of every member that is, or later becomes, up to date (`protocol.md` P5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// Its name.
+    pub id: MessageId,
+    /// Its place in the result.
+    pub index: Index,
+    /// The view that approved it.
+    pub view: ViewId,
+    /// Who confirmed it before it entered the result here, and how long after it was sent. Empty where a view change
+    /// approved it, or where the receipt was awaited after a thousand later approvals.
+    pub confirmed: Vec<(NodeId, Duration)>,
+}
+
+/// A broadcast that got no approval.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiptError {
+    /// It is in no result and never will be: the group's last view ended without it.
+    #[error("message {} is rejected: the group ended before all members confirmed it; it is in no result", .0.seq)]
+    Rejected(MessageId),
+    /// It may be in the result or not: this node cannot tell any more.
+    #[error("the outcome of message {} is unknown: {reason}", .id.seq)]
+    Unknown {
+        /// Its name, to ask for it elsewhere.
+        id: MessageId,
+        /// Why this node cannot tell.
+        reason: EndReason,
+    },
+    /// It is approved, but so long ago that where is no longer known here.
+    #[error("message {} is approved; its index is no longer retained here", .0.seq)]
+    ApprovedLongAgo(MessageId),
+}
+
+/// The answer to a broadcast: await it. Dropping it withdraws nothing.
+#[derive(Debug)]
+#[must_use = "a receipt says whether the broadcast was approved; drop it to not wait"]
+pub struct Receipt {
+    shared: Arc<Shared>,
+    seq: Seq,
+}
+
+impl Receipt {
+    pub(crate) fn new(shared: Arc<Shared>, seq: Seq) -> Self {
+        Self { shared, seq }
+    }
+
+    /// The broadcast's name in the group.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        self.shared.message_id(self.seq)
+    }
+
+    /// The answer, if there is one already.
+    fn answer(&self) -> Option<Result<Approval, ReceiptError>> {
+        let state = self.shared.lock();
+        let id = MessageId { origin: self.shared.me, incarnation: state.incarnation, seq: self.seq };
+        if self.seq <= state.approved {
+            let end = |approval: &cloudy_proto::Approval| approval.first_seq.0 + u64::from(approval.count);
+            let at = state.approvals.partition_point(|approval| end(approval) <= self.seq.0);
+            let kept = state.approvals.get(at).filter(|approval| approval.first_seq <= self.seq);
+            return Some(kept.map_or(Err(ReceiptError::ApprovedLongAgo(id)), |approval| {
+                let index = Index(approval.first_index.0 + (self.seq.0 - approval.first_seq.0));
+                Ok(Approval { id, index, view: approval.view, confirmed: approval.confirmed.clone() })
+            }));
+        }
+        if state.rejected_from.is_some_and(|from| self.seq >= from) {
+            return Some(Err(ReceiptError::Rejected(id)));
+        }
+        match &state.ended {
+            // What was broadcast after the end was never handed to the machine.
+            Some(EndReason::Final) => Some(Err(ReceiptError::Rejected(id))),
+            Some(reason) => Some(Err(ReceiptError::Unknown { id, reason: reason.clone() })),
+            None => None,
+        }
+    }
+}
+
+impl IntoFuture for Receipt {
+    type Output = Result<Approval, ReceiptError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { wait_until(&self.shared.moved, || self.answer()).await })
+    }
+}

@@ -1,0 +1,182 @@
+//! What the driver and the group's users share.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cloudy_proto::{Approval, Entry, Event, GroupId, Incarnation, Index, MessageId, NodeId, Parameters, Seq};
+use tokio::sync::Notify;
+
+use crate::group::GroupConfig;
+use crate::group::feed::{EventLog, Feed};
+use crate::group::outbox::Outbox;
+
+/// Approvals kept, with who confirmed when, for receipts that are awaited late (`protocol.md` §3.1).
+pub(crate) const APPROVALS_KEPT_MAX: usize = 1_024;
+
+/// Why a group does not go on at this node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndReason {
+    /// Its last view has ended: the result is final.
+    #[error("the group has ended: its result is final")]
+    Final,
+    /// The coordinator was out of reach for longer than the coordinator timeout.
+    #[error("node {} keeps the control log, and it has been out of reach for too long; start it again and found a new group", .0.short())]
+    CoordinatorLost(NodeId),
+    /// A member's digest differs from this node's: one of the two is corrupt.
+    #[error("the result here and the one of node {} differ up to index {index}: memory or transport is corrupt on one of them; keep both logs, and found a new group", .node.short())]
+    Diverged {
+        /// The other node.
+        node: NodeId,
+        /// Where both have a checkpoint.
+        index: Index,
+    },
+    /// The group was closed before the result was final here.
+    #[error("the group was closed before its result was complete here")]
+    Closed,
+    /// The node was shut down.
+    #[error("this node was shut down")]
+    ShutDown,
+}
+
+/// State behind one short lock.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) outbox: Outbox,
+    pub(crate) feed: Feed,
+    pub(crate) events: EventLog,
+    pub(crate) progress: BTreeMap<NodeId, Index>,
+    /// Own payloads up to here are in the result.
+    pub(crate) approved: Seq,
+    /// The newest approvals, oldest first.
+    pub(crate) approvals: VecDeque<Approval>,
+    /// Own payloads from here on are in no result.
+    pub(crate) rejected_from: Option<Seq>,
+    /// The result ends here.
+    pub(crate) final_index: Option<Index>,
+    pub(crate) ended: Option<EndReason>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) payload_bytes_max: usize,
+}
+
+/// One group at one node, as its users see it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) id: GroupId,
+    pub(crate) name: String,
+    pub(crate) me: NodeId,
+    pub(crate) founder: NodeId,
+    state: Mutex<State>,
+    /// The result, the receipts or the end moved.
+    pub(crate) moved: Notify,
+    /// The outbox has room again, or is drained.
+    pub(crate) room: Notify,
+    /// An event was added.
+    pub(crate) happened: Notify,
+}
+
+impl Shared {
+    pub(crate) fn new(id: GroupId, name: String, me: NodeId, founder: NodeId, config: &GroupConfig) -> Self {
+        let parameters = &config.parameters;
+        Self {
+            id,
+            name,
+            me,
+            founder,
+            state: Mutex::new(State {
+                outbox: outbox(parameters, config.outbox_bytes_max),
+                feed: Feed::new(config.retain_bytes),
+                events: EventLog::default(),
+                progress: BTreeMap::new(),
+                approved: Seq(0),
+                approvals: VecDeque::new(),
+                rejected_from: None,
+                final_index: None,
+                ended: None,
+                incarnation: Incarnation(0),
+                payload_bytes_max: parameters.payload_bytes_max as usize,
+            }),
+            moved: Notify::new(),
+            room: Notify::new(),
+            happened: Notify::new(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // Whoever panicked under the lock left every field readable.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The view's parameters are known: an outbox that nobody has used yet takes its slots' sizes from them.
+    pub(crate) fn adopt(&self, parameters: &Parameters, outbox_bytes_max: usize) {
+        let mut state = self.lock();
+        state.payload_bytes_max = parameters.payload_bytes_max as usize;
+        if state.outbox.last() == Seq(0) {
+            state.outbox = outbox(parameters, outbox_bytes_max);
+        }
+    }
+
+    pub(crate) fn end(&self, reason: EndReason) {
+        self.lock().ended.get_or_insert(reason);
+        self.moved.notify_waiters();
+        self.room.notify_waiters();
+        self.happened.notify_waiters();
+    }
+
+    pub(crate) fn message_id(&self, seq: Seq) -> MessageId {
+        MessageId { origin: self.me, incarnation: self.lock().incarnation, seq }
+    }
+}
+
+impl State {
+    pub(crate) fn deliver(&mut self, entry: Entry) {
+        self.feed.push(entry);
+    }
+
+    pub(crate) fn approve(&mut self, approval: Approval) {
+        self.approved = Seq(approval.first_seq.0 + u64::from(approval.count) - 1);
+        if self.approvals.len() == APPROVALS_KEPT_MAX {
+            self.approvals.pop_front();
+        }
+        self.approvals.push_back(approval);
+    }
+
+    pub(crate) fn happen(&mut self, event: &Event) {
+        match event {
+            Event::Progress { node, index } => {
+                self.progress.insert(*node, *index);
+                return;
+            }
+            Event::ViewInstalled { view, .. } => self.feed.push_view(view.clone()),
+            Event::Final { result } => {
+                self.final_index = Some(result.index);
+                self.rejected_from.get_or_insert(self.approved.next());
+            }
+            Event::Rejected { from } => self.rejected_from = Some(*from),
+            _ => {}
+        }
+        self.events.push(event.clone());
+    }
+
+    /// An item was read that ends the final result.
+    pub(crate) fn is_final_at(&self, next: Index) -> bool {
+        self.final_index.is_some_and(|last| next > last)
+    }
+}
+
+fn outbox(parameters: &Parameters, bytes_max: usize) -> Outbox {
+    Outbox::new(parameters.slot_bytes_max as usize, parameters.slot_payloads_max, bytes_max)
+}
+
+/// Waits until there is an answer; it is looked for again after each notification.
+pub(crate) async fn wait_until<T>(notify: &Notify, mut answer: impl FnMut() -> Option<T>) -> T {
+    loop {
+        let notified = notify.notified();
+        tokio::pin!(notified);
+        // Registered before the answer is looked for, so that nothing is missed in between.
+        notified.as_mut().enable();
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        notified.await;
+    }
+}

@@ -1,0 +1,152 @@
+//! One connection with one peer: dialled or accepted, hello first, then streams (`protocol.md` §4).
+
+mod recv;
+mod send;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cloudy_proto::NodeId;
+use quinn::{Connection, Endpoint};
+use tokio::sync::mpsc;
+
+use crate::driver::LinkMail;
+use crate::endpoint::{self, Admission, AdmissionGuard, EndpointLimits};
+use crate::identity::SERVER_NAME;
+use crate::node::ConnectError;
+use crate::tls::LinkFailure;
+
+pub(crate) use send::{Link, NodeWriter, WRITERS_LINGER};
+
+/// Closing codes that a node gives (RFC 9000 §10.2); the words beside them say more.
+pub(crate) mod code {
+    /// The node shuts down.
+    pub(crate) const SHUTDOWN: u32 = 0;
+    /// Another connection of the pair stays.
+    pub(crate) const DUPLICATE: u32 = 1;
+    /// The peer broke the protocol.
+    pub(crate) const BREACH: u32 = 2;
+    /// The node dialled itself.
+    pub(crate) const ITSELF: u32 = 3;
+    /// The peer takes too slowly what it is sent.
+    pub(crate) const OVERFLOW: u32 = 4;
+}
+
+/// A connection on which both sides have said hello.
+pub(crate) struct NewLink {
+    pub(crate) id: u64,
+    pub(crate) peer: NodeId,
+    pub(crate) connection: Connection,
+    /// The address that was dialled; none if the peer dialled.
+    pub(crate) dialled: Option<SocketAddr>,
+    /// Where the peer can be reached.
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) node_stream: NodeWriter,
+}
+
+/// What all links of a node share.
+#[derive(Clone)]
+pub(crate) struct Links {
+    pub(crate) me: NodeId,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) limits: Arc<EndpointLimits>,
+    /// Where this node can be reached, as it says in its hello.
+    pub(crate) addresses: Arc<Vec<SocketAddr>>,
+    pub(crate) mail: mpsc::Sender<LinkMail>,
+    next_id: Arc<AtomicU64>,
+}
+
+impl Links {
+    pub(crate) fn new(
+        me: NodeId,
+        endpoint: Endpoint,
+        limits: EndpointLimits,
+        addresses: Vec<SocketAddr>,
+        mail: mpsc::Sender<LinkMail>,
+    ) -> Self {
+        Self {
+            me,
+            endpoint,
+            limits: Arc::new(limits),
+            addresses: Arc::new(addresses),
+            mail,
+            next_id: Arc::new(AtomicU64::new(1)),
+        }
+    }
+
+    /// Accepts connections until the endpoint is closed.
+    pub(crate) async fn accept(self) {
+        let admission = Admission::new(&self.limits);
+        while let Some(incoming) = self.endpoint.accept().await {
+            let from = incoming.remote_address();
+            match admission.admit(incoming) {
+                Ok((connecting, guard)) => {
+                    tokio::spawn(self.clone().accepted(from, connecting, guard));
+                }
+                Err(refusal) => tracing::debug!(%from, %refusal, "connection not accepted"),
+            }
+        }
+    }
+
+    async fn accepted(self, from: SocketAddr, connecting: quinn::Connecting, mut guard: AdmissionGuard) {
+        match endpoint::handshake(connecting, &self.limits).await {
+            Ok(connection) => {
+                guard.established();
+                if let Err(error) = self.run(connection, None).await {
+                    tracing::debug!(%from, %error, "link not established");
+                }
+            }
+            Err(failure) if failure.is_refusal() => tracing::warn!(%from, "a node was turned away: {failure}"),
+            Err(failure) => tracing::debug!(%from, %failure, "handshake failed"),
+        }
+        drop(guard);
+    }
+
+    /// Dials an address, and tells the driver how that went.
+    pub(crate) fn dial(&self, address: SocketAddr) {
+        let links = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = links.dialled(address).await {
+                // The driver is gone only when the node shuts down.
+                let _ = links.mail.send(LinkMail::DialFailed { address, error }).await;
+            }
+        });
+    }
+
+    async fn dialled(&self, address: SocketAddr) -> Result<(), ConnectError> {
+        let failed = |failure| ConnectError::Link { address, failure };
+        let connecting =
+            self.endpoint.connect(address, SERVER_NAME).map_err(|error| failed(LinkFailure::from(error)))?;
+        let connection = endpoint::handshake(connecting, &self.limits).await.map_err(failed)?;
+        self.run(connection, Some(address)).await
+    }
+
+    /// Says hello, waits for the peer's, tells the driver, and reads what the peer opens until the connection ends.
+    async fn run(&self, connection: Connection, dialled: Option<SocketAddr>) -> Result<(), ConnectError> {
+        let address = connection.remote_address();
+        let failed = |failure| ConnectError::Link { address, failure };
+        let peer = endpoint::peer_id(&connection).map_err(|error| {
+            failed(LinkFailure::Certificate { detail: crate::tls::Words::new(error.to_string().as_bytes()) })
+        })?;
+        if peer == self.me {
+            connection.close(code::ITSELF.into(), b"this node dialled itself");
+            return Err(ConnectError::Itself { address });
+        }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let node_stream = NodeWriter::open(&connection, self.addresses.to_vec()).await.map_err(failed)?;
+        let hello = recv::read_hello(&connection, self.limits.handshake_timeout).await.map_err(failed)?;
+        let addresses = recv::reachable_at(address, hello.addresses);
+        let link = NewLink { id, peer, connection: connection.clone(), dialled, addresses, node_stream };
+        if self.mail.send(LinkMail::Up(link)).await.is_err() {
+            return Ok(());
+        }
+        let reader = recv::Reader { peer, link: id, connection: connection.clone(), mail: self.mail.clone() };
+        tokio::spawn(async move {
+            let failure = reader.run(hello.stream).await;
+            // The driver is gone only when the node shuts down.
+            let _ = reader.mail.send(LinkMail::Down { peer, link: id, failure }).await;
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,278 @@
+//! Reading what a peer opens: header, admission, then frame after frame.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloudy_proto::limits::ADDRESSES_MAX;
+use cloudy_proto::wire::{
+    ControlDecoder, FrameError, HeaderDecoder, HeaderError, LaneDecoder, NodeDecoder, NodeFrame, Stream, StreamHeader,
+    TallyDecoder,
+};
+use cloudy_proto::{Admission, Frame, NodeId};
+use quinn::{Connection, RecvStream};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::driver::LinkMail;
+use crate::link::code;
+use crate::link::send::close_words;
+use crate::tls::{LinkFailure, Words};
+
+/// The most that is read from a stream at once.
+const READ_BYTES_MAX: usize = 256 << 10;
+/// Frames handed over together at most: a bound on what one turn of the driver takes from one stream.
+const FRAMES_TOGETHER_MAX: usize = 512;
+/// A stream's header has to arrive within this.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A stream that cannot be read on; the link is closed with these words.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("a stream's header: {0}")]
+    Header(#[from] HeaderError),
+    #[error("a frame on a stream: {0}")]
+    Frame(#[from] FrameError),
+    #[error("a stream without a header")]
+    NoHeader,
+    #[error("a second node stream, or one that does not begin with hello")]
+    NotHello,
+    #[error("a stream that is not its to open")]
+    Refused,
+    /// The connection or the stream ended: nobody's fault.
+    #[error("the stream ended")]
+    Ended,
+}
+
+impl From<quinn::ReadError> for ReadError {
+    fn from(_: quinn::ReadError) -> Self {
+        Self::Ended
+    }
+}
+
+/// The peer's hello, and the stream that it came on.
+pub(super) struct Hello {
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) stream: NodeStream,
+}
+
+/// The peer's node stream, read as far as its hello.
+pub(super) struct NodeStream {
+    stream: RecvStream,
+    decoder: NodeDecoder,
+    rest: Bytes,
+    /// Streams that the peer opened before its hello arrived.
+    early: Vec<RecvStream>,
+}
+
+/// Streams that may overtake the hello.
+const EARLY_STREAMS_MAX: usize = 16;
+
+/// Waits for the peer's hello.
+pub(super) async fn read_hello(connection: &Connection, timeout: Duration) -> Result<Hello, LinkFailure> {
+    match tokio::time::timeout(timeout, find_hello(connection)).await {
+        Err(_) => Err(LinkFailure::HandshakeTimeout { timeout }),
+        Ok(Ok(hello)) => Ok(hello),
+        Ok(Err(error)) => match (connection.close_reason(), error) {
+            (Some(reason), _) => Err(reason.into()),
+            (None, ReadError::Ended) => Err(LinkFailure::from(connection.closed().await)),
+            (None, error) => {
+                let words = error.to_string();
+                connection.close(code::BREACH.into(), close_words(&words));
+                Err(LinkFailure::Transport { detail: Words::new(words.as_bytes()) })
+            }
+        },
+    }
+}
+
+async fn find_hello(connection: &Connection) -> Result<Hello, ReadError> {
+    let mut early = Vec::new();
+    loop {
+        let mut stream = connection.accept_uni().await.map_err(|_| ReadError::Ended)?;
+        // A node opens its node stream first, so it has the first stream number.
+        if stream.id().index() != 0 {
+            if early.len() == EARLY_STREAMS_MAX {
+                return Err(ReadError::NotHello);
+            }
+            early.push(stream);
+            continue;
+        }
+        let (header, mut rest) = read_header(&mut stream).await?;
+        if header.stream != Stream::Node {
+            return Err(ReadError::NotHello);
+        }
+        let mut decoder = NodeDecoder::default();
+        loop {
+            let mut view: &[u8] = &rest;
+            let frame = decoder.feed(&mut view)?;
+            rest = rest.slice(rest.len() - view.len()..);
+            match frame {
+                Some(NodeFrame::Hello { addresses }) => {
+                    let stream = NodeStream { stream, decoder, rest, early };
+                    return Ok(Hello { addresses, stream });
+                }
+                Some(_) => return Err(ReadError::NotHello),
+                None => rest = read_chunk(&mut stream).await?.ok_or(ReadError::Ended)?,
+            }
+        }
+    }
+}
+
+/// Where a peer can be reached: where it was heard from first, since one socket dials and listens, then what it says.
+pub(super) fn reachable_at(heard_from: SocketAddr, said: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut addresses = vec![heard_from];
+    for mut address in said {
+        if address.ip().is_unspecified() {
+            address.set_ip(heard_from.ip());
+        }
+        if !addresses.contains(&address) && addresses.len() < ADDRESSES_MAX {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+async fn read_chunk(stream: &mut RecvStream) -> Result<Option<Bytes>, ReadError> {
+    Ok(stream.read_chunk(READ_BYTES_MAX, true).await?.map(|chunk| chunk.bytes))
+}
+
+/// A stream's header, and what of its frames arrived with it.
+async fn read_header(stream: &mut RecvStream) -> Result<(StreamHeader, Bytes), ReadError> {
+    let read = async {
+        let mut decoder = HeaderDecoder::default();
+        loop {
+            let chunk = read_chunk(stream).await?.ok_or(ReadError::NoHeader)?;
+            let mut view: &[u8] = &chunk;
+            if let Some(header) = decoder.feed(&mut view)? {
+                return Ok((header, chunk.slice(chunk.len() - view.len()..)));
+            }
+        }
+    };
+    tokio::time::timeout(HEADER_TIMEOUT, read).await.unwrap_or(Err(ReadError::NoHeader))
+}
+
+/// Reads everything that one peer sends on one connection.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) peer: NodeId,
+    pub(super) link: u64,
+    pub(super) connection: Connection,
+    pub(super) mail: mpsc::Sender<LinkMail>,
+}
+
+/// One of the decoders, by the kind of stream.
+enum Decoder {
+    Lane(LaneDecoder),
+    Tally(TallyDecoder),
+    Control(ControlDecoder),
+}
+
+impl Decoder {
+    fn feed(&mut self, view: &mut &[u8]) -> Result<Option<Frame>, FrameError> {
+        Ok(match self {
+            Self::Lane(decoder) => decoder.feed(view)?.map(Frame::Lane),
+            Self::Tally(decoder) => decoder.feed(view)?.map(Frame::Tally),
+            Self::Control(decoder) => decoder.feed(view)?.map(Frame::Control),
+        })
+    }
+}
+
+impl Reader {
+    /// Until the connection ends, and why it did.
+    pub(super) async fn run(&self, mut node: NodeStream) -> LinkFailure {
+        node.early.drain(..).for_each(|stream| self.read_later(stream));
+        let reader = self.clone();
+        tokio::spawn(async move {
+            let read = reader.read_node(node).await;
+            reader.close_on(read);
+        });
+        let ended = loop {
+            match self.connection.accept_uni().await {
+                Ok(stream) => self.read_later(stream),
+                Err(error) => break error,
+            }
+        };
+        ended.into()
+    }
+
+    fn read_later(&self, stream: RecvStream) {
+        let reader = self.clone();
+        tokio::spawn(async move {
+            let read = reader.read_stream(stream).await;
+            reader.close_on(read);
+        });
+    }
+
+    fn close_on(&self, read: Result<(), ReadError>) {
+        match read {
+            Ok(()) | Err(ReadError::Ended) => {}
+            Err(error) => {
+                tracing::warn!(peer = %self.peer.short(), %error, "link closed: the peer sends what cannot be read");
+                self.connection.close(code::BREACH.into(), close_words(&error.to_string()));
+            }
+        }
+    }
+
+    async fn read_node(&self, node: NodeStream) -> Result<(), ReadError> {
+        let NodeStream { mut stream, mut decoder, mut rest, .. } = node;
+        loop {
+            let mut view: &[u8] = &rest;
+            while let Some(frame) = decoder.feed(&mut view)? {
+                let mail = LinkMail::Node { peer: self.peer, link: self.link, frame };
+                self.mail.send(mail).await.map_err(|_| ReadError::Ended)?;
+            }
+            let Some(chunk) = read_chunk(&mut stream).await? else { return Ok(()) };
+            rest = chunk;
+        }
+    }
+
+    async fn read_stream(&self, mut stream: RecvStream) -> Result<(), ReadError> {
+        let (header, mut chunk) = read_header(&mut stream).await?;
+        let mut decoder = match header.stream {
+            Stream::Node => return Err(ReadError::NotHello),
+            Stream::Control => Decoder::Control(ControlDecoder::default()),
+            Stream::Tally { .. } => Decoder::Tally(TallyDecoder::default()),
+            Stream::Lane { .. } => Decoder::Lane(LaneDecoder::default()),
+        };
+        match self.ask(&header).await? {
+            Admission::Read => {}
+            Admission::Stop | Admission::Wait => {
+                // The peer may have ended the stream already.
+                let _ = stream.stop(0u32.into());
+                return Ok(());
+            }
+            Admission::Refuse => return Err(ReadError::Refused),
+        }
+        let mut frames = Vec::new();
+        loop {
+            let mut view: &[u8] = &chunk;
+            while let Some(frame) = decoder.feed(&mut view)? {
+                frames.push(frame);
+                if frames.len() == FRAMES_TOGETHER_MAX {
+                    self.hand_over(&header, &mut frames).await?;
+                }
+            }
+            self.hand_over(&header, &mut frames).await?;
+            match read_chunk(&mut stream).await? {
+                Some(next) => chunk = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// What the driver says to a stream; it answers only once the stream's view is installed.
+    async fn ask(&self, header: &StreamHeader) -> Result<Admission, ReadError> {
+        let (reply, answer) = oneshot::channel();
+        let mail = LinkMail::Opened { peer: self.peer, link: self.link, header: header.clone(), reply };
+        self.mail.send(mail).await.map_err(|_| ReadError::Ended)?;
+        answer.await.map_err(|_| ReadError::Ended)
+    }
+
+    async fn hand_over(&self, header: &StreamHeader, frames: &mut Vec<Frame>) -> Result<(), ReadError> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let frames = std::mem::take(frames);
+        let mail = LinkMail::Frames { peer: self.peer, link: self.link, header: header.clone(), frames };
+        self.mail.send(mail).await.map_err(|_| ReadError::Ended)
+    }
+}

@@ -1,0 +1,225 @@
+//! Writing to a peer: the frames of a turn are collected and each stream is written once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use cloudy_proto::limits::REASON_BYTES_MAX;
+use cloudy_proto::wire::{
+    NodeFrame, Stream, StreamHeader, WIRE_VERSION, encode_control, encode_header, encode_lane, encode_node,
+    encode_tally,
+};
+use cloudy_proto::{Frame, GroupId, Incarnation, NodeId, ViewId};
+use quinn::{Connection, SendStream};
+use tokio::sync::mpsc;
+
+use crate::link::{NewLink, code};
+use crate::tls::LinkFailure;
+
+/// Bytes that wait for one stream at most: windows bound what honest groups send, so a link over it is beyond hope.
+const QUEUE_BYTES_MAX: usize = 128 << 20;
+/// A body up to this size is copied behind its header: one piece costs the transport less than two.
+const COPY_BYTES_MAX: usize = 1 << 10;
+/// How long a node that shuts down waits for what it wrote to arrive.
+pub(crate) const WRITERS_LINGER: Duration = Duration::from_millis(500);
+
+/// The words of a closing frame, cut to their bound.
+pub(crate) fn close_words(words: &str) -> &[u8] {
+    &words.as_bytes()[..words.len().min(REASON_BYTES_MAX)]
+}
+
+/// What is to be written to one stream in this turn, and its writer.
+struct Writer {
+    head: BytesMut,
+    chunks: Vec<Bytes>,
+    queue: mpsc::UnboundedSender<Vec<Bytes>>,
+    queued_bytes: Arc<AtomicUsize>,
+}
+
+impl Writer {
+    fn open(connection: &Connection, header: StreamHeader, alive: mpsc::Sender<()>) -> Self {
+        let (queue, queued) = mpsc::unbounded_channel();
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let priority = match header.stream {
+            Stream::Node | Stream::Control => 2,
+            Stream::Tally { .. } => 1,
+            Stream::Lane { .. } => 0,
+        };
+        let (connection, counter) = (connection.clone(), Arc::clone(&queued_bytes));
+        tokio::spawn(async move {
+            let opened = connection.open_uni().await;
+            let Ok(stream) = opened else { return };
+            // Fails only on a stream that is closed.
+            let _ = stream.set_priority(priority);
+            // The connection's end, or the peer's stop: the driver hears of the one, and the other is meant.
+            let _ = write(stream, encode_header(&header), queued, &counter).await;
+            drop(alive);
+        });
+        Self { head: BytesMut::new(), chunks: Vec::new(), queue, queued_bytes }
+    }
+
+    fn push(&mut self, frame: &Frame) {
+        match frame {
+            Frame::Tally(frame) => encode_tally(frame, &mut self.head),
+            Frame::Control(frame) => encode_control(frame, &mut self.head),
+            Frame::Lane(frame) => {
+                if let Some(body) = encode_lane(frame, &mut self.head) {
+                    if body.len() <= COPY_BYTES_MAX {
+                        self.head.extend_from_slice(&body);
+                    } else {
+                        self.chunks.push(self.head.split().freeze());
+                        self.chunks.push(body);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands over what was collected; false if too much waits already.
+    fn flush(&mut self) -> bool {
+        if !self.head.is_empty() {
+            self.chunks.push(self.head.split().freeze());
+        }
+        if self.chunks.is_empty() {
+            return true;
+        }
+        let chunks = std::mem::take(&mut self.chunks);
+        let bytes: usize = chunks.iter().map(Bytes::len).sum();
+        let before = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // A writer that has stopped has no use for it.
+        let _ = self.queue.send(chunks);
+        before + bytes <= QUEUE_BYTES_MAX
+    }
+}
+
+async fn write(
+    mut stream: SendStream,
+    header: Bytes,
+    mut queued: mpsc::UnboundedReceiver<Vec<Bytes>>,
+    queued_bytes: &AtomicUsize,
+) -> Result<(), quinn::WriteError> {
+    stream.write_chunk(header).await?;
+    while let Some(mut chunks) = queued.recv().await {
+        let bytes = chunks.iter().map(Bytes::len).sum();
+        stream.write_all_chunks(&mut chunks).await?;
+        queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+    if stream.finish().is_ok() {
+        // Until the peer has it all, so that a node which shuts down loses nothing.
+        let _ = stream.stopped().await;
+    }
+    Ok(())
+}
+
+/// The writing end of the node stream.
+pub(crate) struct NodeWriter(SendStream);
+
+impl NodeWriter {
+    /// Opens it, and says hello.
+    pub(super) async fn open(connection: &Connection, addresses: Vec<SocketAddr>) -> Result<Self, LinkFailure> {
+        let mut stream = connection.open_uni().await?;
+        let header = StreamHeader {
+            version: WIRE_VERSION,
+            group: GroupId([0; 16]),
+            incarnation: Incarnation(0),
+            stream: Stream::Node,
+        };
+        let mut hello = BytesMut::from(&encode_header(&header)[..]);
+        encode_node(&NodeFrame::Hello { addresses }, &mut hello);
+        let written = stream.write_all(&hello).await;
+        if written.is_err() {
+            return Err(connection.closed().await.into());
+        }
+        // Fails only on a stream that is closed.
+        let _ = stream.set_priority(2);
+        Ok(Self(stream))
+    }
+}
+
+/// A link that is up, at the driver.
+pub(crate) struct Link {
+    pub(crate) id: u64,
+    pub(crate) peer: NodeId,
+    pub(crate) connection: Connection,
+    /// This node dialled.
+    pub(crate) dialled: bool,
+    pub(crate) addresses: Vec<SocketAddr>,
+    node_queue: mpsc::UnboundedSender<NodeFrame>,
+    writers: BTreeMap<(GroupId, Stream), Writer>,
+    /// Held by every writer: closed once all have ended.
+    alive: mpsc::Sender<()>,
+}
+
+impl Link {
+    pub(crate) fn new(new: NewLink, alive: mpsc::Sender<()>) -> Self {
+        let (node_queue, mut queued) = mpsc::unbounded_channel::<NodeFrame>();
+        let mut node_stream = new.node_stream.0;
+        let node_alive = alive.clone();
+        tokio::spawn(async move {
+            while let Some(frame) = queued.recv().await {
+                let mut bytes = BytesMut::new();
+                encode_node(&frame, &mut bytes);
+                if node_stream.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            if node_stream.finish().is_ok() {
+                let _ = node_stream.stopped().await;
+            }
+            drop(node_alive);
+        });
+        Self {
+            id: new.id,
+            peer: new.peer,
+            dialled: new.dialled.is_some(),
+            connection: new.connection,
+            addresses: new.addresses,
+            node_queue,
+            writers: BTreeMap::new(),
+            alive,
+        }
+    }
+
+    /// Collects a frame for this turn's write; the stream is opened at its first.
+    pub(crate) fn push(&mut self, group: GroupId, incarnation: Incarnation, stream: Stream, frame: &Frame) {
+        let writer = self.writers.entry((group, stream)).or_insert_with(|| {
+            let header = StreamHeader { version: WIRE_VERSION, group, incarnation, stream };
+            Writer::open(&self.connection, header, self.alive.clone())
+        });
+        writer.push(frame);
+    }
+
+    pub(crate) fn push_node(&self, frame: NodeFrame) {
+        // A writer that has stopped has no use for it.
+        let _ = self.node_queue.send(frame);
+    }
+
+    /// Writes what this turn collected. A peer that takes too slowly loses its link.
+    pub(crate) fn flush(&mut self) {
+        let mut over = false;
+        for writer in self.writers.values_mut() {
+            over |= !writer.flush();
+        }
+        if over {
+            tracing::warn!(peer = %self.peer.short(), "link closed: the peer takes too slowly what it is sent");
+            self.close(code::OVERFLOW, "this peer takes too slowly what it is sent");
+        }
+    }
+
+    /// Ends the streams of a group's views before this one.
+    pub(crate) fn end_views_before(&mut self, group: GroupId, view: ViewId) {
+        self.writers.retain(|(of, stream), _| *of != group || stream.view().is_none_or(|of| of >= view));
+    }
+
+    /// Ends all streams of a group.
+    pub(crate) fn end_group(&mut self, group: GroupId) {
+        self.writers.retain(|(of, _), _| *of != group);
+    }
+
+    pub(crate) fn close(&self, code: u32, words: &str) {
+        self.connection.close(code.into(), close_words(words));
+    }
+}

@@ -1,0 +1,297 @@
+//! A node: one endpoint, one identity, any number of groups.
+
+use std::net::SocketAddr;
+#[cfg(feature = "fault")]
+use std::sync::Arc;
+
+use cloudy_proto::NodeId;
+use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
+use tokio::sync::oneshot;
+
+use crate::cluster_key::ClusterKey;
+use crate::driver::{Command, Driver, Mailbox, mailbox};
+use crate::endpoint::{self, BindError, EndpointLimits, EndpointSocket, OpenError};
+use crate::founding::{FoundError, Founding, FoundingEvent};
+use crate::group::{Group, GroupConfig};
+use crate::identity::{Identity, IdentityError};
+use crate::link::Links;
+use crate::tls::LinkFailure;
+
+/// A node that did not start; nothing is bound.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Neither a cluster key nor an identity was given.
+    #[error("a node needs a cluster key or an identity: links are encrypted and authenticated from the first packet")]
+    NoIdentity,
+    /// The identity could not be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The address cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The endpoint cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The socket does not say where it is bound.
+    #[error("the socket's address: {0}")]
+    Address(#[from] std::io::Error),
+}
+
+/// A link that did not come about; links that there were are as before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// No connection, or the other side refused it.
+    #[error("{address}: {failure}")]
+    Link {
+        /// The address that was dialled, or where the peer dialled from.
+        address: SocketAddr,
+        /// What went wrong.
+        failure: LinkFailure,
+    },
+    /// This node itself is at that address.
+    #[error("{address} is this node itself")]
+    Itself {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The node was shut down.
+    #[error("this node was shut down")]
+    ShutDown,
+}
+
+/// A group that was not joined; this node is not in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// This node is in a group of that name, or waits for one.
+    #[error("this node is in a group named {name:?} already, or waits for one: leave that one first")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// The name is too long.
+    #[error("a group's name has at most {GROUP_NAME_BYTES_MAX} bytes")]
+    NameTooLong,
+    /// The founder does not take this node.
+    #[error("group {name:?} was not joined: {reason}")]
+    Refused {
+        /// The name.
+        name: String,
+        /// In words.
+        reason: String,
+    },
+    /// The founder gave the group up before it was founded.
+    #[error("group {name:?} ended before it was founded")]
+    Ended {
+        /// The name.
+        name: String,
+    },
+    /// The contact could not be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The node was shut down.
+    #[error("this node was shut down")]
+    ShutDown,
+}
+
+/// How a [`Node`] is started.
+#[derive(Default)]
+#[must_use = "a builder does nothing until start()"]
+pub struct NodeBuilder {
+    bind: Option<SocketAddr>,
+    identity: Option<Result<Identity, IdentityError>>,
+    limits: EndpointLimits,
+    #[cfg(feature = "fault")]
+    socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
+    rng_seed: Option<[u8; 32]>,
+}
+
+impl NodeBuilder {
+    /// Where to listen; a port of 0 takes a free one. Default: a free port of 127.0.0.1.
+    pub fn bind(mut self, address: SocketAddr) -> Self {
+        self.bind = Some(address);
+        self
+    }
+
+    /// The cluster's key: the node makes itself a fresh identity from it. Only holders of the same key can link.
+    pub fn cluster_key(mut self, key: &ClusterKey) -> Self {
+        self.identity = Some(Identity::generate(key));
+        self
+    }
+
+    /// An identity made elsewhere, in place of a cluster key.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(Ok(identity));
+        self
+    }
+
+    /// Bounds on what peers can make the node hold.
+    pub fn limits(mut self, limits: EndpointLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// A socket to use in place of a bound one: one that loses datagrams, or one in memory.
+    #[cfg(feature = "fault")]
+    pub fn socket(mut self, socket: Arc<dyn quinn::AsyncUdpSocket>) -> Self {
+        self.socket = Some(socket);
+        self
+    }
+
+    /// Makes the transport's own choices repeatable: for tests.
+    pub fn rng_seed(mut self, seed: [u8; 32]) -> Self {
+        self.rng_seed = Some(seed);
+        self
+    }
+
+    #[cfg(feature = "fault")]
+    fn take_socket(&mut self) -> Option<EndpointSocket> {
+        let socket = self.socket.take()?;
+        Some(EndpointSocket::Abstract(socket, Arc::new(quinn::TokioRuntime)))
+    }
+
+    #[cfg(not(feature = "fault"))]
+    fn take_socket(&mut self) -> Option<EndpointSocket> {
+        None
+    }
+
+    /// Binds, and starts the node's driver on the present tokio runtime.
+    ///
+    /// # Errors
+    /// What is wrong with key, address or limits; nothing is left running.
+    pub async fn start(mut self) -> Result<Node, StartError> {
+        let identity = self.identity.take().ok_or(StartError::NoIdentity)??;
+        let socket = match self.take_socket() {
+            Some(socket) => socket,
+            None => EndpointSocket::Udp(endpoint::bind(self.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))))?),
+        };
+        let endpoint = endpoint::open(&identity, socket, &self.limits, self.rng_seed)?;
+        let address = endpoint.local_addr()?;
+        let (mailbox, mail, inbox) = mailbox();
+        let links = Links::new(identity.node_id(), endpoint, self.limits, vec![address], mail);
+        tokio::spawn(links.clone().accept());
+        tokio::spawn(Driver::new(links, inbox, mailbox.clone()).run());
+        Ok(Node { id: identity.node_id(), address, mailbox })
+    }
+}
+
+/// One endpoint and its groups. Clones are handles to the same node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    id: NodeId,
+    address: SocketAddr,
+    mailbox: Mailbox,
+}
+
+impl Node {
+    /// How to start one.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    /// Who it is: the hash of its key.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Dials an address, and returns once the link is up: who is there.
+    ///
+    /// # Errors
+    /// Nobody answers, or the other side refuses: in words.
+    pub async fn connect(&self, address: SocketAddr) -> Result<NodeId, ConnectError> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Command::Connect { address, reply }).await;
+        answer.await.unwrap_or(Err(ConnectError::ShutDown))
+    }
+
+    /// Begins to found a group: invite nodes, then [`Founding::found`] it.
+    ///
+    /// # Errors
+    /// The name is taken at this node, or the configuration cannot work.
+    pub async fn found_group(&self, name: &str, config: GroupConfig) -> Result<Founding, FoundError> {
+        config.validate()?;
+        if name.len() > GROUP_NAME_BYTES_MAX {
+            return Err(FoundError::NameTooLong);
+        }
+        let founder_is_member = config.founder_is_member;
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Command::Found { name: name.to_owned(), config: Box::new(config), reply }).await;
+        let parts = answer.await.unwrap_or(Err(FoundError::ShutDown))?;
+        Ok(Founding::new(parts, founder_is_member))
+    }
+
+    /// Founds a group of so many members, this node included: takes in whoever asks by [`Node::join_group_at`], and
+    /// returns once the ring is full and view 1 is in force.
+    ///
+    /// # Errors
+    /// As [`Node::found_group`] and [`Founding::found`].
+    pub async fn create_group(&self, name: &str, members: usize, config: GroupConfig) -> Result<Group, FoundError> {
+        let mut others = members.saturating_sub(usize::from(config.founder_is_member));
+        let mut founding = self.found_group(name, config).await?;
+        while others > 0 {
+            match founding.next_event().await.ok_or(FoundError::ShutDown)? {
+                FoundingEvent::AskedToJoin { node } => founding.invite(node),
+                FoundingEvent::Accepted { .. } => others -= 1,
+                FoundingEvent::Refused { .. } => {}
+            }
+        }
+        founding.found(None).await
+    }
+
+    /// Waits for an invitation to a group of that name. While nobody waits, invitations are refused in words.
+    ///
+    /// # Errors
+    /// The name is too long.
+    pub async fn join_group(&self, name: &str) -> Result<Joining, JoinError> {
+        self.join(name, None, GroupConfig::default()).await
+    }
+
+    /// Asks the founder at an address to take this node into its group, and returns once view 1 is in force.
+    ///
+    /// # Errors
+    /// The founder cannot be reached, or refuses: in words.
+    pub async fn join_group_at(&self, name: &str, founder: SocketAddr) -> Result<Group, JoinError> {
+        let contact = self.connect(founder).await?;
+        self.join(name, Some(contact), GroupConfig::default()).await?.joined().await
+    }
+
+    async fn join(&self, name: &str, contact: Option<NodeId>, config: GroupConfig) -> Result<Joining, JoinError> {
+        if name.len() > GROUP_NAME_BYTES_MAX {
+            return Err(JoinError::NameTooLong);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Command::Join { name: name.to_owned(), contact, config: Box::new(config), reply }).await;
+        Ok(Joining { answer })
+    }
+
+    /// Ends all groups here, lets what was written arrive (at most half a second), and closes all links.
+    pub async fn shutdown(&self) {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Command::Shutdown { reply }).await;
+        // A driver that has stopped already has dropped the reply.
+        let _ = answer.await;
+    }
+}
+
+/// Somebody who waits to be invited. Dropping it withdraws.
+#[derive(Debug)]
+#[must_use = "nothing is joined until joined() is awaited"]
+pub struct Joining {
+    answer: oneshot::Receiver<Result<Group, JoinError>>,
+}
+
+impl Joining {
+    /// Returns once this node is a member and view 1 is in force.
+    ///
+    /// # Errors
+    /// The group was not joined: in words.
+    pub async fn joined(self) -> Result<Group, JoinError> {
+        self.answer.await.unwrap_or(Err(JoinError::ShutDown))
+    }
+}

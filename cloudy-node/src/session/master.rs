@@ -1,0 +1,247 @@
+//! A master: it finds its slaves, founds their group, watches the session, and compares the results.
+
+use std::future::Future;
+use std::time::Duration;
+
+use cloudy_proto::{Index, NodeId, Parameters, Phase, Rank, RingKind, SessionPlan};
+
+use super::GROUP_NAME;
+use super::finding::{Crew, FindError, Found, Multicast, Refusal, Search, find};
+use super::master_watch::watch;
+use super::sum::{ReportError, Summary};
+use crate::group::GroupConfig;
+use crate::{FoundError, Node};
+
+/// What a master is to do.
+#[derive(Clone, Debug)]
+pub struct MasterConfig {
+    /// The periods and the seed.
+    pub plan: SessionPlan,
+    /// When a slave may send.
+    pub ring: RingKind,
+    /// Slaves by name, each `HOST:PORT`; all addresses of a name are tried. If there are any, nobody else is looked
+    /// for.
+    pub slaves: Vec<String>,
+    /// Where to ask for slaves that are not named.
+    pub multicast: Option<Multicast>,
+    /// How many slaves there must be: the search ends with them, and fewer are an error. Without it the search ends
+    /// once nobody else comes.
+    pub expect: Option<usize>,
+    /// How long to look for slaves. Those found by then get a few seconds more to answer.
+    pub discovery_timeout: Duration,
+    /// How long the slaves may take to reach each other.
+    pub ready_timeout: Duration,
+}
+
+/// What a master sees, for whoever watches it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MasterEvent {
+    /// A slave takes part.
+    Found(Found),
+    /// Somebody does not.
+    Refused(Refusal),
+    /// All who take part are on the ring.
+    Founded {
+        /// How many.
+        members: usize,
+    },
+    /// The next phase has begun.
+    Phase(Phase),
+    /// Messages approved so far at each slave.
+    Approved(Vec<(NodeId, Index)>),
+    /// A slave gave no answer at STOP, and is not in the last view.
+    Silent(NodeId),
+    /// A slave's result is there.
+    Reported(NodeId),
+}
+
+/// What a slave ended with, as its master knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SlaveResult {
+    /// It reported its result.
+    Reported(Summary),
+    /// It reported something else.
+    Unreadable(ReportError),
+    /// What it added up is not what its node holds: a defect, or corrupt memory.
+    Contradictory(Summary),
+    /// It gave no answer at STOP: the session ended without it.
+    Silent,
+    /// It was there at STOP, and its report did not come in time.
+    Missing,
+}
+
+impl SlaveResult {
+    /// The result, if there is one to compare.
+    #[must_use]
+    pub fn summary(&self) -> Option<&Summary> {
+        match self {
+            Self::Reported(summary) => Some(summary),
+            _ => None,
+        }
+    }
+}
+
+/// A slave of a session that has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MasterRow {
+    /// Which.
+    pub slave: Found,
+    /// Its position on the ring.
+    pub rank: Rank,
+    /// What it ended with.
+    pub result: SlaveResult,
+}
+
+/// A session's end, as its master sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MasterOutcome {
+    /// A row for each slave, by rank.
+    pub rows: Vec<MasterRow>,
+    /// Who was asked and did not take part.
+    pub refusals: Vec<Refusal>,
+}
+
+impl MasterOutcome {
+    /// Every slave reported, and all the same to the last bit.
+    #[must_use]
+    pub fn all_equal(&self) -> bool {
+        let mut results = self.rows.iter().map(|row| row.result.summary());
+        let Some(Some(first)) = results.next() else { return false };
+        results.all(|result| result.is_some_and(|result| result.same_result(first)))
+    }
+}
+
+/// A session that did not take place, or that the master cannot speak for. Slaves that were invited go on waiting, or
+/// notice within two seconds that the master is gone.
+#[derive(Debug, thiserror::Error)]
+pub enum MasterError {
+    /// Slaves cannot be looked for.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The group cannot be founded.
+    #[error(transparent)]
+    Found(#[from] FoundError),
+    /// Nobody takes part.
+    #[error("no slave was found{}", listed(.refusals))]
+    NoSlaves {
+        /// Who was asked.
+        refusals: Vec<Refusal>,
+    },
+    /// Fewer slaves than were expected.
+    #[error("{found} of {expected} slaves were found{}", listed(.refusals))]
+    TooFew {
+        /// How many take part.
+        found: usize,
+        /// How many should.
+        expected: usize,
+        /// Who was asked and does not.
+        refusals: Vec<Refusal>,
+    },
+    /// The slaves do not all reach each other.
+    #[error(
+        "not all slaves reached each other within {timeout:?}: waited for {}; check that each can send UDP to each \
+         other", .waited_for.join(", ")
+    )]
+    NotReady {
+        /// The time for it.
+        timeout: Duration,
+        /// The slaves that did not report it.
+        waited_for: Vec<String>,
+    },
+    /// It was told to stop before a session began.
+    #[error("stopped before a session began")]
+    Stopped,
+    /// A slave's digest differs from another's.
+    #[error(
+        "the results of two slaves differ, one of them {node}'s up to message {index}: memory or transport is corrupt"
+    )]
+    Diverged {
+        /// One of the two.
+        node: String,
+        /// Where they were compared.
+        index: Index,
+    },
+    /// The node was shut down, or the group ended in a way that a session does not.
+    #[error("the session ended without results")]
+    Ended,
+    /// STOP began and did not end.
+    #[error("the session did not end within {after:?} after STOP began")]
+    Overdue {
+        /// The time for it.
+        after: Duration,
+    },
+}
+
+fn listed(refusals: &[Refusal]) -> String {
+    let list: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+    if list.is_empty() { String::new() } else { format!(" ({})", list.join("; ")) }
+}
+
+/// Runs one session, from finding the slaves to comparing their results.
+///
+/// When `stop` is ready, the session is ended early, with its results; before it began, [`MasterError::Stopped`] comes
+/// at once. `observe` must return at once: the master waits for it.
+///
+/// # Errors
+/// There was no session, or nothing to compare: see [`MasterError`]. Results that differ or are missing are no error
+/// but in the [`MasterOutcome`].
+pub async fn run_master(
+    node: &Node,
+    config: &MasterConfig,
+    stop: impl Future<Output = ()>,
+    observe: impl Fn(MasterEvent),
+) -> Result<MasterOutcome, MasterError> {
+    let mut stop = std::pin::pin!(stop);
+    let (group, crew) = tokio::select! {
+        biased;
+        () = &mut stop => return Err(MasterError::Stopped),
+        founded = found(node, config, &observe) => founded?,
+    };
+    observe(MasterEvent::Founded { members: crew.found.len() });
+    let Crew { found, refusals } = crew;
+    let rows = watch(&group, found, config, stop, &observe).await?;
+    Ok(MasterOutcome { rows, refusals })
+}
+
+async fn found(
+    node: &Node,
+    config: &MasterConfig,
+    observe: &impl Fn(MasterEvent),
+) -> Result<(crate::Group, Crew), MasterError> {
+    let mut founding = node.found_group(GROUP_NAME, group_config(config.ring)).await?;
+    let search = Search {
+        slaves: &config.slaves,
+        multicast: config.multicast,
+        expect: config.expect,
+        timeout: config.discovery_timeout,
+    };
+    let crew = find(node, &mut founding, search, &|news| {
+        observe(match news {
+            Ok(found) => MasterEvent::Found(found.clone()),
+            Err(refusal) => MasterEvent::Refused(refusal.clone()),
+        });
+    })
+    .await?;
+    let found = crew.found.len();
+    match config.expect {
+        Some(expected) if found < expected => {
+            return Err(MasterError::TooFew { found, expected, refusals: crew.refusals });
+        }
+        _ if found == 0 => return Err(MasterError::NoSlaves { refusals: crew.refusals }),
+        _ => {}
+    }
+    let group = founding.found(Some(config.plan)).await?;
+    Ok((group, crew))
+}
+
+/// The master is no member: what it held up or lost would be in nobody's result.
+fn group_config(ring: RingKind) -> GroupConfig {
+    let defaults = Parameters::default();
+    let slot_payloads_max = match ring {
+        // Each turn of the token takes one message (`protocol.md` §9).
+        RingKind::Token => 1,
+        RingKind::Pipelined => defaults.slot_payloads_max,
+    };
+    let parameters = Parameters { session: true, ring, slot_payloads_max, ..defaults };
+    GroupConfig { parameters, founder_is_member: false, ..GroupConfig::default() }
+}

@@ -1,0 +1,176 @@
+//! What a master sees of a session: phases, progress, and the results as they are reported.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloudy_proto::limits::LINGER;
+use cloudy_proto::{Checkpoint, Event, NodeId, Phase, Rank};
+use tokio::time::{Instant, interval, sleep_until};
+
+use super::finding::Found;
+use super::master::{MasterConfig, MasterError, MasterEvent, MasterRow, SlaveResult};
+use super::sum::Summary;
+use crate::group::Group;
+
+/// Between two reports of progress.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// What STOP may take beyond the plan's third period and the linger: the machine's own timers come first.
+const STOP_EXTRA: Duration = Duration::from_secs(8);
+
+/// Watches the session to its end: a row for each slave, by rank.
+pub(super) async fn watch(
+    group: &Group,
+    slaves: Vec<Found>,
+    config: &MasterConfig,
+    stop: impl Future<Output = ()>,
+    observe: &impl Fn(MasterEvent),
+) -> Result<Vec<MasterRow>, MasterError> {
+    let mut stop = std::pin::pin!(stop);
+    let mut stopped = false;
+    let mut progress = interval(PROGRESS_EVERY);
+    let mut events = group.events();
+    let mut watch = Watch {
+        config,
+        rows: slaves.into_iter().map(|slave| (slave, Rank::default(), SlaveResult::Missing)).collect(),
+        phase: Phase::Start,
+        due_at: Some(Instant::now() + config.ready_timeout),
+        failed: None,
+    };
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Event::Closed) => return watch.end(),
+                Some(event) => watch.take(event, observe),
+                None => return Err(watch.failed.unwrap_or(MasterError::Ended)),
+            },
+            () = sleep_until(watch.due_at.unwrap_or_else(Instant::now)), if watch.due_at.is_some() => {
+                if watch.phase != Phase::Start || watch.failed.is_some() {
+                    return Err(watch.overdue());
+                }
+                watch.failed = Some(watch.not_ready(group).await);
+                watch.due_at = Some(Instant::now() + watch.stop_bound());
+                group.end();
+            }
+            () = &mut stop, if !stopped => {
+                stopped = true;
+                watch.due_at = Some(Instant::now() + watch.stop_bound());
+                group.end();
+            }
+            _ = progress.tick(), if watch.phase != Phase::Start => {
+                observe(MasterEvent::Approved(group.progress().into_iter().collect()));
+            }
+        }
+    }
+}
+
+struct Watch<'a> {
+    config: &'a MasterConfig,
+    rows: Vec<(Found, Rank, SlaveResult)>,
+    phase: Phase,
+    /// When the phase must be over, if it has a bound that the machine does not keep.
+    due_at: Option<Instant>,
+    /// Why the session cannot be a success, however it ends.
+    failed: Option<MasterError>,
+}
+
+impl Watch<'_> {
+    fn take(&mut self, event: Event, observe: &impl Fn(MasterEvent)) {
+        match event {
+            Event::ViewInstalled { view, .. } if self.phase == Phase::Start => {
+                for (slave, rank, _) in &mut self.rows {
+                    *rank = view.rank_of(slave.node).unwrap_or_default();
+                }
+            }
+            Event::Send { .. } => self.enter(Phase::Send, observe),
+            Event::Grace => self.enter(Phase::Grace, observe),
+            Event::Stop => self.enter(Phase::Stop, observe),
+            Event::Silent { node } => {
+                self.set(node, SlaveResult::Silent);
+                observe(MasterEvent::Silent(node));
+            }
+            Event::Reported { node, result, report } => {
+                self.set(node, result_of(result, &report));
+                observe(MasterEvent::Reported(node));
+            }
+            Event::Diverged { node, index, .. } => {
+                self.failed = Some(MasterError::Diverged { node: self.name(node), index });
+            }
+            _ => {}
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, observe: &impl Fn(MasterEvent)) {
+        self.phase = phase;
+        // The machine times SEND and GRACE.
+        self.due_at = (phase == Phase::Stop).then(|| Instant::now() + self.stop_bound());
+        observe(MasterEvent::Phase(phase));
+    }
+
+    fn stop_bound(&self) -> Duration {
+        self.config.plan.stop + LINGER + STOP_EXTRA
+    }
+
+    fn set(&mut self, node: NodeId, result: SlaveResult) {
+        if let Some(row) = self.rows.iter_mut().find(|(slave, ..)| slave.node == node) {
+            row.2 = result;
+        }
+    }
+
+    fn name(&self, node: NodeId) -> String {
+        let known = self.rows.iter().find(|(slave, ..)| slave.node == node);
+        known.map_or_else(|| node.short(), |(slave, ..)| slave.name.clone())
+    }
+
+    /// Names the slaves that have not said that they reach all others.
+    async fn not_ready(&self, group: &Group) -> MasterError {
+        let members = group.status().await.map(|status| status.members).unwrap_or_default();
+        let waited_for = members.iter().filter(|member| !member.ready).map(|member| self.name(member.node)).collect();
+        MasterError::NotReady { timeout: self.config.ready_timeout, waited_for }
+    }
+
+    fn overdue(&mut self) -> MasterError {
+        self.failed.take().unwrap_or(MasterError::Overdue { after: self.stop_bound() })
+    }
+
+    fn end(self) -> Result<Vec<MasterRow>, MasterError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let mut rows: Vec<MasterRow> =
+            self.rows.into_iter().map(|(slave, rank, result)| MasterRow { slave, rank, result }).collect();
+        rows.sort_by_key(|row| row.rank);
+        Ok(rows)
+    }
+}
+
+/// Compares what the slave's application added up with what its node says of the result.
+fn result_of(result: Checkpoint, report: &Bytes) -> SlaveResult {
+    match Summary::from_report(report) {
+        Ok(summary) if summary.count == result.index.0 && summary.digest == result.digest => {
+            SlaveResult::Reported(summary)
+        }
+        Ok(summary) => SlaveResult::Contradictory(summary),
+        Err(error) => SlaveResult::Unreadable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloudy_proto::{Digest, Index};
+
+    use super::*;
+
+    #[test]
+    fn a_report_is_held_against_the_node_s_own_result() {
+        let digest = Digest(7);
+        let summary = Summary { count: 2, sum: 1.5, digest, own: 1, confirmations: 1 };
+        let report = summary.to_report();
+        let at = |index, digest| result_of(Checkpoint { index: Index(index), digest }, &report);
+        assert_eq!(at(2, digest), SlaveResult::Reported(summary));
+        assert_eq!(at(3, digest), SlaveResult::Contradictory(summary));
+        assert_eq!(at(2, Digest(8)), SlaveResult::Contradictory(summary));
+        let cut = result_of(Checkpoint { index: Index(2), digest }, &report.slice(..5));
+        assert!(matches!(cut, SlaveResult::Unreadable(_)));
+    }
+}

@@ -1,0 +1,27 @@
+//! Sessions: a master times its slaves, who broadcast random numbers and add up what was approved (`protocol.md` §9).
+//!
+//! It is an application on the library, and uses nothing but its public API: [`run_slave`] joins a group that
+//! [`run_master`] founds. Both need no more than a current-thread runtime.
+//!
+//! - [`numbers`]: the random numbers m in (0, 1], and how they travel.
+//! - [`Sum`]: (count, Σ i·mᵢ), equal to the last bit wherever the result is equal.
+//! - [`ResultFile`]: the result as JSON lines, written while the session runs.
+
+mod finding;
+mod master;
+mod master_watch;
+pub mod numbers;
+mod producer;
+mod result_file;
+mod slave;
+mod slave_watch;
+mod sum;
+
+pub use finding::{FindError, Found, Multicast, Refusal};
+pub use master::{MasterConfig, MasterError, MasterEvent, MasterOutcome, MasterRow, SlaveResult, run_master};
+pub use result_file::{RESULT_PENDING_BYTES_MAX, RESULT_WRITE_EVERY, ResultFile, ResultFileError};
+pub use slave::{SlaveError, SlaveEvent, SlaveOutcome, Timings, run_slave};
+pub use sum::{ReportError, Sum, Summary};
+
+/// The name of a session's group.
+pub const GROUP_NAME: &str = "session";

@@ -1,0 +1,218 @@
+//! The result of a session as JSON lines, written while the session runs, so that another program can follow it.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cloudy_proto::slot::Payloads;
+use cloudy_proto::{Entry, Index};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
+
+use super::numbers;
+use super::sum::Summary;
+
+/// What waits for the file at most, in bytes of payloads; above it the reader of the result waits for the disk.
+pub const RESULT_PENDING_BYTES_MAX: usize = 1 << 20;
+/// A line waits at most this long before it is handed to the system, however few there are.
+pub const RESULT_WRITE_EVERY: Duration = Duration::from_millis(50);
+
+/// Why a result cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultFileError {
+    /// The file cannot be opened for writing. Nothing was joined.
+    #[error("cannot write the result to {} ({source}); name a file in a directory that you may write to", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file took no more. It ends with a line that has no count.
+    #[error("writing the result to {} failed ({source}); the file is incomplete", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The disk is slower than the session: what was to be written next is no longer kept.
+    #[error(
+        "{} is incomplete: the disk is too slow for this session, and message {resume_from} is the first that is no \
+         longer kept; write to a faster disk, or broadcast less",
+        path.display()
+    )]
+    Lagged {
+        /// The file.
+        path: PathBuf,
+        /// The first index that could still be read.
+        resume_from: Index,
+    },
+}
+
+/// A file with a line per approved message, and a last line.
+///
+/// ```text
+/// {"index":1,"origin":"<node id>","seq":1,"view":1,"value":0.123}
+/// {"count":1,"sum":0.123,"digest":"<32 hexadecimal digits>"}
+/// ```
+///
+/// Numbers are the shortest text that gives the same f64 back. The text is made and written on a thread for blocking
+/// work, one write at a time, so a slow disk slows down whoever appends, and never the group.
+#[derive(Debug)]
+pub struct ResultFile {
+    path: PathBuf,
+    /// Absent while a write is under way.
+    file: Option<File>,
+    writing: Option<JoinHandle<(File, io::Result<()>)>>,
+    pending: Vec<Entry>,
+    pending_bytes: usize,
+    last_write_at: Instant,
+    /// A session has been written into it.
+    used: bool,
+}
+
+impl ResultFile {
+    /// Opens the file and empties it.
+    ///
+    /// # Errors
+    /// [`ResultFileError::Open`].
+    pub async fn create(path: &Path) -> Result<Self, ResultFileError> {
+        let opening = path.to_owned();
+        // Opening may block: a pipe without a reader does.
+        let opened = spawn_blocking(move || File::create(opening)).await;
+        let file = opened.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let file = file.map_err(|source| ResultFileError::Open { path: path.to_owned(), source })?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: Some(file),
+            writing: None,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            last_write_at: Instant::now(),
+            used: false,
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A session begins: the lines of the one before go, where the file can forget.
+    pub(super) fn begin(&mut self) -> Result<(), ResultFileError> {
+        self.pending.clear();
+        self.pending_bytes = 0;
+        if std::mem::replace(&mut self.used, true)
+            && let Some(file) = &mut self.file
+            && let Err(source) = emptied(file)
+        {
+            return Err(ResultFileError::Write { path: self.path.clone(), source });
+        }
+        Ok(())
+    }
+
+    /// Takes what the result has grown by; waits for the disk while too much is pending. The payloads are numbers:
+    /// whoever appends has checked them.
+    pub(super) async fn append(&mut self, entry: Entry) -> Result<(), ResultFileError> {
+        self.pending_bytes += entry.batch.body.len();
+        self.pending.push(entry);
+        while self.pending_bytes >= RESULT_PENDING_BYTES_MAX {
+            self.written().await?;
+            self.write_pending(None);
+        }
+        Ok(())
+    }
+
+    /// Writes what is pending whenever it is due. Returns with an error only; dropping the future loses nothing.
+    pub(super) async fn keep_writing(&mut self) -> ResultFileError {
+        loop {
+            if let Err(error) = self.written().await {
+                return error;
+            }
+            if self.pending.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            sleep_until(self.last_write_at + RESULT_WRITE_EVERY).await;
+            self.write_pending(None);
+        }
+    }
+
+    /// Writes the rest and the last line.
+    pub(super) async fn finish(&mut self, summary: &Summary) -> Result<(), ResultFileError> {
+        self.written().await?;
+        let Summary { count, sum, digest, .. } = summary;
+        let last = format!("{{\"count\":{count},\"sum\":{},\"digest\":\"{digest}\"}}\n", json(*sum));
+        self.write_pending(Some(last));
+        self.written().await
+    }
+
+    /// Writes the rest without a last line: the result is not complete.
+    pub(super) async fn abandon(&mut self) -> Result<(), ResultFileError> {
+        self.written().await?;
+        self.write_pending(None);
+        self.written().await
+    }
+
+    /// Waits for the write under way.
+    async fn written(&mut self) -> Result<(), ResultFileError> {
+        let Some(writing) = &mut self.writing else { return Ok(()) };
+        let ended = writing.await;
+        self.writing = None;
+        let result = match ended {
+            Ok((file, result)) => {
+                self.file = Some(file);
+                result
+            }
+            Err(error) => Err(io::Error::other(error)),
+        };
+        result.map_err(|source| ResultFileError::Write { path: self.path.clone(), source })
+    }
+
+    fn write_pending(&mut self, last: Option<String>) {
+        let Some(mut file) = self.file.take() else { return };
+        let entries = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        self.last_write_at = Instant::now();
+        self.writing = Some(spawn_blocking(move || {
+            let mut text = lines(&entries);
+            text.push_str(last.as_deref().unwrap_or_default());
+            let result = file.write_all(text.as_bytes());
+            (file, result)
+        }));
+    }
+}
+
+/// A device or a pipe keeps nothing, so there is nothing to take away from it.
+fn emptied(file: &mut File) -> io::Result<()> {
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+        file.rewind()?;
+    }
+    Ok(())
+}
+
+fn lines(entries: &[Entry]) -> String {
+    let mut text = String::new();
+    for entry in entries {
+        let Entry { first_index, view, origin, batch, .. } = entry;
+        for (at, payload) in (0..).zip(Payloads::of(batch.body.clone())) {
+            let (index, seq) = (first_index.0 + at, batch.first_seq.0 + at);
+            let value = json(numbers::decode(&payload).unwrap_or(f64::NAN));
+            // Writing into a string cannot fail.
+            let _ = writeln!(
+                text,
+                "{{\"index\":{index},\"origin\":\"{origin}\",\"seq\":{seq},\"view\":{view},\"value\":{value}}}"
+            );
+        }
+    }
+    text
+}
+
+/// The shortest JSON number that reads back to the same f64; `null` where it is none.
+fn json(number: f64) -> String {
+    serde_json::Value::from(number).to_string()
+}

@@ -1,0 +1,249 @@
+//! A slave: it waits for a master, broadcasts during SEND, and adds up what was approved.
+
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::time::Duration;
+
+use cloudy_proto::limits::LINGER;
+use cloudy_proto::{Event, Index, NodeId, Phase, Rank};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::GROUP_NAME;
+use super::numbers::NotANumber;
+use super::producer::{Stage, produce};
+use super::result_file::{ResultFile, ResultFileError};
+use super::slave_watch::{Approvals, Ended, add_up, watch_phases, write_down};
+use super::sum::Summary;
+use crate::group::{EndReason, Events, Group};
+use crate::{JoinError, Node};
+
+/// How long a session that was asked to end may take for it: the cut, and what this slave still misses of it.
+const ENDING_MAX: Duration = Duration::from_secs(10);
+/// How long a slave waits for the master to close the session: its own bound, and what the network takes.
+const CLOSING_MAX: Duration = LINGER.saturating_add(Duration::from_secs(1));
+/// Between two reports of progress.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// What a slave does, for whoever watches it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SlaveEvent {
+    /// It takes the next master that invites it.
+    Waiting,
+    /// It is on the ring.
+    Joined {
+        /// The master.
+        master: NodeId,
+        /// Its position.
+        rank: Rank,
+        /// How many slaves there are.
+        members: usize,
+    },
+    /// The next phase has begun.
+    Phase(Phase),
+    /// Messages approved so far.
+    Approved(u64),
+}
+
+/// How long the phases took at a slave; zero for those that it never saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// SEND.
+    pub send: Duration,
+    /// GRACE.
+    pub grace: Duration,
+    /// STOP, until the result was final.
+    pub stop: Duration,
+}
+
+/// A session's end, as a slave sees it.
+#[derive(Debug)]
+pub struct SlaveOutcome {
+    /// What was added up.
+    pub summary: Summary,
+    /// The position on the ring.
+    pub rank: Rank,
+    /// The master.
+    pub master: NodeId,
+    /// How long the phases took.
+    pub timings: Timings,
+    /// Why the result file is incomplete, if one was asked for and it is.
+    pub file_error: Option<ResultFileError>,
+}
+
+/// A session without a result at this slave. The node is as before, and can wait for another master.
+#[derive(Debug, thiserror::Error)]
+pub enum SlaveError {
+    /// This node cannot wait for a master.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// It was told to stop before a session began.
+    #[error("stopped while waiting for a master")]
+    StoppedWaiting,
+    /// The master is gone, and with it the only one that could end the session.
+    #[error(
+        "the master, node {}, was lost before the result was final; {approved} messages were approved here; start the \
+         master again for another session", master.short()
+    )]
+    MasterLost {
+        /// The master.
+        master: NodeId,
+        /// Messages approved here until then.
+        approved: u64,
+    },
+    /// The session ended otherwise before its result was final here.
+    #[error("the session has no result here: {reason}")]
+    Ended {
+        /// Why.
+        reason: EndReason,
+    },
+    /// The session was asked to end, and did not.
+    #[error("the session did not end within {ENDING_MAX:?}; is the master, node {}, still running?", master.short())]
+    NotEnding {
+        /// The master.
+        master: NodeId,
+    },
+    /// STOP began, and the result was not complete in time.
+    #[error("the result was not complete within {after:?} after STOP began; look at the network between the slaves")]
+    Overdue {
+        /// The time for it.
+        after: Duration,
+    },
+    /// This slave read less than the result has: a defect, and no result rather than a wrong one.
+    #[error("{read} messages were read of a result of {length}; this is a defect in cloudy")]
+    Incomplete {
+        /// Messages read.
+        read: u64,
+        /// The result's length.
+        length: Index,
+    },
+    /// The result moved on faster than it was read.
+    #[error("this slave was too slow: the result before message {resume_from} is no longer kept; give it more CPU")]
+    Lagged {
+        /// The first index that could still be read.
+        resume_from: Index,
+    },
+    /// Something in the result is no number.
+    #[error(transparent)]
+    Number(#[from] NotANumber),
+}
+
+/// Takes part in one session, of the next master that invites this node, and returns once it is over.
+///
+/// `result` is written while the session runs; a file that fails costs the file and not the session
+/// ([`SlaveOutcome::file_error`]). When `stop` is ready, the session is ended for all, early and with a result; before
+/// a session it only ends the waiting. `observe` must return at once: the slave waits for it.
+///
+/// # Errors
+/// There was no session, or it has no result here: see [`SlaveError`].
+pub async fn run_slave(
+    node: &Node,
+    mut result: Option<&mut ResultFile>,
+    stop: impl Future<Output = ()>,
+    observe: impl Fn(SlaveEvent),
+) -> Result<SlaveOutcome, SlaveError> {
+    let mut stop = std::pin::pin!(stop);
+    let group = loop {
+        let joining = node.join_group(GROUP_NAME).await?;
+        observe(SlaveEvent::Waiting);
+        let joined = tokio::select! {
+            joined = joining.joined() => joined,
+            () = &mut stop => return Err(SlaveError::StoppedWaiting),
+        };
+        match joined {
+            // A master that gave up, before there was a session: the next one may do better.
+            Err(JoinError::Ended { .. } | JoinError::Refused { .. }) => {}
+            joined => break joined?,
+        }
+    };
+    let mut events = group.events();
+    match session(&group, &mut events, result.as_deref_mut(), stop, &observe).await {
+        Ok(complete) => close(&group, &mut events, result, complete).await,
+        Err(error) => {
+            if let Some(file) = result {
+                // The session's own error says more than the file's.
+                let _ = file.abandon().await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// A session whose result was read to its end.
+struct Complete {
+    ended: Ended,
+    approvals: Approvals,
+    file_error: Option<ResultFileError>,
+}
+
+/// From START to the final result, read to its end.
+async fn session(
+    group: &Group,
+    events: &mut Events,
+    file: Option<&mut ResultFile>,
+    stop: impl Future<Output = ()>,
+    observe: &impl Fn(SlaveEvent),
+) -> Result<Complete, SlaveError> {
+    let (stage, produced) = watch::channel(Stage::Start);
+    let (approvals, progress) = watch::channel(Approvals::default());
+    let work = async {
+        tokio::try_join!(
+            watch_phases(group, events, &stage, observe),
+            add_up(group, &approvals),
+            write_down(group, file),
+        )
+    };
+    let aside = async {
+        tokio::join!(produce(group, produced), report_progress(progress, observe));
+        pending::<Infallible>().await
+    };
+    let stopping = async {
+        stop.await;
+        group.end();
+        sleep(ENDING_MAX).await;
+        SlaveError::NotEnding { master: group.founder() }
+    };
+    let (ended, (), file_error) = tokio::select! {
+        done = work => done?,
+        error = stopping => return Err(error),
+        never = aside => match never {},
+    };
+    let approvals = *approvals.borrow();
+    let (read, length) = (approvals.sum.count(), ended.result.index);
+    if read != length.0 {
+        return Err(SlaveError::Incomplete { read, length });
+    }
+    Ok(Complete { ended, approvals, file_error })
+}
+
+async fn report_progress(mut progress: watch::Receiver<Approvals>, observe: &impl Fn(SlaveEvent)) {
+    while progress.changed().await.is_ok() {
+        let count = progress.borrow_and_update().sum.count();
+        observe(SlaveEvent::Approved(count));
+        sleep(PROGRESS_EVERY).await;
+    }
+}
+
+/// Writes the file's end, tells the master, and waits until it has closed the session, for a bounded time: the result
+/// is final whether it hears of it or not.
+async fn close(
+    group: &Group,
+    events: &mut Events,
+    file: Option<&mut ResultFile>,
+    complete: Complete,
+) -> Result<SlaveOutcome, SlaveError> {
+    let Complete { ended, approvals, mut file_error } = complete;
+    let confirmations = group.status().await.map_or(0, |status| status.confirmations_given);
+    let Approvals { sum, own } = approvals;
+    let summary = Summary { count: sum.count(), sum: sum.sum(), digest: ended.result.digest, own, confirmations };
+    group.report(summary.to_report());
+    if let Some(file) = file.filter(|_| file_error.is_none()) {
+        file_error = file.finish(&summary).await.err();
+    }
+    let closed = async { while events.next().await.is_some_and(|event| event != Event::Closed) {} };
+    if timeout(CLOSING_MAX, closed).await.is_err() {
+        tracing::warn!("the master has not closed the session; it may not know this slave's result");
+    }
+    let Ended { rank, timings, .. } = ended;
+    Ok(SlaveOutcome { summary, rank, master: group.founder(), timings, file_error })
+}

@@ -1,0 +1,198 @@
+//! What a slave learns while a session runs: the phases, and what was approved.
+
+use std::future::pending;
+use std::time::Duration;
+
+use cloudy_proto::slot::Payloads;
+use cloudy_proto::{Checkpoint, Entry, Event, Index, Phase, Rank, RingKind, SessionPlan};
+use tokio::sync::watch;
+use tokio::task::consume_budget;
+use tokio::time::{Instant, timeout_at};
+
+use super::numbers::{NotANumber, decode};
+use super::producer::Stage;
+use super::result_file::{ResultFile, ResultFileError};
+use super::slave::{SlaveError, SlaveEvent, Timings};
+use super::sum::Sum;
+use crate::group::{Approved, ApprovedError, ApprovedItem, EndReason, Events, Group};
+
+/// What the result may take beyond the plan's third period, once STOP has begun: a slow network is no reason to have
+/// none.
+const STOP_EXTRA: Duration = Duration::from_secs(10);
+
+/// What was approved so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Approvals {
+    pub(super) sum: Sum,
+    /// Those of this slave.
+    pub(super) own: u64,
+}
+
+/// What the phases ended with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) result: Checkpoint,
+    pub(super) rank: Rank,
+    pub(super) timings: Timings,
+}
+
+/// Follows the phases until the result is final, and tells the producer of them.
+pub(super) async fn watch_phases(
+    group: &Group,
+    events: &mut Events,
+    stage: &watch::Sender<Stage>,
+    observe: &impl Fn(SlaveEvent),
+) -> Result<Ended, SlaveError> {
+    let mut phases = Phases::default();
+    loop {
+        let event = match phases.stop_by {
+            None => events.next().await,
+            Some((by, after)) => timeout_at(by, events.next()).await.map_err(|_| SlaveError::Overdue { after })?,
+        };
+        let Some(event) = event else {
+            // The readers of the result say why the group ended.
+            return pending().await;
+        };
+        match event {
+            Event::ViewInstalled { view, .. } => {
+                phases.ring = view.parameters.ring;
+                if let Some(rank) = view.rank_of(group.me()).filter(|_| phases.rank.is_none()) {
+                    phases.rank = Some(rank);
+                    let (master, members) = (group.founder(), view.members());
+                    observe(SlaveEvent::Joined { master, rank, members });
+                }
+            }
+            Event::Send { plan, stream } => {
+                phases.plan = Some(plan);
+                stage.send_replace(Stage::Send { plan, stream, ring: phases.ring });
+                phases.enter(Phase::Send, observe);
+            }
+            Event::Grace => {
+                stage.send_replace(Stage::Over);
+                phases.enter(Phase::Grace, observe);
+            }
+            Event::Stop => {
+                stage.send_replace(Stage::Over);
+                phases.enter(Phase::Stop, observe);
+            }
+            Event::Final { result } => {
+                stage.send_replace(Stage::Over);
+                phases.enter(Phase::Done, observe);
+                let rank = phases.rank.unwrap_or_default();
+                return Ok(Ended { result, rank, timings: phases.timings });
+            }
+            _ => {}
+        }
+    }
+}
+
+#[derive(Default)]
+struct Phases {
+    ring: RingKind,
+    rank: Option<Rank>,
+    plan: Option<SessionPlan>,
+    /// The phase, and when it began.
+    current: Option<(Phase, Instant)>,
+    timings: Timings,
+    /// When the result must be final, and how long after the start of STOP that is.
+    stop_by: Option<(Instant, Duration)>,
+}
+
+impl Phases {
+    fn enter(&mut self, phase: Phase, observe: &impl Fn(SlaveEvent)) {
+        let now = Instant::now();
+        if let Some((before, began_at)) = self.current {
+            let took = now - began_at;
+            match before {
+                Phase::Send => self.timings.send = took,
+                Phase::Grace => self.timings.grace = took,
+                Phase::Stop => self.timings.stop = took,
+                Phase::Start | Phase::Done => {}
+            }
+        }
+        self.current = Some((phase, now));
+        if phase == Phase::Stop {
+            let after = self.plan.map_or(Duration::ZERO, |plan| plan.stop) + STOP_EXTRA;
+            self.stop_by = Some((now + after, after));
+        }
+        observe(SlaveEvent::Phase(phase));
+    }
+}
+
+/// Reads the result to its end, and adds it up.
+pub(super) async fn add_up(group: &Group, approvals: &watch::Sender<Approvals>) -> Result<(), SlaveError> {
+    let mut approved = group.approved_from(Index(1));
+    while let Some(item) = approved.next_batch().await {
+        match item {
+            Ok(ApprovedItem::Batch(entry)) => {
+                let mut outcome = Ok(());
+                approvals.send_modify(|approvals| outcome = approvals.take(group, entry));
+                outcome?;
+            }
+            Ok(_) => {}
+            Err(error) => return Err(no_result(approvals.borrow().sum.count(), error)),
+        }
+        consume_budget().await;
+    }
+    Ok(())
+}
+
+impl Approvals {
+    fn take(&mut self, group: &Group, entry: Entry) -> Result<(), SlaveError> {
+        let next = self.sum.count() + 1;
+        if entry.first_index.0 != next {
+            return Err(SlaveError::Incomplete { read: next - 1, length: entry.first_index });
+        }
+        if entry.origin == group.me() {
+            self.own += u64::from(entry.batch.count);
+        }
+        for payload in Payloads::of(entry.batch.body) {
+            let number = decode(&payload).map_err(|source| {
+                let index = self.sum.count() + 1;
+                NotANumber { index, origin: entry.origin, source }
+            })?;
+            self.sum.add(number);
+        }
+        Ok(())
+    }
+}
+
+fn no_result(approved: u64, error: ApprovedError) -> SlaveError {
+    match error {
+        ApprovedError::Lagged { resume_from } => SlaveError::Lagged { resume_from },
+        ApprovedError::Ended(EndReason::CoordinatorLost(master)) => SlaveError::MasterLost { master, approved },
+        ApprovedError::Ended(reason) => SlaveError::Ended { reason },
+    }
+}
+
+/// Writes the result into the file as it grows, without its last line. By a reader of its own, so that a slow disk does
+/// not hold up the sum. An error of the file is no error of the session.
+pub(super) async fn write_down(
+    group: &Group,
+    file: Option<&mut ResultFile>,
+) -> Result<Option<ResultFileError>, SlaveError> {
+    let Some(file) = file else { return Ok(None) };
+    Ok(follow(group.approved_from(Index(1)), file).await.err())
+}
+
+async fn follow(mut approved: Approved, file: &mut ResultFile) -> Result<(), ResultFileError> {
+    file.begin()?;
+    loop {
+        let item = tokio::select! {
+            item = approved.next_batch() => item,
+            error = file.keep_writing() => return Err(error),
+        };
+        match item {
+            Some(Ok(ApprovedItem::Batch(entry))) => file.append(entry).await?,
+            Some(Ok(_)) => {}
+            Some(Err(ApprovedError::Lagged { resume_from })) => {
+                file.abandon().await?;
+                return Err(ResultFileError::Lagged { path: file.path().to_owned(), resume_from });
+            }
+            // The reader that adds up meets the same end, and tells.
+            Some(Err(ApprovedError::Ended(_))) => return pending().await,
+            None => return Ok(()),
+        }
+        consume_budget().await;
+    }
+}

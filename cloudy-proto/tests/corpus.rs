@@ -1,0 +1,239 @@
+//! Every file of the fuzzers' corpus, through what the fuzz targets run.
+#![expect(clippy::disallowed_methods, reason = "this test's input is files; the crate itself reads none")]
+
+#[path = "../../tests/fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "public for the fuzz targets")]
+mod fuzz;
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use cloudy_proto::slot::{Batch, Slot, push_payload};
+use cloudy_proto::wire::{
+    ControlFrame, Fetched, Heartbeat, LaneFrame, NodeFrame, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    encode_command, encode_control, encode_header, encode_lane, encode_node, encode_tally,
+};
+use cloudy_proto::{
+    Checkpoint, Command, Digest, GroupId, Incarnation, Index, InstallView, LogIndex, NodeId, Origin, Parameters, Rank,
+    RingMember, Round, Seq, SessionPlan, ViewId,
+};
+
+/// A decoder's name, which is its target's and its folder's; what is asked of it; and examples of what it takes.
+type Target = (&'static str, fn(&[u8]) -> Result<usize, String>, fn() -> Vec<Bytes>);
+
+const TARGETS: [Target; 6] = [
+    ("header", fuzz::header, headers),
+    ("lane", fuzz::lane, lanes),
+    ("tally", fuzz::tally, tallies),
+    ("control", fuzz::control, controls),
+    ("node", fuzz::node, nodes),
+    ("command", fuzz::command, commands),
+];
+const FILES_MIN: usize = 12;
+
+fn folder(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus").join(target)
+}
+
+/// A file whose name begins with `good` is taken to its end and holds a frame, with `bad` is refused; any other, as a
+/// fuzzer leaves them, must only not break the decoder.
+#[test]
+fn every_file_of_the_corpus_is_taken_or_refused_as_its_name_says() {
+    for (target, run, _) in TARGETS {
+        let mut files: Vec<_> = std::fs::read_dir(folder(target)).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        assert!(files.len() >= FILES_MIN, "{target}: {} files", files.len());
+        for file in files {
+            let outcome = run(&std::fs::read(&file).unwrap());
+            let name = file.file_name().and_then(|name| name.to_str()).unwrap();
+            match name.split('-').next() {
+                Some("good") => assert!(matches!(outcome, Ok(1..)), "{target}/{name}: {outcome:?}"),
+                Some("bad") => assert!(outcome.is_err(), "{target}/{name}: {outcome:?}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "writes the corpus anew: run it when the wire format has changed"]
+fn write_the_corpus() {
+    for (target, _, good) in TARGETS {
+        let good = good();
+        let write = |kind: &str, at: usize, bytes: &[u8]| {
+            std::fs::write(folder(target).join(format!("{kind}-{at:02}")), bytes).unwrap();
+        };
+        std::fs::create_dir_all(folder(target)).unwrap();
+        good.iter().enumerate().for_each(|(at, bytes)| write("good", at, bytes));
+        bad(target, &good).iter().enumerate().for_each(|(at, bytes)| write("bad", at, bytes));
+        let together = good.concat();
+        write("cut", 0, &together[..together.len() / 2]);
+    }
+}
+
+/// What a decoder must refuse, made from what it takes.
+fn bad(target: &str, good: &[Bytes]) -> Vec<Vec<u8>> {
+    let first = &good[0];
+    match target {
+        "header" => vec![
+            [b"CLOUDY", &first[6..]].concat(),
+            [b"cloudy", &[9, 9][..]].concat(),
+            [&first[..8], &[0xff, 0xff]].concat(),
+            [&first[..8], &[0, 0]].concat(),
+            [&first[..8], &[first[8] + 1, 0], &first[10..], &[0]].concat(),
+        ],
+        "lane" => vec![
+            [&[2], &first[1..]].concat(),
+            [&first[..25], &[0; 8]].concat(),
+            [&first[..29], &[0xff; 4]].concat(),
+            [&first[..9], &[0xff; 24]].concat(),
+            [&[1], &[9; 8][..], &[8; 8]].concat(),
+        ],
+        "command" => good.iter().map(|entry| [&entry[..], &[0]].concat()).chain([vec![], vec![0x7f]]).collect(),
+        _ => vec![
+            vec![0xff; 4],
+            vec![0; 4],
+            vec![1, 0, 0, 0, 0x7f],
+            [&[first[0] - 1, 0, 0, 0], &first[4..]].concat(),
+            [&[first[0] + 1, 0, 0, 0], &first[4..], &[0]].concat(),
+        ],
+    }
+}
+
+fn each<F>(frames: impl IntoIterator<Item = F>, encode: impl Fn(&F, &mut BytesMut)) -> Vec<Bytes> {
+    let encoded = |frame| {
+        let mut out = BytesMut::new();
+        encode(&frame, &mut out);
+        out.freeze()
+    };
+    frames.into_iter().map(encoded).collect()
+}
+
+fn headers() -> Vec<Bytes> {
+    let (view, lane) = (ViewId(2), Rank(3));
+    let streams = [
+        Stream::Node,
+        Stream::Control,
+        Stream::Tally { view },
+        Stream::Tally { view: ViewId(1 << 40) },
+        Stream::Lane { view, lane },
+        Stream::Lane { view: ViewId(1 << 40), lane: Rank(63) },
+    ];
+    let headers = streams.into_iter().zip([0, 1, 2, 300, 1 << 20, 1 << 56]).map(|(stream, run)| StreamHeader {
+        version: WIRE_VERSION,
+        group: GroupId([run as u8; 16]),
+        incarnation: Incarnation(run),
+        stream,
+    });
+    each(headers, |header, out| out.put_slice(&encode_header(header)))
+}
+
+fn batch(payload_bytes: &[usize]) -> Batch {
+    let mut body = BytesMut::new();
+    payload_bytes.iter().for_each(|bytes| push_payload(&mut body, &vec![7; *bytes]));
+    Batch { first_seq: Seq(300), count: payload_bytes.len() as u32, body: body.freeze() }
+}
+
+fn lanes() -> Vec<Bytes> {
+    let slot = |prev, round, bytes: &[usize]| {
+        LaneFrame::Slot(Slot { prev: Round(prev), round: Round(round), batch: batch(bytes) })
+    };
+    let skip = |prev, frontier| LaneFrame::Skip { prev: Round(prev), frontier: Round(frontier) };
+    let frames = [
+        slot(0, 0, &[8]),
+        slot(1, 9, &[0]),
+        slot(10, 10, &[0, 1, 2, 3]),
+        slot(11, 1 << 56, &[127, 128, 200]),
+        slot(0, 1, &[8; 40]),
+        skip(0, 0),
+        skip(4, 700),
+    ];
+    each(frames, |frame, out| {
+        if let Some(body) = encode_lane(frame, out) {
+            out.put_slice(&body);
+        }
+    })
+}
+
+const CHECKPOINT: Checkpoint = Checkpoint { index: Index(65_536), digest: Digest(0x0123_4567_89ab_cdef) };
+
+fn tallies() -> Vec<Bytes> {
+    let heartbeat =
+        |index, waiting| TallyFrame::Heartbeat(Heartbeat { index: Index(index), checkpoint: CHECKPOINT, waiting });
+    let frames = [
+        TallyFrame::Confirm { frontier: Round(3) },
+        TallyFrame::Confirm { frontier: Round(1 << 56) },
+        TallyFrame::Approved { frontier: Round(300) },
+        TallyFrame::Resume { frontiers: vec![] },
+        TallyFrame::Resume { frontiers: (0..64).map(|rank| (Rank(rank), Round(u64::from(rank) * 50))).collect() },
+        heartbeat(0, false),
+        heartbeat(70_000, true),
+    ];
+    each(frames, encode_tally)
+}
+
+fn addresses() -> Vec<SocketAddr> {
+    vec![SocketAddr::from(([127, 0, 0, 1], 10_501)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 10_502))]
+}
+
+fn nodes() -> Vec<Bytes> {
+    let (name, reason) = ("démo".to_owned(), "this group is full".to_owned());
+    let frames = [
+        NodeFrame::Hello { addresses: addresses() },
+        NodeFrame::Hello { addresses: vec![] },
+        NodeFrame::Join { name: String::new() },
+        NodeFrame::Join { name: name.clone() },
+        NodeFrame::Refused { name, reason },
+        NodeFrame::Refused { name: "n".repeat(128), reason: "r".repeat(512) },
+    ];
+    each(frames, encode_node)
+}
+
+fn controls() -> Vec<Bytes> {
+    let (view, index, incarnation) = (ViewId(2), Index(300), Incarnation(3));
+    let (frontiers, digest) = (vec![Round(5), Round(300)], CHECKPOINT.digest);
+    let Batch { first_seq, count, body } = batch(&[0, 8, 200]);
+    let origin = NodeId([0xaa; 32]);
+    let frames = [
+        ControlFrame::Invite { name: "demo".into() },
+        ControlFrame::Accept,
+        ControlFrame::Refuse { reason: "busy".into() },
+        ControlFrame::Follow { next: LogIndex(300) },
+        ControlFrame::Log { first: LogIndex(1), entries: commands() },
+        ControlFrame::Ready { view },
+        ControlFrame::Wedge { view },
+        ControlFrame::Wedged(Wedged { view, incarnation, frontiers, complete: true, first: index, digest }),
+        ControlFrame::Fetch { from: index },
+        ControlFrame::Fetched(Fetched::Entry { first_index: index, view, origin, incarnation, first_seq, count, body }),
+        ControlFrame::Fetched(Fetched::End { index, view }),
+        ControlFrame::Fetched(Fetched::Truncated { first: index }),
+        ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
+        ControlFrame::End,
+    ];
+    each(frames, encode_control)
+}
+
+fn commands() -> Vec<Bytes> {
+    let member = |node, origin| RingMember {
+        node: NodeId([node; 32]),
+        incarnation: Incarnation(node.into()),
+        origin,
+        addresses: addresses(),
+    };
+    let install = |ring, cut, last| {
+        let parameters = Parameters::default();
+        Command::InstallView(InstallView { from: ViewId(1), ring, parameters, cut, last })
+    };
+    let (send, grace, stop) = (Duration::from_secs(2), Duration::from_millis(800), Duration::from_micros(200_001));
+    let commands = [
+        Command::Incarnate { node: NodeId([0xaa; 32]) },
+        install(vec![], vec![], true),
+        install(vec![member(1, Origin::Survivor), member(2, Origin::Joiner)], vec![Round(5), Round(300)], false),
+        Command::Kickstart(SessionPlan { send, grace, stop, seed: u64::MAX }),
+        Command::Grace,
+        Command::Close,
+    ];
+    each(commands, |command, out| out.put_slice(&encode_command(command)))
+}

@@ -1,0 +1,14 @@
+//! The seeded single-thread simulator of `cloudy-proto`'s machine: virtual time, links that drop, delay, reorder across
+//! streams and come back, and checkers that look at every step (`protocol.md` §11).
+
+pub mod campaign;
+pub mod codec;
+pub mod dice;
+mod faults;
+pub mod network;
+pub mod node;
+pub mod plan;
+pub mod queue;
+pub mod run;
+pub mod stats;
+pub mod world;

@@ -1,0 +1,112 @@
+//! The connections between nodes, and how long frames take on them.
+//!
+//! Frames of one stream arrive in their order; streams overtake each other. A connection that goes down loses what is
+//! under way on it. Each connection of a pair has a number of its own, its epoch: nothing of an old one ever arrives.
+
+use std::collections::BTreeMap;
+
+use cloudy_proto::wire::Stream;
+use cloudy_proto::{Frame, wire::LaneFrame};
+
+use crate::sim::dice::Dice;
+use crate::sim::plan::NetworkPlan;
+use crate::sim::queue::Packet;
+use crate::sim::stats::{Met, Stats};
+
+/// All connections.
+#[derive(Debug)]
+pub struct Network {
+    plan: NetworkPlan,
+    /// By pair, the lower end first: the connection that lives.
+    live: BTreeMap<(usize, usize), u64>,
+    epochs: u64,
+    /// When the last frame of a stream arrives, and on which connection.
+    last_arrival: BTreeMap<(usize, usize, Stream), (u64, u64)>,
+    corrupted: bool,
+}
+
+fn pair(a: usize, b: usize) -> (usize, usize) {
+    (a.min(b), a.max(b))
+}
+
+impl Network {
+    /// No connection yet.
+    #[must_use]
+    pub fn new(plan: NetworkPlan) -> Self {
+        Self { plan, live: BTreeMap::new(), epochs: 0, last_arrival: BTreeMap::new(), corrupted: false }
+    }
+
+    /// A new connection, in the place of an older one. Gives its epoch.
+    pub fn connect(&mut self, a: usize, b: usize) -> u64 {
+        self.epochs += 1;
+        self.live.insert(pair(a, b), self.epochs);
+        self.epochs
+    }
+
+    /// The connection is gone; gives its epoch.
+    pub fn cut(&mut self, a: usize, b: usize) -> Option<u64> {
+        self.live.remove(&pair(a, b))
+    }
+
+    /// The epoch of the connection that lives.
+    #[must_use]
+    pub fn live(&self, a: usize, b: usize) -> Option<u64> {
+        self.live.get(&pair(a, b)).copied()
+    }
+
+    /// How long an end takes to see that a connection is up or gone.
+    pub fn notice_us(&self, dice: &mut Dice) -> u64 {
+        dice.between(0, self.plan.notice_us)
+    }
+
+    /// Faults end: frames take their time, and none of them much more.
+    pub fn calm(&mut self) {
+        self.plan.late_per_mille = 0;
+        self.plan.lost_per_mille = 0;
+    }
+
+    /// Every frame goes through the wire's encoding.
+    #[must_use]
+    pub fn encoded(&self) -> bool {
+        self.plan.encoded
+    }
+
+    /// When a frame that is sent arrives; none if it is lost.
+    pub fn send(&mut self, now_us: u64, packet: &mut Packet, dice: &mut Dice, stats: &mut Stats) -> Option<u64> {
+        stats.met(Met::Frame);
+        if self.live(packet.from, packet.to) != Some(packet.epoch) {
+            stats.met(Met::FrameLostWithLink);
+            return None;
+        }
+        if matches!(packet.stream, Stream::Lane { .. }) && dice.chance(self.plan.lost_per_mille) {
+            stats.met(Met::FrameLostFromStream);
+            return None;
+        }
+        self.corrupt(packet);
+        let mut after_us = self.plan.latency_us + dice.between(0, self.plan.jitter_us);
+        if dice.chance(self.plan.late_per_mille) {
+            stats.met(Met::FrameLate);
+            after_us += dice.between(0, self.plan.late_us);
+        }
+        let last = self.last_arrival.entry((packet.from, packet.to, packet.stream)).or_default();
+        let not_before = if last.0 == packet.epoch { last.1 } else { 0 };
+        let arrival = not_before.max(now_us + after_us);
+        *last = (packet.epoch, arrival);
+        Some(arrival)
+    }
+
+    /// Changes one payload byte of the first slot towards a node, if the plan wants that.
+    fn corrupt(&mut self, packet: &mut Packet) {
+        if self.corrupted || self.plan.corrupt_towards != Some(packet.to) {
+            return;
+        }
+        if let Frame::Lane(LaneFrame::Slot(slot)) = &mut packet.frame {
+            let mut body = slot.batch.body.to_vec();
+            if let Some(last) = body.last_mut() {
+                *last ^= 1;
+                slot.batch.body = body.into();
+                self.corrupted = true;
+            }
+        }
+    }
+}

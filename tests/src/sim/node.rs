@@ -1,0 +1,164 @@
+//! A node of the simulated world: its machine, its mailbox, its links and its application.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use cloudy_proto::slot::{Batch, push_payload};
+use cloudy_proto::wire::Stream;
+use cloudy_proto::{Checkpoint, Machine, NodeId, Parameters, Request, Seq, Time};
+
+use crate::sim::queue::Packet;
+
+/// What waits to be handed to the machine.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A link is up.
+    Up {
+        /// The other end.
+        peer: usize,
+        /// The connection.
+        epoch: u64,
+    },
+    /// A link is gone.
+    Down {
+        /// The other end.
+        peer: usize,
+        /// The connection.
+        epoch: u64,
+    },
+    /// A frame came.
+    Frame(Packet),
+    /// The application or the operator wants something.
+    Ask(Request),
+}
+
+/// One end of a link.
+#[derive(Debug, Default)]
+pub struct LinkEnd {
+    /// The connection that the machine was told of.
+    pub told: Option<u64>,
+    /// The newest connection that this end has seen, alive or gone.
+    pub seen: u64,
+    /// Frames of connections that this end has not seen yet.
+    pub early: VecDeque<Packet>,
+    /// Streams that are not read yet.
+    pub parked: BTreeMap<Stream, VecDeque<Packet>>,
+    /// Streams that were stopped.
+    pub stopped: BTreeSet<Stream>,
+    /// When the machine was told that the link is gone.
+    pub down_since: Time,
+}
+
+impl LinkEnd {
+    /// A newer connection, or none: nothing of the old one is left.
+    pub fn replace(&mut self, told: Option<u64>, seen: u64) {
+        self.told = told;
+        self.seen = seen;
+        self.parked.clear();
+        self.stopped.clear();
+    }
+}
+
+/// What an application has broadcast and not yet handed over.
+#[derive(Debug, Default)]
+pub struct App {
+    /// May broadcast: from the start, or in a session between SEND and GRACE.
+    pub open: bool,
+    /// Payloads that wait for the machine to want them.
+    pub queue: VecDeque<Bytes>,
+    /// How many were broadcast.
+    pub broadcast: u64,
+    /// How many the machine has taken.
+    pub handed_over: u64,
+}
+
+impl App {
+    /// The next slot's payloads: as many as the limits of a slot allow.
+    pub fn next_batch(&mut self, parameters: &Parameters) -> Option<Batch> {
+        let mut body = BytesMut::new();
+        let mut count = 0;
+        while count < parameters.slot_payloads_max && body.len() < parameters.slot_bytes_max as usize {
+            let Some(payload) = self.queue.pop_front() else { break };
+            push_payload(&mut body, &payload);
+            count += 1;
+        }
+        let first_seq = Seq(self.handed_over + 1);
+        self.handed_over += u64::from(count);
+        (count > 0).then(|| Batch { first_seq, count, body: body.freeze() })
+    }
+}
+
+/// A clock that runs too fast from a start of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// What it showed at the beginning.
+    pub start_us: u64,
+    /// How much faster than true time it runs, in parts per million.
+    pub drift_ppm: u64,
+}
+
+impl Clock {
+    const MILLION: u64 = 1_000_000;
+
+    /// What it shows at a true time.
+    #[must_use]
+    pub fn at(&self, true_us: u64) -> Time {
+        Time(self.start_us + true_us + true_us * self.drift_ppm / Self::MILLION)
+    }
+
+    /// The first true time at which it shows that.
+    #[must_use]
+    pub fn when(&self, shown: Time) -> u64 {
+        let run = shown.0.saturating_sub(self.start_us);
+        let mut true_us = (u128::from(run) * u128::from(Self::MILLION) / u128::from(Self::MILLION + self.drift_ppm)) as u64;
+        while self.at(true_us) < shown {
+            true_us += 1;
+        }
+        true_us
+    }
+}
+
+/// One node.
+pub struct Node {
+    /// Its name.
+    pub id: NodeId,
+    /// The machine under test.
+    pub machine: Machine,
+    /// Its process runs.
+    pub alive: bool,
+    /// It does not run before.
+    pub asleep_until_us: u64,
+    /// What waits to be handed to the machine.
+    pub inbox: VecDeque<Item>,
+    /// By node.
+    pub links: Vec<LinkEnd>,
+    /// Its application.
+    pub app: App,
+    /// Its clock.
+    pub clock: Clock,
+    /// When it is to be woken next.
+    pub wake_at_us: Option<u64>,
+    /// Its result is final.
+    pub final_result: Option<Checkpoint>,
+    /// It was told that the group is over.
+    pub closed: bool,
+    /// It stopped because its result differs from the others'.
+    pub diverged: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_shows_a_time_first_when_it_says() {
+        for drift_ppm in [0, 200, 100_000] {
+            let clock = Clock { start_us: 77, drift_ppm };
+            for shown in 77..2_000 {
+                let when = clock.when(Time(shown));
+                assert!(clock.at(when) >= Time(shown));
+                assert!(when == 0 || clock.at(when - 1) < Time(shown), "{drift_ppm} {shown}");
+            }
+        }
+    }
+}

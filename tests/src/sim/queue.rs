@@ -1,0 +1,90 @@
+//! What happens next: events in the order of virtual time.
+
+use std::collections::BTreeMap;
+
+use cloudy_proto::{Frame, Incarnation, wire};
+
+use crate::sim::plan::Fault;
+
+/// A frame under way.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    /// The sender.
+    pub from: usize,
+    /// The receiver.
+    pub to: usize,
+    /// The connection that it travels on.
+    pub epoch: u64,
+    /// The stream.
+    pub stream: wire::Stream,
+    /// The sender's run, as the stream's header says.
+    pub incarnation: Incarnation,
+    /// What it says.
+    pub frame: Frame,
+}
+
+/// Something that happens at a time.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A frame arrives.
+    Arrive(Packet),
+    /// A node learns that a link is up.
+    Up {
+        /// Who learns it.
+        node: usize,
+        /// The other end.
+        peer: usize,
+        /// The connection.
+        epoch: u64,
+    },
+    /// A node learns that a link is gone.
+    Down {
+        /// Who learns it.
+        node: usize,
+        /// The other end.
+        peer: usize,
+        /// The connection.
+        epoch: u64,
+    },
+    /// A pair dials again.
+    Redial {
+        /// One end.
+        a: usize,
+        /// The other.
+        b: usize,
+    },
+    /// A node's timer, or the end of its sleep.
+    Wake {
+        /// Whose.
+        node: usize,
+    },
+    /// An application broadcasts.
+    Broadcast {
+        /// Whose.
+        node: usize,
+    },
+    /// A fault.
+    Fault(Fault),
+    /// Faults and broadcasts end.
+    Heal,
+}
+
+/// Events by time, and in the order of their making within one.
+#[derive(Debug, Default)]
+pub struct Queue {
+    events: BTreeMap<(u64, u64), Event>,
+    made: u64,
+}
+
+impl Queue {
+    /// Puts an event at a time.
+    pub fn at(&mut self, time_us: u64, event: Event) {
+        self.made += 1;
+        self.events.insert((time_us, self.made), event);
+    }
+
+    /// The next event and its time.
+    pub fn next(&mut self) -> Option<(u64, Event)> {
+        self.events.pop_first().map(|((time_us, _), event)| (time_us, event))
+    }
+}

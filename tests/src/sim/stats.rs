@@ -1,0 +1,147 @@
+//! What a run met: a campaign in which a required fault never happened proves nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Something that a run may meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Met {
+    /// A link between two members was cut, and what was under way on it lost.
+    LinkCut,
+    /// A link of the coordinator was cut.
+    CoordinatorLinkCut,
+    /// A link was cut and repaired several times in a row.
+    LinkFlapped,
+    /// A link was replaced by a newer one without a word that the old one is gone.
+    LinkReplaced,
+    /// All links of a node were cut at once.
+    NodeIsolated,
+    /// Frames were lost because their link went down.
+    FrameLostWithLink,
+    /// A frame came before its receiver knew of the link.
+    FrameBeforeLinkUp,
+    /// A frame took far longer than usual, and others overtook it.
+    FrameLate,
+    /// One frame vanished from a stream, which transports promise not to do.
+    FrameLostFromStream,
+    /// A link was closed for a breach that such a loss causes.
+    LinkClosed,
+    /// A node did not run for a while.
+    NodeSlow,
+    /// A member's process died for good.
+    MemberKilled,
+    /// The founder ended the group early.
+    EndedByFounder,
+    /// A member ended the group early.
+    EndedByMember,
+    /// A live member was silent at STOP, was dropped from the last view, and fetched the result.
+    DroppedAlive,
+    /// A stream of a view not yet installed had to wait.
+    StreamWaited,
+    /// A stream of a view that is over was stopped.
+    StreamStopped,
+    /// A payload was larger than the window.
+    LargePayload,
+    /// The application had to wait for the outbox.
+    OutboxFull,
+    /// A confirmation was held back.
+    HoldBit,
+    /// Several inputs were handled before the outputs were taken.
+    InputsBatched,
+    /// Every frame of the run went through the wire's encoding.
+    WireEncoded,
+    /// A session ran.
+    Session,
+    /// A group without a session ran.
+    Group,
+    /// The ring was `Token`.
+    Token,
+    /// The ring was `Pipelined`.
+    Pipelined,
+    /// A message entered a result by the walk.
+    Walked,
+    /// A message entered a result by the cut alone.
+    TakenByCut,
+    /// Own payloads were told to be in no result.
+    Rejected,
+    /// A step: a node was handed something, and its outputs were taken.
+    Step,
+    /// A frame was sent.
+    Frame,
+    /// A payload was broadcast.
+    Broadcast,
+    /// A payload entered the result.
+    Approved,
+}
+
+/// All that a full campaign has to meet.
+pub const REQUIRED: &[Met] = &[
+    Met::LinkCut,
+    Met::CoordinatorLinkCut,
+    Met::LinkFlapped,
+    Met::LinkReplaced,
+    Met::NodeIsolated,
+    Met::FrameLostWithLink,
+    Met::FrameBeforeLinkUp,
+    Met::FrameLate,
+    Met::FrameLostFromStream,
+    Met::LinkClosed,
+    Met::NodeSlow,
+    Met::MemberKilled,
+    Met::EndedByFounder,
+    Met::EndedByMember,
+    Met::DroppedAlive,
+    Met::StreamWaited,
+    Met::StreamStopped,
+    Met::LargePayload,
+    Met::OutboxFull,
+    Met::HoldBit,
+    Met::InputsBatched,
+    Met::WireEncoded,
+    Met::Session,
+    Met::Group,
+    Met::Token,
+    Met::Pipelined,
+    Met::Walked,
+    Met::TakenByCut,
+    Met::Rejected,
+];
+
+/// How often each was met.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats(BTreeMap<Met, u64>);
+
+impl Stats {
+    /// Counts one.
+    pub fn met(&mut self, what: Met) {
+        self.add(what, 1);
+    }
+
+    /// Counts several.
+    pub fn add(&mut self, what: Met, times: u64) {
+        *self.0.entry(what).or_default() += times;
+    }
+
+    /// How often something was met.
+    #[must_use]
+    pub fn count(&self, what: Met) -> u64 {
+        self.0.get(&what).copied().unwrap_or_default()
+    }
+
+    /// Adds another run's counts.
+    pub fn merge(&mut self, other: &Self) {
+        other.0.iter().for_each(|(&what, &times)| self.add(what, times));
+    }
+
+    /// What a campaign should have met and did not.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Met> {
+        REQUIRED.iter().copied().filter(|&what| self.count(what) == 0).collect()
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(what, times)| writeln!(f, "{:>12}  {what:?}", times))
+    }
+}

@@ -1,0 +1,424 @@
+//! The world: nodes, connections and virtual time, stepped one event at a time.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use bytes::Bytes;
+use cloudy_proto::{
+    Admission, Event as Said, Frame, GroupId, Input, Machine, MachineConfig, NodeId, Output, Request, Role, wire,
+};
+
+use crate::invariants::{Failure, Judge};
+use crate::sim::codec::round_trip;
+use crate::sim::dice::Dice;
+use crate::sim::network::Network;
+use crate::sim::node::{App, Clock, Item, LinkEnd, Node};
+use crate::sim::plan::Plan;
+use crate::sim::queue::{Event, Packet, Queue};
+use crate::sim::stats::{Met, Stats};
+
+/// The group of every run.
+pub const GROUP: GroupId = GroupId(*b"simulated group!");
+
+/// How long a calm world may take until everything is approved: below the longest heartbeat, so that nothing may rely
+/// on one.
+pub const CALM_US: u64 = 12_000_000;
+
+/// Everything there is.
+pub struct World {
+    /// What the run is made of.
+    pub plan: Plan,
+    /// By place; the founder is the first.
+    pub nodes: Vec<Node>,
+    /// The checkers.
+    pub judge: Judge,
+    /// What was met.
+    pub stats: Stats,
+    /// True time.
+    pub now_us: u64,
+    /// Faults and broadcasts are over.
+    pub healed: bool,
+    /// Somebody asked for the end of the group.
+    pub end_wanted: bool,
+    pub(super) dice: Dice,
+    pub(super) queue: Queue,
+    pub(super) network: Network,
+    /// Members that the founder knows will come.
+    accepted: usize,
+    trace: DefaultHasher,
+    traced: bool,
+}
+
+impl World {
+    /// A world at its first moment.
+    #[must_use]
+    pub fn new(plan: Plan, traced: bool) -> Self {
+        let mut dice = Dice::of(plan.seed ^ 0x5eed_0f_0a_00c1d);
+        let ids: Vec<NodeId> = (0..plan.nodes).map(|at| node_id(&mut dice, at)).collect();
+        let nodes = (0..plan.nodes).map(|at| node(&plan, &ids, at, &mut dice)).collect();
+        let mut world = Self {
+            judge: Judge::new(&plan, ids),
+            network: Network::new(plan.network.clone()),
+            nodes,
+            stats: Stats::default(),
+            now_us: 0,
+            healed: false,
+            end_wanted: false,
+            dice,
+            queue: Queue::default(),
+            accepted: 0,
+            trace: DefaultHasher::new(),
+            traced,
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    /// The hash of all that every machine put out.
+    #[must_use]
+    pub fn trace(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    fn begin(&mut self) {
+        let invited: Vec<usize> = self.plan.members().filter(|&node| node != Plan::FOUNDER).collect();
+        for &node in &invited {
+            let invite = Request::Invite { node: self.nodes[node].id };
+            self.nodes[Plan::FOUNDER].inbox.push_back(Item::Ask(invite));
+        }
+        if invited.is_empty() {
+            self.found();
+        }
+        for a in 0..self.plan.nodes {
+            for b in 0..a {
+                self.connect(a, b);
+            }
+        }
+        self.queue.at(0, Event::Wake { node: Plan::FOUNDER });
+        for node in self.plan.members() {
+            if !self.plan.traffic.quiet.contains(&node) {
+                self.queue.at(self.plan.traffic.gap_us, Event::Broadcast { node });
+            }
+        }
+        for &(at, fault) in &self.plan.faults {
+            self.queue.at(at, Event::Fault(fault));
+        }
+        self.queue.at(self.plan.heal_at_us, Event::Heal);
+    }
+
+    fn found(&mut self) {
+        let session = self.plan.session;
+        self.nodes[Plan::FOUNDER].inbox.push_back(Item::Ask(Request::Found { session }));
+    }
+
+    /// Lets the next event happen; false if there is none.
+    ///
+    /// # Errors
+    /// If a checker fails.
+    pub fn step(&mut self) -> Result<bool, Failure> {
+        let Some((time_us, event)) = self.queue.next() else { return Ok(false) };
+        self.now_us = self.now_us.max(time_us);
+        self.judge.now_us = self.now_us;
+        match event {
+            Event::Arrive(packet) => {
+                if self.network.live(packet.from, packet.to) == Some(packet.epoch) {
+                    let to = packet.to;
+                    self.give(to, Item::Frame(packet))?;
+                } else {
+                    self.stats.met(Met::FrameLostWithLink);
+                }
+            }
+            Event::Up { node, peer, epoch } => self.give(node, Item::Up { peer, epoch })?,
+            Event::Down { node, peer, epoch } => self.give(node, Item::Down { peer, epoch })?,
+            Event::Redial { a, b } => self.redial(a, b),
+            Event::Wake { node } => {
+                self.nodes[node].wake_at_us = None;
+                self.run(node)?;
+            }
+            Event::Broadcast { node } => self.broadcast(node)?,
+            Event::Fault(fault) => self.fault(fault)?,
+            Event::Heal => self.heal()?,
+        }
+        Ok(true)
+    }
+
+    /// Puts something in a node's mailbox, and lets it run.
+    pub(super) fn give(&mut self, node: usize, item: Item) -> Result<(), Failure> {
+        if self.nodes[node].alive {
+            self.nodes[node].inbox.push_back(item);
+            self.run(node)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a node work until it has nothing more to do.
+    pub(super) fn run(&mut self, node: usize) -> Result<(), Failure> {
+        if !self.nodes[node].alive {
+            return Ok(());
+        }
+        if self.nodes[node].asleep_until_us > self.now_us {
+            return Ok(());
+        }
+        loop {
+            let mut worked = self.dice.chance(500) && self.feed(node)?;
+            let inputs = self.dice.between(1, self.plan.inputs_per_drain_max);
+            for at in 0..inputs {
+                let Some(item) = self.nodes[node].inbox.pop_front() else { break };
+                if at > 0 {
+                    self.stats.met(Met::InputsBatched);
+                }
+                self.take(node, item)?;
+                worked = true;
+            }
+            worked = worked || self.unpark(node)? || self.feed(node)? || self.time_out(node);
+            if !worked {
+                break;
+            }
+            self.drain(node)?;
+        }
+        self.arrange_wake(node);
+        Ok(())
+    }
+
+    fn arrange_wake(&mut self, node: usize) {
+        let Some(deadline) = self.nodes[node].machine.poll_timeout() else { return };
+        let late_us = self.dice.between(0, self.plan.timer_late_us);
+        let at = self.nodes[node].clock.when(deadline).max(self.now_us) + late_us;
+        if self.nodes[node].wake_at_us.is_none_or(|planned| planned > at) {
+            self.nodes[node].wake_at_us = Some(at);
+            self.queue.at(at, Event::Wake { node });
+        }
+    }
+
+    fn time_out(&mut self, node: usize) -> bool {
+        let node = &mut self.nodes[node];
+        let now = node.clock.at(self.now_us);
+        let due = node.machine.poll_timeout().is_some_and(|deadline| deadline <= now);
+        if due {
+            node.machine.handle(now, Input::Timeout);
+        }
+        due
+    }
+
+    /// Hands one input to a machine.
+    pub(super) fn handle(&mut self, node: usize, input: Input) {
+        let node = &mut self.nodes[node];
+        let now = node.clock.at(self.now_us);
+        node.machine.handle(now, input);
+    }
+
+    fn take(&mut self, node: usize, item: Item) -> Result<(), Failure> {
+        match item {
+            Item::Up { peer, epoch } => self.link_up(node, peer, epoch),
+            Item::Down { peer, epoch } => self.link_down(node, peer, epoch),
+            Item::Frame(packet) => self.take_packet(node, packet),
+            Item::Ask(request) => {
+                self.handle(node, Input::Request(request));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn take_packet(&mut self, node: usize, packet: Packet) -> Result<(), Failure> {
+        let end = &mut self.nodes[node].links[packet.from];
+        if end.told != Some(packet.epoch) {
+            if packet.epoch > end.seen {
+                self.stats.met(Met::FrameBeforeLinkUp);
+                end.early.push_back(packet);
+            }
+            return Ok(());
+        }
+        match end.parked.get_mut(&packet.stream) {
+            Some(parked) => parked.push_back(packet),
+            None if end.stopped.contains(&packet.stream) => {}
+            None => {
+                self.admit(node, packet)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a frame if the machine lets its stream be read; true if it did.
+    fn admit(&mut self, node: usize, packet: Packet) -> Result<bool, Failure> {
+        let from = self.nodes[packet.from].id;
+        match self.nodes[node].machine.admits(from, packet.incarnation, packet.stream) {
+            Admission::Read => {
+                self.judge.frame_in(node, &packet);
+                let Packet { stream, incarnation, frame, .. } = packet;
+                self.handle(node, Input::Frame { from, incarnation, stream, frame });
+                return Ok(true);
+            }
+            Admission::Wait => {
+                self.stats.met(Met::StreamWaited);
+                let parked = self.nodes[node].links[packet.from].parked.entry(packet.stream).or_default();
+                parked.push_front(packet);
+            }
+            Admission::Stop => {
+                self.stats.met(Met::StreamStopped);
+                self.nodes[node].links[packet.from].stopped.insert(packet.stream);
+            }
+            Admission::Refuse => {
+                let what = format!("refuses {:?} of node {}", packet.stream, packet.from);
+                return Err(self.judge.failure("no honest stream is refused", node, what));
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads streams that had to wait; true if one did.
+    fn unpark(&mut self, node: usize) -> Result<bool, Failure> {
+        let mut read = false;
+        for peer in 0..self.plan.nodes {
+            let streams: Vec<wire::Stream> = self.nodes[node].links[peer].parked.keys().copied().collect();
+            for stream in streams {
+                let mut parked = self.nodes[node].links[peer].parked.remove(&stream).unwrap_or_default();
+                while let Some(packet) = parked.pop_front() {
+                    if self.admit(node, packet)? {
+                        read = true;
+                        continue;
+                    }
+                    // It waits again, before those behind it; or its stream was stopped, and they with it.
+                    if let Some(waiting) = self.nodes[node].links[peer].parked.get_mut(&stream) {
+                        waiting.append(&mut parked);
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// Hands the application's next payloads over, if the machine wants some; true if it did.
+    fn feed(&mut self, node: usize) -> Result<bool, Failure> {
+        if !self.nodes[node].machine.wants_payload() {
+            if !self.nodes[node].app.queue.is_empty() {
+                self.stats.met(Met::OutboxFull);
+            }
+            return Ok(false);
+        }
+        let Some(batch) = self.nodes[node].app.next_batch(&self.plan.parameters) else { return Ok(false) };
+        self.handle(node, Input::Broadcast(batch));
+        Ok(true)
+    }
+
+    /// Takes what the machine puts out, and judges it.
+    fn drain(&mut self, node: usize) -> Result<(), Failure> {
+        self.stats.met(Met::Step);
+        let mut outputs = Vec::new();
+        while let Some(output) = self.nodes[node].machine.poll_output() {
+            outputs.push(output);
+        }
+        if self.traced {
+            (node, format!("{outputs:?}")).hash(&mut self.trace);
+        }
+        self.judge.outputs(node, &outputs, &mut self.stats)?;
+        for output in outputs {
+            match output {
+                Output::Send { to, stream, frame } => self.send(node, to, stream, frame)?,
+                Output::CloseLink { peer, reason } => self.close_link(node, peer, &reason)?,
+                Output::Event(event) => self.said(node, event)?,
+                Output::Approved(_) | Output::Deliver(_) => {}
+            }
+        }
+        self.nodes[node].machine.validate();
+        let linked = |peer: usize| self.nodes[node].links[peer].told.is_some();
+        self.judge.after_step(node, &self.nodes[node].machine, linked, &mut self.stats)
+    }
+
+    fn send(&mut self, from: usize, to: NodeId, stream: wire::Stream, frame: Frame) -> Result<(), Failure> {
+        let to = self.judge.place_of(to);
+        // A link that went down after the frame was put out.
+        let Some(epoch) = self.nodes[from].links[to].told else { return Ok(()) };
+        let incarnation = self.nodes[from].machine.incarnation();
+        let mut packet = Packet { from, to, epoch, stream, incarnation, frame };
+        if self.network.encoded() {
+            self.stats.met(Met::WireEncoded);
+            let chunk_bytes = self.dice.pick(&[1, 7, 64, 1 << 20]);
+            packet.frame = round_trip(GROUP, &packet, chunk_bytes)
+                .map_err(|what| self.judge.failure("frames survive the wire", from, what))?;
+        }
+        if let Some(at) = self.network.send(self.now_us, &mut packet, &mut self.dice, &mut self.stats) {
+            self.queue.at(at, Event::Arrive(packet));
+        }
+        Ok(())
+    }
+
+    fn said(&mut self, node: usize, event: Said) -> Result<(), Failure> {
+        match event {
+            Said::Accepted { .. } => {
+                self.accepted += 1;
+                if self.accepted == self.plan.member_count() - usize::from(self.plan.founder_is_member) {
+                    self.found();
+                }
+            }
+            Said::Send { .. } => self.nodes[node].app.open = true,
+            Said::Grace => self.nodes[node].app.open = false,
+            Said::Stop => {
+                self.nodes[node].app.open = false;
+                if node == Plan::FOUNDER && !self.healed {
+                    if let Some((after_us, fault)) = self.plan.at_stop.take() {
+                        self.queue.at(self.now_us + after_us, Event::Fault(fault));
+                    }
+                }
+            }
+            Said::Final { result } => {
+                self.nodes[node].final_result = Some(result);
+                let report = Bytes::from(result.index.0.to_le_bytes().to_vec());
+                self.nodes[node].inbox.push_back(Item::Ask(Request::Report(report)));
+            }
+            Said::Closed => self.nodes[node].closed = true,
+            Said::Diverged { .. } => self.nodes[node].diverged = true,
+            Said::CoordinatorLost { .. } => {
+                let since = self.nodes[node].links[Plan::FOUNDER].down_since;
+                let lost_for = self.nodes[node].clock.at(self.now_us).since(since);
+                if lost_for < self.plan.parameters.coordinator_timeout {
+                    let what = format!("gave the coordinator up after {lost_for:?}");
+                    return Err(self.judge.failure("a short outage is none", node, what));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn node_id(dice: &mut Dice, at: usize) -> NodeId {
+    let mut id = [at as u8; 32];
+    id[..8].copy_from_slice(&dice.bytes(8));
+    NodeId(id)
+}
+
+fn node(plan: &Plan, ids: &[NodeId], at: usize, dice: &mut Dice) -> Node {
+    let role = if at == Plan::FOUNDER {
+        Role::Founder { member: plan.founder_is_member, parameters: plan.parameters.clone() }
+    } else {
+        Role::Invited { by: ids[Plan::FOUNDER] }
+    };
+    let config = MachineConfig {
+        me: ids[at],
+        addresses: vec![address(at)],
+        group: GROUP,
+        name: "simulated".to_owned(),
+        role,
+        retain_bytes: 16 << 20,
+        rules: plan.rules,
+    };
+    Node {
+        id: ids[at],
+        machine: Machine::new(config),
+        alive: true,
+        asleep_until_us: 0,
+        inbox: Default::default(),
+        links: (0..plan.nodes).map(|_| LinkEnd::default()).collect(),
+        app: App { open: plan.session.is_none(), ..App::default() },
+        clock: Clock { start_us: dice.between(0, 1 << 40), drift_ppm: plan.drift_ppm[at] },
+        wake_at_us: None,
+        final_result: None,
+        closed: false,
+        diverged: false,
+    }
+}
+
+pub(super) fn address(at: usize) -> std::net::SocketAddr {
+    ([127, 0, 0, 1], 10_000 + at as u16).into()
+}
