@@ -4,10 +4,16 @@
 mod args;
 mod commands;
 mod duration;
+mod interrupts;
 mod logging;
+mod node;
 mod output;
+mod parent;
 mod percent;
 mod periods;
+mod processes;
+mod progress;
+mod report;
 mod ring;
 mod table;
 
@@ -34,5 +40,8 @@ fn start(cli: args::Cli) -> Result<ExitCode, Report> {
             "raise the limit of open files (ulimit -n), or end other programs",
         )
     })?;
-    runtime.block_on(commands::run(cli.command))
+    let ended = runtime.block_on(commands::run(cli.command));
+    // What still blocks, as a write to a pipe that nobody reads, does not hold up the end.
+    runtime.shutdown_background();
+    ended
 }

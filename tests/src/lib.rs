@@ -1,4 +1,9 @@
-//! x
+//! How cloudy is tested: the simulator, its checkers, and scenarios that read like stories.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod invariants;
+pub mod sim;
 
 #[cfg(doctest)]
 mod book;

@@ -35,6 +35,9 @@ pub(crate) struct SlaveArgs {
     /// Do not answer multicast discovery: masters must name this slave
     #[arg(long)]
     pub(crate) no_discovery: bool,
+    /// Say on stdout where it listens, as a JSON object on a line, and end with whoever holds the other end of stdin
+    #[arg(long, hide = true)]
+    pub(crate) announce: bool,
     /// The multicast group and port for discovery
     #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP)]
     pub(crate) discovery_group: SocketAddrV4,

@@ -1,13 +1,96 @@
 //! `cloudy master`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use miette::Report;
+use cloudy_node::session::{FindError, MasterConfig, MasterError, Multicast, run_master};
+use cloudy_node::{RingKind, SessionPlan};
+use miette::{IntoDiagnostic, Report};
 
 use crate::args::MasterArgs;
-use crate::output::failure;
+use crate::interrupts::{Interrupts, Stop};
+use crate::node;
+use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, failure, print};
+use crate::periods::Periods;
+use crate::progress::Progress;
+use crate::report::{Session, Watcher, heading};
+use crate::ring::RingChoice;
+
+/// How long slaves may take to reach each other.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the command.
-pub(crate) async fn run(_args: MasterArgs) -> Result<ExitCode, Report> {
-    Err(failure("this build of cloudy cannot run sessions", "build it with the session"))
+pub(crate) async fn run(args: MasterArgs) -> Result<ExitCode, Report> {
+    let mut interrupts = Interrupts::catch()?;
+    let stop = interrupts.stop();
+    interrupts.during(session(&args, &stop)).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
+}
+
+async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
+    let (periods, ring, seed) = (args.periods(), args.ring, args.seed());
+    let address = args.listen.address().await?;
+    let key = args.key.choose().and_then(|choice| choice.open()).into_diagnostic()?;
+    let node = node::start(address, &key, args.faults.faults()).await?;
+    if !args.json {
+        print(&heading(periods, ring, seed))?;
+    }
+    let watcher = Watcher::new(Progress::start(), BTreeMap::new());
+    let config = MasterConfig {
+        plan: plan(periods, seed),
+        ring: ring_kind(ring),
+        slaves: args.slaves.clone(),
+        multicast: Some(Multicast { group: args.discovery_group, interface: address.ip() }),
+        expect: args.expect.map(usize::from),
+        discovery_timeout: args.discovery_timeout,
+        ready_timeout: READY_TIMEOUT,
+    };
+    let began_at = Instant::now();
+    let outcome = run_master(&node, &config, stop.asked(), |event| watcher.observe(event)).await;
+    node.shutdown().await;
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(MasterError::Stopped) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        Err(error) => return Err(with_remedy(&error)),
+    };
+    let mut session = Session::new((periods, ring, seed), outcome, &watcher, began_at.elapsed());
+    // The ring is ordered by node ids, which say nothing to a reader.
+    session.rows.sort_by_key(|(_, row)| row.slave.address);
+    drop(watcher);
+    present(&session, args.json)
+}
+
+/// Prints the end of a session; status 0 only if all results are there and equal.
+pub(crate) fn present(session: &Session, json: bool) -> Result<ExitCode, Report> {
+    print(&if json { format!("{}\n", session.json()) } else { session.text() })?;
+    Ok(ExitCode::from(if session.is_good() { EXIT_EQUAL } else { EXIT_FAILED }))
+}
+
+/// What the slaves are told.
+pub(crate) fn plan(Periods { send, grace, stop }: Periods, seed: u64) -> SessionPlan {
+    SessionPlan { send, grace, stop, seed }
+}
+
+/// The library's word for it.
+pub(crate) fn ring_kind(ring: RingChoice) -> RingKind {
+    match ring {
+        RingChoice::Token => RingKind::Token,
+        RingChoice::Pipelined => RingKind::Pipelined,
+    }
+}
+
+/// The error, and what to do about it.
+pub(crate) fn with_remedy(error: &MasterError) -> Report {
+    let remedy = match error {
+        MasterError::NoSlaves { .. } | MasterError::TooFew { .. } => {
+            "start slaves first, for example `cloudy slave 127.0.0.1 10502 &`; where multicast does not reach them, name \
+             each by --slave HOST:PORT; all need the same cluster key (`cloudy key show`)"
+        }
+        MasterError::Find(FindError::Discovery(_)) => "name the slaves: --slave HOST:PORT, as often as there are slaves",
+        MasterError::Find(FindError::Seeds(_)) => "check the name, or give an IP address",
+        MasterError::NotReady { .. } => "every slave must be reachable from every other; listen on an address that is",
+        MasterError::Diverged { .. } => "run a memory test on both machines, and keep their result files",
+        _ => "see what the slaves say on their stderr, and run it again with -v",
+    };
+    failure(error, remedy)
 }

@@ -1,13 +1,151 @@
 //! `cloudy slave`.
 
+use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
 
-use miette::Report;
+use cloudy_node::Node;
+use cloudy_node::discovery::Responder;
+use cloudy_node::session::{ResultFile, SlaveError, SlaveEvent, SlaveOutcome, run_slave};
+use miette::{IntoDiagnostic, Report};
+use serde_json::json;
 
 use crate::args::SlaveArgs;
-use crate::output::failure;
+use crate::interrupts::{Interrupts, Stop};
+use crate::node;
+use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print, print_error};
+use crate::parent;
+use crate::progress::Progress;
+use crate::report::phase_name;
 
 /// Runs the command.
-pub(crate) async fn run(_args: SlaveArgs) -> Result<ExitCode, Report> {
-    Err(failure("this build of cloudy cannot run sessions", "build it with the session"))
+pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
+    let mut interrupts = Interrupts::catch()?;
+    let stop = interrupts.stop();
+    let work = async {
+        let address = args.listen.address().await?;
+        let key = args.key.choose().and_then(|choice| choice.open()).into_diagnostic()?;
+        let mut file = match &args.result {
+            Some(path) => Some(ResultFile::create(path).await.into_diagnostic()?),
+            None => None,
+        };
+        let node = node::start(address, &key, args.faults.faults()).await?;
+        let slave = Slave {
+            args: &args,
+            node: &node,
+            fingerprint: key.fingerprint(),
+            stop: &stop,
+            progress: Progress::start(),
+            responder: RefCell::new(None),
+            waited: Cell::new(false),
+        };
+        let ended = tokio::select! {
+            ended = slave.sessions(file.as_mut()) => ended,
+            () = parent::gone(), if args.announce => {
+                Err(failure("the process that started this slave is gone", "start another"))
+            }
+        };
+        drop(slave);
+        node.shutdown().await;
+        ended
+    };
+    interrupts.during(work).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
+}
+
+struct Slave<'a> {
+    args: &'a SlaveArgs,
+    node: &'a Node,
+    fingerprint: String,
+    stop: &'a Stop,
+    progress: Progress,
+    /// Answers masters that look for slaves; busy ones too, so that a second master hears why it gets none.
+    responder: RefCell<Option<Responder>>,
+    waited: Cell<bool>,
+}
+
+impl Slave<'_> {
+    async fn sessions(&self, mut file: Option<&mut ResultFile>) -> Result<ExitCode, Report> {
+        loop {
+            let observe = |event| self.observe(event);
+            let outcome = run_slave(self.node, file.as_deref_mut(), self.stop.asked(), observe).await;
+            let ended = match outcome {
+                Ok(outcome) => self.present(outcome),
+                Err(SlaveError::StoppedWaiting) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
+                Err(error @ SlaveError::Join(_)) => return Err(error).into_diagnostic(),
+                Err(error) => Err(error).into_diagnostic(),
+            };
+            if !self.args.stay || self.stop.was_asked() {
+                return ended.map(|()| ExitCode::from(EXIT_EQUAL));
+            }
+            if let Err(report) = ended {
+                print_error(&report);
+            }
+        }
+    }
+
+    fn observe(&self, event: SlaveEvent) {
+        match event {
+            SlaveEvent::Waiting => self.waits(),
+            SlaveEvent::Joined { master, rank, members } => self.progress.line(&format!(
+                "in the session of master {} as number {} of {members} on the ring",
+                master.short(),
+                rank.0 + 1
+            )),
+            SlaveEvent::Phase(phase) => self.progress.line(phase_name(phase)),
+            SlaveEvent::Approved(count) => self.progress.state(format!("approved {count}")),
+        }
+    }
+
+    /// From here on a master may come.
+    fn waits(&self) {
+        let address = self.node.local_addr();
+        if self.waited.replace(true) {
+            return self.progress.state("waiting for the next master".to_owned());
+        }
+        let (id, fingerprint) = (self.node.id(), &self.fingerprint);
+        self.progress.line(&format!(
+            "listening on {address} as node {}, cluster key fingerprint {fingerprint}",
+            id.short()
+        ));
+        if !self.args.no_discovery {
+            match Responder::start_in(self.args.discovery_group, address.ip(), address) {
+                Ok(responder) => *self.responder.borrow_mut() = Some(responder),
+                Err(error) => self.progress.line(&format!(
+                    "warning: masters must name this slave by --slave {address}, for discovery is off: {error}"
+                )),
+            }
+        }
+        if self.args.announce {
+            let line = json!({ "listening": address, "node": id.to_string() });
+            // The process that reads it is watched on stdin.
+            let _ = print(&format!("{line}\n"));
+        }
+        self.progress.state("waiting for a master".to_owned());
+    }
+
+    fn present(&self, outcome: SlaveOutcome) -> Result<(), Report> {
+        let SlaveOutcome { summary, rank, master, timings, file_error } = outcome;
+        let sum = summary.sum;
+        if self.args.json {
+            let object = json!({
+                "node": self.node.id().to_string(),
+                "master": master.to_string(),
+                "rank": rank.0,
+                "count": summary.count,
+                "sum": sum,
+                "digest": summary.digest.to_string(),
+                "own": summary.own,
+                "confirmations": summary.confirmations,
+                "send_us": timings.send.as_micros() as u64,
+                "grace_us": timings.grace.as_micros() as u64,
+                "stop_us": timings.stop.as_micros() as u64,
+            });
+            print(&format!("{object}\n"))?;
+        } else {
+            print(&format!(
+                "({}, {sum})  digest {}  own {}  confirmations {}\n",
+                summary.count, summary.digest, summary.own, summary.confirmations
+            ))?;
+        }
+        file_error.map_or(Ok(()), Err).into_diagnostic()
+    }
 }

@@ -6,6 +6,9 @@ use bytes::BytesMut;
 use cloudy_proto::Seq;
 use cloudy_proto::slot::{Batch, push_payload};
 
+/// What an open slot reserves at most before it is needed.
+const OPEN_BYTES: usize = 64 << 10;
+
 /// Payloads that were broadcast and not taken by the machine yet, already laid out as slots.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -52,8 +55,9 @@ impl Outbox {
             self.seal();
         }
         if self.open.capacity() == 0 {
-            // One allocation for each slot, unless a payload is larger.
-            self.open.reserve(self.slot_bytes_max.min(64 << 10));
+            // One allocation for each slot of payloads of this size.
+            let slot_bytes = (payload.len() + 5).saturating_mul(self.slot_payloads_max as usize);
+            self.open.reserve(slot_bytes.min(self.slot_bytes_max).min(OPEN_BYTES));
         }
         let before = self.open.len();
         push_payload(&mut self.open, payload);

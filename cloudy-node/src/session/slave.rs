@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use cloudy_proto::limits::LINGER;
 use cloudy_proto::{Event, Index, NodeId, Phase, Rank};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::GROUP_NAME;
 use super::numbers::NotANumber;
-use super::producer::{Stage, produce};
+use super::producer::{Pace, Stage, produce};
 use super::result_file::{ResultFile, ResultFileError};
 use super::slave_watch::{Approvals, Ended, add_up, watch_phases, write_down};
 use super::sum::Summary;
@@ -156,94 +156,87 @@ pub async fn run_slave(
             joined => break joined?,
         }
     };
-    let mut events = group.events();
-    match session(&group, &mut events, result.as_deref_mut(), stop, &observe).await {
-        Ok(complete) => close(&group, &mut events, result, complete).await,
-        Err(error) => {
-            if let Some(file) = result {
-                // The session's own error says more than the file's.
-                let _ = file.abandon().await;
-            }
-            Err(error)
-        }
+    let outcome = session(&group, result.as_deref_mut(), stop, &observe).await;
+    if let (Err(_), Some(file)) = (&outcome, result) {
+        // The session's own error says more than the file's.
+        let _ = file.abandon().await;
     }
+    outcome
 }
 
-/// A session whose result was read to its end.
-struct Complete {
-    ended: Ended,
-    approvals: Approvals,
-    file_error: Option<ResultFileError>,
-}
-
-/// From START to the final result, read to its end.
+/// From START until the master has closed the session and the file is written.
 async fn session(
     group: &Group,
-    events: &mut Events,
     file: Option<&mut ResultFile>,
     stop: impl Future<Output = ()>,
     observe: &impl Fn(SlaveEvent),
-) -> Result<Complete, SlaveError> {
+) -> Result<SlaveOutcome, SlaveError> {
     let (stage, produced) = watch::channel(Stage::Start);
-    let (approvals, progress) = watch::channel(Approvals::default());
-    let work = async {
-        tokio::try_join!(
-            watch_phases(group, events, &stage, observe),
-            add_up(group, &approvals),
-            write_down(group, file),
-        )
+    let (approvals, approved) = watch::channel(Approvals::default());
+    let (written, behind) = watch::channel(0);
+    let (summed, summary) = oneshot::channel();
+    let pace = Pace::new(approved.clone(), file.is_some().then_some(behind));
+    let result = async {
+        let mut events = group.events();
+        let (ended, ()) = tokio::select! {
+            done = async { tokio::try_join!(watch_phases(group, &mut events, &stage, observe), add_up(group, &approvals)) } => done?,
+            error = told_to_end(group, stop) => return Err(error),
+        };
+        let approvals = *approvals.borrow();
+        let summary = report(group, &ended, approvals).await?;
+        // A file that has failed does not wait for it.
+        let _ = summed.send(summary);
+        wait_for_close(&mut events).await;
+        Ok((ended, summary))
     };
+    let writing = async { Ok(write_down(group, file, written, summary).await.err()) };
     let aside = async {
-        tokio::join!(produce(group, produced), report_progress(progress, observe));
+        tokio::join!(produce(group, produced, pace), report_progress(approved, observe));
         pending::<Infallible>().await
     };
-    let stopping = async {
-        stop.await;
-        group.end();
-        sleep(ENDING_MAX).await;
-        SlaveError::NotEnding { master: group.founder() }
-    };
-    let (ended, (), file_error) = tokio::select! {
-        done = work => done?,
-        error = stopping => return Err(error),
+    let ((ended, summary), file_error) = tokio::select! {
+        done = async { tokio::try_join!(result, writing) } => done?,
         never = aside => match never {},
     };
-    let approvals = *approvals.borrow();
-    let (read, length) = (approvals.sum.count(), ended.result.index);
-    if read != length.0 {
-        return Err(SlaveError::Incomplete { read, length });
-    }
-    Ok(Complete { ended, approvals, file_error })
+    let Ended { rank, timings, .. } = ended;
+    Ok(SlaveOutcome { summary, rank, master: group.founder(), timings, file_error })
 }
 
-async fn report_progress(mut progress: watch::Receiver<Approvals>, observe: &impl Fn(SlaveEvent)) {
-    while progress.changed().await.is_ok() {
-        let count = progress.borrow_and_update().sum.count();
+/// Ends the session for all once `stop` is ready; returns if that takes too long.
+async fn told_to_end(group: &Group, stop: impl Future<Output = ()>) -> SlaveError {
+    stop.await;
+    group.end();
+    // sleep: a bound on an answer that somebody else gives.
+    sleep(ENDING_MAX).await;
+    SlaveError::NotEnding { master: group.founder() }
+}
+
+async fn report_progress(mut approved: watch::Receiver<Approvals>, observe: &impl Fn(SlaveEvent)) {
+    while approved.changed().await.is_ok() {
+        let count = approved.borrow_and_update().sum.count();
         observe(SlaveEvent::Approved(count));
+        // sleep: progress is for people.
         sleep(PROGRESS_EVERY).await;
     }
 }
 
-/// Writes the file's end, tells the master, and waits until it has closed the session, for a bounded time: the result
-/// is final whether it hears of it or not.
-async fn close(
-    group: &Group,
-    events: &mut Events,
-    file: Option<&mut ResultFile>,
-    complete: Complete,
-) -> Result<SlaveOutcome, SlaveError> {
-    let Complete { ended, approvals, mut file_error } = complete;
-    let confirmations = group.status().await.map_or(0, |status| status.confirmations_given);
+/// Tells the master of the result: everything that there is was added up.
+async fn report(group: &Group, ended: &Ended, approvals: Approvals) -> Result<Summary, SlaveError> {
     let Approvals { sum, own } = approvals;
-    let summary = Summary { count: sum.count(), sum: sum.sum(), digest: ended.result.digest, own, confirmations };
-    group.report(summary.to_report());
-    if let Some(file) = file.filter(|_| file_error.is_none()) {
-        file_error = file.finish(&summary).await.err();
+    let (read, length) = (sum.count(), ended.result.index);
+    if read != length.0 {
+        return Err(SlaveError::Incomplete { read, length });
     }
+    let confirmations = group.status().await.map_or(0, |status| status.confirmations_given);
+    let summary = Summary { count: read, sum: sum.sum(), digest: ended.result.digest, own, confirmations };
+    group.report(summary.to_report());
+    Ok(summary)
+}
+
+/// Waits until the master has closed the session, for a bounded time: the result is final whether it hears of it or not.
+async fn wait_for_close(events: &mut Events) {
     let closed = async { while events.next().await.is_some_and(|event| event != Event::Closed) {} };
     if timeout(CLOSING_MAX, closed).await.is_err() {
         tracing::warn!("the master has not closed the session; it may not know this slave's result");
     }
-    let Ended { rank, timings, .. } = ended;
-    Ok(SlaveOutcome { summary, rank, master: group.founder(), timings, file_error })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloudy_proto::slot::Payloads;
 use cloudy_proto::{Checkpoint, Entry, Event, Index, Phase, Rank, RingKind, SessionPlan};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::consume_budget;
 use tokio::time::{Instant, timeout_at};
 
@@ -13,7 +13,7 @@ use super::numbers::{NotANumber, decode};
 use super::producer::Stage;
 use super::result_file::{ResultFile, ResultFileError};
 use super::slave::{SlaveError, SlaveEvent, Timings};
-use super::sum::Sum;
+use super::sum::{Sum, Summary};
 use crate::group::{Approved, ApprovedError, ApprovedItem, EndReason, Events, Group};
 
 /// What the result may take beyond the plan's third period, once STOP has begun: a slow network is no reason to have
@@ -165,25 +165,41 @@ fn no_result(approved: u64, error: ApprovedError) -> SlaveError {
     }
 }
 
-/// Writes the result into the file as it grows, without its last line. By a reader of its own, so that a slow disk does
-/// not hold up the sum. An error of the file is no error of the session.
+/// Writes the result into the file as it grows, and its last line once there is a summary. By a reader of its own, so
+/// that a slow disk does not hold up the sum. Says how far it is in `written`,
+/// which it drops when it ends.
 pub(super) async fn write_down(
     group: &Group,
     file: Option<&mut ResultFile>,
-) -> Result<Option<ResultFileError>, SlaveError> {
-    let Some(file) = file else { return Ok(None) };
-    Ok(follow(group.approved_from(Index(1)), file).await.err())
+    written: watch::Sender<u64>,
+    summary: oneshot::Receiver<Summary>,
+) -> Result<(), ResultFileError> {
+    let Some(file) = file else { return Ok(()) };
+    file.begin()?;
+    follow(group.approved_from(Index(1)), file, &written).await?;
+    match summary.await {
+        Ok(summary) => file.finish(&summary).await,
+        // Whoever would have sent it tells why there is none.
+        Err(_) => pending().await,
+    }
 }
 
-async fn follow(mut approved: Approved, file: &mut ResultFile) -> Result<(), ResultFileError> {
-    file.begin()?;
+async fn follow(
+    mut approved: Approved,
+    file: &mut ResultFile,
+    written: &watch::Sender<u64>,
+) -> Result<(), ResultFileError> {
     loop {
         let item = tokio::select! {
             item = approved.next_batch() => item,
             error = file.keep_writing() => return Err(error),
         };
         match item {
-            Some(Ok(ApprovedItem::Batch(entry))) => file.append(entry).await?,
+            Some(Ok(ApprovedItem::Batch(entry))) => {
+                let last_index = entry.last_index();
+                file.append(entry).await?;
+                written.send_replace(last_index.0);
+            }
             Some(Ok(_)) => {}
             Some(Err(ApprovedError::Lagged { resume_from })) => {
                 file.abandon().await?;

@@ -11,6 +11,7 @@ use crate::wire::{ControlFrame, Heartbeat, Stream, TallyFrame};
 impl Machine {
     pub(super) fn link_up(&mut self, peer: NodeId, addresses: Vec<SocketAddr>) {
         self.links.insert(peer, addresses);
+        self.heard.entry(peer).or_default().0 = self.now;
         self.followers.remove(&peer);
         if let Some(member) = &mut self.member {
             if let Some(rank) = member.view.rank_of(peer) {
@@ -19,7 +20,6 @@ impl Machine {
         }
         if self.is_coordinator() {
             self.say_invite(peer);
-            self.say_wedge(peer);
         } else if peer == self.coordinator {
             self.timers.stop(Timer::Coordinator);
             self.say_accept();

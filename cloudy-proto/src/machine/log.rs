@@ -31,6 +31,8 @@ impl Machine {
     pub(super) fn follow(&mut self, from: NodeId, next: LogIndex) {
         if self.is_coordinator() {
             self.followers.insert(from, next);
+            self.flush_log();
+            self.say_wedge(from);
         }
     }
 

@@ -30,18 +30,20 @@ impl Machine {
         self.set_timer(Timer::Wedge, view.parameters.wedge_timeout);
         self.timers.stop(Timer::Phase);
         self.change = Some(LastChange::new(Arc::clone(&view), self.now));
+        self.flush_log();
         view.ring.iter().for_each(|member| self.say_wedge(member.node));
         if let Some(wedged) = self.wedge(view.id) {
             self.take_wedged(self.me, wedged);
         }
     }
 
-    /// Asks a linked member that has not answered to wedge.
+    /// Asks a member that has not answered to wedge. It must have been sent the log so far, or it would not know the
+    /// view; who does not follow yet is asked once it does.
     pub(super) fn say_wedge(&mut self, node: NodeId) {
         let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
         let view = change.view.id;
         let unanswered = change.view.rank_of(node).is_some_and(|rank| change.answers[rank.at()].is_none());
-        if unanswered && node != self.me {
+        if unanswered && self.followers.contains_key(&node) {
             self.send_control(node, ControlFrame::Wedge { view });
         }
     }
@@ -179,8 +181,8 @@ impl Machine {
         }
     }
 
+    /// Who still fetches goes on: its source may not have reached the cut when it was asked.
     pub(super) fn closed(&mut self) {
-        self.timers.stop(Timer::Fetch);
         self.timers.stop(Timer::Heartbeat);
         self.event(Event::Closed);
     }

@@ -197,14 +197,13 @@ impl Member {
         }
     }
 
-    /// §3.4: walks on, and lets in what is approved.
+    /// §3.4: walks on, and lets in what is approved. True if the cursor moved, if only past skips: the hold follows it.
     fn deliver(&mut self, delivery: &mut Delivery) -> bool {
-        let mut moved = false;
+        let before = self.walk.cursor();
         while let Some((rank, held)) = self.walk.step(&mut self.lanes, self.rules) {
             self.enter(rank, held, delivery);
-            moved = true;
         }
-        moved
+        self.walk.cursor() != before
     }
 
     fn enter(&mut self, rank: Rank, held: Held, delivery: &mut Delivery) {

@@ -57,8 +57,8 @@ impl World {
         }
         end.replace(Some(epoch), epoch);
         let early = core::mem::take(&mut end.early);
-        self.judge.link_up(node, peer);
         let input = Input::LinkUp { peer: self.nodes[peer].id, addresses: vec![address(peer)] };
+        self.tell(node, &input);
         self.handle(node, input);
         early.into_iter().try_for_each(|packet| self.take_packet(node, packet))
     }
@@ -71,6 +71,7 @@ impl World {
             end.replace(None, epoch);
             end.down_since = now;
             let input = Input::LinkDown { peer: self.nodes[peer].id };
+            self.tell(node, &input);
             self.handle(node, input);
         } else if epoch > end.seen {
             // It was gone before this end knew of it, and so was the one before, if that was still up here.
@@ -104,6 +105,7 @@ impl World {
     }
 
     pub(super) fn fault(&mut self, fault: Fault) -> Result<(), Failure> {
+        self.tell(Plan::FOUNDER, &fault);
         match fault {
             _ if self.healed => {}
             Fault::Cut { a, b, outage_us } => self.cut_for(a, b, outage_us),
@@ -187,6 +189,7 @@ impl World {
     /// Faults and broadcasts end: every link between the living comes up, and everybody runs.
     pub(super) fn heal(&mut self) -> Result<(), Failure> {
         self.healed = true;
+        self.tell(Plan::FOUNDER, &"calm from here on");
         let lossy = self.plan.network.lost_per_mille > 0;
         self.network.calm();
         for a in 0..self.plan.nodes {

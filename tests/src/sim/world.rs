@@ -45,6 +45,8 @@ pub struct World {
     /// Members that the founder knows will come.
     accepted: usize,
     trace: DefaultHasher,
+    /// What happened, in words, if the run is traced.
+    pub story: Vec<String>,
     traced: bool,
 }
 
@@ -67,6 +69,7 @@ impl World {
             queue: Queue::default(),
             accepted: 0,
             trace: DefaultHasher::new(),
+            story: Vec::new(),
             traced,
             plan,
         };
@@ -80,7 +83,16 @@ impl World {
         self.trace.finish()
     }
 
+    pub(super) fn tell(&mut self, node: usize, what: &dyn std::fmt::Debug) {
+        if self.traced {
+            self.story.push(format!("{:>9} us  node {node}  {what:?}", self.now_us));
+        }
+    }
+
     fn begin(&mut self) {
+        let token = self.plan.parameters.ring == cloudy_proto::RingKind::Token;
+        self.stats.met(if token { Met::Token } else { Met::Pipelined });
+        self.stats.met(if self.plan.session.is_some() { Met::Session } else { Met::Group });
         let invited: Vec<usize> = self.plan.members().filter(|&node| node != Plan::FOUNDER).collect();
         for &node in &invited {
             let invite = Request::Invite { node: self.nodes[node].id };
@@ -313,6 +325,7 @@ impl World {
         }
         self.judge.outputs(node, &outputs, &mut self.stats)?;
         for output in outputs {
+            self.tell(node, &output);
             match output {
                 Output::Send { to, stream, frame } => self.send(node, to, stream, frame)?,
                 Output::CloseLink { peer, reason } => self.close_link(node, peer, &reason)?,

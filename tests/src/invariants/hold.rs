@@ -1,0 +1,68 @@
+//! What a member confirms ahead of its cursor is bounded, and the slot at its cursor is always confirmed
+//! (`protocol.md` §3.2, rule 4).
+
+use cloudy_proto::{Machine, Parameters, Time};
+
+use super::Broken;
+use super::lanes::Lanes;
+use crate::sim::stats::{Met, Stats};
+
+/// What is known of the member that was stepped.
+pub(super) struct MemberState<'a> {
+    pub(super) node: usize,
+    pub(super) rank: usize,
+    pub(super) machine: &'a Machine,
+    /// By rank: the last payload in its result.
+    pub(super) delivered: &'a [u64],
+    /// By rank: the node.
+    pub(super) ring: &'a [usize],
+}
+
+/// Checks both bounds of the hold.
+pub(super) fn check(
+    member: &MemberState<'_>,
+    parameters: &Parameters,
+    lanes: &Lanes,
+    linked: impl Fn(usize) -> bool,
+    stats: &mut Stats,
+) -> Result<(), Broken> {
+    let mut ahead_bytes = 0;
+    let mut largest = 0;
+    let mut held_back = None;
+    for lane in (0..member.ring.len()).filter(|&lane| lane != member.rank) {
+        let confirmed = lanes.confirmed_by(member.node, lane);
+        for slot in lanes.slots_after(lane, member.delivered[lane]).take_while(|slot| slot.round.0 < confirmed) {
+            ahead_bytes += slot.batch.cost_bytes();
+            largest = largest.max(slot.batch.cost_bytes());
+        }
+        if lanes.messages_received_by(member.node, lane) > confirmed && linked(member.ring[lane]) {
+            let first = lanes.slots_after(lane, member.delivered[lane]).find(|slot| slot.round.0 >= confirmed);
+            held_back = held_back.min(first.map(|slot| (slot.round.0, lane))).or(first.map(|slot| (slot.round.0, lane)));
+        }
+    }
+    // The slot at the cursor is let in over the bound.
+    if ahead_bytes > parameters.hold_bytes() + largest {
+        let what = format!("{ahead_bytes} bytes, hold {}, largest slot {largest}", parameters.hold_bytes());
+        return Err(("what is confirmed ahead of the cursor is bounded", what));
+    }
+    let Some(place) = held_back else { return Ok(()) };
+    stats.met(Met::HoldBit);
+    if at_cursor(member, lanes, place) {
+        return Err(("the slot at the cursor is confirmed", format!("round {} of lane {}", place.0, place.1)));
+    }
+    Ok(())
+}
+
+/// Every slot before a place is in the member's result or known to be skipped.
+fn at_cursor(member: &MemberState<'_>, lanes: &Lanes, place: (u64, usize)) -> bool {
+    let status = member.machine.status(Time(0));
+    if status.pending_slots > 0 && lanes.slots_after(member.rank, member.delivered[member.rank]).next().is_none() {
+        // An own slot that nobody was sent yet: its place is not known from outside.
+        return false;
+    }
+    status.members.iter().enumerate().all(|(lane, seen)| {
+        let frontier = (seen.frontier, lane);
+        let open = lanes.slots_after(lane, member.delivered[lane]).next().map(|slot| (slot.round.0, lane));
+        frontier >= place && open.is_none_or(|open| open >= place)
+    })
+}

@@ -1,0 +1,175 @@
+//! Slots, and what was said of them: one slot has one content, a skipped round is never used, nobody confirms what it
+//! does not have, and nothing is approved that somebody has not confirmed (`protocol.md` §3.1 to §3.3, P1).
+
+use std::collections::BTreeMap;
+
+use cloudy_proto::slot::Slot;
+use cloudy_proto::wire::LaneFrame;
+
+use super::Broken;
+
+/// All lanes of the first view, by rank.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    lanes: Vec<LaneLog>,
+    nodes: usize,
+}
+
+/// What was said of one lane.
+#[derive(Debug, Default)]
+struct LaneLog {
+    /// Its message slots by round.
+    slots: BTreeMap<u64, Slot>,
+    /// Their rounds by the first payload's number.
+    rounds: BTreeMap<u64, u64>,
+    /// All rounds below were said to be messages or skips.
+    end: u64,
+    /// By node: what it was handed without a gap.
+    received: Vec<u64>,
+    /// By node: the round after the last message slot of that.
+    received_messages: Vec<u64>,
+    /// By node: what it has confirmed.
+    confirmed: Vec<u64>,
+}
+
+impl Lanes {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self { lanes: Vec::new(), nodes }
+    }
+
+    pub(super) fn begin(&mut self, members: usize) {
+        let lane = |_| LaneLog {
+            received: vec![0; self.nodes],
+            received_messages: vec![0; self.nodes],
+            confirmed: vec![0; self.nodes],
+            ..LaneLog::default()
+        };
+        self.lanes = (0..members).map(lane).collect();
+    }
+
+    /// The owner sends a frame of its lane. Gives the round of a message slot that was not sent before.
+    pub(super) fn sent(&mut self, lane: usize, frame: &LaneFrame) -> Result<Option<u64>, Broken> {
+        let lane = &mut self.lanes[lane];
+        match frame {
+            LaneFrame::Slot(slot) => lane.sent_slot(slot),
+            LaneFrame::Skip { prev, frontier } => {
+                if let Some((round, _)) = lane.slots.range(prev.0..frontier.0).next() {
+                    return Err(("a message slot is never skipped", format!("round {round} in {prev}..{frontier}")));
+                }
+                lane.check_prev(prev.0, frontier.0)?;
+                lane.end = lane.end.max(frontier.0);
+                Ok(None)
+            }
+        }
+    }
+
+    /// A node is handed a frame of a lane.
+    pub(super) fn received(&mut self, node: usize, lane: usize, frame: &LaneFrame) {
+        let Some(lane) = self.lanes.get_mut(lane) else { return };
+        let (prev, frontier) = match frame {
+            LaneFrame::Slot(slot) => (slot.prev.0, slot.round.0 + 1),
+            LaneFrame::Skip { prev, frontier } => (prev.0, frontier.0),
+        };
+        if prev <= lane.received[node] && frontier > lane.received[node] {
+            lane.received[node] = frontier;
+            if matches!(frame, LaneFrame::Slot(_)) {
+                lane.received_messages[node] = frontier;
+            }
+        }
+    }
+
+    /// What a node was handed of a lane.
+    pub(super) fn received_by(&self, node: usize, lane: usize) -> u64 {
+        self.lanes[lane].received[node]
+    }
+
+    /// The round after the last message slot that a node was handed of a lane.
+    pub(super) fn messages_received_by(&self, node: usize, lane: usize) -> u64 {
+        self.lanes[lane].received_messages[node]
+    }
+
+    /// What a node has confirmed of a lane.
+    pub(super) fn confirmed_by(&self, node: usize, lane: usize) -> u64 {
+        self.lanes[lane].confirmed[node]
+    }
+
+    /// What the owner has said of its lane.
+    pub(super) fn end(&self, lane: usize) -> u64 {
+        self.lanes[lane].end
+    }
+
+    /// A node confirms a lane to its owner.
+    pub(super) fn confirmed(&mut self, node: usize, lane: usize, frontier: u64) -> Result<(), Broken> {
+        let lane = &mut self.lanes[lane];
+        if frontier > lane.received[node] {
+            let what = format!("{frontier} with {} received", lane.received[node]);
+            return Err(("nobody confirms what it does not have", what));
+        }
+        lane.confirmed[node] = lane.confirmed[node].max(frontier);
+        Ok(())
+    }
+
+    /// Every member but the owner has confirmed a lane up to a round.
+    pub(super) fn all_confirmed(&self, lane: usize, ring: &[usize], frontier: u64) -> Result<(), Broken> {
+        let others = ring.iter().enumerate().filter(|(rank, _)| *rank != lane).map(|(_, &node)| node);
+        for node in others {
+            let confirmed = self.lanes[lane].confirmed[node];
+            if confirmed < frontier {
+                let what = format!("lane {lane} up to {frontier}, node {node} only up to {confirmed}");
+                return Err(("every member confirms before approval", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// The place of the slot that holds a payload of a lane.
+    pub(super) fn place_of(&self, lane: usize, seq: u64) -> Option<(u64, usize)> {
+        let log = self.lanes.get(lane)?;
+        let (_, &round) = log.rounds.range(..=seq).next_back()?;
+        (log.slots[&round].batch.last_seq().0 >= seq).then_some((round, lane))
+    }
+
+    /// The message slots of a lane from a payload on, in their order.
+    pub(super) fn slots_after(&self, lane: usize, seq: u64) -> impl Iterator<Item = &Slot> {
+        let log = &self.lanes[lane];
+        log.rounds.range(seq + 1..).map(|(_, round)| &log.slots[round])
+    }
+
+    /// No known message slot that is not in the result lies before a place. `through` is, by rank, the last payload
+    /// that is.
+    pub(super) fn nothing_before(&self, place: Option<(u64, usize)>, through: &[u64]) -> Result<(), Broken> {
+        for (lane, &seq) in through.iter().enumerate() {
+            let open = self.slots_after(lane, seq).next().map(|slot| (slot.round.0, lane));
+            if open.is_some() && open < place {
+                return Err(("the result goes by (round, rank)", format!("{place:?} enters before {open:?}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LaneLog {
+    fn check_prev(&self, prev: u64, round: u64) -> Result<(), Broken> {
+        let before = self.slots.range(..round).next_back().map_or(0, |(round, _)| round + 1);
+        if prev != before {
+            return Err(("prev is the round after the last message", format!("prev {prev}, messages to {before}")));
+        }
+        Ok(())
+    }
+
+    fn sent_slot(&mut self, slot: &Slot) -> Result<Option<u64>, Broken> {
+        let round = slot.round.0;
+        if let Some(known) = self.slots.get(&round) {
+            let same = known == slot;
+            return if same { Ok(None) } else { Err(("a slot has one content", format!("round {round} has two"))) };
+        }
+        if round < self.end {
+            return Err(("a skipped round is never used", format!("round {round}, said before up to {}", self.end)));
+        }
+        self.check_prev(slot.prev.0, round)?;
+        self.end = round + 1;
+        self.rounds.insert(slot.batch.first_seq.0, round);
+        self.slots.insert(round, slot.clone());
+        Ok(Some(round))
+    }
+}

@@ -1,0 +1,159 @@
+//! The ghost result: the longest that anybody has had. Every other must be a prefix of it, payload by payload, and every
+//! payload in it was broadcast by its origin, once and in that order (`protocol.md` P2, P3, P4).
+
+use bytes::Bytes;
+use cloudy_proto::slot::{Batch, Payloads, push_payload};
+use cloudy_proto::{Checkpoint, Entry, Incarnation, NodeId, ResultDigest, Seq, ViewId};
+
+use super::Broken;
+
+/// One payload of the ghost result.
+#[derive(Debug)]
+struct Placed {
+    view: ViewId,
+    node: NodeId,
+    incarnation: Incarnation,
+    origin: usize,
+    seq: u64,
+}
+
+/// The ghost result.
+#[derive(Debug)]
+pub(super) struct Ghost {
+    payloads: Vec<Placed>,
+    /// By node: what it has broadcast, in order.
+    broadcast: Vec<Vec<Bytes>>,
+    /// By rank: the last payload in the result.
+    through: Vec<u64>,
+    /// The place of the last slot.
+    place: Option<(u64, usize)>,
+    /// What the first final result was: no other may differ.
+    sealed: Option<Checkpoint>,
+}
+
+impl Ghost {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self {
+            payloads: Vec::new(),
+            broadcast: vec![Vec::new(); nodes],
+            through: Vec::new(),
+            place: None,
+            sealed: None,
+        }
+    }
+
+    pub(super) fn broadcast(&mut self, node: usize, payload: Bytes) {
+        self.broadcast[node].push(payload);
+    }
+
+    /// Its length.
+    pub(super) fn index(&self) -> u64 {
+        self.payloads.len() as u64
+    }
+
+    /// The place of its last slot.
+    pub(super) fn place(&self) -> Option<(u64, usize)> {
+        self.place
+    }
+
+    /// By rank: the last payload in it.
+    pub(super) fn through(&self, members: usize) -> Vec<u64> {
+        (0..members).map(|rank| self.through.get(rank).copied().unwrap_or_default()).collect()
+    }
+
+    /// By rank: the last payload in a result of a length.
+    pub(super) fn through_at(&self, index: u64, ring: &[usize]) -> Vec<u64> {
+        let mut through = self.through(ring.len());
+        for placed in &self.payloads[(index as usize).min(self.payloads.len())..] {
+            if let Some(rank) = ring.iter().position(|&node| node == placed.origin) {
+                through[rank] = through[rank].min(placed.seq - 1);
+            }
+        }
+        through
+    }
+
+    /// It has all of an entry.
+    pub(super) fn covers(&self, entry: &Entry) -> bool {
+        entry.last_index().0 <= self.index()
+    }
+
+    /// An entry equals what it has there.
+    pub(super) fn compare(&self, origin: usize, entry: &Entry) -> Result<(), Broken> {
+        let first = entry.first_index.0;
+        for (at, payload) in Payloads::of(entry.batch.body.clone()).enumerate() {
+            let index = first + at as u64;
+            let placed = &self.payloads[index as usize - 1];
+            let seq = entry.batch.first_seq.0 + at as u64;
+            let here = (entry.view, entry.incarnation, origin, seq);
+            if (placed.view, placed.incarnation, placed.origin, placed.seq) != here {
+                return Err(("all results are prefixes of one", format!("index {index}: {placed:?}, here {here:?}")));
+            }
+            self.check_payload(origin, seq, &payload)?;
+        }
+        Ok(())
+    }
+
+    fn check_payload(&self, origin: usize, seq: u64, payload: &Bytes) -> Result<(), Broken> {
+        match self.broadcast[origin].get(seq as usize - 1) {
+            Some(broadcast) if broadcast == payload => Ok(()),
+            Some(_) => Err(("what enters was broadcast", format!("payload {seq} of node {origin} has changed"))),
+            None => Err(("what enters was broadcast", format!("node {origin} broadcast no payload {seq}"))),
+        }
+    }
+
+    /// An entry makes it longer; part of it may be there.
+    pub(super) fn extend(
+        &mut self,
+        origin: usize,
+        rank: usize,
+        entry: &Entry,
+        place: Option<(u64, usize)>,
+    ) -> Result<(), Broken> {
+        if let Some(sealed) = self.sealed {
+            return Err(("a final result does not grow", format!("index {} after {sealed:?}", entry.last_index())));
+        }
+        if entry.first_index.0 != self.index() + 1 {
+            let what = format!("index {} where the longest result has {}", entry.first_index, self.index());
+            return Err(("results differ only between entries", what));
+        }
+        if place.is_some() && place <= self.place {
+            return Err(("the result goes by (round, rank)", format!("{place:?} after {:?}", self.place)));
+        }
+        self.through.resize(self.through.len().max(rank + 1), 0);
+        for (at, payload) in Payloads::of(entry.batch.body.clone()).enumerate() {
+            let seq = entry.batch.first_seq.0 + at as u64;
+            if seq != self.through[rank] + 1 {
+                let what = format!("payload {seq} of node {origin} after {}", self.through[rank]);
+                return Err(("an origin's payloads enter in order, once", what));
+            }
+            self.check_payload(origin, seq, &payload)?;
+            self.through[rank] = seq;
+            let (view, incarnation) = (entry.view, entry.incarnation);
+            self.payloads.push(Placed { view, node: entry.origin, incarnation, origin, seq });
+        }
+        self.place = place.or(self.place);
+        Ok(())
+    }
+
+    /// A node's result is final: it is the ghost's, by length and digest.
+    pub(super) fn is_final(&mut self, result: &Checkpoint) -> Result<(), Broken> {
+        let sealed = *self.sealed.get_or_insert_with(|| digest(&self.payloads, &self.broadcast));
+        if sealed == *result {
+            Ok(())
+        } else {
+            Err(("all final results are equal", format!("{result:?}, the longest result is {sealed:?}")))
+        }
+    }
+}
+
+/// The checkpoint of a result, payload by payload.
+fn digest(payloads: &[Placed], broadcast: &[Vec<Bytes>]) -> Checkpoint {
+    let mut digest = ResultDigest::default();
+    for placed in payloads {
+        let mut body = bytes::BytesMut::new();
+        push_payload(&mut body, &broadcast[placed.origin][placed.seq as usize - 1]);
+        let batch = Batch { first_seq: Seq(placed.seq), count: 1, body: body.freeze() };
+        digest.append(placed.node, placed.incarnation, &batch);
+    }
+    digest.checkpoint()
+}

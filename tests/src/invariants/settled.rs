@@ -1,0 +1,54 @@
+//! Liveness: in a calm world everything that was broadcast is approved, or the group has ended with one result at
+//! everybody (`protocol.md` P5, P6, §9, §11).
+
+use crate::sim::plan::Plan;
+use crate::sim::world::World;
+
+/// Nothing is left to happen.
+#[must_use]
+pub fn has_settled(world: &World) -> bool {
+    unsettled(world).is_none()
+}
+
+/// What is still missing, and at which node.
+#[must_use]
+pub fn unsettled(world: &World) -> Option<(usize, String)> {
+    if !world.healed {
+        return Some((Plan::FOUNDER, "faults go on".to_owned()));
+    }
+    let ends = world.end_wanted || world.plan.session.is_some();
+    let living = (0..world.nodes.len()).filter(|&node| world.nodes[node].alive && !world.nodes[node].diverged);
+    let missing = |node| if ends { not_ended(world, node) } else { not_approved(world, node) };
+    living.filter_map(|node| missing(node).map(|what| (node, what))).next()
+}
+
+/// What keeps a node of a group that ends from being done.
+fn not_ended(world: &World, node: usize) -> Option<String> {
+    let member = world.plan.members().any(|member| member == node);
+    if member && world.judge.final_of(node).is_none() {
+        return Some(format!("no final result at index {}", world.judge.index_of(node)));
+    }
+    (!world.nodes[node].closed).then(|| "the group is not closed".to_owned())
+}
+
+/// What of a node's own payloads, or of the result, is missing at a node of a group that goes on.
+fn not_approved(world: &World, node: usize) -> Option<String> {
+    let state = &world.nodes[node];
+    if !world.plan.members().any(|member| member == node) {
+        return None;
+    }
+    if world.judge.view().is_none() {
+        return Some("no view".to_owned());
+    }
+    if state.machine.last_approved().0 != state.app.broadcast {
+        let (approved, broadcast) = (state.machine.last_approved(), state.app.broadcast);
+        return Some(format!("{approved} of {broadcast} own payloads approved"));
+    }
+    let (index, approved) = (world.judge.index_of(node), world.judge.approved());
+    if index != approved {
+        return Some(format!("its result has {index} of {approved}"));
+    }
+    let status = state.machine.status(state.clock.at(world.now_us));
+    let left = (status.outbox_payloads, status.pending_slots, state.app.queue.len());
+    (left != (0, 0, 0)).then(|| format!("outbox, pending slots, queue: {left:?}"))
+}

@@ -1,0 +1,81 @@
+//! A wedged member says nothing more of its view, answers with what it holds, and no slot of any result lies beyond the
+//! cut (`protocol.md` §6.2, §6.3).
+
+use bytes::Bytes;
+use cloudy_proto::wire::{Wedged, decode_command};
+use cloudy_proto::{Command, InstallView, Round};
+
+use super::Broken;
+use super::lanes::Lanes;
+
+/// Who has wedged, and what it said.
+#[derive(Debug)]
+pub(super) struct Wedges {
+    /// By node.
+    frozen: Vec<bool>,
+    /// By rank: the frontiers of its answer.
+    answers: Vec<Option<Vec<Round>>>,
+    cut_seen: bool,
+}
+
+impl Wedges {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self { frozen: vec![false; nodes], answers: Vec::new(), cut_seen: false }
+    }
+
+    pub(super) fn begin(&mut self, members: usize) {
+        self.answers = vec![None; members];
+    }
+
+    pub(super) fn freeze(&mut self, node: usize) {
+        self.frozen[node] = true;
+    }
+
+    pub(super) fn is_frozen(&self, node: usize) -> bool {
+        self.frozen[node]
+    }
+
+    /// A member answers `Wedge`.
+    pub(super) fn answered(&mut self, rank: usize, node: usize, wedged: &Wedged, lanes: &Lanes) -> Result<(), Broken> {
+        self.freeze(node);
+        if self.answers[rank].as_ref().is_some_and(|before| *before != wedged.frontiers) {
+            return Err(("a wedged member takes nothing", format!("{:?} after {:?}", wedged, self.answers[rank])));
+        }
+        for (lane, frontier) in wedged.frontiers.iter().enumerate() {
+            if lane != rank && frontier.0 > lanes.received_by(node, lane) {
+                return Err(("an answer names what is held", format!("lane {lane} up to {frontier}")));
+            }
+            if lane == rank && frontier.0 < lanes.end(lane) {
+                return Err(("an owner holds its lane", format!("{frontier} of {}", lanes.end(lane))));
+            }
+            if frontier.0 < lanes.confirmed_by(node, lane) {
+                return Err(("a member holds what it confirmed", format!("lane {lane} up to {frontier}")));
+            }
+        }
+        self.answers[rank] = Some(wedged.frontiers.clone());
+        Ok(())
+    }
+
+    /// The coordinator tells of its log. `through` is, by rank, the last payload in any result.
+    pub(super) fn log(&mut self, entries: &[Bytes], through: &[u64], lanes: &Lanes) -> Result<(), Broken> {
+        for entry in entries {
+            let command = decode_command(entry).map_err(|error| ("the log decodes", error.to_string()))?;
+            if let Command::InstallView(install) = command {
+                if install.last && !std::mem::replace(&mut self.cut_seen, true) {
+                    self.check_cut(&install, through, lanes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_cut(&self, install: &InstallView, through: &[u64], lanes: &Lanes) -> Result<(), Broken> {
+        for (lane, cut) in install.cut.iter().enumerate() {
+            let in_result = lanes.place_of(lane, through[lane]).filter(|_| through[lane] > 0);
+            if in_result.is_some_and(|(round, _)| round >= cut.0) {
+                return Err(("no result reaches beyond the cut", format!("lane {lane}: {in_result:?}, cut {cut}")));
+            }
+        }
+        Ok(())
+    }
+}

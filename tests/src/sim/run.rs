@@ -1,0 +1,100 @@
+//! One run from its first moment to its end, and what came of it.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use cloudy_proto::{Rule, Rules};
+
+use crate::invariants::{Failure, has_settled, unsettled};
+use crate::sim::plan::Plan;
+use crate::sim::stats::Stats;
+use crate::sim::world::{CALM_US, World};
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What went wrong.
+    pub failure: Option<Failure>,
+    /// What was met.
+    pub stats: Stats,
+    /// The hash of all that every machine put out, if it was asked for.
+    pub trace: u64,
+    /// What happened, in words, if it was asked for.
+    pub story: Vec<String>,
+}
+
+/// Runs a seed with all rules on.
+#[must_use]
+pub fn run_seed(seed: u64) -> Outcome {
+    run(Plan::of(seed), false)
+}
+
+/// Runs a seed with one rule off at every node.
+#[must_use]
+pub fn run_without(rule: Rule, mut plan: Plan) -> Outcome {
+    plan.rules = Rules::all_but(rule);
+    plan.mutated = true;
+    run(plan, false)
+}
+
+/// Runs a plan until a checker fails or everything has settled. A panic of a machine is a failure too.
+#[must_use]
+pub fn run(plan: Plan, traced: bool) -> Outcome {
+    quiet_panics();
+    let mut world = World::new(plan, traced);
+    let ran = GUARDED.with(|guarded| {
+        guarded.set(true);
+        let ran = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
+        guarded.set(false);
+        ran
+    });
+    let failure = match ran {
+        Ok(lived) => lived.err(),
+        Err(_) => {
+            let said = LAST_PANIC.with(|said| said.take());
+            Some(world.judge.failure("the machine's own assertions hold", usize::MAX, said))
+        }
+    };
+    let story = core::mem::take(&mut world.story);
+    Outcome { failure, stats: core::mem::take(&mut world.stats), trace: world.trace(), story }
+}
+
+/// Steps a world until it has settled.
+///
+/// # Errors
+/// If a checker fails, or it does not settle in time.
+pub fn live(world: &mut World) -> Result<(), Failure> {
+    let give_up_at = world.plan.heal_at_us + CALM_US;
+    loop {
+        let went_on = world.step()?;
+        if world.healed && has_settled(world) {
+            return Ok(());
+        }
+        if !went_on || world.now_us > give_up_at {
+            let (node, what) = unsettled(world).unwrap_or((0, String::new()));
+            let what = if went_on { what } else { format!("{what}, and nothing more happens") };
+            return Err(world.judge.failure("a calm world settles", node, what));
+        }
+    }
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// A panic inside a run is kept for its outcome and printed by nobody.
+fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if GUARDED.with(Cell::get) {
+                LAST_PANIC.with(|said| said.replace(info.to_string()));
+            } else {
+                usual(info);
+            }
+        }));
+    });
+}
