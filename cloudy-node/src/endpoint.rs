@@ -8,8 +8,8 @@ use std::time::Duration;
 use cloudy_proto::NodeId;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AsyncUdpSocket, ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout, Runtime, ServerConfig,
-    TokioRuntime, TransportConfig, ValidationTokenConfig, VarInt,
+    AckFrequencyConfig, AsyncUdpSocket, ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout,
+    Runtime, ServerConfig, TokioRuntime, TransportConfig, ValidationTokenConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -32,6 +32,11 @@ pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// Before the first measurement: a guess for local networks. A slower path costs a few repeated packets.
 const INITIAL_RTT: Duration = Duration::from_millis(20);
+/// Packets that a peer may receive before it acknowledges them: fewer acknowledgements leave more of a core for messages.
+const ACK_EVERY_PACKETS: u32 = 10;
+/// How long it may keep an acknowledgement back. A lone packet that is lost is sent again after about this and a round
+/// trip (RFC 9002 §6.2), so it bounds what a loss costs a message with nothing behind it.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(2);
 /// Early datagrams kept for connections not yet accepted: each, and all of them.
 const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
 const INCOMING_BUFFERS_BYTES: u64 = 1 << 20;
@@ -286,7 +291,10 @@ pub fn peer_id(connection: &Connection) -> Result<NodeId, PeerIdError> {
 fn transport_config(limits: &EndpointLimits) -> Result<Arc<TransportConfig>, LimitsError> {
     let idle_timeout = checked_idle_timeout(limits)?;
     let mut config = TransportConfig::default();
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY_PACKETS)).max_ack_delay(Some(ACK_DELAY_MAX));
     config
+        .ack_frequency_config(Some(acks))
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)

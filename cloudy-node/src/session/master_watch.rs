@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudy_proto::limits::LINGER;
 use cloudy_proto::{Checkpoint, Event, NodeId, Phase, Rank};
-use tokio::time::{Instant, interval, sleep_until};
+use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::finding::Found;
 use super::master::{MasterConfig, MasterError, MasterEvent, MasterRow, SlaveResult};
@@ -28,7 +28,7 @@ pub(super) async fn watch(
 ) -> Result<Vec<MasterRow>, MasterError> {
     let mut stop = std::pin::pin!(stop);
     let mut stopped = false;
-    let mut progress = interval(PROGRESS_EVERY);
+    let mut progress = interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
     let mut events = group.events();
     let mut watch = Watch {
         config,

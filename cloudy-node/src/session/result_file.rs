@@ -1,6 +1,5 @@
 //! The result of a session as JSON lines, written while the session runs, so that another program can follow it.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -122,7 +121,7 @@ impl ResultFile {
         self.pending.push(entry);
         while self.pending_bytes >= RESULT_PENDING_BYTES_MAX {
             self.written().await?;
-            self.write_pending(None);
+            self.write_pending(Vec::new());
         }
         Ok(())
     }
@@ -137,23 +136,21 @@ impl ResultFile {
                 std::future::pending::<()>().await;
             }
             sleep_until(self.last_write_at + RESULT_WRITE_EVERY).await;
-            self.write_pending(None);
+            self.write_pending(Vec::new());
         }
     }
 
     /// Writes the rest and the last line.
     pub(super) async fn finish(&mut self, summary: &Summary) -> Result<(), ResultFileError> {
         self.written().await?;
-        let Summary { count, sum, digest, .. } = summary;
-        let last = format!("{{\"count\":{count},\"sum\":{},\"digest\":\"{digest}\"}}\n", json(*sum));
-        self.write_pending(Some(last));
+        self.write_pending(last_line(summary));
         self.written().await
     }
 
     /// Writes the rest without a last line: the result is not complete.
     pub(super) async fn abandon(&mut self) -> Result<(), ResultFileError> {
         self.written().await?;
-        self.write_pending(None);
+        self.write_pending(Vec::new());
         self.written().await
     }
 
@@ -172,15 +169,15 @@ impl ResultFile {
         result.map_err(|source| ResultFileError::Write { path: self.path.clone(), source })
     }
 
-    fn write_pending(&mut self, last: Option<String>) {
+    fn write_pending(&mut self, last: Vec<u8>) {
         let Some(mut file) = self.file.take() else { return };
         let entries = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
         self.last_write_at = Instant::now();
         self.writing = Some(spawn_blocking(move || {
             let mut text = lines(&entries);
-            text.push_str(last.as_deref().unwrap_or_default());
-            let result = file.write_all(text.as_bytes());
+            text.extend_from_slice(&last);
+            let result = file.write_all(&text);
             (file, result)
         }));
     }
@@ -195,24 +192,36 @@ fn emptied(file: &mut File) -> io::Result<()> {
     Ok(())
 }
 
-fn lines(entries: &[Entry]) -> String {
-    let mut text = String::new();
+fn lines(entries: &[Entry]) -> Vec<u8> {
+    let mut text = Vec::new();
     for entry in entries {
         let Entry { first_index, view, origin, batch, .. } = entry;
+        let origin = origin.to_string();
         for (at, payload) in (0..).zip(Payloads::of(batch.body.clone())) {
             let (index, seq) = (first_index.0 + at, batch.first_seq.0 + at);
-            let value = json(numbers::decode(&payload).unwrap_or(f64::NAN));
-            // Writing into a string cannot fail.
-            let _ = writeln!(
-                text,
-                "{{\"index\":{index},\"origin\":\"{origin}\",\"seq\":{seq},\"view\":{view},\"value\":{value}}}"
-            );
+            let value = numbers::decode(&payload).unwrap_or(f64::NAN);
+            // Writing into memory cannot fail.
+            let _ =
+                write!(text, "{{\"index\":{index},\"origin\":\"{origin}\",\"seq\":{seq},\"view\":{view},\"value\":");
+            push_json(&mut text, value);
+            text.extend_from_slice(b"}\n");
         }
     }
     text
 }
 
-/// The shortest JSON number that reads back to the same f64; `null` where it is none.
-fn json(number: f64) -> String {
-    serde_json::Value::from(number).to_string()
+fn last_line(summary: &Summary) -> Vec<u8> {
+    let mut text = format!("{{\"count\":{},\"sum\":", summary.count).into_bytes();
+    push_json(&mut text, summary.sum);
+    text.extend_from_slice(format!(",\"digest\":\"{}\"}}\n", summary.digest).as_bytes());
+    text
 }
+
+/// The shortest JSON number that reads back to the same f64; `null` where it is none.
+fn push_json(text: &mut Vec<u8>, number: f64) {
+    // Writing into memory cannot fail.
+    let _ = serde_json::to_writer(text, &number);
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use crate::wire::{ControlFrame, Heartbeat, Stream, TallyFrame};
 
 impl Machine {
     pub(super) fn link_up(&mut self, peer: NodeId, addresses: Vec<SocketAddr>) {
+        self.unsend(peer);
         self.links.insert(peer, addresses);
         self.heard.entry(peer).or_default().0 = self.now;
         self.followers.remove(&peer);
@@ -32,6 +33,7 @@ impl Machine {
     }
 
     pub(super) fn link_down(&mut self, peer: NodeId) {
+        self.unsend(peer);
         self.links.remove(&peer);
         self.followers.remove(&peer);
         if let Some(member) = &mut self.member {
@@ -51,6 +53,11 @@ impl Machine {
         }
         self.try_cut();
         self.try_close();
+    }
+
+    /// What was said on a link and not taken yet goes with it: on the next, it would come before what it builds on.
+    fn unsend(&mut self, peer: NodeId) {
+        self.delivery.outputs.retain(|output| !matches!(output, Output::Send { to, .. } if *to == peer));
     }
 
     pub(super) fn coordinator_lost(&mut self) {

@@ -77,6 +77,8 @@ pub struct Judge {
     view: Option<Arc<View>>,
     /// By rank: the node's place.
     ring: Vec<usize>,
+    /// The members of the last view.
+    survivors: Vec<usize>,
     token_session: bool,
     nodes: Vec<Seen>,
     ghost: Ghost,
@@ -97,6 +99,7 @@ impl Judge {
             tainted: plan.network.corrupt_towards.into_iter().collect(),
             view: None,
             ring: Vec::new(),
+            survivors: Vec::new(),
             token_session: token && plan.session.is_some(),
             nodes: ids.iter().map(|_| Seen::default()).collect(),
             ghost: Ghost::new(ids.len()),
@@ -136,6 +139,12 @@ impl Judge {
     #[must_use]
     pub fn index_of(&self, node: usize) -> u64 {
         self.nodes[node].index
+    }
+
+    /// The members of the last view, once somebody has installed it.
+    #[must_use]
+    pub fn survivors(&self) -> &[usize] {
+        &self.survivors
     }
 
     /// The final result that a node has told of.
@@ -372,6 +381,7 @@ impl Judge {
             return Ok(());
         }
         self.nodes[node].last_view = true;
+        self.survivors = view.ring.iter().map(|member| self.places[&member.node]).collect();
         if active && self.nodes[node].index < self.ghost.index() && !self.tainted.contains(&node) {
             let what = format!("it walked to {}, others to {}", self.nodes[node].index, self.ghost.index());
             return Err(self.failure("nothing lies beyond the cut", node, what));

@@ -25,7 +25,10 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
 /// What keeps a node of a group that ends from being done.
 fn not_ended(world: &World, node: usize) -> Option<String> {
     let member = world.plan.members().any(|member| member == node);
-    if member && world.judge.final_of(node).is_none() {
+    let survivors = world.judge.survivors();
+    // Who was dropped has nobody to fetch from if all survivors died before they served it.
+    let orphaned = !survivors.is_empty() && !survivors.iter().any(|&survivor| world.nodes[survivor].alive);
+    if member && !orphaned && world.judge.final_of(node).is_none() {
         return Some(format!("no final result at index {}", world.judge.index_of(node)));
     }
     (!world.nodes[node].closed).then(|| "the group is not closed".to_owned())

@@ -1,0 +1,114 @@
+use std::fs;
+
+use bytes::BytesMut;
+use cloudy_proto::slot::{Batch, push_payload};
+use cloudy_proto::{Digest, Incarnation, NodeId, Seq, ViewId};
+use tokio::time::timeout;
+
+use super::*;
+
+const ORIGIN: NodeId = NodeId([0xab; 32]);
+
+fn entry(first_index: u64, numbers: &[f64]) -> Entry {
+    let mut body = BytesMut::new();
+    numbers.iter().for_each(|number| push_payload(&mut body, &numbers::encode(*number)));
+    Entry {
+        first_index: Index(first_index),
+        view: ViewId(1),
+        origin: ORIGIN,
+        incarnation: Incarnation(3),
+        batch: Batch { first_seq: Seq(7), count: numbers.len() as u32, body: body.freeze() },
+    }
+}
+
+fn summary(count: u64, sum: f64) -> Summary {
+    Summary { count, sum, digest: Digest(0x2a), own: 0, confirmations: 0 }
+}
+
+fn line(index: u64, seq: u64, value: &str) -> String {
+    let origin = ORIGIN.to_string();
+    format!("{{\"index\":{index},\"origin\":\"{origin}\",\"seq\":{seq},\"view\":1,\"value\":{value}}}\n")
+}
+
+const LAST: &str = "\"digest\":\"0000000000000000000000000000002a\"}\n";
+
+#[tokio::test]
+async fn a_line_per_message_and_a_last_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("result.jsonl");
+    let mut file = ResultFile::create(&path).await.expect("opens");
+    file.begin().expect("begins");
+    file.append(entry(1, &[0.1, 1.0])).await.expect("takes");
+    file.append(entry(3, &[f64::EPSILON / 2.0])).await.expect("takes");
+    file.finish(&summary(3, 0.1 + 0.2)).await.expect("writes");
+    let expected = [
+        line(1, 7, "0.1"),
+        line(2, 8, "1.0"),
+        line(3, 7, "1.1102230246251565e-16"),
+        format!("{{\"count\":3,\"sum\":0.30000000000000004,{LAST}"),
+    ];
+    assert_eq!(fs::read_to_string(&path).expect("the file"), expected.concat());
+
+    // The next session starts over.
+    file.begin().expect("begins");
+    file.finish(&summary(0, 0.0)).await.expect("writes");
+    assert_eq!(fs::read_to_string(&path).expect("the file"), format!("{{\"count\":0,\"sum\":0.0,{LAST}"));
+}
+
+#[tokio::test]
+async fn lines_reach_the_file_while_the_session_runs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("result.jsonl");
+    let mut file = ResultFile::create(&path).await.expect("opens");
+    file.begin().expect("begins");
+    file.append(entry(1, &[0.5])).await.expect("takes");
+    let written = async {
+        loop {
+            // Few lines wait for others, but not for long, and none is written twice.
+            let _ = timeout(RESULT_WRITE_EVERY / 5, file.keep_writing()).await;
+            let text = fs::read_to_string(&path).expect("the file");
+            if !text.is_empty() {
+                return text;
+            }
+        }
+    };
+    assert_eq!(timeout(Duration::from_secs(30), written).await.expect("in time"), line(1, 7, "0.5"));
+    file.abandon().await.expect("writes");
+    assert_eq!(fs::read_to_string(&path).expect("the file"), line(1, 7, "0.5"), "no last line");
+}
+
+#[tokio::test]
+async fn what_waits_for_the_disk_is_bounded() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut file = ResultFile::create(&dir.path().join("result.jsonl")).await.expect("opens");
+    let numbers = vec![0.5; 10_000];
+    for at in 0..50 {
+        file.append(entry(1 + at * 10_000, &numbers)).await.expect("takes");
+        assert!(file.pending_bytes < RESULT_PENDING_BYTES_MAX);
+    }
+    file.finish(&summary(500_000, 1.0)).await.expect("writes");
+    let text = fs::read_to_string(file.path()).expect("the file");
+    assert_eq!(text.lines().count(), 500_001);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_is_named_with_a_remedy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("missing").join("result.jsonl");
+    let error = ResultFile::create(&path).await.expect_err("no such directory").to_string();
+    assert!(error.contains(&path.display().to_string()) && error.contains("may write to"), "{error}");
+}
+
+/// `/dev/full` takes no byte: every write fails with "no space left on device".
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_is_an_error_and_no_short_file() {
+    let mut file = ResultFile::create(Path::new("/dev/full")).await.expect("opens");
+    file.begin().expect("begins");
+    file.append(entry(1, &[0.5])).await.expect("takes");
+    let error = timeout(Duration::from_secs(30), file.keep_writing()).await.expect("an error");
+    assert!(matches!(error, ResultFileError::Write { .. }), "{error}");
+    assert!(error.to_string().contains("incomplete"), "{error}");
+    file.append(entry(2, &[0.5])).await.expect("takes");
+    assert!(matches!(file.finish(&summary(2, 1.0)).await, Err(ResultFileError::Write { .. })));
+}
