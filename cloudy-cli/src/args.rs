@@ -30,7 +30,7 @@ Exit status:
   0    all results are equal
   1    something failed, or results differ
   2    the command line is wrong
-  130  interrupted by Ctrl-C"
+  130  interrupted by Ctrl-C before there was a result"
     };
 }
 use exit_status;

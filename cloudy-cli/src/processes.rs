@@ -173,9 +173,8 @@ struct Process {
 impl Process {
     fn spawn(launch: Launch) -> Result<Self, Report> {
         let Launch { name, key, result, faults } = launch;
-        let not_started = |error| {
-            failure(format_args!("cannot start {name} ({error})"), "raise the limit of processes (ulimit -u)")
-        };
+        let not_started =
+            |error| failure(format_args!("cannot start {name} ({error})"), "raise the limit of processes (ulimit -u)");
         let program = std::env::current_exe().map_err(not_started)?;
         let mut command = Command::new(program);
         command.args(["slave", "127.0.0.1", "0", "--announce", "--no-discovery", "--json", "--cluster-key"]).arg(key);

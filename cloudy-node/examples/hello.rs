@@ -1,9 +1,11 @@
 //! Three nodes in one process agree on one sequence of messages.
 
+use std::error::Error;
+
 use cloudy_node::{ApprovedItem, ClusterKey, Group, GroupConfig, Index, Node, Payloads};
 
-/// Prints what this node has, once `count` messages are approved.
-async fn print(name: &str, group: &Group, count: usize) -> Result<(), Box<dyn std::error::Error>> {
+/// The first `count` messages of the result at this node.
+async fn first(group: &Group, count: usize) -> Result<Vec<String>, Box<dyn Error>> {
     let mut approved = group.approved_from(Index(1));
     let mut texts = Vec::new();
     while texts.len() < count {
@@ -11,26 +13,30 @@ async fn print(name: &str, group: &Group, count: usize) -> Result<(), Box<dyn st
             texts.extend(Payloads::of(entry.batch.body).map(|payload| String::from_utf8_lossy(&payload).into_owned()));
         }
     }
-    println!("{name}: {texts:?}");
-    Ok(())
+    Ok(texts)
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// What it prints.
+pub async fn run() -> Result<Vec<String>, Box<dyn Error>> {
     let key = ClusterKey::generate()?;
     let a = Node::builder().cluster_key(&key).start().await?;
     let b = Node::builder().cluster_key(&key).start().await?;
     let c = Node::builder().cluster_key(&key).start().await?;
-    let (on_a, on_b, on_c) = tokio::try_join!(
-        async { a.create_group("hello", 3, GroupConfig::default()).await.map_err(|error| error.to_string()) },
-        async { b.join_group_at("hello", a.local_addr()).await.map_err(|error| error.to_string()) },
-        async { c.join_group_at("hello", a.local_addr()).await.map_err(|error| error.to_string()) },
-    )?;
+    let create = async { Ok::<_, Box<dyn Error>>(a.create_group("hello", 3, GroupConfig::default()).await?) };
+    let join = async |node: Node| Ok::<_, Box<dyn Error>>(node.join_group_at("hello", a.local_addr()).await?);
+    let (on_a, on_b, on_c) = tokio::try_join!(create, join(b), join(c))?;
+
     let receipt = on_a.broadcast("from a").await?;
     drop((on_b.broadcast("from b").await?, on_c.broadcast("from c").await?));
-    println!("approved at index {} with {} confirmations", receipt.await?.index, 3);
+    let approval = receipt.await?;
+    let mut lines = vec![format!("\"from a\" has index {}, confirmed by {}", approval.index, approval.confirmed.len())];
     for (name, group) in [("a", &on_a), ("b", &on_b), ("c", &on_c)] {
-        print(name, group, 3).await?;
+        lines.push(format!("{name}: {:?}", first(group, 3).await?));
     }
-    Ok(())
+    Ok(lines)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    run().await.map(|lines| lines.iter().for_each(|line| println!("{line}")))
 }

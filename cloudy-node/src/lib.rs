@@ -16,6 +16,7 @@ mod link;
 mod node;
 pub mod session;
 pub mod tls;
+mod typed;
 
 pub use cloudy_proto::slot::Payloads;
 pub use cloudy_proto::{
@@ -30,3 +31,4 @@ pub use group::{
 };
 pub use identity::Identity;
 pub use node::{ConnectError, JoinError, Joining, Node, NodeBuilder, StartError};
+pub use typed::{DecodeError, TypedApproved, TypedBroadcastError, TypedGroup, TypedItem};

@@ -169,12 +169,13 @@ impl NodeBuilder {
         let (mailbox, mail, inbox) = mailbox();
         let links = Links::new(identity.node_id(), endpoint, self.limits, vec![address], mail);
         tokio::spawn(links.clone().accept());
-        tokio::spawn(Driver::new(links, inbox, mailbox.clone()).run());
+        tokio::spawn(Driver::new(links, inbox, mailbox.downgrade()).run());
         Ok(Node { id: identity.node_id(), address, mailbox })
     }
 }
 
-/// One endpoint and its groups. Clones are handles to the same node.
+/// One endpoint and its groups. Clones are handles to the same node; when the last one and the last of its groups'
+/// handles are dropped, it ends as by [`Node::shutdown`].
 #[derive(Clone, Debug)]
 pub struct Node {
     id: NodeId,
@@ -267,7 +268,7 @@ impl Node {
         }
         let (reply, answer) = oneshot::channel();
         self.mailbox.send(Command::Join { name: name.to_owned(), contact, config: Box::new(config), reply }).await;
-        Ok(Joining { answer })
+        Ok(Joining { answer, _keeps_the_node: self.mailbox.clone() })
     }
 
     /// Ends all groups here, lets what was written arrive (at most half a second), and closes all links.
@@ -284,6 +285,7 @@ impl Node {
 #[must_use = "nothing is joined until joined() is awaited"]
 pub struct Joining {
     answer: oneshot::Receiver<Result<Group, JoinError>>,
+    _keeps_the_node: Mailbox,
 }
 
 impl Joining {

@@ -139,7 +139,9 @@ struct DemoKey {
 impl DemoKey {
     fn open(args: &DemoArgs) -> Result<Self, Report> {
         let choice = args.key.choose();
-        if let Ok(choice) = choice && !choice.is_default {
+        if let Ok(choice) = choice
+            && !choice.is_default
+        {
             let key = choice.open().into_diagnostic()?;
             return Ok(Self { path: choice.path, key, _directory: None });
         }

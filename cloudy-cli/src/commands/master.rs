@@ -86,7 +86,9 @@ pub(crate) fn with_remedy(error: &MasterError) -> Report {
             "start slaves first, for example `cloudy slave 127.0.0.1 10502 &`; where multicast does not reach them, name \
              each by --slave HOST:PORT; all need the same cluster key (`cloudy key show`)"
         }
-        MasterError::Find(FindError::Discovery(_)) => "name the slaves: --slave HOST:PORT, as often as there are slaves",
+        MasterError::Find(FindError::Discovery(_)) => {
+            "name the slaves: --slave HOST:PORT, as often as there are slaves"
+        }
         MasterError::Find(FindError::Seeds(_)) => "check the name, or give an IP address",
         MasterError::NotReady { .. } => "every slave must be reachable from every other; listen on an address that is",
         MasterError::Diverged { .. } => "run a memory test on both machines, and keep their result files",

@@ -102,10 +102,8 @@ impl Slave<'_> {
             return self.progress.state("waiting for the next master".to_owned());
         }
         let (id, fingerprint) = (self.node.id(), &self.fingerprint);
-        self.progress.line(&format!(
-            "listening on {address} as node {}, cluster key fingerprint {fingerprint}",
-            id.short()
-        ));
+        self.progress
+            .line(&format!("listening on {address} as node {}, cluster key fingerprint {fingerprint}", id.short()));
         if !self.args.no_discovery {
             match Responder::start_in(self.args.discovery_group, address.ip(), address) {
                 Ok(responder) => *self.responder.borrow_mut() = Some(responder),

@@ -56,6 +56,7 @@ impl Driver {
         if self.groups.values().any(|run| run.shared.name == name) {
             return Err(FoundError::NameTaken { name });
         }
+        let mailbox = self.mailbox.upgrade().ok_or(FoundError::ShutDown)?;
         let group = GroupId(rand::random());
         let shared = Arc::new(Shared::new(group, name.clone(), self.me, self.me, config));
         let role = Role::Founder { member: config.founder_is_member, parameters: config.parameters.clone() };
@@ -65,7 +66,7 @@ impl Driver {
         run.founding = Some(events);
         run.installed = Some(installed);
         let shared = Arc::clone(&run.shared);
-        let group = Group { shared, mailbox: self.mailbox.clone() };
+        let group = Group { shared, mailbox };
         Ok(FoundingParts { group, events: events_in, installed: installed_in })
     }
 
@@ -131,7 +132,7 @@ impl Driver {
     /// A peer invites this node; whether it comes.
     pub(super) fn invited(&mut self, from: NodeId, group: GroupId, name: &str) -> bool {
         let joining = self.joining.remove(name).filter(|joining| !joining.reply.is_closed());
-        let Some(Joining { config, reply }) = joining else {
+        let (Some(Joining { config, reply }), Some(mailbox)) = (joining, self.mailbox.upgrade()) else {
             let reason = self.refusal(name);
             if let Some(link) = self.peers.get_mut(&from) {
                 let frame = Frame::Control(ControlFrame::Refuse { reason });
@@ -144,7 +145,7 @@ impl Driver {
         let (installed, installed_in) = oneshot::channel();
         let run = self.start_group(group, name.to_owned(), Role::Invited { by: from }, shared, &config);
         run.installed = Some(installed);
-        let handle = Group { shared: Arc::clone(&run.shared), mailbox: self.mailbox.clone() };
+        let handle = Group { shared: Arc::clone(&run.shared), mailbox };
         if let Some(link) = self.peers.get(&from) {
             let addresses = link.addresses.clone();
             self.dialler.want(self.me, from, &addresses, true, now);

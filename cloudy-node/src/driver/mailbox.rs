@@ -74,6 +74,20 @@ pub(crate) struct Mailbox {
     payloads: Arc<Notify>,
 }
 
+/// The users' end as the driver keeps it: it alone does not keep the node alive.
+pub(crate) struct WeakMailbox {
+    commands: mpsc::WeakSender<Command>,
+    payloads: Arc<Notify>,
+}
+
+impl WeakMailbox {
+    /// For a handle to give out; none once nobody holds one any more.
+    pub(crate) fn upgrade(&self) -> Option<Mailbox> {
+        let commands = self.commands.upgrade()?;
+        Some(Mailbox { commands, payloads: Arc::clone(&self.payloads) })
+    }
+}
+
 /// The driver's end.
 pub(crate) struct Inbox {
     pub(crate) commands: mpsc::Receiver<Command>,
@@ -91,6 +105,10 @@ pub(crate) fn mailbox() -> (Mailbox, mpsc::Sender<LinkMail>, Inbox) {
 }
 
 impl Mailbox {
+    pub(crate) fn downgrade(&self) -> WeakMailbox {
+        WeakMailbox { commands: self.commands.downgrade(), payloads: Arc::clone(&self.payloads) }
+    }
+
     /// An outbox is no longer empty.
     pub(crate) fn wake(&self) {
         self.payloads.notify_one();

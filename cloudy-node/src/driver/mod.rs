@@ -20,7 +20,7 @@ use cloudy_proto::{Admission, Frame, GroupId, Incarnation, Input, NodeId, Output
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-pub(crate) use mailbox::{Command, Inbox, LinkMail, Mailbox, mailbox};
+pub(crate) use mailbox::{Command, Inbox, LinkMail, Mailbox, WeakMailbox, mailbox};
 
 use crate::link::{Link, Links, NewLink, code};
 use crate::node::{ConnectError, JoinError};
@@ -41,7 +41,7 @@ pub(crate) struct Driver {
     links: Links,
     inbox: Inbox,
     /// For the handles that it gives out.
-    mailbox: Mailbox,
+    mailbox: WeakMailbox,
     peers: BTreeMap<NodeId, Link>,
     groups: BTreeMap<GroupId, GroupRun>,
     /// Who waits to be invited, by the group's name.
@@ -55,7 +55,7 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(links: Links, inbox: Inbox, mailbox: Mailbox) -> Self {
+    pub(crate) fn new(links: Links, inbox: Inbox, mailbox: WeakMailbox) -> Self {
         let (writers, writers_ended) = mpsc::channel(1);
         Self {
             me: links.me,
@@ -75,7 +75,7 @@ impl Driver {
         }
     }
 
-    /// Until the node is shut down.
+    /// Until the node is shut down, or nobody holds a handle to it any more.
     pub(crate) async fn run(mut self) {
         let mut mail = Vec::with_capacity(TURN_MAIL_MAX);
         let mut commands = Vec::new();
@@ -84,7 +84,11 @@ impl Driver {
             tokio::select! {
                 biased;
                 _ = self.inbox.links.recv_many(&mut mail, TURN_MAIL_MAX) => {}
-                command = self.inbox.commands.recv() => commands.extend(command),
+                command = self.inbox.commands.recv() => match command {
+                    Some(command) => commands.push(command),
+                    // Nobody holds a handle any more.
+                    None => break,
+                },
                 () = self.inbox.payloads.notified() => {}
                 () = tokio::time::sleep_until(deadline) => {}
             }

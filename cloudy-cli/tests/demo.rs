@@ -1,0 +1,126 @@
+//! `cloudy demo` as users run it: real processes over loopback UDP.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use cloudy_node::session::numbers::Numbers;
+use common::{Ended, Recomputed, Running, cloudy, recompute, run};
+use serde_json::Value;
+
+fn demo(args: &[&str]) -> Ended {
+    run(cloudy(&[&["demo", "--send", "300ms", "--grace", "300ms"], args].concat()))
+}
+
+/// Runs a demo with result files: its JSON object, and the files, which must be equal to it and to each other.
+fn demo_with_files(nodes: usize, args: &[&str]) -> (Value, Recomputed) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir_name = dir.path().display().to_string();
+    let nodes_text = nodes.to_string();
+    let ended = demo(&[&["--json", "--nodes", &nodes_text, "--result-dir", &dir_name], args].concat());
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    let object = ended.json();
+    assert_eq!(object["equal"], true, "{object}");
+    let rows = object["nodes"].as_array().expect("rows").clone();
+    assert_eq!(rows.len(), nodes);
+    let mut first: Option<Recomputed> = None;
+    for (number, row) in (1..).zip(&rows) {
+        assert_eq!(row["name"], format!("slave-{number}"));
+        let file = recompute(&dir.path().join(format!("slave-{number}.jsonl")));
+        assert_eq!(row["count"].as_u64(), Some(file.values.len() as u64), "{row}");
+        assert_eq!(row["sum"].as_f64().map(f64::to_bits), Some(file.sum.to_bits()), "{row}");
+        assert_eq!(row["digest"], file.digest, "{row}");
+        let own = file.origins.iter().filter(|origin| row["node"] == **origin).count();
+        assert_eq!(row["own"].as_u64(), Some(own as u64), "{row}");
+        // What the cut gives to a slave it never confirmed, and what it confirmed may be cut off.
+        assert!(nodes == 1 || row["confirmations"].as_u64() > Some(0), "{row}");
+        let first = first.get_or_insert(file);
+        assert_eq!(recompute(&dir.path().join(format!("slave-{number}.jsonl"))), *first);
+    }
+    (object, first.expect("a slave"))
+}
+
+#[test]
+fn the_table_has_a_row_per_slave_and_a_verdict() {
+    let ended = demo(&[]);
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert!(lines[0].starts_with("periods: send 300ms, grace 100ms, stop 200ms"), "{ended:#?}");
+    assert_eq!(
+        lines[1].split_whitespace().collect::<Vec<_>>(),
+        ["node", "count", "sum", "digest", "own", "confirmations"]
+    );
+    for (number, line) in (1..=4).zip(&lines[2..6]) {
+        assert!(line.starts_with(&format!("slave-{number} ")), "{line}");
+    }
+    assert!(lines[6].starts_with("EQUAL: all 4 results are the same: "), "{ended:#?}");
+    assert_eq!(lines.len(), 7);
+    for phase in ["SEND", "GRACE", "STOP"] {
+        assert!(ended.stderr.contains(phase), "{ended:#?}");
+    }
+    let results: BTreeSet<Vec<&str>> =
+        lines[2..6].iter().map(|line| line.split_whitespace().skip(1).take(3).collect()).collect();
+    assert_eq!(results.len(), 1);
+    let count: u64 = results.first().expect("a result")[0].parse().expect("a number");
+    assert!(count > 0, "nothing was approved");
+}
+
+#[test]
+fn the_sums_are_those_of_the_files_at_any_number_of_slaves() {
+    for nodes in [1, 2, 8] {
+        let (object, result) = demo_with_files(nodes, &["--seed", "3"]);
+        assert!(!result.values.is_empty());
+        assert_eq!(object["seed"], 3);
+        let origins: BTreeSet<&String> = result.origins.iter().collect();
+        assert!(origins.len() <= nodes);
+    }
+}
+
+#[test]
+fn lost_datagrams_do_not_change_that_results_are_equal() {
+    for faults in
+        [&["--loss", "10%"][..], &["--loss", "20%", "--reorder", "5%", "--duplicate", "5%", "--jitter", "2ms"]]
+    {
+        let (_, result) = demo_with_files(4, faults);
+        assert!(!result.values.is_empty(), "nothing was approved with {faults:?}");
+    }
+}
+
+#[test]
+fn a_token_session_gives_the_seed_s_numbers_in_turn() {
+    for nodes in [1, 3] {
+        let (object, result) = demo_with_files(nodes, &["--ring", "token", "--seed", "7"]);
+        assert_eq!(object["ring"], "token");
+        assert!(result.values.len() > nodes, "only {} were approved", result.values.len());
+        let mut streams: Vec<Numbers> = (0..nodes as u64).map(|stream| Numbers::new(7, stream)).collect();
+        for (at, value) in result.values.iter().enumerate() {
+            let rank = at % nodes;
+            assert_eq!(value.to_bits(), streams[rank].next_number().to_bits(), "index {}", at + 1);
+            assert_eq!(result.origins[at], result.origins[rank], "index {}", at + 1);
+        }
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_demo_with_its_results() {
+    for signal in ["INT", "TERM"] {
+        let mut demo = Running::start(cloudy(&["demo", "--send", "10m", "--json", "--nodes", "2"]));
+        demo.wait_for("SEND: approved");
+        demo.signal(signal);
+        let ended = demo.end();
+        assert_eq!(ended.code(), Some(0), "{ended:#?}");
+        let object = ended.json();
+        assert_eq!(object["equal"], true);
+        assert!(object["nodes"][0]["count"].as_u64() > Some(0), "{object}");
+    }
+}
+
+#[test]
+fn a_slave_that_cannot_start_is_named_with_what_it_said() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(dir.path().join("slave-2.jsonl")).expect("in the way");
+    let ended = demo(&["--result-dir", &dir.path().display().to_string()]);
+    ended.failed_with(&["slave-2 did not start", "cannot write the result to"]);
+    let file = dir.path().join("slave-1.jsonl").display().to_string();
+    demo(&["--result-dir", &file]).failed_with(&["cannot make the directory", &file]);
+}

@@ -1,0 +1,93 @@
+//! Sessions that end early: by Ctrl-C, or because a process dies.
+#![cfg(unix)]
+
+mod common;
+
+use common::{Cluster, Running, printed};
+
+/// Two slaves and a master in a session that would go on for long, with messages approved.
+fn session(cluster: &Cluster) -> (Running, [Running; 2], [u16; 2]) {
+    let [(mut first, first_port), (mut second, second_port)] = [cluster.slave(&[]), cluster.slave(&[])];
+    let mut master = Running::start(cluster.node(&["master", "127.0.0.1", "0", "10m", "1s", "--expect", "2"]));
+    master.wait_for("SEND: approved");
+    first.wait_for("approved");
+    second.wait_for("approved");
+    (master, [first, second], [first_port, second_port])
+}
+
+fn all_end_well(master: Running, slaves: [Running; 2]) {
+    let master = master.end();
+    assert_eq!(master.code(), Some(0), "{master:#?}");
+    assert!(master.stdout.contains("EQUAL: all 2 results are the same"), "{master:#?}");
+    let [first, second] = slaves.map(Running::end);
+    assert_eq!((first.code(), second.code()), (Some(0), Some(0)), "{first:#?} {second:#?}");
+    assert_eq!(printed(&first.stdout), printed(&second.stdout));
+    assert!(!first.stdout.starts_with("(0, "), "nothing was approved: {first:#?}");
+}
+
+#[test]
+fn ctrl_c_at_the_master_ends_the_session_with_results() {
+    let cluster = Cluster::new();
+    let (master, slaves, _) = session(&cluster);
+    master.signal("INT");
+    all_end_well(master, slaves);
+}
+
+#[test]
+fn ctrl_c_at_a_slave_ends_the_session_with_results() {
+    let cluster = Cluster::new();
+    let (master, slaves, _) = session(&cluster);
+    slaves[1].signal("INT");
+    all_end_well(master, slaves);
+}
+
+#[test]
+fn ctrl_c_while_nothing_runs_ends_at_once() {
+    let cluster = Cluster::new();
+    let (slave, _) = cluster.slave(&[]);
+    slave.signal("INT");
+    let ended = slave.end();
+    assert_eq!((ended.code(), ended.stdout.as_str()), (Some(130), ""), "{ended:#?}");
+    let (mut slave, port) = cluster.slave(&["--no-discovery"]);
+    let missing = format!("127.0.0.1:{}", common::free_port());
+    let present = format!("127.0.0.1:{port}");
+    let args = ["master", "127.0.0.1", "0", "1s", "1s", "--slave", &present, "--slave", &missing, "--json"];
+    let mut master = Running::start(cluster.node(&args));
+    master.wait_for("found");
+    master.signal("TERM");
+    assert_eq!(master.end().code(), Some(130));
+    // The master's invitation is void, and the slave waits for another.
+    slave.wait_for("waiting");
+    slave.signal("TERM");
+    assert_eq!(slave.end().code(), Some(130));
+}
+
+#[test]
+fn a_dead_slave_is_named_and_the_others_end_with_a_result() {
+    let cluster = Cluster::new();
+    let (master, [first, second], [_, dead_port]) = session(&cluster);
+    second.signal("KILL");
+    assert_eq!(second.end().code(), None);
+    master.signal("INT");
+    let master = master.end();
+    assert_eq!(master.code(), Some(1), "{master:#?}");
+    let dead = format!("127.0.0.1:{dead_port}");
+    assert!(master.stdout.contains(&format!("{dead} gave no answer at STOP")), "{master:#?}");
+    assert!(master.stdout.contains(&format!("INCOMPLETE: no result from {dead}")), "{master:#?}");
+    let first = first.end();
+    assert_eq!(first.code(), Some(0), "{first:#?}");
+    assert!(master.stdout.contains(first.stdout.split(['(', ',']).nth(1).expect("a count")), "{master:#?} {first:#?}");
+}
+
+#[test]
+fn a_lost_master_is_an_error_in_words() {
+    let cluster = Cluster::new();
+    let (master, slaves, _) = session(&cluster);
+    master.signal("KILL");
+    assert_eq!(master.end().code(), None);
+    for slave in slaves {
+        let ended = slave.end();
+        ended.failed_with(&["the master", "was lost before the result was final"]);
+        assert_eq!(ended.stdout, "", "no result is better than a wrong one");
+    }
+}
