@@ -115,6 +115,52 @@ fn ctrl_c_ends_a_demo_with_its_results() {
     }
 }
 
+/// The processes that a process has started.
+#[cfg(target_os = "linux")]
+fn children(of: u32) -> Vec<String> {
+    let list = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).expect("a running process");
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_slave_that_dies_is_named_and_the_others_end_with_a_result() {
+    let mut demo = Running::start(cloudy(&["demo", "--send", "10m", "--nodes", "3"]));
+    demo.wait_for("SEND: approved");
+    let slaves = children(demo.id());
+    assert_eq!(slaves.len(), 3);
+    assert!(std::process::Command::new("kill").args(["-KILL", &slaves[1]]).status().expect("kill").success());
+    demo.wait_for("slave-2 ended (signal: 9");
+    demo.signal("INT");
+    let ended = demo.end();
+    assert_eq!(ended.code(), Some(1), "{ended:#?}");
+    assert!(ended.stdout.contains("slave-2 gave no answer at STOP"), "{ended:#?}");
+    assert!(ended.stdout.contains("INCOMPLETE: no result from slave-2"), "{ended:#?}");
+    for name in ["slave-1 ", "slave-3 "] {
+        let row = ended.stdout.lines().find(|line| line.starts_with(name)).expect("a row");
+        assert!(row.split_whitespace().nth(1).and_then(|count| count.parse::<u64>().ok()) > Some(0), "{row}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn no_slave_outlives_its_demo() {
+    let mut demo = Running::start(cloudy(&["demo", "--send", "10m", "--nodes", "2"]));
+    demo.wait_for("SEND: approved");
+    let slaves = children(demo.id());
+    demo.signal("KILL");
+    let gone = |pid: &String| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    };
+    let give_up_at = std::time::Instant::now() + common::PATIENCE;
+    while !slaves.iter().all(gone) {
+        assert!(std::time::Instant::now() < give_up_at, "still there: {slaves:?}");
+        // sleep: somebody else's process gives no other sign.
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_slave_that_cannot_start_is_named_with_what_it_said() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -53,7 +53,7 @@ impl Counter {
 }
 
 /// Each node's values on the way, the last one its counter's value at the end.
-pub async fn run() -> Result<Vec<Vec<i64>>, Box<dyn Error>> {
+pub(crate) async fn run() -> Result<Vec<Vec<i64>>, Box<dyn Error>> {
     let key = ClusterKey::generate()?;
     let founder = Node::builder().cluster_key(&key).start().await?;
     let create = async { Ok::<_, Box<dyn Error>>(founder.create_group("counter", 3, GroupConfig::default()).await?) };
@@ -71,8 +71,9 @@ pub async fn run() -> Result<Vec<Vec<i64>>, Box<dyn Error>> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     for (name, values) in ["a", "b", "c"].iter().zip(run().await?) {
-        let (lowest, highest) = (values.iter().min(), values.iter().max());
-        println!("{name}: {:?} in the end, {lowest:?} to {highest:?} on the way", values.last());
+        let at = |value: Option<&i64>| value.copied().unwrap_or_default();
+        let (lowest, highest) = (at(values.iter().min()), at(values.iter().max()));
+        println!("{name}: {} in the end, {lowest} to {highest} on the way", at(values.last()));
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Three nodes in one process agree on one sequence of messages.
 
 use std::error::Error;
-
 use cloudy_node::{ApprovedItem, ClusterKey, Group, GroupConfig, Index, Node, Payloads};
 
 /// The first `count` messages of the result at this node.
@@ -17,15 +16,13 @@ async fn first(group: &Group, count: usize) -> Result<Vec<String>, Box<dyn Error
 }
 
 /// What it prints.
-pub async fn run() -> Result<Vec<String>, Box<dyn Error>> {
+pub(crate) async fn run() -> Result<Vec<String>, Box<dyn Error>> {
     let key = ClusterKey::generate()?;
-    let a = Node::builder().cluster_key(&key).start().await?;
-    let b = Node::builder().cluster_key(&key).start().await?;
-    let c = Node::builder().cluster_key(&key).start().await?;
+    let start = || Node::builder().cluster_key(&key).start();
+    let (a, b, c) = tokio::try_join!(start(), start(), start())?;
     let create = async { Ok::<_, Box<dyn Error>>(a.create_group("hello", 3, GroupConfig::default()).await?) };
     let join = async |node: Node| Ok::<_, Box<dyn Error>>(node.join_group_at("hello", a.local_addr()).await?);
     let (on_a, on_b, on_c) = tokio::try_join!(create, join(b), join(c))?;
-
     let receipt = on_a.broadcast("from a").await?;
     drop((on_b.broadcast("from b").await?, on_c.broadcast("from c").await?));
     let approval = receipt.await?;

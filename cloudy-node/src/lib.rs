@@ -30,5 +30,5 @@ pub use group::{
     GroupConfig, Receipt, ReceiptError,
 };
 pub use identity::Identity;
-pub use node::{ConnectError, JoinError, Joining, Node, NodeBuilder, StartError};
+pub use node::{ConnectError, JoinError, Joining, Node, NodeBuilder, StartError, Traffic};
 pub use typed::{DecodeError, TypedApproved, TypedBroadcastError, TypedGroup, TypedItem};

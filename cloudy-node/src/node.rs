@@ -1,5 +1,6 @@
 //! A node: one endpoint, one identity, any number of groups.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 #[cfg(feature = "fault")]
 use std::sync::Arc;
@@ -84,6 +85,14 @@ pub enum JoinError {
     Ended {
         /// The name.
         name: String,
+    },
+    /// The link to the founder broke before it took this node in or refused it.
+    #[error("the link to node {} broke before group {name:?} was founded; try again", .node.short())]
+    ContactLost {
+        /// The name.
+        name: String,
+        /// The founder.
+        node: NodeId,
     },
     /// The contact could not be reached.
     #[error(transparent)]
@@ -174,6 +183,19 @@ impl NodeBuilder {
     }
 }
 
+/// What a node's links have carried, summed over them since each came up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// UDP datagrams sent.
+    pub datagrams_sent: u64,
+    /// Their bytes, without UDP and IP headers.
+    pub bytes_sent: u64,
+    /// UDP datagrams received.
+    pub datagrams_received: u64,
+    /// Their bytes, without UDP and IP headers.
+    pub bytes_received: u64,
+}
+
 /// One endpoint and its groups. Clones are handles to the same node; when the last one and the last of its groups'
 /// handles are dropped, it ends as by [`Node::shutdown`].
 #[derive(Clone, Debug)]
@@ -233,15 +255,24 @@ impl Node {
     /// # Errors
     /// As [`Node::found_group`] and [`Founding::found`].
     pub async fn create_group(&self, name: &str, members: usize, config: GroupConfig) -> Result<Group, FoundError> {
-        let mut others = members.saturating_sub(usize::from(config.founder_is_member));
+        let others = members.saturating_sub(usize::from(config.founder_is_member));
         let mut founding = self.found_group(name, config).await?;
-        while others > 0 {
+        let (mut accepted, mut invited) = (0, BTreeSet::new());
+        while accepted < others {
             match founding.next_event().await.ok_or(FoundError::ShutDown)? {
-                FoundingEvent::AskedToJoin { node } => founding.invite(node),
-                FoundingEvent::Accepted { .. } => others -= 1,
+                FoundingEvent::AskedToJoin { node } => {
+                    founding.invite(node);
+                    invited.insert(node);
+                }
+                FoundingEvent::Accepted { node } => {
+                    invited.remove(&node);
+                    accepted += 1;
+                }
                 FoundingEvent::Refused { .. } => {}
             }
         }
+        // Whoever else asked is too late, even if it has accepted meanwhile.
+        invited.into_iter().for_each(|node| founding.uninvite(node));
         founding.found(None).await
     }
 
@@ -269,6 +300,14 @@ impl Node {
         let (reply, answer) = oneshot::channel();
         self.mailbox.send(Command::Join { name: name.to_owned(), contact, config: Box::new(config), reply }).await;
         Ok(Joining { answer, _keeps_the_node: self.mailbox.clone() })
+    }
+
+    /// What the links that are up at this moment have carried, UDP datagrams counted as the transport counts them: one
+    /// more or less for each that a faulty socket repeats or loses. Zero after the node was shut down.
+    pub async fn traffic(&self) -> Traffic {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Command::Traffic { reply }).await;
+        answer.await.unwrap_or_default()
     }
 
     /// Ends all groups here, lets what was written arrive (at most half a second), and closes all links.

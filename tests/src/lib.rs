@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 pub mod invariants;
+pub mod scenario;
 pub mod sim;
 
 #[cfg(doctest)]

@@ -1,0 +1,128 @@
+//! The machine of `cloudy-proto` in the simulator: seeds, and stories.
+
+use std::time::Duration;
+
+use cloudy_proto::{Parameters, RingKind, SessionPlan};
+use cloudy_tests::invariants::Failure;
+use cloudy_tests::scenario::Scenario;
+use cloudy_tests::sim::campaign::campaign;
+use cloudy_tests::sim::plan::{Fault, Plan};
+use cloudy_tests::sim::run::run;
+
+/// Seeds of the usual test run; `cargo xtask simulate` runs any number.
+const SEEDS: u64 = 2_000;
+
+#[test]
+fn every_seed_holds_every_promise_and_every_fault_happens() {
+    let verdict = campaign(0, SEEDS, 2, |_| {});
+    assert_eq!(verdict.complaint(), None);
+    assert_eq!(verdict.stats.missing(), [], "never met, so nothing was shown about it");
+    assert_eq!(verdict.runs, SEEDS);
+}
+
+#[test]
+fn a_seed_replays_to_the_last_byte() {
+    for seed in 0..60 {
+        let (first, second) = (run(Plan::of(seed), true), run(Plan::of(seed), true));
+        assert_eq!(first.trace, second.trace, "seed {seed}");
+        assert_eq!(first, second, "seed {seed}");
+    }
+    assert_ne!(run(Plan::of(0), true).trace, run(Plan::of(1), true).trace, "the trace sees something");
+}
+
+fn plan_of_a_session(members: usize) -> Plan {
+    let (send, grace) = (Duration::from_secs(1), Duration::from_millis(100));
+    Plan::calm(members, Some(SessionPlan { send, grace, stop: Duration::from_millis(200), seed: 1 }))
+}
+
+#[test]
+fn a_dead_member_stalls_approvals_until_stop_and_the_survivors_end_on_time() -> Result<(), Failure> {
+    let mut story = Scenario::begin(plan_of_a_session(3))?;
+    story.broadcasts(1, 5, 8)?;
+    story.until("all have the first five", |world| (1..4).all(|node| world.judge.index_of(node) == 5))?;
+    story.suffers(Fault::Kill { node: 3 })?;
+    story.broadcasts(2, 5, 8)?;
+    story.pass(500_000)?;
+    assert_eq!(story.world.judge.approved(), 5, "a member that is gone confirms nothing");
+    story.settles()?;
+    assert_eq!(story.world.judge.approved(), 10, "both survivors hold the rest, so the cut takes it");
+    assert_eq!(story.world.judge.survivors(), [1, 2]);
+    assert!(story.world.now_us < 1_500_000, "SEND, GRACE, the wait for the silent, and little more");
+    Ok(())
+}
+
+#[test]
+fn a_live_member_that_is_cut_off_at_stop_fetches_what_it_misses() -> Result<(), Failure> {
+    let mut story = Scenario::begin(plan_of_a_session(3))?;
+    story.pass(950_000)?;
+    story.suffers(Fault::Isolate { node: 3, outage_us: 700_000 })?;
+    story.broadcasts(1, 5, 8)?;
+    story.settles()?;
+    assert!(!story.world.judge.survivors().contains(&3));
+    assert_eq!((story.world.judge.index_of(3), story.world.judge.approved()), (5, 5));
+    Ok(())
+}
+
+#[test]
+fn a_waiting_sender_gets_an_idle_turn_long_before_the_next_heartbeat() -> Result<(), Failure> {
+    for sender in 0..3 {
+        let hour = Duration::from_secs(3_600);
+        let mut plan = Plan::calm(3, None);
+        plan.parameters =
+            Parameters { ring: RingKind::Token, heartbeat: hour, failure_timeout: 3 * hour, ..Parameters::default() };
+        let mut story = Scenario::begin(plan)?;
+        story.broadcasts(sender, 3, 8)?;
+        story.settles()?;
+        assert_eq!(story.world.judge.approved(), 3);
+    }
+    Ok(())
+}
+
+/// Enough payloads for a checkpoint of the digest (`protocol.md` §8), in a few slots.
+const PAYLOADS: usize = 70_000;
+
+fn plan_with_corruption(members: usize) -> Plan {
+    let mut plan = Plan::calm(members, None);
+    plan.parameters.slot_payloads_max = 10_000;
+    plan.parameters.slot_bytes_max = 1 << 20;
+    plan.parameters.window_bytes = 1 << 24;
+    plan.network.encoded = false;
+    plan.network.corrupt_towards = Some(members - 1);
+    plan
+}
+
+#[test]
+fn a_corrupted_result_stops_the_minority_and_the_majority_goes_on() -> Result<(), Failure> {
+    let mut story = Scenario::begin(plan_with_corruption(3))?;
+    story.broadcasts(0, PAYLOADS, 1)?;
+    story.until("the corrupted member stops", |world| world.nodes[2].diverged)?;
+    story.pass(1_000_000)?;
+    assert!((0..2).all(|node| !story.world.nodes[node].diverged), "two of three agree");
+    story.broadcasts(1, 10, 8)?;
+    story.pass(100_000)?;
+    story.ends()?;
+    story.settles()?;
+    assert_eq!(story.world.judge.approved(), PAYLOADS as u64 + 10);
+    assert_eq!(story.world.judge.survivors(), [0, 1].map(|node| by_rank(&story, node)));
+    Ok(())
+}
+
+fn by_rank(story: &Scenario, at: usize) -> usize {
+    let mut survivors = vec![0, 1];
+    survivors.sort_by_key(|&node: &usize| story.world.nodes[node].id);
+    survivors[at]
+}
+
+#[test]
+fn without_a_majority_all_stop() -> Result<(), Failure> {
+    // Whoever compares first must not take its own digest with it.
+    for latency_us in [500, 10_000, 20_000, 30_000, 45_000] {
+        let mut plan = plan_with_corruption(2);
+        plan.network.latency_us = latency_us;
+        plan.drift_ppm = vec![0, 30_000];
+        let mut story = Scenario::begin(plan)?;
+        story.broadcasts(0, PAYLOADS, 1)?;
+        story.until("both stop", |world| world.nodes.iter().all(|node| node.diverged))?;
+    }
+    Ok(())
+}

@@ -17,7 +17,7 @@ Examples:
   cloudy demo --nodes 8 --send 5s --grace 2s
   cloudy demo --ring token --seed 7
   cloudy demo --loss 10% --latency 20ms --jitter 5ms
-  cloudy demo --result-dir /tmp/results         slave-1.jsonl, slave-2.jsonl, …
+  cloudy demo --result-dir results              slave-1.jsonl, slave-2.jsonl, …
   cloudy demo --json | jq .
 
 ", exit_status!()))]

@@ -82,6 +82,14 @@ pub(crate) fn ring_kind(ring: RingChoice) -> RingKind {
 /// The error, and what to do about it.
 pub(crate) fn with_remedy(error: &MasterError) -> Report {
     let remedy = match error {
+        // Their words have been shown as they came.
+        MasterError::NoSlaves { refusals } if !refusals.is_empty() => {
+            let problem = "no slave takes part: those that were asked said why not, each above";
+            return failure(
+                problem,
+                "end what keeps them busy, or wait for it; compare cluster keys by `cloudy key show`",
+            );
+        }
         MasterError::NoSlaves { .. } | MasterError::TooFew { .. } => {
             "start slaves first, for example `cloudy slave 127.0.0.1 10502 &`; where multicast does not reach them, name \
              each by --slave HOST:PORT; all need the same cluster key (`cloudy key show`)"

@@ -99,7 +99,7 @@ impl Slave<'_> {
     fn waits(&self) {
         let address = self.node.local_addr();
         if self.waited.replace(true) {
-            return self.progress.state("waiting for the next master".to_owned());
+            return self.progress.line("waiting for the next master");
         }
         let (id, fingerprint) = (self.node.id(), &self.fingerprint);
         self.progress

@@ -119,6 +119,10 @@ impl Running {
         panic!("it never said {words:?}, but {:#?}", self.said);
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal by name, as `kill -NAME` does.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();

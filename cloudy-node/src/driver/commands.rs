@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cloudy_proto::limits::INVITED_MAX;
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
 use cloudy_proto::{Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Request, Role, Rules};
 use tokio::sync::{mpsc, oneshot};
@@ -11,10 +12,12 @@ use crate::founding::{FoundError, FoundingEvent, FoundingParts};
 use crate::group::shared::{EndReason, Shared};
 use crate::group::{Group, GroupConfig};
 use crate::link::{WRITERS_LINGER, code};
-use crate::node::{ConnectError, JoinError};
+use crate::node::{ConnectError, JoinError, Traffic};
 
 /// Somebody who waits to be invited.
 pub(crate) struct Joining {
+    /// Whom it asked; none if it waits for anybody's invitation.
+    pub(super) contact: Option<NodeId>,
     pub(super) config: Box<GroupConfig>,
     pub(super) reply: oneshot::Sender<Result<Group, JoinError>>,
 }
@@ -37,8 +40,21 @@ impl Driver {
                 }
             }
             Command::Forget { group } => self.ended(group),
+            Command::Traffic { reply } => {
+                // A caller that is gone needs no answer.
+                let _ = reply.send(self.traffic());
+            }
             Command::Shutdown { reply } => self.stopping = Some(reply),
         }
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.peers.values().map(|link| link.connection.stats()).fold(Traffic::default(), |sum, link| Traffic {
+            datagrams_sent: sum.datagrams_sent + link.udp_tx.datagrams,
+            bytes_sent: sum.bytes_sent + link.udp_tx.bytes,
+            datagrams_received: sum.datagrams_received + link.udp_rx.datagrams,
+            bytes_received: sum.bytes_received + link.udp_rx.bytes,
+        })
     }
 
     fn connect(&mut self, address: std::net::SocketAddr, reply: oneshot::Sender<Result<NodeId, ConnectError>>) {
@@ -48,8 +64,11 @@ impl Driver {
             let _ = reply.send(Ok(link.peer));
             return;
         }
+        // Two connections in one direction would replace each other, at each end perhaps another one.
+        if !self.connecting.iter().any(|(of, _)| *of == address) {
+            self.links.dial(address);
+        }
         self.connecting.push((address, reply));
-        self.links.dial(address);
     }
 
     fn found(&mut self, name: String, config: &GroupConfig) -> Result<FoundingParts, FoundError> {
@@ -123,21 +142,23 @@ impl Driver {
             let _ = reply.send(Err(JoinError::NameTaken { name }));
             return;
         }
-        if let Some(link) = contact.and_then(|contact| self.peers.get(&contact)) {
+        if let Some(node) = contact {
+            let Some(link) = self.peers.get(&node) else {
+                // A caller that is gone needs no answer.
+                let _ = reply.send(Err(JoinError::ContactLost { name, node }));
+                return;
+            };
             link.push_node(NodeFrame::Join { name: name.clone() });
         }
-        self.joining.insert(name, Joining { config, reply });
+        self.joining.insert(name, Joining { contact, config, reply });
     }
 
     /// A peer invites this node; whether it comes.
     pub(super) fn invited(&mut self, from: NodeId, group: GroupId, name: &str) -> bool {
         let joining = self.joining.remove(name).filter(|joining| !joining.reply.is_closed());
-        let (Some(Joining { config, reply }), Some(mailbox)) = (joining, self.mailbox.upgrade()) else {
+        let (Some(Joining { config, reply, .. }), Some(mailbox)) = (joining, self.mailbox.upgrade()) else {
             let reason = self.refusal(name);
-            if let Some(link) = self.peers.get_mut(&from) {
-                let frame = Frame::Control(ControlFrame::Refuse { reason });
-                link.push(group, Incarnation(0), Stream::Control, &frame);
-            }
+            self.refuse(from, group, reason);
             return false;
         };
         let now = self.now();
@@ -165,6 +186,16 @@ impl Driver {
         true
     }
 
+    /// Says no to a peer about a group that is not here. The stream ends with it: there is one for each such group.
+    pub(super) fn refuse(&mut self, to: NodeId, group: GroupId, reason: String) {
+        if let Some(link) = self.peers.get_mut(&to) {
+            let frame = Frame::Control(ControlFrame::Refuse { reason });
+            link.push(group, Incarnation(0), Stream::Control, &frame);
+            link.flush();
+            link.end_group(group);
+        }
+    }
+
     fn refusal(&self, name: &str) -> String {
         let me = self.me.short();
         match self.groups.values().find(|run| run.shared.name == name) {
@@ -179,18 +210,30 @@ impl Driver {
     }
 
     pub(super) fn asked_to_join(&mut self, peer: NodeId, name: String) {
-        let founding = self.groups.values().find(|run| run.shared.name == name && run.shared.founder == self.me);
-        let asked = founding
-            .and_then(|run| run.founding.as_ref())
-            .is_some_and(|founding| founding.send(FoundingEvent::AskedToJoin { node: peer }).is_ok());
-        if !asked {
-            let reason = match founding {
-                Some(_) => {
-                    format!("the ring of group {name:?} is fixed since its founding; it takes no further members")
+        let founding = self.groups.values_mut().find(|run| run.shared.name == name && run.shared.founder == self.me);
+        let reason = match founding {
+            Some(run) if run.founding.is_some() && run.asked.len() < INVITED_MAX => {
+                if run.asked.insert(peer) {
+                    run.found(FoundingEvent::AskedToJoin { node: peer });
                 }
-                None => format!("node {} does not found a group {name:?}", self.me.short()),
-            };
-            if let Some(link) = self.peers.get(&peer) {
+                return;
+            }
+            Some(run) if run.founding.is_some() => format!("{INVITED_MAX} nodes ask to join group {name:?} already"),
+            Some(_) => format!("the ring of group {name:?} is fixed since its founding; it takes no further members"),
+            None => format!("node {} does not found a group {name:?}", self.me.short()),
+        };
+        if let Some(link) = self.peers.get(&peer) {
+            link.push_node(NodeFrame::Refused { name, reason });
+        }
+    }
+
+    /// The group is founded or given up: whoever asked to join and does not belong to it is told.
+    pub(super) fn turn_down_asked(&mut self, group: GroupId, belongs: impl Fn(NodeId) -> bool) {
+        let Some(run) = self.groups.get_mut(&group) else { return };
+        for node in std::mem::take(&mut run.asked).into_iter().filter(|&node| !belongs(node)) {
+            if let Some(link) = self.peers.get(&node) {
+                let name = run.shared.name.clone();
+                let reason = "its founder has founded it without this node, or has given it up".to_owned();
                 link.push_node(NodeFrame::Refused { name, reason });
             }
         }

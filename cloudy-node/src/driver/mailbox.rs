@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::founding::{FoundError, FoundingParts};
 use crate::group::{Group, GroupConfig};
 use crate::link::NewLink;
-use crate::node::{ConnectError, JoinError};
+use crate::node::{ConnectError, JoinError, Traffic};
 use crate::tls::LinkFailure;
 
 /// Messages from links that wait for the driver; a reader waits for room.
@@ -61,6 +61,9 @@ pub(crate) enum Command {
     },
     Forget {
         group: GroupId,
+    },
+    Traffic {
+        reply: oneshot::Sender<Traffic>,
     },
     Shutdown {
         reply: oneshot::Sender<()>,

@@ -170,6 +170,7 @@ impl Driver {
     fn installed(&mut self, group: GroupId, view: &View) {
         let now = self.now();
         self.peers.values_mut().for_each(|link| link.end_views_before(group, view.id));
+        self.turn_down_asked(group, |node| view.rank_of(node).is_some());
         if view.last {
             return;
         }
@@ -185,6 +186,7 @@ impl Driver {
 
     /// A group is over here: its users are told, its streams end.
     fn ended(&mut self, group: GroupId) {
+        self.turn_down_asked(group, |_| false);
         if let Some(run) = self.groups.remove(&group) {
             run.shared.end(crate::group::EndReason::Closed);
             self.peers.values_mut().for_each(|link| {
@@ -238,9 +240,14 @@ impl Driver {
 
     fn take_frame(&mut self, from: NodeId, header: &StreamHeader, frame: Frame, now: Time) {
         if !self.groups.contains_key(&header.group) {
-            let Frame::Control(ControlFrame::Invite { name }) = &frame else { return };
-            if !self.invited(from, header.group, name) {
-                return;
+            match &frame {
+                Frame::Control(ControlFrame::Invite { name }) if self.invited(from, header.group, name) => {}
+                // It accepts what was abandoned, or comes back to what has ended while it was away.
+                Frame::Control(ControlFrame::Accept) => {
+                    let reason = format!("the group has ended at node {}", self.me.short());
+                    return self.refuse(from, header.group, reason);
+                }
+                _ => return,
             }
         }
         if let Some(group) = self.groups.get_mut(&header.group) {
@@ -267,7 +274,11 @@ impl Driver {
             }
             tracing::debug!(peer = %peer.short(), address = %new.connection.remote_address(), "link up");
             let addresses = new.addresses.clone();
-            self.peers.insert(peer, Link::new(new, self.writers.clone()));
+            let link = Link::new(new, self.writers.clone());
+            self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer)).for_each(|(name, _)| {
+                link.push_node(NodeFrame::Join { name: name.clone() });
+            });
+            self.peers.insert(peer, link);
             for group in self.groups.values_mut() {
                 group.machine.handle(now, Input::LinkUp { peer, addresses: addresses.clone() });
             }
@@ -286,6 +297,13 @@ impl Driver {
         self.peers.remove(&peer);
         let now = self.now();
         self.groups.values_mut().for_each(|group| group.link_down(peer, link, now));
+        let asked = self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer));
+        for name in asked.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            if let Some(joining) = self.joining.remove(&name) {
+                // Whoever joined has given up.
+                let _ = joining.reply.send(Err(JoinError::ContactLost { name, node: peer }));
+            }
+        }
         self.dialler.miss(self.me, peer, now);
     }
 

@@ -1,5 +1,6 @@
 //! One group at the driver: its machine, and what users share of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cloudy_proto::wire::StreamHeader;
@@ -27,6 +28,8 @@ pub(crate) struct GroupRun {
     pub(crate) outbox_bytes_max: usize,
     /// At the founder, while it gathers members.
     pub(crate) founding: Option<mpsc::UnboundedSender<FoundingEvent>>,
+    /// At the founder, while it gathers members: who asked to be one. Bounded by `INVITED_MAX`.
+    pub(crate) asked: BTreeSet<NodeId>,
     /// Told once view 1 is installed.
     pub(crate) installed: Option<oneshot::Sender<Result<(), String>>>,
     unread: Vec<Unread>,
@@ -41,7 +44,15 @@ pub(crate) enum Effect {
 
 impl GroupRun {
     pub(crate) fn new(machine: Machine, shared: Arc<Shared>, outbox_bytes_max: usize) -> Self {
-        Self { machine, shared, outbox_bytes_max, founding: None, installed: None, unread: Vec::new() }
+        Self {
+            machine,
+            shared,
+            outbox_bytes_max,
+            founding: None,
+            asked: BTreeSet::new(),
+            installed: None,
+            unread: Vec::new(),
+        }
     }
 
     /// A peer opened a stream: answers at once, or once its view is installed.
@@ -64,6 +75,7 @@ impl GroupRun {
 
     pub(crate) fn link_down(&mut self, peer: NodeId, link: u64, now: Time) {
         self.unread.retain(|unread| unread.link != link);
+        self.asked.remove(&peer);
         self.machine.handle(now, Input::LinkDown { peer });
     }
 
@@ -134,12 +146,17 @@ impl GroupRun {
                     let _ = installed.send(Err(reason.clone()));
                 }
             }
-            Event::ViewInstalled { view, .. } => {
+            Event::ViewInstalled { view, active, .. } => {
                 self.shared.adopt(&view.parameters, self.outbox_bytes_max);
                 self.founding = None;
                 if let Some(installed) = self.installed.take() {
+                    let belongs = *active || self.shared.founder == self.shared.me;
+                    let late = "the group was founded without this node: its acceptance came too late";
                     // Whoever founds or joins has given up.
-                    let _ = installed.send(Ok(()));
+                    let _ = installed.send(if belongs { Ok(()) } else { Err(late.to_owned()) });
+                    if !belongs {
+                        return self.end(EndReason::Closed, effects);
+                    }
                 }
                 self.ask_again();
                 effects.push(Effect::Installed(Arc::clone(view)));
@@ -167,7 +184,7 @@ impl GroupRun {
         effects.push(Effect::Ended);
     }
 
-    fn found(&mut self, event: FoundingEvent) {
+    pub(super) fn found(&mut self, event: FoundingEvent) {
         if let Some(founding) = &self.founding {
             // Whoever founds has given up.
             let _ = founding.send(event);

@@ -93,14 +93,13 @@ impl Links {
         match endpoint::handshake(connecting, &self.limits).await {
             Ok(connection) => {
                 guard.established();
-                if let Err(error) = self.run(connection, None).await {
+                if let Err(error) = self.run(connection, None, Some(guard)).await {
                     tracing::debug!(%from, %error, "link not established");
                 }
             }
             Err(failure) if failure.is_refusal() => tracing::warn!(%from, "a node was turned away: {failure}"),
             Err(failure) => tracing::debug!(%from, %failure, "handshake failed"),
         }
-        drop(guard);
     }
 
     /// Dials an address, and tells the driver how that went.
@@ -119,11 +118,17 @@ impl Links {
         let connecting =
             self.endpoint.connect(address, SERVER_NAME).map_err(|error| failed(LinkFailure::from(error)))?;
         let connection = endpoint::handshake(connecting, &self.limits).await.map_err(failed)?;
-        self.run(connection, Some(address)).await
+        self.run(connection, Some(address), None).await
     }
 
-    /// Says hello, waits for the peer's, tells the driver, and reads what the peer opens until the connection ends.
-    async fn run(&self, connection: Connection, dialled: Option<SocketAddr>) -> Result<(), ConnectError> {
+    /// Says hello, waits for the peer's, tells the driver, and reads what the peer opens until the connection ends. Until
+    /// then a connection that the peer dialled keeps its place in the counts.
+    async fn run(
+        &self,
+        connection: Connection,
+        dialled: Option<SocketAddr>,
+        guard: Option<AdmissionGuard>,
+    ) -> Result<(), ConnectError> {
         let address = connection.remote_address();
         let failed = |failure| ConnectError::Link { address, failure };
         let peer = endpoint::peer_id(&connection).map_err(|error| {
@@ -134,8 +139,7 @@ impl Links {
             return Err(ConnectError::Itself { address });
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let node_stream = NodeWriter::open(&connection, self.addresses.to_vec()).await.map_err(failed)?;
-        let hello = recv::read_hello(&connection, self.limits.handshake_timeout).await.map_err(failed)?;
+        let (node_stream, hello) = self.exchange_hellos(&connection).await.map_err(failed)?;
         let addresses = recv::reachable_at(address, hello.addresses);
         let link = NewLink { id, peer, connection: connection.clone(), dialled, addresses, node_stream };
         if self.mail.send(LinkMail::Up(link)).await.is_err() {
@@ -146,7 +150,21 @@ impl Links {
             let failure = reader.run(hello.stream).await;
             // The driver is gone only when the node shuts down.
             let _ = reader.mail.send(LinkMail::Down { peer, link: id, failure }).await;
+            drop(guard);
         });
         Ok(())
+    }
+
+    /// Both have the time of a handshake: a peer may let this node open no stream, or say nothing.
+    async fn exchange_hellos(&self, connection: &Connection) -> Result<(NodeWriter, recv::Hello), LinkFailure> {
+        let timeout = self.limits.handshake_timeout;
+        let both = async {
+            let node_stream = NodeWriter::open(connection, self.addresses.to_vec()).await?;
+            Ok((node_stream, recv::read_hello(connection).await?))
+        };
+        tokio::time::timeout(timeout, both).await.unwrap_or_else(|_| {
+            connection.close(code::BREACH.into(), b"no hello within the time of a handshake");
+            Err(LinkFailure::HandshakeTimeout { timeout })
+        })
     }
 }

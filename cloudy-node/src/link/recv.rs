@@ -60,19 +60,13 @@ pub(super) struct NodeStream {
     stream: RecvStream,
     decoder: NodeDecoder,
     rest: Bytes,
-    /// Streams that the peer opened before its hello arrived.
-    early: Vec<RecvStream>,
 }
 
-/// Streams that may overtake the hello.
-const EARLY_STREAMS_MAX: usize = 16;
-
 /// Waits for the peer's hello.
-pub(super) async fn read_hello(connection: &Connection, timeout: Duration) -> Result<Hello, LinkFailure> {
-    match tokio::time::timeout(timeout, find_hello(connection)).await {
-        Err(_) => Err(LinkFailure::HandshakeTimeout { timeout }),
-        Ok(Ok(hello)) => Ok(hello),
-        Ok(Err(error)) => match (connection.close_reason(), error) {
+pub(super) async fn read_hello(connection: &Connection) -> Result<Hello, LinkFailure> {
+    match find_hello(connection).await {
+        Ok(hello) => Ok(hello),
+        Err(error) => match (connection.close_reason(), error) {
             (Some(reason), _) => Err(reason.into()),
             (None, ReadError::Ended) => Err(LinkFailure::from(connection.closed().await)),
             (None, error) => {
@@ -84,35 +78,24 @@ pub(super) async fn read_hello(connection: &Connection, timeout: Duration) -> Re
     }
 }
 
+/// A node opens its node stream first, and streams are accepted in the order of their opening.
 async fn find_hello(connection: &Connection) -> Result<Hello, ReadError> {
-    let mut early = Vec::new();
+    let mut stream = connection.accept_uni().await.map_err(|_| ReadError::Ended)?;
+    let (header, mut rest) = read_header(&mut stream).await?;
+    if header.stream != Stream::Node {
+        return Err(ReadError::NotHello);
+    }
+    let mut decoder = NodeDecoder::default();
     loop {
-        let mut stream = connection.accept_uni().await.map_err(|_| ReadError::Ended)?;
-        // A node opens its node stream first, so it has the first stream number.
-        if stream.id().index() != 0 {
-            if early.len() == EARLY_STREAMS_MAX {
-                return Err(ReadError::NotHello);
+        let mut view: &[u8] = &rest;
+        let frame = decoder.feed(&mut view)?;
+        rest = rest.slice(rest.len() - view.len()..);
+        match frame {
+            Some(NodeFrame::Hello { addresses }) => {
+                return Ok(Hello { addresses, stream: NodeStream { stream, decoder, rest } });
             }
-            early.push(stream);
-            continue;
-        }
-        let (header, mut rest) = read_header(&mut stream).await?;
-        if header.stream != Stream::Node {
-            return Err(ReadError::NotHello);
-        }
-        let mut decoder = NodeDecoder::default();
-        loop {
-            let mut view: &[u8] = &rest;
-            let frame = decoder.feed(&mut view)?;
-            rest = rest.slice(rest.len() - view.len()..);
-            match frame {
-                Some(NodeFrame::Hello { addresses }) => {
-                    let stream = NodeStream { stream, decoder, rest, early };
-                    return Ok(Hello { addresses, stream });
-                }
-                Some(_) => return Err(ReadError::NotHello),
-                None => rest = read_chunk(&mut stream).await?.ok_or(ReadError::Ended)?,
-            }
+            Some(_) => return Err(ReadError::NotHello),
+            None => rest = read_chunk(&mut stream).await?.ok_or(ReadError::NotHello)?,
         }
     }
 }
@@ -178,8 +161,7 @@ impl Decoder {
 
 impl Reader {
     /// Until the connection ends, and why it did.
-    pub(super) async fn run(&self, mut node: NodeStream) -> LinkFailure {
-        node.early.drain(..).for_each(|stream| self.read_later(stream));
+    pub(super) async fn run(&self, node: NodeStream) -> LinkFailure {
         let reader = self.clone();
         tokio::spawn(async move {
             let read = reader.read_node(node).await;
@@ -213,7 +195,7 @@ impl Reader {
     }
 
     async fn read_node(&self, node: NodeStream) -> Result<(), ReadError> {
-        let NodeStream { mut stream, mut decoder, mut rest, .. } = node;
+        let NodeStream { mut stream, mut decoder, mut rest } = node;
         loop {
             let mut view: &[u8] = &rest;
             while let Some(frame) = decoder.feed(&mut view)? {

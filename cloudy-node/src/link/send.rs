@@ -21,6 +21,10 @@ use crate::tls::LinkFailure;
 
 /// Bytes that wait for one stream at most: windows bound what honest groups send, so a link over it is beyond hope.
 const QUEUE_BYTES_MAX: usize = 128 << 20;
+/// Frames that wait for the node stream: a peer that asks this much without reading the answers is beyond hope too.
+const NODE_FRAMES_MAX: usize = 64;
+/// Streams that are written to or wait to be opened, ended ones included until the peer has taken all of them.
+const WRITERS_MAX: usize = 256;
 /// A body up to this size is copied behind its header: one piece costs the transport less than two.
 const COPY_BYTES_MAX: usize = 1 << 10;
 /// How long a node that shuts down waits for what it wrote to arrive.
@@ -40,7 +44,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn open(connection: &Connection, header: StreamHeader, alive: mpsc::Sender<()>) -> Self {
+    fn open(connection: &Connection, header: StreamHeader, alive: (mpsc::Sender<()>, Arc<()>)) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let priority = match header.stream {
@@ -147,15 +151,17 @@ pub(crate) struct Link {
     /// This node dialled.
     pub(crate) dialled: bool,
     pub(crate) addresses: Vec<SocketAddr>,
-    node_queue: mpsc::UnboundedSender<NodeFrame>,
+    node_queue: mpsc::Sender<NodeFrame>,
     writers: BTreeMap<(GroupId, Stream), Writer>,
     /// Held by every writer: closed once all have ended.
     alive: mpsc::Sender<()>,
+    /// Held by every writer of this link: counts them.
+    counted: Arc<()>,
 }
 
 impl Link {
     pub(crate) fn new(new: NewLink, alive: mpsc::Sender<()>) -> Self {
-        let (node_queue, mut queued) = mpsc::unbounded_channel::<NodeFrame>();
+        let (node_queue, mut queued) = mpsc::channel::<NodeFrame>(NODE_FRAMES_MAX);
         let mut node_stream = new.node_stream.0;
         let node_alive = alive.clone();
         tokio::spawn(async move {
@@ -180,6 +186,7 @@ impl Link {
             node_queue,
             writers: BTreeMap::new(),
             alive,
+            counted: Arc::default(),
         }
     }
 
@@ -187,26 +194,32 @@ impl Link {
     pub(crate) fn push(&mut self, group: GroupId, incarnation: Incarnation, stream: Stream, frame: &Frame) {
         let writer = self.writers.entry((group, stream)).or_insert_with(|| {
             let header = StreamHeader { version: WIRE_VERSION, group, incarnation, stream };
-            Writer::open(&self.connection, header, self.alive.clone())
+            Writer::open(&self.connection, header, (self.alive.clone(), Arc::clone(&self.counted)))
         });
         writer.push(frame);
     }
 
     pub(crate) fn push_node(&self, frame: NodeFrame) {
         // A writer that has stopped has no use for it.
-        let _ = self.node_queue.send(frame);
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.node_queue.try_send(frame) {
+            self.overflow();
+        }
     }
 
     /// Writes what this turn collected. A peer that takes too slowly loses its link.
     pub(crate) fn flush(&mut self) {
-        let mut over = false;
+        let mut over = Arc::strong_count(&self.counted) > WRITERS_MAX;
         for writer in self.writers.values_mut() {
             over |= !writer.flush();
         }
         if over {
-            tracing::warn!(peer = %self.peer.short(), "link closed: the peer takes too slowly what it is sent");
-            self.close(code::OVERFLOW, "this peer takes too slowly what it is sent");
+            self.overflow();
         }
+    }
+
+    fn overflow(&self) {
+        tracing::warn!(peer = %self.peer.short(), "link closed: the peer takes too slowly what it is sent");
+        self.close(code::OVERFLOW, "this peer takes too slowly what it is sent");
     }
 
     /// Ends the streams of a group's views before this one.

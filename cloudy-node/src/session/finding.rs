@@ -195,6 +195,7 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
         *self.open_dials.entry(name.clone()).or_default() += 1;
         let node = self.node.clone();
         self.dials.spawn(async move {
+            // sleep: an address that gave no answer is not asked again at once.
             sleep(after).await;
             let answer = node.connect(address).await;
             Dialled { name, address, answer }

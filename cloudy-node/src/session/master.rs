@@ -122,7 +122,7 @@ pub enum MasterError {
     #[error(transparent)]
     Found(#[from] FoundError),
     /// Nobody takes part.
-    #[error("no slave was found{}", listed(.refusals))]
+    #[error("no slave {}{}", if .refusals.is_empty() { "was found" } else { "takes part" }, listed(.refusals))]
     NoSlaves {
         /// Who was asked.
         refusals: Vec<Refusal>,

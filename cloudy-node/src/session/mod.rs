@@ -17,6 +17,9 @@ mod slave;
 mod slave_watch;
 mod sum;
 
+#[cfg(test)]
+mod tests;
+
 pub use finding::{FindError, Found, Multicast, Refusal};
 pub use master::{MasterConfig, MasterError, MasterEvent, MasterOutcome, MasterRow, SlaveResult, run_master};
 pub use result_file::{RESULT_PENDING_BYTES_MAX, RESULT_WRITE_EVERY, ResultFile, ResultFileError};

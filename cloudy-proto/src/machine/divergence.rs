@@ -7,6 +7,7 @@ use crate::id::{Index, NodeId};
 use crate::io::Event;
 use crate::machine::Machine;
 use crate::view::View;
+use crate::wire::Heartbeat;
 
 /// Checkpoints kept of each member: heartbeats come at different indexes, and a dispute is settled at one.
 const RECENT: usize = 8;
@@ -51,9 +52,19 @@ impl Machine {
         let other = self.checkpoints.others_than(theirs.index, ours);
         let agreeing_at_most = members - other;
         if other > 0 && agreeing_at_most * 2 <= members {
-            self.halted = true;
-            self.delivery.outputs.clear();
+            self.halt(Checkpoint { index: theirs.index, digest: ours });
             self.event(Event::Diverged { node, index: theirs.index, theirs: theirs.digest, ours });
+        }
+    }
+
+    /// Stops for good. The last word is the own digest: the others have to compare it too.
+    fn halt(&mut self, ours: Checkpoint) {
+        self.halted = true;
+        self.delivery.outputs.clear();
+        let last_word = Heartbeat { checkpoint: ours, ..self.heartbeat() };
+        if let Some(member) = &mut self.member {
+            member.wedged = true;
+            member.beat(last_word, &mut self.delivery);
         }
     }
 }

@@ -30,11 +30,10 @@ impl Machine {
         let mut complete = true;
         if let Some(mut member) = self.member.take() {
             let survives = view.rank_of_run(self.me, self.delivery.incarnation).is_some();
-            let held = member.holds(cut) || !self.rules.hold(Rule::CutIsHeld);
-            if survives && held && self.rules.hold(Rule::FinalReachesCut) {
+            complete = (survives && member.holds(cut)) || !self.rules.hold(Rule::CutIsHeld);
+            if complete && self.rules.hold(Rule::FinalReachesCut) {
                 member.walk_cut(cut, &mut self.delivery);
             }
-            complete = survives && held;
             self.confirmations_given += member.confirmations_given;
         }
         let was_member = before.is_some_and(|before| before.rank_of_run(self.me, self.delivery.incarnation).is_some());

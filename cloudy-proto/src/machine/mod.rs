@@ -184,7 +184,7 @@ impl Machine {
 
     /// The next thing to do; none once all that follows from the inputs so far was given out.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if core::mem::take(&mut self.dirty) {
+        if core::mem::take(&mut self.dirty) && !self.halted {
             self.derive();
         }
         self.delivery.outputs.pop_front()

@@ -30,6 +30,8 @@ struct LaneLog {
     received_messages: Vec<u64>,
     /// By node: what it has confirmed.
     confirmed: Vec<u64>,
+    /// By node: what of that the owner was handed.
+    tallied: Vec<u64>,
 }
 
 impl Lanes {
@@ -42,6 +44,7 @@ impl Lanes {
             received: vec![0; self.nodes],
             received_messages: vec![0; self.nodes],
             confirmed: vec![0; self.nodes],
+            tallied: vec![0; self.nodes],
             ..LaneLog::default()
         };
         self.lanes = (0..members).map(lane).collect();
@@ -109,11 +112,18 @@ impl Lanes {
         Ok(())
     }
 
-    /// Every member but the owner has confirmed a lane up to a round.
+    /// The owner of a lane is about to be handed a confirmation.
+    pub(super) fn tallied(&mut self, lane: usize, node: usize, frontier: u64) {
+        if let Some(log) = self.lanes.get_mut(lane) {
+            log.tallied[node] = log.tallied[node].max(frontier);
+        }
+    }
+
+    /// Every member but the owner has confirmed a lane up to a round, and the owner knows.
     pub(super) fn all_confirmed(&self, lane: usize, ring: &[usize], frontier: u64) -> Result<(), Broken> {
         let others = ring.iter().enumerate().filter(|(rank, _)| *rank != lane).map(|(_, &node)| node);
         for node in others {
-            let confirmed = self.lanes[lane].confirmed[node];
+            let confirmed = self.lanes[lane].tallied[node];
             if confirmed < frontier {
                 let what = format!("lane {lane} up to {frontier}, node {node} only up to {confirmed}");
                 return Err(("every member confirms before approval", what));
@@ -133,6 +143,12 @@ impl Lanes {
     pub(super) fn slots_after(&self, lane: usize, seq: u64) -> impl Iterator<Item = &Slot> {
         let log = &self.lanes[lane];
         log.rounds.range(seq + 1..).map(|(_, round)| &log.slots[round])
+    }
+
+    /// The last payload of a lane below a round.
+    pub(super) fn last_seq_below(&self, lane: usize, round: u64) -> u64 {
+        let last = self.lanes[lane].slots.range(..round).next_back();
+        last.map_or(0, |(_, slot)| slot.batch.last_seq().0)
     }
 
     /// No known message slot that is not in the result lies before a place. `through` is, by rank, the last payload

@@ -61,6 +61,8 @@ struct Seen {
     /// The last view is in force there.
     last_view: bool,
     final_result: Option<Checkpoint>,
+    /// It has stopped, because its result differs from the others'.
+    diverged: bool,
     /// From where on its payloads are in no result.
     rejected_from: Option<Seq>,
 }
@@ -141,6 +143,12 @@ impl Judge {
         self.nodes[node].index
     }
 
+    /// From which of its payloads on a node was told that they are in no result.
+    #[must_use]
+    pub fn rejected_of(&self, node: usize) -> Option<Seq> {
+        self.nodes[node].rejected_from
+    }
+
     /// The members of the last view, once somebody has installed it.
     #[must_use]
     pub fn survivors(&self) -> &[usize] {
@@ -170,8 +178,15 @@ impl Judge {
 
     /// A node is about to be handed a frame.
     pub fn frame_in(&mut self, node: usize, packet: &Packet) {
-        let (Stream::Lane { lane, .. }, Frame::Lane(frame)) = (packet.stream, &packet.frame) else { return };
-        self.lanes.received(node, lane.at(), frame);
+        match (packet.stream, &packet.frame) {
+            (Stream::Lane { lane, .. }, Frame::Lane(frame)) => self.lanes.received(node, lane.at(), frame),
+            (Stream::Tally { .. }, Frame::Tally(TallyFrame::Confirm { frontier })) => {
+                if let Some(lane) = self.rank_of(node) {
+                    self.lanes.tallied(lane, packet.from, frontier.0);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// A node has put these out, in this order.
@@ -186,6 +201,10 @@ impl Judge {
             false => Way::Walk,
         };
         for output in outputs {
+            if self.nodes[node].diverged {
+                let what = format!("{output:?}");
+                return Err(self.failure("a node whose result differs says nothing more", node, what));
+            }
             match output {
                 Output::Send { to, frame, .. } => self.sent(node, self.place_of(*to), frame)?,
                 Output::Approved(approval) => self.approved_own(node, approval, way)?,
@@ -207,7 +226,7 @@ impl Judge {
             }
             Frame::Control(ControlFrame::Log { entries, .. }) => {
                 let through = self.ghost.through(self.ring.len());
-                self.wedges.log(entries, &through, &self.lanes)
+                self.wedges.log(entries, self.view.as_deref(), &through, &self.lanes)
             }
             Frame::Control(_) | Frame::Tally(TallyFrame::Heartbeat(_) | TallyFrame::Resume { .. }) => Ok(()),
             Frame::Lane(_) | Frame::Tally(_) if self.wedges.is_frozen(node) => {
@@ -333,7 +352,9 @@ impl Judge {
             }
             Event::Stop => self.wedges.freeze(node),
             Event::Final { result } => {
-                let checked = self.ghost.is_final(result);
+                let through = self.ghost.through(self.ring.len());
+                let checked =
+                    self.ghost.is_final(result).and_then(|()| self.wedges.reached_cut(&through, &self.lanes));
                 self.nodes[node].final_result = Some(*result);
                 if !self.tainted.contains(&node) {
                     checked.map_err(|(rule, what)| self.failure(rule, node, what))?;
@@ -351,8 +372,11 @@ impl Judge {
                     return Err(self.failure("reports are what members found", node, what));
                 }
             }
-            Event::Diverged { .. } if self.tainted.is_empty() => {
-                return Err(self.failure("healthy results do not differ", node, format!("{event:?}")));
+            Event::Diverged { .. } => {
+                self.nodes[node].diverged = true;
+                if self.tainted.is_empty() {
+                    return Err(self.failure("healthy results do not differ", node, format!("{event:?}")));
+                }
             }
             _ => {}
         }
@@ -407,15 +431,11 @@ impl Judge {
         if self.wedges.is_frozen(node) || self.tainted.contains(&node) {
             return Ok(());
         }
-        let delivered = self.ghost.through_at(node_index(&self.nodes[node]), &self.ring);
+        let delivered = self.ghost.through_at(self.nodes[node].index, &self.ring);
         let member = hold::MemberState { node, rank, machine, delivered: &delivered, ring: &self.ring };
         hold::check(&member, &view.parameters, &self.lanes, linked, stats)
             .map_err(|(rule, what)| self.failure(rule, node, what))
     }
-}
-
-fn node_index(seen: &Seen) -> u64 {
-    seen.index
 }
 
 /// A rule and what breaks it.

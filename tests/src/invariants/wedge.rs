@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use cloudy_proto::wire::{Wedged, decode_command};
-use cloudy_proto::{Command, InstallView, Round};
+use cloudy_proto::{Command, InstallView, Round, View};
 
 use super::Broken;
 use super::lanes::Lanes;
@@ -15,12 +15,13 @@ pub(super) struct Wedges {
     frozen: Vec<bool>,
     /// By rank: the frontiers of its answer.
     answers: Vec<Option<Vec<Round>>>,
-    cut_seen: bool,
+    /// Where the lanes end, by rank.
+    cut: Option<Vec<Round>>,
 }
 
 impl Wedges {
     pub(super) fn new(nodes: usize) -> Self {
-        Self { frozen: vec![false; nodes], answers: Vec::new(), cut_seen: false }
+        Self { frozen: vec![false; nodes], answers: Vec::new(), cut: None }
     }
 
     pub(super) fn begin(&mut self, members: usize) {
@@ -57,23 +58,48 @@ impl Wedges {
     }
 
     /// The coordinator tells of its log. `through` is, by rank, the last payload in any result.
-    pub(super) fn log(&mut self, entries: &[Bytes], through: &[u64], lanes: &Lanes) -> Result<(), Broken> {
+    pub(super) fn log(
+        &mut self,
+        entries: &[Bytes],
+        view: Option<&View>,
+        through: &[u64],
+        lanes: &Lanes,
+    ) -> Result<(), Broken> {
         for entry in entries {
             let command = decode_command(entry).map_err(|error| ("the log decodes", error.to_string()))?;
-            if let Command::InstallView(install) = command {
-                if install.last && !std::mem::replace(&mut self.cut_seen, true) {
-                    self.check_cut(&install, through, lanes)?;
+            let (Command::InstallView(install), Some(view)) = (command, view) else { continue };
+            if install.last && self.cut.is_none() {
+                self.check_cut(&install, view, through, lanes)?;
+                self.cut = Some(install.cut);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_cut(&self, install: &InstallView, view: &View, through: &[u64], lanes: &Lanes) -> Result<(), Broken> {
+        for (lane, cut) in install.cut.iter().enumerate() {
+            let in_result = lanes.place_of(lane, through[lane]).filter(|_| through[lane] > 0);
+            if in_result.is_some_and(|(round, _)| round >= cut.0) {
+                return Err(("no result reaches beyond the cut", format!("lane {lane}: {in_result:?}, cut {cut}")));
+            }
+            for survivor in install.ring.iter().filter_map(|member| view.rank_of(member.node)) {
+                let held = self.answers[survivor.at()].as_ref().map(|frontiers| frontiers[lane]);
+                if held.is_some_and(|held| held < *cut) {
+                    let what = format!("lane {lane}: cut {cut}, rank {survivor} holds up to {held:?}");
+                    return Err(("survivors hold all below the cut", what));
                 }
             }
         }
         Ok(())
     }
 
-    fn check_cut(&self, install: &InstallView, through: &[u64], lanes: &Lanes) -> Result<(), Broken> {
-        for (lane, cut) in install.cut.iter().enumerate() {
-            let in_result = lanes.place_of(lane, through[lane]).filter(|_| through[lane] > 0);
-            if in_result.is_some_and(|(round, _)| round >= cut.0) {
-                return Err(("no result reaches beyond the cut", format!("lane {lane}: {in_result:?}, cut {cut}")));
+    /// A final result has every message below the cut. `through` is, by rank, the last payload in it.
+    pub(super) fn reached_cut(&self, through: &[u64], lanes: &Lanes) -> Result<(), Broken> {
+        for (lane, cut) in self.cut.iter().flatten().enumerate() {
+            let last = lanes.last_seq_below(lane, cut.0);
+            if through[lane] < last {
+                let what = format!("lane {lane}: payload {} of {last}", through[lane]);
+                return Err(("a final result is complete to the cut", what));
             }
         }
         Ok(())

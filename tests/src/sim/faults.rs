@@ -1,5 +1,6 @@
 //! What happens to links, processes and applications from outside.
 
+use bytes::Bytes;
 use cloudy_proto::{Input, Request};
 
 use crate::invariants::Failure;
@@ -104,7 +105,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn fault(&mut self, fault: Fault) -> Result<(), Failure> {
+    pub(crate) fn fault(&mut self, fault: Fault) -> Result<(), Failure> {
         self.tell(Plan::FOUNDER, &fault);
         match fault {
             _ if self.healed => {}
@@ -171,13 +172,21 @@ impl World {
         if !self.nodes[node].app.open {
             return Ok(());
         }
+        let mut payloads = Vec::new();
         for _ in 0..self.dice.between(1, traffic.burst_max) {
             let mut bytes = self.dice.between(traffic.payload_bytes_min, traffic.payload_bytes_max);
             if self.dice.chance(traffic.large_per_mille) {
                 self.stats.met(Met::LargePayload);
                 bytes += self.plan.parameters.window_bytes;
             }
-            let payload = bytes::Bytes::from(self.dice.bytes(bytes as usize));
+            payloads.push(Bytes::from(self.dice.bytes(bytes as usize)));
+        }
+        self.broadcast_all(node, payloads)
+    }
+
+    /// An application broadcasts these.
+    pub(crate) fn broadcast_all(&mut self, node: usize, payloads: Vec<Bytes>) -> Result<(), Failure> {
+        for payload in payloads {
             self.stats.met(Met::Broadcast);
             self.judge.broadcast(node, payload.clone());
             self.nodes[node].app.broadcast += 1;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::{Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, push_payload};
 use cloudy_proto::wire::Stream;
-use cloudy_proto::{Checkpoint, Machine, NodeId, Parameters, Request, Seq, Time};
+use cloudy_proto::{Machine, NodeId, Parameters, Request, Seq, Time};
 
 use crate::sim::queue::Packet;
 
@@ -138,8 +138,6 @@ pub struct Node {
     pub clock: Clock,
     /// When it is to be woken next.
     pub wake_at_us: Option<u64>,
-    /// Its result is final.
-    pub final_result: Option<Checkpoint>,
     /// It was told that the group is over.
     pub closed: bool,
     /// It stopped because its result differs from the others'.

@@ -145,9 +145,9 @@ impl Plan {
         let mut dice = Dice::of(seed);
         let session = dice.chance(500);
         let founder_is_member = !session || dice.chance(100);
-        let members = dice.pick(&[1, 2, 2, 3, 3, 3, 4, 4, 5, 6]);
+        let members = dice.pick(&[1, 2, 2, 3, 3, 4, 4, 5, 6, 6]);
         let nodes = members + usize::from(!founder_is_member);
-        let heal_at_us = dice.between(20_000, 150_000);
+        let heal_at_us = dice.between(20_000, 300_000);
         let mut plan = Self {
             seed,
             rules: Rules::default(),
@@ -168,6 +168,47 @@ impl Plan {
         plan.add_link_faults(&mut dice);
         plan.add_node_faults(&mut dice);
         plan
+    }
+
+    /// A plan in which nothing goes wrong and nobody broadcasts by itself.
+    #[must_use]
+    pub fn calm(members: usize, session: Option<SessionPlan>) -> Self {
+        let founder_is_member = session.is_none();
+        let nodes = members + usize::from(!founder_is_member);
+        Self {
+            seed: 0,
+            rules: Rules::default(),
+            mutated: false,
+            nodes,
+            founder_is_member,
+            parameters: Parameters { session: session.is_some(), ..Parameters::default() },
+            session,
+            traffic: Traffic {
+                burst_max: 1,
+                gap_us: 1,
+                payloads_max: 0,
+                payload_bytes_min: 0,
+                payload_bytes_max: 0,
+                large_per_mille: 0,
+                quiet: (0..nodes).collect(),
+            },
+            network: NetworkPlan {
+                latency_us: 1_000,
+                jitter_us: 0,
+                late_per_mille: 0,
+                late_us: 0,
+                notice_us: 1_000,
+                lost_per_mille: 0,
+                encoded: true,
+                corrupt_towards: None,
+            },
+            faults: Vec::new(),
+            at_stop: None,
+            heal_at_us: 60_000_000,
+            inputs_per_drain_max: 1,
+            timer_late_us: 0,
+            drift_ppm: vec![0; nodes],
+        }
     }
 
     /// The nodes that take a place on the ring.
@@ -241,6 +282,7 @@ fn parameters(dice: &mut Dice, session: bool) -> Parameters {
         token_tick: Duration::from_micros(dice.pick(&[200, 1_000])),
         heartbeat,
         failure_timeout: heartbeat * 10,
+        coordinator_timeout: Duration::from_millis(dice.pick(&[10, 2_000, 2_000])),
         wedge_timeout: Duration::from_millis(dice.pick(&[20, 60, 250])),
         ..Parameters::default()
     }
@@ -261,7 +303,7 @@ fn traffic(dice: &mut Dice, nodes: usize) -> Traffic {
     Traffic {
         burst_max: dice.pick(&[1, 3, 20]),
         gap_us: dice.pick(&[300, 2_000, 10_000]),
-        payloads_max: dice.pick(&[5, 40, 120]),
+        payloads_max: dice.pick(&[5, 40, 120, 300]),
         payload_bytes_min: 0,
         payload_bytes_max: dice.pick(&[0, 8, 60]),
         large_per_mille: dice.pick(&[0, 0, 30]),

@@ -36,6 +36,8 @@ pub enum Met {
     EndedByMember,
     /// A live member was silent at STOP, was dropped from the last view, and fetched the result.
     DroppedAlive,
+    /// A member gave the coordinator up.
+    CoordinatorLost,
     /// A stream of a view not yet installed had to wait.
     StreamWaited,
     /// A stream of a view that is over was stopped.
@@ -91,6 +93,7 @@ pub const REQUIRED: &[Met] = &[
     Met::EndedByFounder,
     Met::EndedByMember,
     Met::DroppedAlive,
+    Met::CoordinatorLost,
     Met::StreamWaited,
     Met::StreamStopped,
     Met::LargePayload,

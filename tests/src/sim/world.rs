@@ -155,7 +155,7 @@ impl World {
     }
 
     /// Puts something in a node's mailbox, and lets it run.
-    pub(super) fn give(&mut self, node: usize, item: Item) -> Result<(), Failure> {
+    pub(crate) fn give(&mut self, node: usize, item: Item) -> Result<(), Failure> {
         if self.nodes[node].alive {
             self.nodes[node].inbox.push_back(item);
             self.run(node)?;
@@ -202,10 +202,12 @@ impl World {
         }
     }
 
+    /// Lets a due timer run, and sometimes one that is not: drivers may call too early.
     fn time_out(&mut self, node: usize) -> bool {
+        let early = self.dice.chance(5);
         let node = &mut self.nodes[node];
         let now = node.clock.at(self.now_us);
-        let due = node.machine.poll_timeout().is_some_and(|deadline| deadline <= now);
+        let due = early || node.machine.poll_timeout().is_some_and(|deadline| deadline <= now);
         if due {
             node.machine.handle(now, Input::Timeout);
         }
@@ -375,14 +377,15 @@ impl World {
                 }
             }
             Said::Final { result } => {
-                self.nodes[node].final_result = Some(result);
                 let report = Bytes::from(result.index.0.to_le_bytes().to_vec());
                 self.nodes[node].inbox.push_back(Item::Ask(Request::Report(report)));
+                return self.rejects_the_rest(node);
             }
             Said::Closed => self.nodes[node].closed = true,
             Said::Diverged { .. } => self.nodes[node].diverged = true,
             Said::CoordinatorLost { .. } => {
                 let since = self.nodes[node].links[Plan::FOUNDER].down_since;
+                self.stats.met(Met::CoordinatorLost);
                 let lost_for = self.nodes[node].clock.at(self.now_us).since(since);
                 if lost_for < self.plan.parameters.coordinator_timeout {
                     let what = format!("gave the coordinator up after {lost_for:?}");
@@ -390,6 +393,20 @@ impl World {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    /// What a member has handed over and is not in the final result was rejected, and nothing else.
+    fn rejects_the_rest(&self, node: usize) -> Result<(), Failure> {
+        let approved = self.nodes[node].machine.last_approved();
+        let rest = (self.nodes[node].app.handed_over > approved.0).then(|| approved.next());
+        let told = self.judge.rejected_of(node);
+        if rest != told {
+            let what = format!("{told:?} instead of {rest:?}");
+            return Err(self.judge.failure("what is in no result is rejected", node, what));
         }
         Ok(())
     }
@@ -426,7 +443,6 @@ fn node(plan: &Plan, ids: &[NodeId], at: usize, dice: &mut Dice) -> Node {
         app: App { open: plan.session.is_none(), ..App::default() },
         clock: Clock { start_us: dice.between(0, 1 << 40), drift_ppm: plan.drift_ppm[at] },
         wake_at_us: None,
-        final_result: None,
         closed: false,
         diverged: false,
     }

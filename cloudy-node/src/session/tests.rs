@@ -1,0 +1,168 @@
+//! Sessions in one process, on loopback UDP.
+
+use std::cell::RefCell;
+use std::future::pending;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloudy_proto::{Digest, Event, Phase, RingKind, SessionPlan};
+
+use super::*;
+use crate::{ClusterKey, GroupConfig, Node, Parameters};
+
+async fn nodes<const N: usize>() -> [Node; N] {
+    let key = ClusterKey::generate().expect("a key");
+    let mut nodes = Vec::new();
+    for _ in 0..N {
+        nodes.push(Node::builder().cluster_key(&key).start().await.expect("starts"));
+    }
+    nodes.try_into().expect("as many as that")
+}
+
+fn config(slaves: &[SocketAddr]) -> MasterConfig {
+    MasterConfig {
+        plan: SessionPlan {
+            send: Duration::from_millis(100),
+            grace: Duration::from_millis(100),
+            stop: Duration::from_millis(100),
+            seed: 1,
+        },
+        ring: RingKind::Pipelined,
+        slaves: slaves.iter().map(ToString::to_string).collect(),
+        multicast: None,
+        expect: None,
+        discovery_timeout: Duration::from_secs(1),
+        ready_timeout: Duration::from_secs(10),
+    }
+}
+
+/// A member that is no session's slave: it says something else than a slave would.
+async fn odd_one_out(node: &Node, report: impl Fn(Summary) -> Bytes) {
+    let group = node.join_group(GROUP_NAME).await.expect("waits").joined().await.expect("joins");
+    let mut events = group.events();
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Final { result } => {
+                let count = result.index.0;
+                let sum = if count == 0 { 0.0 } else { 1.0 };
+                group.report(report(Summary { count, sum, digest: result.digest, own: 0, confirmations: 0 }));
+            }
+            Event::Closed => return,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn master_and_slaves_agree_and_tell_what_happens() {
+    let [master, first, second] = nodes().await;
+    let config = config(&[first.local_addr(), second.local_addr()]);
+    let (seen, heard) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+    let (outcome, first, second) = tokio::join!(
+        run_master(&master, &config, pending(), |event| heard.borrow_mut().push(event)),
+        run_slave(&first, None, pending(), |event| seen.borrow_mut().push(event)),
+        run_slave(&second, None, pending(), |_| {}),
+    );
+    let (outcome, first, second) = (outcome.expect("a session"), first.expect("a result"), second.expect("a result"));
+    assert!(outcome.all_equal() && outcome.refusals.is_empty(), "{outcome:?}");
+    assert!(first.summary.count > 0 && first.summary.same_result(&second.summary));
+    assert_eq!(first.summary.count, first.summary.own + second.summary.own);
+    let mut slaves = [first, second];
+    slaves.sort_by_key(|slave| slave.rank);
+    for (row, slave) in outcome.rows.iter().zip(&slaves) {
+        assert_eq!((row.rank, &row.result), (slave.rank, &SlaveResult::Reported(slave.summary)));
+        assert_eq!(slave.master, master.id());
+        assert!(slave.timings.send > Duration::ZERO && slave.file_error.is_none());
+    }
+    let phases: Vec<Phase> = seen
+        .borrow()
+        .iter()
+        .filter_map(|event| if let SlaveEvent::Phase(phase) = event { Some(*phase) } else { None })
+        .collect();
+    assert_eq!(phases, [Phase::Send, Phase::Grace, Phase::Stop, Phase::Done]);
+    assert_eq!(seen.borrow()[0], SlaveEvent::Waiting);
+    assert!(heard.borrow().contains(&MasterEvent::Founded { members: 2 }));
+}
+
+#[tokio::test]
+async fn reports_that_are_none_are_no_results() {
+    let [master, garbled, lying] = nodes().await;
+    let config = config(&[garbled.local_addr(), lying.local_addr()]);
+    let (outcome, (), ()) = tokio::join!(
+        run_master(&master, &config, pending(), |_| {}),
+        odd_one_out(&garbled, |_| Bytes::from_static(b"\xff")),
+        odd_one_out(&lying, |summary| Summary { digest: Digest(!summary.digest.0), ..summary }.to_report()),
+    );
+    let outcome = outcome.expect("a session");
+    assert!(!outcome.all_equal());
+    let result_of = |node: &Node| {
+        let row = outcome.rows.iter().find(|row| row.slave.node == node.id());
+        row.expect("a row").result.clone()
+    };
+    assert!(matches!(result_of(&garbled), SlaveResult::Unreadable(_)), "{outcome:?}");
+    assert!(matches!(result_of(&lying), SlaveResult::Contradictory(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_payload_that_is_no_number_is_an_error_that_names_its_origin() {
+    let [founder, slave] = nodes().await;
+    let found = async {
+        let parameters = Parameters { session: true, ..Parameters::default() };
+        let config = GroupConfig { parameters, ..GroupConfig::default() };
+        let mut founding = founder.found_group(GROUP_NAME, config).await.expect("begins");
+        let node = founder.connect(slave.local_addr()).await.expect("connects");
+        founding.invite(node);
+        founding.next_event().await.expect("accepts");
+        let plan = config_plan();
+        let group = founding.found(Some(plan)).await.expect("founds");
+        let mut events = group.events();
+        while !matches!(events.next().await.expect("an event"), Event::Send { .. }) {}
+        let _ = group.broadcast([0xff; 8]).await.expect("broadcasts");
+        pending::<()>().await;
+    };
+    let error = tokio::select! {
+        outcome = run_slave(&slave, None, pending(), |_| {}) => outcome.expect_err("no number"),
+        () = found => unreachable!("it waits for ever"),
+    };
+    let SlaveError::Number(wrong) = &error else { panic!("{error}") };
+    assert_eq!(wrong.origin, founder.id());
+    assert!(matches!(wrong.source, numbers::NumberError::Range(number) if number.is_nan()), "{error}");
+}
+
+/// Long: nothing in it is waited for.
+fn config_plan() -> SessionPlan {
+    let hour = Duration::from_secs(3_600);
+    SessionPlan { send: hour, grace: hour, stop: hour, seed: 0 }
+}
+
+#[tokio::test]
+async fn who_does_not_answer_is_left_out_and_named() {
+    let [master, slave] = nodes().await;
+    let nobody = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    let silent = nobody.local_addr().expect("an address");
+    let config = config(&[slave.local_addr(), silent, master.local_addr()]);
+    let (outcome, slave) =
+        tokio::join!(run_master(&master, &config, pending(), |_| {}), run_slave(&slave, None, pending(), |_| {}),);
+    let outcome = outcome.expect("a session");
+    assert!(outcome.all_equal() && slave.is_ok());
+    let mut refused: Vec<&str> = outcome.refusals.iter().map(|refusal| refusal.name.as_str()).collect();
+    refused.sort_unstable();
+    let mut expected = [silent.to_string(), master.local_addr().to_string()];
+    expected.sort_unstable();
+    assert_eq!(refused, expected, "{:?}", outcome.refusals);
+}
+
+#[tokio::test]
+async fn stopped_before_a_session_there_is_none() {
+    let [master, slave] = nodes().await;
+    let stopped = run_slave(&slave, None, async {}, |_| {}).await;
+    assert!(matches!(stopped, Err(SlaveError::StoppedWaiting)));
+    let stopped = run_master(&master, &config(&[slave.local_addr()]), async {}, |_| {}).await;
+    assert!(matches!(stopped, Err(MasterError::Stopped)));
+    // Both nodes are as before.
+    let config = config(&[slave.local_addr()]);
+    let (outcome, slave) =
+        tokio::join!(run_master(&master, &config, pending(), |_| {}), run_slave(&slave, None, pending(), |_| {}),);
+    assert!(outcome.expect("a session").all_equal() && slave.is_ok());
+}

@@ -1,0 +1,241 @@
+//! Groups come together, or say why not.
+
+use cloudy_node::{
+    Event, FoundError, FoundingEvent, GroupConfig, GroupId, Incarnation, JoinError, NodeId, Phase, ViewId,
+};
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+
+use crate::common::{event, found, key, read, start, start_all, texts, until, within};
+
+#[tokio::test]
+async fn all_members_see_the_same_group() {
+    let nodes = start_all(&key(), 4).await;
+    let groups = found(&nodes, "four", GroupConfig::default()).await;
+    let mut ids: Vec<NodeId> = nodes.iter().map(|node| node.id()).collect();
+    ids.sort_unstable();
+    for (group, node) in groups.iter().zip(&nodes) {
+        assert_eq!((group.name(), group.me(), group.founder()), ("four", node.id(), nodes[0].id()));
+        assert_eq!(group.id(), groups[0].id());
+        let status = group.status().await.unwrap();
+        let view = status.view.unwrap();
+        assert_eq!(view.id, ViewId(1));
+        assert_eq!(view.ring.iter().map(|member| member.node).collect::<Vec<_>>(), ids);
+        assert_eq!(status.rank, view.rank_of(node.id()));
+        assert_eq!((status.phase, status.members.len()), (Phase::Send, 4));
+        assert!(view.ring.iter().all(|member| member.incarnation == Incarnation(1)));
+    }
+}
+
+#[tokio::test]
+async fn a_group_of_one_approves_its_own() {
+    let node = start(&key()).await;
+    let group = node.create_group("alone", 1, GroupConfig::default()).await.unwrap();
+    let approval = within("the approval", group.broadcast("x").await.unwrap().into_future()).await.unwrap();
+    assert_eq!(approval.confirmed.iter().map(|(node, _)| *node).collect::<Vec<_>>(), [node.id()]);
+    assert_eq!(texts(&read(&group, 1, 1).await), ["x"]);
+}
+
+#[tokio::test]
+async fn who_comes_late_is_told_so() {
+    let key = key();
+    let nodes = start_all(&key, 2).await;
+    let groups = found(&nodes, "full", GroupConfig::default()).await;
+    let late = start(&key).await;
+    let refused = within("the refusal", late.join_group_at("full", nodes[0].local_addr())).await.unwrap_err();
+    let JoinError::Refused { name, reason } = &refused else { panic!("{refused}") };
+    assert_eq!(name, "full");
+    assert!(reason.contains("fixed since its founding"), "{refused}");
+    // A member that is not the founder takes nobody in either.
+    let elsewhere = within("the refusal", late.join_group_at("full", nodes[1].local_addr())).await.unwrap_err();
+    assert!(elsewhere.to_string().contains("does not found a group"), "{elsewhere}");
+    groups[0].broadcast("on").await.unwrap();
+    assert_eq!(texts(&read(&groups[1], 1, 1).await), ["on"]);
+}
+
+#[tokio::test]
+async fn a_name_is_taken_once_at_each_node() {
+    let nodes = start_all(&key(), 2).await;
+    let founding = nodes[0].found_group("mine", GroupConfig::default()).await.unwrap();
+    let again = nodes[0].found_group("mine", GroupConfig::default()).await.unwrap_err();
+    assert_eq!(again, FoundError::NameTaken { name: "mine".to_owned() });
+    drop(founding);
+
+    let waiting = nodes[1].join_group("mine").await.unwrap();
+    let second = nodes[1].join_group("mine").await.unwrap();
+    let taken = JoinError::NameTaken { name: "mine".to_owned() };
+    assert_eq!(second.joined().await.unwrap_err(), taken);
+    // Dropped, it is free again.
+    drop(waiting);
+    let groups = found(&nodes, "mine", GroupConfig::default()).await;
+    assert_eq!(nodes[1].join_group("mine").await.unwrap().joined().await.unwrap_err(), taken);
+    assert_eq!(groups.len(), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_before_anything_is_sent() {
+    let node = start(&key()).await;
+    let name = "n".repeat(129);
+    assert_eq!(node.found_group(&name, GroupConfig::default()).await.unwrap_err(), FoundError::NameTooLong);
+    assert_eq!(node.join_group(&name).await.unwrap_err(), JoinError::NameTooLong);
+    let mut config = GroupConfig::default();
+    config.parameters.window_slots = 0;
+    let refused = node.found_group("x", config).await.unwrap_err();
+    assert_eq!(refused.to_string(), "window_slots must be at least 1");
+    let observer = GroupConfig { founder_is_member: false, ..GroupConfig::default() };
+    let nobody = node.found_group("x", observer).await.unwrap().found(None).await.unwrap_err();
+    assert_eq!(nobody, FoundError::NoMembers);
+    let itself = node.connect(node.local_addr()).await.unwrap_err();
+    assert!(itself.to_string().ends_with("is this node itself"), "{itself}");
+}
+
+#[tokio::test]
+async fn an_invitation_that_nobody_waits_for_is_refused_in_words_any_number_of_times() {
+    let nodes = start_all(&key(), 2).await;
+    let guest = nodes[0].connect(nodes[1].local_addr()).await.unwrap();
+    // More than the streams of a link: a refusal must not keep one.
+    for round in 0..150 {
+        let mut founding = nodes[0].found_group(&format!("group {round}"), GroupConfig::default()).await.unwrap();
+        founding.invite(guest);
+        let event = within("the refusal", founding.next_event()).await.unwrap();
+        let FoundingEvent::Refused { node, reason } = event else { panic!("{event:?}") };
+        assert_eq!(node, guest);
+        assert!(reason.contains("does not wait for an invitation"), "{reason}");
+    }
+    let groups = found(&nodes, "at last", GroupConfig::default()).await;
+    let mut founding = nodes[0].found_group("another", GroupConfig::default()).await.unwrap();
+    let other = nodes[1].join_group("another").await.unwrap();
+    founding.invite(guest);
+    let accepted = within("the acceptance", founding.next_event()).await.unwrap();
+    assert_eq!(accepted, FoundingEvent::Accepted { node: guest });
+    let (founded, joined) = tokio::join!(founding.found(None), other.joined());
+    assert_ne!(founded.unwrap().id(), groups[0].id());
+    joined.unwrap();
+}
+
+#[tokio::test]
+async fn a_founding_that_is_dropped_tells_those_who_came() {
+    let nodes = start_all(&key(), 4).await;
+    let address = nodes[0].local_addr();
+    let mut founding = nodes[0].found_group("given up", GroupConfig::default()).await.unwrap();
+    let joins = join_all(nodes[1..3].iter().map(|node| node.join_group_at("given up", address)));
+    let gather = async {
+        let mut asked = Vec::new();
+        while asked.len() < 2 {
+            match founding.next_event().await.unwrap() {
+                FoundingEvent::AskedToJoin { node } => asked.push(node),
+                event => panic!("{event:?}"),
+            }
+        }
+        // One has accepted, the other is left without an answer.
+        founding.invite(asked[0]);
+        assert_eq!(founding.next_event().await.unwrap(), FoundingEvent::Accepted { node: asked[0] });
+        drop(founding);
+        asked[0]
+    };
+    let (accepted, joined) = within("both are told", async { tokio::join!(gather, joins) }).await;
+    for (node, joined) in nodes[1..3].iter().zip(joined) {
+        match joined.unwrap_err() {
+            JoinError::Ended { .. } => assert_eq!(node.id(), accepted),
+            JoinError::Refused { reason, .. } => {
+                assert_ne!(node.id(), accepted);
+                assert!(reason.contains("given it up"), "{reason}");
+            }
+            other => panic!("{other}"),
+        }
+    }
+    // The name is free again, for all of them.
+    let groups = found(&nodes, "given up", GroupConfig::default()).await;
+    assert_eq!(groups.len(), 4);
+}
+
+#[tokio::test]
+async fn the_ring_has_as_many_members_as_asked_for_and_the_others_are_told() {
+    for _ in 0..10 {
+        let nodes = start_all(&key(), 5).await;
+        let address = nodes[0].local_addr();
+        let joins = join_all(nodes[1..].iter().map(|node| node.join_group_at("three", address)));
+        let create = nodes[0].create_group("three", 3, GroupConfig::default());
+        let (created, joined) = within("everybody is told", async { tokio::join!(create, joins) }).await;
+        let view = created.unwrap().status().await.unwrap().view.unwrap();
+        assert_eq!(view.members(), 3);
+        for (node, joined) in nodes[1..].iter().zip(joined) {
+            assert_eq!(joined.is_ok(), view.rank_of(node.id()).is_some(), "{joined:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_joiner_is_told_when_its_founder_goes() {
+    let nodes = start_all(&key(), 2).await;
+    let mut founding = nodes[0].found_group("never", GroupConfig::default()).await.unwrap();
+    let leave = async {
+        let asked = founding.next_event().await.unwrap();
+        assert_eq!(asked, FoundingEvent::AskedToJoin { node: nodes[1].id() });
+        nodes[0].shutdown().await;
+    };
+    let join = nodes[1].join_group_at("never", nodes[0].local_addr());
+    let (joined, ()) = within("the joiner is told", async { tokio::join!(join, leave) }).await;
+    assert_eq!(joined.unwrap_err(), JoinError::ContactLost { name: "never".to_owned(), node: nodes[0].id() });
+    assert_eq!(nodes[0].found_group("again", GroupConfig::default()).await.unwrap_err(), FoundError::ShutDown);
+}
+
+#[tokio::test]
+async fn groups_share_links_and_nothing_else() {
+    let nodes = start_all(&key(), 3).await;
+    let (red, blue) = tokio::join!(
+        found(&nodes, "red", GroupConfig::default()),
+        // Founded by another node, and without one of them.
+        found(&nodes[1..], "blue", GroupConfig::default())
+    );
+    for at in 0..100 {
+        for (name, groups) in [("red", &red), ("blue", &blue)] {
+            for group in groups {
+                group.broadcast(format!("{name} {at}")).await.unwrap();
+            }
+        }
+    }
+    for (name, groups) in [("red", &red), ("blue", &blue)] {
+        let results = join_all(groups.iter().map(|group| read(group, 1, 100 * groups.len()))).await;
+        assert!(results.iter().all(|result| *result == results[0]));
+        assert!(texts(&results[0]).iter().all(|text| text.starts_with(name)));
+    }
+    assert_ne!(red[0].id(), blue[0].id());
+    // One ends, the other goes on.
+    blue[0].end();
+    event(&blue[1], "blue is final", |event| matches!(event, Event::Final { .. }).then_some(())).await;
+    assert!(blue[1].try_broadcast("too late").is_err());
+    within("red goes on", red[2].broadcast("on").await.unwrap().into_future()).await.unwrap();
+}
+
+#[tokio::test]
+async fn dialling_twice_at_once_gives_one_link() {
+    let nodes = start_all(&key(), 2).await;
+    let founding = nodes[0].found_group("pair", GroupConfig::default());
+    let dials = (0..8).map(|_| nodes[1].connect(nodes[0].local_addr()));
+    let back = (0..8).map(|_| nodes[0].connect(nodes[1].local_addr()));
+    let all = async { tokio::join!(founding, join_all(dials), join_all(back)) };
+    let (founding, dialled, back) = within("all dials", all).await;
+    assert!(dialled.iter().all(|id| *id == Ok(nodes[0].id())), "{dialled:?}");
+    assert!(back.iter().all(|id| *id == Ok(nodes[1].id())), "{back:?}");
+    drop(founding.unwrap());
+    let groups = found(&nodes, "pair", GroupConfig::default()).await;
+    groups[1].broadcast("x").await.unwrap();
+    assert_eq!(texts(&read(&groups[0], 1, 1).await), ["x"]);
+}
+
+#[tokio::test]
+async fn a_node_ends_with_its_last_handle() {
+    let nodes = start_all(&key(), 2).await;
+    let mut groups = found(&nodes, "pair", GroupConfig::default()).await;
+    let (gone, address) = (nodes[1].id(), nodes[1].local_addr());
+    let last = groups.pop().unwrap();
+    let first = nodes[0].clone();
+    drop(nodes);
+    within("the group keeps its node", last.broadcast("x").await.unwrap().into_future()).await.unwrap();
+    drop(last);
+    until("the other side notices", async || !crate::common::linked(&groups[0], gone).await).await;
+    until("the port is free", async || std::net::UdpSocket::bind(address).is_ok()).await;
+    assert!(first.found_group("x", GroupConfig::default()).now_or_never().is_none(), "it lives");
+    assert_ne!(groups[0].id(), GroupId([0; 16]));
+}

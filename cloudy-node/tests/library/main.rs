@@ -1,0 +1,9 @@
+//! The library as other apps use it, on real sockets of the loopback interface.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod broadcasts;
+mod endings;
+mod groups;
+mod readers;
