@@ -90,6 +90,7 @@ async fn respond(socket: UdpSocket, advertised: SocketAddr) {
             Ok(received) => received,
             Err(error) => {
                 debug!(%error, "discovery socket");
+                // sleep: a socket that fails again and again must not take a core.
                 sleep(ERROR_PAUSE).await;
                 continue;
             }
