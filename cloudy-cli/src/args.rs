@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+mod bench;
 mod demo;
 mod key;
 mod master;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(crate) use bench::{BenchArgs, BenchNodeArgs, DurabilityChoice, Senders, Sweep};
 pub(crate) use demo::DemoArgs;
 pub(crate) use key::{KeyArgs, KeyCommand};
 pub(crate) use master::MasterArgs;
@@ -71,6 +73,11 @@ pub(crate) enum Command {
     Master(MasterArgs),
     /// Wait for a master, take part in its session, and print the result
     Slave(SlaveArgs),
+    /// Measure groups on this machine, beside what bare QUIC reaches
+    Bench(Box<BenchArgs>),
+    /// Run one node of a bench
+    #[command(hide = true)]
+    BenchNode(BenchNodeArgs),
     /// Make, show or find the cluster key
     Key(KeyArgs),
     /// Print a completion script for a shell

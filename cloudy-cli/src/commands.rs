@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod bench;
 mod completions;
 mod demo;
 mod key;
@@ -22,6 +23,8 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Report> {
         Command::Demo(args) => demo::run(args).await,
         Command::Master(args) => master::run(args).await,
         Command::Slave(args) => slave::run(args).await,
+        Command::Bench(args) => bench::run(*args).await,
+        Command::BenchNode(_) => bench::run_as_node().await,
         Command::Key(args) => key::run(args.command),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -302,8 +302,8 @@ impl Node {
         Ok(Joining { answer, _keeps_the_node: self.mailbox.clone() })
     }
 
-    /// What the links that are up at this moment have carried, UDP datagrams counted as the transport counts them: one
-    /// more or less for each that a faulty socket repeats or loses. Zero after the node was shut down.
+    /// What the links that are up at this moment have carried, as the transport counts it, whatever a lossy socket does
+    /// below. A link that breaks takes its counts along. All zero after the node was shut down.
     pub async fn traffic(&self) -> Traffic {
         let (reply, answer) = oneshot::channel();
         self.mailbox.send(Command::Traffic { reply }).await;

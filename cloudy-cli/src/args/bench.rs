@@ -1,0 +1,265 @@
+//! `cloudy bench`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{FaultArgs, SLAVES_MAX, exit_status};
+use crate::duration;
+use crate::ring::RingChoice;
+
+/// The largest payload that a group takes.
+const SIZE_BYTES_MAX: u64 = 16 << 20;
+/// The largest window that a group takes.
+const WINDOW_BYTES_MAX: u64 = 1 << 30;
+/// Messages a second of one sender, at most: a schedule counts microseconds.
+const RATE_PER_S_MAX: u64 = 1_000_000;
+/// Runs of a row.
+const REPEAT_MAX: i64 = 1_000;
+
+/// Arguments of `cloudy bench`.
+#[derive(Debug, Args)]
+#[command(after_help = concat!("\
+Examples:
+  cloudy bench                                  4 nodes, all sending 100 B at full speed
+  cloudy bench --quick                          the usual rows beside the floor, in two minutes
+  cloudy bench --floor --repeat 5 --size 1KiB   how much of bare QUIC is left, and its spread
+  cloudy bench --rate 100                       the latency of a group with little to do
+  cloudy bench --sweep nodes=2,4,8 size=8,100,1KiB --json
+
+A message is approved when all members hold it, in one order. Latency counts from when a message was due: by the
+schedule of --rate, or when its sender offered it; at full speed a sender keeps a window of messages in flight.
+The floor is a bare QUIC program with the same encryption: received by all, no order between senders, no group.
+Ratios hold for one machine and hour only if both ran side by side: --floor does that.
+
+", exit_status!()))]
+pub(crate) struct BenchArgs {
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = nodes)]
+    pub(crate) nodes: u16,
+    /// How many of them broadcast: all, one, or a number
+    #[arg(long, value_name = "WHO", default_value = "all", value_parser = senders)]
+    pub(crate) senders: Senders,
+    /// A payload's size: 100, 64KiB or 1MiB; below 8 there is no latency
+    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = size)]
+    pub(crate) size: u64,
+    /// Messages that each sender broadcasts a second; as many as it can, if absent
+    #[arg(long, value_name = "PER-SECOND", value_parser = rate)]
+    pub(crate) rate: Option<u64>,
+    /// What a sender may have in flight; by default what a group allows, and four payloads at least
+    #[arg(long, value_name = "BYTES", value_parser = window)]
+    pub(crate) window: Option<u64>,
+    /// When a member may send
+    #[arg(long, value_name = "MODEL", default_value_t)]
+    pub(crate) ring: RingChoice,
+    /// Where a message is before it is confirmed
+    #[arg(long, value_name = "WHERE", default_value = "memory")]
+    pub(crate) durability: DurabilityChoice,
+    /// Load before anything is measured
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration::parse)]
+    pub(crate) warm_up: Duration,
+    /// How long is measured
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = measured)]
+    pub(crate) duration: Duration,
+    /// Run each row so often, and take medians
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=REPEAT_MAX))]
+    pub(crate) repeat: u32,
+    /// A row for each combination of these values, of nodes, senders, size, rate, window or ring
+    #[arg(long, value_name = "WHAT=A,B,…", num_args = 1.., value_parser = sweep)]
+    pub(crate) sweep: Vec<Sweep>,
+    /// All nodes in this process, on one thread
+    #[arg(long)]
+    pub(crate) in_process: bool,
+    /// Run the bare QUIC program in turn with the real one, and give the ratio
+    #[arg(long)]
+    pub(crate) floor: bool,
+    /// The rows of docs/performance.md beside the floor, in less than two minutes
+    #[arg(long, conflicts_with_all = ["nodes", "senders", "size", "rate", "window", "ring", "warm_up", "duration",
+          "repeat", "sweep", "floor"])]
+    pub(crate) quick: bool,
+    /// Print one JSON object on stdout and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write a page with plots into this file, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Which faults.
+    #[command(flatten)]
+    pub(crate) faults: FaultArgs,
+}
+
+/// Arguments of the hidden `cloudy bench-node`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  cloudy bench-node                             takes orders on stdin and answers on stdout, a line of JSON each")]
+pub(crate) struct BenchNodeArgs {}
+
+/// Where a message is before it is confirmed, as a user names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DurabilityChoice {
+    /// In memory
+    Memory,
+}
+
+/// Who broadcasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Senders {
+    /// Every node.
+    All,
+    /// The first so many.
+    First(u16),
+}
+
+/// Values to go through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Sweep {
+    Nodes(Vec<u16>),
+    Senders(Vec<Senders>),
+    Size(Vec<u64>),
+    Rate(Vec<u64>),
+    Window(Vec<u64>),
+    Ring(Vec<RingChoice>),
+}
+
+fn number(text: &str, min: u64, max: u64, example: &str) -> Result<u64, String> {
+    let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
+    number.ok_or_else(|| format!("not a number from {min} to {max}; write for example {example}"))
+}
+
+fn nodes(text: &str) -> Result<u16, String> {
+    number(text, 2, u64::from(SLAVES_MAX), "4").map(|nodes| nodes as u16)
+}
+
+fn senders(text: &str) -> Result<Senders, String> {
+    match text {
+        "all" => Ok(Senders::All),
+        "one" => Ok(Senders::First(1)),
+        _ => number(text, 1, u64::from(SLAVES_MAX), "all, one or 2").map(|senders| Senders::First(senders as u16)),
+    }
+}
+
+fn bytes(text: &str, max: u64) -> Result<u64, String> {
+    let (number, unit) = match (text.strip_suffix("KiB"), text.strip_suffix("MiB")) {
+        (Some(number), _) => (number, 1 << 10),
+        (_, Some(number)) => (number, 1 << 20),
+        _ => (text, 1),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes
+        .filter(|bytes| *bytes <= max)
+        .ok_or_else(|| format!("not a size up to {} MiB; write for example 100, 64KiB or 1MiB", max >> 20))
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    bytes(text, SIZE_BYTES_MAX)
+}
+
+fn window(text: &str) -> Result<u64, String> {
+    match bytes(text, WINDOW_BYTES_MAX)? {
+        0 => Err("a window must hold something; write for example 256KiB".to_owned()),
+        window => Ok(window),
+    }
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    number(text, 1, RATE_PER_S_MAX, "100")
+}
+
+fn measured(text: &str) -> Result<Duration, String> {
+    match duration::parse(text).map_err(|error| error.to_string())? {
+        Duration::ZERO => Err("nothing can be measured in no time; write for example 2s".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn sweep(text: &str) -> Result<Sweep, String> {
+    fn each<T>(list: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+        list.split(',').map(|value| parse(value).map_err(|error| format!("`{value}`: {error}"))).collect()
+    }
+    let (what, list) = text.split_once('=').unwrap_or((text, ""));
+    match what {
+        "nodes" => each(list, nodes).map(Sweep::Nodes),
+        "senders" => each(list, senders).map(Sweep::Senders),
+        "size" => each(list, size).map(Sweep::Size),
+        "rate" => each(list, rate).map(Sweep::Rate),
+        "window" => each(list, window).map(Sweep::Window),
+        "ring" => each(list, |ring| RingChoice::from_str(ring, false)).map(Sweep::Ring),
+        _ => Err("not one of nodes, senders, size, rate, window, ring; write for example nodes=2,4,8".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+    use clap::error::ErrorKind;
+
+    fn parse(line: &str) -> Result<BenchArgs, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace()).map(|cli| match cli.command {
+            Command::Bench(args) => *args,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn the_defaults() {
+        let args = parse("cloudy bench").expect("parses");
+        assert_eq!((args.nodes, args.senders, args.size, args.rate), (4, Senders::All, 100, None));
+        assert_eq!((args.window, args.ring, args.repeat), (None, RingChoice::Pipelined, 1));
+        assert_eq!((args.warm_up, args.duration), (Duration::from_millis(500), Duration::from_secs(2)));
+        assert!(args.sweep.is_empty() && !args.in_process && !args.floor && !args.quick && !args.json);
+    }
+
+    #[test]
+    fn options_are_taken() {
+        let args = parse(
+            "cloudy bench --nodes 8 --senders one --size 64KiB --rate 1000 --window 2MiB --ring token --durability \
+             memory --warm-up 1s --duration 500ms --loss 1% --latency 5ms --repeat 3 --in-process --floor --json \
+             --html a.html --sweep nodes=2,4,8 size=8,1KiB senders=all,one,3 ring=token,pipelined rate=10 window=1MiB",
+        )
+        .expect("parses");
+        assert_eq!((args.nodes, args.senders, args.size, args.rate), (8, Senders::First(1), 65_536, Some(1_000)));
+        assert_eq!((args.window, args.ring, args.repeat), (Some(2 << 20), RingChoice::Token, 3));
+        assert_eq!((args.faults.loss, args.faults.latency), (0.01, Duration::from_millis(5)));
+        assert!(args.in_process && args.floor && args.json && args.html.is_some());
+        let expected = [
+            Sweep::Nodes(vec![2, 4, 8]),
+            Sweep::Size(vec![8, 1_024]),
+            Sweep::Senders(vec![Senders::All, Senders::First(1), Senders::First(3)]),
+            Sweep::Ring(vec![RingChoice::Token, RingChoice::Pipelined]),
+            Sweep::Rate(vec![10]),
+            Sweep::Window(vec![1 << 20]),
+        ];
+        assert_eq!(args.sweep, expected);
+    }
+
+    #[test]
+    fn wrong_options_name_what_is_right() {
+        for (options, part) in [
+            ("--nodes 1", "from 2 to 64"),
+            ("--nodes 65", "from 2 to 64"),
+            ("--senders none", "all, one or 2"),
+            ("--senders 0", "all, one or 2"),
+            ("--size 17MiB", "100, 64KiB or 1MiB"),
+            ("--size 1kb", "100, 64KiB or 1MiB"),
+            ("--size 99999999999999999999MiB", "100, 64KiB or 1MiB"),
+            ("--window 0", "256KiB"),
+            ("--rate 0", "from 1 to 1000000"),
+            ("--duration 0s", "2s"),
+            ("--repeat 0", "1..=1000"),
+            ("--sweep colour=red", "nodes=2,4,8"),
+            ("--sweep nodes", "``: not a number"),
+            ("--sweep nodes=2,x", "`x`: not a number"),
+            ("--sweep ring=relay", "`relay`"),
+        ] {
+            let error = parse(&format!("cloudy bench {options}")).expect_err(options);
+            assert_eq!(error.kind(), ErrorKind::ValueValidation, "{error}");
+            assert!(error.to_string().contains(part), "{options}: {error}");
+        }
+        let error = parse("cloudy bench --quick --nodes 8").expect_err("a conflict");
+        assert_eq!(error.kind(), ErrorKind::ArgumentConflict);
+    }
+}

@@ -1,0 +1,184 @@
+//! One run: from the start of its nodes to the comparison of their results.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cloudy_node::fault::Faults;
+use cloudy_node::key_file;
+use miette::{IntoDiagnostic, Report};
+
+use super::fleet::{Fleet, Place};
+use super::latency::{Quantiles, merged};
+use super::meter::now_us;
+use super::orders::{Assignment, Order, Outcome, Said};
+use super::spec::{Program, Spec};
+use crate::output::failure;
+
+/// From the order to the start of the load: time for all to have heard it.
+const START_AFTER: Duration = Duration::from_millis(50);
+
+/// What a run has shown.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Measured {
+    /// Approved in the result of the slowest node, a second.
+    pub(crate) approved_per_s: f64,
+    /// Of all nodes together.
+    pub(crate) cpu_ns_per_message: f64,
+    pub(crate) packets_per_message: f64,
+    /// Of the largest process.
+    pub(crate) memory_mib_max: f64,
+    /// At all nodes, the senders included; none for payloads without room for a stamp.
+    pub(crate) latency_us: Option<Quantiles>,
+    /// Messages in the final result, the warm-up's included.
+    pub(crate) count: u64,
+}
+
+/// Does runs, with a cluster key that lives as long as they do.
+pub(crate) struct Conductor {
+    place: Place,
+    key: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Conductor {
+    pub(crate) fn new(place: Place) -> Result<Self, Report> {
+        let directory = tempfile::Builder::new().prefix("cloudy-bench-").tempdir().map_err(|error| {
+            failure(
+                format_args!("cannot make a directory for the bench's cluster key ({error})"),
+                "set TMPDIR to a directory that you may write to",
+            )
+        })?;
+        let key = directory.path().join("cluster.key");
+        key_file::create(&key).into_diagnostic()?;
+        Ok(Self { place, key, _directory: directory })
+    }
+
+    /// Runs a program once.
+    ///
+    /// # Errors
+    /// A node failed, or the nodes' results differ.
+    pub(crate) async fn run(&self, program: Program, spec: &Spec) -> Result<Measured, Report> {
+        let mut fleet = Fleet::start(self.assignments(program, spec), self.place).await?;
+        let outcomes = direct(&mut fleet, spec).await;
+        fleet.end().await;
+        let outcomes = outcomes?;
+        compare(&outcomes)?;
+        Ok(summary(&outcomes, self.place))
+    }
+
+    fn assignments(&self, program: Program, spec: &Spec) -> Vec<Assignment> {
+        let assignment = |number: usize| {
+            // Dice of its own for each node: those who share them lose in step.
+            let faults = Faults { seed: spec.faults.seed.wrapping_add(number as u64), ..spec.faults };
+            Assignment { number, program, spec: Spec { faults, ..spec.clone() }, key: self.key.clone() }
+        };
+        (0..spec.nodes).map(assignment).collect()
+    }
+}
+
+/// Leads the nodes through the run.
+async fn direct(fleet: &mut Fleet, spec: &Spec) -> Result<Vec<Outcome>, Report> {
+    let load = START_AFTER + spec.warm_up + spec.duration;
+    let addresses = fleet
+        .hear(Duration::ZERO, "listening", |said| match said {
+            Said::Listening(address) => Some(address),
+            _ => None,
+        })
+        .await?;
+    for number in 0..fleet.len() {
+        fleet.tell(number, Order::Link(addresses.clone())).await;
+    }
+    fleet.hear(Duration::ZERO, "ready", |said| matches!(said, Said::Ready).then_some(())).await?;
+    let at_us = now_us() + START_AFTER.as_micros() as u64;
+    for number in 0..fleet.len() {
+        fleet.tell(number, Order::Start { at_us }).await;
+    }
+    let sent = fleet
+        .hear(load, "approved to its last message", |said| match said {
+            Said::Drained { sent } => Some(sent),
+            _ => None,
+        })
+        .await?;
+    for number in 0..fleet.len() {
+        fleet.tell(number, Order::End { sent: sent.clone() }).await;
+    }
+    let done = |said| match said {
+        Said::Done(outcome) => Some(*outcome),
+        _ => None,
+    };
+    fleet.hear(Duration::ZERO, "done", done).await
+}
+
+/// All nodes have the same result.
+fn compare(outcomes: &[Outcome]) -> Result<(), Report> {
+    let result = |outcome: &Outcome| (outcome.count, outcome.digest.clone());
+    let first = outcomes.first().map(result);
+    match outcomes.iter().position(|outcome| Some(result(outcome)) != first) {
+        None => Ok(()),
+        Some(number) => Err(failure(
+            format_args!(
+                "UNEQUAL: the results of node 0 and node {number} differ: {first:?} and {:?}",
+                result(&outcomes[number])
+            ),
+            "this is a fault of cloudy or of this machine's memory: report it, with the command line",
+        )),
+    }
+}
+
+fn summary(outcomes: &[Outcome], place: Place) -> Measured {
+    let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>() as f64;
+    let max = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).max().unwrap_or(0) as f64;
+    let rate = |outcome: &Outcome| outcome.approved as f64 * 1e6 / (outcome.interval_us.max(1)) as f64;
+    let cpu_us = match place {
+        Place::Processes => sum(|outcome| outcome.cpu_us),
+        // Each has measured the one process that they share.
+        Place::InProcess => max(|outcome| outcome.cpu_us),
+    };
+    let messages = (sum(|outcome| outcome.approved) / outcomes.len().max(1) as f64).max(1.0);
+    Measured {
+        approved_per_s: outcomes.iter().map(rate).fold(f64::INFINITY, f64::min),
+        cpu_ns_per_message: cpu_us * 1e3 / messages,
+        packets_per_message: sum(|outcome| outcome.datagrams) / messages,
+        memory_mib_max: max(|outcome| outcome.memory_kib) / 1024.0,
+        latency_us: merged(outcomes.iter().map(|outcome| outcome.latency.as_slice())),
+        count: outcomes.first().map_or(0, |outcome| outcome.count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(approved: u64, digest: &str) -> Outcome {
+        Outcome {
+            count: 1_000,
+            digest: digest.to_owned(),
+            approved,
+            interval_us: 500_000,
+            cpu_us: 2_000,
+            datagrams: 300,
+            memory_kib: 2_048 + approved,
+            latency: vec![(approved, 1)],
+        }
+    }
+
+    #[test]
+    fn a_summary_takes_the_slowest_node_and_the_work_of_all() {
+        let outcomes = [outcome(1_024, "a"), outcome(976, "a")];
+        let measured = summary(&outcomes, Place::Processes);
+        assert_eq!(measured.approved_per_s, 1_952.0);
+        assert_eq!((measured.cpu_ns_per_message, measured.packets_per_message), (4_000.0, 0.6));
+        assert_eq!((measured.memory_mib_max, measured.count), (3.0, 1_000));
+        assert_eq!(measured.latency_us.map(|latency| (latency.p50, latency.max)), Some((976, 1_024)));
+        assert_eq!(summary(&outcomes, Place::InProcess).cpu_ns_per_message, 2_000.0);
+    }
+
+    #[test]
+    fn results_that_differ_fail_the_run() {
+        assert!(compare(&[outcome(1, "a"), outcome(2, "a")]).is_ok());
+        let error = compare(&[outcome(1, "a"), outcome(1, "a"), outcome(1, "b")]).expect_err("they differ");
+        assert!(error.to_string().contains("UNEQUAL: the results of node 0 and node 2 differ"), "{error}");
+        let shorter = Outcome { count: 999, ..outcome(1, "a") };
+        assert!(compare(&[outcome(1, "a"), shorter]).is_err());
+    }
+}

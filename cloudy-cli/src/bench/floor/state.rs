@@ -1,0 +1,235 @@
+//! What a floor node knows of each node's messages.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::frames::Run;
+use crate::bench::latency::Latency;
+use crate::bench::meter::now_us;
+
+/// State that the sender and the streams' tasks share.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// What the sender waits for has moved.
+    pub(super) moved: Notify,
+    /// By node: there is something to tell it.
+    pub(super) news: Vec<Notify>,
+}
+
+struct State {
+    me: usize,
+    /// The nodes send in turn.
+    ring: bool,
+    /// Ring: messages that are here without a gap.
+    frontier: u64,
+    lanes: Vec<Lane>,
+    latency: Latency,
+    /// The sender waits for what others approve, too.
+    ending: bool,
+}
+
+/// One node's messages.
+#[derive(Clone, Default)]
+struct Lane {
+    /// Here: of another node received, of this one sent.
+    received: u64,
+    /// Of this node's messages, what that one has confirmed.
+    confirmed: u64,
+    approved: u64,
+    /// Received and not approved.
+    waiting: VecDeque<Run>,
+}
+
+impl Shared {
+    pub(super) fn new(me: usize, nodes: usize, ring: bool) -> Self {
+        let lanes = vec![Lane::default(); nodes];
+        let state = State { me, ring, frontier: 0, lanes, latency: Latency::of(0..0), ending: false };
+        let news = (0..nodes).map(|_| Notify::new()).collect();
+        Self { state: Mutex::new(state), moved: Notify::new(), news }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whoever panicked under the lock left every field readable.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Latencies count for what is due in this time.
+    pub(super) fn measure(&self, due_us: Range<u64>) {
+        self.lock().latency = Latency::of(due_us);
+    }
+
+    pub(super) fn latencies(&self) -> Vec<(u64, u64)> {
+        self.lock().latency.counts()
+    }
+
+    /// Own messages sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.lock().own().received
+    }
+
+    /// Own messages approved.
+    pub(super) fn approved_own(&self) -> u64 {
+        self.lock().own().approved
+    }
+
+    /// All messages approved here.
+    pub(super) fn approved(&self) -> u64 {
+        self.lock().lanes.iter().map(|lane| lane.approved).sum()
+    }
+
+    /// No own message waits for an approval; a ring's last ones never get any.
+    pub(super) fn is_drained(&self) -> bool {
+        let state = self.lock();
+        state.ring || state.own().waiting.is_empty()
+    }
+
+    /// Ring: the next message is this node's.
+    pub(super) fn is_own_turn(&self) -> bool {
+        let state = self.lock();
+        state.frontier % state.lanes.len() as u64 == state.me as u64
+    }
+
+    /// This node has messages to send.
+    pub(super) fn add_sent(&self, due_us: u64, messages: u64) {
+        let mut state = self.lock();
+        let me = state.me;
+        state.lanes[me].add(due_us, messages);
+        state.advance_ring();
+    }
+
+    /// Messages of another node have arrived.
+    pub(super) fn arrived(&self, from: usize, runs: &mut Vec<Run>) {
+        let mut state = self.lock();
+        runs.drain(..).for_each(|(due_us, messages)| state.lanes[from].add(due_us, messages));
+        state.advance_ring();
+        if state.ring {
+            self.moved.notify_one();
+        } else {
+            self.news[from].notify_one();
+        }
+    }
+
+    /// What to tell a node: how many of its messages are here, and how many of this node's all have.
+    pub(super) fn report_to(&self, to: usize) -> (u64, u64) {
+        let state = self.lock();
+        (state.lanes[to].received, state.own().approved)
+    }
+
+    /// A node has told the same.
+    pub(super) fn reported(&self, from: usize, confirmed: u64, approved: u64) {
+        let mut state = self.lock();
+        let me = state.me;
+        state.lanes[from].confirmed = confirmed;
+        let here = approved.min(state.lanes[from].received);
+        state.approve(from, here, now_us());
+        let others = state.lanes.iter().enumerate().filter(|(number, _)| *number != me);
+        let own = others.map(|(_, lane)| lane.confirmed).min().unwrap_or(0);
+        if own > state.lanes[me].approved {
+            state.approve(me, own, now_us());
+            self.moved.notify_one();
+            self.news.iter().for_each(Notify::notify_one);
+        } else if state.ending {
+            self.moved.notify_one();
+        }
+    }
+
+    /// Waits until everything that was sent is approved here (in a ring: is here), by node; how many messages.
+    pub(super) async fn wait_for(&self, sent: &[u64]) -> u64 {
+        loop {
+            {
+                let mut state = self.lock();
+                state.ending = true;
+                let ring = state.ring;
+                let count = |lane: &Lane| if ring { lane.received } else { lane.approved };
+                if state.lanes.iter().map(count).eq(sent.iter().copied()) {
+                    return sent.iter().sum();
+                }
+            }
+            self.moved.notified().await;
+        }
+    }
+}
+
+impl State {
+    fn own(&self) -> &Lane {
+        &self.lanes[self.me]
+    }
+
+    fn approve(&mut self, number: usize, up_to: u64, now_us: u64) {
+        let lane = &mut self.lanes[number];
+        while lane.approved < up_to {
+            let Some((due_us, messages)) = lane.waiting.front_mut() else { return };
+            let taken = (*messages).min(up_to - lane.approved);
+            self.latency.record(*due_us, now_us, taken);
+            lane.approved += taken;
+            *messages -= taken;
+            if *messages == 0 {
+                lane.waiting.pop_front();
+            }
+        }
+    }
+
+    /// A ring's message is approved once each other node has sent a later one.
+    fn advance_ring(&mut self) {
+        let nodes = self.lanes.len() as u64;
+        while self.ring && self.lanes[(self.frontier % nodes) as usize].received > self.frontier / nodes {
+            self.frontier += 1;
+            if let Some(approved) = self.frontier.checked_sub(nodes) {
+                self.approve((approved % nodes) as usize, approved / nodes + 1, now_us());
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn add(&mut self, due_us: u64, messages: u64) {
+        self.received += messages;
+        match self.waiting.back_mut() {
+            Some((last_us, together)) if *last_us == due_us => *together += messages,
+            _ => self.waiting.push_back((due_us, messages)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_receiver_decides_what_is_approved() {
+        let shared = Shared::new(0, 3, false);
+        shared.add_sent(7, 10);
+        shared.reported(1, 8, 0);
+        assert_eq!((shared.approved_own(), shared.is_drained()), (0, false));
+        shared.reported(2, 5, 0);
+        assert_eq!((shared.approved_own(), shared.report_to(1)), (5, (0, 5)));
+        shared.reported(2, 10, 0);
+        assert_eq!(shared.approved_own(), 8);
+        shared.reported(1, 10, 0);
+        assert!(shared.is_drained());
+    }
+
+    #[test]
+    fn what_others_say_is_approved_counts_once_it_is_here() {
+        let shared = Shared::new(0, 2, false);
+        shared.arrived(1, &mut vec![(7, 3)]);
+        shared.reported(1, 0, 5);
+        assert_eq!((shared.approved(), shared.report_to(1)), (3, (3, 0)));
+    }
+
+    #[test]
+    fn a_rings_message_is_approved_by_those_that_follow_it() {
+        let shared = Shared::new(0, 3, true);
+        assert!(shared.is_own_turn());
+        shared.add_sent(1, 1);
+        assert!(!shared.is_own_turn());
+        // The third message overtakes the second.
+        shared.arrived(2, &mut vec![(3, 1)]);
+        assert_eq!((shared.approved(), shared.is_own_turn()), (0, false));
+        shared.arrived(1, &mut vec![(2, 1)]);
+        assert_eq!((shared.approved(), shared.is_own_turn()), (1, true));
+    }
+}

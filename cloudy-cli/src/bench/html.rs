@@ -1,0 +1,147 @@
+//! A bench's findings as a page by itself: plots as SVG, the table, no scripts and nothing to fetch.
+
+use std::fmt::Write;
+
+use super::report::Findings;
+use super::runs::Row;
+
+/// Sizes in the plots, in pixels.
+const LABEL_WIDTH: f64 = 280.0;
+const PLOT_WIDTH: f64 = 560.0;
+const VALUE_WIDTH: f64 = 110.0;
+const BAR_HEIGHT: f64 = 12.0;
+const ROW_GAP: f64 = 10.0;
+const AXIS_HEIGHT: f64 = 22.0;
+
+const STYLE: &str = "body{font:14px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}\
+pre{overflow-x:auto;font-size:12px}svg{width:100%;height:auto}text{font:11px sans-serif;fill:#222}\
+.grid{stroke:#ddd}.cloudy{fill:#1668b0}.floor{fill:#9aa5b1}.tail{fill:#7fb3dd}.floortail{fill:#d3d9de}";
+
+/// One bar: its class, its value, and what stands behind it.
+struct Bar {
+    class: &'static str,
+    value: f64,
+    text: String,
+}
+
+/// The page.
+pub(crate) fn page(findings: &Findings) -> String {
+    let throughput = plot(&findings.rows, rates);
+    let latency = plot(&findings.rows, latencies);
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>cloudy bench</title>\
+         <style>{STYLE}</style></head><body>\n<h1>cloudy bench</h1>\n<pre>{}</pre>\n\
+         <h2>Approved messages a second</h2>\n<p>Blue: cloudy. Grey: the floor, bare QUIC. The scale is \
+         logarithmic.</p>\n{throughput}\
+         <h2>Latency in µs, from due to approved</h2>\n<p>Dark: median; light: 99 %.</p>\n{latency}\
+         <h2>All figures</h2>\n<pre>{}</pre>\n</body></html>\n",
+        escaped(&findings.conditions.lines()),
+        escaped(&findings.text()),
+    )
+}
+
+fn rates(row: &Row) -> Vec<Bar> {
+    let text = |value: f64| format!("{value:.0}");
+    let ratio = row.ratio.map(|ratio| format!(" ({ratio:.2})")).unwrap_or_default();
+    let own = Bar { class: "cloudy", value: row.approved_per_s, text: text(row.approved_per_s) + &ratio };
+    let floor = row.floor.as_ref().map(|floor| floor.approved_per_s);
+    let floor = floor.map(|value| Bar { class: "floor", value, text: text(value) });
+    std::iter::once(own).chain(floor).collect()
+}
+
+fn latencies(row: &Row) -> Vec<Bar> {
+    let floor = row.floor.as_ref().and_then(|floor| floor.latency_us);
+    let both = [(row.latency_us, "cloudy", "tail"), (floor, "floor", "floortail")];
+    let bars = both.into_iter().filter_map(|(quantiles, middle, tail)| Some((quantiles?, middle, tail)));
+    let bar = |class, value: u64| Bar { class, value: value as f64, text: value.to_string() };
+    bars.flat_map(|(quantiles, middle, tail)| [bar(middle, quantiles.p50), bar(tail, quantiles.p99)]).collect()
+}
+
+/// Horizontal bars for each row, on a logarithmic scale of whole decades.
+fn plot(rows: &[Row], bars: fn(&Row) -> Vec<Bar>) -> String {
+    let groups: Vec<(String, Vec<Bar>)> = rows.iter().map(|row| (label(row), bars(row))).collect();
+    let values = || groups.iter().flat_map(|(_, bars)| bars).map(|bar| bar.value.max(1.0).log10());
+    let low = values().fold(f64::INFINITY, f64::min).floor();
+    let high = values().fold(f64::NEG_INFINITY, f64::max).floor() + 1.0;
+    if !low.is_finite() {
+        return "<p>Nothing was measured.</p>\n".to_owned();
+    }
+    let x = |decade: f64| LABEL_WIDTH + (decade - low) / (high - low) * PLOT_WIDTH;
+    let (mut svg, mut y) = (String::new(), AXIS_HEIGHT);
+    for (label, bars) in &groups {
+        text(&mut svg, 0.0, y + BAR_HEIGHT - 2.0, &escaped(label));
+        for Bar { class, value, text: words } in bars {
+            // Short of a decade's beginning nothing would be seen.
+            let width = (x(value.max(1.0).log10()) - LABEL_WIDTH).max(1.0);
+            element(
+                &mut svg,
+                format_args!(
+                    r#"<rect class="{class}" x="{LABEL_WIDTH}" y="{y}" width="{width:.1}" height="{BAR_HEIGHT}"/>"#
+                ),
+            );
+            text(&mut svg, LABEL_WIDTH + width + 4.0, y + BAR_HEIGHT - 2.0, words);
+            y += BAR_HEIGHT;
+        }
+        y += ROW_GAP;
+    }
+    let mut grid = String::new();
+    for decade in low as i32..=high as i32 {
+        let x = x(f64::from(decade));
+        element(&mut grid, format_args!(r#"<line class="grid" x1="{x:.1}" x2="{x:.1}" y1="{AXIS_HEIGHT}" y2="{y}"/>"#));
+        text(&mut grid, x, AXIS_HEIGHT - 6.0, &format!("{:.0}", 10f64.powi(decade)));
+    }
+    let width = LABEL_WIDTH + PLOT_WIDTH + VALUE_WIDTH;
+    format!("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {y}\">\n{grid}{svg}</svg>\n")
+}
+
+fn label(row: &Row) -> String {
+    let rate = row.rate_per_s.map(|rate| format!(", {rate}/s")).unwrap_or_default();
+    let Row { nodes, senders, size_bytes, ring, window_bytes, .. } = row;
+    format!("{nodes} nodes, {senders} send {size_bytes} B, {ring}, {} KiB{rate}", window_bytes >> 10)
+}
+
+fn text(svg: &mut String, x: f64, y: f64, words: &str) {
+    element(svg, format_args!(r#"<text x="{x:.1}" y="{y:.1}">{words}</text>"#));
+}
+
+fn element(svg: &mut String, element: std::fmt::Arguments<'_>) {
+    // Writing to memory cannot fail.
+    let _ = writeln!(svg, "{element}");
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::report::tests::findings;
+
+    #[test]
+    fn a_page_shows_every_row_and_fetches_nothing() {
+        let mut findings = findings();
+        findings.conditions.flags = "bench --html <b>&".to_owned();
+        let page = page(&findings);
+        assert_eq!(page.matches("<svg").count(), 2);
+        assert_eq!(page.matches(r#"<rect class="cloudy""#).count(), 3, "two rates and one latency");
+        assert_eq!(page.matches(r#"<rect class="floor""#).count(), 2);
+        assert!(page.contains("bench --html &lt;b&gt;&amp;") && page.contains(">200000 (0.25)<"), "{page}");
+        for fetched in ["<script", "href", "src=", "url("] {
+            assert!(!page.contains(fetched), "{fetched}");
+        }
+    }
+
+    #[test]
+    fn bars_stay_on_the_page() {
+        let page = page(&findings());
+        for width in page.split(r#"width=""#).skip(1).filter_map(|rest| rest.split('"').next()?.parse::<f64>().ok()) {
+            assert!((1.0..=PLOT_WIDTH).contains(&width), "{width}");
+        }
+    }
+
+    #[test]
+    fn no_rows_are_no_plot() {
+        assert!(plot(&[], rates).contains("Nothing"));
+    }
+}

@@ -1,0 +1,288 @@
+//! A node of a run: a member of a group, used as any application would use it.
+
+use std::future::ready;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloudy_node::{
+    Approved, ApprovedError, ApprovedItem, BroadcastError, Entry, Event, FoundingEvent, Group, GroupConfig, Index,
+    Node, Parameters, Payloads, RingKind, Seq, key_file,
+};
+use miette::{IntoDiagnostic, Report};
+use tokio::time::{Instant, sleep_until};
+
+use super::alarm::Alarm;
+use super::latency::Latency;
+use super::load::{Burst, Load, Times, stamp, stamped};
+use super::meter;
+use super::orders::{Assignment, Order, Outcome, Post, Said, unexpected};
+use super::spec::Spec;
+use crate::node;
+use crate::output::failure;
+
+/// The group's name.
+const GROUP: &str = "cloudy-bench";
+
+/// Runs a node from its assignment to its end.
+///
+/// # Errors
+/// What went wrong, in words; the run has no result.
+pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), Report> {
+    let Assignment { number, spec, key, .. } = assignment;
+    let key = key_file::load(key).into_diagnostic()?;
+    let node = node::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &key, spec.faults).await?;
+    let group = if *number == 0 { found(&node, spec, post).await? } else { join(&node, post).await? };
+    let mut member = Member {
+        approved: group.approved_from(Index(1)),
+        tally: Tally { me: group.me(), hellos: 0, count: 0, own: Seq(0), latency: Latency::of(0..0) },
+        group,
+        node,
+        is_founder: *number == 0,
+    };
+    member.greet(spec.nodes).await?;
+    post.say(Said::Ready).await?;
+    let start_us = match post.next().await? {
+        Order::Start { at_us } => at_us,
+        order => return Err(unexpected(&order)),
+    };
+    let times = Times::new(spec, start_us);
+    let mut outcome = member.load(Load::of(spec, *number, &times), spec, &times).await?;
+    post.say(Said::Drained { sent: member.tally.own.0 }).await?;
+    member.finish(post, &mut outcome).await?;
+    post.say(Said::Done(Box::new(outcome))).await?;
+    // Others may still need what this node has: until the bench has heard all.
+    while post.orders.recv().await.is_some() {}
+    member.node.shutdown().await;
+    Ok(())
+}
+
+/// The first node: it is founding before anybody hears where it listens.
+async fn found(node: &Node, spec: &Spec, post: &mut Post) -> Result<Group, Report> {
+    let defaults = Parameters::default();
+    let slot_payloads_max = match spec.ring {
+        // Each turn of the token takes one message, as in a session.
+        RingKind::Token => 1,
+        RingKind::Pipelined => defaults.slot_payloads_max,
+    };
+    let (ring, durability, window_bytes) = (spec.ring, spec.durability, spec.window_bytes);
+    let parameters = Parameters { ring, durability, window_bytes, slot_payloads_max, ..defaults };
+    let config = GroupConfig { parameters, ..GroupConfig::default() };
+    let mut founding = node.found_group(GROUP, config).await.into_diagnostic()?;
+    post.say(Said::Listening(node.local_addr())).await?;
+    links(post).await?;
+    let mut others = spec.nodes - 1;
+    while others > 0 {
+        match founding.next_event().await {
+            Some(FoundingEvent::AskedToJoin { node }) => founding.invite(node),
+            Some(FoundingEvent::Accepted { .. }) => others -= 1,
+            Some(FoundingEvent::Refused { reason, .. }) => {
+                return Err(failure(format_args!("a node was not taken in: {reason}"), "run it again"));
+            }
+            None => return Err(failure("the first node was shut down", "run it again")),
+        }
+    }
+    founding.found(None).await.into_diagnostic()
+}
+
+async fn join(node: &Node, post: &mut Post) -> Result<Group, Report> {
+    post.say(Said::Listening(node.local_addr())).await?;
+    let addresses = links(post).await?;
+    let founder = addresses.first().ok_or_else(|| failure("a run without nodes", "run it again"))?;
+    node.join_group_at(GROUP, *founder).await.into_diagnostic()
+}
+
+async fn links(post: &mut Post) -> Result<Vec<SocketAddr>, Report> {
+    match post.next().await? {
+        Order::Link(addresses) => Ok(addresses),
+        order => Err(unexpected(&order)),
+    }
+}
+
+struct Member {
+    group: Group,
+    approved: Approved,
+    tally: Tally,
+    node: Node,
+    is_founder: bool,
+}
+
+/// What has come out of the result so far.
+struct Tally {
+    me: cloudy_node::NodeId,
+    /// Members whose first message, the greeting, is in.
+    hellos: usize,
+    /// Messages, greetings included.
+    count: u64,
+    /// The last of its own.
+    own: Seq,
+    latency: Latency,
+}
+
+/// The state of things at one moment.
+struct Sample {
+    at: Instant,
+    count: u64,
+    cpu_us: u64,
+    datagrams: u64,
+}
+
+impl Member {
+    /// Broadcasts one message, and waits until everybody's is approved: from here on all lanes are open.
+    async fn greet(&mut self, members: usize) -> Result<(), Report> {
+        // The receipt is not needed: the result says the same.
+        drop(self.group.broadcast(b"").await.into_diagnostic()?);
+        while self.tally.hellos < members {
+            let item = self.approved.next_batch().await;
+            self.tally.take(item)?;
+        }
+        Ok(())
+    }
+
+    /// Sends its load, if it has one, and reads until all of it is approved and the time is over.
+    async fn load(&mut self, mut load: Option<Load>, spec: &Spec, times: &Times) -> Result<Outcome, Report> {
+        self.tally.latency = Latency::of(times.measure.clone());
+        sleep_until(instant(times.send.start)).await;
+        let mut alarm = Alarm::new().into_diagnostic()?;
+        let mut payload = vec![0; spec.size_bytes];
+        let mut samples = Vec::with_capacity(2);
+        let mut milestone = std::pin::pin!(sleep_until(instant(times.measure.start)));
+        let mut outbox_full = false;
+        loop {
+            let (now_us, approved) = (meter::now_us(), self.tally.own.0 - 1);
+            let burst = load.as_ref().filter(|_| !outbox_full).and_then(|load| load.due(now_us, approved));
+            let next_us = load.as_ref().and_then(Load::next_us);
+            if samples.len() == 2 && load.as_ref().is_none_or(|load| load.is_over(now_us) && load.taken() == approved) {
+                return Ok(outcome(&samples, &self.tally));
+            }
+            tokio::select! {
+                biased;
+                item = self.approved.next_batch() => self.tally.take(item)?,
+                () = &mut milestone, if samples.len() < 2 => {
+                    samples.push(self.sample().await);
+                    milestone.as_mut().reset(instant(times.measure.end));
+                }
+                () = ready(()), if burst.is_some() => if let (Some(load), Some(burst)) = (&mut load, burst) {
+                    outbox_full = self.offer(burst, &mut payload, load)?;
+                },
+                () = self.group.room(), if outbox_full => outbox_full = false,
+                alarm = alarm.at(next_us.unwrap_or(0)), if next_us.is_some() && !outbox_full => alarm.into_diagnostic()?,
+            }
+        }
+    }
+
+    /// Offers what is due; whether the outbox is full.
+    fn offer(&self, burst: Burst, payload: &mut [u8], load: &mut Load) -> Result<bool, Report> {
+        stamp(payload, burst.due_us);
+        for _ in 0..burst.messages {
+            match self.group.try_broadcast(&payload) {
+                Ok(_receipt) => load.take(1),
+                Err(BroadcastError::OutboxFull) => return Ok(true),
+                Err(error) => return Err(error).into_diagnostic(),
+            }
+        }
+        Ok(false)
+    }
+
+    async fn sample(&self) -> Sample {
+        let (at, count, cpu_us) = (Instant::now(), self.tally.count, meter::cpu_us());
+        Sample { at, count, cpu_us, datagrams: self.node.traffic().await.datagrams_sent }
+    }
+
+    /// Reads to the end of the final result, which is the same at all, once the first node has ended the group.
+    async fn finish(&mut self, post: &mut Post, outcome: &mut Outcome) -> Result<(), Report> {
+        let mut ended = false;
+        loop {
+            tokio::select! {
+                item = self.approved.next_batch() => match item {
+                    Some(item) => self.tally.take(Some(item))?,
+                    None => break,
+                },
+                order = post.next(), if !ended => match order? {
+                    Order::End { .. } => {
+                        ended = true;
+                        if self.is_founder {
+                            self.group.end();
+                        }
+                    }
+                    order => return Err(unexpected(&order)),
+                }
+            }
+        }
+        let mut events = self.group.events();
+        let result = loop {
+            match events.next().await {
+                Some(Event::Final { result }) => break result,
+                Some(_) => {}
+                None => return Err(failure("the group ended without a final result", "run it again")),
+            }
+        };
+        self.group.report(Bytes::new());
+        if result.index.0 != self.tally.count {
+            let read = self.tally.count;
+            let problem = format!("{read} messages were read of a final result of {}", result.index);
+            return Err(failure(problem, "this is a fault of cloudy: report it"));
+        }
+        outcome.count = result.index.0;
+        outcome.digest = result.digest.to_string();
+        outcome.latency = self.tally.latency.counts();
+        outcome.memory_kib = meter::memory_kib_max();
+        Ok(())
+    }
+}
+
+fn outcome(samples: &[Sample], tally: &Tally) -> Outcome {
+    let [from, to] = samples else { return Outcome::default() };
+    Outcome {
+        count: tally.count,
+        approved: to.count - from.count,
+        interval_us: to.at.duration_since(from.at).as_micros() as u64,
+        cpu_us: to.cpu_us - from.cpu_us,
+        datagrams: to.datagrams - from.datagrams,
+        ..Outcome::default()
+    }
+}
+
+/// The runtime's time for a time since the Unix epoch.
+pub(super) fn instant(at_us: u64) -> Instant {
+    Instant::now() + Duration::from_micros(at_us.saturating_sub(meter::now_us()))
+}
+
+impl Tally {
+    fn take(&mut self, item: Option<Result<ApprovedItem, ApprovedError>>) -> Result<(), Report> {
+        match item {
+            Some(Ok(ApprovedItem::Batch(entry))) => self.take_entry(entry),
+            Some(Ok(ApprovedItem::View(_))) => {}
+            Some(Err(error)) => return Err(error).into_diagnostic(),
+            None => return Err(failure("the group ended before the run was over", "run it again")),
+        }
+        Ok(())
+    }
+
+    fn take_entry(&mut self, entry: Entry) {
+        let now_us = meter::now_us();
+        if entry.origin == self.me {
+            self.own = entry.batch.last_seq();
+        }
+        let greeting = usize::from(entry.batch.first_seq == Seq(1));
+        self.hellos += greeting;
+        self.count += greeting as u64;
+        let (mut due_us, mut together) = (None, 0);
+        for payload in Payloads::of(entry.batch.body).skip(greeting) {
+            self.count += 1;
+            let stamped = stamped(&payload);
+            if stamped != due_us {
+                self.record(due_us, now_us, together);
+                (due_us, together) = (stamped, 0);
+            }
+            together += 1;
+        }
+        self.record(due_us, now_us, together);
+    }
+
+    fn record(&mut self, due_us: Option<u64>, now_us: u64, messages: u64) {
+        if let Some(due_us) = due_us.filter(|_| messages > 0) {
+            self.latency.record(due_us, now_us, messages);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What a process has used, as the operating system counts it (Linux: `proc(5)`); zero elsewhere.
+
+use std::fs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A tick of `/proc/PID/stat`: `USER_HZ` is 100 on every Linux that Rust's standard library runs on.
+const TICK_US: u64 = 10_000;
+
+/// Microseconds since the Unix epoch.
+pub(crate) fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_micros() as u64
+}
+
+/// The processor time of this process so far, its own and the kernel's for it; to 10 ms.
+pub(crate) fn cpu_us() -> u64 {
+    fs::read_to_string("/proc/self/stat").ok().and_then(|stat| cpu_us_of(&stat)).unwrap_or(0)
+}
+
+/// The most memory that this process ever had resident.
+pub(crate) fn memory_kib_max() -> u64 {
+    fs::read_to_string("/proc/self/status").ok().and_then(|status| memory_kib_of(&status)).unwrap_or(0)
+}
+
+fn cpu_us_of(stat: &str) -> Option<u64> {
+    // The program's name, in parentheses, may hold anything; utime and stime are the fields 14 and 15.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(ticks * TICK_US)
+}
+
+fn memory_kib_of(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_files_are_read() {
+        let stat = "42 (a ) b) R 1 42 42 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 3 0 12345 1000 200";
+        assert_eq!(cpu_us_of(stat), Some(3_000_000));
+        assert_eq!(memory_kib_of("VmPeak:\t  900 kB\nVmHWM:\t  512 kB\nVmRSS:\t  100 kB\n"), Some(512));
+        assert_eq!((cpu_us_of("42 (x) R 1"), memory_kib_of("Name: x")), (None, None));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_has_memory() {
+        assert!(memory_kib_max() > 0);
+    }
+}

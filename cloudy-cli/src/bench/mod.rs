@@ -1,0 +1,24 @@
+//! `cloudy bench`: how fast groups of this version are on this machine, and how fast the wire beneath them is.
+//!
+//! ```text
+//!   commands/bench.rs ─► runs (pairs, medians) ─► conduct (one run) ─► fleet ═╦═ a node process: member.rs
+//!                                                                             ╚═ the same:       floor/
+//! ```
+//!
+//! A node gets [`orders`](orders::Order) and says how it stands, one JSON object a line on stdin and stdout. Times are
+//! microseconds since the Unix epoch: all nodes are on one machine, so its clock is their common one.
+
+pub(crate) mod alarm;
+pub(crate) mod conduct;
+pub(crate) mod fleet;
+pub(crate) mod floor;
+pub(crate) mod html;
+pub(crate) mod latency;
+pub(crate) mod load;
+pub(crate) mod machine;
+pub(crate) mod member;
+pub(crate) mod meter;
+pub(crate) mod orders;
+pub(crate) mod report;
+pub(crate) mod runs;
+pub(crate) mod spec;

@@ -1,0 +1,120 @@
+//! What a bench and its nodes tell each other.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use miette::Report;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::spec::{Program, Spec};
+use crate::output::failure;
+
+/// What a node is told, in this order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Listen, and say where.
+    Begin(Box<Assignment>),
+    /// Link up with all nodes: where each listens, by number.
+    Link(Vec<SocketAddr>),
+    /// Broadcast from this time on, microseconds since the Unix epoch.
+    Start { at_us: u64 },
+    /// All have stopped and are approved: end the run. What each broadcast, by number.
+    End { sent: Vec<u64> },
+}
+
+/// A node's part.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Assignment {
+    /// Which node it is, from 0 on. The first founds the group; the first `spec.senders` broadcast.
+    pub(crate) number: usize,
+    pub(crate) program: Program,
+    pub(crate) spec: Spec,
+    /// The cluster key's file.
+    pub(crate) key: PathBuf,
+}
+
+/// What a node says, in this order; `Failed` at any time and at last.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Said {
+    Listening(SocketAddr),
+    /// Linked with all, and every member has been heard.
+    Ready,
+    /// Stopped, and all that it broadcast is approved here: so many.
+    Drained {
+        sent: u64,
+    },
+    Done(Box<Outcome>),
+    Failed(String),
+}
+
+/// What a node saw.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// Messages in its result.
+    pub(crate) count: u64,
+    /// Of its result; the floor has none.
+    pub(crate) digest: String,
+    /// Messages that entered its result while it measured.
+    pub(crate) approved: u64,
+    /// How long it measured.
+    pub(crate) interval_us: u64,
+    /// Of its process while it measured.
+    pub(crate) cpu_us: u64,
+    /// UDP datagrams that it sent while it measured.
+    pub(crate) datagrams: u64,
+    /// The most that its process ever had in memory.
+    pub(crate) memory_kib: u64,
+    /// Microseconds from due to approved here and how many messages took them, for what was due while it measured.
+    pub(crate) latency: Vec<(u64, u64)>,
+}
+
+/// A node's end of the line to its bench.
+pub(crate) struct Post {
+    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) said: mpsc::Sender<Said>,
+}
+
+impl Post {
+    /// Says something.
+    ///
+    /// # Errors
+    /// The bench is gone.
+    pub(crate) async fn say(&self, said: Said) -> Result<(), Report> {
+        self.said.send(said).await.map_err(|_| gone())
+    }
+
+    /// The next order.
+    ///
+    /// # Errors
+    /// The bench is gone.
+    pub(crate) async fn next(&mut self) -> Result<Order, Report> {
+        self.orders.recv().await.ok_or_else(gone)
+    }
+}
+
+fn gone() -> Report {
+    failure("the bench that started this node is gone", "start `cloudy bench`, which starts its nodes itself")
+}
+
+/// An order that does not come at this point.
+pub(crate) fn unexpected(order: &Order) -> Report {
+    failure(format_args!("an order out of turn: {order:?}"), "start `cloudy bench`, which starts its nodes itself")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_and_answers_are_one_line_each_and_read_back() {
+        let order = Order::Link(vec![SocketAddr::from(([127, 0, 0, 1], 7))]);
+        let line = serde_json::to_string(&order).expect("text");
+        assert_eq!(line, r#"{"Link":["127.0.0.1:7"]}"#);
+        assert!(matches!(serde_json::from_str(&line), Ok(Order::Link(addresses)) if addresses.len() == 1));
+        let outcome = Outcome { latency: vec![(300, 7)], ..Outcome::default() };
+        let line = serde_json::to_string(&Said::Done(Box::new(outcome.clone()))).expect("text");
+        assert!(!line.contains('\n'));
+        assert!(matches!(serde_json::from_str(&line), Ok(Said::Done(read)) if *read == outcome));
+    }
+}

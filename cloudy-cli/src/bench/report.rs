@@ -1,0 +1,150 @@
+//! A bench's end: a table for a reader, or one JSON object.
+
+use serde::Serialize;
+
+use super::latency::Quantiles;
+use super::machine::Conditions;
+use super::runs::Row;
+
+const HEADS: [&str; 17] = [
+    "nodes",
+    "senders",
+    "bytes",
+    "window",
+    "ring",
+    "rate",
+    "approved/s",
+    "MB/s",
+    "cpu ns",
+    "packets",
+    "MiB",
+    "p50",
+    "p99",
+    "p999",
+    "max",
+    "of floor",
+    "latency",
+];
+
+/// All that a bench has found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Findings {
+    #[serde(flatten)]
+    pub(crate) conditions: Conditions,
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Findings {
+    /// One line of JSON.
+    pub(crate) fn json(&self) -> String {
+        // Numbers and text only: this cannot fail.
+        serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+
+    /// Conditions, table, and what its columns mean.
+    pub(crate) fn text(&self) -> String {
+        let mut text = self.conditions.lines();
+        let mut lines = vec![HEADS.map(str::to_owned)];
+        lines.extend(self.rows.iter().flat_map(|row| std::iter::once(cells(row)).chain(floor_cells(row))));
+        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; HEADS.len()] = std::array::from_fn(width);
+        for line in &lines {
+            let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}"));
+            text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+            text.push('\n');
+        }
+        text.push_str("EQUAL: in every run all nodes ended with the same result\n");
+        text.push_str("cpu ns, packets: of all nodes, a message; p50 … max: µs from due to approved, at all nodes\n");
+        text
+    }
+}
+
+fn cells(row: &Row) -> [String; HEADS.len()] {
+    let [p50, p99, p999, max] = latency(row.latency_us);
+    let ratio = row.ratio.zip(row.ratio_min.zip(row.ratio_max));
+    [
+        row.nodes.to_string(),
+        row.senders.to_string(),
+        row.size_bytes.to_string(),
+        format!("{} KiB", row.window_bytes >> 10),
+        row.ring.to_owned(),
+        row.rate_per_s.map_or_else(|| "full".to_owned(), |rate| format!("{rate}/s")),
+        format!("{:.0}", row.approved_per_s),
+        format!("{:.2}", row.mb_per_s),
+        format!("{:.0}", row.cpu_ns_per_message),
+        format!("{:.3}", row.packets_per_message),
+        format!("{:.0}", row.memory_mib_max),
+        p50,
+        p99,
+        p999,
+        max,
+        ratio.map_or_else(String::new, |(ratio, (min, max))| format!("{ratio:.2} ({min:.2}..{max:.2})")),
+        row.latency_ratio.map_or_else(String::new, |ratio| format!("{:.2} / {:.2}", ratio.p50, ratio.p99)),
+    ]
+}
+
+/// The line below a row.
+fn floor_cells(row: &Row) -> Option<[String; HEADS.len()]> {
+    let floor = row.floor.as_ref()?;
+    let mut cells: [String; HEADS.len()] = std::array::from_fn(|_| String::new());
+    cells[4] = "floor".to_owned();
+    cells[6] = format!("{:.0}", floor.approved_per_s);
+    cells[7] = format!("{:.2}", floor.approved_per_s * row.size_bytes as f64 / 1e6);
+    cells[8] = format!("{:.0}", floor.cpu_ns_per_message);
+    cells[9] = format!("{:.3}", floor.packets_per_message);
+    for (cell, value) in cells[11..].iter_mut().zip(latency(floor.latency_us)) {
+        *cell = value;
+    }
+    Some(cells)
+}
+
+fn latency(quantiles: Option<Quantiles>) -> [String; 4] {
+    match quantiles {
+        Some(Quantiles { p50, p99, p999, max }) => [p50, p99, p999, max].map(|value| value.to_string()),
+        None => ["-"; 4].map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::bench::machine::Machine;
+    use crate::bench::runs::tests::row;
+
+    /// Two rows, the second without a floor.
+    pub(crate) fn findings() -> Findings {
+        let machine = Machine { cpu: "Fast CPU".to_owned(), cores: 2, kernel: "Linux 6.1".to_owned() };
+        let conditions = Conditions {
+            version: "0.1.0",
+            build: "release",
+            commit: "0123456789ab".to_owned(),
+            flags: "bench --floor".to_owned(),
+            machine,
+        };
+        let bare = Row {
+            size_bytes: 4,
+            rate_per_s: Some(100),
+            latency_us: None,
+            floor: None,
+            ratio: None,
+            ratio_min: None,
+            ratio_max: None,
+            latency_ratio: None,
+            ..row()
+        };
+        Findings { conditions, rows: vec![row(), bare] }
+    }
+
+    #[test]
+    fn the_json_has_all_fields() {
+        let json = findings().json();
+        assert_eq!(json.lines().count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        insta::assert_snapshot!(serde_json::to_string_pretty(&value).expect("text"));
+    }
+
+    #[test]
+    fn the_table_is_aligned() {
+        insta::assert_snapshot!(findings().text());
+    }
+}

@@ -1,0 +1,242 @@
+//! Rows: pairs of runs, the real program and the floor in turn, and their medians.
+
+use std::time::Duration;
+
+use miette::Report;
+use serde::Serialize;
+
+use super::conduct::{Conductor, Measured};
+use super::latency::Quantiles;
+use super::spec::{Program, Spec};
+use crate::progress::Progress;
+
+/// What a bench is to measure.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Plan {
+    /// A row each.
+    pub(crate) specs: Vec<Spec>,
+    /// Run the floor beside the real program.
+    pub(crate) floor: bool,
+    /// Runs, or pairs of runs, for each row; at least 1.
+    pub(crate) repeat: u32,
+}
+
+/// A row of the table: medians over its runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Row {
+    pub(crate) nodes: usize,
+    pub(crate) senders: usize,
+    pub(crate) size_bytes: usize,
+    pub(crate) ring: &'static str,
+    pub(crate) durability: &'static str,
+    /// Of each sender; none at full speed.
+    pub(crate) rate_per_s: Option<u64>,
+    pub(crate) window_bytes: u64,
+    pub(crate) repeats: u32,
+    /// In every result, each counted once.
+    pub(crate) approved_per_s: f64,
+    /// 10⁶ bytes of payload.
+    pub(crate) mb_per_s: f64,
+    pub(crate) cpu_ns_per_message: f64,
+    pub(crate) latency_us: Option<Quantiles>,
+    pub(crate) packets_per_message: f64,
+    /// The largest of all runs.
+    pub(crate) memory_mib_max: f64,
+    pub(crate) floor: Option<FloorRow>,
+    /// Approved per second, of the floor's: the median of the pairs, the least and the greatest.
+    pub(crate) ratio: Option<f64>,
+    pub(crate) ratio_min: Option<f64>,
+    pub(crate) ratio_max: Option<f64>,
+    /// Latencies, of the floor's: medians of the pairs.
+    pub(crate) latency_ratio: Option<LatencyRatio>,
+}
+
+/// The floor beside a row.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct FloorRow {
+    pub(crate) approved_per_s: f64,
+    pub(crate) latency_us: Option<Quantiles>,
+    pub(crate) cpu_ns_per_message: f64,
+    pub(crate) packets_per_message: f64,
+}
+
+/// How much slower than the floor.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct LatencyRatio {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+/// Runs everything, row after row.
+///
+/// # Errors
+/// A run failed; the rows so far are lost.
+pub(crate) async fn all(plan: &Plan, conductor: &Conductor, progress: &Progress) -> Result<Vec<Row>, Report> {
+    let mut rows = Vec::with_capacity(plan.specs.len());
+    for (at, spec) in plan.specs.iter().enumerate() {
+        let (mut real, mut floor) = (Vec::new(), Vec::new());
+        for run in 1..=plan.repeat {
+            progress.state(format!("row {} of {}, run {run} of {}: {spec}", at + 1, plan.specs.len(), plan.repeat));
+            real.push(conductor.run(Program::Group, spec).await?);
+            if plan.floor {
+                floor.push(conductor.run(Program::Floor, spec).await?);
+            }
+        }
+        let row = Row::of(spec, &real, &floor);
+        progress.line(&format!("{spec}: {}", row.in_short()));
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// About how long a plan takes: the load and what is around it.
+pub(crate) fn time_for(plan: &Plan) -> Duration {
+    const AROUND: Duration = Duration::from_millis(400);
+    let programs = if plan.floor { 2 } else { 1 };
+    plan.specs.iter().map(|spec| (spec.warm_up + spec.duration + AROUND) * plan.repeat * programs).sum()
+}
+
+impl Row {
+    /// From the runs of both programs, in pairs; `floor` may be empty.
+    fn of(spec: &Spec, real: &[Measured], floor: &[Measured]) -> Self {
+        let ratios = |of: fn(&Measured) -> Option<f64>| {
+            let pairs = real.iter().zip(floor);
+            sorted(pairs.filter_map(|(real, floor)| Some(of(real)? / of(floor)?.max(f64::MIN_POSITIVE))))
+        };
+        let rates = ratios(|run| Some(run.approved_per_s));
+        let p50 = middle(&ratios(|run| run.latency_us.map(|latency| latency.p50 as f64)));
+        let p99 = middle(&ratios(|run| run.latency_us.map(|latency| latency.p99 as f64)));
+        let approved_per_s = median(real, |run| run.approved_per_s);
+        Self {
+            nodes: spec.nodes,
+            senders: spec.senders,
+            size_bytes: spec.size_bytes,
+            ring: spec.ring_name(),
+            durability: spec.durability_name(),
+            rate_per_s: spec.rate_per_s,
+            window_bytes: spec.window_bytes,
+            repeats: real.len() as u32,
+            approved_per_s: round(approved_per_s),
+            mb_per_s: round(approved_per_s * spec.size_bytes as f64 / 1e6),
+            cpu_ns_per_message: round(median(real, |run| run.cpu_ns_per_message)),
+            latency_us: quantiles(real),
+            packets_per_message: round(median(real, |run| run.packets_per_message)),
+            memory_mib_max: round(real.iter().map(|run| run.memory_mib_max).fold(0.0, f64::max)),
+            floor: (!floor.is_empty()).then(|| FloorRow {
+                approved_per_s: round(median(floor, |run| run.approved_per_s)),
+                latency_us: quantiles(floor),
+                cpu_ns_per_message: round(median(floor, |run| run.cpu_ns_per_message)),
+                packets_per_message: round(median(floor, |run| run.packets_per_message)),
+            }),
+            ratio: middle(&rates).map(round),
+            ratio_min: rates.first().copied().map(round),
+            ratio_max: rates.last().copied().map(round),
+            latency_ratio: p50.zip(p99).map(|(p50, p99)| LatencyRatio { p50: round(p50), p99: round(p99) }),
+        }
+    }
+
+    fn in_short(&self) -> String {
+        let ratio = self.ratio.map(|ratio| format!(", {ratio:.2} of the floor")).unwrap_or_default();
+        format!("{:.0} approved/s{ratio}", self.approved_per_s)
+    }
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// Of sorted values; the lower one of the two in the middle of an even number.
+fn middle(sorted: &[f64]) -> Option<f64> {
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+}
+
+fn median(runs: &[Measured], of: fn(&Measured) -> f64) -> f64 {
+    middle(&sorted(runs.iter().map(of))).unwrap_or(0.0)
+}
+
+fn quantiles(runs: &[Measured]) -> Option<Quantiles> {
+    let latencies: Vec<Quantiles> = runs.iter().filter_map(|run| run.latency_us).collect();
+    let median = |of: fn(&Quantiles) -> u64| {
+        let values = sorted(latencies.iter().map(|latency| of(latency) as f64));
+        middle(&values).map(|value| value as u64)
+    };
+    Some(Quantiles {
+        p50: median(|latency| latency.p50)?,
+        p99: median(|latency| latency.p99)?,
+        p999: median(|latency| latency.p999)?,
+        max: median(|latency| latency.max)?,
+    })
+}
+
+/// To a thousandth: more is noise.
+fn round(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use cloudy_node::fault::Faults;
+    use cloudy_node::{Durability, RingKind};
+
+    use super::*;
+
+    /// Four nodes that send 100 bytes.
+    pub(crate) fn spec() -> Spec {
+        Spec {
+            nodes: 4,
+            senders: 4,
+            size_bytes: 100,
+            rate_per_s: None,
+            window_bytes: 256 << 10,
+            ring: RingKind::Pipelined,
+            durability: Durability::Memory,
+            warm_up: Duration::from_millis(500),
+            duration: Duration::from_secs(2),
+            faults: Faults::none(),
+        }
+    }
+
+    fn run(approved_per_s: f64, p50: u64) -> Measured {
+        Measured {
+            approved_per_s,
+            cpu_ns_per_message: 2e9 / approved_per_s,
+            packets_per_message: 0.25,
+            memory_mib_max: approved_per_s / 1e4,
+            latency_us: Some(Quantiles { p50, p99: 2 * p50, p999: 3 * p50, max: 4 * p50 }),
+            count: 7,
+        }
+    }
+
+    /// Three pairs of runs.
+    pub(crate) fn row() -> Row {
+        let real = [run(300_000.0, 900), run(100_000.0, 800), run(200_000.0, 1_000)];
+        let floor = [run(1_000_000.0, 300), run(400_000.0, 400), run(1_000_000.0, 500)];
+        Row::of(&spec(), &real, &floor)
+    }
+
+    #[test]
+    fn a_row_holds_medians_and_the_spread_of_the_pairs() {
+        let row = row();
+        assert_eq!((row.approved_per_s, row.mb_per_s, row.repeats), (200_000.0, 20.0, 3));
+        assert_eq!((row.ratio, row.ratio_min, row.ratio_max), (Some(0.25), Some(0.2), Some(0.3)));
+        assert_eq!(row.latency_us, Some(Quantiles { p50: 900, p99: 1_800, p999: 2_700, max: 3_600 }));
+        assert_eq!(row.latency_ratio, Some(LatencyRatio { p50: 2.0, p99: 2.0 }));
+        assert_eq!((row.cpu_ns_per_message, row.memory_mib_max), (10_000.0, 30.0));
+        let floor = row.floor.expect("a floor");
+        assert_eq!((floor.approved_per_s, floor.cpu_ns_per_message), (1_000_000.0, 2_000.0));
+    }
+
+    #[test]
+    fn without_a_floor_there_is_no_ratio() {
+        let row = Row::of(&spec(), &[run(1_000.0, 5)], &[]);
+        assert_eq!((row.floor, row.ratio, row.latency_ratio), (None, None, None));
+    }
+
+    #[test]
+    fn the_time_is_that_of_all_runs() {
+        let plan = Plan { specs: vec![spec(), spec()], floor: true, repeat: 3 };
+        assert_eq!(time_for(&plan), Duration::from_millis(12 * 2_900));
+    }
+}

@@ -1,0 +1,105 @@
+//! `cloudy bench` as users run it: real processes over loopback UDP.
+
+mod common;
+
+use common::{Ended, cloudy, run};
+use serde_json::Value;
+
+const ROW_FIELDS: [&str; 15] = [
+    "nodes",
+    "senders",
+    "size_bytes",
+    "ring",
+    "durability",
+    "approved_per_s",
+    "mb_per_s",
+    "cpu_ns_per_message",
+    "latency_us",
+    "packets_per_message",
+    "memory_mib_max",
+    "floor",
+    "ratio",
+    "ratio_min",
+    "ratio_max",
+];
+
+fn bench(args: &[&str]) -> Ended {
+    run(cloudy(&[&["bench", "--nodes", "2", "--warm-up", "50ms", "--duration", "200ms"], args].concat()))
+}
+
+/// The rows of a run that ended well: so all nodes had the same result.
+fn rows(ended: &Ended) -> Vec<Value> {
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    let object = ended.json();
+    for field in ["machine", "commit", "version", "build", "flags"] {
+        assert!(!object[field].is_null(), "no {field} in {object}");
+    }
+    let rows = object["rows"].as_array().expect("rows").clone();
+    for row in &rows {
+        ROW_FIELDS.iter().for_each(|field| assert!(row.get(field).is_some(), "no {field} in {row}"));
+        let latency = ["p50", "p99", "p999", "max"].map(|field| row["latency_us"][field].as_u64().expect("a latency"));
+        assert!(latency.is_sorted() && latency[0] > 0, "{row}");
+        for field in ["approved_per_s", "mb_per_s", "packets_per_message", "memory_mib_max"] {
+            assert!(row[field].as_f64() > Some(0.0), "no {field} in {row}");
+        }
+    }
+    rows
+}
+
+#[test]
+fn nodes_end_with_one_result_and_the_row_has_all_fields() {
+    let rows = rows(&bench(&["--size", "100", "--json"]));
+    let [row] = rows.as_slice() else { panic!("{rows:?}") };
+    assert_eq!((&row["nodes"], &row["size_bytes"], &row["ring"]), (&2.into(), &100.into(), &"pipelined".into()));
+    assert!(row["floor"].is_null() && row["ratio"].is_null(), "{row}");
+}
+
+#[test]
+fn the_floor_runs_beside_and_gives_a_ratio() {
+    let rows = rows(&bench(&["--floor", "--repeat", "2", "--json", "--sweep", "ring=pipelined,token"]));
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert!(row["floor"]["approved_per_s"].as_f64() > Some(0.0), "{row}");
+        assert!(row["floor"]["latency_us"]["p50"].as_u64() > Some(0), "{row}");
+        let ratios = ["ratio_min", "ratio", "ratio_max"].map(|field| row[field].as_f64().expect("a ratio"));
+        assert!(ratios.is_sorted() && ratios[0] > 0.0, "{row}");
+    }
+}
+
+#[test]
+fn a_schedule_is_kept_in_one_process_over_a_bad_network() {
+    let args = ["--in-process", "--floor", "--rate", "200", "--loss", "5%", "--latency", "2ms", "--json"];
+    for row in rows(&bench(&args)) {
+        for latency in [&row["latency_us"], &row["floor"]["latency_us"]] {
+            // There, back as a confirmation, and there again as an approval; the sender knows after two.
+            assert!(latency["p50"].as_u64() >= Some(4_000), "{row}");
+        }
+    }
+}
+
+#[test]
+fn payloads_without_a_stamp_have_no_latency_and_one_sender_is_enough() {
+    let ended = bench(&["--size", "0", "--senders", "one", "--floor", "--json"]);
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    let row = &ended.json()["rows"][0];
+    assert!(row["latency_us"].is_null() && row["floor"]["latency_us"].is_null(), "{row}");
+    assert!(row["approved_per_s"].as_f64() > Some(0.0) && row["senders"] == 1, "{row}");
+}
+
+#[test]
+fn large_payloads_a_table_and_a_page() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let page = dir.path().join("bench.html");
+    let ended = bench(&["--size", "1MiB", "--html", page.to_str().expect("text")]);
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    assert!(ended.stdout.contains("approved/s") && ended.stdout.contains("EQUAL"), "{ended:#?}");
+    assert!(std::fs::read_to_string(page).expect("a page").contains("</html>"));
+    assert!(ended.stderr.contains("row 1 of 1"), "{ended:#?}");
+}
+
+#[test]
+fn a_page_that_cannot_be_written_is_said_before_anything_runs() {
+    let ended = bench(&["--html", "/no/such/directory/bench.html"]);
+    ended.failed_with(&["/no/such/directory/bench.html"]);
+    assert!(!ended.stderr.contains("row 1"), "{ended:#?}");
+}
