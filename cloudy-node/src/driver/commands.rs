@@ -72,7 +72,7 @@ impl Driver {
     }
 
     fn found(&mut self, name: String, config: &GroupConfig) -> Result<FoundingParts, FoundError> {
-        if self.groups.values().any(|run| run.shared.name == name) {
+        if self.is_in(&name) {
             return Err(FoundError::NameTaken { name });
         }
         let mailbox = self.mailbox.upgrade().ok_or(FoundError::ShutDown)?;
@@ -87,6 +87,16 @@ impl Driver {
         let shared = Arc::clone(&run.shared);
         let group = Group { shared, mailbox };
         Ok(FoundingParts { group, events: events_in, installed: installed_in })
+    }
+
+    /// A group of that name lives here.
+    fn is_in(&mut self, name: &str) -> bool {
+        let is_in = |driver: &Self| driver.groups.values().any(|run| run.shared.name == name);
+        // An earlier command of this turn may have ended it.
+        is_in(self) && {
+            self.turn_groups();
+            is_in(self)
+        }
     }
 
     /// A group begins here; its machine hears of every link that is up.
@@ -136,8 +146,7 @@ impl Driver {
         reply: oneshot::Sender<Result<Group, JoinError>>,
     ) {
         self.joining.retain(|_, joining| !joining.reply.is_closed());
-        let busy = self.joining.contains_key(&name) || self.groups.values().any(|run| run.shared.name == name);
-        if busy {
+        if self.joining.contains_key(&name) || self.is_in(&name) {
             // A caller that is gone needs no answer.
             let _ = reply.send(Err(JoinError::NameTaken { name }));
             return;

@@ -70,13 +70,10 @@ impl Feed {
     pub(crate) fn cursor_at(&self, index: Index) -> Cursor {
         let before = |item: &ApprovedItem| match item {
             ApprovedItem::Batch(entry) => entry.last_index() < index,
-            ApprovedItem::View(_) => true,
+            ApprovedItem::View(_) => false,
         };
-        let mut at = self.items.iter().rposition(before).map_or(0, |at| at + 1);
-        // The view that the first entry belongs to comes before it.
-        while at > 0 && matches!(self.items[at - 1], ApprovedItem::View(_)) {
-            at -= 1;
-        }
+        // View changes right before the first entry are read too.
+        let at = self.items.iter().rposition(before).map_or(0, |at| at + 1);
         Cursor { position: self.first + at as u64, index: index.max(Index(1)) }
     }
 
@@ -177,6 +174,30 @@ mod tests {
         assert_eq!(indexes(&feed, &mut cursor), [(3, 2), (5, 2)]);
         feed.push(entry(7, 1));
         assert_eq!(indexes(&feed, &mut cursor), [(7, 1)]);
+    }
+
+    #[test]
+    fn view_changes_are_read_in_their_places_wherever_a_reader_begins() {
+        let view = |id| {
+            let parameters = cloudy_proto::Parameters::default();
+            Arc::new(View { id: ViewId(id), ring: Vec::new(), parameters, last: id == 2 })
+        };
+        let mut feed = Feed::new(10_000);
+        feed.push_view(view(1));
+        feed.push(entry(1, 4));
+        feed.push_view(view(2));
+        let items = |from| {
+            let mut cursor = feed.cursor_at(Index(from));
+            std::iter::from_fn(|| match feed.read(&mut cursor) {
+                Read::Item(ApprovedItem::Batch(entry)) => Some(format!("{}", entry.first_index)),
+                Read::Item(ApprovedItem::View(view)) => Some(format!("view {}", view.id)),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(items(1), ["view 1", "1", "view 2"]);
+        assert_eq!(items(3), ["view 1", "3", "view 2"]);
+        assert_eq!(items(5), ["view 2"]);
     }
 
     #[test]

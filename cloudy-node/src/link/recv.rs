@@ -258,3 +258,19 @@ impl Reader {
         self.mail.send(mail).await.map_err(|_| ReadError::Ended)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_reached_where_it_was_heard_first_and_at_a_bounded_number_of_addresses() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let heard_from = address("192.0.2.7:4433");
+        let said = ["0.0.0.0:4433", "0.0.0.0:4434", "[::]:4433", "198.51.100.1:9", "192.0.2.7:4433"].map(address);
+        let expected = ["192.0.2.7:4433", "192.0.2.7:4434", "198.51.100.1:9"].map(address);
+        assert_eq!(reachable_at(heard_from, said.to_vec()), expected);
+        let many = (1..=100).map(|port| SocketAddr::from(([198, 51, 100, 1], port))).collect();
+        assert_eq!(reachable_at(heard_from, many).len(), ADDRESSES_MAX);
+    }
+}

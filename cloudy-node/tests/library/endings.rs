@@ -1,0 +1,213 @@
+//! How groups and nodes end.
+
+use std::time::Duration;
+
+use cloudy_node::{
+    ApprovedError, BroadcastError, ConnectError, EndReason, Event, GroupConfig, Index, JoinError, Receipt,
+    ReceiptError, StartError,
+};
+use futures_util::future::join_all;
+
+use crate::common::{Message, found, impatient, key, read_final, start_all, until, within};
+use crate::help::{assert_no_task_panicked, config, event, linked, start_cuttable, texts, watch_for_panics};
+
+/// Awaits receipts: those approved must be what the result has of their node, in order, and the others are rejected.
+async fn assert_split(result: &[Message], receipts: Vec<Receipt>) -> usize {
+    let count = receipts.len();
+    let mut approved = 0;
+    for receipt in receipts {
+        let id = receipt.id();
+        match within("the receipt", receipt.into_future()).await {
+            Ok(approval) => {
+                assert_eq!(approved, id.seq.0 as usize - 1, "approved after a rejected one");
+                approved += 1;
+                assert_eq!(result[approval.index.0 as usize - 1].id, id);
+            }
+            Err(error) => {
+                assert_eq!(error, ReceiptError::Rejected(id));
+                assert!(result.iter().all(|message| message.id != id));
+            }
+        }
+    }
+    approved.min(count)
+}
+
+#[tokio::test]
+async fn the_founder_ends_a_group_in_the_midst_and_all_have_one_result() {
+    let nodes = start_all(&key(), 3).await;
+    let groups = found(&nodes, "ends", config(|parameters| parameters.window_slots = 2)).await;
+    let mut receipts: Vec<Vec<Receipt>> = groups.iter().map(|_| Vec::new()).collect();
+    for at in 0..60 {
+        for (group, receipts) in groups.iter().zip(&mut receipts) {
+            // More than a window, so that some are not sent yet when the group ends.
+            receipts.push(group.broadcast(format!("{at}").repeat(3_000)).await.unwrap());
+        }
+    }
+    groups[0].end();
+    let results = join_all(groups.iter().map(read_final)).await;
+    assert!(results.iter().all(|result| *result == results[0]));
+    let mut approved = 0;
+    for receipts in receipts {
+        approved += assert_split(&results[0], receipts).await;
+    }
+    assert_eq!(approved, results[0].len());
+    assert!(approved < 180, "the cut left something out");
+    let mut finals = Vec::new();
+    for group in &groups {
+        let last = event(group, "the final result", |event| match event {
+            Event::Final { result } => Some(result),
+            _ => None,
+        });
+        finals.push(last.await);
+        assert_eq!(group.try_broadcast("late").unwrap_err(), BroadcastError::Ended(EndReason::Final));
+        assert_eq!(group.broadcast("late").await.unwrap_err(), BroadcastError::Ended(EndReason::Final));
+        assert_eq!(within("the flush", group.flush()).await, Err(EndReason::Final));
+        group.report(group.me().to_string().into());
+    }
+    assert!(finals.iter().all(|last| *last == finals[0] && last.index == Index(approved as u64)));
+    // Everybody reports, so the group closes, and its name is free.
+    event(&groups[0], "the group is closed", |event| (event == Event::Closed).then_some(())).await;
+    let mut events = groups[0].events();
+    let mut reports = Vec::new();
+    while let Some(event) = within("the events end", events.next()).await {
+        if let Event::Reported { node, result, report } = event {
+            assert_eq!((result, report), (finals[0], node.to_string().into()));
+            reports.push(node);
+        }
+    }
+    reports.sort_unstable();
+    let mut ids: Vec<_> = nodes.iter().map(|node| node.id()).collect();
+    ids.sort_unstable();
+    assert_eq!(reports, ids);
+    until("all have let go of it", async || {
+        join_all(groups.iter().map(|group| group.status())).await.iter().all(Option::is_none)
+    })
+    .await;
+    found(&nodes, "ends", GroupConfig::default()).await;
+}
+
+#[tokio::test]
+async fn who_was_silent_at_the_end_learns_the_result_and_that_its_own_is_not_in_it() {
+    let key = key();
+    let mut nodes = start_all(&key, 2).await;
+    let (silent, control) = start_cuttable(&key, cloudy_node::endpoint::EndpointLimits::default()).await;
+    nodes.push(silent);
+    let groups = found(&nodes, "silent", GroupConfig::default()).await;
+    groups[2].broadcast("heard").await.unwrap().await.unwrap();
+    control.partition(nodes[..2].iter().map(|node| node.local_addr()));
+    let unheard = groups[2].broadcast("unheard").await.unwrap();
+    let unconfirmed = groups[0].broadcast("unconfirmed by one").await.unwrap();
+    until("the other holds it", async || groups[1].status().await.unwrap().waits_for.is_some()).await;
+    groups[0].end();
+    let named = event(&groups[0], "it is missed", |event| match event {
+        Event::Silent { node } => Some(node),
+        _ => None,
+    });
+    assert_eq!(named.await, nodes[2].id());
+    control.heal();
+    let results = join_all(groups.iter().map(read_final)).await;
+    // Every survivor holds it, so the last view change approves it (`protocol.md` §6.4).
+    assert_eq!(texts(&results[0]), ["heard", "unconfirmed by one"]);
+    assert!(results.iter().all(|result| *result == results[0]));
+    let approval = within("the receipt", unconfirmed.into_future()).await.unwrap();
+    assert!(approval.confirmed.iter().all(|(node, _)| *node != nodes[2].id()), "{approval:?}");
+    let id = unheard.id();
+    assert_eq!(within("the receipt", unheard.into_future()).await, Err(ReceiptError::Rejected(id)));
+}
+
+#[tokio::test]
+async fn a_member_asks_the_founder_to_end() {
+    let nodes = start_all(&key(), 2).await;
+    let groups = found(&nodes, "asks", GroupConfig::default()).await;
+    groups[1].broadcast("x").await.unwrap().await.unwrap();
+    groups[1].end();
+    assert_eq!(texts(&read_final(&groups[0]).await), ["x"]);
+    assert_eq!(read_final(&groups[1]).await, read_final(&groups[0]).await);
+}
+
+#[tokio::test]
+async fn a_node_shuts_down_cleanly_and_the_others_notice() {
+    watch_for_panics();
+    let nodes = start_all(&key(), 3).await;
+    let groups = found(&nodes, "leaves", GroupConfig::default()).await;
+    groups[2].broadcast("before").await.unwrap().await.unwrap();
+    // The others have it too: what was written arrives.
+    let reader = groups[2].approved_from(Index(2));
+    within("the shutdown", nodes[2].shutdown()).await;
+    until("the others notice", async || {
+        !linked(&groups[0], nodes[2].id()).await && !linked(&groups[1], nodes[2].id()).await
+    })
+    .await;
+    let waits = groups[0].broadcast("waits for all").await.unwrap();
+    let status = groups[0].status().await.unwrap();
+    assert_eq!(status.members.len(), 3, "it is missed, and on the ring");
+
+    let ended = EndReason::ShutDown;
+    assert_eq!(groups[2].broadcast("after").await.unwrap_err(), BroadcastError::Ended(ended.clone()));
+    assert_eq!(groups[2].flush().await, Ok(()));
+    assert!(groups[2].status().await.is_none());
+    let mut items: Vec<_> = futures_util::StreamExt::collect(reader.into_stream()).await;
+    assert_eq!(items.pop().unwrap().unwrap_err(), ApprovedError::Ended(ended));
+    assert!(matches!(nodes[2].connect(nodes[0].local_addr()).await, Err(ConnectError::ShutDown)));
+    let join = nodes[2].join_group("x").await.unwrap().joined().await;
+    assert_eq!(join.unwrap_err(), JoinError::ShutDown);
+    within("a second shutdown", nodes[2].shutdown()).await;
+    // Its port is free.
+    std::net::UdpSocket::bind(nodes[2].local_addr()).unwrap();
+
+    within("the shutdown", nodes[0].shutdown()).await;
+    let id = waits.id();
+    let unknown = within("the receipt", waits.into_future()).await.unwrap_err();
+    assert_eq!(unknown, ReceiptError::Unknown { id, reason: EndReason::ShutDown });
+    assert_no_task_panicked();
+}
+
+#[tokio::test]
+async fn members_say_so_when_the_founder_is_gone() {
+    let impatient_group = || config(|parameters| parameters.coordinator_timeout = Duration::from_millis(200));
+    let key = key();
+    // One founder says goodbye, the other falls silent.
+    for says_goodbye in [true, false] {
+        let (founder, control) = start_cuttable(&key, impatient()).await;
+        let mut nodes = vec![founder];
+        nodes.extend(start_all(&key, 2).await);
+        let groups = found(&nodes, "lost", impatient_group()).await;
+        groups[1].broadcast("x").await.unwrap().await.unwrap();
+        if says_goodbye {
+            nodes[0].shutdown().await;
+        } else {
+            control.partition(nodes[1..].iter().map(|node| node.local_addr()));
+        }
+        let unheard = groups[1].broadcast("y").await.unwrap();
+        let lost = EndReason::CoordinatorLost(nodes[0].id());
+        for group in &groups[1..] {
+            let node = event(group, "the loss is said", |event| match event {
+                Event::CoordinatorLost { node } => Some(node),
+                _ => None,
+            });
+            assert_eq!(node.await, nodes[0].id());
+            let mut approved = group.approved_from(Index(2));
+            let ended = loop {
+                match within("the reader is told", approved.next_batch()).await.unwrap() {
+                    Ok(_) => {}
+                    Err(ended) => break ended,
+                }
+            };
+            assert_eq!(ended, ApprovedError::Ended(lost.clone()));
+            assert_eq!(group.broadcast("z").await.unwrap_err(), BroadcastError::Ended(lost.clone()));
+        }
+        let id = unheard.id();
+        let unknown = ReceiptError::Unknown { id, reason: lost };
+        assert_eq!(within("the receipt", unheard.into_future()).await, Err(unknown));
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_start_says_why() {
+    let refused = cloudy_node::Node::builder().start().await.unwrap_err();
+    assert!(matches!(refused, StartError::NoIdentity), "{refused}");
+    let key = key();
+    let node = crate::common::start(&key).await;
+    let taken = cloudy_node::Node::builder().cluster_key(&key).bind(node.local_addr()).start().await.unwrap_err();
+    assert!(taken.to_string().contains("is in use"), "{taken}");
+}

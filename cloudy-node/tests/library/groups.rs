@@ -6,7 +6,8 @@ use cloudy_node::{
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
-use crate::common::{event, found, key, read, start, start_all, texts, until, within};
+use crate::common::{found, key, read, start, start_all, until, within};
+use crate::help::{event, texts};
 
 #[tokio::test]
 async fn all_members_see_the_same_group() {
@@ -23,7 +24,7 @@ async fn all_members_see_the_same_group() {
         assert_eq!(view.ring.iter().map(|member| member.node).collect::<Vec<_>>(), ids);
         assert_eq!(status.rank, view.rank_of(node.id()));
         assert_eq!((status.phase, status.members.len()), (Phase::Send, 4));
-        assert!(view.ring.iter().all(|member| member.incarnation == Incarnation(1)));
+        assert!(view.ring.iter().all(|member| member.incarnation > Incarnation(0)));
     }
 }
 
@@ -49,7 +50,7 @@ async fn who_comes_late_is_told_so() {
     // A member that is not the founder takes nobody in either.
     let elsewhere = within("the refusal", late.join_group_at("full", nodes[1].local_addr())).await.unwrap_err();
     assert!(elsewhere.to_string().contains("does not found a group"), "{elsewhere}");
-    groups[0].broadcast("on").await.unwrap();
+    drop(groups[0].broadcast("on").await.unwrap());
     assert_eq!(texts(&read(&groups[1], 1, 1).await), ["on"]);
 }
 
@@ -191,7 +192,7 @@ async fn groups_share_links_and_nothing_else() {
     for at in 0..100 {
         for (name, groups) in [("red", &red), ("blue", &blue)] {
             for group in groups {
-                group.broadcast(format!("{name} {at}")).await.unwrap();
+                drop(group.broadcast(format!("{name} {at}")).await.unwrap());
             }
         }
     }
@@ -220,7 +221,7 @@ async fn dialling_twice_at_once_gives_one_link() {
     assert!(back.iter().all(|id| *id == Ok(nodes[1].id())), "{back:?}");
     drop(founding.unwrap());
     let groups = found(&nodes, "pair", GroupConfig::default()).await;
-    groups[1].broadcast("x").await.unwrap();
+    drop(groups[1].broadcast("x").await.unwrap());
     assert_eq!(texts(&read(&groups[0], 1, 1).await), ["x"]);
 }
 
@@ -234,7 +235,7 @@ async fn a_node_ends_with_its_last_handle() {
     drop(nodes);
     within("the group keeps its node", last.broadcast("x").await.unwrap().into_future()).await.unwrap();
     drop(last);
-    until("the other side notices", async || !crate::common::linked(&groups[0], gone).await).await;
+    until("the other side notices", async || !crate::help::linked(&groups[0], gone).await).await;
     until("the port is free", async || std::net::UdpSocket::bind(address).is_ok()).await;
     assert!(first.found_group("x", GroupConfig::default()).now_or_never().is_none(), "it lives");
     assert_ne!(groups[0].id(), GroupId([0; 16]));

@@ -6,4 +6,5 @@ mod common;
 mod broadcasts;
 mod endings;
 mod groups;
+mod help;
 mod readers;

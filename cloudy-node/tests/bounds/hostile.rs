@@ -1,0 +1,189 @@
+//! A peer with a valid identity that says what it likes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use cloudy_node::endpoint::{self, EndpointLimits, EndpointSocket};
+use cloudy_node::identity::SERVER_NAME;
+use cloudy_node::{ClusterKey, GroupId, Identity, Incarnation, NodeId, Rank, ViewId};
+use cloudy_proto::wire::{
+    ControlDecoder, ControlFrame, HeaderDecoder, NodeFrame, Stream, StreamHeader, WIRE_VERSION, decode_command,
+    encode_control, encode_header, encode_node,
+};
+use cloudy_proto::{Command, InstallView, LogIndex};
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
+
+use crate::common::within;
+
+/// The code that a node closes a link with when its peer breaks the protocol.
+pub(crate) const BREACH: u64 = 2;
+/// And when it takes too slowly what it is sent.
+pub(crate) const OVERFLOW: u64 = 4;
+
+pub(crate) struct Hostile {
+    pub(crate) id: NodeId,
+    pub(crate) endpoint: Endpoint,
+    identity: Identity,
+}
+
+impl Hostile {
+    pub(crate) fn new(key: &ClusterKey) -> Self {
+        let socket = endpoint::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Self::on(key, EndpointSocket::Udp(socket))
+    }
+
+    pub(crate) fn on(key: &ClusterKey, socket: EndpointSocket) -> Self {
+        let identity = Identity::generate(key).unwrap();
+        let endpoint = endpoint::open(&identity, socket, &EndpointLimits::default(), None).unwrap();
+        Self { id: identity.node_id(), endpoint, identity }
+    }
+
+    /// A connection on which nothing was said.
+    pub(crate) async fn connect(&self, to: SocketAddr) -> Connection {
+        within("the handshake", self.endpoint.connect(to, SERVER_NAME).unwrap()).await.unwrap()
+    }
+
+    /// The same, and the peer may open so many streams and send so many bytes that are not read.
+    pub(crate) async fn connect_stingily(&self, to: SocketAddr, streams: u32, window_bytes: u32) -> Connection {
+        let mut config = endpoint::client_config(&self.identity, &EndpointLimits::default()).unwrap();
+        let mut transport = TransportConfig::default();
+        transport.max_concurrent_uni_streams(streams.into()).stream_receive_window(window_bytes.into());
+        config.transport_config(Arc::new(transport));
+        within("the handshake", self.endpoint.connect_with(config, to, SERVER_NAME).unwrap()).await.unwrap()
+    }
+
+    /// A connection on which hello was said, and its node stream.
+    pub(crate) async fn link(&self, to: SocketAddr) -> (Connection, SendStream) {
+        let connection = self.connect(to).await;
+        let node_stream = hello(&connection).await;
+        (connection, node_stream)
+    }
+}
+
+/// Opens a stream and writes to it.
+pub(crate) async fn open(connection: &Connection, bytes: &[u8]) -> SendStream {
+    let mut stream = within("a stream", connection.open_uni()).await.unwrap();
+    // A peer that has closed the link already is what the test is after.
+    let _ = stream.write_all(bytes).await;
+    stream
+}
+
+pub(crate) async fn hello(connection: &Connection) -> SendStream {
+    let mut bytes = BytesMut::from(&header(GroupId([0; 16]), Incarnation(0), Stream::Node)[..]);
+    encode_node(&NodeFrame::Hello { addresses: Vec::new() }, &mut bytes);
+    open(connection, &bytes).await
+}
+
+pub(crate) fn header(group: GroupId, incarnation: Incarnation, stream: Stream) -> Bytes {
+    encode_header(&StreamHeader { version: WIRE_VERSION, group, incarnation, stream })
+}
+
+pub(crate) fn control(frame: &ControlFrame) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    encode_control(frame, &mut bytes);
+    bytes
+}
+
+pub(crate) fn node(frame: &NodeFrame) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    encode_node(frame, &mut bytes);
+    bytes
+}
+
+/// Waits until the peer closes the link: the code and the words.
+pub(crate) async fn closed(connection: &Connection) -> (u64, String) {
+    match within("the link is closed", connection.closed()).await {
+        ConnectionError::ApplicationClosed(close) => {
+            (close.error_code.into_inner(), String::from_utf8_lossy(&close.reason).into_owned())
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// A place on the ring of a group.
+pub(crate) struct Membership {
+    pub(crate) group: GroupId,
+    pub(crate) view: InstallView,
+    pub(crate) rank: Rank,
+    pub(crate) incarnation: Incarnation,
+    /// They are not read any more, and not stopped.
+    pub(crate) _streams: Vec<RecvStream>,
+}
+
+impl Membership {
+    pub(crate) fn lane(&self, lane: Rank) -> Stream {
+        Stream::Lane { view: ViewId(1), lane }
+    }
+
+    pub(crate) fn tally(&self) -> Stream {
+        Stream::Tally { view: ViewId(1) }
+    }
+
+    /// What a stream of its own opens with.
+    pub(crate) fn header(&self, stream: Stream) -> BytesMut {
+        BytesMut::from(&header(self.group, self.incarnation, stream)[..])
+    }
+
+    pub(crate) fn rank_of(&self, node: NodeId) -> Rank {
+        Rank(self.view.ring.iter().position(|member| member.node == node).unwrap() as u16)
+    }
+}
+
+/// Joins a group as an honest node does, up to view 1.
+pub(crate) async fn join(id: NodeId, connection: &Connection, node_stream: &mut SendStream, name: &str) -> Membership {
+    node_stream.write_all(&node(&NodeFrame::Join { name: name.to_owned() })).await.unwrap();
+    let mut streams = Vec::new();
+    loop {
+        let mut stream = within("a stream", connection.accept_uni()).await.unwrap();
+        let (header, rest) = read_header(&mut stream).await;
+        if header.stream == Stream::Control {
+            let own = BytesMut::from(&self::header(header.group, Incarnation(0), Stream::Control)[..]);
+            let view = answer(connection, own, &mut stream, rest).await;
+            let rank = view.ring.iter().position(|member| member.node == id).unwrap();
+            let (group, incarnation) = (header.group, view.ring[rank].incarnation);
+            streams.push(stream);
+            return Membership { group, rank: Rank(rank as u16), incarnation, view, _streams: streams };
+        }
+        streams.push(stream);
+    }
+}
+
+async fn read_header(stream: &mut RecvStream) -> (StreamHeader, Bytes) {
+    let mut decoder = HeaderDecoder::default();
+    loop {
+        let chunk = within("a header", stream.read_chunk(1 << 16, true)).await.unwrap().unwrap().bytes;
+        let mut view: &[u8] = &chunk;
+        if let Some(header) = decoder.feed(&mut view).unwrap() {
+            return (header, chunk.slice(chunk.len() - view.len()..));
+        }
+    }
+}
+
+/// Accepts the invitation, and reads the log up to view 1.
+async fn answer(connection: &Connection, mut own: BytesMut, stream: &mut RecvStream, mut rest: Bytes) -> InstallView {
+    let mut decoder = ControlDecoder::default();
+    loop {
+        let mut view: &[u8] = &rest;
+        while let Some(frame) = decoder.feed(&mut view).unwrap() {
+            match frame {
+                ControlFrame::Invite { .. } => {
+                    encode_control(&ControlFrame::Accept, &mut own);
+                    encode_control(&ControlFrame::Follow { next: LogIndex(1) }, &mut own);
+                    drop(open(connection, &own).await);
+                }
+                ControlFrame::Log { entries, .. } => {
+                    let installs = entries.iter().find_map(|entry| match decode_command(entry).unwrap() {
+                        Command::InstallView(install) => Some(install),
+                        _ => None,
+                    });
+                    if let Some(install) = installs {
+                        return install;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        rest = within("the log", stream.read_chunk(1 << 16, true)).await.unwrap().unwrap().bytes;
+    }
+}

@@ -1,0 +1,27 @@
+//! What a hostile peer can do at the level of QUIC, and what it costs. It holds the cluster's key: all others fail at the
+//! handshake.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod hostile;
+mod members;
+mod resources;
+mod strangers;
+
+use cloudy_node::Group;
+use futures_util::future::join_all;
+
+/// The group goes on: so many broadcasts are approved, everywhere in the same order.
+async fn goes_on(groups: &[Group], count: usize) {
+    let before = groups[0].status().await.unwrap().index.0;
+    let mut receipts = Vec::new();
+    for at in 0..count {
+        receipts.push(groups[at % groups.len()].broadcast(at.to_le_bytes()).await.unwrap());
+    }
+    for receipt in receipts {
+        common::within("the approval", receipt.into_future()).await.unwrap();
+    }
+    let results = join_all(groups.iter().map(|group| common::read(group, before + 1, count))).await;
+    assert!(results.iter().all(|result| *result == results[0]));
+}

@@ -1,0 +1,144 @@
+//! Peers of the cluster that are in no group.
+
+use cloudy_node::{GroupConfig, GroupId, Incarnation, ViewId};
+use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream, StreamHeader, WIRE_VERSION, encode_header};
+
+use crate::common::{found, key, start, start_all, within};
+use crate::goes_on;
+use crate::hostile::{BREACH, Hostile, closed, control, header, hello, node, open};
+
+const NOBODY: GroupId = GroupId([7; 16]);
+
+#[tokio::test]
+async fn what_cannot_be_read_closes_the_link_with_words() {
+    let key = key();
+    let target = start(&key).await;
+    let hostile = Hostile::new(&key);
+    let other_version = encode_header(&StreamHeader {
+        version: WIRE_VERSION + 1,
+        group: NOBODY,
+        incarnation: Incarnation(0),
+        stream: Stream::Control,
+    });
+    let on_control = |frames: &[u8]| [&header(NOBODY, Incarnation(0), Stream::Control)[..], frames].concat();
+    let mut truncated = control(&ControlFrame::Invite { name: "x".to_owned() });
+    truncated[0] += 1;
+    truncated.extend_from_slice(&[0]);
+    let breaches: [(&[u8], &str); 8] = [
+        (&other_version, "the peer speaks wire version 2, this node 1"),
+        (b"GET / HTTP/1.1\r\n", "does not begin with `cloudy`"),
+        (b"cloudy\x01\x00\xff\xff", "a stream header of 65545 bytes; at most 256 are allowed"),
+        (b"cloudy\x01\x00\x02\x00\xff\xff", "a stream header that does not decode"),
+        (&on_control(&u32::MAX.to_le_bytes()), "a control frame of 4294967295 bytes; at most 16842760 are allowed"),
+        (&on_control(&[1, 0, 0, 0, 99]), "a control frame that does not decode"),
+        (&on_control(&truncated), "a control frame with 1 bytes after its end"),
+        (&header(GroupId([0; 16]), Incarnation(0), Stream::Node), "a second node stream"),
+    ];
+    for (bytes, words) in breaches {
+        let (connection, _node_stream) = hostile.link(target.local_addr()).await;
+        let _stream = open(&connection, bytes).await;
+        let (code, reason) = closed(&connection).await;
+        assert_eq!(code, BREACH, "{reason}");
+        assert!(reason.contains(words), "{reason:?} says nothing of {words:?}");
+    }
+    // A stream that ends inside its header.
+    let (connection, _node_stream) = hostile.link(target.local_addr()).await;
+    open(&connection, b"cloudy").await.finish().unwrap();
+    assert_eq!(closed(&connection).await, (BREACH, "a stream without a header".to_owned()));
+    assert!(target.found_group("lives", GroupConfig::default()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_link_begins_with_hello() {
+    let key = key();
+    let target = start(&key).await;
+    let hostile = Hostile::new(&key);
+    let of_node = header(GroupId([0; 16]), Incarnation(0), Stream::Node);
+    let join = node(&NodeFrame::Join { name: "x".to_owned() });
+    let beginnings: [(&[u8], &str); 4] = [
+        (&[&of_node[..], &join[..]].concat(), "does not begin with hello"),
+        (&header(NOBODY, Incarnation(0), Stream::Control), "does not begin with hello"),
+        (&[&of_node[..], &2_000_u32.to_le_bytes()].concat(), "a node frame of 2000 bytes; at most 1024 are allowed"),
+        (&[0xff; 64], "does not begin with `cloudy`"),
+    ];
+    for (bytes, words) in beginnings {
+        let connection = hostile.connect(target.local_addr()).await;
+        let _stream = open(&connection, bytes).await;
+        let (code, reason) = closed(&connection).await;
+        assert_eq!(code, BREACH, "{reason}");
+        assert!(reason.contains(words), "{reason:?} says nothing of {words:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_identity_cannot_be_borrowed() {
+    let key = key();
+    let nodes = start_all(&key, 2).await;
+    let groups = found(&nodes, "ours", GroupConfig::default()).await;
+    let hostile = Hostile::new(&key);
+    let ring = groups[0].status().await.unwrap().view.unwrap().ring.clone();
+    // It knows the group and its members' incarnations, and has a connection of its own.
+    for (lane, member) in ring.iter().enumerate() {
+        let lane = cloudy_node::Rank(lane as u16);
+        for stream in [Stream::Lane { view: ViewId(1), lane }, Stream::Tally { view: ViewId(1) }] {
+            let (connection, _node_stream) = hostile.link(nodes[0].local_addr()).await;
+            let _stream = open(&connection, &header(groups[0].id(), member.incarnation, stream)).await;
+            let expected = (BREACH, "a stream that is not its to open".to_owned());
+            assert_eq!(closed(&connection).await, expected);
+        }
+    }
+    // What only the founder may say, and what only a member may ask.
+    let not_the_founders = [
+        (ControlFrame::Invite { name: "ours".to_owned() }, "invites to a group that it did not found"),
+        (ControlFrame::Wedge { view: ViewId(1) }, "wedges a view, but does not coordinate the group"),
+        (ControlFrame::Log { first: cloudy_proto::LogIndex(4), entries: Vec::new() }, "a control log that is not its"),
+    ];
+    for (frame, words) in not_the_founders {
+        let (connection, _node_stream) = hostile.link(nodes[1].local_addr()).await;
+        let bytes = [&header(groups[0].id(), Incarnation(0), Stream::Control)[..], &control(&frame)[..]].concat();
+        let _stream = open(&connection, &bytes).await;
+        let (code, reason) = closed(&connection).await;
+        assert_eq!(code, BREACH, "{reason}");
+        assert!(reason.contains(words), "{reason:?} says nothing of {words:?}");
+    }
+    let (connection, _node_stream) = hostile.link(nodes[0].local_addr()).await;
+    let end = [&header(groups[0].id(), Incarnation(0), Stream::Control)[..], &control(&ControlFrame::End)[..]].concat();
+    let _stream = open(&connection, &end).await;
+    goes_on(&groups, 200).await;
+}
+
+#[tokio::test]
+async fn streams_of_groups_that_are_not_here_are_stopped_and_harmless() {
+    let key = key();
+    let nodes = start_all(&key, 2).await;
+    let groups = found(&nodes, "ours", GroupConfig::default()).await;
+    let hostile = Hostile::new(&key);
+    let (connection, _node_stream) = hostile.link(nodes[0].local_addr()).await;
+    // More one after another than may be open at a time.
+    for round in 0..200 {
+        let view = ViewId(round);
+        let streams = [Stream::Tally { view }, Stream::Lane { view, lane: cloudy_node::Rank(0) }];
+        let bytes = header(NOBODY, Incarnation(1), streams[round as usize % 2]);
+        let stream = open(&connection, &bytes).await;
+        let stopped = within("the stop", stream.stopped()).await.unwrap();
+        assert!(stopped.is_some(), "it is read");
+    }
+    // Control frames that belong to nothing.
+    let adrift = [
+        ControlFrame::Accept,
+        ControlFrame::Refuse { reason: "no".to_owned() },
+        ControlFrame::Follow { next: cloudy_proto::LogIndex(1) },
+        ControlFrame::Fetch { from: cloudy_node::Index(1) },
+        ControlFrame::End,
+    ];
+    for group in [NOBODY, groups[0].id()] {
+        let mut bytes = header(group, Incarnation(0), Stream::Control).to_vec();
+        adrift.iter().for_each(|frame| bytes.extend_from_slice(&control(frame)));
+        open(&connection, &bytes).await.finish().unwrap();
+    }
+    goes_on(&groups, 200).await;
+    assert_eq!(connection.close_reason(), None);
+    let again = hello(&connection).await;
+    assert_eq!(closed(&connection).await.0, BREACH, "hello is said once");
+    drop(again);
+}
