@@ -62,6 +62,41 @@ fn ctrl_c_while_nothing_runs_ends_at_once() {
     assert_eq!(slave.end().code(), Some(130));
 }
 
+/// What looks like the first datagram of a handshake (RFC 9000 §17.2.2) that nobody goes on with.
+fn half_open(round: u16) -> Vec<u8> {
+    let mut datagram = vec![0; 1_200];
+    datagram[..5].copy_from_slice(&[0xc3, 0, 0, 0, 1]);
+    datagram[5] = 8;
+    datagram[6..8].copy_from_slice(&round.to_be_bytes());
+    datagram[15..19].copy_from_slice(&[0, 0x44, 0x9e, 0]);
+    datagram
+}
+
+#[test]
+fn garbage_and_half_open_handshakes_at_every_port_disturb_no_session() {
+    let cluster = Cluster::new();
+    let [(mut first, first_port), (second, second_port)] = [cluster.slave(&[]), cluster.slave(&[])];
+    let master_port = common::free_port();
+    let arguments = ["master", "127.0.0.1", &master_port.to_string(), "10m", "1s", "--expect", "2"];
+    let mut master = Running::start(cluster.node(&arguments));
+    master.wait_for("SEND: approved");
+    first.wait_for("approved");
+    for round in 0..500u16 {
+        // A sender of its own each time, as if they were many.
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let garbage: Vec<u8> = (0..round).map(|at| (at ^ round) as u8).collect();
+        for port in [first_port, second_port, master_port] {
+            for datagram in [&garbage, &half_open(round)] {
+                socket.send_to(datagram, ("127.0.0.1", port)).expect("sent");
+            }
+        }
+    }
+    first.wait_for("approved");
+    master.wait_for("SEND: approved");
+    master.signal("INT");
+    all_end_well(master, [first, second]);
+}
+
 #[test]
 fn a_dead_slave_is_named_and_the_others_end_with_a_result() {
     let cluster = Cluster::new();
