@@ -18,7 +18,7 @@ pub mod session;
 pub mod tls;
 mod typed;
 
-pub use cloudy_proto::slot::Payloads;
+pub use cloudy_proto::slot::{Payloads, payload_slices};
 pub use cloudy_proto::{
     Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, MemberStatus, MessageId, NodeId,
     Parameters, ParametersError, PendingSlot, Phase, Rank, RingKind, Seq, SessionPlan, Status, View, ViewId, Waiting,

@@ -131,6 +131,17 @@ impl Iterator for Payloads {
     }
 }
 
+/// The payloads of a checked body, in order, as slices: cheaper than [`Payloads`] where none is kept.
+pub fn payload_slices(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = body;
+    core::iter::from_fn(move || {
+        let length = take_length(&mut rest)?;
+        let (payload, after) = rest.split_at(length.min(rest.len()));
+        rest = after;
+        Some(payload)
+    })
+}
+
 /// Where the payload after the first `payloads` begins, in a checked body.
 #[must_use]
 pub fn offset_of(body: &[u8], payloads: u32) -> usize {

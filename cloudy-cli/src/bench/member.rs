@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudy_node::{
     Approved, ApprovedError, ApprovedItem, BroadcastError, Entry, Event, FoundingEvent, Group, GroupConfig, Index,
-    Node, Parameters, Payloads, RingKind, Seq, key_file,
+    Node, Parameters, RingKind, Seq, key_file, payload_slices,
 };
 use miette::{IntoDiagnostic, Report};
 use tokio::time::{Instant, sleep_until};
@@ -268,9 +268,9 @@ impl Tally {
         self.hellos += greeting;
         self.count += greeting as u64;
         let (mut due_us, mut together) = (None, 0);
-        for payload in Payloads::of(entry.batch.body).skip(greeting) {
+        for payload in payload_slices(&entry.batch.body).skip(greeting) {
             self.count += 1;
-            let stamped = stamped(&payload);
+            let stamped = stamped(payload);
             if stamped != due_us {
                 self.record(due_us, now_us, together);
                 (due_us, together) = (stamped, 0);

@@ -22,6 +22,8 @@ use crate::tls::{LinkFailure, Words};
 const READ_BYTES_MAX: usize = 256 << 10;
 /// Frames handed over together at most: a bound on what one turn of the driver takes from one stream.
 const FRAMES_TOGETHER_MAX: usize = 512;
+/// Pieces of a stream read at once.
+const CHUNKS_TOGETHER_MAX: usize = 64;
 /// A stream's header has to arrive within this.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -208,7 +210,7 @@ impl Reader {
     }
 
     async fn read_stream(&self, mut stream: RecvStream) -> Result<(), ReadError> {
-        let (header, mut chunk) = read_header(&mut stream).await?;
+        let (header, first) = read_header(&mut stream).await?;
         let mut decoder = match header.stream {
             Stream::Node => return Err(ReadError::NotHello),
             Stream::Control => Decoder::Control(ControlDecoder::default()),
@@ -225,17 +227,24 @@ impl Reader {
             Admission::Refuse => return Err(ReadError::Refused),
         }
         let mut frames = Vec::new();
+        // Each is what one packet brought: whatever has arrived is read, decoded and handed over together.
+        let mut chunks: [Bytes; CHUNKS_TOGETHER_MAX] = core::array::from_fn(|_| Bytes::new());
+        chunks[0] = first;
+        let mut filled = 1;
         loop {
-            let mut view: &[u8] = &chunk;
-            while let Some(frame) = decoder.feed(&mut view)? {
-                frames.push(frame);
-                if frames.len() == FRAMES_TOGETHER_MAX {
-                    self.hand_over(&header, &mut frames).await?;
+            for chunk in &mut chunks[..filled] {
+                let chunk = std::mem::take(chunk);
+                let mut view: &[u8] = &chunk;
+                while let Some(frame) = decoder.feed(&mut view)? {
+                    frames.push(frame);
+                    if frames.len() == FRAMES_TOGETHER_MAX {
+                        self.hand_over(&header, &mut frames).await?;
+                    }
                 }
             }
             self.hand_over(&header, &mut frames).await?;
-            match read_chunk(&mut stream).await? {
-                Some(next) => chunk = next,
+            match stream.read_chunks(&mut chunks).await? {
+                Some(read) => filled = read,
                 None => return Ok(()),
             }
         }

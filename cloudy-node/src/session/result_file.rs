@@ -5,7 +5,7 @@ use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cloudy_proto::slot::Payloads;
+use cloudy_proto::slot::payload_slices;
 use cloudy_proto::{Entry, Index};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
@@ -197,9 +197,9 @@ fn lines(entries: &[Entry]) -> Vec<u8> {
     for entry in entries {
         let Entry { first_index, view, origin, batch, .. } = entry;
         let origin = origin.to_string();
-        for (at, payload) in (0..).zip(Payloads::of(batch.body.clone())) {
+        for (at, payload) in (0..).zip(payload_slices(&batch.body)) {
             let (index, seq) = (first_index.0 + at, batch.first_seq.0 + at);
-            let value = numbers::decode(&payload).unwrap_or(f64::NAN);
+            let value = numbers::decode(payload).unwrap_or(f64::NAN);
             // Writing into memory cannot fail.
             let _ =
                 write!(text, "{{\"index\":{index},\"origin\":\"{origin}\",\"seq\":{seq},\"view\":{view},\"value\":");

@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use cloudy_proto::slot::Payloads;
+use cloudy_proto::slot::payload_slices;
 use cloudy_proto::{Checkpoint, Entry, Event, Index, Phase, Rank, RingKind, SessionPlan};
 use tokio::sync::{oneshot, watch};
 use tokio::task::consume_budget;
@@ -146,8 +146,8 @@ impl Approvals {
         if entry.origin == group.me() {
             self.own += u64::from(entry.batch.count);
         }
-        for payload in Payloads::of(entry.batch.body) {
-            let number = decode(&payload).map_err(|source| {
+        for payload in payload_slices(&entry.batch.body) {
+            let number = decode(payload).map_err(|source| {
                 let index = self.sum.count() + 1;
                 NotANumber { index, origin: entry.origin, source }
             })?;

@@ -1,7 +1,7 @@
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
-use super::{Batch, BodyError, Payloads, check_body, offset_of, push_payload};
+use super::{Batch, BodyError, Payloads, check_body, offset_of, payload_slices, push_payload};
 use crate::id::Seq;
 
 fn body_of(payloads: &[Vec<u8>]) -> Bytes {
@@ -42,6 +42,7 @@ proptest! {
         prop_assert_eq!(check_body(&body, payloads.len() as u32), Ok(()));
         let back: Vec<Vec<u8>> = Payloads::of(body.clone()).map(|payload| payload.to_vec()).collect();
         prop_assert_eq!(&back, &payloads);
+        prop_assert!(payload_slices(&body).eq(payloads.iter()));
         prop_assert_eq!(offset_of(&body, payloads.len() as u32), body.len());
     }
 
