@@ -1,7 +1,7 @@
 //! Three nodes in one process agree on one sequence of messages.
 
-use std::error::Error;
 use cloudy_node::{ApprovedItem, ClusterKey, Group, GroupConfig, Index, Node, Payloads};
+use std::error::Error;
 
 /// The first `count` messages of the result at this node.
 async fn first(group: &Group, count: usize) -> Result<Vec<String>, Box<dyn Error>> {

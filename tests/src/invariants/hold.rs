@@ -37,7 +37,8 @@ pub(super) fn check(
         }
         if lanes.messages_received_by(member.node, lane) > confirmed && linked(member.ring[lane]) {
             let first = lanes.slots_after(lane, member.delivered[lane]).find(|slot| slot.round.0 >= confirmed);
-            held_back = held_back.min(first.map(|slot| (slot.round.0, lane))).or(first.map(|slot| (slot.round.0, lane)));
+            held_back =
+                held_back.min(first.map(|slot| (slot.round.0, lane))).or(first.map(|slot| (slot.round.0, lane)));
         }
     }
     // The slot at the cursor is let in over the bound.

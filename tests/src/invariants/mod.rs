@@ -274,7 +274,8 @@ impl Judge {
         let Some(&origin) = self.places.get(&entry.origin) else {
             return Err(self.failure("an entry has an origin", node, format!("{:?}", entry.origin)));
         };
-        let expected = (origin == node).then_some((entry.batch.first_seq, entry.batch.count, entry.first_index, entry.view));
+        let expected =
+            (origin == node).then_some((entry.batch.first_seq, entry.batch.count, entry.first_index, entry.view));
         let told = self.nodes[node].approval.take();
         let told = told.map(|told| (told.first_seq, told.count, told.first_index, told.view));
         if expected != told {
@@ -353,8 +354,7 @@ impl Judge {
             Event::Stop => self.wedges.freeze(node),
             Event::Final { result } => {
                 let through = self.ghost.through(self.ring.len());
-                let checked =
-                    self.ghost.is_final(result).and_then(|()| self.wedges.reached_cut(&through, &self.lanes));
+                let checked = self.ghost.is_final(result).and_then(|()| self.wedges.reached_cut(&through, &self.lanes));
                 self.nodes[node].final_result = Some(*result);
                 if !self.tainted.contains(&node) {
                     checked.map_err(|(rule, what)| self.failure(rule, node, what))?;

@@ -88,12 +88,7 @@ impl World {
     }
 
     /// A machine closes a link: only because of a frame that was lost from a stream, or of a rule that is off.
-    pub(super) fn close_link(
-        &mut self,
-        node: usize,
-        peer: cloudy_proto::NodeId,
-        reason: &str,
-    ) -> Result<(), Failure> {
+    pub(super) fn close_link(&mut self, node: usize, peer: cloudy_proto::NodeId, reason: &str) -> Result<(), Failure> {
         let peer = self.judge.place_of(peer);
         let excused = self.plan.mutated || (self.plan.network.lost_per_mille > 0 && reason.contains(GAP));
         if !excused {

@@ -110,7 +110,8 @@ impl Clock {
     #[must_use]
     pub fn when(&self, shown: Time) -> u64 {
         let run = shown.0.saturating_sub(self.start_us);
-        let mut true_us = (u128::from(run) * u128::from(Self::MILLION) / u128::from(Self::MILLION + self.drift_ppm)) as u64;
+        let mut true_us =
+            (u128::from(run) * u128::from(Self::MILLION) / u128::from(Self::MILLION + self.drift_ppm)) as u64;
         while self.at(true_us) < shown {
             true_us += 1;
         }
