@@ -14,10 +14,10 @@ impl Machine {
         self.links.insert(peer, addresses);
         self.heard.entry(peer).or_default().0 = self.now;
         self.followers.remove(&peer);
-        if let Some(member) = &mut self.member {
-            if let Some(rank) = member.view.rank_of(peer) {
-                member.link_up(rank);
-            }
+        if let Some(member) = &mut self.member
+            && let Some(rank) = member.view.rank_of(peer)
+        {
+            member.link_up(rank);
         }
         if self.is_coordinator() {
             self.say_invite(peer);
@@ -38,10 +38,10 @@ impl Machine {
         self.unsend(peer);
         self.links.remove(&peer);
         self.followers.remove(&peer);
-        if let Some(member) = &mut self.member {
-            if let Some(rank) = member.view.rank_of(peer) {
-                member.link_down(rank);
-            }
+        if let Some(member) = &mut self.member
+            && let Some(rank) = member.view.rank_of(peer)
+        {
+            member.link_down(rank);
         }
         if !self.is_coordinator() && peer == self.coordinator && self.phase != Phase::Done {
             let timeout = self.state.view().map_or_else(

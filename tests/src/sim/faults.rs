@@ -181,6 +181,9 @@ impl World {
 
     /// An application broadcasts these.
     pub(crate) fn broadcast_all(&mut self, node: usize, payloads: Vec<Bytes>) -> Result<(), Failure> {
+        if !self.nodes[node].app.queue.is_empty() {
+            self.stats.met(Met::OutboxFull);
+        }
         for payload in payloads {
             self.stats.met(Met::Broadcast);
             self.judge.broadcast(node, payload.clone());

@@ -7,6 +7,7 @@ pub mod dice;
 mod faults;
 pub mod network;
 pub mod node;
+mod outputs;
 pub mod plan;
 pub mod queue;
 pub mod run;

@@ -83,8 +83,8 @@ impl Queue {
         self.events.insert((time_us, self.made), event);
     }
 
-    /// The next event and its time.
-    pub fn next(&mut self) -> Option<(u64, Event)> {
+    /// Takes the next event and its time.
+    pub fn pop(&mut self) -> Option<(u64, Event)> {
         self.events.pop_first().map(|((time_us, _), event)| (time_us, event))
     }
 }

@@ -1,14 +1,10 @@
 //! The world: nodes, connections and virtual time, stepped one event at a time.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{DefaultHasher, Hasher};
 
-use bytes::Bytes;
-use cloudy_proto::{
-    Admission, Event as Said, Frame, GroupId, Input, Machine, MachineConfig, NodeId, Output, Request, Role, wire,
-};
+use cloudy_proto::{Admission, GroupId, Input, Machine, MachineConfig, NodeId, Request, Role, wire};
 
 use crate::invariants::{Failure, Judge};
-use crate::sim::codec::round_trip;
 use crate::sim::dice::Dice;
 use crate::sim::network::Network;
 use crate::sim::node::{App, Clock, Item, LinkEnd, Node};
@@ -43,18 +39,18 @@ pub struct World {
     pub(super) queue: Queue,
     pub(super) network: Network,
     /// Members that the founder knows will come.
-    accepted: usize,
-    trace: DefaultHasher,
+    pub(super) accepted: usize,
+    pub(super) trace: DefaultHasher,
     /// What happened, in words, if the run is traced.
     pub story: Vec<String>,
-    traced: bool,
+    pub(super) traced: bool,
 }
 
 impl World {
     /// A world at its first moment.
     #[must_use]
     pub fn new(plan: Plan, traced: bool) -> Self {
-        let mut dice = Dice::of(plan.seed ^ 0x5eed_0f_0a_00c1d);
+        let mut dice = Dice::of(plan.seed ^ 0x0005_eed0_f0a0_0c1d);
         let ids: Vec<NodeId> = (0..plan.nodes).map(|at| node_id(&mut dice, at)).collect();
         let nodes = (0..plan.nodes).map(|at| node(&plan, &ids, at, &mut dice)).collect();
         let mut world = Self {
@@ -118,7 +114,7 @@ impl World {
         self.queue.at(self.plan.heal_at_us, Event::Heal);
     }
 
-    fn found(&mut self) {
+    pub(super) fn found(&mut self) {
         let session = self.plan.session;
         self.nodes[Plan::FOUNDER].inbox.push_back(Item::Ask(Request::Found { session }));
     }
@@ -128,7 +124,7 @@ impl World {
     /// # Errors
     /// If a checker fails.
     pub fn step(&mut self) -> Result<bool, Failure> {
-        let Some((time_us, event)) = self.queue.next() else { return Ok(false) };
+        let Some((time_us, event)) = self.queue.pop() else { return Ok(false) };
         self.now_us = self.now_us.max(time_us);
         self.judge.now_us = self.now_us;
         match event {
@@ -305,110 +301,11 @@ impl World {
     /// Hands the application's next payloads over, if the machine wants some; true if it did.
     fn feed(&mut self, node: usize) -> Result<bool, Failure> {
         if !self.nodes[node].machine.wants_payload() {
-            if !self.nodes[node].app.queue.is_empty() {
-                self.stats.met(Met::OutboxFull);
-            }
             return Ok(false);
         }
         let Some(batch) = self.nodes[node].app.next_batch(&self.plan.parameters) else { return Ok(false) };
         self.handle(node, Input::Broadcast(batch));
         Ok(true)
-    }
-
-    /// Takes what the machine puts out, and judges it.
-    fn drain(&mut self, node: usize) -> Result<(), Failure> {
-        self.stats.met(Met::Step);
-        let mut outputs = Vec::new();
-        while let Some(output) = self.nodes[node].machine.poll_output() {
-            outputs.push(output);
-        }
-        if self.traced {
-            (node, format!("{outputs:?}")).hash(&mut self.trace);
-        }
-        self.judge.outputs(node, &outputs, &mut self.stats)?;
-        for output in outputs {
-            self.tell(node, &output);
-            match output {
-                Output::Send { to, stream, frame } => self.send(node, to, stream, frame)?,
-                Output::CloseLink { peer, reason } => self.close_link(node, peer, &reason)?,
-                Output::Event(event) => self.said(node, event)?,
-                Output::Approved(_) | Output::Deliver(_) => {}
-            }
-        }
-        self.nodes[node].machine.validate();
-        let linked = |peer: usize| self.nodes[node].links[peer].told.is_some();
-        self.judge.after_step(node, &self.nodes[node].machine, linked, &mut self.stats)
-    }
-
-    fn send(&mut self, from: usize, to: NodeId, stream: wire::Stream, frame: Frame) -> Result<(), Failure> {
-        let to = self.judge.place_of(to);
-        // A link that went down after the frame was put out.
-        let Some(epoch) = self.nodes[from].links[to].told else { return Ok(()) };
-        let incarnation = self.nodes[from].machine.incarnation();
-        let mut packet = Packet { from, to, epoch, stream, incarnation, frame };
-        if self.network.encoded() {
-            self.stats.met(Met::WireEncoded);
-            let chunk_bytes = self.dice.pick(&[1, 7, 64, 1 << 20]);
-            packet.frame = round_trip(GROUP, &packet, chunk_bytes)
-                .map_err(|what| self.judge.failure("frames survive the wire", from, what))?;
-        }
-        if let Some(at) = self.network.send(self.now_us, &mut packet, &mut self.dice, &mut self.stats) {
-            self.queue.at(at, Event::Arrive(packet));
-        }
-        Ok(())
-    }
-
-    fn said(&mut self, node: usize, event: Said) -> Result<(), Failure> {
-        match event {
-            Said::Accepted { .. } => {
-                self.accepted += 1;
-                if self.accepted == self.plan.member_count() - usize::from(self.plan.founder_is_member) {
-                    self.found();
-                }
-            }
-            Said::Send { .. } => self.nodes[node].app.open = true,
-            Said::Grace => self.nodes[node].app.open = false,
-            Said::Stop => {
-                self.nodes[node].app.open = false;
-                if node == Plan::FOUNDER && !self.healed {
-                    if let Some((after_us, fault)) = self.plan.at_stop.take() {
-                        self.queue.at(self.now_us + after_us, Event::Fault(fault));
-                    }
-                }
-            }
-            Said::Final { result } => {
-                let report = Bytes::from(result.index.0.to_le_bytes().to_vec());
-                self.nodes[node].inbox.push_back(Item::Ask(Request::Report(report)));
-                return self.rejects_the_rest(node);
-            }
-            Said::Closed => self.nodes[node].closed = true,
-            Said::Diverged { .. } => self.nodes[node].diverged = true,
-            Said::CoordinatorLost { .. } => {
-                let since = self.nodes[node].links[Plan::FOUNDER].down_since;
-                self.stats.met(Met::CoordinatorLost);
-                let lost_for = self.nodes[node].clock.at(self.now_us).since(since);
-                if lost_for < self.plan.parameters.coordinator_timeout {
-                    let what = format!("gave the coordinator up after {lost_for:?}");
-                    return Err(self.judge.failure("a short outage is none", node, what));
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-impl World {
-    /// What a member has handed over and is not in the final result was rejected, and nothing else.
-    fn rejects_the_rest(&self, node: usize) -> Result<(), Failure> {
-        let approved = self.nodes[node].machine.last_approved();
-        let rest = (self.nodes[node].app.handed_over > approved.0).then(|| approved.next());
-        let told = self.judge.rejected_of(node);
-        if rest != told {
-            let what = format!("{told:?} instead of {rest:?}");
-            return Err(self.judge.failure("what is in no result is rejected", node, what));
-        }
-        Ok(())
     }
 }
 

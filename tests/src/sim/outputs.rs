@@ -1,0 +1,109 @@
+//! What machines put out, and what becomes of it.
+
+use std::hash::Hash;
+
+use bytes::Bytes;
+use cloudy_proto::{Event as Said, Frame, NodeId, Output, Request, wire};
+
+use crate::invariants::Failure;
+use crate::sim::codec::round_trip;
+use crate::sim::node::Item;
+use crate::sim::plan::Plan;
+use crate::sim::queue::{Event, Packet};
+use crate::sim::stats::Met;
+use crate::sim::world::{GROUP, World};
+
+impl World {
+    /// Takes what the machine puts out, and judges it.
+    pub(super) fn drain(&mut self, node: usize) -> Result<(), Failure> {
+        self.stats.met(Met::Step);
+        let mut outputs = Vec::new();
+        while let Some(output) = self.nodes[node].machine.poll_output() {
+            outputs.push(output);
+        }
+        if self.traced {
+            (node, format!("{outputs:?}")).hash(&mut self.trace);
+        }
+        self.judge.outputs(node, &outputs, &mut self.stats)?;
+        for output in outputs {
+            self.tell(node, &output);
+            match output {
+                Output::Send { to, stream, frame } => self.send(node, to, stream, frame)?,
+                Output::CloseLink { peer, reason } => self.close_link(node, peer, &reason)?,
+                Output::Event(event) => self.said(node, event)?,
+                Output::Approved(_) | Output::Deliver(_) => {}
+            }
+        }
+        self.nodes[node].machine.validate();
+        let linked = |peer: usize| self.nodes[node].links[peer].told.is_some();
+        self.judge.after_step(node, &self.nodes[node].machine, linked, &mut self.stats)
+    }
+
+    fn send(&mut self, from: usize, to: NodeId, stream: wire::Stream, frame: Frame) -> Result<(), Failure> {
+        let to = self.judge.place_of(to);
+        // A link that went down after the frame was put out.
+        let Some(epoch) = self.nodes[from].links[to].told else { return Ok(()) };
+        let incarnation = self.nodes[from].machine.incarnation();
+        let mut packet = Packet { from, to, epoch, stream, incarnation, frame };
+        if self.network.encoded() {
+            self.stats.met(Met::WireEncoded);
+            let chunk_bytes = self.dice.pick(&[1, 7, 64, 1 << 20]);
+            packet.frame = round_trip(GROUP, &packet, chunk_bytes)
+                .map_err(|what| self.judge.failure("frames survive the wire", from, what))?;
+        }
+        if let Some(at) = self.network.send(self.now_us, &mut packet, &mut self.dice, &mut self.stats) {
+            self.queue.at(at, Event::Arrive(packet));
+        }
+        Ok(())
+    }
+
+    fn said(&mut self, node: usize, event: Said) -> Result<(), Failure> {
+        match event {
+            Said::Accepted { .. } => {
+                self.accepted += 1;
+                if self.accepted == self.plan.member_count() - usize::from(self.plan.founder_is_member) {
+                    self.found();
+                }
+            }
+            Said::Send { .. } => self.nodes[node].app.open = true,
+            Said::Grace => self.nodes[node].app.open = false,
+            Said::Stop => {
+                self.nodes[node].app.open = false;
+                let at_stop = (node == Plan::FOUNDER && !self.healed).then(|| self.plan.at_stop.take()).flatten();
+                if let Some((after_us, fault)) = at_stop {
+                    self.queue.at(self.now_us + after_us, Event::Fault(fault));
+                }
+            }
+            Said::Final { result } => {
+                let report = Bytes::from(result.index.0.to_le_bytes().to_vec());
+                self.nodes[node].inbox.push_back(Item::Ask(Request::Report(report)));
+                return self.rejects_the_rest(node);
+            }
+            Said::Closed => self.nodes[node].closed = true,
+            Said::Diverged { .. } => self.nodes[node].diverged = true,
+            Said::CoordinatorLost { .. } => {
+                let since = self.nodes[node].links[Plan::FOUNDER].down_since;
+                self.stats.met(Met::CoordinatorLost);
+                let lost_for = self.nodes[node].clock.at(self.now_us).since(since);
+                if lost_for < self.plan.parameters.coordinator_timeout {
+                    let what = format!("gave the coordinator up after {lost_for:?}");
+                    return Err(self.judge.failure("a short outage is none", node, what));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What a member has handed over and is not in the final result was rejected, and nothing else.
+    fn rejects_the_rest(&self, node: usize) -> Result<(), Failure> {
+        let approved = self.nodes[node].machine.last_approved();
+        let rest = (self.nodes[node].app.handed_over > approved.0).then(|| approved.next());
+        let told = self.judge.rejected_of(node);
+        if rest != told {
+            let what = format!("{told:?} instead of {rest:?}");
+            return Err(self.judge.failure("what is in no result is rejected", node, what));
+        }
+        Ok(())
+    }
+}
