@@ -303,7 +303,8 @@ impl Judge {
         active: bool,
         stats: &mut Stats,
     ) -> Result<(), Failure> {
-        if first != self.nodes[node].index + 1 {
+        // Who is not complete does not know where its view begins.
+        if first != 0 && first != self.nodes[node].index + 1 {
             return Err(self.failure("a view begins where the last one ended", node, format!("at index {first}")));
         }
         if !view.last {

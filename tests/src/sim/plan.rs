@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloudy_proto::{Parameters, RingKind, Rules, SessionPlan};
+use cloudy_proto::{OnFailure, Parameters, RingKind, Rules, SessionPlan};
 
 use crate::sim::dice::Dice;
 
@@ -181,7 +181,11 @@ impl Plan {
             mutated: false,
             nodes,
             founder_is_member,
-            parameters: Parameters { session: session.is_some(), ..Parameters::default() },
+            parameters: Parameters {
+                session: session.is_some(),
+                on_failure: OnFailure::Wait,
+                ..Parameters::default()
+            },
             session,
             traffic: Traffic {
                 burst_max: 1,
@@ -284,6 +288,7 @@ fn parameters(dice: &mut Dice, session: bool) -> Parameters {
         failure_timeout: heartbeat * 10,
         coordinator_timeout: Duration::from_millis(dice.pick(&[10, 2_000, 2_000])),
         wedge_timeout: Duration::from_millis(dice.pick(&[20, 60, 250])),
+        on_failure: OnFailure::Wait,
         ..Parameters::default()
     }
 }
