@@ -53,6 +53,7 @@ impl Machine {
         });
         self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
         self.checkpoints.forget(&view);
+        self.ready.clear();
         if let Some(rank) = rank.filter(|_| !view.last) {
             self.enter_view(&view, rank, first);
         }
@@ -173,6 +174,9 @@ impl Machine {
         let last = self.state.view().is_some_and(|view| view.last);
         match &mut self.member {
             Some(member) if knows_view => {
+                if here.next() == first {
+                    self.delivery.result.checkpoint();
+                }
                 member.first = first;
                 member.complete = true;
                 self.fetching = None;

@@ -8,7 +8,7 @@ use crate::io::Phase;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::time::Time;
-use crate::view::{Origin, RingMember, View};
+use crate::view::{RingMember, View};
 use crate::wire::ControlFrame;
 
 /// How long an evicted node is kept out at first; it doubles with each eviction, so that flapping costs ever less.
@@ -39,10 +39,15 @@ impl Machine {
     /// An evicted node says that it lives, and whether it could come back.
     pub(super) fn say_rejoin(&mut self) {
         let Some(view) = self.state.view().filter(|_| self.is_evicted()).cloned() else { return };
-        let linked = view.ring.iter().all(|member| self.links.contains_key(&member.node));
+        let reaches = |node: NodeId| node == self.me || self.links.contains_key(&node);
+        let linked = reaches(self.coordinator) && view.ring.iter().all(|member| reaches(member.node));
         let ready = linked && self.fetching.as_ref().is_some_and(|fetching| fetching.near);
-        self.send_control(self.coordinator, ControlFrame::Rejoin { view: view.id, ready });
         self.set_timer(Timer::Rejoin, REJOIN_EVERY);
+        if self.is_coordinator() {
+            self.would_rejoin(self.me, view.id, ready);
+        } else {
+            self.send_control(self.coordinator, ControlFrame::Rejoin { view: view.id, ready });
+        }
     }
 
     fn is_evicted(&self) -> bool {
@@ -71,16 +76,9 @@ impl Machine {
         let ready = self.evictions.ready.iter().filter(|(node, at)| {
             let kept_out = self.evictions.evicted.get(node).is_some_and(|(_, until)| self.now < *until);
             let lately = self.now.since(**at) <= view.parameters.failure_timeout;
-            !kept_out && lately && view.rank_of(**node).is_none() && self.links.contains_key(node)
+            let linked = **node == self.me || self.links.contains_key(node);
+            !kept_out && lately && linked && view.rank_of(**node).is_none()
         });
-        let joiner = |node: NodeId| {
-            Some(RingMember {
-                node,
-                incarnation: self.state.incarnation(node)?,
-                origin: Origin::Joiner,
-                addresses: self.links.get(&node).cloned().unwrap_or_default(),
-            })
-        };
-        ready.filter_map(|(node, _)| joiner(*node)).collect()
+        ready.filter_map(|(node, _)| self.joiner(*node)).collect()
     }
 }

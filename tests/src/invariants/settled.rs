@@ -1,6 +1,8 @@
 //! Liveness: in a calm world everything that was broadcast is approved, or the group has ended with one result at
 //! everybody (`protocol.md` P5, P6, §9, §11).
 
+use cloudy_proto::ViewId;
+
 use crate::sim::plan::Plan;
 use crate::sim::world::World;
 
@@ -42,6 +44,9 @@ fn not_approved(world: &World, node: usize) -> Option<String> {
     }
     if world.judge.view().is_none() {
         return Some("no view".to_owned());
+    }
+    if world.plan.evicts() && world.judge.view_of(node) != (world.judge.view().map_or(ViewId(0), |view| view.id), true) {
+        return Some(format!("not back: {:?}", world.judge.view_of(node)));
     }
     if state.machine.last_approved().0 != state.app.broadcast {
         let (approved, broadcast) = (state.machine.last_approved(), state.app.broadcast);
