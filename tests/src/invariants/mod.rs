@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cloudy_proto::wire::{ControlFrame, Stream, TallyFrame, decode_command};
-use cloudy_proto::{Approval, Checkpoint, Command, Event, Frame, Machine, NodeId, Output, Phase, Seq, View, ViewId};
+use cloudy_proto::{Approval, Checkpoint, Command, Event, Frame, Machine, NodeId, Origin, Output, Phase, Seq, View, ViewId};
 
 use crate::sim::plan::Plan;
 use crate::sim::queue::Packet;
@@ -110,6 +110,20 @@ impl Judge {
     #[must_use]
     pub fn view(&self) -> Option<&Arc<View>> {
         self.views.latest().map(|log| &log.view)
+    }
+
+    /// Whoever could say how the latest view ends is gone: nobody who is alive has the result up to its first index.
+    /// Such a group waits for ever (`protocol.md` §6.3).
+    #[must_use]
+    pub fn is_lost(&self, alive: impl Fn(usize) -> bool) -> bool {
+        let Some(log) = self.views.latest().filter(|log| !log.view.last) else { return false };
+        let complete = |rank: usize| {
+            let seen = &self.nodes[log.ring[rank]];
+            let knows = seen.view == log.view.id;
+            let reached = log.first.is_some_and(|first| seen.index + 1 >= first);
+            if knows { !seen.joined || reached } else { log.view.ring[rank].origin == Origin::Survivor }
+        };
+        !(0..log.ring.len()).any(|rank| alive(log.ring[rank]) && complete(rank))
     }
 
     /// The view in force at a node, and whether it is a member of it.

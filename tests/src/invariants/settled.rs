@@ -18,6 +18,9 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
     if !world.healed {
         return Some((Plan::FOUNDER, "faults go on".to_owned()));
     }
+    if world.judge.is_lost(|node| world.nodes[node].alive) {
+        return None;
+    }
     let ends = world.end_wanted || world.plan.session.is_some();
     let living = (0..world.nodes.len()).filter(|&node| world.nodes[node].alive && !world.nodes[node].diverged);
     let missing = |node| if ends { not_ended(world, node) } else { not_approved(world, node) };

@@ -17,7 +17,7 @@ pub const GROUP: GroupId = GroupId(*b"simulated group!");
 
 /// How long a calm world may take until everything is approved: below the longest heartbeat, so that nothing may rely
 /// on one.
-pub const CALM_US: u64 = 12_000_000;
+pub const CALM_US: u64 = 40_000_000;
 
 /// Everything there is.
 pub struct World {
