@@ -34,6 +34,15 @@ impl Outbox {
         }
     }
 
+    /// Breaks [`Rule::PutBackAtHead`](crate::Rule): puts them behind what was never sent.
+    pub(crate) fn put_behind(&mut self, batches: Vec<Batch>) {
+        for batch in batches {
+            self.payloads += u64::from(batch.count);
+            self.bytes += batch.cost_bytes();
+            self.batches.push_back(batch);
+        }
+    }
+
     /// Leaves out what is in the result already, up to a number.
     pub(crate) fn leave_out(&mut self, approved: Seq) {
         while let Some(batch) = self.batches.front().filter(|batch| batch.first_seq <= approved).cloned() {

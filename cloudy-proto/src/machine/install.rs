@@ -89,7 +89,11 @@ impl Machine {
         } else {
             Vec::new()
         };
-        self.outbox.put_back(own);
+        if self.rules.hold(Rule::PutBackAtHead) {
+            self.outbox.put_back(own);
+        } else {
+            self.outbox.put_behind(own);
+        }
         complete
     }
 

@@ -102,9 +102,10 @@ impl Judge {
 
     /// A `Token` session's result goes round the first view's ring, without a gap (`protocol.md` §9).
     fn in_turn(&self, view: ViewId, place: Option<(u64, usize)>, members: usize) -> Result<(), Broken> {
-        let expected = self.ghost.place(view).map_or((0, 0), |(round, rank)| {
-            if rank + 1 == members { (round + 1, 0) } else { (round, rank + 1) }
-        });
+        let expected = self
+            .ghost
+            .place(view)
+            .map_or((0, 0), |(round, rank)| if rank + 1 == members { (round + 1, 0) } else { (round, rank + 1) });
         if self.token_session && view == ViewId(1) && place != Some(expected) {
             return Err(("a token session's result goes round the ring", format!("{place:?} instead of {expected:?}")));
         }

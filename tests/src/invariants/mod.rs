@@ -16,7 +16,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cloudy_proto::wire::{ControlFrame, Stream, TallyFrame, decode_command};
-use cloudy_proto::{Approval, Checkpoint, Command, Event, Frame, Machine, NodeId, Origin, Output, Phase, Seq, View, ViewId};
+use cloudy_proto::{
+    Approval, Checkpoint, Command, Event, Frame, Machine, NodeId, Origin, Output, Phase, Seq, View, ViewId,
+};
 
 use crate::sim::plan::Plan;
 use crate::sim::queue::Packet;
@@ -233,9 +235,9 @@ impl Judge {
     fn sent(&mut self, node: usize, to: usize, stream: Stream, frame: &Frame) -> Result<(), Failure> {
         let checked = match frame {
             Frame::Control(ControlFrame::Wedged(wedged)) => match self.views.get_mut(wedged.view) {
-                Some(log) => log
-                    .rank_of(node)
-                    .map_or(Ok(()), |rank| log.wedges.answered(rank, node, wedged, &log.lanes)),
+                Some(log) => {
+                    log.rank_of(node).map_or(Ok(()), |rank| log.wedges.answered(rank, node, wedged, &log.lanes))
+                }
                 None => Ok(()),
             },
             Frame::Control(ControlFrame::Wedge { view, .. }) => {

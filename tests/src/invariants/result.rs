@@ -126,12 +126,7 @@ impl Ghost {
     }
 
     /// An entry makes it longer; part of it may be there.
-    pub(super) fn extend(
-        &mut self,
-        origin: usize,
-        entry: &Entry,
-        place: Option<(u64, usize)>,
-    ) -> Result<(), Broken> {
+    pub(super) fn extend(&mut self, origin: usize, entry: &Entry, place: Option<(u64, usize)>) -> Result<(), Broken> {
         if let Some(sealed) = self.sealed {
             return Err(("a final result does not grow", format!("index {} after {sealed:?}", entry.last_index())));
         }

@@ -48,7 +48,8 @@ fn not_approved(world: &World, node: usize) -> Option<String> {
     if world.judge.view().is_none() {
         return Some("no view".to_owned());
     }
-    if world.plan.evicts() && world.judge.view_of(node) != (world.judge.view().map_or(ViewId(0), |view| view.id), true) {
+    if world.plan.evicts() && world.judge.view_of(node) != (world.judge.view().map_or(ViewId(0), |view| view.id), true)
+    {
         return Some(format!("not back: {:?}", world.judge.view_of(node)));
     }
     if state.machine.last_approved().0 != state.app.broadcast {

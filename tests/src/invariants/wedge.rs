@@ -76,9 +76,11 @@ impl Wedges {
             if in_result.is_some_and(|(round, _)| round >= cut.0) {
                 return Err(("no result reaches beyond the cut", format!("lane {lane}: {in_result:?}, cut {cut}")));
             }
-            for survivor in install.ring.iter().filter_map(|member| {
-                view.rank_of(member.node).filter(|_| member.origin == Origin::Survivor)
-            }) {
+            for survivor in install
+                .ring
+                .iter()
+                .filter_map(|member| view.rank_of(member.node).filter(|_| member.origin == Origin::Survivor))
+            {
                 let held = self.answers[survivor.at()].as_ref().map(|frontiers| frontiers[lane]);
                 if held.is_some_and(|held| held < *cut) {
                     let what = format!("lane {lane}: cut {cut}, rank {survivor} holds up to {held:?}");

@@ -185,11 +185,7 @@ impl Plan {
             mutated: false,
             nodes,
             founder_is_member,
-            parameters: Parameters {
-                session: session.is_some(),
-                on_failure: OnFailure::Wait,
-                ..Parameters::default()
-            },
+            parameters: Parameters { session: session.is_some(), on_failure: OnFailure::Wait, ..Parameters::default() },
             session,
             traffic: Traffic {
                 burst_max: 1,
