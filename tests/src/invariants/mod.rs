@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cloudy_proto::wire::{ControlFrame, Stream, TallyFrame, decode_command};
 use cloudy_proto::{
-    Approval, Checkpoint, Command, Event, Frame, Machine, NodeId, Origin, Output, Phase, Seq, View, ViewId,
+    Approval, Checkpoint, Command, Event, Frame, Machine, NodeId, OnFailure, Origin, Output, Phase, Seq, View, ViewId,
 };
 
 use crate::sim::plan::Plan;
@@ -412,8 +412,11 @@ impl Judge {
     ) -> Result<(), Failure> {
         let Some(log) = self.views.get(self.nodes[node].view).filter(|log| !log.view.last) else { return Ok(()) };
         let Some(rank) = log.rank_of(node) else { return Ok(()) };
-        // The cursor of an incomplete member stands still, and cannot be seen from outside.
-        let passive = self.nodes[node].joined || machine.status(cloudy_proto::Time(0)).phase >= Phase::Stop;
+        // The cursor of an incomplete member stands still, and cannot be seen from outside; nor can it be seen when the
+        // coordinator wedges itself while nobody is there to be told.
+        let ends = machine.status(cloudy_proto::Time(0)).phase >= Phase::Stop;
+        let wedges_alone = node == Plan::FOUNDER && log.view.parameters.on_failure == OnFailure::Evict;
+        let passive = self.nodes[node].joined || ends || wedges_alone;
         if passive || log.wedges.is_frozen(node) || self.tainted.contains(&node) {
             return Ok(());
         }
