@@ -24,6 +24,16 @@ pub enum Durability {
     Memory,
 }
 
+/// What a group does about a member that has failed or stalls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OnFailure {
+    /// A view change goes on without it; it comes back as a joiner.
+    #[default]
+    Evict,
+    /// Approvals wait until it is back, or the group is ended.
+    Wait,
+}
+
 /// What all members of a view share; part of the command that installs it, so no two members can differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameters {
@@ -53,6 +63,10 @@ pub struct Parameters {
     pub heartbeat: Duration,
     /// A peer silent for longer is reported as failed. Several heartbeats.
     pub failure_timeout: Duration,
+    /// A peer that holds the group up for longer, though it is heard of, is reported as stalled (`protocol.md` §6.1).
+    pub stall_timeout: Duration,
+    /// What follows from a report.
+    pub on_failure: OnFailure,
     /// A member that has had no link to the coordinator for longer gives the group up.
     pub coordinator_timeout: Duration,
     /// A member silent for longer after `Wedge` is dropped by the cut (`protocol.md` §6.2).
@@ -74,6 +88,8 @@ impl Default for Parameters {
             token_tick: Duration::from_millis(1),
             heartbeat: Duration::from_millis(50),
             failure_timeout: Duration::from_millis(500),
+            stall_timeout: Duration::from_secs(2),
+            on_failure: OnFailure::default(),
             coordinator_timeout: Duration::from_secs(2),
             wedge_timeout: Duration::from_millis(250),
         }

@@ -185,10 +185,21 @@ pub enum Event {
     Grace,
     /// STOP has begun: a last view change fixes the cut.
     Stop,
-    /// Founder: a member gave no answer and is not in the last view.
+    /// Founder: a member gave no answer, and is not in the next view.
     Silent {
         /// Which.
         node: NodeId,
+    },
+    /// Founder: a member answered, but others found it down or held up by it, and it is not in the next view.
+    Blamed {
+        /// Which.
+        node: NodeId,
+    },
+    /// This node is not in the view in force any more. It follows the result, and comes back as soon as it reaches all
+    /// members.
+    Evicted {
+        /// The view.
+        view: ViewId,
     },
     /// The result is complete and will not grow any more.
     Final {

@@ -174,15 +174,17 @@ impl Lane {
         Some(held)
     }
 
-    /// Drops what a view change did not take: every slot from the cut on is a skip, every one below is approved.
-    pub(crate) fn cut(&mut self, cut: Round) {
+    /// Drops what a view change did not take: every slot from the cut on is a skip, every one below is approved. Gives
+    /// back what was there.
+    pub(crate) fn cut(&mut self, cut: Round) -> impl Iterator<Item = Batch> + use<> {
         let keep = self.held.partition_point(|held| held.round < cut);
         let cost = |held: &Held| held.batch.cost_bytes();
         self.confirmed_bytes -= self.held.iter().take(self.held_confirmed).skip(keep).map(cost).sum::<u64>();
         self.unconfirmed_bytes -= self.held.iter().skip(keep.max(self.held_confirmed)).map(cost).sum::<u64>();
         self.held_confirmed = self.held_confirmed.min(keep);
-        self.held.truncate(keep);
+        let dropped = self.held.split_off(keep);
         self.approved = self.approved.max(cut);
+        dropped.into_iter().map(|held| held.batch)
     }
 
     /// The order of the watermarks.

@@ -36,7 +36,7 @@ mod walk;
 pub mod wire;
 
 pub use command::{Command, InstallView, SessionPlan};
-pub use config::{Durability, Parameters, ParametersError, RingKind};
+pub use config::{Durability, OnFailure, Parameters, ParametersError, RingKind};
 pub use digest::{Checkpoint, Digest, ResultDigest};
 pub use id::{GroupId, Incarnation, Index, LogIndex, MessageId, NodeId, Rank, Round, Seq, ViewId};
 pub use io::{

@@ -24,6 +24,37 @@ impl Outbox {
         self.batches.push_back(batch);
     }
 
+    /// Puts back what a view change did not take, at the head and under its old numbers.
+    pub(crate) fn put_back(&mut self, batches: Vec<Batch>) {
+        for batch in batches.into_iter().rev() {
+            debug_assert!(self.batches.front().is_none_or(|next| batch.last_seq().next() == next.first_seq));
+            self.payloads += u64::from(batch.count);
+            self.bytes += batch.cost_bytes();
+            self.batches.push_front(batch);
+        }
+    }
+
+    /// Breaks [`Rule::PutBackAtHead`](crate::Rule): puts them behind what was never sent.
+    pub(crate) fn put_behind(&mut self, batches: Vec<Batch>) {
+        for batch in batches {
+            self.payloads += u64::from(batch.count);
+            self.bytes += batch.cost_bytes();
+            self.batches.push_back(batch);
+        }
+    }
+
+    /// Leaves out what is in the result already, up to a number.
+    pub(crate) fn leave_out(&mut self, approved: Seq) {
+        while let Some(batch) = self.batches.front().filter(|batch| batch.first_seq <= approved).cloned() {
+            self.pop();
+            if batch.last_seq() > approved {
+                let known = (approved.0 - batch.first_seq.0 + 1) as u32;
+                self.put_back(vec![batch.without_first(known)]);
+                return;
+            }
+        }
+    }
+
     /// The next slot's payloads.
     pub(crate) fn pop(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;

@@ -37,6 +37,8 @@ pub enum Rule {
     WaitingIsTold,
     /// Sequence numbers below the last in the result are passed over.
     Deduplicated,
+    /// What a cut did not take goes back to the head of the outbox, before what was never sent.
+    PutBackAtHead,
 }
 
 /// Which rules hold: all, outside tests of the tests.

@@ -43,6 +43,8 @@ impl Walk {
 pub(crate) struct ResultState {
     index: Index,
     digest: ResultDigest,
+    /// Of the last entry: at each view's first index there is a checkpoint, also for who fetches (`protocol.md` §8).
+    view: ViewId,
     last_seqs: BTreeMap<(NodeId, Incarnation), Seq>,
 }
 
@@ -73,6 +75,10 @@ impl ResultState {
             _ => batch,
         };
         *last = batch.last_seq();
+        if view > self.view {
+            self.digest.checkpoint();
+            self.view = view;
+        }
         self.digest.append(origin, incarnation, &batch);
         let first_index = self.index.next();
         self.index = Index(self.index.0 + u64::from(batch.count));

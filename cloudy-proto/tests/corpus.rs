@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use bytes::{BufMut, Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{
-    ControlFrame, Fetched, Heartbeat, LaneFrame, NodeFrame, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
-    encode_command, encode_control, encode_header, encode_lane, encode_node, encode_tally,
+    ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame, Stall, Stream, StreamHeader, TallyFrame,
+    WIRE_VERSION, Wedged, encode_command, encode_control, encode_header, encode_lane, encode_node, encode_tally,
 };
 use cloudy_proto::{
-    Checkpoint, Command, Digest, GroupId, Incarnation, Index, InstallView, LogIndex, NodeId, Origin, Parameters, Rank,
-    RingMember, Round, Seq, SessionPlan, ViewId,
+    Checkpoint, Command, Digest, GroupId, Incarnation, Index, InstallView, LogIndex, NodeId, Origin, Parameters, Place,
+    Rank, RingMember, Round, Seq, SessionPlan, ViewId,
 };
 
 /// A decoder's name, which is its target's and its folder's; what is asked of it; and examples of what it takes.
@@ -196,6 +196,15 @@ fn controls() -> Vec<Bytes> {
     let (frontiers, digest) = (vec![Round(5), Round(300)], CHECKPOINT.digest);
     let Batch { first_seq, count, body } = batch(&[0, 8, 200]);
     let origin = NodeId([0xaa; 32]);
+    let cursor = Place { round: Round(7), rank: Rank(3) };
+    let findings = Findings {
+        down: vec![Rank(1)],
+        stalled: vec![
+            (Rank(2), Stall::Unconfirmed),
+            (Rank(3), Stall::Missing(cursor)),
+            (Rank(3), Stall::Unapproved(cursor)),
+        ],
+    };
     let frames = [
         ControlFrame::Invite { name: "demo".into() },
         ControlFrame::Accept,
@@ -203,11 +212,22 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Follow { next: LogIndex(300) },
         ControlFrame::Log { first: LogIndex(1), entries: commands() },
         ControlFrame::Ready { view },
-        ControlFrame::Wedge { view },
-        ControlFrame::Wedged(Wedged { view, incarnation, frontiers, complete: true, first: index, digest }),
+        ControlFrame::Wedge { view, last: true },
+        ControlFrame::Wedged(Wedged {
+            view,
+            incarnation,
+            frontiers,
+            complete: true,
+            first: index,
+            digest,
+            cursor,
+            findings: findings.clone(),
+        }),
+        ControlFrame::Suspect { view, findings },
+        ControlFrame::Rejoin { view, ready: true },
         ControlFrame::Fetch { from: index },
         ControlFrame::Fetched(Fetched::Entry { first_index: index, view, origin, incarnation, first_seq, count, body }),
-        ControlFrame::Fetched(Fetched::End { index, view }),
+        ControlFrame::Fetched(Fetched::End { index, view, first: index }),
         ControlFrame::Fetched(Fetched::Truncated { first: index }),
         ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
         ControlFrame::End,

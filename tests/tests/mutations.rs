@@ -31,7 +31,6 @@ macro_rules! each_is_caught {
             let tested = |rule: Rule| match rule {
                 $(Rule::$rule => stringify!($test),)*
                 Rule::SkipIsStanding => "skips_become_due_on_arrival_only",
-                Rule::Deduplicated => "what_is_sent_again_enters_once",
             };
             assert_eq!(tested(Rule::CutAtMinimum), "a_cut_at_the_maximum");
         }
@@ -54,6 +53,8 @@ each_is_caught! {
     the_hold_does_not_follow_the_cursor: HoldFollowsCursor,
     the_hold_does_not_exempt_the_cursor: HoldExemptsCursor,
     nobody_is_told_who_waits: WaitingIsTold,
+    what_a_joiner_fetched_enters_again: Deduplicated,
+    what_a_cut_did_not_take_goes_behind: PutBackAtHead,
 }
 
 /// With one view, a full outbox is emptied only by a slot at or above the highest round taken, which lifts the lane past
@@ -67,7 +68,7 @@ fn skips_become_due_on_arrival_only() {
     }
 }
 
-/// Honest members of one view send nothing again in a later slot, so a scripted one does.
+/// The smallest case, scripted.
 #[test]
 fn what_is_sent_again_enters_once() {
     assert_eq!(repeats_itself(Rules::default()), [1, 2, 3]);

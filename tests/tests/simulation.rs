@@ -69,7 +69,7 @@ fn a_waiting_sender_gets_an_idle_turn_long_before_the_next_heartbeat() -> Result
         let hour = Duration::from_secs(3_600);
         let mut plan = Plan::calm(3, None);
         plan.parameters =
-            Parameters { ring: RingKind::Token, heartbeat: hour, failure_timeout: 3 * hour, ..Parameters::default() };
+            Parameters { ring: RingKind::Token, heartbeat: hour, failure_timeout: 3 * hour, ..plan.parameters };
         let mut story = Scenario::begin(plan)?;
         story.broadcasts(sender, 3, 8)?;
         story.settles()?;

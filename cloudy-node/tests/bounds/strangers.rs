@@ -90,7 +90,7 @@ async fn an_identity_cannot_be_borrowed() {
     // What only the founder may say, and what only a member may ask.
     let not_the_founders = [
         (ControlFrame::Invite { name: "ours".to_owned() }, "invites to a group that it did not found"),
-        (ControlFrame::Wedge { view: ViewId(1) }, "wedges a view, but does not coordinate the group"),
+        (ControlFrame::Wedge { view: ViewId(1), last: true }, "wedges a view, but does not coordinate the group"),
         (ControlFrame::Log { first: cloudy_proto::LogIndex(4), entries: Vec::new() }, "a control log that is not its"),
     ];
     for (frame, words) in not_the_founders {

@@ -1,6 +1,6 @@
 //! Broadcasts, their receipts, and what holds them up.
 
-use cloudy_node::{Approval, BroadcastError, GroupConfig, Index, Seq, ViewId};
+use cloudy_node::{Approval, BroadcastError, GroupConfig, Index, OnFailure, Seq, ViewId};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
@@ -61,7 +61,10 @@ async fn a_full_outbox_is_said_or_waited_for_while_a_member_does_not_confirm() {
     let mut nodes = start_all(&key, 2).await;
     let (silent, control) = start_cuttable(&key, impatient()).await;
     nodes.push(silent);
-    let mut small = config(|parameters| parameters.window_slots = 1);
+    let mut small = config(|parameters| {
+        parameters.window_slots = 1;
+        parameters.on_failure = OnFailure::Wait;
+    });
     small.outbox_bytes_max = 100;
     let groups = found(&nodes, "full", small).await;
     drop(groups[0].broadcast("before").await.unwrap());

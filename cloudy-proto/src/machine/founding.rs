@@ -116,7 +116,8 @@ impl Machine {
         }));
     }
 
-    fn joiner(&self, node: NodeId) -> Option<RingMember> {
+    /// A node that comes into the next view, in its latest run.
+    pub(super) fn joiner(&self, node: NodeId) -> Option<RingMember> {
         let addresses = if node == self.me { Some(&self.addresses) } else { self.links.get(&node) };
         Some(RingMember {
             node,

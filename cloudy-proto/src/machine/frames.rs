@@ -26,6 +26,7 @@ impl Machine {
     fn take_lane(&mut self, from: NodeId, frame: LaneFrame) {
         let Some(member) = &mut self.member else { return };
         let Some(rank) = member.view.rank_of(from) else { return };
+        member.heard(rank, self.now);
         if let Err(breach) = member.take_lane(rank, frame) {
             self.breach(from, breach.to_string());
         }
@@ -35,6 +36,7 @@ impl Machine {
         let taken = match (&mut self.member, &frame) {
             (Some(member), _) => {
                 let Some(rank) = member.view.rank_of(from) else { return };
+                member.heard(rank, self.now);
                 member.take_tally(rank, frame, self.now)
             }
             (None, TallyFrame::Heartbeat(heartbeat)) => Ok(Some(*heartbeat)),
@@ -56,12 +58,14 @@ impl Machine {
             ControlFrame::Follow { next } => self.follow(from, next),
             ControlFrame::Log { first, entries } => self.take_log(from, first, &entries),
             ControlFrame::Ready { view } => self.is_ready(from, view),
-            ControlFrame::Wedge { view } => self.take_wedge(from, view),
+            ControlFrame::Wedge { view, last } => self.take_wedge(from, view, last),
             ControlFrame::Wedged(wedged) => self.take_wedged(from, wedged),
             ControlFrame::Fetch { from: index } => self.serve(from, index),
             ControlFrame::Fetched(fetched) => self.take_fetched(from, fetched),
             ControlFrame::Final { result, report } => self.reported(from, result, report),
             ControlFrame::End => self.asked_to_end(from),
+            ControlFrame::Suspect { view, .. } => self.suspected(from, view),
+            ControlFrame::Rejoin { view, ready } => self.would_rejoin(from, view, ready),
         }
     }
 }

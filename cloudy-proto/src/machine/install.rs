@@ -1,9 +1,10 @@
 //! A view comes into force, and what is missing of the result before it is fetched (`protocol.md` §6.4).
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use crate::catch_up::Part;
-use crate::id::{Index, NodeId, Round, ViewId};
+use crate::id::{Index, NodeId, Rank, Round, ViewId};
 use crate::io::{Entry, Event, Phase};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
@@ -13,54 +14,105 @@ use crate::slot::Batch;
 use crate::view::View;
 use crate::wire::{ControlFrame, Fetched};
 
-/// What is missing of the result up to a view's first index.
+/// Between two questions to a member whose result goes no further yet.
+const FOLLOW_EVERY: Duration = Duration::from_millis(10);
+
+/// A result that misses no more than this many messages is near its end: to fetch them takes far less than the stall
+/// timeout.
+const NEAR_MESSAGES: u64 = 10_000;
+
+/// What is missing of the result: up to a joiner's first index, or, for who was evicted, whatever is added to it.
 #[derive(Debug)]
 pub(crate) struct Fetching {
-    /// The view.
+    /// The view in force: who answers must know it, before its answer is complete.
     view: ViewId,
     /// Who has it.
     sources: Vec<NodeId>,
     /// Who was asked last.
     pub(super) asked: Option<NodeId>,
+    /// Little is missing.
+    pub(super) near: bool,
 }
 
 impl Machine {
     /// The log installs a view; the one before ended at the cut.
     pub(super) fn install(&mut self, view: Arc<View>, before: Option<&View>, cut: &[Round]) {
-        let mut complete = true;
-        if let Some(mut member) = self.member.take() {
-            let survives = view.rank_of_run(self.me, self.delivery.incarnation).is_some();
-            complete = (survives && member.holds(cut)) || !self.rules.hold(Rule::CutIsHeld);
-            if complete && self.rules.hold(Rule::FinalReachesCut) {
-                member.walk_cut(cut, &mut self.delivery);
-            }
-            self.confirmations_given += member.confirmations_given;
+        let me = (self.me, self.delivery.incarnation);
+        let was_member = before.is_some_and(|before| before.rank_of_run(me.0, me.1).is_some());
+        let rank = view.rank_of_run(me.0, me.1);
+        // Before the first view, nothing is missing.
+        let complete = before.is_none() || self.leave_view(rank.is_some(), cut);
+        let first = complete.then(|| self.delivery.result.index().next());
+        if complete {
+            self.delivery.result.checkpoint();
         }
-        let was_member = before.is_some_and(|before| before.rank_of_run(self.me, self.delivery.incarnation).is_some());
-        let rank = view.rank_of_run(self.me, self.delivery.incarnation);
-        let first = self.delivery.result.index().next();
-        self.event(Event::ViewInstalled { view: Arc::clone(&view), first, active: rank.is_some() });
+        self.event(Event::ViewInstalled {
+            view: Arc::clone(&view),
+            first: first.unwrap_or_default(),
+            active: rank.is_some(),
+        });
         self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
         self.checkpoints.forget(&view);
+        self.ready.clear();
+        if let Some(rank) = rank.filter(|_| !view.last) {
+            self.enter_view(&view, rank, first);
+        }
+        let follows = was_member || self.fetching.is_some() || rank.is_some();
         if view.last {
             self.last_installed();
-            if was_member && !complete {
-                self.start_fetching(&view);
-            } else if was_member {
-                self.finish();
-            }
-        } else if let Some(rank) = rank {
-            let mut member = Member::new(Arc::clone(&view), rank, first, self.now, self.rules);
-            let linked = self.links.keys().filter_map(|&peer| view.rank_of(peer));
-            linked.for_each(|rank| member.link_up(rank));
-            self.member = Some(member);
-            self.phase = if view.parameters.session { Phase::Start } else { Phase::Send };
+        }
+        if complete && view.last && follows {
+            self.finish();
+        } else if !complete && follows {
+            self.start_fetching(&view);
+        }
+        if rank.is_none() && was_member && !view.last {
+            self.event(Event::Evicted { view: view.id });
+            self.say_rejoin();
+        }
+        if self.is_coordinator() {
+            self.reports.expect(&view);
+            self.change_over(&view);
+        }
+    }
+
+    /// Ends this node's part in the view before, and puts back what the cut did not take. True if the result is here up
+    /// to the next view's first index.
+    fn leave_view(&mut self, survives: bool, cut: &[Round]) -> bool {
+        let Some(mut member) = self.member.take() else { return false };
+        self.confirmations_given += member.confirmations_given;
+        let complete = (survives && member.complete && member.holds(cut)) || !self.rules.hold(Rule::CutIsHeld);
+        let own = if !complete {
+            member.take_own()
+        } else if self.rules.hold(Rule::FinalReachesCut) {
+            member.walk_cut(cut, &mut self.delivery)
+        } else {
+            Vec::new()
+        };
+        if self.rules.hold(Rule::PutBackAtHead) {
+            self.outbox.put_back(own);
+        } else {
+            self.outbox.put_behind(own);
+        }
+        complete
+    }
+
+    fn enter_view(&mut self, view: &Arc<View>, rank: Rank, first: Option<Index>) {
+        // Whatever the result holds by now need not be broadcast again.
+        self.outbox.leave_out(self.last_approved());
+        let mut member = Member::new(Arc::clone(view), rank, first, self.now, self.rules);
+        member.open |= self.plan.is_some();
+        let linked = self.links.keys().filter_map(|&peer| view.rank_of(peer));
+        linked.for_each(|rank| member.link_up(rank));
+        self.member = Some(member);
+        if !view.parameters.session {
+            self.phase = self.phase.max(Phase::Send);
         }
     }
 
     fn start_fetching(&mut self, view: &View) {
         let sources = view.ring.iter().map(|member| member.node).filter(|&node| node != self.me).collect();
-        self.fetching = Some(Fetching { view: view.id, sources, asked: None });
+        self.fetching = Some(Fetching { view: view.id, sources, asked: None, near: false });
         self.fetch();
     }
 
@@ -76,28 +128,29 @@ impl Machine {
             let from = self.delivery.result.index().next();
             self.send_control(source, ControlFrame::Fetch { from });
         }
-        let timeout =
-            self.state.view().map_or(core::time::Duration::from_millis(100), |view| view.parameters.wedge_timeout);
+        let timeout = self.state.view().map_or(Duration::from_millis(100), |view| view.parameters.wedge_timeout);
         self.set_timer(Timer::Fetch, timeout);
     }
 
     /// Somebody misses a part of the result.
     pub(super) fn serve(&mut self, to: NodeId, from: Index) {
         let view = self.state.view().map_or(ViewId(0), |view| view.id);
+        // Who is not complete itself does not know where its view begins.
+        let first = self.member.as_ref().map_or(self.delivery.result.index().next(), |member| member.first);
         match self.delivery.retained.part_from(from) {
             Part::Truncated(first) => self.send_control(to, ControlFrame::Fetched(Fetched::Truncated { first })),
             Part::Entries(entries) => {
                 let index = self.delivery.result.index();
                 entries.into_iter().for_each(|entry| self.send_control(to, ControlFrame::Fetched(fetched(entry))));
-                self.send_control(to, ControlFrame::Fetched(Fetched::End { index, view }));
+                self.send_control(to, ControlFrame::Fetched(Fetched::End { index, view, first }));
             }
         }
     }
 
     pub(super) fn take_fetched(&mut self, from: NodeId, fetched: Fetched) {
-        let Some(view) = self.fetching.as_ref().filter(|fetching| fetching.asked == Some(from)).map(|f| f.view) else {
+        if self.fetching.as_ref().is_none_or(|fetching| fetching.asked != Some(from)) {
             return;
-        };
+        }
         match fetched {
             Fetched::Entry { first_index, view, origin, incarnation, first_seq, count, body } => {
                 if first_index == self.delivery.result.index().next() {
@@ -105,18 +158,40 @@ impl Machine {
                     self.delivery.fetched(Entry { first_index, view, origin, incarnation, batch });
                 }
             }
-            Fetched::End { index, view: installed } => {
-                if self.delivery.result.index() < index {
-                    let next = self.delivery.result.index().next();
-                    self.send_control(from, ControlFrame::Fetch { from: next });
-                } else if installed >= view && self.final_result.is_none() {
-                    self.fetching = None;
-                    self.timers.stop(Timer::Fetch);
-                    self.finish();
-                }
-            }
+            Fetched::End { index, view, first } => self.fetched_to(from, index, view, first),
             // Another source may retain more; the timer asks it.
             Fetched::Truncated { .. } => {}
+        }
+    }
+
+    /// A source has given what it has for now.
+    fn fetched_to(&mut self, from: NodeId, index: Index, installed: ViewId, first: Index) {
+        let here = self.delivery.result.index();
+        let Some(fetching) = self.fetching.as_mut() else { return };
+        let knows_view = installed == fetching.view && first > Index(0);
+        let target = if self.member.is_some() && knows_view { Index(first.0 - 1) } else { index };
+        fetching.near |= target.0 <= here.0 + NEAR_MESSAGES;
+        if here < target {
+            let next = here.next();
+            return self.send_control(from, ControlFrame::Fetch { from: next });
+        }
+        let last = self.state.view().is_some_and(|view| view.last);
+        match &mut self.member {
+            Some(member) if knows_view => {
+                if here.next() == first {
+                    self.delivery.result.checkpoint();
+                }
+                member.first = first;
+                member.complete = true;
+                self.fetching = None;
+                self.timers.stop(Timer::Fetch);
+            }
+            None if last && installed >= fetching.view => {
+                self.fetching = None;
+                self.timers.stop(Timer::Fetch);
+                self.finish();
+            }
+            _ => self.set_timer(Timer::Fetch, FOLLOW_EVERY),
         }
     }
 }

@@ -26,6 +26,8 @@ impl Machine {
             self.say_accept();
             self.ready_said = crate::id::ViewId(0);
             self.say_report();
+            self.say_suspect();
+            self.say_rejoin();
         }
         if self.fetching.is_some() {
             self.fetch();

@@ -1,5 +1,6 @@
 //! One group at one node: the state machine that everything drives (the contract is at the top of the crate).
 
+mod change;
 mod divergence;
 mod founding;
 mod frames;
@@ -7,6 +8,7 @@ mod install;
 mod links;
 mod log;
 mod phases;
+mod rejoin;
 mod status;
 mod stop;
 mod timers;
@@ -29,12 +31,13 @@ use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::rules::Rules;
 use crate::time::Time;
-use crate::view_change::LastChange;
+use crate::view_change::{Reports, ViewChange};
 use crate::walk::ResultState;
 use crate::wire::{Heartbeat, Stream};
 use divergence::Checkpoints;
 use founding::Founding;
 use install::Fetching;
+use rejoin::Evictions;
 use timers::{Timer, Timers};
 
 /// What a machine is made of.
@@ -99,8 +102,12 @@ pub struct Machine {
     ready: BTreeSet<NodeId>,
     /// This member has reported its links up, for this view.
     ready_said: ViewId,
-    /// At the coordinator: the view change that ends the group.
-    change: Option<LastChange>,
+    /// At the coordinator: the view change under way.
+    change: Option<ViewChange>,
+    /// At the coordinator: whose results are complete.
+    reports: Reports,
+    /// At the coordinator: who was evicted, and who would come back.
+    evictions: Evictions,
     fetching: Option<Fetching>,
     /// Of the views before.
     confirmations_given: u64,
@@ -151,6 +158,8 @@ impl Machine {
             ready: BTreeSet::new(),
             ready_said: ViewId(0),
             change: None,
+            reports: Reports::default(),
+            evictions: Evictions::default(),
             fetching: None,
             confirmations_given: 0,
             checkpoints: Checkpoints::default(),

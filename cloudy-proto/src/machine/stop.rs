@@ -1,122 +1,43 @@
-//! STOP: a last view change fixes the cut, and every member reports its result (`protocol.md` §6.2, §6.3, §9).
-
-use std::sync::Arc;
+//! STOP: after a last view change every member reports its result (`protocol.md` §9).
 
 use bytes::Bytes;
 
-use crate::command::{Command, InstallView};
-use crate::digest::{Checkpoint, Digest};
-use crate::id::{Index, NodeId, ViewId};
+use crate::command::Command;
+use crate::digest::Checkpoint;
+use crate::id::NodeId;
 use crate::io::{Event, Phase};
 use crate::limits::{LINGER, REPORT_BYTES_MAX};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
-use crate::view::{Origin, RingMember};
-use crate::view_change::{LastChange, cut_of};
-use crate::wire::{ControlFrame, Wedged};
+use crate::wire::ControlFrame;
 
 impl Machine {
-    /// Coordinator: wedges every member.
+    /// Coordinator: ends the group by a last view change; one that is under way is waited for.
     pub(super) fn begin_stop(&mut self) {
-        if !self.is_coordinator() || self.change.is_some() {
+        if !self.is_coordinator() || self.phase >= Phase::Stop {
             return;
         }
-        let Some(view) = self.state.view().cloned() else {
+        if self.state.view().is_none() {
             // Nothing was founded: whoever accepted is told.
             return self.propose(&Command::Close);
-        };
-        self.phase = Phase::Stop;
-        self.event(Event::Stop);
-        self.set_timer(Timer::Wedge, view.parameters.wedge_timeout);
+        }
         self.timers.stop(Timer::Phase);
-        self.change = Some(LastChange::new(Arc::clone(&view), self.now));
-        self.flush_log();
-        view.ring.iter().for_each(|member| self.say_wedge(member.node));
-        if let Some(wedged) = self.wedge(view.id) {
-            self.take_wedged(self.me, wedged);
-        }
+        self.enter_stop();
+        self.begin_change(true);
     }
 
-    /// Asks a member that has not answered to wedge. It must have been sent the log so far, or it would not know the
-    /// view; who does not follow yet is asked once it does.
-    pub(super) fn say_wedge(&mut self, node: NodeId) {
-        let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
-        let view = change.view.id;
-        let unanswered = change.view.rank_of(node).is_some_and(|rank| change.answers[rank.at()].is_none());
-        if unanswered && self.followers.contains_key(&node) {
-            self.send_control(node, ControlFrame::Wedge { view });
-        }
-    }
-
-    /// A member freezes the view, for good, and says what it holds.
-    pub(super) fn take_wedge(&mut self, from: NodeId, view: ViewId) {
-        if from != self.coordinator {
-            return self.breach(from, "it wedges a view, but does not coordinate the group".to_owned());
-        }
-        if let Some(wedged) = self.wedge(view) {
-            self.send_control(from, ControlFrame::Wedged(wedged));
-        }
-    }
-
-    fn wedge(&mut self, view: ViewId) -> Option<Wedged> {
-        let incarnation = self.delivery.incarnation;
-        let member = self.member.as_mut().filter(|member| member.view.id == view)?;
-        let frontiers = member.wedge();
-        let first = member.first;
+    pub(super) fn enter_stop(&mut self) {
         if self.phase < Phase::Stop {
             self.phase = Phase::Stop;
-            if !self.is_coordinator() {
-                self.event(Event::Stop);
-            }
+            self.event(Event::Stop);
         }
-        let digest = self.delivery.result.digest_at(Index(first.0 - 1)).unwrap_or(Digest(0));
-        Some(Wedged { view, incarnation, frontiers, complete: true, first, digest })
-    }
-
-    pub(super) fn take_wedged(&mut self, from: NodeId, wedged: Wedged) {
-        let Some(change) = &mut self.change else { return };
-        if let Err(error) = change.answer(from, wedged) {
-            return self.breach(from, error.to_string());
-        }
-        self.try_cut();
-    }
-
-    pub(super) fn wedge_over(&mut self) {
-        self.try_cut();
-        if let Some(change) = self.change.as_ref().filter(|change| !change.proposed) {
-            let again = change.view.parameters.wedge_timeout;
-            self.set_timer(Timer::Wedge, again);
-        }
-    }
-
-    /// Coordinator: fixes the cut once all have answered, or the time for it is over and a complete member has.
-    pub(super) fn try_cut(&mut self) {
-        let Some(change) = self.change.as_mut().filter(|change| !change.proposed) else { return };
-        if !change.all_answered() && self.now < change.wedge_ends_at {
-            return;
-        }
-        let Some(cut) = cut_of(&change.view, &change.answers, self.rules) else { return };
-        change.proposed = true;
-        let survivor = |rank| RingMember { origin: Origin::Survivor, ..change.view.member(rank).clone() };
-        let install = InstallView {
-            from: change.view.id,
-            ring: cut.survivors.iter().map(|&rank| survivor(rank)).collect(),
-            parameters: change.view.parameters.clone(),
-            cut: cut.rounds,
-            last: true,
-        };
-        let silent = change.silent();
-        silent.into_iter().for_each(|node| self.event(Event::Silent { node }));
-        self.propose(&Command::InstallView(install));
     }
 
     /// The last view is in force: members report from here on, for a while.
     pub(super) fn last_installed(&mut self) {
-        self.phase = Phase::Stop;
-        self.timers.stop(Timer::Wedge);
-        if let Some(change) = &mut self.change {
-            change.linger_ends_at = Some(self.now + LINGER);
-            self.timers.set(Timer::Linger, self.now + LINGER);
+        self.enter_stop();
+        if self.is_coordinator() {
+            self.set_timer(Timer::Linger, LINGER);
         }
     }
 
@@ -151,7 +72,7 @@ impl Machine {
     }
 
     pub(super) fn reported(&mut self, node: NodeId, result: Checkpoint, report: Bytes) {
-        if self.change.as_mut().is_some_and(|change| change.report(node)) {
+        if self.is_coordinator() && self.reports.report(node) {
             self.event(Event::Reported { node, result, report });
             self.try_close();
         }
@@ -159,12 +80,8 @@ impl Machine {
 
     /// Coordinator: closes the group once everybody has reported who can be expected to.
     pub(super) fn try_close(&mut self) {
-        let Some(change) = self.change.as_ref().filter(|change| change.linger_ends_at.is_some()) else { return };
-        let awaited = change.unreported().any(|rank| {
-            let answered = change.answers[rank.at()].is_some();
-            answered || self.seems_alive(change.view.member(rank).node)
-        });
-        if change.all_reported() || !awaited {
+        let lingers = self.timers.is_set(Timer::Linger);
+        if lingers && !self.reports.missing().any(|node| self.seems_alive(node)) {
             self.close();
         }
     }
@@ -175,10 +92,7 @@ impl Machine {
 
     fn close(&mut self) {
         self.timers.stop(Timer::Linger);
-        if let Some(change) = &mut self.change {
-            change.linger_ends_at = None;
-            self.propose(&Command::Close);
-        }
+        self.propose(&Command::Close);
     }
 
     /// Who still fetches goes on: its source may not have reached the cut when it was asked.

@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Linger,
     /// To ask another member for what is missing of the result.
     Fetch,
+    /// To say that this evicted node would come back.
+    Rejoin,
     /// To give up the coordinator.
     Coordinator,
 }
@@ -41,6 +43,10 @@ impl Timers {
         self.at.values().min().copied()
     }
 
+    pub(crate) fn is_set(&self, timer: Timer) -> bool {
+        self.at.contains_key(&timer)
+    }
+
     fn take_due(&mut self, now: Time) -> Option<Timer> {
         let due = self.at.iter().filter(|(_, at)| **at <= now).min_by_key(|(_, at)| **at).map(|(timer, _)| *timer)?;
         self.at.remove(&due);
@@ -53,11 +59,15 @@ impl Machine {
         // A timer that sets itself again does so for later, so each runs at most once.
         while let Some(timer) = self.timers.take_due(self.now) {
             match timer {
-                Timer::Heartbeat => self.beat(),
+                Timer::Heartbeat => {
+                    self.suspect();
+                    self.beat();
+                }
                 Timer::Phase => self.phase_over(),
                 Timer::Wedge => self.wedge_over(),
                 Timer::Linger => self.linger_over(),
                 Timer::Fetch => self.fetch(),
+                Timer::Rejoin => self.say_rejoin(),
                 Timer::Coordinator => self.coordinator_lost(),
             }
         }

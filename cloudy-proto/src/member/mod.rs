@@ -14,16 +14,18 @@ use crate::outbox::Outbox;
 use crate::pending::PendingTable;
 use crate::ring::{RingModel, RingState, model_of};
 use crate::rules::{Rule, Rules};
-use crate::slot::Slot;
+use crate::slot::{Batch, Slot};
 use crate::time::Time;
 use crate::view::{Place, View};
+use crate::view_change::{Sight, Suspicion};
 use crate::walk::Walk;
+use crate::wire::{Findings, Stall};
 
 /// This node as a member of one view.
 pub(crate) struct Member {
     pub(crate) view: Arc<View>,
     pub(crate) rank: Rank,
-    /// The index of the view's first message.
+    /// The index of the view's first message; zero while not complete.
     pub(crate) first: Index,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) pending: PendingTable,
@@ -36,6 +38,9 @@ pub(crate) struct Member {
     pub(crate) open: bool,
     /// Nothing of this view is sent, confirmed, approved or taken any more.
     pub(crate) wedged: bool,
+    /// The result is here up to the view's first index; until then nothing of this view enters it.
+    pub(crate) complete: bool,
+    suspicion: Suspicion,
     /// A lane frame was taken since the last settling.
     arrived: bool,
     /// The lane ends with the highest approved own message slot.
@@ -50,7 +55,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(view: Arc<View>, rank: Rank, first: Index, now: Time, rules: Rules) -> Self {
+    pub(crate) fn new(view: Arc<View>, rank: Rank, first: Option<Index>, now: Time, rules: Rules) -> Self {
         let members = view.members();
         let mut recipients: Vec<Rank> = view.ranks().collect();
         if !rules.hold(Rule::OwnerIsRecipient) {
@@ -61,7 +66,9 @@ impl Member {
         }
         Self {
             rank,
-            first,
+            first: first.unwrap_or_default(),
+            complete: first.is_some(),
+            suspicion: Suspicion::new(members, now),
             lanes: view.ranks().map(|_| Lane::default()).collect(),
             pending: PendingTable::new(members, recipients),
             model: model_of(view.parameters.ring),
@@ -199,6 +206,9 @@ impl Member {
 
     /// §3.4: walks on, and lets in what is approved. True if the cursor moved, if only past skips: the hold follows it.
     fn deliver(&mut self, delivery: &mut Delivery) -> bool {
+        if !self.complete {
+            return false;
+        }
         let before = self.walk.cursor();
         while let Some((rank, held)) = self.walk.step(&mut self.lanes, self.rules) {
             self.enter(rank, held, delivery);
@@ -237,6 +247,39 @@ impl Member {
         }
     }
 
+    /// A frame of a member arrived.
+    pub(crate) fn heard(&mut self, rank: Rank, now: Time) {
+        self.suspicion.heard(rank, now);
+    }
+
+    /// What was found against others in this view.
+    pub(crate) fn findings(&self) -> &Findings {
+        self.suspicion.findings()
+    }
+
+    pub(crate) fn cursor(&self) -> Place {
+        self.walk.cursor()
+    }
+
+    /// §6.1: looks for members that have failed or stall; true if there is news to report.
+    pub(crate) fn suspect(&mut self, now: Time) -> bool {
+        let cursor = self.walk.cursor();
+        let own_end = self.lanes[self.rank.at()].frontier();
+        let reached = if self.rank <= cursor.rank { cursor.round.next() } else { cursor.round };
+        let pending = &self.pending;
+        let confirmed = |rank: Rank| (reached.min(own_end), pending.confirmed(rank));
+        let lane = &self.lanes[cursor.rank.at()];
+        let stall = if lane.frontier() <= cursor.round {
+            Some(Stall::Missing(cursor))
+        } else {
+            (lane.confirmed() > cursor.round).then_some(Stall::Unapproved(cursor))
+        };
+        let result_lags = self.lanes.iter().any(|lane| lane.held_slots() > 0);
+        let waits = stall.filter(|_| result_lags && self.complete).map(|stall| (cursor.rank, stall, self.waits.1));
+        let sight = Sight { me: self.rank, confirmed: &confirmed, waits };
+        self.suspicion.check(&sight, &self.view.parameters, now)
+    }
+
     /// §6.2: freezes the view; final.
     pub(crate) fn wedge(&mut self) -> Vec<Round> {
         self.wedged = self.rules.hold(Rule::WedgedBeforeAnswer);
@@ -249,12 +292,26 @@ impl Member {
     }
 
     /// §6.4: takes every message slot below the cut as approved and the rest as skipped, and walks to the end of that.
-    pub(crate) fn walk_cut(&mut self, cut: &[Round], delivery: &mut Delivery) {
+    /// Gives back the own payloads that were not taken.
+    pub(crate) fn walk_cut(&mut self, cut: &[Round], delivery: &mut Delivery) -> Vec<Batch> {
         self.wedged = true;
-        self.lanes.iter_mut().zip(cut).for_each(|(lane, &cut)| lane.cut(cut));
+        let mut own = Vec::new();
+        for (at, (lane, &cut)) in self.lanes.iter_mut().zip(cut).enumerate() {
+            let dropped = lane.cut(cut);
+            if at == self.rank.at() {
+                own = dropped.collect();
+            }
+        }
         while let Some((rank, held)) = self.next_below_cut() {
             self.enter(rank, held, delivery);
         }
+        own
+    }
+
+    /// The own payloads that are not in the result, whatever became of them: this node is no survivor.
+    pub(crate) fn take_own(&mut self) -> Vec<Batch> {
+        self.wedged = true;
+        self.lanes[self.rank.at()].cut(Round(0)).collect()
     }
 
     /// In slot order; no unknown slot can lie in between, since every lane is known up to the cut.

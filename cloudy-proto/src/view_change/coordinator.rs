@@ -1,27 +1,26 @@
-//! The coordinator's side of the last view change: wedge, collect the answers, fix the cut, then collect the reports
-//! (`protocol.md` §6.2, §9 STOP).
+//! The coordinator's side of a view change: wedge, collect the answers, fix the cut (`protocol.md` §6.2); and of the end:
+//! collect the reports (§9 STOP).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::id::{NodeId, Rank};
+use crate::id::NodeId;
 use crate::time::Time;
 use crate::view::View;
 use crate::wire::Wedged;
 
 /// A view change under way.
 #[derive(Debug)]
-pub(crate) struct LastChange {
+pub(crate) struct ViewChange {
     pub(crate) view: Arc<View>,
+    /// No view is to follow the one that it installs.
+    pub(crate) last: bool,
     /// By rank.
     pub(crate) answers: Vec<Option<Wedged>>,
-    /// By rank: its result is complete.
-    reported: Vec<bool>,
     /// When the silent are dropped.
     pub(crate) wedge_ends_at: Time,
     /// The cut was proposed.
     pub(crate) proposed: bool,
-    /// When those who have not reported are no longer waited for; set once the last view is in force.
-    pub(crate) linger_ends_at: Option<Time>,
 }
 
 /// An answer to `Wedge` that cannot be: the link is closed.
@@ -35,14 +34,13 @@ pub(crate) enum AnswerError {
     Lanes { named: usize, lanes: usize },
 }
 
-impl LastChange {
-    pub(crate) fn new(view: Arc<View>, now: Time) -> Self {
+impl ViewChange {
+    pub(crate) fn new(view: Arc<View>, last: bool, now: Time) -> Self {
         Self {
             answers: vec![None; view.members()],
-            reported: vec![false; view.members()],
             wedge_ends_at: now + view.parameters.wedge_timeout,
             proposed: false,
-            linger_ends_at: None,
+            last,
             view,
         }
     }
@@ -67,24 +65,31 @@ impl LastChange {
         self.answers.iter().all(Option::is_some)
     }
 
-    /// Those who gave no answer.
-    pub(crate) fn silent(&self) -> Vec<NodeId> {
-        let ranks = self.view.ranks().filter(|rank| self.answers[rank.at()].is_none());
-        ranks.map(|rank| self.view.member(rank).node).collect()
+    pub(crate) fn answered(&self, node: NodeId) -> bool {
+        self.view.rank_of(node).is_some_and(|rank| self.answers[rank.at()].is_some())
+    }
+}
+
+/// Who was ever a member, and whose result is complete.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    expected: BTreeSet<NodeId>,
+    reported: BTreeSet<NodeId>,
+}
+
+impl Reports {
+    /// A view is in force: its members will report.
+    pub(crate) fn expect(&mut self, view: &View) {
+        self.expected.extend(view.ring.iter().map(|member| member.node));
     }
 
-    /// Notes that a member's result is complete; false if it had said so before, or is no member.
+    /// Notes that a node's result is complete; false if it had said so before, or was never a member.
     pub(crate) fn report(&mut self, from: NodeId) -> bool {
-        let Some(rank) = self.view.rank_of(from) else { return false };
-        !core::mem::replace(&mut self.reported[rank.at()], true)
+        self.expected.contains(&from) && self.reported.insert(from)
     }
 
-    pub(crate) fn all_reported(&self) -> bool {
-        self.reported.iter().all(|&reported| reported)
-    }
-
-    /// Those who have not reported, by rank.
-    pub(crate) fn unreported(&self) -> impl Iterator<Item = Rank> + '_ {
-        self.view.ranks().filter(|rank| !self.reported[rank.at()])
+    /// Those who have not reported.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.expected.difference(&self.reported).copied()
     }
 }

@@ -1,9 +1,9 @@
-//! The cut: where the lanes of a view end (`protocol.md` §6.3).
+//! The cut: who goes on, and where the lanes of a view end (`protocol.md` §6.3).
 
 use crate::id::{Rank, Round};
 use crate::rules::{Rule, Rules};
 use crate::view::View;
-use crate::wire::Wedged;
+use crate::wire::{Stall, Wedged};
 
 /// Who goes on, and where the lanes end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,60 +12,102 @@ pub(crate) struct Cut {
     pub(crate) rounds: Vec<Round>,
 }
 
-/// The cut of a view by the answers to its `Wedge`, by rank; none while no complete member has answered.
-pub(crate) fn cut_of(view: &View, answers: &[Option<Wedged>], rules: Rules) -> Option<Cut> {
-    let answered = || view.ranks().filter_map(|rank| answers[rank.at()].as_ref().map(|answer| (rank, answer)));
-    if !answered().any(|(_, answer)| answer.complete) {
+/// By rank; none for who gave no answer, or was dropped.
+type Answers<'a> = Vec<Option<&'a Wedged>>;
+
+/// The cut of a view by the answers to its `Wedge`, by rank; none while no complete member has answered. Before a view
+/// that others follow, members are dropped until no broken pair is left; the last view takes all who answered.
+pub(crate) fn cut_of(view: &View, answers: &[Option<Wedged>], last: bool, rules: Rules) -> Option<Cut> {
+    let mut alive: Answers<'_> = answers.iter().map(Option::as_ref).collect();
+    if !alive.iter().flatten().any(|answer| answer.complete) {
         return None;
     }
+    while let Some(dropped) = to_drop(&alive).filter(|_| !last) {
+        alive[dropped.at()] = None;
+    }
     let lane_end = |lane: Rank| {
-        let frontiers = answered().map(|(_, answer)| answer.frontiers[lane.at()]);
+        let frontiers = alive.iter().flatten().map(|answer| answer.frontiers[lane.at()]);
         if rules.hold(Rule::CutAtMinimum) { frontiers.min() } else { frontiers.max() }
     };
     let rounds = view.ranks().map(|lane| lane_end(lane).unwrap_or_default()).collect();
-    Some(Cut { survivors: answered().map(|(rank, _)| rank).collect(), rounds })
+    Some(Cut { survivors: view.ranks().filter(|rank| alive[rank.at()].is_some()).collect(), rounds })
+}
+
+/// The member with the most against it. The last complete member stays, whatever is against it.
+fn to_drop(alive: &Answers<'_>) -> Option<Rank> {
+    let against = blame(alive);
+    let complete = alive.iter().flatten().filter(|answer| answer.complete).count();
+    let stays = |at: usize| complete == 1 && alive[at].is_some_and(|answer| answer.complete);
+    let candidates = (0..alive.len()).filter(|&at| against[at] > 0 && !stays(at));
+    let worst = candidates.max_by_key(|&at| (against[at], usize::MAX - whole_lane_holders(alive, at), at))?;
+    Some(Rank(worst as u16))
+}
+
+/// How many others hold all of a member's lane.
+fn whole_lane_holders(alive: &Answers<'_>, at: usize) -> usize {
+    let Some(end) = alive[at].map(|answer| answer.frontiers[at]) else { return 0 };
+    alive
+        .iter()
+        .enumerate()
+        .filter(|(other, answer)| *other != at && answer.is_some_and(|a| a.frontiers[at] >= end))
+        .count()
+}
+
+/// By rank: what is against each member.
+fn blame(alive: &Answers<'_>) -> Vec<usize> {
+    let mut against = vec![0; alive.len()];
+    let both = |x: usize, y: usize| x != y && alive[x].is_some() && alive.get(y).is_some_and(Option::is_some);
+    let found_down = |x: usize, y: usize| alive[x].is_some_and(|answer| answer.findings.down.contains(&Rank(y as u16)));
+    for x in 0..alive.len() {
+        for y in (x + 1..alive.len()).filter(|&y| both(x, y)) {
+            if found_down(x, y) || found_down(y, x) {
+                against[x] += 1;
+                against[y] += 1;
+            }
+        }
+        let Some(accuser) = alive[x] else { continue };
+        for (accused, stall) in accuser.findings.stalled.iter().filter(|(accused, _)| both(x, accused.at())) {
+            match guilt(alive, x, accused.at(), *stall) {
+                Guilt::Nobody => {}
+                Guilt::Accused => against[accused.at()] += 1,
+                Guilt::Pair => {
+                    against[x] += 1;
+                    against[accused.at()] += 1;
+                }
+            }
+        }
+    }
+    against
+}
+
+enum Guilt {
+    Nobody,
+    Accused,
+    Pair,
+}
+
+/// Whom a stall counts against.
+fn guilt(alive: &Answers<'_>, x: usize, y: usize, stall: Stall) -> Guilt {
+    let (Some(accuser), Some(accused)) = (alive[x], alive[y]) else { return Guilt::Nobody };
+    let third = |at: usize| at != x && at != y;
+    let accused_if = |yes: bool| if yes { Guilt::Accused } else { Guilt::Pair };
+    match stall {
+        Stall::Unconfirmed => {
+            let covers = |answer: &Wedged| answer.frontiers[x] >= accuser.frontiers[x];
+            accused_if(alive.iter().enumerate().any(|(at, answer)| third(at) && answer.is_some_and(covers)))
+        }
+        Stall::Missing(place) => accused_if(accused.frontiers[y] <= place.round),
+        Stall::Unapproved(place) if accused.cursor > place => {
+            let reports = |answer: &Wedged| {
+                let unapproved =
+                    |(rank, stall): &(Rank, Stall)| rank.at() == y && matches!(stall, Stall::Unapproved(_));
+                answer.findings.stalled.iter().any(unapproved)
+            };
+            accused_if(alive.iter().enumerate().all(|(at, answer)| at == y || answer.is_none_or(reports)))
+        }
+        Stall::Unapproved(_) => Guilt::Nobody,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Parameters;
-    use crate::digest::Digest;
-    use crate::id::{Incarnation, Index, NodeId, ViewId};
-    use crate::view::{Origin, RingMember};
-
-    fn view(members: u8) -> View {
-        let member = |at| RingMember {
-            node: NodeId([at; 32]),
-            incarnation: Incarnation(u64::from(at) + 1),
-            origin: Origin::Joiner,
-            addresses: vec![],
-        };
-        View { id: ViewId(1), ring: (0..members).map(member).collect(), parameters: Parameters::default(), last: false }
-    }
-
-    fn answer(frontiers: [u64; 3], complete: bool) -> Option<Wedged> {
-        Some(Wedged {
-            view: ViewId(1),
-            incarnation: Incarnation(1),
-            frontiers: frontiers.map(Round).to_vec(),
-            complete,
-            first: Index(1),
-            digest: Digest(0),
-        })
-    }
-
-    #[test]
-    fn lanes_end_at_the_minimum_of_those_who_answered() {
-        let answers = [answer([5, 2, 9], true), None, answer([4, 3, 9], true)];
-        let cut = cut_of(&view(3), &answers, Rules::default());
-        let rounds = vec![Round(4), Round(2), Round(9)];
-        assert_eq!(cut, Some(Cut { survivors: vec![Rank(0), Rank(2)], rounds }));
-    }
-
-    #[test]
-    fn there_is_no_cut_without_a_complete_survivor() {
-        assert_eq!(cut_of(&view(3), &[None, answer([1, 1, 1], false), None], Rules::default()), None);
-        assert_eq!(cut_of(&view(3), &[None, None, None], Rules::default()), None);
-    }
-}
+mod tests;

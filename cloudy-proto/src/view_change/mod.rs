@@ -2,6 +2,8 @@
 
 mod coordinator;
 mod cut;
+mod suspicion;
 
-pub(crate) use coordinator::LastChange;
+pub(crate) use coordinator::{Reports, ViewChange};
 pub(crate) use cut::cut_of;
+pub(crate) use suspicion::{Sight, Suspicion};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::Slot;
+use crate::view::Place;
 
 /// The version of everything in this file; part of the TLS handshake's protocol name and of every stream's header.
 pub const WIRE_VERSION: u16 = 1;
@@ -166,6 +167,8 @@ pub enum ControlFrame {
     Wedge {
         /// The view.
         view: ViewId,
+        /// No view is to follow the next: STOP.
+        last: bool,
     },
     /// Answers [`ControlFrame::Wedge`].
     Wedged(Wedged),
@@ -185,6 +188,40 @@ pub enum ControlFrame {
     },
     /// Asks the coordinator to end the session now.
     End,
+    /// Reports members that seem to have failed or to stall (`protocol.md` §6.1).
+    Suspect {
+        /// The view.
+        view: ViewId,
+        /// Who, and why.
+        findings: Findings,
+    },
+    /// A node that was evicted has the result nearly to its end, and links to all members: it would be a joiner.
+    Rejoin {
+        /// The view in force, as it knows.
+        view: ViewId,
+        /// It has links to all its members, and little of the result is missing.
+        ready: bool,
+    },
+}
+
+/// What a member has found against others in one view, also what has healed since.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// Members that were silent for longer than the failure timeout.
+    pub down: Vec<Rank>,
+    /// Members that held this one up for longer than the stall timeout.
+    pub stalled: Vec<(Rank, Stall)>,
+}
+
+/// How a member holds another up (`protocol.md` §6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stall {
+    /// (a) It has not confirmed the reporter's lane, as far as the reporter's cursor has come.
+    Unconfirmed,
+    /// (b) A slot of its lane is missing at the reporter's cursor, while later ones are known.
+    Missing(Place),
+    /// (c) A slot of its lane that the reporter has confirmed is not approved.
+    Unapproved(Place),
 }
 
 /// A member's last word in a view (`protocol.md` §6.2): nothing of that view is sent, confirmed or approved after it.
@@ -202,6 +239,10 @@ pub struct Wedged {
     pub first: Index,
     /// The digest up to the index before that.
     pub digest: Digest,
+    /// Where its result waits.
+    pub cursor: Place,
+    /// What it has found against others in this view.
+    pub findings: Findings,
 }
 
 /// A part of the result, by index.
@@ -230,6 +271,8 @@ pub enum Fetched {
         index: Index,
         /// The view that the sender has installed.
         view: ViewId,
+        /// That view's first index.
+        first: Index,
     },
     /// The wanted index is no longer retained.
     Truncated {

@@ -1,7 +1,7 @@
 //! What enters a result: after every confirmation, in the order of slots, and each own payload with its approval
 //! (`protocol.md` P1, §3.4).
 
-use cloudy_proto::{Approval, Entry, Rank};
+use cloudy_proto::{Approval, Entry, Rank, ViewId};
 
 use super::{Broken, Failure, Judge};
 use crate::sim::stats::{Met, Stats};
@@ -16,8 +16,11 @@ pub(super) enum Way {
 
 impl Judge {
     pub(super) fn approved_own(&mut self, node: usize, approval: &Approval, way: Way) -> Result<(), Failure> {
-        let all = self.ring.len();
-        if way == Way::Walk && approval.confirmed.len() != all {
+        let all = self.views.get(approval.view).map_or(0, |log| log.ring.len());
+        let last = approval.first_index.0 + u64::from(approval.count) - 1;
+        // A joiner also fetches some.
+        let fetched = self.nodes[node].joined && last <= self.ghost.index();
+        if way == Way::Walk && !fetched && approval.confirmed.len() != all {
             let what = format!("{} of {all} had confirmed", approval.confirmed.len());
             return Err(self.failure("every member has confirmed an approval", node, what));
         }
@@ -55,43 +58,55 @@ impl Judge {
             return Err(("a result has no gaps", format!("index {} after {index}", entry.first_index)));
         }
         self.nodes[node].index = entry.last_index().0;
-        let rank = self.rank_of(origin);
-        let Some((view, rank)) = self.view.as_ref().zip(rank) else {
+        let log = self.views.get(entry.view);
+        let Some((log, rank)) = log.and_then(|log| Some((log, log.rank_of(origin)?))) else {
             return Err(("an entry has an origin", "it is no member".to_owned()));
         };
-        let run = view.member(Rank(rank as u16)).incarnation;
-        if (entry.view, entry.incarnation) != (view.id, run) {
+        if entry.incarnation != log.view.member(Rank(rank as u16)).incarnation {
             return Err(("an entry names its view and run", format!("{} and {}", entry.view, entry.incarnation)));
         }
-        let place = self.lanes.place_of(rank, entry.batch.first_seq.0);
-        let lonely = self.ring.len() == 1;
-        if way == Way::Walk && !lonely {
-            let Some((round, _)) = place else {
-                return Err(("a slot is confirmed before it enters", "it was never sent".to_owned()));
-            };
-            self.lanes.all_confirmed(rank, &self.ring, round + 1)?;
-        }
-        if self.ghost.covers(entry) {
+        let covered = self.ghost.covers(entry);
+        if covered && (way == Way::Fetch || self.nodes[node].joined) {
             return self.ghost.compare(origin, entry);
         }
         if way == Way::Fetch {
             return Err(("what is fetched is in a result", format!("index {}", entry.last_index())));
         }
-        if way == Way::Walk && !lonely {
-            let through = self.ghost.through(self.ring.len());
-            self.lanes.nothing_before(place, &through)?;
-            self.in_turn(place)?;
-            self.walked = place;
+        if entry.view > self.nodes[node].view || (way == Way::Walk && entry.view != self.nodes[node].view) {
+            return Err(("an entry names its view and run", format!("{}", entry.view)));
         }
-        self.ghost.extend(origin, rank, entry, place)
+        if log.first.is_some_and(|first| entry.first_index.0 < first) {
+            return Err(("a view begins where the last one ended", format!("view {} has {index}", entry.view)));
+        }
+        let place = log.lanes.place_of(rank, entry.batch.first_seq.0);
+        let lonely = log.ring.len() == 1;
+        if way == Way::Walk && !lonely {
+            let Some((round, _)) = place else {
+                return Err(("a slot is confirmed before it enters", "it was never sent".to_owned()));
+            };
+            log.lanes.all_confirmed(rank, &log.ring, round + 1)?;
+        }
+        if covered {
+            return self.ghost.compare(origin, entry);
+        }
+        if way == Way::Walk && !lonely {
+            let through = self.ghost.through(&log.ring);
+            log.lanes.nothing_before(place, &through)?;
+            self.in_turn(entry.view, place, log.ring.len())?;
+            if let Some(log) = self.views.get_mut(entry.view) {
+                log.walked = place;
+            }
+        }
+        self.ghost.extend(origin, entry, place)
     }
 
-    /// A `Token` session's result goes round the ring, without a gap (`protocol.md` §9).
-    fn in_turn(&self, place: Option<(u64, usize)>) -> Result<(), Broken> {
-        let expected = self.ghost.place().map_or((0, 0), |(round, rank)| {
-            if rank + 1 == self.ring.len() { (round + 1, 0) } else { (round, rank + 1) }
-        });
-        if self.token_session && place != Some(expected) {
+    /// A `Token` session's result goes round the first view's ring, without a gap (`protocol.md` §9).
+    fn in_turn(&self, view: ViewId, place: Option<(u64, usize)>, members: usize) -> Result<(), Broken> {
+        let expected = self
+            .ghost
+            .place(view)
+            .map_or((0, 0), |(round, rank)| if rank + 1 == members { (round + 1, 0) } else { (round, rank + 1) });
+        if self.token_session && view == ViewId(1) && place != Some(expected) {
             return Err(("a token session's result goes round the ring", format!("{place:?} instead of {expected:?}")));
         }
         Ok(())

@@ -8,11 +8,10 @@ use cloudy_proto::wire::LaneFrame;
 
 use super::Broken;
 
-/// All lanes of the first view, by rank.
+/// All lanes of one view, by rank.
 #[derive(Debug)]
 pub(super) struct Lanes {
     lanes: Vec<LaneLog>,
-    nodes: usize,
 }
 
 /// What was said of one lane.
@@ -35,19 +34,15 @@ struct LaneLog {
 }
 
 impl Lanes {
-    pub(super) fn new(nodes: usize) -> Self {
-        Self { lanes: Vec::new(), nodes }
-    }
-
-    pub(super) fn begin(&mut self, members: usize) {
+    pub(super) fn new(nodes: usize, members: usize) -> Self {
         let lane = |_| LaneLog {
-            received: vec![0; self.nodes],
-            received_messages: vec![0; self.nodes],
-            confirmed: vec![0; self.nodes],
-            tallied: vec![0; self.nodes],
+            received: vec![0; nodes],
+            received_messages: vec![0; nodes],
+            confirmed: vec![0; nodes],
+            tallied: vec![0; nodes],
             ..LaneLog::default()
         };
-        self.lanes = (0..members).map(lane).collect();
+        Self { lanes: (0..members).map(lane).collect() }
     }
 
     /// The owner sends a frame of its lane. Gives the round of a message slot that was not sent before.

@@ -7,6 +7,7 @@ mod hold;
 mod lanes;
 mod result;
 mod settled;
+mod views;
 mod wedge;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,17 +15,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudy_proto::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
-use cloudy_proto::{Approval, Checkpoint, Event, Frame, Machine, NodeId, Output, Seq, View};
+use cloudy_proto::wire::{ControlFrame, Stream, TallyFrame, decode_command};
+use cloudy_proto::{
+    Approval, Checkpoint, Command, Event, Frame, Machine, NodeId, OnFailure, Origin, Output, Phase, Seq, View, ViewId,
+};
 
 use crate::sim::plan::Plan;
 use crate::sim::queue::Packet;
 use crate::sim::stats::{Met, Stats};
 use entries::Way;
-use lanes::Lanes;
 use result::Ghost;
 pub use settled::{has_settled, unsettled};
-use wedge::Wedges;
+use views::{ViewLog, Views};
 
 /// A checker found something wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +54,12 @@ struct Seen {
     index: u64,
     /// An approval whose entry has to follow.
     approval: Option<Approval>,
-    /// The last view is in force there.
-    last_view: bool,
+    /// The view in force there.
+    view: ViewId,
+    /// It is a member of it.
+    active: bool,
+    /// It came into it without knowing where it begins.
+    joined: bool,
     final_result: Option<Checkpoint>,
     /// It has stopped, because its result differs from the others'.
     diverged: bool,
@@ -69,19 +75,12 @@ pub struct Judge {
     /// Nodes whose result was corrupted on purpose: it may differ, and nobody else's.
     pub tainted: BTreeSet<usize>,
     places: BTreeMap<NodeId, usize>,
-    /// The first view, once somebody has installed it.
-    view: Option<Arc<View>>,
-    /// By rank: the node's place.
-    ring: Vec<usize>,
+    views: Views,
     /// The members of the last view.
     survivors: Vec<usize>,
     token_session: bool,
     nodes: Vec<Seen>,
     ghost: Ghost,
-    lanes: Lanes,
-    wedges: Wedges,
-    /// The place of the last slot that entered a result by the walk.
-    walked: Option<(u64, usize)>,
     kicked_off: bool,
 }
 
@@ -93,15 +92,11 @@ impl Judge {
         Self {
             now_us: 0,
             tainted: plan.network.corrupt_towards.into_iter().collect(),
-            view: None,
-            ring: Vec::new(),
+            views: Views::default(),
             survivors: Vec::new(),
             token_session: token && plan.session.is_some(),
             nodes: ids.iter().map(|_| Seen::default()).collect(),
             ghost: Ghost::new(ids.len()),
-            lanes: Lanes::new(ids.len()),
-            wedges: Wedges::new(ids.len()),
-            walked: None,
             kicked_off: false,
             places: ids.into_iter().enumerate().map(|(at, id)| (id, at)).collect(),
         }
@@ -113,10 +108,30 @@ impl Judge {
         self.places[&node]
     }
 
-    /// The first view, once somebody has installed it.
+    /// The latest view that somebody has installed.
     #[must_use]
     pub fn view(&self) -> Option<&Arc<View>> {
-        self.view.as_ref()
+        self.views.latest().map(|log| &log.view)
+    }
+
+    /// Whoever could say how the latest view ends is gone: nobody who is alive has the result up to its first index.
+    /// Such a group waits for ever (`protocol.md` §6.3).
+    #[must_use]
+    pub fn is_lost(&self, alive: impl Fn(usize) -> bool) -> bool {
+        let Some(log) = self.views.latest().filter(|log| !log.view.last) else { return false };
+        let complete = |rank: usize| {
+            let seen = &self.nodes[log.ring[rank]];
+            let knows = seen.view == log.view.id;
+            let reached = log.first.is_some_and(|first| seen.index + 1 >= first);
+            if knows { !seen.joined || reached } else { log.view.ring[rank].origin == Origin::Survivor }
+        };
+        !(0..log.ring.len()).any(|rank| alive(log.ring[rank]) && complete(rank))
+    }
+
+    /// The view in force at a node, and whether it is a member of it.
+    #[must_use]
+    pub fn view_of(&self, node: usize) -> (ViewId, bool) {
+        (self.nodes[node].view, self.nodes[node].active)
     }
 
     /// Somebody has begun to SEND.
@@ -161,8 +176,9 @@ impl Judge {
         Failure { rule, node, at_us: self.now_us, what: what.into() }
     }
 
+    /// A node's rank in the view in force there.
     fn rank_of(&self, node: usize) -> Option<usize> {
-        self.ring.iter().position(|&member| member == node)
+        self.views.get(self.nodes[node].view)?.rank_of(node)
     }
 
     /// An application broadcasts a payload.
@@ -172,11 +188,12 @@ impl Judge {
 
     /// A node is about to be handed a frame.
     pub fn frame_in(&mut self, node: usize, packet: &Packet) {
+        let Some(log) = packet.stream.view().and_then(|view| self.views.get_mut(view)) else { return };
         match (packet.stream, &packet.frame) {
-            (Stream::Lane { lane, .. }, Frame::Lane(frame)) => self.lanes.received(node, lane.at(), frame),
+            (Stream::Lane { lane, .. }, Frame::Lane(frame)) => log.lanes.received(node, lane.at(), frame),
             (Stream::Tally { .. }, Frame::Tally(TallyFrame::Confirm { frontier })) => {
-                if let Some(lane) = self.rank_of(node) {
-                    self.lanes.tallied(lane, packet.from, frontier.0);
+                if let Some(lane) = log.rank_of(node) {
+                    log.lanes.tallied(lane, packet.from, frontier.0);
                 }
             }
             _ => {}
@@ -188,19 +205,21 @@ impl Judge {
     /// # Errors
     /// The first thing that is wrong with them.
     pub fn outputs(&mut self, node: usize, outputs: &[Output], stats: &mut Stats) -> Result<(), Failure> {
-        let cuts = |output: &Output| matches!(output, Output::Event(Event::ViewInstalled { view, .. }) if view.last);
-        let way = match outputs.iter().any(cuts) {
-            true => Way::Cut,
-            false if self.nodes[node].last_view => Way::Fetch,
-            false => Way::Walk,
-        };
-        for output in outputs {
+        // What comes before a view in one go may have been taken by its cut.
+        let installs = |output: &Output| matches!(output, Output::Event(Event::ViewInstalled { .. }));
+        let cut_ends = outputs.iter().rposition(installs).unwrap_or_default();
+        for (at, output) in outputs.iter().enumerate() {
             if self.nodes[node].diverged {
                 let what = format!("{output:?}");
                 return Err(self.failure("a node whose result differs says nothing more", node, what));
             }
+            let way = match (self.nodes[node].active, at < cut_ends) {
+                (false, _) => Way::Fetch,
+                (true, true) => Way::Cut,
+                (true, false) => Way::Walk,
+            };
             match output {
-                Output::Send { to, frame, .. } => self.sent(node, self.place_of(*to), frame)?,
+                Output::Send { to, stream, frame } => self.sent(node, self.place_of(*to), *stream, frame)?,
                 Output::Approved(approval) => self.approved_own(node, approval, way)?,
                 Output::Deliver(entry) => self.delivered(node, entry, way, stats)?,
                 Output::Event(event) => self.event(node, event, stats)?,
@@ -213,43 +232,65 @@ impl Judge {
         Ok(())
     }
 
-    fn sent(&mut self, node: usize, to: usize, frame: &Frame) -> Result<(), Failure> {
+    fn sent(&mut self, node: usize, to: usize, stream: Stream, frame: &Frame) -> Result<(), Failure> {
         let checked = match frame {
-            Frame::Control(ControlFrame::Wedged(wedged)) => {
-                self.rank_of(node).map_or(Ok(()), |rank| self.wedges.answered(rank, node, wedged, &self.lanes))
+            Frame::Control(ControlFrame::Wedged(wedged)) => match self.views.get_mut(wedged.view) {
+                Some(log) => {
+                    log.rank_of(node).map_or(Ok(()), |rank| log.wedges.answered(rank, node, wedged, &log.lanes))
+                }
+                None => Ok(()),
+            },
+            Frame::Control(ControlFrame::Wedge { view, .. }) => {
+                // The coordinator itself wedges without a word.
+                if let Some(log) = self.views.get_mut(*view) {
+                    log.wedges.freeze(node);
+                }
+                Ok(())
             }
-            Frame::Control(ControlFrame::Log { entries, .. }) => {
-                let through = self.ghost.through(self.ring.len());
-                self.wedges.log(entries, self.view.as_deref(), &through, &self.lanes)
-            }
+            Frame::Control(ControlFrame::Log { entries, .. }) => self.told_log(entries),
             Frame::Control(_) | Frame::Tally(TallyFrame::Heartbeat(_) | TallyFrame::Resume { .. }) => Ok(()),
-            Frame::Lane(_) | Frame::Tally(_) if self.wedges.is_frozen(node) => {
-                Err(("a wedged member sends nothing of its view", format!("{frame:?}")))
-            }
-            Frame::Lane(frame) => self.sent_lane(node, frame),
-            Frame::Tally(TallyFrame::Confirm { frontier }) => match self.rank_of(to) {
-                Some(lane) => self.lanes.confirmed(node, lane, frontier.0),
-                None => Err(("only lanes are confirmed", format!("{frame:?}"))),
-            },
-            Frame::Tally(TallyFrame::Approved { frontier }) => match self.rank_of(node) {
-                Some(lane) => self.lanes.all_confirmed(lane, &self.ring, frontier.0),
-                None => Err(("only lanes are approved", format!("{frame:?}"))),
-            },
+            Frame::Lane(_) | Frame::Tally(_) => self.sent_in_view(node, to, stream, frame),
         };
         checked.map_err(|(rule, what)| self.failure(rule, node, what))
     }
 
-    fn sent_lane(&mut self, node: usize, frame: &LaneFrame) -> Result<(), Broken> {
-        let Some(lane) = self.rank_of(node) else {
-            return Err(("only members have lanes", format!("{frame:?}")));
-        };
-        if let Some(round) = self.lanes.sent(lane, frame)? {
-            // Beyond the walk lies the cut: who has not heard of it may go on sending.
-            if self.walked >= Some((round, lane)) {
-                return Err(("no slot is sent behind the result", format!("round {round} of lane {lane}")));
-            }
+    /// The coordinator tells of its log.
+    fn told_log(&mut self, entries: &[Bytes]) -> Result<(), Broken> {
+        for entry in entries {
+            let command = decode_command(entry).map_err(|error| ("the log decodes", error.to_string()))?;
+            let Command::InstallView(install) = command else { continue };
+            let Some(log) = self.views.get_mut(install.from).filter(|log| !log.wedges.has_cut()) else { continue };
+            let through = self.ghost.through_in(install.from, &log.ring);
+            log.wedges.cut(install, &log.view, &through, &log.lanes)?;
         }
         Ok(())
+    }
+
+    fn sent_in_view(&mut self, node: usize, to: usize, stream: Stream, frame: &Frame) -> Result<(), Broken> {
+        let Some(log) = stream.view().and_then(|view| self.views.get_mut(view)) else {
+            return Err(("data belongs to a view", format!("{stream:?}")));
+        };
+        if log.wedges.is_frozen(node) {
+            return Err(("a wedged member sends nothing of its view", format!("{frame:?}")));
+        }
+        let (Some(own), Some(other)) = (log.rank_of(node), log.rank_of(to)) else {
+            return Err(("only members speak in a view", format!("{frame:?}")));
+        };
+        match frame {
+            Frame::Tally(TallyFrame::Confirm { frontier }) => log.lanes.confirmed(node, other, frontier.0),
+            Frame::Tally(TallyFrame::Approved { frontier }) => log.lanes.all_confirmed(own, &log.ring, frontier.0),
+            Frame::Lane(frame) => {
+                let round = log.lanes.sent(own, frame)?;
+                // Beyond the walk lies the cut: who has not heard of it may go on sending.
+                match round {
+                    Some(round) if log.walked >= Some((round, own)) => {
+                        Err(("no slot is sent behind the result", format!("round {round} of lane {own}")))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Frame::Tally(_) | Frame::Control(_) => Ok(()),
+        }
     }
 
     fn event(&mut self, node: usize, event: &Event, stats: &mut Stats) -> Result<(), Failure> {
@@ -263,10 +304,10 @@ impl Judge {
                     return Err(self.failure("random streams go by rank", node, what));
                 }
             }
-            Event::Stop => self.wedges.freeze(node),
+            Event::Evicted { .. } => stats.met(Met::Evicted),
+            Event::Blamed { .. } => stats.met(Met::Blamed),
             Event::Final { result } => {
-                let through = self.ghost.through(self.ring.len());
-                let checked = self.ghost.is_final(result).and_then(|()| self.wedges.reached_cut(&through, &self.lanes));
+                let checked = self.ghost.is_final(result).and_then(|()| self.reached_cut(node));
                 self.nodes[node].final_result = Some(*result);
                 if !self.tainted.contains(&node) {
                     checked.map_err(|(rule, what)| self.failure(rule, node, what))?;
@@ -295,6 +336,13 @@ impl Judge {
         Ok(())
     }
 
+    /// A result that is complete up to the view in force has every message below the last one's cut.
+    fn reached_cut(&self, node: usize) -> Result<(), Broken> {
+        let before = ViewId(self.nodes[node].view.0.wrapping_sub(1));
+        let Some(log) = self.views.get(before) else { return Ok(()) };
+        log.wedges.reached_cut(&self.ghost.through_at(self.nodes[node].index, &log.ring), &log.lanes)
+    }
+
     fn installed(
         &mut self,
         node: usize,
@@ -303,27 +351,50 @@ impl Judge {
         active: bool,
         stats: &mut Stats,
     ) -> Result<(), Failure> {
-        if first != self.nodes[node].index + 1 {
-            return Err(self.failure("a view begins where the last one ended", node, format!("at index {first}")));
+        let before = core::mem::replace(&mut self.nodes[node].view, view.id);
+        let was_active = self.nodes[node].active;
+        if view.id != before.next() {
+            return Err(self.failure("views come one after the other", node, format!("{} after {before}", view.id)));
         }
-        if !view.last {
-            if let Some(known) = self.view.as_ref().filter(|known| known.id == view.id) {
-                return if known == view { Ok(()) } else { Err(self.failure("all have one view", node, "another")) };
+        (self.nodes[node].active, self.nodes[node].joined) = (active, first == 0);
+        let ring: Vec<usize> = view.ring.iter().map(|member| self.places[&member.node]).collect();
+        match self.views.get(view.id) {
+            Some(known) if known.view == *view => {}
+            Some(_) => return Err(self.failure("all have one view", node, "another")),
+            None => self.views.insert(ViewLog::new(Arc::clone(view), ring.clone(), self.nodes.len())),
+        }
+        if view.id > ViewId(1) && !view.last {
+            stats.met(Met::ViewChanged);
+            if active && !was_active {
+                stats.met(Met::Rejoined);
             }
-            self.ring = view.ring.iter().map(|member| self.places[&member.node]).collect();
-            self.lanes.begin(self.ring.len());
-            self.wedges.begin(self.ring.len());
-            self.view = Some(Arc::clone(view));
+        }
+        if !active && was_active && view.last {
+            stats.met(Met::DroppedAlive);
+        }
+        if view.last {
+            self.survivors = ring;
+        }
+        // Who is not complete does not know where its view begins.
+        if first == 0 || self.tainted.contains(&node) {
             return Ok(());
         }
-        self.nodes[node].last_view = true;
-        self.survivors = view.ring.iter().map(|member| self.places[&member.node]).collect();
-        if active && self.nodes[node].index < self.ghost.index() && !self.tainted.contains(&node) {
-            let what = format!("it walked to {}, others to {}", self.nodes[node].index, self.ghost.index());
-            return Err(self.failure("nothing lies beyond the cut", node, what));
+        self.begins(node, view.id, first).map_err(|(rule, what)| self.failure(rule, node, what))
+    }
+
+    /// A complete member says where its view begins.
+    fn begins(&mut self, node: usize, view: ViewId, first: u64) -> Result<(), Broken> {
+        if first != self.nodes[node].index + 1 {
+            return Err(("a view begins where the last one ended", format!("at index {first}")));
         }
-        if !active && self.rank_of(node).is_some() {
-            stats.met(Met::DroppedAlive);
+        self.ghost.begins_at(view, first)?;
+        if self.nodes[node].active {
+            self.reached_cut(node)?;
+        }
+        let Some(log) = self.views.get_mut(view) else { return Ok(()) };
+        let known = *log.first.get_or_insert(first);
+        if known != first {
+            return Err(("a view begins at one index", format!("{first}, elsewhere {known}")));
         }
         Ok(())
     }
@@ -339,13 +410,19 @@ impl Judge {
         linked: impl Fn(usize) -> bool,
         stats: &mut Stats,
     ) -> Result<(), Failure> {
-        let Some((view, rank)) = self.view.as_ref().zip(self.rank_of(node)) else { return Ok(()) };
-        if self.wedges.is_frozen(node) || self.tainted.contains(&node) {
+        let Some(log) = self.views.get(self.nodes[node].view).filter(|log| !log.view.last) else { return Ok(()) };
+        let Some(rank) = log.rank_of(node) else { return Ok(()) };
+        // The cursor of an incomplete member stands still, and cannot be seen from outside; nor can it be seen when the
+        // coordinator wedges itself while nobody is there to be told.
+        let ends = machine.status(cloudy_proto::Time(0)).phase >= Phase::Stop;
+        let wedges_alone = node == Plan::FOUNDER && log.view.parameters.on_failure == OnFailure::Evict;
+        let passive = self.nodes[node].joined || ends || wedges_alone;
+        if passive || log.wedges.is_frozen(node) || self.tainted.contains(&node) {
             return Ok(());
         }
-        let delivered = self.ghost.through_at(self.nodes[node].index, &self.ring);
-        let member = hold::MemberState { node, rank, machine, delivered: &delivered, ring: &self.ring };
-        hold::check(&member, &view.parameters, &self.lanes, linked, stats)
+        let delivered = self.ghost.through_at(self.nodes[node].index, &log.ring);
+        let member = hold::MemberState { node, rank, machine, delivered: &delivered, ring: &log.ring };
+        hold::check(&member, &log.view.parameters, &log.lanes, linked, stats)
             .map_err(|(rule, what)| self.failure(rule, node, what))
     }
 }

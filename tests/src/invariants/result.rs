@@ -23,10 +23,10 @@ pub(super) struct Ghost {
     payloads: Vec<Placed>,
     /// By node: what it has broadcast, in order.
     broadcast: Vec<Vec<Bytes>>,
-    /// By rank: the last payload in the result.
+    /// By origin: the last payload in the result.
     through: Vec<u64>,
-    /// The place of the last slot.
-    place: Option<(u64, usize)>,
+    /// View and place of the last slot.
+    place: Option<(u64, (u64, usize))>,
     /// What the first final result was: no other may differ.
     sealed: Option<Checkpoint>,
 }
@@ -36,7 +36,7 @@ impl Ghost {
         Self {
             payloads: Vec::new(),
             broadcast: vec![Vec::new(); nodes],
-            through: Vec::new(),
+            through: vec![0; nodes],
             place: None,
             sealed: None,
         }
@@ -51,25 +51,49 @@ impl Ghost {
         self.payloads.len() as u64
     }
 
-    /// The place of its last slot.
-    pub(super) fn place(&self) -> Option<(u64, usize)> {
-        self.place
+    /// The place of its last slot, if that is of a view.
+    pub(super) fn place(&self, of: ViewId) -> Option<(u64, usize)> {
+        self.place.filter(|(view, _)| *view == of.0).map(|(_, place)| place)
     }
 
     /// By rank: the last payload in it.
-    pub(super) fn through(&self, members: usize) -> Vec<u64> {
-        (0..members).map(|rank| self.through.get(rank).copied().unwrap_or_default()).collect()
+    pub(super) fn through(&self, ring: &[usize]) -> Vec<u64> {
+        ring.iter().map(|&node| self.through[node]).collect()
+    }
+
+    /// By rank: the last payload that entered in a view.
+    pub(super) fn through_in(&self, view: ViewId, ring: &[usize]) -> Vec<u64> {
+        let mut through = vec![0; ring.len()];
+        for placed in self.payloads.iter().rev().skip_while(|placed| placed.view > view) {
+            if placed.view < view {
+                break;
+            }
+            if let Some(rank) = ring.iter().position(|&node| node == placed.origin) {
+                through[rank] = through[rank].max(placed.seq);
+            }
+        }
+        through
     }
 
     /// By rank: the last payload in a result of a length.
     pub(super) fn through_at(&self, index: u64, ring: &[usize]) -> Vec<u64> {
-        let mut through = self.through(ring.len());
+        let mut through = self.through(ring);
         for placed in &self.payloads[(index as usize).min(self.payloads.len())..] {
             if let Some(rank) = ring.iter().position(|&node| node == placed.origin) {
                 through[rank] = through[rank].min(placed.seq - 1);
             }
         }
         through
+    }
+
+    /// A view begins at an index: what lies below is of earlier views, and nothing else is.
+    pub(super) fn begins_at(&self, view: ViewId, first: u64) -> Result<(), Broken> {
+        let before = self.payloads.get((first as usize).wrapping_sub(2)).filter(|placed| placed.view >= view);
+        let after = self.payloads.get(first as usize - 1).filter(|placed| placed.view < view);
+        match (before, after) {
+            (None, None) => Ok(()),
+            wrong => Err(("nothing lies beyond the cut", format!("view {view} begins at {first}, but {wrong:?}"))),
+        }
     }
 
     /// It has all of an entry.
@@ -102,13 +126,7 @@ impl Ghost {
     }
 
     /// An entry makes it longer; part of it may be there.
-    pub(super) fn extend(
-        &mut self,
-        origin: usize,
-        rank: usize,
-        entry: &Entry,
-        place: Option<(u64, usize)>,
-    ) -> Result<(), Broken> {
+    pub(super) fn extend(&mut self, origin: usize, entry: &Entry, place: Option<(u64, usize)>) -> Result<(), Broken> {
         if let Some(sealed) = self.sealed {
             return Err(("a final result does not grow", format!("index {} after {sealed:?}", entry.last_index())));
         }
@@ -116,18 +134,21 @@ impl Ghost {
             let what = format!("index {} where the longest result has {}", entry.first_index, self.index());
             return Err(("results differ only between entries", what));
         }
+        let place = place.map(|place| (entry.view.0, place));
         if place.is_some() && place <= self.place {
             return Err(("the result goes by (round, rank)", format!("{place:?} after {:?}", self.place)));
         }
-        self.through.resize(self.through.len().max(rank + 1), 0);
+        if self.payloads.last().is_some_and(|last| last.view > entry.view) {
+            return Err(("views enter one after the other", format!("view {} after {:?}", entry.view, self.place)));
+        }
         for (at, payload) in Payloads::of(entry.batch.body.clone()).enumerate() {
             let seq = entry.batch.first_seq.0 + at as u64;
-            if seq != self.through[rank] + 1 {
-                let what = format!("payload {seq} of node {origin} after {}", self.through[rank]);
+            if seq != self.through[origin] + 1 {
+                let what = format!("payload {seq} of node {origin} after {}", self.through[origin]);
                 return Err(("an origin's payloads enter in order, once", what));
             }
             self.check_payload(origin, seq, &payload)?;
-            self.through[rank] = seq;
+            self.through[origin] = seq;
             let (view, incarnation) = (entry.view, entry.incarnation);
             self.payloads.push(Placed { view, node: entry.origin, incarnation, origin, seq });
         }
@@ -149,7 +170,11 @@ impl Ghost {
 /// The checkpoint of a result, payload by payload.
 fn digest(payloads: &[Placed], broadcast: &[Vec<Bytes>]) -> Checkpoint {
     let mut digest = ResultDigest::default();
+    let mut view = ViewId(0);
     for placed in payloads {
+        if core::mem::replace(&mut view, placed.view) != placed.view {
+            digest.checkpoint();
+        }
         let mut body = bytes::BytesMut::new();
         push_payload(&mut body, &broadcast[placed.origin][placed.seq as usize - 1]);
         let batch = Batch { first_seq: Seq(placed.seq), count: 1, body: body.freeze() };

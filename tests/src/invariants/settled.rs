@@ -1,6 +1,8 @@
 //! Liveness: in a calm world everything that was broadcast is approved, or the group has ended with one result at
 //! everybody (`protocol.md` P5, P6, §9, §11).
 
+use cloudy_proto::ViewId;
+
 use crate::sim::plan::Plan;
 use crate::sim::world::World;
 
@@ -15,6 +17,9 @@ pub fn has_settled(world: &World) -> bool {
 pub fn unsettled(world: &World) -> Option<(usize, String)> {
     if !world.healed {
         return Some((Plan::FOUNDER, "faults go on".to_owned()));
+    }
+    if world.judge.is_lost(|node| world.nodes[node].alive) {
+        return None;
     }
     let ends = world.end_wanted || world.plan.session.is_some();
     let living = (0..world.nodes.len()).filter(|&node| world.nodes[node].alive && !world.nodes[node].diverged);
@@ -42,6 +47,10 @@ fn not_approved(world: &World, node: usize) -> Option<String> {
     }
     if world.judge.view().is_none() {
         return Some("no view".to_owned());
+    }
+    if world.plan.evicts() && world.judge.view_of(node) != (world.judge.view().map_or(ViewId(0), |view| view.id), true)
+    {
+        return Some(format!("not back: {:?}", world.judge.view_of(node)));
     }
     if state.machine.last_approved().0 != state.app.broadcast {
         let (approved, broadcast) = (state.machine.last_approved(), state.app.broadcast);

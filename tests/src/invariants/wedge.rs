@@ -1,9 +1,8 @@
 //! A wedged member says nothing more of its view, answers with what it holds, and no slot of any result lies beyond the
 //! cut (`protocol.md` §6.2, §6.3).
 
-use bytes::Bytes;
-use cloudy_proto::wire::{Wedged, decode_command};
-use cloudy_proto::{Command, InstallView, Round, View};
+use cloudy_proto::wire::Wedged;
+use cloudy_proto::{InstallView, Origin, Round, View};
 
 use super::Broken;
 use super::lanes::Lanes;
@@ -20,12 +19,8 @@ pub(super) struct Wedges {
 }
 
 impl Wedges {
-    pub(super) fn new(nodes: usize) -> Self {
-        Self { frozen: vec![false; nodes], answers: Vec::new(), cut: None }
-    }
-
-    pub(super) fn begin(&mut self, members: usize) {
-        self.answers = vec![None; members];
+    pub(super) fn new(nodes: usize, members: usize) -> Self {
+        Self { frozen: vec![false; nodes], answers: vec![None; members], cut: None }
     }
 
     pub(super) fn freeze(&mut self, node: usize) {
@@ -57,22 +52,21 @@ impl Wedges {
         Ok(())
     }
 
-    /// The coordinator tells of its log. `through` is, by rank, the last payload in any result.
-    pub(super) fn log(
+    /// The cut is known.
+    pub(super) fn has_cut(&self) -> bool {
+        self.cut.is_some()
+    }
+
+    /// The coordinator's log ends the view. `through` is, by rank, the last payload that entered any result in it.
+    pub(super) fn cut(
         &mut self,
-        entries: &[Bytes],
-        view: Option<&View>,
+        install: InstallView,
+        view: &View,
         through: &[u64],
         lanes: &Lanes,
     ) -> Result<(), Broken> {
-        for entry in entries {
-            let command = decode_command(entry).map_err(|error| ("the log decodes", error.to_string()))?;
-            let (Command::InstallView(install), Some(view)) = (command, view) else { continue };
-            if install.last && self.cut.is_none() {
-                self.check_cut(&install, view, through, lanes)?;
-                self.cut = Some(install.cut);
-            }
-        }
+        self.check_cut(&install, view, through, lanes)?;
+        self.cut = Some(install.cut);
         Ok(())
     }
 
@@ -82,7 +76,11 @@ impl Wedges {
             if in_result.is_some_and(|(round, _)| round >= cut.0) {
                 return Err(("no result reaches beyond the cut", format!("lane {lane}: {in_result:?}, cut {cut}")));
             }
-            for survivor in install.ring.iter().filter_map(|member| view.rank_of(member.node)) {
+            for survivor in install
+                .ring
+                .iter()
+                .filter_map(|member| view.rank_of(member.node).filter(|_| member.origin == Origin::Survivor))
+            {
                 let held = self.answers[survivor.at()].as_ref().map(|frontiers| frontiers[lane]);
                 if held.is_some_and(|held| held < *cut) {
                     let what = format!("lane {lane}: cut {cut}, rank {survivor} holds up to {held:?}");
@@ -93,7 +91,7 @@ impl Wedges {
         Ok(())
     }
 
-    /// A final result has every message below the cut. `through` is, by rank, the last payload in it.
+    /// A result that reached the cut has every message below the cut. `through` is, by rank, the last payload in it.
     pub(super) fn reached_cut(&self, through: &[u64], lanes: &Lanes) -> Result<(), Broken> {
         for (lane, cut) in self.cut.iter().flatten().enumerate() {
             let last = lanes.last_seq_below(lane, cut.0);

@@ -208,7 +208,7 @@ impl World {
                 self.redial(a, b);
             }
         }
-        let killed = self.nodes.iter().any(|node| !node.alive);
+        let killed = self.nodes.iter().any(|node| !node.alive) && !self.plan.evicts();
         if self.end_wanted || (killed && self.plan.session.is_none()) || (killed && !self.judge.kicked_off()) {
             self.end_wanted = true;
             self.nodes[Plan::FOUNDER].inbox.push_back(Item::Ask(Request::End));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloudy_proto::{Parameters, RingKind, Rules, SessionPlan};
+use cloudy_proto::{OnFailure, Parameters, RingKind, Rules, SessionPlan};
 
 use crate::sim::dice::Dice;
 
@@ -147,14 +147,15 @@ impl Plan {
         let founder_is_member = !session || dice.chance(100);
         let members = dice.pick(&[1, 2, 2, 3, 3, 4, 4, 5, 6, 6]);
         let nodes = members + usize::from(!founder_is_member);
-        let heal_at_us = dice.between(20_000, 300_000);
+        let evicts = dice.chance(400);
+        let heal_at_us = if evicts { dice.between(200_000, 2_000_000) } else { dice.between(20_000, 300_000) };
         let mut plan = Self {
             seed,
             rules: Rules::default(),
             mutated: false,
             nodes,
             founder_is_member,
-            parameters: parameters(&mut dice, session),
+            parameters: parameters(&mut dice, session, evicts),
             session: session.then(|| session_plan(&mut dice, seed, heal_at_us)),
             traffic: traffic(&mut dice, nodes),
             network: network(&mut dice),
@@ -167,6 +168,9 @@ impl Plan {
         };
         plan.add_link_faults(&mut dice);
         plan.add_node_faults(&mut dice);
+        if evicts {
+            plan.add_evicting_faults(&mut dice);
+        }
         plan
     }
 
@@ -181,7 +185,7 @@ impl Plan {
             mutated: false,
             nodes,
             founder_is_member,
-            parameters: Parameters { session: session.is_some(), ..Parameters::default() },
+            parameters: Parameters { session: session.is_some(), on_failure: OnFailure::Wait, ..Parameters::default() },
             session,
             traffic: Traffic {
                 burst_max: 1,
@@ -209,6 +213,12 @@ impl Plan {
             timer_late_us: 0,
             drift_ppm: vec![0; nodes],
         }
+    }
+
+    /// Members that fail are evicted.
+    #[must_use]
+    pub fn evicts(&self) -> bool {
+        self.parameters.on_failure == OnFailure::Evict
     }
 
     /// The nodes that take a place on the ring.
@@ -241,6 +251,26 @@ impl Plan {
         }
     }
 
+    /// What lasts long enough to be found out, and who dies.
+    fn add_evicting_faults(&mut self, dice: &mut Dice) {
+        for _ in 0..dice.pick(&[0, 1, 2, 4]) {
+            let at = dice.between(0, self.heal_at_us);
+            let node = dice.below(self.nodes);
+            let outage_us = dice.pick(LONG_US);
+            let fault = match dice.below(4) {
+                0 => Fault::Slow { node, for_us: outage_us },
+                1 => Fault::Isolate { node, outage_us },
+                _ if self.nodes < 2 => continue,
+                _ => Fault::Cut { a: node, b: (node + 1 + dice.below(self.nodes - 1)) % self.nodes, outage_us },
+            };
+            self.faults.push((at, fault));
+        }
+        let victim = dice.below(self.nodes);
+        if victim != Self::FOUNDER && self.member_count() > 1 && dice.chance(300) {
+            self.faults.push((dice.between(0, self.heal_at_us), Fault::Kill { node: victim }));
+        }
+    }
+
     fn add_node_faults(&mut self, dice: &mut Dice) {
         for _ in 0..dice.pick(&[0, 0, 1, 3]) {
             let (node, for_us) = (dice.below(self.nodes), dice.pick(&[1_000, 10_000, 40_000]));
@@ -268,9 +298,13 @@ impl Plan {
     }
 }
 
-fn parameters(dice: &mut Dice, session: bool) -> Parameters {
+/// How long members are cut off, slow, or apart, if that is to be found out.
+const LONG_US: &[u64] = &[60_000, 150_000, 400_000, 800_000];
+
+fn parameters(dice: &mut Dice, session: bool, evicts: bool) -> Parameters {
     let tiny = dice.chance(600);
-    let heartbeat = Duration::from_micros(dice.pick(&[5_000, 20_000, 60_000_000, 60_000_000]));
+    let heartbeats: &[u64] = if evicts { &[5_000, 10_000, 20_000] } else { &[5_000, 20_000, 60_000_000, 60_000_000] };
+    let heartbeat = Duration::from_micros(dice.pick(heartbeats));
     Parameters {
         ring: if dice.chance(300) { RingKind::Token } else { RingKind::Pipelined },
         session,
@@ -281,9 +315,11 @@ fn parameters(dice: &mut Dice, session: bool) -> Parameters {
         skip_ahead: dice.pick(&[0, 0, 1, 2, 8]),
         token_tick: Duration::from_micros(dice.pick(&[200, 1_000])),
         heartbeat,
-        failure_timeout: heartbeat * 10,
+        failure_timeout: heartbeat * if evicts { dice.pick(&[4, 6, 10]) } else { 10 },
+        stall_timeout: Duration::from_millis(dice.pick(&[100, 200, 400])),
         coordinator_timeout: Duration::from_millis(dice.pick(&[10, 2_000, 2_000])),
         wedge_timeout: Duration::from_millis(dice.pick(&[20, 60, 250])),
+        on_failure: if evicts { OnFailure::Evict } else { OnFailure::Wait },
         ..Parameters::default()
     }
 }

@@ -38,6 +38,16 @@ pub enum Met {
     DroppedAlive,
     /// A member gave the coordinator up.
     CoordinatorLost,
+    /// The run evicts who fails.
+    Evicts,
+    /// A view followed another, at a node.
+    ViewChanged,
+    /// A live member learnt that it was evicted.
+    Evicted,
+    /// A member was dropped by what others found against it.
+    Blamed,
+    /// An evicted member came back.
+    Rejoined,
     /// A stream of a view not yet installed had to wait.
     StreamWaited,
     /// A stream of a view that is over was stopped.
@@ -94,6 +104,11 @@ pub const REQUIRED: &[Met] = &[
     Met::EndedByMember,
     Met::DroppedAlive,
     Met::CoordinatorLost,
+    Met::Evicts,
+    Met::ViewChanged,
+    Met::Evicted,
+    Met::Blamed,
+    Met::Rejoined,
     Met::StreamWaited,
     Met::StreamStopped,
     Met::LargePayload,

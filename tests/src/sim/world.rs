@@ -17,7 +17,7 @@ pub const GROUP: GroupId = GroupId(*b"simulated group!");
 
 /// How long a calm world may take until everything is approved: below the longest heartbeat, so that nothing may rely
 /// on one.
-pub const CALM_US: u64 = 12_000_000;
+pub const CALM_US: u64 = 40_000_000;
 
 /// Everything there is.
 pub struct World {
@@ -89,6 +89,9 @@ impl World {
         let token = self.plan.parameters.ring == cloudy_proto::RingKind::Token;
         self.stats.met(if token { Met::Token } else { Met::Pipelined });
         self.stats.met(if self.plan.session.is_some() { Met::Session } else { Met::Group });
+        if self.plan.evicts() {
+            self.stats.met(Met::Evicts);
+        }
         let invited: Vec<usize> = self.plan.members().filter(|&node| node != Plan::FOUNDER).collect();
         for &node in &invited {
             let invite = Request::Invite { node: self.nodes[node].id };

@@ -77,11 +77,14 @@ fn check_install(install: &InstallView) -> Result<(), CommandError> {
 }
 
 fn check_durations(parameters: &Parameters) -> Result<(), BoundError> {
-    let Parameters { token_tick, heartbeat, failure_timeout, wedge_timeout, coordinator_timeout, .. } = parameters;
+    let Parameters {
+        token_tick, heartbeat, failure_timeout, stall_timeout, wedge_timeout, coordinator_timeout, ..
+    } = parameters;
     let named = [
         ("token_tick, seconds", token_tick),
         ("heartbeat, seconds", heartbeat),
         ("failure_timeout, seconds", failure_timeout),
+        ("stall_timeout, seconds", stall_timeout),
         ("wedge_timeout, seconds", wedge_timeout),
         ("coordinator_timeout, seconds", coordinator_timeout),
     ];

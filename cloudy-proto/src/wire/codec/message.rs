@@ -13,7 +13,7 @@ use crate::limits::{
     REPORT_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::slot::check_body;
-use crate::wire::{ControlFrame, Fetched, NodeFrame, TallyFrame, Wedged};
+use crate::wire::{ControlFrame, Fetched, Findings, NodeFrame, Stall, TallyFrame, Wedged};
 
 /// The length before each frame.
 const LENGTH_BYTES: usize = 4;
@@ -155,6 +155,9 @@ impl Message for NodeFrame {
 /// Where [`ControlFrame::Log`] and [`ControlFrame::Wedged`] stand among the variants.
 const LOG: u32 = 4;
 const WEDGED: u32 = 7;
+/// [`ControlFrame::Suspect`] likewise, and the most that findings on all members take.
+const SUSPECT: u32 = 12;
+const SUSPECT_BYTES_MAX: usize = 8 << 10;
 
 impl Message for ControlFrame {
     const STREAM: &'static str = "control";
@@ -167,6 +170,9 @@ impl Message for ControlFrame {
             Ok((LOG, rest)) => {
                 let Ok(((_first, entries), _)) = postcard::take_from_bytes::<(u64, usize)>(rest) else { return Ok(()) };
                 at_most_len("log entries", entries, LOG_ENTRIES_PER_FRAME_MAX)
+            }
+            Ok((SUSPECT | WEDGED, _)) if encoded.len() > SUSPECT_BYTES_MAX => {
+                at_most_len("a frame with findings, bytes", encoded.len(), SUSPECT_BYTES_MAX)
             }
             Ok((WEDGED, rest)) => {
                 let Ok(((_view, _incarnation, lanes), _)) = postcard::take_from_bytes::<(u64, u64, usize)>(rest) else {
@@ -189,7 +195,7 @@ impl Message for ControlFrame {
                     at_most_len("a log entry's bytes", entry.len(), COMMAND_BYTES_MAX)?;
                 }
             }
-            Self::Ready { view } | Self::Wedge { view } => counter("view", view.0)?,
+            Self::Ready { view } | Self::Wedge { view, .. } => counter("view", view.0)?,
             Self::Wedged(wedged) => check_wedged(wedged)?,
             Self::Fetch { from } => counter("index", from.0)?,
             Self::Fetched(fetched) => check_fetched(fetched)?,
@@ -197,6 +203,11 @@ impl Message for ControlFrame {
                 counter("index", result.index.0)?;
                 at_most_len("a report's bytes", report.len(), REPORT_BYTES_MAX)?;
             }
+            Self::Suspect { view, findings } => {
+                counter("view", view.0)?;
+                check_findings(findings)?;
+            }
+            Self::Rejoin { view, .. } => counter("view", view.0)?,
             Self::Accept | Self::End => {}
         }
         Ok(())
@@ -207,7 +218,19 @@ fn check_wedged(wedged: &Wedged) -> Result<(), BoundError> {
     counter("view", wedged.view.0)?;
     counter("incarnation", wedged.incarnation.0)?;
     counter("index", wedged.first.0)?;
+    check_round(wedged.cursor.round.0)?;
+    check_findings(&wedged.findings)?;
     wedged.frontiers.iter().try_for_each(|frontier| check_round(frontier.0))
+}
+
+fn check_findings(findings: &Findings) -> Result<(), BoundError> {
+    at_most_len("members found down", findings.down.len(), MEMBERS_MAX)?;
+    // Each member may stall in each of the three ways.
+    at_most_len("stalls", findings.stalled.len(), 3 * MEMBERS_MAX)?;
+    findings.stalled.iter().try_for_each(|(_, stall)| match stall {
+        Stall::Unconfirmed => Ok(()),
+        Stall::Missing(place) | Stall::Unapproved(place) => check_round(place.round.0),
+    })
 }
 
 fn check_fetched(fetched: &Fetched) -> Result<(), FrameError> {
@@ -219,7 +242,8 @@ fn check_fetched(fetched: &Fetched) -> Result<(), FrameError> {
             counter("sequence number", first_seq.0)?;
             check_body(body, *count)?;
         }
-        Fetched::End { index, view } => {
+        Fetched::End { index, view, first } => {
+            counter("index", first.0)?;
             counter("index", index.0)?;
             counter("view", view.0)?;
         }

@@ -9,13 +9,14 @@ use bytes::Bytes;
 
 use super::{Codec, encoded, examples};
 use crate::command::{Command, InstallView, SessionPlan};
-use crate::config::{Durability, Parameters, RingKind};
+use crate::config::{Durability, OnFailure, Parameters, RingKind};
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
-use crate::view::{Origin, RingMember};
+use crate::view::{Origin, Place, RingMember};
 use crate::wire::codec::{ControlDecoder, HeaderDecoder, LaneDecoder, NodeDecoder, TallyDecoder, encode_command};
 use crate::wire::{
-    ControlFrame, Fetched, Heartbeat, LaneFrame, NodeFrame, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame, Stall, Stream, StreamHeader, TallyFrame,
+    WIRE_VERSION, Wedged,
 };
 
 const CHECKPOINT: Checkpoint = Checkpoint { index: Index(65_536), digest: Digest(0x0123_4567_89ab_cdef) };
@@ -90,7 +91,7 @@ fn control_frames() {
         ControlFrame::Follow { next: LogIndex(300) },
         ControlFrame::Log { first: LogIndex(300), entries: vec![Bytes::from_static(b"one"), Bytes::new()] },
         ControlFrame::Ready { view },
-        ControlFrame::Wedge { view },
+        ControlFrame::Wedge { view, last: true },
         ControlFrame::Wedged(Wedged {
             view,
             incarnation: Incarnation(3),
@@ -98,14 +99,30 @@ fn control_frames() {
             complete: true,
             first: index,
             digest: CHECKPOINT.digest,
+            cursor: Place { round: Round(7), rank: Rank(3) },
+            findings: findings(),
         }),
         ControlFrame::Fetch { from: index },
         examples::fetched(&[b"a".to_vec(), b"bc".to_vec()]),
-        ControlFrame::Fetched(Fetched::End { index, view }),
+        ControlFrame::Fetched(Fetched::End { index, view, first: Index(299) }),
         ControlFrame::Fetched(Fetched::Truncated { first: index }),
         ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
         ControlFrame::End,
+        ControlFrame::Suspect { view, findings: findings() },
+        ControlFrame::Rejoin { view, ready: true },
     ]));
+}
+
+fn findings() -> Findings {
+    let cursor = Place { round: Round(300), rank: Rank(1) };
+    Findings {
+        down: vec![Rank(1)],
+        stalled: vec![
+            (Rank(2), Stall::Unconfirmed),
+            (Rank(3), Stall::Missing(cursor)),
+            (Rank(3), Stall::Unapproved(cursor)),
+        ],
+    }
 }
 
 #[test]
@@ -154,6 +171,8 @@ fn parameters() -> Parameters {
         token_tick: Duration::from_millis(1),
         heartbeat: Duration::from_millis(50),
         failure_timeout: Duration::from_secs(3),
+        stall_timeout: Duration::from_secs(4),
+        on_failure: OnFailure::Wait,
         wedge_timeout: Duration::from_nanos(250_000_001),
         coordinator_timeout: Duration::from_secs(8),
     }

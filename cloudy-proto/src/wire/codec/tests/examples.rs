@@ -17,10 +17,11 @@ use crate::limits::{
     ROUND_MAX,
 };
 use crate::slot::{Batch, Slot, push_payload};
-use crate::view::{Origin, RingMember};
+use crate::view::{Origin, Place, RingMember};
 use crate::wire::codec::{COUNTER_MAX, DURATION_MAX};
 use crate::wire::{
-    ControlFrame, Fetched, Heartbeat, LaneFrame, NodeFrame, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame, Stall, Stream, StreamHeader, TallyFrame,
+    WIRE_VERSION, Wedged,
 };
 
 pub(super) fn batch(first_seq: u64, payloads: &[Vec<u8>]) -> Batch {
@@ -146,22 +147,40 @@ fn a_fetched() -> impl Strategy<Value = Fetched> {
             let (first_index, view, incarnation) = (Index(first_index), ViewId(view), Incarnation(incarnation));
             Fetched::Entry { first_index, view, origin, incarnation, first_seq, count, body }
         }),
-        (counter(), counter()).prop_map(|(index, view)| Fetched::End { index: Index(index), view: ViewId(view) }),
+        (counter(), counter(), counter()).prop_map(|(index, view, first)| Fetched::End {
+            index: Index(index),
+            view: ViewId(view),
+            first: Index(first)
+        }),
         counter().prop_map(|first| Fetched::Truncated { first: Index(first) }),
     ]
 }
 
 fn wedged() -> impl Strategy<Value = Wedged> {
-    (counter(), counter(), rounds(), any::<bool>(), counter(), any::<u128>()).prop_map(
-        |(view, incarnation, frontiers, complete, first, digest)| Wedged {
+    (counter(), counter(), rounds(), any::<bool>(), counter(), any::<u128>(), place(), findings()).prop_map(
+        |(view, incarnation, frontiers, complete, first, digest, cursor, findings)| Wedged {
             view: ViewId(view),
             incarnation: Incarnation(incarnation),
             frontiers,
             complete,
             first: Index(first),
             digest: Digest(digest),
+            cursor,
+            findings,
         },
     )
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    (0..=ROUND_MAX, any::<u16>()).prop_map(|(round, rank)| Place { round: Round(round), rank: Rank(rank) })
+}
+
+fn findings() -> impl Strategy<Value = Findings> {
+    let stall =
+        prop_oneof![Just(Stall::Unconfirmed), place().prop_map(Stall::Missing), place().prop_map(Stall::Unapproved),];
+    let down = vec(any::<u16>().prop_map(Rank), 0..=MEMBERS_MAX);
+    let stalled = vec((any::<u16>().prop_map(Rank), stall), 0..=3 * MEMBERS_MAX);
+    (down, stalled).prop_map(|(down, stalled)| Findings { down, stalled })
 }
 
 pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
@@ -173,7 +192,9 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
         (counter(), vec(bytes(60), 0..=LOG_ENTRIES_PER_FRAME_MAX))
             .prop_map(|(first, entries)| ControlFrame::Log { first: LogIndex(first), entries }),
         counter().prop_map(|view| ControlFrame::Ready { view: ViewId(view) }),
-        counter().prop_map(|view| ControlFrame::Wedge { view: ViewId(view) }),
+        (counter(), any::<bool>()).prop_map(|(view, last)| ControlFrame::Wedge { view: ViewId(view), last }),
+        (counter(), findings()).prop_map(|(view, findings)| ControlFrame::Suspect { view: ViewId(view), findings }),
+        (counter(), any::<bool>()).prop_map(|(view, ready)| ControlFrame::Rejoin { view: ViewId(view), ready }),
         wedged().prop_map(ControlFrame::Wedged),
         counter().prop_map(|from| ControlFrame::Fetch { from: Index(from) }),
         a_fetched().prop_map(ControlFrame::Fetched),

@@ -16,8 +16,8 @@ use crate::limits::{
     REASON_BYTES_MAX, REPORT_BYTES_MAX, SLOT_BODY_BYTES_MAX, SLOT_PAYLOADS_MAX, STREAM_HEADER_BYTES_MAX,
     TALLY_FRAME_BYTES_MAX,
 };
-use crate::view::RingMember;
-use crate::wire::{Fetched, Heartbeat, Stream, WIRE_VERSION, Wedged};
+use crate::view::{Place, RingMember};
+use crate::wire::{Fetched, Findings, Heartbeat, Stall, Stream, WIRE_VERSION, Wedged};
 
 fn refused<C: Codec>(bytes: &[u8]) -> C::Error {
     let (frames, error) = read::<C>(bytes, &[1]);
@@ -229,10 +229,10 @@ fn a_control_frame_out_of_bounds_is_refused() {
     let entries = vec![Bytes::from(vec![0; COMMAND_BYTES_MAX + 1])];
     check(ControlFrame::Log { first, entries }, over("a log entry's bytes", 32_769, 32_768));
     check(ControlFrame::Ready { view }, counter("view"));
-    check(ControlFrame::Wedge { view }, counter("view"));
+    check(ControlFrame::Wedge { view, last: true }, counter("view"));
     check(ControlFrame::Fetch { from: index }, counter("index"));
-    check(ControlFrame::Fetched(Fetched::End { index, view: ViewId(1) }), counter("index"));
-    check(ControlFrame::Fetched(Fetched::End { index: Index(1), view }), counter("view"));
+    check(ControlFrame::Fetched(Fetched::End { index, view: ViewId(1), first: Index(1) }), counter("index"));
+    check(ControlFrame::Fetched(Fetched::End { index: Index(1), view, first: Index(1) }), counter("view"));
     check(ControlFrame::Fetched(Fetched::Truncated { first: index }), counter("index"));
     let result = Checkpoint { index, ..Checkpoint::default() };
     check(ControlFrame::Final { result, report: Bytes::new() }, counter("index"));
@@ -244,7 +244,8 @@ fn wedged() -> Wedged {
     let frontiers = vec![Round(ROUND_MAX); MEMBERS_MAX];
     let digest = crate::digest::Digest(u128::MAX);
     let (view, incarnation, first) = (ViewId(COUNTER_MAX), Incarnation(COUNTER_MAX), Index(COUNTER_MAX));
-    Wedged { view, incarnation, frontiers, complete: true, first, digest }
+    let (cursor, findings) = (Place::default(), Findings::default());
+    Wedged { view, incarnation, frontiers, complete: true, first, digest, cursor, findings }
 }
 
 #[test]
@@ -258,6 +259,12 @@ fn a_last_word_out_of_bounds_is_refused() {
     check(Wedged { first: Index(u64::MAX), ..wedged() }, over("index", u64::MAX, COUNTER_MAX));
     let incarnation = Incarnation(u64::MAX);
     check(Wedged { incarnation, ..wedged() }, over("incarnation", u64::MAX, COUNTER_MAX));
+    let down = Findings { down: vec![Rank(0); 65], stalled: vec![] };
+    check(Wedged { findings: down, ..wedged() }, over("members found down", 65, 64));
+    let stalled = Findings { down: vec![], stalled: vec![(Rank(0), Stall::Unconfirmed); 10_000] };
+    let bytes = 20_000;
+    let refused = refused_frame::<ControlDecoder>(ControlFrame::Suspect { view: ViewId(1), findings: stalled });
+    assert!(refused.to_string().contains("findings"), "{refused}: before {bytes} bytes become a list");
 }
 
 /// Decoding a list of a million takes far more memory than its encoding, so its length is checked by itself: also where

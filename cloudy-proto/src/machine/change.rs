@@ -1,0 +1,148 @@
+//! From one view to the next: suspicion, wedge, cut (`protocol.md` §6.1–§6.3).
+
+use std::sync::Arc;
+
+use crate::command::{Command, InstallView};
+use crate::config::OnFailure;
+use crate::digest::Digest;
+use crate::id::{Index, NodeId, ViewId};
+use crate::io::{Event, Phase};
+use crate::machine::Machine;
+use crate::machine::timers::Timer;
+use crate::view::{Origin, RingMember, View};
+use crate::view_change::{ViewChange, cut_of};
+use crate::wire::{ControlFrame, Wedged};
+
+impl Machine {
+    /// A member looks at the others, and reports what it finds.
+    pub(super) fn suspect(&mut self) {
+        let Some(member) = self.member.as_mut().filter(|member| !member.wedged) else { return };
+        if member.view.parameters.on_failure == OnFailure::Evict && member.suspect(self.now) {
+            self.say_suspect();
+        }
+    }
+
+    /// Tells the coordinator what was found in this view; again on every fresh link.
+    pub(super) fn say_suspect(&mut self) {
+        let Some(member) = self.member.as_ref() else { return };
+        let (view, findings) = (member.view.id, member.findings().clone());
+        if findings.down.is_empty() && findings.stalled.is_empty() {
+            return;
+        }
+        if self.is_coordinator() {
+            self.suspected(self.me, view);
+        } else {
+            self.send_control(self.coordinator, ControlFrame::Suspect { view, findings });
+        }
+    }
+
+    /// Coordinator: a member of the view in force has found something. What, it says again in its answer to `Wedge`.
+    pub(super) fn suspected(&mut self, from: NodeId, view: ViewId) {
+        let in_force = self.state.view().is_some_and(|latest| {
+            latest.id == view && latest.rank_of(from).is_some() && latest.parameters.on_failure == OnFailure::Evict
+        });
+        if in_force && self.phase < Phase::Stop {
+            self.begin_change(false);
+        }
+    }
+
+    /// Coordinator: wedges every member of the view in force, to install the next, or the last.
+    pub(super) fn begin_change(&mut self, last: bool) {
+        if !self.is_coordinator() || self.change.is_some() {
+            return;
+        }
+        let Some(view) = self.state.view().filter(|view| !view.last).cloned() else { return };
+        self.set_timer(Timer::Wedge, view.parameters.wedge_timeout);
+        self.change = Some(ViewChange::new(Arc::clone(&view), last, self.now));
+        self.flush_log();
+        view.ring.iter().for_each(|member| self.say_wedge(member.node));
+        if let Some(wedged) = self.wedge(view.id) {
+            self.take_wedged(self.me, wedged);
+        }
+    }
+
+    /// Asks a member that has not answered to wedge. It must have been sent the log so far, or it would not know the
+    /// view; who does not follow yet is asked once it does.
+    pub(super) fn say_wedge(&mut self, node: NodeId) {
+        let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
+        let view = change.view.id;
+        let unanswered = change.view.rank_of(node).is_some() && !change.answered(node);
+        if unanswered && self.followers.contains_key(&node) {
+            let last = change.last;
+            self.send_control(node, ControlFrame::Wedge { view, last });
+        }
+    }
+
+    /// A member freezes the view, for good, and says what it holds.
+    pub(super) fn take_wedge(&mut self, from: NodeId, view: ViewId, last: bool) {
+        if from != self.coordinator {
+            return self.breach(from, "it wedges a view, but does not coordinate the group".to_owned());
+        }
+        if let Some(wedged) = self.wedge(view) {
+            if last {
+                self.enter_stop();
+            }
+            self.send_control(from, ControlFrame::Wedged(wedged));
+        }
+    }
+
+    fn wedge(&mut self, view: ViewId) -> Option<Wedged> {
+        let incarnation = self.delivery.incarnation;
+        let member = self.member.as_mut().filter(|member| member.view.id == view)?;
+        let frontiers = member.wedge();
+        let (first, complete) = (member.first, member.complete);
+        let digest = first.0.checked_sub(1).and_then(|before| self.delivery.result.digest_at(Index(before)));
+        let digest = digest.unwrap_or(Digest(0));
+        let (cursor, findings) = (member.cursor(), member.findings().clone());
+        Some(Wedged { view, incarnation, frontiers, complete, first, digest, cursor, findings })
+    }
+
+    pub(super) fn take_wedged(&mut self, from: NodeId, wedged: Wedged) {
+        let Some(change) = &mut self.change else { return };
+        if let Err(error) = change.answer(from, wedged) {
+            return self.breach(from, error.to_string());
+        }
+        self.try_cut();
+    }
+
+    pub(super) fn wedge_over(&mut self) {
+        self.try_cut();
+        if let Some(change) = self.change.as_ref().filter(|change| !change.proposed) {
+            let again = change.view.parameters.wedge_timeout;
+            self.set_timer(Timer::Wedge, again);
+        }
+    }
+
+    /// Coordinator: fixes the cut once all have answered, or the time for it is over and a complete member has.
+    pub(super) fn try_cut(&mut self) {
+        let Some(change) = self.change.as_mut().filter(|change| !change.proposed) else { return };
+        if !change.all_answered() && self.now < change.wedge_ends_at {
+            return;
+        }
+        let Some(cut) = cut_of(&change.view, &change.answers, change.last, self.rules) else { return };
+        change.proposed = true;
+        let (view, last) = (Arc::clone(&change.view), change.last);
+        let silent: Vec<bool> = change.answers.iter().map(Option::is_none).collect();
+        let survivor = |rank| RingMember { origin: Origin::Survivor, ..view.member(rank).clone() };
+        let mut ring: Vec<RingMember> = cut.survivors.iter().map(|&rank| survivor(rank)).collect();
+        for rank in view.ranks().filter(|rank| !cut.survivors.contains(rank)) {
+            let node = view.member(rank).node;
+            self.event(if silent[rank.at()] { Event::Silent { node } } else { Event::Blamed { node } });
+            self.evicted_at(node);
+        }
+        if !last {
+            ring.extend(self.joiners(&view));
+        }
+        let parameters = view.parameters.clone();
+        self.propose(&Command::InstallView(InstallView { from: view.id, ring, parameters, cut: cut.rounds, last }));
+    }
+
+    /// The change that led to the view in force is over; one that was wanted meanwhile may begin.
+    pub(super) fn change_over(&mut self, view: &View) {
+        self.timers.stop(Timer::Wedge);
+        self.change = None;
+        if self.phase == Phase::Stop && !view.last {
+            self.begin_change(true);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+use super::*;
+use crate::config::Parameters;
+use crate::digest::Digest;
+use crate::id::{Incarnation, Index, NodeId, ViewId};
+use crate::view::{Origin, Place, RingMember};
+use crate::wire::Findings;
+
+fn view(members: u8) -> View {
+    let member = |at| RingMember {
+        node: NodeId([at; 32]),
+        incarnation: Incarnation(u64::from(at) + 1),
+        origin: Origin::Joiner,
+        addresses: vec![],
+    };
+    View { id: ViewId(1), ring: (0..members).map(member).collect(), parameters: Parameters::default(), last: false }
+}
+
+fn answer(frontiers: &[u64]) -> Wedged {
+    Wedged {
+        view: ViewId(1),
+        incarnation: Incarnation(1),
+        frontiers: frontiers.iter().copied().map(Round).collect(),
+        complete: true,
+        first: Index(1),
+        digest: Digest(0),
+        cursor: Place::default(),
+        findings: Findings::default(),
+    }
+}
+
+fn down(frontiers: &[u64], down: &[u16]) -> Wedged {
+    let findings = Findings { down: down.iter().copied().map(Rank).collect(), stalled: vec![] };
+    Wedged { findings, ..answer(frontiers) }
+}
+
+fn stalled(frontiers: &[u64], accused: u16, stall: Stall) -> Wedged {
+    let findings = Findings { down: vec![], stalled: vec![(Rank(accused), stall)] };
+    Wedged { findings, ..answer(frontiers) }
+}
+
+fn survivors(answers: Vec<Option<Wedged>>) -> Vec<u16> {
+    let cut = cut_of(&view(answers.len() as u8), &answers, false, Rules::default());
+    cut.map(|cut| cut.survivors.iter().map(|rank| rank.0).collect()).unwrap_or_default()
+}
+
+#[test]
+fn lanes_end_at_the_minimum_of_those_who_answered() {
+    let answers = [Some(answer(&[5, 2, 9])), None, Some(answer(&[4, 3, 9]))];
+    let cut = cut_of(&view(3), &answers, false, Rules::default());
+    let rounds = vec![Round(4), Round(2), Round(9)];
+    assert_eq!(cut, Some(Cut { survivors: vec![Rank(0), Rank(2)], rounds }));
+}
+
+#[test]
+fn there_is_no_cut_without_a_complete_survivor() {
+    let incomplete = Wedged { complete: false, ..answer(&[1, 1, 1]) };
+    assert_eq!(cut_of(&view(3), &[None, Some(incomplete), None], false, Rules::default()), None);
+    assert_eq!(cut_of(&view(3), &[None, None, None], false, Rules::default()), None);
+}
+
+#[test]
+fn who_most_find_down_is_dropped_and_one_broken_pair_costs_one_member() {
+    let all = [3, 3, 3];
+    assert_eq!(survivors(vec![Some(down(&all, &[2])), Some(down(&all, &[2])), Some(answer(&all))]), [0, 1]);
+    assert_eq!(survivors(vec![Some(down(&all, &[1])), Some(answer(&all)), Some(answer(&all))]), [0, 2]);
+    // The one whose lane fewer others hold goes first.
+    assert_eq!(
+        survivors(vec![Some(down(&[3, 3, 3], &[1])), Some(answer(&[0, 3, 3])), Some(answer(&[0, 3, 3]))]),
+        [1, 2]
+    );
+}
+
+#[test]
+fn the_last_view_takes_everybody_who_answered() {
+    let answers = [Some(down(&[1, 1], &[1])), Some(answer(&[1, 1]))];
+    let cut = cut_of(&view(2), &answers, true, Rules::default()).expect("all answered");
+    assert_eq!(cut.survivors, [Rank(0), Rank(1)]);
+}
+
+#[test]
+fn the_last_complete_member_stays() {
+    let incomplete = |wedged| Wedged { complete: false, ..wedged };
+    let all = [3, 3, 3];
+    let answers = vec![Some(incomplete(down(&all, &[2]))), Some(incomplete(down(&all, &[2]))), Some(answer(&all))];
+    assert_eq!(survivors(answers), [2]);
+}
+
+#[test]
+fn a_stall_counts_against_the_accused_only_where_somebody_else_did_better() {
+    let place = Place { round: Round(2), rank: Rank(1) };
+    // (a) member 2 holds the accuser's whole lane, so member 1 could.
+    let slow =
+        vec![Some(stalled(&[5, 3, 3], 1, Stall::Unconfirmed)), Some(answer(&[2, 3, 3])), Some(answer(&[5, 3, 3]))];
+    assert_eq!(survivors(slow), [0, 2]);
+    // (b) the accused does not hold its own slot: it has not sent it to anybody.
+    let silent =
+        vec![Some(stalled(&[5, 2, 3], 1, Stall::Missing(place))), Some(answer(&[5, 2, 3])), Some(answer(&[5, 2, 3]))];
+    assert_eq!(survivors(silent), [0, 2]);
+    // (c) the accused waits for an approval itself.
+    let waiting = vec![
+        Some(stalled(&[5, 3, 3], 1, Stall::Unapproved(place))),
+        Some(answer(&[5, 3, 3])),
+        Some(answer(&[5, 3, 3])),
+    ];
+    assert_eq!(survivors(waiting), [0, 1, 2]);
+}

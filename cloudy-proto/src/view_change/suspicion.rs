@@ -1,0 +1,90 @@
+//! What a member finds against the others of its view (`protocol.md` §6.1).
+
+use crate::config::Parameters;
+use crate::id::{Rank, Round};
+use crate::time::Time;
+use crate::wire::{Findings, Stall};
+
+/// Heartbeats that a check may come late before the checker itself counts as having slept.
+const LATE_HEARTBEATS: u32 = 4;
+
+/// What is watched of one other member.
+#[derive(Debug)]
+struct Watch {
+    heard_at: Time,
+    /// What it has confirmed of the own lane, while that holds the own result up, and since when.
+    unconfirmed: Option<(Round, Time)>,
+}
+
+/// The watch over one view's members.
+#[derive(Debug)]
+pub(crate) struct Suspicion {
+    watches: Vec<Watch>,
+    checked_at: Time,
+    findings: Findings,
+}
+
+/// What a member sees of its view when it checks.
+pub(crate) struct Sight<'a> {
+    pub(crate) me: Rank,
+    /// By rank: how far the own lane should have been confirmed, and how far it is.
+    pub(crate) confirmed: &'a dyn Fn(Rank) -> (Round, Round),
+    /// The slot that the result waits at, who holds it up and how, and since when.
+    pub(crate) waits: Option<(Rank, Stall, Time)>,
+}
+
+impl Suspicion {
+    pub(crate) fn new(members: usize, now: Time) -> Self {
+        let watch = |_| Watch { heard_at: now, unconfirmed: None };
+        Self { watches: (0..members).map(watch).collect(), checked_at: now, findings: Findings::default() }
+    }
+
+    /// A frame of a member arrived.
+    pub(crate) fn heard(&mut self, rank: Rank, now: Time) {
+        self.watches[rank.at()].heard_at = now;
+    }
+
+    pub(crate) fn findings(&self) -> &Findings {
+        &self.findings
+    }
+
+    /// Looks at all others; true if something was found that was not before.
+    pub(crate) fn check(&mut self, sight: &Sight<'_>, parameters: &Parameters, now: Time) -> bool {
+        if now.since(self.checked_at) > parameters.heartbeat * LATE_HEARTBEATS {
+            // Who slept itself cannot tell who was silent meanwhile.
+            self.watches.iter_mut().for_each(|watch| *watch = Watch { heard_at: now, unconfirmed: None });
+        }
+        self.checked_at = now;
+        let before = (self.findings.down.len(), self.findings.stalled.len());
+        for at in (0..self.watches.len()).filter(|&at| at != sight.me.at()) {
+            let rank = Rank(at as u16);
+            let watch = &mut self.watches[at];
+            if now.since(watch.heard_at) > parameters.failure_timeout && !self.findings.down.contains(&rank) {
+                self.findings.down.push(rank);
+            }
+            let (due, confirmed) = (sight.confirmed)(rank);
+            watch.unconfirmed = match watch.unconfirmed {
+                _ if confirmed >= due => None,
+                Some((at, since)) if at == confirmed => Some((at, since)),
+                _ => Some((confirmed, now)),
+            };
+            let since = watch.unconfirmed.map(|(_, since)| since);
+            if since.is_some_and(|since| now.since(since) > parameters.stall_timeout) {
+                self.stalls(rank, Stall::Unconfirmed);
+            }
+        }
+        let overdue = |since: &Time| now.since(*since) > parameters.stall_timeout;
+        if let Some((rank, stall, _)) = sight.waits.filter(|(rank, _, since)| *rank != sight.me && overdue(since)) {
+            self.stalls(rank, stall);
+        }
+        before != (self.findings.down.len(), self.findings.stalled.len())
+    }
+
+    /// One finding of each kind against each member.
+    fn stalls(&mut self, rank: Rank, stall: Stall) {
+        let same_kind = |found: &Stall| core::mem::discriminant(found) == core::mem::discriminant(&stall);
+        if !self.findings.stalled.iter().any(|(found, kind)| *found == rank && same_kind(kind)) {
+            self.findings.stalled.push((rank, stall));
+        }
+    }
+}
