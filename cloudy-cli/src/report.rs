@@ -81,8 +81,12 @@ impl Watcher {
             }
             MasterEvent::Approved(indexes) => self.progress.state(seen.state(&indexes)),
             MasterEvent::Silent(node) => {
-                self.progress.line(&format!("{} does not answer: the session ends without it", seen.name(node)));
+                self.progress.line(&format!("{} does not answer: the session goes on without it", seen.name(node)));
             }
+            MasterEvent::Blamed(node) => {
+                self.progress.line(&format!("{} holds others up: they go on until it is back", seen.name(node)));
+            }
+            MasterEvent::View { id, members } => self.progress.line(&format!("view {id}: {members} slaves")),
             MasterEvent::Reported(node) => self.progress.state(format!("{} has reported", seen.name(node))),
         }
     }
@@ -205,7 +209,7 @@ fn json_row(name: &str, row: &MasterRow) -> Value {
 fn problem(name: &str, result: &SlaveResult) -> Option<String> {
     match result {
         SlaveResult::Reported(_) => None,
-        SlaveResult::Silent => Some(format!("{name} gave no answer at STOP: the session ended without it")),
+        SlaveResult::Silent => Some(format!("{name} gave no answer: the session ended without it")),
         SlaveResult::Missing => Some(format!("{name} did not report its result in time")),
         SlaveResult::Unreadable(error) => Some(format!("{name}: {error}")),
         SlaveResult::Contradictory(summary) => Some(format!(

@@ -1,4 +1,4 @@
-//! Which ring model a session runs (`protocol.md` §5), as a user names it.
+//! Which ring model a session runs (`protocol.md` §5) and what it does about failures (§6), as a user names them.
 
 use std::fmt;
 
@@ -19,6 +19,25 @@ impl fmt::Display for RingChoice {
         f.write_str(match self {
             Self::Token => "token",
             Self::Pipelined => "pipelined",
+        })
+    }
+}
+
+/// What the session does about a slave that fails or stalls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailureChoice {
+    /// Wait for it: approvals stand still until it is back, or until STOP ends the session without it
+    #[default]
+    Wait,
+    /// Go on without it; it comes back by itself while the others still retain what it missed
+    Evict,
+}
+
+impl fmt::Display for FailureChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wait => "wait",
+            Self::Evict => "evict",
         })
     }
 }

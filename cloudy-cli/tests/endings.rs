@@ -107,11 +107,35 @@ fn a_dead_slave_is_named_and_the_others_end_with_a_result() {
     let master = master.end();
     assert_eq!(master.code(), Some(1), "{master:#?}");
     let dead = format!("127.0.0.1:{dead_port}");
-    assert!(master.stdout.contains(&format!("{dead} gave no answer at STOP")), "{master:#?}");
+    assert!(master.stdout.contains(&format!("{dead} gave no answer")), "{master:#?}");
     assert!(master.stdout.contains(&format!("INCOMPLETE: no result from {dead}")), "{master:#?}");
     let first = first.end();
     assert_eq!(first.code(), Some(0), "{first:#?}");
     assert!(master.stdout.contains(first.stdout.split(['(', ',']).nth(1).expect("a count")), "{master:#?} {first:#?}");
+}
+
+#[test]
+fn a_session_goes_on_without_a_dead_slave_where_the_policy_says_so() {
+    let cluster = Cluster::new();
+    let [(first, _), (second, _), (dead, dead_port)] = [cluster.slave(&[]), cluster.slave(&[]), cluster.slave(&[])];
+    let arguments = ["master", "127.0.0.1", "0", "10m", "1s", "--expect", "3", "--on-failure", "evict"];
+    let mut master = Running::start(cluster.node(&arguments));
+    master.wait_for("SEND: approved");
+    dead.signal("KILL");
+    assert_eq!(dead.end().code(), None);
+    master.wait_for(&format!("127.0.0.1:{dead_port} does not answer: the session goes on without it"));
+    master.wait_for("view 2: 2 slaves");
+    let approved =
+        |line: String| line.split("approved ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    let before = approved(master.wait_for("SEND: approved"));
+    let after = approved(master.wait_for("SEND: approved"));
+    assert!(before.is_some() && before < after, "approvals go on: {before:?}, {after:?}");
+    master.signal("INT");
+    let master = master.end();
+    assert_eq!(master.code(), Some(1), "one result is missing: {master:#?}");
+    let [first, second] = [first, second].map(Running::end);
+    assert_eq!((first.code(), second.code()), (Some(0), Some(0)), "{first:#?} {second:#?}");
+    assert_eq!(printed(&first.stdout), printed(&second.stdout));
 }
 
 #[test]

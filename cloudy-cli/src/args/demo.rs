@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{FaultArgs, KeyFileArgs, SLAVES_MAX, exit_status};
 use crate::duration;
-use crate::ring::RingChoice;
+use crate::ring::{FailureChoice, RingChoice};
 
 /// Arguments of `cloudy demo`.
 #[derive(Debug, Args)]
@@ -38,6 +38,9 @@ pub(crate) struct DemoArgs {
     /// When a slave may send
     #[arg(long, value_name = "MODEL", default_value_t)]
     pub(crate) ring: RingChoice,
+    /// What to do about a slave that fails or stalls
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    pub(crate) on_failure: FailureChoice,
     /// Write each slave's result into this directory, as JSON lines, while the session runs
     #[arg(long, value_name = "DIR")]
     pub(crate) result_dir: Option<PathBuf>,

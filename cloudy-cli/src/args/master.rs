@@ -9,7 +9,7 @@ use cloudy_node::discovery::seeds::{self, SeedError};
 use super::{FaultArgs, KeyFileArgs, ListenArgs, SLAVES_MAX, exit_status};
 use crate::duration;
 use crate::periods::Periods;
-use crate::ring::RingChoice;
+use crate::ring::{FailureChoice, RingChoice};
 
 const SEND_DEFAULT: Duration = Duration::from_secs(2);
 const GRACE_DEFAULT: Duration = Duration::from_secs(1);
@@ -54,6 +54,9 @@ pub(crate) struct MasterArgs {
     /// When a slave may send
     #[arg(long, value_name = "MODEL", default_value_t)]
     pub(crate) ring: RingChoice,
+    /// What to do about a slave that fails or stalls
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    pub(crate) on_failure: FailureChoice,
     /// A slave by its address, in place of multicast discovery; repeatable. A name's addresses are all tried, and
     /// several names of one slave are one slave
     #[arg(long = "slave", value_name = "HOST:PORT", value_parser = seed_text)]

@@ -11,7 +11,7 @@ use cloudy_node::session::{MasterConfig, MasterError, MasterOutcome, run_master}
 use cloudy_node::{ClusterKey, Node, key_file};
 use miette::{IntoDiagnostic, Report};
 
-use super::master::{READY_TIMEOUT, plan, present, ring_kind, with_remedy};
+use super::master::{READY_TIMEOUT, on_failure, plan, present, ring_kind, with_remedy};
 use crate::args::DemoArgs;
 use crate::interrupts::{Interrupts, Stop};
 use crate::node;
@@ -83,6 +83,7 @@ async fn session(
     let config = MasterConfig {
         plan: plan(Periods::new(args.send, args.grace), args.seed),
         ring: ring_kind(args.ring),
+        on_failure: on_failure(args.on_failure),
         slaves: slaves.addresses().map(|(_, address)| address.to_string()).collect(),
         multicast: None,
         expect: Some(usize::from(args.nodes)),

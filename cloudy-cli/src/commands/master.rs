@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cloudy_node::session::{FindError, MasterConfig, MasterError, Multicast, run_master};
-use cloudy_node::{RingKind, SessionPlan};
+use cloudy_node::{OnFailure, RingKind, SessionPlan};
 use miette::{IntoDiagnostic, Report};
 
 use crate::args::MasterArgs;
@@ -15,7 +15,7 @@ use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, failure, print};
 use crate::periods::Periods;
 use crate::progress::Progress;
 use crate::report::{Session, Watcher, heading};
-use crate::ring::RingChoice;
+use crate::ring::{FailureChoice, RingChoice};
 
 /// How long slaves may take to reach each other.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +39,7 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let config = MasterConfig {
         plan: plan(periods, seed),
         ring: ring_kind(ring),
+        on_failure: on_failure(args.on_failure),
         slaves: args.slaves.clone(),
         multicast: Some(Multicast { group: args.discovery_group, interface: address.ip() }),
         expect: args.expect.map(usize::from),
@@ -72,6 +73,13 @@ pub(crate) fn plan(Periods { send, grace, stop }: Periods, seed: u64) -> Session
 }
 
 /// The library's word for it.
+pub(crate) fn on_failure(choice: FailureChoice) -> OnFailure {
+    match choice {
+        FailureChoice::Wait => OnFailure::Wait,
+        FailureChoice::Evict => OnFailure::Evict,
+    }
+}
+
 pub(crate) fn ring_kind(ring: RingChoice) -> RingKind {
     match ring {
         RingChoice::Token => RingKind::Token,

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use cloudy_proto::{Index, NodeId, Parameters, Phase, Rank, RingKind, SessionPlan};
+use cloudy_proto::{Index, NodeId, OnFailure, Parameters, Phase, Rank, RingKind, SessionPlan, ViewId};
 
 use super::GROUP_NAME;
 use super::finding::{Crew, FindError, Found, Multicast, Refusal, Search, find};
@@ -19,6 +19,9 @@ pub struct MasterConfig {
     pub plan: SessionPlan,
     /// When a slave may send.
     pub ring: RingKind,
+    /// What the session does about a slave that fails or stalls. Who was evicted comes back only while others retain
+    /// what it missed.
+    pub on_failure: OnFailure,
     /// Slaves by name, each `HOST:PORT`; all addresses of a name are tried. If there are any, nobody else is looked
     /// for.
     pub slaves: Vec<String>,
@@ -49,8 +52,17 @@ pub enum MasterEvent {
     Phase(Phase),
     /// Messages approved so far at each slave.
     Approved(Vec<(NodeId, Index)>),
-    /// A slave gave no answer at STOP, and is not in the last view.
+    /// A slave gives no answer: the session goes on without it.
     Silent(NodeId),
+    /// A slave answers, but others are out of its reach or held up by it: the session goes on until it is back.
+    Blamed(NodeId),
+    /// Another view is in force.
+    View {
+        /// Which.
+        id: ViewId,
+        /// How many are on its ring.
+        members: usize,
+    },
     /// A slave's result is there.
     Reported(NodeId),
 }
@@ -64,7 +76,7 @@ pub enum SlaveResult {
     Unreadable(ReportError),
     /// What it added up is not what its node holds: a defect, or corrupt memory.
     Contradictory(Summary),
-    /// It gave no answer at STOP: the session ended without it.
+    /// It gave no answer: the session went on, and ended, without it.
     Silent,
     /// It was there at STOP, and its report did not come in time.
     Missing,
@@ -208,7 +220,7 @@ async fn found(
     config: &MasterConfig,
     observe: &impl Fn(MasterEvent),
 ) -> Result<(crate::Group, Crew), MasterError> {
-    let mut founding = node.found_group(GROUP_NAME, group_config(config.ring)).await?;
+    let mut founding = node.found_group(GROUP_NAME, group_config(config)).await?;
     let search = Search {
         slaves: &config.slaves,
         multicast: config.multicast,
@@ -235,13 +247,14 @@ async fn found(
 }
 
 /// The master is no member: what it held up or lost would be in nobody's result.
-fn group_config(ring: RingKind) -> GroupConfig {
+fn group_config(config: &MasterConfig) -> GroupConfig {
     let defaults = Parameters::default();
-    let slot_payloads_max = match ring {
+    let slot_payloads_max = match config.ring {
         // Each turn of the token takes one message (`protocol.md` §9).
         RingKind::Token => 1,
         RingKind::Pipelined => defaults.slot_payloads_max,
     };
-    let parameters = Parameters { session: true, ring, slot_payloads_max, ..defaults };
+    let parameters =
+        Parameters { session: true, ring: config.ring, on_failure: config.on_failure, slot_payloads_max, ..defaults };
     GroupConfig { parameters, founder_is_member: false, ..GroupConfig::default() }
 }

@@ -82,6 +82,10 @@ impl Watch<'_> {
                     *rank = view.rank_of(slave.node).unwrap_or_default();
                 }
             }
+            Event::ViewInstalled { view, .. } if !view.last => {
+                observe(MasterEvent::View { id: view.id, members: view.members() });
+            }
+            Event::Blamed { node } => observe(MasterEvent::Blamed(node)),
             Event::Send { .. } => self.enter(Phase::Send, observe),
             Event::Grace => self.enter(Phase::Grace, observe),
             Event::Stop => self.enter(Phase::Stop, observe),

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudy_proto::{Digest, Event, Phase, RingKind, SessionPlan};
+use cloudy_proto::{Digest, Event, OnFailure, Phase, RingKind, SessionPlan};
 
 use super::*;
 use crate::{ClusterKey, GroupConfig, Node, Parameters};
@@ -22,6 +22,7 @@ async fn nodes<const N: usize>() -> [Node; N] {
 
 fn config(slaves: &[SocketAddr]) -> MasterConfig {
     MasterConfig {
+        on_failure: OnFailure::Wait,
         plan: SessionPlan {
             send: Duration::from_millis(100),
             grace: Duration::from_millis(100),

@@ -3,69 +3,33 @@
 //! They see what nodes are handed and what they put out, and believe no node's word about itself.
 
 mod entries;
+mod failure;
 mod hold;
 mod lanes;
 mod result;
+mod seen;
 mod settled;
 mod views;
 mod wedge;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cloudy_proto::wire::{ControlFrame, Stream, TallyFrame, decode_command};
 use cloudy_proto::{
-    Approval, Checkpoint, Command, Event, Frame, Machine, NodeId, OnFailure, Origin, Output, Phase, Seq, View, ViewId,
+    Checkpoint, Command, Event, Frame, Machine, NodeId, OnFailure, Origin, Output, Phase, Seq, View, ViewId,
 };
 
 use crate::sim::plan::Plan;
 use crate::sim::queue::Packet;
 use crate::sim::stats::{Met, Stats};
 use entries::Way;
+pub use failure::Failure;
 use result::Ghost;
+use seen::Seen;
 pub use settled::{has_settled, unsettled};
 use views::{ViewLog, Views};
-
-/// A checker found something wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What should hold, in words.
-    pub rule: &'static str,
-    /// The node at which it does not.
-    pub node: usize,
-    /// When.
-    pub at_us: u64,
-    /// What was seen.
-    pub what: String,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\" fails at node {} after {} us: {}", self.rule, self.node, self.at_us, self.what)
-    }
-}
-
-/// What the checkers remember of a node.
-#[derive(Debug, Default)]
-struct Seen {
-    /// The length of its result.
-    index: u64,
-    /// An approval whose entry has to follow.
-    approval: Option<Approval>,
-    /// The view in force there.
-    view: ViewId,
-    /// It is a member of it.
-    active: bool,
-    /// It came into it without knowing where it begins.
-    joined: bool,
-    final_result: Option<Checkpoint>,
-    /// It has stopped, because its result differs from the others'.
-    diverged: bool,
-    /// From where on its payloads are in no result.
-    rejected_from: Option<Seq>,
-}
 
 /// All checkers.
 #[derive(Debug)]

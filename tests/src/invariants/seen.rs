@@ -1,0 +1,23 @@
+//! What the checkers remember of one node.
+
+use cloudy_proto::{Approval, Checkpoint, Seq, ViewId};
+
+/// What the checkers remember of a node.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The length of its result.
+    pub(super) index: u64,
+    /// An approval whose entry has to follow.
+    pub(super) approval: Option<Approval>,
+    /// The view in force there.
+    pub(super) view: ViewId,
+    /// It is a member of it.
+    pub(super) active: bool,
+    /// It came into it without knowing where it begins.
+    pub(super) joined: bool,
+    pub(super) final_result: Option<Checkpoint>,
+    /// It has stopped, because its result differs from the others'.
+    pub(super) diverged: bool,
+    /// From where on its payloads are in no result.
+    pub(super) rejected_from: Option<Seq>,
+}
