@@ -1,6 +1,7 @@
 //! What a member confirms ahead of its cursor is bounded, and the slot at its cursor is always confirmed
 //! (`protocol.md` §3.2, rule 4).
 
+use cloudy_proto::slot::Slot;
 use cloudy_proto::{Machine, Parameters, Time};
 
 use super::Broken;
@@ -64,6 +65,9 @@ fn at_cursor(member: &MemberState<'_>, lanes: &Lanes, place: (u64, usize)) -> bo
     status.members.iter().enumerate().all(|(lane, seen)| {
         let frontier = (seen.frontier, lane);
         let open = lanes.slots_after(lane, member.delivered[lane]).next().map(|slot| (slot.round.0, lane));
-        frontier >= place && open.is_none_or(|open| open >= place)
+        // What a joiner sends again is in the result already, and still the cursor waits for its approval.
+        let again = |slot: &Slot| (slot.round.0, lane) < place && slot.round.0 >= seen.approved;
+        let waits = lane != member.rank && lanes.slots_after(lane, 0).any(again);
+        frontier >= place && open.is_none_or(|open| open >= place) && !waits
     })
 }
