@@ -27,7 +27,6 @@ const ROOMS: &[&str] = &[
     "ring",
     "view_change",
     "member",
-    "session",
     "control",
     "machine",
 ];
