@@ -2,20 +2,31 @@
 
 use core::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Parameters;
-use crate::id::{NodeId, Round, ViewId};
+use crate::digest::Checkpoint;
+use crate::id::{ConsensusId, NodeId, Round, ViewId};
 use crate::view::RingMember;
 
 /// One entry of the control log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
+    /// The log begins; its founder is the voter [`ConsensusId::FOUNDER`].
+    Founded {
+        /// Who founds the group.
+        founder: NodeId,
+    },
     /// A run of a node's process begins; the entry's own position is its incarnation.
     Incarnate {
         /// Whose.
         node: NodeId,
+        /// The process's own name for its run: saying it twice begins nothing twice.
+        run: u64,
     },
+    /// The group is a session that does this, from its kickstart on.
+    Session(SessionPlan),
     /// The view after `from`. Takes effect only if `from` is the latest view and every joiner's incarnation is its
     /// node's latest.
     InstallView(InstallView),
@@ -23,8 +34,26 @@ pub enum Command {
     Kickstart(SessionPlan),
     /// SEND is over: GRACE.
     Grace,
+    /// A member's result is complete (`protocol.md` §9, STOP).
+    Report {
+        /// Whose.
+        node: NodeId,
+        /// Its length and digest.
+        result: Checkpoint,
+        /// What its application says of it.
+        report: Bytes,
+    },
     /// Every member has reported its final result, or the time for it is over.
     Close,
+    /// Who votes on this log changes (`protocol.md` §6.6).
+    Voter {
+        /// The voter's name in the consensus library.
+        id: ConsensusId,
+        /// The node that it is.
+        node: NodeId,
+        /// What it is from here on.
+        standing: Standing,
+    },
 }
 
 /// What [`Command::InstallView`] carries.
@@ -40,6 +69,28 @@ pub struct InstallView {
     pub cut: Vec<Round>,
     /// No view follows.
     pub last: bool,
+    /// Who was in the view before and is not on this ring, and why.
+    pub dropped: Vec<(NodeId, Dropped)>,
+}
+
+/// Why a view change goes on without a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dropped {
+    /// It gave no answer.
+    Silent,
+    /// It answered, but others found it down or held up by it.
+    Blamed,
+}
+
+/// What a node is to the consensus library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// It is sent the log, so that it can vote soon.
+    Learner,
+    /// It votes.
+    Voter,
+    /// It does not take part any more.
+    Gone,
 }
 
 /// What a session does, and for how long. Durations, so that no two clocks need agree.

@@ -98,6 +98,16 @@ counter!(
     LogIndex(u64)
 );
 
+counter!(
+    /// A voter's name in the consensus library; lives as long as its consensus state and is never reused. Zero: none.
+    ConsensusId(u64)
+);
+
+impl ConsensusId {
+    /// The group's founder; everybody else is named by the incarnation in which it began to vote.
+    pub const FOUNDER: Self = Self(1);
+}
+
 impl Rank {
     /// The rank as an index into a table with an entry per member.
     pub const fn at(self) -> usize {

@@ -185,12 +185,12 @@ pub enum Event {
     Grace,
     /// STOP has begun: a last view change fixes the cut.
     Stop,
-    /// Founder: a member gave no answer, and is not in the next view.
+    /// A member gave no answer, and is not in the next view.
     Silent {
         /// Which.
         node: NodeId,
     },
-    /// Founder: a member answered, but others found it down or held up by it, and it is not in the next view.
+    /// A member answered, but others found it down or held up by it, and it is not in the next view.
     Blamed {
         /// Which.
         node: NodeId,
@@ -211,7 +211,7 @@ pub enum Event {
         /// The first of them.
         from: Seq,
     },
-    /// Founder: a member's result is complete.
+    /// A member's result is complete.
     Reported {
         /// Whose.
         node: NodeId,
@@ -220,9 +220,15 @@ pub enum Event {
         /// What its application says of it.
         report: Bytes,
     },
-    /// The link to the coordinator has been down for too long: the group cannot go on from here.
-    CoordinatorLost {
+    /// Another node coordinates the group from here on, as far as this one knows.
+    Coordinator {
         /// The coordinator.
+        node: NodeId,
+    },
+    /// No coordinator has been in reach for too long: no view changes from here, and nothing that needs one is approved,
+    /// until [`Event::Coordinator`].
+    CoordinatorLost {
+        /// The last one.
         node: NodeId,
     },
     /// The group is over: everybody has reported, or the time for it is up.
@@ -280,6 +286,11 @@ pub struct Status {
     pub view: Option<Arc<View>>,
     /// This node's position in it; none for an observer.
     pub rank: Option<Rank>,
+    /// Who coordinates the group, if that is known and in reach.
+    pub coordinator: Option<NodeId>,
+    /// The nodes that vote on the control log, as far as known here (`protocol.md` §6.6). From the moment that most of
+    /// them are gone no view changes any more.
+    pub voters: Vec<NodeId>,
     /// The phase of the session, or of the group.
     pub phase: Phase,
     /// The length of the result.

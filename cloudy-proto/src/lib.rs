@@ -35,10 +35,10 @@ mod view_change;
 mod walk;
 pub mod wire;
 
-pub use command::{Command, InstallView, SessionPlan};
+pub use command::{Command, Dropped, InstallView, SessionPlan, Standing};
 pub use config::{Durability, OnFailure, Parameters, ParametersError, RingKind};
 pub use digest::{Checkpoint, Digest, ResultDigest};
-pub use id::{GroupId, Incarnation, Index, LogIndex, MessageId, NodeId, Rank, Round, Seq, ViewId};
+pub use id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, MessageId, NodeId, Rank, Round, Seq, ViewId};
 pub use io::{
     Admission, Approval, Entry, Event, Frame, Input, MemberStatus, Output, PendingSlot, Phase, Request, Status, Waiting,
 };

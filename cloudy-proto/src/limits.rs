@@ -33,6 +33,18 @@ pub const ADDRESSES_MAX: usize = 16;
 pub const REPORT_BYTES_MAX: usize = 4 << 10;
 /// Entries in one control frame that carries the log's tail.
 pub const LOG_ENTRIES_PER_FRAME_MAX: usize = 64;
+/// Voters of one group: more make each entry of the control log slower and losses hardly less likely to matter.
+pub const VOTERS_MAX: usize = 7;
+/// Between two ticks of the consensus library: the leader sends a heartbeat at each.
+pub const CONSENSUS_TICK: Duration = Duration::from_millis(50);
+/// A voter that has not heard of a leader for this many ticks stands for election, at the earliest …
+pub const ELECTION_TICKS_MIN: usize = 5;
+/// … and before this many, at the latest.
+pub const ELECTION_TICKS_MAX: usize = 10;
+/// What one message of the consensus library carries of the log, one entry at least.
+pub const CONSENSUS_ENTRIES_BYTES_MAX: u64 = 64 << 10;
+/// A message of the consensus library, encoded: the entries of one message, the last of which may exceed their bound.
+pub const CONSENSUS_MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of result in one answer to a fetch, one entry at least.
 pub const FETCH_BYTES_MAX: usize = 64 << 10;
 /// Result indexes between two checkpoints of the digest (`protocol.md` §8).

@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use bytes::{BufMut, Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{
-    ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame, Stall, Stream, StreamHeader, TallyFrame,
-    WIRE_VERSION, Wedged, encode_command, encode_control, encode_header, encode_lane, encode_node, encode_tally,
+    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame,
+    Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged, encode_command, encode_control, encode_header,
+    encode_lane, encode_node, encode_tally,
 };
 use cloudy_proto::{
-    Checkpoint, Command, Digest, GroupId, Incarnation, Index, InstallView, LogIndex, NodeId, Origin, Parameters, Place,
-    Rank, RingMember, Round, Seq, SessionPlan, ViewId,
+    Checkpoint, Command, ConsensusId, Digest, Dropped, GroupId, Incarnation, Index, InstallView, LogIndex, NodeId,
+    Origin, Parameters, Place, Rank, RingMember, Round, Seq, SessionPlan, Standing, ViewId,
 };
 
 /// A decoder's name, which is its target's and its folder's; what is asked of it; and examples of what it takes.
@@ -207,9 +208,9 @@ fn controls() -> Vec<Bytes> {
     };
     let frames = [
         ControlFrame::Invite { name: "demo".into() },
-        ControlFrame::Accept,
+        ControlFrame::Accept { run: u64::MAX },
         ControlFrame::Refuse { reason: "busy".into() },
-        ControlFrame::Follow { next: LogIndex(300) },
+        ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3) },
         ControlFrame::Log { first: LogIndex(1), entries: commands() },
         ControlFrame::Ready { view },
         ControlFrame::Wedge { view, last: true },
@@ -223,7 +224,7 @@ fn controls() -> Vec<Bytes> {
             cursor,
             findings: findings.clone(),
         }),
-        ControlFrame::Suspect { view, findings },
+        ControlFrame::Suspect { view, findings, wedged: true },
         ControlFrame::Rejoin { view, ready: true },
         ControlFrame::Fetch { from: index },
         ControlFrame::Fetched(Fetched::Entry { first_index: index, view, origin, incarnation, first_seq, count, body }),
@@ -231,8 +232,33 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Fetched(Fetched::Truncated { first: index }),
         ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
         ControlFrame::End,
+        ControlFrame::Coordinates { term: 300 },
+        ControlFrame::Consensus(consensus()),
     ];
     each(frames, encode_control)
+}
+
+fn consensus() -> ConsensusMessage {
+    let entry = |at: usize, command| ConsensusEntry {
+        term: 4,
+        index: LogIndex(6 + at as u64),
+        change: (at == 1).then_some((ConsensusId(7), Standing::Learner)),
+        command,
+    };
+    ConsensusMessage {
+        kind: ConsensusKind::Append,
+        to: ConsensusId(2),
+        from: ConsensusId(1),
+        term: 4,
+        log_term: 3,
+        index: LogIndex(5),
+        entries: commands().into_iter().enumerate().map(|(at, command)| entry(at, command)).collect(),
+        commit: LogIndex(4),
+        commit_term: 0,
+        reject: false,
+        reject_hint: LogIndex(0),
+        context: Bytes::new(),
+    }
 }
 
 fn commands() -> Vec<Bytes> {
@@ -244,16 +270,25 @@ fn commands() -> Vec<Bytes> {
     };
     let install = |ring, cut, last| {
         let parameters = Parameters::default();
-        Command::InstallView(InstallView { from: ViewId(1), ring, parameters, cut, last })
+        let dropped = vec![(NodeId([9; 32]), Dropped::Blamed)];
+        Command::InstallView(InstallView { from: ViewId(1), ring, parameters, cut, last, dropped })
     };
     let (send, grace, stop) = (Duration::from_secs(2), Duration::from_millis(800), Duration::from_micros(200_001));
+    let (node, plan) = (NodeId([0xaa; 32]), SessionPlan { send, grace, stop, seed: u64::MAX });
+    let voter = |standing| Command::Voter { id: ConsensusId(3), node, standing };
     let commands = [
-        Command::Incarnate { node: NodeId([0xaa; 32]) },
+        Command::Incarnate { node, run: u64::MAX },
         install(vec![], vec![], true),
         install(vec![member(1, Origin::Survivor), member(2, Origin::Joiner)], vec![Round(5), Round(300)], false),
-        Command::Kickstart(SessionPlan { send, grace, stop, seed: u64::MAX }),
+        Command::Kickstart(plan),
         Command::Grace,
         Command::Close,
+        Command::Founded { founder: node },
+        Command::Session(plan),
+        Command::Report { node, result: CHECKPOINT, report: Bytes::from_static(b"report") },
+        voter(Standing::Learner),
+        voter(Standing::Voter),
+        voter(Standing::Gone),
     ];
     each(commands, |command, out| out.put_slice(&encode_command(command)))
 }

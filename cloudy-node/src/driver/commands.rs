@@ -114,6 +114,7 @@ impl Driver {
             addresses: self.links.addresses.to_vec(),
             group,
             name,
+            run: rand::random(),
             role,
             retain_bytes: config.retain_bytes,
             rules: Rules::default(),

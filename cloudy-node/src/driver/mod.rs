@@ -11,7 +11,7 @@ mod dialler;
 mod mailbox;
 mod run;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ use run::{Effect, GroupRun};
 
 /// Messages that one turn takes from the links.
 const TURN_MAIL_MAX: usize = 256;
+/// Ended groups that the driver remembers.
+const CLOSED_GROUPS_MAX: usize = 64;
 /// How long the driver sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -44,6 +46,8 @@ pub(crate) struct Driver {
     mailbox: WeakMailbox,
     peers: BTreeMap<NodeId, Link>,
     groups: BTreeMap<GroupId, GroupRun>,
+    /// Groups that have ended for everybody, for those who were away: the newest few.
+    closed: VecDeque<GroupId>,
     /// Who waits to be invited, by the group's name.
     joining: BTreeMap<String, Joining>,
     connecting: Vec<(SocketAddr, oneshot::Sender<Result<NodeId, ConnectError>>)>,
@@ -66,6 +70,7 @@ impl Driver {
             mailbox,
             peers: BTreeMap::new(),
             groups: BTreeMap::new(),
+            closed: VecDeque::new(),
             joining: BTreeMap::new(),
             connecting: Vec::new(),
             dialler: Dialler::default(),
@@ -189,6 +194,12 @@ impl Driver {
         self.turn_down_asked(group, |_| false);
         if let Some(run) = self.groups.remove(&group) {
             run.shared.end(crate::group::EndReason::Closed);
+            if run.closed {
+                self.closed.push_back(group);
+                if self.closed.len() > CLOSED_GROUPS_MAX {
+                    self.closed.pop_front();
+                }
+            }
             self.peers.values_mut().for_each(|link| {
                 link.flush();
                 link.end_group(group);
@@ -243,7 +254,11 @@ impl Driver {
             match &frame {
                 Frame::Control(ControlFrame::Invite { name }) if self.invited(from, header.group, name) => {}
                 // It accepts what was abandoned, or comes back to what has ended while it was away.
-                Frame::Control(ControlFrame::Accept) => {
+                Frame::Control(ControlFrame::Accept { .. }) => {
+                    let reason = format!("the group has ended at node {}", self.me.short());
+                    return self.refuse(from, header.group, reason);
+                }
+                Frame::Control(ControlFrame::Follow { .. }) if self.closed.contains(&header.group) => {
                     let reason = format!("the group has ended at node {}", self.me.short());
                     return self.refuse(from, header.group, reason);
                 }

@@ -32,6 +32,8 @@ pub(crate) struct GroupRun {
     pub(crate) asked: BTreeSet<NodeId>,
     /// Told once view 1 is installed.
     pub(crate) installed: Option<oneshot::Sender<Result<(), String>>>,
+    /// The group's log ends with its closing.
+    pub(crate) closed: bool,
     unread: Vec<Unread>,
 }
 
@@ -51,6 +53,7 @@ impl GroupRun {
             founding: None,
             asked: BTreeSet::new(),
             installed: None,
+            closed: false,
             unread: Vec::new(),
         }
     }
@@ -161,17 +164,25 @@ impl GroupRun {
                 self.ask_again();
                 effects.push(Effect::Installed(Arc::clone(view)));
             }
+            Event::Coordinator { node } => {
+                tracing::info!(group = %self.shared.name, node = %node.short(), "it coordinates the group");
+            }
             Event::CoordinatorLost { node } => {
+                tracing::warn!(group = %self.shared.name, last = %node.short(), "no coordinator is in reach");
                 if let Some(installed) = self.installed.take() {
                     // Whoever joined has given up.
                     let _ = installed.send(Err("its founder is out of reach".to_owned()));
+                    self.end(EndReason::CoordinatorLost(*node), effects);
+                } else if self.shared.lock().final_index.is_some() {
+                    // The others had no reason to stay either.
+                    self.end(EndReason::Final, effects);
                 }
-                self.end(EndReason::CoordinatorLost(*node), effects);
             }
             Event::Diverged { node, index, .. } => {
                 self.end(EndReason::Diverged { node: *node, index: *index }, effects);
             }
             Event::Closed => {
+                self.closed = true;
                 let complete = self.shared.lock().final_index.is_some();
                 self.end(if complete { EndReason::Final } else { EndReason::Closed }, effects);
             }

@@ -19,8 +19,8 @@ pub enum EndReason {
     /// Its last view has ended: the result is final.
     #[error("the group has ended: its result is final")]
     Final,
-    /// The coordinator was out of reach for longer than the coordinator timeout.
-    #[error("node {} keeps the control log, and it has been out of reach for too long; start it again and found a new group", .0.short())]
+    /// The founder was out of reach for longer than the coordinator timeout, and the group was not founded yet.
+    #[error("node {} was founding the group, and it has been out of reach for too long; start it again and found a new group", .0.short())]
     CoordinatorLost(NodeId),
     /// A member's digest differs from this node's: one of the two is corrupt.
     #[error("the result here and the one of node {} differ up to index {index}: memory or transport is corrupt on one of them; keep both logs, and found a new group", .node.short())]

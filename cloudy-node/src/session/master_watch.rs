@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloudy_proto::limits::LINGER;
-use cloudy_proto::{Checkpoint, Event, NodeId, Phase, Rank};
+use cloudy_proto::{Checkpoint, Event, NodeId, Phase, Rank, SessionPlan};
 use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::finding::Found;
@@ -106,8 +106,14 @@ impl Watch<'_> {
 
     fn enter(&mut self, phase: Phase, observe: &impl Fn(MasterEvent)) {
         self.phase = phase;
-        // The machine times SEND and GRACE.
-        self.due_at = (phase == Phase::Stop).then(|| Instant::now() + self.stop_bound());
+        // Whoever coordinates the session times SEND and GRACE; the bound holds if nobody does.
+        let SessionPlan { send, grace, .. } = self.config.plan;
+        let before_stop = match phase {
+            Phase::Send => send + grace,
+            Phase::Grace => grace,
+            _ => Duration::ZERO,
+        };
+        self.due_at = Some(Instant::now() + before_stop + self.stop_bound());
         observe(MasterEvent::Phase(phase));
     }
 

@@ -80,7 +80,7 @@ pub enum SlaveError {
     /// It was told to stop before a session began.
     #[error("stopped while waiting for a master")]
     StoppedWaiting,
-    /// The master is gone, and with it the only one that could end the session.
+    /// The master was lost before the session began.
     #[error(
         "the master, node {}, was lost before the result was final; {approved} messages were approved here; start the \
          master again for another session", master.short()
@@ -91,6 +91,12 @@ pub enum SlaveError {
         /// Messages approved here until then.
         approved: u64,
     },
+    /// Most of the nodes that decide on the session's views are out of reach: it can end nowhere that this slave sees.
+    #[error(
+        "most of the nodes that decide on the session are out of reach, and its periods are over: no result is final \
+         here; look at the network between the hosts, and at the other slaves"
+    )]
+    NobodyCoordinates,
     /// The session ended otherwise before its result was final here.
     #[error("the session has no result here: {reason}")]
     Ended {

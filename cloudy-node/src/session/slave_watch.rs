@@ -45,9 +45,9 @@ pub(super) async fn watch_phases(
 ) -> Result<Ended, SlaveError> {
     let mut phases = Phases::default();
     loop {
-        let event = match phases.stop_by {
+        let event = match phases.due() {
             None => events.next().await,
-            Some((by, after)) => timeout_at(by, events.next()).await.map_err(|_| SlaveError::Overdue { after })?,
+            Some((by, late)) => timeout_at(by, events.next()).await.map_err(|_| late)?,
         };
         let Some(event) = event else {
             // The readers of the result say why the group ended.
@@ -75,6 +75,11 @@ pub(super) async fn watch_phases(
                 stage.send_replace(Stage::Over);
                 phases.enter(Phase::Stop, observe);
             }
+            Event::CoordinatorLost { node } if phases.plan.is_none() => {
+                return Err(SlaveError::MasterLost { master: node, approved: 0 });
+            }
+            Event::CoordinatorLost { .. } => phases.lost = true,
+            Event::Coordinator { .. } => phases.lost = false,
             Event::Final { result } => {
                 stage.send_replace(Stage::Over);
                 phases.enter(Phase::Done, observe);
@@ -96,9 +101,20 @@ struct Phases {
     timings: Timings,
     /// When the result must be final, and how long after the start of STOP that is.
     stop_by: Option<(Instant, Duration)>,
+    /// When STOP must have begun, even if nobody coordinates it in between.
+    ends_by: Option<Instant>,
+    /// Nobody who coordinates the session is in reach.
+    lost: bool,
 }
 
 impl Phases {
+    /// How long the next event may take, and what it means if it takes longer.
+    fn due(&self) -> Option<(Instant, SlaveError)> {
+        let stop = self.stop_by.map(|(by, after)| (by, SlaveError::Overdue { after }));
+        let lost = self.ends_by.filter(|_| self.lost).map(|by| (by, SlaveError::NobodyCoordinates));
+        stop.or(lost)
+    }
+
     fn enter(&mut self, phase: Phase, observe: &impl Fn(SlaveEvent)) {
         let now = Instant::now();
         if let Some((before, began_at)) = self.current {
@@ -111,6 +127,9 @@ impl Phases {
             }
         }
         self.current = Some((phase, now));
+        if let Some(plan) = self.plan.filter(|_| phase == Phase::Send) {
+            self.ends_by = Some(now + plan.send + plan.grace + plan.stop + STOP_EXTRA);
+        }
         if phase == Phase::Stop {
             let after = self.plan.map_or(Duration::ZERO, |plan| plan.stop) + STOP_EXTRA;
             self.stop_by = Some((now + after, after));

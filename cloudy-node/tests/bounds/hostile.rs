@@ -11,7 +11,7 @@ use cloudy_proto::wire::{
     ControlDecoder, ControlFrame, HeaderDecoder, NodeFrame, Stream, StreamHeader, WIRE_VERSION, decode_command,
     encode_control, encode_header, encode_node,
 };
-use cloudy_proto::{Command, InstallView, LogIndex};
+use cloudy_proto::{Command, ConsensusId, InstallView, LogIndex};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
 
 use crate::common::within;
@@ -168,12 +168,13 @@ async fn answer(connection: &Connection, mut own: BytesMut, stream: &mut RecvStr
         while let Some(frame) = decoder.feed(&mut view).unwrap() {
             match frame {
                 ControlFrame::Invite { .. } => {
-                    encode_control(&ControlFrame::Accept, &mut own);
-                    encode_control(&ControlFrame::Follow { next: LogIndex(1) }, &mut own);
+                    encode_control(&ControlFrame::Accept { run: 1 }, &mut own);
+                    encode_control(&ControlFrame::Follow { next: LogIndex(1), voter: ConsensusId(0) }, &mut own);
                     drop(open(connection, &own).await);
                 }
                 ControlFrame::Log { entries, .. } => {
-                    let installs = entries.iter().find_map(|entry| match decode_command(entry).unwrap() {
+                    let commands = entries.iter().filter(|entry| !entry.is_empty());
+                    let installs = commands.map(|entry| decode_command(entry)).find_map(|command| match command.unwrap() {
                         Command::InstallView(install) => Some(install),
                         _ => None,
                     });
@@ -181,6 +182,7 @@ async fn answer(connection: &Connection, mut own: BytesMut, stream: &mut RecvStr
                         return install;
                     }
                 }
+                ControlFrame::Coordinates { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -163,43 +163,56 @@ async fn a_node_shuts_down_cleanly_and_the_others_notice() {
 }
 
 #[tokio::test]
-async fn members_say_so_when_the_founder_is_gone() {
-    let impatient_group = || config(|parameters| parameters.coordinator_timeout = Duration::from_millis(200));
+async fn the_group_goes_on_without_its_founder() {
     let key = key();
     // One founder says goodbye, the other falls silent.
     for says_goodbye in [true, false] {
         let (founder, control) = start_cuttable(&key, impatient()).await;
         let mut nodes = vec![founder];
         nodes.extend(start_all(&key, 2).await);
-        let groups = found(&nodes, "lost", impatient_group()).await;
-        groups[1].broadcast("x").await.unwrap().await.unwrap();
+        let groups = found(&nodes, "survives", GroupConfig::default()).await;
+        groups[1].broadcast("before").await.unwrap().await.unwrap();
+        until("all vote", async || groups[0].status().await.unwrap().voters.len() == 3).await;
         if says_goodbye {
             nodes[0].shutdown().await;
         } else {
             control.partition(nodes[1..].iter().map(|node| node.local_addr()));
         }
-        let unheard = groups[1].broadcast("y").await.unwrap();
-        let lost = EndReason::CoordinatorLost(nodes[0].id());
+        let after = groups[1].broadcast("after").await.unwrap();
+        let approval = within("the approval", after.into_future()).await.unwrap();
+        assert!(approval.confirmed.iter().all(|(node, _)| *node != nodes[0].id()), "{approval:?}");
         for group in &groups[1..] {
-            let node = event(group, "the loss is said", |event| match event {
-                Event::CoordinatorLost { node } => Some(node),
-                _ => None,
-            });
-            assert_eq!(node.await, nodes[0].id());
-            let mut approved = group.approved_from(Index(2));
-            let ended = loop {
-                match within("the reader is told", approved.next_batch()).await.unwrap() {
-                    Ok(_) => {}
-                    Err(ended) => break ended,
-                }
-            };
-            assert_eq!(ended, ApprovedError::Ended(lost.clone()));
-            assert_eq!(group.broadcast("z").await.unwrap_err(), BroadcastError::Ended(lost.clone()));
+            until("a view without it", async || group.status().await.unwrap().members.len() == 2).await;
+            let coordinator = group.status().await.unwrap().coordinator;
+            assert!(coordinator == Some(nodes[1].id()) || coordinator == Some(nodes[2].id()), "{coordinator:?}");
         }
-        let id = unheard.id();
-        let unknown = ReceiptError::Unknown { id, reason: lost };
-        assert_eq!(within("the receipt", unheard.into_future()).await, Err(unknown));
+        groups[2].end();
+        for group in &groups[1..] {
+            assert_eq!(texts(&read_final(group).await), ["before", "after"]);
+        }
     }
+}
+
+#[tokio::test]
+async fn members_say_so_when_most_voters_are_gone() {
+    let impatient_group = || config(|parameters| parameters.coordinator_timeout = Duration::from_millis(200));
+    let key = key();
+    let (founder, control) = start_cuttable(&key, impatient()).await;
+    let nodes = [vec![founder], start_all(&key, 1).await].concat();
+    let groups = found(&nodes, "lost", impatient_group()).await;
+    groups[1].broadcast("x").await.unwrap().await.unwrap();
+    control.partition([nodes[1].local_addr()]);
+    let unheard = groups[1].broadcast("y").await.unwrap();
+    let node = event(&groups[1], "the loss is said", |event| match event {
+        Event::CoordinatorLost { node } => Some(node),
+        _ => None,
+    });
+    assert_eq!(node.await, nodes[0].id());
+    assert_eq!(groups[1].status().await.unwrap().coordinator, None);
+    // It waits, and goes on by itself.
+    control.heal();
+    within("the approval", unheard.into_future()).await.unwrap();
+    assert!(groups[1].status().await.unwrap().coordinator.is_some());
 }
 
 #[tokio::test]

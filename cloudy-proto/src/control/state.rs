@@ -1,66 +1,149 @@
 //! What the control log says so far: the same at everybody who has read as far.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::command::{Command, InstallView, SessionPlan};
-use crate::id::{Incarnation, LogIndex, NodeId, Round, ViewId};
-use crate::view::{Origin, View};
+use bytes::Bytes;
 
-/// The state that the log's commands build up.
+use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
+use crate::digest::Checkpoint;
+use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId, Round, ViewId};
+use crate::view::{Origin, View};
+use crate::wire::{CommandError, decode_command};
+
+/// The log as far as it is applied, and the state that its commands build up.
 #[derive(Debug, Default)]
 pub(crate) struct ControlState {
-    applied: LogIndex,
-    incarnations: BTreeMap<NodeId, Incarnation>,
+    /// The one at position 1 first: for those who follow.
+    entries: Vec<Bytes>,
+    founder: Option<NodeId>,
+    incarnations: BTreeMap<NodeId, (Incarnation, u64)>,
     view: Option<Arc<View>>,
+    session: Option<SessionPlan>,
+    electors: BTreeMap<ConsensusId, (NodeId, Standing)>,
+    /// Who was ever on a ring.
+    members_ever: BTreeSet<NodeId>,
+    reported: BTreeSet<NodeId>,
 }
 
 /// What a command changed.
 #[derive(Clone, Debug)]
 pub(crate) enum Applied {
     /// A run of a node began.
-    Incarnated { node: NodeId, incarnation: Incarnation },
+    Incarnated { node: NodeId, incarnation: Incarnation, run: u64 },
     /// A view is in force; the view before ended at the cut.
-    Installed { view: Arc<View>, before: Option<Arc<View>>, cut: Vec<Round> },
+    Installed { view: Arc<View>, before: Option<Arc<View>>, cut: Vec<Round>, dropped: Vec<(NodeId, Dropped)> },
     /// SEND has begun.
     Kickstarted(SessionPlan),
     /// GRACE has begun.
     Grace,
+    /// A member's result is complete.
+    Reported { node: NodeId, result: Checkpoint, report: Bytes },
     /// The group is over.
     Closed,
-    /// Nothing: another command was faster.
+    /// Nothing that anybody waits for, or another command was faster.
     Nothing,
 }
 
 impl ControlState {
     /// The position that is applied next.
     pub(crate) fn next(&self) -> LogIndex {
-        self.applied.next()
+        LogIndex(self.entries.len() as u64 + 1)
+    }
+
+    /// Entries from a position on.
+    pub(crate) fn tail(&self, next: LogIndex) -> &[Bytes] {
+        let from = usize::try_from(next.0.saturating_sub(1)).unwrap_or(usize::MAX);
+        self.entries.get(from..).unwrap_or_default()
     }
 
     pub(crate) fn view(&self) -> Option<&Arc<View>> {
         self.view.as_ref()
     }
 
-    /// The latest run of a node.
-    pub(crate) fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
-        self.incarnations.get(&node).copied()
+    pub(crate) fn founder(&self) -> Option<NodeId> {
+        self.founder
     }
 
-    /// Applies the next command.
-    pub(crate) fn apply(&mut self, command: Command) -> Applied {
-        self.applied = self.applied.next();
+    pub(crate) fn session(&self) -> Option<SessionPlan> {
+        self.session
+    }
+
+    /// The latest run of a node.
+    pub(crate) fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
+        self.incarnations.get(&node).map(|(incarnation, _)| *incarnation)
+    }
+
+    /// Who takes part in the consensus.
+    pub(crate) fn electors(&self) -> impl Iterator<Item = (ConsensusId, NodeId, Standing)> + '_ {
+        self.electors.iter().map(|(id, (node, standing))| (*id, *node, *standing))
+    }
+
+    /// The node that a voter is.
+    pub(crate) fn elector(&self, id: ConsensusId) -> Option<NodeId> {
+        self.electors.get(&id).map(|(node, _)| *node)
+    }
+
+    /// Members whose results are not known to be complete.
+    pub(crate) fn unreported(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members_ever.difference(&self.reported).copied()
+    }
+
+    pub(crate) fn has_reported(&self, node: NodeId) -> bool {
+        self.reported.contains(&node)
+    }
+
+    /// Applies the next entry; an empty one begins a term of the consensus library.
+    ///
+    /// # Errors
+    /// It is no command: nothing was applied.
+    pub(crate) fn apply(&mut self, entry: Bytes) -> Result<Applied, CommandError> {
+        let command = if entry.is_empty() { None } else { Some(decode_command(&entry)?) };
+        self.entries.push(entry);
+        Ok(command.map_or(Applied::Nothing, |command| self.take(command)))
+    }
+
+    fn take(&mut self, command: Command) -> Applied {
         match command {
-            Command::Incarnate { node } => {
-                let incarnation = Incarnation(self.applied.0);
-                self.incarnations.insert(node, incarnation);
-                Applied::Incarnated { node, incarnation }
+            Command::Founded { founder } => {
+                self.founder = Some(founder);
+                self.electors.insert(ConsensusId::FOUNDER, (founder, Standing::Voter));
+                Applied::Nothing
+            }
+            Command::Incarnate { node, run } => self.incarnate(node, run),
+            Command::Session(plan) => {
+                self.session = Some(plan);
+                Applied::Nothing
             }
             Command::InstallView(install) => self.install(install),
             Command::Kickstart(plan) => Applied::Kickstarted(plan),
             Command::Grace => Applied::Grace,
+            Command::Report { node, result, report } => {
+                let fresh = self.members_ever.contains(&node) && self.reported.insert(node);
+                if fresh { Applied::Reported { node, result, report } } else { Applied::Nothing }
+            }
             Command::Close => Applied::Closed,
+            Command::Voter { id, node, standing } => {
+                self.elect(id, node, standing);
+                Applied::Nothing
+            }
         }
+    }
+
+    fn incarnate(&mut self, node: NodeId, run: u64) -> Applied {
+        if self.incarnations.get(&node).is_some_and(|(_, known)| *known == run) {
+            return Applied::Nothing;
+        }
+        let incarnation = Incarnation(self.entries.len() as u64);
+        self.incarnations.insert(node, (incarnation, run));
+        Applied::Incarnated { node, incarnation, run }
+    }
+
+    fn elect(&mut self, id: ConsensusId, node: NodeId, standing: Standing) {
+        match standing {
+            Standing::Gone => self.electors.remove(&id),
+            Standing::Learner | Standing::Voter => self.electors.insert(id, (node, standing)),
+        };
     }
 
     fn install(&mut self, install: InstallView) -> Applied {
@@ -77,8 +160,9 @@ impl ControlState {
             parameters: install.parameters,
             last: install.last,
         });
+        self.members_ever.extend(view.ring.iter().map(|member| member.node));
         let before = self.view.replace(Arc::clone(&view));
-        Applied::Installed { view, before, cut: install.cut }
+        Applied::Installed { view, before, cut: install.cut, dropped: install.dropped }
     }
 }
 
@@ -87,6 +171,7 @@ mod tests {
     use super::*;
     use crate::config::Parameters;
     use crate::view::RingMember;
+    use crate::wire::encode_command;
 
     fn install(from: u64, incarnation: u64, last: bool) -> Command {
         let ring = vec![RingMember {
@@ -101,19 +186,36 @@ mod tests {
             parameters: Parameters::default(),
             cut: vec![],
             last,
+            dropped: vec![],
         })
+    }
+
+    fn apply(state: &mut ControlState, command: &Command) -> Applied {
+        state.apply(encode_command(command)).unwrap()
     }
 
     #[test]
     fn a_view_follows_the_latest_only_and_joiners_are_their_nodes_latest_run() {
         let mut state = ControlState::default();
-        assert!(matches!(state.apply(install(0, 1, false)), Applied::Nothing), "an unknown run");
-        state.apply(Command::Incarnate { node: NodeId([1; 32]) });
-        assert!(matches!(state.apply(install(0, 1, false)), Applied::Nothing), "a run that was never assigned");
-        assert!(matches!(state.apply(install(0, 2, false)), Applied::Installed { .. }));
-        assert!(matches!(state.apply(install(0, 2, false)), Applied::Nothing), "not from the latest view");
-        assert!(matches!(state.apply(install(1, 2, true)), Applied::Installed { .. }));
-        assert!(matches!(state.apply(install(2, 2, false)), Applied::Nothing), "after the last view");
+        assert!(matches!(apply(&mut state, &install(0, 1, false)), Applied::Nothing), "an unknown run");
+        apply(&mut state, &Command::Incarnate { node: NodeId([1; 32]), run: 7 });
+        assert!(matches!(apply(&mut state, &install(0, 1, false)), Applied::Nothing), "a run that was never assigned");
+        assert!(matches!(apply(&mut state, &install(0, 2, false)), Applied::Installed { .. }));
+        assert!(matches!(apply(&mut state, &install(0, 2, false)), Applied::Nothing), "not from the latest view");
+        assert!(matches!(apply(&mut state, &install(1, 2, true)), Applied::Installed { .. }));
+        assert!(matches!(apply(&mut state, &install(2, 2, false)), Applied::Nothing), "after the last view");
         assert_eq!(state.next(), LogIndex(8), "what changes nothing has its position too");
+    }
+
+    #[test]
+    fn a_run_that_is_announced_twice_begins_once() {
+        let mut state = ControlState::default();
+        let node = NodeId([1; 32]);
+        assert!(matches!(state.apply(Bytes::new()), Ok(Applied::Nothing)), "a term begins");
+        apply(&mut state, &Command::Incarnate { node, run: 7 });
+        assert!(matches!(apply(&mut state, &Command::Incarnate { node, run: 7 }), Applied::Nothing));
+        assert_eq!(state.incarnation(node), Some(Incarnation(2)));
+        apply(&mut state, &Command::Incarnate { node, run: 8 });
+        assert_eq!(state.incarnation(node), Some(Incarnation(4)));
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::command::{Command, InstallView};
+use crate::command::{Command, Dropped, InstallView};
 use crate::config::OnFailure;
 use crate::digest::Digest;
-use crate::id::{Index, NodeId, ViewId};
+use crate::id::{Index, NodeId, Rank, ViewId};
 use crate::io::{Event, Phase};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
@@ -25,21 +25,23 @@ impl Machine {
     /// Tells the coordinator what was found in this view; again on every fresh link.
     pub(super) fn say_suspect(&mut self) {
         let Some(member) = self.member.as_ref() else { return };
-        let (view, findings) = (member.view.id, member.findings().clone());
-        if findings.down.is_empty() && findings.stalled.is_empty() {
+        let (view, wedged, findings) = (member.view.id, member.wedged, member.findings().clone());
+        if findings.down.is_empty() && findings.stalled.is_empty() && !wedged {
             return;
         }
         if self.is_coordinator() {
-            self.suspected(self.me, view);
-        } else {
-            self.send_control(self.coordinator, ControlFrame::Suspect { view, findings });
+            self.suspected(self.me, view, wedged);
+        } else if self.has_coordinator() {
+            self.send_control(self.coordinator, ControlFrame::Suspect { view, findings, wedged });
         }
     }
 
-    /// Coordinator: a member of the view in force has found something. What, it says again in its answer to `Wedge`.
-    pub(super) fn suspected(&mut self, from: NodeId, view: ViewId) {
+    /// Coordinator: a member of the view in force has found something, or a predecessor wedged it. What was found it
+    /// says again in its answer to `Wedge`.
+    pub(super) fn suspected(&mut self, from: NodeId, view: ViewId, wedged: bool) {
         let in_force = self.state.view().is_some_and(|latest| {
-            latest.id == view && latest.rank_of(from).is_some() && latest.parameters.on_failure == OnFailure::Evict
+            let evicts = latest.parameters.on_failure == OnFailure::Evict;
+            latest.id == view && latest.rank_of(from).is_some() && (evicts || wedged)
         });
         if in_force && self.phase < Phase::Stop {
             self.begin_change(false);
@@ -75,8 +77,9 @@ impl Machine {
 
     /// A member freezes the view, for good, and says what it holds.
     pub(super) fn take_wedge(&mut self, from: NodeId, view: ViewId, last: bool) {
-        if from != self.coordinator {
-            return self.breach(from, "it wedges a view, but does not coordinate the group".to_owned());
+        if from != self.coordinator || self.is_coordinator() {
+            // It coordinated once, and has not heard that it does not any more.
+            return;
         }
         if let Some(wedged) = self.wedge(view) {
             if last {
@@ -125,16 +128,26 @@ impl Machine {
         let silent: Vec<bool> = change.answers.iter().map(Option::is_none).collect();
         let survivor = |rank| RingMember { origin: Origin::Survivor, ..view.member(rank).clone() };
         let mut ring: Vec<RingMember> = cut.survivors.iter().map(|&rank| survivor(rank)).collect();
-        for rank in view.ranks().filter(|rank| !cut.survivors.contains(rank)) {
-            let node = view.member(rank).node;
-            self.event(if silent[rank.at()] { Event::Silent { node } } else { Event::Blamed { node } });
-            self.evicted_at(node);
-        }
+        let gone = view.ranks().filter(|rank| !cut.survivors.contains(rank));
+        let why = |rank: Rank| if silent[rank.at()] { Dropped::Silent } else { Dropped::Blamed };
+        let dropped = gone.map(|rank| (view.member(rank).node, why(rank))).collect();
         if !last {
             ring.extend(self.joiners(&view));
         }
         let parameters = view.parameters.clone();
-        self.propose(&Command::InstallView(InstallView { from: view.id, ring, parameters, cut: cut.rounds, last }));
+        let (from, cut) = (view.id, cut.rounds);
+        self.propose(&Command::InstallView(InstallView { from, ring, parameters, cut, last, dropped }));
+    }
+
+    /// A view change went on without these.
+    pub(super) fn dropped(&mut self, dropped: &[(NodeId, Dropped)]) {
+        for &(node, why) in dropped {
+            self.evicted_at(node);
+            self.event(match why {
+                Dropped::Silent => Event::Silent { node },
+                Dropped::Blamed => Event::Blamed { node },
+            });
+        }
     }
 
     /// The change that led to the view in force is over; one that was wanted meanwhile may begin.

@@ -18,14 +18,18 @@ pub(crate) struct Founding {
     parameters: Parameters,
     /// Whoever was asked, and whether it accepted.
     invited: BTreeMap<NodeId, bool>,
-    pub(super) session: Option<SessionPlan>,
     /// View 1 was proposed: nobody comes any more.
     founded: bool,
 }
 
 impl Founding {
     pub(crate) fn new(member: bool, parameters: Parameters) -> Self {
-        Self { member, parameters, invited: BTreeMap::new(), session: None, founded: false }
+        Self { member, parameters, invited: BTreeMap::new(), founded: false }
+    }
+
+    /// A node was asked to come.
+    pub(super) fn has_invited(&self, node: NodeId) -> bool {
+        self.invited.contains_key(&node)
     }
 }
 
@@ -52,23 +56,21 @@ impl Machine {
         if asked && self.links.contains_key(&node) {
             let name = self.name.clone();
             self.send_control(node, ControlFrame::Invite { name });
+            self.announce(node);
         }
     }
 
-    /// A member says again, on a fresh link, that it comes and how much of the log it has.
-    pub(super) fn say_accept(&mut self) {
-        let to = self.coordinator;
-        let next = self.state.next();
-        self.send_control(to, ControlFrame::Accept);
-        self.send_control(to, ControlFrame::Follow { next });
+    /// An invited node comes.
+    pub(super) fn say_accept(&mut self, to: NodeId) {
+        self.send_control(to, ControlFrame::Accept { run: self.run });
     }
 
-    pub(super) fn accepted(&mut self, from: NodeId) {
+    pub(super) fn accepted(&mut self, from: NodeId, run: u64) {
         let Some(founding) = self.founding.as_mut() else { return };
         match founding.invited.get_mut(&from) {
             Some(accepted @ false) if !founding.founded => {
                 *accepted = true;
-                self.propose(&Command::Incarnate { node: from });
+                self.propose(&Command::Incarnate { node: from, run });
                 self.event(Event::Accepted { node: from });
             }
             Some(_) => {}
@@ -85,7 +87,7 @@ impl Machine {
                 founding.invited.remove(&from);
                 self.event(Event::Refused { node: from, reason });
             }
-        } else if from == self.coordinator {
+        } else if from == self.coordinator || self.state.view().is_some() {
             self.event(Event::Refused { node: from, reason });
             self.event(Event::Closed);
         }
@@ -95,17 +97,19 @@ impl Machine {
     pub(super) fn found(&mut self, session: Option<SessionPlan>) {
         let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) else { return };
         founding.founded = true;
-        founding.session = session;
         let parameters = founding.parameters.clone();
         let mut nodes: Vec<NodeId> =
             founding.invited.iter().filter(|(_, accepted)| **accepted).map(|(node, _)| *node).collect();
         if founding.member {
             nodes.push(self.me);
             nodes.sort_unstable();
-            self.propose(&Command::Incarnate { node: self.me });
+            self.propose(&Command::Incarnate { node: self.me, run: self.run });
         }
         nodes.truncate(MEMBERS_MAX);
-        self.apply_committed();
+        if let Some(plan) = session {
+            self.propose(&Command::Session(plan));
+        }
+        self.run_consensus();
         let ring = nodes.into_iter().filter_map(|node| self.joiner(node)).collect();
         self.propose(&Command::InstallView(InstallView {
             from: ViewId(0),
@@ -113,6 +117,7 @@ impl Machine {
             parameters,
             cut: Vec::new(),
             last: false,
+            dropped: Vec::new(),
         }));
     }
 

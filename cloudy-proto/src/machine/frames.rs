@@ -50,13 +50,22 @@ impl Machine {
     }
 
     fn take_control(&mut self, from: NodeId, frame: ControlFrame) {
+        let of_the_group = matches!(
+            frame,
+            ControlFrame::Log { .. } | ControlFrame::Wedge { .. } | ControlFrame::Consensus(_)
+        );
+        if of_the_group && !self.is_of_the_group(from) {
+            // A stranger, or a node whose coming is in a part of the log that this node does not have yet.
+            return;
+        }
         match frame {
-            ControlFrame::Invite { .. } if from == self.coordinator => self.say_accept(),
+            ControlFrame::Invite { .. } if self.state.view().is_some() => {}
+            ControlFrame::Invite { .. } if from == self.coordinator => self.say_accept(from),
             ControlFrame::Invite { .. } => self.breach(from, "it invites to a group that it did not found".to_owned()),
-            ControlFrame::Accept => self.accepted(from),
+            ControlFrame::Accept { run } => self.accepted(from, run),
             ControlFrame::Refuse { reason } => self.refused(from, reason),
-            ControlFrame::Follow { next } => self.follow(from, next),
-            ControlFrame::Log { first, entries } => self.take_log(from, first, &entries),
+            ControlFrame::Follow { next, voter } => self.follow(from, next, voter),
+            ControlFrame::Log { first, entries } => self.take_log(from, first, entries),
             ControlFrame::Ready { view } => self.is_ready(from, view),
             ControlFrame::Wedge { view, last } => self.take_wedge(from, view, last),
             ControlFrame::Wedged(wedged) => self.take_wedged(from, wedged),
@@ -64,8 +73,10 @@ impl Machine {
             ControlFrame::Fetched(fetched) => self.take_fetched(from, fetched),
             ControlFrame::Final { result, report } => self.reported(from, result, report),
             ControlFrame::End => self.asked_to_end(from),
-            ControlFrame::Suspect { view, .. } => self.suspected(from, view),
+            ControlFrame::Suspect { view, wedged, .. } => self.suspected(from, view, wedged),
             ControlFrame::Rejoin { view, ready } => self.would_rejoin(from, view, ready),
+            ControlFrame::Coordinates { term } => self.take_coordinates(from, term),
+            ControlFrame::Consensus(message) => self.take_consensus(from, message),
         }
     }
 }

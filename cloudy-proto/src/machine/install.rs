@@ -71,7 +71,6 @@ impl Machine {
             self.say_rejoin();
         }
         if self.is_coordinator() {
-            self.reports.expect(&view);
             self.change_over(&view);
         }
     }

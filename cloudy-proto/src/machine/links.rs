@@ -1,11 +1,13 @@
 //! Links come and go; nothing is lost by it (`protocol.md` §4).
 
 use core::net::SocketAddr;
+use std::collections::BTreeSet;
 
 use crate::id::NodeId;
-use crate::io::{Event, Frame, Output, Phase};
+use crate::io::{Event, Frame, Output};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::view::View;
 use crate::wire::{ControlFrame, Heartbeat, Stream, TallyFrame};
 
 impl Machine {
@@ -21,13 +23,9 @@ impl Machine {
         }
         if self.is_coordinator() {
             self.say_invite(peer);
+            self.announce(peer);
         } else if peer == self.coordinator {
-            self.timers.stop(Timer::Coordinator);
-            self.say_accept();
-            self.ready_said = crate::id::ViewId(0);
-            self.say_report();
-            self.say_suspect();
-            self.say_rejoin();
+            self.greet_coordinator();
         }
         if self.fetching.is_some() {
             self.fetch();
@@ -43,12 +41,8 @@ impl Machine {
         {
             member.link_down(rank);
         }
-        if !self.is_coordinator() && peer == self.coordinator && self.phase != Phase::Done {
-            let timeout = self.state.view().map_or_else(
-                || crate::config::Parameters::default().coordinator_timeout,
-                |view| view.parameters.coordinator_timeout,
-            );
-            self.set_timer(Timer::Coordinator, timeout);
+        if !self.is_coordinator() && peer == self.coordinator {
+            self.lose_coordinator();
         }
         if self.fetching.as_ref().is_some_and(|fetching| fetching.asked == Some(peer)) {
             self.fetch();
@@ -62,11 +56,6 @@ impl Machine {
         self.delivery.outputs.retain(|output| !matches!(output, Output::Send { to, .. } if *to == peer));
     }
 
-    pub(super) fn coordinator_lost(&mut self) {
-        let node = self.coordinator;
-        self.event(Event::CoordinatorLost { node });
-    }
-
     /// Says once in each view that the links to all other members are up.
     pub(super) fn say_ready(&mut self) {
         let Some(member) = &self.member else { return };
@@ -77,7 +66,7 @@ impl Machine {
         if self.is_coordinator() {
             self.ready_said = view;
             self.is_ready(self.me, view);
-        } else if self.links.contains_key(&self.coordinator) {
+        } else if self.has_coordinator() {
             self.ready_said = view;
             self.send_control(self.coordinator, ControlFrame::Ready { view });
         }
@@ -89,13 +78,10 @@ impl Machine {
         let heartbeat = self.heartbeat();
         if let Some(member) = &mut self.member {
             member.beat(heartbeat, &mut self.delivery);
-            let observer = view.rank_of(self.coordinator).is_none();
-            if observer && self.links.contains_key(&self.coordinator) {
-                self.delivery.outputs.push_back(Output::Send {
-                    to: self.coordinator,
-                    stream: Stream::Tally { view: view.id },
-                    frame: Frame::Tally(TallyFrame::Heartbeat(heartbeat)),
-                });
+            for to in self.observers(&view) {
+                let stream = Stream::Tally { view: view.id };
+                let frame = Frame::Tally(TallyFrame::Heartbeat(heartbeat));
+                self.delivery.outputs.push_back(Output::Send { to, stream, frame });
             }
         }
         if !view.last {
@@ -103,10 +89,17 @@ impl Machine {
         }
     }
 
+    /// Linked nodes that watch the group from outside its ring: the founder, the coordinator, and who follows it here.
+    fn observers(&self, view: &View) -> BTreeSet<NodeId> {
+        let named = self.state.founder().into_iter().chain([self.coordinator]);
+        let all = named.chain(self.followers.keys().copied());
+        all.filter(|node| view.rank_of(*node).is_none() && self.links.contains_key(node)).collect()
+    }
+
     /// A member said that it lives.
     pub(super) fn heard_of(&mut self, node: NodeId, heartbeat: Heartbeat) {
         self.heard.insert(node, (self.now, heartbeat));
-        if self.is_coordinator() {
+        if self.is_coordinator() || self.member.is_none() {
             self.event(Event::Progress { node, index: heartbeat.index });
         }
         self.compare_checkpoint(node, heartbeat.checkpoint);

@@ -1,86 +1,169 @@
-//! The control log at the coordinator, and those who follow it.
+//! The control log: at its voters, and at those who follow it (`protocol.md` §6).
 
 use bytes::Bytes;
 
 use crate::command::Command;
-use crate::control::{Applied, ControlLog};
-use crate::id::{LogIndex, NodeId};
-use crate::io::Output;
-use crate::limits::LOG_ENTRIES_PER_FRAME_MAX;
+use crate::control::{Applied, Voter, VoterOutput};
+use crate::id::{ConsensusId, LogIndex, NodeId};
+use crate::io::{Event, Output};
+use crate::limits::{CONSENSUS_TICK, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX};
 use crate::machine::Machine;
-use crate::wire::{ControlFrame, decode_command, encode_command};
+use crate::machine::timers::Timer;
+use crate::wire::{ConsensusMessage, ControlFrame, encode_command};
 
 impl Machine {
+    /// Coordinator: puts a command up for agreement. It appears in the log, or this node stops coordinating.
     pub(super) fn propose(&mut self, command: &Command) {
-        if let Some(log) = &mut self.log {
-            log.propose(encode_command(command));
+        if let Some(voter) = self.voter.as_mut().filter(|_| self.leading.is_some()) {
+            voter.propose(encode_command(command));
         }
     }
 
-    /// Coordinator: applies what was committed.
-    pub(super) fn apply_committed(&mut self) {
-        while let Some((_, entry)) = self.log.as_mut().and_then(ControlLog::next_committed) {
-            match decode_command(&entry) {
-                Ok(command) => self.apply(command),
-                Err(error) => debug_assert!(false, "an own entry of the log does not decode: {error}"),
+    /// Lets the consensus library do what follows from the inputs so far, and applies what was committed.
+    pub(super) fn run_consensus(&mut self) {
+        loop {
+            while let Some(output) = self.voter.as_mut().and_then(Voter::poll_output) {
+                match output {
+                    VoterOutput::Send(message) => self.send_consensus(message),
+                    VoterOutput::Committed { index, command } if index == self.state.next() => {
+                        if let Err(error) = self.apply(command) {
+                            debug_assert!(false, "an own entry of the log does not decode: {error}");
+                        }
+                    }
+                    // Another node told of it before.
+                    VoterOutput::Committed { .. } => {}
+                }
+            }
+            if !self.watch_leadership() {
+                break;
             }
         }
     }
 
-    /// A node wants the log from an entry on.
-    pub(super) fn follow(&mut self, from: NodeId, next: LogIndex) {
+    /// Begins or ends to coordinate, as the consensus library says; true if so.
+    fn watch_leadership(&mut self) -> bool {
+        let leading = self.voter.as_ref().and_then(Voter::leads);
+        if leading == self.leading {
+            return false;
+        }
+        if self.leading.take().is_some() {
+            self.end_coordinating();
+        }
+        if let Some(term) = leading {
+            self.begin_coordinating(term);
+        }
+        true
+    }
+
+    fn send_consensus(&mut self, message: ConsensusMessage) {
+        let to = self.state.elector(message.to).or_else(|| self.electors_heard.get(&message.to).copied());
+        if let Some(to) = to {
+            self.send_control(to, ControlFrame::Consensus(message));
+        }
+    }
+
+    /// Another voter says something; who is sent entries as a voter to be becomes one.
+    pub(super) fn take_consensus(&mut self, from: NodeId, message: ConsensusMessage) {
+        if self.state.elector(message.from).is_some_and(|known| known != from) {
+            return self.breach(from, "it speaks for another voter".to_owned());
+        }
+        let own = ConsensusId(self.delivery.incarnation.0);
+        if self.voter.is_none() && message.to == own && own.0 > 0 {
+            self.voter = Some(Voter::new(own));
+            self.set_timer(Timer::Consensus, CONSENSUS_TICK);
+        }
+        // A message to an earlier run of this node is for nobody.
+        let Some(voter) = self.voter.as_mut().filter(|voter| voter.id() == message.to) else { return };
+        if self.electors_heard.len() < 2 * MEMBERS_MAX {
+            self.electors_heard.insert(message.from, from);
+        }
+        match voter.take(message) {
+            Ok(()) => {
+                self.run_consensus();
+                self.reconfigure();
+            }
+            Err(error) => self.breach(from, error.to_string()),
+        }
+    }
+
+    pub(super) fn consensus_tick(&mut self) {
+        if let Some(voter) = &mut self.voter {
+            voter.tick();
+            self.set_timer(Timer::Consensus, CONSENSUS_TICK);
+        }
+        self.run_consensus();
+        self.reconfigure();
+    }
+
+    /// A node wants the log from an entry on: of the coordinator for good, of others as far as they have it.
+    pub(super) fn follow(&mut self, from: NodeId, next: LogIndex, voter: ConsensusId) {
         if self.is_coordinator() {
-            self.followers.insert(from, next);
+            self.followers.insert(from, (next, voter));
             self.flush_log();
             self.say_wedge(from);
+        } else {
+            let mut first = next;
+            self.send_tail(from, &mut first);
         }
     }
 
-    /// Tells each follower what it does not have.
+    /// Coordinator: tells each follower what it does not have.
     pub(super) fn flush_log(&mut self) {
-        let Some(log) = &self.log else { return };
-        let mut frames = Vec::new();
-        for (&node, next) in &mut self.followers {
-            for entries in log.tail(*next).chunks(LOG_ENTRIES_PER_FRAME_MAX) {
-                frames.push((node, ControlFrame::Log { first: *next, entries: entries.to_vec() }));
-                next.0 += entries.len() as u64;
-            }
+        let mut followers = core::mem::take(&mut self.followers);
+        for (&node, (next, _)) in &mut followers {
+            self.send_tail(node, next);
         }
-        frames.into_iter().for_each(|(node, frame)| self.send_control(node, frame));
+        self.followers = followers;
     }
 
-    /// Follower: entries of the log, which may be known in part.
-    pub(super) fn take_log(&mut self, from: NodeId, first: LogIndex, entries: &[Bytes]) {
-        if from != self.coordinator || self.is_coordinator() {
-            return self.breach(from, "it sends a control log that is not its to keep".to_owned());
+    fn send_tail(&mut self, to: NodeId, next: &mut LogIndex) {
+        if self.state.next() <= *next {
+            return;
         }
-        for (at, entry) in entries.iter().enumerate() {
+        let tail = self.state.tail(*next).to_vec();
+        for entries in tail.chunks(LOG_ENTRIES_PER_FRAME_MAX) {
+            self.send_control(to, ControlFrame::Log { first: *next, entries: entries.to_vec() });
+            next.0 += entries.len() as u64;
+        }
+    }
+
+    /// Committed entries of the log, which may be known in part.
+    pub(super) fn take_log(&mut self, from: NodeId, first: LogIndex, entries: Vec<Bytes>) {
+        for (at, entry) in entries.into_iter().enumerate() {
             let index = LogIndex(first.0 + at as u64);
             if index > self.state.next() {
                 return self.breach(from, format!("the control log has a gap before entry {index}"));
             }
-            if index == self.state.next() {
-                match decode_command(entry) {
-                    Ok(command) => self.apply(command),
-                    Err(error) => return self.breach(from, format!("entry {index} of the control log: {error}")),
-                }
+            if index == self.state.next()
+                && let Err(error) = self.apply(entry)
+            {
+                return self.breach(from, format!("entry {index} of the control log: {error}"));
             }
         }
     }
 
-    fn apply(&mut self, command: Command) {
-        match self.state.apply(command) {
-            Applied::Incarnated { node, incarnation } => {
-                if node == self.me {
+    fn apply(&mut self, entry: Bytes) -> Result<(), crate::wire::CommandError> {
+        match self.state.apply(entry)? {
+            Applied::Incarnated { node, incarnation, run } => {
+                if node == self.me && run == self.run {
                     self.delivery.incarnation = incarnation;
                 }
+                self.take_claim();
             }
-            Applied::Installed { view, before, cut } => self.install(view, before.as_deref(), &cut),
+            Applied::Installed { view, before, cut, dropped } => {
+                self.dropped(&dropped);
+                self.install(view, before.as_deref(), &cut);
+            }
             Applied::Kickstarted(plan) => self.kickstarted(plan),
             Applied::Grace => self.enter_grace(),
+            Applied::Reported { node, result, report } => {
+                self.event(Event::Reported { node, result, report });
+                self.try_close();
+            }
             Applied::Closed => self.closed(),
             Applied::Nothing => {}
         }
+        Ok(())
     }
 
     pub(super) fn breach(&mut self, peer: NodeId, reason: String) {

@@ -1,6 +1,7 @@
 //! One group at one node: the state machine that everything drives (the contract is at the top of the crate).
 
 mod change;
+mod coordinate;
 mod divergence;
 mod founding;
 mod frames;
@@ -22,16 +23,17 @@ use bytes::Bytes;
 use crate::catch_up::Retained;
 use crate::command::SessionPlan;
 use crate::config::Parameters;
-use crate::control::{ControlState, SoleVoter};
+use crate::control::{ControlState, Voter};
 use crate::delivery::Delivery;
 use crate::digest::Checkpoint;
-use crate::id::{GroupId, Incarnation, LogIndex, NodeId, Seq, ViewId};
+use crate::id::{ConsensusId, GroupId, Incarnation, LogIndex, NodeId, Seq, ViewId};
 use crate::io::{Admission, Event, Input, Output, Phase, Request};
+use crate::limits::CONSENSUS_TICK;
 use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::rules::Rules;
 use crate::time::Time;
-use crate::view_change::{Reports, ViewChange};
+use crate::view_change::ViewChange;
 use crate::walk::ResultState;
 use crate::wire::{Heartbeat, Stream};
 use divergence::Checkpoints;
@@ -51,6 +53,8 @@ pub struct MachineConfig {
     pub group: GroupId,
     /// The group's name.
     pub name: String,
+    /// The name of this run of the node's process: random, so that no two runs have the same.
+    pub run: u64,
     /// What this node is in it.
     pub role: Role,
     /// How much of the result is kept for those who miss some of it; at least a few windows.
@@ -82,12 +86,24 @@ pub struct Machine {
     addresses: Vec<SocketAddr>,
     group: GroupId,
     name: String,
-    coordinator: NodeId,
+    run: u64,
     rules: Rules,
-    /// At the coordinator: the control log, and what the others have of it.
-    log: Option<SoleVoter>,
-    followers: BTreeMap<NodeId, LogIndex>,
-    /// At the coordinator: who comes.
+    /// This node's part in the consensus on the control log, if it has one.
+    voter: Option<Voter>,
+    /// It coordinates the group, in this term of the consensus.
+    leading: Option<u64>,
+    /// Who coordinated the group when it was last heard of, and in which term.
+    coordinator: NodeId,
+    coordinator_term: u64,
+    /// Who says so too, in which term, and is not known to the log yet.
+    claim: Option<(u64, NodeId)>,
+    /// Since when no coordinator is in reach.
+    lost_since: Option<Time>,
+    /// Voters that spoke before the log told who they are.
+    electors_heard: BTreeMap<ConsensusId, NodeId>,
+    /// At the coordinator: what the others have of the log, and their names as voters.
+    followers: BTreeMap<NodeId, (LogIndex, ConsensusId)>,
+    /// At the founder: who comes.
     founding: Option<Founding>,
     state: ControlState,
     links: BTreeMap<NodeId, Vec<SocketAddr>>,
@@ -100,13 +116,17 @@ pub struct Machine {
     plan: Option<SessionPlan>,
     /// At the coordinator: members whose links to all others are up, in the view in force.
     ready: BTreeSet<NodeId>,
+    /// At the coordinator: SEND was put up to begin, in this term.
+    kickstart_proposed: bool,
     /// This member has reported its links up, for this view.
     ready_said: ViewId,
     /// At the coordinator: the view change under way.
     change: Option<ViewChange>,
-    /// At the coordinator: whose results are complete.
-    reports: Reports,
-    /// At the coordinator: who was evicted, and who would come back.
+    /// At the coordinator: whose final results were put into the log in this term.
+    reports_proposed: BTreeSet<NodeId>,
+    /// Somebody here wants the group to end.
+    wants_end: bool,
+    /// Who was evicted, and, at the coordinator, who would come back.
     evictions: Evictions,
     fetching: Option<Fetching>,
     /// Of the views before.
@@ -130,14 +150,20 @@ impl Machine {
             Role::Founder { member, parameters } => (config.me, Some(Founding::new(member, parameters))),
             Role::Invited { by } => (by, None),
         };
-        Self {
+        let mut machine = Self {
             me: config.me,
             addresses: config.addresses,
             group: config.group,
             name: config.name,
-            coordinator,
+            run: config.run,
             rules: config.rules,
-            log: founding.is_some().then(SoleVoter::default),
+            voter: founding.is_some().then(Voter::founder),
+            leading: None,
+            coordinator,
+            coordinator_term: 0,
+            claim: None,
+            lost_since: None,
+            electors_heard: BTreeMap::new(),
             followers: BTreeMap::new(),
             founding,
             state: ControlState::default(),
@@ -156,9 +182,11 @@ impl Machine {
             phase: Phase::Start,
             plan: None,
             ready: BTreeSet::new(),
+            kickstart_proposed: false,
             ready_said: ViewId(0),
             change: None,
-            reports: Reports::default(),
+            reports_proposed: BTreeSet::new(),
+            wants_end: false,
             evictions: Evictions::default(),
             fetching: None,
             confirmations_given: 0,
@@ -169,7 +197,12 @@ impl Machine {
             now: Time(0),
             dirty: false,
             halted: false,
+        };
+        if machine.voter.is_some() {
+            machine.set_timer(Timer::Consensus, CONSENSUS_TICK);
+            machine.run_consensus();
         }
+        machine
     }
 
     /// The only way in.
@@ -188,7 +221,7 @@ impl Machine {
             Input::Request(request) => self.take_request(request),
             Input::Timeout => self.run_timers(),
         }
-        self.apply_committed();
+        self.run_consensus();
     }
 
     /// The next thing to do; none once all that follows from the inputs so far was given out.
@@ -284,7 +317,7 @@ impl Machine {
             member.settle(self.now, &mut self.outbox, &mut self.delivery);
         }
         self.say_ready();
-        self.apply_committed();
+        self.run_consensus();
         self.flush_log();
         let heartbeat = self.heartbeat();
         if let Some(member) = &mut self.member {
@@ -301,7 +334,7 @@ impl Machine {
     }
 
     fn is_coordinator(&self) -> bool {
-        self.log.is_some()
+        self.leading.is_some()
     }
 
     fn event(&mut self, event: Event) {

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::machine::timers::Timer;
 
 impl Machine {
-    /// Coordinator: a member's links to all others are up. Once that holds for all, a session is kicked off.
+    /// Coordinator: a member's links to all others are up. Once that holds for all, a session may begin.
     pub(super) fn is_ready(&mut self, node: NodeId, of: ViewId) {
         let Some(view) = self.state.view().filter(|view| view.id == of && view.rank_of(node).is_some()).cloned() else {
             return;
@@ -15,9 +15,18 @@ impl Machine {
         let fresh = self.is_coordinator() && self.ready.insert(node);
         if fresh && self.ready.len() == view.members() {
             self.event(Event::AllReady);
-            if let Some(plan) = self.founding.as_mut().and_then(|founding| founding.session.take()) {
-                self.propose(&Command::Kickstart(plan));
-            }
+            self.reconfigure();
+        }
+    }
+
+    /// Coordinator: kicks a session off once all members reach each other, and those vote who should: from then on no
+    /// single node is needed for it to go on.
+    pub(super) fn try_kickstart(&mut self) {
+        let all_ready = self.state.view().is_some_and(|view| self.ready.len() == view.members());
+        let plan = self.state.session().filter(|_| all_ready && self.phase == Phase::Start && !self.kickstart_proposed);
+        if let Some(plan) = plan {
+            self.kickstart_proposed = true;
+            self.propose(&Command::Kickstart(plan));
         }
     }
 
@@ -51,24 +60,21 @@ impl Machine {
         let Some(plan) = self.plan.filter(|_| self.phase == Phase::Send) else { return };
         self.phase = Phase::Grace;
         self.event(Event::Grace);
-        if self.is_coordinator() {
-            self.set_timer(Timer::Phase, plan.grace);
-        }
+        self.set_timer(Timer::Phase, plan.grace);
     }
 
     /// Somebody here wants the session to end now.
     pub(super) fn end(&mut self) {
+        self.wants_end = true;
         if self.is_coordinator() {
             self.begin_stop();
-        } else {
-            let to = self.coordinator;
-            self.send_control(to, crate::wire::ControlFrame::End);
+        } else if self.has_coordinator() {
+            self.send_control(self.coordinator, crate::wire::ControlFrame::End);
         }
     }
 
     pub(super) fn asked_to_end(&mut self, from: NodeId) {
-        let is_member = self.state.view().is_some_and(|view| view.rank_of(from).is_some());
-        if self.is_coordinator() && is_member {
+        if self.is_coordinator() && self.is_of_the_group(from) {
             self.begin_stop();
         }
     }

@@ -40,12 +40,12 @@ impl Machine {
     pub(super) fn say_rejoin(&mut self) {
         let Some(view) = self.state.view().filter(|_| self.is_evicted()).cloned() else { return };
         let reaches = |node: NodeId| node == self.me || self.links.contains_key(&node);
-        let linked = reaches(self.coordinator) && view.ring.iter().all(|member| reaches(member.node));
+        let linked = self.has_coordinator() && view.ring.iter().all(|member| reaches(member.node));
         let ready = linked && self.fetching.as_ref().is_some_and(|fetching| fetching.near);
         self.set_timer(Timer::Rejoin, REJOIN_EVERY);
         if self.is_coordinator() {
             self.would_rejoin(self.me, view.id, ready);
-        } else {
+        } else if self.has_coordinator() {
             self.send_control(self.coordinator, ControlFrame::Rejoin { view: view.id, ready });
         }
     }
@@ -56,7 +56,10 @@ impl Machine {
 
     /// Coordinator: an evicted node lives, and may be ready to come back.
     pub(super) fn would_rejoin(&mut self, from: NodeId, of: ViewId, ready: bool) {
-        let Some(&(_, kept_out_until)) = self.evictions.evicted.get(&from) else { return };
+        if self.state.incarnation(from).is_none() {
+            return;
+        }
+        let kept_out_until = self.evictions.evicted.get(&from).map_or(Time(0), |(_, until)| *until);
         if let Some((at, _)) = self.heard.get_mut(&from) {
             *at = self.now;
         }

@@ -1,5 +1,6 @@
 //! What a group looks like from here.
 
+use crate::command::Standing;
 use crate::id::{NodeId, Rank};
 use crate::io::{MemberStatus, PendingSlot, Status, Waiting};
 use crate::machine::Machine;
@@ -21,6 +22,8 @@ impl Machine {
         Status {
             rank: view.as_ref().and_then(|view| view.rank_of_run(self.me, self.delivery.incarnation)),
             view,
+            coordinator: self.has_coordinator().then_some(self.coordinator),
+            voters: self.voters(),
             phase: self.phase,
             index: self.delivery.result.index(),
             checkpoint: self.delivery.result.latest_checkpoint(),
@@ -31,6 +34,11 @@ impl Machine {
             confirmations_given: member.map_or(self.confirmations_given, |member| member.confirmations_given),
             waits_for: member.and_then(|member| self.waits_for(member, now)),
         }
+    }
+
+    fn voters(&self) -> Vec<NodeId> {
+        let voters = self.state.electors().filter(|(.., standing)| *standing == Standing::Voter);
+        voters.map(|(_, node, _)| node).collect()
     }
 
     fn member_status(&self, node: NodeId) -> MemberStatus {

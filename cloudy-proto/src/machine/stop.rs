@@ -65,23 +65,22 @@ impl Machine {
         let (Some(result), Some(report)) = (self.final_result, self.report.clone()) else { return };
         if self.is_coordinator() {
             self.reported(self.me, result, report);
-        } else {
-            let to = self.coordinator;
-            self.send_control(to, ControlFrame::Final { result, report });
+        } else if self.has_coordinator() {
+            self.send_control(self.coordinator, ControlFrame::Final { result, report });
         }
     }
 
     pub(super) fn reported(&mut self, node: NodeId, result: Checkpoint, report: Bytes) {
-        if self.is_coordinator() && self.reports.report(node) {
-            self.event(Event::Reported { node, result, report });
-            self.try_close();
+        let fresh = self.is_coordinator() && !self.state.has_reported(node) && self.reports_proposed.insert(node);
+        if fresh {
+            self.propose(&Command::Report { node, result, report });
         }
     }
 
     /// Coordinator: closes the group once everybody has reported who can be expected to.
     pub(super) fn try_close(&mut self) {
         let lingers = self.timers.is_set(Timer::Linger);
-        if lingers && !self.reports.missing().any(|node| self.seems_alive(node)) {
+        if lingers && !self.state.unreported().any(|node| self.seems_alive(node)) {
             self.close();
         }
     }

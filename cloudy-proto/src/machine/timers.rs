@@ -20,8 +20,10 @@ pub(crate) enum Timer {
     Fetch,
     /// To say that this evicted node would come back.
     Rejoin,
-    /// To give up the coordinator.
-    Coordinator,
+    /// To look for a coordinator.
+    Seek,
+    /// To let the consensus library count time.
+    Consensus,
 }
 
 /// At most one time for each.
@@ -68,7 +70,8 @@ impl Machine {
                 Timer::Linger => self.linger_over(),
                 Timer::Fetch => self.fetch(),
                 Timer::Rejoin => self.say_rejoin(),
-                Timer::Coordinator => self.coordinator_lost(),
+                Timer::Seek => self.seek(),
+                Timer::Consensus => self.consensus_tick(),
             }
         }
         if let Some(member) = self.member.as_mut().filter(|member| member.turn_ends_at() <= Some(self.now)) {

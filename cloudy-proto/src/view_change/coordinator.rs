@@ -1,7 +1,5 @@
-//! The coordinator's side of a view change: wedge, collect the answers, fix the cut (`protocol.md` §6.2); and of the end:
-//! collect the reports (§9 STOP).
+//! The coordinator's side of a view change: wedge, collect the answers, fix the cut (`protocol.md` §6.2).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::id::NodeId;
@@ -67,29 +65,5 @@ impl ViewChange {
 
     pub(crate) fn answered(&self, node: NodeId) -> bool {
         self.view.rank_of(node).is_some_and(|rank| self.answers[rank.at()].is_some())
-    }
-}
-
-/// Who was ever a member, and whose result is complete.
-#[derive(Debug, Default)]
-pub(crate) struct Reports {
-    expected: BTreeSet<NodeId>,
-    reported: BTreeSet<NodeId>,
-}
-
-impl Reports {
-    /// A view is in force: its members will report.
-    pub(crate) fn expect(&mut self, view: &View) {
-        self.expected.extend(view.ring.iter().map(|member| member.node));
-    }
-
-    /// Notes that a node's result is complete; false if it had said so before, or was never a member.
-    pub(crate) fn report(&mut self, from: NodeId) -> bool {
-        self.expected.contains(&from) && self.reported.insert(from)
-    }
-
-    /// Those who have not reported.
-    pub(crate) fn missing(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.expected.difference(&self.reported).copied()
     }
 }

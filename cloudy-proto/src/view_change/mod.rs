@@ -4,6 +4,6 @@ mod coordinator;
 mod cut;
 mod suspicion;
 
-pub(crate) use coordinator::{Reports, ViewChange};
+pub(crate) use coordinator::ViewChange;
 pub(crate) use cut::cut_of;
 pub(crate) use suspicion::{Sight, Suspicion};

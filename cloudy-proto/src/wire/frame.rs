@@ -8,13 +8,14 @@ use core::net::SocketAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::command::Standing;
 use crate::digest::{Checkpoint, Digest};
-use crate::id::{GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
+use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::Slot;
 use crate::view::Place;
 
 /// The version of everything in this file; part of the TLS handshake's protocol name and of every stream's header.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 
 /// Which stream of a link a frame travels on. Nothing relies on the order between two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -140,16 +141,21 @@ pub enum ControlFrame {
         name: String,
     },
     /// Answers [`ControlFrame::Invite`].
-    Accept,
+    Accept {
+        /// The process's own name for its run.
+        run: u64,
+    },
     /// Answers [`ControlFrame::Invite`].
     Refuse {
         /// In words.
         reason: String,
     },
-    /// Asks the coordinator for the log from an entry on, those included that are yet to come.
+    /// Asks for the log from an entry on; of the coordinator also for those that are yet to come.
     Follow {
         /// The first entry wanted.
         next: LogIndex,
+        /// The sender's name in the consensus library; zero while it has none.
+        voter: ConsensusId,
     },
     /// Committed entries of the control log, consecutive.
     Log {
@@ -194,6 +200,8 @@ pub enum ControlFrame {
         view: ViewId,
         /// Who, and why.
         findings: Findings,
+        /// The sender has wedged the view, and waits for the next.
+        wedged: bool,
     },
     /// A node that was evicted has the result nearly to its end, and links to all members: it would be a joiner.
     Rejoin {
@@ -202,6 +210,70 @@ pub enum ControlFrame {
         /// It has links to all its members, and little of the result is missing.
         ready: bool,
     },
+    /// The sender coordinates the group; of two who say so the one with the higher term does.
+    Coordinates {
+        /// The consensus library's term.
+        term: u64,
+    },
+    /// Between two voters.
+    Consensus(ConsensusMessage),
+}
+
+/// A message of the consensus library: what it calls by the same names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsensusMessage {
+    /// What it asks or answers.
+    pub kind: ConsensusKind,
+    /// For which voter.
+    pub to: ConsensusId,
+    /// Of which voter.
+    pub from: ConsensusId,
+    /// The sender's term, or the one it would stand for.
+    pub term: u64,
+    /// The term of the entry at `index`.
+    pub log_term: u64,
+    /// A position in the log.
+    pub index: LogIndex,
+    /// The entries after `index`.
+    pub entries: Vec<ConsensusEntry>,
+    /// How far the log is committed.
+    pub commit: LogIndex,
+    /// The term of the entry at `commit`.
+    pub commit_term: u64,
+    /// A refusal.
+    pub reject: bool,
+    /// Where to try again after a refusal.
+    pub reject_hint: LogIndex,
+    /// Tells a forced election from others.
+    pub context: Bytes,
+}
+
+/// What a [`ConsensusMessage`] asks or answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the consensus library's own names")]
+pub enum ConsensusKind {
+    Append,
+    AppendResponse,
+    RequestVote,
+    RequestVoteResponse,
+    Heartbeat,
+    HeartbeatResponse,
+    TimeoutNow,
+    RequestPreVote,
+    RequestPreVoteResponse,
+}
+
+/// An entry of the control log on its way from the coordinator to a voter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsensusEntry {
+    /// The term in which it was proposed.
+    pub term: u64,
+    /// Its position.
+    pub index: LogIndex,
+    /// The change of who votes, if it is one.
+    pub change: Option<(ConsensusId, Standing)>,
+    /// The encoded [`Command`](crate::Command); empty at the begin of a term.
+    pub command: Bytes,
 }
 
 /// What a member has found against others in one view, also what has healed since.

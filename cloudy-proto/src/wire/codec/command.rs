@@ -11,7 +11,7 @@ use super::{
 use crate::command::{Command, InstallView, SessionPlan};
 use crate::config::{Parameters, ParametersError};
 use crate::id::NodeId;
-use crate::limits::MEMBERS_MAX;
+use crate::limits::{MEMBERS_MAX, REPORT_BYTES_MAX};
 
 /// A log entry that no correct coordinator proposes; nothing of it was taken. The log cannot be applied any further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,8 +53,13 @@ pub fn decode_command(entry: &[u8]) -> Result<Command, CommandError> {
     })?;
     match &command {
         Command::InstallView(install) => check_install(install)?,
-        Command::Kickstart(plan) => check_plan(plan)?,
-        Command::Incarnate { .. } | Command::Grace | Command::Close => {}
+        Command::Kickstart(plan) | Command::Session(plan) => check_plan(plan)?,
+        Command::Report { result, report, node: _ } => {
+            counter("index", result.index.0)?;
+            at_most_len("a report's bytes", report.len(), REPORT_BYTES_MAX)?;
+        }
+        Command::Voter { id, .. } => counter("consensus id", id.0)?,
+        Command::Founded { .. } | Command::Incarnate { .. } | Command::Grace | Command::Close => {}
     }
     Ok(command)
 }
@@ -71,6 +76,7 @@ fn check_install(install: &InstallView) -> Result<(), CommandError> {
         }
     }
     at_most_len("lanes", install.cut.len(), MEMBERS_MAX)?;
+    at_most_len("dropped members", install.dropped.len(), MEMBERS_MAX)?;
     install.cut.iter().try_for_each(|cut| check_round(cut.0))?;
     check_durations(&install.parameters)?;
     Ok(install.parameters.validate()?)

@@ -9,11 +9,11 @@ use super::{
     check_round, counter, decode_exact, fill,
 };
 use crate::limits::{
-    CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, REASON_BYTES_MAX,
+    CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, REASON_BYTES_MAX,
     REPORT_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::slot::check_body;
-use crate::wire::{ControlFrame, Fetched, Findings, NodeFrame, Stall, TallyFrame, Wedged};
+use crate::wire::{ConsensusMessage, ControlFrame, Fetched, Findings, NodeFrame, Stall, TallyFrame, Wedged};
 
 /// The length before each frame.
 const LENGTH_BYTES: usize = 4;
@@ -158,6 +158,8 @@ const WEDGED: u32 = 7;
 /// [`ControlFrame::Suspect`] likewise, and the most that findings on all members take.
 const SUSPECT: u32 = 12;
 const SUSPECT_BYTES_MAX: usize = 8 << 10;
+/// [`ControlFrame::Consensus`] likewise.
+const CONSENSUS: u32 = 15;
 
 impl Message for ControlFrame {
     const STREAM: &'static str = "control";
@@ -174,6 +176,9 @@ impl Message for ControlFrame {
             Ok((SUSPECT | WEDGED, _)) if encoded.len() > SUSPECT_BYTES_MAX => {
                 at_most_len("a frame with findings, bytes", encoded.len(), SUSPECT_BYTES_MAX)
             }
+            Ok((CONSENSUS, _)) => {
+                at_most_len("a consensus message, bytes", encoded.len(), CONSENSUS_MESSAGE_BYTES_MAX)
+            }
             Ok((WEDGED, rest)) => {
                 let Ok(((_view, _incarnation, lanes), _)) = postcard::take_from_bytes::<(u64, u64, usize)>(rest) else {
                     return Ok(());
@@ -188,7 +193,10 @@ impl Message for ControlFrame {
         match self {
             Self::Invite { name } => group_name(name)?,
             Self::Refuse { reason: words } => reason(words)?,
-            Self::Follow { next } => counter("log position", next.0)?,
+            Self::Follow { next, voter } => {
+                counter("log position", next.0)?;
+                counter("consensus id", voter.0)?;
+            }
             Self::Log { first, entries } => {
                 counter("log position", first.0)?;
                 for entry in entries {
@@ -203,12 +211,14 @@ impl Message for ControlFrame {
                 counter("index", result.index.0)?;
                 at_most_len("a report's bytes", report.len(), REPORT_BYTES_MAX)?;
             }
-            Self::Suspect { view, findings } => {
+            Self::Suspect { view, findings, wedged: _ } => {
                 counter("view", view.0)?;
                 check_findings(findings)?;
             }
             Self::Rejoin { view, .. } => counter("view", view.0)?,
-            Self::Accept | Self::End => {}
+            Self::Coordinates { term } => counter("term", *term)?,
+            Self::Consensus(message) => check_consensus(message)?,
+            Self::Accept { .. } | Self::End => {}
         }
         Ok(())
     }
@@ -231,6 +241,22 @@ fn check_findings(findings: &Findings) -> Result<(), BoundError> {
         Stall::Unconfirmed => Ok(()),
         Stall::Missing(place) | Stall::Unapproved(place) => check_round(place.round.0),
     })
+}
+
+fn check_consensus(message: &ConsensusMessage) -> Result<(), BoundError> {
+    counter("consensus id", message.to.0)?;
+    counter("consensus id", message.from.0)?;
+    let positions = [message.index, message.commit, message.reject_hint];
+    positions.into_iter().try_for_each(|position| counter("log position", position.0))?;
+    let terms = [message.term, message.log_term, message.commit_term];
+    terms.into_iter().try_for_each(|term| counter("term", term))?;
+    for entry in &message.entries {
+        counter("log position", entry.index.0)?;
+        counter("term", entry.term)?;
+        counter("consensus id", entry.change.map_or(0, |(id, _)| id.0))?;
+        at_most_len("a log entry's bytes", entry.command.len(), COMMAND_BYTES_MAX)?;
+    }
+    Ok(())
 }
 
 fn check_fetched(fetched: &Fetched) -> Result<(), FrameError> {

@@ -1,0 +1,117 @@
+//! The consensus library's messages to and from the wire's: its own encoding never meets a peer.
+
+use bytes::Bytes;
+use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType, Message, MessageType};
+
+use crate::command::Standing;
+use crate::id::{ConsensusId, LogIndex};
+use crate::wire::{ConsensusEntry, ConsensusKind, ConsensusMessage};
+
+const KINDS: [(ConsensusKind, MessageType); 9] = [
+    (ConsensusKind::Append, MessageType::MsgAppend),
+    (ConsensusKind::AppendResponse, MessageType::MsgAppendResponse),
+    (ConsensusKind::RequestVote, MessageType::MsgRequestVote),
+    (ConsensusKind::RequestVoteResponse, MessageType::MsgRequestVoteResponse),
+    (ConsensusKind::Heartbeat, MessageType::MsgHeartbeat),
+    (ConsensusKind::HeartbeatResponse, MessageType::MsgHeartbeatResponse),
+    (ConsensusKind::TimeoutNow, MessageType::MsgTimeoutNow),
+    (ConsensusKind::RequestPreVote, MessageType::MsgRequestPreVote),
+    (ConsensusKind::RequestPreVoteResponse, MessageType::MsgRequestPreVoteResponse),
+];
+
+/// What goes out; none if it is of a kind that this group has no use for.
+pub(super) fn to_wire(message: Message) -> Option<ConsensusMessage> {
+    let (kind, _) = KINDS.into_iter().find(|(_, kind)| *kind == message.msg_type)?;
+    Some(ConsensusMessage {
+        kind,
+        to: ConsensusId(message.to),
+        from: ConsensusId(message.from),
+        term: message.term,
+        log_term: message.log_term,
+        index: LogIndex(message.index),
+        entries: message.entries.into_iter().map(entry_to_wire).collect(),
+        commit: LogIndex(message.commit),
+        commit_term: message.commit_term,
+        reject: message.reject,
+        reject_hint: LogIndex(message.reject_hint),
+        context: message.context,
+    })
+}
+
+pub(super) fn from_wire(message: ConsensusMessage) -> Message {
+    let mut taken = Message::default();
+    if let Some((_, kind)) = KINDS.into_iter().find(|(kind, _)| *kind == message.kind) {
+        taken.set_msg_type(kind);
+    }
+    taken.to = message.to.0;
+    taken.from = message.from.0;
+    taken.term = message.term;
+    taken.log_term = message.log_term;
+    taken.index = message.index.0;
+    taken.entries = message.entries.into_iter().map(entry_from_wire).collect::<Vec<_>>().into();
+    taken.commit = message.commit.0;
+    taken.commit_term = message.commit_term;
+    taken.reject = message.reject;
+    taken.reject_hint = message.reject_hint.0;
+    taken.context = message.context;
+    taken
+}
+
+fn entry_to_wire(entry: Entry) -> ConsensusEntry {
+    let change = change_of(&entry).map(|change| (ConsensusId(change.node_id), standing(change.get_change_type())));
+    ConsensusEntry { term: entry.term, index: LogIndex(entry.index), change, command: command_of(&entry) }
+}
+
+fn entry_from_wire(entry: ConsensusEntry) -> Entry {
+    let mut taken = Entry { term: entry.term, index: entry.index.0, ..Entry::default() };
+    match entry.change {
+        Some((id, standing)) => {
+            taken.set_entry_type(EntryType::EntryConfChange);
+            taken.data = encoded(&change(id, standing));
+            taken.context = entry.command;
+        }
+        None => taken.data = entry.command,
+    }
+    taken
+}
+
+/// The entry's command: a change of who votes carries it beside what the library reads.
+pub(super) fn command_of(entry: &Entry) -> Bytes {
+    let is_change = entry.get_entry_type() != EntryType::EntryNormal;
+    if is_change { entry.context.clone() } else { entry.data.clone() }
+}
+
+/// The change of who votes that an entry makes.
+pub(super) fn change_of(entry: &Entry) -> Option<ConfChange> {
+    if entry.get_entry_type() != EntryType::EntryConfChange {
+        return None;
+    }
+    let mut change = ConfChange::default();
+    // Entries are made here and by `entry_from_wire` only.
+    let merged = protobuf::Message::merge_from_bytes(&mut change, &entry.data);
+    debug_assert!(merged.is_ok(), "an own change of who votes decodes");
+    Some(change)
+}
+
+pub(super) fn change(id: ConsensusId, standing: Standing) -> ConfChange {
+    let mut change = ConfChange { node_id: id.0, ..ConfChange::default() };
+    change.set_change_type(match standing {
+        Standing::Learner => ConfChangeType::AddLearnerNode,
+        Standing::Voter => ConfChangeType::AddNode,
+        Standing::Gone => ConfChangeType::RemoveNode,
+    });
+    change
+}
+
+fn encoded(change: &ConfChange) -> Bytes {
+    // Plain fields have an encoding.
+    protobuf::Message::write_to_bytes(change).unwrap_or_default().into()
+}
+
+fn standing(change: ConfChangeType) -> Standing {
+    match change {
+        ConfChangeType::AddLearnerNode => Standing::Learner,
+        ConfChangeType::AddNode => Standing::Voter,
+        ConfChangeType::RemoveNode => Standing::Gone,
+    }
+}

@@ -1,0 +1,277 @@
+//! One voter: the consensus library's state machine, driven without a clock, a thread or dice of its own.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, Message};
+use raft::{Config, ProgressState, RawNode, Ready, StateRole};
+
+use super::message::{change, change_of, command_of, from_wire, to_wire};
+use super::store::LogStore;
+use crate::command::Standing;
+use crate::id::{ConsensusId, LogIndex};
+use crate::limits::{CONSENSUS_ENTRIES_BYTES_MAX, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN};
+use crate::wire::{ConsensusKind, ConsensusMessage};
+
+/// Messages to one voter that may be under way.
+const INFLIGHT_MAX: usize = 64;
+
+/// What a voter wants done, in order.
+#[derive(Debug)]
+pub(crate) enum VoterOutput {
+    /// Tell another voter.
+    Send(ConsensusMessage),
+    /// An entry is committed: for good, at everybody.
+    Committed { index: LogIndex, command: Bytes },
+}
+
+/// A message that no correct voter sends; nothing of it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConsensusError {
+    #[error("a consensus message without a term, or from its own receiver")]
+    Nobody,
+    #[error("entries of the control log that do not follow each other")]
+    Entries,
+    #[error("another entry of the control log where one is committed")]
+    Committed,
+    #[error("a position in the control log that was never reached")]
+    Position,
+}
+
+#[derive(Debug)]
+struct Proposal {
+    command: Bytes,
+    change: Option<(ConsensusId, Standing)>,
+}
+
+/// How another voter follows the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Follower {
+    /// It was heard of lately.
+    pub(crate) active: bool,
+    /// It has all that is committed.
+    pub(crate) level: bool,
+}
+
+/// One voter.
+pub(crate) struct Voter {
+    raft: RawNode<LogStore>,
+    outputs: VecDeque<VoterOutput>,
+    /// What could not be put into the log yet: the leader is handing over.
+    proposals: VecDeque<Proposal>,
+    /// Roles taken so far: no two elections wait for the same time.
+    roles: u64,
+    role: (u64, StateRole),
+}
+
+impl Voter {
+    /// The first voter of a group, and its leader from the start.
+    pub(crate) fn founder() -> Self {
+        let mut founder = Self::new(ConsensusId::FOUNDER);
+        let elected = founder.raft.campaign();
+        debug_assert!(elected.is_ok(), "a sole voter elects itself");
+        founder
+    }
+
+    /// A voter that knows nothing of the log.
+    pub(crate) fn new(id: ConsensusId) -> Self {
+        let config = Config {
+            id: id.0,
+            election_tick: ELECTION_TICKS_MIN,
+            min_election_tick: ELECTION_TICKS_MIN,
+            max_election_tick: ELECTION_TICKS_MAX,
+            heartbeat_tick: 1,
+            max_size_per_msg: CONSENSUS_ENTRIES_BYTES_MAX,
+            max_inflight_msgs: INFLIGHT_MAX,
+            // A voter that was cut off, or hears only, does not unseat a leader that others follow.
+            pre_vote: true,
+            check_quorum: true,
+            ..Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raft = RawNode::new(&config, LogStore::new(), &logger).expect("a constant configuration is valid");
+        let mut voter = Self {
+            raft,
+            outputs: VecDeque::new(),
+            proposals: VecDeque::new(),
+            roles: 0,
+            role: (0, StateRole::Follower),
+        };
+        voter.stepped();
+        voter
+    }
+
+    pub(crate) fn id(&self) -> ConsensusId {
+        ConsensusId(self.raft.raft.id)
+    }
+
+    /// Its term, if it leads and has seen all that was committed before.
+    pub(crate) fn leads(&self) -> Option<u64> {
+        let raft = &self.raft.raft;
+        (raft.state == StateRole::Leader && raft.apply_to_current_term()).then_some(raft.term)
+    }
+
+    /// [`CONSENSUS_TICK`](crate::limits::CONSENSUS_TICK) has passed.
+    pub(crate) fn tick(&mut self) {
+        self.raft.tick();
+        self.stepped();
+    }
+
+    /// Puts a command up for agreement; it appears among the committed entries, or never.
+    pub(crate) fn propose(&mut self, command: Bytes) {
+        self.proposals.push_back(Proposal { command, change: None });
+    }
+
+    /// Puts up a change of who votes. One at a time takes effect; one that comes too early is left out.
+    pub(crate) fn propose_change(&mut self, id: ConsensusId, standing: Standing, command: Bytes) {
+        self.proposals.push_back(Proposal { command, change: Some((id, standing)) });
+    }
+
+    /// A change of who votes is not decided yet.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.raft.raft.has_pending_conf() || self.proposals.iter().any(|proposal| proposal.change.is_some())
+    }
+
+    /// Leader: hands over to another voter.
+    pub(crate) fn hand_over(&mut self, to: ConsensusId) {
+        self.raft.transfer_leader(to.0);
+        self.stepped();
+    }
+
+    /// Leader: how another voter follows.
+    pub(crate) fn follower(&self, id: ConsensusId) -> Option<Follower> {
+        let raft = &self.raft.raft;
+        raft.prs().get(id.0).map(|progress| Follower {
+            active: progress.recent_active && progress.state != ProgressState::Snapshot,
+            level: progress.matched >= raft.raft_log.committed,
+        })
+    }
+
+    /// Takes what another voter says.
+    pub(crate) fn take(&mut self, message: ConsensusMessage) -> Result<(), ConsensusError> {
+        self.check(&message)?;
+        // What is left are answers of voters that were removed meanwhile.
+        let _ = self.raft.step(from_wire(message));
+        self.stepped();
+        Ok(())
+    }
+
+    /// What the library takes for granted of its peers, and would stop the process for.
+    fn check(&self, message: &ConsensusMessage) -> Result<(), ConsensusError> {
+        let log = &self.raft.raft.raft_log;
+        if message.term == 0 || message.from == self.id() || message.from.0 == 0 {
+            return Err(ConsensusError::Nobody);
+        }
+        let mut before = (message.index.0, message.log_term);
+        for entry in &message.entries {
+            if entry.index.0 != before.0 + 1 || entry.term < before.1 || entry.term > message.term {
+                return Err(ConsensusError::Entries);
+            }
+            let known = log.term(entry.index.0).unwrap_or_default();
+            if entry.index.0 <= log.committed && known != entry.term {
+                return Err(ConsensusError::Committed);
+            }
+            before = (entry.index.0, entry.term);
+        }
+        let reached = match message.kind {
+            ConsensusKind::Heartbeat => message.commit.0,
+            ConsensusKind::AppendResponse if !message.reject => message.index.0,
+            _ => 0,
+        };
+        if reached > log.last_index() && message.term >= self.raft.raft.term {
+            return Err(ConsensusError::Position);
+        }
+        Ok(())
+    }
+
+    /// The next thing to do. Asked until none is left, after whatever was taken, proposed or ticked.
+    pub(crate) fn poll_output(&mut self) -> Option<VoterOutput> {
+        loop {
+            self.offer();
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+            if !self.raft.has_ready() {
+                return None;
+            }
+            let ready = self.raft.ready();
+            self.take_ready(ready);
+            self.stepped();
+        }
+    }
+
+    /// Hands over to the library what was proposed, as far as it takes it.
+    fn offer(&mut self) {
+        if self.raft.raft.state != StateRole::Leader {
+            self.proposals.clear();
+        }
+        while let Some(proposal) = self.proposals.front() {
+            let command = proposal.command.to_vec();
+            let offered = match proposal.change {
+                Some((id, standing)) => self.raft.propose_conf_change(command, change(id, standing)),
+                None => self.raft.propose(Vec::new(), command),
+            };
+            if offered.is_err() {
+                // It hands over; should that fail, it goes on leading.
+                return;
+            }
+            self.proposals.pop_front();
+        }
+    }
+
+    fn take_ready(&mut self, mut ready: Ready) {
+        self.send(ready.take_messages());
+        let committed = ready.take_committed_entries();
+        let store = self.raft.mut_store();
+        store.append(ready.entries());
+        if let Some(hard_state) = ready.hs() {
+            store.hard_state = hard_state.clone();
+        }
+        self.commit(committed);
+        let once_stored = ready.take_persisted_messages();
+        let mut light = self.raft.advance(ready);
+        self.send(once_stored);
+        self.send(light.take_messages());
+        if let Some(commit) = light.commit_index() {
+            self.raft.mut_store().hard_state.commit = commit;
+        }
+        self.commit(light.take_committed_entries());
+        self.raft.advance_apply();
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        self.outputs.extend(messages.into_iter().filter_map(to_wire).map(VoterOutput::Send));
+    }
+
+    fn commit(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            if let Some(change) = change_of(&entry)
+                && let Ok(conf_state) = self.raft.apply_conf_change(&change)
+            {
+                self.raft.mut_store().conf_state = conf_state;
+            }
+            let (index, command) = (LogIndex(entry.index), command_of(&entry));
+            self.outputs.push_back(VoterOutput::Committed { index, command });
+        }
+    }
+
+    /// The library draws election timeouts from dice; equal runs need equal ones.
+    fn stepped(&mut self) {
+        let raft = &mut self.raft.raft;
+        let role = (raft.term, raft.state);
+        if role != self.role {
+            self.role = role;
+            self.roles += 1;
+        }
+        let spread = (ELECTION_TICKS_MAX - ELECTION_TICKS_MIN) as u64;
+        let drawn = mixed(raft.id ^ raft.term.rotate_left(24) ^ self.roles.rotate_left(48)) % spread;
+        raft.set_randomized_election_timeout(ELECTION_TICKS_MIN + drawn as usize);
+    }
+}
+
+/// Spreads what differs in a few bits over all (the finaliser of SplitMix64).
+fn mixed(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}

@@ -1,0 +1,167 @@
+//! Who votes: the voters follow the view, one change at a time (`protocol.md` §6.6).
+
+use crate::command::Standing;
+use crate::id::{ConsensusId, NodeId};
+use crate::limits::VOTERS_MAX;
+
+/// Somebody who takes part in the consensus, or could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Elector {
+    pub(crate) node: NodeId,
+    /// Its name in the consensus library, now or once it takes part.
+    pub(crate) id: ConsensusId,
+    pub(crate) standing: Standing,
+    /// It can be reached.
+    pub(crate) linked: bool,
+    /// It has all that is committed, as far as the leader knows.
+    pub(crate) level: bool,
+}
+
+/// What the leader sees of all who could vote.
+#[derive(Debug)]
+pub(crate) struct Electorate {
+    pub(crate) leader: NodeId,
+    /// The members of the view in force, by rank.
+    pub(crate) members: Vec<Elector>,
+    /// The founder, if it is no member: it votes where that makes the number odd, and at least three.
+    pub(crate) observer: Option<Elector>,
+    /// Whoever else takes part still.
+    pub(crate) former: Vec<Elector>,
+}
+
+/// The next step towards the voters that there should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VoterChange {
+    Set { id: ConsensusId, node: NodeId, standing: Standing },
+    HandOver { to: ConsensusId },
+}
+
+impl Electorate {
+    /// Who should vote.
+    fn wanted(&self) -> Vec<ConsensusId> {
+        let observer = self.observer.filter(|observer| observer.linked || observer.node == self.leader);
+        let mut members = self.members.clone();
+        // Who votes already stays, so that a change of the view costs as few changes here as it can.
+        members.sort_by_key(|member| (member.node != self.leader, member.standing != Standing::Voter, !member.linked));
+        let even = members.len() % 2 == 0;
+        let with_observer = observer.filter(|_| even && members.len() + 1 <= VOTERS_MAX);
+        let odd = if even && with_observer.is_none() { members.len().saturating_sub(1) } else { members.len() };
+        members.truncate(odd.min(VOTERS_MAX));
+        members.iter().chain(with_observer.iter()).map(|elector| elector.id).collect()
+    }
+
+    /// The next change; none once all is as it should be, or nothing can be done for now.
+    pub(crate) fn next_change(&self) -> Option<VoterChange> {
+        let wanted = self.wanted();
+        let all = || self.members.iter().chain(self.observer.iter()).chain(self.former.iter());
+        let surplus = || all().filter(|elector| elector.standing != Standing::Gone && !wanted.contains(&elector.id));
+        let set = |elector: &Elector, standing| VoterChange::Set { id: elector.id, node: elector.node, standing };
+        let lost = surplus().find(|elector| !elector.linked && elector.node != self.leader);
+        if let Some(lost) = lost {
+            return Some(set(lost, Standing::Gone));
+        }
+        let coming = || all().filter(|elector| wanted.contains(&elector.id) && elector.linked);
+        if let Some(fresh) = coming().find(|elector| elector.standing == Standing::Gone) {
+            return Some(set(fresh, Standing::Learner));
+        }
+        let learned = coming().find(|elector| elector.standing == Standing::Learner && elector.level);
+        if let Some(learned) = learned {
+            return Some(set(learned, Standing::Voter));
+        }
+        let all_vote = all().filter(|elector| wanted.contains(&elector.id)).all(|e| e.standing == Standing::Voter);
+        let leaving = surplus().find(|elector| elector.node != self.leader).or_else(|| surplus().next())?;
+        if !all_vote {
+            return None;
+        }
+        if leaving.node != self.leader {
+            return Some(set(leaving, Standing::Gone));
+        }
+        let heir = coming().find(|elector| elector.standing == Standing::Voter && elector.level)?;
+        Some(VoterChange::HandOver { to: heir.id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn elector(number: u8, standing: Standing) -> Elector {
+        let (node, id) = (NodeId([number; 32]), ConsensusId(u64::from(number)));
+        Elector { node, id, standing, linked: true, level: true }
+    }
+
+    /// Applies change after change; who is set to be gone is one.
+    fn settle(electorate: &mut Electorate) -> Vec<u8> {
+        for _ in 0..64 {
+            match electorate.next_change() {
+                None => break,
+                Some(VoterChange::HandOver { to }) => {
+                    let all = electorate.members.iter().chain(electorate.observer.iter());
+                    electorate.leader = all.clone().find(|elector| elector.id == to).unwrap().node;
+                }
+                Some(VoterChange::Set { id, standing, .. }) => {
+                    let members = electorate.members.iter_mut().chain(electorate.observer.iter_mut());
+                    let mut all = members.chain(electorate.former.iter_mut());
+                    all.find(|elector| elector.id == id).unwrap().standing = standing;
+                }
+            }
+        }
+        assert_eq!(electorate.next_change(), None, "it comes to rest");
+        let all = electorate.members.iter().chain(electorate.observer.iter()).chain(electorate.former.iter());
+        all.filter(|elector| elector.standing == Standing::Voter).map(|elector| elector.node.0[0]).collect()
+    }
+
+    fn founded(members: u8, observer: bool) -> Electorate {
+        let mut all: Vec<Elector> = (1..=members).map(|number| elector(number, Standing::Gone)).collect();
+        let founder = Elector { standing: Standing::Voter, ..elector(99, Standing::Gone) };
+        if !observer {
+            all[0].standing = Standing::Voter;
+        }
+        Electorate {
+            leader: if observer { founder.node } else { all[0].node },
+            members: all,
+            observer: observer.then_some(founder),
+            former: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn voters_are_odd_in_number_and_the_observer_votes_only_where_that_makes_three() {
+        let of = |members, observer| settle(&mut founded(members, observer));
+        assert_eq!(of(1, true), [1]);
+        assert_eq!(of(2, true), [1, 2, 99]);
+        assert_eq!(of(3, true), [1, 2, 3]);
+        assert_eq!(of(4, true), [1, 2, 3, 4, 99]);
+        assert_eq!(of(2, false), [1]);
+        assert_eq!(of(4, false), [1, 2, 3]);
+        assert_eq!(of(9, false), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(of(8, true), [1, 2, 3, 4, 5, 6, 7], "not more than the bound");
+    }
+
+    #[test]
+    fn who_is_lost_leaves_first_and_nobody_else_before_its_successor_votes() {
+        let mut group = founded(4, false);
+        settle(&mut group);
+        let mut lost = group.members.remove(1);
+        lost.linked = false;
+        group.former.push(lost);
+        let change = group.next_change();
+        assert_eq!(
+            change,
+            Some(VoterChange::Set { id: ConsensusId(2), node: lost.node, standing: Standing::Gone })
+        );
+        assert_eq!(settle(&mut group), [1, 3, 4]);
+    }
+
+    #[test]
+    fn a_learner_that_lags_does_not_vote_yet() {
+        let mut group = founded(3, false);
+        group.members[1].level = false;
+        group.members[2].level = false;
+        assert_eq!(settle(&mut group), [1]);
+        assert_eq!(group.members[1].standing, Standing::Learner);
+        group.members[1].level = true;
+        group.members[2].level = true;
+        assert_eq!(settle(&mut group), [1, 2, 3]);
+    }
+}

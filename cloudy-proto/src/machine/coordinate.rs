@@ -1,0 +1,222 @@
+//! Who coordinates the group: the consensus leader, and how everybody finds it (`protocol.md` §6.1, §6.6).
+
+use core::time::Duration;
+
+use crate::command::{Command, Standing};
+use crate::config::Parameters;
+use crate::control::{Elector, Electorate, Voter, VoterChange};
+use crate::id::{ConsensusId, NodeId, ViewId};
+use crate::io::{Event, Phase};
+use crate::machine::Machine;
+use crate::machine::timers::Timer;
+use crate::wire::{ControlFrame, encode_command};
+
+/// Between two questions for the log's tail, while no coordinator is linked.
+const SEEK_EVERY: Duration = Duration::from_millis(100);
+
+impl Machine {
+    /// This node leads the voters: it takes over whatever its predecessor left.
+    pub(super) fn begin_coordinating(&mut self, term: u64) {
+        self.leading = Some(term);
+        self.coordinator = self.me;
+        self.coordinator_term = term;
+        self.ready.clear();
+        self.ready_said = ViewId(0);
+        self.reports_proposed.clear();
+        self.kickstart_proposed = false;
+        self.found_coordinator();
+        if self.state.founder().is_none() && self.founding.is_some() {
+            self.propose(&Command::Founded { founder: self.me });
+        }
+        self.event(Event::Coordinator { node: self.me });
+        let linked: Vec<NodeId> = self.links.keys().copied().collect();
+        linked.into_iter().for_each(|peer| self.announce(peer));
+        self.take_over_phase();
+        self.say_suspect();
+        self.say_report();
+        self.say_rejoin();
+    }
+
+    /// What a predecessor may have begun and not brought to its end.
+    fn take_over_phase(&mut self) {
+        if self.state.view().is_some_and(|view| view.last) {
+            return self.last_installed();
+        }
+        let period_is_over = self.phase == Phase::Grace && !self.timers.is_set(Timer::Phase);
+        if self.phase == Phase::Grace {
+            self.propose(&Command::Grace);
+        }
+        if self.phase == Phase::Stop {
+            self.begin_change(true);
+        } else if period_is_over || self.wants_end {
+            self.begin_stop();
+        }
+    }
+
+    /// Another voter leads, or none.
+    pub(super) fn end_coordinating(&mut self) {
+        self.change = None;
+        self.followers.clear();
+        self.timers.stop(Timer::Wedge);
+        self.timers.stop(Timer::Linger);
+        if self.coordinator == self.me {
+            self.lose_coordinator();
+        } else {
+            self.greet_coordinator();
+        }
+    }
+
+    /// Tells a linked peer of this group who coordinates it.
+    pub(super) fn announce(&mut self, peer: NodeId) {
+        let Some(term) = self.leading else { return };
+        let invited = self.founding.as_ref().is_some_and(|founding| founding.has_invited(peer));
+        let belongs = self.state.incarnation(peer).is_some() || self.state.founder() == Some(peer);
+        if invited || belongs {
+            self.send_control(peer, ControlFrame::Coordinates { term });
+        }
+    }
+
+    /// The node founded this group, invited this node to it, or came to it later, as the log says.
+    pub(super) fn is_of_the_group(&self, node: NodeId) -> bool {
+        self.state.incarnation(node).is_some() || self.state.founder() == Some(node) || node == self.coordinator
+    }
+
+    /// Who claimed to coordinate may turn out, with more of the log, to be a node of the group.
+    pub(super) fn take_claim(&mut self) {
+        if let Some((term, node)) = self.claim.take_if(|(_, node)| {
+            self.state.incarnation(*node).is_some() || self.state.founder() == Some(*node)
+        }) {
+            self.take_coordinates(node, term);
+        }
+    }
+
+    pub(super) fn take_coordinates(&mut self, from: NodeId, term: u64) {
+        if !self.is_of_the_group(from) {
+            self.claim = self.claim.max(Some((term, from)));
+            return;
+        }
+        let known = (term, from) == (self.coordinator_term, self.coordinator);
+        if term < self.coordinator_term || (term == self.coordinator_term && !known && term > 0) {
+            return;
+        }
+        self.coordinator = from;
+        self.coordinator_term = term;
+        // Who leads still will hear from the library that it does not, and greets then.
+        if !self.is_coordinator() {
+            if !known {
+                self.event(Event::Coordinator { node: from });
+            }
+            self.greet_coordinator();
+        }
+    }
+
+    /// Says to the coordinator all that it may not know, on a fresh link or in a fresh term.
+    pub(super) fn greet_coordinator(&mut self) {
+        if !self.links.contains_key(&self.coordinator) {
+            return self.lose_coordinator();
+        }
+        self.found_coordinator();
+        self.say_follow(self.coordinator);
+        self.ready_said = ViewId(0);
+        self.say_report();
+        self.say_suspect();
+        self.say_rejoin();
+        if self.wants_end {
+            self.send_control(self.coordinator, ControlFrame::End);
+        }
+    }
+
+    fn say_follow(&mut self, to: NodeId) {
+        let voter = self.voter.as_ref().map_or(ConsensusId(0), |voter| voter.id());
+        let next = self.state.next();
+        self.send_control(to, ControlFrame::Follow { next, voter });
+    }
+
+    fn found_coordinator(&mut self) {
+        self.lost_since = None;
+        self.timers.stop(Timer::Seek);
+    }
+
+    /// A coordinator is known, and linked unless this is it.
+    pub(super) fn has_coordinator(&self) -> bool {
+        self.is_coordinator() || (self.coordinator != self.me && self.links.contains_key(&self.coordinator))
+    }
+
+    /// No coordinator is in reach: others may know more of the log meanwhile.
+    pub(super) fn lose_coordinator(&mut self) {
+        if self.phase != Phase::Done || self.final_result.is_none() {
+            self.lost_since.get_or_insert(self.now);
+            self.set_timer(Timer::Seek, SEEK_EVERY);
+        }
+    }
+
+    /// Asks one linked member after the other for the log's tail, and says once that the coordinator is gone for long.
+    pub(super) fn seek(&mut self) {
+        let Some(since) = self.lost_since else { return };
+        self.set_timer(Timer::Seek, SEEK_EVERY);
+        let timeout = self.state.view().map_or_else(
+            || Parameters::default().coordinator_timeout,
+            |view| view.parameters.coordinator_timeout,
+        );
+        let lost = self.now.since(since);
+        if lost >= timeout && lost < timeout + SEEK_EVERY {
+            let node = self.coordinator;
+            self.event(Event::CoordinatorLost { node });
+        }
+        let Some(view) = self.state.view() else { return };
+        let sources: Vec<NodeId> = view.ring.iter().map(|member| member.node).collect();
+        let linked: Vec<NodeId> = sources.into_iter().filter(|node| self.links.contains_key(node)).collect();
+        if !linked.is_empty() {
+            let turn = lost.as_millis() as usize / SEEK_EVERY.as_millis() as usize;
+            self.say_follow(linked[turn % linked.len()]);
+        }
+    }
+
+    /// Coordinator: makes the next change of who votes, if one is due.
+    pub(super) fn reconfigure(&mut self) {
+        let ends = self.phase >= Phase::Stop || self.change.is_some();
+        let changing = self.voter.as_ref().is_none_or(Voter::is_changing);
+        if ends || changing || self.leading.is_none() {
+            return;
+        }
+        let change = self.electorate().and_then(|electorate| electorate.next_change());
+        let Some(voter) = self.voter.as_mut() else { return };
+        match change {
+            Some(VoterChange::Set { id, node, standing }) => {
+                voter.propose_change(id, standing, encode_command(&Command::Voter { id, node, standing }));
+            }
+            Some(VoterChange::HandOver { to }) => voter.hand_over(to),
+            None => return self.try_kickstart(),
+        }
+        self.run_consensus();
+    }
+
+    /// Coordinator: who votes, and who could.
+    fn electorate(&self) -> Option<Electorate> {
+        let view = self.state.view().filter(|view| !view.last)?;
+        let members: Vec<Elector> = view.ring.iter().filter_map(|member| self.elector_of(member.node)).collect();
+        let founder = self.state.founder().filter(|&founder| view.rank_of(founder).is_none());
+        let observer = founder.and_then(|founder| self.elector_of(founder));
+        let listed = |id: ConsensusId| members.iter().chain(observer.iter()).any(|elector| elector.id == id);
+        let former = self.state.electors().filter(|(id, ..)| !listed(*id));
+        let former = former.map(|(id, node, standing)| {
+            let known = self.elector_of(node).filter(|elector| elector.id == id);
+            Elector { node, id, standing, linked: known.is_some_and(|elector| elector.linked), level: false }
+        });
+        let former = former.collect();
+        Some(Electorate { leader: self.me, members, observer, former })
+    }
+
+    /// Coordinator: a node as one who votes or could; none if its run is not known.
+    fn elector_of(&self, node: NodeId) -> Option<Elector> {
+        let voter = self.voter.as_ref()?;
+        let said = self.followers.get(&node).map(|(_, id)| *id).filter(|id| id.0 > 0);
+        let fresh = || self.state.incarnation(node).map(|incarnation| ConsensusId(incarnation.0));
+        let id = if node == self.me { voter.id() } else { said.or_else(fresh)? };
+        let standing = self.state.electors().find(|(known, ..)| *known == id).map_or(Standing::Gone, |(.., is)| is);
+        let follower = voter.follower(id);
+        let linked = node == self.me || self.links.contains_key(&node) && self.followers.contains_key(&node);
+        let level = node == self.me || follower.is_some_and(|follower| follower.active && follower.level);
+        Some(Elector { node, id, standing, linked, level })
+    }
+}
