@@ -80,6 +80,8 @@ pub enum Dropped {
     Silent,
     /// It answered, but others found it down or held up by it.
     Blamed,
+    /// It asked to leave.
+    Left,
 }
 
 /// What a node is to the consensus library.

@@ -67,6 +67,8 @@ pub struct Parameters {
     pub stall_timeout: Duration,
     /// What follows from a report.
     pub on_failure: OnFailure,
+    /// View changes wait while fewer members than this would be left; until then nothing is approved. At least 1.
+    pub ring_min: u16,
     /// A member that has had no link to the coordinator for longer gives the group up.
     pub coordinator_timeout: Duration,
     /// A member silent for longer after `Wedge` is dropped by the cut (`protocol.md` §6.2).
@@ -90,6 +92,7 @@ impl Default for Parameters {
             failure_timeout: Duration::from_millis(500),
             stall_timeout: Duration::from_secs(2),
             on_failure: OnFailure::default(),
+            ring_min: 1,
             coordinator_timeout: Duration::from_secs(2),
             wedge_timeout: Duration::from_millis(250),
         }
@@ -129,6 +132,7 @@ impl Parameters {
             ("slot_bytes_max", u64::from(self.slot_bytes_max)),
             ("slot_payloads_max", u64::from(self.slot_payloads_max)),
             ("token_tick", self.token_tick.as_micros() as u64),
+            ("ring_min", u64::from(self.ring_min)),
             ("heartbeat", self.heartbeat.as_micros() as u64),
             ("wedge_timeout", self.wedge_timeout.as_micros() as u64),
         ];
@@ -141,6 +145,7 @@ impl Parameters {
             ("slot_bytes_max", u64::from(self.slot_bytes_max), limits::SLOT_BODY_BYTES_MAX as u64),
             ("slot_payloads_max", u64::from(self.slot_payloads_max), u64::from(limits::SLOT_PAYLOADS_MAX)),
             ("payload_bytes_max", u64::from(self.payload_bytes_max), limits::PAYLOAD_BYTES_MAX as u64),
+            ("ring_min", u64::from(self.ring_min), limits::MEMBERS_MAX as u64),
             ("skip_ahead", u64::from(self.skip_ahead), 1 << 16),
         ];
         if let Some(&(field, value, max)) = bounded.iter().find(|(_, value, max)| value > max) {

@@ -78,6 +78,8 @@ pub enum Request {
     },
     /// End the session now: by the founder at once, by a member by asking it.
     End,
+    /// Leave the ring for good: the group goes on without this node, which learns of [`Event::Left`].
+    Leave,
     /// What the application has to say of the final result; said once, after [`Event::Final`].
     Report(Bytes),
 }
@@ -148,6 +150,17 @@ pub struct Approval {
     pub confirmed: Vec<(NodeId, Duration)>,
 }
 
+/// What became of a broadcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in the result, for good.
+    Approved,
+    /// It is in no result and never will be: its run is over, or the group is.
+    Rejected,
+    /// It may still be approved.
+    Open,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -192,6 +205,14 @@ pub enum Event {
     },
     /// A member answered, but others found it down or held up by it, and it is not in the next view.
     Blamed {
+        /// Which.
+        node: NodeId,
+    },
+    /// The result has waited for a member for this long: said at a quarter of a second, and again whenever that has
+    /// doubled.
+    Waits(Waiting),
+    /// A member has left by itself, and is not in the next view.
+    Left {
         /// Which.
         node: NodeId,
     },

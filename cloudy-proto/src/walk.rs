@@ -90,6 +90,10 @@ impl ResultState {
         self.last_seqs.get(&(origin, incarnation)).copied().unwrap_or_default()
     }
 
+    pub(crate) fn last_seqs(&self) -> &BTreeMap<(NodeId, Incarnation), Seq> {
+        &self.last_seqs
+    }
+
     pub(crate) fn latest_checkpoint(&self) -> Checkpoint {
         self.digest.latest()
     }

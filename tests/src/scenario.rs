@@ -104,12 +104,13 @@ pub fn repeats_itself(rules: Rules) -> Vec<u64> {
         addresses: Vec::new(),
         group: GROUP,
         name: "scripted".to_owned(),
+        run: 1,
         role: Role::Founder { member: true, parameters: Parameters::default() },
         retain_bytes: 1 << 20,
         rules,
     };
     let mut founder = Machine::new(config);
-    let (view, lane, incarnation) = (ViewId(1), Rank(1), Incarnation(1));
+    let (view, lane, incarnation) = (ViewId(1), Rank(1), Incarnation(3));
     let control = |frame| (Stream::Control, Frame::Control(frame));
     let tally = |frame| (Stream::Tally { view }, Frame::Tally(frame));
     let slot = |round, prev, count| {
@@ -120,7 +121,7 @@ pub fn repeats_itself(rules: Rules) -> Vec<u64> {
     let inputs = [
         Input::LinkUp { peer, addresses: Vec::new() },
         Input::Request(Request::Invite { node: peer }),
-        said(control(ControlFrame::Accept)),
+        said(control(ControlFrame::Accept { run: 2 })),
         Input::Request(Request::Found { session: None }),
         said(tally(TallyFrame::Resume { frontiers: vec![(Rank(0), Round(0))] })),
         said(slot(0, 0, 2)),

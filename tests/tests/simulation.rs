@@ -6,7 +6,7 @@ use cloudy_proto::{Parameters, RingKind, SessionPlan};
 use cloudy_tests::invariants::Failure;
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::sim::campaign::campaign;
-use cloudy_tests::sim::plan::{Fault, Plan};
+use cloudy_tests::sim::plan::{Fault, Plan, Who};
 use cloudy_tests::sim::run::run;
 
 /// Seeds of the usual test run; `cargo xtask simulate` runs any number.
@@ -40,7 +40,7 @@ fn a_dead_member_stalls_approvals_until_stop_and_the_survivors_end_on_time() -> 
     let mut story = Scenario::begin(plan_of_a_session(3))?;
     story.broadcasts(1, 5, 8)?;
     story.until("all have the first five", |world| (1..4).all(|node| world.judge.index_of(node) == 5))?;
-    story.suffers(Fault::Kill { node: 3 })?;
+    story.suffers(Fault::Kill { who: Who::Node(3) })?;
     story.broadcasts(2, 5, 8)?;
     story.pass(500_000)?;
     assert_eq!(story.world.judge.approved(), 5, "a member that is gone confirms nothing");
@@ -55,7 +55,7 @@ fn a_dead_member_stalls_approvals_until_stop_and_the_survivors_end_on_time() -> 
 fn a_live_member_that_is_cut_off_at_stop_fetches_what_it_misses() -> Result<(), Failure> {
     let mut story = Scenario::begin(plan_of_a_session(3))?;
     story.pass(950_000)?;
-    story.suffers(Fault::Isolate { node: 3, outage_us: 700_000 })?;
+    story.suffers(Fault::Isolate { who: Who::Node(3), outage_us: 700_000 })?;
     story.broadcasts(1, 5, 8)?;
     story.settles()?;
     assert!(!story.world.judge.survivors().contains(&3));

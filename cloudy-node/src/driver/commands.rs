@@ -32,6 +32,12 @@ impl Driver {
             }
             Command::Join { name, contact, config, reply } => self.join(name, contact, config, reply),
             Command::Request { group, request } => self.request(group, request),
+            Command::Outcome { group, id, reply } => {
+                if let Some(run) = self.groups.get(&group) {
+                    // A caller that is gone needs no answer.
+                    let _ = reply.send(run.machine.outcome(id));
+                }
+            }
             Command::Status { group, reply } => {
                 let now = self.now();
                 if let Some(run) = self.groups.get(&group) {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cloudy_proto::wire::{NodeFrame, StreamHeader};
-use cloudy_proto::{Admission, Frame, GroupId, NodeId, Request, Status};
+use cloudy_proto::{Admission, Frame, GroupId, MessageId, NodeId, Outcome, Request, Status};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::founding::{FoundError, FoundingParts};
@@ -54,6 +54,11 @@ pub(crate) enum Command {
     Request {
         group: GroupId,
         request: Request,
+    },
+    Outcome {
+        group: GroupId,
+        id: MessageId,
+        reply: oneshot::Sender<Outcome>,
     },
     Status {
         group: GroupId,

@@ -193,6 +193,9 @@ impl Driver {
     fn ended(&mut self, group: GroupId) {
         self.turn_down_asked(group, |_| false);
         if let Some(run) = self.groups.remove(&group) {
+            if run.shared.lock().final_index.is_some() {
+                run.shared.lock().last_numbers = Some(run.machine.last_numbers());
+            }
             run.shared.end(crate::group::EndReason::Closed);
             if run.closed {
                 self.closed.push_back(group);

@@ -167,6 +167,10 @@ impl GroupRun {
             Event::Coordinator { node } => {
                 tracing::info!(group = %self.shared.name, node = %node.short(), "it coordinates the group");
             }
+            Event::Waits(waiting) => {
+                tracing::warn!(group = %self.shared.name, "{waiting}");
+            }
+            Event::Left { node } if *node == self.shared.me => self.end(EndReason::Left, effects),
             Event::CoordinatorLost { node } => {
                 tracing::warn!(group = %self.shared.name, last = %node.short(), "no coordinator is in reach");
                 if let Some(installed) = self.installed.take() {

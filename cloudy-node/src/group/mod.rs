@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudy_proto::{GroupId, Index, NodeId, Parameters, ParametersError, Request, Status};
+use cloudy_proto::{GroupId, Index, MessageId, NodeId, Outcome, Parameters, ParametersError, Request, Status};
 use tokio::sync::oneshot;
 
 pub use approved::{Approved, ApprovedError, ApprovedStream, Events};
@@ -209,6 +209,49 @@ impl Group {
     #[must_use]
     pub fn progress(&self) -> BTreeMap<NodeId, Index> {
         self.shared.lock().progress.clone()
+    }
+
+    /// What became of a broadcast, of this node or any other, as far as this member knows; also of earlier runs and of
+    /// evicted nodes. `Approved` and `Rejected` are for good. [`Outcome::Open`] may become either: ask again, here or
+    /// at another member (`protocol.md` §2).
+    ///
+    /// # Errors
+    /// The group does not go on at this node, and its result is not final here.
+    pub async fn outcome(&self, id: MessageId) -> Result<Outcome, EndReason> {
+        let (reply, answer) = oneshot::channel();
+        if self.shared.lock().ended.is_none() {
+            self.mailbox.send(Command::Outcome { group: self.shared.id, id, reply }).await;
+            if let Ok(outcome) = answer.await {
+                return Ok(outcome);
+            }
+        }
+        let state = self.shared.lock();
+        match &state.last_numbers {
+            Some(last) if last.get(&(id.origin, id.incarnation)).is_some_and(|last| id.seq <= *last) => {
+                Ok(Outcome::Approved)
+            }
+            Some(_) => Ok(Outcome::Rejected),
+            None => Err(state.ended.clone().unwrap_or(EndReason::ShutDown)),
+        }
+    }
+
+    /// Leaves the group for good: waits until every own broadcast so far is approved, and then for a view without this
+    /// node, which no timeout delays. If it coordinates or votes, others take over first. The last member that leaves
+    /// ends the group.
+    ///
+    /// # Errors
+    /// The group ended otherwise meanwhile.
+    pub async fn leave(&self) -> Result<(), EndReason> {
+        self.flush().await?;
+        self.request(Request::Leave);
+        let ended = wait_until(&self.shared.happened, || {
+            let state = self.shared.lock();
+            state.ended.clone().or(state.final_index.map(|_| EndReason::Final))
+        });
+        match ended.await {
+            EndReason::Left | EndReason::Final => Ok(()),
+            reason => Err(reason),
+        }
     }
 
     /// The state of the group at this moment; stops nothing. None after the node was shut down.

@@ -37,6 +37,17 @@ pub enum ReceiptError {
         /// Why this node cannot tell.
         reason: EndReason,
     },
+    /// It was not known in time whether it will be approved; it still may be.
+    #[error(
+        "whether message {} is approved was not known within {waited:?}; it may still be: ask Group::outcome for it",
+        .id.seq
+    )]
+    Late {
+        /// Its name, to ask for it later, here or at any other member.
+        id: MessageId,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// It is approved, but so long ago that where is no longer known here.
     #[error("message {} is approved; its index is no longer retained here", .0.seq)]
     ApprovedLongAgo(MessageId),
@@ -59,6 +70,16 @@ impl Receipt {
     #[must_use]
     pub fn id(&self) -> MessageId {
         self.shared.message_id(self.seq)
+    }
+
+    /// Waits for the answer for a while. The receipt stays: it may be awaited again.
+    ///
+    /// # Errors
+    /// As for awaiting it, or [`ReceiptError::Late`]: the broadcast is not withdrawn, and may still be approved.
+    pub async fn within(&self, limit: Duration) -> Result<Approval, ReceiptError> {
+        let answer = wait_until(&self.shared.moved, || self.answer());
+        let late = |_| ReceiptError::Late { id: self.id(), waited: limit };
+        tokio::time::timeout(limit, answer).await.map_err(late)?
     }
 
     /// The answer, if there is one already.

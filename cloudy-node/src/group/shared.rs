@@ -30,6 +30,9 @@ pub enum EndReason {
         /// Where both have a checkpoint.
         index: Index,
     },
+    /// This node has left: the others go on.
+    #[error("this node has left the group")]
+    Left,
     /// The group was closed before the result was final here.
     #[error("the group was closed before its result was complete here")]
     Closed,
@@ -54,6 +57,8 @@ pub(crate) struct State {
     /// The result ends here.
     pub(crate) final_index: Option<Index>,
     pub(crate) ended: Option<EndReason>,
+    /// The last number of each run in the final result.
+    pub(crate) last_numbers: Option<BTreeMap<(NodeId, Incarnation), Seq>>,
     pub(crate) incarnation: Incarnation,
     pub(crate) payload_bytes_max: usize,
 }
@@ -92,6 +97,7 @@ impl Shared {
                 rejected_from: None,
                 final_index: None,
                 ended: None,
+                last_numbers: None,
                 incarnation: Incarnation(0),
                 payload_bytes_max: parameters.payload_bytes_max as usize,
             }),

@@ -111,28 +111,39 @@ impl Machine {
     pub(super) fn wedge_over(&mut self) {
         self.try_cut();
         if let Some(change) = self.change.as_ref().filter(|change| !change.proposed) {
-            let again = change.view.parameters.wedge_timeout;
+            let (again, view) = (change.view.parameters.wedge_timeout, Arc::clone(&change.view));
             self.set_timer(Timer::Wedge, again);
+            view.ring.iter().for_each(|member| self.say_wedge(member.node));
         }
     }
 
     /// Coordinator: fixes the cut once all have answered, or the time for it is over and a complete member has.
     pub(super) fn try_cut(&mut self) {
-        let Some(change) = self.change.as_mut().filter(|change| !change.proposed) else { return };
+        let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
         if !change.all_answered() && self.now < change.wedge_ends_at {
             return;
         }
-        let Some(cut) = cut_of(&change.view, &change.answers, change.last, self.rules) else { return };
-        change.proposed = true;
         let (view, last) = (Arc::clone(&change.view), change.last);
+        let Some(cut) = cut_of(&view, &self.staying(change), last, self.rules) else { return };
         let silent: Vec<bool> = change.answers.iter().map(Option::is_none).collect();
         let survivor = |rank| RingMember { origin: Origin::Survivor, ..view.member(rank).clone() };
         let mut ring: Vec<RingMember> = cut.survivors.iter().map(|&rank| survivor(rank)).collect();
         let gone = view.ranks().filter(|rank| !cut.survivors.contains(rank));
-        let why = |rank: Rank| if silent[rank.at()] { Dropped::Silent } else { Dropped::Blamed };
+        let why = |rank: Rank| match silent[rank.at()] {
+            true => Dropped::Silent,
+            false if self.leaving.contains(&view.member(rank).node) => Dropped::Left,
+            false => Dropped::Blamed,
+        };
         let dropped = gone.map(|rank| (view.member(rank).node, why(rank))).collect();
         if !last {
             ring.extend(self.joiners(&view));
+            if ring.len() < usize::from(view.parameters.ring_min) {
+                // Asked again until enough are back (`protocol.md` §6.3).
+                return;
+            }
+        }
+        if let Some(change) = &mut self.change {
+            change.proposed = true;
         }
         let parameters = view.parameters.clone();
         let (from, cut) = (view.id, cut.rounds);
@@ -142,10 +153,15 @@ impl Machine {
     /// A view change went on without these.
     pub(super) fn dropped(&mut self, dropped: &[(NodeId, Dropped)]) {
         for &(node, why) in dropped {
-            self.evicted_at(node);
+            if why != Dropped::Left {
+                self.evicted_at(node);
+            } else if node == self.me {
+                continue;
+            }
             self.event(match why {
                 Dropped::Silent => Event::Silent { node },
                 Dropped::Blamed => Event::Blamed { node },
+                Dropped::Left => Event::Left { node },
             });
         }
     }
@@ -154,6 +170,7 @@ impl Machine {
     pub(super) fn change_over(&mut self, view: &View) {
         self.timers.stop(Timer::Wedge);
         self.change = None;
+        self.left(view);
         if self.phase == Phase::Stop && !view.last {
             self.begin_change(true);
         }

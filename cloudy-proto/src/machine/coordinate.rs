@@ -24,6 +24,7 @@ impl Machine {
         self.ready_said = ViewId(0);
         self.reports_proposed.clear();
         self.kickstart_proposed = false;
+        self.leaving.clear();
         self.found_coordinator();
         if self.state.founder().is_none() && self.founding.is_some() {
             self.propose(&Command::Founded { founder: self.me });
@@ -35,6 +36,9 @@ impl Machine {
         self.say_suspect();
         self.say_report();
         self.say_rejoin();
+        if self.wants_leave {
+            self.leave();
+        }
     }
 
     /// What a predecessor may have begun and not brought to its end.
@@ -123,6 +127,9 @@ impl Machine {
         self.say_rejoin();
         if self.wants_end {
             self.send_control(self.coordinator, ControlFrame::End);
+        }
+        if self.wants_leave {
+            self.send_control(self.coordinator, ControlFrame::Leave);
         }
     }
 

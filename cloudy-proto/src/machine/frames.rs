@@ -76,6 +76,7 @@ impl Machine {
             ControlFrame::Suspect { view, wedged, .. } => self.suspected(from, view, wedged),
             ControlFrame::Rejoin { view, ready } => self.would_rejoin(from, view, ready),
             ControlFrame::Coordinates { term } => self.take_coordinates(from, term),
+            ControlFrame::Leave => self.asked_to_leave(from),
             ControlFrame::Consensus(message) => self.take_consensus(from, message),
         }
     }

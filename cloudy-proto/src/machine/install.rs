@@ -67,7 +67,9 @@ impl Machine {
             self.start_fetching(&view);
         }
         if rank.is_none() && was_member && !view.last {
-            self.event(Event::Evicted { view: view.id });
+            if !self.wants_leave {
+                self.event(Event::Evicted { view: view.id });
+            }
             self.say_rejoin();
         }
         if self.is_coordinator() {

@@ -163,6 +163,7 @@ impl Machine {
             Applied::Closed => self.closed(),
             Applied::Nothing => {}
         }
+        self.try_go();
         Ok(())
     }
 

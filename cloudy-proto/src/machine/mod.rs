@@ -6,8 +6,10 @@ mod divergence;
 mod founding;
 mod frames;
 mod install;
+mod leave;
 mod links;
 mod log;
+mod outcome;
 mod phases;
 mod rejoin;
 mod status;
@@ -126,9 +128,16 @@ pub struct Machine {
     reports_proposed: BTreeSet<NodeId>,
     /// Somebody here wants the group to end.
     wants_end: bool,
+    /// Somebody here wants this node to leave; and it has.
+    wants_leave: bool,
+    gone: bool,
+    /// At the coordinator: who wants to leave.
+    leaving: BTreeSet<NodeId>,
     /// Who was evicted, and, at the coordinator, who would come back.
     evictions: Evictions,
     fetching: Option<Fetching>,
+    /// The wait for a member that is said next.
+    waits_said: Duration,
     /// Of the views before.
     confirmations_given: u64,
     checkpoints: Checkpoints,
@@ -187,8 +196,12 @@ impl Machine {
             change: None,
             reports_proposed: BTreeSet::new(),
             wants_end: false,
+            wants_leave: false,
+            gone: false,
+            leaving: BTreeSet::new(),
             evictions: Evictions::default(),
             fetching: None,
+            waits_said: Duration::ZERO,
             confirmations_given: 0,
             checkpoints: Checkpoints::default(),
             final_result: None,
@@ -307,6 +320,7 @@ impl Machine {
             Request::Uninvite { node } => self.uninvite(node),
             Request::Found { session } => self.found(session),
             Request::End => self.end(),
+            Request::Leave => self.leave(),
             Request::Report(report) => self.take_report(report),
         }
     }

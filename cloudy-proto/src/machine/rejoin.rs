@@ -51,7 +51,7 @@ impl Machine {
     }
 
     fn is_evicted(&self) -> bool {
-        self.fetching.is_some() && self.member.is_none() && self.final_result.is_none()
+        self.fetching.is_some() && self.member.is_none() && self.final_result.is_none() && !self.wants_leave
     }
 
     /// Coordinator: an evicted node lives, and may be ready to come back.

@@ -1,8 +1,10 @@
 //! What a group looks like from here.
 
+use core::time::Duration;
+
 use crate::command::Standing;
 use crate::id::{NodeId, Rank};
-use crate::io::{MemberStatus, PendingSlot, Status, Waiting};
+use crate::io::{Event, MemberStatus, PendingSlot, Status, Waiting};
 use crate::machine::Machine;
 use crate::member::Member;
 use crate::time::Time;
@@ -36,6 +38,13 @@ impl Machine {
         }
     }
 
+    /// The entries of the control log that this node has applied: for tests.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn log(&self) -> &[bytes::Bytes] {
+        self.state.tail(crate::id::LogIndex(1))
+    }
+
     fn voters(&self) -> Vec<NodeId> {
         let voters = self.state.electors().filter(|(.., standing)| *standing == Standing::Voter);
         voters.map(|(_, node, _)| node).collect()
@@ -62,6 +71,26 @@ impl Machine {
         let (place, since) = member.waits_at()?;
         let node = member.view.member(place.rank).node;
         Some(Waiting { index: self.delivery.result.index().next(), node, age: now.since(since) })
+    }
+}
+
+/// The result must have waited for this long before it is said.
+const WAITS_SAID_AFTER: Duration = Duration::from_millis(250);
+
+impl Machine {
+    /// Says which member the result waits for: first after a quarter of a second, and whenever that has doubled.
+    pub(super) fn say_waits(&mut self) {
+        let waiting = self.member.as_ref().and_then(|member| self.waits_for(member, self.now));
+        let Some(waiting) = waiting.filter(|waiting| waiting.node != self.me) else {
+            self.waits_said = WAITS_SAID_AFTER;
+            return;
+        };
+        if waiting.age < WAITS_SAID_AFTER {
+            self.waits_said = WAITS_SAID_AFTER;
+        } else if waiting.age >= self.waits_said {
+            self.waits_said = waiting.age * 2;
+            self.event(Event::Waits(waiting));
+        }
     }
 }
 

@@ -63,6 +63,7 @@ impl Machine {
             match timer {
                 Timer::Heartbeat => {
                     self.suspect();
+                    self.say_waits();
                     self.beat();
                 }
                 Timer::Phase => self.phase_over(),

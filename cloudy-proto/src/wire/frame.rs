@@ -217,6 +217,8 @@ pub enum ControlFrame {
     },
     /// Between two voters.
     Consensus(ConsensusMessage),
+    /// Asks the coordinator for a view without the sender.
+    Leave,
 }
 
 /// A message of the consensus library: what it calls by the same names.

@@ -2,6 +2,7 @@
 //!
 //! They see what nodes are handed and what they put out, and believe no node's word about itself.
 
+mod control;
 mod entries;
 mod failure;
 mod hold;
@@ -16,20 +17,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudy_proto::wire::{ControlFrame, Stream, TallyFrame, decode_command};
+use cloudy_proto::wire::{ControlFrame, Stream, TallyFrame};
 use cloudy_proto::{
-    Checkpoint, Command, Event, Frame, Machine, NodeId, OnFailure, Origin, Output, Phase, Seq, View, ViewId,
+    Checkpoint, Event, Frame, Machine, NodeId, OnFailure, Origin, Output, Phase, Seq, View, ViewId,
 };
 
 use crate::sim::plan::Plan;
 use crate::sim::queue::Packet;
 use crate::sim::stats::{Met, Stats};
+use control::Control;
 use entries::Way;
 pub use failure::Failure;
 use result::Ghost;
 use seen::Seen;
-pub use settled::{has_settled, unsettled};
-use views::{ViewLog, Views};
+pub use settled::{excuse, has_settled, unsettled};
+use views::Views;
 
 /// All checkers.
 #[derive(Debug)]
@@ -45,6 +47,7 @@ pub struct Judge {
     token_session: bool,
     nodes: Vec<Seen>,
     ghost: Ghost,
+    control: Control,
     kicked_off: bool,
 }
 
@@ -61,6 +64,7 @@ impl Judge {
             token_session: token && plan.session.is_some(),
             nodes: ids.iter().map(|_| Seen::default()).collect(),
             ghost: Ghost::new(ids.len()),
+            control: Control::new(ids.len()),
             kicked_off: false,
             places: ids.into_iter().enumerate().map(|(at, id)| (id, at)).collect(),
         }
@@ -211,23 +215,11 @@ impl Judge {
                 }
                 Ok(())
             }
-            Frame::Control(ControlFrame::Log { entries, .. }) => self.told_log(entries),
+            Frame::Control(ControlFrame::Coordinates { term }) => self.control.coordinates(node, *term),
             Frame::Control(_) | Frame::Tally(TallyFrame::Heartbeat(_) | TallyFrame::Resume { .. }) => Ok(()),
             Frame::Lane(_) | Frame::Tally(_) => self.sent_in_view(node, to, stream, frame),
         };
         checked.map_err(|(rule, what)| self.failure(rule, node, what))
-    }
-
-    /// The coordinator tells of its log.
-    fn told_log(&mut self, entries: &[Bytes]) -> Result<(), Broken> {
-        for entry in entries {
-            let command = decode_command(entry).map_err(|error| ("the log decodes", error.to_string()))?;
-            let Command::InstallView(install) = command else { continue };
-            let Some(log) = self.views.get_mut(install.from).filter(|log| !log.wedges.has_cut()) else { continue };
-            let through = self.ghost.through_in(install.from, &log.ring);
-            log.wedges.cut(install, &log.view, &through, &log.lanes)?;
-        }
-        Ok(())
     }
 
     fn sent_in_view(&mut self, node: usize, to: usize, stream: Stream, frame: &Frame) -> Result<(), Broken> {
@@ -268,6 +260,13 @@ impl Judge {
                     return Err(self.failure("random streams go by rank", node, what));
                 }
             }
+            Event::Coordinator { node: whose } => {
+                self.control.said(node, false);
+                if self.place_of(*whose) == node && node != Plan::FOUNDER {
+                    stats.met(Met::CoordinatorChanged);
+                }
+            }
+            Event::CoordinatorLost { .. } => self.control.said(node, true),
             Event::Evicted { .. } => stats.met(Met::Evicted),
             Event::Blamed { .. } => stats.met(Met::Blamed),
             Event::Final { result } => {
@@ -300,69 +299,6 @@ impl Judge {
         Ok(())
     }
 
-    /// A result that is complete up to the view in force has every message below the last one's cut.
-    fn reached_cut(&self, node: usize) -> Result<(), Broken> {
-        let before = ViewId(self.nodes[node].view.0.wrapping_sub(1));
-        let Some(log) = self.views.get(before) else { return Ok(()) };
-        log.wedges.reached_cut(&self.ghost.through_at(self.nodes[node].index, &log.ring), &log.lanes)
-    }
-
-    fn installed(
-        &mut self,
-        node: usize,
-        view: &Arc<View>,
-        first: u64,
-        active: bool,
-        stats: &mut Stats,
-    ) -> Result<(), Failure> {
-        let before = core::mem::replace(&mut self.nodes[node].view, view.id);
-        let was_active = self.nodes[node].active;
-        if view.id != before.next() {
-            return Err(self.failure("views come one after the other", node, format!("{} after {before}", view.id)));
-        }
-        (self.nodes[node].active, self.nodes[node].joined) = (active, first == 0);
-        let ring: Vec<usize> = view.ring.iter().map(|member| self.places[&member.node]).collect();
-        match self.views.get(view.id) {
-            Some(known) if known.view == *view => {}
-            Some(_) => return Err(self.failure("all have one view", node, "another")),
-            None => self.views.insert(ViewLog::new(Arc::clone(view), ring.clone(), self.nodes.len())),
-        }
-        if view.id > ViewId(1) && !view.last {
-            stats.met(Met::ViewChanged);
-            if active && !was_active {
-                stats.met(Met::Rejoined);
-            }
-        }
-        if !active && was_active && view.last {
-            stats.met(Met::DroppedAlive);
-        }
-        if view.last {
-            self.survivors = ring;
-        }
-        // Who is not complete does not know where its view begins.
-        if first == 0 || self.tainted.contains(&node) {
-            return Ok(());
-        }
-        self.begins(node, view.id, first).map_err(|(rule, what)| self.failure(rule, node, what))
-    }
-
-    /// A complete member says where its view begins.
-    fn begins(&mut self, node: usize, view: ViewId, first: u64) -> Result<(), Broken> {
-        if first != self.nodes[node].index + 1 {
-            return Err(("a view begins where the last one ended", format!("at index {first}")));
-        }
-        self.ghost.begins_at(view, first)?;
-        if self.nodes[node].active {
-            self.reached_cut(node)?;
-        }
-        let Some(log) = self.views.get_mut(view) else { return Ok(()) };
-        let known = *log.first.get_or_insert(first);
-        if known != first {
-            return Err(("a view begins at one index", format!("{first}, elsewhere {known}")));
-        }
-        Ok(())
-    }
-
     /// A node's outputs were taken.
     ///
     /// # Errors
@@ -376,10 +312,11 @@ impl Judge {
     ) -> Result<(), Failure> {
         let Some(log) = self.views.get(self.nodes[node].view).filter(|log| !log.view.last) else { return Ok(()) };
         let Some(rank) = log.rank_of(node) else { return Ok(()) };
-        // The cursor of an incomplete member stands still, and cannot be seen from outside; nor can it be seen when the
+        // The cursor of an incomplete member stands still, and cannot be seen from outside; nor can it be seen when a
         // coordinator wedges itself while nobody is there to be told.
         let ends = machine.status(cloudy_proto::Time(0)).phase >= Phase::Stop;
-        let wedges_alone = node == Plan::FOUNDER && log.view.parameters.on_failure == OnFailure::Evict;
+        let coordinated = self.nodes[node].coordinated_in == log.view.id;
+        let wedges_alone = coordinated && log.view.parameters.on_failure == OnFailure::Evict;
         let passive = self.nodes[node].joined || ends || wedges_alone;
         if passive || log.wedges.is_frozen(node) || self.tainted.contains(&node) {
             return Ok(());

@@ -15,6 +15,8 @@ pub(super) struct Seen {
     pub(super) active: bool,
     /// It came into it without knowing where it begins.
     pub(super) joined: bool,
+    /// The view in force there when it last coordinated.
+    pub(super) coordinated_in: ViewId,
     pub(super) final_result: Option<Checkpoint>,
     /// It has stopped, because its result differs from the others'.
     pub(super) diverged: bool,

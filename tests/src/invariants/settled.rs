@@ -1,9 +1,10 @@
 //! Liveness: in a calm world everything that was broadcast is approved, or the group has ended with one result at
 //! everybody (`protocol.md` P5, P6, §9, §11).
 
-use cloudy_proto::ViewId;
+use cloudy_proto::{Time, ViewId};
 
 use crate::sim::plan::Plan;
+use crate::sim::stats::Met;
 use crate::sim::world::World;
 
 /// Nothing is left to happen.
@@ -18,13 +19,35 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
     if !world.healed {
         return Some((Plan::FOUNDER, "faults go on".to_owned()));
     }
-    if world.judge.is_lost(|node| world.nodes[node].alive) {
-        return None;
+    match excuse(world) {
+        None => {}
+        Some(Met::Stuck) => return (0..world.nodes.len()).find_map(|node| Some((node, not_told(world, node)?))),
+        Some(_) => return None,
     }
     let ends = world.end_wanted || world.plan.session.is_some();
     let living = (0..world.nodes.len()).filter(|&node| world.nodes[node].alive && !world.nodes[node].diverged);
     let missing = |node| if ends { not_ended(world, node) } else { not_approved(world, node) };
     living.filter_map(|node| missing(node).map(|what| (node, what))).next()
+}
+
+/// Why a group may wait for ever: too many died.
+#[must_use]
+pub fn excuse(world: &World) -> Option<Met> {
+    let alive = |node: usize| world.nodes[node].alive;
+    if world.judge.is_stuck(alive) {
+        return Some(Met::Stuck);
+    }
+    world.judge.is_lost(alive).then_some(Met::Lost)
+}
+
+/// A node of a group that is stuck has not said so.
+fn not_told(world: &World, node: usize) -> Option<String> {
+    let state = &world.nodes[node];
+    let done = state.closed || state.diverged || world.judge.final_of(node).is_some();
+    if !state.alive || done || world.judge.knows_of_no_coordinator(node) {
+        return None;
+    }
+    Some(format!("without a majority of the voters, and told: {:?}", state.machine.status(Time(0)).coordinator))
 }
 
 /// What keeps a node of a group that ends from being done.

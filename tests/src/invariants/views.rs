@@ -7,6 +7,8 @@ use cloudy_proto::{View, ViewId};
 
 use super::lanes::Lanes;
 use super::wedge::Wedges;
+use super::{Broken, Failure, Judge};
+use crate::sim::stats::{Met, Stats};
 
 /// One view, from the moment that somebody has installed it.
 #[derive(Debug)]
@@ -52,5 +54,70 @@ impl Views {
 
     pub(super) fn latest(&self) -> Option<&ViewLog> {
         self.0.values().next_back()
+    }
+}
+
+impl Judge {
+    /// A result that is complete up to the view in force has every message below the last one's cut.
+    pub(super) fn reached_cut(&self, node: usize) -> Result<(), Broken> {
+        let before = ViewId(self.nodes[node].view.0.wrapping_sub(1));
+        let Some(log) = self.views.get(before) else { return Ok(()) };
+        log.wedges.reached_cut(&self.ghost.through_at(self.nodes[node].index, &log.ring), &log.lanes)
+    }
+
+    pub(super) fn installed(
+        &mut self,
+        node: usize,
+        view: &Arc<View>,
+        first: u64,
+        active: bool,
+        stats: &mut Stats,
+    ) -> Result<(), Failure> {
+        let before = core::mem::replace(&mut self.nodes[node].view, view.id);
+        let was_active = self.nodes[node].active;
+        if view.id != before.next() {
+            return Err(self.failure("views come one after the other", node, format!("{} after {before}", view.id)));
+        }
+        (self.nodes[node].active, self.nodes[node].joined) = (active, first == 0);
+        let ring: Vec<usize> = view.ring.iter().map(|member| self.places[&member.node]).collect();
+        match self.views.get(view.id) {
+            Some(known) if known.view == *view => {}
+            Some(_) => return Err(self.failure("all have one view", node, "another")),
+            None => self.views.insert(ViewLog::new(Arc::clone(view), ring.clone(), self.nodes.len())),
+        }
+        if view.id > ViewId(1) && !view.last {
+            stats.met(Met::ViewChanged);
+            if active && !was_active {
+                stats.met(Met::Rejoined);
+            }
+        }
+        if !active && was_active && view.last {
+            stats.met(Met::DroppedAlive);
+        }
+        if view.last {
+            self.survivors = ring;
+        }
+        // Who is not complete does not know where its view begins.
+        if first == 0 || self.tainted.contains(&node) {
+            return Ok(());
+        }
+        self.begins(node, view.id, first).map_err(|(rule, what)| self.failure(rule, node, what))
+    }
+
+    /// A complete member says where its view begins.
+    fn begins(&mut self, node: usize, view: ViewId, first: u64) -> Result<(), Broken> {
+        if first != self.nodes[node].index + 1 {
+            return Err(("a view begins where the last one ended", format!("at index {first}")));
+        }
+        self.ghost.begins_at(view, first)?;
+        if self.nodes[node].active {
+            self.reached_cut(node)?;
+        }
+        let Some(log) = self.views.get_mut(view) else { return Ok(()) };
+        let known = *log.first.get_or_insert(first);
+        if known != first {
+            return Err(("a view begins at one index", format!("{first}, elsewhere {known}")));
+        }
+        Ok(())
     }
 }

@@ -5,13 +5,19 @@ use cloudy_proto::{Input, Request};
 
 use crate::invariants::Failure;
 use crate::sim::node::Item;
-use crate::sim::plan::{Fault, Plan};
+use crate::sim::plan::{Fault, Plan, Who};
 use crate::sim::queue::Event;
 use crate::sim::stats::Met;
 use crate::sim::world::{World, address};
 
 /// The breach that a frame lost from its stream causes, and no honest node without one.
 const GAP: &str = "are missing before its frame";
+
+/// A link that stays down for as long flaps slowly.
+const LONG_FLAP_US: u64 = 10_000;
+
+/// How long a kill waits that the group could not do with.
+const SPARED_FOR_US: u64 = 20_000;
 
 impl World {
     /// A new connection; both ends learn of it, each in its time.
@@ -37,7 +43,13 @@ impl World {
     }
 
     pub(super) fn redial(&mut self, a: usize, b: usize) {
-        if self.nodes[a].alive && self.nodes[b].alive && self.network.live(a, b).is_none() {
+        if !self.nodes[a].alive || !self.nodes[b].alive || self.network.live(a, b).is_some() {
+            return;
+        }
+        let blocked_until = self.network.blocked_until(a, b);
+        if blocked_until > self.now_us {
+            self.queue.at(blocked_until, Event::Redial { a, b });
+        } else {
             self.connect(a, b);
         }
     }
@@ -66,11 +78,9 @@ impl World {
 
     /// A node learns that a link is gone.
     pub(super) fn link_down(&mut self, node: usize, peer: usize, epoch: u64) -> Result<(), Failure> {
-        let now = self.nodes[node].clock.at(self.now_us);
         let end = &mut self.nodes[node].links[peer];
         if end.told == Some(epoch) {
             end.replace(None, epoch);
-            end.down_since = now;
             let input = Input::LinkDown { peer: self.nodes[peer].id };
             self.tell(node, &input);
             self.handle(node, input);
@@ -79,7 +89,6 @@ impl World {
             let was_up = end.told.is_some();
             end.replace(None, epoch);
             if was_up {
-                end.down_since = now;
                 let input = Input::LinkDown { peer: self.nodes[peer].id };
                 self.handle(node, input);
             }
@@ -105,11 +114,11 @@ impl World {
         match fault {
             _ if self.healed => {}
             Fault::Cut { a, b, outage_us } => self.cut_for(a, b, outage_us),
-            Fault::Flap { a, b, times } => {
-                self.stats.met(Met::LinkFlapped);
+            Fault::Flap { a, b, times, outage_us } => {
+                self.stats.met(if outage_us < LONG_FLAP_US { Met::LinkFlapped } else { Met::LinkFlappedSlowly });
                 for time in 0..times {
-                    let at = self.now_us + time * 300;
-                    self.queue.at(at, Event::Fault(Fault::Cut { a, b, outage_us: 150 }));
+                    let at = self.now_us + time * 2 * outage_us;
+                    self.queue.at(at, Event::Fault(Fault::Cut { a, b, outage_us }));
                 }
             }
             Fault::Replace { a, b } => {
@@ -117,34 +126,105 @@ impl World {
                     self.connect(a, b);
                 }
             }
-            Fault::Isolate { node, outage_us } => {
+            Fault::Isolate { who, outage_us } => {
+                let Some(node) = self.resolve(who) else { return Ok(()) };
                 self.stats.met(Met::NodeIsolated);
                 for peer in (0..self.plan.nodes).filter(|&peer| peer != node) {
                     self.cut_for(node, peer, outage_us);
                 }
             }
-            Fault::Slow { node, for_us } => {
-                self.stats.met(Met::NodeSlow);
+            Fault::Partition { side, bridge, outage_us } => self.part(side, bridge, outage_us),
+            Fault::PartCoordinator { companions, outage_us } => {
+                let Some(coordinator) = self.resolve(Who::Coordinator) else { return Ok(()) };
+                let side = companions | 1 << coordinator;
+                if side.count_ones() as usize * 2 < self.plan.nodes {
+                    self.stats.met(Met::CoordinatorInMinority);
+                }
+                self.part(side, None, outage_us);
+            }
+            Fault::OneWay { from, to, for_us } => {
+                self.stats.met(Met::LinkOneWay);
+                self.hold(from, to, for_us);
+            }
+            Fault::Mute { who, for_us } => {
+                let Some(node) = self.resolve(who) else { return Ok(()) };
+                self.stats.met(Met::NodeMute);
+                (0..self.plan.nodes).filter(|&peer| peer != node).for_each(|peer| self.hold(node, peer, for_us));
+            }
+            Fault::Slow { who, for_us } => {
+                let Some(node) = self.resolve(who) else { return Ok(()) };
+                self.stats.met(if who == Who::Coordinator { Met::CoordinatorPaused } else { Met::NodeSlow });
                 let until = self.now_us + for_us;
                 self.nodes[node].asleep_until_us = self.nodes[node].asleep_until_us.max(until);
                 self.queue.at(until, Event::Wake { node });
             }
-            Fault::Kill { node } => self.kill(node),
+            Fault::Kill { who } => self.kill(who)?,
             Fault::End { node } => self.end(node)?,
         }
         Ok(())
     }
 
-    fn kill(&mut self, node: usize) {
-        if self.judge.view().is_none() {
-            return;
+    fn resolve(&self, who: Who) -> Option<usize> {
+        match who {
+            Who::Node(node) => Some(node),
+            Who::Coordinator => self.judge.coordinator(),
+        }
+    }
+
+    /// Cuts all links between two sides, but for a node that stands between them.
+    fn part(&mut self, side: u32, bridge: Option<usize>, outage_us: u64) {
+        self.stats.met(if bridge.is_some() { Met::PartitionBridged } else { Met::Partitioned });
+        for a in 0..self.plan.nodes {
+            for b in 0..a {
+                if (side >> a ^ side >> b) & 1 == 1 && bridge != Some(a) && bridge != Some(b) {
+                    self.network.part(a, b, self.now_us + outage_us);
+                    self.cut_for(a, b, outage_us);
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, from: usize, to: usize, for_us: u64) {
+        let until = self.now_us + for_us;
+        self.network.hold(from, to, until);
+        self.queue.at(until, Event::Release { from, to });
+    }
+
+    /// Unless the plan kills anybody, a kill waits until the group can do without its victim.
+    fn kill(&mut self, who: Who) -> Result<(), Failure> {
+        let spared = |node: usize| !self.plan.kills_anybody && !self.can_do_without(node);
+        let Some(node) = self.resolve(who).filter(|&node| !spared(node)) else {
+            self.stats.met(Met::KillSpared);
+            self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::Kill { who }));
+            return Ok(());
+        };
+        if !core::mem::replace(&mut self.nodes[node].alive, false) {
+            return Ok(());
         }
         self.stats.met(Met::MemberKilled);
-        self.nodes[node].alive = false;
+        if node == Plan::FOUNDER {
+            self.stats.met(Met::FounderKilled);
+        }
+        if self.judge.coordinator() == Some(node) {
+            self.stats.met(self.moment());
+        }
+        self.judge.died(node);
         self.nodes[node].inbox.clear();
         for peer in (0..self.plan.nodes).filter(|&peer| peer != node) {
             self.cut(node, peer);
         }
+        if !self.founded && node != Plan::FOUNDER && !self.accepted.contains(&node) {
+            self.give(Plan::FOUNDER, Item::Ask(Request::Uninvite { node: self.nodes[node].id }))?;
+            self.found_if_all_came();
+            self.run(Plan::FOUNDER)?;
+        }
+        Ok(())
+    }
+
+    /// Without a node there are still a majority of the voters, and somebody who has the result.
+    fn can_do_without(&self, node: usize) -> bool {
+        let alive = |other: usize| other != node && self.nodes[other].alive;
+        self.judge.majorities_live(alive) && !self.judge.is_lost(alive)
     }
 
     fn end(&mut self, node: usize) -> Result<(), Failure> {
@@ -199,6 +279,8 @@ impl World {
         self.tell(Plan::FOUNDER, &"calm from here on");
         let lossy = self.plan.network.lost_per_mille > 0;
         self.network.calm();
+        let waited = self.network.release_all();
+        waited.into_iter().try_for_each(|packet| self.arrive(packet))?;
         for a in 0..self.plan.nodes {
             self.nodes[a].asleep_until_us = 0;
             for b in 0..a {
@@ -211,7 +293,9 @@ impl World {
         let killed = self.nodes.iter().any(|node| !node.alive) && !self.plan.evicts();
         if self.end_wanted || (killed && self.plan.session.is_none()) || (killed && !self.judge.kicked_off()) {
             self.end_wanted = true;
-            self.nodes[Plan::FOUNDER].inbox.push_back(Item::Ask(Request::End));
+            // The founder if it lives, or else a member.
+            let asker = (0..self.plan.nodes).find(|&node| self.nodes[node].alive);
+            asker.into_iter().for_each(|node| self.nodes[node].inbox.push_back(Item::Ask(Request::End)));
         }
         (0..self.plan.nodes).try_for_each(|node| self.run(node))
     }

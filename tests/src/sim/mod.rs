@@ -12,4 +12,5 @@ pub mod plan;
 pub mod queue;
 pub mod run;
 pub mod stats;
+mod steps;
 pub mod world;

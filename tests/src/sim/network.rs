@@ -22,6 +22,10 @@ pub struct Network {
     epochs: u64,
     /// When the last frame of a stream arrives, and on which connection.
     last_arrival: BTreeMap<(usize, usize, Stream), (u64, u64)>,
+    /// By direction: until when nothing arrives, and what waits to.
+    held: BTreeMap<(usize, usize), (u64, Vec<Packet>)>,
+    /// By pair, the lower end first: until when no connection is made.
+    parted: BTreeMap<(usize, usize), u64>,
     corrupted: bool,
 }
 
@@ -33,7 +37,15 @@ impl Network {
     /// No connection yet.
     #[must_use]
     pub fn new(plan: NetworkPlan) -> Self {
-        Self { plan, live: BTreeMap::new(), epochs: 0, last_arrival: BTreeMap::new(), corrupted: false }
+        Self {
+            plan,
+            live: BTreeMap::new(),
+            epochs: 0,
+            last_arrival: BTreeMap::new(),
+            held: BTreeMap::new(),
+            parted: BTreeMap::new(),
+            corrupted: false,
+        }
     }
 
     /// A new connection, in the place of an older one. Gives its epoch.
@@ -54,6 +66,49 @@ impl Network {
         self.live.get(&pair(a, b)).copied()
     }
 
+    /// Nothing arrives in a direction until a time: it waits.
+    pub fn hold(&mut self, from: usize, to: usize, until_us: u64) {
+        let held = self.held.entry((from, to)).or_default();
+        held.0 = held.0.max(until_us);
+    }
+
+    /// A frame that arrives while its direction is held waits; otherwise it is given back.
+    pub fn arrive(&mut self, packet: Packet) -> Option<Packet> {
+        match self.held.get_mut(&(packet.from, packet.to)) {
+            Some((_, waiting)) => {
+                waiting.push(packet);
+                None
+            }
+            None => Some(packet),
+        }
+    }
+
+    /// What has waited in a direction, if the time for that is over.
+    pub fn release(&mut self, from: usize, to: usize, now_us: u64) -> Vec<Packet> {
+        if self.held.get(&(from, to)).is_none_or(|(until_us, _)| *until_us > now_us) {
+            return Vec::new();
+        }
+        self.held.remove(&(from, to)).map(|(_, waiting)| waiting).unwrap_or_default()
+    }
+
+    /// All that has waited anywhere.
+    pub fn release_all(&mut self) -> Vec<Packet> {
+        core::mem::take(&mut self.held).into_values().flat_map(|(_, waiting)| waiting).collect()
+    }
+
+    /// No connection of a pair is made until a time.
+    pub fn part(&mut self, a: usize, b: usize, until_us: u64) {
+        let parted = self.parted.entry(pair(a, b)).or_default();
+        *parted = until_us.max(*parted);
+    }
+
+    /// Until when no connection of a pair can be made, because it is parted, or nothing arrives in one direction.
+    #[must_use]
+    pub fn blocked_until(&self, a: usize, b: usize) -> u64 {
+        let held = |from, to| self.held.get(&(from, to)).map_or(0, |(until_us, _)| *until_us);
+        self.parted.get(&pair(a, b)).copied().unwrap_or_default().max(held(a, b)).max(held(b, a))
+    }
+
     /// How long an end takes to see that a connection is up or gone.
     pub fn notice_us(&self, dice: &mut Dice) -> u64 {
         dice.between(0, self.plan.notice_us)
@@ -63,6 +118,7 @@ impl Network {
     pub fn calm(&mut self) {
         self.plan.late_per_mille = 0;
         self.plan.lost_per_mille = 0;
+        self.parted.clear();
     }
 
     /// Every frame goes through the wire's encoding.

@@ -45,8 +45,6 @@ pub struct LinkEnd {
     pub parked: BTreeMap<Stream, VecDeque<Packet>>,
     /// Streams that were stopped.
     pub stopped: BTreeSet<Stream>,
-    /// When the machine was told that the link is gone.
-    pub down_since: Time,
 }
 
 impl LinkEnd {
@@ -139,6 +137,8 @@ pub struct Node {
     pub clock: Clock,
     /// When it is to be woken next.
     pub wake_at_us: Option<u64>,
+    /// Since when it has no coordinator in reach.
+    pub coordinator_lost_at: Option<Time>,
     /// It was told that the group is over.
     pub closed: bool,
     /// It stopped because its result differs from the others'.

@@ -1,14 +1,14 @@
 //! What machines put out, and what becomes of it.
 
 use std::hash::Hash;
+use std::time::Duration;
 
 use bytes::Bytes;
-use cloudy_proto::{Event as Said, Frame, NodeId, Output, Request, wire};
+use cloudy_proto::{Event as Said, Frame, NodeId, Output, Request, Time, wire};
 
 use crate::invariants::Failure;
 use crate::sim::codec::round_trip;
 use crate::sim::node::Item;
-use crate::sim::plan::Plan;
 use crate::sim::queue::{Event, Packet};
 use crate::sim::stats::Met;
 use crate::sim::world::{GROUP, World};
@@ -24,9 +24,15 @@ impl World {
         if self.traced {
             (node, format!("{outputs:?}")).hash(&mut self.trace);
         }
+        let status = self.nodes[node].machine.status(Time(0));
+        self.judge.applied(node, self.nodes[node].machine.log(), &status, &mut self.stats)?;
         self.judge.outputs(node, &outputs, &mut self.stats)?;
+        let now = self.nodes[node].clock.at(self.now_us);
+        let lost_at = self.nodes[node].coordinator_lost_at.unwrap_or(now);
+        self.nodes[node].coordinator_lost_at = status.coordinator.is_none().then_some(lost_at);
         for output in outputs {
             self.tell(node, &output);
+            self.note_step(&output);
             match output {
                 Output::Send { to, stream, frame } => self.send(node, to, stream, frame)?,
                 Output::CloseLink { peer, reason } => self.close_link(node, peer, &reason)?,
@@ -59,21 +65,13 @@ impl World {
 
     fn said(&mut self, node: usize, event: Said) -> Result<(), Failure> {
         match event {
-            Said::Accepted { .. } => {
-                self.accepted += 1;
-                if self.accepted == self.plan.member_count() - usize::from(self.plan.founder_is_member) {
-                    self.found();
-                }
+            Said::Accepted { node: who } => {
+                self.accepted.insert(self.judge.place_of(who));
+                self.found_if_all_came();
             }
             Said::Send { .. } => self.nodes[node].app.open = true,
             Said::Grace => self.nodes[node].app.open = false,
-            Said::Stop => {
-                self.nodes[node].app.open = false;
-                let at_stop = (node == Plan::FOUNDER && !self.healed).then(|| self.plan.at_stop.take()).flatten();
-                if let Some((after_us, fault)) = at_stop {
-                    self.queue.at(self.now_us + after_us, Event::Fault(fault));
-                }
-            }
+            Said::Stop => self.nodes[node].app.open = false,
             Said::Final { result } => {
                 let report = Bytes::from(result.index.0.to_le_bytes().to_vec());
                 self.nodes[node].inbox.push_back(Item::Ask(Request::Report(report)));
@@ -82,9 +80,9 @@ impl World {
             Said::Closed => self.nodes[node].closed = true,
             Said::Diverged { .. } => self.nodes[node].diverged = true,
             Said::CoordinatorLost { .. } => {
-                let since = self.nodes[node].links[Plan::FOUNDER].down_since;
                 self.stats.met(Met::CoordinatorLost);
-                let lost_for = self.nodes[node].clock.at(self.now_us).since(since);
+                let now = self.nodes[node].clock.at(self.now_us);
+                let lost_for = self.nodes[node].coordinator_lost_at.map_or(Duration::ZERO, |since| now.since(since));
                 if lost_for < self.plan.parameters.coordinator_timeout {
                     let what = format!("gave the coordinator up after {lost_for:?}");
                     return Err(self.judge.failure("a short outage is none", node, what));

@@ -53,6 +53,13 @@ pub enum Event {
         /// The other.
         b: usize,
     },
+    /// What one node says to another is heard again.
+    Release {
+        /// Who says it.
+        from: usize,
+        /// Who hears it.
+        to: usize,
+    },
     /// A node's timer, or the end of its sleep.
     Wake {
         /// Whose.

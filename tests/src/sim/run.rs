@@ -6,7 +6,7 @@ use std::sync::Once;
 
 use cloudy_proto::{Rule, Rules};
 
-use crate::invariants::{Failure, has_settled, unsettled};
+use crate::invariants::{Failure, excuse, has_settled, unsettled};
 use crate::sim::plan::Plan;
 use crate::sim::stats::Stats;
 use crate::sim::world::{CALM_US, World};
@@ -69,6 +69,7 @@ pub fn live(world: &mut World) -> Result<(), Failure> {
     loop {
         let went_on = world.step()?;
         if world.healed && has_settled(world) {
+            excuse(world).into_iter().for_each(|why| world.stats.met(why));
             return Ok(());
         }
         if !went_on || world.now_us > give_up_at {

@@ -12,10 +12,22 @@ pub enum Met {
     CoordinatorLinkCut,
     /// A link was cut and repaired several times in a row.
     LinkFlapped,
+    /// A link was cut and repaired several times, long enough each time to be missed.
+    LinkFlappedSlowly,
+    /// A link was heard in one direction only.
+    LinkOneWay,
     /// A link was replaced by a newer one without a word that the old one is gone.
     LinkReplaced,
     /// All links of a node were cut at once.
     NodeIsolated,
+    /// All links between two sides were cut.
+    Partitioned,
+    /// The coordinator was on the smaller side.
+    CoordinatorInMinority,
+    /// One node kept its links to both sides.
+    PartitionBridged,
+    /// Nobody heard a node, which heard everybody.
+    NodeMute,
     /// Frames were lost because their link went down.
     FrameLostWithLink,
     /// A frame came before its receiver knew of the link.
@@ -28,8 +40,36 @@ pub enum Met {
     LinkClosed,
     /// A node did not run for a while.
     NodeSlow,
-    /// A member's process died for good.
+    /// The coordinator did not run for a while.
+    CoordinatorPaused,
+    /// A process died for good.
     MemberKilled,
+    /// A process did not die yet, since the group could not do without it.
+    KillSpared,
+    /// The founder died.
+    FounderKilled,
+    /// The coordinator died before there was a view.
+    CoordinatorKilledBeforeView,
+    /// The coordinator of a session died between its first view and its kickstart.
+    CoordinatorKilledBeforeKickstart,
+    /// The coordinator died while members broadcast.
+    CoordinatorKilledInSend,
+    /// The coordinator died between its first `Wedge` and the next view's proposal.
+    CoordinatorKilledAtWedge,
+    /// The coordinator died when the next view was proposed and not in force everywhere.
+    CoordinatorKilledAtInstall,
+    /// The coordinator died at STOP.
+    CoordinatorKilledAtStop,
+    /// The coordinator died when some result was final.
+    CoordinatorKilledBeforeClose,
+    /// Another node coordinates.
+    CoordinatorChanged,
+    /// Two nodes held themselves for the coordinator.
+    TwoCoordinators,
+    /// The run ended without a majority of the voters.
+    Stuck,
+    /// The run ended without anybody who has the result up to the view in force.
+    Lost,
     /// The founder ended the group early.
     EndedByFounder,
     /// A member ended the group early.
@@ -91,15 +131,34 @@ pub const REQUIRED: &[Met] = &[
     Met::LinkCut,
     Met::CoordinatorLinkCut,
     Met::LinkFlapped,
+    Met::LinkFlappedSlowly,
+    Met::LinkOneWay,
     Met::LinkReplaced,
     Met::NodeIsolated,
+    Met::Partitioned,
+    Met::CoordinatorInMinority,
+    Met::PartitionBridged,
+    Met::NodeMute,
     Met::FrameLostWithLink,
     Met::FrameBeforeLinkUp,
     Met::FrameLate,
     Met::FrameLostFromStream,
     Met::LinkClosed,
     Met::NodeSlow,
+    Met::CoordinatorPaused,
     Met::MemberKilled,
+    Met::FounderKilled,
+    Met::CoordinatorKilledBeforeView,
+    Met::CoordinatorKilledBeforeKickstart,
+    Met::CoordinatorKilledInSend,
+    Met::CoordinatorKilledAtWedge,
+    Met::CoordinatorKilledAtInstall,
+    Met::CoordinatorKilledAtStop,
+    Met::CoordinatorKilledBeforeClose,
+    Met::CoordinatorChanged,
+    Met::TwoCoordinators,
+    Met::Stuck,
+    Met::Lost,
     Met::EndedByFounder,
     Met::EndedByMember,
     Met::DroppedAlive,

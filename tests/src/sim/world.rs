@@ -1,14 +1,15 @@
 //! The world: nodes, connections and virtual time, stepped one event at a time.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hasher};
 
-use cloudy_proto::{Admission, GroupId, Input, Machine, MachineConfig, NodeId, Request, Role, wire};
+use cloudy_proto::{Admission, GroupId, Input, Machine, MachineConfig, NodeId, Request, Role, Time, wire};
 
 use crate::invariants::{Failure, Judge};
 use crate::sim::dice::Dice;
 use crate::sim::network::Network;
 use crate::sim::node::{App, Clock, Item, LinkEnd, Node};
-use crate::sim::plan::Plan;
+use crate::sim::plan::{Plan, Step};
 use crate::sim::queue::{Event, Packet, Queue};
 use crate::sim::stats::{Met, Stats};
 
@@ -39,7 +40,11 @@ pub struct World {
     pub(super) queue: Queue,
     pub(super) network: Network,
     /// Members that the founder knows will come.
-    pub(super) accepted: usize,
+    pub(super) accepted: BTreeSet<usize>,
+    /// The founder was asked for the first view.
+    pub(super) founded: bool,
+    /// The steps that were taken, each with its view.
+    pub(super) steps: BTreeSet<(Step, u64)>,
     pub(super) trace: DefaultHasher,
     /// What happened, in words, if the run is traced.
     pub story: Vec<String>,
@@ -63,7 +68,9 @@ impl World {
             end_wanted: false,
             dice,
             queue: Queue::default(),
-            accepted: 0,
+            accepted: BTreeSet::new(),
+            founded: false,
+            steps: BTreeSet::new(),
             trace: DefaultHasher::new(),
             story: Vec::new(),
             traced,
@@ -97,9 +104,7 @@ impl World {
             let invite = Request::Invite { node: self.nodes[node].id };
             self.nodes[Plan::FOUNDER].inbox.push_back(Item::Ask(invite));
         }
-        if invited.is_empty() {
-            self.found();
-        }
+        self.found_if_all_came();
         for a in 0..self.plan.nodes {
             for b in 0..a {
                 self.connect(a, b);
@@ -117,9 +122,18 @@ impl World {
         self.queue.at(self.plan.heal_at_us, Event::Heal);
     }
 
-    pub(super) fn found(&mut self) {
+    /// Asks the founder for the first view, once everybody who lives has accepted.
+    pub(super) fn found_if_all_came(&mut self) {
+        let mut invited = self.plan.members().filter(|&node| node != Plan::FOUNDER);
+        let awaited = invited.any(|node| self.nodes[node].alive && !self.accepted.contains(&node));
+        if awaited || core::mem::replace(&mut self.founded, true) {
+            return;
+        }
+        let nobody = self.accepted.is_empty() && !self.plan.founder_is_member;
         let session = self.plan.session;
-        self.nodes[Plan::FOUNDER].inbox.push_back(Item::Ask(Request::Found { session }));
+        let request = if nobody { Request::End } else { Request::Found { session } };
+        self.end_wanted |= nobody;
+        self.nodes[Plan::FOUNDER].inbox.push_back(Item::Ask(request));
     }
 
     /// Lets the next event happen; false if there is none.
@@ -132,12 +146,13 @@ impl World {
         self.judge.now_us = self.now_us;
         match event {
             Event::Arrive(packet) => {
-                if self.network.live(packet.from, packet.to) == Some(packet.epoch) {
-                    let to = packet.to;
-                    self.give(to, Item::Frame(packet))?;
-                } else {
-                    self.stats.met(Met::FrameLostWithLink);
+                if let Some(packet) = self.network.arrive(packet) {
+                    self.arrive(packet)?;
                 }
+            }
+            Event::Release { from, to } => {
+                let waited = self.network.release(from, to, self.now_us);
+                waited.into_iter().try_for_each(|packet| self.arrive(packet))?;
             }
             Event::Up { node, peer, epoch } => self.give(node, Item::Up { peer, epoch })?,
             Event::Down { node, peer, epoch } => self.give(node, Item::Down { peer, epoch })?,
@@ -151,6 +166,15 @@ impl World {
             Event::Heal => self.heal()?,
         }
         Ok(true)
+    }
+
+    pub(super) fn arrive(&mut self, packet: Packet) -> Result<(), Failure> {
+        if self.network.live(packet.from, packet.to) == Some(packet.epoch) {
+            let to = packet.to;
+            return self.give(to, Item::Frame(packet));
+        }
+        self.stats.met(Met::FrameLostWithLink);
+        Ok(())
     }
 
     /// Puts something in a node's mailbox, and lets it run.
@@ -329,6 +353,7 @@ fn node(plan: &Plan, ids: &[NodeId], at: usize, dice: &mut Dice) -> Node {
         addresses: vec![address(at)],
         group: GROUP,
         name: "simulated".to_owned(),
+        run: at as u64,
         role,
         retain_bytes: 16 << 20,
         rules: plan.rules,
@@ -343,6 +368,7 @@ fn node(plan: &Plan, ids: &[NodeId], at: usize, dice: &mut Dice) -> Node {
         app: App { open: plan.session.is_none(), ..App::default() },
         clock: Clock { start_us: dice.between(0, 1 << 40), drift_ppm: plan.drift_ppm[at] },
         wake_at_us: None,
+        coordinator_lost_at: Some(Time(0)),
         closed: false,
         diverged: false,
     }

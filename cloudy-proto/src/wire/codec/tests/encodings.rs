@@ -8,15 +8,15 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::{Codec, encoded, examples};
-use crate::command::{Command, InstallView, SessionPlan};
+use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
 use crate::config::{Durability, OnFailure, Parameters, RingKind};
 use crate::digest::{Checkpoint, Digest};
-use crate::id::{GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
+use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
 use crate::view::{Origin, Place, RingMember};
 use crate::wire::codec::{ControlDecoder, HeaderDecoder, LaneDecoder, NodeDecoder, TallyDecoder, encode_command};
 use crate::wire::{
-    ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame, Stall, Stream, StreamHeader, TallyFrame,
-    WIRE_VERSION, Wedged,
+    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame,
+    Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };
 
 const CHECKPOINT: Checkpoint = Checkpoint { index: Index(65_536), digest: Digest(0x0123_4567_89ab_cdef) };
@@ -86,9 +86,9 @@ fn control_frames() {
     let (view, index) = (ViewId(2), Index(300));
     insta::assert_snapshot!(lines::<ControlDecoder>(&[
         ControlFrame::Invite { name: "demo".into() },
-        ControlFrame::Accept,
+        ControlFrame::Accept { run: 300 },
         ControlFrame::Refuse { reason: "busy".into() },
-        ControlFrame::Follow { next: LogIndex(300) },
+        ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3) },
         ControlFrame::Log { first: LogIndex(300), entries: vec![Bytes::from_static(b"one"), Bytes::new()] },
         ControlFrame::Ready { view },
         ControlFrame::Wedge { view, last: true },
@@ -108,9 +108,53 @@ fn control_frames() {
         ControlFrame::Fetched(Fetched::Truncated { first: index }),
         ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
         ControlFrame::End,
-        ControlFrame::Suspect { view, findings: findings() },
+        ControlFrame::Suspect { view, findings: findings(), wedged: true },
         ControlFrame::Rejoin { view, ready: true },
+        ControlFrame::Coordinates { term: 300 },
+        ControlFrame::Consensus(consensus()),
     ]));
+}
+
+/// Each field with a value of its own.
+fn consensus() -> ConsensusMessage {
+    let entry = |index, change, command| ConsensusEntry { term: 4, index: LogIndex(index), change, command };
+    ConsensusMessage {
+        kind: ConsensusKind::Append,
+        to: ConsensusId(2),
+        from: ConsensusId(3),
+        term: 300,
+        log_term: 4,
+        index: LogIndex(5),
+        entries: vec![
+            entry(6, None, Bytes::from_static(b"one")),
+            entry(7, Some((ConsensusId(8), Standing::Voter)), Bytes::new()),
+        ],
+        commit: LogIndex(9),
+        commit_term: 10,
+        reject: true,
+        reject_hint: LogIndex(11),
+        context: Bytes::from_static(b"context"),
+    }
+}
+
+/// The numbers of what a consensus message asks or answers.
+#[test]
+fn consensus_kinds() {
+    use ConsensusKind as Kind;
+    let kinds = [
+        Kind::Append,
+        Kind::AppendResponse,
+        Kind::RequestVote,
+        Kind::RequestVoteResponse,
+        Kind::Heartbeat,
+        Kind::HeartbeatResponse,
+        Kind::TimeoutNow,
+        Kind::RequestPreVote,
+        Kind::RequestPreVoteResponse,
+    ];
+    for (number, kind) in kinds.into_iter().enumerate() {
+        assert_eq!(postcard::to_stdvec(&kind), Ok(vec![number as u8]), "{kind:?}");
+    }
 }
 
 fn findings() -> Findings {
@@ -139,18 +183,28 @@ fn commands() {
         parameters: parameters(),
         cut: vec![Round(5), Round(300)],
         last: true,
+        dropped: vec![(NodeId([0xcc; 32]), Dropped::Silent), (NodeId([0xdd; 32]), Dropped::Blamed)],
     };
+    let plan = SessionPlan {
+        send: Duration::from_secs(2),
+        grace: Duration::from_millis(800),
+        stop: Duration::from_micros(200_000),
+        seed: 300,
+    };
+    let node = NodeId([0xaa; 32]);
+    let voter = |standing| Command::Voter { id: ConsensusId(300), node, standing };
     let commands = [
-        Command::Incarnate { node: NodeId([0xaa; 32]) },
+        Command::Founded { founder: node },
+        Command::Incarnate { node, run: 300 },
+        Command::Session(plan),
         Command::InstallView(install),
-        Command::Kickstart(SessionPlan {
-            send: Duration::from_secs(2),
-            grace: Duration::from_millis(800),
-            stop: Duration::from_micros(200_000),
-            seed: 300,
-        }),
+        Command::Kickstart(plan),
         Command::Grace,
+        Command::Report { node, result: CHECKPOINT, report: Bytes::from_static(b"report") },
         Command::Close,
+        voter(Standing::Learner),
+        voter(Standing::Voter),
+        voter(Standing::Gone),
     ];
     let lines: String = commands.iter().map(|command| line(command, &encode_command(command))).collect();
     insta::assert_snapshot!(lines);

@@ -8,10 +8,10 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::command::{Command, InstallView, SessionPlan};
+use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
 use crate::config::{Durability, Parameters, RingKind};
 use crate::digest::{Checkpoint, Digest};
-use crate::id::{GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
+use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::limits::{
     ADDRESSES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX,
     ROUND_MAX,
@@ -20,8 +20,8 @@ use crate::slot::{Batch, Slot, push_payload};
 use crate::view::{Origin, Place, RingMember};
 use crate::wire::codec::{COUNTER_MAX, DURATION_MAX};
 use crate::wire::{
-    ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame, Stall, Stream, StreamHeader, TallyFrame,
-    WIRE_VERSION, Wedged,
+    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame,
+    Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };
 
 pub(super) fn batch(first_seq: u64, payloads: &[Vec<u8>]) -> Batch {
@@ -186,21 +186,75 @@ fn findings() -> impl Strategy<Value = Findings> {
 pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
     prop_oneof![
         words(GROUP_NAME_BYTES_MAX).prop_map(|name| ControlFrame::Invite { name }),
-        Just(ControlFrame::Accept),
+        any::<u64>().prop_map(|run| ControlFrame::Accept { run }),
         words(REASON_BYTES_MAX).prop_map(|reason| ControlFrame::Refuse { reason }),
-        counter().prop_map(|next| ControlFrame::Follow { next: LogIndex(next) }),
+        (counter(), consensus_id()).prop_map(|(next, voter)| ControlFrame::Follow { next: LogIndex(next), voter }),
         (counter(), vec(bytes(60), 0..=LOG_ENTRIES_PER_FRAME_MAX))
             .prop_map(|(first, entries)| ControlFrame::Log { first: LogIndex(first), entries }),
         counter().prop_map(|view| ControlFrame::Ready { view: ViewId(view) }),
         (counter(), any::<bool>()).prop_map(|(view, last)| ControlFrame::Wedge { view: ViewId(view), last }),
-        (counter(), findings()).prop_map(|(view, findings)| ControlFrame::Suspect { view: ViewId(view), findings }),
+        (counter(), findings(), any::<bool>()).prop_map(|(view, findings, wedged)| ControlFrame::Suspect {
+            view: ViewId(view),
+            findings,
+            wedged
+        }),
         (counter(), any::<bool>()).prop_map(|(view, ready)| ControlFrame::Rejoin { view: ViewId(view), ready }),
         wedged().prop_map(ControlFrame::Wedged),
         counter().prop_map(|from| ControlFrame::Fetch { from: Index(from) }),
         a_fetched().prop_map(ControlFrame::Fetched),
         (checkpoint(), bytes(REPORT_BYTES_MAX)).prop_map(|(result, report)| ControlFrame::Final { result, report }),
         Just(ControlFrame::End),
+        counter().prop_map(|term| ControlFrame::Coordinates { term }),
+        consensus().prop_map(ControlFrame::Consensus),
     ]
+}
+
+fn consensus_id() -> impl Strategy<Value = ConsensusId> + Clone {
+    counter().prop_map(ConsensusId)
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    prop_oneof![Just(Standing::Learner), Just(Standing::Voter), Just(Standing::Gone)]
+}
+
+fn consensus() -> impl Strategy<Value = ConsensusMessage> {
+    use ConsensusKind as Kind;
+    let kind = prop_oneof![
+        Just(Kind::Append),
+        Just(Kind::AppendResponse),
+        Just(Kind::RequestVote),
+        Just(Kind::RequestVoteResponse),
+        Just(Kind::Heartbeat),
+        Just(Kind::HeartbeatResponse),
+        Just(Kind::TimeoutNow),
+        Just(Kind::RequestPreVote),
+        Just(Kind::RequestPreVoteResponse),
+    ];
+    let entry = (counter(), counter(), option::of((consensus_id(), standing())), bytes(60));
+    let entry = entry.prop_map(|(term, index, change, command)| ConsensusEntry {
+        term,
+        index: LogIndex(index),
+        change,
+        command,
+    });
+    let voters = (kind, consensus_id(), consensus_id());
+    let positions = (counter(), counter(), counter());
+    (voters, (counter(), counter(), counter()), positions, vec(entry, 0..20), any::<bool>(), bytes(20)).prop_map(
+        |((kind, to, from), terms, (index, commit, hint), entries, reject, context)| ConsensusMessage {
+            kind,
+            to,
+            from,
+            term: terms.0,
+            log_term: terms.1,
+            index: LogIndex(index),
+            entries,
+            commit: LogIndex(commit),
+            commit_term: terms.2,
+            reject,
+            reject_hint: LogIndex(hint),
+            context,
+        },
+    )
 }
 
 fn parameters() -> impl Strategy<Value = Parameters> {
@@ -231,16 +285,47 @@ fn ring() -> impl Strategy<Value = Vec<RingMember>> {
     })
 }
 
+fn plan() -> impl Strategy<Value = SessionPlan> {
+    (duration(), duration(), duration(), any::<u64>()).prop_map(|(send, grace, stop, seed)| SessionPlan {
+        send,
+        grace,
+        stop,
+        seed,
+    })
+}
+
+fn dropped() -> impl Strategy<Value = Vec<(NodeId, Dropped)>> {
+    vec((node_id(), prop_oneof![Just(Dropped::Silent), Just(Dropped::Blamed)]), 0..=MEMBERS_MAX)
+}
+
+fn install() -> impl Strategy<Value = InstallView> {
+    (counter(), ring(), parameters(), rounds(), any::<bool>(), dropped()).prop_map(
+        |(from, ring, parameters, cut, last, dropped)| InstallView {
+            from: ViewId(from),
+            ring,
+            parameters,
+            cut,
+            last,
+            dropped,
+        },
+    )
+}
+
 pub(super) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        node_id().prop_map(|node| Command::Incarnate { node }),
-        (counter(), ring(), parameters(), rounds(), any::<bool>()).prop_map(|(from, ring, parameters, cut, last)| {
-            Command::InstallView(InstallView { from: ViewId(from), ring, parameters, cut, last })
-        }),
-        (duration(), duration(), duration(), any::<u64>())
-            .prop_map(|(send, grace, stop, seed)| Command::Kickstart(SessionPlan { send, grace, stop, seed })),
+        node_id().prop_map(|founder| Command::Founded { founder }),
+        (node_id(), any::<u64>()).prop_map(|(node, run)| Command::Incarnate { node, run }),
+        plan().prop_map(Command::Session),
+        install().prop_map(Command::InstallView),
+        plan().prop_map(Command::Kickstart),
         Just(Command::Grace),
+        (node_id(), checkpoint(), bytes(REPORT_BYTES_MAX)).prop_map(|(node, result, report)| Command::Report {
+            node,
+            result,
+            report
+        }),
         Just(Command::Close),
+        (consensus_id(), node_id(), standing()).prop_map(|(id, node, standing)| Command::Voter { id, node, standing }),
     ]
 }
 
@@ -258,5 +343,6 @@ pub(super) fn largest_install() -> InstallView {
         parameters: Parameters { failure_timeout: DURATION_MAX, wedge_timeout: DURATION_MAX, ..Parameters::default() },
         cut: vec![Round(ROUND_MAX); MEMBERS_MAX],
         last: true,
+        dropped: (0..MEMBERS_MAX as u8).map(|at| (NodeId([at; 32]), Dropped::Blamed)).collect(),
     }
 }

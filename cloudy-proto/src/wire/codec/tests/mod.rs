@@ -3,6 +3,7 @@
 mod encodings;
 mod examples;
 mod refused;
+mod refused_log;
 
 use core::fmt::Debug;
 

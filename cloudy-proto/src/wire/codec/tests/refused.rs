@@ -1,22 +1,20 @@
 //! What no correct peer sends, with the exact error for each; and the largest of what is taken.
 
 use core::net::SocketAddr;
-use core::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::examples::{batch, fetched, largest_install, slot};
 use super::*;
-use crate::command::{Command, InstallView, SessionPlan};
-use crate::config::ParametersError;
+use crate::command::Command;
 use crate::digest::Checkpoint;
-use crate::id::{GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
+use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, Rank, Round, ViewId};
 use crate::limits::{
     CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, PAYLOAD_BYTES_MAX,
     REASON_BYTES_MAX, REPORT_BYTES_MAX, SLOT_BODY_BYTES_MAX, SLOT_PAYLOADS_MAX, STREAM_HEADER_BYTES_MAX,
     TALLY_FRAME_BYTES_MAX,
 };
-use crate::view::{Place, RingMember};
+use crate::view::Place;
 use crate::wire::{Fetched, Findings, Heartbeat, Stall, Stream, WIRE_VERSION, Wedged};
 
 fn refused<C: Codec>(bytes: &[u8]) -> C::Error {
@@ -25,16 +23,16 @@ fn refused<C: Codec>(bytes: &[u8]) -> C::Error {
     error.expect("an error")
 }
 
-fn refused_frame<C: Codec>(frame: C::Frame) -> C::Error {
+pub(super) fn refused_frame<C: Codec>(frame: C::Frame) -> C::Error {
     refused::<C>(&encoded::<C>(&[frame]))
 }
 
-fn taken<C: Codec>(frame: C::Frame) {
+pub(super) fn taken<C: Codec>(frame: C::Frame) {
     let bytes = encoded::<C>(core::slice::from_ref(&frame));
     assert_eq!(read::<C>(&bytes, &[bytes.len()]), (vec![frame], None));
 }
 
-fn over(what: &'static str, value: u64, max: u64) -> BoundError {
+pub(super) fn over(what: &'static str, value: u64, max: u64) -> BoundError {
     BoundError { what, value, max }
 }
 
@@ -222,7 +220,8 @@ fn a_control_frame_out_of_bounds_is_refused() {
     let counter = |what| over(what, u64::MAX, COUNTER_MAX);
     check(ControlFrame::Invite { name: "n".repeat(129) }, over("a group name's bytes", 129, 128));
     check(ControlFrame::Refuse { reason: "r".repeat(513) }, over("a reason's bytes", 513, 512));
-    check(ControlFrame::Follow { next: first }, counter("log position"));
+    check(ControlFrame::Follow { next: first, voter: ConsensusId(0) }, counter("log position"));
+    check(ControlFrame::Follow { next: LogIndex(1), voter: ConsensusId(u64::MAX) }, counter("consensus id"));
     check(ControlFrame::Log { first, entries: vec![] }, counter("log position"));
     let (first, entries) = (LogIndex(1), vec![Bytes::new(); LOG_ENTRIES_PER_FRAME_MAX + 1]);
     check(ControlFrame::Log { first, entries }, over("log entries", 65, 64));
@@ -262,7 +261,8 @@ fn a_last_word_out_of_bounds_is_refused() {
     let down = Findings { down: vec![Rank(0); 65], stalled: vec![] };
     check(Wedged { findings: down, ..wedged() }, over("members found down", 65, 64));
     let stalled = Findings { down: vec![], stalled: vec![(Rank(0), Stall::Unconfirmed); 10_000] };
-    let refused = refused_frame::<ControlDecoder>(ControlFrame::Suspect { view: ViewId(1), findings: stalled });
+    let refused =
+        refused_frame::<ControlDecoder>(ControlFrame::Suspect { view: ViewId(1), findings: stalled, wedged: false });
     assert!(refused.to_string().contains("findings"), "{refused}");
 }
 
@@ -308,72 +308,6 @@ fn a_bad_fetched_entry_is_refused() {
         }
     });
     assert_eq!(body, BodyError::Extent.into());
-}
-
-fn refused_install(change: impl Fn(&mut InstallView)) -> CommandError {
-    let mut install = largest_install();
-    change(&mut install);
-    decode_command(&encode_command(&Command::InstallView(install))).expect_err("out of bounds")
-}
-
-#[test]
-fn a_view_out_of_bounds_is_refused() {
-    let crowd = refused_install(|view| {
-        let newcomer = RingMember { node: NodeId([99; 32]), addresses: vec![], ..view.ring[0].clone() };
-        view.ring.iter_mut().for_each(|member| member.addresses.clear());
-        view.ring.push(newcomer);
-    });
-    assert_eq!(crowd, over("members", 65, 64).into());
-    let twice = refused_install(|view| view.ring[9].node = NodeId([4; 32]));
-    assert_eq!(twice, CommandError::NodeTwice(NodeId([4; 32])));
-    let reachable = refused_install(|view| {
-        let address = view.ring[9].addresses[0];
-        view.ring[9].addresses.push(address);
-    });
-    assert_eq!(reachable, over("addresses", 17, 16).into());
-    let run = refused_install(|view| view.ring[9].incarnation = Incarnation(u64::MAX));
-    assert_eq!(run, over("incarnation", u64::MAX, COUNTER_MAX).into());
-    assert_eq!(refused_install(|view| view.from = ViewId(u64::MAX)), over("view", u64::MAX, COUNTER_MAX).into());
-    assert_eq!(refused_install(|view| view.cut.push(Round(0))), over("lanes", 65, 64).into());
-    assert_eq!(refused_install(|view| view.cut[3] = Round(u64::MAX)), over("round", u64::MAX, ROUND_MAX).into());
-}
-
-/// Three times a heartbeat of the greatest duration would overflow: durations are checked before anything is computed.
-#[test]
-fn parameters_that_cannot_work_are_refused() {
-    let closed = refused_install(|view| view.parameters.window_slots = 0);
-    assert_eq!(closed, ParametersError::Zero("window_slots").into());
-    for (what, change) in [
-        ("token_tick, seconds", (|view| view.parameters.token_tick = Duration::MAX) as fn(&mut InstallView)),
-        ("heartbeat, seconds", |view| view.parameters.heartbeat = Duration::MAX),
-        ("failure_timeout, seconds", |view| view.parameters.failure_timeout = Duration::MAX),
-        ("wedge_timeout, seconds", |view| view.parameters.wedge_timeout = Duration::MAX),
-        ("coordinator_timeout, seconds", |view| view.parameters.coordinator_timeout = Duration::MAX),
-    ] {
-        assert_eq!(refused_install(change), over(what, u64::MAX, u32::MAX.into()).into());
-    }
-}
-
-#[test]
-fn a_plan_out_of_bounds_is_refused() {
-    let plan = SessionPlan { send: DURATION_MAX, grace: DURATION_MAX, stop: DURATION_MAX, seed: u64::MAX };
-    let decoded = |plan| decode_command(&encode_command(&Command::Kickstart(plan)));
-    let over = |what| Err(over(what, u64::MAX, u32::MAX.into()).into());
-    assert_eq!(decoded(plan), Ok(Command::Kickstart(plan)));
-    assert_eq!(decoded(SessionPlan { send: Duration::MAX, ..plan }), over("send, seconds"));
-    assert_eq!(decoded(SessionPlan { grace: Duration::MAX, ..plan }), over("grace, seconds"));
-    assert_eq!(decoded(SessionPlan { stop: Duration::MAX, ..plan }), over("stop, seconds"));
-}
-
-#[test]
-fn bytes_that_are_not_one_command_are_refused() {
-    let grace = encode_command(&Command::Grace);
-    assert_eq!(decode_command(&[&grace[..], &[0]].concat()), Err(CommandError::Trailing(1)));
-    for bad in [&[][..], &[0x7f]] {
-        assert!(matches!(decode_command(bad), Err(CommandError::Malformed(_))));
-    }
-    let long = over("a log entry's bytes", COMMAND_BYTES_MAX as u64 + 1, COMMAND_BYTES_MAX as u64);
-    assert_eq!(decode_command(&vec![0; COMMAND_BYTES_MAX + 1]), Err(long.into()));
 }
 
 /// The bounds on encodings leave room for everything that the bounds on values allow.

@@ -1,0 +1,150 @@
+//! What no correct voter or coordinator puts into the control log or says of it, with the exact error for each.
+
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::examples::largest_install;
+use super::refused::{over, refused_frame, taken};
+use super::*;
+use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
+use crate::config::ParametersError;
+use crate::digest::Checkpoint;
+use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Round, ViewId};
+use crate::limits::REPORT_BYTES_MAX;
+use crate::view::RingMember;
+use crate::wire::{ConsensusEntry, ConsensusKind, ConsensusMessage};
+
+fn consensus() -> ConsensusMessage {
+    let change = Some((ConsensusId(COUNTER_MAX), Standing::Voter));
+    let entry =
+        ConsensusEntry { term: 1, index: LogIndex(1), change, command: Bytes::from(vec![0; COMMAND_BYTES_MAX]) };
+    ConsensusMessage {
+        kind: ConsensusKind::Append,
+        to: ConsensusId(COUNTER_MAX),
+        from: ConsensusId(1),
+        term: COUNTER_MAX,
+        log_term: 0,
+        index: LogIndex(0),
+        entries: vec![entry; 3],
+        commit: LogIndex(0),
+        commit_term: 0,
+        reject: false,
+        reject_hint: LogIndex(COUNTER_MAX),
+        context: Bytes::new(),
+    }
+}
+
+#[test]
+fn a_consensus_message_out_of_bounds_is_refused() {
+    let check = |change: fn(&mut ConsensusMessage), error: BoundError| {
+        let mut message = consensus();
+        change(&mut message);
+        assert_eq!(refused_frame::<ControlDecoder>(ControlFrame::Consensus(message)), error.into());
+    };
+    taken::<ControlDecoder>(ControlFrame::Consensus(consensus()));
+    let counter = |what| over(what, u64::MAX, COUNTER_MAX);
+    check(|message| message.to.0 = u64::MAX, counter("consensus id"));
+    check(|message| message.from.0 = u64::MAX, counter("consensus id"));
+    check(|message| message.term = u64::MAX, counter("term"));
+    check(|message| message.log_term = u64::MAX, counter("term"));
+    check(|message| message.commit_term = u64::MAX, counter("term"));
+    check(|message| message.index.0 = u64::MAX, counter("log position"));
+    check(|message| message.commit.0 = u64::MAX, counter("log position"));
+    check(|message| message.reject_hint.0 = u64::MAX, counter("log position"));
+    check(|message| message.entries[2].index.0 = u64::MAX, counter("log position"));
+    check(|message| message.entries[2].term = u64::MAX, counter("term"));
+    check(|message| message.entries[2].change = Some((ConsensusId(u64::MAX), Standing::Gone)), counter("consensus id"));
+    let long = vec![0; COMMAND_BYTES_MAX + 1];
+    let longer = over("a log entry's bytes", long.len() as u64, COMMAND_BYTES_MAX as u64);
+    check(|message| message.entries[2].command = Bytes::from(vec![0; COMMAND_BYTES_MAX + 1]), longer);
+
+    let crowd = ConsensusMessage { entries: vec![consensus().entries[0].clone(); 9], ..consensus() };
+    let refused = refused_frame::<ControlDecoder>(ControlFrame::Consensus(crowd));
+    assert!(refused.to_string().contains("a consensus message, bytes"), "{refused}");
+    let term = over("term", u64::MAX, COUNTER_MAX);
+    assert_eq!(refused_frame::<ControlDecoder>(ControlFrame::Coordinates { term: u64::MAX }), term.into());
+}
+
+#[test]
+fn a_report_or_voter_out_of_bounds_is_refused() {
+    let check = |command, error: BoundError| assert_eq!(decode_command(&encode_command(&command)), Err(error.into()));
+    let node = NodeId([1; 32]);
+    let id = ConsensusId(u64::MAX);
+    check(Command::Voter { id, node, standing: Standing::Voter }, over("consensus id", u64::MAX, COUNTER_MAX));
+    let result = Checkpoint { index: Index(u64::MAX), ..Checkpoint::default() };
+    check(Command::Report { node, result, report: Bytes::new() }, over("index", u64::MAX, COUNTER_MAX));
+    let (result, report) = (Checkpoint::default(), Bytes::from(vec![0; REPORT_BYTES_MAX + 1]));
+    check(Command::Report { node, result, report }, over("a report's bytes", 4_097, 4_096));
+}
+
+fn refused_install(change: impl Fn(&mut InstallView)) -> CommandError {
+    let mut install = largest_install();
+    change(&mut install);
+    decode_command(&encode_command(&Command::InstallView(install))).expect_err("out of bounds")
+}
+
+#[test]
+fn a_view_out_of_bounds_is_refused() {
+    let crowd = refused_install(|view| {
+        let newcomer = RingMember { node: NodeId([99; 32]), addresses: vec![], ..view.ring[0].clone() };
+        view.ring.iter_mut().for_each(|member| member.addresses.clear());
+        view.ring.push(newcomer);
+    });
+    assert_eq!(crowd, over("members", 65, 64).into());
+    let twice = refused_install(|view| view.ring[9].node = NodeId([4; 32]));
+    assert_eq!(twice, CommandError::NodeTwice(NodeId([4; 32])));
+    let reachable = refused_install(|view| {
+        let address = view.ring[9].addresses[0];
+        view.ring[9].addresses.push(address);
+    });
+    assert_eq!(reachable, over("addresses", 17, 16).into());
+    let run = refused_install(|view| view.ring[9].incarnation = Incarnation(u64::MAX));
+    assert_eq!(run, over("incarnation", u64::MAX, COUNTER_MAX).into());
+    assert_eq!(refused_install(|view| view.from = ViewId(u64::MAX)), over("view", u64::MAX, COUNTER_MAX).into());
+    assert_eq!(refused_install(|view| view.cut.push(Round(0))), over("lanes", 65, 64).into());
+    let gone = refused_install(|view| {
+        view.ring.iter_mut().for_each(|member| member.addresses.clear());
+        view.dropped.push((NodeId([99; 32]), Dropped::Silent));
+    });
+    assert_eq!(gone, over("dropped members", 65, 64).into());
+    assert_eq!(refused_install(|view| view.cut[3] = Round(u64::MAX)), over("round", u64::MAX, ROUND_MAX).into());
+}
+
+/// Three times a heartbeat of the greatest duration would overflow: durations are checked before anything is computed.
+#[test]
+fn parameters_that_cannot_work_are_refused() {
+    let closed = refused_install(|view| view.parameters.window_slots = 0);
+    assert_eq!(closed, ParametersError::Zero("window_slots").into());
+    for (what, change) in [
+        ("token_tick, seconds", (|view| view.parameters.token_tick = Duration::MAX) as fn(&mut InstallView)),
+        ("heartbeat, seconds", |view| view.parameters.heartbeat = Duration::MAX),
+        ("failure_timeout, seconds", |view| view.parameters.failure_timeout = Duration::MAX),
+        ("wedge_timeout, seconds", |view| view.parameters.wedge_timeout = Duration::MAX),
+        ("coordinator_timeout, seconds", |view| view.parameters.coordinator_timeout = Duration::MAX),
+    ] {
+        assert_eq!(refused_install(change), over(what, u64::MAX, u32::MAX.into()).into());
+    }
+}
+
+#[test]
+fn a_plan_out_of_bounds_is_refused() {
+    let plan = SessionPlan { send: DURATION_MAX, grace: DURATION_MAX, stop: DURATION_MAX, seed: u64::MAX };
+    let decoded = |plan| decode_command(&encode_command(&Command::Kickstart(plan)));
+    let over = |what| Err(over(what, u64::MAX, u32::MAX.into()).into());
+    assert_eq!(decoded(plan), Ok(Command::Kickstart(plan)));
+    assert_eq!(decoded(SessionPlan { send: Duration::MAX, ..plan }), over("send, seconds"));
+    assert_eq!(decoded(SessionPlan { grace: Duration::MAX, ..plan }), over("grace, seconds"));
+    assert_eq!(decoded(SessionPlan { stop: Duration::MAX, ..plan }), over("stop, seconds"));
+}
+
+#[test]
+fn bytes_that_are_not_one_command_are_refused() {
+    let grace = encode_command(&Command::Grace);
+    assert_eq!(decode_command(&[&grace[..], &[0]].concat()), Err(CommandError::Trailing(1)));
+    for bad in [&[][..], &[0x7f]] {
+        assert!(matches!(decode_command(bad), Err(CommandError::Malformed(_))));
+    }
+    let long = over("a log entry's bytes", COMMAND_BYTES_MAX as u64 + 1, COMMAND_BYTES_MAX as u64);
+    assert_eq!(decode_command(&vec![0; COMMAND_BYTES_MAX + 1]), Err(long.into()));
+}

@@ -1,0 +1,154 @@
+//! What a seed stands for.
+
+use std::time::Duration;
+
+use cloudy_proto::{OnFailure, Parameters, RingKind, Rules, SessionPlan};
+
+use super::{Fault, NetworkPlan, Plan, Step, Traffic, Who};
+use crate::sim::dice::Dice;
+
+impl Plan {
+    /// What a seed stands for.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut dice = Dice::of(seed);
+        let session = dice.chance(500);
+        let founder_is_member = !session || dice.chance(100);
+        let members = dice.pick(&[1, 2, 2, 3, 3, 4, 4, 5, 6, 6]);
+        let nodes = members + usize::from(!founder_is_member);
+        let evicts = dice.chance(500);
+        let long = evicts || dice.chance(100);
+        let heal_at_us = if long { dice.between(200_000, 2_000_000) } else { dice.between(20_000, 300_000) };
+        let mut plan = Self {
+            seed,
+            rules: Rules::default(),
+            mutated: false,
+            nodes,
+            founder_is_member,
+            parameters: parameters(&mut dice, session, evicts),
+            session: session.then(|| session_plan(&mut dice, seed, heal_at_us)),
+            traffic: traffic(&mut dice, nodes),
+            network: network(&mut dice),
+            faults: Vec::new(),
+            at_steps: Vec::new(),
+            kills_anybody: false,
+            heal_at_us,
+            inputs_per_drain_max: dice.pick(&[1, 1, 2, 5, 20]),
+            timer_late_us: dice.pick(&[0, 100, 3_000]),
+            drift_ppm: (0..nodes).map(|_| dice.pick(&[0, 0, 200, 100_000])).collect(),
+        };
+        plan.add_link_faults(&mut dice);
+        plan.add_node_faults(&mut dice);
+        if evicts {
+            plan.add_evicting_faults(&mut dice);
+        }
+        if long && plan.nodes > 1 {
+            plan.add_failover_faults(&mut dice);
+        }
+        plan
+    }
+
+    fn add_link_faults(&mut self, dice: &mut Dice) {
+        if self.nodes < 2 || dice.chance(150) {
+            return;
+        }
+        for _ in 0..dice.between(0, 8) {
+            let at = dice.between(0, self.heal_at_us);
+            let a = dice.below(self.nodes);
+            let b = (a + 1 + dice.below(self.nodes - 1)) % self.nodes;
+            let outage_us = dice.pick(&[100, 2_000, 20_000, 60_000]);
+            let fault = match dice.below(8) {
+                0..=3 => Fault::Cut { a, b, outage_us },
+                4 => Fault::Flap { a, b, times: dice.between(2, 5), outage_us: dice.pick(&[150, 150, 30_000, 90_000]) },
+                5 => Fault::Isolate { who: Who::Node(a), outage_us },
+                _ => Fault::Replace { a, b },
+            };
+            self.faults.push((at, fault));
+        }
+    }
+
+    fn add_node_faults(&mut self, dice: &mut Dice) {
+        for _ in 0..dice.pick(&[0, 0, 1, 3]) {
+            let (who, for_us) = (Who::Node(dice.below(self.nodes)), dice.pick(&[1_000, 10_000, 40_000]));
+            self.faults.push((dice.between(0, self.heal_at_us), Fault::Slow { who, for_us }));
+        }
+        if self.nodes > 1 && dice.chance(200) {
+            let who = Who::Node(dice.below(self.nodes));
+            let at = dice.between(self.heal_at_us / 4, self.heal_at_us);
+            self.faults.push((at, Fault::Kill { who }));
+        }
+        if dice.chance(250) {
+            let node = if dice.chance(500) { Self::FOUNDER } else { dice.below(self.nodes) };
+            self.faults.push((dice.between(self.heal_at_us / 4, self.heal_at_us), Fault::End { node }));
+        }
+        let node = dice.below(self.nodes);
+        if node != Self::FOUNDER && dice.chance(300) {
+            let (who, for_us) = (Who::Node(node), dice.between(5_000, 120_000));
+            let fault = match dice.below(3) {
+                0 => Fault::Slow { who, for_us },
+                1 => Fault::Isolate { who, outage_us: for_us },
+                _ => Fault::Cut { a: node, b: Self::FOUNDER, outage_us: for_us },
+            };
+            self.at_steps.push((Step::Stop, dice.between(0, 2_000), fault));
+        }
+    }
+}
+
+fn parameters(dice: &mut Dice, session: bool, evicts: bool) -> Parameters {
+    let tiny = dice.chance(600);
+    let heartbeats: &[u64] = if evicts { &[5_000, 10_000, 20_000] } else { &[5_000, 20_000, 60_000_000, 60_000_000] };
+    let heartbeat = Duration::from_micros(dice.pick(heartbeats));
+    Parameters {
+        ring: if dice.chance(300) { RingKind::Token } else { RingKind::Pipelined },
+        session,
+        window_slots: dice.between(1, 8) as u32,
+        window_bytes: if tiny { dice.between(16, 200) } else { 4_096 },
+        slot_bytes_max: if tiny { dice.between(1, 60) as u32 } else { 512 },
+        slot_payloads_max: dice.pick(&[1, 1, 2, 4, 16]),
+        skip_ahead: dice.pick(&[0, 0, 1, 2, 8]),
+        token_tick: Duration::from_micros(dice.pick(&[200, 1_000])),
+        heartbeat,
+        failure_timeout: heartbeat * if evicts { dice.pick(&[4, 6, 10]) } else { 10 },
+        stall_timeout: Duration::from_millis(dice.pick(&[100, 200, 400])),
+        coordinator_timeout: Duration::from_millis(dice.pick(&[10, 2_000, 2_000])),
+        wedge_timeout: Duration::from_millis(dice.pick(&[20, 60, 250])),
+        on_failure: if evicts { OnFailure::Evict } else { OnFailure::Wait },
+        ..Parameters::default()
+    }
+}
+
+fn session_plan(dice: &mut Dice, seed: u64, heal_at_us: u64) -> SessionPlan {
+    SessionPlan {
+        send: Duration::from_micros(dice.between(5_000, heal_at_us)),
+        grace: Duration::from_micros(dice.between(0, 30_000)),
+        stop: Duration::from_millis(200),
+        seed,
+    }
+}
+
+fn traffic(dice: &mut Dice, nodes: usize) -> Traffic {
+    let lone = dice.chance(250);
+    let busy = dice.below(nodes);
+    Traffic {
+        burst_max: dice.pick(&[1, 3, 20]),
+        gap_us: dice.pick(&[300, 2_000, 10_000]),
+        payloads_max: dice.pick(&[5, 40, 120, 300]),
+        payload_bytes_min: 0,
+        payload_bytes_max: dice.pick(&[0, 8, 60]),
+        large_per_mille: dice.pick(&[0, 0, 30]),
+        quiet: (0..nodes).filter(|&node| if lone { node != busy } else { dice.chance(150) }).collect(),
+    }
+}
+
+fn network(dice: &mut Dice) -> NetworkPlan {
+    NetworkPlan {
+        latency_us: dice.pick(&[20, 200, 2_000]),
+        jitter_us: dice.pick(&[0, 100, 1_000, 5_000]),
+        late_per_mille: dice.pick(&[0, 0, 10, 60]),
+        late_us: 40_000,
+        notice_us: dice.pick(&[10, 1_000, 10_000]),
+        lost_per_mille: dice.pick(&[0, 0, 0, 0, 0, 20]),
+        encoded: dice.chance(150),
+        corrupt_towards: None,
+    }
+}
