@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod key;
 mod master;
+mod schedule;
 mod shared;
 mod slave;
 #[cfg(test)]
@@ -18,7 +19,8 @@ pub(crate) use bench::{BenchArgs, BenchNodeArgs, DurabilityChoice, Senders, Swee
 pub(crate) use demo::DemoArgs;
 pub(crate) use key::{KeyArgs, KeyCommand};
 pub(crate) use master::MasterArgs;
-pub(crate) use shared::{FaultArgs, KeyFileArgs, ListenArgs};
+pub(crate) use schedule::{At, Deed, Schedule, Sides, Who};
+pub(crate) use shared::{ChildArgs, FaultArgs, KeyFileArgs, ListenArgs};
 pub(crate) use slave::SlaveArgs;
 
 /// Slaves of one session, at most: the protocol's bound on a ring, `cloudy_proto::limits::MEMBERS_MAX`.
@@ -48,6 +50,7 @@ use exit_status;
 Examples:
   cloudy demo                                   a whole session on this machine
   cloudy demo --loss 10% --latency 20ms         the same over a bad network
+  cloudy demo --kill slave2@500ms               the same, and one slave dies
   cloudy slave 127.0.0.1 10502                  one slave, here
   cloudy master 127.0.0.1 10501 2s 1s 0         the master of the slaves that it finds
   cloudy key show                               which cluster this machine belongs to

@@ -1,8 +1,11 @@
 //! Log lines on stderr: stdout is for results.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 
 use miette::Report;
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use crate::output::failure;
@@ -20,6 +23,13 @@ pub(crate) fn start(verbose: u8) -> Result<(), Report> {
         .with_ansi(io::stderr().is_terminal())
         .init();
     Ok(())
+}
+
+/// What makes another process log as much as this one; [`LOG_VARIABLE`] it inherits.
+pub(crate) fn arguments() -> Option<OsString> {
+    let flag = [(Level::TRACE, "-vvv"), (Level::DEBUG, "-vv"), (Level::INFO, "-v")];
+    let level = LevelFilter::current();
+    flag.iter().find(|(least, _)| level >= *least).map(|(_, flag)| flag.into())
 }
 
 fn filter(chosen: &str, verbose: u8) -> Result<EnvFilter, Report> {

@@ -4,6 +4,7 @@
 mod args;
 mod bench;
 mod commands;
+mod demo;
 mod duration;
 mod interrupts;
 mod logging;
@@ -17,6 +18,7 @@ mod progress;
 mod report;
 mod ring;
 mod table;
+mod watcher;
 
 use std::process::ExitCode;
 

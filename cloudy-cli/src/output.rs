@@ -10,6 +10,8 @@ use miette::Report;
 pub(crate) const EXIT_EQUAL: u8 = 0;
 /// Something failed, or results differ.
 pub(crate) const EXIT_FAILED: u8 = 1;
+/// The command line is wrong: clap's own status.
+pub(crate) const EXIT_USAGE: u8 = 2;
 /// Ended by Ctrl-C: 128 + SIGINT.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 

@@ -7,6 +7,8 @@ use std::fmt;
 pub(crate) struct Row {
     /// The slave's name.
     pub(crate) node: String,
+    /// It was killed on purpose: no result is expected of it.
+    pub(crate) killed: bool,
     /// Its result; `None` if it reported none.
     pub(crate) outcome: Option<Outcome>,
     /// Approved messages that it broadcast itself.
@@ -56,7 +58,7 @@ pub(crate) fn render(rows: &[Row]) -> String {
 fn cells(row: &Row) -> [String; 6] {
     let [count, sum, digest] = match &row.outcome {
         Some(outcome) => [outcome.count.to_string(), outcome.sum.to_string(), outcome.digest.clone()],
-        None => ["-"; 3].map(str::to_owned),
+        None => [if row.killed { "killed" } else { "-" }, "-", "-"].map(str::to_owned),
     };
     [row.node.clone(), count, sum, digest, row.own.to_string(), row.confirmations.to_string()]
 }
@@ -64,9 +66,9 @@ fn cells(row: &Row) -> [String; 6] {
 /// Whether all slaves ended with one result.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verdict {
-    /// They did, every one.
+    /// They did, every one that was not killed.
     Equal {
-        /// How many slaves.
+        /// How many results.
         nodes: usize,
         /// Their result.
         outcome: Outcome,
@@ -91,7 +93,7 @@ impl Verdict {
         let names = |chosen: &dyn Fn(&Row) -> bool| -> Vec<String> {
             rows.iter().filter(|row| chosen(row)).map(|row| row.node.clone()).collect()
         };
-        let missing = names(&|row| row.outcome.is_none());
+        let missing = names(&|row| row.outcome.is_none() && !row.killed);
         let Some(first) = rows.iter().find_map(|row| row.outcome.as_ref()) else {
             return if rows.is_empty() { Self::Empty } else { Self::Missing { missing } };
         };
@@ -101,7 +103,7 @@ impl Verdict {
         } else if !missing.is_empty() {
             Self::Missing { missing }
         } else {
-            Self::Equal { nodes: rows.len(), outcome: first.clone() }
+            Self::Equal { nodes: rows.iter().filter(|row| row.outcome.is_some()).count(), outcome: first.clone() }
         }
     }
 
@@ -133,11 +135,11 @@ mod tests {
 
     fn row(node: &str, count: u64, sum: f64) -> Row {
         let outcome = Some(Outcome { count, sum, digest: "9f86d081".to_owned() });
-        Row { node: node.to_owned(), outcome, own: count / 4, confirmations: count }
+        Row { node: node.to_owned(), killed: false, outcome, own: count / 4, confirmations: count }
     }
 
     fn silent(node: &str) -> Row {
-        Row { node: node.to_owned(), outcome: None, own: 0, confirmations: 7 }
+        Row { node: node.to_owned(), killed: false, outcome: None, own: 0, confirmations: 7 }
     }
 
     #[test]
@@ -150,6 +152,19 @@ größer        8  0.30000000000000004  9f86d081      2              8
 c             -                    -  -             0              7
 ";
         assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn of_the_killed_no_result_is_expected() {
+        let killed = || Row { killed: true, ..silent("b") };
+        assert_eq!(cells(&killed()), ["b", "killed", "-", "-", "0", "7"]);
+        let equal = Verdict::of(&[row("a", 5, 1.0), killed(), row("c", 5, 1.0)]);
+        assert!(matches!(equal, Verdict::Equal { nodes: 2, .. }), "{equal}");
+        assert_eq!(Verdict::of(&[silent("a"), killed()]), Verdict::Missing { missing: vec!["a".to_owned()] });
+        // One that it had before it died counts.
+        let late = Row { killed: true, ..row("b", 6, 1.0) };
+        assert!(matches!(Verdict::of(&[row("a", 5, 1.0), late]), Verdict::Unequal { .. }));
+        assert!(!Verdict::of(&[killed()]).is_equal());
     }
 
     #[test]

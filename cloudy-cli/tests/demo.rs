@@ -128,7 +128,7 @@ fn a_slave_that_dies_is_named_and_the_others_end_with_a_result() {
     let mut demo = Running::start(cloudy(&["demo", "--send", "10m", "--nodes", "3"]));
     demo.wait_for("SEND: approved");
     let slaves = children(demo.id());
-    assert_eq!(slaves.len(), 3);
+    assert_eq!(slaves.len(), 4, "slaves, and the master after them");
     assert!(std::process::Command::new("kill").args(["-KILL", &slaves[1]]).status().expect("kill").success());
     demo.wait_for("slave-2 ended (signal: 9");
     demo.signal("INT");
@@ -144,18 +144,19 @@ fn a_slave_that_dies_is_named_and_the_others_end_with_a_result() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn no_slave_outlives_its_demo() {
+fn no_process_outlives_its_demo() {
     let mut demo = Running::start(cloudy(&["demo", "--send", "10m", "--nodes", "2"]));
     demo.wait_for("SEND: approved");
-    let slaves = children(demo.id());
+    let processes = children(demo.id());
+    assert_eq!(processes.len(), 3, "slaves, and the master");
     demo.signal("KILL");
     let gone = |pid: &String| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.is_empty() || stat.contains(") Z ")
     };
     let give_up_at = std::time::Instant::now() + common::PATIENCE;
-    while !slaves.iter().all(gone) {
-        assert!(std::time::Instant::now() < give_up_at, "still there: {slaves:?}");
+    while !processes.iter().all(gone) {
+        assert!(std::time::Instant::now() < give_up_at, "still there: {processes:?}");
         // sleep: somebody else's process gives no other sign.
         std::thread::sleep(std::time::Duration::from_millis(10));
     }

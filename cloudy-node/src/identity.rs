@@ -6,7 +6,10 @@ use core::fmt;
 use std::sync::Arc;
 
 use cloudy_proto::NodeId;
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    PublicKeyData,
+};
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -81,6 +84,62 @@ pub enum IdentityError {
     /// The node's own certificate could not be issued.
     #[error("cannot issue this node's certificate: {0}")]
     Issue(#[from] rcgen::Error),
+    /// The node's private key could not be made.
+    #[error(transparent)]
+    NodeKey(#[from] NodeKeyError),
+}
+
+/// A node's private key: what makes it the same node after a restart (`protocol.md` §2, *incarnation*).
+///
+/// Its bytes are wiped when it is dropped. `Debug` shows the node's id only.
+pub struct NodeKey(WipedKeyPair);
+
+/// Why there is no node key.
+#[derive(Debug, Error)]
+pub enum NodeKeyError {
+    /// The operating system's generator failed.
+    #[error("cannot make a private key for this node: {0}; try again later")]
+    Generate(rcgen::Error),
+    /// The bytes are no Ed25519 private key.
+    #[error("this is no Ed25519 private key (PKCS #8, RFC 8410): {0}")]
+    Read(rcgen::Error),
+}
+
+impl NodeKey {
+    /// A random Ed25519 key. Its signatures are of one length, so that handshakes of equal runs have equal sizes.
+    ///
+    /// # Errors
+    /// [`NodeKeyError::Generate`] when the operating system gives no random bytes.
+    pub fn generate() -> Result<Self, NodeKeyError> {
+        let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(NodeKeyError::Generate)?;
+        Ok(Self(WipedKeyPair(pair)))
+    }
+
+    /// The key of these bytes, which [`to_pkcs8`](Self::to_pkcs8) gave. The caller's copy is the caller's to wipe.
+    ///
+    /// # Errors
+    /// [`NodeKeyError::Read`].
+    pub fn from_pkcs8(bytes: &[u8]) -> Result<Self, NodeKeyError> {
+        let der = PrivatePkcs8KeyDer::from(bytes);
+        let pair = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ED25519).map_err(NodeKeyError::Read)?;
+        Ok(Self(WipedKeyPair(pair)))
+    }
+
+    /// The secret in PKCS #8 (RFC 5958, RFC 8410), DER. Wiped when dropped.
+    pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.0.serialized_der().to_vec())
+    }
+
+    /// The id of the node that owns this key, as [`node_id_of`] says it of each certificate for it.
+    pub fn node_id(&self) -> NodeId {
+        NodeId(Sha256::digest(self.0.0.subject_public_key_info()).into())
+    }
+}
+
+impl fmt::Debug for NodeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NodeKey").field(&self.node_id()).finish()
+    }
 }
 
 /// The bytes are no certificate.
@@ -93,19 +152,27 @@ impl Identity {
     /// authority. It lasts as long as the process (`protocol.md` §2, *incarnation*).
     ///
     /// # Errors
-    /// [`IdentityError::Issue`] when the operating system gives no random bytes.
+    /// [`IdentityError::NodeKey`] when the operating system gives no random bytes.
     pub fn generate(key: &ClusterKey) -> Result<Self, IdentityError> {
+        Self::with_node_key(key, &NodeKey::generate()?)
+    }
+
+    /// The identity of the node that owns `node_key`, in the cluster of `key`, with a certificate from the cluster's
+    /// authority. Equal keys give the same identity, byte for byte; under another cluster's key the node keeps its id.
+    ///
+    /// # Errors
+    /// [`IdentityError::Issue`] when no certificate can be made.
+    pub fn with_node_key(key: &ClusterKey, node_key: &NodeKey) -> Result<Self, IdentityError> {
         let authority = key.authority()?;
-        // Ed25519: its signatures are of one length, so that handshakes of equal runs have equal sizes.
-        let leaf = WipedKeyPair(KeyPair::generate_for(&rcgen::PKCS_ED25519)?);
+        let leaf = &node_key.0.0;
         let mut params = CertificateParams::new([SERVER_NAME.to_owned()])?;
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "cloudy node");
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = authority.issue(params, &leaf.0)?;
-        let private_key = PrivatePkcs8KeyDer::from(leaf.0.serialized_der()).into();
+        let certificate = authority.issue(params, leaf)?;
+        let private_key = PrivatePkcs8KeyDer::from(leaf.serialized_der()).into();
         Self::check(vec![certificate], &private_key, vec![authority.certificate.clone()])
     }
 

@@ -15,6 +15,7 @@ pub mod key_file;
 mod link;
 mod node;
 pub mod session;
+pub mod storage;
 pub mod tls;
 mod typed;
 

@@ -1,13 +1,22 @@
 //! `cloudy demo`.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::schedule::{self, At, During, Schedule, ScheduleError, Sides, Who};
 use super::{FaultArgs, KeyFileArgs, SLAVES_MAX, exit_status};
 use crate::duration;
+use crate::periods::Periods;
 use crate::ring::{FailureChoice, RingChoice};
+
+/// Numbers that each slave broadcasts in a second where there are faults and no `--rate`: of four slaves a few
+/// megabytes of payload cost, so that the 64 MiB that members retain hold what a slave misses in ten seconds and more.
+const RATE_WITH_FAULTS: NonZeroU32 = NonZeroU32::new(50_000).expect("not zero");
+
+const SCHEDULED: &str = "Faults at a time";
 
 /// Arguments of `cloudy demo`.
 #[derive(Debug, Args)]
@@ -17,8 +26,14 @@ Examples:
   cloudy demo --nodes 8 --send 5s --grace 2s
   cloudy demo --ring token --seed 7
   cloudy demo --loss 10% --latency 20ms --jitter 5ms
+  cloudy demo --kill slave2@500ms --pause slave3@1s..1500ms
+  cloudy demo --partition 1,2/3,4,master@500ms..1500ms
   cloudy demo --result-dir results              slave-1.jsonl, slave-2.jsonl, …
   cloudy demo --json | jq .
+
+Times of --kill, --pause and --partition count from the start of SEND and are before STOP, which is the last 200ms. WHO
+is master, or a slave as 2, slave2 or slave-2. A slave that was killed is not expected to have a result; all others are,
+and the same one. With --json there is a list of the faults, and one of the views.
 
 ", exit_status!()))]
 pub(crate) struct DemoArgs {
@@ -38,19 +53,61 @@ pub(crate) struct DemoArgs {
     /// When a slave may send
     #[arg(long, value_name = "MODEL", default_value_t)]
     pub(crate) ring: RingChoice,
-    /// What to do about a slave that fails or stalls
-    #[arg(long, value_name = "POLICY", default_value_t)]
-    pub(crate) on_failure: FailureChoice,
+    /// What to do about a slave that fails or stalls [default: wait; evict where there is a --kill, --pause or
+    /// --partition]
+    #[arg(long, value_name = "POLICY")]
+    on_failure: Option<FailureChoice>,
+    /// Numbers that each slave broadcasts a second, at most [default: as many as there is room for; 50000 where there
+    /// is a --kill, --pause or --partition: who was cut off comes back only while the others keep what it missed]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    rate: Option<NonZeroU32>,
     /// Write each slave's result into this directory, as JSON lines, while the session runs
     #[arg(long, value_name = "DIR")]
     pub(crate) result_dir: Option<PathBuf>,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
     pub(crate) json: bool,
+    /// Kill a process at a time: slave2@500ms; repeatable
+    #[arg(long, value_name = "WHO@TIME", value_parser = schedule::kill, help_heading = SCHEDULED)]
+    kill: Vec<At<Who>>,
+    /// Stop a process at a time and let it go on at another: slave3@1s..1500ms; repeatable
+    #[arg(long, value_name = "WHO@FROM..TO", value_parser = schedule::pause, help_heading = SCHEDULED)]
+    pause: Vec<During<Who>>,
+    /// Let nothing through between groups of processes for a time: 1,2/3,4,master@700ms..1200ms; repeatable. Whoever is
+    /// in no group reaches all
+    #[arg(long, value_name = "WHO,…/WHO,…@FROM..TO", value_parser = schedule::partition, help_heading = SCHEDULED)]
+    partition: Vec<During<Sides>>,
     /// Which cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,
     /// Which faults.
     #[command(flatten)]
     pub(crate) faults: FaultArgs,
+}
+
+impl DemoArgs {
+    /// The session's periods.
+    pub(crate) fn periods(&self) -> Periods {
+        Periods::new(self.send, self.grace)
+    }
+
+    /// What happens when.
+    ///
+    /// # Errors
+    /// A fault cannot happen in this demo.
+    pub(crate) fn schedule(&self) -> Result<Schedule, ScheduleError> {
+        let Periods { send, grace, .. } = self.periods();
+        Schedule::new(&self.kill, &self.pause, &self.partition, self.nodes, send + grace)
+    }
+
+    /// What to do about a slave that fails.
+    pub(crate) fn on_failure(&self, schedule: &Schedule) -> FailureChoice {
+        let default = if schedule.has_faults() { FailureChoice::Evict } else { FailureChoice::Wait };
+        self.on_failure.unwrap_or(default)
+    }
+
+    /// Numbers that each slave broadcasts a second, at most.
+    pub(crate) fn rate(&self, schedule: &Schedule) -> Option<NonZeroU32> {
+        self.rate.or(schedule.has_faults().then_some(RATE_WITH_FAULTS))
+    }
 }

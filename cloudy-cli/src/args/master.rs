@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use cloudy_node::discovery::seeds::{self, SeedError};
 
-use super::{FaultArgs, KeyFileArgs, ListenArgs, SLAVES_MAX, exit_status};
+use super::{ChildArgs, FaultArgs, KeyFileArgs, ListenArgs, SLAVES_MAX, exit_status};
 use crate::duration;
 use crate::periods::Periods;
 use crate::ring::{FailureChoice, RingChoice};
@@ -74,6 +74,9 @@ pub(crate) struct MasterArgs {
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
     pub(crate) json: bool,
+    /// For a demo.
+    #[command(flatten)]
+    pub(crate) child: ChildArgs,
     /// Which cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,

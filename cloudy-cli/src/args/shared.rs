@@ -55,6 +55,18 @@ impl KeyFileArgs {
     }
 }
 
+/// For a process that a demo started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub(crate) struct ChildArgs {
+    /// Say on stdout what happens, a JSON object on a line each; take orders on stdin, and end with whoever holds its
+    /// other end
+    #[arg(long, hide = true)]
+    pub(crate) announce: bool,
+    /// Be ready to be cut off from others by an order
+    #[arg(long, hide = true, requires = "announce")]
+    pub(crate) partitions: bool,
+}
+
 /// Faults to inject below QUIC.
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(next_help_heading = "Faults, injected below QUIC into what this node sends")]

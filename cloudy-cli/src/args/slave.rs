@@ -1,11 +1,12 @@
 //! `cloudy slave`.
 
 use std::net::SocketAddrV4;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{FaultArgs, KeyFileArgs, ListenArgs, exit_status};
+use super::{ChildArgs, FaultArgs, KeyFileArgs, ListenArgs, exit_status};
 
 /// Arguments of `cloudy slave`.
 #[derive(Debug, Args)]
@@ -35,12 +36,15 @@ pub(crate) struct SlaveArgs {
     /// Do not answer multicast discovery: masters must name this slave
     #[arg(long)]
     pub(crate) no_discovery: bool,
-    /// Say on stdout where it listens, as a JSON object on a line, and end with whoever holds the other end of stdin
-    #[arg(long, hide = true)]
-    pub(crate) announce: bool,
+    /// Broadcast at most so many numbers a second [default: as many as there is room for]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) rate: Option<NonZeroU32>,
     /// The multicast group and port for discovery
     #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP)]
     pub(crate) discovery_group: SocketAddrV4,
+    /// For a demo.
+    #[command(flatten)]
+    pub(crate) child: ChildArgs,
     /// Which cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,

@@ -1,5 +1,6 @@
 //! The grammar, as tables of command lines and what they mean.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -7,7 +8,7 @@ use clap::{CommandFactory, Parser};
 
 use super::*;
 use crate::periods::Periods;
-use crate::ring::RingChoice;
+use crate::ring::{FailureChoice, RingChoice};
 
 fn parse(line: &str) -> Result<Command, clap::Error> {
     Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)
@@ -93,9 +94,12 @@ fn a_slaves_options_are_taken() {
     let args = parsed!(Slave, "cloudy slave 127.0.0.1 10502");
     assert_eq!(args.listen, ListenArgs { host: "127.0.0.1".to_owned(), port: 10_502 });
     assert!(args.result.is_none() && !args.stay && !args.json && !args.no_discovery);
+    assert_eq!((args.child, args.rate), (ChildArgs::default(), None));
     assert_eq!(args.faults.faults(), cloudy_node::fault::Faults::none());
     assert_eq!(args.discovery_group, cloudy_node::discovery::GROUP);
-    let args = parsed!(Slave, "cloudy slave node 0 --result r.jsonl --stay --json --no-discovery --cluster-key k");
+    let args =
+        parsed!(Slave, "cloudy slave node 0 --result r.jsonl --stay --json --no-discovery --cluster-key k --rate 7");
+    assert_eq!(args.rate.map(NonZeroU32::get), Some(7));
     assert_eq!(args.listen, ListenArgs { host: "node".to_owned(), port: 0 });
     assert_eq!(args.result, Some(PathBuf::from("r.jsonl")));
     assert!(args.stay && args.json && args.no_discovery);
@@ -121,6 +125,25 @@ fn a_demos_options_are_taken() {
     assert_eq!((faults.loss, faults.reorder, faults.duplicate, faults.seed), (0.1, 0.05, 0.01, 3));
     assert_eq!((faults.latency, faults.jitter), (micros(20_000), micros(5_000)));
     faults.validate().expect("the grammar takes valid faults only");
+}
+
+#[test]
+fn a_demo_with_faults_at_times_evicts_and_paces_unless_told_otherwise() {
+    for (line, on_failure, rate) in [
+        ("cloudy demo", FailureChoice::Wait, None),
+        ("cloudy demo --rate 7 --on-failure evict", FailureChoice::Evict, Some(7)),
+        ("cloudy demo --kill 1@1s", FailureChoice::Evict, Some(50_000)),
+        ("cloudy demo --pause 1@1s..2s --kill master@1s", FailureChoice::Evict, Some(50_000)),
+        ("cloudy demo --partition 1/2@1s..2s --on-failure wait --rate 7", FailureChoice::Wait, Some(7)),
+    ] {
+        let args = parsed!(Demo, line);
+        let schedule = args.schedule().expect(line);
+        assert_eq!(args.on_failure(&schedule), on_failure, "{line}");
+        assert_eq!(args.rate(&schedule).map(NonZeroU32::get), rate, "{line}");
+    }
+    // STOP begins 200 ms before the end.
+    let late = |at: &str| parsed!(Demo, &format!("cloudy demo --kill 1@{at}")).schedule().is_err();
+    assert!(!late("2799ms") && late("2800ms"));
 }
 
 #[test]
@@ -183,6 +206,12 @@ fn wrong_command_lines_name_what_is_wrong() {
         ("cloudy demo --nodes 0", ValueValidation, "1..=64"),
         ("cloudy demo --nodes 65", ValueValidation, "1..=64"),
         ("cloudy demo --send -5", ValueValidation, "2s, 500ms, 1m or 250us"),
+        ("cloudy demo --kill 1", ValueValidation, "slave2@500ms"),
+        ("cloudy demo --pause 1@1s", ValueValidation, "slave3@1s..1500ms"),
+        ("cloudy demo --partition 1/2", ValueValidation, "1,2/3,4,master@700ms..1200ms"),
+        ("cloudy demo --rate 0", ValueValidation, "0"),
+        ("cloudy slave h 1 --rate -1", ValueValidation, "-1"),
+        ("cloudy slave h 1 --partitions", MissingRequiredArgument, "--announce"),
         ("cloudy demo --seed -1", ValueValidation, "-1"),
         ("cloudy completions tcsh", InvalidValue, "bash"),
         ("cloudy man demo --dir d", ArgumentConflict, "--dir"),

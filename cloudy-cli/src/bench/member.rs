@@ -31,7 +31,7 @@ const GROUP: &str = "cloudy-bench";
 pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), Report> {
     let Assignment { number, spec, key, .. } = assignment;
     let key = key_file::load(key).into_diagnostic()?;
-    let node = node::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &key, spec.faults).await?;
+    let (node, _) = node::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &key, spec.faults, false).await?;
     let group = if *number == 0 { found(&node, spec, post).await? } else { join(&node, post).await? };
     let mut member = Member {
         approved: group.approved_from(Index(1)),

@@ -1,38 +1,44 @@
-//! `cloudy demo`: a whole session on this machine, each slave a process of its own.
+//! `cloudy demo`: a whole session on this machine, each node a process of its own.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use cloudy_node::fault::Faults;
-use cloudy_node::session::{MasterConfig, MasterError, MasterOutcome, run_master};
-use cloudy_node::{ClusterKey, Node, key_file};
+use cloudy_node::key_file;
 use miette::{IntoDiagnostic, Report};
 
-use super::master::{READY_TIMEOUT, on_failure, plan, present, ring_kind, with_remedy};
-use crate::args::DemoArgs;
+use super::master::present;
+use crate::args::{DemoArgs, Schedule, Who};
+use crate::demo::{Demo, judge};
 use crate::interrupts::{Interrupts, Stop};
-use crate::node;
-use crate::output::{EXIT_INTERRUPTED, failure, print};
-use crate::periods::Periods;
-use crate::processes::{Launch, Slaves};
+use crate::output::{EXIT_INTERRUPTED, EXIT_USAGE, failure, print, print_error};
+use crate::processes::{Fleet, Launch};
 use crate::progress::Progress;
-use crate::report::{Session, Watcher, heading};
+use crate::report::{Session, heading};
+use crate::watcher::Watcher;
+use crate::{duration, logging};
 
 /// How long the master waits for a slave that has said where it listens: long, for the network may be made to lose.
 const FIND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Runs the command.
 pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Report> {
+    let schedule = match args.schedule() {
+        Ok(schedule) => schedule,
+        Err(error) => {
+            print_error(&failure(error, "times count from the start of SEND; see `cloudy demo --help`"));
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
     let mut interrupts = Interrupts::catch()?;
     let stop = interrupts.stop();
-    interrupts.during(demo(&args, &stop)).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
+    interrupts.during(demo(&args, schedule, &stop)).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
 }
 
-async fn demo(args: &DemoArgs, stop: &Stop) -> Result<ExitCode, Report> {
-    let periods = Periods::new(args.send, args.grace);
+async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCode, Report> {
+    let periods = args.periods();
     if let Some(dir) = &args.result_dir {
         std::fs::create_dir_all(dir).map_err(|error| {
             failure(
@@ -47,93 +53,81 @@ async fn demo(args: &DemoArgs, stop: &Stop) -> Result<ExitCode, Report> {
     }
     let progress = Progress::start();
     progress.line(&format!("starting {} slaves", args.nodes));
-    let mut slaves = tokio::select! {
-        slaves = Slaves::start(launches(args, &key)) => slaves?,
+    let mut fleet = Fleet::new();
+    let start = async {
+        fleet.start((1..=args.nodes).map(|number| slave(args, &schedule, &key, number)).collect()).await?;
+        let slaves: Vec<SocketAddr> = fleet.all().map(|(_, address)| address).collect();
+        fleet.start(vec![master(args, &schedule, &key, &slaves)]).await
+    };
+    tokio::select! {
+        started = start => started?,
         () = stop.asked() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
     };
-    let own = Faults { seed: fault_seed(args, 0), ..args.faults.faults() };
-    let master = node::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &key.key, own).await?;
-    let watcher = Watcher::new(progress, names(&slaves));
+    let names = fleet.all().map(|(who, address)| (address.to_string(), who.to_string())).collect();
+    let watcher = Watcher::new(progress, names);
     let began_at = Instant::now();
-    let outcome = session(args, &master, &mut slaves, &watcher, stop).await;
-    let took = began_at.elapsed();
-    master.shutdown().await;
-    let outcome = match outcome {
-        Ok(outcome) => outcome,
-        Err(MasterError::Stopped) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
-        Err(error) => return Err(with_remedy(&error)),
-    };
-    let mut session = Session::new((periods, args.ring, args.seed), outcome, &watcher, took);
-    drop(watcher);
-    in_launch_order(&mut session);
-    for ending in slaves.endings().await {
-        session.problems.extend(ending.problem(&session.rows));
+    let session_max = periods.send + periods.grace + periods.stop;
+    let played = Demo::new(fleet, schedule, session_max, &watcher, stop).play().await;
+    if played.outcome.is_none() && watcher.send_at().is_none() {
+        if stop.was_asked() {
+            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        }
+        return Err(played.endings.get(&Who::Master).map_or_else(no_session, |ending| ending.error(Who::Master)));
     }
+    let session = judge(played, &watcher, |outcome| {
+        Session::new((periods, args.ring, args.seed), outcome, &watcher, began_at.elapsed())
+    });
+    drop(watcher);
     present(&session, args.json)
 }
 
-/// Runs the master beside the slaves, and says at once when one of them ends too early.
-async fn session(
-    args: &DemoArgs,
-    master: &Node,
-    slaves: &mut Slaves,
-    watcher: &Watcher,
-    stop: &Stop,
-) -> Result<MasterOutcome, MasterError> {
-    let config = MasterConfig {
-        plan: plan(Periods::new(args.send, args.grace), args.seed),
-        ring: ring_kind(args.ring),
-        on_failure: on_failure(args.on_failure),
-        slaves: slaves.addresses().map(|(_, address)| address.to_string()).collect(),
-        multicast: None,
-        expect: Some(usize::from(args.nodes)),
-        discovery_timeout: FIND_TIMEOUT,
-        ready_timeout: READY_TIMEOUT,
-    };
-    let mut run = std::pin::pin!(run_master(master, &config, stop.asked(), |event| watcher.observe(event)));
-    loop {
-        tokio::select! {
-            outcome = &mut run => return outcome,
-            ending = slaves.next_ending() => if let Some(trouble) = ending.trouble() {
-                watcher.line(&trouble);
-            }
-        }
+fn no_session() -> Report {
+    failure("there was no session, and the master did not say why", "run it again with -v for more")
+}
+
+fn slave(args: &DemoArgs, schedule: &Schedule, key: &DemoKey, number: u16) -> Launch {
+    let who = Who::Slave(number);
+    let mut arguments = texts(&["slave", "127.0.0.1", "0", "--no-discovery"]);
+    arguments.extend(common(args, schedule, key, number));
+    if let Some(dir) = &args.result_dir {
+        arguments.extend(["--result".into(), dir.join(format!("{who}.jsonl")).into()]);
     }
+    if let Some(rate) = args.rate(schedule) {
+        arguments.extend(texts(&["--rate", &rate.to_string()]));
+    }
+    Launch { who, arguments }
 }
 
-fn names(slaves: &Slaves) -> BTreeMap<String, String> {
-    slaves.addresses().map(|(name, address)| (address.to_string(), name.to_owned())).collect()
+fn master(args: &DemoArgs, schedule: &Schedule, key: &DemoKey, slaves: &[SocketAddr]) -> Launch {
+    let [send, grace, find] = [args.send, args.grace, FIND_TIMEOUT].map(duration::show);
+    let [seed, ring, expect] = [args.seed.to_string(), args.ring.to_string(), slaves.len().to_string()];
+    let on_failure = args.on_failure(schedule).to_string();
+    let mut arguments = texts(&["master", "127.0.0.1", "0", &send, &grace, &seed, "--ring", &ring]);
+    arguments.extend(texts(&["--on-failure", &on_failure, "--expect", &expect, "--discovery-timeout", &find]));
+    arguments.extend(slaves.iter().flat_map(|address| ["--slave".into(), address.to_string().into()]));
+    arguments.extend(common(args, schedule, key, 0));
+    arguments.extend(logging::arguments());
+    Launch { who: Who::Master, arguments }
 }
 
-fn launches(args: &DemoArgs, key: &DemoKey) -> Vec<Launch> {
-    let launch = |number: u16| {
-        let name = slave_name(number);
-        let result = args.result_dir.as_ref().map(|dir| dir.join(format!("{name}.jsonl")));
-        let faults = args.faults.arguments(fault_seed(args, number));
-        Launch { name, key: key.path.clone(), result, faults }
-    };
-    (1..=args.nodes).map(launch).collect()
+/// What all processes are given; their number chooses their dice, for those who share them lose in step.
+fn common(args: &DemoArgs, schedule: &Schedule, key: &DemoKey, number: u16) -> Vec<OsString> {
+    let mut arguments = texts(&["--announce", "--cluster-key"]);
+    arguments.push(key.path.clone().into());
+    if schedule.has_partitions() {
+        arguments.extend(texts(&["--partitions"]));
+    }
+    arguments.extend(args.faults.arguments(args.faults.fault_seed.wrapping_add(u64::from(number))));
+    arguments
 }
 
-fn slave_name(number: u16) -> String {
-    format!("slave-{number}")
-}
-
-/// Dice of its own for each node: those who share them lose in step.
-fn fault_seed(args: &DemoArgs, number: u16) -> u64 {
-    args.faults.fault_seed.wrapping_add(u64::from(number))
-}
-
-/// The ring is ordered by node ids, which say nothing to a reader.
-fn in_launch_order(session: &mut Session) {
-    let number = |name: &str| name.rsplit('-').next().and_then(|number| number.parse::<u16>().ok());
-    session.rows.sort_by_key(|(name, _)| number(name));
+fn texts(texts: &[&str]) -> Vec<OsString> {
+    texts.iter().map(OsString::from).collect()
 }
 
 /// The cluster key of a demo: the one that the user named, or one that lives as long as the demo.
 struct DemoKey {
     path: PathBuf,
-    key: ClusterKey,
     _directory: Option<tempfile::TempDir>,
 }
 
@@ -143,8 +137,9 @@ impl DemoKey {
         if let Ok(choice) = choice
             && !choice.is_default
         {
-            let key = choice.open().into_diagnostic()?;
-            return Ok(Self { path: choice.path, key, _directory: None });
+            // A wrong one is an error here, not at every process.
+            choice.open().into_diagnostic()?;
+            return Ok(Self { path: choice.path, _directory: None });
         }
         let directory = tempfile::Builder::new().prefix("cloudy-demo-").tempdir().map_err(|error| {
             failure(
@@ -153,7 +148,7 @@ impl DemoKey {
             )
         })?;
         let path = directory.path().join("cluster.key");
-        let key = key_file::create(&path).into_diagnostic()?;
-        Ok(Self { path, key, _directory: Some(directory) })
+        key_file::create(&path).into_diagnostic()?;
+        Ok(Self { path, _directory: Some(directory) })
     }
 }

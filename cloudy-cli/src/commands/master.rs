@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use cloudy_node::fault::FaultControl;
 use cloudy_node::session::{FindError, MasterConfig, MasterError, Multicast, run_master};
-use cloudy_node::{OnFailure, RingKind, SessionPlan};
+use cloudy_node::{Node, OnFailure, RingKind, SessionPlan};
 use miette::{IntoDiagnostic, Report};
 
 use crate::args::MasterArgs;
 use crate::interrupts::{Interrupts, Stop};
 use crate::node;
 use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, failure, print};
+use crate::parent::{self, Order, Said, say};
 use crate::periods::Periods;
 use crate::progress::Progress;
-use crate::report::{Session, Watcher, heading};
+use crate::report::{Session, heading};
 use crate::ring::{FailureChoice, RingChoice};
+use crate::watcher::Watcher;
 
 /// How long slaves may take to reach each other.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,17 +31,12 @@ pub(crate) async fn run(args: MasterArgs) -> Result<ExitCode, Report> {
 }
 
 async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
-    let (periods, ring, seed) = (args.periods(), args.ring, args.seed());
     let address = args.listen.address().await?;
     let key = args.key.choose().and_then(|choice| choice.open()).into_diagnostic()?;
-    let node = node::start(address, &key, args.faults.faults()).await?;
-    if !args.json {
-        print(&heading(periods, ring, seed))?;
-    }
-    let watcher = Watcher::new(Progress::start(), BTreeMap::new());
+    let (node, control) = node::start(address, &key, args.faults.faults(), args.child.partitions).await?;
     let config = MasterConfig {
-        plan: plan(periods, seed),
-        ring: ring_kind(ring),
+        plan: plan(args.periods(), args.seed()),
+        ring: ring_kind(args.ring),
         on_failure: on_failure(args.on_failure),
         slaves: args.slaves.clone(),
         multicast: Some(Multicast { group: args.discovery_group, interface: address.ip() }),
@@ -46,19 +44,65 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
         discovery_timeout: args.discovery_timeout,
         ready_timeout: READY_TIMEOUT,
     };
-    let began_at = Instant::now();
-    let outcome = run_master(&node, &config, stop.asked(), |event| watcher.observe(event)).await;
+    let ended = if args.child.announce {
+        for_a_parent(&node, control, &config, stop).await
+    } else {
+        for_a_user(args, &node, &config, stop).await
+    };
     node.shutdown().await;
-    let outcome = match outcome {
+    ended
+}
+
+/// A session without an outcome.
+fn without_outcome(error: &MasterError) -> Result<ExitCode, Report> {
+    match error {
+        MasterError::Stopped => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        error => Err(with_remedy(error)),
+    }
+}
+
+/// Shows the session while it runs, and compares the results.
+async fn for_a_user(args: &MasterArgs, node: &Node, config: &MasterConfig, stop: &Stop) -> Result<ExitCode, Report> {
+    let (periods, ring, seed) = (args.periods(), args.ring, args.seed());
+    if !args.json {
+        print(&heading(periods, ring, seed))?;
+    }
+    let watcher = Watcher::new(Progress::start(), BTreeMap::new());
+    let began_at = Instant::now();
+    let outcome = match run_master(node, config, stop.asked(), |event| watcher.observe(event)).await {
         Ok(outcome) => outcome,
-        Err(MasterError::Stopped) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
-        Err(error) => return Err(with_remedy(&error)),
+        Err(error) => return without_outcome(&error),
     };
     let mut session = Session::new((periods, ring, seed), outcome, &watcher, began_at.elapsed());
     // The ring is ordered by node ids, which say nothing to a reader.
     session.rows.sort_by_key(|(_, row)| row.slave.address);
     drop(watcher);
     present(&session, args.json)
+}
+
+/// Tells the process that started this one what happens; that one compares the results.
+async fn for_a_parent(
+    node: &Node,
+    control: Option<FaultControl>,
+    config: &MasterConfig,
+    stop: &Stop,
+) -> Result<ExitCode, Report> {
+    say(&Said::Listening { address: node.local_addr(), node: node.id() });
+    let obey = |order| match (order, &control) {
+        (Order::CutOff(peers), Some(control)) => control.partition(peers),
+        (Order::CutOff(_), None) => tracing::warn!("a partition was not announced when this master was started"),
+        (Order::Stop, _) => stop.now(),
+    };
+    tokio::select! {
+        outcome = run_master(node, config, stop.asked(), |event| say(&Said::Saw(event))) => {
+            match outcome {
+                Ok(outcome) => say(&Said::Outcome(outcome)),
+                Err(error) => return without_outcome(&error),
+            }
+            Ok(ExitCode::from(EXIT_EQUAL))
+        }
+        () = parent::obey(obey) => Err(failure("the process that started this master is gone", "start another")),
+    }
 }
 
 /// Prints the end of a session; status 0 only if all results are there and equal.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use cloudy_node::Node;
 use cloudy_node::discovery::Responder;
-use cloudy_node::session::{ResultFile, SlaveError, SlaveEvent, SlaveOutcome, run_slave};
+use cloudy_node::session::{ResultFile, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, run_slave};
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::args::SlaveArgs;
 use crate::interrupts::{Interrupts, Stop};
 use crate::node;
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print, print_error};
-use crate::parent;
+use crate::parent::{self, Order, Said, say};
 use crate::progress::Progress;
 use crate::report::phase_name;
 
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
             Some(path) => Some(ResultFile::create(path).await.into_diagnostic()?),
             None => None,
         };
-        let node = node::start(address, &key, args.faults.faults()).await?;
+        let (node, control) = node::start(address, &key, args.faults.faults(), args.child.partitions).await?;
         let slave = Slave {
             args: &args,
             node: &node,
@@ -38,9 +38,14 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
             responder: RefCell::new(None),
             waited: Cell::new(false),
         };
+        let obey = |order| match (order, &control) {
+            (Order::CutOff(peers), Some(control)) => control.partition(peers),
+            (Order::CutOff(_), None) => tracing::warn!("a partition was not announced when this slave was started"),
+            (Order::Stop, _) => stop.now(),
+        };
         let ended = tokio::select! {
             ended = slave.sessions(file.as_mut()) => ended,
-            () = parent::gone(), if args.announce => {
+            () = parent::obey(obey), if args.child.announce => {
                 Err(failure("the process that started this slave is gone", "start another"))
             }
         };
@@ -66,7 +71,8 @@ impl Slave<'_> {
     async fn sessions(&self, mut file: Option<&mut ResultFile>) -> Result<ExitCode, Report> {
         loop {
             let observe = |event| self.observe(event);
-            let outcome = run_slave(self.node, file.as_deref_mut(), self.stop.asked(), observe).await;
+            let config = SlaveConfig { result: file.as_deref_mut(), numbers_per_second_max: self.args.rate };
+            let outcome = run_slave(self.node, config, self.stop.asked(), observe).await;
             let ended = match outcome {
                 Ok(outcome) => self.present(outcome),
                 Err(SlaveError::StoppedWaiting) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
@@ -91,6 +97,8 @@ impl Slave<'_> {
                 rank.0 + 1
             )),
             SlaveEvent::Phase(phase) => self.progress.line(phase_name(phase)),
+            SlaveEvent::View { id, members } if self.args.child.announce => say(&Said::View { id, members }),
+            SlaveEvent::View { id, members } => self.progress.line(&format!("view {id}: {} slaves", members.len())),
             SlaveEvent::Approved(count) => self.progress.state(format!("approved {count}")),
         }
     }
@@ -112,10 +120,8 @@ impl Slave<'_> {
                 )),
             }
         }
-        if self.args.announce {
-            let line = json!({ "listening": address, "node": id.to_string() });
-            // The process that reads it is watched on stdin.
-            let _ = print(&format!("{line}\n"));
+        if self.args.child.announce {
+            say(&Said::Listening { address, node: id });
         }
         self.progress.state("waiting for a master".to_owned());
     }
@@ -123,7 +129,9 @@ impl Slave<'_> {
     fn present(&self, outcome: SlaveOutcome) -> Result<(), Report> {
         let SlaveOutcome { summary, rank, master, timings, file_error } = outcome;
         let sum = summary.sum;
-        if self.args.json {
+        if self.args.child.announce {
+            say(&Said::Result(summary));
+        } else if self.args.json {
             let object = json!({
                 "node": self.node.id().to_string(),
                 "master": master.to_string(),

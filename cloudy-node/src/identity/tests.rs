@@ -91,3 +91,29 @@ fn a_private_key_that_is_none_is_refused() {
     assert!(matches!(error, IdentityError::PrivateKey(_)), "{error}");
     assert!(!format!("{error:?}").contains("94, 94"));
 }
+
+#[test]
+fn a_node_key_read_back_gives_the_same_identity_byte_for_byte() {
+    let cluster = ClusterKey::from_bytes(&[3; 32]);
+    let key = NodeKey::generate().unwrap();
+    let read = NodeKey::from_pkcs8(&key.to_pkcs8()).unwrap();
+    let [one, other] = [&key, &read].map(|key| Identity::with_node_key(&cluster, key).unwrap());
+    assert_eq!(one.certified.cert, other.certified.cert);
+    assert_eq!(one.node_id(), key.node_id());
+    assert_eq!(read.node_id(), key.node_id());
+    assert_eq!(format!("{key:?}"), format!("NodeKey({})", key.node_id().short()));
+
+    let elsewhere = Identity::with_node_key(&ClusterKey::from_bytes(&[4; 32]), &key).unwrap();
+    assert_eq!(elsewhere.node_id(), one.node_id(), "a node keeps its id when the cluster key changes");
+    assert_ne!(elsewhere.certified.cert, one.certified.cert);
+}
+
+#[test]
+fn bytes_that_are_no_node_key_are_refused() {
+    let good = NodeKey::generate().unwrap().to_pkcs8();
+    for bytes in [&[][..], &good[..good.len() - 1], &[0x5e; 48]] {
+        let error = NodeKey::from_pkcs8(bytes).unwrap_err();
+        assert!(error.to_string().starts_with("this is no Ed25519 private key"), "{error}");
+        assert!(!format!("{error:?}").contains("94, 94"));
+    }
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cloudy_proto::NodeId;
 use cloudy_proto::limits::MEMBERS_MAX;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -32,7 +33,7 @@ pub struct Multicast {
 }
 
 /// A slave that takes part.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Which node.
     pub node: NodeId,
@@ -43,7 +44,7 @@ pub struct Found {
 }
 
 /// Somebody who does not take part.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The name or address that was tried.
     pub name: String,

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use cloudy_proto::{Index, NodeId, OnFailure, Parameters, Phase, Rank, RingKind, SessionPlan, ViewId};
+use serde::{Deserialize, Serialize};
 
 use super::GROUP_NAME;
 use super::finding::{Crew, FindError, Found, Multicast, Refusal, Search, find};
@@ -36,8 +37,8 @@ pub struct MasterConfig {
     pub ready_timeout: Duration,
 }
 
-/// What a master sees, for whoever watches it.
-#[derive(Clone, Debug, PartialEq)]
+/// What a master sees, for whoever watches it, in another process too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum MasterEvent {
     /// A slave takes part.
     Found(Found),
@@ -49,7 +50,7 @@ pub enum MasterEvent {
         members: usize,
     },
     /// The next phase has begun.
-    Phase(Phase),
+    Phase(#[serde(with = "PhaseData")] Phase),
     /// Messages approved so far at each slave.
     Approved(Vec<(NodeId, Index)>),
     /// A slave gives no answer: the session goes on without it.
@@ -60,15 +61,26 @@ pub enum MasterEvent {
     View {
         /// Which.
         id: ViewId,
-        /// How many are on its ring.
-        members: usize,
+        /// Who is on its ring, in order.
+        members: Vec<NodeId>,
     },
     /// A slave's result is there.
     Reported(NodeId),
 }
 
+/// [`Phase`] as data.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Phase")]
+enum PhaseData {
+    Start,
+    Send,
+    Grace,
+    Stop,
+    Done,
+}
+
 /// What a slave ended with, as its master knows it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum SlaveResult {
     /// It reported its result.
     Reported(Summary),
@@ -94,7 +106,7 @@ impl SlaveResult {
 }
 
 /// A slave of a session that has ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MasterRow {
     /// Which.
     pub slave: Found,
@@ -105,7 +117,7 @@ pub struct MasterRow {
 }
 
 /// A session's end, as its master sees it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MasterOutcome {
     /// A row for each slave, by rank.
     pub rows: Vec<MasterRow>,

@@ -83,7 +83,8 @@ impl Watch<'_> {
                 }
             }
             Event::ViewInstalled { view, .. } if !view.last => {
-                observe(MasterEvent::View { id: view.id, members: view.members() });
+                let members = view.ring.iter().map(|member| member.node).collect();
+                observe(MasterEvent::View { id: view.id, members });
             }
             Event::Blamed { node } => observe(MasterEvent::Blamed(node)),
             Event::Send { .. } => self.enter(Phase::Send, observe),

@@ -1,20 +1,29 @@
 //! What a slave broadcasts, and when.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use cloudy_proto::{RingKind, SessionPlan};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::numbers::{Numbers, encode};
 use super::slave_watch::Approvals;
 use crate::group::{BroadcastError, Group};
 
 /// Numbers broadcast before other tasks get a turn: what arrives goes before what could be sent.
-const BURST: usize = 256;
+const BURST: u32 = 256;
 /// Own numbers that wait for a slot, at most: enough to fill the next slots, few enough to be gone soon after SEND.
 const WAITING_MAX: u64 = 8_192;
 
 /// How far this slave's own result file may be behind the result before it broadcasts nothing more for a while: well
 /// within what is retained, or a disk slower than the network would end every file early.
 const BEHIND_MAX: u64 = 1 << 18;
+
+/// Bursts in a second where the rate is bounded: one for each tick of the timer.
+const BURSTS_PER_SECOND: u32 = 1_000;
+/// How much of a bound on the rate that was not used may be made up for: more than a timer is late.
+const RATE_CREDIT: Duration = Duration::from_millis(20);
 
 /// Where a session stands, as far as a producer cares.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,16 +43,23 @@ pub(super) enum Stage {
     Over,
 }
 
-/// Keeps a slave from broadcasting faster than it can write down.
+/// Keeps a slave from broadcasting faster than it can write down, or than it was told.
 pub(super) struct Pace {
     approved: watch::Receiver<Approvals>,
     /// The last index written; none without a file.
     written: Option<watch::Receiver<u64>>,
+    numbers_per_second_max: Option<NonZeroU32>,
+    /// When the rate allows the next number.
+    next_at: Instant,
 }
 
 impl Pace {
-    pub(super) fn new(approved: watch::Receiver<Approvals>, written: Option<watch::Receiver<u64>>) -> Self {
-        Self { approved, written }
+    pub(super) fn new(
+        approved: watch::Receiver<Approvals>,
+        written: Option<watch::Receiver<u64>>,
+        numbers_per_second_max: Option<NonZeroU32>,
+    ) -> Self {
+        Self { approved, written, numbers_per_second_max, next_at: Instant::now() }
     }
 
     /// Waits until the file is close behind the result.
@@ -55,6 +71,17 @@ impl Pace {
             // The file is done with, whole or not.
             self.written = None;
         }
+    }
+
+    /// Waits until the rate allows the next numbers; returns how many, at most so many.
+    async fn allowed(&mut self, burst_max: u32) -> u32 {
+        let Some(per_second_max) = self.numbers_per_second_max.map(NonZeroU32::get) else { return burst_max };
+        // sleep: time is what a rate is bounded by.
+        sleep_until(self.next_at).await;
+        let burst = per_second_max.div_ceil(BURSTS_PER_SECOND).min(burst_max);
+        let earliest = Instant::now().checked_sub(RATE_CREDIT).unwrap_or(self.next_at);
+        self.next_at = self.next_at.max(earliest) + Duration::from_secs(1) * burst / per_second_max;
+        burst
     }
 }
 
@@ -84,6 +111,7 @@ async fn one_at_a_time(group: &Group, numbers: &mut Numbers, pace: &mut Pace) {
     while group.broadcast(encode(numbers.next_number())).await.is_ok() {
         group.outbox_below(1).await;
         pace.kept().await;
+        pace.allowed(1).await;
     }
 }
 
@@ -92,7 +120,7 @@ async fn as_room_allows(group: &Group, numbers: &mut Numbers, pace: &mut Pace) {
     loop {
         group.outbox_below(WAITING_MAX).await;
         pace.kept().await;
-        for _ in 0..BURST {
+        for _ in 0..pace.allowed(BURST).await {
             match group.try_broadcast(encode(number)) {
                 Ok(_) => number = numbers.next_number(),
                 Err(BroadcastError::OutboxFull) => break,
@@ -101,5 +129,56 @@ async fn as_room_allows(group: &Group, numbers: &mut Numbers, pace: &mut Pace) {
         }
         group.room().await;
         tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(per_second_max: Option<u32>) -> Pace {
+        let (_, approved) = watch::channel(Approvals::default());
+        Pace::new(approved, None, per_second_max.and_then(NonZeroU32::new))
+    }
+
+    /// Numbers taken until the time is over.
+    async fn taken(pace: &mut Pace, burst_max: u32, time: Duration) -> u32 {
+        let (began_at, mut numbers) = (Instant::now(), 0);
+        loop {
+            let burst = pace.allowed(burst_max).await;
+            if began_at.elapsed() >= time {
+                return numbers;
+            }
+            numbers += burst;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_kept_at_any_burst() {
+        for (per_second_max, burst_max) in [(1, BURST), (7, 1), (50_000, 1), (50_000, BURST), (1_000_000, BURST)] {
+            let mut pace = pace(Some(per_second_max));
+            let numbers = taken(&mut pace, burst_max, Duration::from_secs(10)).await;
+            let (least, most) = (10 * per_second_max - per_second_max / 20, 10 * per_second_max + BURST);
+            // A burst has at most BURST numbers, and a timer ticks a thousand times a second.
+            let most_possible = 10 * BURSTS_PER_SECOND * BURST;
+            assert!(numbers >= least.min(most_possible) && numbers <= most, "{per_second_max}: {numbers}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_that_was_not_used_is_not_made_up_for() {
+        let mut pace = pace(Some(1_000));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(taken(&mut pace, 1, Duration::from_millis(500)).await <= 500 + 20 + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_rate_nothing_waits() {
+        let mut pace = pace(None);
+        let began_at = Instant::now();
+        for _ in 0..1_000 {
+            assert_eq!(pace.allowed(BURST).await, BURST);
+        }
+        assert_eq!(began_at.elapsed(), Duration::ZERO);
     }
 }

@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use cloudy_proto::limits::LINGER;
-use cloudy_proto::{Event, Index, NodeId, Phase, Rank};
+use cloudy_proto::{Event, Index, NodeId, Phase, Rank, ViewId};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
@@ -25,6 +26,18 @@ const CLOSING_MAX: Duration = LINGER.saturating_add(Duration::from_secs(1));
 /// Between two reports of progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
+/// What a slave is to do beside taking part.
+#[derive(Debug, Default)]
+pub struct SlaveConfig<'a> {
+    /// Where to write the result while the session runs. A file that fails costs the file and not the session
+    /// ([`SlaveOutcome::file_error`]).
+    pub result: Option<&'a mut ResultFile>,
+    /// Numbers that it broadcasts in a second, at most; none for as many as there is room for. A slave that was evicted
+    /// comes back only while the others retain what it missed, so what it may miss should be bounded where that
+    /// matters.
+    pub numbers_per_second_max: Option<NonZeroU32>,
+}
+
 /// What a slave does, for whoever watches it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SlaveEvent {
@@ -41,6 +54,13 @@ pub enum SlaveEvent {
     },
     /// The next phase has begun.
     Phase(Phase),
+    /// Another view is in force, with this slave or without it.
+    View {
+        /// Which.
+        id: ViewId,
+        /// Who is on its ring, in order.
+        members: Vec<NodeId>,
+    },
     /// Messages approved so far.
     Approved(u64),
 }
@@ -136,15 +156,14 @@ pub enum SlaveError {
 
 /// Takes part in one session, of the next master that invites this node, and returns once it is over.
 ///
-/// `result` is written while the session runs; a file that fails costs the file and not the session
-/// ([`SlaveOutcome::file_error`]). When `stop` is ready, the session is ended for all, early and with a result; before
-/// a session it only ends the waiting. `observe` must return at once: the slave waits for it.
+/// When `stop` is ready, the session is ended for all, early and with a result; before a session it only ends the
+/// waiting. `observe` must return at once: the slave waits for it.
 ///
 /// # Errors
 /// There was no session, or it has no result here: see [`SlaveError`].
 pub async fn run_slave(
     node: &Node,
-    mut result: Option<&mut ResultFile>,
+    mut config: SlaveConfig<'_>,
     stop: impl Future<Output = ()>,
     observe: impl Fn(SlaveEvent),
 ) -> Result<SlaveOutcome, SlaveError> {
@@ -162,8 +181,8 @@ pub async fn run_slave(
             joined => break joined?,
         }
     };
-    let outcome = session(&group, result.as_deref_mut(), stop, &observe).await;
-    if let (Err(_), Some(file)) = (&outcome, result) {
+    let outcome = session(&group, &mut config, stop, &observe).await;
+    if let (Err(_), Some(file)) = (&outcome, config.result) {
         // The session's own error says more than the file's.
         let _ = file.abandon().await;
     }
@@ -173,7 +192,7 @@ pub async fn run_slave(
 /// From START until the master has closed the session and the file is written.
 async fn session(
     group: &Group,
-    file: Option<&mut ResultFile>,
+    config: &mut SlaveConfig<'_>,
     stop: impl Future<Output = ()>,
     observe: &impl Fn(SlaveEvent),
 ) -> Result<SlaveOutcome, SlaveError> {
@@ -181,7 +200,8 @@ async fn session(
     let (approvals, approved) = watch::channel(Approvals::default());
     let (written, behind) = watch::channel(0);
     let (summed, summary) = oneshot::channel();
-    let pace = Pace::new(approved.clone(), file.is_some().then_some(behind));
+    let file = config.result.as_deref_mut();
+    let pace = Pace::new(approved.clone(), file.is_some().then_some(behind), config.numbers_per_second_max);
     let result = async {
         let mut events = group.events();
         let (ended, ()) = tokio::select! {

@@ -60,6 +60,9 @@ pub(super) async fn watch_phases(
                     phases.rank = Some(rank);
                     let (master, members) = (group.founder(), view.members());
                     observe(SlaveEvent::Joined { master, rank, members });
+                } else if !view.last {
+                    let members = view.ring.iter().map(|member| member.node).collect();
+                    observe(SlaveEvent::View { id: view.id, members });
                 }
             }
             Event::Send { plan, stream } => {

@@ -62,8 +62,8 @@ async fn master_and_slaves_agree_and_tell_what_happens() {
     let (seen, heard) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     let (outcome, first, second) = tokio::join!(
         run_master(&master, &config, pending(), |event| heard.borrow_mut().push(event)),
-        run_slave(&first, None, pending(), |event| seen.borrow_mut().push(event)),
-        run_slave(&second, None, pending(), |_| {}),
+        run_slave(&first, SlaveConfig::default(), pending(), |event| seen.borrow_mut().push(event)),
+        run_slave(&second, SlaveConfig::default(), pending(), |_| {}),
     );
     let (outcome, first, second) = (outcome.expect("a session"), first.expect("a result"), second.expect("a result"));
     assert!(outcome.all_equal() && outcome.refusals.is_empty(), "{outcome:?}");
@@ -123,7 +123,7 @@ async fn a_payload_that_is_no_number_is_an_error_that_names_its_origin() {
         pending::<()>().await;
     };
     let error = tokio::select! {
-        outcome = run_slave(&slave, None, pending(), |_| {}) => outcome.expect_err("no number"),
+        outcome = run_slave(&slave, SlaveConfig::default(), pending(), |_| {}) => outcome.expect_err("no number"),
         () = found => unreachable!("it waits for ever"),
     };
     let SlaveError::Number(wrong) = &error else { panic!("{error}") };
@@ -143,8 +143,10 @@ async fn who_does_not_answer_is_left_out_and_named() {
     let nobody = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     let silent = nobody.local_addr().expect("an address");
     let config = config(&[slave.local_addr(), silent, master.local_addr()]);
-    let (outcome, slave) =
-        tokio::join!(run_master(&master, &config, pending(), |_| {}), run_slave(&slave, None, pending(), |_| {}),);
+    let (outcome, slave) = tokio::join!(
+        run_master(&master, &config, pending(), |_| {}),
+        run_slave(&slave, SlaveConfig::default(), pending(), |_| {}),
+    );
     let outcome = outcome.expect("a session");
     assert!(outcome.all_equal() && slave.is_ok());
     let mut refused: Vec<&str> = outcome.refusals.iter().map(|refusal| refusal.name.as_str()).collect();
@@ -157,13 +159,15 @@ async fn who_does_not_answer_is_left_out_and_named() {
 #[tokio::test]
 async fn stopped_before_a_session_there_is_none() {
     let [master, slave] = nodes().await;
-    let stopped = run_slave(&slave, None, async {}, |_| {}).await;
+    let stopped = run_slave(&slave, SlaveConfig::default(), async {}, |_| {}).await;
     assert!(matches!(stopped, Err(SlaveError::StoppedWaiting)));
     let stopped = run_master(&master, &config(&[slave.local_addr()]), async {}, |_| {}).await;
     assert!(matches!(stopped, Err(MasterError::Stopped)));
     // Both nodes are as before.
     let config = config(&[slave.local_addr()]);
-    let (outcome, slave) =
-        tokio::join!(run_master(&master, &config, pending(), |_| {}), run_slave(&slave, None, pending(), |_| {}),);
+    let (outcome, slave) = tokio::join!(
+        run_master(&master, &config, pending(), |_| {}),
+        run_slave(&slave, SlaveConfig::default(), pending(), |_| {}),
+    );
     assert!(outcome.expect("a session").all_equal() && slave.is_ok());
 }

@@ -1,0 +1,265 @@
+//! A demo under way: it follows what its processes say, does to them what the schedule says, and judges how they end.
+
+mod judge;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cloudy_node::session::{MasterEvent, MasterOutcome, Summary};
+use cloudy_node::{NodeId, Phase, ViewId};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
+
+use crate::args::{At, Deed, Schedule, Sides, Who};
+use crate::interrupts::Stop;
+use crate::parent::{Order, Said};
+use crate::processes::{Control, Ending, Fleet, News};
+use crate::watcher::Watcher;
+
+pub(crate) use judge::judge;
+
+/// How long a process may take to end after its session.
+const END_TIMEOUT: Duration = Duration::from_secs(8);
+/// What a session may take beyond its periods, whatever happens in it: more than master and slaves allow themselves.
+const OVERTIME: Duration = Duration::from_secs(20);
+/// How long the master may take to tell of a view that a slave has told of: it knows more, but it may be dead, paused or
+/// cut off.
+const MASTER_FIRST: Duration = Duration::from_millis(100);
+
+/// A demo under way.
+pub(crate) struct Demo<'a> {
+    pub(crate) fleet: Fleet,
+    pub(crate) watcher: &'a Watcher,
+    pub(crate) stop: &'a Stop,
+    /// What is still to be done.
+    due: VecDeque<At<Deed>>,
+    /// Partitions in force.
+    partitions: Vec<Sides>,
+    paused: BTreeSet<Who>,
+    /// All three periods together.
+    session_max: Duration,
+    /// When whoever has not ended is given up.
+    end_by: Option<Instant>,
+    /// Views that slaves have told of, and when, and the master has not.
+    heard: BTreeMap<ViewId, (Instant, Vec<NodeId>)>,
+    played: Played,
+}
+
+/// What is left of a demo.
+#[derive(Default)]
+pub(crate) struct Played {
+    /// What the master ended with.
+    pub(crate) outcome: Option<MasterOutcome>,
+    /// What each slave ended with.
+    pub(crate) results: BTreeMap<Who, Summary>,
+    pub(crate) endings: BTreeMap<Who, Ending>,
+    /// Whom the schedule killed.
+    pub(crate) killed: BTreeSet<Who>,
+    /// What was done to the processes, for programs.
+    pub(crate) faults: Vec<Value>,
+    /// What was not, for the session was over.
+    pub(crate) undone: Vec<At<Deed>>,
+}
+
+impl<'a> Demo<'a> {
+    /// With processes that listen.
+    pub(crate) fn new(
+        fleet: Fleet,
+        schedule: Schedule,
+        session_max: Duration,
+        watcher: &'a Watcher,
+        stop: &'a Stop,
+    ) -> Self {
+        let (partitions, paused, heard, played) = Default::default();
+        let due = schedule.0.into();
+        Self { fleet, watcher, stop, due, partitions, paused, session_max, end_by: None, heard, played }
+    }
+
+    /// Follows it until all processes have ended.
+    pub(crate) async fn play(mut self) -> Played {
+        let mut stopping = false;
+        while !self.is_over() {
+            let fault_at = self.fault_at();
+            let view_at = self.heard.values().map(|(at, _)| *at + MASTER_FIRST).min();
+            tokio::select! {
+                (who, news) = self.fleet.news() => self.take(who, news),
+                () = until(fault_at) => self.next_fault(),
+                () = until(view_at) => self.show_heard(Instant::now() - MASTER_FIRST),
+                () = until(self.end_by) => self.give_up(),
+                () = self.stop.asked(), if !stopping => {
+                    stopping = true;
+                    self.end_early();
+                }
+            }
+        }
+        self.show_heard(Instant::now());
+        self.played.undone = self.due.into();
+        self.played
+    }
+
+    /// All have ended, or there will be no session.
+    fn is_over(&self) -> bool {
+        let ended = |who| self.played.endings.contains_key(&who);
+        let without_master = self.watcher.send_at().is_none() && self.played.outcome.is_none() && ended(Who::Master);
+        without_master || self.fleet.all().all(|(who, _)| ended(who))
+    }
+
+    fn take(&mut self, who: Who, news: News) {
+        match news {
+            News::Said(Said::Saw(event)) => self.saw(event),
+            News::Said(Said::View { id, members }) => {
+                self.heard.entry(id).or_insert_with(|| (Instant::now(), members));
+            }
+            News::Said(Said::Result(summary)) => {
+                self.played.results.insert(who, summary);
+            }
+            News::Said(Said::Outcome(outcome)) => self.played.outcome = Some(outcome),
+            News::Said(Said::Listening { .. }) => {}
+            News::Wrote(line) => {
+                // Slaves are many, and what they write is asked for only if they die; so are the master's last words.
+                if who == Who::Master && !line.starts_with("error: ") && !line.starts_with("help: ") {
+                    self.watcher.line(&line);
+                }
+            }
+            News::Ended(ending) => self.ended(who, ending),
+        }
+    }
+
+    fn saw(&mut self, event: MasterEvent) {
+        match &event {
+            MasterEvent::Phase(Phase::Send) => self.end_within(self.session_max + OVERTIME),
+            MasterEvent::View { id, .. } => {
+                let later = self.heard.split_off(id);
+                self.show_heard(Instant::now());
+                self.heard = later;
+                self.heard.remove(id);
+            }
+            _ => {}
+        }
+        self.watcher.observe(event);
+    }
+
+    /// Shows the views that were heard of by then.
+    fn show_heard(&mut self, by: Instant) {
+        while let Some(entry) = self.heard.first_entry().filter(|entry| entry.get().0 <= by) {
+            let (id, (at, members)) = entry.remove_entry();
+            self.watcher.view(at.into_std(), id, &members);
+        }
+    }
+
+    fn ended(&mut self, who: Who, ending: Ending) {
+        if !self.played.killed.contains(&who) {
+            if who == Who::Master {
+                // The session is over, whatever was still to be done.
+                self.end_within(END_TIMEOUT);
+                self.release();
+            }
+            // Before a session its error is the demo's.
+            let said_later = who == Who::Master && self.watcher.send_at().is_none();
+            ending.trouble(who).filter(|_| !said_later).into_iter().for_each(|trouble| self.watcher.line(&trouble));
+        }
+        self.played.endings.insert(who, ending);
+    }
+
+    fn end_within(&mut self, time: Duration) {
+        let by = Instant::now() + time;
+        self.end_by = Some(self.end_by.map_or(by, |end_by| end_by.min(by)));
+    }
+
+    /// Whoever has not ended by now does not.
+    fn give_up(&mut self) {
+        for (who, _) in self.fleet.all() {
+            self.played.endings.entry(who).or_default();
+        }
+    }
+
+    fn end_early(&mut self) {
+        self.due.clear();
+        self.release();
+        self.end_within(self.session_max.min(OVERTIME) + OVERTIME);
+        let master_lives =
+            !self.played.endings.contains_key(&Who::Master) && !self.played.killed.contains(&Who::Master);
+        for (who, _) in self.fleet.all() {
+            if who == Who::Master || !master_lives {
+                self.fleet.control(who, Control::Order(Order::Stop));
+            }
+        }
+    }
+
+    /// When something is to be done next; nothing before SEND.
+    fn fault_at(&self) -> Option<Instant> {
+        let send_at = self.watcher.send_at()?;
+        self.due.front().map(|fault| Instant::from_std(send_at) + fault.at)
+    }
+
+    fn next_fault(&mut self) {
+        let Some(At { what: deed, .. }) = self.due.pop_front() else { return };
+        let now = Instant::now().into_std();
+        match &deed {
+            Deed::Kill(who) => {
+                self.played.killed.insert(*who);
+                self.paused.remove(who);
+                self.fleet.control(*who, Control::Kill);
+            }
+            Deed::Pause(who) => {
+                self.paused.insert(*who);
+                self.fleet.control(*who, Control::Pause);
+            }
+            Deed::Resume(who) => {
+                self.paused.remove(who);
+                self.fleet.control(*who, Control::Resume);
+            }
+            Deed::Partition(sides) => self.cut_off(|partitions| partitions.push(sides.clone())),
+            Deed::Heal(sides) => self.cut_off(|partitions| {
+                let healed = partitions.iter().position(|other| other == sides);
+                healed.map(|at| partitions.swap_remove(at));
+            }),
+        }
+        self.watcher.line_at(now, &deed.to_string());
+        let at_us = self.watcher.since_send(now).as_micros() as u64;
+        self.played.faults.push(in_json(at_us, &deed));
+    }
+
+    /// Changes the partitions, and tells all processes.
+    fn cut_off(&mut self, change: impl FnOnce(&mut Vec<Sides>)) {
+        change(&mut self.partitions);
+        for (who, _) in self.fleet.all() {
+            let beyond: BTreeSet<SocketAddr> = self
+                .partitions
+                .iter()
+                .flat_map(|sides| sides.beyond(who))
+                .filter_map(|who| self.fleet.address(who))
+                .collect();
+            self.fleet.control(who, Control::Order(Order::CutOff(beyond.into_iter().collect())));
+        }
+    }
+
+    /// Ends all faults that have an end.
+    fn release(&mut self) {
+        for who in std::mem::take(&mut self.paused) {
+            self.fleet.control(who, Control::Resume);
+        }
+        if !self.partitions.is_empty() {
+            self.cut_off(Vec::clear);
+        }
+    }
+}
+
+/// Returns at that time; never without one.
+async fn until(at: Option<Instant>) {
+    match at {
+        // sleep: a schedule is made of times.
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn in_json(at_us: u64, deed: &Deed) -> Value {
+    let names = |side: &[Who]| side.iter().map(Who::to_string).collect::<Vec<_>>();
+    let mut fault = json!({ "at_us": at_us, "kind": deed.kind(), "nodes": names(&deed.whom()) });
+    if let Deed::Partition(Sides(sides)) | Deed::Heal(Sides(sides)) = deed {
+        fault["sides"] = json!(sides.iter().map(|side| names(side)).collect::<Vec<_>>());
+    }
+    fault
+}

@@ -1,0 +1,268 @@
+//! Shows a session while it runs, as its master sees it, and remembers its views.
+
+use std::cell::{Ref, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use cloudy_node::session::{Found, MasterEvent, Refusal};
+use cloudy_node::{Index, NodeId, Phase, ViewId};
+use serde::Serialize;
+
+use crate::progress::Progress;
+use crate::report::{phase_name, short_phase};
+
+/// Shows a session while it runs.
+pub(crate) struct Watcher {
+    progress: Progress,
+    /// What slaves are called, by their address; by the address itself where there is none.
+    names: BTreeMap<String, String>,
+    seen: RefCell<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    slaves: BTreeMap<NodeId, (String, Found)>,
+    phase: Phase,
+    /// When SEND began.
+    send_at: Option<Instant>,
+    /// The ring in force.
+    ring: BTreeSet<NodeId>,
+    /// Why slaves are about to leave the ring.
+    causes: BTreeMap<NodeId, &'static str>,
+    views: Vec<ViewChange>,
+}
+
+/// A view that came into force after the first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ViewChange {
+    /// When it was seen, since the start of SEND.
+    pub(crate) at_us: u64,
+    pub(crate) id: u64,
+    /// Who is on its ring, by name, in order.
+    pub(crate) slaves: Vec<String>,
+    /// Who was on the ring before.
+    pub(crate) without: Vec<Absent>,
+    /// Who was not.
+    pub(crate) back: Vec<String>,
+}
+
+/// A slave that is on the ring no more.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Absent {
+    pub(crate) name: String,
+    /// Why, if the master has said so.
+    pub(crate) cause: Option<&'static str>,
+}
+
+impl Watcher {
+    /// With names for addresses.
+    pub(crate) fn new(progress: Progress, names: BTreeMap<String, String>) -> Self {
+        Self { progress, names, seen: RefCell::default() }
+    }
+
+    /// A line that stays.
+    pub(crate) fn line(&self, text: &str) {
+        self.progress.line(text);
+    }
+
+    /// A line that stays, and when it happened.
+    pub(crate) fn line_at(&self, at: Instant, text: &str) {
+        let since = self.since_send(at);
+        self.line(&format!("{}.{:03} s  {text}", since.as_secs(), since.subsec_millis()));
+    }
+
+    /// How long SEND had gone on; zero before.
+    pub(crate) fn since_send(&self, at: Instant) -> Duration {
+        self.seen.borrow().send_at.map_or(Duration::ZERO, |send_at| at.saturating_duration_since(send_at))
+    }
+
+    /// When SEND began.
+    pub(crate) fn send_at(&self) -> Option<Instant> {
+        self.seen.borrow().send_at
+    }
+
+    /// What a slave is called.
+    pub(crate) fn name(&self, slave: &Found) -> String {
+        self.names.get(&slave.name).unwrap_or(&slave.name).clone()
+    }
+
+    /// Who takes part.
+    pub(crate) fn slaves(&self) -> Vec<Found> {
+        self.seen.borrow().slaves.values().map(|(_, found)| found.clone()).collect()
+    }
+
+    /// Views after the first.
+    pub(crate) fn views(&self) -> Ref<'_, [ViewChange]> {
+        Ref::map(self.seen.borrow(), |seen| seen.views.as_slice())
+    }
+
+    /// Shows what happened.
+    pub(crate) fn observe(&self, event: MasterEvent) {
+        let now = Instant::now();
+        match event {
+            MasterEvent::Found(slave) => {
+                let name = self.name(&slave);
+                self.progress.line(&format!("found {name}"));
+                let mut seen = self.seen.borrow_mut();
+                seen.ring.insert(slave.node);
+                seen.slaves.insert(slave.node, (name, slave));
+            }
+            MasterEvent::Refused(Refusal { name, reason }) => {
+                let name = self.names.get(&name).unwrap_or(&name);
+                self.progress.line(&format!("without {name}: {reason}"));
+            }
+            MasterEvent::Founded { members: 1 } => self.progress.line("1 slave takes part"),
+            MasterEvent::Founded { members } => self.progress.line(&format!("{members} slaves take part")),
+            MasterEvent::Phase(phase) => {
+                let mut seen = self.seen.borrow_mut();
+                seen.phase = phase;
+                if phase == Phase::Send {
+                    seen.send_at = Some(now);
+                }
+                self.progress.line(phase_name(phase));
+            }
+            MasterEvent::Approved(indexes) => self.progress.state(self.seen.borrow().state(&indexes)),
+            MasterEvent::Silent(node) => {
+                let name = self.leaves(node, "no answer");
+                self.line_at(now, &format!("{name} does not answer: the session goes on without it"));
+            }
+            MasterEvent::Blamed(node) => {
+                let name = self.leaves(node, "held others up");
+                self.line_at(now, &format!("{name} holds others up: they go on until it is back"));
+            }
+            MasterEvent::View { id, members } => self.view(now, id, &members),
+            MasterEvent::Reported(node) => {
+                self.progress.state(format!("{} has reported", self.seen.borrow().name(node)));
+            }
+        }
+    }
+
+    /// Shows a view that has come into force, unless it was shown.
+    pub(crate) fn view(&self, at: Instant, id: ViewId, members: &[NodeId]) {
+        let at_us = self.since_send(at).as_micros() as u64;
+        let change = {
+            let mut seen = self.seen.borrow_mut();
+            if seen.views.last().is_some_and(|last| last.id >= id.0) {
+                return;
+            }
+            let change = seen.change(at_us, id, members);
+            seen.views.push(change.clone());
+            change
+        };
+        self.line_at(at, &change.words());
+    }
+
+    fn leaves(&self, node: NodeId, cause: &'static str) -> String {
+        let mut seen = self.seen.borrow_mut();
+        seen.causes.insert(node, cause);
+        seen.name(node)
+    }
+}
+
+impl Seen {
+    fn name(&self, node: NodeId) -> String {
+        self.slaves.get(&node).map_or_else(|| node.short(), |(name, _)| name.clone())
+    }
+
+    fn state(&self, indexes: &[(NodeId, Index)]) -> String {
+        let furthest = indexes.iter().map(|(_, index)| index.0).max().unwrap_or_default();
+        let each: Vec<String> = indexes.iter().map(|(node, index)| format!("{} {index}", self.name(*node))).collect();
+        format!("{}: approved {furthest} ({})", short_phase(self.phase), each.join(", "))
+    }
+
+    /// Puts another ring in force.
+    fn change(&mut self, at_us: u64, id: ViewId, members: &[NodeId]) -> ViewChange {
+        let ring: BTreeSet<NodeId> = members.iter().copied().collect();
+        let before = std::mem::replace(&mut self.ring, ring);
+        let mut without: Vec<Absent> = before
+            .difference(&self.ring)
+            .map(|node| Absent { name: self.name(*node), cause: self.causes.get(node).copied() })
+            .collect();
+        without.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut back: Vec<String> = self.ring.difference(&before).map(|node| self.name(*node)).collect();
+        back.sort();
+        self.causes.clear();
+        ViewChange { at_us, id: id.0, slaves: members.iter().map(|node| self.name(*node)).collect(), without, back }
+    }
+}
+
+impl ViewChange {
+    fn words(&self) -> String {
+        let mut words = format!("view {}: {} slave{}", self.id, self.slaves.len(), plural(self.slaves.len()));
+        if !self.without.is_empty() {
+            let absent = |absent: &Absent| match absent.cause {
+                Some(cause) => format!("{} ({cause})", absent.name),
+                None => absent.name.clone(),
+            };
+            let names: Vec<String> = self.without.iter().map(absent).collect();
+            words.push_str(&format!(", without {}", names.join(", ")));
+        }
+        for name in &self.back {
+            words.push_str(&format!(", {name} is back"));
+        }
+        words
+    }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    /// Three slaves, in SEND.
+    fn watcher() -> Watcher {
+        let watcher = Watcher::new(Progress::start(), BTreeMap::new());
+        for number in 1..=3 {
+            let address = SocketAddr::from(([127, 0, 0, 1], u16::from(number)));
+            watcher.observe(MasterEvent::Found(Found { node: id(number), address, name: format!("slave-{number}") }));
+        }
+        watcher.observe(MasterEvent::Phase(Phase::Send));
+        watcher
+    }
+
+    fn id(number: u8) -> NodeId {
+        // The order of ids is not that of names.
+        NodeId([u8::MAX - number; 32])
+    }
+
+    fn words(watcher: &Watcher) -> Vec<String> {
+        watcher.views().iter().map(ViewChange::words).collect()
+    }
+
+    #[test]
+    fn view_changes_say_who_left_and_why_and_who_is_back() {
+        let watcher = watcher();
+        let view = |number, members: &[u8]| MasterEvent::View {
+            id: ViewId(number),
+            members: members.iter().map(|number| id(*number)).collect(),
+        };
+        watcher.observe(MasterEvent::Silent(id(2)));
+        watcher.observe(MasterEvent::Blamed(id(3)));
+        watcher.observe(view(2, &[1]));
+        watcher.observe(view(3, &[1, 3, 2]));
+        watcher.observe(view(4, &[1, 2]));
+        assert_eq!(
+            words(&watcher),
+            [
+                "view 2: 1 slave, without slave-2 (no answer), slave-3 (held others up)",
+                "view 3: 3 slaves, slave-2 is back, slave-3 is back",
+                "view 4: 2 slaves, without slave-3"
+            ]
+        );
+        assert_eq!(watcher.views()[1].slaves, ["slave-1", "slave-3", "slave-2"]);
+    }
+
+    #[test]
+    fn a_view_is_shown_once_whoever_tells_of_it() {
+        let watcher = watcher();
+        watcher.view(Instant::now(), ViewId(2), &[id(1), id(2)]);
+        watcher.view(Instant::now(), ViewId(2), &[id(1), id(2)]);
+        watcher.view(Instant::now(), ViewId(1), &[id(1), id(2), id(3)]);
+        assert_eq!(words(&watcher), ["view 2: 2 slaves, without slave-3"]);
+    }
+}

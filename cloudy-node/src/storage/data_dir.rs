@@ -1,0 +1,177 @@
+//! A node's data directory: recognised, locked, or made.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cloudy_proto::NodeId;
+use redb::backends::FileBackend;
+
+use super::data_files::{self, Format, io_error, owner_only, sync_directory, write_small};
+use super::error::{DataDirError, OpenStoreError, StoreError, open_error};
+use super::node_key_file;
+use super::store::{Store, create_database, open_database};
+use super::writer::Completion;
+use crate::cluster_key::ClusterKey;
+use crate::identity::{Identity, IdentityError, NodeKey};
+
+/// Says what the directory is.
+pub const FORMAT_FILE: &str = "FORMAT";
+/// Empty; locked while a process uses the directory.
+pub const LOCK_FILE: &str = "LOCK";
+/// The node's private key.
+pub const NODE_KEY_FILE: &str = "node.key";
+/// The records of the node's groups.
+pub const DATABASE_FILE: &str = "cloudy.redb";
+
+/// What a file system puts at the root of a volume.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// A node's data directory, locked for this process until this and the [`Store`] opened from it are gone.
+///
+/// It holds the node's private key, so the node is the same after a restart (`protocol.md` §2, *incarnation*), and one
+/// database. Never copy one to a second node, nor go back to an older copy while the group runs: the node would forget
+/// what it confirmed.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    node_key: NodeKey,
+    lock: Arc<File>,
+}
+
+/// What is found where a data directory should be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Nothing, or a directory with nothing in it.
+    Nothing,
+    /// One whose making was interrupted; no node has run on it.
+    Unfinished,
+    /// A node's.
+    Finished,
+}
+
+impl DataDir {
+    /// Opens the data directory at `path` and locks it. Where there is nothing, or an empty directory, one is made if
+    /// `create` allows it, with a fresh private key. Waits for the disk.
+    ///
+    /// # Errors
+    /// Says what is there instead, or what is wrong with it, and what to do. Nothing that is there is altered.
+    pub fn open(path: &Path, create: bool) -> Result<Self, DataDirError> {
+        // Looked at before anything is made in it, for it may be somebody else's.
+        if look(path)? != Found::Finished {
+            if !create {
+                return Err(DataDirError::Missing { path: path.to_owned() });
+            }
+            data_files::make_directory(path)?;
+        }
+        let lock = lock(path)?;
+        // Once more, for another process may have made it meanwhile.
+        if look(path)? != Found::Finished {
+            make(path)?;
+        }
+        let node_key = node_key_file::load(&path.join(NODE_KEY_FILE))?;
+        Ok(Self { path: path.to_owned(), node_key, lock: Arc::new(lock) })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The id of the node whose directory this is.
+    pub fn node_id(&self) -> NodeId {
+        self.node_key.node_id()
+    }
+
+    /// The node's identity in the cluster of `key`: the same at each start, and the same id under another key.
+    ///
+    /// # Errors
+    /// [`IdentityError::Issue`] when no certificate can be made.
+    pub fn identity(&self, key: &ClusterKey) -> Result<Identity, IdentityError> {
+        Identity::with_node_key(key, &self.node_key)
+    }
+
+    /// Opens the database, once at a time, after every page of it verified: this reads all of it. `on_completion` is
+    /// called on the store's own thread, for each group after each sync.
+    ///
+    /// # Errors
+    /// [`DataDirError::Database`] says whether it is missing, damaged, in use or out of reach; it is not altered then.
+    pub fn open_store(&self, on_completion: impl FnMut(Completion) + Send + 'static) -> Result<Store, DataDirError> {
+        let path = self.path.join(DATABASE_FILE);
+        let opened = || {
+            let file = File::options().read(true).write(true).open(&path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => OpenStoreError::NotAStore { cause: "the file is missing".to_owned() },
+                _ => StoreError::Read { cause: error.to_string() }.into(),
+            })?;
+            let backend = FileBackend::new(file).map_err(|error| open_error(error.into()))?;
+            Store::start(open_database(backend)?, Some(self.lock.clone()), on_completion)
+        };
+        opened().map_err(|source| DataDirError::Database { path: path.clone(), source })
+    }
+}
+
+/// Recognises the directory and alters nothing.
+fn look(path: &Path) -> Result<Found, DataDirError> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(DataDirError::NotADirectory { path: path.to_owned() });
+        }
+        Err(error) => return Err(io_error("read", path)(error)),
+    };
+    let format_file = path.join(FORMAT_FILE);
+    let format_draft = data_files::draft_of(Path::new(FORMAT_FILE));
+    let mut foreign = None;
+    for entry in entries {
+        let name = entry.map_err(io_error("read", path))?.file_name();
+        if name == FORMAT_FILE {
+            return Ok(match Format::load(path, &format_file)? {
+                Format::Unfinished => Found::Unfinished,
+                Format::Finished => Found::Finished,
+            });
+        }
+        // What is there before FORMAT is, when the making was interrupted at once.
+        if name != LOCK_FILE && name != format_draft.as_os_str() && name != LOST_AND_FOUND {
+            foreign = Some(name);
+        }
+    }
+    match foreign {
+        Some(entry) => {
+            Err(DataDirError::Foreign { path: path.to_owned(), entry: entry.to_string_lossy().into_owned() })
+        }
+        None => Ok(Found::Nothing),
+    }
+}
+
+fn lock(path: &Path) -> Result<File, DataDirError> {
+    let file = path.join(LOCK_FILE);
+    let lock = owner_only().truncate(false).open(&file).map_err(io_error("open", &file))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(io_error("lock", &file)(source)),
+    }
+}
+
+/// Makes what belongs into an empty or unfinished directory, which this process has locked.
+fn make(path: &Path) -> Result<(), DataDirError> {
+    let format_file = path.join(FORMAT_FILE);
+    write_small(path, &format_file, Format::Unfinished.text().as_bytes())?;
+    node_key_file::store(path, &path.join(NODE_KEY_FILE), &NodeKey::generate()?)?;
+    make_database(&path.join(DATABASE_FILE))?;
+    sync_directory(path)?;
+    write_small(path, &format_file, Format::Finished.text().as_bytes())
+}
+
+fn make_database(path: &Path) -> Result<(), DataDirError> {
+    // What is there is of the interrupted attempt, and empty.
+    let file = owner_only().truncate(true).open(path).map_err(io_error("create", path))?;
+    let made = || {
+        let backend = FileBackend::new(file).map_err(|error| open_error(error.into()))?;
+        let closed = create_database(backend)?.close();
+        closed.map_err(|error| OpenStoreError::Store(super::error::write_error(error.into())))
+    };
+    made().map_err(|source| DataDirError::Database { path: path.to_owned(), source })
+}

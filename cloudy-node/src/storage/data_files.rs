@@ -1,0 +1,121 @@
+//! The small files of a data directory: written whole or not at all, read with a bound.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::error::DataDirError;
+
+/// The version of everything that is in a data directory.
+pub const FORMAT_VERSION: u64 = 1;
+
+const SMALL_FILE_BYTES_MAX: usize = 1 << 10;
+const FORMAT_TITLE: &str = "cloudy data directory";
+const FORMAT_UNFINISHED: &str = "unfinished: nothing has been stored in it";
+
+/// What a `FORMAT` file says of its directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Being made: no node has ever run on it, so it may be made again.
+    Unfinished,
+    /// In use.
+    Finished,
+}
+
+impl Format {
+    pub(super) fn text(self) -> String {
+        let unfinished = match self {
+            Self::Unfinished => format!("{FORMAT_UNFINISHED}\n"),
+            Self::Finished => String::new(),
+        };
+        format!("{FORMAT_TITLE}\nformat {FORMAT_VERSION}\n{unfinished}")
+    }
+
+    pub(super) fn load(directory: &Path, file: &Path) -> Result<Self, DataDirError> {
+        let damaged = || DataDirError::FormatDamaged { path: file.to_owned() };
+        let bytes = read_small(file)?.ok_or_else(damaged)?;
+        let text = core::str::from_utf8(&bytes).map_err(|_| damaged())?;
+        if let Some(known) = [Self::Finished, Self::Unfinished].into_iter().find(|format| format.text() == text) {
+            return Ok(known);
+        }
+        // Another version may add lines after the first two.
+        let mut lines = text.lines();
+        let title = lines.next();
+        let version = lines.next().and_then(|line| line.strip_prefix("format ")).and_then(|digits| digits.parse().ok());
+        match version {
+            Some(found) if title == Some(FORMAT_TITLE) && found != FORMAT_VERSION => {
+                Err(DataDirError::OtherFormat { path: directory.to_owned(), found })
+            }
+            _ => Err(damaged()),
+        }
+    }
+}
+
+pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
+    move |source| DataDirError::Io { action, path: path.to_owned(), source }
+}
+
+/// The file's bytes; none when there are more than any of the small files has. Wiped when dropped.
+pub(super) fn read_small(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, DataDirError> {
+    let file = File::open(path).map_err(io_error("read", path))?;
+    // The whole size at once: growing would leave copies of a secret behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SMALL_FILE_BYTES_MAX + 1));
+    file.take(SMALL_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io_error("read", path))?;
+    Ok((bytes.len() <= SMALL_FILE_BYTES_MAX).then_some(bytes))
+}
+
+/// Puts a file in the directory, whole, synced and for its owner only, in place of one of the same name.
+pub(super) fn write_small(directory: &Path, path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
+    let draft = draft_of(path);
+    let mut options = owner_only();
+    options.truncate(true);
+    let mut file = options.open(&draft).map_err(io_error("create", &draft))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io_error("write", &draft))?;
+    fs::rename(&draft, path).map_err(io_error("create", path))?;
+    sync_directory(directory)
+}
+
+/// Where a file is written before it gets its name.
+pub(super) fn draft_of(path: &Path) -> PathBuf {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".draft");
+    PathBuf::from(draft)
+}
+
+/// To open or create a file that other users have no rights to.
+pub(super) fn owner_only() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Makes a directory and those above it, each entry synced.
+pub(super) fn make_directory(path: &Path) -> Result<(), DataDirError> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(io_error("create", path))?;
+    for made in missing {
+        match made.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent)?,
+            Some(_) => sync_directory(Path::new("."))?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes names in a directory as durable as the files.
+pub(super) fn sync_directory(path: &Path) -> Result<(), DataDirError> {
+    #[cfg(unix)]
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error("sync", path))?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}

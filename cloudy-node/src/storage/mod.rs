@@ -1,0 +1,44 @@
+//! What a node keeps on disk: its data directory, and in it the records of its groups (`protocol.md` P7).
+//!
+//! ```text
+//! DataDir::open ─► FORMAT      what this directory is, in two lines of text
+//!                  LOCK        held while a process uses the directory
+//!                  node.key    the node's private key, mode 0600: the same node after a restart
+//!                  cloudy.redb every record of every group ─► DataDir::open_store ─► Store
+//! ```
+//!
+//! A [`Store`] holds ordered records by group, [`Table`] and key. [`Store::submit`] hands in a submission of operations
+//! and returns at once. One writer thread takes everything that is queued, writes it in one transaction, syncs once, and
+//! then reports which tickets are on disk (group commit). A submission is on disk wholly or not at all, and submissions
+//! get there in the order in which they were submitted.
+//!
+//! # What is promised
+//!
+//! - What was completed without an error survives a crash of the process and a loss of power.
+//! - After the first write or sync that failed nothing is written any more. An operating system may forget the data of a
+//!   failed sync and report the next one as good, so trying again would promise what is not there.
+//! - Damage is found and never repaired by guessing. Opening a store verifies the checksum of every page, which reads
+//!   the whole database; reading verifies the checksum of every value. A store that fails to open is left as it was.
+//! - One kind of damage looks like a crash: when a process ended without closing the store, pages of its very last
+//!   transaction that do not verify are taken as not synced, and that transaction is undone.
+//!
+//! Two processes never use one directory: the second gets [`DataDirError::InUse`].
+
+mod data_dir;
+mod data_files;
+mod error;
+mod node_key_file;
+mod record;
+mod store;
+mod writer;
+
+pub use data_dir::{DATABASE_FILE, DataDir, FORMAT_FILE, LOCK_FILE, NODE_KEY_FILE};
+pub use data_files::FORMAT_VERSION;
+pub use error::{DataDirError, OpenStoreError, StoreError, SubmitError};
+pub use record::{KEY_BYTES_MAX, Op, Record, Table, VALUE_BYTES_MAX};
+pub use redb::StorageBackend;
+pub use store::{STORE_BACKLOG_BYTES_MAX, STORE_CACHE_BYTES, Store};
+pub use writer::Completion;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! The file with the node's private key: three lines of text, the node's id among them, so that damage shows.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::data_files::{io_error, read_small, write_small};
+use super::error::DataDirError;
+use crate::identity::NodeKey;
+
+const TITLE: &str = "cloudy node key 1";
+
+pub(super) fn store(directory: &Path, path: &Path, key: &NodeKey) -> Result<(), DataDirError> {
+    write_small(directory, path, text_of(key).as_bytes())
+}
+
+/// Reads the key. Refused when other users have any right to the file.
+pub(super) fn load(path: &Path) -> Result<NodeKey, DataDirError> {
+    let wrong = |what| DataDirError::NodeKey { path: path.to_owned(), what };
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => refuse_loose_rights(path, &metadata)?,
+        Ok(_) => return Err(wrong("no regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(wrong("missing")),
+        Err(error) => return Err(io_error("read", path)(error)),
+    }
+    let bytes = read_small(path)?.ok_or_else(|| wrong("damaged"))?;
+    let key = key_in(&bytes).ok_or_else(|| wrong("damaged"))?;
+    // Every byte counts: the same key has one spelling.
+    if text_of(&key).as_bytes() == bytes.as_slice() { Ok(key) } else { Err(wrong("damaged")) }
+}
+
+fn text_of(key: &NodeKey) -> Zeroizing<String> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let (node, secret) = (key.node_id().to_string(), key.to_pkcs8());
+    let head = format!("{TITLE}\nnode {node}\nkey ");
+    // The whole size at once: growing would leave a copy behind.
+    let mut text = Zeroizing::new(String::with_capacity(head.len() + 2 * secret.len() + 1));
+    text.push_str(&head);
+    for byte in secret.iter() {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text.push('\n');
+    text
+}
+
+fn key_in(bytes: &[u8]) -> Option<NodeKey> {
+    let digits = core::str::from_utf8(bytes).ok()?.lines().nth(2)?.strip_prefix("key ")?.as_bytes();
+    let mut secret = Zeroizing::new(Vec::with_capacity(digits.len() / 2));
+    for pair in digits.chunks(2) {
+        let [high, low] = pair else { return None };
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        secret.push((digit(*high)? << 4 | digit(*low)?) as u8);
+    }
+    NodeKey::from_pkcs8(&secret).ok()
+}
+
+#[cfg(unix)]
+fn refuse_loose_rights(path: &Path, metadata: &fs::Metadata) -> Result<(), DataDirError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(DataDirError::LooseRights { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn refuse_loose_rights(_: &Path, _: &fs::Metadata) -> Result<(), DataDirError> {
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! Ordered records of several groups, durable, with one thread that writes.
+
+use core::fmt;
+use core::ops::{Bound, RangeBounds};
+use std::fs::File;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+use cloudy_proto::GroupId;
+use redb::{Builder, Database, ReadableDatabase, StorageBackend};
+
+use super::error::{OpenStoreError, StoreError, SubmitError, guarded, open_error, read_error, write_error};
+use super::record::{self, Op, Record, Table};
+use super::writer::{self, Completion, Queue, RECORDS, Shared, Stop, Submission};
+
+/// What may wait for the disk, the submission that passes it included whole.
+pub const STORE_BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// Memory for what was read or is being written.
+pub const STORE_CACHE_BYTES: usize = 64 << 20;
+
+/// Ordered records by group, [`Table`] and key, durable once completed; see the [module](super).
+///
+/// Its methods may be called from several threads at once. Opening, reading and closing wait for the disk: in async code
+/// they belong on a thread for blocking work. [`submit`](Self::submit) never waits.
+pub struct Store {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Makes a new store on an empty backend, and opens it. `on_completion` is called on the store's own thread, for
+    /// each group after each sync; it should be quick, for nothing is written meanwhile.
+    ///
+    /// # Errors
+    /// [`OpenStoreError::NotEmpty`] when the backend holds anything; else why it cannot be written.
+    pub fn create_on(
+        backend: impl StorageBackend,
+        on_completion: impl FnMut(Completion) + Send + 'static,
+    ) -> Result<Self, OpenStoreError> {
+        Self::start(create_database(backend)?, None, on_completion)
+    }
+
+    /// Opens the store that the backend holds, after every page of it verified. `on_completion` as in
+    /// [`create_on`](Self::create_on).
+    ///
+    /// # Errors
+    /// Says whether there is no store, or a damaged one, or one that cannot be read; the backend then holds what it held.
+    pub fn open_on(
+        backend: impl StorageBackend,
+        on_completion: impl FnMut(Completion) + Send + 'static,
+    ) -> Result<Self, OpenStoreError> {
+        Self::start(open_database(backend)?, None, on_completion)
+    }
+
+    pub(super) fn start(
+        database: Database,
+        directory_lock: Option<Arc<File>>,
+        on_completion: impl FnMut(Completion) + Send + 'static,
+    ) -> Result<Self, OpenStoreError> {
+        let shared = Arc::new(Shared {
+            database,
+            queue: Mutex::new(Queue::default()),
+            wake: Condvar::new(),
+            _directory_lock: directory_lock,
+        });
+        let thread = std::thread::Builder::new().name("cloudy-store".to_owned()).spawn({
+            let shared = shared.clone();
+            move || writer::run(&shared, on_completion)
+        });
+        Ok(Self { shared, thread: Some(thread.map_err(OpenStoreError::Thread)?) })
+    }
+
+    /// Queues operations of a group, to be done in order and all or none. Returns at once; a [`Completion`] with this
+    /// ticket or a higher one says that they are on disk. A group's tickets must rise. No operations at all are a
+    /// barrier: completed when everything before is.
+    ///
+    /// # Errors
+    /// Nothing was queued, for the reason given. After a failed write there is no error here: the completion has it.
+    pub fn submit(&self, group: GroupId, ops: Vec<Op>, ticket: u64) -> Result<(), SubmitError> {
+        ops.iter().try_for_each(Op::check)?;
+        let cost_bytes = size_of::<Submission>() + ops.iter().map(Op::cost_bytes).sum::<usize>();
+        let mut queue = self.shared.queue();
+        if queue.ended {
+            return Err(SubmitError::Ended);
+        }
+        if queue.backlog_bytes >= STORE_BACKLOG_BYTES_MAX {
+            return Err(SubmitError::Overloaded { backlog_bytes: queue.backlog_bytes });
+        }
+        queue.backlog_bytes += cost_bytes;
+        queue.waiting.push(Submission { group, ops, ticket, cost_bytes });
+        drop(queue);
+        self.shared.wake.notify_one();
+        Ok(())
+    }
+
+    /// What waits for the disk, in bytes: keys, values and a fixed cost for each operation and submission. At
+    /// [`STORE_BACKLOG_BYTES_MAX`] nothing more is taken.
+    pub fn backlog_bytes(&self) -> usize {
+        self.shared.queue().backlog_bytes
+    }
+
+    /// The records of a range of keys in order, each with its checksum verified, up to `limit_bytes` as stored (33
+    /// more than key and value for each); at least one if there is any. To go on, start after the last key; an empty answer is the end. What is queued is
+    /// not seen until it is completed.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when any record up to the limit is; then none of them is given out.
+    pub fn range(
+        &self,
+        group: GroupId,
+        table: Table,
+        keys: impl RangeBounds<[u8]>,
+        limit_bytes: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let Some((from, to)) = record::full_range(group, table, &keys) else { return Ok(Vec::new()) };
+        let bounds = (as_slice(&from), as_slice(&to));
+        let read = guarded(|| {
+            let records = self.shared.database.begin_read()?.open_table(RECORDS)?;
+            let (mut found, mut found_bytes) = (Vec::new(), 0);
+            for entry in records.range::<&[u8]>(bounds)? {
+                let (key, value) = entry?;
+                found_bytes += key.value().len() + value.value().len();
+                if found_bytes > limit_bytes && !found.is_empty() {
+                    break;
+                }
+                let record = match record::unsealed(group, table, key.value(), value.value()) {
+                    Ok(record) => record,
+                    Err(damaged) => return Ok(Err(damaged)),
+                };
+                found.push(record);
+            }
+            Ok(Ok(found))
+        });
+        read.map_err(read_error)?
+    }
+
+    /// The groups that have records, in the order of their ids.
+    ///
+    /// # Errors
+    /// The database is damaged or cannot be read.
+    pub fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
+        let read = guarded(|| {
+            let records = self.shared.database.begin_read()?.open_table(RECORDS)?;
+            let mut groups = Vec::new();
+            let mut from = Some(Vec::new());
+            while let Some(start) = from {
+                let Some(entry) = records.range::<&[u8]>(start.as_slice()..)?.next() else { break };
+                let (group, later) = record::group_of(entry?.0.value())
+                    .ok_or_else(|| redb::Error::Corrupted("a record belongs to no group".to_owned()))?;
+                groups.push(group);
+                from = later;
+            }
+            Ok(groups)
+        });
+        read.map_err(read_error)
+    }
+
+    /// Writes what is queued, completes it, and closes the database; the directory is free when this returns.
+    ///
+    /// # Errors
+    /// The first failure, if there was one: what was completed before it is on disk.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        let joined = self.end(Stop::Drained).map_or(Ok(()), JoinHandle::join);
+        let failed = self.shared.queue().failed.clone();
+        let shared = self.shared.clone();
+        drop(self);
+        // The thread has ended, so nobody else holds it.
+        let closed = match Arc::into_inner(shared) {
+            Some(shared) => guarded(|| shared.database.close().map_err(redb::Error::from)).map_err(write_error),
+            None => Ok(()),
+        };
+        match (failed, joined) {
+            (Some(error), _) => Err(error),
+            (None, Err(_)) => Err(StoreError::Ended),
+            (None, Ok(())) => closed,
+        }
+    }
+
+    fn end(&mut self, stop: Stop) -> Option<JoinHandle<()>> {
+        self.shared.queue().stop.get_or_insert(stop);
+        self.shared.wake.notify_one();
+        self.thread.take()
+    }
+}
+
+impl Drop for Store {
+    /// What is queued and not yet being written is dropped and never completed. The thread ends by itself after the
+    /// write that is under way, and the directory is free only then.
+    fn drop(&mut self) {
+        self.end(Stop::Abandoned);
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("backlog_bytes", &self.backlog_bytes()).finish_non_exhaustive()
+    }
+}
+
+fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    bound.as_ref().map(Vec::as_slice)
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(STORE_CACHE_BYTES).set_check_integrity_on_open(true);
+    builder
+}
+
+/// A database with the table of records and nothing in it, on disk.
+pub(super) fn create_database(backend: impl StorageBackend) -> Result<Database, OpenStoreError> {
+    let length = backend.len().map_err(|error| open_error(error.into()))?;
+    if length != 0 {
+        return Err(OpenStoreError::NotEmpty);
+    }
+    let made = guarded(|| {
+        let database = builder().create_with_backend(backend)?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(RECORDS)?;
+        transaction.commit()?;
+        Ok(database)
+    });
+    made.map_err(|error| OpenStoreError::Store(write_error(error)))
+}
+
+pub(super) fn open_database(backend: impl StorageBackend) -> Result<Database, OpenStoreError> {
+    // An empty file would be made a database.
+    let length = backend.len().map_err(|error| open_error(error.into()))?;
+    if length == 0 {
+        return Err(OpenStoreError::NotAStore { cause: "the file is empty".to_owned() });
+    }
+    let opened = guarded(|| {
+        let database = builder().create_with_backend(backend)?;
+        database.begin_read()?.open_table(RECORDS)?;
+        Ok(database)
+    });
+    opened.map_err(open_error)
+}

@@ -1,0 +1,155 @@
+//! The thread that writes: everything queued, one transaction, one sync, then the completions.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use cloudy_proto::GroupId;
+use redb::{Database, Durability, TableDefinition};
+
+use super::error::{StoreError, guarded, write_error};
+use super::record::{self, Op};
+
+/// All records of all groups.
+pub(super) const RECORDS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("cloudy records");
+
+/// What became of a group's submissions, said on the store's own thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// Whose.
+    pub group: GroupId,
+    /// The highest ticket covered: this and every earlier submission of the group not yet completed.
+    pub ticket: u64,
+    /// They are on disk; or it is unknown whether they are, and none of them may be relied on.
+    pub result: Result<(), StoreError>,
+}
+
+/// What one call of `submit` handed in.
+pub(super) struct Submission {
+    pub(super) group: GroupId,
+    pub(super) ops: Vec<Op>,
+    pub(super) ticket: u64,
+    pub(super) cost_bytes: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// End when the queue is empty.
+    Drained,
+    /// End at once.
+    Abandoned,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) waiting: Vec<Submission>,
+    /// Of the submissions that wait and of those being written.
+    pub(super) backlog_bytes: usize,
+    pub(super) stop: Option<Stop>,
+    /// The first failure, after which nothing is written.
+    pub(super) failed: Option<StoreError>,
+    /// The thread is gone.
+    pub(super) ended: bool,
+}
+
+/// What the store and its thread share. The lock of the directory outlives the database.
+pub(super) struct Shared {
+    pub(super) database: Database,
+    pub(super) queue: Mutex<Queue>,
+    pub(super) wake: Condvar,
+    pub(super) _directory_lock: Option<Arc<File>>,
+}
+
+impl Shared {
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("nothing panics while the queue is locked")
+    }
+
+    /// Waits for submissions; none when the thread is to end.
+    fn next_batch(&self) -> Option<Vec<Submission>> {
+        let mut queue = self.queue();
+        loop {
+            match queue.stop {
+                Some(Stop::Abandoned) => return None,
+                _ if !queue.waiting.is_empty() => return Some(std::mem::take(&mut queue.waiting)),
+                Some(Stop::Drained) => return None,
+                None => queue = self.wake.wait(queue).expect("nothing panics while the queue is locked"),
+            }
+        }
+    }
+}
+
+/// Marks the end of the thread, however it comes.
+struct EndMark<'a>(&'a Shared);
+
+impl Drop for EndMark<'_> {
+    fn drop(&mut self) {
+        self.0.queue().ended = true;
+    }
+}
+
+pub(super) fn run(shared: &Shared, mut on_completion: impl FnMut(Completion)) {
+    let _end = EndMark(shared);
+    let mut failed: Option<StoreError> = None;
+    while let Some(batch) = shared.next_batch() {
+        let result = match &failed {
+            Some(error) => Err(error.clone()),
+            None => guarded(|| write(&shared.database, &batch)).map_err(write_error),
+        };
+        let cost_bytes: usize = batch.iter().map(|submission| submission.cost_bytes).sum();
+        let mut covered: BTreeMap<GroupId, u64> = BTreeMap::new();
+        for submission in &batch {
+            let ticket = covered.entry(submission.group).or_default();
+            *ticket = submission.ticket.max(*ticket);
+        }
+        drop(batch);
+        failed = result.clone().err();
+        {
+            let mut queue = shared.queue();
+            queue.backlog_bytes -= cost_bytes;
+            queue.failed.clone_from(&failed);
+        }
+        for (group, ticket) in covered {
+            on_completion(Completion { group, ticket, result: result.clone() });
+        }
+    }
+}
+
+/// One transaction; on disk when this returns.
+fn write(database: &Database, batch: &[Submission]) -> Result<(), redb::Error> {
+    if batch.iter().all(|submission| submission.ops.is_empty()) {
+        return Ok(());
+    }
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    {
+        let mut records = transaction.open_table(RECORDS)?;
+        for submission in batch {
+            for op in &submission.ops {
+                apply(&mut records, submission.group, op)?;
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn apply(
+    records: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+    group: GroupId,
+    op: &Op,
+) -> Result<(), redb::Error> {
+    match op {
+        Op::Put { table, key, value } => {
+            let key = record::full_key(group, *table, key);
+            records.insert(key.as_slice(), record::sealed(&key, value).as_slice())?;
+        }
+        Op::DeleteRange { table, from, to } => {
+            let (from, to) = (record::full_key(group, *table, from), record::full_key(group, *table, to));
+            if from < to {
+                records.retain_in(from.as_slice()..to.as_slice(), |_, _| false)?;
+            }
+        }
+    }
+    Ok(())
+}
