@@ -103,6 +103,12 @@ pub enum Output {
         /// In words.
         reason: String,
     },
+    /// Close the link to a peer that has been silent for longer than the failure timeout, and dial it again: a fresh link
+    /// comes up as soon as both directions carry, which a silent one takes long to notice, and may never.
+    Redial {
+        /// The peer.
+        peer: NodeId,
+    },
     /// Own payloads have entered the own result; comes before their [`Output::Deliver`].
     Approved(Approval),
     /// The result has grown.

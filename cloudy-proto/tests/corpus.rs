@@ -213,7 +213,7 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3) },
         ControlFrame::Log { first: LogIndex(1), entries: commands() },
         ControlFrame::Ready { view },
-        ControlFrame::Wedge { view, last: true },
+        ControlFrame::Wedge { view, last: true, again: false },
         ControlFrame::Wedged(Wedged {
             view,
             incarnation,

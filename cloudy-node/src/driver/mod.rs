@@ -166,6 +166,11 @@ impl Driver {
                     link.close(code::BREACH, &reason);
                 }
             }
+            Effect::Send(Output::Redial { peer }) => {
+                if let Some(link) = self.peers.get(&peer) {
+                    link.close(code::SILENT, "silent for longer than the failure timeout: dialled again");
+                }
+            }
             Effect::Send(_) | Effect::Ended => {}
             Effect::Installed(view) => self.installed(group, &view),
         }

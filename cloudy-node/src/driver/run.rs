@@ -102,7 +102,9 @@ impl GroupRun {
         let mut local = Vec::new();
         while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Send { .. } | Output::CloseLink { .. } => effects.push(Effect::Send(output)),
+                Output::Send { .. } | Output::CloseLink { .. } | Output::Redial { .. } => {
+                    effects.push(Effect::Send(output));
+                }
                 Output::Approved(_) | Output::Deliver(_) => local.push(output),
                 Output::Event(ref event) => {
                     self.event(event, effects);
@@ -123,7 +125,7 @@ impl GroupRun {
                     happened = true;
                     state.happen(&event);
                 }
-                Output::Send { .. } | Output::CloseLink { .. } => {}
+                Output::Send { .. } | Output::CloseLink { .. } | Output::Redial { .. } => {}
             }
         }
         drop(state);

@@ -31,6 +31,8 @@ pub(crate) mod code {
     pub(crate) const ITSELF: u32 = 3;
     /// The peer takes too slowly what it is sent.
     pub(crate) const OVERFLOW: u32 = 4;
+    /// The peer has not been heard of for too long; it is dialled again.
+    pub(crate) const SILENT: u32 = 5;
 }
 
 /// A connection on which both sides have said hello.

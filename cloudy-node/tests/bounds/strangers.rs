@@ -91,7 +91,7 @@ async fn an_identity_cannot_be_borrowed() {
     let not_its = [
         ControlFrame::Coordinates { term: 1 << 40 },
         ControlFrame::Invite { name: "ours".to_owned() },
-        ControlFrame::Wedge { view: ViewId(1), last: true },
+        ControlFrame::Wedge { view: ViewId(1), last: true, again: false },
         ControlFrame::Log { first: cloudy_proto::LogIndex(4), entries: vec![bytes::Bytes::new(); 8] },
         ControlFrame::End,
     ];

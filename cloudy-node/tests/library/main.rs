@@ -7,4 +7,5 @@ mod broadcasts;
 mod endings;
 mod groups;
 mod help;
+mod outcomes;
 mod readers;

@@ -24,6 +24,8 @@ pub(crate) struct ControlState {
     /// Who was ever on a ring.
     members_ever: BTreeSet<NodeId>,
     reported: BTreeSet<NodeId>,
+    /// Who left by itself, and did not come back.
+    left: BTreeSet<NodeId>,
 }
 
 /// What a command changed.
@@ -86,7 +88,12 @@ impl ControlState {
 
     /// Members whose results are not known to be complete.
     pub(crate) fn unreported(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members_ever.difference(&self.reported).copied()
+        self.members_ever.difference(&self.reported).copied().filter(|node| !self.left.contains(node))
+    }
+
+    /// It was a member once, and left by itself.
+    pub(crate) fn has_left(&self, node: NodeId) -> bool {
+        self.left.contains(&node)
     }
 
     pub(crate) fn has_reported(&self, node: NodeId) -> bool {
@@ -161,6 +168,8 @@ impl ControlState {
             last: install.last,
         });
         self.members_ever.extend(view.ring.iter().map(|member| member.node));
+        self.left.extend(install.dropped.iter().filter(|(_, why)| *why == Dropped::Left).map(|(node, _)| *node));
+        self.left.retain(|node| view.rank_of(*node).is_none());
         let before = self.view.replace(Arc::clone(&view));
         Applied::Installed { view, before, cut: install.cut, dropped: install.dropped }
     }

@@ -162,13 +162,15 @@ impl Voter {
         if message.term == 0 || message.from == self.id() || message.from.0 == 0 {
             return Err(ConsensusError::Nobody);
         }
+        let current = message.term >= self.raft.raft.term;
         let mut before = (message.index.0, message.log_term);
         for entry in &message.entries {
             if entry.index.0 != before.0 + 1 || entry.term < before.1 || entry.term > message.term {
                 return Err(ConsensusError::Entries);
             }
             let known = log.term(entry.index.0).unwrap_or_default();
-            if entry.index.0 <= log.committed && known != entry.term {
+            // What an earlier leader could not get committed may still be under way.
+            if current && entry.index.0 <= log.committed && known != entry.term {
                 return Err(ConsensusError::Committed);
             }
             before = (entry.index.0, entry.term);
@@ -178,7 +180,7 @@ impl Voter {
             ConsensusKind::AppendResponse if !message.reject => message.index.0,
             _ => 0,
         };
-        if reached > log.last_index() && message.term >= self.raft.raft.term {
+        if current && reached > log.last_index() {
             return Err(ConsensusError::Position);
         }
         Ok(())
@@ -237,6 +239,16 @@ impl Voter {
         }
         self.commit(light.take_committed_entries());
         self.raft.advance_apply();
+        self.leave_if_removed();
+    }
+
+    /// A leader may have to apply its own removal, which its predecessor proposed. The library would let it lead on, and
+    /// take nothing from it.
+    fn leave_if_removed(&mut self) {
+        let raft = &mut self.raft.raft;
+        if raft.state == StateRole::Leader && !raft.prs().conf().voters().contains(raft.id) {
+            raft.become_follower(raft.term, raft::INVALID_ID);
+        }
     }
 
     fn send(&mut self, messages: Vec<Message>) {

@@ -13,6 +13,8 @@ pub(crate) struct Elector {
     pub(crate) standing: Standing,
     /// It can be reached.
     pub(crate) linked: bool,
+    /// It answered the leader lately.
+    pub(crate) active: bool,
     /// It has all that is committed, as far as the leader knows.
     pub(crate) level: bool,
 }
@@ -50,10 +52,30 @@ impl Electorate {
         members.iter().chain(with_observer.iter()).map(|elector| elector.id).collect()
     }
 
-    /// The next change; none once all is as it should be, or nothing can be done for now.
+    /// The next change; none once all is as it should be, or nothing can be done for now: no change may leave voters of
+    /// whom a majority does not answer.
     pub(crate) fn next_change(&self) -> Option<VoterChange> {
+        self.wanted_change().filter(|change| self.keeps_majority(*change))
+    }
+
+    fn keeps_majority(&self, change: VoterChange) -> bool {
+        let VoterChange::Set { id: changed, standing, .. } = change else { return true };
+        let votes = |elector: &&Elector| match elector.id == changed {
+            true => standing == Standing::Voter,
+            false => elector.standing == Standing::Voter,
+        };
+        let voters: Vec<&Elector> = self.all().filter(votes).collect();
+        let active = voters.iter().filter(|elector| elector.active || elector.node == self.leader).count();
+        active * 2 > voters.len()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Elector> {
+        self.members.iter().chain(self.observer.iter()).chain(self.former.iter())
+    }
+
+    fn wanted_change(&self) -> Option<VoterChange> {
         let wanted = self.wanted();
-        let all = || self.members.iter().chain(self.observer.iter()).chain(self.former.iter());
+        let all = || self.all();
         let surplus = || all().filter(|elector| elector.standing != Standing::Gone && !wanted.contains(&elector.id));
         let set = |elector: &Elector, standing| VoterChange::Set { id: elector.id, node: elector.node, standing };
         let lost = surplus().find(|elector| !elector.linked && elector.node != self.leader);
@@ -87,7 +109,7 @@ mod tests {
 
     fn elector(number: u8, standing: Standing) -> Elector {
         let (node, id) = (NodeId([number; 32]), ConsensusId(u64::from(number)));
-        Elector { node, id, standing, linked: true, level: true }
+        Elector { node, id, standing, linked: true, active: true, level: true }
     }
 
     /// Applies change after change; who is set to be gone is one.
@@ -143,14 +165,30 @@ mod tests {
         let mut group = founded(4, false);
         settle(&mut group);
         let mut lost = group.members.remove(1);
-        lost.linked = false;
+        (lost.linked, lost.active) = (false, false);
         group.former.push(lost);
         let change = group.next_change();
-        assert_eq!(
-            change,
-            Some(VoterChange::Set { id: ConsensusId(2), node: lost.node, standing: Standing::Gone })
-        );
+        assert_eq!(change, Some(VoterChange::Set { id: ConsensusId(2), node: lost.node, standing: Standing::Gone }));
         assert_eq!(settle(&mut group), [1, 3, 4]);
+    }
+
+    #[test]
+    fn who_answers_stays_as_long_as_a_majority_needs_it() {
+        // The observer is dead, which its link does not show yet; who has just taken over has heard of nobody.
+        let mut group = founded(2, true);
+        settle(&mut group);
+        group.leader = group.members[0].node;
+        let observer = group.observer.as_mut().expect("it watches");
+        (observer.linked, observer.active) = (false, false);
+        group.members[1].active = false;
+        assert_eq!(group.next_change(), None);
+        group.members[1].active = true;
+        let dead = group.observer.expect("it watched");
+        assert_eq!(
+            group.next_change(),
+            Some(VoterChange::Set { id: dead.id, node: dead.node, standing: Standing::Gone }),
+            "the dead one leaves before a living one"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::command::{Command, Dropped, InstallView};
 use crate::config::OnFailure;
 use crate::digest::Digest;
 use crate::id::{Index, NodeId, Rank, ViewId};
-use crate::io::{Event, Phase};
+use crate::io::{Event, Output, Phase};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::view::{Origin, RingMember, View};
@@ -17,7 +17,11 @@ impl Machine {
     /// A member looks at the others, and reports what it finds.
     pub(super) fn suspect(&mut self) {
         let Some(member) = self.member.as_mut().filter(|member| !member.wedged) else { return };
+        let known = member.findings().down.len();
         if member.view.parameters.on_failure == OnFailure::Evict && member.suspect(self.now) {
+            let down = member.findings().down[known..].iter().map(|rank| member.view.member(*rank).node);
+            let linked: Vec<NodeId> = down.filter(|node| self.links.contains_key(node)).collect();
+            self.delivery.outputs.extend(linked.into_iter().map(|peer| Output::Redial { peer }));
             self.say_suspect();
         }
     }
@@ -58,7 +62,7 @@ impl Machine {
         self.change = Some(ViewChange::new(Arc::clone(&view), last, self.now));
         self.flush_log();
         view.ring.iter().for_each(|member| self.say_wedge(member.node));
-        if let Some(wedged) = self.wedge(view.id) {
+        if let Some(wedged) = self.wedge(view.id, false) {
             self.take_wedged(self.me, wedged);
         }
     }
@@ -70,18 +74,18 @@ impl Machine {
         let view = change.view.id;
         let unanswered = change.view.rank_of(node).is_some() && !change.answered(node);
         if unanswered && self.followers.contains_key(&node) {
-            let last = change.last;
-            self.send_control(node, ControlFrame::Wedge { view, last });
+            let (last, again) = (change.last, change.again);
+            self.send_control(node, ControlFrame::Wedge { view, last, again });
         }
     }
 
     /// A member freezes the view, for good, and says what it holds.
-    pub(super) fn take_wedge(&mut self, from: NodeId, view: ViewId, last: bool) {
+    pub(super) fn take_wedge(&mut self, from: NodeId, (view, last): (ViewId, bool), again: bool) {
         if from != self.coordinator || self.is_coordinator() {
             // It coordinated once, and has not heard that it does not any more.
             return;
         }
-        if let Some(wedged) = self.wedge(view) {
+        if let Some(wedged) = self.wedge(view, again) {
             if last {
                 self.enter_stop();
             }
@@ -89,9 +93,12 @@ impl Machine {
         }
     }
 
-    fn wedge(&mut self, view: ViewId) -> Option<Wedged> {
+    fn wedge(&mut self, view: ViewId, again: bool) -> Option<Wedged> {
         let incarnation = self.delivery.incarnation;
         let member = self.member.as_mut().filter(|member| member.view.id == view)?;
+        if again {
+            member.find_again(self.now);
+        }
         let frontiers = member.wedge();
         let (first, complete) = (member.first, member.complete);
         let digest = first.0.checked_sub(1).and_then(|before| self.delivery.result.digest_at(Index(before)));
@@ -139,7 +146,7 @@ impl Machine {
             ring.extend(self.joiners(&view));
             if ring.len() < usize::from(view.parameters.ring_min) {
                 // Asked again until enough are back (`protocol.md` §6.3).
-                return;
+                return self.wedge_again();
             }
         }
         if let Some(change) = &mut self.change {
@@ -148,6 +155,19 @@ impl Machine {
         let parameters = view.parameters.clone();
         let (from, cut) = (view.id, cut.rounds);
         self.propose(&Command::InstallView(InstallView { from, ring, parameters, cut, last, dropped }));
+    }
+
+    /// Coordinator: too few would be left. All are asked again, once the time for answers is over.
+    fn wedge_again(&mut self) {
+        let Some(change) = self.change.as_mut().filter(|change| self.now >= change.wedge_ends_at) else { return };
+        change.ask_again(self.now);
+        let view = change.view.id;
+        if let Some(wedged) = self.wedge(view, true)
+            && let Some(change) = &mut self.change
+        {
+            let own = change.answer(self.me, wedged);
+            debug_assert_eq!(own, Ok(()), "the own answer is one");
+        }
     }
 
     /// A view change went on without these.

@@ -20,6 +20,8 @@ impl Machine {
         self.leading = Some(term);
         self.coordinator = self.me;
         self.coordinator_term = term;
+        self.resigned = false;
+        self.lost_told = false;
         self.ready.clear();
         self.ready_said = ViewId(0);
         self.reports_proposed.clear();
@@ -63,10 +65,24 @@ impl Machine {
         self.followers.clear();
         self.timers.stop(Timer::Wedge);
         self.timers.stop(Timer::Linger);
+        let linked: Vec<NodeId> = self.links.keys().copied().collect();
+        linked.into_iter().for_each(|peer| self.say_resigned(peer));
         if self.coordinator == self.me {
             self.lose_coordinator();
         } else {
             self.greet_coordinator();
+        }
+    }
+
+    /// Tells a peer that may hold this node for the coordinator that it is not.
+    pub(super) fn say_resigned(&mut self, peer: NodeId) {
+        self.send_control(peer, ControlFrame::Resigned);
+    }
+
+    pub(super) fn take_resigned(&mut self, from: NodeId) {
+        if from == self.coordinator {
+            self.resigned = true;
+            self.lose_coordinator();
         }
     }
 
@@ -87,11 +103,19 @@ impl Machine {
 
     /// Who claimed to coordinate may turn out, with more of the log, to be a node of the group.
     pub(super) fn take_claim(&mut self) {
-        if let Some((term, node)) = self.claim.take_if(|(_, node)| {
-            self.state.incarnation(*node).is_some() || self.state.founder() == Some(*node)
-        }) {
+        if let Some((term, node)) = self
+            .claim
+            .take_if(|(_, node)| self.state.incarnation(*node).is_some() || self.state.founder() == Some(*node))
+        {
             self.take_coordinates(node, term);
         }
+    }
+
+    /// Who was never told of a view knows hardly anybody but the founder. With that one gone, it asks whoever claims to
+    /// have followed it.
+    pub(super) fn relies_on_claim(&self, node: NodeId) -> bool {
+        let claims = self.claim.is_some_and(|(_, claimant)| claimant == node);
+        claims && self.lost_since.is_some() && self.state.view().is_none()
     }
 
     pub(super) fn take_coordinates(&mut self, from: NodeId, term: u64) {
@@ -105,9 +129,11 @@ impl Machine {
         }
         self.coordinator = from;
         self.coordinator_term = term;
+        self.resigned = false;
         // Who leads still will hear from the library that it does not, and greets then.
         if !self.is_coordinator() {
             if !known {
+                self.lost_told = false;
                 self.event(Event::Coordinator { node: from });
             }
             self.greet_coordinator();
@@ -116,7 +142,7 @@ impl Machine {
 
     /// Says to the coordinator all that it may not know, on a fresh link or in a fresh term.
     pub(super) fn greet_coordinator(&mut self) {
-        if !self.links.contains_key(&self.coordinator) {
+        if !self.has_coordinator() {
             return self.lose_coordinator();
         }
         self.found_coordinator();
@@ -140,13 +166,18 @@ impl Machine {
     }
 
     fn found_coordinator(&mut self) {
+        if core::mem::take(&mut self.lost_told) {
+            let node = self.coordinator;
+            self.event(Event::Coordinator { node });
+        }
         self.lost_since = None;
         self.timers.stop(Timer::Seek);
     }
 
     /// A coordinator is known, and linked unless this is it.
     pub(super) fn has_coordinator(&self) -> bool {
-        self.is_coordinator() || (self.coordinator != self.me && self.links.contains_key(&self.coordinator))
+        let elsewhere = self.coordinator != self.me && !self.resigned;
+        self.is_coordinator() || (elsewhere && self.links.contains_key(&self.coordinator))
     }
 
     /// No coordinator is in reach: others may know more of the log meanwhile.
@@ -161,18 +192,19 @@ impl Machine {
     pub(super) fn seek(&mut self) {
         let Some(since) = self.lost_since else { return };
         self.set_timer(Timer::Seek, SEEK_EVERY);
-        let timeout = self.state.view().map_or_else(
-            || Parameters::default().coordinator_timeout,
-            |view| view.parameters.coordinator_timeout,
-        );
+        let timeout = self
+            .state
+            .view()
+            .map_or_else(|| Parameters::default().coordinator_timeout, |view| view.parameters.coordinator_timeout);
         let lost = self.now.since(since);
-        if lost >= timeout && lost < timeout + SEEK_EVERY {
+        if lost >= timeout && !core::mem::replace(&mut self.lost_told, true) {
             let node = self.coordinator;
             self.event(Event::CoordinatorLost { node });
         }
-        let Some(view) = self.state.view() else { return };
-        let sources: Vec<NodeId> = view.ring.iter().map(|member| member.node).collect();
-        let linked: Vec<NodeId> = sources.into_iter().filter(|node| self.links.contains_key(node)).collect();
+        let members = self.state.view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
+        let claimant = self.claim.map(|(_, node)| node).filter(|&node| self.relies_on_claim(node));
+        let sources = members.chain(claimant);
+        let linked: Vec<NodeId> = sources.filter(|node| self.links.contains_key(node)).collect();
         if !linked.is_empty() {
             let turn = lost.as_millis() as usize / SEEK_EVERY.as_millis() as usize;
             self.say_follow(linked[turn % linked.len()]);
@@ -202,13 +234,23 @@ impl Machine {
     fn electorate(&self) -> Option<Electorate> {
         let view = self.state.view().filter(|view| !view.last)?;
         let members: Vec<Elector> = view.ring.iter().filter_map(|member| self.elector_of(member.node)).collect();
-        let founder = self.state.founder().filter(|&founder| view.rank_of(founder).is_none());
+        let watches = |founder: &NodeId| view.rank_of(*founder).is_none() && !self.state.has_left(*founder);
+        let founder = self.state.founder().filter(watches);
         let observer = founder.and_then(|founder| self.elector_of(founder));
         let listed = |id: ConsensusId| members.iter().chain(observer.iter()).any(|elector| elector.id == id);
+        let voter_active =
+            |id| self.voter.as_ref().and_then(|voter| voter.follower(id)).is_some_and(|follower| follower.active);
         let former = self.state.electors().filter(|(id, ..)| !listed(*id));
         let former = former.map(|(id, node, standing)| {
             let known = self.elector_of(node).filter(|elector| elector.id == id);
-            Elector { node, id, standing, linked: known.is_some_and(|elector| elector.linked), level: false }
+            Elector {
+                node,
+                id,
+                standing,
+                linked: known.is_some_and(|elector| elector.linked),
+                active: voter_active(id),
+                level: false,
+            }
         });
         let former = former.collect();
         Some(Electorate { leader: self.me, members, observer, former })
@@ -222,8 +264,11 @@ impl Machine {
         let id = if node == self.me { voter.id() } else { said.or_else(fresh)? };
         let standing = self.state.electors().find(|(known, ..)| *known == id).map_or(Standing::Gone, |(.., is)| is);
         let follower = voter.follower(id);
-        let linked = node == self.me || self.links.contains_key(&node) && self.followers.contains_key(&node);
-        let level = node == self.me || follower.is_some_and(|follower| follower.active && follower.level);
-        Some(Elector { node, id, standing, linked, level })
+        // Who does not take part yet has to follow first; who does stays until its link is gone.
+        let follows = standing != Standing::Gone || self.followers.contains_key(&node);
+        let linked = node == self.me || self.links.contains_key(&node) && follows;
+        let active = node == self.me || follower.is_some_and(|follower| follower.active);
+        let level = node == self.me || active && follower.is_some_and(|follower| follower.level);
+        Some(Elector { node, id, standing, linked, active, level })
     }
 }

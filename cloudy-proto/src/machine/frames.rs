@@ -54,7 +54,8 @@ impl Machine {
             frame,
             ControlFrame::Log { .. } | ControlFrame::Wedge { .. } | ControlFrame::Consensus(_)
         );
-        if of_the_group && !self.is_of_the_group(from) {
+        let asked_for = matches!(frame, ControlFrame::Log { .. }) && self.relies_on_claim(from);
+        if of_the_group && !asked_for && !self.is_of_the_group(from) {
             // A stranger, or a node whose coming is in a part of the log that this node does not have yet.
             return;
         }
@@ -67,7 +68,7 @@ impl Machine {
             ControlFrame::Follow { next, voter } => self.follow(from, next, voter),
             ControlFrame::Log { first, entries } => self.take_log(from, first, entries),
             ControlFrame::Ready { view } => self.is_ready(from, view),
-            ControlFrame::Wedge { view, last } => self.take_wedge(from, view, last),
+            ControlFrame::Wedge { view, last, again } => self.take_wedge(from, (view, last), again),
             ControlFrame::Wedged(wedged) => self.take_wedged(from, wedged),
             ControlFrame::Fetch { from: index } => self.serve(from, index),
             ControlFrame::Fetched(fetched) => self.take_fetched(from, fetched),
@@ -76,6 +77,7 @@ impl Machine {
             ControlFrame::Suspect { view, wedged, .. } => self.suspected(from, view, wedged),
             ControlFrame::Rejoin { view, ready } => self.would_rejoin(from, view, ready),
             ControlFrame::Coordinates { term } => self.take_coordinates(from, term),
+            ControlFrame::Resigned => self.take_resigned(from),
             ControlFrame::Leave => self.asked_to_leave(from),
             ControlFrame::Consensus(message) => self.take_consensus(from, message),
         }

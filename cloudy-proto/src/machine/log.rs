@@ -104,6 +104,7 @@ impl Machine {
         } else {
             let mut first = next;
             self.send_tail(from, &mut first);
+            self.say_resigned(from);
         }
     }
 

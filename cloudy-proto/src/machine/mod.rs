@@ -99,8 +99,12 @@ pub struct Machine {
     coordinator_term: u64,
     /// Who says so too, in which term, and is not known to the log yet.
     claim: Option<(u64, NodeId)>,
+    /// It has said that it does not coordinate any more.
+    resigned: bool,
     /// Since when no coordinator is in reach.
     lost_since: Option<Time>,
+    /// That was told to the application.
+    lost_told: bool,
     /// Voters that spoke before the log told who they are.
     electors_heard: BTreeMap<ConsensusId, NodeId>,
     /// At the coordinator: what the others have of the log, and their names as voters.
@@ -171,7 +175,9 @@ impl Machine {
             coordinator,
             coordinator_term: 0,
             claim: None,
+            resigned: false,
             lost_since: None,
+            lost_told: false,
             electors_heard: BTreeMap::new(),
             followers: BTreeMap::new(),
             founding,

@@ -252,6 +252,11 @@ impl Member {
         self.suspicion.heard(rank, now);
     }
 
+    /// §6.3: finds again, from what is so at this moment; what stalled cannot be told of a wedged view.
+    pub(crate) fn find_again(&mut self, now: Time) {
+        self.suspicion.find_again(self.rank, &self.view.parameters, now);
+    }
+
     /// What was found against others in this view.
     pub(crate) fn findings(&self) -> &Findings {
         self.suspicion.findings()

@@ -17,6 +17,8 @@ pub(crate) struct ViewChange {
     pub(crate) answers: Vec<Option<Wedged>>,
     /// When the silent are dropped.
     pub(crate) wedge_ends_at: Time,
+    /// Too few would have been left: members say what they find at this moment.
+    pub(crate) again: bool,
     /// The cut was proposed.
     pub(crate) proposed: bool,
 }
@@ -37,6 +39,7 @@ impl ViewChange {
         Self {
             answers: vec![None; view.members()],
             wedge_ends_at: now + view.parameters.wedge_timeout,
+            again: false,
             proposed: false,
             last,
             view,
@@ -57,6 +60,13 @@ impl ViewChange {
         }
         self.answers[rank.at()].get_or_insert(wedged);
         Ok(())
+    }
+
+    /// Forgets the answers.
+    pub(crate) fn ask_again(&mut self, now: Time) {
+        self.again = true;
+        self.wedge_ends_at = now + self.view.parameters.wedge_timeout;
+        self.answers.iter_mut().for_each(|answer| *answer = None);
     }
 
     pub(crate) fn all_answered(&self) -> bool {

@@ -80,6 +80,14 @@ impl Suspicion {
         before != (self.findings.down.len(), self.findings.stalled.len())
     }
 
+    /// Forgets what has healed, and every stall.
+    pub(crate) fn find_again(&mut self, me: Rank, parameters: &Parameters, now: Time) {
+        let silent = |at: &usize| now.since(self.watches[*at].heard_at) > parameters.failure_timeout;
+        let others = (0..self.watches.len()).filter(|&at| at != me.at());
+        self.findings.down = others.filter(silent).map(|at| Rank(at as u16)).collect();
+        self.findings.stalled.clear();
+    }
+
     /// One finding of each kind against each member.
     fn stalls(&mut self, rank: Rank, stall: Stall) {
         let same_kind = |found: &Stall| core::mem::discriminant(found) == core::mem::discriminant(&stall);

@@ -175,6 +175,8 @@ pub enum ControlFrame {
         view: ViewId,
         /// No view is to follow the next: STOP.
         last: bool,
+        /// Too few would be left after the answers so far: what is found at this moment counts, and not what has healed.
+        again: bool,
     },
     /// Answers [`ControlFrame::Wedge`].
     Wedged(Wedged),
@@ -219,6 +221,8 @@ pub enum ControlFrame {
     Consensus(ConsensusMessage),
     /// Asks the coordinator for a view without the sender.
     Leave,
+    /// The sender does not coordinate the group, or not any more.
+    Resigned,
 }
 
 /// A message of the consensus library: what it calls by the same names.

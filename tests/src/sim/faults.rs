@@ -16,6 +16,9 @@ const GAP: &str = "are missing before its frame";
 /// A link that stays down for as long flaps slowly.
 const LONG_FLAP_US: u64 = 10_000;
 
+/// After which time a group that is not founded is looked at again.
+const FOUNDING_US: u64 = 50_000;
+
 /// How long a kill waits that the group could not do with.
 const SPARED_FOR_US: u64 = 20_000;
 
@@ -52,6 +55,12 @@ impl World {
         } else {
             self.connect(a, b);
         }
+    }
+
+    /// A machine gives a silent link up: it comes back as soon as the network lets it.
+    pub(super) fn redial_silent(&mut self, node: usize, peer: cloudy_proto::NodeId) {
+        let peer = self.judge.place_of(peer);
+        self.cut_for(node, peer, 1_000);
     }
 
     fn cut_for(&mut self, a: usize, b: usize, outage_us: u64) {
@@ -291,7 +300,11 @@ impl World {
             }
         }
         let killed = self.nodes.iter().any(|node| !node.alive) && !self.plan.evicts();
-        if self.end_wanted || (killed && self.plan.session.is_none()) || (killed && !self.judge.kicked_off()) {
+        let stalls = killed && (self.plan.session.is_none() || !self.judge.kicked_off());
+        if self.judge.view().is_none() {
+            // Nobody ends what is not founded yet.
+            self.queue.at(self.now_us + FOUNDING_US, Event::Heal);
+        } else if self.end_wanted || stalls {
             self.end_wanted = true;
             // The founder if it lives, or else a member.
             let asker = (0..self.plan.nodes).find(|&node| self.nodes[node].alive);

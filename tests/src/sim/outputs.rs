@@ -35,6 +35,7 @@ impl World {
             self.note_step(&output);
             match output {
                 Output::Send { to, stream, frame } => self.send(node, to, stream, frame)?,
+                Output::Redial { peer } => self.redial_silent(node, peer),
                 Output::CloseLink { peer, reason } => self.close_link(node, peer, &reason)?,
                 Output::Event(event) => self.said(node, event)?,
                 Output::Approved(_) | Output::Deliver(_) => {}

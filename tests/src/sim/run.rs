@@ -8,7 +8,7 @@ use cloudy_proto::{Rule, Rules};
 
 use crate::invariants::{Failure, excuse, has_settled, unsettled};
 use crate::sim::plan::Plan;
-use crate::sim::stats::Stats;
+use crate::sim::stats::{Met, Stats};
 use crate::sim::world::{CALM_US, World};
 
 /// How a run ended.
@@ -66,7 +66,7 @@ pub fn run(plan: Plan, traced: bool) -> Outcome {
 /// If a checker fails, or it does not settle in time.
 pub fn live(world: &mut World) -> Result<(), Failure> {
     let give_up_at = world.plan.heal_at_us + CALM_US;
-    loop {
+    while world.stats.count(Met::Frame) < FRAMES_MAX {
         let went_on = world.step()?;
         if world.healed && has_settled(world) {
             excuse(world).into_iter().for_each(|why| world.stats.met(why));
@@ -78,7 +78,11 @@ pub fn live(world: &mut World) -> Result<(), Failure> {
             return Err(world.judge.failure("a calm world settles", node, what));
         }
     }
+    Err(world.judge.failure("nobody talks without end", usize::MAX, format!("{FRAMES_MAX} frames")))
 }
+
+/// Far above what the longest honest run takes: two nodes that ask each other without end come here.
+const FRAMES_MAX: u64 = 1_000_000;
 
 thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };

@@ -157,6 +157,8 @@ impl World {
             Event::Up { node, peer, epoch } => self.give(node, Item::Up { peer, epoch })?,
             Event::Down { node, peer, epoch } => self.give(node, Item::Down { peer, epoch })?,
             Event::Redial { a, b } => self.redial(a, b),
+            // A later wake-up was planned instead; to follow this one too would leave two chains of them.
+            Event::Wake { node } if self.nodes[node].wake_at_us.is_some_and(|planned| planned > self.now_us) => {}
             Event::Wake { node } => {
                 self.nodes[node].wake_at_us = None;
                 self.run(node)?;

@@ -218,7 +218,7 @@ impl Message for ControlFrame {
             Self::Rejoin { view, .. } => counter("view", view.0)?,
             Self::Coordinates { term } => counter("term", *term)?,
             Self::Consensus(message) => check_consensus(message)?,
-            Self::Accept { .. } | Self::End | Self::Leave => {}
+            Self::Accept { .. } | Self::End | Self::Leave | Self::Resigned => {}
         }
         Ok(())
     }

@@ -91,7 +91,7 @@ fn control_frames() {
         ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3) },
         ControlFrame::Log { first: LogIndex(300), entries: vec![Bytes::from_static(b"one"), Bytes::new()] },
         ControlFrame::Ready { view },
-        ControlFrame::Wedge { view, last: true },
+        ControlFrame::Wedge { view, last: true, again: false },
         ControlFrame::Wedged(Wedged {
             view,
             incarnation: Incarnation(3),
@@ -112,6 +112,8 @@ fn control_frames() {
         ControlFrame::Rejoin { view, ready: true },
         ControlFrame::Coordinates { term: 300 },
         ControlFrame::Consensus(consensus()),
+        ControlFrame::Leave,
+        ControlFrame::Resigned,
     ]));
 }
 
@@ -227,6 +229,7 @@ fn parameters() -> Parameters {
         failure_timeout: Duration::from_secs(3),
         stall_timeout: Duration::from_secs(4),
         on_failure: OnFailure::Wait,
+        ring_min: 2,
         wedge_timeout: Duration::from_nanos(250_000_001),
         coordinator_timeout: Duration::from_secs(8),
     }

@@ -228,7 +228,7 @@ fn a_control_frame_out_of_bounds_is_refused() {
     let entries = vec![Bytes::from(vec![0; COMMAND_BYTES_MAX + 1])];
     check(ControlFrame::Log { first, entries }, over("a log entry's bytes", 32_769, 32_768));
     check(ControlFrame::Ready { view }, counter("view"));
-    check(ControlFrame::Wedge { view, last: true }, counter("view"));
+    check(ControlFrame::Wedge { view, last: true, again: false }, counter("view"));
     check(ControlFrame::Fetch { from: index }, counter("index"));
     check(ControlFrame::Fetched(Fetched::End { index, view: ViewId(1), first: Index(1) }), counter("index"));
     check(ControlFrame::Fetched(Fetched::End { index: Index(1), view, first: Index(1) }), counter("view"));
