@@ -138,3 +138,42 @@ fn a_fault_that_cannot_happen_is_refused_before_anything_starts() {
         assert!(ended.stdout.is_empty() && !ended.stderr.contains("starting"), "{ended:#?}");
     }
 }
+
+#[test]
+fn a_session_ends_on_time_without_its_master() {
+    let (_, object, dir) = demo(&["--nodes", "3", "--kill", "master@600ms"]);
+    assert_eq!(faults(&object), ["kill master"]);
+    agree(&object, &dir, &["slave-1", "slave-2", "slave-3"]);
+}
+
+/// Rounds of each of the three tests below; `CLOUDY_KILL_ROUNDS` asks for another number.
+const KILL_ROUNDS: u64 = 10;
+
+/// Kills a slave and the master in every session, at times spread over SEND.
+fn kill_in_rounds(third: u64) {
+    let rounds = std::env::var("CLOUDY_KILL_ROUNDS").map_or(KILL_ROUNDS, |rounds| rounds.parse().expect("a number"));
+    for round in (0..rounds).map(|round| 3 * round + third) {
+        let slave = format!("slave{}@{}ms", 1 + round % 5, (round * 137) % 800);
+        let master = format!("master@{}ms", (round * 211) % 800);
+        let args = ["--nodes", "5", "--send", "800ms", "--grace", "1200ms", "--rate", "5000", "--kill", &slave];
+        let (ended, object, _dir) = demo(&[&args[..], &["--kill", &master][..]].concat());
+        let rows = object["nodes"].as_array().expect("rows");
+        let results = rows.iter().filter(|row| row["count"].as_u64() > Some(0)).count();
+        assert!(results >= 4, "{slave} {master}: {ended:#?}");
+    }
+}
+
+#[test]
+fn the_master_and_a_slave_may_die_at_any_moment_first_third() {
+    kill_in_rounds(0);
+}
+
+#[test]
+fn the_master_and_a_slave_may_die_at_any_moment_second_third() {
+    kill_in_rounds(1);
+}
+
+#[test]
+fn the_master_and_a_slave_may_die_at_any_moment_last_third() {
+    kill_in_rounds(2);
+}

@@ -40,7 +40,8 @@ pub use config::{Durability, OnFailure, Parameters, ParametersError, RingKind};
 pub use digest::{Checkpoint, Digest, ResultDigest};
 pub use id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, MessageId, NodeId, Rank, Round, Seq, ViewId};
 pub use io::{
-    Admission, Approval, Entry, Event, Frame, Input, MemberStatus, Outcome, Output, PendingSlot, Phase, Request, Status, Waiting,
+    Admission, Approval, Entry, Event, Frame, Input, MemberStatus, Outcome, Output, PendingSlot, Phase, Request,
+    Status, Waiting,
 };
 pub use machine::{Machine, MachineConfig, Role};
 pub use rules::{Rule, Rules};

@@ -136,7 +136,7 @@ impl MasterOutcome {
 }
 
 /// A session that did not take place, or that the master cannot speak for. Slaves that were invited go on waiting, or
-/// notice within two seconds that the master is gone.
+/// notice within two seconds, before the session has begun, that the master is gone.
 #[derive(Debug, thiserror::Error)]
 pub enum MasterError {
     /// Slaves cannot be looked for.

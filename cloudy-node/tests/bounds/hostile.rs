@@ -174,10 +174,11 @@ async fn answer(connection: &Connection, mut own: BytesMut, stream: &mut RecvStr
                 }
                 ControlFrame::Log { entries, .. } => {
                     let commands = entries.iter().filter(|entry| !entry.is_empty());
-                    let installs = commands.map(|entry| decode_command(entry)).find_map(|command| match command.unwrap() {
-                        Command::InstallView(install) => Some(install),
-                        _ => None,
-                    });
+                    let installs =
+                        commands.map(|entry| decode_command(entry)).find_map(|command| match command.unwrap() {
+                            Command::InstallView(install) => Some(install),
+                            _ => None,
+                        });
                     if let Some(install) = installs {
                         return install;
                     }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use cloudy_node::{
-    BroadcastError, EndReason, Event, GroupConfig, MessageId, OnFailure, Outcome, ReceiptError, Seq,
-};
+use cloudy_node::{BroadcastError, EndReason, Event, GroupConfig, MessageId, OnFailure, Outcome, ReceiptError, Seq};
 
 use crate::common::{found, impatient, key, read, read_final, start_all, until, within};
 use crate::help::{config, event, start_cuttable, texts};

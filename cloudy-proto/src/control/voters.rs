@@ -58,6 +58,12 @@ impl Electorate {
         self.wanted_change().filter(|change| self.keeps_majority(*change))
     }
 
+    /// Those vote who should, and nobody else.
+    pub(crate) fn is_settled(&self) -> bool {
+        let wanted = self.wanted();
+        self.all().all(|elector| (elector.standing == Standing::Voter) == wanted.contains(&elector.id))
+    }
+
     fn keeps_majority(&self, change: VoterChange) -> bool {
         let VoterChange::Set { id: changed, standing, .. } = change else { return true };
         let votes = |elector: &&Elector| match elector.id == changed {
@@ -181,7 +187,7 @@ mod tests {
         let observer = group.observer.as_mut().expect("it watches");
         (observer.linked, observer.active) = (false, false);
         group.members[1].active = false;
-        assert_eq!(group.next_change(), None);
+        assert_eq!((group.next_change(), group.is_settled()), (None, false));
         group.members[1].active = true;
         let dead = group.observer.expect("it watched");
         assert_eq!(

@@ -218,14 +218,15 @@ impl Machine {
         if ends || changing || self.leading.is_none() {
             return;
         }
-        let change = self.electorate().and_then(|electorate| electorate.next_change());
+        let Some(electorate) = self.electorate() else { return };
         let Some(voter) = self.voter.as_mut() else { return };
-        match change {
+        match electorate.next_change() {
             Some(VoterChange::Set { id, node, standing }) => {
                 voter.propose_change(id, standing, encode_command(&Command::Voter { id, node, standing }));
             }
             Some(VoterChange::HandOver { to }) => voter.hand_over(to),
-            None => return self.try_kickstart(),
+            None if electorate.is_settled() => return self.try_kickstart(),
+            None => return,
         }
         self.run_consensus();
     }

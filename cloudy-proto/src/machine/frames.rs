@@ -50,10 +50,8 @@ impl Machine {
     }
 
     fn take_control(&mut self, from: NodeId, frame: ControlFrame) {
-        let of_the_group = matches!(
-            frame,
-            ControlFrame::Log { .. } | ControlFrame::Wedge { .. } | ControlFrame::Consensus(_)
-        );
+        let of_the_group =
+            matches!(frame, ControlFrame::Log { .. } | ControlFrame::Wedge { .. } | ControlFrame::Consensus(_));
         let asked_for = matches!(frame, ControlFrame::Log { .. }) && self.relies_on_claim(from);
         if of_the_group && !asked_for && !self.is_of_the_group(from) {
             // A stranger, or a node whose coming is in a part of the log that this node does not have yet.

@@ -9,6 +9,6 @@ pub use codec::{
     encode_control, encode_header, encode_lane, encode_node, encode_tally,
 };
 pub use frame::{
-    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame, Stall, Stream, StreamHeader, TallyFrame,
-    WIRE_VERSION, Wedged,
+    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame,
+    Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };

@@ -54,7 +54,8 @@ impl Control {
     }
 
     fn majority_lives(&self, applied: usize, alive: &dyn Fn(usize) -> bool) -> bool {
-        self.voters_at(applied).is_some_and(|voters| voters.iter().filter(|&&node| alive(node)).count() * 2 > voters.len())
+        self.voters_at(applied)
+            .is_some_and(|voters| voters.iter().filter(|&&node| alive(node)).count() * 2 > voters.len())
     }
 
     fn votes(&self, node: usize) -> bool {
@@ -87,13 +88,7 @@ impl Judge {
     ///
     /// # Errors
     /// If it is another log, or an entry must not be in it.
-    pub fn applied(
-        &mut self,
-        node: usize,
-        log: &[Bytes],
-        status: &Status,
-        stats: &mut Stats,
-    ) -> Result<(), Failure> {
+    pub fn applied(&mut self, node: usize, log: &[Bytes], status: &Status, stats: &mut Stats) -> Result<(), Failure> {
         let checked = self.apply(node, log);
         checked.map_err(|(rule, what)| self.failure(rule, node, what))?;
         let coordinator = status.coordinator.map(|id| self.place_of(id));
@@ -116,7 +111,8 @@ impl Judge {
             match self.control.log.get(at) {
                 Some(known) if known == entry => {}
                 Some(known) => {
-                    let what = format!("entry {}: {:?}, elsewhere {:?}", at + 1, decode_command(entry), decode_command(known));
+                    let what =
+                        format!("entry {}: {:?}, elsewhere {:?}", at + 1, decode_command(entry), decode_command(known));
                     return Err(("the control log is one", what));
                 }
                 None => {
@@ -154,7 +150,8 @@ impl Judge {
     #[must_use]
     pub fn is_stuck(&self, alive: impl Fn(usize) -> bool) -> bool {
         let control = &self.control;
-        let electable = |node: usize| control.votes(node) && control.majority_lives(control.nodes[node].applied, &alive);
+        let electable =
+            |node: usize| control.votes(node) && control.majority_lives(control.nodes[node].applied, &alive);
         !(0..control.nodes.len()).any(|node| alive(node) && electable(node))
     }
 

@@ -18,9 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cloudy_proto::wire::{ControlFrame, Stream, TallyFrame};
-use cloudy_proto::{
-    Checkpoint, Event, Frame, Machine, NodeId, OnFailure, Origin, Output, Phase, Seq, View, ViewId,
-};
+use cloudy_proto::{Checkpoint, Event, Frame, Machine, NodeId, OnFailure, Origin, Output, Phase, Seq, View, ViewId};
 
 use crate::sim::plan::Plan;
 use crate::sim::queue::Packet;

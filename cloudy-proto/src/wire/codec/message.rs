@@ -9,8 +9,8 @@ use super::{
     check_round, counter, decode_exact, fill,
 };
 use crate::limits::{
-    CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, REASON_BYTES_MAX,
-    REPORT_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
+    CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX,
+    REASON_BYTES_MAX, REPORT_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::slot::check_body;
 use crate::wire::{ConsensusMessage, ControlFrame, Fetched, Findings, NodeFrame, Stall, TallyFrame, Wedged};
@@ -176,9 +176,7 @@ impl Message for ControlFrame {
             Ok((SUSPECT | WEDGED, _)) if encoded.len() > SUSPECT_BYTES_MAX => {
                 at_most_len("a frame with findings, bytes", encoded.len(), SUSPECT_BYTES_MAX)
             }
-            Ok((CONSENSUS, _)) => {
-                at_most_len("a consensus message, bytes", encoded.len(), CONSENSUS_MESSAGE_BYTES_MAX)
-            }
+            Ok((CONSENSUS, _)) => at_most_len("a consensus message, bytes", encoded.len(), CONSENSUS_MESSAGE_BYTES_MAX),
             Ok((WEDGED, rest)) => {
                 let Ok(((_view, _incarnation, lanes), _)) = postcard::take_from_bytes::<(u64, u64, usize)>(rest) else {
                     return Ok(());

@@ -192,8 +192,11 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
         (counter(), vec(bytes(60), 0..=LOG_ENTRIES_PER_FRAME_MAX))
             .prop_map(|(first, entries)| ControlFrame::Log { first: LogIndex(first), entries }),
         counter().prop_map(|view| ControlFrame::Ready { view: ViewId(view) }),
-        (counter(), any::<bool>(), any::<bool>())
-            .prop_map(|(view, last, again)| ControlFrame::Wedge { view: ViewId(view), last, again }),
+        (counter(), any::<bool>(), any::<bool>()).prop_map(|(view, last, again)| ControlFrame::Wedge {
+            view: ViewId(view),
+            last,
+            again
+        }),
         (counter(), findings(), any::<bool>()).prop_map(|(view, findings, wedged)| ControlFrame::Suspect {
             view: ViewId(view),
             findings,

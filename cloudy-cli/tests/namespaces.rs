@@ -1,0 +1,146 @@
+//! Sessions between hosts with addresses of their own, over a network that loses, slows down and falls apart.
+//!
+//! Each host is a network namespace, which only Linux has and only root makes; elsewhere the tests say that they are
+//! skipped.
+#![cfg(target_os = "linux")]
+
+mod common;
+#[path = "namespaces/lab.rs"]
+mod lab;
+#[path = "namespaces/session.rs"]
+mod session;
+
+use lab::{Dropped, Lab};
+use serde_json::Value;
+use session::{SLAVES, Session, name, until};
+
+/// Bounds what a slave misses while it is cut off: others retain only so much of it.
+const PACED: &[&str] = &["--rate", "2000"];
+const EVICT: &[&str] = &["--on-failure", "evict"];
+const WAIT: &[&str] = &["--on-failure", "wait"];
+
+fn lab() -> Option<Lab> {
+    Lab::new(1 + SLAVES)
+}
+
+fn views(object: &Value) -> usize {
+    object["views"].as_array().expect("a list").len()
+}
+
+#[test]
+fn hosts_find_each_other_by_multicast_and_end_with_one_result() {
+    let Some(lab) = lab() else { return };
+    let object = Session::start(lab, PACED, &["500ms", "500ms"]).end().is_equal();
+    assert_eq!(views(&object), 0, "{object}");
+}
+
+#[test]
+fn results_are_equal_over_a_network_that_loses_packets() {
+    let Some(lab) = lab() else { return };
+    (0..=SLAVES).for_each(|host| lab.loss(host, 5));
+    let session = Session::in_send(lab, PACED, EVICT);
+    until("packets are lost everywhere", || (0..=SLAVES).all(|host| session.lab.dropped(host, Dropped::Lost) > 0));
+    (1..=SLAVES).for_each(|host| session.goes_on(host, 1));
+    session.stop().is_equal();
+}
+
+#[test]
+fn nobody_is_evicted_for_a_slow_link() {
+    // As much as the link takes: at full load its queue delays signs of life by more than the failure timeout.
+    over_a_slow_link(PACED, &[&["2s", "2s"], EVICT].concat());
+}
+
+#[test]
+fn a_session_at_full_load_goes_as_fast_as_its_slowest_link() {
+    // GRACE for the windows that are full at its start: seconds over this link.
+    over_a_slow_link(&[], &[&["1s", "6s"], WAIT].concat());
+}
+
+fn over_a_slow_link(slave_args: &[&str], master_args: &[&str]) {
+    let Some(lab) = lab() else { return };
+    lab.slow(2, "2mbit");
+    let session = Session::start(lab, slave_args, master_args);
+    until("the link is too slow", || session.lab.held_back(2) > 0);
+    let object = session.end().is_equal();
+    assert_eq!(views(&object), 0, "{object}");
+}
+
+#[test]
+fn a_slave_that_was_cut_off_is_evicted_and_comes_back() {
+    let Some(lab) = lab() else { return };
+    let mut session = Session::in_send(lab, PACED, EVICT);
+    session.lab.isolate(2);
+    let without = session.leaves(2);
+    for host in [1, 3, 4] {
+        session.goes_on(host, without);
+    }
+    session.lab.heal();
+    let back = session.is_back(2);
+    (1..=SLAVES).for_each(|host| session.goes_on(host, back));
+    let outcome = session.stop();
+    outcome.is_equal();
+    assert!((1..=SLAVES).all(|host| outcome.messages(host, back) > 0), "{outcome:#?}");
+}
+
+#[test]
+fn approvals_wait_for_a_slave_that_is_cut_off_where_the_policy_says_so() {
+    let Some(lab) = lab() else { return };
+    let session = Session::in_send(lab, PACED, WAIT);
+    session.lab.isolate(2);
+    session.stands_still(1);
+    assert!(session.lab.dropped(1, Dropped::Cut) > 0 && session.lab.dropped(2, Dropped::Cut) > 0);
+    session.lab.heal();
+    (1..=SLAVES).for_each(|host| session.goes_on(host, 1));
+    let object = session.stop().is_equal();
+    assert_eq!(views(&object), 0, "{object}");
+}
+
+#[test]
+fn of_two_slaves_with_a_one_way_cut_between_them_one_is_evicted() {
+    let Some(lab) = lab() else { return };
+    let session = Session::in_send(lab, PACED, EVICT);
+    session.lab.block(1, 2);
+    one_of_the_pair_leaves_until_the_heal(session);
+}
+
+#[test]
+fn of_two_slaves_that_only_others_reach_one_is_evicted() {
+    let Some(lab) = lab() else { return };
+    let session = Session::in_send(lab, PACED, EVICT);
+    session.lab.partition(&[1], &[2]);
+    one_of_the_pair_leaves_until_the_heal(session);
+}
+
+/// Slaves 1 and 2 are cut off from each other, one way or both.
+fn one_of_the_pair_leaves_until_the_heal(mut session: Session) {
+    let line = session.master.wait_for(", without ");
+    let pair = [1, 2].map(|host| line.contains(&name(host)));
+    assert!(pair[0] != pair[1] && line.contains("view 2: 3 slaves"), "{line}");
+    let (evicted, stays) = if pair[0] { (1, 2) } else { (2, 1) };
+    for host in [stays, 3, 4] {
+        session.goes_on(host, 2);
+    }
+    session.lab.heal();
+    let back = session.is_back(evicted);
+    (1..=SLAVES).for_each(|host| session.goes_on(host, back));
+    session.stop().is_equal();
+}
+
+#[test]
+fn a_session_goes_on_without_a_host_that_is_gone() {
+    let Some(lab) = lab() else { return };
+    let mut session = Session::in_send(lab, PACED, EVICT);
+    session.lab.down(3);
+    let without = session.leaves(3);
+    for host in [1, 2, 4] {
+        session.goes_on(host, without);
+    }
+    // Alone it would wait for the others until the planned end.
+    session.kill(3);
+    let outcome = session.stop();
+    assert_eq!(outcome.master.code(), Some(1), "a result is missing: {outcome:#?}");
+    let object = outcome.master.json();
+    assert!(object["verdict"].as_str().is_some_and(|verdict| verdict.contains(&name(3))), "{object}");
+    assert!(object["problems"][0].as_str().is_some_and(|problem| problem.contains(&name(3))), "{object}");
+    outcome.agree(&[1, 2, 4]);
+}

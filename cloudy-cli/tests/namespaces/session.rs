@@ -1,0 +1,238 @@
+//! A session over the hosts of a lab: the master on host 0, a slave on each other one.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::common::{Cluster, Ended, PATIENCE, Recomputed, Running, recompute};
+use crate::lab::{Lab, address};
+
+/// The host of the master.
+pub(crate) const MASTER: usize = 0;
+/// How many slaves there are, on the hosts `1..=SLAVES`.
+pub(crate) const SLAVES: usize = 4;
+/// Each host has all ports for itself.
+const PORT: &str = "10500";
+/// Between two looks at a condition.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A result that has not grown for so long waits: slaves broadcast far more often, and write 20 times a second.
+const STILL_FOR: Duration = Duration::from_millis(400);
+/// More than a line of a result file.
+const TAIL_BYTES: u64 = 4_096;
+
+/// A session under way. The processes go before the hosts.
+pub(crate) struct Session {
+    pub(crate) master: Running,
+    slaves: Vec<Running>,
+    cluster: Cluster,
+    pub(crate) lab: Lab,
+}
+
+/// A session that has ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) master: Ended,
+    /// Of host `at + 1`.
+    pub(crate) slaves: Vec<Ended>,
+    /// What the files of the slaves hold; nothing of one that failed.
+    files: Vec<Option<Entries>>,
+}
+
+/// A result file: the result, and of each message the view that it was approved in.
+#[derive(PartialEq)]
+struct Entries {
+    result: Recomputed,
+    views: Vec<u64>,
+}
+
+impl fmt::Debug for Entries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages", self.views.len())
+    }
+}
+
+impl Session {
+    /// Starts slaves that answer multicast, and a master that looks for them.
+    pub(crate) fn start(lab: Lab, slave_args: &[&str], master_args: &[&str]) -> Self {
+        let cluster = Cluster::new();
+        let slaves: Vec<Running> = (1..=SLAVES)
+            .map(|host| {
+                let mut slave = command(&cluster, "slave", host, slave_args);
+                slave.arg("--result").arg(file(&cluster, host));
+                lab.spawn(host, &slave)
+            })
+            .collect();
+        let listening = |mut slave: Running| {
+            slave.wait_for("listening on");
+            slave
+        };
+        let slaves = slaves.into_iter().map(listening).collect();
+        let search = ["--expect", &SLAVES.to_string(), "--discovery-timeout", "20s"];
+        let master = lab.spawn(MASTER, &command(&cluster, "master", MASTER, &[master_args, &search].concat()));
+        Self { master, slaves, cluster, lab }
+    }
+
+    /// A session in SEND, for as long as it is let, in which everybody's messages are approved.
+    pub(crate) fn in_send(lab: Lab, slave_args: &[&str], master_args: &[&str]) -> Self {
+        let mut session = Self::start(lab, slave_args, &[&["10m", "1s"], master_args].concat());
+        session.master.wait_for("SEND: slaves broadcast");
+        (1..=SLAVES).for_each(|host| session.goes_on(host, 1));
+        session
+    }
+
+    /// Waits until a slave's result has grown since now, by a message of this view or a later one.
+    pub(crate) fn goes_on(&self, host: usize, view: u64) {
+        let before = self.last_entry(host).map_or(0, |(index, _)| index);
+        until(&format!("host {host} goes on in view {view}"), || {
+            self.last_entry(host).is_some_and(|(index, now)| index > before && now >= view)
+        });
+    }
+
+    /// Waits until a slave's result grows no more.
+    pub(crate) fn stands_still(&self, host: usize) {
+        let mut last = (self.last_entry(host), Instant::now());
+        until(&format!("host {host} stands still"), || {
+            let entry = self.last_entry(host);
+            if entry != last.0 {
+                last = (entry, Instant::now());
+            }
+            last.1.elapsed() >= STILL_FOR
+        });
+    }
+
+    /// Index and view of the last message in a slave's result file.
+    pub(crate) fn last_entry(&self, host: usize) -> Option<(u64, u64)> {
+        let mut file = File::open(file(&self.cluster, host)).ok()?;
+        let bytes = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(bytes.saturating_sub(TAIL_BYTES))).ok()?;
+        let mut tail = String::new();
+        file.read_to_string(&mut tail).ok()?;
+        // The last line may be under way.
+        let whole = &tail[..tail.rfind('\n')?];
+        let object: Value = serde_json::from_str(whole.rsplit('\n').next()?).ok()?;
+        Some((object["index"].as_u64()?, object["view"].as_u64()?))
+    }
+
+    /// Kills a slave's process: where its host's plug is pulled already, nobody hears a last word of its kernel.
+    pub(crate) fn kill(&self, host: usize) {
+        self.slaves[host - 1].signal("KILL");
+    }
+
+    /// Waits until the master says that a view without that slave is in force, and returns the view's number.
+    pub(crate) fn leaves(&mut self, host: usize) -> u64 {
+        let line = self.master.wait_for(", without ");
+        assert!(line.contains(&name(host)), "another than {} left: {line}", name(host));
+        view(&line)
+    }
+
+    /// Waits until the master says that a slave is on the ring again, and returns the view's number.
+    pub(crate) fn is_back(&mut self, host: usize) -> u64 {
+        view(&self.master.wait_for(&format!("{} is back", name(host))))
+    }
+
+    /// Ends the session as Ctrl-C does, and waits for all to end.
+    pub(crate) fn stop(self) -> Outcome {
+        self.master.signal("INT");
+        self.end()
+    }
+
+    /// Waits for all to end.
+    pub(crate) fn end(self) -> Outcome {
+        let Self { master, slaves, cluster, lab } = self;
+        let master = master.end();
+        let slaves: Vec<Ended> = slaves.into_iter().map(Running::end).collect();
+        let read = |(at, slave): (usize, &Ended)| (slave.code() == Some(0)).then(|| entries(&file(&cluster, at + 1)));
+        let files = slaves.iter().enumerate().map(read).collect();
+        drop(lab);
+        Outcome { master, slaves, files }
+    }
+}
+
+impl Outcome {
+    /// All slaves and the master have one result, by what they print and by the files, with messages of every slave.
+    pub(crate) fn is_equal(&self) -> Value {
+        assert_eq!(self.master.code(), Some(0), "{self:#?}");
+        let object = self.master.json();
+        assert_eq!((&object["equal"], &object["problems"]), (&Value::Bool(true), &serde_json::json!([])), "{object}");
+        self.agree(&(1..=SLAVES).collect::<Vec<_>>());
+        object
+    }
+
+    /// The slaves on these hosts have one result, by what they and the master print and by the files, with messages of
+    /// each of them.
+    pub(crate) fn agree(&self, hosts: &[usize]) {
+        let object = self.master.json();
+        for host in hosts {
+            let (slave, row) = (&self.slaves[host - 1], row(&object, *host));
+            assert_eq!(slave.code(), Some(0), "{slave:#?}");
+            let own = slave.json();
+            for field in ["node", "count", "sum", "digest", "own"] {
+                assert_eq!(own[field], row[field], "{field} of {}: {slave:#?}", name(*host));
+            }
+            let entries = self.entries(*host);
+            assert!(entries == self.entries(hosts[0]), "the results of hosts {host} and {} differ", hosts[0]);
+            assert_eq!(row["count"].as_u64(), Some(entries.result.values.len() as u64), "{row}");
+            assert_eq!(row["sum"].as_f64(), Some(entries.result.sum), "{row}");
+            assert_eq!(row["digest"], *entries.result.digest, "{row}");
+            assert!(self.messages(*host, 1) > 0, "nothing of {}: {row}", name(*host));
+        }
+    }
+
+    /// How many messages of a slave were approved in this view or later ones, by the first whole result.
+    pub(crate) fn messages(&self, host: usize, view: u64) -> usize {
+        let object = self.master.json();
+        let origin = row(&object, host)["node"].as_str().expect("an id");
+        let whole = self.files.iter().flatten().next().expect("a whole result");
+        let of_it = |(by, in_view): &(&String, &u64)| *by == origin && **in_view >= view;
+        whole.result.origins.iter().zip(&whole.views).filter(of_it).count()
+    }
+
+    fn entries(&self, host: usize) -> &Entries {
+        self.files[host - 1].as_ref().unwrap_or_else(|| panic!("no result: {:#?}", self.slaves[host - 1]))
+    }
+}
+
+/// What a slave is called by its master.
+pub(crate) fn name(host: usize) -> String {
+    format!("{}:{PORT}", address(host))
+}
+
+/// Looks again and again until the condition holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let give_up_at = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < give_up_at, "in vain: {what}");
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn command(cluster: &Cluster, role: &str, host: usize, args: &[&str]) -> Command {
+    cluster.node(&[&[role, &address(host).to_string(), PORT, "--json"], args].concat())
+}
+
+fn file(cluster: &Cluster, host: usize) -> PathBuf {
+    cluster.path(&format!("result-{host}.jsonl"))
+}
+
+fn entries(path: &std::path::Path) -> Entries {
+    let text = std::fs::read_to_string(path).expect("a result file");
+    let line = |line| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    let views = text.lines().filter_map(|text| line(text)["view"].as_u64()).collect();
+    Entries { result: recompute(path), views }
+}
+
+fn row(object: &Value, host: usize) -> &Value {
+    let rows = object["nodes"].as_array().expect("rows");
+    rows.iter().find(|row| row["name"] == *name(host)).unwrap_or_else(|| panic!("no {} in {object}", name(host)))
+}
+
+/// The number in `1.234 s  view 2: 3 slaves, …`.
+fn view(line: &str) -> u64 {
+    let number = line.split("view ").nth(1).and_then(|rest| rest.split(':').next());
+    number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no view in {line}"))
+}
