@@ -45,8 +45,8 @@ impl Electorate {
         let mut members = self.members.clone();
         // Who votes already stays, so that a change of the view costs as few changes here as it can.
         members.sort_by_key(|member| (member.node != self.leader, member.standing != Standing::Voter, !member.linked));
-        let even = members.len() % 2 == 0;
-        let with_observer = observer.filter(|_| even && members.len() + 1 <= VOTERS_MAX);
+        let even = members.len().is_multiple_of(2);
+        let with_observer = observer.filter(|_| even && members.len() < VOTERS_MAX);
         let odd = if even && with_observer.is_none() { members.len().saturating_sub(1) } else { members.len() };
         members.truncate(odd.min(VOTERS_MAX));
         members.iter().chain(with_observer.iter()).map(|elector| elector.id).collect()
