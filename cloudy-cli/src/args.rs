@@ -7,6 +7,7 @@ mod master;
 mod schedule;
 mod shared;
 mod slave;
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ pub(crate) use master::MasterArgs;
 pub(crate) use schedule::{At, Deed, Schedule, Sides, Who};
 pub(crate) use shared::{ChildArgs, FaultArgs, KeyFileArgs, ListenArgs};
 pub(crate) use slave::SlaveArgs;
+pub(crate) use tail::TailArgs;
 
 /// Slaves of one session, at most: the protocol's bound on a ring, `cloudy_proto::limits::MEMBERS_MAX`.
 pub(crate) const SLAVES_MAX: u16 = 64;
@@ -76,6 +78,8 @@ pub(crate) enum Command {
     Master(MasterArgs),
     /// Wait for a master, take part in its session, and print the result
     Slave(SlaveArgs),
+    /// Print a group's result as JSON lines, while it grows
+    Tail(TailArgs),
     /// Measure groups on this machine, beside what bare QUIC reaches
     Bench(Box<BenchArgs>),
     /// Run one node of a bench

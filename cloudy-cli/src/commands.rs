@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod attach;
 mod bench;
 mod completions;
 mod demo;
@@ -7,6 +8,8 @@ mod key;
 mod man;
 mod master;
 mod slave;
+mod supervise;
+mod tail;
 
 use std::process::ExitCode;
 
@@ -22,7 +25,9 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Report> {
     match command {
         Command::Demo(args) => demo::run(args).await,
         Command::Master(args) => master::run(args).await,
+        Command::Slave(args) if args.supervise => supervise::run(args).await,
         Command::Slave(args) => slave::run(args).await,
+        Command::Tail(args) => tail::run(args).await,
         Command::Bench(args) => bench::run(*args).await,
         Command::BenchNode(_) => bench::run_as_node().await,
         Command::Key(args) => key::run(args.command),

@@ -1,10 +1,15 @@
 //! Starts the node that a command runs on.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use cloudy_node::fault::{FaultControl, FaultSocket, Faults};
-use cloudy_node::{ClusterKey, Node};
+use cloudy_node::identity::NodeKey;
+use cloudy_node::{ClusterKey, Identity, Node};
 use miette::{IntoDiagnostic, Report};
+use zeroize::Zeroizing;
+
+use crate::output::failure;
 
 /// Binds the address and starts a node there; over a socket with the faults if there are any, or if it is to be cut off
 /// from others later by what is returned beside it.
@@ -14,7 +19,30 @@ pub(crate) async fn start(
     faults: Faults,
     partitions: bool,
 ) -> Result<(Node, Option<FaultControl>), Report> {
-    let builder = Node::builder().cluster_key(key);
+    start_as(address, identity(key, None)?, faults, partitions).await
+}
+
+/// The identity of the node whose private key is in a file, or a fresh one.
+pub(crate) fn identity(key: &ClusterKey, file: Option<&Path>) -> Result<Identity, Report> {
+    let Some(file) = file else { return Identity::generate(key).into_diagnostic() };
+    let bytes = std::fs::read(file).map(Zeroizing::new).map_err(|error| {
+        failure(
+            format_args!("cannot read the node's key in {} ({error})", file.display()),
+            "start it without that file",
+        )
+    })?;
+    let node_key = NodeKey::from_pkcs8(&bytes).into_diagnostic()?;
+    Identity::with_node_key(key, &node_key).into_diagnostic()
+}
+
+/// As [`start`], with that identity.
+pub(crate) async fn start_as(
+    address: SocketAddr,
+    identity: Identity,
+    faults: Faults,
+    partitions: bool,
+) -> Result<(Node, Option<FaultControl>), Report> {
+    let builder = Node::builder().identity(identity);
     let without_faults = Faults { seed: faults.seed, ..Faults::none() };
     if faults == without_faults && !partitions {
         return Ok((builder.bind(address).start().await.into_diagnostic()?, None));

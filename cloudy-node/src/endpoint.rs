@@ -19,8 +19,10 @@ use crate::identity::{CertificateError, Identity, node_id_of};
 use crate::tls::{self, LinkFailure, TlsError, WIRE_VERSION};
 
 mod admission;
+mod reset;
 
 pub use admission::{Admission, AdmissionGuard, NotAdmitted};
+use reset::{RandomIds, ResetKey};
 
 /// Streams that the other side of a connection may have open towards this one. All are one-way; it may open none that
 /// goes both ways.
@@ -221,8 +223,8 @@ pub fn open(
     if tokio::runtime::Handle::try_current().is_err() {
         return Err(OpenError::NoRuntime);
     }
-    let mut config = EndpointConfig::default();
-    config.rng_seed(rng_seed);
+    let mut config = EndpointConfig::new(Arc::new(ResetKey(identity.reset_secret())));
+    config.cid_generator(|| Box::new(RandomIds)).rng_seed(rng_seed);
     let (socket, runtime): (_, Arc<dyn Runtime>) = match socket {
         EndpointSocket::Udp(socket) => (TokioRuntime.wrap_udp_socket(socket)?, Arc::new(TokioRuntime)),
         EndpointSocket::Abstract(socket, runtime) => (socket, runtime),

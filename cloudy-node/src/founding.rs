@@ -54,7 +54,7 @@ pub enum FoundingEvent {
 pub(crate) struct FoundingParts {
     pub(crate) group: Group,
     pub(crate) events: mpsc::UnboundedReceiver<FoundingEvent>,
-    pub(crate) installed: oneshot::Receiver<Result<(), String>>,
+    pub(crate) installed: oneshot::Receiver<Result<(), crate::driver::NotJoined>>,
 }
 
 /// A group that gathers its members. Dropping it abandons the group; those who accepted are told.

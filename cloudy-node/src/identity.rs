@@ -6,6 +6,7 @@ use core::fmt;
 use std::sync::Arc;
 
 use cloudy_proto::NodeId;
+use hkdf::Hkdf;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     PublicKeyData,
@@ -27,6 +28,9 @@ use crate::tls;
 /// The DNS name in every node's certificate, which a client asks for whatever address it dials.
 pub const SERVER_NAME: &str = "cloudy";
 
+/// So that no other use of the private key shares what is derived.
+const RESET_CONTEXT: &[u8] = b"cloudy stateless reset 1";
+
 /// Certificates in one chain, leaf included: a handshake carries no more.
 pub const CHAIN_CERTIFICATES_MAX: usize = 8;
 
@@ -38,6 +42,7 @@ pub struct Identity {
     certified: Arc<CertifiedKey>,
     roots: Arc<RootCertStore>,
     node_id: NodeId,
+    reset_secret: Arc<Zeroizing<[u8; 32]>>,
 }
 
 /// Why there is no identity. Nothing is left behind.
@@ -215,7 +220,8 @@ impl Identity {
         let signer = rustls::crypto::ring::sign::any_supported_type(private_key).map_err(IdentityError::PrivateKey)?;
         let certified = CertifiedKey::new(chain, signer);
         certified.keys_match().map_err(IdentityError::PrivateKey)?;
-        Ok(Self { certified: Arc::new(certified), roots, node_id })
+        let reset_secret = Arc::new(reset_secret(private_key));
+        Ok(Self { certified: Arc::new(certified), roots, node_id, reset_secret })
     }
 
     /// This node's id: the SHA-256 of its certificate's public key.
@@ -225,6 +231,11 @@ impl Identity {
 
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
         self.certified.clone()
+    }
+
+    /// What only the holder of the private key knows, for the transport's stateless resets.
+    pub(crate) fn reset_secret(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::clone(&self.reset_secret)
     }
 
     pub(crate) fn roots(&self) -> Arc<RootCertStore> {
@@ -246,6 +257,11 @@ impl fmt::Debug for Identity {
 pub fn node_id_of(certificate: &CertificateDer<'_>) -> Result<NodeId, CertificateError> {
     let parsed = ParsedCertificate::try_from(certificate).map_err(CertificateError)?;
     Ok(NodeId(Sha256::digest(parsed.subject_public_key_info()).into()))
+}
+
+/// Derived from the private key alone, so that every process with that key has the same.
+fn reset_secret(private_key: &PrivateKeyDer<'_>) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(Hkdf::<Sha256>::extract(Some(RESET_CONTEXT), private_key.secret_der()).0.into())
 }
 
 /// What every other node will ask of the chain, in both directions.

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 #[cfg(feature = "fault")]
 use std::sync::Arc;
 
-use cloudy_proto::NodeId;
 use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
+use cloudy_proto::{Index, NodeId};
 use tokio::sync::oneshot;
 
 use crate::cluster_key::ClusterKey;
+use crate::driver::joins::Aim;
 use crate::driver::{Command, Driver, Mailbox, mailbox};
 use crate::endpoint::{self, BindError, EndpointLimits, EndpointSocket, OpenError};
 use crate::founding::{FoundError, Founding, FoundingEvent};
@@ -72,7 +73,7 @@ pub enum JoinError {
     /// The name is too long.
     #[error("a group's name has at most {GROUP_NAME_BYTES_MAX} bytes")]
     NameTooLong,
-    /// The founder does not take this node.
+    /// The group does not take this node.
     #[error("group {name:?} was not joined: {reason}")]
     Refused {
         /// The name.
@@ -80,18 +81,29 @@ pub enum JoinError {
         /// In words.
         reason: String,
     },
+    /// The group runs, and the beginning of its result is gone.
+    #[error(
+        "group {name:?} was not joined: its result before index {first} is no longer retained by any member, and a \
+         member has the whole of it; raise retain_bytes at the members, or observe the group from that index on"
+    )]
+    Truncated {
+        /// The name.
+        name: String,
+        /// The first index that is retained.
+        first: Index,
+    },
     /// The founder gave the group up before it was founded.
     #[error("group {name:?} ended before it was founded")]
     Ended {
         /// The name.
         name: String,
     },
-    /// The link to the founder broke before it took this node in or refused it.
-    #[error("the link to node {} broke before group {name:?} was founded; try again", .node.short())]
+    /// The link to the node that was asked broke before it took this node in or refused it.
+    #[error("the link to node {} broke before group {name:?} was joined; try again", .node.short())]
     ContactLost {
         /// The name.
         name: String,
-        /// The founder.
+        /// The node that was asked.
         node: NodeId,
     },
     /// The contact could not be reached.
@@ -276,29 +288,51 @@ impl Node {
         founding.found(None).await
     }
 
-    /// Waits for an invitation to a group of that name. While nobody waits, invitations are refused in words.
+    /// Waits for an invitation to a group of that name. While nobody waits, invitations are refused in words. A node that
+    /// was a member of a running group of that name, and was started again with the same identity, comes back to it as
+    /// soon as a member links to it.
     ///
     /// # Errors
     /// The name is too long.
     pub async fn join_group(&self, name: &str) -> Result<Joining, JoinError> {
-        self.join(name, None, GroupConfig::default()).await
+        self.join(name, None, Aim::Member).await
     }
 
-    /// Asks the founder at an address to take this node into its group, and returns once view 1 is in force.
+    /// Asks the node at an address to take this node into a group: its founder, while it gathers members, or any node of
+    /// a group that runs. Returns once this node is on the ring. It has the whole result, from index 1 on. A node that
+    /// was a member before, and was started again with the same identity, comes back this way too.
     ///
     /// # Errors
-    /// The founder cannot be reached, or refuses: in words.
-    pub async fn join_group_at(&self, name: &str, founder: SocketAddr) -> Result<Group, JoinError> {
-        let contact = self.connect(founder).await?;
-        self.join(name, Some(contact), GroupConfig::default()).await?.joined().await
+    /// The node cannot be reached, or the group does not take this one: in words.
+    pub async fn join_group_at(&self, name: &str, member: SocketAddr) -> Result<Group, JoinError> {
+        let contact = self.connect(member).await?;
+        self.join(name, Some(contact), Aim::Member).await?.joined().await
     }
 
-    async fn join(&self, name: &str, contact: Option<NodeId>, config: GroupConfig) -> Result<Joining, JoinError> {
+    /// Reads along in a group that runs, from an index of its result on, which should not lie beyond its end; any node of
+    /// the group can be asked. An observer takes no place on the ring, holds nobody up, and broadcasts nothing. Its
+    /// [`Group::end`] ends the group like a member's.
+    ///
+    /// # Errors
+    /// The node cannot be reached, or knows no such group: in words. Where the result is no longer retained from that
+    /// index on, its readers are told by [`EndReason::Truncated`](crate::EndReason::Truncated) from where it is.
+    pub async fn observe_group(&self, name: &str, member: SocketAddr, from: Index) -> Result<Group, JoinError> {
+        let contact = self.connect(member).await?;
+        self.observe(name, contact, Some(from)).await
+    }
+
+    /// Observes a group by a linked node of it, with its result or without.
+    pub(crate) async fn observe(&self, name: &str, contact: NodeId, from: Option<Index>) -> Result<Group, JoinError> {
+        self.join(name, Some(contact), Aim::Observer(from)).await?.joined().await
+    }
+
+    async fn join(&self, name: &str, contact: Option<NodeId>, aim: Aim) -> Result<Joining, JoinError> {
         if name.len() > GROUP_NAME_BYTES_MAX {
             return Err(JoinError::NameTooLong);
         }
         let (reply, answer) = oneshot::channel();
-        self.mailbox.send(Command::Join { name: name.to_owned(), contact, config: Box::new(config), reply }).await;
+        let (name, config) = (name.to_owned(), Box::new(GroupConfig::default()));
+        self.mailbox.send(Command::Join { name, contact, aim, config, reply }).await;
         Ok(Joining { answer, _keeps_the_node: self.mailbox.clone() })
     }
 
@@ -328,7 +362,7 @@ pub struct Joining {
 }
 
 impl Joining {
-    /// Returns once this node is a member and view 1 is in force.
+    /// Returns once this node is on the ring.
     ///
     /// # Errors
     /// The group was not joined: in words.

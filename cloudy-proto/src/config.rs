@@ -43,6 +43,9 @@ pub struct Parameters {
     pub durability: Durability,
     /// The lanes stay closed until the session's kickstart (`protocol.md` §9).
     pub session: bool,
+    /// Nodes may come that were never on the ring (`protocol.md` §7): whoever holds the cluster's key. Otherwise only
+    /// those may come back that were. Observers are no members, and always welcome.
+    pub open: bool,
     /// Own slots that may be outside the own result. At least 1. More hides longer round trips and costs memory at
     /// every member.
     pub window_slots: u32,
@@ -81,6 +84,7 @@ impl Default for Parameters {
             ring: RingKind::default(),
             durability: Durability::default(),
             session: false,
+            open: true,
             window_slots: 64,
             window_bytes: 256 << 10,
             slot_bytes_max: 16 << 10,

@@ -65,6 +65,13 @@ impl fmt::Debug for ResultDigest {
 }
 
 impl ResultDigest {
+    /// Of what follows an index only: equal to nobody's who has what comes before.
+    #[must_use]
+    pub fn after(index: Index) -> Self {
+        let start = Checkpoint { index, digest: Digest::default() };
+        Self { index, hasher: chained(start.digest), run: None, checkpoints: VecDeque::from([start]) }
+    }
+
     /// Takes the next payloads of the result, and leaves a checkpoint wherever one is due.
     pub fn append(&mut self, origin: NodeId, incarnation: Incarnation, batch: &Batch) {
         if self.run != Some((origin, incarnation, batch.first_seq)) {

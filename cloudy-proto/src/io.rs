@@ -197,7 +197,8 @@ pub enum Event {
     Send {
         /// The periods and the seed.
         plan: SessionPlan,
-        /// Which of the seed's streams is this node's; none for an observer.
+        /// Which of the seed's streams is this node's; none for an observer, and for a node that is not on the ring yet,
+        /// which is told again once it is.
         stream: Option<u64>,
     },
     /// SEND is over: broadcast nothing more.
@@ -227,6 +228,18 @@ pub enum Event {
     Evicted {
         /// The view.
         view: ViewId,
+    },
+    /// This node comes into a running group, and was told who coordinates it: a link to it is wanted.
+    Referred {
+        /// Who.
+        node: NodeId,
+        /// Where it can be reached.
+        addresses: Vec<SocketAddr>,
+    },
+    /// The result is needed from an index on that nobody in reach retains any more: this node cannot follow it.
+    Truncated {
+        /// The first index that is retained.
+        first: Index,
     },
     /// The result is complete and will not grow any more.
     Final {

@@ -5,6 +5,8 @@ use core::time::Duration;
 
 /// Members of one ring.
 pub const MEMBERS_MAX: usize = 64;
+/// Observers that one node of a group tells how far it is.
+pub const OBSERVERS_MAX: usize = 64;
 /// Nodes that a founder invites into one group.
 pub const INVITED_MAX: usize = 256;
 /// One payload. A payload of this size is a slot of its own.

@@ -49,6 +49,12 @@ pub(crate) struct ResultState {
 }
 
 impl ResultState {
+    /// One that begins at a later index, without what comes before: its digest is nobody else's.
+    pub(crate) fn beginning_at(index: Index) -> Self {
+        let before = Index(index.0.saturating_sub(1));
+        Self { index: before, digest: ResultDigest::after(before), ..Self::default() }
+    }
+
     /// Its length.
     pub(crate) fn index(&self) -> Index {
         self.index

@@ -186,6 +186,7 @@ fn nodes() -> Vec<Bytes> {
         NodeFrame::Hello { addresses: vec![] },
         NodeFrame::Join { name: String::new() },
         NodeFrame::Join { name: name.clone() },
+        NodeFrame::Observe { name: name.clone() },
         NodeFrame::Refused { name, reason },
         NodeFrame::Refused { name: "n".repeat(128), reason: "r".repeat(512) },
     ];
@@ -211,7 +212,7 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Accept { run: u64::MAX },
         ControlFrame::Refuse { reason: "busy".into() },
         ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3) },
-        ControlFrame::Log { first: LogIndex(1), entries: commands() },
+        ControlFrame::Log { first: LogIndex(1), entries: commands(), term: 4 },
         ControlFrame::Ready { view },
         ControlFrame::Wedge { view, last: true, again: false },
         ControlFrame::Wedged(Wedged {
@@ -233,7 +234,11 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
         ControlFrame::End,
         ControlFrame::Coordinates { term: 300 },
+        ControlFrame::Resigned,
         ControlFrame::Consensus(consensus()),
+        ControlFrame::Running { name: "demo".into(), founder: origin },
+        ControlFrame::Join { run: u64::MAX, observer: true, result: CHECKPOINT },
+        ControlFrame::Refer { coordinator: origin, addresses: addresses(), left: Duration::from_millis(1_500) },
     ];
     each(frames, encode_control)
 }

@@ -3,8 +3,8 @@
 
 use cloudy_proto::{Rule, Rules};
 use cloudy_tests::scenario::repeats_itself;
-use cloudy_tests::sim::plan::Plan;
-use cloudy_tests::sim::run::{run, run_without};
+use cloudy_tests::sim::plan::{Fault, Plan, Step, Who};
+use cloudy_tests::sim::run::{run, run_without, run_without_both};
 
 /// Seeds within which a checker has to fail.
 const SEEDS: u64 = 1_000;
@@ -30,6 +30,7 @@ macro_rules! each_is_caught {
         fn every_rule_has_its_test() {
             let tested = |rule: Rule| match rule {
                 $(Rule::$rule => stringify!($test),)*
+                Rule::FromIsLatest | Rule::CoordinatorIsCaughtUp => "a_late_proposal_takes_effect",
                 Rule::SkipIsStanding => "skips_become_due_on_arrival_only",
             };
             assert_eq!(tested(Rule::CutAtMinimum), "a_cut_at_the_maximum");
@@ -55,6 +56,30 @@ each_is_caught! {
     nobody_is_told_who_waits: WaitingIsTold,
     what_a_joiner_fetched_enters_again: Deduplicated,
     what_a_cut_did_not_take_goes_behind: PutBackAtHead,
+    a_view_follows_though_no_survivor_has_the_result: SurvivorIsComplete,
+}
+
+/// Two coordinators may each have a next view put into the log: the first sleeps from its proposal on. Either of two rules
+/// keeps the second's out: it learns of the first before it begins, or the log passes it over. Without both, two views
+/// follow one.
+#[test]
+fn a_late_proposal_takes_effect() {
+    let sleeps = (Step::Install, 0, Fault::Slow { who: Who::Coordinator, for_us: 1_500_000 });
+    let plan = |seed| {
+        let mut plan = Plan::of(seed);
+        plan.at_steps.insert(0, sleeps);
+        plan.heal_at_us += 1_000_000;
+        plan
+    };
+    let (from, caught_up) = (Rule::FromIsLatest, Rule::CoordinatorIsCaughtUp);
+    let mut evicting = (0..SEEDS).filter(|&seed| plan(seed).evicts() && plan(seed).nodes > 3);
+    let caught = evicting.find_map(|seed| Some((seed, run_without_both(from, caught_up, plan(seed)).failure?)));
+    let Some((seed, failure)) = caught else { panic!("no checker notices within {SEEDS} seeds") };
+    println!("both off: seed {seed}: {failure}");
+    assert_eq!(run(plan(seed), false).failure, None, "the same seed with all rules on");
+    for rule in [from, caught_up] {
+        assert_eq!(run_without(rule, plan(seed)).failure, None, "{rule:?} alone");
+    }
 }
 
 /// With one view, a full outbox is emptied only by a slot at or above the highest round taken, which lifts the lane past

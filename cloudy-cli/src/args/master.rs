@@ -23,6 +23,7 @@ Examples:
   cloudy master 127.0.0.1 10501 --send-for 2 --wait-for 1 --with-seed 0
   cloudy master 192.0.2.1 10501 2s 1s --slave node-1.example:10502 --slave node-2.example:10502
   cloudy master 192.0.2.1 10501 2s 1s --expect 4 --discovery-timeout 10s
+  cloudy master 192.0.2.9 10501 --attach
 
 The comparison of results gets the last 200ms of GRACE, or of SEND where GRACE has no more than that.
 
@@ -71,6 +72,11 @@ pub(crate) struct MasterArgs {
     /// The multicast group and port for discovery, where slaves listen on another than the default
     #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP)]
     pub(crate) discovery_group: SocketAddrV4,
+    /// Attach to the session that runs, in place of a new one: its master is gone, or elsewhere. Ends like that master;
+    /// Ctrl-C ends the session
+    #[arg(long, conflicts_with_all = POSITIONAL,
+          conflicts_with_all = ["send_for", "wait_for", "with_seed", "ring", "on_failure", "expect"])]
+    pub(crate) attach: bool,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,6 +1,6 @@
 //! `cloudy slave`.
 
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -14,6 +14,7 @@ use super::{ChildArgs, FaultArgs, KeyFileArgs, ListenArgs, exit_status};
 Examples:
   cloudy slave 127.0.0.1 10502
   cloudy slave 127.0.0.1 10502 --result result.jsonl
+  cloudy slave 127.0.0.1 10502 --supervise
   cloudy slave 0.0.0.0 10502 --stay --cluster-key /etc/cloudy/cluster.key
 
 A result file has a JSON object per line: index, origin, seq, view and value of each approved message, and a last line
@@ -30,6 +31,15 @@ pub(crate) struct SlaveArgs {
     /// Wait for the next master after a session
     #[arg(long)]
     pub(crate) stay: bool,
+    /// Run in a process of its own, which is started again after a crash: it comes back to the session that it was in
+    #[arg(long)]
+    pub(crate) supervise: bool,
+    /// The file with the node's private key, from a supervisor
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) node_key: Option<PathBuf>,
+    /// Where to listen, from a supervisor
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    pub(crate) at: Option<SocketAddr>,
     /// Print one JSON object per session on stdout and nothing else there
     #[arg(long)]
     pub(crate) json: bool,

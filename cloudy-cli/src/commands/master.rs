@@ -10,6 +10,7 @@ use cloudy_node::{Node, OnFailure, RingKind, SessionPlan};
 use miette::{IntoDiagnostic, Report};
 
 use crate::args::MasterArgs;
+use crate::commands::attach;
 use crate::interrupts::{Interrupts, Stop};
 use crate::node;
 use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, failure, print};
@@ -27,6 +28,10 @@ pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) async fn run(args: MasterArgs) -> Result<ExitCode, Report> {
     let mut interrupts = Interrupts::catch()?;
     let stop = interrupts.stop();
+    if args.attach {
+        let attached = interrupts.during(attach::session(&args, &stop)).await;
+        return attached.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)));
+    }
     interrupts.during(session(&args, &stop)).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
 }
 

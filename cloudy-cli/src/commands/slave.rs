@@ -22,13 +22,17 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
     let mut interrupts = Interrupts::catch()?;
     let stop = interrupts.stop();
     let work = async {
-        let address = args.listen.address().await?;
+        let address = match args.at {
+            Some(address) => address,
+            None => args.listen.address().await?,
+        };
         let key = args.key.choose().and_then(|choice| choice.open()).into_diagnostic()?;
         let mut file = match &args.result {
             Some(path) => Some(ResultFile::create(path).await.into_diagnostic()?),
             None => None,
         };
-        let (node, control) = node::start(address, &key, args.faults.faults(), args.child.partitions).await?;
+        let identity = node::identity(&key, args.node_key.as_deref())?;
+        let (node, control) = node::start_as(address, identity, args.faults.faults(), args.child.partitions).await?;
         let slave = Slave {
             args: &args,
             node: &node,

@@ -7,6 +7,8 @@ use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
 use cloudy_proto::{Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Request, Role, Rules};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::driver::joins::Aim;
+use crate::driver::run::NotJoined;
 use crate::driver::{Command, Driver, GroupRun};
 use crate::founding::{FoundError, FoundingEvent, FoundingParts};
 use crate::group::shared::{EndReason, Shared};
@@ -18,6 +20,7 @@ use crate::node::{ConnectError, JoinError, Traffic};
 pub(crate) struct Joining {
     /// Whom it asked; none if it waits for anybody's invitation.
     pub(super) contact: Option<NodeId>,
+    pub(super) aim: Aim,
     pub(super) config: Box<GroupConfig>,
     pub(super) reply: oneshot::Sender<Result<Group, JoinError>>,
 }
@@ -30,7 +33,9 @@ impl Driver {
                 // A caller that is gone needs no answer.
                 let _ = reply.send(self.found(name, &config));
             }
-            Command::Join { name, contact, config, reply } => self.join(name, contact, config, reply),
+            Command::Join { name, contact, aim, config, reply } => {
+                self.join(name, Joining { contact, aim, config, reply });
+            }
             Command::Request { group, request } => self.request(group, request),
             Command::Outcome { group, id, reply } => {
                 if let Some(run) = self.groups.get(&group) {
@@ -106,7 +111,7 @@ impl Driver {
     }
 
     /// A group begins here; its machine hears of every link that is up.
-    fn start_group(
+    pub(super) fn start_group(
         &mut self,
         group: GroupId,
         name: String,
@@ -145,33 +150,25 @@ impl Driver {
         }
     }
 
-    fn join(
-        &mut self,
-        name: String,
-        contact: Option<NodeId>,
-        config: Box<GroupConfig>,
-        reply: oneshot::Sender<Result<Group, JoinError>>,
-    ) {
+    fn join(&mut self, name: String, wanted: Joining) {
         self.joining.retain(|_, joining| !joining.reply.is_closed());
         if self.joining.contains_key(&name) || self.is_in(&name) {
             // A caller that is gone needs no answer.
-            let _ = reply.send(Err(JoinError::NameTaken { name }));
+            let _ = wanted.reply.send(Err(JoinError::NameTaken { name }));
             return;
         }
-        if let Some(node) = contact {
-            let Some(link) = self.peers.get(&node) else {
-                // A caller that is gone needs no answer.
-                let _ = reply.send(Err(JoinError::ContactLost { name, node }));
-                return;
-            };
-            link.push_node(NodeFrame::Join { name: name.clone() });
+        if let Some(node) = wanted.contact.filter(|&node| !self.ask(node, &name, wanted.aim)) {
+            // A caller that is gone needs no answer.
+            let _ = wanted.reply.send(Err(JoinError::ContactLost { name, node }));
+            return;
         }
-        self.joining.insert(name, Joining { contact, config, reply });
+        self.joining.insert(name, wanted);
     }
 
     /// A peer invites this node; whether it comes.
     pub(super) fn invited(&mut self, from: NodeId, group: GroupId, name: &str) -> bool {
-        let joining = self.joining.remove(name).filter(|joining| !joining.reply.is_closed());
+        let invitable = |joining: &Joining| !joining.reply.is_closed() && joining.aim == Aim::Member;
+        let joining = self.joining.get(name).is_some_and(invitable).then(|| self.joining.remove(name)).flatten();
         let (Some(Joining { config, reply, .. }), Some(mailbox)) = (joining, self.mailbox.upgrade()) else {
             let reason = self.refusal(name);
             self.refuse(from, group, reason);
@@ -191,7 +188,8 @@ impl Driver {
         tokio::spawn(async move {
             let joined = match installed_in.await {
                 Ok(Ok(())) => Ok(handle),
-                Ok(Err(reason)) => Err(JoinError::Refused { name, reason }),
+                Ok(Err(NotJoined::Refused(reason))) => Err(JoinError::Refused { name, reason }),
+                Ok(Err(NotJoined::Truncated(first))) => Err(JoinError::Truncated { name, first }),
                 Err(_) => Err(JoinError::Ended { name }),
             };
             if let Err(Ok(group)) = reply.send(joined) {
@@ -226,7 +224,7 @@ impl Driver {
     }
 
     pub(super) fn asked_to_join(&mut self, peer: NodeId, name: String) {
-        let founding = self.groups.values_mut().find(|run| run.shared.name == name && run.shared.founder == self.me);
+        let founding = self.groups.values_mut().find(|run| run.shared.name == name);
         let reason = match founding {
             Some(run) if run.founding.is_some() && run.asked.len() < INVITED_MAX => {
                 if run.asked.insert(peer) {
@@ -235,8 +233,7 @@ impl Driver {
                 return;
             }
             Some(run) if run.founding.is_some() => format!("{INVITED_MAX} nodes ask to join group {name:?} already"),
-            Some(_) => format!("the ring of group {name:?} is fixed since its founding; it takes no further members"),
-            None => format!("node {} does not found a group {name:?}", self.me.short()),
+            _ => return self.asked_for_running(peer, name),
         };
         if let Some(link) = self.peers.get(&peer) {
             link.push_node(NodeFrame::Refused { name, reason });

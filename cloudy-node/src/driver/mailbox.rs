@@ -7,6 +7,7 @@ use cloudy_proto::wire::{NodeFrame, StreamHeader};
 use cloudy_proto::{Admission, Frame, GroupId, MessageId, NodeId, Outcome, Request, Status};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::driver::joins::Aim;
 use crate::founding::{FoundError, FoundingParts};
 use crate::group::{Group, GroupConfig};
 use crate::link::NewLink;
@@ -48,6 +49,7 @@ pub(crate) enum Command {
     Join {
         name: String,
         contact: Option<NodeId>,
+        aim: Aim,
         config: Box<GroupConfig>,
         reply: oneshot::Sender<Result<Group, JoinError>>,
     },

@@ -8,6 +8,7 @@
 
 mod commands;
 mod dialler;
+pub(crate) mod joins;
 mod mailbox;
 mod run;
 
@@ -21,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 pub(crate) use mailbox::{Command, Inbox, LinkMail, Mailbox, WeakMailbox, mailbox};
+pub(crate) use run::NotJoined;
 
 use crate::link::{Link, Links, NewLink, code};
 use crate::node::{ConnectError, JoinError};
@@ -32,6 +34,9 @@ use run::{Effect, GroupRun};
 const TURN_MAIL_MAX: usize = 256;
 /// Ended groups that the driver remembers.
 const CLOSED_GROUPS_MAX: usize = 64;
+/// Two connections that a pair dials at once come up within this time of each other. Who dials later has no other: its
+/// process was started again, and the older connection leads nowhere.
+const DUEL: Duration = Duration::from_secs(5);
 /// How long the driver sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -171,6 +176,7 @@ impl Driver {
                     link.close(code::SILENT, "silent for longer than the failure timeout: dialled again");
                 }
             }
+            Effect::Referred(node, addresses) => self.referred(node, &addresses),
             Effect::Send(_) | Effect::Ended => {}
             Effect::Installed(view) => self.installed(group, &view),
         }
@@ -184,13 +190,9 @@ impl Driver {
         if view.last {
             return;
         }
-        let on_ring = view.rank_of(self.me).is_some();
         for member in view.ring.iter().filter(|member| member.node != self.me) {
-            let coordinates = self.groups.get(&group).is_some_and(|run| run.shared.founder == self.me);
-            if on_ring || coordinates {
-                let linked = self.peers.contains_key(&member.node);
-                self.dialler.want(self.me, member.node, &member.addresses, linked, now);
-            }
+            let linked = self.peers.contains_key(&member.node);
+            self.dialler.want(self.me, member.node, &member.addresses, linked, now);
         }
     }
 
@@ -261,12 +263,17 @@ impl Driver {
         if !self.groups.contains_key(&header.group) {
             match &frame {
                 Frame::Control(ControlFrame::Invite { name }) if self.invited(from, header.group, name) => {}
+                Frame::Control(ControlFrame::Running { name, founder }) => {
+                    return self.running(from, header.group, name, *founder);
+                }
                 // It accepts what was abandoned, or comes back to what has ended while it was away.
                 Frame::Control(ControlFrame::Accept { .. }) => {
                     let reason = format!("the group has ended at node {}", self.me.short());
                     return self.refuse(from, header.group, reason);
                 }
-                Frame::Control(ControlFrame::Follow { .. }) if self.closed.contains(&header.group) => {
+                Frame::Control(ControlFrame::Follow { .. } | ControlFrame::Join { .. })
+                    if self.closed.contains(&header.group) =>
+                {
                     let reason = format!("the group has ended at node {}", self.me.short());
                     return self.refuse(from, header.group, reason);
                 }
@@ -286,7 +293,9 @@ impl Driver {
         let dialled = new.dialled;
         let dialled_by_lower = |dialled: bool| dialled == (self.me < peer);
         let stays = self.peers.get(&peer).is_some_and(|old| {
-            old.dialled != dialled.is_some() && dialled_by_lower(old.dialled) && old.connection.close_reason().is_none()
+            let same_process = old.addresses == new.addresses && old.up_at.elapsed() < DUEL;
+            let lives = same_process && old.connection.close_reason().is_none();
+            lives && old.dialled != dialled.is_some() && dialled_by_lower(old.dialled)
         });
         if stays {
             new.connection.close(code::DUPLICATE.into(), b"another connection of this pair stays");
@@ -298,8 +307,8 @@ impl Driver {
             tracing::debug!(peer = %peer.short(), address = %new.connection.remote_address(), "link up");
             let addresses = new.addresses.clone();
             let link = Link::new(new, self.writers.clone());
-            self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer)).for_each(|(name, _)| {
-                link.push_node(NodeFrame::Join { name: name.clone() });
+            self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer)).for_each(|(name, joining)| {
+                link.push_node(joining.aim.question(name.clone()));
             });
             self.peers.insert(peer, link);
             for group in self.groups.values_mut() {
@@ -342,6 +351,7 @@ impl Driver {
             // Said once, before the link is up.
             NodeFrame::Hello { .. } => {}
             NodeFrame::Join { name } => self.asked_to_join(peer, name),
+            NodeFrame::Observe { name } => self.asked_for_running(peer, name),
             NodeFrame::Refused { name, reason } => {
                 if let Some(joining) = self.joining.remove(&name) {
                     // Whoever joined has given up.

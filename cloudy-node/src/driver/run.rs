@@ -1,10 +1,11 @@
 //! One group at the driver: its machine, and what users share of it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cloudy_proto::wire::StreamHeader;
-use cloudy_proto::{Admission, Event, Input, Machine, NodeId, Output, Time};
+use cloudy_proto::{Admission, Event, Index, Input, Machine, NodeId, Output, Time};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::founding::FoundingEvent;
@@ -30,16 +31,28 @@ pub(crate) struct GroupRun {
     pub(crate) founding: Option<mpsc::UnboundedSender<FoundingEvent>>,
     /// At the founder, while it gathers members: who asked to be one. Bounded by `INVITED_MAX`.
     pub(crate) asked: BTreeSet<NodeId>,
-    /// Told once view 1 is installed.
-    pub(crate) installed: Option<oneshot::Sender<Result<(), String>>>,
+    /// Told once a view is installed that this node is a part of.
+    pub(crate) installed: Option<oneshot::Sender<Result<(), NotJoined>>>,
+    /// It comes into a running group: it is there once it is on the ring, or has the whole of a final result.
+    pub(crate) comes: bool,
     /// The group's log ends with its closing.
     pub(crate) closed: bool,
     unread: Vec<Unread>,
 }
 
+/// Why a group was not joined.
+#[derive(Debug)]
+pub(crate) enum NotJoined {
+    /// In words.
+    Refused(String),
+    /// The result before this index is retained by nobody.
+    Truncated(Index),
+}
+
 /// What the outputs of a turn ask of the node.
 pub(crate) enum Effect {
     Send(Output),
+    Referred(NodeId, Vec<SocketAddr>),
     Installed(Arc<cloudy_proto::View>),
     Ended,
 }
@@ -53,6 +66,7 @@ impl GroupRun {
             founding: None,
             asked: BTreeSet::new(),
             installed: None,
+            comes: false,
             closed: false,
             unread: Vec::new(),
         }
@@ -146,19 +160,26 @@ impl GroupRun {
             Event::Accepted { node } => self.found(FoundingEvent::Accepted { node: *node }),
             Event::Refused { node, reason } => {
                 self.found(FoundingEvent::Refused { node: *node, reason: reason.clone() });
-                if let Some(installed) = self.installed.take().filter(|_| self.shared.founder == *node) {
-                    // Whoever joined has given up.
-                    let _ = installed.send(Err(reason.clone()));
+                let decides = self.comes || self.shared.observes || self.shared.founder == *node;
+                if decides {
+                    self.joined(Err(NotJoined::Refused(reason.clone())));
                 }
             }
+            Event::Referred { node, addresses } => effects.push(Effect::Referred(*node, addresses.clone())),
+            Event::Truncated { first } => {
+                self.joined(Err(NotJoined::Truncated(*first)));
+                self.end(EndReason::Truncated { first: *first }, effects);
+            }
+            Event::Final { .. } => self.joined(Ok(())),
             Event::ViewInstalled { view, active, .. } => {
                 self.shared.adopt(&view.parameters, self.outbox_bytes_max);
                 self.founding = None;
-                if let Some(installed) = self.installed.take() {
-                    let belongs = *active || self.shared.founder == self.shared.me;
+                if let Some(installed) = self.installed.take_if(|_| *active || !self.comes) {
+                    let founds = self.shared.founder == self.shared.me;
+                    let belongs = *active || self.shared.observes || founds;
                     let late = "the group was founded without this node: its acceptance came too late";
                     // Whoever founds or joins has given up.
-                    let _ = installed.send(if belongs { Ok(()) } else { Err(late.to_owned()) });
+                    let _ = installed.send(if belongs { Ok(()) } else { Err(NotJoined::Refused(late.to_owned())) });
                     if !belongs {
                         return self.end(EndReason::Closed, effects);
                     }
@@ -176,9 +197,13 @@ impl GroupRun {
             Event::CoordinatorLost { node } => {
                 tracing::warn!(group = %self.shared.name, last = %node.short(), "no coordinator is in reach");
                 if let Some(installed) = self.installed.take() {
+                    let comes = self.comes || self.shared.observes;
+                    let who =
+                        if comes { "nobody who coordinates it is in reach" } else { "its founder is out of reach" };
                     // Whoever joined has given up.
-                    let _ = installed.send(Err("its founder is out of reach".to_owned()));
-                    self.end(EndReason::CoordinatorLost(*node), effects);
+                    let _ = installed.send(Err(NotJoined::Refused(who.to_owned())));
+                    let reason = if comes { EndReason::Closed } else { EndReason::CoordinatorLost(*node) };
+                    self.end(reason, effects);
                 } else if self.shared.lock().final_index.is_some() {
                     // The others had no reason to stay either.
                     self.end(EndReason::Final, effects);
@@ -193,6 +218,14 @@ impl GroupRun {
                 self.end(if complete { EndReason::Final } else { EndReason::Closed }, effects);
             }
             _ => {}
+        }
+    }
+
+    /// Tells whoever waits to be a part of the group.
+    fn joined(&mut self, joined: Result<(), NotJoined>) {
+        if let Some(installed) = self.installed.take() {
+            // Whoever founds or joins has given up.
+            let _ = installed.send(joined);
         }
     }
 

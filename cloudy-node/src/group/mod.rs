@@ -73,6 +73,9 @@ pub enum BroadcastError {
         /// The group's bound.
         bytes_max: usize,
     },
+    /// This node observes the group.
+    #[error("this node observes the group, and broadcasts nothing; join it instead")]
+    Observes,
     /// The group does not go on at this node.
     #[error(transparent)]
     Ended(#[from] EndReason),
@@ -136,6 +139,9 @@ impl Group {
         }
         if state.final_index.is_some() {
             return Err(EndReason::Final.into());
+        }
+        if self.shared.observes {
+            return Err(BroadcastError::Observes);
         }
         if payload.len() > state.payload_bytes_max {
             return Err(BroadcastError::TooLarge { bytes: payload.len(), bytes_max: state.payload_bytes_max });

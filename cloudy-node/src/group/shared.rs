@@ -30,6 +30,15 @@ pub enum EndReason {
         /// Where both have a checkpoint.
         index: Index,
     },
+    /// This node was away for too long, or came too late: what it misses is retained by nobody in reach. The others go
+    /// on.
+    #[error(
+        "the result before index {first} is no longer retained by any member, so this node cannot have the whole of it; raise retain_bytes at the members, or observe the group from that index on"
+    )]
+    Truncated {
+        /// The first index that is retained.
+        first: Index,
+    },
     /// This node has left: the others go on.
     #[error("this node has left the group")]
     Left,
@@ -70,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) me: NodeId,
     pub(crate) founder: NodeId,
+    /// This node reads along, and is no member.
+    pub(crate) observes: bool,
     state: Mutex<State>,
     /// The result, the receipts or the end moved.
     pub(crate) moved: Notify,
@@ -87,6 +98,7 @@ impl Shared {
             name,
             me,
             founder,
+            observes: false,
             state: Mutex::new(State {
                 outbox: outbox(parameters, config.outbox_bytes_max),
                 feed: Feed::new(config.retain_bytes),
@@ -158,6 +170,8 @@ impl State {
                 self.rejected_from.get_or_insert(self.approved.next());
             }
             Event::Rejected { from } => self.rejected_from = Some(*from),
+            // For the node, not for its users.
+            Event::Referred { .. } => return,
             _ => {}
         }
         self.events.push(event.clone());

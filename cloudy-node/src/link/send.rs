@@ -15,6 +15,7 @@ use cloudy_proto::wire::{
 use cloudy_proto::{Frame, GroupId, Incarnation, NodeId, ViewId};
 use quinn::{Connection, SendStream};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::link::{NewLink, code};
 use crate::tls::LinkFailure;
@@ -151,6 +152,7 @@ pub(crate) struct Link {
     /// This node dialled.
     pub(crate) dialled: bool,
     pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) up_at: Instant,
     node_queue: mpsc::Sender<NodeFrame>,
     writers: BTreeMap<(GroupId, Stream), Writer>,
     /// Held by every writer: closed once all have ended.
@@ -183,6 +185,7 @@ impl Link {
             dialled: new.dialled.is_some(),
             connection: new.connection,
             addresses: new.addresses,
+            up_at: Instant::now(),
             node_queue,
             writers: BTreeMap::new(),
             alive,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::GROUP_NAME;
 use super::finding::{Crew, FindError, Found, Multicast, Refusal, Search, find};
-use super::master_watch::watch;
+use super::master_watch::{Timing, watch};
 use super::sum::{ReportError, Summary};
 use crate::group::GroupConfig;
 use crate::{FoundError, Node};
@@ -172,6 +172,12 @@ pub enum MasterError {
         /// The slaves that did not report it.
         waited_for: Vec<String>,
     },
+    /// There is no session to attach to.
+    #[error("no session runs at any slave that was asked{}", listed(.refusals))]
+    NoSession {
+        /// Who was asked, and what it said.
+        refusals: Vec<Refusal>,
+    },
     /// It was told to stop before a session began.
     #[error("stopped before a session began")]
     Stopped,
@@ -223,7 +229,8 @@ pub async fn run_master(
     };
     observe(MasterEvent::Founded { members: crew.found.len() });
     let Crew { found, refusals } = crew;
-    let rows = watch(&group, found, config, stop, &observe).await?;
+    let timing = Timing { plan: Some(config.plan), ready: Some(config.ready_timeout) };
+    let rows = watch(&group, found, timing, stop, &observe).await?.rows;
     Ok(MasterOutcome { rows, refusals })
 }
 
@@ -266,7 +273,13 @@ fn group_config(config: &MasterConfig) -> GroupConfig {
         RingKind::Token => 1,
         RingKind::Pipelined => defaults.slot_payloads_max,
     };
-    let parameters =
-        Parameters { session: true, ring: config.ring, on_failure: config.on_failure, slot_payloads_max, ..defaults };
+    let parameters = Parameters {
+        session: true,
+        open: false,
+        ring: config.ring,
+        on_failure: config.on_failure,
+        slot_payloads_max,
+        ..defaults
+    };
     GroupConfig { parameters, founder_is_member: false, ..GroupConfig::default() }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloudy_proto::limits::LINGER;
-use cloudy_proto::{Checkpoint, Event, NodeId, Phase, Rank, SessionPlan};
+use cloudy_proto::{Checkpoint, Event, NodeId, Phase, Rank, RingKind, SessionPlan, View};
 use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::finding::Found;
-use super::master::{MasterConfig, MasterError, MasterEvent, MasterRow, SlaveResult};
+use super::master::{MasterError, MasterEvent, MasterRow, SlaveResult};
 use super::sum::Summary;
 use crate::group::Group;
 
@@ -18,23 +18,42 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// What STOP may take beyond the plan's third period and the linger: the machine's own timers come first.
 const STOP_EXTRA: Duration = Duration::from_secs(8);
 
-/// Watches the session to its end: a row for each slave, by rank.
+/// What a master that begins a session knows of its times.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Timing {
+    /// None before the session says it.
+    pub(super) plan: Option<SessionPlan>,
+    /// How long the slaves may take to reach each other; none if that is another master's to judge.
+    pub(super) ready: Option<Duration>,
+}
+
+/// A session that was watched to its end.
+#[derive(Debug)]
+pub(super) struct Watched {
+    /// A row for each slave, by rank.
+    pub(super) rows: Vec<MasterRow>,
+    pub(super) plan: Option<SessionPlan>,
+    pub(super) ring: RingKind,
+}
+
+/// Watches the session to its end. Slaves that the master does not know are those of the session's views.
 pub(super) async fn watch(
     group: &Group,
     slaves: Vec<Found>,
-    config: &MasterConfig,
+    timing: Timing,
     stop: impl Future<Output = ()>,
     observe: &impl Fn(MasterEvent),
-) -> Result<Vec<MasterRow>, MasterError> {
+) -> Result<Watched, MasterError> {
     let mut stop = std::pin::pin!(stop);
     let mut stopped = false;
     let mut progress = interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
     let mut events = group.events();
     let mut watch = Watch {
-        config,
+        timing,
+        ring: RingKind::default(),
         rows: slaves.into_iter().map(|slave| (slave, Rank::default(), SlaveResult::Missing)).collect(),
         phase: Phase::Start,
-        due_at: Some(Instant::now() + config.ready_timeout),
+        due_at: timing.ready.map(|ready| Instant::now() + ready),
         failed: None,
     };
     loop {
@@ -64,8 +83,9 @@ pub(super) async fn watch(
     }
 }
 
-struct Watch<'a> {
-    config: &'a MasterConfig,
+struct Watch {
+    timing: Timing,
+    ring: RingKind,
     rows: Vec<(Found, Rank, SlaveResult)>,
     phase: Phase,
     /// When the phase must be over, if it has a bound that the machine does not keep.
@@ -74,20 +94,15 @@ struct Watch<'a> {
     failed: Option<MasterError>,
 }
 
-impl Watch<'_> {
+impl Watch {
     fn take(&mut self, event: Event, observe: &impl Fn(MasterEvent)) {
         match event {
-            Event::ViewInstalled { view, .. } if self.phase == Phase::Start => {
-                for (slave, rank, _) in &mut self.rows {
-                    *rank = view.rank_of(slave.node).unwrap_or_default();
-                }
-            }
-            Event::ViewInstalled { view, .. } if !view.last => {
-                let members = view.ring.iter().map(|member| member.node).collect();
-                observe(MasterEvent::View { id: view.id, members });
-            }
+            Event::ViewInstalled { view, .. } => self.installed(&view, observe),
             Event::Blamed { node } => observe(MasterEvent::Blamed(node)),
-            Event::Send { .. } => self.enter(Phase::Send, observe),
+            Event::Send { plan, .. } => {
+                self.timing.plan = Some(plan);
+                self.enter(Phase::Send, observe);
+            }
             Event::Grace => self.enter(Phase::Grace, observe),
             Event::Stop => self.enter(Phase::Stop, observe),
             Event::Silent { node } => {
@@ -105,13 +120,33 @@ impl Watch<'_> {
         }
     }
 
+    fn installed(&mut self, view: &View, observe: &impl Fn(MasterEvent)) {
+        self.ring = view.parameters.ring;
+        for member in &view.ring {
+            let Some(&address) = member.addresses.first() else { continue };
+            if self.rows.iter().all(|(slave, ..)| slave.node != member.node) {
+                let found = Found { node: member.node, address, name: address.to_string() };
+                observe(MasterEvent::Found(found.clone()));
+                let rank = view.rank_of(member.node).unwrap_or_default();
+                self.rows.push((found, rank, SlaveResult::Missing));
+            }
+        }
+        if self.phase == Phase::Start {
+            for (slave, rank, _) in &mut self.rows {
+                *rank = view.rank_of(slave.node).unwrap_or_default();
+            }
+        } else if !view.last {
+            let members = view.ring.iter().map(|member| member.node).collect();
+            observe(MasterEvent::View { id: view.id, members });
+        }
+    }
+
     fn enter(&mut self, phase: Phase, observe: &impl Fn(MasterEvent)) {
         self.phase = phase;
         // Whoever coordinates the session times SEND and GRACE; the bound holds if nobody does.
-        let SessionPlan { send, grace, .. } = self.config.plan;
-        let before_stop = match phase {
-            Phase::Send => send + grace,
-            Phase::Grace => grace,
+        let before_stop = match (phase, self.timing.plan) {
+            (Phase::Send, Some(plan)) => plan.send + plan.grace,
+            (Phase::Grace, Some(plan)) => plan.grace,
             _ => Duration::ZERO,
         };
         self.due_at = Some(Instant::now() + before_stop + self.stop_bound());
@@ -119,7 +154,7 @@ impl Watch<'_> {
     }
 
     fn stop_bound(&self) -> Duration {
-        self.config.plan.stop + LINGER + STOP_EXTRA
+        self.timing.plan.map_or(Duration::ZERO, |plan| plan.stop) + LINGER + STOP_EXTRA
     }
 
     fn set(&mut self, node: NodeId, result: SlaveResult) {
@@ -137,21 +172,21 @@ impl Watch<'_> {
     async fn not_ready(&self, group: &Group) -> MasterError {
         let members = group.status().await.map(|status| status.members).unwrap_or_default();
         let waited_for = members.iter().filter(|member| !member.ready).map(|member| self.name(member.node)).collect();
-        MasterError::NotReady { timeout: self.config.ready_timeout, waited_for }
+        MasterError::NotReady { timeout: self.timing.ready.unwrap_or_default(), waited_for }
     }
 
     fn overdue(&mut self) -> MasterError {
         self.failed.take().unwrap_or(MasterError::Overdue { after: self.stop_bound() })
     }
 
-    fn end(self) -> Result<Vec<MasterRow>, MasterError> {
+    fn end(self) -> Result<Watched, MasterError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
         let mut rows: Vec<MasterRow> =
             self.rows.into_iter().map(|(slave, rank, result)| MasterRow { slave, rank, result }).collect();
         rows.sort_by_key(|row| row.rank);
-        Ok(rows)
+        Ok(Watched { rows, plan: self.timing.plan, ring: self.ring })
     }
 }
 

@@ -1,12 +1,13 @@
 //! Sessions: a master times its slaves, who broadcast random numbers and add up what was approved (`protocol.md` §9).
 //!
 //! It is an application on the library, and uses nothing but its public API: [`run_slave`] joins a group that
-//! [`run_master`] founds. Both need no more than a current-thread runtime.
+//! [`run_master`] founds, and [`attach_master`] watches one that runs. All need no more than a current-thread runtime.
 //!
 //! - [`numbers`]: the random numbers m in (0, 1], and how they travel.
 //! - [`Sum`]: (count, Σ i·mᵢ), equal to the last bit wherever the result is equal.
 //! - [`ResultFile`]: the result as JSON lines, written while the session runs.
 
+mod attach;
 mod finding;
 mod master;
 mod master_watch;
@@ -20,6 +21,7 @@ mod sum;
 #[cfg(test)]
 mod tests;
 
+pub use attach::{AttachConfig, AttachOutcome, attach_master};
 pub use finding::{FindError, Found, Multicast, Refusal};
 pub use master::{MasterConfig, MasterError, MasterEvent, MasterOutcome, MasterRow, SlaveResult, run_master};
 pub use result_file::{RESULT_PENDING_BYTES_MAX, RESULT_WRITE_EVERY, ResultFile, ResultFileError};

@@ -34,7 +34,7 @@ pub(super) enum Stage {
     Send {
         /// The periods and the seed.
         plan: SessionPlan,
-        /// Which of the seed's streams; none for an observer.
+        /// Which of the seed's streams; none while this slave is not on the ring.
         stream: Option<u64>,
         /// When a member may send.
         ring: RingKind,
@@ -87,7 +87,8 @@ impl Pace {
 
 /// Broadcasts random numbers during SEND.
 pub(super) async fn produce(group: &Group, mut stage: watch::Receiver<Stage>, mut pace: Pace) {
-    let begun = stage.wait_for(|stage| *stage != Stage::Start).await.map(|stage| *stage);
+    let begins = |stage: &Stage| matches!(stage, Stage::Send { stream: Some(_), .. } | Stage::Over);
+    let begun = stage.wait_for(begins).await.map(|stage| *stage);
     let Ok(Stage::Send { plan, stream: Some(stream), ring }) = begun else { return };
     let mut numbers = Numbers::new(plan.seed, stream);
     let over = async {

@@ -154,7 +154,9 @@ pub enum SlaveError {
     Number(#[from] NotANumber),
 }
 
-/// Takes part in one session, of the next master that invites this node, and returns once it is over.
+/// Takes part in one session, of the next master that invites this node, and returns once it is over. A node that was a
+/// slave of a session that still runs, and was started again with the same identity and address, comes back to that
+/// one: it catches up, broadcasts in a random stream of its own if SEND goes on, and ends with the same result.
 ///
 /// When `stop` is ready, the session is ended for all, early and with a result; before a session it only ends the
 /// waiting. `observe` must return at once: the slave waits for it.

@@ -54,9 +54,9 @@ pub(super) async fn watch_phases(
             return pending().await;
         };
         match event {
-            Event::ViewInstalled { view, .. } => {
+            Event::ViewInstalled { view, active, .. } => {
                 phases.ring = view.parameters.ring;
-                if let Some(rank) = view.rank_of(group.me()).filter(|_| phases.rank.is_none()) {
+                if let Some(rank) = view.rank_of(group.me()).filter(|_| active && phases.rank.is_none()) {
                     phases.rank = Some(rank);
                     let (master, members) = (group.founder(), view.members());
                     observe(SlaveEvent::Joined { master, rank, members });
@@ -68,7 +68,10 @@ pub(super) async fn watch_phases(
             Event::Send { plan, stream } => {
                 phases.plan = Some(plan);
                 stage.send_replace(Stage::Send { plan, stream, ring: phases.ring });
-                phases.enter(Phase::Send, observe);
+                // A slave that comes later is told again once it is on the ring.
+                if phases.current.is_none() {
+                    phases.enter(Phase::Send, observe);
+                }
             }
             Event::Grace => {
                 stage.send_replace(Stage::Over);

@@ -92,7 +92,7 @@ async fn an_identity_cannot_be_borrowed() {
         ControlFrame::Coordinates { term: 1 << 40 },
         ControlFrame::Invite { name: "ours".to_owned() },
         ControlFrame::Wedge { view: ViewId(1), last: true, again: false },
-        ControlFrame::Log { first: cloudy_proto::LogIndex(4), entries: vec![bytes::Bytes::new(); 8] },
+        ControlFrame::Log { first: cloudy_proto::LogIndex(4), entries: vec![bytes::Bytes::new(); 8], term: 0 },
         ControlFrame::End,
     ];
     let said: Vec<u8> = not_its.iter().flat_map(|frame| control(frame).to_vec()).collect();

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use crate::common::{found, key, read, start, start_all, until, within};
-use crate::help::{event, texts};
+use crate::help::{config, event, texts};
 
 #[tokio::test]
 async fn all_members_see_the_same_group() {
@@ -38,18 +38,17 @@ async fn a_group_of_one_approves_its_own() {
 }
 
 #[tokio::test]
-async fn who_comes_late_is_told_so() {
+async fn who_comes_late_to_a_closed_group_is_told_so() {
     let key = key();
     let nodes = start_all(&key, 2).await;
-    let groups = found(&nodes, "full", GroupConfig::default()).await;
+    let groups = found(&nodes, "full", config(|parameters| parameters.open = false)).await;
     let late = start(&key).await;
-    let refused = within("the refusal", late.join_group_at("full", nodes[0].local_addr())).await.unwrap_err();
-    let JoinError::Refused { name, reason } = &refused else { panic!("{refused}") };
-    assert_eq!(name, "full");
-    assert!(reason.contains("fixed since its founding"), "{refused}");
-    // A member that is not the founder takes nobody in either.
-    let elsewhere = within("the refusal", late.join_group_at("full", nodes[1].local_addr())).await.unwrap_err();
-    assert!(elsewhere.to_string().contains("does not found a group"), "{elsewhere}");
+    for node in &nodes {
+        let refused = within("the refusal", late.join_group_at("full", node.local_addr())).await.unwrap_err();
+        let JoinError::Refused { name, reason } = &refused else { panic!("{refused}") };
+        assert_eq!(name, "full");
+        assert!(reason.contains("takes no newcomers"), "{refused}");
+    }
     drop(groups[0].broadcast("on").await.unwrap());
     assert_eq!(texts(&read(&groups[1], 1, 1).await), ["on"]);
 }
@@ -156,7 +155,8 @@ async fn the_ring_has_as_many_members_as_asked_for_and_the_others_are_told() {
         let nodes = start_all(&key(), 5).await;
         let address = nodes[0].local_addr();
         let joins = join_all(nodes[1..].iter().map(|node| node.join_group_at("three", address)));
-        let create = nodes[0].create_group("three", 3, GroupConfig::default());
+        // Who asks after the founding is not taken in as a newcomer.
+        let create = nodes[0].create_group("three", 3, config(|parameters| parameters.open = false));
         let (created, joined) = within("everybody is told", async { tokio::join!(create, joins) }).await;
         let view = created.unwrap().status().await.unwrap().view.unwrap();
         assert_eq!(view.members(), 3);

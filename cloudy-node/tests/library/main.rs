@@ -7,5 +7,7 @@ mod broadcasts;
 mod endings;
 mod groups;
 mod help;
+mod joins;
 mod outcomes;
 mod readers;
+mod sessions;

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
 use crate::digest::Checkpoint;
 use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId, Round, ViewId};
-use crate::view::{Origin, View};
+use crate::rules::{Rule, Rules};
+use crate::view::{Origin, RingMember, View};
 use crate::wire::{CommandError, decode_command};
 
 /// The log as far as it is applied, and the state that its commands build up.
 #[derive(Debug, Default)]
 pub(crate) struct ControlState {
+    rules: Rules,
     /// The one at position 1 first: for those who follow.
     entries: Vec<Bytes>,
     founder: Option<NodeId>,
@@ -26,6 +28,8 @@ pub(crate) struct ControlState {
     reported: BTreeSet<NodeId>,
     /// Who left by itself, and did not come back.
     left: BTreeSet<NodeId>,
+    /// Which of a session's random streams is whose: counted as runs come onto the ring, in its order.
+    streams: BTreeMap<(NodeId, Incarnation), u64>,
 }
 
 /// What a command changed.
@@ -48,6 +52,10 @@ pub(crate) enum Applied {
 }
 
 impl ControlState {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
     /// The position that is applied next.
     pub(crate) fn next(&self) -> LogIndex {
         LogIndex(self.entries.len() as u64 + 1)
@@ -89,6 +97,26 @@ impl ControlState {
     /// Members whose results are not known to be complete.
     pub(crate) fn unreported(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.members_ever.difference(&self.reported).copied().filter(|node| !self.left.contains(node))
+    }
+
+    /// It was on a ring once.
+    pub(crate) fn was_member(&self, node: NodeId) -> bool {
+        self.members_ever.contains(&node)
+    }
+
+    /// A place on the ring belongs to a run that is over: the log lists a newer one of that node.
+    pub(crate) fn is_stale(&self, member: &RingMember) -> bool {
+        self.incarnation(member.node).is_some_and(|latest| latest > member.incarnation)
+    }
+
+    /// The log lists this run of a node, and none after it.
+    pub(crate) fn is_latest_run(&self, node: NodeId, run: u64) -> bool {
+        self.incarnations.get(&node).is_some_and(|(_, latest)| *latest == run)
+    }
+
+    /// Which of a session's random streams a run has (`protocol.md` §9): its rank in view 1, or the next number.
+    pub(crate) fn stream(&self, node: NodeId, incarnation: Incarnation) -> Option<u64> {
+        self.streams.get(&(node, incarnation)).copied()
     }
 
     /// It was a member once, and left by itself.
@@ -158,7 +186,8 @@ impl ControlState {
         let ended = self.view.as_ref().is_some_and(|view| view.last);
         let joiners = install.ring.iter().filter(|member| member.origin == Origin::Joiner);
         let stale = joiners.clone().any(|joiner| self.incarnation(joiner.node) != Some(joiner.incarnation));
-        if install.from != latest || ended || stale {
+        let follows = install.from == latest || !self.rules.hold(Rule::FromIsLatest);
+        if !follows || ended || stale {
             return Applied::Nothing;
         }
         let view = Arc::new(View {
@@ -168,6 +197,10 @@ impl ControlState {
             last: install.last,
         });
         self.members_ever.extend(view.ring.iter().map(|member| member.node));
+        for member in &view.ring {
+            let next = self.streams.len() as u64;
+            self.streams.entry((member.node, member.incarnation)).or_insert(next);
+        }
         self.left.extend(install.dropped.iter().filter(|(_, why)| *why == Dropped::Left).map(|(node, _)| *node));
         self.left.retain(|node| view.rank_of(*node).is_none());
         let before = self.view.replace(Arc::clone(&view));
@@ -179,7 +212,6 @@ impl ControlState {
 mod tests {
     use super::*;
     use crate::config::Parameters;
-    use crate::view::RingMember;
     use crate::wire::encode_command;
 
     fn install(from: u64, incarnation: u64, last: bool) -> Command {
@@ -214,6 +246,33 @@ mod tests {
         assert!(matches!(apply(&mut state, &install(1, 2, true)), Applied::Installed { .. }));
         assert!(matches!(apply(&mut state, &install(2, 2, false)), Applied::Nothing), "after the last view");
         assert_eq!(state.next(), LogIndex(8), "what changes nothing has its position too");
+    }
+
+    #[test]
+    fn random_streams_are_counted_as_runs_come_onto_the_ring() {
+        let (mut state, one, two) = (ControlState::default(), NodeId([1; 32]), NodeId([2; 32]));
+        let member = |node, incarnation| RingMember {
+            node,
+            incarnation: Incarnation(incarnation),
+            origin: Origin::Joiner,
+            addresses: vec![],
+        };
+        let ring = |from, ring| {
+            let Command::InstallView(before) = install(from, 0, false) else { panic!() };
+            Command::InstallView(InstallView { ring, ..before })
+        };
+        apply(&mut state, &Command::Incarnate { node: one, run: 1 });
+        apply(&mut state, &Command::Incarnate { node: two, run: 2 });
+        apply(&mut state, &ring(0, vec![member(one, 1), member(two, 2)]));
+        let streams = |state: &ControlState| {
+            [(one, 1), (two, 2), (one, 4)].map(|(node, run)| state.stream(node, Incarnation(run)))
+        };
+        assert_eq!(streams(&state), [Some(0), Some(1), None], "the rank in view 1");
+        apply(&mut state, &Command::Incarnate { node: one, run: 3 });
+        assert!(state.is_stale(&member(one, 1)) && !state.is_stale(&member(two, 2)));
+        apply(&mut state, &ring(1, vec![member(two, 2)]));
+        apply(&mut state, &ring(2, vec![member(two, 2), member(one, 4)]));
+        assert_eq!(streams(&state), [Some(0), Some(1), Some(2)], "a run keeps its own, a new one has the next");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::store::LogStore;
 use crate::command::Standing;
 use crate::id::{ConsensusId, LogIndex};
 use crate::limits::{CONSENSUS_ENTRIES_BYTES_MAX, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN};
+use crate::rules::{Rule, Rules};
 use crate::wire::{ConsensusKind, ConsensusMessage};
 
 /// Messages to one voter that may be under way.
@@ -22,7 +23,7 @@ pub(crate) enum VoterOutput {
     /// Tell another voter.
     Send(ConsensusMessage),
     /// An entry is committed: for good, at everybody.
-    Committed { index: LogIndex, command: Bytes },
+    Committed { index: LogIndex, term: u64, command: Bytes },
 }
 
 /// A message that no correct voter sends; nothing of it was taken.
@@ -106,9 +107,10 @@ impl Voter {
     }
 
     /// Its term, if it leads and has seen all that was committed before.
-    pub(crate) fn leads(&self) -> Option<u64> {
+    pub(crate) fn leads(&self, rules: Rules) -> Option<u64> {
         let raft = &self.raft.raft;
-        (raft.state == StateRole::Leader && raft.apply_to_current_term()).then_some(raft.term)
+        let caught_up = raft.apply_to_current_term() || !rules.hold(Rule::CoordinatorIsCaughtUp);
+        (raft.state == StateRole::Leader && caught_up).then_some(raft.term)
     }
 
     /// [`CONSENSUS_TICK`](crate::limits::CONSENSUS_TICK) has passed.
@@ -145,6 +147,14 @@ impl Voter {
             active: progress.recent_active && progress.state != ProgressState::Snapshot,
             level: progress.matched >= raft.raft_log.committed,
         })
+    }
+
+    /// An entry of this position and term is committed, as somebody knows: so is the own one, if it is the same.
+    pub(crate) fn learn_committed(&mut self, index: LogIndex, term: u64) {
+        let log = &mut self.raft.raft.raft_log;
+        if index.0 > log.committed && log.match_term(index.0, term) {
+            log.commit_to(index.0);
+        }
     }
 
     /// Takes what another voter says.
@@ -263,7 +273,7 @@ impl Voter {
                 self.raft.mut_store().conf_state = conf_state;
             }
             let (index, command) = (LogIndex(entry.index), command_of(&entry));
-            self.outputs.push_back(VoterOutput::Committed { index, command });
+            self.outputs.push_back(VoterOutput::Committed { index, term: entry.term, command });
         }
     }
 

@@ -7,6 +7,7 @@ use crate::config::OnFailure;
 use crate::digest::Digest;
 use crate::id::{Index, NodeId, Rank, ViewId};
 use crate::io::{Event, Output, Phase};
+use crate::limits::MEMBERS_MAX;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::view::{Origin, RingMember, View};
@@ -127,12 +128,15 @@ impl Machine {
     /// Coordinator: fixes the cut once all have answered, or the time for it is over and a complete member has.
     pub(super) fn try_cut(&mut self) {
         let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
-        if !change.all_answered() && self.now < change.wedge_ends_at {
+        let answers = self.staying(change);
+        let stale = |rank: Rank| self.state.is_stale(change.view.member(rank));
+        let all_answered = change.view.ranks().all(|rank| change.answers[rank.at()].is_some() || stale(rank));
+        if !all_answered && self.now < change.wedge_ends_at {
             return;
         }
         let (view, last) = (Arc::clone(&change.view), change.last);
-        let Some(cut) = cut_of(&view, &self.staying(change), last, self.rules) else { return };
-        let silent: Vec<bool> = change.answers.iter().map(Option::is_none).collect();
+        let Some(cut) = cut_of(&view, &answers, last, self.rules) else { return };
+        let silent: Vec<bool> = view.ranks().map(|rank| change.answers[rank.at()].is_none() || stale(rank)).collect();
         let survivor = |rank| RingMember { origin: Origin::Survivor, ..view.member(rank).clone() };
         let mut ring: Vec<RingMember> = cut.survivors.iter().map(|&rank| survivor(rank)).collect();
         let gone = view.ranks().filter(|rank| !cut.survivors.contains(rank));
@@ -143,7 +147,8 @@ impl Machine {
         };
         let dropped = gone.map(|rank| (view.member(rank).node, why(rank))).collect();
         if !last {
-            ring.extend(self.joiners(&view));
+            let places = MEMBERS_MAX.saturating_sub(ring.len());
+            ring.extend(self.joiners(&view, places));
             if ring.len() < usize::from(view.parameters.ring_min) {
                 // Asked again until enough are back (`protocol.md` §6.3).
                 return self.wedge_again();
@@ -194,5 +199,6 @@ impl Machine {
         if self.phase == Phase::Stop && !view.last {
             self.begin_change(true);
         }
+        self.replace_stale();
     }
 }

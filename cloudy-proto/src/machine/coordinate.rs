@@ -13,6 +13,8 @@ use crate::wire::{ControlFrame, encode_command};
 
 /// Between two questions for the log's tail, while no coordinator is linked.
 const SEEK_EVERY: Duration = Duration::from_millis(100);
+/// How many coordinator timeouts a node that comes into the group, or observes it, waits for a coordinator.
+const JOINER_PATIENCE: u32 = 5;
 
 impl Machine {
     /// This node leads the voters: it takes over whatever its predecessor left.
@@ -27,6 +29,8 @@ impl Machine {
         self.reports_proposed.clear();
         self.kickstart_proposed = false;
         self.leaving.clear();
+        self.newcomers.proposed.clear();
+        self.newcomers.finished.clear();
         self.found_coordinator();
         if self.state.founder().is_none() && self.founding.is_some() {
             self.propose(&Command::Founded { founder: self.me });
@@ -57,6 +61,7 @@ impl Machine {
         } else if period_is_over || self.wants_end {
             self.begin_stop();
         }
+        self.replace_stale();
     }
 
     /// Another voter leads, or none.
@@ -90,7 +95,9 @@ impl Machine {
     pub(super) fn announce(&mut self, peer: NodeId) {
         let Some(term) = self.leading else { return };
         let invited = self.founding.as_ref().is_some_and(|founding| founding.has_invited(peer));
-        let belongs = self.state.incarnation(peer).is_some() || self.state.founder() == Some(peer);
+        let belongs = self.state.incarnation(peer).is_some()
+            || self.state.founder() == Some(peer)
+            || self.newcomers.observers.contains(&peer);
         if invited || belongs {
             self.send_control(peer, ControlFrame::Coordinates { term });
         }
@@ -159,7 +166,7 @@ impl Machine {
         }
     }
 
-    fn say_follow(&mut self, to: NodeId) {
+    pub(super) fn say_follow(&mut self, to: NodeId) {
         let voter = self.voter.as_ref().map_or(ConsensusId(0), |voter| voter.id());
         let next = self.state.next();
         self.send_control(to, ControlFrame::Follow { next, voter });
@@ -196,6 +203,8 @@ impl Machine {
             .state
             .view()
             .map_or_else(|| Parameters::default().coordinator_timeout, |view| view.parameters.coordinator_timeout);
+        // Who comes while things change waits for longer.
+        let timeout = if self.joining.is_some() { timeout * JOINER_PATIENCE } else { timeout };
         let lost = self.now.since(since);
         if lost >= timeout && !core::mem::replace(&mut self.lost_told, true) {
             let node = self.coordinator;

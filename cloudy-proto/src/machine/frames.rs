@@ -64,7 +64,7 @@ impl Machine {
             ControlFrame::Accept { run } => self.accepted(from, run),
             ControlFrame::Refuse { reason } => self.refused(from, reason),
             ControlFrame::Follow { next, voter } => self.follow(from, next, voter),
-            ControlFrame::Log { first, entries } => self.take_log(from, first, entries),
+            ControlFrame::Log { first, entries, term } => self.take_log(from, first, entries, term),
             ControlFrame::Ready { view } => self.is_ready(from, view),
             ControlFrame::Wedge { view, last, again } => self.take_wedge(from, (view, last), again),
             ControlFrame::Wedged(wedged) => self.take_wedged(from, wedged),
@@ -75,6 +75,10 @@ impl Machine {
             ControlFrame::Suspect { view, wedged, .. } => self.suspected(from, view, wedged),
             ControlFrame::Rejoin { view, ready } => self.would_rejoin(from, view, ready),
             ControlFrame::Coordinates { term } => self.take_coordinates(from, term),
+            // Its own driver needs to be told that a group goes on; here it does.
+            ControlFrame::Running { .. } => {}
+            ControlFrame::Join { run, observer, result } => self.take_join(from, run, observer, result),
+            ControlFrame::Refer { coordinator, addresses, left } => self.take_refer(coordinator, addresses, left),
             ControlFrame::Resigned => self.take_resigned(from),
             ControlFrame::Leave => self.asked_to_leave(from),
             ControlFrame::Consensus(message) => self.take_consensus(from, message),

@@ -1,16 +1,19 @@
 //! A view comes into force, and what is missing of the result before it is fetched (`protocol.md` §6.4).
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::catch_up::Part;
 use crate::id::{Index, NodeId, Rank, Round, ViewId};
 use crate::io::{Entry, Event, Phase};
 use crate::machine::Machine;
+use crate::machine::join::Joining;
 use crate::machine::timers::Timer;
 use crate::member::Member;
 use crate::rules::Rule;
 use crate::slot::Batch;
+use crate::time::Time;
 use crate::view::View;
 use crate::wire::{ControlFrame, Fetched};
 
@@ -32,6 +35,9 @@ pub(crate) struct Fetching {
     pub(super) asked: Option<NodeId>,
     /// Little is missing.
     pub(super) near: bool,
+    /// Who does not retain what is missing any more, and the first index that it does.
+    truncated: BTreeMap<NodeId, Index>,
+    truncated_since: Option<Time>,
 }
 
 impl Machine {
@@ -40,8 +46,11 @@ impl Machine {
         let me = (self.me, self.delivery.incarnation);
         let was_member = before.is_some_and(|before| before.rank_of_run(me.0, me.1).is_some());
         let rank = view.rank_of_run(me.0, me.1);
-        // Before the first view, nothing is missing.
-        let complete = before.is_none() || self.leave_view(rank.is_some(), cut);
+        // Before the first view nothing is missing, but to who comes later.
+        let complete = match before {
+            None => self.joining.is_none(),
+            Some(_) => self.leave_view(rank.is_some(), cut),
+        };
         let first = complete.then(|| self.delivery.result.index().next());
         if complete {
             self.delivery.result.checkpoint();
@@ -54,10 +63,15 @@ impl Machine {
         self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
         self.checkpoints.forget(&view);
         self.ready.clear();
+        let reads = self.joining.as_ref().is_some_and(Joining::reads);
+        if self.joining.is_some() && !view.parameters.session {
+            self.phase = self.phase.max(Phase::Send);
+        }
         if let Some(rank) = rank.filter(|_| !view.last) {
             self.enter_view(&view, rank, first);
+            self.arrive();
         }
-        let follows = was_member || self.fetching.is_some() || rank.is_some();
+        let follows = was_member || self.fetching.is_some() || rank.is_some() || reads;
         if view.last {
             self.last_installed();
         }
@@ -66,11 +80,14 @@ impl Machine {
         } else if !complete && follows {
             self.start_fetching(&view);
         }
-        if rank.is_none() && was_member && !view.last {
-            if !self.wants_leave {
+        if rank.is_none() && !view.last {
+            if was_member && !self.wants_leave {
                 self.event(Event::Evicted { view: view.id });
             }
             self.say_rejoin();
+        }
+        if view.last && self.observes() {
+            self.say_report();
         }
         if self.is_coordinator() {
             self.change_over(&view);
@@ -113,7 +130,14 @@ impl Machine {
 
     fn start_fetching(&mut self, view: &View) {
         let sources = view.ring.iter().map(|member| member.node).filter(|&node| node != self.me).collect();
-        self.fetching = Some(Fetching { view: view.id, sources, asked: None, near: false });
+        self.fetching = Some(Fetching {
+            view: view.id,
+            sources,
+            asked: None,
+            near: false,
+            truncated: BTreeMap::new(),
+            truncated_since: None,
+        });
         self.fetch();
     }
 
@@ -160,8 +184,29 @@ impl Machine {
                 }
             }
             Fetched::End { index, view, first } => self.fetched_to(from, index, view, first),
-            // Another source may retain more; the timer asks it.
-            Fetched::Truncated { .. } => {}
+            Fetched::Truncated { first } => self.truncated(from, first),
+        }
+    }
+
+    /// A source does not retain what is missing any more. Another one may; once none is left, this node cannot follow.
+    fn truncated(&mut self, source: NodeId, first: Index) {
+        let failure_timeout = self.state.view().map(|view| view.parameters.failure_timeout).unwrap_or_default();
+        let now = self.now;
+        let Some(fetching) = &mut self.fetching else { return };
+        let fresh = fetching.truncated.insert(source, first).is_none();
+        let since = *fetching.truncated_since.get_or_insert(now);
+        let left: Vec<NodeId> =
+            fetching.sources.iter().filter(|node| !fetching.truncated.contains_key(node)).copied().collect();
+        let reached = left.iter().any(|node| self.links.contains_key(node));
+        if reached && fresh {
+            return self.fetch();
+        }
+        // Who is out of reach for so long may not come back.
+        if left.is_empty() || (!reached && now.since(since) > failure_timeout) {
+            let first = fetching.truncated.values().min().copied().unwrap_or(first);
+            self.fetching = None;
+            self.timers.stop(Timer::Fetch);
+            self.event(Event::Truncated { first });
         }
     }
 

@@ -16,6 +16,10 @@ impl Machine {
         } else if self.has_coordinator() {
             self.send_control(self.coordinator, ControlFrame::Leave);
         }
+        // Who is not on the ring need not wait for anybody.
+        if self.joining.is_some() {
+            self.try_go();
+        }
     }
 
     /// Coordinator: a member wants to go. The last one ends the group.
@@ -38,6 +42,9 @@ impl Machine {
         if change.view.ranks().any(|rank| kept(&rank)) {
             change.view.ranks().filter(|rank| !stays(*rank)).for_each(|rank| answers[rank.at()] = None);
         }
+        // A run that is over holds nothing any more, whatever it said.
+        let stale = change.view.ranks().filter(|rank| self.state.is_stale(change.view.member(*rank)));
+        stale.for_each(|rank| answers[rank.at()] = None);
         answers
     }
 

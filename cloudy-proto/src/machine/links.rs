@@ -27,6 +27,7 @@ impl Machine {
         } else if peer == self.coordinator {
             self.greet_coordinator();
         }
+        self.greet(peer);
         if self.fetching.is_some() {
             self.fetch();
         }
@@ -36,6 +37,7 @@ impl Machine {
         self.unsend(peer);
         self.links.remove(&peer);
         self.followers.remove(&peer);
+        self.part(peer);
         if let Some(member) = &mut self.member
             && let Some(rank) = member.view.rank_of(peer)
         {
@@ -92,7 +94,7 @@ impl Machine {
     /// Linked nodes that watch the group from outside its ring: the founder, the coordinator, and who follows it here.
     fn observers(&self, view: &View) -> BTreeSet<NodeId> {
         let named = self.state.founder().into_iter().chain([self.coordinator]);
-        let all = named.chain(self.followers.keys().copied());
+        let all = named.chain(self.followers.keys().copied()).chain(self.newcomers.observers.iter().copied());
         all.filter(|node| view.rank_of(*node).is_none() && self.links.contains_key(node)).collect()
     }
 

@@ -25,7 +25,8 @@ impl Machine {
             while let Some(output) = self.voter.as_mut().and_then(Voter::poll_output) {
                 match output {
                     VoterOutput::Send(message) => self.send_consensus(message),
-                    VoterOutput::Committed { index, command } if index == self.state.next() => {
+                    VoterOutput::Committed { index, term, command } if index == self.state.next() => {
+                        self.log_term = term;
                         if let Err(error) = self.apply(command) {
                             debug_assert!(false, "an own entry of the log does not decode: {error}");
                         }
@@ -42,7 +43,7 @@ impl Machine {
 
     /// Begins or ends to coordinate, as the consensus library says; true if so.
     fn watch_leadership(&mut self) -> bool {
-        let leading = self.voter.as_ref().and_then(Voter::leads);
+        let leading = self.voter.as_ref().and_then(|voter| voter.leads(self.rules));
         if leading == self.leading {
             return false;
         }
@@ -123,23 +124,31 @@ impl Machine {
         }
         let tail = self.state.tail(*next).to_vec();
         for entries in tail.chunks(LOG_ENTRIES_PER_FRAME_MAX) {
-            self.send_control(to, ControlFrame::Log { first: *next, entries: entries.to_vec() });
+            let first = *next;
             next.0 += entries.len() as u64;
+            let term = if *next == self.state.next() { self.log_term } else { 0 };
+            self.send_control(to, ControlFrame::Log { first, entries: entries.to_vec(), term });
         }
     }
 
     /// Committed entries of the log, which may be known in part.
-    pub(super) fn take_log(&mut self, from: NodeId, first: LogIndex, entries: Vec<Bytes>) {
+    pub(super) fn take_log(&mut self, from: NodeId, first: LogIndex, entries: Vec<Bytes>, term: u64) {
+        let last = LogIndex((first.0 + entries.len() as u64).saturating_sub(1));
         for (at, entry) in entries.into_iter().enumerate() {
             let index = LogIndex(first.0 + at as u64);
             if index > self.state.next() {
                 return self.breach(from, format!("the control log has a gap before entry {index}"));
             }
-            if index == self.state.next()
-                && let Err(error) = self.apply(entry)
-            {
-                return self.breach(from, format!("entry {index} of the control log: {error}"));
+            if index == self.state.next() {
+                self.log_term = if index == last { term } else { 0 };
+                if let Err(error) = self.apply(entry) {
+                    return self.breach(from, format!("entry {index} of the control log: {error}"));
+                }
             }
+        }
+        if let Some(voter) = &mut self.voter {
+            // Its leader may have died before it said so.
+            voter.learn_committed(last, term);
         }
     }
 
@@ -148,8 +157,10 @@ impl Machine {
             Applied::Incarnated { node, incarnation, run } => {
                 if node == self.me && run == self.run {
                     self.delivery.incarnation = incarnation;
+                    self.say_rejoin();
                 }
                 self.take_claim();
+                self.replace_stale();
             }
             Applied::Installed { view, before, cut, dropped } => {
                 self.dropped(&dropped);

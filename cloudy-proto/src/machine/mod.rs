@@ -6,12 +6,14 @@ mod divergence;
 mod founding;
 mod frames;
 mod install;
+mod join;
 mod leave;
 mod links;
 mod log;
 mod outcome;
 mod phases;
 mod rejoin;
+mod role;
 mod status;
 mod stop;
 mod timers;
@@ -24,11 +26,10 @@ use bytes::Bytes;
 
 use crate::catch_up::Retained;
 use crate::command::SessionPlan;
-use crate::config::Parameters;
 use crate::control::{ControlState, Voter};
 use crate::delivery::Delivery;
 use crate::digest::Checkpoint;
-use crate::id::{ConsensusId, GroupId, Incarnation, LogIndex, NodeId, Seq, ViewId};
+use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Seq, ViewId};
 use crate::io::{Admission, Event, Input, Output, Phase, Request};
 use crate::limits::CONSENSUS_TICK;
 use crate::member::Member;
@@ -41,8 +42,12 @@ use crate::wire::{Heartbeat, Stream};
 use divergence::Checkpoints;
 use founding::Founding;
 use install::Fetching;
+use join::{Joining, Newcomers};
 use rejoin::Evictions;
+use role::Beginning;
 use timers::{Timer, Timers};
+
+pub use role::Role;
 
 /// What a machine is made of.
 #[derive(Clone, Debug)]
@@ -63,23 +68,6 @@ pub struct MachineConfig {
     pub retain_bytes: u64,
     /// Which rules hold: all.
     pub rules: Rules,
-}
-
-/// What a node is in a group.
-#[derive(Clone, Debug)]
-pub enum Role {
-    /// It founds the group, keeps its control log and coordinates it.
-    Founder {
-        /// It takes a place on the ring too.
-        member: bool,
-        /// What all members share; validated by the caller.
-        parameters: Parameters,
-    },
-    /// It was invited and will take a place on the ring.
-    Invited {
-        /// Who asked.
-        by: NodeId,
-    },
 }
 
 /// One group at one node.
@@ -112,6 +100,8 @@ pub struct Machine {
     /// At the founder: who comes.
     founding: Option<Founding>,
     state: ControlState,
+    /// The term of the last entry of the log; zero while it is not known.
+    log_term: u64,
     links: BTreeMap<NodeId, Vec<SocketAddr>>,
     /// When each member was last heard of, and what it said.
     heard: BTreeMap<NodeId, (Time, Heartbeat)>,
@@ -139,6 +129,13 @@ pub struct Machine {
     leaving: BTreeSet<NodeId>,
     /// Who was evicted, and, at the coordinator, who would come back.
     evictions: Evictions,
+    /// This node comes into a running group, or observes it.
+    joining: Option<Joining>,
+    newcomers: Newcomers,
+    /// The result here begins at index 1.
+    reads_all: bool,
+    /// The session's random stream of this node was told to the application.
+    stream_told: bool,
     fetching: Option<Fetching>,
     /// The wait for a member that is said next.
     waits_said: Duration,
@@ -159,10 +156,7 @@ impl Machine {
     /// A group that does not have a view yet.
     #[must_use]
     pub fn new(config: MachineConfig) -> Self {
-        let (coordinator, founding) = match config.role {
-            Role::Founder { member, parameters } => (config.me, Some(Founding::new(member, parameters))),
-            Role::Invited { by } => (by, None),
-        };
+        let Beginning { coordinator, founding, joining, index } = config.role.beginning(config.me);
         let mut machine = Self {
             me: config.me,
             addresses: config.addresses,
@@ -181,7 +175,8 @@ impl Machine {
             electors_heard: BTreeMap::new(),
             followers: BTreeMap::new(),
             founding,
-            state: ControlState::default(),
+            state: ControlState::new(config.rules),
+            log_term: 0,
             links: BTreeMap::new(),
             heard: BTreeMap::new(),
             member: None,
@@ -189,7 +184,7 @@ impl Machine {
             delivery: Delivery {
                 me: config.me,
                 incarnation: Incarnation(0),
-                result: ResultState::default(),
+                result: ResultState::beginning_at(index),
                 retained: Retained::new(config.retain_bytes),
                 outputs: VecDeque::new(),
                 rules: config.rules,
@@ -206,6 +201,10 @@ impl Machine {
             gone: false,
             leaving: BTreeSet::new(),
             evictions: Evictions::default(),
+            joining,
+            newcomers: Newcomers::default(),
+            reads_all: index == Index(1),
+            stream_told: false,
             fetching: None,
             waits_said: Duration::ZERO,
             confirmations_given: 0,

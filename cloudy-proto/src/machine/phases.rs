@@ -37,7 +37,8 @@ impl Machine {
         self.phase = Phase::Send;
         self.plan = Some(plan);
         self.set_timer(Timer::Phase, plan.send);
-        let stream = self.member.as_ref().map(|member| u64::from(member.rank.0));
+        let stream = self.member.as_ref().and_then(|_| self.state.stream(self.me, self.delivery.incarnation));
+        self.stream_told = stream.is_some();
         self.event(Event::Send { plan, stream });
         if let Some(member) = &mut self.member {
             member.open = true;
@@ -74,7 +75,8 @@ impl Machine {
     }
 
     pub(super) fn asked_to_end(&mut self, from: NodeId) {
-        if self.is_coordinator() && self.is_of_the_group(from) {
+        let observes = self.newcomers.observers.contains(&from);
+        if self.is_coordinator() && (observes || self.is_of_the_group(from)) {
             self.begin_stop();
         }
     }

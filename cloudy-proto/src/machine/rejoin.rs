@@ -1,9 +1,9 @@
-//! Coming back after an eviction (`protocol.md` §6.5, §7.1, §7.2).
+//! Coming onto the ring: after an eviction, or for the first time in this run (`protocol.md` §6.5, §7.1, §7.2).
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use crate::id::{NodeId, ViewId};
+use crate::id::{Incarnation, NodeId, ViewId};
 use crate::io::Phase;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
@@ -51,7 +51,9 @@ impl Machine {
     }
 
     fn is_evicted(&self) -> bool {
-        self.fetching.is_some() && self.member.is_none() && self.final_result.is_none() && !self.wants_leave
+        let listed = self.delivery.incarnation > Incarnation(0) && !self.observes();
+        let follows = self.fetching.is_some() && self.member.is_none() && self.final_result.is_none();
+        listed && follows && !self.wants_leave
     }
 
     /// Coordinator: an evicted node lives, and may be ready to come back.
@@ -74,14 +76,14 @@ impl Machine {
         }
     }
 
-    /// Coordinator: those who come into the view after this one.
-    pub(super) fn joiners(&self, view: &View) -> Vec<RingMember> {
+    /// Coordinator: those who come into the view after this one, as far as there are places.
+    pub(super) fn joiners(&self, view: &View, places: usize) -> Vec<RingMember> {
         let ready = self.evictions.ready.iter().filter(|(node, at)| {
             let kept_out = self.evictions.evicted.get(node).is_some_and(|(_, until)| self.now < *until);
             let lately = self.now.since(**at) <= view.parameters.failure_timeout;
             let linked = **node == self.me || self.links.contains_key(node);
             !kept_out && lately && linked && view.rank_of(**node).is_none()
         });
-        ready.filter_map(|(node, _)| self.joiner(*node)).collect()
+        ready.filter_map(|(node, _)| self.joiner(*node)).take(places).collect()
     }
 }

@@ -51,6 +51,9 @@ impl Machine {
             self.event(Event::Rejected { from: approved.next() });
         }
         self.event(Event::Final { result });
+        if self.observes() {
+            self.say_report();
+        }
     }
 
     /// The application has said what it has to say of the final result.
@@ -62,7 +65,16 @@ impl Machine {
 
     /// Tells the coordinator of the final result; again on every fresh link.
     pub(super) fn say_report(&mut self) {
-        let (Some(result), Some(report)) = (self.final_result, self.report.clone()) else { return };
+        let (result, report) = match &self.joining {
+            // It says no more than that nobody need wait for it.
+            Some(joining) if joining.observes() => {
+                let ended = self.state.view().is_some_and(|view| view.last);
+                let seen = self.final_result.or_else(|| (!joining.reads()).then(Checkpoint::default));
+                (seen.filter(|_| ended), Some(Bytes::new()))
+            }
+            _ => (self.final_result, self.report.clone()),
+        };
+        let (Some(result), Some(report)) = (result, report) else { return };
         if self.is_coordinator() {
             self.reported(self.me, result, report);
         } else if self.has_coordinator() {
@@ -71,6 +83,10 @@ impl Machine {
     }
 
     pub(super) fn reported(&mut self, node: NodeId, result: Checkpoint, report: Bytes) {
+        if self.newcomers.observers.contains(&node) {
+            self.newcomers.finished.insert(node);
+            return self.try_close();
+        }
         let fresh = self.is_coordinator() && !self.state.has_reported(node) && self.reports_proposed.insert(node);
         if fresh {
             self.propose(&Command::Report { node, result, report });
@@ -80,7 +96,9 @@ impl Machine {
     /// Coordinator: closes the group once everybody has reported who can be expected to.
     pub(super) fn try_close(&mut self) {
         let lingers = self.timers.is_set(Timer::Linger);
-        if lingers && !self.state.unreported().any(|node| self.seems_alive(node)) {
+        // Observers fetch the last of it: that takes less than the linger, or they are not waited for.
+        let observed = self.newcomers.observers.iter().any(|node| !self.newcomers.finished.contains(node));
+        if lingers && !observed && !self.state.unreported().any(|node| self.seems_alive(node)) {
             self.close();
         }
     }

@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     Fetch,
     /// To say that this evicted node would come back.
     Rejoin,
+    /// To ask to be let into a running group.
+    Join,
     /// To look for a coordinator.
     Seek,
     /// To let the consensus library count time.
@@ -49,6 +51,11 @@ impl Timers {
         self.at.contains_key(&timer)
     }
 
+    /// How long until it is due.
+    pub(crate) fn left(&self, timer: Timer, now: Time) -> Option<core::time::Duration> {
+        self.at.get(&timer).map(|at| at.since(now))
+    }
+
     fn take_due(&mut self, now: Time) -> Option<Timer> {
         let due = self.at.iter().filter(|(_, at)| **at <= now).min_by_key(|(_, at)| **at).map(|(timer, _)| *timer)?;
         self.at.remove(&due);
@@ -71,6 +78,7 @@ impl Machine {
                 Timer::Linger => self.linger_over(),
                 Timer::Fetch => self.fetch(),
                 Timer::Rejoin => self.say_rejoin(),
+                Timer::Join => self.ask_to_join(),
                 Timer::Seek => self.seek(),
                 Timer::Consensus => self.consensus_tick(),
             }

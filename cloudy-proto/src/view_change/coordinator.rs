@@ -69,10 +69,6 @@ impl ViewChange {
         self.answers.iter_mut().for_each(|answer| *answer = None);
     }
 
-    pub(crate) fn all_answered(&self) -> bool {
-        self.answers.iter().all(Option::is_some)
-    }
-
     pub(crate) fn answered(&self, node: NodeId) -> bool {
         self.view.rank_of(node).is_some_and(|rank| self.answers[rank.at()].is_some())
     }

@@ -19,7 +19,8 @@ type Answers<'a> = Vec<Option<&'a Wedged>>;
 /// that others follow, members are dropped until no broken pair is left; the last view takes all who answered.
 pub(crate) fn cut_of(view: &View, answers: &[Option<Wedged>], last: bool, rules: Rules) -> Option<Cut> {
     let mut alive: Answers<'_> = answers.iter().map(Option::as_ref).collect();
-    if !alive.iter().flatten().any(|answer| answer.complete) {
+    let complete = alive.iter().flatten().any(|answer| answer.complete);
+    if !complete && rules.hold(Rule::SurvivorIsComplete) {
         return None;
     }
     while let Some(dropped) = to_drop(&alive).filter(|_| !last) {

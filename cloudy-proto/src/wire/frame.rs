@@ -4,6 +4,7 @@
 //! [`WIRE_VERSION`].
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,11 @@ pub enum NodeFrame {
         /// In words.
         reason: String,
     },
+    /// Asks the receiver to let the sender read along in a group.
+    Observe {
+        /// The group's name.
+        name: String,
+    },
 }
 
 /// What a control stream carries.
@@ -163,6 +169,8 @@ pub enum ControlFrame {
         first: LogIndex,
         /// Encoded [`Command`](crate::Command)s.
         entries: Vec<Bytes>,
+        /// The term of the last one, by which a voter knows that its own is committed; zero if that is not known.
+        term: u64,
     },
     /// The sender's links to all other members of a view are up.
     Ready {
@@ -223,6 +231,31 @@ pub enum ControlFrame {
     Leave,
     /// The sender does not coordinate the group, or not any more.
     Resigned,
+    /// A group goes on that the receiver asked for, or was in: it may come by [`ControlFrame::Join`].
+    Running {
+        /// The group's name.
+        name: String,
+        /// Who founded it.
+        founder: NodeId,
+    },
+    /// Asks any node of the group to be let in (`protocol.md` §7).
+    Join {
+        /// The process's own name for its run.
+        run: u64,
+        /// It takes no place on the ring.
+        observer: bool,
+        /// What the sender has of the result: nothing, or as far as it remembers.
+        result: Checkpoint,
+    },
+    /// Answers [`ControlFrame::Join`].
+    Refer {
+        /// Who coordinates the group: it decides who comes.
+        coordinator: NodeId,
+        /// Where it can be reached.
+        addresses: Vec<SocketAddr>,
+        /// What is left of the session's phase; zero where nothing ends it.
+        left: Duration,
+    },
 }
 
 /// A message of the consensus library: what it calls by the same names.

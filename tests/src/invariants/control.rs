@@ -97,7 +97,7 @@ impl Judge {
         follower.coordinates = coordinator == Some(node);
         follower.coordinated |= coordinator.is_some();
         if follower.coordinates {
-            self.nodes[node].coordinated_in = self.nodes[node].view;
+            self.nodes[node].may_wedge = self.nodes[node].view;
         }
         if began && self.control.nodes.iter().filter(|node| node.coordinates).count() > 1 {
             stats.met(Met::TwoCoordinators);
@@ -145,14 +145,13 @@ impl Judge {
         Ok(())
     }
 
-    /// Nobody who is alive can be elected: of the voters that any of them knows of, no majority lives. Such a group has no
-    /// coordinator, and no view of it changes any more (`protocol.md` P6, §6.6).
+    /// Of the voters that the living know of, whoever knows most, no majority lives. Such a group has no coordinator, and
+    /// no view of it changes any more (`protocol.md` P6, §6.6).
     #[must_use]
     pub fn is_stuck(&self, alive: impl Fn(usize) -> bool) -> bool {
         let control = &self.control;
-        let electable =
-            |node: usize| control.votes(node) && control.majority_lives(control.nodes[node].applied, &alive);
-        !(0..control.nodes.len()).any(|node| alive(node) && electable(node))
+        let known = (0..control.nodes.len()).filter(|&node| alive(node)).map(|node| control.nodes[node].applied);
+        !control.majority_lives(known.max().unwrap_or_default(), &alive)
     }
 
     /// Whatever is known of the log, and by whom: of the voters, a majority lives.
@@ -180,6 +179,12 @@ impl Judge {
     #[must_use]
     pub fn knows_of_no_coordinator(&self, node: usize) -> bool {
         let follower = &self.control.nodes[node];
-        follower.lost || !follower.coordinated
+        self.said_lost(node) || !follower.coordinated
+    }
+
+    /// A node has said that it lost the coordinator, and of none since.
+    #[must_use]
+    pub fn said_lost(&self, node: usize) -> bool {
+        self.control.nodes[node].lost
     }
 }

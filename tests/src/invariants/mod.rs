@@ -17,8 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudy_proto::wire::{ControlFrame, Stream, TallyFrame};
-use cloudy_proto::{Checkpoint, Event, Frame, Machine, NodeId, OnFailure, Origin, Output, Phase, Seq, View, ViewId};
+use cloudy_proto::wire::{ControlFrame, Fetched, Stream, TallyFrame};
+use cloudy_proto::{
+    Checkpoint, Event, Frame, Index, Machine, NodeId, OnFailure, Origin, Output, Phase, Seq, View, ViewId,
+};
 
 use crate::sim::plan::Plan;
 use crate::sim::queue::Packet;
@@ -88,7 +90,8 @@ impl Judge {
         let complete = |rank: usize| {
             let seen = &self.nodes[log.ring[rank]];
             let knows = seen.view == log.view.id;
-            let reached = log.first.is_some_and(|first| seen.index + 1 >= first);
+            let told = seen.told_first == log.view.id;
+            let reached = told && log.first.is_some_and(|first| seen.index + 1 >= first);
             if knows { !seen.joined || reached } else { log.view.ring[rank].origin == Origin::Survivor }
         };
         !(0..log.ring.len()).any(|rank| alive(log.ring[rank]) && complete(rank))
@@ -142,11 +145,6 @@ impl Judge {
         Failure { rule, node, at_us: self.now_us, what: what.into() }
     }
 
-    /// A node's rank in the view in force there.
-    fn rank_of(&self, node: usize) -> Option<usize> {
-        self.views.get(self.nodes[node].view)?.rank_of(node)
-    }
-
     /// An application broadcasts a payload.
     pub fn broadcast(&mut self, node: usize, payload: Bytes) {
         self.ghost.broadcast(node, payload);
@@ -154,6 +152,12 @@ impl Judge {
 
     /// A node is about to be handed a frame.
     pub fn frame_in(&mut self, node: usize, packet: &Packet) {
+        if let Frame::Control(ControlFrame::Fetched(Fetched::End { view, first: Index(1..), .. })) = &packet.frame {
+            self.nodes[node].told_first = *view;
+        }
+        if let Frame::Control(ControlFrame::Wedge { view, .. }) = &packet.frame {
+            self.nodes[node].may_wedge = *view;
+        }
         let Some(log) = packet.stream.view().and_then(|view| self.views.get_mut(view)) else { return };
         match (packet.stream, &packet.frame) {
             (Stream::Lane { lane, .. }, Frame::Lane(frame)) => log.lanes.received(node, lane.at(), frame),
@@ -252,10 +256,11 @@ impl Judge {
             Event::ViewInstalled { view, first, active } => self.installed(node, view, first.0, *active, stats)?,
             Event::Send { stream, .. } => {
                 self.kicked_off = true;
-                let rank = self.rank_of(node).map(|rank| rank as u64);
-                if *stream != rank {
-                    let what = format!("stream {stream:?} at rank {rank:?}");
-                    return Err(self.failure("random streams go by rank", node, what));
+                let first = self.views.get(ViewId(1)).and_then(|log| log.rank_of(node)).map(|rank| rank as u64);
+                let none = stream.is_none() && !self.nodes[node].active;
+                if *stream != first && !none {
+                    let what = format!("stream {stream:?} at rank {first:?}");
+                    return Err(self.failure("random streams go by the first view's rank", node, what));
                 }
             }
             Event::Coordinator { node: whose } => {
@@ -311,11 +316,11 @@ impl Judge {
         let Some(log) = self.views.get(self.nodes[node].view).filter(|log| !log.view.last) else { return Ok(()) };
         let Some(rank) = log.rank_of(node) else { return Ok(()) };
         // The cursor of an incomplete member stands still, and cannot be seen from outside; nor can it be seen when a
-        // coordinator wedges itself while nobody is there to be told.
+        // coordinator wedges itself while nobody is there to be told, or when the link goes down before the answer.
         let ends = machine.status(cloudy_proto::Time(0)).phase >= Phase::Stop;
-        let coordinated = self.nodes[node].coordinated_in == log.view.id;
-        let wedges_alone = coordinated && log.view.parameters.on_failure == OnFailure::Evict;
-        let passive = self.nodes[node].joined || ends || wedges_alone;
+        let may_wedge = self.nodes[node].may_wedge == log.view.id;
+        let wedges_unseen = may_wedge && log.view.parameters.on_failure == OnFailure::Evict;
+        let passive = self.nodes[node].joined || ends || wedges_unseen;
         if passive || log.wedges.is_frozen(node) || self.tainted.contains(&node) {
             return Ok(());
         }

@@ -15,8 +15,10 @@ pub(super) struct Seen {
     pub(super) active: bool,
     /// It came into it without knowing where it begins.
     pub(super) joined: bool,
-    /// The view in force there when it last coordinated.
-    pub(super) coordinated_in: ViewId,
+    /// The last view of which it was told where it begins.
+    pub(super) told_first: ViewId,
+    /// The last view that it may have wedged without a word: it coordinated in it, or was asked to.
+    pub(super) may_wedge: ViewId,
     pub(super) final_result: Option<Checkpoint>,
     /// It has stopped, because its result differs from the others'.
     pub(super) diverged: bool,

@@ -26,7 +26,10 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
     }
     let ends = world.end_wanted || world.plan.session.is_some();
     let living = (0..world.nodes.len()).filter(|&node| world.nodes[node].alive && !world.nodes[node].diverged);
-    let missing = |node| if ends { not_ended(world, node) } else { not_approved(world, node) };
+    let missing = |node| {
+        let rest = if ends { not_ended(world, node) } else { not_approved(world, node) };
+        rest.or_else(|| not_found_again(world, node))
+    };
     living.filter_map(|node| missing(node).map(|what| (node, what))).next()
 }
 
@@ -48,6 +51,13 @@ fn not_told(world: &World, node: usize) -> Option<String> {
         return None;
     }
     Some(format!("without a majority of the voters, and told: {:?}", state.machine.status(Time(0)).coordinator))
+}
+
+/// A node has a coordinator, and its last word was that it lost it.
+fn not_found_again(world: &World, node: usize) -> Option<String> {
+    let coordinator = world.nodes[node].machine.status(Time(0)).coordinator?;
+    let mute = world.judge.said_lost(node) && !world.nodes[node].closed;
+    mute.then(|| format!("has {coordinator:?} back as coordinator and did not say so"))
 }
 
 /// What keeps a node of a group that ends from being done.

@@ -38,6 +38,14 @@ pub fn run_without(rule: Rule, mut plan: Plan) -> Outcome {
     run(plan, false)
 }
 
+/// Runs a seed with two rules off at every node that stand in for each other.
+#[must_use]
+pub fn run_without_both(one: Rule, other: Rule, mut plan: Plan) -> Outcome {
+    plan.rules = Rules::all_but_both(one, other);
+    plan.mutated = true;
+    run(plan, false)
+}
+
 /// Runs a plan until a checker fails or everything has settled. A panic of a machine is a failure too.
 #[must_use]
 pub fn run(plan: Plan, traced: bool) -> Outcome {

@@ -5,8 +5,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    Body, BoundError, COMMAND_BYTES_MAX, FrameError, NODE_FRAME_BYTES_MAX, NotOne, addresses, append, at_most_len,
-    check_round, counter, decode_exact, fill,
+    Body, BoundError, COMMAND_BYTES_MAX, DURATION_MAX, FrameError, NODE_FRAME_BYTES_MAX, NotOne, addresses, append,
+    at_most, at_most_len, check_round, counter, decode_exact, fill,
 };
 use crate::limits::{
     CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX,
@@ -142,7 +142,7 @@ impl Message for NodeFrame {
     fn check(&self) -> Result<(), FrameError> {
         match self {
             Self::Hello { addresses: named } => addresses(named.len())?,
-            Self::Join { name } => group_name(name)?,
+            Self::Join { name } | Self::Observe { name } => group_name(name)?,
             Self::Refused { name, reason: words } => {
                 group_name(name)?;
                 reason(words)?;
@@ -160,6 +160,9 @@ const SUSPECT: u32 = 12;
 const SUSPECT_BYTES_MAX: usize = 8 << 10;
 /// [`ControlFrame::Consensus`] likewise.
 const CONSENSUS: u32 = 15;
+/// [`ControlFrame::Refer`] likewise, and the most that it takes.
+const REFER: u32 = 20;
+const REFER_BYTES_MAX: usize = 1 << 10;
 
 impl Message for ControlFrame {
     const STREAM: &'static str = "control";
@@ -176,6 +179,7 @@ impl Message for ControlFrame {
             Ok((SUSPECT | WEDGED, _)) if encoded.len() > SUSPECT_BYTES_MAX => {
                 at_most_len("a frame with findings, bytes", encoded.len(), SUSPECT_BYTES_MAX)
             }
+            Ok((REFER, _)) => at_most_len("a referral, bytes", encoded.len(), REFER_BYTES_MAX),
             Ok((CONSENSUS, _)) => at_most_len("a consensus message, bytes", encoded.len(), CONSENSUS_MESSAGE_BYTES_MAX),
             Ok((WEDGED, rest)) => {
                 let Ok(((_view, _incarnation, lanes), _)) = postcard::take_from_bytes::<(u64, u64, usize)>(rest) else {
@@ -195,8 +199,9 @@ impl Message for ControlFrame {
                 counter("log position", next.0)?;
                 counter("consensus id", voter.0)?;
             }
-            Self::Log { first, entries } => {
+            Self::Log { first, entries, term } => {
                 counter("log position", first.0)?;
+                counter("term", *term)?;
                 for entry in entries {
                     at_most_len("a log entry's bytes", entry.len(), COMMAND_BYTES_MAX)?;
                 }
@@ -216,6 +221,12 @@ impl Message for ControlFrame {
             Self::Rejoin { view, .. } => counter("view", view.0)?,
             Self::Coordinates { term } => counter("term", *term)?,
             Self::Consensus(message) => check_consensus(message)?,
+            Self::Running { name, founder: _ } => group_name(name)?,
+            Self::Join { result, .. } => counter("index", result.index.0)?,
+            Self::Refer { coordinator: _, addresses: named, left } => {
+                addresses(named.len())?;
+                at_most("what is left of the phase, seconds", left.as_secs(), DURATION_MAX.as_secs())?;
+            }
             Self::Accept { .. } | Self::End | Self::Leave | Self::Resigned => {}
         }
         Ok(())

@@ -29,6 +29,9 @@ impl Plan {
     /// Who dies, and what falls apart.
     pub(super) fn add_failover_faults(&mut self, dice: &mut Dice) {
         self.kills_anybody = dice.chance(60);
+        if self.kills_anybody && dice.chance(400) {
+            self.faults.push((dice.between(0, 10_000), Fault::Kill { who: Who::Coordinator }));
+        }
         let kills = dice.pick(&[0, 0, 1, 1, 2, 3]);
         for _ in 0..kills {
             let at = if dice.chance(100) { dice.between(0, 20_000) } else { dice.between(0, self.heal_at_us) };

@@ -78,6 +78,7 @@ fn node_frames() {
         NodeFrame::Hello { addresses: addresses() },
         NodeFrame::Join { name: "demo".into() },
         NodeFrame::Refused { name: "demo".into(), reason: "full".into() },
+        NodeFrame::Observe { name: "demo".into() },
     ]));
 }
 
@@ -89,7 +90,7 @@ fn control_frames() {
         ControlFrame::Accept { run: 300 },
         ControlFrame::Refuse { reason: "busy".into() },
         ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3) },
-        ControlFrame::Log { first: LogIndex(300), entries: vec![Bytes::from_static(b"one"), Bytes::new()] },
+        ControlFrame::Log { first: LogIndex(300), entries: vec![Bytes::from_static(b"one"), Bytes::new()], term: 4 },
         ControlFrame::Ready { view },
         ControlFrame::Wedge { view, last: true, again: false },
         ControlFrame::Wedged(Wedged {
@@ -111,9 +112,16 @@ fn control_frames() {
         ControlFrame::Suspect { view, findings: findings(), wedged: true },
         ControlFrame::Rejoin { view, ready: true },
         ControlFrame::Coordinates { term: 300 },
+        ControlFrame::Resigned,
         ControlFrame::Consensus(consensus()),
         ControlFrame::Leave,
-        ControlFrame::Resigned,
+        ControlFrame::Running { name: "demo".into(), founder: NodeId([0xaa; 32]) },
+        ControlFrame::Join { run: 300, observer: true, result: CHECKPOINT },
+        ControlFrame::Refer {
+            coordinator: NodeId([0xaa; 32]),
+            addresses: addresses(),
+            left: Duration::from_millis(1_500),
+        },
     ]));
 }
 
@@ -218,6 +226,7 @@ fn parameters() -> Parameters {
         ring: RingKind::Token,
         durability: Durability::Memory,
         session: true,
+        open: true,
         window_slots: 64,
         window_bytes: 300,
         slot_bytes_max: 400,

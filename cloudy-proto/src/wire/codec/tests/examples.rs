@@ -136,6 +136,7 @@ pub(super) fn node() -> impl Strategy<Value = NodeFrame> {
         words(GROUP_NAME_BYTES_MAX).prop_map(|name| NodeFrame::Join { name }),
         (words(GROUP_NAME_BYTES_MAX), words(REASON_BYTES_MAX))
             .prop_map(|(name, reason)| NodeFrame::Refused { name, reason }),
+        words(GROUP_NAME_BYTES_MAX).prop_map(|name| NodeFrame::Observe { name }),
     ]
 }
 
@@ -189,8 +190,8 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
         any::<u64>().prop_map(|run| ControlFrame::Accept { run }),
         words(REASON_BYTES_MAX).prop_map(|reason| ControlFrame::Refuse { reason }),
         (counter(), consensus_id()).prop_map(|(next, voter)| ControlFrame::Follow { next: LogIndex(next), voter }),
-        (counter(), vec(bytes(60), 0..=LOG_ENTRIES_PER_FRAME_MAX))
-            .prop_map(|(first, entries)| ControlFrame::Log { first: LogIndex(first), entries }),
+        (counter(), vec(bytes(60), 0..=LOG_ENTRIES_PER_FRAME_MAX), counter())
+            .prop_map(|(first, entries, term)| ControlFrame::Log { first: LogIndex(first), entries, term }),
         counter().prop_map(|view| ControlFrame::Ready { view: ViewId(view) }),
         (counter(), any::<bool>(), any::<bool>()).prop_map(|(view, last, again)| ControlFrame::Wedge {
             view: ViewId(view),
@@ -208,8 +209,20 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
         a_fetched().prop_map(ControlFrame::Fetched),
         (checkpoint(), bytes(REPORT_BYTES_MAX)).prop_map(|(result, report)| ControlFrame::Final { result, report }),
         Just(ControlFrame::End),
+        Just(ControlFrame::Resigned),
         counter().prop_map(|term| ControlFrame::Coordinates { term }),
         consensus().prop_map(ControlFrame::Consensus),
+        (words(GROUP_NAME_BYTES_MAX), node_id()).prop_map(|(name, founder)| ControlFrame::Running { name, founder }),
+        (any::<u64>(), any::<bool>(), checkpoint()).prop_map(|(run, observer, result)| ControlFrame::Join {
+            run,
+            observer,
+            result
+        }),
+        (node_id(), addresses(), duration()).prop_map(|(coordinator, addresses, left)| ControlFrame::Refer {
+            coordinator,
+            addresses,
+            left
+        }),
     ]
 }
 
@@ -262,11 +275,12 @@ fn consensus() -> impl Strategy<Value = ConsensusMessage> {
 }
 
 fn parameters() -> impl Strategy<Value = Parameters> {
-    (any::<bool>(), any::<bool>(), 1..1u32 << 16, 1..1u64 << 30, 1..1_000_000_000u32).prop_map(
-        |(token, session, window_slots, window_bytes, heartbeat_ns)| Parameters {
+    (any::<bool>(), any::<(bool, bool)>(), 1..1u32 << 16, 1..1u64 << 30, 1..1_000_000_000u32).prop_map(
+        |(token, (session, open), window_slots, window_bytes, heartbeat_ns)| Parameters {
             ring: if token { RingKind::Token } else { RingKind::Pipelined },
             durability: Durability::Memory,
             session,
+            open,
             window_slots,
             window_bytes,
             heartbeat: Duration::from_micros(1) + Duration::from_nanos(heartbeat_ns.into()),

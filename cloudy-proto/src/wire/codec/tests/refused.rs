@@ -1,6 +1,7 @@
 //! What no correct peer sends, with the exact error for each; and the largest of what is taken.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -8,7 +9,7 @@ use super::examples::{batch, fetched, largest_install, slot};
 use super::*;
 use crate::command::Command;
 use crate::digest::Checkpoint;
-use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, Rank, Round, ViewId};
+use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
 use crate::limits::{
     CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, PAYLOAD_BYTES_MAX,
     REASON_BYTES_MAX, REPORT_BYTES_MAX, SLOT_BODY_BYTES_MAX, SLOT_PAYLOADS_MAX, STREAM_HEADER_BYTES_MAX,
@@ -206,6 +207,7 @@ fn a_node_frame_out_of_bounds_is_refused() {
     let (name, reason) = ("n".repeat(GROUP_NAME_BYTES_MAX + 1), "r".repeat(REASON_BYTES_MAX + 1));
     let name_max = over("a group name's bytes", 129, 128);
     assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Join { name: name.clone() }), name_max.into());
+    assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Observe { name: name.clone() }), name_max.into());
     let refuse = |name, reason| refused_frame::<NodeDecoder>(NodeFrame::Refused { name, reason });
     assert_eq!(refuse(name, String::new()), name_max.into());
     assert_eq!(refuse(String::new(), reason), over("a reason's bytes", 513, 512).into());
@@ -222,11 +224,12 @@ fn a_control_frame_out_of_bounds_is_refused() {
     check(ControlFrame::Refuse { reason: "r".repeat(513) }, over("a reason's bytes", 513, 512));
     check(ControlFrame::Follow { next: first, voter: ConsensusId(0) }, counter("log position"));
     check(ControlFrame::Follow { next: LogIndex(1), voter: ConsensusId(u64::MAX) }, counter("consensus id"));
-    check(ControlFrame::Log { first, entries: vec![] }, counter("log position"));
+    check(ControlFrame::Log { first, entries: vec![], term: 0 }, counter("log position"));
     let (first, entries) = (LogIndex(1), vec![Bytes::new(); LOG_ENTRIES_PER_FRAME_MAX + 1]);
-    check(ControlFrame::Log { first, entries }, over("log entries", 65, 64));
+    check(ControlFrame::Log { first, entries, term: 0 }, over("log entries", 65, 64));
     let entries = vec![Bytes::from(vec![0; COMMAND_BYTES_MAX + 1])];
-    check(ControlFrame::Log { first, entries }, over("a log entry's bytes", 32_769, 32_768));
+    check(ControlFrame::Log { first, entries, term: 0 }, over("a log entry's bytes", 32_769, 32_768));
+    check(ControlFrame::Log { first, entries: vec![], term: u64::MAX }, counter("term"));
     check(ControlFrame::Ready { view }, counter("view"));
     check(ControlFrame::Wedge { view, last: true, again: false }, counter("view"));
     check(ControlFrame::Fetch { from: index }, counter("index"));
@@ -235,6 +238,14 @@ fn a_control_frame_out_of_bounds_is_refused() {
     check(ControlFrame::Fetched(Fetched::Truncated { first: index }), counter("index"));
     let result = Checkpoint { index, ..Checkpoint::default() };
     check(ControlFrame::Final { result, report: Bytes::new() }, counter("index"));
+    check(ControlFrame::Join { run: 1, observer: false, result }, counter("index"));
+    let (coordinator, address) = (NodeId([1; 32]), SocketAddr::from(([1, 2, 3, 4], 5)));
+    let name = "n".repeat(129);
+    check(ControlFrame::Running { name, founder: coordinator }, over("a group name's bytes", 129, 128));
+    let refer = |count, left| ControlFrame::Refer { coordinator, addresses: vec![address; count], left };
+    check(refer(17, Duration::ZERO), over("addresses", 17, 16));
+    check(refer(1_000, Duration::ZERO), over("a referral, bytes", 6_037, 1_024));
+    check(refer(16, Duration::MAX), over("what is left of the phase, seconds", u64::MAX, u32::MAX.into()));
     let (result, report) = (Checkpoint::default(), Bytes::from(vec![0; REPORT_BYTES_MAX + 1]));
     check(ControlFrame::Final { result, report }, over("a report's bytes", 4_097, 4_096));
 }
@@ -328,7 +339,7 @@ fn the_largest_of_each_is_taken() {
     taken::<ControlDecoder>(fetched(&[vec![1; PAYLOAD_BYTES_MAX]]));
     taken::<ControlDecoder>(ControlFrame::Wedged(wedged()));
     let entries = vec![Bytes::from(vec![0; COMMAND_BYTES_MAX]); LOG_ENTRIES_PER_FRAME_MAX];
-    taken::<ControlDecoder>(ControlFrame::Log { first: LogIndex(COUNTER_MAX), entries });
+    taken::<ControlDecoder>(ControlFrame::Log { first: LogIndex(COUNTER_MAX), entries, term: COUNTER_MAX });
     let install = Command::InstallView(largest_install());
     assert_eq!(decode_command(&encode_command(&install)), Ok(install));
 }

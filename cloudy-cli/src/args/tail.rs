@@ -1,0 +1,45 @@
+//! `cloudy tail`.
+
+use std::num::NonZeroU64;
+
+use clap::Args;
+use cloudy_node::discovery::seeds::{self, SeedError};
+
+use super::KeyFileArgs;
+
+/// Arguments of `cloudy tail`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cloudy tail 127.0.0.1:10502
+  cloudy tail 127.0.0.1:10502 --from 1000 | jq .value
+  cloudy tail node-1.example:7000 --group orders
+
+Each line is a JSON object: index, origin, seq and view of an approved message, and its value if it is a number of a
+session, or its payload in hexadecimal. The last line, once the group has ended, has the count, and what was read from
+index 1 on has the digest, and in a session the sum.
+
+Exit status:
+  0    the group has ended, and all of its result from that index on was printed
+  1    something failed
+  2    the command line is wrong
+  130  interrupted by Ctrl-C")]
+pub(crate) struct TailArgs {
+    /// A node of the group
+    #[arg(value_name = "HOST:PORT", value_parser = seed_text)]
+    pub(crate) address: String,
+    /// The group's name
+    #[arg(long, value_name = "NAME", default_value = cloudy_node::session::GROUP_NAME)]
+    pub(crate) group: String,
+    /// The first message to print
+    #[arg(long, value_name = "INDEX", default_value = "1", allow_negative_numbers = true)]
+    pub(crate) from: NonZeroU64,
+    /// Which cluster key.
+    #[command(flatten)]
+    pub(crate) key: KeyFileArgs,
+}
+
+/// Checks the text; its name is resolved later.
+fn seed_text(text: &str) -> Result<String, SeedError> {
+    seeds::split(text).map(|_| text.to_owned())
+}

@@ -1,0 +1,65 @@
+//! `cloudy master --attach`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use cloudy_node::session::{AttachConfig, AttachOutcome, MasterError, Multicast, attach_master};
+use cloudy_node::{RingKind, SessionPlan};
+use miette::{IntoDiagnostic, Report};
+
+use crate::args::MasterArgs;
+use crate::commands::master::{present, with_remedy};
+use crate::interrupts::Stop;
+use crate::node;
+use crate::output::{EXIT_INTERRUPTED, failure, print};
+use crate::periods::Periods;
+use crate::progress::Progress;
+use crate::report::{Session, heading};
+use crate::ring::RingChoice;
+use crate::watcher::Watcher;
+
+/// Shows a session that another master began, and compares the results.
+pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
+    let address = args.listen.address().await?;
+    let key = args.key.choose().and_then(|choice| choice.open()).into_diagnostic()?;
+    let (node, _) = node::start(address, &key, args.faults.faults(), false).await?;
+    let config = AttachConfig {
+        slaves: args.slaves.clone(),
+        multicast: Some(Multicast { group: args.discovery_group, interface: address.ip() }),
+        discovery_timeout: args.discovery_timeout,
+    };
+    let watcher = Watcher::new(Progress::start(), BTreeMap::new());
+    let began_at = Instant::now();
+    let attached = attach_master(&node, &config, stop.asked(), |event| watcher.observe(event)).await;
+    let ended = match attached {
+        Ok(attached) => show(args, attached, &watcher, began_at),
+        Err(MasterError::Stopped) => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        Err(error @ MasterError::NoSession { .. }) => Err(failure(
+            error,
+            "start a session by `cloudy master` without --attach; where multicast does not reach the slaves of the one \
+             that runs, name one of them by --slave HOST:PORT",
+        )),
+        Err(error) => Err(with_remedy(&error)),
+    };
+    node.shutdown().await;
+    ended
+}
+
+fn show(args: &MasterArgs, attached: AttachOutcome, watcher: &Watcher, began_at: Instant) -> Result<ExitCode, Report> {
+    let AttachOutcome { plan, ring, outcome } = attached;
+    let Some(SessionPlan { send, grace, stop, seed }) = plan else {
+        return Err(failure("the session ended before it began", "ask its master why, or begin another"));
+    };
+    let ring = match ring {
+        RingKind::Token => RingChoice::Token,
+        RingKind::Pipelined => RingChoice::Pipelined,
+    };
+    let described = (Periods { send, grace, stop }, ring, seed);
+    if !args.json {
+        print(&heading(described.0, described.1, described.2))?;
+    }
+    let mut session = Session::new(described, outcome, watcher, began_at.elapsed());
+    session.rows.sort_by_key(|(_, row)| row.slave.address);
+    present(&session, args.json)
+}

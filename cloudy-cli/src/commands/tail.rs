@@ -1,0 +1,164 @@
+//! `cloudy tail`: the result of a group as JSON lines, while it grows. It holds nobody up.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+
+use cloudy_node::discovery::seeds;
+use cloudy_node::session::{GROUP_NAME, Sum, numbers};
+use cloudy_node::{
+    ApprovedError, ApprovedItem, Checkpoint, ConnectError, Entry, Event, Group, Identity, Index, JoinError, Node,
+    payload_slices,
+};
+use miette::{IntoDiagnostic, Report};
+use serde_json::json;
+use tokio::task::spawn_blocking;
+
+use crate::args::TailArgs;
+use crate::interrupts::Interrupts;
+use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure};
+
+/// Runs the command.
+pub(crate) async fn run(args: TailArgs) -> Result<ExitCode, Report> {
+    let mut interrupts = Interrupts::catch()?;
+    let stop = interrupts.stop();
+    let work = async {
+        tokio::select! {
+            ended = tail(&args) => ended,
+            () = stop.asked() => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        }
+    };
+    interrupts.during(work).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
+}
+
+async fn tail(args: &TailArgs) -> Result<ExitCode, Report> {
+    let key = args.key.choose().and_then(|choice| choice.open()).into_diagnostic()?;
+    let identity = Identity::generate(&key).into_diagnostic()?;
+    let addresses = seeds::resolve(std::slice::from_ref(&args.address)).await.into_diagnostic()?.concat();
+    let mut unreachable = None;
+    for address in addresses {
+        let node = Node::builder().identity(identity.clone()).bind(beside(address)).start().await.into_diagnostic()?;
+        match node.observe_group(&args.group, address, Index(args.from.get())).await {
+            Ok(group) => return Tail::new(args).follow(&group).await,
+            Err(JoinError::Connect(error)) => unreachable = Some(error),
+            Err(error) => {
+                return Err(failure(error, "name a node of a group that runs, and the group by --group NAME"));
+            }
+        }
+    }
+    let error = unreachable.map_or_else(|| "it has no address".to_owned(), |error: ConnectError| error.to_string());
+    Err(failure(
+        format_args!("cannot reach {}: {error}", args.address),
+        "check the address; compare cluster keys by `cloudy key show`",
+    ))
+}
+
+/// A local address from which that one can be reached.
+fn beside(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_loopback() => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(v6) if v6.ip().is_loopback() => SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    }
+}
+
+struct Tail {
+    from: Index,
+    session: bool,
+    sum: Sum,
+}
+
+impl Tail {
+    fn new(args: &TailArgs) -> Self {
+        Self { from: Index(args.from.get()), session: args.group == GROUP_NAME, sum: Sum::default() }
+    }
+
+    async fn follow(mut self, group: &Group) -> Result<ExitCode, Report> {
+        let mut approved = group.approved_from(self.from);
+        while let Some(item) = approved.next_batch().await {
+            let text = match item {
+                Ok(ApprovedItem::Batch(entry)) => self.lines(&entry),
+                Ok(ApprovedItem::View(_)) => continue,
+                Err(error @ ApprovedError::Lagged { .. }) => {
+                    return Err(failure(error, "read this program's output faster, or begin again with --from INDEX"));
+                }
+                Err(error) => return Err(failure(error, "begin again with --from INDEX where it names one")),
+            };
+            if !write(text).await? {
+                return Ok(ExitCode::from(EXIT_EQUAL));
+            }
+        }
+        write(self.last_line(final_result(group).await)).await?;
+        Ok(ExitCode::from(EXIT_EQUAL))
+    }
+
+    fn lines(&mut self, entry: &Entry) -> String {
+        let mut text = String::new();
+        for (at, payload) in (0..).zip(payload_slices(&entry.batch.body)) {
+            let mut line = json!({
+                "index": entry.first_index.0 + at,
+                "origin": entry.origin.to_string(),
+                "seq": entry.batch.first_seq.0 + at,
+                "view": entry.view.0,
+            });
+            match numbers::decode(payload).ok().filter(|_| self.session) {
+                Some(number) => {
+                    self.sum.add(number);
+                    line["value"] = number.into();
+                }
+                None => line["payload"] = hexadecimal(payload).into(),
+            }
+            // A string takes whatever is written to it.
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+
+    fn last_line(&self, result: Option<Checkpoint>) -> String {
+        let count = result.map_or(self.sum.count(), |result| result.index.0);
+        let mut line = json!({ "count": count });
+        if let Some(result) = result.filter(|_| self.from == Index(1)) {
+            if self.session && self.sum.count() == count {
+                line["sum"] = self.sum.sum().into();
+            }
+            line["digest"] = result.digest.to_string().into();
+        }
+        format!("{line}\n")
+    }
+}
+
+async fn final_result(group: &Group) -> Option<Checkpoint> {
+    let mut events = group.events();
+    while let Some(event) = events.next().await {
+        if let Event::Final { result } = event {
+            return Some(result);
+        }
+    }
+    None
+}
+
+fn hexadecimal(payload: &[u8]) -> String {
+    payload.iter().fold(String::with_capacity(2 * payload.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// False once nobody reads any more. On a thread of its own, so that a slow reader does not stop the node.
+async fn write(text: String) -> Result<bool, Report> {
+    let write = move || {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+    };
+    let written = spawn_blocking(write).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(failure(
+            format_args!("cannot write to standard output ({error})"),
+            "check where the output goes: a full disk, a closed terminal",
+        )),
+    }
+}

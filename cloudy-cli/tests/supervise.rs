@@ -1,0 +1,203 @@
+//! Processes that die and come back, a master that attaches, and one who only watches.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use common::{Cluster, Ended, PATIENCE, Running, listening, printed, recompute, run};
+use serde_json::Value;
+
+/// Few enough numbers that a file is written and caught up with in no time.
+const RATE: [&str; 2] = ["--rate", "5000"];
+
+/// The only child of a process.
+fn child_of(process: &Running) -> Option<u32> {
+    let id = process.id();
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+fn signal(process: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status().expect("kill").success());
+}
+
+fn alive(process: u32) -> bool {
+    fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let give_up_at = Instant::now() + PATIENCE;
+    while !reached() {
+        assert!(Instant::now() < give_up_at, "it does not come: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+fn names(ports: &[u16]) -> Vec<String> {
+    ports.iter().flat_map(|port| ["--slave".to_owned(), format!("127.0.0.1:{port}")]).collect()
+}
+
+fn master(cluster: &Cluster, args: &[&str], ports: &[u16]) -> Command {
+    let mut command = cluster.node(&[&["master", "127.0.0.1", "0"], args].concat());
+    command.args(names(ports));
+    command
+}
+
+fn equal(master: &Ended, slaves: &[&Ended]) {
+    assert_eq!(master.code(), Some(0), "{master:#?}");
+    let words = format!("EQUAL: all {} results are the same", slaves.len());
+    assert!(master.stdout.contains(&words), "{master:#?}");
+    for slave in slaves {
+        assert_eq!(slave.code(), Some(0), "{slave:#?}");
+        assert_eq!(printed(&slave.stdout), printed(&slaves[0].stdout));
+    }
+}
+
+/// A supervised slave's process is killed in SEND, under either policy.
+fn comes_back(policy: &str) {
+    let cluster = Cluster::new();
+    let file = cluster.path("result.jsonl");
+    let file_name = file.display().to_string();
+    let others = [cluster.slave(&RATE), cluster.slave(&RATE)];
+    let (mut supervised, port) = cluster.slave(&[&RATE[..], &["--supervise", "--result", &file_name]].concat());
+    let ports = [others[0].1, others[1].1, port];
+    let mut first = Running::start(master(&cluster, &["4s", "2s", "--on-failure", policy, "--expect", "3"], &ports));
+    first.wait_for("SEND: approved");
+    let before = child_of(&supervised).expect("a child");
+    signal(before, "KILL");
+    supervised.wait_for("it is started again in 100ms");
+    supervised.wait_for("in the session of master");
+    assert_ne!(child_of(&supervised), Some(before));
+    let (ended, supervised) = (first.end(), supervised.end());
+    let [second, third] = others.map(|(slave, _)| slave.end());
+    equal(&ended, &[&second, &third, &supervised]);
+    let result = recompute(&file);
+    let expected = format!("({}, {})  digest {}  own ", result.values.len(), result.sum, result.digest);
+    assert!(supervised.stdout.starts_with(&expected), "{expected}: {supervised:#?}");
+    // It is one node, which has begun to count twice.
+    let text = fs::read_to_string(&file).expect("the file");
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("an object"));
+    let firsts: Vec<Value> = lines.filter(|line| line["seq"] == 1).map(|line| line["origin"].clone()).collect();
+    let twice = firsts.iter().filter(|origin| firsts.iter().filter(|other| other == origin).count() == 2).count();
+    assert_eq!((firsts.len(), twice), (4, 2), "{firsts:?}");
+}
+
+#[test]
+fn a_supervised_slave_comes_back_to_a_session_that_waits_for_it() {
+    comes_back("wait");
+}
+
+#[test]
+fn a_supervised_slave_comes_back_to_a_session_that_went_on_without_it() {
+    comes_back("evict");
+}
+
+#[test]
+fn a_supervisor_passes_an_interrupt_on_and_ends_with_its_slave() {
+    let cluster = Cluster::new();
+    let (supervised, _) = cluster.slave(&["--supervise"]);
+    let child = child_of(&supervised).expect("a child");
+    supervised.signal("INT");
+    let ended = supervised.end();
+    assert_eq!(ended.code(), Some(130), "{ended:#?}");
+    until("the slave is gone", || !alive(child));
+    assert!(!ended.stderr.contains("crashed"), "{ended:#?}");
+    // What the slave says of a wrong start is final.
+    let missing = cluster.path("missing").join("result.jsonl").display().to_string();
+    let ended = run(cluster.node(&["slave", "127.0.0.1", "0", "--supervise", "--result", &missing]));
+    ended.failed_with(&["cannot write the result to"]);
+    assert!(!ended.stderr.contains("crashed"), "{ended:#?}");
+}
+
+#[test]
+fn a_supervisor_leaves_no_key_behind_and_shows_it_to_nobody() {
+    let cluster = Cluster::new();
+    let dir = cluster.path("tmp");
+    fs::create_dir(&dir).expect("a directory");
+    let mut command = cluster.node(&["slave", "127.0.0.1", "0", "--supervise"]);
+    command.env("TMPDIR", &dir);
+    let (supervised, _) = listening(Running::start(command));
+    let files: Vec<_> = fs::read_dir(&dir).expect("listed").map(|file| file.expect("a file").path()).collect();
+    let [key] = &files[..] else { panic!("{files:?}") };
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(key).expect("there").permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    supervised.signal("TERM");
+    assert_eq!(supervised.end().code(), Some(130));
+    assert!(!key.exists());
+}
+
+#[test]
+fn a_master_attaches_after_another_was_killed() {
+    let cluster = Cluster::new();
+    let slaves = [(); 3].map(|()| cluster.slave(&RATE));
+    let ports = slaves.each_ref().map(|(_, port)| *port);
+    let mut first = Running::start(master(&cluster, &["3s", "1s", "7"], &ports));
+    first.wait_for("SEND: approved");
+    signal(first.id(), "KILL");
+    drop(first);
+    let attached = run(master(&cluster, &["--attach"], &ports[1..2]));
+    let slaves = slaves.map(|(slave, _)| slave.end());
+    equal(&attached, &slaves.each_ref());
+    assert!(
+        attached.stdout.starts_with("periods: send 3s, grace 800ms, stop 200ms (together 4s); ring pipelined, seed 7")
+    );
+}
+
+#[test]
+fn attaching_to_nothing_is_an_error_and_periods_are_not_an_attached_master_s_to_choose() {
+    let cluster = Cluster::new();
+    let (slave, port) = cluster.slave(&[]);
+    run(master(&cluster, &["--attach"], &[port])).failed_with(&[
+        "no session runs",
+        "is in no group \"session\"",
+        "without --attach",
+    ]);
+    for args in [&["2s", "1s"][..], &["--ring", "token"], &["--send-for", "2"]] {
+        let ended = run(master(&cluster, &[&["--attach"], args].concat(), &[port]));
+        assert_eq!(ended.code(), Some(2), "{ended:#?}");
+    }
+    slave.signal("INT");
+    assert_eq!(slave.end().code(), Some(130));
+}
+
+#[test]
+fn a_tail_prints_the_whole_result_and_ends_with_the_group() {
+    let cluster = Cluster::new();
+    let file = cluster.path("result.jsonl");
+    let file_name = file.display().to_string();
+    let (first, port) = cluster.slave(&[&RATE[..], &["--result", &file_name]].concat());
+    let (second, other) = cluster.slave(&RATE);
+    let mut master = Running::start(master(&cluster, &["2s", "500ms"], &[port, other]));
+    master.wait_for("SEND: approved");
+    let tail = |args: &[&str]| {
+        let mut command = common::cloudy(&[&["tail", &format!("127.0.0.1:{other}")], args].concat());
+        command.arg("--cluster-key").arg(&cluster.key);
+        Running::start(command)
+    };
+    let (whole, part) = (tail(&[]), tail(&["--from", "1000"]));
+    let interrupted = tail(&[]);
+    let (whole, part, ended) = (whole.end(), part.end(), master.end());
+    interrupted.signal("INT");
+    assert!(matches!(interrupted.end().code(), Some(0 | 130)));
+    equal(&ended, &[&first.end(), &second.end()]);
+    assert_eq!((whole.code(), part.code()), (Some(0), Some(0)), "{whole:#?}");
+    let expected = fs::read_to_string(&file).expect("the file");
+    let objects = |text: &str| -> Vec<Value> {
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    };
+    let expected = objects(&expected);
+    assert!(objects(&whole.stdout) == expected, "{}", whole.stdout.lines().last().unwrap_or_default());
+    let part = objects(&part.stdout);
+    let (last, messages) = part.split_last().expect("a last line");
+    assert!(messages == &expected[999..expected.len() - 1]);
+    assert_eq!(last.to_string(), format!("{{\"count\":{}}}", expected.len() - 1));
+    run({
+        let mut command = common::cloudy(&["tail", &format!("127.0.0.1:{other}")]);
+        command.arg("--cluster-key").arg(&cluster.key);
+        command
+    })
+    .failed_with(&["cannot reach"]);
+}

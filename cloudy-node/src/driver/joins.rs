@@ -1,0 +1,111 @@
+//! Coming into a group that runs (`protocol.md` §7): at the node that comes, and at the node that it asks.
+
+use std::sync::Arc;
+
+use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
+use cloudy_proto::{Frame, GroupId, Index, NodeId, Request, Role};
+use tokio::sync::oneshot;
+
+use crate::driver::Driver;
+use crate::driver::run::NotJoined;
+use crate::group::Group;
+use crate::group::shared::Shared;
+use crate::node::JoinError;
+
+/// What somebody wants of a group that it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// To be a member.
+    Member,
+    /// To read along, from an index on, or without the result.
+    Observer(Option<Index>),
+}
+
+impl Aim {
+    /// What is said to the node that is asked.
+    pub(super) fn question(self, name: String) -> NodeFrame {
+        match self {
+            Self::Member => NodeFrame::Join { name },
+            Self::Observer(_) => NodeFrame::Observe { name },
+        }
+    }
+}
+
+impl Driver {
+    /// A node of a running group tells of it: whoever waits for one of that name comes.
+    pub(super) fn running(&mut self, contact: NodeId, group: GroupId, name: &str, founder: NodeId) {
+        let wanted = self
+            .joining
+            .get(name)
+            .is_some_and(|joining| !joining.reply.is_closed() && joining.contact.is_none_or(|asked| asked == contact));
+        let (Some(joining), Some(mailbox)) = (self.joining.remove(name).filter(|_| wanted), self.mailbox.upgrade())
+        else {
+            return;
+        };
+        let now = self.now();
+        let (aim, observes) = (joining.aim, joining.aim != Aim::Member);
+        let mut shared = Shared::new(group, name.to_owned(), self.me, founder, &joining.config);
+        shared.observes = observes;
+        let role = match aim {
+            Aim::Member => Role::Joiner { contact },
+            Aim::Observer(from) => Role::Observer { contact, from },
+        };
+        let (installed, installed_in) = oneshot::channel();
+        let run = self.start_group(group, name.to_owned(), role, Arc::new(shared), &joining.config);
+        run.installed = Some(installed);
+        run.comes = !observes;
+        let handle = Group { shared: Arc::clone(&run.shared), mailbox };
+        if let Some(link) = self.peers.get(&contact) {
+            let addresses = link.addresses.clone();
+            self.dialler.want(self.me, contact, &addresses, true, now);
+        }
+        let name = name.to_owned();
+        tokio::spawn(async move {
+            let joined = match installed_in.await {
+                Ok(Ok(())) => Ok(handle),
+                Ok(Err(NotJoined::Refused(reason))) => Err(JoinError::Refused { name, reason }),
+                Ok(Err(NotJoined::Truncated(first))) => Err(JoinError::Truncated { name, first }),
+                Err(_) => Err(JoinError::Ended { name }),
+            };
+            if let Err(Ok(group)) = joining.reply.send(joined) {
+                // Nobody waits for it any more; the others need not miss it either.
+                group.request(Request::Leave);
+            }
+        });
+    }
+
+    /// A peer asks for a group by its name: it is told which one that is, if it runs here.
+    pub(super) fn asked_for_running(&mut self, peer: NodeId, name: String) {
+        let me = self.me.short();
+        let reason = match self.groups.values().find(|run| run.shared.name == name) {
+            Some(run) if run.installed.is_none() => {
+                let (group, incarnation) = (run.shared.id, run.machine.incarnation());
+                let frame = Frame::Control(ControlFrame::Running { name, founder: run.shared.founder });
+                if let Some(link) = self.peers.get_mut(&peer) {
+                    link.push(group, incarnation, Stream::Control, &frame);
+                }
+                return;
+            }
+            Some(_) => format!("group {name:?} has not begun at node {me}; try again in a moment"),
+            None => format!("node {me} is in no group {name:?}"),
+        };
+        if let Some(link) = self.peers.get(&peer) {
+            link.push_node(NodeFrame::Refused { name, reason });
+        }
+    }
+
+    /// A member told where the coordinator is.
+    pub(super) fn referred(&mut self, node: NodeId, addresses: &[std::net::SocketAddr]) {
+        let linked = self.peers.contains_key(&node);
+        self.dialler.want(self.me, node, addresses, linked, self.now());
+    }
+
+    /// Asks a peer that is linked for a group.
+    pub(super) fn ask(&self, contact: NodeId, name: &str, aim: Aim) -> bool {
+        let link = self.peers.get(&contact);
+        if let Some(link) = link {
+            link.push_node(aim.question(name.to_owned()));
+        }
+        link.is_some()
+    }
+}

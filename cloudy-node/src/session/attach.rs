@@ -1,0 +1,129 @@
+//! A master that comes to a session that runs: the one that began it is gone, or on another host (`protocol.md` §9).
+
+use std::collections::BTreeSet;
+use std::future::{Future, pending};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cloudy_proto::{NodeId, RingKind, SessionPlan};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::GROUP_NAME;
+use super::finding::{FindError, Multicast, Refusal};
+use super::master::{MasterError, MasterEvent, MasterOutcome};
+use super::master_watch::{Timing, watch};
+use crate::discovery::{Finder, seeds};
+use crate::{ConnectError, Group, JoinError, Node};
+
+/// What a slave that was found may take beyond the time for finding: a handshake on a lossy network, and an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(8);
+
+/// Where a running session is looked for.
+#[derive(Clone, Debug)]
+pub struct AttachConfig {
+    /// Slaves by name, each `HOST:PORT`: any one that is in the session is enough. If there are any, nobody else is
+    /// looked for.
+    pub slaves: Vec<String>,
+    /// Where to ask for slaves that are not named.
+    pub multicast: Option<Multicast>,
+    /// How long to look for slaves. Those found by then get a few seconds more to answer.
+    pub discovery_timeout: Duration,
+}
+
+/// The end of a session that was attached to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttachOutcome {
+    /// What the session was told to do; none if it ended before it began.
+    pub plan: Option<SessionPlan>,
+    /// When its slaves might send.
+    pub ring: RingKind,
+    /// As its own master would see it.
+    pub outcome: MasterOutcome,
+}
+
+/// Finds a session that runs, and watches it to its end like the master that began it. It takes no part in it.
+///
+/// When `stop` is ready, the session is ended early, with its results. `observe` must return at once.
+///
+/// # Errors
+/// There is no session ([`MasterError::NoSession`]), or nothing to compare: see [`MasterError`].
+pub async fn attach_master(
+    node: &Node,
+    config: &AttachConfig,
+    stop: impl Future<Output = ()>,
+    observe: impl Fn(MasterEvent),
+) -> Result<AttachOutcome, MasterError> {
+    let mut stop = std::pin::pin!(stop);
+    let group = tokio::select! {
+        biased;
+        () = &mut stop => return Err(MasterError::Stopped),
+        found = find(node, config, &observe) => found?,
+    };
+    if let Some(view) = group.status().await.and_then(|status| status.view) {
+        observe(MasterEvent::Founded { members: view.members() });
+    }
+    let watched = watch(&group, Vec::new(), Timing::default(), stop, &observe).await?;
+    let outcome = MasterOutcome { rows: watched.rows, refusals: Vec::new() };
+    Ok(AttachOutcome { plan: watched.plan, ring: watched.ring, outcome })
+}
+
+struct Dialled {
+    name: String,
+    answer: Result<NodeId, ConnectError>,
+}
+
+/// Asks one slave after the other for its session.
+async fn find(node: &Node, config: &AttachConfig, observe: &impl Fn(MasterEvent)) -> Result<Group, MasterError> {
+    let ends_at = Instant::now() + config.discovery_timeout;
+    let mut finder = match config.multicast.filter(|_| config.slaves.is_empty()) {
+        Some(Multicast { group, interface }) => {
+            let started = Finder::start_in(group, interface, config.discovery_timeout);
+            Some(started.map_err(FindError::from)?)
+        }
+        None => None,
+    };
+    let (mut dials, mut asked, mut refusals) = (JoinSet::new(), BTreeSet::new(), Vec::new());
+    let resolved = seeds::resolve(&config.slaves).await.map_err(FindError::from)?;
+    for (name, addresses) in config.slaves.iter().zip(resolved) {
+        addresses.into_iter().for_each(|address| dial(&mut dials, node, name.clone(), address));
+    }
+    while finder.is_some() || !dials.is_empty() {
+        let over_at = if dials.is_empty() { ends_at } else { ends_at + ANSWER_MAX };
+        tokio::select! {
+            hint = next_hint(&mut finder) => match hint {
+                Some(address) => dial(&mut dials, node, address.to_string(), address),
+                None => finder = None,
+            },
+            Some(Ok(Dialled { name, answer })) = dials.join_next() => {
+                let reason = match answer {
+                    Ok(contact) if asked.insert(contact) => match node.observe(GROUP_NAME, contact, None).await {
+                        Ok(group) => return Ok(group),
+                        Err(JoinError::Refused { reason, .. }) => reason,
+                        Err(error) => error.to_string(),
+                    },
+                    // By another name.
+                    Ok(_) => continue,
+                    Err(error) => error.to_string(),
+                };
+                let refusal = Refusal { name, reason };
+                observe(MasterEvent::Refused(refusal.clone()));
+                refusals.push(refusal);
+            },
+            () = sleep_until(over_at) => break,
+        }
+    }
+    Err(MasterError::NoSession { refusals })
+}
+
+fn dial(dials: &mut JoinSet<Dialled>, node: &Node, name: String, address: SocketAddr) {
+    let node = node.clone();
+    dials.spawn(async move { Dialled { name, answer: node.connect(address).await } });
+}
+
+async fn next_hint(finder: &mut Option<Finder>) -> Option<SocketAddr> {
+    match finder {
+        Some(finder) => finder.next().await,
+        None => pending().await,
+    }
+}

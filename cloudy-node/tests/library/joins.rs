@@ -1,0 +1,313 @@
+//! Nodes come into groups that run: newcomers, restarted processes, observers (`protocol.md` §7).
+
+use cloudy_node::identity::NodeKey;
+use cloudy_node::{
+    ApprovedError, ApprovedItem, BroadcastError, ClusterKey, EndReason, Event, Group, GroupConfig, Identity, Index,
+    JoinError, Node,
+};
+use tokio::task::JoinHandle;
+
+use crate::common::{Message, found, key, messages, read_final, start, start_all, until, within};
+use crate::help::{config, event, texts};
+
+/// Broadcasts until it is told to stop; says how many.
+fn load(group: &Group, name: &str) -> JoinHandle<usize> {
+    let (group, name) = (group.clone(), name.to_owned());
+    tokio::spawn(async move {
+        let mut sent = 0;
+        while group.broadcast(format!("{name} {sent}")).await.is_ok() {
+            sent += 1;
+            if sent % 16 == 0 {
+                // What others do comes in between.
+                tokio::task::yield_now().await;
+            }
+        }
+        sent
+    })
+}
+
+async fn members(group: &Group) -> usize {
+    group.status().await.and_then(|status| status.view).map_or(0, |view| view.members())
+}
+
+async fn all_have_members(groups: &[Group], count: usize) {
+    until("all are on the ring", async || {
+        for group in groups {
+            if members(group).await != count {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+}
+
+/// Waits until the loss of any one is survived.
+async fn three_vote(groups: &[Group]) {
+    until("three vote", async || {
+        for group in groups {
+            if group.status().await.expect("the group lives").voters.len() != 3 {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+}
+
+/// Waits until a result has grown by so much.
+async fn grows(group: &Group, by: u64) {
+    let from = group.status().await.expect("the group lives").index;
+    until("the result grows", async || group.status().await.is_some_and(|status| status.index.0 >= from.0 + by)).await;
+}
+
+async fn final_checkpoint(group: &Group) -> cloudy_node::Checkpoint {
+    event(group, "the final result", |event| match event {
+        Event::Final { result } => Some(result),
+        _ => None,
+    })
+    .await
+}
+
+/// Ends the group, and checks that all have the same result from index 1 on.
+async fn end_equal(groups: &[Group]) -> Vec<Message> {
+    groups[0].end();
+    let first = read_final(&groups[0]).await;
+    assert!(first.iter().enumerate().all(|(at, message)| message.index.0 == at as u64 + 1));
+    for group in &groups[1..] {
+        assert!(read_final(group).await == first, "the results differ");
+        assert_eq!(final_checkpoint(group).await, final_checkpoint(&groups[0]).await);
+    }
+    first
+}
+
+fn of(result: &[Message], group: &Group) -> usize {
+    result.iter().filter(|message| message.id.origin == group.me()).count()
+}
+
+async fn restart(key: &ClusterKey, node_key: &NodeKey) -> Node {
+    Node::builder().identity(Identity::with_node_key(key, node_key).unwrap()).start().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_fourth_node_joins_under_load_by_any_member() {
+    let key = key();
+    let nodes = start_all(&key, 3).await;
+    let mut groups = found(&nodes, "grows", GroupConfig::default()).await;
+    let loads: Vec<_> = groups.iter().zip(["a", "b", "c"]).map(|(group, name)| load(group, name)).collect();
+    grows(&groups[0], 1_000).await;
+    // The founder coordinates, and another one is asked.
+    let late = start(&key).await;
+    let joined = within("it joins", late.join_group_at("grows", nodes[2].local_addr())).await.unwrap();
+    assert_eq!((joined.founder(), joined.id()), (nodes[0].id(), groups[0].id()));
+    groups.push(joined);
+    all_have_members(&groups, 4).await;
+    let approval = within("its own is approved", groups[3].broadcast("d").await.unwrap().into_future()).await.unwrap();
+    assert!(approval.index.0 > 1_000 && approval.id.incarnation.0 > 0);
+    grows(&groups[3], 1_000).await;
+    let result = end_equal(&groups).await;
+    assert_eq!(of(&result, &groups[3]), 1);
+    for load in loads {
+        assert!(load.await.unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_was_killed_and_started_again_comes_back_as_a_new_run() {
+    let key = key();
+    let mut nodes = start_all(&key, 2).await;
+    let node_key = NodeKey::generate().unwrap();
+    nodes.push(restart(&key, &node_key).await);
+    let mut groups = found(&nodes, "again", GroupConfig::default()).await;
+    let before = groups.pop().unwrap();
+    let old = within("it is approved", before.broadcast("before").await.unwrap().into_future()).await.unwrap();
+    let loads: Vec<_> = groups.iter().zip(["a", "b"]).map(|(group, name)| load(group, name)).collect();
+    for round in 0..3 {
+        nodes.pop().unwrap().shutdown().await;
+        // At once: the others have not missed it yet.
+        nodes.push(restart(&key, &node_key).await);
+        let back = within("it joins", nodes[2].join_group_at("again", nodes[1].local_addr())).await.unwrap();
+        assert_eq!(back.me(), node_key.node_id());
+        let own = back.broadcast(format!("run {round}")).await.unwrap();
+        let approval = within("it is approved", own.into_future()).await.unwrap();
+        assert!(approval.id.incarnation > old.id.incarnation && approval.id.seq.0 == 1, "a run of its own");
+        if round == 2 {
+            groups.push(back);
+        }
+    }
+    all_have_members(&groups, 3).await;
+    let result = end_equal(&groups).await;
+    let own: Vec<Message> = result.into_iter().filter(|message| message.id.origin == node_key.node_id()).collect();
+    assert_eq!(texts(&own), ["before", "run 0", "run 1", "run 2"]);
+    for load in loads {
+        assert!(load.await.unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn a_restarted_founder_comes_back_as_a_member() {
+    let key = key();
+    let node_key = NodeKey::generate().unwrap();
+    let mut nodes = vec![restart(&key, &node_key).await];
+    nodes.extend(start_all(&key, 2).await);
+    let mut groups = found(&nodes, "founder", GroupConfig::default()).await;
+    within("it is approved", groups[0].broadcast("first").await.unwrap().into_future()).await.unwrap();
+    three_vote(&groups).await;
+    nodes[0].shutdown().await;
+    nodes[0] = restart(&key, &node_key).await;
+    groups[0] = within("it joins", nodes[0].join_group_at("founder", nodes[2].local_addr())).await.unwrap();
+    all_have_members(&groups, 3).await;
+    within("it is approved", groups[0].broadcast("second").await.unwrap().into_future()).await.unwrap();
+    assert_eq!(texts(&end_equal(&groups).await), ["first", "second"]);
+}
+
+#[tokio::test]
+async fn a_join_goes_on_while_the_coordinator_is_killed() {
+    let key = key();
+    let nodes = start_all(&key, 4).await;
+    let mut groups = found(&nodes, "headless", GroupConfig::default()).await;
+    let loads: Vec<_> = groups[1..].iter().zip(["b", "c", "d"]).map(|(group, name)| load(group, name)).collect();
+    grows(&groups[1], 200).await;
+    three_vote(&groups).await;
+    let late = start(&key).await;
+    let kill = async {
+        assert_eq!(groups[1].status().await.unwrap().coordinator, Some(nodes[0].id()));
+        nodes[0].shutdown().await;
+    };
+    let (joined, ()) = tokio::join!(within("it joins", late.join_group_at("headless", nodes[1].local_addr())), kill);
+    groups.remove(0);
+    groups.push(joined.unwrap());
+    all_have_members(&groups, 4).await;
+    within("it is approved", groups[3].broadcast("late").await.unwrap().into_future()).await.unwrap();
+    let result = end_equal(&groups).await;
+    assert_eq!(of(&result, &groups[3]), 1);
+    for load in loads {
+        assert!(load.await.unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn many_join_at_once() {
+    let key = key();
+    let first = start(&key).await;
+    let mut groups = found(std::slice::from_ref(&first), "many", GroupConfig::default()).await;
+    let others = start_all(&key, 6).await;
+    let joins = others.iter().map(|node| node.join_group_at("many", first.local_addr()));
+    for joined in within("all join", futures_util::future::join_all(joins)).await {
+        groups.push(joined.unwrap());
+    }
+    all_have_members(&groups, 7).await;
+    for group in &groups {
+        within("it is approved", group.broadcast("x").await.unwrap().into_future()).await.unwrap();
+    }
+    assert_eq!(end_equal(&groups).await.len(), 7);
+}
+
+#[tokio::test]
+async fn an_observer_sees_all_and_holds_nobody_up() {
+    let key = key();
+    let nodes = start_all(&key, 2).await;
+    let groups = found(&nodes, "seen", GroupConfig::default()).await;
+    within("it is approved", groups[0].broadcast("first").await.unwrap().into_future()).await.unwrap();
+    let observer = start(&key).await;
+    let address = nodes[1].local_addr();
+    let seen = within("it observes", observer.observe_group("seen", address, Index(1))).await.unwrap();
+    let later = start(&key).await;
+    let partly = within("it observes", later.observe_group("seen", address, Index(2))).await.unwrap();
+    assert_eq!(seen.broadcast("x").await.unwrap_err(), BroadcastError::Observes);
+    let loads: Vec<_> = groups.iter().zip(["a", "b"]).map(|(group, name)| load(group, name)).collect();
+    grows(&seen, 1_000).await;
+    until("it hears how far the members are", async || seen.progress().len() == 2).await;
+    assert_eq!(members(&groups[0]).await, 2, "no member");
+    // One that is gone is not missed.
+    let third = start(&key).await;
+    drop(within("it observes", third.observe_group("seen", address, Index(1))).await.unwrap());
+    third.shutdown().await;
+    grows(&groups[0], 1_000).await;
+    let all = [&groups[..], std::slice::from_ref(&seen)].concat();
+    let result = end_equal(&all).await;
+    let mut rest = Vec::new();
+    let mut approved = partly.approved_from(Index(2));
+    while let Some(item) = within("the rest", approved.next_batch()).await {
+        rest.extend(messages(item.unwrap()));
+    }
+    assert!(rest == result[1..], "from index 2 on");
+    for load in loads {
+        assert!(load.await.unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn an_observer_outlives_the_coordinator_and_may_end_the_group() {
+    let key = key();
+    let nodes = start_all(&key, 3).await;
+    let groups = found(&nodes, "outlived", GroupConfig::default()).await;
+    let observer = start(&key).await;
+    let address = nodes[0].local_addr();
+    let seen = within("it observes", observer.observe_group("outlived", address, Index(1))).await.unwrap();
+    three_vote(&groups).await;
+    nodes[0].shutdown().await;
+    within("it goes on", groups[1].broadcast("on").await.unwrap().into_future()).await.unwrap();
+    until("it is seen", async || seen.status().await.unwrap().index == Index(1)).await;
+    until("another coordinates", async || seen.status().await.unwrap().coordinator.is_some()).await;
+    seen.end();
+    assert_eq!(texts(&read_final(&groups[1]).await), ["on"]);
+    assert_eq!(texts(&read_final(&seen).await), ["on"]);
+}
+
+#[tokio::test]
+async fn who_comes_too_late_for_the_beginning_is_told_what_to_do() {
+    let key = key();
+    let node = start(&key).await;
+    let small = GroupConfig { retain_bytes: 1_000, ..GroupConfig::default() };
+    let group = node.create_group("short", 1, small).await.unwrap();
+    for at in 0..200 {
+        within("it is approved", group.broadcast(format!("{at:020}")).await.unwrap().into_future()).await.unwrap();
+    }
+    let late = start(&key).await;
+    let refused = within("the refusal", late.join_group_at("short", node.local_addr())).await.unwrap_err();
+    let JoinError::Truncated { first, .. } = &refused else { panic!("{refused}") };
+    assert!(first.0 > 100 && first.0 <= 200, "{refused}");
+    assert!(refused.to_string().contains("raise retain_bytes"), "{refused}");
+    // An observer may begin where there is something.
+    let all = within("it observes", late.observe_group("short", node.local_addr(), Index(1))).await.unwrap();
+    let mut approved = all.approved_from(Index(1));
+    let ended = loop {
+        match within("the end", approved.next_batch()).await {
+            Some(Ok(ApprovedItem::View(_))) => {}
+            other => break other,
+        }
+    };
+    let Some(Err(ApprovedError::Ended(EndReason::Truncated { first }))) = ended else { panic!("{ended:?}") };
+    let rest = within("it observes", late.observe_group("short", node.local_addr(), first)).await.unwrap();
+    let read = crate::common::read(&rest, first.0, (201 - first.0) as usize).await;
+    assert_eq!(read.last().unwrap().index, Index(200));
+}
+
+#[tokio::test]
+async fn a_closed_group_takes_only_those_who_were_in_it() {
+    let key = key();
+    let mut nodes = start_all(&key, 2).await;
+    let node_key = NodeKey::generate().unwrap();
+    nodes.push(restart(&key, &node_key).await);
+    let mut groups = found(&nodes, "closed", config(|parameters| parameters.open = false)).await;
+    let stranger = start(&key).await;
+    for node in &nodes {
+        let refused = within("the refusal", stranger.join_group_at("closed", node.local_addr())).await.unwrap_err();
+        let JoinError::Refused { reason, .. } = &refused else { panic!("{refused}") };
+        assert!(reason.contains("takes no newcomers"), "{refused}");
+    }
+    let unknown = within("the refusal", stranger.join_group_at("open", nodes[0].local_addr())).await.unwrap_err();
+    assert!(unknown.to_string().contains("is in no group"), "{unknown}");
+    let founding = nodes[0].found_group("begins", GroupConfig::default()).await.unwrap();
+    let early = stranger.observe_group("begins", nodes[0].local_addr(), Index(1));
+    let early = within("the refusal", early).await.unwrap_err();
+    assert!(early.to_string().contains("has not begun"), "{early}");
+    drop(founding);
+    nodes[2].shutdown().await;
+    nodes[2] = restart(&key, &node_key).await;
+    groups[2] = within("it joins", nodes[2].join_group_at("closed", nodes[1].local_addr())).await.unwrap();
+    all_have_members(&groups, 3).await;
+    within("it is approved", groups[2].broadcast("back").await.unwrap().into_future()).await.unwrap();
+    assert_eq!(texts(&end_equal(&groups).await), ["back"]);
+}

@@ -1,0 +1,267 @@
+//! Coming into a running group (`protocol.md` §7): newcomers and restarted processes ask a node that is in it, and so do
+//! observers.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::command::Command;
+use crate::digest::Checkpoint;
+use crate::id::{Incarnation, Index, NodeId};
+use crate::io::{Event, Phase};
+use crate::limits::{MEMBERS_MAX, OBSERVERS_MAX};
+use crate::machine::Machine;
+use crate::machine::timers::Timer;
+use crate::wire::ControlFrame;
+
+/// Between two questions to be let in.
+const JOIN_EVERY: Duration = Duration::from_millis(100);
+
+/// What a node that comes into a running group wants of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// A place on the ring.
+    Member,
+    /// To see what happens, and the result from an index on, if it wants any of that.
+    Observer { from: Option<Index> },
+}
+
+/// A node on its way into a running group; an observer remains on it.
+#[derive(Debug)]
+pub(super) struct Joining {
+    contact: NodeId,
+    aim: Aim,
+    /// Who was asked last.
+    asked: Option<NodeId>,
+    /// Who coordinates the group, as one who was asked has said since the last tick.
+    referred: Option<NodeId>,
+    /// Observer: the linked nodes that know of it, and say how far they are.
+    known_to: BTreeSet<NodeId>,
+}
+
+impl Joining {
+    pub(super) fn new(contact: NodeId, aim: Aim) -> Self {
+        Self { contact, aim, asked: None, referred: None, known_to: BTreeSet::new() }
+    }
+
+    /// It follows the result.
+    pub(super) fn reads(&self) -> bool {
+        !matches!(self.aim, Aim::Observer { from: None })
+    }
+
+    pub(super) fn observes(&self) -> bool {
+        self.aim != Aim::Member
+    }
+}
+
+/// What a node of the group knows of those who come.
+#[derive(Debug, Default)]
+pub(crate) struct Newcomers {
+    /// Coordinator: runs that were put into the log in this term.
+    pub(super) proposed: BTreeMap<NodeId, u64>,
+    /// Linked observers.
+    pub(super) observers: BTreeSet<NodeId>,
+    /// Coordinator: observers that have the whole of a final result.
+    pub(super) finished: BTreeSet<NodeId>,
+}
+
+impl Machine {
+    /// This node reads along, and takes no place on the ring.
+    pub(super) fn observes(&self) -> bool {
+        self.joining.as_ref().is_some_and(Joining::observes)
+    }
+
+    /// Asks to be let in: whoever coordinates the group, or one after the other who may know.
+    pub(super) fn ask_to_join(&mut self) {
+        let Some(joining) = &mut self.joining else { return };
+        let referred = joining.referred.take();
+        self.set_timer(Timer::Join, JOIN_EVERY);
+        if self.is_let_in() {
+            return self.tell_members();
+        }
+        let candidates = self.candidates();
+        let Some(joining) = &self.joining else { return };
+        let after = joining.asked.and_then(|asked| candidates.iter().position(|&node| node == asked));
+        let next = candidates.iter().cycle().nth(after.map_or(0, |at| at + 1)).copied();
+        let referred = referred.filter(|node| joining.asked != Some(*node) && candidates.contains(node));
+        if let Some(node) = referred.or(next) {
+            self.ask(node);
+        }
+    }
+
+    /// The log lists this run, or need not, and who coordinates the group is known and in reach.
+    fn is_let_in(&self) -> bool {
+        let listed = self.observes() || self.delivery.incarnation > Incarnation(0);
+        listed && self.state.view().is_some() && self.coordinator_term > 0 && self.has_coordinator()
+    }
+
+    /// Linked nodes that are of the group, as far as known.
+    fn candidates(&self) -> Vec<NodeId> {
+        let Some(joining) = &self.joining else { return Vec::new() };
+        let ring = self.state.view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
+        let known = [Some(self.coordinator), joining.referred, Some(joining.contact)];
+        let all: BTreeSet<NodeId> = known.into_iter().flatten().chain(ring).collect();
+        all.into_iter().filter(|node| *node != self.me && self.links.contains_key(node)).collect()
+    }
+
+    fn ask(&mut self, node: NodeId) {
+        self.say_follow(node);
+        self.say_join(node);
+        if let Some(joining) = &mut self.joining {
+            joining.asked = Some(node);
+        }
+    }
+
+    fn say_join(&mut self, to: NodeId) {
+        let Some(joining) = &mut self.joining else { return };
+        let observer = joining.observes();
+        if observer && self.links.contains_key(&to) {
+            joining.known_to.insert(to);
+        }
+        let (run, result) = (self.run, self.delivery.result.latest_checkpoint());
+        // Who reads from a later index has no digest that others could compare.
+        let result = if self.reads_all { result } else { Checkpoint::default() };
+        self.send_control(to, ControlFrame::Join { run, observer, result });
+    }
+
+    /// Observer: tells the linked members that it is there, so that they say how far they are.
+    fn tell_members(&mut self) {
+        if !self.observes() {
+            return;
+        }
+        let candidates = self.candidates();
+        let Some(joining) = &self.joining else { return };
+        let untold: Vec<NodeId> = candidates.into_iter().filter(|node| !joining.known_to.contains(node)).collect();
+        untold.into_iter().for_each(|node| self.say_join(node));
+    }
+
+    /// A link is up: a node that comes asks who is there, and a node of the group tells a former member of it.
+    pub(super) fn greet(&mut self, peer: NodeId) {
+        if let Some(joining) = &mut self.joining {
+            joining.known_to.remove(&peer);
+            if joining.contact == peer || joining.referred == Some(peer) {
+                self.ask_to_join();
+            }
+        }
+        let runs = self.state.view().is_some() && self.phase < Phase::Done;
+        if let Some(founder) = self.state.founder().filter(|_| runs && self.state.was_member(peer)) {
+            let name = self.name.clone();
+            self.send_control(peer, ControlFrame::Running { name, founder });
+        }
+    }
+
+    pub(super) fn part(&mut self, peer: NodeId) {
+        self.newcomers.observers.remove(&peer);
+        if let Some(joining) = &mut self.joining {
+            joining.known_to.remove(&peer);
+        }
+    }
+
+    /// Somebody asks to be let in. The coordinator decides; all others tell who that is.
+    pub(super) fn take_join(&mut self, from: NodeId, run: u64, observer: bool, result: Checkpoint) {
+        if self.state.view().is_none() {
+            // Before the first view there is nothing to come into; it asks again.
+            return;
+        }
+        if let Err(reason) = self.may_come(from, observer, result) {
+            return self.send_control(from, ControlFrame::Refuse { reason });
+        }
+        if observer {
+            self.newcomers.observers.insert(from);
+        }
+        if let Some(term) = self.leading {
+            if !observer && !self.state.is_latest_run(from, run) && self.newcomers.proposed.get(&from) != Some(&run) {
+                self.newcomers.proposed.insert(from, run);
+                self.propose(&Command::Incarnate { node: from, run });
+            }
+            self.send_control(from, ControlFrame::Coordinates { term });
+        }
+        self.refer(from);
+    }
+
+    fn refer(&mut self, to: NodeId) {
+        if !self.has_coordinator() {
+            return;
+        }
+        let coordinator = self.coordinator;
+        let known = if coordinator == self.me { Some(&self.addresses) } else { self.links.get(&coordinator) };
+        let addresses = known.cloned().unwrap_or_default();
+        let left = self.timers.left(Timer::Phase, self.now).unwrap_or_default();
+        self.send_control(to, ControlFrame::Refer { coordinator, addresses, left });
+    }
+
+    /// Says in words why a node cannot come.
+    fn may_come(&self, from: NodeId, observer: bool, result: Checkpoint) -> Result<(), String> {
+        let (name, me) = (&self.name, self.me.short());
+        let ours = self.delivery.result.digest_at(result.index).filter(|_| self.reads_all);
+        if let Some(ours) = ours.filter(|ours| *ours != result.digest) {
+            let (index, theirs) = (result.index, result.digest);
+            return Err(format!(
+                "its result differs from the one of node {me} at index {index}: {theirs} there, {ours} here; one of the two is corrupt, or of another group"
+            ));
+        }
+        let known = &self.newcomers.observers;
+        if observer && known.len() >= OBSERVERS_MAX && !known.contains(&from) {
+            return Err(format!(
+                "node {me} has {OBSERVERS_MAX} observers of group {name:?} already; ask another member"
+            ));
+        }
+        if observer || !self.is_coordinator() || self.state.was_member(from) {
+            return Ok(());
+        }
+        let Some(view) = self.state.view() else { return Ok(()) };
+        if !view.parameters.open {
+            return Err(format!("group {name:?} takes no newcomers: only nodes that were on its ring may come back"));
+        }
+        if view.last || self.phase >= Phase::Stop {
+            return Err(format!("group {name:?} ends"));
+        }
+        if view.members() >= MEMBERS_MAX {
+            return Err(format!("the ring of group {name:?} is full: it has {MEMBERS_MAX} members"));
+        }
+        Ok(())
+    }
+
+    /// Who was asked tells who coordinates the group.
+    pub(super) fn take_refer(&mut self, node: NodeId, addresses: Vec<SocketAddr>, left: Duration) {
+        let Some(joining) = &mut self.joining else { return };
+        if left > Duration::ZERO && self.timers.left(Timer::Phase, self.now).is_some_and(|own| own > left) {
+            // The phase began before this node came.
+            self.timers.set(Timer::Phase, self.now + left);
+        }
+        let asked = joining.asked == Some(node) || joining.referred.is_some();
+        joining.referred = Some(node);
+        if node == self.me || self.is_let_in() {
+            return;
+        }
+        if !self.links.contains_key(&node) {
+            self.event(Event::Referred { node, addresses });
+        } else if !asked {
+            // At most one such question between two ticks, whatever the others say.
+            self.ask(node);
+        }
+    }
+
+    /// This run of the node takes part from here on: in a session it broadcasts, unless that is over.
+    pub(super) fn arrive(&mut self) {
+        if self.joining.as_ref().is_some_and(|joining| !joining.observes()) {
+            self.joining = None;
+            self.timers.stop(Timer::Join);
+        }
+        let stream = self.state.stream(self.me, self.delivery.incarnation);
+        if let Some(plan) = self.plan.filter(|_| self.phase == Phase::Send && !self.stream_told) {
+            self.stream_told = stream.is_some();
+            self.event(Event::Send { plan, stream });
+        }
+    }
+
+    /// Coordinator: the view in force lists a run of a node that is over; the next one is without it.
+    pub(super) fn replace_stale(&mut self) {
+        let stale = self.state.view().is_some_and(|view| view.ring.iter().any(|member| self.state.is_stale(member)));
+        if stale && self.is_coordinator() && self.phase < Phase::Stop {
+            self.begin_change(false);
+            // One that was under way does not wait for it any more.
+            self.try_cut();
+        }
+    }
+}
