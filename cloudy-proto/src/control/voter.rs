@@ -149,10 +149,11 @@ impl Voter {
         })
     }
 
-    /// An entry of this position and term is committed, as somebody knows: so is the own one, if it is the same.
+    /// An entry of this position and term is committed, as somebody knows: so is the own one, if it is the same. A term
+    /// of zero is none: the library gives it for positions that it does not hold.
     pub(crate) fn learn_committed(&mut self, index: LogIndex, term: u64) {
         let log = &mut self.raft.raft.raft_log;
-        if index.0 > log.committed && log.match_term(index.0, term) {
+        if term > 0 && index.0 > log.committed && log.match_term(index.0, term) {
             log.commit_to(index.0);
         }
     }
@@ -296,4 +297,23 @@ fn mixed(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::Rules;
+
+    #[test]
+    fn what_is_not_held_is_not_taken_for_committed() {
+        let mut voter = Voter::founder();
+        while voter.poll_output().is_some() {}
+        assert_eq!(voter.leads(Rules::default()), Some(1));
+        let held = voter.raft.raft.raft_log.committed;
+        // Beyond the log, with no term and with one.
+        for term in [0, 1] {
+            voter.learn_committed(LogIndex(held + 100), term);
+            assert_eq!(voter.raft.raft.raft_log.committed, held);
+        }
+    }
 }
