@@ -32,6 +32,7 @@ fn until(what: &str, mut reached: impl FnMut() -> bool) {
     let give_up_at = Instant::now() + PATIENCE;
     while !reached() {
         assert!(Instant::now() < give_up_at, "it does not come: {what}");
+        // sleep: somebody else's process gives no other sign.
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }

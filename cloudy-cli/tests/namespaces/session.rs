@@ -207,6 +207,7 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let give_up_at = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < give_up_at, "in vain: {what}");
+        // sleep: the kernel's counters and other hosts' files announce nothing.
         std::thread::sleep(LOOK_EVERY);
     }
 }

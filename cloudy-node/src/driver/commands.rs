@@ -7,8 +7,7 @@ use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
 use cloudy_proto::{Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Request, Role, Rules};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::driver::joins::Aim;
-use crate::driver::run::NotJoined;
+use crate::driver::joins::{Aim, joined};
 use crate::driver::{Command, Driver, GroupRun};
 use crate::founding::{FoundError, FoundingEvent, FoundingParts};
 use crate::group::shared::{EndReason, Shared};
@@ -186,13 +185,7 @@ impl Driver {
         }
         let name = name.to_owned();
         tokio::spawn(async move {
-            let joined = match installed_in.await {
-                Ok(Ok(())) => Ok(handle),
-                Ok(Err(NotJoined::Refused(reason))) => Err(JoinError::Refused { name, reason }),
-                Ok(Err(NotJoined::Truncated(first))) => Err(JoinError::Truncated { name, first }),
-                Err(_) => Err(JoinError::Ended { name }),
-            };
-            if let Err(Ok(group)) = reply.send(joined) {
+            if let Err(Ok(group)) = reply.send(joined(installed_in, name, handle).await) {
                 // Nobody waits for it any more.
                 group.mailbox.send(Command::Forget { group: group.shared.id }).await;
             }

@@ -31,6 +31,20 @@ impl Aim {
     }
 }
 
+/// The group, once this node is in it.
+pub(super) async fn joined(
+    installed: oneshot::Receiver<Result<(), NotJoined>>,
+    name: String,
+    group: Group,
+) -> Result<Group, JoinError> {
+    match installed.await {
+        Ok(Ok(())) => Ok(group),
+        Ok(Err(NotJoined::Refused(reason))) => Err(JoinError::Refused { name, reason }),
+        Ok(Err(NotJoined::Truncated(first))) => Err(JoinError::Truncated { name, first }),
+        Err(_) => Err(JoinError::Ended { name }),
+    }
+}
+
 impl Driver {
     /// A node of a running group tells of it: whoever waits for one of that name comes.
     pub(super) fn running(&mut self, contact: NodeId, group: GroupId, name: &str, founder: NodeId) {
@@ -61,13 +75,7 @@ impl Driver {
         }
         let name = name.to_owned();
         tokio::spawn(async move {
-            let joined = match installed_in.await {
-                Ok(Ok(())) => Ok(handle),
-                Ok(Err(NotJoined::Refused(reason))) => Err(JoinError::Refused { name, reason }),
-                Ok(Err(NotJoined::Truncated(first))) => Err(JoinError::Truncated { name, first }),
-                Err(_) => Err(JoinError::Ended { name }),
-            };
-            if let Err(Ok(group)) = joining.reply.send(joined) {
+            if let Err(Ok(group)) = joining.reply.send(joined(installed_in, name, handle).await) {
                 // Nobody waits for it any more; the others need not miss it either.
                 group.request(Request::Leave);
             }

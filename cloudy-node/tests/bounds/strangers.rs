@@ -103,6 +103,10 @@ async fn an_identity_cannot_be_borrowed() {
         goes_on(&groups, 200).await;
         assert_eq!(groups[1].status().await.unwrap().coordinator, Some(nodes[0].id()));
     }
+    // Entries that were taken from it would stand where the group's own come next.
+    groups[0].end();
+    let final_results = futures_util::future::join_all(groups.iter().map(crate::common::read_final)).await;
+    assert_eq!(final_results[0], final_results[1]);
 }
 
 #[tokio::test]

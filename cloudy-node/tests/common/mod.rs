@@ -21,6 +21,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 pub(crate) async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     within(what, async {
         while !reached().await {
+            // sleep: between two looks at what nothing announces.
             tokio::time::sleep(LOOK_EVERY).await;
         }
     })
