@@ -22,6 +22,9 @@ pub enum Durability {
     /// In memory: what was approved survives while one complete member of the latest view lives.
     #[default]
     Memory,
+    /// On disk, synced: what was approved survives the death of every process at once (`protocol.md` P7). All members
+    /// need a data directory.
+    Disk,
 }
 
 /// What a group does about a member that has failed or stalls.
@@ -76,6 +79,8 @@ pub struct Parameters {
     pub coordinator_timeout: Duration,
     /// A member silent for longer after `Wedge` is dropped by the cut (`protocol.md` §6.2).
     pub wedge_timeout: Duration,
+    /// `Disk`: the same for a member that has said that it syncs what it has.
+    pub sync_timeout: Duration,
 }
 
 impl Default for Parameters {
@@ -99,6 +104,7 @@ impl Default for Parameters {
             ring_min: 1,
             coordinator_timeout: Duration::from_secs(2),
             wedge_timeout: Duration::from_millis(250),
+            sync_timeout: Duration::from_secs(2),
         }
     }
 }
@@ -139,6 +145,7 @@ impl Parameters {
             ("ring_min", u64::from(self.ring_min)),
             ("heartbeat", self.heartbeat.as_micros() as u64),
             ("wedge_timeout", self.wedge_timeout.as_micros() as u64),
+            ("sync_timeout", self.sync_timeout.as_micros() as u64),
         ];
         if let Some((field, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(ParametersError::Zero(field));

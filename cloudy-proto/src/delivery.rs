@@ -1,13 +1,17 @@
 //! Where entries leave the protocol: result, retained part, and what the driver is told.
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use crate::catch_up::Retained;
-use crate::id::{Incarnation, NodeId, ViewId};
+use crate::config::Durability;
+use crate::id::{Incarnation, NodeId, Rank, Round, ViewId};
 use crate::io::{Approval, Entry, Output};
+use crate::lane::Held;
 use crate::pending::Record;
 use crate::rules::Rules;
-use crate::slot::Batch;
+use crate::slot::{Batch, Slot};
+use crate::stored::{Record as Stored, StoredBody, StoredEntry};
 use crate::view::View;
 use crate::walk::ResultState;
 
@@ -21,28 +25,75 @@ pub(crate) struct Delivery {
     pub(crate) retained: Retained,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) rules: Rules,
+    pub(crate) durability: Durability,
+    /// `Disk`: what is to be stored, in order, and was not given out yet.
+    pub(crate) records: Vec<Stored>,
+}
+
+/// An entry on its way into the result.
+struct Entering {
+    view: ViewId,
+    from: (NodeId, Incarnation),
+    batch: Batch,
+    /// The slot that holds it; none if it was fetched.
+    slot: Option<(Rank, Round)>,
+    confirmed: Vec<(NodeId, Duration)>,
 }
 
 impl Delivery {
+    /// `Disk`: puts a record behind those before.
+    pub(crate) fn keep(&mut self, record: Stored) {
+        if self.durability == Durability::Disk {
+            self.records.push(record);
+        }
+    }
+
+    /// A message slot was taken.
+    pub(crate) fn keep_slot(&mut self, view: ViewId, lane: Rank, held: Option<&Held>) {
+        if self.durability == Durability::Disk
+            && let Some(Held { round, prev, batch }) = held
+        {
+            let slot = Slot { round: *round, prev: *prev, batch: batch.clone() };
+            self.records.push(Stored::Slot { view, lane, slot });
+        }
+    }
+
     /// A slot passed the cursor: its payloads enter the result.
-    pub(crate) fn enter(&mut self, view: &View, from: (NodeId, Incarnation), batch: Batch, record: Option<&Record>) {
+    pub(crate) fn enter(&mut self, view: &View, (rank, round): (Rank, Round), batch: Batch, record: Option<&Record>) {
         let confirmed = record.map(|record| record.confirmations(view)).unwrap_or_default();
-        self.append(view.id, from, batch, confirmed);
+        let member = view.member(rank);
+        let from = (member.node, member.incarnation);
+        self.append(Entering { view: view.id, from, batch, slot: Some((rank, round)), confirmed });
     }
 
     /// An entry was fetched by index: it continues the result.
     pub(crate) fn fetched(&mut self, entry: Entry) {
-        self.append(entry.view, (entry.origin, entry.incarnation), entry.batch, Vec::new());
+        let Entry { view, origin, incarnation, batch, .. } = entry;
+        self.append(Entering { view, from: (origin, incarnation), batch, slot: None, confirmed: Vec::new() });
     }
 
-    fn append(
-        &mut self,
-        view: ViewId,
-        (origin, incarnation): (NodeId, Incarnation),
-        batch: Batch,
-        confirmed: Vec<(NodeId, core::time::Duration)>,
-    ) {
+    /// An entry that an earlier run stored.
+    pub(crate) fn restored(&mut self, entry: &StoredEntry, batch: Batch) {
+        let (origin, incarnation) = (entry.origin, entry.incarnation);
+        let appended = self.result.append(entry.view, origin, incarnation, batch, self.rules);
+        if let Some(entry) = appended {
+            self.retained.push(entry.clone());
+            self.outputs.push_back(Output::Deliver(entry));
+        }
+    }
+
+    fn append(&mut self, entering: Entering) {
+        let Entering { view, from: (origin, incarnation), batch, slot, confirmed } = entering;
         let Some(entry) = self.result.append(view, origin, incarnation, batch, self.rules) else { return };
+        if self.durability == Durability::Disk {
+            let body = match slot {
+                Some((lane, round)) => StoredBody::Slot { lane, round },
+                None => StoredBody::Here(entry.batch.body.clone()),
+            };
+            let (first_index, first_seq, count) = (entry.first_index, entry.batch.first_seq, entry.batch.count);
+            let stored = StoredEntry { first_index, view, origin, incarnation, first_seq, count, body };
+            self.records.push(Stored::Entry(stored));
+        }
         if origin == self.me && incarnation == self.incarnation {
             self.outputs.push_back(Output::Approved(Approval {
                 first_seq: entry.batch.first_seq,

@@ -10,6 +10,7 @@ use crate::command::SessionPlan;
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{Incarnation, Index, NodeId, Rank, Seq, ViewId};
 use crate::slot::Batch;
+use crate::stored::Record;
 use crate::view::View;
 use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
 
@@ -43,6 +44,11 @@ pub enum Input {
     Broadcast(Batch),
     /// Something that the application or the operator wants.
     Request(Request),
+    /// `Disk`: what was given out up to this ticket is synced.
+    Persisted {
+        /// Of the last [`Output::Persist`] that is.
+        ticket: u64,
+    },
     /// The time that [`Machine::poll_timeout`](crate::Machine::poll_timeout) named has come.
     Timeout,
 }
@@ -108,6 +114,14 @@ pub enum Output {
     Redial {
         /// The peer.
         peer: NodeId,
+    },
+    /// `Disk`: store these, in order and all or none, after all that was given out before, and say
+    /// [`Input::Persisted`] once they are synced. Nothing that others are told builds on them until then.
+    Persist {
+        /// Rises by one each time.
+        ticket: u64,
+        /// What to store; nothing if the ticket is only to come after those before.
+        records: Vec<Record>,
     },
     /// Own payloads have entered the own result; comes before their [`Output::Deliver`].
     Approved(Approval),

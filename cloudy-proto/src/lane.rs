@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::config::Durability;
 use crate::id::Round;
 use crate::limits::ROUND_MAX;
 use crate::slot::{Batch, Slot};
@@ -22,6 +23,8 @@ pub(crate) struct Lane {
     /// The round after the last message slot: `prev` of the next.
     message_end: Round,
     approved: Round,
+    /// Message slots below are synced; with `Memory` all are from the start.
+    synced: Round,
     held: VecDeque<Held>,
     /// How many of `held`, from the front, are confirmed to the owner.
     held_confirmed: usize,
@@ -45,6 +48,33 @@ pub(crate) enum LaneBreak {
 }
 
 impl Lane {
+    pub(crate) fn new(durability: Durability) -> Self {
+        let synced = if durability == Durability::Memory { Round(u64::MAX) } else { Round(0) };
+        Self { synced, ..Self::default() }
+    }
+
+    /// A lane as an earlier run stored it: all up to `message_end` has passed the cursor.
+    pub(crate) fn restored(message_end: Round) -> Self {
+        let end = message_end;
+        Self { frontier: end, message_end: end, approved: end, confirmed: end, synced: end, ..Self::default() }
+    }
+
+    /// Messages below are synced.
+    pub(crate) fn sync(&mut self, end: Round) {
+        self.synced = self.synced.max(end);
+    }
+
+    /// Every message slot held is synced.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced >= self.message_end
+    }
+
+    /// The first round that is not stored: held, and if it is a message, synced. Skips need no sync.
+    pub(crate) fn stored(&self) -> Round {
+        let first = if self.is_synced() { None } else { self.held_from(self.synced).next() };
+        first.map_or(self.frontier, |held| held.round)
+    }
+
     /// The first round that is not held; everything below is.
     pub(crate) fn frontier(&self) -> Round {
         self.frontier
@@ -90,6 +120,11 @@ impl Lane {
     pub(crate) fn held_from(&self, round: Round) -> impl Iterator<Item = &Held> {
         let start = self.held.partition_point(|held| held.round < round);
         self.held.range(start..)
+    }
+
+    /// The last message slot that was taken, if it is not in the result.
+    pub(crate) fn newest(&self) -> Option<&Held> {
+        self.held.back()
     }
 
     /// The first message slot that is not confirmed to the owner.

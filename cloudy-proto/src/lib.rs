@@ -29,6 +29,7 @@ mod pending;
 mod ring;
 mod rules;
 pub mod slot;
+mod stored;
 mod time;
 mod view;
 mod view_change;
@@ -45,5 +46,6 @@ pub use io::{
 };
 pub use machine::{Machine, MachineConfig, Role};
 pub use rules::{Rule, Rules};
+pub use stored::{Record, Stored, StoredBody, StoredEntry, StoredError, Vote};
 pub use time::Time;
 pub use view::{Origin, Place, RingMember, View};

@@ -43,6 +43,18 @@ pub enum Rule {
     CoordinatorIsCaughtUp,
     /// A view follows only if a member that has the whole result survives.
     SurvivorIsComplete,
+    /// `Disk`: a slot is confirmed once it is synced.
+    ConfirmIsSynced,
+    /// `Disk`: an answer to `Wedge` names what is synced.
+    AnswerIsSynced,
+    /// `Disk`: a fetched result counts once it is synced.
+    CompleteIsSynced,
+    /// `Disk`: a consensus message leaves once what it builds on is synced.
+    VoteIsSynced,
+    /// A view that lists an earlier run of a node is wedged there from the start.
+    RestartedIsWedged,
+    /// A restarted process does not send again what an earlier run broadcast.
+    RestartedSendsNothingOld,
     /// What a cut did not take goes back to the head of the outbox, before what was never sent.
     PutBackAtHead,
 }

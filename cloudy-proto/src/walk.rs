@@ -17,6 +17,11 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
+    /// One that has passed a slot.
+    pub(crate) fn at(cursor: Place) -> Self {
+        Self { cursor }
+    }
+
     /// The slot that the walk waits at.
     pub(crate) fn cursor(&self) -> Place {
         self.cursor

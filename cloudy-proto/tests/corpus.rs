@@ -17,8 +17,8 @@ use cloudy_proto::wire::{
     encode_lane, encode_node, encode_tally,
 };
 use cloudy_proto::{
-    Checkpoint, Command, ConsensusId, Digest, Dropped, GroupId, Incarnation, Index, InstallView, LogIndex, NodeId,
-    Origin, Parameters, Place, Rank, RingMember, Round, Seq, SessionPlan, Standing, ViewId,
+    Checkpoint, Command, ConsensusId, Digest, Dropped, Durability, GroupId, Incarnation, Index, InstallView, LogIndex,
+    NodeId, Origin, Parameters, Place, Rank, RingMember, Round, Seq, SessionPlan, Standing, ViewId,
 };
 
 /// A decoder's name, which is its target's and its folder's; what is asked of it; and examples of what it takes.
@@ -208,7 +208,7 @@ fn controls() -> Vec<Bytes> {
         ],
     };
     let frames = [
-        ControlFrame::Invite { name: "demo".into() },
+        ControlFrame::Invite { name: "demo".into(), durability: Durability::Memory },
         ControlFrame::Accept { run: u64::MAX },
         ControlFrame::Refuse { reason: "busy".into() },
         ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3) },
@@ -236,7 +236,7 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Coordinates { term: 300 },
         ControlFrame::Resigned,
         ControlFrame::Consensus(consensus()),
-        ControlFrame::Running { name: "demo".into(), founder: origin },
+        ControlFrame::Running { name: "demo".into(), founder: origin, durability: Durability::Memory },
         ControlFrame::Join { run: u64::MAX, observer: true, result: CHECKPOINT },
         ControlFrame::Refer { coordinator: origin, addresses: addresses(), left: Duration::from_millis(1_500) },
     ];

@@ -5,8 +5,8 @@ use bytes::{Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
 use cloudy_proto::{
-    Frame, Incarnation, Input, Machine, MachineConfig, NodeId, Output, Parameters, Rank, Request, Role, Round, Rules,
-    Seq, Time, ViewId,
+    Durability, Frame, Incarnation, Input, Machine, MachineConfig, NodeId, Output, Parameters, Rank, Request, Role,
+    Round, Rules, Seq, Time, ViewId,
 };
 
 use crate::invariants::{Failure, has_settled};
@@ -106,6 +106,7 @@ pub fn repeats_itself(rules: Rules) -> Vec<u64> {
         name: "scripted".to_owned(),
         run: 1,
         role: Role::Founder { member: true, parameters: Parameters::default() },
+        durability: Durability::Memory,
         retain_bytes: 1 << 20,
         rules,
     };

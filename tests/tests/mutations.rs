@@ -31,6 +31,12 @@ macro_rules! each_is_caught {
             let tested = |rule: Rule| match rule {
                 $(Rule::$rule => stringify!($test),)*
                 Rule::FromIsLatest | Rule::CoordinatorIsCaughtUp => "a_late_proposal_takes_effect",
+                Rule::ConfirmIsSynced
+                | Rule::AnswerIsSynced
+                | Rule::CompleteIsSynced
+                | Rule::VoteIsSynced
+                | Rule::RestartedIsWedged
+                | Rule::RestartedSendsNothingOld => "todo",
                 Rule::SkipIsStanding => "skips_become_due_on_arrival_only",
             };
             assert_eq!(tested(Rule::CutAtMinimum), "a_cut_at_the_maximum");

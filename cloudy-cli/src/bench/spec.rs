@@ -62,6 +62,7 @@ impl Spec {
     pub(crate) fn durability_name(&self) -> &'static str {
         match self.durability {
             Durability::Memory => "memory",
+            Durability::Disk => "disk",
         }
     }
 }

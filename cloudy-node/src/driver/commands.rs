@@ -119,6 +119,7 @@ impl Driver {
         config: &GroupConfig,
     ) -> &mut GroupRun {
         let now = self.now();
+        let durability = config.parameters.durability;
         let mut machine = Machine::new(MachineConfig {
             me: self.me,
             addresses: self.links.addresses.to_vec(),
@@ -126,6 +127,7 @@ impl Driver {
             name,
             run: rand::random(),
             role,
+            durability,
             retain_bytes: config.retain_bytes,
             rules: Rules::default(),
         });

@@ -88,7 +88,11 @@ impl Driver {
         let reason = match self.groups.values().find(|run| run.shared.name == name) {
             Some(run) if run.installed.is_none() => {
                 let (group, incarnation) = (run.shared.id, run.machine.incarnation());
-                let frame = Frame::Control(ControlFrame::Running { name, founder: run.shared.founder });
+                let frame = Frame::Control(ControlFrame::Running {
+                    name,
+                    founder: run.shared.founder,
+                    durability: run.machine.durability(),
+                });
                 if let Some(link) = self.peers.get_mut(&peer) {
                     link.push(group, incarnation, Stream::Control, &frame);
                 }

@@ -177,7 +177,7 @@ impl Driver {
                 }
             }
             Effect::Referred(node, addresses) => self.referred(node, &addresses),
-            Effect::Send(_) | Effect::Ended => {}
+            Effect::Send(_) | Effect::Persist(..) | Effect::Ended => {}
             Effect::Installed(view) => self.installed(group, &view),
         }
     }
@@ -262,8 +262,8 @@ impl Driver {
     fn take_frame(&mut self, from: NodeId, header: &StreamHeader, frame: Frame, now: Time) {
         if !self.groups.contains_key(&header.group) {
             match &frame {
-                Frame::Control(ControlFrame::Invite { name }) if self.invited(from, header.group, name) => {}
-                Frame::Control(ControlFrame::Running { name, founder }) => {
+                Frame::Control(ControlFrame::Invite { name, .. }) if self.invited(from, header.group, name) => {}
+                Frame::Control(ControlFrame::Running { name, founder, .. }) => {
                     return self.running(from, header.group, name, *founder);
                 }
                 // It accepts what was abandoned, or comes back to what has ended while it was away.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cloudy_proto::wire::StreamHeader;
-use cloudy_proto::{Admission, Event, Index, Input, Machine, NodeId, Output, Time};
+use cloudy_proto::{Admission, Event, Index, Input, Machine, NodeId, Output, Record, Time};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::founding::FoundingEvent;
@@ -52,6 +52,7 @@ pub(crate) enum NotJoined {
 /// What the outputs of a turn ask of the node.
 pub(crate) enum Effect {
     Send(Output),
+    Persist(u64, Vec<Record>),
     Referred(NodeId, Vec<SocketAddr>),
     Installed(Arc<cloudy_proto::View>),
     Ended,
@@ -119,6 +120,7 @@ impl GroupRun {
                 Output::Send { .. } | Output::CloseLink { .. } | Output::Redial { .. } => {
                     effects.push(Effect::Send(output));
                 }
+                Output::Persist { ticket, records } => effects.push(Effect::Persist(ticket, records)),
                 Output::Approved(_) | Output::Deliver(_) => local.push(output),
                 Output::Event(ref event) => {
                     self.event(event, effects);
@@ -139,7 +141,10 @@ impl GroupRun {
                     happened = true;
                     state.happen(&event);
                 }
-                Output::Send { .. } | Output::CloseLink { .. } | Output::Redial { .. } => {}
+                Output::Send { .. }
+                | Output::CloseLink { .. }
+                | Output::Redial { .. }
+                | Output::Persist { .. } => {}
             }
         }
         drop(state);

@@ -9,6 +9,7 @@ use cloudy_node::endpoint::{EndpointLimits, EndpointSocket, UNI_STREAMS_MAX};
 use cloudy_node::fault::MemoryNetwork;
 use cloudy_node::tls::LinkFailure;
 use cloudy_node::{ClusterKey, ConnectError, GroupConfig, GroupId, Incarnation, Node};
+use cloudy_proto::Durability;
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
 use futures_util::FutureExt;
 
@@ -116,7 +117,7 @@ async fn a_peer_that_asks_without_reading_the_answers_loses_its_link() {
     let flood = async {
         for round in 0_u128.. {
             let group = GroupId(round.to_le_bytes());
-            let invite = control(&ControlFrame::Invite { name: "mine".to_owned() });
+            let invite = control(&ControlFrame::Invite { name: "mine".to_owned(), durability: Durability::Memory });
             let Ok(mut stream) = invites.open_uni().await else { return };
             let bytes = [&header(group, Incarnation(0), Stream::Control)[..], &invite[..]].concat();
             if stream.write_all(&bytes).await.is_err() {

@@ -1,6 +1,7 @@
 //! Peers of the cluster that are in no group.
 
 use cloudy_node::{GroupConfig, GroupId, Incarnation, ViewId};
+use cloudy_proto::Durability;
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream, StreamHeader, WIRE_VERSION, encode_header};
 
 use crate::common::{found, key, start, start_all, within};
@@ -21,7 +22,7 @@ async fn what_cannot_be_read_closes_the_link_with_words() {
         stream: Stream::Control,
     });
     let on_control = |frames: &[u8]| [&header(NOBODY, Incarnation(0), Stream::Control)[..], frames].concat();
-    let mut truncated = control(&ControlFrame::Invite { name: "x".to_owned() });
+    let mut truncated = control(&ControlFrame::Invite { name: "x".to_owned(), durability: Durability::Memory });
     truncated[0] += 1;
     truncated.extend_from_slice(&[0]);
     let breaches: [(&[u8], &str); 8] = [
@@ -90,7 +91,7 @@ async fn an_identity_cannot_be_borrowed() {
     // What only a node of the group may say, or ask.
     let not_its = [
         ControlFrame::Coordinates { term: 1 << 40 },
-        ControlFrame::Invite { name: "ours".to_owned() },
+        ControlFrame::Invite { name: "ours".to_owned(), durability: Durability::Memory },
         ControlFrame::Wedge { view: ViewId(1), last: true, again: false },
         ControlFrame::Log { first: cloudy_proto::LogIndex(4), entries: vec![bytes::Bytes::new(); 8], term: 0 },
         ControlFrame::End,

@@ -57,12 +57,12 @@ pub(super) fn from_wire(message: ConsensusMessage) -> Message {
     taken
 }
 
-fn entry_to_wire(entry: Entry) -> ConsensusEntry {
+pub(super) fn entry_to_wire(entry: Entry) -> ConsensusEntry {
     let change = change_of(&entry).map(|change| (ConsensusId(change.node_id), standing(change.get_change_type())));
     ConsensusEntry { term: entry.term, index: LogIndex(entry.index), change, command: command_of(&entry) }
 }
 
-fn entry_from_wire(entry: ConsensusEntry) -> Entry {
+pub(super) fn entry_from_wire(entry: ConsensusEntry) -> Entry {
     let mut taken = Entry { term: entry.term, index: entry.index.0, ..Entry::default() };
     match entry.change {
         Some((id, standing)) => {

@@ -1,4 +1,5 @@
-//! The log as the consensus library reads it back: in memory, from its first entry.
+//! The log as the consensus library reads it back: in memory, from its first entry. What is to outlive the process is
+//! given out beside it.
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
@@ -27,6 +28,11 @@ impl LogStore {
         self.entries.truncate(at(first.index));
         debug_assert_eq!(self.entries.len(), at(first.index), "the log has no gap");
         self.entries.extend_from_slice(entries);
+    }
+
+    /// The last position.
+    pub(crate) fn last(&self) -> u64 {
+        self.entries.len() as u64
     }
 }
 
@@ -65,7 +71,7 @@ impl Storage for LogStore {
     }
 
     fn last_index(&self) -> Result<u64> {
-        Ok(self.entries.len() as u64)
+        Ok(self.last())
     }
 
     fn snapshot(&self, _request_index: u64, _to: u64) -> Result<Snapshot> {

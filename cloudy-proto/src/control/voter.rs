@@ -6,13 +6,15 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, Message};
 use raft::{Config, ProgressState, RawNode, Ready, StateRole};
 
-use super::message::{change, change_of, command_of, from_wire, to_wire};
+use super::message::{change, change_of, command_of, entry_from_wire, entry_to_wire, from_wire, to_wire};
 use super::store::LogStore;
 use crate::command::Standing;
+use crate::config::Durability;
 use crate::id::{ConsensusId, LogIndex};
 use crate::limits::{CONSENSUS_ENTRIES_BYTES_MAX, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN};
 use crate::rules::{Rule, Rules};
-use crate::wire::{ConsensusKind, ConsensusMessage};
+use crate::stored::{Record, Vote};
+use crate::wire::{ConsensusEntry, ConsensusKind, ConsensusMessage};
 
 /// Messages to one voter that may be under way.
 const INFLIGHT_MAX: usize = 64;
@@ -22,6 +24,8 @@ const INFLIGHT_MAX: usize = 64;
 pub(crate) enum VoterOutput {
     /// Tell another voter.
     Send(ConsensusMessage),
+    /// `Disk`: to be stored; [`Voter::persisted`] is told once it is synced.
+    Keep(Record),
     /// An entry is committed: for good, at everybody.
     Committed { index: LogIndex, term: u64, command: Bytes },
 }
@@ -54,9 +58,21 @@ pub(crate) struct Follower {
     pub(crate) level: bool,
 }
 
+/// What follows once the consensus state so far is synced.
+#[derive(Debug)]
+struct Unsynced {
+    number: u64,
+    /// It waits for a sync of its own; otherwise only for those before it.
+    waits: bool,
+    messages: Vec<Message>,
+}
+
 /// One voter.
 pub(crate) struct Voter {
     raft: RawNode<LogStore>,
+    durability: Durability,
+    /// In order.
+    unsynced: VecDeque<Unsynced>,
     outputs: VecDeque<VoterOutput>,
     /// What could not be put into the log yet: the leader is handing over.
     proposals: VecDeque<Proposal>,
@@ -67,17 +83,27 @@ pub(crate) struct Voter {
 
 impl Voter {
     /// The first voter of a group, and its leader from the start.
-    pub(crate) fn founder() -> Self {
-        let mut founder = Self::new(ConsensusId::FOUNDER);
+    pub(crate) fn founder(durability: Durability) -> Self {
+        let mut founder = Self::new(ConsensusId::FOUNDER, durability);
         let elected = founder.raft.campaign();
         debug_assert!(elected.is_ok(), "a sole voter elects itself");
         founder
     }
 
     /// A voter that knows nothing of the log.
-    pub(crate) fn new(id: ConsensusId) -> Self {
+    pub(crate) fn new(id: ConsensusId, durability: Durability) -> Self {
+        let vote = Vote { voter: id, ..Vote::default() };
+        let mut voter = Self::restored(vote, Vec::new(), durability);
+        if durability == Durability::Disk {
+            voter.outputs.push_front(VoterOutput::Keep(Record::Vote(vote)));
+        }
+        voter
+    }
+
+    /// A voter that comes back with what an earlier run stored: the same to all others.
+    pub(crate) fn restored(vote: Vote, entries: Vec<ConsensusEntry>, durability: Durability) -> Self {
         let config = Config {
-            id: id.0,
+            id: vote.voter.0,
             election_tick: ELECTION_TICKS_MIN,
             min_election_tick: ELECTION_TICKS_MIN,
             max_election_tick: ELECTION_TICKS_MAX,
@@ -90,9 +116,16 @@ impl Voter {
             ..Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let raft = RawNode::new(&config, LogStore::new(), &logger).expect("a constant configuration is valid");
+        let mut store = LogStore::new();
+        store.append(&entries.into_iter().map(entry_from_wire).collect::<Vec<_>>());
+        store.hard_state.term = vote.term;
+        store.hard_state.vote = vote.voted_for.0;
+        store.hard_state.commit = vote.commit.0.min(store.last());
+        let raft = RawNode::new(&config, store, &logger).expect("a constant configuration is valid");
         let mut voter = Self {
             raft,
+            durability,
+            unsynced: VecDeque::new(),
             outputs: VecDeque::new(),
             proposals: VecDeque::new(),
             roles: 0,
@@ -115,8 +148,32 @@ impl Voter {
 
     /// [`CONSENSUS_TICK`](crate::limits::CONSENSUS_TICK) has passed.
     pub(crate) fn tick(&mut self) {
-        self.raft.tick();
+        // Who waits for its own disk does not stand for election: it could keep nothing of what it would lead.
+        let waits = self.unsynced.iter().any(|unsynced| unsynced.waits);
+        if !waits || self.raft.raft.state == StateRole::Leader {
+            self.raft.tick();
+        }
         self.stepped();
+    }
+
+    /// The newest state that was given out to be stored and is not synced, if there is one.
+    pub(crate) fn unsynced(&self) -> Option<u64> {
+        self.unsynced.iter().rev().find(|unsynced| unsynced.waits).map(|unsynced| unsynced.number)
+    }
+
+    /// All state up to this number is synced: what waited for that follows.
+    pub(crate) fn persisted(&mut self, number: u64) {
+        self.release(number);
+        self.stepped();
+    }
+
+    fn release(&mut self, number: u64) {
+        let due = |front: &Unsynced| front.number <= number || !front.waits;
+        while self.unsynced.front().is_some_and(due) {
+            let Some(front) = self.unsynced.pop_front() else { break };
+            self.raft.on_persist_ready(front.number);
+            self.send(front.messages);
+        }
     }
 
     /// Puts a command up for agreement; it appears among the committed entries, or never.
@@ -240,17 +297,35 @@ impl Voter {
         if let Some(hard_state) = ready.hs() {
             store.hard_state = hard_state.clone();
         }
+        let waits = self.keep(&ready);
+        let (number, messages) = (ready.number(), ready.take_persisted_messages());
         self.commit(committed);
-        let once_stored = ready.take_persisted_messages();
-        let mut light = self.raft.advance(ready);
-        self.send(once_stored);
-        self.send(light.take_messages());
-        if let Some(commit) = light.commit_index() {
-            self.raft.mut_store().hard_state.commit = commit;
-        }
-        self.commit(light.take_committed_entries());
+        self.raft.advance_append_async(ready);
         self.raft.advance_apply();
+        self.unsynced.push_back(Unsynced { number, waits, messages });
+        self.release(0);
         self.leave_if_removed();
+    }
+
+    /// Gives out what is to be stored; true if what follows from it has to wait for that.
+    fn keep(&mut self, ready: &Ready) -> bool {
+        if self.durability == Durability::Memory {
+            return false;
+        }
+        if !ready.entries().is_empty() {
+            let entries = ready.entries().iter().cloned().map(entry_to_wire).collect();
+            self.outputs.push_back(VoterOutput::Keep(Record::Entries(entries)));
+        }
+        if let Some(hard_state) = ready.hs() {
+            let vote = Vote {
+                voter: self.id(),
+                term: hard_state.term,
+                voted_for: ConsensusId(hard_state.vote),
+                commit: LogIndex(hard_state.commit),
+            };
+            self.outputs.push_back(VoterOutput::Keep(Record::Vote(vote)));
+        }
+        ready.must_sync()
     }
 
     /// A leader may have to apply its own removal, which its predecessor proposed. The library would let it lead on, and
@@ -306,7 +381,7 @@ mod tests {
 
     #[test]
     fn what_is_not_held_is_not_taken_for_committed() {
-        let mut voter = Voter::founder();
+        let mut voter = Voter::founder(Durability::Memory);
         while voter.poll_output().is_some() {}
         assert_eq!(voter.leads(Rules::default()), Some(1));
         let held = voter.raft.raft.raft_log.committed;

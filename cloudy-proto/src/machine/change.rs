@@ -63,8 +63,8 @@ impl Machine {
         self.change = Some(ViewChange::new(Arc::clone(&view), last, self.now));
         self.flush_log();
         view.ring.iter().for_each(|member| self.say_wedge(member.node));
-        if let Some(wedged) = self.wedge(view.id, false) {
-            self.take_wedged(self.me, wedged);
+        if self.freeze(view.id, false) {
+            self.answer_once_synced(self.me, view.id);
         }
     }
 
@@ -86,21 +86,30 @@ impl Machine {
             // It coordinated once, and has not heard that it does not any more.
             return;
         }
-        if let Some(wedged) = self.wedge(view, again) {
+        if self.freeze(view, again) {
             if last {
                 self.enter_stop();
             }
-            self.send_control(from, ControlFrame::Wedged(wedged));
+            self.answer_once_synced(from, view);
         }
     }
 
-    fn wedge(&mut self, view: ViewId, again: bool) -> Option<Wedged> {
-        let incarnation = self.delivery.incarnation;
-        let member = self.member.as_mut().filter(|member| member.view.id == view)?;
+    /// Freezes a view that this node, or an earlier run of it, is a member of; false if it is of no such view.
+    fn freeze(&mut self, view: ViewId, again: bool) -> bool {
+        let now = self.now;
+        let member = self.member.as_mut().or(self.former.as_mut()).filter(|member| member.view.id == view);
+        let Some(member) = member else { return false };
         if again {
-            member.find_again(self.now);
+            member.find_again(now);
         }
-        let frontiers = member.wedge();
+        member.wedge();
+        true
+    }
+
+    /// What this node holds of a view that it has frozen.
+    pub(super) fn wedged(&self, view: ViewId) -> Option<Wedged> {
+        let member = self.member.as_ref().or(self.former.as_ref()).filter(|member| member.view.id == view)?;
+        let (incarnation, frontiers) = (member.incarnation(), member.frontiers());
         let (first, complete) = (member.first, member.complete);
         let digest = first.0.checked_sub(1).and_then(|before| self.delivery.result.digest_at(Index(before)));
         let digest = digest.unwrap_or(Digest(0));
@@ -116,6 +125,26 @@ impl Machine {
         self.try_cut();
     }
 
+    /// Coordinator: a member syncs what it has, and answers then.
+    pub(super) fn take_wedging(&mut self, from: NodeId, view: ViewId) {
+        if let Some(change) = &mut self.change {
+            change.syncs(from, view);
+        }
+    }
+
+    /// Coordinator: a run of a node begins. What an earlier one has answered is void: its disk answers again, if it has
+    /// one.
+    pub(super) fn ask_afresh(&mut self, node: NodeId) {
+        let Some(change) = self.change.as_mut().filter(|change| !change.proposed) else { return };
+        change.forget(node);
+        let view = change.view.id;
+        if node != self.me {
+            self.say_wedge(node);
+        } else if self.freeze(view, false) {
+            self.answer_once_synced(self.me, view);
+        }
+    }
+
     pub(super) fn wedge_over(&mut self) {
         self.try_cut();
         if let Some(change) = self.change.as_ref().filter(|change| !change.proposed) {
@@ -129,16 +158,21 @@ impl Machine {
     pub(super) fn try_cut(&mut self) {
         let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
         let answers = self.staying(change);
-        let stale = |rank: Rank| self.state.is_stale(change.view.member(rank));
-        let all_answered = change.view.ranks().all(|rank| change.answers[rank.at()].is_some() || stale(rank));
-        if !all_answered && self.now < change.wedge_ends_at {
+        let stale = |rank: Rank| self.is_void(change.view.member(rank));
+        let awaited =
+            |rank: &Rank| change.answers[rank.at()].is_none() && !stale(*rank) && !change.is_overdue(*rank, self.now);
+        if change.view.ranks().any(|rank| awaited(&rank)) {
             return;
         }
         let (view, last) = (Arc::clone(&change.view), change.last);
         let Some(cut) = cut_of(&view, &answers, last, self.rules) else { return };
         let silent: Vec<bool> = view.ranks().map(|rank| change.answers[rank.at()].is_none() || stale(rank)).collect();
         let survivor = |rank| RingMember { origin: Origin::Survivor, ..view.member(rank).clone() };
-        let mut ring: Vec<RingMember> = cut.survivors.iter().map(|&rank| survivor(rank)).collect();
+        let goes_on = |rank: &&Rank| !self.state.is_stale(view.member(**rank));
+        let mut ring: Vec<RingMember> = cut.survivors.iter().filter(goes_on).map(|&rank| survivor(rank)).collect();
+        // Their disks have answered; they come back in the runs that they are in.
+        let returning = cut.survivors.iter().filter(|rank| !goes_on(rank));
+        let mut joiners: Vec<RingMember> = returning.filter_map(|&rank| self.joiner(view.member(rank).node)).collect();
         let gone = view.ranks().filter(|rank| !cut.survivors.contains(rank));
         let why = |rank: Rank| match silent[rank.at()] {
             true => Dropped::Silent,
@@ -147,13 +181,15 @@ impl Machine {
         };
         let dropped = gone.map(|rank| (view.member(rank).node, why(rank))).collect();
         if !last {
-            let places = MEMBERS_MAX.saturating_sub(ring.len());
-            ring.extend(self.joiners(&view, places));
-            if ring.len() < usize::from(view.parameters.ring_min) {
+            let places = MEMBERS_MAX.saturating_sub(ring.len() + joiners.len());
+            joiners.extend(self.joiners(&view, places));
+            joiners.sort_by_key(|joiner| joiner.node);
+            if ring.len() + joiners.len() < usize::from(view.parameters.ring_min) {
                 // Asked again until enough are back (`protocol.md` §6.3).
                 return self.wedge_again();
             }
         }
+        ring.append(&mut joiners);
         if let Some(change) = &mut self.change {
             change.proposed = true;
         }
@@ -167,11 +203,8 @@ impl Machine {
         let Some(change) = self.change.as_mut().filter(|change| self.now >= change.wedge_ends_at) else { return };
         change.ask_again(self.now);
         let view = change.view.id;
-        if let Some(wedged) = self.wedge(view, true)
-            && let Some(change) = &mut self.change
-        {
-            let own = change.answer(self.me, wedged);
-            debug_assert_eq!(own, Ok(()), "the own answer is one");
+        if self.freeze(view, true) {
+            self.answer_once_synced(self.me, view);
         }
     }
 

@@ -36,6 +36,7 @@ impl Machine {
             self.propose(&Command::Founded { founder: self.me });
         }
         self.event(Event::Coordinator { node: self.me });
+        self.incarnate_itself();
         let linked: Vec<NodeId> = self.links.keys().copied().collect();
         linked.into_iter().for_each(|peer| self.announce(peer));
         self.take_over_phase();
@@ -167,7 +168,7 @@ impl Machine {
     }
 
     pub(super) fn say_follow(&mut self, to: NodeId) {
-        let voter = self.voter.as_ref().map_or(ConsensusId(0), |voter| voter.id());
+        let voter = self.voter.as_ref().filter(|_| self.votes()).map_or(ConsensusId(0), |voter| voter.id());
         let next = self.state.next();
         self.send_control(to, ControlFrame::Follow { next, voter });
     }

@@ -54,8 +54,8 @@ impl Machine {
     pub(super) fn say_invite(&mut self, node: NodeId) {
         let asked = self.founding.as_ref().is_some_and(|founding| founding.invited.get(&node) == Some(&false));
         if asked && self.links.contains_key(&node) {
-            let name = self.name.clone();
-            self.send_control(node, ControlFrame::Invite { name });
+            let (name, durability) = (self.name.clone(), self.delivery.durability);
+            self.send_control(node, ControlFrame::Invite { name, durability });
             self.announce(node);
         }
     }

@@ -27,7 +27,7 @@ impl Machine {
         let Some(member) = &mut self.member else { return };
         let Some(rank) = member.view.rank_of(from) else { return };
         member.heard(rank, self.now);
-        if let Err(breach) = member.take_lane(rank, frame) {
+        if let Err(breach) = member.take_lane(rank, frame, &mut self.delivery) {
             self.breach(from, breach.to_string());
         }
     }
@@ -67,6 +67,7 @@ impl Machine {
             ControlFrame::Log { first, entries, term } => self.take_log(from, first, entries, term),
             ControlFrame::Ready { view } => self.is_ready(from, view),
             ControlFrame::Wedge { view, last, again } => self.take_wedge(from, (view, last), again),
+            ControlFrame::Wedging { view } => self.take_wedging(from, view),
             ControlFrame::Wedged(wedged) => self.take_wedged(from, wedged),
             ControlFrame::Fetch { from: index } => self.serve(from, index),
             ControlFrame::Fetched(fetched) => self.take_fetched(from, fetched),

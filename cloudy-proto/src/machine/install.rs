@@ -13,6 +13,7 @@ use crate::machine::timers::Timer;
 use crate::member::Member;
 use crate::rules::Rule;
 use crate::slot::Batch;
+use crate::stored::Record;
 use crate::time::Time;
 use crate::view::View;
 use crate::wire::{ControlFrame, Fetched};
@@ -46,14 +47,20 @@ impl Machine {
         let me = (self.me, self.delivery.incarnation);
         let was_member = before.is_some_and(|before| before.rank_of_run(me.0, me.1).is_some());
         let rank = view.rank_of_run(me.0, me.1);
+        let former = self.former.as_ref().map(Member::incarnation);
+        let former_rank =
+            former.and_then(|incarnation| view.rank_of_run(self.me, incarnation)).filter(|_| rank.is_none());
         // Before the first view nothing is missing, but to who comes later.
         let complete = match before {
             None => self.joining.is_none(),
-            Some(_) => self.leave_view(rank.is_some(), cut),
+            Some(_) => self.leave_view(rank.is_some() || former_rank.is_some(), cut),
         };
         let first = complete.then(|| self.delivery.result.index().next());
         if complete {
             self.delivery.result.checkpoint();
+        }
+        if let Some(first) = first.filter(|_| rank.or(former_rank).is_some()) {
+            self.delivery.keep(Record::Complete { view: view.id, first });
         }
         self.event(Event::ViewInstalled {
             view: Arc::clone(&view),
@@ -70,6 +77,9 @@ impl Machine {
         if let Some(rank) = rank.filter(|_| !view.last) {
             self.enter_view(&view, rank, first);
             self.arrive();
+        }
+        if let Some(rank) = former_rank.filter(|_| !view.last) {
+            self.former = Some(self.former_member(&view, rank, first));
         }
         let follows = was_member || self.fetching.is_some() || rank.is_some() || reads;
         if view.last {
@@ -97,7 +107,9 @@ impl Machine {
     /// Ends this node's part in the view before, and puts back what the cut did not take. True if the result is here up
     /// to the next view's first index.
     fn leave_view(&mut self, survives: bool, cut: &[Round]) -> bool {
-        let Some(mut member) = self.member.take() else { return false };
+        let former = self.former.take();
+        let restarted = self.member.is_none();
+        let Some(mut member) = self.member.take().or(former) else { return false };
         self.confirmations_given += member.confirmations_given;
         let complete = (survives && member.complete && member.holds(cut)) || !self.rules.hold(Rule::CutIsHeld);
         let own = if !complete {
@@ -107,6 +119,9 @@ impl Machine {
         } else {
             Vec::new()
         };
+        if restarted && self.rules.hold(Rule::RestartedSendsNothingOld) {
+            return complete;
+        }
         if self.rules.hold(Rule::PutBackAtHead) {
             self.outbox.put_back(own);
         } else {
@@ -128,7 +143,7 @@ impl Machine {
         }
     }
 
-    fn start_fetching(&mut self, view: &View) {
+    pub(super) fn start_fetching(&mut self, view: &View) {
         let sources = view.ring.iter().map(|member| member.node).filter(|&node| node != self.me).collect();
         self.fetching = Some(Fetching {
             view: view.id,
@@ -222,15 +237,15 @@ impl Machine {
             return self.send_control(from, ControlFrame::Fetch { from: next });
         }
         let last = self.state.view().is_some_and(|view| view.last);
-        match &mut self.member {
+        match &self.member {
             Some(member) if knows_view => {
                 if here.next() == first {
                     self.delivery.result.checkpoint();
                 }
-                member.first = first;
-                member.complete = true;
+                let view = member.view.id;
                 self.fetching = None;
                 self.timers.stop(Timer::Fetch);
+                self.fetched_all(view, first);
             }
             None if last && installed >= fetching.view => {
                 self.fetching = None;

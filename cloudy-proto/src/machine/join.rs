@@ -145,8 +145,8 @@ impl Machine {
         }
         let runs = self.state.view().is_some() && self.phase < Phase::Done;
         if let Some(founder) = self.state.founder().filter(|_| runs && self.state.was_member(peer)) {
-            let name = self.name.clone();
-            self.send_control(peer, ControlFrame::Running { name, founder });
+            let (name, durability) = (self.name.clone(), self.delivery.durability);
+            self.send_control(peer, ControlFrame::Running { name, founder, durability });
         }
     }
 
@@ -177,6 +177,14 @@ impl Machine {
             self.send_control(from, ControlFrame::Coordinates { term });
         }
         self.refer(from);
+    }
+
+    /// Coordinator: a restarted process that leads the voters before it has a place on the ring.
+    pub(super) fn incarnate_itself(&mut self) {
+        let comes = self.joining.as_ref().is_some_and(|joining| !joining.observes());
+        if comes && !self.state.is_latest_run(self.me, self.run) {
+            self.propose(&Command::Incarnate { node: self.me, run: self.run });
+        }
     }
 
     fn refer(&mut self, to: NodeId) {

@@ -1,9 +1,10 @@
 //! A member goes by itself: nobody waits for a timeout (`protocol.md` §6.1).
 
+use crate::config::Durability;
 use crate::id::{NodeId, Rank};
 use crate::io::Event;
 use crate::machine::Machine;
-use crate::view::View;
+use crate::view::{RingMember, View};
 use crate::view_change::ViewChange;
 use crate::wire::{ControlFrame, Wedged};
 
@@ -42,10 +43,14 @@ impl Machine {
         if change.view.ranks().any(|rank| kept(&rank)) {
             change.view.ranks().filter(|rank| !stays(*rank)).for_each(|rank| answers[rank.at()] = None);
         }
-        // A run that is over holds nothing any more, whatever it said.
-        let stale = change.view.ranks().filter(|rank| self.state.is_stale(change.view.member(*rank)));
+        let stale = change.view.ranks().filter(|rank| self.is_void(change.view.member(*rank)));
         stale.for_each(|rank| answers[rank.at()] = None);
         answers
+    }
+
+    /// A place on the ring of a run that is over and, with `Memory`, holds nothing any more, whatever it said.
+    pub(super) fn is_void(&self, member: &RingMember) -> bool {
+        self.delivery.durability == Durability::Memory && self.state.is_stale(member)
     }
 
     /// The view in force is without those who left.

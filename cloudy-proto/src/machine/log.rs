@@ -9,6 +9,8 @@ use crate::io::{Event, Output};
 use crate::limits::{CONSENSUS_TICK, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::rules::Rule;
+use crate::stored::Record;
 use crate::wire::{ConsensusMessage, ControlFrame, encode_command};
 
 impl Machine {
@@ -25,6 +27,7 @@ impl Machine {
             while let Some(output) = self.voter.as_mut().and_then(Voter::poll_output) {
                 match output {
                     VoterOutput::Send(message) => self.send_consensus(message),
+                    VoterOutput::Keep(record) => self.keep_vote(record),
                     VoterOutput::Committed { index, term, command } if index == self.state.next() => {
                         self.log_term = term;
                         if let Err(error) = self.apply(command) {
@@ -38,6 +41,13 @@ impl Machine {
             if !self.watch_leadership() {
                 break;
             }
+        }
+    }
+
+    fn keep_vote(&mut self, record: Record) {
+        self.delivery.keep(record);
+        if let Some(voter) = self.voter.as_mut().filter(|_| !self.rules.hold(Rule::VoteIsSynced)) {
+            voter.persisted(u64::MAX);
         }
     }
 
@@ -69,8 +79,9 @@ impl Machine {
             return self.breach(from, "it speaks for another voter".to_owned());
         }
         let own = ConsensusId(self.delivery.incarnation.0);
-        if self.voter.is_none() && message.to == own && own.0 > 0 {
-            self.voter = Some(Voter::new(own));
+        if !self.votes() && message.to == own && own.0 > 0 && self.votes_as(own).is_none() {
+            self.voter = Some(Voter::new(own, self.delivery.durability));
+            self.syncs.forget_consensus();
             self.set_timer(Timer::Consensus, CONSENSUS_TICK);
         }
         // A message to an earlier run of this node is for nobody.
@@ -85,6 +96,16 @@ impl Machine {
             }
             Err(error) => self.breach(from, error.to_string()),
         }
+    }
+
+    /// This node has a part in the consensus, for all that it knows: not that of an earlier run that was removed.
+    pub(super) fn votes(&self) -> bool {
+        let own = ConsensusId(self.delivery.incarnation.0);
+        self.voter.as_ref().is_some_and(|voter| voter.id() == own || self.state.elector(voter.id()).is_some())
+    }
+
+    fn votes_as(&self, id: ConsensusId) -> Option<&Voter> {
+        self.voter.as_ref().filter(|voter| voter.id() == id)
     }
 
     pub(super) fn consensus_tick(&mut self) {
@@ -153,13 +174,17 @@ impl Machine {
     }
 
     fn apply(&mut self, entry: Bytes) -> Result<(), crate::wire::CommandError> {
-        match self.state.apply(entry)? {
+        let index = self.state.next();
+        let applied = self.state.apply(entry.clone())?;
+        self.delivery.keep(Record::Command { index, command: entry });
+        match applied {
             Applied::Incarnated { node, incarnation, run } => {
                 if node == self.me && run == self.run {
                     self.delivery.incarnation = incarnation;
                     self.say_rejoin();
                 }
                 self.take_claim();
+                self.ask_afresh(node);
                 self.replace_stale();
             }
             Applied::Installed { view, before, cut, dropped } => {

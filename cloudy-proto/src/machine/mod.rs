@@ -3,6 +3,7 @@
 mod change;
 mod coordinate;
 mod divergence;
+mod durable;
 mod founding;
 mod frames;
 mod install;
@@ -13,6 +14,7 @@ mod log;
 mod outcome;
 mod phases;
 mod rejoin;
+mod restore;
 mod role;
 mod status;
 mod stop;
@@ -26,6 +28,7 @@ use bytes::Bytes;
 
 use crate::catch_up::Retained;
 use crate::command::SessionPlan;
+use crate::config::Durability;
 use crate::control::{ControlState, Voter};
 use crate::delivery::Delivery;
 use crate::digest::Checkpoint;
@@ -40,6 +43,7 @@ use crate::view_change::ViewChange;
 use crate::walk::ResultState;
 use crate::wire::{Heartbeat, Stream};
 use divergence::Checkpoints;
+use durable::Syncs;
 use founding::Founding;
 use install::Fetching;
 use join::{Joining, Newcomers};
@@ -64,6 +68,8 @@ pub struct MachineConfig {
     pub run: u64,
     /// What this node is in it.
     pub role: Role,
+    /// Where the group keeps its result: with `Disk` what is given out as [`Output::Persist`] is stored.
+    pub durability: Durability,
     /// How much of the result is kept for those who miss some of it; at least a few windows.
     pub retain_bytes: u64,
     /// Which rules hold: all.
@@ -106,8 +112,11 @@ pub struct Machine {
     /// When each member was last heard of, and what it said.
     heard: BTreeMap<NodeId, (Time, Heartbeat)>,
     member: Option<Member>,
+    /// This node's part in the view in force as an earlier run left it on its disk.
+    former: Option<Member>,
     outbox: Outbox,
     delivery: Delivery,
+    syncs: Syncs,
     phase: Phase,
     plan: Option<SessionPlan>,
     /// At the coordinator: members whose links to all others are up, in the view in force.
@@ -164,7 +173,7 @@ impl Machine {
             name: config.name,
             run: config.run,
             rules: config.rules,
-            voter: founding.is_some().then(Voter::founder),
+            voter: founding.is_some().then(|| Voter::founder(config.durability)),
             leading: None,
             coordinator,
             coordinator_term: 0,
@@ -180,6 +189,7 @@ impl Machine {
             links: BTreeMap::new(),
             heard: BTreeMap::new(),
             member: None,
+            former: None,
             outbox: Outbox::default(),
             delivery: Delivery {
                 me: config.me,
@@ -188,7 +198,10 @@ impl Machine {
                 retained: Retained::new(config.retain_bytes),
                 outputs: VecDeque::new(),
                 rules: config.rules,
+                durability: config.durability,
+                records: Vec::new(),
             },
+            syncs: Syncs::default(),
             phase: Phase::Start,
             plan: None,
             ready: BTreeSet::new(),
@@ -237,6 +250,7 @@ impl Machine {
             Input::Frame { from, incarnation, stream, frame } => self.take_frame(from, incarnation, stream, frame),
             Input::Broadcast(batch) => self.outbox.push(batch),
             Input::Request(request) => self.take_request(request),
+            Input::Persisted { ticket } => self.persisted(ticket),
             Input::Timeout => self.run_timers(),
         }
         self.run_consensus();
@@ -288,6 +302,12 @@ impl Machine {
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.delivery.incarnation
+    }
+
+    /// Where the group keeps its result.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.delivery.durability
     }
 
     /// The group.
@@ -342,6 +362,7 @@ impl Machine {
         if let Some(member) = &mut self.member {
             member.flush(heartbeat, &mut self.delivery);
         }
+        self.give_out_records();
     }
 
     fn heartbeat(&self) -> Heartbeat {

@@ -20,6 +20,8 @@ pub enum Role {
         /// Who asked.
         by: NodeId,
     },
+    /// It comes back with what an earlier run stored: [`Machine::restored`](crate::Machine::restored).
+    Restored,
     /// It comes into a running group: a newcomer, or a restarted process of a member (`protocol.md` §7).
     Joiner {
         /// A node of the group.
@@ -53,6 +55,7 @@ impl Role {
                 Beginning { founding: Some(Founding::new(member, parameters)), ..beginning(me) }
             }
             Self::Invited { by } => beginning(by),
+            Self::Restored => Beginning { joining: Some(Joining::new(me, Aim::Member)), ..beginning(me) },
             Self::Joiner { contact } => {
                 Beginning { joining: Some(Joining::new(contact, Aim::Member)), ..beginning(contact) }
             }

@@ -1,6 +1,7 @@
 //! What the other members say.
 
 use crate::config::RingKind;
+use crate::delivery::Delivery;
 use crate::id::{Rank, Round};
 use crate::lane::LaneBreak;
 use crate::member::Member;
@@ -24,7 +25,7 @@ pub(crate) enum Breach {
 
 impl Member {
     /// A frame of a member's lane.
-    pub(crate) fn take_lane(&mut self, from: Rank, frame: LaneFrame) -> Result<(), Breach> {
+    pub(crate) fn take_lane(&mut self, from: Rank, frame: LaneFrame, delivery: &mut Delivery) -> Result<(), Breach> {
         if self.wedged {
             return Ok(());
         }
@@ -35,6 +36,7 @@ impl Member {
                 let round = slot.round;
                 if lane.take_slot(slot, gaps_are_skips)? {
                     self.taken_max = self.taken_max.max(Some(round));
+                    delivery.keep_slot(self.view.id, from, lane.newest());
                 }
                 let (bytes, max) = (lane.unconfirmed_bytes(), self.view.parameters.window_bytes);
                 // One slot may exceed the window; more than one may not.

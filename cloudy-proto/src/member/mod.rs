@@ -8,7 +8,7 @@ use std::sync::Arc;
 use outbound::PeerFlow;
 
 use crate::delivery::Delivery;
-use crate::id::{Index, Rank, Round};
+use crate::id::{Incarnation, Index, Rank, Round};
 use crate::lane::{Held, Lane};
 use crate::outbox::Outbox;
 use crate::pending::PendingTable;
@@ -69,7 +69,7 @@ impl Member {
             first: first.unwrap_or_default(),
             complete: first.is_some(),
             suspicion: Suspicion::new(members, now),
-            lanes: view.ranks().map(|_| Lane::default()).collect(),
+            lanes: view.ranks().map(|_| Lane::new(view.parameters.durability)).collect(),
             pending: PendingTable::new(members, recipients),
             model: model_of(view.parameters.ring),
             walk: Walk::default(),
@@ -92,7 +92,7 @@ impl Member {
         let arrived = core::mem::take(&mut self.arrived);
         let mut first_pass = true;
         loop {
-            let mut moved = self.send(now, outbox);
+            let mut moved = self.send(now, outbox, delivery);
             if arrived || self.rules.hold(Rule::SkipIsStanding) {
                 moved |= self.skip(outbox);
             }
@@ -128,7 +128,7 @@ impl Member {
     }
 
     /// §3.1: takes slots from the outbox while the ring model lets it.
-    fn send(&mut self, now: Time, outbox: &mut Outbox) -> bool {
+    fn send(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery) -> bool {
         let mut moved = false;
         while self.open && !self.frozen(Rule::WedgedSendsNothing) {
             let Some(batch) = outbox.peek() else { break };
@@ -138,6 +138,7 @@ impl Member {
             let round = if self.rules.hold(Rule::SkippedRoundUnused) { round } else { own.unskip() };
             self.pending.record(round, batch.first_seq, batch.count, batch.cost_bytes(), now);
             let taken = own.take_slot(Slot { round, prev: own.message_end(), batch }, false);
+            delivery.keep_slot(self.view.id, self.rank, own.newest());
             debug_assert_eq!(taken, Ok(true), "an own slot continues the own lane");
             moved = true;
         }
@@ -172,7 +173,8 @@ impl Member {
         let mut used: u64 = others.clone().map(|at| self.lanes[at].confirmed_bytes()).sum();
         for at in others {
             let lane = &mut self.lanes[at];
-            while let Some(held) = lane.first_unconfirmed() {
+            let end = if self.rules.hold(Rule::ConfirmIsSynced) { lane.stored() } else { lane.frontier() };
+            while let Some(held) = lane.first_unconfirmed().filter(|held| held.round < end) {
                 let at_cursor = held.round == cursor.round && at == cursor.rank.at();
                 let exempt = at_cursor && self.rules.hold(Rule::HoldExemptsCursor);
                 if !exempt && used + held.batch.cost_bytes() > hold_bytes {
@@ -190,7 +192,8 @@ impl Member {
         if self.frozen(Rule::WedgedSendsNothing) {
             return;
         }
-        let end = self.lanes[self.rank.at()].frontier();
+        let own = &self.lanes[self.rank.at()];
+        let end = if self.rules.hold(Rule::ConfirmIsSynced) { own.stored() } else { own.frontier() };
         let own_confirmed = self.pending.confirm(self.rank, end, end, now);
         debug_assert_eq!(own_confirmed, Ok(()));
         let before = self.lanes[self.rank.at()].approved();
@@ -218,8 +221,7 @@ impl Member {
 
     fn enter(&mut self, rank: Rank, held: Held, delivery: &mut Delivery) {
         let record = (rank == self.rank).then(|| self.pending.pop(held.round)).flatten();
-        let member = self.view.member(rank);
-        delivery.enter(&self.view, (member.node, member.incarnation), held.batch, record.as_ref());
+        delivery.enter(&self.view, (rank, held.round), held.batch, record.as_ref());
     }
 
     /// `Token`: notes since when an empty hand holds the turn while somebody waits for it.
@@ -276,19 +278,66 @@ impl Member {
         let lane = &self.lanes[cursor.rank.at()];
         let stall = if lane.frontier() <= cursor.round {
             Some(Stall::Missing(cursor))
+        } else if lane.stored() <= cursor.round {
+            Some(Stall::Unsynced)
         } else {
             (lane.confirmed() > cursor.round).then_some(Stall::Unapproved(cursor))
         };
         let result_lags = self.lanes.iter().any(|lane| lane.held_slots() > 0);
-        let waits = stall.filter(|_| result_lags && self.complete).map(|stall| (cursor.rank, stall, self.waits.1));
+        let who = if stall == Some(Stall::Unsynced) { self.rank } else { cursor.rank };
+        let waits = stall.filter(|_| result_lags && self.complete).map(|stall| (who, stall, self.waits.1));
         let sight = Sight { me: self.rank, confirmed: &confirmed, waits };
         self.suspicion.check(&sight, &self.view.parameters, now)
     }
 
+    /// The view as an earlier run stored it: wedged from birth. `passed` is the last slot in the result.
+    ///
+    /// # Errors
+    /// The first lane whose slots do not follow each other.
+    pub(crate) fn restored<'a>(
+        mut self,
+        slots: impl Iterator<Item = (Rank, &'a Slot)>,
+        passed: Option<Place>,
+    ) -> Result<Self, Rank> {
+        self.wedged = true;
+        self.walk = Walk::at(passed.unwrap_or_default());
+        for (rank, slot) in slots {
+            let lane = self.lanes.get_mut(rank.at()).ok_or(rank)?;
+            if passed.is_some_and(|passed| Place { round: slot.round, rank } <= passed) {
+                *lane = Lane::restored(slot.round.next());
+            } else {
+                let taken = lane.take_slot(slot.clone(), false).map_err(|_| rank)?;
+                lane.sync(lane.message_end());
+                taken.then_some(()).ok_or(rank)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// The run of the node that this is.
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.view.member(self.rank).incarnation
+    }
+
     /// §6.2: freezes the view; final.
-    pub(crate) fn wedge(&mut self) -> Vec<Round> {
-        self.wedged = self.rules.hold(Rule::WedgedBeforeAnswer);
-        self.lanes.iter().map(Lane::frontier).collect()
+    pub(crate) fn wedge(&mut self) {
+        self.wedged |= self.rules.hold(Rule::WedgedBeforeAnswer);
+    }
+
+    /// By rank: what is stored of each lane.
+    pub(crate) fn frontiers(&self) -> Vec<Round> {
+        let end = if self.rules.hold(Rule::AnswerIsSynced) { Lane::stored } else { Lane::frontier };
+        self.lanes.iter().map(end).collect()
+    }
+
+    /// By rank: where each lane's messages end. What was given out to be stored reaches there.
+    pub(crate) fn message_ends(&self) -> Vec<Round> {
+        self.lanes.iter().map(Lane::message_end).collect()
+    }
+
+    /// Message slots below these rounds are synced.
+    pub(crate) fn synced(&mut self, ends: &[Round]) {
+        self.lanes.iter_mut().zip(ends).for_each(|(lane, &end)| lane.sync(end));
     }
 
     /// It holds every lane up to a cut.

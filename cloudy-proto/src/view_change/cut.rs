@@ -67,6 +67,7 @@ fn blame(alive: &Answers<'_>) -> Vec<usize> {
             }
         }
         let Some(accuser) = alive[x] else { continue };
+        against[x] += usize::from(accuser.findings.stalled.contains(&(Rank(x as u16), Stall::Unsynced)));
         for (accused, stall) in accuser.findings.stalled.iter().filter(|(accused, _)| both(x, accused.at())) {
             match guilt(alive, x, accused.at(), *stall) {
                 Guilt::Nobody => {}
@@ -106,7 +107,8 @@ fn guilt(alive: &Answers<'_>, x: usize, y: usize, stall: Stall) -> Guilt {
             };
             accused_if(alive.iter().enumerate().all(|(at, answer)| at == y || answer.is_none_or(reports)))
         }
-        Stall::Unapproved(_) => Guilt::Nobody,
+        // It is the reporter's own disk.
+        Stall::Unapproved(_) | Stall::Unsynced => Guilt::Nobody,
     }
 }
 

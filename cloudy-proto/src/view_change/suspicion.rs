@@ -74,7 +74,10 @@ impl Suspicion {
             }
         }
         let overdue = |since: &Time| now.since(*since) > parameters.stall_timeout;
-        if let Some((rank, stall, _)) = sight.waits.filter(|(rank, _, since)| *rank != sight.me && overdue(since)) {
+        let counts = |rank: Rank, stall: Stall| rank != sight.me || stall == Stall::Unsynced;
+        if let Some((rank, stall, _)) =
+            sight.waits.filter(|(rank, stall, since)| counts(*rank, *stall) && overdue(since))
+        {
             self.stalls(rank, stall);
         }
         before != (self.findings.down.len(), self.findings.stalled.len())

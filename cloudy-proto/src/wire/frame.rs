@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Standing;
+use crate::config::Durability;
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::Slot;
@@ -145,6 +146,8 @@ pub enum ControlFrame {
     Invite {
         /// The group's name.
         name: String,
+        /// Where the group keeps its result: with `Disk` every member needs a data directory.
+        durability: Durability,
     },
     /// Answers [`ControlFrame::Invite`].
     Accept {
@@ -237,6 +240,8 @@ pub enum ControlFrame {
         name: String,
         /// Who founded it.
         founder: NodeId,
+        /// Where the group keeps its result: with `Disk` every member needs a data directory.
+        durability: Durability,
     },
     /// Asks any node of the group to be let in (`protocol.md` §7).
     Join {
@@ -255,6 +260,11 @@ pub enum ControlFrame {
         addresses: Vec<SocketAddr>,
         /// What is left of the session's phase; zero where nothing ends it.
         left: Duration,
+    },
+    /// Answers [`ControlFrame::Wedge`] at once where the member still syncs what it has: `Wedged` follows.
+    Wedging {
+        /// The view that is frozen here.
+        view: ViewId,
     },
 }
 
@@ -333,6 +343,8 @@ pub enum Stall {
     Missing(Place),
     /// (c) A slot of its lane that the reporter has confirmed is not approved.
     Unapproved(Place),
+    /// Against itself: its own sync of the slot at its cursor has not returned.
+    Unsynced,
 }
 
 /// A member's last word in a view (`protocol.md` §6.2): nothing of that view is sent, confirmed or approved after it.

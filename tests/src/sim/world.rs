@@ -357,6 +357,7 @@ fn node(plan: &Plan, ids: &[NodeId], at: usize, dice: &mut Dice) -> Node {
         name: "simulated".to_owned(),
         run: at as u64,
         role,
+        durability: plan.parameters.durability,
         retain_bytes: 16 << 20,
         rules: plan.rules,
     };

@@ -17,6 +17,7 @@ const ROOMS: &[&str] = &[
     "digest",
     "command",
     "wire",
+    "stored",
     "io",
     "outbox",
     "lane",

@@ -84,7 +84,14 @@ fn check_install(install: &InstallView) -> Result<(), CommandError> {
 
 fn check_durations(parameters: &Parameters) -> Result<(), BoundError> {
     let Parameters {
-        token_tick, heartbeat, failure_timeout, stall_timeout, wedge_timeout, coordinator_timeout, ..
+        token_tick,
+        heartbeat,
+        failure_timeout,
+        stall_timeout,
+        wedge_timeout,
+        sync_timeout,
+        coordinator_timeout,
+        ..
     } = parameters;
     let named = [
         ("token_tick, seconds", token_tick),
@@ -92,6 +99,7 @@ fn check_durations(parameters: &Parameters) -> Result<(), BoundError> {
         ("failure_timeout, seconds", failure_timeout),
         ("stall_timeout, seconds", stall_timeout),
         ("wedge_timeout, seconds", wedge_timeout),
+        ("sync_timeout, seconds", sync_timeout),
         ("coordinator_timeout, seconds", coordinator_timeout),
     ];
     named.into_iter().try_for_each(|(what, duration)| at_most(what, duration.as_secs(), DURATION_MAX.as_secs()))

@@ -15,6 +15,9 @@ use crate::limits::{
 use crate::slot::check_body;
 use crate::wire::{ConsensusMessage, ControlFrame, Fetched, Findings, NodeFrame, Stall, TallyFrame, Wedged};
 
+/// What a member may find against the others, and against itself.
+const STALLS_MAX: usize = 3 * MEMBERS_MAX + 1;
+
 /// The length before each frame.
 const LENGTH_BYTES: usize = 4;
 
@@ -193,7 +196,7 @@ impl Message for ControlFrame {
 
     fn check(&self) -> Result<(), FrameError> {
         match self {
-            Self::Invite { name } => group_name(name)?,
+            Self::Invite { name, durability: _ } => group_name(name)?,
             Self::Refuse { reason: words } => reason(words)?,
             Self::Follow { next, voter } => {
                 counter("log position", next.0)?;
@@ -206,7 +209,7 @@ impl Message for ControlFrame {
                     at_most_len("a log entry's bytes", entry.len(), COMMAND_BYTES_MAX)?;
                 }
             }
-            Self::Ready { view } | Self::Wedge { view, .. } => counter("view", view.0)?,
+            Self::Ready { view } | Self::Wedge { view, .. } | Self::Wedging { view } => counter("view", view.0)?,
             Self::Wedged(wedged) => check_wedged(wedged)?,
             Self::Fetch { from } => counter("index", from.0)?,
             Self::Fetched(fetched) => check_fetched(fetched)?,
@@ -221,7 +224,7 @@ impl Message for ControlFrame {
             Self::Rejoin { view, .. } => counter("view", view.0)?,
             Self::Coordinates { term } => counter("term", *term)?,
             Self::Consensus(message) => check_consensus(message)?,
-            Self::Running { name, founder: _ } => group_name(name)?,
+            Self::Running { name, founder: _, durability: _ } => group_name(name)?,
             Self::Join { result, .. } => counter("index", result.index.0)?,
             Self::Refer { coordinator: _, addresses: named, left } => {
                 addresses(named.len())?;
@@ -244,10 +247,10 @@ fn check_wedged(wedged: &Wedged) -> Result<(), BoundError> {
 
 fn check_findings(findings: &Findings) -> Result<(), BoundError> {
     at_most_len("members found down", findings.down.len(), MEMBERS_MAX)?;
-    // Each member may stall in each of the three ways.
-    at_most_len("stalls", findings.stalled.len(), 3 * MEMBERS_MAX)?;
+    // Each member may stall in each of three ways, and the reporter in one of its own.
+    at_most_len("stalls", findings.stalled.len(), STALLS_MAX)?;
     findings.stalled.iter().try_for_each(|(_, stall)| match stall {
-        Stall::Unconfirmed => Ok(()),
+        Stall::Unconfirmed | Stall::Unsynced => Ok(()),
         Stall::Missing(place) | Stall::Unapproved(place) => check_round(place.round.0),
     })
 }

@@ -86,7 +86,7 @@ fn node_frames() {
 fn control_frames() {
     let (view, index) = (ViewId(2), Index(300));
     insta::assert_snapshot!(lines::<ControlDecoder>(&[
-        ControlFrame::Invite { name: "demo".into() },
+        ControlFrame::Invite { name: "demo".into(), durability: Durability::Disk },
         ControlFrame::Accept { run: 300 },
         ControlFrame::Refuse { reason: "busy".into() },
         ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3) },
@@ -115,7 +115,7 @@ fn control_frames() {
         ControlFrame::Resigned,
         ControlFrame::Consensus(consensus()),
         ControlFrame::Leave,
-        ControlFrame::Running { name: "demo".into(), founder: NodeId([0xaa; 32]) },
+        ControlFrame::Running { name: "demo".into(), founder: NodeId([0xaa; 32]), durability: Durability::Memory },
         ControlFrame::Join { run: 300, observer: true, result: CHECKPOINT },
         ControlFrame::Refer {
             coordinator: NodeId([0xaa; 32]),
@@ -240,6 +240,7 @@ fn parameters() -> Parameters {
         on_failure: OnFailure::Wait,
         ring_min: 2,
         wedge_timeout: Duration::from_nanos(250_000_001),
+        sync_timeout: Duration::from_secs(9),
         coordinator_timeout: Duration::from_secs(8),
     }
 }

@@ -186,7 +186,7 @@ fn findings() -> impl Strategy<Value = Findings> {
 
 pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
     prop_oneof![
-        words(GROUP_NAME_BYTES_MAX).prop_map(|name| ControlFrame::Invite { name }),
+        words(GROUP_NAME_BYTES_MAX).prop_map(|name| ControlFrame::Invite { name, durability: Durability::Disk }),
         any::<u64>().prop_map(|run| ControlFrame::Accept { run }),
         words(REASON_BYTES_MAX).prop_map(|reason| ControlFrame::Refuse { reason }),
         (counter(), consensus_id()).prop_map(|(next, voter)| ControlFrame::Follow { next: LogIndex(next), voter }),
@@ -212,7 +212,11 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
         Just(ControlFrame::Resigned),
         counter().prop_map(|term| ControlFrame::Coordinates { term }),
         consensus().prop_map(ControlFrame::Consensus),
-        (words(GROUP_NAME_BYTES_MAX), node_id()).prop_map(|(name, founder)| ControlFrame::Running { name, founder }),
+        (words(GROUP_NAME_BYTES_MAX), node_id()).prop_map(|(name, founder)| ControlFrame::Running {
+            name,
+            founder,
+            durability: Durability::Memory,
+        }),
         (any::<u64>(), any::<bool>(), checkpoint()).prop_map(|(run, observer, result)| ControlFrame::Join {
             run,
             observer,

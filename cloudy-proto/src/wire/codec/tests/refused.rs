@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::examples::{batch, fetched, largest_install, slot};
 use super::*;
 use crate::command::Command;
+use crate::config::Durability;
 use crate::digest::Checkpoint;
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
 use crate::limits::{
@@ -220,7 +221,10 @@ fn a_control_frame_out_of_bounds_is_refused() {
     };
     let (view, index, first) = (ViewId(u64::MAX), Index(u64::MAX), LogIndex(u64::MAX));
     let counter = |what| over(what, u64::MAX, COUNTER_MAX);
-    check(ControlFrame::Invite { name: "n".repeat(129) }, over("a group name's bytes", 129, 128));
+    check(
+        ControlFrame::Invite { name: "n".repeat(129), durability: Durability::Disk },
+        over("a group name's bytes", 129, 128),
+    );
     check(ControlFrame::Refuse { reason: "r".repeat(513) }, over("a reason's bytes", 513, 512));
     check(ControlFrame::Follow { next: first, voter: ConsensusId(0) }, counter("log position"));
     check(ControlFrame::Follow { next: LogIndex(1), voter: ConsensusId(u64::MAX) }, counter("consensus id"));
@@ -241,7 +245,10 @@ fn a_control_frame_out_of_bounds_is_refused() {
     check(ControlFrame::Join { run: 1, observer: false, result }, counter("index"));
     let (coordinator, address) = (NodeId([1; 32]), SocketAddr::from(([1, 2, 3, 4], 5)));
     let name = "n".repeat(129);
-    check(ControlFrame::Running { name, founder: coordinator }, over("a group name's bytes", 129, 128));
+    check(
+        ControlFrame::Running { name, founder: coordinator, durability: Durability::Memory },
+        over("a group name's bytes", 129, 128),
+    );
     let refer = |count, left| ControlFrame::Refer { coordinator, addresses: vec![address; count], left };
     check(refer(17, Duration::ZERO), over("addresses", 17, 16));
     check(refer(1_000, Duration::ZERO), over("a referral, bytes", 6_037, 1_024));

@@ -1,0 +1,144 @@
+//! `Disk`: what is given out to be stored, and what follows once it is synced (`protocol.md` §3.2, §6.2, §7.2).
+
+use std::collections::VecDeque;
+
+use crate::config::Durability;
+use crate::id::{Index, NodeId, Round, ViewId};
+use crate::io::Output;
+use crate::machine::Machine;
+use crate::rules::Rule;
+use crate::stored::Record;
+use crate::wire::ControlFrame;
+
+/// What waits for the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Syncs {
+    /// Of the last output.
+    ticket: u64,
+    /// In order; at most one for each time that outputs were taken.
+    waiting: VecDeque<Sync>,
+    /// The state of consensus that was given out last.
+    consensus: u64,
+    /// Where the messages of each lane ended when they were given out last.
+    ends: Option<(ViewId, Vec<Round>)>,
+    /// The result was fetched up to a view's first index.
+    fetched: Option<(ViewId, Index)>,
+    /// Who asked to wedge a view, and the ticket that the answer waits for.
+    wedge_asked: Option<(NodeId, ViewId, u64)>,
+}
+
+impl Syncs {
+    fn next_due(&mut self, ticket: u64) -> Option<Sync> {
+        let due = self.waiting.front().is_some_and(|sync| sync.ticket <= ticket);
+        if due { self.waiting.pop_front() } else { None }
+    }
+
+    /// Another voter takes the place of the one that gave out state so far.
+    pub(super) fn forget_consensus(&mut self) {
+        self.consensus = 0;
+        self.waiting.iter_mut().for_each(|sync| sync.consensus = 0);
+    }
+
+    fn has_synced(&self, ticket: u64) -> bool {
+        ticket <= self.ticket && self.waiting.front().is_none_or(|sync| sync.ticket > ticket)
+    }
+}
+
+/// What is so once a ticket is synced.
+#[derive(Debug)]
+struct Sync {
+    ticket: u64,
+    consensus: u64,
+    ends: Option<(ViewId, Vec<Round>)>,
+    fetched: Option<(ViewId, Index)>,
+}
+
+impl Machine {
+    /// Gives out what is to be stored, all that came up since the last time together.
+    pub(super) fn give_out_records(&mut self) {
+        if self.delivery.durability == Durability::Memory {
+            return;
+        }
+        let records = core::mem::take(&mut self.delivery.records);
+        let consensus = self.voter.as_ref().and_then(|voter| voter.unsynced()).unwrap_or(self.syncs.consensus);
+        let ends = self.member.as_ref().map(|member| (member.view.id, member.message_ends()));
+        let ends = ends.filter(|ends| self.syncs.ends.as_ref() != Some(ends));
+        let fetched = self.syncs.fetched.take();
+        if records.is_empty() && ends.is_none() && fetched.is_none() && consensus == self.syncs.consensus {
+            return;
+        }
+        self.syncs.consensus = consensus;
+        if ends.is_some() {
+            self.syncs.ends.clone_from(&ends);
+        }
+        self.syncs.ticket += 1;
+        let ticket = self.syncs.ticket;
+        self.syncs.waiting.push_back(Sync { ticket, consensus, ends, fetched });
+        self.delivery.outputs.push_back(Output::Persist { ticket, records });
+    }
+
+    /// All that was given out up to a ticket is synced.
+    pub(super) fn persisted(&mut self, ticket: u64) {
+        while let Some(sync) = self.syncs.next_due(ticket) {
+            if let Some(voter) = &mut self.voter {
+                voter.persisted(sync.consensus);
+            }
+            let member = self.member.as_mut();
+            if let Some(((view, ends), member)) = sync.ends.zip(member)
+                && member.view.id == view
+            {
+                member.synced(&ends);
+            }
+            if let Some((view, first)) = sync.fetched {
+                self.complete_at(view, first);
+            }
+        }
+        self.answer_wedge();
+    }
+
+    /// The result was fetched up to the first index of the view in force: this member is complete once that is synced.
+    pub(super) fn fetched_all(&mut self, view: ViewId, first: Index) {
+        self.delivery.keep(Record::Complete { view, first });
+        if self.delivery.durability == Durability::Memory || !self.rules.hold(Rule::CompleteIsSynced) {
+            self.complete_at(view, first);
+        } else {
+            self.syncs.fetched = Some((view, first));
+        }
+    }
+
+    fn complete_at(&mut self, view: ViewId, first: Index) {
+        if let Some(member) = self.member.as_mut().filter(|member| member.view.id == view) {
+            member.first = first;
+            member.complete = true;
+        }
+    }
+
+    /// A member was asked to wedge, and has: it answers once all that came up so far is synced, and says so until then.
+    pub(super) fn answer_once_synced(&mut self, to: NodeId, view: ViewId) {
+        let unsaid = !self.delivery.records.is_empty() || self.syncs.fetched.is_some();
+        let ticket = self.syncs.ticket + u64::from(unsaid);
+        if self.rules.hold(Rule::AnswerIsSynced) && !self.syncs.has_synced(ticket) {
+            if to == self.me {
+                self.take_wedging(self.me, view);
+            } else {
+                self.send_control(to, ControlFrame::Wedging { view });
+            }
+        }
+        self.syncs.wedge_asked = Some((to, view, ticket));
+        self.answer_wedge();
+    }
+
+    fn answer_wedge(&mut self) {
+        let Some((to, view, ticket)) = self.syncs.wedge_asked else { return };
+        if self.rules.hold(Rule::AnswerIsSynced) && !self.syncs.has_synced(ticket) {
+            return;
+        }
+        self.syncs.wedge_asked = None;
+        let Some(wedged) = self.wedged(view) else { return };
+        if to == self.me {
+            self.take_wedged(self.me, wedged);
+        } else if to == self.coordinator {
+            self.send_control(to, ControlFrame::Wedged(wedged));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A process that comes back with what an earlier run stored (`protocol.md` §2, §6.2, §7).
+
+use std::sync::Arc;
+
+use crate::control::{Applied, Voter};
+use crate::id::{Index, LogIndex, Rank};
+use crate::io::Event;
+use crate::limits::CONSENSUS_TICK;
+use crate::machine::timers::Timer;
+use crate::machine::{Machine, MachineConfig};
+use crate::member::Member;
+use crate::rules::Rule;
+use crate::stored::{Stored, StoredBody, StoredError};
+use crate::time::Time;
+use crate::view::{Place, View};
+
+impl Machine {
+    /// A group as an earlier run of this node left it on its disk. It gives out the whole stored result again, votes
+    /// under its old name, answers for what it holds of the view that it was in, and comes back into the group as a run
+    /// of its own: nothing that the earlier run broadcast is sent again.
+    ///
+    /// # Errors
+    /// What was stored is not one node's of one group, or was damaged.
+    pub fn restored(now: Time, config: MachineConfig, stored: Stored) -> Result<Self, StoredError> {
+        let mut machine = Self::new(config);
+        machine.now = now;
+        machine.dirty = true;
+        for (entry, batch) in &stored.result {
+            machine.delivery.restored(entry, batch.clone());
+        }
+        machine.replay(&stored)?;
+        if machine.state.founder() == Some(machine.me) && machine.state.incarnation(machine.me).is_none() {
+            // It only watched.
+            machine.joining = None;
+        } else {
+            machine.set_timer(Timer::Join, core::time::Duration::ZERO);
+        }
+        if let Some(vote) = stored.vote {
+            machine.voter = Some(Voter::restored(vote, stored.entries.clone(), machine.delivery.durability));
+            machine.set_timer(Timer::Consensus, CONSENSUS_TICK);
+        }
+        machine.lose_coordinator();
+        machine.run_consensus();
+        Ok(machine)
+    }
+
+    /// Builds up what the log said, and this node's part in its latest view.
+    fn replay(&mut self, stored: &Stored) -> Result<(), StoredError> {
+        let mut closed = false;
+        for (at, command) in stored.commands.iter().enumerate() {
+            let index = LogIndex(at as u64 + 1);
+            match self.state.apply(command.clone()).map_err(|_| StoredError::Command(index))? {
+                Applied::Kickstarted(plan) => self.kickstarted(plan),
+                Applied::Grace => self.enter_grace(),
+                Applied::Reported { node, result, report } => self.event(Event::Reported { node, result, report }),
+                Applied::Closed => closed = true,
+                Applied::Incarnated { .. } | Applied::Installed { .. } | Applied::Nothing => {}
+            }
+        }
+        if let Some(view) = self.state.view().cloned() {
+            self.come_back_into(&view, stored)?;
+        }
+        if closed {
+            self.closed();
+        }
+        Ok(())
+    }
+
+    fn come_back_into(&mut self, view: &Arc<View>, stored: &Stored) -> Result<(), StoredError> {
+        let rank = view.rank_of(self.me);
+        let first = (stored.complete.0 == view.id).then_some(stored.complete.1);
+        self.event(Event::ViewInstalled { view: Arc::clone(view), first: first.unwrap_or_default(), active: false });
+        if !view.parameters.session {
+            self.phase = self.phase.max(crate::io::Phase::Send);
+        }
+        if view.last {
+            self.last_installed();
+        }
+        if view.last && first.is_some() {
+            self.finish();
+            return Ok(());
+        }
+        if let Some(rank) = rank.filter(|_| !view.last) {
+            let passed = stored.result.iter().rev().find_map(|(entry, _)| match entry.body {
+                StoredBody::Slot { lane, round } if entry.view == view.id => Some(Place { round, rank: lane }),
+                _ => None,
+            });
+            let of_view = stored.slots.iter().filter(|((of, ..), _)| *of == view.id);
+            let slots = of_view.map(|((_, _, lane), slot)| (*lane, slot));
+            let member = Member::new(Arc::clone(view), rank, first, self.now, self.rules).restored(slots, passed);
+            self.former = Some(member.map_err(|lane| StoredError::Lane { view: view.id, lane })?);
+        }
+        if self.rules.hold(Rule::RestartedIsWedged) {
+            if first.is_none() && self.joining.is_some() {
+                self.start_fetching(view);
+            }
+        } else if let Some(mut member) = self.former.take() {
+            self.delivery.incarnation = member.incarnation();
+            member.wedged = false;
+            self.member = Some(member);
+            self.joining = None;
+            self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
+        }
+        Ok(())
+    }
+
+    /// This node's part in a view that lists an earlier run of it: wedged from birth.
+    pub(super) fn former_member(&self, view: &Arc<View>, rank: Rank, first: Option<Index>) -> Member {
+        let mut member = Member::new(Arc::clone(view), rank, first, self.now, self.rules);
+        member.wedged = true;
+        member
+    }
+}

@@ -1,0 +1,214 @@
+//! What a node of a `Disk` group stores, and what an earlier run's records come to (`protocol.md` §3.2, §6.2).
+//!
+//! Records are given out in order and become durable in order: what is found after a crash is what was given out up to
+//! some point. So a disk is its machine at an earlier moment, and whatever others were told came after its sync.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
+use crate::slot::{Batch, Slot};
+use crate::wire::ConsensusEntry;
+
+/// One thing to store. A later one of the same name replaces an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// What a voter must not forget.
+    Vote(Vote),
+    /// The voter's log from the first of these on; what stood there and after is gone.
+    Entries(Vec<ConsensusEntry>),
+    /// A committed entry of the control log.
+    Command {
+        /// Its position.
+        index: LogIndex,
+        /// The encoded [`Command`](crate::Command); empty at the begin of a term.
+        command: Bytes,
+    },
+    /// A message slot.
+    Slot {
+        /// Of this view.
+        view: ViewId,
+        /// Of this lane.
+        lane: Rank,
+        /// The slot.
+        slot: Slot,
+    },
+    /// An entry of the result.
+    Entry(StoredEntry),
+    /// The result reaches up to the view's first index.
+    Complete {
+        /// The view.
+        view: ViewId,
+        /// Its first index.
+        first: Index,
+    },
+}
+
+/// The consensus library's state, beside its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vote {
+    /// This voter's name, which it keeps with this state. Another name than before: the log before is void.
+    pub voter: ConsensusId,
+    /// The latest term.
+    pub term: u64,
+    /// Whom it voted for in that term; zero for nobody.
+    pub voted_for: ConsensusId,
+    /// How far the log is committed, at least.
+    pub commit: LogIndex,
+}
+
+/// An entry of the result as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEntry {
+    /// The first payload's index.
+    pub first_index: Index,
+    /// The view that approved it.
+    pub view: ViewId,
+    /// Who broadcast it.
+    pub origin: NodeId,
+    /// In which run of its process.
+    pub incarnation: Incarnation,
+    /// The first payload's number.
+    pub first_seq: Seq,
+    /// How many payloads.
+    pub count: u32,
+    /// The payloads.
+    pub body: StoredBody,
+}
+
+/// Where an entry's payloads are: each is stored once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoredBody {
+    /// In the entry's record: it was fetched.
+    Here(Bytes),
+    /// In a slot's record, which may begin with payloads that are not this entry's.
+    Slot {
+        /// Of this lane of the entry's view.
+        lane: Rank,
+        /// The slot's round.
+        round: Round,
+    },
+}
+
+impl StoredEntry {
+    /// The payloads, taken out of the slot that holds them; none if it is not the one.
+    #[must_use]
+    pub fn batch_of(&self, slot: &Batch) -> Option<Batch> {
+        let before = u32::try_from(self.first_seq.0.checked_sub(slot.first_seq.0)?).ok()?;
+        let fits = before.checked_add(self.count).is_some_and(|end| end == slot.count);
+        fits.then(|| slot.without_first(before))
+    }
+}
+
+/// What is wrong with records that were read back: they are not one node's of one group, or were damaged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoredError {
+    /// A position is missing.
+    #[error("the stored control log has a gap before entry {0}")]
+    Log(LogIndex),
+    /// The consensus library's log has a gap.
+    #[error("the stored log of the voter has a gap before entry {0}")]
+    Voter(LogIndex),
+    /// An index is missing.
+    #[error("the stored result has a gap before index {0}")]
+    Result(Index),
+    /// A slot is missing that the result refers to, or is another one.
+    #[error("the slot that holds index {0} of the result is missing or is another one")]
+    Slot(Index),
+    /// A lane's chain is broken.
+    #[error("the stored slots of lane {lane} in view {view} do not follow each other")]
+    Lane {
+        /// The view.
+        view: ViewId,
+        /// The lane.
+        lane: Rank,
+    },
+    /// An entry of the control log is no command.
+    #[error("entry {0} of the stored control log is no command of this version")]
+    Command(LogIndex),
+}
+
+/// What the records of an earlier run come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    pub(crate) vote: Option<Vote>,
+    pub(crate) entries: Vec<ConsensusEntry>,
+    pub(crate) commands: Vec<Bytes>,
+    pub(crate) complete: (ViewId, Index),
+    /// In the slots' order.
+    pub(crate) slots: BTreeMap<(ViewId, Round, Rank), Slot>,
+    pub(crate) result: Vec<(StoredEntry, Batch)>,
+}
+
+impl Stored {
+    /// Takes a record: in the order in which they were given out, or table by table, each in the order of its keys, and
+    /// slots before the result.
+    ///
+    /// # Errors
+    /// The record does not follow those before; nothing of it was taken.
+    pub fn take(&mut self, record: Record) -> Result<(), StoredError> {
+        match record {
+            Record::Vote(vote) => {
+                if self.vote.is_some_and(|before| before.voter != vote.voter) {
+                    self.entries.clear();
+                }
+                self.vote = Some(vote);
+            }
+            Record::Entries(entries) => self.take_entries(entries)?,
+            Record::Command { index, command } => {
+                if index.0 != self.commands.len() as u64 + 1 {
+                    return Err(StoredError::Log(index));
+                }
+                self.commands.push(command);
+            }
+            Record::Slot { view, lane, slot } => {
+                self.slots.insert((view, slot.round, lane), slot);
+            }
+            Record::Entry(entry) => self.take_entry(entry)?,
+            Record::Complete { view, first } => self.complete = self.complete.max((view, first)),
+        }
+        Ok(())
+    }
+
+    fn take_entries(&mut self, entries: Vec<ConsensusEntry>) -> Result<(), StoredError> {
+        for entry in entries {
+            let at = entry.index.0.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+            let at = at.filter(|at| *at <= self.entries.len()).ok_or(StoredError::Voter(entry.index))?;
+            self.entries.truncate(at);
+            self.entries.push(entry);
+        }
+        Ok(())
+    }
+
+    fn take_entry(&mut self, entry: StoredEntry) -> Result<(), StoredError> {
+        let next = self.result.last().map_or(Index(1), |(last, _)| Index(last.first_index.0 + u64::from(last.count)));
+        if entry.first_index != next {
+            return Err(StoredError::Result(entry.first_index));
+        }
+        let batch = match &entry.body {
+            StoredBody::Here(body) => {
+                Some(Batch { first_seq: entry.first_seq, count: entry.count, body: body.clone() })
+            }
+            StoredBody::Slot { lane, round } => {
+                let slot = self.slots.get(&(entry.view, *round, *lane));
+                slot.and_then(|slot| entry.batch_of(&slot.batch))
+            }
+        };
+        let batch = batch.ok_or(StoredError::Slot(entry.first_index))?;
+        self.result.push((entry, batch));
+        Ok(())
+    }
+
+    /// Nothing was ever stored.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty() && self.vote.is_none()
+    }
+
+    /// The length of the stored result.
+    #[must_use]
+    pub fn index(&self) -> Index {
+        self.result.last().map_or(Index(0), |(last, _)| Index(last.first_index.0 + u64::from(last.count) - 1))
+    }
+}
