@@ -17,6 +17,14 @@ pub enum FoundError {
         /// The name.
         name: String,
     },
+    /// The group is to keep its result on disk.
+    #[error(
+        "group {name:?} is to keep its result on disk, and this node has no data directory: start it with NodeBuilder::data_dir, or `--data DIR`"
+    )]
+    NeedsDataDir {
+        /// The name.
+        name: String,
+    },
     /// The name is too long.
     #[error("a group's name has at most {} bytes", cloudy_proto::limits::GROUP_NAME_BYTES_MAX)]
     NameTooLong,

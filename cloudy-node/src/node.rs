@@ -2,21 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-#[cfg(feature = "fault")]
 use std::sync::Arc;
 
 use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
-use cloudy_proto::{Index, NodeId};
+use cloudy_proto::{GroupId, Index, NodeId};
 use tokio::sync::oneshot;
 
 use crate::cluster_key::ClusterKey;
+use crate::driver::disk::{Disk, Synced};
 use crate::driver::joins::Aim;
-use crate::driver::{Command, Driver, Mailbox, mailbox};
+use crate::driver::{Command, Driver, Mailbox, ResumedGroup, mailbox};
 use crate::endpoint::{self, BindError, EndpointLimits, EndpointSocket, OpenError};
 use crate::founding::{FoundError, Founding, FoundingEvent};
 use crate::group::{Group, GroupConfig};
 use crate::identity::{Identity, IdentityError};
 use crate::link::Links;
+use crate::storage::{DataDir, DataDirError, ReadGroupError, read_group};
 use crate::tls::LinkFailure;
 
 /// A node that did not start; nothing is bound.
@@ -28,6 +29,23 @@ pub enum StartError {
     /// The identity could not be made.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The data directory is another node's.
+    #[error(
+        "the data directory belongs to node {}, and the identity is of node {}: take the one that DataDir::identity gives",
+        directory.short(), identity.short()
+    )]
+    OtherNode {
+        /// The directory's node.
+        directory: NodeId,
+        /// The identity's.
+        identity: NodeId,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A group in the data directory cannot be read back, so none goes on.
+    #[error(transparent)]
+    ReadGroup(#[from] ReadGroupError),
     /// The address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -92,6 +110,14 @@ pub enum JoinError {
         /// The first index that is retained.
         first: Index,
     },
+    /// The group keeps its result on disk.
+    #[error(
+        "group {name:?} keeps its result on disk, and this node has no data directory: start it with          NodeBuilder::data_dir, or `--data DIR`"
+    )]
+    NeedsDataDir {
+        /// The name.
+        name: String,
+    },
     /// The founder gave the group up before it was founded.
     #[error("group {name:?} ended before it was founded")]
     Ended {
@@ -120,6 +146,7 @@ pub enum JoinError {
 pub struct NodeBuilder {
     bind: Option<SocketAddr>,
     identity: Option<Result<Identity, IdentityError>>,
+    data_dir: Option<DataDir>,
     limits: EndpointLimits,
     #[cfg(feature = "fault")]
     socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
@@ -142,6 +169,13 @@ impl NodeBuilder {
     /// An identity made elsewhere, in place of a cluster key.
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(Ok(identity));
+        self
+    }
+
+    /// Where the node keeps its `Disk` groups, and its identity: give [`DataDir::identity`] as the node's. Those that it
+    /// holds go on at once: [`Node::resumed_groups`].
+    pub fn data_dir(mut self, data_dir: DataDir) -> Self {
+        self.data_dir = Some(data_dir);
         self
     }
 
@@ -181,6 +215,17 @@ impl NodeBuilder {
     /// What is wrong with key, address or limits; nothing is left running.
     pub async fn start(mut self) -> Result<Node, StartError> {
         let identity = self.identity.take().ok_or(StartError::NoIdentity)??;
+        let (disk, stored) = match self.data_dir.take() {
+            Some(data_dir) => {
+                let (directory, identity) = (data_dir.node_id(), identity.node_id());
+                if directory != identity {
+                    return Err(StartError::OtherNode { directory, identity });
+                }
+                let (disk, stored) = open_store(data_dir).await?;
+                (Some(disk), stored)
+            }
+            None => (None, Vec::new()),
+        };
         let socket = match self.take_socket() {
             Some(socket) => socket,
             None => EndpointSocket::Udp(endpoint::bind(self.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))))?),
@@ -190,9 +235,51 @@ impl NodeBuilder {
         let (mailbox, mail, inbox) = mailbox();
         let links = Links::new(identity.node_id(), endpoint, self.limits, vec![address], mail);
         tokio::spawn(links.clone().accept());
-        tokio::spawn(Driver::new(links, inbox, mailbox.downgrade()).run());
-        Ok(Node { id: identity.node_id(), address, mailbox })
+        tokio::spawn(Driver::new(links, inbox, mailbox.downgrade(), disk).run());
+        let resumed = resume_all(&mailbox, stored).await?;
+        Ok(Node { id: identity.node_id(), address, mailbox, resumed: Arc::new(resumed) })
     }
+}
+
+/// Opens the store of a data directory, and reads all that it holds.
+async fn open_store(data_dir: DataDir) -> Result<(Disk, Vec<ResumedGroup>), StartError> {
+    let synced = Arc::new(Synced::default());
+    let opened = tokio::task::spawn_blocking(move || {
+        let told = Arc::clone(&synced);
+        let store = data_dir.open_store(move |completion| told.take(completion))?;
+        let groups = store.groups().map_err(ReadGroupError::Store)?;
+        let mut stored = Vec::new();
+        let mut begun = Vec::new();
+        for id in groups {
+            match read_group(&store, id)? {
+                Some((meta, read)) => stored.push(ResumedGroup { id, meta, stored: read }),
+                None => begun.push(id),
+            }
+        }
+        let mut disk = Disk::new(store, synced);
+        // They never had a view: nothing was confirmed in them.
+        begun.into_iter().for_each(|id| disk.forget(id));
+        Ok((disk, stored))
+    });
+    match opened.await {
+        Ok(opened) => opened,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+async fn resume_all(mailbox: &Mailbox, stored: Vec<ResumedGroup>) -> Result<Vec<Group>, StartError> {
+    let mut resumed = Vec::new();
+    for group in stored {
+        let (id, (reply, answer)) = (group.id, oneshot::channel());
+        mailbox.send(Command::Resume { group: Box::new(group), reply }).await;
+        match answer.await {
+            Ok(Ok(group)) => resumed.push(group),
+            Ok(Err(cause)) => return Err(ReadGroupError::Contradiction { group: id, cause }.into()),
+            // The driver runs as long as this handle to it.
+            Err(_) => break,
+        }
+    }
+    Ok(resumed)
 }
 
 /// What a node's links have carried, summed over them since each came up.
@@ -215,6 +302,7 @@ pub struct Node {
     id: NodeId,
     address: SocketAddr,
     mailbox: Mailbox,
+    resumed: Arc<Vec<Group>>,
 }
 
 impl Node {
@@ -233,6 +321,21 @@ impl Node {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The groups that its data directory held when it was started, in the order of their ids. Each goes on: it gives out
+    /// its stored result again, from the beginning, and this node comes back onto its ring as soon as it reaches the
+    /// others, as a new run: what the earlier one broadcast and nobody approved is not sent again. A group that had
+    /// ended is there with its result.
+    #[must_use]
+    pub fn resumed_groups(&self) -> &[Group] {
+        &self.resumed
+    }
+
+    /// Deletes all that the data directory holds of a group, and leaves it at once if it goes on: the other members
+    /// notice as they notice a crash.
+    pub async fn forget_group(&self, group: GroupId) {
+        self.mailbox.send(Command::ForgetStored { group }).await;
     }
 
     /// Dials an address, and returns once the link is up: who is there.

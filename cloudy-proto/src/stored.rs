@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::command::Command;
 use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::{Batch, Slot};
-use crate::wire::ConsensusEntry;
+use crate::wire::{ConsensusEntry, decode_command};
 
 /// One thing to store. A later one of the same name replaces an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,10 +201,17 @@ impl Stored {
         Ok(())
     }
 
-    /// Nothing was ever stored.
+    /// The name of the voter whose state this is; zero for none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.commands.is_empty() && self.vote.is_none()
+    pub fn voter(&self) -> ConsensusId {
+        self.vote.map(|vote| vote.voter).unwrap_or_default()
+    }
+
+    /// A view was installed: before that there is no group to come back to.
+    #[must_use]
+    pub fn has_view(&self) -> bool {
+        let is_install = |command: &Bytes| matches!(decode_command(command), Ok(Command::InstallView(_)));
+        self.commands.iter().any(is_install)
     }
 
     /// The length of the stored result.

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use cloudy_proto::limits::INVITED_MAX;
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
-use cloudy_proto::{Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Request, Role, Rules};
+use cloudy_proto::{
+    Durability, Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Request, Role, Rules, StoredError,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::joins::{Aim, joined};
-use crate::driver::{Command, Driver, GroupRun};
+use crate::driver::{Command, Driver, GroupRun, ResumedGroup};
 use crate::founding::{FoundError, FoundingEvent, FoundingParts};
 use crate::group::shared::{EndReason, Shared};
 use crate::group::{Group, GroupConfig};
 use crate::link::{WRITERS_LINGER, code};
 use crate::node::{ConnectError, JoinError, Traffic};
+use crate::storage::GroupMeta;
 
 /// Somebody who waits to be invited.
 pub(crate) struct Joining {
@@ -50,6 +53,16 @@ impl Driver {
                 }
             }
             Command::Forget { group } => self.ended(group),
+            Command::Resume { group, reply } => {
+                // A caller that is gone needs no answer.
+                let _ = reply.send(self.resume(*group));
+            }
+            Command::ForgetStored { group } => {
+                self.ended(group);
+                if let Some(disk) = &mut self.disk {
+                    disk.forget(group);
+                }
+            }
             Command::Traffic { reply } => {
                 // A caller that is gone needs no answer.
                 let _ = reply.send(self.traffic());
@@ -85,13 +98,17 @@ impl Driver {
         if self.is_in(&name) {
             return Err(FoundError::NameTaken { name });
         }
+        let durability = config.parameters.durability;
+        if durability == Durability::Disk && self.disk.is_none() {
+            return Err(FoundError::NeedsDataDir { name });
+        }
         let mailbox = self.mailbox.upgrade().ok_or(FoundError::ShutDown)?;
         let group = GroupId(rand::random());
-        let shared = Arc::new(Shared::new(group, name.clone(), self.me, self.me, config));
+        let shared = Arc::new(Shared::new(group, name, self.me, self.me, config));
         let role = Role::Founder { member: config.founder_is_member, parameters: config.parameters.clone() };
         let (events, events_in) = mpsc::unbounded_channel();
         let (installed, installed_in) = oneshot::channel();
-        let run = self.start_group(group, name, role, shared, config);
+        let run = self.start_group(role, durability, shared, config);
         run.founding = Some(events);
         run.installed = Some(installed);
         let shared = Arc::clone(&run.shared);
@@ -112,29 +129,63 @@ impl Driver {
     /// A group begins here; its machine hears of every link that is up.
     pub(super) fn start_group(
         &mut self,
-        group: GroupId,
-        name: String,
         role: Role,
+        durability: Durability,
         shared: Arc<Shared>,
         config: &GroupConfig,
     ) -> &mut GroupRun {
-        let now = self.now();
-        let durability = config.parameters.durability;
-        let mut machine = Machine::new(MachineConfig {
+        let (outbox_bytes_max, retain_bytes) = (config.outbox_bytes_max, config.retain_bytes);
+        if let Some(disk) = self.disk.as_mut().filter(|_| durability == Durability::Disk) {
+            let (name, founder) = (shared.name.clone(), shared.founder);
+            let outbox_bytes_max = outbox_bytes_max as u64;
+            disk.begin(shared.id, &GroupMeta { name, founder, outbox_bytes_max, retain_bytes });
+        }
+        let machine = Machine::new(self.machine_config(&shared, role, durability, retain_bytes));
+        self.run_group(machine, shared, outbox_bytes_max)
+    }
+
+    fn machine_config(&self, shared: &Shared, role: Role, durability: Durability, retain_bytes: u64) -> MachineConfig {
+        MachineConfig {
             me: self.me,
             addresses: self.links.addresses.to_vec(),
-            group,
-            name,
+            group: shared.id,
+            name: shared.name.clone(),
             run: rand::random(),
             role,
             durability,
-            retain_bytes: config.retain_bytes,
+            retain_bytes,
             rules: Rules::default(),
-        });
+        }
+    }
+
+    /// A group that an earlier run left in the data directory goes on.
+    fn resume(&mut self, ResumedGroup { id, meta, stored }: ResumedGroup) -> Result<Group, StoredError> {
+        let config = GroupConfig {
+            outbox_bytes_max: usize::try_from(meta.outbox_bytes_max).unwrap_or(usize::MAX),
+            retain_bytes: meta.retain_bytes,
+            ..GroupConfig::default()
+        };
+        let shared = Arc::new(Shared::new(id, meta.name, self.me, meta.founder, &config));
+        let durability = Durability::Disk;
+        let machine = self.machine_config(&shared, Role::Restored, durability, config.retain_bytes);
+        if let Some(disk) = &mut self.disk {
+            disk.resume(id, &stored);
+        }
+        let machine = Machine::restored(self.now(), machine, stored)?;
+        let mailbox = self.mailbox.upgrade();
+        let run = self.run_group(machine, shared, config.outbox_bytes_max);
+        let shared = Arc::clone(&run.shared);
+        // The one who asks holds one.
+        let mailbox = mailbox.expect("whoever starts a node has a handle to it");
+        Ok(Group { shared, mailbox })
+    }
+
+    fn run_group(&mut self, mut machine: Machine, shared: Arc<Shared>, outbox_bytes_max: usize) -> &mut GroupRun {
+        let (now, group) = (self.now(), shared.id);
         for (&peer, link) in &self.peers {
             machine.handle(now, Input::LinkUp { peer, addresses: link.addresses.clone() });
         }
-        self.groups.entry(group).or_insert(GroupRun::new(machine, shared, config.outbox_bytes_max))
+        self.groups.entry(group).or_insert(GroupRun::new(machine, shared, outbox_bytes_max))
     }
 
     fn request(&mut self, group: GroupId, request: Request) {
@@ -167,7 +218,15 @@ impl Driver {
     }
 
     /// A peer invites this node; whether it comes.
-    pub(super) fn invited(&mut self, from: NodeId, group: GroupId, name: &str) -> bool {
+    pub(super) fn invited(&mut self, from: NodeId, group: GroupId, name: &str, durability: Durability) -> bool {
+        if durability == Durability::Disk && self.disk.is_none() {
+            let me = self.me.short();
+            let reason = format!(
+                "group {name:?} keeps its result on disk, and node {me} has no data directory: start it with one"
+            );
+            self.refuse(from, group, reason);
+            return false;
+        }
         let invitable = |joining: &Joining| !joining.reply.is_closed() && joining.aim == Aim::Member;
         let joining = self.joining.get(name).is_some_and(invitable).then(|| self.joining.remove(name)).flatten();
         let (Some(Joining { config, reply, .. }), Some(mailbox)) = (joining, self.mailbox.upgrade()) else {
@@ -178,7 +237,7 @@ impl Driver {
         let now = self.now();
         let shared = Arc::new(Shared::new(group, name.to_owned(), self.me, from, &config));
         let (installed, installed_in) = oneshot::channel();
-        let run = self.start_group(group, name.to_owned(), Role::Invited { by: from }, shared, &config);
+        let run = self.start_group(Role::Invited { by: from }, durability, shared, &config);
         run.installed = Some(installed);
         let handle = Group { shared: Arc::clone(&run.shared), mailbox };
         if let Some(link) = self.peers.get(&from) {
@@ -263,6 +322,10 @@ impl Driver {
         peers.iter().for_each(|connection| connection.close(code::SHUTDOWN.into(), b"this node was shut down"));
         self.links.endpoint.close(code::SHUTDOWN.into(), b"this node was shut down");
         let _ = tokio::time::timeout(WRITERS_LINGER, self.links.endpoint.wait_idle()).await;
+        if let Some(disk) = self.disk.take() {
+            // Not on this thread, which others need; a panic there is no reason for one here.
+            let _ = tokio::task::spawn_blocking(|| disk.close()).await;
+        }
         if let Some(reply) = self.stopping.take() {
             // Whoever wanted it may be gone.
             let _ = reply.send(());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
-use cloudy_proto::{Frame, GroupId, Index, NodeId, Request, Role};
+use cloudy_proto::{Durability, Frame, GroupId, Index, NodeId, Request, Role};
 use tokio::sync::oneshot;
 
 use crate::driver::Driver;
@@ -47,7 +47,13 @@ pub(super) async fn joined(
 
 impl Driver {
     /// A node of a running group tells of it: whoever waits for one of that name comes.
-    pub(super) fn running(&mut self, contact: NodeId, group: GroupId, name: &str, founder: NodeId) {
+    pub(super) fn running(
+        &mut self,
+        contact: NodeId,
+        group: GroupId,
+        name: &str,
+        (founder, durability): (NodeId, Durability),
+    ) {
         let wanted = self
             .joining
             .get(name)
@@ -58,6 +64,13 @@ impl Driver {
         };
         let now = self.now();
         let (aim, observes) = (joining.aim, joining.aim != Aim::Member);
+        // Who reads along promises nobody to keep anything.
+        let durability = if observes { Durability::Memory } else { durability };
+        if durability == Durability::Disk && self.disk.is_none() {
+            // Whoever joined has given up.
+            let _ = joining.reply.send(Err(JoinError::NeedsDataDir { name: name.to_owned() }));
+            return;
+        }
         let mut shared = Shared::new(group, name.to_owned(), self.me, founder, &joining.config);
         shared.observes = observes;
         let role = match aim {
@@ -65,7 +78,7 @@ impl Driver {
             Aim::Observer(from) => Role::Observer { contact, from },
         };
         let (installed, installed_in) = oneshot::channel();
-        let run = self.start_group(group, name.to_owned(), role, Arc::new(shared), &joining.config);
+        let run = self.start_group(role, durability, Arc::new(shared), &joining.config);
         run.installed = Some(installed);
         run.comes = !observes;
         let handle = Group { shared: Arc::clone(&run.shared), mailbox };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cloudy_proto::wire::{NodeFrame, StreamHeader};
-use cloudy_proto::{Admission, Frame, GroupId, MessageId, NodeId, Outcome, Request, Status};
+use cloudy_proto::{Admission, Frame, GroupId, MessageId, NodeId, Outcome, Request, Status, Stored, StoredError};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::driver::joins::Aim;
@@ -12,6 +12,7 @@ use crate::founding::{FoundError, FoundingParts};
 use crate::group::{Group, GroupConfig};
 use crate::link::NewLink;
 use crate::node::{ConnectError, JoinError, Traffic};
+use crate::storage::GroupMeta;
 use crate::tls::LinkFailure;
 
 /// Messages from links that wait for the driver; a reader waits for room.
@@ -33,6 +34,13 @@ pub(crate) enum LinkMail {
     Opened { peer: NodeId, link: u64, header: StreamHeader, reply: oneshot::Sender<Admission> },
     /// Frames of a stream that is read.
     Frames { peer: NodeId, link: u64, header: StreamHeader, frames: Vec<Frame> },
+}
+
+/// A group that an earlier run left in the data directory.
+pub(crate) struct ResumedGroup {
+    pub(crate) id: GroupId,
+    pub(crate) meta: GroupMeta,
+    pub(crate) stored: Stored,
 }
 
 /// What users want.
@@ -67,6 +75,13 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Status>,
     },
     Forget {
+        group: GroupId,
+    },
+    Resume {
+        group: Box<ResumedGroup>,
+        reply: oneshot::Sender<Result<Group, StoredError>>,
+    },
+    ForgetStored {
         group: GroupId,
     },
     Traffic {

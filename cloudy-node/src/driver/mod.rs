@@ -8,6 +8,7 @@
 
 mod commands;
 mod dialler;
+pub(crate) mod disk;
 pub(crate) mod joins;
 mod mailbox;
 mod run;
@@ -21,13 +22,14 @@ use cloudy_proto::{Admission, Frame, GroupId, Incarnation, Input, NodeId, Output
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-pub(crate) use mailbox::{Command, Inbox, LinkMail, Mailbox, WeakMailbox, mailbox};
+pub(crate) use mailbox::{Command, Inbox, LinkMail, Mailbox, ResumedGroup, WeakMailbox, mailbox};
 pub(crate) use run::NotJoined;
 
 use crate::link::{Link, Links, NewLink, code};
 use crate::node::{ConnectError, JoinError};
 use commands::Joining;
 use dialler::Dialler;
+use disk::Disk;
 use run::{Effect, GroupRun};
 
 /// Messages that one turn takes from the links.
@@ -57,6 +59,8 @@ pub(crate) struct Driver {
     joining: BTreeMap<String, Joining>,
     connecting: Vec<(SocketAddr, oneshot::Sender<Result<NodeId, ConnectError>>)>,
     dialler: Dialler,
+    /// Where groups are kept that outlive the process.
+    disk: Option<Disk>,
     /// Held by every stream's writer.
     writers: mpsc::Sender<()>,
     writers_ended: mpsc::Receiver<()>,
@@ -64,7 +68,7 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(links: Links, inbox: Inbox, mailbox: WeakMailbox) -> Self {
+    pub(crate) fn new(links: Links, inbox: Inbox, mailbox: WeakMailbox, disk: Option<Disk>) -> Self {
         let (writers, writers_ended) = mpsc::channel(1);
         Self {
             me: links.me,
@@ -79,6 +83,7 @@ impl Driver {
             joining: BTreeMap::new(),
             connecting: Vec::new(),
             dialler: Dialler::default(),
+            disk,
             writers,
             writers_ended,
             stopping: None,
@@ -90,7 +95,7 @@ impl Driver {
         let mut mail = Vec::with_capacity(TURN_MAIL_MAX);
         let mut commands = Vec::new();
         while self.stopping.is_none() {
-            let deadline = self.deadline();
+            let (deadline, synced) = (self.deadline(), self.synced());
             tokio::select! {
                 biased;
                 _ = self.inbox.links.recv_many(&mut mail, TURN_MAIL_MAX) => {}
@@ -100,12 +105,14 @@ impl Driver {
                     None => break,
                 },
                 () = self.inbox.payloads.notified() => {}
+                () = disk::said(synced) => {}
                 () = tokio::time::sleep_until(deadline) => {}
             }
             self.turn_at = Time(self.epoch.elapsed().as_micros() as u64);
             mail.drain(..).for_each(|mail| self.take_mail(mail));
             commands.extend(std::iter::from_fn(|| self.inbox.commands.try_recv().ok()).take(TURN_MAIL_MAX));
             commands.drain(..).for_each(|command| self.take_command(command));
+            self.take_completions();
             self.run_timers();
             self.turn_groups();
             self.dial_due();
@@ -177,7 +184,12 @@ impl Driver {
                 }
             }
             Effect::Referred(node, addresses) => self.referred(node, &addresses),
-            Effect::Send(_) | Effect::Persist(..) | Effect::Ended => {}
+            Effect::Persist(ticket, records) => {
+                if let Some(disk) = &mut self.disk {
+                    disk.persist(group, ticket, records);
+                }
+            }
+            Effect::Send(_) | Effect::Ended => {}
             Effect::Installed(view) => self.installed(group, &view),
         }
     }
@@ -262,9 +274,10 @@ impl Driver {
     fn take_frame(&mut self, from: NodeId, header: &StreamHeader, frame: Frame, now: Time) {
         if !self.groups.contains_key(&header.group) {
             match &frame {
-                Frame::Control(ControlFrame::Invite { name, .. }) if self.invited(from, header.group, name) => {}
-                Frame::Control(ControlFrame::Running { name, founder, .. }) => {
-                    return self.running(from, header.group, name, *founder);
+                Frame::Control(ControlFrame::Invite { name, durability })
+                    if self.invited(from, header.group, name, *durability) => {}
+                Frame::Control(ControlFrame::Running { name, founder, durability }) => {
+                    return self.running(from, header.group, name, (*founder, *durability));
                 }
                 // It accepts what was abandoned, or comes back to what has ended while it was away.
                 Frame::Control(ControlFrame::Accept { .. }) => {

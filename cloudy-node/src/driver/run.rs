@@ -141,10 +141,7 @@ impl GroupRun {
                     happened = true;
                     state.happen(&event);
                 }
-                Output::Send { .. }
-                | Output::CloseLink { .. }
-                | Output::Redial { .. }
-                | Output::Persist { .. } => {}
+                Output::Send { .. } | Output::CloseLink { .. } | Output::Redial { .. } | Output::Persist { .. } => {}
             }
         }
         drop(state);

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use crate::group::GroupConfig;
 use crate::group::feed::{EventLog, Feed};
 use crate::group::outbox::Outbox;
+use crate::storage::StoreError;
 
 /// Approvals kept, with who confirmed when, for receipts that are awaited late (`protocol.md` §3.1).
 pub(crate) const APPROVALS_KEPT_MAX: usize = 1_024;
@@ -38,6 +39,12 @@ pub enum EndReason {
     Truncated {
         /// The first index that is retained.
         first: Index,
+    },
+    /// This node's disk failed, so it confirms nothing any more. The others go on.
+    #[error("this node's disk failed, and it is out of the group: {cause}")]
+    DiskFailed {
+        /// What is wrong, and what to do.
+        cause: StoreError,
     },
     /// This node has left: the others go on.
     #[error("this node has left the group")]

@@ -27,6 +27,7 @@
 mod data_dir;
 mod data_files;
 mod error;
+mod group_records;
 mod node_key_file;
 mod record;
 mod store;
@@ -35,6 +36,8 @@ mod writer;
 pub use data_dir::{DATABASE_FILE, DataDir, FORMAT_FILE, LOCK_FILE, NODE_KEY_FILE};
 pub use data_files::FORMAT_VERSION;
 pub use error::{DataDirError, OpenStoreError, StoreError, SubmitError};
+pub use group_records::{GroupMeta, ReadGroupError, read_group};
+pub(crate) use group_records::{Recorder, forget_ops, meta_op};
 pub use record::{KEY_BYTES_MAX, Op, Record, Table, VALUE_BYTES_MAX};
 pub use redb::StorageBackend;
 pub use store::{STORE_BACKLOG_BYTES_MAX, STORE_CACHE_BYTES, Store};

@@ -4,6 +4,7 @@
 mod common;
 
 mod broadcasts;
+mod disk;
 mod endings;
 mod groups;
 mod help;

@@ -35,6 +35,7 @@ impl Machine {
         if self.state.founder().is_none() && self.founding.is_some() {
             self.propose(&Command::Founded { founder: self.me });
         }
+        self.go_on_founding();
         self.event(Event::Coordinator { node: self.me });
         self.incarnate_itself();
         let linked: Vec<NodeId> = self.links.keys().copied().collect();

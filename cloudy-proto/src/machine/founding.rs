@@ -1,6 +1,6 @@
 //! How a group begins: the founder invites, the invited accept, and view 1 is installed with its full ring.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::{Command, InstallView, SessionPlan};
 use crate::config::Parameters;
@@ -16,20 +16,44 @@ pub(crate) struct Founding {
     /// The founder takes a place on the ring.
     member: bool,
     parameters: Parameters,
-    /// Whoever was asked, and whether it accepted.
-    invited: BTreeMap<NodeId, bool>,
-    /// View 1 was proposed: nobody comes any more.
+    /// Whoever was asked, and the run in which it accepted.
+    invited: BTreeMap<NodeId, Option<u64>>,
+    /// Whose runs were put into the log.
+    proposed: BTreeSet<NodeId>,
+    /// Nobody comes any more: view 1 is installed once the log lists all who did.
     founded: bool,
+    session: Option<SessionPlan>,
+    installed: bool,
 }
 
 impl Founding {
     pub(crate) fn new(member: bool, parameters: Parameters) -> Self {
-        Self { member, parameters, invited: BTreeMap::new(), founded: false }
+        Self {
+            member,
+            parameters,
+            invited: BTreeMap::new(),
+            proposed: BTreeSet::new(),
+            founded: false,
+            session: None,
+            installed: false,
+        }
     }
 
     /// A node was asked to come.
     pub(super) fn has_invited(&self, node: NodeId) -> bool {
         self.invited.contains_key(&node)
+    }
+
+    /// Who takes a place in view 1, each in its run, as far as known.
+    fn members(&self, founder: (NodeId, u64)) -> Vec<(NodeId, u64)> {
+        let accepted = self.invited.iter().filter_map(|(node, run)| Some((*node, (*run)?)));
+        let mut members: Vec<(NodeId, u64)> = accepted.collect();
+        if self.member && self.founded {
+            members.push(founder);
+            members.sort_unstable();
+        }
+        members.truncate(MEMBERS_MAX);
+        members
     }
 }
 
@@ -40,7 +64,7 @@ impl Machine {
         if founding.invited.len() >= INVITED_MAX || founding.invited.contains_key(&node) || node == self.me {
             return;
         }
-        founding.invited.insert(node, false);
+        founding.invited.insert(node, None);
         self.say_invite(node);
     }
 
@@ -52,7 +76,7 @@ impl Machine {
 
     /// Invites a linked node that was asked and has not answered.
     pub(super) fn say_invite(&mut self, node: NodeId) {
-        let asked = self.founding.as_ref().is_some_and(|founding| founding.invited.get(&node) == Some(&false));
+        let asked = self.founding.as_ref().is_some_and(|founding| founding.invited.get(&node) == Some(&None));
         if asked && self.links.contains_key(&node) {
             let (name, durability) = (self.name.clone(), self.delivery.durability);
             self.send_control(node, ControlFrame::Invite { name, durability });
@@ -68,10 +92,10 @@ impl Machine {
     pub(super) fn accepted(&mut self, from: NodeId, run: u64) {
         let Some(founding) = self.founding.as_mut() else { return };
         match founding.invited.get_mut(&from) {
-            Some(accepted @ false) if !founding.founded => {
-                *accepted = true;
-                self.propose(&Command::Incarnate { node: from, run });
+            Some(accepted @ None) if !founding.founded => {
+                *accepted = Some(run);
                 self.event(Event::Accepted { node: from });
+                self.go_on_founding();
             }
             Some(_) => {}
             None => {
@@ -83,7 +107,7 @@ impl Machine {
 
     pub(super) fn refused(&mut self, from: NodeId, reason: String) {
         if let Some(founding) = self.founding.as_mut() {
-            if founding.invited.get(&from) == Some(&false) {
+            if founding.invited.get(&from) == Some(&None) {
                 founding.invited.remove(&from);
                 self.event(Event::Refused { node: from, reason });
             }
@@ -97,20 +121,33 @@ impl Machine {
     pub(super) fn found(&mut self, session: Option<SessionPlan>) {
         let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) else { return };
         founding.founded = true;
-        let parameters = founding.parameters.clone();
-        let mut nodes: Vec<NodeId> =
-            founding.invited.iter().filter(|(_, accepted)| **accepted).map(|(node, _)| *node).collect();
-        if founding.member {
-            nodes.push(self.me);
-            nodes.sort_unstable();
-            self.propose(&Command::Incarnate { node: self.me, run: self.run });
+        founding.session = session;
+        self.go_on_founding();
+    }
+
+    /// Founder: puts into the log who comes, and view 1 once all of them are there.
+    pub(super) fn go_on_founding(&mut self) {
+        let founder = (self.me, self.run);
+        let Some(founding) = self.founding.as_mut().filter(|founding| !founding.installed) else { return };
+        if self.leading.is_none() {
+            return;
         }
-        nodes.truncate(MEMBERS_MAX);
+        let members = founding.members(founder);
+        let unlisted = members.iter().filter(|(node, run)| !self.state.is_latest_run(*node, *run));
+        let unlisted: Vec<(NodeId, u64)> = unlisted.copied().collect();
+        let fresh: Vec<(NodeId, u64)> =
+            unlisted.iter().filter(|(node, _)| founding.proposed.insert(*node)).copied().collect();
+        let installs = founding.founded && unlisted.is_empty();
+        founding.installed = installs;
+        let (parameters, session) = (founding.parameters.clone(), founding.session);
+        fresh.into_iter().for_each(|(node, run)| self.propose(&Command::Incarnate { node, run }));
+        if !installs {
+            return;
+        }
         if let Some(plan) = session {
             self.propose(&Command::Session(plan));
         }
-        self.run_consensus();
-        let ring = nodes.into_iter().filter_map(|node| self.joiner(node)).collect();
+        let ring = members.into_iter().filter_map(|(node, _)| self.joiner(node)).collect();
         self.propose(&Command::InstallView(InstallView {
             from: ViewId(0),
             ring,

@@ -200,6 +200,7 @@ impl Machine {
             Applied::Closed => self.closed(),
             Applied::Nothing => {}
         }
+        self.go_on_founding();
         self.try_go();
         Ok(())
     }

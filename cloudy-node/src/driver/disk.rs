@@ -1,0 +1,157 @@
+//! The driver's way to the store: it hands in what machines give out, and hears what is synced. It never waits.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cloudy_proto::{Durability, GroupId, Input, Record, Stored};
+use tokio::sync::Notify;
+
+use crate::driver::Driver;
+use crate::group::shared::EndReason;
+use crate::storage::{Completion, GroupMeta, Op, Recorder, Store, StoreError, SubmitError, forget_ops, meta_op};
+
+/// The ticket of what the group is: before all that its machine gives out.
+const META_TICKET: u64 = 0;
+
+/// What the store has said and the driver has not taken: one for each group.
+#[derive(Debug, Default)]
+pub(crate) struct Synced {
+    completions: Mutex<BTreeMap<GroupId, Completion>>,
+    said: Notify,
+}
+
+impl Synced {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, Completion>> {
+        // Whoever panicked under the lock left the map readable.
+        self.completions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called on the store's own thread.
+    pub(crate) fn take(&self, completion: Completion) {
+        self.lock().insert(completion.group, completion);
+        self.said.notify_one();
+    }
+}
+
+/// The store, as the driver uses it.
+pub(crate) struct Disk {
+    store: Store,
+    synced: Arc<Synced>,
+    recorders: BTreeMap<GroupId, Recorder>,
+    /// What the store had no room for: bounded by what the groups' windows let be under way.
+    waiting: VecDeque<(GroupId, Vec<Op>, u64)>,
+    failed: Option<StoreError>,
+}
+
+impl Disk {
+    pub(crate) fn new(store: Store, synced: Arc<Synced>) -> Self {
+        Self { store, synced, recorders: BTreeMap::new(), waiting: VecDeque::new(), failed: None }
+    }
+
+    /// A group begins here.
+    pub(crate) fn begin(&mut self, group: GroupId, meta: &GroupMeta) {
+        self.recorders.insert(group, Recorder::default());
+        self.submit(group, vec![meta_op(meta)], META_TICKET);
+    }
+
+    /// A group goes on here.
+    pub(crate) fn resume(&mut self, group: GroupId, stored: &Stored) {
+        self.recorders.insert(group, Recorder::after(stored));
+    }
+
+    /// Nothing of a group is kept.
+    pub(crate) fn forget(&mut self, group: GroupId) {
+        self.recorders.remove(&group);
+        self.submit(group, forget_ops(), u64::MAX);
+    }
+
+    pub(crate) fn persist(&mut self, group: GroupId, ticket: u64, records: Vec<Record>) {
+        let Some(recorder) = self.recorders.get_mut(&group) else { return };
+        let mut ops = Vec::with_capacity(records.len());
+        records.into_iter().for_each(|record| recorder.ops(record, &mut ops));
+        self.submit(group, ops, ticket);
+    }
+
+    fn submit(&mut self, group: GroupId, ops: Vec<Op>, ticket: u64) {
+        self.waiting.push_back((group, ops, ticket));
+        self.submit_waiting();
+    }
+
+    /// In order: nothing overtakes what waits.
+    fn submit_waiting(&mut self) {
+        while let Some((group, ops, ticket)) = self.waiting.pop_front() {
+            match self.store.submit(group, ops.clone(), ticket) {
+                Ok(()) => {}
+                Err(SubmitError::Overloaded { .. }) => return self.waiting.push_front((group, ops, ticket)),
+                Err(error) => {
+                    let cause = error.to_string();
+                    self.failed.get_or_insert(StoreError::Write { cause });
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What became of what was handed in.
+    fn completions(&mut self) -> Result<Vec<(GroupId, u64)>, StoreError> {
+        let completions = std::mem::take(&mut *self.synced.lock());
+        if let Some(error) = completions.values().find_map(|completion| completion.result.clone().err()) {
+            self.failed.get_or_insert(error);
+        }
+        self.submit_waiting();
+        match self.failed.clone() {
+            Some(error) => Err(error),
+            None => Ok(completions.into_values().map(|completion| (completion.group, completion.ticket)).collect()),
+        }
+    }
+
+    /// Writes what was handed in, and frees the data directory. Waits for the disk.
+    pub(crate) fn close(self) {
+        if let Err(error) = self.store.close() {
+            tracing::error!(%error, "the data directory was not closed well");
+        }
+    }
+}
+
+/// Returns when the store has something to say.
+pub(crate) async fn said(synced: Option<Arc<Synced>>) {
+    match synced {
+        Some(synced) => synced.said.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Driver {
+    pub(super) fn synced(&self) -> Option<Arc<Synced>> {
+        self.disk.as_ref().map(|disk| Arc::clone(&disk.synced))
+    }
+
+    /// Tells the machines what is synced. A disk that failed ends every group that relies on it, before anything more is
+    /// confirmed.
+    pub(super) fn take_completions(&mut self) {
+        let Some(disk) = &mut self.disk else { return };
+        let now = self.turn_at;
+        match disk.completions() {
+            Ok(completions) => {
+                for (group, ticket) in completions {
+                    if let Some(run) = self.groups.get_mut(&group) {
+                        run.machine.handle(now, Input::Persisted { ticket });
+                    }
+                }
+            }
+            Err(error) => self.disk_failed(&error),
+        }
+    }
+
+    fn disk_failed(&mut self, error: &StoreError) {
+        let on_disk = |run: &crate::driver::GroupRun| run.machine.durability() == Durability::Disk;
+        let ids: Vec<GroupId> = self.groups.iter().filter(|(_, run)| on_disk(run)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(run) = self.groups.get(&id) {
+                tracing::error!(group = %run.shared.name, %error, "the disk failed: this node is out of the group");
+                run.shared.end(EndReason::DiskFailed { cause: error.clone() });
+            }
+            self.ended(id);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Groups that outlive every process (`protocol.md` P7, §6.2, §7).
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use cloudy_node::storage::DataDir;
+use cloudy_node::{
+    ApprovedError, ApprovedItem, ClusterKey, Durability, EndReason, FoundError, Group, GroupConfig, JoinError,
+    MessageId, Node, Outcome, Parameters,
+};
+use futures_util::future::join_all;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::common::{Message, found, key, read, read_final, start, until, within};
+use crate::help::texts;
+
+fn on_disk() -> GroupConfig {
+    let parameters = Parameters { durability: Durability::Disk, ..Parameters::default() };
+    GroupConfig { parameters, ..GroupConfig::default() }
+}
+
+/// A place where processes of one node run, one after the other.
+struct Host {
+    data: TempDir,
+    address: Option<SocketAddr>,
+}
+
+/// A process: it can be killed at any point.
+struct Process {
+    /// There until it is killed.
+    runtime: Option<Runtime>,
+    node: Node,
+}
+
+impl Host {
+    fn new() -> Self {
+        Self { data: TempDir::new().unwrap(), address: None }
+    }
+
+    /// Starts a process, at the address of the one before.
+    async fn start(&mut self, key: &ClusterKey) -> Process {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let data_dir = opened(self.data.path()).await;
+        let identity = data_dir.identity(key).unwrap();
+        let address = self.address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let started = async move { Node::builder().bind(address).identity(identity).data_dir(data_dir).start().await };
+        let node = runtime.spawn(started).await.unwrap().unwrap();
+        self.address = Some(node.local_addr());
+        Process { runtime: Some(runtime), node }
+    }
+}
+
+/// The data directory, once the process before has let it go.
+async fn opened(path: &Path) -> DataDir {
+    let mut data_dir = None;
+    until("the data directory is free", async || {
+        data_dir = DataDir::open(path, true).ok();
+        data_dir.is_some()
+    })
+    .await;
+    data_dir.unwrap()
+}
+
+impl Process {
+    /// Nothing of it runs any more, and nothing was said to anybody.
+    fn kill(self) {}
+
+    fn resumed(&self) -> Group {
+        self.node.resumed_groups()[0].clone()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
+    }
+}
+
+async fn start_hosts(key: &ClusterKey, count: usize) -> (Vec<Host>, Vec<Process>) {
+    let mut hosts: Vec<Host> = (0..count).map(|_| Host::new()).collect();
+    let processes = start_again(&mut hosts, key).await;
+    (hosts, processes)
+}
+
+async fn start_again(hosts: &mut [Host], key: &ClusterKey) -> Vec<Process> {
+    join_all(hosts.iter_mut().map(|host| host.start(key))).await
+}
+
+async fn found_on(processes: &[Process], name: &str) -> Vec<Group> {
+    let nodes: Vec<Node> = processes.iter().map(|process| process.node.clone()).collect();
+    found(&nodes, name, on_disk()).await
+}
+
+/// Broadcasts, and waits until all is approved.
+async fn approved(group: &Group, what: &str, count: usize) -> Vec<MessageId> {
+    let mut receipts = Vec::new();
+    for number in 0..count {
+        receipts.push(group.broadcast(format!("{what} {number}")).await.unwrap());
+    }
+    let mut ids = Vec::new();
+    for receipt in receipts {
+        ids.push(within("the approval", receipt.into_future()).await.unwrap().id);
+    }
+    ids
+}
+
+async fn all_are_back(groups: &[Group]) {
+    until("all are on the ring", async || {
+        for group in groups {
+            let status = group.status().await;
+            if status.and_then(|status| Some((status.rank?, status.view?.members()))).map(|(_, of)| of)
+                != Some(groups.len())
+            {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+}
+
+fn ids(messages: &[Message]) -> Vec<MessageId> {
+    messages.iter().map(|message| message.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_was_approved_is_there_after_every_process_was_killed_at_once() {
+    let key = key();
+    let (mut hosts, mut processes) = start_hosts(&key, 3).await;
+    let mut groups = found_on(&processes, "ledger").await;
+    let mut known = approved(&groups[0], "first", 20).await;
+    known.extend(approved(&groups[2], "third", 20).await);
+    for round in 0..2 {
+        // What is under way may be approved or not, at all alike.
+        for number in 0..50 {
+            let _receipt = groups[1].broadcast(format!("under way {round} {number}")).await.unwrap();
+        }
+        processes.into_iter().for_each(Process::kill);
+        processes = start_again(&mut hosts, &key).await;
+        groups = processes.iter().map(Process::resumed).collect();
+        all_are_back(&groups).await;
+        known.extend(approved(&groups[1], "again", 20).await);
+        for id in &known {
+            assert_eq!(groups[0].outcome(*id).await, Ok(Outcome::Approved), "round {round}");
+        }
+    }
+    groups[0].end();
+    let first = read_final(&groups[0]).await;
+    let found = ids(&first);
+    assert!(known.iter().all(|id| found.contains(id)), "something approved is missing");
+    let mut once = found.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once.len(), found.len(), "something is there twice");
+    for group in &groups[1..] {
+        assert!(read_final(group).await == first, "the results differ");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_killed_comes_back_with_what_its_disk_holds_and_the_others_go_on() {
+    let key = key();
+    let (mut hosts, mut processes) = start_hosts(&key, 3).await;
+    let mut groups = found_on(&processes, "ledger").await;
+    approved(&groups[0], "before", 20).await;
+    for killed in [2, 0] {
+        processes.remove(killed).kill();
+        groups.remove(killed);
+        approved(&groups[0], "meanwhile", 20).await;
+        processes.insert(killed, hosts[killed].start(&key).await);
+        groups.insert(killed, processes[killed].resumed());
+        all_are_back(&groups).await;
+        approved(&groups[killed], "back", 20).await;
+    }
+    groups[1].end();
+    let first = read_final(&groups[0]).await;
+    assert_eq!(first.len(), 100);
+    for group in &groups[1..] {
+        assert!(read_final(group).await == first, "the results differ");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_one_is_a_log_that_outlives_its_process() {
+    let key = key();
+    let (mut hosts, processes) = start_hosts(&key, 1).await;
+    let groups = found_on(&processes, "diary").await;
+    approved(&groups[0], "day", 10).await;
+    processes.into_iter().for_each(Process::kill);
+    let again = hosts[0].start(&key).await;
+    let diary = again.resumed();
+    assert_eq!(diary.name(), "diary");
+    within("it is back", async { approved(&diary, "night", 10).await }).await;
+    let read = texts(&read(&diary, 1, 20).await);
+    assert_eq!((read[0].as_str(), read[19].as_str()), ("day 0", "night 9"));
+    diary.end();
+    read_final(&diary).await;
+    again.kill();
+    let ended = hosts[0].start(&key).await;
+    assert_eq!(read_final(&ended.resumed()).await.len(), 20, "a result that is final is there too");
+    let id = ended.resumed().id();
+    ended.node.forget_group(id).await;
+    ended.node.shutdown().await;
+    let empty = hosts[0].start(&key).await;
+    assert!(empty.node.resumed_groups().is_empty());
+}
+
+#[tokio::test]
+async fn a_node_without_a_data_directory_does_not_take_part() {
+    let key = key();
+    let (_hosts, processes) = start_hosts(&key, 1).await;
+    let without = start(&key).await;
+    let founded = without.create_group("kept", 1, on_disk()).await;
+    assert!(matches!(founded, Err(FoundError::NeedsDataDir { name }) if name == "kept"));
+    let groups = found_on(&processes, "kept").await;
+    let joined = within("the answer", without.join_group_at("kept", processes[0].node.local_addr())).await;
+    assert_eq!(joined.err(), Some(JoinError::NeedsDataDir { name: "kept".to_owned() }));
+    // Who reads along keeps nothing.
+    let at = processes[0].node.local_addr();
+    let seen = within("it reads along", without.observe_group("kept", at, cloudy_node::Index(1))).await.unwrap();
+    approved(&groups[0], "seen", 3).await;
+    assert_eq!(read(&seen, 1, 3).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_data_directory_of_another_node_is_refused() {
+    let key = key();
+    let (mine, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let identity = opened(other.path()).await.identity(&key).unwrap();
+    let started = Node::builder().identity(identity).data_dir(opened(mine.path()).await).start().await;
+    assert!(matches!(started, Err(cloudy_node::StartError::OtherNode { .. })));
+}
+
+#[tokio::test]
+async fn a_group_that_is_forgotten_ends_here() {
+    let key = key();
+    let (_hosts, processes) = start_hosts(&key, 1).await;
+    let groups = found_on(&processes, "gone").await;
+    processes[0].node.forget_group(groups[0].id()).await;
+    let mut approved = groups[0].approved_from(cloudy_node::Index(1));
+    assert!(matches!(within("the view", approved.next_batch()).await, Some(Ok(ApprovedItem::View(_)))));
+    let ended = within("its end", approved.next_batch()).await;
+    assert!(matches!(ended, Some(Err(ApprovedError::Ended(EndReason::Closed)))), "{ended:?}");
+}
