@@ -16,12 +16,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub(crate) use bench::{BenchArgs, BenchNodeArgs, DurabilityChoice, Senders, Sweep};
+pub(crate) use bench::{BenchArgs, BenchNodeArgs, Senders, Sweep};
 pub(crate) use demo::DemoArgs;
 pub(crate) use key::{KeyArgs, KeyCommand};
 pub(crate) use master::MasterArgs;
 pub(crate) use schedule::{At, Deed, Schedule, Sides, Who};
-pub(crate) use shared::{ChildArgs, FaultArgs, KeyFileArgs, ListenArgs};
+pub(crate) use shared::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs};
 pub(crate) use slave::SlaveArgs;
 pub(crate) use tail::TailArgs;
 

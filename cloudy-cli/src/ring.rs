@@ -23,6 +23,25 @@ impl fmt::Display for RingChoice {
     }
 }
 
+/// Where the session keeps its result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DurabilityChoice {
+    /// In memory: it survives as long as one slave that has all of it
+    #[default]
+    Memory,
+    /// On disk, synced before it is confirmed: it survives the death of all processes
+    Disk,
+}
+
+impl fmt::Display for DurabilityChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        })
+    }
+}
+
 /// What the session does about a slave that fails or stalls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FailureChoice {

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::{FaultArgs, SLAVES_MAX, exit_status};
 use crate::duration;
-use crate::ring::RingChoice;
+use crate::ring::{DurabilityChoice, RingChoice};
 
 /// The largest payload that a group takes.
 const SIZE_BYTES_MAX: u64 = 16 << 20;
@@ -54,7 +54,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "MODEL", default_value_t)]
     pub(crate) ring: RingChoice,
     /// Where a message is before it is confirmed
-    #[arg(long, value_name = "WHERE", default_value = "memory")]
+    #[arg(long, value_name = "WHERE", default_value_t)]
     pub(crate) durability: DurabilityChoice,
     /// Load before anything is measured
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration::parse)]
@@ -95,13 +95,6 @@ pub(crate) struct BenchArgs {
 Example:
   cloudy bench-node                             takes orders on stdin and answers on stdout, a line of JSON each")]
 pub(crate) struct BenchNodeArgs {}
-
-/// Where a message is before it is confirmed, as a user names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DurabilityChoice {
-    /// In memory
-    Memory,
-}
 
 /// Who broadcasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::Args;
 use cloudy_node::discovery::seeds::{self, SeedError};
 
-use super::{ChildArgs, FaultArgs, KeyFileArgs, ListenArgs, SLAVES_MAX, exit_status};
+use super::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, SLAVES_MAX, exit_status};
 use crate::duration;
 use crate::periods::Periods;
-use crate::ring::{FailureChoice, RingChoice};
+use crate::ring::{DurabilityChoice, FailureChoice, RingChoice};
 
 const SEND_DEFAULT: Duration = Duration::from_secs(2);
 const GRACE_DEFAULT: Duration = Duration::from_secs(1);
@@ -24,6 +24,7 @@ Examples:
   cloudy master 192.0.2.1 10501 2s 1s --slave node-1.example:10502 --slave node-2.example:10502
   cloudy master 192.0.2.1 10501 2s 1s --expect 4 --discovery-timeout 10s
   cloudy master 192.0.2.9 10501 --attach
+  cloudy master 127.0.0.1 10501 2s 1s 0 --durability disk --data /var/lib/cloudy
 
 The comparison of results gets the last 200ms of GRACE, or of SEND where GRACE has no more than that.
 
@@ -58,6 +59,10 @@ pub(crate) struct MasterArgs {
     /// What to do about a slave that fails or stalls
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub(crate) on_failure: FailureChoice,
+    /// Where the session keeps its result. With disk, the master and every slave need --data, and a session survives the
+    /// death of all its processes at once: start them again
+    #[arg(long, value_name = "WHERE", default_value_t)]
+    pub(crate) durability: DurabilityChoice,
     /// A slave by its address, in place of multicast discovery; repeatable. A name's addresses are all tried, and
     /// several names of one slave are one slave
     #[arg(long = "slave", value_name = "HOST:PORT", value_parser = seed_text)]
@@ -75,11 +80,14 @@ pub(crate) struct MasterArgs {
     /// Attach to the session that runs, in place of a new one: its master is gone, or elsewhere. Ends like that master;
     /// Ctrl-C ends the session
     #[arg(long, conflicts_with_all = POSITIONAL,
-          conflicts_with_all = ["send_for", "wait_for", "with_seed", "ring", "on_failure", "expect"])]
+          conflicts_with_all = ["send_for", "wait_for", "with_seed", "ring", "on_failure", "durability", "expect", "directory"])]
     pub(crate) attach: bool,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
     pub(crate) json: bool,
+    /// Where it keeps sessions on disk.
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
     /// For a demo.
     #[command(flatten)]
     pub(crate) child: ChildArgs,

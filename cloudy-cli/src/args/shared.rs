@@ -55,6 +55,16 @@ impl KeyFileArgs {
     }
 }
 
+/// Where a node keeps what is to outlive its process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub(crate) struct DataArgs {
+    /// The directory for the node's identity and for sessions on disk, made on first use. Started again with it, also
+    /// after a power cut, the node goes on with the session that it was in; what it holds of a session is deleted once
+    /// that has ended
+    #[arg(long = "data", value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+}
+
 /// For a process that a demo started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct ChildArgs {

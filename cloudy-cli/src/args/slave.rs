@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ChildArgs, FaultArgs, KeyFileArgs, ListenArgs, exit_status};
+use super::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, exit_status};
 
 /// Arguments of `cloudy slave`.
 #[derive(Debug, Args)]
@@ -15,6 +15,7 @@ Examples:
   cloudy slave 127.0.0.1 10502
   cloudy slave 127.0.0.1 10502 --result result.jsonl
   cloudy slave 127.0.0.1 10502 --supervise
+  cloudy slave 127.0.0.1 10502 --data /var/lib/cloudy
   cloudy slave 0.0.0.0 10502 --stay --cluster-key /etc/cloudy/cluster.key
 
 A result file has a JSON object per line: index, origin, seq, view and value of each approved message, and a last line
@@ -52,6 +53,9 @@ pub(crate) struct SlaveArgs {
     /// The multicast group and port for discovery
     #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP)]
     pub(crate) discovery_group: SocketAddrV4,
+    /// Where it keeps sessions on disk.
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
     /// For a demo.
     #[command(flatten)]
     pub(crate) child: ChildArgs,

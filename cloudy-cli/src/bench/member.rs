@@ -5,9 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cloudy_node::storage::DataDir;
 use cloudy_node::{
-    Approved, ApprovedError, ApprovedItem, BroadcastError, Entry, Event, FoundingEvent, Group, GroupConfig, Index,
-    Node, Parameters, RingKind, Seq, key_file, payload_slices,
+    Approved, ApprovedError, ApprovedItem, BroadcastError, Durability, Entry, Event, FoundingEvent, Group, GroupConfig,
+    Index, Node, Parameters, RingKind, Seq, key_file, payload_slices,
 };
 use miette::{IntoDiagnostic, Report};
 use tokio::time::{Instant, sleep_until};
@@ -31,7 +32,19 @@ const GROUP: &str = "cloudy-bench";
 pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), Report> {
     let Assignment { number, spec, key, .. } = assignment;
     let key = key_file::load(key).into_diagnostic()?;
-    let (node, _) = node::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &key, spec.faults, false).await?;
+    // Goes with this process.
+    let directory = match spec.durability {
+        Durability::Memory => None,
+        Durability::Disk => Some(tempfile::tempdir().into_diagnostic()?),
+    };
+    let data =
+        directory.as_ref().map(|directory| DataDir::open(directory.path(), true)).transpose().into_diagnostic()?;
+    let identity = match &data {
+        Some(data) => data.identity(&key).into_diagnostic()?,
+        None => node::identity(&key, None)?,
+    };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let (node, _) = node::start_as(address, (identity, data), spec.faults, false).await?;
     let group = if *number == 0 { found(&node, spec, post).await? } else { join(&node, post).await? };
     let mut member = Member {
         approved: group.approved_from(Index(1)),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use cloudy_node::session::{AttachConfig, AttachOutcome, MasterError, Multicast, attach_master};
-use cloudy_node::{RingKind, SessionPlan};
+use cloudy_node::session::{AttachConfig, AttachOutcome, MasterError, Multicast, attach_master, resume_master};
+use cloudy_node::{Group, Node, RingKind, SessionPlan};
 use miette::{IntoDiagnostic, Report};
 
 use crate::args::MasterArgs;
@@ -43,6 +43,20 @@ pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, 
         Err(error) => Err(with_remedy(&error)),
     };
     node.shutdown().await;
+    ended
+}
+
+/// Goes on with the session that the master's data directory holds, and compares the results.
+pub(crate) async fn resumed(args: &MasterArgs, node: &Node, group: &Group, stop: &Stop) -> Result<ExitCode, Report> {
+    let watcher = Watcher::new(Progress::start(), BTreeMap::new());
+    watcher.line("going on with the session that the data directory holds; start its slaves again too");
+    let began_at = Instant::now();
+    let ended = match resume_master(group, stop.asked(), |event| watcher.observe(event)).await {
+        Ok(attached) => show(args, attached, &watcher, began_at),
+        Err(MasterError::Stopped) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        Err(error) => return Err(with_remedy(&error)),
+    };
+    node.forget_group(group.id()).await;
     ended
 }
 

@@ -6,12 +6,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cloudy_node::Durability;
 use miette::Report;
 use tokio::sync::mpsc;
 
 use super::master::ring_kind;
-use crate::args::{BenchArgs, DurabilityChoice, Senders, Sweep};
+use crate::args::{BenchArgs, Senders, Sweep};
 use crate::bench::conduct::Conductor;
 use crate::bench::fleet::{Place, run_node};
 use crate::bench::html;
@@ -195,9 +194,7 @@ impl Wish {
             rate_per_s: self.rate,
             window_bytes: self.window.unwrap_or_else(|| default_window(size_bytes)),
             ring: ring_kind(self.ring),
-            durability: match args.durability {
-                DurabilityChoice::Memory => Durability::Memory,
-            },
+            durability: crate::commands::master::durability(args.durability),
             warm_up,
             duration,
             faults: args.faults.faults(),

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cloudy_node::fault::FaultControl;
-use cloudy_node::session::{FindError, MasterConfig, MasterError, Multicast, run_master};
-use cloudy_node::{Node, OnFailure, RingKind, SessionPlan};
+use cloudy_node::session::{FindError, MasterConfig, MasterError, Multicast, resumed_session, run_master};
+use cloudy_node::{Durability, Node, OnFailure, RingKind, SessionPlan};
 use miette::{IntoDiagnostic, Report};
 
 use crate::args::MasterArgs;
@@ -18,7 +18,7 @@ use crate::parent::{self, Order, Said, say};
 use crate::periods::Periods;
 use crate::progress::Progress;
 use crate::report::{Session, heading};
-use crate::ring::{FailureChoice, RingChoice};
+use crate::ring::{DurabilityChoice, FailureChoice, RingChoice};
 use crate::watcher::Watcher;
 
 /// How long slaves may take to reach each other.
@@ -38,18 +38,28 @@ pub(crate) async fn run(args: MasterArgs) -> Result<ExitCode, Report> {
 async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let address = args.listen.address().await?;
     let key = args.key.choose().and_then(|choice| choice.open()).into_diagnostic()?;
-    let (node, control) = node::start(address, &key, args.faults.faults(), args.child.partitions).await?;
+    let data = node::open_data(&args.data)?;
+    let identity = match &data {
+        Some(data) => data.identity(&key).into_diagnostic()?,
+        None => node::identity(&key, None)?,
+    };
+    let faults = args.faults.faults();
+    let (node, control) = node::start_as(address, (identity, data), faults, args.child.partitions).await?;
+    node::forget_ended(&node).await;
     let config = MasterConfig {
         plan: plan(args.periods(), args.seed()),
         ring: ring_kind(args.ring),
         on_failure: on_failure(args.on_failure),
+        durability: durability(args.durability),
         slaves: args.slaves.clone(),
         multicast: Some(Multicast { group: args.discovery_group, interface: address.ip() }),
         expect: args.expect.map(usize::from),
         discovery_timeout: args.discovery_timeout,
         ready_timeout: READY_TIMEOUT,
     };
-    let ended = if args.child.announce {
+    let ended = if let Some(group) = resumed_session(&node) {
+        attach::resumed(args, &node, &group, stop).await
+    } else if args.child.announce {
         for_a_parent(&node, control, &config, stop).await
     } else {
         for_a_user(args, &node, &config, stop).await
@@ -119,6 +129,14 @@ pub(crate) fn present(session: &Session, json: bool) -> Result<ExitCode, Report>
 /// What the slaves are told.
 pub(crate) fn plan(Periods { send, grace, stop }: Periods, seed: u64) -> SessionPlan {
     SessionPlan { send, grace, stop, seed }
+}
+
+/// The library's word for it.
+pub(crate) fn durability(choice: DurabilityChoice) -> Durability {
+    match choice {
+        DurabilityChoice::Memory => Durability::Memory,
+        DurabilityChoice::Disk => Durability::Disk,
+    }
 }
 
 /// The library's word for it.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use cloudy_node::Node;
 use cloudy_node::discovery::Responder;
-use cloudy_node::session::{ResultFile, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, run_slave};
+use cloudy_node::session::{ResultFile, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, resumed_session, run_slave};
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
 
@@ -31,8 +31,14 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
             Some(path) => Some(ResultFile::create(path).await.into_diagnostic()?),
             None => None,
         };
-        let identity = node::identity(&key, args.node_key.as_deref())?;
-        let (node, control) = node::start_as(address, identity, args.faults.faults(), args.child.partitions).await?;
+        let data = node::open_data(&args.data)?;
+        let identity = match &data {
+            Some(data) => data.identity(&key).into_diagnostic()?,
+            None => node::identity(&key, args.node_key.as_deref())?,
+        };
+        let faults = args.faults.faults();
+        let (node, control) = node::start_as(address, (identity, data), faults, args.child.partitions).await?;
+        node::forget_ended(&node).await;
         let slave = Slave {
             args: &args,
             node: &node,
@@ -76,9 +82,20 @@ impl Slave<'_> {
         loop {
             let observe = |event| self.observe(event);
             let config = SlaveConfig { result: file.as_deref_mut(), numbers_per_second_max: self.args.rate };
+            if resumed_session(self.node).is_some() {
+                self.waits();
+                self.progress.line("going on with the session that the data directory holds");
+            }
             let outcome = run_slave(self.node, config, self.stop.asked(), observe).await;
             let ended = match outcome {
-                Ok(outcome) => self.present(outcome),
+                Ok(outcome) => {
+                    let group = outcome.group;
+                    let presented = self.present(outcome);
+                    if presented.is_ok() {
+                        self.node.forget_group(group).await;
+                    }
+                    presented
+                }
                 Err(SlaveError::StoppedWaiting) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
                 Err(error @ SlaveError::Join(_)) => return Err(error).into_diagnostic(),
                 Err(error) => Err(error).into_diagnostic(),
@@ -131,7 +148,7 @@ impl Slave<'_> {
     }
 
     fn present(&self, outcome: SlaveOutcome) -> Result<(), Report> {
-        let SlaveOutcome { summary, rank, master, timings, file_error } = outcome;
+        let SlaveOutcome { summary, rank, master, timings, file_error, .. } = outcome;
         let sum = summary.sum;
         if self.args.child.announce {
             say(&Said::Result(summary));

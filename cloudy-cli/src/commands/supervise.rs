@@ -36,11 +36,14 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
 
 async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
     // Others find a slave that was started again by its key and by its address.
-    let identity = write_identity()?;
+    let identity = if args.data.directory.is_none() { Some(write_identity()?) } else { None };
     let address = fixed(args.listen.address().await?)?;
     let mut arguments: Vec<OsString> =
         std::env::args_os().skip(1).filter(|argument| argument != "--supervise").collect();
-    arguments.extend(["--node-key".into(), identity.path().into(), "--at".into(), address.to_string().into()]);
+    arguments.extend(["--at".into(), address.to_string().into()]);
+    if let Some(identity) = &identity {
+        arguments.extend(["--node-key".into(), identity.path().into()]);
+    }
     let program = std::env::current_exe().into_diagnostic()?;
     let (progress, mut crashes) = (Progress::start(), Crashes::default());
     loop {

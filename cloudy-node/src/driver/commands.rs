@@ -173,8 +173,9 @@ impl Driver {
         }
         let machine = Machine::restored(self.now(), machine, stored)?;
         let mailbox = self.mailbox.upgrade();
-        let run = self.run_group(machine, shared, config.outbox_bytes_max);
-        let shared = Arc::clone(&run.shared);
+        self.run_group(machine, Arc::clone(&shared), config.outbox_bytes_max);
+        // Whoever asks finds all that was stored, and whether it has ended.
+        self.turn_groups();
         // The one who asks holds one.
         let mailbox = mailbox.expect("whoever starts a node has a handle to it");
         Ok(Group { shared, mailbox })

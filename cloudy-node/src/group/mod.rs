@@ -101,6 +101,12 @@ impl Group {
         &self.shared.name
     }
 
+    /// It does not go on at this node; readers say why ([`EndReason`]).
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.shared.lock().ended.is_some()
+    }
+
     /// This node.
     #[must_use]
     pub fn me(&self) -> NodeId {

@@ -60,10 +60,32 @@ pub async fn attach_master(
         () = &mut stop => return Err(MasterError::Stopped),
         found = find(node, config, &observe) => found?,
     };
+    follow(&group, stop, &observe).await
+}
+
+/// Goes on with the session that a master's data directory held when its node was started, and watches it to its end.
+///
+/// When `stop` is ready, the session is ended early, with its results. `observe` must return at once.
+///
+/// # Errors
+/// There is nothing to compare: see [`MasterError`].
+pub async fn resume_master(
+    group: &Group,
+    stop: impl Future<Output = ()>,
+    observe: impl Fn(MasterEvent),
+) -> Result<AttachOutcome, MasterError> {
+    follow(group, std::pin::pin!(stop), &observe).await
+}
+
+async fn follow(
+    group: &Group,
+    stop: impl Future<Output = ()>,
+    observe: &impl Fn(MasterEvent),
+) -> Result<AttachOutcome, MasterError> {
     if let Some(view) = group.status().await.and_then(|status| status.view) {
         observe(MasterEvent::Founded { members: view.members() });
     }
-    let watched = watch(&group, Vec::new(), Timing::default(), stop, &observe).await?;
+    let watched = watch(group, Vec::new(), Timing::default(), stop, observe).await?;
     let outcome = MasterOutcome { rows: watched.rows, refusals: Vec::new() };
     Ok(AttachOutcome { plan: watched.plan, ring: watched.ring, outcome })
 }

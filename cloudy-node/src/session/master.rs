@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use cloudy_proto::{Index, NodeId, OnFailure, Parameters, Phase, Rank, RingKind, SessionPlan, ViewId};
+use cloudy_proto::{Durability, Index, NodeId, OnFailure, Parameters, Phase, Rank, RingKind, SessionPlan, ViewId};
 use serde::{Deserialize, Serialize};
 
 use super::GROUP_NAME;
@@ -23,6 +23,8 @@ pub struct MasterConfig {
     /// What the session does about a slave that fails or stalls. Who was evicted comes back only while others retain
     /// what it missed.
     pub on_failure: OnFailure,
+    /// Where the session keeps its result. With [`Durability::Disk`] the master and every slave need a data directory.
+    pub durability: Durability,
     /// Slaves by name, each `HOST:PORT`; all addresses of a name are tried. If there are any, nobody else is looked
     /// for.
     pub slaves: Vec<String>,
@@ -278,6 +280,7 @@ fn group_config(config: &MasterConfig) -> GroupConfig {
         open: false,
         ring: config.ring,
         on_failure: config.on_failure,
+        durability: config.durability,
         slot_payloads_max,
         ..defaults
     };

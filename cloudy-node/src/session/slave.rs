@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use cloudy_proto::limits::LINGER;
-use cloudy_proto::{Event, Index, NodeId, Phase, Rank, ViewId};
+use cloudy_proto::{Event, GroupId, Index, NodeId, Phase, Rank, ViewId};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
@@ -87,6 +87,8 @@ pub struct SlaveOutcome {
     pub master: NodeId,
     /// How long the phases took.
     pub timings: Timings,
+    /// The session's group: what a data directory holds of it is not needed any more ([`Node::forget_group`]).
+    pub group: GroupId,
     /// Why the result file is incomplete, if one was asked for and it is.
     pub file_error: Option<ResultFileError>,
 }
@@ -156,7 +158,8 @@ pub enum SlaveError {
 
 /// Takes part in one session, of the next master that invites this node, and returns once it is over. A node that was a
 /// slave of a session that still runs, and was started again with the same identity and address, comes back to that
-/// one: it catches up, broadcasts in a random stream of its own if SEND goes on, and ends with the same result.
+/// one: it catches up, broadcasts in a random stream of its own if SEND goes on, and ends with the same result. So does
+/// one whose data directory holds a session that has not ended, even if every other process was gone too.
 ///
 /// When `stop` is ready, the session is ended for all, early and with a result; before a session it only ends the
 /// waiting. `observe` must return at once: the slave waits for it.
@@ -171,6 +174,10 @@ pub async fn run_slave(
 ) -> Result<SlaveOutcome, SlaveError> {
     let mut stop = std::pin::pin!(stop);
     let group = loop {
+        // A session that an earlier process of this node was in comes first.
+        if let Some(group) = resumed_session(node) {
+            break group;
+        }
         let joining = node.join_group(GROUP_NAME).await?;
         observe(SlaveEvent::Waiting);
         let joined = tokio::select! {
@@ -189,6 +196,13 @@ pub async fn run_slave(
         let _ = file.abandon().await;
     }
     outcome
+}
+
+/// The session that a node's data directory held when it was started, unless it has ended or was taken up already.
+#[must_use]
+pub fn resumed_session(node: &Node) -> Option<Group> {
+    let session = |group: &&Group| group.name() == GROUP_NAME && !group.has_ended();
+    node.resumed_groups().iter().find(session).cloned()
 }
 
 /// From START until the master has closed the session and the file is written.
@@ -227,7 +241,7 @@ async fn session(
         never = aside => match never {},
     };
     let Ended { rank, timings, .. } = ended;
-    Ok(SlaveOutcome { summary, rank, master: group.founder(), timings, file_error })
+    Ok(SlaveOutcome { summary, rank, master: group.founder(), timings, group: group.id(), file_error })
 }
 
 /// Ends the session for all once `stop` is ready; returns if that takes too long.

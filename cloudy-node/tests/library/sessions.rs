@@ -9,7 +9,7 @@ use cloudy_node::session::{
     AttachConfig, GROUP_NAME, MasterConfig, MasterError, MasterEvent, MasterOutcome, SlaveConfig, SlaveError,
     SlaveEvent, SlaveOutcome, SlaveResult, attach_master, run_master, run_slave,
 };
-use cloudy_node::{ClusterKey, Identity, JoinError, Node, OnFailure, Phase, RingKind, SessionPlan};
+use cloudy_node::{ClusterKey, Durability, Identity, JoinError, Node, OnFailure, Phase, RingKind, SessionPlan};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -22,6 +22,7 @@ fn plan(send_ms: u64, grace_ms: u64) -> SessionPlan {
 
 fn master_config(slaves: &[&Node], plan: SessionPlan) -> MasterConfig {
     MasterConfig {
+        durability: Durability::Memory,
         plan,
         ring: RingKind::Pipelined,
         on_failure: OnFailure::Evict,

@@ -1,0 +1,150 @@
+//! Sessions on disk: they outlive every process (`protocol.md` P7).
+#![cfg(unix)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+use common::{Cluster, Recomputed, Running, free_port, listening, recompute};
+use serde_json::Value;
+
+/// Slaves of the session, each with a port and a data directory that it keeps.
+const SLAVES: usize = 3;
+
+struct Session {
+    cluster: Cluster,
+    ports: Vec<u16>,
+    master_port: u16,
+}
+
+impl Session {
+    fn new() -> Self {
+        let ports = (0..SLAVES).map(|_| free_port()).collect();
+        Self { cluster: Cluster::new(), ports, master_port: free_port() }
+    }
+
+    fn result(&self, at: usize) -> PathBuf {
+        self.cluster.path(&format!("slave-{at}.jsonl"))
+    }
+
+    fn start_slaves(&self) -> Vec<Running> {
+        let start = |at: usize| {
+            let (data, result) = (self.cluster.path(&format!("data-{at}")), self.result(at));
+            let mut slave = self.cluster.node(&["slave", "127.0.0.1", &self.ports[at].to_string(), "--rate", "2000"]);
+            slave.arg("--data").arg(data).arg("--result").arg(result);
+            listening(Running::start(slave)).0
+        };
+        (0..SLAVES).map(start).collect()
+    }
+
+    fn master(&self) -> Command {
+        let periods = ["2500ms", "500ms", "7", "--durability", "disk", "--json", "--on-failure", "evict"];
+        let mut master =
+            self.cluster.node(&[&["master", "127.0.0.1", &self.master_port.to_string()], &periods[..]].concat());
+        master.arg("--data").arg(self.cluster.path("data-master"));
+        for port in &self.ports {
+            master.arg("--slave").arg(format!("127.0.0.1:{port}"));
+        }
+        master
+    }
+}
+
+/// The numbers that each slave's file held when the processes died, by their names.
+fn written(session: &Session) -> Vec<BTreeSet<String>> {
+    let names = |path: PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        // The last line may be half written.
+        let objects = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        objects.map(|object| format!("{} {} {}", object["index"], object["origin"], object["value"])).collect()
+    };
+    (0..SLAVES).map(|at| names(session.result(at))).collect()
+}
+
+#[test]
+fn a_session_outlives_the_death_of_all_its_processes_at_once() {
+    let session = Session::new();
+    let slaves = session.start_slaves();
+    let mut master = Running::start(session.master());
+    master.wait_for("SEND");
+    // Long enough into it for results to be on disk.
+    while written(&session).iter().any(BTreeSet::is_empty) {
+        std::thread::sleep(std::time::Duration::from_millis(20)); // sleep: between two looks at files.
+    }
+    slaves.iter().chain([&master]).for_each(|process| process.signal("KILL"));
+    drop((slaves, master));
+    let before = written(&session);
+
+    let slaves = session.start_slaves();
+    let master = Running::start(session.master());
+    let ended = master.end();
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    assert!(ended.stderr.contains("going on with the session"), "{ended:#?}");
+    let object = ended.json();
+    assert_eq!(object["equal"], true, "{object}");
+    let mut first: Option<Recomputed> = None;
+    for (at, slave) in slaves.into_iter().enumerate() {
+        let ended = slave.end();
+        assert_eq!(ended.code(), Some(0), "{ended:#?}");
+        let file = recompute(&session.result(at));
+        assert!(file.values.len() > before[at].len(), "it went on");
+        let first = first.get_or_insert_with(|| recompute(&session.result(at)));
+        assert_eq!(file, *first, "slave {at}");
+    }
+    let after = &written(&session)[0];
+    for (at, before) in before.iter().enumerate() {
+        let missing: Vec<&String> = before.difference(after).take(3).collect();
+        assert!(missing.is_empty(), "slave {at} had approved {missing:?}");
+    }
+    // What is over is not there any more: each is ready for the next session.
+    let slaves = session.start_slaves();
+    let ended = Running::start(session.master()).end();
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    assert!(!ended.stderr.contains("going on with the session"), "{ended:#?}");
+    slaves.into_iter().for_each(|slave| assert_eq!(slave.end().code(), Some(0)));
+}
+
+#[test]
+fn a_slave_without_a_data_directory_says_what_it_lacks() {
+    let session = Session::new();
+    let (slave, port) = session.cluster.slave(&[]);
+    let mut master = session.cluster.node(&["master", "127.0.0.1", "0", "--durability", "disk"]);
+    master.arg("--data").arg(session.cluster.path("data")).arg("--slave").arg(format!("127.0.0.1:{port}"));
+    let ended = Running::start(master).end();
+    assert_eq!(ended.code(), Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("has no data directory: start it with one"), "{ended:#?}");
+    drop(slave);
+    let mut without = session.cluster.node(&["master", "127.0.0.1", "0", "--durability", "disk"]);
+    without.arg("--slave").arg(format!("127.0.0.1:{port}"));
+    let ended = Running::start(without).end();
+    assert_eq!(ended.code(), Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("--data DIR"), "{ended:#?}");
+}
+
+#[test]
+fn a_directory_that_is_not_its_own_is_refused_and_left_alone() {
+    let cluster = Cluster::new();
+    let foreign = cluster.path("foreign");
+    std::fs::create_dir(&foreign).expect("a directory");
+    std::fs::write(foreign.join("letter"), "dear").expect("a file");
+    let other = cluster.path("other");
+    let start = |path: &PathBuf| {
+        let mut slave = cluster.node(&["slave", "127.0.0.1", "0"]);
+        slave.arg("--data").arg(path);
+        Running::start(slave)
+    };
+    let ended = start(&foreign).end();
+    assert_eq!(ended.code(), Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("name a new or empty directory"), "{ended:#?}");
+    assert_eq!(std::fs::read_dir(&foreign).expect("a directory").count(), 1, "nothing was made in it");
+    // Another format version.
+    drop(listening(start(&other)));
+    let format = other.join("FORMAT");
+    let text = std::fs::read_to_string(&format).expect("a file").replace("format 1", "format 99");
+    std::fs::write(&format, &text).expect("a file");
+    let ended = start(&other).end();
+    assert_eq!(ended.code(), Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("use the version of cloudy that wrote it"), "{ended:#?}");
+    assert_eq!(std::fs::read_to_string(&format).expect("a file"), text);
+}
