@@ -14,6 +14,7 @@ pub mod identity;
 pub mod key_file;
 mod link;
 mod node;
+mod replica;
 pub mod session;
 pub mod storage;
 pub mod tls;
@@ -33,4 +34,5 @@ pub use group::{
 };
 pub use identity::Identity;
 pub use node::{ConnectError, JoinError, Joining, Node, NodeBuilder, StartError, Traffic};
+pub use replica::{AppliedMessage, ReplicateError, SNAPSHOT_EVERY_BYTES, StateMachine};
 pub use typed::{DecodeError, TypedApproved, TypedBroadcastError, TypedGroup, TypedItem};

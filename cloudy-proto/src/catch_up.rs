@@ -28,6 +28,17 @@ impl Retained {
         Self { entries: VecDeque::new(), bytes: 0, bytes_max }
     }
 
+    /// Forgets everything: what comes next follows something else.
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
+    /// The first index that is kept, if there is any.
+    pub(crate) fn first(&self) -> Option<Index> {
+        self.entries.front().map(|entry| entry.first_index)
+    }
+
     /// Keeps an entry, and lets the oldest go where that exceeds the bound; the newest always stays.
     pub(crate) fn push(&mut self, entry: Entry) {
         self.bytes += entry.batch.cost_bytes();

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::catch_up::Retained;
 use crate::config::Durability;
-use crate::id::{Incarnation, NodeId, Rank, Round, ViewId};
+use crate::id::{Incarnation, Index, NodeId, Rank, Round, ViewId};
 use crate::io::{Approval, Entry, Output};
 use crate::lane::Held;
 use crate::pending::Record;
@@ -26,6 +26,8 @@ pub(crate) struct Delivery {
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) rules: Rules,
     pub(crate) durability: Durability,
+    /// The application knows everything up to here from a snapshot.
+    pub(crate) restored_to: Index,
     /// `Disk`: what is to be stored, in order, and was not given out yet.
     pub(crate) records: Vec<Stored>,
 }
@@ -75,16 +77,31 @@ impl Delivery {
     /// An entry that an earlier run stored.
     pub(crate) fn restored(&mut self, entry: &StoredEntry, batch: Batch) {
         let (origin, incarnation) = (entry.origin, entry.incarnation);
-        let appended = self.result.append(entry.view, origin, incarnation, batch, self.rules);
-        if let Some(entry) = appended {
-            self.retained.push(entry.clone());
+        let slot = match entry.body {
+            StoredBody::Slot { lane, round } => Some((lane, round)),
+            StoredBody::Here(_) => None,
+        };
+        if let Some(entry) = self.result.append(entry.view, origin, incarnation, batch, slot, self.rules) {
+            self.deliver(entry);
+        }
+    }
+
+    /// What the application does not know yet of an entry.
+    fn deliver(&mut self, entry: Entry) {
+        self.retained.push(entry.clone());
+        let known = (self.restored_to.0 + 1).saturating_sub(entry.first_index.0);
+        if known == 0 {
             self.outputs.push_back(Output::Deliver(entry));
+        } else if known < u64::from(entry.batch.count) {
+            let first_index = Index(entry.first_index.0 + known);
+            let batch = entry.batch.without_first(known as u32);
+            self.outputs.push_back(Output::Deliver(Entry { first_index, batch, ..entry }));
         }
     }
 
     fn append(&mut self, entering: Entering) {
         let Entering { view, from: (origin, incarnation), batch, slot, confirmed } = entering;
-        let Some(entry) = self.result.append(view, origin, incarnation, batch, self.rules) else { return };
+        let Some(entry) = self.result.append(view, origin, incarnation, batch, slot, self.rules) else { return };
         if self.durability == Durability::Disk {
             let body = match slot {
                 Some((lane, round)) => StoredBody::Slot { lane, round },
@@ -103,7 +120,6 @@ impl Delivery {
                 confirmed,
             }));
         }
-        self.retained.push(entry.clone());
-        self.outputs.push_back(Output::Deliver(entry));
+        self.deliver(entry);
     }
 }

@@ -1,12 +1,12 @@
 //! The result's digest: XXH3-128 chained from checkpoint to checkpoint (`protocol.md` §8).
 
 use core::fmt;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::id::{Incarnation, Index, NodeId, Seq};
+use crate::id::{Incarnation, Index, NodeId, Seq, ViewId};
 use crate::limits::{CHECKPOINT_EVERY, CHECKPOINTS_KEPT};
 use crate::slot::{Batch, offset_of};
 
@@ -33,6 +33,20 @@ pub struct Checkpoint {
     pub index: Index,
     /// Of everything up to it.
     pub digest: Digest,
+}
+
+/// All that a result carries on from a checkpoint: whoever has this, and what follows, has the result's digest and knows
+/// what is in it already (`protocol.md` §3.4, §8).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultBase {
+    /// Where, and the digest of everything up to there.
+    pub checkpoint: Checkpoint,
+    /// The view of the last message.
+    pub view: ViewId,
+    /// What the next number continues, if it is of the same run.
+    pub run: Option<(NodeId, Incarnation, Seq)>,
+    /// The last number of each run in the result.
+    pub last_numbers: BTreeMap<(NodeId, Incarnation), Seq>,
 }
 
 /// The running digest of one result.
@@ -70,6 +84,19 @@ impl ResultDigest {
     pub fn after(index: Index) -> Self {
         let start = Checkpoint { index, digest: Digest::default() };
         Self { index, hasher: chained(start.digest), run: None, checkpoints: VecDeque::from([start]) }
+    }
+
+    /// One that goes on from a checkpoint.
+    #[must_use]
+    pub fn resumed(base: &ResultBase) -> Self {
+        let start = base.checkpoint;
+        let checkpoints = VecDeque::from([start]);
+        Self { index: start.index, hasher: chained(start.digest), run: base.run, checkpoints }
+    }
+
+    /// What the next number continues, if it is of the same run.
+    pub(crate) fn run(&self) -> Option<(NodeId, Incarnation, Seq)> {
+        self.run
     }
 
     /// Takes the next payloads of the result, and leaves a checkpoint wherever one is due.

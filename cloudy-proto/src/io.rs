@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::command::SessionPlan;
+use crate::config::Durability;
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{Incarnation, Index, NodeId, Rank, Seq, ViewId};
 use crate::slot::Batch;
@@ -86,6 +87,14 @@ pub enum Request {
     End,
     /// Leave the ring for good: the group goes on without this node, which learns of [`Event::Left`].
     Leave,
+    /// The application's state after an index of its result: who comes later may begin with it, and what the result holds
+    /// before it need not be kept. One that comes too late for that is passed over.
+    Snapshot {
+        /// The last index that the state knows.
+        index: Index,
+        /// Up to [`SNAPSHOT_BYTES_MAX`](crate::limits::SNAPSHOT_BYTES_MAX).
+        state: Bytes,
+    },
     /// What the application has to say of the final result; said once, after [`Event::Final`].
     Report(Bytes),
 }
@@ -125,6 +134,14 @@ pub enum Output {
     },
     /// Own payloads have entered the own result; comes before their [`Output::Deliver`].
     Approved(Approval),
+    /// The result begins here for the application, with a state that another member's application said, or an earlier
+    /// run's: what is delivered next follows that index.
+    Restore {
+        /// The last index that the state knows.
+        index: Index,
+        /// The state.
+        state: Bytes,
+    },
     /// The result has grown.
     Deliver(Entry),
     /// Something happened that users or applications may want to know.
@@ -351,6 +368,10 @@ pub struct Status {
     pub index: Index,
     /// The newest checkpoint of the result.
     pub checkpoint: Checkpoint,
+    /// Where this node keeps what it confirms.
+    pub durability: Durability,
+    /// The last index that the newest snapshot of the application's state knows; none without one.
+    pub snapshot: Option<Index>,
     /// Every member: by rank.
     pub members: Vec<MemberStatus>,
     /// The pending table: own slots that wait for confirmations, oldest first, the first few of them.

@@ -38,7 +38,7 @@ pub mod wire;
 
 pub use command::{Command, Dropped, InstallView, SessionPlan, Standing};
 pub use config::{Durability, OnFailure, Parameters, ParametersError, RingKind};
-pub use digest::{Checkpoint, Digest, ResultDigest};
+pub use digest::{Checkpoint, Digest, ResultBase, ResultDigest};
 pub use id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, MessageId, NodeId, Rank, Round, Seq, ViewId};
 pub use io::{
     Admission, Approval, Entry, Event, Frame, Input, MemberStatus, Outcome, Output, PendingSlot, Phase, Request,
@@ -46,6 +46,6 @@ pub use io::{
 };
 pub use machine::{Machine, MachineConfig, Role};
 pub use rules::{Rule, Rules};
-pub use stored::{Record, Stored, StoredBody, StoredEntry, StoredError, Vote};
+pub use stored::{Record, Stored, StoredBody, StoredEntry, StoredError, StoredSnapshot, Vote};
 pub use time::Time;
 pub use view::{Origin, Place, RingMember, View};

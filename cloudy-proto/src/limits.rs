@@ -53,5 +53,11 @@ pub const FETCH_BYTES_MAX: usize = 64 << 10;
 pub const CHECKPOINT_EVERY: u64 = 65_536;
 /// Checkpoints kept (`protocol.md` §8).
 pub const CHECKPOINTS_KEPT: usize = 1_024;
+/// A snapshot of an application's state: what is larger belongs into a store of its own, with its name in the snapshot.
+pub const SNAPSHOT_BYTES_MAX: usize = 32 << 20;
+/// Bytes of a snapshot in one answer to a fetch.
+pub const SNAPSHOT_PART_BYTES: usize = 1 << 20;
+/// Runs of nodes whose last numbers a snapshot may carry.
+pub const RUNS_MAX: usize = 1 << 16;
 /// How long a finished session serves those who have not reported (`protocol.md` §9).
 pub const LINGER: Duration = Duration::from_secs(2);

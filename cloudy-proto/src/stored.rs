@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::command::Command;
+use crate::digest::ResultBase;
 use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::{Batch, Slot};
 use crate::wire::{ConsensusEntry, decode_command};
@@ -37,6 +39,8 @@ pub enum Record {
     },
     /// An entry of the result.
     Entry(StoredEntry),
+    /// The application's state; what the result holds before it is needed no more.
+    Snapshot(StoredSnapshot),
     /// The result reaches up to the view's first index.
     Complete {
         /// The view.
@@ -102,6 +106,23 @@ impl StoredEntry {
     }
 }
 
+/// A snapshot of the application's state as it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSnapshot {
+    /// The last index that the state knows.
+    pub index: Index,
+    /// Where the stored result begins: at or before that index.
+    pub base: ResultBase,
+    /// The entry that the result's first message is in: earlier ones are needed no more.
+    pub first_index: Index,
+    /// The slot of that entry: those before it are needed no more.
+    pub slot: Option<(ViewId, Round, Rank)>,
+    /// A view, and where each lane's messages ended in it: earlier slots of a lane may be gone.
+    pub ends: Option<(ViewId, Vec<Round>)>,
+    /// What the application said.
+    pub state: Bytes,
+}
+
 /// What is wrong with records that were read back: they are not one node's of one group, or were damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoredError {
@@ -140,6 +161,7 @@ pub struct Stored {
     /// In the slots' order.
     pub(crate) slots: BTreeMap<(ViewId, Round, Rank), Slot>,
     pub(crate) result: Vec<(StoredEntry, Batch)>,
+    pub(crate) snapshot: Option<StoredSnapshot>,
 }
 
 impl Stored {
@@ -167,6 +189,7 @@ impl Stored {
                 self.slots.insert((view, slot.round, lane), slot);
             }
             Record::Entry(entry) => self.take_entry(entry)?,
+            Record::Snapshot(snapshot) => self.take_snapshot(snapshot),
             Record::Complete { view, first } => self.complete = self.complete.max((view, first)),
         }
         Ok(())
@@ -182,9 +205,27 @@ impl Stored {
         Ok(())
     }
 
+    /// What comes before it goes.
+    fn take_snapshot(&mut self, snapshot: StoredSnapshot) {
+        self.result.retain(|(entry, _)| entry.first_index >= snapshot.first_index);
+        if let Some(first) = snapshot.slot {
+            self.slots = self.slots.split_off(&first);
+        }
+        // Unless it continues what is there, that is of an earlier part of the result, or of none.
+        let continues = self.result.first().is_none_or(|(entry, _)| entry.first_index == snapshot.first_index);
+        if !continues {
+            self.result.clear();
+        }
+        self.snapshot = Some(snapshot);
+    }
+
     fn take_entry(&mut self, entry: StoredEntry) -> Result<(), StoredError> {
-        let next = self.result.last().map_or(Index(1), |(last, _)| Index(last.first_index.0 + u64::from(last.count)));
-        if entry.first_index != next {
+        let start = self.snapshot.as_ref().map_or(Index(1), |snapshot| snapshot.base.checkpoint.index.next());
+        let next = self.index().next();
+        let last = Index(entry.first_index.0 + u64::from(entry.count) - 1);
+        // The first entry may begin before the result does.
+        let follows = entry.first_index == next || (next == start && entry.first_index < next && last.next() >= next);
+        if !follows {
             return Err(StoredError::Result(entry.first_index));
         }
         let batch = match &entry.body {
@@ -217,6 +258,7 @@ impl Stored {
     /// The length of the stored result.
     #[must_use]
     pub fn index(&self) -> Index {
-        self.result.last().map_or(Index(0), |(last, _)| Index(last.first_index.0 + u64::from(last.count) - 1))
+        let start = self.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.base.checkpoint.index);
+        self.result.last().map_or(start, |(last, _)| Index(last.first_index.0 + u64::from(last.count) - 1))
     }
 }

@@ -1,11 +1,12 @@
 //! The cursor walk: the only way into a result (`protocol.md` §3.4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use crate::digest::{Checkpoint, Digest, ResultDigest};
+use crate::digest::{Checkpoint, Digest, ResultBase, ResultDigest};
 use crate::id::{Incarnation, Index, NodeId, Rank, Round, Seq, ViewId};
 use crate::io::Entry;
 use crate::lane::{Held, Lane};
+use crate::limits::CHECKPOINT_EVERY;
 use crate::rules::{Rule, Rules};
 use crate::slot::Batch;
 use crate::view::Place;
@@ -43,6 +44,20 @@ impl Walk {
     }
 }
 
+/// Checkpoints from which the result can be carried on: far more than lie between what is delivered and what an
+/// application has applied.
+const BASES_MAX: usize = 16;
+
+/// A base of the result, and the first thing that whoever carries on from it needs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) base: ResultBase,
+    /// The entry that the first message after the base is in, or that it follows.
+    pub(crate) first_index: Index,
+    /// The slot that holds that entry, if it is in one.
+    pub(crate) slot: Option<(ViewId, Round, Rank)>,
+}
+
 /// What a result is, without its payloads: length, digest, and the last number of each run in it.
 #[derive(Debug, Default)]
 pub(crate) struct ResultState {
@@ -50,6 +65,7 @@ pub(crate) struct ResultState {
     digest: ResultDigest,
     /// Of the last entry: at each view's first index there is a checkpoint, also for who fetches (`protocol.md` §8).
     view: ViewId,
+    bases: VecDeque<Kept>,
     last_seqs: BTreeMap<(NodeId, Incarnation), Seq>,
 }
 
@@ -58,6 +74,35 @@ impl ResultState {
     pub(crate) fn beginning_at(index: Index) -> Self {
         let before = Index(index.0.saturating_sub(1));
         Self { index: before, digest: ResultDigest::after(before), ..Self::default() }
+    }
+
+    /// One that goes on from a checkpoint.
+    pub(crate) fn resumed(base: &ResultBase) -> Self {
+        let index = base.checkpoint.index;
+        let kept = Kept { base: base.clone(), first_index: index.next(), slot: None };
+        Self {
+            index,
+            digest: ResultDigest::resumed(base),
+            view: base.view,
+            bases: VecDeque::from([kept]),
+            last_seqs: base.last_numbers.clone(),
+        }
+    }
+
+    /// The newest base at or before an index; none if all that are known come later. From its beginning a result can
+    /// always be carried on.
+    pub(crate) fn base_before(&self, index: Index) -> Option<Kept> {
+        let known = self.bases.iter().rev().find(|kept| kept.base.checkpoint.index <= index).cloned();
+        let all_known = self.bases.len() < BASES_MAX;
+        let start = || Kept { first_index: Index(1), ..Kept::default() };
+        known.or_else(|| all_known.then(start))
+    }
+
+    fn keep_base(&mut self, kept: Kept) {
+        if self.bases.len() == BASES_MAX {
+            self.bases.pop_front();
+        }
+        self.bases.push_back(kept);
     }
 
     /// Its length.
@@ -72,6 +117,7 @@ impl ResultState {
         origin: NodeId,
         incarnation: Incarnation,
         batch: Batch,
+        slot: Option<(Rank, Round)>,
         rules: Rules,
     ) -> Option<Entry> {
         let last = self.last_seqs.entry((origin, incarnation)).or_default();
@@ -87,12 +133,24 @@ impl ResultState {
         };
         *last = batch.last_seq();
         if view > self.view {
-            self.digest.checkpoint();
+            self.checkpoint();
             self.view = view;
         }
         self.digest.append(origin, incarnation, &batch);
         let first_index = self.index.next();
         self.index = Index(self.index.0 + u64::from(batch.count));
+        let mut checkpoint = Index(first_index.0.next_multiple_of(CHECKPOINT_EVERY));
+        while checkpoint <= self.index {
+            let last = Seq(batch.first_seq.0 + (checkpoint.0 - first_index.0));
+            let mut last_numbers = self.last_seqs.clone();
+            last_numbers.insert((origin, incarnation), last);
+            let digest = self.digest.at(checkpoint).unwrap_or_default();
+            let checkpoint_there = Checkpoint { index: checkpoint, digest };
+            let run = Some((origin, incarnation, last.next()));
+            let base = ResultBase { checkpoint: checkpoint_there, view, run, last_numbers };
+            self.keep_base(Kept { base, first_index, slot: slot.map(|(rank, round)| (view, round, rank)) });
+            checkpoint.0 += CHECKPOINT_EVERY;
+        }
         Some(Entry { first_index, view, origin, incarnation, batch })
     }
 
@@ -110,7 +168,14 @@ impl ResultState {
     }
 
     pub(crate) fn checkpoint(&mut self) -> Checkpoint {
-        self.digest.checkpoint()
+        let before = self.digest.latest();
+        let checkpoint = self.digest.checkpoint();
+        if checkpoint.index > before.index {
+            let (view, run, last_numbers) = (self.view, self.digest.run(), self.last_seqs.clone());
+            let base = ResultBase { checkpoint, view, run, last_numbers };
+            self.keep_base(Kept { base, first_index: self.index.next(), slot: None });
+        }
+        checkpoint
     }
 
     pub(crate) fn digest_at(&self, index: Index) -> Option<Digest> {

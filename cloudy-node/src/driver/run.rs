@@ -121,7 +121,7 @@ impl GroupRun {
                     effects.push(Effect::Send(output));
                 }
                 Output::Persist { ticket, records } => effects.push(Effect::Persist(ticket, records)),
-                Output::Approved(_) | Output::Deliver(_) => local.push(output),
+                Output::Approved(_) | Output::Deliver(_) | Output::Restore { .. } => local.push(output),
                 Output::Event(ref event) => {
                     self.event(event, effects);
                     local.push(output);
@@ -131,11 +131,14 @@ impl GroupRun {
         let mut state = self.shared.lock();
         let drained = state.outbox.set_taken(self.machine.last_sent());
         state.incarnation = self.machine.incarnation();
+        // What a snapshot took in was approved too.
+        state.approved = state.approved.max(self.machine.last_approved());
         let moved = !local.is_empty();
         let mut happened = false;
         for output in local {
             match output {
                 Output::Approved(approval) => state.approve(approval),
+                Output::Restore { index, state: snapshot } => state.restore(index, snapshot),
                 Output::Deliver(entry) => state.deliver(entry),
                 Output::Event(event) => {
                     happened = true;

@@ -54,6 +54,14 @@ impl Feed {
         self.items.push_back(ApprovedItem::View(view));
     }
 
+    /// Forgets what there is: what comes next follows an index.
+    pub(crate) fn begin_after(&mut self, index: Index) {
+        self.first += self.items.len() as u64;
+        self.items.clear();
+        self.bytes = 0;
+        self.next_index = index.next();
+    }
+
     pub(crate) fn push(&mut self, entry: Entry) {
         self.bytes += entry.batch.cost_bytes();
         self.next_index = entry.last_index().next();
@@ -80,7 +88,11 @@ impl Feed {
     pub(crate) fn read(&self, cursor: &mut Cursor) -> Read {
         loop {
             let Some(at) = cursor.position.checked_sub(self.first) else { return self.lagged(cursor) };
-            let Some(item) = self.items.get(at as usize) else { return Read::UpToDate };
+            let Some(item) = self.items.get(at as usize) else {
+                // A snapshot took the place of what this reader waits for.
+                let missed = cursor.index < self.next_index;
+                return if missed { self.lagged(cursor) } else { Read::UpToDate };
+            };
             cursor.position += 1;
             let ApprovedItem::Batch(entry) = item else { return Read::Item(item.clone()) };
             if entry.last_index() < cursor.index {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use cloudy_proto::{Approval, Entry, Event, GroupId, Incarnation, Index, MessageId, NodeId, Parameters, Seq};
 use tokio::sync::Notify;
 
@@ -72,6 +73,8 @@ pub(crate) struct State {
     pub(crate) rejected_from: Option<Seq>,
     /// The result ends here.
     pub(crate) final_index: Option<Index>,
+    /// The snapshot that the result begins with here, and the last index that it knows.
+    pub(crate) restored: Option<(Index, Bytes)>,
     pub(crate) ended: Option<EndReason>,
     /// The last number of each run in the final result.
     pub(crate) last_numbers: Option<BTreeMap<(NodeId, Incarnation), Seq>>,
@@ -115,6 +118,7 @@ impl Shared {
                 approvals: VecDeque::new(),
                 rejected_from: None,
                 final_index: None,
+                restored: None,
                 ended: None,
                 last_numbers: None,
                 incarnation: Incarnation(0),
@@ -153,6 +157,11 @@ impl Shared {
 }
 
 impl State {
+    pub(crate) fn restore(&mut self, index: Index, snapshot: Bytes) {
+        self.feed.begin_after(index);
+        self.restored = Some((index, snapshot));
+    }
+
     pub(crate) fn deliver(&mut self, entry: Entry) {
         self.feed.push(entry);
     }

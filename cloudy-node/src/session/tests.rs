@@ -22,6 +22,7 @@ async fn nodes<const N: usize>() -> [Node; N] {
 
 fn config(slaves: &[SocketAddr]) -> MasterConfig {
     MasterConfig {
+        durability: cloudy_proto::Durability::Memory,
         on_failure: OnFailure::Wait,
         plan: SessionPlan {
             send: Duration::from_millis(100),

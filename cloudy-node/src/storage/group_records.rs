@@ -4,6 +4,7 @@
 //! Meta    "group"             what the group is        Slots   view, round, lane   a message slot, once
 //!         "vote"              of consensus             Result  first index         refers to a slot, or holds
 //!         "complete"          of the latest view                                   what was fetched
+//!         "snapshot"          of the application
 //! Log     0, position         committed commands
 //!         1, position         the voter's log
 //! ```
@@ -29,6 +30,7 @@ use super::store::Store;
 
 const GROUP_KEY: &[u8] = b"group";
 const VOTE_KEY: &[u8] = b"vote";
+const SNAPSHOT_KEY: &[u8] = b"snapshot";
 const COMPLETE_KEY: &[u8] = b"complete";
 /// Committed entries of the control log.
 const COMMITTED: u8 = 0;
@@ -118,6 +120,15 @@ impl Recorder {
             Record::Entry(entry) => {
                 ops.push(put(Table::Result, entry.first_index.0.to_be_bytes().to_vec(), encode_entry(&entry)));
             }
+            Record::Snapshot(snapshot) => {
+                let first = snapshot.first_index.0.to_be_bytes().to_vec();
+                ops.push(Op::DeleteRange { table: Table::Result, from: Vec::new(), to: first });
+                if let Some((view, round, lane)) = snapshot.slot {
+                    let to = slot_key(view, round, lane);
+                    ops.push(Op::DeleteRange { table: Table::Slots, from: Vec::new(), to });
+                }
+                ops.push(put(Table::Meta, SNAPSHOT_KEY.to_vec(), encoded(&snapshot)));
+            }
             Record::Complete { view, first } => {
                 let mut value = BytesMut::new();
                 value.put_u64_le(view.0);
@@ -177,6 +188,7 @@ impl Reader<'_> {
         }
         let record = match table {
             Table::Meta if key == VOTE_KEY => decode_vote(value).map(Record::Vote),
+            Table::Meta if key == SNAPSHOT_KEY => postcard::from_bytes(&value).ok().map(Record::Snapshot),
             Table::Meta => decode_complete(key, value),
             Table::Log => decode_log(key, value),
             Table::Slots => decode_slot(key, value),

@@ -1,91 +1,11 @@
 //! Groups that outlive every process (`protocol.md` P7, §6.2, §7).
 
-use std::net::SocketAddr;
-use std::path::Path;
-
-use cloudy_node::storage::DataDir;
-use cloudy_node::{
-    ApprovedError, ApprovedItem, ClusterKey, Durability, EndReason, FoundError, Group, GroupConfig, JoinError,
-    MessageId, Node, Outcome, Parameters,
-};
-use futures_util::future::join_all;
+use cloudy_node::{ApprovedError, ApprovedItem, EndReason, FoundError, Group, JoinError, MessageId, Node, Outcome};
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
 use crate::common::{Message, found, key, read, read_final, start, until, within};
 use crate::help::texts;
-
-fn on_disk() -> GroupConfig {
-    let parameters = Parameters { durability: Durability::Disk, ..Parameters::default() };
-    GroupConfig { parameters, ..GroupConfig::default() }
-}
-
-/// A place where processes of one node run, one after the other.
-struct Host {
-    data: TempDir,
-    address: Option<SocketAddr>,
-}
-
-/// A process: it can be killed at any point.
-struct Process {
-    /// There until it is killed.
-    runtime: Option<Runtime>,
-    node: Node,
-}
-
-impl Host {
-    fn new() -> Self {
-        Self { data: TempDir::new().unwrap(), address: None }
-    }
-
-    /// Starts a process, at the address of the one before.
-    async fn start(&mut self, key: &ClusterKey) -> Process {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let data_dir = opened(self.data.path()).await;
-        let identity = data_dir.identity(key).unwrap();
-        let address = self.address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let started = async move { Node::builder().bind(address).identity(identity).data_dir(data_dir).start().await };
-        let node = runtime.spawn(started).await.unwrap().unwrap();
-        self.address = Some(node.local_addr());
-        Process { runtime: Some(runtime), node }
-    }
-}
-
-/// The data directory, once the process before has let it go.
-async fn opened(path: &Path) -> DataDir {
-    let mut data_dir = None;
-    until("the data directory is free", async || {
-        data_dir = DataDir::open(path, true).ok();
-        data_dir.is_some()
-    })
-    .await;
-    data_dir.unwrap()
-}
-
-impl Process {
-    /// Nothing of it runs any more, and nothing was said to anybody.
-    fn kill(self) {}
-
-    fn resumed(&self) -> Group {
-        self.node.resumed_groups()[0].clone()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
-    }
-}
-
-async fn start_hosts(key: &ClusterKey, count: usize) -> (Vec<Host>, Vec<Process>) {
-    let mut hosts: Vec<Host> = (0..count).map(|_| Host::new()).collect();
-    let processes = start_again(&mut hosts, key).await;
-    (hosts, processes)
-}
-
-async fn start_again(hosts: &mut [Host], key: &ClusterKey) -> Vec<Process> {
-    join_all(hosts.iter_mut().map(|host| host.start(key))).await
-}
+use crate::hosts::{Process, on_disk, opened, start_again, start_hosts};
 
 async fn found_on(processes: &[Process], name: &str) -> Vec<Group> {
     let nodes: Vec<Node> = processes.iter().map(|process| process.node.clone()).collect();

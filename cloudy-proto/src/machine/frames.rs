@@ -70,6 +70,7 @@ impl Machine {
             ControlFrame::Wedging { view } => self.take_wedging(from, view),
             ControlFrame::Wedged(wedged) => self.take_wedged(from, wedged),
             ControlFrame::Fetch { from: index } => self.serve(from, index),
+            ControlFrame::FetchSnapshot { index, offset } => self.serve_more(from, index, offset),
             ControlFrame::Fetched(fetched) => self.take_fetched(from, fetched),
             ControlFrame::Final { result, report } => self.reported(from, result, report),
             ControlFrame::End => self.asked_to_end(from),

@@ -9,6 +9,7 @@ use crate::id::{Index, NodeId, Rank, Round, ViewId};
 use crate::io::{Entry, Event, Phase};
 use crate::machine::Machine;
 use crate::machine::join::Joining;
+use crate::machine::snapshot::Incoming;
 use crate::machine::timers::Timer;
 use crate::member::Member;
 use crate::rules::Rule;
@@ -39,6 +40,8 @@ pub(crate) struct Fetching {
     /// Who does not retain what is missing any more, and the first index that it does.
     truncated: BTreeMap<NodeId, Index>,
     truncated_since: Option<Time>,
+    /// A snapshot that comes in place of what nobody retains.
+    pub(super) snapshot: Option<Incoming>,
 }
 
 impl Machine {
@@ -152,6 +155,7 @@ impl Machine {
             near: false,
             truncated: BTreeMap::new(),
             truncated_since: None,
+            snapshot: None,
         });
         self.fetch();
     }
@@ -164,6 +168,7 @@ impl Machine {
         let in_turn = fetching.sources.iter().cycle().skip(start).take(fetching.sources.len());
         let source = in_turn.copied().find(|node| self.links.contains_key(node));
         fetching.asked = source;
+        fetching.snapshot = None;
         if let Some(source) = source {
             let from = self.delivery.result.index().next();
             self.send_control(source, ControlFrame::Fetch { from });
@@ -178,6 +183,7 @@ impl Machine {
         // Who is not complete itself does not know where its view begins.
         let first = self.member.as_ref().map_or(self.delivery.result.index().next(), |member| member.first);
         match self.delivery.retained.part_from(from) {
+            Part::Truncated(_) if self.serve_snapshot(to, 0) => {}
             Part::Truncated(first) => self.send_control(to, ControlFrame::Fetched(Fetched::Truncated { first })),
             Part::Entries(entries) => {
                 let index = self.delivery.result.index();
@@ -200,11 +206,14 @@ impl Machine {
             }
             Fetched::End { index, view, first } => self.fetched_to(from, index, view, first),
             Fetched::Truncated { first } => self.truncated(from, first),
+            Fetched::Snapshot { index, base, length, offset, part } => {
+                self.take_part(from, (index, length, offset), base, &part);
+            }
         }
     }
 
     /// A source does not retain what is missing any more. Another one may; once none is left, this node cannot follow.
-    fn truncated(&mut self, source: NodeId, first: Index) {
+    pub(super) fn truncated(&mut self, source: NodeId, first: Index) {
         let failure_timeout = self.state.view().map(|view| view.parameters.failure_timeout).unwrap_or_default();
         let now = self.now;
         let Some(fetching) = &mut self.fetching else { return };

@@ -16,6 +16,7 @@ mod phases;
 mod rejoin;
 mod restore;
 mod role;
+mod snapshot;
 mod status;
 mod stop;
 mod timers;
@@ -38,6 +39,7 @@ use crate::limits::CONSENSUS_TICK;
 use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::rules::Rules;
+use crate::stored::StoredSnapshot;
 use crate::time::Time;
 use crate::view_change::ViewChange;
 use crate::walk::ResultState;
@@ -117,6 +119,8 @@ pub struct Machine {
     outbox: Outbox,
     delivery: Delivery,
     syncs: Syncs,
+    /// What the application said of its state last, or was told.
+    snapshot: Option<StoredSnapshot>,
     phase: Phase,
     plan: Option<SessionPlan>,
     /// At the coordinator: members whose links to all others are up, in the view in force.
@@ -199,9 +203,11 @@ impl Machine {
                 outputs: VecDeque::new(),
                 rules: config.rules,
                 durability: config.durability,
+                restored_to: Index(0),
                 records: Vec::new(),
             },
             syncs: Syncs::default(),
+            snapshot: None,
             phase: Phase::Start,
             plan: None,
             ready: BTreeSet::new(),
@@ -346,6 +352,7 @@ impl Machine {
             Request::Found { session } => self.found(session),
             Request::End => self.end(),
             Request::Leave => self.leave(),
+            Request::Snapshot { index, state } => self.snapshot_taken(index, state),
             Request::Report(report) => self.take_report(report),
         }
     }

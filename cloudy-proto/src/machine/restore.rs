@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::control::{Applied, Voter};
 use crate::id::{Index, LogIndex, Rank};
-use crate::io::Event;
+use crate::io::{Event, Output};
 use crate::limits::CONSENSUS_TICK;
 use crate::machine::timers::Timer;
 use crate::machine::{Machine, MachineConfig};
@@ -13,6 +13,7 @@ use crate::rules::Rule;
 use crate::stored::{Stored, StoredBody, StoredError};
 use crate::time::Time;
 use crate::view::{Place, View};
+use crate::walk::ResultState;
 
 impl Machine {
     /// A group as an earlier run of this node left it on its disk. It gives out the whole stored result again, votes
@@ -25,6 +26,13 @@ impl Machine {
         let mut machine = Self::new(config);
         machine.now = now;
         machine.dirty = true;
+        if let Some(snapshot) = stored.snapshot.clone() {
+            let (index, state) = (snapshot.index, snapshot.state.clone());
+            machine.delivery.result = ResultState::resumed(&snapshot.base);
+            machine.delivery.restored_to = index;
+            machine.delivery.outputs.push_back(Output::Restore { index, state });
+            machine.snapshot = Some(snapshot);
+        }
         for (entry, batch) in &stored.result {
             machine.delivery.restored(entry, batch.clone());
         }
@@ -87,7 +95,10 @@ impl Machine {
             });
             let of_view = stored.slots.iter().filter(|((of, ..), _)| *of == view.id);
             let slots = of_view.map(|((_, _, lane), slot)| (*lane, slot));
-            let member = Member::new(Arc::clone(view), rank, first, self.now, self.rules).restored(slots, passed);
+            let ends = stored.snapshot.as_ref().and_then(|snapshot| snapshot.ends.as_ref());
+            let ends = ends.filter(|(of, _)| *of == view.id).map(|(_, ends)| ends.as_slice()).unwrap_or_default();
+            let member = Member::new(Arc::clone(view), rank, first, self.now, self.rules);
+            let member = member.restored(slots, passed, ends);
             self.former = Some(member.map_err(|lane| StoredError::Lane { view: view.id, lane })?);
         }
         if self.rules.hold(Rule::RestartedIsWedged) {

@@ -29,6 +29,8 @@ impl Machine {
             phase: self.phase,
             index: self.delivery.result.index(),
             checkpoint: self.delivery.result.latest_checkpoint(),
+            durability: self.delivery.durability,
+            snapshot: self.snapshot.as_ref().map(|snapshot| snapshot.index),
             members: members.unwrap_or_default(),
             pending: member.map(|member| pending(member, now)).unwrap_or_default(),
             pending_slots: member.map_or(0, |member| member.pending.unapproved().count()),

@@ -298,6 +298,7 @@ impl Member {
         mut self,
         slots: impl Iterator<Item = (Rank, &'a Slot)>,
         passed: Option<Place>,
+        ends: &[Round],
     ) -> Result<Self, Rank> {
         self.wedged = true;
         self.walk = Walk::at(passed.unwrap_or_default());
@@ -306,10 +307,18 @@ impl Member {
             if passed.is_some_and(|passed| Place { round: slot.round, rank } <= passed) {
                 *lane = Lane::restored(slot.round.next());
             } else {
+                if lane.message_end() == Round(0) {
+                    // What came before it in its lane is behind a snapshot.
+                    *lane = Lane::restored(slot.prev);
+                }
                 let taken = lane.take_slot(slot.clone(), false).map_err(|_| rank)?;
                 lane.sync(lane.message_end());
                 taken.then_some(()).ok_or(rank)?;
             }
+        }
+        // Lanes of which nothing is left but what a snapshot took in.
+        for (lane, &end) in self.lanes.iter_mut().zip(ends).filter(|(lane, _)| lane.message_end() == Round(0)) {
+            *lane = Lane::restored(end);
         }
         Ok(self)
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Standing;
 use crate::config::Durability;
-use crate::digest::{Checkpoint, Digest};
+use crate::digest::{Checkpoint, Digest, ResultBase};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::Slot;
 use crate::view::Place;
@@ -266,6 +266,13 @@ pub enum ControlFrame {
         /// The view that is frozen here.
         view: ViewId,
     },
+    /// Asks for more of a snapshot of the application's state (`protocol.md` §7.1).
+    FetchSnapshot {
+        /// Which: the last index that it knows.
+        index: Index,
+        /// The first byte wanted.
+        offset: u64,
+    },
 }
 
 /// A message of the consensus library: what it calls by the same names.
@@ -401,5 +408,18 @@ pub enum Fetched {
     Truncated {
         /// The first that is.
         first: Index,
+    },
+    /// The wanted index is no longer retained, but a snapshot of the application's state, and what follows it.
+    Snapshot {
+        /// The last index that the state knows.
+        index: Index,
+        /// Where the result begins that follows it; with its first part only.
+        base: Option<Box<ResultBase>>,
+        /// The whole state's length.
+        length: u64,
+        /// Where this part begins.
+        offset: u64,
+        /// The part.
+        part: Bytes,
     },
 }

@@ -193,7 +193,7 @@ impl Judge {
                 Output::Approved(approval) => self.approved_own(node, approval, way)?,
                 Output::Deliver(entry) => self.delivered(node, entry, way, stats)?,
                 Output::Event(event) => self.event(node, event, stats)?,
-                Output::CloseLink { .. } | Output::Redial { .. } | Output::Persist { .. } => {}
+                Output::CloseLink { .. } | Output::Redial { .. } | Output::Persist { .. } | Output::Restore { .. } => {}
             }
         }
         if self.nodes[node].approval.is_some() {

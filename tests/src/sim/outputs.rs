@@ -38,7 +38,7 @@ impl World {
                 Output::Redial { peer } => self.redial_silent(node, peer),
                 Output::CloseLink { peer, reason } => self.close_link(node, peer, &reason)?,
                 Output::Event(event) => self.said(node, event)?,
-                Output::Approved(_) | Output::Deliver(_) | Output::Persist { .. } => {}
+                Output::Approved(_) | Output::Deliver(_) | Output::Persist { .. } | Output::Restore { .. } => {}
             }
         }
         self.nodes[node].machine.validate();

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::limits::{
     CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX,
-    REASON_BYTES_MAX, REPORT_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
+    REASON_BYTES_MAX, REPORT_BYTES_MAX, RUNS_MAX, SNAPSHOT_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::slot::check_body;
 use crate::wire::{ConsensusMessage, ControlFrame, Fetched, Findings, NodeFrame, Stall, TallyFrame, Wedged};
@@ -212,6 +212,10 @@ impl Message for ControlFrame {
             Self::Ready { view } | Self::Wedge { view, .. } | Self::Wedging { view } => counter("view", view.0)?,
             Self::Wedged(wedged) => check_wedged(wedged)?,
             Self::Fetch { from } => counter("index", from.0)?,
+            Self::FetchSnapshot { index, offset } => {
+                counter("index", index.0)?;
+                at_most("a snapshot's bytes", *offset, SNAPSHOT_BYTES_MAX as u64)?;
+            }
             Self::Fetched(fetched) => check_fetched(fetched)?,
             Self::Final { result, report } => {
                 counter("index", result.index.0)?;
@@ -286,6 +290,16 @@ fn check_fetched(fetched: &Fetched) -> Result<(), FrameError> {
             counter("view", view.0)?;
         }
         Fetched::Truncated { first } => counter("index", first.0)?,
+        Fetched::Snapshot { index, base, length, offset, part } => {
+            counter("index", index.0)?;
+            at_most("a snapshot's bytes", *length, SNAPSHOT_BYTES_MAX as u64)?;
+            at_most("a snapshot's bytes", offset.saturating_add(part.len() as u64), *length)?;
+            if let Some(base) = base {
+                counter("index", base.checkpoint.index.0)?;
+                counter("view", base.view.0)?;
+                at_most_len("runs", base.last_numbers.len(), RUNS_MAX)?;
+            }
+        }
     }
     Ok(())
 }

@@ -1,0 +1,118 @@
+//! Snapshots of the application's state: what the result holds before one need not be kept, and who comes late begins
+//! with one (`protocol.md` §7).
+
+use bytes::{Bytes, BytesMut};
+
+use crate::digest::ResultBase;
+use crate::id::{Index, NodeId};
+use crate::io::Output;
+use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PART_BYTES};
+use crate::machine::Machine;
+use crate::machine::timers::Timer;
+use crate::stored::{Record, StoredSnapshot};
+use crate::walk::ResultState;
+use crate::wire::{ControlFrame, Fetched};
+
+/// A snapshot on its way here.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    index: Index,
+    base: ResultBase,
+    length: u64,
+    state: BytesMut,
+}
+
+impl Machine {
+    /// The application says what its state is after an index.
+    pub(super) fn snapshot_taken(&mut self, index: Index, state: Bytes) {
+        let known = self.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
+        if index <= known || index > self.delivery.result.index() || state.len() > SNAPSHOT_BYTES_MAX {
+            return;
+        }
+        let Some(kept) = self.delivery.result.base_before(index) else { return };
+        let ends = self.member.as_ref().map(|member| (member.view.id, member.message_ends()));
+        let (first_index, slot) = (kept.first_index, kept.slot);
+        self.keep_snapshot(StoredSnapshot { index, base: kept.base, first_index, slot, ends, state });
+    }
+
+    fn keep_snapshot(&mut self, snapshot: StoredSnapshot) {
+        let needed = snapshot.base.checkpoint.index.next();
+        // With a gap behind it, it would help nobody.
+        if self.delivery.retained.first().is_none_or(|first| first <= needed) {
+            self.delivery.keep(Record::Snapshot(snapshot.clone()));
+            self.snapshot = Some(snapshot);
+        }
+    }
+
+    /// Somebody misses what is not retained any more: it is given the snapshot instead; false if there is none that what
+    /// is retained follows.
+    pub(super) fn serve_snapshot(&mut self, to: NodeId, offset: u64) -> bool {
+        let first = self.delivery.retained.first();
+        let follows = |snapshot: &&StoredSnapshot| {
+            let needed = snapshot.base.checkpoint.index.next();
+            first.map_or(needed > self.delivery.result.index(), |first| first <= needed)
+        };
+        let Some(snapshot) = self.snapshot.as_ref().filter(follows) else { return false };
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(snapshot.state.len());
+        let end = (from + SNAPSHOT_PART_BYTES).min(snapshot.state.len());
+        let part = Fetched::Snapshot {
+            index: snapshot.index,
+            base: (from == 0).then(|| Box::new(snapshot.base.clone())),
+            length: snapshot.state.len() as u64,
+            offset: from as u64,
+            part: snapshot.state.slice(from..end),
+        };
+        self.send_control(to, ControlFrame::Fetched(part));
+        true
+    }
+
+    /// Somebody wants more of a snapshot; of a later one, if there is one meanwhile, from its beginning.
+    pub(super) fn serve_more(&mut self, to: NodeId, index: Index, offset: u64) {
+        let same = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.index == index);
+        self.serve_snapshot(to, if same { offset } else { 0 });
+    }
+
+    /// A part of a snapshot comes.
+    pub(super) fn take_part(
+        &mut self,
+        from: NodeId,
+        (index, length, offset): (Index, u64, u64),
+        base: Option<Box<ResultBase>>,
+        part: &Bytes,
+    ) {
+        if self.observes() {
+            return self.truncated(from, index.next());
+        }
+        let Some(fetching) = &mut self.fetching else { return };
+        if let Some(base) = base.filter(|_| offset == 0) {
+            fetching.snapshot = Some(Incoming { index, base: *base, length, state: BytesMut::new() });
+        }
+        let continues = |incoming: &&mut Incoming| {
+            (incoming.index, incoming.length, incoming.state.len() as u64) == (index, length, offset)
+        };
+        let Some(incoming) = fetching.snapshot.as_mut().filter(continues) else { return };
+        incoming.state.extend_from_slice(part);
+        let held = incoming.state.len() as u64;
+        if held < length && !part.is_empty() {
+            let timeout = self.state.view().map(|view| view.parameters.failure_timeout).unwrap_or_default();
+            self.set_timer(Timer::Fetch, timeout);
+            return self.send_control(from, ControlFrame::FetchSnapshot { index, offset: held });
+        }
+        if let Some(Incoming { index, base, state, .. }) = fetching.snapshot.take() {
+            self.begin_with(index, base, state.freeze());
+        }
+    }
+
+    /// The result goes on from a base, and the application from a state.
+    fn begin_with(&mut self, index: Index, base: ResultBase, state: Bytes) {
+        if base.checkpoint.index >= self.delivery.result.index() && index >= base.checkpoint.index {
+            self.delivery.result = ResultState::resumed(&base);
+            self.delivery.retained.clear();
+            self.delivery.restored_to = index;
+            self.delivery.outputs.push_back(Output::Restore { index, state: state.clone() });
+            let first_index = base.checkpoint.index.next();
+            self.keep_snapshot(StoredSnapshot { index, base, first_index, slot: None, ends: None, state });
+        }
+        self.fetch();
+    }
+}
