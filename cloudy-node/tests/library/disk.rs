@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use crate::common::{Message, found, key, read, read_final, start, until, within};
 use crate::help::texts;
 use crate::hosts::{Process, on_disk, opened, start_again, start_hosts};
+use crate::joins::three_vote;
 
 async fn found_on(processes: &[Process], name: &str) -> Vec<Group> {
     let nodes: Vec<Node> = processes.iter().map(|process| process.node.clone()).collect();
@@ -85,6 +86,8 @@ async fn a_member_that_was_killed_comes_back_with_what_its_disk_holds_and_the_ot
     let mut groups = found_on(&processes, "ledger").await;
     approved(&groups[0], "before", 20).await;
     for killed in [2, 0] {
+        // From here on nobody's loss stops the group.
+        three_vote(&groups).await;
         processes.remove(killed).kill();
         groups.remove(killed);
         approved(&groups[0], "meanwhile", 20).await;

@@ -43,7 +43,7 @@ async fn all_have_members(groups: &[Group], count: usize) {
 }
 
 /// Waits until the loss of any one is survived.
-async fn three_vote(groups: &[Group]) {
+pub(crate) async fn three_vote(groups: &[Group]) {
     until("three vote", async || {
         for group in groups {
             if group.status().await.expect("the group lives").voters.len() != 3 {
