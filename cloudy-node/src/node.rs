@@ -10,13 +10,14 @@ use cloudy_proto::{Index, NodeId};
 use tokio::sync::oneshot;
 
 use crate::cluster_key::ClusterKey;
+use crate::cluster_keys::{ClusterKeys, RevokedFullError};
 use crate::driver::joins::Aim;
 use crate::driver::{Command, Driver, Mailbox, mailbox};
 use crate::endpoint::{self, BindError, EndpointLimits, EndpointSocket, OpenError};
 use crate::founding::{FoundError, Founding, FoundingEvent};
 use crate::group::{Group, GroupConfig};
 use crate::identity::{Identity, IdentityError};
-use crate::link::Links;
+use crate::link::{Links, Revoked};
 use crate::tls::LinkFailure;
 
 /// A node that did not start; nothing is bound.
@@ -34,6 +35,14 @@ pub enum StartError {
     /// The endpoint cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The keys shut this very node out.
+    #[error(
+        "node {} is revoked by the cluster's own keys: start it as a new node, with another private key", .node.short()
+    )]
+    Revoked {
+        /// This node.
+        node: NodeId,
+    },
     /// The socket does not say where it is bound.
     #[error("the socket's address: {0}")]
     Address(#[from] std::io::Error),
@@ -109,6 +118,37 @@ pub enum JoinError {
     /// The contact could not be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// This node is shut out of its cluster.
+    #[error("this node's identity was revoked in its cluster, for good: no node links to it any more")]
+    Revoked,
+    /// The node was shut down.
+    #[error("this node was shut down")]
+    ShutDown,
+}
+
+/// Keys that a node did not take: it goes on with those that it has.
+#[derive(Debug, thiserror::Error)]
+pub enum SetKeysError {
+    /// There is no identity under these keys.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The endpoint cannot use the identity.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// With those that the node knows, too many nodes are revoked.
+    #[error(transparent)]
+    RevokedFull(#[from] RevokedFullError),
+    /// The node was shut down.
+    #[error("this node was shut down")]
+    ShutDown,
+}
+
+/// A node that was not revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RevokeError {
+    /// Too many are.
+    #[error(transparent)]
+    Full(#[from] RevokedFullError),
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,
@@ -120,6 +160,7 @@ pub enum JoinError {
 pub struct NodeBuilder {
     bind: Option<SocketAddr>,
     identity: Option<Result<Identity, IdentityError>>,
+    keys: Option<ClusterKeys>,
     limits: EndpointLimits,
     #[cfg(feature = "fault")]
     socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
@@ -136,6 +177,14 @@ impl NodeBuilder {
     /// The cluster's key: the node makes itself a fresh identity from it. Only holders of the same key can link.
     pub fn cluster_key(mut self, key: &ClusterKey) -> Self {
         self.identity = Some(Identity::generate(key));
+        self
+    }
+
+    /// The cluster's keys: the node shows a certificate of the primary one, accepts nodes of either, and refuses those that
+    /// are revoked. It makes itself a fresh identity, unless [`identity`](Self::identity) gives one, made of any of the
+    /// keys, that is to stay the same node. Another set can be given later ([`Node::set_keys`]).
+    pub fn cluster_keys(mut self, keys: &ClusterKeys) -> Self {
+        self.keys = Some(keys.clone());
         self
     }
 
@@ -180,7 +229,11 @@ impl NodeBuilder {
     /// # Errors
     /// What is wrong with key, address or limits; nothing is left running.
     pub async fn start(mut self) -> Result<Node, StartError> {
-        let identity = self.identity.take().ok_or(StartError::NoIdentity)??;
+        let identity = self.take_identity()?;
+        let revoked = self.keys.take().map(|keys| keys.revoked().clone()).unwrap_or_default();
+        if revoked.contains(&identity.node_id()) {
+            return Err(StartError::Revoked { node: identity.node_id() });
+        }
         let socket = match self.take_socket() {
             Some(socket) => socket,
             None => EndpointSocket::Udp(endpoint::bind(self.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))))?),
@@ -188,10 +241,22 @@ impl NodeBuilder {
         let endpoint = endpoint::open(&identity, socket, &self.limits, self.rng_seed)?;
         let address = endpoint.local_addr()?;
         let (mailbox, mail, inbox) = mailbox();
-        let links = Links::new(identity.node_id(), endpoint, self.limits, vec![address], mail);
+        let links = Links::new(&identity, endpoint, self.limits, vec![address], mail)?;
+        links.revoked.add(revoked);
+        let node = Node { id: identity.node_id(), address, mailbox, revoked: links.revoked.clone() };
         tokio::spawn(links.clone().accept());
-        tokio::spawn(Driver::new(links, inbox, mailbox.downgrade()).run());
-        Ok(Node { id: identity.node_id(), address, mailbox })
+        tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade()).run());
+        Ok(node)
+    }
+
+    fn take_identity(&mut self) -> Result<Identity, StartError> {
+        let given = self.identity.take().transpose()?;
+        Ok(match (given, &self.keys) {
+            (Some(identity), Some(keys)) => identity.with_keys(keys)?,
+            (Some(identity), None) => identity,
+            (None, Some(keys)) => Identity::generate(keys.primary())?.with_keys(keys)?,
+            (None, None) => return Err(StartError::NoIdentity),
+        })
     }
 }
 
@@ -215,6 +280,7 @@ pub struct Node {
     id: NodeId,
     address: SocketAddr,
     mailbox: Mailbox,
+    revoked: Revoked,
 }
 
 impl Node {
@@ -334,6 +400,43 @@ impl Node {
         let (name, config) = (name.to_owned(), Box::new(GroupConfig::default()));
         self.mailbox.send(Command::Join { name, contact, aim, config, reply }).await;
         Ok(Joining { answer, _keeps_the_node: self.mailbox.clone() })
+    }
+
+    /// Takes other keys, as a changed key file holds them; [`key_file::follow`](crate::key_file::follow) does so by itself.
+    ///
+    /// From here on this node shows a certificate of the primary key, to the nodes that are linked too, and accepts nodes of
+    /// both keys. A link stays as long as an accepted key vouches for the other node: the one of its handshake, or one that
+    /// it has shown since. Others are closed at once. Nodes that the keys revoke are shut out as by [`Node::revoke`]; those
+    /// that are revoked already stay so, whatever the keys say.
+    ///
+    /// # Errors
+    /// What is wrong; the node goes on with the keys that it has.
+    pub async fn set_keys(&self, keys: &ClusterKeys) -> Result<(), SetKeysError> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Command::SetKeys { keys: Box::new(keys.clone()), reply }).await;
+        answer.await.unwrap_or(Err(SetKeysError::ShutDown))
+    }
+
+    /// Shuts a node out for good, here and at all nodes that are linked, directly or by others: its links are closed at
+    /// once, its groups go on without it as their policy says, and it is refused whenever it comes back. It is told so. A
+    /// node that revokes itself gives up its groups.
+    ///
+    /// Each node keeps this as long as it runs, and tells every node that it links to; what is to outlast a restart of all
+    /// belongs in their key files ([`ClusterKeys::revoke`]). A holder of the cluster key can come back under a fresh
+    /// identity: to shut out whoever runs a node, revoke it and change the key.
+    ///
+    /// # Errors
+    /// Too many nodes are revoked, and this one is not.
+    pub async fn revoke(&self, node: NodeId) -> Result<(), RevokeError> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Command::Revoke { node, reply }).await;
+        answer.await.unwrap_or(Err(RevokeError::ShutDown))
+    }
+
+    /// The nodes that this one refuses: of its keys, of [`Node::revoke`], and what other nodes have told.
+    #[must_use]
+    pub fn revoked(&self) -> BTreeSet<NodeId> {
+        self.revoked.all()
     }
 
     /// What the links that are up at this moment have carried, as the transport counts it, whatever a lossy socket does

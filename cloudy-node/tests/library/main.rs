@@ -8,6 +8,8 @@ mod endings;
 mod groups;
 mod help;
 mod joins;
+mod key_files;
+mod keys;
 mod outcomes;
 mod readers;
 mod sessions;
