@@ -190,11 +190,7 @@ impl Identity {
         Self::issue(keys.primary(), keys.accepted().map(|(_, key)| key), node_key)
     }
 
-    fn issue(
-        key: &ClusterKey,
-        accepted: Option<&ClusterKey>,
-        node_key: Arc<NodeKey>,
-    ) -> Result<Self, IdentityError> {
+    fn issue(key: &ClusterKey, accepted: Option<&ClusterKey>, node_key: Arc<NodeKey>) -> Result<Self, IdentityError> {
         let authority = key.authority()?;
         let leaf = &node_key.0.0;
         let mut params = CertificateParams::new([SERVER_NAME.to_owned()])?;

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::args::SlaveArgs;
 use crate::interrupts::{Interrupts, Stop};
+use crate::keys::KeyFile;
 use crate::node;
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print, print_error};
 use crate::parent::{self, Order, Said, say};
@@ -26,17 +27,17 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
             Some(address) => address,
             None => args.listen.address().await?,
         };
-        let key = args.key.choose().and_then(|choice| choice.open()).into_diagnostic()?;
+        let key_file = KeyFile::open(&args.key)?;
         let mut file = match &args.result {
             Some(path) => Some(ResultFile::create(path).await.into_diagnostic()?),
             None => None,
         };
-        let identity = node::identity(&key, args.node_key.as_deref())?;
-        let (node, control) = node::start_as(address, identity, args.faults.faults(), args.child.partitions).await?;
+        let (keys, node_key, faults) = (&key_file.keys, args.node_key.as_deref(), args.faults.faults());
+        let (node, control) = node::start_as(address, keys, node_key, faults, args.child.partitions).await?;
         let slave = Slave {
             args: &args,
             node: &node,
-            fingerprint: key.fingerprint(),
+            fingerprint: keys.primary().fingerprint(),
             stop: &stop,
             progress: Progress::start(),
             responder: RefCell::new(None),
@@ -48,7 +49,7 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
             (Order::Stop, _) => stop.now(),
         };
         let ended = tokio::select! {
-            ended = slave.sessions(file.as_mut()) => ended,
+            ended = key_file.followed(&node, |line| slave.progress.line(line), slave.sessions(file.as_mut())) => ended,
             () = parent::obey(obey), if args.child.announce => {
                 Err(failure("the process that started this slave is gone", "start another"))
             }
@@ -114,8 +115,7 @@ impl Slave<'_> {
             return self.progress.line("waiting for the next master");
         }
         let (id, fingerprint) = (self.node.id(), &self.fingerprint);
-        self.progress
-            .line(&format!("listening on {address} as node {}, cluster key fingerprint {fingerprint}", id.short()));
+        self.progress.line(&format!("listening on {address} as node {id}, cluster key fingerprint {fingerprint}"));
         if !self.args.no_discovery {
             match Responder::start_in(self.args.discovery_group, address.ip(), address) {
                 Ok(responder) => *self.responder.borrow_mut() = Some(responder),

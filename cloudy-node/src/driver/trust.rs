@@ -18,7 +18,8 @@ use crate::node::{JoinError, RevokeError, SetKeysError};
 use crate::tls::LinkFailure;
 
 /// What a peer is told whose key is no longer accepted.
-const KEY_DROPPED_WORDS: &str = "the cluster key that vouches for this node is no longer accepted: give it the present key file";
+const KEY_DROPPED_WORDS: &str =
+    "the cluster key that vouches for this node is no longer accepted: give it the present key file";
 
 /// A node's own standing, and what it takes to judge the others'. Whom it has shut out, its links know.
 pub(super) struct Trust {

@@ -169,8 +169,7 @@ impl Links {
 
     async fn dialled(&self, address: SocketAddr) -> Result<(), ConnectError> {
         let failed = |failure| ConnectError::Link { address, failure };
-        let connecting =
-            self.endpoint.connect_with(self.client.clone(), address, SERVER_NAME);
+        let connecting = self.endpoint.connect_with(self.client.clone(), address, SERVER_NAME);
         let connecting = connecting.map_err(|error| failed(LinkFailure::from(error)))?;
         let connection = endpoint::handshake(connecting, &self.limits).await.map_err(failed)?;
         self.run(connection, Some(address), None).await
