@@ -156,14 +156,6 @@ impl NodeBuilder {
         self
     }
 
-    /// The cluster's keys: the node shows a certificate of the primary one, accepts nodes of either, and refuses those that
-    /// are revoked. It makes itself a fresh identity, unless [`identity`](Self::identity) gives one, made of any of the
-    /// keys, that is to stay the same node. Another set can be given later ([`Node::set_keys`]).
-    pub fn cluster_keys(mut self, keys: &ClusterKeys) -> Self {
-        self.keys = Some(keys.clone());
-        self
-    }
-
     /// An identity made elsewhere, in place of a cluster key.
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(Ok(identity));
@@ -223,16 +215,6 @@ impl NodeBuilder {
         tokio::spawn(links.clone().accept());
         tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade()).run());
         Ok(node)
-    }
-
-    fn take_identity(&mut self) -> Result<Identity, StartError> {
-        let given = self.identity.take().transpose()?;
-        Ok(match (given, &self.keys) {
-            (Some(identity), Some(keys)) => identity.with_keys(keys)?,
-            (Some(identity), None) => identity,
-            (None, Some(keys)) => Identity::generate(keys.primary())?.with_keys(keys)?,
-            (None, None) => return Err(StartError::NoIdentity),
-        })
     }
 }
 

@@ -372,8 +372,8 @@ impl Driver {
             NodeFrame::Hello { .. } => {}
             NodeFrame::Join { name } => self.asked_to_join(peer, name),
             NodeFrame::Observe { name } => self.asked_for_running(peer, name),
-            NodeFrame::Revoked { nodes } => self.told_revoked(peer, nodes),
-            NodeFrame::Certificate { certificate } => self.told_certificate(peer, &certificate),
+            NodeFrame::Revoked(nodes) => self.told_revoked(peer, nodes),
+            NodeFrame::Certificate(certificate) => self.told_certificate(peer, &certificate),
             NodeFrame::Refused { name, reason } => {
                 if let Some(joining) = self.joining.remove(&name) {
                     // Whoever joined has given up.

@@ -1,6 +1,7 @@
 //! Which peers this node trusts: a change of the cluster key, and nodes that are shut out for good.
 
 use std::collections::BTreeSet;
+use std::slice;
 
 use bytes::Bytes;
 use cloudy_proto::NodeId;
@@ -37,13 +38,14 @@ impl Trust {
 
     /// Its handshake's certificate counts, or one that it has told since for the same public key.
     fn vouches_for(&self, link: &Link) -> bool {
-        let renewed = link.renewed.as_ref().is_some_and(|certificate| self.identity.trusts(&[certificate.clone()]));
+        let renewed =
+            link.renewed.as_ref().is_some_and(|certificate| self.identity.trusts(slice::from_ref(certificate)));
         renewed || self.identity.trusts(&endpoint::peer_chain(&link.connection))
     }
 
     fn certificate(&self) -> Option<NodeFrame> {
         let certificate = self.identity.issued_certificate().filter(|_| self.renewed)?;
-        Some(NodeFrame::Certificate { certificate: Bytes::copy_from_slice(certificate) })
+        Some(NodeFrame::Certificate(Bytes::copy_from_slice(certificate)))
     }
 }
 
@@ -183,6 +185,6 @@ impl Driver {
 
 fn tell_revoked(link: &Link, nodes: &[NodeId]) {
     for nodes in nodes.chunks(REVOKED_PER_FRAME_MAX) {
-        link.push_node(NodeFrame::Revoked { nodes: nodes.to_vec() });
+        link.push_node(NodeFrame::Revoked(nodes.to_vec()));
     }
 }

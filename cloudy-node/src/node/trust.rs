@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use crate::cluster_keys::{ClusterKeys, RevokedFullError};
 use crate::driver::Command;
 use crate::endpoint::OpenError;
-use crate::identity::IdentityError;
-use crate::node::Node;
+use crate::identity::{Identity, IdentityError};
+use crate::node::{Node, NodeBuilder, StartError};
 
 /// Keys that a node did not take: it goes on with those that it has.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,27 @@ pub enum RevokeError {
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,
+}
+
+impl NodeBuilder {
+    /// The cluster's keys: the node shows a certificate of the primary one, accepts nodes of either, and refuses those that
+    /// are revoked. It makes itself a fresh identity, unless [`identity`](Self::identity) gives one, made of any of the
+    /// keys, that is to stay the same node. Another set can be given later ([`Node::set_keys`]).
+    pub fn cluster_keys(mut self, keys: &ClusterKeys) -> Self {
+        self.keys = Some(keys.clone());
+        self
+    }
+
+    /// The identity that was given, or a fresh one, under the keys.
+    pub(super) fn take_identity(&mut self) -> Result<Identity, StartError> {
+        let given = self.identity.take().transpose()?;
+        Ok(match (given, &self.keys) {
+            (Some(identity), Some(keys)) => identity.with_keys(keys)?,
+            (Some(identity), None) => identity,
+            (None, Some(keys)) => Identity::generate(keys.primary())?.with_keys(keys)?,
+            (None, None) => return Err(StartError::NoIdentity),
+        })
+    }
 }
 
 impl Node {

@@ -22,7 +22,7 @@ async fn a_node_keeps_so_many_revoked_nodes_and_says_so() {
     let (_connection, mut node_stream) = hostile.link(target.local_addr()).await;
     for first in (0..2 * REVOKED_MAX).step_by(16) {
         let nodes = (first..first + 16).map(somebody).collect();
-        node_stream.write_all(&node(&NodeFrame::Revoked { nodes })).await.unwrap();
+        node_stream.write_all(&node(&NodeFrame::Revoked(nodes))).await.unwrap();
     }
     until("the list is full", async || target.revoked().len() == REVOKED_MAX).await;
     assert!(matches!(target.revoke(other.id()).await, Err(RevokeError::Full(_))));
@@ -47,7 +47,7 @@ async fn a_certificate_that_is_not_the_peer_s_own_closes_the_link() {
     let targets_own = Bytes::copy_from_slice(&shown[0]);
     for certificate in [targets_own, Bytes::from_static(b"no certificate"), Bytes::new()] {
         let (connection, mut node_stream) = hostile.link(target.local_addr()).await;
-        node_stream.write_all(&node(&NodeFrame::Certificate { certificate })).await.unwrap();
+        node_stream.write_all(&node(&NodeFrame::Certificate(certificate))).await.unwrap();
         let (code, words) = closed(&connection).await;
         assert!(code == BREACH && words.contains("not the sender's"), "{code} {words}");
     }

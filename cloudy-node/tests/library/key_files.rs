@@ -1,4 +1,5 @@
 //! A node follows its key file.
+#![cfg(unix)]
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -148,8 +148,8 @@ impl Message for NodeFrame {
                 group_name(name)?;
                 reason(words)?;
             }
-            Self::Revoked { nodes } => at_most_len("revoked nodes", nodes.len(), REVOKED_PER_FRAME_MAX)?,
-            Self::Certificate { certificate } => {
+            Self::Revoked(nodes) => at_most_len("revoked nodes", nodes.len(), REVOKED_PER_FRAME_MAX)?,
+            Self::Certificate(certificate) => {
                 at_most_len("a certificate's bytes", certificate.len(), CERTIFICATE_BYTES_MAX)?;
             }
         }

@@ -79,8 +79,8 @@ fn node_frames() {
         NodeFrame::Join { name: "demo".into() },
         NodeFrame::Refused { name: "demo".into(), reason: "full".into() },
         NodeFrame::Observe { name: "demo".into() },
-        NodeFrame::Revoked { nodes: vec![NodeId([1; 32]), NodeId([2; 32])] },
-        NodeFrame::Certificate { certificate: Bytes::from_static(b"der") },
+        NodeFrame::Revoked(vec![NodeId([1; 32]), NodeId([2; 32])]),
+        NodeFrame::Certificate(Bytes::from_static(b"der")),
     ]));
 }
 

@@ -137,10 +137,8 @@ pub(super) fn node() -> impl Strategy<Value = NodeFrame> {
         (words(GROUP_NAME_BYTES_MAX), words(REASON_BYTES_MAX))
             .prop_map(|(name, reason)| NodeFrame::Refused { name, reason }),
         words(GROUP_NAME_BYTES_MAX).prop_map(|name| NodeFrame::Observe { name }),
-        vec(any::<[u8; 32]>().prop_map(NodeId), 0..=REVOKED_PER_FRAME_MAX)
-            .prop_map(|nodes| NodeFrame::Revoked { nodes }),
-        vec(any::<u8>(), 0..=CERTIFICATE_BYTES_MAX)
-            .prop_map(|certificate| NodeFrame::Certificate { certificate: certificate.into() }),
+        vec(any::<[u8; 32]>().prop_map(NodeId), 0..=REVOKED_PER_FRAME_MAX).prop_map(NodeFrame::Revoked),
+        vec(any::<u8>(), 0..=CERTIFICATE_BYTES_MAX).prop_map(|certificate| NodeFrame::Certificate(certificate.into())),
     ]
 }
 

@@ -212,10 +212,10 @@ fn a_node_frame_out_of_bounds_is_refused() {
     assert_eq!(refuse(name, String::new()), name_max.into());
     assert_eq!(refuse(String::new(), reason), over("a reason's bytes", 513, 512).into());
     let nodes = vec![NodeId([1; 32]); REVOKED_PER_FRAME_MAX + 1];
-    assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Revoked { nodes }), over("revoked nodes", 17, 16).into());
+    assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Revoked(nodes)), over("revoked nodes", 17, 16).into());
     let certificate = Bytes::from(vec![1; CERTIFICATE_BYTES_MAX + 1]);
     let error = over("a certificate's bytes", 769, 768);
-    assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Certificate { certificate }), error.into());
+    assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Certificate(certificate)), error.into());
 }
 
 #[test]
@@ -341,8 +341,8 @@ fn the_largest_of_each_is_taken() {
     taken::<NodeDecoder>(NodeFrame::Hello { addresses });
     let (name, reason) = ("n".repeat(GROUP_NAME_BYTES_MAX), "r".repeat(REASON_BYTES_MAX));
     taken::<NodeDecoder>(NodeFrame::Refused { name, reason });
-    taken::<NodeDecoder>(NodeFrame::Revoked { nodes: vec![NodeId([0xff; 32]); REVOKED_PER_FRAME_MAX] });
-    taken::<NodeDecoder>(NodeFrame::Certificate { certificate: vec![0xff; CERTIFICATE_BYTES_MAX].into() });
+    taken::<NodeDecoder>(NodeFrame::Revoked(vec![NodeId([0xff; 32]); REVOKED_PER_FRAME_MAX]));
+    taken::<NodeDecoder>(NodeFrame::Certificate(vec![0xff; CERTIFICATE_BYTES_MAX].into()));
     taken::<ControlDecoder>(fetched(&[vec![1; PAYLOAD_BYTES_MAX]]));
     taken::<ControlDecoder>(ControlFrame::Wedged(wedged()));
     let entries = vec![Bytes::from(vec![0; COMMAND_BYTES_MAX]); LOG_ENTRIES_PER_FRAME_MAX];
