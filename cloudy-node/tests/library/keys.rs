@@ -1,5 +1,7 @@
 //! A cluster changes its key, and shuts nodes out.
 
+use std::time::Duration;
+
 use cloudy_node::endpoint::EndpointLimits;
 use cloudy_node::identity::NodeKey;
 use cloudy_node::tls::LinkFailure;
@@ -10,7 +12,7 @@ use cloudy_node::{
 use futures_util::future::join_all;
 
 use crate::common::{found, impatient, key, read, until, within};
-use crate::help::{event, linked};
+use crate::help::{event, linked, start_cuttable};
 
 async fn start(keys: &ClusterKeys) -> Node {
     start_with(keys, EndpointLimits::default()).await
@@ -187,7 +189,7 @@ async fn a_revoked_member_is_cut_off_evicted_told_and_kept_out() {
         until("it has learned it", async || node.revoked().contains(&out.id())).await;
         // Of the words each side hears its own.
         assert_eq!(failure(node.connect(out.local_addr()).await), LinkFailure::RevokedThere);
-        let words = failure(out.connect(node.local_addr()).await);
+        let words = refused(out, node).await;
         assert_eq!(words, LinkFailure::RevokedHere);
         assert!(words.to_string().contains("this node's identity was revoked") && words.is_refusal(), "{words}");
     }
@@ -197,6 +199,31 @@ async fn a_revoked_member_is_cut_off_evicted_told_and_kept_out() {
     // Once more changes nothing.
     stay[0].revoke(out.id()).await.unwrap();
     all_go_on(&groups[..3]).await;
+}
+
+#[tokio::test]
+async fn a_revoked_member_and_the_others_leave_each_other_alone() {
+    let key = key();
+    let keys = ClusterKeys::from(key.clone());
+    let (out, at_out) = start_cuttable(&key, impatient()).await;
+    let nodes = [start_with(&keys, impatient()).await, start_with(&keys, impatient()).await, out];
+    let groups = found(&nodes, "quiet", GroupConfig::default()).await;
+    all_go_on(&groups).await;
+    // Cut off as well, so that it learns it from its own dialling, when the others have missed it already.
+    at_out.partition(nodes[..2].iter().map(Node::local_addr));
+    nodes[0].revoke(nodes[2].id()).await.unwrap();
+    loses(&groups[..2], nodes[2].id()).await;
+    at_out.heal();
+    assert_eq!(ended(&groups[2]).await, EndReason::Revoked);
+    // Nobody dials: the longest back-off passes without a datagram of its own; one of the others would be answered.
+    let mut before = u64::MAX;
+    until("it falls silent", async || {
+        // sleep: longer than any back-off of a node that dials again.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        std::mem::replace(&mut before, at_out.counters().sent) == at_out.counters().sent
+    })
+    .await;
+    all_go_on(&groups[..2]).await;
 }
 
 #[tokio::test]
