@@ -54,7 +54,7 @@ fn a_session_goes_on_while_its_cluster_changes_its_key() {
     let before = cluster.path("before.key");
     fs::copy(&cluster.key, &before).expect("copied");
     let (first, second) = (cluster.slave(&RATE), cluster.slave(&RATE));
-    let mut running = Running::start(master(&cluster, &["8s", "1s", "--expect", "2"], &[first.1, second.1]));
+    let mut running = Running::start(master(&cluster, &["5m", "1s", "--expect", "2"], &[first.1, second.1]));
     running.wait_for("SEND");
     let (mut first, mut second) = (first.0, second.0);
     let everybody = |nodes: [&mut Running; 3], words: &str| {
@@ -80,6 +80,7 @@ fn a_session_goes_on_while_its_cluster_changes_its_key() {
     assert!(said.contains("step 3 of 3") && !said.contains("accepted too"), "{said}");
     everybody([&mut first, &mut second, &mut running], &format!("cluster key fingerprint {next}"));
 
+    running.signal("INT");
     let (running, first, second) = (running.end(), first.end(), second.end());
     assert_eq!((running.code(), first.code(), second.code()), (Some(0), Some(0), Some(0)), "{running:#?}");
     assert_eq!(printed(&first.stdout), printed(&second.stdout));
@@ -113,13 +114,15 @@ fn a_revoked_slave_is_cut_off_and_told_and_the_others_go_on() {
     let (mut second, second_port, _) = slave_with(&cluster, &copies[0]);
     let (third, third_port, id) = slave_with(&cluster, &copies[1]);
     let ports = [port, second_port, third_port];
-    let mut running = Running::start(master(&cluster, &["5s", "1s", "--on-failure", "evict", "--expect", "3"], &ports));
+    let mut running = Running::start(master(&cluster, &["5m", "1s", "--on-failure", "evict", "--expect", "3"], &ports));
     running.wait_for("SEND: approved");
 
     let said = key(&["revoke", &id], &cluster.key).stdout;
     assert!(said.contains(&format!("revoked {id}")) && said.contains("cloudy key rotate"), "{said}");
     third.end().failed_with(&["this node's identity was revoked in its cluster", "it gives up its groups"]);
     second.wait_for(&format!("node {id} was revoked; to keep that over a restart, add it to this node's key file"));
+    running.wait_for("2 slaves");
+    running.signal("INT");
     let (running, first, second) = (running.end(), first.end(), second.end());
     assert_eq!((first.code(), second.code()), (Some(0), Some(0)), "{running:#?}");
     assert_eq!(printed(&first.stdout), printed(&second.stdout));
