@@ -253,10 +253,9 @@ pub fn change<T>(
     }
     let mut keys = load_keys(&file)?;
     let changed = change(&mut keys)?;
-    write_draft(&draft, keys.to_text().as_bytes())
-        .and_then(|()| fs::rename(&draft.0, &file))
-        .and_then(|()| sync_directory(directory))
-        .map_err(failed)?;
+    write_draft(&draft, keys.to_text().as_bytes()).and_then(|()| fs::rename(&draft.0, &file)).map_err(failed)?;
+    // The change is made: without this, only a power failure could undo it.
+    let _ = sync_directory(directory);
     Ok((keys, changed))
 }
 

@@ -71,6 +71,8 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(identity: Identity, links: Links, inbox: Inbox, mailbox: WeakMailbox) -> Self {
         let (writers, writers_ended) = mpsc::channel(1);
+        let mut dialler = Dialler::default();
+        links.revoked.all().into_iter().for_each(|node| dialler.never(node));
         Self {
             me: links.me,
             epoch: Instant::now(),
@@ -83,7 +85,7 @@ impl Driver {
             closed: VecDeque::new(),
             joining: BTreeMap::new(),
             connecting: Vec::new(),
-            dialler: Dialler::default(),
+            dialler,
             trust: Trust::new(identity),
             writers,
             writers_ended,
