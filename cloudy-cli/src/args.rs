@@ -18,7 +18,7 @@ use clap_complete::Shell;
 
 pub(crate) use bench::{BenchArgs, BenchNodeArgs, Senders, Sweep};
 pub(crate) use demo::DemoArgs;
-pub(crate) use key::{KeyArgs, KeyCommand};
+pub(crate) use key::{KeyArgs, KeyCommand, RevokeArgs, RotateArgs};
 pub(crate) use master::MasterArgs;
 pub(crate) use schedule::{At, Deed, Schedule, Sides, Who};
 pub(crate) use shared::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs};
@@ -85,7 +85,7 @@ pub(crate) enum Command {
     /// Run one node of a bench
     #[command(hide = true)]
     BenchNode(BenchNodeArgs),
-    /// Make, show or find the cluster key
+    /// Make, show, find or change the cluster key
     Key(KeyArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),

@@ -7,6 +7,7 @@ mod commands;
 mod demo;
 mod duration;
 mod interrupts;
+mod keys;
 mod logging;
 mod node;
 mod output;

@@ -34,7 +34,8 @@ const SERIAL_BYTES: usize = 16;
 /// A secret of 32 bytes that makes its holders one cluster.
 ///
 /// The bytes live in one place on the heap and are overwritten when the key is dropped. `Debug` and `Display` show the
-/// [fingerprint](Self::fingerprint) only.
+/// [fingerprint](Self::fingerprint) only. A clone is another copy of the secret, wiped like the first.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClusterKey(Box<Zeroizing<[u8; CLUSTER_KEY_BYTES]>>);
 
 /// Why no key could be made.

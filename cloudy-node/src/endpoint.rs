@@ -285,9 +285,13 @@ pub async fn handshake(connecting: Connecting, limits: &EndpointLimits) -> Resul
 /// # Errors
 /// There is no readable certificate, which cannot be on connections of [`open`]'s endpoints.
 pub fn peer_id(connection: &Connection) -> Result<NodeId, PeerIdError> {
-    let identity = connection.peer_identity().ok_or(PeerIdError::NoCertificate)?;
-    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| PeerIdError::NoCertificate)?;
-    Ok(node_id_of(chain.first().ok_or(PeerIdError::NoCertificate)?)?)
+    Ok(node_id_of(peer_chain(connection).first().ok_or(PeerIdError::NoCertificate)?)?)
+}
+
+/// The certificates that the other side showed in the handshake; empty if none.
+pub(crate) fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
+    let chain = connection.peer_identity().and_then(|identity| identity.downcast().ok());
+    chain.map_or_else(Vec::new, |chain| *chain)
 }
 
 fn transport_config(limits: &EndpointLimits) -> Result<Arc<TransportConfig>, LimitsError> {

@@ -31,6 +31,9 @@ pub enum FoundError {
     /// Nobody has accepted, and the founder takes no place on the ring itself.
     #[error("nobody is on the ring: no node has accepted the invitation")]
     NoMembers,
+    /// This node is shut out of its cluster.
+    #[error("this node's identity was revoked in its cluster, for good: no node links to it any more")]
+    Revoked,
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,

@@ -23,6 +23,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::cluster_key::{ClusterKey, WipedKeyPair};
+use crate::cluster_keys::ClusterKeys;
 use crate::tls;
 
 /// The DNS name in every node's certificate, which a client asks for whatever address it dials.
@@ -43,6 +44,8 @@ pub struct Identity {
     roots: Arc<RootCertStore>,
     node_id: NodeId,
     reset_secret: Arc<Zeroizing<[u8; 32]>>,
+    /// For another certificate; none for an identity of an own public key infrastructure.
+    node_key: Option<Arc<NodeKey>>,
 }
 
 /// Why there is no identity. Nothing is left behind.
@@ -92,6 +95,11 @@ pub enum IdentityError {
     /// The node's private key could not be made.
     #[error(transparent)]
     NodeKey(#[from] NodeKeyError),
+    /// Cluster keys are for nodes whose certificates come from one.
+    #[error(
+        "this node's certificate comes from an own public key infrastructure, not from a cluster key: start the node again with another identity"
+    )]
+    OwnPki,
 }
 
 /// A node's private key: what makes it the same node after a restart (`protocol.md` §2, *incarnation*).
@@ -168,6 +176,21 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Issue`] when no certificate can be made.
     pub fn with_node_key(key: &ClusterKey, node_key: &NodeKey) -> Result<Self, IdentityError> {
+        Self::issue(key, None, Arc::new(NodeKey::from_pkcs8(&node_key.to_pkcs8())?))
+    }
+
+    /// The same node under these keys: with a certificate of the primary one, and trust in both. Whom they revoke is not
+    /// part of an identity.
+    ///
+    /// # Errors
+    /// [`IdentityError::OwnPki`] if this identity is not of a cluster key; [`IdentityError::Issue`] when no certificate can
+    /// be made.
+    pub fn with_keys(&self, keys: &ClusterKeys) -> Result<Self, IdentityError> {
+        let node_key = self.node_key.clone().ok_or(IdentityError::OwnPki)?;
+        Self::issue(keys.primary(), keys.accepted().map(|(_, key)| key), node_key)
+    }
+
+    fn issue(key: &ClusterKey, accepted: Option<&ClusterKey>, node_key: Arc<NodeKey>) -> Result<Self, IdentityError> {
         let authority = key.authority()?;
         let leaf = &node_key.0.0;
         let mut params = CertificateParams::new([SERVER_NAME.to_owned()])?;
@@ -178,7 +201,12 @@ impl Identity {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = authority.issue(params, leaf)?;
         let private_key = PrivatePkcs8KeyDer::from(leaf.serialized_der()).into();
-        Self::check(vec![certificate], &private_key, vec![authority.certificate.clone()])
+        let mut roots = vec![authority.certificate.clone()];
+        if let Some(accepted) = accepted {
+            roots.push(accepted.authority()?.certificate);
+        }
+        let identity = Self::check(vec![certificate], &private_key, roots)?;
+        Ok(Self { node_key: Some(node_key), ..identity })
     }
 
     /// An identity of an own public key infrastructure, in place of a cluster key: a chain with this node's certificate
@@ -221,7 +249,7 @@ impl Identity {
         let certified = CertifiedKey::new(chain, signer);
         certified.keys_match().map_err(IdentityError::PrivateKey)?;
         let reset_secret = Arc::new(reset_secret(private_key));
-        Ok(Self { certified: Arc::new(certified), roots, node_id, reset_secret })
+        Ok(Self { certified: Arc::new(certified), roots, node_id, reset_secret, node_key: None })
     }
 
     /// This node's id: the SHA-256 of its certificate's public key.
@@ -236,6 +264,16 @@ impl Identity {
     /// What only the holder of the private key knows, for the transport's stateless resets.
     pub(crate) fn reset_secret(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::clone(&self.reset_secret)
+    }
+
+    /// Whether the trusted roots vouch for that chain, in both directions.
+    pub(crate) fn trusts(&self, chain: &[CertificateDer<'static>]) -> bool {
+        !chain.is_empty() && check_chain(chain, &self.roots, &tls::provider()).is_ok()
+    }
+
+    /// The node's own certificate, if a cluster key's holder issued it.
+    pub(crate) fn issued_certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.node_key.is_some().then(|| &self.certified.cert[0])
     }
 
     pub(crate) fn roots(&self) -> Arc<RootCertStore> {

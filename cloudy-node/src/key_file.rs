@@ -1,4 +1,4 @@
-//! The file that holds the cluster key: found, made once, and kept from other users.
+//! The file that holds the cluster's keys: found, made once, changed as a whole, followed, and kept from other users.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -9,12 +9,18 @@ use etcetera::BaseStrategy;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::cluster_key::{ClusterKey, GenerateClusterKeyError, ParseClusterKeyError};
+use crate::cluster_key::{ClusterKey, GenerateClusterKeyError};
+use crate::cluster_keys::{self, ClusterKeys, ParseClusterKeysError, RevokedFullError, RotateError};
+
+mod follow;
+
+pub use follow::{FollowError, KeyFileEvent, LOOK_EVERY, follow};
 
 /// The environment variable that names a key file; read by the caller and handed to [`choose`].
 pub const CLUSTER_KEY_FILE_VARIABLE: &str = "CLOUDY_CLUSTER_KEY_FILE";
-/// A key file is one line; one longer than this is something else.
-pub const KEY_FILE_BYTES_MAX: usize = 512;
+/// A key file has a line for each key and each revoked node; one longer than this is something else.
+pub const KEY_FILE_BYTES_MAX: usize = 32 << 10;
+const _: () = assert!(KEY_FILE_BYTES_MAX >= cluster_keys::TEXT_BYTES_MAX, "every file that is written can be read");
 
 /// Why a key file could not be used. An error leaves every existing file as it was; directories may have been made.
 #[derive(Debug, Error)]
@@ -57,10 +63,10 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: ParseClusterKeyError,
+        source: ParseClusterKeysError,
     },
     /// The file is longer than [`KEY_FILE_BYTES_MAX`] or is no text.
-    #[error("{} holds no cluster key: a key is one line of text; is this the right file?", path.display())]
+    #[error("{} holds no cluster key: a key file is a few lines of text; is this the right file?", path.display())]
     NotAKey {
         /// The file.
         path: PathBuf,
@@ -89,9 +95,23 @@ pub enum KeyFileError {
         /// The cause.
         source: io::Error,
     },
+    /// The file cannot be changed.
+    #[error("cannot change the key file {}: {source}; it is as before", path.display())]
+    Change {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// No key could be made.
     #[error(transparent)]
     Generate(#[from] GenerateClusterKeyError),
+    /// It is not the time for this step.
+    #[error(transparent)]
+    Rotate(#[from] RotateError),
+    /// No more nodes can be revoked.
+    #[error(transparent)]
+    RevokedFull(#[from] RevokedFullError),
 }
 
 /// Which key file to use.
@@ -104,13 +124,13 @@ pub struct KeyFileChoice {
 }
 
 impl KeyFileChoice {
-    /// The key in the file. The default file is made if it is missing; one that somebody named must exist, for a
+    /// The keys in the file. The default file is made if it is missing; one that somebody named must exist, for a
     /// misspelt name must not found another cluster.
     ///
     /// # Errors
-    /// As [`load`], and for the default as [`create`].
-    pub fn open(&self) -> Result<ClusterKey, KeyFileError> {
-        if self.is_default { load_or_create(&self.path) } else { load(&self.path) }
+    /// As [`load_keys`], and for the default as [`create`].
+    pub fn open(&self) -> Result<ClusterKeys, KeyFileError> {
+        if self.is_default { load_or_create(&self.path) } else { load_keys(&self.path) }
     }
 }
 
@@ -136,11 +156,19 @@ pub fn default_path() -> Result<PathBuf, KeyFileError> {
     Ok(base.config_dir().join("cloudy").join("cluster.key"))
 }
 
-/// Reads the key from `path`. Refused when other users have any right to the file.
+/// Reads the primary key alone from `path`, as [`load_keys`]: for what is never run while a cluster changes its key.
+///
+/// # Errors
+/// As [`load_keys`].
+pub fn load(path: &Path) -> Result<ClusterKey, KeyFileError> {
+    Ok(load_keys(path)?.primary().clone())
+}
+
+/// Reads the keys and the revoked nodes from `path`. Refused when other users have any right to the file.
 ///
 /// # Errors
 /// Says what is wrong with the file, and the remedy.
-pub fn load(path: &Path) -> Result<ClusterKey, KeyFileError> {
+pub fn load_keys(path: &Path) -> Result<ClusterKeys, KeyFileError> {
     let read_error = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => KeyFileError::Missing { path: path.to_owned() },
         _ => KeyFileError::Read { path: path.to_owned(), source },
@@ -152,7 +180,7 @@ pub fn load(path: &Path) -> Result<ClusterKey, KeyFileError> {
     let mut file = File::open(path).map_err(read_error)?;
     refuse_loose_rights(path, &file)?;
     // One fixed buffer: a growing one would leave copies of the key behind.
-    let mut buffer = Zeroizing::new([0; KEY_FILE_BYTES_MAX + 1]);
+    let mut buffer = Zeroizing::new(vec![0; KEY_FILE_BYTES_MAX + 1]);
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read(&mut buffer[filled..]) {
@@ -174,14 +202,9 @@ pub fn load(path: &Path) -> Result<ClusterKey, KeyFileError> {
 /// [`KeyFileError::Exists`] when there is one; else why it could not be written.
 pub fn create(path: &Path) -> Result<ClusterKey, KeyFileError> {
     let key = ClusterKey::generate()?;
-    let name = path.file_name().ok_or_else(|| KeyFileError::NotAFile { path: path.to_owned() })?;
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let (directory, draft) = draft_beside(path)?;
     make_directory(directory)
         .map_err(|source| KeyFileError::MissingDirectory { path: directory.to_owned(), source })?;
-    let draft = Draft(directory.join(format!(".{}.{:016x}", name.to_string_lossy(), rand::random::<u64>())));
     publish(&key, &draft, path, directory).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
         _ => KeyFileError::Write { path: path.to_owned(), source },
@@ -189,19 +212,62 @@ pub fn create(path: &Path) -> Result<ClusterKey, KeyFileError> {
     Ok(key)
 }
 
-/// The key in `path`, made if it is missing. Of several that make it at once, all get the same key.
+/// The keys in `path`, made if it is missing. Of several that make it at once, all get the same key.
 ///
 /// # Errors
-/// As [`load`] and [`create`].
-pub fn load_or_create(path: &Path) -> Result<ClusterKey, KeyFileError> {
-    match load(path) {
+/// As [`load_keys`] and [`create`].
+pub fn load_or_create(path: &Path) -> Result<ClusterKeys, KeyFileError> {
+    match load_keys(path) {
         Err(KeyFileError::Missing { .. }) => match create(path) {
             // Another was faster, and its key is the one.
-            Err(KeyFileError::Exists { .. }) => load(path),
-            created => created,
+            Err(KeyFileError::Exists { .. }) => load_keys(path),
+            created => created.map(ClusterKeys::from),
         },
         loaded => loaded,
     }
+}
+
+/// Changes the keys in `path`, which is replaced as a whole and stays readable by its owner only. Of several that change
+/// it at once, each finds what the one before left, where the file system knows locks. Returns the keys as they are from
+/// here on, and what `change` returned.
+///
+/// # Errors
+/// As [`load_keys`] and as `change`; else why the file could not be written. It is as before then.
+pub fn change<T>(
+    path: &Path,
+    change: impl FnOnce(&mut ClusterKeys) -> Result<T, KeyFileError>,
+) -> Result<(ClusterKeys, T), KeyFileError> {
+    let failed = |source| KeyFileError::Change { path: path.to_owned(), source };
+    // A link to the file stays one.
+    let file = match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(KeyFileError::Missing { path: path.to_owned() });
+        }
+        found => found.map_err(failed)?,
+    };
+    let (directory, draft) = draft_beside(&file)?;
+    let lock = File::open(directory);
+    if let Ok(lock) = &lock {
+        // Without locks, one of two changes at a time may be lost, and never half of one be there.
+        let _ = lock.lock();
+    }
+    let mut keys = load_keys(&file)?;
+    let changed = change(&mut keys)?;
+    write_draft(&draft, keys.to_text().as_bytes()).and_then(|()| fs::rename(&draft.0, &file)).map_err(failed)?;
+    // The change is made: without this, only a power failure could undo it.
+    let _ = sync_directory(directory);
+    Ok((keys, changed))
+}
+
+/// The directory of a file, and a name there that nobody else uses.
+fn draft_beside(path: &Path) -> Result<(&Path, Draft), KeyFileError> {
+    let name = path.file_name().ok_or_else(|| KeyFileError::NotAFile { path: path.to_owned() })?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let draft = directory.join(format!(".{}.{:016x}", name.to_string_lossy(), rand::random::<u64>()));
+    Ok((directory, Draft(draft)))
 }
 
 /// A file that is gone when this is dropped.
@@ -216,19 +282,30 @@ impl Drop for Draft {
 
 /// Writes the draft and gives it its name by a hard link, which unlike a rename fails if the name is taken.
 fn publish(key: &ClusterKey, draft: &Draft, path: &Path, directory: &Path) -> io::Result<()> {
+    write_draft(draft, ClusterKeys::from(key.clone()).to_text().as_bytes())?;
+    fs::hard_link(&draft.0, path)?;
+    sync_directory(directory)
+}
+
+fn write_draft(draft: &Draft, text: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&draft.0)?;
-    file.write_all(key.to_text().as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::hard_link(&draft.0, path)?;
-    #[cfg(unix)]
-    File::open(directory)?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = directory;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+/// Makes a name in it last.
+#[cfg(unix)]
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Elsewhere a directory cannot be opened.
+#[cfg(not(unix))]
+fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 pub mod cluster_key;
+pub mod cluster_keys;
 pub mod discovery;
 mod driver;
 pub mod endpoint;
@@ -23,16 +24,17 @@ mod typed;
 pub use cloudy_proto::slot::{Payloads, payload_slices};
 pub use cloudy_proto::{
     Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, MemberStatus, MessageId, NodeId,
-    OnFailure, Outcome, Parameters, ParametersError, PendingSlot, Phase, Rank, RingKind, Seq, SessionPlan, Status,
-    View, ViewId, Waiting,
+    OnFailure, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind, Seq,
+    SessionPlan, Status, View, ViewId, Waiting,
 };
 pub use cluster_key::ClusterKey;
+pub use cluster_keys::ClusterKeys;
 pub use founding::{FoundError, Founding, FoundingEvent};
 pub use group::{
     Approval, Approved, ApprovedError, ApprovedItem, ApprovedStream, BroadcastError, EndReason, Events, Group,
     GroupConfig, Receipt, ReceiptError,
 };
 pub use identity::Identity;
-pub use node::{ConnectError, JoinError, Joining, Node, NodeBuilder, StartError, Traffic};
+pub use node::{ConnectError, JoinError, Joining, Node, NodeBuilder, RevokeError, SetKeysError, StartError, Traffic};
 pub use replica::{AppliedMessage, ReplicateError, SNAPSHOT_EVERY_BYTES, StateMachine};
 pub use typed::{DecodeError, TypedApproved, TypedBroadcastError, TypedGroup, TypedItem};

@@ -9,6 +9,7 @@ use cloudy_proto::{GroupId, Index, NodeId};
 use tokio::sync::oneshot;
 
 use crate::cluster_key::ClusterKey;
+use crate::cluster_keys::ClusterKeys;
 use crate::driver::disk::{Disk, Synced};
 use crate::driver::joins::Aim;
 use crate::driver::{Command, Driver, Mailbox, ResumedGroup, mailbox};
@@ -16,9 +17,13 @@ use crate::endpoint::{self, BindError, EndpointLimits, EndpointSocket, OpenError
 use crate::founding::{FoundError, Founding, FoundingEvent};
 use crate::group::{Group, GroupConfig};
 use crate::identity::{Identity, IdentityError};
-use crate::link::Links;
+use crate::link::{Links, Revoked};
 use crate::storage::{DataDir, DataDirError, ReadGroupError, read_group};
 use crate::tls::LinkFailure;
+
+mod trust;
+
+pub use trust::{RevokeError, SetKeysError};
 
 /// A node that did not start; nothing is bound.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +57,14 @@ pub enum StartError {
     /// The endpoint cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The keys shut this very node out.
+    #[error(
+        "node {} is revoked by the cluster's own keys: start it as a new node, with another private key", .node.short()
+    )]
+    Revoked {
+        /// This node.
+        node: NodeId,
+    },
     /// The socket does not say where it is bound.
     #[error("the socket's address: {0}")]
     Address(#[from] std::io::Error),
@@ -135,6 +148,9 @@ pub enum JoinError {
     /// The contact could not be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// This node is shut out of its cluster.
+    #[error("this node's identity was revoked in its cluster, for good: no node links to it any more")]
+    Revoked,
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,
@@ -147,6 +163,7 @@ pub struct NodeBuilder {
     bind: Option<SocketAddr>,
     identity: Option<Result<Identity, IdentityError>>,
     data_dir: Option<DataDir>,
+    keys: Option<ClusterKeys>,
     limits: EndpointLimits,
     #[cfg(feature = "fault")]
     socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
@@ -214,7 +231,11 @@ impl NodeBuilder {
     /// # Errors
     /// What is wrong with key, address or limits; nothing is left running.
     pub async fn start(mut self) -> Result<Node, StartError> {
-        let identity = self.identity.take().ok_or(StartError::NoIdentity)??;
+        let identity = self.take_identity()?;
+        let revoked = self.keys.take().map(|keys| keys.revoked().clone()).unwrap_or_default();
+        if revoked.contains(&identity.node_id()) {
+            return Err(StartError::Revoked { node: identity.node_id() });
+        }
         let (disk, stored) = match self.data_dir.take() {
             Some(data_dir) => {
                 let (directory, identity) = (data_dir.node_id(), identity.node_id());
@@ -233,11 +254,14 @@ impl NodeBuilder {
         let endpoint = endpoint::open(&identity, socket, &self.limits, self.rng_seed)?;
         let address = endpoint.local_addr()?;
         let (mailbox, mail, inbox) = mailbox();
-        let links = Links::new(identity.node_id(), endpoint, self.limits, vec![address], mail);
+        let links = Links::new(&identity, endpoint, self.limits, vec![address], mail)?;
+        links.revoked.add(revoked);
+        let (revoked, resumed) = (links.revoked.clone(), Arc::default());
+        let node = Node { id: identity.node_id(), address, mailbox, resumed, revoked };
         tokio::spawn(links.clone().accept());
-        tokio::spawn(Driver::new(links, inbox, mailbox.downgrade(), disk).run());
-        let resumed = resume_all(&mailbox, stored).await?;
-        Ok(Node { id: identity.node_id(), address, mailbox, resumed: Arc::new(resumed) })
+        tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade(), disk).run());
+        let resumed = Arc::new(resume_all(&node.mailbox, stored).await?);
+        Ok(Node { resumed, ..node })
     }
 }
 
@@ -303,6 +327,7 @@ pub struct Node {
     address: SocketAddr,
     mailbox: Mailbox,
     resumed: Arc<Vec<Group>>,
+    revoked: Revoked,
 }
 
 impl Node {

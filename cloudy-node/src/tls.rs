@@ -17,6 +17,7 @@ use rustls::version::TLS13;
 use thiserror::Error;
 
 use crate::identity::Identity;
+use crate::link::code;
 
 /// The version of what is said on the wire. Two nodes talk only if theirs are equal: it is part of the protocol's name
 /// in the handshake (ALPN, RFC 7301).
@@ -97,6 +98,14 @@ pub enum LinkFailure {
         "refused: no certificate was shown, so that side holds no cluster key; only members of one cluster may connect"
     )]
     NoCertificate,
+    /// This node is shut out of its cluster.
+    #[error(
+        "refused: this node's identity was revoked in its cluster, for good; ask who runs the cluster, and start it as a new node if it is to come back"
+    )]
+    RevokedHere,
+    /// The other node is shut out of the cluster.
+    #[error("refused: the other node's identity was revoked in this cluster, for good")]
+    RevokedThere,
     /// One side's certificate has another fault: expired, for another purpose, revoked, not readable.
     #[error("refused: a certificate is not accepted: {detail}; renew it, and see that both clocks are right")]
     Certificate {
@@ -228,6 +237,8 @@ impl LinkFailure {
             self,
             Self::OtherClusterKey
                 | Self::NoCertificate
+                | Self::RevokedHere
+                | Self::RevokedThere
                 | Self::Certificate { .. }
                 | Self::OtherWireVersion
                 | Self::OtherQuicVersion
@@ -241,6 +252,7 @@ impl From<ConnectionError> for LinkFailure {
             ConnectionError::VersionMismatch => Self::OtherQuicVersion,
             ConnectionError::TransportError(error) => Self::of_transport(error.code, error.reason.as_bytes()),
             ConnectionError::ConnectionClosed(close) => Self::of_transport(close.error_code, &close.reason),
+            ConnectionError::ApplicationClosed(close) if close.error_code == code::REVOKED.into() => Self::RevokedHere,
             ConnectionError::ApplicationClosed(close) => {
                 Self::ClosedByPeer { code: close.error_code.into_inner(), reason: Words::new(&close.reason) }
             }

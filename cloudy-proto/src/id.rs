@@ -1,8 +1,10 @@
 //! The names of things: nodes, groups, runs of a process, views, positions (`protocol.md` §2).
 
 use core::fmt;
+use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// A node: the SHA-256 of its TLS public key (`protocol.md` §2, *incarnation*).
 ///
@@ -15,6 +17,41 @@ impl NodeId {
     /// The first eight hexadecimal digits: enough to tell nodes apart in a log line.
     pub fn short(&self) -> String {
         self.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Why a text is no node's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ParseNodeIdError {
+    /// Too short or too long.
+    #[error("a node's id has 64 hexadecimal digits, this has {found}: copy the whole id, not the first digits of it")]
+    Length {
+        /// How many characters there are.
+        found: usize,
+    },
+    /// A character that is no hexadecimal digit.
+    #[error("character {position} of the node's id is no hexadecimal digit: copy the id anew")]
+    Digit {
+        /// Which character, from 1.
+        position: usize,
+    },
+}
+
+impl FromStr for NodeId {
+    type Err = ParseNodeIdError;
+
+    /// Reads what `Display` writes, the whole of it; the digits' case does not matter.
+    fn from_str(text: &str) -> Result<Self, ParseNodeIdError> {
+        let mut id = [0; 32];
+        let found = text.chars().count();
+        if found != 2 * id.len() {
+            return Err(ParseNodeIdError::Length { found });
+        }
+        for (at, digit) in text.chars().enumerate() {
+            let value = digit.to_digit(16).ok_or(ParseNodeIdError::Digit { position: at + 1 })?;
+            id[at / 2] = id[at / 2] << 4 | value as u8;
+        }
+        Ok(Self(id))
     }
 }
 
@@ -124,4 +161,20 @@ pub struct MessageId {
     pub incarnation: Incarnation,
     /// Which of that run's broadcasts.
     pub seq: Seq,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_s_id_is_read_as_it_is_written_and_whole_only() {
+        let id = NodeId(core::array::from_fn(|at| 7 * at as u8));
+        let text = id.to_string();
+        assert_eq!((text.parse(), text.to_uppercase().parse()), (Ok(id), Ok(id)));
+        assert_eq!(id.short().parse::<NodeId>(), Err(ParseNodeIdError::Length { found: 8 }));
+        assert_eq!(format!("{text}0").parse::<NodeId>(), Err(ParseNodeIdError::Length { found: 65 }));
+        assert_eq!(format!("{}g", &text[1..]).parse::<NodeId>(), Err(ParseNodeIdError::Digit { position: 64 }));
+        assert_eq!(format!("ä{}", &text[1..]).parse::<NodeId>(), Err(ParseNodeIdError::Digit { position: 1 }));
+    }
 }

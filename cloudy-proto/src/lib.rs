@@ -39,7 +39,9 @@ pub mod wire;
 pub use command::{Command, Dropped, InstallView, SessionPlan, Standing};
 pub use config::{Durability, OnFailure, Parameters, ParametersError, RingKind};
 pub use digest::{Checkpoint, Digest, ResultBase, ResultDigest};
-pub use id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, MessageId, NodeId, Rank, Round, Seq, ViewId};
+pub use id::{
+    ConsensusId, GroupId, Incarnation, Index, LogIndex, MessageId, NodeId, ParseNodeIdError, Rank, Round, Seq, ViewId,
+};
 pub use io::{
     Admission, Approval, Entry, Event, Frame, Input, MemberStatus, Outcome, Output, PendingSlot, Phase, Request,
     Status, Waiting,

@@ -31,6 +31,12 @@ pub const GROUP_NAME_BYTES_MAX: usize = 128;
 pub const REASON_BYTES_MAX: usize = 512;
 /// Addresses that a node names for itself.
 pub const ADDRESSES_MAX: usize = 16;
+/// Identities that a node, or a key file, keeps as revoked.
+pub const REVOKED_MAX: usize = 256;
+/// Those that one frame names; further ones follow in further frames.
+pub const REVOKED_PER_FRAME_MAX: usize = 16;
+/// A node's certificate, encoded: one that a cluster key issued has about 400.
+pub const CERTIFICATE_BYTES_MAX: usize = 768;
 /// What an application attaches to its final report.
 pub const REPORT_BYTES_MAX: usize = 4 << 10;
 /// Entries in one control frame that carries the log's tail.

@@ -189,6 +189,9 @@ fn nodes() -> Vec<Bytes> {
         NodeFrame::Observe { name: name.clone() },
         NodeFrame::Refused { name, reason },
         NodeFrame::Refused { name: "n".repeat(128), reason: "r".repeat(512) },
+        NodeFrame::Revoked(vec![]),
+        NodeFrame::Revoked(vec![NodeId([0xaa; 32]); 16]),
+        NodeFrame::Certificate(Bytes::from_static(&[0x30, 0x82, 1, 0])),
     ];
     each(frames, encode_node)
 }

@@ -1,6 +1,9 @@
 //! `cloudy key`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
+use cloudy_node::NodeId;
 
 use super::KeyFileArgs;
 
@@ -11,6 +14,8 @@ Examples:
   cloudy key show                               the key's fingerprint: equal on all nodes of a cluster
   cloudy key new --cluster-key cluster.key      a key for several machines: copy the file to each
   cloudy key path                               where this machine's key is
+  cloudy key rotate cluster.key                 begin to change the key of a cluster that runs
+  cloudy key revoke cluster.key NODE-ID         shut a node out for good
 
 A node makes the default key file on its first run, so one machine alone needs none of these.")]
 pub(crate) struct KeyArgs {
@@ -28,7 +33,7 @@ Examples:
   cloudy key new
   cloudy key new --cluster-key cluster.key")]
     New(KeyFileArgs),
-    /// Print the key's fingerprint and file, never the key
+    /// Print the keys' fingerprints, the revoked nodes and the file, never a key
     #[command(after_help = "\
 Examples:
   cloudy key show
@@ -39,4 +44,45 @@ Examples:
 Example:
   cp \"$(cloudy key path)\" /media/stick/")]
     Path(KeyFileArgs),
+    /// Change the cluster's key while it runs, in three steps; each says what to do before the next
+    #[command(after_help = "\
+Examples:
+  cloudy key rotate cluster.key                 1: a fresh key is accepted; copy the file to every node
+  cloudy key rotate cluster.key --switch        2: it is shown, and the former one accepted; copy it again
+  cloudy key rotate cluster.key --finish        3: the former key is no longer accepted; copy it again
+
+Nodes take a changed file within 2 seconds, without a restart. Where every step reaches every node before
+the next one is taken, no link goes down and nobody is refused.")]
+    Rotate(RotateArgs),
+    /// Shut a node out of the cluster for good
+    #[command(after_help = "\
+Example:
+  cloudy key revoke cluster.key 6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b
+
+A slave says its id when it starts; `cloudy master --json` and `cloudy tail` print it too. Who holds the
+cluster key can come back as another node: to shut a person out, change the key as well.")]
+    Revoke(RevokeArgs),
+}
+
+/// Arguments of `cloudy key rotate`.
+#[derive(Debug, Args)]
+pub(crate) struct RotateArgs {
+    /// The key file
+    pub(crate) file: PathBuf,
+    /// Second step: show the next key, and accept the former one
+    #[arg(long)]
+    pub(crate) switch: bool,
+    /// Third step: do not accept the former key any more
+    #[arg(long, conflicts_with = "switch")]
+    pub(crate) finish: bool,
+}
+
+/// Arguments of `cloudy key revoke`.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeArgs {
+    /// The key file
+    pub(crate) file: PathBuf,
+    /// The node's id: all 64 hexadecimal digits of it
+    #[arg(value_name = "NODE-ID")]
+    pub(crate) node: NodeId,
 }

@@ -19,7 +19,7 @@ use super::load::{Burst, Load, Times, stamp, stamped};
 use super::meter;
 use super::orders::{Assignment, Order, Outcome, Post, Said, unexpected};
 use super::spec::Spec;
-use crate::node;
+use crate::node::{self, Who};
 use crate::output::failure;
 
 /// The group's name.
@@ -37,14 +37,12 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
         Durability::Memory => None,
         Durability::Disk => Some(tempfile::tempdir().into_diagnostic()?),
     };
-    let data =
-        directory.as_ref().map(|directory| DataDir::open(directory.path(), true)).transpose().into_diagnostic()?;
-    let identity = match &data {
-        Some(data) => data.identity(&key).into_diagnostic()?,
-        None => node::identity(&key, None)?,
+    let who = match &directory {
+        Some(directory) => Who::Owns(DataDir::open(directory.path(), true).into_diagnostic()?),
+        None => Who::Fresh,
     };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let (node, _) = node::start_as(address, (identity, data), spec.faults, false).await?;
+    let (node, _) = node::start_as(address, &key.into(), who, spec.faults, false).await?;
     let group = if *number == 0 { found(&node, spec, post).await? } else { join(&node, post).await? };
     let mut member = Member {
         approved: group.approved_from(Index(1)),

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use cloudy_node::session::{AttachConfig, AttachOutcome, MasterError, Multicast, attach_master, resume_master};
 use cloudy_node::{Group, Node, RingKind, SessionPlan};
-use miette::{IntoDiagnostic, Report};
+use miette::Report;
 
 use crate::args::MasterArgs;
 use crate::commands::master::{present, with_remedy};
 use crate::interrupts::Stop;
-use crate::node;
+use crate::keys::KeyFile;
+use crate::node::{self, Who};
 use crate::output::{EXIT_INTERRUPTED, failure, print};
 use crate::periods::Periods;
 use crate::progress::Progress;
@@ -22,8 +23,8 @@ use crate::watcher::Watcher;
 /// Shows a session that another master began, and compares the results.
 pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let address = args.listen.address().await?;
-    let key = args.key.choose().and_then(|choice| choice.open()).into_diagnostic()?;
-    let (node, _) = node::start(address, &key, args.faults.faults(), false).await?;
+    let file = KeyFile::open(&args.key)?;
+    let (node, _) = node::start_as(address, &file.keys, Who::Fresh, args.faults.faults(), false).await?;
     let config = AttachConfig {
         slaves: args.slaves.clone(),
         multicast: Some(Multicast { group: args.discovery_group, interface: address.ip() }),
@@ -31,7 +32,8 @@ pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, 
     };
     let watcher = Watcher::new(Progress::start(), BTreeMap::new());
     let began_at = Instant::now();
-    let attached = attach_master(&node, &config, stop.asked(), |event| watcher.observe(event)).await;
+    let running = attach_master(&node, &config, stop.asked(), |event| watcher.observe(event));
+    let attached = file.followed(&node, |line| watcher.line(line), running).await;
     let ended = match attached {
         Ok(attached) => show(args, attached, &watcher, began_at),
         Err(MasterError::Stopped) => Ok(ExitCode::from(EXIT_INTERRUPTED)),

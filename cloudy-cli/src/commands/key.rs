@@ -3,17 +3,21 @@
 use std::process::ExitCode;
 
 use cloudy_node::key_file::{self, KeyFileError};
+use cloudy_node::{ClusterKey, ClusterKeys};
 use miette::{IntoDiagnostic, Report};
 
-use crate::args::{KeyCommand, KeyFileArgs};
+use crate::args::{KeyCommand, KeyFileArgs, RevokeArgs, RotateArgs};
+use crate::keys::role;
 use crate::output::{EXIT_EQUAL, print};
 
-/// Makes, shows or finds the key.
+/// Makes, shows, finds or changes the key.
 pub(crate) fn run(command: KeyCommand) -> Result<ExitCode, Report> {
     let text = match command {
         KeyCommand::New(args) => new(&args),
         KeyCommand::Show(args) => show(&args),
         KeyCommand::Path(args) => path(&args),
+        KeyCommand::Rotate(args) => rotate(&args),
+        KeyCommand::Revoke(args) => revoke(&args),
     };
     print(&text.into_diagnostic()?)?;
     Ok(ExitCode::from(EXIT_EQUAL))
@@ -28,8 +32,58 @@ fn new(args: &KeyFileArgs) -> Result<String, KeyFileError> {
 /// Reads the file and makes none: a question changes nothing.
 fn show(args: &KeyFileArgs) -> Result<String, KeyFileError> {
     let path = args.choose()?.path;
-    let key = key_file::load(&path)?;
-    Ok(format!("fingerprint {}\nfile {}\n", key.fingerprint(), path.display()))
+    let keys = key_file::load_keys(&path)?;
+    Ok(format!("{}file {}\n", fingerprints(&keys), path.display()))
+}
+
+fn fingerprints(keys: &ClusterKeys) -> String {
+    let mut text = format!("fingerprint {}\n", keys.primary());
+    if let Some((accepted_as, key)) = keys.accepted() {
+        text.push_str(&format!("accepted too {key}, {}\n", role(accepted_as)));
+    }
+    for node in keys.revoked() {
+        text.push_str(&format!("revoked {node}\n"));
+    }
+    text
+}
+
+fn rotate(args: &RotateArgs) -> Result<String, KeyFileError> {
+    let file = args.file.display();
+    let (keys, (done, next)) = key_file::change(&args.file, |keys| {
+        Ok(match (args.switch, args.finish) {
+            (true, _) => {
+                keys.switch()?;
+                let next = format!("once every node has taken it, run `cloudy key rotate {file} --finish`");
+                ("step 2 of 3: the next key is shown, and the former one is still accepted", next)
+            }
+            (false, true) => {
+                keys.finish()?;
+                let next = "that completes the change".to_owned();
+                ("step 3 of 3: the former key is no longer accepted", next)
+            }
+            (false, false) => {
+                keys.begin_rotation(ClusterKey::generate()?)?;
+                let next = format!("once every node has taken it, run `cloudy key rotate {file} --switch`");
+                ("step 1 of 3: a fresh key is accepted beside the present one", next)
+            }
+        })
+    })?;
+    Ok(format!(
+        "{done}\n{}next: copy {file} to every node, stopped ones too; one that runs says within 2 seconds that it has taken \
+         it; {next}\n",
+        fingerprints(&keys)
+    ))
+}
+
+fn revoke(args: &RevokeArgs) -> Result<String, KeyFileError> {
+    let (file, node) = (args.file.display(), args.node);
+    let (_, fresh) = key_file::change(&args.file, |keys| Ok(keys.revoke(node)?))?;
+    let done = if fresh { "revoked" } else { "revoked already:" };
+    Ok(format!(
+        "{done} {node}\nnext: copy {file} to every node; those that run cut that node off within 2 seconds, and tell all that \
+         they are linked to\nwho holds the key can come back as another node: to shut a person out, run `cloudy key rotate \
+         {file}` too, and keep the file from them\n"
+    ))
 }
 
 fn path(args: &KeyFileArgs) -> Result<String, KeyFileError> {
@@ -60,5 +114,43 @@ mod tests {
         assert!(matches!(new(&args), Err(KeyFileError::Exists { .. })));
         assert_eq!(fs::read_to_string(&file).expect("the file"), secret);
         assert_eq!(path(&args).expect("a path"), format!("{}\n", file.display()));
+    }
+
+    #[test]
+    fn each_step_of_a_rotation_shows_both_keys_and_says_what_comes_next() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("cluster.key");
+        let old = key_file::create(&file).expect("makes one").fingerprint();
+        let args = |switch, finish| RotateArgs { file: file.clone(), switch, finish };
+        let early = rotate(&args(true, false)).expect_err("nothing to switch to").to_string();
+        assert!(early.contains("without --switch and --finish"), "{early}");
+        let begun = rotate(&args(false, false)).expect("begins");
+        let keys = key_file::load_keys(&file).expect("loads");
+        let next = keys.accepted().expect("a next key").1.fingerprint();
+        let lines = format!("fingerprint {old}\naccepted too {next}, the next key\n");
+        assert!(begun.contains(&lines) && begun.contains("--switch"), "{begun}");
+        let shown = show(&KeyFileArgs { cluster_key: Some(file.clone()) }).expect("shows it");
+        assert_eq!(shown, format!("{lines}file {}\n", file.display()));
+        let again = rotate(&args(false, false)).expect_err("one at a time").to_string();
+        assert!(again.contains("rotate --switch"), "{again}");
+        let switched = rotate(&args(true, false)).expect("switches");
+        let lines = format!("fingerprint {next}\naccepted too {old}, the former key\n");
+        assert!(switched.contains(&lines) && switched.contains("--finish"), "{switched}");
+        let finished = rotate(&args(false, true)).expect("finishes");
+        assert!(finished.contains(&next) && !finished.contains(&old), "{finished}");
+    }
+
+    #[test]
+    fn a_revoked_node_is_shown_and_kept_over_a_rotation() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("cluster.key");
+        key_file::create(&file).expect("makes one");
+        let node = cloudy_node::NodeId([0xab; 32]);
+        let args = RevokeArgs { file: file.clone(), node };
+        let line = format!("revoked {node}\n");
+        assert!(revoke(&args).expect("revokes").starts_with(&line));
+        assert!(revoke(&args).expect("no harm").starts_with("revoked already"));
+        let rotated = rotate(&RotateArgs { file, switch: false, finish: false }).expect("begins");
+        assert!(rotated.contains(&line), "{rotated}");
     }
 }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use cloudy_node::fault::FaultControl;
 use cloudy_node::session::{FindError, MasterConfig, MasterError, Multicast, resumed_session, run_master};
 use cloudy_node::{Durability, Node, OnFailure, RingKind, SessionPlan};
-use miette::{IntoDiagnostic, Report};
+use miette::Report;
 
 use crate::args::MasterArgs;
 use crate::commands::attach;
 use crate::interrupts::{Interrupts, Stop};
-use crate::node;
+use crate::keys::{KeyFile, say_plainly};
+use crate::node::{self, Who};
 use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, failure, print};
 use crate::parent::{self, Order, Said, say};
 use crate::periods::Periods;
@@ -37,14 +38,9 @@ pub(crate) async fn run(args: MasterArgs) -> Result<ExitCode, Report> {
 
 async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let address = args.listen.address().await?;
-    let key = args.key.choose().and_then(|choice| choice.open()).into_diagnostic()?;
-    let data = node::open_data(&args.data)?;
-    let identity = match &data {
-        Some(data) => data.identity(&key).into_diagnostic()?,
-        None => node::identity(&key, None)?,
-    };
-    let faults = args.faults.faults();
-    let (node, control) = node::start_as(address, (identity, data), faults, args.child.partitions).await?;
+    let file = KeyFile::open(&args.key)?;
+    let who = Who::of(&args.data, None)?;
+    let (node, control) = node::start_as(address, &file.keys, who, args.faults.faults(), args.child.partitions).await?;
     node::forget_ended(&node).await;
     let config = MasterConfig {
         plan: plan(args.periods(), args.seed()),
@@ -58,11 +54,11 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
         ready_timeout: READY_TIMEOUT,
     };
     let ended = if let Some(group) = resumed_session(&node) {
-        attach::resumed(args, &node, &group, stop).await
+        file.followed(&node, say_plainly, attach::resumed(args, &node, &group, stop)).await
     } else if args.child.announce {
-        for_a_parent(&node, control, &config, stop).await
+        file.followed(&node, say_plainly, for_a_parent(&node, control, &config, stop)).await
     } else {
-        for_a_user(args, &node, &config, stop).await
+        for_a_user(args, &file, &node, &config, stop).await
     };
     node.shutdown().await;
     ended
@@ -77,14 +73,21 @@ fn without_outcome(error: &MasterError) -> Result<ExitCode, Report> {
 }
 
 /// Shows the session while it runs, and compares the results.
-async fn for_a_user(args: &MasterArgs, node: &Node, config: &MasterConfig, stop: &Stop) -> Result<ExitCode, Report> {
+async fn for_a_user(
+    args: &MasterArgs,
+    file: &KeyFile,
+    node: &Node,
+    config: &MasterConfig,
+    stop: &Stop,
+) -> Result<ExitCode, Report> {
     let (periods, ring, seed) = (args.periods(), args.ring, args.seed());
     if !args.json {
         print(&heading(periods, ring, seed))?;
     }
     let watcher = Watcher::new(Progress::start(), BTreeMap::new());
     let began_at = Instant::now();
-    let outcome = match run_master(node, config, stop.asked(), |event| watcher.observe(event)).await {
+    let running = run_master(node, config, stop.asked(), |event| watcher.observe(event));
+    let outcome = match file.followed(node, |line| watcher.line(line), running).await {
         Ok(outcome) => outcome,
         Err(error) => return without_outcome(&error),
     };

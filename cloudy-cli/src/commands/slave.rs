@@ -11,7 +11,8 @@ use serde_json::json;
 
 use crate::args::SlaveArgs;
 use crate::interrupts::{Interrupts, Stop};
-use crate::node;
+use crate::keys::KeyFile;
+use crate::node::{self, Who};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print, print_error};
 use crate::parent::{self, Order, Said, say};
 use crate::progress::Progress;
@@ -26,23 +27,18 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
             Some(address) => address,
             None => args.listen.address().await?,
         };
-        let key = args.key.choose().and_then(|choice| choice.open()).into_diagnostic()?;
+        let key_file = KeyFile::open(&args.key)?;
         let mut file = match &args.result {
             Some(path) => Some(ResultFile::create(path).await.into_diagnostic()?),
             None => None,
         };
-        let data = node::open_data(&args.data)?;
-        let identity = match &data {
-            Some(data) => data.identity(&key).into_diagnostic()?,
-            None => node::identity(&key, args.node_key.as_deref())?,
-        };
-        let faults = args.faults.faults();
-        let (node, control) = node::start_as(address, (identity, data), faults, args.child.partitions).await?;
+        let (keys, who) = (&key_file.keys, Who::of(&args.data, args.node_key.as_deref())?);
+        let (node, control) = node::start_as(address, keys, who, args.faults.faults(), args.child.partitions).await?;
         node::forget_ended(&node).await;
         let slave = Slave {
             args: &args,
             node: &node,
-            fingerprint: key.fingerprint(),
+            fingerprint: keys.primary().fingerprint(),
             stop: &stop,
             progress: Progress::start(),
             responder: RefCell::new(None),
@@ -54,7 +50,7 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
             (Order::Stop, _) => stop.now(),
         };
         let ended = tokio::select! {
-            ended = slave.sessions(file.as_mut()) => ended,
+            ended = key_file.followed(&node, |line| slave.progress.line(line), slave.sessions(file.as_mut())) => ended,
             () = parent::obey(obey), if args.child.announce => {
                 Err(failure("the process that started this slave is gone", "start another"))
             }
@@ -131,8 +127,7 @@ impl Slave<'_> {
             return self.progress.line("waiting for the next master");
         }
         let (id, fingerprint) = (self.node.id(), &self.fingerprint);
-        self.progress
-            .line(&format!("listening on {address} as node {}, cluster key fingerprint {fingerprint}", id.short()));
+        self.progress.line(&format!("listening on {address} as node {id}, cluster key fingerprint {fingerprint}"));
         if !self.args.no_discovery {
             match Responder::start_in(self.args.discovery_group, address.ip(), address) {
                 Ok(responder) => *self.responder.borrow_mut() = Some(responder),

@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 
 use crate::args::TailArgs;
 use crate::interrupts::Interrupts;
+use crate::keys::{KeyFile, say_plainly};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure};
 
 /// Runs the command.
@@ -33,14 +34,15 @@ pub(crate) async fn run(args: TailArgs) -> Result<ExitCode, Report> {
 }
 
 async fn tail(args: &TailArgs) -> Result<ExitCode, Report> {
-    let key = args.key.choose().and_then(|choice| choice.open()).into_diagnostic()?;
-    let identity = Identity::generate(&key).into_diagnostic()?;
+    let file = KeyFile::open(&args.key)?;
+    let identity = Identity::generate(file.keys.primary()).into_diagnostic()?;
     let addresses = seeds::resolve(std::slice::from_ref(&args.address)).await.into_diagnostic()?.concat();
     let mut unreachable = None;
     for address in addresses {
-        let node = Node::builder().identity(identity.clone()).bind(beside(address)).start().await.into_diagnostic()?;
+        let builder = Node::builder().identity(identity.clone()).cluster_keys(&file.keys);
+        let node = builder.bind(beside(address)).start().await.into_diagnostic()?;
         match node.observe_group(&args.group, address, Index(args.from.get())).await {
-            Ok(group) => return Tail::new(args).follow(&group).await,
+            Ok(group) => return file.followed(&node, say_plainly, Tail::new(args).follow(&group)).await,
             Err(JoinError::Connect(error)) => unreachable = Some(error),
             Err(error) => {
                 return Err(failure(error, "name a node of a group that runs, and the group by --group NAME"));

@@ -67,6 +67,14 @@ impl Driver {
                 // A caller that is gone needs no answer.
                 let _ = reply.send(self.traffic());
             }
+            Command::SetKeys { keys, reply } => {
+                // A caller that is gone needs no answer.
+                let _ = reply.send(self.set_keys(&keys));
+            }
+            Command::Revoke { node, reply } => {
+                // A caller that is gone needs no answer.
+                let _ = reply.send(self.revoke(node));
+            }
             Command::Shutdown { reply } => self.stopping = Some(reply),
         }
     }
@@ -95,6 +103,9 @@ impl Driver {
     }
 
     fn found(&mut self, name: String, config: &GroupConfig) -> Result<FoundingParts, FoundError> {
+        if self.trust.revoked_here {
+            return Err(FoundError::Revoked);
+        }
         if self.is_in(&name) {
             return Err(FoundError::NameTaken { name });
         }
@@ -204,6 +215,11 @@ impl Driver {
     }
 
     fn join(&mut self, name: String, wanted: Joining) {
+        if self.trust.revoked_here {
+            // A caller that is gone needs no answer.
+            let _ = wanted.reply.send(Err(JoinError::Revoked));
+            return;
+        }
         self.joining.retain(|_, joining| !joining.reply.is_closed());
         if self.joining.contains_key(&name) || self.is_in(&name) {
             // A caller that is gone needs no answer.

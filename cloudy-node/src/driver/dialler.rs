@@ -1,6 +1,6 @@
 //! Whom this node wants links to, and when it dials next (`protocol.md` §4: either side dials again).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -29,11 +29,22 @@ struct Wanted {
 pub(crate) struct Dialler {
     known: BTreeMap<NodeId, Vec<SocketAddr>>,
     missing: BTreeMap<NodeId, Wanted>,
+    /// Shut out, so never dialled, whoever wants it. Bounded by `REVOKED_MAX`.
+    never: BTreeSet<NodeId>,
 }
 
 impl Dialler {
+    /// No link to a peer is wanted, ever.
+    pub(crate) fn never(&mut self, peer: NodeId) {
+        self.never.insert(peer);
+        self.forget(|other| other != peer);
+    }
+
     /// A link to a peer is wanted from here on.
     pub(crate) fn want(&mut self, me: NodeId, peer: NodeId, addresses: &[SocketAddr], linked: bool, now: Time) {
+        if self.never.contains(&peer) {
+            return;
+        }
         self.known.insert(peer, addresses.to_vec());
         if !linked {
             self.miss(me, peer, now);
@@ -110,5 +121,9 @@ mod tests {
         assert_eq!(dialler.next(), None);
         dialler.miss(high, high, Time(9));
         assert_eq!(dialler.next(), Some(Time(9) + COURTESY));
+        dialler.never(high);
+        dialler.miss(low, high, Time(9));
+        dialler.want(low, high, &addresses, false, Time(9));
+        assert_eq!(dialler.next(), None);
     }
 }

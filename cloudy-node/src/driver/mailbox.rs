@@ -7,11 +7,12 @@ use cloudy_proto::wire::{NodeFrame, StreamHeader};
 use cloudy_proto::{Admission, Frame, GroupId, MessageId, NodeId, Outcome, Request, Status, Stored, StoredError};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::cluster_keys::ClusterKeys;
 use crate::driver::joins::Aim;
 use crate::founding::{FoundError, FoundingParts};
 use crate::group::{Group, GroupConfig};
 use crate::link::NewLink;
-use crate::node::{ConnectError, JoinError, Traffic};
+use crate::node::{ConnectError, JoinError, RevokeError, SetKeysError, Traffic};
 use crate::storage::GroupMeta;
 use crate::tls::LinkFailure;
 
@@ -28,6 +29,8 @@ pub(crate) enum LinkMail {
     Down { peer: NodeId, link: u64, failure: LinkFailure },
     /// No connection came about.
     DialFailed { address: SocketAddr, error: ConnectError },
+    /// A peer refused this node for good.
+    RevokedHere { by: NodeId },
     /// A frame on the node stream.
     Node { peer: NodeId, link: u64, frame: NodeFrame },
     /// The peer opened a stream: what to do with it?
@@ -86,6 +89,14 @@ pub(crate) enum Command {
     },
     Traffic {
         reply: oneshot::Sender<Traffic>,
+    },
+    SetKeys {
+        keys: Box<ClusterKeys>,
+        reply: oneshot::Sender<Result<(), SetKeysError>>,
+    },
+    Revoke {
+        node: NodeId,
+        reply: oneshot::Sender<Result<(), RevokeError>>,
     },
     Shutdown {
         reply: oneshot::Sender<()>,

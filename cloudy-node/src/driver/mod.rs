@@ -12,6 +12,7 @@ pub(crate) mod disk;
 pub(crate) mod joins;
 mod mailbox;
 mod run;
+mod trust;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -25,12 +26,15 @@ use tokio::time::Instant;
 pub(crate) use mailbox::{Command, Inbox, LinkMail, Mailbox, ResumedGroup, WeakMailbox, mailbox};
 pub(crate) use run::NotJoined;
 
+use crate::identity::Identity;
 use crate::link::{Link, Links, NewLink, code};
 use crate::node::{ConnectError, JoinError};
+use crate::tls::LinkFailure;
 use commands::Joining;
 use dialler::Dialler;
 use disk::Disk;
 use run::{Effect, GroupRun};
+use trust::Trust;
 
 /// Messages that one turn takes from the links.
 const TURN_MAIL_MAX: usize = 256;
@@ -61,6 +65,7 @@ pub(crate) struct Driver {
     dialler: Dialler,
     /// Where groups are kept that outlive the process.
     disk: Option<Disk>,
+    trust: Trust,
     /// Held by every stream's writer.
     writers: mpsc::Sender<()>,
     writers_ended: mpsc::Receiver<()>,
@@ -68,8 +73,16 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(links: Links, inbox: Inbox, mailbox: WeakMailbox, disk: Option<Disk>) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        links: Links,
+        inbox: Inbox,
+        mailbox: WeakMailbox,
+        disk: Option<Disk>,
+    ) -> Self {
         let (writers, writers_ended) = mpsc::channel(1);
+        let mut dialler = Dialler::default();
+        links.revoked.all().into_iter().for_each(|node| dialler.never(node));
         Self {
             me: links.me,
             epoch: Instant::now(),
@@ -82,8 +95,9 @@ impl Driver {
             closed: VecDeque::new(),
             joining: BTreeMap::new(),
             connecting: Vec::new(),
-            dialler: Dialler::default(),
+            dialler,
             disk,
+            trust: Trust::new(identity),
             writers,
             writers_ended,
             stopping: None,
@@ -236,7 +250,13 @@ impl Driver {
         let now = self.now();
         match mail {
             LinkMail::Up(new) => self.link_up(new),
-            LinkMail::Down { peer, link, failure } => self.link_down(peer, link, &failure.to_string()),
+            LinkMail::Down { peer, link, failure } => {
+                self.link_down(peer, link, &failure.to_string());
+                if failure == LinkFailure::RevokedHere {
+                    self.found_revoked(peer);
+                }
+            }
+            LinkMail::RevokedHere { by } => self.found_revoked(by),
             LinkMail::DialFailed { address, error } => {
                 self.dialler.failed(address, now);
                 self.connected(address, Err(error));
@@ -304,6 +324,13 @@ impl Driver {
     fn link_up(&mut self, new: NewLink) {
         let (peer, now) = (new.peer, self.now());
         let dialled = new.dialled;
+        if let Some(failure) = self.turn_away(&new) {
+            if let Some(address) = dialled {
+                self.dialler.failed(address, now);
+                self.connected(address, Err(ConnectError::Link { address, failure }));
+            }
+            return;
+        }
         let dialled_by_lower = |dialled: bool| dialled == (self.me < peer);
         let stays = self.peers.get(&peer).is_some_and(|old| {
             let same_process = old.addresses == new.addresses && old.up_at.elapsed() < DUEL;
@@ -323,6 +350,7 @@ impl Driver {
             self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer)).for_each(|(name, joining)| {
                 link.push_node(joining.aim.question(name.clone()));
             });
+            self.tell_trust(&link);
             self.peers.insert(peer, link);
             for group in self.groups.values_mut() {
                 group.machine.handle(now, Input::LinkUp { peer, addresses: addresses.clone() });
@@ -365,6 +393,8 @@ impl Driver {
             NodeFrame::Hello { .. } => {}
             NodeFrame::Join { name } => self.asked_to_join(peer, name),
             NodeFrame::Observe { name } => self.asked_for_running(peer, name),
+            NodeFrame::Revoked(nodes) => self.told_revoked(peer, nodes),
+            NodeFrame::Certificate(certificate) => self.told_certificate(peer, &certificate),
             NodeFrame::Refused { name, reason } => {
                 if let Some(joining) = self.joining.remove(&name) {
                     // Whoever joined has given up.

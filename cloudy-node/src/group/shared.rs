@@ -47,6 +47,9 @@ pub enum EndReason {
         /// What is wrong, and what to do.
         cause: StoreError,
     },
+    /// This node is shut out of its cluster: the others go on.
+    #[error("this node's identity was revoked in its cluster, for good: the others go on without it")]
+    Revoked,
     /// This node has left: the others go on.
     #[error("this node has left the group")]
     Left,

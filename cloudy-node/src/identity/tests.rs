@@ -117,3 +117,32 @@ fn bytes_that_are_no_node_key_are_refused() {
         assert!(!format!("{error:?}").contains("94, 94"));
     }
 }
+
+#[test]
+fn under_other_keys_a_node_stays_itself_and_trusts_both() {
+    let [old, next, other] = [1, 2, 3].map(|byte| ClusterKey::from_bytes(&[byte; 32]));
+    let [of_old, of_next, of_other] = [&old, &next, &other].map(|key| Identity::generate(key).unwrap());
+    let mut keys = ClusterKeys::from(old);
+    keys.begin_rotation(next).unwrap();
+    let begun = of_old.with_keys(&keys).unwrap();
+    keys.switch().unwrap();
+    let switched = of_old.with_keys(&keys).unwrap();
+    keys.finish().unwrap();
+    let finished = switched.with_keys(&keys).unwrap();
+    for identity in [&begun, &switched, &finished] {
+        assert_eq!((identity.node_id(), &identity.reset_secret), (of_old.node_id(), &of_old.reset_secret));
+        assert!(!identity.trusts(&of_other.certified.cert) && !identity.trusts(&[]));
+    }
+    let trusts = |identity: &Identity| [&of_old, &of_next].map(|peer| identity.trusts(&peer.certified.cert));
+    assert_eq!([&begun, &switched, &finished].map(trusts), [[true, true], [true, true], [false, true]]);
+    // What it shows is of the primary key.
+    assert!(of_old.trusts(&begun.certified.cert) && !of_old.trusts(&switched.certified.cert));
+    assert!(of_next.trusts(&[switched.issued_certificate().unwrap().clone()]));
+    assert!(of_old.certified.cert[0].len() <= cloudy_proto::limits::CERTIFICATE_BYTES_MAX, "it fits into a frame");
+
+    let (authority, key) = (pki("our authority"), KeyPair::generate().unwrap());
+    let leaf = authority.leaf(SERVER_NAME, BOTH, &key);
+    let own = Identity::from_pki(vec![leaf], private(&key), vec![authority.root.clone()]).unwrap();
+    assert!(own.issued_certificate().is_none());
+    assert!(matches!(own.with_keys(&keys), Err(IdentityError::OwnPki)));
+}

@@ -1,6 +1,7 @@
 use std::sync::Barrier;
 
 use super::*;
+use crate::cluster_key::ParseClusterKeyError;
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
@@ -19,7 +20,7 @@ fn a_created_key_is_loaded_again_and_never_overwritten() {
     let error = create(&path).unwrap_err();
     assert!(matches!(error, KeyFileError::Exists { .. }), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
-    assert_eq!(*load_or_create(&path).unwrap().to_text(), *key.to_text());
+    assert_eq!(load_or_create(&path).unwrap(), key.into());
     assert_eq!(entries(path.parent().unwrap()), [&*path], "drafts are removed");
 }
 
@@ -34,7 +35,7 @@ fn concurrent_first_users_agree_on_one_key() {
             .map(|_| {
                 scope.spawn(|| {
                     barrier.wait();
-                    load_or_create(&path).unwrap().to_text().to_string()
+                    load_or_create(&path).unwrap().primary().to_text().to_string()
                 })
             })
             .collect();
@@ -77,9 +78,16 @@ fn other_contents_are_refused_and_not_repeated() {
         assert!(!format!("{error:?} {error}").contains("5ec3e7"));
         error
     };
-    assert!(matches!(refused(b""), KeyFileError::Contents { source: ParseClusterKeyError::Prefix, .. }));
-    let short = refused(b"cloudy-key-1:5ec3e7\n");
-    assert!(matches!(short, KeyFileError::Contents { source: ParseClusterKeyError::Length { found: 6 }, .. }));
+    let contents = |error| match error {
+        KeyFileError::Contents { source, .. } => source,
+        other => panic!("{other}"),
+    };
+    assert_eq!(contents(refused(b"")), ParseClusterKeyError::Prefix.into());
+    assert_eq!(contents(refused(b"cloudy-key-1:5ec3e7\n")), ParseClusterKeyError::Length { found: 6 }.into());
+    let good = ClusterKey::from_bytes(&[1; 32]).to_text();
+    let second = format!("{}\nnext cloudy-key-1:5ec3e7\n", *good);
+    let source = ParseClusterKeyError::Length { found: 6 };
+    assert_eq!(contents(refused(second.as_bytes())), ParseClusterKeysError::Accepted { line: 2, source });
     assert!(matches!(refused(b"\xff\xfe"), KeyFileError::NotAKey { .. }));
     let mut long = ClusterKey::generate().unwrap().to_text().as_bytes().to_vec();
     long.resize(KEY_FILE_BYTES_MAX, b' ');
@@ -109,6 +117,57 @@ fn only_the_default_is_made_on_first_use() {
     assert!(matches!(choice.open(), Err(KeyFileError::Missing { .. })));
     assert!(!path.exists());
     choice.is_default = true;
-    let key = choice.open().unwrap();
-    assert_eq!(*load(&path).unwrap().to_text(), *key.to_text());
+    let keys = choice.open().unwrap();
+    assert_eq!(load_keys(&path).unwrap(), keys);
+}
+
+#[test]
+fn a_change_replaces_the_file_as_a_whole_or_leaves_it_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cluster.key");
+    let never = |_: &mut ClusterKeys| -> Result<(), KeyFileError> { panic!("there is nothing to change") };
+    assert!(matches!(change(&path, never), Err(KeyFileError::Missing { .. })));
+    let key = create(&path).unwrap();
+    let next = ClusterKey::generate().unwrap();
+    let (keys, ()) = change(&path, |keys| Ok(keys.begin_rotation(next.clone())?)).unwrap();
+    assert_eq!((keys.primary(), keys.accepted()), (&key, Some((cluster_keys::AcceptedAs::Next, &next))));
+    assert_eq!(load_keys(&path).unwrap(), keys);
+    assert_eq!(load(&path).unwrap(), key, "the primary key alone");
+
+    let error = change(&path, |keys| {
+        keys.switch()?;
+        Ok(keys.switch()?)
+    });
+    assert!(matches!(error, Err(KeyFileError::Rotate(RotateError::Switched))), "{error:?}");
+    assert_eq!(load_keys(&path).unwrap(), keys, "as before");
+    assert_eq!(entries(directory.path()), [&*path], "drafts are removed");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        let link = directory.path().join("link");
+        symlink(&path, &link).unwrap();
+        change(&link, |keys| Ok(keys.switch()?)).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(load(&path).unwrap(), next);
+    }
+}
+
+#[test]
+fn of_concurrent_changes_none_is_lost() {
+    const USERS: u8 = 12;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cluster.key");
+    create(&path).unwrap();
+    let barrier = Barrier::new(usize::from(USERS));
+    std::thread::scope(|scope| {
+        for user in 0..USERS {
+            let (path, barrier) = (&path, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                change(path, |keys| Ok(keys.revoke(cloudy_proto::NodeId([user; 32]))?)).unwrap()
+            });
+        }
+    });
+    assert_eq!(load_keys(&path).unwrap().revoked().len(), usize::from(USERS));
 }

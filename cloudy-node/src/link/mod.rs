@@ -3,17 +3,18 @@
 mod recv;
 mod send;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use cloudy_proto::NodeId;
-use quinn::{Connection, Endpoint};
+use quinn::{ClientConfig, Connection, Endpoint, ServerConfig};
 use tokio::sync::mpsc;
 
 use crate::driver::LinkMail;
-use crate::endpoint::{self, Admission, AdmissionGuard, EndpointLimits};
-use crate::identity::SERVER_NAME;
+use crate::endpoint::{self, Admission, AdmissionGuard, EndpointLimits, OpenError};
+use crate::identity::{Identity, SERVER_NAME};
 use crate::node::ConnectError;
 use crate::tls::LinkFailure;
 
@@ -33,6 +34,31 @@ pub(crate) mod code {
     pub(crate) const OVERFLOW: u32 = 4;
     /// The peer has not been heard of for too long; it is dialled again.
     pub(crate) const SILENT: u32 = 5;
+    /// The peer's identity was revoked.
+    pub(crate) const REVOKED: u32 = 6;
+    /// The cluster key that vouches for the peer is no longer accepted.
+    pub(crate) const KEY_DROPPED: u32 = 7;
+}
+
+/// What a revoked peer is told.
+pub(crate) const REVOKED_WORDS: &str = "this node's identity was revoked";
+
+/// Nodes that are shut out. They are added to, and never taken away while the node runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Revoked(Arc<RwLock<BTreeSet<NodeId>>>);
+
+impl Revoked {
+    pub(crate) fn contains(&self, node: NodeId) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&node)
+    }
+
+    pub(crate) fn all(&self) -> BTreeSet<NodeId> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn add(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(nodes);
+    }
 }
 
 /// A connection on which both sides have said hello.
@@ -56,25 +82,47 @@ pub(crate) struct Links {
     /// Where this node can be reached, as it says in its hello.
     pub(crate) addresses: Arc<Vec<SocketAddr>>,
     pub(crate) mail: mpsc::Sender<LinkMail>,
+    /// Whose links are refused.
+    pub(crate) revoked: Revoked,
+    /// How this node dials and is dialled.
+    client: ClientConfig,
+    server: ServerConfig,
     next_id: Arc<AtomicU64>,
 }
 
 impl Links {
     pub(crate) fn new(
-        me: NodeId,
+        identity: &Identity,
         endpoint: Endpoint,
         limits: EndpointLimits,
         addresses: Vec<SocketAddr>,
         mail: mpsc::Sender<LinkMail>,
-    ) -> Self {
-        Self {
-            me,
+    ) -> Result<Self, OpenError> {
+        let (client, server) =
+            (endpoint::client_config(identity, &limits)?, endpoint::server_config(identity, &limits)?);
+        endpoint.set_server_config(Some(server.clone()));
+        Ok(Self {
+            me: identity.node_id(),
             endpoint,
             limits: Arc::new(limits),
             addresses: Arc::new(addresses),
             mail,
+            revoked: Revoked::default(),
+            client,
+            server,
             next_id: Arc::new(AtomicU64::new(1)),
-        }
+        })
+    }
+
+    /// From here on connections are made with this certificate and these roots; those that there are stay.
+    pub(crate) fn adopt(&mut self, identity: &Identity) -> Result<(), OpenError> {
+        let (client, server) =
+            (endpoint::client_config(identity, &self.limits)?, endpoint::server_config(identity, &self.limits)?);
+        self.client = client;
+        // The rest stays, so that a dialler that is proving its address is still known.
+        self.server.crypto = server.crypto;
+        self.endpoint.set_server_config(Some(self.server.clone()));
+        Ok(())
     }
 
     /// Accepts connections until the endpoint is closed.
@@ -95,8 +143,12 @@ impl Links {
         match endpoint::handshake(connecting, &self.limits).await {
             Ok(connection) => {
                 guard.established();
-                if let Err(error) = self.run(connection, None, Some(guard)).await {
-                    tracing::debug!(%from, %error, "link not established");
+                match self.run(connection, None, Some(guard)).await {
+                    Ok(()) => {}
+                    Err(ConnectError::Link { failure, .. }) if failure.is_refusal() => {
+                        tracing::warn!(%from, "no link: {failure}");
+                    }
+                    Err(error) => tracing::debug!(%from, %error, "link not established"),
                 }
             }
             Err(failure) if failure.is_refusal() => tracing::warn!(%from, "a node was turned away: {failure}"),
@@ -117,8 +169,8 @@ impl Links {
 
     async fn dialled(&self, address: SocketAddr) -> Result<(), ConnectError> {
         let failed = |failure| ConnectError::Link { address, failure };
-        let connecting =
-            self.endpoint.connect(address, SERVER_NAME).map_err(|error| failed(LinkFailure::from(error)))?;
+        let connecting = self.endpoint.connect_with(self.client.clone(), address, SERVER_NAME);
+        let connecting = connecting.map_err(|error| failed(LinkFailure::from(error)))?;
         let connection = endpoint::handshake(connecting, &self.limits).await.map_err(failed)?;
         self.run(connection, Some(address), None).await
     }
@@ -140,8 +192,21 @@ impl Links {
             connection.close(code::ITSELF.into(), b"this node dialled itself");
             return Err(ConnectError::Itself { address });
         }
+        if self.revoked.contains(peer) {
+            self.turn_away(&connection, dialled.is_some()).await;
+            return Err(failed(LinkFailure::RevokedThere));
+        }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let (node_stream, hello) = self.exchange_hellos(&connection).await.map_err(failed)?;
+        let (node_stream, hello) = match self.exchange_hellos(&connection).await {
+            Ok(hellos) => hellos,
+            Err(failure) => {
+                if failure == LinkFailure::RevokedHere {
+                    // The driver is gone only when the node shuts down.
+                    let _ = self.mail.send(LinkMail::RevokedHere { by: peer }).await;
+                }
+                return Err(failed(failure));
+            }
+        };
         let addresses = recv::reachable_at(address, hello.addresses);
         let link = NewLink { id, peer, connection: connection.clone(), dialled, addresses, node_stream };
         if self.mail.send(LinkMail::Up(link)).await.is_err() {
@@ -155,6 +220,18 @@ impl Links {
             drop(guard);
         });
         Ok(())
+    }
+
+    /// Refuses a revoked peer, which is to learn why.
+    async fn turn_away(&self, connection: &Connection, dialled: bool) {
+        if dialled {
+            // It has ended the handshake when it says hello: a close before that may reach it without code and words
+            // (RFC 9000 §10.2.3).
+            let hello = recv::read_hello(connection);
+            // Whether it said hello or not.
+            let _ = tokio::time::timeout(self.limits.handshake_timeout, hello).await;
+        }
+        connection.close(code::REVOKED.into(), REVOKED_WORDS.as_bytes());
     }
 
     /// Both have the time of a handshake: a peer may let this node open no stream, or say nothing.

@@ -14,6 +14,7 @@ use cloudy_proto::wire::{
 };
 use cloudy_proto::{Frame, GroupId, Incarnation, NodeId, ViewId};
 use quinn::{Connection, SendStream};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -153,6 +154,8 @@ pub(crate) struct Link {
     pub(crate) dialled: bool,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) up_at: Instant,
+    /// The newest certificate that the peer has told beside the one of its handshake.
+    pub(crate) renewed: Option<CertificateDer<'static>>,
     node_queue: mpsc::Sender<NodeFrame>,
     writers: BTreeMap<(GroupId, Stream), Writer>,
     /// Held by every writer: closed once all have ended.
@@ -186,6 +189,7 @@ impl Link {
             connection: new.connection,
             addresses: new.addresses,
             up_at: Instant::now(),
+            renewed: None,
             node_queue,
             writers: BTreeMap::new(),
             alive,

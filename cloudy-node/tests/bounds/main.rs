@@ -8,6 +8,7 @@ mod hostile;
 mod members;
 mod resources;
 mod strangers;
+mod trust;
 
 use cloudy_node::Group;
 use futures_util::future::join_all;

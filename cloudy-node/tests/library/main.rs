@@ -10,6 +10,8 @@ mod groups;
 mod help;
 mod hosts;
 mod joins;
+mod key_files;
+mod keys;
 mod outcomes;
 mod readers;
 mod replicas;

@@ -137,6 +137,11 @@ pub enum NodeFrame {
         /// The group's name.
         name: String,
     },
+    /// Identities that no node may link to any more; the receiver passes on what it did not know.
+    Revoked(Vec<NodeId>),
+    /// The sender's certificate under another cluster key, for the same public key as the link's own: it vouches for the
+    /// link once the former key is no longer accepted. X.509, DER.
+    Certificate(Bytes),
 }
 
 /// What a control stream carries.

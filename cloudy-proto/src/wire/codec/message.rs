@@ -9,8 +9,9 @@ use super::{
     at_most, at_most_len, check_round, counter, decode_exact, fill,
 };
 use crate::limits::{
-    CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX,
-    REASON_BYTES_MAX, REPORT_BYTES_MAX, RUNS_MAX, SNAPSHOT_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX, CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX,
+    LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, RUNS_MAX,
+    SNAPSHOT_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::slot::check_body;
 use crate::wire::{ConsensusMessage, ControlFrame, Fetched, Findings, NodeFrame, Stall, TallyFrame, Wedged};
@@ -149,6 +150,10 @@ impl Message for NodeFrame {
             Self::Refused { name, reason: words } => {
                 group_name(name)?;
                 reason(words)?;
+            }
+            Self::Revoked(nodes) => at_most_len("revoked nodes", nodes.len(), REVOKED_PER_FRAME_MAX)?,
+            Self::Certificate(certificate) => {
+                at_most_len("a certificate's bytes", certificate.len(), CERTIFICATE_BYTES_MAX)?;
             }
         }
         Ok(())

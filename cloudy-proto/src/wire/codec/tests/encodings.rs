@@ -79,6 +79,8 @@ fn node_frames() {
         NodeFrame::Join { name: "demo".into() },
         NodeFrame::Refused { name: "demo".into(), reason: "full".into() },
         NodeFrame::Observe { name: "demo".into() },
+        NodeFrame::Revoked(vec![NodeId([1; 32]), NodeId([2; 32])]),
+        NodeFrame::Certificate(Bytes::from_static(b"der")),
     ]));
 }
 

@@ -13,8 +13,8 @@ use crate::config::{Durability, Parameters, RingKind};
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::limits::{
-    ADDRESSES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX,
-    ROUND_MAX,
+    ADDRESSES_MAX, CERTIFICATE_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX,
+    REASON_BYTES_MAX, REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, ROUND_MAX,
 };
 use crate::slot::{Batch, Slot, push_payload};
 use crate::view::{Origin, Place, RingMember};
@@ -137,6 +137,8 @@ pub(super) fn node() -> impl Strategy<Value = NodeFrame> {
         (words(GROUP_NAME_BYTES_MAX), words(REASON_BYTES_MAX))
             .prop_map(|(name, reason)| NodeFrame::Refused { name, reason }),
         words(GROUP_NAME_BYTES_MAX).prop_map(|name| NodeFrame::Observe { name }),
+        vec(any::<[u8; 32]>().prop_map(NodeId), 0..=REVOKED_PER_FRAME_MAX).prop_map(NodeFrame::Revoked),
+        vec(any::<u8>(), 0..=CERTIFICATE_BYTES_MAX).prop_map(|certificate| NodeFrame::Certificate(certificate.into())),
     ]
 }
 

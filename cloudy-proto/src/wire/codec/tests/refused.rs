@@ -12,9 +12,9 @@ use crate::config::Durability;
 use crate::digest::Checkpoint;
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
 use crate::limits::{
-    CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, PAYLOAD_BYTES_MAX,
-    REASON_BYTES_MAX, REPORT_BYTES_MAX, SLOT_BODY_BYTES_MAX, SLOT_PAYLOADS_MAX, STREAM_HEADER_BYTES_MAX,
-    TALLY_FRAME_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX,
+    PAYLOAD_BYTES_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, SLOT_BODY_BYTES_MAX,
+    SLOT_PAYLOADS_MAX, STREAM_HEADER_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::view::Place;
 use crate::wire::{Fetched, Findings, Heartbeat, Stall, Stream, WIRE_VERSION, Wedged};
@@ -212,6 +212,11 @@ fn a_node_frame_out_of_bounds_is_refused() {
     let refuse = |name, reason| refused_frame::<NodeDecoder>(NodeFrame::Refused { name, reason });
     assert_eq!(refuse(name, String::new()), name_max.into());
     assert_eq!(refuse(String::new(), reason), over("a reason's bytes", 513, 512).into());
+    let nodes = vec![NodeId([1; 32]); REVOKED_PER_FRAME_MAX + 1];
+    assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Revoked(nodes)), over("revoked nodes", 17, 16).into());
+    let certificate = Bytes::from(vec![1; CERTIFICATE_BYTES_MAX + 1]);
+    let error = over("a certificate's bytes", 769, 768);
+    assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Certificate(certificate)), error.into());
 }
 
 #[test]
@@ -343,6 +348,8 @@ fn the_largest_of_each_is_taken() {
     taken::<NodeDecoder>(NodeFrame::Hello { addresses });
     let (name, reason) = ("n".repeat(GROUP_NAME_BYTES_MAX), "r".repeat(REASON_BYTES_MAX));
     taken::<NodeDecoder>(NodeFrame::Refused { name, reason });
+    taken::<NodeDecoder>(NodeFrame::Revoked(vec![NodeId([0xff; 32]); REVOKED_PER_FRAME_MAX]));
+    taken::<NodeDecoder>(NodeFrame::Certificate(vec![0xff; CERTIFICATE_BYTES_MAX].into()));
     taken::<ControlDecoder>(fetched(&[vec![1; PAYLOAD_BYTES_MAX]]));
     taken::<ControlDecoder>(ControlFrame::Wedged(wedged()));
     let entries = vec![Bytes::from(vec![0; COMMAND_BYTES_MAX]); LOG_ENTRIES_PER_FRAME_MAX];

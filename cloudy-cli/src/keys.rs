@@ -1,0 +1,78 @@
+//! The key file that a command's node follows.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use cloudy_node::cluster_keys::AcceptedAs;
+use cloudy_node::key_file::{self, KeyFileEvent};
+use cloudy_node::{ClusterKeys, Node};
+use miette::{IntoDiagnostic, Report};
+
+use crate::args::KeyFileArgs;
+
+/// A key file as it was when the command was started.
+pub(crate) struct KeyFile {
+    path: PathBuf,
+    pub(crate) keys: ClusterKeys,
+}
+
+impl KeyFile {
+    /// Reads the file; the default one is made if it is missing.
+    pub(crate) fn open(args: &KeyFileArgs) -> Result<Self, Report> {
+        let choice = args.choose().into_diagnostic()?;
+        let keys = choice.open().into_diagnostic()?;
+        Ok(Self { path: choice.path, keys })
+    }
+
+    /// Does the work, and meanwhile hands the node what the file holds whenever that has changed. `say` is given a line
+    /// about it.
+    pub(crate) async fn followed<T>(&self, node: &Node, say: impl Fn(&str), work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            ended = work => ended,
+            never = self.follow(node, say) => match never {},
+        }
+    }
+
+    async fn follow(&self, node: &Node, say: impl Fn(&str)) -> Infallible {
+        let file = self.path.display();
+        let observe = |event: KeyFileEvent<'_>| match event {
+            KeyFileEvent::Taken(keys) => say(&format!("taken from the key file {file}: {}", summary(keys))),
+            KeyFileEvent::Failed(error) => {
+                say(&format!("the key file cannot be used, and this node keeps the keys that it has: {error}"));
+            }
+            KeyFileEvent::Well(keys) => say(&format!("the key file {file} is well again: {}", summary(keys))),
+        };
+        key_file::follow(node, &self.path, self.keys.clone(), observe).await;
+        std::future::pending().await
+    }
+}
+
+/// What a file holds, in a line.
+fn summary(keys: &ClusterKeys) -> String {
+    let mut text = format!("cluster key fingerprint {}", keys.primary());
+    if let Some((accepted_as, key)) = keys.accepted() {
+        // A string takes whatever is written to it.
+        let _ = write!(text, "; {} is accepted too, as {}", key, role(accepted_as));
+    }
+    if !keys.revoked().is_empty() {
+        // As above.
+        let _ = write!(text, "; nodes revoked: {}", keys.revoked().len());
+    }
+    text
+}
+
+/// What another key is accepted as, in words.
+pub(crate) fn role(accepted_as: AcceptedAs) -> &'static str {
+    match accepted_as {
+        AcceptedAs::Next => "the next key",
+        AcceptedAs::Former => "the former key",
+    }
+}
+
+/// A line on stderr, for a command that shows nothing else there.
+pub(crate) fn say_plainly(line: &str) {
+    // Without a stderr there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,282 @@
+//! The keys of a cluster: the one that its nodes show, another one that they accept while the cluster changes its key, and
+//! the nodes that are shut out for good.
+//!
+//! A cluster changes its key in three steps, each of which has to reach every node before the next one begins. So no two
+//! nodes ever differ by more than one step, and nodes that differ by one step accept each other:
+//!
+//! | step | shown | accepted beside it |
+//! |---|---|---|
+//! | before | old | |
+//! | [`begin_rotation`](ClusterKeys::begin_rotation) | old | the next key |
+//! | [`switch`](ClusterKeys::switch) | the next key | the former one |
+//! | [`finish`](ClusterKeys::finish) | the next key | |
+
+use core::fmt;
+use core::str::FromStr;
+use std::collections::BTreeSet;
+
+use cloudy_proto::limits::REVOKED_MAX;
+use cloudy_proto::{NodeId, ParseNodeIdError};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::cluster_key::{CLUSTER_KEY_BYTES, CLUSTER_KEY_PREFIX, ClusterKey, ParseClusterKeyError};
+
+/// What a key file's line with the key to come starts with.
+const NEXT: &str = "next";
+/// The same, with the key that was.
+const FORMER: &str = "former";
+/// The same, with a revoked node.
+const REVOKED: &str = "revoked";
+/// A line with its end: the longest word, a space and a key, or as much for a node's id.
+const LINE_BYTES_MAX: usize = REVOKED.len() + 1 + CLUSTER_KEY_PREFIX.len() + 2 * CLUSTER_KEY_BYTES + 1;
+/// The text form is no longer than this.
+pub(crate) const TEXT_BYTES_MAX: usize = (2 + REVOKED_MAX) * LINE_BYTES_MAX;
+
+/// What another key is accepted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptedAs {
+    /// It will be shown once every node accepts it.
+    Next,
+    /// It was shown before, and some nodes may still show it.
+    Former,
+}
+
+impl fmt::Display for AcceptedAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Next => NEXT,
+            Self::Former => FORMER,
+        })
+    }
+}
+
+/// A primary key, at most one more that is accepted, and at most [`REVOKED_MAX`] revoked nodes: what a key file holds.
+///
+/// A node shows a certificate of the primary key, accepts nodes of either key, and refuses those that are revoked.
+/// `Debug` shows fingerprints only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterKeys {
+    primary: ClusterKey,
+    accepted: Option<(AcceptedAs, ClusterKey)>,
+    revoked: BTreeSet<NodeId>,
+}
+
+/// A step of a rotation that is not the next one. The keys are as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum RotateError {
+    /// Another rotation has begun.
+    #[error(
+        "a change of the key has begun: go on with it by `cloudy key rotate --switch`, once every node accepts the next key"
+    )]
+    Begun,
+    /// Another rotation waits for its last step.
+    #[error(
+        "a change of the key waits for its last step: take it by `cloudy key rotate --finish`, once every node shows the new key"
+    )]
+    Switched,
+    /// There is no next key.
+    #[error("there is no next key: begin a change of the key by `cloudy key rotate` without --switch and --finish")]
+    NotBegun,
+    /// The next key is the primary one.
+    #[error("the next key is the present one: give another")]
+    SameKey,
+}
+
+/// There is no room for another revoked node; nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "{REVOKED_MAX} nodes are revoked, and there is no room for more: change the key (`cloudy key rotate`), keep the new file from those nodes, and take their `revoked` lines out of it"
+)]
+pub struct RevokedFullError;
+
+/// Why a text holds no cluster keys. None of them repeats the text, which may be most of a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ParseClusterKeysError {
+    /// The first line is no key.
+    #[error(transparent)]
+    Primary(#[from] ParseClusterKeyError),
+    /// A further line with a key that is none.
+    #[error("line {line}: {source}")]
+    Accepted {
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: ParseClusterKeyError,
+    },
+    /// A further line of another kind.
+    #[error(
+        "line {line} is none of \"{NEXT} KEY\", \"{FORMER} KEY\" and \"{REVOKED} NODE-ID\": copy the whole file anew, and change it by `cloudy key` only"
+    )]
+    Line {
+        /// Which line, from 1.
+        line: usize,
+    },
+    /// A third key.
+    #[error("line {line}: a file holds one key beside the first at most; finish one change of the key before the next")]
+    ThirdKey {
+        /// Which line, from 1.
+        line: usize,
+    },
+    /// The first key once more.
+    #[error("line {line} repeats the first key: delete that line")]
+    SameKey {
+        /// Which line, from 1.
+        line: usize,
+    },
+    /// A revoked node that is none.
+    #[error("line {line}: {source}")]
+    Node {
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: ParseNodeIdError,
+    },
+    /// More revoked nodes than may be kept.
+    #[error(transparent)]
+    RevokedFull(#[from] RevokedFullError),
+}
+
+impl From<ClusterKey> for ClusterKeys {
+    fn from(primary: ClusterKey) -> Self {
+        Self { primary, accepted: None, revoked: BTreeSet::new() }
+    }
+}
+
+impl ClusterKeys {
+    /// The key that nodes show.
+    pub fn primary(&self) -> &ClusterKey {
+        &self.primary
+    }
+
+    /// The other key that nodes accept, while the cluster changes its key.
+    pub fn accepted(&self) -> Option<(AcceptedAs, &ClusterKey)> {
+        self.accepted.as_ref().map(|(accepted_as, key)| (*accepted_as, key))
+    }
+
+    /// The nodes that are shut out.
+    pub fn revoked(&self) -> &BTreeSet<NodeId> {
+        &self.revoked
+    }
+
+    /// First step: the next key is accepted. Every node has to have this before any takes the second step.
+    ///
+    /// # Errors
+    /// Another rotation is under way, or the key is the present one.
+    pub fn begin_rotation(&mut self, next: ClusterKey) -> Result<(), RotateError> {
+        match self.accepted {
+            Some((AcceptedAs::Next, _)) => Err(RotateError::Begun),
+            Some((AcceptedAs::Former, _)) => Err(RotateError::Switched),
+            None if next == self.primary => Err(RotateError::SameKey),
+            None => {
+                self.accepted = Some((AcceptedAs::Next, next));
+                Ok(())
+            }
+        }
+    }
+
+    /// Second step: the next key is shown, and the former one is accepted. Every node has to have this before any takes
+    /// the third step.
+    ///
+    /// # Errors
+    /// There is no next key.
+    pub fn switch(&mut self) -> Result<(), RotateError> {
+        match self.accepted.take() {
+            Some((AcceptedAs::Next, next)) => {
+                let former = core::mem::replace(&mut self.primary, next);
+                self.accepted = Some((AcceptedAs::Former, former));
+                Ok(())
+            }
+            Some(former) => {
+                self.accepted = Some(former);
+                Err(RotateError::Switched)
+            }
+            None => Err(RotateError::NotBegun),
+        }
+    }
+
+    /// Third step: the former key is no longer accepted.
+    ///
+    /// # Errors
+    /// There is no former key.
+    pub fn finish(&mut self) -> Result<(), RotateError> {
+        match self.accepted {
+            Some((AcceptedAs::Former, _)) => {
+                self.accepted = None;
+                Ok(())
+            }
+            Some((AcceptedAs::Next, _)) => Err(RotateError::Begun),
+            None => Err(RotateError::NotBegun),
+        }
+    }
+
+    /// Shuts a node out; whether it was not yet. A holder of the key can make itself a fresh identity, so whoever is to be
+    /// shut out with the node must not get the next key either: revoke, and rotate.
+    ///
+    /// # Errors
+    /// [`REVOKED_MAX`] are.
+    pub fn revoke(&mut self, node: NodeId) -> Result<bool, RevokedFullError> {
+        if self.revoked.len() >= REVOKED_MAX && !self.revoked.contains(&node) {
+            return Err(RevokedFullError);
+        }
+        Ok(self.revoked.insert(node))
+    }
+
+    /// All of it as text, each on a line: the primary key, the other one, the revoked nodes. Wiped when dropped.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        // The whole size at once: growing would leave a copy behind.
+        let mut text = Zeroizing::new(String::with_capacity((2 + self.revoked.len()) * LINE_BYTES_MAX));
+        text.push_str(&self.primary.to_text());
+        text.push('\n');
+        if let Some((accepted_as, key)) = self.accepted() {
+            text.push_str(if accepted_as == AcceptedAs::Next { NEXT } else { FORMER });
+            text.push(' ');
+            text.push_str(&key.to_text());
+            text.push('\n');
+        }
+        for node in &self.revoked {
+            text.push_str(&format!("{REVOKED} {node}\n"));
+        }
+        text
+    }
+
+    fn take_line(&mut self, line: usize, text: &str) -> Result<(), ParseClusterKeysError> {
+        let (word, rest) = text.split_once(char::is_whitespace).ok_or(ParseClusterKeysError::Line { line })?;
+        let accepted_as = match word {
+            NEXT => AcceptedAs::Next,
+            FORMER => AcceptedAs::Former,
+            REVOKED => {
+                let node = rest.trim().parse().map_err(|source| ParseClusterKeysError::Node { line, source })?;
+                self.revoke(node)?;
+                return Ok(());
+            }
+            _ => return Err(ParseClusterKeysError::Line { line }),
+        };
+        let key: ClusterKey = rest.parse().map_err(|source| ParseClusterKeysError::Accepted { line, source })?;
+        if key == self.primary {
+            return Err(ParseClusterKeysError::SameKey { line });
+        }
+        if self.accepted.replace((accepted_as, key)).is_some() {
+            return Err(ParseClusterKeysError::ThirdKey { line });
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for ClusterKeys {
+    type Err = ParseClusterKeysError;
+
+    /// Reads the text form; a single key is one too. Empty lines and white space around a line do not matter.
+    fn from_str(text: &str) -> Result<Self, ParseClusterKeysError> {
+        let mut lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
+        let primary: ClusterKey = lines.next().map_or("", |(_, line)| line).parse()?;
+        let mut keys = Self::from(primary);
+        for (number, line) in lines {
+            keys.take_line(number, line)?;
+        }
+        Ok(keys)
+    }
+}
+
+#[cfg(test)]
+mod tests;
