@@ -31,7 +31,7 @@ impl Judge {
     }
 
     pub(super) fn delivered(&mut self, node: usize, entry: &Entry, way: Way, stats: &mut Stats) -> Result<(), Failure> {
-        let Some(&origin) = self.places.get(&entry.origin) else {
+        let Some(origin) = self.control.run_of(entry.origin, entry.incarnation) else {
             return Err(self.failure("an entry has an origin", node, format!("{:?}", entry.origin)));
         };
         let expected =
@@ -58,6 +58,9 @@ impl Judge {
             return Err(("a result has no gaps", format!("index {} after {index}", entry.first_index)));
         }
         self.nodes[node].index = entry.last_index().0;
+        if origin == node && self.disks.is_some() && entry.batch.last_seq().0 > self.nodes[node].synced_seq {
+            return Err(("an own payload that enters is synced", format!("number {}", entry.batch.last_seq())));
+        }
         let log = self.views.get(entry.view);
         let Some((log, rank)) = log.and_then(|log| Some((log, log.rank_of(origin)?))) else {
             return Err(("an entry has an origin", "it is no member".to_owned()));

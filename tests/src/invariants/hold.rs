@@ -11,6 +11,8 @@ use crate::sim::stats::{Met, Stats};
 /// What is known of the member that was stepped.
 pub(super) struct MemberState<'a> {
     pub(super) node: usize,
+    /// Its node, if that has a disk.
+    pub(super) home: Option<usize>,
     pub(super) rank: usize,
     pub(super) machine: &'a Machine,
     /// By rank: the last payload in its result.
@@ -36,7 +38,9 @@ pub(super) fn check(
             ahead_bytes += slot.batch.cost_bytes();
             largest = largest.max(slot.batch.cost_bytes());
         }
-        if lanes.messages_received_by(member.node, lane) > confirmed && linked(member.ring[lane]) {
+        let received = lanes.messages_received_by(member.node, lane);
+        let confirmable = member.home.map_or(received, |home| received.min(lanes.synced_by(home, lane)));
+        if confirmable > confirmed && linked(member.ring[lane]) {
             let first = lanes.slots_after(lane, member.delivered[lane]).find(|slot| slot.round.0 >= confirmed);
             held_back =
                 held_back.min(first.map(|slot| (slot.round.0, lane))).or(first.map(|slot| (slot.round.0, lane)));
