@@ -18,13 +18,15 @@ pub(crate) struct Founding {
     parameters: Parameters,
     /// Whoever was asked, and whether it accepted.
     invited: BTreeMap<NodeId, bool>,
-    /// View 1 was proposed: nobody comes any more.
+    /// View 1 is to be proposed with these: nobody comes any more.
+    ring: Option<Vec<NodeId>>,
+    /// View 1 was proposed.
     founded: bool,
 }
 
 impl Founding {
     pub(crate) fn new(member: bool, parameters: Parameters) -> Self {
-        Self { member, parameters, invited: BTreeMap::new(), founded: false }
+        Self { member, parameters, invited: BTreeMap::new(), ring: None, founded: false }
     }
 
     /// A node was asked to come.
@@ -36,7 +38,7 @@ impl Founding {
 impl Machine {
     /// Founder: asks a node to become a member, as soon as its link is up.
     pub(super) fn invite(&mut self, node: NodeId) {
-        let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) else { return };
+        let Some(founding) = self.founding.as_mut().filter(|founding| founding.ring.is_none()) else { return };
         if founding.invited.len() >= INVITED_MAX || founding.invited.contains_key(&node) || node == self.me {
             return;
         }
@@ -45,7 +47,7 @@ impl Machine {
     }
 
     pub(super) fn uninvite(&mut self, node: NodeId) {
-        if let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) {
+        if let Some(founding) = self.founding.as_mut().filter(|founding| founding.ring.is_none()) {
             founding.invited.remove(&node);
         }
     }
@@ -68,7 +70,7 @@ impl Machine {
     pub(super) fn accepted(&mut self, from: NodeId, run: u64) {
         let Some(founding) = self.founding.as_mut() else { return };
         match founding.invited.get_mut(&from) {
-            Some(accepted @ false) if !founding.founded => {
+            Some(accepted @ false) if founding.ring.is_none() => {
                 *accepted = true;
                 self.propose(&Command::Incarnate { node: from, run });
                 self.event(Event::Accepted { node: from });
@@ -95,21 +97,36 @@ impl Machine {
 
     /// Founder: installs view 1 with everybody who has accepted, in the order of their ids.
     pub(super) fn found(&mut self, session: Option<SessionPlan>) {
-        let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) else { return };
-        founding.founded = true;
-        let parameters = founding.parameters.clone();
-        let mut nodes: Vec<NodeId> =
-            founding.invited.iter().filter(|(_, accepted)| **accepted).map(|(node, _)| *node).collect();
-        if founding.member {
+        let Some(founding) = self.founding.as_mut().filter(|founding| founding.ring.is_none()) else { return };
+        let accepted = founding.invited.iter().filter(|(_, accepted)| **accepted);
+        let mut nodes: Vec<NodeId> = accepted.map(|(node, _)| *node).collect();
+        let member = founding.member;
+        if member {
             nodes.push(self.me);
             nodes.sort_unstable();
-            self.propose(&Command::Incarnate { node: self.me, run: self.run });
         }
         nodes.truncate(MEMBERS_MAX);
+        founding.ring = Some(nodes);
+        if member {
+            self.propose(&Command::Incarnate { node: self.me, run: self.run });
+        }
         if let Some(plan) = session {
             self.propose(&Command::Session(plan));
         }
         self.run_consensus();
+        self.install_first();
+    }
+
+    /// Founder: proposes view 1 once the log lists the run of everybody on its ring.
+    pub(super) fn install_first(&mut self) {
+        let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) else { return };
+        let Some(nodes) = &founding.ring else { return };
+        if nodes.iter().any(|node| self.state.incarnation(*node).is_none()) {
+            return;
+        }
+        founding.founded = true;
+        let parameters = founding.parameters.clone();
+        let nodes = nodes.clone();
         let ring = nodes.into_iter().filter_map(|node| self.joiner(node)).collect();
         self.propose(&Command::InstallView(InstallView {
             from: ViewId(0),

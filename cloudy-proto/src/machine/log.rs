@@ -183,6 +183,7 @@ impl Machine {
                     self.delivery.incarnation = incarnation;
                     self.say_rejoin();
                 }
+                self.install_first();
                 self.take_claim();
                 self.ask_afresh(node);
                 self.replace_stale();
