@@ -39,6 +39,7 @@ impl Machine {
         self.incarnate_itself();
         let linked: Vec<NodeId> = self.links.keys().copied().collect();
         linked.into_iter().for_each(|peer| self.announce(peer));
+        self.begin_founding();
         self.take_over_phase();
         self.say_suspect();
         self.say_report();

@@ -18,15 +18,17 @@ pub(crate) struct Founding {
     parameters: Parameters,
     /// Whoever was asked, and whether it accepted.
     invited: BTreeMap<NodeId, bool>,
-    /// View 1 is to be proposed with these: nobody comes any more.
-    ring: Option<Vec<NodeId>>,
+    /// View 1 is to be proposed with these, for this: nobody comes any more.
+    ring: Option<(Vec<NodeId>, Option<SessionPlan>)>,
+    /// What comes before view 1 was proposed.
+    begun: bool,
     /// View 1 was proposed.
     founded: bool,
 }
 
 impl Founding {
     pub(crate) fn new(member: bool, parameters: Parameters) -> Self {
-        Self { member, parameters, invited: BTreeMap::new(), ring: None, founded: false }
+        Self { member, parameters, invited: BTreeMap::new(), ring: None, begun: false, founded: false }
     }
 
     /// A node was asked to come.
@@ -55,7 +57,7 @@ impl Machine {
     /// Invites a linked node that was asked and has not answered.
     pub(super) fn say_invite(&mut self, node: NodeId) {
         let asked = self.founding.as_ref().is_some_and(|founding| founding.invited.get(&node) == Some(&false));
-        if asked && self.links.contains_key(&node) {
+        if asked && self.is_coordinator() && self.links.contains_key(&node) {
             let (name, durability) = (self.name.clone(), self.delivery.durability);
             self.send_control(node, ControlFrame::Invite { name, durability });
             self.announce(node);
@@ -100,33 +102,43 @@ impl Machine {
         let Some(founding) = self.founding.as_mut().filter(|founding| founding.ring.is_none()) else { return };
         let accepted = founding.invited.iter().filter(|(_, accepted)| **accepted);
         let mut nodes: Vec<NodeId> = accepted.map(|(node, _)| *node).collect();
-        let member = founding.member;
-        if member {
+        if founding.member {
             nodes.push(self.me);
             nodes.sort_unstable();
         }
         nodes.truncate(MEMBERS_MAX);
-        founding.ring = Some(nodes);
-        if member {
+        founding.ring = Some((nodes, session));
+        self.begin_founding();
+    }
+
+    /// Founder: asks those who were linked before it coordinated, and puts up what was wanted meanwhile.
+    pub(super) fn begin_founding(&mut self) {
+        let linked: Vec<NodeId> = self.links.keys().copied().collect();
+        linked.into_iter().for_each(|node| self.say_invite(node));
+        let leads = self.is_coordinator();
+        let Some(founding) = self.founding.as_mut().filter(|founding| leads && !founding.begun) else { return };
+        let Some((_, session)) = founding.ring else { return };
+        founding.begun = true;
+        if founding.member {
             self.propose(&Command::Incarnate { node: self.me, run: self.run });
         }
         if let Some(plan) = session {
             self.propose(&Command::Session(plan));
         }
-        self.run_consensus();
         self.install_first();
     }
 
     /// Founder: proposes view 1 once the log lists the run of everybody on its ring.
     pub(super) fn install_first(&mut self) {
-        let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) else { return };
-        let Some(nodes) = &founding.ring else { return };
+        let Some(founding) = self.founding.as_mut().filter(|founding| founding.begun && !founding.founded) else {
+            return;
+        };
+        let Some((nodes, _)) = &founding.ring else { return };
         if nodes.iter().any(|node| self.state.incarnation(*node).is_none()) {
             return;
         }
         founding.founded = true;
-        let parameters = founding.parameters.clone();
-        let nodes = nodes.clone();
+        let (nodes, parameters) = (nodes.clone(), founding.parameters.clone());
         let ring = nodes.into_iter().filter_map(|node| self.joiner(node)).collect();
         self.propose(&Command::InstallView(InstallView {
             from: ViewId(0),

@@ -47,12 +47,11 @@ impl Machine {
         let me = (self.me, self.delivery.incarnation);
         let was_member = before.is_some_and(|before| before.rank_of_run(me.0, me.1).is_some());
         let rank = view.rank_of_run(me.0, me.1);
-        let former = self.former.as_ref().map(Member::incarnation);
-        let former_rank =
-            former.and_then(|incarnation| view.rank_of_run(self.me, incarnation)).filter(|_| rank.is_none());
+        // The place of an earlier run, whose disk this is.
+        let former_rank = view.rank_of(self.me).filter(|_| self.restored && rank.is_none());
         // Before the first view nothing is missing, but to who comes later.
         let complete = match before {
-            None => self.joining.is_none(),
+            None => self.joining.is_none() || former_rank.is_some(),
             Some(_) => self.leave_view(rank.is_some() || former_rank.is_some(), cut),
         };
         let first = complete.then(|| self.delivery.result.index().next());
@@ -111,7 +110,9 @@ impl Machine {
         let restarted = self.member.is_none();
         let Some(mut member) = self.member.take().or(former) else { return false };
         self.confirmations_given += member.confirmations_given;
-        let complete = (survives && member.complete && member.holds(cut)) || !self.rules.hold(Rule::CutIsHeld);
+        // Of an earlier run the disk has every message below the cut that its answer led to, and no skips.
+        let holds = restarted || member.holds(cut);
+        let complete = (survives && member.complete && holds) || !self.rules.hold(Rule::CutIsHeld);
         let own = if !complete {
             member.take_own()
         } else if self.rules.hold(Rule::FinalReachesCut) {
@@ -176,7 +177,10 @@ impl Machine {
     pub(super) fn serve(&mut self, to: NodeId, from: Index) {
         let view = self.state.view().map_or(ViewId(0), |view| view.id);
         // Who is not complete itself does not know where its view begins.
-        let first = self.member.as_ref().map_or(self.delivery.result.index().next(), |member| member.first);
+        let first = match self.member.as_ref().or(self.former.as_ref()) {
+            Some(member) => member.first,
+            None => self.final_result.map_or(Index(0), |result| result.index.next()),
+        };
         match self.delivery.retained.part_from(from) {
             Part::Truncated(first) => self.send_control(to, ControlFrame::Fetched(Fetched::Truncated { first })),
             Part::Entries(entries) => {
@@ -247,7 +251,7 @@ impl Machine {
                 self.timers.stop(Timer::Fetch);
                 self.fetched_all(view, first);
             }
-            None if last && installed >= fetching.view => {
+            None if last && knows_view => {
                 self.fetching = None;
                 self.timers.stop(Timer::Fetch);
                 self.finish();

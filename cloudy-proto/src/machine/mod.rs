@@ -138,6 +138,8 @@ pub struct Machine {
     leaving: BTreeSet<NodeId>,
     /// Who was evicted, and, at the coordinator, who would come back.
     evictions: Evictions,
+    /// It began with what an earlier run stored.
+    restored: bool,
     /// This node comes into a running group, or observes it.
     joining: Option<Joining>,
     newcomers: Newcomers,
@@ -214,6 +216,7 @@ impl Machine {
             gone: false,
             leaving: BTreeSet::new(),
             evictions: Evictions::default(),
+            restored: false,
             joining,
             newcomers: Newcomers::default(),
             reads_all: index == Index(1),

@@ -24,6 +24,7 @@ impl Machine {
     pub fn restored(now: Time, config: MachineConfig, stored: Stored) -> Result<Self, StoredError> {
         let mut machine = Self::new(config);
         machine.now = now;
+        machine.restored = true;
         machine.dirty = true;
         for (entry, batch) in &stored.result {
             machine.delivery.restored(entry, batch.clone());

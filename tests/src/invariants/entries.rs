@@ -58,9 +58,6 @@ impl Judge {
             return Err(("a result has no gaps", format!("index {} after {index}", entry.first_index)));
         }
         self.nodes[node].index = entry.last_index().0;
-        if origin == node && self.disks.is_some() && entry.batch.last_seq().0 > self.nodes[node].synced_seq {
-            return Err(("an own payload that enters is synced", format!("number {}", entry.batch.last_seq())));
-        }
         let log = self.views.get(entry.view);
         let Some((log, rank)) = log.and_then(|log| Some((log, log.rank_of(origin)?))) else {
             return Err(("an entry has an origin", "it is no member".to_owned()));
@@ -80,6 +77,9 @@ impl Judge {
         }
         if log.first.is_some_and(|first| entry.first_index.0 < first) {
             return Err(("a view begins where the last one ended", format!("view {} has {index}", entry.view)));
+        }
+        if way == Way::Walk && origin == node && self.disks.is_some() && entry.batch.last_seq().0 > self.nodes[node].synced_seq {
+            return Err(("an own payload that enters is synced", format!("number {}", entry.batch.last_seq())));
         }
         let place = log.lanes.place_of(rank, entry.batch.first_seq.0);
         let lonely = log.ring.len() == 1;
