@@ -62,6 +62,11 @@ fn not_found_again(world: &World, node: usize) -> Option<String> {
 
 /// What keeps a node of a group that ends from being done.
 fn not_ended(world: &World, node: usize) -> Option<String> {
+    let came_late = node >= world.plan.nodes;
+    if came_late && !world.has_view(node) {
+        // The group ended before it was let in.
+        return None;
+    }
     let member = world.plan.is_member(world.nodes[node].home);
     let survivors = world.judge.survivors();
     // Who was dropped has nobody to fetch from if all survivors died before they served it.

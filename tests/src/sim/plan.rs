@@ -316,7 +316,8 @@ impl Plan {
             _ => 0,
         };
         let restarts: usize = self.faults.iter().map(|(_, fault)| fault).chain(at_steps).map(starts).sum();
-        self.homes() + restarts
+        // In the end those join again that asked somebody who died.
+        2 * self.homes() + restarts
     }
 
     /// A node's place on the ring is wanted.

@@ -1,6 +1,6 @@
 //! Processes start, die and start again; disks outlive them (`protocol.md` P7, §7).
 
-use cloudy_proto::{Index, Machine, MachineConfig, Record, Request, Role, StoredError};
+use cloudy_proto::{Index, Machine, MachineConfig, Record, Request, Role, StoredError, ViewId};
 
 use crate::invariants::Failure;
 use crate::sim::node::{App, Clock, Item, LinkEnd, Node};
@@ -73,6 +73,10 @@ impl World {
         self.latest[home].filter(|&place| self.nodes[place].alive)
     }
 
+    pub(crate) fn has_view(&self, place: usize) -> bool {
+        self.judge.view_of(place).0 > ViewId(0)
+    }
+
     /// A process runs, or its node keeps what it held and is about to run again.
     #[must_use]
     pub fn goes_on(&self, place: usize) -> bool {
@@ -89,10 +93,12 @@ impl World {
         let restarts = self.latest[home].is_some();
         let others = (0..self.latest.len()).filter(|&other| other != home && self.running(other).is_some());
         let others: Vec<usize> = others.collect();
+        let known = others.iter().copied().filter(|&other| self.running(other).is_some_and(|place| self.has_view(place)));
+        let known: Vec<usize> = known.collect();
         let stored = self.disks[home].stored();
         let clock = self.clock(home);
         let from_disk = restarts && !stored.is_empty();
-        if !from_disk && (others.is_empty() || self.judge.view().is_none()) {
+        if !from_disk && known.is_empty() {
             // Nobody is there to be asked.
             self.starting.insert(home);
             self.queue.at(self.now_us + SPARED_FOR_US, Event::Start { home });
@@ -101,7 +107,7 @@ impl World {
         if restarts {
             self.stats.met(if self.plan.on_disk() { Met::RestartedFromDisk } else { Met::RestartedInMemory });
         }
-        let contact = (!others.is_empty()).then(|| self.dice.pick(&others));
+        let contact = (!known.is_empty()).then(|| self.dice.pick(&known));
         let mut from_index = None;
         let machine = if from_disk {
             let index = stored.index();
@@ -137,8 +143,15 @@ impl World {
         self.run(place)
     }
 
-    /// Whoever is to be started again is started at once.
+    /// Whoever is to be started again is started at once; and whoever asked a node in vain that died, to ask another.
     pub(super) fn start_all(&mut self) -> Result<(), Failure> {
+        for place in 0..self.nodes.len() {
+            let asked_dead = self.nodes[place].contact.is_some_and(|contact| self.running(contact).is_none());
+            if self.nodes[place].alive && asked_dead && !self.has_view(place) {
+                self.starting.insert(self.nodes[place].home);
+                self.die(place)?;
+            }
+        }
         let starting: Vec<usize> = self.starting.iter().copied().collect();
         starting.into_iter().try_for_each(|home| self.start(home))
     }
