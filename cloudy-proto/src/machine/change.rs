@@ -68,6 +68,13 @@ impl Machine {
         }
     }
 
+    /// Coordinator: the view that was proposed took no effect, since a joiner was started again meanwhile.
+    pub(super) fn change_afresh(&mut self) {
+        if let Some(change) = self.change.take_if(|change| change.proposed) {
+            self.begin_change(change.last);
+        }
+    }
+
     /// Asks a member that has not answered to wedge. It must have been sent the log so far, or it would not know the
     /// view; who does not follow yet is asked once it does.
     pub(super) fn say_wedge(&mut self, node: NodeId) {

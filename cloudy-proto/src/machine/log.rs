@@ -182,6 +182,10 @@ impl Machine {
                 if node == self.me && run == self.run {
                     self.delivery.incarnation = incarnation;
                     self.say_rejoin();
+                    if self.wants_end {
+                        // Before, it was of no group that could be asked.
+                        self.end();
+                    }
                 }
                 self.install_first();
                 self.take_claim();
@@ -192,6 +196,7 @@ impl Machine {
                 self.dropped(&dropped);
                 self.install(view, before.as_deref(), &cut);
             }
+            Applied::Outdated => self.change_afresh(),
             Applied::Kickstarted(plan) => self.kickstarted(plan),
             Applied::Grace => self.enter_grace(),
             Applied::Reported { node, result, report } => {

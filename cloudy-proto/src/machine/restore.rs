@@ -55,7 +55,7 @@ impl Machine {
                 Applied::Grace => self.enter_grace(),
                 Applied::Reported { node, result, report } => self.event(Event::Reported { node, result, report }),
                 Applied::Closed => closed = true,
-                Applied::Incarnated { .. } | Applied::Installed { .. } | Applied::Nothing => {}
+                Applied::Incarnated { .. } | Applied::Installed { .. } | Applied::Outdated | Applied::Nothing => {}
             }
         }
         if let Some(view) = self.state.view().cloned() {
