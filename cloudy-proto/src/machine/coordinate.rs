@@ -25,6 +25,7 @@ impl Machine {
         self.resigned = false;
         self.lost_told = false;
         self.ready.clear();
+        self.suspects.clear();
         self.ready_said = ViewId(0);
         self.reports_proposed.clear();
         self.kickstart_proposed = false;

@@ -68,7 +68,6 @@ impl Machine {
         });
         self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
         self.checkpoints.forget(&view);
-        self.ready.clear();
         let reads = self.joining.as_ref().is_some_and(Joining::reads);
         if self.joining.is_some() && !view.parameters.session {
             self.phase = self.phase.max(Phase::Send);
@@ -100,6 +99,7 @@ impl Machine {
         }
         if self.is_coordinator() {
             self.change_over(&view);
+            self.heard_early(&view);
         }
     }
 

@@ -119,8 +119,10 @@ pub struct Machine {
     syncs: Syncs,
     phase: Phase,
     plan: Option<SessionPlan>,
-    /// At the coordinator: members whose links to all others are up, in the view in force.
-    ready: BTreeSet<NodeId>,
+    /// At the coordinator: members whose links to all others are up, and in which view.
+    ready: BTreeMap<NodeId, ViewId>,
+    /// At the coordinator: who has found something in a view that is not in force here yet, and whether it is wedged.
+    suspects: BTreeMap<NodeId, (ViewId, bool)>,
     /// At the coordinator: SEND was put up to begin, in this term.
     kickstart_proposed: bool,
     /// This member has reported its links up, for this view.
@@ -206,7 +208,8 @@ impl Machine {
             syncs: Syncs::default(),
             phase: Phase::Start,
             plan: None,
-            ready: BTreeSet::new(),
+            ready: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             kickstart_proposed: false,
             ready_said: ViewId(0),
             change: None,
