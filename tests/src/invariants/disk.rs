@@ -74,15 +74,23 @@ impl Judge {
         };
         let before = ViewId(view.0 - 1);
         let installed = self.control.view_at(kept.commands);
-        let takes_cut = installed == before && lists(view) && (view == ViewId(1) || lists(before));
+        let was_there = if view == ViewId(1) { kept.commands > 0 } else { lists(before) };
+        let takes_cut = installed == before && lists(view) && was_there;
         kept.complete >= view || (takes_cut && kept.complete >= before)
+    }
+
+    /// The group is there to stay: some member has stored its first view, if there is a disk.
+    #[must_use]
+    pub fn is_founded(&self) -> bool {
+        let kept = |disks: &Vec<Kept>| disks.iter().any(|kept| kept.complete > ViewId(0));
+        self.view().is_some() && self.disks.as_ref().is_none_or(kept)
     }
 
     /// Of the members of the latest view, one that came back from its disk would be complete.
     pub(super) fn disks_suffice(&self, node: usize) -> Result<(), Failure> {
         let latest = self.control.latest_view();
         let Some(install) = self.disks.as_ref().and_then(|_| self.control.install_of(latest)) else { return Ok(()) };
-        if install.ring.iter().any(|member| self.is_complete_on_disk(member.node, latest)) {
+        if !self.is_founded() || install.ring.iter().any(|member| self.is_complete_on_disk(member.node, latest)) {
             return Ok(());
         }
         Err(self.failure("the disks have all that was approved", node, format!("nobody's for view {latest}")))

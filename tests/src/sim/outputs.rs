@@ -43,7 +43,9 @@ impl World {
             }
         }
         self.nodes[node].machine.validate();
-        let linked = |peer: usize| self.nodes[node].links[self.nodes[peer].home].told.is_some();
+        // What it does not know to be synced it need not confirm.
+        let knows_disk = !self.nodes[node].inbox.iter().any(|item| matches!(item, Item::Synced(_)));
+        let linked = |peer: usize| knows_disk && self.nodes[node].links[self.nodes[peer].home].told.is_some();
         self.judge.after_step(node, &self.nodes[node].machine, linked, &mut self.stats)
     }
 

@@ -160,7 +160,7 @@ impl World {
     pub(super) fn restart(&mut self, who: Who, after_us: u64) -> Result<(), Failure> {
         let place = self.resolve(who).filter(|&place| self.nodes[place].alive);
         let spared = |place: &usize| self.plan.on_disk() || self.plan.kills_anybody || self.can_do_without(*place);
-        let founded = self.judge.view().is_some();
+        let founded = self.judge.is_founded();
         let Some(place) = place.filter(|place| founded && spared(place)) else {
             self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::Restart { who, after_us }));
             return Ok(());
@@ -177,7 +177,7 @@ impl World {
 
     /// All processes die at once, and all are started again.
     pub(super) fn cut_power(&mut self, within_us: u64) -> Result<(), Failure> {
-        if self.judge.view().is_none() {
+        if !self.judge.is_founded() {
             self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::PowerCut { within_us }));
             return Ok(());
         }
