@@ -78,7 +78,11 @@ impl Judge {
         if log.first.is_some_and(|first| entry.first_index.0 < first) {
             return Err(("a view begins where the last one ended", format!("view {} has {index}", entry.view)));
         }
-        if way == Way::Walk && origin == node && self.disks.is_some() && entry.batch.last_seq().0 > self.nodes[node].synced_seq {
+        if way == Way::Walk
+            && origin == node
+            && self.disks.is_some()
+            && entry.batch.last_seq().0 > self.nodes[node].synced_seq
+        {
             return Err(("an own payload that enters is synced", format!("number {}", entry.batch.last_seq())));
         }
         let place = log.lanes.place_of(rank, entry.batch.first_seq.0);

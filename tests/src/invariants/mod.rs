@@ -19,9 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cloudy_proto::wire::{ControlFrame, Fetched, LaneFrame, Stream, TallyFrame};
-use cloudy_proto::{
-    Checkpoint, Event, Frame, Index, Machine, NodeId, OnFailure, Origin, Output, Phase, Seq, View, ViewId,
-};
+use cloudy_proto::{Checkpoint, Event, Frame, Index, Machine, NodeId, Origin, Output, Phase, Seq, View, ViewId};
 
 use crate::sim::plan::Plan;
 use crate::sim::queue::Packet;
@@ -56,6 +54,8 @@ pub struct Judge {
     /// The members of the last view.
     survivors: Vec<usize>,
     token_session: bool,
+    /// One view may follow another before STOP.
+    views_change: bool,
     nodes: Vec<Seen>,
     ghost: Ghost,
     control: Control,
@@ -73,6 +73,7 @@ impl Judge {
             views: Views::default(),
             survivors: Vec::new(),
             token_session: token && plan.session.is_some(),
+            views_change: plan.evicts() || plan.places() > 2 * plan.nodes,
             nodes: Vec::new(),
             ghost: Ghost::default(),
             control: Control::default(),
@@ -258,8 +259,11 @@ impl Judge {
     ) -> Result<(), Failure> {
         let checked = match frame {
             Frame::Control(ControlFrame::Wedged(wedged)) => self.answered(node, wedged, stats),
-            Frame::Control(ControlFrame::Wedging { .. }) => {
+            Frame::Control(ControlFrame::Wedging { view }) => {
                 stats.met(Met::WedgingSaid);
+                if let Some(log) = self.views.get_mut(*view) {
+                    log.wedges.freeze(node);
+                }
                 Ok(())
             }
             Frame::Control(ControlFrame::Wedge { view, .. }) => {
@@ -386,7 +390,7 @@ impl Judge {
         // coordinator wedges itself while nobody is there to be told, or when the link goes down before the answer.
         let ends = machine.status(cloudy_proto::Time(0)).phase >= Phase::Stop;
         let may_wedge = self.nodes[node].may_wedge == log.view.id;
-        let wedges_unseen = may_wedge && log.view.parameters.on_failure == OnFailure::Evict;
+        let wedges_unseen = may_wedge && self.views_change;
         let passive = self.nodes[node].joined || ends || wedges_unseen;
         if passive || log.wedges.is_frozen(node) || self.tainted.contains(&node) {
             return Ok(());

@@ -93,7 +93,8 @@ impl World {
         let restarts = self.latest[home].is_some();
         let others = (0..self.latest.len()).filter(|&other| other != home && self.running(other).is_some());
         let others: Vec<usize> = others.collect();
-        let known = others.iter().copied().filter(|&other| self.running(other).is_some_and(|place| self.has_view(place)));
+        let known =
+            others.iter().copied().filter(|&other| self.running(other).is_some_and(|place| self.has_view(place)));
         let known: Vec<usize> = known.collect();
         let stored = self.disks[home].stored();
         let clock = self.clock(home);
