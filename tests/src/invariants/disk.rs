@@ -2,7 +2,7 @@
 //! P7, §3.2, §6.2, §11).
 
 use cloudy_proto::wire::Wedged;
-use cloudy_proto::{NodeId, Record, ViewId};
+use cloudy_proto::{NodeId, Record, StoredBody, ViewId};
 
 use super::{Broken, Failure, Judge};
 use crate::sim::stats::{Met, Stats};
@@ -43,6 +43,23 @@ impl Judge {
             }
         }
         self.disks_suffice(place)
+    }
+
+    /// A process gives these out to be stored: who is not complete walks nothing of its view, and it is complete once
+    /// what it fetched is synced (`protocol.md` §7.2).
+    pub(super) fn persists(&self, place: usize, records: &[Record]) -> Result<(), Failure> {
+        let seen = &self.nodes[place];
+        let complete = self.disks.as_ref().is_none_or(|disks| disks[self.home_of[place]].complete >= seen.view);
+        let walked = |record: &&Record| match record {
+            Record::Entry(entry) => entry.view == seen.view && matches!(entry.body, StoredBody::Slot { .. }),
+            _ => false,
+        };
+        match records.iter().find(walked) {
+            Some(record) if seen.active && seen.joined && !complete => {
+                Err(self.failure("a fetched result counts once it is synced", place, format!("{record:?}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A process has begun with a stored result of this length.
@@ -99,11 +116,14 @@ impl Judge {
     /// A member answers `Wedge`, or for a member a later run of its node with what is on the disk.
     pub(super) fn answered(&mut self, node: usize, wedged: &Wedged, stats: &mut Stats) -> Result<(), Broken> {
         let home = self.home_of[node];
-        let on_disk = self.disks.is_some();
+        let kept = self.disks.as_ref().map(|disks| disks[home].complete);
         let Some(log) = self.views.get_mut(wedged.view) else { return Ok(()) };
         let rank = log.view.ring.iter().position(|member| self.homes[&member.node] == home);
         let Some(rank) = rank else { return Ok(()) };
-        if on_disk {
+        if wedged.complete && kept.is_some_and(|kept| kept < wedged.view) {
+            return Err(("complete is who is on the disk", format!("{kept:?} for {}", wedged.view)));
+        }
+        if kept.is_some() {
             for (lane, frontier) in wedged.frontiers.iter().enumerate() {
                 log.lanes.is_synced("an answer names what is synced", lane, home, frontier.0)?;
             }

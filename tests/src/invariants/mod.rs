@@ -240,7 +240,8 @@ impl Judge {
                 Output::Approved(approval) => self.approved_own(node, approval, way)?,
                 Output::Deliver(entry) => self.delivered(node, entry, way, stats)?,
                 Output::Event(event) => self.event(node, event, stats)?,
-                Output::CloseLink { .. } | Output::Redial { .. } | Output::Persist { .. } => {}
+                Output::Persist { records, .. } => self.persists(node, records)?,
+                Output::CloseLink { .. } | Output::Redial { .. } => {}
             }
         }
         if self.nodes[node].approval.is_some() {

@@ -269,7 +269,8 @@ impl World {
                 self.redial(a, b);
             }
         }
-        let killed = (0..self.plan.nodes).any(|home| self.running(home).is_none()) && !self.plan.evicts();
+        let dead = |home: usize| self.latest[home].is_some() && self.running(home).is_none();
+        let killed = (0..self.latest.len()).any(dead) && !self.plan.evicts();
         let stalls = killed && (self.plan.session.is_none() || !self.judge.kicked_off());
         if self.judge.view().is_none() {
             // Nobody ends what is not founded yet.
