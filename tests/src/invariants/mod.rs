@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cloudy_proto::wire::{ControlFrame, Fetched, LaneFrame, Stream, TallyFrame};
-use cloudy_proto::{Checkpoint, Event, Frame, Index, Machine, NodeId, Origin, Output, Phase, Seq, View, ViewId};
+use cloudy_proto::{Checkpoint, Event, Frame, Index, NodeId, Origin, Output, Seq, View, ViewId};
 
 use crate::sim::plan::Plan;
 use crate::sim::queue::Packet;
@@ -73,7 +73,7 @@ impl Judge {
             views: Views::default(),
             survivors: Vec::new(),
             token_session: token && plan.session.is_some(),
-            views_change: plan.evicts() || plan.places() > 2 * plan.nodes,
+            views_change: plan.changes_views(),
             nodes: Vec::new(),
             ghost: Ghost::default(),
             control: Control::default(),
@@ -372,35 +372,6 @@ impl Judge {
             _ => {}
         }
         Ok(())
-    }
-
-    /// A node's outputs were taken.
-    ///
-    /// # Errors
-    /// If it holds back what it must confirm, or confirmed more than it may hold.
-    pub fn after_step(
-        &self,
-        node: usize,
-        machine: &Machine,
-        linked: impl Fn(usize) -> bool,
-        stats: &mut Stats,
-    ) -> Result<(), Failure> {
-        let Some(log) = self.views.get(self.nodes[node].view).filter(|log| !log.view.last) else { return Ok(()) };
-        let Some(rank) = log.rank_of(node) else { return Ok(()) };
-        // The cursor of an incomplete member stands still, and cannot be seen from outside; nor can it be seen when a
-        // coordinator wedges itself while nobody is there to be told, or when the link goes down before the answer.
-        let ends = machine.status(cloudy_proto::Time(0)).phase >= Phase::Stop;
-        let may_wedge = self.nodes[node].may_wedge == log.view.id;
-        let wedges_unseen = may_wedge && self.views_change;
-        let passive = self.nodes[node].joined || ends || wedges_unseen;
-        if passive || log.wedges.is_frozen(node) || self.tainted.contains(&node) {
-            return Ok(());
-        }
-        let delivered = self.ghost.through_at(self.nodes[node].index, &log.ring);
-        let home = self.disks.as_ref().map(|_| self.home_of[node]);
-        let member = hold::MemberState { node, home, rank, machine, delivered: &delivered, ring: &log.ring };
-        hold::check(&member, &log.view.parameters, &log.lanes, linked, stats)
-            .map_err(|(rule, what)| self.failure(rule, node, what))
     }
 }
 

@@ -228,6 +228,8 @@ pub struct Plan {
     pub faults: Vec<(u64, Fault)>,
     /// What goes wrong at a step, and how long after it; one at each time that the step comes.
     pub at_steps: Vec<(Step, u64, Fault)>,
+    /// How many starts a story needs beyond those of the faults above.
+    pub story_restarts: usize,
     /// Also a majority of the voters is killed, or the last who has the result.
     pub kills_anybody: bool,
     /// When faults and broadcasts end.
@@ -280,6 +282,7 @@ impl Plan {
             disk: DiskPlan::default(),
             faults: Vec::new(),
             at_steps: Vec::new(),
+            story_restarts: 16,
             kills_anybody: true,
             heal_at_us: 60_000_000,
             inputs_per_drain_max: 1,
@@ -306,18 +309,29 @@ impl Plan {
         self.nodes + self.newcomers.len()
     }
 
-    /// How many processes there may be: each start of a node is one of its own.
+    /// How many times nodes are started again by the plan's faults and by a story.
     #[must_use]
-    pub fn places(&self) -> usize {
+    pub fn restarts(&self) -> usize {
         let at_steps = self.at_steps.iter().map(|(.., fault)| fault);
         let starts = |fault: &Fault| match fault {
             Fault::Restart { .. } => 1,
             Fault::PowerCut { .. } => self.homes(),
             _ => 0,
         };
-        let restarts: usize = self.faults.iter().map(|(_, fault)| fault).chain(at_steps).map(starts).sum();
+        self.story_restarts + self.faults.iter().map(|(_, fault)| fault).chain(at_steps).map(starts).sum::<usize>()
+    }
+
+    /// How many processes there may be: each start of a node is one of its own.
+    #[must_use]
+    pub fn places(&self) -> usize {
         // In the end those join again that asked somebody who died.
-        2 * self.homes() + restarts
+        2 * self.homes() + self.restarts()
+    }
+
+    /// One view may follow another before STOP.
+    #[must_use]
+    pub fn changes_views(&self) -> bool {
+        self.evicts() || self.restarts() > 0 || !self.newcomers.is_empty()
     }
 
     /// A node's place on the ring is wanted.

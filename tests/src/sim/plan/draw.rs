@@ -33,6 +33,7 @@ impl Plan {
             disk: DiskPlan::default(),
             faults: Vec::new(),
             at_steps: Vec::new(),
+            story_restarts: 0,
             kills_anybody: false,
             heal_at_us,
             inputs_per_drain_max: dice.pick(&[1, 1, 2, 5, 20]),
