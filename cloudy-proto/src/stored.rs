@@ -38,7 +38,7 @@ pub enum Record {
     Entry(StoredEntry),
     /// The result reaches up to the view's first index.
     Complete {
-        /// The view.
+        /// The view; zero for who was there before the first one.
         view: ViewId,
         /// Its first index.
         first: Index,
@@ -203,7 +203,7 @@ impl Stored {
     /// Nothing was ever stored.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.commands.is_empty() && self.vote.is_none()
+        self.commands.is_empty() && self.vote.is_none() && self.complete.1 == Index(0)
     }
 
     /// The length of the stored result.

@@ -47,13 +47,14 @@ impl Machine {
         let me = (self.me, self.delivery.incarnation);
         let was_member = before.is_some_and(|before| before.rank_of_run(me.0, me.1).is_some());
         let rank = view.rank_of_run(me.0, me.1);
-        // The place of an earlier run, whose disk this is.
-        let former_rank = view.rank_of(self.me).filter(|_| self.restored && rank.is_none());
+        let listed = view.rank_of(self.me);
         // Before the first view nothing is missing, but to who comes later.
         let complete = match before {
-            None => self.joining.is_none() || former_rank.is_some(),
-            Some(_) => self.leave_view(rank.is_some() || former_rank.is_some(), cut),
+            None => self.joining.is_none() || (self.founded_with && listed.is_some()),
+            Some(_) => self.leave_view(if self.member.is_some() { rank } else { listed }.is_some(), cut),
         };
+        // The place of an earlier run that left what it held on this disk. Of one that did not nothing is known here.
+        let former_rank = listed.filter(|_| complete && self.restored && rank.is_none());
         let first = complete.then(|| self.delivery.result.index().next());
         if complete {
             self.delivery.result.checkpoint();

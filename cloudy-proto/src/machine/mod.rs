@@ -38,6 +38,7 @@ use crate::limits::CONSENSUS_TICK;
 use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::rules::Rules;
+use crate::stored::Record;
 use crate::time::Time;
 use crate::view_change::ViewChange;
 use crate::walk::ResultState;
@@ -142,6 +143,8 @@ pub struct Machine {
     evictions: Evictions,
     /// It began with what an earlier run stored.
     restored: bool,
+    /// That run was there before the first view.
+    founded_with: bool,
     /// This node comes into a running group, or observes it.
     joining: Option<Joining>,
     newcomers: Newcomers,
@@ -220,6 +223,7 @@ impl Machine {
             leaving: BTreeSet::new(),
             evictions: Evictions::default(),
             restored: false,
+            founded_with: false,
             joining,
             newcomers: Newcomers::default(),
             reads_all: index == Index(1),
@@ -238,6 +242,10 @@ impl Machine {
         if machine.voter.is_some() {
             machine.set_timer(Timer::Consensus, CONSENSUS_TICK);
             machine.run_consensus();
+        }
+        if machine.joining.is_none() {
+            // Whoever is there before the first view has all of the result from its start.
+            machine.delivery.keep(Record::Complete { view: ViewId(0), first: Index(1) });
         }
         machine
     }

@@ -25,6 +25,7 @@ impl Machine {
         let mut machine = Self::new(config);
         machine.now = now;
         machine.restored = true;
+        machine.founded_with = stored.complete.1 > Index(0);
         machine.dirty = true;
         for (entry, batch) in &stored.result {
             machine.delivery.restored(entry, batch.clone());
@@ -81,7 +82,8 @@ impl Machine {
             self.finish();
             return Ok(());
         }
-        if let Some(rank) = rank.filter(|_| !view.last) {
+        // Without the result up to the view's first index the disk may not be the one that the listed run wrote to.
+        if let Some(rank) = rank.filter(|_| !view.last && first.is_some()) {
             let passed = stored.result.iter().rev().find_map(|(entry, _)| match entry.body {
                 StoredBody::Slot { lane, round } if entry.view == view.id => Some(Place { round, rank: lane }),
                 _ => None,

@@ -223,7 +223,7 @@ impl Judge {
     fn votes(&self, node: usize) -> bool {
         let same = |&voter: &usize| match self.disks {
             None => voter == node,
-            Some(_) => self.home_of[voter] == self.home_of[node],
+            Some(_) => self.disk_of[voter] == self.disk_of[node],
         };
         self.control.voters_at(self.control.nodes[node].applied).iter().any(same)
     }

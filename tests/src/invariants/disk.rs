@@ -12,8 +12,8 @@ use crate::sim::stats::{Met, Stats};
 pub(super) struct Kept {
     /// Entries of the control log.
     commands: usize,
-    /// The latest view up to whose first index the result is there.
-    complete: ViewId,
+    /// The latest view up to whose first index the result is there; zero for who was there before the first.
+    complete: Option<ViewId>,
     /// The length of the result.
     index: u64,
 }
@@ -29,7 +29,7 @@ impl Judge {
         for record in records {
             match record {
                 Record::Command { index, .. } => kept.commands = index.0 as usize,
-                Record::Complete { view, .. } => kept.complete = kept.complete.max(*view),
+                Record::Complete { view, .. } => kept.complete = kept.complete.max(Some(*view)),
                 Record::Entry(entry) => kept.index = entry.first_index.0 + u64::from(entry.count) - 1,
                 Record::Slot { view, lane, slot } => {
                     let Some(log) = self.views.get_mut(*view) else { continue };
@@ -49,7 +49,7 @@ impl Judge {
     /// what it fetched is synced (`protocol.md` §7.2).
     pub(super) fn persists(&self, place: usize, records: &[Record]) -> Result<(), Failure> {
         let seen = &self.nodes[place];
-        let complete = self.disks.as_ref().is_none_or(|disks| disks[self.home_of[place]].complete >= seen.view);
+        let complete = self.disks.as_ref().is_none_or(|disks| disks[self.home_of[place]].complete >= Some(seen.view));
         let walked = |record: &&Record| match record {
             Record::Entry(entry) => entry.view == seen.view && matches!(entry.body, StoredBody::Slot { .. }),
             _ => false,
@@ -59,6 +59,14 @@ impl Judge {
                 Err(self.failure("a fetched result counts once it is synced", place, format!("{record:?}")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A node has another disk, on which there is nothing.
+    pub fn lost_disk(&mut self, home: usize) {
+        self.disk_now[home] = self.disk_now.len() + self.nodes.len();
+        if let Some(disks) = &mut self.disks {
+            disks[home] = Kept::default();
         }
     }
 
@@ -91,15 +99,14 @@ impl Judge {
         };
         let before = ViewId(view.0 - 1);
         let installed = self.control.view_at(kept.commands);
-        let was_there = if view == ViewId(1) { kept.commands > 0 } else { lists(before) };
-        let takes_cut = installed == before && lists(view) && was_there;
-        kept.complete >= view || (takes_cut && kept.complete >= before)
+        let takes_cut = installed == before && lists(view) && (view == ViewId(1) || lists(before));
+        kept.complete >= Some(view) || (takes_cut && kept.complete >= Some(before))
     }
 
     /// The group is there to stay: some member has stored its first view, if there is a disk.
     #[must_use]
     pub fn is_founded(&self) -> bool {
-        let kept = |disks: &Vec<Kept>| disks.iter().any(|kept| kept.complete > ViewId(0));
+        let kept = |disks: &Vec<Kept>| disks.iter().any(|kept| kept.complete > Some(ViewId(0)));
         self.view().is_some() && self.disks.as_ref().is_none_or(kept)
     }
 
@@ -107,7 +114,13 @@ impl Judge {
     pub(super) fn disks_suffice(&self, node: usize) -> Result<(), Failure> {
         let latest = self.control.latest_view();
         let Some(install) = self.disks.as_ref().and_then(|_| self.control.install_of(latest)) else { return Ok(()) };
-        if !self.is_founded() || install.ring.iter().any(|member| self.is_complete_on_disk(member.node, latest)) {
+        // The last view's result is final, and may go with the last who has it; whoever may be killed may be lost too.
+        let may_be_gone = self.disk_now.iter().enumerate().any(|(home, disk)| home != *disk);
+        let excused = may_be_gone && (install.last || self.kills_anybody);
+        if excused
+            || !self.is_founded()
+            || install.ring.iter().any(|member| self.is_complete_on_disk(member.node, latest))
+        {
             return Ok(());
         }
         Err(self.failure("the disks have all that was approved", node, format!("nobody's for view {latest}")))
@@ -120,7 +133,7 @@ impl Judge {
         let Some(log) = self.views.get_mut(wedged.view) else { return Ok(()) };
         let rank = log.view.ring.iter().position(|member| self.homes[&member.node] == home);
         let Some(rank) = rank else { return Ok(()) };
-        if wedged.complete && kept.is_some_and(|kept| kept < wedged.view) {
+        if wedged.complete && kept.is_some_and(|kept| kept < Some(wedged.view)) {
             return Err(("complete is who is on the disk", format!("{kept:?} for {}", wedged.view)));
         }
         if kept.is_some() {

@@ -44,6 +44,10 @@ pub struct Judge {
     homes: BTreeMap<NodeId, usize>,
     /// By process: its node.
     home_of: Vec<usize>,
+    /// By process: its disk, by the number of disks before it.
+    disk_of: Vec<usize>,
+    /// By node: its disk at this moment.
+    disk_now: Vec<usize>,
     /// By node: its latest process.
     latest: Vec<usize>,
     /// How many processes there may be.
@@ -56,6 +60,8 @@ pub struct Judge {
     token_session: bool,
     /// One view may follow another before STOP.
     views_change: bool,
+    /// Also the last is killed who has the result.
+    kills_anybody: bool,
     nodes: Vec<Seen>,
     ghost: Ghost,
     control: Control,
@@ -74,11 +80,14 @@ impl Judge {
             survivors: Vec::new(),
             token_session: token && plan.session.is_some(),
             views_change: plan.changes_views(),
+            kills_anybody: plan.kills_anybody,
             nodes: Vec::new(),
             ghost: Ghost::default(),
             control: Control::default(),
             kicked_off: false,
             home_of: Vec::new(),
+            disk_of: Vec::new(),
+            disk_now: (0..ids.len()).collect(),
             latest: vec![usize::MAX; ids.len()],
             places_max: plan.places(),
             disks: plan.on_disk().then(|| ids.iter().map(|_| Kept::default()).collect()),
@@ -90,6 +99,7 @@ impl Judge {
     pub fn started(&mut self, home: usize) {
         self.latest[home] = self.nodes.len();
         self.home_of.push(home);
+        self.disk_of.push(self.disk_now[home]);
         self.nodes.push(Seen::default());
         self.ghost.started();
         self.control.started();
@@ -111,7 +121,7 @@ impl Judge {
     fn goes_on(&self, place: usize, alive: &dyn Fn(usize) -> bool) -> bool {
         match self.disks {
             None => alive(place),
-            Some(_) => (0..self.nodes.len()).any(|other| self.home_of[other] == self.home_of[place] && alive(other)),
+            Some(_) => (0..self.nodes.len()).any(|other| self.disk_of[other] == self.disk_of[place] && alive(other)),
         }
     }
 

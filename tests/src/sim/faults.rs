@@ -167,6 +167,7 @@ impl World {
             }
             Fault::Kill { who } => self.kill(who)?,
             Fault::Restart { who, after_us } => self.restart(who, after_us)?,
+            Fault::LoseDisk { who, after_us } => self.lose_disk(who, after_us)?,
             Fault::PowerCut { within_us } => self.cut_power(within_us)?,
             Fault::SlowDisk { who, for_us } => {
                 let Some(node) = self.resolve(who) else { return Ok(()) };

@@ -103,6 +103,13 @@ pub enum Fault {
         /// After which time.
         after_us: u64,
     },
+    /// A process dies and its node's disk is lost with it; it is started again as one that joins.
+    LoseDisk {
+        /// Whose.
+        who: Who,
+        /// After which time.
+        after_us: u64,
+    },
     /// All processes die at once, and all are started again, each at a time of its own.
     PowerCut {
         /// Until then.
@@ -314,7 +321,7 @@ impl Plan {
     pub fn restarts(&self) -> usize {
         let at_steps = self.at_steps.iter().map(|(.., fault)| fault);
         let starts = |fault: &Fault| match fault {
-            Fault::Restart { .. } => 1,
+            Fault::Restart { .. } | Fault::LoseDisk { .. } => 1,
             Fault::PowerCut { .. } => self.homes(),
             _ => 0,
         };

@@ -3,6 +3,7 @@
 use cloudy_proto::{Index, Machine, MachineConfig, Record, Request, Role, StoredError, ViewId};
 
 use crate::invariants::Failure;
+use crate::sim::disk::Disk;
 use crate::sim::node::{App, Clock, Item, LinkEnd, Node};
 use crate::sim::plan::{Fault, Newcomer, Plan, Who};
 use crate::sim::queue::Event;
@@ -82,7 +83,10 @@ impl World {
     pub fn goes_on(&self, place: usize) -> bool {
         let home = self.nodes[place].home;
         self.nodes[place].alive
-            || (self.plan.on_disk() && self.latest[home] == Some(place) && self.starting.contains(&home))
+            || (self.plan.on_disk()
+                && self.latest[home] == Some(place)
+                && self.starting.contains(&home)
+                && !self.diskless.contains(&home))
     }
 
     /// A process is started: with what the node's disk holds, or as one that joins.
@@ -90,6 +94,7 @@ impl World {
         if !self.starting.remove(&home) || self.running(home).is_some() {
             return Ok(());
         }
+        self.diskless.remove(&home);
         let restarts = self.latest[home].is_some();
         let others = (0..self.latest.len()).filter(|&other| other != home && self.running(other).is_some());
         let others: Vec<usize> = others.collect();
@@ -101,12 +106,15 @@ impl World {
         let from_disk = restarts && !stored.is_empty();
         if !from_disk && known.is_empty() {
             // Nobody is there to be asked.
+            if restarts && self.plan.on_disk() {
+                self.diskless.insert(home);
+            }
             self.starting.insert(home);
             self.queue.at(self.now_us + SPARED_FOR_US, Event::Start { home });
             return Ok(());
         }
         if restarts {
-            self.stats.met(if self.plan.on_disk() { Met::RestartedFromDisk } else { Met::RestartedInMemory });
+            self.stats.met(if from_disk { Met::RestartedFromDisk } else { Met::RestartedInMemory });
         }
         let contact = (!known.is_empty()).then(|| self.dice.pick(&known));
         let mut from_index = None;
@@ -176,6 +184,28 @@ impl World {
         self.die(place)
     }
 
+    /// A process dies and its node's disk is lost, if the group can do without.
+    pub(super) fn lose_disk(&mut self, who: Who, after_us: u64) -> Result<(), Failure> {
+        let place = self.resolve(who).filter(|&place| self.nodes[place].alive && self.judge.is_founded());
+        let Some(place) = place.filter(|&place| self.plan.kills_anybody || self.can_do_without(place)) else {
+            self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::LoseDisk { who, after_us }));
+            return Ok(());
+        };
+        self.stats.met(Met::DiskLost);
+        let home = self.nodes[place].home;
+        self.starting.insert(home);
+        self.queue.at(self.now_us + after_us, Event::Start { home });
+        self.die(place)?;
+        self.forget_disk(home);
+        Ok(())
+    }
+
+    fn forget_disk(&mut self, home: usize) {
+        self.diskless.insert(home);
+        self.disks[home] = Disk::default();
+        self.judge.lost_disk(home);
+    }
+
     /// All processes die at once, and all are started again.
     pub(super) fn cut_power(&mut self, within_us: u64) -> Result<(), Failure> {
         if !self.judge.is_founded() {
@@ -189,6 +219,10 @@ impl World {
             let after_us = self.dice.between(0, within_us);
             self.queue.at(self.now_us + after_us, Event::Start { home });
             self.die(place)?;
+            if home >= self.plan.nodes && !self.plan.is_member(home) {
+                // An observer reads anew.
+                self.forget_disk(home);
+            }
         }
         Ok(())
     }

@@ -76,10 +76,12 @@ pub enum Met {
     CoordinatorRestarted,
     /// A process started with what its node's disk holds.
     RestartedFromDisk,
-    /// A process of a `Memory` group started again, as one that joins.
+    /// A process started again with nothing, as one that joins.
     RestartedInMemory,
     /// All processes died at once.
     PowerCut,
+    /// A process died, and its node's disk was lost.
+    DiskLost,
     /// A process died with records that were not synced.
     KilledUnsynced,
     /// A disk synced nothing for a while.
@@ -190,6 +192,7 @@ pub const REQUIRED: &[Met] = &[
     Met::RestartedFromDisk,
     Met::RestartedInMemory,
     Met::PowerCut,
+    Met::DiskLost,
     Met::KilledUnsynced,
     Met::DiskSlow,
     Met::Persisted,

@@ -31,6 +31,8 @@ pub struct World {
     pub latest: Vec<Option<usize>>,
     /// Nodes that are started again, or for the first time.
     pub starting: BTreeSet<usize>,
+    /// Nodes whose disk was lost, until they start again.
+    pub(super) diskless: BTreeSet<usize>,
     /// By node: its name.
     pub(super) ids: Vec<NodeId>,
     /// By node.
@@ -74,6 +76,7 @@ impl World {
             nodes: Vec::new(),
             latest: vec![None; plan.homes()],
             starting: BTreeSet::new(),
+            diskless: BTreeSet::new(),
             disks: (0..plan.homes()).map(|_| Disk::default()).collect(),
             disk_held_us: BTreeMap::new(),
             ids,

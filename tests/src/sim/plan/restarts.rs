@@ -29,6 +29,10 @@ impl Plan {
             let fault = Fault::Restart { who, after_us: dice.pick(RESTART_US) };
             self.add_at_some_time(dice, fault);
         }
+        if self.on_disk() && dice.chance(200) {
+            let fault = Fault::LoseDisk { who: self.some_node(dice), after_us: dice.pick(RESTART_US) };
+            self.add_at_some_time(dice, fault);
+        }
         if self.on_disk() && dice.chance(400) {
             for _ in 0..dice.pick(&[1, 1, 2, 3]) {
                 let within_us = dice.pick(&[0, 5_000, 50_000, 300_000]);
