@@ -157,6 +157,10 @@ impl Machine {
         let last = LogIndex((first.0 + entries.len() as u64).saturating_sub(1));
         for (at, entry) in entries.into_iter().enumerate() {
             let index = LogIndex(first.0 + at as u64);
+            if index > self.state.next() && self.joining.is_some() {
+                // What came before was taken for a stranger's.
+                return self.say_follow(from);
+            }
             if index > self.state.next() {
                 return self.breach(from, format!("the control log has a gap before entry {index}"));
             }
