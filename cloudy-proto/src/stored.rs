@@ -43,7 +43,7 @@ pub enum Record {
     Snapshot(StoredSnapshot),
     /// The result reaches up to the view's first index.
     Complete {
-        /// The view.
+        /// The view; zero for who was there before the first one.
         view: ViewId,
         /// Its first index.
         first: Index,
@@ -253,6 +253,12 @@ impl Stored {
     pub fn has_view(&self) -> bool {
         let is_install = |command: &Bytes| matches!(decode_command(command), Ok(Command::InstallView(_)));
         self.commands.iter().any(is_install)
+    }
+
+    /// Nothing was ever stored.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty() && self.vote.is_none() && self.complete.1 == Index(0)
     }
 
     /// The length of the stored result.

@@ -31,12 +31,6 @@ macro_rules! each_is_caught {
             let tested = |rule: Rule| match rule {
                 $(Rule::$rule => stringify!($test),)*
                 Rule::FromIsLatest | Rule::CoordinatorIsCaughtUp => "a_late_proposal_takes_effect",
-                Rule::ConfirmIsSynced
-                | Rule::AnswerIsSynced
-                | Rule::CompleteIsSynced
-                | Rule::VoteIsSynced
-                | Rule::RestartedIsWedged
-                | Rule::RestartedSendsNothingOld => "todo",
                 Rule::SkipIsStanding => "skips_become_due_on_arrival_only",
             };
             assert_eq!(tested(Rule::CutAtMinimum), "a_cut_at_the_maximum");
@@ -63,6 +57,12 @@ each_is_caught! {
     what_a_joiner_fetched_enters_again: Deduplicated,
     what_a_cut_did_not_take_goes_behind: PutBackAtHead,
     a_view_follows_though_no_survivor_has_the_result: SurvivorIsComplete,
+    what_is_not_synced_is_confirmed: ConfirmIsSynced,
+    an_answer_names_what_is_not_synced: AnswerIsSynced,
+    a_fetched_result_counts_before_it_is_synced: CompleteIsSynced,
+    a_vote_leaves_before_it_is_synced: VoteIsSynced,
+    a_restarted_member_is_active_again: RestartedIsWedged,
+    a_restarted_process_sends_what_an_earlier_run_broadcast: RestartedSendsNothingOld,
 }
 
 /// Two coordinators may each have a next view put into the log: the first sleeps from its proposal on. Either of two rules

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloudy_proto::{OnFailure, Parameters, RingKind, SessionPlan};
+use cloudy_proto::{Durability, OnFailure, Parameters, RingKind, SessionPlan};
 use cloudy_tests::invariants::Failure;
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::sim::campaign::campaign;
@@ -116,6 +116,82 @@ fn a_waiting_sender_gets_an_idle_turn_long_before_the_next_heartbeat() -> Result
         story.settles()?;
         assert_eq!(story.world.judge.approved(), 3);
     }
+    Ok(())
+}
+
+fn plan_on_disk(members: usize) -> Plan {
+    let mut plan = Plan::calm(members, None);
+    plan.parameters.durability = Durability::Disk;
+    plan.parameters.on_failure = OnFailure::Evict;
+    plan.disk.sync_us = 3_000;
+    plan
+}
+
+/// By node: its latest process.
+fn running(story: &Scenario) -> Vec<usize> {
+    (0..story.world.latest.len()).filter_map(|home| story.world.running(home)).collect()
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_approved() -> Result<(), Failure> {
+    for members in [1, 2, 3, 5] {
+        let mut story = Scenario::begin(plan_on_disk(members))?;
+        for cut in 1..=3_u64 {
+            let processes = running(&story);
+            for &process in &processes {
+                story.broadcasts(process, 5, 8)?;
+            }
+            let approved = cut * 5 * members as u64;
+            story.until("all have all", |world| processes.iter().all(|&at| world.judge.index_of(at) == approved))?;
+            story.suffers(Fault::PowerCut { within_us: 300_000 })?;
+            assert_eq!(running(&story), [], "nobody is left");
+            story.until("all are back with all", |world| {
+                let back = |home| world.running(home).filter(|&at| world.judge.view_of(at).1);
+                (0..members).all(|home| back(home).is_some_and(|at| world.judge.index_of(at) == approved))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_no_disk_had_is_gone_with_the_power_and_the_group_goes_on() -> Result<(), Failure> {
+    let mut plan = plan_on_disk(3);
+    plan.disk.sync_us = 0;
+    let mut story = Scenario::begin(plan)?;
+    story.pass(1_000_000)?;
+    for node in 0..3 {
+        story.suffers(Fault::SlowDisk { who: Who::Node(node), for_us: 60_000_000 })?;
+        story.broadcasts(node, 5, 8)?;
+    }
+    story.pass(100_000)?;
+    assert_eq!(story.world.judge.approved(), 0, "nothing is approved that no disk has");
+    story.suffers(Fault::PowerCut { within_us: 0 })?;
+    (0..3).try_for_each(|node| story.suffers(Fault::SlowDisk { who: Who::Node(node), for_us: 0 }))?;
+    story.until("all are back", |world| {
+        (0..3).all(|home| world.running(home).is_some_and(|at| world.judge.view_of(at).1))
+    })?;
+    story.broadcasts(running(&story)[0], 5, 8)?;
+    story.settles()?;
+    assert!((5..=20).contains(&story.world.judge.approved()), "a disk may have begun to write");
+    Ok(())
+}
+
+#[test]
+fn a_process_that_kept_nothing_joins_anew_and_sends_nothing_of_its_earlier_run() -> Result<(), Failure> {
+    let mut plan = Plan::calm(3, None);
+    plan.parameters.on_failure = OnFailure::Evict;
+    let mut story = Scenario::begin(plan)?;
+    story.pass(1_000_000)?;
+    (0..3).try_for_each(|node| story.broadcasts(node, 5, 8))?;
+    story.until("all have all", |world| (0..3).all(|node| world.judge.index_of(node) == 15))?;
+    story.suffers(Fault::Isolate { who: Who::Node(1), outage_us: 100_000 })?;
+    story.broadcasts(1, 5, 8)?;
+    story.suffers(Fault::Restart { who: Who::Node(1), after_us: 50_000 })?;
+    story.until("it is back", |world| world.running(1).is_some_and(|at| world.judge.view_of(at).1))?;
+    story.broadcasts(running(&story)[1], 5, 8)?;
+    story.settles()?;
+    assert_eq!(story.world.judge.approved(), 20, "what nobody else had went with the process");
     Ok(())
 }
 

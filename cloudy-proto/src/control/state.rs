@@ -47,6 +47,8 @@ pub(crate) enum Applied {
     Reported { node: NodeId, result: Checkpoint, report: Bytes },
     /// The group is over.
     Closed,
+    /// A view was to follow the latest, but lists a run of a joiner that is over.
+    Outdated,
     /// Nothing that anybody waits for, or another command was faster.
     Nothing,
 }
@@ -187,8 +189,11 @@ impl ControlState {
         let joiners = install.ring.iter().filter(|member| member.origin == Origin::Joiner);
         let stale = joiners.clone().any(|joiner| self.incarnation(joiner.node) != Some(joiner.incarnation));
         let follows = install.from == latest || !self.rules.hold(Rule::FromIsLatest);
-        if !follows || ended || stale {
+        if !follows || ended {
             return Applied::Nothing;
+        }
+        if stale {
+            return Applied::Outdated;
         }
         let view = Arc::new(View {
             id: install.from.next(),
@@ -238,9 +243,9 @@ mod tests {
     #[test]
     fn a_view_follows_the_latest_only_and_joiners_are_their_nodes_latest_run() {
         let mut state = ControlState::default();
-        assert!(matches!(apply(&mut state, &install(0, 1, false)), Applied::Nothing), "an unknown run");
+        assert!(matches!(apply(&mut state, &install(0, 1, false)), Applied::Outdated), "an unknown run");
         apply(&mut state, &Command::Incarnate { node: NodeId([1; 32]), run: 7 });
-        assert!(matches!(apply(&mut state, &install(0, 1, false)), Applied::Nothing), "a run that was never assigned");
+        assert!(matches!(apply(&mut state, &install(0, 1, false)), Applied::Outdated), "a run that was never assigned");
         assert!(matches!(apply(&mut state, &install(0, 2, false)), Applied::Installed { .. }));
         assert!(matches!(apply(&mut state, &install(0, 2, false)), Applied::Nothing), "not from the latest view");
         assert!(matches!(apply(&mut state, &install(1, 2, true)), Applied::Installed { .. }));

@@ -245,7 +245,10 @@ impl Voter {
         }
         let reached = match message.kind {
             ConsensusKind::Heartbeat => message.commit.0,
-            ConsensusKind::AppendResponse if !message.reject => message.index.0,
+            // To an earlier run that led it may speak of more than the disk kept; who does not lead passes it over.
+            ConsensusKind::AppendResponse if !message.reject && self.raft.raft.state == StateRole::Leader => {
+                message.index.0
+            }
             _ => 0,
         };
         if current && reached > log.last_index() {

@@ -44,6 +44,12 @@ impl Machine {
     /// Coordinator: a member of the view in force has found something, or a predecessor wedged it. What was found it
     /// says again in its answer to `Wedge`.
     pub(super) fn suspected(&mut self, from: NodeId, view: ViewId, wedged: bool) {
+        let latest = self.state.view().map_or(ViewId(0), |view| view.id);
+        if view > latest && self.is_coordinator() && self.state.incarnation(from).is_some() {
+            // Its disk was faster than the coordinator's.
+            self.suspects.insert(from, (view, wedged));
+            return;
+        }
         let in_force = self.state.view().is_some_and(|latest| {
             let evicts = latest.parameters.on_failure == OnFailure::Evict;
             latest.id == view && latest.rank_of(from).is_some() && (evicts || wedged)
@@ -65,6 +71,13 @@ impl Machine {
         view.ring.iter().for_each(|member| self.say_wedge(member.node));
         if self.freeze(view.id, false) {
             self.answer_once_synced(self.me, view.id);
+        }
+    }
+
+    /// Coordinator: the view that was proposed took no effect, since a joiner was started again meanwhile.
+    pub(super) fn change_afresh(&mut self) {
+        if let Some(change) = self.change.take_if(|change| change.proposed) {
+            self.begin_change(change.last);
         }
     }
 

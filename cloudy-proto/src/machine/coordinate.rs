@@ -25,6 +25,7 @@ impl Machine {
         self.resigned = false;
         self.lost_told = false;
         self.ready.clear();
+        self.suspects.clear();
         self.ready_said = ViewId(0);
         self.reports_proposed.clear();
         self.kickstart_proposed = false;
@@ -35,11 +36,11 @@ impl Machine {
         if self.state.founder().is_none() && self.founding.is_some() {
             self.propose(&Command::Founded { founder: self.me });
         }
-        self.go_on_founding();
         self.event(Event::Coordinator { node: self.me });
         self.incarnate_itself();
         let linked: Vec<NodeId> = self.links.keys().copied().collect();
         linked.into_iter().for_each(|peer| self.announce(peer));
+        self.begin_founding();
         self.take_over_phase();
         self.say_suspect();
         self.say_report();

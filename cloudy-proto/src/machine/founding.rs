@@ -1,6 +1,6 @@
 //! How a group begins: the founder invites, the invited accept, and view 1 is installed with its full ring.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::command::{Command, InstallView, SessionPlan};
 use crate::config::Parameters;
@@ -16,68 +16,48 @@ pub(crate) struct Founding {
     /// The founder takes a place on the ring.
     member: bool,
     parameters: Parameters,
-    /// Whoever was asked, and the run in which it accepted.
-    invited: BTreeMap<NodeId, Option<u64>>,
-    /// Whose runs were put into the log.
-    proposed: BTreeSet<NodeId>,
-    /// Nobody comes any more: view 1 is installed once the log lists all who did.
+    /// Whoever was asked, and whether it accepted.
+    invited: BTreeMap<NodeId, bool>,
+    /// View 1 is to be proposed with these, for this: nobody comes any more.
+    ring: Option<(Vec<NodeId>, Option<SessionPlan>)>,
+    /// What comes before view 1 was proposed.
+    begun: bool,
+    /// View 1 was proposed.
     founded: bool,
-    session: Option<SessionPlan>,
-    installed: bool,
 }
 
 impl Founding {
     pub(crate) fn new(member: bool, parameters: Parameters) -> Self {
-        Self {
-            member,
-            parameters,
-            invited: BTreeMap::new(),
-            proposed: BTreeSet::new(),
-            founded: false,
-            session: None,
-            installed: false,
-        }
+        Self { member, parameters, invited: BTreeMap::new(), ring: None, begun: false, founded: false }
     }
 
     /// A node was asked to come.
     pub(super) fn has_invited(&self, node: NodeId) -> bool {
         self.invited.contains_key(&node)
     }
-
-    /// Who takes a place in view 1, each in its run, as far as known.
-    fn members(&self, founder: (NodeId, u64)) -> Vec<(NodeId, u64)> {
-        let accepted = self.invited.iter().filter_map(|(node, run)| Some((*node, (*run)?)));
-        let mut members: Vec<(NodeId, u64)> = accepted.collect();
-        if self.member && self.founded {
-            members.push(founder);
-            members.sort_unstable();
-        }
-        members.truncate(MEMBERS_MAX);
-        members
-    }
 }
 
 impl Machine {
     /// Founder: asks a node to become a member, as soon as its link is up.
     pub(super) fn invite(&mut self, node: NodeId) {
-        let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) else { return };
+        let Some(founding) = self.founding.as_mut().filter(|founding| founding.ring.is_none()) else { return };
         if founding.invited.len() >= INVITED_MAX || founding.invited.contains_key(&node) || node == self.me {
             return;
         }
-        founding.invited.insert(node, None);
+        founding.invited.insert(node, false);
         self.say_invite(node);
     }
 
     pub(super) fn uninvite(&mut self, node: NodeId) {
-        if let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) {
+        if let Some(founding) = self.founding.as_mut().filter(|founding| founding.ring.is_none()) {
             founding.invited.remove(&node);
         }
     }
 
     /// Invites a linked node that was asked and has not answered.
     pub(super) fn say_invite(&mut self, node: NodeId) {
-        let asked = self.founding.as_ref().is_some_and(|founding| founding.invited.get(&node) == Some(&None));
-        if asked && self.links.contains_key(&node) {
+        let asked = self.founding.as_ref().is_some_and(|founding| founding.invited.get(&node) == Some(&false));
+        if asked && self.is_coordinator() && self.links.contains_key(&node) {
             let (name, durability) = (self.name.clone(), self.delivery.durability);
             self.send_control(node, ControlFrame::Invite { name, durability });
             self.announce(node);
@@ -92,10 +72,10 @@ impl Machine {
     pub(super) fn accepted(&mut self, from: NodeId, run: u64) {
         let Some(founding) = self.founding.as_mut() else { return };
         match founding.invited.get_mut(&from) {
-            Some(accepted @ None) if !founding.founded => {
-                *accepted = Some(run);
+            Some(accepted @ false) if founding.ring.is_none() => {
+                *accepted = true;
+                self.propose(&Command::Incarnate { node: from, run });
                 self.event(Event::Accepted { node: from });
-                self.go_on_founding();
             }
             Some(_) => {}
             None => {
@@ -107,7 +87,7 @@ impl Machine {
 
     pub(super) fn refused(&mut self, from: NodeId, reason: String) {
         if let Some(founding) = self.founding.as_mut() {
-            if founding.invited.get(&from) == Some(&None) {
+            if founding.invited.get(&from) == Some(&false) {
                 founding.invited.remove(&from);
                 self.event(Event::Refused { node: from, reason });
             }
@@ -119,35 +99,47 @@ impl Machine {
 
     /// Founder: installs view 1 with everybody who has accepted, in the order of their ids.
     pub(super) fn found(&mut self, session: Option<SessionPlan>) {
-        let Some(founding) = self.founding.as_mut().filter(|founding| !founding.founded) else { return };
-        founding.founded = true;
-        founding.session = session;
-        self.go_on_founding();
+        let Some(founding) = self.founding.as_mut().filter(|founding| founding.ring.is_none()) else { return };
+        let accepted = founding.invited.iter().filter(|(_, accepted)| **accepted);
+        let mut nodes: Vec<NodeId> = accepted.map(|(node, _)| *node).collect();
+        if founding.member {
+            nodes.push(self.me);
+            nodes.sort_unstable();
+        }
+        nodes.truncate(MEMBERS_MAX);
+        founding.ring = Some((nodes, session));
+        self.begin_founding();
     }
 
-    /// Founder: puts into the log who comes, and view 1 once all of them are there.
-    pub(super) fn go_on_founding(&mut self) {
-        let founder = (self.me, self.run);
-        let Some(founding) = self.founding.as_mut().filter(|founding| !founding.installed) else { return };
-        if self.leading.is_none() {
-            return;
-        }
-        let members = founding.members(founder);
-        let unlisted = members.iter().filter(|(node, run)| !self.state.is_latest_run(*node, *run));
-        let unlisted: Vec<(NodeId, u64)> = unlisted.copied().collect();
-        let fresh: Vec<(NodeId, u64)> =
-            unlisted.iter().filter(|(node, _)| founding.proposed.insert(*node)).copied().collect();
-        let installs = founding.founded && unlisted.is_empty();
-        founding.installed = installs;
-        let (parameters, session) = (founding.parameters.clone(), founding.session);
-        fresh.into_iter().for_each(|(node, run)| self.propose(&Command::Incarnate { node, run }));
-        if !installs {
-            return;
+    /// Founder: asks those who were linked before it coordinated, and puts up what was wanted meanwhile.
+    pub(super) fn begin_founding(&mut self) {
+        let linked: Vec<NodeId> = self.links.keys().copied().collect();
+        linked.into_iter().for_each(|node| self.say_invite(node));
+        let leads = self.is_coordinator();
+        let Some(founding) = self.founding.as_mut().filter(|founding| leads && !founding.begun) else { return };
+        let Some((_, session)) = founding.ring else { return };
+        founding.begun = true;
+        if founding.member {
+            self.propose(&Command::Incarnate { node: self.me, run: self.run });
         }
         if let Some(plan) = session {
             self.propose(&Command::Session(plan));
         }
-        let ring = members.into_iter().filter_map(|(node, _)| self.joiner(node)).collect();
+        self.install_first();
+    }
+
+    /// Founder: proposes view 1 once the log lists the run of everybody on its ring.
+    pub(super) fn install_first(&mut self) {
+        let Some(founding) = self.founding.as_mut().filter(|founding| founding.begun && !founding.founded) else {
+            return;
+        };
+        let Some((nodes, _)) = &founding.ring else { return };
+        if nodes.iter().any(|node| self.state.incarnation(*node).is_none()) {
+            return;
+        }
+        founding.founded = true;
+        let (nodes, parameters) = (nodes.clone(), founding.parameters.clone());
+        let ring = nodes.into_iter().filter_map(|node| self.joiner(node)).collect();
         self.propose(&Command::InstallView(InstallView {
             from: ViewId(0),
             ring,

@@ -58,7 +58,7 @@ impl Machine {
             return;
         }
         match frame {
-            ControlFrame::Invite { .. } if self.state.view().is_some() => {}
+            ControlFrame::Invite { .. } if self.state.view().is_some() || self.restored => {}
             ControlFrame::Invite { .. } if from == self.coordinator => self.say_accept(from),
             ControlFrame::Invite { .. } => self.breach(from, "it invites to a group that it did not found".to_owned()),
             ControlFrame::Accept { run } => self.accepted(from, run),

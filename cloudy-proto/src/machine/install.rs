@@ -50,14 +50,14 @@ impl Machine {
         let me = (self.me, self.delivery.incarnation);
         let was_member = before.is_some_and(|before| before.rank_of_run(me.0, me.1).is_some());
         let rank = view.rank_of_run(me.0, me.1);
-        let former = self.former.as_ref().map(Member::incarnation);
-        let former_rank =
-            former.and_then(|incarnation| view.rank_of_run(self.me, incarnation)).filter(|_| rank.is_none());
+        let listed = view.rank_of(self.me);
         // Before the first view nothing is missing, but to who comes later.
         let complete = match before {
-            None => self.joining.is_none(),
-            Some(_) => self.leave_view(rank.is_some() || former_rank.is_some(), cut),
+            None => self.joining.is_none() || (self.founded_with && listed.is_some()),
+            Some(_) => self.leave_view(if self.member.is_some() { rank } else { listed }.is_some(), cut),
         };
+        // The place of an earlier run that left what it held on this disk. Of one that did not nothing is known here.
+        let former_rank = listed.filter(|_| complete && self.restored && rank.is_none());
         let first = complete.then(|| self.delivery.result.index().next());
         if complete {
             self.delivery.result.checkpoint();
@@ -72,7 +72,6 @@ impl Machine {
         });
         self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
         self.checkpoints.forget(&view);
-        self.ready.clear();
         let reads = self.joining.as_ref().is_some_and(Joining::reads);
         if self.joining.is_some() && !view.parameters.session {
             self.phase = self.phase.max(Phase::Send);
@@ -104,6 +103,7 @@ impl Machine {
         }
         if self.is_coordinator() {
             self.change_over(&view);
+            self.heard_early(&view);
         }
     }
 
@@ -114,7 +114,9 @@ impl Machine {
         let restarted = self.member.is_none();
         let Some(mut member) = self.member.take().or(former) else { return false };
         self.confirmations_given += member.confirmations_given;
-        let complete = (survives && member.complete && member.holds(cut)) || !self.rules.hold(Rule::CutIsHeld);
+        // Of an earlier run the disk has every message below the cut that its answer led to, and no skips.
+        let holds = restarted || member.holds(cut);
+        let complete = (survives && member.complete && holds) || !self.rules.hold(Rule::CutIsHeld);
         let own = if !complete {
             member.take_own()
         } else if self.rules.hold(Rule::FinalReachesCut) {
@@ -181,7 +183,10 @@ impl Machine {
     pub(super) fn serve(&mut self, to: NodeId, from: Index) {
         let view = self.state.view().map_or(ViewId(0), |view| view.id);
         // Who is not complete itself does not know where its view begins.
-        let first = self.member.as_ref().map_or(self.delivery.result.index().next(), |member| member.first);
+        let first = match self.member.as_ref().or(self.former.as_ref()) {
+            Some(member) => member.first,
+            None => self.final_result.map_or(Index(0), |result| result.index.next()),
+        };
         match self.delivery.retained.part_from(from) {
             Part::Truncated(_) if self.serve_snapshot(to, 0) => {}
             Part::Truncated(first) => self.send_control(to, ControlFrame::Fetched(Fetched::Truncated { first })),
@@ -256,7 +261,7 @@ impl Machine {
                 self.timers.stop(Timer::Fetch);
                 self.fetched_all(view, first);
             }
-            None if last && installed >= fetching.view => {
+            None if last && knows_view => {
                 self.fetching = None;
                 self.timers.stop(Timer::Fetch);
                 self.finish();

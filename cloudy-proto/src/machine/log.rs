@@ -157,6 +157,10 @@ impl Machine {
         let last = LogIndex((first.0 + entries.len() as u64).saturating_sub(1));
         for (at, entry) in entries.into_iter().enumerate() {
             let index = LogIndex(first.0 + at as u64);
+            if index > self.state.next() && self.joining.is_some() {
+                // What came before was taken for a stranger's.
+                return self.say_follow(from);
+            }
             if index > self.state.next() {
                 return self.breach(from, format!("the control log has a gap before entry {index}"));
             }
@@ -182,7 +186,12 @@ impl Machine {
                 if node == self.me && run == self.run {
                     self.delivery.incarnation = incarnation;
                     self.say_rejoin();
+                    if self.wants_end {
+                        // Before, it was of no group that could be asked.
+                        self.end();
+                    }
                 }
+                self.install_first();
                 self.take_claim();
                 self.ask_afresh(node);
                 self.replace_stale();
@@ -191,6 +200,7 @@ impl Machine {
                 self.dropped(&dropped);
                 self.install(view, before.as_deref(), &cut);
             }
+            Applied::Outdated => self.change_afresh(),
             Applied::Kickstarted(plan) => self.kickstarted(plan),
             Applied::Grace => self.enter_grace(),
             Applied::Reported { node, result, report } => {
@@ -200,7 +210,6 @@ impl Machine {
             Applied::Closed => self.closed(),
             Applied::Nothing => {}
         }
-        self.go_on_founding();
         self.try_go();
         Ok(())
     }

@@ -39,7 +39,7 @@ use crate::limits::CONSENSUS_TICK;
 use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::rules::Rules;
-use crate::stored::StoredSnapshot;
+use crate::stored::{Record, StoredSnapshot};
 use crate::time::Time;
 use crate::view_change::ViewChange;
 use crate::walk::ResultState;
@@ -123,8 +123,10 @@ pub struct Machine {
     snapshot: Option<StoredSnapshot>,
     phase: Phase,
     plan: Option<SessionPlan>,
-    /// At the coordinator: members whose links to all others are up, in the view in force.
-    ready: BTreeSet<NodeId>,
+    /// At the coordinator: members whose links to all others are up, and in which view.
+    ready: BTreeMap<NodeId, ViewId>,
+    /// At the coordinator: who has found something in a view that is not in force here yet, and whether it is wedged.
+    suspects: BTreeMap<NodeId, (ViewId, bool)>,
     /// At the coordinator: SEND was put up to begin, in this term.
     kickstart_proposed: bool,
     /// This member has reported its links up, for this view.
@@ -142,6 +144,10 @@ pub struct Machine {
     leaving: BTreeSet<NodeId>,
     /// Who was evicted, and, at the coordinator, who would come back.
     evictions: Evictions,
+    /// It began with what an earlier run stored.
+    restored: bool,
+    /// That run was there before the first view.
+    founded_with: bool,
     /// This node comes into a running group, or observes it.
     joining: Option<Joining>,
     newcomers: Newcomers,
@@ -210,7 +216,8 @@ impl Machine {
             snapshot: None,
             phase: Phase::Start,
             plan: None,
-            ready: BTreeSet::new(),
+            ready: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             kickstart_proposed: false,
             ready_said: ViewId(0),
             change: None,
@@ -220,6 +227,8 @@ impl Machine {
             gone: false,
             leaving: BTreeSet::new(),
             evictions: Evictions::default(),
+            restored: false,
+            founded_with: false,
             joining,
             newcomers: Newcomers::default(),
             reads_all: index == Index(1),
@@ -238,6 +247,10 @@ impl Machine {
         if machine.voter.is_some() {
             machine.set_timer(Timer::Consensus, CONSENSUS_TICK);
             machine.run_consensus();
+        }
+        if machine.joining.is_none() {
+            // Whoever is there before the first view has all of the result from its start.
+            machine.delivery.keep(Record::Complete { view: ViewId(0), first: Index(1) });
         }
         machine
     }

@@ -5,24 +5,44 @@ use crate::id::{NodeId, ViewId};
 use crate::io::{Event, Phase};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::view::View;
 
 impl Machine {
-    /// Coordinator: a member's links to all others are up. Once that holds for all, a session may begin.
+    /// Coordinator: a member's links to all others are up. Once that holds for all, a session may begin. A member may
+    /// know a view before the coordinator, whose disk is slower.
     pub(super) fn is_ready(&mut self, node: NodeId, of: ViewId) {
-        let Some(view) = self.state.view().filter(|view| view.id == of && view.rank_of(node).is_some()).cloned() else {
-            return;
-        };
-        let fresh = self.is_coordinator() && self.ready.insert(node);
-        if fresh && self.ready.len() == view.members() {
+        if self.is_coordinator() && self.state.incarnation(node).is_some() && self.ready.insert(node, of) != Some(of) {
+            self.all_ready(node);
+        }
+    }
+
+    /// Coordinator: a view is in force that members may have spoken of before.
+    pub(super) fn heard_early(&mut self, view: &View) {
+        self.ready.retain(|_, of| *of >= view.id);
+        if let Some(&node) = self.ready.keys().next() {
+            self.all_ready(node);
+        }
+        for (from, (of, wedged)) in core::mem::take(&mut self.suspects) {
+            self.suspected(from, of, wedged);
+        }
+    }
+
+    fn all_ready(&mut self, node: NodeId) {
+        let ready = |view: &View| view.rank_of(node).is_some() && self.are_ready(view);
+        if self.state.view().is_some_and(|view| ready(view)) {
             self.event(Event::AllReady);
             self.reconfigure();
         }
     }
 
+    fn are_ready(&self, view: &View) -> bool {
+        view.ring.iter().all(|member| self.ready.get(&member.node) == Some(&view.id))
+    }
+
     /// Coordinator: kicks a session off once all members reach each other, and those vote who should: from then on no
     /// single node is needed for it to go on.
     pub(super) fn try_kickstart(&mut self) {
-        let all_ready = self.state.view().is_some_and(|view| self.ready.len() == view.members());
+        let all_ready = self.state.view().is_some_and(|view| self.are_ready(view));
         let plan = self.state.session().filter(|_| all_ready && self.phase == Phase::Start && !self.kickstart_proposed);
         if let Some(plan) = plan {
             self.kickstart_proposed = true;

@@ -25,6 +25,8 @@ impl Machine {
     pub fn restored(now: Time, config: MachineConfig, stored: Stored) -> Result<Self, StoredError> {
         let mut machine = Self::new(config);
         machine.now = now;
+        machine.restored = true;
+        machine.founded_with = stored.complete.1 > Index(0);
         machine.dirty = true;
         if let Some(snapshot) = stored.snapshot.clone() {
             let (index, state) = (snapshot.index, snapshot.state.clone());
@@ -62,7 +64,7 @@ impl Machine {
                 Applied::Grace => self.enter_grace(),
                 Applied::Reported { node, result, report } => self.event(Event::Reported { node, result, report }),
                 Applied::Closed => closed = true,
-                Applied::Incarnated { .. } | Applied::Installed { .. } | Applied::Nothing => {}
+                Applied::Incarnated { .. } | Applied::Installed { .. } | Applied::Outdated | Applied::Nothing => {}
             }
         }
         if let Some(view) = self.state.view().cloned() {
@@ -88,7 +90,8 @@ impl Machine {
             self.finish();
             return Ok(());
         }
-        if let Some(rank) = rank.filter(|_| !view.last) {
+        // Without the result up to the view's first index the disk may not be the one that the listed run wrote to.
+        if let Some(rank) = rank.filter(|_| !view.last && first.is_some()) {
             let passed = stored.result.iter().rev().find_map(|(entry, _)| match entry.body {
                 StoredBody::Slot { lane, round } if entry.view == view.id => Some(Place { round, rank: lane }),
                 _ => None,

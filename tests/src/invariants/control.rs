@@ -1,23 +1,31 @@
 //! The control log is one, each of its terms has one coordinator, and who votes is what it says (`protocol.md` §6, §6.6).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cloudy_proto::wire::decode_command;
-use cloudy_proto::{Command, Standing, Status};
+use cloudy_proto::{Command, Incarnation, InstallView, NodeId, Origin, Standing, Status, ViewId};
 
 use super::{Broken, Failure, Judge};
 use crate::sim::stats::{Met, Stats};
 
 /// What is known of the control log and of those who keep it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Control {
     /// As far as somebody has applied it.
     log: Vec<Bytes>,
     /// Who votes from a position on.
-    voters: BTreeMap<usize, BTreeSet<usize>>,
+    voters: BTreeMap<usize, Vec<usize>>,
     /// Who takes part in the consensus, by its name there.
     electors: BTreeMap<u64, (usize, Standing)>,
+    /// By node: its latest run, and the place of that.
+    runs_now: BTreeMap<NodeId, (Incarnation, usize)>,
+    /// All runs, by place.
+    runs: BTreeMap<(NodeId, Incarnation), usize>,
+    /// Every view that took effect, and the position that it has in the log.
+    installed: Vec<(usize, InstallView)>,
+    /// By run: its random stream.
+    streams: BTreeMap<usize, u64>,
     /// By term: who coordinates.
     terms: BTreeMap<u64, usize>,
     /// By node.
@@ -38,28 +46,66 @@ struct Follower {
 }
 
 impl Control {
-    pub(super) fn new(nodes: usize) -> Self {
-        Self {
-            log: Vec::new(),
-            voters: BTreeMap::new(),
-            electors: BTreeMap::new(),
-            terms: BTreeMap::new(),
-            nodes: vec![Follower::default(); nodes],
-        }
+    /// One more process follows the log.
+    pub(super) fn started(&mut self) {
+        self.nodes.push(Follower::default());
+    }
+
+    /// The place of a run.
+    pub(super) fn run_of(&self, node: NodeId, incarnation: Incarnation) -> Option<usize> {
+        self.runs.get(&(node, incarnation)).copied()
+    }
+
+    /// The random stream of a run.
+    pub(super) fn stream_of(&self, place: usize) -> Option<u64> {
+        self.streams.get(&place).copied()
+    }
+
+    /// The latest view that a log of a length installs.
+    pub(super) fn view_at(&self, entries: usize) -> ViewId {
+        ViewId(self.installed.iter().filter(|(position, _)| *position <= entries).count() as u64)
+    }
+
+    /// The latest view that the log installs.
+    pub(super) fn latest_view(&self) -> ViewId {
+        ViewId(self.installed.len() as u64)
+    }
+
+    /// The command that installed a view.
+    pub(super) fn install_of(&self, view: ViewId) -> Option<&InstallView> {
+        self.installed.get((view.0 as usize).wrapping_sub(1)).map(|(_, install)| install)
     }
 
     /// The nodes that vote, as far as one of them knows the log.
-    fn voters_at(&self, applied: usize) -> Option<&BTreeSet<usize>> {
-        self.voters.range(..=applied).next_back().map(|(_, voters)| voters)
+    fn voters_at(&self, applied: usize) -> &[usize] {
+        self.voters.range(..=applied).next_back().map(|(_, voters)| &voters[..]).unwrap_or_default()
     }
 
-    fn majority_lives(&self, applied: usize, alive: &dyn Fn(usize) -> bool) -> bool {
-        self.voters_at(applied)
-            .is_some_and(|voters| voters.iter().filter(|&&node| alive(node)).count() * 2 > voters.len())
+    fn incarnate(&mut self, node: NodeId, run: u64) {
+        let run = run as usize;
+        if self.runs_now.get(&node).is_none_or(|(_, known)| *known != run) {
+            let incarnation = Incarnation(self.log.len() as u64);
+            self.runs_now.insert(node, (incarnation, run));
+            self.runs.insert((node, incarnation), run);
+        }
     }
 
-    fn votes(&self, node: usize) -> bool {
-        self.voters_at(self.nodes[node].applied).is_some_and(|voters| voters.contains(&node))
+    /// A view takes effect if it follows the latest, and its joiners are the latest runs.
+    fn install(&mut self, install: &InstallView) {
+        let ended = self.installed.last().is_some_and(|(_, install)| install.last);
+        let mut joiners = install.ring.iter().filter(|member| member.origin == Origin::Joiner);
+        let latest = |node| self.runs_now.get(&node).map(|(incarnation, _)| *incarnation);
+        let stale = joiners.any(|joiner| latest(joiner.node) != Some(joiner.incarnation));
+        if ended || stale || install.from.0 != self.installed.len() as u64 {
+            return;
+        }
+        self.installed.push((self.log.len(), install.clone()));
+        for member in &install.ring {
+            if let Some(&place) = self.runs.get(&(member.node, member.incarnation)) {
+                let next = self.streams.len() as u64;
+                self.streams.entry(place).or_insert(next);
+            }
+        }
     }
 
     /// A node coordinates in a term.
@@ -131,9 +177,15 @@ impl Judge {
             return Ok(());
         }
         match decode_command(entry).map_err(|error| ("the log decodes", error.to_string()))? {
-            Command::Founded { founder } => self.control.elect(1, self.places[&founder], Standing::Voter),
-            Command::Voter { id, node, standing } => self.control.elect(id.0, self.places[&node], standing),
+            Command::Founded { founder } => self.control.elect(1, self.home_of(founder), Standing::Voter),
+            Command::Incarnate { node, run } => self.control.incarnate(node, run),
+            Command::Voter { id, node, standing } => {
+                let run = self.control.run_of(node, Incarnation(id.0));
+                let run = run.filter(|_| id.0 > 1).unwrap_or_else(|| self.home_of(node));
+                self.control.elect(id.0, run, standing);
+            }
             Command::InstallView(install) => {
+                self.control.install(&install);
                 let log = self.views.get_mut(install.from).filter(|log| !log.wedges.has_cut());
                 if let Some(log) = log {
                     let through = self.ghost.through_in(install.from, &log.ring);
@@ -151,16 +203,29 @@ impl Judge {
     pub fn is_stuck(&self, alive: impl Fn(usize) -> bool) -> bool {
         let control = &self.control;
         let known = (0..control.nodes.len()).filter(|&node| alive(node)).map(|node| control.nodes[node].applied);
-        !control.majority_lives(known.max().unwrap_or_default(), &alive)
+        !self.majority_lives(known.max().unwrap_or_default(), &alive)
     }
 
     /// Whatever is known of the log, and by whom: of the voters, a majority lives.
     #[must_use]
     pub fn majorities_live(&self, alive: impl Fn(usize) -> bool) -> bool {
         let control = &self.control;
-        let mut voting = (0..control.nodes.len()).filter(|&node| alive(node) && control.votes(node));
-        control.majority_lives(control.log.len(), &alive)
-            && voting.all(|node| control.majority_lives(control.nodes[node].applied, &alive))
+        let mut voting = (0..control.nodes.len()).filter(|&node| alive(node) && self.votes(node));
+        self.majority_lives(control.log.len(), &alive)
+            && voting.all(|node| self.majority_lives(control.nodes[node].applied, &alive))
+    }
+
+    fn majority_lives(&self, applied: usize, alive: &dyn Fn(usize) -> bool) -> bool {
+        let voters = self.control.voters_at(applied);
+        voters.iter().filter(|&&place| self.goes_on(place, alive)).count() * 2 > voters.len()
+    }
+
+    fn votes(&self, node: usize) -> bool {
+        let same = |&voter: &usize| match self.disks {
+            None => voter == node,
+            Some(_) => self.disk_of[voter] == self.disk_of[node],
+        };
+        self.control.voters_at(self.control.nodes[node].applied).iter().any(same)
     }
 
     /// A node's process has died.

@@ -31,7 +31,7 @@ impl Judge {
     }
 
     pub(super) fn delivered(&mut self, node: usize, entry: &Entry, way: Way, stats: &mut Stats) -> Result<(), Failure> {
-        let Some(&origin) = self.places.get(&entry.origin) else {
+        let Some(origin) = self.control.run_of(entry.origin, entry.incarnation) else {
             return Err(self.failure("an entry has an origin", node, format!("{:?}", entry.origin)));
         };
         let expected =
@@ -77,6 +77,13 @@ impl Judge {
         }
         if log.first.is_some_and(|first| entry.first_index.0 < first) {
             return Err(("a view begins where the last one ended", format!("view {} has {index}", entry.view)));
+        }
+        if way == Way::Walk
+            && origin == node
+            && self.disks.is_some()
+            && entry.batch.last_seq().0 > self.nodes[node].synced_seq
+        {
+            return Err(("an own payload that enters is synced", format!("number {}", entry.batch.last_seq())));
         }
         let place = log.lanes.place_of(rank, entry.batch.first_seq.0);
         let lonely = log.ring.len() == 1;

@@ -2,25 +2,27 @@
 //! (`protocol.md` §3.2, rule 4).
 
 use cloudy_proto::slot::Slot;
-use cloudy_proto::{Machine, Parameters, Time};
+use cloudy_proto::{Machine, Parameters, Phase, Time};
 
-use super::Broken;
 use super::lanes::Lanes;
+use super::{Broken, Failure, Judge};
 use crate::sim::stats::{Met, Stats};
 
 /// What is known of the member that was stepped.
-pub(super) struct MemberState<'a> {
-    pub(super) node: usize,
-    pub(super) rank: usize,
-    pub(super) machine: &'a Machine,
+struct MemberState<'a> {
+    node: usize,
+    /// Its node, if that has a disk.
+    home: Option<usize>,
+    rank: usize,
+    machine: &'a Machine,
     /// By rank: the last payload in its result.
-    pub(super) delivered: &'a [u64],
+    delivered: &'a [u64],
     /// By rank: the node.
-    pub(super) ring: &'a [usize],
+    ring: &'a [usize],
 }
 
 /// Checks both bounds of the hold.
-pub(super) fn check(
+fn check(
     member: &MemberState<'_>,
     parameters: &Parameters,
     lanes: &Lanes,
@@ -36,7 +38,9 @@ pub(super) fn check(
             ahead_bytes += slot.batch.cost_bytes();
             largest = largest.max(slot.batch.cost_bytes());
         }
-        if lanes.messages_received_by(member.node, lane) > confirmed && linked(member.ring[lane]) {
+        let received = lanes.messages_received_by(member.node, lane);
+        let confirmable = member.home.map_or(received, |home| received.min(lanes.synced_by(home, lane)));
+        if confirmable > confirmed && linked(member.ring[lane]) {
             let first = lanes.slots_after(lane, member.delivered[lane]).find(|slot| slot.round.0 >= confirmed);
             held_back =
                 held_back.min(first.map(|slot| (slot.round.0, lane))).or(first.map(|slot| (slot.round.0, lane)));
@@ -70,4 +74,35 @@ fn at_cursor(member: &MemberState<'_>, lanes: &Lanes, place: (u64, usize)) -> bo
         let waits = lane != member.rank && lanes.slots_after(lane, 0).any(again);
         frontier >= place && open.is_none_or(|open| open >= place) && !waits
     })
+}
+
+impl Judge {
+    /// A node's outputs were taken.
+    ///
+    /// # Errors
+    /// If it holds back what it must confirm, or confirmed more than it may hold.
+    pub fn after_step(
+        &self,
+        node: usize,
+        machine: &Machine,
+        linked: impl Fn(usize) -> bool,
+        stats: &mut Stats,
+    ) -> Result<(), Failure> {
+        let Some(log) = self.views.get(self.nodes[node].view).filter(|log| !log.view.last) else { return Ok(()) };
+        let Some(rank) = log.rank_of(node) else { return Ok(()) };
+        // The cursor of an incomplete member stands still, and cannot be seen from outside; nor can it be seen when a
+        // coordinator wedges itself while nobody is there to be told, or when the link goes down before the answer.
+        let ends = machine.status(Time(0)).phase >= Phase::Stop;
+        let may_wedge = self.nodes[node].may_wedge == log.view.id;
+        let wedges_unseen = may_wedge && self.views_change;
+        let passive = self.nodes[node].joined || ends || wedges_unseen;
+        if passive || log.wedges.is_frozen(node) || self.tainted.contains(&node) {
+            return Ok(());
+        }
+        let delivered = self.ghost.through_at(self.nodes[node].index, &log.ring);
+        let home = self.disks.as_ref().map(|_| self.home_of[node]);
+        let member = MemberState { node, home, rank, machine, delivered: &delivered, ring: &log.ring };
+        check(&member, &log.view.parameters, &log.lanes, linked, stats)
+            .map_err(|(rule, what)| self.failure(rule, node, what))
+    }
 }

@@ -31,6 +31,8 @@ struct LaneLog {
     confirmed: Vec<u64>,
     /// By node: what of that the owner was handed.
     tallied: Vec<u64>,
+    /// By node with a disk: the round after the last message slot that is synced there.
+    synced: BTreeMap<usize, u64>,
 }
 
 impl Lanes {
@@ -89,6 +91,33 @@ impl Lanes {
     /// What a node has confirmed of a lane.
     pub(super) fn confirmed_by(&self, node: usize, lane: usize) -> u64 {
         self.lanes[lane].confirmed[node]
+    }
+
+    /// A message slot is on a node's disk.
+    pub(super) fn synced(&mut self, home: usize, lane: usize, slot: &Slot) {
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            let synced = lane.synced.entry(home).or_default();
+            *synced = slot.round.0.saturating_add(1).max(*synced);
+        }
+    }
+
+    /// The round after the last message slot of a lane that is on a node's disk.
+    pub(super) fn synced_by(&self, home: usize, lane: usize) -> u64 {
+        self.lanes[lane].synced.get(&home).copied().unwrap_or_default()
+    }
+
+    /// The round after the last message slot below a frontier.
+    pub(super) fn messages_below(&self, lane: usize, frontier: u64) -> u64 {
+        self.lanes[lane].slots.range(..frontier).next_back().map_or(0, |(round, _)| round + 1)
+    }
+
+    /// Every message slot of a lane below a frontier is on a node's disk.
+    pub(super) fn is_synced(&self, rule: &'static str, lane: usize, home: usize, frontier: u64) -> Result<(), Broken> {
+        let (messages, synced) = (self.messages_below(lane, frontier), self.synced_by(home, lane));
+        if messages > synced {
+            return Err((rule, format!("lane {lane} up to {frontier}: messages to {messages}, synced to {synced}")));
+        }
+        Ok(())
     }
 
     /// What the owner has said of its lane.

@@ -3,6 +3,7 @@
 //! They see what nodes are handed and what they put out, and believe no node's word about itself.
 
 mod control;
+mod disk;
 mod entries;
 mod failure;
 mod hold;
@@ -17,15 +18,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudy_proto::wire::{ControlFrame, Fetched, Stream, TallyFrame};
-use cloudy_proto::{
-    Checkpoint, Event, Frame, Index, Machine, NodeId, OnFailure, Origin, Output, Phase, Seq, View, ViewId,
-};
+use cloudy_proto::wire::{ControlFrame, Fetched, LaneFrame, Stream, TallyFrame};
+use cloudy_proto::{Checkpoint, Event, Frame, Index, NodeId, Origin, Output, Seq, View, ViewId};
 
 use crate::sim::plan::Plan;
 use crate::sim::queue::Packet;
 use crate::sim::stats::{Met, Stats};
 use control::Control;
+use disk::Kept;
 use entries::Way;
 pub use failure::Failure;
 use result::Ghost;
@@ -40,11 +40,28 @@ pub struct Judge {
     pub now_us: u64,
     /// Nodes whose result was corrupted on purpose: it may differ, and nobody else's.
     pub tainted: BTreeSet<usize>,
-    places: BTreeMap<NodeId, usize>,
+    /// By name: the node.
+    homes: BTreeMap<NodeId, usize>,
+    /// By process: its node.
+    home_of: Vec<usize>,
+    /// By process: its disk, by the number of disks before it.
+    disk_of: Vec<usize>,
+    /// By node: its disk at this moment.
+    disk_now: Vec<usize>,
+    /// By node: its latest process.
+    latest: Vec<usize>,
+    /// How many processes there may be.
+    places_max: usize,
+    /// By node, if what is approved is on disks.
+    disks: Option<Vec<Kept>>,
     views: Views,
     /// The members of the last view.
     survivors: Vec<usize>,
     token_session: bool,
+    /// One view may follow another before STOP.
+    views_change: bool,
+    /// Also the last is killed who has the result.
+    kills_anybody: bool,
     nodes: Vec<Seen>,
     ghost: Ghost,
     control: Control,
@@ -62,18 +79,50 @@ impl Judge {
             views: Views::default(),
             survivors: Vec::new(),
             token_session: token && plan.session.is_some(),
-            nodes: ids.iter().map(|_| Seen::default()).collect(),
-            ghost: Ghost::new(ids.len()),
-            control: Control::new(ids.len()),
+            views_change: plan.changes_views(),
+            kills_anybody: plan.kills_anybody,
+            nodes: Vec::new(),
+            ghost: Ghost::default(),
+            control: Control::default(),
             kicked_off: false,
-            places: ids.into_iter().enumerate().map(|(at, id)| (id, at)).collect(),
+            home_of: Vec::new(),
+            disk_of: Vec::new(),
+            disk_now: (0..ids.len()).collect(),
+            latest: vec![usize::MAX; ids.len()],
+            places_max: plan.places(),
+            disks: plan.on_disk().then(|| ids.iter().map(|_| Kept::default()).collect()),
+            homes: ids.into_iter().enumerate().map(|(at, id)| (id, at)).collect(),
         }
     }
 
-    /// A node's place among the nodes of the run.
+    /// A process of a node starts: it has the next place.
+    pub fn started(&mut self, home: usize) {
+        self.latest[home] = self.nodes.len();
+        self.home_of.push(home);
+        self.disk_of.push(self.disk_now[home]);
+        self.nodes.push(Seen::default());
+        self.ghost.started();
+        self.control.started();
+    }
+
+    /// A node by its name.
+    #[must_use]
+    pub fn home_of(&self, node: NodeId) -> usize {
+        self.homes[&node]
+    }
+
+    /// The latest process of a node, by its place.
     #[must_use]
     pub fn place_of(&self, node: NodeId) -> usize {
-        self.places[&node]
+        self.latest[self.homes[&node]]
+    }
+
+    /// What a process held is there: it lives, or its node does and has it on its disk.
+    fn goes_on(&self, place: usize, alive: &dyn Fn(usize) -> bool) -> bool {
+        match self.disks {
+            None => alive(place),
+            Some(_) => (0..self.nodes.len()).any(|other| self.disk_of[other] == self.disk_of[place] && alive(other)),
+        }
     }
 
     /// The latest view that somebody has installed.
@@ -88,13 +137,16 @@ impl Judge {
     pub fn is_lost(&self, alive: impl Fn(usize) -> bool) -> bool {
         let Some(log) = self.views.latest().filter(|log| !log.view.last) else { return false };
         let complete = |rank: usize| {
+            if self.disks.is_some() {
+                return self.is_complete_on_disk(log.view.ring[rank].node, log.view.id);
+            }
             let seen = &self.nodes[log.ring[rank]];
             let knows = seen.view == log.view.id;
             let told = seen.told_first == log.view.id;
             let reached = told && log.first.is_some_and(|first| seen.index + 1 >= first);
             if knows { !seen.joined || reached } else { log.view.ring[rank].origin == Origin::Survivor }
         };
-        !(0..log.ring.len()).any(|rank| alive(log.ring[rank]) && complete(rank))
+        !(0..log.ring.len()).any(|rank| self.goes_on(log.ring[rank], &alive) && complete(rank))
     }
 
     /// The view in force at a node, and whether it is a member of it.
@@ -163,7 +215,7 @@ impl Judge {
             (Stream::Lane { lane, .. }, Frame::Lane(frame)) => log.lanes.received(node, lane.at(), frame),
             (Stream::Tally { .. }, Frame::Tally(TallyFrame::Confirm { frontier })) => {
                 if let Some(lane) = log.rank_of(node) {
-                    log.lanes.tallied(lane, packet.from, frontier.0);
+                    log.lanes.tallied(lane, packet.sender, frontier.0);
                 }
             }
             _ => {}
@@ -184,16 +236,22 @@ impl Judge {
                 return Err(self.failure("a node whose result differs says nothing more", node, what));
             }
             let way = match (self.nodes[node].active, at < cut_ends) {
+                // From the disk of a member of the view before.
+                (false, true) if self.nodes[node].was_member => {
+                    stats.met(Met::TakenFromDisk);
+                    Way::Cut
+                }
                 (false, _) => Way::Fetch,
                 (true, true) => Way::Cut,
                 (true, false) => Way::Walk,
             };
             match output {
-                Output::Send { to, stream, frame } => self.sent(node, self.place_of(*to), *stream, frame)?,
+                Output::Send { to, stream, frame } => self.sent(node, *to, *stream, frame, stats)?,
                 Output::Approved(approval) => self.approved_own(node, approval, way)?,
                 Output::Deliver(entry) => self.delivered(node, entry, way, stats)?,
                 Output::Event(event) => self.event(node, event, stats)?,
-                Output::CloseLink { .. } | Output::Redial { .. } | Output::Persist { .. } | Output::Restore { .. } => {}
+                Output::Persist { records, .. } => self.persists(node, records)?,
+                Output::CloseLink { .. } | Output::Redial { .. } | Output::Restore { .. } => {}
             }
         }
         if self.nodes[node].approval.is_some() {
@@ -202,14 +260,23 @@ impl Judge {
         Ok(())
     }
 
-    fn sent(&mut self, node: usize, to: usize, stream: Stream, frame: &Frame) -> Result<(), Failure> {
+    fn sent(
+        &mut self,
+        node: usize,
+        to: NodeId,
+        stream: Stream,
+        frame: &Frame,
+        stats: &mut Stats,
+    ) -> Result<(), Failure> {
         let checked = match frame {
-            Frame::Control(ControlFrame::Wedged(wedged)) => match self.views.get_mut(wedged.view) {
-                Some(log) => {
-                    log.rank_of(node).map_or(Ok(()), |rank| log.wedges.answered(rank, node, wedged, &log.lanes))
+            Frame::Control(ControlFrame::Wedged(wedged)) => self.answered(node, wedged, stats),
+            Frame::Control(ControlFrame::Wedging { view }) => {
+                stats.met(Met::WedgingSaid);
+                if let Some(log) = self.views.get_mut(*view) {
+                    log.wedges.freeze(node);
                 }
-                None => Ok(()),
-            },
+                Ok(())
+            }
             Frame::Control(ControlFrame::Wedge { view, .. }) => {
                 // The coordinator itself wedges without a word.
                 if let Some(log) = self.views.get_mut(*view) {
@@ -224,20 +291,34 @@ impl Judge {
         checked.map_err(|(rule, what)| self.failure(rule, node, what))
     }
 
-    fn sent_in_view(&mut self, node: usize, to: usize, stream: Stream, frame: &Frame) -> Result<(), Broken> {
+    fn sent_in_view(&mut self, node: usize, to: NodeId, stream: Stream, frame: &Frame) -> Result<(), Broken> {
+        let (home, on_disk) = (self.home_of[node], self.disks.is_some());
         let Some(log) = stream.view().and_then(|view| self.views.get_mut(view)) else {
             return Err(("data belongs to a view", format!("{stream:?}")));
         };
         if log.wedges.is_frozen(node) {
             return Err(("a wedged member sends nothing of its view", format!("{frame:?}")));
         }
-        let (Some(own), Some(other)) = (log.rank_of(node), log.rank_of(to)) else {
+        let (Some(own), Some(other)) = (log.rank_of(node), log.view.rank_of(to)) else {
             return Err(("only members speak in a view", format!("{frame:?}")));
         };
         match frame {
-            Frame::Tally(TallyFrame::Confirm { frontier }) => log.lanes.confirmed(node, other, frontier.0),
-            Frame::Tally(TallyFrame::Approved { frontier }) => log.lanes.all_confirmed(own, &log.ring, frontier.0),
+            Frame::Tally(TallyFrame::Confirm { frontier }) => {
+                if on_disk {
+                    log.lanes.is_synced("confirmed is what is synced", other.at(), home, frontier.0)?;
+                }
+                log.lanes.confirmed(node, other.at(), frontier.0)
+            }
+            Frame::Tally(TallyFrame::Approved { frontier }) => {
+                if on_disk {
+                    log.lanes.is_synced("approved is what is synced at its owner", own, home, frontier.0)?;
+                }
+                log.lanes.all_confirmed(own, &log.ring, frontier.0)
+            }
             Frame::Lane(frame) => {
+                if let LaneFrame::Slot(slot) = frame {
+                    self.ghost.is_of_this_run(node, slot)?;
+                }
                 let round = log.lanes.sent(own, frame)?;
                 // Beyond the walk lies the cut: who has not heard of it may go on sending.
                 match round {
@@ -256,11 +337,11 @@ impl Judge {
             Event::ViewInstalled { view, first, active } => self.installed(node, view, first.0, *active, stats)?,
             Event::Send { stream, .. } => {
                 self.kicked_off = true;
-                let first = self.views.get(ViewId(1)).and_then(|log| log.rank_of(node)).map(|rank| rank as u64);
+                let logged = self.control.stream_of(node);
                 let none = stream.is_none() && !self.nodes[node].active;
-                if *stream != first && !none {
-                    let what = format!("stream {stream:?} at rank {first:?}");
-                    return Err(self.failure("random streams go by the first view's rank", node, what));
+                if *stream != logged && !none {
+                    let what = format!("stream {stream:?}, by the log {logged:?}");
+                    return Err(self.failure("random streams go by the log", node, what));
                 }
             }
             Event::Coordinator { node: whose } => {
@@ -284,9 +365,10 @@ impl Judge {
                 self.nodes[node].rejected_from = Some(*from);
             }
             Event::Reported { node: whose, result, report } => {
-                let whose = self.place_of(*whose);
-                let said = self.nodes[whose].final_result;
-                if said != Some(*result) || report[..] != result.index.0.to_le_bytes() {
+                let whose = self.home_of(*whose);
+                let runs = (0..self.nodes.len()).filter(|&place| self.home_of[place] == whose);
+                let said: Vec<Checkpoint> = runs.filter_map(|place| self.nodes[place].final_result).collect();
+                if !said.contains(result) || report[..] != result.index.0.to_le_bytes() {
                     let what = format!("{result:?}, but node {whose} said {said:?}");
                     return Err(self.failure("reports are what members found", node, what));
                 }
@@ -300,34 +382,6 @@ impl Judge {
             _ => {}
         }
         Ok(())
-    }
-
-    /// A node's outputs were taken.
-    ///
-    /// # Errors
-    /// If it holds back what it must confirm, or confirmed more than it may hold.
-    pub fn after_step(
-        &self,
-        node: usize,
-        machine: &Machine,
-        linked: impl Fn(usize) -> bool,
-        stats: &mut Stats,
-    ) -> Result<(), Failure> {
-        let Some(log) = self.views.get(self.nodes[node].view).filter(|log| !log.view.last) else { return Ok(()) };
-        let Some(rank) = log.rank_of(node) else { return Ok(()) };
-        // The cursor of an incomplete member stands still, and cannot be seen from outside; nor can it be seen when a
-        // coordinator wedges itself while nobody is there to be told, or when the link goes down before the answer.
-        let ends = machine.status(cloudy_proto::Time(0)).phase >= Phase::Stop;
-        let may_wedge = self.nodes[node].may_wedge == log.view.id;
-        let wedges_unseen = may_wedge && log.view.parameters.on_failure == OnFailure::Evict;
-        let passive = self.nodes[node].joined || ends || wedges_unseen;
-        if passive || log.wedges.is_frozen(node) || self.tainted.contains(&node) {
-            return Ok(());
-        }
-        let delivered = self.ghost.through_at(self.nodes[node].index, &log.ring);
-        let member = hold::MemberState { node, rank, machine, delivered: &delivered, ring: &log.ring };
-        hold::check(&member, &log.view.parameters, &log.lanes, linked, stats)
-            .map_err(|(rule, what)| self.failure(rule, node, what))
     }
 }
 

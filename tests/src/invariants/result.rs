@@ -2,7 +2,7 @@
 //! payload in it was broadcast by its origin, once and in that order (`protocol.md` P2, P3, P4).
 
 use bytes::Bytes;
-use cloudy_proto::slot::{Batch, Payloads, push_payload};
+use cloudy_proto::slot::{Batch, Payloads, Slot, push_payload};
 use cloudy_proto::{Checkpoint, Entry, Incarnation, NodeId, ResultDigest, Seq, ViewId};
 
 use super::Broken;
@@ -18,7 +18,7 @@ struct Placed {
 }
 
 /// The ghost result.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ghost {
     payloads: Vec<Placed>,
     /// By node: what it has broadcast, in order.
@@ -32,14 +32,21 @@ pub(super) struct Ghost {
 }
 
 impl Ghost {
-    pub(super) fn new(nodes: usize) -> Self {
-        Self {
-            payloads: Vec::new(),
-            broadcast: vec![Vec::new(); nodes],
-            through: vec![0; nodes],
-            place: None,
-            sealed: None,
+    /// One more process may broadcast.
+    pub(super) fn started(&mut self) {
+        self.broadcast.push(Vec::new());
+        self.through.push(0);
+    }
+
+    /// A process sends what it has broadcast itself, and nothing of an earlier run.
+    pub(super) fn is_of_this_run(&self, place: usize, slot: &Slot) -> Result<(), Broken> {
+        for (at, payload) in Payloads::of(slot.batch.body.clone()).enumerate() {
+            let seq = slot.batch.first_seq.0 + at as u64;
+            if self.broadcast[place].get(seq as usize - 1) != Some(&payload) {
+                return Err(("a process sends what it broadcast in this run", format!("payload {seq} is another's")));
+            }
         }
+        Ok(())
     }
 
     pub(super) fn broadcast(&mut self, node: usize, payload: Bytes) {

@@ -13,6 +13,12 @@ pub(super) struct Seen {
     pub(super) view: ViewId,
     /// It is a member of it.
     pub(super) active: bool,
+    /// An earlier run of its node is a member of it, and left what it held on the disk.
+    pub(super) was_member: bool,
+    /// It came back with what the disk held: a result of this length.
+    pub(super) restored: Option<u64>,
+    /// The number of its last own payload that is synced.
+    pub(super) synced_seq: u64,
     /// It came into it without knowing where it begins.
     pub(super) joined: bool,
     /// The last view of which it was told where it begins.

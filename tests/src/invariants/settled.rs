@@ -36,7 +36,7 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
 /// Why a group may wait for ever: too many died.
 #[must_use]
 pub fn excuse(world: &World) -> Option<Met> {
-    let alive = |node: usize| world.nodes[node].alive;
+    let alive = |place: usize| world.goes_on(place);
     if world.judge.is_stuck(alive) {
         return Some(Met::Stuck);
     }
@@ -62,10 +62,19 @@ fn not_found_again(world: &World, node: usize) -> Option<String> {
 
 /// What keeps a node of a group that ends from being done.
 fn not_ended(world: &World, node: usize) -> Option<String> {
-    let member = world.plan.members().any(|member| member == node);
+    let came_late = node >= world.plan.nodes;
+    if came_late && !world.has_view(node) {
+        // The group ended before it was let in.
+        return None;
+    }
+    let member = world.plan.is_member(world.nodes[node].home);
     let survivors = world.judge.survivors();
     // Who was dropped has nobody to fetch from if all survivors died before they served it.
-    let orphaned = !survivors.is_empty() && !survivors.iter().any(|&survivor| world.nodes[survivor].alive);
+    let serves = |&survivor: &usize| match world.plan.on_disk() {
+        true => world.running(world.nodes[survivor].home).is_some(),
+        false => world.nodes[survivor].alive,
+    };
+    let orphaned = !survivors.is_empty() && !survivors.iter().any(serves);
     if member && !orphaned && world.judge.final_of(node).is_none() {
         return Some(format!("no final result at index {}", world.judge.index_of(node)));
     }
@@ -75,13 +84,15 @@ fn not_ended(world: &World, node: usize) -> Option<String> {
 /// What of a node's own payloads, or of the result, is missing at a node of a group that goes on.
 fn not_approved(world: &World, node: usize) -> Option<String> {
     let state = &world.nodes[node];
-    if !world.plan.members().any(|member| member == node) {
+    if !world.plan.is_member(state.home) {
         return None;
     }
     if world.judge.view().is_none() {
         return Some("no view".to_owned());
     }
-    if world.plan.evicts() && world.judge.view_of(node) != (world.judge.view().map_or(ViewId(0), |view| view.id), true)
+    let first_run = state.home == node;
+    if (world.plan.evicts() || !first_run)
+        && world.judge.view_of(node) != (world.judge.view().map_or(ViewId(0), |view| view.id), true)
     {
         return Some(format!("not back: {:?}", world.judge.view_of(node)));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cloudy_proto::{View, ViewId};
+use cloudy_proto::{RingMember, View, ViewId};
 
 use super::lanes::Lanes;
 use super::wedge::Wedges;
@@ -75,15 +75,21 @@ impl Judge {
     ) -> Result<(), Failure> {
         let before = core::mem::replace(&mut self.nodes[node].view, view.id);
         let was_active = self.nodes[node].active;
-        if view.id != before.next() {
+        let restores = self.nodes[node].restored.is_some() && before == ViewId(0);
+        if view.id != before.next() && !restores {
             return Err(self.failure("views come one after the other", node, format!("{} after {before}", view.id)));
         }
         (self.nodes[node].active, self.nodes[node].joined) = (active, first == 0);
-        let ring: Vec<usize> = view.ring.iter().map(|member| self.places[&member.node]).collect();
+        let listed = view.ring.iter().any(|member| self.homes[&member.node] == self.home_of[node]);
+        self.nodes[node].was_member = self.nodes[node].restored.is_some() && listed && !active;
+        let run_of = |member: &RingMember| self.control.run_of(member.node, member.incarnation);
+        let Some(ring) = view.ring.iter().map(run_of).collect::<Option<Vec<usize>>>() else {
+            return Err(self.failure("a ring lists runs of the log", node, format!("{:?}", view.ring)));
+        };
         match self.views.get(view.id) {
             Some(known) if known.view == *view => {}
             Some(_) => return Err(self.failure("all have one view", node, "another")),
-            None => self.views.insert(ViewLog::new(Arc::clone(view), ring.clone(), self.nodes.len())),
+            None => self.views.insert(ViewLog::new(Arc::clone(view), ring.clone(), self.places_max)),
         }
         if view.id > ViewId(1) && !view.last {
             stats.met(Met::ViewChanged);
@@ -101,16 +107,17 @@ impl Judge {
         if first == 0 || self.tainted.contains(&node) {
             return Ok(());
         }
-        self.begins(node, view.id, first).map_err(|(rule, what)| self.failure(rule, node, what))
+        self.begins(node, view.id, first, restores).map_err(|(rule, what)| self.failure(rule, node, what))
     }
 
     /// A complete member says where its view begins.
-    fn begins(&mut self, node: usize, view: ViewId, first: u64) -> Result<(), Broken> {
-        if first != self.nodes[node].index + 1 {
+    fn begins(&mut self, node: usize, view: ViewId, first: u64, restores: bool) -> Result<(), Broken> {
+        let index = self.nodes[node].index;
+        if first != index + 1 && !(restores && first <= index + 1) {
             return Err(("a view begins where the last one ended", format!("at index {first}")));
         }
         self.ghost.begins_at(view, first)?;
-        if self.nodes[node].active {
+        if !restores && (self.nodes[node].active || self.nodes[node].was_member) {
             self.reached_cut(node)?;
         }
         let Some(log) = self.views.get_mut(view) else { return Ok(()) };

@@ -10,10 +10,10 @@ use super::lanes::Lanes;
 /// Who has wedged, and what it said.
 #[derive(Debug)]
 pub(super) struct Wedges {
-    /// By node.
+    /// By process.
     frozen: Vec<bool>,
-    /// By rank: the frontiers of its answer.
-    answers: Vec<Option<Vec<Round>>>,
+    /// By rank: who answered, and the frontiers that it named.
+    answers: Vec<Option<(usize, Vec<Round>)>>,
     /// Where the lanes end, by rank.
     cut: Option<Vec<Round>>,
 }
@@ -31,24 +31,34 @@ impl Wedges {
         self.frozen[node]
     }
 
-    /// A member answers `Wedge`.
-    pub(super) fn answered(&mut self, rank: usize, node: usize, wedged: &Wedged, lanes: &Lanes) -> Result<(), Broken> {
+    /// A member answers `Wedge`; or a later run of its node does, which knows from its disk of messages only.
+    pub(super) fn answered(
+        &mut self,
+        (rank, run): (usize, usize),
+        node: usize,
+        wedged: &Wedged,
+        lanes: &Lanes,
+    ) -> Result<(), Broken> {
         self.freeze(node);
-        if self.answers[rank].as_ref().is_some_and(|before| *before != wedged.frontiers) {
+        let before = self.answers[rank].as_ref().filter(|(who, _)| *who == node);
+        if before.is_some_and(|(_, before)| *before != wedged.frontiers) {
             return Err(("a wedged member takes nothing", format!("{:?} after {:?}", wedged, self.answers[rank])));
         }
+        let restarted = node != run;
+        let known =
+            |lane: usize, frontier: u64| if restarted { lanes.messages_below(lane, frontier) } else { frontier };
         for (lane, frontier) in wedged.frontiers.iter().enumerate() {
-            if lane != rank && frontier.0 > lanes.received_by(node, lane) {
+            if lane != rank && frontier.0 > lanes.received_by(run, lane) {
                 return Err(("an answer names what is held", format!("lane {lane} up to {frontier}")));
             }
-            if lane == rank && frontier.0 < lanes.end(lane) {
+            if lane == rank && !restarted && frontier.0 < lanes.end(lane) {
                 return Err(("an owner holds its lane", format!("{frontier} of {}", lanes.end(lane))));
             }
-            if frontier.0 < lanes.confirmed_by(node, lane) {
+            if frontier.0 < known(lane, lanes.confirmed_by(run, lane)) {
                 return Err(("a member holds what it confirmed", format!("lane {lane} up to {frontier}")));
             }
         }
-        self.answers[rank] = Some(wedged.frontiers.clone());
+        self.answers[rank] = Some((node, wedged.frontiers.clone()));
         Ok(())
     }
 
@@ -81,8 +91,8 @@ impl Wedges {
                 .iter()
                 .filter_map(|member| view.rank_of(member.node).filter(|_| member.origin == Origin::Survivor))
             {
-                let held = self.answers[survivor.at()].as_ref().map(|frontiers| frontiers[lane]);
-                if held.is_some_and(|held| held < *cut) {
+                let held = self.answers[survivor.at()].as_ref().map(|(_, frontiers)| frontiers[lane]);
+                if held.is_some_and(|held| held.0 < lanes.messages_below(lane, cut.0)) {
                     let what = format!("lane {lane}: cut {cut}, rank {survivor} holds up to {held:?}");
                     return Err(("survivors hold all below the cut", what));
                 }

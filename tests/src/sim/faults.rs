@@ -19,34 +19,33 @@ const LONG_FLAP_US: u64 = 10_000;
 /// After which time a group that is not founded is looked at again.
 const FOUNDING_US: u64 = 50_000;
 
-/// How long a kill waits that the group could not do with.
-const SPARED_FOR_US: u64 = 20_000;
-
 impl World {
     /// A new connection; both ends learn of it, each in its time.
     pub(super) fn connect(&mut self, a: usize, b: usize) {
         let epoch = self.network.connect(a, b);
-        for (node, peer) in [(a, b), (b, a)] {
+        for (home, peer) in [(a, b), (b, a)] {
+            let Some(node) = self.latest[home] else { continue };
             let at = self.now_us + self.network.notice_us(&mut self.dice);
             self.queue.at(at, Event::Up { node, peer, epoch });
         }
     }
 
     /// The connection is gone; both ends learn of it, each in its time.
-    fn cut(&mut self, a: usize, b: usize) {
+    pub(super) fn cut(&mut self, a: usize, b: usize) {
         let Some(epoch) = self.network.cut(a, b) else { return };
         self.stats.met(Met::LinkCut);
         if a == Plan::FOUNDER || b == Plan::FOUNDER {
             self.stats.met(Met::CoordinatorLinkCut);
         }
-        for (node, peer) in [(a, b), (b, a)] {
+        for (home, peer) in [(a, b), (b, a)] {
+            let Some(node) = self.latest[home] else { continue };
             let at = self.now_us + self.network.notice_us(&mut self.dice);
             self.queue.at(at, Event::Down { node, peer, epoch });
         }
     }
 
     pub(super) fn redial(&mut self, a: usize, b: usize) {
-        if !self.nodes[a].alive || !self.nodes[b].alive || self.network.live(a, b).is_some() {
+        if self.running(a).is_none() || self.running(b).is_none() || self.network.live(a, b).is_some() {
             return;
         }
         let blocked_until = self.network.blocked_until(a, b);
@@ -59,8 +58,7 @@ impl World {
 
     /// A machine gives a silent link up: it comes back as soon as the network lets it.
     pub(super) fn redial_silent(&mut self, node: usize, peer: cloudy_proto::NodeId) {
-        let peer = self.judge.place_of(peer);
-        self.cut_for(node, peer, 1_000);
+        self.cut_for(self.nodes[node].home, self.judge.home_of(peer), 1_000);
     }
 
     fn cut_for(&mut self, a: usize, b: usize, outage_us: u64) {
@@ -79,7 +77,7 @@ impl World {
         }
         end.replace(Some(epoch), epoch);
         let early = core::mem::take(&mut end.early);
-        let input = Input::LinkUp { peer: self.nodes[peer].id, addresses: vec![address(peer)] };
+        let input = Input::LinkUp { peer: self.ids[peer], addresses: vec![address(peer)] };
         self.tell(node, &input);
         self.handle(node, input);
         early.into_iter().try_for_each(|packet| self.take_packet(node, packet))
@@ -90,7 +88,7 @@ impl World {
         let end = &mut self.nodes[node].links[peer];
         if end.told == Some(epoch) {
             end.replace(None, epoch);
-            let input = Input::LinkDown { peer: self.nodes[peer].id };
+            let input = Input::LinkDown { peer: self.ids[peer] };
             self.tell(node, &input);
             self.handle(node, input);
         } else if epoch > end.seen {
@@ -98,7 +96,7 @@ impl World {
             let was_up = end.told.is_some();
             end.replace(None, epoch);
             if was_up {
-                let input = Input::LinkDown { peer: self.nodes[peer].id };
+                let input = Input::LinkDown { peer: self.ids[peer] };
                 self.handle(node, input);
             }
         }
@@ -107,14 +105,14 @@ impl World {
 
     /// A machine closes a link: only because of a frame that was lost from a stream, or of a rule that is off.
     pub(super) fn close_link(&mut self, node: usize, peer: cloudy_proto::NodeId, reason: &str) -> Result<(), Failure> {
-        let peer = self.judge.place_of(peer);
+        let peer = self.judge.home_of(peer);
         let excused = self.plan.mutated || (self.plan.network.lost_per_mille > 0 && reason.contains(GAP));
         if !excused {
             let what = format!("closes the link to node {peer}: {reason}");
             return Err(self.judge.failure("no honest node breaks the protocol", node, what));
         }
         self.stats.met(Met::LinkClosed);
-        self.cut_for(node, peer, 1_000);
+        self.cut_for(self.nodes[node].home, peer, 1_000);
         Ok(())
     }
 
@@ -136,16 +134,16 @@ impl World {
                 }
             }
             Fault::Isolate { who, outage_us } => {
-                let Some(node) = self.resolve(who) else { return Ok(()) };
+                let Some(node) = self.resolve(who).map(|place| self.nodes[place].home) else { return Ok(()) };
                 self.stats.met(Met::NodeIsolated);
-                for peer in (0..self.plan.nodes).filter(|&peer| peer != node) {
+                for peer in (0..self.latest.len()).filter(|&peer| peer != node) {
                     self.cut_for(node, peer, outage_us);
                 }
             }
             Fault::Partition { side, bridge, outage_us } => self.part(side, bridge, outage_us),
             Fault::PartCoordinator { companions, outage_us } => {
                 let Some(coordinator) = self.resolve(Who::Coordinator) else { return Ok(()) };
-                let side = companions | 1 << coordinator;
+                let side = companions | 1 << self.nodes[coordinator].home;
                 if side.count_ones() as usize * 2 < self.plan.nodes {
                     self.stats.met(Met::CoordinatorInMinority);
                 }
@@ -156,9 +154,9 @@ impl World {
                 self.hold(from, to, for_us);
             }
             Fault::Mute { who, for_us } => {
-                let Some(node) = self.resolve(who) else { return Ok(()) };
+                let Some(node) = self.resolve(who).map(|place| self.nodes[place].home) else { return Ok(()) };
                 self.stats.met(Met::NodeMute);
-                (0..self.plan.nodes).filter(|&peer| peer != node).for_each(|peer| self.hold(node, peer, for_us));
+                (0..self.latest.len()).filter(|&peer| peer != node).for_each(|peer| self.hold(node, peer, for_us));
             }
             Fault::Slow { who, for_us } => {
                 let Some(node) = self.resolve(who) else { return Ok(()) };
@@ -168,14 +166,23 @@ impl World {
                 self.queue.at(until, Event::Wake { node });
             }
             Fault::Kill { who } => self.kill(who)?,
+            Fault::Restart { who, after_us } => self.restart(who, after_us)?,
+            Fault::LoseDisk { who, after_us } => self.lose_disk(who, after_us)?,
+            Fault::PowerCut { within_us } => self.cut_power(within_us)?,
+            Fault::SlowDisk { who, for_us } => {
+                let Some(node) = self.resolve(who) else { return Ok(()) };
+                self.stats.met(Met::DiskSlow);
+                self.disk_held_us.insert(self.nodes[node].home, self.now_us + for_us);
+            }
             Fault::End { node } => self.end(node)?,
         }
         Ok(())
     }
 
-    fn resolve(&self, who: Who) -> Option<usize> {
+    /// The place of whom a fault befalls.
+    pub(super) fn resolve(&self, who: Who) -> Option<usize> {
         match who {
-            Who::Node(node) => Some(node),
+            Who::Node(home) => self.latest[home],
             Who::Coordinator => self.judge.coordinator(),
         }
     }
@@ -183,7 +190,7 @@ impl World {
     /// Cuts all links between two sides, but for a node that stands between them.
     fn part(&mut self, side: u32, bridge: Option<usize>, outage_us: u64) {
         self.stats.met(if bridge.is_some() { Met::PartitionBridged } else { Met::Partitioned });
-        for a in 0..self.plan.nodes {
+        for a in 0..self.latest.len() {
             for b in 0..a {
                 if (side >> a ^ side >> b) & 1 == 1 && bridge != Some(a) && bridge != Some(b) {
                     self.network.part(a, b, self.now_us + outage_us);
@@ -199,49 +206,11 @@ impl World {
         self.queue.at(until, Event::Release { from, to });
     }
 
-    /// Unless the plan kills anybody, a kill waits until the group can do without its victim.
-    fn kill(&mut self, who: Who) -> Result<(), Failure> {
-        let spared = |node: usize| !self.plan.kills_anybody && !self.can_do_without(node);
-        let Some(node) = self.resolve(who).filter(|&node| !spared(node)) else {
-            self.stats.met(Met::KillSpared);
-            self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::Kill { who }));
-            return Ok(());
-        };
-        if !core::mem::replace(&mut self.nodes[node].alive, false) {
-            return Ok(());
-        }
-        self.stats.met(Met::MemberKilled);
-        if node == Plan::FOUNDER {
-            self.stats.met(Met::FounderKilled);
-        }
-        if self.judge.coordinator() == Some(node) {
-            self.stats.met(self.moment());
-        }
-        self.judge.died(node);
-        self.nodes[node].inbox.clear();
-        for peer in (0..self.plan.nodes).filter(|&peer| peer != node) {
-            self.cut(node, peer);
-        }
-        if !self.founded && node != Plan::FOUNDER && !self.accepted.contains(&node) {
-            self.give(Plan::FOUNDER, Item::Ask(Request::Uninvite { node: self.nodes[node].id }))?;
-            self.found_if_all_came();
-            self.run(Plan::FOUNDER)?;
-        }
-        Ok(())
-    }
-
-    /// Without a node there are still a majority of the voters, and somebody who has the result.
-    fn can_do_without(&self, node: usize) -> bool {
-        let alive = |other: usize| other != node && self.nodes[other].alive;
-        self.judge.majorities_live(alive) && !self.judge.is_lost(alive)
-    }
-
     fn end(&mut self, node: usize) -> Result<(), Failure> {
-        if self.judge.view().is_none() || !self.nodes[node].alive {
-            return Ok(());
-        }
+        let founder = node == Plan::FOUNDER;
+        let Some(node) = self.running(node).filter(|_| self.judge.view().is_some()) else { return Ok(()) };
         self.end_wanted = true;
-        self.stats.met(if node == Plan::FOUNDER { Met::EndedByFounder } else { Met::EndedByMember });
+        self.stats.met(if founder { Met::EndedByFounder } else { Met::EndedByMember });
         self.give(node, Item::Ask(Request::End))
     }
 
@@ -290,8 +259,10 @@ impl World {
         self.network.calm();
         let waited = self.network.release_all();
         waited.into_iter().try_for_each(|packet| self.arrive(packet))?;
-        for a in 0..self.plan.nodes {
-            self.nodes[a].asleep_until_us = 0;
+        self.nodes.iter_mut().for_each(|node| node.asleep_until_us = 0);
+        self.free_disks()?;
+        self.start_all()?;
+        for a in 0..self.latest.len() {
             for b in 0..a {
                 if lossy {
                     self.cut(a, b);
@@ -299,7 +270,8 @@ impl World {
                 self.redial(a, b);
             }
         }
-        let killed = self.nodes.iter().any(|node| !node.alive) && !self.plan.evicts();
+        let dead = |home: usize| self.latest[home].is_some() && self.running(home).is_none();
+        let killed = (0..self.latest.len()).any(dead) && !self.plan.evicts();
         let stalls = killed && (self.plan.session.is_none() || !self.judge.kicked_off());
         if self.judge.view().is_none() {
             // Nobody ends what is not founded yet.
@@ -307,9 +279,9 @@ impl World {
         } else if self.end_wanted || stalls {
             self.end_wanted = true;
             // The founder if it lives, or else a member.
-            let asker = (0..self.plan.nodes).find(|&node| self.nodes[node].alive);
+            let asker = (0..self.nodes.len()).find(|&node| self.nodes[node].alive);
             asker.into_iter().for_each(|node| self.nodes[node].inbox.push_back(Item::Ask(Request::End)));
         }
-        (0..self.plan.nodes).try_for_each(|node| self.run(node))
+        (0..self.nodes.len()).try_for_each(|node| self.run(node))
     }
 }

@@ -4,11 +4,13 @@
 pub mod campaign;
 pub mod codec;
 pub mod dice;
+pub mod disk;
 mod faults;
 pub mod network;
 pub mod node;
 mod outputs;
 pub mod plan;
+mod processes;
 pub mod queue;
 pub mod run;
 pub mod stats;

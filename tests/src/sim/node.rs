@@ -28,6 +28,8 @@ pub enum Item {
     },
     /// A frame came.
     Frame(Packet),
+    /// What was given out up to this ticket is synced.
+    Synced(u64),
     /// The application or the operator wants something.
     Ask(Request),
 }
@@ -117,10 +119,14 @@ impl Clock {
     }
 }
 
-/// One node.
+/// One process of a node: each start is one of its own.
 pub struct Node {
-    /// Its name.
+    /// Its node's name.
     pub id: NodeId,
+    /// Its node: the place of the node's first process, if it was there from the beginning.
+    pub home: usize,
+    /// The node that it asked to be let in.
+    pub contact: Option<usize>,
     /// The machine under test.
     pub machine: Machine,
     /// Its process runs.
@@ -129,7 +135,7 @@ pub struct Node {
     pub asleep_until_us: u64,
     /// What waits to be handed to the machine.
     pub inbox: VecDeque<Item>,
-    /// By node.
+    /// By the node at the other end.
     pub links: Vec<LinkEnd>,
     /// Its application.
     pub app: App,

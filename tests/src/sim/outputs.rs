@@ -38,20 +38,23 @@ impl World {
                 Output::Redial { peer } => self.redial_silent(node, peer),
                 Output::CloseLink { peer, reason } => self.close_link(node, peer, &reason)?,
                 Output::Event(event) => self.said(node, event)?,
-                Output::Approved(_) | Output::Deliver(_) | Output::Persist { .. } | Output::Restore { .. } => {}
+                Output::Persist { ticket, records } => self.persist(node, ticket, records),
+                Output::Approved(_) | Output::Deliver(_) | Output::Restore { .. } => {}
             }
         }
         self.nodes[node].machine.validate();
-        let linked = |peer: usize| self.nodes[node].links[peer].told.is_some();
+        // What it does not know to be synced it need not confirm.
+        let knows_disk = !self.nodes[node].inbox.iter().any(|item| matches!(item, Item::Synced(_)));
+        let linked = |peer: usize| knows_disk && self.nodes[node].links[self.nodes[peer].home].told.is_some();
         self.judge.after_step(node, &self.nodes[node].machine, linked, &mut self.stats)
     }
 
     fn send(&mut self, from: usize, to: NodeId, stream: wire::Stream, frame: Frame) -> Result<(), Failure> {
-        let to = self.judge.place_of(to);
+        let to = self.judge.home_of(to);
         // A link that went down after the frame was put out.
         let Some(epoch) = self.nodes[from].links[to].told else { return Ok(()) };
         let incarnation = self.nodes[from].machine.incarnation();
-        let mut packet = Packet { from, to, epoch, stream, incarnation, frame };
+        let mut packet = Packet { from: self.nodes[from].home, sender: from, to, epoch, stream, incarnation, frame };
         if self.network.encoded() {
             self.stats.met(Met::WireEncoded);
             let chunk_bytes = self.dice.pick(&[1, 7, 64, 1 << 20]);
@@ -67,7 +70,7 @@ impl World {
     fn said(&mut self, node: usize, event: Said) -> Result<(), Failure> {
         match event {
             Said::Accepted { node: who } => {
-                self.accepted.insert(self.judge.place_of(who));
+                self.accepted.insert(self.judge.home_of(who));
                 self.found_if_all_came();
             }
             Said::Send { .. } => self.nodes[node].app.open = true,

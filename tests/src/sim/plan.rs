@@ -2,8 +2,9 @@
 
 mod draw;
 mod failover;
+mod restarts;
 
-use cloudy_proto::{OnFailure, Parameters, Rules, SessionPlan};
+use cloudy_proto::{Durability, OnFailure, Parameters, Rules, SessionPlan};
 
 /// Whom a fault befalls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,32 @@ pub enum Fault {
         /// Whose.
         who: Who,
     },
+    /// A process dies, and its node is started again: with what its disk holds, or, with `Memory`, as one that joins.
+    Restart {
+        /// Whose.
+        who: Who,
+        /// After which time.
+        after_us: u64,
+    },
+    /// A process dies and its node's disk is lost with it; it is started again as one that joins.
+    LoseDisk {
+        /// Whose.
+        who: Who,
+        /// After which time.
+        after_us: u64,
+    },
+    /// All processes die at once, and all are started again, each at a time of its own.
+    PowerCut {
+        /// Until then.
+        within_us: u64,
+    },
+    /// A disk syncs nothing for a while.
+    SlowDisk {
+        /// Whose.
+        who: Who,
+        /// For how long.
+        for_us: u64,
+    },
     /// A node asks for the end of the group.
     End {
         /// Which.
@@ -140,6 +167,26 @@ pub struct NetworkPlan {
     pub corrupt_towards: Option<usize>,
 }
 
+/// How long disks take.
+#[derive(Clone, Debug, Default)]
+pub struct DiskPlan {
+    /// A sync, at most.
+    pub sync_us: u64,
+    /// How many syncs in a thousand take longer by far.
+    pub slow_per_mille: u64,
+    /// How much longer at most.
+    pub slow_us: u64,
+}
+
+/// What a node is that comes into the running group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Newcomer {
+    /// It takes a place on the ring.
+    Member,
+    /// It reads along.
+    Observer,
+}
+
 /// What applications broadcast.
 #[derive(Clone, Debug)]
 pub struct Traffic {
@@ -168,8 +215,10 @@ pub struct Plan {
     pub rules: Rules,
     /// A rule is off, so a node may break the protocol.
     pub mutated: bool,
-    /// How many nodes, the founder included.
+    /// How many nodes the group begins with, the founder included.
     pub nodes: usize,
+    /// Who comes later, and when.
+    pub newcomers: Vec<(u64, Newcomer)>,
     /// The founder takes a place on the ring.
     pub founder_is_member: bool,
     /// What all members share.
@@ -180,10 +229,14 @@ pub struct Plan {
     pub traffic: Traffic,
     /// How links behave.
     pub network: NetworkPlan,
+    /// How disks behave.
+    pub disk: DiskPlan,
     /// What goes wrong, and when.
     pub faults: Vec<(u64, Fault)>,
     /// What goes wrong at a step, and how long after it; one at each time that the step comes.
     pub at_steps: Vec<(Step, u64, Fault)>,
+    /// How many starts a story needs beyond those of the faults above.
+    pub story_restarts: usize,
     /// Also a majority of the voters is killed, or the last who has the result.
     pub kills_anybody: bool,
     /// When faults and broadcasts end.
@@ -210,6 +263,7 @@ impl Plan {
             rules: Rules::default(),
             mutated: false,
             nodes,
+            newcomers: Vec::new(),
             founder_is_member,
             parameters: Parameters { session: session.is_some(), on_failure: OnFailure::Wait, ..Parameters::default() },
             session,
@@ -232,8 +286,10 @@ impl Plan {
                 encoded: true,
                 corrupt_towards: None,
             },
+            disk: DiskPlan::default(),
             faults: Vec::new(),
             at_steps: Vec::new(),
+            story_restarts: 16,
             kills_anybody: true,
             heal_at_us: 60_000_000,
             inputs_per_drain_max: 1,
@@ -248,7 +304,53 @@ impl Plan {
         self.parameters.on_failure == OnFailure::Evict
     }
 
-    /// The nodes that take a place on the ring.
+    /// What is approved is on disks.
+    #[must_use]
+    pub fn on_disk(&self) -> bool {
+        self.parameters.durability == Durability::Disk
+    }
+
+    /// How many nodes there are in all, those that come later included.
+    #[must_use]
+    pub fn homes(&self) -> usize {
+        self.nodes + self.newcomers.len()
+    }
+
+    /// How many times nodes are started again by the plan's faults and by a story.
+    #[must_use]
+    pub fn restarts(&self) -> usize {
+        let at_steps = self.at_steps.iter().map(|(.., fault)| fault);
+        let starts = |fault: &Fault| match fault {
+            Fault::Restart { .. } | Fault::LoseDisk { .. } => 1,
+            Fault::PowerCut { .. } => self.homes(),
+            _ => 0,
+        };
+        self.story_restarts + self.faults.iter().map(|(_, fault)| fault).chain(at_steps).map(starts).sum::<usize>()
+    }
+
+    /// How many processes there may be: each start of a node is one of its own.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        // In the end those join again that asked somebody who died.
+        2 * self.homes() + self.restarts()
+    }
+
+    /// One view may follow another before STOP.
+    #[must_use]
+    pub fn changes_views(&self) -> bool {
+        self.evicts() || self.restarts() > 0 || !self.newcomers.is_empty()
+    }
+
+    /// A node's place on the ring is wanted.
+    #[must_use]
+    pub fn is_member(&self, home: usize) -> bool {
+        match home.checked_sub(self.nodes) {
+            Some(newcomer) => self.newcomers.get(newcomer).is_some_and(|(_, what)| *what == Newcomer::Member),
+            None => home != Self::FOUNDER || self.founder_is_member,
+        }
+    }
+
+    /// The nodes of the first view.
     pub fn members(&self) -> impl Iterator<Item = usize> + use<> {
         usize::from(!self.founder_is_member)..self.nodes
     }

@@ -9,9 +9,11 @@ use crate::sim::plan::Fault;
 /// A frame under way.
 #[derive(Clone, Debug)]
 pub struct Packet {
-    /// The sender.
+    /// The sending node.
     pub from: usize,
-    /// The receiver.
+    /// The sending process.
+    pub sender: usize,
+    /// The receiving node.
     pub to: usize,
     /// The connection that it travels on.
     pub epoch: u64,
@@ -28,20 +30,20 @@ pub struct Packet {
 pub enum Event {
     /// A frame arrives.
     Arrive(Packet),
-    /// A node learns that a link is up.
+    /// A process learns that a link is up.
     Up {
-        /// Who learns it.
+        /// Which.
         node: usize,
-        /// The other end.
+        /// The node at the other end.
         peer: usize,
         /// The connection.
         epoch: u64,
     },
-    /// A node learns that a link is gone.
+    /// A process learns that a link is gone.
     Down {
-        /// Who learns it.
+        /// Which.
         node: usize,
-        /// The other end.
+        /// The node at the other end.
         peer: usize,
         /// The connection.
         epoch: u64,
@@ -64,6 +66,18 @@ pub enum Event {
     Wake {
         /// Whose.
         node: usize,
+    },
+    /// A process is started at a node.
+    Start {
+        /// Which node.
+        home: usize,
+    },
+    /// A sync is done.
+    Synced {
+        /// Which process gave the records out.
+        node: usize,
+        /// Up to this ticket.
+        ticket: u64,
     },
     /// An application broadcasts.
     Broadcast {

@@ -70,6 +70,34 @@ pub enum Met {
     Stuck,
     /// The run ended without anybody who has the result up to the view in force.
     Lost,
+    /// A process died, and its node was started again.
+    ProcessRestarted,
+    /// The coordinator's process was one of those.
+    CoordinatorRestarted,
+    /// A process started with what its node's disk holds.
+    RestartedFromDisk,
+    /// A process started again with nothing, as one that joins.
+    RestartedInMemory,
+    /// All processes died at once.
+    PowerCut,
+    /// A process died, and its node's disk was lost.
+    DiskLost,
+    /// A process died with records that were not synced.
+    KilledUnsynced,
+    /// A disk synced nothing for a while.
+    DiskSlow,
+    /// Records were given out to be stored.
+    Persisted,
+    /// A member said that it answers `Wedge` later, once it has synced.
+    WedgingSaid,
+    /// A process that came back answered `Wedge` from its disk.
+    WedgedFromDisk,
+    /// A process that came back took the cut of the view before from its disk.
+    TakenFromDisk,
+    /// A node came newly into the running group, and asked for a place on the ring.
+    NewcomerCame,
+    /// A node came newly, to read along.
+    ObserverCame,
     /// The founder ended the group early.
     EndedByFounder,
     /// A member ended the group early.
@@ -159,6 +187,20 @@ pub const REQUIRED: &[Met] = &[
     Met::TwoCoordinators,
     Met::Stuck,
     Met::Lost,
+    Met::ProcessRestarted,
+    Met::CoordinatorRestarted,
+    Met::RestartedFromDisk,
+    Met::RestartedInMemory,
+    Met::PowerCut,
+    Met::DiskLost,
+    Met::KilledUnsynced,
+    Met::DiskSlow,
+    Met::Persisted,
+    Met::WedgingSaid,
+    Met::WedgedFromDisk,
+    Met::TakenFromDisk,
+    Met::NewcomerCame,
+    Met::ObserverCame,
     Met::EndedByFounder,
     Met::EndedByMember,
     Met::DroppedAlive,

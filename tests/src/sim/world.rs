@@ -1,14 +1,15 @@
 //! The world: nodes, connections and virtual time, stepped one event at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 
-use cloudy_proto::{Admission, GroupId, Input, Machine, MachineConfig, NodeId, Request, Role, Time, wire};
+use cloudy_proto::{Admission, GroupId, Input, NodeId, Request, wire};
 
 use crate::invariants::{Failure, Judge};
 use crate::sim::dice::Dice;
+use crate::sim::disk::Disk;
 use crate::sim::network::Network;
-use crate::sim::node::{App, Clock, Item, LinkEnd, Node};
+use crate::sim::node::{Item, Node};
 use crate::sim::plan::{Plan, Step};
 use crate::sim::queue::{Event, Packet, Queue};
 use crate::sim::stats::{Met, Stats};
@@ -24,8 +25,20 @@ pub const CALM_US: u64 = 40_000_000;
 pub struct World {
     /// What the run is made of.
     pub plan: Plan,
-    /// By place; the founder is the first.
+    /// Every process that was ever started, by its place; the founder's is the first.
     pub nodes: Vec<Node>,
+    /// By node: the place of its latest process.
+    pub latest: Vec<Option<usize>>,
+    /// Nodes that are started again, or for the first time.
+    pub starting: BTreeSet<usize>,
+    /// Nodes whose disk was lost, until they start again.
+    pub(super) diskless: BTreeSet<usize>,
+    /// By node: its name.
+    pub(super) ids: Vec<NodeId>,
+    /// By node.
+    pub(super) disks: Vec<Disk>,
+    /// By node: until when its disk syncs nothing.
+    pub(super) disk_held_us: BTreeMap<usize, u64>,
     /// The checkers.
     pub judge: Judge,
     /// What was met.
@@ -56,12 +69,17 @@ impl World {
     #[must_use]
     pub fn new(plan: Plan, traced: bool) -> Self {
         let mut dice = Dice::of(plan.seed ^ 0x0005_eed0_f0a0_0c1d);
-        let ids: Vec<NodeId> = (0..plan.nodes).map(|at| node_id(&mut dice, at)).collect();
-        let nodes = (0..plan.nodes).map(|at| node(&plan, &ids, at, &mut dice)).collect();
+        let ids: Vec<NodeId> = (0..plan.homes()).map(|at| node_id(&mut dice, at)).collect();
         let mut world = Self {
-            judge: Judge::new(&plan, ids),
+            judge: Judge::new(&plan, ids.clone()),
             network: Network::new(plan.network.clone()),
-            nodes,
+            nodes: Vec::new(),
+            latest: vec![None; plan.homes()],
+            starting: BTreeSet::new(),
+            diskless: BTreeSet::new(),
+            disks: (0..plan.homes()).map(|_| Disk::default()).collect(),
+            disk_held_us: BTreeMap::new(),
+            ids,
             stats: Stats::default(),
             now_us: 0,
             healed: false,
@@ -99,9 +117,10 @@ impl World {
         if self.plan.evicts() {
             self.stats.met(Met::Evicts);
         }
+        (0..self.plan.nodes).for_each(|home| self.found_with(home));
         let invited: Vec<usize> = self.plan.members().filter(|&node| node != Plan::FOUNDER).collect();
         for &node in &invited {
-            let invite = Request::Invite { node: self.nodes[node].id };
+            let invite = Request::Invite { node: self.ids[node] };
             self.nodes[Plan::FOUNDER].inbox.push_back(Item::Ask(invite));
         }
         self.found_if_all_came();
@@ -115,6 +134,10 @@ impl World {
             if !self.plan.traffic.quiet.contains(&node) {
                 self.queue.at(self.plan.traffic.gap_us, Event::Broadcast { node });
             }
+        }
+        for (at, &(at_us, _)) in self.plan.newcomers.iter().enumerate() {
+            self.starting.insert(self.plan.nodes + at);
+            self.queue.at(at_us, Event::Start { home: self.plan.nodes + at });
         }
         for &(at, fault) in &self.plan.faults {
             self.queue.at(at, Event::Fault(fault));
@@ -163,6 +186,8 @@ impl World {
                 self.nodes[node].wake_at_us = None;
                 self.run(node)?;
             }
+            Event::Start { home } => self.start(home)?,
+            Event::Synced { node, ticket } => self.synced(node, ticket)?,
             Event::Broadcast { node } => self.broadcast(node)?,
             Event::Fault(fault) => self.fault(fault)?,
             Event::Heal => self.heal()?,
@@ -172,8 +197,8 @@ impl World {
 
     pub(super) fn arrive(&mut self, packet: Packet) -> Result<(), Failure> {
         if self.network.live(packet.from, packet.to) == Some(packet.epoch) {
-            let to = packet.to;
-            return self.give(to, Item::Frame(packet));
+            let to = self.latest[packet.to];
+            return to.map_or(Ok(()), |to| self.give(to, Item::Frame(packet)));
         }
         self.stats.met(Met::FrameLostWithLink);
         Ok(())
@@ -251,6 +276,10 @@ impl World {
             Item::Up { peer, epoch } => self.link_up(node, peer, epoch),
             Item::Down { peer, epoch } => self.link_down(node, peer, epoch),
             Item::Frame(packet) => self.take_packet(node, packet),
+            Item::Synced(ticket) => {
+                self.handle(node, Input::Persisted { ticket });
+                Ok(())
+            }
             Item::Ask(request) => {
                 self.handle(node, Input::Request(request));
                 Ok(())
@@ -279,7 +308,7 @@ impl World {
 
     /// Reads a frame if the machine lets its stream be read; true if it did.
     fn admit(&mut self, node: usize, packet: Packet) -> Result<bool, Failure> {
-        let from = self.nodes[packet.from].id;
+        let from = self.ids[packet.from];
         match self.nodes[node].machine.admits(from, packet.incarnation, packet.stream) {
             Admission::Read => {
                 self.judge.frame_in(node, &packet);
@@ -307,7 +336,7 @@ impl World {
     /// Reads streams that had to wait; true if one did.
     fn unpark(&mut self, node: usize) -> Result<bool, Failure> {
         let mut read = false;
-        for peer in 0..self.plan.nodes {
+        for peer in 0..self.latest.len() {
             let streams: Vec<wire::Stream> = self.nodes[node].links[peer].parked.keys().copied().collect();
             for stream in streams {
                 let mut parked = self.nodes[node].links[peer].parked.remove(&stream).unwrap_or_default();
@@ -342,39 +371,6 @@ fn node_id(dice: &mut Dice, at: usize) -> NodeId {
     let mut id = [at as u8; 32];
     id[..8].copy_from_slice(&dice.bytes(8));
     NodeId(id)
-}
-
-fn node(plan: &Plan, ids: &[NodeId], at: usize, dice: &mut Dice) -> Node {
-    let role = if at == Plan::FOUNDER {
-        Role::Founder { member: plan.founder_is_member, parameters: plan.parameters.clone() }
-    } else {
-        Role::Invited { by: ids[Plan::FOUNDER] }
-    };
-    let config = MachineConfig {
-        me: ids[at],
-        addresses: vec![address(at)],
-        group: GROUP,
-        name: "simulated".to_owned(),
-        run: at as u64,
-        role,
-        durability: plan.parameters.durability,
-        retain_bytes: 16 << 20,
-        rules: plan.rules,
-    };
-    Node {
-        id: ids[at],
-        machine: Machine::new(config),
-        alive: true,
-        asleep_until_us: 0,
-        inbox: Default::default(),
-        links: (0..plan.nodes).map(|_| LinkEnd::default()).collect(),
-        app: App { open: plan.session.is_none(), ..App::default() },
-        clock: Clock { start_us: dice.between(0, 1 << 40), drift_ppm: plan.drift_ppm[at] },
-        wake_at_us: None,
-        coordinator_lost_at: Some(Time(0)),
-        closed: false,
-        diverged: false,
-    }
 }
 
 pub(super) fn address(at: usize) -> std::net::SocketAddr {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloudy_proto::{OnFailure, Parameters, RingKind, Rules, SessionPlan};
 
-use super::{Fault, NetworkPlan, Plan, Step, Traffic, Who};
+use super::{DiskPlan, Fault, NetworkPlan, Plan, Step, Traffic, Who};
 use crate::sim::dice::Dice;
 
 impl Plan {
@@ -24,13 +24,16 @@ impl Plan {
             rules: Rules::default(),
             mutated: false,
             nodes,
+            newcomers: Vec::new(),
             founder_is_member,
             parameters: parameters(&mut dice, session, evicts),
             session: session.then(|| session_plan(&mut dice, seed, heal_at_us)),
             traffic: traffic(&mut dice, nodes),
             network: network(&mut dice),
+            disk: DiskPlan::default(),
             faults: Vec::new(),
             at_steps: Vec::new(),
+            story_restarts: 0,
             kills_anybody: false,
             heal_at_us,
             inputs_per_drain_max: dice.pick(&[1, 1, 2, 5, 20]),
@@ -45,6 +48,7 @@ impl Plan {
         if long && plan.nodes > 1 {
             plan.add_failover_faults(&mut dice);
         }
+        plan.add_restarts(&mut Dice::of(seed ^ 0x0d15_ca5e_0dd5));
         plan
     }
 

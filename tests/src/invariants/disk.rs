@@ -1,0 +1,151 @@
+//! What is on the disks: whatever others were told is there, and enough for the group to come back with (`protocol.md`
+//! P7, §3.2, §6.2, §11).
+
+use cloudy_proto::wire::Wedged;
+use cloudy_proto::{NodeId, Record, StoredBody, ViewId};
+
+use super::{Broken, Failure, Judge};
+use crate::sim::stats::{Met, Stats};
+
+/// What a node's disk keeps.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Entries of the control log.
+    commands: usize,
+    /// The latest view up to whose first index the result is there; zero for who was there before the first.
+    complete: Option<ViewId>,
+    /// The length of the result.
+    index: u64,
+}
+
+impl Judge {
+    /// Records are on a disk, and stay there.
+    ///
+    /// # Errors
+    /// If what is left of the group could not come back with what is on the disks.
+    pub fn synced(&mut self, place: usize, records: &[Record]) -> Result<(), Failure> {
+        let home = self.home_of[place];
+        let Some(kept) = self.disks.as_mut().map(|disks| &mut disks[home]) else { return Ok(()) };
+        for record in records {
+            match record {
+                Record::Command { index, .. } => kept.commands = index.0 as usize,
+                Record::Snapshot(_) => {}
+                Record::Complete { view, .. } => kept.complete = kept.complete.max(Some(*view)),
+                Record::Entry(entry) => kept.index = entry.first_index.0 + u64::from(entry.count) - 1,
+                Record::Slot { view, lane, slot } => {
+                    let Some(log) = self.views.get_mut(*view) else { continue };
+                    log.lanes.synced(home, lane.at(), slot);
+                    if log.rank_of(place) == Some(lane.at()) {
+                        let synced = &mut self.nodes[place].synced_seq;
+                        *synced = slot.batch.last_seq().0.max(*synced);
+                    }
+                }
+                Record::Vote(_) | Record::Entries(_) => {}
+            }
+        }
+        self.disks_suffice(place)
+    }
+
+    /// A process gives these out to be stored: who is not complete walks nothing of its view, and it is complete once
+    /// what it fetched is synced (`protocol.md` §7.2).
+    pub(super) fn persists(&self, place: usize, records: &[Record]) -> Result<(), Failure> {
+        let seen = &self.nodes[place];
+        let complete = self.disks.as_ref().is_none_or(|disks| disks[self.home_of[place]].complete >= Some(seen.view));
+        let walked = |record: &&Record| match record {
+            Record::Entry(entry) => entry.view == seen.view && matches!(entry.body, StoredBody::Slot { .. }),
+            _ => false,
+        };
+        match records.iter().find(walked) {
+            Some(record) if seen.active && seen.joined && !complete => {
+                Err(self.failure("a fetched result counts once it is synced", place, format!("{record:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A node has another disk, on which there is nothing.
+    pub fn lost_disk(&mut self, home: usize) {
+        self.disk_now[home] = self.disk_now.len() + self.nodes.len();
+        if let Some(disks) = &mut self.disks {
+            disks[home] = Kept::default();
+        }
+    }
+
+    /// A process has begun with a stored result of this length.
+    pub fn restores(&mut self, place: usize, index: u64) {
+        self.nodes[place].restored = Some(index);
+    }
+
+    /// A process that came back has given its result out again.
+    ///
+    /// # Errors
+    /// If it is not what the disk held.
+    pub fn restored(&self, place: usize) -> Result<(), Failure> {
+        let Some(stored) = self.nodes[place].restored else { return Ok(()) };
+        let synced = self.disks.as_ref().map_or(0, |disks| disks[self.home_of[place]].index);
+        let index = self.nodes[place].index;
+        if index < stored || stored != synced {
+            let what = format!("index {index}, stored {stored}, synced {synced}");
+            return Err(self.failure("a result comes back as it was stored", place, what));
+        }
+        self.disks_suffice(place)
+    }
+
+    /// A node could say from its disk how a view ends: it has the result up to its first index, or all that a cut took of
+    /// the view before.
+    pub(super) fn is_complete_on_disk(&self, node: NodeId, view: ViewId) -> bool {
+        let Some(kept) = self.disks.as_ref().map(|disks| &disks[self.homes[&node]]) else { return false };
+        let lists = |view: ViewId| {
+            self.control.install_of(view).is_some_and(|install| install.ring.iter().any(|member| member.node == node))
+        };
+        let before = ViewId(view.0 - 1);
+        let installed = self.control.view_at(kept.commands);
+        let takes_cut = installed == before && lists(view) && (view == ViewId(1) || lists(before));
+        kept.complete >= Some(view) || (takes_cut && kept.complete >= Some(before))
+    }
+
+    /// The group is there to stay: some member has stored its first view, if there is a disk.
+    #[must_use]
+    pub fn is_founded(&self) -> bool {
+        let kept = |disks: &Vec<Kept>| disks.iter().any(|kept| kept.complete > Some(ViewId(0)));
+        self.view().is_some() && self.disks.as_ref().is_none_or(kept)
+    }
+
+    /// Of the members of the latest view, one that came back from its disk would be complete.
+    pub(super) fn disks_suffice(&self, node: usize) -> Result<(), Failure> {
+        let latest = self.control.latest_view();
+        let Some(install) = self.disks.as_ref().and_then(|_| self.control.install_of(latest)) else { return Ok(()) };
+        // The last view's result is final, and may go with the last who has it; whoever may be killed may be lost too.
+        let may_be_gone = self.disk_now.iter().enumerate().any(|(home, disk)| home != *disk);
+        let excused = may_be_gone && (install.last || self.kills_anybody);
+        if excused
+            || !self.is_founded()
+            || install.ring.iter().any(|member| self.is_complete_on_disk(member.node, latest))
+        {
+            return Ok(());
+        }
+        Err(self.failure("the disks have all that was approved", node, format!("nobody's for view {latest}")))
+    }
+
+    /// A member answers `Wedge`, or for a member a later run of its node with what is on the disk.
+    pub(super) fn answered(&mut self, node: usize, wedged: &Wedged, stats: &mut Stats) -> Result<(), Broken> {
+        let home = self.home_of[node];
+        let kept = self.disks.as_ref().map(|disks| disks[home].complete);
+        let Some(log) = self.views.get_mut(wedged.view) else { return Ok(()) };
+        let rank = log.view.ring.iter().position(|member| self.homes[&member.node] == home);
+        let Some(rank) = rank else { return Ok(()) };
+        if wedged.complete && kept.is_some_and(|kept| kept < Some(wedged.view)) {
+            return Err(("complete is who is on the disk", format!("{kept:?} for {}", wedged.view)));
+        }
+        if kept.is_some() {
+            for (lane, frontier) in wedged.frontiers.iter().enumerate() {
+                log.lanes.is_synced("an answer names what is synced", lane, home, frontier.0)?;
+            }
+        }
+        let run = log.ring[rank];
+        if run != node {
+            stats.met(Met::WedgedFromDisk);
+        }
+        log.wedges.answered((rank, run), node, wedged, &log.lanes)
+    }
+}

@@ -1,0 +1,77 @@
+//! Disks, processes that come back, and nodes that come later.
+
+use std::time::Duration;
+
+use cloudy_proto::Durability;
+
+use super::{DiskPlan, Fault, Newcomer, Plan, Step, Who};
+use crate::sim::dice::Dice;
+
+/// After which time a process is started again: at once, before it is missed, or long after.
+const RESTART_US: &[u64] = &[0, 1_000, 20_000, 100_000, 300_000, 700_000];
+
+/// After which time something goes wrong at a step.
+const AFTER_STEP_US: &[u64] = &[0, 50, 500, 2_000, 6_000, 30_000];
+
+/// The moments at which processes die and come back.
+const STEPS: &[Step] =
+    &[Step::Founded, Step::Kickstart, Step::Wedge, Step::Wedge, Step::Install, Step::Install, Step::Stop, Step::Final];
+
+impl Plan {
+    /// Where the result is kept, and who comes back or newly.
+    pub(super) fn add_restarts(&mut self, dice: &mut Dice) {
+        if dice.chance(350) {
+            self.add_disks(dice);
+        }
+        let restarts = dice.pick(&[0, 0, 0, 1, 1, 2, 3]);
+        for _ in 0..restarts {
+            let who = self.some_node(dice);
+            let fault = Fault::Restart { who, after_us: dice.pick(RESTART_US) };
+            self.add_at_some_time(dice, fault);
+        }
+        if self.on_disk() && dice.chance(200) {
+            let fault = Fault::LoseDisk { who: self.some_node(dice), after_us: dice.pick(RESTART_US) };
+            self.add_at_some_time(dice, fault);
+        }
+        if self.on_disk() && dice.chance(400) {
+            for _ in 0..dice.pick(&[1, 1, 2, 3]) {
+                let within_us = dice.pick(&[0, 5_000, 50_000, 300_000]);
+                self.add_at_some_time(dice, Fault::PowerCut { within_us });
+            }
+        }
+        if self.session.is_none() && dice.chance(150) {
+            for _ in 0..dice.between(1, 2) {
+                let what = if dice.chance(600) { Newcomer::Member } else { Newcomer::Observer };
+                self.newcomers.push((dice.between(self.heal_at_us / 8, self.heal_at_us), what));
+                self.drift_ppm.push(0);
+            }
+        }
+    }
+
+    fn add_disks(&mut self, dice: &mut Dice) {
+        self.parameters.durability = Durability::Disk;
+        self.parameters.sync_timeout = Duration::from_millis(dice.pick(&[100, 500, 2_000]));
+        let timeout_us = self.parameters.failure_timeout.as_micros() as u64;
+        self.disk = DiskPlan {
+            sync_us: dice.pick(&[0, 0, 200, 2_000, 20_000]),
+            slow_per_mille: dice.pick(&[0, 0, 20]),
+            slow_us: (4 * timeout_us).min(1_000_000),
+        };
+        for _ in 0..dice.pick(&[0, 0, 0, 1, 2]) {
+            let (who, for_us) = (self.some_node(dice), dice.pick(&[10_000, 100_000, 500_000, 1_500_000]));
+            self.add_at_some_time(dice, Fault::SlowDisk { who, for_us });
+        }
+    }
+
+    fn some_node(&self, dice: &mut Dice) -> Who {
+        if dice.chance(350) { Who::Coordinator } else { Who::Node(dice.below(self.nodes)) }
+    }
+
+    fn add_at_some_time(&mut self, dice: &mut Dice, fault: Fault) {
+        if dice.chance(350) {
+            self.at_steps.push((dice.pick(STEPS), dice.pick(AFTER_STEP_US), fault));
+        } else {
+            self.faults.push((dice.between(0, self.heal_at_us), fault));
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Processes start, die and start again; disks outlive them (`protocol.md` P7, §7).
+
+use cloudy_proto::{Index, Machine, MachineConfig, Record, Request, Role, StoredError, ViewId};
+
+use crate::invariants::Failure;
+use crate::sim::disk::Disk;
+use crate::sim::node::{App, Clock, Item, LinkEnd, Node};
+use crate::sim::plan::{Fault, Newcomer, Plan, Who};
+use crate::sim::queue::Event;
+use crate::sim::stats::Met;
+use crate::sim::world::{GROUP, World, address};
+
+/// How long a fault waits that the group could not do with.
+const SPARED_FOR_US: u64 = 20_000;
+
+impl World {
+    /// A node that the group begins with.
+    pub(super) fn found_with(&mut self, home: usize) {
+        let role = match home {
+            Plan::FOUNDER => {
+                let member = self.plan.founder_is_member;
+                Role::Founder { member, parameters: self.plan.parameters.clone() }
+            }
+            _ => Role::Invited { by: self.ids[Plan::FOUNDER] },
+        };
+        let (machine, clock) = (Machine::new(self.config(home, role)), self.clock(home));
+        self.add(home, machine, clock);
+    }
+
+    fn config(&self, home: usize, role: Role) -> MachineConfig {
+        MachineConfig {
+            me: self.ids[home],
+            addresses: vec![address(home)],
+            group: GROUP,
+            name: "simulated".to_owned(),
+            run: self.nodes.len() as u64,
+            role,
+            durability: self.plan.parameters.durability,
+            retain_bytes: 16 << 20,
+            rules: self.plan.rules,
+        }
+    }
+
+    fn clock(&mut self, home: usize) -> Clock {
+        Clock { start_us: self.dice.between(0, 1 << 40), drift_ppm: self.plan.drift_ppm[home] }
+    }
+
+    fn add(&mut self, home: usize, machine: Machine, clock: Clock) -> usize {
+        let place = self.nodes.len();
+        self.latest[home] = Some(place);
+        self.judge.started(home);
+        self.nodes.push(Node {
+            id: self.ids[home],
+            home,
+            contact: None,
+            machine,
+            alive: true,
+            asleep_until_us: 0,
+            inbox: Default::default(),
+            links: (0..self.plan.homes()).map(|_| LinkEnd::default()).collect(),
+            app: App { open: self.plan.session.is_none(), ..App::default() },
+            clock,
+            wake_at_us: None,
+            coordinator_lost_at: Some(clock.at(self.now_us)),
+            closed: false,
+            diverged: false,
+        });
+        place
+    }
+
+    /// A node's process, if one runs.
+    #[must_use]
+    pub fn running(&self, home: usize) -> Option<usize> {
+        self.latest[home].filter(|&place| self.nodes[place].alive)
+    }
+
+    pub(crate) fn has_view(&self, place: usize) -> bool {
+        self.judge.view_of(place).0 > ViewId(0)
+    }
+
+    /// A process runs, or its node keeps what it held and is about to run again.
+    #[must_use]
+    pub fn goes_on(&self, place: usize) -> bool {
+        let home = self.nodes[place].home;
+        self.nodes[place].alive
+            || (self.plan.on_disk()
+                && self.latest[home] == Some(place)
+                && self.starting.contains(&home)
+                && !self.diskless.contains(&home))
+    }
+
+    /// A process is started: with what the node's disk holds, or as one that joins.
+    pub(super) fn start(&mut self, home: usize) -> Result<(), Failure> {
+        if !self.starting.remove(&home) || self.running(home).is_some() {
+            return Ok(());
+        }
+        self.diskless.remove(&home);
+        let restarts = self.latest[home].is_some();
+        let others = (0..self.latest.len()).filter(|&other| other != home && self.running(other).is_some());
+        let others: Vec<usize> = others.collect();
+        let known =
+            others.iter().copied().filter(|&other| self.running(other).is_some_and(|place| self.has_view(place)));
+        let known: Vec<usize> = known.collect();
+        let stored = self.disks[home].stored();
+        let clock = self.clock(home);
+        let from_disk = restarts && !stored.is_empty();
+        if !from_disk && known.is_empty() {
+            // Nobody is there to be asked.
+            if restarts && self.plan.on_disk() {
+                self.diskless.insert(home);
+            }
+            self.starting.insert(home);
+            self.queue.at(self.now_us + SPARED_FOR_US, Event::Start { home });
+            return Ok(());
+        }
+        if restarts {
+            self.stats.met(if from_disk { Met::RestartedFromDisk } else { Met::RestartedInMemory });
+        }
+        let contact = (!known.is_empty()).then(|| self.dice.pick(&known));
+        let mut from_index = None;
+        let machine = if from_disk {
+            let index = stored.index();
+            let restored = Machine::restored(clock.at(self.now_us), self.config(home, Role::Restored), stored);
+            from_index = Some(index.0);
+            restored.map_err(|error| self.judge.failure("what is stored can be read", home, error.to_string()))?
+        } else {
+            let contact = self.ids[contact.unwrap_or(Plan::FOUNDER)];
+            let role = if self.plan.is_member(home) {
+                Role::Joiner { contact }
+            } else {
+                Role::Observer { contact, from: Some(Index(1)) }
+            };
+            Machine::new(self.config(home, role))
+        };
+        let place = self.add(home, machine, clock);
+        self.tell(place, &format!("starts, node {home}, from disk: {from_disk}"));
+        if let Some(index) = from_index {
+            self.judge.restores(place, index);
+        }
+        self.nodes[place].contact = contact.filter(|_| !from_disk);
+        match home.checked_sub(self.plan.nodes).filter(|_| !restarts).map(|at| self.plan.newcomers[at].1) {
+            Some(Newcomer::Member) => self.stats.met(Met::NewcomerCame),
+            Some(Newcomer::Observer) => self.stats.met(Met::ObserverCame),
+            None => {}
+        }
+        if self.plan.is_member(home) && !self.plan.traffic.quiet.contains(&home) {
+            self.queue.at(self.now_us + self.plan.traffic.gap_us, Event::Broadcast { node: place });
+        }
+        self.drain(place)?;
+        self.judge.restored(place)?;
+        others.into_iter().for_each(|other| self.redial(home, other));
+        self.run(place)
+    }
+
+    /// Whoever is to be started again is started at once; and whoever asked a node in vain that died, to ask another.
+    pub(super) fn start_all(&mut self) -> Result<(), Failure> {
+        for place in 0..self.nodes.len() {
+            let asked_dead = self.nodes[place].contact.is_some_and(|contact| self.running(contact).is_none());
+            if self.nodes[place].alive && asked_dead && !self.has_view(place) {
+                self.starting.insert(self.nodes[place].home);
+                self.die(place)?;
+            }
+        }
+        let starting: Vec<usize> = self.starting.iter().copied().collect();
+        starting.into_iter().try_for_each(|home| self.start(home))
+    }
+
+    /// A process dies, and its node starts again later.
+    pub(super) fn restart(&mut self, who: Who, after_us: u64) -> Result<(), Failure> {
+        let place = self.resolve(who).filter(|&place| self.nodes[place].alive);
+        let spared = |place: &usize| self.plan.on_disk() || self.plan.kills_anybody || self.can_do_without(*place);
+        let founded = self.judge.is_founded();
+        let Some(place) = place.filter(|place| founded && spared(place)) else {
+            self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::Restart { who, after_us }));
+            return Ok(());
+        };
+        self.stats.met(Met::ProcessRestarted);
+        if self.judge.coordinator() == Some(place) {
+            self.stats.met(Met::CoordinatorRestarted);
+        }
+        let home = self.nodes[place].home;
+        self.starting.insert(home);
+        self.queue.at(self.now_us + after_us, Event::Start { home });
+        self.die(place)
+    }
+
+    /// A process dies and its node's disk is lost, if the group can do without.
+    pub(super) fn lose_disk(&mut self, who: Who, after_us: u64) -> Result<(), Failure> {
+        let place = self.resolve(who).filter(|&place| self.nodes[place].alive && self.judge.is_founded());
+        let Some(place) = place.filter(|&place| self.plan.kills_anybody || self.can_do_without(place)) else {
+            self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::LoseDisk { who, after_us }));
+            return Ok(());
+        };
+        self.stats.met(Met::DiskLost);
+        let home = self.nodes[place].home;
+        self.starting.insert(home);
+        self.queue.at(self.now_us + after_us, Event::Start { home });
+        self.die(place)?;
+        self.forget_disk(home);
+        Ok(())
+    }
+
+    fn forget_disk(&mut self, home: usize) {
+        self.diskless.insert(home);
+        self.disks[home] = Disk::default();
+        self.judge.lost_disk(home);
+    }
+
+    /// All processes die at once, and all are started again.
+    pub(super) fn cut_power(&mut self, within_us: u64) -> Result<(), Failure> {
+        if !self.judge.is_founded() {
+            self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::PowerCut { within_us }));
+            return Ok(());
+        }
+        self.stats.met(Met::PowerCut);
+        for home in 0..self.latest.len() {
+            let Some(place) = self.running(home) else { continue };
+            self.starting.insert(home);
+            let after_us = self.dice.between(0, within_us);
+            self.queue.at(self.now_us + after_us, Event::Start { home });
+            self.die(place)?;
+            if home >= self.plan.nodes && !self.plan.is_member(home) {
+                // An observer reads anew.
+                self.forget_disk(home);
+            }
+        }
+        Ok(())
+    }
+
+    /// Unless the plan kills anybody, a kill waits until the group can do without its victim.
+    pub(super) fn kill(&mut self, who: Who) -> Result<(), Failure> {
+        let spared = |place: usize| !self.plan.kills_anybody && !self.can_do_without(place);
+        let Some(place) = self.resolve(who).filter(|&place| !spared(place)) else {
+            self.stats.met(Met::KillSpared);
+            self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::Kill { who }));
+            return Ok(());
+        };
+        if !self.nodes[place].alive {
+            return Ok(());
+        }
+        self.stats.met(Met::MemberKilled);
+        if place == Plan::FOUNDER {
+            self.stats.met(Met::FounderKilled);
+        }
+        if self.judge.coordinator() == Some(place) {
+            self.stats.met(self.moment());
+        }
+        self.die(place)
+    }
+
+    /// A process is gone, at once.
+    fn die(&mut self, place: usize) -> Result<(), Failure> {
+        let home = self.nodes[place].home;
+        self.nodes[place].alive = false;
+        self.judge.died(place);
+        self.nodes[place].inbox.clear();
+        let unsynced = self.disks[home].unsynced();
+        if unsynced > 0 {
+            self.stats.met(Met::KilledUnsynced);
+        }
+        let kept = self.dice.between(0, unsynced as u64) as usize;
+        let found = self.disks[home].crash(kept);
+        self.on_disk(place, found)?;
+        for peer in (0..self.latest.len()).filter(|&peer| peer != home) {
+            self.cut(home, peer);
+        }
+        if !self.founded && place != Plan::FOUNDER && !self.accepted.contains(&home) {
+            self.give(Plan::FOUNDER, Item::Ask(Request::Uninvite { node: self.ids[home] }))?;
+            self.found_if_all_came();
+            self.run(Plan::FOUNDER)?;
+        }
+        Ok(())
+    }
+
+    /// Without a process there are still a majority of the voters, and somebody who has the result.
+    fn can_do_without(&self, place: usize) -> bool {
+        let alive = |other: usize| other != place && self.goes_on(other);
+        self.judge.majorities_live(alive) && !self.judge.is_lost(alive)
+    }
+
+    /// A machine gives records out.
+    pub(super) fn persist(&mut self, place: usize, ticket: u64, records: Vec<Record>) {
+        self.stats.met(Met::Persisted);
+        let home = self.nodes[place].home;
+        let mut takes_us = self.dice.between(0, self.plan.disk.sync_us);
+        if !self.healed && self.dice.chance(self.plan.disk.slow_per_mille) {
+            takes_us += self.dice.between(0, self.plan.disk.slow_us);
+        }
+        let held_us = self.disk_held_us.get(&home).copied().filter(|_| !self.healed).unwrap_or_default();
+        let disk = &mut self.disks[home];
+        disk.put(ticket, records);
+        disk.busy_until_us = disk.busy_until_us.max(self.now_us + takes_us).max(held_us);
+        self.queue.at(disk.busy_until_us, Event::Synced { node: place, ticket });
+    }
+
+    /// A sync is done.
+    pub(super) fn synced(&mut self, place: usize, ticket: u64) -> Result<(), Failure> {
+        if !self.nodes[place].alive {
+            return Ok(());
+        }
+        let synced = self.disks[self.nodes[place].home].sync(ticket);
+        self.on_disk(place, synced)?;
+        self.give(place, Item::Synced(ticket))
+    }
+
+    fn on_disk(&mut self, place: usize, records: Result<Vec<Record>, StoredError>) -> Result<(), Failure> {
+        match records {
+            Ok(records) => self.judge.synced(place, &records),
+            Err(error) => Err(self.judge.failure("what is stored can be read", place, error.to_string())),
+        }
+    }
+
+    /// Disks that hung go on.
+    pub(super) fn free_disks(&mut self) -> Result<(), Failure> {
+        for home in 0..self.latest.len() {
+            let Some(place) = self.running(home).filter(|_| self.disks[home].unsynced() > 0) else { continue };
+            self.disks[home].busy_until_us = self.now_us;
+            let all = self.disks[home].last_ticket();
+            self.synced(place, all)?;
+        }
+        Ok(())
+    }
+}
