@@ -20,14 +20,14 @@ pub(crate) enum Who<'a> {
     /// The one whose private key is in a file.
     KeyIn(&'a Path),
     /// The one whose data directory it is.
-    Owns(DataDir),
+    Owns(Box<DataDir>),
 }
 
 impl<'a> Who<'a> {
     /// The one with that data directory, or else with that key, or else a fresh one.
     pub(crate) fn of(data: &DataArgs, node_key: Option<&'a Path>) -> Result<Self, Report> {
         match (&data.directory, node_key) {
-            (Some(path), _) => Ok(Self::Owns(DataDir::open(path, true).into_diagnostic()?)),
+            (Some(path), _) => Ok(Self::Owns(Box::new(DataDir::open(path, true).into_diagnostic()?))),
             (None, Some(file)) => Ok(Self::KeyIn(file)),
             (None, None) => Ok(Self::Fresh),
         }
@@ -47,7 +47,7 @@ pub(crate) async fn start_as(
     let builder = match who {
         Who::Fresh => builder,
         Who::KeyIn(file) => builder.identity(identity(keys.primary(), file)?),
-        Who::Owns(data) => builder.identity(data.identity(keys.primary()).into_diagnostic()?).data_dir(data),
+        Who::Owns(data) => builder.identity(data.identity(keys.primary()).into_diagnostic()?).data_dir(*data),
     };
     let without_faults = Faults { seed: faults.seed, ..Faults::none() };
     if faults == without_faults && !partitions {

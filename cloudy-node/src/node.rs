@@ -10,151 +10,23 @@ use tokio::sync::oneshot;
 
 use crate::cluster_key::ClusterKey;
 use crate::cluster_keys::ClusterKeys;
-use crate::driver::disk::{Disk, Synced};
 use crate::driver::joins::Aim;
-use crate::driver::{Command, Driver, Mailbox, ResumedGroup, mailbox};
-use crate::endpoint::{self, BindError, EndpointLimits, EndpointSocket, OpenError};
+use crate::driver::{Command, Driver, Mailbox, mailbox};
+use crate::endpoint::{self, EndpointLimits, EndpointSocket};
 use crate::founding::{FoundError, Founding, FoundingEvent};
 use crate::group::{Group, GroupConfig};
 use crate::identity::{Identity, IdentityError};
 use crate::link::{Links, Revoked};
-use crate::storage::{DataDir, DataDirError, ReadGroupError, read_group};
-use crate::tls::LinkFailure;
+use crate::storage::DataDir;
 
+mod error;
+mod resume;
 mod trust;
 
+pub use error::{ConnectError, JoinError, StartError};
 pub use trust::{RevokeError, SetKeysError};
 
-/// A node that did not start; nothing is bound.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Neither a cluster key nor an identity was given.
-    #[error("a node needs a cluster key or an identity: links are encrypted and authenticated from the first packet")]
-    NoIdentity,
-    /// The identity could not be made.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The data directory is another node's.
-    #[error(
-        "the data directory belongs to node {}, and the identity is of node {}: take the one that DataDir::identity gives",
-        directory.short(), identity.short()
-    )]
-    OtherNode {
-        /// The directory's node.
-        directory: NodeId,
-        /// The identity's.
-        identity: NodeId,
-    },
-    /// The data directory cannot be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// A group in the data directory cannot be read back, so none goes on.
-    #[error(transparent)]
-    ReadGroup(#[from] ReadGroupError),
-    /// The address cannot be bound.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The endpoint cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The keys shut this very node out.
-    #[error(
-        "node {} is revoked by the cluster's own keys: start it as a new node, with another private key", .node.short()
-    )]
-    Revoked {
-        /// This node.
-        node: NodeId,
-    },
-    /// The socket does not say where it is bound.
-    #[error("the socket's address: {0}")]
-    Address(#[from] std::io::Error),
-}
-
-/// A link that did not come about; links that there were are as before.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
-    /// No connection, or the other side refused it.
-    #[error("{address}: {failure}")]
-    Link {
-        /// The address that was dialled, or where the peer dialled from.
-        address: SocketAddr,
-        /// What went wrong.
-        failure: LinkFailure,
-    },
-    /// This node itself is at that address.
-    #[error("{address} is this node itself")]
-    Itself {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// The node was shut down.
-    #[error("this node was shut down")]
-    ShutDown,
-}
-
-/// A group that was not joined; this node is not in it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum JoinError {
-    /// This node is in a group of that name, or waits for one.
-    #[error("this node is in a group named {name:?} already, or waits for one: leave that one first")]
-    NameTaken {
-        /// The name.
-        name: String,
-    },
-    /// The name is too long.
-    #[error("a group's name has at most {GROUP_NAME_BYTES_MAX} bytes")]
-    NameTooLong,
-    /// The group does not take this node.
-    #[error("group {name:?} was not joined: {reason}")]
-    Refused {
-        /// The name.
-        name: String,
-        /// In words.
-        reason: String,
-    },
-    /// The group runs, and the beginning of its result is gone.
-    #[error(
-        "group {name:?} was not joined: its result before index {first} is no longer retained by any member, and a \
-         member has the whole of it; raise retain_bytes at the members, or observe the group from that index on"
-    )]
-    Truncated {
-        /// The name.
-        name: String,
-        /// The first index that is retained.
-        first: Index,
-    },
-    /// The group keeps its result on disk.
-    #[error(
-        "group {name:?} keeps its result on disk, and this node has no data directory: start it with          NodeBuilder::data_dir, or `--data DIR`"
-    )]
-    NeedsDataDir {
-        /// The name.
-        name: String,
-    },
-    /// The founder gave the group up before it was founded.
-    #[error("group {name:?} ended before it was founded")]
-    Ended {
-        /// The name.
-        name: String,
-    },
-    /// The link to the node that was asked broke before it took this node in or refused it.
-    #[error("the link to node {} broke before group {name:?} was joined; try again", .node.short())]
-    ContactLost {
-        /// The name.
-        name: String,
-        /// The node that was asked.
-        node: NodeId,
-    },
-    /// The contact could not be reached.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// This node is shut out of its cluster.
-    #[error("this node's identity was revoked in its cluster, for good: no node links to it any more")]
-    Revoked,
-    /// The node was shut down.
-    #[error("this node was shut down")]
-    ShutDown,
-}
+use resume::{open_store, resume_all};
 
 /// How a [`Node`] is started.
 #[derive(Default)]
@@ -263,47 +135,6 @@ impl NodeBuilder {
         let resumed = Arc::new(resume_all(&node.mailbox, stored).await?);
         Ok(Node { resumed, ..node })
     }
-}
-
-/// Opens the store of a data directory, and reads all that it holds.
-async fn open_store(data_dir: DataDir) -> Result<(Disk, Vec<ResumedGroup>), StartError> {
-    let synced = Arc::new(Synced::default());
-    let opened = tokio::task::spawn_blocking(move || {
-        let told = Arc::clone(&synced);
-        let store = data_dir.open_store(move |completion| told.take(completion))?;
-        let groups = store.groups().map_err(ReadGroupError::Store)?;
-        let mut stored = Vec::new();
-        let mut begun = Vec::new();
-        for id in groups {
-            match read_group(&store, id)? {
-                Some((meta, read)) => stored.push(ResumedGroup { id, meta, stored: read }),
-                None => begun.push(id),
-            }
-        }
-        let mut disk = Disk::new(store, synced);
-        // They never had a view: nothing was confirmed in them.
-        begun.into_iter().for_each(|id| disk.forget(id));
-        Ok((disk, stored))
-    });
-    match opened.await {
-        Ok(opened) => opened,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
-}
-
-async fn resume_all(mailbox: &Mailbox, stored: Vec<ResumedGroup>) -> Result<Vec<Group>, StartError> {
-    let mut resumed = Vec::new();
-    for group in stored {
-        let (id, (reply, answer)) = (group.id, oneshot::channel());
-        mailbox.send(Command::Resume { group: Box::new(group), reply }).await;
-        match answer.await {
-            Ok(Ok(group)) => resumed.push(group),
-            Ok(Err(cause)) => return Err(ReadGroupError::Contradiction { group: id, cause }.into()),
-            // The driver runs as long as this handle to it.
-            Err(_) => break,
-        }
-    }
-    Ok(resumed)
 }
 
 /// What a node's links have carried, summed over them since each came up.

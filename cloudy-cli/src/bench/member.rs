@@ -38,7 +38,7 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
         Durability::Disk => Some(tempfile::tempdir().into_diagnostic()?),
     };
     let who = match &directory {
-        Some(directory) => Who::Owns(DataDir::open(directory.path(), true).into_diagnostic()?),
+        Some(directory) => Who::Owns(Box::new(DataDir::open(directory.path(), true).into_diagnostic()?)),
         None => Who::Fresh,
     };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

@@ -46,6 +46,24 @@ pub(super) async fn joined(
 }
 
 impl Driver {
+    /// What a peer says beside its groups.
+    pub(super) fn take_node_frame(&mut self, peer: NodeId, frame: NodeFrame) {
+        match frame {
+            // Said once, before the link is up.
+            NodeFrame::Hello { .. } => {}
+            NodeFrame::Join { name } => self.asked_to_join(peer, name),
+            NodeFrame::Observe { name } => self.asked_for_running(peer, name),
+            NodeFrame::Revoked(nodes) => self.told_revoked(peer, nodes),
+            NodeFrame::Certificate(certificate) => self.told_certificate(peer, &certificate),
+            NodeFrame::Refused { name, reason } => {
+                if let Some(joining) = self.joining.remove(&name) {
+                    // Whoever joined has given up.
+                    let _ = joining.reply.send(Err(JoinError::Refused { name, reason }));
+                }
+            }
+        }
+    }
+
     /// A node of a running group tells of it: whoever waits for one of that name comes.
     pub(super) fn running(
         &mut self,

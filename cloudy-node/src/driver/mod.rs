@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream, StreamHeader};
+use cloudy_proto::wire::{ControlFrame, Stream, StreamHeader};
 use cloudy_proto::{Admission, Frame, GroupId, Incarnation, Input, NodeId, Output, Time, View};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -384,23 +384,6 @@ impl Driver {
         for (_, reply) in self.connecting.extract_if(.., |(of, _)| *of == address) {
             // A caller that is gone needs no answer.
             let _ = reply.send(result.clone());
-        }
-    }
-
-    fn take_node_frame(&mut self, peer: NodeId, frame: NodeFrame) {
-        match frame {
-            // Said once, before the link is up.
-            NodeFrame::Hello { .. } => {}
-            NodeFrame::Join { name } => self.asked_to_join(peer, name),
-            NodeFrame::Observe { name } => self.asked_for_running(peer, name),
-            NodeFrame::Revoked(nodes) => self.told_revoked(peer, nodes),
-            NodeFrame::Certificate(certificate) => self.told_certificate(peer, &certificate),
-            NodeFrame::Refused { name, reason } => {
-                if let Some(joining) = self.joining.remove(&name) {
-                    // Whoever joined has given up.
-                    let _ = joining.reply.send(Err(JoinError::Refused { name, reason }));
-                }
-            }
         }
     }
 }

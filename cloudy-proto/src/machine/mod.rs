@@ -1,6 +1,7 @@
 //! One group at one node: the state machine that everything drives (the contract is at the top of the crate).
 
 mod change;
+mod config;
 mod coordinate;
 mod divergence;
 mod durable;
@@ -23,11 +24,10 @@ mod timers;
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::catch_up::Retained;
 use crate::command::SessionPlan;
 use crate::config::Durability;
 use crate::control::{ControlState, Voter};
@@ -42,8 +42,8 @@ use crate::rules::Rules;
 use crate::stored::{Record, StoredSnapshot};
 use crate::time::Time;
 use crate::view_change::ViewChange;
-use crate::walk::ResultState;
 use crate::wire::{Heartbeat, Stream};
+use config::delivery;
 use divergence::Checkpoints;
 use durable::Syncs;
 use founding::Founding;
@@ -53,30 +53,8 @@ use rejoin::Evictions;
 use role::Beginning;
 use timers::{Timer, Timers};
 
+pub use config::MachineConfig;
 pub use role::Role;
-
-/// What a machine is made of.
-#[derive(Clone, Debug)]
-pub struct MachineConfig {
-    /// This node.
-    pub me: NodeId,
-    /// Where it can be reached.
-    pub addresses: Vec<SocketAddr>,
-    /// The group: fresh if this node founds it, else from the invitation.
-    pub group: GroupId,
-    /// The group's name.
-    pub name: String,
-    /// The name of this run of the node's process: random, so that no two runs have the same.
-    pub run: u64,
-    /// What this node is in it.
-    pub role: Role,
-    /// Where the group keeps its result: with `Disk` what is given out as [`Output::Persist`] is stored.
-    pub durability: Durability,
-    /// How much of the result is kept for those who miss some of it; at least a few windows.
-    pub retain_bytes: u64,
-    /// Which rules hold: all.
-    pub rules: Rules,
-}
 
 /// One group at one node.
 pub struct Machine {
@@ -175,7 +153,8 @@ impl Machine {
     /// A group that does not have a view yet.
     #[must_use]
     pub fn new(config: MachineConfig) -> Self {
-        let Beginning { coordinator, founding, joining, index } = config.role.beginning(config.me);
+        let Beginning { coordinator, founding, joining, index } = config.role.clone().beginning(config.me);
+        let delivery = delivery(&config, index);
         let mut machine = Self {
             me: config.me,
             addresses: config.addresses,
@@ -201,17 +180,7 @@ impl Machine {
             member: None,
             former: None,
             outbox: Outbox::default(),
-            delivery: Delivery {
-                me: config.me,
-                incarnation: Incarnation(0),
-                result: ResultState::beginning_at(index),
-                retained: Retained::new(config.retain_bytes),
-                outputs: VecDeque::new(),
-                rules: config.rules,
-                durability: config.durability,
-                restored_to: Index(0),
-                records: Vec::new(),
-            },
+            delivery,
             syncs: Syncs::default(),
             snapshot: None,
             phase: Phase::Start,
@@ -244,15 +213,20 @@ impl Machine {
             dirty: false,
             halted: false,
         };
-        if machine.voter.is_some() {
-            machine.set_timer(Timer::Consensus, CONSENSUS_TICK);
-            machine.run_consensus();
-        }
-        if machine.joining.is_none() {
-            // Whoever is there before the first view has all of the result from its start.
-            machine.delivery.keep(Record::Complete { view: ViewId(0), first: Index(1) });
-        }
+        machine.begin();
         machine
+    }
+
+    /// The founder votes from the start.
+    fn begin(&mut self) {
+        if self.voter.is_some() {
+            self.set_timer(Timer::Consensus, CONSENSUS_TICK);
+            self.run_consensus();
+        }
+        if self.joining.is_none() {
+            // Whoever is there before the first view has all of the result from its start.
+            self.delivery.keep(Record::Complete { view: ViewId(0), first: Index(1) });
+        }
     }
 
     /// The only way in.

@@ -1,6 +1,7 @@
 //! What nodes say to each other, and its bytes.
 
 mod codec;
+mod consensus;
 mod frame;
 
 pub use codec::{
@@ -8,7 +9,8 @@ pub use codec::{
     HeaderError, LaneDecoder, NODE_FRAME_BYTES_MAX, NodeDecoder, TallyDecoder, decode_command, encode_command,
     encode_control, encode_header, encode_lane, encode_node, encode_tally,
 };
+pub use consensus::{ConsensusEntry, ConsensusKind, ConsensusMessage};
 pub use frame::{
-    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame,
-    Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame, Stall, Stream, StreamHeader, TallyFrame,
+    WIRE_VERSION, Wedged,
 };

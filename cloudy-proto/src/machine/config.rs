@@ -1,0 +1,50 @@
+//! What a machine is made of.
+
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+
+use crate::catch_up::Retained;
+use crate::config::Durability;
+use crate::delivery::Delivery;
+use crate::id::{GroupId, Incarnation, Index, NodeId};
+use crate::machine::Role;
+use crate::rules::Rules;
+use crate::walk::ResultState;
+
+/// What a machine is made of.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// This node.
+    pub me: NodeId,
+    /// Where it can be reached.
+    pub addresses: Vec<SocketAddr>,
+    /// The group: fresh if this node founds it, else from the invitation.
+    pub group: GroupId,
+    /// The group's name.
+    pub name: String,
+    /// The name of this run of the node's process: random, so that no two runs have the same.
+    pub run: u64,
+    /// What this node is in it.
+    pub role: Role,
+    /// Where the group keeps its result: with `Disk` what is given out as [`Output::Persist`] is stored.
+    pub durability: Durability,
+    /// How much of the result is kept for those who miss some of it; at least a few windows.
+    pub retain_bytes: u64,
+    /// Which rules hold: all.
+    pub rules: Rules,
+}
+
+/// A result that begins at an index.
+pub(super) fn delivery(config: &MachineConfig, index: Index) -> Delivery {
+    Delivery {
+        me: config.me,
+        incarnation: Incarnation(0),
+        result: ResultState::beginning_at(index),
+        retained: Retained::new(config.retain_bytes),
+        outputs: VecDeque::new(),
+        rules: config.rules,
+        durability: config.durability,
+        restored_to: Index(0),
+        records: Vec::new(),
+    }
+}
