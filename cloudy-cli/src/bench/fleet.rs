@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::orders::{Assignment, Order, Post, Said, unexpected};
 use super::spec::Program;
 use super::{failover, floor, member};
+use crate::logging;
 use crate::output::failure;
 
 /// Orders and answers that wait: there is at most one of each.
@@ -67,8 +68,10 @@ impl Fleet {
         let (orders, orders_in) = mpsc::channel(LINES_MAX);
         let (says, said) = mpsc::channel(LINES_MAX);
         let post = Post { orders: orders_in, said: says };
+        // What such a node is to see fail is no reason to warn.
+        let log = if matches!(first, Order::Serve(_)) { logging::errors_only() } else { None };
         let attended = match place {
-            Place::Processes => self.running.spawn(process(post)?),
+            Place::Processes => self.running.spawn(process(post, log)?),
             Place::InProcess => self.running.spawn(run_node(post)),
         };
         self.nodes.push(Node { orders, said, attended });
@@ -154,12 +157,21 @@ pub(crate) async fn run_node(mut post: Post) {
     }
 }
 
-/// Starts a node's process; the future carries lines between it and the bench.
-fn process(post: Post) -> Result<impl Future<Output = ()> + Send + 'static, Report> {
+/// Starts a node's process, with this in its environment; the future carries lines between it and the bench.
+fn process(
+    post: Post,
+    log: Option<(&'static str, &'static str)>,
+) -> Result<impl Future<Output = ()> + Send + 'static, Report> {
     let not_started =
         |error| failure(format_args!("cannot start a node ({error})"), "raise the limit of processes (ulimit -u)");
     let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
-    command.arg(NODE_COMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    command
+        .arg(NODE_COMMAND)
+        .args(logging::arguments())
+        .envs(log)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
     // Ctrl-C is for the bench; a node that loses the bench ends by itself.
     #[cfg(unix)]
     command.process_group(0);

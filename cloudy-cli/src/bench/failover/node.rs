@@ -21,6 +21,8 @@ use crate::output::failure;
 
 /// Between two looks at what is due and at what is waited for.
 const TICK: Duration = Duration::from_millis(2);
+/// A load is steady while less of it waits for approval than comes in this part of a second.
+const STEADY_PER_SECOND: u64 = 20;
 /// Messages offered at once at full speed.
 const BURST_MAX: u64 = 256;
 
@@ -32,7 +34,7 @@ pub(crate) async fn run(part: &Part, post: &mut Post) -> Result<(), Report> {
     let key = key_file::load(&part.key).into_diagnostic()?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (node, control) = node::start(address, &key, Faults::none(), part.partitions).await?;
-    let Some((group, took)) = enter(&node, part, post).await? else { return Ok(()) };
+    let (group, took) = enter(&node, part, post).await?;
     let messages = group.status().await.map_or(0, |status| status.index.0);
     let joined = Word::Joined { node: node.id(), took_us: took.as_micros() as u64, messages };
     let is_member = !matches!(part.role, Role::Master { .. });
@@ -54,28 +56,29 @@ pub(crate) async fn run(part: &Part, post: &mut Post) -> Result<(), Report> {
     Ok(())
 }
 
-/// Comes into the group, and how long that took; none once the bench is gone.
-async fn enter(node: &Node, part: &Part, post: &mut Post) -> Result<Option<(Group, Duration)>, Report> {
-    let (founding, others) = match part.role {
-        Role::Joiner => (None, 0),
+/// Comes into the group, and how long that took.
+async fn enter(node: &Node, part: &Part, post: &mut Post) -> Result<(Group, Duration), Report> {
+    let founding = match part.role {
+        Role::Joiner => None,
         Role::Founder { others } | Role::Master { others } => {
             let founder_is_member = matches!(part.role, Role::Founder { .. });
             let config = GroupConfig { founder_is_member, ..GroupConfig::default() };
             // It is founding before anybody hears where it listens.
-            (Some(node.found_group(GROUP, config).await.into_diagnostic()?), others)
+            Some((node.found_group(GROUP, config).await.into_diagnostic()?, others))
         }
     };
     post.say(Said::Listening(node.local_addr())).await?;
-    let began_at = Instant::now();
-    let (group, began_at) = match (post.next().await?, founding) {
-        (Order::Do(Task::Join(None)), Some(founding)) => (gather(founding, others).await?, began_at),
-        (Order::Do(Task::Join(Some(address))), None) => {
-            let began_at = Instant::now();
-            (node.join_group_at(GROUP, address).await.into_diagnostic()?, began_at)
-        }
-        (order, _) => return Err(unexpected(&order)),
+    let contact = match post.next().await? {
+        Order::Do(Task::Join(contact)) => contact,
+        order => return Err(unexpected(&order)),
     };
-    Ok(Some((group, began_at.elapsed())))
+    let began_at = Instant::now();
+    let group = match (founding, contact) {
+        (Some((founding, others)), None) => gather(founding, others).await?,
+        (None, Some(address)) => node.join_group_at(GROUP, address).await.into_diagnostic()?,
+        (_, contact) => return Err(unexpected(&Order::Do(Task::Join(contact)))),
+    };
+    Ok((group, began_at.elapsed()))
 }
 
 struct Server {
@@ -165,7 +168,7 @@ impl Server {
     async fn answer(&self) -> Option<Word> {
         match self.waits.as_ref()? {
             Wait::Settle { members, voters } => {
-                let view = self.history.whole(*members)?;
+                let view = self.history.whole(*members).filter(|_| self.is_steady())?;
                 let status = self.group.status().await?;
                 let coordinator = status.coordinator.filter(|_| status.voters.len() == *voters)?;
                 Some(Word::Settled { view, coordinator, messages: self.history.messages() })
@@ -173,6 +176,11 @@ impl Server {
             Wait::Survive(failed) => self.history.span(failed, meter::now_us()).map(Word::Survived),
             Wait::Fill => (self.load.at_once == 0 && self.own.0 >= self.load.offered).then_some(Word::Filled),
         }
+    }
+
+    /// What a failure held up is approved.
+    fn is_steady(&self) -> bool {
+        self.load.offered.saturating_sub(self.own.0) <= self.load.rate_per_s / STEADY_PER_SECOND + 1
     }
 
     /// Broadcasts what is due, as far as there is room.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use cloudy_node::NodeId;
 use miette::Report;
 use serde::Serialize;
 
@@ -12,6 +11,7 @@ use super::orders::Failed;
 use crate::args::FailureKind;
 use crate::bench::latency::{Quantiles, merged};
 use crate::bench::meter::now_us;
+use crate::output::failure;
 use crate::progress::Progress;
 
 /// How long before and after a failure rates are counted.
@@ -130,21 +130,11 @@ async fn rounds(
 
 /// Makes something fail, waits until that is over at all survivors, and makes the group whole again.
 async fn fail(kind: FailureKind, round: usize, crew: &mut Crew<'_>, settled: Settled) -> Result<Vec<Span>, Report> {
-    let is_coordinator = |hand: &Hand| hand.node == settled.coordinator;
     let members = crew.members().to_vec();
-    let failing: Vec<Hand> = match kind {
-        FailureKind::Coordinator => members.iter().copied().filter(is_coordinator).collect(),
-        FailureKind::Member => {
-            let others: Vec<Hand> = members.iter().copied().filter(|hand| !is_coordinator(hand)).collect();
-            others.get(round % others.len().max(1)).copied().into_iter().collect()
-        }
-        FailureKind::Master => crew.master().into_iter().collect(),
-        // Another part of them each time, so that the coordinator is in it now and then.
-        FailureKind::Partition => {
-            let minority = (crew.voters() - 1) / 2;
-            (0..minority).map(|at| members[(round + at) % members.len()]).collect()
-        }
-    };
+    let failing = failing(kind, round, crew, settled);
+    if failing.is_empty() {
+        return Err(failure("nobody coordinates the group that is a member of it", "run it again"));
+    }
     let at_us = now_us();
     if kind == FailureKind::Partition {
         crew.cut_off(&failing).await;
@@ -153,7 +143,7 @@ async fn fail(kind: FailureKind, round: usize, crew: &mut Crew<'_>, settled: Set
             crew.kill(*hand).await;
         }
     }
-    let without: Vec<NodeId> = match kind {
+    let without = match kind {
         FailureKind::Master => Vec::new(),
         _ => failing.iter().map(|hand| hand.node).collect(),
     };
@@ -167,6 +157,25 @@ async fn fail(kind: FailureKind, round: usize, crew: &mut Crew<'_>, settled: Set
         FailureKind::Member | FailureKind::Coordinator => drop(crew.join().await?),
     }
     Ok(spans)
+}
+
+/// Who fails in a round; another one each time, where there is a choice.
+fn failing(kind: FailureKind, round: usize, crew: &Crew<'_>, settled: Settled) -> Vec<Hand> {
+    let members = crew.members();
+    let is_coordinator = |hand: &Hand| hand.node == settled.coordinator;
+    match kind {
+        FailureKind::Coordinator => members.iter().copied().filter(is_coordinator).collect(),
+        FailureKind::Member => {
+            let others: Vec<Hand> = members.iter().copied().filter(|hand| !is_coordinator(hand)).collect();
+            others.get(round % others.len().max(1)).copied().into_iter().collect()
+        }
+        FailureKind::Master => crew.master().into_iter().collect(),
+        // The coordinator among them now and then.
+        FailureKind::Partition => {
+            let minority = (crew.voters() - 1) / 2;
+            (0..minority).map(|at| members[(round + at) % members.len()]).collect()
+        }
+    }
 }
 
 impl Row {
@@ -215,7 +224,7 @@ impl Round {
 
 #[cfg(test)]
 mod tests {
-    use cloudy_node::ViewId;
+    use cloudy_node::{NodeId, ViewId};
 
     use super::*;
 
