@@ -135,6 +135,11 @@ fn a_group_goes_on_after_failures_of_each_kind() {
         let each = row["each"].as_array().expect("rounds");
         assert_eq!((row["rounds"].as_u64(), each.len()), (Some(2), 2), "{row}");
         for round in each {
+            match row["failure"].as_str() {
+                Some("coordinator" | "master") => assert_eq!(round["coordinator_failed"], true, "{round}"),
+                Some("member") => assert_eq!(round["coordinator_failed"], false, "{round}"),
+                _ => {}
+            }
             assert!(round["after_per_s"].as_f64() > Some(0.0), "{round}");
             // Without its master a group needs no other view.
             if row["failure"] != "master" {

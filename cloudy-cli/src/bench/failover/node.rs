@@ -44,7 +44,14 @@ pub(crate) async fn run(part: &Part, post: &mut Post) -> Result<(), Report> {
         control,
         history: History::default(),
         own: Seq(0),
-        load: Load { rate_per_s: part.rate_per_s, began_at: Instant::now(), paced: 0, at_once: 0, offered: 0 },
+        load: Load {
+            rate_per_s: part.rate_per_s,
+            began_at: Instant::now(),
+            paced: 0,
+            at_once: 0,
+            filled: 0,
+            offered: 0,
+        },
         payload: vec![0; part.size_bytes],
         waits: None,
     };
@@ -109,6 +116,8 @@ struct Load {
     paced: u64,
     /// Still to be offered at once.
     at_once: u64,
+    /// The last of what was to be offered at once.
+    filled: u64,
     offered: u64,
 }
 
@@ -124,7 +133,10 @@ impl Server {
         let mut tick = ticks();
         loop {
             tokio::select! {
-                item = next(&mut self.approved) => self.take(item)?,
+                item = next(&mut self.approved) => match item {
+                    Some(item) => self.take(item)?,
+                    None => return self.end_with_others(post).await,
+                },
                 _ = tick.tick() => {
                     if self.approved.is_some() {
                         self.offer()?;
@@ -152,7 +164,9 @@ impl Server {
             Task::Survive(failed) => self.waits = Some(Wait::Survive(failed)),
             Task::Fill { messages } => {
                 self.load.at_once += messages;
+                self.load.filled = u64::MAX;
                 self.waits = Some(Wait::Fill);
+                self.fill()?;
             }
             Task::CutOff(peers) => match &self.control {
                 Some(control) => control.partition(peers),
@@ -174,7 +188,7 @@ impl Server {
                 Some(Word::Settled { view, coordinator, messages: self.history.messages() })
             }
             Wait::Survive(failed) => self.history.span(failed, meter::now_us()).map(Word::Survived),
-            Wait::Fill => (self.load.at_once == 0 && self.own.0 >= self.load.offered).then_some(Word::Filled),
+            Wait::Fill => (self.own.0 >= self.load.filled).then_some(Word::Filled),
         }
     }
 
@@ -202,6 +216,9 @@ impl Server {
             }
             self.load.at_once -= 1;
         }
+        if self.load.at_once == 0 {
+            self.load.filled = self.load.offered;
+        }
         Ok(())
     }
 
@@ -215,22 +232,29 @@ impl Server {
         Ok(true)
     }
 
-    fn take(&mut self, item: Option<Result<ApprovedItem, ApprovedError>>) -> Result<(), Report> {
+    fn take(&mut self, item: Result<ApprovedItem, ApprovedError>) -> Result<(), Report> {
         match item {
-            Some(Ok(ApprovedItem::Batch(entry))) => {
+            Ok(ApprovedItem::Batch(entry)) => {
                 let own = entry.origin == self.group.me();
                 if own {
                     self.own = entry.batch.last_seq();
                 }
                 self.history.approved(meter::now_us(), entry.view, own, u64::from(entry.batch.count));
             }
-            Some(Ok(ApprovedItem::View(view))) => {
+            Ok(ApprovedItem::View(view)) => {
                 self.history.view(view.id, view.ring.iter().map(|member| member.node).collect());
             }
-            Some(Err(error)) => return Err(error).into_diagnostic(),
-            None => return Err(failure("the group ended before the bench was over", "run it again")),
+            Err(error) => return Err(error).into_diagnostic(),
         }
         Ok(())
+    }
+
+    /// The group has ended: the order for it, which another node had first, is under way.
+    async fn end_with_others(&mut self, post: &mut Post) -> Result<(), Report> {
+        match post.next().await? {
+            Order::Do(Task::End { .. }) => self.end(false, post).await,
+            order => Err(unexpected(&order)),
+        }
     }
 
     /// Reads to the end of the final result, which is the same at all.
@@ -241,7 +265,7 @@ impl Server {
         while let Some(approved) = &mut self.approved
             && let Some(item) = approved.next_batch().await
         {
-            self.take(Some(item))?;
+            self.take(item)?;
         }
         let result = final_result(&self.group).await?;
         if self.approved.is_some() && result.index.0 != self.history.messages() {

@@ -52,9 +52,18 @@ pub(crate) struct Row {
     pub(crate) each: Vec<Round>,
 }
 
+/// What was seen of one failure.
+struct Seen {
+    settled: Settled,
+    coordinator_failed: bool,
+    /// Of each survivor.
+    spans: Vec<Span>,
+}
+
 /// One failure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Round {
+    pub(crate) coordinator_failed: bool,
     pub(crate) view_before: u64,
     pub(crate) view_after: u64,
     /// At the slowest survivor.
@@ -87,12 +96,7 @@ fn window(kind: FailureKind) -> Duration {
     if kind == FailureKind::Master { WINDOW_WITHOUT_VIEW } else { WINDOW }
 }
 
-async fn rounds(
-    kind: FailureKind,
-    plan: &Plan,
-    key: &Key,
-    progress: &Progress,
-) -> Result<Vec<(Settled, Vec<Span>)>, Report> {
+async fn rounds(kind: FailureKind, plan: &Plan, key: &Key, progress: &Progress) -> Result<Vec<Seen>, Report> {
     let make = Make {
         nodes: plan.nodes,
         master: kind == FailureKind::Master,
@@ -111,7 +115,7 @@ async fn rounds(
         let settled = whole.settle().await?;
         // sleep: what is approved in this time is measured.
         tokio::time::sleep(window(kind)).await;
-        seen.push((settled, fail(kind, round, &mut whole, settled).await?));
+        seen.push(fail(kind, round, &mut whole, settled).await?);
         let bytes = settled.messages * plan.size_bytes as u64;
         let is_last = round + 1 == plan.rounds as usize;
         if kind == FailureKind::Master {
@@ -129,12 +133,13 @@ async fn rounds(
 }
 
 /// Makes something fail, waits until that is over at all survivors, and makes the group whole again.
-async fn fail(kind: FailureKind, round: usize, crew: &mut Crew<'_>, settled: Settled) -> Result<Vec<Span>, Report> {
+async fn fail(kind: FailureKind, round: usize, crew: &mut Crew<'_>, settled: Settled) -> Result<Seen, Report> {
     let members = crew.members().to_vec();
     let failing = failing(kind, round, crew, settled);
     if failing.is_empty() {
         return Err(failure("nobody coordinates the group that is a member of it", "run it again"));
     }
+    let coordinator_failed = failing.iter().any(|hand| hand.node == settled.coordinator);
     let at_us = now_us();
     if kind == FailureKind::Partition {
         crew.cut_off(&failing).await;
@@ -156,7 +161,7 @@ async fn fail(kind: FailureKind, round: usize, crew: &mut Crew<'_>, settled: Set
         FailureKind::Master => {}
         FailureKind::Member | FailureKind::Coordinator => drop(crew.join().await?),
     }
-    Ok(spans)
+    Ok(Seen { settled, coordinator_failed, spans })
 }
 
 /// Who fails in a round; another one each time, where there is a choice.
@@ -179,8 +184,8 @@ fn failing(kind: FailureKind, round: usize, crew: &Crew<'_>, settled: Settled) -
 }
 
 impl Row {
-    fn of(kind: FailureKind, seen: &[(Settled, Vec<Span>)]) -> Self {
-        let spans = || seen.iter().flat_map(|(_, spans)| spans);
+    fn of(kind: FailureKind, seen: &[Seen]) -> Self {
+        let spans = || seen.iter().flat_map(|seen| &seen.spans);
         let quantiles = |values: Vec<u64>| {
             let counts: Vec<(u64, u64)> = values.into_iter().map(|value| (value, 1)).collect();
             merged([counts.as_slice()])
@@ -197,7 +202,7 @@ impl Row {
             before_per_s: mean(|span| span.before_per_s),
             during_per_s: mean(|span| span.during_per_s),
             after_per_s: mean(|span| span.after_per_s),
-            each: seen.iter().map(|(settled, spans)| Round::of(settled, spans)).collect(),
+            each: seen.iter().map(Round::of).collect(),
         }
     }
 
@@ -211,8 +216,9 @@ impl Row {
 }
 
 impl Round {
-    fn of(settled: &Settled, spans: &[Span]) -> Self {
+    fn of(Seen { settled, coordinator_failed, spans }: &Seen) -> Self {
         Self {
+            coordinator_failed: *coordinator_failed,
             view_before: settled.view.0,
             view_after: spans.iter().map(|span| span.view.0).max().unwrap_or_default(),
             new_view_us: spans.iter().filter_map(|span| span.new_view_us).max(),
@@ -239,11 +245,22 @@ mod tests {
             after_per_s: new_view_us as f64,
         };
         let settled = Settled { view: ViewId(1), coordinator: NodeId([1; 32]), messages: 5 };
-        let row = Row::of(FailureKind::Member, &[(settled, vec![span(100), span(300)]), (settled, vec![span(200)])]);
+        let seen = |spans: &[u64]| {
+            let spans = spans.iter().map(|new_view_us| span(*new_view_us)).collect();
+            Seen { settled, coordinator_failed: true, spans }
+        };
+        let row = Row::of(FailureKind::Member, &[seen(&[100, 300]), seen(&[200])]);
         assert_eq!((row.failure, row.rounds, row.before_per_s, row.after_per_s), ("member", 2, 100.0, 200.0));
         assert_eq!(row.new_view_us.map(|all| (all.p50, all.max)), Some((200, 300)));
         assert_eq!(row.still_us.map(|all| all.max), Some(150));
-        let first = Round { view_before: 1, view_after: 2, new_view_us: Some(300), still_us: 150, after_per_s: 100.0 };
+        let first = Round {
+            coordinator_failed: true,
+            view_before: 1,
+            view_after: 2,
+            new_view_us: Some(300),
+            still_us: 150,
+            after_per_s: 100.0,
+        };
         assert_eq!(row.each[0], first);
     }
 
