@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod failover;
 mod key;
 mod master;
 mod schedule;
@@ -18,6 +19,7 @@ use clap_complete::Shell;
 
 pub(crate) use bench::{BenchArgs, BenchNodeArgs, Senders, Sweep};
 pub(crate) use demo::DemoArgs;
+pub(crate) use failover::{BenchCommand, FailoverArgs, FailureKind, SoakArgs};
 pub(crate) use key::{KeyArgs, KeyCommand, RevokeArgs, RotateArgs};
 pub(crate) use master::MasterArgs;
 pub(crate) use schedule::{At, Deed, Schedule, Sides, Who};

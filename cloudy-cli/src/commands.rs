@@ -4,6 +4,7 @@ mod attach;
 mod bench;
 mod completions;
 mod demo;
+mod failover;
 mod key;
 mod man;
 mod master;

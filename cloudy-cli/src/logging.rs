@@ -32,6 +32,12 @@ pub(crate) fn arguments() -> Option<OsString> {
     flag.iter().find(|(least, _)| level >= *least).map(|(_, flag)| flag.into())
 }
 
+/// What a process that is to see failures is given, so that it logs errors only, unless more was asked for.
+pub(crate) fn errors_only() -> Option<(&'static str, &'static str)> {
+    let asked = std::env::var_os(LOG_VARIABLE).is_some_and(|chosen| !chosen.is_empty());
+    (!asked && arguments().is_none()).then_some((LOG_VARIABLE, "error"))
+}
+
 fn filter(chosen: &str, verbose: u8) -> Result<EnvFilter, Report> {
     if chosen.is_empty() {
         let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];

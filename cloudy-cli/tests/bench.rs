@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Ended, cloudy, run};
+use common::{Ended, Running, cloudy, run};
 use serde_json::Value;
 
 const ROW_FIELDS: [&str; 15] = [
@@ -102,4 +102,85 @@ fn a_page_that_cannot_be_written_is_said_before_anything_runs() {
     let ended = bench(&["--html", "/no/such/directory/bench.html"]);
     ended.failed_with(&["/no/such/directory/bench.html"]);
     assert!(!ended.stderr.contains("row 1"), "{ended:#?}");
+}
+
+const FAILOVER_FIELDS: [&str; 8] =
+    ["failure", "rounds", "new_view_us", "still_us", "before_per_s", "during_per_s", "after_per_s", "each"];
+
+/// A bench of failures with three nodes, as JSON.
+fn failover(args: &[&str]) -> Value {
+    let usual = ["bench", "failover", "--nodes", "3", "--rate", "200", "--json"];
+    let ended = run(cloudy(&[&usual[..], args].concat()));
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    ended.json()
+}
+
+#[test]
+fn a_group_goes_on_after_failures_of_each_kind() {
+    let object = failover(&["--rounds", "2", "--catch-up", "0"]);
+    for field in ["machine", "commit", "version", "build", "flags"] {
+        assert!(!object[field].is_null(), "no {field} in {object}");
+    }
+    assert!(object["catch_up"].is_null(), "{object}");
+    let rows = object["failures"].as_array().expect("rows");
+    let kinds: Vec<&str> = rows.iter().filter_map(|row| row["failure"].as_str()).collect();
+    assert_eq!(kinds, ["member", "coordinator", "master", "partition"]);
+    for row in rows {
+        FAILOVER_FIELDS.iter().for_each(|field| assert!(row.get(field).is_some(), "no {field} in {row}"));
+        let still = ["p50", "p99", "max"].map(|field| row["still_us"][field].as_u64().expect("a time"));
+        assert!(still.is_sorted() && still[0] > 0, "{row}");
+        for field in ["before_per_s", "after_per_s"] {
+            assert!(row[field].as_f64() > Some(0.0), "no {field} in {row}");
+        }
+        let each = row["each"].as_array().expect("rounds");
+        assert_eq!((row["rounds"].as_u64(), each.len()), (Some(2), 2), "{row}");
+        for round in each {
+            match row["failure"].as_str() {
+                Some("coordinator" | "master") => assert_eq!(round["coordinator_failed"], true, "{round}"),
+                Some("member") => assert_eq!(round["coordinator_failed"], false, "{round}"),
+                _ => {}
+            }
+            assert!(round["after_per_s"].as_f64() > Some(0.0), "{round}");
+            // Without its master a group needs no other view.
+            if row["failure"] != "master" {
+                assert!(round["view_after"].as_u64() > round["view_before"].as_u64(), "{round}");
+                assert!(round["new_view_us"].as_u64() > Some(0), "{round}");
+            }
+        }
+    }
+}
+
+#[test]
+fn newcomers_catch_up_with_a_long_result() {
+    let object = failover(&["--failure", "member", "--rounds", "1", "--catch-up", "1MiB"]);
+    let catch_up = &object["catch_up"];
+    assert!(catch_up["messages"].as_u64() > Some(10_000), "{catch_up}");
+    assert!(catch_up["messages_per_s"].as_f64() > Some(0.0) && catch_up["mb_per_s"].as_f64() > Some(0.0), "{catch_up}");
+}
+
+#[test]
+fn a_soak_looks_at_the_memory_of_all_nodes() {
+    let ended = run(cloudy(&["bench", "soak", "--nodes", "3", "--rate", "200", "--duration", "1200ms", "--json"]));
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    let object = ended.json();
+    assert!(object["messages"].as_u64() > Some(300), "{object}");
+    if cfg!(target_os = "linux") {
+        let looks = object["memory"]["looks"].as_array().expect("looks");
+        assert_eq!(looks.len(), 60, "{object}");
+        let all =
+            |look: &Value| look["mib"].as_array().is_some_and(|mib| mib.len() == 3 && mib[0].as_f64() > Some(1.0));
+        assert!(looks.iter().all(all), "{object}");
+    } else {
+        assert!(object["memory"].is_null(), "{object}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_bench_of_failures() {
+    let mut bench = Running::start(cloudy(&["bench", "failover", "--nodes", "3", "--rate", "100"]));
+    bench.wait_for("round 1 of 50");
+    bench.signal("INT");
+    let ended = bench.end();
+    assert_eq!((ended.code(), ended.stdout.as_str()), (Some(130), ""), "{ended:#?}");
 }

@@ -12,7 +12,7 @@ mod session;
 
 use lab::{Dropped, Lab};
 use serde_json::Value;
-use session::{SLAVES, Session, name, until};
+use session::{MASTER, SLAVES, Session, name, until};
 
 /// Bounds what a slave misses while it is cut off: others retain only so much of it.
 const PACED: &[&str] = &["--rate", "2000"];
@@ -143,4 +143,70 @@ fn a_session_goes_on_without_a_host_that_is_gone() {
     assert!(object["verdict"].as_str().is_some_and(|verdict| verdict.contains(&name(3))), "{object}");
     assert!(object["problems"][0].as_str().is_some_and(|problem| problem.contains(&name(3))), "{object}");
     outcome.agree(&[1, 2, 4]);
+}
+
+/// Sessions that end on time whatever becomes of their master: it is out of reach from the middle of SEND on.
+const TIMED: (&str, &str) = ("2s", "6s");
+const MASTERS_SLAVES: [usize; SLAVES] = [1, 2, 3, 4];
+
+#[test]
+fn a_session_ends_on_time_without_the_master_s_host_which_says_that_it_knows_no_results() {
+    let Some(lab) = lab() else { return };
+    let session = Session::in_send_for("1s", "1s", lab, PACED, EVICT);
+    session.lab.isolate(MASTER);
+    // Slaves end first, and nobody tells the master.
+    let outcome = session.end();
+    outcome.slaves_agree(&MASTERS_SLAVES);
+    outcome.master.failed_with(&["help: "]);
+    assert!(outcome.master.stdout.is_empty(), "{:#?}", outcome.master);
+}
+
+#[test]
+fn a_master_s_host_that_was_cut_off_shows_the_results_once_it_is_back() {
+    without_the_master_for_a_while(|lab| lab.isolate(MASTER));
+}
+
+#[test]
+fn a_master_s_host_that_heard_nothing_for_a_while_shows_the_results() {
+    without_the_master_for_a_while(|lab| MASTERS_SLAVES.into_iter().for_each(|slave| lab.block(slave, MASTER)));
+}
+
+#[test]
+fn a_master_s_host_that_was_not_heard_for_a_while_shows_the_results() {
+    without_the_master_for_a_while(|lab| MASTERS_SLAVES.into_iter().for_each(|slave| lab.block(MASTER, slave)));
+}
+
+/// From the middle of SEND until the slaves, timed by another, are in GRACE.
+fn without_the_master_for_a_while(cut: impl Fn(&Lab)) {
+    let Some(lab) = lab() else { return };
+    let mut session = Session::in_send_for(TIMED.0, TIMED.1, lab, PACED, EVICT);
+    cut(&session.lab);
+    session.hosts().for_each(|host| session.enters(host, "GRACE"));
+    let dropped: u64 = (0..=SLAVES).map(|host| session.lab.dropped(host, Dropped::Cut)).sum();
+    assert!(dropped > 0, "nothing was cut");
+    session.lab.heal();
+    session.end().is_equal();
+}
+
+#[test]
+fn a_majority_goes_on_and_what_the_minority_sends_waits_for_the_heal() {
+    let (majority, minority) = ([1, 2, 3], [4, 5]);
+    let Some(lab) = Lab::new(1 + majority.len() + minority.len()) else { return };
+    let mut session = Session::in_send(lab, PACED, EVICT);
+    session.lab.partition(&minority, &[&[MASTER][..], &majority].concat());
+    let without = session.has(majority.len());
+    for host in majority {
+        session.goes_on(host, without);
+    }
+    for host in minority {
+        session.stands_still(host);
+        let (_, view) = session.last_entry(host).expect("messages before the cut");
+        assert_eq!(view, 1, "host {host} went on alone");
+    }
+    session.lab.heal();
+    let back = session.has(majority.len() + minority.len());
+    session.hosts().for_each(|host| session.goes_on(host, back));
+    let outcome = session.stop();
+    outcome.is_equal();
+    assert!((1..=5).all(|host| outcome.messages(host, back) > 0), "{outcome:#?}");
 }

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::failover::BenchCommand;
 use super::{FaultArgs, SLAVES_MAX, exit_status};
 use crate::duration;
 use crate::ring::{DurabilityChoice, RingChoice};
 
 /// The largest payload that a group takes.
 const SIZE_BYTES_MAX: u64 = 16 << 20;
+const SIZE_EXAMPLE: &str = "100, 64KiB or 1MiB";
 /// The largest window that a group takes.
 const WINDOW_BYTES_MAX: u64 = 1 << 30;
 /// Messages a second of one sender, at most: a schedule counts microseconds.
@@ -27,14 +29,19 @@ Examples:
   cloudy bench --floor --repeat 5 --size 1KiB   how much of bare QUIC is left, and its spread
   cloudy bench --rate 100                       the latency of a group with little to do
   cloudy bench --sweep nodes=2,4,8 size=8,100,1KiB --json
+  cloudy bench failover                         how long a group stands still when something fails
+  cloudy bench soak                             what nodes keep in memory over ten minutes
 
 A message is approved when all members hold it, in one order. Latency counts from when a message was due: by the
 schedule of --rate, or when its sender offered it; at full speed a sender keeps a window of messages in flight.
 The floor is a bare QUIC program with the same encryption: received by all, no order between senders, no group.
 Ratios hold for one machine and hour only if both ran side by side: --floor does that.
 
-", exit_status!()))]
+", exit_status!()), args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    /// Another bench than that of throughput and latency.
+    #[command(subcommand)]
+    pub(crate) command: Option<BenchCommand>,
     /// How many nodes
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = nodes)]
     pub(crate) nodes: u16,
@@ -116,7 +123,7 @@ pub(crate) enum Sweep {
     Ring(Vec<RingChoice>),
 }
 
-fn number(text: &str, min: u64, max: u64, example: &str) -> Result<u64, String> {
+pub(super) fn number(text: &str, min: u64, max: u64, example: &str) -> Result<u64, String> {
     let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
     number.ok_or_else(|| format!("not a number from {min} to {max}; write for example {example}"))
 }
@@ -133,7 +140,7 @@ fn senders(text: &str) -> Result<Senders, String> {
     }
 }
 
-fn bytes(text: &str, max: u64) -> Result<u64, String> {
+pub(super) fn bytes(text: &str, max: u64, example: &str) -> Result<u64, String> {
     let (number, unit) = match (text.strip_suffix("KiB"), text.strip_suffix("MiB")) {
         (Some(number), _) => (number, 1 << 10),
         (_, Some(number)) => (number, 1 << 20),
@@ -142,25 +149,25 @@ fn bytes(text: &str, max: u64) -> Result<u64, String> {
     let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
     bytes
         .filter(|bytes| *bytes <= max)
-        .ok_or_else(|| format!("not a size up to {} MiB; write for example 100, 64KiB or 1MiB", max >> 20))
+        .ok_or_else(|| format!("not a size up to {} KiB; write for example {example}", max >> 10))
 }
 
 fn size(text: &str) -> Result<u64, String> {
-    bytes(text, SIZE_BYTES_MAX)
+    bytes(text, SIZE_BYTES_MAX, SIZE_EXAMPLE)
 }
 
 fn window(text: &str) -> Result<u64, String> {
-    match bytes(text, WINDOW_BYTES_MAX)? {
+    match bytes(text, WINDOW_BYTES_MAX, SIZE_EXAMPLE)? {
         0 => Err("a window must hold something; write for example 256KiB".to_owned()),
         window => Ok(window),
     }
 }
 
-fn rate(text: &str) -> Result<u64, String> {
+pub(super) fn rate(text: &str) -> Result<u64, String> {
     number(text, 1, RATE_PER_S_MAX, "100")
 }
 
-fn measured(text: &str) -> Result<Duration, String> {
+pub(super) fn measured(text: &str) -> Result<Duration, String> {
     match duration::parse(text).map_err(|error| error.to_string())? {
         Duration::ZERO => Err("nothing can be measured in no time; write for example 2s".to_owned()),
         duration => Ok(duration),

@@ -8,12 +8,13 @@ use miette::Report;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::orders::{Assignment, Order, Post, Said};
+use super::orders::{Assignment, Order, Post, Said, unexpected};
 use super::spec::Program;
-use super::{floor, member};
+use super::{failover, floor, member};
+use crate::logging;
 use crate::output::failure;
 
 /// Orders and answers that wait: there is at most one of each.
@@ -43,25 +44,45 @@ pub(crate) struct Fleet {
 struct Node {
     orders: mpsc::Sender<Order>,
     said: mpsc::Receiver<Said>,
+    /// Whoever attends it: its process is killed with that.
+    attended: AbortHandle,
 }
 
 impl Fleet {
     /// Starts the nodes and gives each its part.
     pub(crate) async fn start(assignments: Vec<Assignment>, place: Place) -> Result<Self, Report> {
-        let mut fleet = Self { nodes: Vec::new(), running: JoinSet::new() };
+        let mut fleet = Self::new();
         for assignment in assignments {
-            let (orders, orders_in) = mpsc::channel(LINES_MAX);
-            let (says, said) = mpsc::channel(LINES_MAX);
-            let post = Post { orders: orders_in, said: says };
-            match place {
-                Place::Processes => fleet.running.spawn(process(post)?),
-                Place::InProcess => fleet.running.spawn(run_node(post)),
-            };
-            fleet.nodes.push(Node { orders, said });
-            let number = fleet.nodes.len() - 1;
-            fleet.tell(number, Order::Begin(Box::new(assignment))).await;
+            fleet.add(Order::Begin(Box::new(assignment)), place).await?;
         }
         Ok(fleet)
+    }
+
+    /// Without a node.
+    pub(crate) fn new() -> Self {
+        Self { nodes: Vec::new(), running: JoinSet::new() }
+    }
+
+    /// Starts one more node with its first order; returns its number.
+    pub(crate) async fn add(&mut self, first: Order, place: Place) -> Result<usize, Report> {
+        let (orders, orders_in) = mpsc::channel(LINES_MAX);
+        let (says, said) = mpsc::channel(LINES_MAX);
+        let post = Post { orders: orders_in, said: says };
+        // What such a node is to see fail is no reason to warn.
+        let log = if matches!(first, Order::Serve(_)) { logging::errors_only() } else { None };
+        let attended = match place {
+            Place::Processes => self.running.spawn(process(post, log)?),
+            Place::InProcess => self.running.spawn(run_node(post)),
+        };
+        self.nodes.push(Node { orders, said, attended });
+        let number = self.nodes.len() - 1;
+        self.tell(number, first).await;
+        Ok(number)
+    }
+
+    /// Kills a node's process (`SIGKILL`) as soon as this task waits for something.
+    pub(crate) fn kill(&self, number: usize) {
+        self.nodes[number].attended.abort();
     }
 
     /// How many.
@@ -83,23 +104,31 @@ impl Fleet {
         wanted: impl Fn(Said) -> Option<T>,
     ) -> Result<Vec<T>, Report> {
         let mut heard = Vec::with_capacity(self.nodes.len());
-        for (number, node) in self.nodes.iter_mut().enumerate() {
-            let words = match timeout(after + PATIENCE, node.said.recv()).await {
-                Ok(Some(Said::Failed(words))) => words,
-                Ok(Some(said)) => match wanted(said) {
-                    Some(said) => {
-                        heard.push(said);
-                        continue;
-                    }
-                    None => "it spoke out of turn".to_owned(),
-                },
-                Ok(None) => "it ended".to_owned(),
-                Err(_) => format!("nothing was heard from it for {:?}", after + PATIENCE),
-            };
-            let problem = format!("node {number} was to be {what}: {words}");
-            return Err(failure(problem, "run it again, with -vv for more, or with fewer nodes"));
+        for number in 0..self.nodes.len() {
+            heard.push(self.hear_from(number, after, what, &wanted).await?);
         }
         Ok(heard)
+    }
+
+    /// Waits until one node has said what is waited for, at most so long beyond what nodes always may take.
+    pub(crate) async fn hear_from<T>(
+        &mut self,
+        number: usize,
+        after: Duration,
+        what: &str,
+        wanted: impl Fn(Said) -> Option<T>,
+    ) -> Result<T, Report> {
+        let words = match timeout(after + PATIENCE, self.nodes[number].said.recv()).await {
+            Ok(Some(Said::Failed(words))) => words,
+            Ok(Some(said)) => match wanted(said) {
+                Some(said) => return Ok(said),
+                None => "it spoke out of turn".to_owned(),
+            },
+            Ok(None) => "it ended".to_owned(),
+            Err(_) => format!("nothing was heard from it for {:?}", after + PATIENCE),
+        };
+        let problem = format!("node {number} was to be {what}: {words}");
+        Err(failure(problem, "run it again, with -vv for more, or with fewer nodes"))
     }
 
     /// Lets all nodes go, and waits a bounded time until they have.
@@ -113,10 +142,14 @@ impl Fleet {
 
 /// Runs a node to its end; what goes wrong is said.
 pub(crate) async fn run_node(mut post: Post) {
-    let Some(Order::Begin(assignment)) = post.orders.recv().await else { return };
-    let ended = match assignment.program {
-        Program::Group => member::run(&assignment, &mut post).await,
-        Program::Floor => floor::run(&assignment, &mut post).await,
+    let ended = match post.orders.recv().await {
+        Some(Order::Begin(assignment)) => match assignment.program {
+            Program::Group => member::run(&assignment, &mut post).await,
+            Program::Floor => floor::run(&assignment, &mut post).await,
+        },
+        Some(Order::Serve(part)) => failover::node::run(&part, &mut post).await,
+        Some(order) => Err(unexpected(&order)),
+        None => return,
     };
     if let Err(report) = ended {
         // A bench that is gone has no use for it.
@@ -124,12 +157,21 @@ pub(crate) async fn run_node(mut post: Post) {
     }
 }
 
-/// Starts a node's process; the future carries lines between it and the bench.
-fn process(post: Post) -> Result<impl Future<Output = ()> + Send + 'static, Report> {
+/// Starts a node's process, with this in its environment; the future carries lines between it and the bench.
+fn process(
+    post: Post,
+    log: Option<(&'static str, &'static str)>,
+) -> Result<impl Future<Output = ()> + Send + 'static, Report> {
     let not_started =
         |error| failure(format_args!("cannot start a node ({error})"), "raise the limit of processes (ulimit -u)");
     let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
-    command.arg(NODE_COMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    command
+        .arg(NODE_COMMAND)
+        .args(logging::arguments())
+        .envs(log)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
     // Ctrl-C is for the bench; a node that loses the bench ends by itself.
     #[cfg(unix)]
     command.process_group(0);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudy_node::storage::DataDir;
 use cloudy_node::{
-    Approved, ApprovedError, ApprovedItem, BroadcastError, Durability, Entry, Event, FoundingEvent, Group, GroupConfig,
-    Index, Node, Parameters, RingKind, Seq, key_file, payload_slices,
+    Approved, ApprovedError, ApprovedItem, BroadcastError, Checkpoint, Durability, Entry, Event, Founding,
+    FoundingEvent, Group, GroupConfig, Index, Node, Parameters, RingKind, Seq, key_file, payload_slices,
 };
 use miette::{IntoDiagnostic, Report};
 use tokio::time::{Instant, sleep_until};
@@ -23,7 +23,7 @@ use crate::node::{self, Who};
 use crate::output::failure;
 
 /// The group's name.
-const GROUP: &str = "cloudy-bench";
+pub(super) const GROUP: &str = "cloudy-bench";
 
 /// Runs a node from its assignment to its end.
 ///
@@ -79,10 +79,14 @@ async fn found(node: &Node, spec: &Spec, post: &mut Post) -> Result<Group, Repor
     let (ring, durability, window_bytes) = (spec.ring, spec.durability, spec.window_bytes);
     let parameters = Parameters { ring, durability, window_bytes, slot_payloads_max, ..defaults };
     let config = GroupConfig { parameters, ..GroupConfig::default() };
-    let mut founding = node.found_group(GROUP, config).await.into_diagnostic()?;
+    let founding = node.found_group(GROUP, config).await.into_diagnostic()?;
     post.say(Said::Listening(node.local_addr())).await?;
     links(post).await?;
-    let mut others = spec.nodes - 1;
+    gather(founding, spec.nodes - 1).await
+}
+
+/// Takes in so many others, whoever asks, and founds the group.
+pub(super) async fn gather(mut founding: Founding, mut others: usize) -> Result<Group, Report> {
     while others > 0 {
         match founding.next_event().await {
             Some(FoundingEvent::AskedToJoin { node }) => founding.invite(node),
@@ -94,6 +98,20 @@ async fn found(node: &Node, spec: &Spec, post: &mut Post) -> Result<Group, Repor
         }
     }
     founding.found(None).await.into_diagnostic()
+}
+
+/// The group's result, once it is final and was read.
+pub(super) async fn final_result(group: &Group) -> Result<Checkpoint, Report> {
+    let mut events = group.events();
+    let result = loop {
+        match events.next().await {
+            Some(Event::Final { result }) => break result,
+            Some(_) => {}
+            None => return Err(failure("the group ended without a final result", "run it again")),
+        }
+    };
+    group.report(Bytes::new());
+    Ok(result)
 }
 
 async fn join(node: &Node, post: &mut Post) -> Result<Group, Report> {
@@ -220,15 +238,7 @@ impl Member {
                 }
             }
         }
-        let mut events = self.group.events();
-        let result = loop {
-            match events.next().await {
-                Some(Event::Final { result }) => break result,
-                Some(_) => {}
-                None => return Err(failure("the group ended without a final result", "run it again")),
-            }
-        };
-        self.group.report(Bytes::new());
+        let result = final_result(&self.group).await?;
         if result.index.0 != self.tally.count {
             let read = self.tally.count;
             let problem = format!("{read} messages were read of a final result of {}", result.index);

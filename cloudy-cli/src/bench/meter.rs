@@ -18,7 +18,12 @@ pub(crate) fn cpu_us() -> u64 {
 
 /// The most memory that this process ever had resident.
 pub(crate) fn memory_kib_max() -> u64 {
-    fs::read_to_string("/proc/self/status").ok().and_then(|status| memory_kib_of(&status)).unwrap_or(0)
+    fs::read_to_string("/proc/self/status").ok().and_then(|status| kib_of(&status, "VmHWM:")).unwrap_or(0)
+}
+
+/// The memory that this process has resident; none where the operating system does not say so.
+pub(crate) fn memory_kib() -> Option<u64> {
+    kib_of(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
 fn cpu_us_of(stat: &str) -> Option<u64> {
@@ -29,8 +34,8 @@ fn cpu_us_of(stat: &str) -> Option<u64> {
     Some(ticks * TICK_US)
 }
 
-fn memory_kib_of(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+fn kib_of(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -42,13 +47,14 @@ mod tests {
     fn the_kernels_files_are_read() {
         let stat = "42 (a ) b) R 1 42 42 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 3 0 12345 1000 200";
         assert_eq!(cpu_us_of(stat), Some(3_000_000));
-        assert_eq!(memory_kib_of("VmPeak:\t  900 kB\nVmHWM:\t  512 kB\nVmRSS:\t  100 kB\n"), Some(512));
-        assert_eq!((cpu_us_of("42 (x) R 1"), memory_kib_of("Name: x")), (None, None));
+        let status = "VmPeak:\t  900 kB\nVmHWM:\t  512 kB\nVmRSS:\t  100 kB\n";
+        assert_eq!((kib_of(status, "VmHWM:"), kib_of(status, "VmRSS:")), (Some(512), Some(100)));
+        assert_eq!((cpu_us_of("42 (x) R 1"), kib_of("Name: x", "VmRSS:")), (None, None));
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_has_memory() {
-        assert!(memory_kib_max() > 0);
+        assert!(memory_kib() > Some(0) && memory_kib_max() > 0);
     }
 }

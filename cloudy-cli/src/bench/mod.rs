@@ -5,11 +5,14 @@
 //!                                                                             ╚═ the same:       floor/
 //! ```
 //!
+//! What [`failover`] measures goes over the same fleet: nodes that serve until they are killed.
+//!
 //! A node gets [`orders`](orders::Order) and says how it stands, one JSON object a line on stdin and stdout. Times are
 //! microseconds since the Unix epoch: all nodes are on one machine, so its clock is their common one.
 
 pub(crate) mod alarm;
 pub(crate) mod conduct;
+pub(crate) mod failover;
 pub(crate) mod fleet;
 pub(crate) mod floor;
 pub(crate) mod html;

@@ -7,6 +7,7 @@ use miette::Report;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::failover::orders::{Part, Task, Word};
 use super::spec::{Program, Spec};
 use crate::output::failure;
 
@@ -21,6 +22,10 @@ pub(crate) enum Order {
     Start { at_us: u64 },
     /// All have stopped and are approved: end the run. What each broadcast, by number.
     End { sent: Vec<u64> },
+    /// In place of `Begin`: listen, say where, and do tasks.
+    Serve(Box<Part>),
+    /// What such a node does next.
+    Do(Task),
 }
 
 /// A node's part.
@@ -45,6 +50,8 @@ pub(crate) enum Said {
         sent: u64,
     },
     Done(Box<Outcome>),
+    /// A task is done.
+    Did(Word),
     Failed(String),
 }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 use miette::Report;
 use tokio::sync::mpsc;
 
+use super::failover;
 use super::master::ring_kind;
-use crate::args::{BenchArgs, Senders, Sweep};
+use crate::args::{BenchArgs, BenchCommand, Senders, Sweep};
 use crate::bench::conduct::Conductor;
 use crate::bench::fleet::{Place, run_node};
 use crate::bench::html;
@@ -54,7 +55,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Report> {
     let stop = interrupts.stop();
     let work = async {
         tokio::select! {
-            ended = bench(&args) => ended,
+            ended = any(&args) => ended,
             () = stop.asked() => Ok(ExitCode::from(EXIT_INTERRUPTED)),
         }
     };
@@ -80,14 +81,28 @@ pub(crate) async fn run_as_node() -> Result<ExitCode, Report> {
     tokio::join!(run_node(Post { orders: orders_in, said: says }), answers).1
 }
 
-async fn bench(args: &BenchArgs) -> Result<ExitCode, Report> {
-    let plan = plan(args)?;
-    let page = args.html.as_deref().map(Page::create).transpose()?;
-    let progress = Progress::start();
+async fn any(args: &BenchArgs) -> Result<ExitCode, Report> {
+    match &args.command {
+        None => bench(args).await,
+        Some(BenchCommand::Failover(args)) => failover::failover(args).await,
+        Some(BenchCommand::Soak(args)) => failover::soak(args).await,
+    }
+}
+
+/// Where this bench runs; a warning if that says little.
+pub(super) fn conditions(progress: &Progress) -> Conditions {
     let conditions = Conditions::here();
     if conditions.build == "debug" {
         progress.line("warning: a debug build says little about speed; build with --release");
     }
+    conditions
+}
+
+async fn bench(args: &BenchArgs) -> Result<ExitCode, Report> {
+    let plan = plan(args)?;
+    let page = args.html.as_deref().map(Page::create).transpose()?;
+    let progress = Progress::start();
+    let conditions = conditions(&progress);
     progress.line(&format!("{} rows, about {:?}", plan.specs.len(), runs::time_for(&plan)));
     let place = if args.in_process { Place::InProcess } else { Place::Processes };
     let conductor = Conductor::new(place)?;

@@ -81,6 +81,11 @@ impl Lab {
         Ok(built)
     }
 
+    /// How many hosts there are.
+    pub(crate) fn hosts(&self) -> usize {
+        self.hosts.len()
+    }
+
     /// Starts the command as a process of that host; it is killed when dropped.
     pub(crate) fn spawn(&self, host: usize, command: &Command) -> Running {
         let mut inside = Command::new("ip");

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use cloudy_node::session::numbers::Numbers;
 use serde_json::Value;
 
 use crate::common::{Cluster, Ended, PATIENCE, Recomputed, Running, recompute};
@@ -14,8 +16,10 @@ use crate::lab::{Lab, address};
 
 /// The host of the master.
 pub(crate) const MASTER: usize = 0;
-/// How many slaves there are, on the hosts `1..=SLAVES`.
+/// How many slaves there are in most sessions, on the hosts `1..=SLAVES`.
 pub(crate) const SLAVES: usize = 4;
+/// Where the slaves' numbers start.
+const SEED: u64 = 0;
 /// Each host has all ports for itself.
 const PORT: &str = "10500";
 /// Between two looks at a condition.
@@ -43,10 +47,11 @@ pub(crate) struct Outcome {
     files: Vec<Option<Entries>>,
 }
 
-/// A result file: the result, and of each message the view that it was approved in.
+/// A result file: the result, and of each message its number at its origin and the view that it was approved in.
 #[derive(PartialEq)]
 struct Entries {
     result: Recomputed,
+    seqs: Vec<u64>,
     views: Vec<u64>,
 }
 
@@ -60,7 +65,7 @@ impl Session {
     /// Starts slaves that answer multicast, and a master that looks for them.
     pub(crate) fn start(lab: Lab, slave_args: &[&str], master_args: &[&str]) -> Self {
         let cluster = Cluster::new();
-        let slaves: Vec<Running> = (1..=SLAVES)
+        let slaves: Vec<Running> = (1..lab.hosts())
             .map(|host| {
                 let mut slave = command(&cluster, "slave", host, slave_args);
                 slave.arg("--result").arg(file(&cluster, host));
@@ -71,18 +76,33 @@ impl Session {
             slave.wait_for("listening on");
             slave
         };
-        let slaves = slaves.into_iter().map(listening).collect();
-        let search = ["--expect", &SLAVES.to_string(), "--discovery-timeout", "20s"];
+        let slaves: Vec<Running> = slaves.into_iter().map(listening).collect();
+        let search = ["--expect", &slaves.len().to_string(), "--discovery-timeout", "20s"];
         let master = lab.spawn(MASTER, &command(&cluster, "master", MASTER, &[master_args, &search].concat()));
         Self { master, slaves, cluster, lab }
     }
 
     /// A session in SEND, for as long as it is let, in which everybody's messages are approved.
     pub(crate) fn in_send(lab: Lab, slave_args: &[&str], master_args: &[&str]) -> Self {
-        let mut session = Self::start(lab, slave_args, &[&["10m", "1s"], master_args].concat());
+        Self::in_send_for("10m", "1s", lab, slave_args, master_args)
+    }
+
+    /// A session in SEND with these periods, in which everybody's messages are approved.
+    pub(crate) fn in_send_for(send: &str, grace: &str, lab: Lab, slave_args: &[&str], master_args: &[&str]) -> Self {
+        let mut session = Self::start(lab, slave_args, &[&[send, grace], master_args].concat());
         session.master.wait_for("SEND: slaves broadcast");
-        (1..=SLAVES).for_each(|host| session.goes_on(host, 1));
+        session.hosts().for_each(|host| session.goes_on(host, 1));
         session
+    }
+
+    /// The slaves' hosts.
+    pub(crate) fn hosts(&self) -> RangeInclusive<usize> {
+        1..=self.slaves.len()
+    }
+
+    /// Waits until a slave says that a phase has begun.
+    pub(crate) fn enters(&mut self, host: usize, phase: &str) {
+        self.slaves[host - 1].wait_for(phase);
     }
 
     /// Waits until a slave's result has grown since now, by a message of this view or a later one.
@@ -135,6 +155,11 @@ impl Session {
         view(&self.master.wait_for(&format!("{} is back", name(host))))
     }
 
+    /// Waits until the master says that a view of so many slaves is in force, and returns the view's number.
+    pub(crate) fn has(&mut self, slaves: usize) -> u64 {
+        view(&self.master.wait_for(&format!(": {slaves} slaves, ")))
+    }
+
     /// Ends the session as Ctrl-C does, and waits for all to end.
     pub(crate) fn stop(self) -> Outcome {
         self.master.signal("INT");
@@ -144,8 +169,9 @@ impl Session {
     /// Waits for all to end.
     pub(crate) fn end(self) -> Outcome {
         let Self { master, slaves, cluster, lab } = self;
-        let master = master.end();
+        // The slaves first: they need no master in order to end.
         let slaves: Vec<Ended> = slaves.into_iter().map(Running::end).collect();
+        let master = master.end();
         let read = |(at, slave): (usize, &Ended)| (slave.code() == Some(0)).then(|| entries(&file(&cluster, at + 1)));
         let files = slaves.iter().enumerate().map(read).collect();
         drop(lab);
@@ -159,27 +185,40 @@ impl Outcome {
         assert_eq!(self.master.code(), Some(0), "{self:#?}");
         let object = self.master.json();
         assert_eq!((&object["equal"], &object["problems"]), (&Value::Bool(true), &serde_json::json!([])), "{object}");
-        self.agree(&(1..=SLAVES).collect::<Vec<_>>());
+        self.agree(&(1..=self.slaves.len()).collect::<Vec<_>>());
         object
     }
 
     /// The slaves on these hosts have one result, by what they and the master print and by the files, with messages of
     /// each of them.
     pub(crate) fn agree(&self, hosts: &[usize]) {
+        self.slaves_agree(hosts);
         let object = self.master.json();
         for host in hosts {
-            let (slave, row) = (&self.slaves[host - 1], row(&object, *host));
-            assert_eq!(slave.code(), Some(0), "{slave:#?}");
-            let own = slave.json();
+            let (own, row) = (self.slaves[host - 1].json(), row(&object, *host));
             for field in ["node", "count", "sum", "digest", "own"] {
-                assert_eq!(own[field], row[field], "{field} of {}: {slave:#?}", name(*host));
+                assert_eq!(own[field], row[field], "{field} of {}: {object}", name(*host));
             }
-            let entries = self.entries(*host);
+        }
+    }
+
+    /// The slaves on these hosts have one result, by what they print and by the files. Of the messages of each of them
+    /// none is in it twice, and none is missing before its last one.
+    pub(crate) fn slaves_agree(&self, hosts: &[usize]) {
+        for host in hosts {
+            let slave = &self.slaves[host - 1];
+            assert_eq!(slave.code(), Some(0), "{slave:#?}");
+            let (own, entries) = (slave.json(), self.entries(*host));
             assert!(entries == self.entries(hosts[0]), "the results of hosts {host} and {} differ", hosts[0]);
-            assert_eq!(row["count"].as_u64(), Some(entries.result.values.len() as u64), "{row}");
-            assert_eq!(row["sum"].as_f64(), Some(entries.result.sum), "{row}");
-            assert_eq!(row["digest"], *entries.result.digest, "{row}");
-            assert!(self.messages(*host, 1) > 0, "nothing of {}: {row}", name(*host));
+            assert_eq!(own["count"].as_u64(), Some(entries.result.values.len() as u64), "{own}");
+            assert_eq!(own["sum"].as_f64(), Some(entries.result.sum), "{own}");
+            assert_eq!(own["digest"], *entries.result.digest, "{own}");
+            let messages = entries.of(own["node"].as_str().expect("an id"));
+            assert!(!messages.is_empty(), "nothing of {}: {own}", name(*host));
+            assert_eq!(own["own"].as_u64(), Some(messages.len() as u64), "{own}");
+            let mut numbers = Numbers::new(SEED, own["rank"].as_u64().expect("a rank"));
+            let sent = (1..=messages.len() as u64).map(|seq| (seq, numbers.next_number()));
+            assert!(messages.into_iter().eq(sent), "what {} sent is not what is in the result", name(*host));
         }
     }
 
@@ -223,8 +262,18 @@ fn file(cluster: &Cluster, host: usize) -> PathBuf {
 fn entries(path: &std::path::Path) -> Entries {
     let text = std::fs::read_to_string(path).expect("a result file");
     let line = |line| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-    let views = text.lines().filter_map(|text| line(text)["view"].as_u64()).collect();
-    Entries { result: recompute(path), views }
+    let places = text.lines().map(line).filter_map(|line| Some((line["seq"].as_u64()?, line["view"].as_u64()?)));
+    let (seqs, views) = places.unzip();
+    Entries { result: recompute(path), seqs, views }
+}
+
+impl Entries {
+    /// The messages of one origin, in order: their numbers there, and what they hold.
+    fn of(&self, origin: &str) -> Vec<(u64, f64)> {
+        let messages = self.seqs.iter().copied().zip(self.result.values.iter().copied());
+        let of_it = messages.zip(&self.result.origins).filter(|(_, by)| *by == origin);
+        of_it.map(|(message, _)| message).collect()
+    }
 }
 
 fn row(object: &Value, host: usize) -> &Value {

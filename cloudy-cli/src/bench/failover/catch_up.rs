@@ -1,0 +1,85 @@
+//! How fast a newcomer fetches a long result, while the members' load goes on.
+
+use std::time::Duration;
+
+use miette::Report;
+use serde::Serialize;
+
+use super::crew::{Crew, Joined, Key, Make};
+use crate::progress::Progress;
+
+/// Newcomers, one after the other.
+const JOINS: usize = 5;
+/// About how long it takes for each MiB of result, and around it.
+const TIME_PER_MIB: Duration = Duration::from_millis(150);
+const AROUND: Duration = Duration::from_secs(2);
+
+/// What the newcomers have shown: medians.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct CatchUp {
+    pub(crate) joins: usize,
+    /// In the result when a newcomer was on the ring.
+    pub(crate) messages: u64,
+    /// From asking to join to being on the ring with the whole result.
+    pub(crate) took_us: u64,
+    pub(crate) messages_per_s: f64,
+    /// 10⁶ bytes of payload.
+    pub(crate) mb_per_s: f64,
+}
+
+/// Fills a group with so many bytes of payload, and lets newcomers join.
+///
+/// # Errors
+/// A node failed, or results differ.
+pub(crate) async fn run(make: Make, bytes: u64, key: &Key, progress: &Progress) -> Result<CatchUp, Report> {
+    progress.state(format!("catching up: {} MiB of result", bytes >> 20));
+    let size_bytes = make.size_bytes as u64;
+    let messages = bytes / size_bytes.max(1) / make.nodes as u64;
+    let mut crew = Crew::start(make, key).await?;
+    crew.settle().await?;
+    crew.fill(messages).await?;
+    let mut joins = Vec::with_capacity(JOINS);
+    for join in 1..=JOINS {
+        progress.state(format!("catching up: newcomer {join} of {JOINS}"));
+        joins.push(crew.join().await?);
+    }
+    crew.end().await?;
+    let found = CatchUp::of(&joins, size_bytes);
+    progress.line(&format!("catching up: {:.0} messages/s, {:.1} MB/s", found.messages_per_s, found.mb_per_s));
+    Ok(found)
+}
+
+/// About how long that takes.
+pub(crate) fn time_for(bytes: u64) -> Duration {
+    AROUND + TIME_PER_MIB * (bytes >> 20) as u32
+}
+
+impl CatchUp {
+    fn of(joins: &[Joined], size_bytes: u64) -> Self {
+        let mut by_time = joins.to_vec();
+        by_time.sort_by_key(|join| join.took_us);
+        let median = by_time.get(by_time.len() / 2).copied().unwrap_or(Joined { took_us: 0, messages: 0 });
+        let messages_per_s = median.messages as f64 * 1e6 / median.took_us.max(1) as f64;
+        Self {
+            joins: joins.len(),
+            messages: median.messages,
+            took_us: median.took_us,
+            messages_per_s: messages_per_s.round(),
+            mb_per_s: (messages_per_s * size_bytes as f64 / 1e4).round() / 1e2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_newcomer_in_the_middle() {
+        let joins = [(3_000_000, 40), (500_000, 50_000), (100, 30)];
+        let joins = joins.map(|(took_us, messages)| Joined { took_us, messages });
+        let found = CatchUp::of(&joins, 1_000);
+        assert_eq!((found.joins, found.messages, found.took_us), (3, 50_000, 500_000));
+        assert_eq!((found.messages_per_s, found.mb_per_s), (100_000.0, 100.0));
+    }
+}

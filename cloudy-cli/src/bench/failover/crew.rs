@@ -1,0 +1,311 @@
+//! A group under a steady load, whose members are killed, cut off and replaced.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cloudy_node::{NodeId, ViewId, key_file};
+use miette::{IntoDiagnostic, Report};
+use tempfile::TempDir;
+
+use super::history::Span;
+use super::orders::{Failed, Part, Role, Task, Word};
+use crate::bench::fleet::{Fleet, Place};
+use crate::bench::orders::{Order, Said};
+use crate::output::failure;
+
+/// Voters of one group at most (`protocol.md` §6.6).
+const VOTERS_MAX: usize = 7;
+/// What filling a group with messages may take.
+const FILL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A cluster key that lives as long as a bench does.
+pub(crate) struct Key {
+    file: PathBuf,
+    _directory: TempDir,
+}
+
+impl Key {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// There is no directory for it.
+    pub(crate) fn new() -> Result<Self, Report> {
+        let directory = tempfile::Builder::new().prefix("cloudy-bench-").tempdir().map_err(|error| {
+            failure(
+                format_args!("cannot make a directory for the bench's cluster key ({error})"),
+                "set TMPDIR to a directory that you may write to",
+            )
+        })?;
+        let file = directory.path().join("cluster.key");
+        key_file::create(&file).into_diagnostic()?;
+        Ok(Self { file, _directory: directory })
+    }
+}
+
+/// What a group is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Make {
+    /// Processes, a master among them if there is one.
+    pub(crate) nodes: usize,
+    /// The founder is no member.
+    pub(crate) master: bool,
+    /// Nodes can be cut off from each other.
+    pub(crate) partitions: bool,
+    pub(crate) size_bytes: usize,
+    /// Of each member.
+    pub(crate) rate_per_s: u64,
+}
+
+impl Make {
+    /// How many vote: an odd number, the master among them where that makes it odd.
+    pub(crate) fn voters(&self) -> usize {
+        (self.nodes - usize::from(self.nodes.is_multiple_of(2))).min(VOTERS_MAX)
+    }
+
+    fn part(&self, role: Role, key: &Key) -> Order {
+        let &Self { partitions, size_bytes, rate_per_s, .. } = self;
+        Order::Serve(Box::new(Part { role, partitions, size_bytes, rate_per_s, key: key.file.clone() }))
+    }
+}
+
+/// A process of the group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hand {
+    /// Its number in the fleet.
+    pub(crate) number: usize,
+    pub(crate) node: NodeId,
+    pub(crate) address: SocketAddr,
+}
+
+/// How a newcomer came in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Joined {
+    pub(crate) took_us: u64,
+    pub(crate) messages: u64,
+}
+
+/// A group that is whole: who coordinates it, and how long its result is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled {
+    pub(crate) view: ViewId,
+    pub(crate) coordinator: NodeId,
+    pub(crate) messages: u64,
+}
+
+/// A group under load. Dropping it kills its processes.
+pub(crate) struct Crew<'a> {
+    key: &'a Key,
+    make: Make,
+    fleet: Fleet,
+    /// A founder that is no member.
+    master: Option<Hand>,
+    members: Vec<Hand>,
+}
+
+impl<'a> Crew<'a> {
+    /// Starts the processes, and returns once all are in the group.
+    pub(crate) async fn start(make: Make, key: &'a Key) -> Result<Self, Report> {
+        let mut crew = Self { key, make, fleet: Fleet::new(), master: None, members: Vec::new() };
+        let others = crew.make.nodes - 1;
+        let role = if crew.make.master { Role::Master { others } } else { Role::Founder { others } };
+        let (founder, founder_at) = crew.add(role).await?;
+        crew.fleet.tell(founder, Order::Do(Task::Join(None))).await;
+        let mut added = Vec::with_capacity(others);
+        for _ in 0..others {
+            let (number, address) = crew.add(Role::Joiner).await?;
+            crew.fleet.tell(number, Order::Do(Task::Join(Some(founder_at)))).await;
+            added.push((number, address));
+        }
+        let (node, _) = crew.joined(founder).await?;
+        let founder = Hand { number: founder, node, address: founder_at };
+        if crew.make.master {
+            crew.master = Some(founder);
+        } else {
+            crew.members.push(founder);
+        }
+        for (number, address) in added {
+            let (node, _) = crew.joined(number).await?;
+            crew.members.push(Hand { number, node, address });
+        }
+        Ok(crew)
+    }
+
+    /// The members, in the order in which they came.
+    pub(crate) fn members(&self) -> &[Hand] {
+        &self.members
+    }
+
+    /// How many of its processes vote.
+    pub(crate) fn voters(&self) -> usize {
+        self.make.voters()
+    }
+
+    /// The founder that is no member.
+    pub(crate) fn master(&self) -> Option<Hand> {
+        self.master
+    }
+
+    /// Another process joins, by the address of the first member.
+    pub(crate) async fn join(&mut self) -> Result<Joined, Report> {
+        let contact = self.members.first().map(|member| member.address);
+        let (number, address) = self.add(Role::Joiner).await?;
+        self.fleet.tell(number, Order::Do(Task::Join(contact))).await;
+        let (node, joined) = self.joined(number).await?;
+        self.members.push(Hand { number, node, address });
+        Ok(joined)
+    }
+
+    /// Waits until the group is whole, with so many voters, and every member's messages are approved.
+    pub(crate) async fn settle(&mut self) -> Result<Settled, Report> {
+        let (members, voters) = (self.members.len(), self.make.voters());
+        self.tell_all(|| Task::Settle { members, voters }).await;
+        let mut settled = None;
+        for at in 0..self.members.len() {
+            let word = |word| match word {
+                Word::Settled { view, coordinator, messages } => Some(Settled { view, coordinator, messages }),
+                _ => None,
+            };
+            settled = Some(self.did(at, Duration::ZERO, "a member of the whole group", word).await?);
+        }
+        settled.ok_or_else(|| failure("a group without members", "run it again"))
+    }
+
+    /// Kills a process.
+    pub(crate) async fn kill(&mut self, hand: Hand) {
+        self.fleet.kill(hand.number);
+        self.members.retain(|member| member.number != hand.number);
+        self.master = self.master.filter(|master| master.number != hand.number);
+        // The kill is done by another task of this thread.
+        tokio::task::yield_now().await;
+    }
+
+    /// Lets nothing through between some members and the others.
+    pub(crate) async fn cut_off(&self, some: &[Hand]) {
+        let is_some = |hand: &Hand| some.iter().any(|other| other.number == hand.number);
+        for hand in &self.members {
+            let others = self.members.iter().filter(|other| is_some(other) != is_some(hand));
+            let cut_off = Task::CutOff(others.map(|other| other.address).collect());
+            self.fleet.tell(hand.number, Order::Do(cut_off)).await;
+        }
+    }
+
+    /// What these members saw of a failure.
+    pub(crate) async fn survive(&mut self, survivors: &[Hand], failed: &Failed) -> Result<Vec<Span>, Report> {
+        for hand in survivors {
+            self.fleet.tell(hand.number, Order::Do(Task::Survive(failed.clone()))).await;
+        }
+        let mut spans = Vec::with_capacity(survivors.len());
+        for hand in survivors {
+            let word = |said| match said {
+                Said::Did(Word::Survived(span)) => Some(span),
+                _ => None,
+            };
+            spans.push(self.fleet.hear_from(hand.number, Duration::ZERO, "over the failure", word).await?);
+        }
+        Ok(spans)
+    }
+
+    /// Every member broadcasts so many messages at full speed, and returns once all are approved.
+    pub(crate) async fn fill(&mut self, messages: u64) -> Result<(), Report> {
+        self.tell_all(|| Task::Fill { messages }).await;
+        for at in 0..self.members.len() {
+            self.did(at, FILL_TIMEOUT, "done with its load", |word| matches!(word, Word::Filled).then_some(())).await?;
+        }
+        Ok(())
+    }
+
+    /// What each member has in memory; none where that is not known.
+    pub(crate) async fn memory_kib(&mut self) -> Result<Option<Vec<u64>>, Report> {
+        self.tell_all(|| Task::Memory).await;
+        let mut all = Some(Vec::with_capacity(self.members.len()));
+        for at in 0..self.members.len() {
+            let word = |word| match word {
+                Word::Memory { kib } => Some(kib),
+                _ => None,
+            };
+            let kib = self.did(at, Duration::ZERO, "asked for its memory", word).await?;
+            all = all.zip(kib).map(|(mut all, kib)| {
+                all.push(kib);
+                all
+            });
+        }
+        Ok(all)
+    }
+
+    /// Ends the group; returns the length of its result.
+    ///
+    /// # Errors
+    /// A node failed, or the nodes' results differ.
+    pub(crate) async fn end(mut self) -> Result<u64, Report> {
+        for (at, hand) in self.members.iter().chain(&self.master).enumerate() {
+            self.fleet.tell(hand.number, Order::Do(Task::End { ends: at == 0 })).await;
+        }
+        let mut results = Vec::with_capacity(self.members.len());
+        for at in 0..self.members.len() {
+            let word = |word| match word {
+                Word::Done { messages, digest } => Some((messages, digest)),
+                _ => None,
+            };
+            results.push(self.did(at, Duration::ZERO, "done", word).await?);
+        }
+        self.fleet.end().await;
+        let first = results.first().cloned().unwrap_or_default();
+        match results.iter().position(|result| *result != first) {
+            None => Ok(first.0),
+            Some(at) => Err(failure(
+                format_args!("UNEQUAL: the results of two members differ: {first:?} and {:?}", results[at]),
+                "this is a fault of cloudy or of this machine's memory: report it, with the command line",
+            )),
+        }
+    }
+
+    async fn add(&mut self, role: Role) -> Result<(usize, SocketAddr), Report> {
+        let number = self.fleet.add(self.make.part(role, self.key), Place::Processes).await?;
+        let listening = |said| match said {
+            Said::Listening(address) => Some(address),
+            _ => None,
+        };
+        Ok((number, self.fleet.hear_from(number, Duration::ZERO, "listening", listening).await?))
+    }
+
+    async fn joined(&mut self, number: usize) -> Result<(NodeId, Joined), Report> {
+        let joined = |said| match said {
+            Said::Did(Word::Joined { node, took_us, messages }) => Some((node, Joined { took_us, messages })),
+            _ => None,
+        };
+        self.fleet.hear_from(number, Duration::ZERO, "in the group", joined).await
+    }
+
+    async fn tell_all(&self, task: impl Fn() -> Task) {
+        for hand in &self.members {
+            self.fleet.tell(hand.number, Order::Do(task())).await;
+        }
+    }
+
+    /// Waits for a member's word.
+    async fn did<T>(
+        &mut self,
+        at: usize,
+        after: Duration,
+        what: &str,
+        wanted: impl Fn(Word) -> Option<T>,
+    ) -> Result<T, Report> {
+        let wanted = |said| match said {
+            Said::Did(word) => wanted(word),
+            _ => None,
+        };
+        self.fleet.hear_from(self.members[at].number, after, what, wanted).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn voters_are_an_odd_number_of_at_most_seven() {
+        let voters = |nodes| Make { nodes, master: false, partitions: false, size_bytes: 100, rate_per_s: 1 }.voters();
+        assert_eq!([3, 4, 5, 6, 7, 8, 64].map(voters), [3, 3, 5, 5, 7, 7, 7]);
+    }
+}

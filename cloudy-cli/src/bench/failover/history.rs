@@ -1,0 +1,167 @@
+//! When messages were approved at a node, for as long as anybody may ask.
+
+use std::collections::VecDeque;
+
+use cloudy_node::{NodeId, ViewId};
+use serde::{Deserialize, Serialize};
+
+use super::orders::Failed;
+
+/// How far back approvals are known.
+const KEPT_US: u64 = 60_000_000;
+/// Views that are known: a failure takes a few.
+const VIEWS_MAX: usize = 32;
+
+/// What was approved at this node, and when.
+#[derive(Default)]
+pub(crate) struct History {
+    /// When, and how many messages.
+    approvals: VecDeque<(u64, u64)>,
+    views: VecDeque<Seen>,
+    messages: u64,
+}
+
+/// A view as this node saw it.
+struct Seen {
+    id: ViewId,
+    ring: Vec<NodeId>,
+    /// When a message of this node was first approved in it.
+    first_own_us: Option<u64>,
+}
+
+/// What a survivor saw of a failure. Rates are messages approved a second.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    /// The view in force at the end.
+    pub(crate) view: ViewId,
+    /// From the failure to the first approval of an own message in a view without those that failed.
+    pub(crate) new_view_us: Option<u64>,
+    /// The longest time without any approval since the failure.
+    pub(crate) still_us: u64,
+    pub(crate) before_per_s: f64,
+    pub(crate) during_per_s: f64,
+    pub(crate) after_per_s: f64,
+}
+
+impl History {
+    /// Another view came into force.
+    pub(crate) fn view(&mut self, id: ViewId, ring: Vec<NodeId>) {
+        if self.views.len() == VIEWS_MAX {
+            self.views.pop_front();
+        }
+        self.views.push_back(Seen { id, ring, first_own_us: None });
+    }
+
+    /// Messages of one origin were approved in a view.
+    pub(crate) fn approved(&mut self, at_us: u64, view: ViewId, own: bool, messages: u64) {
+        self.messages += messages;
+        self.approvals.push_back((at_us, messages));
+        while self.approvals.front().is_some_and(|(first_us, _)| first_us + KEPT_US < at_us) {
+            self.approvals.pop_front();
+        }
+        if let Some(seen) = self.views.iter_mut().find(|seen| own && seen.id == view) {
+            seen.first_own_us.get_or_insert(at_us);
+        }
+    }
+
+    /// Messages in the result.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// The view in force, if it has so many members and an own message was approved in it.
+    pub(crate) fn whole(&self, members: usize) -> Option<ViewId> {
+        let last = self.views.back()?;
+        (last.ring.len() == members && last.first_own_us.is_some()).then_some(last.id)
+    }
+
+    /// What was seen of a failure, once it is over and so much time has passed after it.
+    pub(crate) fn span(&self, failed: &Failed, now_us: u64) -> Option<Span> {
+        let &Failed { at_us, ref without, window_us } = failed;
+        let goes_on_us = match without.as_slice() {
+            // Nothing else is to come: what happens in the same time counts.
+            [] => at_us + window_us,
+            without => {
+                let is_without = |seen: &&Seen| without.iter().all(|node| !seen.ring.contains(node));
+                let later = self.views.iter().filter(is_without).filter_map(|seen| seen.first_own_us);
+                later.filter(|first_us| *first_us >= at_us).min()?
+            }
+        };
+        let end_us = goes_on_us + window_us;
+        let since = self.approvals.iter().map(|(approved_us, _)| *approved_us);
+        let since: Vec<u64> =
+            since.skip_while(|approved_us| *approved_us < at_us).take_while(|at| *at < end_us).collect();
+        let ends = [at_us].into_iter().chain(since.iter().copied()).zip(since.iter().copied().chain([end_us]));
+        (now_us >= end_us).then(|| Span {
+            view: self.views.back().map_or(ViewId(0), |seen| seen.id),
+            new_view_us: (!without.is_empty()).then_some(goes_on_us - at_us),
+            still_us: ends.map(|(from_us, to_us)| to_us - from_us).max().unwrap_or_default(),
+            before_per_s: self.rate(at_us.saturating_sub(window_us), at_us),
+            during_per_s: self.rate(at_us, goes_on_us),
+            after_per_s: self.rate(goes_on_us, end_us),
+        })
+    }
+
+    fn rate(&self, from_us: u64, to_us: u64) -> f64 {
+        let inside = self.approvals.iter().filter(|(at_us, _)| (from_us..to_us).contains(at_us));
+        inside.map(|(_, messages)| messages).sum::<u64>() as f64 * 1e6 / to_us.saturating_sub(from_us).max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODES: [NodeId; 3] = [NodeId([1; 32]), NodeId([2; 32]), NodeId([3; 32])];
+
+    /// A hundred messages a second until 2 s, nothing until 2.8 s, then others' in view 1, and own ones in view 2.
+    fn history() -> History {
+        let mut history = History::default();
+        history.view(ViewId(1), NODES.to_vec());
+        (1..=200).for_each(|at| history.approved(at * 10_000, ViewId(1), true, 1));
+        history.approved(2_800_000, ViewId(1), false, 7);
+        history.view(ViewId(2), NODES[..2].to_vec());
+        history.approved(2_810_000, ViewId(2), false, 1);
+        (0..100).for_each(|at| history.approved(2_820_000 + at * 10_000, ViewId(2), true, 2));
+        history
+    }
+
+    #[test]
+    fn a_failure_lasts_until_an_own_message_is_approved_in_a_view_without_those_that_failed() {
+        let failed = Failed { at_us: 2_005_000, without: vec![NODES[2]], window_us: 500_000 };
+        let history = history();
+        assert_eq!(history.span(&failed, 3_319_999), None);
+        let span = history.span(&failed, 3_320_000).expect("it is over");
+        assert_eq!((span.view, span.new_view_us, span.still_us), (ViewId(2), Some(815_000), 795_000));
+        assert_eq!((span.before_per_s, span.after_per_s), (100.0, 200.0));
+        assert_eq!(span.during_per_s.round(), 10.0);
+        assert_eq!(history.span(&Failed { without: vec![NODES[1]], ..failed }, 9_000_000), None);
+    }
+
+    #[test]
+    fn a_failure_that_changes_no_view_is_over_after_its_time() {
+        let failed = Failed { at_us: 1_000_000, without: Vec::new(), window_us: 500_000 };
+        let span = history().span(&failed, 2_000_000).expect("it is over");
+        assert_eq!((span.new_view_us, span.still_us), (None, 10_000));
+        assert_eq!((span.before_per_s, span.during_per_s, span.after_per_s), (100.0, 100.0, 100.0));
+    }
+
+    #[test]
+    fn silence_to_the_end_counts() {
+        let mut history = History::default();
+        history.view(ViewId(1), NODES.to_vec());
+        history.approved(1_000, ViewId(1), true, 1);
+        let failed = Failed { at_us: 2_000, without: Vec::new(), window_us: 500 };
+        assert_eq!(history.span(&failed, 3_000).map(|span| span.still_us), Some(1_000));
+    }
+
+    #[test]
+    fn a_group_is_whole_once_an_own_message_is_approved_by_so_many() {
+        let mut history = history();
+        assert_eq!((history.whole(2), history.whole(3), history.messages()), (Some(ViewId(2)), None, 408));
+        history.view(ViewId(3), NODES.to_vec());
+        assert_eq!(history.whole(3), None);
+        history.approved(9_000_000, ViewId(3), true, 1);
+        assert_eq!(history.whole(3), Some(ViewId(3)));
+    }
+}

@@ -1,0 +1,16 @@
+//! How long a group stands still when something fails, how fast a newcomer catches up, and what a node keeps in memory.
+//!
+//! ```text
+//!   commands/failover.rs ─► rounds   ─► crew (a group under load) ─► fleet ═══ node.rs, a process each
+//!                           catch_up ─►
+//!                           soak     ─►
+//! ```
+
+pub(crate) mod catch_up;
+pub(crate) mod crew;
+pub(crate) mod history;
+pub(crate) mod node;
+pub(crate) mod orders;
+pub(crate) mod report;
+pub(crate) mod rounds;
+pub(crate) mod soak;

@@ -1,0 +1,290 @@
+//! A node that serves until it is told to end, or killed: a member under a steady load, or a founder that looks on.
+
+use std::future::pending;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use cloudy_node::fault::{FaultControl, Faults};
+use cloudy_node::{
+    Approved, ApprovedError, ApprovedItem, BroadcastError, Group, GroupConfig, Index, Node, Seq, key_file,
+};
+use miette::{IntoDiagnostic, Report};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+
+use super::history::History;
+use super::orders::{Failed, Part, Role, Task, Word};
+use crate::bench::member::{GROUP, final_result, gather};
+use crate::bench::meter;
+use crate::bench::orders::{Order, Post, Said, unexpected};
+use crate::node::{self, Who};
+use crate::output::failure;
+
+/// Between two looks at what is due and at what is waited for.
+const TICK: Duration = Duration::from_millis(2);
+/// A load is steady while less of it waits for approval than comes in this part of a second.
+const STEADY_PER_SECOND: u64 = 20;
+/// Messages offered at once at full speed.
+const BURST_MAX: u64 = 256;
+
+/// Serves from its part to its end.
+///
+/// # Errors
+/// What went wrong, in words.
+pub(crate) async fn run(part: &Part, post: &mut Post) -> Result<(), Report> {
+    let key = key_file::load(&part.key).into_diagnostic()?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let (node, control) = node::start_as(address, &key.into(), Who::Fresh, Faults::none(), part.partitions).await?;
+    let (group, took) = enter(&node, part, post).await?;
+    let messages = group.status().await.map_or(0, |status| status.index.0);
+    let joined = Word::Joined { node: node.id(), took_us: took.as_micros() as u64, messages };
+    let is_member = !matches!(part.role, Role::Master { .. });
+    let mut server = Server {
+        approved: is_member.then(|| group.approved_from(Index(1))),
+        group,
+        control,
+        history: History::default(),
+        own: Seq(0),
+        load: Load {
+            rate_per_s: part.rate_per_s,
+            began_at: Instant::now(),
+            paced: 0,
+            at_once: 0,
+            filled: 0,
+            offered: 0,
+        },
+        payload: vec![0; part.size_bytes],
+        waits: None,
+    };
+    post.say(Said::Did(joined)).await?;
+    server.serve(post).await?;
+    // Others may still need what this node has: until the bench has heard all.
+    while post.orders.recv().await.is_some() {}
+    node.shutdown().await;
+    Ok(())
+}
+
+/// Comes into the group, and how long that took.
+async fn enter(node: &Node, part: &Part, post: &mut Post) -> Result<(Group, Duration), Report> {
+    let founding = match part.role {
+        Role::Joiner => None,
+        Role::Founder { others } | Role::Master { others } => {
+            let founder_is_member = matches!(part.role, Role::Founder { .. });
+            let config = GroupConfig { founder_is_member, ..GroupConfig::default() };
+            // It is founding before anybody hears where it listens.
+            Some((node.found_group(GROUP, config).await.into_diagnostic()?, others))
+        }
+    };
+    post.say(Said::Listening(node.local_addr())).await?;
+    let contact = match post.next().await? {
+        Order::Do(Task::Join(contact)) => contact,
+        order => return Err(unexpected(&order)),
+    };
+    let began_at = Instant::now();
+    let group = match (founding, contact) {
+        (Some((founding, others)), None) => gather(founding, others).await?,
+        (None, Some(address)) => node.join_group_at(GROUP, address).await.into_diagnostic()?,
+        (_, contact) => return Err(unexpected(&Order::Do(Task::Join(contact)))),
+    };
+    Ok((group, began_at.elapsed()))
+}
+
+struct Server {
+    group: Group,
+    /// A founder that looks on reads no result.
+    approved: Option<Approved>,
+    control: Option<FaultControl>,
+    history: History,
+    /// The last own message in the result.
+    own: Seq,
+    load: Load,
+    payload: Vec<u8>,
+    /// What is to be answered.
+    waits: Option<Wait>,
+}
+
+enum Wait {
+    Settle { members: usize, voters: usize },
+    Survive(Failed),
+    Fill,
+}
+
+/// What is offered: a steady rate, and now and then something at once.
+struct Load {
+    rate_per_s: u64,
+    began_at: Instant,
+    /// Offered of the steady part.
+    paced: u64,
+    /// Still to be offered at once.
+    at_once: u64,
+    /// The last of what was to be offered at once.
+    filled: u64,
+    offered: u64,
+}
+
+impl Load {
+    fn due(&self) -> u64 {
+        let due = self.began_at.elapsed().as_micros() * u128::from(self.rate_per_s) / 1_000_000;
+        (due as u64).saturating_sub(self.paced)
+    }
+}
+
+impl Server {
+    async fn serve(&mut self, post: &mut Post) -> Result<(), Report> {
+        let mut tick = ticks();
+        loop {
+            tokio::select! {
+                item = next(&mut self.approved) => match item {
+                    Some(item) => self.take(item)?,
+                    None => return self.end_with_others(post).await,
+                },
+                _ = tick.tick() => {
+                    if self.approved.is_some() {
+                        self.offer()?;
+                    }
+                    if let Some(word) = self.answer().await {
+                        self.waits = None;
+                        post.say(Said::Did(word)).await?;
+                    }
+                }
+                // The bench is gone, and with it the use of this node.
+                order = post.orders.recv() => match order {
+                    None => return Ok(()),
+                    Some(Order::Do(Task::End { ends })) => return self.end(ends, post).await,
+                    Some(Order::Do(task)) => self.begin(task, post).await?,
+                    Some(order) => return Err(unexpected(&order)),
+                },
+                () = self.group.room(), if self.load.at_once > 0 => self.fill()?,
+            }
+        }
+    }
+
+    async fn begin(&mut self, task: Task, post: &Post) -> Result<(), Report> {
+        match task {
+            Task::Settle { members, voters } => self.waits = Some(Wait::Settle { members, voters }),
+            Task::Survive(failed) => self.waits = Some(Wait::Survive(failed)),
+            Task::Fill { messages } => {
+                self.load.at_once += messages;
+                self.load.filled = u64::MAX;
+                self.waits = Some(Wait::Fill);
+                self.fill()?;
+            }
+            Task::CutOff(peers) => match &self.control {
+                Some(control) => control.partition(peers),
+                None => return Err(failure("this node cannot be cut off", "this is a fault of cloudy: report it")),
+            },
+            Task::Memory => post.say(Said::Did(Word::Memory { kib: meter::memory_kib() })).await?,
+            task @ (Task::Join(_) | Task::End { .. }) => return Err(unexpected(&Order::Do(task))),
+        }
+        Ok(())
+    }
+
+    /// What is to be said, once it can be.
+    async fn answer(&self) -> Option<Word> {
+        match self.waits.as_ref()? {
+            Wait::Settle { members, voters } => {
+                let view = self.history.whole(*members).filter(|_| self.is_steady())?;
+                let status = self.group.status().await?;
+                let coordinator = status.coordinator.filter(|_| status.voters.len() == *voters)?;
+                Some(Word::Settled { view, coordinator, messages: self.history.messages() })
+            }
+            Wait::Survive(failed) => self.history.span(failed, meter::now_us()).map(Word::Survived),
+            Wait::Fill => (self.own.0 >= self.load.filled).then_some(Word::Filled),
+        }
+    }
+
+    /// What a failure held up is approved.
+    fn is_steady(&self) -> bool {
+        self.load.offered.saturating_sub(self.own.0) <= self.load.rate_per_s / STEADY_PER_SECOND + 1
+    }
+
+    /// Broadcasts what is due, as far as there is room.
+    fn offer(&mut self) -> Result<(), Report> {
+        for _ in 0..self.load.due() {
+            if !self.broadcast()? {
+                break;
+            }
+            self.load.paced += 1;
+        }
+        Ok(())
+    }
+
+    /// Broadcasts some of what is to be broadcast at once, as far as there is room.
+    fn fill(&mut self) -> Result<(), Report> {
+        for _ in 0..self.load.at_once.min(BURST_MAX) {
+            if !self.broadcast()? {
+                break;
+            }
+            self.load.at_once -= 1;
+        }
+        if self.load.at_once == 0 {
+            self.load.filled = self.load.offered;
+        }
+        Ok(())
+    }
+
+    /// Broadcasts one message; whether there was room for it.
+    fn broadcast(&mut self) -> Result<bool, Report> {
+        match self.group.try_broadcast(&self.payload) {
+            Ok(_receipt) => self.load.offered += 1,
+            Err(BroadcastError::OutboxFull) => return Ok(false),
+            Err(error) => return Err(error).into_diagnostic(),
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, item: Result<ApprovedItem, ApprovedError>) -> Result<(), Report> {
+        match item {
+            Ok(ApprovedItem::Batch(entry)) => {
+                let own = entry.origin == self.group.me();
+                if own {
+                    self.own = entry.batch.last_seq();
+                }
+                self.history.approved(meter::now_us(), entry.view, own, u64::from(entry.batch.count));
+            }
+            Ok(ApprovedItem::View(view)) => {
+                self.history.view(view.id, view.ring.iter().map(|member| member.node).collect());
+            }
+            Err(error) => return Err(error).into_diagnostic(),
+        }
+        Ok(())
+    }
+
+    /// The group has ended: the order for it, which another node had first, is under way.
+    async fn end_with_others(&mut self, post: &mut Post) -> Result<(), Report> {
+        match post.next().await? {
+            Order::Do(Task::End { .. }) => self.end(false, post).await,
+            order => Err(unexpected(&order)),
+        }
+    }
+
+    /// Reads to the end of the final result, which is the same at all.
+    async fn end(&mut self, ends: bool, post: &Post) -> Result<(), Report> {
+        if ends {
+            self.group.end();
+        }
+        while let Some(approved) = &mut self.approved
+            && let Some(item) = approved.next_batch().await
+        {
+            self.take(item)?;
+        }
+        let result = final_result(&self.group).await?;
+        if self.approved.is_some() && result.index.0 != self.history.messages() {
+            let problem = format!("{} messages were read of a final {}", self.history.messages(), result.index);
+            return Err(failure(problem, "this is a fault of cloudy: report it"));
+        }
+        post.say(Said::Did(Word::Done { messages: result.index.0, digest: result.digest.to_string() })).await
+    }
+}
+
+async fn next(approved: &mut Option<Approved>) -> Option<Result<ApprovedItem, ApprovedError>> {
+    match approved {
+        Some(approved) => approved.next_batch().await,
+        None => pending().await,
+    }
+}
+
+fn ticks() -> Interval {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

@@ -1,0 +1,273 @@
+//! Failures, round after round, each of a group that is whole again.
+
+use std::time::Duration;
+
+use miette::Report;
+use serde::Serialize;
+
+use super::crew::{Crew, Hand, Key, Make, Settled};
+use super::history::Span;
+use super::orders::Failed;
+use crate::args::FailureKind;
+use crate::bench::latency::{Quantiles, merged};
+use crate::bench::meter::now_us;
+use crate::output::failure;
+use crate::progress::Progress;
+
+/// How long before and after a failure rates are counted.
+const WINDOW: Duration = Duration::from_millis(500);
+/// The same where no view need change: for as long as a view change would take, and more.
+const WINDOW_WITHOUT_VIEW: Duration = Duration::from_millis(1_500);
+/// A group whose result is longer makes room for a fresh one: members retain only so much of it for newcomers.
+const RESULT_BYTES_MAX: u64 = 16 << 20;
+/// About how long a round takes beyond its windows: the failure, and the start of a process.
+const AROUND: Duration = Duration::from_millis(1_500);
+
+/// What is to be measured.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) kinds: Vec<FailureKind>,
+    /// Of each kind.
+    pub(crate) rounds: u32,
+    /// Processes of a group.
+    pub(crate) nodes: usize,
+    pub(crate) size_bytes: usize,
+    /// Of each member.
+    pub(crate) rate_per_s: u64,
+}
+
+/// What all rounds of a kind have shown, at each survivor of each round.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Row {
+    pub(crate) failure: &'static str,
+    pub(crate) rounds: usize,
+    /// From the failure to the first approval of an own message in the new view; none where no view need change.
+    pub(crate) new_view_us: Option<Quantiles>,
+    /// The longest time without any approval.
+    pub(crate) still_us: Option<Quantiles>,
+    /// Approved a second: means.
+    pub(crate) before_per_s: f64,
+    pub(crate) during_per_s: f64,
+    pub(crate) after_per_s: f64,
+    pub(crate) each: Vec<Round>,
+}
+
+/// What was seen of one failure.
+struct Seen {
+    settled: Settled,
+    coordinator_failed: bool,
+    /// Of each survivor.
+    spans: Vec<Span>,
+}
+
+/// One failure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Round {
+    pub(crate) coordinator_failed: bool,
+    pub(crate) view_before: u64,
+    pub(crate) view_after: u64,
+    /// At the slowest survivor.
+    pub(crate) new_view_us: Option<u64>,
+    pub(crate) still_us: u64,
+    /// Approved a second after it, at the slowest survivor.
+    pub(crate) after_per_s: f64,
+}
+
+/// Runs all rounds of all kinds.
+///
+/// # Errors
+/// A node failed that should not, or results differ; what was measured is lost.
+pub(crate) async fn all(plan: &Plan, key: &Key, progress: &Progress) -> Result<Vec<Row>, Report> {
+    let mut rows = Vec::with_capacity(plan.kinds.len());
+    for kind in &plan.kinds {
+        let row = Row::of(*kind, &rounds(*kind, plan, key, progress).await?);
+        progress.line(&format!("{}: {}", row.failure, row.in_short()));
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// About how long that takes.
+pub(crate) fn time_for(plan: &Plan) -> Duration {
+    plan.kinds.iter().map(|kind| (AROUND + 2 * window(*kind)) * plan.rounds).sum()
+}
+
+fn window(kind: FailureKind) -> Duration {
+    if kind == FailureKind::Master { WINDOW_WITHOUT_VIEW } else { WINDOW }
+}
+
+async fn rounds(kind: FailureKind, plan: &Plan, key: &Key, progress: &Progress) -> Result<Vec<Seen>, Report> {
+    let make = Make {
+        nodes: plan.nodes,
+        master: kind == FailureKind::Master,
+        partitions: kind == FailureKind::Partition,
+        size_bytes: plan.size_bytes,
+        rate_per_s: plan.rate_per_s,
+    };
+    let mut seen = Vec::with_capacity(plan.rounds as usize);
+    let mut crew: Option<Crew> = None;
+    for round in 0..plan.rounds as usize {
+        progress.state(format!("{}: round {} of {}", kind.name(), round + 1, plan.rounds));
+        let mut whole = match crew.take() {
+            Some(crew) => crew,
+            None => Crew::start(make.clone(), key).await?,
+        };
+        let settled = whole.settle().await?;
+        // sleep: what is approved in this time is measured.
+        tokio::time::sleep(window(kind)).await;
+        seen.push(fail(kind, round, &mut whole, settled).await?);
+        let bytes = settled.messages * plan.size_bytes as u64;
+        let is_last = round + 1 == plan.rounds as usize;
+        if kind == FailureKind::Master {
+            // There is no second master to a group.
+            whole.end().await?;
+        } else if is_last || bytes > RESULT_BYTES_MAX {
+            // Whoever was cut off is to be there at the end.
+            whole.settle().await?;
+            whole.end().await?;
+        } else {
+            crew = Some(whole);
+        }
+    }
+    Ok(seen)
+}
+
+/// Makes something fail, waits until that is over at all survivors, and makes the group whole again.
+async fn fail(kind: FailureKind, round: usize, crew: &mut Crew<'_>, settled: Settled) -> Result<Seen, Report> {
+    let members = crew.members().to_vec();
+    let failing = failing(kind, round, crew, settled);
+    if failing.is_empty() {
+        return Err(failure("nobody coordinates the group that is a member of it", "run it again"));
+    }
+    let coordinator_failed = failing.iter().any(|hand| hand.node == settled.coordinator);
+    let at_us = now_us();
+    if kind == FailureKind::Partition {
+        crew.cut_off(&failing).await;
+    } else {
+        for hand in &failing {
+            crew.kill(*hand).await;
+        }
+    }
+    let without = match kind {
+        FailureKind::Master => Vec::new(),
+        _ => failing.iter().map(|hand| hand.node).collect(),
+    };
+    let failed = Failed { at_us, without, window_us: window(kind).as_micros() as u64 };
+    let fails = |hand: &Hand| failing.iter().any(|other| other.number == hand.number);
+    let survivors: Vec<Hand> = members.into_iter().filter(|hand| !fails(hand)).collect();
+    let spans = crew.survive(&survivors, &failed).await?;
+    match kind {
+        FailureKind::Partition => crew.cut_off(&[]).await,
+        FailureKind::Master => {}
+        FailureKind::Member | FailureKind::Coordinator => drop(crew.join().await?),
+    }
+    Ok(Seen { settled, coordinator_failed, spans })
+}
+
+/// Who fails in a round; another one each time, where there is a choice.
+fn failing(kind: FailureKind, round: usize, crew: &Crew<'_>, settled: Settled) -> Vec<Hand> {
+    let members = crew.members();
+    let is_coordinator = |hand: &Hand| hand.node == settled.coordinator;
+    match kind {
+        FailureKind::Coordinator => members.iter().copied().filter(is_coordinator).collect(),
+        FailureKind::Member => {
+            let others: Vec<Hand> = members.iter().copied().filter(|hand| !is_coordinator(hand)).collect();
+            others.get(round % others.len().max(1)).copied().into_iter().collect()
+        }
+        FailureKind::Master => crew.master().into_iter().collect(),
+        // The coordinator among them now and then.
+        FailureKind::Partition => {
+            let minority = (crew.voters() - 1) / 2;
+            (0..minority).map(|at| members[(round + at) % members.len()]).collect()
+        }
+    }
+}
+
+impl Row {
+    fn of(kind: FailureKind, seen: &[Seen]) -> Self {
+        let spans = || seen.iter().flat_map(|seen| &seen.spans);
+        let quantiles = |values: Vec<u64>| {
+            let counts: Vec<(u64, u64)> = values.into_iter().map(|value| (value, 1)).collect();
+            merged([counts.as_slice()])
+        };
+        let mean = |of: fn(&Span) -> f64| {
+            let sum: f64 = spans().map(of).sum();
+            (sum / spans().count().max(1) as f64).round()
+        };
+        Self {
+            failure: kind.name(),
+            rounds: seen.len(),
+            new_view_us: quantiles(spans().filter_map(|span| span.new_view_us).collect()),
+            still_us: quantiles(spans().map(|span| span.still_us).collect()),
+            before_per_s: mean(|span| span.before_per_s),
+            during_per_s: mean(|span| span.during_per_s),
+            after_per_s: mean(|span| span.after_per_s),
+            each: seen.iter().map(Round::of).collect(),
+        }
+    }
+
+    fn in_short(&self) -> String {
+        match (self.new_view_us, self.still_us) {
+            (Some(new_view), _) => format!("a new view after {} ms at p99", new_view.p99 / 1_000),
+            (None, Some(still)) => format!("at most {} ms without an approval at p99", still.p99 / 1_000),
+            (None, None) => "nobody survived".to_owned(),
+        }
+    }
+}
+
+impl Round {
+    fn of(Seen { settled, coordinator_failed, spans }: &Seen) -> Self {
+        Self {
+            coordinator_failed: *coordinator_failed,
+            view_before: settled.view.0,
+            view_after: spans.iter().map(|span| span.view.0).max().unwrap_or_default(),
+            new_view_us: spans.iter().filter_map(|span| span.new_view_us).max(),
+            still_us: spans.iter().map(|span| span.still_us).max().unwrap_or_default(),
+            after_per_s: spans.iter().map(|span| span.after_per_s).fold(f64::INFINITY, f64::min).round(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloudy_node::{NodeId, ViewId};
+
+    use super::*;
+
+    #[test]
+    fn a_row_counts_each_survivor_of_each_round() {
+        let span = |new_view_us: u64| Span {
+            view: ViewId(2),
+            new_view_us: Some(new_view_us),
+            still_us: new_view_us / 2,
+            before_per_s: 100.0,
+            during_per_s: 10.0,
+            after_per_s: new_view_us as f64,
+        };
+        let settled = Settled { view: ViewId(1), coordinator: NodeId([1; 32]), messages: 5 };
+        let seen = |spans: &[u64]| {
+            let spans = spans.iter().map(|new_view_us| span(*new_view_us)).collect();
+            Seen { settled, coordinator_failed: true, spans }
+        };
+        let row = Row::of(FailureKind::Member, &[seen(&[100, 300]), seen(&[200])]);
+        assert_eq!((row.failure, row.rounds, row.before_per_s, row.after_per_s), ("member", 2, 100.0, 200.0));
+        assert_eq!(row.new_view_us.map(|all| (all.p50, all.max)), Some((200, 300)));
+        assert_eq!(row.still_us.map(|all| all.max), Some(150));
+        let first = Round {
+            coordinator_failed: true,
+            view_before: 1,
+            view_after: 2,
+            new_view_us: Some(300),
+            still_us: 150,
+            after_per_s: 100.0,
+        };
+        assert_eq!(row.each[0], first);
+    }
+
+    #[test]
+    fn the_time_is_that_of_all_rounds() {
+        let kinds = vec![FailureKind::Member, FailureKind::Master];
+        let plan = Plan { kinds, rounds: 10, nodes: 5, size_bytes: 100, rate_per_s: 500 };
+        assert_eq!(time_for(&plan), Duration::from_secs(25 + 45));
+    }
+}
