@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::catch_up::Retained;
 use crate::config::Durability;
-use crate::id::{Incarnation, NodeId, Rank, Round, ViewId};
+use crate::id::{Incarnation, Index, NodeId, Rank, Round, ViewId};
 use crate::io::{Approval, Entry, Output};
 use crate::lane::Held;
 use crate::pending::Record;
@@ -41,6 +41,20 @@ struct Entering {
 }
 
 impl Delivery {
+    /// Of a result that begins at an index.
+    pub(crate) fn new(me: NodeId, index: Index, retain_bytes: u64, durability: Durability, rules: Rules) -> Self {
+        Self {
+            me,
+            incarnation: Incarnation(0),
+            result: ResultState::beginning_at(index),
+            retained: Retained::new(retain_bytes),
+            outputs: VecDeque::new(),
+            rules,
+            durability,
+            records: Vec::new(),
+        }
+    }
+
     /// `Disk`: puts a record behind those before.
     pub(crate) fn keep(&mut self, record: Stored) {
         if self.durability == Durability::Disk {

@@ -22,11 +22,10 @@ mod timers;
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::catch_up::Retained;
 use crate::command::SessionPlan;
 use crate::config::Durability;
 use crate::control::{ControlState, Voter};
@@ -34,14 +33,11 @@ use crate::delivery::Delivery;
 use crate::digest::Checkpoint;
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Seq, ViewId};
 use crate::io::{Admission, Event, Input, Output, Phase, Request};
-use crate::limits::CONSENSUS_TICK;
 use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::rules::Rules;
-use crate::stored::Record;
 use crate::time::Time;
 use crate::view_change::ViewChange;
-use crate::walk::ResultState;
 use crate::wire::{Heartbeat, Stream};
 use divergence::Checkpoints;
 use durable::Syncs;
@@ -173,6 +169,7 @@ impl Machine {
     #[must_use]
     pub fn new(config: MachineConfig) -> Self {
         let Beginning { coordinator, founding, joining, index } = config.role.beginning(config.me);
+        let (retain_bytes, durability) = (config.retain_bytes, config.durability);
         let mut machine = Self {
             me: config.me,
             addresses: config.addresses,
@@ -198,16 +195,7 @@ impl Machine {
             member: None,
             former: None,
             outbox: Outbox::default(),
-            delivery: Delivery {
-                me: config.me,
-                incarnation: Incarnation(0),
-                result: ResultState::beginning_at(index),
-                retained: Retained::new(config.retain_bytes),
-                outputs: VecDeque::new(),
-                rules: config.rules,
-                durability: config.durability,
-                records: Vec::new(),
-            },
+            delivery: Delivery::new(config.me, index, retain_bytes, durability, config.rules),
             syncs: Syncs::default(),
             phase: Phase::Start,
             plan: None,
@@ -239,14 +227,7 @@ impl Machine {
             dirty: false,
             halted: false,
         };
-        if machine.voter.is_some() {
-            machine.set_timer(Timer::Consensus, CONSENSUS_TICK);
-            machine.run_consensus();
-        }
-        if machine.joining.is_none() {
-            // Whoever is there before the first view has all of the result from its start.
-            machine.delivery.keep(Record::Complete { view: ViewId(0), first: Index(1) });
-        }
+        machine.begin();
         machine
     }
 
