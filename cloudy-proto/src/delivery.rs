@@ -43,6 +43,21 @@ struct Entering {
 }
 
 impl Delivery {
+    /// Of a result that begins at an index.
+    pub(crate) fn new(me: NodeId, index: Index, retain_bytes: u64, durability: Durability, rules: Rules) -> Self {
+        Self {
+            me,
+            incarnation: Incarnation(0),
+            result: ResultState::beginning_at(index),
+            retained: Retained::new(retain_bytes),
+            outputs: VecDeque::new(),
+            rules,
+            durability,
+            restored_to: Index(0),
+            records: Vec::new(),
+        }
+    }
+
     /// `Disk`: puts a record behind those before.
     pub(crate) fn keep(&mut self, record: Stored) {
         if self.durability == Durability::Disk {

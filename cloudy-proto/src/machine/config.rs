@@ -1,15 +1,11 @@
 //! What a machine is made of.
 
 use core::net::SocketAddr;
-use std::collections::VecDeque;
 
-use crate::catch_up::Retained;
 use crate::config::Durability;
-use crate::delivery::Delivery;
-use crate::id::{GroupId, Incarnation, Index, NodeId};
+use crate::id::{GroupId, NodeId};
 use crate::machine::Role;
 use crate::rules::Rules;
-use crate::walk::ResultState;
 
 /// What a machine is made of.
 #[derive(Clone, Debug)]
@@ -32,19 +28,4 @@ pub struct MachineConfig {
     pub retain_bytes: u64,
     /// Which rules hold: all.
     pub rules: Rules,
-}
-
-/// A result that begins at an index.
-pub(super) fn delivery(config: &MachineConfig, index: Index) -> Delivery {
-    Delivery {
-        me: config.me,
-        incarnation: Incarnation(0),
-        result: ResultState::beginning_at(index),
-        retained: Retained::new(config.retain_bytes),
-        outputs: VecDeque::new(),
-        rules: config.rules,
-        durability: config.durability,
-        restored_to: Index(0),
-        records: Vec::new(),
-    }
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::command::{Command, InstallView, SessionPlan};
 use crate::config::Parameters;
-use crate::id::{NodeId, ViewId};
+use crate::id::{Index, NodeId, ViewId};
 use crate::io::{Event, Frame};
-use crate::limits::{INVITED_MAX, MEMBERS_MAX};
+use crate::limits::{CONSENSUS_TICK, INVITED_MAX, MEMBERS_MAX};
 use crate::machine::Machine;
+use crate::machine::timers::Timer;
+use crate::stored::Record;
 use crate::view::{Origin, RingMember};
 use crate::wire::ControlFrame;
 
@@ -38,6 +40,18 @@ impl Founding {
 }
 
 impl Machine {
+    /// What a machine does before anything else.
+    pub(super) fn begin(&mut self) {
+        if self.voter.is_some() {
+            self.set_timer(Timer::Consensus, CONSENSUS_TICK);
+            self.run_consensus();
+        }
+        if self.joining.is_none() {
+            // Whoever is there before the first view has all of the result from its start.
+            self.delivery.keep(Record::Complete { view: ViewId(0), first: Index(1) });
+        }
+    }
+
     /// Founder: asks a node to become a member, as soon as its link is up.
     pub(super) fn invite(&mut self, node: NodeId) {
         let Some(founding) = self.founding.as_mut().filter(|founding| founding.ring.is_none()) else { return };

@@ -34,8 +34,12 @@ impl Machine {
                             debug_assert!(false, "an own entry of the log does not decode: {error}");
                         }
                     }
-                    // Another node told of it before.
-                    VoterOutput::Committed { .. } => {}
+                    // Another node told of it before, or an earlier run knew it.
+                    VoterOutput::Committed { index, term, .. } => {
+                        if index.next() == self.state.next() {
+                            self.log_term = term;
+                        }
+                    }
                 }
             }
             if !self.watch_leadership() {

@@ -35,15 +35,13 @@ use crate::delivery::Delivery;
 use crate::digest::Checkpoint;
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Seq, ViewId};
 use crate::io::{Admission, Event, Input, Output, Phase, Request};
-use crate::limits::CONSENSUS_TICK;
 use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::rules::Rules;
-use crate::stored::{Record, StoredSnapshot};
+use crate::stored::StoredSnapshot;
 use crate::time::Time;
 use crate::view_change::ViewChange;
 use crate::wire::{Heartbeat, Stream};
-use config::delivery;
 use divergence::Checkpoints;
 use durable::Syncs;
 use founding::Founding;
@@ -153,8 +151,8 @@ impl Machine {
     /// A group that does not have a view yet.
     #[must_use]
     pub fn new(config: MachineConfig) -> Self {
-        let Beginning { coordinator, founding, joining, index } = config.role.clone().beginning(config.me);
-        let delivery = delivery(&config, index);
+        let Beginning { coordinator, founding, joining, index } = config.role.beginning(config.me);
+        let (retain_bytes, durability) = (config.retain_bytes, config.durability);
         let mut machine = Self {
             me: config.me,
             addresses: config.addresses,
@@ -180,7 +178,7 @@ impl Machine {
             member: None,
             former: None,
             outbox: Outbox::default(),
-            delivery,
+            delivery: Delivery::new(config.me, index, retain_bytes, durability, config.rules),
             syncs: Syncs::default(),
             snapshot: None,
             phase: Phase::Start,
@@ -215,18 +213,6 @@ impl Machine {
         };
         machine.begin();
         machine
-    }
-
-    /// The founder votes from the start.
-    fn begin(&mut self) {
-        if self.voter.is_some() {
-            self.set_timer(Timer::Consensus, CONSENSUS_TICK);
-            self.run_consensus();
-        }
-        if self.joining.is_none() {
-            // Whoever is there before the first view has all of the result from its start.
-            self.delivery.keep(Record::Complete { view: ViewId(0), first: Index(1) });
-        }
     }
 
     /// The only way in.

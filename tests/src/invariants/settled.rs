@@ -70,10 +70,7 @@ fn not_ended(world: &World, node: usize) -> Option<String> {
     let member = world.plan.is_member(world.nodes[node].home);
     let survivors = world.judge.survivors();
     // Who was dropped has nobody to fetch from if all survivors died before they served it.
-    let serves = |&survivor: &usize| match world.plan.on_disk() {
-        true => world.running(world.nodes[survivor].home).is_some(),
-        false => world.nodes[survivor].alive,
-    };
+    let serves = |&survivor: &usize| world.judge.goes_on(survivor, &|place| world.nodes[place].alive);
     let orphaned = !survivors.is_empty() && !survivors.iter().any(serves);
     if member && !orphaned && world.judge.final_of(node).is_none() {
         return Some(format!("no final result at index {}", world.judge.index_of(node)));
