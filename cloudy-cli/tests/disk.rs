@@ -148,3 +148,44 @@ fn a_directory_that_is_not_its_own_is_refused_and_left_alone() {
     assert!(ended.stderr.contains("use the version of cloudy that wrote it"), "{ended:#?}");
     assert_eq!(std::fs::read_to_string(&format).expect("a file"), text);
 }
+
+/// A small file system of its own; gone when it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None where this process may not mount one.
+    fn mount(at: PathBuf, options: &str) -> Option<Self> {
+        std::fs::create_dir(&at).expect("a directory");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "cloudy-test"]).arg(&at).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(at))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Whoever used it has ended.
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_slave_whose_disk_is_full_says_so_and_the_others_end_with_equal_results() {
+    let session = Session::new();
+    let Some(small) = SmallDisk::mount(session.cluster.path("data-0"), "size=1m") else {
+        println!("skipped: this process may not mount a small file system");
+        return;
+    };
+    let mut slaves = session.start_slaves();
+    let ended = Running::start(session.master()).end();
+    let full = slaves.remove(0).end();
+    full.failed_with(&["this node's disk failed", "free space"]);
+    assert_eq!(ended.code(), Some(1), "one has no result: {ended:#?}");
+    let mut first: Option<Recomputed> = None;
+    for (at, slave) in slaves.into_iter().enumerate() {
+        let ended = slave.end();
+        assert_eq!(ended.code(), Some(0), "{ended:#?}");
+        let file = recompute(&session.result(at + 1));
+        assert_eq!(file, *first.get_or_insert_with(|| recompute(&session.result(at + 1))), "slave {}", at + 1);
+    }
+    drop(small);
+}

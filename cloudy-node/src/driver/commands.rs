@@ -54,8 +54,10 @@ impl Driver {
             }
             Command::Forget { group } => self.ended(group),
             Command::Resume { group, reply } => {
-                // A caller that is gone needs no answer.
-                let _ = reply.send(self.resume(*group));
+                if let Some(resumed) = self.resume(*group) {
+                    // A caller that is gone needs no answer.
+                    let _ = reply.send(resumed);
+                }
             }
             Command::ForgetStored { group } => {
                 self.ended(group);
@@ -170,7 +172,9 @@ impl Driver {
     }
 
     /// A group that an earlier run left in the data directory goes on.
-    fn resume(&mut self, ResumedGroup { id, meta, stored }: ResumedGroup) -> Result<Group, StoredError> {
+    /// None once nobody holds a handle to the node.
+    fn resume(&mut self, ResumedGroup { id, meta, stored }: ResumedGroup) -> Option<Result<Group, StoredError>> {
+        let mailbox = self.mailbox.upgrade()?;
         let config = GroupConfig {
             outbox_bytes_max: usize::try_from(meta.outbox_bytes_max).unwrap_or(usize::MAX),
             retain_bytes: meta.retain_bytes,
@@ -182,14 +186,14 @@ impl Driver {
         if let Some(disk) = &mut self.disk {
             disk.resume(id, &stored);
         }
-        let machine = Machine::restored(self.now(), machine, stored)?;
-        let mailbox = self.mailbox.upgrade();
+        let machine = match Machine::restored(self.now(), machine, stored) {
+            Ok(machine) => machine,
+            Err(error) => return Some(Err(error)),
+        };
         self.run_group(machine, Arc::clone(&shared), config.outbox_bytes_max);
         // Whoever asks finds all that was stored, and whether it has ended.
         self.turn_groups();
-        // The one who asks holds one.
-        let mailbox = mailbox.expect("whoever starts a node has a handle to it");
-        Ok(Group { shared, mailbox })
+        Some(Ok(Group { shared, mailbox }))
     }
 
     fn run_group(&mut self, mut machine: Machine, shared: Arc<Shared>, outbox_bytes_max: usize) -> &mut GroupRun {

@@ -8,7 +8,9 @@ use tokio::sync::Notify;
 
 use crate::driver::Driver;
 use crate::group::shared::EndReason;
-use crate::storage::{Completion, GroupMeta, Op, Recorder, Store, StoreError, SubmitError, forget_ops, meta_op};
+use crate::storage::{
+    Completion, GroupMeta, Op, Recorder, STORE_BACKLOG_BYTES_MAX, Store, StoreError, forget_ops, meta_op,
+};
 
 /// The ticket of what the group is: before all that its machine gives out.
 const META_TICKET: u64 = 0;
@@ -77,17 +79,13 @@ impl Disk {
         self.submit_waiting();
     }
 
-    /// In order: nothing overtakes what waits.
+    /// In order: nothing overtakes what waits. Nobody else hands in anything, so what has room is taken.
     fn submit_waiting(&mut self) {
-        while let Some((group, ops, ticket)) = self.waiting.pop_front() {
-            match self.store.submit(group, ops.clone(), ticket) {
-                Ok(()) => {}
-                Err(SubmitError::Overloaded { .. }) => return self.waiting.push_front((group, ops, ticket)),
-                Err(error) => {
-                    let cause = error.to_string();
-                    self.failed.get_or_insert(StoreError::Write { cause });
-                    return;
-                }
+        while self.store.backlog_bytes() < STORE_BACKLOG_BYTES_MAX {
+            let Some((group, ops, ticket)) = self.waiting.pop_front() else { return };
+            if let Err(error) = self.store.submit(group, ops, ticket) {
+                let cause = error.to_string();
+                self.failed.get_or_insert(StoreError::Write { cause });
             }
         }
     }
