@@ -3,9 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
 
-use cloudy_node::Node;
 use cloudy_node::discovery::Responder;
 use cloudy_node::session::{ResultFile, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, resumed_session, run_slave};
+use cloudy_node::{Durability, Node};
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
 
@@ -108,10 +108,14 @@ impl Slave<'_> {
     fn observe(&self, event: SlaveEvent) {
         match event {
             SlaveEvent::Waiting => self.waits(),
-            SlaveEvent::Joined { master, rank, members } => self.progress.line(&format!(
-                "in the session of master {} as number {} of {members} on the ring",
+            SlaveEvent::Joined { master, rank, members, durability } => self.progress.line(&format!(
+                "in the session of master {} as number {} of {members} on the ring; its result is kept {}",
                 master.short(),
-                rank.0 + 1
+                rank.0 + 1,
+                match durability {
+                    Durability::Memory => "in memory",
+                    Durability::Disk => "on disk",
+                }
             )),
             SlaveEvent::Phase(phase) => self.progress.line(phase_name(phase)),
             SlaveEvent::View { id, members } if self.args.child.announce => say(&Said::View { id, members }),

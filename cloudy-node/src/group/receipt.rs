@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudy_proto::{Index, MessageId, NodeId, Seq, ViewId};
+use cloudy_proto::{Durability, Index, MessageId, NodeId, Seq, ViewId};
 
 use crate::group::shared::{EndReason, Shared, wait_until};
 
@@ -18,6 +18,8 @@ pub struct Approval {
     pub index: Index,
     /// The view that approved it.
     pub view: ViewId,
+    /// Where every member of that view had it before it confirmed it.
+    pub durability: Durability,
     /// Who confirmed it before it entered the result here, and how long after it was sent. Empty where a view change
     /// approved it, or where the receipt was awaited after a thousand later approvals.
     pub confirmed: Vec<(NodeId, Duration)>,
@@ -92,7 +94,8 @@ impl Receipt {
             let kept = state.approvals.get(at).filter(|approval| approval.first_seq <= self.seq);
             return Some(kept.map_or(Err(ReceiptError::ApprovedLongAgo(id)), |approval| {
                 let index = Index(approval.first_index.0 + (self.seq.0 - approval.first_seq.0));
-                Ok(Approval { id, index, view: approval.view, confirmed: approval.confirmed.clone() })
+                let (view, durability) = (approval.view, state.durability);
+                Ok(Approval { id, index, view, durability, confirmed: approval.confirmed.clone() })
             }));
         }
         if state.rejected_from.is_some_and(|from| self.seq >= from) {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use cloudy_proto::{Approval, Entry, Event, GroupId, Incarnation, Index, MessageId, NodeId, Parameters, Seq};
+use cloudy_proto::{
+    Approval, Durability, Entry, Event, GroupId, Incarnation, Index, MessageId, NodeId, Parameters, Seq,
+};
 use tokio::sync::Notify;
 
 use crate::group::GroupConfig;
@@ -83,6 +85,7 @@ pub(crate) struct State {
     pub(crate) last_numbers: Option<BTreeMap<(NodeId, Incarnation), Seq>>,
     pub(crate) incarnation: Incarnation,
     pub(crate) payload_bytes_max: usize,
+    pub(crate) durability: Durability,
 }
 
 /// One group at one node, as its users see it.
@@ -126,6 +129,7 @@ impl Shared {
                 last_numbers: None,
                 incarnation: Incarnation(0),
                 payload_bytes_max: parameters.payload_bytes_max as usize,
+                durability: parameters.durability,
             }),
             moved: Notify::new(),
             room: Notify::new(),
@@ -142,6 +146,7 @@ impl Shared {
     pub(crate) fn adopt(&self, parameters: &Parameters, outbox_bytes_max: usize) {
         let mut state = self.lock();
         state.payload_bytes_max = parameters.payload_bytes_max as usize;
+        state.durability = parameters.durability;
         if state.outbox.last() == Seq(0) {
             state.outbox = outbox(parameters, outbox_bytes_max);
         }

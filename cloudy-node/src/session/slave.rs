@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use cloudy_proto::limits::LINGER;
-use cloudy_proto::{Event, GroupId, Index, NodeId, Phase, Rank, ViewId};
+use cloudy_proto::{Durability, Event, GroupId, Index, NodeId, Phase, Rank, ViewId};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
@@ -51,6 +51,8 @@ pub enum SlaveEvent {
         rank: Rank,
         /// How many slaves there are.
         members: usize,
+        /// Where the session keeps its result.
+        durability: Durability,
     },
     /// The next phase has begun.
     Phase(Phase),

@@ -59,7 +59,8 @@ pub(super) async fn watch_phases(
                 if let Some(rank) = view.rank_of(group.me()).filter(|_| active && phases.rank.is_none()) {
                     phases.rank = Some(rank);
                     let (master, members) = (group.founder(), view.members());
-                    observe(SlaveEvent::Joined { master, rank, members });
+                    let durability = view.parameters.durability;
+                    observe(SlaveEvent::Joined { master, rank, members, durability });
                 } else if !view.last {
                     let members = view.ring.iter().map(|member| member.node).collect();
                     observe(SlaveEvent::View { id: view.id, members });

@@ -1,6 +1,8 @@
 //! Groups that outlive every process (`protocol.md` P7, §6.2, §7).
 
-use cloudy_node::{ApprovedError, ApprovedItem, EndReason, FoundError, Group, JoinError, MessageId, Node, Outcome};
+use cloudy_node::{
+    ApprovedError, ApprovedItem, Durability, EndReason, FoundError, Group, JoinError, MessageId, Node, Outcome,
+};
 use tempfile::TempDir;
 
 use crate::common::{Message, found, key, read, read_final, start, until, within};
@@ -21,7 +23,9 @@ async fn approved(group: &Group, what: &str, count: usize) -> Vec<MessageId> {
     }
     let mut ids = Vec::new();
     for receipt in receipts {
-        ids.push(within("the approval", receipt.into_future()).await.unwrap().id);
+        let approval = within("the approval", receipt.into_future()).await.unwrap();
+        assert_eq!(approval.durability, Durability::Disk);
+        ids.push(approval.id);
     }
     ids
 }
