@@ -78,7 +78,8 @@ pub struct MachineConfig {
     pub rules: Rules,
 }
 
-/// One group at one node.
+/// One group at one node. Its `Debug` shows all that decides what it does next, for tests.
+#[derive(Debug)]
 pub struct Machine {
     me: NodeId,
     addresses: Vec<SocketAddr>,

@@ -1,0 +1,25 @@
+//! A voter in words: all that decides what it does next, so that two that read alike behave alike.
+
+use core::fmt;
+
+use super::Voter;
+
+impl fmt::Debug for Voter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let raft = &self.raft.raft;
+        let log = &raft.raft_log;
+        let mut followers: Vec<_> = raft.prs().iter().collect();
+        followers.sort_by_key(|(id, _)| **id);
+        f.debug_struct("Voter")
+            .field("id", &(raft.id, raft.term, raft.vote, raft.leader_id, raft.lead_transferee))
+            .field("state", &(raft.state, raft.election_elapsed, raft.promotable(), raft.pending_conf_index))
+            .field("log", &(&log.store, log.committed, log.persisted, log.applied, &log.unstable.entries))
+            .field("conf", raft.prs().conf())
+            .field("votes", &raft.prs().tally_votes())
+            .field("followers", &followers)
+            .field("messages", &raft.msgs)
+            .field("waits", &(&self.unsynced, &self.outputs, &self.proposals))
+            .field("role", &(self.roles, self.role))
+            .finish()
+    }
+}

@@ -1,0 +1,314 @@
+//! One choice after another in a group of three, and the promises that hold between nodes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use cloudy_proto::wire::{ConsensusKind, ControlFrame, TallyFrame};
+use cloudy_proto::{Frame, Parameters, Rules};
+
+use crate::explore::facts::{Broken, Facts, Way};
+use crate::explore::local::{Edge, Locals, NODES, Stimulus};
+use crate::explore::state::{Choice, Notice, State};
+
+/// Choices that a calm group may take until nothing is missing: far above what the longest honest run takes.
+const CALM_CHOICES_MAX: usize = 20_000;
+
+/// How long a calm group may take: above the longest time that an evicted node is kept out.
+const CALM: Duration = Duration::from_secs(40);
+
+/// Three nodes, and all that they were seen to do.
+pub struct Group {
+    /// What is known of single nodes.
+    pub locals: Locals,
+    /// Choices that were tried.
+    pub transitions: u64,
+    /// All consensus frames but heartbeats arrive in any order too.
+    pub consensus_is_free: bool,
+}
+
+/// A choice that leads nowhere at this time, or to another state.
+type Next = Result<Option<State>, Broken>;
+
+impl Group {
+    /// A group that is not founded yet.
+    #[must_use]
+    pub fn new(parameters: Parameters, rules: Rules, consensus_is_free: bool) -> Self {
+        Self { locals: Locals::new(parameters, rules), transitions: 0, consensus_is_free }
+    }
+
+    /// What is known of a node.
+    #[must_use]
+    pub fn facts(&self, state: &State, node: usize) -> &Facts {
+        self.locals.facts(state.locals[node])
+    }
+
+    /// Founds the group of three, and goes on until all vote.
+    ///
+    /// # Errors
+    /// If a promise does not hold, or it does not come to that.
+    pub fn found(&mut self) -> Result<State, Broken> {
+        let begun = State::begin();
+        let mut state = self.calm(&begun, &|_, _| true)?;
+        for peer in 1..NODES {
+            state = self.must(&state, 0, Stimulus::Invite(peer))?;
+        }
+        state = self.calm(&state, &|group, state| group.facts(state, 0).accepted.len() == NODES - 1)?;
+        state = self.must(&state, 0, Stimulus::Found)?;
+        self.calm(&state, &|group, state| {
+            (0..NODES).all(|node| group.facts(state, node).active && group.facts(state, node).voters == NODES)
+        })
+    }
+
+    fn must(&mut self, state: &State, node: usize, stimulus: Stimulus) -> Result<State, Broken> {
+        let mut next = state.clone();
+        if self.hand(&mut next, node, stimulus)? {
+            return Ok(next);
+        }
+        Err(Broken::new("a group can be founded", stimulus))
+    }
+
+    /// Faults are over, everything arrives, and clocks go alike: until something holds.
+    ///
+    /// # Errors
+    /// If a promise does not hold, or it does not come to that.
+    pub fn calm(&mut self, state: &State, settled: &dyn Fn(&Self, &State) -> bool) -> Result<State, Broken> {
+        let mut state = state.clone();
+        let mut waited = [Duration::ZERO; NODES];
+        for _ in 0..CALM_CHOICES_MAX {
+            if let Some(next) = self.next_due(&state)? {
+                state = next;
+                continue;
+            }
+            if settled(self, &state) {
+                return Ok(state);
+            }
+            let deadline = |node: usize| Some((waited[node] + self.locals.deadline(state.locals[node])?, node));
+            let Some((at, node)) = state.living().filter_map(deadline).min() else { break };
+            if at > CALM {
+                break;
+            }
+            waited[node] = at;
+            if !self.hand(&mut state, node, Stimulus::Timer)? {
+                break;
+            }
+        }
+        let known: Vec<_> = state.living().map(|node| self.facts(&state, node).clone()).collect();
+        Err(Broken::new("a calm group settles", known))
+    }
+
+    fn next_due(&mut self, state: &State) -> Next {
+        for choice in state.due() {
+            if let Some(next) = self.next(state, choice)? {
+                return Ok(Some(next));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Every living node has all that was broadcast by those who live and did not leave, and the same.
+    #[must_use]
+    pub fn is_settled(&self, state: &State) -> bool {
+        let stays = |node: &usize| {
+            let known = self.facts(state, *node);
+            known.view().is_none_or(|view| view.ring.iter().any(|member| super::local::id_of(*node) == member.node))
+        };
+        let longest = (0..NODES).map(|node| self.facts(state, node).result.len()).max();
+        let view = (0..NODES).filter_map(|node| self.facts(state, node).views.keys().next_back()).max();
+        state.living().filter(stays).all(|node| {
+            let known = self.facts(state, node);
+            known.broadcast == known.approved
+                && Some(known.result.len()) == longest
+                && known.views.keys().next_back() == view
+        }) && state.living().filter(|node| !stays(node)).all(|node| {
+            let known = self.facts(state, node);
+            self.leaves(state, node) && known.broadcast == known.approved
+        })
+    }
+
+    /// A node asked to leave.
+    fn leaves(&self, state: &State, node: usize) -> bool {
+        self.facts(state, node).left && state.alive[node]
+    }
+
+    /// Where a choice leads; none if it cannot be taken at this time.
+    ///
+    /// # Errors
+    /// The promise that does not hold any more.
+    pub fn next(&mut self, state: &State, choice: Choice) -> Next {
+        let mut next = state.clone();
+        let taken = match choice {
+            Choice::Deliver { from, to, stream } => {
+                let Some(packet) = state.flights.get(&(from, to, stream)).and_then(VecDeque::front) else {
+                    return Ok(None);
+                };
+                self.pop(&mut next, (from, to, stream));
+                self.hand(&mut next, to, Stimulus::Packet(*packet))?
+            }
+            Choice::Notice { node, peer } => match next.notices[node][peer].pop_front() {
+                Some(Notice::Up) => {
+                    next.told[node][peer] = true;
+                    self.hand(&mut next, node, Stimulus::Up(peer))?
+                }
+                Some(Notice::Down) => {
+                    next.told[node][peer] = false;
+                    next.flights.retain(|(from, to, _), _| (*from, *to) != (peer, node));
+                    self.hand(&mut next, node, Stimulus::Down(peer))?
+                }
+                None => false,
+            },
+            Choice::Broadcast(node) => {
+                next.budget.broadcasts[node] -= 1;
+                self.hand(&mut next, node, Stimulus::Broadcast)?
+            }
+            Choice::Leave(node) => {
+                next.budget.leaves[node] = false;
+                self.hand(&mut next, node, Stimulus::Leave)?
+            }
+            Choice::Timer(node) => {
+                next.budget.timers[node] -= 1;
+                self.hand(&mut next, node, Stimulus::Timer)?
+            }
+            Choice::Spell(node) => {
+                next.budget.spells[node] -= 1;
+                self.hand(&mut next, node, Stimulus::Spell)?
+            }
+            Choice::Crash(node) => {
+                next.budget.crashes -= 1;
+                next.crash(node);
+                true
+            }
+            Choice::Cut(a, b) => {
+                next.budget.cuts -= 1;
+                next.cut(a, b);
+                true
+            }
+            Choice::Restore(a, b) => {
+                next.connect(a, b);
+                true
+            }
+        };
+        if !taken {
+            return Ok(None);
+        }
+        self.hurry(&mut next)?;
+        self.transitions += 1;
+        Ok(Some(next))
+    }
+
+    fn pop(&self, state: &mut State, key: (usize, usize, cloudy_proto::wire::Stream)) {
+        if let Some(queue) = state.flights.get_mut(&key) {
+            queue.pop_front();
+            if queue.is_empty() {
+                state.flights.remove(&key);
+            }
+        }
+    }
+
+    /// Hands something to a node; false if it cannot take it at this time.
+    fn hand(&mut self, state: &mut State, node: usize, stimulus: Stimulus) -> Result<bool, Broken> {
+        let before = state.locals[node];
+        let (to, sent, given_up) = match self.locals.step(before, stimulus) {
+            Edge::Goes { to, sent, given_up } => (to, sent, given_up),
+            Edge::Waits => return Ok(false),
+            Edge::Stops => return Ok(true),
+            Edge::Breaks(broken) => return Err(broken),
+        };
+        state.locals[node] = to;
+        for &(peer, packet) in sent.iter().filter(|(peer, _)| state.live[node][*peer]) {
+            let stream = self.locals.packet(packet).stream;
+            state.flights.entry((node, peer, stream)).or_default().push_back(packet);
+        }
+        given_up.iter().for_each(|&peer| state.cut(node, peer));
+        if before != to {
+            self.check(state, node, self.locals.facts(before).result.len())?;
+        }
+        Ok(true)
+    }
+
+    /// Lets signs of life arrive at once: in which order they come changes no result.
+    fn hurry(&mut self, state: &mut State) -> Result<(), Broken> {
+        loop {
+            let due = state.flights.iter().find_map(|(&key, queue)| {
+                let packet = *queue.front()?;
+                let (from, to, _) = key;
+                (state.told[to][from] && self.is_hurried(&self.locals.packet(packet).frame)).then_some((key, packet))
+            });
+            let Some((key, packet)) = due else { return Ok(()) };
+            let mut next = state.clone();
+            self.pop(&mut next, key);
+            if !self.hand(&mut next, key.1, Stimulus::Packet(packet))? {
+                // A view that is not there yet: it waits with its stream.
+                return Ok(());
+            }
+            *state = next;
+        }
+    }
+
+    fn is_hurried(&self, frame: &Frame) -> bool {
+        match frame {
+            Frame::Tally(TallyFrame::Heartbeat(_)) => true,
+            Frame::Control(ControlFrame::Consensus(message)) => {
+                let beats = [ConsensusKind::Heartbeat, ConsensusKind::HeartbeatResponse];
+                !self.consensus_is_free || beats.contains(&message.kind)
+            }
+            _ => false,
+        }
+    }
+
+    /// What must hold between a node that has just done something and all others, also those that crashed. Its result had
+    /// this length before.
+    fn check(&self, state: &State, node: usize, before: usize) -> Result<(), Broken> {
+        let own = self.facts(state, node);
+        for other in (0..NODES).filter(|&other| other != node) {
+            let theirs = self.facts(state, other);
+            let both = own.result.len().min(theirs.result.len());
+            let from = before.min(both);
+            if own.result[from..both] != theirs.result[from..both] {
+                let what = (node, &own.result, other, &theirs.result);
+                return Err(Broken::new("all results are prefixes of one", what));
+            }
+            for (id, view) in own.views.iter().rev().take(2) {
+                if theirs.views.get(id).is_some_and(|other| other != view) {
+                    return Err(Broken::new("all have one view", (view, theirs.views.get(id))));
+                }
+            }
+            if let Some(term) = own.terms.intersection(&theirs.terms).next() {
+                return Err(Broken::new("a term has one coordinator", (term, node, other)));
+            }
+        }
+        for (placed, way) in own.result.iter().zip(&own.ways).skip(before) {
+            if placed.seq > self.facts(state, placed.origin).broadcast {
+                return Err(Broken::new("what enters was broadcast", placed));
+            }
+            if *way == Way::Walk {
+                self.is_confirmed(state, own, placed.origin, (placed.view, placed.seq))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// P1: every member of the view but the origin has confirmed a payload that entered a result by the walk.
+    fn is_confirmed(
+        &self,
+        state: &State,
+        own: &Facts,
+        origin: usize,
+        (view, seq): (cloudy_proto::ViewId, u64),
+    ) -> Result<(), Broken> {
+        let Some(ring) = own.views.get(&view).map(|view| &view.ring).filter(|ring| ring.len() > 1) else {
+            return Ok(());
+        };
+        let Some(&round) = self.facts(state, origin).rounds.get(&(view, seq)) else {
+            return Err(Broken::new("a slot is sent before it enters", (view, origin, seq)));
+        };
+        let members = (0..NODES).filter(|&node| ring.iter().any(|member| member.node == super::local::id_of(node)));
+        for member in members.filter(|&member| member != origin) {
+            let confirmed = self.facts(state, member).confirmed.get(&(view, origin)).copied().unwrap_or_default();
+            if confirmed <= round {
+                let what = format!("payload {seq} of {origin}, round {round}: {member} only up to {confirmed}");
+                return Err(Broken { rule: "every member confirms before approval", what });
+            }
+        }
+        Ok(())
+    }
+}
