@@ -92,6 +92,8 @@ pub struct Facts {
     pub rounds: BTreeMap<(ViewId, u64), u64>,
     /// Nodes that vote, as far as it knows.
     pub voters: usize,
+    /// A rule is off here: others may find that it breaks the protocol.
+    pub mutated: bool,
     /// It has asked to leave.
     pub left: bool,
     /// Nodes that it knows will be members.
@@ -101,8 +103,8 @@ pub struct Facts {
 impl Facts {
     /// Nothing is known of a node.
     #[must_use]
-    pub fn new(node: usize) -> Self {
-        Self { node, ..Self::default() }
+    pub fn new(node: usize, mutated: bool) -> Self {
+        Self { node, mutated, ..Self::default() }
     }
 
     /// The latest view that it has installed.
@@ -134,6 +136,9 @@ impl Facts {
                     }
                 }
                 Output::Event(event) => self.told(event, node_of)?,
+                Output::CloseLink { .. } if !self.mutated => {
+                    return Err(Broken::new("no honest node breaks the protocol", output));
+                }
                 Output::CloseLink { .. } | Output::Redial { .. } | Output::Persist { .. } | Output::Restore { .. } => {}
             }
         }

@@ -1,20 +1,22 @@
 //! One choice after another in a group of three, and the promises that hold between nodes.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use cloudy_proto::wire::{ConsensusKind, ControlFrame, TallyFrame};
-use cloudy_proto::{Frame, Parameters, Rules};
+use cloudy_proto::{Frame, Parameters, Rule};
 
 use crate::explore::facts::{Broken, Facts, Way};
-use crate::explore::local::{Edge, Locals, NODES, Stimulus};
-use crate::explore::state::{Choice, Notice, State};
+use crate::explore::local::{Edge, LocalId, Locals, NODES, Stimulus};
+use crate::explore::state::{Channel, Choice, State};
 
 /// Choices that a calm group may take until nothing is missing: far above what the longest honest run takes.
 const CALM_CHOICES_MAX: usize = 20_000;
 
 /// How long a calm group may take: above the longest time that an evicted node is kept out.
 const CALM: Duration = Duration::from_secs(40);
+
+/// How long a spell is: above the failure timeout, and above the longest election timeout.
+const SPELL: Duration = Duration::from_millis(600);
 
 /// Three nodes, and all that they were seen to do.
 pub struct Group {
@@ -32,8 +34,8 @@ type Next = Result<Option<State>, Broken>;
 impl Group {
     /// A group that is not founded yet.
     #[must_use]
-    pub fn new(parameters: Parameters, rules: Rules, consensus_is_free: bool) -> Self {
-        Self { locals: Locals::new(parameters, rules), transitions: 0, consensus_is_free }
+    pub fn new(parameters: Parameters, off: Option<Rule>, consensus_is_free: bool) -> Self {
+        Self { locals: Locals::new(parameters, off), transitions: 0, consensus_is_free }
     }
 
     /// What is known of a node.
@@ -105,7 +107,8 @@ impl Group {
         Ok(None)
     }
 
-    /// Every living node has all that was broadcast by those who live and did not leave, and the same.
+    /// Who wanted to leave is gone. All others who live are members of one view, and have one result with all that they
+    /// have broadcast.
     #[must_use]
     pub fn is_settled(&self, state: &State) -> bool {
         let stays = |node: &usize| {
@@ -119,15 +122,8 @@ impl Group {
             known.broadcast == known.approved
                 && Some(known.result.len()) == longest
                 && known.views.keys().next_back() == view
-        }) && state.living().filter(|node| !stays(node)).all(|node| {
-            let known = self.facts(state, node);
-            self.leaves(state, node) && known.broadcast == known.approved
-        })
-    }
-
-    /// A node asked to leave.
-    fn leaves(&self, state: &State, node: usize) -> bool {
-        self.facts(state, node).left && state.alive[node]
+                && !known.left
+        }) && state.living().filter(|node| !stays(node)).all(|node| self.facts(state, node).left)
     }
 
     /// Where a choice leads; none if it cannot be taken at this time.
@@ -137,25 +133,12 @@ impl Group {
     pub fn next(&mut self, state: &State, choice: Choice) -> Next {
         let mut next = state.clone();
         let taken = match choice {
-            Choice::Deliver { from, to, stream } => {
-                let Some(packet) = state.flights.get(&(from, to, stream)).and_then(VecDeque::front) else {
-                    return Ok(None);
-                };
-                self.pop(&mut next, (from, to, stream));
-                self.hand(&mut next, to, Stimulus::Packet(*packet))?
+            Choice::Deliver(channel) => {
+                let Some((at, packet)) = state.first(channel) else { return Ok(None) };
+                next.flights.remove(at);
+                self.hand(&mut next, channel.to(), Stimulus::Packet(packet))?
             }
-            Choice::Notice { node, peer } => match next.notices[node][peer].pop_front() {
-                Some(Notice::Up) => {
-                    next.told[node][peer] = true;
-                    self.hand(&mut next, node, Stimulus::Up(peer))?
-                }
-                Some(Notice::Down) => {
-                    next.told[node][peer] = false;
-                    next.flights.retain(|(from, to, _), _| (*from, *to) != (peer, node));
-                    self.hand(&mut next, node, Stimulus::Down(peer))?
-                }
-                None => false,
-            },
+            Choice::Notice { node, peer } => self.notice(&mut next, node, peer)?,
             Choice::Broadcast(node) => {
                 next.budget.broadcasts[node] -= 1;
                 self.hand(&mut next, node, Stimulus::Broadcast)?
@@ -170,7 +153,7 @@ impl Group {
             }
             Choice::Spell(node) => {
                 next.budget.spells[node] -= 1;
-                self.hand(&mut next, node, Stimulus::Spell)?
+                self.pass(&mut next, node)?
             }
             Choice::Crash(node) => {
                 next.budget.crashes -= 1;
@@ -195,13 +178,25 @@ impl Group {
         Ok(Some(next))
     }
 
-    fn pop(&self, state: &mut State, key: (usize, usize, cloudy_proto::wire::Stream)) {
-        if let Some(queue) = state.flights.get_mut(&key) {
-            queue.pop_front();
-            if queue.is_empty() {
-                state.flights.remove(&key);
-            }
+    /// A node learns of what became of a link.
+    fn notice(&mut self, state: &mut State, node: usize, peer: usize) -> Result<bool, Broken> {
+        let Some(up) = state.notices[node][peer].pop() else { return Ok(false) };
+        state.told[node][peer] = up;
+        if up {
+            return self.hand(state, node, Stimulus::Up(peer));
         }
+        state.flights.retain(|(channel, _)| (channel.from(), channel.to()) != (peer, node));
+        self.hand(state, node, Stimulus::Down(peer))
+    }
+
+    /// A node goes on for a spell, at each of its deadlines, and is handed nothing.
+    fn pass(&mut self, state: &mut State, node: usize) -> Result<bool, Broken> {
+        let mut passed = Duration::ZERO;
+        while let Some(after) = self.locals.deadline(state.locals[node]).filter(|after| passed + *after <= SPELL) {
+            passed += after;
+            self.hand(state, node, Stimulus::Timer)?;
+        }
+        Ok(passed > Duration::ZERO)
     }
 
     /// Hands something to a node; false if it cannot take it at this time.
@@ -214,29 +209,28 @@ impl Group {
             Edge::Breaks(broken) => return Err(broken),
         };
         state.locals[node] = to;
-        for &(peer, packet) in sent.iter().filter(|(peer, _)| state.live[node][*peer]) {
+        let live = state.live[node];
+        for &(peer, packet) in sent.iter().filter(|(peer, _)| live[*peer]) {
             let stream = self.locals.packet(packet).stream;
-            state.flights.entry((node, peer, stream)).or_default().push_back(packet);
+            state.send(Channel::of(node, peer, stream), packet);
         }
         given_up.iter().for_each(|&peer| state.cut(node, peer));
-        if before != to {
-            self.check(state, node, self.locals.facts(before).result.len())?;
-        }
+        self.check(state, node, before)?;
         Ok(true)
     }
 
     /// Lets signs of life arrive at once: in which order they come changes no result.
     fn hurry(&mut self, state: &mut State) -> Result<(), Broken> {
         loop {
-            let due = state.flights.iter().find_map(|(&key, queue)| {
-                let packet = *queue.front()?;
-                let (from, to, _) = key;
-                (state.told[to][from] && self.is_hurried(&self.locals.packet(packet).frame)).then_some((key, packet))
+            let due = state.flights.iter().enumerate().position(|(at, (channel, packet))| {
+                let first = at == 0 || state.flights[at - 1].0 != *channel;
+                let told = state.told[channel.to()][channel.from()];
+                first && told && self.is_hurried(&self.locals.packet(*packet).frame)
             });
-            let Some((key, packet)) = due else { return Ok(()) };
+            let Some(at) = due else { return Ok(()) };
             let mut next = state.clone();
-            self.pop(&mut next, key);
-            if !self.hand(&mut next, key.1, Stimulus::Packet(packet))? {
+            let (channel, packet) = next.flights.remove(at);
+            if !self.hand(&mut next, channel.to(), Stimulus::Packet(packet))? {
                 // A view that is not there yet: it waits with its stream.
                 return Ok(());
             }
@@ -255,10 +249,15 @@ impl Group {
         }
     }
 
-    /// What must hold between a node that has just done something and all others, also those that crashed. Its result had
-    /// this length before.
-    fn check(&self, state: &State, node: usize, before: usize) -> Result<(), Broken> {
-        let own = self.facts(state, node);
+    /// What must hold between a node that has just done something and all others, also those that crashed. It was in
+    /// another state before.
+    fn check(&self, state: &State, node: usize, before: LocalId) -> Result<(), Broken> {
+        let (own, known) = (self.facts(state, node), self.locals.facts(before));
+        let sizes = |facts: &Facts| (facts.result.len(), facts.views.len(), facts.terms.len());
+        if sizes(own) == sizes(known) {
+            return Ok(());
+        }
+        let before = known.result.len();
         for other in (0..NODES).filter(|&other| other != node) {
             let theirs = self.facts(state, other);
             let both = own.result.len().min(theirs.result.len());

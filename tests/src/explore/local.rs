@@ -1,7 +1,7 @@
 //! What one node can come to by itself: its states, and where each input leads. A machine is a function of what it was
 //! handed, so every step is computed once, however many states of the group contain it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,16 +11,13 @@ use cloudy_proto::slot::{Batch, push_payload};
 use cloudy_proto::wire::Stream;
 use cloudy_proto::{
     Admission, Durability, Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Output, Parameters,
-    Request, Role, Rules, Seq, Time,
+    Request, Role, Rule, Rules, Seq, Time,
 };
 
 use crate::explore::facts::{Broken, Facts};
 
 /// Nodes of the group. The first founds it, and is a member.
 pub const NODES: usize = 3;
-
-/// How long a node goes on without being handed anything, in one choice.
-const SPELL: Duration = Duration::from_millis(300);
 
 /// Machines that are kept at hand; any other is rebuilt from its history.
 const MACHINES_MAX: usize = 4_096;
@@ -50,8 +47,6 @@ pub enum Stimulus {
     Leave,
     /// Its clock goes to its next deadline.
     Timer,
-    /// Its clock goes on for a while, and all deadlines in it come.
-    Spell,
 }
 
 /// A frame on its way.
@@ -106,6 +101,7 @@ struct Live {
 pub struct Locals {
     parameters: Parameters,
     rules: Rules,
+    mutated: bool,
     states: Vec<Local>,
     known: HashMap<(usize, u128), LocalId>,
     machines: HashMap<LocalId, Live>,
@@ -132,10 +128,11 @@ pub fn payload(node: usize, seq: u64) -> [u8; 2] {
 impl Locals {
     /// Every node as it begins.
     #[must_use]
-    pub fn new(parameters: Parameters, rules: Rules) -> Self {
+    pub fn new(parameters: Parameters, off: Option<Rule>) -> Self {
         let mut locals = Self {
             parameters,
-            rules,
+            rules: off.map_or_else(Rules::default, Rules::all_but),
+            mutated: off.is_some(),
             states: Vec::new(),
             known: HashMap::new(),
             machines: HashMap::new(),
@@ -144,7 +141,7 @@ impl Locals {
         };
         for node in 0..NODES {
             let live = locals.begin(node);
-            locals.intern(node, None, Facts::new(node), live);
+            locals.intern(node, None, Facts::new(node, locals.mutated), live);
         }
         locals
     }
@@ -265,10 +262,6 @@ impl Locals {
                 live.now = live.now.max(deadline);
                 Input::Timeout
             }
-            Stimulus::Spell => {
-                live.now = live.now + SPELL;
-                Input::Timeout
-            }
         };
         live.machine.handle(live.now, input);
         Admission::Read
@@ -349,13 +342,5 @@ impl Locals {
         }
         self.machines.insert(local, live);
         local
-    }
-
-    /// Who has confirmed what: for tables of counts.
-    #[must_use]
-    pub fn count_by_node(&self) -> BTreeMap<usize, usize> {
-        let mut counts = BTreeMap::new();
-        self.states.iter().for_each(|state| *counts.entry(state.facts.node).or_default() += 1);
-        counts
     }
 }

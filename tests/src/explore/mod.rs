@@ -66,7 +66,7 @@ impl fmt::Display for Counterexample {
 /// If the group cannot be founded: then nothing was explored.
 #[must_use]
 pub fn explore(scenario: &Scenario) -> Report {
-    let mut group = Group::new(scenario.parameters(), scenario.rules, scenario.consensus_is_free);
+    let mut group = Group::new(scenario.parameters(), scenario.off, scenario.consensus_is_free);
     let mut first =
         group.found().unwrap_or_else(|broken| panic!("the group of {} is founded: {broken}", scenario.name));
     first.budget = scenario.budget;
@@ -121,12 +121,12 @@ impl Search {
     /// Takes every choice of every state of a level.
     fn next_level(&mut self, group: &mut Group, scenario: &Scenario) -> Option<(Vec<Choice>, Broken)> {
         for (at, state) in std::mem::take(&mut self.level) {
-            let due = state.due();
+            let due = state.due().len();
             let mut ends = true;
-            for choice in state.choices() {
+            for (number, choice) in state.choices().into_iter().enumerate() {
                 match group.next(&state, choice) {
                     Ok(Some(next)) => {
-                        ends &= !due.contains(&choice);
+                        ends &= number >= due;
                         self.reached(at, choice, next, scenario);
                     }
                     Ok(None) => {}
@@ -182,9 +182,9 @@ fn tell(group: &mut Group, first: &State, choices: &[Choice]) -> Vec<String> {
     let mut story = Vec::new();
     for choice in choices {
         let frame = match choice {
-            Choice::Deliver { from, to, stream } => {
-                let packet = state.flights.get(&(*from, *to, *stream)).and_then(|queue| queue.front());
-                packet.map_or(String::new(), |packet| format!(": {:?}", group.locals.packet(*packet).frame))
+            Choice::Deliver(channel) => {
+                let packet = state.first(*channel).map(|(_, packet)| group.locals.packet(packet));
+                packet.map_or(String::new(), |packet| format!(" on {:?}: {:?}", packet.stream, packet.frame))
             }
             _ => String::new(),
         };

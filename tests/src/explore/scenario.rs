@@ -1,6 +1,8 @@
 //! What is explored: what may happen in a group of three, and how far it is followed.
 
-use cloudy_proto::{Parameters, RingKind, Rule, Rules};
+use std::time::Duration;
+
+use cloudy_proto::{Parameters, RingKind, Rule};
 
 use crate::explore::state::Budget;
 
@@ -11,8 +13,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// When members send.
     pub ring: RingKind,
-    /// Which rules hold.
-    pub rules: Rules,
+    /// The rule that is off at every node.
+    pub off: Option<Rule>,
     /// What happens.
     pub budget: Budget,
     /// Consensus frames arrive in any order too, not only at once.
@@ -32,7 +34,7 @@ impl Scenario {
         Self {
             name,
             ring,
-            rules: Rules::default(),
+            off: None,
             budget: Budget::default(),
             consensus_is_free: false,
             depth_max: usize::MAX,
@@ -94,11 +96,12 @@ impl Scenario {
     /// A rule is off at every node.
     #[must_use]
     pub fn without(mut self, rule: Rule) -> Self {
-        self.rules = Rules::all_but(rule);
+        self.off = Some(rule);
         self
     }
 
     pub(super) fn parameters(&self) -> Parameters {
-        Parameters { ring: self.ring, open: false, ..Parameters::default() }
+        let (heartbeat, failure_timeout) = (Duration::from_millis(100), Duration::from_millis(300));
+        Parameters { ring: self.ring, open: false, heartbeat, failure_timeout, ..Parameters::default() }
     }
 }

@@ -1,19 +1,65 @@
 //! A state of the group: where each node is, what is under way on each stream, and what may still go wrong.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
+use cloudy_proto::ViewId;
 use cloudy_proto::wire::Stream;
 
 use crate::explore::local::{LocalId, NODES, PacketId};
 
-/// What an end of a link is about to learn of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Notice {
-    /// It is up.
-    Up,
-    /// It is gone.
-    Down,
+/// What an end of a link is about to learn of it, oldest first: two bits each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Notices(u8);
+
+impl Notices {
+    fn push(&mut self, up: bool) {
+        let places = (8 - self.0.leading_zeros()).div_ceil(2) * 2;
+        assert!(places < 8, "a link is made only once both ends know that the last one is gone");
+        self.0 |= (2 | u8::from(up)) << places;
+    }
+
+    /// The oldest: true if the link is up.
+    pub(super) fn pop(&mut self) -> Option<bool> {
+        let first = self.0 & 3;
+        self.0 >>= 2;
+        (first > 0).then_some(first == 3)
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// A stream from one node to another, as a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Channel(u16);
+
+impl Channel {
+    /// Streams of one view: its tally stream and its lanes.
+    const PER_VIEW: u16 = 1 + NODES as u16;
+    const PAIRS: u16 = (NODES * NODES) as u16;
+
+    pub(super) fn of(from: usize, to: usize, stream: Stream) -> Self {
+        let in_view = |view: ViewId, at: u16| 1 + view.0 as u16 * Self::PER_VIEW + at;
+        let number = match stream {
+            Stream::Node | Stream::Control => 0,
+            Stream::Tally { view } => in_view(view, 0),
+            Stream::Lane { view, lane } => in_view(view, 1 + lane.0),
+        };
+        Self(number * Self::PAIRS + (from * NODES + to) as u16)
+    }
+
+    /// The sender.
+    #[must_use]
+    pub fn from(self) -> usize {
+        usize::from(self.0 % Self::PAIRS) / NODES
+    }
+
+    /// The receiver.
+    #[must_use]
+    pub fn to(self) -> usize {
+        usize::from(self.0) % NODES
+    }
 }
 
 /// What may still happen.
@@ -47,9 +93,9 @@ pub struct State {
     /// By node and peer: their link is up.
     pub live: [[bool; NODES]; NODES],
     /// By node and peer: what it is about to learn of their link.
-    pub notices: [[VecDeque<Notice>; NODES]; NODES],
-    /// By sender, receiver and stream: frames under way, in their order.
-    pub flights: BTreeMap<(usize, usize, Stream), VecDeque<PacketId>>,
+    pub notices: [[Notices; NODES]; NODES],
+    /// Frames under way, by channel, and in their order on each.
+    pub flights: Vec<(Channel, PacketId)>,
     /// What may still happen.
     pub budget: Budget,
 }
@@ -57,15 +103,8 @@ pub struct State {
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The first frame of a stream arrives.
-    Deliver {
-        /// The sender.
-        from: usize,
-        /// The receiver.
-        to: usize,
-        /// The stream.
-        stream: Stream,
-    },
+    /// The first frame of a channel arrives.
+    Deliver(Channel),
     /// A node learns of what became of a link.
     Notice {
         /// Who learns it.
@@ -92,12 +131,12 @@ pub enum Choice {
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Deliver { from, to, stream } => write!(f, "{from} -> {to} on {stream:?}"),
+            Self::Deliver(channel) => write!(f, "{} -> {}", channel.from(), channel.to()),
             Self::Notice { node, peer } => write!(f, "{node} learns of its link to {peer}"),
             Self::Broadcast(node) => write!(f, "{node} broadcasts"),
             Self::Leave(node) => write!(f, "{node} asks to leave"),
             Self::Timer(node) => write!(f, "{node}: the next deadline"),
-            Self::Spell(node) => write!(f, "{node}: 300 ms pass"),
+            Self::Spell(node) => write!(f, "{node}: 600 ms pass"),
             Self::Crash(node) => write!(f, "{node} dies"),
             Self::Cut(a, b) => write!(f, "the link {a} - {b} is cut"),
             Self::Restore(a, b) => write!(f, "the link {a} - {b} is made again"),
@@ -109,17 +148,19 @@ impl State {
     /// Every node as it begins, and all links about to come up.
     #[must_use]
     pub fn begin() -> Self {
-        let others = |node: usize| std::array::from_fn(|peer| peer != node);
-        let coming = |node: usize, peer: usize| if peer == node { VecDeque::new() } else { [Notice::Up].into() };
-        Self {
+        let mut begun = Self {
             locals: std::array::from_fn(|node| node as LocalId),
             alive: [true; NODES],
             told: [[false; NODES]; NODES],
-            live: std::array::from_fn(others),
-            notices: std::array::from_fn(|node| std::array::from_fn(|peer| coming(node, peer))),
-            flights: BTreeMap::new(),
+            live: [[false; NODES]; NODES],
+            notices: [[Notices::default(); NODES]; NODES],
+            flights: Vec::new(),
             budget: Budget::default(),
+        };
+        for node in 0..NODES {
+            (0..node).for_each(|peer| begun.connect(peer, node));
         }
+        begun
     }
 
     /// The nodes that have not crashed.
@@ -160,8 +201,12 @@ impl State {
             choices
                 .extend((0..node).filter(|&peer| self.is_parted(node, peer)).map(|peer| Choice::Restore(peer, node)));
         }
-        let told = self.flights.keys().filter(|(from, to, _)| self.told[*to][*from]);
-        choices.extend(told.map(|&(from, to, stream)| Choice::Deliver { from, to, stream }));
+        for (at, &(channel, _)) in self.flights.iter().enumerate() {
+            let first = at == 0 || self.flights[at - 1].0 != channel;
+            if first && self.told[channel.to()][channel.from()] {
+                choices.push(Choice::Deliver(channel));
+            }
+        }
         for node in self.living() {
             if self.budget.broadcasts[node] > 0 {
                 choices.push(Choice::Broadcast(node));
@@ -179,6 +224,19 @@ impl State {
         !self.live[a][b] && knows(a, b) && knows(b, a)
     }
 
+    /// Puts a frame under way.
+    pub(super) fn send(&mut self, channel: Channel, packet: PacketId) {
+        let at = self.flights.partition_point(|(other, _)| *other <= channel);
+        self.flights.insert(at, (channel, packet));
+    }
+
+    /// The first frame of a channel.
+    #[must_use]
+    pub fn first(&self, channel: Channel) -> Option<(usize, PacketId)> {
+        let at = self.flights.partition_point(|(other, _)| *other < channel);
+        self.flights.get(at).filter(|(other, _)| *other == channel).map(|(_, packet)| (at, *packet))
+    }
+
     /// A link is gone; each end is still to learn of it, and until then takes what is under way.
     pub(super) fn cut(&mut self, a: usize, b: usize) {
         if !self.live[a][b] {
@@ -187,7 +245,7 @@ impl State {
         for (node, peer) in [(a, b), (b, a)] {
             self.live[node][peer] = false;
             if self.alive[node] {
-                self.notices[node][peer].push_back(Notice::Down);
+                self.notices[node][peer].push(false);
             }
         }
     }
@@ -196,7 +254,7 @@ impl State {
     pub(super) fn connect(&mut self, a: usize, b: usize) {
         for (node, peer) in [(a, b), (b, a)] {
             self.live[node][peer] = true;
-            self.notices[node][peer].push_back(Notice::Up);
+            self.notices[node][peer].push(true);
         }
     }
 
@@ -205,7 +263,7 @@ impl State {
     pub(super) fn crash(&mut self, node: usize) {
         self.alive[node] = false;
         (0..NODES).filter(|&peer| peer != node).for_each(|peer| self.cut(node, peer));
-        self.flights.retain(|(_, to, _), _| *to != node);
-        self.notices[node].iter_mut().for_each(VecDeque::clear);
+        self.flights.retain(|(channel, _)| channel.to() != node);
+        self.notices[node] = [Notices::default(); NODES];
     }
 }
