@@ -13,6 +13,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// When members send.
     pub ring: RingKind,
+    /// Own slots of a member that may be outside its result.
+    pub window_slots: u32,
     /// The rule that is off at every node.
     pub off: Option<Rule>,
     /// What happens.
@@ -34,6 +36,7 @@ impl Scenario {
         Self {
             name,
             ring,
+            window_slots: 64,
             off: None,
             budget: Budget::default(),
             consensus_is_free: false,
@@ -86,6 +89,13 @@ impl Scenario {
         self
     }
 
+    /// So many own slots of a member may be outside its result.
+    #[must_use]
+    pub fn window(mut self, slots: u32) -> Self {
+        self.window_slots = slots;
+        self
+    }
+
     /// Followed so far only.
     #[must_use]
     pub fn within(mut self, states_max: usize) -> Self {
@@ -102,6 +112,7 @@ impl Scenario {
 
     pub(super) fn parameters(&self) -> Parameters {
         let (heartbeat, failure_timeout) = (Duration::from_millis(100), Duration::from_millis(300));
-        Parameters { ring: self.ring, open: false, heartbeat, failure_timeout, ..Parameters::default() }
+        let window_slots = self.window_slots;
+        Parameters { ring: self.ring, open: false, window_slots, heartbeat, failure_timeout, ..Parameters::default() }
     }
 }
