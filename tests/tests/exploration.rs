@@ -1,52 +1,87 @@
-//! Every order of events in a group of three, within bounds.
+//! Every order of events in a group of three, within bounds; and that a rule which is off shows.
 
 use cloudy_proto::{RingKind, Rule};
-use cloudy_tests::explore::{Scenario, explore};
+use cloudy_tests::explore::{Scenario, explore, scenario};
+
+/// States below which a scenario would not be worth its name.
+const STATES_MIN: usize = 50;
 
 #[test]
-fn try_it() {
-    let p = RingKind::Pipelined;
-    let rules = [
-        Rule::WedgedConfirmsNothing, Rule::WedgedSendsNothing, Rule::WedgedBeforeAnswer, Rule::CutAtMinimum,
-        Rule::SkippedRoundUnused, Rule::CursorWaitsForUnknown, Rule::EveryConfirmation, Rule::OwnerIsRecipient,
-        Rule::ResumeRepeatsSkip, Rule::CutIsHeld, Rule::PutBackAtHead, Rule::WaitingIsTold, Rule::NoSkipFromGap, Rule::Deduplicated, Rule::SurvivorIsComplete];
-    for rule in rules {
-    for scenario in [
-        Scenario::new("two", p).broadcasts([1, 1, 0]),
-        Scenario::new("one leave", p).broadcasts([0, 1, 0]).leaves(2).within(100_000),
-        Scenario::new("own leave", p).broadcasts([0, 0, 1]).leaves(2).within(120_000),
-        Scenario::new("two of one, leave", p).broadcasts([0, 2, 0]).leaves(2).within(400_000).window(1),
-        Scenario::new("cut", p).broadcasts([0, 1, 0]).cuts(1).within(50_000),
-        Scenario::new("token", RingKind::Token).broadcasts([0, 1, 1]).timers([1,1,1]).within(50_000),
-        Scenario::new("crash leave", p).broadcasts([0, 0, 1]).crash_of(&[2]).leaves(1).within(300_000),
-        Scenario::new("crash spell", p).broadcasts([0, 0, 1]).crash_of(&[2]).spells([1,0,0]).within(300_000),
-        Scenario::new("spell", p).broadcasts([0, 1, 0]).spells([2,0,0]).within(300_000),
-    ] {
-        let begun = std::time::Instant::now();
-        let report = explore(&scenario.clone().without(rule));
-        if let Some(c) = &report.counterexample { println!("{rule:?} {} {:?} {} choices {:?} {} {:.300}", scenario.name, report.states, c.choices.len(), begun.elapsed(), c.broken.rule, c.broken.what); break; }
-        else { println!("{rule:?} {} not {:?} {:?}", scenario.name, report.states, begun.elapsed()) }
-    }
+fn no_order_of_events_breaks_a_promise() {
+    for scenario in scenario::all() {
+        let report = explore(&scenario);
+        if let Some(counterexample) = &report.counterexample {
+            panic!("{}: {counterexample}", scenario.name);
+        }
+        println!("{}: {report:?}", scenario.name);
+        assert!(report.states > STATES_MIN, "{}: {report:?}", scenario.name);
+        assert!(!report.complete || report.ends > 0, "{}: somewhere everything has happened", scenario.name);
+        assert!(scenario.settles_max == 0 || !report.complete || report.settled > 0, "{}", scenario.name);
     }
 }
+
+/// With the rule off, exactly this promise breaks.
+fn is_found(rule: Rule, scenario: &Scenario, promise: &str) {
+    let report = explore(&scenario.clone().without(rule));
+    let Some(counterexample) = report.counterexample else { panic!("{rule:?} off shows in nothing: {report:?}") };
+    println!("{rule:?} off, after {} states: {counterexample}", report.states);
+    assert_eq!(counterexample.broken.rule, promise, "{rule:?} off");
+    assert!(!counterexample.choices.is_empty() && counterexample.story.len() == counterexample.choices.len());
+}
+
+fn pipelined() -> Scenario {
+    Scenario::new("a rule is off", RingKind::Pipelined)
+}
+
+const FROZEN: &str = "a wedged member sends nothing of its view";
+
 #[test]
-fn base() {
-    let p = RingKind::Pipelined;
-    for scenario in [
-        Scenario::new("two of one, leave", p).broadcasts([0, 2, 0]).leaves(2).within(600_000).window(1),
-        Scenario::new("crash", p).broadcasts([0, 1, 0]).crash_of(&[0,1,2]).within(300_000),
-        Scenario::new("crash 2 spell 0", p).broadcasts([0, 0, 1]).crash_of(&[2]).spells([1,0,0]).within(600_000),
-        Scenario::new("crash 0 spell 1", p).broadcasts([0, 1, 0]).crash_of(&[0]).spells([0,1,1]).within(600_000),
-        Scenario::new("crash leave", p).broadcasts([0, 0, 1]).crash_of(&[2]).leaves(1).within(600_000),
-        Scenario::new("crash coord leave", p).broadcasts([0, 1, 0]).crash_of(&[0]).leaves(2).within(600_000),
-        Scenario{consensus_is_free:true,..Scenario::new("free consensus leave",p)}.broadcasts([0, 1, 0]).leaves(2).within(600_000),
-        Scenario::new("cut leave", p).cuts(1).leaves(2).within(600_000),
-        Scenario::new("spell", p).broadcasts([0, 1, 0]).spells([1,0,0]).within(600_000),
-        Scenario::new("token leave", RingKind::Token).broadcasts([0, 1, 1]).leaves(2).within(600_000),
-    ] {
-        let begun = std::time::Instant::now();
-        let report = explore(&scenario);
-        if let Some(c) = &report.counterexample { println!("{c}"); }
-        println!("{} {:?} {:?}", scenario.name, report, begun.elapsed());
-    }
+fn a_wedged_member_confirms() {
+    let scenario = pipelined().at_once([0, 0, 1]).crash_of(&[2]).spells([1, 0, 0]);
+    is_found(Rule::WedgedConfirmsNothing, &scenario, FROZEN);
+}
+
+#[test]
+fn a_wedged_member_sends() {
+    is_found(Rule::WedgedSendsNothing, &pipelined().broadcasts([0, 1, 0]).leaves(2), FROZEN);
+}
+
+#[test]
+fn answers_without_wedging() {
+    is_found(Rule::WedgedBeforeAnswer, &pipelined().broadcasts([0, 1, 0]).leaves(2), FROZEN);
+}
+
+#[test]
+fn a_cut_at_the_maximum() {
+    let scenario = pipelined().at_once([0, 0, 1]).crash_of(&[2]).leaves(1);
+    is_found(Rule::CutAtMinimum, &scenario, "a calm group settles");
+}
+
+#[test]
+fn a_cut_is_walked_without_being_held() {
+    let scenario = pipelined().at_once([1, 1, 0]).leaves(2).within(1_000_000);
+    is_found(Rule::CutIsHeld, &scenario, "all results are prefixes of one");
+}
+
+#[test]
+fn a_skipped_round_is_reused() {
+    let scenario = pipelined().broadcasts([1, 1, 0]);
+    is_found(Rule::SkippedRoundUnused, &scenario, "the machine's own assertions hold");
+}
+
+#[test]
+fn the_cursor_passes_an_unknown_slot() {
+    is_found(Rule::CursorWaitsForUnknown, &pipelined().broadcasts([1, 1, 0]), "all results are prefixes of one");
+}
+
+#[test]
+fn one_confirmation_too_few() {
+    let scenario = pipelined().broadcasts([0, 1, 0]);
+    is_found(Rule::EveryConfirmation, &scenario, "every member has confirmed an approval");
+}
+
+#[test]
+fn what_a_cut_did_not_take_goes_behind() {
+    let scenario = pipelined().broadcasts([0, 2, 0]).window(1).leaves(2);
+    is_found(Rule::PutBackAtHead, &scenario, "an origin's payloads enter once and in its order");
 }

@@ -61,6 +61,20 @@ impl Group {
         })
     }
 
+    /// Members broadcast, and nothing of that has arrived.
+    ///
+    /// # Errors
+    /// If a promise does not hold, or one cannot broadcast.
+    pub fn begin(&mut self, state: &State, payloads: [u8; NODES]) -> Result<State, Broken> {
+        let mut state = state.clone();
+        for (node, payloads) in payloads.into_iter().enumerate() {
+            for _ in 0..payloads {
+                state = self.must(&state, node, Stimulus::Broadcast)?;
+            }
+        }
+        Ok(state)
+    }
+
     fn must(&mut self, state: &State, node: usize, stimulus: Stimulus) -> Result<State, Broken> {
         let mut next = state.clone();
         if self.hand(&mut next, node, stimulus)? {

@@ -69,6 +69,7 @@ pub fn explore(scenario: &Scenario) -> Report {
     let mut group = Group::new(scenario.parameters(), scenario.off, scenario.consensus_is_free);
     let mut first =
         group.found().unwrap_or_else(|broken| panic!("the group of {} is founded: {broken}", scenario.name));
+    first = group.begin(&first, scenario.at_once).unwrap_or_else(|broken| panic!("members broadcast: {broken}"));
     first.budget = scenario.budget;
     group.transitions = 0;
     let mut search = Search {

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use cloudy_proto::{Parameters, RingKind, Rule};
 
+use crate::explore::local::NODES;
 use crate::explore::state::Budget;
+
+/// States of the group, at most, in the usual run.
+const USUAL_STATES_MAX: usize = 130_000;
 
 /// What may happen, and how far that is followed.
 #[derive(Clone, Debug)]
@@ -17,7 +21,9 @@ pub struct Scenario {
     pub window_slots: u32,
     /// The rule that is off at every node.
     pub off: Option<Rule>,
-    /// What happens.
+    /// By node: payloads that were broadcast already, and of which no frame has arrived.
+    pub at_once: [u8; NODES],
+    /// What may happen.
     pub budget: Budget,
     /// Consensus frames arrive in any order too, not only at once.
     pub consensus_is_free: bool,
@@ -38,17 +44,39 @@ impl Scenario {
             ring,
             window_slots: 64,
             off: None,
+            at_once: [0; NODES],
             budget: Budget::default(),
             consensus_is_free: false,
             depth_max: usize::MAX,
-            states_max: 4_000_000,
+            states_max: USUAL_STATES_MAX,
             settles_max: 200,
         }
     }
 
+    /// Members have broadcast so many payloads each before anything else happens.
+    #[must_use]
+    pub fn at_once(mut self, payloads: [u8; NODES]) -> Self {
+        self.at_once = payloads;
+        self
+    }
+
+    /// Too few voters may be left for the group to go on (`protocol.md` §6.6): only what results say is looked at.
+    #[must_use]
+    pub fn may_stop(mut self) -> Self {
+        self.settles_max = 0;
+        self
+    }
+
+    /// Consensus frames arrive in any order too.
+    #[must_use]
+    pub fn consensus_is_free(mut self) -> Self {
+        self.consensus_is_free = true;
+        self
+    }
+
     /// Members broadcast so many payloads each.
     #[must_use]
-    pub fn broadcasts(mut self, payloads: [u8; 3]) -> Self {
+    pub fn broadcasts(mut self, payloads: [u8; NODES]) -> Self {
         self.budget.broadcasts = payloads;
         self
     }
@@ -77,14 +105,14 @@ impl Scenario {
 
     /// Members go on without being handed anything for so many spells each.
     #[must_use]
-    pub fn spells(mut self, spells: [u8; 3]) -> Self {
+    pub fn spells(mut self, spells: [u8; NODES]) -> Self {
         self.budget.spells = spells;
         self
     }
 
     /// Deadlines of members come so often each.
     #[must_use]
-    pub fn timers(mut self, timers: [u8; 3]) -> Self {
+    pub fn timers(mut self, timers: [u8; NODES]) -> Self {
         self.budget.timers = timers;
         self
     }
@@ -115,4 +143,31 @@ impl Scenario {
         let window_slots = self.window_slots;
         Parameters { ring: self.ring, open: false, window_slots, heartbeat, failure_timeout, ..Parameters::default() }
     }
+}
+
+/// The scenarios of every test run, and of the table in the guarantees.
+#[must_use]
+pub fn all() -> Vec<Scenario> {
+    let pipelined = |name| Scenario::new(name, RingKind::Pipelined);
+    let token = |name| Scenario::new(name, RingKind::Token);
+    vec![
+        pipelined("one message").broadcasts([0, 1, 0]),
+        pipelined("two senders").broadcasts([1, 1, 0]),
+        pipelined("three senders at once").at_once([1, 1, 1]),
+        pipelined("two messages of one, a window of one").broadcasts([0, 2, 0]).window(1),
+        token("two senders in turns").broadcasts([0, 1, 1]).timers([1, 1, 1]),
+        pipelined("a link is cut").broadcasts([0, 1, 0]).cuts(1),
+        pipelined("any one dies").broadcasts([0, 1, 0]).crash_of(&[0, 1, 2]),
+        pipelined("a member leaves, another sends").broadcasts([0, 1, 0]).leaves(2),
+        pipelined("a sender leaves").broadcasts([0, 0, 1]).leaves(2),
+        pipelined("a member leaves, two have sent").at_once([1, 1, 0]).leaves(2),
+        token("a member leaves, two send in turns").broadcasts([0, 1, 1]).leaves(2),
+        pipelined("a member leaves, a link is cut").cuts(1).leaves(2),
+        pipelined("a member leaves, consensus in any order").leaves(2).at_once([0, 1, 0]).consensus_is_free(),
+        pipelined("a sender dies, another member leaves").at_once([0, 0, 1]).crash_of(&[2]).leaves(1),
+        pipelined("the coordinator dies as a member leaves").at_once([0, 1, 0]).crash_of(&[0]).leaves(2).may_stop(),
+        pipelined("a sender dies, and is suspected").at_once([0, 0, 1]).crash_of(&[2]).spells([1, 0, 0]),
+        pipelined("the coordinator dies, and is followed").at_once([0, 1, 0]).crash_of(&[0]).spells([0, 1, 1]),
+        pipelined("the coordinator suspects the living").at_once([0, 1, 0]).spells([1, 0, 0]),
+    ]
 }
