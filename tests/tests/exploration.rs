@@ -87,3 +87,8 @@ fn what_a_cut_did_not_take_goes_behind() {
     let scenario = pipelined().broadcasts([0, 2, 0]).window(1).leaves(2);
     is_found(Rule::PutBackAtHead, &scenario, "an origin's payloads enter once and in its order");
 }
+
+#[test]
+fn a_final_result_is_short() {
+    is_found(Rule::FinalReachesCut, &pipelined().at_once([0, 1, 0]).ends(), "all final results are one");
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cloudy_proto::slot::Payloads;
 use cloudy_proto::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
-use cloudy_proto::{Entry, Event, Frame, NodeId, Output, View, ViewId};
+use cloudy_proto::{Checkpoint, Entry, Event, Frame, NodeId, Output, View, ViewId};
 
 /// A promise that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +90,8 @@ pub struct Facts {
     pub confirmed: BTreeMap<(ViewId, usize), u64>,
     /// By view and number: the round in which it sent a payload.
     pub rounds: BTreeMap<(ViewId, u64), u64>,
+    /// Its final result.
+    pub final_result: Option<Checkpoint>,
     /// Nodes that vote, as far as it knows.
     pub voters: usize,
     /// A rule is off here: others may find that it breaks the protocol.
@@ -188,6 +190,9 @@ impl Facts {
 
     fn delivered(&mut self, entry: &Entry, way: Way, node_of: &dyn Fn(NodeId) -> usize) -> Result<(), Broken> {
         let origin = node_of(entry.origin);
+        if let Some(result) = self.final_result {
+            return Err(Broken::new("a final result does not grow", (result, entry)));
+        }
         for (at, payload) in Payloads::of(entry.batch.body.clone()).enumerate() {
             let seq = entry.batch.first_seq.0 + at as u64;
             let before = self.result.iter().filter(|placed| placed.origin == origin).count() as u64;
@@ -219,6 +224,7 @@ impl Facts {
             Event::Accepted { node } => {
                 self.accepted.insert(node_of(*node));
             }
+            Event::Final { result } => self.final_result = Some(*result),
             Event::Diverged { .. } => return Err(Broken::new("healthy results do not differ", event)),
             _ => {}
         }

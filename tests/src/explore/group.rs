@@ -122,13 +122,17 @@ impl Group {
     }
 
     /// Who wanted to leave is gone. All others who live are members of one view, and have one result with all that they
-    /// have broadcast.
+    /// have broadcast; or all who live have a final result.
     #[must_use]
     pub fn is_settled(&self, state: &State) -> bool {
         let stays = |node: &usize| {
             let known = self.facts(state, *node);
             known.view().is_none_or(|view| view.ring.iter().any(|member| super::local::id_of(*node) == member.node))
         };
+        let ended = |node: usize| self.facts(state, node).final_result.is_some();
+        if (0..NODES).any(|node| self.facts(state, node).view().is_some_and(|view| view.last)) {
+            return state.living().all(ended);
+        }
         let longest = (0..NODES).map(|node| self.facts(state, node).result.len()).max();
         let view = (0..NODES).filter_map(|node| self.facts(state, node).views.keys().next_back()).max();
         state.living().filter(stays).all(|node| {
@@ -160,6 +164,10 @@ impl Group {
             Choice::Leave(node) => {
                 next.budget.leaves[node] = false;
                 self.hand(&mut next, node, Stimulus::Leave)?
+            }
+            Choice::End => {
+                next.budget.end = false;
+                self.hand(&mut next, 0, Stimulus::End)?
             }
             Choice::Timer(node) => {
                 next.budget.timers[node] -= 1;
@@ -267,7 +275,8 @@ impl Group {
     /// another state before.
     fn check(&self, state: &State, node: usize, before: LocalId) -> Result<(), Broken> {
         let (own, known) = (self.facts(state, node), self.locals.facts(before));
-        let sizes = |facts: &Facts| (facts.result.len(), facts.views.len(), facts.terms.len());
+        let sizes =
+            |facts: &Facts| (facts.result.len(), facts.views.len(), facts.terms.len(), facts.final_result.is_some());
         if sizes(own) == sizes(known) {
             return Ok(());
         }
@@ -284,6 +293,10 @@ impl Group {
                 if theirs.views.get(id).is_some_and(|other| other != view) {
                     return Err(Broken::new("all have one view", (view, theirs.views.get(id))));
                 }
+            }
+            if own.final_result.zip(theirs.final_result).is_some_and(|(own, theirs)| own != theirs) {
+                let what = (own.final_result, theirs.final_result);
+                return Err(Broken::new("all final results are one", what));
             }
             if let Some(term) = own.terms.intersection(&theirs.terms).next() {
                 return Err(Broken::new("a term has one coordinator", (term, node, other)));

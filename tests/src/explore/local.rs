@@ -45,6 +45,8 @@ pub enum Stimulus {
     Found,
     /// The node wants to leave.
     Leave,
+    /// The founder ends the group.
+    End,
     /// Its clock goes to its next deadline.
     Timer,
 }
@@ -241,6 +243,7 @@ impl Locals {
             Stimulus::Down(peer) => Input::LinkDown { peer: id_of(peer) },
             Stimulus::Invite(peer) => Input::Request(Request::Invite { node: id_of(peer) }),
             Stimulus::Found => Input::Request(Request::Found { session: None }),
+            Stimulus::End => Input::Request(Request::End),
             Stimulus::Leave => Input::Request(Request::Leave),
             Stimulus::Packet(packet) => {
                 let Packet { from, incarnation, stream, frame } = self.packets[packet as usize].clone();

@@ -88,6 +88,13 @@ impl Scenario {
         self
     }
 
+    /// The founder ends the group.
+    #[must_use]
+    pub fn ends(mut self) -> Self {
+        self.budget.end = true;
+        self
+    }
+
     /// One of these members dies.
     #[must_use]
     pub fn crash_of(mut self, nodes: &[usize]) -> Self {
@@ -165,6 +172,8 @@ pub fn all() -> Vec<Scenario> {
         pipelined("a member leaves, a link is cut").cuts(1).leaves(2),
         pipelined("a member leaves, consensus in any order").leaves(2).at_once([0, 1, 0]).consensus_is_free(),
         pipelined("a sender dies, another member leaves").at_once([0, 0, 1]).crash_of(&[2]).leaves(1),
+        pipelined("the group ends, two have sent").at_once([0, 1, 1]).ends(),
+        pipelined("the group ends, a sender dies").at_once([0, 0, 1]).ends().crash_of(&[2]),
         pipelined("the coordinator dies as a member leaves").at_once([0, 1, 0]).crash_of(&[0]).leaves(2).may_stop(),
         pipelined("a sender dies, and is suspected").at_once([0, 0, 1]).crash_of(&[2]).spells([1, 0, 0]),
         pipelined("the coordinator dies, and is followed").at_once([0, 1, 0]).crash_of(&[0]).spells([0, 1, 1]),

@@ -69,6 +69,8 @@ pub struct Budget {
     pub broadcasts: [u8; NODES],
     /// By node: it will ask to leave.
     pub leaves: [bool; NODES],
+    /// The founder will end the group.
+    pub end: bool,
     /// By node: it may crash.
     pub may_crash: [bool; NODES],
     /// How many of those will.
@@ -116,6 +118,8 @@ pub enum Choice {
     Broadcast(usize),
     /// A node asks to leave.
     Leave(usize),
+    /// The founder ends the group.
+    End,
     /// A node's next deadline comes.
     Timer(usize),
     /// Time passes at a node that is handed nothing.
@@ -135,6 +139,7 @@ impl fmt::Display for Choice {
             Self::Notice { node, peer } => write!(f, "{node} learns of its link to {peer}"),
             Self::Broadcast(node) => write!(f, "{node} broadcasts"),
             Self::Leave(node) => write!(f, "{node} asks to leave"),
+            Self::End => write!(f, "0 ends the group"),
             Self::Timer(node) => write!(f, "{node}: the next deadline"),
             Self::Spell(node) => write!(f, "{node}: 600 ms pass"),
             Self::Crash(node) => write!(f, "{node} dies"),
@@ -206,6 +211,9 @@ impl State {
             if first && self.told[channel.to()][channel.from()] {
                 choices.push(Choice::Deliver(channel));
             }
+        }
+        if self.budget.end && self.alive[0] {
+            choices.push(Choice::End);
         }
         for node in self.living() {
             if self.budget.broadcasts[node] > 0 {
