@@ -94,6 +94,13 @@ struct Local {
     edges: HashMap<Stimulus, Edge>,
 }
 
+/// What a machine has put out.
+struct Drained {
+    facts: Facts,
+    sent: Vec<(usize, PacketId)>,
+    given_up: Vec<usize>,
+}
+
 struct Live {
     machine: Machine,
     now: Time,
@@ -150,14 +157,8 @@ impl Locals {
 
     /// How many states of single nodes were met.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.states.len()
-    }
-
-    /// None was met: never so.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.states.is_empty()
     }
 
     /// What is known of a node in a state.
@@ -218,7 +219,7 @@ impl Locals {
                 match catch_unwind(AssertUnwindSafe(|| self.drain(local, &mut live, stimulus == Stimulus::Leave))) {
                     Err(panic) => Edge::Breaks(Broken::panicked(panic.as_ref())),
                     Ok(Err(broken)) => Edge::Breaks(broken),
-                    Ok(Ok((facts, sent, given_up))) => {
+                    Ok(Ok(Drained { facts, sent, given_up })) => {
                         let node = facts.node;
                         let to = self.intern(node, Some((local, stimulus)), facts, live);
                         Edge::Goes { to, sent: sent.into(), given_up: given_up.into() }
@@ -287,13 +288,7 @@ impl Locals {
     }
 
     /// Takes what a machine puts out, and notes it.
-    #[expect(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
-    fn drain(
-        &mut self,
-        local: LocalId,
-        live: &mut Live,
-        leaves: bool,
-    ) -> Result<(Facts, Vec<(usize, PacketId)>, Vec<usize>), Broken> {
+    fn drain(&mut self, local: LocalId, live: &mut Live, leaves: bool) -> Result<Drained, Broken> {
         let mut outputs = Vec::new();
         while let Some(output) = live.machine.poll_output() {
             outputs.push(output);
@@ -320,7 +315,7 @@ impl Locals {
                 _ => {}
             }
         }
-        Ok((facts, sent, given_up.into_iter().collect()))
+        Ok(Drained { facts, sent, given_up: given_up.into_iter().collect() })
     }
 
     fn packet_id(&mut self, packet: Packet) -> PacketId {

@@ -4,6 +4,9 @@
 //! machine does what its inputs say and nothing else, so nodes are explored one by one ([`local`]), and states of the
 //! group are made of theirs. Two histories of a node are one where its machine shows the same. Clocks are not compared:
 //! each stands still until a deadline or a spell is chosen, so that they may go as differently as they like.
+//!
+//! What is left out: signs of life, and the consensus library's frames where a scenario does not say otherwise, arrive at
+//! once, each on its own stream; processes do not come back; `Memory` only.
 
 pub mod facts;
 pub mod group;
@@ -93,7 +96,7 @@ pub fn explore(scenario: &Scenario) -> Report {
     Report {
         states: search.paths.len(),
         transitions: group.transitions,
-        locals: group.locals.len(),
+        locals: group.locals.count(),
         ends: search.ends,
         settled: search.settled,
         depth: search.depth,

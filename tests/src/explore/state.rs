@@ -275,3 +275,38 @@ impl State {
         self.notices[node] = [Notices::default(); NODES];
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cloudy_proto::Rank;
+
+    use super::*;
+
+    #[test]
+    fn notices_come_in_their_order() {
+        let mut notices = Notices::default();
+        [true, false, true].into_iter().for_each(|up| notices.push(up));
+        assert_eq!(
+            [notices.pop(), notices.pop(), notices.pop(), notices.pop()],
+            [Some(true), Some(false), Some(true), None]
+        );
+        assert!(notices.is_empty());
+    }
+
+    #[test]
+    fn every_stream_of_every_pair_has_a_channel_of_its_own() {
+        let in_view = |view: u64| {
+            let view = ViewId(view);
+            let lane = move |lane| Stream::Lane { view, lane: Rank(lane) };
+            [Stream::Tally { view }, lane(0), lane(1), lane(2)]
+        };
+        let streams: Vec<Stream> = [Stream::Control].into_iter().chain((0..9).flat_map(in_view)).collect();
+        let pairs = (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to)));
+        let all = pairs.flat_map(|(from, to)| streams.iter().map(move |stream| (from, to, *stream)));
+        let channels: Vec<(Channel, usize, usize)> =
+            all.map(|(from, to, stream)| (Channel::of(from, to, stream), from, to)).collect();
+        let different: std::collections::BTreeSet<Channel> = channels.iter().map(|(channel, ..)| *channel).collect();
+        assert_eq!(different.len(), channels.len());
+        assert!(channels.iter().all(|(channel, from, to)| (channel.from(), channel.to()) == (*from, *to)));
+    }
+}
