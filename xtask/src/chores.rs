@@ -62,6 +62,20 @@ pub(crate) fn simulate(seeds: u64, from: u64, release: bool) -> Vec<Step> {
     vec![Step::cargo("simulate", &arguments)]
 }
 
+/// The explorer, with at most so many states of each scenario, or as many as in the tests.
+pub(crate) fn explore(states: Option<u64>, release: bool) -> Vec<Step> {
+    let states = states.map(|states| states.to_string());
+    let mut arguments = vec!["run", "--package", "cloudy-tests", "--bin", "explore"];
+    if release {
+        arguments.push("--release");
+    }
+    arguments.push("--");
+    if let Some(states) = &states {
+        arguments.extend(["--states", states.as_str()]);
+    }
+    vec![Step::cargo("explore", &arguments)]
+}
+
 /// Prints how to fuzz, and the targets there are.
 pub(crate) fn fuzz(root: &Path) -> ExitCode {
     let targets = fuzz_targets(&root.join(FUZZ_DIR).join("fuzz_targets"));

@@ -18,6 +18,8 @@ Usage: cargo xtask COMMAND
   fix              format and apply what clippy can repair
   simulate --seeds N [--from S] [--release]
                    run the simulator for seeds S to S + N - 1
+  explore [--states N] [--release]
+                   every order of events in groups of three, N states of each scenario at most
   fuzz             how to fuzz the decoders, and which targets there are
   help             this text
 ";
@@ -30,6 +32,7 @@ enum Chore {
     Verify { full: bool },
     Fix,
     Simulate { seeds: u64, from: u64, release: bool },
+    Explore { states: Option<u64>, release: bool },
     Fuzz,
     Help,
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Chore::Verify { full } => steps::run(&root, chores::verify(full)),
         Chore::Fix => steps::run(&root, chores::fix()),
         Chore::Simulate { seeds, from, release } => steps::run(&root, chores::simulate(seeds, from, release)),
+        Chore::Explore { states, release } => steps::run(&root, chores::explore(states, release)),
         Chore::Fuzz => chores::fuzz(&root),
         Chore::Help => {
             print!("{USAGE}");
@@ -73,6 +77,7 @@ fn parse(arguments: &[String]) -> Result<Chore, String> {
         ["verify", "--full"] => Ok(Chore::Verify { full: true }),
         ["fix"] => Ok(Chore::Fix),
         ["simulate", options @ ..] => parse_simulate(options),
+        ["explore", options @ ..] => parse_explore(options),
         ["fuzz"] => Ok(Chore::Fuzz),
         ["help" | "--help" | "-h"] => Ok(Chore::Help),
         [] => Err("a command is missing".into()),
@@ -99,6 +104,23 @@ fn parse_simulate(options: &[&str]) -> Result<Chore, String> {
     Ok(Chore::Simulate { seeds, from, release })
 }
 
+fn parse_explore(options: &[&str]) -> Result<Chore, String> {
+    let (mut states, mut release) = (None, false);
+    let mut rest = options.iter();
+    while let Some(&option) = rest.next() {
+        match option {
+            "--states" => {
+                let text = rest.next().ok_or("--states needs a number")?;
+                let number = text.parse().ok().filter(|number| *number > 0);
+                states = Some(number.ok_or(format!("--states needs a number above zero, not `{text}`"))?);
+            }
+            "--release" => release = true,
+            _ => return Err(format!("explore has no option `{option}`")),
+        }
+    }
+    Ok(Chore::Explore { states, release })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +138,8 @@ mod tests {
             parsed("simulate --release --from 9 --seeds 1"),
             Ok(Chore::Simulate { seeds: 1, from: 9, release: true })
         );
+        assert_eq!(parsed("explore"), Ok(Chore::Explore { states: None, release: false }));
+        assert_eq!(parsed("explore --states 9 --release"), Ok(Chore::Explore { states: Some(9), release: true }));
     }
 
     #[test]
@@ -128,6 +152,9 @@ mod tests {
             ("simulate --seeds", "number"),
             ("simulate --seeds many", "many"),
             ("simulate --seeds 1 --fast", "--fast"),
+            ("explore --states", "number"),
+            ("explore --states 0", "above zero"),
+            ("explore --all", "--all"),
         ] {
             let error = parsed(line).expect_err(line);
             assert!(error.contains(word), "{line}: {error}");

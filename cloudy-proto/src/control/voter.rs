@@ -1,5 +1,7 @@
 //! One voter: the consensus library's state machine, driven without a clock, a thread or dice of its own.
 
+mod debug;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;

@@ -14,6 +14,7 @@ use crate::view::{Origin, RingMember};
 use crate::wire::ControlFrame;
 
 /// What the founder knows of a group that has no view yet.
+#[derive(Debug)]
 pub(crate) struct Founding {
     /// The founder takes a place on the ring.
     member: bool,

@@ -54,7 +54,8 @@ use timers::{Timer, Timers};
 pub use config::MachineConfig;
 pub use role::Role;
 
-/// One group at one node.
+/// One group at one node. Its `Debug` shows all that decides what it does next, for tests.
+#[derive(Debug)]
 pub struct Machine {
     me: NodeId,
     addresses: Vec<SocketAddr>,

@@ -23,6 +23,7 @@ use crate::walk::Walk;
 use crate::wire::{Findings, Stall};
 
 /// This node as a member of one view.
+#[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) view: Arc<View>,
     pub(crate) rank: Rank,

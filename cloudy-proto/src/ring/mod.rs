@@ -4,6 +4,8 @@
 mod pipelined;
 mod token;
 
+use core::fmt::Debug;
+
 use crate::config::{Parameters, RingKind};
 use crate::id::{Rank, Round};
 use crate::lane::Lane;
@@ -37,7 +39,7 @@ impl RingState<'_> {
 }
 
 /// When a member may use its next round, and which one that is.
-pub(crate) trait RingModel: Send + Sync {
+pub(crate) trait RingModel: Debug + Send + Sync {
     /// The round that a message slot which costs so much may take; none while it has to wait.
     fn round_for(&self, state: RingState<'_>, cost_bytes: u64) -> Option<Round>;
 

@@ -3,6 +3,7 @@
 use crate::id::Round;
 use crate::ring::{RingModel, RingState};
 
+#[derive(Debug)]
 pub(crate) struct Pipelined;
 
 impl RingModel for Pipelined {

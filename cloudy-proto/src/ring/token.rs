@@ -4,6 +4,7 @@ use crate::id::Round;
 use crate::ring::{RingModel, RingState};
 use crate::view::Place;
 
+#[derive(Debug)]
 pub(crate) struct Token;
 
 impl Token {
