@@ -22,7 +22,7 @@ pub struct MachineConfig {
     pub run: u64,
     /// What this node is in it.
     pub role: Role,
-    /// Where the group keeps its result: with `Disk` what is given out as [`Output::Persist`] is stored.
+    /// Where the group keeps its result: with `Disk` what is given out as [`Output::Persist`](crate::Output::Persist) is stored.
     pub durability: Durability,
     /// How much of the result is kept for those who miss some of it; at least a few windows.
     pub retain_bytes: u64,

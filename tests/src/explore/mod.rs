@@ -37,7 +37,7 @@ pub struct Report {
     pub ends: usize,
     /// Of those, from how many a calm group was seen to settle.
     pub settled: usize,
-    /// Choices from the first state to the last ones.
+    /// Choices in a row of which every order was followed.
     pub depth: usize,
     /// Nothing was left out but what the scenario leaves out.
     pub complete: bool,
@@ -86,21 +86,20 @@ pub fn explore(scenario: &Scenario) -> Report {
     };
     let mut broken = None;
     while !search.level.is_empty() && broken.is_none() {
-        if search.depth >= scenario.depth_max {
-            search.complete = false;
-            break;
-        }
         broken = search.next_level(&mut group, scenario);
-        search.depth += 1;
+        // Once a state had to be left out, longer orders are followed in part only.
+        search.depth += usize::from(search.complete);
     }
+    let complete = search.complete && broken.is_none();
     Report {
         states: search.paths.len(),
         transitions: group.transitions,
         locals: group.locals.count(),
         ends: search.ends,
         settled: search.settled,
-        depth: search.depth,
-        complete: search.complete && broken.is_none(),
+        // From the states of the last level nothing follows.
+        depth: search.depth - usize::from(complete),
+        complete,
         counterexample: broken.map(|(choices, broken)| {
             let story = tell(&mut group, &first, &choices);
             Counterexample { broken, choices, story }

@@ -27,8 +27,6 @@ pub struct Scenario {
     pub budget: Budget,
     /// Consensus frames arrive in any order too, not only at once.
     pub consensus_is_free: bool,
-    /// Choices one after another, at most.
-    pub depth_max: usize,
     /// States of the group, at most.
     pub states_max: usize,
     /// From how many states in which nothing is left to happen a calm group must settle, at most.
@@ -47,7 +45,6 @@ impl Scenario {
             at_once: [0; NODES],
             budget: Budget::default(),
             consensus_is_free: false,
-            depth_max: usize::MAX,
             states_max: USUAL_STATES_MAX,
             settles_max: 200,
         }
