@@ -6,8 +6,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use common::{Cluster, Recomputed, Running, free_port, listening, recompute};
+use common::{Cluster, PATIENCE, Recomputed, Running, free_port, listening, recompute};
 use serde_json::Value;
 
 /// Slaves of the session, each with a port and a data directory that it keeps.
@@ -69,8 +70,11 @@ fn a_session_outlives_the_death_of_all_its_processes_at_once() {
     let mut master = Running::start(session.master());
     master.wait_for("SEND");
     // Long enough into it for results to be on disk.
+    let give_up_at = Instant::now() + PATIENCE;
     while written(&session).iter().any(BTreeSet::is_empty) {
-        std::thread::sleep(std::time::Duration::from_millis(20)); // sleep: between two looks at files.
+        assert!(Instant::now() < give_up_at, "nothing is approved");
+        // sleep: a file gives no other sign.
+        std::thread::sleep(Duration::from_millis(20));
     }
     slaves.iter().chain([&master]).for_each(|process| process.signal("KILL"));
     drop((slaves, master));

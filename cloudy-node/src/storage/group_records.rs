@@ -41,7 +41,7 @@ const READ_BYTES: usize = 4 << 20;
 
 /// What a group is, beside its records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupMeta {
+pub(crate) struct GroupMeta {
     /// Its name.
     pub name: String,
     /// Who founded it.
@@ -143,7 +143,7 @@ impl Recorder {
 ///
 /// # Errors
 /// What is damaged, or of another version.
-pub fn read_group(store: &Store, group: GroupId) -> Result<Option<(GroupMeta, Stored)>, ReadGroupError> {
+pub(crate) fn read_group(store: &Store, group: GroupId) -> Result<Option<(GroupMeta, Stored)>, ReadGroupError> {
     let mut read = Reader { store, group, stored: Stored::default(), meta: None };
     for table in [Table::Meta, Table::Log, Table::Slots, Table::Result] {
         read.table(table)?;

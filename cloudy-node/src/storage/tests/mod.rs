@@ -5,6 +5,7 @@ mod damage;
 mod data_dir;
 mod disk;
 mod failures;
+mod groups;
 mod process;
 mod records;
 

@@ -1,0 +1,163 @@
+//! A group's records as its machine gives them out, and as they are read back (`protocol.md` P7).
+
+use bytes::BytesMut;
+use cloudy_proto::slot::{Batch, Slot, push_payload};
+use cloudy_proto::wire::{ConsensusEntry, encode_command};
+use cloudy_proto::{
+    Checkpoint, Command, ConsensusId, Incarnation, Index, InstallView, LogIndex, NodeId, Parameters, Rank,
+    Record as Given, ResultBase, Round, Seq, Stored, StoredBody, StoredEntry, StoredError, StoredSnapshot, ViewId,
+    Vote,
+};
+
+use super::super::group_records::{Recorder, forget_ops, meta_op, read_group};
+use super::*;
+
+const ORIGIN: NodeId = NodeId([3; 32]);
+
+fn meta() -> GroupMeta {
+    GroupMeta { name: "ledger".to_owned(), founder: ORIGIN, outbox_bytes_max: 5, retain_bytes: 6 }
+}
+
+fn batch(first_seq: u64, count: u32) -> Batch {
+    let mut body = BytesMut::new();
+    (0..count).for_each(|at| push_payload(&mut body, &[at as u8; 9]));
+    Batch { first_seq: Seq(first_seq), count, body: body.freeze() }
+}
+
+fn slot(lane: u16, round: u64, prev: u64, first_seq: u64) -> Given {
+    let slot = Slot { round: Round(round), prev: Round(prev), batch: batch(first_seq, 2) };
+    Given::Slot { view: ViewId(1), lane: Rank(lane), slot }
+}
+
+fn entry(first_index: u64, first_seq: u64, count: u32, body: StoredBody) -> Given {
+    let (first_index, first_seq) = (Index(first_index), Seq(first_seq));
+    let (view, incarnation) = (ViewId(1), Incarnation(4));
+    Given::Entry(StoredEntry { first_index, view, origin: ORIGIN, incarnation, first_seq, count, body })
+}
+
+fn in_slot(lane: u16, round: u64) -> StoredBody {
+    StoredBody::Slot { lane: Rank(lane), round: Round(round) }
+}
+
+fn entries(positions: &[(u64, u64)]) -> Given {
+    let entry = |&(index, term)| ConsensusEntry {
+        term,
+        index: LogIndex(index),
+        change: None,
+        command: Bytes::from(vec![index as u8]),
+    };
+    Given::Entries(positions.iter().map(entry).collect())
+}
+
+fn vote(voter: u64, term: u64) -> Given {
+    let (voted_for, commit) = (ConsensusId(voter), LogIndex(1));
+    Given::Vote(Vote { voter: ConsensusId(voter), term, voted_for, commit })
+}
+
+fn first_view() -> Given {
+    let (from, cut, dropped) = (ViewId(0), Vec::new(), Vec::new());
+    let install = InstallView { from, ring: Vec::new(), parameters: Parameters::default(), cut, last: false, dropped };
+    Given::Command { index: LogIndex(1), command: encode_command(&Command::InstallView(install)) }
+}
+
+/// What a machine may give out, in its order.
+fn given() -> Vec<Given> {
+    vec![
+        vote(1, 1),
+        entries(&[(1, 1), (2, 1), (3, 1)]),
+        Given::Complete { view: ViewId(0), first: Index(1) },
+        first_view(),
+        Given::Complete { view: ViewId(1), first: Index(1) },
+        slot(0, 0, 0, 1),
+        slot(1, 0, 0, 1),
+        // What an earlier leader left goes.
+        entries(&[(2, 2)]),
+        entry(1, 1, 2, in_slot(0, 0)),
+        // A part of a slot: the rest was in the result already.
+        entry(3, 2, 1, in_slot(1, 0)),
+        slot(0, 7, 1, 3),
+        entry(4, 3, 2, in_slot(0, 7)),
+        entry(6, 1, 3, StoredBody::Here(batch(1, 3).body)),
+        Given::Command { index: LogIndex(2), command: Bytes::new() },
+        Given::Snapshot(StoredSnapshot {
+            index: Index(5),
+            base: ResultBase {
+                checkpoint: Checkpoint { index: Index(4), ..Checkpoint::default() },
+                view: ViewId(1),
+                run: Some((ORIGIN, Incarnation(4), Seq(4))),
+                last_numbers: [((ORIGIN, Incarnation(4)), Seq(3))].into(),
+            },
+            first_index: Index(4),
+            slot: Some((ViewId(1), Round(7), Rank(0))),
+            ends: Some((ViewId(1), vec![Round(8), Round(1)])),
+            state: Bytes::from_static(b"state"),
+        }),
+        // The voter lost its name, and its log with it.
+        vote(9, 3),
+        entries(&[(1, 3)]),
+    ]
+}
+
+fn store(opened: &Opened, records: &[Given]) {
+    let mut recorder = Recorder::default();
+    opened.store.submit(GROUP, vec![meta_op(&meta())], 0).unwrap();
+    for (at, record) in records.iter().enumerate() {
+        let mut ops = Vec::new();
+        recorder.ops(record.clone(), &mut ops);
+        opened.store.submit(GROUP, ops, at as u64 + 1).unwrap();
+    }
+    while opened.next().ticket < records.len() as u64 {}
+}
+
+#[test]
+fn whatever_was_given_out_so_far_reads_back_as_it_folds() {
+    let all = given();
+    let mut folded = Stored::default();
+    for (at, record) in all.iter().enumerate() {
+        folded.take(record.clone()).unwrap();
+        let opened = Opened::create(&SimDisk::default());
+        store(&opened, &all[..=at]);
+        let read = read_group(&opened.store, GROUP).unwrap();
+        // Before its first view there is no group to come back to.
+        let expected = (at >= 3).then(|| (meta(), folded.clone()));
+        assert_eq!(read, expected, "after {record:?}");
+    }
+    assert_eq!((folded.voter(), folded.index()), (ConsensusId(9), Index(8)));
+}
+
+#[test]
+fn a_snapshot_leaves_nothing_of_what_came_before_it_and_forgetting_leaves_nothing_at_all() {
+    let opened = Opened::create(&SimDisk::default());
+    store(&opened, &given());
+    assert_eq!(opened.all(GROUP, Table::Slots).len(), 1, "the slot that the result begins in");
+    assert_eq!(opened.all(GROUP, Table::Result).len(), 2);
+    opened.store.submit(GROUP, forget_ops(), u64::MAX).unwrap();
+    assert_eq!(opened.next().result, Ok(()));
+    assert_eq!(opened.store.groups().unwrap(), []);
+}
+
+#[test]
+fn records_that_contradict_each_other_or_are_no_records_are_told() {
+    let refused = |ops: Vec<Op>| {
+        let opened = Opened::create(&SimDisk::default());
+        store(&opened, &given());
+        opened.store.submit(GROUP, ops, 100).unwrap();
+        assert_eq!(opened.next().result, Ok(()));
+        read_group(&opened.store, GROUP).unwrap_err()
+    };
+    let contradiction = |cause| ReadGroupError::Contradiction { group: GROUP, cause };
+    let index = |index: u64| index.to_be_bytes().to_vec();
+    let gone = |table, from: Vec<u8>, to: Vec<u8>| vec![Op::DeleteRange { table, from, to }];
+    assert_eq!(refused(gone(Table::Result, index(4), index(6))), contradiction(StoredError::Result(Index(6))));
+    assert_eq!(refused(gone(Table::Slots, vec![], vec![0xff])), contradiction(StoredError::Slot(Index(4))));
+    assert_eq!(
+        refused(gone(Table::Log, vec![0], vec![0, 0, 0, 0, 0, 0, 0, 0, 2])),
+        contradiction(StoredError::Log(LogIndex(2)))
+    );
+    for table in [Table::Meta, Table::Log, Table::Slots, Table::Result] {
+        for (key, value) in [(&b"vote"[..], &b"short"[..]), (&[0; 30], b""), (b"", b"")] {
+            let foreign = refused(vec![put(table, key, value)]);
+            assert_eq!(foreign, ReadGroupError::Foreign { group: GROUP, table }, "{key:?}");
+        }
+    }
+}
