@@ -9,6 +9,7 @@ use cloudy_tests::sim::campaign::campaign;
 use cloudy_tests::sim::plan::{Fault, Plan, Who};
 use cloudy_tests::sim::run::run;
 use cloudy_tests::sim::stats::Met;
+use cloudy_tests::sim::world::World;
 
 /// Seeds of the usual test run; `cargo xtask simulate` runs any number.
 const SEEDS: u64 = 2_000;
@@ -90,6 +91,39 @@ fn five_lose_one_coordinator_after_another_and_the_last_two_go_on() -> Result<()
         })?;
     }
     Ok(())
+}
+
+#[test]
+fn three_members_and_their_watching_founder_lose_any_one_at_any_time_and_go_on() -> Result<(), Failure> {
+    // Where two members are left the founder votes with them, also once it voted and was let go.
+    let mut plan = plan_of_a_session(3);
+    plan.parameters.on_failure = OnFailure::Evict;
+    plan.session = plan.session.map(|session| SessionPlan { send: Duration::from_secs(60), ..session });
+    let mut story = Scenario::begin(plan)?;
+    for lost in [1, 2, 3, 1, 2, 3] {
+        let vote = |world: &World, who: &[usize]| {
+            let voters = world.nodes[Plan::FOUNDER].machine.status(cloudy_proto::Time(0)).voters;
+            voters.len() == 3 && who.iter().all(|&node| voters.contains(&world.nodes[node].id))
+        };
+        story.until("the members vote", |world| vote(world, &[1, 2, 3]))?;
+        story.suffers(Fault::Isolate { who: Who::Node(lost), outage_us: 3_000_000 })?;
+        let others: Vec<usize> = (1..=3).filter(|&node| node != lost).collect();
+        let (view, approved) = (view_of(&story.world, Plan::FOUNDER), story.world.judge.approved());
+        others.iter().try_for_each(|&node| story.broadcasts(node, 5, 8))?;
+        story.until("the others go on", |world| {
+            others.iter().all(|&node| world.judge.index_of(node) == approved + 10)
+        })?;
+        let at = story.world.now_us;
+        let living = [Plan::FOUNDER, others[0], others[1]];
+        story.until("all who are left vote", |world| vote(world, &living))?;
+        assert!(story.world.now_us - at < 500_000, "long before it is back");
+        story.until("it is back", |world| view_of(world, Plan::FOUNDER) == view + 2)?;
+    }
+    Ok(())
+}
+
+fn view_of(world: &World, node: usize) -> u64 {
+    world.nodes[node].machine.status(cloudy_proto::Time(0)).view.map_or(0, |view| view.id.0)
 }
 
 #[test]

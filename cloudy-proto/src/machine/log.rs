@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::command::Command;
 use crate::control::{Applied, Voter, VoterOutput};
-use crate::id::{ConsensusId, LogIndex, NodeId};
+use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId};
 use crate::io::{Event, Output};
 use crate::limits::{CONSENSUS_TICK, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX};
 use crate::machine::Machine;
@@ -102,9 +102,14 @@ impl Machine {
         }
     }
 
-    /// This node has a part in the consensus, for all that it knows: not that of an earlier run that was removed.
+    /// This node has a part in the consensus or could take it up again, for all that it knows: not that of an earlier run
+    /// that was removed. A founder that only watches gets no incarnation and is named as it was at first, also after it
+    /// was let go: it still has all that it promised under that name.
     pub(super) fn votes(&self) -> bool {
-        let own = ConsensusId(self.delivery.incarnation.0);
+        let own = match self.delivery.incarnation {
+            Incarnation(0) => ConsensusId::FOUNDER,
+            Incarnation(own) => ConsensusId(own),
+        };
         self.voter.as_ref().is_some_and(|voter| voter.id() == own || self.state.elector(voter.id()).is_some())
     }
 
