@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Parameters;
 use crate::digest::Checkpoint;
-use crate::id::{ConsensusId, NodeId, Round, ViewId};
+use crate::id::{ConsensusId, Incarnation, NodeId, Round, ViewId};
 use crate::view::RingMember;
 
 /// One entry of the control log.
@@ -106,4 +106,26 @@ pub struct SessionPlan {
     pub stop: Duration,
     /// Of the random numbers.
     pub seed: u64,
+}
+
+/// What the log up to an entry comes to: it stands for these entries where they are not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogState {
+    pub(crate) founder: Option<NodeId>,
+    pub(crate) session: Option<SessionPlan>,
+    /// Each node's latest run, and the process's own name for it.
+    pub(crate) incarnations: Vec<(NodeId, Incarnation, u64)>,
+    /// What led to the view in force.
+    pub(crate) installed: Option<InstallView>,
+    pub(crate) electors: Vec<(ConsensusId, NodeId, Standing)>,
+    /// Who was ever on a ring.
+    pub(crate) members_ever: Vec<NodeId>,
+    /// Who left by itself, and did not come back.
+    pub(crate) left: Vec<NodeId>,
+    /// Which of a session's random streams is whose.
+    pub(crate) streams: Vec<(NodeId, Incarnation, u64)>,
+    /// SEND has begun.
+    pub(crate) kickstarted: Option<SessionPlan>,
+    /// GRACE has begun.
+    pub(crate) grace: bool,
 }

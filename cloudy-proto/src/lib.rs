@@ -48,6 +48,6 @@ pub use io::{
 };
 pub use machine::{Machine, MachineConfig, Role};
 pub use rules::{Rule, Rules};
-pub use stored::{Record, Stored, StoredBody, StoredEntry, StoredError, StoredSnapshot, Vote};
+pub use stored::{LogBase, Record, Stored, StoredBody, StoredEntry, StoredError, StoredSnapshot, Vote};
 pub use time::Time;
 pub use view::{Origin, Place, RingMember, View};

@@ -41,6 +41,12 @@ pub const CERTIFICATE_BYTES_MAX: usize = 768;
 pub const REPORT_BYTES_MAX: usize = 4 << 10;
 /// Entries in one control frame that carries the log's tail.
 pub const LOG_ENTRIES_PER_FRAME_MAX: usize = 64;
+/// Committed entries of the control log that a node keeps for those who follow it; what came before is replaced by what it
+/// comes to.
+pub const LOG_ENTRIES_MAX: usize = 1_024;
+/// What the log up to an entry comes to, encoded: some 150 bytes for each node that was ever in the group. A log of which
+/// it would be more is kept whole.
+pub const LOG_STATE_BYTES_MAX: usize = 2 << 20;
 /// Voters of one group: more make each entry of the control log slower and losses hardly less likely to matter.
 pub const VOTERS_MAX: usize = 7;
 /// Between two ticks of the consensus library: the leader sends a heartbeat at each.
@@ -51,7 +57,8 @@ pub const ELECTION_TICKS_MIN: usize = 5;
 pub const ELECTION_TICKS_MAX: usize = 10;
 /// What one message of the consensus library carries of the log, one entry at least.
 pub const CONSENSUS_ENTRIES_BYTES_MAX: u64 = 64 << 10;
-/// A message of the consensus library, encoded: the entries of one message, the last of which may exceed their bound.
+/// A message of the consensus library, encoded: the entries of one message, the last of which may exceed their bound. One
+/// that holds what stands for entries may be longer by that.
 pub const CONSENSUS_MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of result in one answer to a fetch, one entry at least.
 pub const FETCH_BYTES_MAX: usize = 64 << 10;

@@ -39,6 +39,8 @@ pub enum Rule {
     Deduplicated,
     /// A view follows the latest one only.
     FromIsLatest,
+    /// Who was told what the log comes to, and nothing of the views before the one in force, is not complete in it.
+    SkippedViewIsIncomplete,
     /// A coordinator acts once it has applied all that its predecessors may have got into the log.
     CoordinatorIsCaughtUp,
     /// A view follows only if a member that has the whole result survives.

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::command::Command;
+use crate::command::{Command, Standing};
 use crate::digest::ResultBase;
 use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::{Batch, Slot};
-use crate::wire::{ConsensusEntry, decode_command};
+use crate::wire::{ConsensusEntry, decode_command, decode_log_state};
 
 /// One thing to store. A later one of the same name replaces an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,20 @@ pub enum Record {
     Vote(Vote),
     /// The voter's log from the first of these on; what stood there and after is gone.
     Entries(Vec<ConsensusEntry>),
+    /// The voter's log up to here is not kept.
+    Base {
+        /// Where it goes on.
+        base: LogBase,
+        /// What came after that is gone as well: it was of another leader's log.
+        alone: bool,
+    },
+    /// In place of the entries of the control log up to one.
+    Log {
+        /// The last entry that it stands for.
+        index: LogIndex,
+        /// What they come to, encoded.
+        state: Bytes,
+    },
     /// A committed entry of the control log.
     Command {
         /// Its position.
@@ -61,6 +75,17 @@ pub struct Vote {
     pub voted_for: ConsensusId,
     /// How far the log is committed, at least.
     pub commit: LogIndex,
+}
+
+/// What a voter knows of the part of its log that is not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogBase {
+    /// The last entry of that part.
+    pub index: LogIndex,
+    /// Its term.
+    pub term: u64,
+    /// Who takes part in the consensus after it.
+    pub electors: Vec<(ConsensusId, Standing)>,
 }
 
 /// An entry of the result as it is stored.
@@ -155,7 +180,11 @@ pub enum StoredError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
     pub(crate) vote: Option<Vote>,
+    pub(crate) base: Option<LogBase>,
     pub(crate) entries: Vec<ConsensusEntry>,
+    /// What the control log up to a position comes to.
+    pub(crate) log: Option<(LogIndex, Bytes)>,
+    /// The control log's entries after that.
     pub(crate) commands: Vec<Bytes>,
     pub(crate) complete: (ViewId, Index),
     /// In the slots' order.
@@ -175,12 +204,20 @@ impl Stored {
             Record::Vote(vote) => {
                 if self.vote.is_some_and(|before| before.voter != vote.voter) {
                     self.entries.clear();
+                    self.base = None;
                 }
                 self.vote = Some(vote);
             }
             Record::Entries(entries) => self.take_entries(entries)?,
+            Record::Base { base, alone } => self.take_base(base, alone),
+            Record::Log { index, state } => {
+                let surplus = index.0.saturating_sub(self.log_before().0);
+                let surplus = usize::try_from(surplus).unwrap_or(usize::MAX).min(self.commands.len());
+                self.commands.drain(..surplus);
+                self.log = Some((index, state));
+            }
             Record::Command { index, command } => {
-                if index.0 != self.commands.len() as u64 + 1 {
+                if index.0 != self.log_before().0 + self.commands.len() as u64 + 1 {
                     return Err(StoredError::Log(index));
                 }
                 self.commands.push(command);
@@ -197,12 +234,23 @@ impl Stored {
 
     fn take_entries(&mut self, entries: Vec<ConsensusEntry>) -> Result<(), StoredError> {
         for entry in entries {
-            let at = entry.index.0.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+            let before = self.base.as_ref().map_or(0, |base| base.index.0);
+            let at = entry.index.0.checked_sub(before + 1).and_then(|at| usize::try_from(at).ok());
             let at = at.filter(|at| *at <= self.entries.len()).ok_or(StoredError::Voter(entry.index))?;
             self.entries.truncate(at);
             self.entries.push(entry);
         }
         Ok(())
+    }
+
+    fn take_base(&mut self, base: LogBase, alone: bool) {
+        self.entries.retain(|entry| !alone && entry.index > base.index);
+        self.base = Some(base);
+    }
+
+    /// The last entry of the control log that is not among the commands.
+    pub(crate) fn log_before(&self) -> LogIndex {
+        self.log.as_ref().map(|(index, _)| *index).unwrap_or_default()
     }
 
     /// What comes before it goes.
@@ -252,13 +300,14 @@ impl Stored {
     #[must_use]
     pub fn has_view(&self) -> bool {
         let is_install = |command: &Bytes| matches!(decode_command(command), Ok(Command::InstallView(_)));
-        self.commands.iter().any(is_install)
+        let compacted = self.log.as_ref().and_then(|(_, state)| decode_log_state(state).ok());
+        compacted.is_some_and(|state| state.installed.is_some()) || self.commands.iter().any(is_install)
     }
 
     /// Nothing was ever stored.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.commands.is_empty() && self.vote.is_none() && self.complete.1 == Index(0)
+        self.commands.is_empty() && self.log.is_none() && self.vote.is_none() && self.complete.1 == Index(0)
     }
 
     /// The length of the stored result.

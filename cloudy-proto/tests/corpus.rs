@@ -239,6 +239,7 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Coordinates { term: 300 },
         ControlFrame::Resigned,
         ControlFrame::Consensus(consensus()),
+        ControlFrame::LogState { index: LogIndex(300), term: 4, state: Bytes::from_static(b"state") },
         ControlFrame::Running { name: "demo".into(), founder: origin, durability: Durability::Memory },
         ControlFrame::Join { run: u64::MAX, observer: true, result: CHECKPOINT },
         ControlFrame::Refer { coordinator: origin, addresses: addresses(), left: Duration::from_millis(1_500) },
@@ -266,6 +267,7 @@ fn consensus() -> ConsensusMessage {
         reject: false,
         reject_hint: LogIndex(0),
         context: Bytes::new(),
+        snapshot: Bytes::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! simulator watch every step.
 
 use bytes::{Bytes, BytesMut};
+use cloudy_proto::limits::LOG_ENTRIES_MAX;
 use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
 use cloudy_proto::{
@@ -108,6 +109,7 @@ pub fn repeats_itself(rules: Rules) -> Vec<u64> {
         role: Role::Founder { member: true, parameters: Parameters::default() },
         durability: Durability::Memory,
         retain_bytes: 1 << 20,
+        log_entries_max: LOG_ENTRIES_MAX,
         rules,
     };
     let mut founder = Machine::new(config);

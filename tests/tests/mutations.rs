@@ -61,6 +61,7 @@ each_is_caught! {
     an_answer_names_what_is_not_synced: AnswerIsSynced,
     a_fetched_result_counts_before_it_is_synced: CompleteIsSynced,
     a_vote_leaves_before_it_is_synced: VoteIsSynced,
+    who_skips_a_view_is_complete_in_the_next: SkippedViewIsIncomplete,
     a_restarted_member_is_active_again: RestartedIsWedged,
     a_restarted_process_sends_what_an_earlier_run_broadcast: RestartedSendsNothingOld,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloudy_proto::limits::INVITED_MAX;
+use cloudy_proto::limits::{INVITED_MAX, LOG_ENTRIES_MAX};
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
 use cloudy_proto::{
     Durability, Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Request, Role, Rules, StoredError,
@@ -167,6 +167,7 @@ impl Driver {
             role,
             durability,
             retain_bytes,
+            log_entries_max: LOG_ENTRIES_MAX,
             rules: Rules::default(),
         }
     }

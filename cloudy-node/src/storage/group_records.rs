@@ -5,6 +5,8 @@
 //!         "vote"              of consensus             Result  first index         refers to a slot, or holds
 //!         "complete"          of the latest view                                   what was fetched
 //!         "snapshot"          of the application
+//!         "log"               in place of older commands
+//!         "base"              where the voter's log begins
 //! Log     0, position         committed commands
 //!         1, position         the voter's log
 //! ```
@@ -30,6 +32,8 @@ use super::store::Store;
 
 const GROUP_KEY: &[u8] = b"group";
 const VOTE_KEY: &[u8] = b"vote";
+const LOG_KEY: &[u8] = b"log";
+const BASE_KEY: &[u8] = b"base";
 const SNAPSHOT_KEY: &[u8] = b"snapshot";
 const COMPLETE_KEY: &[u8] = b"complete";
 /// Committed entries of the control log.
@@ -104,6 +108,11 @@ impl Recorder {
             Record::Vote(vote) => {
                 if core::mem::replace(&mut self.voter, vote.voter) != vote.voter {
                     ops.push(delete_from(LogIndex(0)));
+                    ops.push(Op::DeleteRange {
+                        table: Table::Meta,
+                        from: BASE_KEY.to_vec(),
+                        to: [BASE_KEY, &[0]].concat(),
+                    });
                 }
                 ops.push(put(Table::Meta, VOTE_KEY.to_vec(), encode_vote(vote)));
             }
@@ -112,6 +121,16 @@ impl Recorder {
                 ops.extend(
                     entries.iter().map(|entry| put(Table::Log, log_key(VOTERS_LOG, entry.index), encoded(entry))),
                 );
+            }
+            Record::Base { base, alone } => {
+                let to = if alone { vec![VOTERS_LOG + 1] } else { log_key(VOTERS_LOG, base.index.next()) };
+                ops.push(Op::DeleteRange { table: Table::Log, from: vec![VOTERS_LOG], to });
+                ops.push(put(Table::Meta, BASE_KEY.to_vec(), encoded(&base)));
+            }
+            Record::Log { index, state } => {
+                let to = log_key(COMMITTED, index.next());
+                ops.push(Op::DeleteRange { table: Table::Log, from: vec![COMMITTED], to });
+                ops.push(put(Table::Meta, LOG_KEY.to_vec(), encoded(&(index, state))));
             }
             Record::Command { index, command } => ops.push(put(Table::Log, log_key(COMMITTED, index), command)),
             Record::Slot { view, lane, slot } => {
@@ -188,6 +207,12 @@ impl Reader<'_> {
         }
         let record = match table {
             Table::Meta if key == VOTE_KEY => decode_vote(value).map(Record::Vote),
+            Table::Meta if key == BASE_KEY => {
+                postcard::from_bytes(&value).ok().map(|base| Record::Base { base, alone: false })
+            }
+            Table::Meta if key == LOG_KEY => {
+                postcard::from_bytes(&value).ok().map(|(index, state)| Record::Log { index, state })
+            }
             Table::Meta if key == SNAPSHOT_KEY => postcard::from_bytes(&value).ok().map(Record::Snapshot),
             Table::Meta => decode_complete(key, value),
             Table::Log => decode_log(key, value),

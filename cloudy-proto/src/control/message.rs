@@ -1,13 +1,13 @@
 //! The consensus library's messages to and from the wire's: its own encoding never meets a peer.
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, Message, MessageType};
 
 use crate::command::Standing;
 use crate::id::{ConsensusId, LogIndex};
 use crate::wire::{ConsensusEntry, ConsensusKind, ConsensusMessage};
 
-const KINDS: [(ConsensusKind, MessageType); 9] = [
+const KINDS: [(ConsensusKind, MessageType); 10] = [
     (ConsensusKind::Append, MessageType::MsgAppend),
     (ConsensusKind::AppendResponse, MessageType::MsgAppendResponse),
     (ConsensusKind::RequestVote, MessageType::MsgRequestVote),
@@ -17,11 +17,17 @@ const KINDS: [(ConsensusKind, MessageType); 9] = [
     (ConsensusKind::TimeoutNow, MessageType::MsgTimeoutNow),
     (ConsensusKind::RequestPreVote, MessageType::MsgRequestPreVote),
     (ConsensusKind::RequestPreVoteResponse, MessageType::MsgRequestPreVoteResponse),
+    (ConsensusKind::Snapshot, MessageType::MsgSnapshot),
 ];
 
 /// What goes out; none if it is of a kind that this group has no use for.
-pub(super) fn to_wire(message: Message) -> Option<ConsensusMessage> {
+pub(super) fn to_wire(mut message: Message) -> Option<ConsensusMessage> {
     let (kind, _) = KINDS.into_iter().find(|(_, kind)| *kind == message.msg_type)?;
+    let snapshot = message.take_snapshot();
+    if kind == ConsensusKind::Snapshot {
+        let metadata = snapshot.get_metadata();
+        (message.index, message.log_term) = (metadata.index, metadata.term);
+    }
     Some(ConsensusMessage {
         kind,
         to: ConsensusId(message.to),
@@ -35,10 +41,12 @@ pub(super) fn to_wire(message: Message) -> Option<ConsensusMessage> {
         reject: message.reject,
         reject_hint: LogIndex(message.reject_hint),
         context: message.context,
+        snapshot: snapshot.data,
     })
 }
 
-pub(super) fn from_wire(message: ConsensusMessage) -> Message {
+/// What comes in; with a snapshot, who takes part in the consensus by it.
+pub(super) fn from_wire(message: ConsensusMessage, electors: &[(ConsensusId, Standing)]) -> Message {
     let mut taken = Message::default();
     if let Some((_, kind)) = KINDS.into_iter().find(|(kind, _)| *kind == message.kind) {
         taken.set_msg_type(kind);
@@ -54,7 +62,19 @@ pub(super) fn from_wire(message: ConsensusMessage) -> Message {
     taken.reject = message.reject;
     taken.reject_hint = message.reject_hint.0;
     taken.context = message.context;
+    if message.kind == ConsensusKind::Snapshot {
+        let metadata = taken.mut_snapshot().mut_metadata();
+        (metadata.index, metadata.term) = (message.index.0, message.log_term);
+        metadata.set_conf_state(conf_state(electors));
+        taken.mut_snapshot().data = message.snapshot;
+    }
     taken
+}
+
+/// Who takes part in the consensus, as the library says it.
+pub(super) fn conf_state(electors: &[(ConsensusId, Standing)]) -> ConfState {
+    let all = |wanted| electors.iter().filter(move |(_, standing)| *standing == wanted).map(|(id, _)| id.0).collect();
+    ConfState { voters: all(Standing::Voter), learners: all(Standing::Learner), ..ConfState::default() }
 }
 
 pub(super) fn entry_to_wire(entry: Entry) -> ConsensusEntry {

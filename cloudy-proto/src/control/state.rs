@@ -1,6 +1,8 @@
 //! What the control log says so far: the same at everybody who has read as far.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod compact;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,12 +18,24 @@ use crate::wire::{CommandError, decode_command};
 #[derive(Debug, Default)]
 pub(crate) struct ControlState {
     rules: Rules,
-    /// The one at position 1 first: for those who follow.
-    entries: Vec<Bytes>,
+    /// How many entries came before those that are kept.
+    before: u64,
+    /// For those who follow.
+    entries: VecDeque<Bytes>,
+    /// What was applied, for tests to take.
+    #[cfg(feature = "mutations")]
+    pub(crate) history: History,
+    /// What the log up to a position comes to, encoded: for those who miss more than is kept.
+    compacted: Option<(LogIndex, Bytes)>,
     founder: Option<NodeId>,
     incarnations: BTreeMap<NodeId, (Incarnation, u64)>,
     view: Option<Arc<View>>,
+    /// What led to that view.
+    cut: Vec<Round>,
+    dropped: Vec<(NodeId, Dropped)>,
     session: Option<SessionPlan>,
+    kickstarted: Option<SessionPlan>,
+    grace: bool,
     electors: BTreeMap<ConsensusId, (NodeId, Standing)>,
     /// Who was ever on a ring.
     members_ever: BTreeSet<NodeId>,
@@ -30,6 +44,18 @@ pub(crate) struct ControlState {
     left: BTreeSet<NodeId>,
     /// Which of a session's random streams is whose: counted as runs come onto the ring, in its order.
     streams: BTreeMap<(NodeId, Incarnation), u64>,
+}
+
+/// Entries that were applied; it decides nothing, so it has no words either.
+#[cfg(feature = "mutations")]
+#[derive(Default)]
+pub(crate) struct History(pub(crate) Vec<(LogIndex, Bytes)>);
+
+#[cfg(feature = "mutations")]
+impl core::fmt::Debug for History {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("_")
+    }
 }
 
 /// What a command changed.
@@ -60,13 +86,32 @@ impl ControlState {
 
     /// The position that is applied next.
     pub(crate) fn next(&self) -> LogIndex {
-        LogIndex(self.entries.len() as u64 + 1)
+        LogIndex(self.before + self.entries.len() as u64 + 1)
     }
 
-    /// Entries from a position on.
-    pub(crate) fn tail(&self, next: LogIndex) -> &[Bytes] {
-        let from = usize::try_from(next.0.saturating_sub(1)).unwrap_or(usize::MAX);
-        self.entries.get(from..).unwrap_or_default()
+    /// Entries from a position on; none if one of them is not kept any more.
+    pub(crate) fn tail(&self, next: LogIndex) -> Option<impl Iterator<Item = &Bytes>> {
+        let from = next.0.max(1).checked_sub(self.before + 1)?;
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        Some(self.entries.range(from.min(self.entries.len())..))
+    }
+
+    /// How many entries are kept.
+    pub(crate) fn kept(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What the log up to a position comes to, for those who miss entries that are not kept.
+    pub(crate) fn compacted(&self) -> Option<&(LogIndex, Bytes)> {
+        self.compacted.as_ref()
+    }
+
+    /// Puts what the log so far comes to, encoded, in place of all entries but the last few.
+    pub(crate) fn compact(&mut self, state: Bytes, keep: usize) {
+        self.compacted = Some((LogIndex(self.next().0 - 1), state));
+        let surplus = self.entries.len().saturating_sub(keep);
+        self.entries.drain(..surplus);
+        self.before += surplus as u64;
     }
 
     pub(crate) fn view(&self) -> Option<&Arc<View>> {
@@ -79,6 +124,16 @@ impl ControlState {
 
     pub(crate) fn session(&self) -> Option<SessionPlan> {
         self.session
+    }
+
+    /// What led to the view in force: where the one before ended, and whom it goes on without.
+    pub(crate) fn passage(&self) -> (&[Round], &[(NodeId, Dropped)]) {
+        (&self.cut, &self.dropped)
+    }
+
+    /// SEND has begun, by this plan; and GRACE has.
+    pub(crate) fn phases(&self) -> (Option<SessionPlan>, bool) {
+        (self.kickstarted, self.grace)
     }
 
     /// The latest run of a node.
@@ -136,7 +191,9 @@ impl ControlState {
     /// It is no command: nothing was applied.
     pub(crate) fn apply(&mut self, entry: Bytes) -> Result<Applied, CommandError> {
         let command = if entry.is_empty() { None } else { Some(decode_command(&entry)?) };
-        self.entries.push(entry);
+        #[cfg(feature = "mutations")]
+        self.history.0.push((self.next(), entry.clone()));
+        self.entries.push_back(entry);
         Ok(command.map_or(Applied::Nothing, |command| self.take(command)))
     }
 
@@ -153,8 +210,14 @@ impl ControlState {
                 Applied::Nothing
             }
             Command::InstallView(install) => self.install(install),
-            Command::Kickstart(plan) => Applied::Kickstarted(plan),
-            Command::Grace => Applied::Grace,
+            Command::Kickstart(plan) => {
+                self.kickstarted.get_or_insert(plan);
+                Applied::Kickstarted(plan)
+            }
+            Command::Grace => {
+                self.grace = true;
+                Applied::Grace
+            }
             Command::Report { node, result, report } => {
                 let fresh = self.members_ever.contains(&node) && self.reported.insert(node);
                 if fresh { Applied::Reported { node, result, report } } else { Applied::Nothing }
@@ -171,7 +234,7 @@ impl ControlState {
         if self.incarnations.get(&node).is_some_and(|(_, known)| *known == run) {
             return Applied::Nothing;
         }
-        let incarnation = Incarnation(self.entries.len() as u64);
+        let incarnation = Incarnation(self.next().0 - 1);
         self.incarnations.insert(node, (incarnation, run));
         Applied::Incarnated { node, incarnation, run }
     }
@@ -202,12 +265,13 @@ impl ControlState {
             last: install.last,
         });
         self.members_ever.extend(view.ring.iter().map(|member| member.node));
-        for member in &view.ring {
+        for member in view.ring.iter().filter(|_| view.parameters.session) {
             let next = self.streams.len() as u64;
             self.streams.entry((member.node, member.incarnation)).or_insert(next);
         }
         self.left.extend(install.dropped.iter().filter(|(_, why)| *why == Dropped::Left).map(|(node, _)| *node));
         self.left.retain(|node| view.rank_of(*node).is_none());
+        (self.cut, self.dropped) = (install.cut.clone(), install.dropped.clone());
         let before = self.view.replace(Arc::clone(&view));
         Applied::Installed { view, before, cut: install.cut, dropped: install.dropped }
     }

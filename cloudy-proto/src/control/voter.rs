@@ -1,6 +1,8 @@
 //! One voter: the consensus library's state machine, driven without a clock, a thread or dice of its own.
 
+mod compact;
 mod debug;
+mod synced;
 
 use std::collections::VecDeque;
 
@@ -8,15 +10,17 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, Message};
 use raft::{Config, ProgressState, RawNode, Ready, StateRole};
 
-use super::message::{change, change_of, command_of, entry_from_wire, entry_to_wire, from_wire, to_wire};
+use synced::Unsynced;
+
+use super::message::{change, change_of, command_of, conf_state, entry_from_wire, entry_to_wire, from_wire, to_wire};
 use super::store::LogStore;
 use crate::command::Standing;
 use crate::config::Durability;
 use crate::id::{ConsensusId, LogIndex};
 use crate::limits::{CONSENSUS_ENTRIES_BYTES_MAX, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN};
 use crate::rules::{Rule, Rules};
-use crate::stored::{Record, Vote};
-use crate::wire::{ConsensusEntry, ConsensusKind, ConsensusMessage};
+use crate::stored::{LogBase, Record, Vote};
+use crate::wire::{CommandError, ConsensusEntry, ConsensusKind, ConsensusMessage};
 
 /// Messages to one voter that may be under way.
 const INFLIGHT_MAX: usize = 64;
@@ -30,10 +34,12 @@ pub(crate) enum VoterOutput {
     Keep(Record),
     /// An entry is committed: for good, at everybody.
     Committed { index: LogIndex, term: u64, command: Bytes },
+    /// Entries up to here are committed that nobody sends any more: this is what they come to.
+    Skipped { index: LogIndex, term: u64, state: Bytes },
 }
 
 /// A message that no correct voter sends; nothing of it was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConsensusError {
     #[error("a consensus message without a term, or from its own receiver")]
     Nobody,
@@ -43,6 +49,10 @@ pub(crate) enum ConsensusError {
     Committed,
     #[error("a position in the control log that was never reached")]
     Position,
+    #[error("what the control log comes to: {0}")]
+    State(#[from] CommandError),
+    #[error("what the control log comes to, and nobody votes by it")]
+    NoVoters,
 }
 
 #[derive(Debug)]
@@ -60,21 +70,17 @@ pub(crate) struct Follower {
     pub(crate) level: bool,
 }
 
-/// What follows once the consensus state so far is synced.
-#[derive(Debug)]
-struct Unsynced {
-    number: u64,
-    /// It waits for a sync of its own; otherwise only for those before it.
-    waits: bool,
-    messages: Vec<Message>,
-}
-
 /// One voter.
 pub(crate) struct Voter {
     raft: RawNode<LogStore>,
     durability: Durability,
     /// In order.
     unsynced: VecDeque<Unsynced>,
+    /// What another voter's log came to was taken in place of the own one, with the state of this number: nothing counts as
+    /// applied before that is synced.
+    skipped: Option<u64>,
+    /// Until others are sent such a state again, should it be lost on its way.
+    resend_ticks: usize,
     outputs: VecDeque<VoterOutput>,
     /// What could not be put into the log yet: the leader is handing over.
     proposals: VecDeque<Proposal>,
@@ -95,7 +101,7 @@ impl Voter {
     /// A voter that knows nothing of the log.
     pub(crate) fn new(id: ConsensusId, durability: Durability) -> Self {
         let vote = Vote { voter: id, ..Vote::default() };
-        let mut voter = Self::restored(vote, Vec::new(), durability);
+        let mut voter = Self::restored(vote, None, Vec::new(), durability);
         if durability == Durability::Disk {
             voter.outputs.push_front(VoterOutput::Keep(Record::Vote(vote)));
         }
@@ -103,7 +109,12 @@ impl Voter {
     }
 
     /// A voter that comes back with what an earlier run stored: the same to all others.
-    pub(crate) fn restored(vote: Vote, entries: Vec<ConsensusEntry>, durability: Durability) -> Self {
+    pub(crate) fn restored(
+        vote: Vote,
+        base: Option<LogBase>,
+        entries: Vec<ConsensusEntry>,
+        durability: Durability,
+    ) -> Self {
         let config = Config {
             id: vote.voter.0,
             election_tick: ELECTION_TICKS_MIN,
@@ -118,16 +129,19 @@ impl Voter {
             ..Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let mut store = LogStore::new();
+        let after = |base: LogBase| LogStore::after((base.index.0, base.term), conf_state(&base.electors));
+        let mut store = base.map_or_else(LogStore::new, after);
         store.append(&entries.into_iter().map(entry_from_wire).collect::<Vec<_>>());
         store.hard_state.term = vote.term;
         store.hard_state.vote = vote.voted_for.0;
-        store.hard_state.commit = vote.commit.0.min(store.last());
+        store.hard_state.commit = vote.commit.0.clamp(store.first() - 1, store.last());
         let raft = RawNode::new(&config, store, &logger).expect("a constant configuration is valid");
         let mut voter = Self {
             raft,
             durability,
             unsynced: VecDeque::new(),
+            skipped: None,
+            resend_ticks: 0,
             outputs: VecDeque::new(),
             proposals: VecDeque::new(),
             roles: 0,
@@ -155,27 +169,8 @@ impl Voter {
         if !waits || self.raft.raft.state == StateRole::Leader {
             self.raft.tick();
         }
+        self.resend_skipped();
         self.stepped();
-    }
-
-    /// The newest state that was given out to be stored and is not synced, if there is one.
-    pub(crate) fn unsynced(&self) -> Option<u64> {
-        self.unsynced.iter().rev().find(|unsynced| unsynced.waits).map(|unsynced| unsynced.number)
-    }
-
-    /// All state up to this number is synced: what waited for that follows.
-    pub(crate) fn persisted(&mut self, number: u64) {
-        self.release(number);
-        self.stepped();
-    }
-
-    fn release(&mut self, number: u64) {
-        let due = |front: &Unsynced| front.number <= number || !front.waits;
-        while self.unsynced.front().is_some_and(due) {
-            let Some(front) = self.unsynced.pop_front() else { break };
-            self.raft.on_persist_ready(front.number);
-            self.send(front.messages);
-        }
     }
 
     /// Puts a command up for agreement; it appears among the committed entries, or never.
@@ -220,8 +215,9 @@ impl Voter {
     /// Takes what another voter says.
     pub(crate) fn take(&mut self, message: ConsensusMessage) -> Result<(), ConsensusError> {
         self.check(&message)?;
+        let electors = self.check_state(&message)?;
         // What is left are answers of voters that were removed meanwhile.
-        let _ = self.raft.step(from_wire(message));
+        let _ = self.raft.step(from_wire(message, &electors));
         self.stepped();
         Ok(())
     }
@@ -239,8 +235,9 @@ impl Voter {
                 return Err(ConsensusError::Entries);
             }
             let known = log.term(entry.index.0).unwrap_or_default();
+            let kept = entry.index.0 >= log.first_index();
             // What an earlier leader could not get committed may still be under way.
-            if current && entry.index.0 <= log.committed && known != entry.term {
+            if current && kept && entry.index.0 <= log.committed && known != entry.term {
                 return Err(ConsensusError::Committed);
             }
             before = (entry.index.0, entry.term);
@@ -297,6 +294,9 @@ impl Voter {
     fn take_ready(&mut self, mut ready: Ready) {
         self.send(ready.take_messages());
         let committed = ready.take_committed_entries();
+        if !ready.snapshot().is_empty() {
+            self.skip(&ready);
+        }
         let store = self.raft.mut_store();
         store.append(ready.entries());
         if let Some(hard_state) = ready.hs() {
@@ -306,7 +306,9 @@ impl Voter {
         let (number, messages) = (ready.number(), ready.take_persisted_messages());
         self.commit(committed);
         self.raft.advance_append_async(ready);
-        self.raft.advance_apply();
+        if self.skipped.is_none() {
+            self.raft.advance_apply();
+        }
         self.unsynced.push_back(Unsynced { number, waits, messages });
         self.release(0);
         self.leave_if_removed();

@@ -26,6 +26,9 @@ pub struct MachineConfig {
     pub durability: Durability,
     /// How much of the result is kept for those who miss some of it; at least a few windows.
     pub retain_bytes: u64,
+    /// How many entries of the control log are kept before they are replaced by what they come to: with
+    /// [`LOG_ENTRIES_MAX`](crate::limits::LOG_ENTRIES_MAX) hardly anybody who was away misses any.
+    pub log_entries_max: usize,
     /// Which rules hold: all.
     pub rules: Rules,
 }

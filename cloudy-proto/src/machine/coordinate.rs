@@ -121,11 +121,12 @@ impl Machine {
         }
     }
 
-    /// Who was never told of a view knows hardly anybody but the founder. With that one gone, it asks whoever claims to
-    /// have followed it.
+    /// Who was never told of a view knows hardly anybody but the founder, and who was away for long knows perhaps only
+    /// members that are gone. With none of them in reach, it asks whoever claims to have followed them.
     pub(super) fn relies_on_claim(&self, node: NodeId) -> bool {
         let claims = self.claim.is_some_and(|(_, claimant)| claimant == node);
-        claims && self.lost_since.is_some() && self.state.view().is_none()
+        let known = self.state.view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
+        claims && self.lost_since.is_some() && !known.into_iter().any(|known| self.links.contains_key(&known))
     }
 
     pub(super) fn take_coordinates(&mut self, from: NodeId, term: u64) {

@@ -50,9 +50,9 @@ impl Machine {
     }
 
     fn take_control(&mut self, from: NodeId, frame: ControlFrame) {
-        let of_the_group =
-            matches!(frame, ControlFrame::Log { .. } | ControlFrame::Wedge { .. } | ControlFrame::Consensus(_));
-        let asked_for = matches!(frame, ControlFrame::Log { .. }) && self.relies_on_claim(from);
+        let of_the_log = matches!(frame, ControlFrame::Log { .. } | ControlFrame::LogState { .. });
+        let of_the_group = of_the_log || matches!(frame, ControlFrame::Wedge { .. } | ControlFrame::Consensus(_));
+        let asked_for = of_the_log && self.relies_on_claim(from);
         if of_the_group && !asked_for && !self.is_of_the_group(from) {
             // A stranger, or a node whose coming is in a part of the log that this node does not have yet.
             return;
@@ -65,6 +65,11 @@ impl Machine {
             ControlFrame::Refuse { reason } => self.refused(from, reason),
             ControlFrame::Follow { next, voter } => self.follow(from, next, voter),
             ControlFrame::Log { first, entries, term } => self.take_log(from, first, entries, term),
+            ControlFrame::LogState { index, term, state } => {
+                if let Err(error) = self.skip_log(index, term, state) {
+                    self.breach(from, format!("what the control log comes to: {error}"));
+                }
+            }
             ControlFrame::Ready { view } => self.is_ready(from, view),
             ControlFrame::Wedge { view, last, again } => self.take_wedge(from, (view, last), again),
             ControlFrame::Wedging { view } => self.take_wedging(from, view),

@@ -44,17 +44,35 @@ pub(crate) struct Fetching {
     pub(super) snapshot: Option<Incoming>,
 }
 
+/// What came before a view that is installed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Before<'a> {
+    /// It is the first.
+    Nothing,
+    /// The view in force so far, which ended at the cut.
+    View { view: &'a View, cut: &'a [Round] },
+    /// Views that this node never heard of.
+    Skipped,
+}
+
 impl Machine {
-    /// The log installs a view; the one before ended at the cut.
-    pub(super) fn install(&mut self, view: Arc<View>, before: Option<&View>, cut: &[Round]) {
+    /// The log installs a view.
+    pub(super) fn install(&mut self, view: Arc<View>, before: Before<'_>) {
         let me = (self.me, self.delivery.incarnation);
-        let was_member = before.is_some_and(|before| before.rank_of_run(me.0, me.1).is_some());
+        let was_member = match before {
+            Before::Nothing => false,
+            Before::View { view, .. } => view.rank_of_run(me.0, me.1).is_some(),
+            Before::Skipped => self.joining.is_none() && self.state.was_member(self.me),
+        };
         let rank = view.rank_of_run(me.0, me.1);
         let listed = view.rank_of(self.me);
         // Before the first view nothing is missing, but to who comes later.
         let complete = match before {
-            None => self.joining.is_none() || (self.founded_with && listed.is_some()),
-            Some(_) => self.leave_view(if self.member.is_some() { rank } else { listed }.is_some(), cut),
+            Before::Nothing => self.joining.is_none() || (self.founded_with && listed.is_some()),
+            Before::View { cut, .. } => {
+                self.leave_view(if self.member.is_some() { rank } else { listed }.is_some(), cut)
+            }
+            Before::Skipped => self.leave_view(false, &[]) || !self.rules.hold(Rule::SkippedViewIsIncomplete),
         };
         // The place of an earlier run that left what it held on this disk. Of one that did not nothing is known here.
         let former_rank = listed.filter(|_| complete && self.restored && rank.is_none());

@@ -8,6 +8,7 @@ use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId};
 use crate::io::{Event, Output};
 use crate::limits::{CONSENSUS_TICK, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX};
 use crate::machine::Machine;
+use crate::machine::install::Before;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
 use crate::stored::Record;
@@ -28,6 +29,11 @@ impl Machine {
                 match output {
                     VoterOutput::Send(message) => self.send_consensus(message),
                     VoterOutput::Keep(record) => self.keep_vote(record),
+                    VoterOutput::Skipped { index, term, state } => {
+                        if let Err(error) = self.skip_log(index, term, state) {
+                            debug_assert!(false, "the voter has decoded it: {error}");
+                        }
+                    }
                     VoterOutput::Committed { index, term, command } if index == self.state.next() => {
                         self.log_term = term;
                         if let Err(error) = self.apply(command) {
@@ -46,6 +52,7 @@ impl Machine {
                 break;
             }
         }
+        self.compact_log();
     }
 
     fn keep_vote(&mut self, record: Record) {
@@ -152,7 +159,13 @@ impl Machine {
         if self.state.next() <= *next {
             return;
         }
-        let tail = self.state.tail(*next).to_vec();
+        let compacted = self.state.compacted().filter(|_| self.state.tail(*next).is_none()).cloned();
+        if let Some((index, state)) = compacted {
+            // The term of that entry was of use to voters only while it was the last one.
+            self.send_control(to, ControlFrame::LogState { index, term: 0, state });
+            *next = index.next();
+        }
+        let tail: Vec<Bytes> = self.state.tail(*next).into_iter().flatten().cloned().collect();
         for entries in tail.chunks(LOG_ENTRIES_PER_FRAME_MAX) {
             let first = *next;
             next.0 += entries.len() as u64;
@@ -193,12 +206,7 @@ impl Machine {
         match applied {
             Applied::Incarnated { node, incarnation, run } => {
                 if node == self.me && run == self.run {
-                    self.delivery.incarnation = incarnation;
-                    self.say_rejoin();
-                    if self.wants_end {
-                        // Before, it was of no group that could be asked.
-                        self.end();
-                    }
+                    self.incarnated(incarnation);
                 }
                 self.install_first();
                 self.take_claim();
@@ -207,7 +215,7 @@ impl Machine {
             }
             Applied::Installed { view, before, cut, dropped } => {
                 self.dropped(&dropped);
-                self.install(view, before.as_deref(), &cut);
+                self.install(view, before.as_deref().map_or(Before::Nothing, |view| Before::View { view, cut: &cut }));
             }
             Applied::Outdated => self.change_afresh(),
             Applied::Kickstarted(plan) => self.kickstarted(plan),
@@ -221,6 +229,16 @@ impl Machine {
         }
         self.try_go();
         Ok(())
+    }
+
+    /// The log lists this run of the node.
+    pub(super) fn incarnated(&mut self, incarnation: Incarnation) {
+        self.delivery.incarnation = incarnation;
+        self.say_rejoin();
+        if self.wants_end {
+            // Before, it was of no group that could be asked.
+            self.end();
+        }
     }
 
     pub(super) fn breach(&mut self, peer: NodeId, reason: String) {

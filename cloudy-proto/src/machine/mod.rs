@@ -1,6 +1,7 @@
 //! One group at one node: the state machine that everything drives (the contract is at the top of the crate).
 
 mod change;
+mod compact;
 mod config;
 mod coordinate;
 mod divergence;
@@ -85,6 +86,7 @@ pub struct Machine {
     /// At the founder: who comes.
     founding: Option<Founding>,
     state: ControlState,
+    log_entries_max: usize,
     /// The term of the last entry of the log; zero while it is not known.
     log_term: u64,
     links: BTreeMap<NodeId, Vec<SocketAddr>>,
@@ -173,6 +175,7 @@ impl Machine {
             followers: BTreeMap::new(),
             founding,
             state: ControlState::new(config.rules),
+            log_entries_max: config.log_entries_max,
             log_term: 0,
             links: BTreeMap::new(),
             heard: BTreeMap::new(),

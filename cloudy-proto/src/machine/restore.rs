@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::control::{Applied, Voter};
+use crate::control::{Applied, ControlState, Voter};
 use crate::id::{Index, LogIndex, Rank};
 use crate::io::{Event, Output};
 use crate::limits::CONSENSUS_TICK;
@@ -14,6 +14,7 @@ use crate::stored::{Stored, StoredBody, StoredError};
 use crate::time::Time;
 use crate::view::{Place, View};
 use crate::walk::ResultState;
+use crate::wire::decode_log_state;
 
 impl Machine {
     /// A group as an earlier run of this node left it on its disk. It gives out the whole stored result again, votes
@@ -46,7 +47,8 @@ impl Machine {
             machine.set_timer(Timer::Join, core::time::Duration::ZERO);
         }
         if let Some(vote) = stored.vote {
-            machine.voter = Some(Voter::restored(vote, stored.entries.clone(), machine.delivery.durability));
+            let (base, entries) = (stored.base.clone(), stored.entries.clone());
+            machine.voter = Some(Voter::restored(vote, base, entries, machine.delivery.durability));
             machine.set_timer(Timer::Consensus, CONSENSUS_TICK);
         }
         machine.lose_coordinator();
@@ -57,8 +59,18 @@ impl Machine {
     /// Builds up what the log said, and this node's part in its latest view.
     fn replay(&mut self, stored: &Stored) -> Result<(), StoredError> {
         let mut closed = false;
+        let before = stored.log_before();
+        if let Some((index, encoded)) = &stored.log {
+            let state = decode_log_state(encoded).map_err(|_| StoredError::Command(*index))?;
+            self.state = ControlState::resumed(self.rules, *index, state, encoded.clone());
+            let (kickstarted, grace) = self.state.phases();
+            kickstarted.into_iter().for_each(|plan| self.kickstarted(plan));
+            if grace {
+                self.enter_grace();
+            }
+        }
         for (at, command) in stored.commands.iter().enumerate() {
-            let index = LogIndex(at as u64 + 1);
+            let index = LogIndex(before.0 + at as u64 + 1);
             match self.state.apply(command.clone()).map_err(|_| StoredError::Command(index))? {
                 Applied::Kickstarted(plan) => self.kickstarted(plan),
                 Applied::Grace => self.enter_grace(),

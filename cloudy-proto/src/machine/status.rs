@@ -3,6 +3,8 @@
 use core::time::Duration;
 
 use crate::command::Standing;
+#[cfg(feature = "mutations")]
+use crate::id::LogIndex;
 use crate::id::{NodeId, Rank};
 use crate::io::{Event, MemberStatus, PendingSlot, Status, Waiting};
 use crate::machine::Machine;
@@ -40,11 +42,19 @@ impl Machine {
         }
     }
 
-    /// The entries of the control log that this node has applied: for tests.
+    /// The last entry of the control log that this node knows of, and those that it has applied since it was last asked:
+    /// for tests.
     #[cfg(feature = "mutations")]
     #[must_use]
-    pub fn log(&self) -> &[bytes::Bytes] {
-        self.state.tail(crate::id::LogIndex(1))
+    pub fn newly_applied(&mut self) -> (LogIndex, Vec<(LogIndex, bytes::Bytes)>) {
+        (LogIndex(self.state.next().0 - 1), core::mem::take(&mut self.state.history.0))
+    }
+
+    /// What the control log comes to, as far as this node has applied it: for tests.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn log_state(&self) -> Option<bytes::Bytes> {
+        self.state.log_state().and_then(|state| crate::wire::encode_log_state(&state))
     }
 
     fn voters(&self) -> Vec<NodeId> {

@@ -33,6 +33,8 @@ pub struct ConsensusMessage {
     pub reject_hint: LogIndex,
     /// Tells a forced election from others.
     pub context: Bytes,
+    /// In place of entries that the sender does not keep: what the log up to `index` comes to.
+    pub snapshot: Bytes,
 }
 
 /// What a [`ConsensusMessage`] asks or answers.
@@ -48,6 +50,7 @@ pub enum ConsensusKind {
     TimeoutNow,
     RequestPreVote,
     RequestPreVoteResponse,
+    Snapshot,
 }
 
 /// An entry of the control log on its way from the coordinator to a voter.

@@ -278,6 +278,15 @@ pub enum ControlFrame {
         /// The first byte wanted.
         offset: u64,
     },
+    /// In place of entries of the control log that the sender does not keep any more: what the log up to one comes to.
+    LogState {
+        /// The last entry that it stands for.
+        index: LogIndex,
+        /// The term of that one, as in [`ControlFrame::Log`].
+        term: u64,
+        /// What they come to (`docs/wire.md`).
+        state: Bytes,
+    },
 }
 
 /// What a member has found against others in one view, also what has healed since.

@@ -9,6 +9,7 @@ pub use codec::{
     HeaderError, LaneDecoder, NODE_FRAME_BYTES_MAX, NodeDecoder, TallyDecoder, decode_command, encode_command,
     encode_control, encode_header, encode_lane, encode_node, encode_tally,
 };
+pub(crate) use codec::{decode_log_state, encode_log_state};
 pub use consensus::{ConsensusEntry, ConsensusKind, ConsensusMessage};
 pub use frame::{
     ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame, Stall, Stream, StreamHeader, TallyFrame,

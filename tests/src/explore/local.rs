@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use cloudy_proto::limits::LOG_ENTRIES_MAX;
 use cloudy_proto::slot::{Batch, push_payload};
 use cloudy_proto::wire::Stream;
 use cloudy_proto::{
@@ -193,6 +194,7 @@ impl Locals {
             role,
             durability: Durability::Memory,
             retain_bytes: 1 << 20,
+            log_entries_max: LOG_ENTRIES_MAX,
             rules: self.rules,
         });
         let mut live = Live { machine, now: Time(0) };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cloudy_proto::wire::decode_command;
-use cloudy_proto::{Command, Incarnation, InstallView, NodeId, Origin, Standing, Status, ViewId};
+use cloudy_proto::{Command, Incarnation, InstallView, Machine, NodeId, Origin, Standing, Status, ViewId};
 
 use super::{Broken, Failure, Judge};
 use crate::sim::stats::{Met, Stats};
@@ -28,6 +28,8 @@ pub(super) struct Control {
     streams: BTreeMap<usize, u64>,
     /// By term: who coordinates.
     terms: BTreeMap<u64, usize>,
+    /// By position: what the log up to there comes to.
+    states: BTreeMap<usize, Bytes>,
     /// By node.
     nodes: Vec<Follower>,
 }
@@ -90,14 +92,14 @@ impl Control {
         }
     }
 
-    /// A view takes effect if it follows the latest, and its joiners are the latest runs.
-    fn install(&mut self, install: &InstallView) {
+    /// A view takes effect if it follows the latest, and its joiners are the latest runs; true if so.
+    fn install(&mut self, install: &InstallView) -> bool {
         let ended = self.installed.last().is_some_and(|(_, install)| install.last);
         let mut joiners = install.ring.iter().filter(|member| member.origin == Origin::Joiner);
         let latest = |node| self.runs_now.get(&node).map(|(incarnation, _)| *incarnation);
         let stale = joiners.any(|joiner| latest(joiner.node) != Some(joiner.incarnation));
         if ended || stale || install.from.0 != self.installed.len() as u64 {
-            return;
+            return false;
         }
         self.installed.push((self.log.len(), install.clone()));
         for member in &install.ring {
@@ -106,6 +108,7 @@ impl Control {
                 self.streams.entry(place).or_insert(next);
             }
         }
+        true
     }
 
     /// A node coordinates in a term.
@@ -134,8 +137,14 @@ impl Judge {
     ///
     /// # Errors
     /// If it is another log, or an entry must not be in it.
-    pub fn applied(&mut self, node: usize, log: &[Bytes], status: &Status, stats: &mut Stats) -> Result<(), Failure> {
-        let checked = self.apply(node, log);
+    pub fn applied(
+        &mut self,
+        node: usize,
+        machine: &mut Machine,
+        status: &Status,
+        stats: &mut Stats,
+    ) -> Result<(), Failure> {
+        let checked = self.apply(node, machine, stats);
         checked.map_err(|(rule, what)| self.failure(rule, node, what))?;
         let coordinator = status.coordinator.map(|id| self.place_of(id));
         let follower = &mut self.control.nodes[node];
@@ -151,11 +160,20 @@ impl Judge {
         Ok(())
     }
 
-    fn apply(&mut self, node: usize, log: &[Bytes]) -> Result<(), Broken> {
-        let from = core::mem::replace(&mut self.control.nodes[node].applied, log.len());
-        for (at, entry) in log.iter().enumerate().skip(from) {
+    fn apply(&mut self, node: usize, machine: &mut Machine, stats: &mut Stats) -> Result<(), Broken> {
+        let (last, entries) = machine.newly_applied();
+        let applied = last.0 as usize;
+        let from = core::mem::replace(&mut self.control.nodes[node].applied, applied);
+        if applied == from {
+            return Ok(());
+        }
+        for (index, entry) in &entries {
+            let at = index.0 as usize - 1;
             match self.control.log.get(at) {
                 Some(known) if known == entry => {}
+                None if at > self.control.log.len() => {
+                    return Err(("the control log is one", format!("nobody has the entry before {index}")));
+                }
                 Some(known) => {
                     let what =
                         format!("entry {}: {:?}, elsewhere {:?}", at + 1, decode_command(entry), decode_command(known));
@@ -167,7 +185,24 @@ impl Judge {
                 }
             }
         }
-        Ok(())
+        if from + entries.len() < applied {
+            stats.met(if from > 0 { Met::LogSkipped } else { Met::LogBegunLate });
+            let mut follows = (from + 1..).zip(&entries);
+            let gap = follows.find(|(at, (index, _))| *at as u64 != index.0);
+            let skipped_to = gap.map_or(applied, |(_, (index, _))| index.0 as usize - 1);
+            self.nodes[node].skipped_to = Some(self.control.view_at(skipped_to));
+        }
+        self.same_state(applied, machine.log_state())
+    }
+
+    /// Whoever has applied as much of the log has come to the same.
+    fn same_state(&mut self, applied: usize, state: Option<Bytes>) -> Result<(), Broken> {
+        let Some(state) = state else { return Ok(()) };
+        let known = self.control.states.entry(applied).or_insert_with(|| state.clone());
+        if *known == state {
+            return Ok(());
+        }
+        Err(("equal logs come to the same", format!("after entry {applied}")))
     }
 
     /// Somebody is the first to apply an entry.
@@ -185,9 +220,8 @@ impl Judge {
                 self.control.elect(id.0, run, standing);
             }
             Command::InstallView(install) => {
-                self.control.install(&install);
-                let log = self.views.get_mut(install.from).filter(|log| !log.wedges.has_cut());
-                if let Some(log) = log {
+                let takes_effect = self.control.install(&install);
+                if let Some(log) = self.views.get_mut(install.from).filter(|_| takes_effect) {
                     let through = self.ghost.through_in(install.from, &log.ring);
                     log.wedges.cut(install, &log.view, &through, &log.lanes)?;
                 }

@@ -29,6 +29,7 @@ impl Judge {
         for record in records {
             match record {
                 Record::Command { index, .. } => kept.commands = index.0 as usize,
+                Record::Log { index, .. } => kept.commands = kept.commands.max(index.0 as usize),
                 Record::Snapshot(_) => {}
                 Record::Complete { view, .. } => kept.complete = kept.complete.max(Some(*view)),
                 Record::Entry(entry) => kept.index = entry.first_index.0 + u64::from(entry.count) - 1,
@@ -40,7 +41,7 @@ impl Judge {
                         *synced = slot.batch.last_seq().0.max(*synced);
                     }
                 }
-                Record::Vote(_) | Record::Entries(_) => {}
+                Record::Vote(_) | Record::Entries(_) | Record::Base { .. } => {}
             }
         }
         self.disks_suffice(place)

@@ -11,6 +11,8 @@ pub(super) struct Seen {
     pub(super) approval: Option<Approval>,
     /// The view in force there.
     pub(super) view: ViewId,
+    /// It was told what the log comes to where this view was in force, in place of what came before.
+    pub(super) skipped_to: Option<ViewId>,
     /// It is a member of it.
     pub(super) active: bool,
     /// An earlier run of its node is a member of it, and left what it held on the disk.

@@ -76,8 +76,12 @@ impl Judge {
         let before = core::mem::replace(&mut self.nodes[node].view, view.id);
         let was_active = self.nodes[node].active;
         let restores = self.nodes[node].restored.is_some() && before == ViewId(0);
-        if view.id != before.next() && !restores {
+        let skips = self.nodes[node].skipped_to.take_if(|to| *to == view.id && view.id > before.next()).is_some();
+        if view.id != before.next() && !restores && !skips {
             return Err(self.failure("views come one after the other", node, format!("{} after {before}", view.id)));
+        }
+        if skips && first > 0 && !restores {
+            return Err(self.failure("who skips a view is not complete", node, format!("{} after {before}", view.id)));
         }
         (self.nodes[node].active, self.nodes[node].joined) = (active, first == 0);
         let listed = view.ring.iter().any(|member| self.homes[&member.node] == self.home_of[node]);

@@ -62,11 +62,6 @@ impl Wedges {
         Ok(())
     }
 
-    /// The cut is known.
-    pub(super) fn has_cut(&self) -> bool {
-        self.cut.is_some()
-    }
-
     /// The coordinator's log ends the view. `through` is, by rank, the last payload that entered any result in it.
     pub(super) fn cut(
         &mut self,

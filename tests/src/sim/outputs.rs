@@ -25,7 +25,8 @@ impl World {
             (node, format!("{outputs:?}")).hash(&mut self.trace);
         }
         let status = self.nodes[node].machine.status(Time(0));
-        self.judge.applied(node, self.nodes[node].machine.log(), &status, &mut self.stats)?;
+        let machine = &mut self.nodes[node].machine;
+        self.judge.applied(node, machine, &status, &mut self.stats)?;
         self.judge.outputs(node, &outputs, &mut self.stats)?;
         let now = self.nodes[node].clock.at(self.now_us);
         let lost_at = self.nodes[node].coordinator_lost_at.unwrap_or(now);

@@ -4,6 +4,7 @@ mod draw;
 mod failover;
 mod restarts;
 
+use cloudy_proto::limits::LOG_ENTRIES_MAX;
 use cloudy_proto::{Durability, OnFailure, Parameters, Rules, SessionPlan};
 
 /// Whom a fault befalls.
@@ -231,6 +232,8 @@ pub struct Plan {
     pub network: NetworkPlan,
     /// How disks behave.
     pub disk: DiskPlan,
+    /// How many entries of the control log are kept.
+    pub log_entries_max: usize,
     /// What goes wrong, and when.
     pub faults: Vec<(u64, Fault)>,
     /// What goes wrong at a step, and how long after it; one at each time that the step comes.
@@ -287,6 +290,7 @@ impl Plan {
                 corrupt_towards: None,
             },
             disk: DiskPlan::default(),
+            log_entries_max: LOG_ENTRIES_MAX,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 16,

@@ -37,6 +37,7 @@ impl World {
             role,
             durability: self.plan.parameters.durability,
             retain_bytes: 16 << 20,
+            log_entries_max: self.plan.log_entries_max,
             rules: self.plan.rules,
         }
     }
@@ -103,7 +104,8 @@ impl World {
         let known: Vec<usize> = known.collect();
         let stored = self.disks[home].stored();
         let clock = self.clock(home);
-        let from_disk = restarts && !stored.is_empty();
+        // What never had a view is forgotten: nothing was confirmed in it.
+        let from_disk = restarts && stored.has_view();
         if !from_disk && known.is_empty() {
             // Nobody is there to be asked.
             if restarts && self.plan.on_disk() {
@@ -112,6 +114,10 @@ impl World {
             self.starting.insert(home);
             self.queue.at(self.now_us + SPARED_FOR_US, Event::Start { home });
             return Ok(());
+        }
+        if restarts && !from_disk && !stored.is_empty() {
+            self.forget_disk(home);
+            self.diskless.remove(&home);
         }
         if restarts {
             self.stats.met(if from_disk { Met::RestartedFromDisk } else { Met::RestartedInMemory });

@@ -66,6 +66,10 @@ pub enum Met {
     CoordinatorChanged,
     /// Two nodes held themselves for the coordinator.
     TwoCoordinators,
+    /// A node was told what the control log comes to, in place of entries that it missed.
+    LogSkipped,
+    /// A node that came later was.
+    LogBegunLate,
     /// The run ended without a majority of the voters.
     Stuck,
     /// The run ended without anybody who has the result up to the view in force.
@@ -185,6 +189,8 @@ pub const REQUIRED: &[Met] = &[
     Met::CoordinatorKilledBeforeClose,
     Met::CoordinatorChanged,
     Met::TwoCoordinators,
+    Met::LogSkipped,
+    Met::LogBegunLate,
     Met::Stuck,
     Met::Lost,
     Met::ProcessRestarted,

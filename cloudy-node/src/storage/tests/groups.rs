@@ -4,9 +4,9 @@ use bytes::BytesMut;
 use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{ConsensusEntry, encode_command};
 use cloudy_proto::{
-    Checkpoint, Command, ConsensusId, Incarnation, Index, InstallView, LogIndex, NodeId, Parameters, Rank,
-    Record as Given, ResultBase, Round, Seq, Stored, StoredBody, StoredEntry, StoredError, StoredSnapshot, ViewId,
-    Vote,
+    Checkpoint, Command, ConsensusId, Incarnation, Index, InstallView, LogBase, LogIndex, NodeId, Parameters, Rank,
+    Record as Given, ResultBase, Round, Seq, Standing, Stored, StoredBody, StoredEntry, StoredError, StoredSnapshot,
+    ViewId, Vote,
 };
 
 use super::super::group_records::{Recorder, forget_ops, meta_op, read_group};
@@ -54,10 +54,20 @@ fn vote(voter: u64, term: u64) -> Given {
     Given::Vote(Vote { voter: ConsensusId(voter), term, voted_for, commit })
 }
 
-fn first_view() -> Given {
+fn first_view() -> Bytes {
     let (from, cut, dropped) = (ViewId(0), Vec::new(), Vec::new());
     let install = InstallView { from, ring: Vec::new(), parameters: Parameters::default(), cut, last: false, dropped };
-    Given::Command { index: LogIndex(1), command: encode_command(&Command::InstallView(install)) }
+    encode_command(&Command::InstallView(install))
+}
+
+/// What a log with a first view and nothing else comes to: each other field is none or empty.
+fn log_state() -> Bytes {
+    [&[0, 0, 0, 1], &first_view()[1..], &[0; 6]].concat().into()
+}
+
+fn base(index: u64, alone: bool) -> Given {
+    let base = LogBase { index: LogIndex(index), term: 2, electors: vec![(ConsensusId(1), Standing::Voter)] };
+    Given::Base { base, alone }
 }
 
 /// What a machine may give out, in its order.
@@ -66,7 +76,7 @@ fn given() -> Vec<Given> {
         vote(1, 1),
         entries(&[(1, 1), (2, 1), (3, 1)]),
         Given::Complete { view: ViewId(0), first: Index(1) },
-        first_view(),
+        Given::Command { index: LogIndex(1), command: first_view() },
         Given::Complete { view: ViewId(1), first: Index(1) },
         slot(0, 0, 0, 1),
         slot(1, 0, 0, 1),
@@ -92,6 +102,15 @@ fn given() -> Vec<Given> {
             ends: Some((ViewId(1), vec![Round(8), Round(1)])),
             state: Bytes::from_static(b"state"),
         }),
+        Given::Log { index: LogIndex(1), state: log_state() },
+        base(1, false),
+        Given::Command { index: LogIndex(3), command: Bytes::new() },
+        entries(&[(3, 2)]),
+        // Others know of more than this node ever did.
+        Given::Log { index: LogIndex(9), state: log_state() },
+        base(9, true),
+        entries(&[(10, 3)]),
+        Given::Command { index: LogIndex(10), command: Bytes::new() },
         // The voter lost its name, and its log with it.
         vote(9, 3),
         entries(&[(1, 3)]),
@@ -151,8 +170,8 @@ fn records_that_contradict_each_other_or_are_no_records_are_told() {
     assert_eq!(refused(gone(Table::Result, index(4), index(6))), contradiction(StoredError::Result(Index(6))));
     assert_eq!(refused(gone(Table::Slots, vec![], vec![0xff])), contradiction(StoredError::Slot(Index(4))));
     assert_eq!(
-        refused(gone(Table::Log, vec![0], vec![0, 0, 0, 0, 0, 0, 0, 0, 2])),
-        contradiction(StoredError::Log(LogIndex(2)))
+        refused(vec![put(Table::Log, &[&[0][..], &index(12)].concat(), b"")]),
+        contradiction(StoredError::Log(LogIndex(12)))
     );
     for table in [Table::Meta, Table::Log, Table::Slots, Table::Result] {
         for (key, value) in [(&b"vote"[..], &b"short"[..]), (&[0; 30], b""), (b"", b"")] {

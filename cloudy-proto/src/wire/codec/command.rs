@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};
+use serde::de::DeserializeOwned;
 
 use super::{
     BoundError, COMMAND_BYTES_MAX, DURATION_MAX, NotOne, addresses, append, at_most, at_most_len, check_round, counter,
@@ -47,10 +48,7 @@ pub fn encode_command(command: &Command) -> Bytes {
 /// The first thing that is wrong with it; its length is checked before anything else.
 pub fn decode_command(entry: &[u8]) -> Result<Command, CommandError> {
     at_most_len("a log entry's bytes", entry.len(), COMMAND_BYTES_MAX)?;
-    let command = decode_exact(entry).map_err(|error| match error {
-        NotOne::Malformed(error) => CommandError::Malformed(error),
-        NotOne::Trailing(bytes) => CommandError::Trailing(bytes),
-    })?;
+    let command = decode(entry)?;
     match &command {
         Command::InstallView(install) => check_install(install)?,
         Command::Kickstart(plan) | Command::Session(plan) => check_plan(plan)?,
@@ -64,7 +62,14 @@ pub fn decode_command(entry: &[u8]) -> Result<Command, CommandError> {
     Ok(command)
 }
 
-fn check_install(install: &InstallView) -> Result<(), CommandError> {
+pub(super) fn decode<T: DeserializeOwned>(encoded: &[u8]) -> Result<T, CommandError> {
+    decode_exact(encoded).map_err(|error| match error {
+        NotOne::Malformed(error) => CommandError::Malformed(error),
+        NotOne::Trailing(bytes) => CommandError::Trailing(bytes),
+    })
+}
+
+pub(super) fn check_install(install: &InstallView) -> Result<(), CommandError> {
     counter("view", install.from.0)?;
     at_most_len("members", install.ring.len(), MEMBERS_MAX)?;
     let mut nodes = BTreeSet::new();
@@ -105,7 +110,7 @@ fn check_durations(parameters: &Parameters) -> Result<(), BoundError> {
     named.into_iter().try_for_each(|(what, duration)| at_most(what, duration.as_secs(), DURATION_MAX.as_secs()))
 }
 
-fn check_plan(plan: &SessionPlan) -> Result<(), BoundError> {
+pub(super) fn check_plan(plan: &SessionPlan) -> Result<(), BoundError> {
     let named = [("send, seconds", plan.send), ("grace, seconds", plan.grace), ("stop, seconds", plan.stop)];
     named.into_iter().try_for_each(|(what, duration)| at_most(what, duration.as_secs(), DURATION_MAX.as_secs()))
 }

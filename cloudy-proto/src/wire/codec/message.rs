@@ -10,11 +10,13 @@ use super::{
 };
 use crate::limits::{
     CERTIFICATE_BYTES_MAX, CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX,
-    LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, RUNS_MAX,
-    SNAPSHOT_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
+    LOG_ENTRIES_PER_FRAME_MAX, LOG_STATE_BYTES_MAX, MEMBERS_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX,
+    REVOKED_PER_FRAME_MAX, RUNS_MAX, SNAPSHOT_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::slot::check_body;
-use crate::wire::{ConsensusMessage, ControlFrame, Fetched, Findings, NodeFrame, Stall, TallyFrame, Wedged};
+use crate::wire::{
+    ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, NodeFrame, Stall, TallyFrame, Wedged,
+};
 
 /// What a member may find against the others, and against itself.
 const STALLS_MAX: usize = 3 * MEMBERS_MAX + 1;
@@ -188,7 +190,11 @@ impl Message for ControlFrame {
                 at_most_len("a frame with findings, bytes", encoded.len(), SUSPECT_BYTES_MAX)
             }
             Ok((REFER, _)) => at_most_len("a referral, bytes", encoded.len(), REFER_BYTES_MAX),
-            Ok((CONSENSUS, _)) => at_most_len("a consensus message, bytes", encoded.len(), CONSENSUS_MESSAGE_BYTES_MAX),
+            Ok((CONSENSUS, rest)) => {
+                let kind = postcard::take_from_bytes::<ConsensusKind>(rest).ok().map(|(kind, _)| kind);
+                let state = if kind == Some(ConsensusKind::Snapshot) { LOG_STATE_BYTES_MAX } else { 0 };
+                at_most_len("a consensus message, bytes", encoded.len(), CONSENSUS_MESSAGE_BYTES_MAX + state)
+            }
             Ok((WEDGED, rest)) => {
                 let Ok(((_view, _incarnation, lanes), _)) = postcard::take_from_bytes::<(u64, u64, usize)>(rest) else {
                     return Ok(());
@@ -239,6 +245,11 @@ impl Message for ControlFrame {
                 addresses(named.len())?;
                 at_most("what is left of the phase, seconds", left.as_secs(), DURATION_MAX.as_secs())?;
             }
+            Self::LogState { index, term, state } => {
+                counter("log position", index.0)?;
+                counter("term", *term)?;
+                at_most_len("a log state's bytes", state.len(), LOG_STATE_BYTES_MAX)?;
+            }
             Self::Accept { .. } | Self::End | Self::Leave | Self::Resigned => {}
         }
         Ok(())
@@ -277,7 +288,7 @@ fn check_consensus(message: &ConsensusMessage) -> Result<(), BoundError> {
         counter("consensus id", entry.change.map_or(0, |(id, _)| id.0))?;
         at_most_len("a log entry's bytes", entry.command.len(), COMMAND_BYTES_MAX)?;
     }
-    Ok(())
+    at_most_len("a log state's bytes", message.snapshot.len(), LOG_STATE_BYTES_MAX)
 }
 
 fn check_fetched(fetched: &Fetched) -> Result<(), FrameError> {

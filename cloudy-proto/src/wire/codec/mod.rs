@@ -8,6 +8,7 @@
 mod command;
 mod header;
 mod lane;
+mod log_state;
 mod message;
 
 use bytes::{BufMut, BytesMut};
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 pub use command::{CommandError, decode_command, encode_command};
 pub use header::{HeaderDecoder, HeaderError, encode_header};
 pub use lane::{LaneDecoder, encode_lane};
+pub(crate) use log_state::{decode_log_state, encode_log_state};
 pub use message::{ControlDecoder, NodeDecoder, TallyDecoder, encode_control, encode_node, encode_tally};
 
 use crate::limits::{ADDRESSES_MAX, ROUND_MAX};

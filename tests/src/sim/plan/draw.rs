@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cloudy_proto::limits::LOG_ENTRIES_MAX;
 use cloudy_proto::{OnFailure, Parameters, RingKind, Rules, SessionPlan};
 
 use super::{DiskPlan, Fault, NetworkPlan, Plan, Step, Traffic, Who};
@@ -31,6 +32,8 @@ impl Plan {
             traffic: traffic(&mut dice, nodes),
             network: network(&mut dice),
             disk: DiskPlan::default(),
+            // A session of some seconds has some dozens.
+            log_entries_max: Dice::of(seed ^ 0x05ee_d0f1_0655).pick(&[2, 4, 8, 16, LOG_ENTRIES_MAX]),
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 0,

@@ -124,6 +124,7 @@ fn control_frames() {
             addresses: addresses(),
             left: Duration::from_millis(1_500),
         },
+        ControlFrame::LogState { index: LogIndex(300), term: 4, state: Bytes::from_static(b"state") },
     ]));
 }
 
@@ -146,6 +147,7 @@ fn consensus() -> ConsensusMessage {
         reject: true,
         reject_hint: LogIndex(11),
         context: Bytes::from_static(b"context"),
+        snapshot: Bytes::from_static(b"state"),
     }
 }
 

@@ -224,6 +224,11 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
             observer,
             result
         }),
+        (counter(), counter(), bytes(60)).prop_map(|(index, term, state)| ControlFrame::LogState {
+            index: LogIndex(index),
+            term,
+            state
+        }),
         (node_id(), addresses(), duration()).prop_map(|(coordinator, addresses, left)| ControlFrame::Refer {
             coordinator,
             addresses,
@@ -252,6 +257,7 @@ fn consensus() -> impl Strategy<Value = ConsensusMessage> {
         Just(Kind::TimeoutNow),
         Just(Kind::RequestPreVote),
         Just(Kind::RequestPreVoteResponse),
+        Just(Kind::Snapshot),
     ];
     let entry = (counter(), counter(), option::of((consensus_id(), standing())), bytes(60));
     let entry = entry.prop_map(|(term, index, change, command)| ConsensusEntry {
@@ -262,22 +268,24 @@ fn consensus() -> impl Strategy<Value = ConsensusMessage> {
     });
     let voters = (kind, consensus_id(), consensus_id());
     let positions = (counter(), counter(), counter());
-    (voters, (counter(), counter(), counter()), positions, vec(entry, 0..20), any::<bool>(), bytes(20)).prop_map(
-        |((kind, to, from), terms, (index, commit, hint), entries, reject, context)| ConsensusMessage {
-            kind,
-            to,
-            from,
-            term: terms.0,
-            log_term: terms.1,
-            index: LogIndex(index),
-            entries,
-            commit: LogIndex(commit),
-            commit_term: terms.2,
-            reject,
-            reject_hint: LogIndex(hint),
-            context,
-        },
-    )
+    (voters, (counter(), counter(), counter()), positions, vec(entry, 0..20), any::<bool>(), (bytes(20), bytes(60)))
+        .prop_map(|((kind, to, from), terms, (index, commit, hint), entries, reject, (context, snapshot))| {
+            ConsensusMessage {
+                kind,
+                to,
+                from,
+                term: terms.0,
+                log_term: terms.1,
+                index: LogIndex(index),
+                entries,
+                commit: LogIndex(commit),
+                commit_term: terms.2,
+                reject,
+                reject_hint: LogIndex(hint),
+                context,
+                snapshot,
+            }
+        })
 }
 
 fn parameters() -> impl Strategy<Value = Parameters> {

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use super::examples::largest_install;
 use super::refused::{over, refused_frame, taken};
 use super::*;
-use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
+use crate::command::{Command, Dropped, InstallView, LogState, SessionPlan, Standing};
 use crate::config::ParametersError;
 use crate::digest::Checkpoint;
 use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Round, ViewId};
-use crate::limits::REPORT_BYTES_MAX;
+use crate::limits::{LOG_STATE_BYTES_MAX, REPORT_BYTES_MAX};
 use crate::view::RingMember;
 use crate::wire::{ConsensusEntry, ConsensusKind, ConsensusMessage};
 
@@ -32,6 +32,7 @@ fn consensus() -> ConsensusMessage {
         reject: false,
         reject_hint: LogIndex(COUNTER_MAX),
         context: Bytes::new(),
+        snapshot: Bytes::new(),
     }
 }
 
@@ -64,6 +65,49 @@ fn a_consensus_message_out_of_bounds_is_refused() {
     assert!(refused.to_string().contains("a consensus message, bytes"), "{refused}");
     let term = over("term", u64::MAX, COUNTER_MAX);
     assert_eq!(refused_frame::<ControlDecoder>(ControlFrame::Coordinates { term: u64::MAX }), term.into());
+}
+
+#[test]
+fn what_a_log_comes_to_is_checked_like_its_entries() {
+    let (node, run) = (NodeId([7; 32]), Incarnation(COUNTER_MAX));
+    let state = LogState {
+        founder: Some(node),
+        incarnations: vec![(node, run, u64::MAX)],
+        installed: Some(largest_install()),
+        electors: vec![(ConsensusId(COUNTER_MAX), node, Standing::Learner)],
+        streams: vec![(node, run, 3)],
+        grace: true,
+        ..LogState::default()
+    };
+    let encoded = encode_log_state(&state).expect("far below the bound");
+    assert_eq!(decode_log_state(&encoded), Ok(state.clone()));
+    let check = |change: fn(&mut LogState), error: CommandError| {
+        let mut state = state.clone();
+        change(&mut state);
+        assert_eq!(decode_log_state(&encode_log_state(&state).expect("far below the bound")), Err(error));
+    };
+    let counter = |what| CommandError::from(over(what, u64::MAX, COUNTER_MAX));
+    check(|state| state.incarnations[0].1.0 = u64::MAX, counter("incarnation"));
+    check(|state| state.streams[0].1.0 = u64::MAX, counter("incarnation"));
+    check(|state| state.electors[0].0.0 = u64::MAX, counter("consensus id"));
+    check(|state| state.electors[0].0.0 = 0, CommandError::NodeTwice(node));
+    check(|state| state.incarnations.push(state.incarnations[0]), CommandError::NodeTwice(node));
+    check(|state| state.installed.as_mut().expect("one").from.0 = u64::MAX, counter("view"));
+    let long = vec![0; LOG_STATE_BYTES_MAX + 1];
+    let longer = over("a log state's bytes", long.len() as u64, LOG_STATE_BYTES_MAX as u64);
+    assert_eq!(decode_log_state(&long), Err(longer.into()));
+    let crowd = LogState { members_ever: vec![node; LOG_STATE_BYTES_MAX / 32 + 1], ..LogState::default() };
+    assert_eq!(encode_log_state(&crowd), None, "what nobody would take is not made");
+    let frame = |index, term, state| ControlFrame::LogState { index: LogIndex(index), term, state: Bytes::from(state) };
+    taken::<ControlDecoder>(frame(COUNTER_MAX, COUNTER_MAX, vec![0; LOG_STATE_BYTES_MAX]));
+    let refused = |frame, error: BoundError| assert_eq!(refused_frame::<ControlDecoder>(frame), error.into());
+    refused(frame(u64::MAX, 0, vec![]), over("log position", u64::MAX, COUNTER_MAX));
+    refused(frame(0, u64::MAX, vec![]), over("term", u64::MAX, COUNTER_MAX));
+    refused(frame(0, 0, long), longer);
+    let kind = ConsensusKind::Snapshot;
+    let message = |snapshot: Vec<u8>| ConsensusMessage { kind, snapshot: snapshot.into(), ..consensus() };
+    taken::<ControlDecoder>(ControlFrame::Consensus(message(vec![0; LOG_STATE_BYTES_MAX])));
+    refused(ControlFrame::Consensus(message(vec![0; LOG_STATE_BYTES_MAX + 1])), longer);
 }
 
 #[test]

@@ -1,0 +1,72 @@
+//! The log's older entries, replaced by what they come to (`protocol.md` §6).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::ControlState;
+use crate::command::{InstallView, LogState};
+use crate::id::{LogIndex, ViewId};
+use crate::rules::Rules;
+use crate::view::View;
+
+impl ControlState {
+    /// The state after the entry at a position, in which another node, or an earlier run, said what it comes to.
+    pub(crate) fn resumed(rules: Rules, index: LogIndex, state: LogState, encoded: Bytes) -> Self {
+        let (mut view, mut cut, mut dropped) = (None, Vec::new(), Vec::new());
+        if let Some(install) = state.installed {
+            let InstallView { from, ring, parameters, last, .. } = install;
+            view = Some(Arc::new(View { id: from.next(), ring, parameters, last }));
+            (cut, dropped) = (install.cut, install.dropped);
+        }
+        Self {
+            rules,
+            before: index.0,
+            entries: VecDeque::new(),
+            #[cfg(feature = "mutations")]
+            history: Default::default(),
+            compacted: Some((index, encoded)),
+            founder: state.founder,
+            incarnations: state.incarnations.into_iter().map(|(node, run, name)| (node, (run, name))).collect(),
+            view,
+            cut,
+            dropped,
+            session: state.session,
+            kickstarted: state.kickstarted,
+            grace: state.grace,
+            electors: state.electors.into_iter().map(|(id, node, standing)| (id, (node, standing))).collect(),
+            members_ever: state.members_ever.into_iter().collect(),
+            reported: std::collections::BTreeSet::new(),
+            left: state.left.into_iter().collect(),
+            streams: state.streams.into_iter().map(|(node, run, stream)| ((node, run), stream)).collect(),
+        }
+    }
+
+    /// What the log so far comes to; none once the group ends: what follows is short, and nobody comes any more.
+    pub(crate) fn log_state(&self) -> Option<LogState> {
+        if self.view.as_ref().is_some_and(|view| view.last) {
+            return None;
+        }
+        let installed = self.view.as_ref().map(|view| InstallView {
+            from: ViewId(view.id.0 - 1),
+            ring: view.ring.clone(),
+            parameters: view.parameters.clone(),
+            cut: self.cut.clone(),
+            last: view.last,
+            dropped: self.dropped.clone(),
+        });
+        Some(LogState {
+            founder: self.founder,
+            session: self.session,
+            incarnations: self.incarnations.iter().map(|(node, (run, name))| (*node, *run, *name)).collect(),
+            installed,
+            electors: self.electors().collect(),
+            members_ever: self.members_ever.iter().copied().collect(),
+            left: self.left.iter().copied().collect(),
+            streams: self.streams.iter().map(|((node, run), stream)| (*node, *run, *stream)).collect(),
+            kickstarted: self.kickstarted,
+            grace: self.grace,
+        })
+    }
+}

@@ -1,0 +1,98 @@
+//! Older entries of a voter's log, and what stands for them (`protocol.md` §6).
+
+use bytes::Bytes;
+use raft::{ProgressState, Ready, SnapshotStatus};
+
+use super::{ConsensusError, Voter, VoterOutput};
+use crate::command::Standing;
+use crate::config::Durability;
+use crate::id::{ConsensusId, LogIndex};
+use crate::limits::ELECTION_TICKS_MAX;
+use crate::stored::{LogBase, Record};
+use crate::wire::{ConsensusKind, ConsensusMessage, decode_log_state};
+
+impl Voter {
+    /// The last entry that is applied.
+    pub(crate) fn applied(&self) -> LogIndex {
+        LogIndex(self.raft.raft.raft_log.applied)
+    }
+
+    /// How many applied entries it keeps.
+    pub(crate) fn kept(&self) -> u64 {
+        (self.applied().0 + 1).saturating_sub(self.raft.store().first())
+    }
+
+    /// Gives up all applied entries but the last few: this is what the applied ones come to.
+    pub(crate) fn compact(&mut self, state: Bytes, keep: u64) {
+        let index = self.applied();
+        self.offer_state(state);
+        let Ok(term) = raft::Storage::term(self.raft.store(), index.0) else { return };
+        let base = LogBase { index, term, electors: self.electors() };
+        self.raft.mut_store().compact(index.0.saturating_sub(keep));
+        if self.durability == Durability::Disk {
+            self.outputs.push_back(VoterOutput::Keep(Record::Base { base, alone: false }));
+        }
+    }
+
+    /// Leader: another voter needs to be told what the log up to the last applied entry comes to.
+    pub(crate) fn wants_state(&self) -> bool {
+        self.raft.store().wants_snapshot()
+    }
+
+    /// What the log up to the last applied entry comes to.
+    pub(crate) fn offer_state(&mut self, state: Bytes) {
+        let index = self.applied().0;
+        self.raft.mut_store().offer(index, state);
+    }
+
+    /// By what is applied.
+    fn electors(&self) -> Vec<(ConsensusId, Standing)> {
+        let conf = &self.raft.store().conf_state;
+        let all = |ids: &[u64], standing| ids.iter().map(move |&id| (ConsensusId(id), standing)).collect::<Vec<_>>();
+        [all(&conf.voters, Standing::Voter), all(&conf.learners, Standing::Learner)].concat()
+    }
+
+    /// A message may hold what the log comes to: who votes by that.
+    pub(super) fn check_state(
+        &self,
+        message: &ConsensusMessage,
+    ) -> Result<Vec<(ConsensusId, Standing)>, ConsensusError> {
+        if message.kind != ConsensusKind::Snapshot {
+            return Ok(Vec::new());
+        }
+        if message.index.0 == 0 || message.log_term == 0 || message.log_term > message.term {
+            return Err(ConsensusError::Position);
+        }
+        let state = decode_log_state(&message.snapshot)?;
+        let electors: Vec<_> = state.electors.iter().map(|(id, _, standing)| (*id, *standing)).collect();
+        let votes = electors.iter().any(|(_, standing)| *standing == Standing::Voter);
+        votes.then_some(electors).ok_or(ConsensusError::NoVoters)
+    }
+
+    /// The leader does not keep what this voter misses: its own log begins anew.
+    pub(super) fn skip(&mut self, ready: &Ready) {
+        let snapshot = ready.snapshot();
+        let metadata = snapshot.get_metadata();
+        let (index, term) = (LogIndex(metadata.index), metadata.term);
+        self.skipped = Some(ready.number());
+        self.raft.mut_store().restore(snapshot.clone());
+        self.outputs.push_back(VoterOutput::Skipped { index, term, state: snapshot.data.clone() });
+        if self.durability == Durability::Disk {
+            let base = LogBase { index, term, electors: self.electors() };
+            self.outputs.push_back(VoterOutput::Keep(Record::Base { base, alone: true }));
+        }
+    }
+
+    /// Leader: who was sent such a state and does not say so may not have got it. The library waits for ever.
+    pub(super) fn resend_skipped(&mut self) {
+        self.resend_ticks += 1;
+        if self.resend_ticks < ELECTION_TICKS_MAX {
+            return;
+        }
+        self.resend_ticks = 0;
+        let followers = self.raft.raft.prs().iter();
+        let waiting: Vec<u64> =
+            followers.filter(|(_, progress)| progress.state == ProgressState::Snapshot).map(|(id, _)| *id).collect();
+        waiting.into_iter().for_each(|id| self.raft.report_snapshot(id, SnapshotStatus::Failure));
+    }
+}

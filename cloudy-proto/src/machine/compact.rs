@@ -1,0 +1,95 @@
+//! The control log's older entries, replaced by what they come to (`protocol.md` §6).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::control::ControlState;
+use crate::id::{LogIndex, ViewId};
+use crate::io::Phase;
+use crate::machine::Machine;
+use crate::machine::install::Before;
+use crate::stored::Record;
+use crate::view::View;
+use crate::wire::{CommandError, decode_log_state, encode_log_state};
+
+impl Machine {
+    /// Replaces older entries of the log by what they come to, once they are many, and tells another voter if it misses
+    /// some of them.
+    pub(super) fn compact_log(&mut self) {
+        let last = LogIndex(self.state.next().0 - 1);
+        let voter = self.voter.as_ref().filter(|voter| self.state.elector(voter.id()).is_some());
+        // A log that others have told of further than this voter has applied it gives nothing to replace its own by.
+        let in_step = voter.is_none_or(|voter| voter.applied() == last);
+        let voter_full = voter.is_some_and(|voter| voter.kept() > self.log_entries_max as u64);
+        let full = self.state.kept() > self.log_entries_max || voter_full;
+        let wanted = voter.is_some_and(|voter| voter.wants_state());
+        if !in_step || !(full || wanted) || self.phase >= Phase::Stop {
+            return;
+        }
+        let Some(state) = self.state.log_state().and_then(|state| encode_log_state(&state)) else { return };
+        let keep = self.log_entries_max / 2;
+        let votes = voter.is_some();
+        if let Some(voter) = self.voter.as_mut().filter(|_| votes && wanted) {
+            voter.offer_state(state.clone());
+        }
+        if full {
+            self.delivery.keep(Record::Log { index: last, state: state.clone() });
+            if let Some(voter) = self.voter.as_mut().filter(|_| votes) {
+                voter.compact(state.clone(), keep as u64);
+                self.dirty = true;
+            }
+            self.state.compact(state, keep);
+        }
+    }
+
+    /// What the log up to an entry comes to, from a node that does not keep these entries.
+    pub(super) fn skip_log(&mut self, index: LogIndex, term: u64, encoded: Bytes) -> Result<(), CommandError> {
+        if index < self.state.next() {
+            return Ok(());
+        }
+        let state = decode_log_state(&encoded)?;
+        let before = self.state.view().cloned();
+        let resumed = ControlState::resumed(self.rules, index, state, encoded.clone());
+        let _skipped = core::mem::replace(&mut self.state, resumed);
+        #[cfg(feature = "mutations")]
+        {
+            self.state.history = _skipped.history;
+        }
+        self.log_term = term;
+        self.delivery.keep(Record::Log { index, state: encoded });
+        let listed = self.state.incarnation(self.me).filter(|_| self.state.is_latest_run(self.me, self.run));
+        if let Some(incarnation) = listed.filter(|listed| *listed != self.delivery.incarnation) {
+            self.incarnated(incarnation);
+        }
+        self.take_claim();
+        let view = self.state.view().cloned();
+        if let Some(view) = view.filter(|view| before.as_ref().is_none_or(|before| before.id < view.id)) {
+            self.pass_into(view, before.as_deref());
+        }
+        let (kickstarted, grace) = self.state.phases();
+        if let Some(plan) = kickstarted {
+            self.kickstarted(plan);
+        }
+        if grace {
+            self.enter_grace();
+        }
+        self.try_go();
+        Ok(())
+    }
+
+    /// A view is in force; entries before the one that installs it were skipped, and views among them, perhaps.
+    fn pass_into(&mut self, view: Arc<View>, before: Option<&View>) {
+        let (cut, dropped) = self.state.passage();
+        let (cut, dropped) = (cut.to_vec(), dropped.to_vec());
+        let before = match before {
+            None if view.id == ViewId(0).next() => Before::Nothing,
+            Some(before) if view.id == before.id.next() => Before::View { view: before, cut: &cut },
+            _ => Before::Skipped,
+        };
+        if !matches!(before, Before::Skipped) {
+            self.dropped(&dropped);
+        }
+        self.install(view, before);
+    }
+}

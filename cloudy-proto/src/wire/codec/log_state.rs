@@ -1,0 +1,48 @@
+//! What the control log up to an entry comes to, in bytes: opaque to the consensus library, as its entries are.
+
+use std::collections::BTreeSet;
+
+use bytes::{Bytes, BytesMut};
+
+use super::command::{check_install, check_plan, decode};
+use super::{CommandError, append, at_most_len, counter};
+use crate::command::LogState;
+use crate::limits::LOG_STATE_BYTES_MAX;
+
+/// Its encoding; none if that is longer than anybody would take.
+pub(crate) fn encode_log_state(state: &LogState) -> Option<Bytes> {
+    let mut out = BytesMut::with_capacity(1 << 10);
+    append(state, &mut out);
+    (out.len() <= LOG_STATE_BYTES_MAX).then(|| out.freeze())
+}
+
+/// What was encoded.
+///
+/// # Errors
+/// The first thing that is wrong with it; its length is checked before anything else.
+pub(crate) fn decode_log_state(encoded: &[u8]) -> Result<LogState, CommandError> {
+    at_most_len("a log state's bytes", encoded.len(), LOG_STATE_BYTES_MAX)?;
+    let state: LogState = decode(encoded)?;
+    if let Some(install) = &state.installed {
+        check_install(install)?;
+    }
+    for plan in state.session.iter().chain(&state.kickstarted) {
+        check_plan(plan)?;
+    }
+    let mut nodes = BTreeSet::new();
+    for (node, incarnation, _) in &state.incarnations {
+        counter("incarnation", incarnation.0)?;
+        if !nodes.insert(*node) {
+            return Err(CommandError::NodeTwice(*node));
+        }
+    }
+    let mut electors = BTreeSet::new();
+    for (id, node, _) in &state.electors {
+        counter("consensus id", id.0)?;
+        if id.0 == 0 || !electors.insert(*id) {
+            return Err(CommandError::NodeTwice(*node));
+        }
+    }
+    state.streams.iter().try_for_each(|(_, incarnation, _)| counter("incarnation", incarnation.0))?;
+    Ok(state)
+}
