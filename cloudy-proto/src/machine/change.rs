@@ -86,8 +86,7 @@ impl Machine {
     pub(super) fn say_wedge(&mut self, node: NodeId) {
         let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
         let view = change.view.id;
-        let unanswered = change.view.rank_of(node).is_some() && !change.answered(node);
-        if unanswered && self.followers.contains_key(&node) {
+        if change.awaits(node) && self.followers.contains_key(&node) {
             let (last, again) = (change.last, change.again);
             self.send_control(node, ControlFrame::Wedge { view, last, again });
         }
@@ -164,6 +163,7 @@ impl Machine {
             let (again, view) = (change.view.parameters.wedge_timeout, Arc::clone(&change.view));
             self.set_timer(Timer::Wedge, again);
             view.ring.iter().for_each(|member| self.say_wedge(member.node));
+            self.ask_itself(view.id);
         }
     }
 

@@ -1,6 +1,7 @@
 //! One group at one node: the state machine that everything drives (the contract is at the top of the crate).
 
 mod change;
+mod complete;
 mod config;
 mod coordinate;
 mod divergence;
@@ -42,6 +43,7 @@ use crate::stored::StoredSnapshot;
 use crate::time::Time;
 use crate::view_change::ViewChange;
 use crate::wire::{Heartbeat, Stream};
+use complete::Completeness;
 use divergence::Checkpoints;
 use durable::Syncs;
 use founding::Founding;
@@ -110,6 +112,8 @@ pub struct Machine {
     ready_said: ViewId,
     /// At the coordinator: the view change under way.
     change: Option<ViewChange>,
+    /// Whether anybody is left who can end the view in force.
+    completeness: Completeness,
     /// At the coordinator: whose final results were put into the log in this term.
     reports_proposed: BTreeSet<NodeId>,
     /// Somebody here wants the group to end.
@@ -189,6 +193,7 @@ impl Machine {
             kickstart_proposed: false,
             ready_said: ViewId(0),
             change: None,
+            completeness: Completeness::default(),
             reports_proposed: BTreeSet::new(),
             wants_end: false,
             wants_leave: false,

@@ -278,6 +278,15 @@ pub enum ControlFrame {
         /// The first byte wanted.
         offset: u64,
     },
+    /// The coordinator waits in vain for an answer to [`ControlFrame::Wedge`] of a member that is complete.
+    NobodyComplete {
+        /// The view.
+        view: ViewId,
+        /// Who may have the whole result, and gives no answer.
+        missing: Vec<NodeId>,
+        /// Who is back without what it held.
+        lost: Vec<NodeId>,
+    },
 }
 
 /// What a member has found against others in one view, also what has healed since.

@@ -351,6 +351,10 @@ impl Judge {
                 }
             }
             Event::CoordinatorLost { .. } => self.control.said(node, true),
+            Event::NobodyComplete(said) => {
+                stats.met(Met::NobodyCompleteSaid);
+                self.nodes[node].nobody_complete = Some(said.clone());
+            }
             Event::Evicted { .. } => stats.met(Met::Evicted),
             Event::Blamed { .. } => stats.met(Met::Blamed),
             Event::Final { result } => {

@@ -239,6 +239,11 @@ impl Message for ControlFrame {
                 addresses(named.len())?;
                 at_most("what is left of the phase, seconds", left.as_secs(), DURATION_MAX.as_secs())?;
             }
+            Self::NobodyComplete { view, missing, lost } => {
+                counter("view", view.0)?;
+                at_most_len("missing members", missing.len(), MEMBERS_MAX)?;
+                at_most_len("members without what they held", lost.len(), MEMBERS_MAX)?;
+            }
             Self::Accept { .. } | Self::End | Self::Leave | Self::Resigned => {}
         }
         Ok(())

@@ -124,6 +124,7 @@ fn control_frames() {
             addresses: addresses(),
             left: Duration::from_millis(1_500),
         },
+        ControlFrame::NobodyComplete { view, missing: vec![NodeId([0xaa; 32])], lost: vec![NodeId([0xbb; 32])] },
     ]));
 }
 
