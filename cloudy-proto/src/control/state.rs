@@ -171,7 +171,10 @@ impl ControlState {
         if self.incarnations.get(&node).is_some_and(|(_, known)| *known == run) {
             return Applied::Nothing;
         }
-        let incarnation = Incarnation(self.entries.len() as u64);
+        let mut incarnation = Incarnation(self.entries.len() as u64);
+        if let Some(clock) = self.incarnation(node).filter(|_| !self.rules.hold(Rule::RunIsNamedByLog)) {
+            incarnation = clock;
+        }
         self.incarnations.insert(node, (incarnation, run));
         Applied::Incarnated { node, incarnation, run }
     }

@@ -186,6 +186,7 @@ impl Judge {
             }
             Command::InstallView(install) => {
                 self.control.install(&install);
+                self.has_complete_survivor(&install)?;
                 let log = self.views.get_mut(install.from).filter(|log| !log.wedges.has_cut());
                 if let Some(log) = log {
                     let through = self.ghost.through_in(install.from, &log.ring);
