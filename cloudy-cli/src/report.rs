@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cloudy_node::Phase;
 use cloudy_node::session::{MasterOutcome, MasterRow, Refusal, SlaveResult};
+use cloudy_node::{Durability, NobodyComplete, Phase};
 use serde_json::{Value, json};
 
 use crate::duration;
@@ -24,7 +24,22 @@ pub(crate) fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-/// The same, in JSON and in one word.
+/// What to do about a session that nobody can go on with; the log has said what is missing.
+pub(crate) fn stopped_words(stopped: &NobodyComplete) -> String {
+    let waits = match (stopped.missing.is_empty(), stopped.durability) {
+        (false, Durability::Disk) => {
+            "it goes on once a slave that is missing is started again with its --data directory, host and port"
+        }
+        (false, Durability::Memory) => "it goes on only if a slave that is missing still runs and is reached again",
+        (true, _) => "nothing can bring it back",
+    };
+    format!(
+        "the session has stopped, for no slave that has its whole result answers: {waits}; to start anew, end the \
+         slaves and the master and begin another session"
+    )
+}
+
+/// The phase, in JSON and in one word.
 pub(crate) fn short_phase(phase: Phase) -> &'static str {
     phase_name(phase).split(':').next().unwrap_or_default()
 }

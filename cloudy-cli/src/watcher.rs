@@ -9,7 +9,7 @@ use cloudy_node::{Index, NodeId, Phase, ViewId};
 use serde::Serialize;
 
 use crate::progress::Progress;
-use crate::report::{phase_name, short_phase};
+use crate::report::{phase_name, short_phase, stopped_words};
 
 /// Shows a session while it runs.
 pub(crate) struct Watcher {
@@ -130,6 +130,7 @@ impl Watcher {
                 let name = self.leaves(node, "held others up");
                 self.line_at(now, &format!("{name} holds others up: they go on until it is back"));
             }
+            MasterEvent::NobodyComplete(stopped) => self.line_at(now, &stopped_words(&stopped)),
             MasterEvent::View { id, members } => self.view(now, id, &members),
             MasterEvent::Reported(node) => {
                 self.progress.state(format!("{} has reported", self.seen.borrow().name(node)));

@@ -148,6 +148,32 @@ fn a_master_attaches_after_another_was_killed() {
 }
 
 #[test]
+fn a_session_in_memory_whose_processes_all_died_is_gone_and_everybody_says_how_to_begin_anew() {
+    let cluster = Cluster::new();
+    let mut slaves = [(); 3].map(|()| cluster.slave(&[&RATE[..], &["--supervise"]].concat()));
+    let ports = slaves.each_ref().map(|(_, port)| *port);
+    let mut first = Running::start(master(&cluster, &["60s", "1s"], &ports));
+    first.wait_for("SEND: approved");
+    let children = slaves.each_ref().map(|(slave, _)| child_of(slave).expect("a child"));
+    signal(first.id(), "KILL");
+    children.iter().for_each(|&child| signal(child, "KILL"));
+    drop(first);
+    for (slave, _) in &mut slaves {
+        slave.wait_for("once all are gone, what was in memory is lost, and a master has to begin another session");
+        slave.wait_for("listening on");
+    }
+    run(master(&cluster, &["--attach"], &ports)).failed_with(&[
+        "no session runs",
+        "a session whose processes are all gone went with them, unless it was on disk",
+        "start a session by",
+    ]);
+    // Nobody goes on from nothing: the next session is another one, from its start.
+    let second = run(master(&cluster, &["500ms", "500ms"], &ports));
+    let slaves = slaves.map(|(slave, _)| slave.end());
+    equal(&second, &slaves.each_ref());
+}
+
+#[test]
 fn attaching_to_nothing_is_an_error_and_periods_are_not_an_attached_master_s_to_choose() {
     let cluster = Cluster::new();
     let (slave, port) = cluster.slave(&[]);

@@ -23,8 +23,8 @@ mod typed;
 
 pub use cloudy_proto::slot::{Payloads, payload_slices};
 pub use cloudy_proto::{
-    Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, MemberStatus, MessageId, NodeId,
-    OnFailure, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind, Seq,
+    Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, MemberStatus, MessageId, NobodyComplete,
+    NodeId, OnFailure, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind, Seq,
     SessionPlan, Status, View, ViewId, Waiting,
 };
 pub use cluster_key::ClusterKey;

@@ -16,7 +16,7 @@ use crate::stored::Record;
 use crate::view::View;
 use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
 
-pub use status::{MemberStatus, PendingSlot, Phase, Status, Waiting};
+pub use status::{MemberStatus, NobodyComplete, PendingSlot, Phase, Status, Waiting};
 
 /// The only way into the machine.
 #[derive(Clone, Debug)]
@@ -252,6 +252,10 @@ pub enum Event {
     /// The result has waited for a member for this long: said at a quarter of a second, and again whenever that has
     /// doubled.
     Waits(Waiting),
+    /// Nobody is left who could say how the view in force ends: the group has stopped (`protocol.md` P7). Said once no
+    /// complete member has answered for the coordinator timeout, and again when it is others who are missing. It is over
+    /// with the next [`Event::ViewInstalled`].
+    NobodyComplete(NobodyComplete),
     /// A member has left by itself, and is not in the next view.
     Left {
         /// Which.

@@ -57,6 +57,10 @@ pub enum Rule {
     RestartedIsWedged,
     /// A restarted process does not send again what an earlier run broadcast.
     RestartedSendsNothingOld,
+    /// A run is named after its place in the log, and not by a clock, which may show one time twice.
+    RunIsNamedByLog,
+    /// `Memory`: for a run that is over nobody answers, and what it answered does not count.
+    StaleMemberIsVoid,
     /// What a cut did not take goes back to the head of the outbox, before what was never sent.
     PutBackAtHead,
 }

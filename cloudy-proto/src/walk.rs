@@ -120,7 +120,7 @@ impl ResultState {
         slot: Option<(Rank, Round)>,
         rules: Rules,
     ) -> Option<Entry> {
-        let last = self.last_seqs.entry((origin, incarnation)).or_default();
+        let last = self.last_seq(origin, incarnation);
         let batch = match last.0.checked_sub(batch.first_seq.0) {
             Some(known) if rules.hold(Rule::Deduplicated) => {
                 let known = u32::try_from(known + 1).unwrap_or(u32::MAX);
@@ -131,11 +131,12 @@ impl ResultState {
             }
             _ => batch,
         };
-        *last = batch.last_seq();
         if view > self.view {
+            // What it is a base for begins with this entry, so it must not know its numbers.
             self.checkpoint();
             self.view = view;
         }
+        self.last_seqs.insert((origin, incarnation), batch.last_seq());
         self.digest.append(origin, incarnation, &batch);
         let first_index = self.index.next();
         self.index = Index(self.index.0 + u64::from(batch.count));
@@ -180,5 +181,36 @@ impl ResultState {
 
     pub(crate) fn digest_at(&self, index: Index) -> Option<Digest> {
         self.digest.at(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::slot::push_payload;
+
+    #[test]
+    fn a_result_goes_on_from_the_base_at_a_view_s_first_index_without_a_message_less() {
+        let batch = |first, count: u32| {
+            let mut body = BytesMut::new();
+            (0..count).for_each(|_| push_payload(&mut body, b"x"));
+            Batch { first_seq: Seq(first), count, body: body.freeze() }
+        };
+        let (node, run, rules) = (NodeId([1; 32]), Incarnation(2), Rules::default());
+        let mut append = |result: &mut ResultState, view, batch| {
+            result.append(ViewId(view), node, run, batch, None, rules).map(|entry| entry.first_index)
+        };
+        let mut whole = ResultState::default();
+        assert_eq!(append(&mut whole, 1, batch(1, 2)), Some(Index(1)));
+        // Who fetches learns of the next view by its first entry.
+        assert_eq!(append(&mut whole, 2, batch(3, 3)), Some(Index(3)));
+        let kept = whole.base_before(Index(5)).unwrap_or_default();
+        assert_eq!((kept.base.checkpoint.index, kept.base.last_numbers[&(node, run)]), (Index(2), Seq(2)));
+        let mut resumed = ResultState::resumed(&kept.base);
+        assert_eq!(append(&mut resumed, 2, batch(1, 2)), None, "that is in it");
+        assert_eq!(append(&mut resumed, 2, batch(3, 3)), Some(Index(3)));
+        assert_eq!(resumed.checkpoint(), whole.checkpoint());
     }
 }

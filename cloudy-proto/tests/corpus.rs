@@ -243,6 +243,7 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Running { name: "demo".into(), founder: origin, durability: Durability::Memory },
         ControlFrame::Join { run: u64::MAX, observer: true, result: CHECKPOINT },
         ControlFrame::Refer { coordinator: origin, addresses: addresses(), left: Duration::from_millis(1_500) },
+        ControlFrame::NobodyComplete { view, missing: vec![origin], lost: vec![NodeId([0xbb; 32])] },
     ];
     each(frames, encode_control)
 }

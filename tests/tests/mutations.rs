@@ -63,6 +63,8 @@ each_is_caught! {
     a_vote_leaves_before_it_is_synced: VoteIsSynced,
     who_skips_a_view_is_complete_in_the_next: SkippedViewIsIncomplete,
     a_restarted_member_is_active_again: RestartedIsWedged,
+    a_run_in_memory_that_is_over_counts_as_a_survivor: StaleMemberIsVoid,
+    a_run_is_named_by_a_clock_that_was_set_back: RunIsNamedByLog,
     a_restarted_process_sends_what_an_earlier_run_broadcast: RestartedSendsNothingOld,
 }
 

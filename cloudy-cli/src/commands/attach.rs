@@ -40,7 +40,8 @@ pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, 
         Err(error @ MasterError::NoSession { .. }) => Err(failure(
             error,
             "start a session by `cloudy master` without --attach; where multicast does not reach the slaves of the one \
-             that runs, name one of them by --slave HOST:PORT",
+             that runs, name one of them by --slave HOST:PORT; a session whose processes are all gone went with \
+             them, unless it was on disk: then start its slaves and its master again, each with its --data directory",
         )),
         Err(error) => Err(with_remedy(&error)),
     };

@@ -16,7 +16,7 @@ use crate::node::{self, Who};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print, print_error};
 use crate::parent::{self, Order, Said, say};
 use crate::progress::Progress;
-use crate::report::phase_name;
+use crate::report::{phase_name, stopped_words};
 
 /// Runs the command.
 pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
@@ -120,6 +120,7 @@ impl Slave<'_> {
             SlaveEvent::Phase(phase) => self.progress.line(phase_name(phase)),
             SlaveEvent::View { id, members } if self.args.child.announce => say(&Said::View { id, members }),
             SlaveEvent::View { id, members } => self.progress.line(&format!("view {id}: {} slaves", members.len())),
+            SlaveEvent::NobodyComplete(stopped) => self.progress.line(&stopped_words(&stopped)),
             SlaveEvent::Approved(count) => self.progress.state(format!("approved {count}")),
         }
     }

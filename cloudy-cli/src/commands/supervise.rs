@@ -73,7 +73,14 @@ async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
                 "see what it said on stderr, and run it without --supervise",
             ));
         };
-        progress.line(&format!("the slave crashed ({status}); it is started again in {backoff:?}"));
+        let lost = match args.data.directory {
+            Some(_) => "",
+            None => {
+                "; it comes back to its session as long as another process of that runs: once all are gone, what was in \
+                 memory is lost, and a master has to begin another session"
+            }
+        };
+        progress.line(&format!("the slave crashed ({status}); it is started again in {backoff:?}{lost}"));
         tokio::select! {
             // sleep: what crashes at once would otherwise take the whole CPU.
             () = sleep(backoff) => {}

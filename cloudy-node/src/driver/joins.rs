@@ -130,7 +130,10 @@ impl Driver {
                 return;
             }
             Some(_) => format!("group {name:?} has not begun at node {me}; try again in a moment"),
-            None => format!("node {me} is in no group {name:?}"),
+            None => format!(
+                "node {me} is in no group {name:?}; a group whose members have all stopped goes on only from their data \
+                 directories, if it is on disk: otherwise found another"
+            ),
         };
         if let Some(link) = self.peers.get(&peer) {
             link.push_node(NodeFrame::Refused { name, reason });

@@ -198,6 +198,9 @@ impl GroupRun {
             Event::Waits(waiting) => {
                 tracing::warn!(group = %self.shared.name, "{waiting}");
             }
+            Event::NobodyComplete(stopped) => {
+                tracing::warn!(group = %self.shared.name, "{stopped}");
+            }
             Event::Left { node } if *node == self.shared.me => self.end(EndReason::Left, effects),
             Event::CoordinatorLost { node } => {
                 tracing::warn!(group = %self.shared.name, last = %node.short(), "no coordinator is in reach");

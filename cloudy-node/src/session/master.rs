@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::time::Duration;
 
-use cloudy_proto::{Durability, Index, NodeId, OnFailure, Parameters, Phase, Rank, RingKind, SessionPlan, ViewId};
+use cloudy_proto::{
+    Durability, Index, NobodyComplete, NodeId, OnFailure, Parameters, Phase, Rank, RingKind, SessionPlan, ViewId,
+};
 use serde::{Deserialize, Serialize};
 
 use super::GROUP_NAME;
@@ -59,6 +61,8 @@ pub enum MasterEvent {
     Silent(NodeId),
     /// A slave answers, but others are out of its reach or held up by it: the session goes on until it is back.
     Blamed(NodeId),
+    /// The session has stopped: nobody who answers has its whole result. Over with the next view.
+    NobodyComplete(NobodyComplete),
     /// Another view is in force.
     View {
         /// Which.

@@ -99,6 +99,7 @@ impl Watch {
         match event {
             Event::ViewInstalled { view, .. } => self.installed(&view, observe),
             Event::Blamed { node } => observe(MasterEvent::Blamed(node)),
+            Event::NobodyComplete(stopped) => observe(MasterEvent::NobodyComplete(stopped)),
             Event::Send { plan, .. } => {
                 self.timing.plan = Some(plan);
                 self.enter(Phase::Send, observe);

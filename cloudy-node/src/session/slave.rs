@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use cloudy_proto::limits::LINGER;
-use cloudy_proto::{Durability, Event, GroupId, Index, NodeId, Phase, Rank, ViewId};
+use cloudy_proto::{Durability, Event, GroupId, Index, NobodyComplete, NodeId, Phase, Rank, ViewId};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
@@ -63,6 +63,8 @@ pub enum SlaveEvent {
         /// Who is on its ring, in order.
         members: Vec<NodeId>,
     },
+    /// The session has stopped: nobody who answers has its whole result. Over with the next view.
+    NobodyComplete(NobodyComplete),
     /// Messages approved so far.
     Approved(u64),
 }

@@ -87,6 +87,7 @@ pub(super) async fn watch_phases(
             }
             Event::CoordinatorLost { .. } => phases.lost = true,
             Event::Coordinator { .. } => phases.lost = false,
+            Event::NobodyComplete(stopped) => observe(SlaveEvent::NobodyComplete(stopped)),
             Event::Final { result } => {
                 stage.send_replace(Stage::Over);
                 phases.enter(Phase::Done, observe);

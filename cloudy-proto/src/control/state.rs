@@ -234,7 +234,10 @@ impl ControlState {
         if self.incarnations.get(&node).is_some_and(|(_, known)| *known == run) {
             return Applied::Nothing;
         }
-        let incarnation = Incarnation(self.next().0 - 1);
+        let mut incarnation = Incarnation(self.next().0 - 1);
+        if let Some(clock) = self.incarnation(node).filter(|_| !self.rules.hold(Rule::RunIsNamedByLog)) {
+            incarnation = clock;
+        }
         self.incarnations.insert(node, (incarnation, run));
         Applied::Incarnated { node, incarnation, run }
     }

@@ -1,11 +1,14 @@
 //! What a group looks like from one node.
 
+use core::fmt;
 use core::time::Duration;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Durability;
 use crate::digest::Checkpoint;
-use crate::id::{Index, NodeId, Rank, Seq};
+use crate::id::{Index, NodeId, Rank, Seq, ViewId};
 use crate::view::View;
 
 /// A member that something waits for.
@@ -68,6 +71,20 @@ pub struct Waiting {
     pub age: Duration,
 }
 
+/// Why a group has stopped: none of its members that answer has the result up to the view's first index. What was approved
+/// lives on only with those that are missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NobodyComplete {
+    /// The view that nobody can end.
+    pub view: ViewId,
+    /// Members that may have the whole result, and give no answer: the group goes on once one of them is back that has.
+    pub missing: Vec<NodeId>,
+    /// Members that are back without what they held: in another run (`Memory`), or on another disk (`Disk`).
+    pub lost: Vec<NodeId>,
+    /// Where members keep the result: what is in memory only goes with its process.
+    pub durability: Durability,
+}
+
 /// A member as another sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberStatus {
@@ -101,4 +118,52 @@ pub enum Phase {
     Stop,
     /// The result is final.
     Done,
+}
+
+/// What was lost, and what would help: shown in logs and by programs.
+impl fmt::Display for NobodyComplete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nobody who answers has the whole result of view {}: nothing is approved any more", self.view)?;
+        let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
+        if !self.lost.is_empty() {
+            write!(f, "; back without what they held: {}", names(&self.lost))?;
+        }
+        let missing = names(&self.missing);
+        match (missing.is_empty(), self.durability) {
+            (true, _) => f.write_str("; nobody else has it, so what nobody has read is lost for good"),
+            (false, Durability::Memory) => write!(
+                f,
+                "; it goes on only if one of these is reached again that still runs, for what it holds in memory goes \
+                 with its process: {missing}"
+            ),
+            (false, Durability::Disk) => {
+                write!(f, "; it goes on once one of these is back with its data directory: {missing}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_has_stopped_says_what_would_help() {
+        let words = |durability, missing: &[u8], lost: &[u8]| {
+            let nodes = |bytes: &[u8]| bytes.iter().map(|byte| NodeId([*byte; 32])).collect();
+            NobodyComplete { view: ViewId(3), missing: nodes(missing), lost: nodes(lost), durability }.to_string()
+        };
+        let stopped = "nobody who answers has the whole result of view 3: nothing is approved any more; ";
+        assert_eq!(
+            words(Durability::Disk, &[1, 2], &[3]),
+            format!(
+                "{stopped}back without what they held: 03030303; it goes on once one of these is back with its data \
+                 directory: 01010101, 02020202"
+            )
+        );
+        assert!(words(Durability::Memory, &[1], &[]).contains("only if one of these is reached again that still runs"));
+        for durability in [Durability::Memory, Durability::Disk] {
+            assert!(words(durability, &[], &[1]).ends_with("so what nobody has read is lost for good"));
+        }
+    }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::command::{Command, Dropped, InstallView};
-use crate::config::OnFailure;
+use crate::config::{Durability, OnFailure};
 use crate::digest::Digest;
 use crate::id::{Index, NodeId, Rank, ViewId};
 use crate::io::{Event, Output, Phase};
 use crate::limits::MEMBERS_MAX;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::rules::Rule;
 use crate::view::{Origin, RingMember, View};
 use crate::view_change::{ViewChange, cut_of};
 use crate::wire::{ControlFrame, Wedged};
@@ -86,8 +87,7 @@ impl Machine {
     pub(super) fn say_wedge(&mut self, node: NodeId) {
         let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
         let view = change.view.id;
-        let unanswered = change.view.rank_of(node).is_some() && !change.answered(node);
-        if unanswered && self.followers.contains_key(&node) {
+        if change.awaits(node) && self.followers.contains_key(&node) {
             let (last, again) = (change.last, change.again);
             self.send_control(node, ControlFrame::Wedge { view, last, again });
         }
@@ -110,6 +110,11 @@ impl Machine {
     /// Freezes a view that this node, or an earlier run of it, is a member of; false if it is of no such view.
     fn freeze(&mut self, view: ViewId, again: bool) -> bool {
         let now = self.now;
+        if self.member.is_none() && !self.rules.hold(Rule::StaleMemberIsVoid) {
+            let listed = self.state.view().and_then(|view| Some((view, view.rank_of(self.me)?)));
+            let with_nothing = listed.map(|(view, rank)| self.former_member(view, rank, Some(Index(1))));
+            self.former = self.former.take().or(with_nothing);
+        }
         let member = self.member.as_mut().or(self.former.as_mut()).filter(|member| member.view.id == view);
         let Some(member) = member else { return false };
         if again {
@@ -149,7 +154,9 @@ impl Machine {
     /// one.
     pub(super) fn ask_afresh(&mut self, node: NodeId) {
         let Some(change) = self.change.as_mut().filter(|change| !change.proposed) else { return };
-        change.forget(node);
+        if self.delivery.durability == Durability::Disk || self.rules.hold(Rule::StaleMemberIsVoid) {
+            change.forget(node);
+        }
         let view = change.view.id;
         if node != self.me {
             self.say_wedge(node);
@@ -164,6 +171,7 @@ impl Machine {
             let (again, view) = (change.view.parameters.wedge_timeout, Arc::clone(&change.view));
             self.set_timer(Timer::Wedge, again);
             view.ring.iter().for_each(|member| self.say_wedge(member.node));
+            self.ask_itself(view.id);
         }
     }
 

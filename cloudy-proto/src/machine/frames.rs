@@ -88,6 +88,9 @@ impl Machine {
             ControlFrame::Refer { coordinator, addresses, left } => self.take_refer(coordinator, addresses, left),
             ControlFrame::Resigned => self.take_resigned(from),
             ControlFrame::Leave => self.asked_to_leave(from),
+            ControlFrame::NobodyComplete { view, missing, lost } => {
+                self.take_nobody_complete(from, view, missing, lost);
+            }
             ControlFrame::Consensus(message) => self.take_consensus(from, message),
         }
     }

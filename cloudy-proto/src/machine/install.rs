@@ -205,11 +205,16 @@ impl Machine {
             Some(member) => member.first,
             None => self.final_result.map_or(Index(0), |result| result.index.next()),
         };
-        match self.delivery.retained.part_from(from) {
+        let index = self.delivery.result.index();
+        let part = match self.delivery.retained.first() {
+            // It began with a snapshot itself, and nothing has come since.
+            None if from <= index => Part::Truncated(index.next()),
+            _ => self.delivery.retained.part_from(from),
+        };
+        match part {
             Part::Truncated(_) if self.serve_snapshot(to, 0) => {}
             Part::Truncated(first) => self.send_control(to, ControlFrame::Fetched(Fetched::Truncated { first })),
             Part::Entries(entries) => {
-                let index = self.delivery.result.index();
                 entries.into_iter().for_each(|entry| self.send_control(to, ControlFrame::Fetched(fetched(entry))));
                 self.send_control(to, ControlFrame::Fetched(Fetched::End { index, view, first }));
             }

@@ -4,6 +4,7 @@ use crate::config::Durability;
 use crate::id::{NodeId, Rank};
 use crate::io::Event;
 use crate::machine::Machine;
+use crate::rules::Rule;
 use crate::view::{RingMember, View};
 use crate::view_change::ViewChange;
 use crate::wire::{ControlFrame, Wedged};
@@ -50,7 +51,9 @@ impl Machine {
 
     /// A place on the ring of a run that is over and, with `Memory`, holds nothing any more, whatever it said.
     pub(super) fn is_void(&self, member: &RingMember) -> bool {
-        self.delivery.durability == Durability::Memory && self.state.is_stale(member)
+        self.delivery.durability == Durability::Memory
+            && self.state.is_stale(member)
+            && self.rules.hold(Rule::StaleMemberIsVoid)
     }
 
     /// The view in force is without those who left.

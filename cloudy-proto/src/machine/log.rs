@@ -131,6 +131,7 @@ impl Machine {
         }
         self.run_consensus();
         self.reconfigure();
+        self.seek_complete();
     }
 
     /// A node wants the log from an entry on: of the coordinator for good, of others as far as they have it.

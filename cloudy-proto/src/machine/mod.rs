@@ -2,6 +2,7 @@
 
 mod change;
 mod compact;
+mod complete;
 mod config;
 mod coordinate;
 mod divergence;
@@ -43,6 +44,7 @@ use crate::stored::StoredSnapshot;
 use crate::time::Time;
 use crate::view_change::ViewChange;
 use crate::wire::{Heartbeat, Stream};
+use complete::Completeness;
 use divergence::Checkpoints;
 use durable::Syncs;
 use founding::Founding;
@@ -112,6 +114,8 @@ pub struct Machine {
     ready_said: ViewId,
     /// At the coordinator: the view change under way.
     change: Option<ViewChange>,
+    /// Whether anybody is left who can end the view in force.
+    completeness: Completeness,
     /// At the coordinator: whose final results were put into the log in this term.
     reports_proposed: BTreeSet<NodeId>,
     /// Somebody here wants the group to end.
@@ -192,6 +196,7 @@ impl Machine {
             kickstart_proposed: false,
             ready_said: ViewId(0),
             change: None,
+            completeness: Completeness::default(),
             reports_proposed: BTreeSet::new(),
             wants_end: false,
             wants_leave: false,

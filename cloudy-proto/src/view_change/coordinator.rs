@@ -52,7 +52,8 @@ impl ViewChange {
         }
     }
 
-    /// Takes a member's answer; one for another view, or a second one, changes nothing.
+    /// Takes a member's answer; one for another view changes nothing, and a second one only if the member is complete by
+    /// now.
     pub(crate) fn answer(&mut self, from: NodeId, wedged: Wedged) -> Result<(), AnswerError> {
         if wedged.view != self.view.id {
             return Ok(());
@@ -64,7 +65,10 @@ impl ViewChange {
         if wedged.frontiers.len() != self.view.members() {
             return Err(AnswerError::Lanes { named: wedged.frontiers.len(), lanes: self.view.members() });
         }
-        self.answers[rank.at()].get_or_insert(wedged);
+        let known = &mut self.answers[rank.at()];
+        if known.as_ref().is_none_or(|known| wedged.complete && !known.complete) {
+            *known = Some(wedged);
+        }
         Ok(())
     }
 
@@ -97,7 +101,59 @@ impl ViewChange {
         now >= if self.wedging[rank.at()] { self.sync_ends_at } else { self.wedge_ends_at }
     }
 
-    pub(crate) fn answered(&self, node: NodeId) -> bool {
-        self.view.rank_of(node).is_some_and(|rank| self.answers[rank.at()].is_some())
+    /// A member has not answered; or while nobody complete has, it was not complete when it did, and may be by now.
+    pub(crate) fn awaits(&self, node: NodeId) -> bool {
+        let complete = self.answers.iter().flatten().any(|answer| answer.complete);
+        let answered = |rank: Rank| self.answers[rank.at()].as_ref().is_some_and(|answer| answer.complete || complete);
+        self.view.rank_of(node).is_some_and(|rank| !answered(rank))
+    }
+
+    /// A member has said that it will answer.
+    pub(crate) fn is_wedging(&self, node: NodeId) -> bool {
+        self.view.rank_of(node).is_some_and(|rank| self.wedging[rank.at()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Parameters;
+    use crate::digest::Digest;
+    use crate::id::{Incarnation, Index, Round};
+    use crate::view::{Origin, Place, RingMember};
+    use crate::wire::Findings;
+
+    #[test]
+    fn who_was_not_complete_is_asked_again_until_somebody_is() {
+        let member = |node| RingMember {
+            node: NodeId([node; 32]),
+            incarnation: Incarnation(u64::from(node)),
+            origin: Origin::Joiner,
+            addresses: vec![],
+        };
+        let view =
+            View { id: ViewId(1), ring: (1..=3).map(member).collect(), parameters: Parameters::default(), last: false };
+        let mut change = ViewChange::new(Arc::new(view), false, Time(0));
+        let answer = |node: u8, complete| Wedged {
+            view: ViewId(1),
+            incarnation: Incarnation(u64::from(node)),
+            frontiers: vec![Round(0); 3],
+            complete,
+            first: Index(u64::from(complete)),
+            digest: Digest(0),
+            cursor: Place::default(),
+            findings: Findings::default(),
+        };
+        let awaited = |change: &ViewChange| [1, 2, 3].map(|node| change.awaits(NodeId([node; 32])));
+        assert_eq!(awaited(&change), [true; 3]);
+        assert_eq!(change.answer(NodeId([1; 32]), answer(1, false)), Ok(()));
+        assert_eq!(awaited(&change), [true; 3], "it may be complete by now");
+        assert_eq!(change.answer(NodeId([2; 32]), answer(2, false)), Ok(()));
+        assert_eq!(change.answer(NodeId([2; 32]), answer(2, true)), Ok(()));
+        assert_eq!(awaited(&change), [false, false, true], "one is enough");
+        assert_eq!(change.answer(NodeId([2; 32]), answer(2, false)), Ok(()));
+        assert!(change.answers[1].as_ref().is_some_and(|answer| answer.complete), "what was complete stays so");
+        let stranger = change.answer(NodeId([4; 32]), answer(4, true));
+        assert_eq!(stranger, Err(AnswerError::NotAMember));
     }
 }

@@ -287,6 +287,15 @@ pub enum ControlFrame {
         /// What they come to (`docs/wire.md`).
         state: Bytes,
     },
+    /// The coordinator waits in vain for an answer to [`ControlFrame::Wedge`] of a member that is complete.
+    NobodyComplete {
+        /// The view.
+        view: ViewId,
+        /// Who may have the whole result, and gives no answer.
+        missing: Vec<NodeId>,
+        /// Who is back without what it held.
+        lost: Vec<NodeId>,
+    },
 }
 
 /// What a member has found against others in one view, also what has healed since.

@@ -221,6 +221,9 @@ impl Judge {
             }
             Command::InstallView(install) => {
                 let takes_effect = self.control.install(&install);
+                if takes_effect {
+                    self.has_complete_survivor(&install)?;
+                }
                 if let Some(log) = self.views.get_mut(install.from).filter(|_| takes_effect) {
                     let through = self.ghost.through_in(install.from, &log.ring);
                     log.wedges.cut(install, &log.view, &through, &log.lanes)?;

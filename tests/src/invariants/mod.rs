@@ -31,7 +31,7 @@ pub use failure::Failure;
 use result::Ghost;
 use seen::Seen;
 pub use settled::{excuse, has_settled, unsettled};
-use views::Views;
+use views::{ViewLog, Views};
 
 /// All checkers.
 #[derive(Debug)]
@@ -136,17 +136,19 @@ impl Judge {
     #[must_use]
     pub fn is_lost(&self, alive: impl Fn(usize) -> bool) -> bool {
         let Some(log) = self.views.latest().filter(|log| !log.view.last) else { return false };
-        let complete = |rank: usize| {
-            if self.disks.is_some() {
-                return self.is_complete_on_disk(log.view.ring[rank].node, log.view.id);
-            }
-            let seen = &self.nodes[log.ring[rank]];
-            let knows = seen.view == log.view.id;
-            let told = seen.told_first == log.view.id;
-            let reached = told && log.first.is_some_and(|first| seen.index + 1 >= first);
-            if knows { !seen.joined || reached } else { log.view.ring[rank].origin == Origin::Survivor }
+        let complete = |rank: usize| match self.disks {
+            Some(_) => self.is_complete_on_disk(log.view.ring[rank].node, log.view.id),
+            None => self.is_complete_in_memory(log, rank),
         };
         !(0..log.ring.len()).any(|rank| self.goes_on(log.ring[rank], &alive) && complete(rank))
+    }
+
+    /// A run had the result up to a view's first index, or has what its cut makes of it.
+    fn is_complete_in_memory(&self, log: &ViewLog, rank: usize) -> bool {
+        let seen = &self.nodes[log.ring[rank]];
+        let told = seen.told_first == log.view.id;
+        let reached = told && log.first.is_some_and(|first| seen.index + 1 >= first);
+        if seen.view == log.view.id { !seen.joined || reached } else { log.view.ring[rank].origin == Origin::Survivor }
     }
 
     /// The view in force at a node, and whether it is a member of it.
@@ -351,6 +353,10 @@ impl Judge {
                 }
             }
             Event::CoordinatorLost { .. } => self.control.said(node, true),
+            Event::NobodyComplete(said) => {
+                stats.met(Met::NobodyCompleteSaid);
+                self.nodes[node].nobody_complete = Some(said.clone());
+            }
             Event::Evicted { .. } => stats.met(Met::Evicted),
             Event::Blamed { .. } => stats.met(Met::Blamed),
             Event::Final { result } => {

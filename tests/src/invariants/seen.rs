@@ -1,6 +1,6 @@
 //! What the checkers remember of one node.
 
-use cloudy_proto::{Approval, Checkpoint, Seq, ViewId};
+use cloudy_proto::{Approval, Checkpoint, NobodyComplete, Seq, ViewId};
 
 /// What the checkers remember of a node.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Seen {
     pub(super) told_first: ViewId,
     /// The last view that it may have wedged without a word: it coordinated in it, or was asked to.
     pub(super) may_wedge: ViewId,
+    /// It has said that nobody complete is left of a view.
+    pub(super) nobody_complete: Option<NobodyComplete>,
     pub(super) final_result: Option<Checkpoint>,
     /// It has stopped, because its result differs from the others'.
     pub(super) diverged: bool,

@@ -1,11 +1,21 @@
 //! Liveness: in a calm world everything that was broadcast is approved, or the group has ended with one result at
 //! everybody (`protocol.md` P5, P6, §9, §11).
 
-use cloudy_proto::{Time, ViewId};
+use cloudy_proto::{NobodyComplete, Time, ViewId};
 
+use super::Judge;
 use crate::sim::plan::Plan;
 use crate::sim::stats::Met;
 use crate::sim::world::World;
+
+impl Judge {
+    /// A node has said that nobody complete is left of the latest view.
+    #[must_use]
+    pub fn nobody_complete(&self, node: usize) -> Option<&NobodyComplete> {
+        let said = self.nodes[node].nobody_complete.as_ref();
+        said.filter(|said| self.view().is_some_and(|view| view.id == said.view))
+    }
+}
 
 /// Nothing is left to happen.
 #[must_use]
@@ -22,7 +32,7 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
     match excuse(world) {
         None => {}
         Some(Met::Stuck) => return (0..world.nodes.len()).find_map(|node| Some((node, not_told(world, node)?))),
-        Some(_) => return None,
+        Some(_) => return unsaid(world),
     }
     let ends = world.end_wanted || world.plan.session.is_some();
     let living = (0..world.nodes.len()).filter(|&node| world.nodes[node].alive && !world.nodes[node].diverged);
@@ -41,6 +51,17 @@ pub fn excuse(world: &World) -> Option<Met> {
         return Some(Met::Stuck);
     }
     world.judge.is_lost(alive).then_some(Met::Lost)
+}
+
+/// A group has lost what was approved, and a node of it that has a coordinator has not said so.
+fn unsaid(world: &World) -> Option<(usize, String)> {
+    let knows = |node: &usize| world.judge.nobody_complete(*node).is_some();
+    let mut living = (0..world.nodes.len()).filter(|&node| {
+        let state = &world.nodes[node];
+        state.alive && !state.closed && !state.diverged && state.machine.status(Time(0)).coordinator.is_some()
+    });
+    let unsaid = living.find(|node| !knows(node))?;
+    Some((unsaid, format!("nobody complete is left of {:?}, and it does not say so", world.judge.view())))
 }
 
 /// A node of a group that is stuck has not said so.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cloudy_proto::{RingMember, View, ViewId};
+use cloudy_proto::{InstallView, Origin, RingMember, View, ViewId};
 
 use super::lanes::Lanes;
 use super::wedge::Wedges;
@@ -112,6 +112,18 @@ impl Judge {
             return Ok(());
         }
         self.begins(node, view.id, first, restores).map_err(|(rule, what)| self.failure(rule, node, what))
+    }
+
+    /// Among those who go on, with what they hold in memory, is one who has the result up to the first index of the view
+    /// that ends (`protocol.md` §6.3).
+    pub(super) fn has_complete_survivor(&self, install: &InstallView) -> Result<(), Broken> {
+        let Some(log) = self.views.get(install.from).filter(|_| self.disks.is_none()) else { return Ok(()) };
+        let goes_on = |member: &&RingMember| member.origin == Origin::Survivor;
+        let mut survivors = install.ring.iter().filter(goes_on).filter_map(|member| log.view.rank_of(member.node));
+        if survivors.any(|rank| self.is_complete_in_memory(log, rank.at())) {
+            return Ok(());
+        }
+        Err(("a survivor has the whole result", format!("nobody of {:?}", install.ring)))
     }
 
     /// A complete member says where its view begins.

@@ -74,6 +74,8 @@ pub enum Met {
     Stuck,
     /// The run ended without anybody who has the result up to the view in force.
     Lost,
+    /// A node said that nobody complete is left.
+    NobodyCompleteSaid,
     /// A process died, and its node was started again.
     ProcessRestarted,
     /// The coordinator's process was one of those.
@@ -193,6 +195,7 @@ pub const REQUIRED: &[Met] = &[
     Met::LogBegunLate,
     Met::Stuck,
     Met::Lost,
+    Met::NobodyCompleteSaid,
     Met::ProcessRestarted,
     Met::CoordinatorRestarted,
     Met::RestartedFromDisk,

@@ -250,6 +250,11 @@ impl Message for ControlFrame {
                 counter("term", *term)?;
                 at_most_len("a log state's bytes", state.len(), LOG_STATE_BYTES_MAX)?;
             }
+            Self::NobodyComplete { view, missing, lost } => {
+                counter("view", view.0)?;
+                at_most_len("missing members", missing.len(), MEMBERS_MAX)?;
+                at_most_len("members without what they held", lost.len(), MEMBERS_MAX)?;
+            }
             Self::Accept { .. } | Self::End | Self::Leave | Self::Resigned => {}
         }
         Ok(())

@@ -125,6 +125,7 @@ fn control_frames() {
             left: Duration::from_millis(1_500),
         },
         ControlFrame::LogState { index: LogIndex(300), term: 4, state: Bytes::from_static(b"state") },
+        ControlFrame::NobodyComplete { view, missing: vec![NodeId([0xaa; 32])], lost: vec![NodeId([0xbb; 32])] },
     ]));
 }
 

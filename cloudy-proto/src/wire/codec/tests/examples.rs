@@ -210,6 +210,8 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
         counter().prop_map(|from| ControlFrame::Fetch { from: Index(from) }),
         a_fetched().prop_map(ControlFrame::Fetched),
         (checkpoint(), bytes(REPORT_BYTES_MAX)).prop_map(|(result, report)| ControlFrame::Final { result, report }),
+        (counter(), vec(node_id(), 0..=MEMBERS_MAX), vec(node_id(), 0..=MEMBERS_MAX))
+            .prop_map(|(view, missing, lost)| ControlFrame::NobodyComplete { view: ViewId(view), missing, lost }),
         Just(ControlFrame::End),
         Just(ControlFrame::Resigned),
         counter().prop_map(|term| ControlFrame::Coordinates { term }),

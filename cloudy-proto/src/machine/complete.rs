@@ -1,0 +1,103 @@
+//! A view that nobody can end: no complete member of it is left, and the group says so (`protocol.md` P7, §6.2).
+
+use crate::config::Durability;
+use crate::id::{NodeId, ViewId};
+use crate::io::{Event, NobodyComplete, Phase};
+use crate::machine::Machine;
+use crate::time::Time;
+use crate::view::{RingMember, View};
+use crate::wire::ControlFrame;
+
+/// Whether anybody is left who can end the view in force.
+#[derive(Debug, Default)]
+pub(crate) struct Completeness {
+    /// At the coordinator: since when no complete member answers, and when that was told last.
+    since: Option<Time>,
+    told_at: Option<Time>,
+    /// What the application was told last.
+    said: Option<NobodyComplete>,
+}
+
+impl Machine {
+    /// Coordinator: looks whether a complete member answers. Once none has for the coordinator timeout it tells everybody
+    /// who follows, again and again as long as that is so, for whoever comes late.
+    pub(super) fn seek_complete(&mut self) {
+        let view = self.state.view().filter(|view| self.lacks_complete(view)).cloned();
+        let Some(view) = view else {
+            (self.completeness.since, self.completeness.told_at) = (None, None);
+            return;
+        };
+        let since = *self.completeness.since.get_or_insert(self.now);
+        let again = self.completeness.told_at.is_none_or(|at| self.now.since(at) >= view.parameters.wedge_timeout);
+        if self.now.since(since) < view.parameters.coordinator_timeout || !again {
+            return;
+        }
+        self.completeness.told_at = Some(self.now);
+        let nodes = |is_wanted: &dyn Fn(&RingMember) -> bool| -> Vec<NodeId> {
+            view.ring.iter().filter(|member| is_wanted(member)).map(|member| member.node).collect()
+        };
+        let lost = nodes(&|member| self.is_back_without(member));
+        let missing = nodes(&|member| self.answer_of(member).is_none() && !self.is_back_without(member));
+        let followers: Vec<NodeId> = self.followers.keys().copied().collect();
+        for node in followers {
+            let (missing, lost) = (missing.clone(), lost.clone());
+            self.send_control(node, ControlFrame::NobodyComplete { view: view.id, missing, lost });
+        }
+        self.nobody_complete(view.id, missing, lost);
+    }
+
+    /// Coordinator: no complete member has answered its `Wedge`; or nobody is asked, since all who would report that the
+    /// others are gone are gone themselves.
+    fn lacks_complete(&self, view: &View) -> bool {
+        let ends = view.last || self.phase == Phase::Done || !self.is_coordinator();
+        match &self.change {
+            _ if ends => false,
+            Some(change) if change.proposed => false,
+            Some(change) => !self.staying(change).iter().flatten().any(|answer| answer.complete),
+            None => {
+                let reached = |member: &RingMember| self.member.is_some() || self.links.contains_key(&member.node);
+                !view.ring.iter().any(reached)
+            }
+        }
+    }
+
+    /// What a member has answered: whether it is complete.
+    fn answer_of(&self, member: &RingMember) -> Option<bool> {
+        let change = self.change.as_ref()?;
+        let rank = change.view.rank_of(member.node)?;
+        change.answers[rank.at()].as_ref().map(|answer| answer.complete)
+    }
+
+    /// A member is there again in another run, which has nothing of what the one on the ring held.
+    fn is_back_without(&self, member: &RingMember) -> bool {
+        // From a disk that knows of the view an answer comes at once, or a word that it will.
+        let asked = self.change.as_ref().is_some_and(|change| !change.is_wedging(member.node));
+        let follows = member.node == self.me || self.followers.contains_key(&member.node);
+        let answers_nothing = self.answer_of(member).map_or(asked && follows, |complete| !complete);
+        self.state.is_stale(member) && (self.delivery.durability == Durability::Memory || answers_nothing)
+    }
+
+    /// Coordinator: its own answer may have come before it had the whole result.
+    pub(super) fn ask_itself(&mut self, view: ViewId) {
+        let awaited = self.change.as_ref().is_some_and(|change| change.awaits(self.me));
+        if awaited && self.member.as_ref().is_some_and(|member| member.complete) {
+            self.answer_once_synced(self.me, view);
+        }
+    }
+
+    /// The coordinator says so.
+    pub(super) fn take_nobody_complete(&mut self, from: NodeId, view: ViewId, missing: Vec<NodeId>, lost: Vec<NodeId>) {
+        if from == self.coordinator && !self.is_coordinator() {
+            self.nobody_complete(view, missing, lost);
+        }
+    }
+
+    fn nobody_complete(&mut self, view: ViewId, missing: Vec<NodeId>, lost: Vec<NodeId>) {
+        let in_force = self.state.view().is_some_and(|latest| latest.id == view);
+        let said = NobodyComplete { view, missing, lost, durability: self.delivery.durability };
+        if in_force && self.completeness.said.as_ref() != Some(&said) {
+            self.completeness.said = Some(said.clone());
+            self.event(Event::NobodyComplete(said));
+        }
+    }
+}
