@@ -6,7 +6,7 @@ use crate::id::Index;
 use crate::io::Entry;
 use crate::limits::FETCH_BYTES_MAX;
 
-/// The newest entries of the result, up to a number of bytes.
+/// The newest entries of the result, up to a number of bytes of memory.
 #[derive(Debug)]
 pub(crate) struct Retained {
     entries: VecDeque<Entry>,
@@ -41,11 +41,11 @@ impl Retained {
 
     /// Keeps an entry, and lets the oldest go where that exceeds the bound; the newest always stays.
     pub(crate) fn push(&mut self, entry: Entry) {
-        self.bytes += entry.batch.cost_bytes();
+        self.bytes += entry.kept_bytes();
         self.entries.push_back(entry);
         while self.bytes > self.bytes_max && self.entries.len() > 1 {
             if let Some(gone) = self.entries.pop_front() {
-                self.bytes -= gone.batch.cost_bytes();
+                self.bytes -= gone.kept_bytes();
             }
         }
     }
@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_part_begins_at_the_wanted_index_and_the_oldest_goes_first() {
-        let mut retained = Retained::new(21 * 10);
+        let bytes_max = 2 * entry(1, 4).kept_bytes();
+        let mut retained = Retained::new(bytes_max);
         retained.push(entry(1, 4));
         retained.push(entry(5, 4));
         let Part::Entries(part) = retained.part_from(Index(3)) else { panic!("retained") };
@@ -109,6 +110,6 @@ mod tests {
         assert_eq!(retained.part_from(Index(9)), Part::Entries(vec![]));
         retained.push(entry(9, 4));
         assert_eq!(retained.part_from(Index(3)), Part::Truncated(Index(5)));
-        assert!(retained.bytes <= 21 * 10);
+        assert_eq!(retained.bytes, bytes_max);
     }
 }

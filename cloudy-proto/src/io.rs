@@ -166,7 +166,17 @@ pub struct Entry {
     pub batch: Batch,
 }
 
+/// What a kept entry costs beside its payloads: its place in a queue that may have as much room again, and what sharing
+/// and allocating its body takes.
+const ENTRY_COST_BYTES: u64 = 2 * size_of::<Entry>() as u64 + 80;
+
 impl Entry {
+    /// What it costs in memory while it is kept, in bytes: at least what is allocated for it.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.batch.body.len() as u64 + ENTRY_COST_BYTES
+    }
+
     /// The last payload's index.
     #[must_use]
     pub fn last_index(&self) -> Index {

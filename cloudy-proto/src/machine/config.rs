@@ -24,7 +24,8 @@ pub struct MachineConfig {
     pub role: Role,
     /// Where the group keeps its result: with `Disk` what is given out as [`Output::Persist`](crate::Output::Persist) is stored.
     pub durability: Durability,
-    /// How much of the result is kept for those who miss some of it; at least a few windows.
+    /// Memory for the newest part of the result, kept for those who miss some of it, in bytes of
+    /// [`Entry::kept_bytes`](crate::Entry::kept_bytes); at least a few windows.
     pub retain_bytes: u64,
     /// Which rules hold: all.
     pub rules: Rules,
