@@ -64,18 +64,10 @@ impl Retained {
             if bytes > FETCH_BYTES_MAX && !part.is_empty() {
                 break;
             }
-            part.push(beginning_at(entry, from));
+            part.push(entry.clone().beginning_at(from));
         }
         Part::Entries(part)
     }
-}
-
-fn beginning_at(entry: &Entry, from: Index) -> Entry {
-    let leave_out = from.0.saturating_sub(entry.first_index.0);
-    if leave_out == 0 {
-        return entry.clone();
-    }
-    Entry { first_index: from, batch: entry.batch.without_first(leave_out as u32), ..entry.clone() }
 }
 
 #[cfg(test)]

@@ -231,6 +231,8 @@ pub struct Plan {
     pub network: NetworkPlan,
     /// How disks behave.
     pub disk: DiskPlan,
+    /// What a node keeps of the result in memory.
+    pub retain_bytes: u64,
     /// What goes wrong, and when.
     pub faults: Vec<(u64, Fault)>,
     /// What goes wrong at a step, and how long after it; one at each time that the step comes.
@@ -248,6 +250,9 @@ pub struct Plan {
     /// How much faster each node's clock runs than true time, in parts per million.
     pub drift_ppm: Vec<u64>,
 }
+
+/// More than any run's result.
+const RETAIN_BYTES: u64 = 16 << 20;
 
 impl Plan {
     /// The founder's place among the nodes.
@@ -287,6 +292,7 @@ impl Plan {
                 corrupt_towards: None,
             },
             disk: DiskPlan::default(),
+            retain_bytes: RETAIN_BYTES,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 16,

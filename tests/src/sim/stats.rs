@@ -88,6 +88,8 @@ pub enum Met {
     DiskSlow,
     /// Records were given out to be stored.
     Persisted,
+    /// A member had its disk read what it does not keep in memory, for one who misses it.
+    ResultRead,
     /// A member said that it answers `Wedge` later, once it has synced.
     WedgingSaid,
     /// A process that came back answered `Wedge` from its disk.
@@ -196,6 +198,7 @@ pub const REQUIRED: &[Met] = &[
     Met::KilledUnsynced,
     Met::DiskSlow,
     Met::Persisted,
+    Met::ResultRead,
     Met::WedgingSaid,
     Met::WedgedFromDisk,
     Met::TakenFromDisk,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloudy_proto::{OnFailure, Parameters, RingKind, Rules, SessionPlan};
 
-use super::{DiskPlan, Fault, NetworkPlan, Plan, Step, Traffic, Who};
+use super::{DiskPlan, Fault, NetworkPlan, Plan, RETAIN_BYTES, Step, Traffic, Who};
 use crate::sim::dice::Dice;
 
 impl Plan {
@@ -31,6 +31,7 @@ impl Plan {
             traffic: traffic(&mut dice, nodes),
             network: network(&mut dice),
             disk: DiskPlan::default(),
+            retain_bytes: RETAIN_BYTES,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 0,
