@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::id::Index;
 use crate::io::Entry;
 use crate::limits::FETCH_BYTES_MAX;
+use crate::stored::Stored;
 
 /// The newest entries of the result, up to a number of bytes of memory.
 #[derive(Debug)]
@@ -67,6 +68,22 @@ impl Retained {
             part.push(entry.clone().beginning_at(from));
         }
         Part::Entries(part)
+    }
+}
+
+impl Stored {
+    /// The stored result from an index on, as [`Input::ResultRead`](crate::Input::ResultRead) takes it: at most so many bytes
+    /// of slot bodies, one entry at least.
+    #[must_use]
+    pub fn part_from(&self, from: Index, bytes_max: usize) -> Vec<Entry> {
+        let start = self.result.partition_point(|(entry, _)| entry.last_index() < from);
+        let mut bytes = 0;
+        let entries = self.result[start..].iter().take_while(|(entry, batch)| {
+            let begins = bytes > 0 || entry.first_index <= from;
+            bytes += batch.body.len();
+            begins && (bytes <= bytes_max || bytes == batch.body.len())
+        });
+        entries.map(|(entry, batch)| Entry::of_stored(entry, batch.clone()).beginning_at(from)).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::command::SessionPlan;
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{Incarnation, Index, NodeId, Seq, ViewId};
 use crate::slot::Batch;
-use crate::stored::Record;
+use crate::stored::{Record, StoredEntry};
 use crate::view::View;
 use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
 
@@ -150,7 +150,7 @@ pub enum Output {
         to: NodeId,
         /// Beginning here.
         from: Index,
-        /// As many bytes of slot bodies, one entry at least.
+        /// At most so many bytes of slot bodies, one entry at least.
         bytes_max: usize,
     },
     /// Own payloads have entered the own result; comes before their [`Output::Deliver`].
@@ -193,6 +193,13 @@ impl Entry {
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
         self.batch.body.len() as u64 + ENTRY_COST_BYTES
+    }
+
+    /// A stored entry with its payloads.
+    #[must_use]
+    pub fn of_stored(entry: &StoredEntry, batch: Batch) -> Self {
+        let StoredEntry { first_index, view, origin, incarnation, .. } = *entry;
+        Self { first_index, view, origin, incarnation, batch }
     }
 
     /// The part of it from an index on, which it holds.

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::command::Command;
 use crate::digest::ResultBase;
 use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
-use crate::io::Entry;
 use crate::slot::{Batch, Slot};
 use crate::wire::{ConsensusEntry, decode_command};
 
@@ -102,13 +101,6 @@ impl StoredEntry {
     #[must_use]
     pub fn last_index(&self) -> Index {
         Index(self.first_index.0 + u64::from(self.count) - 1)
-    }
-
-    /// The entry with its payloads.
-    #[must_use]
-    pub fn with(&self, batch: Batch) -> Entry {
-        let (first_index, view) = (self.first_index, self.view);
-        Entry { first_index, view, origin: self.origin, incarnation: self.incarnation, batch }
     }
 
     /// The payloads, taken out of the slot that holds them; none if it is not the one.
@@ -273,20 +265,6 @@ impl Stored {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty() && self.vote.is_none() && self.complete.1 == Index(0)
-    }
-
-    /// The stored result from an index on, as [`Input::ResultRead`](crate::Input::ResultRead) takes it: as many bytes of
-    /// slot bodies, one entry at least.
-    #[must_use]
-    pub fn part_from(&self, from: Index, bytes_max: usize) -> Vec<Entry> {
-        let start = self.result.partition_point(|(entry, _)| entry.last_index() < from);
-        let mut bytes = 0;
-        let entries = self.result[start..].iter().take_while(|(entry, batch)| {
-            let begins = bytes > 0 || entry.first_index <= from;
-            bytes += batch.body.len();
-            begins && (bytes <= bytes_max || bytes == batch.body.len())
-        });
-        entries.map(|(entry, batch)| entry.with(batch.clone()).beginning_at(from)).collect()
     }
 
     /// The length of the stored result.

@@ -68,8 +68,8 @@ impl Drop for ResultReads {
     }
 }
 
-/// The stored result from an index on, beginning with it and without a gap: as many bytes of slot bodies, one entry at
-/// least. Nothing if it is not stored yet, or not any more. Waits for the disk.
+/// The stored result from an index on, beginning with it and without a gap: at most so many bytes of slot bodies,
+/// one entry at least. Nothing if it is not stored yet, or not any more. Waits for the disk.
 ///
 /// # Errors
 /// What is damaged, or of another version.
@@ -95,7 +95,7 @@ pub(crate) fn read_part(
         if bytes > bytes_max && !part.is_empty() {
             break;
         }
-        part.push(entry.with(batch).beginning_at(next));
+        part.push(Entry::of_stored(entry, batch).beginning_at(next));
         next = entry.last_index().next();
     }
     Ok(part)
@@ -103,7 +103,7 @@ pub(crate) fn read_part(
 
 type Slots = BTreeMap<(ViewId, Round, Rank), Batch>;
 
-/// The slots that entries refer to, as many bytes of them: they are stored in the entries' order.
+/// The slots that entries refer to, at most so many bytes of them: they are stored in the entries' order.
 fn slots_of(store: &Store, group: GroupId, stored: &[StoredEntry], bytes_max: usize) -> Result<Slots, ReadGroupError> {
     let mut keys = stored.iter().filter_map(|entry| match entry.body {
         StoredBody::Slot { lane, round } => Some(slot_key(entry.view, round, lane)),

@@ -315,7 +315,14 @@ impl World {
 
     /// It was read.
     pub(super) fn read(&mut self, node: usize, to: NodeId, from: Index, bytes_max: usize) -> Result<(), Failure> {
+        if !self.nodes[node].alive {
+            self.stats.met(Met::KilledReading);
+            return Ok(());
+        }
         let entries = self.disks[self.nodes[node].home].part_from(from, bytes_max);
+        if !entries.is_empty() {
+            self.stats.met(Met::ServedFromDisk);
+        }
         self.give(node, Item::Read { to, entries })
     }
 
