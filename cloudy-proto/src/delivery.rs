@@ -28,6 +28,8 @@ pub(crate) struct Delivery {
     pub(crate) durability: Durability,
     /// The application knows everything up to here from a snapshot.
     pub(crate) restored_to: Index,
+    /// `Disk`: from here on the result is stored, or about to be.
+    pub(crate) stored_from: Index,
     /// `Disk`: what is to be stored, in order, and was not given out yet.
     pub(crate) records: Vec<Stored>,
 }
@@ -54,6 +56,7 @@ impl Delivery {
             rules,
             durability,
             restored_to: Index(0),
+            stored_from: index,
             records: Vec::new(),
         }
     }

@@ -12,7 +12,7 @@ use crate::command::SessionPlan;
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{Incarnation, Index, NodeId, Seq, ViewId};
 use crate::slot::Batch;
-use crate::stored::Record;
+use crate::stored::{Record, StoredEntry};
 use crate::view::View;
 use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
 
@@ -52,6 +52,14 @@ pub enum Input {
     Persisted {
         /// Of the last [`Output::Persist`] that is.
         ticket: u64,
+    },
+    /// `Disk`: the answer to [`Output::ReadResult`].
+    ResultRead {
+        /// For whom.
+        to: NodeId,
+        /// What is stored from the wanted index on, beginning with it and without a gap; nothing if it is not stored yet.
+        /// None if the disk does not give it.
+        entries: Option<Vec<Entry>>,
     },
     /// The time that [`Machine::poll_timeout`](crate::Machine::poll_timeout) named has come.
     Timeout,
@@ -135,6 +143,16 @@ pub enum Output {
         /// What to store; nothing if the ticket is only to come after those before.
         records: Vec<Record>,
     },
+    /// `Disk`: read a part of the stored result, whatever of it is synced, and say [`Input::ResultRead`]: always, once,
+    /// and in any time. One for each peer is under way at most.
+    ReadResult {
+        /// For whom.
+        to: NodeId,
+        /// Beginning here.
+        from: Index,
+        /// At most so many bytes of slot bodies, one entry at least.
+        bytes_max: usize,
+    },
     /// Own payloads have entered the own result; comes before their [`Output::Deliver`].
     Approved(Approval),
     /// The result begins here for the application, with a state that another member's application said, or an earlier
@@ -166,7 +184,33 @@ pub struct Entry {
     pub batch: Batch,
 }
 
+/// What a kept entry costs beside its payloads: its place in a queue that may have as much room again, and what sharing
+/// and allocating its body takes.
+const ENTRY_COST_BYTES: u64 = 2 * size_of::<Entry>() as u64 + 80;
+
 impl Entry {
+    /// What it costs in memory while it is kept, in bytes: at least what is allocated for it.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.batch.body.len() as u64 + ENTRY_COST_BYTES
+    }
+
+    /// A stored entry with its payloads.
+    #[must_use]
+    pub fn of_stored(entry: &StoredEntry, batch: Batch) -> Self {
+        let StoredEntry { first_index, view, origin, incarnation, .. } = *entry;
+        Self { first_index, view, origin, incarnation, batch }
+    }
+
+    /// The part of it from an index on, which it holds.
+    #[must_use]
+    pub fn beginning_at(self, from: Index) -> Self {
+        match from.0.saturating_sub(self.first_index.0) {
+            0 => self,
+            leave_out => Self { first_index: from, batch: self.batch.without_first(leave_out as u32), ..self },
+        }
+    }
+
     /// The last payload's index.
     #[must_use]
     pub fn last_index(&self) -> Index {

@@ -62,6 +62,8 @@ pub const CONSENSUS_ENTRIES_BYTES_MAX: u64 = 64 << 10;
 pub const CONSENSUS_MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of result in one answer to a fetch, one entry at least.
 pub const FETCH_BYTES_MAX: usize = 64 << 10;
+/// Bytes of stored result that are read at once for one who misses it, one entry at least.
+pub const READ_BYTES_MAX: usize = 256 << 10;
 /// Result indexes between two checkpoints of the digest (`protocol.md` §8).
 pub const CHECKPOINT_EVERY: u64 = 65_536;
 /// Checkpoints kept (`protocol.md` §8).

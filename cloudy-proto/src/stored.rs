@@ -122,6 +122,12 @@ pub enum StoredBody {
 }
 
 impl StoredEntry {
+    /// The last payload's index.
+    #[must_use]
+    pub fn last_index(&self) -> Index {
+        Index(self.first_index.0 + u64::from(self.count) - 1)
+    }
+
     /// The payloads, taken out of the slot that holds them; none if it is not the one.
     #[must_use]
     pub fn batch_of(&self, slot: &Batch) -> Option<Batch> {

@@ -199,7 +199,7 @@ mod tests {
             Batch { first_seq: Seq(first), count, body: body.freeze() }
         };
         let (node, run, rules) = (NodeId([1; 32]), Incarnation(2), Rules::default());
-        let mut append = |result: &mut ResultState, view, batch| {
+        let append = |result: &mut ResultState, view, batch| {
             result.append(ViewId(view), node, run, batch, None, rules).map(|entry| entry.first_index)
         };
         let mut whole = ResultState::default();

@@ -1,15 +1,16 @@
 //! The driver's way to the store: it hands in what machines give out, and hears what is synced. It never waits.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cloudy_proto::{Durability, GroupId, Input, Record, Stored};
+use cloudy_proto::{Durability, Entry, GroupId, Index, Input, NodeId, Record, Stored};
 use tokio::sync::Notify;
 
 use crate::driver::Driver;
 use crate::group::shared::EndReason;
 use crate::storage::{
-    Completion, GroupMeta, Op, Recorder, STORE_BACKLOG_BYTES_MAX, Store, StoreError, forget_ops, meta_op,
+    Completion, GroupMeta, Op, Recorder, ResultReads, STORE_BACKLOG_BYTES_MAX, Store, StoreError, forget_ops, meta_op,
 };
 
 /// The ticket of what the group is: before all that its machine gives out.
@@ -19,13 +20,23 @@ const META_TICKET: u64 = 0;
 #[derive(Debug, Default)]
 pub(crate) struct Synced {
     completions: Mutex<BTreeMap<GroupId, Completion>>,
+    reads: Mutex<Vec<ReadFor>>,
     said: Notify,
 }
+
+/// A part of a group's result that was read for a peer; none if the disk does not give it.
+type ReadFor = (GroupId, NodeId, Option<Vec<Entry>>);
 
 impl Synced {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, Completion>> {
         // Whoever panicked under the lock left the map readable.
         self.completions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called on the thread that reads.
+    fn take_read(&self, read: ReadFor) {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);
+        self.said.notify_one();
     }
 
     /// Called on the store's own thread.
@@ -37,7 +48,8 @@ impl Synced {
 
 /// The store, as the driver uses it.
 pub(crate) struct Disk {
-    store: Store,
+    store: Arc<Store>,
+    reads: ResultReads,
     synced: Arc<Synced>,
     recorders: BTreeMap<GroupId, Recorder>,
     /// What the store had no room for: bounded by what the groups' windows let be under way.
@@ -46,8 +58,12 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn new(store: Store, synced: Arc<Synced>) -> Self {
-        Self { store, synced, recorders: BTreeMap::new(), waiting: VecDeque::new(), failed: None }
+    /// # Errors
+    /// The operating system gives no thread to read on.
+    pub(crate) fn new(store: Store, synced: Arc<Synced>) -> io::Result<Self> {
+        let store = Arc::new(store);
+        let reads = ResultReads::start(Arc::clone(&store))?;
+        Ok(Self { store, reads, synced, recorders: BTreeMap::new(), waiting: VecDeque::new(), failed: None })
     }
 
     /// A group begins here.
@@ -72,6 +88,16 @@ impl Disk {
         let mut ops = Vec::with_capacity(records.len());
         records.into_iter().for_each(|record| recorder.ops(record, &mut ops));
         self.submit(group, ops, ticket);
+    }
+
+    /// Reads a part of a group's result for a peer that misses it.
+    pub(crate) fn read_for(&self, group: GroupId, to: NodeId, from: Index, bytes_max: usize) {
+        let synced = Arc::clone(&self.synced);
+        self.reads.read(group, from, bytes_max, move |read| {
+            let entries =
+                read.inspect_err(|error| tracing::error!(%error, %from, "a peer misses what is not readable"));
+            synced.take_read((group, to, entries.ok()));
+        });
     }
 
     fn submit(&mut self, group: GroupId, ops: Vec<Op>, ticket: u64) {
@@ -103,9 +129,15 @@ impl Disk {
         }
     }
 
+    fn take_reads(&self) -> Vec<ReadFor> {
+        std::mem::take(&mut *self.synced.reads.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Writes what was handed in, and frees the data directory. Waits for the disk.
     pub(crate) fn close(self) {
-        if let Err(error) = self.store.close() {
+        self.reads.close();
+        let Some(store) = Arc::into_inner(self.store) else { return };
+        if let Err(error) = store.close() {
             tracing::error!(%error, "the data directory was not closed well");
         }
     }
@@ -137,7 +169,12 @@ impl Driver {
                     }
                 }
             }
-            Err(error) => self.disk_failed(&error),
+            Err(error) => return self.disk_failed(&error),
+        }
+        for (group, to, entries) in disk.take_reads() {
+            if let Some(run) = self.groups.get_mut(&group) {
+                run.machine.handle(now, Input::ResultRead { to, entries });
+            }
         }
     }
 

@@ -203,6 +203,11 @@ impl Driver {
                     disk.persist(group, ticket, records);
                 }
             }
+            Effect::Read(to, from, bytes_max) => {
+                if let Some(disk) = &self.disk {
+                    disk.read_for(group, to, from, bytes_max);
+                }
+            }
             Effect::Send(_) | Effect::Ended => {}
             Effect::Installed(view) => self.installed(group, &view),
         }

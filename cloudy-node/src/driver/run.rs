@@ -53,6 +53,8 @@ pub(crate) enum NotJoined {
 pub(crate) enum Effect {
     Send(Output),
     Persist(u64, Vec<Record>),
+    /// For a peer, from an index on, so many bytes.
+    Read(NodeId, Index, usize),
     Referred(NodeId, Vec<SocketAddr>),
     Installed(Arc<cloudy_proto::View>),
     Ended,
@@ -121,6 +123,7 @@ impl GroupRun {
                     effects.push(Effect::Send(output));
                 }
                 Output::Persist { ticket, records } => effects.push(Effect::Persist(ticket, records)),
+                Output::ReadResult { to, from, bytes_max } => effects.push(Effect::Read(to, from, bytes_max)),
                 Output::Approved(_) | Output::Deliver(_) | Output::Restore { .. } => local.push(output),
                 Output::Event(ref event) => {
                     self.event(event, effects);
@@ -144,7 +147,8 @@ impl GroupRun {
                     happened = true;
                     state.happen(&event);
                 }
-                Output::Send { .. } | Output::CloseLink { .. } | Output::Redial { .. } | Output::Persist { .. } => {}
+                Output::Send { .. } | Output::CloseLink { .. } | Output::Redial { .. } => {}
+                Output::Persist { .. } | Output::ReadResult { .. } => {}
             }
         }
         drop(state);

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use cloudy_proto::{Entry, Event, Index, View};
 
+/// What a member costs in a view that is kept: its names and some addresses.
+const VIEW_MEMBER_BYTES: usize = 256;
+
 /// What the result is made of, in order.
 #[derive(Clone, Debug)]
 pub enum ApprovedItem {
@@ -14,13 +17,23 @@ pub enum ApprovedItem {
     View(Arc<View>),
 }
 
-/// The newest items, up to a number of bytes of payload.
+impl ApprovedItem {
+    /// What it costs in memory while it is kept.
+    fn kept_bytes(&self) -> u64 {
+        match self {
+            Self::Batch(entry) => entry.kept_bytes(),
+            Self::View(view) => (size_of::<View>() + view.ring.len() * VIEW_MEMBER_BYTES) as u64,
+        }
+    }
+}
+
+/// The newest items, up to a number of bytes of memory.
 #[derive(Debug)]
 pub(crate) struct Feed {
     items: VecDeque<ApprovedItem>,
     /// The position of the first item among all that ever were.
     first: u64,
-    /// What the retained batches cost.
+    /// What the retained items cost.
     bytes: u64,
     bytes_max: u64,
     /// The index that the next batch begins at.
@@ -51,7 +64,18 @@ impl Feed {
     }
 
     pub(crate) fn push_view(&mut self, view: Arc<View>) {
-        self.items.push_back(ApprovedItem::View(view));
+        self.push_item(ApprovedItem::View(view));
+    }
+
+    fn push_item(&mut self, item: ApprovedItem) {
+        self.bytes += item.kept_bytes();
+        self.items.push_back(item);
+        while self.bytes > self.bytes_max && self.items.len() > 1 {
+            if let Some(gone) = self.items.pop_front() {
+                self.bytes -= gone.kept_bytes();
+            }
+            self.first += 1;
+        }
     }
 
     /// Forgets what there is: what comes next follows an index.
@@ -63,15 +87,8 @@ impl Feed {
     }
 
     pub(crate) fn push(&mut self, entry: Entry) {
-        self.bytes += entry.batch.cost_bytes();
         self.next_index = entry.last_index().next();
-        self.items.push_back(ApprovedItem::Batch(entry));
-        while self.bytes > self.bytes_max && self.items.len() > 1 {
-            if let Some(ApprovedItem::Batch(gone)) = self.items.pop_front() {
-                self.bytes -= gone.batch.cost_bytes();
-            }
-            self.first += 1;
-        }
+        self.push_item(ApprovedItem::Batch(entry));
     }
 
     /// A reader that begins at an index.
@@ -214,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_is_told_where_to_resume() {
-        let mut feed = Feed::new(16 * 4);
+        let mut feed = Feed::new(2 * entry(1, 2).kept_bytes());
         let mut slow = feed.cursor_at(Index(1));
         (0..4).for_each(|at| feed.push(entry(1 + 2 * at, 2)));
         let Read::Lagged(resume) = feed.read(&mut slow) else { panic!("the first entries are gone") };

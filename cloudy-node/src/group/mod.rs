@@ -31,8 +31,9 @@ pub struct GroupConfig {
     /// Bytes of own payloads that may wait for a slot before [`Group::broadcast`] waits. Default 1 MiB; one payload is
     /// always taken.
     pub outbox_bytes_max: usize,
-    /// Bytes of the result kept for readers, and as much again for members that miss some. Default 64 MiB, shared
-    /// between the two uses where they overlap.
+    /// Bytes of memory for the newest part of the result that is kept for readers, and as many again for members that
+    /// miss some: payloads, and some 300 bytes for each slot. Default 64 MiB; the payloads are shared between the two
+    /// uses where they overlap.
     pub retain_bytes: u64,
 }
 

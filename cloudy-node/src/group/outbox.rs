@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use cloudy_proto::Seq;
 use cloudy_proto::slot::{Batch, push_payload};
 
 /// What an open slot reserves at most before it is needed.
 const OPEN_BYTES: usize = 64 << 10;
+/// A slot's buffer goes with it if no more than this part of it is unused.
+const UNUSED_SHARE_MAX: usize = 8;
 
 /// Payloads that were broadcast and not taken by the machine yet, already laid out as slots.
 #[derive(Debug)]
@@ -83,9 +85,22 @@ impl Outbox {
     fn seal(&mut self) {
         if self.open_count > 0 {
             let first_seq = Seq(self.last.0 - u64::from(self.open_count) + 1);
-            let body = std::mem::take(&mut self.open).freeze();
+            let body = self.take_body();
             self.sealed.push_back(Batch { first_seq, count: self.open_count, body });
             self.open_count = 0;
+        }
+    }
+
+    /// The open slot's body. One that leaves much of its buffer unused is copied out, and the buffer filled again: the
+    /// result is kept for long, and would keep the room that nobody used.
+    fn take_body(&mut self) -> Bytes {
+        let unused = self.open.capacity() - self.open.len();
+        if unused > self.open.capacity() / UNUSED_SHARE_MAX {
+            let body = Bytes::copy_from_slice(&self.open);
+            self.open.clear();
+            body
+        } else {
+            std::mem::take(&mut self.open).freeze()
         }
     }
 
@@ -124,6 +139,18 @@ mod tests {
         batches.iter().for_each(|batch| assert_eq!(check_body(&batch.body, batch.count), Ok(())));
         assert!(outbox.is_empty());
         assert_eq!(outbox.bytes, 0);
+    }
+
+    #[test]
+    fn a_slot_of_few_payloads_keeps_no_more_than_they_need() {
+        let mut outbox = Outbox::new(16 << 10, 4_096, 1 << 20);
+        outbox.push(&[1; 100]);
+        let small = outbox.take().unwrap().body;
+        let buffer = outbox.open.as_ptr();
+        outbox.push(&[2; 100]);
+        assert_eq!(outbox.open.as_ptr(), buffer, "the buffer is used again");
+        assert_eq!((small.len(), small[1]), (101, 1), "and what was in it is not");
+        assert_eq!(small.try_into_mut().unwrap().capacity(), 101);
     }
 
     #[test]

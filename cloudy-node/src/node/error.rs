@@ -36,6 +36,9 @@ pub enum StartError {
     /// A group in the data directory cannot be read back, so none goes on.
     #[error(transparent)]
     ReadGroup(#[from] ReadGroupError),
+    /// The operating system gives no thread for reading the data directory.
+    #[error("a thread to read the data directory on: {0}; raise the limit on threads or processes")]
+    Thread(#[source] std::io::Error),
     /// The address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),

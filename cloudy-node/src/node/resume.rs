@@ -25,7 +25,7 @@ pub(super) async fn open_store(data_dir: DataDir) -> Result<(Disk, Vec<ResumedGr
                 None => begun.push(id),
             }
         }
-        let mut disk = Disk::new(store, synced);
+        let mut disk = Disk::new(store, synced).map_err(StartError::Thread)?;
         // They never had a view: nothing was confirmed in them.
         begun.into_iter().for_each(|id| disk.forget(id));
         Ok((disk, stored))

@@ -137,10 +137,10 @@ impl Recorder {
                 ops.push(put(Table::Slots, slot_key(view, slot.round, lane), encode_slot(&slot)));
             }
             Record::Entry(entry) => {
-                ops.push(put(Table::Result, entry.first_index.0.to_be_bytes().to_vec(), encode_entry(&entry)));
+                ops.push(put(Table::Result, result_key(entry.first_index), encode_entry(&entry)));
             }
             Record::Snapshot(snapshot) => {
-                let first = snapshot.first_index.0.to_be_bytes().to_vec();
+                let first = result_key(snapshot.first_index);
                 ops.push(Op::DeleteRange { table: Table::Result, from: Vec::new(), to: first });
                 if let Some((view, round, lane)) = snapshot.slot {
                     let to = slot_key(view, round, lane);
@@ -244,7 +244,11 @@ fn log_key(which: u8, index: LogIndex) -> Vec<u8> {
     key
 }
 
-fn slot_key(view: ViewId, round: Round, lane: Rank) -> Vec<u8> {
+pub(super) fn result_key(first_index: Index) -> Vec<u8> {
+    first_index.0.to_be_bytes().to_vec()
+}
+
+pub(super) fn slot_key(view: ViewId, round: Round, lane: Rank) -> Vec<u8> {
     let mut key = Vec::with_capacity(18);
     key.extend_from_slice(&view.0.to_be_bytes());
     key.extend_from_slice(&round.0.to_be_bytes());
@@ -292,7 +296,7 @@ fn encode_slot(slot: &Slot) -> Bytes {
     value.freeze()
 }
 
-fn decode_slot(mut key: &[u8], mut value: Bytes) -> Option<Record> {
+pub(super) fn decode_slot(mut key: &[u8], mut value: Bytes) -> Option<Record> {
     let (view, round) = (ViewId(key.try_get_u64().ok()?), Round(key.try_get_u64().ok()?));
     let lane = Rank(key.try_get_u16().ok()?);
     let (prev, first_seq) = (Round(value.try_get_u64_le().ok()?), Seq(value.try_get_u64_le().ok()?));
@@ -328,7 +332,7 @@ fn encode_entry(entry: &StoredEntry) -> Bytes {
     value.freeze()
 }
 
-fn decode_entry(mut key: &[u8], mut value: Bytes) -> Option<StoredEntry> {
+pub(super) fn decode_entry(mut key: &[u8], mut value: Bytes) -> Option<StoredEntry> {
     let first_index = Index(key.try_get_u64().ok()?);
     let view = ViewId(value.try_get_u64_le().ok()?);
     let mut origin = [0; 32];

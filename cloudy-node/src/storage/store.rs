@@ -134,6 +134,23 @@ impl Store {
         read.map_err(read_error)?
     }
 
+    /// The last record whose key is this one or before it, its checksum verified; none if all come after it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when it is.
+    pub fn last_up_to(&self, group: GroupId, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError> {
+        let range = (Bound::Unbounded, Bound::Included(key));
+        let Some((from, to)) = record::full_range(group, table, &range) else { return Ok(None) };
+        let bounds = (as_slice(&from), as_slice(&to));
+        let read = guarded(|| {
+            let records = self.shared.database.begin_read()?.open_table(RECORDS)?;
+            let Some(last) = records.range::<&[u8]>(bounds)?.next_back() else { return Ok(Ok(None)) };
+            let (key, value) = last?;
+            Ok(record::unsealed(group, table, key.value(), value.value()).map(Some))
+        });
+        read.map_err(read_error)?
+    }
+
     /// The groups that have records, in the order of their ids.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! Groups that outlive every process (`protocol.md` P7, §6.2, §7).
 
 use cloudy_node::{
-    ApprovedError, ApprovedItem, Durability, EndReason, FoundError, Group, JoinError, MessageId, Node, Outcome,
+    ApprovedError, ApprovedItem, Durability, EndReason, FoundError, Group, GroupConfig, Index, JoinError, MessageId,
+    Node, Outcome,
 };
 use tempfile::TempDir;
 
@@ -131,6 +132,43 @@ async fn a_group_of_one_is_a_log_that_outlives_its_process() {
     ended.node.shutdown().await;
     let empty = hosts[0].start(&key).await;
     assert!(empty.node.resumed_groups().is_empty());
+}
+
+/// The texts that a group of one broadcast, whatever of them it still keeps in memory.
+fn numbered(what: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{what} {number}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_disk_still_has_is_there_for_joiners_observers_and_who_was_away() {
+    const COUNT: usize = 1_000;
+    let key = key();
+    let (mut hosts, mut processes) = start_hosts(&key, 2).await;
+    let founder = processes[0].node.clone();
+    // Some thirty messages.
+    let forgetful = GroupConfig { retain_bytes: 10_000, ..on_disk() };
+    let group = founder.create_group("ledger", 1, forgetful).await.unwrap();
+    approved(&group, "before", COUNT).await;
+    let gone = within("the answer", group.approved_from(Index(1)).next_batch()).await;
+    assert!(matches!(gone, Some(Err(ApprovedError::Lagged { .. }))), "memory has lost the beginning: {gone:?}");
+    let joined = within("it joins", processes[1].node.join_group_at("ledger", founder.local_addr())).await.unwrap();
+    assert_eq!(texts(&read(&joined, 1, COUNT).await), numbered("before", COUNT));
+    // It is away while the other goes on by itself.
+    drop(joined);
+    processes.pop().unwrap().kill();
+    approved(&group, "meanwhile", COUNT).await;
+    processes.push(hosts[1].start(&key).await);
+    let back = processes[1].resumed();
+    let all = [numbered("before", COUNT), numbered("meanwhile", COUNT)].concat();
+    assert_eq!(texts(&within("it comes back", read(&back, 1, 2 * COUNT)).await), all);
+    // An observer keeps nothing, and reads all.
+    let observer = start(&key).await;
+    let seen =
+        within("it reads along", observer.observe_group("ledger", founder.local_addr(), Index(1))).await.unwrap();
+    assert_eq!(texts(&read(&seen, 1, 2 * COUNT).await), all);
+    group.end();
+    assert_eq!(texts(&read_final(&back).await), all);
+    assert_eq!(texts(&read_final(&seen).await), all);
 }
 
 #[tokio::test]

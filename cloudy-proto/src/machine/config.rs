@@ -24,7 +24,8 @@ pub struct MachineConfig {
     pub role: Role,
     /// Where the group keeps its result: with `Disk` what is given out as [`Output::Persist`](crate::Output::Persist) is stored.
     pub durability: Durability,
-    /// How much of the result is kept for those who miss some of it; at least a few windows.
+    /// Memory for the newest part of the result, kept for those who miss some of it, in bytes of
+    /// [`Entry::kept_bytes`](crate::Entry::kept_bytes); at least a few windows.
     pub retain_bytes: u64,
     /// How many entries of the control log are kept before they are replaced by what they come to: with
     /// [`LOG_ENTRIES_MAX`](crate::limits::LOG_ENTRIES_MAX) hardly anybody who was away misses any.

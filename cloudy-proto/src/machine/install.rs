@@ -4,7 +4,6 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::catch_up::Part;
 use crate::id::{Index, NodeId, Rank, Round, ViewId};
 use crate::io::{Entry, Event, Phase};
 use crate::machine::Machine;
@@ -197,32 +196,12 @@ impl Machine {
         self.set_timer(Timer::Fetch, timeout);
     }
 
-    /// Somebody misses a part of the result.
-    pub(super) fn serve(&mut self, to: NodeId, from: Index) {
-        let view = self.state.view().map_or(ViewId(0), |view| view.id);
-        // Who is not complete itself does not know where its view begins.
-        let first = match self.member.as_ref().or(self.former.as_ref()) {
-            Some(member) => member.first,
-            None => self.final_result.map_or(Index(0), |result| result.index.next()),
-        };
-        let index = self.delivery.result.index();
-        let part = match self.delivery.retained.first() {
-            // It began with a snapshot itself, and nothing has come since.
-            None if from <= index => Part::Truncated(index.next()),
-            _ => self.delivery.retained.part_from(from),
-        };
-        match part {
-            Part::Truncated(_) if self.serve_snapshot(to, 0) => {}
-            Part::Truncated(first) => self.send_control(to, ControlFrame::Fetched(Fetched::Truncated { first })),
-            Part::Entries(entries) => {
-                entries.into_iter().for_each(|entry| self.send_control(to, ControlFrame::Fetched(fetched(entry))));
-                self.send_control(to, ControlFrame::Fetched(Fetched::End { index, view, first }));
-            }
-        }
-    }
-
     pub(super) fn take_fetched(&mut self, from: NodeId, fetched: Fetched) {
-        if self.fetching.as_ref().is_none_or(|fetching| fetching.asked != Some(from)) {
+        let Some(fetching) = &self.fetching else { return };
+        // Who was asked before may take its time: what it has is as good as anybody's.
+        let answers = fetching.asked == Some(from);
+        let may_continue = matches!(fetched, Fetched::Entry { .. }) && fetching.sources.contains(&from);
+        if !answers && !may_continue {
             return;
         }
         match fetched {
@@ -291,17 +270,5 @@ impl Machine {
             }
             _ => self.set_timer(Timer::Fetch, FOLLOW_EVERY),
         }
-    }
-}
-
-fn fetched(entry: Entry) -> Fetched {
-    Fetched::Entry {
-        first_index: entry.first_index,
-        view: entry.view,
-        origin: entry.origin,
-        incarnation: entry.incarnation,
-        first_seq: entry.batch.first_seq,
-        count: entry.batch.count,
-        body: entry.batch.body,
     }
 }

@@ -19,6 +19,7 @@ mod phases;
 mod rejoin;
 mod restore;
 mod role;
+mod serve;
 mod snapshot;
 mod status;
 mod stop;
@@ -139,6 +140,8 @@ pub struct Machine {
     /// The session's random stream of this node was told to the application.
     stream_told: bool,
     fetching: Option<Fetching>,
+    /// For whom the disk reads.
+    reading: BTreeSet<NodeId>,
     /// The wait for a member that is said next.
     waits_said: Duration,
     /// Of the views before.
@@ -210,6 +213,7 @@ impl Machine {
             reads_all: index == Index(1),
             stream_told: false,
             fetching: None,
+            reading: BTreeSet::new(),
             waits_said: Duration::ZERO,
             confirmations_given: 0,
             checkpoints: Checkpoints::default(),
@@ -239,6 +243,7 @@ impl Machine {
             Input::Broadcast(batch) => self.outbox.push(batch),
             Input::Request(request) => self.take_request(request),
             Input::Persisted { ticket } => self.persisted(ticket),
+            Input::ResultRead { to, entries } => self.result_read(to, entries),
             Input::Timeout => self.run_timers(),
         }
         self.run_consensus();

@@ -33,6 +33,7 @@ impl Machine {
             let (index, state) = (snapshot.index, snapshot.state.clone());
             machine.delivery.result = ResultState::resumed(&snapshot.base);
             machine.delivery.restored_to = index;
+            machine.delivery.stored_from = snapshot.base.checkpoint.index.next();
             machine.delivery.outputs.push_back(Output::Restore { index, state });
             machine.snapshot = Some(snapshot);
         }

@@ -3,6 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::config::Durability;
 use crate::digest::ResultBase;
 use crate::id::{Index, NodeId};
 use crate::io::Output;
@@ -38,16 +39,26 @@ impl Machine {
     fn keep_snapshot(&mut self, snapshot: StoredSnapshot) {
         let needed = snapshot.base.checkpoint.index.next();
         // With a gap behind it, it would help nobody.
-        if self.delivery.retained.first().is_none_or(|first| first <= needed) {
+        if self.first_kept().is_none_or(|first| first <= needed) {
             self.delivery.keep(Record::Snapshot(snapshot.clone()));
+            self.delivery.stored_from = needed;
             self.snapshot = Some(snapshot);
         }
     }
 
-    /// Somebody misses what is not retained any more: it is given the snapshot instead; false if there is none that what
+    /// The first index that can be given to others, if there is any: from memory or from the disk.
+    fn first_kept(&self) -> Option<Index> {
+        let retained = self.delivery.retained.first();
+        match self.delivery.durability {
+            Durability::Memory => retained,
+            Durability::Disk => retained.map(|first| first.min(self.delivery.stored_from)),
+        }
+    }
+
+    /// Somebody misses what is not kept any more: it is given the snapshot instead; false if there is none that what
     /// is retained follows.
     pub(super) fn serve_snapshot(&mut self, to: NodeId, offset: u64) -> bool {
-        let first = self.delivery.retained.first();
+        let first = self.first_kept();
         let follows = |snapshot: &&StoredSnapshot| {
             let needed = snapshot.base.checkpoint.index.next();
             first.map_or(needed > self.delivery.result.index(), |first| first <= needed)

@@ -141,7 +141,11 @@ impl Facts {
                 Output::CloseLink { .. } if !self.mutated => {
                     return Err(Broken::new("no honest node breaks the protocol", output));
                 }
-                Output::CloseLink { .. } | Output::Redial { .. } | Output::Persist { .. } | Output::Restore { .. } => {}
+                Output::CloseLink { .. }
+                | Output::Redial { .. }
+                | Output::Persist { .. }
+                | Output::ReadResult { .. }
+                | Output::Restore { .. } => {}
             }
         }
         Ok(())

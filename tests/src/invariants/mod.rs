@@ -253,7 +253,10 @@ impl Judge {
                 Output::Deliver(entry) => self.delivered(node, entry, way, stats)?,
                 Output::Event(event) => self.event(node, event, stats)?,
                 Output::Persist { records, .. } => self.persists(node, records)?,
-                Output::CloseLink { .. } | Output::Redial { .. } | Output::Restore { .. } => {}
+                Output::CloseLink { .. }
+                | Output::Redial { .. }
+                | Output::ReadResult { .. }
+                | Output::Restore { .. } => {}
             }
         }
         if self.nodes[node].approval.is_some() {

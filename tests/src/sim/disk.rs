@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use cloudy_proto::{Record, Stored, StoredError};
+use cloudy_proto::{Entry, Index, Record, Stored, StoredError};
 
 /// One disk.
 #[derive(Debug, Default)]
@@ -57,6 +57,12 @@ impl Disk {
     #[must_use]
     pub fn stored(&self) -> Stored {
         self.stored.clone()
+    }
+
+    /// What it holds of the result from an index on.
+    #[must_use]
+    pub fn part_from(&self, from: Index, bytes_max: usize) -> Vec<Entry> {
+        self.stored.part_from(from, bytes_max)
     }
 
     fn keep(&mut self, tickets: usize) -> Result<Vec<Record>, StoredError> {

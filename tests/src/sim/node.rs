@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::{Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, push_payload};
 use cloudy_proto::wire::Stream;
-use cloudy_proto::{Machine, NodeId, Parameters, Request, Seq, Time};
+use cloudy_proto::{Entry, Machine, NodeId, Parameters, Request, Seq, Time};
 
 use crate::sim::queue::Packet;
 
@@ -30,6 +30,13 @@ pub enum Item {
     Frame(Packet),
     /// What was given out up to this ticket is synced.
     Synced(u64),
+    /// The disk has read a part of the result for a peer.
+    Read {
+        /// For whom.
+        to: NodeId,
+        /// What is there.
+        entries: Vec<Entry>,
+    },
     /// The application or the operator wants something.
     Ask(Request),
 }

@@ -40,6 +40,7 @@ impl World {
                 Output::CloseLink { peer, reason } => self.close_link(node, peer, &reason)?,
                 Output::Event(event) => self.said(node, event)?,
                 Output::Persist { ticket, records } => self.persist(node, ticket, records),
+                Output::ReadResult { to, from, bytes_max } => self.read_result(node, to, from, bytes_max),
                 Output::Approved(_) | Output::Deliver(_) | Output::Restore { .. } => {}
             }
         }

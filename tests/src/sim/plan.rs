@@ -234,6 +234,8 @@ pub struct Plan {
     pub disk: DiskPlan,
     /// How many entries of the control log are kept.
     pub log_entries_max: usize,
+    /// What a node keeps of the result in memory.
+    pub retain_bytes: u64,
     /// What goes wrong, and when.
     pub faults: Vec<(u64, Fault)>,
     /// What goes wrong at a step, and how long after it; one at each time that the step comes.
@@ -251,6 +253,9 @@ pub struct Plan {
     /// How much faster each node's clock runs than true time, in parts per million.
     pub drift_ppm: Vec<u64>,
 }
+
+/// More than any run's result.
+const RETAIN_BYTES: u64 = 16 << 20;
 
 impl Plan {
     /// The founder's place among the nodes.
@@ -291,6 +296,7 @@ impl Plan {
             },
             disk: DiskPlan::default(),
             log_entries_max: LOG_ENTRIES_MAX,
+            retain_bytes: RETAIN_BYTES,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 16,

@@ -1,6 +1,6 @@
 //! Processes start, die and start again; disks outlive them (`protocol.md` P7, §7).
 
-use cloudy_proto::{Index, Machine, MachineConfig, Record, Request, Role, StoredError, ViewId};
+use cloudy_proto::{Index, Machine, MachineConfig, NodeId, Record, Request, Role, StoredError, ViewId};
 
 use crate::invariants::Failure;
 use crate::sim::disk::Disk;
@@ -36,7 +36,7 @@ impl World {
             run: self.nodes.len() as u64,
             role,
             durability: self.plan.parameters.durability,
-            retain_bytes: 16 << 20,
+            retain_bytes: self.plan.retain_bytes,
             log_entries_max: self.plan.log_entries_max,
             rules: self.plan.rules,
         }
@@ -307,6 +307,29 @@ impl World {
         let synced = self.disks[self.nodes[place].home].sync(ticket);
         self.on_disk(place, synced)?;
         self.give(place, Item::Synced(ticket))
+    }
+
+    /// A machine wants a part of what its disk holds of the result.
+    pub(super) fn read_result(&mut self, node: usize, to: NodeId, from: Index, bytes_max: usize) {
+        self.stats.met(Met::ResultRead);
+        let mut takes_us = self.dice.between(0, self.plan.disk.sync_us);
+        if !self.healed && self.dice.chance(self.plan.disk.slow_per_mille) {
+            takes_us += self.dice.between(0, self.plan.disk.slow_us);
+        }
+        self.queue.at(self.now_us + takes_us, Event::Read { node, to, from, bytes_max });
+    }
+
+    /// It was read.
+    pub(super) fn read(&mut self, node: usize, to: NodeId, from: Index, bytes_max: usize) -> Result<(), Failure> {
+        if !self.nodes[node].alive {
+            self.stats.met(Met::KilledReading);
+            return Ok(());
+        }
+        let entries = self.disks[self.nodes[node].home].part_from(from, bytes_max);
+        if !entries.is_empty() {
+            self.stats.met(Met::ServedFromDisk);
+        }
+        self.give(node, Item::Read { to, entries })
     }
 
     fn on_disk(&mut self, place: usize, records: Result<Vec<Record>, StoredError>) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cloudy_proto::{Frame, Incarnation, wire};
+use cloudy_proto::{Frame, Incarnation, Index, NodeId, wire};
 
 use crate::sim::plan::Fault;
 
@@ -78,6 +78,17 @@ pub enum Event {
         node: usize,
         /// Up to this ticket.
         ticket: u64,
+    },
+    /// A disk has read a part of the result.
+    Read {
+        /// Which process asked for it.
+        node: usize,
+        /// For whom.
+        to: NodeId,
+        /// From which index on.
+        from: Index,
+        /// As many bytes.
+        bytes_max: usize,
     },
     /// An application broadcasts.
     Broadcast {

@@ -94,6 +94,12 @@ pub enum Met {
     DiskSlow,
     /// Records were given out to be stored.
     Persisted,
+    /// A member had its disk read what it does not keep in memory, for one who misses it.
+    ResultRead,
+    /// The member died before the disk had read that.
+    KilledReading,
+    /// What the disk has read went to who misses it.
+    ServedFromDisk,
     /// A member said that it answers `Wedge` later, once it has synced.
     WedgingSaid,
     /// A process that came back answered `Wedge` from its disk.
@@ -205,6 +211,9 @@ pub const REQUIRED: &[Met] = &[
     Met::KilledUnsynced,
     Met::DiskSlow,
     Met::Persisted,
+    Met::ResultRead,
+    Met::KilledReading,
+    Met::ServedFromDisk,
     Met::WedgingSaid,
     Met::WedgedFromDisk,
     Met::TakenFromDisk,

@@ -188,6 +188,7 @@ impl World {
             }
             Event::Start { home } => self.start(home)?,
             Event::Synced { node, ticket } => self.synced(node, ticket)?,
+            Event::Read { node, to, from, bytes_max } => self.read(node, to, from, bytes_max)?,
             Event::Broadcast { node } => self.broadcast(node)?,
             Event::Fault(fault) => self.fault(fault)?,
             Event::Heal => self.heal()?,
@@ -278,6 +279,10 @@ impl World {
             Item::Frame(packet) => self.take_packet(node, packet),
             Item::Synced(ticket) => {
                 self.handle(node, Input::Persisted { ticket });
+                Ok(())
+            }
+            Item::Read { to, entries } => {
+                self.handle(node, Input::ResultRead { to, entries: Some(entries) });
                 Ok(())
             }
             Item::Ask(request) => {

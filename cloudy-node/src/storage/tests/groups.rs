@@ -10,6 +10,7 @@ use cloudy_proto::{
 };
 
 use super::super::group_records::{Recorder, forget_ops, meta_op, read_group};
+use super::super::result_reads::read_part;
 use super::*;
 
 const ORIGIN: NodeId = NodeId([3; 32]);
@@ -142,6 +143,33 @@ fn whatever_was_given_out_so_far_reads_back_as_it_folds() {
         assert_eq!(read, expected, "after {record:?}");
     }
     assert_eq!((folded.voter(), folded.index()), (ConsensusId(9), Index(8)));
+}
+
+#[test]
+fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
+    let snapshot = given().iter().position(|record| matches!(record, Given::Snapshot(_))).unwrap();
+    // With all of it, and with what a snapshot leaves.
+    for (records, first) in [(given()[..snapshot].to_vec(), 1), (given(), 4)] {
+        let opened = Opened::create(&SimDisk::default());
+        store(&opened, &records);
+        let mut stored = Stored::default();
+        records.into_iter().for_each(|record| stored.take(record).unwrap());
+        for from in (1..12).map(Index) {
+            let whole = stored.part_from(from, usize::MAX);
+            assert_eq!(whole.is_empty(), !(first..=8).contains(&from.0), "from {from}");
+            assert!(whole.first().is_none_or(|entry| entry.first_index == from));
+            for bytes_max in [0, 10, 25, 45, 100, 1_000] {
+                let part = read_part(&opened.store, GROUP, from, bytes_max).unwrap();
+                assert!(
+                    whole.starts_with(&part) && part.is_empty() == whole.is_empty(),
+                    "from {from}, {bytes_max} bytes"
+                );
+                let bytes: usize = part.iter().map(|entry| entry.batch.body.len()).sum();
+                assert!(part.len() <= 1 || bytes <= bytes_max, "from {from}, {bytes_max} bytes");
+            }
+            assert_eq!(read_part(&opened.store, GROUP, from, 10_000).unwrap(), whole, "from {from}");
+        }
+    }
 }
 
 #[test]

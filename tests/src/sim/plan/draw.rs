@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloudy_proto::limits::LOG_ENTRIES_MAX;
 use cloudy_proto::{OnFailure, Parameters, RingKind, Rules, SessionPlan};
 
-use super::{DiskPlan, Fault, NetworkPlan, Plan, Step, Traffic, Who};
+use super::{DiskPlan, Fault, NetworkPlan, Plan, RETAIN_BYTES, Step, Traffic, Who};
 use crate::sim::dice::Dice;
 
 impl Plan {
@@ -34,6 +34,7 @@ impl Plan {
             disk: DiskPlan::default(),
             // A session of some seconds has some dozens.
             log_entries_max: Dice::of(seed ^ 0x05ee_d0f1_0655).pick(&[2, 4, 8, 16, LOG_ENTRIES_MAX]),
+            retain_bytes: RETAIN_BYTES,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 0,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloudy_proto::Durability;
 
-use super::{DiskPlan, Fault, Newcomer, Plan, Step, Who};
+use super::{DiskPlan, Fault, Newcomer, Plan, RETAIN_BYTES, Step, Who};
 use crate::sim::dice::Dice;
 
 /// After which time a process is started again: at once, before it is missed, or long after.
@@ -57,6 +57,7 @@ impl Plan {
             slow_per_mille: dice.pick(&[0, 0, 20]),
             slow_us: (4 * timeout_us).min(1_000_000),
         };
+        self.retain_bytes = Dice::of(self.seed ^ 0x5e7a_17ed).pick(&[RETAIN_BYTES, 1, 1_000, 5_000]);
         for _ in 0..dice.pick(&[0, 0, 0, 1, 2]) {
             let (who, for_us) = (self.some_node(dice), dice.pick(&[10_000, 100_000, 500_000, 1_500_000]));
             self.add_at_some_time(dice, Fault::SlowDisk { who, for_us });

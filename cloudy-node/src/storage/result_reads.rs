@@ -1,0 +1,130 @@
+//! Parts of stored results, read while groups run, on a thread of their own: nobody else waits for the disk.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Bound;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use cloudy_proto::slot::Batch;
+use cloudy_proto::{Entry, GroupId, Index, Rank, Record, Round, StoredBody, StoredEntry, ViewId};
+
+use super::group_records::{ReadGroupError, decode_entry, decode_slot, result_key, slot_key};
+use super::record::Table;
+use super::store::Store;
+
+type Answer = Box<dyn FnOnce(Result<Vec<Entry>, ReadGroupError>) + Send>;
+
+enum Wanted {
+    Part { group: GroupId, from: Index, bytes_max: usize, answer: Answer },
+    End,
+}
+
+/// The thread that reads. What waits for it is bounded by those who ask: each for one part at a time.
+pub(crate) struct ResultReads {
+    wanted: mpsc::Sender<Wanted>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ResultReads {
+    /// # Errors
+    /// The operating system gives no thread.
+    pub(crate) fn start(store: Arc<Store>) -> io::Result<Self> {
+        let (wanted, next) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("cloudy-read".to_owned()).spawn(move || {
+            while let Ok(Wanted::Part { group, from, bytes_max, answer }) = next.recv() {
+                answer(read_part(&store, group, from, bytes_max));
+            }
+        });
+        Ok(Self { wanted, thread: Some(thread?) })
+    }
+
+    /// Reads the result of a group from an index on: see [`read_part`]. The answer is given on the thread that reads.
+    pub(crate) fn read(
+        &self,
+        group: GroupId,
+        from: Index,
+        bytes_max: usize,
+        answer: impl FnOnce(Result<Vec<Entry>, ReadGroupError>) + Send + 'static,
+    ) {
+        // After the end nobody waits for an answer.
+        let _ = self.wanted.send(Wanted::Part { group, from, bytes_max, answer: Box::new(answer) });
+    }
+
+    /// Waits until what was asked for before is read; the thread holds the store no more.
+    pub(crate) fn close(mut self) {
+        let _ = self.wanted.send(Wanted::End);
+        if let Some(thread) = self.thread.take() {
+            // A read that panicked has nothing more to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for ResultReads {
+    fn drop(&mut self) {
+        // The thread may have ended already.
+        let _ = self.wanted.send(Wanted::End);
+    }
+}
+
+/// The stored result from an index on, beginning with it and without a gap: at most so many bytes of slot bodies,
+/// one entry at least. Nothing if it is not stored yet, or not any more. Waits for the disk.
+///
+/// # Errors
+/// What is damaged, or of another version.
+pub(crate) fn read_part(
+    store: &Store,
+    group: GroupId,
+    from: Index,
+    bytes_max: usize,
+) -> Result<Vec<Entry>, ReadGroupError> {
+    let Some(first) = store.last_up_to(group, Table::Result, &result_key(from))? else { return Ok(Vec::new()) };
+    let range = (Bound::Included(first.key.as_slice()), Bound::Unbounded);
+    let records = store.range(group, Table::Result, range, bytes_max)?;
+    let foreign = |table| ReadGroupError::Foreign { group, table };
+    let stored: Option<Vec<StoredEntry>> =
+        records.into_iter().map(|record| decode_entry(&record.key, record.value)).collect();
+    let stored = stored.ok_or_else(|| foreign(Table::Result))?;
+    let slots = slots_of(store, group, &stored, bytes_max)?;
+    let (mut bytes, mut next, mut part) = (0, from, Vec::new());
+    for entry in stored.iter().filter(|entry| entry.last_index() >= from) {
+        // A snapshot may have taken the place of the first, or of their slots, between two reads.
+        let Some(batch) = batch_of(entry, &slots).filter(|_| entry.first_index <= next) else { break };
+        bytes += batch.body.len();
+        if bytes > bytes_max && !part.is_empty() {
+            break;
+        }
+        part.push(Entry::of_stored(entry, batch).beginning_at(next));
+        next = entry.last_index().next();
+    }
+    Ok(part)
+}
+
+type Slots = BTreeMap<(ViewId, Round, Rank), Batch>;
+
+/// The slots that entries refer to, at most so many bytes of them: they are stored in the entries' order.
+fn slots_of(store: &Store, group: GroupId, stored: &[StoredEntry], bytes_max: usize) -> Result<Slots, ReadGroupError> {
+    let mut keys = stored.iter().filter_map(|entry| match entry.body {
+        StoredBody::Slot { lane, round } => Some(slot_key(entry.view, round, lane)),
+        StoredBody::Here(_) => None,
+    });
+    let Some(first) = keys.next() else { return Ok(Slots::new()) };
+    let last = keys.last().unwrap_or_else(|| first.clone());
+    let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
+    let records = store.range(group, Table::Slots, range, bytes_max)?;
+    let slots = records.into_iter().map(|record| match decode_slot(&record.key, record.value) {
+        Some(Record::Slot { view, lane, slot }) => Ok(((view, slot.round, lane), slot.batch)),
+        _ => Err(ReadGroupError::Foreign { group, table: Table::Slots }),
+    });
+    slots.collect()
+}
+
+fn batch_of(entry: &StoredEntry, slots: &Slots) -> Option<Batch> {
+    match &entry.body {
+        StoredBody::Here(body) => Some(Batch { first_seq: entry.first_seq, count: entry.count, body: body.clone() }),
+        StoredBody::Slot { lane, round } => {
+            slots.get(&(entry.view, *round, *lane)).and_then(|slot| entry.batch_of(slot))
+        }
+    }
+}
