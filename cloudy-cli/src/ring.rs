@@ -12,6 +12,8 @@ pub(crate) enum RingChoice {
     /// While its window is open: all send at once, bounded by the CPU
     #[default]
     Pipelined,
+    /// As pipelined, but each sends to the next only, which passes it on: for large messages where upload is short
+    Relay,
 }
 
 impl fmt::Display for RingChoice {
@@ -19,6 +21,7 @@ impl fmt::Display for RingChoice {
         f.write_str(match self {
             Self::Token => "token",
             Self::Pipelined => "pipelined",
+            Self::Relay => "relay",
         })
     }
 }

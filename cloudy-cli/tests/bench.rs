@@ -56,8 +56,8 @@ fn nodes_end_with_one_result_and_the_row_has_all_fields() {
 
 #[test]
 fn the_floor_runs_beside_and_gives_a_ratio() {
-    let rows = rows(&bench(&["--floor", "--repeat", "2", "--json", "--sweep", "ring=pipelined,token"]));
-    assert_eq!(rows.len(), 2);
+    let rows = rows(&bench(&["--floor", "--repeat", "2", "--json", "--sweep", "ring=pipelined,relay,token"]));
+    assert_eq!(rows.len(), 3);
     for row in rows {
         assert!(row["floor"]["approved_per_s"].as_f64() > Some(0.0), "{row}");
         assert!(row["floor"]["latency_us"]["p50"].as_u64() > Some(0), "{row}");

@@ -102,6 +102,16 @@ fn a_token_session_gives_the_seed_s_numbers_in_turn() {
 }
 
 #[test]
+fn a_relay_session_ends_with_equal_results_at_any_number_of_slaves() {
+    for (nodes, faults) in [(1, &[][..]), (2, &[]), (5, &["--loss", "5%"])] {
+        let (object, result) = demo_with_files(nodes, &[&["--ring", "relay"], faults].concat());
+        assert_eq!(object["ring"], "relay");
+        let origins: BTreeSet<&String> = result.origins.iter().collect();
+        assert_eq!(origins.len(), nodes, "each one's numbers went all the way round");
+    }
+}
+
+#[test]
 fn ctrl_c_ends_a_demo_with_its_results() {
     for signal in ["INT", "TERM"] {
         let mut demo = Running::start(cloudy(&["demo", "--send", "10m", "--json", "--nodes", "2"]));

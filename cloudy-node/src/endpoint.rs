@@ -25,8 +25,8 @@ pub use admission::{Admission, AdmissionGuard, NotAdmitted};
 use reset::{RandomIds, ResetKey};
 
 /// Streams that the other side of a connection may have open towards this one. All are one-way; it may open none that
-/// goes both ways.
-pub const UNI_STREAMS_MAX: u32 = 64;
+/// goes both ways. A relay ring of the greatest size takes 64 in a view, a view change two views' worth of them.
+pub const UNI_STREAMS_MAX: u32 = 256;
 /// Connections that wait for [`Endpoint::accept`]; more are refused by the transport.
 pub const INCOMING_WAITING_MAX: usize = 128;
 /// What the operating system is asked to buffer for the socket, each way. Less is tolerated: losses are repaired.

@@ -6,14 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
-/// When a member may use its next round (`protocol.md` §5).
+/// When a member may use its next round, and which links carry its slots (`protocol.md` §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RingKind {
     /// In its turn only: the naive ring. One slot travels at a time, so its rate is the wire's latency.
     Token,
-    /// While its window is open: every member sends at once.
+    /// While its window is open: every member sends at once, to all others.
     #[default]
     Pipelined,
+    /// As `Pipelined`, but every member sends to its successor on the ring only, which passes it on: a payload leaves
+    /// each node once, however many members there are. For large payloads where upload is what is short; each hop costs
+    /// latency, so the window has to be larger. A stall turns the group to `Pipelined` for good (`protocol.md` §6.3).
+    Relay,
 }
 
 /// Where a slot must be before it is confirmed (`protocol.md` P7).
@@ -40,7 +44,7 @@ pub enum OnFailure {
 /// What all members of a view share; part of the command that installs it, so no two members can differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameters {
-    /// When a member may send.
+    /// When a member may send, and to whom.
     pub ring: RingKind,
     /// Where a slot must be before it is confirmed.
     pub durability: Durability,

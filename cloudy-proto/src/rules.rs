@@ -23,6 +23,8 @@ pub enum Rule {
     NoSkipFromGap,
     /// The latest skip is repeated when a link comes back.
     ResumeRepeatsSkip,
+    /// `Relay`: a forwarder resumes every lane where its successor says, not only its own.
+    ForwardedIsResumed,
     /// The skip condition is standing, not only evaluated on arrival.
     SkipIsStanding,
     /// A cut is walked only by who holds every lane up to it.

@@ -200,6 +200,13 @@ async fn pipelined_results_are_equal_and_complete_at_any_loss() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn relay_results_are_equal_and_complete_at_any_loss() {
+    for (seed, loss) in [(71, 0.0), (72, 0.01), (73, 0.05), (74, 0.1), (75, 0.2)] {
+        run(seed, loss, RingKind::Relay, 200).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn token_results_are_equal_and_complete_at_any_loss() {
     for (seed, loss) in [(11, 0.0), (12, 0.01), (13, 0.05), (14, 0.1), (15, 0.2)] {
         let outcome = run(seed, loss, RingKind::Token, 32).await;
@@ -264,6 +271,13 @@ async fn pipelined_a_member_that_is_cut_off_is_evicted_and_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn relay_a_member_that_is_cut_off_is_evicted_and_comes_back() {
+    for (seed, loss) in [(81, 0.0), (82, 0.05), (83, 0.2)] {
+        run_with_an_eviction(seed, loss, RingKind::Relay, 400).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn token_a_member_that_is_cut_off_is_evicted_and_comes_back() {
     for (seed, loss) in [(61, 0.0), (62, 0.05)] {
         run_with_an_eviction(seed, loss, RingKind::Token, 64).await;
@@ -274,6 +288,13 @@ async fn token_a_member_that_is_cut_off_is_evicted_and_comes_back() {
 async fn pipelined_nothing_is_lost_by_cuts_and_closed_connections() {
     for (seed, loss) in [(21, 0.0), (22, 0.05), (23, 0.2)] {
         run_with_cuts(seed, loss, RingKind::Pipelined, 400).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn relay_nothing_is_lost_by_cuts_and_closed_connections() {
+    for (seed, loss) in [(91, 0.0), (92, 0.05), (93, 0.2)] {
+        run_with_cuts(seed, loss, RingKind::Relay, 400).await;
     }
 }
 

@@ -49,6 +49,7 @@ each_is_caught! {
     the_owner_is_no_recipient: OwnerIsRecipient,
     a_skip_is_inferred_from_a_gap: NoSkipFromGap,
     a_link_resumes_without_the_latest_skip: ResumeRepeatsSkip,
+    what_is_passed_on_does_not_resume: ForwardedIsResumed,
     a_cut_is_walked_without_being_held: CutIsHeld,
     a_final_result_is_short: FinalReachesCut,
     the_hold_does_not_follow_the_cursor: HoldFollowsCursor,

@@ -306,6 +306,43 @@ fn a_group_without_a_complete_member_says_so_and_goes_on_once_a_disk_is_back() -
     Ok(())
 }
 
+#[test]
+fn a_relay_that_stalls_goes_on_without_relaying_and_drops_nobody() -> Result<(), Failure> {
+    let mut plan = plan_on_disk(4);
+    plan.parameters.ring = RingKind::Relay;
+    let stall_us = plan.parameters.stall_timeout.as_micros() as u64;
+    let mut story = Scenario::begin(plan)?;
+    story.pass(1_000_000)?;
+    story.broadcasts(0, 5, 8)?;
+    story.until("all have all", |world| (0..4).all(|node| world.judge.index_of(node) == 5))?;
+    story.suffers(Fault::SlowDisk { who: Who::Node(2), for_us: stall_us * 3 / 2 })?;
+    (0..4).try_for_each(|node| story.broadcasts(node, 5, 8))?;
+    story.until("another view", |world| (0..4).all(|node| view_of(world, node) == 2))?;
+    let view = story.world.nodes[0].machine.status(cloudy_proto::Time(0)).view.expect("it is a member");
+    assert_eq!((view.parameters.ring, view.members()), (RingKind::Pipelined, 4));
+    story.settles()?;
+    assert_eq!(story.world.judge.approved(), 25);
+    Ok(())
+}
+
+#[test]
+fn a_relay_goes_on_without_a_member_and_with_it_again() -> Result<(), Failure> {
+    let mut plan = Plan::calm(4, None);
+    (plan.parameters.ring, plan.parameters.on_failure) = (RingKind::Relay, OnFailure::Evict);
+    let mut story = Scenario::begin(plan)?;
+    story.pass(1_000_000)?;
+    story.suffers(Fault::Isolate { who: Who::Node(2), outage_us: 1_500_000 })?;
+    (0..4).try_for_each(|node| story.broadcasts(node, 5, 8))?;
+    story.until("the others go on", |world| [0, 1, 3].iter().all(|&node| world.judge.index_of(node) == 15))?;
+    assert_eq!(view_of(&story.world, 0), 2);
+    story.until("it is back", |world| (0..4).all(|node| view_of(world, node) == 3))?;
+    let view = story.world.nodes[0].machine.status(cloudy_proto::Time(0)).view.expect("it is a member");
+    assert_eq!((view.parameters.ring, view.members()), (RingKind::Relay, 4));
+    story.settles()?;
+    assert_eq!(story.world.judge.approved(), 20);
+    Ok(())
+}
+
 /// Enough payloads for a checkpoint of the digest (`protocol.md` §8), in a few slots.
 const PAYLOADS: usize = 70_000;
 

@@ -80,6 +80,7 @@ fn a_masters_options_are_taken() {
          --discovery-timeout 3s --discovery-group 239.255.1.2:2000 --json --cluster-key k --loss 5%"
     );
     assert_eq!(args.ring, RingChoice::Token);
+    assert_eq!(parsed!(Master, "cloudy master h 1 --ring relay").ring, RingChoice::Relay);
     assert_eq!(args.slaves, ["node-1.example:10502", "[::1]:10503"]);
     assert_eq!(args.expect, Some(2));
     assert_eq!(args.discovery_timeout, Duration::from_secs(3));
@@ -211,7 +212,7 @@ fn wrong_command_lines_name_what_is_wrong() {
         ("cloudy master h 1 --slave localhost", ValueValidation, "`localhost` is not HOST:PORT"),
         ("cloudy master h 1 --slave ::1:10502", ValueValidation, "brackets"),
         ("cloudy master h 1 --expect 0", ValueValidation, "1..=64"),
-        ("cloudy master h 1 --ring relay", InvalidValue, "[possible values: token, pipelined]"),
+        ("cloudy master h 1 --ring star", InvalidValue, "[possible values: token, pipelined, relay]"),
         ("cloudy demo --nodes 0", ValueValidation, "1..=64"),
         ("cloudy demo --nodes 65", ValueValidation, "1..=64"),
         ("cloudy demo --send -5", ValueValidation, "2s, 500ms, 1m or 250us"),

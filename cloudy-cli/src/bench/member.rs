@@ -74,7 +74,7 @@ async fn found(node: &Node, spec: &Spec, post: &mut Post) -> Result<Group, Repor
     let slot_payloads_max = match spec.ring {
         // Each turn of the token takes one message, as in a session.
         RingKind::Token => 1,
-        RingKind::Pipelined => defaults.slot_payloads_max,
+        RingKind::Pipelined | RingKind::Relay => defaults.slot_payloads_max,
     };
     let (ring, durability, window_bytes) = (spec.ring, spec.durability, spec.window_bytes);
     let parameters = Parameters { ring, durability, window_bytes, slot_payloads_max, ..defaults };

@@ -46,7 +46,9 @@ impl Spec {
     pub(crate) fn in_flight_max(&self) -> u64 {
         match self.ring {
             RingKind::Token => TOKEN_IN_FLIGHT,
-            RingKind::Pipelined => (self.window_bytes / (self.size_bytes as u64).max(PAYLOAD_COST_BYTES_MIN)).max(1),
+            RingKind::Pipelined | RingKind::Relay => {
+                (self.window_bytes / (self.size_bytes as u64).max(PAYLOAD_COST_BYTES_MIN)).max(1)
+            }
         }
     }
 
@@ -55,6 +57,7 @@ impl Spec {
         match self.ring {
             RingKind::Token => "token",
             RingKind::Pipelined => "pipelined",
+            RingKind::Relay => "relay",
         }
     }
 

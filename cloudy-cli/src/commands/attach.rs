@@ -71,6 +71,7 @@ fn show(args: &MasterArgs, attached: AttachOutcome, watcher: &Watcher, began_at:
     let ring = match ring {
         RingKind::Token => RingChoice::Token,
         RingKind::Pipelined => RingChoice::Pipelined,
+        RingKind::Relay => RingChoice::Relay,
     };
     let described = (Periods { send, grace, stop }, ring, seed);
     if !args.json {

@@ -154,6 +154,7 @@ pub(crate) fn ring_kind(ring: RingChoice) -> RingKind {
     match ring {
         RingChoice::Token => RingKind::Token,
         RingChoice::Pipelined => RingKind::Pipelined,
+        RingChoice::Relay => RingKind::Relay,
     }
 }
 

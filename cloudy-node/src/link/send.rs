@@ -26,7 +26,7 @@ const QUEUE_BYTES_MAX: usize = 128 << 20;
 /// Frames that wait for the node stream: a peer that asks this much without reading the answers is beyond hope too.
 const NODE_FRAMES_MAX: usize = 64;
 /// Streams that are written to or wait to be opened, ended ones included until the peer has taken all of them.
-const WRITERS_MAX: usize = 256;
+const WRITERS_MAX: usize = 512;
 /// A body up to this size is copied behind its header: one piece costs the transport less than two.
 const COPY_BYTES_MAX: usize = 1 << 10;
 /// How long a node that shuts down waits for what it wrote to arrive.

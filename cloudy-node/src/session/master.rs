@@ -277,7 +277,7 @@ fn group_config(config: &MasterConfig) -> GroupConfig {
     let slot_payloads_max = match config.ring {
         // Each turn of the token takes one message (`protocol.md` §9).
         RingKind::Token => 1,
-        RingKind::Pipelined => defaults.slot_payloads_max,
+        RingKind::Pipelined | RingKind::Relay => defaults.slot_payloads_max,
     };
     let parameters = Parameters {
         session: true,

@@ -101,7 +101,7 @@ pub(super) async fn produce(group: &Group, mut stage: watch::Receiver<Stage>, mu
         () = async {
             match ring {
                 RingKind::Token => one_at_a_time(group, &mut numbers, &mut pace).await,
-                RingKind::Pipelined => as_room_allows(group, &mut numbers, &mut pace).await,
+                RingKind::Pipelined | RingKind::Relay => as_room_allows(group, &mut numbers, &mut pace).await,
             }
         } => {}
     }

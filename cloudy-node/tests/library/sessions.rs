@@ -118,6 +118,11 @@ async fn a_slave_of_a_token_ring_comes_back_and_takes_its_turns() {
 }
 
 #[tokio::test]
+async fn a_slave_of_a_relay_ring_comes_back_and_passes_slots_on() {
+    a_slave_comes_back(Phase::Send, plan(2_500, 1_500), RingKind::Relay).await;
+}
+
+#[tokio::test]
 async fn a_slave_that_was_killed_in_grace_comes_back_and_ends_with_the_same_result() {
     a_slave_comes_back(Phase::Grace, plan(400, 2_500), RingKind::Pipelined).await;
 }

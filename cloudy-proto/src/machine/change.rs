@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::command::{Command, Dropped, InstallView};
-use crate::config::{Durability, OnFailure};
+use crate::config::{Durability, OnFailure, Parameters};
 use crate::digest::Digest;
 use crate::id::{Index, NodeId, Rank, ViewId};
 use crate::io::{Event, Output, Phase};
@@ -214,7 +214,7 @@ impl Machine {
         if let Some(change) = &mut self.change {
             change.proposed = true;
         }
-        let parameters = view.parameters.clone();
+        let parameters = Parameters { ring: cut.ring, ..view.parameters.clone() };
         let (from, cut) = (view.id, cut.rounds);
         self.propose(&Command::InstallView(InstallView { from, ring, parameters, cut, last, dropped }));
     }

@@ -1,6 +1,6 @@
 //! One frame in.
 
-use crate::id::{Incarnation, NodeId};
+use crate::id::{Incarnation, NodeId, Rank};
 use crate::io::{Admission, Frame};
 use crate::machine::Machine;
 use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
@@ -16,18 +16,18 @@ impl Machine {
             Admission::Stop | Admission::Wait => return,
         }
         match (stream, frame) {
-            (Stream::Lane { .. }, Frame::Lane(frame)) => self.take_lane(from, frame),
+            (Stream::Lane { lane, .. }, Frame::Lane(frame)) => self.take_lane(from, lane, frame),
             (Stream::Tally { .. }, Frame::Tally(frame)) => self.take_tally(from, frame),
             (Stream::Control, Frame::Control(frame)) => self.take_control(from, frame),
             _ => self.breach(from, format!("a frame that does not belong on {stream:?}")),
         }
     }
 
-    fn take_lane(&mut self, from: NodeId, frame: LaneFrame) {
+    fn take_lane(&mut self, from: NodeId, lane: Rank, frame: LaneFrame) {
         let Some(member) = &mut self.member else { return };
         let Some(rank) = member.view.rank_of(from) else { return };
         member.heard(rank, self.now);
-        if let Err(breach) = member.take_lane(rank, frame, &mut self.delivery) {
+        if let Err(breach) = member.take_lane(lane, frame, &mut self.delivery) {
             self.breach(from, breach.to_string());
         }
     }

@@ -278,8 +278,11 @@ impl Machine {
         }
         let Some(rank) = view.rank_of_run(from, incarnation) else { return Admission::Refuse };
         match stream {
-            Stream::Lane { lane, .. } if lane != rank => Admission::Refuse,
-            Stream::Lane { .. } if self.member.is_none() => Admission::Stop,
+            Stream::Lane { lane, .. } => match &self.member {
+                None => Admission::Stop,
+                Some(member) if member.carries(rank, member.rank, lane) => Admission::Read,
+                Some(_) => Admission::Refuse,
+            },
             _ => Admission::Read,
         }
     }

@@ -5,6 +5,7 @@ use crate::delivery::Delivery;
 use crate::id::{Rank, Round};
 use crate::lane::LaneBreak;
 use crate::member::Member;
+use crate::member::outbound::LaneFlow;
 use crate::pending::ConfirmedTooMuch;
 use crate::rules::Rule;
 use crate::time::Time;
@@ -19,29 +20,29 @@ pub(crate) enum Breach {
     Confirm(#[from] ConfirmedTooMuch),
     #[error("{bytes} bytes in flight, where the view's window allows {max}")]
     Window { bytes: u64, max: u64 },
-    #[error("it wants to resume the own lane at round {wanted}, but that ends at {end}")]
-    Resume { wanted: Round, end: Round },
+    #[error("it wants to resume lane {lane} at round {wanted}, but that ends at {end}")]
+    Resume { lane: Rank, wanted: Round, end: Round },
 }
 
 impl Member {
-    /// A frame of a member's lane.
-    pub(crate) fn take_lane(&mut self, from: Rank, frame: LaneFrame, delivery: &mut Delivery) -> Result<(), Breach> {
+    /// A frame of a lane, from the member whose link carries it.
+    pub(crate) fn take_lane(&mut self, owner: Rank, frame: LaneFrame, delivery: &mut Delivery) -> Result<(), Breach> {
         if self.wedged {
             return Ok(());
         }
         let gaps_are_skips = !self.rules.hold(Rule::NoSkipFromGap);
-        let lane = &mut self.lanes[from.at()];
+        let lane = &mut self.lanes[owner.at()];
         match frame {
             LaneFrame::Slot(slot) => {
                 let round = slot.round;
                 if lane.take_slot(slot, gaps_are_skips)? {
                     self.taken_max = self.taken_max.max(Some(round));
-                    delivery.keep_slot(self.view.id, from, lane.newest());
+                    delivery.keep_slot(self.view.id, owner, lane.newest());
                 }
                 let (bytes, max) = (lane.unconfirmed_bytes(), self.view.parameters.window_bytes);
                 // One slot may exceed the window; more than one may not.
                 let alone = lane.held_from(lane.confirmable()).count() <= 1;
-                if bytes > max && !alone && self.view.parameters.ring == RingKind::Pipelined {
+                if bytes > max && !alone && self.view.parameters.ring != RingKind::Token {
                     return Err(Breach::Window { bytes, max });
                 }
             }
@@ -71,20 +72,22 @@ impl Member {
         Ok(None)
     }
 
-    /// §4: the peer's frontier of the own lane, from which it is sent again.
+    /// §4: the peer's frontiers of the lanes that it takes from this member, from which they are sent again.
     fn take_resume(&mut self, from: Rank, frontiers: &[(Rank, Round)]) -> Result<(), Breach> {
-        let own = &self.lanes[self.rank.at()];
-        let named = frontiers.iter().find(|(lane, _)| *lane == self.rank);
-        let wanted = named.map_or(Round(0), |(_, round)| *round);
-        if wanted > own.frontier() {
-            return Err(Breach::Resume { wanted, end: own.frontier() });
+        let mut flows = Vec::new();
+        for rank in self.view.ranks().filter(|&lane| self.carries(self.rank, from, lane)) {
+            let lane = &self.lanes[rank.at()];
+            let named = frontiers.iter().find(|(named, _)| *named == rank);
+            let wanted = named.map_or(Round(0), |(_, round)| *round);
+            if wanted > lane.frontier() {
+                return Err(Breach::Resume { lane: rank, wanted, end: lane.frontier() });
+            }
+            let skips_only = lane.held_from(wanted).next().is_none();
+            let forgets = !self.rules.hold(Rule::ResumeRepeatsSkip) && skips_only
+                || !self.rules.hold(Rule::ForwardedIsResumed) && rank != self.rank;
+            flows.push(LaneFlow { lane: rank, sent: if forgets { lane.frontier() } else { wanted } });
         }
-        let peer = &mut self.peers[from.at()];
-        peer.receiving = true;
-        peer.lane_sent = wanted;
-        if !self.rules.hold(Rule::ResumeRepeatsSkip) && own.held_from(wanted).next().is_none() {
-            peer.lane_sent = own.frontier();
-        }
+        self.peers[from.at()].lanes = flows;
         Ok(())
     }
 }

@@ -10,6 +10,14 @@ use crate::rules::Rule;
 use crate::slot::Slot;
 use crate::wire::{Heartbeat, LaneFrame, Stream, TallyFrame};
 
+/// A lane on its way to one member.
+#[derive(Debug)]
+pub(super) struct LaneFlow {
+    pub(super) lane: Rank,
+    /// All of it below was sent.
+    pub(super) sent: Round,
+}
+
 /// The state of talking to one member of the view.
 #[derive(Debug, Default)]
 pub(crate) struct PeerFlow {
@@ -17,10 +25,8 @@ pub(crate) struct PeerFlow {
     pub(super) linked: bool,
     /// It was told where to resume its lane.
     resumed: bool,
-    /// It said where to resume the own lane, so slots may be sent.
-    pub(super) receiving: bool,
-    /// All of the own lane below was sent.
-    pub(super) lane_sent: Round,
+    /// What it takes from here: none until it said where to resume.
+    pub(super) lanes: Vec<LaneFlow>,
     confirm_sent: Round,
     approved_sent: Round,
     /// Whether it was told that this member waits for its turn.
@@ -52,7 +58,7 @@ impl Member {
             }
             self.flush_resume(rank, delivery);
             if !(self.frozen(Rule::WedgedSendsNothing) && self.frozen(Rule::WedgedConfirmsNothing)) {
-                self.flush_lane(rank, delivery);
+                self.flush_lanes(rank, delivery);
                 self.flush_tally(rank, false, delivery);
             }
             let tell_waiting = self.rules.hold(Rule::WaitingIsTold)
@@ -84,32 +90,43 @@ impl Member {
         });
     }
 
+    /// The stream of a lane runs from one member to another.
+    pub(crate) fn carries(&self, from: Rank, to: Rank, lane: Rank) -> bool {
+        lane.at() < self.lanes.len() && self.model.carries(&self.view, from, to, lane)
+    }
+
     fn flush_resume(&mut self, rank: Rank, delivery: &mut Delivery) {
-        if !core::mem::replace(&mut self.peers[rank.at()].resumed, true) {
-            let frontiers = vec![(rank, self.lanes[rank.at()].frontier())];
+        if core::mem::replace(&mut self.peers[rank.at()].resumed, true) {
+            return;
+        }
+        let taken = self.view.ranks().filter(|&lane| self.carries(rank, self.rank, lane));
+        let frontiers: Vec<_> = taken.map(|lane| (lane, self.lanes[lane.at()].frontier())).collect();
+        if !frontiers.is_empty() {
             self.tally(rank, TallyFrame::Resume { frontiers }, delivery);
         }
     }
 
-    /// Slots that were not sent on this link yet, and the skips behind them.
-    fn flush_lane(&mut self, rank: Rank, delivery: &mut Delivery) {
-        let peer = &mut self.peers[rank.at()];
-        let own = &self.lanes[self.rank.at()];
-        if !peer.receiving || peer.lane_sent >= own.frontier() {
-            return;
-        }
+    /// Slots that were not sent on this link yet, and the skips behind them. What is passed on for others is held as
+    /// long as the own: until it is approved, so until the peer has it.
+    fn flush_lanes(&mut self, rank: Rank, delivery: &mut Delivery) {
         let to = self.view.member(rank).node;
-        let stream = Stream::Lane { view: self.view.id, lane: self.rank };
-        let mut send = |frame| {
-            delivery.outputs.push_back(Output::Send { to, stream, frame: Frame::Lane(frame) });
-        };
-        for held in own.held_from(peer.lane_sent) {
-            send(LaneFrame::Slot(Slot { round: held.round, prev: held.prev, batch: held.batch.clone() }));
-            peer.lane_sent = held.round.next();
-        }
-        if peer.lane_sent < own.frontier() {
-            send(LaneFrame::Skip { prev: own.message_end(), frontier: own.frontier() });
-            peer.lane_sent = own.frontier();
+        for flow in &mut self.peers[rank.at()].lanes {
+            let lane = &self.lanes[flow.lane.at()];
+            if flow.sent >= lane.frontier() {
+                continue;
+            }
+            let stream = Stream::Lane { view: self.view.id, lane: flow.lane };
+            let mut send = |frame| {
+                delivery.outputs.push_back(Output::Send { to, stream, frame: Frame::Lane(frame) });
+            };
+            for held in lane.held_from(flow.sent) {
+                send(LaneFrame::Slot(Slot { round: held.round, prev: held.prev, batch: held.batch.clone() }));
+                flow.sent = held.round.next();
+            }
+            if flow.sent < lane.frontier() {
+                send(LaneFrame::Skip { prev: lane.message_end(), frontier: lane.frontier() });
+                flow.sent = lane.frontier();
+            }
         }
     }
 

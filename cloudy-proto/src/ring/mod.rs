@@ -1,7 +1,8 @@
-//! Ring models: when a member may use its next round (`protocol.md` §5). They differ in speed and never in what may
-//! happen to a result.
+//! Ring models: when a member may use its next round, and which lane streams run on which link (`protocol.md` §5). They
+//! differ in speed and never in what may happen to a result.
 
 mod pipelined;
+mod relay;
 mod token;
 
 use core::fmt::Debug;
@@ -38,7 +39,7 @@ impl RingState<'_> {
     }
 }
 
-/// When a member may use its next round, and which one that is.
+/// When a member may use its next round, which one that is, and which lane streams run on which link.
 pub(crate) trait RingModel: Debug + Send + Sync {
     /// The round that a message slot which costs so much may take; none while it has to wait.
     fn round_for(&self, state: RingState<'_>, cost_bytes: u64) -> Option<Round>;
@@ -48,6 +49,12 @@ pub(crate) trait RingModel: Debug + Send + Sync {
 
     /// The member has the turn, nothing to say, and should skip if others wait for it.
     fn holds_turn(&self, state: RingState<'_>) -> bool;
+
+    /// The stream of a lane runs from one member to another. Every member gets every lane but its own from exactly one
+    /// other.
+    fn carries(&self, _view: &View, from: Rank, _to: Rank, lane: Rank) -> bool {
+        lane == from
+    }
 }
 
 /// The model of a kind.
@@ -55,5 +62,6 @@ pub(crate) fn model_of(kind: RingKind) -> &'static dyn RingModel {
     match kind {
         RingKind::Token => &token::Token,
         RingKind::Pipelined => &pipelined::Pipelined,
+        RingKind::Relay => &relay::Relay,
     }
 }

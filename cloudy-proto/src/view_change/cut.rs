@@ -1,5 +1,6 @@
 //! The cut: who goes on, and where the lanes of a view end (`protocol.md` §6.3).
 
+use crate::config::RingKind;
 use crate::id::{Rank, Round};
 use crate::rules::{Rule, Rules};
 use crate::view::View;
@@ -10,6 +11,8 @@ use crate::wire::{Stall, Wedged};
 pub(crate) struct Cut {
     pub(crate) survivors: Vec<Rank>,
     pub(crate) rounds: Vec<Round>,
+    /// The ring model that they go on with.
+    pub(crate) ring: RingKind,
 }
 
 /// By rank; none for who gave no answer, or was dropped.
@@ -23,7 +26,7 @@ pub(crate) fn cut_of(view: &View, answers: &[Option<Wedged>], last: bool, rules:
     if !complete && rules.hold(Rule::SurvivorIsComplete) {
         return None;
     }
-    while let Some(dropped) = to_drop(&alive).filter(|_| !last) {
+    while let Some(dropped) = to_drop(&alive, view.parameters.ring).filter(|_| !last) {
         alive[dropped.at()] = None;
     }
     let lane_end = |lane: Rank| {
@@ -31,12 +34,15 @@ pub(crate) fn cut_of(view: &View, answers: &[Option<Wedged>], last: bool, rules:
         if rules.hold(Rule::CutAtMinimum) { frontiers.min() } else { frontiers.max() }
     };
     let rounds = view.ranks().map(|lane| lane_end(lane).unwrap_or_default()).collect();
-    Some(Cut { survivors: view.ranks().filter(|rank| alive[rank.at()].is_some()).collect(), rounds })
+    let stalls = alive.iter().flatten().any(|answer| !answer.findings.stalled.is_empty());
+    let falls_back = stalls && view.parameters.ring == RingKind::Relay;
+    let ring = if falls_back { RingKind::Pipelined } else { view.parameters.ring };
+    Some(Cut { survivors: view.ranks().filter(|rank| alive[rank.at()].is_some()).collect(), rounds, ring })
 }
 
 /// The member with the most against it. The last complete member stays, whatever is against it.
-fn to_drop(alive: &Answers<'_>) -> Option<Rank> {
-    let against = blame(alive);
+fn to_drop(alive: &Answers<'_>, ring: RingKind) -> Option<Rank> {
+    let against = blame(alive, ring);
     let complete = alive.iter().flatten().filter(|answer| answer.complete).count();
     let stays = |at: usize| complete == 1 && alive[at].is_some_and(|answer| answer.complete);
     let candidates = (0..alive.len()).filter(|&at| against[at] > 0 && !stays(at));
@@ -54,8 +60,9 @@ fn whole_lane_holders(alive: &Answers<'_>, at: usize) -> usize {
         .count()
 }
 
-/// By rank: what is against each member.
-fn blame(alive: &Answers<'_>) -> Vec<usize> {
+/// By rank: what is against each member. Where slots are relayed nobody can tell who of those before it a member waits
+/// for, so a stall counts against nobody.
+fn blame(alive: &Answers<'_>, ring: RingKind) -> Vec<usize> {
     let mut against = vec![0; alive.len()];
     let both = |x: usize, y: usize| x != y && alive[x].is_some() && alive.get(y).is_some_and(Option::is_some);
     let found_down = |x: usize, y: usize| alive[x].is_some_and(|answer| answer.findings.down.contains(&Rank(y as u16)));
@@ -66,7 +73,7 @@ fn blame(alive: &Answers<'_>) -> Vec<usize> {
                 against[y] += 1;
             }
         }
-        let Some(accuser) = alive[x] else { continue };
+        let Some(accuser) = alive[x].filter(|_| ring != RingKind::Relay) else { continue };
         against[x] += usize::from(accuser.findings.stalled.contains(&(Rank(x as u16), Stall::Unsynced)));
         for (accused, stall) in accuser.findings.stalled.iter().filter(|(accused, _)| both(x, accused.at())) {
             match guilt(alive, x, accused.at(), *stall) {

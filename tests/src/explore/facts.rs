@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cloudy_proto::slot::Payloads;
 use cloudy_proto::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
-use cloudy_proto::{Checkpoint, Entry, Event, Frame, NodeId, Output, View, ViewId};
+use cloudy_proto::{Checkpoint, Entry, Event, Frame, NodeId, Output, Rank, View, ViewId};
 
 /// A promise that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,8 +88,8 @@ pub struct Facts {
     pub terms: BTreeSet<u64>,
     /// By view and lane: what it has confirmed.
     pub confirmed: BTreeMap<(ViewId, usize), u64>,
-    /// By view and number: the round in which it sent a payload.
-    pub rounds: BTreeMap<(ViewId, u64), u64>,
+    /// By view, lane and number: the round in which it sent a payload, its own or, relayed, another's.
+    pub rounds: BTreeMap<(ViewId, Rank, u64), u64>,
     /// Its final result.
     pub final_result: Option<Checkpoint>,
     /// Nodes that vote, as far as it knows.
@@ -174,16 +174,16 @@ impl Facts {
         if self.frozen.contains(&view) {
             return Err(Broken::new("a wedged member sends nothing of its view", frame));
         }
-        match frame {
-            Frame::Tally(TallyFrame::Confirm { frontier }) => {
+        match (stream, frame) {
+            (_, Frame::Tally(TallyFrame::Confirm { frontier })) => {
                 let confirmed = self.confirmed.entry((view, to)).or_default();
                 *confirmed = frontier.0.max(*confirmed);
             }
-            Frame::Lane(LaneFrame::Slot(slot)) => {
+            (Stream::Lane { lane, .. }, Frame::Lane(LaneFrame::Slot(slot))) => {
                 for seq in slot.batch.first_seq.0..=slot.batch.last_seq().0 {
-                    let round = *self.rounds.entry((view, seq)).or_insert(slot.round.0);
+                    let round = *self.rounds.entry((view, lane, seq)).or_insert(slot.round.0);
                     if round != slot.round.0 {
-                        return Err(Broken::new("a payload has one slot in a view", (view, seq, round, slot.round)));
+                        return Err(Broken::new("a payload has one slot in a view", (view, lane, seq, round)));
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloudy_proto::wire::{ConsensusKind, ControlFrame, TallyFrame};
-use cloudy_proto::{Frame, Parameters, Rule};
+use cloudy_proto::{Frame, Parameters, Rank, Rule};
 
 use crate::explore::facts::{Broken, Facts, Way};
 use crate::explore::local::{Edge, LocalId, Locals, NODES, Stimulus};
@@ -324,7 +324,9 @@ impl Group {
         let Some(ring) = own.views.get(&view).map(|view| &view.ring).filter(|ring| ring.len() > 1) else {
             return Ok(());
         };
-        let Some(&round) = self.facts(state, origin).rounds.get(&(view, seq)) else {
+        let lane = ring.iter().position(|member| member.node == super::local::id_of(origin));
+        let sent = |lane: usize| self.facts(state, origin).rounds.get(&(view, Rank(lane as u16), seq));
+        let Some(&round) = lane.and_then(sent) else {
             return Err(Broken::new("a slot is sent before it enters", (view, origin, seq)));
         };
         let members = (0..NODES).filter(|&node| ring.iter().any(|member| member.node == super::local::id_of(node)));

@@ -154,21 +154,26 @@ impl Scenario {
 pub fn all() -> Vec<Scenario> {
     let pipelined = |name| Scenario::new(name, RingKind::Pipelined);
     let token = |name| Scenario::new(name, RingKind::Token);
+    let relay = |name| Scenario::new(name, RingKind::Relay);
     vec![
         pipelined("one message").broadcasts([0, 1, 0]),
         pipelined("two senders").broadcasts([1, 1, 0]),
         pipelined("three senders at once").at_once([1, 1, 1]),
         pipelined("two messages of one, a window of one").broadcasts([0, 2, 0]).window(1),
         token("two senders in turns").broadcasts([0, 1, 1]).timers([1, 1, 1]),
+        relay("two senders, relayed").broadcasts([1, 1, 0]),
         pipelined("a link is cut").broadcasts([0, 1, 0]).cuts(1),
+        relay("a link is cut, relayed").broadcasts([0, 1, 0]).cuts(1),
         pipelined("any one dies").broadcasts([0, 1, 0]).crash_of(&[0, 1, 2]),
         pipelined("a member leaves, another sends").broadcasts([0, 1, 0]).leaves(2),
+        relay("a member leaves, another sends, relayed").broadcasts([0, 1, 0]).leaves(2),
         pipelined("a sender leaves").broadcasts([0, 0, 1]).leaves(2),
         pipelined("a member leaves, two have sent").at_once([1, 1, 0]).leaves(2),
         token("a member leaves, two send in turns").broadcasts([0, 1, 1]).leaves(2),
         pipelined("a member leaves, a link is cut").cuts(1).leaves(2),
         pipelined("a member leaves, consensus in any order").leaves(2).at_once([0, 1, 0]).consensus_is_free(),
         pipelined("a sender dies, another member leaves").at_once([0, 0, 1]).crash_of(&[2]).leaves(1),
+        relay("a sender dies, another member leaves, relayed").at_once([0, 0, 1]).crash_of(&[2]).leaves(1),
         pipelined("the group ends, two have sent").at_once([0, 1, 1]).ends(),
         pipelined("the group ends, a sender dies").at_once([0, 0, 1]).ends().crash_of(&[2]),
         pipelined("the coordinator dies as a member leaves").at_once([0, 1, 0]).crash_of(&[0]).leaves(2).may_stop(),

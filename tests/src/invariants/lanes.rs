@@ -1,5 +1,6 @@
 //! Slots, and what was said of them: one slot has one content, a skipped round is never used, nobody confirms what it
-//! does not have, and nothing is approved that somebody has not confirmed (`protocol.md` §3.1 to §3.3, P1).
+//! does not have or passes on what it was not handed, and nothing is approved that somebody has not confirmed
+//! (`protocol.md` §3.1 to §3.3, §5, P1).
 
 use std::collections::BTreeMap;
 
@@ -61,6 +62,28 @@ impl Lanes {
                 Ok(None)
             }
         }
+    }
+
+    /// A member passes on what it was handed of a lane, as it was.
+    pub(super) fn forwarded(&self, node: usize, lane: usize, frame: &LaneFrame) -> Result<(), Broken> {
+        let rule = "what is passed on is what was handed over";
+        let log = &self.lanes[lane];
+        let end = match frame {
+            LaneFrame::Slot(slot) => {
+                if log.slots.get(&slot.round.0) != Some(slot) {
+                    return Err((rule, format!("round {} of lane {lane} has another content", slot.round)));
+                }
+                slot.round.0 + 1
+            }
+            LaneFrame::Skip { prev, frontier } => {
+                log.check_prev(prev.0, frontier.0)?;
+                frontier.0
+            }
+        };
+        if end > log.received[node] {
+            return Err((rule, format!("{end} of lane {lane} with {} received", log.received[node])));
+        }
+        Ok(())
     }
 
     /// A node is handed a frame of a lane.

@@ -31,7 +31,7 @@ pub use failure::Failure;
 use result::Ghost;
 use seen::Seen;
 pub use settled::{excuse, has_settled, unsettled};
-use views::{ViewLog, Views};
+use views::{ViewLog, Views, forwarded};
 
 /// All checkers.
 #[derive(Debug)]
@@ -291,12 +291,19 @@ impl Judge {
             }
             Frame::Control(ControlFrame::Coordinates { term }) => self.control.coordinates(node, *term),
             Frame::Control(_) | Frame::Tally(TallyFrame::Heartbeat(_) | TallyFrame::Resume { .. }) => Ok(()),
-            Frame::Lane(_) | Frame::Tally(_) => self.sent_in_view(node, to, stream, frame),
+            Frame::Lane(_) | Frame::Tally(_) => self.sent_in_view(node, to, stream, frame, stats),
         };
         checked.map_err(|(rule, what)| self.failure(rule, node, what))
     }
 
-    fn sent_in_view(&mut self, node: usize, to: NodeId, stream: Stream, frame: &Frame) -> Result<(), Broken> {
+    fn sent_in_view(
+        &mut self,
+        node: usize,
+        to: NodeId,
+        stream: Stream,
+        frame: &Frame,
+        stats: &mut Stats,
+    ) -> Result<(), Broken> {
         let (home, on_disk) = (self.home_of[node], self.disks.is_some());
         let Some(log) = stream.view().and_then(|view| self.views.get_mut(view)) else {
             return Err(("data belongs to a view", format!("{stream:?}")));
@@ -321,17 +328,20 @@ impl Judge {
                 log.lanes.all_confirmed(own, &log.ring, frontier.0)
             }
             Frame::Lane(frame) => {
+                if !log.carries(own, other.at(), stream) {
+                    return Err((
+                        "lanes run where the ring model says",
+                        format!("{stream:?} from {own} to {}", other.0),
+                    ));
+                }
+                if let Some(lane) = forwarded(own, stream) {
+                    stats.met(Met::SlotForwarded);
+                    return log.lanes.forwarded(node, lane, frame);
+                }
                 if let LaneFrame::Slot(slot) = frame {
                     self.ghost.is_of_this_run(node, slot)?;
                 }
-                let round = log.lanes.sent(own, frame)?;
-                // Beyond the walk lies the cut: who has not heard of it may go on sending.
-                match round {
-                    Some(round) if log.walked >= Some((round, own)) => {
-                        Err(("no slot is sent behind the result", format!("round {round} of lane {own}")))
-                    }
-                    _ => Ok(()),
-                }
+                log.sent(own, frame)
             }
             Frame::Tally(_) | Frame::Control(_) => Ok(()),
         }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cloudy_proto::{InstallView, Origin, RingMember, View, ViewId};
+use cloudy_proto::wire::{LaneFrame, Stream};
+use cloudy_proto::{InstallView, Origin, RingKind, RingMember, View, ViewId};
 
 use super::lanes::Lanes;
 use super::wedge::Wedges;
@@ -32,6 +33,34 @@ impl ViewLog {
 
     pub(super) fn rank_of(&self, node: usize) -> Option<usize> {
         self.ring.iter().position(|&member| member == node)
+    }
+
+    /// A stream of a lane may run from one member to another (`protocol.md` §5).
+    pub(super) fn carries(&self, from: usize, to: usize, stream: Stream) -> bool {
+        let Stream::Lane { lane, .. } = stream else { return false };
+        match self.view.parameters.ring {
+            RingKind::Token | RingKind::Pipelined => lane.at() == from,
+            RingKind::Relay => (from + 1) % self.ring.len() == to && lane.at() != to,
+        }
+    }
+
+    /// A member sends a frame of its own lane.
+    pub(super) fn sent(&mut self, own: usize, frame: &LaneFrame) -> Result<(), Broken> {
+        match self.lanes.sent(own, frame)? {
+            // Beyond the walk lies the cut: who has not heard of it may go on sending.
+            Some(round) if self.walked >= Some((round, own)) => {
+                Err(("no slot is sent behind the result", format!("round {round} of lane {own}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The lane of a stream, if it is another member's.
+pub(super) fn forwarded(own: usize, stream: Stream) -> Option<usize> {
+    match stream {
+        Stream::Lane { lane, .. } if lane.at() != own => Some(lane.at()),
+        _ => None,
     }
 }
 
@@ -97,6 +126,10 @@ impl Judge {
         }
         if view.id > ViewId(1) && !view.last {
             stats.met(Met::ViewChanged);
+            let relayed = self.views.get(before).is_some_and(|log| log.view.parameters.ring == RingKind::Relay);
+            if relayed && view.parameters.ring == RingKind::Pipelined {
+                stats.met(Met::RelayFellBack);
+            }
             if active && !was_active {
                 stats.met(Met::Rejoined);
             }

@@ -150,6 +150,12 @@ pub enum Met {
     Token,
     /// The ring was `Pipelined`.
     Pipelined,
+    /// The ring was `Relay`.
+    Relay,
+    /// A member passed a slot of another on.
+    SlotForwarded,
+    /// A view followed one with a `Relay` ring that had stalled: the ring is `Pipelined` now.
+    RelayFellBack,
     /// A message entered a result by the walk.
     Walked,
     /// A message entered a result by the cut alone.
@@ -239,6 +245,9 @@ pub const REQUIRED: &[Met] = &[
     Met::Group,
     Met::Token,
     Met::Pipelined,
+    Met::Relay,
+    Met::SlotForwarded,
+    Met::RelayFellBack,
     Met::Walked,
     Met::TakenByCut,
     Met::Rejected,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 
-use cloudy_proto::{Admission, GroupId, Input, NodeId, Request, wire};
+use cloudy_proto::{Admission, GroupId, Input, NodeId, Request, RingKind, wire};
 
 use crate::invariants::{Failure, Judge};
 use crate::sim::dice::Dice;
@@ -111,8 +111,11 @@ impl World {
     }
 
     fn begin(&mut self) {
-        let token = self.plan.parameters.ring == cloudy_proto::RingKind::Token;
-        self.stats.met(if token { Met::Token } else { Met::Pipelined });
+        self.stats.met(match self.plan.parameters.ring {
+            RingKind::Token => Met::Token,
+            RingKind::Pipelined => Met::Pipelined,
+            RingKind::Relay => Met::Relay,
+        });
         self.stats.met(if self.plan.session.is_some() { Met::Session } else { Met::Group });
         if self.plan.evicts() {
             self.stats.met(Met::Evicts);

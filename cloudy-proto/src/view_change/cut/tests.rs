@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::Parameters;
+use crate::config::{Parameters, RingKind};
 use crate::digest::Digest;
 use crate::id::{Incarnation, Index, NodeId, ViewId};
 use crate::view::{Origin, Place, RingMember};
@@ -48,7 +48,7 @@ fn lanes_end_at_the_minimum_of_those_who_answered() {
     let answers = [Some(answer(&[5, 2, 9])), None, Some(answer(&[4, 3, 9]))];
     let cut = cut_of(&view(3), &answers, false, Rules::default());
     let rounds = vec![Round(4), Round(2), Round(9)];
-    assert_eq!(cut, Some(Cut { survivors: vec![Rank(0), Rank(2)], rounds }));
+    assert_eq!(cut, Some(Cut { survivors: vec![Rank(0), Rank(2)], rounds, ring: RingKind::Pipelined }));
 }
 
 #[test]
@@ -103,4 +103,25 @@ fn a_stall_counts_against_the_accused_only_where_somebody_else_did_better() {
         Some(answer(&[5, 3, 3])),
     ];
     assert_eq!(survivors(waiting), [0, 1, 2]);
+}
+
+#[test]
+fn where_slots_are_relayed_a_stall_drops_nobody_and_ends_the_relay() {
+    let relay =
+        |members| View { parameters: Parameters { ring: RingKind::Relay, ..Parameters::default() }, ..view(members) };
+    let cut =
+        |answers: &[Option<Wedged>]| cut_of(&relay(3), answers, false, Rules::default()).expect("all are complete");
+    let all = [3, 3, 3];
+    // Each of these drops a member that sends directly.
+    for stall in [Stall::Unconfirmed, Stall::Missing(Place { round: Round(3), rank: Rank(1) })] {
+        let answers = [Some(stalled(&all, 1, stall)), Some(answer(&all)), Some(answer(&all))];
+        assert_eq!(survivors(answers.to_vec()), [0, 2]);
+        let cut = cut(&answers);
+        assert_eq!((cut.survivors.len(), cut.ring), (3, RingKind::Pipelined), "{stall:?}");
+    }
+    let own_disk = cut(&[Some(stalled(&all, 0, Stall::Unsynced)), Some(answer(&all)), Some(answer(&all))]);
+    assert_eq!((own_disk.survivors.len(), own_disk.ring), (3, RingKind::Pipelined));
+    // Who is gone, or whose link is, is dropped as ever, and the rest go on relaying.
+    let down = cut(&[Some(down(&all, &[1])), Some(down(&all, &[])), None]);
+    assert_eq!((down.survivors.len(), down.ring), (1, RingKind::Relay));
 }

@@ -107,7 +107,11 @@ fn parameters(dice: &mut Dice, session: bool, evicts: bool) -> Parameters {
     let heartbeats: &[u64] = if evicts { &[5_000, 10_000, 20_000] } else { &[5_000, 20_000, 60_000_000, 60_000_000] };
     let heartbeat = Duration::from_micros(dice.pick(heartbeats));
     Parameters {
-        ring: if dice.chance(300) { RingKind::Token } else { RingKind::Pipelined },
+        ring: match dice.below(10) {
+            0..3 => RingKind::Token,
+            3..6 => RingKind::Relay,
+            _ => RingKind::Pipelined,
+        },
         session,
         window_slots: dice.between(1, 8) as u32,
         window_bytes: if tiny { dice.between(16, 200) } else { 4_096 },

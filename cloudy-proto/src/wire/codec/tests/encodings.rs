@@ -200,6 +200,13 @@ fn commands() {
         last: true,
         dropped: vec![(NodeId([0xcc; 32]), Dropped::Silent), (NodeId([0xdd; 32]), Dropped::Blamed)],
     };
+    let with_ring = |ring| InstallView {
+        ring: vec![],
+        parameters: Parameters { ring, ..parameters() },
+        dropped: vec![],
+        ..install.clone()
+    };
+    let (pipelined, relay) = (with_ring(RingKind::Pipelined), with_ring(RingKind::Relay));
     let plan = SessionPlan {
         send: Duration::from_secs(2),
         grace: Duration::from_millis(800),
@@ -213,6 +220,8 @@ fn commands() {
         Command::Incarnate { node, run: 300 },
         Command::Session(plan),
         Command::InstallView(install),
+        Command::InstallView(pipelined),
+        Command::InstallView(relay),
         Command::Kickstart(plan),
         Command::Grace,
         Command::Report { node, result: CHECKPOINT, report: Bytes::from_static(b"report") },

@@ -291,9 +291,9 @@ fn consensus() -> impl Strategy<Value = ConsensusMessage> {
 }
 
 fn parameters() -> impl Strategy<Value = Parameters> {
-    (any::<bool>(), any::<(bool, bool)>(), 1..1u32 << 16, 1..1u64 << 30, 1..1_000_000_000u32).prop_map(
-        |(token, (session, open), window_slots, window_bytes, heartbeat_ns)| Parameters {
-            ring: if token { RingKind::Token } else { RingKind::Pipelined },
+    (0..3usize, any::<(bool, bool)>(), 1..1u32 << 16, 1..1u64 << 30, 1..1_000_000_000u32).prop_map(
+        |(ring, (session, open), window_slots, window_bytes, heartbeat_ns)| Parameters {
+            ring: [RingKind::Token, RingKind::Pipelined, RingKind::Relay][ring],
             durability: Durability::Memory,
             session,
             open,
