@@ -131,6 +131,9 @@ impl ResultState {
             }
             _ => batch,
         };
+        if !rules.hold(Rule::BaseEndsAtItsIndex) {
+            self.last_seqs.insert((origin, incarnation), batch.last_seq());
+        }
         if view > self.view {
             // What it is a base for begins with this entry, so it must not know its numbers.
             self.checkpoint();
@@ -199,7 +202,7 @@ mod tests {
             Batch { first_seq: Seq(first), count, body: body.freeze() }
         };
         let (node, run, rules) = (NodeId([1; 32]), Incarnation(2), Rules::default());
-        let mut append = |result: &mut ResultState, view, batch| {
+        let append = |result: &mut ResultState, view, batch| {
             result.append(ViewId(view), node, run, batch, None, rules).map(|entry| entry.first_index)
         };
         let mut whole = ResultState::default();

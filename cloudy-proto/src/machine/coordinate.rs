@@ -121,11 +121,10 @@ impl Machine {
         }
     }
 
-    /// Who was never told of a view knows hardly anybody but the founder. With that one gone, it asks whoever claims to
-    /// have followed it.
+    /// Who was never told of a view knows hardly anybody but the founder, and who was away for long may know nobody who is
+    /// still there. With no coordinator in reach, it asks whoever claims to be the one.
     pub(super) fn relies_on_claim(&self, node: NodeId) -> bool {
-        let claims = self.claim.is_some_and(|(_, claimant)| claimant == node);
-        claims && self.lost_since.is_some() && self.state.view().is_none()
+        self.claim.is_some_and(|(_, claimant)| claimant == node) && self.lost_since.is_some()
     }
 
     pub(super) fn take_coordinates(&mut self, from: NodeId, term: u64) {

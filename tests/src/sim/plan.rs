@@ -231,6 +231,10 @@ pub struct Plan {
     pub network: NetworkPlan,
     /// How disks behave.
     pub disk: DiskPlan,
+    /// Applications take a snapshot of their state after so many messages, if they do.
+    pub snapshot_every: Option<u64>,
+    /// How much of the result each node keeps for those who miss some of it.
+    pub retain_bytes: u64,
     /// What goes wrong, and when.
     pub faults: Vec<(u64, Fault)>,
     /// What goes wrong at a step, and how long after it; one at each time that the step comes.
@@ -248,6 +252,9 @@ pub struct Plan {
     /// How much faster each node's clock runs than true time, in parts per million.
     pub drift_ppm: Vec<u64>,
 }
+
+/// More of the result than any run has.
+const RETAIN_BYTES: u64 = 16 << 20;
 
 impl Plan {
     /// The founder's place among the nodes.
@@ -287,6 +294,8 @@ impl Plan {
                 corrupt_towards: None,
             },
             disk: DiskPlan::default(),
+            snapshot_every: None,
+            retain_bytes: RETAIN_BYTES,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 16,

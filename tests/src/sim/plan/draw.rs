@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloudy_proto::{OnFailure, Parameters, RingKind, Rules, SessionPlan};
 
-use super::{DiskPlan, Fault, NetworkPlan, Plan, Step, Traffic, Who};
+use super::{DiskPlan, Fault, NetworkPlan, Plan, RETAIN_BYTES, Step, Traffic, Who};
 use crate::sim::dice::Dice;
 
 impl Plan {
@@ -31,6 +31,8 @@ impl Plan {
             traffic: traffic(&mut dice, nodes),
             network: network(&mut dice),
             disk: DiskPlan::default(),
+            snapshot_every: None,
+            retain_bytes: RETAIN_BYTES,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 0,
@@ -49,6 +51,7 @@ impl Plan {
             plan.add_failover_faults(&mut dice);
         }
         plan.add_restarts(&mut Dice::of(seed ^ 0x0d15_ca5e_0dd5));
+        plan.add_snapshots(&mut Dice::of(seed ^ 0x5a9_5407));
         plan
     }
 
