@@ -63,6 +63,12 @@ pub enum Rule {
     RunIsNamedByLog,
     /// `Memory`: for a run that is over nobody answers, and what it answered does not count.
     StaleMemberIsVoid,
+    /// A snapshot is kept under the last index that its state knows.
+    SnapshotIsOfItsIndex,
+    /// The base at a view's first index knows the last numbers before it, and none of the entry that follows.
+    BaseEndsAtItsIndex,
+    /// Who begins with a snapshot has the last numbers that come with it.
+    SnapshotHasLastNumbers,
     /// What a cut did not take goes back to the head of the outbox, before what was never sent.
     PutBackAtHead,
 }

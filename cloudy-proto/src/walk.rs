@@ -131,6 +131,9 @@ impl ResultState {
             }
             _ => batch,
         };
+        if !rules.hold(Rule::BaseEndsAtItsIndex) {
+            self.last_seqs.insert((origin, incarnation), batch.last_seq());
+        }
         if view > self.view {
             // What it is a base for begins with this entry, so it must not know its numbers.
             self.checkpoint();

@@ -6,7 +6,7 @@ use cloudy_proto::{Durability, OnFailure, Parameters, RingKind, SessionPlan};
 use cloudy_tests::invariants::Failure;
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::sim::campaign::campaign;
-use cloudy_tests::sim::plan::{Fault, Plan, Who};
+use cloudy_tests::sim::plan::{Fault, Newcomer, Plan, Who};
 use cloudy_tests::sim::run::run;
 use cloudy_tests::sim::stats::Met;
 use cloudy_tests::sim::world::World;
@@ -150,6 +150,34 @@ fn a_waiting_sender_gets_an_idle_turn_long_before_the_next_heartbeat() -> Result
         story.settles()?;
         assert_eq!(story.world.judge.approved(), 3);
     }
+    Ok(())
+}
+
+#[test]
+fn who_was_away_while_newcomers_took_the_place_of_all_it_knew_finds_them() -> Result<(), Failure> {
+    let mut plan = Plan::calm(2, None);
+    plan.parameters.on_failure = OnFailure::Evict;
+    plan.newcomers = vec![(2_000_000, Newcomer::Member), (2_000_000, Newcomer::Member)];
+    plan.drift_ppm = vec![0; 4];
+    let mut story = Scenario::begin(plan)?;
+    let back = |world: &World, home: usize| world.running(home).is_some_and(|at| world.judge.view_of(at).1);
+    story.pass(1_000_000)?;
+    story.suffers(Fault::Partition { side: 1 << 1, bridge: None, outage_us: 9_000_000 })?;
+    story.until("both newcomers vote", |world| {
+        let voters = world.nodes[Plan::FOUNDER].machine.status(cloudy_proto::Time(0)).voters;
+        let votes = |home: usize| {
+            world.running(home).is_some_and(|at| back(world, home) && voters.contains(&world.nodes[at].id))
+        };
+        voters.len() == 3 && votes(2) && votes(3)
+    })?;
+    // They have heard that they do.
+    story.pass(200_000)?;
+    story.suffers(Fault::Kill { who: Who::Node(Plan::FOUNDER) })?;
+    story.until("the newcomers go on", |world| world.judge.view().is_some_and(|view| view.members() == 2))?;
+    story.until("it is back", |world| world.judge.view().is_some_and(|view| view.members() == 3))?;
+    story.broadcasts(1, 5, 8)?;
+    story.settles()?;
+    assert_eq!(story.world.judge.approved(), 5);
     Ok(())
 }
 

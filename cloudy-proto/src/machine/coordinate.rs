@@ -121,12 +121,10 @@ impl Machine {
         }
     }
 
-    /// Who was never told of a view knows hardly anybody but the founder, and who was away for long knows perhaps only
-    /// members that are gone. With none of them in reach, it asks whoever claims to have followed them.
+    /// Who was never told of a view knows hardly anybody but the founder, and who was away for long may know nobody who is
+    /// still there. With no coordinator in reach, it asks whoever claims to be the one.
     pub(super) fn relies_on_claim(&self, node: NodeId) -> bool {
-        let claims = self.claim.is_some_and(|(_, claimant)| claimant == node);
-        let known = self.state.view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
-        claims && self.lost_since.is_some() && !known.into_iter().any(|known| self.links.contains_key(&known))
+        self.claim.is_some_and(|(_, claimant)| claimant == node) && self.lost_since.is_some()
     }
 
     pub(super) fn take_coordinates(&mut self, from: NodeId, term: u64) {

@@ -10,6 +10,7 @@ use crate::io::Output;
 use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PART_BYTES};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::rules::Rule;
 use crate::stored::{Record, StoredSnapshot};
 use crate::walk::ResultState;
 use crate::wire::{ControlFrame, Fetched};
@@ -30,6 +31,8 @@ impl Machine {
         if index <= known || index > self.delivery.result.index() || state.len() > SNAPSHOT_BYTES_MAX {
             return;
         }
+        let end = self.delivery.result.index();
+        let index = if self.rules.hold(Rule::SnapshotIsOfItsIndex) { index } else { index.next().min(end) };
         let Some(kept) = self.delivery.result.base_before(index) else { return };
         let ends = self.member.as_ref().map(|member| (member.view.id, member.message_ends()));
         let (first_index, slot) = (kept.first_index, kept.slot);
@@ -115,7 +118,10 @@ impl Machine {
     }
 
     /// The result goes on from a base, and the application from a state.
-    fn begin_with(&mut self, index: Index, base: ResultBase, state: Bytes) {
+    fn begin_with(&mut self, index: Index, mut base: ResultBase, state: Bytes) {
+        if !self.rules.hold(Rule::SnapshotHasLastNumbers) {
+            base.last_numbers.clear();
+        }
         if base.checkpoint.index >= self.delivery.result.index() && index >= base.checkpoint.index {
             self.delivery.result = ResultState::resumed(&base);
             self.delivery.retained.clear();

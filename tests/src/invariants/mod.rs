@@ -11,6 +11,7 @@ mod lanes;
 mod result;
 mod seen;
 mod settled;
+mod snapshots;
 mod views;
 mod wedge;
 
@@ -253,10 +254,8 @@ impl Judge {
                 Output::Deliver(entry) => self.delivered(node, entry, way, stats)?,
                 Output::Event(event) => self.event(node, event, stats)?,
                 Output::Persist { records, .. } => self.persists(node, records)?,
-                Output::CloseLink { .. }
-                | Output::Redial { .. }
-                | Output::ReadResult { .. }
-                | Output::Restore { .. } => {}
+                Output::Restore { index, .. } => self.goes_on_after(node, index.0)?,
+                Output::CloseLink { .. } | Output::Redial { .. } | Output::ReadResult { .. } => {}
             }
         }
         if self.nodes[node].approval.is_some() {

@@ -6,6 +6,7 @@ use cloudy_proto::slot::{Batch, Payloads, Slot, push_payload};
 use cloudy_proto::{Checkpoint, Entry, Incarnation, NodeId, ResultDigest, Seq, ViewId};
 
 use super::Broken;
+use crate::sim::state::State;
 
 /// One payload of the ghost result.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Ghost {
     broadcast: Vec<Vec<Bytes>>,
     /// By origin: the last payload in the result.
     through: Vec<u64>,
+    /// By index: what the messages up to there make.
+    states: Vec<State>,
     /// View and place of the last slot.
     place: Option<(u64, (u64, usize))>,
     /// What the first final result was: no other may differ.
@@ -56,6 +59,11 @@ impl Ghost {
     /// Its length.
     pub(super) fn index(&self) -> u64 {
         self.payloads.len() as u64
+    }
+
+    /// What its messages up to an index make; none beyond its end.
+    pub(super) fn state_at(&self, index: u64) -> Option<State> {
+        index.checked_sub(1).map_or(Some(State::default()), |at| self.states.get(at as usize).copied())
     }
 
     /// The place of its last slot, if that is of a view.
@@ -156,6 +164,8 @@ impl Ghost {
             }
             self.check_payload(origin, seq, &payload)?;
             self.through[origin] = seq;
+            let before = self.states.last().copied().unwrap_or_default();
+            self.states.push(before.after(entry.origin, entry.incarnation, Seq(seq), &payload));
             let (view, incarnation) = (entry.view, entry.incarnation);
             self.payloads.push(Placed { view, node: entry.origin, incarnation, origin, seq });
         }

@@ -7,6 +7,8 @@ use cloudy_proto::{Approval, Checkpoint, NobodyComplete, Seq, ViewId};
 pub(super) struct Seen {
     /// The length of its result.
     pub(super) index: u64,
+    /// The last index that it knows from a snapshot.
+    pub(super) restored_to: u64,
     /// An approval whose entry has to follow.
     pub(super) approval: Option<Approval>,
     /// The view in force there.

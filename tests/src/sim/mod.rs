@@ -13,6 +13,7 @@ pub mod plan;
 mod processes;
 pub mod queue;
 pub mod run;
+pub mod state;
 pub mod stats;
 mod steps;
 pub mod world;

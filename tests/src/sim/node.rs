@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::{Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, push_payload};
 use cloudy_proto::wire::Stream;
-use cloudy_proto::{Entry, Machine, NodeId, Parameters, Request, Seq, Time};
+use cloudy_proto::{Entry, Index, Machine, NodeId, Parameters, Request, Seq, Time};
 
 use crate::sim::queue::Packet;
+use crate::sim::state::State;
 
 /// What waits to be handed to the machine.
 #[derive(Clone, Debug)]
@@ -77,6 +78,10 @@ pub struct App {
     pub broadcast: u64,
     /// How many the machine has taken.
     pub handed_over: u64,
+    /// What the result has made so far.
+    pub state: State,
+    /// The last index that it has said a snapshot of.
+    pub said: u64,
 }
 
 impl App {
@@ -144,6 +149,8 @@ pub struct Node {
     pub inbox: VecDeque<Item>,
     /// By the node at the other end.
     pub links: Vec<LinkEnd>,
+    /// The last index that the newest snapshot knows, as its machine keeps it.
+    pub snapshot: Index,
     /// Its application.
     pub app: App,
     /// Its clock.

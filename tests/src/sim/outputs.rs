@@ -4,12 +4,13 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudy_proto::{Event as Said, Frame, NodeId, Output, Request, Time, wire};
+use cloudy_proto::{Entry, Event as Said, Frame, Index, NodeId, Output, Request, Time, wire};
 
 use crate::invariants::Failure;
 use crate::sim::codec::round_trip;
 use crate::sim::node::Item;
 use crate::sim::queue::{Event, Packet};
+use crate::sim::state::State;
 use crate::sim::stats::Met;
 use crate::sim::world::{GROUP, World};
 
@@ -31,7 +32,10 @@ impl World {
         let now = self.nodes[node].clock.at(self.now_us);
         let lost_at = self.nodes[node].coordinator_lost_at.unwrap_or(now);
         self.nodes[node].coordinator_lost_at = status.coordinator.is_none().then_some(lost_at);
+        self.note_snapshot(node, status.snapshot.unwrap_or_default(), &outputs);
+        let mut truncated = false;
         for output in outputs {
+            truncated |= matches!(output, Output::Event(Said::Truncated { .. }));
             self.tell(node, &output);
             self.note_step(&output);
             match output {
@@ -41,8 +45,15 @@ impl World {
                 Output::Event(event) => self.said(node, event)?,
                 Output::Persist { ticket, records } => self.persist(node, ticket, records),
                 Output::ReadResult { to, from, bytes_max } => self.read_result(node, to, from, bytes_max),
-                Output::Approved(_) | Output::Deliver(_) | Output::Restore { .. } => {}
+                Output::Approved(_) => {}
+                Output::Deliver(entry) => self.apply(node, &entry)?,
+                Output::Restore { index, state } => self.restore(node, index, &state)?,
             }
+        }
+        if truncated {
+            // There is nothing that it could do here any more.
+            self.stats.met(Met::Truncated);
+            return self.die(node);
         }
         self.nodes[node].machine.validate();
         // What it does not know to be synced it need not confirm.
@@ -97,6 +108,40 @@ impl World {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Counts a snapshot that the machine has kept, other than one that it was given.
+    fn note_snapshot(&mut self, node: usize, kept: Index, outputs: &[Output]) {
+        let given = outputs.iter().any(|output| matches!(output, Output::Restore { .. }));
+        if core::mem::replace(&mut self.nodes[node].snapshot, kept) < kept && !given {
+            self.stats.met(Met::SnapshotTaken);
+        }
+    }
+
+    /// The application applies what entered the result, and says a snapshot now and then.
+    fn apply(&mut self, node: usize, entry: &Entry) -> Result<(), Failure> {
+        let app = &mut self.nodes[node].app;
+        app.state.apply(entry);
+        let state = app.state;
+        if self.plan.snapshot_every.is_some_and(|every| state.index >= app.said + every) {
+            app.said = state.index;
+            let (index, snapshot) = (Index(state.index), state.snapshot());
+            self.nodes[node].inbox.push_back(Item::Ask(Request::Snapshot { index, state: snapshot }));
+        }
+        self.judge.is_state("applied messages make one state", node, state)
+    }
+
+    /// The application becomes what a snapshot says, whatever it was.
+    fn restore(&mut self, node: usize, index: Index, snapshot: &[u8]) -> Result<(), Failure> {
+        // Who asks nobody to be let in has begun with its disk.
+        let from_disk = self.nodes[node].contact.is_none() && self.nodes[node].app.state.index == 0;
+        self.stats.met(if from_disk { Met::RestoredFromDisk } else { Met::RestoredFromOther });
+        let state = State::restored(snapshot).filter(|state| state.index == index.0);
+        let Some(state) = state else {
+            return Err(self.judge.failure("a snapshot knows the index that it is said to", node, format!("{index}")));
+        };
+        (self.nodes[node].app.state, self.nodes[node].app.said) = (state, state.index);
+        self.judge.is_state("a snapshot is the state that the messages make", node, state)
     }
 
     /// What a member has handed over and is not in the final result was rejected, and nothing else.

@@ -234,7 +234,9 @@ pub struct Plan {
     pub disk: DiskPlan,
     /// How many entries of the control log are kept.
     pub log_entries_max: usize,
-    /// What a node keeps of the result in memory.
+    /// Applications take a snapshot of their state after so many messages, if they do.
+    pub snapshot_every: Option<u64>,
+    /// How much of the result each node keeps for those who miss some of it.
     pub retain_bytes: u64,
     /// What goes wrong, and when.
     pub faults: Vec<(u64, Fault)>,
@@ -296,6 +298,7 @@ impl Plan {
             },
             disk: DiskPlan::default(),
             log_entries_max: LOG_ENTRIES_MAX,
+            snapshot_every: None,
             retain_bytes: RETAIN_BYTES,
             faults: Vec::new(),
             at_steps: Vec::new(),

@@ -59,6 +59,7 @@ impl World {
             asleep_until_us: 0,
             inbox: Default::default(),
             links: (0..self.plan.homes()).map(|_| LinkEnd::default()).collect(),
+            snapshot: Index(0),
             app: App { open: self.plan.session.is_none(), ..App::default() },
             clock,
             wake_at_us: None,
@@ -255,7 +256,7 @@ impl World {
     }
 
     /// A process is gone, at once.
-    fn die(&mut self, place: usize) -> Result<(), Failure> {
+    pub(super) fn die(&mut self, place: usize) -> Result<(), Failure> {
         let home = self.nodes[place].home;
         self.nodes[place].alive = false;
         self.judge.died(place);

@@ -110,6 +110,14 @@ pub enum Met {
     NewcomerCame,
     /// A node came newly, to read along.
     ObserverCame,
+    /// A node kept a snapshot of its application's state.
+    SnapshotTaken,
+    /// An application began with a snapshot that its node's disk held.
+    RestoredFromDisk,
+    /// An application went on from a snapshot of another member's.
+    RestoredFromOther,
+    /// A node missed what nobody retains, and no snapshot could help it.
+    Truncated,
     /// The founder ended the group early.
     EndedByFounder,
     /// A member ended the group early.
@@ -225,6 +233,10 @@ pub const REQUIRED: &[Met] = &[
     Met::TakenFromDisk,
     Met::NewcomerCame,
     Met::ObserverCame,
+    Met::SnapshotTaken,
+    Met::RestoredFromDisk,
+    Met::RestoredFromOther,
+    Met::Truncated,
     Met::EndedByFounder,
     Met::EndedByMember,
     Met::DroppedAlive,

@@ -34,6 +34,7 @@ impl Plan {
             disk: DiskPlan::default(),
             // A session of some seconds has some dozens.
             log_entries_max: Dice::of(seed ^ 0x05ee_d0f1_0655).pick(&[2, 4, 8, 16, LOG_ENTRIES_MAX]),
+            snapshot_every: None,
             retain_bytes: RETAIN_BYTES,
             faults: Vec::new(),
             at_steps: Vec::new(),
@@ -53,6 +54,7 @@ impl Plan {
             plan.add_failover_faults(&mut dice);
         }
         plan.add_restarts(&mut Dice::of(seed ^ 0x0d15_ca5e_0dd5));
+        plan.add_snapshots(&mut Dice::of(seed ^ 0x5a9_5407));
         plan
     }
 

@@ -48,6 +48,18 @@ impl Plan {
         }
     }
 
+    /// Applications that keep their state, and so need not keep the whole result.
+    pub(super) fn add_snapshots(&mut self, dice: &mut Dice) {
+        if dice.chance(300) {
+            self.snapshot_every = Some(dice.pick(&[1, 3, 10, 40]));
+            let windows = dice.pick(&[8, 32, 128, 1_024]);
+            // Who misses what nobody in reach retains asks the others for the failure timeout.
+            if self.parameters.failure_timeout < Duration::from_secs(10) {
+                self.retain_bytes = windows * self.parameters.window_bytes;
+            }
+        }
+    }
+
     fn add_disks(&mut self, dice: &mut Dice) {
         self.parameters.durability = Durability::Disk;
         self.parameters.sync_timeout = Duration::from_millis(dice.pick(&[100, 500, 2_000]));
