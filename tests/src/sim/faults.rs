@@ -165,6 +165,13 @@ impl World {
                 self.nodes[node].asleep_until_us = self.nodes[node].asleep_until_us.max(until);
                 self.queue.at(until, Event::Wake { node });
             }
+            Fault::ClockJump { who, by_us } => {
+                let Some(node) = self.resolve(who) else { return Ok(()) };
+                self.stats.met(Met::ClockJumped);
+                self.nodes[node].clock.start_us += by_us;
+                self.nodes[node].wake_at_us = None;
+                self.queue.at(self.now_us, Event::Wake { node });
+            }
             Fault::Kill { who } => self.kill(who)?,
             Fault::Restart { who, after_us } => self.restart(who, after_us)?,
             Fault::LoseDisk { who, after_us } => self.lose_disk(who, after_us)?,
@@ -270,18 +277,26 @@ impl World {
                 self.redial(a, b);
             }
         }
-        let dead = |home: usize| self.latest[home].is_some() && self.running(home).is_none();
-        let killed = (0..self.latest.len()).any(dead) && !self.plan.evicts();
-        let stalls = killed && (self.plan.session.is_none() || !self.judge.kicked_off());
         if self.judge.view().is_none() {
             // Nobody ends what is not founded yet.
             self.queue.at(self.now_us + FOUNDING_US, Event::Heal);
-        } else if self.end_wanted || stalls {
-            self.end_wanted = true;
-            // The founder if it lives, or else a member.
-            let asker = (0..self.nodes.len()).find(|&node| self.nodes[node].alive);
-            asker.into_iter().for_each(|node| self.nodes[node].inbox.push_back(Item::Ask(Request::End)));
+        } else {
+            self.end_if_wanted();
         }
         (0..self.nodes.len()).try_for_each(|node| self.run(node))
+    }
+
+    /// The group is asked to end, if somebody wanted that, or if it would wait for ever for somebody who is dead.
+    pub(super) fn end_if_wanted(&mut self) {
+        let dead = |home: usize| self.latest[home].is_some() && self.running(home).is_none();
+        let killed = (0..self.latest.len()).any(dead) && !self.plan.evicts();
+        let stalls = killed && (self.plan.session.is_none() || !self.judge.kicked_off());
+        if self.end_wanted || stalls {
+            self.end_wanted = true;
+            // The founder if it lives, or else a member.
+            let may_ask = |&home: &usize| home == Plan::FOUNDER || self.plan.is_member(home);
+            let asker = (0..self.latest.len()).filter(may_ask).find_map(|home| self.running(home));
+            asker.into_iter().for_each(|node| self.nodes[node].inbox.push_back(Item::Ask(Request::End)));
+        }
     }
 }

@@ -53,7 +53,12 @@ impl World {
         if truncated {
             // There is nothing that it could do here any more.
             self.stats.met(Met::Truncated);
-            return self.die(node);
+            self.die(node)?;
+            if self.healed {
+                // Who is asked runs once it notices that a link is gone.
+                self.end_if_wanted();
+            }
+            return Ok(());
         }
         self.nodes[node].machine.validate();
         // What it does not know to be synced it need not confirm.

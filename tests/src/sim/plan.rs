@@ -92,6 +92,13 @@ pub enum Fault {
         /// For how long.
         for_us: u64,
     },
+    /// A node's clock goes forward at once, as on a machine that was suspended.
+    ClockJump {
+        /// Whose.
+        who: Who,
+        /// How far.
+        by_us: u64,
+    },
     /// A process dies for good. Unless the plan kills anybody, it waits until the group can do without.
     Kill {
         /// Whose.

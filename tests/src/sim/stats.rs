@@ -70,6 +70,8 @@ pub enum Met {
     LogSkipped,
     /// A node that came later was.
     LogBegunLate,
+    /// A node's clock went forward at once.
+    ClockJumped,
     /// The run ended without a majority of the voters.
     Stuck,
     /// The run ended without anybody who has the result up to the view in force.
@@ -211,6 +213,7 @@ pub const REQUIRED: &[Met] = &[
     Met::CoordinatorKilledBeforeClose,
     Met::CoordinatorChanged,
     Met::TwoCoordinators,
+    Met::ClockJumped,
     Met::LogSkipped,
     Met::LogBegunLate,
     Met::Stuck,

@@ -53,6 +53,7 @@ impl Plan {
         if long && plan.nodes > 1 {
             plan.add_failover_faults(&mut dice);
         }
+        plan.add_clock_jumps(&mut Dice::of(seed ^ 0x000c_10c4_0a17));
         plan.add_restarts(&mut Dice::of(seed ^ 0x0d15_ca5e_0dd5));
         plan.add_snapshots(&mut Dice::of(seed ^ 0x5a9_5407));
         plan
@@ -74,6 +75,17 @@ impl Plan {
                 _ => Fault::Replace { a, b },
             };
             self.faults.push((at, fault));
+        }
+    }
+
+    fn add_clock_jumps(&mut self, dice: &mut Dice) {
+        if !dice.chance(150) {
+            return;
+        }
+        for _ in 0..dice.between(1, 3) {
+            let who = Who::Node(dice.below(self.nodes));
+            let by_us = dice.pick(&[1_000, 60_000, 700_000, 3_000_000, 3_600_000_000]);
+            self.faults.push((dice.between(0, self.heal_at_us), Fault::ClockJump { who, by_us }));
         }
     }
 
