@@ -1,7 +1,7 @@
 //! Members of a group that break its protocol.
 
 use bytes::{Bytes, BytesMut};
-use cloudy_node::{BroadcastError, Group, GroupConfig, Incarnation, Node, Rank, Seq, ViewId};
+use cloudy_node::{BroadcastError, Group, GroupConfig, Incarnation, Node, Rank, RingKind, Seq, ViewId};
 use cloudy_proto::Round;
 use cloudy_proto::slot::{Batch, Slot};
 use cloudy_proto::wire::{LaneFrame, Stream, TallyFrame, encode_lane, encode_tally};
@@ -102,6 +102,34 @@ async fn each_breach_closes_the_link_and_the_honest_end_with_one_result() {
     let results = join_all(groups.iter().map(read_final)).await;
     assert_eq!(results[0].len(), 2);
     assert_eq!(results[0], results[1]);
+}
+
+#[tokio::test]
+async fn on_a_relay_ring_lanes_come_from_the_parent_only() {
+    let mut config = GroupConfig::default();
+    config.parameters.ring = RingKind::Relay;
+    let (nodes, _groups, hostile, connection, ours) = with_hostile(config).await;
+    connection.close(0_u32.into(), b"");
+    let lanes = [Rank(0), Rank(1), Rank(2)];
+    let after = |rank: Rank| Rank((rank.0 + 1) % 3);
+    for node in &nodes {
+        let its = ours.rank_of(node.id());
+        let follows = its == after(ours.rank);
+        let opens = lanes.iter().filter(|&&lane| !follows || lane == its).map(|&lane| (ours.lane(lane), Vec::new()));
+        // Its parent passes on what it has and no more, of each lane.
+        let past = lanes.iter().filter(|&&lane| !follows && lane != ours.rank).map(|&lane| {
+            let frontiers = vec![(lane, Round(1_000))];
+            (ours.tally(), tally(&TallyFrame::Resume { frontiers }).to_vec())
+        });
+        for (stream, frames) in opens.chain(past).collect::<Vec<_>>() {
+            let (connection, _node_stream) = hostile.link(node.local_addr()).await;
+            let bytes = [&crate::hostile::header(ours.group, ours.incarnation, stream)[..], &frames[..]].concat();
+            let _stream = open(&connection, &bytes).await;
+            let (code, reason) = closed(&connection).await;
+            let words = if frames.is_empty() { "a stream that is not its to open" } else { "it wants to resume lane" };
+            assert!(code == BREACH && reason.contains(words), "{stream:?} to {its:?}: {code} {reason}");
+        }
+    }
 }
 
 #[tokio::test]

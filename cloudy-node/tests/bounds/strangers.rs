@@ -1,5 +1,6 @@
 //! Peers of the cluster that are in no group.
 
+use cloudy_node::endpoint::UNI_STREAMS_MAX;
 use cloudy_node::{GroupConfig, GroupId, Incarnation, ViewId};
 use cloudy_proto::Durability;
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream, StreamHeader, WIRE_VERSION, encode_header};
@@ -118,7 +119,7 @@ async fn streams_of_groups_that_are_not_here_are_stopped_and_harmless() {
     let hostile = Hostile::new(&key);
     let (connection, _node_stream) = hostile.link(nodes[0].local_addr()).await;
     // More one after another than may be open at a time.
-    for round in 0..200 {
+    for round in 0..2 * u64::from(UNI_STREAMS_MAX) {
         let view = ViewId(round);
         let streams = [Stream::Tally { view }, Stream::Lane { view, lane: cloudy_node::Rank(0) }];
         let bytes = header(NOBODY, Incarnation(1), streams[round as usize % 2]);
