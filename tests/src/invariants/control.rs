@@ -90,14 +90,14 @@ impl Control {
         }
     }
 
-    /// A view takes effect if it follows the latest, and its joiners are the latest runs.
-    fn install(&mut self, install: &InstallView) {
+    /// A view takes effect if it follows the latest, and its joiners are the latest runs; true if so.
+    fn install(&mut self, install: &InstallView) -> bool {
         let ended = self.installed.last().is_some_and(|(_, install)| install.last);
         let mut joiners = install.ring.iter().filter(|member| member.origin == Origin::Joiner);
         let latest = |node| self.runs_now.get(&node).map(|(incarnation, _)| *incarnation);
         let stale = joiners.any(|joiner| latest(joiner.node) != Some(joiner.incarnation));
         if ended || stale || install.from.0 != self.installed.len() as u64 {
-            return;
+            return false;
         }
         self.installed.push((self.log.len(), install.clone()));
         for member in &install.ring {
@@ -106,6 +106,7 @@ impl Control {
                 self.streams.entry(place).or_insert(next);
             }
         }
+        true
     }
 
     /// A node coordinates in a term.
@@ -184,8 +185,7 @@ impl Judge {
                 let run = run.filter(|_| id.0 > 1).unwrap_or_else(|| self.home_of(node));
                 self.control.elect(id.0, run, standing);
             }
-            Command::InstallView(install) => {
-                self.control.install(&install);
+            Command::InstallView(install) if self.control.install(&install) => {
                 self.has_complete_survivor(&install)?;
                 let log = self.views.get_mut(install.from).filter(|log| !log.wedges.has_cut());
                 if let Some(log) = log {
