@@ -41,6 +41,25 @@ fn demo_with_files(nodes: usize, args: &[&str]) -> (Value, Recomputed) {
 }
 
 #[test]
+fn a_demo_on_disk_ends_with_equal_results_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = cloudy(&["demo", "--send", "300ms", "--grace", "300ms", "--nodes", "3", "--durability", "disk"]);
+    command.env("TMPDIR", dir.path());
+    let mut running = Running::start(command);
+    running.wait_for("SEND");
+    let files = |at: &std::path::Path| -> Vec<std::path::PathBuf> {
+        std::fs::read_dir(at).expect("listed").map(|file| file.expect("a file").path()).collect()
+    };
+    let [scratch] = &files(dir.path())[..] else { panic!("{:?}", files(dir.path())) };
+    let stores = files(&scratch.join("data")).iter().filter(|data| data.join("cloudy.redb").exists()).count();
+    assert_eq!(stores, 4, "three slaves and the master");
+    let ended = running.end();
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    assert!(ended.stdout.contains("EQUAL: all 3 results are the same: "), "{ended:#?}");
+    assert_eq!(files(dir.path()), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
 fn the_table_has_a_row_per_slave_and_a_verdict() {
     let ended = demo(&[]);
     assert_eq!(ended.code(), Some(0), "{ended:#?}");

@@ -10,7 +10,7 @@ use super::schedule::{self, At, During, Schedule, ScheduleError, Sides, Who};
 use super::{FaultArgs, KeyFileArgs, SLAVES_MAX, exit_status};
 use crate::duration;
 use crate::periods::Periods;
-use crate::ring::{FailureChoice, RingChoice};
+use crate::ring::{DurabilityChoice, FailureChoice, RingChoice};
 
 /// Numbers that each slave broadcasts in a second where there are faults and no `--rate`: of four slaves a few
 /// megabytes of payload cost, so that the 64 MiB that members retain hold what a slave misses in ten seconds and more.
@@ -28,6 +28,7 @@ Examples:
   cloudy demo --loss 10% --latency 20ms --jitter 5ms
   cloudy demo --kill slave2@500ms --pause slave3@1s..1500ms
   cloudy demo --partition 1,2/3,4,master@500ms..1500ms
+  cloudy demo --durability disk
   cloudy demo --result-dir results              slave-1.jsonl, slave-2.jsonl, …
   cloudy demo --json | jq .
 
@@ -53,6 +54,10 @@ pub(crate) struct DemoArgs {
     /// When a slave may send
     #[arg(long, value_name = "MODEL", default_value_t)]
     pub(crate) ring: RingChoice,
+    /// Where the session keeps its result. With disk each process has a directory of its own, below TMPDIR and gone with
+    /// the demo
+    #[arg(long, value_name = "WHERE", default_value_t)]
+    pub(crate) durability: DurabilityChoice,
     /// What to do about a slave that fails or stalls [default: wait; evict where there is a --kill, --pause or
     /// --partition]
     #[arg(long, value_name = "POLICY")]

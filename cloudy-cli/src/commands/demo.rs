@@ -17,6 +17,7 @@ use crate::output::{EXIT_INTERRUPTED, EXIT_USAGE, failure, print, print_error};
 use crate::processes::{Fleet, Launch};
 use crate::progress::Progress;
 use crate::report::{Session, heading};
+use crate::ring::DurabilityChoice;
 use crate::watcher::Watcher;
 use crate::{duration, logging};
 
@@ -47,7 +48,7 @@ async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCo
             )
         })?;
     }
-    let key = DemoKey::open(args)?;
+    let files = DemoFiles::open(args)?;
     if !args.json {
         print(&heading(periods, args.ring, args.seed))?;
     }
@@ -55,9 +56,9 @@ async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCo
     progress.line(&format!("starting {} slaves", args.nodes));
     let mut fleet = Fleet::new();
     let start = async {
-        fleet.start((1..=args.nodes).map(|number| slave(args, &schedule, &key, number)).collect()).await?;
+        fleet.start((1..=args.nodes).map(|number| slave(args, &schedule, &files, number)).collect()).await?;
         let slaves: Vec<SocketAddr> = fleet.all().map(|(_, address)| address).collect();
-        fleet.start(vec![master(args, &schedule, &key, &slaves)]).await
+        fleet.start(vec![master(args, &schedule, &files, &slaves)]).await
     };
     tokio::select! {
         started = start => started?,
@@ -85,10 +86,10 @@ fn no_session() -> Report {
     failure("there was no session, and the master did not say why", "run it again with -v for more")
 }
 
-fn slave(args: &DemoArgs, schedule: &Schedule, key: &DemoKey, number: u16) -> Launch {
+fn slave(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, number: u16) -> Launch {
     let who = Who::Slave(number);
     let mut arguments = texts(&["slave", "127.0.0.1", "0", "--no-discovery"]);
-    arguments.extend(common(args, schedule, key, number));
+    arguments.extend(common(args, schedule, files, number));
     if let Some(dir) = &args.result_dir {
         arguments.extend(["--result".into(), dir.join(format!("{who}.jsonl")).into()]);
     }
@@ -98,22 +99,26 @@ fn slave(args: &DemoArgs, schedule: &Schedule, key: &DemoKey, number: u16) -> La
     Launch { who, arguments }
 }
 
-fn master(args: &DemoArgs, schedule: &Schedule, key: &DemoKey, slaves: &[SocketAddr]) -> Launch {
+fn master(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, slaves: &[SocketAddr]) -> Launch {
     let [send, grace, find] = [args.send, args.grace, FIND_TIMEOUT].map(duration::show);
     let [seed, ring, expect] = [args.seed.to_string(), args.ring.to_string(), slaves.len().to_string()];
     let on_failure = args.on_failure(schedule).to_string();
     let mut arguments = texts(&["master", "127.0.0.1", "0", &send, &grace, &seed, "--ring", &ring]);
+    arguments.extend(texts(&["--durability", &args.durability.to_string()]));
     arguments.extend(texts(&["--on-failure", &on_failure, "--expect", &expect, "--discovery-timeout", &find]));
     arguments.extend(slaves.iter().flat_map(|address| ["--slave".into(), address.to_string().into()]));
-    arguments.extend(common(args, schedule, key, 0));
+    arguments.extend(common(args, schedule, files, 0));
     arguments.extend(logging::arguments());
     Launch { who: Who::Master, arguments }
 }
 
 /// What all processes are given; their number chooses their dice, for those who share them lose in step.
-fn common(args: &DemoArgs, schedule: &Schedule, key: &DemoKey, number: u16) -> Vec<OsString> {
+fn common(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, number: u16) -> Vec<OsString> {
     let mut arguments = texts(&["--announce", "--cluster-key"]);
-    arguments.push(key.path.clone().into());
+    arguments.push(files.key.clone().into());
+    if let Some(data) = &files.data {
+        arguments.extend(["--data".into(), data.join(number.to_string()).into()]);
+    }
     if schedule.has_partitions() {
         arguments.extend(texts(&["--partitions"]));
     }
@@ -125,30 +130,45 @@ fn texts(texts: &[&str]) -> Vec<OsString> {
     texts.iter().map(OsString::from).collect()
 }
 
-/// The cluster key of a demo: the one that the user named, or one that lives as long as the demo.
-struct DemoKey {
-    path: PathBuf,
+/// What a demo's processes find on disk: the cluster key, the user's or one that lives as long as the demo, and where
+/// they keep the session, if that is on disk.
+struct DemoFiles {
+    key: PathBuf,
+    data: Option<PathBuf>,
     _directory: Option<tempfile::TempDir>,
 }
 
-impl DemoKey {
+impl DemoFiles {
     fn open(args: &DemoArgs) -> Result<Self, Report> {
-        let choice = args.key.choose();
-        if let Ok(choice) = choice
-            && !choice.is_default
-        {
-            // A wrong one is an error here, not at every process.
-            choice.open().into_diagnostic()?;
-            return Ok(Self { path: choice.path, _directory: None });
+        let choice = args.key.choose().ok().filter(|choice| !choice.is_default);
+        let on_disk = args.durability == DurabilityChoice::Disk;
+        let directory = if on_disk || choice.is_none() { Some(temporary()?) } else { None };
+        let inside = |name: &str| directory.as_ref().map(|directory| directory.path().join(name));
+        let key = match choice {
+            Some(choice) => {
+                // A wrong one is an error here, not at every process.
+                choice.open().into_diagnostic()?;
+                choice.path
+            }
+            None => {
+                let path = inside("cluster.key").unwrap_or_default();
+                key_file::create(&path).into_diagnostic()?;
+                path
+            }
+        };
+        let data = inside("data").filter(|_| on_disk);
+        if let Some(data) = &data {
+            std::fs::create_dir(data).into_diagnostic()?;
         }
-        let directory = tempfile::Builder::new().prefix("cloudy-demo-").tempdir().map_err(|error| {
-            failure(
-                format_args!("cannot make a directory for the demo's cluster key ({error})"),
-                "set TMPDIR to a directory that you may write to, or name a key by --cluster-key",
-            )
-        })?;
-        let path = directory.path().join("cluster.key");
-        key_file::create(&path).into_diagnostic()?;
-        Ok(Self { path, _directory: Some(directory) })
+        Ok(Self { key, data, _directory: directory })
     }
+}
+
+fn temporary() -> Result<tempfile::TempDir, Report> {
+    tempfile::Builder::new().prefix("cloudy-demo-").tempdir().map_err(|error| {
+        failure(
+            format_args!("cannot make a directory for the demo's files ({error})"),
+            "set TMPDIR to a directory that you may write to",
+        )
+    })
 }

@@ -219,12 +219,9 @@ impl Judge {
                 let run = run.filter(|_| id.0 > 1).unwrap_or_else(|| self.home_of(node));
                 self.control.elect(id.0, run, standing);
             }
-            Command::InstallView(install) => {
-                let takes_effect = self.control.install(&install);
-                if takes_effect {
-                    self.has_complete_survivor(&install)?;
-                }
-                if let Some(log) = self.views.get_mut(install.from).filter(|_| takes_effect) {
+            Command::InstallView(install) if self.control.install(&install) => {
+                self.has_complete_survivor(&install)?;
+                if let Some(log) = self.views.get_mut(install.from) {
                     let through = self.ghost.through_in(install.from, &log.ring);
                     log.wedges.cut(install, &log.view, &through, &log.lanes)?;
                 }

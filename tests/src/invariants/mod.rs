@@ -208,7 +208,8 @@ impl Judge {
     /// A node is about to be handed a frame.
     pub fn frame_in(&mut self, node: usize, packet: &Packet) {
         if let Frame::Control(ControlFrame::Fetched(Fetched::End { view, first: Index(1..), .. })) = &packet.frame {
-            self.nodes[node].told_first = *view;
+            // A late word of an earlier view takes nothing back.
+            self.nodes[node].told_first = self.nodes[node].told_first.max(*view);
         }
         if let Frame::Control(ControlFrame::Wedge { view, .. }) = &packet.frame {
             self.nodes[node].may_wedge = *view;

@@ -5,7 +5,7 @@ use cloudy_proto::{Index, Machine, MachineConfig, NodeId, Record, Request, Role,
 use crate::invariants::Failure;
 use crate::sim::disk::Disk;
 use crate::sim::node::{App, Clock, Item, LinkEnd, Node};
-use crate::sim::plan::{Fault, Newcomer, Plan, Who};
+use crate::sim::plan::{Fault, Newcomer, Plan, Step, Who};
 use crate::sim::queue::Event;
 use crate::sim::stats::Met;
 use crate::sim::world::{GROUP, World, address};
@@ -194,7 +194,10 @@ impl World {
     /// A process dies and its node's disk is lost, if the group can do without.
     pub(super) fn lose_disk(&mut self, who: Who, after_us: u64) -> Result<(), Failure> {
         let place = self.resolve(who).filter(|&place| self.nodes[place].alive && self.judge.is_founded());
-        let Some(place) = place.filter(|&place| self.plan.kills_anybody || self.can_do_without(place)) else {
+        // The next view may rely on this disk alone from the moment that its node answered for it.
+        let changes = self.judge.view().is_some_and(|view| self.steps.contains(&(Step::Wedge, view.id.0)));
+        let spared = |place: usize| !self.plan.kills_anybody && (changes || !self.can_do_without(place));
+        let Some(place) = place.filter(|&place| !spared(place)) else {
             self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::LoseDisk { who, after_us }));
             return Ok(());
         };
