@@ -1,0 +1,161 @@
+//! Stories of processes that die and come back, with their disks or without.
+
+use cloudy_proto::{Durability, OnFailure};
+use cloudy_tests::invariants::Failure;
+use cloudy_tests::scenario::Scenario;
+use cloudy_tests::sim::plan::{Fault, Plan, Who};
+use cloudy_tests::sim::stats::Met;
+use cloudy_tests::sim::world::World;
+
+fn plan_on_disk(members: usize) -> Plan {
+    let mut plan = Plan::calm(members, None);
+    plan.parameters.durability = Durability::Disk;
+    plan.parameters.on_failure = OnFailure::Evict;
+    plan.disk.sync_us = 3_000;
+    plan
+}
+
+/// By node: its latest process.
+fn running(story: &Scenario) -> Vec<usize> {
+    (0..story.world.latest.len()).filter_map(|home| story.world.running(home)).collect()
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_approved() -> Result<(), Failure> {
+    for members in [1, 2, 3, 5] {
+        let mut story = Scenario::begin(plan_on_disk(members))?;
+        for cut in 1..=3_u64 {
+            let processes = running(&story);
+            for &process in &processes {
+                story.broadcasts(process, 5, 8)?;
+            }
+            let approved = cut * 5 * members as u64;
+            story.until("all have all", |world| processes.iter().all(|&at| world.judge.index_of(at) == approved))?;
+            story.suffers(Fault::PowerCut { within_us: 300_000 })?;
+            assert_eq!(running(&story), [], "nobody is left");
+            story.until("all are back with all", |world| {
+                let back = |home| world.running(home).filter(|&at| world.judge.view_of(at).1);
+                (0..members).all(|home| back(home).is_some_and(|at| world.judge.index_of(at) == approved))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn who_was_away_for_longer_than_memory_goes_back_comes_back_by_anothers_disk() -> Result<(), Failure> {
+    let mut plan = plan_on_disk(3);
+    plan.retain_bytes = 1;
+    let mut story = Scenario::begin(plan)?;
+    story.pass(1_000_000)?;
+    // Cut off, and started again from its own disk; each time also whoever gives it what it misses may die.
+    for fault in [
+        Fault::Isolate { who: Who::Node(2), outage_us: 3_000_000 },
+        Fault::Restart { who: Who::Node(2), after_us: 3_000_000 },
+        Fault::LoseDisk { who: Who::Node(2), after_us: 3_000_000 },
+    ] {
+        story.suffers(fault)?;
+        story.pass(2_000_000)?;
+        let senders: Vec<usize> = (0..2).filter_map(|home| story.world.running(home)).collect();
+        senders.into_iter().try_for_each(|sender| story.broadcasts(sender, 20, 50))?;
+        let (approved, served) = (story.world.judge.approved() + 40, story.world.stats.count(Met::ServedFromDisk));
+        story.until("the others have it", |world| {
+            (0..2).all(|home| world.running(home).is_some_and(|at| world.judge.index_of(at) == approved))
+        })?;
+        let back = |world: &World| world.running(2).is_some_and(|at| world.judge.index_of(at) == approved);
+        story.until("it is served", |world| world.stats.count(Met::ServedFromDisk) > served)?;
+        story.suffers(Fault::Restart { who: Who::Node(0), after_us: 1_000 })?;
+        story.until("it has all", back)?;
+    }
+    story.settles()
+}
+
+#[test]
+fn what_no_disk_had_is_gone_with_the_power_and_the_group_goes_on() -> Result<(), Failure> {
+    let mut plan = plan_on_disk(3);
+    plan.disk.sync_us = 0;
+    let mut story = Scenario::begin(plan)?;
+    story.pass(1_000_000)?;
+    for node in 0..3 {
+        story.suffers(Fault::SlowDisk { who: Who::Node(node), for_us: 60_000_000 })?;
+        story.broadcasts(node, 5, 8)?;
+    }
+    story.pass(100_000)?;
+    assert_eq!(story.world.judge.approved(), 0, "nothing is approved that no disk has");
+    story.suffers(Fault::PowerCut { within_us: 0 })?;
+    (0..3).try_for_each(|node| story.suffers(Fault::SlowDisk { who: Who::Node(node), for_us: 0 }))?;
+    story.until("all are back", |world| {
+        (0..3).all(|home| world.running(home).is_some_and(|at| world.judge.view_of(at).1))
+    })?;
+    story.broadcasts(running(&story)[0], 5, 8)?;
+    story.settles()?;
+    assert!((5..=20).contains(&story.world.judge.approved()), "a disk may have begun to write");
+    Ok(())
+}
+
+#[test]
+fn a_process_that_kept_nothing_joins_anew_and_sends_nothing_of_its_earlier_run() -> Result<(), Failure> {
+    let mut plan = Plan::calm(3, None);
+    plan.parameters.on_failure = OnFailure::Evict;
+    let mut story = Scenario::begin(plan)?;
+    story.pass(1_000_000)?;
+    (0..3).try_for_each(|node| story.broadcasts(node, 5, 8))?;
+    story.until("all have all", |world| (0..3).all(|node| world.judge.index_of(node) == 15))?;
+    story.suffers(Fault::Isolate { who: Who::Node(1), outage_us: 100_000 })?;
+    story.broadcasts(1, 5, 8)?;
+    story.suffers(Fault::Restart { who: Who::Node(1), after_us: 50_000 })?;
+    story.until("it is back", |world| world.running(1).is_some_and(|at| world.judge.view_of(at).1))?;
+    story.broadcasts(running(&story)[1], 5, 8)?;
+    story.settles()?;
+    assert_eq!(story.world.judge.approved(), 20, "what nobody else had went with the process");
+    Ok(())
+}
+
+/// Payloads of a kilobyte that a node fetches for two seconds where each way takes 20 ms.
+const LONG_TO_FETCH: usize = 3_500;
+
+#[test]
+fn a_group_without_a_complete_member_says_so_and_goes_on_once_a_disk_is_back() -> Result<(), Failure> {
+    for durability in [Durability::Memory, Durability::Disk] {
+        let mut plan = Plan::calm(3, None);
+        (plan.founder_is_member, plan.network.latency_us) = (false, 20_000);
+        (plan.parameters.durability, plan.parameters.on_failure) = (durability, OnFailure::Evict);
+        let mut story = Scenario::begin(plan)?;
+        story.broadcasts(1, LONG_TO_FETCH, 1_000)?;
+        story.until("all have all", |world| (1..3).all(|node| world.judge.index_of(node) == LONG_TO_FETCH as u64))?;
+        // It comes back with nothing, and has hardly begun to fetch when the only other member dies.
+        story.suffers(Fault::LoseDisk { who: Who::Node(2), after_us: 10_000 })?;
+        story.until("it is on the ring, and all vote", |world| {
+            let back = world.running(2).is_some_and(|at| world.judge.view_of(at).1);
+            let voters = world.nodes[Plan::FOUNDER].machine.status(cloudy_proto::Time(0)).voters;
+            back && voters.len() == 3 && voters.contains(&world.nodes[2].id)
+        })?;
+        let (joiner, lost) = (running(&story)[2], story.world.nodes[1].id);
+        assert!(story.world.judge.index_of(joiner) < LONG_TO_FETCH as u64, "{durability:?}: it is not complete");
+        story.suffers(Fault::Restart { who: Who::Node(1), after_us: 6_000_000 })?;
+        for node in [Plan::FOUNDER, joiner] {
+            story.until("it says who is missing", |world| world.judge.nobody_complete(node).is_some())?;
+            let said = story.world.judge.nobody_complete(node).cloned();
+            assert!(said.is_some_and(|said| said.missing == [lost] && said.lost.is_empty()), "{durability:?}");
+        }
+        if durability == Durability::Memory {
+            // It is back in another run.
+            story.until("it says what is lost", |world| {
+                [Plan::FOUNDER, joiner].iter().all(|&node| {
+                    world.judge.nobody_complete(node).is_some_and(|said| said.missing.is_empty() && said.lost == [lost])
+                })
+            })?;
+            story.pass(5_000_000)?;
+            assert_eq!(story.world.judge.approved(), LONG_TO_FETCH as u64, "nobody starts again from nothing");
+        } else {
+            story.until("all are back with all", |world| {
+                let back = |home| world.running(home).filter(|&at| world.judge.view_of(at).1);
+                (1..3).all(|home| back(home).is_some_and(|at| world.judge.index_of(at) == LONG_TO_FETCH as u64))
+            })?;
+            story.broadcasts(running(&story)[1], 5, 8)?;
+            story.settles()?;
+            assert_eq!(story.world.judge.approved(), LONG_TO_FETCH as u64 + 5);
+        }
+    }
+    Ok(())
+}
