@@ -218,7 +218,7 @@ mod tests {
         let args = parse(
             "cloudy bench --nodes 8 --senders one --size 64KiB --rate 1000 --window 2MiB --ring token --durability \
              memory --warm-up 1s --duration 500ms --loss 1% --latency 5ms --repeat 3 --in-process --floor --json \
-             --html a.html --sweep nodes=2,4,8 size=8,1KiB senders=all,one,3 ring=token,pipelined rate=10 window=1MiB",
+             --html a.html --sweep nodes=2,4,8 size=8,1KiB senders=all,one,3 ring=token,pipelined,relay rate=10 window=1MiB",
         )
         .expect("parses");
         assert_eq!((args.nodes, args.senders, args.size, args.rate), (8, Senders::First(1), 65_536, Some(1_000)));
@@ -229,7 +229,7 @@ mod tests {
             Sweep::Nodes(vec![2, 4, 8]),
             Sweep::Size(vec![8, 1_024]),
             Sweep::Senders(vec![Senders::All, Senders::First(1), Senders::First(3)]),
-            Sweep::Ring(vec![RingChoice::Token, RingChoice::Pipelined]),
+            Sweep::Ring(vec![RingChoice::Token, RingChoice::Pipelined, RingChoice::Relay]),
             Sweep::Rate(vec![10]),
             Sweep::Window(vec![1 << 20]),
         ];
@@ -253,7 +253,7 @@ mod tests {
             ("--sweep colour=red", "nodes=2,4,8"),
             ("--sweep nodes", "``: not a number"),
             ("--sweep nodes=2,x", "`x`: not a number"),
-            ("--sweep ring=relay", "`relay`"),
+            ("--sweep ring=star", "`star`"),
         ] {
             let error = parse(&format!("cloudy bench {options}")).expect_err(options);
             assert_eq!(error.kind(), ErrorKind::ValueValidation, "{error}");
