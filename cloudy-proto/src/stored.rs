@@ -32,6 +32,8 @@ pub enum Record {
     Log {
         /// The last entry that it stands for.
         index: LogIndex,
+        /// The term of that one; zero if it is not known.
+        term: u64,
         /// What they come to, encoded.
         state: Bytes,
     },
@@ -39,6 +41,8 @@ pub enum Record {
     Command {
         /// Its position.
         index: LogIndex,
+        /// Its term, by which a voter that has it knows that it is committed; zero if it is not known.
+        term: u64,
         /// The encoded [`Command`](crate::Command); empty at the begin of a term.
         command: Bytes,
     },
@@ -192,6 +196,8 @@ pub struct Stored {
     pub(crate) log: Option<(LogIndex, Bytes)>,
     /// The control log's entries after that.
     pub(crate) commands: Vec<Bytes>,
+    /// The term of the last one.
+    pub(crate) log_term: u64,
     pub(crate) complete: (ViewId, Index),
     /// In the slots' order.
     pub(crate) slots: BTreeMap<(ViewId, Round, Rank), Slot>,
@@ -216,16 +222,20 @@ impl Stored {
             }
             Record::Entries(entries) => self.take_entries(entries)?,
             Record::Base { base, alone } => self.take_base(base, alone),
-            Record::Log { index, state } => {
+            Record::Log { index, term, state } => {
+                if index >= self.log_last() {
+                    self.log_term = term;
+                }
                 let surplus = index.0.saturating_sub(self.log_before().0);
                 let surplus = usize::try_from(surplus).unwrap_or(usize::MAX).min(self.commands.len());
                 self.commands.drain(..surplus);
                 self.log = Some((index, state));
             }
-            Record::Command { index, command } => {
-                if index.0 != self.log_before().0 + self.commands.len() as u64 + 1 {
+            Record::Command { index, term, command } => {
+                if index != self.log_last().next() {
                     return Err(StoredError::Log(index));
                 }
+                self.log_term = term;
                 self.commands.push(command);
             }
             Record::Slot { view, lane, slot } => {
@@ -257,6 +267,11 @@ impl Stored {
     /// The last entry of the control log that is not among the commands.
     pub(crate) fn log_before(&self) -> LogIndex {
         self.log.as_ref().map(|(index, _)| *index).unwrap_or_default()
+    }
+
+    /// The last entry of the control log.
+    pub(crate) fn log_last(&self) -> LogIndex {
+        LogIndex(self.log_before().0 + self.commands.len() as u64)
     }
 
     /// What comes before it goes.

@@ -127,12 +127,17 @@ impl Recorder {
                 ops.push(Op::DeleteRange { table: Table::Log, from: vec![VOTERS_LOG], to });
                 ops.push(put(Table::Meta, BASE_KEY.to_vec(), encoded(&base)));
             }
-            Record::Log { index, state } => {
+            Record::Log { index, term, state } => {
                 let to = log_key(COMMITTED, index.next());
                 ops.push(Op::DeleteRange { table: Table::Log, from: vec![COMMITTED], to });
-                ops.push(put(Table::Meta, LOG_KEY.to_vec(), encoded(&(index, state))));
+                ops.push(put(Table::Meta, LOG_KEY.to_vec(), encoded(&(index, term, state))));
             }
-            Record::Command { index, command } => ops.push(put(Table::Log, log_key(COMMITTED, index), command)),
+            Record::Command { index, term, command } => {
+                let mut value = BytesMut::with_capacity(8 + command.len());
+                value.put_u64_le(term);
+                value.put_slice(&command);
+                ops.push(put(Table::Log, log_key(COMMITTED, index), value.freeze()));
+            }
             Record::Slot { view, lane, slot } => {
                 ops.push(put(Table::Slots, slot_key(view, slot.round, lane), encode_slot(&slot)));
             }
@@ -211,7 +216,7 @@ impl Reader<'_> {
                 postcard::from_bytes(&value).ok().map(|base| Record::Base { base, alone: false })
             }
             Table::Meta if key == LOG_KEY => {
-                postcard::from_bytes(&value).ok().map(|(index, state)| Record::Log { index, state })
+                postcard::from_bytes(&value).ok().map(|(index, term, state)| Record::Log { index, term, state })
             }
             Table::Meta if key == SNAPSHOT_KEY => postcard::from_bytes(&value).ok().map(Record::Snapshot),
             Table::Meta => decode_complete(key, value),
@@ -274,11 +279,14 @@ fn decode_complete(key: &[u8], mut value: Bytes) -> Option<Record> {
     (key == COMPLETE_KEY && value.is_empty()).then_some(Record::Complete { view, first })
 }
 
-fn decode_log(mut key: &[u8], value: Bytes) -> Option<Record> {
+fn decode_log(mut key: &[u8], mut value: Bytes) -> Option<Record> {
     let (which, index) = (key.try_get_u8().ok()?, LogIndex(key.try_get_u64().ok()?));
     match which {
         _ if !key.is_empty() => None,
-        COMMITTED => Some(Record::Command { index, command: value }),
+        COMMITTED => {
+            let term = value.try_get_u64_le().ok()?;
+            Some(Record::Command { index, term, command: value })
+        }
         VOTERS_LOG => {
             let entry: ConsensusEntry = postcard::from_bytes(&value).ok()?;
             (entry.index == index).then(|| Record::Entries(vec![entry]))

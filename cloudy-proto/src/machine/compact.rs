@@ -34,7 +34,7 @@ impl Machine {
             voter.offer_state(state.clone());
         }
         if full {
-            self.delivery.keep(Record::Log { index: last, state: state.clone() });
+            self.delivery.keep(Record::Log { index: last, term: self.log_term, state: state.clone() });
             if let Some(voter) = self.voter.as_mut().filter(|_| votes) {
                 voter.compact(state.clone(), keep as u64);
                 self.dirty = true;
@@ -45,6 +45,10 @@ impl Machine {
 
     /// What the log up to an entry comes to, from a node that does not keep these entries.
     pub(super) fn skip_log(&mut self, index: LogIndex, term: u64, encoded: Bytes) -> Result<(), CommandError> {
+        if let Some(voter) = &mut self.voter {
+            // Its leader may have died before it said so.
+            voter.learn_committed(index, term);
+        }
         if index < self.state.next() {
             return Ok(());
         }
@@ -57,7 +61,7 @@ impl Machine {
             self.state.history = _skipped.history;
         }
         self.log_term = term;
-        self.delivery.keep(Record::Log { index, state: encoded });
+        self.delivery.keep(Record::Log { index, term, state: encoded });
         let listed = self.state.incarnation(self.me).filter(|_| self.state.is_latest_run(self.me, self.run));
         if let Some(incarnation) = listed.filter(|listed| *listed != self.delivery.incarnation) {
             self.incarnated(incarnation);

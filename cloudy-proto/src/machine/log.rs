@@ -162,8 +162,8 @@ impl Machine {
         }
         let compacted = self.state.compacted().filter(|_| self.state.tail(*next).is_none()).cloned();
         if let Some((index, state)) = compacted {
-            // The term of that entry was of use to voters only while it was the last one.
-            self.send_control(to, ControlFrame::LogState { index, term: 0, state });
+            let term = if index.next() == self.state.next() { self.log_term } else { 0 };
+            self.send_control(to, ControlFrame::LogState { index, term, state });
             *next = index.next();
         }
         let tail: Vec<Bytes> = self.state.tail(*next).into_iter().flatten().cloned().collect();
@@ -203,7 +203,7 @@ impl Machine {
     fn apply(&mut self, entry: Bytes) -> Result<(), crate::wire::CommandError> {
         let index = self.state.next();
         let applied = self.state.apply(entry.clone())?;
-        self.delivery.keep(Record::Command { index, command: entry });
+        self.delivery.keep(Record::Command { index, term: self.log_term, command: entry });
         match applied {
             Applied::Incarnated { node, incarnation, run } => {
                 if node == self.me && run == self.run {

@@ -41,6 +41,7 @@ impl Machine {
             machine.delivery.restored(entry, batch.clone());
         }
         machine.replay(&stored)?;
+        machine.log_term = stored.log_term;
         if machine.state.founder() == Some(machine.me) && machine.state.incarnation(machine.me).is_none() {
             // It only watched.
             machine.joining = None;
@@ -49,7 +50,10 @@ impl Machine {
         }
         if let Some(vote) = stored.vote {
             let (base, entries) = (stored.base.clone(), stored.entries.clone());
-            machine.voter = Some(Voter::restored(vote, base, entries, machine.delivery.durability));
+            let mut voter = Voter::restored(vote, base, entries, machine.delivery.durability);
+            // What was applied is committed, also if that was not stored with the vote.
+            voter.learn_committed(stored.log_last(), stored.log_term);
+            machine.voter = Some(voter);
             machine.set_timer(Timer::Consensus, CONSENSUS_TICK);
         }
         machine.lose_coordinator();

@@ -77,7 +77,7 @@ fn given() -> Vec<Given> {
         vote(1, 1),
         entries(&[(1, 1), (2, 1), (3, 1)]),
         Given::Complete { view: ViewId(0), first: Index(1) },
-        Given::Command { index: LogIndex(1), command: first_view() },
+        Given::Command { index: LogIndex(1), term: 2, command: first_view() },
         Given::Complete { view: ViewId(1), first: Index(1) },
         slot(0, 0, 0, 1),
         slot(1, 0, 0, 1),
@@ -89,7 +89,7 @@ fn given() -> Vec<Given> {
         slot(0, 7, 1, 3),
         entry(4, 3, 2, in_slot(0, 7)),
         entry(6, 1, 3, StoredBody::Here(batch(1, 3).body)),
-        Given::Command { index: LogIndex(2), command: Bytes::new() },
+        Given::Command { index: LogIndex(2), term: 2, command: Bytes::new() },
         Given::Snapshot(StoredSnapshot {
             index: Index(5),
             base: ResultBase {
@@ -103,15 +103,15 @@ fn given() -> Vec<Given> {
             ends: Some((ViewId(1), vec![Round(8), Round(1)])),
             state: Bytes::from_static(b"state"),
         }),
-        Given::Log { index: LogIndex(1), state: log_state() },
+        Given::Log { index: LogIndex(1), term: 2, state: log_state() },
         base(1, false),
-        Given::Command { index: LogIndex(3), command: Bytes::new() },
+        Given::Command { index: LogIndex(3), term: 2, command: Bytes::new() },
         entries(&[(3, 2)]),
         // Others know of more than this node ever did.
-        Given::Log { index: LogIndex(9), state: log_state() },
+        Given::Log { index: LogIndex(9), term: 2, state: log_state() },
         base(9, true),
         entries(&[(10, 3)]),
-        Given::Command { index: LogIndex(10), command: Bytes::new() },
+        Given::Command { index: LogIndex(10), term: 2, command: Bytes::new() },
         // The voter lost its name, and its log with it.
         vote(9, 3),
         entries(&[(1, 3)]),
@@ -198,7 +198,7 @@ fn records_that_contradict_each_other_or_are_no_records_are_told() {
     assert_eq!(refused(gone(Table::Result, index(4), index(6))), contradiction(StoredError::Result(Index(6))));
     assert_eq!(refused(gone(Table::Slots, vec![], vec![0xff])), contradiction(StoredError::Slot(Index(4))));
     assert_eq!(
-        refused(vec![put(Table::Log, &[&[0][..], &index(12)].concat(), b"")]),
+        refused(vec![put(Table::Log, &[&[0][..], &index(12)].concat(), &[0; 8])]),
         contradiction(StoredError::Log(LogIndex(12)))
     );
     for table in [Table::Meta, Table::Log, Table::Slots, Table::Result] {
