@@ -159,3 +159,39 @@ fn a_group_without_a_complete_member_says_so_and_goes_on_once_a_disk_is_back() -
     }
     Ok(())
 }
+
+#[test]
+fn who_misses_more_of_the_log_than_is_kept_is_told_what_it_comes_to() -> Result<(), Failure> {
+    for durability in [Durability::Memory, Durability::Disk] {
+        let mut plan = Plan::calm(4, None);
+        (plan.parameters.durability, plan.parameters.on_failure) = (durability, OnFailure::Evict);
+        plan.log_entries_max = 4;
+        let mut story = Scenario::begin(plan)?;
+        story.pass(1_000_000)?;
+        let skipped = story.world.stats.count(Met::LogSkipped);
+        // While it is away others are evicted and come back: a dozen of entries.
+        story.suffers(Fault::Isolate { who: Who::Node(3), outage_us: 9_000_000 })?;
+        for away in [1, 2] {
+            story.pass(1_000_000)?;
+            story.suffers(Fault::Isolate { who: Who::Node(away), outage_us: 1_000_000 })?;
+            story.pass(2_000_000)?;
+            story.broadcasts(0, 5, 8)?;
+        }
+        story.until("it is back, with all", |world| {
+            world.running(3).is_some_and(|at| world.judge.view_of(at).1 && world.judge.index_of(at) == 10)
+        })?;
+        assert!(story.world.stats.count(Met::LogSkipped) > skipped, "{durability:?}");
+        // The log that everybody keeps by then begins later than any of them does.
+        story.suffers(Fault::PowerCut { within_us: 500_000 })?;
+        if durability == Durability::Disk {
+            story.until("all are back with all", |world| {
+                let back = |home| world.running(home).filter(|&at| world.judge.view_of(at).1);
+                (0..4).all(|home| back(home).is_some_and(|at| world.judge.index_of(at) == 10))
+            })?;
+            story.broadcasts(running(&story)[3], 5, 8)?;
+            story.settles()?;
+            assert_eq!(story.world.judge.approved(), 15);
+        }
+    }
+    Ok(())
+}

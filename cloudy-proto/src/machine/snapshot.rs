@@ -122,12 +122,19 @@ impl Machine {
         if !self.rules.hold(Rule::SnapshotHasLastNumbers) {
             base.last_numbers.clear();
         }
-        if base.checkpoint.index >= self.delivery.result.index() && index >= base.checkpoint.index {
+        let (begins, here) = (base.checkpoint.index, self.delivery.result.index());
+        // Of several that came, a later one may have taken the application further.
+        let newer = index > self.delivery.restored_to;
+        if begins >= here && index >= begins && (begins > here || newer) {
             self.delivery.result = ResultState::resumed(&base);
             self.delivery.retained.clear();
-            self.delivery.restored_to = index;
-            self.delivery.outputs.push_back(Output::Restore { index, state: state.clone() });
-            let first_index = base.checkpoint.index.next();
+            let known = self.snapshot.take().filter(|_| !newer).map(|known| (known.index, known.state));
+            if newer {
+                self.delivery.restored_to = index;
+                self.delivery.outputs.push_back(Output::Restore { index, state: state.clone() });
+            }
+            let (index, state) = known.unwrap_or((index, state));
+            let first_index = begins.next();
             self.keep_snapshot(StoredSnapshot { index, base, first_index, slot: None, ends: None, state });
         }
         self.fetch();
