@@ -128,4 +128,8 @@ pub(crate) struct LogState {
     pub(crate) kickstarted: Option<SessionPlan>,
     /// GRACE has begun.
     pub(crate) grace: bool,
+    /// Whose result is complete, and what its application says of it.
+    pub(crate) reports: Vec<(NodeId, Checkpoint, Bytes)>,
+    /// The group is over.
+    pub(crate) closed: bool,
 }

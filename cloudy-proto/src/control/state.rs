@@ -39,7 +39,8 @@ pub(crate) struct ControlState {
     electors: BTreeMap<ConsensusId, (NodeId, Standing)>,
     /// Who was ever on a ring.
     members_ever: BTreeSet<NodeId>,
-    reported: BTreeSet<NodeId>,
+    reports: BTreeMap<NodeId, (Checkpoint, Bytes)>,
+    closed: bool,
     /// Who left by itself, and did not come back.
     left: BTreeSet<NodeId>,
     /// Which of a session's random streams is whose: counted as runs come onto the ring, in its order.
@@ -136,6 +137,16 @@ impl ControlState {
         (self.kickstarted, self.grace)
     }
 
+    /// Whose results are known to be complete.
+    pub(crate) fn reports(&self) -> impl Iterator<Item = (NodeId, Checkpoint, &Bytes)> {
+        self.reports.iter().map(|(node, (result, report))| (*node, *result, report))
+    }
+
+    /// The group is over.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// The latest run of a node.
     pub(crate) fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
         self.incarnations.get(&node).map(|(incarnation, _)| *incarnation)
@@ -153,7 +164,8 @@ impl ControlState {
 
     /// Members whose results are not known to be complete.
     pub(crate) fn unreported(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members_ever.difference(&self.reported).copied().filter(|node| !self.left.contains(node))
+        let missing = |node: &NodeId| !self.reports.contains_key(node) && !self.left.contains(node);
+        self.members_ever.iter().copied().filter(missing)
     }
 
     /// It was on a ring once.
@@ -182,7 +194,7 @@ impl ControlState {
     }
 
     pub(crate) fn has_reported(&self, node: NodeId) -> bool {
-        self.reported.contains(&node)
+        self.reports.contains_key(&node)
     }
 
     /// Applies the next entry; an empty one begins a term of the consensus library.
@@ -219,10 +231,16 @@ impl ControlState {
                 Applied::Grace
             }
             Command::Report { node, result, report } => {
-                let fresh = self.members_ever.contains(&node) && self.reported.insert(node);
-                if fresh { Applied::Reported { node, result, report } } else { Applied::Nothing }
+                if !self.members_ever.contains(&node) || self.has_reported(node) {
+                    return Applied::Nothing;
+                }
+                self.reports.insert(node, (result, report.clone()));
+                Applied::Reported { node, result, report }
             }
-            Command::Close => Applied::Closed,
+            Command::Close => {
+                self.closed = true;
+                Applied::Closed
+            }
             Command::Voter { id, node, standing } => {
                 self.elect(id, node, standing);
                 Applied::Nothing

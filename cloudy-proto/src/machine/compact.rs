@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::control::ControlState;
-use crate::id::{LogIndex, ViewId};
-use crate::io::Phase;
+use crate::id::{LogIndex, NodeId, ViewId};
+use crate::io::Event;
 use crate::machine::Machine;
 use crate::machine::install::Before;
 use crate::stored::Record;
@@ -24,10 +24,10 @@ impl Machine {
         let voter_full = voter.is_some_and(|voter| voter.kept() > self.log_entries_max as u64);
         let full = self.state.kept() > self.log_entries_max || voter_full;
         let wanted = voter.is_some_and(|voter| voter.wants_state());
-        if !in_step || !(full || wanted) || self.phase >= Phase::Stop {
+        if !in_step || !(full || wanted) {
             return;
         }
-        let Some(state) = self.state.log_state().and_then(|state| encode_log_state(&state)) else { return };
+        let Some(state) = encode_log_state(&self.state.log_state()) else { return };
         let keep = self.log_entries_max / 2;
         let votes = voter.is_some();
         if let Some(voter) = self.voter.as_mut().filter(|_| votes && wanted) {
@@ -54,6 +54,8 @@ impl Machine {
         }
         let state = decode_log_state(&encoded)?;
         let before = self.state.view().cloned();
+        let was_closed = self.state.is_closed();
+        let known: Vec<NodeId> = self.state.reports().map(|(node, ..)| node).collect();
         let resumed = ControlState::resumed(self.rules, index, state, encoded.clone());
         let _skipped = core::mem::replace(&mut self.state, resumed);
         #[cfg(feature = "mutations")]
@@ -78,8 +80,20 @@ impl Machine {
         if grace {
             self.enter_grace();
         }
+        self.tell_reports(&known);
+        if self.state.is_closed() && !was_closed {
+            self.closed();
+        }
         self.try_go();
         Ok(())
+    }
+
+    /// What the log's state says of results that are complete, but for those that were known before.
+    pub(super) fn tell_reports(&mut self, known: &[NodeId]) {
+        let fresh = self.state.reports().filter(|(node, ..)| !known.contains(node));
+        let said = fresh.map(|(node, result, report)| Event::Reported { node, result, report: report.clone() });
+        let said: Vec<Event> = said.collect();
+        said.into_iter().for_each(|event| self.event(event));
     }
 
     /// A view is in force; entries before the one that installs it were skipped, and views among them, perhaps.

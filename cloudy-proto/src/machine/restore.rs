@@ -63,7 +63,6 @@ impl Machine {
 
     /// Builds up what the log said, and this node's part in its latest view.
     fn replay(&mut self, stored: &Stored) -> Result<(), StoredError> {
-        let mut closed = false;
         let before = stored.log_before();
         if let Some((index, encoded)) = &stored.log {
             let state = decode_log_state(encoded).map_err(|_| StoredError::Command(*index))?;
@@ -73,6 +72,7 @@ impl Machine {
             if grace {
                 self.enter_grace();
             }
+            self.tell_reports(&[]);
         }
         for (at, command) in stored.commands.iter().enumerate() {
             let index = LogIndex(before.0 + at as u64 + 1);
@@ -80,14 +80,17 @@ impl Machine {
                 Applied::Kickstarted(plan) => self.kickstarted(plan),
                 Applied::Grace => self.enter_grace(),
                 Applied::Reported { node, result, report } => self.event(Event::Reported { node, result, report }),
-                Applied::Closed => closed = true,
-                Applied::Incarnated { .. } | Applied::Installed { .. } | Applied::Outdated | Applied::Nothing => {}
+                Applied::Incarnated { .. }
+                | Applied::Installed { .. }
+                | Applied::Outdated
+                | Applied::Closed
+                | Applied::Nothing => {}
             }
         }
         if let Some(view) = self.state.view().cloned() {
             self.come_back_into(&view, stored)?;
         }
-        if closed {
+        if self.state.is_closed() {
             self.closed();
         }
         Ok(())

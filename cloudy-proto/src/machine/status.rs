@@ -54,7 +54,7 @@ impl Machine {
     #[cfg(feature = "mutations")]
     #[must_use]
     pub fn log_state(&self) -> Option<bytes::Bytes> {
-        self.state.log_state().and_then(|state| crate::wire::encode_log_state(&state))
+        crate::wire::encode_log_state(&self.state.log_state())
     }
 
     fn voters(&self) -> Vec<NodeId> {

@@ -37,17 +37,15 @@ impl ControlState {
             grace: state.grace,
             electors: state.electors.into_iter().map(|(id, node, standing)| (id, (node, standing))).collect(),
             members_ever: state.members_ever.into_iter().collect(),
-            reported: std::collections::BTreeSet::new(),
+            reports: state.reports.into_iter().map(|(node, result, report)| (node, (result, report))).collect(),
+            closed: state.closed,
             left: state.left.into_iter().collect(),
             streams: state.streams.into_iter().map(|(node, run, stream)| ((node, run), stream)).collect(),
         }
     }
 
-    /// What the log so far comes to; none once the group ends: what follows is short, and nobody comes any more.
-    pub(crate) fn log_state(&self) -> Option<LogState> {
-        if self.view.as_ref().is_some_and(|view| view.last) {
-            return None;
-        }
+    /// What the log so far comes to.
+    pub(crate) fn log_state(&self) -> LogState {
         let installed = self.view.as_ref().map(|view| InstallView {
             from: ViewId(view.id.0 - 1),
             ring: view.ring.clone(),
@@ -56,7 +54,7 @@ impl ControlState {
             last: view.last,
             dropped: self.dropped.clone(),
         });
-        Some(LogState {
+        LogState {
             founder: self.founder,
             session: self.session,
             incarnations: self.incarnations.iter().map(|(node, (run, name))| (*node, *run, *name)).collect(),
@@ -67,6 +65,8 @@ impl ControlState {
             streams: self.streams.iter().map(|((node, run), stream)| (*node, *run, *stream)).collect(),
             kickstarted: self.kickstarted,
             grace: self.grace,
-        })
+            reports: self.reports().map(|(node, result, report)| (node, result, report.clone())).collect(),
+            closed: self.closed,
+        }
     }
 }

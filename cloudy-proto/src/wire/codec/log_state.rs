@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::command::{check_install, check_plan, decode};
 use super::{CommandError, append, at_most_len, counter};
 use crate::command::LogState;
-use crate::limits::LOG_STATE_BYTES_MAX;
+use crate::limits::{LOG_STATE_BYTES_MAX, REPORT_BYTES_MAX};
 
 /// Its encoding; none if that is longer than anybody would take.
 pub(crate) fn encode_log_state(state: &LogState) -> Option<Bytes> {
@@ -42,6 +42,11 @@ pub(crate) fn decode_log_state(encoded: &[u8]) -> Result<LogState, CommandError>
         if id.0 == 0 || !electors.insert(*id) {
             return Err(CommandError::NodeTwice(*node));
         }
+    }
+    at_most_len("reports", state.reports.len(), state.members_ever.len())?;
+    for (_, result, report) in &state.reports {
+        counter("index", result.index.0)?;
+        at_most_len("a report's bytes", report.len(), REPORT_BYTES_MAX)?;
     }
     state.streams.iter().try_for_each(|(_, incarnation, _)| counter("incarnation", incarnation.0))?;
     Ok(state)

@@ -77,6 +77,8 @@ fn what_a_log_comes_to_is_checked_like_its_entries() {
         electors: vec![(ConsensusId(COUNTER_MAX), node, Standing::Learner)],
         streams: vec![(node, run, 3)],
         grace: true,
+        members_ever: vec![node],
+        reports: vec![(node, Checkpoint::default(), Bytes::from(vec![0; REPORT_BYTES_MAX]))],
         ..LogState::default()
     };
     let encoded = encode_log_state(&state).expect("far below the bound");
@@ -92,6 +94,10 @@ fn what_a_log_comes_to_is_checked_like_its_entries() {
     check(|state| state.electors[0].0.0 = u64::MAX, counter("consensus id"));
     check(|state| state.electors[0].0.0 = 0, CommandError::NodeTwice(node));
     check(|state| state.incarnations.push(state.incarnations[0]), CommandError::NodeTwice(node));
+    check(|state| state.reports[0].1.index.0 = u64::MAX, counter("index"));
+    check(|state| state.members_ever.clear(), over("reports", 1, 0).into());
+    let report = over("a report's bytes", REPORT_BYTES_MAX as u64 + 1, REPORT_BYTES_MAX as u64);
+    check(|state| state.reports[0].2 = Bytes::from(vec![0; REPORT_BYTES_MAX + 1]), report.into());
     check(|state| state.installed.as_mut().expect("one").from.0 = u64::MAX, counter("view"));
     let long = vec![0; LOG_STATE_BYTES_MAX + 1];
     let longer = over("a log state's bytes", long.len() as u64, LOG_STATE_BYTES_MAX as u64);
