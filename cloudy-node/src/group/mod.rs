@@ -206,7 +206,8 @@ impl Group {
         .await
     }
 
-    /// Reads the result from an index on; 1 is the first.
+    /// Reads the result from an index on; 1 is the first. In a `Disk` group all that is stored can be read; else what
+    /// memory retains.
     #[must_use]
     pub fn approved_from(&self, index: Index) -> Approved {
         Approved::new(Arc::clone(&self.shared), index)

@@ -203,7 +203,6 @@ pub const REQUIRED: &[Met] = &[
     Met::DiskSlow,
     Met::Persisted,
     Met::ResultRead,
-    Met::KilledReading,
     Met::ServedFromDisk,
     Met::WedgingSaid,
     Met::WedgedFromDisk,
