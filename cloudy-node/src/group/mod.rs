@@ -33,7 +33,8 @@ pub struct GroupConfig {
     pub outbox_bytes_max: usize,
     /// Bytes of memory for the newest part of the result that is kept for readers, and as many again for members that
     /// miss some: payloads, and some 300 bytes for each slot. Default 64 MiB; the payloads are shared between the two
-    /// uses where they overlap.
+    /// uses where they overlap. Snapshots ([`Group::replicate`]) in a `Memory` group need room for 65,536 messages: they
+    /// begin at checkpoints, and what follows one must be there.
     pub retain_bytes: u64,
 }
 
