@@ -151,6 +151,7 @@ impl Driver {
         if let Some(disk) = self.disk.as_mut().filter(|_| durability == Durability::Disk) {
             let (name, founder) = (shared.name.clone(), shared.founder);
             let outbox_bytes_max = outbox_bytes_max as u64;
+            shared.read_from(disk.reader());
             disk.begin(shared.id, &GroupMeta { name, founder, outbox_bytes_max, retain_bytes });
         }
         let machine = Machine::new(self.machine_config(&shared, role, durability, retain_bytes));
@@ -185,6 +186,7 @@ impl Driver {
         let durability = Durability::Disk;
         let machine = self.machine_config(&shared, Role::Restored, durability, config.retain_bytes);
         if let Some(disk) = &mut self.disk {
+            shared.read_from(disk.reader());
             disk.resume(id, &stored);
         }
         let machine = match Machine::restored(self.now(), machine, stored) {

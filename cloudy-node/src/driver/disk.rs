@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 use crate::driver::Driver;
 use crate::group::shared::EndReason;
 use crate::storage::{
-    Completion, GroupMeta, Op, Recorder, ResultReads, STORE_BACKLOG_BYTES_MAX, Store, StoreError, forget_ops, meta_op,
+    Completion, GroupMeta, Op, Recorder, ResultReader, ResultReads, STORE_BACKLOG_BYTES_MAX, Store, StoreError,
+    forget_ops, meta_op,
 };
 
 /// The ticket of what the group is: before all that its machine gives out.
@@ -66,6 +67,11 @@ impl Disk {
         Ok(Self { store, reads, synced, recorders: BTreeMap::new(), waiting: VecDeque::new(), failed: None })
     }
 
+    /// For those who read results here.
+    pub(crate) fn reader(&self) -> ResultReader {
+        self.reads.reader().clone()
+    }
+
     /// A group begins here.
     pub(crate) fn begin(&mut self, group: GroupId, meta: &GroupMeta) {
         self.recorders.insert(group, Recorder::default());
@@ -93,10 +99,10 @@ impl Disk {
     /// Reads a part of a group's result for a peer that misses it.
     pub(crate) fn read_for(&self, group: GroupId, to: NodeId, from: Index, bytes_max: usize) {
         let synced = Arc::clone(&self.synced);
-        self.reads.read(group, from, bytes_max, move |read| {
+        self.reads.reader().read(group, from, bytes_max, move |read| {
             let entries =
                 read.inspect_err(|error| tracing::error!(%error, %from, "a peer misses what is not readable"));
-            synced.take_read((group, to, entries.ok()));
+            synced.take_read((group, to, entries.ok().flatten()));
         });
     }
 

@@ -1,15 +1,20 @@
 //! Reading the result.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use cloudy_proto::{Event, Index};
+use cloudy_proto::limits::READ_BYTES_MAX;
+use cloudy_proto::{Entry, Event, Index};
 use futures_core::Stream;
+use tokio::sync::oneshot;
 
 use crate::group::feed::{ApprovedItem, Cursor, Read};
 use crate::group::shared::{EndReason, Shared, wait_until};
+use crate::storage::{Part, ReadGroupError};
 
 /// A reader that cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,44 +35,112 @@ pub enum ApprovedError {
 
 type Next = (Approved, Option<Result<ApprovedItem, ApprovedError>>);
 
-/// A reader of the result, from an index on: batches and view changes, in order. It holds nobody up.
+/// How long it takes about until more of the result is on disk.
+const SYNC_LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A reader of the result, from an index on: batches and view changes, in order. It holds nobody up. In a `Disk` group
+/// it reads from the disk what memory does not keep any more, without the view changes of that time.
 #[derive(Debug)]
 pub struct Approved {
     shared: Arc<Shared>,
     cursor: Cursor,
     done: bool,
+    /// Read from the disk, and not given out: what comes before the cursor.
+    stored: VecDeque<Entry>,
+    /// What the disk is reading.
+    reading: Option<oneshot::Receiver<Result<Part, ReadGroupError>>>,
+}
+
+/// What a reader can do next.
+enum Step {
+    /// Give out the next item: none at the end.
+    Item(Option<Result<ApprovedItem, ApprovedError>>),
+    /// Ask the disk; memory begins only here.
+    Read(Index),
 }
 
 impl Approved {
     pub(crate) fn new(shared: Arc<Shared>, from: Index) -> Self {
         let cursor = shared.lock().feed.cursor_at(from);
-        Self { shared, cursor, done: false }
+        Self { shared, cursor, done: false, stored: VecDeque::new(), reading: None }
     }
 
     /// The next batch or view change. None once a final result was read to its end, or after an
-    /// [`ApprovedError::Ended`].
+    /// [`ApprovedError::Ended`]. Nothing is lost if it is dropped before it is ready.
     pub async fn next_batch(&mut self) -> Option<Result<ApprovedItem, ApprovedError>> {
         let shared = Arc::clone(&self.shared);
-        wait_until(&shared.moved, || self.try_next()).await
+        loop {
+            match wait_until(&shared.moved, || self.try_next()).await {
+                Step::Item(item) => return item,
+                Step::Read(retained_from) => {
+                    if let Err(lagged) = self.read_stored(retained_from).await {
+                        return Some(Err(lagged));
+                    }
+                }
+            }
+        }
     }
 
-    /// The next item, if it is known: `Some(None)` at the end.
-    fn try_next(&mut self) -> Option<Option<Result<ApprovedItem, ApprovedError>>> {
+    /// What can be done at once.
+    fn try_next(&mut self) -> Option<Step> {
+        if let Some(entry) = self.stored.pop_front() {
+            return Some(Step::Item(Some(Ok(ApprovedItem::Batch(entry)))));
+        }
         if self.done {
-            return Some(None);
+            return Some(Step::Item(None));
         }
         let state = self.shared.lock();
         match state.feed.read(&mut self.cursor) {
-            Read::Item(item) => Some(Some(Ok(item))),
+            Read::Item(item) => Some(Step::Item(Some(Ok(item)))),
+            Read::Lagged(retained_from) if self.shared.stored().is_some() => Some(Step::Read(retained_from)),
             Read::Lagged(resume_from) => {
                 self.cursor = state.feed.cursor_at(resume_from);
-                Some(Some(Err(ApprovedError::Lagged { resume_from })))
+                Some(Step::Item(Some(Err(ApprovedError::Lagged { resume_from }))))
             }
-            Read::UpToDate if state.is_final_at(self.cursor.index) => Some(None),
+            Read::UpToDate if state.is_final_at(self.cursor.index) => Some(Step::Item(None)),
             Read::UpToDate => {
                 let reason = state.ended.clone()?;
                 self.done = true;
-                Some((reason != EndReason::Final).then(|| Err(reason.into())))
+                Some(Step::Item((reason != EndReason::Final).then(|| Err(reason.into()))))
+            }
+        }
+    }
+
+    /// Reads on from the disk. Fails if the disk does not have it either.
+    async fn read_stored(&mut self, retained_from: Index) -> Result<(), ApprovedError> {
+        let (group, from) = (self.shared.id, self.cursor.index);
+        let reading = self.reading.get_or_insert_with(|| {
+            let (answer, reading) = oneshot::channel();
+            if let Some(stored) = self.shared.stored() {
+                // A reader that is gone needs no answer.
+                stored.read(group, from, READ_BYTES_MAX, |part| drop(answer.send(part)));
+            }
+            reading
+        });
+        let read = reading.await;
+        self.reading = None;
+        let entries = match read {
+            Ok(Ok(entries)) => entries,
+            Ok(Err(error)) => {
+                tracing::error!(%error, %from, "the stored result cannot be read");
+                None
+            }
+            Err(_) => None,
+        };
+        let ended = self.shared.lock().ended.is_some();
+        match entries.filter(|entries| !entries.is_empty() || !ended) {
+            None => {
+                self.cursor = self.shared.lock().feed.cursor_at(retained_from);
+                Err(ApprovedError::Lagged { resume_from: retained_from })
+            }
+            Some(entries) => {
+                match entries.last() {
+                    Some(last) => self.cursor = self.shared.lock().feed.cursor_at(last.last_index().next()),
+                    // sleep: nobody says here when it is synced.
+                    None => tokio::time::sleep(SYNC_LOOK_EVERY).await,
+                }
+                self.stored = entries.into();
+                Ok(())
             }
         }
     }
@@ -98,7 +171,7 @@ impl Stream for ApprovedStream {
                 StreamState::Idle(reader) => {
                     let Some(mut reader) = reader.take() else { return Poll::Ready(None) };
                     // What is there already needs no future.
-                    if let Some(item) = reader.try_next() {
+                    if let Some(Step::Item(item)) = reader.try_next() {
                         self.state = StreamState::Idle(Some(reader));
                         return Poll::Ready(item);
                     }

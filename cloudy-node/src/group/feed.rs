@@ -111,7 +111,14 @@ impl Feed {
                 return if missed { self.lagged(cursor) } else { Read::UpToDate };
             };
             cursor.position += 1;
-            let ApprovedItem::Batch(entry) = item else { return Read::Item(item.clone()) };
+            let ApprovedItem::Batch(entry) = item else {
+                if self.batch_after(at) > cursor.index {
+                    // What comes before this view change is missing.
+                    cursor.position -= 1;
+                    return self.lagged(cursor);
+                }
+                return Read::Item(item.clone());
+            };
             if entry.last_index() < cursor.index {
                 continue;
             }
@@ -130,12 +137,17 @@ impl Feed {
         }
     }
 
-    fn lagged(&self, cursor: &Cursor) -> Read {
-        let first = self.items.iter().find_map(|item| match item {
+    /// The index that the first batch from an item on begins at.
+    fn batch_after(&self, at: u64) -> Index {
+        let first = self.items.range(at as usize..).find_map(|item| match item {
             ApprovedItem::Batch(entry) => Some(entry.first_index),
             ApprovedItem::View(_) => None,
         });
-        Read::Lagged(first.unwrap_or(self.next_index).max(cursor.index))
+        first.unwrap_or(self.next_index)
+    }
+
+    fn lagged(&self, cursor: &Cursor) -> Read {
+        Read::Lagged(self.batch_after(0).max(cursor.index))
     }
 }
 
@@ -227,6 +239,26 @@ mod tests {
         assert_eq!(items(1), ["view 1", "1", "view 2"]);
         assert_eq!(items(3), ["view 1", "3", "view 2"]);
         assert_eq!(items(5), ["view 2"]);
+    }
+
+    #[test]
+    fn who_misses_what_comes_before_a_view_change_is_told_before_it_is_given() {
+        let view = |id| {
+            let parameters = cloudy_proto::Parameters::default();
+            Arc::new(View { id: ViewId(id), ring: Vec::new(), parameters, last: false })
+        };
+        let mut feed = Feed::new(ApprovedItem::View(view(1)).kept_bytes() + entry(1, 2).kept_bytes());
+        feed.push(entry(1, 2));
+        let mut waits = feed.cursor_at(Index(3));
+        feed.push_view(view(2));
+        let Read::Item(ApprovedItem::View(_)) = feed.read(&mut waits) else { panic!("nothing is missing before it") };
+        feed.push(entry(3, 2));
+        let mut behind = feed.cursor_at(Index(1));
+        let Read::Lagged(resume) = feed.read(&mut behind) else { panic!("the first entry is gone") };
+        assert_eq!(resume, Index(3));
+        let mut behind = feed.cursor_at(resume);
+        let Read::Item(ApprovedItem::View(_)) = feed.read(&mut behind) else { panic!("it comes first") };
+        assert_eq!(indexes(&feed, &mut behind), [(3, 2)]);
     }
 
     #[test]

@@ -33,7 +33,8 @@ pub struct GroupConfig {
     pub outbox_bytes_max: usize,
     /// Bytes of memory for the newest part of the result that is kept for readers, and as many again for members that
     /// miss some: payloads, and some 300 bytes for each slot. Default 64 MiB; the payloads are shared between the two
-    /// uses where they overlap.
+    /// uses where they overlap. Snapshots ([`Group::replicate`]) in a `Memory` group need room for 65,536 messages: they
+    /// begin at checkpoints, and what follows one must be there.
     pub retain_bytes: u64,
 }
 
@@ -206,7 +207,8 @@ impl Group {
         .await
     }
 
-    /// Reads the result from an index on; 1 is the first.
+    /// Reads the result from an index on; 1 is the first. In a `Disk` group all that is stored can be read; else what
+    /// memory retains.
     #[must_use]
     pub fn approved_from(&self, index: Index) -> Approved {
         Approved::new(Arc::clone(&self.shared), index)

@@ -1,7 +1,7 @@
 //! What the driver and the group's users share.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use cloudy_proto::{
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::group::GroupConfig;
 use crate::group::feed::{EventLog, Feed};
 use crate::group::outbox::Outbox;
-use crate::storage::StoreError;
+use crate::storage::{ResultReader, StoreError};
 
 /// Approvals kept, with who confirmed when, for receipts that are awaited late (`protocol.md` §3.1).
 pub(crate) const APPROVALS_KEPT_MAX: usize = 1_024;
@@ -97,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) founder: NodeId,
     /// This node reads along, and is no member.
     pub(crate) observes: bool,
+    /// `Disk`: where the whole result is.
+    stored: OnceLock<ResultReader>,
     state: Mutex<State>,
     /// The result, the receipts or the end moved.
     pub(crate) moved: Notify,
@@ -115,6 +117,7 @@ impl Shared {
             me,
             founder,
             observes: false,
+            stored: OnceLock::new(),
             state: Mutex::new(State {
                 outbox: outbox(parameters, config.outbox_bytes_max),
                 feed: Feed::new(config.retain_bytes),
@@ -135,6 +138,16 @@ impl Shared {
             room: Notify::new(),
             happened: Notify::new(),
         }
+    }
+
+    /// `Disk`: readers find there what memory does not keep.
+    pub(crate) fn read_from(&self, reader: ResultReader) {
+        // A group has one place.
+        let _ = self.stored.set(reader);
+    }
+
+    pub(crate) fn stored(&self) -> Option<&ResultReader> {
+        self.stored.get()
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

@@ -41,7 +41,7 @@ pub use group_records::ReadGroupError;
 pub(crate) use group_records::{GroupMeta, Recorder, forget_ops, meta_op, read_group};
 pub use record::{KEY_BYTES_MAX, Op, Record, Table, VALUE_BYTES_MAX};
 pub use redb::StorageBackend;
-pub(crate) use result_reads::ResultReads;
+pub(crate) use result_reads::{Part, ResultReader, ResultReads};
 pub use store::{STORE_BACKLOG_BYTES_MAX, STORE_CACHE_BYTES, Store};
 pub use writer::Completion;
 

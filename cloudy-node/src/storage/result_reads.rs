@@ -13,17 +13,40 @@ use super::group_records::{ReadGroupError, decode_entry, decode_slot, result_key
 use super::record::Table;
 use super::store::Store;
 
-type Answer = Box<dyn FnOnce(Result<Vec<Entry>, ReadGroupError>) + Send>;
+/// What is stored of a result from an index on: beginning with it and without a gap. Nothing if it is not stored yet;
+/// none if it is not stored any more.
+pub(crate) type Part = Option<Vec<Entry>>;
+
+type Answer = Box<dyn FnOnce(Result<Part, ReadGroupError>) + Send>;
 
 enum Wanted {
     Part { group: GroupId, from: Index, bytes_max: usize, answer: Answer },
     End,
 }
 
-/// The thread that reads. What waits for it is bounded by those who ask: each for one part at a time.
+/// The thread that reads.
 pub(crate) struct ResultReads {
-    wanted: mpsc::Sender<Wanted>,
+    reader: ResultReader,
     thread: Option<JoinHandle<()>>,
+}
+
+/// A way to that thread. What waits for it is bounded by those who ask: each for one part at a time.
+#[derive(Clone, Debug)]
+pub(crate) struct ResultReader(mpsc::Sender<Wanted>);
+
+impl ResultReader {
+    /// Reads the result of a group from an index on, at most so many bytes of slot bodies, one entry at least. The
+    /// answer is given on the thread that reads, and dropped once that has ended.
+    pub(crate) fn read(
+        &self,
+        group: GroupId,
+        from: Index,
+        bytes_max: usize,
+        answer: impl FnOnce(Result<Part, ReadGroupError>) + Send + 'static,
+    ) {
+        // After the end nobody answers.
+        let _ = self.0.send(Wanted::Part { group, from, bytes_max, answer: Box::new(answer) });
+    }
 }
 
 impl ResultReads {
@@ -36,24 +59,16 @@ impl ResultReads {
                 answer(read_part(&store, group, from, bytes_max));
             }
         });
-        Ok(Self { wanted, thread: Some(thread?) })
+        Ok(Self { reader: ResultReader(wanted), thread: Some(thread?) })
     }
 
-    /// Reads the result of a group from an index on: see [`read_part`]. The answer is given on the thread that reads.
-    pub(crate) fn read(
-        &self,
-        group: GroupId,
-        from: Index,
-        bytes_max: usize,
-        answer: impl FnOnce(Result<Vec<Entry>, ReadGroupError>) + Send + 'static,
-    ) {
-        // After the end nobody waits for an answer.
-        let _ = self.wanted.send(Wanted::Part { group, from, bytes_max, answer: Box::new(answer) });
+    pub(crate) fn reader(&self) -> &ResultReader {
+        &self.reader
     }
 
     /// Waits until what was asked for before is read; the thread holds the store no more.
     pub(crate) fn close(mut self) {
-        let _ = self.wanted.send(Wanted::End);
+        let _ = self.reader.0.send(Wanted::End);
         if let Some(thread) = self.thread.take() {
             // A read that panicked has nothing more to say.
             let _ = thread.join();
@@ -64,23 +79,17 @@ impl ResultReads {
 impl Drop for ResultReads {
     fn drop(&mut self) {
         // The thread may have ended already.
-        let _ = self.wanted.send(Wanted::End);
+        let _ = self.reader.0.send(Wanted::End);
     }
 }
 
-/// The stored result from an index on, beginning with it and without a gap: at most so many bytes of slot bodies,
-/// one entry at least. Nothing if it is not stored yet, or not any more. Waits for the disk.
+/// The stored result from an index on: at most so many bytes of slot bodies, one entry at least. Waits for the disk.
 ///
 /// # Errors
 /// What is damaged, or of another version.
-pub(crate) fn read_part(
-    store: &Store,
-    group: GroupId,
-    from: Index,
-    bytes_max: usize,
-) -> Result<Vec<Entry>, ReadGroupError> {
-    let Some(first) = store.last_up_to(group, Table::Result, &result_key(from))? else { return Ok(Vec::new()) };
-    let range = (Bound::Included(first.key.as_slice()), Bound::Unbounded);
+pub(crate) fn read_part(store: &Store, group: GroupId, from: Index, bytes_max: usize) -> Result<Part, ReadGroupError> {
+    let key = store.last_up_to(group, Table::Result, &result_key(from))?.map_or(result_key(from), |first| first.key);
+    let range = (Bound::Included(key.as_slice()), Bound::Unbounded);
     let records = store.range(group, Table::Result, range, bytes_max)?;
     let foreign = |table| ReadGroupError::Foreign { group, table };
     let stored: Option<Vec<StoredEntry>> =
@@ -98,7 +107,8 @@ pub(crate) fn read_part(
         part.push(Entry::of_stored(entry, batch).beginning_at(next));
         next = entry.last_index().next();
     }
-    Ok(part)
+    let gone = part.is_empty() && stored.iter().any(|entry| entry.last_index() >= from);
+    Ok(Some(part).filter(|_| !gone))
 }
 
 type Slots = BTreeMap<(ViewId, Round, Rank), Batch>;

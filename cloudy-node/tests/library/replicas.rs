@@ -60,9 +60,11 @@ impl StateMachine for Shown {
     }
 }
 
-/// Small enough for the beginning to be gone soon.
-const RETAIN_BYTES: u64 = 1 << 20;
-const EVERY_BYTES: u64 = 64 << 10;
+const PAYLOAD_BYTES: usize = 200;
+/// Less than all messages are, so that the beginning is gone; enough for those since the last checkpoint, which a snapshot
+/// begins at, whether a slot has two of them or many.
+const RETAIN_BYTES: u64 = 24 << 20;
+const EVERY_BYTES: u64 = 256 << 10;
 /// More than lies between two checkpoints of the result, twice.
 const MESSAGES: u64 = 150_000;
 
@@ -82,7 +84,7 @@ fn follow(group: &Group) -> (Shown, Follows) {
 async fn broadcast(group: &Group, states: &[Shown], messages: u64) {
     let first = states[0].get().count;
     for at in 0..messages {
-        let _receipt = within("room", group.broadcast([at as u8; 8])).await.unwrap();
+        let _receipt = within("room", group.broadcast([at as u8; PAYLOAD_BYTES])).await.unwrap();
         if at % 4_096 == 0 {
             until("the states follow", async || states.iter().all(|state| state.get().count + 16_384 > first + at))
                 .await;

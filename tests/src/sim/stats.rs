@@ -229,7 +229,6 @@ pub const REQUIRED: &[Met] = &[
     Met::DiskSlow,
     Met::Persisted,
     Met::ResultRead,
-    Met::KilledReading,
     Met::ServedFromDisk,
     Met::WedgingSaid,
     Met::WedgedFromDisk,

@@ -159,7 +159,7 @@ fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
             assert_eq!(whole.is_empty(), !(first..=8).contains(&from.0), "from {from}");
             assert!(whole.first().is_none_or(|entry| entry.first_index == from));
             for bytes_max in [0, 10, 25, 45, 100, 1_000] {
-                let part = read_part(&opened.store, GROUP, from, bytes_max).unwrap();
+                let part = read_part(&opened.store, GROUP, from, bytes_max).unwrap().unwrap_or_default();
                 assert!(
                     whole.starts_with(&part) && part.is_empty() == whole.is_empty(),
                     "from {from}, {bytes_max} bytes"
@@ -167,7 +167,9 @@ fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
                 let bytes: usize = part.iter().map(|entry| entry.batch.body.len()).sum();
                 assert!(part.len() <= 1 || bytes <= bytes_max, "from {from}, {bytes_max} bytes");
             }
-            assert_eq!(read_part(&opened.store, GROUP, from, 10_000).unwrap(), whole, "from {from}");
+            // What a snapshot took the place of is gone; what comes next is not there yet.
+            let expected = (from.0 >= first).then_some(whole);
+            assert_eq!(read_part(&opened.store, GROUP, from, 10_000).unwrap(), expected, "from {from}");
         }
     }
 }
