@@ -349,7 +349,8 @@ mod tests {
         };
         let ring = |from, ring| {
             let Command::InstallView(before) = install(from, 0, false) else { panic!() };
-            Command::InstallView(InstallView { ring, ..before })
+            let parameters = Parameters { session: true, ..Parameters::default() };
+            Command::InstallView(InstallView { ring, parameters, ..before })
         };
         apply(&mut state, &Command::Incarnate { node: one, run: 1 });
         apply(&mut state, &Command::Incarnate { node: two, run: 2 });
