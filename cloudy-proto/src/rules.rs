@@ -21,6 +21,8 @@ pub enum Rule {
     OwnerIsRecipient,
     /// A receiver never infers a skip from something missing.
     NoSkipFromGap,
+    /// A skip that another member tells is taken by who holds all of the lane's slots before it.
+    KnownSkipIsChained,
     /// The latest skip is repeated when a link comes back.
     ResumeRepeatsSkip,
     /// `Relay`: a forwarder resumes every lane where its successor says, not only its own.

@@ -48,6 +48,7 @@ each_is_caught! {
     one_confirmation_too_few: EveryConfirmation,
     the_owner_is_no_recipient: OwnerIsRecipient,
     a_skip_is_inferred_from_a_gap: NoSkipFromGap,
+    a_skip_is_taken_whose_slots_before_are_missing: KnownSkipIsChained,
     a_link_resumes_without_the_latest_skip: ResumeRepeatsSkip,
     what_is_passed_on_does_not_resume: ForwardedIsResumed,
     a_cut_is_walked_without_being_held: CutIsHeld,

@@ -45,6 +45,8 @@ pub(crate) struct Member {
     suspicion: Suspicion,
     /// A lane frame was taken since the last settling.
     arrived: bool,
+    /// Skips of others were heard of since the last flush.
+    skips_came: bool,
     /// The lane ends with the highest approved own message slot.
     approval_due: Round,
     /// When the turn came to this empty-handed member while others wait.
@@ -80,6 +82,7 @@ impl Member {
             open: !view.parameters.session,
             wedged: false,
             arrived: false,
+            skips_came: false,
             approval_due: Round(0),
             turn_since: None,
             waits: (Place::default(), now),

@@ -50,6 +50,11 @@ pub(crate) trait RingModel: Debug + Send + Sync {
     /// The member has the turn, nothing to say, and should skip if others wait for it.
     fn holds_turn(&self, state: RingState<'_>) -> bool;
 
+    /// A skip is told at once to those whose messages wait for it, and they tell the others with their approvals.
+    fn passes_skips_on(&self) -> bool {
+        false
+    }
+
     /// The stream of a lane runs from one member to another. Every member gets every lane but its own from exactly one
     /// other.
     fn carries(&self, _view: &View, from: Rank, _to: Rank, lane: Rank) -> bool {

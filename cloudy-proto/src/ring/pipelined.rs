@@ -20,6 +20,10 @@ impl RingModel for Pipelined {
         (state.own().frontier() <= taken).then(|| Round(taken.0 + 1 + u64::from(state.parameters().skip_ahead)))
     }
 
+    fn passes_skips_on(&self) -> bool {
+        true
+    }
+
     fn holds_turn(&self, _state: RingState<'_>) -> bool {
         false
     }

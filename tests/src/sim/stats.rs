@@ -164,6 +164,8 @@ pub enum Met {
     Relay,
     /// A member passed a slot of another on.
     SlotForwarded,
+    /// A member told another of a third one's skips.
+    SkipPassedOn,
     /// A view followed one with a `Relay` ring that had stalled: the ring is `Pipelined` now.
     RelayFellBack,
     /// A message entered a result by the walk.
@@ -261,6 +263,7 @@ pub const REQUIRED: &[Met] = &[
     Met::Pipelined,
     Met::Relay,
     Met::SlotForwarded,
+    Met::SkipPassedOn,
     Met::RelayFellBack,
     Met::Walked,
     Met::TakenByCut,
