@@ -161,9 +161,7 @@ impl StoredEntry {
     #[must_use]
     pub fn batch_in(&self, slot: Option<&Batch>) -> Option<Batch> {
         match &self.body {
-            StoredBody::Here(body) => {
-                Some(Batch { first_seq: self.first_seq, count: self.count, body: body.clone() })
-            }
+            StoredBody::Here(body) => Some(Batch { first_seq: self.first_seq, count: self.count, body: body.clone() }),
             StoredBody::Slot { .. } => self.batch_of(slot?),
         }
     }

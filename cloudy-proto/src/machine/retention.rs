@@ -44,23 +44,27 @@ impl Retention {
     fn least_missed(&self, end_bytes: u64) -> Option<usize> {
         let costs = self.bases.windows(3).map(|bases| {
             let (from, to) = (bases[0].bytes_before, bases[2].bytes_before);
-            (u128::from(to - from), u128::from(end_bytes.saturating_sub(from)) + 1)
+            (u128::from(to.saturating_sub(from)), u128::from(end_bytes.saturating_sub(from)) + 1)
         });
-        let least = costs.enumerate().min_by(|(_, (gap, back)), (_, (other_gap, other_back))| {
-            (gap * other_back).cmp(&(other_gap * back))
-        });
+        let least = costs
+            .enumerate()
+            .min_by(|(_, (gap, back)), (_, (other_gap, other_back))| (gap * other_back).cmp(&(other_gap * back)));
         least.map(|(at, _)| at + 1)
     }
 
-    /// Where the stored result is to begin, if it is too long: as early as the bound allows, and no later than an index.
-    fn excess(&self, end_bytes: u64, held_by_all: Index) -> Option<&StoredBase> {
-        let bytes_max = self.bytes_max?;
-        let fits = |bytes_before: u64| end_bytes.saturating_sub(bytes_before) <= bytes_max;
-        if fits(self.bytes_before) {
-            return None;
-        }
+    fn exceeds(&self, end_bytes: u64, bytes_before: u64) -> bool {
+        self.bytes_max.is_some_and(|bytes_max| end_bytes.saturating_sub(bytes_before) > bytes_max)
+    }
+
+    /// The stored result is longer than it may be.
+    fn is_too_long(&self, end_bytes: u64) -> bool {
+        self.exceeds(end_bytes, self.bytes_before)
+    }
+
+    /// Where it is to begin then: as early as the bound allows, and no later than an index.
+    fn new_beginning(&self, end_bytes: u64, held_by_all: Index) -> Option<&StoredBase> {
         let possible = self.bases.iter().take_while(|base| base.index() <= held_by_all);
-        let earliest = possible.clone().find(|base| fits(base.bytes_before));
+        let earliest = possible.clone().find(|base| !self.exceeds(end_bytes, base.bytes_before));
         earliest.or_else(|| possible.last())
     }
 }
@@ -83,12 +87,12 @@ impl Machine {
     /// The oldest part of the stored result goes, if that is longer than it may be. With a snapshot it is what the
     /// application needs.
     pub(super) fn let_stored_go(&mut self) {
-        if self.retention.bytes_max.is_none() || self.snapshot.is_some() {
+        let end_bytes = self.delivery.result.bytes();
+        if !self.retention.is_too_long(end_bytes) || self.snapshot.is_some() {
             return;
         }
         let Some(held_by_all) = self.held_by_all() else { return };
-        let base = self.retention.excess(self.delivery.result.bytes(), held_by_all);
-        let Some(mut base) = base.cloned() else { return };
+        let Some(mut base) = self.retention.new_beginning(end_bytes, held_by_all).cloned() else { return };
         if !self.rules.hold(Rule::BeginKnowsItsNumbers) {
             base.base.last_numbers.clone_from(self.delivery.result.last_seqs());
         }
@@ -135,16 +139,18 @@ mod tests {
         assert_eq!(retention.bases.len(), STORED_BASES_MAX);
         for back in [100, 1_000, 5_000, 20_000, 100_000, 500_000] {
             let from = 999_900 - back;
-            let near = retention.bases.iter().rfind(|base| base.bytes_before <= from).map_or(0, |base| base.bytes_before);
+            let near =
+                retention.bases.iter().rfind(|base| base.bytes_before <= from).map_or(0, |base| base.bytes_before);
             assert!(999_900 - near <= 2 * back, "{back}: {near}");
         }
     }
 
     #[test]
     fn what_exceeds_the_bound_goes_unless_somebody_may_miss_it() {
-        let begins = |retention: &Retention, end, held| retention.excess(end, Index(held)).map(|base| base.bytes_before);
+        let begins =
+            |retention: &Retention, end, held| retention.new_beginning(end, Index(held)).map(|base| base.bytes_before);
         let retention = with([100, 200, 300, 400], 250);
-        assert_eq!(begins(&retention, 250, 400), None, "it fits");
+        assert!(!retention.is_too_long(250) && retention.is_too_long(251));
         assert_eq!(begins(&retention, 450, 400), Some(200));
         assert_eq!(begins(&retention, 451, 400), Some(300));
         assert_eq!(begins(&retention, 451, 250), Some(200), "a member may miss what comes after");
