@@ -68,6 +68,9 @@ pub const READ_BYTES_MAX: usize = 256 << 10;
 pub const CHECKPOINT_EVERY: u64 = 65_536;
 /// Checkpoints kept (`protocol.md` §8).
 pub const CHECKPOINTS_KEPT: usize = 1_024;
+/// Checkpoints that a `Disk` node knows beside the first, from which on its stored result can be read: the further back,
+/// the further apart.
+pub const STORED_BASES_MAX: usize = 32;
 /// A snapshot of an application's state: what is larger belongs into a store of its own, with its name in the snapshot.
 pub const SNAPSHOT_BYTES_MAX: usize = 32 << 20;
 /// Bytes of a snapshot in one answer to a fetch.

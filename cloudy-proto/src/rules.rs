@@ -69,6 +69,8 @@ pub enum Rule {
     SnapshotIsOfItsIndex,
     /// The base at a view's first index knows the last numbers before it, and none of the entry that follows.
     BaseEndsAtItsIndex,
+    /// `Disk`: where the beginning of a stored result is deleted, the rest begins with the last numbers before it.
+    BeginKnowsItsNumbers,
     /// Who begins with a snapshot has the last numbers that come with it.
     SnapshotHasLastNumbers,
     /// What a cut did not take goes back to the head of the outbox, before what was never sent.

@@ -18,6 +18,7 @@ mod outcome;
 mod phases;
 mod rejoin;
 mod restore;
+mod retention;
 mod role;
 mod serve;
 mod snapshot;
@@ -52,6 +53,7 @@ use founding::Founding;
 use install::Fetching;
 use join::{Joining, Newcomers};
 use rejoin::Evictions;
+use retention::Retention;
 use role::Beginning;
 use timers::{Timer, Timers};
 
@@ -101,6 +103,7 @@ pub struct Machine {
     outbox: Outbox,
     delivery: Delivery,
     syncs: Syncs,
+    retention: Retention,
     /// What the application said of its state last, or was told.
     snapshot: Option<StoredSnapshot>,
     phase: Phase,
@@ -191,6 +194,7 @@ impl Machine {
             outbox: Outbox::default(),
             delivery: Delivery::new(config.me, index, retain_bytes, durability, config.rules),
             syncs: Syncs::default(),
+            retention: Retention::new(config.retain_disk_bytes),
             snapshot: None,
             phase: Phase::Start,
             plan: None,

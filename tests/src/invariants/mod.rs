@@ -259,7 +259,9 @@ impl Judge {
                 Output::Deliver(entry) => self.delivered(node, entry, way, stats)?,
                 Output::Event(event) => self.event(node, event, stats)?,
                 Output::Persist { records, .. } => self.persists(node, records)?,
-                Output::Restore { index, .. } => self.goes_on_after(node, index.0)?,
+                Output::Restore { index, .. } | Output::Resumed { after: index } => {
+                    self.goes_on_after(node, index.0)?
+                }
                 Output::CloseLink { .. } | Output::Redial { .. } | Output::ReadResult { .. } => {}
             }
         }

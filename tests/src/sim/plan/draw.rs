@@ -36,6 +36,7 @@ impl Plan {
             log_entries_max: Dice::of(seed ^ 0x05ee_d0f1_0655).pick(&[2, 4, 8, 16, LOG_ENTRIES_MAX]),
             snapshot_every: None,
             retain_bytes: RETAIN_BYTES,
+            retain_disk_bytes: None,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 0,
