@@ -1,10 +1,10 @@
 //! How much of its own a member has outside its own result: as much as its path needs, between two bounds of the view's
 //! (`protocol.md` §5). What receivers enforce is the upper one, so this decides about speed only.
 //!
-//! A *trip* is the time from sending a slot until it is in the own result. The window is the rate times a trip and
-//! its headroom: the highest rate of late, and the shortest trip of late, for what is longer than that was spent
-//! in queues. The headroom lets a window grow while the rate grows with it: it doubles with each trip on a long path, and
-//! stops where more only waits longer.
+//! A *trip* is the time from sending a slot until it is in the own result. The window is the highest rate of late times
+//! the shortest trip and some headroom: what is longer than the shortest trip was spent in queues. It begins by doubling
+//! with each trip while the rate grows with it. The shortest trip is measured anew now and then with a small window, for
+//! with a large one it would come to be that of full queues.
 
 use core::time::Duration;
 
@@ -15,10 +15,18 @@ use crate::time::Time;
 
 /// Headroom, at least: so long may slots wait in queues on a path however short, so that nobody runs dry.
 const HEADROOM_MIN: Duration = Duration::from_millis(2);
+/// Headroom for what a path delays unevenly: this part of the shortest trip.
+const HEADROOM_PART: u32 = 2;
 /// Trips whose rates are remembered.
 const RATES_KEPT: usize = 8;
-/// The shortest trip is that of one to two such spans, so that a path that has become longer is noticed.
-const SPAN: Duration = Duration::from_secs(5);
+/// A rate has grown if it is higher by this part.
+const GROWTH_PART: u64 = 4;
+/// So many trips without growth end the doubling.
+const FLAT_TRIPS_MAX: u32 = 3;
+/// The shortest trip is good for so long; then it is measured anew.
+const SHORTEST_AGE_MAX: Duration = Duration::from_secs(10);
+/// Trips with the smallest window: one for what is on its way, one that is measured.
+const DRAIN_TRIPS: u32 = 2;
 
 /// A member's window of bytes.
 #[derive(Debug)]
@@ -32,7 +40,11 @@ pub(crate) struct Window {
     /// Bytes a second, of the last trips on which the window was short.
     rates: [u64; RATES_KEPT],
     next_rate: usize,
-    shortest: Shortest,
+    growth: Option<Growth>,
+    /// The shortest trip, and when it was taken.
+    shortest: Option<(Duration, Time)>,
+    /// Trips that are left of measuring it anew.
+    drain_trips: u32,
 }
 
 /// The trip that is measured.
@@ -43,14 +55,16 @@ struct Trip {
     since: Time,
     /// What has entered the result meanwhile.
     bytes: u64,
+    /// The shortest of the slots that did.
+    shortest: Duration,
 }
 
-/// The shortest trip of the last one or two spans.
+/// The window doubles.
 #[derive(Debug, Default)]
-struct Shortest {
-    before: Option<Duration>,
-    now: Option<Duration>,
-    since: Time,
+struct Growth {
+    rate: u64,
+    /// Trips in a row on which the rate did not grow.
+    flat_trips: u32,
 }
 
 impl Window {
@@ -65,7 +79,9 @@ impl Window {
             trip: None,
             rates: [0; RATES_KEPT],
             next_rate: 0,
-            shortest: Shortest::default(),
+            growth: Some(Growth::default()),
+            shortest: None,
+            drain_trips: 0,
         }
     }
 
@@ -89,26 +105,53 @@ impl Window {
         if self.min_bytes == self.max_bytes {
             return;
         }
-        self.shortest.take(now.since(record.sent_at), now);
-        let trip = self.trip.get_or_insert(Trip { round: record.round, since: record.sent_at, bytes: 0 });
+        let took = now.since(record.sent_at);
+        if self.shortest.is_none_or(|(shortest, _)| took <= shortest) {
+            self.shortest = Some((took, now));
+        }
+        let begun = |round, since| Trip { round, since, bytes: 0, shortest: Duration::MAX };
+        let trip = self.trip.get_or_insert_with(|| begun(record.round, record.sent_at));
         trip.bytes += record.cost_bytes;
+        trip.shortest = trip.shortest.min(took);
         if record.round >= trip.round {
-            let rate = per_second(trip.bytes, now.since(trip.since));
-            self.trip = newest.map(|round| Trip { round, since: now, bytes: 0 });
-            self.adapt(rate);
+            let (rate, shortest) = (per_second(trip.bytes, now.since(trip.since)), trip.shortest);
+            self.trip = newest.map(|round| begun(round, now));
+            self.trip_is_over(rate, shortest, now);
         }
     }
 
-    /// A trip is over. A rate that was the application's own says nothing, unless it is a new highest.
-    fn adapt(&mut self, rate: u64) {
+    fn trip_is_over(&mut self, rate: u64, shortest: Duration, now: Time) {
         let short = core::mem::take(&mut self.short);
+        if self.drain_trips > 0 {
+            self.drain_trips -= 1;
+            if self.drain_trips == 0 {
+                self.shortest = Some((shortest, now));
+                self.bytes = self.needed();
+            }
+            return;
+        }
+        // A rate that was the application's own says nothing, unless it is a new highest.
         if short || rate > self.rate_max() {
             self.rates[self.next_rate] = rate;
             self.next_rate = (self.next_rate + 1) % RATES_KEPT;
         }
-        let shortest = self.shortest.get();
-        let needed = in_time(self.rate_max(), shortest + shortest.max(HEADROOM_MIN));
-        self.bytes = needed.min(self.bytes.saturating_mul(2)).clamp(self.min_bytes, self.max_bytes);
+        if short {
+            self.growth = self.growth.take().and_then(|growth| growth.goes_on(rate));
+        }
+        if self.shortest.is_some_and(|(_, at)| now.since(at) >= SHORTEST_AGE_MAX) {
+            self.drain_trips = DRAIN_TRIPS;
+            self.bytes = self.min_bytes;
+        } else {
+            self.bytes = self.needed().min(self.bytes.saturating_mul(2)).max(self.min_bytes);
+        }
+    }
+
+    /// What the path needs, within the bounds.
+    fn needed(&self) -> u64 {
+        let shortest = self.shortest.map_or(Duration::ZERO, |(shortest, _)| shortest);
+        let headroom = if self.growth.is_some() { shortest } else { shortest / HEADROOM_PART };
+        let needed = in_time(self.rate_max(), shortest.saturating_add(headroom.max(HEADROOM_MIN)));
+        needed.clamp(self.min_bytes, self.max_bytes)
     }
 
     fn rate_max(&self) -> u64 {
@@ -116,18 +159,14 @@ impl Window {
     }
 }
 
-impl Shortest {
-    fn take(&mut self, trip: Duration, now: Time) {
-        if now.since(self.since) >= SPAN {
-            // After an idle time longer than both spans nothing is left of what was before it.
-            self.before = self.now.take().filter(|_| now.since(self.since) < 2 * SPAN);
-            self.since = now;
+impl Growth {
+    /// After another trip; none if the rate has stopped growing.
+    fn goes_on(self, rate: u64) -> Option<Self> {
+        if rate >= self.rate.saturating_add(self.rate / GROWTH_PART) {
+            return Some(Self { rate, flat_trips: 0 });
         }
-        self.now = Some(self.now.map_or(trip, |shortest| shortest.min(trip)));
-    }
-
-    fn get(&self) -> Duration {
-        self.before.into_iter().chain(self.now).min().unwrap_or_default()
+        let flat_trips = self.flat_trips + 1;
+        (flat_trips < FLAT_TRIPS_MAX).then_some(Self { flat_trips, ..self })
     }
 }
 
