@@ -17,6 +17,8 @@ pub const SLOT_BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 8;
 pub const PAYLOAD_COST_BYTES_MIN: u64 = 16;
 /// Payloads in one slot.
 pub const SLOT_PAYLOADS_MAX: u32 = 1 << 16;
+/// A window, in bytes.
+pub const WINDOW_BYTES_MAX: u64 = 1 << 30;
 /// How far a lane may run ahead of a receiver's cursor, in rounds: no honest lane comes near.
 pub const ROUND_MAX: u64 = 1 << 56;
 /// A control frame, encoded: the largest carries one entry of the result.

@@ -66,7 +66,7 @@ fn cells(row: &Row) -> [String; HEADS.len()] {
         row.nodes.to_string(),
         row.senders.to_string(),
         row.size_bytes.to_string(),
-        format!("{} KiB", row.window_bytes >> 10),
+        format!("{}{} KiB", if row.window_adapts { "~" } else { "" }, row.window_bytes >> 10),
         row.ring.to_owned(),
         row.rate_per_s.map_or_else(|| "full".to_owned(), |rate| format!("{rate}/s")),
         format!("{:.0}", row.approved_per_s),

@@ -31,7 +31,9 @@ pub(crate) struct Row {
     pub(crate) durability: &'static str,
     /// Of each sender; none at full speed.
     pub(crate) rate_per_s: Option<u64>,
+    /// What a sender had outside its own result at most, where it adapts on the average.
     pub(crate) window_bytes: u64,
+    pub(crate) window_adapts: bool,
     pub(crate) repeats: u32,
     /// In every result, each counted once.
     pub(crate) approved_per_s: f64,
@@ -77,10 +79,13 @@ pub(crate) async fn all(plan: &Plan, conductor: &Conductor, progress: &Progress)
         let (mut real, mut floor) = (Vec::new(), Vec::new());
         for run in 1..=plan.repeat {
             progress.state(format!("row {} of {}, run {run} of {}: {spec}", at + 1, plan.specs.len(), plan.repeat));
-            real.push(conductor.run(Program::Group, spec).await?);
+            let measured = conductor.run(Program::Group, spec).await?;
             if plan.floor {
-                floor.push(conductor.run(Program::Floor, spec).await?);
+                // With as much in flight as the library had.
+                let spec = if spec.window_adapts { spec.with_window(measured.window_bytes) } else { spec.clone() };
+                floor.push(conductor.run(Program::Floor, &spec).await?);
             }
+            real.push(measured);
         }
         let row = Row::of(spec, &real, &floor);
         progress.line(&format!("{spec}: {}", row.in_short()));
@@ -114,7 +119,12 @@ impl Row {
             ring: spec.ring_name(),
             durability: spec.durability_name(),
             rate_per_s: spec.rate_per_s,
-            window_bytes: spec.window_bytes,
+            window_bytes: if spec.window_adapts {
+                median(real, |run| run.window_bytes as f64) as u64
+            } else {
+                spec.window_bytes
+            },
+            window_adapts: spec.window_adapts,
             repeats: real.len() as u32,
             approved_per_s: round(approved_per_s),
             mb_per_s: round(approved_per_s * spec.size_bytes as f64 / 1e6),
@@ -190,6 +200,7 @@ pub(crate) mod tests {
             size_bytes: 100,
             rate_per_s: None,
             window_bytes: 256 << 10,
+            window_adapts: false,
             ring: RingKind::Pipelined,
             durability: Durability::Memory,
             warm_up: Duration::from_millis(500),
@@ -204,6 +215,7 @@ pub(crate) mod tests {
             cpu_ns_per_message: 2e9 / approved_per_s,
             packets_per_message: 0.25,
             memory_mib_max: approved_per_s / 1e4,
+            window_bytes: approved_per_s as u64,
             latency_us: Some(Quantiles { p50, p99: 2 * p50, p999: 3 * p50, max: 4 * p50 }),
             count: 7,
         }
@@ -226,6 +238,16 @@ pub(crate) mod tests {
         assert_eq!((row.cpu_ns_per_message, row.memory_mib_max), (10_000.0, 30.0));
         let floor = row.floor.expect("a floor");
         assert_eq!((floor.approved_per_s, floor.cpu_ns_per_message), (1_000_000.0, 2_000.0));
+    }
+
+    #[test]
+    fn a_window_that_adapts_is_what_it_came_to() {
+        let runs = [run(100_000.0, 1), run(300_000.0, 1), run(200_000.0, 1)];
+        assert_eq!(Row::of(&spec(), &runs, &[]).window_bytes, 256 << 10);
+        let adapts = Spec { window_adapts: true, ..spec() };
+        assert_eq!(Row::of(&adapts, &runs, &[]).window_bytes, 200_000);
+        assert_eq!(adapts.with_window(5), spec().with_window(5));
+        assert!(adapts.in_flight_max_of(64 << 10) > (64 << 10) / 100 + (16 << 10) / 100 - 2);
     }
 
     #[test]

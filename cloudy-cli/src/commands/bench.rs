@@ -208,6 +208,7 @@ impl Wish {
             size_bytes,
             rate_per_s: self.rate,
             window_bytes: self.window.unwrap_or_else(|| default_window(size_bytes)),
+            window_adapts: self.window.is_none(),
             ring: ring_kind(self.ring),
             durability: crate::commands::master::durability(args.durability),
             warm_up,
@@ -236,7 +237,7 @@ mod tests {
         let plan = planned("cloudy bench --senders one --sweep nodes=2,8 size=8,1MiB --repeat 3").expect("a plan");
         let rows: Vec<_> = plan.specs.iter().map(|spec| (spec.nodes, spec.senders, spec.size_bytes)).collect();
         assert_eq!(rows, [(2, 1, 8), (2, 1, 1 << 20), (8, 1, 8), (8, 1, 1 << 20)]);
-        assert_eq!((plan.specs[0].window_bytes, plan.specs[1].window_bytes), (256 << 10, 4 << 20));
+        assert_eq!((plan.specs[0].window_bytes, plan.specs[1].window_bytes), (2 << 20, 4 << 20));
         assert_eq!((plan.floor, plan.repeat), (false, 3));
     }
 

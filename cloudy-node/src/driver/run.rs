@@ -136,6 +136,7 @@ impl GroupRun {
         let mut state = self.shared.lock();
         let drained = state.outbox.set_taken(self.machine.last_sent());
         state.incarnation = self.machine.incarnation();
+        state.window_bytes = self.machine.window_bytes();
         // What a snapshot took in was approved too.
         state.approved = state.approved.max(self.machine.last_approved());
         let moved = !local.is_empty();

@@ -194,6 +194,13 @@ impl Group {
         .await;
     }
 
+    /// Bytes of own slots that this node allows itself outside its own result at this moment: it adapts to the path
+    /// (`protocol.md` §5). Zero while it is no member.
+    #[must_use]
+    pub fn window_bytes(&self) -> u64 {
+        self.shared.lock().window_bytes
+    }
+
     /// Own payloads that have no slot yet.
     #[must_use]
     pub fn outbox_payloads(&self) -> u64 {

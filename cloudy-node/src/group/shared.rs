@@ -84,6 +84,8 @@ pub(crate) struct State {
     /// The last number of each run in the final result.
     pub(crate) last_numbers: Option<BTreeMap<(NodeId, Incarnation), Seq>>,
     pub(crate) incarnation: Incarnation,
+    /// The member's window at this moment.
+    pub(crate) window_bytes: u64,
     pub(crate) payload_bytes_max: usize,
     pub(crate) durability: Durability,
 }
@@ -131,6 +133,7 @@ impl Shared {
                 ended: None,
                 last_numbers: None,
                 incarnation: Incarnation(0),
+                window_bytes: 0,
                 payload_bytes_max: parameters.payload_bytes_max as usize,
                 durability: parameters.durability,
             }),

@@ -298,6 +298,13 @@ impl Machine {
         self.outbox.is_empty() && !self.halted && self.final_result.is_none()
     }
 
+    /// Bytes of own slots that this node allows itself outside its own result at this moment (`protocol.md` §5); zero
+    /// while it is no member.
+    #[must_use]
+    pub fn window_bytes(&self) -> u64 {
+        self.member.as_ref().map_or(0, Member::window_bytes)
+    }
+
     /// The run of this node's process in the group; zero while none is assigned.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {

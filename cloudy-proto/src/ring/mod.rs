@@ -4,6 +4,7 @@
 mod pipelined;
 mod relay;
 mod token;
+mod window;
 
 use core::fmt::Debug;
 
@@ -13,6 +14,8 @@ use crate::lane::Lane;
 use crate::pending::PendingTable;
 use crate::view::View;
 
+pub(crate) use window::Window;
+
 /// What a model may look at.
 #[derive(Clone, Copy)]
 pub(crate) struct RingState<'a> {
@@ -20,6 +23,7 @@ pub(crate) struct RingState<'a> {
     pub(crate) me: Rank,
     pub(crate) lanes: &'a [Lane],
     pub(crate) pending: &'a PendingTable,
+    pub(crate) window: &'a Window,
     /// The highest round of a message slot taken from another lane.
     pub(crate) taken_max: Option<Round>,
 }

@@ -244,6 +244,7 @@ fn parameters() -> Parameters {
         open: true,
         window_slots: 64,
         window_bytes: 300,
+        window_bytes_min: 200,
         slot_bytes_max: 400,
         slot_payloads_max: 5,
         payload_bytes_max: 600,

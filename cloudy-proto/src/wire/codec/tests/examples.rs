@@ -304,6 +304,7 @@ fn parameters() -> impl Strategy<Value = Parameters> {
             open,
             window_slots,
             window_bytes,
+            window_bytes_min: window_bytes,
             heartbeat: Duration::from_micros(1) + Duration::from_nanos(heartbeat_ns.into()),
             failure_timeout: DURATION_MAX,
             ..Parameters::default()
