@@ -99,7 +99,7 @@ impl Default for Parameters {
             open: true,
             window_slots: 1_024,
             window_bytes: 2 << 20,
-            window_bytes_min: 64 << 10,
+            window_bytes_min: 128 << 10,
             slot_bytes_max: 16 << 10,
             slot_payloads_max: 4_096,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX as u32,

@@ -73,11 +73,6 @@ impl PendingTable {
         self.bytes
     }
 
-    /// The last slot outside the own result.
-    pub(crate) fn newest(&self) -> Option<Round> {
-        self.records.back().map(|record| record.round)
-    }
-
     pub(crate) fn confirmed(&self, rank: Rank) -> Round {
         self.confirmed[rank.at()]
     }

@@ -151,6 +151,7 @@ impl Member {
             let own = &mut self.lanes[self.rank.at()];
             let round = if self.rules.hold(Rule::SkippedRoundUnused) { round } else { own.unskip() };
             self.pending.record(round, (batch.first_seq, batch.count), cost_bytes, now);
+            self.window.sent(round, now);
             let taken = own.take_slot(Slot { round, prev: own.message_end(), batch }, false);
             delivery.keep_slot(self.view.id, self.rank, own.newest());
             debug_assert_eq!(taken, Ok(true), "an own slot continues the own lane");
@@ -228,9 +229,8 @@ impl Member {
         }
         let before = self.walk.cursor();
         while let Some((rank, held)) = self.walk.step(&mut self.lanes, self.rules) {
-            let record = self.enter(rank, held, delivery);
-            if let Some(record) = record {
-                self.window.entered(&record, self.pending.newest(), now);
+            if let Some(record) = self.enter(rank, held, delivery) {
+                self.window.entered(&record, now);
             }
         }
         self.walk.cursor() != before

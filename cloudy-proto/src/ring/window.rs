@@ -3,10 +3,11 @@
 //!
 //! A *trip* is the time from sending a slot until it is in the own result. The window is the highest rate of late times
 //! the shortest trip and some headroom: what is longer than the shortest trip was spent in queues. It begins by doubling
-//! with each trip while the rate grows with it. The shortest trip is measured anew now and then with a small window, for
-//! with a large one it would come to be that of full queues.
+//! with each trip while the rate grows with it. A longer shortest trip is believed only where it was met with the least
+//! window for a while, for with a larger one it would be that of full queues.
 
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use crate::config::Parameters;
 use crate::id::Round;
@@ -15,18 +16,18 @@ use crate::time::Time;
 
 /// Headroom, at least: so long may slots wait in queues on a path however short, so that nobody runs dry.
 const HEADROOM_MIN: Duration = Duration::from_millis(2);
-/// Headroom for what a path delays unevenly: this part of the shortest trip.
-const HEADROOM_PART: u32 = 2;
-/// Trips whose rates are remembered.
-const RATES_KEPT: usize = 8;
+/// Headroom while the window grows: a rate is that of the window of a trip before, so this much makes it grow with each.
+const GROWTH_TRIPS: u32 = 2;
+/// Trips that are remembered.
+const TRIPS_KEPT: usize = 8;
+/// Trips in a row that make a rate: slots enter the result in bursts, so that a single one says little.
+const TRIPS_IN_A_ROW: usize = 4;
 /// A rate has grown if it is higher by this part.
 const GROWTH_PART: u64 = 4;
 /// So many trips without growth end the doubling.
 const FLAT_TRIPS_MAX: u32 = 3;
-/// The shortest trip is good for so long; then it is measured anew.
-const SHORTEST_AGE_MAX: Duration = Duration::from_secs(10);
-/// Trips with the smallest window: one for what is on its way, one that is measured.
-const DRAIN_TRIPS: u32 = 2;
+/// After so long with the least window, and slots that wait for room, the path has become longer.
+const LEAST_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A member's window of bytes.
 #[derive(Debug)]
@@ -37,14 +38,13 @@ pub(crate) struct Window {
     /// A slot has waited for room since the trip began: the rate is the window's and not the application's.
     short: bool,
     trip: Option<Trip>,
-    /// Bytes a second, of the last trips on which the window was short.
-    rates: [u64; RATES_KEPT],
-    next_rate: usize,
+    /// Bytes and time of the last trips on which the window was short.
+    trips: VecDeque<(u64, Duration)>,
     growth: Option<Growth>,
-    /// The shortest trip, and when it was taken.
-    shortest: Option<(Duration, Time)>,
-    /// Trips that are left of measuring it anew.
-    drain_trips: u32,
+    /// The shortest trip.
+    shortest: Option<Duration>,
+    /// The shortest trip since the window has come to be the least, and since when that is.
+    at_least: Option<(Duration, Time)>,
 }
 
 /// The trip that is measured.
@@ -77,11 +77,10 @@ impl Window {
             max_bytes,
             short: false,
             trip: None,
-            rates: [0; RATES_KEPT],
-            next_rate: 0,
+            trips: VecDeque::with_capacity(TRIPS_KEPT),
             growth: Some(Growth::default()),
             shortest: None,
-            drain_trips: 0,
+            at_least: None,
         }
     }
 
@@ -100,62 +99,78 @@ impl Window {
         self.short = true;
     }
 
-    /// An own slot has entered the own result. `newest` is the last own slot that has not.
-    pub(crate) fn entered(&mut self, record: &Record, newest: Option<Round>, now: Time) {
+    /// An own slot was sent. The next trip is measured on the first that is sent after the last trip was over: what enters
+    /// the result until then was all in flight with it, or before it.
+    pub(crate) fn sent(&mut self, round: Round, now: Time) {
+        self.trip.get_or_insert(Trip { round, since: now, bytes: 0, shortest: Duration::MAX });
+    }
+
+    /// An own slot has entered the own result.
+    pub(crate) fn entered(&mut self, record: &Record, now: Time) {
         if self.min_bytes == self.max_bytes {
             return;
         }
         let took = now.since(record.sent_at);
-        if self.shortest.is_none_or(|(shortest, _)| took <= shortest) {
-            self.shortest = Some((took, now));
-        }
-        let begun = |round, since| Trip { round, since, bytes: 0, shortest: Duration::MAX };
-        let trip = self.trip.get_or_insert_with(|| begun(record.round, record.sent_at));
+        self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
+        let Some(trip) = &mut self.trip else { return };
         trip.bytes += record.cost_bytes;
         trip.shortest = trip.shortest.min(took);
         if record.round >= trip.round {
-            let (rate, shortest) = (per_second(trip.bytes, now.since(trip.since)), trip.shortest);
-            self.trip = newest.map(|round| begun(round, now));
-            self.trip_is_over(rate, shortest, now);
+            let (bytes, time, shortest) = (trip.bytes, now.since(trip.since), trip.shortest);
+            self.trip = None;
+            self.trip_is_over((bytes, time), shortest, now);
         }
     }
 
-    fn trip_is_over(&mut self, rate: u64, shortest: Duration, now: Time) {
+    fn trip_is_over(&mut self, trip: (u64, Duration), shortest: Duration, now: Time) {
         let short = core::mem::take(&mut self.short);
-        if self.drain_trips > 0 {
-            self.drain_trips -= 1;
-            if self.drain_trips == 0 {
-                self.shortest = Some((shortest, now));
-                self.bytes = self.needed();
+        // A rate that was the application's own says nothing, unless it is a higher one.
+        if short || per_second(trip) > self.rate() {
+            if self.trips.len() == TRIPS_KEPT {
+                self.trips.pop_front();
             }
-            return;
-        }
-        // A rate that was the application's own says nothing, unless it is a new highest.
-        if short || rate > self.rate_max() {
-            self.rates[self.next_rate] = rate;
-            self.next_rate = (self.next_rate + 1) % RATES_KEPT;
+            self.trips.push_back(trip);
         }
         if short {
-            self.growth = self.growth.take().and_then(|growth| growth.goes_on(rate));
+            self.growth = self.growth.take().and_then(|growth| growth.goes_on(per_second(trip)));
         }
-        if self.shortest.is_some_and(|(_, at)| now.since(at) >= SHORTEST_AGE_MAX) {
-            self.drain_trips = DRAIN_TRIPS;
-            self.bytes = self.min_bytes;
-        } else {
-            self.bytes = self.needed().min(self.bytes.saturating_mul(2)).max(self.min_bytes);
+        self.bytes = self.needed().min(self.bytes.saturating_mul(2)).max(self.min_bytes);
+        self.watch_least(short, shortest, now);
+    }
+
+    /// Whoever can send no less, and still waits as long for each trip, has a longer path than was thought.
+    fn watch_least(&mut self, short: bool, shortest: Duration, now: Time) {
+        if self.bytes > self.min_bytes || !short {
+            self.at_least = None;
+            return;
+        }
+        let (least, since) = self.at_least.map_or((shortest, now), |(least, since)| (least.min(shortest), since));
+        self.at_least = Some((least, since));
+        if now.since(since) >= LEAST_TIME_MAX {
+            (self.shortest, self.growth, self.at_least) = (Some(least), Some(Growth::default()), None);
         }
     }
 
     /// What the path needs, within the bounds.
     fn needed(&self) -> u64 {
-        let shortest = self.shortest.map_or(Duration::ZERO, |(shortest, _)| shortest);
-        let headroom = if self.growth.is_some() { shortest } else { shortest / HEADROOM_PART };
-        let needed = in_time(self.rate_max(), shortest.saturating_add(headroom.max(HEADROOM_MIN)));
+        let shortest = self.shortest.unwrap_or_default();
+        let headroom = if self.growth.is_some() { GROWTH_TRIPS * shortest } else { shortest };
+        let needed = in_time(self.rate(), shortest.saturating_add(headroom.max(HEADROOM_MIN)));
         needed.clamp(self.min_bytes, self.max_bytes)
     }
 
-    fn rate_max(&self) -> u64 {
-        self.rates.iter().copied().max().unwrap_or_default()
+    /// The highest of some trips in a row; while the window grows, of the very last if that is higher.
+    fn rate(&self) -> u64 {
+        let in_a_row = TRIPS_IN_A_ROW.min(self.trips.len());
+        let rate_from = |first: usize| {
+            let trips = self.trips.range(first..first + in_a_row);
+            per_second(trips.fold((0u64, Duration::ZERO), |(bytes, time), trip| {
+                (bytes.saturating_add(trip.0), time.saturating_add(trip.1))
+            }))
+        };
+        let highest = (0..=self.trips.len() - in_a_row).map(rate_from).max();
+        let last = self.trips.back().filter(|_| self.growth.is_some());
+        highest.unwrap_or_default().max(last.map_or(0, |&last| per_second(last)))
     }
 }
 
@@ -171,7 +186,7 @@ impl Growth {
 }
 
 /// Bytes a second.
-fn per_second(bytes: u64, time: Duration) -> u64 {
+fn per_second((bytes, time): (u64, Duration)) -> u64 {
     let us = time.as_micros().max(1);
     u64::try_from(u128::from(bytes) * 1_000_000 / us).unwrap_or(u64::MAX)
 }
