@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudy_proto::NodeId;
+use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, AsyncUdpSocket, ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout,
@@ -73,10 +74,24 @@ pub struct EndpointLimits {
     /// through, and goes back if that no longer does. Default and at most 6,550: loopback, and jumbo frames in part. A
     /// network that mangles large datagrams in place of dropping them needs less. At least 1,200.
     pub datagram_bytes_max: u16,
+    /// How fast this node sends over a path that loses packets. Default [`Congestion::Cubic`].
+    pub congestion: Congestion,
     /// Silence after which a connection is given up. The smaller of both sides' counts. Default 4 s.
     pub idle_timeout: Duration,
     /// Silence after which a sign of life is sent. Default 1 s: some may be lost before `idle_timeout`.
     pub keep_alive: Duration,
+}
+
+/// What decides how fast a node sends over a path; each node chooses for itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Congestion {
+    /// A loss means that the path is full (CUBIC, RFC 9438): fair to other traffic, least CPU, and slow where packets are
+    /// lost for other reasons and the round trip is long.
+    #[default]
+    Cubic,
+    /// What the path has delivered decides, and losses do not (BBR): several times as fast over long paths that lose
+    /// packets, at more CPU a message, and pushier towards other traffic. QUIC's implementation calls it experimental.
+    Bbr,
 }
 
 impl Default for EndpointLimits {
@@ -89,6 +104,7 @@ impl Default for EndpointLimits {
             connection_receive_window_bytes: 16 << 20,
             stream_receive_window_bytes: 8 << 20,
             datagram_bytes_max: DATAGRAM_BYTES_MAX,
+            congestion: Congestion::default(),
             idle_timeout: Duration::from_secs(4),
             keep_alive: Duration::from_secs(1),
         }
@@ -326,6 +342,9 @@ fn transport_config(limits: &EndpointLimits) -> Result<Arc<TransportConfig>, Lim
         .keep_alive_interval(Some(limits.keep_alive))
         .initial_rtt(INITIAL_RTT)
         .mtu_discovery_config(Some(mtu_discovery));
+    if limits.congestion == Congestion::Bbr {
+        config.congestion_controller_factory(Arc::new(BbrConfig::default()));
+    }
     Ok(Arc::new(config))
 }
 
