@@ -3,7 +3,7 @@
 use super::{element, escaped, text};
 
 /// Sizes in pixels.
-const WIDTH: f64 = 480.0;
+const WIDTH: f64 = 440.0;
 const PLOT_HEIGHT: f64 = 190.0;
 const LEFT: f64 = 62.0;
 const RIGHT: f64 = 14.0;
@@ -146,12 +146,12 @@ mod tests {
     #[test]
     fn values_become_heights() {
         let linear = svg(Scale::Linear, &[(0.0, 0.0), (1.0, 350.0)]);
-        assert!(linear.contains(r#"points="62.0,216.0 466.0,49.8""#), "{linear}");
+        assert!(linear.contains(r#"points="62.0,216.0 426.0,49.8""#), "{linear}");
         for mark in [">0<", ">100<", ">400<", ">0 s<", ">a &lt;b&gt;<"] {
             assert!(linear.contains(mark), "{mark}: {linear}");
         }
         let decades = svg(Scale::Logarithmic, &[(0.5, 10.0), (1.0, 1_000.0)]);
-        assert!(decades.contains(r#"points="264.0,216.0 466.0,89.3""#), "{decades}");
+        assert!(decades.contains(r#"points="244.0,216.0 426.0,89.3""#), "{decades}");
         assert!(decades.contains(">10 k<") && decades.contains(">1 k<"), "{decades}");
     }
 

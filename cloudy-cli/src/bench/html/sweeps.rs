@@ -11,8 +11,8 @@ const LINES_MAX: usize = 12;
 
 /// Rows that are equal in all settings but one.
 struct Series<'a> {
-    /// The values of the other settings.
-    others: Vec<&'a str>,
+    /// The other settings, with their values.
+    others: Vec<String>,
     /// By the value of the one.
     rows: Vec<(&'a str, &'a Row)>,
 }
@@ -55,7 +55,7 @@ fn charts<const N: usize>(all: &[(&Row, [(&'static str, String); N])], at: usize
     for (row, settings) in all {
         let value = settings[at].1.as_str();
         let others = settings.iter().enumerate().filter(|(other, _)| *other != at);
-        let others: Vec<&str> = others.map(|(_, (_, value))| value.as_str()).collect();
+        let others: Vec<String> = others.map(|(_, (name, value))| format!("{name} {value}")).collect();
         match groups.iter_mut().find(|known| known.others == others) {
             Some(series) => series.rows.push((value, row)),
             None => groups.push(Series { others, rows: vec![(value, row)] }),
@@ -93,7 +93,7 @@ fn names(groups: &[Series<'_>]) -> Vec<String> {
     let differs = |at: usize| groups.iter().any(|series| series.others[at] != groups[0].others[at]);
     let name = |series: &Series<'_>| {
         let all = series.others.iter().enumerate();
-        let words: Vec<&str> = all.filter(|(at, _)| differs(*at)).map(|(_, value)| *value).collect();
+        let words: Vec<&str> = all.filter(|(at, _)| differs(*at)).map(|(_, value)| value.as_str()).collect();
         if words.is_empty() { "cloudy".to_owned() } else { words.join(", ") }
     };
     groups.iter().map(name).collect()
@@ -139,7 +139,7 @@ mod tests {
         let section = section(&rows);
         assert_eq!(section.matches("<h2>").count(), 2, "nodes and size, not senders: all send");
         assert!(section.contains("By nodes") && section.contains("By size"), "{section}");
-        assert!(section.contains(">8 B<") && section.contains(">floor: 100 B<"), "by nodes there are two sizes");
+        assert!(section.contains(">8 B<") && section.contains(">floor: size 100 B<"), "by nodes there are two sizes");
         let [by_nodes, _] = section.split("By size").collect::<Vec<_>>()[..] else { panic!("{section}") };
         let at = |mark: &str| by_nodes.find(mark).expect(mark);
         assert!(at(">2</text>") < at(">4</text>") && at(">4</text>") < at(">8</text>"), "{by_nodes}");
