@@ -9,7 +9,7 @@ use cloudy_proto::NodeId;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, AsyncUdpSocket, ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout,
-    Runtime, ServerConfig, TokioRuntime, TransportConfig, ValidationTokenConfig, VarInt,
+    MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig, ValidationTokenConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -19,6 +19,7 @@ use crate::identity::{CertificateError, Identity, node_id_of};
 use crate::tls::{self, LinkFailure, TlsError, WIRE_VERSION};
 
 mod admission;
+pub(crate) mod buffers;
 mod reset;
 
 pub use admission::{Admission, AdmissionGuard, NotAdmitted};
@@ -32,6 +33,10 @@ pub const INCOMING_WAITING_MAX: usize = 128;
 /// What the operating system is asked to buffer for the socket, each way. Less is tolerated: losses are repaired.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
+/// What every path of QUIC's carries (RFC 9000 §14): a datagram's payload.
+const DATAGRAM_BYTES_MIN: u16 = 1_200;
+/// The transport hands ten datagrams to the system at once. More than 64 KiB of them it would drop without a word.
+const DATAGRAM_BYTES_MAX: u16 = 6_550;
 /// Before the first measurement: a guess for local networks. A slower path costs a few repeated packets.
 const INITIAL_RTT: Duration = Duration::from_millis(20);
 /// Packets that a peer may receive before it acknowledges them: fewer acknowledgements leave more of a core for messages.
@@ -64,6 +69,10 @@ pub struct EndpointLimits {
     pub connection_receive_window_bytes: u32,
     /// Received bytes of a stream that were not read yet. Default 8 MiB: 1 Gbit/s over a path of 60 ms.
     pub stream_receive_window_bytes: u32,
+    /// The largest UDP payload that a connection looks for on its path; it begins with 1,200 bytes, takes what gets
+    /// through, and goes back if that no longer does. Default and at most 6,550: loopback, and jumbo frames in part. A
+    /// network that mangles large datagrams in place of dropping them needs less. At least 1,200.
+    pub datagram_bytes_max: u16,
     /// Silence after which a connection is given up. The smaller of both sides' counts. Default 4 s.
     pub idle_timeout: Duration,
     /// Silence after which a sign of life is sent. Default 1 s: some may be lost before `idle_timeout`.
@@ -79,6 +88,7 @@ impl Default for EndpointLimits {
             handshake_timeout: Duration::from_secs(5),
             connection_receive_window_bytes: 16 << 20,
             stream_receive_window_bytes: 8 << 20,
+            datagram_bytes_max: DATAGRAM_BYTES_MAX,
             idle_timeout: Duration::from_secs(4),
             keep_alive: Duration::from_secs(1),
         }
@@ -97,6 +107,9 @@ pub enum LimitsError {
     /// Nothing could be received, or one stream could block all others' credit for nothing.
     #[error("stream_receive_window_bytes must be 1 to connection_receive_window_bytes")]
     Windows,
+    /// No path carries less, or the system takes no more at once.
+    #[error("datagram_bytes_max must be {DATAGRAM_BYTES_MIN} to {DATAGRAM_BYTES_MAX}")]
+    Datagrams,
     /// Idle connections would end, or the timeout cannot be put on the wire.
     #[error("keep_alive must be above zero and below idle_timeout, which must be below 2^62 ms")]
     IdleTimeout,
@@ -175,7 +188,7 @@ pub enum EndpointSocket {
     Abstract(Arc<dyn AsyncUdpSocket>, Arc<dyn Runtime>),
 }
 
-/// Binds a UDP socket with large buffers; port 0 takes a free one. The unspecified IPv6 address serves IPv4 too where
+/// Binds a UDP socket with large buffers, and warns once in the life of a process if the system gives less; port 0 takes a free one. The unspecified IPv6 address serves IPv4 too where
 /// the system can.
 ///
 /// # Errors
@@ -187,9 +200,7 @@ pub fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
             // Where this fails the socket serves IPv6 only.
             let _ = socket.set_only_v6(false);
         }
-        // The system may allow less, and may say so or not.
-        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
-        let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+        buffers::enlarge(&socket);
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         Ok(socket.into())
@@ -225,6 +236,7 @@ pub fn open(
     }
     let mut config = EndpointConfig::new(Arc::new(ResetKey(identity.reset_secret())));
     config.cid_generator(|| Box::new(RandomIds)).rng_seed(rng_seed);
+    config.max_udp_payload_size(limits.datagram_bytes_max).map_err(|_| LimitsError::Datagrams)?;
     let (socket, runtime): (_, Arc<dyn Runtime>) = match socket {
         EndpointSocket::Udp(socket) => (TokioRuntime.wrap_udp_socket(socket)?, Arc::new(TokioRuntime)),
         EndpointSocket::Abstract(socket, runtime) => (socket, runtime),
@@ -297,6 +309,8 @@ pub(crate) fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>
 fn transport_config(limits: &EndpointLimits) -> Result<Arc<TransportConfig>, LimitsError> {
     let idle_timeout = checked_idle_timeout(limits)?;
     let mut config = TransportConfig::default();
+    let mut mtu_discovery = MtuDiscoveryConfig::default();
+    mtu_discovery.upper_bound(limits.datagram_bytes_max);
     let mut acks = AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY_PACKETS)).max_ack_delay(Some(ACK_DELAY_MAX));
     config
@@ -310,7 +324,8 @@ fn transport_config(limits: &EndpointLimits) -> Result<Arc<TransportConfig>, Lim
         .send_window(2 * u64::from(limits.connection_receive_window_bytes))
         .max_idle_timeout(Some(idle_timeout))
         .keep_alive_interval(Some(limits.keep_alive))
-        .initial_rtt(INITIAL_RTT);
+        .initial_rtt(INITIAL_RTT)
+        .mtu_discovery_config(Some(mtu_discovery));
     Ok(Arc::new(config))
 }
 
@@ -325,6 +340,9 @@ fn checked_idle_timeout(limits: &EndpointLimits) -> Result<IdleTimeout, LimitsEr
     let stream_window = limits.stream_receive_window_bytes;
     if stream_window == 0 || stream_window > limits.connection_receive_window_bytes {
         return Err(LimitsError::Windows);
+    }
+    if !(DATAGRAM_BYTES_MIN..=DATAGRAM_BYTES_MAX).contains(&limits.datagram_bytes_max) {
+        return Err(LimitsError::Datagrams);
     }
     if limits.keep_alive.is_zero() || limits.keep_alive >= limits.idle_timeout {
         return Err(LimitsError::IdleTimeout);

@@ -37,6 +37,7 @@ pub struct NodeBuilder {
     data_dir: Option<DataDir>,
     keys: Option<ClusterKeys>,
     limits: EndpointLimits,
+    join_config: GroupConfig,
     #[cfg(feature = "fault")]
     socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
     rng_seed: Option<[u8; 32]>,
@@ -71,6 +72,13 @@ impl NodeBuilder {
     /// Bounds on what peers can make the node hold.
     pub fn limits(mut self, limits: EndpointLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// What the node keeps of groups that it joins: the bytes of this configuration. What all members share comes from the
+    /// group. Default: as [`GroupConfig::default`].
+    pub fn join_config(mut self, config: GroupConfig) -> Self {
+        self.join_config = config;
         self
     }
 
@@ -129,7 +137,8 @@ impl NodeBuilder {
         let links = Links::new(&identity, endpoint, self.limits, vec![address], mail)?;
         links.revoked.add(revoked);
         let (revoked, resumed) = (links.revoked.clone(), Arc::default());
-        let node = Node { id: identity.node_id(), address, mailbox, resumed, revoked };
+        let join_config = Arc::new(self.join_config);
+        let node = Node { id: identity.node_id(), address, mailbox, resumed, revoked, join_config };
         tokio::spawn(links.clone().accept());
         tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade(), disk).run());
         let resumed = Arc::new(resume_all(&node.mailbox, stored).await?);
@@ -159,6 +168,7 @@ pub struct Node {
     mailbox: Mailbox,
     resumed: Arc<Vec<Group>>,
     revoked: Revoked,
+    join_config: Arc<GroupConfig>,
 }
 
 impl Node {
@@ -179,8 +189,8 @@ impl Node {
         self.address
     }
 
-    /// The groups that its data directory held when it was started, in the order of their ids. Each goes on: it gives out
-    /// its stored result again, from the beginning, and this node comes back onto its ring as soon as it reaches the
+    /// The groups that its data directory held when it was started, in the order of their ids. Each goes on: its
+    /// readers find all of the stored result, of which the newest part is in memory, and this node comes back onto its ring as soon as it reaches the
     /// others, as a new run: what the earlier one broadcast and nobody approved is not sent again. A group that had
     /// ended is there with its result.
     #[must_use]
@@ -290,7 +300,7 @@ impl Node {
             return Err(JoinError::NameTooLong);
         }
         let (reply, answer) = oneshot::channel();
-        let (name, config) = (name.to_owned(), Box::new(GroupConfig::default()));
+        let (name, config) = (name.to_owned(), Box::new(GroupConfig::clone(&self.join_config)));
         self.mailbox.send(Command::Join { name, contact, aim, config, reply }).await;
         Ok(Joining { answer, _keeps_the_node: self.mailbox.clone() })
     }

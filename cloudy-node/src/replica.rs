@@ -6,6 +6,7 @@ use cloudy_proto::slot::payload_slices;
 use cloudy_proto::{Entry, Index, MessageId, Seq};
 
 use crate::group::{ApprovedError, ApprovedItem, EndReason, Group};
+use crate::storage::ReadGroupError;
 
 /// A state that approved messages make: the same at every member, for all apply the same messages in the same order.
 ///
@@ -44,12 +45,15 @@ pub enum ReplicateError {
     Ended(#[from] EndReason),
     /// The state was applied more slowly than the result grew.
     #[error(
-        "the result before index {resume_from} is no longer retained here, and the state has not got so far: raise retain_bytes, or apply faster"
+        "the result before index {resume_from} is no longer retained here, and the state has not got so far: raise retain_bytes (on disk: retain_disk_bytes), or apply faster"
     )]
     Lagged {
         /// The first index that is retained.
         resume_from: Index,
     },
+    /// What is to be applied next is on the disk, and cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] ReadGroupError),
     /// A snapshot cannot be used.
     #[error(
         "the snapshot at index {index} is none of this application: {reason}; do all members run the same version?"
@@ -105,6 +109,7 @@ impl Group {
                     }
                     approved = self.approved_from(known.next());
                 }
+                Err(ApprovedError::Unreadable { cause, .. }) => return Err(cause.into()),
                 Err(ApprovedError::Ended(reason)) => return Err(reason.into()),
             }
             if unsaved_bytes >= snapshot_every_bytes {

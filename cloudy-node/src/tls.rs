@@ -16,12 +16,10 @@ use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use thiserror::Error;
 
+pub use cloudy_proto::wire::WIRE_VERSION;
+
 use crate::identity::Identity;
 use crate::link::code;
-
-/// The version of what is said on the wire. Two nodes talk only if theirs are equal: it is part of the protocol's name
-/// in the handshake (ALPN, RFC 7301).
-pub const WIRE_VERSION: u16 = 1;
 
 /// Why no TLS configuration could be built.
 #[derive(Debug, Error)]
@@ -34,7 +32,7 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// The protocol's name in the handshake for a wire version.
+/// The protocol's name in the handshake (ALPN, RFC 7301) for a wire version: two nodes talk only if theirs are equal.
 pub fn alpn(wire_version: u16) -> Vec<u8> {
     format!("cloudy/{wire_version}").into_bytes()
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::id::Index;
 use crate::io::Entry;
 use crate::limits::FETCH_BYTES_MAX;
-use crate::stored::Stored;
+use crate::read_back::Stored;
 
 /// The newest entries of the result, up to a number of bytes of memory.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Stored {
     pub fn part_from(&self, from: Index, bytes_max: usize) -> Vec<Entry> {
         let start = self.result.partition_point(|(entry, _)| entry.last_index() < from);
         let mut bytes = 0;
-        let entries = self.result[start..].iter().take_while(|(entry, batch)| {
+        let entries = self.result.range(start..).take_while(|(entry, batch)| {
             let begins = bytes > 0 || entry.first_index <= from;
             bytes += batch.body.len();
             begins && (bytes <= bytes_max || bytes == batch.body.len())

@@ -56,9 +56,12 @@ pub struct Parameters {
     /// Own slots that may be outside the own result. At least 1. More hides longer round trips and costs memory at
     /// every member.
     pub window_slots: u32,
-    /// Bytes of own slots that may be outside the own result; one slot is always allowed. Each member may have to hold
-    /// this much for each other.
+    /// Bytes of own slots that may be outside the own result, at most; one slot is always allowed. Each member may have
+    /// to hold this much for each other. A member keeps itself to less where its path does not need as much.
     pub window_bytes: u64,
+    /// What a member allows itself however short its path is. Smaller cuts latency under load and costs throughput; at
+    /// `window_bytes` or above the window is fixed at `window_bytes`.
+    pub window_bytes_min: u64,
     /// A slot is closed once its body has reached this size. Larger slots cost less per message and more latency.
     pub slot_bytes_max: u32,
     /// A slot is closed once it has this many payloads. At least 1.
@@ -94,8 +97,9 @@ impl Default for Parameters {
             durability: Durability::default(),
             session: false,
             open: true,
-            window_slots: 64,
-            window_bytes: 256 << 10,
+            window_slots: 1_024,
+            window_bytes: 2 << 20,
+            window_bytes_min: 64 << 10,
             slot_bytes_max: 16 << 10,
             slot_payloads_max: 4_096,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX as u32,
@@ -143,6 +147,7 @@ impl Parameters {
         let at_least_one = [
             ("window_slots", u64::from(self.window_slots)),
             ("window_bytes", self.window_bytes),
+            ("window_bytes_min", self.window_bytes_min),
             ("slot_bytes_max", u64::from(self.slot_bytes_max)),
             ("slot_payloads_max", u64::from(self.slot_payloads_max)),
             ("token_tick", self.token_tick.as_micros() as u64),
@@ -156,7 +161,8 @@ impl Parameters {
         }
         let bounded = [
             ("window_slots", u64::from(self.window_slots), 1 << 16),
-            ("window_bytes", self.window_bytes, 1 << 30),
+            ("window_bytes", self.window_bytes, limits::WINDOW_BYTES_MAX),
+            ("window_bytes_min", self.window_bytes_min, limits::WINDOW_BYTES_MAX),
             ("slot_bytes_max", u64::from(self.slot_bytes_max), limits::SLOT_BODY_BYTES_MAX as u64),
             ("slot_payloads_max", u64::from(self.slot_payloads_max), u64::from(limits::SLOT_PAYLOADS_MAX)),
             ("payload_bytes_max", u64::from(self.payload_bytes_max), limits::PAYLOAD_BYTES_MAX as u64),

@@ -95,11 +95,7 @@ impl Delivery {
     /// An entry that an earlier run stored.
     pub(crate) fn restored(&mut self, entry: &StoredEntry, batch: Batch) {
         let (origin, incarnation) = (entry.origin, entry.incarnation);
-        let slot = match entry.body {
-            StoredBody::Slot { lane, round } => Some((lane, round)),
-            StoredBody::Here(_) => None,
-        };
-        if let Some(entry) = self.result.append(entry.view, origin, incarnation, batch, slot, self.rules) {
+        if let Some(entry) = self.result.append(entry.view, origin, incarnation, batch, entry.slot(), self.rules) {
             self.deliver(entry);
         }
     }

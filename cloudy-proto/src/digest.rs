@@ -69,6 +69,15 @@ impl Default for ResultDigest {
     }
 }
 
+impl PartialEq for ResultDigest {
+    fn eq(&self, other: &Self) -> bool {
+        let of = |digest: &Self| (digest.index, digest.hasher.digest128(), digest.run);
+        of(self) == of(other) && self.checkpoints == other.checkpoints
+    }
+}
+
+impl Eq for ResultDigest {}
+
 impl fmt::Debug for ResultDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResultDigest")

@@ -163,6 +163,12 @@ pub enum Output {
         /// The state.
         state: Bytes,
     },
+    /// The result goes on after an index: what comes before, or follows a state that was restored, is on the disk, and is
+    /// not given out again.
+    Resumed {
+        /// The index.
+        after: Index,
+    },
     /// The result has grown.
     Deliver(Entry),
     /// Something happened that users or applications may want to know.

@@ -26,6 +26,7 @@ mod machine;
 mod member;
 mod outbox;
 mod pending;
+mod read_back;
 mod ring;
 mod rules;
 pub mod slot;
@@ -47,7 +48,8 @@ pub use io::{
     Request, Status, Waiting,
 };
 pub use machine::{Machine, MachineConfig, Role};
+pub use read_back::{Stored, StoredError};
 pub use rules::{Rule, Rules};
-pub use stored::{LogBase, Record, Stored, StoredBody, StoredEntry, StoredError, StoredSnapshot, Vote};
+pub use stored::{LogBase, Record, StoredBase, StoredBody, StoredEntry, StoredSnapshot, Vote};
 pub use time::Time;
 pub use view::{Origin, Place, RingMember, View};

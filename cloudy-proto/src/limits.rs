@@ -17,6 +17,8 @@ pub const SLOT_BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 8;
 pub const PAYLOAD_COST_BYTES_MIN: u64 = 16;
 /// Payloads in one slot.
 pub const SLOT_PAYLOADS_MAX: u32 = 1 << 16;
+/// A window, in bytes.
+pub const WINDOW_BYTES_MAX: u64 = 1 << 30;
 /// How far a lane may run ahead of a receiver's cursor, in rounds: no honest lane comes near.
 pub const ROUND_MAX: u64 = 1 << 56;
 /// A control frame, encoded: the largest carries one entry of the result.
@@ -68,6 +70,9 @@ pub const READ_BYTES_MAX: usize = 256 << 10;
 pub const CHECKPOINT_EVERY: u64 = 65_536;
 /// Checkpoints kept (`protocol.md` §8).
 pub const CHECKPOINTS_KEPT: usize = 1_024;
+/// Checkpoints that a `Disk` node knows beside the first, from which on its stored result can be read: the further back,
+/// the further apart.
+pub const STORED_BASES_MAX: usize = 32;
 /// A snapshot of an application's state: what is larger belongs into a store of its own, with its name in the snapshot.
 pub const SNAPSHOT_BYTES_MAX: usize = 32 << 20;
 /// Bytes of a snapshot in one answer to a fetch.

@@ -20,6 +20,12 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Sent at a time, with no confirmation yet. `payloads` are the first number and how many.
+    pub(crate) fn new(round: Round, payloads: (Seq, u32), cost_bytes: u64, sent_at: Time, members: usize) -> Self {
+        let (first_seq, count) = payloads;
+        Self { round, first_seq, count, cost_bytes, sent_at, confirmed_at: vec![None; members] }
+    }
+
     /// Who has confirmed, and how long after the slot was sent.
     pub(crate) fn confirmations(&self, view: &View) -> Vec<(NodeId, Duration)> {
         let counted = view.ring.iter().zip(&self.confirmed_at);
@@ -67,14 +73,18 @@ impl PendingTable {
         self.bytes
     }
 
+    /// The last slot outside the own result.
+    pub(crate) fn newest(&self) -> Option<Round> {
+        self.records.back().map(|record| record.round)
+    }
+
     pub(crate) fn confirmed(&self, rank: Rank) -> Round {
         self.confirmed[rank.at()]
     }
 
-    pub(crate) fn record(&mut self, round: Round, first_seq: Seq, count: u32, cost_bytes: u64, sent_at: Time) {
+    pub(crate) fn record(&mut self, round: Round, payloads: (Seq, u32), cost_bytes: u64, sent_at: Time) {
         self.bytes += cost_bytes;
-        let confirmed_at = vec![None; self.confirmed.len()];
-        self.records.push_back(Record { round, first_seq, count, cost_bytes, sent_at, confirmed_at });
+        self.records.push_back(Record::new(round, payloads, cost_bytes, sent_at, self.confirmed.len()));
     }
 
     /// Tallies a confirmation. `end` is the own lane's frontier.

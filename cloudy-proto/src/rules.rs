@@ -21,6 +21,8 @@ pub enum Rule {
     OwnerIsRecipient,
     /// A receiver never infers a skip from something missing.
     NoSkipFromGap,
+    /// A skip that another member tells is taken by who holds all of the lane's slots before it.
+    KnownSkipIsChained,
     /// The latest skip is repeated when a link comes back.
     ResumeRepeatsSkip,
     /// `Relay`: a forwarder resumes every lane where its successor says, not only its own.
@@ -67,6 +69,8 @@ pub enum Rule {
     SnapshotIsOfItsIndex,
     /// The base at a view's first index knows the last numbers before it, and none of the entry that follows.
     BaseEndsAtItsIndex,
+    /// `Disk`: where the beginning of a stored result is deleted, the rest begins with the last numbers before it.
+    BeginKnowsItsNumbers,
     /// Who begins with a snapshot has the last numbers that come with it.
     SnapshotHasLastNumbers,
     /// What a cut did not take goes back to the head of the outbox, before what was never sent.

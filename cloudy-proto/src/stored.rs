@@ -1,18 +1,16 @@
-//! What a node of a `Disk` group stores, and what an earlier run's records come to (`protocol.md` §3.2, §6.2).
+//! What a node of a `Disk` group stores (`protocol.md` §3.2, §6.2, §7).
 //!
 //! Records are given out in order and become durable in order: what is found after a crash is what was given out up to
 //! some point. So a disk is its machine at an earlier moment, and whatever others were told came after its sync.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Command, Standing};
+use crate::command::Standing;
 use crate::digest::ResultBase;
 use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::{Batch, Slot};
-use crate::wire::{ConsensusEntry, decode_command, decode_log_state};
+use crate::wire::ConsensusEntry;
 
 /// One thing to store. A later one of the same name replaces an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +57,15 @@ pub enum Record {
     Entry(StoredEntry),
     /// The application's state; what the result holds before it is needed no more.
     Snapshot(StoredSnapshot),
+    /// From here on the stored result can be read without what comes before.
+    Checkpoint {
+        /// Where.
+        base: StoredBase,
+        /// The one at this index is not needed any more.
+        instead_of: Option<Index>,
+    },
+    /// The stored result begins here: what comes before is not kept.
+    Begin(StoredBase),
     /// The result reaches up to the view's first index.
     Complete {
         /// The view; zero for who was there before the first one.
@@ -125,19 +132,67 @@ pub enum StoredBody {
     },
 }
 
+/// What an entry costs on a disk beside its payloads: its record, its slot's, and their places in the database.
+const ENTRY_COST_BYTES: u64 = 256;
+
 impl StoredEntry {
+    /// What an entry with payloads of so many bytes costs on a disk, about.
+    #[must_use]
+    pub fn kept_bytes(body_bytes: usize) -> u64 {
+        body_bytes as u64 + ENTRY_COST_BYTES
+    }
+
     /// The last payload's index.
     #[must_use]
     pub fn last_index(&self) -> Index {
         Index(self.first_index.0 + u64::from(self.count) - 1)
     }
 
-    /// The payloads, taken out of the slot that holds them; none if it is not the one.
+    /// The lane and round of the slot that holds it; none if its payloads are in its own record.
     #[must_use]
-    pub fn batch_of(&self, slot: &Batch) -> Option<Batch> {
+    pub fn slot(&self) -> Option<(Rank, Round)> {
+        match self.body {
+            StoredBody::Slot { lane, round } => Some((lane, round)),
+            StoredBody::Here(_) => None,
+        }
+    }
+
+    /// The payloads: from its own record, or taken out of the slot that holds them. None if that is not the one.
+    #[must_use]
+    pub fn batch_in(&self, slot: Option<&Batch>) -> Option<Batch> {
+        match &self.body {
+            StoredBody::Here(body) => Some(Batch { first_seq: self.first_seq, count: self.count, body: body.clone() }),
+            StoredBody::Slot { .. } => self.batch_of(slot?),
+        }
+    }
+
+    fn batch_of(&self, slot: &Batch) -> Option<Batch> {
         let before = u32::try_from(self.first_seq.0.checked_sub(slot.first_seq.0)?).ok()?;
         let fits = before.checked_add(self.count).is_some_and(|end| end == slot.count);
         fits.then(|| slot.without_first(before))
+    }
+}
+
+/// A place in the stored result from which on it can be read without what comes before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredBase {
+    /// What the result carries on from.
+    pub base: ResultBase,
+    /// The entry that the first message after the base is in, or that it follows: earlier ones are needed no more.
+    pub first_index: Index,
+    /// Slots before this one are needed no more.
+    pub slot: Option<(ViewId, Round, Rank)>,
+    /// A view, and where each lane's messages ended in it: earlier slots of a lane may be gone.
+    pub ends: Option<(ViewId, Vec<Round>)>,
+    /// What was stored of the result before, in bytes of [`StoredEntry::kept_bytes`].
+    pub bytes_before: u64,
+}
+
+impl StoredBase {
+    /// The last index that comes before.
+    #[must_use]
+    pub fn index(&self) -> Index {
+        self.base.checkpoint.index
     }
 }
 
@@ -147,194 +202,7 @@ pub struct StoredSnapshot {
     /// The last index that the state knows.
     pub index: Index,
     /// Where the stored result begins: at or before that index.
-    pub base: ResultBase,
-    /// The entry that the result's first message is in: earlier ones are needed no more.
-    pub first_index: Index,
-    /// The slot of that entry: those before it are needed no more.
-    pub slot: Option<(ViewId, Round, Rank)>,
-    /// A view, and where each lane's messages ended in it: earlier slots of a lane may be gone.
-    pub ends: Option<(ViewId, Vec<Round>)>,
+    pub begins: StoredBase,
     /// What the application said.
     pub state: Bytes,
-}
-
-/// What is wrong with records that were read back: they are not one node's of one group, or were damaged.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StoredError {
-    /// A position is missing.
-    #[error("the stored control log has a gap before entry {0}")]
-    Log(LogIndex),
-    /// The consensus library's log has a gap.
-    #[error("the stored log of the voter has a gap before entry {0}")]
-    Voter(LogIndex),
-    /// An index is missing.
-    #[error("the stored result has a gap before index {0}")]
-    Result(Index),
-    /// A slot is missing that the result refers to, or is another one.
-    #[error("the slot that holds index {0} of the result is missing or is another one")]
-    Slot(Index),
-    /// A lane's chain is broken.
-    #[error("the stored slots of lane {lane} in view {view} do not follow each other")]
-    Lane {
-        /// The view.
-        view: ViewId,
-        /// The lane.
-        lane: Rank,
-    },
-    /// An entry of the control log is no command.
-    #[error("entry {0} of the stored control log is no command of this version")]
-    Command(LogIndex),
-}
-
-/// What the records of an earlier run come to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stored {
-    pub(crate) vote: Option<Vote>,
-    pub(crate) base: Option<LogBase>,
-    pub(crate) entries: Vec<ConsensusEntry>,
-    /// What the control log up to a position comes to.
-    pub(crate) log: Option<(LogIndex, Bytes)>,
-    /// The control log's entries after that.
-    pub(crate) commands: Vec<Bytes>,
-    /// The term of the last one.
-    pub(crate) log_term: u64,
-    pub(crate) complete: (ViewId, Index),
-    /// In the slots' order.
-    pub(crate) slots: BTreeMap<(ViewId, Round, Rank), Slot>,
-    pub(crate) result: Vec<(StoredEntry, Batch)>,
-    pub(crate) snapshot: Option<StoredSnapshot>,
-}
-
-impl Stored {
-    /// Takes a record: in the order in which they were given out, or table by table, each in the order of its keys, and
-    /// slots before the result.
-    ///
-    /// # Errors
-    /// The record does not follow those before; nothing of it was taken.
-    pub fn take(&mut self, record: Record) -> Result<(), StoredError> {
-        match record {
-            Record::Vote(vote) => {
-                if self.vote.is_some_and(|before| before.voter != vote.voter) {
-                    self.entries.clear();
-                    self.base = None;
-                }
-                self.vote = Some(vote);
-            }
-            Record::Entries(entries) => self.take_entries(entries)?,
-            Record::Base { base, alone } => self.take_base(base, alone),
-            Record::Log { index, term, state } => {
-                if index >= self.log_last() {
-                    self.log_term = term;
-                }
-                let surplus = index.0.saturating_sub(self.log_before().0);
-                let surplus = usize::try_from(surplus).unwrap_or(usize::MAX).min(self.commands.len());
-                self.commands.drain(..surplus);
-                self.log = Some((index, state));
-            }
-            Record::Command { index, term, command } => {
-                if index != self.log_last().next() {
-                    return Err(StoredError::Log(index));
-                }
-                self.log_term = term;
-                self.commands.push(command);
-            }
-            Record::Slot { view, lane, slot } => {
-                self.slots.insert((view, slot.round, lane), slot);
-            }
-            Record::Entry(entry) => self.take_entry(entry)?,
-            Record::Snapshot(snapshot) => self.take_snapshot(snapshot),
-            Record::Complete { view, first } => self.complete = self.complete.max((view, first)),
-        }
-        Ok(())
-    }
-
-    fn take_entries(&mut self, entries: Vec<ConsensusEntry>) -> Result<(), StoredError> {
-        for entry in entries {
-            let before = self.base.as_ref().map_or(0, |base| base.index.0);
-            let at = entry.index.0.checked_sub(before + 1).and_then(|at| usize::try_from(at).ok());
-            let at = at.filter(|at| *at <= self.entries.len()).ok_or(StoredError::Voter(entry.index))?;
-            self.entries.truncate(at);
-            self.entries.push(entry);
-        }
-        Ok(())
-    }
-
-    fn take_base(&mut self, base: LogBase, alone: bool) {
-        self.entries.retain(|entry| !alone && entry.index > base.index);
-        self.base = Some(base);
-    }
-
-    /// The last entry of the control log that is not among the commands.
-    pub(crate) fn log_before(&self) -> LogIndex {
-        self.log.as_ref().map(|(index, _)| *index).unwrap_or_default()
-    }
-
-    /// The last entry of the control log.
-    pub(crate) fn log_last(&self) -> LogIndex {
-        LogIndex(self.log_before().0 + self.commands.len() as u64)
-    }
-
-    /// What comes before it goes.
-    fn take_snapshot(&mut self, snapshot: StoredSnapshot) {
-        self.result.retain(|(entry, _)| entry.first_index >= snapshot.first_index);
-        if let Some(first) = snapshot.slot {
-            self.slots = self.slots.split_off(&first);
-        }
-        // Unless it continues what is there, that is of an earlier part of the result, or of none.
-        let continues = self.result.first().is_none_or(|(entry, _)| entry.first_index == snapshot.first_index);
-        if !continues {
-            self.result.clear();
-        }
-        self.snapshot = Some(snapshot);
-    }
-
-    fn take_entry(&mut self, entry: StoredEntry) -> Result<(), StoredError> {
-        let start = self.snapshot.as_ref().map_or(Index(1), |snapshot| snapshot.base.checkpoint.index.next());
-        let next = self.index().next();
-        let last = Index(entry.first_index.0 + u64::from(entry.count) - 1);
-        // The first entry may begin before the result does.
-        let follows = entry.first_index == next || (next == start && entry.first_index < next && last.next() >= next);
-        if !follows {
-            return Err(StoredError::Result(entry.first_index));
-        }
-        let batch = match &entry.body {
-            StoredBody::Here(body) => {
-                Some(Batch { first_seq: entry.first_seq, count: entry.count, body: body.clone() })
-            }
-            StoredBody::Slot { lane, round } => {
-                let slot = self.slots.get(&(entry.view, *round, *lane));
-                slot.and_then(|slot| entry.batch_of(&slot.batch))
-            }
-        };
-        let batch = batch.ok_or(StoredError::Slot(entry.first_index))?;
-        self.result.push((entry, batch));
-        Ok(())
-    }
-
-    /// The name of the voter whose state this is; zero for none.
-    #[must_use]
-    pub fn voter(&self) -> ConsensusId {
-        self.vote.map(|vote| vote.voter).unwrap_or_default()
-    }
-
-    /// A view was installed: before that there is no group to come back to.
-    #[must_use]
-    pub fn has_view(&self) -> bool {
-        let is_install = |command: &Bytes| matches!(decode_command(command), Ok(Command::InstallView(_)));
-        let compacted = self.log.as_ref().and_then(|(_, state)| decode_log_state(state).ok());
-        compacted.is_some_and(|state| state.installed.is_some()) || self.commands.iter().any(is_install)
-    }
-
-    /// Nothing was ever stored.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.commands.is_empty() && self.log.is_none() && self.vote.is_none() && self.complete.1 == Index(0)
-    }
-
-    /// The length of the stored result.
-    #[must_use]
-    pub fn index(&self) -> Index {
-        let start = self.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.base.checkpoint.index);
-        self.result.last().map_or(start, |(last, _)| Index(last.first_index.0 + u64::from(last.count) - 1))
-    }
 }

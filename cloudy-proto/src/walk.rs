@@ -9,6 +9,7 @@ use crate::lane::{Held, Lane};
 use crate::limits::CHECKPOINT_EVERY;
 use crate::rules::{Rule, Rules};
 use crate::slot::Batch;
+use crate::stored::{StoredBase, StoredEntry};
 use crate::view::Place;
 
 /// Where the walk through one view's slots stands.
@@ -48,24 +49,16 @@ impl Walk {
 /// application has applied.
 const BASES_MAX: usize = 16;
 
-/// A base of the result, and the first thing that whoever carries on from it needs.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Kept {
-    pub(crate) base: ResultBase,
-    /// The entry that the first message after the base is in, or that it follows.
-    pub(crate) first_index: Index,
-    /// The slot that holds that entry, if it is in one.
-    pub(crate) slot: Option<(ViewId, Round, Rank)>,
-}
-
 /// What a result is, without its payloads: length, digest, and the last number of each run in it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResultState {
     index: Index,
+    /// What it costs on a disk from its beginning on.
+    bytes: u64,
     digest: ResultDigest,
     /// Of the last entry: at each view's first index there is a checkpoint, also for who fetches (`protocol.md` §8).
     view: ViewId,
-    bases: VecDeque<Kept>,
+    bases: VecDeque<StoredBase>,
     last_seqs: BTreeMap<(NodeId, Incarnation), Seq>,
 }
 
@@ -77,28 +70,38 @@ impl ResultState {
     }
 
     /// One that goes on from a checkpoint.
-    pub(crate) fn resumed(base: &ResultBase) -> Self {
-        let index = base.checkpoint.index;
-        let kept = Kept { base: base.clone(), first_index: index.next(), slot: None };
+    pub(crate) fn resumed(from: &StoredBase) -> Self {
+        let base = &from.base;
         Self {
-            index,
+            index: from.index(),
+            bytes: from.bytes_before,
             digest: ResultDigest::resumed(base),
             view: base.view,
-            bases: VecDeque::from([kept]),
+            bases: VecDeque::from([from.clone()]),
             last_seqs: base.last_numbers.clone(),
         }
     }
 
+    /// The newest base from which it can be carried on, if there is any.
+    pub(crate) fn newest_base(&self) -> Option<&StoredBase> {
+        self.bases.back()
+    }
+
+    /// What it costs on a disk from its beginning on, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The newest base at or before an index; none if all that are known come later. From its beginning a result can
     /// always be carried on.
-    pub(crate) fn base_before(&self, index: Index) -> Option<Kept> {
-        let known = self.bases.iter().rev().find(|kept| kept.base.checkpoint.index <= index).cloned();
+    pub(crate) fn base_before(&self, index: Index) -> Option<StoredBase> {
+        let known = self.bases.iter().rev().find(|kept| kept.index() <= index).cloned();
         let all_known = self.bases.len() < BASES_MAX;
-        let start = || Kept { first_index: Index(1), ..Kept::default() };
+        let start = || StoredBase { first_index: Index(1), ..StoredBase::default() };
         known.or_else(|| all_known.then(start))
     }
 
-    fn keep_base(&mut self, kept: Kept) {
+    fn keep_base(&mut self, kept: StoredBase) {
         if self.bases.len() == BASES_MAX {
             self.bases.pop_front();
         }
@@ -143,6 +146,8 @@ impl ResultState {
         self.digest.append(origin, incarnation, &batch);
         let first_index = self.index.next();
         self.index = Index(self.index.0 + u64::from(batch.count));
+        let bytes_before = self.bytes;
+        self.bytes += StoredEntry::kept_bytes(batch.body.len());
         let mut checkpoint = Index(first_index.0.next_multiple_of(CHECKPOINT_EVERY));
         while checkpoint <= self.index {
             let last = Seq(batch.first_seq.0 + (checkpoint.0 - first_index.0));
@@ -152,7 +157,9 @@ impl ResultState {
             let checkpoint_there = Checkpoint { index: checkpoint, digest };
             let run = Some((origin, incarnation, last.next()));
             let base = ResultBase { checkpoint: checkpoint_there, view, run, last_numbers };
-            self.keep_base(Kept { base, first_index, slot: slot.map(|(rank, round)| (view, round, rank)) });
+            let (rank, round) = slot.unwrap_or_default();
+            let slot = Some((view, round, rank));
+            self.keep_base(StoredBase { base, first_index, slot, ends: None, bytes_before });
             checkpoint.0 += CHECKPOINT_EVERY;
         }
         Some(Entry { first_index, view, origin, incarnation, batch })
@@ -177,7 +184,10 @@ impl ResultState {
         if checkpoint.index > before.index {
             let (view, run, last_numbers) = (self.view, self.digest.run(), self.last_seqs.clone());
             let base = ResultBase { checkpoint, view, run, last_numbers };
-            self.keep_base(Kept { base, first_index: self.index.next(), slot: None });
+            // What follows is of later views.
+            let slot = Some((view.next(), Round(0), Rank(0)));
+            let (first_index, bytes_before) = (self.index.next(), self.bytes);
+            self.keep_base(StoredBase { base, first_index, slot, ends: None, bytes_before });
         }
         checkpoint
     }
@@ -211,7 +221,7 @@ mod tests {
         assert_eq!(append(&mut whole, 2, batch(3, 3)), Some(Index(3)));
         let kept = whole.base_before(Index(5)).unwrap_or_default();
         assert_eq!((kept.base.checkpoint.index, kept.base.last_numbers[&(node, run)]), (Index(2), Seq(2)));
-        let mut resumed = ResultState::resumed(&kept.base);
+        let mut resumed = ResultState::resumed(&kept);
         assert_eq!(append(&mut resumed, 2, batch(1, 2)), None, "that is in it");
         assert_eq!(append(&mut resumed, 2, batch(3, 3)), Some(Index(3)));
         assert_eq!(resumed.checkpoint(), whole.checkpoint());

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use bytes::{BufMut, Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{
-    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame,
-    Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged, encode_command, encode_control, encode_header,
-    encode_lane, encode_node, encode_tally,
+    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, KnownSkip, LaneFrame,
+    NodeFrame, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged, encode_command, encode_control,
+    encode_header, encode_lane, encode_node, encode_tally,
 };
 use cloudy_proto::{
     Checkpoint, Command, ConsensusId, Digest, Dropped, Durability, GroupId, Incarnation, Index, InstallView, LogIndex,
@@ -169,6 +169,7 @@ fn tallies() -> Vec<Bytes> {
         TallyFrame::Approved { frontier: Round(300) },
         TallyFrame::Resume { frontiers: vec![] },
         TallyFrame::Resume { frontiers: (0..64).map(|rank| (Rank(rank), Round(u64::from(rank) * 50))).collect() },
+        TallyFrame::Skips { lanes: vec![KnownSkip { lane: Rank(2), prev: Round(5), frontier: Round(300) }] },
         heartbeat(0, false),
         heartbeat(70_000, true),
     ];

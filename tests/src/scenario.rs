@@ -109,6 +109,7 @@ pub fn repeats_itself(rules: Rules) -> Vec<u64> {
         role: Role::Founder { member: true, parameters: Parameters::default() },
         durability: Durability::Memory,
         retain_bytes: 1 << 20,
+        retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
         rules,
     };

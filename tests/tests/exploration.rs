@@ -4,7 +4,7 @@ use cloudy_proto::{RingKind, Rule};
 use cloudy_tests::explore::{Scenario, explore, scenario};
 
 /// States below which a scenario would not be worth its name.
-const STATES_MIN: usize = 50;
+const STATES_MIN: usize = 40;
 
 #[test]
 fn no_order_of_events_breaks_a_promise() {

@@ -36,6 +36,7 @@ Examples:
 
 A message is approved when all members hold it, in one order. Latency counts from when a message was due: by the
 schedule of --rate, or when its sender offered it; at full speed a sender keeps a window of messages in flight.
+A window adapts to its path (~ in the table) unless --window fixes it; the floor has the same in flight.
 The floor is a bare QUIC program with the same encryption: received by all, no order between senders, no group.
 Ratios hold for one machine and hour only if both ran side by side: --floor does that.
 
@@ -56,7 +57,7 @@ pub(crate) struct BenchArgs {
     /// Messages that each sender broadcasts a second; as many as it can, if absent
     #[arg(long, value_name = "PER-SECOND", value_parser = rate)]
     pub(crate) rate: Option<u64>,
-    /// What a sender may have in flight; by default what a group allows, and four payloads at least
+    /// What a sender may have in flight, exactly; by default as much as its path needs, up to what a group allows
     #[arg(long, value_name = "BYTES", value_parser = window)]
     pub(crate) window: Option<u64>,
     /// When a member may send

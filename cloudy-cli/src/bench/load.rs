@@ -75,6 +75,11 @@ impl Load {
         self.send.contains(&next_us).then_some(next_us)
     }
 
+    /// At full speed so many messages may be in flight from here on.
+    pub(crate) fn keep_in_flight(&mut self, messages: u64) {
+        self.in_flight_max = messages;
+    }
+
     /// So many messages were offered.
     pub(crate) fn take(&mut self, messages: u64) {
         self.taken += messages;

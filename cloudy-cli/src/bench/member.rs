@@ -77,7 +77,8 @@ async fn found(node: &Node, spec: &Spec, post: &mut Post) -> Result<Group, Repor
         RingKind::Pipelined | RingKind::Relay => defaults.slot_payloads_max,
     };
     let (ring, durability, window_bytes) = (spec.ring, spec.durability, spec.window_bytes);
-    let parameters = Parameters { ring, durability, window_bytes, slot_payloads_max, ..defaults };
+    let window_bytes_min = if spec.window_adapts { defaults.window_bytes_min } else { window_bytes };
+    let parameters = Parameters { ring, durability, window_bytes, window_bytes_min, slot_payloads_max, ..defaults };
     let config = GroupConfig { parameters, ..GroupConfig::default() };
     let founding = node.found_group(GROUP, config).await.into_diagnostic()?;
     post.say(Said::Listening(node.local_addr())).await?;
@@ -148,6 +149,26 @@ struct Tally {
     course: Course,
 }
 
+/// The sender's window, turn by turn.
+#[derive(Default)]
+struct Windows {
+    turns: u64,
+    bytes: u64,
+}
+
+impl Windows {
+    fn add(&mut self, measures: bool, window_bytes: u64) {
+        if measures {
+            self.turns += 1;
+            self.bytes += window_bytes;
+        }
+    }
+
+    fn mean(&self) -> u64 {
+        self.bytes / self.turns.max(1)
+    }
+}
+
 /// The state of things at one moment.
 struct Sample {
     at: Instant,
@@ -177,12 +198,18 @@ impl Member {
         let mut samples = Vec::with_capacity(2);
         let mut milestone = std::pin::pin!(sleep_until(instant(times.measure.start)));
         let mut outbox_full = false;
+        let mut windows = Windows::default();
         loop {
+            let window_bytes = self.group.window_bytes();
+            windows.add(samples.len() == 1, window_bytes);
+            if let Some(load) = load.as_mut().filter(|_| spec.window_adapts && spec.ring != RingKind::Token) {
+                load.keep_in_flight(spec.in_flight_max_of(window_bytes));
+            }
             let (now_us, approved) = (meter::now_us(), self.tally.own.0 - 1);
             let burst = load.as_ref().filter(|_| !outbox_full).and_then(|load| load.due(now_us, approved));
             let next_us = load.as_ref().and_then(Load::next_us);
             if samples.len() == 2 && load.as_ref().is_none_or(|load| load.is_over(now_us) && load.taken() == approved) {
-                return Ok(outcome(&samples, &self.tally));
+                return Ok(outcome(&samples, &self.tally, windows.mean()));
             }
             tokio::select! {
                 biased;
@@ -252,7 +279,7 @@ impl Member {
     }
 }
 
-fn outcome(samples: &[Sample], tally: &Tally) -> Outcome {
+fn outcome(samples: &[Sample], tally: &Tally, window_bytes: u64) -> Outcome {
     let [from, to] = samples else { return Outcome::default() };
     Outcome {
         count: tally.count,
@@ -260,6 +287,7 @@ fn outcome(samples: &[Sample], tally: &Tally) -> Outcome {
         interval_us: to.at.duration_since(from.at).as_micros() as u64,
         cpu_us: to.cpu_us - from.cpu_us,
         datagrams: to.datagrams - from.datagrams,
+        window_bytes,
         ..Outcome::default()
     }
 }

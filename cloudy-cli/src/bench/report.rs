@@ -79,7 +79,7 @@ fn cells(row: &Row, number: usize) -> [String; HEADS.len()] {
         row.nodes.to_string(),
         row.senders.to_string(),
         row.size_bytes.to_string(),
-        format!("{} KiB", row.window_bytes >> 10),
+        format!("{}{} KiB", if row.window_adapts { "~" } else { "" }, row.window_bytes >> 10),
         row.ring.to_owned(),
         row.durability.to_owned(),
         unless_zero(row.loss, format!("{} %", row.loss * 100.0)),

@@ -38,7 +38,9 @@ pub(crate) struct Row {
     pub(crate) delay_us: u64,
     /// Of each sender; none at full speed.
     pub(crate) rate_per_s: Option<u64>,
+    /// What a sender had outside its own result at most, where it adapts on the average.
     pub(crate) window_bytes: u64,
+    pub(crate) window_adapts: bool,
     pub(crate) repeats: u32,
     /// In every result, each counted once.
     pub(crate) approved_per_s: f64,
@@ -90,10 +92,13 @@ pub(crate) async fn all(plan: &[PlannedRow], conductor: &Conductor, progress: &P
         let (mut real, mut floor) = (Vec::new(), Vec::new());
         for run in 1..=*repeat {
             progress.state(format!("row {} of {}, run {run} of {repeat}: {spec}", rows.len() + 1, plan.len()));
-            real.push(conductor.run(Program::Group, spec).await?);
+            let measured = conductor.run(Program::Group, spec).await?;
             if *with_floor {
-                floor.push(conductor.run(Program::Floor, spec).await?);
+                // With as much in flight as the library had.
+                let spec = if spec.window_adapts { spec.with_window(measured.window_bytes) } else { spec.clone() };
+                floor.push(conductor.run(Program::Floor, &spec).await?);
             }
+            real.push(measured);
         }
         let mut row = Row::of(spec, &real, &floor);
         row.target = target.and_then(|target| target.judge(&row, &rows));
@@ -134,7 +139,12 @@ impl Row {
             loss: spec.faults.loss,
             delay_us: spec.faults.latency.as_micros() as u64,
             rate_per_s: spec.rate_per_s,
-            window_bytes: spec.window_bytes,
+            window_bytes: if spec.window_adapts {
+                median(real, |run| run.window_bytes as f64) as u64
+            } else {
+                spec.window_bytes
+            },
+            window_adapts: spec.window_adapts,
             repeats: real.len() as u32,
             approved_per_s: round(approved_per_s),
             mb_per_s: round(approved_per_s * spec.size_bytes as f64 / 1e6),
@@ -219,6 +229,7 @@ pub(crate) mod tests {
             size_bytes: 100,
             rate_per_s: None,
             window_bytes: 256 << 10,
+            window_adapts: false,
             ring: RingKind::Pipelined,
             durability: Durability::Memory,
             warm_up: Duration::from_millis(500),
@@ -237,6 +248,7 @@ pub(crate) mod tests {
             cpu_ns_per_message: 2e9 / approved_per_s,
             packets_per_message: 0.25,
             memory_mib_max: approved_per_s / 1e4,
+            window_bytes: approved_per_s as u64,
             latency_us: Some(Quantiles { p50, p99: 2 * p50, p999: 3 * p50, max: 4 * p50 }),
             course: vec![moment(100, approved_per_s, Some(p50)), moment(200, 0.0, None)],
             count: 7,
@@ -261,6 +273,16 @@ pub(crate) mod tests {
         assert_eq!(row.over_time, [moment(100, 200_000.0, Some(1_000)), moment(200, 0.0, None)]);
         let floor = row.floor.expect("a floor");
         assert_eq!((floor.approved_per_s, floor.cpu_ns_per_message), (1_000_000.0, 2_000.0));
+    }
+
+    #[test]
+    fn a_window_that_adapts_is_what_it_came_to() {
+        let runs = [run(100_000.0, 1), run(300_000.0, 1), run(200_000.0, 1)];
+        assert_eq!(Row::of(&spec(), &runs, &[]).window_bytes, 256 << 10);
+        let adapts = Spec { window_adapts: true, ..spec() };
+        assert_eq!(Row::of(&adapts, &runs, &[]).window_bytes, 200_000);
+        assert_eq!(adapts.with_window(5), spec().with_window(5));
+        assert!(adapts.in_flight_max_of(64 << 10) > (64 << 10) / 100 + (16 << 10) / 100 - 2);
     }
 
     #[test]

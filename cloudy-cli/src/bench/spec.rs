@@ -29,6 +29,8 @@ pub(crate) struct Spec {
     pub(crate) rate_per_s: Option<u64>,
     /// What a sender may have outside its own result.
     pub(crate) window_bytes: u64,
+    /// A sender of the library keeps itself to less than that where its path does not need it.
+    pub(crate) window_adapts: bool,
     /// When a member may send.
     pub(crate) ring: RingKind,
     /// Where a message is before it is confirmed.
@@ -46,10 +48,23 @@ impl Spec {
     pub(crate) fn in_flight_max(&self) -> u64 {
         match self.ring {
             RingKind::Token => TOKEN_IN_FLIGHT,
-            RingKind::Pipelined | RingKind::Relay => {
-                (self.window_bytes / (self.size_bytes as u64).max(PAYLOAD_COST_BYTES_MIN)).max(1)
-            }
+            RingKind::Pipelined | RingKind::Relay => self.messages_in(self.window_bytes).max(1),
         }
+    }
+
+    /// The same for a window that adapts, and is so large at the moment: a slot more, that waits for room.
+    pub(crate) fn in_flight_max_of(&self, window_bytes: u64) -> u64 {
+        let slot_bytes = u64::from(cloudy_node::Parameters::default().slot_bytes_max);
+        self.messages_in(window_bytes).max(1) + self.messages_in(slot_bytes).max(1)
+    }
+
+    fn messages_in(&self, bytes: u64) -> u64 {
+        bytes / (self.size_bytes as u64).max(PAYLOAD_COST_BYTES_MIN)
+    }
+
+    /// The same run with a fixed window.
+    pub(crate) fn with_window(&self, window_bytes: u64) -> Self {
+        Self { window_bytes, window_adapts: false, ..self.clone() }
     }
 
     /// The ring model's name on the command line.
@@ -70,7 +85,7 @@ impl Spec {
     }
 }
 
-/// The window where none is named: the library's own, or four payloads if these are large.
+/// The greatest window where none is named: the library's own, or four payloads if these are large.
 pub(crate) fn default_window(size_bytes: usize) -> u64 {
     cloudy_node::Parameters::default().window_bytes.max(MESSAGES_IN_WINDOW_MIN * size_bytes as u64)
 }

@@ -147,18 +147,26 @@ impl Driver {
         shared: Arc<Shared>,
         config: &GroupConfig,
     ) -> &mut GroupRun {
-        let (outbox_bytes_max, retain_bytes) = (config.outbox_bytes_max, config.retain_bytes);
+        let outbox_bytes_max = config.outbox_bytes_max;
         if let Some(disk) = self.disk.as_mut().filter(|_| durability == Durability::Disk) {
             let (name, founder) = (shared.name.clone(), shared.founder);
             let outbox_bytes_max = outbox_bytes_max as u64;
+            let (retain_bytes, retain_disk_bytes) = (config.retain_bytes, config.retain_disk_bytes);
             shared.read_from(disk.reader());
-            disk.begin(shared.id, &GroupMeta { name, founder, outbox_bytes_max, retain_bytes });
+            let meta = GroupMeta { name, founder, outbox_bytes_max, retain_bytes, retain_disk_bytes };
+            disk.begin(shared.id, &meta);
         }
-        let machine = Machine::new(self.machine_config(&shared, role, durability, retain_bytes));
+        let machine = Machine::new(self.machine_config(&shared, role, durability, config));
         self.run_group(machine, shared, outbox_bytes_max)
     }
 
-    fn machine_config(&self, shared: &Shared, role: Role, durability: Durability, retain_bytes: u64) -> MachineConfig {
+    fn machine_config(
+        &self,
+        shared: &Shared,
+        role: Role,
+        durability: Durability,
+        config: &GroupConfig,
+    ) -> MachineConfig {
         MachineConfig {
             me: self.me,
             addresses: self.links.addresses.to_vec(),
@@ -167,7 +175,8 @@ impl Driver {
             run: rand::random(),
             role,
             durability,
-            retain_bytes,
+            retain_bytes: config.retain_bytes,
+            retain_disk_bytes: config.retain_disk_bytes,
             log_entries_max: LOG_ENTRIES_MAX,
             rules: Rules::default(),
         }
@@ -180,11 +189,12 @@ impl Driver {
         let config = GroupConfig {
             outbox_bytes_max: usize::try_from(meta.outbox_bytes_max).unwrap_or(usize::MAX),
             retain_bytes: meta.retain_bytes,
+            retain_disk_bytes: meta.retain_disk_bytes,
             ..GroupConfig::default()
         };
         let shared = Arc::new(Shared::new(id, meta.name, self.me, meta.founder, &config));
         let durability = Durability::Disk;
-        let machine = self.machine_config(&shared, Role::Restored, durability, config.retain_bytes);
+        let machine = self.machine_config(&shared, Role::Restored, durability, &config);
         if let Some(disk) = &mut self.disk {
             shared.read_from(disk.reader());
             disk.resume(id, &stored);

@@ -91,8 +91,7 @@ impl Disk {
 
     pub(crate) fn persist(&mut self, group: GroupId, ticket: u64, records: Vec<Record>) {
         let Some(recorder) = self.recorders.get_mut(&group) else { return };
-        let mut ops = Vec::with_capacity(records.len());
-        records.into_iter().for_each(|record| recorder.ops(record, &mut ops));
+        let ops = recorder.ops(records);
         self.submit(group, ops, ticket);
     }
 

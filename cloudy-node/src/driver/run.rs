@@ -124,7 +124,9 @@ impl GroupRun {
                 }
                 Output::Persist { ticket, records } => effects.push(Effect::Persist(ticket, records)),
                 Output::ReadResult { to, from, bytes_max } => effects.push(Effect::Read(to, from, bytes_max)),
-                Output::Approved(_) | Output::Deliver(_) | Output::Restore { .. } => local.push(output),
+                Output::Approved(_) | Output::Deliver(_) | Output::Restore { .. } | Output::Resumed { .. } => {
+                    local.push(output);
+                }
                 Output::Event(ref event) => {
                     self.event(event, effects);
                     local.push(output);
@@ -134,6 +136,7 @@ impl GroupRun {
         let mut state = self.shared.lock();
         let drained = state.outbox.set_taken(self.machine.last_sent());
         state.incarnation = self.machine.incarnation();
+        state.window_bytes = self.machine.window_bytes();
         // What a snapshot took in was approved too.
         state.approved = state.approved.max(self.machine.last_approved());
         let moved = !local.is_empty();
@@ -142,6 +145,7 @@ impl GroupRun {
             match output {
                 Output::Approved(approval) => state.approve(approval),
                 Output::Restore { index, state: snapshot } => state.restore(index, snapshot),
+                Output::Resumed { after } => state.feed.begin_after(after),
                 Output::Deliver(entry) => state.deliver(entry),
                 Output::Event(event) => {
                     happened = true;

@@ -15,6 +15,7 @@ use quinn::{
     AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
+use socket2::SockRef;
 use tokio::{
     runtime::Handle,
     sync::Notify,
@@ -28,6 +29,7 @@ use super::{
     line::{Datagram, Line},
     lock, segments,
 };
+use crate::endpoint::buffers;
 
 /// Due datagrams sent before other tasks get a turn.
 const SEND_BATCH_MAX: usize = 64;
@@ -101,6 +103,7 @@ impl FaultSocket {
     pub fn bind(addr: SocketAddr, faults: Faults) -> Result<Arc<Self>, FaultSocketError> {
         Handle::try_current().map_err(|_| FaultSocketError::NoRuntime)?;
         let inner = std::net::UdpSocket::bind(addr)
+            .inspect(|socket| buffers::enlarge(&SockRef::from(socket)))
             .and_then(|socket| TokioRuntime.wrap_udp_socket(socket))
             .map_err(|source| FaultSocketError::Bind { addr, source })?;
         Self::wrap(inner, faults)

@@ -22,10 +22,18 @@ pub enum ApprovedError {
     /// The reader was too slow, or asked for too early an index: what it wants is no longer retained. Reading again goes
     /// on at `resume_from`.
     #[error(
-        "the result before index {resume_from} is no longer retained here; read on from there, or raise retain_bytes"
+        "the result before index {resume_from} is no longer retained here; read on from there, or raise retain_bytes (on disk: retain_disk_bytes)"
     )]
     Lagged {
         /// The first index that is retained.
+        resume_from: Index,
+    },
+    /// What it wants is on the disk, and cannot be read. Reading again goes on at `resume_from`.
+    #[error("the result before index {resume_from} cannot be read from the disk here: {cause}")]
+    Unreadable {
+        /// What is wrong, and what to do.
+        cause: ReadGroupError,
+        /// The first index that memory retains.
         resume_from: Index,
     },
     /// The group ended at this node before its result was final; all that was approved here has been read.
@@ -121,9 +129,9 @@ impl Approved {
         self.reading = None;
         let entries = match read {
             Ok(Ok(entries)) => entries,
-            Ok(Err(error)) => {
-                tracing::error!(%error, %from, "the stored result cannot be read");
-                None
+            Ok(Err(cause)) => {
+                self.cursor = self.shared.lock().feed.cursor_at(retained_from);
+                return Err(ApprovedError::Unreadable { cause, resume_from: retained_from });
             }
             Err(_) => None,
         };

@@ -34,8 +34,17 @@ pub struct GroupConfig {
     /// Bytes of memory for the newest part of the result that is kept for readers, and as many again for members that
     /// miss some: payloads, and some 300 bytes for each slot. Default 64 MiB; the payloads are shared between the two
     /// uses where they overlap. Snapshots ([`Group::replicate`]) in a `Memory` group need room for 65,536 messages: they
-    /// begin at checkpoints, and what follows one must be there.
+    /// begin at checkpoints, and what follows one must be there. When a node starts again, no more of a stored result than
+    /// this is read into memory.
     pub retain_bytes: u64,
+    /// `Disk`: bytes of the result that this node keeps on its disk: payloads, and 256 bytes for each slot. Default none:
+    /// everything. What exceeds it is deleted from its beginning, from one checkpoint to another: so less may be kept by
+    /// some part, and never less than what follows the newest checkpoint, which may be 65,536 messages. What a member of the
+    /// ring has not in its own result is kept as well. Several times [`retain_bytes`](Self::retain_bytes) is a good choice:
+    /// what memory retains is given without the disk. Whoever misses what was deleted, and comes to join or to read, is told
+    /// [`EndReason::Truncated`]; the group's own readers are told [`ApprovedError::Lagged`]. Once the application has taken a
+    /// snapshot ([`Group::replicate`]), that says what is kept in place of this.
+    pub retain_disk_bytes: Option<u64>,
 }
 
 impl Default for GroupConfig {
@@ -45,6 +54,7 @@ impl Default for GroupConfig {
             founder_is_member: true,
             outbox_bytes_max: 1 << 20,
             retain_bytes: 64 << 20,
+            retain_disk_bytes: None,
         }
     }
 }
@@ -182,6 +192,13 @@ impl Group {
             (state.outbox.waiting() < payloads || state.ended.is_some() || state.final_index.is_some()).then_some(())
         })
         .await;
+    }
+
+    /// Bytes of own slots that this node allows itself outside its own result at this moment: it adapts to the path
+    /// (`protocol.md` §5). Zero while it is no member.
+    #[must_use]
+    pub fn window_bytes(&self) -> u64 {
+        self.shared.lock().window_bytes
     }
 
     /// Own payloads that have no slot yet.

@@ -6,10 +6,12 @@ use bytes::{Bytes, BytesMut};
 use cloudy_proto::Seq;
 use cloudy_proto::slot::{Batch, push_payload};
 
-/// What an open slot reserves at most before it is needed.
+/// What is reserved at most before it is needed: room for several slots, which share it.
 const OPEN_BYTES: usize = 64 << 10;
-/// A slot's buffer goes with it if no more than this part of it is unused.
-const UNUSED_SHARE_MAX: usize = 8;
+/// Slots that one allocation is made for.
+const SHARED_BY: usize = 4;
+/// The result is kept for long: a slot of less than this is copied out, so that it keeps no more than it needs.
+const SHARED_BYTES_MIN: usize = 4 << 10;
 
 /// Payloads that were broadcast and not taken by the machine yet, already laid out as slots.
 #[derive(Debug)]
@@ -56,10 +58,8 @@ impl Outbox {
         if self.open_count > 0 && self.open.len() + payload.len() >= self.slot_bytes_max {
             self.seal();
         }
-        if self.open.capacity() == 0 {
-            // One allocation for each slot of payloads of this size.
-            let slot_bytes = (payload.len() + 5).saturating_mul(self.slot_payloads_max as usize);
-            self.open.reserve(slot_bytes.min(self.slot_bytes_max).min(OPEN_BYTES));
+        if self.open.is_empty() {
+            self.open_slot(payload.len() + 5);
         }
         let before = self.open.len();
         push_payload(&mut self.open, payload);
@@ -70,6 +70,16 @@ impl Outbox {
             self.seal();
         }
         self.last
+    }
+
+    /// Makes room for a slot of payloads of this size, and for some more of them.
+    fn open_slot(&mut self, payload_bytes: usize) {
+        let full = payload_bytes.saturating_mul(self.slot_payloads_max as usize).min(self.slot_bytes_max);
+        let slot_bytes = full.max(payload_bytes);
+        if self.open.capacity() < slot_bytes {
+            let shared = SHARED_BY * slot_bytes <= OPEN_BYTES && slot_bytes >= SHARED_BYTES_MIN;
+            self.open = BytesMut::with_capacity(if shared { SHARED_BY * slot_bytes } else { slot_bytes });
+        }
     }
 
     /// The next slot's payloads.
@@ -91,16 +101,13 @@ impl Outbox {
         }
     }
 
-    /// The open slot's body. One that leaves much of its buffer unused is copied out, and the buffer filled again: the
-    /// result is kept for long, and would keep the room that nobody used.
     fn take_body(&mut self) -> Bytes {
-        let unused = self.open.capacity() - self.open.len();
-        if unused > self.open.capacity() / UNUSED_SHARE_MAX {
+        if self.open.len() < SHARED_BYTES_MIN {
             let body = Bytes::copy_from_slice(&self.open);
             self.open.clear();
             body
         } else {
-            std::mem::take(&mut self.open).freeze()
+            self.open.split().freeze()
         }
     }
 

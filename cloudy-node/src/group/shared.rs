@@ -37,7 +37,7 @@ pub enum EndReason {
     /// This node was away for too long, or came too late: what it misses is retained by nobody in reach. The others go
     /// on.
     #[error(
-        "the result before index {first} is no longer retained by any member, so this node cannot have the whole of it; raise retain_bytes at the members, or observe the group from that index on"
+        "the result before index {first} is no longer retained by any member, so this node cannot have the whole of it; raise retain_bytes (on disk: retain_disk_bytes) at the members, or observe the group from that index on"
     )]
     Truncated {
         /// The first index that is retained.
@@ -84,6 +84,8 @@ pub(crate) struct State {
     /// The last number of each run in the final result.
     pub(crate) last_numbers: Option<BTreeMap<(NodeId, Incarnation), Seq>>,
     pub(crate) incarnation: Incarnation,
+    /// The member's window at this moment.
+    pub(crate) window_bytes: u64,
     pub(crate) payload_bytes_max: usize,
     pub(crate) durability: Durability,
 }
@@ -131,6 +133,7 @@ impl Shared {
                 ended: None,
                 last_numbers: None,
                 incarnation: Incarnation(0),
+                window_bytes: 0,
                 payload_bytes_max: parameters.payload_bytes_max as usize,
                 durability: parameters.durability,
             }),

@@ -17,6 +17,7 @@ use super::result_file::{ResultFile, ResultFileError};
 use super::slave_watch::{Approvals, Ended, add_up, watch_phases, write_down};
 use super::sum::Summary;
 use crate::group::{EndReason, Events, Group};
+use crate::storage::ReadGroupError;
 use crate::{JoinError, Node};
 
 /// How long a session that was asked to end may take for it: the cut, and what this slave still misses of it.
@@ -155,6 +156,9 @@ pub enum SlaveError {
         /// The first index that could still be read.
         resume_from: Index,
     },
+    /// The result cannot be read from this slave's disk.
+    #[error(transparent)]
+    Unreadable(#[from] ReadGroupError),
     /// Something in the result is no number.
     #[error(transparent)]
     Number(#[from] NotANumber),

@@ -187,6 +187,7 @@ impl Approvals {
 fn no_result(approved: u64, error: ApprovedError) -> SlaveError {
     match error {
         ApprovedError::Lagged { resume_from } => SlaveError::Lagged { resume_from },
+        ApprovedError::Unreadable { cause, .. } => cause.into(),
         ApprovedError::Ended(EndReason::CoordinatorLost(master)) => SlaveError::MasterLost { master, approved },
         ApprovedError::Ended(reason) => SlaveError::Ended { reason },
     }
@@ -233,7 +234,7 @@ async fn follow(
                 return Err(ResultFileError::Lagged { path: file.path().to_owned(), resume_from });
             }
             // The reader that adds up meets the same end, and tells.
-            Some(Err(ApprovedError::Ended(_))) => return pending().await,
+            Some(Err(ApprovedError::Unreadable { .. } | ApprovedError::Ended(_))) => return pending().await,
             None => return Ok(()),
         }
         consume_budget().await;

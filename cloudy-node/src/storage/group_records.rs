@@ -1,10 +1,11 @@
 //! One group's records in the store: what a machine gives out, as operations, and back (`protocol.md` P7).
 //!
 //! ```text
-//! Meta    "group"             what the group is        Slots   view, round, lane   a message slot, once
-//!         "vote"              of consensus             Result  first index         refers to a slot, or holds
-//!         "complete"          of the latest view                                   what was fetched
-//!         "snapshot"          of the application
+//! Meta    "group"             what the group is        Slots        view, round, lane   a message slot, once
+//!         "vote"              of consensus             Result       first index         refers to a slot, or holds
+//!         "complete"          of the latest view                                        what was fetched
+//!         "snapshot"          of the application       Checkpoints  index               from here on the result can
+//!         "begin"             of the result                                             be read
 //!         "log"               in place of older commands
 //!         "base"              where the voter's log begins
 //! Log     0, position         committed commands
@@ -13,35 +14,34 @@
 //!
 //! Numbers in keys are big-endian, so that the order of keys is the order of things; numbers in values are
 //! little-endian.
-
-use std::ops::Bound;
+//!
+//! Of the slots and the result what comes before the beginning of the result is not read any more, and goes a few records
+//! at a time, so that nothing waits for it.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Slot, check_body};
 use cloudy_proto::wire::ConsensusEntry;
 use cloudy_proto::{
-    ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Record, Round, Seq, Stored, StoredBody,
-    StoredEntry, StoredError, ViewId, Vote,
+    ConsensusId, Incarnation, Index, LogIndex, NodeId, Rank, Record, Round, Seq, Stored, StoredBase, StoredBody,
+    StoredEntry, ViewId, Vote,
 };
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use super::error::StoreError;
 use super::record::{self, Op, Table};
-use super::store::Store;
 
-const GROUP_KEY: &[u8] = b"group";
+pub(super) const GROUP_KEY: &[u8] = b"group";
 const VOTE_KEY: &[u8] = b"vote";
 const LOG_KEY: &[u8] = b"log";
 const BASE_KEY: &[u8] = b"base";
 const SNAPSHOT_KEY: &[u8] = b"snapshot";
+const BEGIN_KEY: &[u8] = b"begin";
 const COMPLETE_KEY: &[u8] = b"complete";
 /// Committed entries of the control log.
 const COMMITTED: u8 = 0;
 /// The log of a voter.
 const VOTERS_LOG: u8 = 1;
-/// What is read at once.
-const READ_BYTES: usize = 4 << 20;
+/// Records of one table that go with a submission, and as many more as twice what comes with it.
+const DELETED_MIN: usize = 256;
 
 /// What a group is, beside its records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,34 +54,8 @@ pub(crate) struct GroupMeta {
     pub outbox_bytes_max: u64,
     /// As in [`GroupConfig`](crate::GroupConfig).
     pub retain_bytes: u64,
-}
-
-/// Why a group cannot be read back. What is stored is as it was.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ReadGroupError {
-    /// The store does not give it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A record is none of this version's, though its checksum is right.
-    #[error(
-        "a record in table {table} of group {group} is none that this version of cloudy writes: use the version that wrote it, or start with a new data directory and let the node join again"
-    )]
-    Foreign {
-        /// Whose record.
-        group: GroupId,
-        /// In which table.
-        table: Table,
-    },
-    /// The records contradict each other.
-    #[error(
-        "the records of group {group} contradict each other ({cause}): restore the data directory from a backup that is not older than its last run, or start with a new one and let the node join again"
-    )]
-    Contradiction {
-        /// Whose records.
-        group: GroupId,
-        /// How.
-        cause: StoredError,
-    },
+    /// As in [`GroupConfig`](crate::GroupConfig).
+    pub retain_disk_bytes: Option<u64>,
 }
 
 /// What the group is, to be stored before anything else of it.
@@ -94,16 +68,29 @@ pub(crate) fn meta_op(meta: &GroupMeta) -> Op {
 pub(crate) struct Recorder {
     /// Whose log the voter's log is.
     voter: ConsensusId,
+    /// The first entry and slot of the result that are needed: what comes before is deleted.
+    begins: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Recorder {
     /// One that goes on where an earlier run's stopped.
     pub(crate) fn after(stored: &Stored) -> Self {
-        Self { voter: stored.voter() }
+        Self { voter: stored.voter(), begins: stored.begins().map(first_keys) }
     }
 
-    /// The operations that store a record.
-    pub(crate) fn ops(&mut self, record: Record, ops: &mut Vec<Op>) {
+    /// The operations that store records.
+    pub(crate) fn ops(&mut self, records: Vec<Record>) -> Vec<Op> {
+        let mut ops = Vec::with_capacity(records.len());
+        records.into_iter().for_each(|record| self.put(record, &mut ops));
+        if let Some((first, slot)) = &self.begins {
+            let count_max = DELETED_MIN + 2 * ops.len();
+            ops.push(Op::DeleteFirst { table: Table::Result, to: first.clone(), count_max });
+            ops.push(Op::DeleteFirst { table: Table::Slots, to: slot.clone(), count_max });
+        }
+        ops
+    }
+
+    fn put(&mut self, record: Record, ops: &mut Vec<Op>) {
         match record {
             Record::Vote(vote) => {
                 if core::mem::replace(&mut self.voter, vote.voter) != vote.voter {
@@ -145,13 +132,16 @@ impl Recorder {
                 ops.push(put(Table::Result, result_key(entry.first_index), encode_entry(&entry)));
             }
             Record::Snapshot(snapshot) => {
-                let first = result_key(snapshot.first_index);
-                ops.push(Op::DeleteRange { table: Table::Result, from: Vec::new(), to: first });
-                if let Some((view, round, lane)) = snapshot.slot {
-                    let to = slot_key(view, round, lane);
-                    ops.push(Op::DeleteRange { table: Table::Slots, from: Vec::new(), to });
-                }
+                ops.push(self.begin_at(&snapshot.begins));
                 ops.push(put(Table::Meta, SNAPSHOT_KEY.to_vec(), encoded(&snapshot)));
+            }
+            Record::Begin(base) => {
+                ops.push(self.begin_at(&base));
+                ops.push(put(Table::Meta, BEGIN_KEY.to_vec(), encoded(&base)));
+            }
+            Record::Checkpoint { base, instead_of } => {
+                ops.extend(instead_of.map(|index| delete_checkpoints(index, index.next())));
+                ops.push(put(Table::Checkpoints, result_key(base.index()), encoded(&base)));
             }
             Record::Complete { view, first } => {
                 let mut value = BytesMut::new();
@@ -163,69 +153,50 @@ impl Recorder {
     }
 }
 
-/// Reads a group back; none if the store holds nothing of it that a run could go on from. Waits for the disk.
-///
-/// # Errors
-/// What is damaged, or of another version.
-pub(crate) fn read_group(store: &Store, group: GroupId) -> Result<Option<(GroupMeta, Stored)>, ReadGroupError> {
-    let mut read = Reader { store, group, stored: Stored::default(), meta: None };
-    for table in [Table::Meta, Table::Log, Table::Slots, Table::Result] {
-        read.table(table)?;
+impl Recorder {
+    fn begin_at(&mut self, base: &StoredBase) -> Op {
+        self.begins = Some(first_keys(base));
+        delete_checkpoints(Index(0), base.index().next())
     }
-    let Reader { stored, meta, .. } = read;
-    Ok(meta.filter(|_| stored.has_view()).map(|meta| (meta, stored)))
+}
+
+fn delete_checkpoints(from: Index, to: Index) -> Op {
+    Op::DeleteRange { table: Table::Checkpoints, from: result_key(from), to: result_key(to) }
+}
+
+/// Of the result and of the slots.
+pub(super) fn first_keys(base: &StoredBase) -> (Vec<u8>, Vec<u8>) {
+    let (view, round, lane) = base.slot.unwrap_or_default();
+    (result_key(base.first_index), slot_key(view, round, lane))
 }
 
 /// The operations that forget a group.
 pub(crate) fn forget_ops() -> Vec<Op> {
     let all = |table| Op::DeleteRange { table, from: Vec::new(), to: vec![0xff; record::KEY_BYTES_MAX] };
     // What the group is goes last: a part of it without that would be found by nobody.
-    vec![all(Table::Result), all(Table::Slots), all(Table::Log), all(Table::Meta)]
+    vec![all(Table::Result), all(Table::Slots), all(Table::Checkpoints), all(Table::Log), all(Table::Meta)]
 }
 
-struct Reader<'a> {
-    store: &'a Store,
-    group: GroupId,
-    stored: Stored,
-    meta: Option<GroupMeta>,
-}
-
-impl Reader<'_> {
-    fn table(&mut self, table: Table) -> Result<(), ReadGroupError> {
-        let mut from = Bound::Unbounded;
-        loop {
-            let range = (from.as_ref().map(Vec::as_slice), Bound::Unbounded);
-            let records = self.store.range(self.group, table, range, READ_BYTES)?;
-            let Some(last) = records.last() else { return Ok(()) };
-            from = Bound::Excluded(last.key.clone());
-            for record in records {
-                self.take(table, &record.key, record.value)?;
-            }
+/// The record that a key and its value of one of the small tables are.
+pub(super) fn decode(table: Table, key: &[u8], value: Bytes) -> Option<Record> {
+    match table {
+        Table::Meta if key == VOTE_KEY => decode_vote(value).map(Record::Vote),
+        Table::Meta if key == BASE_KEY => {
+            postcard::from_bytes(&value).ok().map(|base| Record::Base { base, alone: false })
         }
-    }
-
-    fn take(&mut self, table: Table, key: &[u8], value: Bytes) -> Result<(), ReadGroupError> {
-        let foreign = || ReadGroupError::Foreign { group: self.group, table };
-        if table == Table::Meta && key == GROUP_KEY {
-            self.meta = Some(postcard::from_bytes(&value).map_err(|_| foreign())?);
-            return Ok(());
+        Table::Meta if key == LOG_KEY => {
+            postcard::from_bytes(&value).ok().map(|(index, term, state)| Record::Log { index, term, state })
         }
-        let record = match table {
-            Table::Meta if key == VOTE_KEY => decode_vote(value).map(Record::Vote),
-            Table::Meta if key == BASE_KEY => {
-                postcard::from_bytes(&value).ok().map(|base| Record::Base { base, alone: false })
-            }
-            Table::Meta if key == LOG_KEY => {
-                postcard::from_bytes(&value).ok().map(|(index, term, state)| Record::Log { index, term, state })
-            }
-            Table::Meta if key == SNAPSHOT_KEY => postcard::from_bytes(&value).ok().map(Record::Snapshot),
-            Table::Meta => decode_complete(key, value),
-            Table::Log => decode_log(key, value),
-            Table::Slots => decode_slot(key, value),
-            Table::Result => decode_entry(key, value).map(Record::Entry),
-        };
-        let record = record.ok_or_else(foreign)?;
-        self.stored.take(record).map_err(|cause| ReadGroupError::Contradiction { group: self.group, cause })
+        Table::Meta if key == SNAPSHOT_KEY => postcard::from_bytes(&value).ok().map(Record::Snapshot),
+        Table::Meta if key == BEGIN_KEY => postcard::from_bytes(&value).ok().map(Record::Begin),
+        Table::Meta => decode_complete(key, value),
+        Table::Log => decode_log(key, value),
+        Table::Checkpoints => {
+            let base: StoredBase = postcard::from_bytes(&value).ok()?;
+            (key == result_key(base.index())).then_some(Record::Checkpoint { base, instead_of: None })
+        }
+        Table::Slots => decode_slot(key, value),
+        Table::Result => decode_entry(key, value).map(Record::Entry),
     }
 }
 

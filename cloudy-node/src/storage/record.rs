@@ -31,6 +31,8 @@ pub enum Table {
     Slots,
     /// The result, which refers to stored slots.
     Result,
+    /// Where reading the result may begin.
+    Checkpoints,
 }
 
 impl Table {
@@ -41,6 +43,7 @@ impl Table {
             Self::Log => 2,
             Self::Slots => 3,
             Self::Result => 4,
+            Self::Checkpoints => 5,
         }
     }
 }
@@ -52,6 +55,7 @@ impl fmt::Display for Table {
             Self::Log => "log",
             Self::Slots => "slots",
             Self::Result => "result",
+            Self::Checkpoints => "checkpoints",
         })
     }
 }
@@ -77,6 +81,15 @@ pub enum Op {
         /// The key after the last, up to [`KEY_BYTES_MAX`].
         to: Vec<u8>,
     },
+    /// The first records of a table are gone: a bounded piece of work, however many there are.
+    DeleteFirst {
+        /// Of which table.
+        table: Table,
+        /// Those just before this key at the most, up to [`KEY_BYTES_MAX`].
+        to: Vec<u8>,
+        /// No more than so many.
+        count_max: usize,
+    },
 }
 
 impl Op {
@@ -85,6 +98,7 @@ impl Op {
             + match self {
                 Self::Put { key, value, .. } => key.len() + value.len(),
                 Self::DeleteRange { from, to, .. } => from.len() + to.len(),
+                Self::DeleteFirst { to, .. } => to.len(),
             }
     }
 
@@ -92,6 +106,7 @@ impl Op {
         let (longest_key_bytes, value_bytes) = match self {
             Self::Put { key, value, .. } => (key.len(), value.len()),
             Self::DeleteRange { from, to, .. } => (from.len().max(to.len()), 0),
+            Self::DeleteFirst { to, .. } => (to.len(), 0),
         };
         if longest_key_bytes > KEY_BYTES_MAX {
             return Err(SubmitError::KeyTooLong { key_bytes: longest_key_bytes });

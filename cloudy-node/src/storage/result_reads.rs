@@ -7,9 +7,10 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use cloudy_proto::slot::Batch;
-use cloudy_proto::{Entry, GroupId, Index, Rank, Record, Round, StoredBody, StoredEntry, ViewId};
+use cloudy_proto::{Entry, GroupId, Index, Rank, Record, Round, StoredEntry, ViewId};
 
-use super::group_records::{ReadGroupError, decode_entry, decode_slot, result_key, slot_key};
+use super::group_reads::ReadGroupError;
+use super::group_records::{decode_entry, decode_slot, result_key, slot_key};
 use super::record::Table;
 use super::store::Store;
 
@@ -89,36 +90,51 @@ impl Drop for ResultReads {
 /// What is damaged, or of another version.
 pub(crate) fn read_part(store: &Store, group: GroupId, from: Index, bytes_max: usize) -> Result<Part, ReadGroupError> {
     let key = store.last_up_to(group, Table::Result, &result_key(from))?.map_or(result_key(from), |first| first.key);
-    let range = (Bound::Included(key.as_slice()), Bound::Unbounded);
-    let records = store.range(group, Table::Result, range, bytes_max)?;
-    let foreign = |table| ReadGroupError::Foreign { group, table };
-    let stored: Option<Vec<StoredEntry>> =
-        records.into_iter().map(|record| decode_entry(&record.key, record.value)).collect();
-    let stored = stored.ok_or_else(|| foreign(Table::Result))?;
-    let slots = slots_of(store, group, &stored, bytes_max)?;
-    let (mut bytes, mut next, mut part) = (0, from, Vec::new());
-    for entry in stored.iter().filter(|entry| entry.last_index() >= from) {
-        // A snapshot may have taken the place of the first, or of their slots, between two reads.
-        let Some(batch) = batch_of(entry, &slots).filter(|_| entry.first_index <= next) else { break };
-        bytes += batch.body.len();
-        if bytes > bytes_max && !part.is_empty() {
-            break;
-        }
+    let stored = read_entries(store, group, Bound::Included(key), bytes_max)?;
+    let (mut next, mut part) = (from, Vec::new());
+    for (entry, batch) in stored.iter().filter(|(entry, _)| entry.last_index() >= from) {
+        // What comes before may have been deleted between two reads, or the slots of the first.
+        let Some(batch) = batch.clone().filter(|_| entry.first_index <= next) else { break };
         part.push(Entry::of_stored(entry, batch).beginning_at(next));
         next = entry.last_index().next();
     }
-    let gone = part.is_empty() && stored.iter().any(|entry| entry.last_index() >= from);
+    let gone = part.is_empty() && stored.iter().any(|(entry, _)| entry.last_index() >= from);
     Ok(Some(part).filter(|_| !gone))
+}
+
+/// Entries of the stored result from a key on, with their payloads: at most so many bytes of slot bodies, one entry at
+/// least. None are the payloads of an entry whose slot is missing; it is the only one then.
+pub(super) fn read_entries(
+    store: &Store,
+    group: GroupId,
+    from: Bound<Vec<u8>>,
+    bytes_max: usize,
+) -> Result<Vec<(StoredEntry, Option<Batch>)>, ReadGroupError> {
+    let range = (from.as_ref().map(Vec::as_slice), Bound::Unbounded);
+    let records = store.range(group, Table::Result, range, bytes_max)?;
+    let stored: Option<Vec<StoredEntry>> =
+        records.into_iter().map(|record| decode_entry(&record.key, record.value)).collect();
+    let stored = stored.ok_or(ReadGroupError::Foreign { group, table: Table::Result })?;
+    let slots = slots_of(store, group, &stored, bytes_max)?;
+    let (mut bytes, mut entries) = (0, Vec::new());
+    for entry in stored {
+        let slot = entry.slot().and_then(|(lane, round)| slots.get(&(entry.view, round, lane)));
+        let batch = entry.batch_in(slot);
+        bytes += batch.as_ref().map_or(bytes_max + 1, |batch| batch.body.len());
+        if bytes > bytes_max && !entries.is_empty() {
+            break;
+        }
+        entries.push((entry, batch));
+    }
+    Ok(entries)
 }
 
 type Slots = BTreeMap<(ViewId, Round, Rank), Batch>;
 
 /// The slots that entries refer to, at most so many bytes of them: they are stored in the entries' order.
 fn slots_of(store: &Store, group: GroupId, stored: &[StoredEntry], bytes_max: usize) -> Result<Slots, ReadGroupError> {
-    let mut keys = stored.iter().filter_map(|entry| match entry.body {
-        StoredBody::Slot { lane, round } => Some(slot_key(entry.view, round, lane)),
-        StoredBody::Here(_) => None,
-    });
+    let mut keys =
+        stored.iter().filter_map(|entry| entry.slot().map(|(lane, round)| slot_key(entry.view, round, lane)));
     let Some(first) = keys.next() else { return Ok(Slots::new()) };
     let last = keys.last().unwrap_or_else(|| first.clone());
     let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
@@ -128,13 +144,4 @@ fn slots_of(store: &Store, group: GroupId, stored: &[StoredEntry], bytes_max: us
         _ => Err(ReadGroupError::Foreign { group, table: Table::Slots }),
     });
     slots.collect()
-}
-
-fn batch_of(entry: &StoredEntry, slots: &Slots) -> Option<Batch> {
-    match &entry.body {
-        StoredBody::Here(body) => Some(Batch { first_seq: entry.first_seq, count: entry.count, body: body.clone() }),
-        StoredBody::Slot { lane, round } => {
-            slots.get(&(entry.view, *round, *lane)).and_then(|slot| entry.batch_of(slot))
-        }
-    }
 }

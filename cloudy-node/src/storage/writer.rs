@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use cloudy_proto::GroupId;
-use redb::{Database, Durability, TableDefinition};
+use redb::{Database, Durability, ReadableTable, TableDefinition};
 
 use super::error::{StoreError, guarded, write_error};
 use super::record::{self, Op};
@@ -149,6 +149,12 @@ fn apply(
             if from < to {
                 records.retain_in(from.as_slice()..to.as_slice(), |_, _| false)?;
             }
+        }
+        Op::DeleteFirst { table, to, count_max } => {
+            let (from, to) = (record::full_key(group, *table, &[]), record::full_key(group, *table, to));
+            let next = records.range::<&[u8]>(from.as_slice()..to.as_slice())?.nth(*count_max).transpose()?;
+            let to = next.map_or(to, |(key, _)| key.value().to_vec());
+            records.retain_in(from.as_slice()..to.as_slice(), |_, _| false)?;
         }
     }
     Ok(())

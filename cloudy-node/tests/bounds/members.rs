@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use cloudy_node::{BroadcastError, Group, GroupConfig, Incarnation, Node, Rank, RingKind, Seq, ViewId};
 use cloudy_proto::Round;
 use cloudy_proto::slot::{Batch, Slot};
-use cloudy_proto::wire::{LaneFrame, Stream, TallyFrame, encode_lane, encode_tally};
+use cloudy_proto::wire::{KnownSkip, LaneFrame, Stream, TallyFrame, encode_lane, encode_tally};
 use futures_util::future::join_all;
 
 use crate::common::{key, read_final, start_all, within};
@@ -56,7 +56,8 @@ async fn each_breach_closes_the_link_and_the_honest_end_with_one_result() {
     let oversize = [&slot(0, 0, b"\x01x", 1)[..29], &u32::MAX.to_le_bytes()].concat();
     let newer = Incarnation(ours.incarnation.0 + 1);
     let not_its = "a stream that is not its to open";
-    let breaches: [(Said, &str); 15] = [
+    let skip = |lane| KnownSkip { lane, prev: Round(0), frontier: Round(5) };
+    let breaches: [(Said, &str); 17] = [
         ((ours.lane(other), ours.incarnation, slot(0, 0, b"\x01x", 1).to_vec()), not_its),
         ((ours.lane(other), ours.view.ring[other.at()].incarnation, Vec::new()), not_its),
         ((ours.lane(Rank(9)), ours.incarnation, Vec::new()), not_its),
@@ -75,6 +76,8 @@ async fn each_breach_closes_the_link_and_the_honest_end_with_one_result() {
             tallies(&tally(&TallyFrame::Confirm { frontier: Round(1_000) })),
             "round 1000 is confirmed, but the lane ends at",
         ),
+        (tallies(&tally(&TallyFrame::Skips { lanes: vec![skip(ours.rank_of(nodes[0].id()))] })), "not its to tell"),
+        (tallies(&tally(&TallyFrame::Skips { lanes: vec![skip(Rank(9))] })), "not its to tell"),
     ];
     for ((stream, incarnation, frames), words) in breaches {
         let (connection, _node_stream) = hostile.link(nodes[0].local_addr()).await;

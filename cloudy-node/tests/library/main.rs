@@ -15,4 +15,5 @@ mod keys;
 mod outcomes;
 mod readers;
 mod replicas;
+mod retention;
 mod sessions;

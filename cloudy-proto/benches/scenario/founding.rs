@@ -70,6 +70,7 @@ fn machine(at: usize) -> Machine {
         role,
         durability: Durability::Memory,
         retain_bytes: RETAIN_BYTES,
+        retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
         rules: Rules::default(),
     })

@@ -54,6 +54,9 @@ pub struct Status {
     pub pending_slots: usize,
     /// Payloads that wait for a round.
     pub outbox_payloads: u64,
+    /// Bytes of own slots that this node allows itself outside its own result at this moment (`protocol.md` §5); zero
+    /// while it is no member.
+    pub window_bytes: u64,
     /// Confirmations that this node gave: payloads of others that it confirmed.
     pub confirmations_given: u64,
     /// What the result waits for.

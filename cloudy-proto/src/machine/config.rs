@@ -27,6 +27,9 @@ pub struct MachineConfig {
     /// Memory for the newest part of the result, kept for those who miss some of it, in bytes of
     /// [`Entry::kept_bytes`](crate::Entry::kept_bytes); at least a few windows.
     pub retain_bytes: u64,
+    /// `Disk`: how much of the result is kept there, in bytes of [`StoredEntry::kept_bytes`](crate::StoredEntry::kept_bytes);
+    /// none for all of it. At least what follows the newest checkpoint is, and what a member of the view in force may miss.
+    pub retain_disk_bytes: Option<u64>,
     /// How many entries of the control log are kept before they are replaced by what they come to: with
     /// [`LOG_ENTRIES_MAX`](crate::limits::LOG_ENTRIES_MAX) hardly anybody who was away misses any.
     pub log_entries_max: usize,

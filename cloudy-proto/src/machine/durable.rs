@@ -59,10 +59,11 @@ impl Machine {
         if self.delivery.durability == Durability::Memory {
             return;
         }
+        self.keep_checkpoint();
+        self.let_stored_go();
         let records = core::mem::take(&mut self.delivery.records);
         let consensus = self.voter.as_ref().and_then(|voter| voter.unsynced()).unwrap_or(self.syncs.consensus);
-        let ends = self.member.as_ref().map(|member| (member.view.id, member.message_ends()));
-        let ends = ends.filter(|ends| self.syncs.ends.as_ref() != Some(ends));
+        let ends = self.message_ends().filter(|ends| self.syncs.ends.as_ref() != Some(ends));
         let fetched = self.syncs.fetched.take();
         if records.is_empty() && ends.is_none() && fetched.is_none() && consensus == self.syncs.consensus {
             return;

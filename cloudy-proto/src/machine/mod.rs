@@ -18,6 +18,7 @@ mod outcome;
 mod phases;
 mod rejoin;
 mod restore;
+mod retention;
 mod role;
 mod serve;
 mod snapshot;
@@ -52,6 +53,7 @@ use founding::Founding;
 use install::Fetching;
 use join::{Joining, Newcomers};
 use rejoin::Evictions;
+use retention::Retention;
 use role::Beginning;
 use timers::{Timer, Timers};
 
@@ -101,6 +103,7 @@ pub struct Machine {
     outbox: Outbox,
     delivery: Delivery,
     syncs: Syncs,
+    retention: Retention,
     /// What the application said of its state last, or was told.
     snapshot: Option<StoredSnapshot>,
     phase: Phase,
@@ -191,6 +194,7 @@ impl Machine {
             outbox: Outbox::default(),
             delivery: Delivery::new(config.me, index, retain_bytes, durability, config.rules),
             syncs: Syncs::default(),
+            retention: Retention::new(config.retain_disk_bytes),
             snapshot: None,
             phase: Phase::Start,
             plan: None,
@@ -292,6 +296,13 @@ impl Machine {
     #[must_use]
     pub fn wants_payload(&self) -> bool {
         self.outbox.is_empty() && !self.halted && self.final_result.is_none()
+    }
+
+    /// Bytes of own slots that this node allows itself outside its own result at this moment (`protocol.md` §5); zero
+    /// while it is no member.
+    #[must_use]
+    pub fn window_bytes(&self) -> u64 {
+        self.member.as_ref().map_or(0, Member::window_bytes)
     }
 
     /// The run of this node's process in the group; zero while none is assigned.

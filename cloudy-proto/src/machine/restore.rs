@@ -9,16 +9,15 @@ use crate::limits::CONSENSUS_TICK;
 use crate::machine::timers::Timer;
 use crate::machine::{Machine, MachineConfig};
 use crate::member::Member;
+use crate::read_back::{Stored, StoredError};
 use crate::rules::Rule;
-use crate::stored::{Stored, StoredBody, StoredError};
 use crate::time::Time;
-use crate::view::{Place, View};
-use crate::walk::ResultState;
+use crate::view::View;
 use crate::wire::decode_log_state;
 
 impl Machine {
-    /// A group as an earlier run of this node left it on its disk. It gives out the whole stored result again, votes
-    /// under its old name, answers for what it holds of the view that it was in, and comes back into the group as a run
+    /// A group as an earlier run of this node left it on its disk. It gives out again what was read of the stored result
+    /// ([`Stored::begin_reading`]), votes under its old name, answers for what it holds of the view that it was in, and comes back into the group as a run
     /// of its own: nothing that the earlier run broadcast is sent again.
     ///
     /// # Errors
@@ -29,17 +28,7 @@ impl Machine {
         machine.restored = true;
         machine.founded_with = stored.complete.1 > Index(0);
         machine.dirty = true;
-        if let Some(snapshot) = stored.snapshot.clone() {
-            let (index, state) = (snapshot.index, snapshot.state.clone());
-            machine.delivery.result = ResultState::resumed(&snapshot.base);
-            machine.delivery.restored_to = index;
-            machine.delivery.stored_from = snapshot.base.checkpoint.index.next();
-            machine.delivery.outputs.push_back(Output::Restore { index, state });
-            machine.snapshot = Some(snapshot);
-        }
-        for (entry, batch) in &stored.result {
-            machine.delivery.restored(entry, batch.clone());
-        }
+        machine.restore_result(&stored);
         machine.replay(&stored)?;
         machine.log_term = stored.log_term;
         if machine.state.founder() == Some(machine.me) && machine.state.incarnation(machine.me).is_none() {
@@ -59,6 +48,27 @@ impl Machine {
         machine.lose_coordinator();
         machine.run_consensus();
         Ok(machine)
+    }
+
+    fn restore_result(&mut self, stored: &Stored) {
+        if let Some(begins) = stored.begins() {
+            self.begin_stored(begins);
+        }
+        for base in &stored.bases {
+            self.retention.add(base.clone());
+        }
+        if let Some(snapshot) = stored.snapshot.clone() {
+            let (index, state) = (snapshot.index, snapshot.state.clone());
+            self.delivery.restored_to = index;
+            self.delivery.outputs.push_back(Output::Restore { index, state });
+            self.snapshot = Some(snapshot);
+        }
+        self.delivery.result.clone_from(&stored.before);
+        let after = stored.before.index();
+        if after > self.delivery.restored_to {
+            self.delivery.outputs.push_back(Output::Resumed { after });
+        }
+        stored.result.iter().for_each(|(entry, batch)| self.delivery.restored(entry, batch.clone()));
     }
 
     /// Builds up what the log said, and this node's part in its latest view.
@@ -112,14 +122,11 @@ impl Machine {
         }
         // Without the result up to the view's first index the disk may not be the one that the listed run wrote to.
         if let Some(rank) = rank.filter(|_| !view.last && first.is_some()) {
-            let passed = stored.result.iter().rev().find_map(|(entry, _)| match entry.body {
-                StoredBody::Slot { lane, round } if entry.view == view.id => Some(Place { round, rank: lane }),
-                _ => None,
-            });
+            let passed = stored.passed.filter(|(of, _)| *of == view.id).map(|(_, passed)| passed);
             let of_view = stored.slots.iter().filter(|((of, ..), _)| *of == view.id);
             let slots = of_view.map(|((_, _, lane), slot)| (*lane, slot));
-            let ends = stored.snapshot.as_ref().and_then(|snapshot| snapshot.ends.as_ref());
-            let ends = ends.filter(|(of, _)| *of == view.id).map(|(_, ends)| ends.as_slice()).unwrap_or_default();
+            let ends = stored.ends.as_ref().filter(|(of, _)| *of == view.id);
+            let ends = ends.map(|(_, ends)| ends.as_slice()).unwrap_or_default();
             let member = Member::new(Arc::clone(view), rank, first, self.now, self.rules);
             let member = member.restored(slots, passed, ends);
             self.former = Some(member.map_err(|lane| StoredError::Lane { view: view.id, lane })?);

@@ -20,7 +20,7 @@ impl Machine {
         match part {
             Part::Entries(entries) => self.serve_entries(to, entries),
             Part::Truncated(_) if self.read_for(to, from) => {}
-            Part::Truncated(first) => self.serve_no_entries(to, first),
+            Part::Truncated(_) => self.serve_no_entries(to),
         }
     }
 
@@ -45,10 +45,7 @@ impl Machine {
             // It is not synced yet, or a snapshot takes its place: who misses it asks again.
             Some(entries) if entries.is_empty() => {}
             Some(entries) => self.serve_entries(to, entries),
-            None => {
-                let first = self.delivery.retained.first().unwrap_or(self.delivery.result.index().next());
-                self.serve_no_entries(to, first);
-            }
+            None => self.serve_no_entries(to),
         }
     }
 
@@ -64,8 +61,9 @@ impl Machine {
         self.send_control(to, ControlFrame::Fetched(Fetched::End { index, view, first }));
     }
 
-    fn serve_no_entries(&mut self, to: NodeId, first: Index) {
+    fn serve_no_entries(&mut self, to: NodeId) {
         if !self.serve_snapshot(to, 0) {
+            let first = self.first_kept().unwrap_or(self.delivery.result.index().next());
             self.send_control(to, ControlFrame::Fetched(Fetched::Truncated { first }));
         }
     }

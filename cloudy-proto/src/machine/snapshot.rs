@@ -11,7 +11,7 @@ use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PART_BYTES};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
-use crate::stored::{Record, StoredSnapshot};
+use crate::stored::{Record, StoredBase, StoredSnapshot};
 use crate::walk::ResultState;
 use crate::wire::{ControlFrame, Fetched};
 
@@ -34,23 +34,22 @@ impl Machine {
         let end = self.delivery.result.index();
         let index = if self.rules.hold(Rule::SnapshotIsOfItsIndex) { index } else { index.next().min(end) };
         let Some(kept) = self.delivery.result.base_before(index) else { return };
-        let ends = self.member.as_ref().map(|member| (member.view.id, member.message_ends()));
-        let (first_index, slot) = (kept.first_index, kept.slot);
-        self.keep_snapshot(StoredSnapshot { index, base: kept.base, first_index, slot, ends, state });
+        let begins = StoredBase { ends: self.message_ends(), ..kept };
+        self.keep_snapshot(StoredSnapshot { index, begins, state });
     }
 
     fn keep_snapshot(&mut self, snapshot: StoredSnapshot) {
-        let needed = snapshot.base.checkpoint.index.next();
+        let needed = snapshot.begins.index().next();
         // With a gap behind it, it would help nobody.
         if self.first_kept().is_none_or(|first| first <= needed) {
             self.delivery.keep(Record::Snapshot(snapshot.clone()));
-            self.delivery.stored_from = needed;
+            self.begin_stored(&snapshot.begins);
             self.snapshot = Some(snapshot);
         }
     }
 
     /// The first index that can be given to others, if there is any: from memory or from the disk.
-    fn first_kept(&self) -> Option<Index> {
+    pub(super) fn first_kept(&self) -> Option<Index> {
         let retained = self.delivery.retained.first();
         match self.delivery.durability {
             Durability::Memory => retained,
@@ -63,7 +62,7 @@ impl Machine {
     pub(super) fn serve_snapshot(&mut self, to: NodeId, offset: u64) -> bool {
         let first = self.first_kept();
         let follows = |snapshot: &&StoredSnapshot| {
-            let needed = snapshot.base.checkpoint.index.next();
+            let needed = snapshot.begins.index().next();
             first.map_or(needed > self.delivery.result.index(), |first| first <= needed)
         };
         let Some(snapshot) = self.snapshot.as_ref().filter(follows) else { return false };
@@ -71,7 +70,7 @@ impl Machine {
         let end = (from + SNAPSHOT_PART_BYTES).min(snapshot.state.len());
         let part = Fetched::Snapshot {
             index: snapshot.index,
-            base: (from == 0).then(|| Box::new(snapshot.base.clone())),
+            base: (from == 0).then(|| Box::new(snapshot.begins.base.clone())),
             length: snapshot.state.len() as u64,
             offset: from as u64,
             part: snapshot.state.slice(from..end),
@@ -122,11 +121,12 @@ impl Machine {
         if !self.rules.hold(Rule::SnapshotHasLastNumbers) {
             base.last_numbers.clear();
         }
-        let (begins, here) = (base.checkpoint.index, self.delivery.result.index());
+        let (after, here) = (base.checkpoint.index, self.delivery.result.index());
         // Of several that came, a later one may have taken the application further.
         let newer = index > self.delivery.restored_to;
-        if begins >= here && index >= begins && (begins > here || newer) {
-            self.delivery.result = ResultState::resumed(&base);
+        if after >= here && index >= after && (after > here || newer) {
+            let begins = StoredBase { base, first_index: after.next(), ..StoredBase::default() };
+            self.delivery.result = ResultState::resumed(&begins);
             self.delivery.retained.clear();
             let known = self.snapshot.take().filter(|_| !newer).map(|known| (known.index, known.state));
             if newer {
@@ -134,8 +134,7 @@ impl Machine {
                 self.delivery.outputs.push_back(Output::Restore { index, state: state.clone() });
             }
             let (index, state) = known.unwrap_or((index, state));
-            let first_index = begins.next();
-            self.keep_snapshot(StoredSnapshot { index, base, first_index, slot: None, ends: None, state });
+            self.keep_snapshot(StoredSnapshot { index, begins, state });
         }
         self.fetch();
     }

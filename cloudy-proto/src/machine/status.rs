@@ -37,6 +37,7 @@ impl Machine {
             pending: member.map(|member| pending(member, now)).unwrap_or_default(),
             pending_slots: member.map_or(0, |member| member.pending.unapproved().count()),
             outbox_payloads: self.outbox.payloads(),
+            window_bytes: self.window_bytes(),
             confirmations_given: member.map_or(self.confirmations_given, |member| member.confirmations_given),
             waits_for: member.and_then(|member| self.waits_for(member, now)),
         }

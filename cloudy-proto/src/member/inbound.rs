@@ -9,7 +9,7 @@ use crate::member::outbound::LaneFlow;
 use crate::pending::ConfirmedTooMuch;
 use crate::rules::Rule;
 use crate::time::Time;
-use crate::wire::{Heartbeat, LaneFrame, TallyFrame};
+use crate::wire::{Heartbeat, KnownSkip, LaneFrame, TallyFrame};
 
 /// A member broke the protocol: its link is closed and may be dialled again; nothing of the frame was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +20,8 @@ pub(crate) enum Breach {
     Confirm(#[from] ConfirmedTooMuch),
     #[error("{bytes} bytes in flight, where the view's window allows {max}")]
     Window { bytes: u64, max: u64 },
+    #[error("it tells skips of lane {lane}, which are not its to tell")]
+    Skips { lane: Rank },
     #[error("it wants to resume lane {lane} at round {wanted}, but that ends at {end}")]
     Resume { lane: Rank, wanted: Round, end: Round },
 }
@@ -46,7 +48,10 @@ impl Member {
                     return Err(Breach::Window { bytes, max });
                 }
             }
-            LaneFrame::Skip { prev, frontier } => lane.take_skip(prev, frontier, gaps_are_skips)?,
+            LaneFrame::Skip { prev, frontier } => {
+                lane.take_skip(prev, frontier, gaps_are_skips)?;
+                self.skips_came = true;
+            }
         }
         self.arrived = true;
         Ok(())
@@ -67,9 +72,27 @@ impl Member {
             TallyFrame::Approved { frontier } if !self.wedged => {
                 self.lanes[from.at()].approve(frontier);
             }
-            TallyFrame::Confirm { .. } | TallyFrame::Approved { .. } => {}
+            TallyFrame::Skips { lanes } if !self.wedged => self.take_known_skips(&lanes)?,
+            TallyFrame::Confirm { .. } | TallyFrame::Approved { .. } | TallyFrame::Skips { .. } => {}
         }
         Ok(None)
+    }
+
+    /// §3.3: another member's skips, told by who knows of them. Where slots before them are missing they say nothing yet:
+    /// the owner tells them again behind those.
+    fn take_known_skips(&mut self, skips: &[KnownSkip]) -> Result<(), Breach> {
+        for skip in skips {
+            let told = self.model.passes_skips_on() && skip.lane != self.rank;
+            let Some(lane) = self.lanes.get_mut(skip.lane.at()).filter(|_| told) else {
+                return Err(Breach::Skips { lane: skip.lane });
+            };
+            let chained = skip.prev == lane.message_end();
+            if chained || !self.rules.hold(Rule::KnownSkipIsChained) {
+                lane.take_skip(skip.prev, skip.frontier, !chained)?;
+                self.arrived = true;
+            }
+        }
+        Ok(())
     }
 
     /// §4: the peer's frontiers of the lanes that it takes from this member, from which they are sent again.

@@ -12,8 +12,8 @@ use crate::delivery::Delivery;
 use crate::id::{Incarnation, Index, Rank, Round};
 use crate::lane::{Held, Lane};
 use crate::outbox::Outbox;
-use crate::pending::PendingTable;
-use crate::ring::{RingModel, RingState, model_of};
+use crate::pending::{PendingTable, Record};
+use crate::ring::{RingModel, RingState, Window, model_of};
 use crate::rules::{Rule, Rules};
 use crate::slot::{Batch, Slot};
 use crate::time::Time;
@@ -32,6 +32,7 @@ pub(crate) struct Member {
     pub(crate) lanes: Vec<Lane>,
     pub(crate) pending: PendingTable,
     model: &'static dyn RingModel,
+    window: Window,
     walk: Walk,
     peers: Vec<PeerFlow>,
     /// The highest round of a message slot taken from another lane.
@@ -45,6 +46,8 @@ pub(crate) struct Member {
     suspicion: Suspicion,
     /// A lane frame was taken since the last settling.
     arrived: bool,
+    /// Skips of others were heard of since the last flush.
+    skips_came: bool,
     /// The lane ends with the highest approved own message slot.
     approval_due: Round,
     /// When the turn came to this empty-handed member while others wait.
@@ -74,12 +77,14 @@ impl Member {
             lanes: view.ranks().map(|_| Lane::new(view.parameters.durability)).collect(),
             pending: PendingTable::new(members, recipients),
             model: model_of(view.parameters.ring),
+            window: Window::new(&view.parameters),
             walk: Walk::default(),
             peers: view.ranks().map(|_| PeerFlow::default()).collect(),
             taken_max: None,
             open: !view.parameters.session,
             wedged: false,
             arrived: false,
+            skips_came: false,
             approval_due: Round(0),
             turn_since: None,
             waits: (Place::default(), now),
@@ -103,7 +108,7 @@ impl Member {
             }
             first_pass = false;
             self.approve(now);
-            moved |= self.deliver(delivery);
+            moved |= self.deliver(now, delivery);
             if !moved {
                 break;
             }
@@ -125,6 +130,7 @@ impl Member {
             me: self.rank,
             lanes: &self.lanes,
             pending: &self.pending,
+            window: &self.window,
             taken_max: self.taken_max,
         }
     }
@@ -134,11 +140,17 @@ impl Member {
         let mut moved = false;
         while self.open && !self.frozen(Rule::WedgedSendsNothing) {
             let Some(batch) = outbox.peek() else { break };
-            let Some(round) = self.model.round_for(self.ring_state(), batch.cost_bytes()) else { break };
+            let cost_bytes = batch.cost_bytes();
+            let Some(round) = self.model.round_for(self.ring_state(), cost_bytes) else {
+                if !self.window.has_room(self.pending.bytes(), cost_bytes) {
+                    self.window.is_short();
+                }
+                break;
+            };
             let Some(batch) = outbox.pop() else { break };
             let own = &mut self.lanes[self.rank.at()];
             let round = if self.rules.hold(Rule::SkippedRoundUnused) { round } else { own.unskip() };
-            self.pending.record(round, batch.first_seq, batch.count, batch.cost_bytes(), now);
+            self.pending.record(round, (batch.first_seq, batch.count), cost_bytes, now);
             let taken = own.take_slot(Slot { round, prev: own.message_end(), batch }, false);
             delivery.keep_slot(self.view.id, self.rank, own.newest());
             debug_assert_eq!(taken, Ok(true), "an own slot continues the own lane");
@@ -210,20 +222,25 @@ impl Member {
     }
 
     /// §3.4: walks on, and lets in what is approved. True if the cursor moved, if only past skips: the hold follows it.
-    fn deliver(&mut self, delivery: &mut Delivery) -> bool {
+    fn deliver(&mut self, now: Time, delivery: &mut Delivery) -> bool {
         if !self.complete {
             return false;
         }
         let before = self.walk.cursor();
         while let Some((rank, held)) = self.walk.step(&mut self.lanes, self.rules) {
-            self.enter(rank, held, delivery);
+            let record = self.enter(rank, held, delivery);
+            if let Some(record) = record {
+                self.window.entered(&record, self.pending.newest(), now);
+            }
         }
         self.walk.cursor() != before
     }
 
-    fn enter(&mut self, rank: Rank, held: Held, delivery: &mut Delivery) {
+    /// A slot enters the result. Gives back what was pending of an own one.
+    fn enter(&mut self, rank: Rank, held: Held, delivery: &mut Delivery) -> Option<Record> {
         let record = (rank == self.rank).then(|| self.pending.pop(held.round)).flatten();
         delivery.enter(&self.view, (rank, held.round), held.batch, record.as_ref());
+        record
     }
 
     /// `Token`: notes since when an empty hand holds the turn while somebody waits for it.
@@ -249,6 +266,11 @@ impl Member {
             let frontier = self.lanes[self.rank.at()].frontier().next();
             self.skip_own_to(frontier);
         }
+    }
+
+    /// The own window at this moment.
+    pub(crate) fn window_bytes(&self) -> u64 {
+        self.window.bytes()
     }
 
     /// A frame of a member arrived.

@@ -8,7 +8,7 @@ use crate::io::{Frame, Output};
 use crate::member::Member;
 use crate::rules::Rule;
 use crate::slot::Slot;
-use crate::wire::{Heartbeat, LaneFrame, Stream, TallyFrame};
+use crate::wire::{Heartbeat, KnownSkip, LaneFrame, Stream, TallyFrame};
 
 /// A lane on its way to one member.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct PeerFlow {
     resumed: bool,
     /// What it takes from here: none until it said where to resume.
     pub(super) lanes: Vec<LaneFlow>,
+    /// By rank: the skips of others that it was told.
+    skips_told: Vec<Round>,
     confirm_sent: Round,
     approved_sent: Round,
     /// Whether it was told that this member waits for its turn.
@@ -58,7 +60,7 @@ impl Member {
             }
             self.flush_resume(rank, delivery);
             if !(self.frozen(Rule::WedgedSendsNothing) && self.frozen(Rule::WedgedConfirmsNothing)) {
-                self.flush_lanes(rank, delivery);
+                self.flush_lanes(rank, false, delivery);
                 self.flush_tally(rank, false, delivery);
             }
             let tell_waiting = self.rules.hold(Rule::WaitingIsTold)
@@ -68,6 +70,7 @@ impl Member {
                 self.flush_heartbeat(rank, heartbeat, delivery);
             }
         }
+        self.skips_came = false;
     }
 
     /// Says to each linked peer what may wait for a heartbeat: confirmations of skips, and that this member lives.
@@ -75,6 +78,7 @@ impl Member {
         for rank in self.view.ranks() {
             if rank != self.rank && self.peers[rank.at()].linked {
                 if !self.wedged {
+                    self.flush_lanes(rank, true, delivery);
                     self.flush_tally(rank, true, delivery);
                 }
                 self.flush_heartbeat(rank, heartbeat, delivery);
@@ -106,10 +110,11 @@ impl Member {
         }
     }
 
-    /// Slots that were not sent on this link yet, and the skips behind them. What is passed on for others is held as
-    /// long as the own: until it is approved, so until the peer has it.
-    fn flush_lanes(&mut self, rank: Rank, delivery: &mut Delivery) {
+    /// Slots that were not sent on this link yet, and the skips behind them, unless these may wait. What is passed on for
+    /// others is held as long as the own: until it is approved, so until the peer has it.
+    fn flush_lanes(&mut self, rank: Rank, all: bool, delivery: &mut Delivery) {
         let to = self.view.member(rank).node;
+        let skips_wait = !all && self.skips_can_wait(rank);
         for flow in &mut self.peers[rank.at()].lanes {
             let lane = &self.lanes[flow.lane.at()];
             if flow.sent >= lane.frontier() {
@@ -123,15 +128,22 @@ impl Member {
                 send(LaneFrame::Slot(Slot { round: held.round, prev: held.prev, batch: held.batch.clone() }));
                 flow.sent = held.round.next();
             }
-            if flow.sent < lane.frontier() {
+            if flow.sent < lane.frontier() && !skips_wait {
                 send(LaneFrame::Skip { prev: lane.message_end(), frontier: lane.frontier() });
                 flow.sent = lane.frontier();
             }
         }
     }
 
-    /// The confirmation of the peer's lane and the approval of the own one, where they say something. What rose by
-    /// skips only waits for a heartbeat.
+    /// §3.3: none of the peer's own messages waits for the skips of the own lane, and it has all slots before them: who
+    /// needs them for its approval passes them on, and a heartbeat tells the rest.
+    fn skips_can_wait(&self, rank: Rank) -> bool {
+        let has_all = self.pending.confirmed(rank) >= self.lanes[self.rank.at()].message_end();
+        self.model.passes_skips_on() && has_all && self.lanes[rank.at()].held_slots() == 0
+    }
+
+    /// The confirmation of the peer's lane and the approval of the own one, where they say something, with the skips that
+    /// the peer needs to pass what is approved. What rose by skips only waits for a heartbeat.
     fn flush_tally(&mut self, rank: Rank, skips_too: bool, delivery: &mut Delivery) {
         let lane = &self.lanes[rank.at()];
         let due = if skips_too { lane.confirmable() } else { lane.confirmed() };
@@ -140,10 +152,32 @@ impl Member {
             self.peers[rank.at()].confirm_sent = frontier;
             self.tally(rank, TallyFrame::Confirm { frontier }, delivery);
         }
-        if self.approval_due > self.peers[rank.at()].approved_sent {
+        let approves = self.approval_due > self.peers[rank.at()].approved_sent;
+        if approves {
             let frontier = self.lanes[self.rank.at()].approved();
             self.peers[rank.at()].approved_sent = frontier;
             self.tally(rank, TallyFrame::Approved { frontier }, delivery);
+        }
+        if (approves || self.skips_came) && self.model.passes_skips_on() {
+            self.flush_known_skips(rank, delivery);
+        }
+    }
+
+    /// The skips of others up to the highest approved own message, as far as the peer was not told of them from here.
+    fn flush_known_skips(&mut self, rank: Rank, delivery: &mut Delivery) {
+        let (me, due) = (self.rank.at(), self.approval_due);
+        let told = &mut self.peers[rank.at()].skips_told;
+        told.resize(self.lanes.len(), Round(0));
+        let mut lanes = Vec::new();
+        for (at, (lane, told)) in self.lanes.iter().zip(told).enumerate() {
+            let (prev, frontier) = (lane.message_end(), lane.frontier());
+            if at != me && at != rank.at() && *told < due && frontier > prev.max(*told) {
+                *told = frontier;
+                lanes.push(KnownSkip { lane: Rank(at as u16), prev, frontier });
+            }
+        }
+        if !lanes.is_empty() {
+            self.tally(rank, TallyFrame::Skips { lanes }, delivery);
         }
     }
 

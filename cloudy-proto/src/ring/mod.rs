@@ -4,6 +4,7 @@
 mod pipelined;
 mod relay;
 mod token;
+mod window;
 
 use core::fmt::Debug;
 
@@ -13,6 +14,8 @@ use crate::lane::Lane;
 use crate::pending::PendingTable;
 use crate::view::View;
 
+pub(crate) use window::Window;
+
 /// What a model may look at.
 #[derive(Clone, Copy)]
 pub(crate) struct RingState<'a> {
@@ -20,6 +23,7 @@ pub(crate) struct RingState<'a> {
     pub(crate) me: Rank,
     pub(crate) lanes: &'a [Lane],
     pub(crate) pending: &'a PendingTable,
+    pub(crate) window: &'a Window,
     /// The highest round of a message slot taken from another lane.
     pub(crate) taken_max: Option<Round>,
 }
@@ -49,6 +53,11 @@ pub(crate) trait RingModel: Debug + Send + Sync {
 
     /// The member has the turn, nothing to say, and should skip if others wait for it.
     fn holds_turn(&self, state: RingState<'_>) -> bool;
+
+    /// A skip is told at once to those whose messages wait for it, and they tell the others with their approvals.
+    fn passes_skips_on(&self) -> bool {
+        false
+    }
 
     /// The stream of a lane runs from one member to another. Every member gets every lane but its own from exactly one
     /// other.

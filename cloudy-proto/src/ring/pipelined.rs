@@ -9,15 +9,18 @@ pub(crate) struct Pipelined;
 impl RingModel for Pipelined {
     /// No message slot below the highest that was taken: a slow sender does not hold a fast one to its own pace.
     fn round_for(&self, state: RingState<'_>, cost_bytes: u64) -> Option<Round> {
-        let bytes = state.pending.bytes();
-        let fits = bytes == 0 || bytes + cost_bytes <= state.parameters().window_bytes;
-        (fits && state.window_has_slot()).then(|| state.own().frontier().max(state.taken_max.unwrap_or_default()))
+        let has_room = state.window.has_room(state.pending.bytes(), cost_bytes);
+        (has_room && state.window_has_slot()).then(|| state.own().frontier().max(state.taken_max.unwrap_or_default()))
     }
 
     /// Some rounds further than needed, so that one busy sender does not cost every idle member a frame per slot.
     fn skip_to(&self, state: RingState<'_>) -> Option<Round> {
         let taken = state.taken_max?;
         (state.own().frontier() <= taken).then(|| Round(taken.0 + 1 + u64::from(state.parameters().skip_ahead)))
+    }
+
+    fn passes_skips_on(&self) -> bool {
+        true
     }
 
     fn holds_turn(&self, _state: RingState<'_>) -> bool {

@@ -17,7 +17,7 @@ use crate::view::Place;
 use crate::wire::ConsensusMessage;
 
 /// The version of everything in this file; part of the TLS handshake's protocol name and of every stream's header.
-pub const WIRE_VERSION: u16 = 2;
+pub const WIRE_VERSION: u16 = 3;
 
 /// Which stream of a link a frame travels on. Nothing relies on the order between two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -99,6 +99,22 @@ pub enum TallyFrame {
     },
     /// At intervals, and whenever [`Heartbeat::waiting`] changes.
     Heartbeat(Heartbeat),
+    /// Skips of other members that the sender knows of, and the receiver needs to pass what the sender approves.
+    Skips {
+        /// Each at most once.
+        lanes: Vec<KnownSkip>,
+    },
+}
+
+/// The skips behind the last message slot of a lane, told by another member than its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownSkip {
+    /// Whose.
+    pub lane: Rank,
+    /// The round after the lane's last message slot.
+    pub prev: Round,
+    /// The first round that is not known to be a skip.
+    pub frontier: Round,
 }
 
 /// A member's sign of life.

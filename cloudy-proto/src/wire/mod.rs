@@ -12,6 +12,6 @@ pub use codec::{
 pub(crate) use codec::{decode_log_state, encode_log_state};
 pub use consensus::{ConsensusEntry, ConsensusKind, ConsensusMessage};
 pub use frame::{
-    ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame, Stall, Stream, StreamHeader, TallyFrame,
-    WIRE_VERSION, Wedged,
+    ControlFrame, Fetched, Findings, Heartbeat, KnownSkip, LaneFrame, NodeFrame, Stall, Stream, StreamHeader,
+    TallyFrame, WIRE_VERSION, Wedged,
 };

@@ -145,6 +145,7 @@ impl Facts {
                 | Output::Redial { .. }
                 | Output::Persist { .. }
                 | Output::ReadResult { .. }
+                | Output::Resumed { .. }
                 | Output::Restore { .. } => {}
             }
         }

@@ -194,6 +194,7 @@ impl Locals {
             role,
             durability: Durability::Memory,
             retain_bytes: 1 << 20,
+            retain_disk_bytes: None,
             log_entries_max: LOG_ENTRIES_MAX,
             rules: self.rules,
         });

@@ -30,7 +30,7 @@ impl Judge {
             match record {
                 Record::Command { index, .. } => kept.commands = index.0 as usize,
                 Record::Log { index, .. } => kept.commands = kept.commands.max(index.0 as usize),
-                Record::Snapshot(snapshot) => kept.index = kept.index.max(snapshot.base.checkpoint.index.0),
+                Record::Snapshot(snapshot) => kept.index = kept.index.max(snapshot.begins.index().0),
                 Record::Complete { view, .. } => kept.complete = kept.complete.max(Some(*view)),
                 Record::Entry(entry) => kept.index = entry.first_index.0 + u64::from(entry.count) - 1,
                 Record::Slot { view, lane, slot } => {
@@ -42,6 +42,7 @@ impl Judge {
                     }
                 }
                 Record::Vote(_) | Record::Entries(_) | Record::Base { .. } => {}
+                Record::Checkpoint { .. } | Record::Begin(_) => {}
             }
         }
         self.disks_suffice(place)

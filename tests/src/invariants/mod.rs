@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudy_proto::wire::{ControlFrame, Fetched, LaneFrame, Stream, TallyFrame};
+use cloudy_proto::wire::{ControlFrame, Fetched, KnownSkip, LaneFrame, Stream, TallyFrame};
 use cloudy_proto::{Checkpoint, Event, Frame, Index, NodeId, Origin, Output, Seq, View, ViewId};
 
 use crate::sim::plan::Plan;
@@ -218,6 +218,9 @@ impl Judge {
         let Some(log) = packet.stream.view().and_then(|view| self.views.get_mut(view)) else { return };
         match (packet.stream, &packet.frame) {
             (Stream::Lane { lane, .. }, Frame::Lane(frame)) => log.lanes.received(node, lane.at(), frame),
+            (Stream::Tally { .. }, Frame::Tally(TallyFrame::Skips { lanes })) => {
+                lanes.iter().for_each(|skip| log.lanes.received(node, skip.lane.at(), &as_frame(skip)));
+            }
             (Stream::Tally { .. }, Frame::Tally(TallyFrame::Confirm { frontier })) => {
                 if let Some(lane) = log.rank_of(node) {
                     log.lanes.tallied(lane, packet.sender, frontier.0);
@@ -256,7 +259,9 @@ impl Judge {
                 Output::Deliver(entry) => self.delivered(node, entry, way, stats)?,
                 Output::Event(event) => self.event(node, event, stats)?,
                 Output::Persist { records, .. } => self.persists(node, records)?,
-                Output::Restore { index, .. } => self.goes_on_after(node, index.0)?,
+                Output::Restore { index, .. } | Output::Resumed { after: index } => {
+                    self.goes_on_after(node, index.0)?
+                }
                 Output::CloseLink { .. } | Output::Redial { .. } | Output::ReadResult { .. } => {}
             }
         }
@@ -328,6 +333,10 @@ impl Judge {
                 }
                 log.lanes.all_confirmed(own, &log.ring, frontier.0)
             }
+            Frame::Tally(TallyFrame::Skips { lanes }) => {
+                stats.met(Met::SkipPassedOn);
+                lanes.iter().try_for_each(|skip| log.lanes.forwarded(node, skip.lane.at(), &as_frame(skip)))
+            }
             Frame::Lane(frame) => {
                 if !log.carries(own, other.at(), stream) {
                     return Err((
@@ -347,6 +356,11 @@ impl Judge {
             Frame::Tally(_) | Frame::Control(_) => Ok(()),
         }
     }
+}
+
+/// What the lane's owner would have said.
+fn as_frame(skip: &KnownSkip) -> LaneFrame {
+    LaneFrame::Skip { prev: skip.prev, frontier: skip.frontier }
 }
 
 /// A rule and what breaks it.

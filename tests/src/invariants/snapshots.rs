@@ -19,6 +19,12 @@ impl Judge {
         Err(self.failure(rule, node, format!("{state:?}, and the messages make {made:?}")))
     }
 
+    /// The state that the messages up to an index make; none beyond them.
+    #[must_use]
+    pub fn state_at(&self, index: u64) -> Option<State> {
+        self.ghost.state_at(index)
+    }
+
     /// A node's result goes on for its application after an index.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use cloudy_proto::{Entry, Index, Record, Stored, StoredError};
+use cloudy_proto::{Entry, Index, Record, Stored, StoredBase, StoredError};
 
 /// One disk.
 #[derive(Debug, Default)]
@@ -59,10 +59,16 @@ impl Disk {
         self.stored.clone()
     }
 
-    /// What it holds of the result from an index on.
+    /// The last index that comes before what it holds of the result.
     #[must_use]
-    pub fn part_from(&self, from: Index, bytes_max: usize) -> Vec<Entry> {
-        self.stored.part_from(from, bytes_max)
+    pub fn begins(&self) -> Index {
+        self.stored.begins().map(StoredBase::index).unwrap_or_default()
+    }
+
+    /// What it holds of the result from an index on; none if that is not kept any more.
+    #[must_use]
+    pub fn part_from(&self, from: Index, bytes_max: usize) -> Option<Vec<Entry>> {
+        (from > self.begins()).then(|| self.stored.part_from(from, bytes_max))
     }
 
     fn keep(&mut self, tickets: usize) -> Result<Vec<Record>, StoredError> {

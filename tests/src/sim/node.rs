@@ -35,8 +35,8 @@ pub enum Item {
     Read {
         /// For whom.
         to: NodeId,
-        /// What is there.
-        entries: Vec<Entry>,
+        /// What is there; none if it is not kept any more.
+        entries: Option<Vec<Entry>>,
     },
     /// The application or the operator wants something.
     Ask(Request),

@@ -47,6 +47,7 @@ impl World {
                 Output::ReadResult { to, from, bytes_max } => self.read_result(node, to, from, bytes_max),
                 Output::Approved(_) => {}
                 Output::Deliver(entry) => self.apply(node, &entry)?,
+                Output::Resumed { after } => self.resume(node, after),
                 Output::Restore { index, state } => self.restore(node, index, &state)?,
             }
         }
@@ -134,6 +135,14 @@ impl World {
             self.nodes[node].inbox.push_back(Item::Ask(Request::Snapshot { index, state: snapshot }));
         }
         self.judge.is_state("applied messages make one state", node, state)
+    }
+
+    /// What the application has not applied comes from the disk.
+    fn resume(&mut self, node: usize, after: Index) {
+        self.stats.met(Met::ResumedLate);
+        if let Some(state) = self.judge.state_at(after.0) {
+            (self.nodes[node].app.state, self.nodes[node].app.said) = (state, state.index);
+        }
     }
 
     /// The application becomes what a snapshot says, whatever it was.

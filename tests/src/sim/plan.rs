@@ -245,6 +245,8 @@ pub struct Plan {
     pub snapshot_every: Option<u64>,
     /// How much of the result each node keeps for those who miss some of it.
     pub retain_bytes: u64,
+    /// How much of it each disk keeps, if not all.
+    pub retain_disk_bytes: Option<u64>,
     /// What goes wrong, and when.
     pub faults: Vec<(u64, Fault)>,
     /// What goes wrong at a step, and how long after it; one at each time that the step comes.
@@ -307,6 +309,7 @@ impl Plan {
             log_entries_max: LOG_ENTRIES_MAX,
             snapshot_every: None,
             retain_bytes: RETAIN_BYTES,
+            retain_disk_bytes: None,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 16,

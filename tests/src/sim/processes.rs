@@ -37,6 +37,7 @@ impl World {
             role,
             durability: self.plan.parameters.durability,
             retain_bytes: self.plan.retain_bytes,
+            retain_disk_bytes: self.plan.retain_disk_bytes,
             log_entries_max: self.plan.log_entries_max,
             rules: self.plan.rules,
         }
@@ -127,7 +128,9 @@ impl World {
         let mut from_index = None;
         let machine = if from_disk {
             let index = stored.index();
-            let restored = Machine::restored(clock.at(self.now_us), self.config(home, Role::Restored), stored);
+            let config = self.config(home, Role::Restored);
+            let read = stored.newest(config.retain_bytes);
+            let restored = read.and_then(|read| Machine::restored(clock.at(self.now_us), config, read));
             from_index = Some(index.0);
             restored.map_err(|error| self.judge.failure("what is stored can be read", home, error.to_string()))?
         } else {
@@ -143,6 +146,7 @@ impl World {
         self.tell(place, &format!("starts, node {home}, from disk: {from_disk}"));
         if let Some(index) = from_index {
             self.judge.restores(place, index);
+            self.is_whole_on_disk(place, index)?;
         }
         self.nodes[place].contact = contact.filter(|_| !from_disk);
         match home.checked_sub(self.plan.nodes).filter(|_| !restarts).map(|at| self.plan.newcomers[at].1) {
@@ -157,6 +161,22 @@ impl World {
         self.judge.restored(place)?;
         others.into_iter().for_each(|other| self.redial(home, other));
         self.run(place)
+    }
+
+    /// What a disk keeps of the result is what the messages are, from its beginning to its end.
+    fn is_whole_on_disk(&mut self, place: usize, index: u64) -> Result<(), Failure> {
+        let disk = &self.disks[self.nodes[place].home];
+        let begins = disk.begins();
+        let mut state = self.judge.state_at(begins.0).unwrap_or_default();
+        disk.part_from(begins.next(), usize::MAX).iter().flatten().for_each(|entry| state.apply(entry));
+        if begins > Index(0) {
+            self.stats.met(Met::RestartedTruncated);
+        }
+        if state.index != index {
+            let what = format!("from {begins} to {}, and it ends with {index}", state.index);
+            return Err(self.judge.failure("what a disk retains is whole", place, what));
+        }
+        self.judge.is_state("what a disk retains is the result", place, state)
     }
 
     /// Whoever is to be started again is started at once; and whoever asked a node in vain that died, to ask another.
@@ -291,6 +311,9 @@ impl World {
     /// A machine gives records out.
     pub(super) fn persist(&mut self, place: usize, ticket: u64, records: Vec<Record>) {
         self.stats.met(Met::Persisted);
+        if records.iter().any(|record| matches!(record, Record::Begin(_))) {
+            self.stats.met(Met::StoredTruncated);
+        }
         let home = self.nodes[place].home;
         let mut takes_us = self.dice.between(0, self.plan.disk.sync_us);
         if !self.healed && self.dice.chance(self.plan.disk.slow_per_mille) {
@@ -330,7 +353,7 @@ impl World {
             return Ok(());
         }
         let entries = self.disks[self.nodes[node].home].part_from(from, bytes_max);
-        if !entries.is_empty() {
+        if entries.as_ref().is_some_and(|entries| !entries.is_empty()) {
             self.stats.met(Met::ServedFromDisk);
         }
         self.give(node, Item::Read { to, entries })

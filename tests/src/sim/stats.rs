@@ -98,6 +98,12 @@ pub enum Met {
     Persisted,
     /// A member had its disk read what it does not keep in memory, for one who misses it.
     ResultRead,
+    /// A disk was told to keep no more than the newest part of the result.
+    StoredTruncated,
+    /// A process started with a disk that had only that.
+    RestartedTruncated,
+    /// A process began with the newest part of what its disk held.
+    ResumedLate,
     /// The member died before the disk had read that.
     KilledReading,
     /// What the disk has read went to who misses it.
@@ -164,6 +170,8 @@ pub enum Met {
     Relay,
     /// A member passed a slot of another on.
     SlotForwarded,
+    /// A member told another of a third one's skips.
+    SkipPassedOn,
     /// A view followed one with a `Relay` ring that had stalled: the ring is `Pipelined` now.
     RelayFellBack,
     /// A message entered a result by the walk.
@@ -230,6 +238,9 @@ pub const REQUIRED: &[Met] = &[
     Met::Persisted,
     Met::ResultRead,
     Met::ServedFromDisk,
+    Met::StoredTruncated,
+    Met::RestartedTruncated,
+    Met::ResumedLate,
     Met::WedgingSaid,
     Met::WedgedFromDisk,
     Met::TakenFromDisk,
@@ -261,6 +272,7 @@ pub const REQUIRED: &[Met] = &[
     Met::Pipelined,
     Met::Relay,
     Met::SlotForwarded,
+    Met::SkipPassedOn,
     Met::RelayFellBack,
     Met::Walked,
     Met::TakenByCut,

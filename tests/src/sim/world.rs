@@ -285,7 +285,7 @@ impl World {
                 Ok(())
             }
             Item::Read { to, entries } => {
-                self.handle(node, Input::ResultRead { to, entries: Some(entries) });
+                self.handle(node, Input::ResultRead { to, entries });
                 Ok(())
             }
             Item::Ask(request) => {

@@ -23,6 +23,7 @@ const ROOMS: &[&str] = &[
     "lane",
     "pending",
     "walk",
+    "read_back",
     "catch_up",
     "delivery",
     "ring",

@@ -9,7 +9,6 @@ use std::fmt::{Arguments, Write};
 
 use super::report::Findings;
 use super::runs::Row;
-use super::spec::default_window;
 
 const STYLE: &str = "body{font:14px sans-serif;max-width:64em;margin:2em auto;padding:0 1em}\
 pre{overflow-x:auto;font-size:12px}svg{max-width:100%;height:auto}text{font:11px sans-serif;fill:#222}\
@@ -38,13 +37,12 @@ pub(crate) fn page(findings: &Findings) -> String {
 fn settings(row: &Row) -> [(&'static str, String); 9] {
     // What follows from another setting is no setting of its own.
     let all_send = row.senders == row.nodes;
-    let usual_window = row.window_bytes == default_window(row.size_bytes);
     [
         ("nodes", row.nodes.to_string()),
         ("senders", if all_send { "all".to_owned() } else { row.senders.to_string() }),
         ("size", format!("{} B", row.size_bytes)),
         ("rate", row.rate_per_s.map_or_else(|| "full".to_owned(), |rate| format!("{rate}/s"))),
-        ("window", if usual_window { "default".to_owned() } else { format!("{} KiB", row.window_bytes >> 10) }),
+        ("window", if row.window_adapts { "adapts".to_owned() } else { format!("{} KiB", row.window_bytes >> 10) }),
         ("ring", row.ring.to_owned()),
         ("durability", row.durability.to_owned()),
         ("loss", format!("{} %", row.loss * 100.0)),
@@ -55,7 +53,7 @@ fn settings(row: &Row) -> [(&'static str, String); 9] {
 /// A row in few words.
 fn label(row: &Row) -> String {
     let [nodes, senders, size, rest @ ..] = settings(row).map(|(name, value)| match (name, value.as_str()) {
-        ("rate", "full") | ("window", "default") | ("durability", "memory") | ("loss", "0 %") | ("delay", "0 ms") => {
+        ("rate", "full") | ("window", "adapts") | ("durability", "memory") | ("loss", "0 %") | ("delay", "0 ms") => {
             String::new()
         }
         ("window" | "loss" | "delay", _) => format!(", {name} {value}"),
@@ -100,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_usual_is_left_out_of_a_label() {
-        assert_eq!(label(&row()), "4 nodes, all send 100 B, pipelined");
+        assert_eq!(label(&Row { window_adapts: true, ..row() }), "4 nodes, all send 100 B, pipelined");
         let other = Row { senders: 1, rate_per_s: Some(7), window_bytes: 1 << 20, loss: 0.05, ..row() };
         let other = Row { durability: "disk", delay_us: 2_500, ..other };
         let words = "4 nodes, 1 send 100 B, 7/s, window 1024 KiB, pipelined, disk, loss 5 %, delay 2.5 ms";

@@ -151,6 +151,7 @@ impl Wish {
             size_bytes,
             rate_per_s: self.rate,
             window_bytes: self.window.unwrap_or_else(|| default_window(size_bytes)),
+            window_adapts: self.window.is_none(),
             ring: ring_kind(self.ring),
             durability: durability(self.durability),
             warm_up,
@@ -180,7 +181,7 @@ mod tests {
         let plan = planned("cloudy bench --senders one --sweep nodes=2,8 size=8,1MiB --repeat 3").expect("a plan");
         let rows: Vec<_> = plan.iter().map(|row| (row.spec.nodes, row.spec.senders, row.spec.size_bytes)).collect();
         assert_eq!(rows, [(2, 1, 8), (2, 1, 1 << 20), (8, 1, 8), (8, 1, 1 << 20)]);
-        assert_eq!((plan[0].spec.window_bytes, plan[1].spec.window_bytes), (256 << 10, 4 << 20));
+        assert_eq!((plan[0].spec.window_bytes, plan[1].spec.window_bytes), (2 << 20, 4 << 20));
         assert!(plan.iter().all(|row| (row.floor, row.repeat, row.target) == (false, 3, None)));
     }
 

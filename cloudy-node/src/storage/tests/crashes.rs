@@ -21,6 +21,10 @@ fn submission(ticket: u64) -> Vec<Op> {
     if ticket >= 5 {
         ops.push(Op::DeleteRange { table: Table::Slots, from: vec![ticket as u8 - 5], to: vec![ticket as u8 - 4] });
     }
+    if ticket >= 7 {
+        // There are more than that, or fewer.
+        ops.push(Op::DeleteFirst { table: Table::Slots, to: vec![ticket as u8 - 2], count_max: ticket as usize - 6 });
+    }
     ops
 }
 
@@ -34,6 +38,14 @@ fn states() -> Vec<Records> {
                 Op::Put { table, key, value } => drop(state.insert((table, key), value.to_vec())),
                 Op::DeleteRange { table, from, to } => {
                     state.retain(|(at, key), _| *at != table || *key < from || *key >= to);
+                }
+                Op::DeleteFirst { table, to, count_max } => {
+                    let mut left = count_max;
+                    state.retain(|(at, key), _| {
+                        let stays = *at != table || *key >= to || left == 0;
+                        left -= usize::from(!stays);
+                        stays
+                    });
                 }
             }
         }

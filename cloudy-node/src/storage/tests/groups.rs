@@ -5,18 +5,20 @@ use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{ConsensusEntry, encode_command};
 use cloudy_proto::{
     Checkpoint, Command, ConsensusId, Incarnation, Index, InstallView, LogBase, LogIndex, NodeId, Parameters, Rank,
-    Record as Given, ResultBase, Round, Seq, Standing, Stored, StoredBody, StoredEntry, StoredError, StoredSnapshot,
-    ViewId, Vote,
+    Record as Given, ResultBase, Round, Seq, Standing, Stored, StoredBase, StoredBody, StoredEntry, StoredError,
+    StoredSnapshot, ViewId, Vote,
 };
 
-use super::super::group_records::{Recorder, forget_ops, meta_op, read_group};
+use super::super::group_reads::read_group;
+use super::super::group_records::{Recorder, forget_ops, meta_op};
 use super::super::result_reads::read_part;
 use super::*;
 
 const ORIGIN: NodeId = NodeId([3; 32]);
 
-fn meta() -> GroupMeta {
-    GroupMeta { name: "ledger".to_owned(), founder: ORIGIN, outbox_bytes_max: 5, retain_bytes: 6 }
+fn meta(retain_bytes: u64) -> GroupMeta {
+    let (name, retain_disk_bytes) = ("ledger".to_owned(), Some(7));
+    GroupMeta { name, founder: ORIGIN, outbox_bytes_max: 5, retain_bytes, retain_disk_bytes }
 }
 
 fn batch(first_seq: u64, count: u32) -> Batch {
@@ -71,6 +73,23 @@ fn base(index: u64, alone: bool) -> Given {
     Given::Base { base, alone }
 }
 
+/// A place where the result may begin: inside or at the end of an entry, which a slot holds.
+fn checkpoint(index: u64, first_index: u64, (round, lane): (u64, u16)) -> StoredBase {
+    let base = ResultBase {
+        checkpoint: Checkpoint { index: Index(index), ..Checkpoint::default() },
+        view: ViewId(1),
+        run: Some((ORIGIN, Incarnation(4), Seq(index))),
+        last_numbers: [((ORIGIN, Incarnation(4)), Seq(index - 1))].into(),
+    };
+    StoredBase {
+        base,
+        first_index: Index(first_index),
+        slot: Some((ViewId(1), Round(round), Rank(lane))),
+        ends: Some((ViewId(1), vec![Round(8), Round(1)])),
+        bytes_before: 300 * (first_index - 1),
+    }
+}
+
 /// What a machine may give out, in its order.
 fn given() -> Vec<Given> {
     vec![
@@ -86,21 +105,17 @@ fn given() -> Vec<Given> {
         entry(1, 1, 2, in_slot(0, 0)),
         // A part of a slot: the rest was in the result already.
         entry(3, 2, 1, in_slot(1, 0)),
+        Given::Checkpoint { base: checkpoint(2, 1, (0, 0)), instead_of: None },
+        Given::Checkpoint { base: checkpoint(3, 3, (0, 1)), instead_of: Some(Index(2)) },
         slot(0, 7, 1, 3),
         entry(4, 3, 2, in_slot(0, 7)),
         entry(6, 1, 3, StoredBody::Here(batch(1, 3).body)),
+        Given::Checkpoint { base: checkpoint(4, 4, (7, 0)), instead_of: None },
         Given::Command { index: LogIndex(2), term: 2, command: Bytes::new() },
+        Given::Begin(checkpoint(3, 3, (0, 1))),
         Given::Snapshot(StoredSnapshot {
             index: Index(5),
-            base: ResultBase {
-                checkpoint: Checkpoint { index: Index(4), ..Checkpoint::default() },
-                view: ViewId(1),
-                run: Some((ORIGIN, Incarnation(4), Seq(4))),
-                last_numbers: [((ORIGIN, Incarnation(4)), Seq(3))].into(),
-            },
-            first_index: Index(4),
-            slot: Some((ViewId(1), Round(7), Rank(0))),
-            ends: Some((ViewId(1), vec![Round(8), Round(1)])),
+            begins: checkpoint(4, 4, (7, 0)),
             state: Bytes::from_static(b"state"),
         }),
         Given::Log { index: LogIndex(1), term: 2, state: log_state() },
@@ -118,12 +133,11 @@ fn given() -> Vec<Given> {
     ]
 }
 
-fn store(opened: &Opened, records: &[Given]) {
+fn store(opened: &Opened, records: &[Given], retain_bytes: u64) {
     let mut recorder = Recorder::default();
-    opened.store.submit(GROUP, vec![meta_op(&meta())], 0).unwrap();
+    opened.store.submit(GROUP, vec![meta_op(&meta(retain_bytes))], 0).unwrap();
     for (at, record) in records.iter().enumerate() {
-        let mut ops = Vec::new();
-        recorder.ops(record.clone(), &mut ops);
+        let ops = recorder.ops(vec![record.clone()]);
         opened.store.submit(GROUP, ops, at as u64 + 1).unwrap();
     }
     while opened.next().ticket < records.len() as u64 {}
@@ -135,23 +149,25 @@ fn whatever_was_given_out_so_far_reads_back_as_it_folds() {
     let mut folded = Stored::default();
     for (at, record) in all.iter().enumerate() {
         folded.take(record.clone()).unwrap();
-        let opened = Opened::create(&SimDisk::default());
-        store(&opened, &all[..=at]);
-        let read = read_group(&opened.store, GROUP).unwrap();
-        // Before its first view there is no group to come back to.
-        let expected = (at >= 3).then(|| (meta(), folded.clone()));
-        assert_eq!(read, expected, "after {record:?}");
+        for retain_bytes in [1, 300, 600, 10_000] {
+            let opened = Opened::create(&SimDisk::default());
+            store(&opened, &all[..=at], retain_bytes);
+            let read = read_group(&opened.store, GROUP).unwrap();
+            // Before its first view there is no group to come back to.
+            let expected = (at >= 3).then(|| (meta(retain_bytes), folded.clone().newest(retain_bytes).unwrap()));
+            assert_eq!(read, expected, "after {record:?}, {retain_bytes} bytes");
+        }
     }
     assert_eq!((folded.voter(), folded.index()), (ConsensusId(9), Index(8)));
 }
 
 #[test]
 fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
-    let snapshot = given().iter().position(|record| matches!(record, Given::Snapshot(_))).unwrap();
-    // With all of it, and with what a snapshot leaves.
-    for (records, first) in [(given()[..snapshot].to_vec(), 1), (given(), 4)] {
+    let begin = given().iter().position(|record| matches!(record, Given::Begin(_))).unwrap();
+    // With all of it, with what a bound leaves, and with what a snapshot does.
+    for (records, first) in [(given()[..begin].to_vec(), 1), (given()[..=begin].to_vec(), 3), (given(), 4)] {
         let opened = Opened::create(&SimDisk::default());
-        store(&opened, &records);
+        store(&opened, &records, 1);
         let mut stored = Stored::default();
         records.into_iter().for_each(|record| stored.take(record).unwrap());
         for from in (1..12).map(Index) {
@@ -167,7 +183,7 @@ fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
                 let bytes: usize = part.iter().map(|entry| entry.batch.body.len()).sum();
                 assert!(part.len() <= 1 || bytes <= bytes_max, "from {from}, {bytes_max} bytes");
             }
-            // What a snapshot took the place of is gone; what comes next is not there yet.
+            // What was deleted is gone; what comes next is not there yet.
             let expected = (from.0 >= first).then_some(whole);
             assert_eq!(read_part(&opened.store, GROUP, from, 10_000).unwrap(), expected, "from {from}");
         }
@@ -177,19 +193,55 @@ fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
 #[test]
 fn a_snapshot_leaves_nothing_of_what_came_before_it_and_forgetting_leaves_nothing_at_all() {
     let opened = Opened::create(&SimDisk::default());
-    store(&opened, &given());
+    store(&opened, &given(), 1);
     assert_eq!(opened.all(GROUP, Table::Slots).len(), 1, "the slot that the result begins in");
     assert_eq!(opened.all(GROUP, Table::Result).len(), 2);
+    assert_eq!(opened.all(GROUP, Table::Checkpoints).len(), 0, "it begins there");
     opened.store.submit(GROUP, forget_ops(), u64::MAX).unwrap();
     assert_eq!(opened.next().result, Ok(()));
     assert_eq!(opened.store.groups().unwrap(), []);
+}
+
+/// The power goes during each single operation, and the beginning of the result goes with a few of them.
+#[test]
+fn after_a_crash_at_any_operation_a_group_is_what_was_given_out_up_to_some_point() {
+    const RETAIN_BYTES: u64 = 300;
+    let (all, mut folded) = (given(), Stored::default());
+    let mut folds = vec![None, None];
+    for (at, record) in all.iter().enumerate() {
+        folded.take(record.clone()).unwrap();
+        folds.push((at >= 3).then(|| (meta(RETAIN_BYTES), folded.clone().newest(RETAIN_BYTES).unwrap())));
+    }
+    for operation in 1.. {
+        let disk = SimDisk::default();
+        let opened = Opened::create(&disk);
+        disk.end_power_at(disk.operations() + operation);
+        let mut recorder = Recorder::default();
+        let given = all.iter().map(|record| recorder.ops(vec![record.clone()]));
+        let mut completed = 0;
+        for (ticket, ops) in std::iter::once(vec![meta_op(&meta(RETAIN_BYTES))]).chain(given).enumerate() {
+            if opened.put(ops, ticket as u64).is_err() {
+                break;
+            }
+            completed = ticket + 1;
+        }
+        for seed in 0..3 {
+            let again = Opened::open(&SimDisk::with_image(disk.crash_image(seed))).unwrap();
+            let read = read_group(&again.store, GROUP).unwrap();
+            assert!(folds[completed..].contains(&read), "operation {operation}, seed {seed}: {completed} completed");
+        }
+        if completed > all.len() {
+            assert!(operation > 50, "only {operation} crash points");
+            break;
+        }
+    }
 }
 
 #[test]
 fn records_that_contradict_each_other_or_are_no_records_are_told() {
     let refused = |ops: Vec<Op>| {
         let opened = Opened::create(&SimDisk::default());
-        store(&opened, &given());
+        store(&opened, &given(), 1);
         opened.store.submit(GROUP, ops, 100).unwrap();
         assert_eq!(opened.next().result, Ok(()));
         read_group(&opened.store, GROUP).unwrap_err()
@@ -203,8 +255,12 @@ fn records_that_contradict_each_other_or_are_no_records_are_told() {
         refused(vec![put(Table::Log, &[&[0][..], &index(12)].concat(), &[0; 8])]),
         contradiction(StoredError::Log(LogIndex(12)))
     );
-    for table in [Table::Meta, Table::Log, Table::Slots, Table::Result] {
+    for table in [Table::Meta, Table::Log, Table::Checkpoints, Table::Slots, Table::Result] {
         for (key, value) in [(&b"vote"[..], &b"short"[..]), (&[0; 30], b""), (b"", b"")] {
+            if matches!(table, Table::Slots | Table::Result) && key < &[0, 0, 0, 0, 0, 0, 0, 1][..] {
+                // What comes before the beginning is not read.
+                continue;
+            }
             let foreign = refused(vec![put(table, key, value)]);
             assert_eq!(foreign, ReadGroupError::Foreign { group: GROUP, table }, "{key:?}");
         }

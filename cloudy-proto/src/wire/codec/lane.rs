@@ -45,7 +45,59 @@ pub struct LaneDecoder {
     head: Head,
     /// The slot whose body is arriving, with an empty body.
     slot: Option<Slot>,
-    body: Body,
+    body: SlotBody,
+}
+
+/// Bodies from this size on share an allocation with those that follow: making one for each costs more than copying it.
+const SHARED_BYTES_MIN: usize = 4 << 10;
+/// An allocation that is shared, and the largest body that waits in one.
+const SHARED_BYTES_MAX: usize = 64 << 10;
+/// Bodies that an allocation is made for; slots under load are about equal.
+const SHARED_BY: usize = 4;
+
+/// A slot's body as it arrives.
+#[derive(Debug, Default)]
+struct SlotBody {
+    length: usize,
+    /// Those of up to [`SHARED_BYTES_MAX`], and room for more behind.
+    shared: BytesMut,
+    /// A larger one.
+    large: Body,
+}
+
+impl SlotBody {
+    /// Waits for `length` bytes, which the caller has checked.
+    fn expect(&mut self, length: usize) {
+        self.length = length;
+        if length > SHARED_BYTES_MAX {
+            self.large.expect(length);
+        }
+    }
+
+    /// Takes what it lacks from the chunk; true once all is here. Only bytes that arrive cost memory.
+    fn fill(&mut self, chunk: &mut &[u8]) -> bool {
+        if self.length > SHARED_BYTES_MAX {
+            return self.large.fill(chunk);
+        }
+        let (taken, rest) = chunk.split_at((self.length - self.shared.len()).min(chunk.len()));
+        if !taken.is_empty() && self.shared.capacity() < self.length {
+            self.shared = BytesMut::with_capacity(self.room());
+        }
+        self.shared.extend_from_slice(taken);
+        *chunk = rest;
+        self.shared.len() == self.length
+    }
+
+    /// What to allocate for a body, and perhaps some more of its size.
+    fn room(&self) -> usize {
+        let alone = self.length < SHARED_BYTES_MIN;
+        if alone { self.length } else { SHARED_BYTES_MAX.min(SHARED_BY * (self.length + self.length / 8)) }
+    }
+
+    /// The body, for good.
+    fn take(&mut self) -> Bytes {
+        if self.length > SHARED_BYTES_MAX { Bytes::from(self.large.take()) } else { self.shared.split().freeze() }
+    }
 }
 
 /// A frame's header as it arrives.
@@ -82,7 +134,7 @@ impl LaneDecoder {
             return Ok(None);
         }
         let Some(mut slot) = self.slot.take() else { return Ok(None) };
-        slot.batch.body = Bytes::from(self.body.take());
+        slot.batch.body = self.body.take();
         check_body(&slot.batch.body, slot.batch.count)?;
         Ok(Some(LaneFrame::Slot(slot)))
     }
@@ -90,7 +142,7 @@ impl LaneDecoder {
     /// What it has reserved for a body.
     #[cfg(test)]
     pub(super) fn reserved_bytes(&self) -> usize {
-        self.body.bytes.capacity()
+        self.body.shared.capacity() + self.body.large.bytes.capacity()
     }
 }
 

@@ -136,6 +136,16 @@ impl Message for TallyFrame {
                 counter("index", heartbeat.index.0)?;
                 counter("checkpoint", heartbeat.checkpoint.index.0)?;
             }
+            Self::Skips { lanes } => {
+                at_most_len("lanes", lanes.len(), MEMBERS_MAX)?;
+                for skip in lanes {
+                    at_most_len("rank", skip.lane.at(), MEMBERS_MAX - 1)?;
+                    check_round(skip.frontier.0)?;
+                    if skip.prev > skip.frontier {
+                        return Err(FrameError::Order { prev: skip.prev.0, round: skip.frontier.0 });
+                    }
+                }
+            }
         }
         Ok(())
     }

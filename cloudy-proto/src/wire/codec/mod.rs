@@ -34,7 +34,7 @@ pub const COUNTER_MAX: u64 = ROUND_MAX;
 /// A duration in a command: what is computed from one cannot overflow.
 pub const DURATION_MAX: core::time::Duration = core::time::Duration::from_secs(u32::MAX as u64);
 /// What a decoder reserves for a body of which nothing has arrived.
-const RESERVE_BYTES_MAX: usize = 64 << 10;
+const RESERVE_BYTES_MAX: usize = 128 << 10;
 
 /// A value above what the protocol allows; nothing of the frame or command that holds it was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

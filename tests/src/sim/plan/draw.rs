@@ -36,6 +36,7 @@ impl Plan {
             log_entries_max: Dice::of(seed ^ 0x05ee_d0f1_0655).pick(&[2, 4, 8, 16, LOG_ENTRIES_MAX]),
             snapshot_every: None,
             retain_bytes: RETAIN_BYTES,
+            retain_disk_bytes: None,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 0,
@@ -55,6 +56,7 @@ impl Plan {
         }
         plan.add_clock_jumps(&mut Dice::of(seed ^ 0x000c_10c4_0a17));
         plan.add_restarts(&mut Dice::of(seed ^ 0x0d15_ca5e_0dd5));
+        plan.parameters.window_bytes_min = Dice::of(seed ^ 0x00ad_a9f5).pick(&[1, 16, 64, 64 << 10]);
         plan.add_snapshots(&mut Dice::of(seed ^ 0x5a9_5407));
         plan
     }

@@ -70,6 +70,8 @@ impl Plan {
             slow_us: (4 * timeout_us).min(1_000_000),
         };
         self.retain_bytes = Dice::of(self.seed ^ 0x5e7a_17ed).pick(&[RETAIN_BYTES, 1, 1_000, 5_000]);
+        let bounds = [None, None, Some(1), Some(1_000), Some(5_000), Some(20_000)];
+        self.retain_disk_bytes = Dice::of(self.seed ^ 0x00d1_5cb0_07d5).pick(&bounds);
         for _ in 0..dice.pick(&[0, 0, 0, 1, 2]) {
             let (who, for_us) = (self.some_node(dice), dice.pick(&[10_000, 100_000, 500_000, 1_500_000]));
             self.add_at_some_time(dice, Fault::SlowDisk { who, for_us });

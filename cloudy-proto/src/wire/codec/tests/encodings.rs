@@ -15,8 +15,8 @@ use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank
 use crate::view::{Origin, Place, RingMember};
 use crate::wire::codec::{ControlDecoder, HeaderDecoder, LaneDecoder, NodeDecoder, TallyDecoder, encode_command};
 use crate::wire::{
-    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame,
-    Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, KnownSkip, LaneFrame,
+    NodeFrame, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };
 
 const CHECKPOINT: Checkpoint = Checkpoint { index: Index(65_536), digest: Digest(0x0123_4567_89ab_cdef) };
@@ -69,6 +69,7 @@ fn tally_frames() {
         TallyFrame::Confirm { frontier: Round(300) },
         TallyFrame::Approved { frontier: Round(300) },
         TallyFrame::Heartbeat(Heartbeat { index: Index(70_000), checkpoint: CHECKPOINT, waiting: true }),
+        TallyFrame::Skips { lanes: vec![KnownSkip { lane: Rank(2), prev: Round(5), frontier: Round(300) }] },
     ]));
 }
 
@@ -243,6 +244,7 @@ fn parameters() -> Parameters {
         open: true,
         window_slots: 64,
         window_bytes: 300,
+        window_bytes_min: 200,
         slot_bytes_max: 400,
         slot_payloads_max: 5,
         payload_bytes_max: 600,

@@ -20,8 +20,8 @@ use crate::slot::{Batch, Slot, push_payload};
 use crate::view::{Origin, Place, RingMember};
 use crate::wire::codec::{COUNTER_MAX, DURATION_MAX};
 use crate::wire::{
-    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, LaneFrame, NodeFrame,
-    Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, KnownSkip, LaneFrame,
+    NodeFrame, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };
 
 pub(super) fn batch(first_seq: u64, payloads: &[Vec<u8>]) -> Batch {
@@ -126,6 +126,11 @@ pub(super) fn tally() -> impl Strategy<Value = TallyFrame> {
         up_to(ROUND_MAX).prop_map(|round| TallyFrame::Approved { frontier: Round(round) }),
         (counter(), checkpoint(), any::<bool>()).prop_map(|(index, checkpoint, waiting)| {
             TallyFrame::Heartbeat(Heartbeat { index: Index(index), checkpoint, waiting })
+        }),
+        vec((rank(), up_to(ROUND_MAX), up_to(ROUND_MAX)), 0..=MEMBERS_MAX).prop_map(|skips| {
+            let known =
+                |(lane, a, b): (Rank, u64, u64)| KnownSkip { lane, prev: Round(a.min(b)), frontier: Round(a.max(b)) };
+            TallyFrame::Skips { lanes: skips.into_iter().map(known).collect() }
         }),
     ]
 }
@@ -299,6 +304,7 @@ fn parameters() -> impl Strategy<Value = Parameters> {
             open,
             window_slots,
             window_bytes,
+            window_bytes_min: window_bytes,
             heartbeat: Duration::from_micros(1) + Duration::from_nanos(heartbeat_ns.into()),
             failure_timeout: DURATION_MAX,
             ..Parameters::default()

@@ -7,7 +7,7 @@ mod refused_log;
 
 use core::fmt::Debug;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index as Cut;
@@ -188,15 +188,21 @@ fn bodies_far_above_the_first_reservation_come_back() {
 }
 
 #[test]
-fn a_slot_is_copied_once_into_a_buffer_of_its_size() {
-    let frame = LaneFrame::Slot(examples::slot(0, 0, 1, &[vec![1; 16_000]]));
-    let bytes = encoded::<LaneDecoder>(core::slice::from_ref(&frame));
-    let mut decoder = LaneDecoder::default();
-    let mut chunk = &bytes[..100];
-    assert_eq!(decoder.feed(&mut chunk), Ok(None));
-    assert_eq!(decoder.reserved_bytes(), 16_002);
-    let mut chunk = &bytes[100..];
-    assert_eq!(decoder.feed(&mut chunk), Ok(Some(frame)));
+fn slots_are_copied_once_and_those_of_middling_size_share_a_buffer() {
+    let frames = |payload_bytes: usize| -> Vec<LaneFrame> {
+        (0..3).map(|at| LaneFrame::Slot(examples::slot(at, at, at + 1, &[vec![at as u8; payload_bytes]]))).collect()
+    };
+    let bodies = |payload_bytes: usize| -> Vec<Bytes> {
+        let bytes = encoded::<LaneDecoder>(&frames(payload_bytes));
+        let (mut decoder, mut chunk) = (LaneDecoder::default(), &bytes[..]);
+        let taken = core::iter::from_fn(|| decoder.feed(&mut chunk).unwrap_or_default());
+        taken.filter_map(|frame| if let LaneFrame::Slot(slot) = frame { Some(slot.batch.body) } else { None }).collect()
+    };
+    let follow = |bodies: &[Bytes]| bodies.windows(2).all(|two| two[0].as_ptr_range().end == two[1].as_ptr());
+    assert!(follow(&bodies(16_000)), "one allocation");
+    let mut alone = bodies(100);
+    assert!(!follow(&alone), "a small slot that is kept for long keeps no more than itself");
+    assert_eq!(alone.remove(0).try_into_mut().map(|body| body.capacity()), Ok(101));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::limits::{
     SLOT_PAYLOADS_MAX, STREAM_HEADER_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::view::Place;
-use crate::wire::{Fetched, Findings, Heartbeat, Stall, Stream, WIRE_VERSION, Wedged};
+use crate::wire::{Fetched, Findings, Heartbeat, KnownSkip, Stall, Stream, WIRE_VERSION, Wedged};
 
 fn refused<C: Codec>(bytes: &[u8]) -> C::Error {
     let (frames, error) = read::<C>(bytes, &[1]);
@@ -192,6 +192,13 @@ fn a_tally_frame_out_of_bounds_is_refused() {
     assert_eq!(resume(vec![(Rank(0), frontier)]), round_max.into());
     assert_eq!(refused_frame::<TallyDecoder>(TallyFrame::Confirm { frontier }), round_max.into());
     assert_eq!(refused_frame::<TallyDecoder>(TallyFrame::Approved { frontier }), round_max.into());
+    let skips = |lane, prev, frontier| {
+        let lanes = vec![KnownSkip { lane: Rank(lane), prev: Round(prev), frontier: Round(frontier) }];
+        refused_frame::<TallyDecoder>(TallyFrame::Skips { lanes })
+    };
+    assert_eq!(skips(64, 0, 0), over("rank", 64, 63).into());
+    assert_eq!(skips(0, 0, ROUND_MAX + 1), over("round", ROUND_MAX + 1, ROUND_MAX).into());
+    assert_eq!(skips(0, 2, 1), FrameError::Order { prev: 2, round: 1 });
     let heartbeat = |index, checkpoint| {
         let checkpoint = Checkpoint { index: Index(checkpoint), ..Checkpoint::default() };
         let heartbeat = Heartbeat { index: Index(index), checkpoint, waiting: false };
@@ -344,6 +351,8 @@ fn the_largest_of_each_is_taken() {
     taken::<LaneDecoder>(LaneFrame::Slot(slot(0, 0, 1, &[vec![1; PAYLOAD_BYTES_MAX]])));
     taken::<LaneDecoder>(LaneFrame::Slot(slot(0, 0, 1, &vec![vec![]; SLOT_PAYLOADS_MAX as usize])));
     taken::<TallyDecoder>(TallyFrame::Resume { frontiers: vec![(lane, Round(ROUND_MAX)); MEMBERS_MAX] });
+    let skip = KnownSkip { lane, prev: Round(ROUND_MAX), frontier: Round(ROUND_MAX) };
+    taken::<TallyDecoder>(TallyFrame::Skips { lanes: vec![skip; MEMBERS_MAX] });
     let addresses = vec![SocketAddr::from(([0xffff; 8], u16::MAX)); ADDRESSES_MAX];
     taken::<NodeDecoder>(NodeFrame::Hello { addresses });
     let (name, reason) = ("n".repeat(GROUP_NAME_BYTES_MAX), "r".repeat(REASON_BYTES_MAX));

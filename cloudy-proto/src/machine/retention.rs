@@ -1,0 +1,160 @@
+//! `Disk`: how much of the result stays there, and the checkpoints from which on it can be read (`protocol.md` §7.4).
+
+use crate::id::{Index, Round, ViewId};
+use crate::limits::STORED_BASES_MAX;
+use crate::machine::Machine;
+use crate::rules::Rule;
+use crate::stored::{Record, StoredBase};
+
+/// What a node knows of the result on its disk.
+#[derive(Debug)]
+pub(crate) struct Retention {
+    bytes_max: Option<u64>,
+    /// What was stored before the part that is there.
+    bytes_before: u64,
+    /// The newest checkpoint that the disk knows.
+    newest: Index,
+    /// Where the part that is there may be begun, in order.
+    bases: Vec<StoredBase>,
+}
+
+impl Retention {
+    pub(super) fn new(bytes_max: Option<u64>) -> Self {
+        Self { bytes_max, bytes_before: 0, newest: Index(0), bases: Vec::new() }
+    }
+
+    /// The stored result begins here.
+    pub(super) fn begin_at(&mut self, base: &StoredBase) {
+        self.bytes_before = base.bytes_before;
+        self.newest = self.newest.max(base.index());
+        self.bases.retain(|known| known.index() > base.index());
+    }
+
+    /// It may be begun here, too. Which one gives way, if they are too many.
+    pub(super) fn add(&mut self, base: StoredBase) -> Option<Index> {
+        self.newest = base.index();
+        let full = self.bases.len() >= STORED_BASES_MAX;
+        let gone = full.then(|| self.least_missed(base.bytes_before)).flatten().map(|at| self.bases.remove(at).index());
+        self.bases.push(base);
+        gone
+    }
+
+    /// The one without which a gap grows the least, compared with how far back that is: so wherever somebody wants to
+    /// begin, there is one about there.
+    fn least_missed(&self, end_bytes: u64) -> Option<usize> {
+        let costs = self.bases.windows(3).map(|bases| {
+            let (from, to) = (bases[0].bytes_before, bases[2].bytes_before);
+            (u128::from(to.saturating_sub(from)), u128::from(end_bytes.saturating_sub(from)) + 1)
+        });
+        let least = costs
+            .enumerate()
+            .min_by(|(_, (gap, back)), (_, (other_gap, other_back))| (gap * other_back).cmp(&(other_gap * back)));
+        least.map(|(at, _)| at + 1)
+    }
+
+    fn exceeds(&self, end_bytes: u64, bytes_before: u64) -> bool {
+        self.bytes_max.is_some_and(|bytes_max| end_bytes.saturating_sub(bytes_before) > bytes_max)
+    }
+
+    /// The stored result is longer than it may be.
+    fn is_too_long(&self, end_bytes: u64) -> bool {
+        self.exceeds(end_bytes, self.bytes_before)
+    }
+
+    /// Where it is to begin then: as early as the bound allows, and no later than an index.
+    fn new_beginning(&self, end_bytes: u64, held_by_all: Index) -> Option<&StoredBase> {
+        let possible = self.bases.iter().take_while(|base| base.index() <= held_by_all);
+        let earliest = possible.clone().find(|base| !self.exceeds(end_bytes, base.bytes_before));
+        earliest.or_else(|| possible.last())
+    }
+}
+
+impl Machine {
+    /// The member's view, and where the messages of each lane end that were given out.
+    pub(super) fn message_ends(&self) -> Option<(ViewId, Vec<Round>)> {
+        self.member.as_ref().map(|member| (member.view.id, member.message_ends()))
+    }
+
+    /// The disk learns of the newest checkpoint.
+    pub(super) fn keep_checkpoint(&mut self) {
+        let newest = self.delivery.result.newest_base().filter(|newest| newest.index() > self.retention.newest);
+        let Some(newest) = newest else { return };
+        let base = StoredBase { ends: self.message_ends(), ..newest.clone() };
+        let instead_of = self.retention.add(base.clone());
+        self.delivery.keep(Record::Checkpoint { base, instead_of });
+    }
+
+    /// The oldest part of the stored result goes, if that is longer than it may be. With a snapshot it is what the
+    /// application needs.
+    pub(super) fn let_stored_go(&mut self) {
+        let end_bytes = self.delivery.result.bytes();
+        if !self.retention.is_too_long(end_bytes) || self.snapshot.is_some() {
+            return;
+        }
+        let Some(held_by_all) = self.held_by_all() else { return };
+        let Some(mut base) = self.retention.new_beginning(end_bytes, held_by_all).cloned() else { return };
+        if !self.rules.hold(Rule::BeginKnowsItsNumbers) {
+            base.base.last_numbers.clone_from(self.delivery.result.last_seqs());
+        }
+        self.begin_stored(&base);
+        self.delivery.keep(Record::Begin(base));
+    }
+
+    /// The stored result begins at a base.
+    pub(super) fn begin_stored(&mut self, base: &StoredBase) {
+        self.retention.begin_at(base);
+        self.delivery.stored_from = base.index().next();
+    }
+
+    /// Up to here no member of the view in force misses anything, nor would if it started again: whoever has a message
+    /// of the view in its result has stored all before the view, and what it has confirmed since.
+    fn held_by_all(&self) -> Option<Index> {
+        let member = self.member.as_ref().filter(|member| member.complete)?;
+        let mut others = member.view.ring.iter().filter(|other| other.node != self.me);
+        others.try_fold(self.delivery.result.index(), |all, other| {
+            let (_, said) = self.heard.get(&other.node)?;
+            (said.index >= member.first).then(|| all.min(said.index))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checkpoints at these bytes.
+    fn with(bytes: impl IntoIterator<Item = u64>, bytes_max: u64) -> Retention {
+        let mut retention = Retention::new(Some(bytes_max));
+        for bytes_before in bytes {
+            let mut base = StoredBase { bytes_before, ..StoredBase::default() };
+            base.base.checkpoint.index = Index(bytes_before);
+            retention.add(base);
+        }
+        retention
+    }
+
+    #[test]
+    fn of_any_number_of_checkpoints_few_are_kept_and_one_is_near_wherever_one_looks() {
+        let retention = with((1..10_000).map(|at| at * 100), 0);
+        assert_eq!(retention.bases.len(), STORED_BASES_MAX);
+        for back in [100, 1_000, 5_000, 20_000, 100_000, 500_000] {
+            let from = 999_900 - back;
+            let near =
+                retention.bases.iter().rfind(|base| base.bytes_before <= from).map_or(0, |base| base.bytes_before);
+            assert!(999_900 - near <= 2 * back, "{back}: {near}");
+        }
+    }
+
+    #[test]
+    fn what_exceeds_the_bound_goes_unless_somebody_may_miss_it() {
+        let begins =
+            |retention: &Retention, end, held| retention.new_beginning(end, Index(held)).map(|base| base.bytes_before);
+        let retention = with([100, 200, 300, 400], 250);
+        assert!(!retention.is_too_long(250) && retention.is_too_long(251));
+        assert_eq!(begins(&retention, 450, 400), Some(200));
+        assert_eq!(begins(&retention, 451, 400), Some(300));
+        assert_eq!(begins(&retention, 451, 250), Some(200), "a member may miss what comes after");
+        assert_eq!(begins(&retention, 451, 99), None);
+        assert_eq!(begins(&retention, 900, 900), Some(400), "what follows the newest checkpoint stays");
+    }
+}

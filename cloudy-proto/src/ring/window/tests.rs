@@ -1,0 +1,209 @@
+use std::collections::VecDeque;
+
+use super::*;
+use crate::id::Seq;
+
+const MIN: u64 = 64 << 10;
+const MAX: u64 = 2 << 20;
+const SLOT: u64 = 8 << 10;
+
+/// A sender that always has more to say, and a path: slots wait for each other at its narrowest place.
+struct Path {
+    window: Window,
+    bytes_per_s: u64,
+    trip: Duration,
+    now: Time,
+    /// When the narrowest place is free again.
+    free: Time,
+    in_flight: VecDeque<(Record, Time)>,
+    round: Round,
+    entered_bytes: u64,
+}
+
+impl Path {
+    fn new(bytes_per_s: u64, trip: Duration) -> Self {
+        let parameters = Parameters { window_bytes: MAX, window_bytes_min: MIN, ..Parameters::default() };
+        Self {
+            window: Window::new(&parameters),
+            bytes_per_s,
+            trip,
+            now: Time(1_000_000),
+            free: Time(0),
+            in_flight: VecDeque::new(),
+            round: Round(0),
+            entered_bytes: 0,
+        }
+    }
+
+    fn send(&mut self, cost_bytes: u64) {
+        let busy = Duration::from_micros(cost_bytes * 1_000_000 / self.bytes_per_s);
+        self.free = self.free.max(self.now) + busy;
+        let record = Record::new(self.round, (Seq(1), 1), cost_bytes, self.now, 1);
+        self.in_flight.push_back((record, self.free + self.trip));
+        self.round = self.round.next();
+    }
+
+    /// The next slot's trip is over.
+    fn enter(&mut self) {
+        let (record, at) = self.in_flight.pop_front().expect("a slot is on its way");
+        self.now = self.now.max(at);
+        self.entered_bytes += record.cost_bytes;
+        let newest = self.in_flight.back().map(|(record, _)| record.round);
+        let before = self.window.bytes();
+        self.window.entered(&record, newest, self.now);
+        let drained = self.window.drain_trips == 0 && before == MIN;
+        assert!(drained || self.window.bytes() <= 2 * before, "a trip doubles it at most");
+    }
+
+    fn flight(&self) -> u64 {
+        self.in_flight.iter().map(|(record, _)| record.cost_bytes).sum()
+    }
+
+    /// Sends as much as the window lets it, for so long.
+    fn run(&mut self, time: Duration) -> u64 {
+        let (end, before) = (self.now + time, self.entered_bytes);
+        while self.now < end {
+            while self.window.has_room(self.flight(), SLOT) {
+                self.send(SLOT);
+            }
+            self.window.is_short();
+            self.enter();
+        }
+        while !self.in_flight.is_empty() {
+            self.enter();
+        }
+        self.entered_bytes - before
+    }
+
+    /// The trip's length under load, in steady state.
+    fn loaded_trip(&mut self) -> Duration {
+        self.run(Duration::from_secs(1));
+        Duration::from_micros(self.window.bytes() * 1_000_000 / self.bytes_per_s)
+    }
+}
+
+const LAN: Duration = Duration::from_micros(300);
+const FAR: Duration = Duration::from_millis(50);
+
+#[test]
+fn on_a_short_path_it_stays_small_and_keeps_the_path_busy() {
+    for (bytes_per_s, settles) in [(5_000_000, MIN..MIN + 1), (50_000_000, 100 << 10..140 << 10)] {
+        let mut path = Path::new(bytes_per_s, LAN);
+        path.run(Duration::from_secs(1));
+        assert!(settles.contains(&path.window.bytes()), "{}", path.window.bytes());
+        let entered = path.run(Duration::from_secs(1));
+        assert!(entered >= bytes_per_s / 100 * 95, "{entered} of {bytes_per_s}");
+        assert!(path.loaded_trip() <= (3 * HEADROOM_MIN).max(Duration::from_micros(MIN * 1_000_000 / bytes_per_s)));
+    }
+}
+
+#[test]
+fn on_a_long_path_it_doubles_with_each_trip_up_to_what_the_path_takes() {
+    let mut path = Path::new(15_000_000, FAR);
+    let needed = 15_000_000 / 20;
+    path.run(FAR * 5);
+    assert!(path.window.bytes() >= needed, "{} after five trips", path.window.bytes());
+    let entered = path.run(Duration::from_secs(1));
+    assert!(entered >= 15_000_000 * 9 / 10, "{entered}");
+    assert!(path.window.bytes() <= 3 * needed / 2 + needed / 20, "{}", path.window.bytes());
+}
+
+#[test]
+fn the_views_window_is_its_bound() {
+    let mut path = Path::new(1_000_000_000, FAR);
+    path.run(Duration::from_secs(1));
+    assert_eq!(path.window.bytes(), MAX);
+    let mut fixed = Path::new(1_000_000_000, FAR);
+    let parameters = Parameters { window_bytes: MAX, window_bytes_min: u64::MAX, ..Parameters::default() };
+    fixed.window = Window::new(&parameters);
+    assert_eq!(fixed.window.bytes(), MAX);
+    fixed.bytes_per_s = 1_000;
+    fixed.send(SLOT);
+    fixed.enter();
+    assert_eq!(fixed.window.bytes(), MAX, "it is fixed");
+}
+
+#[test]
+fn it_comes_back_when_the_path_carries_less_and_grows_again_when_it_carries_more() {
+    let mut path = Path::new(15_000_000, FAR);
+    path.run(Duration::from_secs(1));
+    let before = path.window.bytes();
+    // A long time of losses: the transport sends a tenth.
+    path.bytes_per_s = 1_500_000;
+    path.run(Duration::from_secs(15));
+    let lossy = path.window.bytes();
+    assert!(lossy < before / 4, "{lossy} of {before}");
+    path.bytes_per_s = 15_000_000;
+    path.run(FAR * 20);
+    assert!(path.window.bytes() >= before * 9 / 10, "{} of {before}", path.window.bytes());
+}
+
+#[test]
+fn a_stall_does_not_take_the_window_away() {
+    let mut path = Path::new(15_000_000, FAR);
+    path.run(Duration::from_secs(1));
+    let before = path.window.bytes();
+    path.free = path.now + Duration::from_millis(400);
+    path.run(FAR * 6);
+    assert!(path.window.bytes() >= before * 9 / 10, "{} of {before}", path.window.bytes());
+}
+
+#[test]
+fn a_path_that_became_longer_is_noticed() {
+    let mut path = Path::new(15_000_000, LAN);
+    path.run(Duration::from_secs(1));
+    path.trip = FAR;
+    path.run(2 * SHORTEST_AGE_MAX);
+    let entered = path.run(Duration::from_secs(1));
+    assert!(entered >= 15_000_000 * 9 / 10, "{entered}");
+}
+
+#[test]
+fn what_was_learned_is_there_after_an_idle_time_and_lone_messages_say_nothing_of_the_rate() {
+    let mut path = Path::new(15_000_000, FAR);
+    path.run(Duration::from_secs(1));
+    let before = path.window.bytes();
+    for _ in 0..1_000 {
+        path.now = path.now + Duration::from_secs(1);
+        path.send(100);
+        path.enter();
+    }
+    assert!(path.window.bytes() >= before * 9 / 10, "{} of {before}", path.window.bytes());
+    let entered = path.run(Duration::from_secs(1));
+    assert!(entered >= 15_000_000 * 9 / 10, "{entered}");
+}
+
+/// What others have in flight fills the same queues, so the shortest trip of a busy time is that of full ones.
+#[test]
+fn full_queues_are_not_taken_for_a_long_path() {
+    let mut path = Path::new(50_000_000, LAN);
+    for _ in 0..60 {
+        // Three others, who do as this one does.
+        path.bytes_per_s = 50_000_000 / 4;
+        path.run(Duration::from_secs(1));
+    }
+    assert!(path.window.bytes() <= 2 * MIN, "{}", path.window.bytes());
+    let entered = path.run(Duration::from_secs(10));
+    assert!(entered >= 50_000_000 / 4 * 95 / 10, "{entered}");
+}
+
+#[test]
+fn one_slot_always_has_room() {
+    let path = Path::new(1_000_000, LAN);
+    assert!(path.window.has_room(0, 16 << 20));
+    assert!(path.window.has_room(MIN - SLOT, SLOT));
+    assert!(!path.window.has_room(MIN - SLOT, SLOT + 1) && !path.window.has_room(1, 16 << 20));
+}
+
+/// Same times, same windows; a clock that stands still, or a trip of no time, divides by nothing.
+#[test]
+fn the_ends_of_the_numbers_are_harmless() {
+    let parameters = Parameters { window_bytes: 1 << 30, window_bytes_min: 1, ..Parameters::default() };
+    let mut window = Window::new(&parameters);
+    for at in 0..100 {
+        let record = Record::new(Round(at), (Seq(1), 1), 1 << 30, Time(u64::MAX), 1);
+        window.is_short();
+        window.entered(&record, None, Time(if at % 2 == 0 { 0 } else { u64::MAX }));
+        assert!((1..=1 << 30).contains(&window.bytes()));
+    }
+}
