@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::steps::{Outcome, Step, cargo_output, has_cargo};
-use crate::tidy;
+use crate::{instructions, tidy};
 
 /// Where the fuzz targets live, a workspace of its own because cargo-fuzz needs a nightly compiler.
 const FUZZ_DIR: &str = "tests/fuzz";
@@ -74,6 +74,12 @@ pub(crate) fn explore(states: Option<u64>, release: bool) -> Vec<Step> {
         arguments.extend(["--states", states.as_str()]);
     }
     vec![Step::cargo("explore", &arguments)]
+}
+
+/// The instructions of the protocol's hot paths.
+pub(crate) fn instructions(accept: bool) -> Vec<Step> {
+    let work = if accept { instructions::accept } else { instructions::check };
+    vec![Step::check("instructions", work)]
 }
 
 /// Prints how to fuzz, and the targets there are.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod chores;
+mod instructions;
 mod steps;
 mod tidy;
 
@@ -20,6 +21,9 @@ Usage: cargo xtask COMMAND
                    run the simulator for seeds S to S + N - 1
   explore [--states N] [--release]
                    every order of events in groups of three, N states of each scenario at most
+  instructions [--accept]
+                   count the instructions of the protocol's hot paths by valgrind, and fail if they have risen;
+                   --accept takes the counts found as those to expect
   fuzz             how to fuzz the decoders, and which targets there are
   help             this text
 ";
@@ -33,6 +37,7 @@ enum Chore {
     Fix,
     Simulate { seeds: u64, from: u64, release: bool },
     Explore { states: Option<u64>, release: bool },
+    Instructions { accept: bool },
     Fuzz,
     Help,
 }
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
         Chore::Fix => steps::run(&root, chores::fix()),
         Chore::Simulate { seeds, from, release } => steps::run(&root, chores::simulate(seeds, from, release)),
         Chore::Explore { states, release } => steps::run(&root, chores::explore(states, release)),
+        Chore::Instructions { accept } => steps::run(&root, chores::instructions(accept)),
         Chore::Fuzz => chores::fuzz(&root),
         Chore::Help => {
             print!("{USAGE}");
@@ -78,6 +84,8 @@ fn parse(arguments: &[String]) -> Result<Chore, String> {
         ["fix"] => Ok(Chore::Fix),
         ["simulate", options @ ..] => parse_simulate(options),
         ["explore", options @ ..] => parse_explore(options),
+        ["instructions"] => Ok(Chore::Instructions { accept: false }),
+        ["instructions", "--accept"] => Ok(Chore::Instructions { accept: true }),
         ["fuzz"] => Ok(Chore::Fuzz),
         ["help" | "--help" | "-h"] => Ok(Chore::Help),
         [] => Err("a command is missing".into()),
@@ -138,6 +146,8 @@ mod tests {
             parsed("simulate --release --from 9 --seeds 1"),
             Ok(Chore::Simulate { seeds: 1, from: 9, release: true })
         );
+        assert_eq!(parsed("instructions"), Ok(Chore::Instructions { accept: false }));
+        assert_eq!(parsed("instructions --accept"), Ok(Chore::Instructions { accept: true }));
         assert_eq!(parsed("explore"), Ok(Chore::Explore { states: None, release: false }));
         assert_eq!(parsed("explore --states 9 --release"), Ok(Chore::Explore { states: Some(9), release: true }));
     }
@@ -155,6 +165,7 @@ mod tests {
             ("explore --states", "number"),
             ("explore --states 0", "above zero"),
             ("explore --all", "--all"),
+            ("instructions --acept", "--acept"),
         ] {
             let error = parsed(line).expect_err(line);
             assert!(error.contains(word), "{line}: {error}");

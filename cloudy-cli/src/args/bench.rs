@@ -6,9 +6,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::failover::BenchCommand;
+use super::shared::delay;
 use super::{FaultArgs, SLAVES_MAX, exit_status};
-use crate::duration;
 use crate::ring::{DurabilityChoice, RingChoice};
+use crate::{duration, percent};
 
 /// The largest payload that a group takes.
 const SIZE_BYTES_MAX: u64 = 16 << 20;
@@ -25,10 +26,11 @@ const REPEAT_MAX: i64 = 1_000;
 #[command(after_help = concat!("\
 Examples:
   cloudy bench                                  4 nodes, all sending 100 B at full speed
-  cloudy bench --quick                          the usual rows beside the floor, in two minutes
+  cloudy bench --quick                          the usual rows and what each should reach, in two minutes
   cloudy bench --floor --repeat 5 --size 1KiB   how much of bare QUIC is left, and its spread
   cloudy bench --rate 100                       the latency of a group with little to do
   cloudy bench --sweep nodes=2,4,8 size=8,100,1KiB --json
+  cloudy bench --sweep loss=0%,1%,5% durability=memory,disk --html bench.html
   cloudy bench failover                         how long a group stands still when something fails
   cloudy bench soak                             what nodes keep in memory over ten minutes
 
@@ -73,7 +75,8 @@ pub(crate) struct BenchArgs {
     /// Run each row so often, and take medians
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=REPEAT_MAX))]
     pub(crate) repeat: u32,
-    /// A row for each combination of these values, of nodes, senders, size, rate, window or ring
+    /// A row for each combination of these values, of nodes, senders, size, rate, window, ring, durability, loss or
+    /// latency
     #[arg(long, value_name = "WHAT=A,B,…", num_args = 1.., value_parser = sweep)]
     pub(crate) sweep: Vec<Sweep>,
     /// All nodes in this process, on one thread
@@ -82,9 +85,9 @@ pub(crate) struct BenchArgs {
     /// Run the bare QUIC program in turn with the real one, and give the ratio
     #[arg(long)]
     pub(crate) floor: bool,
-    /// The rows of docs/performance.md beside the floor, in less than two minutes
-    #[arg(long, conflicts_with_all = ["nodes", "senders", "size", "rate", "window", "ring", "warm_up", "duration",
-          "repeat", "sweep", "floor"])]
+    /// The rows of docs/performance.md and what each should reach, beside the floor, in less than two minutes
+    #[arg(long, conflicts_with_all = ["nodes", "senders", "size", "rate", "window", "ring", "durability", "warm_up",
+          "duration", "repeat", "sweep", "floor", "loss", "latency"])]
     pub(crate) quick: bool,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
@@ -114,7 +117,7 @@ pub(crate) enum Senders {
 }
 
 /// Values to go through.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Sweep {
     Nodes(Vec<u16>),
     Senders(Vec<Senders>),
@@ -122,6 +125,9 @@ pub(crate) enum Sweep {
     Rate(Vec<u64>),
     Window(Vec<u64>),
     Ring(Vec<RingChoice>),
+    Durability(Vec<DurabilityChoice>),
+    Loss(Vec<f64>),
+    Latency(Vec<Duration>),
 }
 
 pub(super) fn number(text: &str, min: u64, max: u64, example: &str) -> Result<u64, String> {
@@ -187,7 +193,13 @@ fn sweep(text: &str) -> Result<Sweep, String> {
         "rate" => each(list, rate).map(Sweep::Rate),
         "window" => each(list, window).map(Sweep::Window),
         "ring" => each(list, |ring| RingChoice::from_str(ring, false)).map(Sweep::Ring),
-        _ => Err("not one of nodes, senders, size, rate, window, ring; write for example nodes=2,4,8".to_owned()),
+        "durability" => each(list, |place| DurabilityChoice::from_str(place, false)).map(Sweep::Durability),
+        "loss" => each(list, |share| percent::parse(share).map_err(|error| error.to_string())).map(Sweep::Loss),
+        "latency" => each(list, delay).map(Sweep::Latency),
+        _ => {
+            let known = "nodes, senders, size, rate, window, ring, durability, loss, latency";
+            Err(format!("not one of {known}; write for example nodes=2,4,8"))
+        }
     }
 }
 
@@ -219,7 +231,8 @@ mod tests {
         let args = parse(
             "cloudy bench --nodes 8 --senders one --size 64KiB --rate 1000 --window 2MiB --ring token --durability \
              memory --warm-up 1s --duration 500ms --loss 1% --latency 5ms --repeat 3 --in-process --floor --json \
-             --html a.html --sweep nodes=2,4,8 size=8,1KiB senders=all,one,3 ring=token,pipelined,relay rate=10 window=1MiB",
+             --html a.html --sweep nodes=2,4,8 size=8,1KiB senders=all,one,3 ring=token,pipelined,relay rate=10 \
+             window=1MiB durability=memory,disk loss=1%,0.05 latency=0s,20ms",
         )
         .expect("parses");
         assert_eq!((args.nodes, args.senders, args.size, args.rate), (8, Senders::First(1), 65_536, Some(1_000)));
@@ -233,6 +246,9 @@ mod tests {
             Sweep::Ring(vec![RingChoice::Token, RingChoice::Pipelined, RingChoice::Relay]),
             Sweep::Rate(vec![10]),
             Sweep::Window(vec![1 << 20]),
+            Sweep::Durability(vec![DurabilityChoice::Memory, DurabilityChoice::Disk]),
+            Sweep::Loss(vec![0.01, 0.05]),
+            Sweep::Latency(vec![Duration::ZERO, Duration::from_millis(20)]),
         ];
         assert_eq!(args.sweep, expected);
     }
@@ -255,6 +271,9 @@ mod tests {
             ("--sweep nodes", "``: not a number"),
             ("--sweep nodes=2,x", "`x`: not a number"),
             ("--sweep ring=star", "`star`"),
+            ("--sweep durability=paper", "`paper`"),
+            ("--sweep loss=5", "`5`: not a share"),
+            ("--sweep latency=soon", "`soon`"),
         ] {
             let error = parse(&format!("cloudy bench {options}")).expect_err(options);
             assert_eq!(error.kind(), ErrorKind::ValueValidation, "{error}");

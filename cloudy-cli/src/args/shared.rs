@@ -130,7 +130,7 @@ impl FaultArgs {
 }
 
 /// A duration that a datagram may be delayed.
-fn delay(text: &str) -> Result<Duration, String> {
+pub(super) fn delay(text: &str) -> Result<Duration, String> {
     let delay = duration::parse(text).map_err(|error| error.to_string())?;
     if delay > DELAY_MAX {
         return Err(format!("longer than {}; write for example 20ms", duration::show(DELAY_MAX)));

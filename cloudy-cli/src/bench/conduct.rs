@@ -7,8 +7,9 @@ use cloudy_node::fault::Faults;
 use cloudy_node::key_file;
 use miette::{IntoDiagnostic, Report};
 
+use super::course::{Moment, moments, quantiles};
 use super::fleet::{Fleet, Place};
-use super::latency::{Quantiles, merged};
+use super::latency::Quantiles;
 use super::meter::now_us;
 use super::orders::{Assignment, Order, Outcome, Said};
 use super::spec::{Program, Spec};
@@ -31,6 +32,8 @@ pub(crate) struct Measured {
     pub(crate) window_bytes: u64,
     /// At all nodes, the senders included; none for payloads without room for a stamp.
     pub(crate) latency_us: Option<Quantiles>,
+    /// How it went over the measured time.
+    pub(crate) course: Vec<Moment>,
     /// Messages in the final result, the warm-up's included.
     pub(crate) count: u64,
 }
@@ -65,7 +68,7 @@ impl Conductor {
         fleet.end().await;
         let outcomes = outcomes?;
         compare(&outcomes)?;
-        Ok(summary(&outcomes, self.place))
+        Ok(summary(&outcomes, self.place, spec.duration))
     }
 
     fn assignments(&self, program: Program, spec: &Spec) -> Vec<Assignment> {
@@ -127,7 +130,7 @@ fn compare(outcomes: &[Outcome]) -> Result<(), Report> {
     }
 }
 
-fn summary(outcomes: &[Outcome], place: Place) -> Measured {
+fn summary(outcomes: &[Outcome], place: Place, duration: Duration) -> Measured {
     let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>() as f64;
     let max = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).max().unwrap_or(0) as f64;
     let rate = |outcome: &Outcome| outcome.approved as f64 * 1e6 / (outcome.interval_us.max(1)) as f64;
@@ -136,6 +139,7 @@ fn summary(outcomes: &[Outcome], place: Place) -> Measured {
         // Each has measured the one process that they share.
         Place::InProcess => max(|outcome| outcome.cpu_us),
     };
+    let courses: Vec<_> = outcomes.iter().map(|outcome| outcome.course.as_slice()).collect();
     let messages = (sum(|outcome| outcome.approved) / outcomes.len().max(1) as f64).max(1.0);
     Measured {
         approved_per_s: outcomes.iter().map(rate).fold(f64::INFINITY, f64::min),
@@ -143,7 +147,8 @@ fn summary(outcomes: &[Outcome], place: Place) -> Measured {
         packets_per_message: sum(|outcome| outcome.datagrams) / messages,
         memory_mib_max: max(|outcome| outcome.memory_kib) / 1024.0,
         window_bytes: outcomes.iter().map(|outcome| outcome.window_bytes).max().unwrap_or(0),
-        latency_us: merged(outcomes.iter().map(|outcome| outcome.latency.as_slice())),
+        latency_us: quantiles(courses.iter().copied()),
+        course: moments(&courses, duration),
         count: outcomes.first().map_or(0, |outcome| outcome.count),
     }
 }
@@ -151,6 +156,7 @@ fn summary(outcomes: &[Outcome], place: Place) -> Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::course::PartCounts;
 
     fn outcome(approved: u64, digest: &str) -> Outcome {
         Outcome {
@@ -162,20 +168,22 @@ mod tests {
             datagrams: 300,
             window_bytes: 7 * approved,
             memory_kib: 2_048 + approved,
-            latency: vec![(approved, 1)],
+            course: vec![PartCounts { approved, latency: vec![(approved, 1)] }],
         }
     }
 
     #[test]
     fn a_summary_takes_the_slowest_node_and_the_work_of_all() {
         let outcomes = [outcome(1_024, "a"), outcome(976, "a")];
-        let measured = summary(&outcomes, Place::Processes);
+        let duration = Duration::from_millis(500);
+        let measured = summary(&outcomes, Place::Processes, duration);
         assert_eq!(measured.approved_per_s, 1_952.0);
         assert_eq!((measured.cpu_ns_per_message, measured.packets_per_message), (4_000.0, 0.6));
         assert_eq!((measured.memory_mib_max, measured.count), (3.0, 1_000));
         assert_eq!(measured.window_bytes, 7 * 1_024);
+        assert_eq!(measured.course.iter().map(|moment| moment.approved_per_s).collect::<Vec<_>>(), [2_000.0]);
         assert_eq!(measured.latency_us.map(|latency| (latency.p50, latency.max)), Some((976, 1_024)));
-        assert_eq!(summary(&outcomes, Place::InProcess).cpu_ns_per_message, 2_000.0);
+        assert_eq!(summary(&outcomes, Place::InProcess, duration).cpu_ns_per_message, 2_000.0);
     }
 
     #[test]

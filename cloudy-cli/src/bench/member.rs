@@ -14,7 +14,7 @@ use miette::{IntoDiagnostic, Report};
 use tokio::time::{Instant, sleep_until};
 
 use super::alarm::Alarm;
-use super::latency::Latency;
+use super::course::Course;
 use super::load::{Burst, Load, Times, stamp, stamped};
 use super::meter;
 use super::orders::{Assignment, Order, Outcome, Post, Said, unexpected};
@@ -46,7 +46,7 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
     let group = if *number == 0 { found(&node, spec, post).await? } else { join(&node, post).await? };
     let mut member = Member {
         approved: group.approved_from(Index(1)),
-        tally: Tally { me: group.me(), hellos: 0, count: 0, own: Seq(0), latency: Latency::of(0..0) },
+        tally: Tally { me: group.me(), hellos: 0, count: 0, own: Seq(0), course: Course::of(0..0) },
         group,
         node,
         is_founder: *number == 0,
@@ -146,7 +146,7 @@ struct Tally {
     count: u64,
     /// The last of its own.
     own: Seq,
-    latency: Latency,
+    course: Course,
 }
 
 /// The sender's window, turn by turn.
@@ -191,7 +191,7 @@ impl Member {
 
     /// Sends its load, if it has one, and reads until all of it is approved and the time is over.
     async fn load(&mut self, mut load: Option<Load>, spec: &Spec, times: &Times) -> Result<Outcome, Report> {
-        self.tally.latency = Latency::of(times.measure.clone());
+        self.tally.course = Course::of(times.measure.clone());
         sleep_until(instant(times.send.start)).await;
         let mut alarm = Alarm::new().into_diagnostic()?;
         let mut payload = vec![0; spec.size_bytes];
@@ -273,7 +273,7 @@ impl Member {
         }
         outcome.count = result.index.0;
         outcome.digest = result.digest.to_string();
-        outcome.latency = self.tally.latency.counts();
+        outcome.course = self.tally.course.counts();
         outcome.memory_kib = meter::memory_kib_max();
         Ok(())
     }
@@ -330,8 +330,8 @@ impl Tally {
     }
 
     fn record(&mut self, due_us: Option<u64>, now_us: u64, messages: u64) {
-        if let Some(due_us) = due_us.filter(|_| messages > 0) {
-            self.latency.record(due_us, now_us, messages);
+        if messages > 0 {
+            self.course.record(due_us, now_us, messages);
         }
     }
 }

@@ -12,6 +12,7 @@
 
 pub(crate) mod alarm;
 pub(crate) mod conduct;
+pub(crate) mod course;
 pub(crate) mod failover;
 pub(crate) mod fleet;
 pub(crate) mod floor;
@@ -25,3 +26,4 @@ pub(crate) mod orders;
 pub(crate) mod report;
 pub(crate) mod runs;
 pub(crate) mod spec;
+pub(crate) mod targets;

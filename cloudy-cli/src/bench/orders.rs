@@ -7,6 +7,7 @@ use miette::Report;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::course::PartCounts;
 use super::failover::orders::{Part, Task, Word};
 use super::spec::{Program, Spec};
 use crate::output::failure;
@@ -74,8 +75,8 @@ pub(crate) struct Outcome {
     pub(crate) datagrams: u64,
     /// The most that its process ever had in memory.
     pub(crate) memory_kib: u64,
-    /// Microseconds from due to approved here and how many messages took them, for what was due while it measured.
-    pub(crate) latency: Vec<(u64, u64)>,
+    /// What it saw of each part of the time that it measured.
+    pub(crate) course: Vec<PartCounts>,
 }
 
 /// A node's end of the line to its bench.
@@ -121,7 +122,8 @@ mod tests {
         let line = serde_json::to_string(&order).expect("text");
         assert_eq!(line, r#"{"Link":["127.0.0.1:7"]}"#);
         assert!(matches!(serde_json::from_str(&line), Ok(Order::Link(addresses)) if addresses.len() == 1));
-        let outcome = Outcome { latency: vec![(300, 7)], ..Outcome::default() };
+        let course = vec![PartCounts { approved: 9, latency: vec![(300, 7)] }];
+        let outcome = Outcome { course, ..Outcome::default() };
         let line = serde_json::to_string(&Said::Done(Box::new(outcome.clone()))).expect("text");
         assert!(!line.contains('\n'));
         assert!(matches!(serde_json::from_str(&line), Ok(Said::Done(read)) if *read == outcome));

@@ -5,13 +5,18 @@ use serde::Serialize;
 use super::latency::Quantiles;
 use super::machine::Conditions;
 use super::runs::Row;
+use super::targets::Verdict;
 
-const HEADS: [&str; 17] = [
+const HEADS: [&str; 22] = [
+    "row",
     "nodes",
     "senders",
     "bytes",
     "window",
     "ring",
+    "durability",
+    "loss",
+    "delay",
     "rate",
     "approved/s",
     "MB/s",
@@ -24,7 +29,11 @@ const HEADS: [&str; 17] = [
     "max",
     "of floor",
     "latency",
+    "target",
 ];
+/// The column of a row's rate, and of its median latency.
+const RATE_AT: usize = 10;
+const LATENCY_AT: usize = 15;
 
 /// All that a bench has found.
 #[derive(Debug, Serialize)]
@@ -45,11 +54,14 @@ impl Findings {
     pub(crate) fn text(&self) -> String {
         let mut text = self.conditions.lines();
         let mut lines = vec![HEADS.map(str::to_owned)];
-        lines.extend(self.rows.iter().flat_map(|row| std::iter::once(cells(row)).chain(floor_cells(row))));
+        let rows = self.rows.iter().zip(1..);
+        lines.extend(rows.flat_map(|(row, number)| std::iter::once(cells(row, number)).chain(floor_cells(row))));
         let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-        let widths: [usize; HEADS.len()] = std::array::from_fn(width);
+        // A column with nothing in it but its head is left out.
+        let is_used = |column: &usize| lines.iter().skip(1).any(|line| !line[*column].is_empty());
+        let columns: Vec<(usize, usize)> = (0..HEADS.len()).filter(is_used).map(|at| (at, width(at))).collect();
         for line in &lines {
-            let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}"));
+            let cells = columns.iter().map(|&(at, width)| format!("{:>width$}", line[at]));
             text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
             text.push('\n');
         }
@@ -59,15 +71,19 @@ impl Findings {
     }
 }
 
-fn cells(row: &Row) -> [String; HEADS.len()] {
+fn cells(row: &Row, number: usize) -> [String; HEADS.len()] {
     let [p50, p99, p999, max] = latency(row.latency_us);
     let ratio = row.ratio.zip(row.ratio_min.zip(row.ratio_max));
     [
+        number.to_string(),
         row.nodes.to_string(),
         row.senders.to_string(),
         row.size_bytes.to_string(),
         format!("{}{} KiB", if row.window_adapts { "~" } else { "" }, row.window_bytes >> 10),
         row.ring.to_owned(),
+        row.durability.to_owned(),
+        unless_zero(row.loss, format!("{} %", row.loss * 100.0)),
+        unless_zero(row.delay_us as f64, format!("{} ms", row.delay_us as f64 / 1e3)),
         row.rate_per_s.map_or_else(|| "full".to_owned(), |rate| format!("{rate}/s")),
         format!("{:.0}", row.approved_per_s),
         format!("{:.2}", row.mb_per_s),
@@ -80,19 +96,29 @@ fn cells(row: &Row) -> [String; HEADS.len()] {
         max,
         ratio.map_or_else(String::new, |(ratio, (min, max))| format!("{ratio:.2} ({min:.2}..{max:.2})")),
         row.latency_ratio.map_or_else(String::new, |ratio| format!("{:.2} / {:.2}", ratio.p50, ratio.p99)),
+        row.target.as_ref().map_or_else(String::new, Verdict::in_short),
     ]
+}
+
+fn unless_zero(value: f64, words: String) -> String {
+    if value == 0.0 { String::new() } else { words }
 }
 
 /// The line below a row.
 fn floor_cells(row: &Row) -> Option<[String; HEADS.len()]> {
     let floor = row.floor.as_ref()?;
     let mut cells: [String; HEADS.len()] = std::array::from_fn(|_| String::new());
-    cells[4] = "floor".to_owned();
-    cells[6] = format!("{:.0}", floor.approved_per_s);
-    cells[7] = format!("{:.2}", floor.approved_per_s * row.size_bytes as f64 / 1e6);
-    cells[8] = format!("{:.0}", floor.cpu_ns_per_message);
-    cells[9] = format!("{:.3}", floor.packets_per_message);
-    for (cell, value) in cells[11..].iter_mut().zip(latency(floor.latency_us)) {
+    let figures = [
+        format!("{:.0}", floor.approved_per_s),
+        format!("{:.2}", floor.approved_per_s * row.size_bytes as f64 / 1e6),
+        format!("{:.0}", floor.cpu_ns_per_message),
+        format!("{:.3}", floor.packets_per_message),
+    ];
+    cells[RATE_AT - 1] = "floor".to_owned();
+    for (cell, value) in cells[RATE_AT..].iter_mut().zip(figures) {
+        *cell = value;
+    }
+    for (cell, value) in cells[LATENCY_AT..].iter_mut().zip(latency(floor.latency_us)) {
         *cell = value;
     }
     Some(cells)
@@ -110,6 +136,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::bench::machine::Machine;
     use crate::bench::runs::tests::row;
+    use crate::bench::targets::Target;
 
     /// Two rows, the second without a floor.
     pub(crate) fn findings() -> Findings {
@@ -123,6 +150,9 @@ pub(crate) mod tests {
         };
         let bare = Row {
             size_bytes: 4,
+            durability: "disk",
+            loss: 0.05,
+            delay_us: 20_000,
             rate_per_s: Some(100),
             latency_us: None,
             floor: None,
@@ -132,7 +162,8 @@ pub(crate) mod tests {
             latency_ratio: None,
             ..row()
         };
-        Findings { conditions, rows: vec![row(), bare] }
+        let target = Target::OfFloor(0.8).judge(&row(), &[]);
+        Findings { conditions, rows: vec![Row { target, ..row() }, bare] }
     }
 
     #[test]
@@ -141,6 +172,15 @@ pub(crate) mod tests {
         assert_eq!(json.lines().count(), 1);
         let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
         insta::assert_snapshot!(serde_json::to_string_pretty(&value).expect("text"));
+    }
+
+    #[test]
+    fn a_column_without_anything_is_left_out() {
+        let with = findings();
+        let without = Findings { rows: vec![row()], ..findings() };
+        for head in ["loss", "delay", "target"] {
+            assert!(with.text().contains(head) && !without.text().contains(head), "{head}");
+        }
     }
 
     #[test]

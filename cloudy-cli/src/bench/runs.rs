@@ -6,19 +6,22 @@ use miette::Report;
 use serde::Serialize;
 
 use super::conduct::{Conductor, Measured};
+use super::course::Moment;
 use super::latency::Quantiles;
 use super::spec::{Program, Spec};
+use super::targets::{Target, Verdict};
 use crate::progress::Progress;
 
-/// What a bench is to measure.
+/// A row that is to be measured.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Plan {
-    /// A row each.
-    pub(crate) specs: Vec<Spec>,
+pub(crate) struct PlannedRow {
+    pub(crate) spec: Spec,
     /// Run the floor beside the real program.
     pub(crate) floor: bool,
-    /// Runs, or pairs of runs, for each row; at least 1.
+    /// Runs, or pairs of runs; at least 1.
     pub(crate) repeat: u32,
+    /// What it should reach.
+    pub(crate) target: Option<Target>,
 }
 
 /// A row of the table: medians over its runs.
@@ -29,6 +32,10 @@ pub(crate) struct Row {
     pub(crate) size_bytes: usize,
     pub(crate) ring: &'static str,
     pub(crate) durability: &'static str,
+    /// Share of the datagrams that each node loses, injected.
+    pub(crate) loss: f64,
+    /// Delay of each datagram, injected.
+    pub(crate) delay_us: u64,
     /// Of each sender; none at full speed.
     pub(crate) rate_per_s: Option<u64>,
     /// What a sender had outside its own result at most, where it adapts on the average.
@@ -51,6 +58,10 @@ pub(crate) struct Row {
     pub(crate) ratio_max: Option<f64>,
     /// Latencies, of the floor's: medians of the pairs.
     pub(crate) latency_ratio: Option<LatencyRatio>,
+    /// Whether it reaches what it should.
+    pub(crate) target: Option<Verdict>,
+    /// Of the run in the middle: how it went.
+    pub(crate) over_time: Vec<Moment>,
 }
 
 /// The floor beside a row.
@@ -60,6 +71,8 @@ pub(crate) struct FloorRow {
     pub(crate) latency_us: Option<Quantiles>,
     pub(crate) cpu_ns_per_message: f64,
     pub(crate) packets_per_message: f64,
+    /// Of the run in the middle: how it went.
+    pub(crate) over_time: Vec<Moment>,
 }
 
 /// How much slower than the floor.
@@ -73,21 +86,22 @@ pub(crate) struct LatencyRatio {
 ///
 /// # Errors
 /// A run failed; the rows so far are lost.
-pub(crate) async fn all(plan: &Plan, conductor: &Conductor, progress: &Progress) -> Result<Vec<Row>, Report> {
-    let mut rows = Vec::with_capacity(plan.specs.len());
-    for (at, spec) in plan.specs.iter().enumerate() {
+pub(crate) async fn all(plan: &[PlannedRow], conductor: &Conductor, progress: &Progress) -> Result<Vec<Row>, Report> {
+    let mut rows: Vec<Row> = Vec::with_capacity(plan.len());
+    for PlannedRow { spec, floor: with_floor, repeat, target } in plan {
         let (mut real, mut floor) = (Vec::new(), Vec::new());
-        for run in 1..=plan.repeat {
-            progress.state(format!("row {} of {}, run {run} of {}: {spec}", at + 1, plan.specs.len(), plan.repeat));
+        for run in 1..=*repeat {
+            progress.state(format!("row {} of {}, run {run} of {repeat}: {spec}", rows.len() + 1, plan.len()));
             let measured = conductor.run(Program::Group, spec).await?;
-            if plan.floor {
+            if *with_floor {
                 // With as much in flight as the library had.
                 let spec = if spec.window_adapts { spec.with_window(measured.window_bytes) } else { spec.clone() };
                 floor.push(conductor.run(Program::Floor, &spec).await?);
             }
             real.push(measured);
         }
-        let row = Row::of(spec, &real, &floor);
+        let mut row = Row::of(spec, &real, &floor);
+        row.target = target.and_then(|target| target.judge(&row, &rows));
         progress.line(&format!("{spec}: {}", row.in_short()));
         rows.push(row);
     }
@@ -95,10 +109,14 @@ pub(crate) async fn all(plan: &Plan, conductor: &Conductor, progress: &Progress)
 }
 
 /// About how long a plan takes: the load and what is around it.
-pub(crate) fn time_for(plan: &Plan) -> Duration {
-    const AROUND: Duration = Duration::from_millis(400);
-    let programs = if plan.floor { 2 } else { 1 };
-    plan.specs.iter().map(|spec| (spec.warm_up + spec.duration + AROUND) * plan.repeat * programs).sum()
+pub(crate) fn time_for(plan: &[PlannedRow]) -> Duration {
+    const AROUND: Duration = Duration::from_millis(200);
+    const AROUND_EACH_NODE: Duration = Duration::from_millis(50);
+    let time = |row: &PlannedRow| {
+        let around = AROUND + AROUND_EACH_NODE * row.spec.nodes as u32;
+        (row.spec.warm_up + row.spec.duration + around) * row.repeat * if row.floor { 2 } else { 1 }
+    };
+    plan.iter().map(time).sum()
 }
 
 impl Row {
@@ -118,6 +136,8 @@ impl Row {
             size_bytes: spec.size_bytes,
             ring: spec.ring_name(),
             durability: spec.durability_name(),
+            loss: spec.faults.loss,
+            delay_us: spec.faults.latency.as_micros() as u64,
             rate_per_s: spec.rate_per_s,
             window_bytes: if spec.window_adapts {
                 median(real, |run| run.window_bytes as f64) as u64
@@ -137,11 +157,14 @@ impl Row {
                 latency_us: quantiles(floor),
                 cpu_ns_per_message: round(median(floor, |run| run.cpu_ns_per_message)),
                 packets_per_message: round(median(floor, |run| run.packets_per_message)),
+                over_time: course(floor),
             }),
             ratio: middle(&rates).map(round),
             ratio_min: rates.first().copied().map(round),
             ratio_max: rates.last().copied().map(round),
             latency_ratio: p50.zip(p99).map(|(p50, p99)| LatencyRatio { p50: round(p50), p99: round(p99) }),
+            target: None,
+            over_time: course(real),
         }
     }
 
@@ -180,6 +203,12 @@ fn quantiles(runs: &[Measured]) -> Option<Quantiles> {
     })
 }
 
+/// How the run with the median rate went.
+fn course(runs: &[Measured]) -> Vec<Moment> {
+    let rate = median(runs, |run| run.approved_per_s);
+    runs.iter().find(|run| run.approved_per_s == rate).map(|run| run.course.clone()).unwrap_or_default()
+}
+
 /// To a thousandth: more is noise.
 fn round(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
@@ -209,6 +238,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn moment(at_ms: u64, approved_per_s: f64, p50_us: Option<u64>) -> Moment {
+        Moment { at_ms, approved_per_s, p50_us, p99_us: p50_us.map(|p50| 2 * p50) }
+    }
+
     fn run(approved_per_s: f64, p50: u64) -> Measured {
         Measured {
             approved_per_s,
@@ -217,6 +250,7 @@ pub(crate) mod tests {
             memory_mib_max: approved_per_s / 1e4,
             window_bytes: approved_per_s as u64,
             latency_us: Some(Quantiles { p50, p99: 2 * p50, p999: 3 * p50, max: 4 * p50 }),
+            course: vec![moment(100, approved_per_s, Some(p50)), moment(200, 0.0, None)],
             count: 7,
         }
     }
@@ -236,6 +270,7 @@ pub(crate) mod tests {
         assert_eq!(row.latency_us, Some(Quantiles { p50: 900, p99: 1_800, p999: 2_700, max: 3_600 }));
         assert_eq!(row.latency_ratio, Some(LatencyRatio { p50: 2.0, p99: 2.0 }));
         assert_eq!((row.cpu_ns_per_message, row.memory_mib_max), (10_000.0, 30.0));
+        assert_eq!(row.over_time, [moment(100, 200_000.0, Some(1_000)), moment(200, 0.0, None)]);
         let floor = row.floor.expect("a floor");
         assert_eq!((floor.approved_per_s, floor.cpu_ns_per_message), (1_000_000.0, 2_000.0));
     }
@@ -258,7 +293,8 @@ pub(crate) mod tests {
 
     #[test]
     fn the_time_is_that_of_all_runs() {
-        let plan = Plan { specs: vec![spec(), spec()], floor: true, repeat: 3 };
-        assert_eq!(time_for(&plan), Duration::from_millis(12 * 2_900));
+        let row = PlannedRow { spec: spec(), floor: true, repeat: 3, target: None };
+        let alone = PlannedRow { floor: false, repeat: 1, ..row.clone() };
+        assert_eq!(time_for(&[row, alone]), Duration::from_millis(7 * 2_900));
     }
 }

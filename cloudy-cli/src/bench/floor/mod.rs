@@ -66,7 +66,7 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
         order => return Err(unexpected(&order)),
     };
     outcome.count = sender.shared.wait_for(&sent).await;
-    (outcome.latency, outcome.memory_kib) = (sender.shared.latencies(), meter::memory_kib_max());
+    (outcome.course, outcome.memory_kib) = (sender.shared.course(), meter::memory_kib_max());
     post.say(Said::Done(Box::new(outcome))).await?;
     while post.orders.recv().await.is_some() {}
     close(&endpoint).await;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::frames::Run;
-use crate::bench::latency::Latency;
+use crate::bench::course::{Course, PartCounts};
 use crate::bench::meter::now_us;
 
 /// State that the sender and the streams' tasks share.
@@ -26,7 +26,7 @@ struct State {
     /// Ring: messages that are here without a gap.
     frontier: u64,
     lanes: Vec<Lane>,
-    latency: Latency,
+    course: Course,
     /// The sender waits for what others approve, too.
     ending: bool,
 }
@@ -46,7 +46,7 @@ struct Lane {
 impl Shared {
     pub(super) fn new(me: usize, nodes: usize, ring: bool) -> Self {
         let lanes = vec![Lane::default(); nodes];
-        let state = State { me, ring, frontier: 0, lanes, latency: Latency::of(0..0), ending: false };
+        let state = State { me, ring, frontier: 0, lanes, course: Course::of(0..0), ending: false };
         let news = (0..nodes).map(|_| Notify::new()).collect();
         Self { state: Mutex::new(state), moved: Notify::new(), news }
     }
@@ -56,13 +56,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Latencies count for what is due in this time.
-    pub(super) fn measure(&self, due_us: Range<u64>) {
-        self.lock().latency = Latency::of(due_us);
+    /// The time that is measured.
+    pub(super) fn measure(&self, measure_us: Range<u64>) {
+        self.lock().course = Course::of(measure_us);
     }
 
-    pub(super) fn latencies(&self) -> Vec<(u64, u64)> {
-        self.lock().latency.counts()
+    /// What was seen of it.
+    pub(super) fn course(&self) -> Vec<PartCounts> {
+        self.lock().course.counts()
     }
 
     /// Own messages sent.
@@ -163,7 +164,7 @@ impl State {
         while lane.approved < up_to {
             let Some((due_us, messages)) = lane.waiting.front_mut() else { return };
             let taken = (*messages).min(up_to - lane.approved);
-            self.latency.record(*due_us, now_us, taken);
+            self.course.record(Some(*due_us), now_us, taken);
             lane.approved += taken;
             *messages -= taken;
             if *messages == 0 {

@@ -1,9 +1,7 @@
-//! A bench's findings as a page by itself: plots as SVG, the table, no scripts and nothing to fetch.
+//! Rates and latencies of all rows as bars.
 
-use std::fmt::Write;
-
-use super::report::Findings;
-use super::runs::Row;
+use super::{element, escaped, label, text};
+use crate::bench::runs::Row;
 
 /// Sizes in the plots, in pixels.
 const LABEL_WIDTH: f64 = 280.0;
@@ -13,10 +11,6 @@ const BAR_HEIGHT: f64 = 12.0;
 const ROW_GAP: f64 = 10.0;
 const AXIS_HEIGHT: f64 = 22.0;
 
-const STYLE: &str = "body{font:14px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}\
-pre{overflow-x:auto;font-size:12px}svg{width:100%;height:auto}text{font:11px sans-serif;fill:#222}\
-.grid{stroke:#ddd}.cloudy{fill:#1668b0}.floor{fill:#9aa5b1}.tail{fill:#7fb3dd}.floortail{fill:#d3d9de}";
-
 /// One bar: its class, its value, and what stands behind it.
 struct Bar {
     class: &'static str,
@@ -24,19 +18,13 @@ struct Bar {
     text: String,
 }
 
-/// The page.
-pub(crate) fn page(findings: &Findings) -> String {
-    let throughput = plot(&findings.rows, rates);
-    let latency = plot(&findings.rows, latencies);
+/// The section.
+pub(super) fn section(rows: &[Row]) -> String {
+    let (throughput, latency) = (plot(rows, rates), plot(rows, latencies));
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>cloudy bench</title>\
-         <style>{STYLE}</style></head><body>\n<h1>cloudy bench</h1>\n<pre>{}</pre>\n\
-         <h2>Approved messages a second</h2>\n<p>Blue: cloudy. Grey: the floor, bare QUIC. The scale is \
+        "<h2>Approved messages a second</h2>\n<p>Blue: cloudy. Grey: the floor, bare QUIC. The scale is \
          logarithmic.</p>\n{throughput}\
-         <h2>Latency in µs, from due to approved</h2>\n<p>Dark: median; light: 99 %.</p>\n{latency}\
-         <h2>All figures</h2>\n<pre>{}</pre>\n</body></html>\n",
-        escaped(&findings.conditions.lines()),
-        escaped(&findings.text()),
+         <h2>Latency in µs, from due to approved</h2>\n<p>Dark: median; light: 99 %.</p>\n{latency}"
     )
 }
 
@@ -94,48 +82,25 @@ fn plot(rows: &[Row], bars: fn(&Row) -> Vec<Bar>) -> String {
     format!("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {y}\">\n{grid}{svg}</svg>\n")
 }
 
-fn label(row: &Row) -> String {
-    let rate = row.rate_per_s.map(|rate| format!(", {rate}/s")).unwrap_or_default();
-    let Row { nodes, senders, size_bytes, ring, window_bytes, .. } = row;
-    format!("{nodes} nodes, {senders} send {size_bytes} B, {ring}, {} KiB{rate}", window_bytes >> 10)
-}
-
-fn text(svg: &mut String, x: f64, y: f64, words: &str) {
-    element(svg, format_args!(r#"<text x="{x:.1}" y="{y:.1}">{words}</text>"#));
-}
-
-fn element(svg: &mut String, element: std::fmt::Arguments<'_>) {
-    // Writing to memory cannot fail.
-    let _ = writeln!(svg, "{element}");
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bench::report::tests::findings;
 
     #[test]
-    fn a_page_shows_every_row_and_fetches_nothing() {
-        let mut findings = findings();
-        findings.conditions.flags = "bench --html <b>&".to_owned();
-        let page = page(&findings);
-        assert_eq!(page.matches("<svg").count(), 2);
-        assert_eq!(page.matches(r#"<rect class="cloudy""#).count(), 3, "two rates and one latency");
-        assert_eq!(page.matches(r#"<rect class="floor""#).count(), 2);
-        assert!(page.contains("bench --html &lt;b&gt;&amp;") && page.contains(">200000 (0.25)<"), "{page}");
-        for fetched in ["<script", "href", "src=", "url("] {
-            assert!(!page.contains(fetched), "{fetched}");
-        }
+    fn every_row_has_its_bars() {
+        let section = section(&findings().rows);
+        assert_eq!(section.matches("<svg").count(), 2);
+        assert_eq!(section.matches(r#"<rect class="cloudy""#).count(), 3, "two rates and one latency");
+        assert_eq!(section.matches(r#"<rect class="floor""#).count(), 2);
+        assert!(section.contains(">200000 (0.25)<"), "{section}");
     }
 
     #[test]
     fn bars_stay_on_the_page() {
-        let page = page(&findings());
-        for width in page.split(r#"width=""#).skip(1).filter_map(|rest| rest.split('"').next()?.parse::<f64>().ok()) {
+        let section = section(&findings().rows);
+        for width in section.split(r#"width=""#).skip(1).filter_map(|rest| rest.split('"').next()?.parse::<f64>().ok())
+        {
             assert!((1.0..=PLOT_WIDTH).contains(&width), "{width}");
         }
     }
