@@ -35,8 +35,8 @@ pub enum Rule {
     FinalReachesCut,
     /// The hold is evaluated again when the cursor moves.
     HoldFollowsCursor,
-    /// The slot at the cursor is exempt from the hold.
-    HoldExemptsCursor,
+    /// The first slot outside the result is exempt from the hold.
+    HoldExemptsFirst,
     /// A member with an empty hand and the turn learns that others wait.
     WaitingIsTold,
     /// Sequence numbers below the last in the result are passed over.

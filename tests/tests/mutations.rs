@@ -54,7 +54,7 @@ each_is_caught! {
     a_cut_is_walked_without_being_held: CutIsHeld,
     a_final_result_is_short: FinalReachesCut,
     the_hold_does_not_follow_the_cursor: HoldFollowsCursor,
-    the_hold_does_not_exempt_the_cursor: HoldExemptsCursor,
+    the_hold_does_not_exempt_the_first_slot: HoldExemptsFirst,
     nobody_is_told_who_waits: WaitingIsTold,
     what_a_joiner_fetched_enters_again: Deduplicated,
     what_a_cut_did_not_take_goes_behind: PutBackAtHead,

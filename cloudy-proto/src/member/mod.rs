@@ -176,12 +176,13 @@ impl Member {
         debug_assert_eq!(skipped, Ok(()), "an own skip continues the own lane");
     }
 
-    /// §3.2 rule 4: confirms as far as the hold allows, the slot at the cursor in any case.
+    /// §3.2 rule 4: confirms as far as the hold allows, the first slot outside the result in any case.
     fn extend_confirmations(&mut self) {
         if self.frozen(Rule::WedgedConfirmsNothing) {
             return;
         }
         let cursor = self.walk.cursor();
+        let first = self.first_held();
         let hold_bytes = self.view.parameters.hold_bytes();
         let members = self.lanes.len();
         let others = (0..members).map(|step| (cursor.rank.at() + step) % members).filter(|&at| at != self.rank.at());
@@ -190,8 +191,7 @@ impl Member {
             let lane = &mut self.lanes[at];
             let end = if self.rules.hold(Rule::ConfirmIsSynced) { lane.stored() } else { lane.frontier() };
             while let Some(held) = lane.first_unconfirmed().filter(|held| held.round < end) {
-                let at_cursor = held.round == cursor.round && at == cursor.rank.at();
-                let exempt = at_cursor && self.rules.hold(Rule::HoldExemptsCursor);
+                let exempt = Some((held.round, at)) == first && self.rules.hold(Rule::HoldExemptsFirst);
                 if !exempt && used + held.batch.cost_bytes() > hold_bytes {
                     break;
                 }
@@ -360,9 +360,14 @@ impl Member {
 
     /// In slot order; no unknown slot can lie in between, since every lane is known up to the cut.
     fn next_below_cut(&mut self) -> Option<(Rank, Held)> {
-        let waiting = self.lanes.iter().enumerate().filter(|(_, lane)| lane.held_slots() > 0);
-        let (_, at) = waiting.map(|(at, lane)| (lane.first_open(), at)).min()?;
+        let (_, at) = self.first_held()?;
         self.lanes[at].pop().map(|held| (Rank(at as u16), held))
+    }
+
+    /// The first slot in order that is held, and not in the result.
+    fn first_held(&self) -> Option<(Round, usize)> {
+        let waiting = self.lanes.iter().enumerate().filter(|(_, lane)| lane.held_slots() > 0);
+        waiting.map(|(at, lane)| (lane.first_open(), at)).min()
     }
 
     /// The slot that the result waits at, and since when; none if every message known is in it.
