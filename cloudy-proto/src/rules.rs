@@ -63,6 +63,10 @@ pub enum Rule {
     RunIsNamedByLog,
     /// `Memory`: for a run that is over nobody answers, and what it answered does not count.
     StaleMemberIsVoid,
+    /// `Disk`: while a complete member runs on, the cut is theirs who do, and disks do not count.
+    RunningFixTheCut,
+    /// `Disk`: a restarted process takes a cut from its disk only if that knows of the answer that the cut rests on.
+    DiskKnowsItsAnswer,
     /// A snapshot is kept under the last index that its state knows.
     SnapshotIsOfItsIndex,
     /// The base at a view's first index knows the last numbers before it, and none of the entry that follows.

@@ -63,6 +63,8 @@ each_is_caught! {
     a_fetched_result_counts_before_it_is_synced: CompleteIsSynced,
     a_vote_leaves_before_it_is_synced: VoteIsSynced,
     who_skips_a_view_is_complete_in_the_next: SkippedViewIsIncomplete,
+    an_older_disk_decides_a_cut: RunningFixTheCut,
+    an_older_disk_takes_a_cut_that_it_did_not_answer_for: DiskKnowsItsAnswer,
     a_restarted_member_is_active_again: RestartedIsWedged,
     a_run_in_memory_that_is_over_counts_as_a_survivor: StaleMemberIsVoid,
     a_snapshot_claims_an_index_that_its_state_does_not_know: SnapshotIsOfItsIndex,

@@ -4,6 +4,7 @@
 //! Meta    "group"             what the group is        Slots   view, round, lane   a message slot, once
 //!         "vote"              of consensus             Result  first index         refers to a slot, or holds
 //!         "complete"          of the latest view                                   what was fetched
+//!         "wedged"            the latest view frozen
 //!         "snapshot"          of the application
 //!         "log"               in place of older commands
 //!         "base"              where the voter's log begins
@@ -36,6 +37,7 @@ const LOG_KEY: &[u8] = b"log";
 const BASE_KEY: &[u8] = b"base";
 const SNAPSHOT_KEY: &[u8] = b"snapshot";
 const COMPLETE_KEY: &[u8] = b"complete";
+const WEDGED_KEY: &[u8] = b"wedged";
 /// Committed entries of the control log.
 const COMMITTED: u8 = 0;
 /// The log of a voter.
@@ -159,6 +161,7 @@ impl Recorder {
                 value.put_u64_le(first.0);
                 ops.push(put(Table::Meta, COMPLETE_KEY.to_vec(), value.freeze()));
             }
+            Record::Wedged { view } => ops.push(put(Table::Meta, WEDGED_KEY.to_vec(), encoded(&view))),
         }
     }
 }
@@ -219,6 +222,7 @@ impl Reader<'_> {
                 postcard::from_bytes(&value).ok().map(|(index, term, state)| Record::Log { index, term, state })
             }
             Table::Meta if key == SNAPSHOT_KEY => postcard::from_bytes(&value).ok().map(Record::Snapshot),
+            Table::Meta if key == WEDGED_KEY => postcard::from_bytes(&value).ok().map(|view| Record::Wedged { view }),
             Table::Meta => decode_complete(key, value),
             Table::Log => decode_log(key, value),
             Table::Slots => decode_slot(key, value),

@@ -120,6 +120,7 @@ impl World {
         self.tell(Plan::FOUNDER, &fault);
         match fault {
             _ if self.healed => {}
+            fault if self.has_older_disk() && !matches!(fault, Fault::OlderDisk { .. }) => self.spare(fault),
             Fault::Cut { a, b, outage_us } => self.cut_for(a, b, outage_us),
             Fault::Flap { a, b, times, outage_us } => {
                 self.stats.met(if outage_us < LONG_FLAP_US { Met::LinkFlapped } else { Met::LinkFlappedSlowly });
@@ -175,6 +176,8 @@ impl World {
             Fault::Kill { who } => self.kill(who)?,
             Fault::Restart { who, after_us } => self.restart(who, after_us)?,
             Fault::LoseDisk { who, after_us } => self.lose_disk(who, after_us)?,
+            Fault::OlderDisk { who, age_us, after_us } => self.copy_disk(who, age_us, after_us),
+            Fault::PutBack { home, after_us } => self.put_back(home, after_us)?,
             Fault::PowerCut { within_us } => self.cut_power(within_us)?,
             Fault::SlowDisk { who, for_us } => {
                 let Some(node) = self.resolve(who) else { return Ok(()) };

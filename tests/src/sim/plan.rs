@@ -118,6 +118,23 @@ pub enum Fault {
         /// After which time.
         after_us: u64,
     },
+    /// A disk is copied, and takes its node back to that later on: once nobody else is in trouble. Until the group has
+    /// gone on from there nothing else goes wrong.
+    OlderDisk {
+        /// Whose.
+        who: Who,
+        /// After which time the copy is put back.
+        age_us: u64,
+        /// After which time its process is started again.
+        after_us: u64,
+    },
+    /// The copy of a disk is put back, and its process started again.
+    PutBack {
+        /// Whose.
+        home: usize,
+        /// After which time.
+        after_us: u64,
+    },
     /// All processes die at once, and all are started again, each at a time of its own.
     PowerCut {
         /// Until then.
@@ -184,6 +201,8 @@ pub struct DiskPlan {
     pub slow_per_mille: u64,
     /// How much longer at most.
     pub slow_us: u64,
+    /// Records go through the store that nodes use, on a disk that keeps any part of what was not synced.
+    pub real: bool,
 }
 
 /// What a node is that comes into the running group.
@@ -341,7 +360,7 @@ impl Plan {
     pub fn restarts(&self) -> usize {
         let at_steps = self.at_steps.iter().map(|(.., fault)| fault);
         let starts = |fault: &Fault| match fault {
-            Fault::Restart { .. } | Fault::LoseDisk { .. } => 1,
+            Fault::Restart { .. } | Fault::LoseDisk { .. } | Fault::OlderDisk { .. } => 1,
             Fault::PowerCut { .. } => self.homes(),
             _ => 0,
         };

@@ -79,6 +79,7 @@ fn given() -> Vec<Given> {
         Given::Complete { view: ViewId(0), first: Index(1) },
         Given::Command { index: LogIndex(1), term: 2, command: first_view() },
         Given::Complete { view: ViewId(1), first: Index(1) },
+        Given::Wedged { view: ViewId(1) },
         slot(0, 0, 0, 1),
         slot(1, 0, 0, 1),
         // What an earlier leader left goes.
@@ -135,7 +136,7 @@ fn whatever_was_given_out_so_far_reads_back_as_it_folds() {
     let mut folded = Stored::default();
     for (at, record) in all.iter().enumerate() {
         folded.take(record.clone()).unwrap();
-        let opened = Opened::create(&SimDisk::default());
+        let opened = Opened::create(&FaultDisk::default());
         store(&opened, &all[..=at]);
         let read = read_group(&opened.store, GROUP).unwrap();
         // Before its first view there is no group to come back to.
@@ -150,7 +151,7 @@ fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
     let snapshot = given().iter().position(|record| matches!(record, Given::Snapshot(_))).unwrap();
     // With all of it, and with what a snapshot leaves.
     for (records, first) in [(given()[..snapshot].to_vec(), 1), (given(), 4)] {
-        let opened = Opened::create(&SimDisk::default());
+        let opened = Opened::create(&FaultDisk::default());
         store(&opened, &records);
         let mut stored = Stored::default();
         records.into_iter().for_each(|record| stored.take(record).unwrap());
@@ -176,7 +177,7 @@ fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
 
 #[test]
 fn a_snapshot_leaves_nothing_of_what_came_before_it_and_forgetting_leaves_nothing_at_all() {
-    let opened = Opened::create(&SimDisk::default());
+    let opened = Opened::create(&FaultDisk::default());
     store(&opened, &given());
     assert_eq!(opened.all(GROUP, Table::Slots).len(), 1, "the slot that the result begins in");
     assert_eq!(opened.all(GROUP, Table::Result).len(), 2);
@@ -188,7 +189,7 @@ fn a_snapshot_leaves_nothing_of_what_came_before_it_and_forgetting_leaves_nothin
 #[test]
 fn records_that_contradict_each_other_or_are_no_records_are_told() {
     let refused = |ops: Vec<Op>| {
-        let opened = Opened::create(&SimDisk::default());
+        let opened = Opened::create(&FaultDisk::default());
         store(&opened, &given());
         opened.store.submit(GROUP, ops, 100).unwrap();
         assert_eq!(opened.next().result, Ok(()));

@@ -56,6 +56,8 @@ impl Plan {
         plan.add_clock_jumps(&mut Dice::of(seed ^ 0x000c_10c4_0a17));
         plan.add_restarts(&mut Dice::of(seed ^ 0x0d15_ca5e_0dd5));
         plan.add_snapshots(&mut Dice::of(seed ^ 0x5a9_5407));
+        plan.add_older_disks(&mut Dice::of(seed ^ 0x001d_d15c));
+        plan.add_real_disks(&mut Dice::of(seed ^ 0x4ea1_d15c));
         plan
     }
 
