@@ -74,18 +74,23 @@ impl Plan {
 
     /// Disks that are put back as they were: with a network and disks that let who runs on answer in time.
     pub(super) fn add_older_disks(&mut self, dice: &mut Dice) {
-        if !self.on_disk() || self.nodes < 3 || self.kills_anybody || !dice.chance(300) {
+        if !self.on_disk() || self.nodes < 3 || self.kills_anybody || !dice.chance(700) {
             return;
         }
         self.parameters.wedge_timeout = Duration::from_millis(250);
         self.parameters.sync_timeout = Duration::from_secs(2);
         self.disk.slow_per_mille = 0;
         self.network.lost_per_mille = 0;
-        for _ in 0..dice.between(1, 2) {
+        for _ in 0..dice.between(1, 3) {
             let age_us = dice.pick(&[5_000, 50_000, 200_000, 500_000]);
-            let who = Who::Node(dice.below(self.nodes));
-            let fault = Fault::OlderDisk { who, age_us, after_us: dice.pick(&RESTART_US[..4]) };
-            self.faults.push((dice.between(0, self.heal_at_us * 3 / 4), fault));
+            let node = dice.below(self.nodes);
+            let (who, at_us) = (Who::Node(node), dice.between(0, self.heal_at_us * 3 / 4));
+            self.faults.push((at_us, Fault::OlderDisk { who, age_us, after_us: dice.pick(&RESTART_US[..4]) }));
+            if dice.chance(350) {
+                // Another view follows in between.
+                let other = Who::Node((node + 1 + dice.below(self.nodes - 1)) % self.nodes);
+                self.faults.push((at_us + age_us / 4, Fault::Restart { who: other, after_us: 0 }));
+            }
         }
     }
 
