@@ -39,6 +39,8 @@ pub enum Rule {
     WaitingIsTold,
     /// Sequence numbers below the last in the result are passed over.
     Deduplicated,
+    /// Each run of a node has numbers of its own.
+    NumbersAreOfARun,
     /// A view follows the latest one only.
     FromIsLatest,
     /// Who was told what the log comes to, and nothing of the views before the one in force, is not complete in it.

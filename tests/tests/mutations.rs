@@ -56,6 +56,7 @@ each_is_caught! {
     the_hold_does_not_exempt_the_cursor: HoldExemptsCursor,
     nobody_is_told_who_waits: WaitingIsTold,
     what_a_joiner_fetched_enters_again: Deduplicated,
+    numbers_are_counted_by_origin_only: NumbersAreOfARun,
     what_a_cut_did_not_take_goes_behind: PutBackAtHead,
     a_view_follows_though_no_survivor_has_the_result: SurvivorIsComplete,
     what_is_not_synced_is_confirmed: ConfirmIsSynced,
