@@ -159,13 +159,7 @@ impl World {
                 self.stats.met(Met::NodeMute);
                 (0..self.latest.len()).filter(|&peer| peer != node).for_each(|peer| self.hold(node, peer, for_us));
             }
-            Fault::Slow { who, for_us } => {
-                let Some(node) = self.resolve(who) else { return Ok(()) };
-                self.stats.met(if who == Who::Coordinator { Met::CoordinatorPaused } else { Met::NodeSlow });
-                let until = self.now_us + for_us;
-                self.nodes[node].asleep_until_us = self.nodes[node].asleep_until_us.max(until);
-                self.queue.at(until, Event::Wake { node });
-            }
+            Fault::Slow { who, for_us } => self.pause(who, for_us),
             Fault::ClockJump { who, by_us } => {
                 let Some(node) = self.resolve(who) else { return Ok(()) };
                 self.stats.met(Met::ClockJumped);
@@ -208,6 +202,14 @@ impl World {
                 }
             }
         }
+    }
+
+    fn pause(&mut self, who: Who, for_us: u64) {
+        let Some(node) = self.resolve(who) else { return };
+        self.stats.met(if who == Who::Coordinator { Met::CoordinatorPaused } else { Met::NodeSlow });
+        let until = self.now_us + for_us;
+        self.nodes[node].asleep_until_us = self.nodes[node].asleep_until_us.max(until);
+        self.queue.at(until, Event::Wake { node });
     }
 
     fn hold(&mut self, from: usize, to: usize, for_us: u64) {

@@ -13,8 +13,8 @@ use crate::sim::world::World;
 #[derive(Debug, Default)]
 pub(super) struct OlderDisks {
     copies: Vec<Copy>,
-    /// A node that was taken back, and the process that knew more.
-    pending: Option<(usize, usize)>,
+    /// The node that was taken back last.
+    pending: Option<usize>,
 }
 
 /// A disk as it was.
@@ -66,17 +66,20 @@ impl World {
         self.die(place)?;
         self.disks[home].put_back(stored);
         self.judge.took_back(home, known);
-        self.older.pending = Some((home, place));
+        self.older.pending = Some(home);
         Ok(())
     }
 
     /// Some node came back with an older disk, and the group has not gone on from there yet.
     pub(super) fn has_older_disk(&self) -> bool {
-        let Some((home, place)) = self.older.pending else { return false };
+        let Some(home) = self.older.pending else { return false };
         let Some(view) = self.judge.view() else { return false };
-        let listed = view.rank_of_run(self.ids[home], self.nodes[place].machine.incarnation()).is_some();
-        let follows = self.running(home).is_some_and(|now| self.judge.view_of(now).0 == view.id);
-        !view.last && (listed || !follows)
+        let now = self.running(home);
+        let run = now.map(|place| self.nodes[place].machine.incarnation());
+        let listed = view.ring.iter().find(|member| member.node == self.ids[home]);
+        let earlier = listed.is_some_and(|member| run != Some(member.incarnation));
+        let follows = now.is_some_and(|place| self.judge.view_of(place).0 == view.id);
+        !view.last && (earlier || !follows)
     }
 
     /// Without a process and its disk nothing is missing: the others run and reach each other, one of them has all that

@@ -111,28 +111,27 @@ pub enum Fault {
         /// After which time.
         after_us: u64,
     },
-    /// A process dies and its node's disk is lost with it; it is started again as one that joins.
+    /// A process dies and its node's disk with it; it is started again as one that joins.
     LoseDisk {
         /// Whose.
         who: Who,
         /// After which time.
         after_us: u64,
     },
-    /// A disk is copied, and takes its node back to that later on: once nobody else is in trouble. Until the group has
-    /// gone on from there nothing else goes wrong.
+    /// A disk is copied, and the copy put back once nobody else is in trouble; nothing else goes wrong for a while.
     OlderDisk {
         /// Whose.
         who: Who,
-        /// After which time the copy is put back.
+        /// When the copy is put back.
         age_us: u64,
-        /// After which time its process is started again.
+        /// When its process is started again, after that.
         after_us: u64,
     },
-    /// The copy of a disk is put back, and its process started again.
+    /// That happens.
     PutBack {
         /// Whose.
         home: usize,
-        /// After which time.
+        /// As above.
         after_us: u64,
     },
     /// All processes die at once, and all are started again, each at a time of its own.
@@ -201,7 +200,7 @@ pub struct DiskPlan {
     pub slow_per_mille: u64,
     /// How much longer at most.
     pub slow_us: u64,
-    /// Records go through the store that nodes use, on a disk that keeps any part of what was not synced.
+    /// They are stores that nodes use, on a disk that keeps any part of what was not synced.
     pub real: bool,
 }
 
@@ -266,7 +265,7 @@ pub struct Plan {
     pub retain_bytes: u64,
     /// What goes wrong, and when.
     pub faults: Vec<(u64, Fault)>,
-    /// What goes wrong at a step, and how long after it; one at each time that the step comes.
+    /// What goes wrong how long after a step; one at each time that it comes.
     pub at_steps: Vec<(Step, u64, Fault)>,
     /// How many starts a story needs beyond those of the faults above.
     pub story_restarts: usize,
@@ -383,10 +382,10 @@ impl Plan {
     /// A node's place on the ring is wanted.
     #[must_use]
     pub fn is_member(&self, home: usize) -> bool {
-        match home.checked_sub(self.nodes) {
-            Some(newcomer) => self.newcomers.get(newcomer).is_some_and(|(_, what)| *what == Newcomer::Member),
-            None => home != Self::FOUNDER || self.founder_is_member,
-        }
+        let Some(newcomer) = home.checked_sub(self.nodes) else {
+            return home != Self::FOUNDER || self.founder_is_member;
+        };
+        self.newcomers.get(newcomer).is_some_and(|(_, what)| *what == Newcomer::Member)
     }
 
     /// The nodes of the first view.
