@@ -82,6 +82,18 @@ impl World {
         !view.last && (earlier || !follows)
     }
 
+    /// A view changes, and of those who have all that was approved no other runs on: whoever was restarted has it again
+    /// once it has fetched it (`protocol.md` §6.3).
+    pub(super) fn alone_decides(&self, place: usize) -> bool {
+        let Some(view) = self.judge.view().filter(|_| self.plan.on_disk()) else { return false };
+        let runs_on = |member: &cloudy_proto::RingMember| {
+            let other = self.running(self.judge.home_of(member.node)).filter(|other| *other != place);
+            let active = other.is_some_and(|other| self.judge.view_of(other) == (view.id, true));
+            active && self.judge.is_complete_on_disk(member.node, view.id)
+        };
+        view.rank_of(self.nodes[place].id).is_some() && !view.ring.iter().any(runs_on)
+    }
+
     /// Without a process and its disk nothing is missing: the others run and reach each other, one of them has all that
     /// was approved, and whoever else votes knows all of the log and of the votes that it does.
     /// `voted`: who voted when the copy was made, as it says.

@@ -281,7 +281,6 @@ pub struct Plan {
     pub drift_ppm: Vec<u64>,
 }
 
-/// More than any run's result.
 const RETAIN_BYTES: u64 = 16 << 20;
 
 impl Plan {

@@ -244,7 +244,8 @@ impl World {
 
     /// Unless the plan kills anybody, a kill waits until the group can do without its victim.
     pub(super) fn kill(&mut self, who: Who) -> Result<(), Failure> {
-        let spared = |place: usize| !self.plan.kills_anybody && !self.can_do_without(place);
+        let needed = |place: usize| !self.can_do_without(place) || self.alone_decides(place);
+        let spared = |place: usize| !self.plan.kills_anybody && needed(place);
         let Some(place) = self.resolve(who).filter(|&place| !spared(place)) else {
             self.stats.met(Met::KillSpared);
             self.spare(Fault::Kill { who });
