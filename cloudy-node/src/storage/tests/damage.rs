@@ -144,8 +144,8 @@ fn each_byte_of_a_record_is_under_its_checksum() {
     assert_eq!((key.len(), sealed.len()), (16 + 1 + 3, 16 + 10));
     let expected = StoreError::Damaged { group: GROUP, table: Table::Result, key: "6b6579".to_owned() };
     let words = "the record 6b6579 in table result of group 07070707070707070707070707070707 was altered on disk: \
-                 check the disk, then restore the data directory from a backup, or start with a new one and let the \
-                 node join again";
+                 check the disk, then restore the data directory from a backup made since its last run, or start with a new \
+                 one and let the node join again";
     assert_eq!(expected.to_string(), words);
     for at in 0..sealed.len() {
         let disk = alter(image.clone(), |records| {
