@@ -24,8 +24,8 @@ mod typed;
 pub use cloudy_proto::slot::{Payloads, payload_slices};
 pub use cloudy_proto::{
     Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, MemberStatus, MessageId, NobodyComplete,
-    NodeId, OnFailure, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind, Seq,
-    SessionPlan, Status, View, ViewId, Waiting,
+    NodeId, OlderDisk, OnFailure, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank,
+    RingKind, Seq, SessionPlan, Status, View, ViewId, Waiting,
 };
 pub use cluster_key::ClusterKey;
 pub use cluster_keys::ClusterKeys;

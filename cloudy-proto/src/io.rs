@@ -16,7 +16,7 @@ use crate::stored::{Record, StoredEntry};
 use crate::view::View;
 use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
 
-pub use status::{MemberStatus, NobodyComplete, PendingSlot, Phase, Status, Waiting};
+pub use status::{MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, Status, Waiting};
 
 /// The only way into the machine.
 #[derive(Clone, Debug)]
@@ -306,6 +306,9 @@ pub enum Event {
     /// complete member has answered for the coordinator timeout, and again when it is others who are missing. It is over
     /// with the next [`Event::ViewInstalled`].
     NobodyComplete(NobodyComplete),
+    /// This node's disk is older than what the node has told others: somebody put back a copy of it. It goes on as one
+    /// that has lost its disk.
+    OlderDisk(OlderDisk),
     /// A member has left by itself, and is not in the next view.
     Left {
         /// Which.

@@ -55,6 +55,8 @@ pub struct Stored {
     /// The term of the last one.
     pub(crate) log_term: u64,
     pub(crate) complete: (ViewId, Index),
+    /// The latest view that was frozen.
+    pub(crate) wedged: ViewId,
     /// In the slots' order.
     pub(crate) slots: BTreeMap<(ViewId, Round, Rank), Slot>,
     /// The result up to the entries that are here.
@@ -127,6 +129,7 @@ impl Stored {
                 self.begins = Some(base);
             }
             Record::Complete { view, first } => self.complete = self.complete.max((view, first)),
+            Record::Wedged { view } => self.wedged = self.wedged.max(view),
         }
         Ok(())
     }
@@ -207,6 +210,15 @@ impl Stored {
     #[must_use]
     pub fn voter(&self) -> ConsensusId {
         self.vote.map(|vote| vote.voter).unwrap_or_default()
+    }
+
+    /// The voter's term, and the term and position of the last entry of its log: for tests.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn voted_up_to(&self) -> (u64, u64, LogIndex) {
+        let base = self.base.as_ref().map_or((0, LogIndex(0)), |base| (base.term, base.index));
+        let (log_term, last) = self.entries.last().map_or(base, |entry| (entry.term, entry.index));
+        (self.vote.map_or(0, |vote| vote.term), log_term, last)
     }
 
     /// A view was installed: before that there is no group to come back to.

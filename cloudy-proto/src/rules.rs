@@ -41,6 +41,8 @@ pub enum Rule {
     WaitingIsTold,
     /// Sequence numbers below the last in the result are passed over.
     Deduplicated,
+    /// Each run of a node has numbers of its own.
+    NumbersAreOfARun,
     /// A view follows the latest one only.
     FromIsLatest,
     /// Who was told what the log comes to, and nothing of the views before the one in force, is not complete in it.
@@ -65,6 +67,10 @@ pub enum Rule {
     RunIsNamedByLog,
     /// `Memory`: for a run that is over nobody answers, and what it answered does not count.
     StaleMemberIsVoid,
+    /// `Disk`: while a complete member runs on, the cut is theirs who do, and disks do not count.
+    RunningFixTheCut,
+    /// `Disk`: a restarted process takes a cut from its disk only if that knows of the answer that the cut rests on.
+    DiskKnowsItsAnswer,
     /// A snapshot is kept under the last index that its state knows.
     SnapshotIsOfItsIndex,
     /// The base at a view's first index knows the last numbers before it, and none of the entry that follows.

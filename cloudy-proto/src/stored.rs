@@ -73,6 +73,11 @@ pub enum Record {
         /// Its first index.
         first: Index,
     },
+    /// A view is frozen: what this node answers for it is among the records before this one.
+    Wedged {
+        /// The view.
+        view: ViewId,
+    },
 }
 
 /// The consensus library's state, beside its log.

@@ -12,8 +12,10 @@ use crate::id::{Incarnation, NodeId, Rank, Round, ViewId};
 pub enum Origin {
     /// It was in the view before.
     Survivor,
-    /// It was not.
+    /// It was not: what is missing of the result is fetched.
     Joiner,
+    /// An earlier run of it was, and its disk answered for that (`protocol.md` §6.3).
+    Restarted,
 }
 
 /// A place on the ring.

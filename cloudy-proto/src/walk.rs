@@ -123,7 +123,11 @@ impl ResultState {
         slot: Option<(Rank, Round)>,
         rules: Rules,
     ) -> Option<Entry> {
-        let last = self.last_seq(origin, incarnation);
+        let mut last = self.last_seq(origin, incarnation);
+        if !rules.hold(Rule::NumbersAreOfARun) {
+            let of_origin = self.last_seqs.iter().filter(|((known, _), _)| *known == origin);
+            last = of_origin.map(|(_, seq)| *seq).max().unwrap_or_default();
+        }
         let batch = match last.0.checked_sub(batch.first_seq.0) {
             Some(known) if rules.hold(Rule::Deduplicated) => {
                 let known = u32::try_from(known + 1).unwrap_or(u32::MAX);

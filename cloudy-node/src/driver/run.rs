@@ -209,6 +209,7 @@ impl GroupRun {
             Event::NobodyComplete(stopped) => {
                 tracing::warn!(group = %self.shared.name, "{stopped}");
             }
+            Event::OlderDisk(older) => tracing::error!(group = %self.shared.name, "{older}"),
             Event::Left { node } if *node == self.shared.me => self.end(EndReason::Left, effects),
             Event::CoordinatorLost { node } => {
                 tracing::warn!(group = %self.shared.name, last = %node.short(), "no coordinator is in reach");

@@ -1,6 +1,7 @@
-//! A network that loses, delays, duplicates and reorders on purpose, to test an application on cloudy.
+//! A network that loses, delays, duplicates and reorders on purpose, and a disk that loses, tears and alters, to test an
+//! application on cloudy.
 //!
-//! Both parts sit below QUIC, as a [`quinn::AsyncUdpSocket`], and enter an endpoint by
+//! Both parts of the network sit below QUIC, as a [`quinn::AsyncUdpSocket`], and enter an endpoint by
 //! [`quinn::Endpoint::new_with_abstract_socket`]:
 //!
 //! - [`FaultSocket`] is put around a real UDP socket. It injects [`Faults`] into what it *sends*, so each
@@ -12,11 +13,16 @@
 //! [`FaultCounters`] tell what was done. A test that expects its application to survive a fault should require
 //! that the fault happened.
 //!
+//! A [`FaultDisk`] takes the place of a file under a [`Store`](crate::storage::Store), and a [`GroupDisk`] is one group's
+//! store on one.
+//!
 //! Delays are kept to tokio's timer tick of one millisecond, rounded up.
 
 mod counters;
 mod dice;
+mod disk;
 mod faults;
+mod group_disk;
 mod line;
 mod memory;
 mod socket;
@@ -25,7 +31,9 @@ mod socket;
 mod tests;
 
 pub use counters::FaultCounters;
+pub use disk::{CrashCounters, FaultDisk};
 pub use faults::{DELAY_MAX, Faults, FaultsError, REORDER_HOLD};
+pub use group_disk::{GroupDisk, GroupDiskError};
 pub use line::{LINE_BYTES_MAX, LINE_DATAGRAMS_MAX};
 pub use memory::{MEMORY_DATAGRAM_BYTES_MAX, MEMORY_LATENCY, MemoryBindError, MemoryNetwork, MemorySocket};
 pub use socket::{FaultControl, FaultSocket, FaultSocketError};

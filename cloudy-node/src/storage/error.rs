@@ -44,7 +44,7 @@ pub enum SubmitError {
 pub enum StoreError {
     /// A record is not what was stored. The store goes on; nothing of the range that was read is given out.
     #[error(
-        "the record {key} in table {table} of group {group} was altered on disk: check the disk, then restore the data directory from a backup, or start with a new one and let the node join again"
+        "the record {key} in table {table} of group {group} was altered on disk: check the disk, then restore the data directory from a backup made since its last run, or start with a new one and let the node join again"
     )]
     Damaged {
         /// Whose record.
@@ -56,7 +56,7 @@ pub enum StoreError {
     },
     /// The database around the records is damaged.
     #[error(
-        "the database was altered on disk ({cause}): check the disk, then restore the data directory from a backup, or start with a new one and let the node join again"
+        "the database was altered on disk ({cause}): check the disk, then restore the data directory from a backup made since its last run, or start with a new one and let the node join again"
     )]
     DatabaseDamaged {
         /// What was found.
@@ -89,7 +89,7 @@ pub enum OpenStoreError {
     NotEmpty,
     /// There is no database, or not one of this program.
     #[error(
-        "there is no database of a cloudy node ({cause}): restore the data directory from a backup, or start with a new one and let the node join again"
+        "there is no database of a cloudy node ({cause}): restore the data directory from a backup made since its last run, or start with a new one and let the node join again"
     )]
     NotAStore {
         /// What was found.
@@ -145,7 +145,7 @@ pub enum DataDirError {
         found: u64,
     },
     /// The file that says what the directory is says nothing that is known.
-    #[error("{} is damaged or somebody else's: restore the data directory from a backup, or name another", path.display())]
+    #[error("{} is damaged or somebody else's: restore the data directory from a backup made since its last run, or name another", path.display())]
     FormatDamaged {
         /// The file.
         path: PathBuf,
@@ -172,7 +172,7 @@ pub enum DataDirError {
     },
     /// The private key is missing or is not the node's.
     #[error(
-        "the node's private key {} is {what}: restore the data directory from a backup, or start with a new one and let the node join as another",
+        "the node's private key {} is {what}: restore the data directory from a backup made since its last run, or start with a new one and let the node join as another",
         path.display()
     )]
     NodeKey {

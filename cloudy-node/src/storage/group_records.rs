@@ -4,8 +4,9 @@
 //! Meta    "group"             what the group is        Slots        view, round, lane   a message slot, once
 //!         "vote"              of consensus             Result       first index         refers to a slot, or holds
 //!         "complete"          of the latest view                                        what was fetched
-//!         "snapshot"          of the application       Checkpoints  index               from here on the result can
-//!         "begin"             of the result                                             be read
+//!         "wedged"            the latest view frozen   Checkpoints  index               from here on the result can
+//!         "snapshot"          of the application                                        be read
+//!         "begin"             of the result
 //!         "log"               in place of older commands
 //!         "base"              where the voter's log begins
 //! Log     0, position         committed commands
@@ -36,6 +37,7 @@ const BASE_KEY: &[u8] = b"base";
 const SNAPSHOT_KEY: &[u8] = b"snapshot";
 const BEGIN_KEY: &[u8] = b"begin";
 const COMPLETE_KEY: &[u8] = b"complete";
+const WEDGED_KEY: &[u8] = b"wedged";
 /// Committed entries of the control log.
 const COMMITTED: u8 = 0;
 /// The log of a voter.
@@ -149,6 +151,7 @@ impl Recorder {
                 value.put_u64_le(first.0);
                 ops.push(put(Table::Meta, COMPLETE_KEY.to_vec(), value.freeze()));
             }
+            Record::Wedged { view } => ops.push(put(Table::Meta, WEDGED_KEY.to_vec(), encoded(&view))),
         }
     }
 }
@@ -188,6 +191,7 @@ pub(super) fn decode(table: Table, key: &[u8], value: Bytes) -> Option<Record> {
             postcard::from_bytes(&value).ok().map(|(index, term, state)| Record::Log { index, term, state })
         }
         Table::Meta if key == SNAPSHOT_KEY => postcard::from_bytes(&value).ok().map(Record::Snapshot),
+        Table::Meta if key == WEDGED_KEY => postcard::from_bytes(&value).ok().map(|view| Record::Wedged { view }),
         Table::Meta if key == BEGIN_KEY => postcard::from_bytes(&value).ok().map(Record::Begin),
         Table::Meta => decode_complete(key, value),
         Table::Log => decode_log(key, value),

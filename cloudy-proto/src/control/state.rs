@@ -270,7 +270,7 @@ impl ControlState {
     fn install(&mut self, install: InstallView) -> Applied {
         let latest = self.view.as_ref().map_or(ViewId(0), |view| view.id);
         let ended = self.view.as_ref().is_some_and(|view| view.last);
-        let joiners = install.ring.iter().filter(|member| member.origin == Origin::Joiner);
+        let joiners = install.ring.iter().filter(|member| member.origin != Origin::Survivor);
         let stale = joiners.clone().any(|joiner| self.incarnation(joiner.node) != Some(joiner.incarnation));
         let follows = install.from == latest || !self.rules.hold(Rule::FromIsLatest);
         if !follows || ended {

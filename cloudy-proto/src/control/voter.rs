@@ -1,5 +1,6 @@
 //! One voter: the consensus library's state machine, driven without a clock, a thread or dice of its own.
 
+mod check;
 mod compact;
 mod debug;
 mod synced;
@@ -20,7 +21,7 @@ use crate::id::{ConsensusId, LogIndex};
 use crate::limits::{CONSENSUS_ENTRIES_BYTES_MAX, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN};
 use crate::rules::{Rule, Rules};
 use crate::stored::{LogBase, Record, Vote};
-use crate::wire::{CommandError, ConsensusEntry, ConsensusKind, ConsensusMessage};
+use crate::wire::{CommandError, ConsensusEntry, ConsensusMessage};
 
 /// Messages to one voter that may be under way.
 const INFLIGHT_MAX: usize = 64;
@@ -49,6 +50,8 @@ pub(crate) enum ConsensusError {
     Committed,
     #[error("a position in the control log that was never reached")]
     Position,
+    #[error("more of the control log than this voter ever confirmed")]
+    Forgotten,
     #[error("what the control log comes to: {0}")]
     State(#[from] CommandError),
     #[error("what the control log comes to, and nobody votes by it")]
@@ -219,40 +222,6 @@ impl Voter {
         // What is left are answers of voters that were removed meanwhile.
         let _ = self.raft.step(from_wire(message, &electors));
         self.stepped();
-        Ok(())
-    }
-
-    /// What the library takes for granted of its peers, and would stop the process for.
-    fn check(&self, message: &ConsensusMessage) -> Result<(), ConsensusError> {
-        let log = &self.raft.raft.raft_log;
-        if message.term == 0 || message.from == self.id() || message.from.0 == 0 {
-            return Err(ConsensusError::Nobody);
-        }
-        let current = message.term >= self.raft.raft.term;
-        let mut before = (message.index.0, message.log_term);
-        for entry in &message.entries {
-            if entry.index.0 != before.0 + 1 || entry.term < before.1 || entry.term > message.term {
-                return Err(ConsensusError::Entries);
-            }
-            let known = log.term(entry.index.0).unwrap_or_default();
-            let kept = entry.index.0 >= log.first_index();
-            // What an earlier leader could not get committed may still be under way.
-            if current && kept && entry.index.0 <= log.committed && known != entry.term {
-                return Err(ConsensusError::Committed);
-            }
-            before = (entry.index.0, entry.term);
-        }
-        let reached = match message.kind {
-            ConsensusKind::Heartbeat => message.commit.0,
-            // To an earlier run that led it may speak of more than the disk kept; who does not lead passes it over.
-            ConsensusKind::AppendResponse if !message.reject && self.raft.raft.state == StateRole::Leader => {
-                message.index.0
-            }
-            _ => 0,
-        };
-        if current && reached > log.last_index() {
-            return Err(ConsensusError::Position);
-        }
         Ok(())
     }
 

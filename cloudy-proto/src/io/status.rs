@@ -88,6 +88,31 @@ pub struct NobodyComplete {
     pub durability: Durability,
 }
 
+/// What shows that a disk is older than what its node has told others (`protocol.md` §6.3, §6.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OlderDisk {
+    /// The group has gone on from the node's answer for a view, and the disk does not know of one.
+    Answer {
+        /// The view.
+        view: ViewId,
+    },
+    /// The voter has confirmed more of the control log than the disk has.
+    Log,
+}
+
+impl fmt::Display for OlderDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this node's disk is older than what the node has told the others: ")?;
+        match self {
+            Self::Answer { view } => write!(f, "it does not know of the answer for view {view}")?,
+            Self::Log => f.write_str("its part of the control log is too short")?,
+        }
+        f.write_str(
+            "; the node goes on as one that lost its disk. Never put back an older copy of a data directory: start such a node with a new one",
+        )
+    }
+}
+
 /// A member as another sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberStatus {

@@ -11,6 +11,7 @@ use crate::limits::MEMBERS_MAX;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
+use crate::stored::Record;
 use crate::view::{Origin, RingMember, View};
 use crate::view_change::{ViewChange, cut_of};
 use crate::wire::{ControlFrame, Wedged};
@@ -115,12 +116,19 @@ impl Machine {
             let with_nothing = listed.map(|(view, rank)| self.former_member(view, rank, Some(Index(1))));
             self.former = self.former.take().or(with_nothing);
         }
-        let member = self.member.as_mut().or(self.former.as_mut()).filter(|member| member.view.id == view);
+        // Until the log lists this run, its answer would pass for the earlier run's.
+        let known = self.state.is_latest_run(self.me, self.run) || !self.restored;
+        let former = self.former.as_mut().filter(|_| known);
+        let member = self.member.as_mut().or(former).filter(|member| member.view.id == view);
         let Some(member) = member else { return false };
         if again {
             member.find_again(now);
         }
         member.wedge();
+        if self.wedged < view {
+            self.wedged = view;
+            self.delivery.keep(Record::Wedged { view });
+        }
         true
     }
 
@@ -186,14 +194,18 @@ impl Machine {
             return;
         }
         let (view, last) = (Arc::clone(&change.view), change.last);
-        let Some(cut) = cut_of(&view, &answers, last, self.rules) else { return };
+        let goes_on = |rank: Rank| !self.state.is_stale(view.member(rank));
+        let on_disk = self.delivery.durability == Durability::Disk;
+        let restarted: Vec<bool> = view.ranks().map(|rank| on_disk && !goes_on(rank)).collect();
+        let Some(cut) = cut_of(&view, &answers, &restarted, last, self.rules) else { return };
         let silent: Vec<bool> = view.ranks().map(|rank| change.answers[rank.at()].is_none() || stale(rank)).collect();
         let survivor = |rank| RingMember { origin: Origin::Survivor, ..view.member(rank).clone() };
-        let goes_on = |rank: &&Rank| !self.state.is_stale(view.member(**rank));
-        let mut ring: Vec<RingMember> = cut.survivors.iter().filter(goes_on).map(|&rank| survivor(rank)).collect();
-        // Their disks have answered; they come back in the runs that they are in.
-        let returning = cut.survivors.iter().filter(|rank| !goes_on(rank));
-        let mut joiners: Vec<RingMember> = returning.filter_map(|&rank| self.joiner(view.member(rank).node)).collect();
+        let (running, back): (Vec<Rank>, Vec<Rank>) = cut.survivors.iter().partition(|rank| goes_on(**rank));
+        let mut ring: Vec<RingMember> = running.into_iter().map(survivor).collect();
+        // They come back in the runs that they are in.
+        let origin = if cut.from_disks { Origin::Restarted } else { Origin::Joiner };
+        let joiners = back.into_iter().filter_map(|rank| self.joiner(view.member(rank).node));
+        let mut joiners: Vec<RingMember> = joiners.map(|joiner| RingMember { origin, ..joiner }).collect();
         let gone = view.ranks().filter(|rank| !cut.survivors.contains(rank));
         let why = |rank: Rank| match silent[rank.at()] {
             true => Dropped::Silent,

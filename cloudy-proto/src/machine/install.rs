@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::id::{Index, NodeId, Rank, Round, ViewId};
-use crate::io::{Entry, Event, Phase};
+use crate::io::{Entry, Event, OlderDisk, Phase};
 use crate::machine::Machine;
 use crate::machine::join::Joining;
 use crate::machine::snapshot::Incoming;
@@ -15,7 +15,7 @@ use crate::rules::Rule;
 use crate::slot::Batch;
 use crate::stored::Record;
 use crate::time::Time;
-use crate::view::View;
+use crate::view::{Origin, View};
 use crate::wire::{ControlFrame, Fetched};
 
 /// Between two questions to a member whose result goes no further yet.
@@ -68,8 +68,11 @@ impl Machine {
         // Before the first view nothing is missing, but to who comes later.
         let complete = match before {
             Before::Nothing => self.joining.is_none() || (self.founded_with && listed.is_some()),
-            Before::View { cut, .. } => {
-                self.leave_view(if self.member.is_some() { rank } else { listed }.is_some(), cut)
+            Before::View { cut, .. } if self.member.is_some() => self.leave_view(rank.is_some(), cut),
+            Before::View { view: before, cut } => {
+                let answered = listed.is_some_and(|rank| view.member(rank).origin != Origin::Joiner);
+                let survives = answered && self.disk_knows_answer(before.id);
+                self.leave_view(survives, cut)
             }
             Before::Skipped => self.leave_view(false, &[]) || !self.rules.hold(Rule::SkippedViewIsIncomplete),
         };
@@ -122,6 +125,16 @@ impl Machine {
             self.change_over(&view);
             self.heard_early(&view);
         }
+    }
+
+    /// Of an earlier run: its disk holds what that answered for a view, or it is older than what the group relies on.
+    fn disk_knows_answer(&mut self, view: ViewId) -> bool {
+        let of_view = self.former.as_ref().is_some_and(|former| former.view.id == view);
+        if !of_view || self.wedged >= view || !self.rules.hold(Rule::DiskKnowsItsAnswer) {
+            return true;
+        }
+        self.event(Event::OlderDisk(OlderDisk::Answer { view }));
+        false
     }
 
     /// Ends this node's part in the view before, and puts back what the cut did not take. True if the result is here up

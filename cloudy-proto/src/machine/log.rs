@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use crate::command::Command;
-use crate::control::{Applied, Voter, VoterOutput};
+use crate::control::{Applied, ConsensusError, Voter, VoterOutput};
 use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId};
-use crate::io::{Event, Output};
+use crate::io::{Event, OlderDisk, Output};
 use crate::limits::{CONSENSUS_TICK, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX};
 use crate::machine::Machine;
 use crate::machine::install::Before;
@@ -105,8 +105,20 @@ impl Machine {
                 self.run_consensus();
                 self.reconfigure();
             }
+            // The name is an earlier run's: it is the disk that has forgotten.
+            Err(ConsensusError::Forgotten) if self.restored && voter.id() != own => self.give_up_vote(),
             Err(error) => self.breach(from, error.to_string()),
         }
+    }
+
+    /// What this voter has confirmed is not on its disk, so nobody may count on its name any more: it becomes another
+    /// voter, as one that lost its disk.
+    fn give_up_vote(&mut self) {
+        self.voter = None;
+        self.syncs.forget_consensus();
+        self.event(Event::OlderDisk(OlderDisk::Log));
+        self.run_consensus();
+        self.greet_coordinator();
     }
 
     /// This node has a part in the consensus or could take it up again, for all that it knows: not that of an earlier run

@@ -100,6 +100,8 @@ pub struct Machine {
     member: Option<Member>,
     /// This node's part in the view in force as an earlier run left it on its disk.
     former: Option<Member>,
+    /// The latest view that this node has frozen, in whatever run its disk remembers.
+    wedged: ViewId,
     outbox: Outbox,
     delivery: Delivery,
     syncs: Syncs,
@@ -191,6 +193,7 @@ impl Machine {
             heard: BTreeMap::new(),
             member: None,
             former: None,
+            wedged: ViewId(0),
             outbox: Outbox::default(),
             delivery: Delivery::new(config.me, index, retain_bytes, durability, config.rules),
             syncs: Syncs::default(),

@@ -26,6 +26,7 @@ impl Machine {
         let mut machine = Self::new(config);
         machine.now = now;
         machine.restored = true;
+        machine.wedged = stored.wedged;
         machine.founded_with = stored.complete.1 > Index(0);
         machine.dirty = true;
         machine.restore_result(&stored);

@@ -13,45 +13,72 @@ pub(crate) struct Cut {
     pub(crate) rounds: Vec<Round>,
     /// The ring model that they go on with.
     pub(crate) ring: RingKind,
+    /// No complete member runs on: the disks of those that were restarted decide too, and they have what is below.
+    pub(crate) from_disks: bool,
 }
 
 /// By rank; none for who gave no answer, or was dropped.
-type Answers<'a> = Vec<Option<&'a Wedged>>;
+struct Answers<'a> {
+    alive: Vec<Option<&'a Wedged>>,
+    /// By rank: its disk answered and need not be believed, since complete members run on.
+    joins: &'a [bool],
+}
+
+impl Answers<'_> {
+    fn is_complete(&self, at: usize) -> bool {
+        !self.joins[at] && self.alive[at].is_some_and(|answer| answer.complete)
+    }
+}
 
 /// The cut of a view by the answers to its `Wedge`, by rank; none while no complete member has answered. Before a view
 /// that others follow, members are dropped until no broken pair is left; the last view takes all who answered.
-pub(crate) fn cut_of(view: &View, answers: &[Option<Wedged>], last: bool, rules: Rules) -> Option<Cut> {
-    let mut alive: Answers<'_> = answers.iter().map(Option::as_ref).collect();
-    let complete = alive.iter().flatten().any(|answer| answer.complete);
-    if !complete && rules.hold(Rule::SurvivorIsComplete) {
+/// `restarted`: by rank, an earlier run of it is on the ring, and its disk answered.
+pub(crate) fn cut_of(
+    view: &View,
+    answers: &[Option<Wedged>],
+    restarted: &[bool],
+    last: bool,
+    rules: Rules,
+) -> Option<Cut> {
+    let alive: Vec<Option<&Wedged>> = answers.iter().map(Option::as_ref).collect();
+    let complete = |at: usize| alive[at].is_some_and(|answer| answer.complete);
+    if !(0..alive.len()).any(complete) && rules.hold(Rule::SurvivorIsComplete) {
         return None;
     }
-    while let Some(dropped) = to_drop(&alive, view.parameters.ring).filter(|_| !last) {
-        alive[dropped.at()] = None;
+    let runs_on = (0..alive.len()).any(|at| complete(at) && !restarted[at]);
+    let from_disks = !runs_on || !rules.hold(Rule::RunningFixTheCut);
+    let joins: Vec<bool> = restarted.iter().map(|restarted| *restarted && !from_disks).collect();
+    let mut answers = Answers { alive, joins: &joins };
+    while let Some(dropped) = to_drop(&answers, view.parameters.ring).filter(|_| !last) {
+        answers.alive[dropped.at()] = None;
     }
+    let alive = answers.alive;
     let lane_end = |lane: Rank| {
-        let frontiers = alive.iter().flatten().map(|answer| answer.frontiers[lane.at()]);
+        let decide = alive.iter().zip(&joins).filter(|(_, joins)| !**joins).filter_map(|(answer, _)| *answer);
+        let frontiers = decide.map(|answer| answer.frontiers[lane.at()]);
         if rules.hold(Rule::CutAtMinimum) { frontiers.min() } else { frontiers.max() }
     };
     let rounds = view.ranks().map(|lane| lane_end(lane).unwrap_or_default()).collect();
     let stalls = alive.iter().flatten().any(|answer| !answer.findings.stalled.is_empty());
     let falls_back = stalls && view.parameters.ring == RingKind::Relay;
     let ring = if falls_back { RingKind::Pipelined } else { view.parameters.ring };
-    Some(Cut { survivors: view.ranks().filter(|rank| alive[rank.at()].is_some()).collect(), rounds, ring })
+    let survivors = view.ranks().filter(|rank| alive[rank.at()].is_some()).collect();
+    Some(Cut { survivors, rounds, ring, from_disks })
 }
 
 /// The member with the most against it. The last complete member stays, whatever is against it.
-fn to_drop(alive: &Answers<'_>, ring: RingKind) -> Option<Rank> {
+fn to_drop(answers: &Answers<'_>, ring: RingKind) -> Option<Rank> {
+    let alive = &answers.alive;
     let against = blame(alive, ring);
-    let complete = alive.iter().flatten().filter(|answer| answer.complete).count();
-    let stays = |at: usize| complete == 1 && alive[at].is_some_and(|answer| answer.complete);
+    let complete = (0..alive.len()).filter(|&at| answers.is_complete(at)).count();
+    let stays = |at: usize| complete == 1 && answers.is_complete(at);
     let candidates = (0..alive.len()).filter(|&at| against[at] > 0 && !stays(at));
     let worst = candidates.max_by_key(|&at| (against[at], usize::MAX - whole_lane_holders(alive, at), at))?;
     Some(Rank(worst as u16))
 }
 
 /// How many others hold all of a member's lane.
-fn whole_lane_holders(alive: &Answers<'_>, at: usize) -> usize {
+fn whole_lane_holders(alive: &[Option<&Wedged>], at: usize) -> usize {
     let Some(end) = alive[at].map(|answer| answer.frontiers[at]) else { return 0 };
     alive
         .iter()
@@ -62,7 +89,7 @@ fn whole_lane_holders(alive: &Answers<'_>, at: usize) -> usize {
 
 /// By rank: what is against each member. Where slots are relayed nobody can tell who of those before it a member waits
 /// for, so a stall counts against nobody.
-fn blame(alive: &Answers<'_>, ring: RingKind) -> Vec<usize> {
+fn blame(alive: &[Option<&Wedged>], ring: RingKind) -> Vec<usize> {
     let mut against = vec![0; alive.len()];
     let both = |x: usize, y: usize| x != y && alive[x].is_some() && alive.get(y).is_some_and(Option::is_some);
     let found_down = |x: usize, y: usize| alive[x].is_some_and(|answer| answer.findings.down.contains(&Rank(y as u16)));
@@ -96,7 +123,7 @@ enum Guilt {
 }
 
 /// Whom a stall counts against.
-fn guilt(alive: &Answers<'_>, x: usize, y: usize, stall: Stall) -> Guilt {
+fn guilt(alive: &[Option<&Wedged>], x: usize, y: usize, stall: Stall) -> Guilt {
     let (Some(accuser), Some(accused)) = (alive[x], alive[y]) else { return Guilt::Nobody };
     let third = |at: usize| at != x && at != y;
     let accused_if = |yes: bool| if yes { Guilt::Accused } else { Guilt::Pair };

@@ -16,7 +16,7 @@ use crate::slot::Slot;
 use crate::view::Place;
 use crate::wire::ConsensusMessage;
 
-/// The version of everything in this file; part of the TLS handshake's protocol name and of every stream's header.
+/// The version of all that nodes say; part of the TLS handshake's protocol name and of every stream's header.
 pub const WIRE_VERSION: u16 = 3;
 
 /// Which stream of a link a frame travels on. Nothing relies on the order between two streams.
@@ -26,7 +26,7 @@ pub enum Stream {
     Node,
     /// Founding, the control log, view changes, catch-up: [`ControlFrame`].
     Control,
-    /// Confirmations and approvals of one view: [`TallyFrame`].
+    /// Confirmations and approvals of one view: [`TallyFrame`](crate::wire::TallyFrame).
     Tally {
         /// The view.
         view: ViewId,
@@ -76,56 +76,6 @@ pub enum LaneFrame {
         /// The first round that this says nothing of.
         frontier: Round,
     },
-}
-
-/// What a tally stream carries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TallyFrame {
-    /// First on every tally stream: the sender's frontier of every lane that it takes from the receiver, who sends
-    /// each from there on.
-    Resume {
-        /// By lane.
-        frontiers: Vec<(Rank, Round)>,
-    },
-    /// The sender holds all of the receiver's lane below.
-    Confirm {
-        /// The first round that this says nothing of.
-        frontier: Round,
-    },
-    /// Every recipient confirmed the sender's lane below: `MessageApproved`.
-    Approved {
-        /// The first round that this says nothing of.
-        frontier: Round,
-    },
-    /// At intervals, and whenever [`Heartbeat::waiting`] changes.
-    Heartbeat(Heartbeat),
-    /// Skips of other members that the sender knows of, and the receiver needs to pass what the sender approves.
-    Skips {
-        /// Each at most once.
-        lanes: Vec<KnownSkip>,
-    },
-}
-
-/// The skips behind the last message slot of a lane, told by another member than its owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KnownSkip {
-    /// Whose.
-    pub lane: Rank,
-    /// The round after the lane's last message slot.
-    pub prev: Round,
-    /// The first round that is not known to be a skip.
-    pub frontier: Round,
-}
-
-/// A member's sign of life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heartbeat {
-    /// The length of its result.
-    pub index: Index,
-    /// Its newest checkpoint.
-    pub checkpoint: Checkpoint,
-    /// Its outbox is not empty, so a `Token` holder with nothing to say should pass the turn on.
-    pub waiting: bool,
 }
 
 /// What the node stream carries: what does not belong to an existing group.

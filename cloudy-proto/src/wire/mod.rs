@@ -3,6 +3,7 @@
 mod codec;
 mod consensus;
 mod frame;
+mod tally;
 
 pub use codec::{
     BoundError, COMMAND_BYTES_MAX, COUNTER_MAX, CommandError, ControlDecoder, DURATION_MAX, FrameError, HeaderDecoder,
@@ -12,6 +13,6 @@ pub use codec::{
 pub(crate) use codec::{decode_log_state, encode_log_state};
 pub use consensus::{ConsensusEntry, ConsensusKind, ConsensusMessage};
 pub use frame::{
-    ControlFrame, Fetched, Findings, Heartbeat, KnownSkip, LaneFrame, NodeFrame, Stall, Stream, StreamHeader,
-    TallyFrame, WIRE_VERSION, Wedged,
+    ControlFrame, Fetched, Findings, LaneFrame, NodeFrame, Stall, Stream, StreamHeader, WIRE_VERSION, Wedged,
 };
+pub use tally::{Heartbeat, KnownSkip, TallyFrame};

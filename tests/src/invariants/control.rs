@@ -95,7 +95,7 @@ impl Control {
     /// A view takes effect if it follows the latest, and its joiners are the latest runs; true if so.
     fn install(&mut self, install: &InstallView) -> bool {
         let ended = self.installed.last().is_some_and(|(_, install)| install.last);
-        let mut joiners = install.ring.iter().filter(|member| member.origin == Origin::Joiner);
+        let mut joiners = install.ring.iter().filter(|member| member.origin != Origin::Survivor);
         let latest = |node| self.runs_now.get(&node).map(|(incarnation, _)| *incarnation);
         let stale = joiners.any(|joiner| latest(joiner.node) != Some(joiner.incarnation));
         if ended || stale || install.from.0 != self.installed.len() as u64 {

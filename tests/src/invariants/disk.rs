@@ -2,18 +2,20 @@
 //! P7, §3.2, §6.2, §11).
 
 use cloudy_proto::wire::Wedged;
-use cloudy_proto::{NodeId, Record, StoredBody, ViewId};
+use cloudy_proto::{NodeId, Origin, Record, StoredBody, ViewId};
 
 use super::{Broken, Failure, Judge};
 use crate::sim::stats::{Met, Stats};
 
 /// What a node's disk keeps.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
+#[derive(Clone, Debug, Default)]
+pub struct OnDisk {
     /// Entries of the control log.
     commands: usize,
     /// The latest view up to whose first index the result is there; zero for who was there before the first.
     complete: Option<ViewId>,
+    /// The latest view that was frozen.
+    wedged: Option<ViewId>,
     /// The length of the result.
     index: u64,
 }
@@ -32,6 +34,7 @@ impl Judge {
                 Record::Log { index, .. } => kept.commands = kept.commands.max(index.0 as usize),
                 Record::Snapshot(snapshot) => kept.index = kept.index.max(snapshot.begins.index().0),
                 Record::Complete { view, .. } => kept.complete = kept.complete.max(Some(*view)),
+                Record::Wedged { view } => kept.wedged = kept.wedged.max(Some(*view)),
                 Record::Entry(entry) => kept.index = entry.first_index.0 + u64::from(entry.count) - 1,
                 Record::Slot { view, lane, slot } => {
                     let Some(log) = self.views.get_mut(*view) else { continue };
@@ -69,7 +72,22 @@ impl Judge {
     pub fn lost_disk(&mut self, home: usize) {
         self.disk_now[home] = self.disk_now.len() + self.nodes.len();
         if let Some(disks) = &mut self.disks {
-            disks[home] = Kept::default();
+            disks[home] = OnDisk::default();
+        }
+    }
+
+    /// What a node's disk keeps, if there are disks.
+    #[must_use]
+    pub fn on_disk(&self, home: usize) -> Option<OnDisk> {
+        self.disks.as_ref().map(|disks| disks[home].clone())
+    }
+
+    /// A node's disk is taken back to this: it counts for another one, since what it held beyond is gone.
+    pub fn took_back(&mut self, home: usize, known: OnDisk) {
+        self.lost_disk(home);
+        self.taken_back.insert(home);
+        if let Some(disks) = &mut self.disks {
+            disks[home] = known;
         }
     }
 
@@ -95,21 +113,26 @@ impl Judge {
 
     /// A node could say from its disk how a view ends: it has the result up to its first index, or all that a cut took of
     /// the view before.
-    pub(super) fn is_complete_on_disk(&self, node: NodeId, view: ViewId) -> bool {
+    #[must_use]
+    pub fn is_complete_on_disk(&self, node: NodeId, view: ViewId) -> bool {
         let Some(kept) = self.disks.as_ref().map(|disks| &disks[self.homes[&node]]) else { return false };
-        let lists = |view: ViewId| {
-            self.control.install_of(view).is_some_and(|install| install.ring.iter().any(|member| member.node == node))
+        let lists = |view: ViewId, counts: &dyn Fn(Origin) -> bool| {
+            let install = self.control.install_of(view);
+            install.is_some_and(|install| install.ring.iter().any(|it| it.node == node && counts(it.origin)))
         };
         let before = ViewId(view.0 - 1);
         let installed = self.control.view_at(kept.commands);
-        let takes_cut = installed == before && lists(view) && (view == ViewId(1) || lists(before));
+        // Its answer decided the cut, and it knows that it gave one.
+        let answered = kept.wedged >= Some(before) && lists(view, &|origin| origin != Origin::Joiner);
+        let is_first = view == ViewId(1) && lists(view, &|_| true);
+        let takes_cut = installed == before && (is_first || (answered && lists(before, &|_| true)));
         kept.complete >= Some(view) || (takes_cut && kept.complete >= Some(before))
     }
 
     /// The group is there to stay: some member has stored its first view, if there is a disk.
     #[must_use]
     pub fn is_founded(&self) -> bool {
-        let kept = |disks: &Vec<Kept>| disks.iter().any(|kept| kept.complete > Some(ViewId(0)));
+        let kept = |disks: &Vec<OnDisk>| disks.iter().any(|kept| kept.complete > Some(ViewId(0)));
         self.view().is_some() && self.disks.as_ref().is_none_or(kept)
     }
 
@@ -148,6 +171,7 @@ impl Judge {
         if run != node {
             stats.met(Met::WedgedFromDisk);
         }
-        log.wedges.answered((rank, run), node, wedged, &log.lanes)
+        let same_disk = self.disk_of[run] == self.disk_of[node];
+        log.wedges.answered((rank, run, same_disk), node, wedged, &log.lanes)
     }
 }

@@ -30,6 +30,12 @@ impl Judge {
                 stats.met(Met::NobodyCompleteSaid);
                 self.nodes[node].nobody_complete = Some(said.clone());
             }
+            Event::OlderDisk(found) => {
+                stats.met(Met::OlderDiskFound);
+                if !self.taken_back.contains(&self.home_of[node]) {
+                    return Err(self.failure("only an older disk is taken for one", node, format!("{found:?}")));
+                }
+            }
             Event::Evicted { .. } => stats.met(Met::Evicted),
             Event::Blamed { .. } => stats.met(Met::Blamed),
             Event::Final { result } => {

@@ -46,8 +46,8 @@ fn check(
                 held_back.min(first.map(|slot| (slot.round.0, lane))).or(first.map(|slot| (slot.round.0, lane)));
         }
     }
-    // The slot at the cursor is let in over the bound.
-    if ahead_bytes > parameters.hold_bytes() + largest {
+    // The first slot is let in over the bound, and then perhaps one of another lane that came later and is before it.
+    if ahead_bytes > parameters.hold_bytes() + (member.ring.len() as u64 - 1) * largest {
         let what = format!("{ahead_bytes} bytes, hold {}, largest slot {largest}", parameters.hold_bytes());
         return Err(("what is confirmed ahead of the cursor is bounded", what));
     }

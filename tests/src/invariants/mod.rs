@@ -27,7 +27,7 @@ use crate::sim::plan::Plan;
 use crate::sim::queue::Packet;
 use crate::sim::stats::{Met, Stats};
 use control::Control;
-use disk::Kept;
+pub use disk::OnDisk;
 use entries::Way;
 pub use failure::Failure;
 use result::Ghost;
@@ -50,12 +50,14 @@ pub struct Judge {
     disk_of: Vec<usize>,
     /// By node: its disk at this moment.
     disk_now: Vec<usize>,
+    /// Nodes whose disk was taken back to what it was.
+    taken_back: BTreeSet<usize>,
     /// By node: its latest process.
     latest: Vec<usize>,
     /// How many processes there may be.
     places_max: usize,
     /// By node, if what is approved is on disks.
-    disks: Option<Vec<Kept>>,
+    disks: Option<Vec<OnDisk>>,
     views: Views,
     /// The members of the last view.
     survivors: Vec<usize>,
@@ -90,9 +92,10 @@ impl Judge {
             home_of: Vec::new(),
             disk_of: Vec::new(),
             disk_now: (0..ids.len()).collect(),
+            taken_back: BTreeSet::new(),
             latest: vec![usize::MAX; ids.len()],
             places_max: plan.places(),
-            disks: plan.on_disk().then(|| ids.iter().map(|_| Kept::default()).collect()),
+            disks: plan.on_disk().then(|| ids.iter().map(|_| OnDisk::default()).collect()),
             homes: ids.into_iter().enumerate().map(|(at, id)| (id, at)).collect(),
         }
     }

@@ -1,8 +1,17 @@
-//! A node's disk: it outlives the node's processes, and of what was not synced when one dies it keeps the first part.
+//! A node's disk: it outlives the node's processes. Of what was not synced when one dies it keeps the first part; or it
+//! is the store that nodes use, on a disk that keeps any of it.
 
 use std::collections::VecDeque;
 
+use cloudy_node::fault::{CrashCounters, GroupDisk, GroupDiskError};
 use cloudy_proto::{Entry, Index, Record, Stored, StoredBase, StoredError};
+
+use crate::sim::dice::Dice;
+use crate::sim::plan::DiskPlan;
+use crate::sim::world::GROUP;
+
+/// Operations on a disk during which the power goes, at most: more than two syncs take.
+const CRASH_OPERATIONS: u64 = 24;
 
 /// One disk.
 #[derive(Debug, Default)]
@@ -13,9 +22,40 @@ pub struct Disk {
     unsynced: VecDeque<(u64, Vec<Record>)>,
     /// When the last sync that was begun is done.
     pub busy_until_us: u64,
+    /// All that is stored in a store too.
+    is_real: bool,
+    real: Option<GroupDisk>,
+}
+
+/// What a disk has done wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// Records do not follow what is there.
+    #[error(transparent)]
+    Stored(#[from] StoredError),
+    /// The store fails, or does not open.
+    #[error(transparent)]
+    Store(#[from] GroupDiskError),
+    /// It holds what its node never came to since its last sync.
+    #[error("what the store holds after a crash is not what was given out up to any point since the last sync")]
+    Other,
 }
 
 impl Disk {
+    /// One as the plan wants it. A store is made once something is synced.
+    #[must_use]
+    pub fn of(plan: &DiskPlan) -> Self {
+        Self { is_real: plan.real, ..Self::default() }
+    }
+
+    /// Its store, if it has one.
+    fn store(&mut self) -> Result<Option<&mut GroupDisk>, DiskError> {
+        if self.is_real && self.real.is_none() {
+            self.real = Some(GroupDisk::create(GROUP)?);
+        }
+        Ok(self.real.as_mut())
+    }
+
     /// What is given out under a ticket.
     pub fn put(&mut self, ticket: u64, records: Vec<Record>) {
         self.unsynced.push_back((ticket, records));
@@ -36,21 +76,56 @@ impl Disk {
     /// All up to a ticket is synced; gives what was not before.
     ///
     /// # Errors
-    /// It does not follow what is there.
-    pub fn sync(&mut self, ticket: u64) -> Result<Vec<Record>, StoredError> {
+    /// It does not follow what is there, or the store fails.
+    pub fn sync(&mut self, ticket: u64) -> Result<Vec<Record>, DiskError> {
         let count = self.unsynced.partition_point(|(unsynced, _)| *unsynced <= ticket);
-        self.keep(count)
+        let records = self.keep(count)?;
+        if let Some(store) = self.store()?.filter(|_| !records.is_empty()) {
+            store.put(records.clone())?;
+        }
+        Ok(records)
     }
 
-    /// The process dies: of what is not synced, the first `kept` tickets are found again. Gives those.
+    /// The process dies: of what is not synced, some first tickets are found again. Gives those, and what became of the
+    /// writes.
     ///
     /// # Errors
-    /// They do not follow what is there.
-    pub fn crash(&mut self, kept: usize) -> Result<Vec<Record>, StoredError> {
-        let records = self.keep(kept);
+    /// They do not follow what is there, or are not what the store holds.
+    pub fn crash(&mut self, dice: &mut Dice) -> Result<(Vec<Record>, CrashCounters), DiskError> {
+        let (mut met, mut kept) = (CrashCounters::default(), dice.between(0, self.unsynced.len() as u64) as usize);
+        self.store()?;
+        if let Some(real) = self.real.take() {
+            let batches = self.unsynced.iter().map(|(_, records)| records.clone()).collect();
+            let (operations, seed) = (dice.between(1, CRASH_OPERATIONS), dice.between(0, u64::from(u32::MAX)));
+            let (opened, found, counted) = real.crash(batches, operations, seed)?;
+            met = counted;
+            kept = self.kept_of(found.as_ref())?;
+            // What never had a view is forgotten at the next start.
+            self.real = found.map(|_| opened);
+        }
+        let records = self.keep(kept)?;
         self.unsynced.clear();
         self.busy_until_us = 0;
-        records
+        Ok((records, met))
+    }
+
+    /// How many tickets after the last sync a store has kept that holds this.
+    fn kept_of(&self, found: Option<&Stored>) -> Result<usize, DiskError> {
+        let mut folded = self.stored.clone();
+        for kept in 0..=self.unsynced.len() {
+            // What never had a view is no group to come back to.
+            if found == Some(&folded).filter(|folded| folded.has_view()) {
+                return Ok(kept);
+            }
+            let (_, records) = self.unsynced.get(kept).ok_or(DiskError::Other)?;
+            records.iter().try_for_each(|record| folded.take(record.clone()))?;
+        }
+        Err(DiskError::Other)
+    }
+
+    /// An older copy takes its place; what was not synced is gone.
+    pub fn put_back(&mut self, copy: Stored) {
+        *self = Self { stored: copy, ..Self::default() };
     }
 
     /// What a process finds that starts.
@@ -71,7 +146,7 @@ impl Disk {
         (from > self.begins()).then(|| self.stored.part_from(from, bytes_max))
     }
 
-    fn keep(&mut self, tickets: usize) -> Result<Vec<Record>, StoredError> {
+    fn keep(&mut self, tickets: usize) -> Result<Vec<Record>, DiskError> {
         let records: Vec<Record> = self.unsynced.drain(..tickets).flat_map(|(_, records)| records).collect();
         records.iter().try_for_each(|record| self.stored.take(record.clone()))?;
         Ok(records)

@@ -120,6 +120,7 @@ impl World {
         self.tell(Plan::FOUNDER, &fault);
         match fault {
             _ if self.healed => {}
+            fault if self.has_older_disk() && !matches!(fault, Fault::OlderDisk { .. }) => self.spare(fault),
             Fault::Cut { a, b, outage_us } => self.cut_for(a, b, outage_us),
             Fault::Flap { a, b, times, outage_us } => {
                 self.stats.met(if outage_us < LONG_FLAP_US { Met::LinkFlapped } else { Met::LinkFlappedSlowly });
@@ -158,13 +159,7 @@ impl World {
                 self.stats.met(Met::NodeMute);
                 (0..self.latest.len()).filter(|&peer| peer != node).for_each(|peer| self.hold(node, peer, for_us));
             }
-            Fault::Slow { who, for_us } => {
-                let Some(node) = self.resolve(who) else { return Ok(()) };
-                self.stats.met(if who == Who::Coordinator { Met::CoordinatorPaused } else { Met::NodeSlow });
-                let until = self.now_us + for_us;
-                self.nodes[node].asleep_until_us = self.nodes[node].asleep_until_us.max(until);
-                self.queue.at(until, Event::Wake { node });
-            }
+            Fault::Slow { who, for_us } => self.pause(who, for_us),
             Fault::ClockJump { who, by_us } => {
                 let Some(node) = self.resolve(who) else { return Ok(()) };
                 self.stats.met(Met::ClockJumped);
@@ -175,6 +170,8 @@ impl World {
             Fault::Kill { who } => self.kill(who)?,
             Fault::Restart { who, after_us } => self.restart(who, after_us)?,
             Fault::LoseDisk { who, after_us } => self.lose_disk(who, after_us)?,
+            Fault::OlderDisk { who, age_us, after_us } => self.copy_disk(who, age_us, after_us),
+            Fault::PutBack { home, after_us } => self.put_back(home, after_us)?,
             Fault::PowerCut { within_us } => self.cut_power(within_us)?,
             Fault::SlowDisk { who, for_us } => {
                 let Some(node) = self.resolve(who) else { return Ok(()) };
@@ -205,6 +202,14 @@ impl World {
                 }
             }
         }
+    }
+
+    fn pause(&mut self, who: Who, for_us: u64) {
+        let Some(node) = self.resolve(who) else { return };
+        self.stats.met(if who == Who::Coordinator { Met::CoordinatorPaused } else { Met::NodeSlow });
+        let until = self.now_us + for_us;
+        self.nodes[node].asleep_until_us = self.nodes[node].asleep_until_us.max(until);
+        self.queue.at(until, Event::Wake { node });
     }
 
     fn hold(&mut self, from: usize, to: usize, for_us: u64) {

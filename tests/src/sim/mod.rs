@@ -8,6 +8,7 @@ pub mod disk;
 mod faults;
 pub mod network;
 pub mod node;
+mod older_disk;
 mod outputs;
 pub mod plan;
 mod processes;

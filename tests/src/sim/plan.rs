@@ -111,11 +111,27 @@ pub enum Fault {
         /// After which time.
         after_us: u64,
     },
-    /// A process dies and its node's disk is lost with it; it is started again as one that joins.
+    /// A process dies and its node's disk with it; it is started again as one that joins.
     LoseDisk {
         /// Whose.
         who: Who,
         /// After which time.
+        after_us: u64,
+    },
+    /// A disk is copied, and the copy put back once nobody else is in trouble; nothing else goes wrong for a while.
+    OlderDisk {
+        /// Whose.
+        who: Who,
+        /// When the copy is put back.
+        age_us: u64,
+        /// When its process is started again, after that.
+        after_us: u64,
+    },
+    /// That happens.
+    PutBack {
+        /// Whose.
+        home: usize,
+        /// As above.
         after_us: u64,
     },
     /// All processes die at once, and all are started again, each at a time of its own.
@@ -184,6 +200,8 @@ pub struct DiskPlan {
     pub slow_per_mille: u64,
     /// How much longer at most.
     pub slow_us: u64,
+    /// They are stores that nodes use, on a disk that keeps any part of what was not synced.
+    pub real: bool,
 }
 
 /// What a node is that comes into the running group.
@@ -249,7 +267,7 @@ pub struct Plan {
     pub retain_disk_bytes: Option<u64>,
     /// What goes wrong, and when.
     pub faults: Vec<(u64, Fault)>,
-    /// What goes wrong at a step, and how long after it; one at each time that the step comes.
+    /// What goes wrong how long after a step; one at each time that it comes.
     pub at_steps: Vec<(Step, u64, Fault)>,
     /// How many starts a story needs beyond those of the faults above.
     pub story_restarts: usize,
@@ -265,7 +283,6 @@ pub struct Plan {
     pub drift_ppm: Vec<u64>,
 }
 
-/// More than any run's result.
 const RETAIN_BYTES: u64 = 16 << 20;
 
 impl Plan {
@@ -344,7 +361,7 @@ impl Plan {
     pub fn restarts(&self) -> usize {
         let at_steps = self.at_steps.iter().map(|(.., fault)| fault);
         let starts = |fault: &Fault| match fault {
-            Fault::Restart { .. } | Fault::LoseDisk { .. } => 1,
+            Fault::Restart { .. } | Fault::LoseDisk { .. } | Fault::OlderDisk { .. } => 1,
             Fault::PowerCut { .. } => self.homes(),
             _ => 0,
         };
@@ -367,10 +384,10 @@ impl Plan {
     /// A node's place on the ring is wanted.
     #[must_use]
     pub fn is_member(&self, home: usize) -> bool {
-        match home.checked_sub(self.nodes) {
-            Some(newcomer) => self.newcomers.get(newcomer).is_some_and(|(_, what)| *what == Newcomer::Member),
-            None => home != Self::FOUNDER || self.founder_is_member,
-        }
+        let Some(newcomer) = home.checked_sub(self.nodes) else {
+            return home != Self::FOUNDER || self.founder_is_member;
+        };
+        self.newcomers.get(newcomer).is_some_and(|(_, what)| *what == Newcomer::Member)
     }
 
     /// The nodes of the first view.

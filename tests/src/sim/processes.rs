@@ -1,9 +1,9 @@
 //! Processes start, die and start again; disks outlive them (`protocol.md` P7, §7).
 
-use cloudy_proto::{Index, Machine, MachineConfig, NodeId, Record, Request, Role, StoredError, ViewId};
+use cloudy_proto::{Index, Machine, MachineConfig, NodeId, Record, Request, Role, ViewId};
 
 use crate::invariants::Failure;
-use crate::sim::disk::Disk;
+use crate::sim::disk::{Disk, DiskError};
 use crate::sim::node::{App, Clock, Item, LinkEnd, Node};
 use crate::sim::plan::{Fault, Newcomer, Plan, Step, Who};
 use crate::sim::queue::Event;
@@ -198,7 +198,7 @@ impl World {
         let spared = |place: &usize| self.plan.on_disk() || self.plan.kills_anybody || self.can_do_without(*place);
         let founded = self.judge.is_founded();
         let Some(place) = place.filter(|place| founded && spared(place)) else {
-            self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::Restart { who, after_us }));
+            self.spare(Fault::Restart { who, after_us });
             return Ok(());
         };
         self.stats.met(Met::ProcessRestarted);
@@ -218,7 +218,7 @@ impl World {
         let changes = self.judge.view().is_some_and(|view| self.steps.contains(&(Step::Wedge, view.id.0)));
         let spared = |place: usize| !self.plan.kills_anybody && (changes || !self.can_do_without(place));
         let Some(place) = place.filter(|&place| !spared(place)) else {
-            self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::LoseDisk { who, after_us }));
+            self.spare(Fault::LoseDisk { who, after_us });
             return Ok(());
         };
         self.stats.met(Met::DiskLost);
@@ -232,14 +232,14 @@ impl World {
 
     fn forget_disk(&mut self, home: usize) {
         self.diskless.insert(home);
-        self.disks[home] = Disk::default();
+        self.disks[home] = Disk::of(&self.plan.disk);
         self.judge.lost_disk(home);
     }
 
     /// All processes die at once, and all are started again.
     pub(super) fn cut_power(&mut self, within_us: u64) -> Result<(), Failure> {
         if !self.judge.is_founded() {
-            self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::PowerCut { within_us }));
+            self.spare(Fault::PowerCut { within_us });
             return Ok(());
         }
         self.stats.met(Met::PowerCut);
@@ -257,12 +257,18 @@ impl World {
         Ok(())
     }
 
+    /// A fault waits.
+    pub(super) fn spare(&mut self, fault: Fault) {
+        self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(fault));
+    }
+
     /// Unless the plan kills anybody, a kill waits until the group can do without its victim.
     pub(super) fn kill(&mut self, who: Who) -> Result<(), Failure> {
-        let spared = |place: usize| !self.plan.kills_anybody && !self.can_do_without(place);
+        let needed = |place: usize| !self.can_do_without(place) || self.alone_decides(place);
+        let spared = |place: usize| !self.plan.kills_anybody && needed(place);
         let Some(place) = self.resolve(who).filter(|&place| !spared(place)) else {
             self.stats.met(Met::KillSpared);
-            self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(Fault::Kill { who }));
+            self.spare(Fault::Kill { who });
             return Ok(());
         };
         if !self.nodes[place].alive {
@@ -288,8 +294,17 @@ impl World {
         if unsynced > 0 {
             self.stats.met(Met::KilledUnsynced);
         }
-        let kept = self.dice.between(0, unsynced as u64) as usize;
-        let found = self.disks[home].crash(kept);
+        let found = self.disks[home].crash(&mut self.dice).map(|(found, met)| {
+            for (what, times) in [
+                (Met::WriteLost, met.lost),
+                (Met::WriteTorn, met.torn),
+                (Met::WriteFlipped, met.flipped),
+                (Met::WriteOvertook, met.overtook),
+            ] {
+                self.stats.add(what, times);
+            }
+            found
+        });
         self.on_disk(place, found)?;
         for peer in (0..self.latest.len()).filter(|&peer| peer != home) {
             self.cut(home, peer);
@@ -303,7 +318,7 @@ impl World {
     }
 
     /// Without a process there are still a majority of the voters, and somebody who has the result.
-    fn can_do_without(&self, place: usize) -> bool {
+    pub(super) fn can_do_without(&self, place: usize) -> bool {
         let alive = |other: usize| other != place && self.goes_on(other);
         self.judge.majorities_live(alive) && !self.judge.is_lost(alive)
     }
@@ -359,7 +374,7 @@ impl World {
         self.give(node, Item::Read { to, entries })
     }
 
-    fn on_disk(&mut self, place: usize, records: Result<Vec<Record>, StoredError>) -> Result<(), Failure> {
+    fn on_disk(&mut self, place: usize, records: Result<Vec<Record>, DiskError>) -> Result<(), Failure> {
         match records {
             Ok(records) => self.judge.synced(place, &records),
             Err(error) => Err(self.judge.failure("what is stored can be read", place, error.to_string())),

@@ -90,8 +90,20 @@ pub enum Met {
     PowerCut,
     /// A process died, and its node's disk was lost.
     DiskLost,
+    /// A process came back with an older copy of its node's disk.
+    OlderDisk,
+    /// It found that out.
+    OlderDiskFound,
     /// A process died with records that were not synced.
     KilledUnsynced,
+    /// A write to a node's store was not synced when its process died: it was lost.
+    WriteLost,
+    /// … its first part was kept.
+    WriteTorn,
+    /// … it was kept, with another bit.
+    WriteFlipped,
+    /// … it was kept, and an earlier one was lost.
+    WriteOvertook,
     /// A disk synced nothing for a while.
     DiskSlow,
     /// Records were given out to be stored.
@@ -233,7 +245,13 @@ pub const REQUIRED: &[Met] = &[
     Met::RestartedInMemory,
     Met::PowerCut,
     Met::DiskLost,
+    Met::OlderDisk,
+    Met::OlderDiskFound,
     Met::KilledUnsynced,
+    Met::WriteLost,
+    Met::WriteTorn,
+    Met::WriteFlipped,
+    Met::WriteOvertook,
     Met::DiskSlow,
     Met::Persisted,
     Met::ResultRead,

@@ -10,6 +10,7 @@ use crate::sim::dice::Dice;
 use crate::sim::disk::Disk;
 use crate::sim::network::Network;
 use crate::sim::node::{Item, Node};
+use crate::sim::older_disk::OlderDisks;
 use crate::sim::plan::{Plan, Step};
 use crate::sim::queue::{Event, Packet, Queue};
 use crate::sim::stats::{Met, Stats};
@@ -39,6 +40,8 @@ pub struct World {
     pub(super) disks: Vec<Disk>,
     /// By node: until when its disk syncs nothing.
     pub(super) disk_held_us: BTreeMap<usize, u64>,
+    /// Disks that are taken back to what they were.
+    pub(super) older: OlderDisks,
     /// The checkers.
     pub judge: Judge,
     /// What was met.
@@ -77,8 +80,9 @@ impl World {
             latest: vec![None; plan.homes()],
             starting: BTreeSet::new(),
             diskless: BTreeSet::new(),
-            disks: (0..plan.homes()).map(|_| Disk::default()).collect(),
+            disks: (0..plan.homes()).map(|_| Disk::of(&plan.disk)).collect(),
             disk_held_us: BTreeMap::new(),
+            older: OlderDisks::default(),
             ids,
             stats: Stats::default(),
             now_us: 0,

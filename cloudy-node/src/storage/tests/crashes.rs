@@ -84,7 +84,7 @@ fn run(opened: &Opened, together: u64) -> u64 {
 fn crash_everywhere(image: &[u8], states: &[Records], together: u64) -> u64 {
     let mut undone = 0;
     for operation in 1.. {
-        let disk = SimDisk::with_image(image.to_vec());
+        let disk = FaultDisk::with_image(image.to_vec());
         disk.end_power_at(operation);
         let completed = match Opened::open(&disk) {
             Ok(opened) => run(&opened, together),
@@ -92,7 +92,7 @@ fn crash_everywhere(image: &[u8], states: &[Records], together: u64) -> u64 {
         };
         for seed in 0..SEEDS {
             let image = disk.crash_image(seed.wrapping_add(operation * SEEDS * u64::from(seed >= 2)));
-            let opened = Opened::open(&SimDisk::with_image(image)).unwrap_or_else(|error| {
+            let opened = Opened::open(&FaultDisk::with_image(image)).unwrap_or_else(|error| {
                 panic!("crash at operation {operation}, seed {seed}: {error}");
             });
             let found = stored(&opened);
@@ -113,7 +113,7 @@ fn crash_everywhere(image: &[u8], states: &[Records], together: u64) -> u64 {
 }
 
 fn empty_store() -> Vec<u8> {
-    let disk = SimDisk::default();
+    let disk = FaultDisk::default();
     Opened::create(&disk).store.close().unwrap();
     disk.image()
 }
@@ -132,22 +132,22 @@ fn submissions_that_share_a_sync_survive_together_or_in_order() {
 #[test]
 fn a_crash_while_recovering_from_a_crash_loses_nothing() {
     let states = states();
-    let disk = SimDisk::with_image(empty_store());
+    let disk = FaultDisk::with_image(empty_store());
     let opened = Opened::open(&disk).unwrap();
     assert_eq!(run(&opened, 1), SUBMISSIONS);
     // The store is open: as it is, the image needs recovery.
     let crashed = disk.crash_image(0);
     drop(opened);
-    let whole = SimDisk::with_image(crashed.clone());
+    let whole = FaultDisk::with_image(crashed.clone());
     drop(Opened::open(&whole).unwrap());
     let operations = whole.operations();
     assert!(operations > 1);
     for operation in 1..=operations {
-        let disk = SimDisk::with_image(crashed.clone());
+        let disk = FaultDisk::with_image(crashed.clone());
         disk.end_power_at(operation);
         drop(Opened::open(&disk));
         for seed in 0..SEEDS {
-            let again = Opened::open(&SimDisk::with_image(disk.crash_image(seed))).unwrap();
+            let again = Opened::open(&FaultDisk::with_image(disk.crash_image(seed))).unwrap();
             assert!(stored(&again) == states[SUBMISSIONS as usize], "crash at operation {operation}, seed {seed}");
         }
     }
@@ -156,12 +156,12 @@ fn a_crash_while_recovering_from_a_crash_loses_nothing() {
 #[test]
 fn a_crash_while_a_store_is_made_leaves_nothing_that_opens_as_another() {
     for operation in 1.. {
-        let disk = SimDisk::default();
+        let disk = FaultDisk::default();
         disk.end_power_at(operation);
         let made = Store::create_on(disk.clone(), |_| {}).and_then(|store| Ok(store.close()?));
         for seed in 0..SEEDS {
             // Either refused, or an empty store; a directory is not finished before this is done.
-            if let Ok(opened) = Opened::open(&SimDisk::with_image(disk.crash_image(seed))) {
+            if let Ok(opened) = Opened::open(&FaultDisk::with_image(disk.crash_image(seed))) {
                 assert_eq!(opened.store.groups().unwrap(), []);
             }
         }

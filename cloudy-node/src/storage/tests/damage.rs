@@ -5,8 +5,8 @@ use redb::{Database, ReadableTable};
 use super::writer::RECORDS;
 use super::*;
 
-fn filled() -> (SimDisk, Opened) {
-    let disk = SimDisk::default();
+fn filled() -> (FaultDisk, Opened) {
+    let disk = FaultDisk::default();
     let opened = Opened::create(&disk);
     for ticket in 0..4 {
         let ops = (0..8).map(|key| put(Table::Result, &[ticket, key], &value(ticket, key))).collect();
@@ -27,7 +27,7 @@ fn good() -> Vec<(Vec<u8>, Vec<u8>)> {
 fn refused(image: &[u8], at: usize, flip: u8) -> bool {
     let mut altered = image.to_vec();
     altered[at] ^= flip;
-    let disk = SimDisk::with_image(altered.clone());
+    let disk = FaultDisk::with_image(altered.clone());
     let error = match Opened::open(&disk) {
         Ok(opened) => {
             assert!(opened.all(GROUP, Table::Result) == good(), "byte {at}: wrong data");
@@ -77,7 +77,7 @@ fn copies(image: &[u8], bytes: &[u8]) -> Vec<usize> {
 
 #[test]
 fn an_altered_value_is_refused_after_a_crash_too() {
-    let disk = SimDisk::default();
+    let disk = FaultDisk::default();
     let opened = Opened::create(&disk);
     let large = noise(99, 40_000);
     opened.put(vec![put(Table::Meta, b"large", &large)], 1).unwrap();
@@ -89,7 +89,7 @@ fn an_altered_value_is_refused_after_a_crash_too() {
     for at in copies(&image, &large) {
         let mut altered = image.clone();
         altered[at + 20_000] ^= 1;
-        let disk = SimDisk::with_image(altered.clone());
+        let disk = FaultDisk::with_image(altered.clone());
         match Opened::open(&disk) {
             Ok(opened) => assert!(opened.all(GROUP, Table::Meta) == [(b"large".to_vec(), large.clone())]),
             Err(error) => {
@@ -110,7 +110,7 @@ fn damage_in_the_last_transaction_of_a_crashed_store_undoes_at_most_that_one() {
     let undone = copies(&image, &value(3, 7)).into_iter().filter(|at| {
         let mut altered = image.clone();
         altered[*at] ^= 1;
-        let found = Opened::open(&SimDisk::with_image(altered)).unwrap().all(GROUP, Table::Result);
+        let found = Opened::open(&FaultDisk::with_image(altered)).unwrap().all(GROUP, Table::Result);
         assert!(found == good()[..24] || found == good());
         found.len() == 24
     });
@@ -118,8 +118,8 @@ fn damage_in_the_last_transaction_of_a_crashed_store_undoes_at_most_that_one() {
 }
 
 /// Alters records through the database itself, so that its pages verify and only our checksum can tell.
-fn alter(image: Vec<u8>, alteration: impl FnOnce(&mut redb::Table<'_, &'static [u8], &'static [u8]>)) -> SimDisk {
-    let disk = SimDisk::with_image(image);
+fn alter(image: Vec<u8>, alteration: impl FnOnce(&mut redb::Table<'_, &'static [u8], &'static [u8]>)) -> FaultDisk {
+    let disk = FaultDisk::with_image(image);
     let database = Database::builder().create_with_backend(disk.clone()).unwrap();
     let transaction = database.begin_write().unwrap();
     alteration(&mut transaction.open_table(RECORDS).unwrap());
@@ -130,7 +130,7 @@ fn alter(image: Vec<u8>, alteration: impl FnOnce(&mut redb::Table<'_, &'static [
 
 #[test]
 fn each_byte_of_a_record_is_under_its_checksum() {
-    let disk = SimDisk::default();
+    let disk = FaultDisk::default();
     let opened = Opened::create(&disk);
     opened.put(vec![put(Table::Result, b"key", b"some value"), put(Table::Result, b"other", b"")], 1).unwrap();
     opened.store.close().unwrap();
@@ -144,8 +144,8 @@ fn each_byte_of_a_record_is_under_its_checksum() {
     assert_eq!((key.len(), sealed.len()), (16 + 1 + 3, 16 + 10));
     let expected = StoreError::Damaged { group: GROUP, table: Table::Result, key: "6b6579".to_owned() };
     let words = "the record 6b6579 in table result of group 07070707070707070707070707070707 was altered on disk: \
-                 check the disk, then restore the data directory from a backup, or start with a new one and let the \
-                 node join again";
+                 check the disk, then restore the data directory from a backup made since its last run, or start with a new \
+                 one and let the node join again";
     assert_eq!(expected.to_string(), words);
     for at in 0..sealed.len() {
         let disk = alter(image.clone(), |records| {
@@ -175,14 +175,14 @@ fn each_byte_of_a_record_is_under_its_checksum() {
 
 #[test]
 fn what_is_no_store_is_refused_and_left_alone() {
-    let foreign = SimDisk::default();
+    let foreign = FaultDisk::default();
     let database = Database::builder().create_with_backend(foreign.clone()).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction.open_table(redb::TableDefinition::<u64, u64>::new("someone else's")).unwrap();
     transaction.commit().unwrap();
     database.close().unwrap();
     for image in [Vec::new(), noise(1, 100), noise(2, 1 << 20), vec![0; 1 << 20]] {
-        let disk = SimDisk::with_image(image.clone());
+        let disk = FaultDisk::with_image(image.clone());
         let error = Opened::open(&disk).err().unwrap();
         assert!(error.to_string().contains("restore the data directory from a backup"), "{error}");
         assert!(disk.image() == image);

@@ -9,7 +9,7 @@ fn op(ticket: u64) -> Vec<Op> {
 }
 
 fn count(image: Vec<u8>) -> usize {
-    let opened = Opened::open(&SimDisk::with_image(image)).unwrap();
+    let opened = Opened::open(&FaultDisk::with_image(image)).unwrap();
     let found = opened.all(GROUP, Table::Slots);
     for (at, (key, value)) in found.iter().enumerate() {
         let ticket = at as u64 + 1;
@@ -29,7 +29,7 @@ fn until_failure(opened: &Opened) -> (u64, StoreError) {
     panic!("the disk never failed")
 }
 
-fn stays_dead(opened: Opened, disk: &SimDisk, completed: u64, error: &StoreError) {
+fn stays_dead(opened: Opened, disk: &FaultDisk, completed: u64, error: &StoreError) {
     let operations = disk.operations();
     for ticket in completed + 2..completed + 10 {
         assert_eq!(opened.put(op(ticket), ticket).as_ref(), Err(error), "every later submission fails alike");
@@ -42,7 +42,7 @@ fn stays_dead(opened: Opened, disk: &SimDisk, completed: u64, error: &StoreError
 
 #[test]
 fn a_full_disk_stops_the_store_and_loses_nothing_completed() {
-    let disk = SimDisk::default();
+    let disk = FaultDisk::default();
     let opened = Opened::create(&disk);
     disk.limit_bytes(Some(8 << 20));
     let (completed, error) = until_failure(&opened);
@@ -61,11 +61,11 @@ fn a_full_disk_stops_the_store_and_loses_nothing_completed() {
 
 #[test]
 fn each_failed_sync_is_the_last_one() {
-    let create = SimDisk::default();
+    let create = FaultDisk::default();
     let opened = Opened::create(&create);
     opened.store.close().unwrap();
     for failing in 1..12 {
-        let disk = SimDisk::with_image(create.image());
+        let disk = FaultDisk::with_image(create.image());
         disk.fail_sync(failing);
         let Ok(opened) = Opened::open(&disk) else { continue };
         let (completed, error) = until_failure(&opened);
@@ -78,11 +78,11 @@ fn each_failed_sync_is_the_last_one() {
 
 #[test]
 fn a_failure_completes_what_was_queued_behind_it_with_the_same_error() {
-    let disk = SimDisk::default();
+    let disk = FaultDisk::default();
     let opened = Opened::create(&disk);
     disk.hold_syncs();
     opened.store.submit(GROUP, op(1), 1).unwrap();
-    disk.wait_for_held_sync();
+    assert!(disk.wait_for_held_sync(PATIENCE), "no sync came");
     let other = GroupId([9; 16]);
     opened.store.submit(GROUP, op(2), 2).unwrap();
     opened.store.submit(other, op(3), 3).unwrap();

@@ -98,6 +98,7 @@ fn given() -> Vec<Given> {
         Given::Complete { view: ViewId(0), first: Index(1) },
         Given::Command { index: LogIndex(1), term: 2, command: first_view() },
         Given::Complete { view: ViewId(1), first: Index(1) },
+        Given::Wedged { view: ViewId(1) },
         slot(0, 0, 0, 1),
         slot(1, 0, 0, 1),
         // What an earlier leader left goes.
@@ -150,7 +151,7 @@ fn whatever_was_given_out_so_far_reads_back_as_it_folds() {
     for (at, record) in all.iter().enumerate() {
         folded.take(record.clone()).unwrap();
         for retain_bytes in [1, 300, 600, 10_000] {
-            let opened = Opened::create(&SimDisk::default());
+            let opened = Opened::create(&FaultDisk::default());
             store(&opened, &all[..=at], retain_bytes);
             let read = read_group(&opened.store, GROUP).unwrap();
             // Before its first view there is no group to come back to.
@@ -166,7 +167,7 @@ fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
     let begin = given().iter().position(|record| matches!(record, Given::Begin(_))).unwrap();
     // With all of it, with what a bound leaves, and with what a snapshot does.
     for (records, first) in [(given()[..begin].to_vec(), 1), (given()[..=begin].to_vec(), 3), (given(), 4)] {
-        let opened = Opened::create(&SimDisk::default());
+        let opened = Opened::create(&FaultDisk::default());
         store(&opened, &records, 1);
         let mut stored = Stored::default();
         records.into_iter().for_each(|record| stored.take(record).unwrap());
@@ -192,7 +193,7 @@ fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
 
 #[test]
 fn a_snapshot_leaves_nothing_of_what_came_before_it_and_forgetting_leaves_nothing_at_all() {
-    let opened = Opened::create(&SimDisk::default());
+    let opened = Opened::create(&FaultDisk::default());
     store(&opened, &given(), 1);
     assert_eq!(opened.all(GROUP, Table::Slots).len(), 1, "the slot that the result begins in");
     assert_eq!(opened.all(GROUP, Table::Result).len(), 2);
@@ -213,7 +214,7 @@ fn after_a_crash_at_any_operation_a_group_is_what_was_given_out_up_to_some_point
         folds.push((at >= 3).then(|| (meta(RETAIN_BYTES), folded.clone().newest(RETAIN_BYTES).unwrap())));
     }
     for operation in 1.. {
-        let disk = SimDisk::default();
+        let disk = FaultDisk::default();
         let opened = Opened::create(&disk);
         disk.end_power_at(disk.operations() + operation);
         let mut recorder = Recorder::default();
@@ -226,7 +227,7 @@ fn after_a_crash_at_any_operation_a_group_is_what_was_given_out_up_to_some_point
             completed = ticket + 1;
         }
         for seed in 0..3 {
-            let again = Opened::open(&SimDisk::with_image(disk.crash_image(seed))).unwrap();
+            let again = Opened::open(&FaultDisk::with_image(disk.crash_image(seed))).unwrap();
             let read = read_group(&again.store, GROUP).unwrap();
             assert!(folds[completed..].contains(&read), "operation {operation}, seed {seed}: {completed} completed");
         }
@@ -240,7 +241,7 @@ fn after_a_crash_at_any_operation_a_group_is_what_was_given_out_up_to_some_point
 #[test]
 fn records_that_contradict_each_other_or_are_no_records_are_told() {
     let refused = |ops: Vec<Op>| {
-        let opened = Opened::create(&SimDisk::default());
+        let opened = Opened::create(&FaultDisk::default());
         store(&opened, &given(), 1);
         opened.store.submit(GROUP, ops, 100).unwrap();
         assert_eq!(opened.next().result, Ok(()));

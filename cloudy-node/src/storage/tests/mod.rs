@@ -3,7 +3,6 @@
 mod crashes;
 mod damage;
 mod data_dir;
-mod disk;
 mod failures;
 mod groups;
 mod process;
@@ -16,7 +15,7 @@ use bytes::Bytes;
 use cloudy_proto::GroupId;
 
 use super::*;
-use disk::SimDisk;
+use crate::fault::FaultDisk;
 
 /// Longer than any test needs: who waits this long waits for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,13 +29,13 @@ struct Opened {
 }
 
 impl Opened {
-    fn create(disk: &SimDisk) -> Self {
+    fn create(disk: &FaultDisk) -> Self {
         let (sender, completions) = channel();
         let store = Store::create_on(disk.clone(), move |completion| sender.send(completion).unwrap()).unwrap();
         Self { store, completions }
     }
 
-    fn open(disk: &SimDisk) -> Result<Self, OpenStoreError> {
+    fn open(disk: &FaultDisk) -> Result<Self, OpenStoreError> {
         let (sender, completions) = channel();
         // The test may have dropped its end.
         let store = Store::open_on(disk.clone(), move |completion| drop(sender.send(completion)))?;

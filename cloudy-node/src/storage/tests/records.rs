@@ -16,7 +16,7 @@ fn keys(records: Vec<Record>) -> Vec<Vec<u8>> {
 
 #[test]
 fn records_are_told_apart_by_group_and_table_and_survive_closing() {
-    let disk = SimDisk::default();
+    let disk = FaultDisk::default();
     let opened = Opened::create(&disk);
     assert_eq!(opened.store.groups().unwrap(), []);
     let last = GroupId([0xff; 16]);
@@ -46,7 +46,7 @@ fn records_are_told_apart_by_group_and_table_and_survive_closing() {
 
 #[test]
 fn operations_are_done_in_order_and_deleting_spares_what_is_not_named() {
-    let opened = Opened::create(&SimDisk::default());
+    let opened = Opened::create(&FaultDisk::default());
     let fill = (0..10).map(|key| put(Table::Slots, &[key], b"old")).collect();
     opened.put(fill, 1).unwrap();
     opened.put((0..10).map(|key| put(Table::Log, &[key], b"log")).collect(), 2).unwrap();
@@ -81,7 +81,7 @@ fn operations_are_done_in_order_and_deleting_spares_what_is_not_named() {
 
 #[test]
 fn a_range_is_read_in_parts_of_the_size_asked_for() {
-    let opened = Opened::create(&SimDisk::default());
+    let opened = Opened::create(&FaultDisk::default());
     opened.put((0..20).map(|key| put(Table::Result, &[key], &[key; 100])).collect(), 1).unwrap();
     let (mut read, mut after, mut parts) = (Vec::new(), Bound::Unbounded, 0);
     loop {
@@ -115,7 +115,7 @@ fn a_range_is_read_in_parts_of_the_size_asked_for() {
 
 #[test]
 fn what_is_submitted_during_a_sync_shares_the_next_one() {
-    let disk = SimDisk::default();
+    let disk = FaultDisk::default();
     let opened = Opened::create(&disk);
     let before = disk.syncs();
     opened.put(vec![put(Table::Slots, b"alone", b"1")], 1).unwrap();
@@ -124,7 +124,7 @@ fn what_is_submitted_during_a_sync_shares_the_next_one() {
 
     disk.hold_syncs();
     opened.store.submit(GROUP, vec![put(Table::Slots, b"first", b"1")], 2).unwrap();
-    disk.wait_for_held_sync();
+    assert!(disk.wait_for_held_sync(PATIENCE), "no sync came");
     for ticket in 3..=1_000 {
         let (group, key) = if ticket % 2 == 0 { (GROUP, ticket) } else { (OTHER, ticket) };
         opened.store.submit(group, vec![put(Table::Slots, &u64::to_be_bytes(key), b"value")], ticket).unwrap();
@@ -144,11 +144,11 @@ fn what_is_submitted_during_a_sync_shares_the_next_one() {
 
 #[test]
 fn no_operations_are_a_barrier_and_cost_no_sync() {
-    let disk = SimDisk::default();
+    let disk = FaultDisk::default();
     let opened = Opened::create(&disk);
     disk.hold_syncs();
     opened.store.submit(GROUP, vec![put(Table::Meta, b"key", b"value")], 1).unwrap();
-    disk.wait_for_held_sync();
+    assert!(disk.wait_for_held_sync(PATIENCE), "no sync came");
     opened.store.submit(GROUP, Vec::new(), 2).unwrap();
     assert!(opened.completions.try_recv().is_err());
     let before = disk.syncs();
@@ -159,7 +159,7 @@ fn no_operations_are_a_barrier_and_cost_no_sync() {
 
 #[test]
 fn submitting_never_waits_and_the_backlog_has_a_bound() {
-    let disk = SimDisk::default();
+    let disk = FaultDisk::default();
     let opened = Opened::create(&disk);
     disk.hold_syncs();
     let large = Bytes::from(vec![5; STORE_BACKLOG_BYTES_MAX / 4]);
@@ -184,7 +184,7 @@ fn submitting_never_waits_and_the_backlog_has_a_bound() {
 
 #[test]
 fn what_is_too_long_is_refused_whole() {
-    let opened = Opened::create(&SimDisk::default());
+    let opened = Opened::create(&FaultDisk::default());
     let long = vec![0; KEY_BYTES_MAX + 1];
     let value = Bytes::from(vec![0; VALUE_BYTES_MAX + 1]);
     for (op, error) in [
@@ -204,13 +204,13 @@ fn what_is_too_long_is_refused_whole() {
 
 #[test]
 fn closing_stores_what_is_queued() {
-    let disk = SimDisk::default();
+    let disk = FaultDisk::default();
     let opened = Opened::create(&disk);
     disk.hold_syncs();
     for ticket in 0..100 {
         opened.store.submit(GROUP, vec![put(Table::Slots, &[ticket], b"value")], ticket.into()).unwrap();
     }
-    disk.wait_for_held_sync();
+    assert!(disk.wait_for_held_sync(PATIENCE), "no sync came");
     let closing = std::thread::spawn({
         let store = opened.store;
         move || store.close()
@@ -223,12 +223,12 @@ fn closing_stores_what_is_queued() {
 
 #[test]
 fn dropping_does_not_wait_for_the_disk() {
-    let disk = SimDisk::default();
+    let disk = FaultDisk::default();
     let opened = Opened::create(&disk);
     opened.put(vec![put(Table::Slots, b"1", b"completed")], 1).unwrap();
     disk.hold_syncs();
     opened.store.submit(GROUP, vec![put(Table::Slots, b"2", b"being written")], 2).unwrap();
-    disk.wait_for_held_sync();
+    assert!(disk.wait_for_held_sync(PATIENCE), "no sync came");
     opened.store.submit(GROUP, vec![put(Table::Slots, b"3", b"queued")], 3).unwrap();
     let (sender, dropped) = channel();
     let store = opened.store;
@@ -244,7 +244,7 @@ fn dropping_does_not_wait_for_the_disk() {
 
 #[test]
 fn a_receiver_that_panics_ends_the_store() {
-    let disk = SimDisk::default();
+    let disk = FaultDisk::default();
     let store = Store::create_on(disk.clone(), |_| panic!("the receiver's own fault")).unwrap();
     store.submit(GROUP, vec![put(Table::Meta, b"key", b"value")], 1).unwrap();
     assert_eq!(store.close(), Err(StoreError::Ended));

@@ -39,23 +39,26 @@ fn stalled(frontiers: &[u64], accused: u16, stall: Stall) -> Wedged {
 }
 
 fn survivors(answers: Vec<Option<Wedged>>) -> Vec<u16> {
-    let cut = cut_of(&view(answers.len() as u8), &answers, false, Rules::default());
+    let cut = cut_of(&view(answers.len() as u8), &answers, &vec![false; answers.len()], false, Rules::default());
     cut.map(|cut| cut.survivors.iter().map(|rank| rank.0).collect()).unwrap_or_default()
 }
 
 #[test]
 fn lanes_end_at_the_minimum_of_those_who_answered() {
     let answers = [Some(answer(&[5, 2, 9])), None, Some(answer(&[4, 3, 9]))];
-    let cut = cut_of(&view(3), &answers, false, Rules::default());
+    let cut = cut_of(&view(3), &answers, &[false; 3], false, Rules::default());
     let rounds = vec![Round(4), Round(2), Round(9)];
-    assert_eq!(cut, Some(Cut { survivors: vec![Rank(0), Rank(2)], rounds, ring: RingKind::Pipelined }));
+    assert_eq!(
+        cut,
+        Some(Cut { survivors: vec![Rank(0), Rank(2)], rounds, ring: RingKind::Pipelined, from_disks: false })
+    );
 }
 
 #[test]
 fn there_is_no_cut_without_a_complete_survivor() {
     let incomplete = Wedged { complete: false, ..answer(&[1, 1, 1]) };
-    assert_eq!(cut_of(&view(3), &[None, Some(incomplete), None], false, Rules::default()), None);
-    assert_eq!(cut_of(&view(3), &[None, None, None], false, Rules::default()), None);
+    assert_eq!(cut_of(&view(3), &[None, Some(incomplete), None], &[false; 3], false, Rules::default()), None);
+    assert_eq!(cut_of(&view(3), &[None, None, None], &[false; 3], false, Rules::default()), None);
 }
 
 #[test]
@@ -73,7 +76,7 @@ fn who_most_find_down_is_dropped_and_one_broken_pair_costs_one_member() {
 #[test]
 fn the_last_view_takes_everybody_who_answered() {
     let answers = [Some(down(&[1, 1], &[1])), Some(answer(&[1, 1]))];
-    let cut = cut_of(&view(2), &answers, true, Rules::default()).expect("all answered");
+    let cut = cut_of(&view(2), &answers, &[false; 2], true, Rules::default()).expect("all answered");
     assert_eq!(cut.survivors, [Rank(0), Rank(1)]);
 }
 
@@ -109,8 +112,9 @@ fn a_stall_counts_against_the_accused_only_where_somebody_else_did_better() {
 fn where_slots_are_relayed_a_stall_drops_nobody_and_ends_the_relay() {
     let relay =
         |members| View { parameters: Parameters { ring: RingKind::Relay, ..Parameters::default() }, ..view(members) };
-    let cut =
-        |answers: &[Option<Wedged>]| cut_of(&relay(3), answers, false, Rules::default()).expect("all are complete");
+    let cut = |answers: &[Option<Wedged>]| {
+        cut_of(&relay(3), answers, &[false; 3], false, Rules::default()).expect("all are complete")
+    };
     let all = [3, 3, 3];
     // Each of these drops a member that sends directly.
     for stall in [Stall::Unconfirmed, Stall::Missing(Place { round: Round(3), rank: Rank(1) })] {
@@ -124,4 +128,28 @@ fn where_slots_are_relayed_a_stall_drops_nobody_and_ends_the_relay() {
     // Who is gone, or whose link is, is dropped as ever, and the rest go on relaying.
     let down = cut(&[Some(down(&all, &[1])), Some(down(&all, &[])), None]);
     assert_eq!((down.survivors.len(), down.ring), (1, RingKind::Relay));
+}
+
+#[test]
+fn while_a_complete_member_runs_on_no_disk_decides() {
+    let cut = |answers: &[Option<Wedged>], restarted: [bool; 3]| {
+        let cut = cut_of(&view(3), answers, &restarted, false, Rules::default()).expect("somebody is complete");
+        (cut.survivors.iter().map(|rank| rank.0).collect::<Vec<_>>(), cut.rounds[0].0, cut.from_disks)
+    };
+    let answers = [Some(answer(&[5, 5, 5])), Some(answer(&[2, 2, 2])), Some(answer(&[4, 4, 4]))];
+    assert_eq!(cut(&answers, [false, true, false]), (vec![0, 1, 2], 4, false));
+    assert_eq!(cut(&answers, [true, true, false]), (vec![0, 1, 2], 4, false));
+    assert_eq!(cut(&answers, [true, true, true]), (vec![0, 1, 2], 2, true), "all were started again");
+    let incomplete = Some(Wedged { complete: false, ..answer(&[4, 4, 4]) });
+    let answers = [answers[0].clone(), answers[1].clone(), incomplete];
+    assert_eq!(cut(&answers, [true, true, false]), (vec![0, 1, 2], 2, true), "who runs on knows nothing");
+}
+
+#[test]
+fn the_last_complete_member_that_runs_on_stays_whatever_disks_hold() {
+    let blamed = [Some(down(&[5, 5], &[1])), Some(answer(&[9, 9]))];
+    for (restarted, stays) in [([false, true], Rank(0)), ([true, false], Rank(1))] {
+        let cut = cut_of(&view(2), &blamed, &restarted, false, Rules::default()).expect("both are complete");
+        assert_eq!(cut.survivors, [stays]);
+    }
 }

@@ -58,6 +58,8 @@ impl Plan {
         plan.add_restarts(&mut Dice::of(seed ^ 0x0d15_ca5e_0dd5));
         plan.parameters.window_bytes_min = Dice::of(seed ^ 0x00ad_a9f5).pick(&[1, 16, 64, 64 << 10]);
         plan.add_snapshots(&mut Dice::of(seed ^ 0x5a9_5407));
+        plan.add_older_disks(&mut Dice::of(seed ^ 0x001d_d15c));
+        plan.add_real_disks(&mut Dice::of(seed ^ 0x4ea1_d15c));
         plan
     }
 

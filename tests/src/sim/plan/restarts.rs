@@ -60,6 +60,40 @@ impl Plan {
         }
     }
 
+    /// Disks that are what nodes have, in a small part of the runs: they take their time.
+    pub(super) fn add_real_disks(&mut self, dice: &mut Dice) {
+        let goes_back = |(_, fault): &(u64, Fault)| matches!(fault, Fault::OlderDisk { .. });
+        if self.on_disk() && !self.faults.iter().any(goes_back) && dice.chance(60) {
+            self.disk.real = true;
+            // So that there is something that is not synced when a process dies.
+            self.disk.sync_us = self.disk.sync_us.max(5_000);
+            let within_us = dice.pick(&[0, 5_000, 50_000]);
+            self.faults.push((dice.between(self.heal_at_us / 4, self.heal_at_us), Fault::PowerCut { within_us }));
+        }
+    }
+
+    /// Disks that are put back as they were: with a network and disks that let who runs on answer in time.
+    pub(super) fn add_older_disks(&mut self, dice: &mut Dice) {
+        if !self.on_disk() || self.nodes < 3 || self.kills_anybody || !dice.chance(700) {
+            return;
+        }
+        self.parameters.wedge_timeout = Duration::from_millis(250);
+        self.parameters.sync_timeout = Duration::from_secs(2);
+        self.disk.slow_per_mille = 0;
+        self.network.lost_per_mille = 0;
+        for _ in 0..dice.between(1, 3) {
+            let age_us = dice.pick(&[5_000, 50_000, 200_000, 500_000]);
+            let node = dice.below(self.nodes);
+            let (who, at_us) = (Who::Node(node), dice.between(0, self.heal_at_us * 3 / 4));
+            self.faults.push((at_us, Fault::OlderDisk { who, age_us, after_us: dice.pick(&RESTART_US[..4]) }));
+            if dice.chance(350) {
+                // Another view follows in between.
+                let other = Who::Node((node + 1 + dice.below(self.nodes - 1)) % self.nodes);
+                self.faults.push((at_us + age_us / 4, Fault::Restart { who: other, after_us: 0 }));
+            }
+        }
+    }
+
     fn add_disks(&mut self, dice: &mut Dice) {
         self.parameters.durability = Durability::Disk;
         self.parameters.sync_timeout = Duration::from_millis(dice.pick(&[100, 500, 2_000]));
@@ -68,6 +102,7 @@ impl Plan {
             sync_us: dice.pick(&[0, 0, 200, 2_000, 20_000]),
             slow_per_mille: dice.pick(&[0, 0, 20]),
             slow_us: (4 * timeout_us).min(1_000_000),
+            real: false,
         };
         self.retain_bytes = Dice::of(self.seed ^ 0x5e7a_17ed).pick(&[RETAIN_BYTES, 1, 1_000, 5_000]);
         let bounds = [None, None, Some(1), Some(1_000), Some(5_000), Some(20_000)];

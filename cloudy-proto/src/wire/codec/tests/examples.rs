@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
 use crate::config::{Durability, Parameters, RingKind};
@@ -313,12 +314,13 @@ fn parameters() -> impl Strategy<Value = Parameters> {
 }
 
 fn ring() -> impl Strategy<Value = Vec<RingMember>> {
-    let member = (counter(), any::<bool>(), addresses());
+    let origin = select(vec![Origin::Survivor, Origin::Joiner, Origin::Restarted]);
+    let member = (counter(), origin, addresses());
     btree_map(node_id(), member, 0..=MEMBERS_MAX).prop_map(|members| {
-        let member = |(node, (incarnation, joined, addresses))| RingMember {
+        let member = |(node, (incarnation, origin, addresses))| RingMember {
             node,
             incarnation: Incarnation(incarnation),
-            origin: if joined { Origin::Joiner } else { Origin::Survivor },
+            origin,
             addresses,
         };
         members.into_iter().map(member).collect()

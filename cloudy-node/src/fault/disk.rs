@@ -1,16 +1,33 @@
-//! A disk that keeps what was synced, and of the rest what a seed says: nothing, all, or any part of any write.
+//! A disk that keeps what was synced, and of the rest what a seed says.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use redb::StorageBackend;
 
-use super::PATIENCE;
+use crate::storage::StorageBackend;
 
+/// A disk in memory for a [`Store`](crate::storage::Store), which fails when it is told to. Copies of it are one disk.
+///
+/// When its power goes it has what was synced; each write since is lost, whole, torn, or has a bit flipped among those
+/// that it was to change, whatever became of the others.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SimDisk(Arc<(Mutex<State>, Condvar)>);
+pub struct FaultDisk(Arc<(Mutex<State>, Condvar)>);
+
+/// What became of the writes that were not synced when the power went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CrashCounters {
+    /// Nothing of them is there.
+    pub lost: u64,
+    /// Only their first part is.
+    pub torn: u64,
+    /// A bit of them is another.
+    pub flipped: u64,
+    /// They are there, and one before them is not.
+    pub overtook: u64,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -38,8 +55,19 @@ enum Change {
     Length(usize),
 }
 
-impl SimDisk {
-    pub(super) fn with_image(image: Vec<u8>) -> Self {
+/// What becomes of a write that was not synced.
+#[derive(Clone, Copy)]
+enum Fate {
+    Lost,
+    Whole,
+    Torn,
+    Flipped,
+}
+
+impl FaultDisk {
+    /// One on which that is already.
+    #[must_use]
+    pub fn with_image(image: Vec<u8>) -> Self {
         let disk = Self::default();
         disk.state().synced = image.clone();
         disk.state().live = image;
@@ -47,66 +75,110 @@ impl SimDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.0.lock().unwrap()
+        super::lock(&self.0.0)
     }
 
-    pub(super) fn syncs(&self) -> u64 {
+    /// Syncs so far.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
         self.state().syncs
     }
 
-    pub(super) fn operations(&self) -> u64 {
+    /// Writes, changes of length and syncs so far.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
         self.state().operations
     }
 
-    pub(super) fn image(&self) -> Vec<u8> {
+    /// What reads give.
+    #[must_use]
+    pub fn image(&self) -> Vec<u8> {
         self.state().live.clone()
     }
 
-    pub(super) fn end_power_at(&self, operation: u64) {
+    /// The power goes during this operation, counted from the first: it and all that follow fail.
+    pub fn end_power_at(&self, operation: u64) {
         self.state().power_ends_at = Some(operation);
     }
 
     /// Lets the file grow to this size and no further; none: as far as it wants.
-    pub(super) fn limit_bytes(&self, bytes_max: Option<usize>) {
+    pub fn limit_bytes(&self, bytes_max: Option<usize>) {
         self.state().bytes_max = bytes_max;
     }
 
-    pub(super) fn fail_sync(&self, sync: u64) {
+    /// This sync fails, counted from the first.
+    pub fn fail_sync(&self, sync: u64) {
         self.state().failing_sync = Some(sync);
     }
 
-    pub(super) fn hold_syncs(&self) {
+    /// Syncs wait from here on, as on a disk that hangs.
+    pub fn hold_syncs(&self) {
         self.state().syncs_held = true;
     }
 
-    pub(super) fn release_syncs(&self) {
+    /// They do not any more.
+    pub fn release_syncs(&self) {
         self.state().syncs_held = false;
         self.0.1.notify_all();
     }
 
-    pub(super) fn wait_for_held_sync(&self) {
-        let (state, result) = self.0.1.wait_timeout_while(self.state(), PATIENCE, |state| !state.sync_waits).unwrap();
-        assert!(state.sync_waits && !result.timed_out(), "no sync came");
+    /// Blocks until a sync waits; false if none did within the limit.
+    #[must_use]
+    pub fn wait_for_held_sync(&self, limit: Duration) -> bool {
+        let waited = self.0.1.wait_timeout_while(self.state(), limit, |state| !state.sync_waits);
+        waited.is_ok_and(|(state, _)| state.sync_waits)
     }
 
-    /// What is on the disk after the power went now. Seed 0 keeps nothing that was not synced, seed 1 all.
-    pub(super) fn crash_image(&self, seed: u64) -> Vec<u8> {
+    /// What is on the disk after the power went now. Of what was not synced seed 0 keeps nothing, seed 1 all.
+    #[must_use]
+    pub fn crash_image(&self, seed: u64) -> Vec<u8> {
+        self.crash(seed).0
+    }
+
+    /// As [`crash_image`](Self::crash_image), and what became of the writes that were not synced.
+    #[must_use]
+    pub fn crash(&self, seed: u64) -> (Vec<u8>, CrashCounters) {
         let state = self.state();
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
         let mut image = state.synced.clone();
+        let mut met = CrashCounters::default();
         for change in &state.unsynced {
-            let fate = if seed < 2 { seed } else { dice.random_range(0..3) };
+            let fate = match seed {
+                0 => Fate::Lost,
+                1 => Fate::Whole,
+                _ => [Fate::Lost, Fate::Whole, Fate::Torn, Fate::Flipped][dice.random_range(0..4)],
+            };
             match (fate, change) {
-                (0, _) => {}
-                (2, Change::Write { offset, data }) => {
-                    let torn = dice.random_range(0..=data.len());
+                (Fate::Lost, _) => met.lost += 1,
+                (Fate::Torn, Change::Write { offset, data }) if !data.is_empty() => {
+                    let torn = dice.random_range(0..data.len());
                     apply(&mut image, &Change::Write { offset: *offset, data: data[..torn].to_vec() });
+                    met.torn += 1;
                 }
-                _ => apply(&mut image, change),
+                (Fate::Flipped, Change::Write { offset, data }) => {
+                    let altered = flipped(&state.synced, *offset, data.clone(), &mut dice);
+                    met.flipped += u64::from(altered != *data);
+                    apply(&mut image, &Change::Write { offset: *offset, data: altered });
+                }
+                _ => {
+                    met.overtook += u64::from(met.lost > 0);
+                    apply(&mut image, change);
+                }
             }
         }
-        image
+        (image, met)
     }
+}
+
+/// A write with another bit in one of the bytes that it changes. What was synced it leaves as it was.
+fn flipped(synced: &[u8], offset: usize, mut data: Vec<u8>, dice: &mut ChaCha8Rng) -> Vec<u8> {
+    let changes = |at: &usize| synced.get(offset + at) != Some(&data[*at]);
+    let changed: Vec<usize> = (0..data.len()).filter(changes).collect();
+    if !changed.is_empty() {
+        let at = changed[dice.random_range(0..changed.len())];
+        data[at] ^= 1 << dice.random_range(0..8);
+    }
+    data
 }
 
 impl State {
@@ -149,7 +221,7 @@ fn apply(image: &mut Vec<u8>, change: &Change) {
     }
 }
 
-impl StorageBackend for SimDisk {
+impl StorageBackend for FaultDisk {
     fn len(&self) -> io::Result<u64> {
         Ok(self.state().live.len() as u64)
     }
@@ -172,12 +244,12 @@ impl StorageBackend for SimDisk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state();
-        if state.syncs_held {
+        while state.syncs_held {
             state.sync_waits = true;
             self.0.1.notify_all();
-            state = self.0.1.wait_while(state, |state| state.syncs_held).unwrap();
-            state.sync_waits = false;
+            state = self.0.1.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.sync_waits = false;
         state.begin()?;
         if state.power_ends_at == Some(state.operations) {
             return Err(io::Error::other("the power went"));
@@ -187,9 +259,8 @@ impl StorageBackend for SimDisk {
         if state.failing_sync == Some(state.syncs) {
             return Err(io::Error::other("the sync failed"));
         }
-        for change in &unsynced {
-            apply(&mut state.synced, change);
-        }
+        let State { synced, .. } = &mut *state;
+        unsynced.iter().for_each(|change| apply(synced, change));
         Ok(())
     }
 }

@@ -1,0 +1,56 @@
+//! What a tally stream carries (`protocol.md` §3, §4).
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Checkpoint;
+use crate::id::{Index, Rank, Round};
+
+/// What a tally stream carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TallyFrame {
+    /// First on every tally stream: the sender's frontier of every lane that it takes from the receiver, who sends
+    /// each from there on.
+    Resume {
+        /// By lane.
+        frontiers: Vec<(Rank, Round)>,
+    },
+    /// The sender holds all of the receiver's lane below.
+    Confirm {
+        /// The first round that this says nothing of.
+        frontier: Round,
+    },
+    /// Every recipient confirmed the sender's lane below: `MessageApproved`.
+    Approved {
+        /// The first round that this says nothing of.
+        frontier: Round,
+    },
+    /// At intervals, and whenever [`Heartbeat::waiting`] changes.
+    Heartbeat(Heartbeat),
+    /// Skips of other members that the sender knows of, and the receiver needs to pass what the sender approves.
+    Skips {
+        /// Each at most once.
+        lanes: Vec<KnownSkip>,
+    },
+}
+
+/// The skips behind the last message slot of a lane, told by another member than its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownSkip {
+    /// Whose.
+    pub lane: Rank,
+    /// The round after the lane's last message slot.
+    pub prev: Round,
+    /// The first round that is not known to be a skip.
+    pub frontier: Round,
+}
+
+/// A member's sign of life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The length of its result.
+    pub index: Index,
+    /// Its newest checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Its outbox is not empty, so a `Token` holder with nothing to say should pass the turn on.
+    pub waiting: bool,
+}
