@@ -271,6 +271,10 @@ async fn found(
     Ok((group, crew))
 }
 
+/// What a slave has outside its own result at most: less than a group's, for all of it has to be approved in GRACE.
+const WINDOW_BYTES_MAX: u64 = 256 << 10;
+const WINDOW_SLOTS_MAX: u32 = 64;
+
 /// The master is no member: what it held up or lost would be in nobody's result.
 fn group_config(config: &MasterConfig) -> GroupConfig {
     let defaults = Parameters::default();
@@ -286,6 +290,8 @@ fn group_config(config: &MasterConfig) -> GroupConfig {
         on_failure: config.on_failure,
         durability: config.durability,
         slot_payloads_max,
+        window_bytes: WINDOW_BYTES_MAX,
+        window_slots: WINDOW_SLOTS_MAX,
         ..defaults
     };
     GroupConfig { parameters, founder_is_member: false, ..GroupConfig::default() }

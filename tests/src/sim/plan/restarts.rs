@@ -125,3 +125,17 @@ impl Plan {
         }
     }
 }
+
+impl Plan {
+    /// How many times nodes are started again by the plan's faults and by a story.
+    #[must_use]
+    pub fn restarts(&self) -> usize {
+        let at_steps = self.at_steps.iter().map(|(.., fault)| fault);
+        let starts = |fault: &Fault| match fault {
+            Fault::Restart { .. } | Fault::LoseDisk { .. } | Fault::OlderDisk { .. } => 1,
+            Fault::PowerCut { .. } => self.homes(),
+            _ => 0,
+        };
+        self.story_restarts + self.faults.iter().map(|(_, fault)| fault).chain(at_steps).map(starts).sum::<usize>()
+    }
+}
