@@ -114,7 +114,8 @@ impl Disk {
         let mut folded = self.stored.clone();
         for kept in 0..=self.unsynced.len() {
             // What never had a view is no group to come back to.
-            if found == Some(&folded).filter(|folded| folded.has_view()) {
+            let whole = folded.has_view().then(|| folded.clone().newest(u64::MAX)).transpose()?;
+            if found == whole.as_ref() {
                 return Ok(kept);
             }
             let (_, records) = self.unsynced.get(kept).ok_or(DiskError::Other)?;

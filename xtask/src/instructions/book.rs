@@ -70,7 +70,7 @@ impl Comparison {
 
     fn operation(&mut self, name: &str, count: u64, expected: u64, percent_max: f64) {
         let change = (count as f64 / expected.max(1) as f64 - 1.0) * 100.0;
-        let passes = change <= percent_max || count <= expected + RISE_MAX;
+        let passes = count as f64 * 100.0 <= expected as f64 * (100.0 + percent_max) || count <= expected + RISE_MAX;
         let advice = match change {
             _ if !passes => format!(", at most +{percent_max} % pass"),
             _ if change < -percent_max => format!("; so that it stays so: {}", super::ACCEPT),
