@@ -204,8 +204,8 @@ pub enum EndpointSocket {
     Abstract(Arc<dyn AsyncUdpSocket>, Arc<dyn Runtime>),
 }
 
-/// Binds a UDP socket with large buffers, and warns once in the life of a process if the system gives less; port 0 takes a free one. The unspecified IPv6 address serves IPv4 too where
-/// the system can.
+/// Binds a UDP socket with large buffers, and warns once in the life of a process if the system gives less; port 0 takes a
+/// free one. The unspecified IPv6 address serves IPv4 too where the system can.
 ///
 /// # Errors
 /// Says what is wrong with the address, and the remedy.

@@ -46,7 +46,8 @@ fn check(
                 held_back.min(first.map(|slot| (slot.round.0, lane))).or(first.map(|slot| (slot.round.0, lane)));
         }
     }
-    // The first slot is let in over the bound, and then perhaps one of another lane that came later and is before it.
+    // The first slot is let in over the bound (§3.2, rule 4), and then perhaps one of another lane that came later and is
+    // before it: one of each lane at most.
     if ahead_bytes > parameters.hold_bytes() + (member.ring.len() as u64 - 1) * largest {
         let what = format!("{ahead_bytes} bytes, hold {}, largest slot {largest}", parameters.hold_bytes());
         return Err(("what is confirmed ahead of the cursor is bounded", what));
