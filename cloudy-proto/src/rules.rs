@@ -77,6 +77,8 @@ pub enum Rule {
     BaseEndsAtItsIndex,
     /// `Disk`: where the beginning of a stored result is deleted, the rest begins with the last numbers before it.
     BeginKnowsItsNumbers,
+    /// `Disk`: nothing of a stored result is deleted that a member of the view has not in its own.
+    DeletesWhatAllHold,
     /// Who begins with a snapshot has the last numbers that come with it.
     SnapshotHasLastNumbers,
     /// What a cut did not take goes back to the head of the outbox, before what was never sent.

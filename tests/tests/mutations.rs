@@ -72,6 +72,7 @@ each_is_caught! {
     a_snapshot_claims_an_index_that_its_state_does_not_know: SnapshotIsOfItsIndex,
     a_base_knows_numbers_of_the_entry_after_it: BaseEndsAtItsIndex,
     a_truncated_result_knows_numbers_of_what_follows: BeginKnowsItsNumbers,
+    a_member_misses_what_a_disk_deleted: DeletesWhatAllHold,
     a_joiner_begins_without_the_last_numbers: SnapshotHasLastNumbers,
     a_run_is_named_by_a_clock_that_was_set_back: RunIsNamedByLog,
     a_restarted_process_sends_what_an_earlier_run_broadcast: RestartedSendsNothingOld,

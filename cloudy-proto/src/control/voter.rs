@@ -21,7 +21,7 @@ use crate::id::{ConsensusId, LogIndex};
 use crate::limits::{CONSENSUS_ENTRIES_BYTES_MAX, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN};
 use crate::rules::{Rule, Rules};
 use crate::stored::{LogBase, Record, Vote};
-use crate::wire::{CommandError, ConsensusEntry, ConsensusMessage};
+use crate::wire::{CommandError, ConsensusEntry, ConsensusKind, ConsensusMessage};
 
 /// Messages to one voter that may be under way.
 const INFLIGHT_MAX: usize = 64;
@@ -216,8 +216,9 @@ impl Voter {
     }
 
     /// Takes what another voter says.
-    pub(crate) fn take(&mut self, message: ConsensusMessage) -> Result<(), ConsensusError> {
+    pub(crate) fn take(&mut self, mut message: ConsensusMessage) -> Result<(), ConsensusError> {
         self.check(&message)?;
+        self.believe_named(&mut message);
         let electors = self.check_state(&message)?;
         // What is left are answers of voters that were removed meanwhile.
         let _ = self.raft.step(from_wire(message, &electors));
@@ -314,7 +315,15 @@ impl Voter {
     }
 
     fn send(&mut self, messages: Vec<Message>) {
-        self.outputs.extend(messages.into_iter().filter_map(to_wire).map(VoterOutput::Send));
+        let log = &self.raft.raft.raft_log;
+        let named = |mut message: ConsensusMessage| {
+            if message.kind == ConsensusKind::Heartbeat {
+                // Zero, which is no term, for what is not in the log any more: whoever lacks that is sent a state.
+                message.commit_term = log.term(message.commit.0).unwrap_or_default();
+            }
+            message
+        };
+        self.outputs.extend(messages.into_iter().filter_map(to_wire).map(named).map(VoterOutput::Send));
     }
 
     fn commit(&mut self, entries: Vec<Entry>) {

@@ -110,6 +110,9 @@ impl Machine {
     /// of the view in its result has stored all before the view, and what it has confirmed since.
     fn held_by_all(&self) -> Option<Index> {
         let member = self.member.as_ref().filter(|member| member.complete)?;
+        if !self.rules.hold(Rule::DeletesWhatAllHold) {
+            return Some(self.delivery.result.index());
+        }
         let mut others = member.view.ring.iter().filter(|other| other.node != self.me);
         others.try_fold(self.delivery.result.index(), |all, other| {
             let (_, said) = self.heard.get(&other.node)?;

@@ -2,7 +2,7 @@
 //! P7, §3.2, §6.2, §11).
 
 use cloudy_proto::wire::Wedged;
-use cloudy_proto::{NodeId, Origin, Record, StoredBody, ViewId};
+use cloudy_proto::{NodeId, Origin, Record, RingMember, StoredBody, ViewId};
 
 use super::{Broken, Failure, Judge};
 use crate::sim::stats::{Met, Stats};
@@ -60,11 +60,34 @@ impl Judge {
             Record::Entry(entry) => entry.view == seen.view && matches!(entry.body, StoredBody::Slot { .. }),
             _ => false,
         };
+        for record in records {
+            let Record::Begin(base) = record else { continue };
+            self.nobody_misses(place, base.index().0)?;
+        }
         match records.iter().find(walked) {
             Some(record) if seen.active && seen.joined && !complete => {
                 Err(self.failure("a fetched result counts once it is synced", place, format!("{record:?}")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A process deletes its stored result up to an index: each member of its view has that, or would after a restart
+    /// (`protocol.md` §7.4).
+    fn nobody_misses(&self, place: usize, index: u64) -> Result<(), Failure> {
+        let view = self.nodes[place].view;
+        let (Some(log), Some(disks)) = (self.views.get(view), &self.disks) else { return Ok(()) };
+        let misses = |(member, run): &(&RingMember, &usize)| {
+            let home = self.homes[&member.node];
+            let same_disk = self.disk_of[**run] == self.disk_now[home];
+            same_disk && disks[home].index < index && !self.is_complete_on_disk(member.node, view)
+        };
+        match log.view.ring.iter().zip(&log.ring).find(misses) {
+            Some((member, _)) => {
+                let what = format!("{} up to {index}", member.node);
+                Err(self.failure("nothing is deleted that a member misses", place, what))
+            }
+            None => Ok(()),
         }
     }
 

@@ -26,18 +26,114 @@ impl Voter {
             }
             before = (entry.index.0, entry.term);
         }
-        let reached = match message.kind {
-            ConsensusKind::Heartbeat => message.commit.0,
-            // To an earlier run that led it may speak of more than the disk kept; who does not lead passes it over.
-            ConsensusKind::AppendResponse if !message.reject && self.raft.raft.state == StateRole::Leader => {
-                message.index.0
-            }
-            _ => 0,
-        };
-        if current && reached > log.last_index() {
-            let told = message.kind == ConsensusKind::Heartbeat;
-            return Err(if told { ConsensusError::Forgotten } else { ConsensusError::Position });
+        // To an earlier run that led it may speak of more than the disk kept; who does not lead passes it over.
+        let leads = self.raft.raft.state == StateRole::Leader;
+        let confirmed = leads && message.kind == ConsensusKind::AppendResponse && !message.reject;
+        if current && confirmed && message.index.0 > log.last_index() {
+            return Err(ConsensusError::Position);
+        }
+        if current && message.kind == ConsensusKind::Heartbeat && !self.holds_committed(message) {
+            return Err(ConsensusError::Forgotten);
         }
         Ok(())
+    }
+
+    /// A sign of life says how far the log is committed, no further than its receiver confirmed to this leader. What is
+    /// missing there, or is another entry, was confirmed and forgotten: by a disk that is an older copy.
+    fn holds_committed(&self, message: &ConsensusMessage) -> bool {
+        let log = &self.raft.raft.raft_log;
+        let commit = message.commit.0;
+        let known = || log.term(commit).is_ok_and(|known| known == message.commit_term || message.commit_term == 0);
+        commit <= log.committed || (commit <= log.last_index() && known())
+    }
+
+    /// Of a sign of life that does not name the term of what is committed, only the life counts.
+    pub(super) fn believe_named(&self, message: &mut ConsensusMessage) {
+        if message.kind == ConsensusKind::Heartbeat && message.commit_term == 0 {
+            message.commit.0 = message.commit.0.min(self.raft.raft.raft_log.committed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::VoterOutput;
+    use super::*;
+    use crate::command::Standing;
+    use crate::config::Durability;
+    use crate::id::{ConsensusId, LogIndex};
+    use crate::rules::Rules;
+    use crate::stored::{LogBase, Vote};
+    use crate::wire::ConsensusEntry;
+
+    const FOLLOWER: ConsensusId = ConsensusId(2);
+
+    /// A voter whose disk has a first entry that is committed, and a second of term 1 that was not when it was written.
+    fn restarted() -> Voter {
+        let electors = vec![(ConsensusId::FOUNDER, Standing::Voter), (FOLLOWER, Standing::Voter)];
+        let base = LogBase { index: LogIndex(1), term: 1, electors };
+        let second =
+            ConsensusEntry { term: 1, index: LogIndex(2), change: None, command: Bytes::from_static(b"second") };
+        let vote = Vote { voter: FOLLOWER, term: 2, voted_for: ConsensusId::FOUNDER, commit: LogIndex(1) };
+        let mut voter = Voter::restored(vote, Some(base), vec![second], Durability::Disk);
+        while voter.poll_output().is_some() {}
+        voter
+    }
+
+    fn sign_of_life(commit: u64, commit_term: u64) -> ConsensusMessage {
+        ConsensusMessage {
+            kind: ConsensusKind::Heartbeat,
+            to: FOLLOWER,
+            from: ConsensusId::FOUNDER,
+            term: 2,
+            log_term: 0,
+            index: LogIndex(0),
+            entries: Vec::new(),
+            commit: LogIndex(commit),
+            commit_term,
+            reject: false,
+            reject_hint: LogIndex(0),
+            context: Bytes::new(),
+            snapshot: Bytes::new(),
+        }
+    }
+
+    fn committed(voter: &Voter) -> u64 {
+        voter.raft.raft.raft_log.committed
+    }
+
+    #[test]
+    fn a_sign_of_life_commits_the_entry_that_it_names_and_no_other() {
+        let mut voter = restarted();
+        assert_eq!(voter.take(sign_of_life(2, 2)), Err(ConsensusError::Forgotten), "the entry was replaced");
+        assert_eq!(voter.take(sign_of_life(3, 1)), Err(ConsensusError::Forgotten), "there is none");
+        assert_eq!((voter.take(sign_of_life(2, 0)), committed(&voter)), (Ok(()), 1), "it does not say which");
+        assert_eq!((voter.take(sign_of_life(2, 1)), committed(&voter)), (Ok(()), 2));
+    }
+
+    #[test]
+    fn a_leader_names_the_term_of_what_it_calls_committed() {
+        let mut leader = Voter::founder(Durability::Memory);
+        let mut follower = Voter::new(FOLLOWER, Durability::Memory);
+        leader.propose_change(FOLLOWER, Standing::Voter, Bytes::new());
+        let mut named = None;
+        for _ in 0..100 {
+            leader.tick();
+            while let Some(output) = leader.poll_output() {
+                let VoterOutput::Send(message) = output else { continue };
+                if message.kind == ConsensusKind::Heartbeat {
+                    named = Some((message.commit, message.commit_term));
+                }
+                assert_eq!(follower.take(message), Ok(()));
+            }
+            while let Some(output) = follower.poll_output() {
+                let VoterOutput::Send(message) = output else { continue };
+                assert_eq!(leader.take(message), Ok(()));
+            }
+        }
+        assert_eq!(leader.leads(Rules::default()), Some(1));
+        assert_eq!(named, Some((LogIndex(committed(&follower)), 1)));
     }
 }
