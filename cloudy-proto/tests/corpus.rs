@@ -161,8 +161,9 @@ fn lanes() -> Vec<Bytes> {
 const CHECKPOINT: Checkpoint = Checkpoint { index: Index(65_536), digest: Digest(0x0123_4567_89ab_cdef) };
 
 fn tallies() -> Vec<Bytes> {
-    let heartbeat =
-        |index, waiting| TallyFrame::Heartbeat(Heartbeat { index: Index(index), checkpoint: CHECKPOINT, waiting });
+    let heartbeat = |index, waiting| {
+        TallyFrame::Heartbeat(Heartbeat { index: Index(index), checkpoint: CHECKPOINT, waiting, complete: waiting })
+    };
     let frames = [
         TallyFrame::Confirm { frontier: Round(3) },
         TallyFrame::Confirm { frontier: Round(1 << 56) },

@@ -381,6 +381,7 @@ impl Machine {
             index: self.delivery.result.index(),
             checkpoint: self.delivery.result.latest_checkpoint(),
             waiting: !self.outbox.is_empty(),
+            complete: self.member.as_ref().is_some_and(|member| member.complete),
         }
     }
 

@@ -106,8 +106,9 @@ impl Machine {
         self.delivery.stored_from = base.index().next();
     }
 
-    /// Up to here no member of the view in force misses anything, nor would if it started again: whoever has a message
-    /// of the view in its result has stored all before the view, and what it has confirmed since.
+    /// Up to here no member of the view in force misses anything, nor would if it started again: who is complete has
+    /// stored all before the view, and what it has confirmed since. The length of a result that is being fetched says
+    /// nothing of its disk.
     fn held_by_all(&self) -> Option<Index> {
         let member = self.member.as_ref().filter(|member| member.complete)?;
         if !self.rules.hold(Rule::DeletesWhatAllHold) {
@@ -116,7 +117,7 @@ impl Machine {
         let mut others = member.view.ring.iter().filter(|other| other.node != self.me);
         others.try_fold(self.delivery.result.index(), |all, other| {
             let (_, said) = self.heard.get(&other.node)?;
-            (said.index >= member.first).then(|| all.min(said.index))
+            (said.complete && said.index >= member.first).then(|| all.min(said.index))
         })
     }
 }

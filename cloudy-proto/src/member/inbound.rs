@@ -108,7 +108,8 @@ impl Member {
             let skips_only = lane.held_from(wanted).next().is_none();
             let forgets = !self.rules.hold(Rule::ResumeRepeatsSkip) && skips_only
                 || !self.rules.hold(Rule::ForwardedIsResumed) && rank != self.rank;
-            flows.push(LaneFlow { lane: rank, sent: if forgets { lane.frontier() } else { wanted } });
+            let sent = if forgets { lane.frontier() } else { wanted };
+            flows.push(LaneFlow { lane: rank, sent, resumes: true });
         }
         self.peers[from.at()].lanes = flows;
         Ok(())

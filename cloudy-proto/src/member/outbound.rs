@@ -16,6 +16,8 @@ pub(super) struct LaneFlow {
     pub(super) lane: Rank,
     /// All of it below was sent.
     pub(super) sent: Round,
+    /// The peer has just said where to resume: what it had been told may be lost, so nothing waits.
+    pub(super) resumes: bool,
 }
 
 /// The state of talking to one member of the view.
@@ -117,6 +119,7 @@ impl Member {
         let skips_wait = !all && self.skips_can_wait(rank);
         for flow in &mut self.peers[rank.at()].lanes {
             let lane = &self.lanes[flow.lane.at()];
+            let skips_wait = skips_wait && !core::mem::take(&mut flow.resumes);
             if flow.sent >= lane.frontier() {
                 continue;
             }

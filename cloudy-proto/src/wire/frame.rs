@@ -17,7 +17,7 @@ use crate::view::Place;
 use crate::wire::ConsensusMessage;
 
 /// The version of all that nodes say; part of the TLS handshake's protocol name and of every stream's header.
-pub const WIRE_VERSION: u16 = 3;
+pub const WIRE_VERSION: u16 = 4;
 
 /// Which stream of a link a frame travels on. Nothing relies on the order between two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -53,4 +53,6 @@ pub struct Heartbeat {
     pub checkpoint: Checkpoint,
     /// Its outbox is not empty, so a `Token` holder with nothing to say should pass the turn on.
     pub waiting: bool,
+    /// It has the whole result before the view; with `Disk` that is synced.
+    pub complete: bool,
 }

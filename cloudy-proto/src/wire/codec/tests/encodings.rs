@@ -68,7 +68,12 @@ fn tally_frames() {
         TallyFrame::Resume { frontiers: vec![(Rank(0), Round(5)), (Rank(2), Round(300))] },
         TallyFrame::Confirm { frontier: Round(300) },
         TallyFrame::Approved { frontier: Round(300) },
-        TallyFrame::Heartbeat(Heartbeat { index: Index(70_000), checkpoint: CHECKPOINT, waiting: true }),
+        TallyFrame::Heartbeat(Heartbeat {
+            index: Index(70_000),
+            checkpoint: CHECKPOINT,
+            waiting: true,
+            complete: true
+        }),
         TallyFrame::Skips { lanes: vec![KnownSkip { lane: Rank(2), prev: Round(5), frontier: Round(300) }] },
     ]));
 }

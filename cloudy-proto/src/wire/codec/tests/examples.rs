@@ -125,8 +125,8 @@ pub(super) fn tally() -> impl Strategy<Value = TallyFrame> {
             .prop_map(|frontiers| TallyFrame::Resume { frontiers }),
         up_to(ROUND_MAX).prop_map(|round| TallyFrame::Confirm { frontier: Round(round) }),
         up_to(ROUND_MAX).prop_map(|round| TallyFrame::Approved { frontier: Round(round) }),
-        (counter(), checkpoint(), any::<bool>()).prop_map(|(index, checkpoint, waiting)| {
-            TallyFrame::Heartbeat(Heartbeat { index: Index(index), checkpoint, waiting })
+        (counter(), checkpoint(), any::<[bool; 2]>()).prop_map(|(index, checkpoint, [waiting, complete])| {
+            TallyFrame::Heartbeat(Heartbeat { index: Index(index), checkpoint, waiting, complete })
         }),
         vec((rank(), up_to(ROUND_MAX), up_to(ROUND_MAX)), 0..=MEMBERS_MAX).prop_map(|skips| {
             let known =

@@ -201,7 +201,7 @@ fn a_tally_frame_out_of_bounds_is_refused() {
     assert_eq!(skips(0, 2, 1), FrameError::Order { prev: 2, round: 1 });
     let heartbeat = |index, checkpoint| {
         let checkpoint = Checkpoint { index: Index(checkpoint), ..Checkpoint::default() };
-        let heartbeat = Heartbeat { index: Index(index), checkpoint, waiting: false };
+        let heartbeat = Heartbeat { index: Index(index), checkpoint, waiting: false, complete: true };
         refused_frame::<TallyDecoder>(TallyFrame::Heartbeat(heartbeat))
     };
     assert_eq!(heartbeat(u64::MAX, 0), over("index", u64::MAX, COUNTER_MAX).into());
