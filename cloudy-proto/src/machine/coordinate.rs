@@ -191,8 +191,10 @@ impl Machine {
 
     /// No coordinator is in reach: others may know more of the log meanwhile.
     pub(super) fn lose_coordinator(&mut self) {
-        if self.phase != Phase::Done || self.final_result.is_none() {
-            self.lost_since.get_or_insert(self.now);
+        let goes_on = self.phase != Phase::Done || self.final_result.is_none();
+        // Who is told again and again that there is none seeks all the same.
+        if goes_on && self.lost_since.is_none() {
+            self.lost_since = Some(self.now);
             self.set_timer(Timer::Seek, SEEK_EVERY);
         }
     }
