@@ -40,8 +40,13 @@ impl Machine {
 
     fn keep_snapshot(&mut self, snapshot: StoredSnapshot) {
         let needed = snapshot.begins.index().next();
-        // With a gap behind it, it would help nobody.
-        if self.first_kept().is_none_or(|first| first <= needed) {
+        let retained = self.delivery.retained.first();
+        // With a gap behind it, it would help nobody. On a disk that memory does not fill: the node starts with the disk.
+        let first = match self.delivery.durability {
+            Durability::Memory => retained,
+            Durability::Disk => retained.map(|_| self.delivery.stored_from),
+        };
+        if first.is_none_or(|first| first <= needed) {
             self.delivery.keep(Record::Snapshot(snapshot.clone()));
             self.begin_stored(&snapshot.begins);
             self.snapshot = Some(snapshot);
