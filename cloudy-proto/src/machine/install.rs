@@ -39,6 +39,8 @@ pub(crate) struct Fetching {
     /// Who does not retain what is missing any more, and the first index that it does.
     truncated: BTreeMap<NodeId, Index>,
     truncated_since: Option<Time>,
+    /// Who lacks the beginning of the view as well, and how far its result goes.
+    behind: BTreeMap<NodeId, Index>,
     /// A snapshot that comes in place of what nobody retains.
     pub(super) snapshot: Option<Incoming>,
 }
@@ -187,6 +189,7 @@ impl Machine {
             near: false,
             truncated: BTreeMap::new(),
             truncated_since: None,
+            behind: BTreeMap::new(),
             snapshot: None,
         });
         self.fetch();
@@ -235,18 +238,20 @@ impl Machine {
     /// A source does not retain what is missing any more. Another one may; once none is left, this node cannot follow.
     pub(super) fn truncated(&mut self, source: NodeId, first: Index) {
         let failure_timeout = self.state.view().map(|view| view.parameters.failure_timeout).unwrap_or_default();
-        let now = self.now;
+        let (now, here) = (self.now, self.delivery.result.index());
         let Some(fetching) = &mut self.fetching else { return };
         let fresh = fetching.truncated.insert(source, first).is_none();
         let since = *fetching.truncated_since.get_or_insert(now);
         let left: Vec<NodeId> =
             fetching.sources.iter().filter(|node| !fetching.truncated.contains_key(node)).copied().collect();
-        let reached = left.iter().any(|node| self.links.contains_key(node));
-        if reached && fresh {
+        let reached: Vec<&NodeId> = left.iter().filter(|node| self.links.contains_key(node)).collect();
+        let helps = |node: &&NodeId| fetching.behind.get(node).is_none_or(|end| *end > here);
+        let helped = reached.iter().any(helps);
+        if fresh && !reached.is_empty() {
             return self.fetch();
         }
-        // Who is out of reach for so long may not come back.
-        if left.is_empty() || (!reached && now.since(since) > failure_timeout) {
+        // Who is out of reach for so long may not come back, and who misses the same gets it from nobody either.
+        if left.is_empty() || (!helped && now.since(since) > failure_timeout) {
             let first = fetching.truncated.values().min().copied().unwrap_or(first);
             self.fetching = None;
             self.timers.stop(Timer::Fetch);
@@ -260,6 +265,11 @@ impl Machine {
         let Some(fetching) = self.fetching.as_mut() else { return };
         let knows_view = installed == fetching.view && first > Index(0);
         let target = if self.member.is_some() && knows_view { Index(first.0 - 1) } else { index };
+        if first == Index(0) {
+            fetching.behind.insert(from, index);
+        } else {
+            fetching.behind.remove(&from);
+        }
         fetching.near |= target.0 <= here.0 + NEAR_MESSAGES;
         if here < target {
             let next = here.next();
