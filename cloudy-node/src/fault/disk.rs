@@ -170,13 +170,15 @@ impl FaultDisk {
     }
 }
 
-/// A write with another bit in one of the bytes that it changes. What was synced it leaves as it was.
+/// A write with another bit among those that it changes: a store may count on it that the rest of a byte stays as it is.
 fn flipped(synced: &[u8], offset: usize, mut data: Vec<u8>, dice: &mut ChaCha8Rng) -> Vec<u8> {
-    let changes = |at: &usize| synced.get(offset + at) != Some(&data[*at]);
-    let changed: Vec<usize> = (0..data.len()).filter(changes).collect();
+    let changes = |at: usize| synced.get(offset + at).map_or(u8::MAX, |before| before ^ data[at]);
+    let bits = |at: usize| (0..8).map(move |bit| (at, 1_u8 << bit));
+    let changed: Vec<(usize, u8)> =
+        (0..data.len()).flat_map(bits).filter(|(at, bit)| changes(*at) & bit != 0).collect();
     if !changed.is_empty() {
-        let at = changed[dice.random_range(0..changed.len())];
-        data[at] ^= 1 << dice.random_range(0..8);
+        let (at, bit) = changed[dice.random_range(0..changed.len())];
+        data[at] ^= bit;
     }
     data
 }
