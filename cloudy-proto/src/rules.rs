@@ -25,6 +25,8 @@ pub enum Rule {
     KnownSkipIsChained,
     /// The latest skip is repeated when a link comes back.
     ResumeRepeatsSkip,
+    /// `Pipelined`: a stream that resumes tells its skips at once, whoever waits for them.
+    ResumeTellsSkips,
     /// `Relay`: a forwarder resumes every lane where its successor says, not only its own.
     ForwardedIsResumed,
     /// The skip condition is standing, not only evaluated on arrival.

@@ -1,7 +1,9 @@
 //! Each load-bearing rule, switched off at every node: a checker must fail (`protocol.md` §11). With all rules on the
 //! very same run passes.
 
-use cloudy_proto::{Rule, Rules};
+use core::time::Duration;
+
+use cloudy_proto::{RingKind, Rule, Rules};
 use cloudy_tests::scenario::repeats_itself;
 use cloudy_tests::sim::plan::{Fault, Plan, Step, Who};
 use cloudy_tests::sim::run::{run, run_without, run_without_both};
@@ -32,6 +34,7 @@ macro_rules! each_is_caught {
                 $(Rule::$rule => stringify!($test),)*
                 Rule::FromIsLatest | Rule::CoordinatorIsCaughtUp => "a_late_proposal_takes_effect",
                 Rule::SkipIsStanding => "skips_become_due_on_arrival_only",
+                Rule::ResumeTellsSkips => "a_resumed_stream_keeps_its_skips_back",
             };
             assert_eq!(tested(Rule::CutAtMinimum), "a_cut_at_the_maximum");
         }
@@ -99,6 +102,27 @@ fn a_late_proposal_takes_effect() {
     for rule in [from, caught_up] {
         assert_eq!(run_without(rule, plan(seed)).failure, None, "{rule:?} alone");
     }
+}
+
+/// A skip that was told and lost with its link is missed by those for whose messages the skipper does not wait any more.
+/// With heartbeats off nothing else tells it.
+#[test]
+fn a_resumed_stream_keeps_its_skips_back() {
+    let plan = |seed: u64| {
+        let mut plan = Plan::of(seed);
+        plan.parameters.ring = RingKind::Pipelined;
+        plan.parameters.heartbeat = Duration::from_secs(60);
+        plan.parameters.failure_timeout = Duration::from_secs(600);
+        plan.network.lost_per_mille = 60;
+        let busy = seed as usize % plan.nodes;
+        plan.traffic.quiet = (0..plan.nodes).filter(|&node| node != busy).collect();
+        plan
+    };
+    let mut waiting = (0..SEEDS).filter(|&seed| !plan(seed).evicts() && plan(seed).session.is_none());
+    let caught = waiting.find_map(|seed| Some((seed, run_without(Rule::ResumeTellsSkips, plan(seed)).failure?)));
+    let Some((seed, failure)) = caught else { panic!("no checker notices within {SEEDS} seeds") };
+    println!("off: seed {seed}: {failure}");
+    assert_eq!(run(plan(seed), false).failure, None, "the same seed with all rules on");
 }
 
 /// With one view, a full outbox is emptied only by a slot at or above the highest round taken, which lifts the lane past

@@ -109,7 +109,7 @@ impl Member {
             let forgets = !self.rules.hold(Rule::ResumeRepeatsSkip) && skips_only
                 || !self.rules.hold(Rule::ForwardedIsResumed) && rank != self.rank;
             let sent = if forgets { lane.frontier() } else { wanted };
-            flows.push(LaneFlow { lane: rank, sent, resumes: true });
+            flows.push(LaneFlow { lane: rank, sent, resumes: self.rules.hold(Rule::ResumeTellsSkips) });
         }
         self.peers[from.at()].lanes = flows;
         Ok(())
