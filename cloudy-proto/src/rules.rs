@@ -81,6 +81,12 @@ pub enum Rule {
     BeginKnowsItsNumbers,
     /// `Disk`: nothing of a stored result is deleted that a member of the view has not in its own.
     DeletesWhatAllHold,
+    /// `Disk`: a snapshot is kept only if what is stored of the result follows it.
+    StoredFollowsSnapshot,
+    /// Who misses what nobody retains does not wait for others who miss it as well.
+    BehindHelpsNobody,
+    /// Who is told again and again that there is no coordinator goes on seeking one.
+    SeekIsNotPutOff,
     /// Who begins with a snapshot has the last numbers that come with it.
     SnapshotHasLastNumbers,
     /// What a cut did not take goes back to the head of the outbox, before what was never sent.

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use cloudy_proto::{RingKind, Rule, Rules};
 use cloudy_tests::scenario::repeats_itself;
-use cloudy_tests::sim::plan::{Fault, Plan, Step, Who};
+use cloudy_tests::sim::plan::{Fault, Newcomer, Plan, Step, Who};
 use cloudy_tests::sim::run::{run, run_without, run_without_both};
 
 /// Seeds within which a checker has to fail.
@@ -34,6 +34,9 @@ macro_rules! each_is_caught {
                 $(Rule::$rule => stringify!($test),)*
                 Rule::FromIsLatest | Rule::CoordinatorIsCaughtUp => "a_late_proposal_takes_effect",
                 Rule::SkipIsStanding => "skips_become_due_on_arrival_only",
+                Rule::StoredFollowsSnapshot => "a_snapshot_is_kept_that_what_is_stored_does_not_follow",
+                Rule::BehindHelpsNobody => "two_wait_for_each_other_for_what_nobody_retains",
+                Rule::SeekIsNotPutOff => "who_is_told_of_no_coordinator_seeks_none",
                 Rule::ResumeTellsSkips => "a_resumed_stream_keeps_its_skips_back",
             };
             assert_eq!(tested(Rule::CutAtMinimum), "a_cut_at_the_maximum");
@@ -104,6 +107,57 @@ fn a_late_proposal_takes_effect() {
     }
 }
 
+/// A checker fails with a rule off within so many plans, and with all rules on that plan passes.
+fn is_caught_in(rule: Rule, mut plans: impl Iterator<Item = Plan>) {
+    let caught = plans.find_map(|plan| Some((plan.clone(), run_without(rule, plan).failure?)));
+    let Some((plan, failure)) = caught else { panic!("{rule:?}: no checker notices within {SEEDS} seeds") };
+    println!("{rule:?} off: seed {}: {failure}", plan.seed);
+    assert_eq!(run(plan, false).failure, None, "the same with all rules on");
+}
+
+/// An application's first snapshot may be of an index before which the disk has let its result go.
+#[test]
+fn a_snapshot_is_kept_that_what_is_stored_does_not_follow() {
+    let plan = |seed| {
+        let mut plan = Plan::of(seed);
+        plan.snapshot_every = Some(7);
+        plan.retain_disk_bytes = Some(0);
+        plan.faults.push((plan.heal_at_us / 3, Fault::PowerCut { within_us: 150_000 }));
+        plan.faults.push((plan.heal_at_us * 2 / 3, Fault::PowerCut { within_us: 150_000 }));
+        plan
+    };
+    is_caught_in(Rule::StoredFollowsSnapshot, (0..2 * SEEDS).map(plan).filter(|plan| plan.on_disk() && plan.evicts()));
+}
+
+/// Two come at once to a group that retains less than they miss.
+#[test]
+fn two_wait_for_each_other_for_what_nobody_retains() {
+    let plan = |seed| {
+        let mut plan = Plan::of(seed);
+        plan.newcomers = vec![(plan.heal_at_us / 2, Newcomer::Member); 2];
+        plan.drift_ppm = vec![0; plan.nodes + 2];
+        plan.retain_bytes = 300;
+        plan.snapshot_every = None;
+        plan
+    };
+    is_caught_in(Rule::BehindHelpsNobody, (0..SEEDS).map(plan).filter(|plan| plan.session.is_none()));
+}
+
+/// One comes with nothing while most voters are gone for good: whom it asks says that it does not coordinate.
+#[test]
+fn who_is_told_of_no_coordinator_seeks_none() {
+    let plan = |seed| {
+        let mut plan = Plan::of(seed);
+        plan.kills_anybody = true;
+        plan.newcomers = vec![(plan.heal_at_us - 1_000, Newcomer::Member)];
+        plan.drift_ppm = vec![0; plan.nodes + 1];
+        plan.faults.push((plan.heal_at_us / 2, Fault::Kill { who: Who::Coordinator }));
+        plan.faults.push((plan.heal_at_us / 2, Fault::Kill { who: Who::Node(1) }));
+        plan
+    };
+    is_caught_in(Rule::SeekIsNotPutOff, (0..SEEDS).map(plan).filter(|plan| plan.session.is_none() && plan.nodes > 2));
+}
+
 /// A skip that was told and lost with its link is missed by those for whose messages the skipper does not wait any more.
 /// With heartbeats off nothing else tells it.
 #[test]
@@ -118,11 +172,8 @@ fn a_resumed_stream_keeps_its_skips_back() {
         plan.traffic.quiet = (0..plan.nodes).filter(|&node| node != busy).collect();
         plan
     };
-    let mut waiting = (0..SEEDS).filter(|&seed| !plan(seed).evicts() && plan(seed).session.is_none());
-    let caught = waiting.find_map(|seed| Some((seed, run_without(Rule::ResumeTellsSkips, plan(seed)).failure?)));
-    let Some((seed, failure)) = caught else { panic!("no checker notices within {SEEDS} seeds") };
-    println!("off: seed {seed}: {failure}");
-    assert_eq!(run(plan(seed), false).failure, None, "the same seed with all rules on");
+    let waiting = (0..SEEDS).map(plan).filter(|plan| !plan.evicts() && plan.session.is_none());
+    is_caught_in(Rule::ResumeTellsSkips, waiting);
 }
 
 /// With one view, a full outbox is emptied only by a slot at or above the highest round taken, which lifts the lane past

@@ -265,7 +265,7 @@ impl Machine {
         let Some(fetching) = self.fetching.as_mut() else { return };
         let knows_view = installed == fetching.view && first > Index(0);
         let target = if self.member.is_some() && knows_view { Index(first.0 - 1) } else { index };
-        if first == Index(0) {
+        if first == Index(0) && self.rules.hold(Rule::BehindHelpsNobody) {
             fetching.behind.insert(from, index);
         } else {
             fetching.behind.remove(&from);

@@ -44,7 +44,10 @@ impl Machine {
         // With a gap behind it, it would help nobody. On a disk that memory does not fill: the node starts with the disk.
         let first = match self.delivery.durability {
             Durability::Memory => retained,
-            Durability::Disk => retained.map(|_| self.delivery.stored_from),
+            Durability::Disk if self.rules.hold(Rule::StoredFollowsSnapshot) => {
+                retained.map(|_| self.delivery.stored_from)
+            }
+            Durability::Disk => self.first_kept(),
         };
         if first.is_none_or(|first| first <= needed) {
             self.delivery.keep(Record::Snapshot(snapshot.clone()));

@@ -141,11 +141,21 @@ impl Judge {
     #[must_use]
     pub fn is_lost(&self, alive: impl Fn(usize) -> bool) -> bool {
         let Some(log) = self.views.latest().filter(|log| !log.view.last) else { return false };
-        let complete = |rank: usize| match self.disks {
+        !(0..log.ring.len()).any(|rank| self.goes_on(log.ring[rank], &alive) && self.is_complete(log, rank))
+    }
+
+    /// A run is a member of the latest view, and has the result up to its first index.
+    #[must_use]
+    pub fn has_all(&self, place: usize) -> bool {
+        let Some(log) = self.views.latest() else { return false };
+        log.rank_of(place).is_some_and(|rank| self.is_complete(log, rank))
+    }
+
+    fn is_complete(&self, log: &ViewLog, rank: usize) -> bool {
+        match self.disks {
             Some(_) => self.is_complete_on_disk(log.view.ring[rank].node, log.view.id),
             None => self.is_complete_in_memory(log, rank),
-        };
-        !(0..log.ring.len()).any(|rank| self.goes_on(log.ring[rank], &alive) && complete(rank))
+        }
     }
 
     /// A run had the result up to a view's first index, or has what its cut makes of it.

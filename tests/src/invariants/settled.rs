@@ -90,8 +90,11 @@ fn not_ended(world: &World, node: usize) -> Option<String> {
     }
     let member = world.plan.is_member(world.nodes[node].home);
     let survivors = world.judge.survivors();
-    // Who was dropped has nobody to fetch from if all survivors died before they served it.
-    let serves = |&survivor: &usize| world.judge.goes_on(survivor, &|place| world.nodes[place].alive);
+    // Who was dropped, or came late, has nobody to fetch from if all who had the whole result died before they served it.
+    let serves = |&survivor: &usize| {
+        let goes_on = world.judge.goes_on(survivor, &|place| world.nodes[place].alive);
+        goes_on && (world.judge.final_of(survivor).is_some() || world.judge.has_all(survivor))
+    };
     let orphaned = !survivors.is_empty() && !survivors.iter().any(serves);
     if member && !orphaned && world.judge.final_of(node).is_none() {
         return Some(format!("no final result at index {}", world.judge.index_of(node)));
