@@ -32,6 +32,7 @@ impl Member {
         if self.wedged {
             return Ok(());
         }
+        self.confirms_due = true;
         let gaps_are_skips = !self.rules.hold(Rule::NoSkipFromGap);
         let lane = &mut self.lanes[owner.at()];
         match frame {
@@ -81,6 +82,7 @@ impl Member {
     /// §3.3: another member's skips, told by who knows of them. Where slots before them are missing they say nothing yet:
     /// the owner tells them again behind those.
     fn take_known_skips(&mut self, skips: &[KnownSkip]) -> Result<(), Breach> {
+        self.confirms_due = true;
         for skip in skips {
             let told = self.model.passes_skips_on() && skip.lane != self.rank;
             let Some(lane) = self.lanes.get_mut(skip.lane.at()).filter(|_| told) else {
