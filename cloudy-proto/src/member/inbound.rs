@@ -68,10 +68,14 @@ impl Member {
             TallyFrame::Resume { frontiers } => self.take_resume(from, &frontiers)?,
             TallyFrame::Confirm { frontier } if !self.frozen(Rule::WedgedSendsNothing) => {
                 let end = self.lanes[self.rank.at()].frontier();
+                let before = self.pending.approved();
                 self.pending.confirm(from, frontier, end, now)?;
+                self.stirred |= self.pending.approved() > before;
             }
             TallyFrame::Approved { frontier } if !self.wedged => {
                 self.lanes[from.at()].approve(frontier);
+                // The walk waits for one lane, if nothing is wrong with it.
+                self.stirred |= from == self.walk.cursor().rank || !self.rules.hold(Rule::CursorWaitsForUnknown);
             }
             TallyFrame::Skips { lanes } if !self.wedged => self.take_known_skips(&lanes)?,
             TallyFrame::Confirm { .. } | TallyFrame::Approved { .. } | TallyFrame::Skips { .. } => {}

@@ -47,6 +47,8 @@ pub(crate) struct Member {
     suspicion: Suspicion,
     /// A lane frame was taken since the last settling.
     arrived: bool,
+    /// A confirmation or an approval came that something follows from.
+    stirred: bool,
     /// What may be confirmed has changed: a lane of another's, what is synced of one, or the cursor.
     confirms_due: bool,
     /// Skips of others were heard of since the last flush.
@@ -87,6 +89,7 @@ impl Member {
             open: !view.parameters.session,
             wedged: false,
             arrived: false,
+            stirred: false,
             confirms_due: false,
             skips_came: false,
             approval_due: Round(0),
@@ -245,6 +248,11 @@ impl Member {
         let record = (rank == self.rank).then(|| self.pending.pop(held.round)).flatten();
         delivery.enter(&self.view, (rank, held.round), held.batch, record.as_ref());
         record
+    }
+
+    /// Something follows from the confirmations and approvals since this was asked.
+    pub(crate) fn take_stirred(&mut self) -> bool {
+        core::mem::take(&mut self.stirred)
     }
 
     /// The own window at this moment.
