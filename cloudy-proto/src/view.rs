@@ -56,6 +56,12 @@ impl View {
         (0..self.ring.len() as u16).map(Rank)
     }
 
+    /// All other ranks, from a member's successor on to its parent.
+    pub(crate) fn ranks_after(&self, rank: Rank) -> impl Iterator<Item = Rank> + use<> {
+        let members = self.ring.len();
+        (1..members).map(move |step| Rank(((rank.at() + step) % members) as u16))
+    }
+
     /// A node's rank, whichever of its incarnations the ring lists.
     #[must_use]
     pub fn rank_of(&self, node: NodeId) -> Option<Rank> {

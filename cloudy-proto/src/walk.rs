@@ -31,6 +31,11 @@ impl Walk {
 
     /// Passes slots known to be skipped, and takes the next approved message; none if it has to wait.
     pub(crate) fn step(&mut self, lanes: &mut [Lane], rules: Rules) -> Option<(Rank, Held)> {
+        let at_cursor = &lanes[self.cursor.rank.at()];
+        let waits = at_cursor.first_open() == self.cursor.round && at_cursor.first_approved().is_none();
+        if waits && rules.hold(Rule::CursorWaitsForUnknown) {
+            return None;
+        }
         let places = lanes.iter().enumerate().map(|(at, lane)| {
             let known_only = rules.hold(Rule::CursorWaitsForUnknown) || lane.held_slots() > 0;
             let round = if known_only { lane.first_open() } else { Round(u64::MAX) };

@@ -124,10 +124,7 @@ impl Driver {
                     founder: run.shared.founder,
                     durability: run.machine.durability(),
                 });
-                if let Some(link) = self.peers.get_mut(&peer) {
-                    link.push(group, incarnation, Stream::Control, &frame);
-                }
-                return;
+                return self.push(peer, (group, incarnation, Stream::Control), &frame);
             }
             Some(_) => format!("group {name:?} has not begun at node {me}; try again in a moment"),
             None => format!(

@@ -9,6 +9,7 @@
 mod commands;
 mod dialler;
 pub(crate) mod disk;
+mod effects;
 pub(crate) mod joins;
 mod mailbox;
 mod run;
@@ -19,7 +20,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use cloudy_proto::wire::{ControlFrame, Stream, StreamHeader};
-use cloudy_proto::{Admission, Frame, GroupId, Incarnation, Input, NodeId, Output, Time, View};
+use cloudy_proto::{Admission, Frame, GroupId, Input, NodeId, Time, View};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -56,6 +57,8 @@ pub(crate) struct Driver {
     /// For the handles that it gives out.
     mailbox: WeakMailbox,
     peers: BTreeMap<NodeId, Link>,
+    /// For whom there are frames in this turn, in the order of their first.
+    written_to: Vec<NodeId>,
     groups: BTreeMap<GroupId, GroupRun>,
     /// Groups that have ended for everybody, for those who were away: the newest few.
     closed: VecDeque<GroupId>,
@@ -91,6 +94,7 @@ impl Driver {
             inbox,
             mailbox,
             peers: BTreeMap::new(),
+            written_to: Vec::new(),
             groups: BTreeMap::new(),
             closed: VecDeque::new(),
             joining: BTreeMap::new(),
@@ -130,7 +134,7 @@ impl Driver {
             self.run_timers();
             self.turn_groups();
             self.dial_due();
-            self.peers.values_mut().for_each(Link::flush);
+            self.flush();
         }
         self.shut_down().await;
     }
@@ -175,41 +179,6 @@ impl Driver {
             if ends {
                 self.ended(id);
             }
-        }
-    }
-
-    fn carry_out(&mut self, group: GroupId, effect: Effect) {
-        match effect {
-            Effect::Send(Output::Send { to, stream, frame }) => {
-                let incarnation = self.groups.get(&group).map_or(Incarnation(0), |run| run.machine.incarnation());
-                if let Some(link) = self.peers.get_mut(&to) {
-                    link.push(group, incarnation, stream, &frame);
-                }
-            }
-            Effect::Send(Output::CloseLink { peer, reason }) => {
-                tracing::warn!(peer = %peer.short(), %reason, "link closed: the peer broke the protocol");
-                if let Some(link) = self.peers.get(&peer) {
-                    link.close(code::BREACH, &reason);
-                }
-            }
-            Effect::Send(Output::Redial { peer }) => {
-                if let Some(link) = self.peers.get(&peer) {
-                    link.close(code::SILENT, "silent for longer than the failure timeout: dialled again");
-                }
-            }
-            Effect::Referred(node, addresses) => self.referred(node, &addresses),
-            Effect::Persist(ticket, records) => {
-                if let Some(disk) = &mut self.disk {
-                    disk.persist(group, ticket, records);
-                }
-            }
-            Effect::Read(to, from, bytes_max) => {
-                if let Some(disk) = &self.disk {
-                    disk.read_for(group, to, from, bytes_max);
-                }
-            }
-            Effect::Send(_) | Effect::Ended => {}
-            Effect::Installed(view) => self.installed(group, &view),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod recv;
 mod send;
+mod writer;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

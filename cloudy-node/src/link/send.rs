@@ -1,123 +1,33 @@
-//! Writing to a peer: the frames of a turn are collected and each stream is written once.
+//! A link at the driver: the frames of a turn are collected and each stream is written once.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use cloudy_proto::limits::REASON_BYTES_MAX;
-use cloudy_proto::wire::{
-    NodeFrame, Stream, StreamHeader, WIRE_VERSION, encode_control, encode_header, encode_lane, encode_node,
-    encode_tally,
-};
+use cloudy_proto::wire::{NodeFrame, Stream, StreamHeader, WIRE_VERSION, encode_header, encode_node};
 use cloudy_proto::{Frame, GroupId, Incarnation, NodeId, ViewId};
 use quinn::{Connection, SendStream};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::link::writer::Writer;
 use crate::link::{NewLink, code};
 use crate::tls::LinkFailure;
 
-/// Bytes that wait for one stream at most: windows bound what honest groups send, so a link over it is beyond hope.
-const QUEUE_BYTES_MAX: usize = 128 << 20;
 /// Frames that wait for the node stream: a peer that asks this much without reading the answers is beyond hope too.
 const NODE_FRAMES_MAX: usize = 64;
 /// Streams that are written to or wait to be opened, ended ones included until the peer has taken all of them.
 const WRITERS_MAX: usize = 512;
-/// A body up to this size is copied behind its header: one piece costs the transport less than two.
-const COPY_BYTES_MAX: usize = 1 << 10;
 /// How long a node that shuts down waits for what it wrote to arrive.
 pub(crate) const WRITERS_LINGER: Duration = Duration::from_millis(500);
 
 /// The words of a closing frame, cut to their bound.
 pub(crate) fn close_words(words: &str) -> &[u8] {
     &words.as_bytes()[..words.len().min(REASON_BYTES_MAX)]
-}
-
-/// What is to be written to one stream in this turn, and its writer.
-struct Writer {
-    head: BytesMut,
-    chunks: Vec<Bytes>,
-    queue: mpsc::UnboundedSender<Vec<Bytes>>,
-    queued_bytes: Arc<AtomicUsize>,
-}
-
-impl Writer {
-    fn open(connection: &Connection, header: StreamHeader, alive: (mpsc::Sender<()>, Arc<()>)) -> Self {
-        let (queue, queued) = mpsc::unbounded_channel();
-        let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let priority = match header.stream {
-            Stream::Node | Stream::Control => 2,
-            Stream::Tally { .. } => 1,
-            Stream::Lane { .. } => 0,
-        };
-        let (connection, counter) = (connection.clone(), Arc::clone(&queued_bytes));
-        tokio::spawn(async move {
-            let opened = connection.open_uni().await;
-            let Ok(stream) = opened else { return };
-            // Fails only on a stream that is closed.
-            let _ = stream.set_priority(priority);
-            // The connection's end, or the peer's stop: the driver hears of the one, and the other is meant.
-            let _ = write(stream, encode_header(&header), queued, &counter).await;
-            drop(alive);
-        });
-        Self { head: BytesMut::new(), chunks: Vec::new(), queue, queued_bytes }
-    }
-
-    fn push(&mut self, frame: &Frame) {
-        match frame {
-            Frame::Tally(frame) => encode_tally(frame, &mut self.head),
-            Frame::Control(frame) => encode_control(frame, &mut self.head),
-            Frame::Lane(frame) => {
-                if let Some(body) = encode_lane(frame, &mut self.head) {
-                    if body.len() <= COPY_BYTES_MAX {
-                        self.head.extend_from_slice(&body);
-                    } else {
-                        self.chunks.push(self.head.split().freeze());
-                        self.chunks.push(body);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Hands over what was collected; false if too much waits already.
-    fn flush(&mut self) -> bool {
-        if !self.head.is_empty() {
-            self.chunks.push(self.head.split().freeze());
-        }
-        if self.chunks.is_empty() {
-            return true;
-        }
-        let chunks = std::mem::take(&mut self.chunks);
-        let bytes: usize = chunks.iter().map(Bytes::len).sum();
-        let before = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // A writer that has stopped has no use for it.
-        let _ = self.queue.send(chunks);
-        before + bytes <= QUEUE_BYTES_MAX
-    }
-}
-
-async fn write(
-    mut stream: SendStream,
-    header: Bytes,
-    mut queued: mpsc::UnboundedReceiver<Vec<Bytes>>,
-    queued_bytes: &AtomicUsize,
-) -> Result<(), quinn::WriteError> {
-    stream.write_chunk(header).await?;
-    while let Some(mut chunks) = queued.recv().await {
-        let bytes = chunks.iter().map(Bytes::len).sum();
-        stream.write_all_chunks(&mut chunks).await?;
-        queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-    if stream.finish().is_ok() {
-        // Until the peer has it all, so that a node which shuts down loses nothing.
-        let _ = stream.stopped().await;
-    }
-    Ok(())
 }
 
 /// The writing end of the node stream.
@@ -162,6 +72,8 @@ pub(crate) struct Link {
     alive: mpsc::Sender<()>,
     /// Held by every writer of this link: counts them.
     counted: Arc<()>,
+    /// Frames were collected in this turn.
+    collected: bool,
 }
 
 impl Link {
@@ -194,16 +106,18 @@ impl Link {
             writers: BTreeMap::new(),
             alive,
             counted: Arc::default(),
+            collected: false,
         }
     }
 
-    /// Collects a frame for this turn's write; the stream is opened at its first.
-    pub(crate) fn push(&mut self, group: GroupId, incarnation: Incarnation, stream: Stream, frame: &Frame) {
+    /// Collects a frame for this turn's write; the stream is opened at its first. True if it is the turn's first.
+    pub(crate) fn push(&mut self, group: GroupId, incarnation: Incarnation, stream: Stream, frame: &Frame) -> bool {
         let writer = self.writers.entry((group, stream)).or_insert_with(|| {
             let header = StreamHeader { version: WIRE_VERSION, group, incarnation, stream };
             Writer::open(&self.connection, header, (self.alive.clone(), Arc::clone(&self.counted)))
         });
         writer.push(frame);
+        !std::mem::replace(&mut self.collected, true)
     }
 
     pub(crate) fn push_node(&self, frame: NodeFrame) {
@@ -215,6 +129,7 @@ impl Link {
 
     /// Writes what this turn collected. A peer that takes too slowly loses its link.
     pub(crate) fn flush(&mut self) {
+        self.collected = false;
         let mut over = Arc::strong_count(&self.counted) > WRITERS_MAX;
         for writer in self.writers.values_mut() {
             over |= !writer.flush();

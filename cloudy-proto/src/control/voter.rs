@@ -87,6 +87,8 @@ pub(crate) struct Voter {
     outputs: VecDeque<VoterOutput>,
     /// What could not be put into the log yet: the leader is handing over.
     proposals: VecDeque<Proposal>,
+    /// Something came up since all outputs were taken.
+    moved: bool,
     /// Roles taken so far: no two elections wait for the same time.
     roles: u64,
     role: (u64, StateRole),
@@ -147,6 +149,7 @@ impl Voter {
             resend_ticks: 0,
             outputs: VecDeque::new(),
             proposals: VecDeque::new(),
+            moved: true,
             roles: 0,
             role: (0, StateRole::Follower),
         };
@@ -178,11 +181,13 @@ impl Voter {
 
     /// Puts a command up for agreement; it appears among the committed entries, or never.
     pub(crate) fn propose(&mut self, command: Bytes) {
+        self.moved = true;
         self.proposals.push_back(Proposal { command, change: None });
     }
 
     /// Puts up a change of who votes. One at a time takes effect; one that comes too early is left out.
     pub(crate) fn propose_change(&mut self, id: ConsensusId, standing: Standing, command: Bytes) {
+        self.moved = true;
         self.proposals.push_back(Proposal { command, change: Some((id, standing)) });
     }
 
@@ -212,6 +217,7 @@ impl Voter {
         let log = &mut self.raft.raft.raft_log;
         if term > 0 && index.0 > log.committed && log.match_term(index.0, term) {
             log.commit_to(index.0);
+            self.moved = true;
         }
     }
 
@@ -226,6 +232,11 @@ impl Voter {
         Ok(())
     }
 
+    /// Nothing came up since the outputs were taken: it has none, and leads or not as before.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.moved
+    }
+
     /// The next thing to do. Asked until none is left, after whatever was taken, proposed or ticked.
     pub(crate) fn poll_output(&mut self) -> Option<VoterOutput> {
         loop {
@@ -234,6 +245,7 @@ impl Voter {
                 return Some(output);
             }
             if !self.raft.has_ready() {
+                self.moved = false;
                 return None;
             }
             let ready = self.raft.ready();
@@ -340,6 +352,7 @@ impl Voter {
 
     /// The library draws election timeouts from dice; equal runs need equal ones.
     fn stepped(&mut self) {
+        self.moved = true;
         let raft = &mut self.raft.raft;
         let role = (raft.term, raft.state);
         if role != self.role {

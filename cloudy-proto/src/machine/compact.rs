@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::control::ControlState;
+use crate::control::{ControlState, Voter};
 use crate::id::{LogIndex, NodeId, ViewId};
 use crate::io::Event;
 use crate::machine::Machine;
@@ -17,6 +17,10 @@ impl Machine {
     /// Replaces older entries of the log by what they come to, once they are many, and tells another voter if it misses
     /// some of them.
     pub(super) fn compact_log(&mut self) {
+        let too_many = |voter: &Voter| voter.kept() > self.log_entries_max as u64 || voter.wants_state();
+        if self.state.kept() <= self.log_entries_max && !self.voter.as_ref().is_some_and(too_many) {
+            return;
+        }
         let last = LogIndex(self.state.next().0 - 1);
         let voter = self.voter.as_ref().filter(|voter| self.state.elector(voter.id()).is_some());
         // A log that others have told of further than this voter has applied it gives nothing to replace its own by.

@@ -1,9 +1,16 @@
 //! One frame in.
 
 use crate::id::{Incarnation, NodeId, Rank};
-use crate::io::{Admission, Frame};
+use crate::io::{Admission, Frame, Input};
 use crate::machine::Machine;
 use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
+
+/// A confirmation or an approval: the member says whether anything follows from it.
+pub(super) fn only_tallies(input: &Input) -> bool {
+    let tallies =
+        |frame: &Frame| matches!(frame, Frame::Tally(TallyFrame::Confirm { .. } | TallyFrame::Approved { .. }));
+    matches!(input, Input::Frame { frame, .. } if tallies(frame))
+}
 
 impl Machine {
     pub(super) fn take_frame(&mut self, from: NodeId, incarnation: Incarnation, stream: Stream, frame: Frame) {
@@ -37,7 +44,9 @@ impl Machine {
             (Some(member), _) => {
                 let Some(rank) = member.view.rank_of(from) else { return };
                 member.heard(rank, self.now);
-                member.take_tally(rank, frame, self.now)
+                let taken = member.take_tally(rank, frame, self.now);
+                self.dirty |= member.take_stirred();
+                taken
             }
             (None, TallyFrame::Heartbeat(heartbeat)) => Ok(Some(*heartbeat)),
             (None, _) => Ok(None),

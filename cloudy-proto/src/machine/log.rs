@@ -24,7 +24,7 @@ impl Machine {
 
     /// Lets the consensus library do what follows from the inputs so far, and applies what was committed.
     pub(super) fn run_consensus(&mut self) {
-        loop {
+        while !self.voter.as_ref().map_or(self.leading.is_none(), Voter::is_settled) {
             while let Some(output) = self.voter.as_mut().and_then(Voter::poll_output) {
                 match output {
                     VoterOutput::Send(message) => self.send_consensus(message),
@@ -48,9 +48,7 @@ impl Machine {
                     }
                 }
             }
-            if !self.watch_leadership() {
-                break;
-            }
+            self.watch_leadership();
         }
         self.compact_log();
     }
@@ -62,11 +60,11 @@ impl Machine {
         }
     }
 
-    /// Begins or ends to coordinate, as the consensus library says; true if so.
-    fn watch_leadership(&mut self) -> bool {
+    /// Begins or ends to coordinate, as the consensus library says.
+    fn watch_leadership(&mut self) {
         let leading = self.voter.as_ref().and_then(|voter| voter.leads(self.rules));
         if leading == self.leading {
-            return false;
+            return;
         }
         if self.leading.take().is_some() {
             self.end_coordinating();
@@ -74,7 +72,6 @@ impl Machine {
         if let Some(term) = leading {
             self.begin_coordinating(term);
         }
-        true
     }
 
     fn send_consensus(&mut self, message: ConsensusMessage) {

@@ -242,7 +242,8 @@ impl Machine {
         if self.halted {
             return;
         }
-        self.dirty = true;
+        // Most confirmations and approvals move one number, and nothing follows.
+        self.dirty |= !frames::only_tallies(&input);
         match input {
             Input::LinkUp { peer, addresses } => self.link_up(peer, addresses),
             Input::LinkDown { peer } => self.link_down(peer),

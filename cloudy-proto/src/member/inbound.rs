@@ -32,6 +32,7 @@ impl Member {
         if self.wedged {
             return Ok(());
         }
+        self.confirms_due = true;
         let gaps_are_skips = !self.rules.hold(Rule::NoSkipFromGap);
         let lane = &mut self.lanes[owner.at()];
         match frame {
@@ -67,10 +68,14 @@ impl Member {
             TallyFrame::Resume { frontiers } => self.take_resume(from, &frontiers)?,
             TallyFrame::Confirm { frontier } if !self.frozen(Rule::WedgedSendsNothing) => {
                 let end = self.lanes[self.rank.at()].frontier();
+                let before = self.pending.approved();
                 self.pending.confirm(from, frontier, end, now)?;
+                self.stirred |= self.pending.approved() > before;
             }
             TallyFrame::Approved { frontier } if !self.wedged => {
                 self.lanes[from.at()].approve(frontier);
+                // The walk waits for one lane, if nothing is wrong with it.
+                self.stirred |= from == self.walk.cursor().rank || !self.rules.hold(Rule::CursorWaitsForUnknown);
             }
             TallyFrame::Skips { lanes } if !self.wedged => self.take_known_skips(&lanes)?,
             TallyFrame::Confirm { .. } | TallyFrame::Approved { .. } | TallyFrame::Skips { .. } => {}
@@ -81,6 +86,7 @@ impl Member {
     /// §3.3: another member's skips, told by who knows of them. Where slots before them are missing they say nothing yet:
     /// the owner tells them again behind those.
     fn take_known_skips(&mut self, skips: &[KnownSkip]) -> Result<(), Breach> {
+        self.confirms_due = true;
         for skip in skips {
             let told = self.model.passes_skips_on() && skip.lane != self.rank;
             let Some(lane) = self.lanes.get_mut(skip.lane.at()).filter(|_| told) else {
@@ -109,7 +115,8 @@ impl Member {
             let forgets = !self.rules.hold(Rule::ResumeRepeatsSkip) && skips_only
                 || !self.rules.hold(Rule::ForwardedIsResumed) && rank != self.rank;
             let sent = if forgets { lane.frontier() } else { wanted };
-            flows.push(LaneFlow { lane: rank, sent, resumes: self.rules.hold(Rule::ResumeTellsSkips) });
+            let resumes = sent < lane.frontier() && self.rules.hold(Rule::ResumeTellsSkips);
+            flows.push(LaneFlow { lane: rank, sent, resumes });
         }
         self.peers[from.at()].lanes = flows;
         Ok(())

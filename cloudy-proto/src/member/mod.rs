@@ -3,6 +3,7 @@
 mod inbound;
 mod outbound;
 mod synced;
+mod turn;
 
 use std::sync::Arc;
 
@@ -46,6 +47,10 @@ pub(crate) struct Member {
     suspicion: Suspicion,
     /// A lane frame was taken since the last settling.
     arrived: bool,
+    /// A confirmation or an approval came that something follows from.
+    stirred: bool,
+    /// What may be confirmed has changed: a lane of another's, what is synced of one, or the cursor.
+    confirms_due: bool,
     /// Skips of others were heard of since the last flush.
     skips_came: bool,
     /// The lane ends with the highest approved own message slot.
@@ -84,6 +89,8 @@ impl Member {
             open: !view.parameters.session,
             wedged: false,
             arrived: false,
+            stirred: false,
+            confirms_due: false,
             skips_came: false,
             approval_due: Round(0),
             turn_since: None,
@@ -97,18 +104,18 @@ impl Member {
     /// Does all that can be done without hearing more: send, skip, confirm, approve, deliver.
     pub(crate) fn settle(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery) {
         let arrived = core::mem::take(&mut self.arrived);
-        let mut first_pass = true;
         loop {
             let mut moved = self.send(now, outbox, delivery);
             if arrived || self.rules.hold(Rule::SkipIsStanding) {
                 moved |= self.skip(outbox);
             }
-            if first_pass || self.rules.hold(Rule::HoldFollowsCursor) {
+            if core::mem::take(&mut self.confirms_due) {
                 self.extend_confirmations();
             }
-            first_pass = false;
             self.approve(now);
-            moved |= self.deliver(now, delivery);
+            let walked = self.deliver(now, delivery);
+            self.confirms_due |= walked && self.rules.hold(Rule::HoldFollowsCursor);
+            moved |= walked;
             if !moved {
                 break;
             }
@@ -243,29 +250,9 @@ impl Member {
         record
     }
 
-    /// `Token`: notes since when an empty hand holds the turn while somebody waits for it.
-    fn watch_turn(&mut self, now: Time, outbox: &Outbox) {
-        let somebody_waits = self.peers.iter().any(|peer| peer.waiting);
-        let result_lags = self.lanes.iter().any(|lane| lane.held_slots() > 0);
-        let holds = self.open
-            && !self.wedged
-            && outbox.is_empty()
-            && (somebody_waits || result_lags)
-            && self.model.holds_turn(self.ring_state());
-        self.turn_since = if holds { self.turn_since.or(Some(now)) } else { None };
-    }
-
-    /// When the turn that an empty hand holds is to be passed on.
-    pub(crate) fn turn_ends_at(&self) -> Option<Time> {
-        self.turn_since.map(|since| since + self.view.parameters.token_tick)
-    }
-
-    /// The tick is over: passes the turn on.
-    pub(crate) fn pass_turn(&mut self) {
-        if self.turn_since.take().is_some() {
-            let frontier = self.lanes[self.rank.at()].frontier().next();
-            self.skip_own_to(frontier);
-        }
+    /// Something follows from the confirmations and approvals since this was asked.
+    pub(crate) fn take_stirred(&mut self) -> bool {
+        core::mem::take(&mut self.stirred)
     }
 
     /// The own window at this moment.
@@ -307,9 +294,8 @@ impl Member {
         } else {
             (lane.confirmed() > cursor.round).then_some(Stall::Unapproved(cursor))
         };
-        let result_lags = self.lanes.iter().any(|lane| lane.held_slots() > 0);
         let who = if stall == Some(Stall::Unsynced) { self.rank } else { cursor.rank };
-        let waits = stall.filter(|_| result_lags && self.complete).map(|stall| (who, stall, self.waits.1));
+        let waits = stall.filter(|_| self.result_lags() && self.complete).map(|stall| (who, stall, self.waits.1));
         let sight = Sight { me: self.rank, confirmed: &confirmed, waits };
         self.suspicion.check(&sight, &self.view.parameters, now)
     }
@@ -372,7 +358,11 @@ impl Member {
 
     /// The slot that the result waits at, and since when; none if every message known is in it.
     pub(crate) fn waits_at(&self) -> Option<(Place, Time)> {
-        self.lanes.iter().any(|lane| lane.held_slots() > 0).then_some(self.waits)
+        self.result_lags().then_some(self.waits)
+    }
+
+    fn result_lags(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.held_slots() > 0)
     }
 
     /// The order of all watermarks.

@@ -56,19 +56,23 @@ impl Member {
 
     /// Puts out what each linked peer has yet to be told.
     pub(crate) fn flush(&mut self, heartbeat: Heartbeat, delivery: &mut Delivery) {
-        for rank in self.view.ranks() {
-            if rank == self.rank || !self.peers[rank.at()].linked {
+        // The successor first: with `Token` the ring waits for it.
+        for rank in self.view.ranks_after(self.rank) {
+            if !self.peers[rank.at()].linked {
                 continue;
             }
             self.flush_resume(rank, delivery);
+            let mut sends = false;
             if !(self.frozen(Rule::WedgedSendsNothing) && self.frozen(Rule::WedgedConfirmsNothing)) {
-                self.flush_lanes(rank, false, delivery);
+                sends = self.flush_lanes(rank, false, delivery);
                 self.flush_tally(rank, false, delivery);
             }
             let tell_waiting = self.rules.hold(Rule::WaitingIsTold)
                 && self.view.parameters.ring == RingKind::Token
                 && !self.view.parameters.session;
-            if tell_waiting && self.peers[rank.at()].waiting_sent != heartbeat.waiting {
+            // Whoever has just sent its last slot may be handed more in this turn.
+            let stays = heartbeat.waiting || !sends;
+            if tell_waiting && stays && self.peers[rank.at()].waiting_sent != heartbeat.waiting {
                 self.flush_heartbeat(rank, heartbeat, delivery);
             }
         }
@@ -113,8 +117,11 @@ impl Member {
     }
 
     /// Slots that were not sent on this link yet, and the skips behind them, unless these may wait. What is passed on for
-    /// others is held as long as the own: until it is approved, so until the peer has it.
-    fn flush_lanes(&mut self, rank: Rank, all: bool, delivery: &mut Delivery) {
+    /// others is held as long as the own: until it is approved, so until the peer has it. True if there were any.
+    fn flush_lanes(&mut self, rank: Rank, all: bool, delivery: &mut Delivery) -> bool {
+        if self.peers[rank.at()].lanes.iter().all(|flow| flow.sent >= self.lanes[flow.lane.at()].frontier()) {
+            return false;
+        }
         let to = self.view.member(rank).node;
         let skips_wait = !all && self.skips_can_wait(rank);
         for flow in &mut self.peers[rank.at()].lanes {
@@ -136,6 +143,7 @@ impl Member {
                 flow.sent = lane.frontier();
             }
         }
+        true
     }
 
     /// §3.3: none of the peer's own messages waits for the skips of the own lane, and it has all slots before them: who

@@ -15,6 +15,7 @@ impl Member {
 
     /// Message slots below these rounds are synced.
     pub(crate) fn synced(&mut self, ends: &[Round]) {
+        self.confirms_due = true;
         self.lanes.iter_mut().zip(ends).for_each(|(lane, &end)| lane.sync(end));
     }
 

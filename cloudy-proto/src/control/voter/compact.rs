@@ -24,6 +24,7 @@ impl Voter {
 
     /// Gives up all applied entries but the last few: this is what the applied ones come to.
     pub(crate) fn compact(&mut self, state: Bytes, keep: u64) {
+        self.moved = true;
         let index = self.applied();
         self.offer_state(state);
         let Ok(term) = raft::Storage::term(self.raft.store(), index.0) else { return };

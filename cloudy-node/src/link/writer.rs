@@ -1,0 +1,139 @@
+//! Writing to one stream.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+
+use bytes::{Bytes, BytesMut};
+use cloudy_proto::Frame;
+use cloudy_proto::wire::{Stream, StreamHeader, encode_control, encode_header, encode_lane, encode_tally};
+use quinn::{Connection, SendStream, WriteError};
+use tokio::sync::mpsc;
+
+/// Bytes that wait for one stream at most: windows bound what honest groups send, so a link over it is beyond hope.
+const QUEUE_BYTES_MAX: usize = 128 << 20;
+/// A body up to this size is copied behind its header: one piece costs the transport less than two.
+const COPY_BYTES_MAX: usize = 1 << 10;
+
+/// What is to be written to one stream in this turn, and where it goes: to the stream itself, or, while that is not open or
+/// takes no more, to the task that waits for it.
+pub(super) struct Writer {
+    head: BytesMut,
+    chunks: Vec<Bytes>,
+    queue: mpsc::UnboundedSender<Vec<Bytes>>,
+    shared: Arc<Shared>,
+}
+
+/// What a writer shares with its task.
+#[derive(Default)]
+struct Shared {
+    /// The stream, while it is open and the task does not write to it.
+    idle: Mutex<Option<SendStream>>,
+    /// Handed to the task, and not written yet.
+    queued_bytes: AtomicUsize,
+}
+
+impl Shared {
+    fn idle(&self) -> MutexGuard<'_, Option<SendStream>> {
+        // Whoever panicked under the lock left it as it was.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Writer {
+    pub(super) fn open(connection: &Connection, header: StreamHeader, alive: (mpsc::Sender<()>, Arc<()>)) -> Self {
+        let (queue, queued) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::default());
+        let priority = match header.stream {
+            Stream::Node | Stream::Control => 2,
+            Stream::Tally { .. } => 1,
+            Stream::Lane { .. } => 0,
+        };
+        let (connection, of_task) = (connection.clone(), Arc::clone(&shared));
+        tokio::spawn(async move {
+            let opened = connection.open_uni().await;
+            let Ok(stream) = opened else { return };
+            // Fails only on a stream that is closed.
+            let _ = stream.set_priority(priority);
+            // The connection's end, or the peer's stop: the driver hears of the one, and the other is meant.
+            let _ = write(stream, encode_header(&header), queued, &of_task).await;
+            drop(alive);
+        });
+        Self { head: BytesMut::new(), chunks: Vec::new(), queue, shared }
+    }
+
+    pub(super) fn push(&mut self, frame: &Frame) {
+        match frame {
+            Frame::Tally(frame) => encode_tally(frame, &mut self.head),
+            Frame::Control(frame) => encode_control(frame, &mut self.head),
+            Frame::Lane(frame) => {
+                if let Some(body) = encode_lane(frame, &mut self.head) {
+                    if body.len() <= COPY_BYTES_MAX {
+                        self.head.extend_from_slice(&body);
+                    } else {
+                        self.chunks.push(self.head.split().freeze());
+                        self.chunks.push(body);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes what was collected, as far as the stream takes it, and hands over the rest; false if too much waits already.
+    pub(super) fn flush(&mut self) -> bool {
+        if !self.head.is_empty() {
+            self.chunks.push(self.head.split().freeze());
+        }
+        let before = self.shared.queued_bytes.load(Ordering::Acquire);
+        if before == 0 {
+            self.write_at_once();
+        }
+        if self.chunks.is_empty() {
+            return true;
+        }
+        let chunks = std::mem::take(&mut self.chunks);
+        let bytes: usize = chunks.iter().map(Bytes::len).sum();
+        let before = self.shared.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
+        // A writer that has stopped has no use for it.
+        let _ = self.queue.send(chunks);
+        before + bytes <= QUEUE_BYTES_MAX
+    }
+
+    /// Nothing waits: a task in between would only cost its turn.
+    fn write_at_once(&mut self) {
+        if let Some(stream) = &mut *self.shared.idle() {
+            let mut context = Context::from_waker(Waker::noop());
+            // What is not taken, or fails, the task finds again.
+            let _ = pin!(stream.write_all_chunks(&mut self.chunks)).poll(&mut context);
+            self.chunks.retain(|chunk| !chunk.is_empty());
+        }
+    }
+}
+
+async fn write(
+    mut stream: SendStream,
+    header: Bytes,
+    mut queued: mpsc::UnboundedReceiver<Vec<Bytes>>,
+    shared: &Shared,
+) -> Result<(), WriteError> {
+    stream.write_chunk(header).await?;
+    *shared.idle() = Some(stream);
+    while let Some(chunks) = queued.recv().await {
+        let Some(mut stream) = shared.idle().take() else { return Ok(()) };
+        let mut next = Some(chunks);
+        while let Some(mut chunks) = next {
+            let bytes = chunks.iter().map(Bytes::len).sum();
+            stream.write_all_chunks(&mut chunks).await?;
+            shared.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            next = queued.try_recv().ok();
+        }
+        *shared.idle() = Some(stream);
+    }
+    let Some(mut stream) = shared.idle().take() else { return Ok(()) };
+    if stream.finish().is_ok() {
+        // Until the peer has it all, so that a node which shuts down loses nothing.
+        let _ = stream.stopped().await;
+    }
+    Ok(())
+}
