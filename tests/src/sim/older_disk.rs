@@ -17,6 +17,13 @@ pub(super) struct OlderDisks {
     pending: Option<usize>,
 }
 
+impl OlderDisks {
+    /// A disk is lost: how its node voted after a copy was made is written nowhere any more.
+    pub(super) fn forget(&mut self, home: usize) {
+        self.copies.retain(|copy| copy.home != home);
+    }
+}
+
 /// A disk as it was.
 #[derive(Debug)]
 struct Copy {

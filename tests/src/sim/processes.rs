@@ -232,6 +232,7 @@ impl World {
 
     fn forget_disk(&mut self, home: usize) {
         self.diskless.insert(home);
+        self.older.forget(home);
         self.disks[home] = Disk::of(&self.plan.disk);
         self.judge.lost_disk(home);
     }
