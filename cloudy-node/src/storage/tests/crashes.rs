@@ -98,7 +98,10 @@ fn crash_everywhere(image: &[u8], states: &[Records], together: u64) -> u64 {
                 panic!("crash at operation {operation}, seed {seed}: {error}");
             });
             let found = stored(&opened);
-            packs_of(&disk);
+            // Each of them is a database that is opened twice.
+            if operation % 4 == 0 {
+                packs_of(&disk);
+            }
             let at = states.iter().position(|state| *state == found);
             let at = at.unwrap_or_else(|| panic!("crash at operation {operation}, seed {seed}: in halves"));
             assert!(
