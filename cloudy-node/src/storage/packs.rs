@@ -77,11 +77,10 @@ pub(super) fn store(transaction: &WriteTransaction, batch: &[Submission]) -> Res
     }
     let mut packs = transaction.open_table(PACKS)?;
     // Nothing refers to a pack that is gone, so its number is free.
-    let mut pack = packs.last()?.map_or(0, |(last, _)| last.value().0 + 1);
-    for (group, values) in values {
+    let first = packs.last()?.map_or(0, |(last, _)| last.value().0 + 1);
+    for (pack, (group, values)) in (first..).zip(values) {
         store_pack(&mut packs, pack, &values)?;
         places.insert(group, places_of(pack, &values).into_iter());
-        pack += 1;
     }
     Ok(Places(places))
 }
