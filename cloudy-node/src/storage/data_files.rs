@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::error::DataDirError;
 
 /// The version of everything that is in a data directory.
-pub const FORMAT_VERSION: u64 = 3;
+pub const FORMAT_VERSION: u64 = 4;
 
 const SMALL_FILE_BYTES_MAX: usize = 1 << 10;
 const FORMAT_TITLE: &str = "cloudy data directory";

@@ -28,7 +28,7 @@ use cloudy_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::record::{self, Op, Table};
+use super::record::{self, Op, Table, Value};
 
 pub(super) const GROUP_KEY: &[u8] = b"group";
 const VOTE_KEY: &[u8] = b"vote";
@@ -128,7 +128,8 @@ impl Recorder {
                 ops.push(put(Table::Log, log_key(COMMITTED, index), value.freeze()));
             }
             Record::Slot { view, lane, slot } => {
-                ops.push(put(Table::Slots, slot_key(view, slot.round, lane), encode_slot(&slot)));
+                let key = slot_key(view, slot.round, lane);
+                ops.push(put(Table::Slots, key, encode_slot(slot)));
             }
             Record::Entry(entry) => {
                 ops.push(put(Table::Result, result_key(entry.first_index), encode_entry(&entry)));
@@ -204,8 +205,8 @@ pub(super) fn decode(table: Table, key: &[u8], value: Bytes) -> Option<Record> {
     }
 }
 
-fn put(table: Table, key: Vec<u8>, value: Bytes) -> Op {
-    Op::Put { table, key, value }
+fn put(table: Table, key: Vec<u8>, value: impl Into<Value>) -> Op {
+    Op::Put { table, key, value: value.into() }
 }
 
 fn encoded(value: &impl Serialize) -> Bytes {
@@ -270,13 +271,12 @@ fn decode_log(mut key: &[u8], mut value: Bytes) -> Option<Record> {
     }
 }
 
-fn encode_slot(slot: &Slot) -> Bytes {
-    let mut value = BytesMut::with_capacity(20 + slot.batch.body.len());
-    value.put_u64_le(slot.prev.0);
-    value.put_u64_le(slot.batch.first_seq.0);
-    value.put_u32_le(slot.batch.count);
-    value.put_slice(&slot.batch.body);
-    value.freeze()
+fn encode_slot(slot: Slot) -> Value {
+    let mut head = BytesMut::with_capacity(20);
+    head.put_u64_le(slot.prev.0);
+    head.put_u64_le(slot.batch.first_seq.0);
+    head.put_u32_le(slot.batch.count);
+    Value { head: head.freeze(), body: slot.batch.body }
 }
 
 pub(super) fn decode_slot(mut key: &[u8], mut value: Bytes) -> Option<Record> {

@@ -10,7 +10,8 @@
 //! A [`Store`] holds ordered records by group, [`Table`] and key. [`Store::submit`] hands in a submission of operations
 //! and returns at once. One writer thread takes everything that is queued, writes it in one transaction, syncs once, and
 //! then reports which tickets are on disk (group commit). A submission is on disk wholly or not at all, and submissions
-//! get there in the order in which they were submitted.
+//! get there in the order in which they were submitted. Large values of slots and results lie in packs, one for each group
+//! in a transaction, and their records say where.
 //!
 //! # What is promised
 //!
@@ -30,6 +31,7 @@ mod error;
 mod group_reads;
 mod group_records;
 mod node_key_file;
+mod packs;
 mod record;
 mod result_reads;
 mod store;
@@ -41,7 +43,7 @@ pub use error::{DataDirError, OpenStoreError, StoreError, SubmitError};
 pub use group_reads::ReadGroupError;
 pub(crate) use group_reads::read_group;
 pub(crate) use group_records::{GroupMeta, Recorder, forget_ops, meta_op};
-pub use record::{KEY_BYTES_MAX, Op, Record, Table, VALUE_BYTES_MAX};
+pub use record::{KEY_BYTES_MAX, Op, Record, Table, VALUE_BYTES_MAX, Value};
 pub use redb::StorageBackend;
 pub(crate) use result_reads::{Part, ResultReader, ResultReads};
 pub use store::{STORE_BACKLOG_BYTES_MAX, STORE_CACHE_BYTES, Store};

@@ -3,11 +3,12 @@
 use core::fmt;
 use core::ops::{Bound, RangeBounds};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use cloudy_proto::GroupId;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{StoreError, SubmitError};
+use super::packs::Place;
 
 /// Bytes of a record's key.
 pub const KEY_BYTES_MAX: usize = 1 << 10;
@@ -19,6 +20,11 @@ const OP_COST_BYTES: usize = 64;
 const GROUP_BYTES: usize = 16;
 const PREFIX_BYTES: usize = GROUP_BYTES + 1;
 const CHECKSUM_BYTES: usize = 16;
+/// How a sealed value says that it is all there.
+const HERE: u8 = 0;
+/// How it says that it lies in a pack.
+const PACKED: u8 = 1;
+const PLACE_BYTES: usize = 24;
 
 /// What a record is about. Each group has each table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +42,11 @@ pub enum Table {
 }
 
 impl Table {
+    /// Its records are many and large, and go in about the order in which they came.
+    pub(super) fn is_bulk(self) -> bool {
+        matches!(self, Self::Slots | Self::Result)
+    }
+
     /// On disk: never another number for the same table.
     fn number(self) -> u8 {
         match self {
@@ -60,6 +71,45 @@ impl fmt::Display for Table {
     }
 }
 
+/// What is put: one part behind the other, so that a large one need not be copied to get a header.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Value {
+    /// The first part; may be empty.
+    pub head: Bytes,
+    /// The second part; may be empty.
+    pub body: Bytes,
+}
+
+impl Value {
+    /// Of both parts, in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// Both parts are empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// As it is read back.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.parts().concat()
+    }
+
+    pub(super) fn parts(&self) -> [&[u8]; 2] {
+        [&self.head, &self.body]
+    }
+}
+
+impl From<Bytes> for Value {
+    fn from(body: Bytes) -> Self {
+        Self { head: Bytes::new(), body }
+    }
+}
+
 /// One change of a group's records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -70,7 +120,7 @@ pub enum Op {
         /// Up to [`KEY_BYTES_MAX`]. Records are ordered by the bytes of their keys.
         key: Vec<u8>,
         /// Up to [`VALUE_BYTES_MAX`].
-        value: Bytes,
+        value: Value,
     },
     /// The records from `from` to just before `to` are gone; an empty or reversed range is none.
     DeleteRange {
@@ -167,30 +217,68 @@ pub(super) fn group_of(full_key: &[u8]) -> Option<(GroupId, Option<Vec<u8>>)> {
     Some((GroupId(group), later))
 }
 
-/// The value in the database.
-pub(super) fn sealed(full_key: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(CHECKSUM_BYTES + value.len());
-    sealed.extend_from_slice(&checksum(full_key, value));
-    sealed.extend_from_slice(value);
+/// What the database holds of a record: its value, or where that lies.
+pub(super) fn sealed(full_key: &[u8], value: &Value, place: Option<Place>) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(CHECKSUM_BYTES + 1 + place.map_or(value.len(), |_| PLACE_BYTES));
+    sealed.extend_from_slice(&[0; CHECKSUM_BYTES]);
+    match place {
+        None => sealed.push(HERE),
+        Some(Place { pack, at, value_bytes, of }) => {
+            sealed.push(PACKED);
+            [pack, at].iter().for_each(|number| sealed.extend_from_slice(&number.to_le_bytes()));
+            [value_bytes, of].iter().for_each(|number| sealed.extend_from_slice(&number.to_le_bytes()));
+        }
+    }
+    let checksum = checksum(full_key, &sealed[CHECKSUM_BYTES..], &value.parts());
+    sealed[..CHECKSUM_BYTES].copy_from_slice(&checksum);
+    if place.is_none() {
+        value.parts().iter().for_each(|part| sealed.extend_from_slice(part));
+    }
     sealed
 }
 
-/// The record of a key and value in the database.
-pub(super) fn unsealed(group: GroupId, table: Table, full_key: &[u8], sealed: &[u8]) -> Result<Record, StoreError> {
-    let key = full_key.get(PREFIX_BYTES..).unwrap_or_default();
-    match sealed.split_at_checked(CHECKSUM_BYTES) {
-        Some((stored, value)) if stored == checksum(full_key, value) => {
-            Ok(Record { key: key.to_vec(), value: Bytes::copy_from_slice(value) })
-        }
-        _ => Err(StoreError::Damaged { group, table, key: key.iter().map(|byte| format!("{byte:02x}")).collect() }),
-    }
+/// Where the value lies, if not in its record.
+pub(super) fn place_of(sealed: &[u8]) -> Option<Place> {
+    let (kind, mut place) = sealed.get(CHECKSUM_BYTES..)?.split_first()?;
+    (*kind == PACKED && place.len() == PLACE_BYTES).then_some(())?;
+    let (pack, at) = (place.try_get_u64_le().ok()?, place.try_get_u64_le().ok()?);
+    let (value_bytes, of) = (place.try_get_u32_le().ok()?, place.try_get_u32_le().ok()?);
+    Some(Place { pack, at, value_bytes, of })
 }
 
-/// XXH3-128 of group, table, key and value. The key's length comes first, so that no byte can move from one to another.
-fn checksum(full_key: &[u8], value: &[u8]) -> [u8; CHECKSUM_BYTES] {
+/// The bytes of a record, as many as if its value lay in it.
+pub(super) fn whole_bytes(full_key: &[u8], sealed: &[u8]) -> usize {
+    let packed = place_of(sealed).map(|place| CHECKSUM_BYTES + 1 + place.value_bytes as usize);
+    full_key.len() + packed.unwrap_or(sealed.len())
+}
+
+/// The record of a key in the database and what that holds; `read` gives what lies in a pack.
+pub(super) fn unsealed(
+    group: GroupId,
+    table: Table,
+    full_key: &[u8],
+    sealed: &[u8],
+    read: impl FnOnce(Place) -> Result<Bytes, redb::Error>,
+) -> Result<Result<Record, StoreError>, redb::Error> {
+    let key = full_key.get(PREFIX_BYTES..).unwrap_or_default();
+    let damaged = || StoreError::Damaged { group, table, key: key.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let Some((stored, rest)) = sealed.split_at_checked(CHECKSUM_BYTES) else { return Ok(Err(damaged())) };
+    let (place, value) = match (place_of(sealed), rest.split_first()) {
+        (Some(place), _) => (rest, read(place)?),
+        (None, Some((&HERE, value))) => (&rest[..1], Bytes::copy_from_slice(value)),
+        _ => return Ok(Err(damaged())),
+    };
+    let whole = stored == checksum(full_key, place, &[&value]);
+    Ok(if whole { Ok(Record { key: key.to_vec(), value }) } else { Err(damaged()) })
+}
+
+/// XXH3-128 of group, table, key, where the value lies, and the value. The key's length comes first, so that no byte can
+/// move from one to another.
+fn checksum(full_key: &[u8], place: &[u8], value: &[&[u8]]) -> [u8; CHECKSUM_BYTES] {
     let mut hash = Xxh3::new();
     hash.update(&(full_key.len() as u64).to_le_bytes());
     hash.update(full_key);
-    hash.update(value);
+    hash.update(place);
+    value.iter().for_each(|part| hash.update(part));
     hash.digest128().to_le_bytes()
 }

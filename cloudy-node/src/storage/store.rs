@@ -10,6 +10,7 @@ use cloudy_proto::GroupId;
 use redb::{Builder, Database, ReadableDatabase, StorageBackend};
 
 use super::error::{OpenStoreError, StoreError, SubmitError, guarded, open_error, read_error, write_error};
+use super::packs::{self, GONE, PACKS};
 use super::record::{self, Op, Record, Table};
 use super::writer::{self, Completion, Queue, RECORDS, Shared, Stop, Submission};
 
@@ -87,9 +88,13 @@ impl Store {
             return Err(SubmitError::Overloaded { backlog_bytes: queue.backlog_bytes });
         }
         queue.backlog_bytes += cost_bytes;
+        // Whoever was first has woken the thread, which takes all that waits.
+        let is_first = queue.waiting.is_empty();
         queue.waiting.push(Submission { group, ops, ticket, cost_bytes });
         drop(queue);
-        self.shared.wake.notify_one();
+        if is_first {
+            self.shared.wake.notify_one();
+        }
         Ok(())
     }
 
@@ -99,7 +104,7 @@ impl Store {
         self.shared.queue().backlog_bytes
     }
 
-    /// The records of a range of keys in order, each with its checksum verified, up to `limit_bytes` as stored (33
+    /// The records of a range of keys in order, each with its checksum verified, up to `limit_bytes` as stored (34
     /// more than key and value for each); at least one if there is any. To go on, start after the last key; an empty answer is the end. What is queued is
     /// not seen until it is completed.
     ///
@@ -115,15 +120,17 @@ impl Store {
         let Some((from, to)) = record::full_range(group, table, &keys) else { return Ok(Vec::new()) };
         let bounds = (as_slice(&from), as_slice(&to));
         let read = guarded(|| {
-            let records = self.shared.database.begin_read()?.open_table(RECORDS)?;
+            let read = self.shared.database.begin_read()?;
+            let (records, packs) = (read.open_table(RECORDS)?, read.open_table(PACKS)?);
             let (mut found, mut found_bytes) = (Vec::new(), 0);
             for entry in records.range::<&[u8]>(bounds)? {
                 let (key, value) = entry?;
-                found_bytes += key.value().len() + value.value().len();
+                found_bytes += record::whole_bytes(key.value(), value.value());
                 if found_bytes > limit_bytes && !found.is_empty() {
                     break;
                 }
-                let record = match record::unsealed(group, table, key.value(), value.value()) {
+                let packed = |place| packs::read(&packs, place);
+                let record = match record::unsealed(group, table, key.value(), value.value(), packed)? {
                     Ok(record) => record,
                     Err(damaged) => return Ok(Err(damaged)),
                 };
@@ -143,10 +150,12 @@ impl Store {
         let Some((from, to)) = record::full_range(group, table, &range) else { return Ok(None) };
         let bounds = (as_slice(&from), as_slice(&to));
         let read = guarded(|| {
-            let records = self.shared.database.begin_read()?.open_table(RECORDS)?;
+            let read = self.shared.database.begin_read()?;
+            let (records, packs) = (read.open_table(RECORDS)?, read.open_table(PACKS)?);
             let Some(last) = records.range::<&[u8]>(bounds)?.next_back() else { return Ok(Ok(None)) };
             let (key, value) = last?;
-            Ok(record::unsealed(group, table, key.value(), value.value()).map(Some))
+            let packed = |place| packs::read(&packs, place);
+            Ok(record::unsealed(group, table, key.value(), value.value(), packed)?.map(Some))
         });
         read.map_err(read_error)?
     }
@@ -234,6 +243,8 @@ pub(super) fn create_database(backend: impl StorageBackend) -> Result<Database, 
         let database = builder().create_with_backend(backend)?;
         let transaction = database.begin_write()?;
         transaction.open_table(RECORDS)?;
+        transaction.open_table(PACKS)?;
+        transaction.open_table(GONE)?;
         transaction.commit()?;
         Ok(database)
     });
@@ -248,7 +259,11 @@ pub(super) fn open_database(backend: impl StorageBackend) -> Result<Database, Op
     }
     let opened = guarded(|| {
         let database = builder().create_with_backend(backend)?;
-        database.begin_read()?.open_table(RECORDS)?;
+        let read = database.begin_read()?;
+        read.open_table(RECORDS)?;
+        read.open_table(PACKS)?;
+        read.open_table(GONE)?;
+        drop(read);
         Ok(database)
     });
     opened.map_err(open_error)

@@ -8,6 +8,7 @@ use cloudy_proto::GroupId;
 use redb::{Database, Durability, ReadableTable, TableDefinition};
 
 use super::error::{StoreError, guarded, write_error};
+use super::packs::{self, Deleted, Places};
 use super::record::{self, Op};
 
 /// All records of all groups.
@@ -123,12 +124,15 @@ fn write(database: &Database, batch: &[Submission]) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     {
+        let mut places = packs::store(&transaction, batch)?;
+        let mut deleted = Deleted::default();
         let mut records = transaction.open_table(RECORDS)?;
         for submission in batch {
             for op in &submission.ops {
-                apply(&mut records, submission.group, op)?;
+                apply(&mut records, submission.group, op, &mut places, &mut deleted)?;
             }
         }
+        deleted.settle(&transaction)?;
     }
     transaction.commit()?;
     Ok(())
@@ -138,23 +142,31 @@ fn apply(
     records: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
     group: GroupId,
     op: &Op,
+    places: &mut Places,
+    deleted: &mut Deleted,
 ) -> Result<(), redb::Error> {
+    let mut delete = |_: &[u8], sealed: &[u8]| {
+        deleted.note(sealed);
+        false
+    };
     match op {
         Op::Put { table, key, value } => {
             let key = record::full_key(group, *table, key);
-            records.insert(key.as_slice(), record::sealed(&key, value).as_slice())?;
+            let place = packs::packed(op).and_then(|_| places.next(group));
+            let before = records.insert(key.as_slice(), record::sealed(&key, value, place).as_slice())?;
+            before.iter().for_each(|before| deleted.note(before.value()));
         }
         Op::DeleteRange { table, from, to } => {
             let (from, to) = (record::full_key(group, *table, from), record::full_key(group, *table, to));
             if from < to {
-                records.retain_in(from.as_slice()..to.as_slice(), |_, _| false)?;
+                records.retain_in(from.as_slice()..to.as_slice(), &mut delete)?;
             }
         }
         Op::DeleteFirst { table, to, count_max } => {
             let (from, to) = (record::full_key(group, *table, &[]), record::full_key(group, *table, to));
             let next = records.range::<&[u8]>(from.as_slice()..to.as_slice())?.nth(*count_max).transpose()?;
             let to = next.map_or(to, |(key, _)| key.value().to_vec());
-            records.retain_in(from.as_slice()..to.as_slice(), |_, _| false)?;
+            records.retain_in(from.as_slice()..to.as_slice(), &mut delete)?;
         }
     }
     Ok(())

@@ -9,13 +9,17 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use crate::config::Parameters;
+use crate::config::{Durability, Parameters};
 use crate::id::Round;
 use crate::pending::Record;
 use crate::time::Time;
 
 /// Headroom, at least: so long may slots wait in queues on a path however short, so that nobody runs dry.
 const HEADROOM_MIN: Duration = Duration::from_millis(2);
+/// As much with `Durability::Disk`. A slot waits for the sync that is under way and for its own, at each member, and a sync
+/// takes from one millisecond to many: the shortest trip, which met none that was long, says little of that. One sync
+/// costs about the same for few slots and for many.
+const HEADROOM_ON_DISK_MIN: Duration = Duration::from_millis(20);
 /// Headroom while the window grows: a rate is that of the window of a trip before, so this much makes it grow with each.
 const GROWTH_TRIPS: u32 = 2;
 /// Trips that are remembered.
@@ -35,6 +39,7 @@ pub(crate) struct Window {
     bytes: u64,
     min_bytes: u64,
     max_bytes: u64,
+    headroom_min: Duration,
     /// A slot has waited for room since the trip began: the rate is the window's and not the application's.
     short: bool,
     trip: Option<Trip>,
@@ -75,6 +80,10 @@ impl Window {
             bytes: min_bytes,
             min_bytes,
             max_bytes,
+            headroom_min: match parameters.durability {
+                Durability::Memory => HEADROOM_MIN,
+                Durability::Disk => HEADROOM_ON_DISK_MIN,
+            },
             short: false,
             trip: None,
             trips: VecDeque::with_capacity(TRIPS_KEPT),
@@ -155,7 +164,7 @@ impl Window {
     fn needed(&self) -> u64 {
         let shortest = self.shortest.unwrap_or_default();
         let headroom = if self.growth.is_some() { GROWTH_TRIPS * shortest } else { shortest };
-        let needed = in_time(self.rate(), shortest.saturating_add(headroom.max(HEADROOM_MIN)));
+        let needed = in_time(self.rate(), shortest.saturating_add(headroom.max(self.headroom_min)));
         needed.clamp(self.min_bytes, self.max_bytes)
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::packs::packs_of;
 use super::*;
 
 /// Crash images for each operation: nothing kept, all kept, and parts.
@@ -92,10 +93,15 @@ fn crash_everywhere(image: &[u8], states: &[Records], together: u64) -> u64 {
         };
         for seed in 0..SEEDS {
             let image = disk.crash_image(seed.wrapping_add(operation * SEEDS * u64::from(seed >= 2)));
-            let opened = Opened::open(&FaultDisk::with_image(image)).unwrap_or_else(|error| {
+            let disk = FaultDisk::with_image(image);
+            let opened = Opened::open(&disk).unwrap_or_else(|error| {
                 panic!("crash at operation {operation}, seed {seed}: {error}");
             });
             let found = stored(&opened);
+            // Each of them is a database that is opened twice.
+            if operation % 4 == 0 {
+                packs_of(&disk);
+            }
             let at = states.iter().position(|state| *state == found);
             let at = at.unwrap_or_else(|| panic!("crash at operation {operation}, seed {seed}: in halves"));
             assert!(

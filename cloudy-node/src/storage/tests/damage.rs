@@ -1,7 +1,10 @@
 //! Bytes altered on disk: found and said, never given out as data, never repaired.
 
+use core::ops::Bound;
+
 use redb::{Database, ReadableTable};
 
+use super::super::packs::PACKS;
 use super::writer::RECORDS;
 use super::*;
 
@@ -141,7 +144,7 @@ fn each_byte_of_a_record_is_under_its_checksum() {
         entry = Some((key.value().to_vec(), value.value().to_vec()));
     });
     let (key, sealed) = entry.unwrap();
-    assert_eq!((key.len(), sealed.len()), (16 + 1 + 3, 16 + 10));
+    assert_eq!((key.len(), sealed.len()), (16 + 1 + 3, 16 + 1 + 10));
     let expected = StoreError::Damaged { group: GROUP, table: Table::Result, key: "6b6579".to_owned() };
     let words = "the record 6b6579 in table result of group 07070707070707070707070707070707 was altered on disk: \
                  check the disk, then restore the data directory from a backup made since its last run, or start with a new \
@@ -159,7 +162,7 @@ fn each_byte_of_a_record_is_under_its_checksum() {
         assert_eq!(opened.store.range(GROUP, Table::Result, rest, usize::MAX).unwrap().len(), 1, "the rest is read");
     }
     // A value cut short, one that lost its checksum, and a record that was moved.
-    for length in [sealed.len() - 1, 15, 0] {
+    for length in [sealed.len() - 1, 16, 15, 0] {
         let disk = alter(image.clone(), |records| drop(records.insert(key.as_slice(), &sealed[..length]).unwrap()));
         assert_eq!(Opened::open(&disk).unwrap().store.range(GROUP, Table::Result, .., 0), Err(expected.clone()));
     }
@@ -170,6 +173,70 @@ fn each_byte_of_a_record_is_under_its_checksum() {
         let disk = alter(image.clone(), |records| drop(records.insert(moved.as_slice(), sealed.as_slice()).unwrap()));
         let read = Opened::open(&disk).unwrap().store.range(group, table, .., usize::MAX);
         assert!(matches!(read, Err(StoreError::Damaged { .. })), "moved at {at}: {read:?}");
+    }
+}
+
+/// Alters a piece of a pack, or takes it away.
+fn alter_piece(image: Vec<u8>, piece: (u64, u64), altered: Option<&[u8]>) -> Opened {
+    let disk = FaultDisk::with_image(image);
+    let database = Database::builder().create_with_backend(disk.clone()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut packs = transaction.open_table(PACKS).unwrap();
+        let before = packs.remove(piece).unwrap();
+        assert!(before.is_some(), "there is no piece {piece:?}");
+        drop(before);
+        altered.iter().for_each(|altered| drop(packs.insert(piece, *altered).unwrap()));
+    }
+    transaction.commit().unwrap();
+    database.close().unwrap();
+    Opened::open(&disk).unwrap()
+}
+
+#[test]
+fn each_byte_of_a_packed_value_and_of_its_place_is_under_the_checksum() {
+    let disk = FaultDisk::default();
+    let opened = Opened::create(&disk);
+    let (first, second) = (noise(1, 2_000), noise(2, 140_000));
+    let ops = vec![put(Table::Slots, b"1", &first), put(Table::Slots, b"2", &second)];
+    opened.put(ops, 1).unwrap();
+    opened.store.close().unwrap();
+    let image = disk.image();
+    let damaged = |key: &str| StoreError::Damaged { group: GROUP, table: Table::Slots, key: key.to_owned() };
+    let read = |opened: &Opened, key: &[u8]| {
+        opened.store.range(GROUP, Table::Slots, (Bound::Included(key), Bound::Included(key)), usize::MAX)
+    };
+    let first_page = 131_072 - 64;
+    let pack = [first, second].concat();
+    for at in [0, 1_999, 2_000, first_page - 1, first_page, pack.len() - 1] {
+        let piece = if at < first_page { 0 } else { first_page };
+        let end = if at < first_page { first_page } else { pack.len() };
+        let mut altered = pack[piece..end].to_vec();
+        altered[at - piece] ^= 0x20;
+        let opened = alter_piece(image.clone(), (0, piece as u64), Some(&altered));
+        let (bad, good, key) = if at < 2_000 { ("31", b"2", b"1") } else { ("32", b"1", b"2") };
+        assert_eq!(read(&opened, key), Err(damaged(bad)), "byte {at}");
+        assert!(read(&opened, good).is_ok(), "byte {at}");
+    }
+    // A piece is lost, or cut short.
+    for (piece, left, keys) in [(0, None, 2), (0, Some(&pack[..1_000]), 2), (first_page, None, 1)] {
+        let opened = alter_piece(image.clone(), (0, piece as u64), left);
+        assert_eq!([b"1", b"2"].iter().filter(|key| read(&opened, **key).is_err()).count(), keys);
+    }
+    let mut entry = None;
+    alter(image.clone(), |records| {
+        let (key, value) = records.last().unwrap().unwrap();
+        entry = Some((key.value().to_vec(), value.value().to_vec()));
+    });
+    let (key, sealed) = entry.unwrap();
+    assert_eq!(sealed.len(), 16 + 1 + 24);
+    for at in 0..sealed.len() {
+        let disk = alter(image.clone(), |records| {
+            let mut altered = sealed.clone();
+            altered[at] ^= 0x80;
+            records.insert(key.as_slice(), altered.as_slice()).unwrap();
+        });
+        assert_eq!(read(&Opened::open(&disk).unwrap(), b"2"), Err(damaged("32")), "byte {at} of the place");
     }
 }
 

@@ -5,6 +5,7 @@ mod damage;
 mod data_dir;
 mod failures;
 mod groups;
+mod packs;
 mod process;
 mod records;
 
@@ -64,7 +65,7 @@ fn pairs(records: Vec<Record>) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 fn put(table: Table, key: &[u8], value: &[u8]) -> Op {
-    Op::Put { table, key: key.to_vec(), value: Bytes::copy_from_slice(value) }
+    Op::Put { table, key: key.to_vec(), value: Bytes::copy_from_slice(value).into() }
 }
 
 /// Bytes that a seed determines.

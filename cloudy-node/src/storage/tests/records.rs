@@ -88,7 +88,7 @@ fn a_range_is_read_in_parts_of_the_size_asked_for() {
         let start = after.as_ref().map(Vec::as_slice);
         let part = keys(opened.store.range(GROUP, Table::Result, (start, Bound::Unbounded), 600).unwrap());
         let Some(last) = part.last() else { break };
-        assert!(part.len() <= 4, "600 bytes hold four records of 134");
+        assert!(part.len() <= 4, "600 bytes hold four records of 135");
         after = Bound::Excluded(last.clone());
         read.extend(part);
         parts += 1;
@@ -164,7 +164,7 @@ fn submitting_never_waits_and_the_backlog_has_a_bound() {
     disk.hold_syncs();
     let large = Bytes::from(vec![5; STORE_BACKLOG_BYTES_MAX / 4]);
     let submit = |ticket: u64| {
-        let op = Op::Put { table: Table::Slots, key: ticket.to_be_bytes().to_vec(), value: large.clone() };
+        let op = Op::Put { table: Table::Slots, key: ticket.to_be_bytes().to_vec(), value: large.clone().into() };
         opened.store.submit(GROUP, vec![op], ticket)
     };
     for ticket in 1..=4 {
@@ -191,7 +191,7 @@ fn what_is_too_long_is_refused_whole() {
         (put(Table::Meta, &long, b""), SubmitError::KeyTooLong { key_bytes: long.len() }),
         (delete(Table::Meta, b"", &long), SubmitError::KeyTooLong { key_bytes: long.len() }),
         (
-            Op::Put { table: Table::Meta, key: vec![], value: value.clone() },
+            Op::Put { table: Table::Meta, key: vec![], value: value.clone().into() },
             SubmitError::ValueTooLarge { value_bytes: value.len() },
         ),
     ] {

@@ -14,6 +14,8 @@ struct Path {
     /// When the narrowest place is free again.
     free: Time,
     in_flight: VecDeque<(Record, Time)>,
+    /// Each slot waits for a sync.
+    syncs: bool,
     round: Round,
     entered_bytes: u64,
 }
@@ -28,6 +30,7 @@ impl Path {
             now: Time(1_000_000),
             free: Time(0),
             in_flight: VecDeque::new(),
+            syncs: false,
             round: Round(0),
             entered_bytes: 0,
         }
@@ -38,8 +41,16 @@ impl Path {
         self.free = self.free.max(self.now) + busy;
         let record = Record::new(self.round, (Seq(1), 1), cost_bytes, self.now, 1);
         self.window.sent(self.round, self.now);
-        self.in_flight.push_back((record, self.free + self.trip));
+        let arrives = self.free + self.trip;
+        self.in_flight.push_back((record, if self.syncs { synced(arrives) } else { arrives }));
         self.round = self.round.next();
+    }
+
+    /// As in a group of this durability, at members who sync.
+    fn syncing(mut self, durability: Durability) -> Self {
+        let parameters = Parameters { window_bytes: MAX, window_bytes_min: MIN, durability, ..Parameters::default() };
+        (self.window, self.syncs) = (Window::new(&parameters), true);
+        self
     }
 
     /// The next slot's trip is over.
@@ -79,6 +90,19 @@ impl Path {
     }
 }
 
+/// When the first sync is over that begins then or later: after ten of one millisecond each comes one of 20.
+fn synced(arrives: Time) -> Time {
+    let cycle_us = arrives.0 / 30_000 * 30_000;
+    let begins_us = (arrives.0 - cycle_us).div_ceil(1_000) * 1_000;
+    let ends_us = match begins_us {
+        ..10_000 => begins_us + 1_000,
+        10_000 => 30_000,
+        // The one that is under way, and the first of the next ten.
+        _ => 31_000,
+    };
+    Time(cycle_us + ends_us)
+}
+
 const LAN: Duration = Duration::from_micros(300);
 const FAR: Duration = Duration::from_millis(50);
 
@@ -103,6 +127,19 @@ fn on_a_long_path_it_grows_with_each_trip_up_to_what_the_path_takes() {
     let entered = path.run(Duration::from_secs(1));
     assert!(entered >= 15_000_000 * 9 / 10, "{entered}");
     assert!(path.window.bytes() <= 2 * needed + needed / 20, "{}", path.window.bytes());
+}
+
+#[test]
+fn on_disk_it_covers_a_long_sync_whatever_the_shortest_was() {
+    const BYTES_PER_S: u64 = 20_000_000;
+    let entered = |durability| {
+        let mut path = Path::new(BYTES_PER_S, LAN).syncing(durability);
+        path.run(Duration::from_secs(3));
+        path.run(Duration::from_secs(1))
+    };
+    let (on_disk, in_memory) = (entered(Durability::Disk), entered(Durability::Memory));
+    assert!(on_disk >= BYTES_PER_S / 10 * 9, "{on_disk}");
+    assert!(in_memory < BYTES_PER_S / 2, "the path shows nothing: {in_memory}");
 }
 
 #[test]
