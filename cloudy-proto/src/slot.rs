@@ -82,13 +82,13 @@ pub fn check_body(body: &[u8], count: u32) -> Result<(), BodyError> {
     if body.len() > SLOT_BODY_BYTES_MAX {
         return Err(BodyError::TooLong(body.len()));
     }
-    let mut rest = body;
+    let (mut rest, mut lengths) = (body, Lengths::default());
     for _ in 0..count {
-        let length = take_length(&mut rest).ok_or(BodyError::PayloadLength)?;
+        let (length, payload_on) = lengths.split(rest).ok_or(BodyError::PayloadLength)?;
         if length > PAYLOAD_BYTES_MAX {
             return Err(BodyError::PayloadLength);
         }
-        rest = rest.get(length..).ok_or(BodyError::Extent)?;
+        rest = payload_on.get(length..).ok_or(BodyError::Extent)?;
     }
     if rest.is_empty() { Ok(()) } else { Err(BodyError::Extent) }
 }
@@ -123,20 +123,20 @@ impl Iterator for Payloads {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        let mut view: &[u8] = &self.rest;
-        let length = take_length(&mut view)?;
-        let prefix = self.rest.len() - view.len();
+        let (length, payload_on) = split_length(&self.rest)?;
+        let prefix = self.rest.len() - payload_on.len();
         self.rest.advance(prefix);
         Some(self.rest.split_to(length.min(self.rest.len())))
     }
 }
 
 /// The payloads of a checked body, in order, as slices: cheaper than [`Payloads`] where none is kept.
+#[inline]
 pub fn payload_slices(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = body;
+    let (mut rest, mut lengths) = (body, Lengths::default());
     core::iter::from_fn(move || {
-        let length = take_length(&mut rest)?;
-        let (payload, after) = rest.split_at(length.min(rest.len()));
+        let (length, payload_on) = lengths.split(rest)?;
+        let (payload, after) = payload_on.split_at(length.min(payload_on.len()));
         rest = after;
         Some(payload)
     })
@@ -145,24 +145,49 @@ pub fn payload_slices(body: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Where the payload after the first `payloads` begins, in a checked body.
 #[must_use]
 pub fn offset_of(body: &[u8], payloads: u32) -> usize {
-    let mut rest = body;
+    let (mut rest, mut lengths) = (body, Lengths::default());
     for _ in 0..payloads {
-        let Some(length) = take_length(&mut rest) else { break };
-        rest = &rest[length.min(rest.len())..];
+        let Some((length, payload_on)) = lengths.split(rest) else { break };
+        rest = &payload_on[length.min(payload_on.len())..];
     }
     body.len() - rest.len()
 }
 
-/// A payload's length; none at the end of the body or where it is malformed. Only the shortest encoding is taken, so
-/// that equal payloads have equal bodies.
-fn take_length(rest: &mut &[u8]) -> Option<usize> {
+/// Reads lengths one after another. Most payloads of a slot are of one size: while a length is encoded as the one before it,
+/// the processor knows where the next payload begins without waiting for what it reads.
+#[derive(Default)]
+struct Lengths {
+    /// The latest length of one byte: its encoding, and what it says.
+    encoded: u8,
+    length: usize,
+}
+
+impl Lengths {
+    /// As [`split_length`].
+    #[inline]
+    fn split<'a>(&mut self, body: &'a [u8]) -> Option<(usize, &'a [u8])> {
+        match body.split_first() {
+            Some((encoded, rest)) if *encoded == self.encoded => Some((self.length, rest)),
+            _ => {
+                let (length, rest) = split_length(body)?;
+                if length < 0x80 {
+                    (self.encoded, self.length) = (length as u8, length);
+                }
+                Some((length, rest))
+            }
+        }
+    }
+}
+
+/// A payload's length and what follows it; none at the end of the body or where it is malformed. Only the shortest encoding
+/// is taken, so that equal payloads have equal bodies.
+fn split_length(body: &[u8]) -> Option<(usize, &[u8])> {
     let mut length = 0usize;
     for at in 0..5 {
-        let byte = *rest.get(at)?;
+        let byte = *body.get(at)?;
         length |= usize::from(byte & 0x7f) << (7 * at);
         if byte & 0x80 == 0 {
-            *rest = &rest[at + 1..];
-            return (at == 0 || byte != 0).then_some(length);
+            return (at == 0 || byte != 0).then_some((length, &body[at + 1..]));
         }
     }
     None

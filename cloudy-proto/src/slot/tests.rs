@@ -28,6 +28,17 @@ fn a_body_holds_exactly_what_its_header_says() {
 }
 
 #[test]
+fn payloads_of_one_size_are_told_from_those_between() {
+    let sizes = [0, 8, 8, 8, 200, 8, 8, 127, 127, 128, 128, 127, 0, 0, 8, 20_000, 0];
+    let payloads: Vec<Vec<u8>> = sizes.iter().enumerate().map(|(at, size)| vec![at as u8; *size]).collect();
+    let body = body_of(&payloads);
+    assert_eq!(check_body(&body, payloads.len() as u32), Ok(()));
+    assert!(payload_slices(&body).eq(payloads.iter()));
+    let ends = (1..=payloads.len()).map(|count| offset_of(&body, count as u32));
+    assert!(ends.eq((1..=payloads.len()).map(|count| body_of(&payloads[..count]).len())));
+}
+
+#[test]
 fn a_batch_without_its_first_payloads_keeps_the_numbers_of_the_rest() {
     let batch = Batch { first_seq: Seq(7), count: 3, body: body_of(&[b"a".to_vec(), b"bc".to_vec(), vec![]]) };
     let rest = batch.without_first(2);
