@@ -6,6 +6,8 @@ mod bench;
 mod commands;
 mod demo;
 mod duration;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod huge_pages;
 mod interrupts;
 mod keys;
 mod logging;
@@ -27,6 +29,8 @@ use clap::Parser;
 use miette::Report;
 
 fn main() -> ExitCode {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    huge_pages::ask();
     // Prints usage errors itself, and ends with status 2.
     let cli = args::Cli::parse();
     start(cli).unwrap_or_else(|report| {

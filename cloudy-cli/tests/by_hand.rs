@@ -159,3 +159,23 @@ fn a_wrong_duration_is_a_wrong_command_line() {
         assert!(ended.stderr.contains("write for example 2s"), "{ended:#?}");
     }
 }
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn a_node_asks_for_huge_pages_unless_its_environment_says_otherwise() {
+    let cluster = Cluster::new();
+    let tunables = |set: Option<&str>| {
+        let mut command = cluster.node(&["slave", "127.0.0.1", "0"]);
+        match set {
+            Some(value) => command.env("GLIBC_TUNABLES", value),
+            None => command.env_remove("GLIBC_TUNABLES"),
+        };
+        let (slave, _) = common::listening(Running::start(command));
+        let environment = std::fs::read_to_string(format!("/proc/{}/environ", slave.id())).expect("its environment");
+        let found = environment.split('\0').find_map(|entry| entry.strip_prefix("GLIBC_TUNABLES="));
+        found.map(str::to_owned)
+    };
+    let asked = tunables(None).expect("the same process has begun again with it");
+    assert!(asked.starts_with("glibc.malloc.hugetlb=1:"), "{asked}");
+    assert_eq!(tunables(Some("")).as_deref(), Some(""), "whoever sets it decides");
+}
