@@ -287,6 +287,8 @@ impl Machine {
                 self.fetched_all(view, first);
             }
             None if last && knows_view => {
+                // With `Disk` it knows after a restart that nothing is missing.
+                self.delivery.keep(Record::Complete { view: installed, first });
                 self.fetching = None;
                 self.timers.stop(Timer::Fetch);
                 self.finish();
