@@ -47,7 +47,8 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
 #[must_use]
 pub fn excuse(world: &World) -> Option<Met> {
     let alive = |place: usize| world.goes_on(place);
-    if world.judge.is_stuck(alive) {
+    // With an older disk a voter may vote on; whoever leads after so long has a majority.
+    if world.judge.coordinator().is_none() && world.judge.is_stuck(alive) {
         return Some(Met::Stuck);
     }
     world.judge.is_lost(alive).then_some(Met::Lost)
