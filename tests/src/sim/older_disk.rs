@@ -4,7 +4,7 @@
 use cloudy_proto::{NodeId, Stored, Time};
 
 use crate::invariants::{Failure, OnDisk};
-use crate::sim::plan::{Fault, Who};
+use crate::sim::plan::{Fault, Step, Who};
 use crate::sim::queue::Event;
 use crate::sim::stats::Met;
 use crate::sim::world::World;
@@ -122,6 +122,8 @@ impl World {
             let home = self.judge.home_of(member.node);
             self.running(home).is_some_and(|place| self.judge.view_of(place) == (view.id, true))
         };
+        // From the moment that its node answered, the next view may rely on this disk alone.
+        let changes = self.steps.contains(&(Step::Wedge, view.id.0));
         let mut on_ring = view.ring.iter().filter(|member| member.node != self.ids[home]);
         let complete = view.ring.iter().any(|member| {
             member.node != self.ids[home] && self.judge.is_complete_on_disk(member.node, view.id) && active(member)
@@ -143,6 +145,7 @@ impl World {
             && on_ring.all(active)
             && complete
             && !alone
+            && !changes
             && !voting.any(behind)
             && self.can_do_without(place)
     }
