@@ -85,8 +85,6 @@ pub enum Rule {
     StoredFollowsSnapshot,
     /// Who misses what nobody retains does not wait for others who miss it as well.
     BehindHelpsNobody,
-    /// Who is told again and again that there is no coordinator goes on seeking one.
-    SeekIsNotPutOff,
     /// Who begins with a snapshot has the last numbers that come with it.
     SnapshotHasLastNumbers,
     /// What a cut did not take goes back to the head of the outbox, before what was never sent.

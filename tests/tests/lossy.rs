@@ -290,7 +290,7 @@ async fn token_a_member_that_is_cut_off_is_evicted_and_comes_back() {
 #[tokio::test(start_paused = true)]
 async fn pipelined_nothing_is_lost_by_cuts_and_closed_connections() {
     for (seed, loss) in [(21, 0.0), (22, 0.05), (23, 0.2)] {
-        run_with_cuts(seed, loss, RingKind::Pipelined, 400).await;
+        run_with_cuts(seed, loss, RingKind::Pipelined, 1_600).await;
     }
 }
 

@@ -27,7 +27,7 @@ async fn what_cannot_be_read_closes_the_link_with_words() {
     truncated[0] += 1;
     truncated.extend_from_slice(&[0]);
     let breaches: [(&[u8], &str); 8] = [
-        (&other_version, "the peer speaks wire version 4, this node 3"),
+        (&other_version, "the peer speaks wire version 5, this node 4"),
         (b"GET / HTTP/1.1\r\n", "does not begin with `cloudy`"),
         (b"cloudy\x03\x00\xff\xff", "a stream header of 65545 bytes; at most 256 are allowed"),
         (b"cloudy\x03\x00\x02\x00\xff\xff", "a stream header that does not decode"),

@@ -9,7 +9,6 @@ use crate::id::{ConsensusId, NodeId, ViewId};
 use crate::io::{Event, Phase};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
-use crate::rules::Rule;
 use crate::wire::{ControlFrame, encode_command};
 
 /// Between two questions for the log's tail, while no coordinator is linked.
@@ -194,9 +193,8 @@ impl Machine {
     pub(super) fn lose_coordinator(&mut self) {
         let goes_on = self.phase != Phase::Done || self.final_result.is_none();
         // Who is told again and again that there is none seeks all the same.
-        let seeks = self.lost_since.is_some() && self.rules.hold(Rule::SeekIsNotPutOff);
-        if goes_on && !seeks {
-            self.lost_since.get_or_insert(self.now);
+        if goes_on && self.lost_since.is_none() {
+            self.lost_since = Some(self.now);
             self.set_timer(Timer::Seek, SEEK_EVERY);
         }
     }
