@@ -1,7 +1,7 @@
 //! Real QUIC over a network in memory that loses, repeats and reorders, in tokio's paused time: whatever it does, all
 //! results are equal and complete (`protocol.md` P1 to P4).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -96,11 +96,16 @@ struct Outcome {
 }
 
 impl World {
-    /// Every node broadcasts so many messages at once, each as fast as it can, while something else happens.
+    /// Every node broadcasts so many messages at least, as fast as it can, and goes on while something else happens.
     async fn broadcast(&self, messages: usize, meanwhile: impl Future<Output = ()>) -> Vec<Vec<Receipt>> {
         let receipts: RefCell<Vec<Vec<Receipt>>> = RefCell::new((0..NODES).map(|_| Vec::new()).collect());
+        let over = Cell::new(false);
+        let meanwhile = async {
+            meanwhile.await;
+            over.set(true);
+        };
         let all = self.groups.iter().enumerate().map(async |(at, group)| {
-            for number in 0..messages {
+            for number in (0..).take_while(|number| *number < messages || !over.get()) {
                 let receipt = group.broadcast(format!("{at}:{number}")).await.unwrap();
                 receipts.borrow_mut()[at].push(receipt);
                 if number % 16 == 15 {
@@ -227,9 +232,7 @@ async fn run_with_cuts(seed: u64, loss: f64, ring: RingKind, messages: usize) {
         // Between a member and the founder, and between two members; each as it has dialled the other.
         world.close(3, 0, seed).await;
         world.cut(1, 2).await;
-        assert!(world.index(0).await < NODES * messages, "the cut comes too late to prove anything");
         world.cut(0, 3).await;
-        assert!(world.index(0).await < NODES * messages, "the cut comes too late to prove anything");
         world.close(1, 3, seed).await;
     };
     let receipts = world.broadcast(messages, disturb).await;
@@ -290,7 +293,7 @@ async fn token_a_member_that_is_cut_off_is_evicted_and_comes_back() {
 #[tokio::test(start_paused = true)]
 async fn pipelined_nothing_is_lost_by_cuts_and_closed_connections() {
     for (seed, loss) in [(21, 0.0), (22, 0.05), (23, 0.2)] {
-        run_with_cuts(seed, loss, RingKind::Pipelined, 1_600).await;
+        run_with_cuts(seed, loss, RingKind::Pipelined, 400).await;
     }
 }
 

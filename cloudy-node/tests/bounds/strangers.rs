@@ -29,8 +29,8 @@ async fn what_cannot_be_read_closes_the_link_with_words() {
     let breaches: [(&[u8], &str); 8] = [
         (&other_version, "the peer speaks wire version 5, this node 4"),
         (b"GET / HTTP/1.1\r\n", "does not begin with `cloudy`"),
-        (b"cloudy\x03\x00\xff\xff", "a stream header of 65545 bytes; at most 256 are allowed"),
-        (b"cloudy\x03\x00\x02\x00\xff\xff", "a stream header that does not decode"),
+        (b"cloudy\x04\x00\xff\xff", "a stream header of 65545 bytes; at most 256 are allowed"),
+        (b"cloudy\x04\x00\x02\x00\xff\xff", "a stream header that does not decode"),
         (&on_control(&u32::MAX.to_le_bytes()), "a control frame of 4294967295 bytes; at most 16842760 are allowed"),
         (&on_control(&[1, 0, 0, 0, 99]), "a control frame that does not decode"),
         (&on_control(&truncated), "a control frame with 1 bytes after its end"),

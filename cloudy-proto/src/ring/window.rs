@@ -19,7 +19,7 @@ const HEADROOM_MIN: Duration = Duration::from_millis(2);
 /// As much with `Durability::Disk`. A slot waits for the sync that is under way and for its own, at each member, and a sync
 /// takes from one millisecond to many: the shortest trip, which met none that was long, says little of that. One sync
 /// costs about the same for few slots and for many.
-const HEADROOM_ON_DISK_MIN: Duration = Duration::from_millis(20);
+const HEADROOM_ON_DISK_MIN: Duration = Duration::from_millis(40);
 /// Headroom while the window grows: a rate is that of the window of a trip before, so this much makes it grow with each.
 const GROWTH_TRIPS: u32 = 2;
 /// Trips that are remembered.
