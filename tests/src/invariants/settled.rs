@@ -48,8 +48,7 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
 pub fn excuse(world: &World) -> Option<Met> {
     let alive = |place: usize| world.goes_on(place);
     // With an older disk a voter may vote on; whoever leads after so long has a majority.
-    let led = world.judge.coordinator().is_some_and(|place| world.nodes[place].alive);
-    if !led && world.judge.is_stuck(alive) {
+    if world.judge.coordinator().is_none() && world.judge.is_stuck(alive) {
         return Some(Met::Stuck);
     }
     world.judge.is_lost(alive).then_some(Met::Lost)

@@ -245,6 +245,10 @@ impl World {
                 break;
             }
             self.drain(node)?;
+            if !self.nodes[node].alive {
+                // It was told that nobody can help it.
+                return Ok(());
+            }
         }
         self.arrange_wake(node);
         Ok(())
