@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloudy_node::fault::{FaultControl, Faults};
 use cloudy_node::{
-    Approved, ApprovedError, ApprovedItem, BroadcastError, Group, GroupConfig, Index, Node, Seq, key_file,
+    Approved, ApprovedError, ApprovedItem, BroadcastError, EndReason, Group, GroupConfig, Index, Node, Seq, key_file,
 };
 use miette::{IntoDiagnostic, Report};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
@@ -227,6 +227,8 @@ impl Server {
         match self.group.try_broadcast(&self.payload) {
             Ok(_receipt) => self.load.offered += 1,
             Err(BroadcastError::OutboxFull) => return Ok(false),
+            // Another node has heard of the end first: what is read says so next.
+            Err(BroadcastError::Ended(EndReason::Final)) => return Ok(false),
             Err(error) => return Err(error).into_diagnostic(),
         }
         Ok(true)
