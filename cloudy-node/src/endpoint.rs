@@ -36,8 +36,9 @@ pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// What every path of QUIC's carries (RFC 9000 §14): a datagram's payload.
 const DATAGRAM_BYTES_MIN: u16 = 1_200;
-/// The transport hands ten datagrams to the system at once. More than 64 KiB of them it would drop without a word.
-const DATAGRAM_BYTES_MAX: u16 = 6_550;
+/// The transport hands ten datagrams to the system at once. More than 64 KiB of them it would drop without a word, and if they
+/// exceed that with the headers of UDP, IP and Ethernet, Linux copies them into packets by itself.
+const DATAGRAM_BYTES_MAX: u16 = 6_540;
 /// Before the first measurement: a guess for local networks. A slower path costs a few repeated packets.
 const INITIAL_RTT: Duration = Duration::from_millis(20);
 /// Packets that a peer may receive before it acknowledges them: fewer acknowledgements leave more of a core for messages.
@@ -71,7 +72,7 @@ pub struct EndpointLimits {
     /// Received bytes of a stream that were not read yet. Default 8 MiB: 1 Gbit/s over a path of 60 ms.
     pub stream_receive_window_bytes: u32,
     /// The largest UDP payload that a connection looks for on its path; it begins with 1,200 bytes, takes what gets
-    /// through, and goes back if that no longer does. Default and at most 6,550: loopback, and jumbo frames in part. A
+    /// through, and goes back if that no longer does. Default and at most 6,540: loopback, and jumbo frames in part. A
     /// network that mangles large datagrams in place of dropping them needs less. At least 1,200.
     pub datagram_bytes_max: u16,
     /// How fast this node sends over a path that loses packets. Default [`Congestion::Cubic`].

@@ -28,7 +28,7 @@ pub(crate) struct Measured {
     pub(crate) packets_per_message: f64,
     /// Of the largest process.
     pub(crate) memory_mib_max: f64,
-    /// Of the sender with the largest; zero for the floor.
+    /// The mean of the senders'; zero for the floor.
     pub(crate) window_bytes: u64,
     /// At all nodes, the senders included; none for payloads without room for a stamp.
     pub(crate) latency_us: Option<Quantiles>,
@@ -146,11 +146,17 @@ fn summary(outcomes: &[Outcome], place: Place, duration: Duration) -> Measured {
         cpu_ns_per_message: cpu_us * 1e3 / messages,
         packets_per_message: sum(|outcome| outcome.datagrams) / messages,
         memory_mib_max: max(|outcome| outcome.memory_kib) / 1024.0,
-        window_bytes: outcomes.iter().map(|outcome| outcome.window_bytes).max().unwrap_or(0),
+        window_bytes: mean_of_senders(outcomes),
         latency_us: quantiles(courses.iter().copied()),
         course: moments(&courses, duration),
         count: outcomes.first().map_or(0, |outcome| outcome.count),
     }
+}
+
+/// The floor has as much in flight, all senders together, if each has the mean.
+fn mean_of_senders(outcomes: &[Outcome]) -> u64 {
+    let windows = || outcomes.iter().map(|outcome| outcome.window_bytes).filter(|&bytes| bytes > 0);
+    windows().sum::<u64>() / (windows().count() as u64).max(1)
 }
 
 #[cfg(test)]
@@ -180,7 +186,9 @@ mod tests {
         assert_eq!(measured.approved_per_s, 1_952.0);
         assert_eq!((measured.cpu_ns_per_message, measured.packets_per_message), (4_000.0, 0.6));
         assert_eq!((measured.memory_mib_max, measured.count), (3.0, 1_000));
-        assert_eq!(measured.window_bytes, 7 * 1_024);
+        assert_eq!(measured.window_bytes, 7 * 1_000);
+        let with_an_idle_one = [outcome(1_024, "a"), Outcome { window_bytes: 0, ..outcome(976, "a") }];
+        assert_eq!(summary(&with_an_idle_one, Place::Processes, duration).window_bytes, 7 * 1_024);
         assert_eq!(measured.course.iter().map(|moment| moment.approved_per_s).collect::<Vec<_>>(), [2_000.0]);
         assert_eq!(measured.latency_us.map(|latency| (latency.p50, latency.max)), Some((976, 1_024)));
         assert_eq!(summary(&outcomes, Place::InProcess, duration).cpu_ns_per_message, 2_000.0);

@@ -69,7 +69,7 @@ pub(crate) struct Outcome {
     pub(crate) interval_us: u64,
     /// Of its process while it measured.
     pub(crate) cpu_us: u64,
-    /// What it allowed itself outside its own result, on the average of its turns while it measured.
+    /// What it allowed itself outside its own result, on the average of its turns while it measured; zero if it sent nothing.
     pub(crate) window_bytes: u64,
     /// UDP datagrams that it sent while it measured.
     pub(crate) datagrams: u64,

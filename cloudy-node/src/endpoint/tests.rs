@@ -234,7 +234,7 @@ fn limits_that_contradict_each_other_are_refused() {
         (EndpointLimits { stream_receive_window_bytes: 0, ..good.clone() }, LimitsError::Windows),
         (EndpointLimits { connection_receive_window_bytes: 1 << 20, ..good.clone() }, LimitsError::Windows),
         (EndpointLimits { datagram_bytes_max: 1_199, ..good.clone() }, LimitsError::Datagrams),
-        (EndpointLimits { datagram_bytes_max: 6_551, ..good.clone() }, LimitsError::Datagrams),
+        (EndpointLimits { datagram_bytes_max: 6_541, ..good.clone() }, LimitsError::Datagrams),
         (EndpointLimits { keep_alive: Duration::ZERO, ..good.clone() }, LimitsError::IdleTimeout),
         (EndpointLimits { keep_alive: good.idle_timeout, ..good.clone() }, LimitsError::IdleTimeout),
         (EndpointLimits { idle_timeout: Duration::MAX, ..good }, LimitsError::IdleTimeout),

@@ -20,6 +20,11 @@ const HEADROOM_MIN: Duration = Duration::from_millis(2);
 /// takes from one millisecond to many: the shortest trip, which met none that was long, says little of that. One sync
 /// costs about the same for few slots and for many.
 const HEADROOM_ON_DISK_MIN: Duration = Duration::from_millis(40);
+/// Slots of the size of late that have room, within the view's bound: a member that sends large ones has few under way in the
+/// headroom's time, and whoever has few takes and answers each by itself.
+const SLOTS_MIN: u64 = 8;
+/// Up to so many bytes of them: larger slots are pieces enough for the transport, and would only wait longer.
+const SLOTS_BYTES_MAX: u64 = 512 << 10;
 /// Headroom while the window grows: a rate is that of the window of a trip before, so this much makes it grow with each.
 const GROWTH_TRIPS: u32 = 2;
 /// Trips that are remembered.
@@ -40,6 +45,8 @@ pub(crate) struct Window {
     min_bytes: u64,
     max_bytes: u64,
     headroom_min: Duration,
+    /// The mean size of the slots that entered the result on the last trip.
+    slot_bytes: u64,
     /// A slot has waited for room since the trip began: the rate is the window's and not the application's.
     short: bool,
     trip: Option<Trip>,
@@ -60,6 +67,7 @@ struct Trip {
     since: Time,
     /// What has entered the result meanwhile.
     bytes: u64,
+    slots: u64,
     /// The shortest of the slots that did.
     shortest: Duration,
 }
@@ -84,6 +92,7 @@ impl Window {
                 Durability::Memory => HEADROOM_MIN,
                 Durability::Disk => HEADROOM_ON_DISK_MIN,
             },
+            slot_bytes: 0,
             short: false,
             trip: None,
             trips: VecDeque::with_capacity(TRIPS_KEPT),
@@ -111,7 +120,7 @@ impl Window {
     /// An own slot was sent. The next trip is measured on the first that is sent after the last trip was over: what enters
     /// the result until then was all in flight with it, or before it.
     pub(crate) fn sent(&mut self, round: Round, now: Time) {
-        self.trip.get_or_insert(Trip { round, since: now, bytes: 0, shortest: Duration::MAX });
+        self.trip.get_or_insert(Trip { round, since: now, bytes: 0, slots: 0, shortest: Duration::MAX });
     }
 
     /// An own slot has entered the own result.
@@ -123,9 +132,11 @@ impl Window {
         self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
         let Some(trip) = &mut self.trip else { return };
         trip.bytes += record.cost_bytes;
+        trip.slots += 1;
         trip.shortest = trip.shortest.min(took);
         if record.round >= trip.round {
             let (bytes, time, shortest) = (trip.bytes, now.since(trip.since), trip.shortest);
+            self.slot_bytes = bytes / trip.slots;
             self.trip = None;
             self.trip_is_over((bytes, time), shortest, now);
         }
@@ -149,7 +160,7 @@ impl Window {
 
     /// Whoever can send no less, and still waits as long for each trip, has a longer path than was thought.
     fn watch_least(&mut self, short: bool, shortest: Duration, now: Time) {
-        if self.bytes > self.min_bytes || !short {
+        if self.bytes > self.least() || !short {
             self.at_least = None;
             return;
         }
@@ -160,12 +171,17 @@ impl Window {
         }
     }
 
+    /// What it has on the shortest and slowest path.
+    fn least(&self) -> u64 {
+        SLOTS_BYTES_MAX.min(SLOTS_MIN * self.slot_bytes).clamp(self.min_bytes, self.max_bytes)
+    }
+
     /// What the path needs, within the bounds.
     fn needed(&self) -> u64 {
         let shortest = self.shortest.unwrap_or_default();
         let headroom = if self.growth.is_some() { GROWTH_TRIPS * shortest } else { shortest };
         let needed = in_time(self.rate(), shortest.saturating_add(headroom.max(self.headroom_min)));
-        needed.clamp(self.min_bytes, self.max_bytes)
+        needed.clamp(self.least(), self.max_bytes)
     }
 
     /// The highest of some trips in a row; while the window grows, of the very last if that is higher.

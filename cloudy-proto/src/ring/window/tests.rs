@@ -16,6 +16,7 @@ struct Path {
     in_flight: VecDeque<(Record, Time)>,
     /// Each slot waits for a sync.
     syncs: bool,
+    slot_bytes: u64,
     round: Round,
     entered_bytes: u64,
 }
@@ -31,6 +32,7 @@ impl Path {
             free: Time(0),
             in_flight: VecDeque::new(),
             syncs: false,
+            slot_bytes: SLOT,
             round: Round(0),
             entered_bytes: 0,
         }
@@ -71,8 +73,8 @@ impl Path {
     fn run(&mut self, time: Duration) -> u64 {
         let (end, before) = (self.now + time, self.entered_bytes);
         while self.now < end {
-            while self.window.has_room(self.flight(), SLOT) {
-                self.send(SLOT);
+            while self.window.has_room(self.flight(), self.slot_bytes) {
+                self.send(self.slot_bytes);
             }
             self.window.is_short();
             self.enter();
@@ -219,6 +221,17 @@ fn full_queues_are_not_taken_for_a_long_path() {
     assert!(path.window.bytes() <= 2 * MIN, "{}", path.window.bytes());
     let entered = path.run(Duration::from_secs(10));
     assert!(entered >= 50_000_000 / 4 * 95 / 10, "{entered}");
+}
+
+/// Few large slots in flight would each be taken, and answered, by themselves.
+#[test]
+fn eight_slots_have_room_up_to_some_size() {
+    let mut path = Path::new(5_000_000, LAN);
+    for (slot_bytes, settles) in [(SLOT, MIN), (64 << 10, 512 << 10), (1 << 20, 512 << 10), (SLOT, MIN)] {
+        path.slot_bytes = slot_bytes;
+        path.run(Duration::from_secs(3));
+        assert_eq!(path.window.bytes(), settles, "in slots of {slot_bytes}");
+    }
 }
 
 #[test]
