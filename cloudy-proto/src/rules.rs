@@ -85,6 +85,12 @@ pub enum Rule {
     StoredFollowsSnapshot,
     /// Who misses what nobody retains does not wait for others who miss it as well.
     BehindHelpsNobody,
+    /// Who hears again and again that there is no coordinator seeks one all the same.
+    SeekGoesOn,
+    /// Who is asked for the log by somebody who has more of it asks back.
+    AskedAsksBack,
+    /// `Disk`: who fetched a final result stores that it is whole.
+    FinalIsStoredWhole,
     /// Who begins with a snapshot has the last numbers that come with it.
     SnapshotHasLastNumbers,
     /// What a cut did not take goes back to the head of the outbox, before what was never sent.

@@ -5,6 +5,7 @@
 pub mod explore;
 pub mod invariants;
 pub mod scenario;
+pub mod scripted;
 pub mod sim;
 
 #[cfg(doctest)]

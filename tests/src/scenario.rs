@@ -1,19 +1,13 @@
 //! Scenarios that read like stories: found a group, broadcast, break something, expect something. All checkers of the
 //! simulator watch every step.
 
-use bytes::{Bytes, BytesMut};
-use cloudy_proto::limits::LOG_ENTRIES_MAX;
-use cloudy_proto::slot::{Batch, Slot, push_payload};
-use cloudy_proto::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
-use cloudy_proto::{
-    Durability, Frame, Incarnation, Input, Machine, MachineConfig, NodeId, Output, Parameters, Rank, Request, Role,
-    Round, Rules, Seq, Time, ViewId,
-};
+use bytes::Bytes;
+use cloudy_proto::Request;
 
 use crate::invariants::{Failure, has_settled};
 use crate::sim::node::Item;
 use crate::sim::plan::{Fault, Plan};
-use crate::sim::world::{GROUP, World};
+use crate::sim::world::World;
 
 /// A world that a test tells what to do.
 pub struct Scenario {
@@ -93,60 +87,4 @@ impl Scenario {
         self.world.healed = true;
         self.until("all is settled", has_settled)
     }
-}
-
-/// A founder, and a scripted member that sends payloads 1 and 2, and then 1, 2 and 3 in a later slot. Gives the numbers
-/// that enter the founder's result.
-#[must_use]
-pub fn repeats_itself(rules: Rules) -> Vec<u64> {
-    let peer = NodeId([9; 32]);
-    let config = MachineConfig {
-        me: NodeId([1; 32]),
-        addresses: Vec::new(),
-        group: GROUP,
-        name: "scripted".to_owned(),
-        run: 1,
-        role: Role::Founder { member: true, parameters: Parameters::default() },
-        durability: Durability::Memory,
-        retain_bytes: 1 << 20,
-        retain_disk_bytes: None,
-        log_entries_max: LOG_ENTRIES_MAX,
-        rules,
-    };
-    let mut founder = Machine::new(config);
-    let (view, lane, incarnation) = (ViewId(1), Rank(1), Incarnation(3));
-    let control = |frame| (Stream::Control, Frame::Control(frame));
-    let tally = |frame| (Stream::Tally { view }, Frame::Tally(frame));
-    let slot = |round, prev, count| {
-        let slot = Slot { round: Round(round), prev: Round(prev), batch: batch(count) };
-        (Stream::Lane { view, lane }, Frame::Lane(LaneFrame::Slot(slot)))
-    };
-    let said = |(stream, frame)| Input::Frame { from: peer, incarnation, stream, frame };
-    let inputs = [
-        Input::LinkUp { peer, addresses: Vec::new() },
-        Input::Request(Request::Invite { node: peer }),
-        said(control(ControlFrame::Accept { run: 2 })),
-        Input::Request(Request::Found { session: None }),
-        said(tally(TallyFrame::Resume { frontiers: vec![(Rank(0), Round(0))] })),
-        said(slot(0, 0, 2)),
-        said(slot(1, 1, 3)),
-        said(tally(TallyFrame::Approved { frontier: Round(2) })),
-    ];
-    let mut entered = Vec::new();
-    for input in inputs {
-        founder.handle(Time(0), input);
-        while let Some(output) = founder.poll_output() {
-            if let Output::Deliver(entry) = output {
-                entered.extend(entry.batch.first_seq.0..=entry.batch.last_seq().0);
-            }
-        }
-    }
-    entered
-}
-
-/// Payloads 1 to `count`.
-fn batch(count: u32) -> Batch {
-    let mut body = BytesMut::new();
-    (0..count).for_each(|at| push_payload(&mut body, &[at as u8]));
-    Batch { first_seq: Seq(1), count, body: body.freeze() }
 }

@@ -3,10 +3,13 @@
 
 use core::time::Duration;
 
-use cloudy_proto::{RingKind, Rule, Rules};
-use cloudy_tests::scenario::repeats_itself;
+use cloudy_proto::{Durability, OnFailure, RingKind, Rule, Rules};
+use cloudy_tests::invariants::Failure;
+use cloudy_tests::scenario::Scenario;
+use cloudy_tests::scripted::{asks_back, repeats_itself, says_that_nobody_coordinates};
 use cloudy_tests::sim::plan::{Fault, Newcomer, Plan, Step, Who};
 use cloudy_tests::sim::run::{run, run_without, run_without_both};
+use cloudy_tests::sim::world::World;
 
 /// Seeds within which a checker has to fail.
 const SEEDS: u64 = 1_000;
@@ -37,6 +40,9 @@ macro_rules! each_is_caught {
                 Rule::StoredFollowsSnapshot => "a_snapshot_is_kept_that_what_is_stored_does_not_follow",
                 Rule::BehindHelpsNobody => "two_wait_for_each_other_for_what_nobody_retains",
                 Rule::ResumeTellsSkips => "a_resumed_stream_keeps_its_skips_back",
+                Rule::SeekGoesOn => "who_is_told_often_that_nobody_coordinates_never_says_so",
+                Rule::AskedAsksBack => "who_is_asked_for_what_it_has_not_does_not_ask_back",
+                Rule::FinalIsStoredWhole => "who_fetched_a_final_result_does_not_know_that_it_is_whole",
             };
             assert_eq!(tested(Rule::CutAtMinimum), "a_cut_at_the_maximum");
         }
@@ -169,6 +175,46 @@ fn skips_become_due_on_arrival_only() {
         off.rules = Rules::all_but(Rule::SkipIsStanding);
         assert_eq!(run(off, true).trace, run(Plan::of(seed), true).trace, "seed {seed}");
     }
+}
+
+#[test]
+fn who_is_told_often_that_nobody_coordinates_never_says_so() {
+    assert!(says_that_nobody_coordinates(Rules::default()));
+    assert!(!says_that_nobody_coordinates(Rules::all_but(Rule::SeekGoesOn)));
+}
+
+#[test]
+fn who_is_asked_for_what_it_has_not_does_not_ask_back() {
+    assert!(asks_back(Rules::default()));
+    assert!(!asks_back(Rules::all_but(Rule::AskedAsksBack)));
+}
+
+/// It was cut off when the group ended, and fetched; then the power goes, and nobody else is there to tell.
+#[test]
+fn who_fetched_a_final_result_does_not_know_that_it_is_whole() {
+    let story = |rules| -> Result<(), Failure> {
+        let mut plan = Plan::calm(3, None);
+        (plan.rules, plan.disk.sync_us) = (rules, 3_000);
+        (plan.parameters.durability, plan.parameters.on_failure) = (Durability::Disk, OnFailure::Evict);
+        let mut story = Scenario::begin(plan)?;
+        story.pass(1_000_000)?;
+        (0..3).try_for_each(|node| story.broadcasts(node, 5, 8))?;
+        story.until("all have all", |world| (0..3).all(|node| world.judge.index_of(node) == 15))?;
+        story.suffers(Fault::Isolate { who: Who::Node(2), outage_us: 2_000_000 })?;
+        story.broadcasts(1, 5, 8)?;
+        story.ends()?;
+        let ended = |world: &World, home| world.running(home).is_some_and(|at| world.judge.final_of(at).is_some());
+        story.until("all have the final result", |world| (0..3).all(|home| ended(world, home)))?;
+        story.pass(100_000)?;
+        for home in [0, 1] {
+            story.suffers(Fault::Restart { who: Who::Node(home), after_us: 1_000_000_000 })?;
+        }
+        story.suffers(Fault::Restart { who: Who::Node(2), after_us: 50_000 })?;
+        story.until("it knows that it has all", |world| ended(world, 2))
+    };
+    assert_eq!(story(Rules::default()), Ok(()));
+    let failure = story(Rules::all_but(Rule::FinalIsStoredWhole)).expect_err("it does not know");
+    println!("FinalIsStoredWhole off: {failure}");
 }
 
 /// The smallest case, scripted.

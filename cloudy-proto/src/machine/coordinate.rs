@@ -9,6 +9,7 @@ use crate::id::{ConsensusId, NodeId, ViewId};
 use crate::io::{Event, Phase};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::rules::Rule;
 use crate::wire::{ControlFrame, encode_command};
 
 /// Between two questions for the log's tail, while no coordinator is linked.
@@ -193,8 +194,8 @@ impl Machine {
     pub(super) fn lose_coordinator(&mut self) {
         let goes_on = self.phase != Phase::Done || self.final_result.is_none();
         // Who is told again and again that there is none seeks all the same.
-        if goes_on && self.lost_since.is_none() {
-            self.lost_since = Some(self.now);
+        if goes_on && (self.lost_since.is_none() || !self.rules.hold(Rule::SeekGoesOn)) {
+            self.lost_since.get_or_insert(self.now);
             self.set_timer(Timer::Seek, SEEK_EVERY);
         }
     }

@@ -288,7 +288,9 @@ impl Machine {
             }
             None if last && knows_view => {
                 // With `Disk` it knows after a restart that nothing is missing.
-                self.delivery.keep(Record::Complete { view: installed, first });
+                if self.rules.hold(Rule::FinalIsStoredWhole) {
+                    self.delivery.keep(Record::Complete { view: installed, first });
+                }
                 self.fetching = None;
                 self.timers.stop(Timer::Fetch);
                 self.finish();

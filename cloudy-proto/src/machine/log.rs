@@ -153,7 +153,7 @@ impl Machine {
             let mut first = next;
             self.send_tail(from, &mut first);
             self.say_resigned(from);
-            if next > self.state.next() {
+            if next > self.state.next() && self.rules.hold(Rule::AskedAsksBack) {
                 // Whoever asks knows more. It need not be on the ring: who was may not know yet that the log goes on without
                 // a voter that is gone.
                 self.say_follow(from);

@@ -1,0 +1,131 @@
+//! One machine, and a peer that says what a test wants: the smallest cases of rules that whole groups seldom show.
+
+use core::time::Duration;
+
+use bytes::BytesMut;
+use cloudy_proto::limits::LOG_ENTRIES_MAX;
+use cloudy_proto::slot::{Batch, Slot, push_payload};
+use cloudy_proto::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
+use cloudy_proto::{
+    ConsensusId, Durability, Event, Frame, Incarnation, Input, LogIndex, Machine, MachineConfig, NodeId, Output,
+    Parameters, Rank, Request, Role, Round, Rules, Seq, Time, ViewId,
+};
+
+use crate::sim::world::GROUP;
+
+const PEER: NodeId = NodeId([9; 32]);
+/// The peer's run.
+const INCARNATION: Incarnation = Incarnation(3);
+
+/// The machine, and its clock.
+struct Alone {
+    machine: Machine,
+    now: Time,
+}
+
+impl Alone {
+    /// With a link to the peer.
+    fn linked(role: Role, rules: Rules) -> Self {
+        let machine = Machine::new(MachineConfig {
+            me: NodeId([1; 32]),
+            addresses: Vec::new(),
+            group: GROUP,
+            name: "scripted".to_owned(),
+            run: 1,
+            role,
+            durability: Durability::Memory,
+            retain_bytes: 1 << 20,
+            retain_disk_bytes: None,
+            log_entries_max: LOG_ENTRIES_MAX,
+            rules,
+        });
+        let mut alone = Self { machine, now: Time(0) };
+        alone.takes(Input::LinkUp { peer: PEER, addresses: Vec::new() });
+        alone
+    }
+
+    fn takes(&mut self, input: Input) -> Vec<Output> {
+        self.machine.handle(self.now, input);
+        std::iter::from_fn(|| self.machine.poll_output()).collect()
+    }
+
+    fn hears(&mut self, stream: Stream, frame: Frame) -> Vec<Output> {
+        self.takes(Input::Frame { from: PEER, incarnation: INCARNATION, stream, frame })
+    }
+
+    fn hears_control(&mut self, frame: ControlFrame) -> Vec<Output> {
+        self.hears(Stream::Control, Frame::Control(frame))
+    }
+
+    /// Until then its timers run.
+    fn waits(&mut self, time: Duration) -> Vec<Output> {
+        let end = self.now + time;
+        let mut outputs = Vec::new();
+        while let Some(due) = self.machine.poll_timeout().filter(|&due| due <= end) {
+            self.now = self.now.max(due);
+            outputs.extend(self.takes(Input::Timeout));
+        }
+        self.now = end;
+        outputs
+    }
+}
+
+/// A founder, and a member that sends payloads 1 and 2, and then 1, 2 and 3 in a later slot. Gives the numbers that enter
+/// the founder's result.
+#[must_use]
+pub fn repeats_itself(rules: Rules) -> Vec<u64> {
+    let mut founder = Alone::linked(Role::Founder { member: true, parameters: Parameters::default() }, rules);
+    let (view, lane) = (ViewId(1), Rank(1));
+    let slot = |round, prev, count| {
+        let slot = Slot { round: Round(round), prev: Round(prev), batch: batch(count) };
+        (Stream::Lane { view, lane }, Frame::Lane(LaneFrame::Slot(slot)))
+    };
+    let tally = |frame| (Stream::Tally { view }, Frame::Tally(frame));
+    founder.takes(Input::Request(Request::Invite { node: PEER }));
+    founder.hears_control(ControlFrame::Accept { run: 2 });
+    let mut outputs = founder.takes(Input::Request(Request::Found { session: None }));
+    for (stream, frame) in [
+        tally(TallyFrame::Resume { frontiers: vec![(Rank(0), Round(0))] }),
+        slot(0, 0, 2),
+        slot(1, 1, 3),
+        tally(TallyFrame::Approved { frontier: Round(2) }),
+    ] {
+        outputs.extend(founder.hears(stream, frame));
+    }
+    let entered = outputs.into_iter().filter_map(|output| match output {
+        Output::Deliver(entry) => Some(entry.batch.first_seq.0..=entry.batch.last_seq().0),
+        _ => None,
+    });
+    entered.flatten().collect()
+}
+
+/// Payloads 1 to `count`.
+fn batch(count: u32) -> Batch {
+    let mut body = BytesMut::new();
+    (0..count).for_each(|at| push_payload(&mut body, &[at as u8]));
+    Batch { first_seq: Seq(1), count, body: body.freeze() }
+}
+
+/// Who invited a node says every 50 ms, for a minute, that it does not coordinate. True if the node says that nobody does.
+#[must_use]
+pub fn says_that_nobody_coordinates(rules: Rules) -> bool {
+    let mut invited = Alone::linked(Role::Invited { by: PEER }, rules);
+    let mut outputs = Vec::new();
+    for _ in 0..1_200 {
+        outputs.extend(invited.hears_control(ControlFrame::Resigned));
+        outputs.extend(invited.waits(Duration::from_millis(50)));
+    }
+    outputs.iter().any(|output| matches!(output, Output::Event(Event::CoordinatorLost { .. })))
+}
+
+/// A node that does not coordinate is asked for the log from entry 50 on, and has less of it. True if it asks back.
+#[must_use]
+pub fn asks_back(rules: Rules) -> bool {
+    let mut invited = Alone::linked(Role::Invited { by: PEER }, rules);
+    invited.waits(Duration::from_secs(1));
+    let outputs = invited.hears_control(ControlFrame::Follow { next: LogIndex(50), voter: ConsensusId(0) });
+    outputs.iter().any(|output| {
+        let Output::Send { to: PEER, frame: Frame::Control(frame), .. } = output else { return false };
+        matches!(frame, ControlFrame::Follow { .. })
+    })
+}
