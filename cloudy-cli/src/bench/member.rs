@@ -202,7 +202,7 @@ impl Member {
         loop {
             let window_bytes = self.group.window_bytes();
             windows.add(samples.len() == 1 && load.is_some(), window_bytes);
-            if let Some(load) = load.as_mut().filter(|_| spec.window_adapts && spec.ring != RingKind::Token) {
+            if let Some(load) = load.as_mut().filter(|_| spec.ring != RingKind::Token) {
                 load.keep_in_flight(spec.in_flight_max_of(window_bytes));
             }
             let (now_us, approved) = (meter::now_us(), self.tally.own.0 - 1);

@@ -52,7 +52,8 @@ impl Spec {
         }
     }
 
-    /// The same for a window that adapts, and is so large at the moment: a slot more, that waits for room.
+    /// The same for a window that is so large at the moment: a slot more, that waits for room. Without it slots would be as
+    /// small as what was approved last.
     pub(crate) fn in_flight_max_of(&self, window_bytes: u64) -> u64 {
         let slot_bytes = u64::from(cloudy_node::Parameters::default().slot_bytes_max);
         self.messages_in(window_bytes).max(1) + self.messages_in(slot_bytes).max(1)

@@ -82,7 +82,7 @@ impl Member {
             lanes: view.ranks().map(|_| Lane::new(view.parameters.durability)).collect(),
             pending: PendingTable::new(members, recipients),
             model: model_of(view.parameters.ring),
-            window: Window::new(&view.parameters),
+            window: Window::new(&view.parameters, members),
             walk: Walk::default(),
             peers: view.ranks().map(|_| PeerFlow::default()).collect(),
             taken_max: None,

@@ -20,6 +20,9 @@ const HEADROOM_MIN: Duration = Duration::from_millis(2);
 /// takes from one millisecond to many: the shortest trip, which met none that was long, says little of that. One sync
 /// costs about the same for few slots and for many.
 const HEADROOM_ON_DISK_MIN: Duration = Duration::from_millis(40);
+/// Members up to which the least window is the configured one. With more it is less in proportion: each member is sent the
+/// windows of all others, and a queue that takes as long as the failure timeout looks like a failure.
+const MEMBERS_OF_LEAST: u64 = 8;
 /// Slots of the size of late that have room, within the view's bound: a member that sends large ones has few under way in the
 /// headroom's time, and whoever has few takes and answers each by itself.
 const SLOTS_MIN: u64 = 8;
@@ -81,9 +84,12 @@ struct Growth {
 }
 
 impl Window {
-    pub(crate) fn new(parameters: &Parameters) -> Self {
+    pub(crate) fn new(parameters: &Parameters, members: usize) -> Self {
         let max_bytes = parameters.window_bytes;
-        let min_bytes = parameters.window_bytes_min.min(max_bytes);
+        let min_bytes = match parameters.window_bytes_min {
+            fixed if fixed >= max_bytes => max_bytes,
+            least => least * MEMBERS_OF_LEAST / MEMBERS_OF_LEAST.max(members as u64),
+        };
         Self {
             bytes: min_bytes,
             min_bytes,

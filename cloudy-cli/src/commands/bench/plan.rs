@@ -18,6 +18,9 @@ const ROWS_MAX: usize = 1_000;
 
 /// The times of `--quick`: all its rows take less than two minutes.
 const QUICK_WARM_UP: Duration = Duration::from_secs(1);
+/// Of many nodes, whose rate is low: until the result that each retains has all the memory that it will have.
+const QUICK_WARM_UP_OF_MANY: Duration = Duration::from_secs(5);
+const QUICK_MANY: u16 = 16;
 const QUICK_DURATION: Duration = Duration::from_millis(700);
 /// Pairs of runs where the floor runs beside; runs of the others.
 const QUICK_PAIRS: u32 = 2;
@@ -105,8 +108,12 @@ pub(super) fn plan(args: &BenchArgs) -> Result<Vec<PlannedRow>, Report> {
 fn quick_plan(args: &BenchArgs) -> Result<Vec<PlannedRow>, Report> {
     let row = |(wish, target): (Wish, Target)| {
         let floor = target.is_of_floor();
-        let repeat = if floor { QUICK_PAIRS } else { QUICK_RUNS };
-        let spec = wish.spec(args, QUICK_WARM_UP, QUICK_DURATION)?;
+        let (warm_up, repeat) = match (floor, wish.nodes) {
+            (_, QUICK_MANY..) => (QUICK_WARM_UP_OF_MANY, 1),
+            (true, _) => (QUICK_WARM_UP, QUICK_PAIRS),
+            (false, _) => (QUICK_WARM_UP, QUICK_RUNS),
+        };
+        let spec = wish.spec(args, warm_up, QUICK_DURATION)?;
         Ok(PlannedRow { spec, floor, repeat, target: Some(target) })
     };
     quick().into_iter().map(row).collect()
@@ -210,9 +217,9 @@ mod tests {
             let (Some(Target::OfRow(number, _)) | Some(Target::CpuOfRow(number, _))) = row.target else { continue };
             let other = &plan[number - 1].spec;
             assert!(number - 1 < at, "row {} is held against a later one", at + 1);
-            let Spec { nodes, senders, ring, durability, .. } = &row.spec;
+            let Spec { nodes, senders, ring, durability, warm_up, .. } = &row.spec;
             let alike = [
-                Spec { nodes: *nodes, senders: *senders, ..other.clone() },
+                Spec { nodes: *nodes, senders: *senders, warm_up: *warm_up, ..other.clone() },
                 Spec { ring: *ring, ..other.clone() },
                 Spec { durability: *durability, ..other.clone() },
             ];

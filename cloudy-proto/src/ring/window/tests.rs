@@ -25,7 +25,7 @@ impl Path {
     fn new(bytes_per_s: u64, trip: Duration) -> Self {
         let parameters = Parameters { window_bytes: MAX, window_bytes_min: MIN, ..Parameters::default() };
         Self {
-            window: Window::new(&parameters),
+            window: Window::new(&parameters, 4),
             bytes_per_s,
             trip,
             now: Time(1_000_000),
@@ -51,7 +51,7 @@ impl Path {
     /// As in a group of this durability, at members who sync.
     fn syncing(mut self, durability: Durability) -> Self {
         let parameters = Parameters { window_bytes: MAX, window_bytes_min: MIN, durability, ..Parameters::default() };
-        (self.window, self.syncs) = (Window::new(&parameters), true);
+        (self.window, self.syncs) = (Window::new(&parameters, 4), true);
         self
     }
 
@@ -151,7 +151,7 @@ fn the_views_window_is_its_bound() {
     assert_eq!(path.window.bytes(), MAX);
     let mut fixed = Path::new(1_000_000_000, FAR);
     let parameters = Parameters { window_bytes: MAX, window_bytes_min: u64::MAX, ..Parameters::default() };
-    fixed.window = Window::new(&parameters);
+    fixed.window = Window::new(&parameters, 4);
     assert_eq!(fixed.window.bytes(), MAX);
     fixed.bytes_per_s = 1_000;
     fixed.send(SLOT);
@@ -234,6 +234,16 @@ fn eight_slots_have_room_up_to_some_size() {
     }
 }
 
+/// A member is sent the windows of all others.
+#[test]
+fn many_members_begin_with_less() {
+    let parameters = Parameters { window_bytes: MAX, window_bytes_min: MIN, ..Parameters::default() };
+    let least = [1, 8, 16, 32].map(|members| Window::new(&parameters, members).bytes());
+    assert_eq!(least, [MIN, MIN, MIN / 2, MIN / 4]);
+    let fixed = Parameters { window_bytes_min: MAX, ..parameters };
+    assert_eq!(Window::new(&fixed, 32).bytes(), MAX, "it is fixed");
+}
+
 #[test]
 fn one_slot_always_has_room() {
     let path = Path::new(1_000_000, LAN);
@@ -246,7 +256,7 @@ fn one_slot_always_has_room() {
 #[test]
 fn the_ends_of_the_numbers_are_harmless() {
     let parameters = Parameters { window_bytes: 1 << 30, window_bytes_min: 1, ..Parameters::default() };
-    let mut window = Window::new(&parameters);
+    let mut window = Window::new(&parameters, 4);
     for at in 0..100 {
         let record = Record::new(Round(at), (Seq(1), 1), 1 << 30, Time(u64::MAX), 1);
         window.is_short();
