@@ -20,7 +20,7 @@ const ROWS_MAX: usize = 1_000;
 const QUICK_WARM_UP: Duration = Duration::from_secs(1);
 /// Of many nodes, whose rate is low: until the result that each retains has all the memory that it will have.
 const QUICK_WARM_UP_OF_MANY: Duration = Duration::from_secs(5);
-const QUICK_MANY: u16 = 16;
+const QUICK_MANY: u16 = 8;
 const QUICK_DURATION: Duration = Duration::from_millis(700);
 /// Pairs of runs where the floor runs beside; runs of the others.
 const QUICK_PAIRS: u32 = 2;
