@@ -18,8 +18,8 @@ const ROWS_MAX: usize = 1_000;
 
 /// The times of `--quick`: all its rows take less than two minutes.
 const QUICK_WARM_UP: Duration = Duration::from_secs(1);
-/// Of many nodes, whose rate is low: until the result that each retains has all the memory that it will have.
-const QUICK_WARM_UP_OF_MANY: Duration = Duration::from_secs(5);
+/// Of many nodes that all send, whose rate is low: until the result that each retains has all the memory that it will have.
+const QUICK_WARM_UP_OF_MANY: Duration = Duration::from_secs(4);
 const QUICK_MANY: u16 = 8;
 const QUICK_DURATION: Duration = Duration::from_millis(700);
 /// Pairs of runs where the floor runs beside; runs of the others.
@@ -108,10 +108,11 @@ pub(super) fn plan(args: &BenchArgs) -> Result<Vec<PlannedRow>, Report> {
 fn quick_plan(args: &BenchArgs) -> Result<Vec<PlannedRow>, Report> {
     let row = |(wish, target): (Wish, Target)| {
         let floor = target.is_of_floor();
-        let (warm_up, repeat) = match (floor, wish.nodes) {
-            (_, QUICK_MANY..) => (QUICK_WARM_UP_OF_MANY, 1),
-            (true, _) => (QUICK_WARM_UP, QUICK_PAIRS),
-            (false, _) => (QUICK_WARM_UP, QUICK_RUNS),
+        let many = wish.nodes >= QUICK_MANY && wish.senders == Senders::All;
+        let (warm_up, repeat) = match (floor, many) {
+            (_, true) => (QUICK_WARM_UP_OF_MANY, 1),
+            (true, false) => (QUICK_WARM_UP, QUICK_PAIRS),
+            (false, false) => (QUICK_WARM_UP, QUICK_RUNS),
         };
         let spec = wish.spec(args, warm_up, QUICK_DURATION)?;
         Ok(PlannedRow { spec, floor, repeat, target: Some(target) })
