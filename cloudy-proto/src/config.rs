@@ -60,8 +60,8 @@ pub struct Parameters {
     /// to hold this much for each other. A member keeps itself to less where its path does not need as much.
     pub window_bytes: u64,
     /// What a member allows itself however short its path is, or eight slots of the size of late, up to 512 KiB, where these
-    /// are more; with more than eight members as much less as these are more. Smaller cuts latency under load and costs throughput; at `window_bytes` or above the window is fixed at
-    /// `window_bytes`.
+    /// are more; with more than eight members as much less as these are more. Smaller cuts latency under load and costs
+    /// throughput; at `window_bytes` or above the window is fixed at `window_bytes`.
     pub window_bytes_min: u64,
     /// A slot is closed once its body has reached this size. Larger slots cost less per message and more latency.
     pub slot_bytes_max: u32,

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use cloudy_proto::{Durability, OnFailure, RingKind, Rule, Rules};
+use cloudy_proto::{RingKind, Rule, Rules};
 use cloudy_tests::invariants::Failure;
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::scripted::{asks_back, repeats_itself, says_that_nobody_coordinates};
@@ -193,10 +193,7 @@ fn who_is_asked_for_what_it_has_not_does_not_ask_back() {
 #[test]
 fn who_fetched_a_final_result_does_not_know_that_it_is_whole() {
     let story = |rules| -> Result<(), Failure> {
-        let mut plan = Plan::calm(3, None);
-        (plan.rules, plan.disk.sync_us) = (rules, 3_000);
-        (plan.parameters.durability, plan.parameters.on_failure) = (Durability::Disk, OnFailure::Evict);
-        let mut story = Scenario::begin(plan)?;
+        let mut story = Scenario::begin(Plan { rules, ..Plan::calm_on_disk(3) })?;
         story.pass(1_000_000)?;
         (0..3).try_for_each(|node| story.broadcasts(node, 5, 8))?;
         story.until("all have all", |world| (0..3).all(|node| world.judge.index_of(node) == 15))?;

@@ -7,14 +7,6 @@ use cloudy_tests::sim::plan::{Fault, Plan, Who};
 use cloudy_tests::sim::stats::Met;
 use cloudy_tests::sim::world::World;
 
-fn plan_on_disk(members: usize) -> Plan {
-    let mut plan = Plan::calm(members, None);
-    plan.parameters.durability = Durability::Disk;
-    plan.parameters.on_failure = OnFailure::Evict;
-    plan.disk.sync_us = 3_000;
-    plan
-}
-
 /// By node: its latest process.
 fn running(story: &Scenario) -> Vec<usize> {
     (0..story.world.latest.len()).filter_map(|home| story.world.running(home)).collect()
@@ -23,7 +15,7 @@ fn running(story: &Scenario) -> Vec<usize> {
 #[test]
 fn a_power_cut_loses_nothing_that_was_approved() -> Result<(), Failure> {
     for members in [1, 2, 3, 5] {
-        let mut story = Scenario::begin(plan_on_disk(members))?;
+        let mut story = Scenario::begin(Plan::calm_on_disk(members))?;
         for cut in 1..=3_u64 {
             let processes = running(&story);
             for &process in &processes {
@@ -44,7 +36,7 @@ fn a_power_cut_loses_nothing_that_was_approved() -> Result<(), Failure> {
 
 #[test]
 fn who_was_away_for_longer_than_memory_goes_back_comes_back_by_anothers_disk() -> Result<(), Failure> {
-    let mut plan = plan_on_disk(3);
+    let mut plan = Plan::calm_on_disk(3);
     plan.retain_bytes = 1;
     plan.disk.sync_us = 20_000;
     let mut story = Scenario::begin(plan)?;
@@ -76,7 +68,7 @@ fn who_was_away_for_longer_than_memory_goes_back_comes_back_by_anothers_disk() -
 
 #[test]
 fn what_no_disk_had_is_gone_with_the_power_and_the_group_goes_on() -> Result<(), Failure> {
-    let mut plan = plan_on_disk(3);
+    let mut plan = Plan::calm_on_disk(3);
     plan.disk.sync_us = 0;
     let mut story = Scenario::begin(plan)?;
     story.pass(1_000_000)?;

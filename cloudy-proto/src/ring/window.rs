@@ -88,7 +88,8 @@ impl Window {
         let max_bytes = parameters.window_bytes;
         let min_bytes = match parameters.window_bytes_min {
             fixed if fixed >= max_bytes => max_bytes,
-            least => least * MEMBERS_OF_LEAST / MEMBERS_OF_LEAST.max(members as u64),
+            // Never nothing: that could not double.
+            least => (least * MEMBERS_OF_LEAST / MEMBERS_OF_LEAST.max(members as u64)).max(1),
         };
         Self {
             bytes: min_bytes,

@@ -338,6 +338,15 @@ impl Plan {
         }
     }
 
+    /// A calm one whose members have disks, and evict who fails.
+    #[must_use]
+    pub fn calm_on_disk(nodes: usize) -> Self {
+        let mut plan = Self::calm(nodes, None);
+        (plan.parameters.durability, plan.parameters.on_failure) = (Durability::Disk, OnFailure::Evict);
+        plan.disk.sync_us = 3_000;
+        plan
+    }
+
     /// Members that fail are evicted.
     #[must_use]
     pub fn evicts(&self) -> bool {

@@ -256,12 +256,13 @@ fn one_slot_always_has_room() {
 #[test]
 fn the_ends_of_the_numbers_are_harmless() {
     let parameters = Parameters { window_bytes: 1 << 30, window_bytes_min: 1, ..Parameters::default() };
-    let mut window = Window::new(&parameters, 4);
-    for at in 0..100 {
-        let record = Record::new(Round(at), (Seq(1), 1), 1 << 30, Time(u64::MAX), 1);
-        window.is_short();
-        window.sent(record.round, Time(u64::MAX));
-        window.entered(&record, Time(if at % 2 == 0 { 0 } else { u64::MAX }));
-        assert!((1..=1 << 30).contains(&window.bytes()));
+    for mut window in [4, 32].map(|members| Window::new(&parameters, members)) {
+        for at in 0..100 {
+            let record = Record::new(Round(at), (Seq(1), 1), 1 << 30, Time(u64::MAX), 1);
+            window.is_short();
+            window.sent(record.round, Time(u64::MAX));
+            window.entered(&record, Time(if at % 2 == 0 { 0 } else { u64::MAX }));
+            assert!((1..=1 << 30).contains(&window.bytes()));
+        }
     }
 }
