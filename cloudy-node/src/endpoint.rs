@@ -21,16 +21,21 @@ use crate::tls::{self, LinkFailure, TlsError, WIRE_VERSION};
 
 mod admission;
 pub(crate) mod buffers;
+mod handshakes;
+mod known;
 mod reset;
 
-pub use admission::{Admission, AdmissionGuard, NotAdmitted};
+pub use admission::{
+    Admission, AdmissionGuard, CONNECTIONS_RESERVED_SHARE, KNOWN_HANDSHAKES_MAX, Network, NotAdmitted,
+};
+pub(crate) use known::KnownNodes;
 use reset::{RandomIds, ResetKey};
 
 /// Streams that the other side of a connection may have open towards this one. All are one-way; it may open none that
 /// goes both ways. A relay ring of the greatest size takes 64 in a view, a view change two views' worth of them.
 pub const UNI_STREAMS_MAX: u32 = 256;
 /// Connections that wait for [`Endpoint::accept`]; more are refused by the transport.
-pub const INCOMING_WAITING_MAX: usize = 128;
+pub const INCOMING_WAITING_MAX: usize = 512;
 /// What the operating system is asked to buffer for the socket, each way. Less is tolerated: losses are repaired.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
@@ -56,14 +61,19 @@ const INCOMING_BUFFERS_BYTES: u64 = 1 << 20;
 /// members of the cluster can send any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointLimits {
-    /// Connections from others at a time, handshakes included. Default 512: twice what a founder may invite.
+    /// Connections from others at a time whose handshake is finished. Default 512: twice what a founder may invite. One in
+    /// [`CONNECTIONS_RESERVED_SHARE`] is kept for nodes that this node wants links to: members of its groups.
     pub connections_max: usize,
-    /// Those from one address. Default 128: a whole ring on one machine, each dialling twice. Not more than
-    /// `connections_max`.
+    /// Those from one address, where an IPv6 network of 64 bits is one address, and members of this node's groups do not
+    /// count. Default 128: a whole ring on one machine, each dialling twice. Not more than `connections_max`.
     pub connections_per_address_max: usize,
+    /// Unfinished handshakes at a time: anybody on the network can begin one. In a full pool the oldest one of the address
+    /// with the most gives way. Default 512. Addresses of members of this node's groups have a pool of their own, of
+    /// [`KNOWN_HANDSHAKES_MAX`]. At least 1.
+    pub handshakes_max: usize,
     /// Unfinished handshakes from which on a dialler must first prove that it receives at its address (Retry, RFC 9000
-    /// §8.1.2), which costs it a round trip and this node nothing. Default 32: below `connections_per_address_max`, so
-    /// that datagrams with false senders cannot fill an address up.
+    /// §8.1.2), which costs it a round trip and this node nothing. Default 32: far below `handshakes_max`, so that
+    /// datagrams with false senders put out nobody.
     pub handshakes_before_retry: usize,
     /// The time for a handshake, however much is heard from the other side. Default 5 s.
     pub handshake_timeout: Duration,
@@ -100,6 +110,7 @@ impl Default for EndpointLimits {
         Self {
             connections_max: 512,
             connections_per_address_max: 128,
+            handshakes_max: 512,
             handshakes_before_retry: 32,
             handshake_timeout: Duration::from_secs(5),
             connection_receive_window_bytes: 16 << 20,
@@ -118,6 +129,9 @@ pub enum LimitsError {
     /// Nobody could connect.
     #[error("connections_max and connections_per_address_max must be at least 1, the second not above the first")]
     Connections,
+    /// No handshake could begin.
+    #[error("handshakes_max must be at least 1")]
+    Handshakes,
     /// No handshake could finish.
     #[error("handshake_timeout must be above zero")]
     HandshakeTimeout,
@@ -353,6 +367,9 @@ fn checked_idle_timeout(limits: &EndpointLimits) -> Result<IdleTimeout, LimitsEr
     let per_address = limits.connections_per_address_max;
     if per_address == 0 || per_address > limits.connections_max {
         return Err(LimitsError::Connections);
+    }
+    if limits.handshakes_max == 0 {
+        return Err(LimitsError::Handshakes);
     }
     if limits.handshake_timeout.is_zero() {
         return Err(LimitsError::HandshakeTimeout);

@@ -15,6 +15,7 @@ pub mod identity;
 pub mod key_file;
 mod link;
 mod node;
+mod repeats;
 mod replica;
 pub mod session;
 pub mod storage;

@@ -121,6 +121,9 @@ pub enum LinkFailure {
     /// The other side takes no more connections.
     #[error("refused: the other node takes no more connections, in total or from this address; try again later")]
     Full,
+    /// The other side gave the handshake up before it was finished.
+    #[error("the other node gave the handshake up: it has too many unfinished ones, or is stopping; try again later")]
+    GivenUp,
     /// The handshake was not finished in its time.
     #[error("the handshake was not finished within {} ms: is a cloudy node running there, and is UDP let through?", timeout.as_millis())]
     HandshakeTimeout {
@@ -213,6 +216,10 @@ impl LinkFailure {
         if code == TransportErrorCode::CONNECTION_REFUSED {
             return Self::Full;
         }
+        if code == TransportErrorCode::APPLICATION_ERROR {
+            // What stands for a close before the handshake is finished (RFC 9000 §10.2.3).
+            return Self::GivenUp;
+        }
         // RFC 9001 §4.8: 0x100 and the alert.
         let alert = u64::from(code).checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok());
         match alert {
@@ -226,6 +233,11 @@ impl LinkFailure {
             _ if reason.is_empty() => Self::Transport { detail: Words::new(code.to_string().as_bytes()) },
             _ => Self::Transport { detail: Words::new(reason) },
         }
+    }
+
+    /// Whether the other node had no place at that moment: dialling again soon may succeed.
+    pub(crate) fn is_momentary(&self) -> bool {
+        matches!(self, Self::Full | Self::GivenUp)
     }
 
     /// Whether the other side, or this one, refused the link for good: dialling again will end the same until somebody
@@ -251,6 +263,7 @@ impl From<ConnectionError> for LinkFailure {
             ConnectionError::TransportError(error) => Self::of_transport(error.code, error.reason.as_bytes()),
             ConnectionError::ConnectionClosed(close) => Self::of_transport(close.error_code, &close.reason),
             ConnectionError::ApplicationClosed(close) if close.error_code == code::REVOKED.into() => Self::RevokedHere,
+            ConnectionError::ApplicationClosed(close) if close.error_code == code::FULL.into() => Self::Full,
             ConnectionError::ApplicationClosed(close) => {
                 Self::ClosedByPeer { code: close.error_code.into_inner(), reason: Words::new(&close.reason) }
             }

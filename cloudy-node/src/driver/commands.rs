@@ -214,7 +214,7 @@ impl Driver {
         for (&peer, link) in &self.peers {
             machine.handle(now, Input::LinkUp { peer, addresses: link.addresses.clone() });
         }
-        self.groups.entry(group).or_insert(GroupRun::new(machine, shared, outbox_bytes_max))
+        self.groups.entry(group).or_insert(GroupRun::new(machine, shared, outbox_bytes_max, self.links.repeats.clone()))
     }
 
     fn request(&mut self, group: GroupId, request: Request) {
@@ -356,6 +356,7 @@ impl Driver {
         peers.iter().for_each(|connection| connection.close(code::SHUTDOWN.into(), b"this node was shut down"));
         self.links.endpoint.close(code::SHUTDOWN.into(), b"this node was shut down");
         let _ = tokio::time::timeout(WRITERS_LINGER, self.links.endpoint.wait_idle()).await;
+        self.links.repeats.finish();
         if let Some(disk) = self.disk.take() {
             // Not on this thread, which others need; a panic there is no reason for one here.
             let _ = tokio::task::spawn_blocking(|| disk.close()).await;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use cloudy_proto::{NodeId, Time};
 
+use crate::endpoint::KnownNodes;
+
 /// Between two attempts, at first.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Between two attempts, at last.
@@ -27,13 +29,18 @@ struct Wanted {
 /// Peers that this node wants links to and has none.
 #[derive(Debug, Default)]
 pub(crate) struct Dialler {
-    known: BTreeMap<NodeId, Vec<SocketAddr>>,
+    known: KnownNodes,
     missing: BTreeMap<NodeId, Wanted>,
     /// Shut out, so never dialled, whoever wants it. Bounded by `REVOKED_MAX`.
     never: BTreeSet<NodeId>,
 }
 
 impl Dialler {
+    /// With no peers yet. Those that are wanted are put in `known`.
+    pub(crate) fn new(known: KnownNodes) -> Self {
+        Self { known, ..Self::default() }
+    }
+
     /// No link to a peer is wanted, ever.
     pub(crate) fn never(&mut self, peer: NodeId) {
         self.never.insert(peer);
@@ -45,7 +52,7 @@ impl Dialler {
         if self.never.contains(&peer) {
             return;
         }
-        self.known.insert(peer, addresses.to_vec());
+        self.known.insert(peer, addresses);
         if !linked {
             self.miss(me, peer, now);
         }
@@ -53,10 +60,10 @@ impl Dialler {
 
     /// A link to a peer is gone.
     pub(crate) fn miss(&mut self, me: NodeId, peer: NodeId, now: Time) {
-        let Some(addresses) = self.known.get(&peer).filter(|addresses| !addresses.is_empty()) else { return };
+        let Some(addresses) = self.known.addresses(peer).filter(|addresses| !addresses.is_empty()) else { return };
         let next_at = if me < peer { now } else { now + COURTESY };
         self.missing.entry(peer).or_insert_with(|| Wanted {
-            addresses: addresses.clone(),
+            addresses,
             turn: 0,
             dialling: None,
             backoff: BACKOFF_MIN,
@@ -69,18 +76,21 @@ impl Dialler {
         self.missing.remove(&peer);
     }
 
-    /// An address could not be dialled.
-    pub(crate) fn failed(&mut self, address: SocketAddr, now: Time) {
+    /// An address could not be dialled. True if a link to a node there was wanted.
+    pub(crate) fn failed(&mut self, address: SocketAddr, now: Time) -> bool {
+        let mut wanted_there = false;
         for wanted in self.missing.values_mut().filter(|wanted| wanted.dialling == Some(address)) {
             wanted.dialling = None;
             wanted.next_at = now + wanted.backoff;
             wanted.backoff = (wanted.backoff * 2).min(BACKOFF_MAX);
+            wanted_there = true;
         }
+        wanted_there
     }
 
     /// No link to a peer is wanted any more.
     pub(crate) fn forget(&mut self, keep: impl Fn(NodeId) -> bool) {
-        self.known.retain(|&peer, _| keep(peer));
+        self.known.retain(&keep);
         self.missing.retain(|&peer, _| keep(peer));
     }
 

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cloudy_proto::{Durability, Entry, GroupId, Index, Input, NodeId, Record, Stored};
 use tokio::sync::Notify;
+use tracing::Level;
 
 use crate::driver::Driver;
 use crate::group::shared::EndReason;
+use crate::repeats::{Repeats, Source};
 use crate::storage::{
     Completion, GroupMeta, Op, Recorder, ResultReader, ResultReads, STORE_BACKLOG_BYTES_MAX, Store, StoreError,
     forget_ops, meta_op,
@@ -16,6 +18,8 @@ use crate::storage::{
 
 /// The ticket of what the group is: before all that its machine gives out.
 const META_TICKET: u64 = 0;
+/// What the log says if the disk does not give what a peer misses.
+const UNREADABLE: &str = "a peer misses what is not readable here";
 
 /// What the store has said and the driver has not taken: one for each group.
 #[derive(Debug, Default)]
@@ -96,11 +100,13 @@ impl Disk {
     }
 
     /// Reads a part of a group's result for a peer that misses it.
-    pub(crate) fn read_for(&self, group: GroupId, to: NodeId, from: Index, bytes_max: usize) {
-        let synced = Arc::clone(&self.synced);
+    pub(crate) fn read_for(&self, group: GroupId, to: NodeId, (from, bytes_max): (Index, usize), repeats: &Repeats) {
+        let (synced, repeats) = (Arc::clone(&self.synced), repeats.clone());
         self.reads.reader().read(group, from, bytes_max, move |read| {
-            let entries =
-                read.inspect_err(|error| tracing::error!(%error, %from, "a peer misses what is not readable"));
+            let entries = read.inspect_err(|error| {
+                let text = format_args!("{UNREADABLE}, from index {from} on: {error}");
+                repeats.say(Level::ERROR, UNREADABLE, Source::Node(to), text);
+            });
             synced.take_read((group, to, entries.ok().flatten()));
         });
     }

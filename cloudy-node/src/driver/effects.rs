@@ -2,10 +2,15 @@
 
 use cloudy_proto::wire::Stream;
 use cloudy_proto::{Frame, GroupId, Incarnation, NodeId, Output};
+use tracing::Level;
 
 use crate::driver::Driver;
 use crate::driver::run::Effect;
 use crate::link::code;
+use crate::repeats::Source;
+
+/// What the log says of a peer that does what the protocol does not allow.
+const BREACH: &str = "link closed: the peer broke the protocol";
 
 impl Driver {
     pub(super) fn carry_out(&mut self, group: GroupId, effect: Effect) {
@@ -15,7 +20,8 @@ impl Driver {
                 self.push(to, (group, incarnation, stream), &frame);
             }
             Effect::Send(Output::CloseLink { peer, reason }) => {
-                tracing::warn!(peer = %peer.short(), %reason, "link closed: the peer broke the protocol");
+                let text = format_args!("{BREACH}: {reason}");
+                self.links.repeats.say(Level::WARN, BREACH, Source::Node(peer), text);
                 if let Some(link) = self.peers.get(&peer) {
                     link.close(code::BREACH, &reason);
                 }
@@ -33,7 +39,7 @@ impl Driver {
             }
             Effect::Read(to, from, bytes_max) => {
                 if let Some(disk) = &self.disk {
-                    disk.read_for(group, to, from, bytes_max);
+                    disk.read_for(group, to, (from, bytes_max), &self.links.repeats);
                 }
             }
             Effect::Send(_) | Effect::Ended => {}

@@ -23,6 +23,7 @@ use cloudy_proto::wire::{ControlFrame, Stream, StreamHeader};
 use cloudy_proto::{Admission, Frame, GroupId, Input, NodeId, Time, View};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Level;
 
 pub(crate) use mailbox::{Command, Inbox, LinkMail, Mailbox, ResumedGroup, WeakMailbox, mailbox};
 pub(crate) use run::NotJoined;
@@ -30,6 +31,7 @@ pub(crate) use run::NotJoined;
 use crate::identity::Identity;
 use crate::link::{Link, Links, NewLink, code};
 use crate::node::{ConnectError, JoinError};
+use crate::repeats::Source;
 use crate::tls::LinkFailure;
 use commands::Joining;
 use dialler::Dialler;
@@ -44,6 +46,8 @@ const CLOSED_GROUPS_MAX: usize = 64;
 /// Two connections that a pair dials at once come up within this time of each other. Who dials later has no other: its
 /// process was started again, and the older connection leads nowhere.
 const DUEL: Duration = Duration::from_secs(5);
+/// What the log says of a member that cannot be linked to.
+const NO_LINK: &str = "no link to a member";
 /// How long the driver sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -84,7 +88,7 @@ impl Driver {
         disk: Option<Disk>,
     ) -> Self {
         let (writers, writers_ended) = mpsc::channel(1);
-        let mut dialler = Dialler::default();
+        let mut dialler = Dialler::new(links.known.clone());
         links.revoked.all().into_iter().for_each(|node| dialler.never(node));
         Self {
             me: links.me,
@@ -225,6 +229,7 @@ impl Driver {
         match mail {
             LinkMail::Up(new) => self.link_up(new),
             LinkMail::Down { peer, link, failure } => {
+                self.closed_by_peer(peer, &failure);
                 self.link_down(peer, link, &failure.to_string());
                 if failure == LinkFailure::RevokedHere {
                     self.found_revoked(peer);
@@ -232,7 +237,9 @@ impl Driver {
             }
             LinkMail::RevokedHere { by } => self.found_revoked(by),
             LinkMail::DialFailed { address, error } => {
-                self.dialler.failed(address, now);
+                if self.dialler.failed(address, now) {
+                    self.refused_there(address, &error);
+                }
                 self.connected(address, Err(error));
             }
             LinkMail::Node { peer, link, frame } if self.is_current(peer, link) => self.take_node_frame(peer, frame),
@@ -246,6 +253,25 @@ impl Driver {
             }
             // Of a link that another one has replaced: what it says will be said again.
             LinkMail::Node { .. } | LinkMail::Opened { .. } | LinkMail::Frames { .. } => {}
+        }
+    }
+
+    /// The log names the cause if a link that a group needs is refused for good.
+    fn refused_there(&self, address: SocketAddr, error: &ConnectError) {
+        if let ConnectError::Link { failure, .. } = error
+            && failure.is_refusal()
+        {
+            let text = format_args!("{NO_LINK} at {address}: {failure}");
+            self.links.repeats.say(Level::WARN, NO_LINK, Source::Address(address.ip()), text);
+        }
+    }
+
+    /// The log names the cause if a peer closed a link because of what this node did or is.
+    fn closed_by_peer(&self, peer: NodeId, failure: &LinkFailure) {
+        let LinkFailure::ClosedByPeer { code, .. } = failure else { return };
+        if [code::BREACH, code::OVERFLOW, code::KEY_DROPPED].map(u64::from).contains(code) {
+            let text = format_args!("a link is down: {failure}");
+            self.links.repeats.say(Level::WARN, "links are down: closed by the other node", Source::Node(peer), text);
         }
     }
 
@@ -320,7 +346,7 @@ impl Driver {
             }
             tracing::debug!(peer = %peer.short(), address = %new.connection.remote_address(), "link up");
             let addresses = new.addresses.clone();
-            let link = Link::new(new, self.writers.clone());
+            let link = Link::new(new, self.writers.clone(), self.links.repeats.clone());
             self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer)).for_each(|(name, joining)| {
                 link.push_node(joining.aim.question(name.clone()));
             });

@@ -1,15 +1,18 @@
 //! One group at the driver: its machine, and what users share of it.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cloudy_proto::wire::StreamHeader;
 use cloudy_proto::{Admission, Event, Index, Input, Machine, NodeId, Output, Record, Time};
 use tokio::sync::{mpsc, oneshot};
+use tracing::Level;
 
 use crate::founding::FoundingEvent;
 use crate::group::shared::{EndReason, Shared};
+use crate::repeats::{Repeats, Source};
 
 /// A stream whose view is not installed yet.
 struct Unread {
@@ -38,6 +41,7 @@ pub(crate) struct GroupRun {
     /// The group's log ends with its closing.
     pub(crate) closed: bool,
     unread: Vec<Unread>,
+    repeats: Repeats,
 }
 
 /// Why a group was not joined.
@@ -61,7 +65,7 @@ pub(crate) enum Effect {
 }
 
 impl GroupRun {
-    pub(crate) fn new(machine: Machine, shared: Arc<Shared>, outbox_bytes_max: usize) -> Self {
+    pub(crate) fn new(machine: Machine, shared: Arc<Shared>, outbox_bytes_max: usize, repeats: Repeats) -> Self {
         Self {
             machine,
             shared,
@@ -72,6 +76,7 @@ impl GroupRun {
             comes: false,
             closed: false,
             unread: Vec::new(),
+            repeats,
         }
     }
 
@@ -169,6 +174,7 @@ impl GroupRun {
 
     /// What an event means to the node.
     fn event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
+        self.log(event);
         match event {
             Event::Accepted { node } => self.found(FoundingEvent::Accepted { node: *node }),
             Event::Refused { node, reason } => {
@@ -200,19 +206,8 @@ impl GroupRun {
                 self.ask_again();
                 effects.push(Effect::Installed(Arc::clone(view)));
             }
-            Event::Coordinator { node } => {
-                tracing::info!(group = %self.shared.name, node = %node.short(), "it coordinates the group");
-            }
-            Event::Waits(waiting) => {
-                tracing::warn!(group = %self.shared.name, "{waiting}");
-            }
-            Event::NobodyComplete(stopped) => {
-                tracing::warn!(group = %self.shared.name, "{stopped}");
-            }
-            Event::OlderDisk(older) => tracing::error!(group = %self.shared.name, "{older}"),
             Event::Left { node } if *node == self.shared.me => self.end(EndReason::Left, effects),
             Event::CoordinatorLost { node } => {
-                tracing::warn!(group = %self.shared.name, last = %node.short(), "no coordinator is in reach");
                 if let Some(installed) = self.installed.take() {
                     let comes = self.comes || self.shared.observes;
                     let who =
@@ -236,6 +231,31 @@ impl GroupRun {
             }
             _ => {}
         }
+    }
+
+    /// What the log says of an event.
+    fn log(&self, event: &Event) {
+        match event {
+            Event::Coordinator { node } => {
+                let text = format_args!("node {} coordinates it", node.short());
+                self.say(Level::INFO, "another node coordinates it", text);
+            }
+            Event::Waits(waiting) => self.say(Level::WARN, "the result waits", waiting),
+            Event::NobodyComplete(stopped) => self.say(Level::WARN, "no complete member answers", stopped),
+            Event::OlderDisk(older) => tracing::error!(group = %self.shared.name, "{older}"),
+            Event::CoordinatorLost { node } => {
+                let text = format_args!("no coordinator is in reach; the last was node {}", node.short());
+                self.say(Level::WARN, "no coordinator is in reach", text);
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes a line about the group that its members can cause any number of times.
+    fn say(&self, level: Level, cause: &str, text: impl Display) {
+        let (name, text) = (&self.shared.name, text.to_string());
+        let line = format!("group {name:?}: {text}");
+        self.repeats.say(level, &format!("group {name:?}: {cause}"), Source::Here(text), line);
     }
 
     /// Tells whoever waits to be a part of the group.

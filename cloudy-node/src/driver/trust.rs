@@ -8,6 +8,7 @@ use cloudy_proto::NodeId;
 use cloudy_proto::limits::{REVOKED_MAX, REVOKED_PER_FRAME_MAX};
 use cloudy_proto::wire::NodeFrame;
 use rustls::pki_types::CertificateDer;
+use tracing::Level;
 
 use crate::cluster_keys::{ClusterKeys, RevokedFullError};
 use crate::driver::Driver;
@@ -16,11 +17,15 @@ use crate::group::EndReason;
 use crate::identity::{Identity, node_id_of};
 use crate::link::{Link, NewLink, REVOKED_WORDS, code};
 use crate::node::{JoinError, RevokeError, SetKeysError};
+use crate::repeats::Source;
 use crate::tls::LinkFailure;
 
 /// What a peer is told whose key is no longer accepted.
 const KEY_DROPPED_WORDS: &str =
     "the cluster key that vouches for this node is no longer accepted: give it the present key file";
+
+/// What the log says of a peer with a certificate for another public key.
+const NOT_ITS_OWN: &str = "link closed: the peer shows a certificate that is not its own";
 
 /// A node's own standing, and what it takes to judge the others'. Whom it has shut out, its links know.
 pub(super) struct Trust {
@@ -88,7 +93,9 @@ impl Driver {
         let mut fresh: Vec<NodeId> = nodes.into_iter().filter(|node| !known.contains(node)).collect();
         let room = REVOKED_MAX - known.len();
         if fresh.len() > room {
-            tracing::error!(peer = %peer.short(), "not all nodes that it revokes are refused here: {RevokedFullError}");
+            let cause = "not all nodes that a peer revokes are refused here";
+            let text = format_args!("{cause}: {RevokedFullError}");
+            self.links.repeats.say(Level::ERROR, cause, Source::Node(peer), text);
             fresh.truncate(room);
         }
         for node in fresh.iter().filter(|&&node| node != self.me) {
@@ -177,7 +184,7 @@ impl Driver {
         if node_id_of(&certificate).is_ok_and(|node| node == peer) {
             link.renewed = Some(certificate);
         } else {
-            tracing::warn!(peer = %peer.short(), "link closed: the peer shows a certificate that is not its own");
+            self.links.repeats.say(Level::WARN, NOT_ITS_OWN, Source::Node(peer), NOT_ITS_OWN);
             link.close(code::BREACH, "a certificate that is not the sender's");
         }
     }

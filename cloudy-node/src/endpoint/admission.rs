@@ -1,53 +1,108 @@
-//! Who may start a handshake: bounds on connections from others, in total and per address.
+//! Who may start a handshake, and who may stay: bounds on connections from others.
+//!
+//! Until its handshake is finished, a connection may be anybody's. Unfinished handshakes have a pool of their own, in which
+//! the oldest gives way to a newer one, so strangers can take no place from a node that holds the key. Nodes that this
+//! node wants links to have a second pool, and places of their own among the connections.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use core::fmt;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dashmap::{DashMap, Entry};
+use cloudy_proto::NodeId;
 use quinn::{Connecting, Incoming};
 use thiserror::Error;
+use tokio::sync::oneshot;
 
-use crate::endpoint::EndpointLimits;
+use crate::endpoint::handshakes::Pool;
+use crate::endpoint::{EndpointLimits, KnownNodes};
 use crate::tls::LinkFailure;
 
-/// Counts the connections from others and says which more may come. Clones share the counts.
+/// The share of [`EndpointLimits::connections_max`] that only nodes get which this node wants links to: one in so many.
+pub const CONNECTIONS_RESERVED_SHARE: usize = 4;
+/// Unfinished handshakes of addresses that nodes are known to have, beside [`EndpointLimits::handshakes_max`].
+pub const KNOWN_HANDSHAKES_MAX: usize = 64;
+
+/// Counts the connections from others and decides which more are accepted. Clones share the counts.
 #[derive(Debug, Clone)]
-pub struct Admission(Arc<Counts>);
+pub struct Admission(Arc<Shared>);
 
 #[derive(Debug)]
-struct Counts {
+struct Shared {
     connections_max: usize,
-    per_address_max: usize,
+    per_network_max: usize,
     handshakes_before_retry: usize,
-    connections: AtomicUsize,
-    handshakes: AtomicUsize,
-    /// Only addresses with connections: no more entries than `connections_max`.
-    per_address: DashMap<IpAddr, usize>,
+    known: KnownNodes,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    next_id: u64,
+    handshakes: Pool<Network>,
+    known_handshakes: Pool<SocketAddr>,
+    /// Connections whose handshake is finished.
+    connections: usize,
+    /// Only networks with connections: no more entries than `connections_max`.
+    per_network: BTreeMap<Network, usize>,
+}
+
+/// What counts as one address: one of IPv4, or the /64 of an IPv6 address, in which a single host may have any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Network {
+    /// An IPv4 address, also one that an IPv6 socket shows.
+    V4(Ipv4Addr),
+    /// The first 64 bits of an IPv6 address.
+    V6([u8; 8]),
+}
+
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(address) => address.fmt(f),
+            Self::V6(prefix) => {
+                let mut octets = [0; 16];
+                octets[..prefix.len()].copy_from_slice(prefix);
+                write!(f, "{}/64", IpAddr::from(octets))
+            }
+        }
+    }
 }
 
 /// Why an incoming connection goes no further.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotAdmitted {
-    /// The dialler was asked to prove its address; it will come back by itself.
+    /// The dialler was asked to prove its address; it dials again by itself.
     #[error("{address} is to prove its address first")]
     Retry {
-        /// Where it says it is.
+        /// The address that the dialler claims.
         address: IpAddr,
     },
-    /// There are as many connections as may be.
-    #[error("refused {address}: {max} connections are open, the most this node takes")]
+    /// All connections are taken.
+    #[error("refused {network}: {max} connections are open, the most this node accepts")]
     Full {
-        /// Who was refused.
-        address: IpAddr,
-        /// [`EndpointLimits::connections_max`].
+        /// The dialler's network.
+        network: Network,
+        /// [`EndpointLimits::connections_max`], less the places kept for known nodes.
         max: usize,
     },
-    /// That address has as many connections as it may have.
-    #[error("refused {address}: it has {max} connections, the most one address may have")]
+    /// The dialler's network has all its connections.
+    #[error("refused {network}: it has {max} connections, the most one address may have")]
     AddressFull {
-        /// Who was refused.
-        address: IpAddr,
+        /// The dialler's network.
+        network: Network,
         /// [`EndpointLimits::connections_per_address_max`].
         max: usize,
     },
@@ -59,32 +114,45 @@ pub enum NotAdmitted {
 /// A connection's place in the counts, given back when dropped: keep it as long as the connection.
 #[derive(Debug)]
 pub struct AdmissionGuard {
-    counts: Arc<Counts>,
-    address: IpAddr,
-    in_handshake: bool,
+    shared: Arc<Shared>,
+    id: u64,
+    network: Network,
+    /// Its handshake is finished.
+    established: bool,
+    gives_way: oneshot::Receiver<()>,
 }
 
 impl Admission {
     /// With nothing counted yet.
     pub fn new(limits: &EndpointLimits) -> Self {
-        Self(Arc::new(Counts {
+        Self::with_known(limits, KnownNodes::default())
+    }
+
+    pub(crate) fn with_known(limits: &EndpointLimits, known: KnownNodes) -> Self {
+        Self(Arc::new(Shared {
             connections_max: limits.connections_max,
-            per_address_max: limits.connections_per_address_max,
+            per_network_max: limits.connections_per_address_max,
             handshakes_before_retry: limits.handshakes_before_retry,
-            connections: AtomicUsize::new(0),
-            handshakes: AtomicUsize::new(0),
-            per_address: DashMap::new(),
+            known,
+            state: Mutex::new(State {
+                next_id: 0,
+                handshakes: Pool::new(limits.handshakes_max),
+                known_handshakes: Pool::new(KNOWN_HANDSHAKES_MAX),
+                connections: 0,
+                per_network: BTreeMap::new(),
+            }),
         }))
     }
 
     /// Accepts an incoming connection, or sends its dialler away with a refusal or a Retry. What is accepted is to be
-    /// awaited with [`handshake`](crate::endpoint::handshake), and its guard kept.
+    /// awaited with [`handshake`](crate::endpoint::handshake), and its guard kept. Another handshake may have to
+    /// [give way](AdmissionGuard::gives_way).
     ///
     /// # Errors
     /// Why it was not accepted; the dialler has been answered.
     pub fn admit(&self, incoming: Incoming) -> Result<(Connecting, AdmissionGuard), NotAdmitted> {
-        let proven = incoming.remote_address_validated() || !incoming.may_retry();
-        match self.decide(incoming.remote_address().ip(), proven) {
+        let proven = incoming.remote_address_validated();
+        match self.decide(incoming.remote_address(), proven, incoming.may_retry()) {
             Ok(guard) => Ok((incoming.accept().map_err(LinkFailure::from)?, guard)),
             Err(refusal) => {
                 match refusal {
@@ -98,140 +166,112 @@ impl Admission {
         }
     }
 
-    /// Takes a place for `address`. `proven`: its dialler is known to receive there.
+    /// Takes a place for a handshake from `from`. `proven`: its dialler is known to receive there.
     ///
     /// # Errors
     /// There is no place, or the address is to be proven first; nothing is counted then.
-    pub fn decide(&self, address: IpAddr, proven: bool) -> Result<AdmissionGuard, NotAdmitted> {
-        let counts = &*self.0;
-        let address = address.to_canonical();
-        if !proven && self.handshakes() >= counts.handshakes_before_retry {
-            return Err(NotAdmitted::Retry { address });
+    fn decide(&self, from: SocketAddr, proven: bool, may_retry: bool) -> Result<AdmissionGuard, NotAdmitted> {
+        let shared = &*self.0;
+        let network = Network::from(from.ip());
+        let mut state = shared.lock();
+        let open = state.handshakes.len() + state.known_handshakes.len();
+        if !proven && may_retry && open >= shared.handshakes_before_retry {
+            return Err(NotAdmitted::Retry { address: from.ip().to_canonical() });
         }
-        let max = counts.connections_max;
-        let one_more = |open: usize| (open < max).then_some(open + 1);
-        let taken = counts.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        taken.map_err(|_| NotAdmitted::Full { address, max })?;
-        let mut open = counts.per_address.entry(address).or_insert(0);
-        if *open >= counts.per_address_max {
-            counts.connections.fetch_sub(1, Ordering::Relaxed);
-            return Err(NotAdmitted::AddressFull { address, max: counts.per_address_max });
-        }
-        *open += 1;
-        counts.handshakes.fetch_add(1, Ordering::Relaxed);
-        Ok(AdmissionGuard { counts: self.0.clone(), address, in_handshake: true })
+        // A host with known nodes finishes the handshake first: its certificate shows whether it is one of them.
+        shared.has_place(&state, network, shared.known.is_on(from.ip()))?;
+        let id = state.next_id;
+        state.next_id += 1;
+        // An address that was not proven may be somebody else's.
+        let gives_way = if proven && shared.known.is_at(from) {
+            state.known_handshakes.insert(id, from)
+        } else {
+            state.handshakes.insert(id, network)
+        };
+        Ok(AdmissionGuard { shared: Arc::clone(&self.0), id, network, established: false, gives_way })
     }
 
-    /// Connections that have a place, handshakes included.
+    /// Connections whose handshake is finished.
     pub fn connections(&self) -> usize {
-        self.0.connections.load(Ordering::Relaxed)
+        self.0.lock().connections
     }
 
-    /// Those of them whose handshake is not finished.
+    /// Handshakes that are not finished.
     pub fn handshakes(&self) -> usize {
-        self.0.handshakes.load(Ordering::Relaxed)
+        let state = self.0.lock();
+        state.handshakes.len() + state.known_handshakes.len()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock leaves counts that are high by one at worst.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one more connection may come from a network.
+    fn has_place(&self, state: &State, network: Network, known: bool) -> Result<(), NotAdmitted> {
+        let reserved = if known { 0 } else { self.connections_max / CONNECTIONS_RESERVED_SHARE };
+        let max = self.connections_max - reserved;
+        if state.connections >= max {
+            return Err(NotAdmitted::Full { network, max });
+        }
+        let open = state.per_network.get(&network).copied().unwrap_or(0);
+        if !known && open >= self.per_network_max {
+            return Err(NotAdmitted::AddressFull { network, max: self.per_network_max });
+        }
+        Ok(())
     }
 }
 
 impl AdmissionGuard {
-    /// The handshake is finished: the connection no longer counts as one that may be a stranger's.
-    pub fn established(&mut self) {
-        if std::mem::take(&mut self.in_handshake) {
-            self.counts.handshakes.fetch_sub(1, Ordering::Relaxed);
+    /// Returns once this handshake has to give way to a newer one: it is to be dropped then. Cancel safe.
+    pub async fn gives_way(&mut self) {
+        // The pool drops the other end.
+        let _ = (&mut self.gives_way).await;
+    }
+
+    /// The handshake is finished, and the node at the other end is known.
+    ///
+    /// # Errors
+    /// There is no place for one more connection: close this one.
+    pub fn established(&mut self, peer: NodeId) -> Result<(), NotAdmitted> {
+        if self.established {
+            return Ok(());
         }
+        let mut state = self.shared.lock();
+        state.leave_handshakes(self.id);
+        self.shared.has_place(&state, self.network, self.shared.known.contains(peer))?;
+        state.connections += 1;
+        *state.per_network.entry(self.network).or_insert(0) += 1;
+        self.established = true;
+        Ok(())
+    }
+}
+
+impl State {
+    fn leave_handshakes(&mut self, id: u64) {
+        self.handshakes.remove(id);
+        self.known_handshakes.remove(id);
     }
 }
 
 impl Drop for AdmissionGuard {
     fn drop(&mut self) {
-        self.established();
-        if let Entry::Occupied(mut open) = self.counts.per_address.entry(self.address) {
-            *open.get_mut() -= 1;
-            if *open.get() == 0 {
-                open.remove();
+        let mut state = self.shared.lock();
+        state.leave_handshakes(self.id);
+        if !self.established {
+            return;
+        }
+        state.connections -= 1;
+        if let Some(open) = state.per_network.get_mut(&self.network) {
+            *open -= 1;
+            if *open == 0 {
+                state.per_network.remove(&self.network);
             }
         }
-        self.counts.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits(connections_max: usize, connections_per_address_max: usize, before_retry: usize) -> EndpointLimits {
-        EndpointLimits {
-            connections_max,
-            connections_per_address_max,
-            handshakes_before_retry: before_retry,
-            ..EndpointLimits::default()
-        }
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn the_total_and_each_address_are_bounded() {
-        let admission = Admission::new(&limits(3, 2, 100));
-        let first = admission.decide(ip("10.0.0.1"), false).unwrap();
-        // The same address, as an IPv6 socket shows it.
-        let _second = admission.decide(ip("::ffff:10.0.0.1"), false).unwrap();
-        let refused = admission.decide(ip("10.0.0.1"), true).unwrap_err();
-        assert_eq!(refused, NotAdmitted::AddressFull { address: ip("10.0.0.1"), max: 2 });
-        assert_eq!(admission.connections(), 2);
-
-        let third = admission.decide(ip("10.0.0.2"), false).unwrap();
-        let refused = admission.decide(ip("10.0.0.3"), true).unwrap_err();
-        assert_eq!(refused, NotAdmitted::Full { address: ip("10.0.0.3"), max: 3 });
-        assert_eq!(admission.0.per_address.len(), 2, "who is refused leaves no entry");
-
-        drop(first);
-        let again = admission.decide(ip("10.0.0.1"), false).unwrap();
-        drop((third, again));
-        assert_eq!((admission.connections(), admission.handshakes()), (1, 1));
-        assert_eq!(admission.0.per_address.len(), 1);
-    }
-
-    #[test]
-    fn an_address_is_to_be_proven_while_many_handshakes_are_open() {
-        let admission = Admission::new(&limits(10, 10, 2));
-        let mut first = admission.decide(ip("10.0.0.1"), false).unwrap();
-        let second = admission.decide(ip("10.0.0.2"), false).unwrap();
-        let retry = admission.decide(ip("10.0.0.3"), false).unwrap_err();
-        assert_eq!(retry, NotAdmitted::Retry { address: ip("10.0.0.3") });
-        let third = admission.decide(ip("10.0.0.3"), true).unwrap();
-        assert_eq!(admission.handshakes(), 3);
-
-        first.established();
-        first.established();
-        assert_eq!(admission.handshakes(), 2);
-        drop(second);
-        assert_eq!(admission.handshakes(), 1);
-        admission.decide(ip("10.0.0.4"), false).unwrap();
-        drop((first, third));
-        assert_eq!((admission.connections(), admission.handshakes()), (0, 0));
-        assert!(admission.0.per_address.is_empty());
-    }
-
-    #[test]
-    fn concurrent_decisions_keep_the_bounds() {
-        const TRIES: usize = 200;
-        let admission = Admission::new(&limits(5, 4, 100));
-        let kept: Vec<Vec<AdmissionGuard>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4)
-                .map(|_| {
-                    let tries = || (0..TRIES).filter_map(|_| admission.decide(ip("::1"), true).ok()).collect();
-                    scope.spawn(tries)
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        assert_eq!(kept.iter().map(Vec::len).sum::<usize>(), 4);
-        assert_eq!(admission.connections(), 4);
-        drop(kept);
-        assert_eq!(admission.connections(), 0);
-        assert!(admission.0.per_address.is_empty());
-    }
-}
+mod tests;

@@ -42,7 +42,7 @@ impl TestNode {
     async fn accept(&self) -> Result<(Connection, AdmissionGuard), NotAdmitted> {
         let (connecting, mut guard) = self.admission.admit(self.endpoint.accept().await.unwrap())?;
         let connection = handshake(connecting, &self.limits).await?;
-        guard.established();
+        guard.established(peer_id(&connection).unwrap())?;
         Ok((connection, guard))
     }
 
@@ -158,7 +158,7 @@ fn one_address_gets_no_more_than_its_share() {
             kept.push((dialled.unwrap(), accepted.unwrap()));
         }
         let (dialled, accepted) = tokio::join!(one.dial(&other), other.accept());
-        assert_eq!(accepted.unwrap_err(), NotAdmitted::AddressFull { address: ANY.ip(), max: 2 });
+        assert_eq!(accepted.unwrap_err(), NotAdmitted::AddressFull { network: ANY.ip().into(), max: 2 });
         assert_eq!(dialled.unwrap_err(), LinkFailure::Full);
         kept.pop();
         let (dialled, accepted) = tokio::join!(one.dial(&other), other.accept());
@@ -230,6 +230,7 @@ fn limits_that_contradict_each_other_are_refused() {
     let cases = [
         (EndpointLimits { connections_per_address_max: 0, ..good.clone() }, LimitsError::Connections),
         (EndpointLimits { connections_max: 127, ..good.clone() }, LimitsError::Connections),
+        (EndpointLimits { handshakes_max: 0, ..good.clone() }, LimitsError::Handshakes),
         (EndpointLimits { handshake_timeout: Duration::ZERO, ..good.clone() }, LimitsError::HandshakeTimeout),
         (EndpointLimits { stream_receive_window_bytes: 0, ..good.clone() }, LimitsError::Windows),
         (EndpointLimits { connection_receive_window_bytes: 1 << 20, ..good.clone() }, LimitsError::Windows),

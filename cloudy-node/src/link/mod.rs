@@ -8,15 +8,19 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use cloudy_proto::NodeId;
 use quinn::{ClientConfig, Connection, Endpoint, ServerConfig};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::Level;
 
 use crate::driver::LinkMail;
-use crate::endpoint::{self, Admission, AdmissionGuard, EndpointLimits, OpenError};
+use crate::endpoint::{self, Admission, AdmissionGuard, EndpointLimits, KnownNodes, NotAdmitted, OpenError};
 use crate::identity::{Identity, SERVER_NAME};
 use crate::node::ConnectError;
+use crate::repeats::{Repeats, Source};
 use crate::tls::LinkFailure;
 
 pub(crate) use send::{Link, NodeWriter, WRITERS_LINGER};
@@ -39,7 +43,12 @@ pub(crate) mod code {
     pub(crate) const REVOKED: u32 = 6;
     /// The cluster key that vouches for the peer is no longer accepted.
     pub(crate) const KEY_DROPPED: u32 = 7;
+    /// The node has no place for one more connection.
+    pub(crate) const FULL: u32 = 8;
 }
+
+/// Time before a node that had no place is dialled again; it doubles each time, within the time of a handshake.
+const DIAL_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What a revoked peer is told.
 pub(crate) const REVOKED_WORDS: &str = "this node's identity was revoked";
@@ -85,6 +94,10 @@ pub(crate) struct Links {
     pub(crate) mail: mpsc::Sender<LinkMail>,
     /// Whose links are refused.
     pub(crate) revoked: Revoked,
+    /// Nodes that this node wants links to.
+    pub(crate) known: KnownNodes,
+    /// Writes what peers can cause any number of times.
+    pub(crate) repeats: Repeats,
     /// How this node dials and is dialled.
     client: ClientConfig,
     server: ServerConfig,
@@ -109,6 +122,8 @@ impl Links {
             addresses: Arc::new(addresses),
             mail,
             revoked: Revoked::default(),
+            known: KnownNodes::default(),
+            repeats: Repeats::new(),
             client,
             server,
             next_id: Arc::new(AtomicU64::new(1)),
@@ -128,32 +143,43 @@ impl Links {
 
     /// Accepts connections until the endpoint is closed.
     pub(crate) async fn accept(self) {
-        let admission = Admission::new(&self.limits);
+        let admission = Admission::with_known(&self.limits, self.known.clone());
         while let Some(incoming) = self.endpoint.accept().await {
             let from = incoming.remote_address();
             match admission.admit(incoming) {
                 Ok((connecting, guard)) => {
                     tokio::spawn(self.clone().accepted(from, connecting, guard));
                 }
+                // The first datagram names the versions that the dialler speaks.
+                Err(NotAdmitted::Failed(failure)) => self.not_linked(from, &failure),
                 Err(refusal) => tracing::debug!(%from, %refusal, "connection not accepted"),
             }
         }
     }
 
     async fn accepted(self, from: SocketAddr, connecting: quinn::Connecting, mut guard: AdmissionGuard) {
-        match endpoint::handshake(connecting, &self.limits).await {
-            Ok(connection) => {
-                guard.established();
-                match self.run(connection, None, Some(guard)).await {
-                    Ok(()) => {}
-                    Err(ConnectError::Link { failure, .. }) if failure.is_refusal() => {
-                        tracing::warn!(%from, "no link: {failure}");
-                    }
-                    Err(error) => tracing::debug!(%from, %error, "link not established"),
-                }
-            }
-            Err(failure) if failure.is_refusal() => tracing::warn!(%from, "a node was turned away: {failure}"),
-            Err(failure) => tracing::debug!(%from, %failure, "handshake failed"),
+        let connection = tokio::select! {
+            connection = endpoint::handshake(connecting, &self.limits) => connection,
+            () = guard.gives_way() => return tracing::debug!(%from, "an unfinished handshake gave way to newer ones"),
+        };
+        let failure = match connection {
+            Ok(connection) => match self.run(connection, None, Some(guard)).await {
+                Ok(()) => return,
+                Err(ConnectError::Link { failure, .. }) => failure,
+                Err(error) => return tracing::debug!(%from, %error, "link not established"),
+            },
+            Err(failure) => failure,
+        };
+        self.not_linked(from, &failure);
+    }
+
+    /// The log names the cause if it lasts until somebody changes a key, a certificate or a version.
+    fn not_linked(&self, from: SocketAddr, failure: &LinkFailure) {
+        if failure.is_refusal() {
+            let text = format_args!("a node was turned away: {failure}");
+            self.repeats.say(Level::WARN, &turned_away(failure), Source::Address(from.ip()), text);
+        } else {
+            tracing::debug!(%from, %failure, "link not established");
         }
     }
 
@@ -161,11 +187,26 @@ impl Links {
     pub(crate) fn dial(&self, address: SocketAddr) {
         let links = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = links.dialled(address).await {
+            if let Err(error) = links.dial_patiently(address).await {
                 // The driver is gone only when the node shuts down.
                 let _ = links.mail.send(LinkMail::DialFailed { address, error }).await;
             }
         });
+    }
+
+    /// Dials again while the other node has no place, within the time of a handshake.
+    async fn dial_patiently(&self, address: SocketAddr) -> Result<(), ConnectError> {
+        let (began, mut pause) = (Instant::now(), DIAL_AGAIN_AFTER);
+        loop {
+            let dialled = self.dialled(address).await;
+            let momentary = matches!(&dialled, Err(ConnectError::Link { failure, .. }) if failure.is_momentary());
+            if !momentary || began.elapsed() + pause >= self.limits.handshake_timeout {
+                return dialled;
+            }
+            // sleep: nothing announces that the other node has a place.
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
     }
 
     async fn dialled(&self, address: SocketAddr) -> Result<(), ConnectError> {
@@ -182,7 +223,7 @@ impl Links {
         &self,
         connection: Connection,
         dialled: Option<SocketAddr>,
-        guard: Option<AdmissionGuard>,
+        mut guard: Option<AdmissionGuard>,
     ) -> Result<(), ConnectError> {
         let address = connection.remote_address();
         let failed = |failure| ConnectError::Link { address, failure };
@@ -196,6 +237,11 @@ impl Links {
         if self.revoked.contains(peer) {
             self.turn_away(&connection, dialled.is_some()).await;
             return Err(failed(LinkFailure::RevokedThere));
+        }
+        if let Some(Err(refusal)) = guard.as_mut().map(|guard| guard.established(peer)) {
+            tracing::debug!(from = %address, %refusal, "connection not accepted");
+            connection.close(code::FULL.into(), b"this node has no place for one more connection");
+            return Err(failed(LinkFailure::Full));
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (node_stream, hello) = match self.exchange_hellos(&connection).await {
@@ -213,7 +259,8 @@ impl Links {
         if self.mail.send(LinkMail::Up(link)).await.is_err() {
             return Ok(());
         }
-        let reader = recv::Reader { peer, link: id, connection: connection.clone(), mail: self.mail.clone() };
+        let (mail, repeats) = (self.mail.clone(), self.repeats.clone());
+        let reader = recv::Reader { peer, link: id, connection: connection.clone(), mail, repeats };
         tokio::spawn(async move {
             let failure = reader.run(hello.stream).await;
             // The driver is gone only when the node shuts down.
@@ -246,5 +293,13 @@ impl Links {
             connection.close(code::BREACH.into(), b"no hello within the time of a handshake");
             Err(LinkFailure::HandshakeTimeout { timeout })
         })
+    }
+}
+
+/// What stands for all refusals with this cause in the log: without words that a peer may choose.
+fn turned_away(failure: &LinkFailure) -> String {
+    match failure {
+        LinkFailure::Certificate { .. } => "a node was turned away for its certificate".to_owned(),
+        failure => format!("a node was turned away: {failure}"),
     }
 }

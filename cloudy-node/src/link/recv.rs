@@ -12,12 +12,16 @@ use cloudy_proto::wire::{
 use cloudy_proto::{Admission, Frame, NodeId};
 use quinn::{Connection, RecvStream};
 use tokio::sync::{mpsc, oneshot};
+use tracing::Level;
 
 use crate::driver::LinkMail;
 use crate::link::code;
 use crate::link::send::close_words;
+use crate::repeats::{Repeats, Source};
 use crate::tls::{LinkFailure, Words};
 
+/// What the log says of a peer whose streams cannot be read.
+const UNREADABLE: &str = "link closed: the peer sends what cannot be read";
 /// The most that is read from a stream at once.
 const READ_BYTES_MAX: usize = 256 << 10;
 /// Frames handed over together at most: a bound on what one turn of the driver takes from one stream.
@@ -142,6 +146,7 @@ pub(super) struct Reader {
     pub(super) link: u64,
     pub(super) connection: Connection,
     pub(super) mail: mpsc::Sender<LinkMail>,
+    pub(super) repeats: Repeats,
 }
 
 /// One of the decoders, by the kind of stream.
@@ -190,8 +195,10 @@ impl Reader {
         match read {
             Ok(()) | Err(ReadError::Ended) => {}
             Err(error) => {
-                tracing::warn!(peer = %self.peer.short(), %error, "link closed: the peer sends what cannot be read");
-                self.connection.close(code::BREACH.into(), close_words(&error.to_string()));
+                let words = error.to_string();
+                let text = format_args!("{UNREADABLE}: {}", Words::new(words.as_bytes()));
+                self.repeats.say(Level::WARN, UNREADABLE, Source::Node(self.peer), text);
+                self.connection.close(code::BREACH.into(), close_words(&words));
             }
         }
     }

@@ -13,15 +13,19 @@ use quinn::{Connection, SendStream};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tracing::Level;
 
 use crate::link::writer::Writer;
 use crate::link::{NewLink, code};
+use crate::repeats::{Repeats, Source};
 use crate::tls::LinkFailure;
 
 /// Frames that wait for the node stream: a peer that asks this much without reading the answers is beyond hope too.
 const NODE_FRAMES_MAX: usize = 64;
 /// Streams that are written to or wait to be opened, ended ones included until the peer has taken all of them.
 const WRITERS_MAX: usize = 512;
+/// What the log says of a peer that leaves too much unread.
+const TOO_SLOW: &str = "link closed: the peer takes too slowly what it is sent";
 /// How long a node that shuts down waits for what it wrote to arrive.
 pub(crate) const WRITERS_LINGER: Duration = Duration::from_millis(500);
 
@@ -66,6 +70,7 @@ pub(crate) struct Link {
     pub(crate) up_at: Instant,
     /// The newest certificate that the peer has told beside the one of its handshake.
     pub(crate) renewed: Option<CertificateDer<'static>>,
+    repeats: Repeats,
     node_queue: mpsc::Sender<NodeFrame>,
     writers: BTreeMap<(GroupId, Stream), Writer>,
     /// Held by every writer: closed once all have ended.
@@ -77,7 +82,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(new: NewLink, alive: mpsc::Sender<()>) -> Self {
+    pub(crate) fn new(new: NewLink, alive: mpsc::Sender<()>, repeats: Repeats) -> Self {
         let (node_queue, mut queued) = mpsc::channel::<NodeFrame>(NODE_FRAMES_MAX);
         let mut node_stream = new.node_stream.0;
         let node_alive = alive.clone();
@@ -102,6 +107,7 @@ impl Link {
             addresses: new.addresses,
             up_at: Instant::now(),
             renewed: None,
+            repeats,
             node_queue,
             writers: BTreeMap::new(),
             alive,
@@ -140,7 +146,7 @@ impl Link {
     }
 
     fn overflow(&self) {
-        tracing::warn!(peer = %self.peer.short(), "link closed: the peer takes too slowly what it is sent");
+        self.repeats.say(Level::WARN, TOO_SLOW, Source::Node(self.peer), TOO_SLOW);
         self.close(code::OVERFLOW, "this peer takes too slowly what it is sent");
     }
 

@@ -4,8 +4,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod floods;
 mod hostile;
 mod members;
+mod refused;
 mod resources;
 mod strangers;
 mod trust;

@@ -6,8 +6,8 @@ use std::path::Path;
 /// What is built or kept by git itself, not written.
 const SKIPPED_FOLDERS: &[&str] = &["target", ".git"];
 
-/// What cargo writes: long, and full of hosts.
-const SKIPPED_FILES: &[&str] = &["Cargo.lock"];
+/// What cargo writes: long, and full of hosts. In a worktree `.git` is a file.
+const SKIPPED_FILES: &[&str] = &["Cargo.lock", ".git"];
 
 /// A file that is valid UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
