@@ -16,6 +16,17 @@ use crate::storage::StorageBackend;
 #[derive(Clone, Debug, Default)]
 pub struct FaultDisk(Arc<(Mutex<State>, Condvar)>);
 
+/// How one operation of a disk fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFault {
+    /// An input/output error (`EIO`): nothing of the operation is done.
+    Io,
+    /// The disk is full (`ENOSPC`): nothing of the operation is done.
+    Full,
+    /// A short write: the first half of the data is written, then the operation fails.
+    Short,
+}
+
 /// What became of the writes that were not synced when the power went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CrashCounters {
@@ -42,6 +53,8 @@ struct State {
     syncs: u64,
     /// The power goes during this operation.
     power_ends_at: Option<u64>,
+    /// This operation fails, and those after it succeed.
+    failing: Option<(u64, DiskFault)>,
     bytes_max: Option<usize>,
     /// This sync fails, and what it should have synced is forgotten although reads still give it.
     failing_sync: Option<u64>,
@@ -99,6 +112,13 @@ impl FaultDisk {
     /// The power goes during this operation, counted from the first: it and all that follow fail.
     pub fn end_power_at(&self, operation: u64) {
         self.state().power_ends_at = Some(operation);
+    }
+
+    /// One operation fails, counted from the first; those after it succeed.
+    ///
+    /// A sync that fails forgets what it should have synced, as [`fail_sync`](Self::fail_sync) says.
+    pub fn fail_operation(&self, operation: u64, how: DiskFault) {
+        self.state().failing = Some((operation, how));
     }
 
     /// Lets the file grow to this size and no further; none: as far as it wants.
@@ -192,8 +212,19 @@ impl State {
         }
     }
 
-    fn change(&mut self, change: Change) -> io::Result<()> {
+    /// How the operation that has begun fails, if it does.
+    fn failure(&self) -> Option<DiskFault> {
+        self.failing.filter(|(operation, _)| *operation == self.operations).map(|(_, error)| error)
+    }
+
+    fn change(&mut self, mut change: Change) -> io::Result<()> {
         self.begin()?;
+        let failure = self.failure();
+        match (failure, &mut change) {
+            (Some(DiskFault::Short), Change::Write { data, .. }) => data.truncate(data.len() / 2),
+            (Some(error), _) => return Err(error.into()),
+            (None, _) => {}
+        }
         let end = match &change {
             Change::Write { offset, data } => offset + data.len(),
             Change::Length(length) => *length,
@@ -204,7 +235,20 @@ impl State {
         apply(&mut self.live, &change);
         self.unsynced.push(change);
         // The operation during which the power goes may have been done in part.
-        if self.power_ends_at == Some(self.operations) { Err(io::Error::other("the power went")) } else { Ok(()) }
+        if self.power_ends_at == Some(self.operations) {
+            return Err(io::Error::other("the power went"));
+        }
+        failure.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+impl From<DiskFault> for io::Error {
+    fn from(error: DiskFault) -> Self {
+        match error {
+            DiskFault::Io => Self::other("input/output error"),
+            DiskFault::Full => io::ErrorKind::StorageFull.into(),
+            DiskFault::Short => io::ErrorKind::WriteZero.into(),
+        }
     }
 }
 
@@ -258,6 +302,9 @@ impl StorageBackend for FaultDisk {
         }
         state.syncs += 1;
         let unsynced = std::mem::take(&mut state.unsynced);
+        if let Some(error) = state.failure() {
+            return Err(error.into());
+        }
         if state.failing_sync == Some(state.syncs) {
             return Err(io::Error::other("the sync failed"));
         }

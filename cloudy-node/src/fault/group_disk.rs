@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 use cloudy_proto::{GroupId, NodeId, Record, Stored};
 use thiserror::Error;
 
-use super::disk::{CrashCounters, FaultDisk};
+use super::disk::{CrashCounters, DiskFault, FaultDisk};
 use crate::storage::{
     Completion, GroupMeta, Op, OpenStoreError, ReadGroupError, Recorder, Store, StoreError, SubmitError, meta_op,
     read_group,
@@ -40,6 +40,9 @@ pub enum GroupDiskError {
     /// What is stored cannot be read back.
     #[error(transparent)]
     Read(#[from] ReadGroupError),
+    /// The store took records after one of its operations had failed, so that later records could lie behind a gap.
+    #[error("the store stored records after an operation on its disk had failed")]
+    StoredAfterFailure,
 }
 
 impl GroupDisk {
@@ -101,13 +104,47 @@ impl GroupDisk {
             }
         }
         let (image, met) = self.disk.crash(seed);
-        // Nothing of what the store does at its end is there any more.
+        let (opened, stored) = self.opened(image)?;
+        Ok((opened, stored, met))
+    }
+
+    /// One operation on the disk fails while these records are stored one after the other, and the disk works again
+    /// afterwards. The store must refuse everything that follows the failure. Its process ends, and the store is opened
+    /// again on what the disk gives: all writes that succeeded, or with an odd seed what a power cut leaves of them.
+    /// Returns the stored group, if there is one, and whether the operation came to pass.
+    ///
+    /// # Errors
+    /// The store takes records after the failure, or cannot be opened or read afterwards.
+    pub fn fail(
+        mut self,
+        batches: Vec<Vec<Record>>,
+        operations: u64,
+        how: DiskFault,
+        seed: u64,
+    ) -> Result<(Self, Option<Stored>, bool), GroupDiskError> {
+        self.disk.fail_operation(self.disk.operations() + operations.max(1), how);
+        let mut failed = false;
+        for records in batches {
+            let put = self.put(records);
+            if failed && put.is_ok() {
+                return Err(GroupDiskError::StoredAfterFailure);
+            }
+            failed |= put.is_err();
+        }
+        let image = if seed % 2 == 1 { self.disk.crash_image(seed) } else { self.disk.image() };
+        let (opened, stored) = self.opened(image)?;
+        Ok((opened, stored, failed))
+    }
+
+    /// The store is opened again on what a disk holds.
+    fn opened(self, image: Vec<u8>) -> Result<(Self, Option<Stored>), GroupDiskError> {
+        // Nothing of what the store writes when it is dropped is in the image.
         self.disk.end_power_at(0);
         let disk = FaultDisk::with_image(image);
         let (sender, completions) = channel();
         let store = Store::open_on(disk.clone(), move |completion| drop(sender.send(completion)))?;
         let stored = read_group(&store, self.group)?.map(|(_, stored)| stored);
         let recorder = stored.as_ref().map(Recorder::after).unwrap_or_default();
-        Ok((Self { group: self.group, disk, store, completions, recorder, ticket: 0 }, stored, met))
+        Ok((Self { group: self.group, disk, store, completions, recorder, ticket: 0 }, stored))
     }
 }

@@ -31,7 +31,7 @@ mod socket;
 mod tests;
 
 pub use counters::FaultCounters;
-pub use disk::{CrashCounters, FaultDisk};
+pub use disk::{CrashCounters, DiskFault, FaultDisk};
 pub use faults::{DELAY_MAX, Faults, FaultsError, REORDER_HOLD};
 pub use group_disk::{GroupDisk, GroupDiskError};
 pub use line::{LINE_BYTES_MAX, LINE_DATAGRAMS_MAX};

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use cloudy_node::fault::{CrashCounters, GroupDisk, GroupDiskError};
+use cloudy_node::fault::{CrashCounters, DiskFault, GroupDisk, GroupDiskError};
 use cloudy_proto::{Entry, Index, Record, Stored, StoredBase, StoredError};
 
 use crate::sim::dice::Dice;
@@ -107,6 +107,30 @@ impl Disk {
         self.unsynced.clear();
         self.busy_until_us = 0;
         Ok((records, met))
+    }
+
+    /// An operation fails while what is not synced is stored, and the process ends. Of what is not synced, some first
+    /// tickets are found again. Returns those records, and whether the operation of a store failed.
+    ///
+    /// # Errors
+    /// The records do not follow what is stored, or are not what the store holds, or the store goes on after a failure.
+    pub fn fail(&mut self, fault: DiskFault, dice: &mut Dice) -> Result<(Vec<Record>, bool), DiskError> {
+        let mut kept = dice.between(0, self.unsynced.len() as u64) as usize;
+        let mut store_failed = false;
+        self.store()?;
+        if let Some(real) = self.real.take() {
+            let batches = self.unsynced.iter().map(|(_, records)| records.clone()).collect();
+            let (operations, seed) = (dice.between(1, CRASH_OPERATIONS / 2), dice.between(0, u64::from(u32::MAX)));
+            let (opened, found, failed) = real.fail(batches, operations, fault, seed)?;
+            store_failed = failed;
+            kept = self.kept_of(found.as_ref())?;
+            // What never had a view is forgotten at the next start.
+            self.real = found.map(|_| opened);
+        }
+        let records = self.keep(kept)?;
+        self.unsynced.clear();
+        self.busy_until_us = 0;
+        Ok((records, store_failed))
     }
 
     /// How many tickets after the last sync a store has kept that holds this.

@@ -170,6 +170,7 @@ impl World {
             Fault::Kill { who } => self.kill(who)?,
             Fault::Restart { who, after_us } => self.restart(who, after_us)?,
             Fault::LoseDisk { who, after_us } => self.lose_disk(who, after_us)?,
+            Fault::FailDisk { who, how, after_us } => self.fail_disk(who, how, after_us)?,
             Fault::OlderDisk { who, age_us, after_us } => self.copy_disk(who, age_us, after_us),
             Fault::PutBack { home, after_us } => self.put_back(home, after_us)?,
             Fault::PowerCut { within_us } => self.cut_power(within_us)?,

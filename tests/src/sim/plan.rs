@@ -4,6 +4,7 @@ mod draw;
 mod failover;
 mod restarts;
 
+use cloudy_node::fault::DiskFault;
 use cloudy_proto::limits::LOG_ENTRIES_MAX;
 use cloudy_proto::{Durability, OnFailure, Parameters, Rules, SessionPlan};
 
@@ -116,6 +117,16 @@ pub enum Fault {
         /// Whose.
         who: Who,
         /// After which time.
+        after_us: u64,
+    },
+    /// One operation of a disk fails, and the disk works again afterwards. The node's process ends, and is started again
+    /// with what the disk holds.
+    FailDisk {
+        /// Whose.
+        who: Who,
+        /// How the operation fails.
+        how: DiskFault,
+        /// When its process is started again.
         after_us: u64,
     },
     /// A disk is copied, and the copy put back once nobody else is in trouble; nothing else goes wrong for a while.

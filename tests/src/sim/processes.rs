@@ -1,5 +1,6 @@
 //! Processes start, die and start again; disks outlive them (`protocol.md` P7, §7).
 
+use cloudy_node::fault::DiskFault;
 use cloudy_proto::{Index, Machine, MachineConfig, NodeId, Record, Request, Role, ViewId};
 
 use crate::invariants::Failure;
@@ -230,6 +231,31 @@ impl World {
         Ok(())
     }
 
+    /// An operation of a disk fails while records are stored: the process ends before it relies on any of them.
+    pub(super) fn fail_disk(&mut self, who: Who, how: DiskFault, after_us: u64) -> Result<(), Failure> {
+        let founded = self.judge.is_founded();
+        let place = self.resolve(who).filter(|&place| self.nodes[place].alive && founded);
+        let Some(place) = place.filter(|&place| self.disks[self.nodes[place].home].unsynced() > 0) else {
+            self.spare(Fault::FailDisk { who, how, after_us });
+            return Ok(());
+        };
+        self.stats.met(match how {
+            DiskFault::Io => Met::DiskFailed,
+            DiskFault::Full => Met::DiskFull,
+            DiskFault::Short => Met::DiskWroteShort,
+        });
+        let home = self.nodes[place].home;
+        self.starting.insert(home);
+        self.queue.at(self.now_us + after_us, Event::Start { home });
+        self.end_process(place);
+        let found = self.disks[home].fail(how, &mut self.dice).map(|(found, store_failed)| {
+            self.stats.add(Met::StoreFailed, u64::from(store_failed));
+            found
+        });
+        self.on_disk(place, found)?;
+        self.cut_off(place)
+    }
+
     fn forget_disk(&mut self, home: usize) {
         self.diskless.insert(home);
         self.older.forget(home);
@@ -288,9 +314,7 @@ impl World {
     /// A process is gone, at once.
     pub(super) fn die(&mut self, place: usize) -> Result<(), Failure> {
         let home = self.nodes[place].home;
-        self.nodes[place].alive = false;
-        self.judge.died(place);
-        self.nodes[place].inbox.clear();
+        self.end_process(place);
         let unsynced = self.disks[home].unsynced();
         if unsynced > 0 {
             self.stats.met(Met::KilledUnsynced);
@@ -307,6 +331,19 @@ impl World {
             found
         });
         self.on_disk(place, found)?;
+        self.cut_off(place)
+    }
+
+    /// A process runs no more, and its disk has not settled yet.
+    fn end_process(&mut self, place: usize) {
+        self.nodes[place].alive = false;
+        self.judge.died(place);
+        self.nodes[place].inbox.clear();
+    }
+
+    /// The links of a process that has ended go down.
+    fn cut_off(&mut self, place: usize) -> Result<(), Failure> {
+        let home = self.nodes[place].home;
         for peer in (0..self.latest.len()).filter(|&peer| peer != home) {
             self.cut(home, peer);
         }

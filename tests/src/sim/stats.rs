@@ -90,6 +90,14 @@ pub enum Met {
     PowerCut,
     /// A process died, and its node's disk was lost.
     DiskLost,
+    /// An operation of a disk failed with an input/output error, and its process ended.
+    DiskFailed,
+    /// … because the disk was full.
+    DiskFull,
+    /// … after a part of the data was written.
+    DiskWroteShort,
+    /// … in a store that nodes use.
+    StoreFailed,
     /// A process came back with an older copy of its node's disk.
     OlderDisk,
     /// It found that out.
@@ -245,6 +253,10 @@ pub const REQUIRED: &[Met] = &[
     Met::RestartedInMemory,
     Met::PowerCut,
     Met::DiskLost,
+    Met::DiskFailed,
+    Met::DiskFull,
+    Met::DiskWroteShort,
+    Met::StoreFailed,
     Met::OlderDisk,
     Met::OlderDiskFound,
     Met::KilledUnsynced,

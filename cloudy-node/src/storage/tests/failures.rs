@@ -94,3 +94,26 @@ fn a_failure_completes_what_was_queued_behind_it_with_the_same_error() {
     let failed = |group, ticket| Completion { group, ticket, result: Err(error.clone()) };
     assert_eq!([opened.next(), opened.next()], [failed(GROUP, 2), failed(other, 3)]);
 }
+
+#[test]
+fn one_failed_operation_stops_the_store_although_the_disk_works_again() {
+    let create = FaultDisk::default();
+    Opened::create(&create).store.close().unwrap();
+    let mut failed = 0;
+    for fault in [DiskFault::Io, DiskFault::Full, DiskFault::Short] {
+        for operation in 1..60 {
+            let disk = FaultDisk::with_image(create.image());
+            let Ok(opened) = Opened::open(&disk) else { panic!("the store does not open") };
+            disk.fail_operation(disk.operations() + operation, fault);
+            let (completed, error) = until_failure(&opened);
+            failed += 1;
+            stays_dead(opened, &disk, completed, &error);
+            for image in [disk.image(), disk.crash_image(0), disk.crash_image(1), disk.crash_image(operation + 2)] {
+                let found = count(image) as u64;
+                let is_prefix = found == completed || found == completed + 1;
+                assert!(is_prefix, "{fault:?} at {operation}: {completed} completed, {found} there");
+            }
+        }
+    }
+    assert_eq!(failed, 3 * 59);
+}

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use cloudy_proto::GroupId;
 
 use super::*;
-use crate::fault::FaultDisk;
+use crate::fault::{DiskFault, FaultDisk};
 
 /// Longer than any test needs: who waits this long waits for ever.
 const PATIENCE: Duration = Duration::from_secs(60);

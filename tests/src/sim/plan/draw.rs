@@ -60,6 +60,7 @@ impl Plan {
         plan.add_snapshots(&mut Dice::of(seed ^ 0x5a9_5407));
         plan.add_older_disks(&mut Dice::of(seed ^ 0x001d_d15c));
         plan.add_real_disks(&mut Dice::of(seed ^ 0x4ea1_d15c));
+        plan.add_failing_disks(&mut Dice::of(seed ^ 0x0fa1_1ed5));
         plan
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cloudy_node::fault::DiskFault;
 use cloudy_proto::Durability;
 
 use super::{DiskPlan, Fault, Newcomer, Plan, RETAIN_BYTES, Step, Who};
@@ -94,6 +95,20 @@ impl Plan {
         }
     }
 
+    /// Disks of which an operation fails.
+    pub(super) fn add_failing_disks(&mut self, dice: &mut Dice) {
+        let is_wanted = self.disk.real || dice.chance(200);
+        if !self.on_disk() || !is_wanted {
+            return;
+        }
+        for _ in 0..dice.between(1, 2) {
+            let who = self.some_node(dice);
+            let how = dice.pick(&[DiskFault::Io, DiskFault::Full, DiskFault::Short]);
+            let fault = Fault::FailDisk { who, how, after_us: dice.pick(RESTART_US) };
+            self.add_at_some_time(dice, fault);
+        }
+    }
+
     fn add_disks(&mut self, dice: &mut Dice) {
         self.parameters.durability = Durability::Disk;
         self.parameters.sync_timeout = Duration::from_millis(dice.pick(&[100, 500, 2_000]));
@@ -132,7 +147,7 @@ impl Plan {
     pub fn restarts(&self) -> usize {
         let at_steps = self.at_steps.iter().map(|(.., fault)| fault);
         let starts = |fault: &Fault| match fault {
-            Fault::Restart { .. } | Fault::LoseDisk { .. } | Fault::OlderDisk { .. } => 1,
+            Fault::Restart { .. } | Fault::LoseDisk { .. } | Fault::FailDisk { .. } | Fault::OlderDisk { .. } => 1,
             Fault::PowerCut { .. } => self.homes(),
             _ => 0,
         };
