@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-/// What is built or kept by git itself, not written.
-const SKIPPED_FOLDERS: &[&str] = &["target", ".git"];
+/// What is built or kept by git itself, not written. In a linked worktree `.git` is a file.
+const SKIPPED: &[&str] = &["target", ".git"];
 
 /// What cargo writes: long, and full of hosts. In a worktree `.git` is a file.
 const SKIPPED_FILES: &[&str] = &["Cargo.lock", ".git"];
@@ -27,7 +27,10 @@ pub(super) fn collect(root: &Path) -> io::Result<Vec<TextFile>> {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
             let kind = entry.file_type()?;
-            if kind.is_dir() && !SKIPPED_FOLDERS.contains(&name.as_str()) {
+            if SKIPPED.contains(&name.as_str()) {
+                continue;
+            }
+            if kind.is_dir() {
                 folders.push(path);
             } else if kind.is_file()
                 && !SKIPPED_FILES.contains(&name.as_str())
@@ -58,6 +61,10 @@ mod tests {
         let seen = |path: &str| files.iter().any(|file| file.path == path);
         assert!(seen("xtask/src/tidy/files.rs") && seen(".cargo/config.toml") && seen("README.md"));
         assert!(!seen("Cargo.lock"));
-        assert!(!files.iter().any(|file| file.path.starts_with("target/") || file.path.starts_with(".git/")));
+        assert!(
+            !files
+                .iter()
+                .any(|file| file.path.starts_with("target/") || file.path == ".git" || file.path.starts_with(".git/"))
+        );
     }
 }
