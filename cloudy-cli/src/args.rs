@@ -27,6 +27,10 @@ pub(crate) use shared::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs}
 pub(crate) use slave::SlaveArgs;
 pub(crate) use tail::TailArgs;
 
+/// The option of [`Cli::no_huge_pages`].
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) const NO_HUGE_PAGES: &str = "--no-huge-pages";
+
 /// Slaves of one session, at most: the protocol's bound on a ring, `cloudy_proto::limits::MEMBERS_MAX`.
 pub(crate) const SLAVES_MAX: u16 = 64;
 
@@ -38,7 +42,7 @@ Exit status:
   0    all results are equal
   1    something failed, or results differ
   2    the command line is wrong
-  130  interrupted by Ctrl-C before there was a result"
+  130  interrupted before there was a result"
     };
 }
 use exit_status;
@@ -66,6 +70,11 @@ pub(crate) struct Cli {
     /// Log more to stderr: once for progress, twice for details, three times for everything
     #[arg(short, long, global = true, display_order = 100, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+    /// Do not start again with an allocator that asks for huge pages; the variable GLIBC_TUNABLES, set to anything, does
+    /// the same
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[arg(long, global = true, display_order = 101)]
+    pub(crate) no_huge_pages: bool,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -93,6 +102,19 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Print manual pages
     Man(ManArgs),
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+impl Command {
+    /// A node runs in the command's own process.
+    pub(crate) fn runs_a_node(&self) -> bool {
+        match self {
+            Self::Master(_) | Self::Tail(_) | Self::BenchNode(_) => true,
+            Self::Slave(args) => !args.is_supervisor(),
+            Self::Bench(args) => args.in_process,
+            Self::Demo(_) | Self::Key(_) | Self::Completions(_) | Self::Man(_) => false,
+        }
+    }
 }
 
 /// Arguments of `cloudy completions`.

@@ -26,7 +26,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Report> {
     match command {
         Command::Demo(args) => demo::run(args).await,
         Command::Master(args) => master::run(args).await,
-        Command::Slave(args) if args.supervise => supervise::run(args).await,
+        Command::Slave(args) if args.is_supervisor() => supervise::run(args).await,
         Command::Slave(args) => slave::run(args).await,
         Command::Tail(args) => tail::run(args).await,
         Command::Bench(args) => bench::run(*args).await,

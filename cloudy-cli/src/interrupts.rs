@@ -1,60 +1,72 @@
-//! Ctrl-C and SIGTERM: the first ends a session cleanly, the second ends the program.
+//! SIGINT, SIGTERM and SIGHUP: the first ends a command in order, the second ends the program at once.
 
-use std::future::Future;
+use std::future::{Future, pending};
+use std::io;
+use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use miette::Report;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 
-use crate::output::failure;
+use crate::output::{self, EXIT_EQUAL, EXIT_INTERRUPTED, failure};
 
-/// The signals that end a program, caught from here on.
+/// How long the program may take to notice the first signal: one that is stuck in a call to the system is ended.
+const NOTICE_MAX: Duration = Duration::from_secs(2);
+/// How long the program may take to end after the second signal.
+const END_MAX: Duration = Duration::from_secs(1);
+
+/// Why a command is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// SIGINT: Ctrl-C.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+    /// SIGHUP: the terminal was closed; or the supervisor is gone.
+    HangUp,
+    /// By order of the process that started this one: the session is to end for all.
+    Order,
+}
+
+/// The signals that end a program, caught from here on by a thread of their own.
 pub(crate) struct Interrupts {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    stop: watch::Sender<bool>,
+    caught: mpsc::Receiver<Asked>,
+    /// The first was noticed.
+    noticed: Arc<AtomicBool>,
+    stop: Stop,
 }
 
 impl Interrupts {
     /// Begins to catch them.
     pub(crate) fn catch() -> Result<Self, Report> {
-        let stop = watch::Sender::new(false);
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            let uncaught = |error| failure(format_args!("cannot catch Ctrl-C ({error})"), "try again");
-            let interrupt = signal(SignalKind::interrupt()).map_err(uncaught)?;
-            let terminate = signal(SignalKind::terminate()).map_err(uncaught)?;
-            Ok(Self { interrupt, terminate, stop })
-        }
-        #[cfg(not(unix))]
-        Ok(Self { stop })
+        let uncaught = |error| failure(format_args!("cannot catch signals ({error})"), "try again");
+        let (sender, caught) = mpsc::channel(2);
+        let noticed = Arc::new(AtomicBool::new(false));
+        let (ready, started) = std::sync::mpsc::channel();
+        let catcher = Catcher { caught: sender, noticed: Arc::clone(&noticed) };
+        let thread = thread::Builder::new().name("signals".to_owned());
+        thread.spawn(move || catcher.run(&ready)).map_err(uncaught)?;
+        let gone = || Err(io::Error::other("the thread for them is gone"));
+        started.recv().unwrap_or_else(|_| gone()).map_err(uncaught)?;
+        Ok(Self { caught, noticed, stop: Stop { sender: watch::Sender::new(None) } })
     }
 
-    /// What tells a session to end.
+    /// What tells a command to end.
     pub(crate) fn stop(&self) -> Stop {
-        Stop { sender: self.stop.clone() }
+        self.stop.clone()
     }
 
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-        #[cfg(not(unix))]
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Does the work. The first interrupt asks it to stop; None at the second, which does not wait for it.
+    /// Does the work. The first signal asks it to stop; None at the second, which does not wait for it.
     pub(crate) async fn during<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let stop = self.stop();
         let twice = async {
-            self.next().await;
-            stop.now();
+            let first = self.next().await;
+            self.noticed.store(true, Ordering::Relaxed);
+            stop.now(first);
             self.next().await;
         };
         tokio::select! {
@@ -62,28 +74,178 @@ impl Interrupts {
             () = twice => None,
         }
     }
+
+    async fn next(&mut self) -> Asked {
+        match self.caught.recv().await {
+            Some(asked) => asked,
+            // The thread ends the program by itself.
+            None => pending().await,
+        }
+    }
 }
 
-/// Tells a session to end, and knows whether it was told.
+/// The thread's part. Beside the runtime of the command, which a call to the system may block.
+struct Catcher {
+    caught: mpsc::Sender<Asked>,
+    noticed: Arc<AtomicBool>,
+}
+
+impl Catcher {
+    fn run(self, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let result = runtime.and_then(|runtime| {
+            runtime.block_on(async {
+                let signals = Signals::catch()?;
+                // The command waits for this.
+                let _ = ready.send(Ok(()));
+                self.catch(signals).await;
+                Ok(())
+            })
+        });
+        if let Err(error) = result {
+            // As above.
+            let _ = ready.send(Err(error));
+        }
+    }
+
+    async fn catch(self, mut signals: Signals) {
+        self.pass_on(signals.next().await);
+        let unnoticed = async {
+            // sleep: a bound on what the command's own thread does.
+            sleep(NOTICE_MAX).await;
+            if self.noticed.load(Ordering::Relaxed) {
+                pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            second = signals.next() => {
+                self.pass_on(second);
+                // sleep: as above.
+                sleep(END_MAX).await;
+            }
+            () = unnoticed => {
+                output::say_plainly("interrupted while a call to the system does not return: the program ends without it");
+            }
+        }
+        output::finish();
+        exit(i32::from(EXIT_INTERRUPTED));
+    }
+
+    fn pass_on(&self, asked: Asked) {
+        // There is room for two; a command that has ended needs none.
+        let _ = self.caught.try_send(asked);
+    }
+}
+
+struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    /// None where it stays ignored, as `nohup` wants it.
+    #[cfg(unix)]
+    hang_up: Option<tokio::signal::unix::Signal>,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn catch() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let hang_up = if ignores_hang_up() { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self { interrupt, terminate, hang_up })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) -> Asked {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(hang_up) => hang_up.recv().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::Interrupt,
+            _ = self.terminate.recv() => Asked::Terminate,
+            _ = hang_up => Asked::HangUp,
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn catch() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) -> Asked {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => Asked::Interrupt,
+            Err(_) => pending().await,
+        }
+    }
+}
+
+/// SIGHUP was ignored when this process was started. Where that cannot be found out it keeps its default, and ends the
+/// program.
+#[cfg(unix)]
+fn ignores_hang_up() -> bool {
+    if !cfg!(target_os = "linux") {
+        return true;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // proc(5): a bit for each signal, from 1 on, which is SIGHUP.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+}
+
+/// Tells a command to end, and knows whether it was told, and why.
 #[derive(Clone)]
 pub(crate) struct Stop {
-    sender: watch::Sender<bool>,
+    sender: watch::Sender<Option<Asked>>,
 }
 
 impl Stop {
-    /// From here on the session is to end.
-    pub(crate) fn now(&self) {
-        self.sender.send_replace(true);
+    /// From here on the command is to end. The first reason counts.
+    pub(crate) fn now(&self, why: Asked) {
+        self.sender.send_if_modified(|asked| asked.replace(asked.unwrap_or(why)).is_none());
     }
 
     /// It was told to end.
     pub(crate) fn was_asked(&self) -> bool {
-        *self.sender.borrow()
+        self.sender.borrow().is_some()
     }
 
     /// Returns once it was told to end.
     pub(crate) async fn asked(&self) {
-        // The sender lives as long as this.
-        let _ = self.sender.subscribe().wait_for(|stop| *stop).await;
+        let _: Asked = self.why_asked().await;
+    }
+
+    /// Returns once it was told to end, and why.
+    pub(crate) async fn why_asked(&self) -> Asked {
+        let mut asked = self.sender.subscribe();
+        let asked = asked.wait_for(Option::is_some).await.map(|asked| *asked);
+        match asked {
+            Ok(Some(asked)) => asked,
+            // The sender lives as long as this.
+            _ => pending().await,
+        }
+    }
+
+    /// Does the work; None if it is told to end before that is done.
+    pub(crate) async fn unless_asked<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.asked() => None,
+            done = work => Some(done),
+        }
+    }
+
+    /// What a command that serves until it is told to end has as its status: it has done what it should, unless somebody
+    /// interrupted it by Ctrl-C.
+    pub(crate) fn status_of_service(&self) -> u8 {
+        match *self.sender.borrow() {
+            Some(Asked::Interrupt) => EXIT_INTERRUPTED,
+            _ => EXIT_EQUAL,
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use cloudy_node::cluster_keys::AcceptedAs;
@@ -69,10 +68,4 @@ pub(crate) fn role(accepted_as: AcceptedAs) -> &'static str {
         AcceptedAs::Next => "the next key",
         AcceptedAs::Former => "the former key",
     }
-}
-
-/// A line on stderr, for a command that shows nothing else there.
-pub(crate) fn say_plainly(line: &str) {
-    // Without a stderr there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{line}");
 }

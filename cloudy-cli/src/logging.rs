@@ -9,6 +9,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use crate::output::failure;
+use crate::sink::LogLines;
 
 /// Names what to log, in place of `--verbose`.
 pub(crate) const LOG_VARIABLE: &str = "CLOUDY_LOG";
@@ -19,7 +20,7 @@ pub(crate) fn start(verbose: u8) -> Result<(), Report> {
     let filter = filter(&chosen, verbose)?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(|| LogLines)
         .with_ansi(io::stderr().is_terminal())
         .init();
     Ok(())

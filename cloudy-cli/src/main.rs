@@ -17,9 +17,12 @@ mod parent;
 mod percent;
 mod periods;
 mod processes;
+mod program;
 mod progress;
 mod report;
 mod ring;
+mod sink;
+mod supervisor;
 mod table;
 mod watcher;
 
@@ -29,14 +32,17 @@ use clap::Parser;
 use miette::Report;
 
 fn main() -> ExitCode {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    huge_pages::ask();
+    program::keep_name();
     // Prints usage errors itself, and ends with status 2.
     let cli = args::Cli::parse();
-    start(cli).unwrap_or_else(|report| {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    huge_pages::ask(&cli);
+    let ended = start(cli).unwrap_or_else(|report| {
         output::print_error(&report);
         ExitCode::from(output::EXIT_FAILED)
-    })
+    });
+    output::finish();
+    ended
 }
 
 fn start(cli: args::Cli) -> Result<ExitCode, Report> {
@@ -49,7 +55,7 @@ fn start(cli: args::Cli) -> Result<ExitCode, Report> {
         )
     })?;
     let ended = runtime.block_on(commands::run(cli.command));
-    // What still blocks, as a write to a pipe that nobody reads, does not hold up the end.
+    // What still blocks, as a write to a file system that hangs, does not hold up the end.
     runtime.shutdown_background();
     ended
 }

@@ -1,34 +1,31 @@
 //! Starts the node that a command runs on.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use cloudy_node::fault::{FaultControl, FaultSocket, Faults};
 use cloudy_node::identity::NodeKey;
 use cloudy_node::storage::DataDir;
-use cloudy_node::{ClusterKey, ClusterKeys, Identity, Node};
+use cloudy_node::{ClusterKeys, Identity, Node};
 use miette::{IntoDiagnostic, Report};
-use zeroize::Zeroizing;
 
 use crate::args::DataArgs;
-use crate::output::failure;
 
 /// Which node a process is.
-pub(crate) enum Who<'a> {
+pub(crate) enum Who {
     /// One that never was before.
     Fresh,
-    /// The one whose private key is in a file.
-    KeyIn(&'a Path),
+    /// The one with that private key.
+    With(Box<NodeKey>),
     /// The one whose data directory it is.
     Owns(Box<DataDir>),
 }
 
-impl<'a> Who<'a> {
+impl Who {
     /// The one with that data directory, or else with that key, or else a fresh one.
-    pub(crate) fn of(data: &DataArgs, node_key: Option<&'a Path>) -> Result<Self, Report> {
+    pub(crate) fn of(data: &DataArgs, node_key: Option<NodeKey>) -> Result<Self, Report> {
         match (&data.directory, node_key) {
             (Some(path), _) => Ok(Self::Owns(Box::new(DataDir::open(path, true).into_diagnostic()?))),
-            (None, Some(file)) => Ok(Self::KeyIn(file)),
+            (None, Some(node_key)) => Ok(Self::With(Box::new(node_key))),
             (None, None) => Ok(Self::Fresh),
         }
     }
@@ -39,14 +36,14 @@ impl<'a> Who<'a> {
 pub(crate) async fn start_as(
     address: SocketAddr,
     keys: &ClusterKeys,
-    who: Who<'_>,
+    who: Who,
     faults: Faults,
     partitions: bool,
 ) -> Result<(Node, Option<FaultControl>), Report> {
     let builder = Node::builder().cluster_keys(keys);
     let builder = match who {
         Who::Fresh => builder,
-        Who::KeyIn(file) => builder.identity(identity(keys.primary(), file)?),
+        Who::With(node_key) => builder.identity(Identity::with_node_key(keys.primary(), &node_key).into_diagnostic()?),
         Who::Owns(data) => builder.identity(data.identity(keys.primary()).into_diagnostic()?).data_dir(*data),
     };
     let without_faults = Faults { seed: faults.seed, ..Faults::none() };
@@ -56,17 +53,6 @@ pub(crate) async fn start_as(
     let socket = FaultSocket::bind(address, faults).into_diagnostic()?;
     let control = socket.control();
     Ok((builder.socket(socket).start().await.into_diagnostic()?, Some(control)))
-}
-
-fn identity(key: &ClusterKey, file: &Path) -> Result<Identity, Report> {
-    let bytes = std::fs::read(file).map(Zeroizing::new).map_err(|error| {
-        failure(
-            format_args!("cannot read the node's key in {} ({error})", file.display()),
-            "start it without that file",
-        )
-    })?;
-    let node_key = NodeKey::from_pkcs8(&bytes).into_diagnostic()?;
-    Identity::with_node_key(key, &node_key).into_diagnostic()
 }
 
 /// Deletes what a data directory holds of sessions that have ended.

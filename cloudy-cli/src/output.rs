@@ -3,8 +3,13 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use miette::Report;
+use tokio::time::sleep;
+
+use crate::interrupts::Stop;
+use crate::sink::{STDERR, STDOUT};
 
 /// All results are equal, or the command did what it should.
 pub(crate) const EXIT_EQUAL: u8 = 0;
@@ -15,15 +20,53 @@ pub(crate) const EXIT_USAGE: u8 = 2;
 /// Ended by Ctrl-C: 128 + SIGINT.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
+/// How long a result waits for the reader of stdout after an interrupt.
+const INTERRUPTED_PRINT_MAX: Duration = Duration::from_secs(1);
+/// How long the end of the program waits for the reader of each stream.
+const FINISH_MAX: Duration = Duration::from_millis(400);
+
 /// An error for the user: what is wrong, and what to do about it.
 pub(crate) fn failure(problem: impl Display, remedy: impl Display) -> Report {
     miette::miette!(help = remedy.to_string(), "{problem}")
 }
 
-/// Writes to stdout. Whoever stopped reading has seen enough, so that is no error.
+/// Writes to stdout, for a command that runs no node: it waits for the reader. A reader that has closed its end has seen
+/// enough, so that is no error.
 pub(crate) fn print(text: &str) -> Result<(), Report> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// As [`print`], for a command that runs a node or watches processes: nothing else waits for the reader.
+pub(crate) async fn print_soon(text: &str) -> Result<(), Report> {
+    printed(STDOUT.write(text.as_bytes().to_vec()).await)
+}
+
+/// As [`print_soon`], and after an interrupt it waits for a short while only.
+pub(crate) async fn print_beside(text: &str, stop: &Stop) -> Result<(), Report> {
+    let given_up = async {
+        stop.asked().await;
+        // sleep: a reader that is alive takes what there is meanwhile.
+        sleep(INTERRUPTED_PRINT_MAX).await;
+    };
+    tokio::select! {
+        biased;
+        printed = print_soon(text) => printed,
+        () = given_up => Err(failure(
+            "interrupted while nothing reads standard output: the result was not printed",
+            "run it again, and read what it prints",
+        )),
+    }
+}
+
+/// Puts the beginning of a result on stdout; what follows by [`print_beside`] waits for it too.
+pub(crate) fn print_first(text: &str) {
+    // The first lines of a command find the queue empty.
+    let _ = STDOUT.lines(text.as_bytes());
+}
+
+fn printed(written: io::Result<()>) -> Result<(), Report> {
+    match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failure(
             format_args!("cannot write to standard output ({error})"),
             "check where the output goes: a full disk, a closed terminal",
@@ -32,10 +75,20 @@ pub(crate) fn print(text: &str) -> Result<(), Report> {
     }
 }
 
+/// A line on stderr. It never waits for the reader.
+pub(crate) fn say_plainly(line: &str) {
+    STDERR.lines(format!("{line}\n").as_bytes());
+}
+
 /// Writes the problem on one line of stderr and the remedy, if there is one, on the next.
 pub(crate) fn print_error(report: &Report) {
-    // Without a stderr there is nobody left to tell.
-    let _ = io::stderr().write_all(error_text(report).as_bytes());
+    STDERR.lines(error_text(report).as_bytes());
+}
+
+/// Waits until stdout and stderr are written, or their readers have had time for it.
+pub(crate) fn finish() {
+    STDOUT.finish(FINISH_MAX);
+    STDERR.finish(FINISH_MAX);
 }
 
 fn error_text(report: &Report) -> String {

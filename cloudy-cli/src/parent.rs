@@ -4,16 +4,19 @@ use std::net::SocketAddr;
 
 use cloudy_node::session::{MasterEvent, MasterOutcome, Summary};
 use cloudy_node::{NodeId, ViewId};
+use miette::Report;
 use serde::{Deserialize, Serialize};
 
-use crate::output::print;
+use crate::interrupts::Stop;
+use crate::output::print_beside;
+use crate::sink::STDOUT;
 
 /// What a process is told.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Order {
     /// Nothing passes to and from these addresses, until the next order of this kind.
     CutOff(Vec<SocketAddr>),
-    /// End the session for all, early and with a result; before a session, give up.
+    /// End the session for all, early and with a result; before a session, give up. A signal makes a slave leave instead.
     Stop,
 }
 
@@ -32,13 +35,25 @@ pub(crate) enum Said {
     Outcome(MasterOutcome),
 }
 
-/// Says something.
+/// Says something soon. A parent that has stopped reading holds nobody up: it misses what is too much for it.
 pub(crate) fn say(said: &Said) {
-    match serde_json::to_string(said) {
-        // A parent that reads no more is noticed on stdin.
-        Ok(line) => drop(print(&format!("{line}\n"))),
-        Err(error) => tracing::error!("cannot say {said:?}: {error}"),
+    if line(said).is_some_and(|line| !STDOUT.lines(line.as_bytes())) {
+        tracing::warn!("the process that started this one reads nothing: it misses {said:?}");
     }
+}
+
+/// Says something, and returns once the parent can read it or, after an interrupt, has had time for it.
+pub(crate) async fn say_surely(said: &Said, stop: &Stop) -> Result<(), Report> {
+    match line(said) {
+        Some(line) => print_beside(&line, stop).await,
+        None => Ok(()),
+    }
+}
+
+fn line(said: &Said) -> Option<String> {
+    let line = serde_json::to_string(said);
+    let line = line.inspect_err(|error| tracing::error!("cannot say {said:?}: {error}")).ok()?;
+    Some(format!("{line}\n"))
 }
 
 /// The longest order: one with the addresses of a whole demo is a tenth of it.
@@ -91,7 +106,12 @@ mod tests {
         let summary = Summary { count: 3, sum: 0.1 + 0.2, digest: Digest(u128::MAX - 1), own: 1, confirmations: 2 };
         let slave = Found { node, address: address(1), name: "127.0.0.1:1".to_owned() };
         let refusal = Refusal { name: "x".to_owned(), reason: "two\nlines".to_owned() };
-        let rows = [SlaveResult::Reported(summary), SlaveResult::Contradictory(summary), SlaveResult::Silent];
+        let rows = [
+            SlaveResult::Reported(summary),
+            SlaveResult::Contradictory(summary),
+            SlaveResult::Silent,
+            SlaveResult::Left,
+        ];
         let row = |result| MasterRow { slave: slave.clone(), rank: Rank(1), result };
         let outcome = MasterOutcome { rows: rows.map(row).into(), refusals: vec![refusal.clone()] };
         let phases = [Phase::Start, Phase::Send, Phase::Grace, Phase::Stop, Phase::Done];
@@ -107,6 +127,7 @@ mod tests {
             MasterEvent::Founded { members: 4 },
             MasterEvent::Approved(vec![(node, Index(5))]),
             MasterEvent::Silent(node),
+            MasterEvent::Left(node),
             MasterEvent::Blamed(node),
             MasterEvent::View { id, members: vec![node] },
             MasterEvent::Reported(node),

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::args::Who;
 use crate::output::failure;
 use crate::parent::{Order, Said};
+use crate::program;
 
 /// How long a process may take until it says where it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -185,8 +186,7 @@ impl Process {
     fn spawn(Launch { who, arguments }: Launch) -> Result<Self, Report> {
         let not_started =
             |error| failure(format_args!("cannot start {who} ({error})"), "raise the limit of processes (ulimit -u)");
-        let program = std::env::current_exe().map_err(not_started)?;
-        let mut command = Command::new(program);
+        let mut command = Command::from(program::command().map_err(not_started)?);
         command.args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         // Ctrl-C is for the demo, which ends the session for all; a process that loses the demo ends by itself.

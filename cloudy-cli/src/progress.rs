@@ -1,15 +1,22 @@
 //! What a command says on stderr while it works: one line that changes where stderr is a terminal, plain lines elsewhere.
 
 use std::cell::Cell;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+
+use crate::output::say_plainly;
+use crate::sink::STDERR;
 
 /// Between two states in plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(1);
 /// Between two pictures of the spinner.
 const TICK: Duration = Duration::from_millis(120);
+/// Pictures per second, at most.
+const PICTURES_PER_SECOND_MAX: u8 = 20;
 
 /// Where progress goes.
 pub(crate) struct Progress {
@@ -22,7 +29,9 @@ impl Progress {
     /// On stderr.
     pub(crate) fn start() -> Self {
         let spinner = io::stderr().is_terminal().then(|| {
-            let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let terminal = Box::new(Terminal { size: Term::stderr(), picture: Mutex::default() });
+            let target = ProgressDrawTarget::term_like_with_hz(terminal, PICTURES_PER_SECOND_MAX);
+            let spinner = ProgressBar::with_draw_target(None, target);
             spinner.set_style(ProgressStyle::default_spinner());
             spinner.enable_steady_tick(TICK);
             spinner
@@ -32,13 +41,9 @@ impl Progress {
 
     /// A line that stays.
     pub(crate) fn line(&self, text: &str) {
-        let write = || {
-            // Without a stderr there is nobody to tell.
-            let _ = writeln!(io::stderr(), "{text}");
-        };
         match &self.spinner {
-            Some(spinner) => spinner.suspend(write),
-            None => write(),
+            Some(spinner) => spinner.suspend(|| say_plainly(text)),
+            None => say_plainly(text),
         }
     }
 
@@ -60,5 +65,70 @@ impl Drop for Progress {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
         }
+    }
+}
+
+/// The terminal behind stderr. It is written by [`STDERR`], one picture at a time, so a terminal that was stopped
+/// (Ctrl-S) stops nothing.
+#[derive(Debug)]
+struct Terminal {
+    size: Term,
+    picture: Mutex<String>,
+}
+
+impl Terminal {
+    fn add(&self, text: &str) -> io::Result<()> {
+        self.picture.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+        Ok(())
+    }
+
+    /// A control sequence with a count (ECMA-48 §8.3), which moves nothing for a count of zero.
+    fn moved(&self, count: usize, direction: char) -> io::Result<()> {
+        if count == 0 { Ok(()) } else { self.add(&format!("\x1b[{count}{direction}")) }
+    }
+}
+
+impl TermLike for Terminal {
+    fn width(&self) -> u16 {
+        self.size.size().1
+    }
+
+    fn height(&self) -> u16 {
+        self.size.size().0
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.moved(n, 'A')
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.moved(n, 'B')
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.moved(n, 'C')
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.moved(n, 'D')
+    }
+
+    fn write_line(&self, s: &str) -> io::Result<()> {
+        self.add(s)?;
+        self.add("\n")
+    }
+
+    fn write_str(&self, s: &str) -> io::Result<()> {
+        self.add(s)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.add("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let picture = std::mem::take(&mut *self.picture.lock().unwrap_or_else(PoisonError::into_inner));
+        STDERR.picture(picture.as_bytes());
+        Ok(())
     }
 }

@@ -171,6 +171,7 @@ fn problem(name: &str, result: &SlaveResult) -> Option<String> {
     match result {
         SlaveResult::Reported(_) => None,
         SlaveResult::Silent => Some(format!("{name} gave no answer: the session ended without it")),
+        SlaveResult::Left => Some(format!("{name} left the session before its end, and has no result")),
         SlaveResult::Missing => Some(format!("{name} did not report its result in time")),
         SlaveResult::Unreadable(error) => Some(format!("{name}: {error}")),
         SlaveResult::Contradictory(summary) => Some(format!(

@@ -126,6 +126,10 @@ impl Watcher {
                 let name = self.leaves(node, "no answer");
                 self.line_at(now, &format!("{name} does not answer: the session goes on without it"));
             }
+            MasterEvent::Left(node) => {
+                let name = self.leaves(node, "left");
+                self.line_at(now, &format!("{name} has left: the session goes on without it"));
+            }
             MasterEvent::Blamed(node) => {
                 let name = self.leaves(node, "held others up");
                 self.line_at(now, &format!("{name} holds others up: they go on until it is back"));
@@ -247,12 +251,15 @@ mod tests {
         watcher.observe(view(2, &[1]));
         watcher.observe(view(3, &[1, 3, 2]));
         watcher.observe(view(4, &[1, 2]));
+        watcher.observe(MasterEvent::Left(id(2)));
+        watcher.observe(view(5, &[1]));
         assert_eq!(
             words(&watcher),
             [
                 "view 2: 1 slave, without slave-2 (no answer), slave-3 (held others up)",
                 "view 3: 3 slaves, slave-2 is back, slave-3 is back",
-                "view 4: 2 slaves, without slave-3"
+                "view 4: 2 slaves, without slave-3",
+                "view 5: 1 slave, without slave-2 (left)"
             ]
         );
         assert_eq!(watcher.views()[1].slaves, ["slave-1", "slave-3", "slave-2"]);

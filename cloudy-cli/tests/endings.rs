@@ -33,12 +33,88 @@ fn ctrl_c_at_the_master_ends_the_session_with_results() {
     all_end_well(master, slaves);
 }
 
+/// One of two slaves gets a signal; the other and the master go on until the session is ended.
+fn one_leaves(name: &str, code: i32) {
+    let cluster = Cluster::new();
+    let (mut master, [first, second], [_, port]) = session(&cluster);
+    second.signal(name);
+    let left = second.end();
+    assert_eq!((left.code(), left.stdout.as_str()), (Some(code), ""), "{left:#?}");
+    assert!(left.stderr.contains("left the session, which goes on without this slave"), "{left:#?}");
+    master.wait_for(&format!("127.0.0.1:{port} has left: the session goes on without it"));
+    master.wait_for("SEND: approved");
+    master.signal("INT");
+    let (master, first) = (master.end(), first.end());
+    master.failed_without_error(&[
+        &format!("127.0.0.1:{port} left the session before its end, and has no result"),
+        &format!("INCOMPLETE: no result from 127.0.0.1:{port}"),
+    ]);
+    assert_eq!(first.code(), Some(0), "{first:#?}");
+    assert!(master.stdout.contains(first.stdout.split(['(', ',']).nth(1).expect("a count")), "{master:#?} {first:#?}");
+}
+
 #[test]
-fn ctrl_c_at_a_slave_ends_the_session_with_results() {
+fn ctrl_c_at_a_slave_makes_it_leave_and_the_others_go_on() {
+    one_leaves("INT", 130);
+}
+
+#[test]
+fn sigterm_and_sighup_at_a_slave_make_it_leave_and_are_no_failure() {
+    one_leaves("TERM", 0);
+    one_leaves("HUP", 0);
+}
+
+#[test]
+fn the_last_slave_that_leaves_ends_the_session() {
+    let cluster = Cluster::new();
+    let (mut master, [first, second], [port, _]) = session(&cluster);
+    first.signal("TERM");
+    assert_eq!(first.end().code(), Some(0));
+    master.wait_for(&format!("127.0.0.1:{port} has left"));
+    second.signal("TERM");
+    let (master, second) = (master.end(), second.end());
+    assert_eq!(second.code(), Some(0), "{second:#?}");
+    assert!(second.stdout.starts_with('('), "nobody else has its result: {second:#?}");
+    master.failed_without_error(&[&format!("INCOMPLETE: no result from 127.0.0.1:{port}")]);
+}
+
+#[test]
+fn a_hang_up_at_the_master_ends_the_session_with_results() {
     let cluster = Cluster::new();
     let (master, slaves, _) = session(&cluster);
-    slaves[1].signal("INT");
+    master.signal("HUP");
     all_end_well(master, slaves);
+}
+
+#[test]
+fn a_second_signal_ends_master_and_slave_at_once() {
+    let cluster = Cluster::new();
+    let (master, [first, second], _) = session(&cluster);
+    // Without it, no orderly end of the others is possible.
+    second.signal("STOP");
+    for process in [master, first] {
+        process.signal("TERM");
+        process.signal("INT");
+        let ended = process.end();
+        assert_eq!((ended.code(), ended.stdout.starts_with('(')), (Some(130), false), "{ended:#?}");
+    }
+    second.signal("CONT");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_was_started_by_nohup_outlives_its_terminal() {
+    let cluster = Cluster::new();
+    let own = cluster.node(&["slave", "127.0.0.1", "0"]);
+    let mut command = std::process::Command::new("nohup");
+    command.arg(own.get_program()).args(own.get_args());
+    let (mut slave, port) = common::listening(Running::start(command));
+    slave.signal("HUP");
+    let args = ["master", "127.0.0.1", "0", "200ms", "300ms", "--slave", &format!("127.0.0.1:{port}")];
+    let master = common::run(cluster.node(&args));
+    assert_eq!(master.code(), Some(0), "{master:#?}");
+    slave.wait_for("GRACE");
+    assert_eq!(slave.end().code(), Some(0));
 }
 
 #[test]
@@ -59,7 +135,7 @@ fn ctrl_c_while_nothing_runs_ends_at_once() {
     // The master's invitation is void, and the slave waits for another.
     slave.wait_for("waiting");
     slave.signal("TERM");
-    assert_eq!(slave.end().code(), Some(130));
+    assert_eq!(slave.end().code(), Some(0), "a service that is ended has not failed");
 }
 
 /// What looks like the first datagram of a handshake (RFC 9000 §17.2.2) that nobody goes on with.
@@ -144,7 +220,10 @@ fn a_session_goes_on_without_its_master() {
     let (master, slaves, _) = session(&cluster);
     master.signal("KILL");
     assert_eq!(master.end().code(), None);
-    slaves[0].signal("INT");
+    let mut attached = Running::start(cluster.node(&["master", "127.0.0.1", "0", "--attach"]));
+    attached.wait_for("SEND: approved");
+    attached.signal("INT");
+    assert_eq!(attached.end().code(), Some(0));
     let [first, second] = slaves.map(Running::end);
     assert_eq!((first.code(), second.code()), (Some(0), Some(0)), "{first:#?} {second:#?}");
     assert_eq!(printed(&first.stdout), printed(&second.stdout));

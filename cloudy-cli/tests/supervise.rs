@@ -4,10 +4,10 @@
 mod common;
 
 use std::fs;
+use std::net::UdpSocket;
 use std::process::Command;
-use std::time::Instant;
 
-use common::{Cluster, Ended, PATIENCE, Running, listening, printed, recompute, run};
+use common::{Cluster, Ended, Running, listening, printed, recompute, run, until};
 use serde_json::Value;
 
 /// Few enough numbers that a file is written and caught up with in no time.
@@ -26,15 +26,6 @@ fn signal(process: u32, name: &str) {
 
 fn alive(process: u32) -> bool {
     fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-}
-
-fn until(what: &str, mut reached: impl FnMut() -> bool) {
-    let give_up_at = Instant::now() + PATIENCE;
-    while !reached() {
-        assert!(Instant::now() < give_up_at, "it does not come: {what}");
-        // sleep: somebody else's process gives no other sign.
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
 }
 
 fn names(ports: &[u16]) -> Vec<String> {
@@ -113,21 +104,92 @@ fn a_supervisor_passes_an_interrupt_on_and_ends_with_its_slave() {
     assert!(!ended.stderr.contains("crashed"), "{ended:#?}");
 }
 
-#[test]
-fn a_supervisor_leaves_no_key_behind_and_shows_it_to_nobody() {
-    let cluster = Cluster::new();
-    let dir = cluster.path("tmp");
-    fs::create_dir(&dir).expect("a directory");
+/// A supervised slave with a directory for temporary files of its own.
+fn supervised_in(cluster: &Cluster) -> (Running, u16, std::path::PathBuf) {
+    let temporary = cluster.path("tmp");
+    fs::create_dir(&temporary).expect("a directory");
     let mut command = cluster.node(&["slave", "127.0.0.1", "0", "--supervise"]);
-    command.env("TMPDIR", &dir);
-    let (supervised, _) = listening(Running::start(command));
-    let files: Vec<_> = fs::read_dir(&dir).expect("listed").map(|file| file.expect("a file").path()).collect();
-    let [key] = &files[..] else { panic!("{files:?}") };
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(key).expect("there").permissions());
-    assert_eq!(mode & 0o777, 0o600);
+    command.env("TMPDIR", &temporary);
+    let (supervised, port) = listening(Running::start(command));
+    (supervised, port, temporary)
+}
+
+fn files_in(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    fs::read_dir(directory).expect("listed").map(|file| file.expect("a file").path()).collect()
+}
+
+#[test]
+fn a_supervisor_writes_no_key_anywhere_and_a_service_that_is_ended_has_not_failed() {
+    let cluster = Cluster::new();
+    let (supervised, _, temporary) = supervised_in(&cluster);
+    assert_eq!(files_in(&temporary), [] as [std::path::PathBuf; 0]);
+    let child = child_of(&supervised).expect("a child");
+    let arguments = fs::read(format!("/proc/{child}/cmdline")).expect("its arguments");
+    assert!(arguments.len() < 1_000, "a key among them? {}", String::from_utf8_lossy(&arguments));
+    supervised.signal("TERM");
+    assert_eq!(supervised.end().code(), Some(0));
+}
+
+#[test]
+fn a_slave_whose_supervisor_is_gone_ends_and_leaves_nothing_behind() {
+    for name in ["KILL", "HUP"] {
+        let cluster = Cluster::new();
+        let (supervised, port, temporary) = supervised_in(&cluster);
+        let child = child_of(&supervised).expect("a child");
+        supervised.signal(name);
+        until("the slave is gone", || !alive(child));
+        until("its port is free", || UdpSocket::bind(("127.0.0.1", port)).is_ok());
+        assert_eq!(files_in(&temporary), [] as [std::path::PathBuf; 0], "after SIG{name}");
+        let code = if name == "HUP" { Some(0) } else { None };
+        assert_eq!(supervised.end().code(), code, "after SIG{name}");
+    }
+}
+
+#[test]
+fn a_slave_whose_supervisor_is_killed_leaves_its_session_to_the_others() {
+    let cluster = Cluster::new();
+    let (other, other_port) = cluster.slave(&RATE);
+    let (supervised, port) = cluster.slave(&[&RATE[..], &["--supervise"]].concat());
+    let mut first = Running::start(master(&cluster, &["3s", "500ms", "--expect", "2"], &[other_port, port]));
+    first.wait_for("SEND: approved");
+    supervised.signal("KILL");
+    first.wait_for(&format!("127.0.0.1:{port} has left: the session goes on without it"));
+    first.end().failed_without_error(&[&format!("INCOMPLETE: no result from 127.0.0.1:{port}")]);
+    assert_eq!(other.end().code(), Some(0));
+}
+
+#[test]
+fn a_restart_needs_neither_the_program_s_file_nor_any_directory() {
+    let cluster = Cluster::new();
+    let directory = cluster.path("installed");
+    fs::create_dir(&directory).expect("a directory");
+    let program = directory.join("cloudy");
+    fs::copy(env!("CARGO_BIN_EXE_cloudy"), &program).expect("copied");
+    let mut command = Command::new(&program);
+    command.args(["slave", "--supervise", "--no-discovery", "--cluster-key"]).arg(&cluster.key);
+    command.args(["--", "127.0.0.1", "0"]).current_dir(&directory).env("TMPDIR", &directory);
+    let mut supervised = Running::start(command);
+    let before = supervised.wait_for("listening on 127.0.0.1:");
+    fs::remove_dir_all(&directory).expect("removed");
+    let child = child_of(&supervised).expect("a child");
+    signal(child, "KILL");
+    supervised.wait_for("it is started again in 100ms (failure 1 within 60s, 10 end this)");
+    assert_eq!(supervised.wait_for("listening on 127.0.0.1:"), before, "the same node at the same port");
+    supervised.signal("TERM");
+    assert_eq!(supervised.end().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_to_a_supervisor_ends_its_slave_at_once() {
+    let cluster = Cluster::new();
+    let (supervised, _) = cluster.slave(&["--supervise"]);
+    let child = child_of(&supervised).expect("a child");
+    // It cannot end in order.
+    signal(child, "STOP");
+    supervised.signal("TERM");
     supervised.signal("TERM");
     assert_eq!(supervised.end().code(), Some(130));
-    assert!(!key.exists());
+    until("the slave is gone", || !alive(child));
 }
 
 #[test]

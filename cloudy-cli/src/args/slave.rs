@@ -21,6 +21,9 @@ Examples:
 A result file has a JSON object per line: index, origin, seq, view and value of each approved message, and a last line
 with count, sum and digest. It is written while the session runs: follow it with tail -f.
 
+Ctrl-C, SIGTERM and SIGHUP make a slave leave its session, which goes on without it; a second signal ends it at once.
+A slave that is ended by SIGTERM or SIGHUP, while it waits or by leaving, has status 0.
+
 ", exit_status!()))]
 pub(crate) struct SlaveArgs {
     /// Where to listen.
@@ -35,9 +38,9 @@ pub(crate) struct SlaveArgs {
     /// Run in a process of its own, which is started again after a crash: it comes back to the session that it was in
     #[arg(long)]
     pub(crate) supervise: bool,
-    /// The file with the node's private key, from a supervisor
-    #[arg(long, value_name = "FILE", hide = true)]
-    pub(crate) node_key: Option<PathBuf>,
+    /// Take the node's private key from a supervisor on stdin, and end with whoever holds its other end
+    #[arg(long, hide = true)]
+    pub(crate) supervised: bool,
     /// Where to listen, from a supervisor
     #[arg(long, value_name = "ADDRESS", hide = true)]
     pub(crate) at: Option<SocketAddr>,
@@ -65,4 +68,11 @@ pub(crate) struct SlaveArgs {
     /// Which faults.
     #[command(flatten)]
     pub(crate) faults: FaultArgs,
+}
+
+impl SlaveArgs {
+    /// This process only watches over the one that is the slave.
+    pub(crate) fn is_supervisor(&self) -> bool {
+        self.supervise && !self.supervised
+    }
 }

@@ -244,3 +244,26 @@ async fn hosts_are_addresses_or_names() {
     let error = listen("no-such-host.invalid").address().await.expect_err("no such name");
     assert!(error.to_string().contains("`no-such-host.invalid`") && error.help().is_some(), "{error}");
 }
+
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn only_a_command_that_runs_a_node_is_started_again_for_huge_pages() {
+    for (line, runs) in [
+        ("cloudy slave ::1 0", true),
+        ("cloudy slave ::1 0 --supervise", false),
+        ("cloudy slave ::1 0 --supervise --supervised", true),
+        ("cloudy master ::1 0 2s 1s", true),
+        ("cloudy tail [::1]:1", true),
+        ("cloudy bench --in-process", true),
+        ("cloudy bench-node", true),
+        ("cloudy bench", false),
+        ("cloudy demo", false),
+        ("cloudy key path", false),
+        ("cloudy man", false),
+        ("cloudy completions bash", false),
+    ] {
+        assert_eq!(parse(line).expect(line).runs_a_node(), runs, "{line}");
+    }
+    let cli = Cli::try_parse_from(["cloudy", NO_HUGE_PAGES, "demo"]).expect("a global option");
+    assert!(cli.no_huge_pages);
+}

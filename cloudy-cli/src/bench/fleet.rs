@@ -16,6 +16,7 @@ use super::spec::Program;
 use super::{failover, floor, member};
 use crate::logging;
 use crate::output::failure;
+use crate::program;
 
 /// Orders and answers that wait: there is at most one of each.
 const LINES_MAX: usize = 4;
@@ -164,7 +165,7 @@ fn process(
 ) -> Result<impl Future<Output = ()> + Send + 'static, Report> {
     let not_started =
         |error| failure(format_args!("cannot start a node ({error})"), "raise the limit of processes (ulimit -u)");
-    let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
+    let mut command = Command::from(program::command().map_err(not_started)?);
     command
         .arg(NODE_COMMAND)
         .args(logging::arguments())

@@ -13,7 +13,7 @@ use crate::commands::master::{present, with_remedy};
 use crate::interrupts::Stop;
 use crate::keys::KeyFile;
 use crate::node::{self, Who};
-use crate::output::{EXIT_INTERRUPTED, failure, print};
+use crate::output::{EXIT_INTERRUPTED, failure, print_first};
 use crate::periods::Periods;
 use crate::progress::Progress;
 use crate::report::{Session, heading};
@@ -22,9 +22,14 @@ use crate::watcher::Watcher;
 
 /// Shows a session that another master began, and compares the results.
 pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
-    let address = args.listen.address().await?;
-    let file = KeyFile::open(&args.key)?;
-    let (node, _) = node::start_as(address, &file.keys, Who::Fresh, args.faults.faults(), false).await?;
+    let start = async {
+        let address = args.listen.address().await?;
+        let file = KeyFile::open(&args.key)?;
+        let (node, _) = node::start_as(address, &file.keys, Who::Fresh, args.faults.faults(), false).await?;
+        Ok::<_, Report>((address, file, node))
+    };
+    let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
+    let (address, file, node) = started?;
     let config = AttachConfig {
         slaves: args.slaves.clone(),
         multicast: Some(Multicast { group: args.discovery_group, interface: address.ip() }),
@@ -35,7 +40,7 @@ pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, 
     let running = attach_master(&node, &config, stop.asked(), |event| watcher.observe(event));
     let attached = file.followed(&node, |line| watcher.line(line), running).await;
     let ended = match attached {
-        Ok(attached) => show(args, attached, &watcher, began_at),
+        Ok(attached) => show(args, attached, &watcher, began_at, stop).await,
         Err(MasterError::Stopped) => Ok(ExitCode::from(EXIT_INTERRUPTED)),
         Err(error @ MasterError::NoSession { .. }) => Err(failure(
             error,
@@ -55,7 +60,7 @@ pub(crate) async fn resumed(args: &MasterArgs, node: &Node, group: &Group, stop:
     watcher.line("going on with the session that the data directory holds; start its slaves again too");
     let began_at = Instant::now();
     let ended = match resume_master(group, stop.asked(), |event| watcher.observe(event)).await {
-        Ok(attached) => show(args, attached, &watcher, began_at),
+        Ok(attached) => show(args, attached, &watcher, began_at, stop).await,
         Err(MasterError::Stopped) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
         Err(error) => return Err(with_remedy(&error)),
     };
@@ -63,9 +68,15 @@ pub(crate) async fn resumed(args: &MasterArgs, node: &Node, group: &Group, stop:
     ended
 }
 
-fn show(args: &MasterArgs, attached: AttachOutcome, watcher: &Watcher, began_at: Instant) -> Result<ExitCode, Report> {
+async fn show(
+    args: &MasterArgs,
+    attached: AttachOutcome,
+    watcher: &Watcher,
+    began_at: Instant,
+    stop: &Stop,
+) -> Result<ExitCode, Report> {
     let AttachOutcome { plan, ring, outcome } = attached;
-    let Some(SessionPlan { send, grace, stop, seed }) = plan else {
+    let Some(SessionPlan { send, grace, stop: stop_period, seed }) = plan else {
         return Err(failure("the session ended before it began", "ask its master why, or begin another"));
     };
     let ring = match ring {
@@ -73,11 +84,11 @@ fn show(args: &MasterArgs, attached: AttachOutcome, watcher: &Watcher, began_at:
         RingKind::Pipelined => RingChoice::Pipelined,
         RingKind::Relay => RingChoice::Relay,
     };
-    let described = (Periods { send, grace, stop }, ring, seed);
+    let described = (Periods { send, grace, stop: stop_period }, ring, seed);
     if !args.json {
-        print(&heading(described.0, described.1, described.2))?;
+        print_first(&heading(described.0, described.1, described.2));
     }
     let mut session = Session::new(described, outcome, watcher, began_at.elapsed());
     session.rows.sort_by_key(|(_, row)| row.slave.address);
-    present(&session, args.json)
+    present(&session, args.json, stop).await
 }

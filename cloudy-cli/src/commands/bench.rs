@@ -20,7 +20,7 @@ use crate::bench::orders::Post;
 use crate::bench::report::Findings;
 use crate::bench::runs;
 use crate::interrupts::Interrupts;
-use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print};
+use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_soon};
 use crate::progress::Progress;
 
 /// Lines that wait to be read: there is at most one.
@@ -31,10 +31,8 @@ pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Report> {
     let mut interrupts = Interrupts::catch()?;
     let stop = interrupts.stop();
     let work = async {
-        tokio::select! {
-            ended = any(&args) => ended,
-            () = stop.asked() => Ok(ExitCode::from(EXIT_INTERRUPTED)),
-        }
+        let ended = stop.unless_asked(any(&args)).await;
+        ended.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
     };
     interrupts.during(work).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
 }
@@ -51,7 +49,7 @@ pub(crate) async fn run_as_node() -> Result<ExitCode, Report> {
     let answers = async {
         while let Some(answer) = said.recv().await {
             let line = serde_json::to_string(&answer).unwrap_or_default();
-            print(&format!("{line}\n"))?;
+            print_soon(&format!("{line}\n")).await?;
         }
         Ok(ExitCode::from(EXIT_EQUAL))
     };
@@ -87,7 +85,7 @@ async fn bench(args: &BenchArgs) -> Result<ExitCode, Report> {
     drop(progress);
     let findings = Findings { conditions, rows };
     page.map_or(Ok(()), |page| page.write(&findings))?;
-    print(&if args.json { findings.json() } else { findings.text() })?;
+    print_soon(&if args.json { findings.json() } else { findings.text() }).await?;
     Ok(ExitCode::from(EXIT_EQUAL))
 }
 

@@ -13,7 +13,7 @@ use super::master::present;
 use crate::args::{DemoArgs, Schedule, Who};
 use crate::demo::{Demo, judge};
 use crate::interrupts::{Interrupts, Stop};
-use crate::output::{EXIT_INTERRUPTED, EXIT_USAGE, failure, print, print_error};
+use crate::output::{EXIT_INTERRUPTED, EXIT_USAGE, failure, print_error, print_first};
 use crate::processes::{Fleet, Launch};
 use crate::progress::Progress;
 use crate::report::{Session, heading};
@@ -50,7 +50,7 @@ async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCo
     }
     let files = DemoFiles::open(args)?;
     if !args.json {
-        print(&heading(periods, args.ring, args.seed))?;
+        print_first(&heading(periods, args.ring, args.seed));
     }
     let progress = Progress::start();
     progress.line(&format!("starting {} slaves", args.nodes));
@@ -60,10 +60,8 @@ async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCo
         let slaves: Vec<SocketAddr> = fleet.all().map(|(_, address)| address).collect();
         fleet.start(vec![master(args, &schedule, &files, &slaves)]).await
     };
-    tokio::select! {
-        started = start => started?,
-        () = stop.asked() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
-    };
+    let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
+    started?;
     let names = fleet.all().map(|(who, address)| (address.to_string(), who.to_string())).collect();
     let watcher = Watcher::new(progress, names);
     let began_at = Instant::now();
@@ -79,7 +77,7 @@ async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCo
         Session::new((periods, args.ring, args.seed), outcome, &watcher, began_at.elapsed())
     });
     drop(watcher);
-    present(&session, args.json)
+    present(&session, args.json, stop).await
 }
 
 fn no_session() -> Report {

@@ -13,7 +13,7 @@ use crate::bench::failover::rounds::{self, Plan};
 use crate::bench::failover::soak;
 use crate::bench::machine::Conditions;
 use crate::commands::bench::conditions;
-use crate::output::{EXIT_EQUAL, print};
+use crate::output::{EXIT_EQUAL, print_soon};
 use crate::progress::Progress;
 
 /// Runs `cloudy bench failover`.
@@ -34,7 +34,7 @@ pub(crate) async fn failover(args: &FailoverArgs) -> Result<ExitCode, Report> {
     };
     drop(progress);
     let findings = FailoverFindings { conditions, nodes, size_bytes, rate_per_s, failures, catch_up };
-    print(&if args.json { json(&findings) } else { findings.text() })?;
+    print_soon(&if args.json { json(&findings) } else { findings.text() }).await?;
     Ok(ExitCode::from(EXIT_EQUAL))
 }
 
@@ -48,6 +48,6 @@ pub(crate) async fn soak(args: &SoakArgs) -> Result<ExitCode, Report> {
     let soak = soak::run(make, args.duration, &key, &progress).await?;
     drop(progress);
     let findings = SoakFindings { conditions, nodes, size_bytes, rate_per_s, soak };
-    print(&if args.json { json(&findings) } else { findings.text() })?;
+    print_soon(&if args.json { json(&findings) } else { findings.text() }).await?;
     Ok(ExitCode::from(EXIT_EQUAL))
 }

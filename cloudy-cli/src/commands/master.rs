@@ -11,11 +11,11 @@ use miette::Report;
 
 use crate::args::MasterArgs;
 use crate::commands::attach;
-use crate::interrupts::{Interrupts, Stop};
-use crate::keys::{KeyFile, say_plainly};
+use crate::interrupts::{Asked, Interrupts, Stop};
+use crate::keys::KeyFile;
 use crate::node::{self, Who};
-use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, failure, print};
-use crate::parent::{self, Order, Said, say};
+use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, failure, print_beside, print_first, say_plainly};
+use crate::parent::{self, Order, Said, say, say_surely};
 use crate::periods::Periods;
 use crate::progress::Progress;
 use crate::report::{Session, heading};
@@ -37,11 +37,17 @@ pub(crate) async fn run(args: MasterArgs) -> Result<ExitCode, Report> {
 }
 
 async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
-    let address = args.listen.address().await?;
-    let file = KeyFile::open(&args.key)?;
-    let who = Who::of(&args.data, None)?;
-    let (node, control) = node::start_as(address, &file.keys, who, args.faults.faults(), args.child.partitions).await?;
-    node::forget_ended(&node).await;
+    let start = async {
+        let address = args.listen.address().await?;
+        let file = KeyFile::open(&args.key)?;
+        let who = Who::of(&args.data, None)?;
+        let (node, control) =
+            node::start_as(address, &file.keys, who, args.faults.faults(), args.child.partitions).await?;
+        node::forget_ended(&node).await;
+        Ok::<_, Report>((address, file, node, control))
+    };
+    let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
+    let (address, file, node, control) = started?;
     let config = MasterConfig {
         plan: plan(args.periods(), args.seed()),
         ring: ring_kind(args.ring),
@@ -82,7 +88,7 @@ async fn for_a_user(
 ) -> Result<ExitCode, Report> {
     let (periods, ring, seed) = (args.periods(), args.ring, args.seed());
     if !args.json {
-        print(&heading(periods, ring, seed))?;
+        print_first(&heading(periods, ring, seed));
     }
     let watcher = Watcher::new(Progress::start(), BTreeMap::new());
     let began_at = Instant::now();
@@ -95,7 +101,7 @@ async fn for_a_user(
     // The ring is ordered by node ids, which say nothing to a reader.
     session.rows.sort_by_key(|(_, row)| row.slave.address);
     drop(watcher);
-    present(&session, args.json)
+    present(&session, args.json, stop).await
 }
 
 /// Tells the process that started this one what happens; that one compares the results.
@@ -109,12 +115,12 @@ async fn for_a_parent(
     let obey = |order| match (order, &control) {
         (Order::CutOff(peers), Some(control)) => control.partition(peers),
         (Order::CutOff(_), None) => tracing::warn!("a partition was not announced when this master was started"),
-        (Order::Stop, _) => stop.now(),
+        (Order::Stop, _) => stop.now(Asked::Order),
     };
     tokio::select! {
         outcome = run_master(node, config, stop.asked(), |event| say(&Said::Saw(event))) => {
             match outcome {
-                Ok(outcome) => say(&Said::Outcome(outcome)),
+                Ok(outcome) => say_surely(&Said::Outcome(outcome), stop).await?,
                 Err(error) => return without_outcome(&error),
             }
             Ok(ExitCode::from(EXIT_EQUAL))
@@ -124,8 +130,8 @@ async fn for_a_parent(
 }
 
 /// Prints the end of a session; status 0 only if all results are there and equal.
-pub(crate) fn present(session: &Session, json: bool) -> Result<ExitCode, Report> {
-    print(&if json { format!("{}\n", session.json()) } else { session.text() })?;
+pub(crate) async fn present(session: &Session, json: bool, stop: &Stop) -> Result<ExitCode, Report> {
+    print_beside(&if json { format!("{}\n", session.json()) } else { session.text() }, stop).await?;
     Ok(ExitCode::from(if session.is_good() { EXIT_EQUAL } else { EXIT_FAILED }))
 }
 

@@ -1,44 +1,42 @@
 //! `cloudy slave`.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::pending;
 use std::process::ExitCode;
 
 use cloudy_node::discovery::Responder;
-use cloudy_node::session::{ResultFile, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, resumed_session, run_slave};
+use cloudy_node::fault::FaultControl;
+use cloudy_node::session::{
+    ResultFile, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, resumed_session, run_slave,
+};
 use cloudy_node::{Durability, Node};
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
 
 use crate::args::SlaveArgs;
-use crate::interrupts::{Interrupts, Stop};
+use crate::interrupts::{Asked, Interrupts, Stop};
 use crate::keys::KeyFile;
 use crate::node::{self, Who};
-use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print, print_error};
-use crate::parent::{self, Order, Said, say};
+use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_beside, print_error};
+use crate::parent::{self, Order, Said, say, say_surely};
 use crate::progress::Progress;
 use crate::report::{phase_name, stopped_words};
+use crate::supervisor::Supervisor;
 
 /// Runs the command.
 pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
     let mut interrupts = Interrupts::catch()?;
     let stop = interrupts.stop();
     let work = async {
-        let address = match args.at {
-            Some(address) => address,
-            None => args.listen.address().await?,
+        let Some(started) = stop.unless_asked(Started::new(&args)).await else {
+            return Ok(ExitCode::from(stop.status_of_service()));
         };
-        let key_file = KeyFile::open(&args.key)?;
-        let mut file = match &args.result {
-            Some(path) => Some(ResultFile::create(path).await.into_diagnostic()?),
-            None => None,
-        };
-        let (keys, who) = (&key_file.keys, Who::of(&args.data, args.node_key.as_deref())?);
-        let (node, control) = node::start_as(address, keys, who, args.faults.faults(), args.child.partitions).await?;
-        node::forget_ended(&node).await;
+        let Started { supervisor, key_file, mut file, node, control } = started?;
         let slave = Slave {
             args: &args,
             node: &node,
-            fingerprint: keys.primary().fingerprint(),
+            fingerprint: key_file.keys.primary().fingerprint(),
             stop: &stop,
             progress: Progress::start(),
             responder: RefCell::new(None),
@@ -47,19 +45,58 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
         let obey = |order| match (order, &control) {
             (Order::CutOff(peers), Some(control)) => control.partition(peers),
             (Order::CutOff(_), None) => tracing::warn!("a partition was not announced when this slave was started"),
-            (Order::Stop, _) => stop.now(),
+            (Order::Stop, _) => stop.now(Asked::Order),
+        };
+        let unsupervised = async {
+            match supervisor {
+                Some(supervisor) => supervisor.gone().await,
+                None => pending().await,
+            }
+            slave.progress.line("the supervisor is gone: this slave ends");
+            stop.now(Asked::HangUp);
+            pending::<Infallible>().await
         };
         let ended = tokio::select! {
             ended = key_file.followed(&node, |line| slave.progress.line(line), slave.sessions(file.as_mut())) => ended,
             () = parent::obey(obey), if args.child.announce => {
                 Err(failure("the process that started this slave is gone", "start another"))
             }
+            never = unsupervised => match never {},
         };
         drop(slave);
         node.shutdown().await;
         ended
     };
     interrupts.during(work).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
+}
+
+/// What a slave needs before it can take part.
+struct Started {
+    supervisor: Option<Supervisor>,
+    key_file: KeyFile,
+    file: Option<ResultFile>,
+    node: Node,
+    control: Option<FaultControl>,
+}
+
+impl Started {
+    async fn new(args: &SlaveArgs) -> Result<Self, Report> {
+        let mut supervisor = if args.supervised { Some(Supervisor::meet().await?) } else { None };
+        let address = match args.at {
+            Some(address) => address,
+            None => args.listen.address().await?,
+        };
+        let key_file = KeyFile::open(&args.key)?;
+        let file = match &args.result {
+            Some(path) => Some(ResultFile::create(path).await.into_diagnostic()?),
+            None => None,
+        };
+        let node_key = supervisor.as_mut().and_then(|supervisor| supervisor.key.take());
+        let (keys, who) = (&key_file.keys, Who::of(&args.data, node_key)?);
+        let (node, control) = node::start_as(address, keys, who, args.faults.faults(), args.child.partitions).await?;
+        node::forget_ended(&node).await;
+        Ok(Self { supervisor, key_file, file, node, control })
+    }
 }
 
 struct Slave<'a> {
@@ -82,17 +119,30 @@ impl Slave<'_> {
                 self.waits();
                 self.progress.line("going on with the session that the data directory holds");
             }
-            let outcome = run_slave(self.node, config, self.stop.asked(), observe).await;
+            let stop = async {
+                match self.stop.why_asked().await {
+                    Asked::Order => SlaveStop::End,
+                    Asked::Interrupt | Asked::Terminate | Asked::HangUp => SlaveStop::Leave,
+                }
+            };
+            let outcome = run_slave(self.node, config, stop, observe).await;
             let ended = match outcome {
                 Ok(outcome) => {
                     let group = outcome.group;
-                    let presented = self.present(outcome);
+                    let presented = self.present(outcome).await;
                     if presented.is_ok() {
                         self.node.forget_group(group).await;
                     }
                     presented
                 }
-                Err(SlaveError::StoppedWaiting) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
+                Err(SlaveError::StoppedWaiting) => return Ok(ExitCode::from(self.stop.status_of_service())),
+                Err(SlaveError::Left { group, approved }) => {
+                    self.node.forget_group(group).await;
+                    self.progress.line(&format!(
+                        "left the session, which goes on without this slave: {approved} messages were approved before"
+                    ));
+                    return Ok(ExitCode::from(self.stop.status_of_service()));
+                }
                 Err(error @ SlaveError::Join(_)) => return Err(error).into_diagnostic(),
                 Err(error) => Err(error).into_diagnostic(),
             };
@@ -147,11 +197,11 @@ impl Slave<'_> {
         self.progress.state("waiting for a master".to_owned());
     }
 
-    fn present(&self, outcome: SlaveOutcome) -> Result<(), Report> {
+    async fn present(&self, outcome: SlaveOutcome) -> Result<(), Report> {
         let SlaveOutcome { summary, rank, master, timings, file_error, .. } = outcome;
         let sum = summary.sum;
         if self.args.child.announce {
-            say(&Said::Result(summary));
+            say_surely(&Said::Result(summary), self.stop).await?;
         } else if self.args.json {
             let object = json!({
                 "node": self.node.id().to_string(),
@@ -166,12 +216,13 @@ impl Slave<'_> {
                 "grace_us": timings.grace.as_micros() as u64,
                 "stop_us": timings.stop.as_micros() as u64,
             });
-            print(&format!("{object}\n"))?;
+            print_beside(&format!("{object}\n"), self.stop).await?;
         } else {
-            print(&format!(
+            let text = format!(
                 "({}, {sum})  digest {}  own {}  confirmations {}\n",
                 summary.count, summary.digest, summary.own, summary.confirmations
-            ))?;
+            );
+            print_beside(&text, self.stop).await?;
         }
         file_error.map_or(Ok(()), Err).into_diagnostic()
     }

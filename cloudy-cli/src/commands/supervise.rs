@@ -2,21 +2,22 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{ExitCode, ExitStatus};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use cloudy_node::identity::NodeKey;
 use miette::{IntoDiagnostic, Report};
-use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use crate::args::SlaveArgs;
-use crate::interrupts::{Interrupts, Stop};
+use crate::interrupts::{Asked, Interrupts, Stop};
 use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, failure};
+use crate::program;
 use crate::progress::Progress;
+use crate::supervisor::introduce;
 
 /// Between a crash and the next start, at first; it doubles with each crash.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -35,73 +36,107 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
 }
 
 async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
+    let Some(address) = stop.unless_asked(args.listen.address()).await else {
+        return Ok(ExitCode::from(stop.status_of_service()));
+    };
     // Others find a slave that was started again by its key and by its address.
-    let identity = if args.data.directory.is_none() { Some(write_identity()?) } else { None };
-    let address = fixed(args.listen.address().await?)?;
-    let mut arguments: Vec<OsString> =
-        std::env::args_os().skip(1).filter(|argument| argument != "--supervise").collect();
-    arguments.extend(["--at".into(), address.to_string().into()]);
-    if let Some(identity) = &identity {
-        arguments.extend(["--node-key".into(), identity.path().into()]);
-    }
-    let program = std::env::current_exe().into_diagnostic()?;
+    let supervisor = Supervisor {
+        arguments: arguments(std::env::args_os().skip(1), fixed(address?)?),
+        key: if args.data.directory.is_none() { Some(NodeKey::generate().into_diagnostic()?) } else { None },
+        stop,
+    };
     let (progress, mut crashes) = (Progress::start(), Crashes::default());
+    let mut child = Some(supervisor.start().map_err(|error| {
+        failure(
+            format_args!("the slave does not start ({error})"),
+            "raise the limit of processes, or end other programs",
+        )
+    })?);
     loop {
-        let mut command = Command::new(&program);
-        command.args(&arguments).kill_on_drop(true);
-        // The terminal's Ctrl-C is for this process, which passes it on: once, and not twice.
-        #[cfg(unix)]
-        command.process_group(0);
-        let child = command.spawn().map_err(|error| {
-            failure(
-                format_args!("the slave does not start ({error})"),
-                "raise the limit of processes, or end other programs",
-            )
-        })?;
-        let status = ended(child, stop).await?;
-        if let Some(status) = final_status(status) {
-            return Ok(ExitCode::from(status));
-        }
+        let how = match child.take() {
+            Some(child) => {
+                let status = supervisor.ended(child).await?;
+                if let Some(status) = final_status(status) {
+                    return Ok(ExitCode::from(status));
+                }
+                format!("the slave crashed ({status})")
+            }
+            None => "the slave did not start again".to_owned(),
+        };
         if stop.was_asked() {
-            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+            return Ok(ExitCode::from(stop.status_of_service()));
         }
-        let Some(backoff) = crashes.next(Instant::now()) else {
+        let Some((number, backoff)) = crashes.next(Instant::now()) else {
             return Err(failure(
-                format_args!(
-                    "the slave crashed {CRASHES_MAX} times within {CRASHES_WITHIN:?}, the last time with {status}"
-                ),
+                format_args!("{how}, and this is failure {CRASHES_MAX} within {CRASHES_WITHIN:?}: it is given up"),
                 "see what it said on stderr, and run it without --supervise",
             ));
         };
-        let lost = match args.data.directory {
-            Some(_) => "",
-            None => {
-                "; it comes back to its session as long as another process of that runs: once all are gone, what was in \
-                 memory is lost, and a master has to begin another session"
-            }
-        };
-        progress.line(&format!("the slave crashed ({status}); it is started again in {backoff:?}{lost}"));
-        tokio::select! {
-            // sleep: what crashes at once would otherwise take the whole CPU.
-            () = sleep(backoff) => {}
-            () = stop.asked() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        progress.line(&format!(
+            "{how}; it is started again in {backoff:?} (failure {number} within {CRASHES_WITHIN:?}, {CRASHES_MAX} end \
+             this){}",
+            what_is_lost(args)
+        ));
+        // sleep: what crashes at once would otherwise take the whole CPU.
+        if stop.unless_asked(sleep(backoff)).await.is_none() {
+            return Ok(ExitCode::from(stop.status_of_service()));
+        }
+        child = supervisor.start().inspect_err(|error| progress.line(&format!("cannot start the slave: {error}"))).ok();
+    }
+}
+
+fn what_is_lost(args: &SlaveArgs) -> &'static str {
+    match args.data.directory {
+        Some(_) => "",
+        None => {
+            "; it comes back to its session as long as another process of that runs: once all are gone, what was in \
+             memory is lost, and a master has to begin another session"
         }
     }
 }
 
-/// The node's key in a file that nobody else can read; it goes with this process.
-fn write_identity() -> Result<NamedTempFile, Report> {
-    let key = NodeKey::generate().into_diagnostic()?;
-    let written = NamedTempFile::with_prefix("cloudy-node-key-").and_then(|mut file| {
-        file.write_all(&key.to_pkcs8())?;
-        Ok(file)
-    });
-    written.map_err(|error| {
-        failure(
-            format_args!("the node's key cannot be kept ({error})"),
-            "make room in the directory for temporary files",
-        )
-    })
+/// The slave's arguments: the supervisor's own, and what makes them a slave's. Those stand right behind the subcommand,
+/// the first argument of that name, for all behind a `--` is HOST and PORT.
+fn arguments(own: impl Iterator<Item = OsString>, address: SocketAddr) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = own.collect();
+    let behind = arguments.iter().position(|argument| argument == "slave").map_or(0, |at| at + 1);
+    arguments.splice(behind..behind, ["--supervised".into(), "--at".into(), address.to_string().into()]);
+    arguments
+}
+
+/// What each process of the slave is started with.
+struct Supervisor<'a> {
+    arguments: Vec<OsString>,
+    /// The node's private key, unless a data directory has it.
+    key: Option<NodeKey>,
+    stop: &'a Stop,
+}
+
+impl Supervisor<'_> {
+    fn start(&self) -> io::Result<Child> {
+        let mut command = Command::from(program::command()?);
+        command.args(&self.arguments).stdin(Stdio::piped()).kill_on_drop(true);
+        // The terminal's Ctrl-C is for this process, which passes it on: once, and not twice.
+        #[cfg(unix)]
+        command.process_group(0);
+        command.spawn()
+    }
+
+    /// Gives the process its key and waits for its end; passes a signal on.
+    async fn ended(&self, mut child: Child) -> Result<ExitStatus, Report> {
+        // Open until the end: that is how the slave knows of this process.
+        let mut stdin = child.stdin.take();
+        if let Some(stdin) = &mut stdin {
+            // A slave that has ended already says why by its status.
+            let _ = introduce(stdin, self.key.as_ref()).await;
+        }
+        let asked = tokio::select! {
+            status = child.wait() => return status.into_diagnostic(),
+            asked = self.stop.why_asked() => asked,
+        };
+        pass_on(&mut child, asked).into_diagnostic()?;
+        child.wait().await.into_diagnostic()
+    }
 }
 
 /// The address with a port of its own: the one that the slave keeps.
@@ -113,27 +148,22 @@ fn fixed(address: SocketAddr) -> Result<SocketAddr, Report> {
     free().map_err(|error| failure(format_args!("no port is free at {address} ({error})"), "name another address"))
 }
 
-/// Waits for the process; passes an interrupt on.
-async fn ended(mut child: Child, stop: &Stop) -> Result<ExitStatus, Report> {
-    let interrupted = tokio::select! {
-        status = child.wait() => return status.into_diagnostic(),
-        () = stop.asked() => interrupt(&mut child),
-    };
-    interrupted.into_diagnostic()?;
-    child.wait().await.into_diagnostic()
-}
-
 #[cfg(unix)]
-fn interrupt(child: &mut Child) -> io::Result<()> {
+fn pass_on(child: &mut Child, asked: Asked) -> io::Result<()> {
     use rustix::process::{Pid, Signal, kill_process};
 
+    let signal = match asked {
+        Asked::Interrupt => Signal::INT,
+        Asked::Terminate | Asked::Order => Signal::TERM,
+        Asked::HangUp => Signal::HUP,
+    };
     // Until it is waited for, nobody else has its number.
     let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    pid.map_or(Ok(()), |pid| kill_process(pid, Signal::INT).map_err(io::Error::from))
+    pid.map_or(Ok(()), |pid| kill_process(pid, signal).map_err(io::Error::from))
 }
 
 #[cfg(not(unix))]
-fn interrupt(child: &mut Child) -> io::Result<()> {
+fn pass_on(child: &mut Child, _asked: Asked) -> io::Result<()> {
     child.start_kill()
 }
 
@@ -151,15 +181,15 @@ struct Crashes {
 }
 
 impl Crashes {
-    /// Another one: how long to wait, or none if it is time to give up.
-    fn next(&mut self, now: Instant) -> Option<Duration> {
+    /// Another one: which of the last while it is and how long to wait, or none if it is time to give up.
+    fn next(&mut self, now: Instant) -> Option<(usize, Duration)> {
         while self.at.front().is_some_and(|&at| now - at >= CRASHES_WITHIN) {
             self.at.pop_front();
         }
         let before = u32::try_from(self.at.len()).unwrap_or(u32::MAX);
         self.at.push_back(now);
         let backoff = BACKOFF_MIN.saturating_mul(1 << before.min(16)).min(BACKOFF_MAX);
-        (self.at.len() < CRASHES_MAX).then_some(backoff)
+        (self.at.len() < CRASHES_MAX).then_some((self.at.len(), backoff))
     }
 }
 
@@ -172,12 +202,22 @@ mod tests {
         let (mut crashes, start) = (Crashes::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let backoffs: Vec<Option<u128>> =
-            (0..CRASHES_MAX as u64).map(|second| crashes.next(at(second)).map(|wait| wait.as_millis())).collect();
+            (0..CRASHES_MAX as u64).map(|second| crashes.next(at(second)).map(|(_, wait)| wait.as_millis())).collect();
         let expected = [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000, 5_000];
         assert_eq!(backoffs[..9], expected.map(Some));
         assert_eq!(backoffs[9], None, "ten within ten seconds");
         // Long after, it is as if nothing had been.
-        assert_eq!(crashes.next(at(600)), Some(BACKOFF_MIN));
-        assert_eq!(crashes.next(at(601)), Some(2 * BACKOFF_MIN));
+        assert_eq!(crashes.next(at(600)), Some((1, BACKOFF_MIN)));
+        assert_eq!(crashes.next(at(601)), Some((2, 2 * BACKOFF_MIN)));
+    }
+
+    #[test]
+    fn a_slave_s_own_options_stand_before_a_double_dash() {
+        let texts = |texts: &[&str]| -> Vec<OsString> { texts.iter().map(OsString::from).collect() };
+        let own = texts(&["-v", "slave", "--supervise", "--json", "--", "::1", "0"]);
+        let address = SocketAddr::from(([127, 0, 0, 1], 7));
+        let expected =
+            texts(&["-v", "slave", "--supervised", "--at", "127.0.0.1:7", "--supervise", "--json", "--", "::1", "0"]);
+        assert_eq!(arguments(own.into_iter(), address), expected);
     }
 }

@@ -1,7 +1,7 @@
 //! `cloudy tail`: the result of a group as JSON lines, while it grows. It holds nobody up.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
@@ -13,22 +13,20 @@ use cloudy_node::{
 };
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
-use tokio::task::spawn_blocking;
 
 use crate::args::TailArgs;
 use crate::interrupts::Interrupts;
-use crate::keys::{KeyFile, say_plainly};
-use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure};
+use crate::keys::KeyFile;
+use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, say_plainly};
+use crate::sink::STDOUT;
 
 /// Runs the command.
 pub(crate) async fn run(args: TailArgs) -> Result<ExitCode, Report> {
     let mut interrupts = Interrupts::catch()?;
     let stop = interrupts.stop();
     let work = async {
-        tokio::select! {
-            ended = tail(&args) => ended,
-            () = stop.asked() => Ok(ExitCode::from(EXIT_INTERRUPTED)),
-        }
+        let ended = stop.unless_asked(tail(&args)).await;
+        ended.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
     };
     interrupts.during(work).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
 }
@@ -148,14 +146,9 @@ fn hexadecimal(payload: &[u8]) -> String {
     })
 }
 
-/// False once nobody reads any more. On a thread of its own, so that a slow reader does not stop the node.
+/// False once nobody reads any more. A slow reader does not stop the node.
 async fn write(text: String) -> Result<bool, Report> {
-    let write = move || {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
-    };
-    let written = spawn_blocking(write).await.unwrap_or_else(|error| Err(io::Error::other(error)));
-    match written {
+    match STDOUT.write(text.into_bytes()).await {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(failure(

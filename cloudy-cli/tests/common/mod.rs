@@ -90,6 +90,31 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
+/// A stream whose reader has stopped: it takes nothing, and the reader is what is returned beside it.
+#[cfg(unix)]
+pub(crate) fn blocked() -> (Stdio, std::os::unix::net::UnixStream) {
+    use std::io::Write;
+
+    let (reader, mut writer) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+    writer.set_nonblocking(true).expect("set");
+    // In smaller and smaller pieces, until not even a byte is taken.
+    for length in [1 << 16, 1 << 8, 1] {
+        while writer.write(&vec![b'\n'; length]).is_ok() {}
+    }
+    writer.set_nonblocking(false).expect("set");
+    (Stdio::from(std::os::fd::OwnedFd::from(writer)), reader)
+}
+
+/// Waits until something is so that nothing tells of.
+pub(crate) fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let give_up_at = Instant::now() + PATIENCE;
+    while !reached() {
+        assert!(Instant::now() < give_up_at, "it does not come: {what}");
+        // sleep: somebody else's process gives no other sign.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 impl Running {
     pub(crate) fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -160,6 +185,13 @@ impl Ended {
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.stdout.lines().count(), 1, "{self:#?}");
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+
+    /// It ended with status 1 and a result that contains all the words.
+    pub(crate) fn failed_without_error(&self, words: &[&str]) {
+        assert_eq!(self.code(), Some(1), "{self:#?}");
+        assert!(!self.stderr.contains("error: "), "{self:#?}");
+        words.iter().for_each(|words| assert!(self.stdout.contains(words), "no {words:?} in {self:#?}"));
     }
 
     /// It ended with an error that contains all the words.

@@ -63,6 +63,8 @@ pub enum MasterEvent {
     Blamed(NodeId),
     /// The session has stopped: nobody who answers has its whole result. Over with the next view.
     NobodyComplete(NobodyComplete),
+    /// A slave leaves the session by its own wish: the others go on without it.
+    Left(NodeId),
     /// Another view is in force.
     View {
         /// Which.
@@ -96,6 +98,8 @@ pub enum SlaveResult {
     Contradictory(Summary),
     /// It gave no answer: the session went on, and ended, without it.
     Silent,
+    /// It left before the end, by its own wish.
+    Left,
     /// It was there at STOP, and its report did not come in time.
     Missing,
 }

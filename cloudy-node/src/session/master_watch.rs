@@ -110,6 +110,10 @@ impl Watch {
                 self.set(node, SlaveResult::Silent);
                 observe(MasterEvent::Silent(node));
             }
+            Event::Left { node } => {
+                self.set(node, SlaveResult::Left);
+                observe(MasterEvent::Left(node));
+            }
             Event::Reported { node, result, report } => {
                 self.set(node, result_of(result, &report));
                 observe(MasterEvent::Reported(node));

@@ -25,7 +25,7 @@ pub use attach::{AttachConfig, AttachOutcome, attach_master, resume_master};
 pub use finding::{FindError, Found, Multicast, Refusal};
 pub use master::{MasterConfig, MasterError, MasterEvent, MasterOutcome, MasterRow, SlaveResult, run_master};
 pub use result_file::{RESULT_PENDING_BYTES_MAX, RESULT_WRITE_EVERY, ResultFile, ResultFileError};
-pub use slave::{SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, Timings, resumed_session, run_slave};
+pub use slave::{SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, Timings, resumed_session, run_slave};
 pub use sum::{ReportError, Sum, Summary};
 
 /// The name of a session's group.

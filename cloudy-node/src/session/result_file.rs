@@ -37,6 +37,14 @@ pub enum ResultFileError {
         /// What the system said.
         source: io::Error,
     },
+    /// The session was over, and the slave told to stop, before the file took the rest.
+    #[error(
+        "{} is incomplete: the slave was stopped while the file took nothing; look at its file system", path.display()
+    )]
+    Interrupted {
+        /// The file.
+        path: PathBuf,
+    },
     /// The disk is slower than the session: what was to be written next is no longer kept.
     #[error(
         "{} is incomplete: the disk is too slow for this session, and message {resume_from} is the first that is no \
@@ -95,6 +103,12 @@ impl ResultFile {
         })
     }
 
+    /// From here on it takes nothing, like one on a file system that hangs.
+    #[cfg(test)]
+    pub(super) fn get_stuck(&mut self) {
+        self.writing = Some(tokio::spawn(std::future::pending()));
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -102,7 +116,8 @@ impl ResultFile {
     }
 
     /// A session begins: the lines of the one before go, where the file can forget.
-    pub(super) fn begin(&mut self) -> Result<(), ResultFileError> {
+    pub(super) async fn begin(&mut self) -> Result<(), ResultFileError> {
+        self.written().await?;
         self.pending.clear();
         self.pending_bytes = 0;
         if std::mem::replace(&mut self.used, true)

@@ -22,6 +22,10 @@ use crate::{JoinError, Node};
 
 /// How long a session that was asked to end may take for it: the cut, and what this slave still misses of it.
 const ENDING_MAX: Duration = Duration::from_secs(10);
+/// How long leaving a session may take: the messages of this slave that are not approved yet, and a view without it.
+const LEAVING_MAX: Duration = Duration::from_secs(5);
+/// How long the result file may take, after a signal or an error, for what it has not written yet.
+const ABANDONED_FILE_MAX: Duration = Duration::from_secs(1);
 /// How long a slave waits for the master to close the session: its own bound, and what the network takes.
 const CLOSING_MAX: Duration = LINGER.saturating_add(Duration::from_secs(1));
 /// Between two reports of progress.
@@ -37,6 +41,15 @@ pub struct SlaveConfig<'a> {
     /// comes back only while the others retain what it missed, so what it may miss should be bounded where that
     /// matters.
     pub numbers_per_second_max: Option<NonZeroU32>,
+}
+
+/// How a slave is to stop in a session. Before a session it stops waiting, either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlaveStop {
+    /// It leaves: the session goes on without it, and it has no result. The last slave of a session ends it.
+    Leave,
+    /// It ends the session for all, early and with a result.
+    End,
 }
 
 /// What a slave does, for whoever watches it.
@@ -118,6 +131,17 @@ pub enum SlaveError {
         /// Messages approved here until then.
         approved: u64,
     },
+    /// It has left the session, as it was told to.
+    #[error("this slave has left the session; {approved} messages were approved here until then")]
+    Left {
+        /// The session's group: what a data directory holds of it is not needed any more ([`Node::forget_group`]).
+        group: GroupId,
+        /// Messages approved here until then.
+        approved: u64,
+    },
+    /// It was told to leave the session, and the others did not go on without it in time. They find out that it is gone.
+    #[error("this slave could not leave the session in order within {LEAVING_MAX:?}: its others do not answer")]
+    NotLeaving,
     /// Most of the nodes that decide on the session's views are out of reach: it can end nowhere that this slave sees.
     #[error(
         "most of the nodes that decide on the session are out of reach, and its periods are over: no result is final \
@@ -169,15 +193,15 @@ pub enum SlaveError {
 /// one: it catches up, broadcasts in a random stream of its own if SEND goes on, and ends with the same result. So does
 /// one whose data directory holds a session that has not ended, even if every other process was gone too.
 ///
-/// When `stop` is ready, the session is ended for all, early and with a result; before a session it only ends the
-/// waiting. `observe` must return at once: the slave waits for it.
+/// When `stop` is ready, the slave leaves the session or ends it for all, as it says ([`SlaveStop`]). `observe` must return at
+/// once: the slave waits for it.
 ///
 /// # Errors
 /// There was no session, or it has no result here: see [`SlaveError`].
 pub async fn run_slave(
     node: &Node,
     mut config: SlaveConfig<'_>,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = SlaveStop>,
     observe: impl Fn(SlaveEvent),
 ) -> Result<SlaveOutcome, SlaveError> {
     let mut stop = std::pin::pin!(stop);
@@ -190,7 +214,7 @@ pub async fn run_slave(
         observe(SlaveEvent::Waiting);
         let joined = tokio::select! {
             joined = joining.joined() => joined,
-            () = &mut stop => return Err(SlaveError::StoppedWaiting),
+            _ = &mut stop => return Err(SlaveError::StoppedWaiting),
         };
         match joined {
             // A master that gave up, before there was a session: the next one may do better.
@@ -200,8 +224,8 @@ pub async fn run_slave(
     };
     let outcome = session(&group, &mut config, stop, &observe).await;
     if let (Err(_), Some(file)) = (&outcome, config.result) {
-        // The session's own error says more than the file's.
-        let _ = file.abandon().await;
+        // The session's own error says more than the file's, and a file system that hangs does not hold it up.
+        let _ = timeout(ABANDONED_FILE_MAX, file.abandon()).await;
     }
     outcome
 }
@@ -217,10 +241,11 @@ pub fn resumed_session(node: &Node) -> Option<Group> {
 async fn session(
     group: &Group,
     config: &mut SlaveConfig<'_>,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = SlaveStop>,
     observe: &impl Fn(SlaveEvent),
 ) -> Result<SlaveOutcome, SlaveError> {
     let (stage, produced) = watch::channel(Stage::Start);
+    let (endings, ending) = watch::channel(Ending::default());
     let (approvals, approved) = watch::channel(Approvals::default());
     let (written, behind) = watch::channel(0);
     let (summed, summary) = oneshot::channel();
@@ -228,10 +253,9 @@ async fn session(
     let pace = Pace::new(approved.clone(), file.is_some().then_some(behind), config.numbers_per_second_max);
     let result = async {
         let mut events = group.events();
-        let (ended, ()) = tokio::select! {
-            done = async { tokio::try_join!(watch_phases(group, &mut events, &stage, observe), add_up(group, &approvals)) } => done?,
-            error = told_to_end(group, stop) => return Err(error),
-        };
+        let (ended, ()) =
+            tokio::try_join!(watch_phases(group, &mut events, &stage, observe), add_up(group, &approvals))?;
+        endings.send_modify(|ending| ending.is_final = true);
         let approvals = *approvals.borrow();
         let summary = report(group, &ended, approvals).await?;
         // A file that has failed does not wait for it.
@@ -239,26 +263,80 @@ async fn session(
         wait_for_close(&mut events).await;
         Ok((ended, summary))
     };
-    let writing = async { Ok(write_down(group, file, written, summary).await.err()) };
+    let writing = async {
+        let path = file.as_ref().map(|file| file.path().to_owned()).unwrap_or_default();
+        tokio::select! {
+            done = write_down(group, file, written, summary) => Ok::<_, SlaveError>(done.err()),
+            () = given_up(ending.clone()) => Ok(Some(ResultFileError::Interrupted { path })),
+        }
+    };
     let aside = async {
         tokio::join!(produce(group, produced, pace), report_progress(approved, observe));
         pending::<Infallible>().await
     };
     let ((ended, summary), file_error) = tokio::select! {
         done = async { tokio::try_join!(result, writing) } => done?,
+        error = told_to_stop(group, stop, &stage, &endings) => return Err(error),
         never = aside => match never {},
     };
     let Ended { rank, timings, .. } = ended;
     Ok(SlaveOutcome { summary, rank, master: group.founder(), timings, group: group.id(), file_error })
 }
 
-/// Ends the session for all once `stop` is ready; returns if that takes too long.
-async fn told_to_end(group: &Group, stop: impl Future<Output = ()>) -> SlaveError {
-    stop.await;
-    group.end();
-    // sleep: a bound on an answer that somebody else gives.
-    sleep(ENDING_MAX).await;
-    SlaveError::NotEnding { master: group.founder() }
+/// What bounds the wait for a result file.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ending {
+    /// The result is final.
+    is_final: bool,
+    /// The slave was told to stop.
+    stopping: bool,
+}
+
+/// Stops as it is told to; returns if that takes too long.
+async fn told_to_stop(
+    group: &Group,
+    stop: impl Future<Output = SlaveStop>,
+    stage: &watch::Sender<Stage>,
+    endings: &watch::Sender<Ending>,
+) -> SlaveError {
+    let how = stop.await;
+    stage.send_replace(Stage::Over);
+    endings.send_modify(|ending| ending.stopping = true);
+    let too_late = async {
+        match how {
+            SlaveStop::Leave => {
+                // A slave that has left is told so by the readers of the result.
+                if matches!(timeout(LEAVING_MAX, group.leave()).await, Ok(Ok(()))) {
+                    pending::<()>().await;
+                }
+                SlaveError::NotLeaving
+            }
+            SlaveStop::End => {
+                group.end();
+                // sleep: a bound on an answer that another node gives.
+                sleep(ENDING_MAX).await;
+                SlaveError::NotEnding { master: group.founder() }
+            }
+        }
+    };
+    let is_final = async {
+        // The sender lives as long as this.
+        let _ = endings.subscribe().wait_for(|ending| ending.is_final).await;
+    };
+    tokio::select! {
+        biased;
+        () = is_final => pending().await,
+        error = too_late => error,
+    }
+}
+
+/// Returns once a file that takes nothing is to be waited for no longer.
+async fn given_up(mut ending: watch::Receiver<Ending>) {
+    if ending.wait_for(|ending| ending.stopping && ending.is_final).await.is_err() {
+        pending::<()>().await;
+    }
+    // sleep: a disk that is only slow takes the rest meanwhile.
+    sleep(ABANDONED_FILE_MAX).await;
 }
 
 async fn report_progress(mut approved: watch::Receiver<Approvals>, observe: &impl Fn(SlaveEvent)) {

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use cloudy_proto::slot::payload_slices;
-use cloudy_proto::{Checkpoint, Entry, Event, Index, Phase, Rank, RingKind, SessionPlan};
+use cloudy_proto::{Checkpoint, Entry, Event, GroupId, Index, Phase, Rank, RingKind, SessionPlan};
 use tokio::sync::{oneshot, watch};
 use tokio::task::consume_budget;
 use tokio::time::{Instant, timeout_at};
@@ -157,7 +157,7 @@ pub(super) async fn add_up(group: &Group, approvals: &watch::Sender<Approvals>) 
                 outcome?;
             }
             Ok(_) => {}
-            Err(error) => return Err(no_result(approvals.borrow().sum.count(), error)),
+            Err(error) => return Err(no_result(group.id(), approvals.borrow().sum.count(), error)),
         }
         consume_budget().await;
     }
@@ -184,11 +184,12 @@ impl Approvals {
     }
 }
 
-fn no_result(approved: u64, error: ApprovedError) -> SlaveError {
+fn no_result(group: GroupId, approved: u64, error: ApprovedError) -> SlaveError {
     match error {
         ApprovedError::Lagged { resume_from } => SlaveError::Lagged { resume_from },
         ApprovedError::Unreadable { cause, .. } => cause.into(),
         ApprovedError::Ended(EndReason::CoordinatorLost(master)) => SlaveError::MasterLost { master, approved },
+        ApprovedError::Ended(EndReason::Left) => SlaveError::Left { group, approved },
         ApprovedError::Ended(reason) => SlaveError::Ended { reason },
     }
 }
@@ -203,7 +204,7 @@ pub(super) async fn write_down(
     summary: oneshot::Receiver<Summary>,
 ) -> Result<(), ResultFileError> {
     let Some(file) = file else { return Ok(()) };
-    file.begin()?;
+    file.begin().await?;
     follow(group.approved_from(Index(1)), file, &written).await?;
     match summary.await {
         Ok(summary) => file.finish(&summary).await,

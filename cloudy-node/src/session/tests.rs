@@ -1,12 +1,13 @@
 //! Sessions in one process, on loopback UDP.
 
 use std::cell::RefCell;
-use std::future::pending;
+use std::future::{Future, pending};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cloudy_proto::{Digest, Event, OnFailure, Phase, RingKind, SessionPlan};
+use tokio::sync::watch;
 
 use super::*;
 use crate::{ClusterKey, GroupConfig, Node, Parameters};
@@ -160,7 +161,7 @@ async fn who_does_not_answer_is_left_out_and_named() {
 #[tokio::test]
 async fn stopped_before_a_session_there_is_none() {
     let [master, slave] = nodes().await;
-    let stopped = run_slave(&slave, SlaveConfig::default(), async {}, |_| {}).await;
+    let stopped = run_slave(&slave, SlaveConfig::default(), async { SlaveStop::Leave }, |_| {}).await;
     assert!(matches!(stopped, Err(SlaveError::StoppedWaiting)));
     let stopped = run_master(&master, &config(&[slave.local_addr()]), async {}, |_| {}).await;
     assert!(matches!(stopped, Err(MasterError::Stopped)));
@@ -171,4 +172,92 @@ async fn stopped_before_a_session_there_is_none() {
         run_slave(&slave, SlaveConfig::default(), pending(), |_| {}),
     );
     assert!(outcome.expect("a session").all_equal() && slave.is_ok());
+}
+
+/// Ready once a slave is in SEND: the first half is its observer, the second what it waits for.
+fn in_send() -> (impl Fn(SlaveEvent), impl Future<Output = ()>) {
+    let (begun, mut begins) = watch::channel(false);
+    let observe = move |event| {
+        if event == SlaveEvent::Phase(Phase::Send) {
+            begun.send_replace(true);
+        }
+    };
+    // A slave without SEND ends with an error, which the test shows.
+    (observe, async move { drop(begins.wait_for(|begun| *begun).await) })
+}
+
+#[tokio::test]
+async fn a_slave_that_leaves_has_no_result_and_the_others_have_one() {
+    let [master, first, second, third] = nodes().await;
+    let config = config(&[first.local_addr(), second.local_addr(), third.local_addr()]);
+    let heard = RefCell::new(Vec::new());
+    let (observe, begun) = in_send();
+    let leave = async {
+        begun.await;
+        SlaveStop::Leave
+    };
+    let (outcome, first, second, third) = tokio::join!(
+        run_master(&master, &config, pending(), |event| heard.borrow_mut().push(event)),
+        run_slave(&first, SlaveConfig::default(), leave, observe),
+        run_slave(&second, SlaveConfig::default(), pending(), |_| {}),
+        run_slave(&third, SlaveConfig::default(), pending(), |_| {}),
+    );
+    let outcome = outcome.expect("a session");
+    assert!(matches!(first, Err(SlaveError::Left { .. })), "{first:?}");
+    let (second, third) = (second.expect("a result"), third.expect("a result"));
+    assert!(second.summary.same_result(&third.summary));
+    // SEND was not cut short for the others.
+    assert!(second.timings.send >= config.plan.send, "{:?}", second.timings);
+    assert!(!outcome.all_equal(), "a result is missing");
+    let left: Vec<_> = outcome.rows.iter().filter(|row| row.result == SlaveResult::Left).collect();
+    assert_eq!(left.iter().map(|row| row.slave.address).collect::<Vec<_>>(), [config_address(&config, 0)]);
+    assert!(heard.borrow().contains(&MasterEvent::Left(left[0].slave.node)));
+}
+
+fn config_address(config: &MasterConfig, number: usize) -> SocketAddr {
+    config.slaves[number].parse().expect("an address")
+}
+
+#[tokio::test]
+async fn a_slave_that_is_told_to_end_the_session_ends_it_for_all() {
+    let [master, first, second] = nodes().await;
+    let mut config = config(&[first.local_addr(), second.local_addr()]);
+    config.plan.send = Duration::from_secs(600);
+    let (observe, begun) = in_send();
+    let end = async {
+        begun.await;
+        SlaveStop::End
+    };
+    let (outcome, first, second) = tokio::join!(
+        run_master(&master, &config, pending(), |_| {}),
+        run_slave(&first, SlaveConfig::default(), end, observe),
+        run_slave(&second, SlaveConfig::default(), pending(), |_| {}),
+    );
+    assert!(outcome.expect("a session").all_equal());
+    assert!(first.expect("a result").summary.same_result(&second.expect("a result").summary));
+}
+
+#[tokio::test]
+async fn a_result_file_that_takes_nothing_holds_up_neither_the_session_nor_the_end() {
+    let [master, slave] = nodes().await;
+    let config = config(&[slave.local_addr()]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut file = ResultFile::create(&directory.path().join("result")).await.expect("opens");
+    file.get_stuck();
+    let (ended, mut ends) = watch::channel(false);
+    let stop = async {
+        // The session is over, and the file still has not begun.
+        drop(ends.wait_for(|ended| *ended).await);
+        SlaveStop::Leave
+    };
+    let session = async {
+        let outcome = run_master(&master, &config, pending(), |_| {}).await;
+        ended.send_replace(true);
+        outcome
+    };
+    let slave_config = SlaveConfig { result: Some(&mut file), ..SlaveConfig::default() };
+    let (outcome, slave) = tokio::join!(session, run_slave(&slave, slave_config, stop, |_| {}));
+    let (outcome, slave) = (outcome.expect("a session"), slave.expect("a result"));
+    assert!(outcome.all_equal() && outcome.rows[0].result == SlaveResult::Reported(slave.summary));
+    assert!(matches!(slave.file_error, Some(ResultFileError::Interrupted { .. })), "{:?}", slave.file_error);
 }

@@ -37,7 +37,7 @@ async fn a_line_per_message_and_a_last_line() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("result.jsonl");
     let mut file = ResultFile::create(&path).await.expect("opens");
-    file.begin().expect("begins");
+    file.begin().await.expect("begins");
     file.append(entry(1, &[0.1, 1.0])).await.expect("takes");
     file.append(entry(3, &[f64::EPSILON / 2.0])).await.expect("takes");
     file.finish(&summary(3, 0.1 + 0.2)).await.expect("writes");
@@ -50,7 +50,7 @@ async fn a_line_per_message_and_a_last_line() {
     assert_eq!(fs::read_to_string(&path).expect("the file"), expected.concat());
 
     // The next session starts over.
-    file.begin().expect("begins");
+    file.begin().await.expect("begins");
     file.finish(&summary(0, 0.0)).await.expect("writes");
     assert_eq!(fs::read_to_string(&path).expect("the file"), format!("{{\"count\":0,\"sum\":0.0,{LAST}"));
 }
@@ -60,7 +60,7 @@ async fn lines_reach_the_file_while_the_session_runs() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("result.jsonl");
     let mut file = ResultFile::create(&path).await.expect("opens");
-    file.begin().expect("begins");
+    file.begin().await.expect("begins");
     file.append(entry(1, &[0.5])).await.expect("takes");
     let written = async {
         loop {
@@ -104,7 +104,7 @@ async fn a_file_that_cannot_be_opened_is_named_with_a_remedy() {
 #[tokio::test]
 async fn a_full_disk_is_an_error_and_no_short_file() {
     let mut file = ResultFile::create(Path::new("/dev/full")).await.expect("opens");
-    file.begin().expect("begins");
+    file.begin().await.expect("begins");
     file.append(entry(1, &[0.5])).await.expect("takes");
     let error = timeout(Duration::from_secs(30), file.keep_writing()).await.expect("an error");
     assert!(matches!(error, ResultFileError::Write { .. }), "{error}");
