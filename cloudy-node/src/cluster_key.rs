@@ -6,6 +6,7 @@
 
 use core::fmt;
 use core::str::FromStr;
+use core::time::Duration;
 
 use hkdf::Hkdf;
 use rand::TryRng;
@@ -30,6 +31,7 @@ const AUTHORITY_INFO: &[u8] = b"certificate authority 1: Ed25519 seed";
 /// A PKCS #8 private key for Ed25519 is this and the 32 bytes of the seed (RFC 8410 §7).
 const ED25519_PKCS8_HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 const SERIAL_BYTES: usize = 16;
+const LAST_SECOND_OF_DAY: Duration = Duration::from_secs(24 * 60 * 60 - 1);
 
 /// A secret of 32 bytes that makes its holders one cluster.
 ///
@@ -194,10 +196,11 @@ impl Authority {
     }
 }
 
-/// As wide as RFC 5280 §4.1.2.5 can write it: a node whose clock is wrong is still a member.
+/// From the first second that a clock shows to 9999-12-31T23:59:59Z, which stands for no end (RFC 5280 §4.1.2.5): a node
+/// whose clock is wrong is still a member.
 fn set_validity(params: &mut CertificateParams) {
-    params.not_before = date_time_ymd(1975, 1, 1);
-    params.not_after = date_time_ymd(4096, 1, 1);
+    params.not_before = date_time_ymd(1970, 1, 1);
+    params.not_after = date_time_ymd(9999, 12, 31) + LAST_SECOND_OF_DAY;
 }
 
 /// Two authorities never share a serial number for different keys, and all are of one length, so that handshakes of

@@ -34,6 +34,11 @@ pub enum FoundError {
     /// This node is shut out of its cluster.
     #[error("this node's identity was revoked in its cluster, for good: no node links to it any more")]
     Revoked,
+    /// Another process has this node's identity, and this one has ended.
+    #[error(
+        "another process has this node's identity, and this one, started later, has ended: stop one of the two, and give it a data directory and a node key of its own"
+    )]
+    SameIdentity,
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,

@@ -11,12 +11,8 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     PublicKeyData,
 };
-use rustls::RootCertStore;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -25,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::cluster_key::{ClusterKey, WipedKeyPair};
 use crate::cluster_keys::ClusterKeys;
 use crate::tls;
+use crate::tls::chain::{self, TrustedRoots};
 
 /// The DNS name in every node's certificate, which a client asks for whatever address it dials.
 pub const SERVER_NAME: &str = "cloudy";
@@ -41,7 +38,7 @@ pub const CHAIN_CERTIFICATES_MAX: usize = 8;
 #[derive(Clone)]
 pub struct Identity {
     certified: Arc<CertifiedKey>,
-    roots: Arc<RootCertStore>,
+    roots: Arc<TrustedRoots>,
     node_id: NodeId,
     reset_secret: Arc<Zeroizing<[u8; 32]>>,
     /// For another certificate; none for an identity of an own public key infrastructure.
@@ -237,14 +234,10 @@ impl Identity {
         if roots.is_empty() {
             return Err(IdentityError::NoRoots);
         }
-        let mut store = RootCertStore::empty();
-        for (at, root) in roots.into_iter().enumerate() {
-            store.add(root).map_err(|source| IdentityError::Root { position: at + 1, source })?;
-        }
-        let roots = Arc::new(store);
+        let roots = TrustedRoots::new(roots).map_err(|(position, source)| IdentityError::Root { position, source })?;
+        let roots = Arc::new(roots);
         let node_id = node_id_of(&chain[0])?;
-        let provider = tls::provider();
-        check_chain(&chain, &roots, &provider)?;
+        check_chain(&chain, &roots, chain::now())?;
         let signer = rustls::crypto::ring::sign::any_supported_type(private_key).map_err(IdentityError::PrivateKey)?;
         let certified = CertifiedKey::new(chain, signer);
         certified.keys_match().map_err(IdentityError::PrivateKey)?;
@@ -268,7 +261,7 @@ impl Identity {
 
     /// Whether the trusted roots vouch for that chain, in both directions.
     pub(crate) fn trusts(&self, chain: &[CertificateDer<'static>]) -> bool {
-        !chain.is_empty() && check_chain(chain, &self.roots, &tls::provider()).is_ok()
+        !chain.is_empty() && check_chain(chain, &self.roots, chain::now()).is_ok()
     }
 
     /// The node's own certificate, if a cluster key's holder issued it.
@@ -276,7 +269,7 @@ impl Identity {
         self.node_key.is_some().then(|| &self.certified.cert[0])
     }
 
-    pub(crate) fn roots(&self) -> Arc<RootCertStore> {
+    pub(crate) fn roots(&self) -> Arc<TrustedRoots> {
         self.roots.clone()
     }
 }
@@ -305,16 +298,16 @@ fn reset_secret(private_key: &PrivateKeyDer<'_>) -> Zeroizing<[u8; 32]> {
 /// What every other node will ask of the chain, in both directions.
 fn check_chain(
     chain: &[CertificateDer<'static>],
-    roots: &Arc<RootCertStore>,
-    provider: &Arc<CryptoProvider>,
+    roots: &Arc<TrustedRoots>,
+    now: UnixTime,
 ) -> Result<(), IdentityError> {
     let (leaf, intermediates) = (&chain[0], &chain[1..]);
-    let now = UnixTime::now();
+    let provider = tls::provider();
     let name = ServerName::try_from(SERVER_NAME).expect("a DNS name");
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
+    let verifier = roots.server_verifier(&provider)?;
     let checked = verifier.verify_server_cert(leaf, intermediates, &name, &[], now);
     checked.map_err(IdentityError::NotGoodForServer)?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
+    let verifier = roots.client_verifier(&provider)?;
     let checked = verifier.verify_client_cert(leaf, intermediates, now);
     checked.map_err(IdentityError::NotGoodForClient)?;
     Ok(())

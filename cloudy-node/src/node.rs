@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
 use cloudy_proto::{GroupId, Index, NodeId};
@@ -18,6 +19,7 @@ use crate::group::{Group, GroupConfig};
 use crate::identity::{Identity, IdentityError};
 use crate::link::{Links, Revoked};
 use crate::storage::DataDir;
+use crate::tls::chain::since_1970;
 
 mod error;
 mod resume;
@@ -111,6 +113,7 @@ impl NodeBuilder {
     /// # Errors
     /// What is wrong with key, address or limits; nothing is left running.
     pub async fn start(mut self) -> Result<Node, StartError> {
+        check_clock(SystemTime::now())?;
         let identity = self.take_identity()?;
         let revoked = self.keys.take().map(|keys| keys.revoked().clone()).unwrap_or_default();
         if revoked.contains(&identity.node_id()) {
@@ -135,7 +138,7 @@ impl NodeBuilder {
         let address = endpoint.local_addr()?;
         let (mailbox, mail, inbox) = mailbox();
         let links = Links::new(&identity, endpoint, self.limits, vec![address], mail)?;
-        links.revoked.add(revoked);
+        links.revoked.set_keys(&revoked);
         let (revoked, resumed) = (links.revoked.clone(), Arc::default());
         let join_config = Arc::new(self.join_config);
         let node = Node { id: identity.node_id(), address, mailbox, resumed, revoked, join_config };
@@ -144,6 +147,11 @@ impl NodeBuilder {
         let resumed = Arc::new(resume_all(&node.mailbox, stored).await?);
         Ok(Node { resumed, ..node })
     }
+}
+
+/// A clock that goes wrong later harms nothing that the cluster's keys vouch for.
+fn check_clock(now: SystemTime) -> Result<(), StartError> {
+    since_1970(now).map(|_| ()).ok_or(StartError::Clock)
 }
 
 /// What a node's links have carried, summed over them since each came up.
@@ -337,5 +345,21 @@ impl Joining {
     /// The group was not joined: in words.
     pub async fn joined(self) -> Result<Group, JoinError> {
         self.answer.await.unwrap_or(Err(JoinError::ShutDown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn a_clock_before_1970_is_an_error_in_words_and_any_later_one_is_not() {
+        let error = check_clock(UNIX_EPOCH - Duration::from_secs(1)).unwrap_err();
+        assert!(error.to_string().contains("before 1970"), "{error}");
+        for seconds in [0, 86_400, 1 << 35] {
+            assert!(check_clock(UNIX_EPOCH + Duration::from_secs(seconds)).is_ok(), "{seconds}");
+        }
     }
 }

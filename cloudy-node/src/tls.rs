@@ -11,15 +11,18 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::cipher_suite::{
     TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
 };
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use thiserror::Error;
 
 pub use cloudy_proto::wire::WIRE_VERSION;
 
+pub(crate) mod chain;
+
 use crate::identity::Identity;
 use crate::link::code;
+use chain::Clock;
 
 /// Why no TLS configuration could be built.
 #[derive(Debug, Error)]
@@ -44,8 +47,8 @@ pub fn alpn(wire_version: u16) -> Vec<u8> {
 /// The identity's roots cannot be used.
 pub fn server_config(identity: &Identity, wire_version: u16) -> Result<rustls::ServerConfig, TlsError> {
     let provider = provider();
-    let verifier = WebPkiClientVerifier::builder_with_provider(identity.roots(), provider.clone()).build()?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+    let verifier = identity.roots().client_verifier(&provider)?;
+    let mut config = rustls::ServerConfig::builder_with_details(provider, Arc::new(Clock))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
@@ -62,9 +65,12 @@ pub fn server_config(identity: &Identity, wire_version: u16) -> Result<rustls::S
 /// # Errors
 /// TLS 1.3 is not available.
 pub fn client_config(identity: &Identity, wire_version: u16) -> Result<rustls::ClientConfig, TlsError> {
-    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+    let provider = provider();
+    let verifier = identity.roots().server_verifier(&provider)?;
+    let mut config = rustls::ClientConfig::builder_with_details(provider, Arc::new(Clock))
         .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(identity.roots())
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
     config.alpn_protocols = vec![alpn(wire_version)];
     // A resumed session would skip the check of the certificate.
@@ -238,6 +244,11 @@ impl LinkFailure {
     /// Whether the other node had no place at that moment: dialling again soon may succeed.
     pub(crate) fn is_momentary(&self) -> bool {
         matches!(self, Self::Full | Self::GivenUp)
+    }
+
+    /// The other side is a process that ends because another one has its identity.
+    pub(crate) fn is_same_identity(&self) -> bool {
+        matches!(self, Self::ClosedByPeer { code, .. } if *code == u64::from(code::SAME_IDENTITY))
     }
 
     /// Whether the other side, or this one, refused the link for good: dialling again will end the same until somebody

@@ -33,10 +33,16 @@ pub const GROUP_NAME_BYTES_MAX: usize = 128;
 pub const REASON_BYTES_MAX: usize = 512;
 /// Addresses that a node names for itself.
 pub const ADDRESSES_MAX: usize = 16;
-/// Identities that a node, or a key file, keeps as revoked.
+/// Identities that a key file holds as revoked, and as many again that its earlier lines or the application revoked.
 pub const REVOKED_MAX: usize = 256;
+/// Identities that a node takes as revoked from the operator of one peer, …
+pub const REVOKED_OF_PEER_MAX: usize = 2 * REVOKED_MAX;
+/// … from the operators of all peers, …
+pub const REVOKED_TOLD_MAX: usize = 4 * REVOKED_MAX;
+/// … and from peers that were told of them. Neither takes the capacity of the node's own operator.
+pub const REVOKED_HEARSAY_MAX: usize = REVOKED_MAX;
 /// Those that one frame names; further ones follow in further frames.
-pub const REVOKED_PER_FRAME_MAX: usize = 16;
+pub const REVOKED_PER_FRAME_MAX: usize = 28;
 /// A node's certificate, encoded: one that a cluster key issued has about 400.
 pub const CERTIFICATE_BYTES_MAX: usize = 768;
 /// What an application attaches to its final report.

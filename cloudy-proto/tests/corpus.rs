@@ -184,16 +184,18 @@ fn addresses() -> Vec<SocketAddr> {
 fn nodes() -> Vec<Bytes> {
     let (name, reason) = ("démo".to_owned(), "this group is full".to_owned());
     let frames = [
-        NodeFrame::Hello { addresses: addresses() },
-        NodeFrame::Hello { addresses: vec![] },
+        NodeFrame::Hello { addresses: addresses(), process: 1 << 62 },
+        NodeFrame::Hello { addresses: vec![], process: 0 },
         NodeFrame::Join { name: String::new() },
         NodeFrame::Join { name: name.clone() },
         NodeFrame::Observe { name: name.clone() },
         NodeFrame::Refused { name, reason },
         NodeFrame::Refused { name: "n".repeat(128), reason: "r".repeat(512) },
-        NodeFrame::Revoked(vec![]),
-        NodeFrame::Revoked(vec![NodeId([0xaa; 32]); 16]),
+        NodeFrame::Revoked { own: false, nodes: vec![] },
+        NodeFrame::Revoked { own: true, nodes: vec![NodeId([0xaa; 32]); 28] },
         NodeFrame::Certificate(Bytes::from_static(&[0x30, 0x82, 1, 0])),
+        NodeFrame::SameIdentity { process: 1 << 62, address: addresses()[0] },
+        NodeFrame::Present,
     ];
     each(frames, encode_node)
 }

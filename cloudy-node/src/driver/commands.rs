@@ -105,8 +105,8 @@ impl Driver {
     }
 
     fn found(&mut self, name: String, config: &GroupConfig) -> Result<FoundingParts, FoundError> {
-        if self.trust.revoked_here {
-            return Err(FoundError::Revoked);
+        if let Some(why) = self.trust.expelled {
+            return Err(why.found_error());
         }
         if self.is_in(&name) {
             return Err(FoundError::NameTaken { name });
@@ -232,9 +232,9 @@ impl Driver {
     }
 
     fn join(&mut self, name: String, wanted: Joining) {
-        if self.trust.revoked_here {
+        if let Some(why) = self.trust.expelled {
             // A caller that is gone needs no answer.
-            let _ = wanted.reply.send(Err(JoinError::Revoked));
+            let _ = wanted.reply.send(Err(why.join_error()));
             return;
         }
         self.joining.retain(|_, joining| !joining.reply.is_closed());
@@ -350,6 +350,7 @@ impl Driver {
             link.flush();
         }
         let peers: Vec<_> = std::mem::take(&mut self.peers).into_values().map(|link| link.connection.clone()).collect();
+        self.superseded.close_all(code::SHUTDOWN, "this node was shut down");
         drop(self.writers);
         // Bounded: a peer that is gone confirms nothing.
         let _ = tokio::time::timeout(WRITERS_LINGER, self.writers_ended.recv()).await;

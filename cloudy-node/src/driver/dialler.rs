@@ -31,7 +31,7 @@ struct Wanted {
 pub(crate) struct Dialler {
     known: KnownNodes,
     missing: BTreeMap<NodeId, Wanted>,
-    /// Shut out, so never dialled, whoever wants it. Bounded by `REVOKED_MAX`.
+    /// Shut out, so never dialled, whatever wants it. Bounded as the lists of revoked nodes.
     never: BTreeSet<NodeId>,
 }
 
@@ -45,6 +45,11 @@ impl Dialler {
     pub(crate) fn never(&mut self, peer: NodeId) {
         self.never.insert(peer);
         self.forget(|other| other != peer);
+    }
+
+    /// A peer is no longer shut out.
+    pub(crate) fn allow(&mut self, peer: NodeId) {
+        self.never.remove(&peer);
     }
 
     /// A link to a peer is wanted from here on.

@@ -53,8 +53,11 @@ impl Driver {
             NodeFrame::Hello { .. } => {}
             NodeFrame::Join { name } => self.asked_to_join(peer, name),
             NodeFrame::Observe { name } => self.asked_for_running(peer, name),
-            NodeFrame::Revoked(nodes) => self.told_revoked(peer, nodes),
+            NodeFrame::Revoked { own, nodes } => self.told_revoked(peer, &nodes, own),
             NodeFrame::Certificate(certificate) => self.told_certificate(peer, &certificate),
+            NodeFrame::SameIdentity { process, address } => self.told_same_identity(peer, process, address),
+            // Of a link that stands nobody has asked.
+            NodeFrame::Present => {}
             NodeFrame::Refused { name, reason } => {
                 if let Some(joining) = self.joining.remove(&name) {
                     // Whoever joined has given up.

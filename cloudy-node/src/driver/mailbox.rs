@@ -31,6 +31,8 @@ pub(crate) enum LinkMail {
     DialFailed { address: SocketAddr, error: ConnectError },
     /// A peer refused this node for good.
     RevokedHere { by: NodeId },
+    /// Another process with this node's identity has been met, here or by a peer.
+    SameIdentity { process: u64, address: SocketAddr, by: NodeId },
     /// A frame on the node stream.
     Node { peer: NodeId, link: u64, frame: NodeFrame },
     /// The peer opened a stream: what to do with it?

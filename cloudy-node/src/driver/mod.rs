@@ -13,13 +13,14 @@ mod effects;
 pub(crate) mod joins;
 mod mailbox;
 mod run;
+mod same_identity;
 mod trust;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cloudy_proto::wire::{ControlFrame, Stream, StreamHeader};
+use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream, StreamHeader};
 use cloudy_proto::{Admission, Frame, GroupId, Input, NodeId, Time, View};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -37,14 +38,15 @@ use commands::Joining;
 use dialler::Dialler;
 use disk::Disk;
 use run::{Effect, GroupRun};
+use same_identity::Superseded;
 use trust::Trust;
 
 /// Messages that one turn takes from the links.
 const TURN_MAIL_MAX: usize = 256;
 /// Ended groups that the driver remembers.
 const CLOSED_GROUPS_MAX: usize = 64;
-/// Two connections that a pair dials at once come up within this time of each other. Who dials later has no other: its
-/// process was started again, and the older connection leads nowhere.
+/// Two connections that a pair dials at once come up within this time of each other. A process that dials later has no
+/// other: the older connection leads nowhere.
 const DUEL: Duration = Duration::from_secs(5);
 /// What the log says of a member that cannot be linked to.
 const NO_LINK: &str = "no link to a member";
@@ -61,6 +63,8 @@ pub(crate) struct Driver {
     /// For the handles that it gives out.
     mailbox: WeakMailbox,
     peers: BTreeMap<NodeId, Link>,
+    /// Links that another process of the peer's identity has replaced.
+    superseded: Superseded,
     /// For whom there are frames in this turn, in the order of their first.
     written_to: Vec<NodeId>,
     groups: BTreeMap<GroupId, GroupRun>,
@@ -98,6 +102,7 @@ impl Driver {
             inbox,
             mailbox,
             peers: BTreeMap::new(),
+            superseded: Superseded::default(),
             written_to: Vec::new(),
             groups: BTreeMap::new(),
             closed: VecDeque::new(),
@@ -228,8 +233,16 @@ impl Driver {
         let now = self.now();
         match mail {
             LinkMail::Up(new) => self.link_up(new),
+            LinkMail::SameIdentity { process, address, by } => self.told_same_identity(by, process, address),
+            LinkMail::Node { peer, link, frame: NodeFrame::Present } if !self.is_current(peer, link) => {
+                self.present(peer, link);
+            }
             LinkMail::Down { peer, link, failure } => {
                 self.closed_by_peer(peer, &failure);
+                if failure.is_same_identity() {
+                    self.present(peer, link);
+                }
+                self.superseded.forget(link);
                 self.link_down(peer, link, &failure.to_string());
                 if failure == LinkFailure::RevokedHere {
                     self.found_revoked(peer);
@@ -333,7 +346,7 @@ impl Driver {
         }
         let dialled_by_lower = |dialled: bool| dialled == (self.me < peer);
         let stays = self.peers.get(&peer).is_some_and(|old| {
-            let same_process = old.addresses == new.addresses && old.up_at.elapsed() < DUEL;
+            let same_process = old.process == new.process && old.up_at.elapsed() < DUEL;
             let lives = same_process && old.connection.close_reason().is_none();
             lives && old.dialled != dialled.is_some() && dialled_by_lower(old.dialled)
         });
@@ -341,8 +354,8 @@ impl Driver {
             new.connection.close(code::DUPLICATE.into(), b"another connection of this pair stays");
         } else {
             if let Some(old) = self.peers.remove(&peer) {
-                old.close(code::DUPLICATE, "another connection of this pair stays");
                 self.groups.values_mut().for_each(|group| group.link_down(peer, old.id, now));
+                self.replaced(old, &new);
             }
             tracing::debug!(peer = %peer.short(), address = %new.connection.remote_address(), "link up");
             let addresses = new.addresses.clone();

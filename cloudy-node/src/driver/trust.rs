@@ -5,7 +5,7 @@ use std::slice;
 
 use bytes::Bytes;
 use cloudy_proto::NodeId;
-use cloudy_proto::limits::{REVOKED_MAX, REVOKED_PER_FRAME_MAX};
+use cloudy_proto::limits::REVOKED_PER_FRAME_MAX;
 use cloudy_proto::wire::NodeFrame;
 use rustls::pki_types::CertificateDer;
 use tracing::Level;
@@ -13,9 +13,10 @@ use tracing::Level;
 use crate::cluster_keys::{ClusterKeys, RevokedFullError};
 use crate::driver::Driver;
 use crate::endpoint;
+use crate::founding::FoundError;
 use crate::group::EndReason;
 use crate::identity::{Identity, node_id_of};
-use crate::link::{Link, NewLink, REVOKED_WORDS, code};
+use crate::link::{Link, NewLink, REVOKED_WORDS, SAME_IDENTITY_WORDS, code};
 use crate::node::{JoinError, RevokeError, SetKeysError};
 use crate::repeats::Source;
 use crate::tls::LinkFailure;
@@ -32,13 +33,45 @@ pub(super) struct Trust {
     identity: Identity,
     /// The keys were changed since the node was started, so a peer may know this node by a former one.
     renewed: bool,
-    /// This node itself is shut out.
-    pub(super) revoked_here: bool,
+    /// Why this node takes part in nothing any more.
+    pub(super) expelled: Option<Expelled>,
+}
+
+/// What ends all groups of a node, and lets it into none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expelled {
+    /// Its identity was revoked.
+    Revoked,
+    /// An older process has its identity.
+    SameIdentity,
+}
+
+impl Expelled {
+    pub(super) fn join_error(self) -> JoinError {
+        match self {
+            Self::Revoked => JoinError::Revoked,
+            Self::SameIdentity => JoinError::SameIdentity,
+        }
+    }
+
+    pub(super) fn found_error(self) -> FoundError {
+        match self {
+            Self::Revoked => FoundError::Revoked,
+            Self::SameIdentity => FoundError::SameIdentity,
+        }
+    }
+
+    fn end_reason(self) -> EndReason {
+        match self {
+            Self::Revoked => EndReason::Revoked,
+            Self::SameIdentity => EndReason::SameIdentity,
+        }
+    }
 }
 
 impl Trust {
     pub(super) fn new(identity: Identity) -> Self {
-        Self { identity, renewed: false, revoked_here: false }
+        Self { identity, renewed: false, expelled: None }
     }
 
     /// Its handshake's certificate counts, or one that it has told since for the same public key.
@@ -56,11 +89,6 @@ impl Trust {
 
 impl Driver {
     pub(super) fn set_keys(&mut self, keys: &ClusterKeys) -> Result<(), SetKeysError> {
-        let mut revoked = self.links.revoked.all();
-        revoked.extend(keys.revoked());
-        if revoked.len() > REVOKED_MAX {
-            return Err(RevokedFullError.into());
-        }
         let identity = self.trust.identity.with_keys(keys)?;
         self.links.adopt(&identity)?;
         tracing::info!(primary = %keys.primary(), "the cluster's keys have changed");
@@ -74,49 +102,56 @@ impl Driver {
                 link.close(code::KEY_DROPPED, KEY_DROPPED_WORDS);
             }
         }
-        self.shut_out(keys.revoked().clone());
+        let taken = self.links.revoked.set_keys(keys.revoked());
+        if !taken.forgotten.is_empty() {
+            tracing::error!(
+                "{} nodes that earlier lines of the key file revoked are let in again: {RevokedFullError}",
+                taken.forgotten.len()
+            );
+            taken.forgotten.into_iter().for_each(|node| self.dialler.allow(node));
+        }
+        self.shut_out(taken.fresh, true);
+        self.peers.values().for_each(|link| tell_revoked(link, &taken.confirmed, true));
         Ok(())
     }
 
     pub(super) fn revoke(&mut self, node: NodeId) -> Result<(), RevokeError> {
-        let revoked = self.links.revoked.all();
-        if revoked.len() >= REVOKED_MAX && !revoked.contains(&node) {
-            return Err(RevokedFullError.into());
+        if self.links.revoked.add_own(node)? {
+            self.shut_out(BTreeSet::from([node]), true);
+        } else {
+            // Peers may have had no capacity for it as hearsay.
+            self.peers.values().for_each(|link| tell_revoked(link, &[node], true));
         }
-        self.shut_out(BTreeSet::from([node]));
         Ok(())
     }
 
-    /// A peer passes on who is shut out.
-    pub(super) fn told_revoked(&mut self, peer: NodeId, nodes: Vec<NodeId>) {
-        let known = self.links.revoked.all();
-        let mut fresh: Vec<NodeId> = nodes.into_iter().filter(|node| !known.contains(node)).collect();
-        let room = REVOKED_MAX - known.len();
-        if fresh.len() > room {
+    /// A peer passes on which nodes are shut out: by its own operator, or as it was told.
+    pub(super) fn told_revoked(&mut self, peer: NodeId, nodes: &[NodeId], own: bool) {
+        let told = self.links.revoked.tell(peer, nodes, own);
+        if told.left_out > 0 {
             let cause = "not all nodes that a peer revokes are refused here";
-            let text = format_args!("{cause}: {RevokedFullError}");
+            let text = format_args!(
+                "{cause}: there is no capacity for more of what peers revoke; to refuse them, add them to this node's key file: cloudy key revoke"
+            );
             self.links.repeats.say(Level::ERROR, cause, Source::Node(peer), text);
-            fresh.truncate(room);
         }
-        for node in fresh.iter().filter(|&&node| node != self.me) {
+        for node in told.fresh.iter().filter(|&&node| node != self.me) {
             tracing::warn!(
                 from = %peer.short(),
                 "node {node} was revoked; to keep that over a restart, add it to this node's key file: cloudy key revoke"
             );
         }
-        self.shut_out(fresh.into_iter().collect());
+        self.shut_out(told.fresh, false);
     }
 
-    /// Refuses these nodes from here on, and passes that on; the caller has seen to the bound.
-    fn shut_out(&mut self, mut nodes: BTreeSet<NodeId>) {
-        let known = self.links.revoked.all();
-        nodes.retain(|node| !known.contains(node));
+    /// Cuts off nodes that the list of revoked nodes has gained, and passes that on.
+    fn shut_out(&mut self, nodes: BTreeSet<NodeId>, own: bool) {
         if nodes.is_empty() {
             return;
         }
-        self.links.revoked.add(nodes.iter().copied());
         for &node in &nodes {
             self.dialler.never(node);
+            self.superseded.close(node, code::REVOKED, REVOKED_WORDS);
             if let Some(link) = self.peers.get(&node) {
                 tracing::warn!(peer = %node.short(), "link closed: the peer's identity was revoked");
                 link.close(code::REVOKED, REVOKED_WORDS);
@@ -127,7 +162,7 @@ impl Driver {
         }
         let nodes: Vec<NodeId> = nodes.into_iter().collect();
         for link in self.peers.values() {
-            tell_revoked(link, &nodes);
+            tell_revoked(link, &nodes, own);
         }
         if nodes.contains(&self.me) {
             self.found_revoked(self.me);
@@ -136,7 +171,7 @@ impl Driver {
 
     /// This node is shut out, as a peer says, or its own keys.
     pub(super) fn found_revoked(&mut self, by: NodeId) {
-        if std::mem::replace(&mut self.trust.revoked_here, true) {
+        if self.trust.expelled.is_some() {
             return;
         }
         tracing::error!(
@@ -144,21 +179,31 @@ impl Driver {
             self.me,
             by.short()
         );
+        self.expel(Expelled::Revoked);
+    }
+
+    /// Ends all groups, and from here on this node comes into none.
+    pub(super) fn expel(&mut self, why: Expelled) {
+        self.trust.expelled = Some(why);
         for run in self.groups.values() {
-            run.shared.end(EndReason::Revoked);
+            run.shared.end(why.end_reason());
         }
         for group in self.groups.keys().copied().collect::<Vec<_>>() {
             self.ended(group);
         }
         for joining in std::mem::take(&mut self.joining).into_values() {
-            // Whoever joined has given up.
-            let _ = joining.reply.send(Err(JoinError::Revoked));
+            // The caller may have given up.
+            let _ = joining.reply.send(Err(why.join_error()));
         }
         self.dialler.forget(|_| false);
     }
 
     /// Why a link is not to be, as of this moment: the keys may have changed since its handshake began.
     pub(super) fn turn_away(&self, new: &NewLink) -> Option<LinkFailure> {
+        if self.trust.expelled == Some(Expelled::SameIdentity) {
+            new.connection.close(code::SAME_IDENTITY.into(), SAME_IDENTITY_WORDS.as_bytes());
+            return Some(LinkFailure::ClosedHere);
+        }
         if self.links.revoked.contains(new.peer) {
             new.connection.close(code::REVOKED.into(), REVOKED_WORDS.as_bytes());
             return Some(LinkFailure::RevokedThere);
@@ -173,7 +218,10 @@ impl Driver {
     /// A link is up: the peer learns what it needs to trust this node, and not to trust others.
     pub(super) fn tell_trust(&self, link: &Link) {
         self.trust.certificate().into_iter().for_each(|frame| link.push_node(frame));
-        tell_revoked(link, &self.links.revoked.all().into_iter().collect::<Vec<_>>());
+        // What the operator says goes first: the peer's capacity for hearsay may be used up.
+        let (own, told) = self.links.revoked.to_pass_on();
+        tell_revoked(link, &own, true);
+        tell_revoked(link, &told, false);
     }
 
     /// A peer shows a certificate of another key. It counts when the keys change, and for the public key of the link only:
@@ -190,8 +238,8 @@ impl Driver {
     }
 }
 
-fn tell_revoked(link: &Link, nodes: &[NodeId]) {
+fn tell_revoked(link: &Link, nodes: &[NodeId], own: bool) {
     for nodes in nodes.chunks(REVOKED_PER_FRAME_MAX) {
-        link.push_node(NodeFrame::Revoked(nodes.to_vec()));
+        link.push_node(NodeFrame::Revoked { own, nodes: nodes.to_vec() });
     }
 }

@@ -117,7 +117,7 @@ fn the_dialled_side_checks_the_dialler() {
         let trusting = || {
             let builder = rustls::ClientConfig::builder_with_provider(provider.clone());
             let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
-            builder.with_root_certificates(other.identity.roots())
+            builder.with_root_certificates(other.identity.roots().store())
         };
         let resolver = rustls::sign::SingleCertAndKey::from(one.identity.certified());
         let stranger = trusting().with_client_cert_resolver(Arc::new(resolver));

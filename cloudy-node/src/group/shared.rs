@@ -52,6 +52,11 @@ pub enum EndReason {
     /// This node is shut out of its cluster: the others go on.
     #[error("this node's identity was revoked in its cluster, for good: the others go on without it")]
     Revoked,
+    /// Another process has this node's identity, and was started first: the others go on with that one.
+    #[error(
+        "another process has this node's identity, and this one, started later, has ended: stop one of the two, and give it a data directory and a node key of its own"
+    )]
+    SameIdentity,
     /// This node has left: the others go on.
     #[error("this node has left the group")]
     Left,

@@ -45,9 +45,8 @@ fn each_generated_identity_is_another_node() {
 #[test]
 fn a_leaf_of_another_cluster_is_not_trusted() {
     let [one, other] = [1, 2].map(|byte| Identity::generate(&ClusterKey::from_bytes(&[byte; 32])).unwrap());
-    let provider = tls::provider();
-    check_chain(&one.certified.cert, &one.roots, &provider).unwrap();
-    let error = check_chain(&other.certified.cert, &one.roots, &provider).unwrap_err();
+    check_chain(&one.certified.cert, &one.roots, chain::now()).unwrap();
+    let error = check_chain(&other.certified.cert, &one.roots, chain::now()).unwrap_err();
     assert!(error.to_string().contains("UnknownIssuer"), "{error}");
 }
 
@@ -145,4 +144,98 @@ fn under_other_keys_a_node_stays_itself_and_trusts_both() {
     let own = Identity::from_pki(vec![leaf], private(&key), vec![authority.root.clone()]).unwrap();
     assert!(own.issued_certificate().is_none());
     assert!(matches!(own.with_keys(&keys), Err(IdentityError::OwnPki)));
+}
+
+#[test]
+fn a_cluster_keys_certificates_are_valid_at_every_time_that_a_clock_shows() {
+    let identity = Identity::generate(&ClusterKey::generate().unwrap()).unwrap();
+    let years_8000 = 8_000 * 365 * 86_400;
+    for seconds in [0, 1, 86_400, 1 << 30, years_8000] {
+        let now = UnixTime::since_unix_epoch(core::time::Duration::from_secs(seconds));
+        check_chain(&identity.certified.cert, &identity.roots, now)
+            .unwrap_or_else(|error| panic!("{seconds}: {error}"));
+    }
+}
+
+fn copy_of(key: &KeyPair) -> KeyPair {
+    let der = PrivatePkcs8KeyDer::from(key.serialize_der());
+    KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
+}
+
+/// An authority below another one, and so on: the last one and the chain from it up, the root left out.
+fn below(
+    root: &Pki,
+    count: usize,
+    path_length: Option<u8>,
+) -> (CertificateParams, KeyPair, Vec<CertificateDer<'static>>) {
+    let authority = |number: usize| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, format!("authority {number}"));
+        params.is_ca =
+            IsCa::Ca(path_length.map_or(rcgen::BasicConstraints::Unconstrained, rcgen::BasicConstraints::Constrained));
+        params
+    };
+    let (mut issuer, mut issuer_key) = (root.params.clone(), copy_of(&root.key));
+    let mut chain = Vec::new();
+    for number in 0..count {
+        let (params, key) = (authority(number), KeyPair::generate().unwrap());
+        let certificate = params.signed_by(&key, &rcgen::Issuer::from_params(&issuer, &issuer_key)).unwrap();
+        chain.insert(0, certificate.der().clone());
+        (issuer, issuer_key) = (params, key);
+    }
+    (issuer, issuer_key, chain)
+}
+
+fn chain_below(root: &Pki, count: usize, key: &KeyPair) -> Vec<CertificateDer<'static>> {
+    let (params, issuer_key, mut chain) = below(root, count, None);
+    let mut leaf = CertificateParams::new([SERVER_NAME.to_owned()]).unwrap();
+    leaf.extended_key_usages = BOTH.to_vec();
+    let leaf = leaf.signed_by(key, &rcgen::Issuer::from_params(&params, &issuer_key)).unwrap();
+    chain.insert(0, leaf.der().clone());
+    chain
+}
+
+/// A root that allows so many certificates below it.
+fn constrained(path_length: u8) -> Pki {
+    let mut root = pki("our authority");
+    root.params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(path_length));
+    root.root = root.params.self_signed(&root.key).unwrap().der().clone();
+    root
+}
+
+#[test]
+fn the_path_length_of_a_root_holds_for_the_chains_below_it() {
+    let key = KeyPair::generate().unwrap();
+    for (allowed, below, accepted) in [(0, 0, true), (0, 1, false), (1, 1, true), (1, 2, false), (3, 3, true)] {
+        let root = constrained(allowed);
+        let chain = chain_below(&root, below, &key);
+        let made = Identity::from_pki(chain, private(&key), vec![root.root.clone()]);
+        assert_eq!(made.is_ok(), accepted, "{below} below a root that allows {allowed}: {made:?}");
+    }
+    let root = pki("our authority");
+    let free = Identity::from_pki(chain_below(&root, 3, &key), private(&key), vec![root.root.clone()]);
+    assert!(free.is_ok(), "{free:?}");
+    let root = constrained(0);
+    let error = Identity::from_pki(chain_below(&root, 1, &key), private(&key), vec![root.root.clone()]).unwrap_err();
+    assert!(error.to_string().contains("path length allows"), "{error}");
+}
+
+#[test]
+fn a_peer_with_a_longer_chain_than_documented_is_refused_whatever_the_rest_is_worth() {
+    let cluster = ClusterKey::generate().unwrap();
+    let (own, peer) = (Identity::generate(&cluster).unwrap(), Identity::generate(&cluster).unwrap());
+    let rest = [peer.certified.cert.clone(), vec![own.certified.cert[0].clone(); CHAIN_CERTIFICATES_MAX]].concat();
+    assert!(own.trusts(&rest[..CHAIN_CERTIFICATES_MAX]));
+    assert!(!own.trusts(&rest[..CHAIN_CERTIFICATES_MAX + 1]));
+    // Nor does a holder of the cluster key stand in for others by an authority of its own.
+    let authority = cluster.authority().unwrap();
+    let (below, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "below");
+    params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let intermediate = authority.issue(params.clone(), &below).unwrap();
+    let mut leaf = CertificateParams::new([SERVER_NAME.to_owned()]).unwrap();
+    leaf.extended_key_usages = BOTH.to_vec();
+    let leaf = leaf.signed_by(&key, &rcgen::Issuer::from_params(&params, &below)).unwrap().der().clone();
+    assert!(!own.trusts(&[leaf, intermediate]));
 }

@@ -1,14 +1,14 @@
 //! One connection with one peer: dialled or accepted, hello first, then streams (`protocol.md` §4).
 
 mod recv;
+mod revoked;
 mod send;
 mod writer;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cloudy_proto::NodeId;
 use quinn::{ClientConfig, Connection, Endpoint, ServerConfig};
@@ -23,6 +23,7 @@ use crate::node::ConnectError;
 use crate::repeats::{Repeats, Source};
 use crate::tls::LinkFailure;
 
+pub(crate) use revoked::Revoked;
 pub(crate) use send::{Link, NodeWriter, WRITERS_LINGER};
 
 /// Closing codes that a node gives (RFC 9000 §10.2); the words beside them say more.
@@ -45,6 +46,10 @@ pub(crate) mod code {
     pub(crate) const KEY_DROPPED: u32 = 7;
     /// The node has no place for one more connection.
     pub(crate) const FULL: u32 = 8;
+    /// Another process has the identity of the node that closes, which ends.
+    pub(crate) const SAME_IDENTITY: u32 = 9;
+    /// The node that closes has the identity of its peer, and the peer is to end.
+    pub(crate) const PEER_IS_SECOND: u32 = 10;
 }
 
 /// Time before a node that had no place is dialled again; it doubles each time, within the time of a handshake.
@@ -53,28 +58,18 @@ const DIAL_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// What a revoked peer is told.
 pub(crate) const REVOKED_WORDS: &str = "this node's identity was revoked";
 
-/// Nodes that are shut out. They are added to, and never taken away while the node runs.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Revoked(Arc<RwLock<BTreeSet<NodeId>>>);
+/// What a peer is told whose identity another process has too.
+pub(crate) const SAME_IDENTITY_WORDS: &str = "two processes have this node's identity, and the one that was started later ends: never copy a data directory or a node's key";
 
-impl Revoked {
-    pub(crate) fn contains(&self, node: NodeId) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&node)
-    }
-
-    pub(crate) fn all(&self) -> BTreeSet<NodeId> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn add(&self, nodes: impl IntoIterator<Item = NodeId>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(nodes);
-    }
-}
+/// Random bits of a process's number: 54 bits of microseconds before them last for 500 years.
+const PROCESS_RANDOM_BITS: u32 = 10;
 
 /// A connection on which both sides have said hello.
 pub(crate) struct NewLink {
     pub(crate) id: u64,
     pub(crate) peer: NodeId,
+    /// Which process of the peer's identity it is.
+    pub(crate) process: u64,
     pub(crate) connection: Connection,
     /// The address that was dialled; none if the peer dialled.
     pub(crate) dialled: Option<SocketAddr>,
@@ -87,6 +82,8 @@ pub(crate) struct NewLink {
 #[derive(Clone)]
 pub(crate) struct Links {
     pub(crate) me: NodeId,
+    /// This process's number among those that ever had the identity.
+    pub(crate) process: u64,
     pub(crate) endpoint: Endpoint,
     pub(crate) limits: Arc<EndpointLimits>,
     /// Where this node can be reached, as it says in its hello.
@@ -117,6 +114,7 @@ impl Links {
         endpoint.set_server_config(Some(server.clone()));
         Ok(Self {
             me: identity.node_id(),
+            process: process_number(),
             endpoint,
             limits: Arc::new(limits),
             addresses: Arc::new(addresses),
@@ -230,10 +228,6 @@ impl Links {
         let peer = endpoint::peer_id(&connection).map_err(|error| {
             failed(LinkFailure::Certificate { detail: crate::tls::Words::new(error.to_string().as_bytes()) })
         })?;
-        if peer == self.me {
-            connection.close(code::ITSELF.into(), b"this node dialled itself");
-            return Err(ConnectError::Itself { address });
-        }
         if self.revoked.contains(peer) {
             self.turn_away(&connection, dialled.is_some()).await;
             return Err(failed(LinkFailure::RevokedThere));
@@ -246,6 +240,7 @@ impl Links {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (node_stream, hello) = match self.exchange_hellos(&connection).await {
             Ok(hellos) => hellos,
+            Err(failure) if peer == self.me => return Err(self.turned_away_by_itself(address, failure).await),
             Err(failure) => {
                 if failure == LinkFailure::RevokedHere {
                     // The driver is gone only when the node shuts down.
@@ -254,8 +249,12 @@ impl Links {
                 return Err(failed(failure));
             }
         };
+        let process = hello.process;
+        if peer == self.me {
+            return Err(self.met_itself(&connection, process, dialled.is_some()).await);
+        }
         let addresses = recv::reachable_at(address, hello.addresses);
-        let link = NewLink { id, peer, connection: connection.clone(), dialled, addresses, node_stream };
+        let link = NewLink { id, peer, process, connection: connection.clone(), dialled, addresses, node_stream };
         if self.mail.send(LinkMail::Up(link)).await.is_err() {
             return Ok(());
         }
@@ -268,6 +267,41 @@ impl Links {
             drop(guard);
         });
         Ok(())
+    }
+
+    /// The other end has this node's identity: this process, or another one. The side that was dialled closes, once it has
+    /// read the other's hello, so that both know the other's number or the closing code.
+    async fn met_itself(&self, connection: &Connection, process: u64, dialled: bool) -> ConnectError {
+        let address = connection.remote_address();
+        if dialled {
+            // Closed or not: both are named.
+            let _ = tokio::time::timeout(self.limits.handshake_timeout, connection.closed()).await;
+        }
+        if process == self.process {
+            connection.close(code::ITSELF.into(), b"this node dialled itself");
+            return ConnectError::Itself { address };
+        }
+        let code = if self.process > process { code::SAME_IDENTITY } else { code::PEER_IS_SECOND };
+        connection.close(code.into(), SAME_IDENTITY_WORDS.as_bytes());
+        self.found_same_identity(process, address).await
+    }
+
+    /// The other end has this node's identity, and has closed the connection before this side read its hello.
+    async fn turned_away_by_itself(&self, address: SocketAddr, failure: LinkFailure) -> ConnectError {
+        let LinkFailure::ClosedByPeer { code, .. } = &failure else { return ConnectError::Link { address, failure } };
+        if *code == u64::from(code::SAME_IDENTITY) {
+            self.found_same_identity(u64::MAX, address).await
+        } else if *code == u64::from(code::PEER_IS_SECOND) {
+            self.found_same_identity(0, address).await
+        } else {
+            ConnectError::Itself { address }
+        }
+    }
+
+    async fn found_same_identity(&self, process: u64, address: SocketAddr) -> ConnectError {
+        // The driver is gone only when the node shuts down.
+        let _ = self.mail.send(LinkMail::SameIdentity { process, address, by: self.me }).await;
+        ConnectError::SameIdentity { address }
     }
 
     /// Refuses a revoked peer, which is to learn why.
@@ -286,7 +320,7 @@ impl Links {
     async fn exchange_hellos(&self, connection: &Connection) -> Result<(NodeWriter, recv::Hello), LinkFailure> {
         let timeout = self.limits.handshake_timeout;
         let both = async {
-            let node_stream = NodeWriter::open(connection, self.addresses.to_vec()).await?;
+            let node_stream = NodeWriter::open(connection, self.addresses.to_vec(), self.process).await?;
             Ok((node_stream, recv::read_hello(connection).await?))
         };
         tokio::time::timeout(timeout, both).await.unwrap_or_else(|_| {
@@ -302,4 +336,11 @@ fn turned_away(failure: &LinkFailure) -> String {
         LinkFailure::Certificate { .. } => "a node was turned away for its certificate".to_owned(),
         failure => format!("a node was turned away: {failure}"),
     }
+}
+
+/// A number that rises with the time of the start, and that no other process has: microseconds and random bits.
+fn process_number() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (since_1970.as_micros() as u64) << PROCESS_RANDOM_BITS
+        | u64::from(rand::random::<u32>()) >> (32 - PROCESS_RANDOM_BITS)
 }

@@ -58,6 +58,7 @@ impl From<quinn::ReadError> for ReadError {
 /// The peer's hello, and the stream that it came on.
 pub(super) struct Hello {
     pub(super) addresses: Vec<SocketAddr>,
+    pub(super) process: u64,
     pub(super) stream: NodeStream,
 }
 
@@ -97,8 +98,8 @@ async fn find_hello(connection: &Connection) -> Result<Hello, ReadError> {
         let frame = decoder.feed(&mut view)?;
         rest = rest.slice(rest.len() - view.len()..);
         match frame {
-            Some(NodeFrame::Hello { addresses }) => {
-                return Ok(Hello { addresses, stream: NodeStream { stream, decoder, rest } });
+            Some(NodeFrame::Hello { addresses, process }) => {
+                return Ok(Hello { addresses, process, stream: NodeStream { stream, decoder, rest } });
             }
             Some(_) => return Err(ReadError::NotHello),
             None => rest = read_chunk(&mut stream).await?.ok_or(ReadError::NotHello)?,

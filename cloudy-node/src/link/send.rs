@@ -20,8 +20,9 @@ use crate::link::{NewLink, code};
 use crate::repeats::{Repeats, Source};
 use crate::tls::LinkFailure;
 
-/// Frames that wait for the node stream: a peer that asks this much without reading the answers is beyond hope too.
-const NODE_FRAMES_MAX: usize = 64;
+/// Frames that wait for the node stream, of which all lists of revoked nodes take about half: a peer that asks this much
+/// without reading the answers is beyond hope too.
+const NODE_FRAMES_MAX: usize = 128;
 /// Streams that are written to or wait to be opened, ended ones included until the peer has taken all of them.
 const WRITERS_MAX: usize = 512;
 /// What the log says of a peer that leaves too much unread.
@@ -39,7 +40,11 @@ pub(crate) struct NodeWriter(SendStream);
 
 impl NodeWriter {
     /// Opens it, and says hello.
-    pub(super) async fn open(connection: &Connection, addresses: Vec<SocketAddr>) -> Result<Self, LinkFailure> {
+    pub(super) async fn open(
+        connection: &Connection,
+        addresses: Vec<SocketAddr>,
+        process: u64,
+    ) -> Result<Self, LinkFailure> {
         let mut stream = connection.open_uni().await?;
         let header = StreamHeader {
             version: WIRE_VERSION,
@@ -48,7 +53,7 @@ impl NodeWriter {
             stream: Stream::Node,
         };
         let mut hello = BytesMut::from(&encode_header(&header)[..]);
-        encode_node(&NodeFrame::Hello { addresses }, &mut hello);
+        encode_node(&NodeFrame::Hello { addresses, process }, &mut hello);
         let written = stream.write_all(&hello).await;
         if written.is_err() {
             return Err(connection.closed().await.into());
@@ -63,6 +68,8 @@ impl NodeWriter {
 pub(crate) struct Link {
     pub(crate) id: u64,
     pub(crate) peer: NodeId,
+    /// Which process of the peer's identity it is.
+    pub(crate) process: u64,
     pub(crate) connection: Connection,
     /// This node dialled.
     pub(crate) dialled: bool,
@@ -102,6 +109,7 @@ impl Link {
         Self {
             id: new.id,
             peer: new.peer,
+            process: new.process,
             dialled: new.dialled.is_some(),
             connection: new.connection,
             addresses: new.addresses,
@@ -158,6 +166,11 @@ impl Link {
     /// Ends all streams of a group.
     pub(crate) fn end_group(&mut self, group: GroupId) {
         self.writers.retain(|(of, _), _| *of != group);
+    }
+
+    /// Ends the streams of all groups.
+    pub(crate) fn end_groups(&mut self) {
+        self.writers.clear();
     }
 
     pub(crate) fn close(&self, code: u32, words: &str) {

@@ -53,6 +53,9 @@ pub enum StartError {
         /// This node.
         node: NodeId,
     },
+    /// The clock shows a time before 1970, which certificates cannot name.
+    #[error("this machine's clock shows a time before 1970-01-01: set it, then start the node again")]
+    Clock,
     /// The socket does not say where it is bound.
     #[error("the socket's address: {0}")]
     Address(#[from] std::io::Error),
@@ -72,6 +75,14 @@ pub enum ConnectError {
     /// This node itself is at that address.
     #[error("{address} is this node itself")]
     Itself {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Another process with this node's identity is at that address.
+    #[error(
+        "{address} is another process with this node's identity: give each node a data directory and a node key of its own, and never copy them"
+    )]
+    SameIdentity {
         /// The address.
         address: SocketAddr,
     },
@@ -139,6 +150,11 @@ pub enum JoinError {
     /// This node is shut out of its cluster.
     #[error("this node's identity was revoked in its cluster, for good: no node links to it any more")]
     Revoked,
+    /// Another process has this node's identity, and this one has ended.
+    #[error(
+        "another process has this node's identity, and this one, started later, has ended: stop one of the two, and give it a data directory and a node key of its own"
+    )]
+    SameIdentity,
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,

@@ -20,9 +20,6 @@ pub enum SetKeysError {
     /// The endpoint cannot use the identity.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// With those that the node knows, too many nodes are revoked.
-    #[error(transparent)]
-    RevokedFull(#[from] RevokedFullError),
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,

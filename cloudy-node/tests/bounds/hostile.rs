@@ -18,8 +18,13 @@ use crate::common::within;
 
 /// The code that a node closes a link with when its peer breaks the protocol.
 pub(crate) const BREACH: u64 = 2;
+/// And when its peer is revoked.
+pub(crate) const REVOKED: u64 = 6;
 /// And when it takes too slowly what it is sent.
 pub(crate) const OVERFLOW: u64 = 4;
+
+/// All that it says is one process's.
+const PROCESS: u64 = 1;
 
 pub(crate) struct Hostile {
     pub(crate) id: NodeId,
@@ -71,7 +76,7 @@ pub(crate) async fn open(connection: &Connection, bytes: &[u8]) -> SendStream {
 
 pub(crate) async fn hello(connection: &Connection) -> SendStream {
     let mut bytes = BytesMut::from(&header(GroupId([0; 16]), Incarnation(0), Stream::Node)[..]);
-    encode_node(&NodeFrame::Hello { addresses: Vec::new() }, &mut bytes);
+    encode_node(&NodeFrame::Hello { addresses: Vec::new(), process: PROCESS }, &mut bytes);
     open(connection, &bytes).await
 }
 

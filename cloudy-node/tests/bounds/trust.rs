@@ -1,12 +1,12 @@
 //! Peers that revoke without end, or show certificates that are not their own.
 
 use bytes::Bytes;
-use cloudy_node::{ClusterKeys, NodeId, RevokeError};
-use cloudy_proto::limits::REVOKED_MAX;
+use cloudy_node::{ClusterKeys, NodeId};
+use cloudy_proto::limits::{REVOKED_HEARSAY_MAX, REVOKED_MAX, REVOKED_OF_PEER_MAX};
 use cloudy_proto::wire::NodeFrame;
 
-use crate::common::{key, start, until};
-use crate::hostile::{BREACH, Hostile, closed, node};
+use crate::common::{key, start, until, within};
+use crate::hostile::{BREACH, Hostile, REVOKED, closed, node};
 
 fn somebody(number: usize) -> NodeId {
     let mut id = [0xaa; 32];
@@ -15,25 +15,41 @@ fn somebody(number: usize) -> NodeId {
 }
 
 #[tokio::test]
-async fn a_node_keeps_so_many_revoked_nodes_and_says_so() {
+async fn what_a_peer_revokes_is_bounded_and_leaves_the_operator_all_capacity() {
     let key = key();
     let (target, other) = (start(&key).await, start(&key).await);
-    let hostile = Hostile::new(&key);
-    let (_connection, mut node_stream) = hostile.link(target.local_addr()).await;
-    for first in (0..2 * REVOKED_MAX).step_by(16) {
-        let nodes = (first..first + 16).map(somebody).collect();
-        node_stream.write_all(&node(&NodeFrame::Revoked(nodes))).await.unwrap();
-    }
-    until("the list is full", async || target.revoked().len() == REVOKED_MAX).await;
-    assert!(matches!(target.revoke(other.id()).await, Err(RevokeError::Full(_))));
-    assert_eq!(target.revoke(somebody(0)).await, Ok(()));
-    let mut keys = ClusterKeys::from(key);
-    keys.revoke(other.id()).unwrap();
-    let error = target.set_keys(&keys).await.unwrap_err();
-    assert!(error.to_string().contains("no room for more"), "{error}");
-    // Nothing of the refused keys counts, and all that was learned is passed on.
     other.connect(target.local_addr()).await.unwrap();
-    until("it is passed on", async || other.revoked() == target.revoked()).await;
+    let hostile = Hostile::new(&key);
+    let (connection, mut node_stream) = hostile.link(target.local_addr()).await;
+    for first in (0..8 * REVOKED_MAX).step_by(16) {
+        let nodes = (first..first + 16).map(somebody).collect();
+        let own = first < 4 * REVOKED_MAX;
+        node_stream.write_all(&node(&NodeFrame::Revoked { own, nodes })).await.unwrap();
+    }
+    let told = REVOKED_OF_PEER_MAX + REVOKED_HEARSAY_MAX;
+    until("the peer's lists are full", async || target.revoked().len() == told).await;
+    // A whole key file of lines, the peer itself among them, and a step of a rotation in the same change.
+    let mut keys = ClusterKeys::from(key.clone());
+    keys.begin_rotation(crate::common::key()).unwrap();
+    for number in 0..REVOKED_MAX - 1 {
+        keys.revoke(somebody(1_000_000 + number)).unwrap();
+    }
+    keys.revoke(hostile.id).unwrap();
+    target.set_keys(&keys).await.unwrap();
+    // With so much in flight the transport may lose the code.
+    within("its link is closed", connection.closed()).await;
+    let (again, _node_stream) = hostile.link(target.local_addr()).await;
+    assert_eq!(closed(&again).await.0, REVOKED);
+    assert_eq!(target.revoke(somebody(2_000_000)).await, Ok(()));
+    assert_eq!(target.revoked().len(), told + REVOKED_MAX + 1);
+    until("others learn what the operator says", async || {
+        let known = other.revoked();
+        known.contains(&hostile.id) && known.contains(&somebody(2_000_000))
+    })
+    .await;
+    let late = start(&key).await;
+    late.connect(target.local_addr()).await.unwrap();
+    until("those that come learn it too", async || late.revoked().contains(&hostile.id)).await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod endings;
 mod groups;
 mod help;
 mod hosts;
+mod identities;
 mod joins;
 mod key_files;
 mod keys;

@@ -17,7 +17,7 @@ use crate::view::Place;
 use crate::wire::ConsensusMessage;
 
 /// The version of all that nodes say; part of the TLS handshake's protocol name and of every stream's header.
-pub const WIRE_VERSION: u16 = 4;
+pub const WIRE_VERSION: u16 = 5;
 
 /// Which stream of a link a frame travels on. Nothing relies on the order between two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -85,6 +85,9 @@ pub enum NodeFrame {
     Hello {
         /// Where the sender can be reached.
         addresses: Vec<SocketAddr>,
+        /// The sender's process: another process with the same identity has another number, and one that was started
+        /// later, by its own clock, a higher one.
+        process: u64,
     },
     /// Asks the receiver to take the sender into a group that it is founding.
     Join {
@@ -103,11 +106,26 @@ pub enum NodeFrame {
         /// The group's name.
         name: String,
     },
-    /// Identities that no node may link to any more; the receiver passes on what it did not know.
-    Revoked(Vec<NodeId>),
+    /// Identities that no node may link to; the receiver passes on what it did not know.
+    Revoked {
+        /// The sender's operator revoked them; otherwise the sender was told.
+        own: bool,
+        /// The identities.
+        nodes: Vec<NodeId>,
+    },
     /// The sender's certificate under another cluster key, for the same public key as the link's own: it vouches for the
     /// link once the former key is no longer accepted. X.509, DER.
     Certificate(Bytes),
+    /// Another process with the receiver's identity has linked to the sender. A receiver that runs answers by
+    /// [`NodeFrame::Present`]; of the two processes the one with the higher number ends (`protocol.md` §4).
+    SameIdentity {
+        /// The other process.
+        process: u64,
+        /// Where it was last heard from.
+        address: SocketAddr,
+    },
+    /// Answers [`NodeFrame::SameIdentity`].
+    Present,
 }
 
 /// What a control stream carries.

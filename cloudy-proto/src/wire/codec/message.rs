@@ -157,16 +157,17 @@ impl Message for NodeFrame {
 
     fn check(&self) -> Result<(), FrameError> {
         match self {
-            Self::Hello { addresses: named } => addresses(named.len())?,
+            Self::Hello { addresses: named, .. } => addresses(named.len())?,
             Self::Join { name } | Self::Observe { name } => group_name(name)?,
             Self::Refused { name, reason: words } => {
                 group_name(name)?;
                 reason(words)?;
             }
-            Self::Revoked(nodes) => at_most_len("revoked nodes", nodes.len(), REVOKED_PER_FRAME_MAX)?,
+            Self::Revoked { nodes, .. } => at_most_len("revoked nodes", nodes.len(), REVOKED_PER_FRAME_MAX)?,
             Self::Certificate(certificate) => {
                 at_most_len("a certificate's bytes", certificate.len(), CERTIFICATE_BYTES_MAX)?;
             }
+            Self::SameIdentity { .. } | Self::Present => {}
         }
         Ok(())
     }

@@ -81,12 +81,14 @@ fn tally_frames() {
 #[test]
 fn node_frames() {
     insta::assert_snapshot!(lines::<NodeDecoder>(&[
-        NodeFrame::Hello { addresses: addresses() },
+        NodeFrame::Hello { addresses: addresses(), process: 300 },
         NodeFrame::Join { name: "demo".into() },
         NodeFrame::Refused { name: "demo".into(), reason: "full".into() },
         NodeFrame::Observe { name: "demo".into() },
-        NodeFrame::Revoked(vec![NodeId([1; 32]), NodeId([2; 32])]),
+        NodeFrame::Revoked { own: true, nodes: vec![NodeId([1; 32]), NodeId([2; 32])] },
         NodeFrame::Certificate(Bytes::from_static(b"der")),
+        NodeFrame::SameIdentity { process: 301, address: addresses()[0] },
+        NodeFrame::Present,
     ]));
 }
 

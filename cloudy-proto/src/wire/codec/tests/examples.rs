@@ -138,13 +138,17 @@ pub(super) fn tally() -> impl Strategy<Value = TallyFrame> {
 
 pub(super) fn node() -> impl Strategy<Value = NodeFrame> {
     prop_oneof![
-        addresses().prop_map(|addresses| NodeFrame::Hello { addresses }),
+        (addresses(), any::<u64>()).prop_map(|(addresses, process)| NodeFrame::Hello { addresses, process }),
         words(GROUP_NAME_BYTES_MAX).prop_map(|name| NodeFrame::Join { name }),
         (words(GROUP_NAME_BYTES_MAX), words(REASON_BYTES_MAX))
             .prop_map(|(name, reason)| NodeFrame::Refused { name, reason }),
         words(GROUP_NAME_BYTES_MAX).prop_map(|name| NodeFrame::Observe { name }),
-        vec(any::<[u8; 32]>().prop_map(NodeId), 0..=REVOKED_PER_FRAME_MAX).prop_map(NodeFrame::Revoked),
+        (any::<bool>(), vec(any::<[u8; 32]>().prop_map(NodeId), 0..=REVOKED_PER_FRAME_MAX))
+            .prop_map(|(own, nodes)| NodeFrame::Revoked { own, nodes }),
         vec(any::<u8>(), 0..=CERTIFICATE_BYTES_MAX).prop_map(|certificate| NodeFrame::Certificate(certificate.into())),
+        (any::<u64>(), any::<IpAddr>(), any::<u16>())
+            .prop_map(|(process, ip, port)| NodeFrame::SameIdentity { process, address: SocketAddr::from((ip, port)) }),
+        Just(NodeFrame::Present),
     ]
 }
 

@@ -211,7 +211,10 @@ fn a_tally_frame_out_of_bounds_is_refused() {
 #[test]
 fn a_node_frame_out_of_bounds_is_refused() {
     let addresses = vec![SocketAddr::from(([1, 2, 3, 4], 5)); ADDRESSES_MAX + 1];
-    assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Hello { addresses }), over("addresses", 17, 16).into());
+    assert_eq!(
+        refused_frame::<NodeDecoder>(NodeFrame::Hello { addresses, process: u64::MAX }),
+        over("addresses", 17, 16).into()
+    );
     let (name, reason) = ("n".repeat(GROUP_NAME_BYTES_MAX + 1), "r".repeat(REASON_BYTES_MAX + 1));
     let name_max = over("a group name's bytes", 129, 128);
     assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Join { name: name.clone() }), name_max.into());
@@ -220,7 +223,10 @@ fn a_node_frame_out_of_bounds_is_refused() {
     assert_eq!(refuse(name, String::new()), name_max.into());
     assert_eq!(refuse(String::new(), reason), over("a reason's bytes", 513, 512).into());
     let nodes = vec![NodeId([1; 32]); REVOKED_PER_FRAME_MAX + 1];
-    assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Revoked(nodes)), over("revoked nodes", 17, 16).into());
+    assert_eq!(
+        refused_frame::<NodeDecoder>(NodeFrame::Revoked { own: true, nodes }),
+        over("revoked nodes", 29, 28).into()
+    );
     let certificate = Bytes::from(vec![1; CERTIFICATE_BYTES_MAX + 1]);
     let error = over("a certificate's bytes", 769, 768);
     assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Certificate(certificate)), error.into());
@@ -354,10 +360,10 @@ fn the_largest_of_each_is_taken() {
     let skip = KnownSkip { lane, prev: Round(ROUND_MAX), frontier: Round(ROUND_MAX) };
     taken::<TallyDecoder>(TallyFrame::Skips { lanes: vec![skip; MEMBERS_MAX] });
     let addresses = vec![SocketAddr::from(([0xffff; 8], u16::MAX)); ADDRESSES_MAX];
-    taken::<NodeDecoder>(NodeFrame::Hello { addresses });
+    taken::<NodeDecoder>(NodeFrame::Hello { addresses, process: u64::MAX });
     let (name, reason) = ("n".repeat(GROUP_NAME_BYTES_MAX), "r".repeat(REASON_BYTES_MAX));
     taken::<NodeDecoder>(NodeFrame::Refused { name, reason });
-    taken::<NodeDecoder>(NodeFrame::Revoked(vec![NodeId([0xff; 32]); REVOKED_PER_FRAME_MAX]));
+    taken::<NodeDecoder>(NodeFrame::Revoked { own: true, nodes: vec![NodeId([0xff; 32]); REVOKED_PER_FRAME_MAX] });
     taken::<NodeDecoder>(NodeFrame::Certificate(vec![0xff; CERTIFICATE_BYTES_MAX].into()));
     taken::<ControlDecoder>(fetched(&[vec![1; PAYLOAD_BYTES_MAX]]));
     taken::<ControlDecoder>(ControlFrame::Wedged(wedged()));

@@ -1,0 +1,121 @@
+//! Two processes with one identity, as by a copied data directory: they are named, and one of them ends
+//! (`protocol.md` §4).
+//!
+//! A link of another process replaces the one that a peer had. If that one's process was started again, nobody answers
+//! on the older link; if it runs, it answers, and the two are known to be alive at once.
+
+use std::net::SocketAddr;
+
+use cloudy_proto::NodeId;
+use cloudy_proto::wire::NodeFrame;
+
+use super::Driver;
+use super::trust::Expelled;
+use crate::link::{Link, NewLink, SAME_IDENTITY_WORDS, code};
+
+/// Links kept after they were replaced: the next one closes the oldest. Each ends by itself at the idle timeout, if its
+/// process is gone.
+const SUPERSEDED_MAX: usize = 32;
+/// Processes with this node's identity, and pairs of processes of peers, that are named once each.
+const NAMED_MAX: usize = 64;
+
+/// Links whose peer another process of the same identity has taken the place of, oldest first.
+#[derive(Default)]
+pub(super) struct Superseded {
+    links: Vec<Link>,
+    /// Of this node's identity.
+    own_named: Vec<u64>,
+    peers_named: Vec<(NodeId, u64)>,
+}
+
+impl Superseded {
+    fn keep(&mut self, link: Link) {
+        if self.links.len() == SUPERSEDED_MAX {
+            self.links.remove(0).close(code::DUPLICATE, "another connection of this pair stays");
+        }
+        self.links.push(link);
+    }
+
+    fn take(&mut self, link: u64) -> Option<Link> {
+        let at = self.links.iter().position(|kept| kept.id == link)?;
+        Some(self.links.remove(at))
+    }
+
+    /// A connection is gone.
+    pub(super) fn forget(&mut self, link: u64) {
+        self.links.retain(|kept| kept.id != link);
+    }
+
+    /// Closes those of a peer.
+    pub(super) fn close(&mut self, peer: NodeId, code: u32, words: &str) {
+        self.links.extract_if(.., |link| link.peer == peer).for_each(|link| link.close(code, words));
+    }
+
+    pub(super) fn close_all(&mut self, code: u32, words: &str) {
+        self.links.drain(..).for_each(|link| link.close(code, words));
+    }
+}
+
+/// Whether it is named for the first time, as far as that is remembered.
+fn first<T: PartialEq>(named: &mut Vec<T>, what: T) -> bool {
+    if named.contains(&what) {
+        return false;
+    }
+    if named.len() == NAMED_MAX {
+        named.remove(0);
+    }
+    named.push(what);
+    true
+}
+
+impl Driver {
+    /// A newer link of a peer takes the place of this one.
+    pub(super) fn replaced(&mut self, mut old: Link, new: &NewLink) {
+        if old.process == new.process || old.connection.close_reason().is_some() {
+            old.close(code::DUPLICATE, "another connection of this pair stays");
+            return;
+        }
+        old.end_groups();
+        old.push_node(NodeFrame::SameIdentity { process: new.process, address: new.connection.remote_address() });
+        self.superseded.keep(old);
+    }
+
+    /// The process at the other end of a link that was replaced runs as well as the one that replaced it.
+    pub(super) fn present(&mut self, peer: NodeId, link: u64) {
+        let Some(old) = self.superseded.take(link) else { return };
+        let (process, address) = (old.process, old.connection.remote_address());
+        old.close(code::DUPLICATE, "another connection of this pair stays");
+        let Some(current) = self.peers.get(&peer).filter(|current| current.process != process) else { return };
+        current.push_node(NodeFrame::SameIdentity { process, address });
+        if first(&mut self.superseded.peers_named, (peer, process.max(current.process))) {
+            tracing::error!(
+                "two processes have the identity of node {peer}: at {address} and at {}; the one that was started later ends; give each node a data directory and a node key of its own",
+                current.connection.remote_address()
+            );
+        }
+    }
+
+    /// Another process has this node's identity, as a peer has seen, or this node when it dialled it.
+    pub(super) fn told_same_identity(&mut self, by: NodeId, process: u64, address: SocketAddr) {
+        if let Some(link) = self.peers.get(&by) {
+            link.push_node(NodeFrame::Present);
+        }
+        if process == self.links.process || self.trust.expelled.is_some() {
+            return;
+        }
+        let ends = self.links.process > process;
+        if first(&mut self.superseded.own_named, process) {
+            let what = if ends { "this one, started later, ends" } else { "that one, started later, is to end" };
+            tracing::error!(
+                "another process, at {address}, has the identity of this node, {}: {what}; stop one of the two, and give it a data directory and a node key of its own",
+                self.me
+            );
+        }
+        if ends {
+            self.expel(Expelled::SameIdentity);
+            for link in self.peers.values() {
+                link.close(code::SAME_IDENTITY, SAME_IDENTITY_WORDS);
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What is checked of a peer's certificates beside what the TLS library checks: how many there are, the path length that
+//! a root allows, and a clock that may be wrong.
+
+use core::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::time_provider::TimeProvider;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+
+use crate::identity::CHAIN_CERTIFICATES_MAX;
+use crate::tls;
+
+/// The wall clock, and 1970-01-01 while it shows an earlier time. Certificates of a cluster key are valid at each of
+/// these times, so no wrong clock cuts off a member.
+#[derive(Debug)]
+pub(crate) struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(now())
+    }
+}
+
+pub(crate) fn now() -> UnixTime {
+    UnixTime::since_unix_epoch(since_1970(SystemTime::now()).unwrap_or_default())
+}
+
+/// None where a clock shows a time before 1970, which no certificate covers.
+pub(crate) fn since_1970(time: SystemTime) -> Option<core::time::Duration> {
+    time.duration_since(UNIX_EPOCH).ok()
+}
+
+/// Why a chain of certificates is refused that the TLS library accepts.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ChainError {
+    #[error("the chain has {found} certificates, and {CHAIN_CERTIFICATES_MAX} is the most")]
+    Length { found: usize },
+    #[error("there are more certificates between the node's and the trusted root than the root's path length allows")]
+    PathLength,
+}
+
+/// The library shows it this way, to users and to the peer.
+impl fmt::Debug for ChainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<ChainError> for Error {
+    fn from(error: ChainError) -> Self {
+        CertificateError::Other(OtherError(Arc::new(error))).into()
+    }
+}
+
+/// The roots that vouch for nodes, and how many certificates each allows below it.
+pub(crate) struct TrustedRoots {
+    store: Arc<RootCertStore>,
+    /// In the order of the store.
+    path_lengths: Vec<usize>,
+}
+
+impl TrustedRoots {
+    /// # Errors
+    /// Which root, from 1, cannot be used, and why.
+    pub(crate) fn new(roots: Vec<CertificateDer<'static>>) -> Result<Self, (usize, Error)> {
+        let (mut store, mut path_lengths) = (RootCertStore::empty(), Vec::with_capacity(roots.len()));
+        for (at, root) in roots.into_iter().enumerate() {
+            let length = path_length(&root).ok_or_else(|| (at + 1, CertificateError::BadEncoding.into()));
+            store.add(root).map_err(|error| (at + 1, error))?;
+            path_lengths.push(length?);
+        }
+        Ok(Self { store: Arc::new(store), path_lengths })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn store(&self) -> Arc<RootCertStore> {
+        self.store.clone()
+    }
+
+    /// Checks the certificates of a node that this node dials.
+    pub(crate) fn server_verifier(
+        self: &Arc<Self>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ServerCertVerifier>, VerifierBuilderError> {
+        let inner = WebPkiServerVerifier::builder_with_provider(self.store.clone(), provider.clone()).build()?;
+        Ok(Arc::new(Servers { inner, roots: self.clone() }))
+    }
+
+    /// Checks the certificates of a node that dials this node.
+    pub(crate) fn client_verifier(
+        self: &Arc<Self>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+        let inner = WebPkiClientVerifier::builder_with_provider(self.store.clone(), provider.clone()).build()?;
+        Ok(Arc::new(Clients { inner, roots: self.clone() }))
+    }
+
+    /// There is a path to a root whose length that root allows; the library ignores the constraint of a root.
+    fn check_path(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), Error> {
+        if intermediates.is_empty() {
+            return Ok(());
+        }
+        let allowed = |path: &VerifiedPath<'_>| {
+            let roots = self.store.roots.iter().zip(&self.path_lengths);
+            let length_max = roots.filter(|(root, _)| *root == path.anchor()).map(|(_, length)| *length).max();
+            let length = path.intermediate_certificates().count();
+            if length_max.is_some_and(|max| length <= max) {
+                Ok(())
+            } else {
+                Err(webpki::Error::PathLenConstraintViolated)
+            }
+        };
+        let certificate = EndEntityCert::try_from(leaf).map_err(|_| CertificateError::BadEncoding)?;
+        let algorithms = tls::provider().signature_verification_algorithms.all;
+        let roots = &self.store.roots;
+        let verified = certificate.verify_for_usage(algorithms, roots, intermediates, now, usage, None, Some(&allowed));
+        // The library has verified the chain: only the length can be wrong.
+        verified.map(|_| ()).map_err(|_| ChainError::PathLength.into())
+    }
+}
+
+impl fmt::Debug for TrustedRoots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrustedRoots").field("roots", &self.path_lengths.len()).finish()
+    }
+}
+
+/// How many intermediate certificates a root allows below it (RFC 5280 §4.2.1.9); none if it cannot be read.
+fn path_length(root: &CertificateDer<'_>) -> Option<usize> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(root).ok()?;
+    let constraints = certificate.basic_constraints().ok()?;
+    let length = constraints.and_then(|constraints| constraints.value.path_len_constraint);
+    Some(length.map_or(usize::MAX, |length| length as usize))
+}
+
+/// Before anything is computed: the length of a chain is the peer's choice.
+fn check_length(intermediates: &[CertificateDer<'_>]) -> Result<(), ChainError> {
+    let found = 1 + intermediates.len();
+    if found > CHAIN_CERTIFICATES_MAX { Err(ChainError::Length { found }) } else { Ok(()) }
+}
+
+#[derive(Debug)]
+struct Servers {
+    inner: Arc<WebPkiServerVerifier>,
+    roots: Arc<TrustedRoots>,
+}
+
+impl ServerCertVerifier for Servers {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        check_length(intermediates)?;
+        let verified = self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        self.roots.check_path(end_entity, intermediates, now, KeyUsage::server_auth())?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+#[derive(Debug)]
+struct Clients {
+    inner: Arc<dyn ClientCertVerifier>,
+    roots: Arc<TrustedRoots>,
+}
+
+impl ClientCertVerifier for Clients {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        check_length(intermediates)?;
+        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
+        self.roots.check_path(end_entity, intermediates, now, KeyUsage::client_auth())?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
