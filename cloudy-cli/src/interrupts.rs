@@ -32,6 +32,17 @@ pub(crate) enum Asked {
     Order,
 }
 
+/// A file that may not grow any more (`ulimit -f`) is an error of the write from here on, as a full disk is. Without
+/// this the system ends the program by SIGXFSZ. Whatever is started later is ended as before.
+pub(crate) fn survive_full_files() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        // The handler stays for as long as the process lives. Without one such a write ends it, as it does by default.
+        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
+    }
+}
+
 /// The signals that end a program, caught from here on by a thread of their own.
 pub(crate) struct Interrupts {
     caught: mpsc::Receiver<Asked>,

@@ -8,6 +8,7 @@ use cloudy_node::cluster_keys::AcceptedAs;
 use cloudy_node::key_file::{self, KeyFileEvent};
 use cloudy_node::{ClusterKeys, Node};
 use miette::{IntoDiagnostic, Report};
+use tokio::task::spawn_blocking;
 
 use crate::args::KeyFileArgs;
 
@@ -19,10 +20,11 @@ pub(crate) struct KeyFile {
 
 impl KeyFile {
     /// Reads the file; the default one is made if it is missing.
-    pub(crate) fn open(args: &KeyFileArgs) -> Result<Self, Report> {
+    pub(crate) async fn open(args: &KeyFileArgs) -> Result<Self, Report> {
         let choice = args.choose().into_diagnostic()?;
-        let keys = choice.open().into_diagnostic()?;
-        Ok(Self { path: choice.path, keys })
+        // A disk may hang, and signals are to end the process all the same.
+        let opened = spawn_blocking(move || choice.open().map(|keys| Self { path: choice.path, keys })).await;
+        opened.into_diagnostic()?.into_diagnostic()
     }
 
     /// Does the work, and meanwhile hands the node what the file holds whenever that has changed. `say` is given a line

@@ -54,7 +54,10 @@ fn start(cli: args::Cli) -> Result<ExitCode, Report> {
             "raise the limit of open files (ulimit -n), or end other programs",
         )
     })?;
-    let ended = runtime.block_on(commands::run(cli.command));
+    let ended = runtime.block_on(async {
+        interrupts::survive_full_files();
+        commands::run(cli.command).await
+    });
     // What still blocks, as a write to a file system that hangs, does not hold up the end.
     runtime.shutdown_background();
     ended

@@ -7,6 +7,7 @@ use cloudy_node::identity::NodeKey;
 use cloudy_node::storage::DataDir;
 use cloudy_node::{ClusterKeys, Identity, Node};
 use miette::{IntoDiagnostic, Report};
+use tokio::task::spawn_blocking;
 
 use crate::args::DataArgs;
 
@@ -22,9 +23,14 @@ pub(crate) enum Who {
 
 impl Who {
     /// The one with that data directory, or else with that key, or else a fresh one.
-    pub(crate) fn of(data: &DataArgs, node_key: Option<NodeKey>) -> Result<Self, Report> {
+    pub(crate) async fn of(data: &DataArgs, node_key: Option<NodeKey>) -> Result<Self, Report> {
         match (&data.directory, node_key) {
-            (Some(path), _) => Ok(Self::Owns(Box::new(DataDir::open(path, true).into_diagnostic()?))),
+            (Some(path), _) => {
+                let path = path.clone();
+                // A disk may hang, and signals are to end the process all the same.
+                let opened = spawn_blocking(move || DataDir::open(&path, true)).await;
+                Ok(Self::Owns(Box::new(opened.into_diagnostic()?.into_diagnostic()?)))
+            }
             (None, Some(node_key)) => Ok(Self::With(Box::new(node_key))),
             (None, None) => Ok(Self::Fresh),
         }

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::cluster_key::{ClusterKey, GenerateClusterKeyError};
 use crate::cluster_keys::{self, ClusterKeys, ParseClusterKeysError, RevokedFullError, RotateError};
+use crate::files::{self, FileSystem, WrongRights};
 
 mod follow;
 
@@ -42,7 +43,7 @@ pub enum KeyFileError {
     },
     /// Other users may read or write the file.
     #[error(
-        "other users have rights to {0} (mode {mode:04o}), so its key may be known to them: run `chmod 600 {0}`, or make another key if somebody may have read it",
+        "other users have rights to {0} (mode {mode:04o}), so its key may be known to them: run `chmod 600 {0}`, or make another key if somebody may have read it; a group may read it only if this process is a member, and nobody else may",
         path.display()
     )]
     LooseRights {
@@ -50,6 +51,39 @@ pub enum KeyFileError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// Another user owns the file, so that user decides which nodes this one trusts.
+    #[error(
+        "user {owner} owns {0}, and a key file belongs to the user that runs the node, or to root: copy it to a file of your own, or run `chown` on it",
+        path.display()
+    )]
+    OtherOwner {
+        /// The file.
+        path: PathBuf,
+        /// The number of its owner.
+        owner: u32,
+    },
+    /// Every user may replace the file.
+    #[error(
+        "every user may replace files in the directory {0} (mode {mode:04o}), the key file among them: run `chmod o-w {0}`, or keep the key file in another directory",
+        path.display()
+    )]
+    LooseDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file belongs to another user, and would not after the change.
+    #[error(
+        "cannot keep the owner, the group and the rights of the key file {}: {source}; it is as before: run this as root or as its owner",
+        path.display()
+    )]
+    KeepOwner {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
     },
     /// A directory, a device or the like.
     #[error("{} is no regular file: name the key file itself", path.display())]
@@ -164,21 +198,42 @@ pub fn load(path: &Path) -> Result<ClusterKey, KeyFileError> {
     Ok(load_keys(path)?.primary().clone())
 }
 
-/// Reads the keys and the revoked nodes from `path`. Refused when other users have any right to the file.
+/// Reads the keys and the revoked nodes from `path`. Only root and this process's user may own the file, and of others only
+/// members of a group that the process is in may read it. Never waits for another program, whatever `path` is.
 ///
 /// # Errors
 /// Says what is wrong with the file, and the remedy.
 pub fn load_keys(path: &Path) -> Result<ClusterKeys, KeyFileError> {
+    load_as(path, false).map(|(_, keys)| keys)
+}
+
+/// As [`load_keys`], and root may read the file of any user: to show or to change it, not to run a node by it.
+///
+/// # Errors
+/// As [`load_keys`].
+pub fn inspect(path: &Path) -> Result<ClusterKeys, KeyFileError> {
+    load_as(path, true).map(|(_, keys)| keys)
+}
+
+fn load_as(path: &Path, as_root_any_owner: bool) -> Result<(File, ClusterKeys), KeyFileError> {
     let read_error = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => KeyFileError::Missing { path: path.to_owned() },
         _ => KeyFileError::Read { path: path.to_owned(), source },
     };
-    // Looked at before it is opened, because opening a pipe would wait for its other end.
-    if !fs::metadata(path).map_err(read_error)?.is_file() {
-        return Err(KeyFileError::NotAFile { path: path.to_owned() });
+    let opened = files::open_regular(path, OpenOptions::new().read(true)).map_err(read_error)?;
+    let mut file = opened.ok_or_else(|| KeyFileError::NotAFile { path: path.to_owned() })?;
+    match files::wrong_rights(&file, files::GROUP_READS, as_root_any_owner).map_err(read_error)? {
+        Some(WrongRights::OtherOwner { owner }) => {
+            return Err(KeyFileError::OtherOwner { path: path.to_owned(), owner });
+        }
+        Some(WrongRights::Loose { mode }) => return Err(KeyFileError::LooseRights { path: path.to_owned(), mode }),
+        None => {}
     }
-    let mut file = File::open(path).map_err(read_error)?;
-    refuse_loose_rights(path, &file)?;
+    for directory in files::directories_of(path) {
+        if let Some(mode) = files::world_writable(&directory, true).map_err(read_error)? {
+            return Err(KeyFileError::LooseDirectory { path: directory, mode });
+        }
+    }
     // One fixed buffer: a growing one would leave copies of the key behind.
     let mut buffer = Zeroizing::new(vec![0; KEY_FILE_BYTES_MAX + 1]);
     let mut filled = 0;
@@ -192,7 +247,8 @@ pub fn load_keys(path: &Path) -> Result<ClusterKeys, KeyFileError> {
     }
     let text = core::str::from_utf8(&buffer[..filled]).ok().filter(|text| text.len() <= KEY_FILE_BYTES_MAX);
     let text = text.ok_or_else(|| KeyFileError::NotAKey { path: path.to_owned() })?;
-    text.parse().map_err(|source| KeyFileError::Contents { path: path.to_owned(), source })
+    let keys = text.parse().map_err(|source| KeyFileError::Contents { path: path.to_owned(), source })?;
+    Ok((file, keys))
 }
 
 /// Makes a fresh key and writes it to `path`, readable and writable by its owner only, in a directory that is made if
@@ -201,11 +257,15 @@ pub fn load_keys(path: &Path) -> Result<ClusterKeys, KeyFileError> {
 /// # Errors
 /// [`KeyFileError::Exists`] when there is one; else why it could not be written.
 pub fn create(path: &Path) -> Result<ClusterKey, KeyFileError> {
+    create_on(&files::SYSTEM, path)
+}
+
+fn create_on(system: &FileSystem, path: &Path) -> Result<ClusterKey, KeyFileError> {
     let key = ClusterKey::generate()?;
     let (directory, draft) = draft_beside(path)?;
     make_directory(directory)
         .map_err(|source| KeyFileError::MissingDirectory { path: directory.to_owned(), source })?;
-    publish(&key, &draft, path, directory).map_err(|source| match source.kind() {
+    publish(system, &key, &draft, path).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
         _ => KeyFileError::Write { path: path.to_owned(), source },
     })?;
@@ -227,13 +287,21 @@ pub fn load_or_create(path: &Path) -> Result<ClusterKeys, KeyFileError> {
     }
 }
 
-/// Changes the keys in `path`, which is replaced as a whole and stays readable by its owner only. Of several that change
+/// Changes the keys in `path`, which is replaced as a whole and keeps its owner, its group and their rights. Of several that change
 /// it at once, each finds what the one before left, where the file system knows locks. Returns the keys as they are from
 /// here on, and what `change` returned.
 ///
 /// # Errors
 /// As [`load_keys`] and as `change`; else why the file could not be written. It is as before then.
 pub fn change<T>(
+    path: &Path,
+    change: impl FnOnce(&mut ClusterKeys) -> Result<T, KeyFileError>,
+) -> Result<(ClusterKeys, T), KeyFileError> {
+    change_on(&files::SYSTEM, path, change)
+}
+
+fn change_on<T>(
+    system: &FileSystem,
     path: &Path,
     change: impl FnOnce(&mut ClusterKeys) -> Result<T, KeyFileError>,
 ) -> Result<(ClusterKeys, T), KeyFileError> {
@@ -251,21 +319,20 @@ pub fn change<T>(
         // Without locks, one of two changes at a time may be lost, and never half of one be there.
         let _ = lock.lock();
     }
-    let mut keys = load_keys(&file)?;
+    let (old, mut keys) = load_as(&file, true)?;
     let changed = change(&mut keys)?;
-    write_draft(&draft, keys.to_text().as_bytes()).and_then(|()| fs::rename(&draft.0, &file)).map_err(failed)?;
+    let new = write_draft(&draft.0, keys.to_text().as_bytes()).map_err(failed)?;
+    files::keep_owner(&old, &new).map_err(|source| KeyFileError::KeepOwner { path: file.clone(), source })?;
+    new.sync_all().and_then(|()| fs::rename(&draft.0, &file)).map_err(failed)?;
     // The change is made: without this, only a power failure could undo it.
-    let _ = sync_directory(directory);
+    let _ = system.sync_names(directory);
     Ok((keys, changed))
 }
 
 /// The directory of a file, and a name there that nobody else uses.
 fn draft_beside(path: &Path) -> Result<(&Path, Draft), KeyFileError> {
     let name = path.file_name().ok_or_else(|| KeyFileError::NotAFile { path: path.to_owned() })?;
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = files::directory_of(path);
     let draft = directory.join(format!(".{}.{:016x}", name.to_string_lossy(), rand::random::<u64>()));
     Ok((directory, Draft(draft)))
 }
@@ -280,33 +347,42 @@ impl Drop for Draft {
     }
 }
 
-/// Writes the draft and gives it its name by a hard link, which unlike a rename fails if the name is taken.
-fn publish(key: &ClusterKey, draft: &Draft, path: &Path, directory: &Path) -> io::Result<()> {
-    write_draft(draft, ClusterKeys::from(key.clone()).to_text().as_bytes())?;
-    fs::hard_link(&draft.0, path)?;
-    sync_directory(directory)
+/// Writes the draft and gives it its name, which must be free. Once the file has it, the key is there: what comes after
+/// could be undone by a power failure only, and is no error.
+fn publish(system: &FileSystem, key: &ClusterKey, draft: &Draft, path: &Path) -> io::Result<()> {
+    let text = ClusterKeys::from(key.clone()).to_text();
+    write_draft(&draft.0, text.as_bytes())?;
+    if !system.publish(&draft.0, path)? {
+        // Not whole from its first moment on, and never in place of another.
+        write_new(path, text.as_bytes())?;
+    }
+    let _ = system.sync_names(files::directory_of(path));
+    Ok(())
 }
 
-fn write_draft(draft: &Draft, text: &[u8]) -> io::Result<()> {
+/// Writes a file that is for its owner alone, and that is not there yet.
+fn write_draft(path: &Path, text: &[u8]) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&draft.0)?;
+    let mut file = options.open(path)?;
+    if !files::keep_to_owner(&file)? {
+        return Err(io::Error::other("the file system keeps no rights of files, so every user could read the key"));
+    }
     file.write_all(text)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
-/// Makes a name in it last.
-#[cfg(unix)]
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-/// Elsewhere a directory cannot be opened.
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> io::Result<()> {
-    Ok(())
+/// The same, and a file that could not be written whole is gone.
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    let Err(error) = write_draft(path, text) else { return Ok(()) };
+    if error.kind() != io::ErrorKind::AlreadyExists {
+        // What is left of it is no key, as the error says of the file.
+        let _ = fs::remove_file(path);
+    }
+    Err(error)
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {
@@ -315,22 +391,6 @@ fn make_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
-}
-
-#[cfg(unix)]
-fn refuse_loose_rights(path: &Path, file: &File) -> Result<(), KeyFileError> {
-    use std::os::unix::fs::PermissionsExt;
-    let metadata = file.metadata().map_err(|source| KeyFileError::Read { path: path.to_owned(), source })?;
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(KeyFileError::LooseRights { path: path.to_owned(), mode });
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn refuse_loose_rights(_: &Path, _: &File) -> Result<(), KeyFileError> {
-    Ok(())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod driver;
 pub mod endpoint;
 #[cfg(feature = "fault")]
 pub mod fault;
+mod files;
 mod founding;
 mod group;
 pub mod identity;

@@ -24,7 +24,7 @@ use crate::watcher::Watcher;
 pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let start = async {
         let address = args.listen.address().await?;
-        let file = KeyFile::open(&args.key)?;
+        let file = KeyFile::open(&args.key).await?;
         let (node, _) = node::start_as(address, &file.keys, Who::Fresh, args.faults.faults(), false).await?;
         Ok::<_, Report>((address, file, node))
     };

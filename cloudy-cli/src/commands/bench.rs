@@ -2,7 +2,7 @@
 
 mod plan;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -75,7 +75,7 @@ pub(super) fn conditions(progress: &Progress) -> Conditions {
 
 async fn bench(args: &BenchArgs) -> Result<ExitCode, Report> {
     let plan = plan::plan(args)?;
-    let page = args.html.as_deref().map(Page::create).transpose()?;
+    let page = args.html.as_deref().map(Page::open).transpose()?;
     let progress = Progress::start();
     let conditions = conditions(&progress);
     progress.line(&format!("{} rows, about {:?}", plan.len(), runs::time_for(&plan)));
@@ -89,20 +89,44 @@ async fn bench(args: &BenchArgs) -> Result<ExitCode, Report> {
     Ok(ExitCode::from(EXIT_EQUAL))
 }
 
-/// The file of `--html`: made before anything runs, for a run is long.
+/// The file of `--html`: opened before anything runs, for a run is long, and written once that has succeeded.
 struct Page<'a> {
     path: &'a Path,
     file: File,
+    /// It was not there, and goes with this unless it is written.
+    made_in_vain: bool,
 }
 
 impl<'a> Page<'a> {
-    fn create(path: &'a Path) -> Result<Self, Report> {
-        let file = File::create(path).map_err(|error| unwritable(path, &error))?;
-        Ok(Self { path, file })
+    fn open(path: &'a Path) -> Result<Self, Report> {
+        let failed = |error| unwritable(path, &error);
+        // Opening anything else may wait, and what it holds may be no page's place.
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(failed(io::Error::other("it is no regular file")));
+        }
+        match File::options().write(true).create_new(true).open(path) {
+            Ok(file) => Ok(Self { path, file, made_in_vain: true }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let file = File::options().write(true).open(path).map_err(failed)?;
+                Ok(Self { path, file, made_in_vain: false })
+            }
+            Err(error) => Err(failed(error)),
+        }
     }
 
     fn write(mut self, findings: &Findings) -> Result<(), Report> {
-        self.file.write_all(html::page(findings).as_bytes()).map_err(|error| unwritable(self.path, &error))
+        self.made_in_vain = false;
+        let written = self.file.set_len(0).and_then(|()| self.file.write_all(html::page(findings).as_bytes()));
+        written.map_err(|error| unwritable(self.path, &error))
+    }
+}
+
+impl Drop for Page<'_> {
+    fn drop(&mut self) {
+        if self.made_in_vain {
+            // An empty file that stays says nothing wrong.
+            let _ = fs::remove_file(self.path);
+        }
     }
 }
 

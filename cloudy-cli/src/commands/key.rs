@@ -32,7 +32,7 @@ fn new(args: &KeyFileArgs) -> Result<String, KeyFileError> {
 /// Reads the file and makes none: a question changes nothing.
 fn show(args: &KeyFileArgs) -> Result<String, KeyFileError> {
     let path = args.choose()?.path;
-    let keys = key_file::load_keys(&path)?;
+    let keys = key_file::inspect(&path)?;
     Ok(format!("{}file {}\n", fingerprints(&keys), path.display()))
 }
 

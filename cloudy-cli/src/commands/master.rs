@@ -39,8 +39,8 @@ pub(crate) async fn run(args: MasterArgs) -> Result<ExitCode, Report> {
 async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let start = async {
         let address = args.listen.address().await?;
-        let file = KeyFile::open(&args.key)?;
-        let who = Who::of(&args.data, None)?;
+        let file = KeyFile::open(&args.key).await?;
+        let who = Who::of(&args.data, None).await?;
         let (node, control) =
             node::start_as(address, &file.keys, who, args.faults.faults(), args.child.partitions).await?;
         node::forget_ended(&node).await;

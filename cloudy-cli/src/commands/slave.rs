@@ -86,13 +86,13 @@ impl Started {
             Some(address) => address,
             None => args.listen.address().await?,
         };
-        let key_file = KeyFile::open(&args.key)?;
+        let key_file = KeyFile::open(&args.key).await?;
         let file = match &args.result {
             Some(path) => Some(ResultFile::create(path).await.into_diagnostic()?),
             None => None,
         };
         let node_key = supervisor.as_mut().and_then(|supervisor| supervisor.key.take());
-        let (keys, who) = (&key_file.keys, Who::of(&args.data, node_key)?);
+        let (keys, who) = (&key_file.keys, Who::of(&args.data, node_key).await?);
         let (node, control) = node::start_as(address, keys, who, args.faults.faults(), args.child.partitions).await?;
         node::forget_ended(&node).await;
         Ok(Self { supervisor, key_file, file, node, control })

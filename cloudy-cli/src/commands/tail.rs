@@ -32,7 +32,7 @@ pub(crate) async fn run(args: TailArgs) -> Result<ExitCode, Report> {
 }
 
 async fn tail(args: &TailArgs) -> Result<ExitCode, Report> {
-    let file = KeyFile::open(&args.key)?;
+    let file = KeyFile::open(&args.key).await?;
     let identity = Identity::generate(file.keys.primary()).into_diagnostic()?;
     let addresses = seeds::resolve(std::slice::from_ref(&args.address)).await.into_diagnostic()?.concat();
     let mut unreachable = None;

@@ -54,13 +54,14 @@ fn rights_of_others_are_refused_with_the_remedy() {
     let path = directory.path().join("cluster.key");
     create(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-    for mode in [0o640, 0o604, 0o620, 0o601] {
+    for mode in [0o644, 0o604, 0o620, 0o601] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let error = load_or_create(&path).unwrap_err();
         assert!(matches!(error, KeyFileError::LooseRights { mode: found, .. } if found == mode), "{error}");
         assert!(error.to_string().contains(&format!("chmod 600 {}", path.display())), "{error}");
     }
-    for mode in [0o600, 0o400] {
+    // The group of a file that this process makes is one of its own.
+    for mode in [0o600, 0o400, 0o440, 0o640] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         load(&path).unwrap();
     }
@@ -170,4 +171,111 @@ fn of_concurrent_changes_none_is_lost() {
         }
     });
     assert_eq!(load_keys(&path).unwrap().revoked().len(), usize::from(USERS));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_refused_and_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let [pipe, socket] = ["pipe", "socket"].map(|name| directory.path().join(name));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&pipe, &link).unwrap();
+    for path in [&*pipe, &*socket, &*link, directory.path(), Path::new("/dev/zero")] {
+        let error = load_or_create(path).unwrap_err();
+        assert!(matches!(error, KeyFileError::NotAFile { .. }), "{error}");
+        let error = change(path, |_| Ok(())).unwrap_err();
+        assert!(matches!(error, KeyFileError::NotAFile { .. }), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_in_which_every_user_replaces_files_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cluster.key");
+    create(&path).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let set = |of: &Path, mode| fs::set_permissions(of, fs::Permissions::from_mode(mode)).unwrap();
+    // As /tmp, and as orchestrators mount secrets.
+    set(directory.path(), 0o1777);
+    load(&path).unwrap();
+    for loose in [directory.path(), elsewhere.path()] {
+        set(directory.path(), 0o700);
+        set(loose, 0o777);
+        let error = load_keys(&link).unwrap_err();
+        let KeyFileError::LooseDirectory { path, mode: 0o777 } = &error else { panic!("{error}") };
+        assert_eq!(fs::canonicalize(path).unwrap(), fs::canonicalize(loose).unwrap());
+        assert!(error.to_string().contains("chmod o-w"), "{error}");
+    }
+}
+
+fn refused(_: &Path, _: &Path) -> io::Result<()> {
+    // EPERM, as vfat says to a hard link.
+    Err(io::ErrorKind::PermissionDenied.into())
+}
+
+fn unknown(_: &Path, _: &Path) -> io::Result<()> {
+    // EINVAL, as FUSE says to a rename with a condition.
+    Err(io::ErrorKind::InvalidInput.into())
+}
+
+fn no_sync(_: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::InvalidInput.into())
+}
+
+#[test]
+fn a_file_system_that_lacks_something_gets_a_whole_key_file_and_no_error_for_what_was_done() {
+    let lacking = [
+        FileSystem { hard_link: refused, ..files::SYSTEM },
+        FileSystem { hard_link: refused, rename_new: unknown, ..files::SYSTEM },
+        FileSystem { sync_directory: no_sync, ..files::SYSTEM },
+        FileSystem { sync_directory: |_| Err(io::Error::other("a broken disk")), ..files::SYSTEM },
+    ];
+    for (at, system) in lacking.iter().enumerate() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cluster.key");
+        let key = create_on(system, &path).unwrap_or_else(|error| panic!("{at}: {error}"));
+        assert_eq!(load(&path).unwrap(), key, "{at}");
+        let error = create_on(system, &path).unwrap_err();
+        assert!(matches!(error, KeyFileError::Exists { .. }), "{at}: {error}");
+        let next = ClusterKey::generate().unwrap();
+        change_on(system, &path, |keys| Ok(keys.begin_rotation(next)?)).unwrap();
+        assert!(load_keys(&path).unwrap().accepted().is_some(), "{at}");
+        assert_eq!(entries(directory.path()), [&*path], "{at}: drafts are removed");
+    }
+    let full = FileSystem { hard_link: |_, _| Err(io::ErrorKind::StorageFull.into()), ..files::SYSTEM };
+    let directory = tempfile::tempdir().unwrap();
+    let error = create_on(&full, &directory.path().join("cluster.key")).unwrap_err();
+    assert!(matches!(error, KeyFileError::Write { .. }), "{error}");
+    assert!(entries(directory.path()).is_empty(), "nothing is left of what failed");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_change_keeps_owner_group_and_mode() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cluster.key");
+    create(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).unwrap();
+    // Only root can give a file away; any other user's file stays its own.
+    if rustix::process::geteuid().is_root() {
+        chown(&path, Some(12_345), Some(23_456)).unwrap();
+        let error = load_keys(&path).unwrap_err();
+        assert!(matches!(error, KeyFileError::OtherOwner { owner: 12_345, .. }), "{error}");
+        inspect(&path).unwrap();
+    }
+    let of = |path: &Path| {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777)
+    };
+    let before = of(&path);
+    change(&path, |keys| Ok(keys.revoke(cloudy_proto::NodeId([7; 32]))?)).unwrap();
+    assert_eq!(of(&path), before);
+    assert_eq!(inspect(&path).unwrap().revoked().len(), 1);
 }

@@ -1,6 +1,6 @@
 //! The result of a session as JSON lines, written while the session runs, so that another program can follow it.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::numbers;
 use super::sum::Summary;
+use crate::files;
 
 /// What waits for the file at most, in bytes of payloads; above it the reader of the result waits for the disk.
 pub const RESULT_PENDING_BYTES_MAX: usize = 1 << 20;
@@ -28,6 +29,18 @@ pub enum ResultFileError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The name is a pipe's, a directory's or the like, which would not take lines, or would hold the node up.
+    #[error("{} is no regular file, so no result is written to it: name a file; /dev/null and its like are taken too", path.display())]
+    NotRegular {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Another process writes its result to the file.
+    #[error("another process writes its result to {}: name another file, or end that process first", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
     },
     /// The file took no more. It ends with a line that has no count.
     #[error("writing the result to {} failed ({source}); the file is incomplete", path.display())]
@@ -77,21 +90,23 @@ pub struct ResultFile {
     pending: Vec<Entry>,
     pending_bytes: usize,
     last_write_at: Instant,
-    /// A session has been written into it.
-    used: bool,
+    /// It was not there, and no session has begun: it goes with this.
+    made_in_vain: bool,
 }
 
 impl ResultFile {
-    /// Opens the file and empties it.
+    /// Opens the file, which is made if it is missing, and keeps other processes from writing their results to it, where
+    /// the file system has locks. What it holds stays until a session begins. Never waits for another program: only
+    /// regular files are taken, and devices that answer at once, such as `/dev/null`.
     ///
     /// # Errors
-    /// [`ResultFileError::Open`].
+    /// The file cannot be opened, is none, or is in use. It is as it was.
     pub async fn create(path: &Path) -> Result<Self, ResultFileError> {
         let opening = path.to_owned();
-        // Opening may block: a pipe without a reader does.
-        let opened = spawn_blocking(move || File::create(opening)).await;
-        let file = opened.unwrap_or_else(|error| Err(io::Error::other(error)));
-        let file = file.map_err(|source| ResultFileError::Open { path: path.to_owned(), source })?;
+        // A disk may be slow.
+        let opened = spawn_blocking(move || open(&opening)).await;
+        let failed = |source| ResultFileError::Open { path: path.to_owned(), source };
+        let (file, made_in_vain) = opened.map_err(|error| failed(io::Error::other(error)))??;
         Ok(Self {
             path: path.to_owned(),
             file: Some(file),
@@ -99,7 +114,7 @@ impl ResultFile {
             pending: Vec::new(),
             pending_bytes: 0,
             last_write_at: Instant::now(),
-            used: false,
+            made_in_vain,
         })
     }
 
@@ -115,13 +130,13 @@ impl ResultFile {
         &self.path
     }
 
-    /// A session begins: the lines of the one before go, where the file can forget.
+    /// A session begins: what the file holds goes, where it can forget.
     pub(super) async fn begin(&mut self) -> Result<(), ResultFileError> {
         self.written().await?;
         self.pending.clear();
         self.pending_bytes = 0;
-        if std::mem::replace(&mut self.used, true)
-            && let Some(file) = &mut self.file
+        self.made_in_vain = false;
+        if let Some(file) = &mut self.file
             && let Err(source) = emptied(file)
         {
             return Err(ResultFileError::Write { path: self.path.clone(), source });
@@ -198,7 +213,53 @@ impl ResultFile {
     }
 }
 
-/// A device or a pipe keeps nothing, so there is nothing to take away from it.
+impl Drop for ResultFile {
+    fn drop(&mut self) {
+        if self.made_in_vain {
+            // An empty file that stays says nothing wrong.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The file, locked, and whether it was made here.
+fn open(path: &Path) -> Result<(File, bool), ResultFileError> {
+    let failed = |source| ResultFileError::Open { path: path.to_owned(), source };
+    if fs::metadata(path).is_ok_and(|metadata| !takes_lines(&metadata)) {
+        return Err(ResultFileError::NotRegular { path: path.to_owned() });
+    }
+    let made = files::never_waiting(File::options().write(true).create_new(true)).open(path);
+    let (file, made) = match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            (files::never_waiting(File::options().write(true)).open(path).map_err(failed)?, false)
+        }
+        made => (made.map_err(failed)?, true),
+    };
+    let metadata = file.metadata().map_err(failed)?;
+    if !takes_lines(&metadata) {
+        return Err(ResultFileError::NotRegular { path: path.to_owned() });
+    }
+    // A file system without locks has no other process that waits for one.
+    if metadata.is_file() && matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        return Err(ResultFileError::InUse { path: path.to_owned() });
+    }
+    Ok((file, made))
+}
+
+/// Regular files, and the devices of the system's memory (`/dev/null`, `/dev/full`), which answer at once.
+fn takes_lines(metadata: &Metadata) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        const MEMORY_DEVICES: u32 = 1;
+        let is_memory = metadata.file_type().is_char_device() && rustix::fs::major(metadata.rdev()) == MEMORY_DEVICES;
+        is_memory || metadata.is_file()
+    }
+    #[cfg(not(target_os = "linux"))]
+    metadata.is_file()
+}
+
+/// A device keeps nothing, so there is nothing to take away from it.
 fn emptied(file: &mut File) -> io::Result<()> {
     if file.metadata()?.is_file() {
         file.set_len(0)?;

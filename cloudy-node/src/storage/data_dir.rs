@@ -8,12 +8,13 @@ use std::sync::Arc;
 use cloudy_proto::NodeId;
 use redb::backends::FileBackend;
 
-use super::data_files::{self, Format, io_error, owner_only, sync_directory, write_small};
+use super::data_files::{self, Format, io_error, open_regular, owner_only, sync_directory, write_small};
 use super::error::{DataDirError, OpenStoreError, StoreError, open_error};
 use super::node_key_file;
 use super::store::{Store, create_database, open_database};
 use super::writer::Completion;
 use crate::cluster_key::ClusterKey;
+use crate::files;
 use crate::identity::{Identity, IdentityError, NodeKey};
 
 /// Says what the directory is.
@@ -65,6 +66,9 @@ impl DataDir {
             }
             data_files::make_directory(path)?;
         }
+        if let Some(mode) = files::world_writable(path, false).map_err(io_error("read", path))? {
+            return Err(DataDirError::LooseDirectory { path: path.to_owned(), mode });
+        }
         let lock = lock(path)?;
         // Once more, for another process may have made it meanwhile.
         if look(path)? != Found::Finished {
@@ -100,10 +104,13 @@ impl DataDir {
     pub fn open_store(&self, on_completion: impl FnMut(Completion) + Send + 'static) -> Result<Store, DataDirError> {
         let path = self.path.join(DATABASE_FILE);
         let opened = || {
-            let file = File::options().read(true).write(true).open(&path).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => OpenStoreError::NotAStore { cause: "the file is missing".to_owned() },
+            let not_a_store = |cause: &str| OpenStoreError::NotAStore { cause: cause.to_owned() };
+            let opened = files::open_regular(&path, File::options().read(true).write(true));
+            let file = opened.map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => not_a_store("the file is missing"),
                 _ => StoreError::Read { cause: error.to_string() }.into(),
             })?;
+            let file = file.ok_or_else(|| not_a_store("it is no regular file"))?;
             let backend = FileBackend::new(file).map_err(|error| open_error(error.into()))?;
             Store::start(open_database(backend)?, Some(self.lock.clone()), on_completion)
         };
@@ -147,11 +154,12 @@ fn look(path: &Path) -> Result<Found, DataDirError> {
 
 fn lock(path: &Path) -> Result<File, DataDirError> {
     let file = path.join(LOCK_FILE);
-    let lock = owner_only().truncate(false).open(&file).map_err(io_error("open", &file))?;
+    let lock = open_regular(&file, owner_only().truncate(false), "open")?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(io_error("lock", &file)(source)),
+        // ENOLCK and the like: whatever has locks has this one.
+        Err(TryLockError::Error(source)) => Err(DataDirError::NoLocks { path: path.to_owned(), source }),
     }
 }
 
@@ -167,7 +175,7 @@ fn make(path: &Path) -> Result<(), DataDirError> {
 
 fn make_database(path: &Path) -> Result<(), DataDirError> {
     // What is there is of the interrupted attempt, and empty.
-    let file = owner_only().truncate(true).open(path).map_err(io_error("create", path))?;
+    let file = open_regular(path, owner_only().truncate(true), "create")?;
     let made = || {
         let backend = FileBackend::new(file).map_err(|error| open_error(error.into()))?;
         let closed = create_database(backend)?.close();

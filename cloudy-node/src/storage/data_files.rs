@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::error::DataDirError;
+use crate::files;
 
 /// The version of everything that is in a data directory.
 pub const FORMAT_VERSION: u64 = 4;
@@ -59,19 +60,31 @@ pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Err
 
 /// The file's bytes; none when there are more than any of the small files has. Wiped when dropped.
 pub(super) fn read_small(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, DataDirError> {
-    let file = File::open(path).map_err(io_error("read", path))?;
+    let file = open_regular(path, OpenOptions::new().read(true), "read")?;
+    read_opened(path, file)
+}
+
+/// The same of a file that is open.
+pub(super) fn read_opened(path: &Path, file: File) -> Result<Option<Zeroizing<Vec<u8>>>, DataDirError> {
     // The whole size at once: growing would leave copies of a secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(SMALL_FILE_BYTES_MAX + 1));
     file.take(SMALL_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io_error("read", path))?;
     Ok((bytes.len() <= SMALL_FILE_BYTES_MAX).then_some(bytes))
 }
 
+/// Opens a file of the directory, and waits for nothing: what has its name may be no file.
+pub(super) fn open_regular(path: &Path, options: &mut OpenOptions, action: &'static str) -> Result<File, DataDirError> {
+    let opened = files::open_regular(path, options).map_err(io_error(action, path))?;
+    opened.ok_or_else(|| DataDirError::NotRegular { path: path.to_owned() })
+}
+
 /// Puts a file in the directory, whole, synced and for its owner only, in place of one of the same name.
 pub(super) fn write_small(directory: &Path, path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
     let draft = draft_of(path);
-    let mut options = owner_only();
-    options.truncate(true);
-    let mut file = options.open(&draft).map_err(io_error("create", &draft))?;
+    let mut file = open_regular(&draft, owner_only().truncate(true), "create")?;
+    if !files::keep_to_owner(&file).map_err(io_error("create", &draft))? {
+        return Err(DataDirError::NoRights { path: directory.to_owned() });
+    }
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io_error("write", &draft))?;
     fs::rename(&draft, path).map_err(io_error("create", path))?;
     sync_directory(directory)
@@ -111,11 +124,7 @@ pub(super) fn make_directory(path: &Path) -> Result<(), DataDirError> {
     Ok(())
 }
 
-/// Makes names in a directory as durable as the files.
+/// Makes names in a directory as durable as the files, where its file system can.
 pub(super) fn sync_directory(path: &Path) -> Result<(), DataDirError> {
-    #[cfg(unix)]
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error("sync", path))?;
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
+    files::SYSTEM.sync_names(path).map_err(io_error("sync", path))
 }

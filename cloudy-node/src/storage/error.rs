@@ -64,7 +64,7 @@ pub enum StoreError {
     },
     /// A write or sync failed. The store is dead: nothing is written any more, and what was completed before is there.
     #[error(
-        "cannot store ({cause}), so nothing is confirmed any more: free space or replace the disk, then start the node again"
+        "cannot store ({cause}), so nothing is confirmed any more: free space, replace the disk, or raise the limit of file sizes (ulimit -f), then start the node again"
     )]
     Write {
         /// What the disk said.
@@ -150,6 +150,48 @@ pub enum DataDirError {
         /// The file.
         path: PathBuf,
     },
+    /// A pipe, a directory or the like has the name of one of its files.
+    #[error("{} is no regular file, so it is not this node's: restore the data directory from a backup made since its last run, or name another", path.display())]
+    NotRegular {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Every user may replace what is in the directory.
+    #[error(
+        "every user may replace files in the data directory {0} (mode {mode:04o}): run `chmod o-w {0}`, or name a directory below it, which is made for this node alone",
+        path.display()
+    )]
+    LooseDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file system of the directory keeps no rights, so the private key could not be kept from others.
+    #[error("the file system of {} keeps no rights of files, so every user could read the node's private key: name a directory on another one", path.display())]
+    NoRights {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file system of the directory has no locks.
+    #[error("the file system of {} has no locks, so two processes could use the data directory at once ({source}): name a directory on a local disk", path.display())]
+    NoLocks {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Another user owns the private key.
+    #[error(
+        "user {owner} owns the node's private key {0}: run the node as that user, or run `chown` on its data directory",
+        path.display()
+    )]
+    OtherOwner {
+        /// The file.
+        path: PathBuf,
+        /// The number of its owner.
+        owner: u32,
+    },
     /// Another process has it.
     #[error(
         "the data directory {} is in use by another process: stop that one, or give this node a directory of its own",
@@ -193,7 +235,7 @@ pub enum DataDirError {
         source: OpenStoreError,
     },
     /// The file system refuses.
-    #[error("cannot {action} {}: {source}; check the rights to it and the space on its disk", path.display())]
+    #[error("cannot {action} {}: {source}; check the rights to it, the space on its disk, and the limit of file sizes (ulimit -f)", path.display())]
     Io {
         /// What was tried.
         action: &'static str,

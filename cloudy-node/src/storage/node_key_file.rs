@@ -1,13 +1,14 @@
 //! The file with the node's private key: three lines of text, the node's id among them, so that damage shows.
 
-use std::fs;
+use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::data_files::{io_error, read_small, write_small};
+use super::data_files::{io_error, read_opened, write_small};
 use super::error::DataDirError;
+use crate::files::{self, WrongRights};
 use crate::identity::NodeKey;
 
 const TITLE: &str = "cloudy node key 1";
@@ -16,16 +17,24 @@ pub(super) fn store(directory: &Path, path: &Path, key: &NodeKey) -> Result<(), 
     write_small(directory, path, text_of(key).as_bytes())
 }
 
-/// Reads the key. Refused when other users have any right to the file.
+/// Reads the key. Refused when another user owns the file or has any right to it; a group of this process may have both,
+/// as orchestrators set them for all of a volume.
 pub(super) fn load(path: &Path) -> Result<NodeKey, DataDirError> {
     let wrong = |what| DataDirError::NodeKey { path: path.to_owned(), what };
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => refuse_loose_rights(path, &metadata)?,
-        Ok(_) => return Err(wrong("no regular file")),
+    let file = match files::open_regular(path, OpenOptions::new().read(true)) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Err(wrong("no regular file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(wrong("missing")),
         Err(error) => return Err(io_error("read", path)(error)),
+    };
+    match files::wrong_rights(&file, files::GROUP_READS_AND_WRITES, false).map_err(io_error("read", path))? {
+        Some(WrongRights::OtherOwner { owner }) => {
+            return Err(DataDirError::OtherOwner { path: path.to_owned(), owner });
+        }
+        Some(WrongRights::Loose { mode }) => return Err(DataDirError::LooseRights { path: path.to_owned(), mode }),
+        None => {}
     }
-    let bytes = read_small(path)?.ok_or_else(|| wrong("damaged"))?;
+    let bytes = read_opened(path, file)?.ok_or_else(|| wrong("damaged"))?;
     let key = key_in(&bytes).ok_or_else(|| wrong("damaged"))?;
     // Every byte counts: the same key has one spelling.
     if text_of(&key).as_bytes() == bytes.as_slice() { Ok(key) } else { Err(wrong("damaged")) }
@@ -55,19 +64,4 @@ fn key_in(bytes: &[u8]) -> Option<NodeKey> {
         secret.push((digit(*high)? << 4 | digit(*low)?) as u8);
     }
     NodeKey::from_pkcs8(&secret).ok()
-}
-
-#[cfg(unix)]
-fn refuse_loose_rights(path: &Path, metadata: &fs::Metadata) -> Result<(), DataDirError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(DataDirError::LooseRights { path: path.to_owned(), mode });
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn refuse_loose_rights(_: &Path, _: &fs::Metadata) -> Result<(), DataDirError> {
-    Ok(())
 }

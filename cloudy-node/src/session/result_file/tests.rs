@@ -112,3 +112,45 @@ async fn a_full_disk_is_an_error_and_no_short_file() {
     file.append(entry(2, &[0.5])).await.expect("takes");
     assert!(matches!(file.finish(&summary(2, 1.0)).await, Err(ResultFileError::Write { .. })));
 }
+
+#[tokio::test]
+async fn a_file_keeps_what_it_holds_until_a_session_begins() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("result.jsonl");
+    fs::write(&path, "an earlier result\n").expect("writes");
+    let mut file = ResultFile::create(&path).await.expect("opens");
+    let error = ResultFile::create(&path).await.expect_err("in use");
+    assert!(matches!(error, ResultFileError::InUse { .. }), "{error}");
+    assert_eq!(fs::read_to_string(&path).expect("the file"), "an earlier result\n");
+    file.begin().await.expect("begins");
+    assert_eq!(fs::read_to_string(&path).expect("the file"), "");
+    file.finish(&summary(0, 0.0)).await.expect("writes");
+    drop(file);
+    drop(ResultFile::create(&path).await.expect("opens again"));
+    assert!(fs::read_to_string(&path).expect("the file").ends_with(LAST));
+
+    let in_vain = dir.path().join("in-vain.jsonl");
+    let file = ResultFile::create(&in_vain).await.expect("opens");
+    assert!(in_vain.exists(), "it can be written");
+    drop(file);
+    assert!(!in_vain.exists(), "nothing was written");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_no_file_is_refused_and_holds_nobody_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [pipe, socket] = ["pipe", "socket"].map(|name| dir.path().join(name));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).expect("a pipe");
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    for path in [&*pipe, &*socket, dir.path(), Path::new("/dev/tty")] {
+        let opened = timeout(Duration::from_secs(30), ResultFile::create(path)).await.expect("it does not wait");
+        let error = opened.expect_err("no file");
+        assert!(matches!(error, ResultFileError::NotRegular { .. } | ResultFileError::Open { .. }), "{error}");
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    }
+    // With a reader at its other end it is a pipe still.
+    let _reader = File::options().read(true).write(true).open(&pipe).expect("opens");
+    let error = ResultFile::create(&pipe).await.expect_err("no file");
+    assert!(matches!(error, ResultFileError::NotRegular { .. }), "{error}");
+}

@@ -80,10 +80,10 @@ fn nobody_else_can_read_what_is_made() {
     assert!(files.values().all(|(_, mode)| *mode == 0o600), "{:?}", files.values().map(|(_, mode)| mode));
     assert_eq!(fs::read_to_string(path.join(FORMAT_FILE)).unwrap(), "cloudy data directory\nformat 4\n");
 
-    fs::set_permissions(path.join(NODE_KEY_FILE), std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    fs::set_permissions(path.join(NODE_KEY_FILE), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let words = refusal(&path);
     let file = path.join(NODE_KEY_FILE);
-    assert!(words.contains("(mode 0640)") && words.contains(&format!("`chmod 600 {}`", file.display())), "{words}");
+    assert!(words.contains("(mode 0644)") && words.contains(&format!("`chmod 600 {}`", file.display())), "{words}");
 }
 
 #[test]
@@ -237,5 +237,58 @@ fn an_interrupted_making_is_taken_up_again_and_only_that() {
         let made = DataDir::open(&again, true).unwrap();
         assert_eq!(made.open_store(|_| {}).unwrap().groups().unwrap(), []);
         assert_eq!(fs::read_to_string(again.join(FORMAT_FILE)).unwrap(), "cloudy data directory\nformat 4\n");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    let pipe = |path: &Path| rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RWXU).unwrap();
+    for (name, words) in [
+        (FORMAT_FILE, "FORMAT is no regular file"),
+        (LOCK_FILE, "LOCK is no regular file"),
+        (NODE_KEY_FILE, "node.key is no regular file"),
+        (DATABASE_FILE, "(it is no regular file)"),
+    ] {
+        for make in [&pipe as &dyn Fn(&Path), &|path: &Path| fs::create_dir(path).unwrap()] {
+            let (_parent, path) = used();
+            fs::remove_file(path.join(name)).unwrap();
+            make(&path.join(name));
+            let found = refusal(&path);
+            assert!(found.contains(words), "{name}: {found}");
+        }
+    }
+    // Left by somebody where the making of a directory goes on.
+    let parent = tempfile::tempdir().unwrap();
+    fs::write(parent.path().join(LOCK_FILE), b"").unwrap();
+    pipe(&parent.path().join("FORMAT.draft"));
+    let words = refusal(parent.path());
+    assert!(words.contains("FORMAT.draft is no regular file"), "{words}");
+}
+
+#[cfg(unix)]
+#[test]
+fn rights_that_let_others_in_are_refused_and_those_of_a_volume_are_not() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let (_parent, path) = used();
+    for mode in [0o777, 0o1777, 0o702] {
+        set(&path, mode);
+        let words = refusal(&path);
+        assert!(words.contains(&format!("(mode {mode:04o})")) && words.contains("chmod o-w"), "{words}");
+    }
+    // As an orchestrator sets a volume for a group of the process.
+    set(&path, 0o2770);
+    set(&path.join(NODE_KEY_FILE), 0o660);
+    DataDir::open(&path, false).unwrap();
+    let parent = tempfile::tempdir().unwrap();
+    set(parent.path(), 0o777);
+    assert!(matches!(DataDir::open(parent.path(), true), Err(DataDirError::LooseDirectory { .. })));
+    assert_eq!(snapshot(parent.path()).len(), 0, "nothing was made");
+    DataDir::open(&parent.path().join("below"), true).unwrap();
+    if rustix::process::geteuid().is_root() {
+        chown(path.join(NODE_KEY_FILE), Some(12_345), None).unwrap();
+        let words = refusal(&path);
+        assert!(words.contains("user 12345 owns the node's private key"), "{words}");
     }
 }

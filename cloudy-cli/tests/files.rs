@@ -1,0 +1,130 @@
+//! Files that are not what they should be, that are in use, or that may not grow.
+#![cfg(unix)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Cluster, Running, cloudy, listening, printed, run};
+
+fn make_pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success());
+}
+
+#[test]
+fn a_slave_that_is_started_twice_changes_nothing_of_the_first_ones_result() {
+    let cluster = Cluster::new();
+    let [result, other] = ["result.jsonl", "other.jsonl"].map(|name| cluster.path(name).display().to_string());
+    fs::write(&result, "an earlier result\n").expect("written");
+    fs::write(&other, "another result\n").expect("written");
+    let (first, port) = cluster.slave(&["--result", &result]);
+    // By a port of its own, by the same port, and by both files.
+    let port = port.to_string();
+    run(cluster.node(&["slave", "127.0.0.1", "0", "--result", &result]))
+        .failed_with(&["writes its result to", &result]);
+    run(cluster.node(&["slave", "127.0.0.1", &port, "--result", &result])).failed_with(&["writes its result to"]);
+    run(cluster.node(&["slave", "127.0.0.1", &port, "--result", &other])).failed_with(&["in use"]);
+    let fresh = cluster.path("fresh.jsonl");
+    run(cluster.node(&["slave", "127.0.0.1", &port, "--result", &fresh.display().to_string()]))
+        .failed_with(&["in use"]);
+    assert!(!fresh.exists(), "what was made in vain is gone");
+    assert_eq!(fs::read_to_string(&other).expect("read"), "another result\n");
+    assert_eq!(fs::read_to_string(&result).expect("read"), "an earlier result\n");
+    let ended = run(cluster.node(&["master", "127.0.0.1", "0", "200ms", "300ms", "--expect", "1"]));
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    assert_eq!(first.end().code(), Some(0));
+    assert!(!common::recompute(Path::new(&result)).values.is_empty());
+}
+
+#[test]
+fn a_data_directory_that_is_in_use_costs_no_result() {
+    let cluster = Cluster::new();
+    let [result, data] = ["result.jsonl", "data"].map(|name| cluster.path(name).display().to_string());
+    fs::write(&result, "an earlier result\n").expect("written");
+    let (_first, _) = cluster.slave(&["--data", &data]);
+    run(cluster.node(&["slave", "127.0.0.1", "0", "--data", &data, "--result", &result]))
+        .failed_with(&["is in use by another process"]);
+    assert_eq!(fs::read_to_string(&result).expect("read"), "an earlier result\n");
+}
+
+#[test]
+fn what_is_no_file_ends_the_start_in_words() {
+    let cluster = Cluster::new();
+    let pipe = cluster.path("pipe");
+    make_pipe(&pipe);
+    let data = cluster.path("data");
+    let named = |path: &Path| path.display().to_string();
+    let slave = |args: &[&str]| run(cluster.node(&[&["slave", "127.0.0.1", "0"], args].concat()));
+    slave(&["--result", &named(&pipe)]).failed_with(&["is no regular file", "name a file"]);
+    slave(&["--result", &named(cluster.dir.path())]).failed_with(&["is no regular file"]);
+    for args in
+        [&["key", "show", "--cluster-key"][..], &["key", "rotate"], &["slave", "127.0.0.1", "0", "--cluster-key"]]
+    {
+        let mut command = cloudy(args);
+        command.arg(&pipe);
+        run(command).failed_with(&["is no regular file: name the key file itself"]);
+    }
+    fs::create_dir(&data).expect("made");
+    make_pipe(&data.join("FORMAT"));
+    slave(&["--data", &named(&data)]).failed_with(&["FORMAT is no regular file"]);
+    let mut bench = cloudy(&["bench", "--html"]);
+    bench.arg(&pipe);
+    run(bench).failed_with(&["cannot write", "no regular file"]);
+}
+
+/// A command of a process whose files may have so many blocks of 512 or 1,024 bytes, as the shell counts.
+fn limited(command: &Command, blocks: u32) -> Command {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("ulimit -f {blocks} && exec \"$@\""), "sh"]);
+    limited.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_may_not_grow_costs_the_file_and_not_the_process() {
+    let cluster = Cluster::new();
+    let [result, data] = ["result.jsonl", "data"].map(|name| cluster.path(name).display().to_string());
+    let (short, _) =
+        listening(Running::start(limited(&cluster.node(&["slave", "127.0.0.1", "0", "--result", &result]), 8)));
+    let (whole, _) = cluster.slave(&[]);
+    let ended = run(cluster.node(&["master", "127.0.0.1", "0", "300ms", "300ms", "--expect", "2"]));
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    let short = short.end();
+    short.failed_with(&["File too large", "incomplete"]);
+    assert_eq!(printed(&short.stdout), printed(&whole.end().stdout));
+    // A data directory needs more than that.
+    let ended = run(limited(&cluster.node(&["slave", "127.0.0.1", "0", "--data", &data]), 8));
+    ended.failed_with(&["ulimit -f"]);
+}
+
+#[test]
+fn processes_with_a_copied_data_directory_are_named_by_all_and_one_ends() {
+    let cluster = Cluster::new();
+    let [first, second] = ["first", "second"].map(|name| cluster.path(name));
+    let start = |data: &Path| cluster.slave(&["--data", &data.display().to_string(), "--rate", "1000"]);
+    let (slave, _) = start(&first);
+    slave.signal("INT");
+    slave.end();
+    assert!(Command::new("cp").arg("-r").args([&first, &second]).status().expect("cp").success());
+    let (mut one, one_port) = start(&first);
+    let (two, two_port) = start(&second);
+    let mut master = Running::start({
+        let mut command = cluster.node(&["master", "127.0.0.1", "0", "5m", "1s", "--expect", "1"]);
+        for port in [one_port, two_port] {
+            command.args(["--slave", &format!("127.0.0.1:{port}")]);
+        }
+        command
+    });
+    two.end().failed_with(&["another process has this node's identity", "data directory"]);
+    one.wait_for("has the identity of this node");
+    master.wait_for("two processes have the identity of node");
+}
