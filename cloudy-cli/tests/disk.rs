@@ -195,7 +195,7 @@ impl Drop for SmallDisk {
 #[test]
 fn a_slave_whose_disk_is_full_says_so_and_the_others_end_with_equal_results() {
     let session = Session::new();
-    let Some(small) = SmallDisk::mount(session.cluster.path("data-0"), "size=1m") else { return };
+    let Some(small) = SmallDisk::mount(session.cluster.path("data-0"), "size=1m,mode=0700") else { return };
     let mut slaves = session.start_slaves();
     let ended = Running::start(session.master()).end();
     let full = slaves.remove(0).end();

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::{Cluster, Running, cloudy, listening, printed, run};
 
@@ -125,6 +125,19 @@ fn processes_with_a_copied_data_directory_are_named_by_all_and_one_ends() {
         command
     });
     two.end().failed_with(&["another process has this node's identity", "data directory"]);
-    one.wait_for("has the identity of this node");
-    master.wait_for("two processes have the identity of node");
+    one.wait_for("another process has the identity of this node");
+    master.wait_for("two processes have one identity, that of node");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_key_that_was_made_is_said_to_be_though_the_answer_is_lost() {
+    let cluster = Cluster::new();
+    let file = cluster.path("another.key");
+    let full = fs::File::options().write(true).open("/dev/full").expect("opens");
+    let mut command = cloudy(&["key", "new", "--cluster-key"]);
+    let ended = command.arg(&file).stdout(full).stderr(Stdio::piped()).output().expect("runs");
+    let words = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{words}");
+    assert!(words.contains("the key file was made or changed as asked") && file.exists(), "{words}");
 }

@@ -265,6 +265,10 @@ fn create_on(system: &FileSystem, path: &Path) -> Result<ClusterKey, KeyFileErro
     let (directory, draft) = draft_beside(path)?;
     make_directory(directory)
         .map_err(|source| KeyFileError::MissingDirectory { path: directory.to_owned(), source })?;
+    let looked = files::world_writable(directory, true);
+    if let Some(mode) = looked.map_err(|source| KeyFileError::Write { path: path.to_owned(), source })? {
+        return Err(KeyFileError::LooseDirectory { path: directory.to_owned(), mode });
+    }
     publish(system, &key, &draft, path).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
         _ => KeyFileError::Write { path: path.to_owned(), source },

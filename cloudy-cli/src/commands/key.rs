@@ -10,8 +10,12 @@ use crate::args::{KeyCommand, KeyFileArgs, RevokeArgs, RotateArgs};
 use crate::keys::role;
 use crate::output::{EXIT_EQUAL, print};
 
+/// An answer that cannot be printed takes nothing back.
+const DONE: &str = "the key file was made or changed as asked, and `cloudy key show` says how it is";
+
 /// Makes, shows, finds or changes the key.
 pub(crate) fn run(command: KeyCommand) -> Result<ExitCode, Report> {
+    let changes = matches!(command, KeyCommand::New(_) | KeyCommand::Rotate(_) | KeyCommand::Revoke(_));
     let text = match command {
         KeyCommand::New(args) => new(&args),
         KeyCommand::Show(args) => show(&args),
@@ -19,7 +23,7 @@ pub(crate) fn run(command: KeyCommand) -> Result<ExitCode, Report> {
         KeyCommand::Rotate(args) => rotate(&args),
         KeyCommand::Revoke(args) => revoke(&args),
     };
-    print(&text.into_diagnostic()?)?;
+    print(&text.into_diagnostic()?).map_err(|error| if changes { error.wrap_err(DONE) } else { error })?;
     Ok(ExitCode::from(EXIT_EQUAL))
 }
 

@@ -8,24 +8,25 @@ use std::net::SocketAddr;
 
 use cloudy_proto::NodeId;
 use cloudy_proto::wire::NodeFrame;
+use tracing::Level;
 
 use super::Driver;
 use super::trust::Expelled;
 use crate::link::{Link, NewLink, SAME_IDENTITY_WORDS, code};
+use crate::repeats::Source;
 
 /// Links kept after they were replaced: the next one closes the oldest. Each ends by itself at the idle timeout, if its
 /// process is gone.
 const SUPERSEDED_MAX: usize = 32;
-/// Processes with this node's identity, and pairs of processes of peers, that are named once each.
-const NAMED_MAX: usize = 64;
+/// What the log says at this node, and at the others.
+const OWN_IDENTITY_TWICE: &str = "another process has the identity of this node";
+const IDENTITY_TWICE: &str = "two processes have one identity";
+const REMEDY: &str = "stop one of the two, and give it a data directory and a node key of its own";
 
 /// Links whose peer another process of the same identity has taken the place of, oldest first.
 #[derive(Default)]
 pub(super) struct Superseded {
     links: Vec<Link>,
-    /// Of this node's identity.
-    own_named: Vec<u64>,
-    peers_named: Vec<(NodeId, u64)>,
 }
 
 impl Superseded {
@@ -56,18 +57,6 @@ impl Superseded {
     }
 }
 
-/// Whether it is named for the first time, as far as that is remembered.
-fn first<T: PartialEq>(named: &mut Vec<T>, what: T) -> bool {
-    if named.contains(&what) {
-        return false;
-    }
-    if named.len() == NAMED_MAX {
-        named.remove(0);
-    }
-    named.push(what);
-    true
-}
-
 impl Driver {
     /// A newer link of a peer takes the place of this one.
     pub(super) fn replaced(&mut self, mut old: Link, new: &NewLink) {
@@ -87,12 +76,11 @@ impl Driver {
         old.close(code::DUPLICATE, "another connection of this pair stays");
         let Some(current) = self.peers.get(&peer).filter(|current| current.process != process) else { return };
         current.push_node(NodeFrame::SameIdentity { process, address });
-        if first(&mut self.superseded.peers_named, (peer, process.max(current.process))) {
-            tracing::error!(
-                "two processes have the identity of node {peer}: at {address} and at {}; the one that was started later ends; give each node a data directory and a node key of its own",
-                current.connection.remote_address()
-            );
-        }
+        let other = current.connection.remote_address();
+        let text = format_args!(
+            "{IDENTITY_TWICE}, that of node {peer}: at {address} and at {other}; the one that was started later ends: {REMEDY}"
+        );
+        self.links.repeats.say(Level::ERROR, IDENTITY_TWICE, Source::Node(peer), text);
     }
 
     /// Another process has this node's identity, as a peer has seen, or this node when it dialled it.
@@ -104,13 +92,10 @@ impl Driver {
             return;
         }
         let ends = self.links.process > process;
-        if first(&mut self.superseded.own_named, process) {
-            let what = if ends { "this one, started later, ends" } else { "that one, started later, is to end" };
-            tracing::error!(
-                "another process, at {address}, has the identity of this node, {}: {what}; stop one of the two, and give it a data directory and a node key of its own",
-                self.me
-            );
-        }
+        let what = if ends { "this one, started later, ends" } else { "that one, started later, is to end" };
+        let me = self.me;
+        let text = format_args!("{OWN_IDENTITY_TWICE}, {me}: at {address}; {what}: {REMEDY}");
+        self.links.repeats.say(Level::ERROR, OWN_IDENTITY_TWICE, Source::Node(by), text);
         if ends {
             self.expel(Expelled::SameIdentity);
             for link in self.peers.values() {

@@ -211,6 +211,9 @@ fn a_directory_in_which_every_user_replaces_files_is_refused() {
         let KeyFileError::LooseDirectory { path, mode: 0o777 } = &error else { panic!("{error}") };
         assert_eq!(fs::canonicalize(path).unwrap(), fs::canonicalize(loose).unwrap());
         assert!(error.to_string().contains("chmod o-w"), "{error}");
+        let other = loose.join("other.key");
+        assert!(matches!(create(&other), Err(KeyFileError::LooseDirectory { .. })));
+        assert!(!other.exists(), "no key is made where it could not be used");
     }
 }
 

@@ -89,3 +89,31 @@ async fn loose(path: &Path, told: &Told) {
     hears(told, 9, "chmod 600").await;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
+
+#[tokio::test]
+async fn a_file_behind_links_is_followed_when_it_changes_and_when_the_links_do() {
+    use std::os::unix::fs::symlink;
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    // As a volume of secrets: the name leads through a link that is replaced as a whole.
+    std::fs::create_dir(at("first")).unwrap();
+    let old = key_file::create(&at("first").join("cluster.key")).unwrap();
+    symlink("first", at("..data")).unwrap();
+    symlink("..data/cluster.key", at("cluster.key")).unwrap();
+    let path = at("cluster.key");
+    let keys = key_file::load_keys(&path).unwrap();
+    let node = Node::builder().cluster_keys(&keys).start().await.unwrap();
+    let (told, task) = follow(&node, &path, keys);
+    let next = ClusterKey::generate().unwrap();
+    key_file::change(&path, |keys| Ok(keys.begin_rotation(next.clone())?)).unwrap();
+    hears(&told, 1, &format!("taken {old}")).await;
+    assert!(std::fs::symlink_metadata(&path).unwrap().is_symlink());
+
+    std::fs::create_dir(at("second")).unwrap();
+    std::fs::copy(at("first").join("cluster.key"), at("second").join("cluster.key")).unwrap();
+    key_file::change(&at("second").join("cluster.key"), |keys| Ok(keys.switch()?)).unwrap();
+    symlink("second", at("..data.new")).unwrap();
+    std::fs::rename(at("..data.new"), at("..data")).unwrap();
+    hears(&told, 2, &format!("taken {next}")).await;
+    task.abort();
+}
