@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+mod bare;
 mod bench;
 mod demo;
 mod failover;
@@ -14,7 +15,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use bench::{BenchArgs, BenchNodeArgs, Senders, Sweep};
@@ -23,7 +24,7 @@ pub(crate) use failover::{BenchCommand, FailoverArgs, FailureKind, SoakArgs};
 pub(crate) use key::{KeyArgs, KeyCommand, RevokeArgs, RotateArgs};
 pub(crate) use master::MasterArgs;
 pub(crate) use schedule::{At, Deed, Schedule, Sides, Who};
-pub(crate) use shared::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs};
+pub(crate) use shared::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, SessionArgs};
 pub(crate) use slave::SlaveArgs;
 pub(crate) use tail::TailArgs;
 
@@ -78,6 +79,19 @@ pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The command line, and warnings about it. Prints usage errors itself, and ends with status 2.
+    pub(crate) fn read() -> (Self, Vec<String>) {
+        let mut command = Self::command();
+        let matches = command.get_matches_mut();
+        let warnings = bare::warnings(&command, &matches);
+        match Self::from_arg_matches(&matches) {
+            Ok(cli) => (cli, warnings),
+            Err(error) => error.exit(),
+        }
+    }
 }
 
 /// What the program can do.

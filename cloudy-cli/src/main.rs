@@ -28,15 +28,15 @@ mod watcher;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use miette::Report;
 
 fn main() -> ExitCode {
     program::keep_name();
-    // Prints usage errors itself, and ends with status 2.
-    let cli = args::Cli::parse();
+    let (cli, warnings) = args::Cli::read();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     huge_pages::ask(&cli);
+    // After this process may have been started again, which would repeat them.
+    warnings.iter().for_each(|warning| output::say_plainly(warning));
     let ended = start(cli).unwrap_or_else(|report| {
         output::print_error(&report);
         ExitCode::from(output::EXIT_FAILED)

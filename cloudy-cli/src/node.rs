@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use cloudy_node::fault::{FaultControl, FaultSocket, Faults};
 use cloudy_node::identity::NodeKey;
 use cloudy_node::storage::DataDir;
-use cloudy_node::{ClusterKeys, Identity, Node};
+use cloudy_node::{ClusterKeys, GroupConfig, Identity, Node};
 use miette::{IntoDiagnostic, Report};
 use tokio::task::spawn_blocking;
 
@@ -38,15 +38,18 @@ impl Who {
 }
 
 /// Binds the address and starts a node there; over a socket with the faults if there are any, or if it is to be cut off
-/// from others later by what is returned beside it.
+/// from others later by what is returned beside it. Of a group that it joins the node keeps `retain_bytes` in memory.
 pub(crate) async fn start_as(
     address: SocketAddr,
     keys: &ClusterKeys,
     who: Who,
     faults: Faults,
     partitions: bool,
+    retain_bytes: Option<u64>,
 ) -> Result<(Node, Option<FaultControl>), Report> {
-    let builder = Node::builder().cluster_keys(keys);
+    let mut join_config = GroupConfig::default();
+    join_config.retain_bytes = retain_bytes.unwrap_or(join_config.retain_bytes);
+    let builder = Node::builder().cluster_keys(keys).join_config(join_config);
     let builder = match who {
         Who::Fresh => builder,
         Who::With(node_key) => builder.identity(Identity::with_node_key(keys.primary(), &node_key).into_diagnostic()?),

@@ -94,7 +94,7 @@ impl Session {
 
     /// All results are there and equal, and nothing else is wrong.
     pub(crate) fn is_good(&self) -> bool {
-        Verdict::of(&self.table()).is_equal() && self.all_problems().is_empty()
+        Verdict::of(&self.table()).is_good() && self.all_problems().is_empty()
     }
 
     /// For people.

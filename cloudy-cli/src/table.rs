@@ -83,6 +83,13 @@ pub(crate) enum Verdict {
         /// Slaves without a result.
         missing: Vec<String>,
     },
+    /// The only result is there: one slave, or one that was not killed.
+    Single {
+        /// The result.
+        outcome: Outcome,
+    },
+    /// No message was approved.
+    Nothing,
     /// There was no slave.
     Empty,
 }
@@ -102,14 +109,19 @@ impl Verdict {
             Self::Unequal { differing }
         } else if !missing.is_empty() {
             Self::Missing { missing }
+        } else if first.count == 0 {
+            Self::Nothing
         } else {
-            Self::Equal { nodes: rows.iter().filter(|row| row.outcome.is_some()).count(), outcome: first.clone() }
+            match rows.iter().filter(|row| row.outcome.is_some()).count() {
+                1 => Self::Single { outcome: first.clone() },
+                nodes => Self::Equal { nodes, outcome: first.clone() },
+            }
         }
     }
 
-    /// All results are there and equal: the only verdict that ends with status 0.
-    pub(crate) fn is_equal(&self) -> bool {
-        matches!(self, Self::Equal { .. })
+    /// All results that are expected are there, and none differs: the only verdicts that end with status 0.
+    pub(crate) fn is_good(&self) -> bool {
+        matches!(self, Self::Equal { .. } | Self::Single { .. })
     }
 }
 
@@ -124,6 +136,10 @@ impl fmt::Display for Verdict {
                 write!(f, "UNEQUAL: these results differ from the first: {}", differing.join(", "))
             }
             Self::Missing { missing } => write!(f, "INCOMPLETE: no result from {}", missing.join(", ")),
+            Self::Single { outcome: Outcome { count, sum, digest } } => {
+                write!(f, "ONE RESULT, and no other to compare it with: {count} messages, sum {sum}, digest {digest}")
+            }
+            Self::Nothing => f.write_str("NOTHING TO COMPARE: no message was approved; was SEND too short?"),
             Self::Empty => f.write_str("INCOMPLETE: there was no slave"),
         }
     }
@@ -164,7 +180,9 @@ c             -                    -  -             0              7
         // One that it had before it died counts.
         let late = Row { killed: true, ..row("b", 6, 1.0) };
         assert!(matches!(Verdict::of(&[row("a", 5, 1.0), late]), Verdict::Unequal { .. }));
-        assert!(!Verdict::of(&[killed()]).is_equal());
+        assert!(!Verdict::of(&[killed()]).is_good());
+        let only = Verdict::of(&[row("a", 5, 1.0), killed()]);
+        assert!(only.is_good() && only.to_string().starts_with("ONE RESULT"), "{only}");
     }
 
     #[test]
@@ -179,7 +197,7 @@ c             -                    -  -             0              7
     fn equal_means_every_result_is_there_and_the_same_to_the_last_bit() {
         let sum = 0.1 + 0.2;
         let equal = Verdict::of(&[row("a", 5, sum), row("b", 5, sum)]);
-        assert!(equal.is_equal());
+        assert!(equal.is_good());
         assert_eq!(
             equal.to_string(),
             "EQUAL: all 2 results are the same: 5 messages, sum 0.30000000000000004, digest 9f86d081"
@@ -190,7 +208,19 @@ c             -                    -  -             0              7
         for odd in [row("b", 6, sum), row("b", 5, next), other_digest] {
             let verdict = Verdict::of(&[row("a", 5, sum), odd, silent("c")]);
             assert_eq!(verdict, Verdict::Unequal { differing: vec!["b".to_owned()] });
-            assert!(!verdict.is_equal());
+            assert!(!verdict.is_good());
+        }
+    }
+
+    #[test]
+    fn nothing_is_equal_to_nothing() {
+        let nothing = Verdict::of(&[row("a", 0, 0.0), row("b", 0, 0.0)]);
+        assert_eq!(nothing, Verdict::Nothing);
+        assert!(!nothing.is_good());
+        let single = Verdict::of(&[row("a", 5, 1.0)]);
+        assert!(single.is_good());
+        for verdict in [nothing, single] {
+            assert!(!verdict.to_string().contains("EQUAL"), "{verdict}");
         }
     }
 
@@ -198,8 +228,8 @@ c             -                    -  -             0              7
     fn a_missing_result_is_not_equal() {
         let verdict = Verdict::of(&[silent("a"), row("b", 5, 1.0), silent("c")]);
         assert_eq!(verdict.to_string(), "INCOMPLETE: no result from a, c");
-        assert!(!verdict.is_equal());
-        assert!(!Verdict::of(&[silent("a")]).is_equal());
+        assert!(!verdict.is_good());
+        assert!(!Verdict::of(&[silent("a")]).is_good());
         assert_eq!(Verdict::of(&[]), Verdict::Empty);
     }
 }

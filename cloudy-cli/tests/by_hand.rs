@@ -64,7 +64,7 @@ fn fewer_slaves_than_expected_are_an_error_and_the_slave_goes_on_waiting() {
 }
 
 #[test]
-fn a_slave_of_another_cluster_is_refused_in_words_and_the_session_goes_on() {
+fn a_slave_of_another_cluster_does_not_answer_and_is_refused_in_words_where_it_is_named() {
     let cluster = Cluster::new();
     let strangers = cluster.stranger();
     let own = [cluster.slave(&[]), cluster.slave(&[])];
@@ -72,11 +72,64 @@ fn a_slave_of_another_cluster_is_refused_in_words_and_the_session_goes_on() {
     let ended = run(cluster.node(&["master", "127.0.0.1", "0", "300ms", "300ms"]));
     assert_eq!(ended.code(), Some(0), "{ended:#?}");
     assert!(ended.stdout.contains("EQUAL: all 2 results are the same"), "{ended:#?}");
-    let refused = ended.stderr.lines().find(|line| line.contains(&format!("without 127.0.0.1:{port}: ")));
-    assert!(refused.is_some_and(|line| line.contains("key")), "{ended:#?}");
+    assert!(!ended.stderr.contains(&format!("127.0.0.1:{port}")), "it was dialled: {ended:#?}");
+    let words = stranger.wait_for("are not answered");
+    assert!(words.contains("cluster key"), "{words}");
+    own.into_iter().for_each(|(slave, _)| assert_eq!(slave.end().code(), Some(0)));
+    let named = format!("127.0.0.1:{port}");
+    let refused = run(cluster.node(&["master", "127.0.0.1", "0", "300ms", "300ms", "--slave", &named]));
+    refused.failed_with(&["no slave takes part", &format!("without {named}: "), "key"]);
     let words = stranger.wait_for("refused");
     assert!(words.contains("key"), "{words}");
-    own.into_iter().for_each(|(slave, _)| assert_eq!(slave.end().code(), Some(0)));
+}
+
+#[test]
+fn two_teams_with_one_key_get_the_slaves_of_their_own_sessions_and_hear_of_the_others() {
+    let cluster = Cluster::new();
+    let teams = ["team-a", "team-b"];
+    let slaves = teams.map(|team| [(); 2].map(|()| cluster.slave(&["--session", team])));
+    let masters = teams.map(|team| {
+        let mut command = cluster.node(&["master", "127.0.0.1", "0", "300ms", "300ms", "--expect", "2"]);
+        command.args(["--discovery-timeout", "20s"]);
+        // A variable names the session as well.
+        command.env("CLOUDY_SESSION", team);
+        Running::start(command)
+    });
+    for (at, master) in masters.into_iter().enumerate() {
+        let ended = master.end();
+        assert_eq!(ended.code(), Some(0), "{ended:#?}");
+        assert!(ended.stdout.contains("EQUAL: all 2 results are the same"), "{ended:#?}");
+        for (_, port) in &slaves[at] {
+            assert!(ended.stdout.contains(&format!("127.0.0.1:{port} ")), "{ended:#?}");
+        }
+        for (_, port) in &slaves[1 - at] {
+            assert!(!ended.stdout.contains(&format!("127.0.0.1:{port} ")), "{ended:#?}");
+        }
+    }
+    slaves.into_iter().flatten().for_each(|(slave, _)| assert_eq!(slave.end().code(), Some(0)));
+}
+
+#[test]
+fn a_master_names_the_slaves_of_another_session_that_it_leaves_alone() {
+    let cluster = Cluster::new();
+    let (own, _) = cluster.slave(&[]);
+    let (other, port) = cluster.slave(&["--session", "team-b"]);
+    let ended = run(cluster.node(&["master", "127.0.0.1", "0", "300ms", "300ms", "--json"]));
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    let words = format!("without 127.0.0.1:{port}: it belongs to session \"team-b\"");
+    assert!(ended.stderr.contains(&words), "{ended:#?}");
+    let object = ended.json();
+    assert_eq!(object["refused"][0]["name"], format!("127.0.0.1:{port}"), "{object}");
+    assert_eq!(object["nodes"].as_array().map(Vec::len), Some(1), "{object}");
+    assert_eq!(own.end().code(), Some(0));
+    // Named, and by a master that attaches, it is left alone as well.
+    let named = format!("127.0.0.1:{port}");
+    for args in [&["300ms", "300ms", "--slave", &named][..], &["--attach", "--slave", &named]] {
+        let refused = run(cluster.node(&[&["master", "127.0.0.1", "0"], args].concat()));
+        refused.failed_with(&["session/team-b"]);
+    }
+    other.signal("INT");
+    other.end();
 }
 
 #[test]
@@ -149,6 +202,84 @@ fn a_full_disk_costs_the_file_and_not_the_session() {
     let full = full.end();
     full.failed_with(&["/dev/full", "incomplete"]);
     assert_eq!(printed(&full.stdout), printed(&whole.end().stdout));
+}
+
+#[test]
+fn a_session_without_messages_or_with_one_result_is_not_called_equal() {
+    let cluster = Cluster::new();
+    let slaves = [cluster.slave(&["--stay"]), cluster.slave(&["--stay"])];
+    let ended = run(cluster.node(&["master", "127.0.0.1", "0", "0", "1", "0", "--expect", "2"]));
+    assert_eq!(ended.code(), Some(1), "{ended:#?}");
+    assert!(ended.stdout.contains("NOTHING TO COMPARE") && !ended.stdout.contains("EQUAL"), "{ended:#?}");
+    assert!(ended.stderr.contains("warning: 1 of GRACE has no unit, so it is 1us"), "{ended:#?}");
+    let one = format!("127.0.0.1:{}", slaves[0].1);
+    for ring in ["pipelined", "token", "relay"] {
+        let ended = run(cluster.node(&["master", "127.0.0.1", "0", "300ms", "300ms", "--ring", ring, "--slave", &one]));
+        assert_eq!(ended.code(), Some(0), "{ended:#?}");
+        assert!(ended.stdout.contains("ONE RESULT") && !ended.stdout.contains("EQUAL"), "{ended:#?}");
+    }
+}
+
+#[test]
+fn an_address_that_is_not_there_is_waited_for_and_said_once() {
+    let cluster = Cluster::new();
+    // TEST-NET-3 (RFC 5737) is nobody's, and `.invalid` never exists (RFC 2606 §2).
+    for (host, words) in [("203.0.113.1", "not an address of this machine"), ("x.invalid", "does not resolve")] {
+        for command in [&["slave", host, "0"][..], &["master", host, "0"], &["slave", host, "0", "--supervise"]] {
+            let ended = run(cluster.node(&[command, &["--start-timeout", "600ms"]].concat()));
+            ended.failed_with(&[words, "it is tried again for 600ms"]);
+            assert_eq!(ended.stderr.matches("it is tried again").count(), 1, "{ended:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_slave_s_name_that_does_not_resolve_is_looked_up_until_the_discovery_timeout() {
+    let cluster = Cluster::new();
+    let ended =
+        run(cluster.node(&["master", "127.0.0.1", "0", "--slave", "x.invalid:1", "--discovery-timeout", "600ms"]));
+    ended.failed_with(&["`x.invalid:1` does not resolve", "it is looked up again"]);
+    assert_eq!(ended.stderr.matches("it is looked up again").count(), 1, "{ended:#?}");
+}
+
+/// A datagram is a write, so a line in pieces is several.
+#[cfg(target_os = "linux")]
+#[test]
+fn every_line_on_stderr_is_written_at_once() {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+
+    const END: &[u8] = b"end";
+    let cluster = Cluster::new();
+    let (reader, writer) = UnixDatagram::pair().expect("a pair");
+    let start = |command: &mut std::process::Command| {
+        let stderr = OwnedFd::from(writer.try_clone().expect("a copy"));
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(stderr);
+        command.spawn().expect("starts")
+    };
+    let mut slaves = [(); 2].map(|()| start(&mut cluster.node(&["-v", "slave", "127.0.0.1", "0"])));
+    let search = ["--expect", "2", "--discovery-timeout", "20s"];
+    let mut master =
+        start(&mut cluster.node(&[&["-v", "master", "127.0.0.1", "0", "300ms", "300ms"], &search[..]].concat()));
+    let mut failed = start(&mut cluster.node(&["master", "127.0.0.1", "0", "--slave", "127.0.0.1:1"]));
+    let lines = std::thread::spawn(move || {
+        let (mut lines, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        while let Some(length) = reader.recv(&mut buffer).ok().filter(|length| buffer[..*length] != *END) {
+            lines.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+        lines
+    });
+    assert!(master.wait().expect("ends").success());
+    slaves.iter_mut().for_each(|slave| assert!(slave.wait().expect("ends").success()));
+    assert!(!failed.wait().expect("ends").success());
+    writer.send(END).expect("sent after all that they wrote");
+    let lines = lines.join().expect("read");
+    assert!(
+        lines.iter().any(|line| line.contains("SEND")) && lines.iter().any(|line| line.contains("INFO")),
+        "{lines:#?}"
+    );
+    assert!(lines.iter().any(|line| line.starts_with("error: ") && line.contains("\nhelp: ")), "{lines:#?}");
+    lines.iter().for_each(|line| assert!(line.ends_with('\n'), "a part of a line: {line:?} of {lines:#?}"));
 }
 
 #[test]

@@ -10,7 +10,8 @@ mod lab;
 #[path = "namespaces/session.rs"]
 mod session;
 
-use lab::{Dropped, Lab};
+use common::Cluster;
+use lab::{Dropped, Lab, address, address_v6};
 use serde_json::Value;
 use session::{MASTER, SLAVES, Session, name, until};
 
@@ -32,6 +33,67 @@ fn hosts_find_each_other_by_multicast_and_end_with_one_result() {
     let Some(lab) = lab() else { return };
     let object = Session::start(lab, PACED, &["500ms", "500ms"]).end().is_equal();
     assert_eq!(views(&object), 0, "{object}");
+}
+
+/// A master on host 0 that looks for so many slaves by multicast ends with a good verdict.
+fn finds(lab: &Lab, cluster: &Cluster, host: &str, slaves: &str) {
+    let args = ["master", host, "10501", "300ms", "300ms", "--expect", slaves, "--discovery-timeout", "30s"];
+    let ended = lab.spawn(MASTER, &cluster.node(&args)).end();
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+}
+
+#[test]
+fn a_slave_is_found_whose_interface_comes_late_or_is_created_again() {
+    let Some(lab) = Lab::new(2) else { return };
+    let cluster = Cluster::new();
+    let master = address(MASTER).to_string();
+    lab.unplug(1);
+    let mut slave = lab.spawn(1, &cluster.node(&["slave", "0.0.0.0", "10500", "--stay"]));
+    slave.wait_for("listening on 0.0.0.0:10500");
+    lab.plug(1);
+    finds(&lab, &cluster, &master, "1");
+    slave.wait_for("waiting for the next master");
+    lab.unplug(1);
+    lab.plug(1);
+    finds(&lab, &cluster, &master, "1");
+}
+
+#[test]
+fn a_slave_waits_for_its_address_and_is_found_then() {
+    let Some(lab) = Lab::new(2) else { return };
+    let cluster = Cluster::new();
+    let slave = address(1).to_string();
+    lab.unplug(1);
+    let mut slave = lab.spawn(1, &cluster.node(&["slave", &slave, "10500", "--start-timeout", "30s"]));
+    slave.wait_for("it is tried again for 30s");
+    lab.plug(1);
+    finds(&lab, &cluster, &address(MASTER).to_string(), "1");
+    assert_eq!(slave.end().code(), Some(0));
+}
+
+#[test]
+fn hosts_find_each_other_by_ipv6_multicast() {
+    let Some(lab) = Lab::new(4) else { return };
+    let cluster = Cluster::new();
+    let slave = |host: usize| {
+        let mut slave = lab.spawn(host, &cluster.node(&["slave", &address_v6(host).to_string(), "10500"]));
+        slave.wait_for("listening on [fd77::");
+        slave
+    };
+    let slaves = [1, 2, 3].map(slave);
+    finds(&lab, &cluster, &address_v6(MASTER).to_string(), "3");
+    slaves.into_iter().for_each(|slave| assert_eq!(slave.end().code(), Some(0)));
+}
+
+#[test]
+fn a_slave_that_listens_on_all_addresses_is_found_by_masters_of_both_families() {
+    let Some(lab) = Lab::new(2) else { return };
+    let cluster = Cluster::new();
+    let mut slave = lab.spawn(1, &cluster.node(&["slave", "::", "10500", "--stay"]));
+    slave.wait_for("listening on [::]:10500");
+    finds(&lab, &cluster, &address_v6(MASTER).to_string(), "1");
+    slave.wait_for("waiting for the next master");
+    finds(&lab, &cluster, &address(MASTER).to_string(), "1");
 }
 
 #[test]

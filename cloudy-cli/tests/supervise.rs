@@ -87,6 +87,37 @@ fn a_supervised_slave_comes_back_to_a_session_that_went_on_without_it() {
     comes_back("evict");
 }
 
+/// How many messages a master's line says are approved.
+fn approved(line: &str) -> u64 {
+    let count = line.split("approved ").nth(1).and_then(|rest| rest.split(' ').next());
+    count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count in {line}"))
+}
+
+#[test]
+fn a_slave_that_missed_more_than_is_retained_names_the_option_and_by_default_it_comes_back() {
+    for (retain, comes_back) in [(&["--retain", "2MiB"][..], false), (&[], true)] {
+        let cluster = Cluster::new();
+        let busy = ["--rate", "50000"];
+        let others = [(); 2].map(|()| cluster.slave(&[&busy[..], retain].concat()));
+        let (mut supervised, port) = cluster.slave(&[&busy[..], &["--supervise"]].concat());
+        let ports = [others[0].1, others[1].1, port];
+        let mut first =
+            Running::start(master(&cluster, &["10m", "2s", "--on-failure", "evict", "--expect", "3"], &ports));
+        // Nine bytes each: more than twice of what is retained in the first case.
+        while approved(&first.wait_for("SEND: approved")) < 600_000 {}
+        signal(child_of(&supervised).expect("a child"), "KILL");
+        if comes_back {
+            supervised.wait_for("in the session of master");
+            first.signal("INT");
+            assert_eq!(supervised.end().code(), Some(0));
+        } else {
+            supervised.end().failed_with(&["no slave retains that any more", "--retain"]);
+            first.signal("INT");
+        }
+        assert_eq!(first.end().code(), Some(if comes_back { 0 } else { 1 }));
+    }
+}
+
 #[test]
 fn a_supervisor_passes_an_interrupt_on_and_ends_with_its_slave() {
     let cluster = Cluster::new();

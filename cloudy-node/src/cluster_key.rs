@@ -20,6 +20,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::discovery::MacKey;
+
 /// Bytes of a cluster key.
 pub const CLUSTER_KEY_BYTES: usize = 32;
 /// What a cluster key's text form starts with; the digit is the version of the derivation.
@@ -27,6 +29,7 @@ pub const CLUSTER_KEY_PREFIX: &str = "cloudy-key-1:";
 
 const TEXT_BYTES: usize = CLUSTER_KEY_PREFIX.len() + 2 * CLUSTER_KEY_BYTES;
 const DERIVATION_SALT: &[u8] = b"cloudy cluster key";
+const DISCOVERY_INFO: &[u8] = b"discovery 2: HMAC-SHA256 key";
 const AUTHORITY_INFO: &[u8] = b"certificate authority 1: Ed25519 seed";
 /// A PKCS #8 private key for Ed25519 is this and the 32 bytes of the seed (RFC 8410 §7).
 const ED25519_PKCS8_HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
@@ -120,6 +123,15 @@ impl ClusterKey {
         set_validity(&mut params);
         let certificate = params.self_signed(&key_pair.0)?.der().clone();
         Ok(Authority { certificate, params, key_pair })
+    }
+
+    /// The key that authenticates discovery datagrams.
+    pub(crate) fn discovery_key(&self) -> MacKey {
+        let mut key = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(Some(DERIVATION_SALT), &self.0[..])
+            .expand(DISCOVERY_INFO, &mut key[..])
+            .expect("HKDF-SHA256 gives up to 8,160 bytes (RFC 5869 §2.3)");
+        MacKey::new(key)
     }
 
     fn authority_key_pair(&self) -> WipedKeyPair {

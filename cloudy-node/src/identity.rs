@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::cluster_key::{ClusterKey, WipedKeyPair};
 use crate::cluster_keys::ClusterKeys;
+use crate::discovery::MacKey;
 use crate::tls;
 use crate::tls::chain::{self, TrustedRoots};
 
@@ -43,6 +44,8 @@ pub struct Identity {
     reset_secret: Arc<Zeroizing<[u8; 32]>>,
     /// For another certificate; none for an identity of an own public key infrastructure.
     node_key: Option<Arc<NodeKey>>,
+    /// Of the cluster keys; none for an identity of an own public key infrastructure.
+    discovery_keys: Vec<MacKey>,
 }
 
 /// Why there is no identity. Nothing is left behind.
@@ -203,7 +206,8 @@ impl Identity {
             roots.push(accepted.authority()?.certificate);
         }
         let identity = Self::check(vec![certificate], &private_key, roots)?;
-        Ok(Self { node_key: Some(node_key), ..identity })
+        let discovery_keys = [Some(key), accepted].into_iter().flatten().map(ClusterKey::discovery_key).collect();
+        Ok(Self { node_key: Some(node_key), discovery_keys, ..identity })
     }
 
     /// An identity of an own public key infrastructure, in place of a cluster key: a chain with this node's certificate
@@ -242,7 +246,14 @@ impl Identity {
         let certified = CertifiedKey::new(chain, signer);
         certified.keys_match().map_err(IdentityError::PrivateKey)?;
         let reset_secret = Arc::new(reset_secret(private_key));
-        Ok(Self { certified: Arc::new(certified), roots, node_id, reset_secret, node_key: None })
+        Ok(Self {
+            certified: Arc::new(certified),
+            roots,
+            node_id,
+            reset_secret,
+            node_key: None,
+            discovery_keys: Vec::new(),
+        })
     }
 
     /// This node's id: the SHA-256 of its certificate's public key.
@@ -267,6 +278,11 @@ impl Identity {
     /// The node's own certificate, if a cluster key's holder issued it.
     pub(crate) fn issued_certificate(&self) -> Option<&CertificateDer<'static>> {
         self.node_key.is_some().then(|| &self.certified.cert[0])
+    }
+
+    /// The keys that authenticate this node's discovery datagrams, the primary one first.
+    pub(crate) fn discovery_keys(&self) -> Vec<MacKey> {
+        self.discovery_keys.clone()
     }
 
     pub(crate) fn roots(&self) -> Arc<TrustedRoots> {

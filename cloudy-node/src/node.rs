@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::cluster_key::ClusterKey;
 use crate::cluster_keys::ClusterKeys;
+use crate::discovery::DiscoveryKeys;
 use crate::driver::joins::Aim;
 use crate::driver::{Command, Driver, Mailbox, mailbox};
 use crate::endpoint::{self, EndpointLimits, EndpointSocket};
@@ -140,8 +141,9 @@ impl NodeBuilder {
         let links = Links::new(&identity, endpoint, self.limits, vec![address], mail)?;
         links.revoked.set_keys(&revoked);
         let (revoked, resumed) = (links.revoked.clone(), Arc::default());
+        let discovery_keys = links.discovery_keys.clone();
         let join_config = Arc::new(self.join_config);
-        let node = Node { id: identity.node_id(), address, mailbox, resumed, revoked, join_config };
+        let node = Node { id: identity.node_id(), address, mailbox, resumed, revoked, discovery_keys, join_config };
         tokio::spawn(links.clone().accept());
         tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade(), disk).run());
         let resumed = Arc::new(resume_all(&node.mailbox, stored).await?);
@@ -176,6 +178,7 @@ pub struct Node {
     mailbox: Mailbox,
     resumed: Arc<Vec<Group>>,
     revoked: Revoked,
+    discovery_keys: DiscoveryKeys,
     join_config: Arc<GroupConfig>,
 }
 
@@ -195,6 +198,14 @@ impl Node {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The keys that prove in multicast discovery that a node belongs to this node's cluster; they follow
+    /// [`set_keys`](Self::set_keys). There are none at a node whose certificate comes from its own public key
+    /// infrastructure.
+    #[must_use]
+    pub fn discovery_keys(&self) -> DiscoveryKeys {
+        self.discovery_keys.clone()
     }
 
     /// The groups that its data directory held when it was started, in the order of their ids. Each goes on: its

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::failover::BenchCommand;
-use super::shared::delay;
+use super::shared::{delay, whole};
 use super::{FaultArgs, SLAVES_MAX, exit_status};
 use crate::ring::{DurabilityChoice, RingChoice};
 use crate::{duration, percent};
@@ -19,7 +19,7 @@ const WINDOW_BYTES_MAX: u64 = 1 << 30;
 /// Messages a second of one sender, at most: a schedule counts microseconds.
 const RATE_PER_S_MAX: u64 = 1_000_000;
 /// Runs of a row.
-const REPEAT_MAX: i64 = 1_000;
+const REPEAT_MAX: u32 = 1_000;
 
 /// Arguments of `cloudy bench`.
 #[derive(Debug, Args)]
@@ -46,19 +46,19 @@ pub(crate) struct BenchArgs {
     #[command(subcommand)]
     pub(crate) command: Option<BenchCommand>,
     /// How many nodes
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = nodes)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = nodes, allow_hyphen_values = true)]
     pub(crate) nodes: u16,
     /// How many of them broadcast: all, one, or a number
-    #[arg(long, value_name = "WHO", default_value = "all", value_parser = senders)]
+    #[arg(long, value_name = "WHO", default_value = "all", value_parser = senders, allow_hyphen_values = true)]
     pub(crate) senders: Senders,
     /// A payload's size: 100, 64KiB or 1MiB; below 8 there is no latency
-    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = size)]
+    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = size, allow_hyphen_values = true)]
     pub(crate) size: u64,
     /// Messages that each sender broadcasts a second; as many as it can, if absent
-    #[arg(long, value_name = "PER-SECOND", value_parser = rate)]
+    #[arg(long, value_name = "PER-SECOND", value_parser = rate, allow_hyphen_values = true)]
     pub(crate) rate: Option<u64>,
     /// What a sender may have in flight, exactly; by default as much as its path needs, up to what a group allows
-    #[arg(long, value_name = "BYTES", value_parser = window)]
+    #[arg(long, value_name = "BYTES", value_parser = window, allow_hyphen_values = true)]
     pub(crate) window: Option<u64>,
     /// When a member may send
     #[arg(long, value_name = "MODEL", default_value_t)]
@@ -67,13 +67,13 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "WHERE", default_value_t)]
     pub(crate) durability: DurabilityChoice,
     /// Load before anything is measured
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) warm_up: Duration,
     /// How long is measured
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = measured)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = measured, allow_hyphen_values = true)]
     pub(crate) duration: Duration,
     /// Run each row so often, and take medians
-    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=REPEAT_MAX))]
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = whole(1, REPEAT_MAX, "3"), allow_hyphen_values = true)]
     pub(crate) repeat: u32,
     /// A row for each combination of these values, of nodes, senders, size, rate, window, ring, durability, loss or
     /// latency
@@ -131,7 +131,8 @@ pub(crate) enum Sweep {
 }
 
 pub(super) fn number(text: &str, min: u64, max: u64, example: &str) -> Result<u64, String> {
-    let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse::<u64>().ok().filter(|number| digits && (min..=max).contains(number));
     number.ok_or_else(|| format!("not a number from {min} to {max}; write for example {example}"))
 }
 
@@ -148,12 +149,12 @@ fn senders(text: &str) -> Result<Senders, String> {
 }
 
 pub(super) fn bytes(text: &str, max: u64, example: &str) -> Result<u64, String> {
-    let (number, unit) = match (text.strip_suffix("KiB"), text.strip_suffix("MiB")) {
-        (Some(number), _) => (number, 1 << 10),
-        (_, Some(number)) => (number, 1 << 20),
-        _ => (text, 1),
-    };
-    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let with_unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
+    let (number, unit) = with_unit.unwrap_or((text, 1));
+    // Rust's numbers take a sign, and a size has none.
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    let bytes = number.parse::<u64>().ok().filter(|_| digits).and_then(|number| number.checked_mul(unit));
     bytes
         .filter(|bytes| *bytes <= max)
         .ok_or_else(|| format!("not a size up to {} KiB; write for example {example}", max >> 10))
@@ -266,7 +267,7 @@ mod tests {
             ("--window 0", "256KiB"),
             ("--rate 0", "from 1 to 1000000"),
             ("--duration 0s", "2s"),
-            ("--repeat 0", "1..=1000"),
+            ("--repeat 0", "from 1 to 1000"),
             ("--sweep colour=red", "nodes=2,4,8"),
             ("--sweep nodes", "``: not a number"),
             ("--sweep nodes=2,x", "`x`: not a number"),

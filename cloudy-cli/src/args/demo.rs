@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::schedule::{self, At, During, Schedule, ScheduleError, Sides, Who};
-use super::{FaultArgs, KeyFileArgs, SLAVES_MAX, exit_status};
+use super::shared::{retained, whole};
+use super::{FaultArgs, KeyFileArgs, SLAVES_MAX, SessionArgs, exit_status};
 use crate::duration;
 use crate::periods::Periods;
 use crate::ring::{DurabilityChoice, FailureChoice, RingChoice};
@@ -39,8 +40,7 @@ and the same one. With --json there is a list of the faults, and one of the view
 ", exit_status!()))]
 pub(crate) struct DemoArgs {
     /// How many slaves
-    #[arg(long, value_name = "N", default_value_t = 4, allow_negative_numbers = true,
-          value_parser = clap::value_parser!(u16).range(1..=i64::from(SLAVES_MAX)))]
+    #[arg(long, value_name = "N", default_value_t = 4, allow_hyphen_values = true, value_parser = nodes)]
     pub(crate) nodes: u16,
     /// How long slaves broadcast
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration::parse, allow_hyphen_values = true)]
@@ -49,7 +49,8 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) grace: Duration,
     /// Where the slaves' random numbers start
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_hyphen_values = true,
+          value_parser = whole(0, u64::MAX, "7"))]
     pub(crate) seed: u64,
     /// When a slave may send
     #[arg(long, value_name = "MODEL", default_value_t)]
@@ -64,8 +65,12 @@ pub(crate) struct DemoArgs {
     on_failure: Option<FailureChoice>,
     /// Numbers that each slave broadcasts a second, at most [default: as many as there is room for; 50000 where there
     /// is a --kill, --pause or --partition: who was cut off comes back only while the others keep what it missed]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true,
+          value_parser = whole(NonZeroU32::MIN, NonZeroU32::MAX, "2000"))]
     rate: Option<NonZeroU32>,
+    /// How much of the result each slave keeps in memory for those that come back: what it has missed has to be in it
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = retained, allow_hyphen_values = true)]
+    pub(crate) retain: u64,
     /// Write each slave's result into this directory, as JSON lines, while the session runs
     #[arg(long, value_name = "DIR")]
     pub(crate) result_dir: Option<PathBuf>,
@@ -73,15 +78,18 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Kill a process at a time: slave2@500ms; repeatable
-    #[arg(long, value_name = "WHO@TIME", value_parser = schedule::kill, help_heading = SCHEDULED)]
+    #[arg(long, value_name = "WHO@TIME", value_parser = schedule::kill, allow_hyphen_values = true, help_heading = SCHEDULED)]
     kill: Vec<At<Who>>,
     /// Stop a process at a time and let it go on at another: slave3@1s..1500ms; repeatable
-    #[arg(long, value_name = "WHO@FROM..TO", value_parser = schedule::pause, help_heading = SCHEDULED)]
+    #[arg(long, value_name = "WHO@FROM..TO", value_parser = schedule::pause, allow_hyphen_values = true, help_heading = SCHEDULED)]
     pause: Vec<During<Who>>,
     /// Let nothing through between groups of processes for a time: 1,2/3,4,master@700ms..1200ms; repeatable. Whoever is
     /// in no group reaches all
-    #[arg(long, value_name = "WHO,…/WHO,…@FROM..TO", value_parser = schedule::partition, help_heading = SCHEDULED)]
+    #[arg(long, value_name = "WHO,…/WHO,…@FROM..TO", value_parser = schedule::partition, allow_hyphen_values = true, help_heading = SCHEDULED)]
     partition: Vec<During<Sides>>,
+    /// Which session.
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
     /// Which cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,
@@ -115,4 +123,12 @@ impl DemoArgs {
     pub(crate) fn rate(&self, schedule: &Schedule) -> Option<NonZeroU32> {
         self.rate.or(schedule.has_faults().then_some(RATE_WITH_FAULTS))
     }
+}
+
+/// One slave's result has no other to be compared with.
+fn nodes(text: &str) -> Result<u16, String> {
+    whole(2, SLAVES_MAX, "4")(text).map_err(|error| match text {
+        "1" => "a demo compares results, so it needs 2 slaves or more; write for example 4".to_owned(),
+        _ => error,
+    })
 }

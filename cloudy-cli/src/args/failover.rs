@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::bench::{bytes, measured, number, rate};
+use super::shared::whole;
 use super::{SLAVES_MAX, exit_status};
 
 /// Fewer cannot lose one and go on by a majority.
@@ -14,7 +15,7 @@ const SIZE_BYTES_MAX: u64 = 64 << 10;
 /// The result that newcomers fetch: members retain not much more.
 const RESULT_BYTES_MAX: u64 = 48 << 20;
 /// Failures of a kind.
-const ROUNDS_MAX: i64 = 10_000;
+const ROUNDS_MAX: u32 = 10_000;
 
 /// Benches of their own.
 #[derive(Debug, Subcommand)]
@@ -42,22 +43,23 @@ fresh group follows. Times count at each survivor of each round. At last newcome
 ", exit_status!()))]
 pub(crate) struct FailoverArgs {
     /// How many processes
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = nodes)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = nodes, allow_hyphen_values = true)]
     pub(crate) nodes: u16,
     /// How many failures of each kind
-    #[arg(long, value_name = "TIMES", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=ROUNDS_MAX))]
+    #[arg(long, value_name = "TIMES", default_value_t = 50, value_parser = whole(1, ROUNDS_MAX, "50"),
+          allow_hyphen_values = true)]
     pub(crate) rounds: u32,
     /// Which kinds
     #[arg(long, value_name = "KIND,…", value_delimiter = ',', default_value = "member,coordinator,master,partition")]
     pub(crate) failure: Vec<FailureKind>,
     /// How long the result is that newcomers fetch: 8MiB; 0 leaves that out
-    #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = result)]
+    #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = result, allow_hyphen_values = true)]
     pub(crate) catch_up: u64,
     /// A payload's size
-    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = size)]
+    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = size, allow_hyphen_values = true)]
     pub(crate) size: u64,
     /// Messages that each member broadcasts a second
-    #[arg(long, value_name = "PER-SECOND", default_value_t = 500, value_parser = rate)]
+    #[arg(long, value_name = "PER-SECOND", default_value_t = 500, value_parser = rate, allow_hyphen_values = true)]
     pub(crate) rate: u64,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
@@ -77,16 +79,16 @@ there on.
 ", exit_status!()))]
 pub(crate) struct SoakArgs {
     /// How many nodes
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = nodes)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = nodes, allow_hyphen_values = true)]
     pub(crate) nodes: u16,
     /// How long
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = measured)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = measured, allow_hyphen_values = true)]
     pub(crate) duration: Duration,
     /// A payload's size
-    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = size)]
+    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = size, allow_hyphen_values = true)]
     pub(crate) size: u64,
     /// Messages that each node broadcasts a second
-    #[arg(long, value_name = "PER-SECOND", default_value_t = 2_000, value_parser = rate)]
+    #[arg(long, value_name = "PER-SECOND", default_value_t = 2_000, value_parser = rate, allow_hyphen_values = true)]
     pub(crate) rate: u64,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
@@ -164,7 +166,7 @@ mod tests {
     fn wrong_options_name_what_is_right() {
         for (options, kind, part) in [
             ("failover --nodes 2", ErrorKind::ValueValidation, "from 3 to 64"),
-            ("failover --rounds 0", ErrorKind::ValueValidation, "1..=10000"),
+            ("failover --rounds 0", ErrorKind::ValueValidation, "from 1 to 10000"),
             (
                 "failover --failure fire",
                 ErrorKind::InvalidValue,

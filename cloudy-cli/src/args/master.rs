@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use cloudy_node::discovery::seeds::{self, SeedError};
 
-use super::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, SLAVES_MAX, exit_status};
+use super::shared::whole;
+use super::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, SLAVES_MAX, SessionArgs, exit_status};
 use crate::duration;
 use crate::periods::Periods;
 use crate::ring::{DurabilityChoice, FailureChoice, RingChoice};
@@ -24,6 +25,7 @@ Examples:
   cloudy master 192.0.2.1 10501 2s 1s --slave node-1.example:10502 --slave node-2.example:10502
   cloudy master 192.0.2.1 10501 2s 1s --expect 4 --discovery-timeout 10s
   cloudy master 192.0.2.9 10501 --attach
+  cloudy master 127.0.0.1 10501 2s 1s --session team-a
   cloudy master 127.0.0.1 10501 2s 1s 0 --durability disk --data /var/lib/cloudy
 
 The comparison of results gets the last 200ms of GRACE, or of SEND where GRACE has no more than that.
@@ -34,13 +36,13 @@ pub(crate) struct MasterArgs {
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
     /// How long slaves broadcast: 2s, 500ms; a bare number is microseconds [default: 2s]
-    #[arg(value_parser = duration::parse, requires = "grace", allow_negative_numbers = true)]
+    #[arg(value_parser = duration::parse, requires = "grace", allow_hyphen_values = true)]
     send: Option<Duration>,
     /// How long the session goes on without broadcasts: 1s; a bare number is microseconds [default: 1s]
-    #[arg(value_parser = duration::parse, allow_negative_numbers = true)]
+    #[arg(value_parser = duration::parse, allow_hyphen_values = true)]
     grace: Option<Duration>,
     /// Where the slaves' random numbers start [default: 0]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_hyphen_values = true, value_parser = whole(0, u64::MAX, "7"))]
     seed: Option<u64>,
     /// SEND in the other spelling; a bare number is seconds
     #[arg(long, value_name = "SECONDS", value_parser = duration::parse_seconds, conflicts_with_all = POSITIONAL,
@@ -51,7 +53,8 @@ pub(crate) struct MasterArgs {
           allow_hyphen_values = true)]
     wait_for: Option<Duration>,
     /// SEED in the other spelling
-    #[arg(long, value_name = "NUMBER", conflicts_with_all = POSITIONAL, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = POSITIONAL, allow_hyphen_values = true,
+          value_parser = whole(0, u64::MAX, "7"))]
     with_seed: Option<u64>,
     /// When a slave may send
     #[arg(long, value_name = "MODEL", default_value_t)]
@@ -68,8 +71,8 @@ pub(crate) struct MasterArgs {
     #[arg(long = "slave", value_name = "HOST:PORT", value_parser = seed_text)]
     pub(crate) slaves: Vec<String>,
     /// Start once there are this many slaves; fewer at the discovery timeout are an error
-    #[arg(long, value_name = "N", allow_negative_numbers = true,
-          value_parser = clap::value_parser!(u16).range(1..=i64::from(SLAVES_MAX)))]
+    #[arg(long, value_name = "N", allow_hyphen_values = true,
+          value_parser = whole(1, SLAVES_MAX, "4"))]
     pub(crate) expect: Option<u16>,
     /// How long to look for slaves
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, allow_hyphen_values = true)]
@@ -85,6 +88,9 @@ pub(crate) struct MasterArgs {
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
     pub(crate) json: bool,
+    /// Which session.
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
     /// Where it keeps sessions on disk.
     #[command(flatten)]
     pub(crate) data: DataArgs,

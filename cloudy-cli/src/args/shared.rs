@@ -1,17 +1,26 @@
 //! Arguments that several commands take.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::fmt::Display;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 use cloudy_node::fault::{DELAY_MAX, Faults};
 use cloudy_node::key_file::{CLUSTER_KEY_FILE_VARIABLE, KeyFileChoice, KeyFileError, choose};
+use cloudy_node::session::SessionName;
 use miette::Report;
+use tokio::time::{Instant, sleep};
 
-use crate::output::failure;
+use super::bench::bytes;
+use crate::output::{failure, say_plainly};
 use crate::{duration, percent};
+
+/// Bytes of a result that a slave keeps in memory, at most.
+const RETAINED_BYTES_MAX: u64 = 1 << 40;
 
 /// Where a node listens.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -19,13 +28,57 @@ pub(crate) struct ListenArgs {
     /// The local address to listen on, an IP address or a name; it also chooses the interface for discovery
     pub(crate) host: String,
     /// The UDP port to listen on; 0 takes a free one
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_hyphen_values = true, value_parser = whole(0_u16, u16::MAX, "10502"))]
     pub(crate) port: u16,
+    /// How long to wait for HOST: until its name resolves, and its address is one of this machine
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub(crate) start_timeout: Duration,
 }
 
+/// Between two looks for an address that is not there yet.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+
 impl ListenArgs {
-    /// The address to bind, a name's first one.
-    pub(crate) async fn address(&self) -> Result<SocketAddr, Report> {
+    /// The address to bind, a name's first one, or `fixed`. While the name does not resolve, or the address is none of
+    /// this machine yet, it is tried again for the start timeout; that is said once.
+    pub(crate) async fn address(&self, fixed: Option<SocketAddr>) -> Result<SocketAddr, Report> {
+        let deadline = Instant::now() + self.start_timeout;
+        let mut said = false;
+        loop {
+            let problem = match self.usable(fixed).await {
+                Ok(address) => return Ok(address),
+                Err(problem) => problem,
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(problem);
+            }
+            if !std::mem::replace(&mut said, true) {
+                say_plainly(&format!("{problem}; it is tried again for {}", duration::show(self.start_timeout)));
+            }
+            // sleep: the system announces neither names nor addresses.
+            sleep(LOOK_AGAIN_AFTER.min(left)).await;
+        }
+    }
+
+    async fn usable(&self, fixed: Option<SocketAddr>) -> Result<SocketAddr, Report> {
+        let address = match fixed {
+            Some(address) => address,
+            None => self.resolved().await?,
+        };
+        // With any port: whether the one that is wanted is free, the node's start says.
+        let mut any_port = address;
+        any_port.set_port(0);
+        match UdpSocket::bind(any_port) {
+            Err(error) if is_transient(&error) => Err(failure(
+                format_args!("{} is not an address of this machine ({error})", address.ip()),
+                "give an address of this machine, for example 127.0.0.1; `--start-timeout` says how long to wait for it",
+            )),
+            _ => Ok(address),
+        }
+    }
+
+    async fn resolved(&self) -> Result<SocketAddr, Report> {
         // A user writes an IPv6 host here without brackets, or takes them along from a HOST:PORT.
         let host = self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&self.host);
         if let Ok(ip) = host.parse::<IpAddr>() {
@@ -36,6 +89,42 @@ impl ListenArgs {
             .await
             .map_err(|error| failure(format_args!("HOST `{host}` does not resolve ({error})"), remedy))?;
         found.next().ok_or_else(|| failure(format_args!("HOST `{host}` has no address"), remedy))
+    }
+}
+
+/// Whether an address may become usable: its interface is not there or not up, or the address is not assigned or not
+/// checked yet.
+fn is_transient(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
+    #[cfg(unix)]
+    let no_device = error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error());
+    #[cfg(not(unix))]
+    let no_device = false;
+    no_device || matches!(error.kind(), AddrNotAvailable | HostUnreachable | NetworkDown | NetworkUnreachable)
+}
+
+/// Which session a command means.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub(crate) struct SessionArgs {
+    /// The session's name: a master counts only slaves of its own session
+    #[arg(id = "session", long = "session", value_name = "NAME", env = "CLOUDY_SESSION", default_value_t)]
+    pub(crate) name: SessionName,
+}
+
+/// The bytes of a size such as 512MiB.
+pub(super) fn retained(text: &str) -> Result<u64, String> {
+    bytes(text, RETAINED_BYTES_MAX, "512MiB")
+}
+
+/// A whole number from `min` to `max`, in digits only.
+pub(crate) fn whole<T>(min: T, max: T, example: &'static str) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr + PartialOrd + Display + Copy,
+{
+    move |text| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse::<T>().ok().filter(|number| digits && *number >= min && *number <= max);
+        number.ok_or_else(|| format!("not a whole number from {min} to {max}; write for example {example}"))
     }
 }
 
@@ -97,7 +186,8 @@ pub(crate) struct FaultArgs {
     #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = percent::parse, allow_hyphen_values = true)]
     pub(crate) duplicate: f64,
     /// Where the dice for the faults start
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_hyphen_values = true,
+          value_parser = whole(0, u64::MAX, "7"))]
     pub(crate) fault_seed: u64,
 }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, exit_status};
+use super::shared::{retained, whole};
+use super::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, SessionArgs, exit_status};
 
 /// Arguments of `cloudy slave`.
 #[derive(Debug, Args)]
@@ -16,6 +17,7 @@ Examples:
   cloudy slave 127.0.0.1 10502 --result result.jsonl
   cloudy slave 127.0.0.1 10502 --supervise
   cloudy slave 127.0.0.1 10502 --data /var/lib/cloudy
+  cloudy slave 127.0.0.1 10502 --session team-a
   cloudy slave 0.0.0.0 10502 --stay --cluster-key /etc/cloudy/cluster.key
 
 A result file has a JSON object per line: index, origin, seq, view and value of each approved message, and a last line
@@ -52,11 +54,19 @@ pub(crate) struct SlaveArgs {
     #[arg(long)]
     pub(crate) no_discovery: bool,
     /// Broadcast at most so many numbers a second [default: as many as there is room for]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true,
+          value_parser = whole(NonZeroU32::MIN, NonZeroU32::MAX, "2000"))]
     pub(crate) rate: Option<NonZeroU32>,
-    /// The multicast group and port for discovery
+    /// How much of a session's result to keep in memory for slaves that come back or lag: payloads, and some 300 bytes a
+    /// slot. A slave that misses more cannot come back, unless the session is on disk
+    #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = retained, allow_hyphen_values = true)]
+    pub(crate) retain: u64,
+    /// The multicast group and port for discovery; on IPv6 ff12:: and the group's four bytes
     #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP)]
     pub(crate) discovery_group: SocketAddrV4,
+    /// Which session.
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
     /// Where it keeps sessions on disk.
     #[command(flatten)]
     pub(crate) data: DataArgs,

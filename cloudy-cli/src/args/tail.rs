@@ -5,7 +5,8 @@ use std::num::NonZeroU64;
 use clap::Args;
 use cloudy_node::discovery::seeds::{self, SeedError};
 
-use super::KeyFileArgs;
+use super::shared::whole;
+use super::{KeyFileArgs, SessionArgs};
 
 /// Arguments of `cloudy tail`.
 #[derive(Debug, Args)]
@@ -28,15 +29,26 @@ pub(crate) struct TailArgs {
     /// A node of the group
     #[arg(value_name = "HOST:PORT", value_parser = seed_text)]
     pub(crate) address: String,
-    /// The group's name
-    #[arg(long, value_name = "NAME", default_value = cloudy_node::session::GROUP_NAME)]
-    pub(crate) group: String,
+    /// The group's name [default: that of the session]
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Which session.
+    #[command(flatten)]
+    session: SessionArgs,
     /// The first message to print
-    #[arg(long, value_name = "INDEX", default_value = "1", allow_negative_numbers = true)]
+    #[arg(long, value_name = "INDEX", default_value = "1", allow_hyphen_values = true,
+          value_parser = whole(NonZeroU64::MIN, NonZeroU64::MAX, "1000"))]
     pub(crate) from: NonZeroU64,
     /// Which cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,
+}
+
+impl TailArgs {
+    /// The group's name.
+    pub(crate) fn group_name(&self) -> String {
+        self.group.clone().unwrap_or_else(|| self.session.name.group_name())
+    }
 }
 
 /// Checks the text; its name is resolved later.

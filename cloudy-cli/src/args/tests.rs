@@ -23,6 +23,10 @@ macro_rules! parsed {
     };
 }
 
+fn listen(host: &str, port: u16) -> ListenArgs {
+    ListenArgs { host: host.to_owned(), port, start_timeout: Duration::from_secs(10) }
+}
+
 fn micros(micros: u64) -> Duration {
     Duration::from_micros(micros)
 }
@@ -65,7 +69,7 @@ fn both_spellings_of_a_master_mean_the_same() {
         let args = parsed!(Master, line);
         assert_eq!(args.periods(), Periods::new(micros(send), micros(grace)), "{line}");
         assert_eq!(args.seed(), seed, "{line}");
-        assert_eq!(args.listen, ListenArgs { host: "127.0.0.1".to_owned(), port: 10_501 }, "{line}");
+        assert_eq!(args.listen, listen("127.0.0.1", 10_501), "{line}");
         assert_eq!(args.ring, RingChoice::Pipelined, "{line}");
         assert!(args.slaves.is_empty() && args.expect.is_none() && !args.json, "{line}");
         assert_eq!(args.discovery_timeout, Duration::from_secs(1), "{line}");
@@ -93,7 +97,7 @@ fn a_masters_options_are_taken() {
 #[test]
 fn a_slaves_options_are_taken() {
     let args = parsed!(Slave, "cloudy slave 127.0.0.1 10502");
-    assert_eq!(args.listen, ListenArgs { host: "127.0.0.1".to_owned(), port: 10_502 });
+    assert_eq!(args.listen, listen("127.0.0.1", 10_502));
     assert!(args.result.is_none() && !args.stay && !args.json && !args.no_discovery);
     assert_eq!((args.child, args.rate), (ChildArgs::default(), None));
     assert_eq!(args.faults.faults(), cloudy_node::fault::Faults::none());
@@ -101,7 +105,7 @@ fn a_slaves_options_are_taken() {
     let args =
         parsed!(Slave, "cloudy slave node 0 --result r.jsonl --stay --json --no-discovery --cluster-key k --rate 7");
     assert_eq!(args.rate.map(NonZeroU32::get), Some(7));
-    assert_eq!(args.listen, ListenArgs { host: "node".to_owned(), port: 0 });
+    assert_eq!(args.listen, listen("node", 0));
     assert_eq!(args.result, Some(PathBuf::from("r.jsonl")));
     assert!(args.stay && args.json && args.no_discovery);
     assert_eq!(args.key.cluster_key, Some(PathBuf::from("k")));
@@ -211,10 +215,11 @@ fn wrong_command_lines_name_what_is_wrong() {
         ("cloudy master --wait-for 1 127.0.0.1 10501 2s 1s 0", ArgumentConflict, "--wait-for"),
         ("cloudy master h 1 --slave localhost", ValueValidation, "`localhost` is not HOST:PORT"),
         ("cloudy master h 1 --slave ::1:10502", ValueValidation, "brackets"),
-        ("cloudy master h 1 --expect 0", ValueValidation, "1..=64"),
+        ("cloudy master h 1 --expect 0", ValueValidation, "from 1 to 64"),
         ("cloudy master h 1 --ring star", InvalidValue, "[possible values: token, pipelined, relay]"),
-        ("cloudy demo --nodes 0", ValueValidation, "1..=64"),
-        ("cloudy demo --nodes 65", ValueValidation, "1..=64"),
+        ("cloudy demo --nodes 0", ValueValidation, "from 2 to 64"),
+        ("cloudy demo --nodes 1", ValueValidation, "2 slaves or more"),
+        ("cloudy demo --nodes 65", ValueValidation, "from 2 to 64"),
         ("cloudy demo --send -5", ValueValidation, "2s, 500ms, 1m or 250us"),
         ("cloudy demo --kill 1", ValueValidation, "slave2@500ms"),
         ("cloudy demo --pause 1@1s", ValueValidation, "slave3@1s..1500ms"),
@@ -233,15 +238,102 @@ fn wrong_command_lines_name_what_is_wrong() {
     }
 }
 
+/// Every option and argument of every command that takes a number or a time refuses what is none, by its own name.
+#[test]
+fn texts_that_are_no_numbers_are_errors_of_their_own_option() {
+    const NUMBERS: [&str; 14] = [
+        "N",
+        "NUMBER",
+        "TIME",
+        "SECONDS",
+        "SHARE",
+        "BYTES",
+        "TIMES",
+        "PER-SECOND",
+        "INDEX",
+        "PORT",
+        "SEND",
+        "GRACE",
+        "SEED",
+        "WHO@TIME",
+    ];
+    fn check(path: &[String], command: &clap::Command, checked: &mut usize) {
+        for arg in command.get_arguments() {
+            let name = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
+            if !NUMBERS.contains(&name) {
+                continue;
+            }
+            for text in ["-1", "-1s", "soon", "-soon", "+1", "1e3", ""] {
+                let line = line_with(path, command, arg, text);
+                let error = Cli::try_parse_from(&line).expect_err(&line.join(" "));
+                let option = arg.get_long().map_or_else(|| name.to_owned(), |long| format!("--{long}"));
+                let words = error.to_string();
+                assert_eq!(error.kind(), ErrorKind::ValueValidation, "{line:?}: {words}");
+                assert!(words.contains(&option) && words.contains("write for example"), "{line:?}: {words}");
+                *checked += 1;
+            }
+        }
+        for sub in command.get_subcommands() {
+            check(&[path, &[sub.get_name().to_owned()]].concat(), sub, checked);
+        }
+    }
+    let mut checked = 0;
+    check(&["cloudy".to_owned()], &Cli::command(), &mut checked);
+    assert!(checked > 200, "{checked}");
+}
+
+/// A command line that is right but for this argument: what has to come with it, and the text in its place.
+fn line_with(path: &[String], command: &clap::Command, arg: &clap::Arg, text: &str) -> Vec<String> {
+    let mut line = path.to_vec();
+    for positional in command.get_positionals() {
+        let id = positional.get_id().as_str();
+        // Of a master's periods, each needs those before it, and SEND needs GRACE.
+        let period = arg.is_positional() && ["send", "grace"].contains(&id) && arg.get_id() != "port";
+        if positional.get_id() == arg.get_id() {
+            line.push(text.to_owned());
+        } else if positional.is_required_set() || period && command.get_name() == "master" {
+            let right = match id {
+                "port" => "1",
+                "address" => "h:1",
+                _ => "1s",
+            };
+            line.push(right.to_owned());
+        }
+    }
+    line.extend(arg.get_long().into_iter().flat_map(|long| [format!("--{long}"), text.to_owned()]));
+    line
+}
+
+#[test]
+fn a_session_has_a_name_and_a_default_one() {
+    for command in ["master h 1", "slave h 1", "demo"] {
+        for (option, expected) in [("", "default"), (" --session team-a", "team-a")] {
+            let name = match parse(&format!("cloudy {command}{option}")).expect("parses") {
+                Command::Master(args) => args.session.name,
+                Command::Slave(args) => args.session.name,
+                Command::Demo(args) => args.session.name,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(name.as_str(), expected, "{command}{option}");
+        }
+        let error = parse(&format!("cloudy {command} --session a/b")).expect_err("no name");
+        assert!(error.to_string().contains("write for example team-a"), "{error}");
+    }
+    let group = |line| parsed!(Tail, line).group_name();
+    assert_eq!(group("cloudy tail h:1"), "session");
+    assert_eq!(group("cloudy tail h:1 --session team-a"), "session/team-a");
+    assert_eq!(group("cloudy tail h:1 --group orders"), "orders");
+}
+
 #[tokio::test]
 async fn hosts_are_addresses_or_names() {
-    let listen = |host: &str| ListenArgs { host: host.to_owned(), port: 10_501 };
+    let listen = |host: &str| ListenArgs { start_timeout: Duration::ZERO, ..listen(host, 10_501) };
     for (host, address) in [("127.0.0.1", "127.0.0.1:10501"), ("::1", "[::1]:10501"), ("[::1]", "[::1]:10501")] {
-        assert_eq!(listen(host).address().await.expect(host).to_string(), address);
+        assert_eq!(listen(host).address(None).await.expect(host).to_string(), address);
     }
-    assert!(listen("localhost").address().await.expect("resolves").ip().is_loopback());
+    assert!(listen("localhost").address(None).await.expect("resolves").ip().is_loopback());
     // `.invalid` never exists (RFC 2606 §2).
-    let error = listen("no-such-host.invalid").address().await.expect_err("no such name");
+    let error = listen("no-such-host.invalid").address(None).await.expect_err("no such name");
     assert!(error.to_string().contains("`no-such-host.invalid`") && error.help().is_some(), "{error}");
 }
 

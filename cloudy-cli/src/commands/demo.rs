@@ -91,6 +91,7 @@ fn slave(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, number: u16) -
     if let Some(dir) = &args.result_dir {
         arguments.extend(["--result".into(), dir.join(format!("{who}.jsonl")).into()]);
     }
+    arguments.extend(texts(&["--retain", &args.retain.to_string()]));
     if let Some(rate) = args.rate(schedule) {
         arguments.extend(texts(&["--rate", &rate.to_string()]));
     }
@@ -112,7 +113,7 @@ fn master(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, slaves: &[Soc
 
 /// What all processes are given; their number chooses their dice, for those who share them lose in step.
 fn common(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, number: u16) -> Vec<OsString> {
-    let mut arguments = texts(&["--announce", "--cluster-key"]);
+    let mut arguments = texts(&["--announce", "--session", args.session.name.as_str(), "--cluster-key"]);
     arguments.push(files.key.clone().into());
     if let Some(data) = &files.data {
         arguments.extend(["--data".into(), data.join(number.to_string()).into()]);

@@ -38,17 +38,18 @@ pub(crate) async fn run(args: MasterArgs) -> Result<ExitCode, Report> {
 
 async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let start = async {
-        let address = args.listen.address().await?;
+        let address = args.listen.address(None).await?;
         let file = KeyFile::open(&args.key).await?;
         let who = Who::of(&args.data, None).await?;
         let (node, control) =
-            node::start_as(address, &file.keys, who, args.faults.faults(), args.child.partitions).await?;
+            node::start_as(address, &file.keys, who, args.faults.faults(), args.child.partitions, None).await?;
         node::forget_ended(&node).await;
         Ok::<_, Report>((address, file, node, control))
     };
     let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
     let (address, file, node, control) = started?;
     let config = MasterConfig {
+        session: args.session.name.clone(),
         plan: plan(args.periods(), args.seed()),
         ring: ring_kind(args.ring),
         on_failure: on_failure(args.on_failure),

@@ -5,10 +5,10 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::process::ExitCode;
 
-use cloudy_node::discovery::Responder;
+use cloudy_node::discovery::{Advertisement, Multicast, Responder};
 use cloudy_node::fault::FaultControl;
 use cloudy_node::session::{
-    ResultFile, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, resumed_session, run_slave,
+    ResultFile, SessionName, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, resumed_session, run_slave,
 };
 use cloudy_node::{Durability, Node};
 use miette::{IntoDiagnostic, Report};
@@ -82,10 +82,7 @@ struct Started {
 impl Started {
     async fn new(args: &SlaveArgs) -> Result<Self, Report> {
         let mut supervisor = if args.supervised { Some(Supervisor::meet().await?) } else { None };
-        let address = match args.at {
-            Some(address) => address,
-            None => args.listen.address().await?,
-        };
+        let address = args.listen.address(args.at).await?;
         let key_file = KeyFile::open(&args.key).await?;
         let file = match &args.result {
             Some(path) => Some(ResultFile::create(path).await.into_diagnostic()?),
@@ -93,7 +90,8 @@ impl Started {
         };
         let node_key = supervisor.as_mut().and_then(|supervisor| supervisor.key.take());
         let (keys, who) = (&key_file.keys, Who::of(&args.data, node_key).await?);
-        let (node, control) = node::start_as(address, keys, who, args.faults.faults(), args.child.partitions).await?;
+        let (faults, partitions) = (args.faults.faults(), args.child.partitions);
+        let (node, control) = node::start_as(address, keys, who, faults, partitions, Some(args.retain)).await?;
         node::forget_ended(&node).await;
         Ok(Self { supervisor, key_file, file, node, control })
     }
@@ -114,7 +112,8 @@ impl Slave<'_> {
     async fn sessions(&self, mut file: Option<&mut ResultFile>) -> Result<ExitCode, Report> {
         loop {
             let observe = |event| self.observe(event);
-            let config = SlaveConfig { result: file.as_deref_mut(), numbers_per_second_max: self.args.rate };
+            let session = self.args.session.name.clone();
+            let config = SlaveConfig { session, result: file.as_deref_mut(), numbers_per_second_max: self.args.rate };
             if resumed_session(self.node).is_some() {
                 self.waits();
                 self.progress.line("going on with the session that the data directory holds");
@@ -183,8 +182,16 @@ impl Slave<'_> {
         }
         let (id, fingerprint) = (self.node.id(), &self.fingerprint);
         self.progress.line(&format!("listening on {address} as node {id}, cluster key fingerprint {fingerprint}"));
+        if self.args.session.name != SessionName::default() {
+            self.progress.line(&format!("waiting for a master of session \"{}\"", self.args.session.name));
+        }
         if !self.args.no_discovery {
-            match Responder::start_in(self.args.discovery_group, address.ip(), address) {
+            let place = Multicast { group: self.args.discovery_group, interface: address.ip() };
+            // A session that the data directory holds comes before the one that is asked for.
+            let resumed = resumed_session(self.node).and_then(|group| SessionName::of_group(group.name()));
+            let label = resumed.as_ref().unwrap_or(&self.args.session.name).to_string();
+            let advertised = Advertisement { node: id, address, label };
+            match Responder::start(self.node.discovery_keys(), place, advertised) {
                 Ok(responder) => *self.responder.borrow_mut() = Some(responder),
                 Err(error) => self.progress.line(&format!(
                     "warning: masters must name this slave by --slave {address}, for discovery is off: {error}"

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
 }
 
 async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
-    let Some(address) = stop.unless_asked(args.listen.address()).await else {
+    let Some(address) = stop.unless_asked(args.listen.address(None)).await else {
         return Ok(ExitCode::from(stop.status_of_service()));
     };
     // Others find a slave that was started again by its key and by its address.

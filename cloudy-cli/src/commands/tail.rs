@@ -4,21 +4,26 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use cloudy_node::discovery::seeds;
-use cloudy_node::session::{GROUP_NAME, Sum, numbers};
+use cloudy_node::session::{SessionName, Sum, numbers};
 use cloudy_node::{
     ApprovedError, ApprovedItem, Checkpoint, ConnectError, Entry, Event, Group, Identity, Index, JoinError, Node,
     payload_slices,
 };
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::args::TailArgs;
 use crate::interrupts::Interrupts;
 use crate::keys::KeyFile;
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, say_plainly};
 use crate::sink::STDOUT;
+
+/// How long a name that does not resolve is looked up again.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub(crate) async fn run(args: TailArgs) -> Result<ExitCode, Report> {
@@ -33,17 +38,22 @@ pub(crate) async fn run(args: TailArgs) -> Result<ExitCode, Report> {
 
 async fn tail(args: &TailArgs) -> Result<ExitCode, Report> {
     let file = KeyFile::open(&args.key).await?;
+    let deadline = Instant::now() + RESOLVE_TIMEOUT;
     let identity = Identity::generate(file.keys.primary()).into_diagnostic()?;
-    let addresses = seeds::resolve(std::slice::from_ref(&args.address)).await.into_diagnostic()?.concat();
+    let addresses =
+        seeds::resolve_until(std::slice::from_ref(&args.address), deadline).await.into_diagnostic()?.concat();
     let mut unreachable = None;
     for address in addresses {
         let builder = Node::builder().identity(identity.clone()).cluster_keys(&file.keys);
         let node = builder.bind(beside(address)).start().await.into_diagnostic()?;
-        match node.observe_group(&args.group, address, Index(args.from.get())).await {
+        match node.observe_group(&args.group_name(), address, Index(args.from.get())).await {
             Ok(group) => return file.followed(&node, say_plainly, Tail::new(args).follow(&group)).await,
             Err(JoinError::Connect(error)) => unreachable = Some(error),
             Err(error) => {
-                return Err(failure(error, "name a node of a group that runs, and the group by --group NAME"));
+                return Err(failure(
+                    error,
+                    "name a node of a group that runs, and the group by --session NAME or --group NAME",
+                ));
             }
         }
     }
@@ -72,7 +82,11 @@ struct Tail {
 
 impl Tail {
     fn new(args: &TailArgs) -> Self {
-        Self { from: Index(args.from.get()), session: args.group == GROUP_NAME, sum: Sum::default() }
+        Self {
+            from: Index(args.from.get()),
+            session: SessionName::of_group(&args.group_name()).is_some(),
+            sum: Sum::default(),
+        }
     }
 
     async fn follow(mut self, group: &Group) -> Result<ExitCode, Report> {
@@ -81,8 +95,13 @@ impl Tail {
             let text = match item {
                 Ok(ApprovedItem::Batch(entry)) => self.lines(&entry),
                 Ok(ApprovedItem::View(_)) => continue,
-                Err(error @ ApprovedError::Lagged { .. }) => {
-                    return Err(failure(error, "read this program's output faster, or begin again with --from INDEX"));
+                Err(ApprovedError::Lagged { resume_from }) => {
+                    return Err(failure(
+                        format_args!(
+                            "the result before index {resume_from} is no longer kept here: it was read too slowly"
+                        ),
+                        format_args!("read this program's output faster, or begin again with --from {resume_from}"),
+                    ));
                 }
                 Err(error) => return Err(failure(error, "begin again with --from INDEX where it names one")),
             };

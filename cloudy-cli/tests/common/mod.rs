@@ -70,7 +70,7 @@ pub(crate) fn free_port() -> u16 {
 
 pub(crate) fn cloudy(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cloudy"));
-    command.args(args).env_remove("CLOUDY_CLUSTER_KEY_FILE").env_remove("CLOUDY_LOG");
+    command.args(args).env_remove("CLOUDY_CLUSTER_KEY_FILE").env_remove("CLOUDY_LOG").env_remove("CLOUDY_SESSION");
     command
 }
 

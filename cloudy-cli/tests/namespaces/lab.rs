@@ -1,6 +1,6 @@
 //! Hosts with addresses of their own on one machine: a network namespace each, joined by a bridge, and faults between them.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -68,17 +68,34 @@ impl Lab {
         built.switch.ip(&["link", "set", BRIDGE, "up"])?;
         for number in 0..hosts {
             let host = Namespace::add(&format!("{lab}-{number}"))?;
-            let port = port(number);
-            host.ip(&["link", "add", LINK, "type", "veth", "peer", "name", &port, "netns", &built.switch.name])?;
-            // Without offload each datagram is a packet, so that a drop is a drop of one.
-            host.ip(&["link", "set", LINK, "gso_max_segs", "1", "up"])?;
             host.ip(&["link", "set", "lo", "up"])?;
-            host.ip(&["address", "add", &format!("{}/24", address(number)), "dev", LINK])?;
             host.run("nft", &[FILTER])?;
-            built.switch.ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
             built.hosts.push(host);
+            built.connect(number)?;
         }
         Ok(built)
+    }
+
+    fn connect(&self, number: usize) -> Result<(), String> {
+        let (host, port) = (&self.hosts[number], port(number));
+        host.ip(&["link", "add", LINK, "type", "veth", "peer", "name", &port, "netns", &self.switch.name])?;
+        // Without offload each datagram is a packet, so that a drop is a drop of one.
+        host.ip(&["link", "set", LINK, "gso_max_segs", "1", "up"])?;
+        host.ip(&["address", "add", &format!("{}/24", address(number)), "dev", LINK])?;
+        // Duplicate address detection would take a second.
+        host.ip(&["address", "add", &format!("{}/64", address_v6(number)), "dev", LINK, "nodad"])?;
+        self.switch.ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
+        Ok(())
+    }
+
+    /// Removes a host's interface.
+    pub(crate) fn unplug(&self, host: usize) {
+        self.hosts[host].ip(&["link", "delete", LINK]).unwrap_or_else(|reason| panic!("{reason}"));
+    }
+
+    /// Creates a host's interface again, with its addresses.
+    pub(crate) fn plug(&self, host: usize) {
+        self.connect(host).unwrap_or_else(|reason| panic!("{reason}"));
     }
 
     /// How many hosts there are.
@@ -170,6 +187,11 @@ impl Lab {
 /// A host's address.
 pub(crate) fn address(host: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, u8::try_from(host + 1).expect("a host of this network"))
+}
+
+/// A host's IPv6 address.
+pub(crate) fn address_v6(host: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::try_from(host + 1).expect("a host of this network"))
 }
 
 /// The switch's end of a host's link.

@@ -1,42 +1,55 @@
 //! The two datagrams of multicast discovery, as pure functions.
 //!
 //! ```text
-//! query   magic (4) version (1) kind = 1 (1) token (16) padding, 64 bytes or more in all
-//! reply   magic (4) version (1) kind = 2 (1) token (16) family 4 | 6 (1) address (4 | 16) port (2, big-endian)
+//! query   magic (4) version (1) kind = 1 (1) nonce (16) tag (16) padding, 160 bytes or more in all
+//! reply   magic (4) version (1) kind = 2 (1) nonce (16) node (32) family 4 | 6 (1) address (4 | 16)
+//!         port (2, big-endian) length of the label (1) label tag (16)
 //! ```
 //!
-//! A query is padded beyond the longest reply, so no reply is longer than its request and a responder cannot be used
-//! to amplify traffic. The token is random per finder; a reply repeats it, so replies to others and blind forgeries
-//! fall through.
+//! A tag is HMAC-SHA256 under a key derived from a cluster key, truncated to 16 bytes. A query's tag covers what precedes
+//! it and the query's source address, so a captured query cannot be sent again from elsewhere. A reply's tag covers what
+//! precedes it, the query's nonce included. A query is padded beyond the longest reply, so a responder cannot be used to
+//! amplify traffic.
 
 use std::net::{IpAddr, SocketAddr};
 
+use cloudy_proto::NodeId;
+
+use super::keys::{MacKey, TAG_BYTES, address_bytes};
+
 /// The length of a query as sent, and the least that is answered.
-pub const QUERY_BYTES_MIN: usize = 64;
+pub const QUERY_BYTES_MIN: usize = 160;
 /// The longest datagram that is read; what is longer is cut off, and a reply that was cut does not decode.
 pub const DATAGRAM_BYTES_MAX: usize = 256;
+/// Bytes of a label.
+pub const LABEL_BYTES_MAX: usize = 64;
 /// The version of both datagrams.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 const MAGIC: [u8; 4] = *b"cldy";
 const KIND_QUERY: u8 = 1;
 const KIND_REPLY: u8 = 2;
-const TOKEN_BYTES: usize = 16;
-const HEADER_BYTES: usize = MAGIC.len() + 2 + TOKEN_BYTES;
-const REPLY_BYTES_MAX: usize = HEADER_BYTES + 1 + 16 + 2;
+const NONCE_BYTES: usize = 16;
+const NODE_BYTES: usize = 32;
+const HEADER_BYTES: usize = MAGIC.len() + 2 + NONCE_BYTES;
+const REPLY_BYTES_MAX: usize = HEADER_BYTES + NODE_BYTES + 1 + 16 + 2 + 1 + LABEL_BYTES_MAX + TAG_BYTES;
 const _: () = assert!(REPLY_BYTES_MAX <= QUERY_BYTES_MIN && QUERY_BYTES_MIN <= DATAGRAM_BYTES_MAX);
 
-/// Binds replies to one finder's queries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueryToken(pub [u8; TOKEN_BYTES]);
+/// Binds a reply to one query: random for each query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Nonce(pub [u8; NONCE_BYTES]);
 
-/// What a reply says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The content of a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The query's token, repeated.
-    pub token: QueryToken,
-    /// Where the node says it can be dialled. An unspecified IP (`0.0.0.0`, `::`) stands for the reply's source.
-    pub advertised: SocketAddr,
+    /// The query's nonce, repeated.
+    pub nonce: Nonce,
+    /// The node that answers.
+    pub node: NodeId,
+    /// Where it can be dialled.
+    pub address: SocketAddr,
+    /// What it belongs to, for example a session's name; at most [`LABEL_BYTES_MAX`] bytes.
+    pub label: String,
 }
 
 /// A datagram that is not what was expected; it is ignored.
@@ -54,36 +67,52 @@ pub enum DatagramError {
     /// Another version of cloudy's discovery.
     #[error("discovery version {0}, and this is version {VERSION}; update the older program")]
     Version(u8),
-    /// An address that cannot be dialled: unknown family, port 0, or a multicast address.
-    #[error("the advertised address cannot be dialled; ignore it")]
+    /// The sender does not hold a cluster key that is accepted here, or the datagram was altered or sent from elsewhere.
+    #[error("the sender proves no cluster key that is accepted here; give both nodes the same key file")]
+    Tag,
+    /// An address that cannot be dialled: unknown family, port 0, or an unspecified or multicast address.
+    #[error("the address in the reply cannot be dialled; ignore it")]
     Address,
+    /// The label is no text.
+    #[error("the label is no text; ignore it")]
+    Label,
 }
 
-/// A query, padded to [`QUERY_BYTES_MIN`].
-#[must_use]
-pub fn encode_query(token: QueryToken) -> Vec<u8> {
-    let mut datagram = header(KIND_QUERY, token);
+/// A query from that source address, padded to [`QUERY_BYTES_MIN`].
+pub(super) fn encode_query(key: &MacKey, nonce: Nonce, source: SocketAddr) -> Vec<u8> {
+    let mut datagram = header(KIND_QUERY, nonce);
+    let tag = key.tag(&[&datagram, &address_bytes(source)]);
+    datagram.extend_from_slice(&tag);
     datagram.resize(QUERY_BYTES_MIN, 0);
     datagram
 }
 
-/// Reads a query; what the padding holds is ignored, so a later version may use it.
+/// Reads a query that came from that source address: its nonce, and the key under which it is authentic. The content of
+/// the padding is ignored, so a later version may use it.
 ///
 /// # Errors
 /// What is wrong with it. A query shorter than [`QUERY_BYTES_MIN`] is an error.
-pub fn decode_query(datagram: &[u8]) -> Result<QueryToken, DatagramError> {
-    let (token, padding) = split_header(KIND_QUERY, datagram)?;
-    if HEADER_BYTES + padding.len() < QUERY_BYTES_MIN {
-        return Err(DatagramError::Length { bytes: datagram.len() });
+pub(super) fn decode_query<'k>(
+    keys: &'k [MacKey],
+    datagram: &[u8],
+    source: SocketAddr,
+) -> Result<(Nonce, &'k MacKey), DatagramError> {
+    let (nonce, rest) = split_header(KIND_QUERY, datagram)?;
+    let length = DatagramError::Length { bytes: datagram.len() };
+    if datagram.len() < QUERY_BYTES_MIN {
+        return Err(length);
     }
-    Ok(token)
+    let tag = rest.first_chunk().ok_or(length)?;
+    let parts: [&[u8]; 2] = [&datagram[..HEADER_BYTES], &address_bytes(source)];
+    let key = keys.iter().find(|key| key.verifies(&parts, tag)).ok_or(DatagramError::Tag)?;
+    Ok((nonce, key))
 }
 
 /// A reply, never longer than a query. An IPv6 scope and flow label are not sent: they mean nothing elsewhere.
-#[must_use]
-pub fn encode_reply(reply: &Reply) -> Vec<u8> {
-    let mut datagram = header(KIND_REPLY, reply.token);
-    match reply.advertised.ip() {
+pub(super) fn encode_reply(key: &MacKey, reply: &Reply) -> Vec<u8> {
+    let mut datagram = header(KIND_REPLY, reply.nonce);
+    datagram.extend_from_slice(&reply.node.0);
+    match reply.address.ip() {
         IpAddr::V4(ip) => {
             datagram.push(4);
             datagram.extend_from_slice(&ip.octets());
@@ -93,40 +122,64 @@ pub fn encode_reply(reply: &Reply) -> Vec<u8> {
             datagram.extend_from_slice(&ip.octets());
         }
     }
-    datagram.extend_from_slice(&reply.advertised.port().to_be_bytes());
+    datagram.extend_from_slice(&reply.address.port().to_be_bytes());
+    // At most LABEL_BYTES_MAX, so the cast is exact.
+    datagram.push(reply.label.len() as u8);
+    datagram.extend_from_slice(reply.label.as_bytes());
+    let tag = key.tag(&[&datagram]);
+    datagram.extend_from_slice(&tag);
     datagram
+}
+
+/// Reads the nonce of a reply and nothing else, so that replies to others cost no more.
+///
+/// # Errors
+/// It is no reply.
+pub(super) fn nonce_of_reply(datagram: &[u8]) -> Result<Nonce, DatagramError> {
+    split_header(KIND_REPLY, datagram).map(|(nonce, _)| nonce)
 }
 
 /// Reads a reply; nothing may follow it.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn decode_reply(datagram: &[u8]) -> Result<Reply, DatagramError> {
-    let (token, body) = split_header(KIND_REPLY, datagram)?;
+pub(super) fn decode_reply(keys: &[MacKey], datagram: &[u8]) -> Result<Reply, DatagramError> {
+    let (nonce, body) = split_header(KIND_REPLY, datagram)?;
     let length = DatagramError::Length { bytes: datagram.len() };
+    let (body, tag) = body.split_last_chunk().ok_or(length)?;
+    let tagged = &datagram[..datagram.len() - TAG_BYTES];
+    if !keys.iter().any(|key| key.verifies(&[tagged], tag)) {
+        return Err(DatagramError::Tag);
+    }
+    let (node, body) = body.split_first_chunk::<NODE_BYTES>().ok_or(length)?;
     let (family, body) = body.split_first().ok_or(length)?;
-    let (address, port) = body.split_last_chunk::<2>().ok_or(length)?;
-    let ip = match family {
-        4 => IpAddr::from(<[u8; 4]>::try_from(address).map_err(|_| length)?),
-        6 => IpAddr::from(<[u8; 16]>::try_from(address).map_err(|_| length)?),
+    let (ip, body) = match family {
+        4 => body.split_first_chunk::<4>().map(|(ip, rest)| (IpAddr::from(*ip), rest)).ok_or(length)?,
+        6 => body.split_first_chunk::<16>().map(|(ip, rest)| (IpAddr::from(*ip), rest)).ok_or(length)?,
         _ => return Err(DatagramError::Address),
     };
+    let (port, body) = body.split_first_chunk::<2>().ok_or(length)?;
     let port = u16::from_be_bytes(*port);
-    if port == 0 || ip.is_multicast() {
+    let (label_bytes, label) = body.split_first().ok_or(length)?;
+    if label.len() != usize::from(*label_bytes) || label.len() > LABEL_BYTES_MAX {
+        return Err(length);
+    }
+    if port == 0 || ip.is_unspecified() || ip.is_multicast() {
         return Err(DatagramError::Address);
     }
-    Ok(Reply { token, advertised: SocketAddr::new(ip, port) })
+    let label = str::from_utf8(label).map_err(|_| DatagramError::Label)?.to_owned();
+    Ok(Reply { nonce, node: NodeId(*node), address: SocketAddr::new(ip, port), label })
 }
 
-fn header(kind: u8, token: QueryToken) -> Vec<u8> {
+fn header(kind: u8, nonce: Nonce) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(QUERY_BYTES_MIN);
     datagram.extend_from_slice(&MAGIC);
     datagram.extend_from_slice(&[VERSION, kind]);
-    datagram.extend_from_slice(&token.0);
+    datagram.extend_from_slice(&nonce.0);
     datagram
 }
 
-fn split_header(kind: u8, datagram: &[u8]) -> Result<(QueryToken, &[u8]), DatagramError> {
+fn split_header(kind: u8, datagram: &[u8]) -> Result<(Nonce, &[u8]), DatagramError> {
     let length = DatagramError::Length { bytes: datagram.len() };
     let (magic, rest) = datagram.split_first_chunk::<4>().ok_or(length)?;
     let ([version, found_kind], rest) = rest.split_first_chunk::<2>().ok_or(length)?;
@@ -140,98 +193,9 @@ fn split_header(kind: u8, datagram: &[u8]) -> Result<(QueryToken, &[u8]), Datagr
     if *found_kind != kind {
         return Err(DatagramError::Kind);
     }
-    let (token, body) = rest.split_first_chunk::<TOKEN_BYTES>().ok_or(length)?;
-    Ok((QueryToken(*token), body))
+    let (nonce, body) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(length)?;
+    Ok((Nonce(*nonce), body))
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn dialable() -> impl Strategy<Value = SocketAddr> {
-        (any::<IpAddr>(), 1..=u16::MAX)
-            .prop_filter("multicast is not advertised", |(ip, _)| !ip.is_multicast())
-            .prop_map(|(ip, port)| SocketAddr::new(ip, port))
-    }
-
-    proptest! {
-        #[test]
-        fn queries_come_back(token: [u8; 16], padding: [u8; 8]) {
-            let mut datagram = encode_query(QueryToken(token));
-            prop_assert_eq!(decode_query(&datagram), Ok(QueryToken(token)));
-            datagram.extend_from_slice(&padding);
-            prop_assert_eq!(decode_query(&datagram), Ok(QueryToken(token)));
-        }
-
-        #[test]
-        fn replies_come_back_and_are_never_longer_than_a_query(token: [u8; 16], advertised in dialable()) {
-            let reply = Reply { token: QueryToken(token), advertised };
-            let datagram = encode_reply(&reply);
-            prop_assert!(datagram.len() <= encode_query(reply.token).len());
-            prop_assert_eq!(decode_reply(&datagram), Ok(reply));
-        }
-
-        #[test]
-        fn garbage_is_an_error(datagram: Vec<u8>) {
-            prop_assert!(decode_query(&datagram).is_err());
-            prop_assert!(decode_reply(&datagram).is_err());
-        }
-
-        #[test]
-        fn what_decodes_encodes_back(token: [u8; 16], body in prop::collection::vec(any::<u8>(), 0..24)) {
-            let mut datagram = header(KIND_REPLY, QueryToken(token));
-            datagram.extend_from_slice(&body);
-            if let Ok(reply) = decode_reply(&datagram) {
-                prop_assert_eq!(encode_reply(&reply), datagram);
-            }
-        }
-
-        #[test]
-        fn every_cut_is_an_error(token: [u8; 16], advertised in dialable(), cut: prop::sample::Index) {
-            let token = QueryToken(token);
-            let query = encode_query(token);
-            prop_assert!(decode_query(&query[..cut.index(query.len())]).is_err());
-            let reply = encode_reply(&Reply { token, advertised });
-            prop_assert!(decode_reply(&reply[..cut.index(reply.len())]).is_err());
-        }
-    }
-
-    #[test]
-    fn kinds_and_versions_are_told_apart() {
-        let token = QueryToken([7; 16]);
-        let query = encode_query(token);
-        let advertised = SocketAddr::from(([127, 0, 0, 1], 10_502));
-        let reply = encode_reply(&Reply { token, advertised });
-        assert_eq!(decode_reply(&query), Err(DatagramError::Kind));
-        assert_eq!(decode_query(&reply), Err(DatagramError::Kind));
-        let mut later = query.clone();
-        later[4] = 2;
-        assert_eq!(decode_query(&later), Err(DatagramError::Version(2)));
-        let mut foreign = query;
-        foreign[0] ^= 1;
-        assert_eq!(decode_query(&foreign), Err(DatagramError::Kind));
-    }
-
-    #[test]
-    fn what_cannot_be_dialled_is_an_error() {
-        let token = QueryToken([7; 16]);
-        for advertised in ["10.0.0.1:0", "239.255.0.1:10502", "[ff02::1]:10502"] {
-            let reply = Reply { token, advertised: advertised.parse().expect("an address") };
-            assert_eq!(decode_reply(&encode_reply(&reply)), Err(DatagramError::Address), "{advertised}");
-        }
-    }
-
-    /// The bytes on the wire, fixed: a change needs another version.
-    #[test]
-    fn the_encoding_is_stable() {
-        let token = QueryToken(*b"0123456789abcdef");
-        let query = encode_query(token);
-        assert_eq!(query.len(), 64);
-        assert_eq!(query[..22], *b"cldy\x01\x010123456789abcdef");
-        assert!(query[22..].iter().all(|byte| *byte == 0));
-        let v4 = Reply { token, advertised: SocketAddr::from(([10, 1, 2, 3], 258)) };
-        assert_eq!(encode_reply(&v4), *b"cldy\x01\x020123456789abcdef\x04\x0a\x01\x02\x03\x01\x02");
-    }
-}
+mod tests;

@@ -1,22 +1,54 @@
-//! Finding nodes: by multicast on one link, or by names and addresses that were given.
+//! Finding nodes: by multicast on the links of this host, or by names and addresses that were given.
 //!
-//! What is found is a hint. A hint carries no authority: who a node is and whether it belongs is decided by the mutual
-//! TLS handshake, whoever answered the query. So a forged reply costs at most one failed dial.
+//! A finder sends queries to a multicast group, and responders answer. Both prove that they hold a cluster key
+//! ([`DiscoveryKeys`]), so strangers on the link can neither ask nor answer. What is found is still a hint: who a node is
+//! and whether it belongs is decided by the mutual TLS handshake.
 //!
 //! - [`Responder`] answers queries for one node; [`Finder`] asks and collects.
 //! - [`seeds`] turns `HOST:PORT` texts into addresses, for networks without multicast.
 //! - [`datagram`] has the two datagrams as pure functions.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use cloudy_node::discovery::{Advertisement, Finder, GROUP, Multicast, Responder};
+//! use cloudy_node::{ClusterKey, Node};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let key = ClusterKey::generate()?;
+//! let one = Node::builder().cluster_key(&key).start().await?;
+//! let other = Node::builder().cluster_key(&key).start().await?;
+//! let place = Multicast { group: GROUP, interface: one.local_addr().ip() };
+//! let advertised = Advertisement { node: one.id(), address: one.local_addr(), label: "chat".to_owned() };
+//! let _responder = Responder::start(one.discovery_keys(), place, advertised)?;
+//! let mut finder = Finder::start(other.discovery_keys(), place, Duration::from_secs(1))?;
+//! while let Some(hint) = finder.next().await {
+//!     println!("{} is node {}", hint.address, other.connect(hint.address).await?);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod datagram;
-mod multicast;
+mod finder;
+mod interfaces;
+mod keys;
 mod rate_limit;
+mod responder;
 pub mod seeds;
+mod stations;
+#[cfg(test)]
+mod tests;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
-pub use multicast::{Finder, HINTS_MAX, QUERY_EVERY_MS, QUERY_SCHEDULE_MS, Responder};
-pub use rate_limit::REPLIES_PER_SECOND_MAX;
+pub use finder::{DIAL_AGAIN_AFTER, Finder, HINTS_MAX, Hint, QUERY_EVERY_MS, QUERY_SCHEDULE_MS};
+pub use keys::DiscoveryKeys;
+pub(crate) use keys::MacKey;
+pub use rate_limit::{REPLIES_PER_SECOND_MAX, REPLIES_PER_SECOND_TO_ONE_MAX};
+pub use responder::{Advertisement, RENEW_EVERY, Responder};
 
 /// Where queries go unless the caller names another group: 239.255.0.0/16 is the IPv4 local scope (RFC 2365 §6.1),
 /// which no router forwards beyond the site. With [`TTL`] not even the first one does. The port is outside the range
@@ -26,17 +58,46 @@ pub const GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 255, 99, 10
 /// Queries stay on their link.
 pub const TTL: u32 = 1;
 
-/// Why discovery could not start. Nothing was started and no socket stays open.
+/// Where to ask, and to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Multicast {
+    /// The group and port; [`GROUP`] unless all nodes use another. On IPv6 interfaces the group is `ff12::` and the four
+    /// bytes of this one, a transient group of link-local scope (RFC 4291 §2.7).
+    pub group: SocketAddrV4,
+    /// The local address of the interface, usually the one that the node listens on. An unspecified address stands for all
+    /// interfaces: 0.0.0.0 for their IPv4 addresses, `::` for all addresses. Where it is a loopback address, IPv4 multicast
+    /// is used on the loopback interface.
+    pub interface: IpAddr,
+}
+
+impl Multicast {
+    /// The group on IPv6 interfaces.
+    #[must_use]
+    pub fn group_v6(&self) -> Ipv6Addr {
+        let [a, b, c, d] = self.group.ip().octets();
+        Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+    }
+
+    fn check(&self, keys: &DiscoveryKeys) -> Result<(), DiscoveryError> {
+        if !self.group.ip().is_multicast() || self.group.port() == 0 {
+            return Err(DiscoveryError::NotAGroup { group: self.group });
+        }
+        if keys.is_empty() {
+            return Err(DiscoveryError::NoKey);
+        }
+        Ok(())
+    }
+}
+
+/// Why discovery does not take place.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
-    /// Multicast discovery is on IPv4 only.
+    /// There is no key to prove membership with.
     #[error(
-        "multicast discovery works on IPv4 interfaces only, and {interface} is IPv6; name the nodes' addresses instead"
+        "multicast discovery needs a cluster key, and this node's certificate comes from its own public key \
+         infrastructure; name the nodes' addresses instead"
     )]
-    Ipv6 {
-        /// The interface's address as given.
-        interface: IpAddr,
-    },
+    NoKey,
     /// The group is no multicast address, or its port is 0.
     #[error("{group} is not a multicast group with a port; use one of 239.255.0.0/16, for example {GROUP}")]
     NotAGroup {
@@ -46,15 +107,21 @@ pub enum DiscoveryError {
     /// The advertised address has port 0, so nobody could dial it.
     #[error("an address with port 0 cannot be advertised; advertise the port that the endpoint is bound to")]
     NoPort,
-    /// The system refused multicast on this interface.
+    /// The label is too long.
+    #[error("a label of {bytes} bytes; use at most {}", datagram::LABEL_BYTES_MAX)]
+    Label {
+        /// Its length.
+        bytes: usize,
+    },
+    /// No query could be sent.
     #[error(
-        "multicast on the interface of {interface} failed ({source}); check that {interface} is an address of this \
-         machine, or name the nodes' addresses instead"
+        "multicast on {interface} failed ({source}); check that the interface is up, or name the nodes' addresses \
+         instead"
     )]
     Interface {
-        /// The interface's address as given.
-        interface: Ipv4Addr,
-        /// What the system said.
+        /// The interface's name, or its address as given.
+        interface: String,
+        /// The system's error.
         source: io::Error,
     },
     /// The group's port could not be shared: a program holds it without sharing it.
@@ -64,7 +131,7 @@ pub enum DiscoveryError {
     Port {
         /// The group's port.
         port: u16,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

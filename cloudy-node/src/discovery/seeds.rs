@@ -4,12 +4,16 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// Seeds resolved in one call.
 pub const SEEDS_MAX: usize = 256;
 /// Addresses kept of one seed; what a name server says beyond them is dropped.
 pub const ADDRESSES_PER_SEED_MAX: usize = 32;
 /// How long one name may take to resolve.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two lookups of a name that does not resolve.
+const LOOK_UP_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// A seed that leads nowhere. Nothing is kept of the others.
 #[derive(Debug, thiserror::Error)]
@@ -91,17 +95,43 @@ pub fn split(seed: &str) -> Result<(&str, u16), SeedError> {
 /// # Errors
 /// The first seed that is malformed or, if none is, the first that does not resolve within [`RESOLVE_TIMEOUT`].
 pub async fn resolve(seeds: &[String]) -> Result<Vec<Vec<SocketAddr>>, SeedError> {
+    resolve_until(seeds, Instant::now()).await
+}
+
+/// As [`resolve`]; a name that does not resolve is logged once and looked up again until the deadline, since a name
+/// service may be late when a host starts. A lookup in progress at the deadline is finished.
+///
+/// # Errors
+/// The first seed that is malformed or, if none is, the first that does not resolve by the deadline.
+pub async fn resolve_until(seeds: &[String], deadline: Instant) -> Result<Vec<Vec<SocketAddr>>, SeedError> {
     if seeds.len() > SEEDS_MAX {
         return Err(SeedError::TooMany { count: seeds.len() });
     }
     let parts = seeds.iter().map(|seed| split(seed)).collect::<Result<Vec<_>, _>>()?;
     let mut resolved = Vec::with_capacity(seeds.len());
     for (seed, (host, port)) in seeds.iter().zip(parts) {
-        let lookup = tokio::time::timeout(RESOLVE_TIMEOUT, addresses(host, port)).await;
-        let outcome = lookup.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")));
+        let outcome = addresses_by(host, port, deadline).await;
         resolved.push(outcome.map_err(|source| SeedError::Lookup { seed: seed.clone(), source })?);
     }
     Ok(resolved)
+}
+
+async fn addresses_by(host: &str, port: u16, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
+    let mut reported = false;
+    loop {
+        let lookup = tokio::time::timeout(RESOLVE_TIMEOUT, addresses(host, port)).await;
+        let outcome = lookup.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")));
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Err(error) = &outcome else { return outcome };
+        if left.is_zero() {
+            return outcome;
+        }
+        if !std::mem::replace(&mut reported, true) {
+            tracing::warn!("`{host}` does not resolve yet ({error}); it is looked up again for {left:.1?}");
+        }
+        // sleep: a name service announces nothing.
+        tokio::time::sleep(LOOK_UP_AGAIN_AFTER.min(left)).await;
+    }
 }
 
 async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {

@@ -307,8 +307,23 @@ impl Driver {
                     run.shared.founder.short()
                 )
             }
-            None => format!("node {me} does not wait for an invitation to a group {name:?}"),
+            None => {
+                let words = format!("node {me} does not wait for an invitation to a group {name:?}");
+                self.belongs_elsewhere(name).map_or(words.clone(), |elsewhere| format!("{words}: {elsewhere}"))
+            }
         }
+    }
+
+    /// Where this node belongs, if that is not the group of that name: what it waits for an invitation to, or is in.
+    pub(super) fn belongs_elsewhere(&self, name: &str) -> Option<String> {
+        let waits = |(other, joining): &(&String, &Joining)| {
+            *other != name && joining.aim == Aim::Member && !joining.reply.is_closed()
+        };
+        if let Some((other, _)) = self.joining.iter().find(waits) {
+            return Some(format!("it belongs to group {other:?}, and waits for an invitation to that"));
+        }
+        let run = self.groups.values().find(|run| run.shared.name != name)?;
+        Some(format!("it belongs to group {:?} of node {}", run.shared.name, run.shared.founder.short()))
     }
 
     pub(super) fn asked_to_join(&mut self, peer: NodeId, name: String) {

@@ -130,10 +130,13 @@ impl Driver {
                 return self.push(peer, (group, incarnation, Stream::Control), &frame);
             }
             Some(_) => format!("group {name:?} has not begun at node {me}; try again in a moment"),
-            None => format!(
-                "node {me} is in no group {name:?}; a group whose members have all stopped goes on only from their data \
-                 directories, if it is on disk: otherwise found another"
-            ),
+            None => match self.belongs_elsewhere(&name) {
+                Some(elsewhere) => format!("node {me} is in no group {name:?}: {elsewhere}"),
+                None => format!(
+                    "node {me} is in no group {name:?}; a group whose members have all stopped goes on only from their \
+                     data directories, if it is on disk: otherwise found another"
+                ),
+            },
         };
         if let Some(link) = self.peers.get(&peer) {
             link.push_node(NodeFrame::Refused { name, reason });

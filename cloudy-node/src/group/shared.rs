@@ -37,7 +37,7 @@ pub enum EndReason {
     /// This node was away for too long, or came too late: what it misses is retained by nobody in reach. The others go
     /// on.
     #[error(
-        "the result before index {first} is no longer retained by any member, so this node cannot have the whole of it; raise retain_bytes (on disk: retain_disk_bytes) at the members, or observe the group from that index on"
+        "the result before index {first} is no longer retained by any member, so this node cannot have the whole of it; raise retain_bytes (on disk: retain_disk_bytes; of slaves: `--retain`) at the members, or observe the group from that index on"
     )]
     Truncated {
         /// The first index that is retained.

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::Level;
 
+use crate::discovery::DiscoveryKeys;
 use crate::driver::LinkMail;
 use crate::endpoint::{self, Admission, AdmissionGuard, EndpointLimits, KnownNodes, NotAdmitted, OpenError};
 use crate::identity::{Identity, SERVER_NAME};
@@ -95,6 +96,8 @@ pub(crate) struct Links {
     pub(crate) known: KnownNodes,
     /// Writes what peers can cause any number of times.
     pub(crate) repeats: Repeats,
+    /// Follows the keys that this node has adopted.
+    pub(crate) discovery_keys: DiscoveryKeys,
     /// How this node dials and is dialled.
     client: ClientConfig,
     server: ServerConfig,
@@ -122,6 +125,7 @@ impl Links {
             revoked: Revoked::default(),
             known: KnownNodes::default(),
             repeats: Repeats::new(),
+            discovery_keys: DiscoveryKeys::new(identity.discovery_keys()),
             client,
             server,
             next_id: Arc::new(AtomicU64::new(1)),
@@ -133,6 +137,7 @@ impl Links {
         let (client, server) =
             (endpoint::client_config(identity, &self.limits)?, endpoint::server_config(identity, &self.limits)?);
         self.client = client;
+        self.discovery_keys.replace(identity.discovery_keys());
         // The rest stays, so that a dialler that is proving its address is still known.
         self.server.crypto = server.crypto;
         self.endpoint.set_server_config(Some(self.server.clone()));

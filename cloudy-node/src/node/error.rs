@@ -114,7 +114,7 @@ pub enum JoinError {
     /// The group runs, and the beginning of its result is gone.
     #[error(
         "group {name:?} was not joined: its result before index {first} is no longer retained by any member, and a \
-         member has the whole of it; raise retain_bytes (on disk: retain_disk_bytes) at the members, or observe the group from that index on"
+         member has the whole of it; raise retain_bytes (on disk: retain_disk_bytes; of slaves: `--retain`) at the members, or observe the group from that index on"
     )]
     Truncated {
         /// The name.

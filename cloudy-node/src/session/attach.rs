@@ -1,7 +1,7 @@
 //! A master that comes to a session that runs: the one that began it is gone, or on another host (`protocol.md` §9).
 
 use std::collections::BTreeSet;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use cloudy_proto::{NodeId, RingKind, SessionPlan};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::GROUP_NAME;
-use super::finding::{FindError, Multicast, Refusal};
+use super::finding::{DIALS_MAX, FindError, Refusal, Refusals, belongs_elsewhere, next_hint};
 use super::master::{MasterError, MasterEvent, MasterOutcome};
 use super::master_watch::{Timing, watch};
-use crate::discovery::{Finder, seeds};
+use super::name::SessionName;
+use crate::discovery::{Finder, Multicast, seeds};
 use crate::{ConnectError, Group, JoinError, Node};
 
 /// What a slave that was found may take beyond the time for finding: a handshake on a lossy network, and an answer.
@@ -22,6 +22,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(8);
 /// Where a running session is looked for.
 #[derive(Clone, Debug)]
 pub struct AttachConfig {
+    /// The session.
+    pub session: SessionName,
     /// Slaves by name, each `HOST:PORT`: any one that is in the session is enough. If there are any, nobody else is
     /// looked for.
     pub slaves: Vec<String>,
@@ -99,27 +101,37 @@ struct Dialled {
 async fn find(node: &Node, config: &AttachConfig, observe: &impl Fn(MasterEvent)) -> Result<Group, MasterError> {
     let ends_at = Instant::now() + config.discovery_timeout;
     let mut finder = match config.multicast.filter(|_| config.slaves.is_empty()) {
-        Some(Multicast { group, interface }) => {
-            let started = Finder::start_in(group, interface, config.discovery_timeout);
+        Some(place) => {
+            let started = Finder::start(node.discovery_keys(), place, config.discovery_timeout);
             Some(started.map_err(FindError::from)?)
         }
         None => None,
     };
-    let (mut dials, mut asked, mut refusals) = (JoinSet::new(), BTreeSet::new(), Vec::new());
-    let resolved = seeds::resolve(&config.slaves).await.map_err(FindError::from)?;
+    let (mut dials, mut asked, mut refusals) = (JoinSet::new(), BTreeSet::new(), Refusals::default());
+    let mut refuse = |refusal: Refusal| {
+        observe(MasterEvent::Refused(refusal.clone()));
+        refusals.add(refusal);
+    };
+    let group_name = config.session.group_name();
+    let resolved = seeds::resolve_until(&config.slaves, ends_at).await.map_err(FindError::from)?;
     for (name, addresses) in config.slaves.iter().zip(resolved) {
         addresses.into_iter().for_each(|address| dial(&mut dials, node, name.clone(), address));
     }
     while finder.is_some() || !dials.is_empty() {
         let over_at = if dials.is_empty() { ends_at } else { ends_at + ANSWER_MAX };
         tokio::select! {
-            hint = next_hint(&mut finder) => match hint {
-                Some(address) => dial(&mut dials, node, address.to_string(), address),
-                None => finder = None,
+            hint = next_hint(&mut finder), if dials.len() < DIALS_MAX => match hint {
+                Some(hint) => match belongs_elsewhere(&hint, &config.session) {
+                    Some(refusal) => refuse(refusal),
+                    None => dial(&mut dials, node, hint.address.to_string(), hint.address),
+                },
+                None => if let Some(error) = finder.take().and_then(|mut finder| finder.failure()) {
+                    return Err(FindError::from(error).into());
+                },
             },
             Some(Ok(Dialled { name, answer })) = dials.join_next() => {
                 let reason = match answer {
-                    Ok(contact) if asked.insert(contact) => match node.observe(GROUP_NAME, contact, None).await {
+                    Ok(contact) if asked.insert(contact) => match node.observe(&group_name, contact, None).await {
                         Ok(group) => return Ok(group),
                         Err(JoinError::Refused { reason, .. }) => reason,
                         Err(error) => error.to_string(),
@@ -128,24 +140,15 @@ async fn find(node: &Node, config: &AttachConfig, observe: &impl Fn(MasterEvent)
                     Ok(_) => continue,
                     Err(error) => error.to_string(),
                 };
-                let refusal = Refusal { name, reason };
-                observe(MasterEvent::Refused(refusal.clone()));
-                refusals.push(refusal);
+                refuse(Refusal { name, reason });
             },
             () = sleep_until(over_at) => break,
         }
     }
-    Err(MasterError::NoSession { refusals })
+    Err(MasterError::NoSession { refusals: refusals.listed() })
 }
 
 fn dial(dials: &mut JoinSet<Dialled>, node: &Node, name: String, address: SocketAddr) {
     let node = node.clone();
     dials.spawn(async move { Dialled { name, answer: node.connect(address).await } });
-}
-
-async fn next_hint(finder: &mut Option<Finder>) -> Option<SocketAddr> {
-    match finder {
-        Some(finder) => finder.next().await,
-        None => pending().await,
-    }
 }

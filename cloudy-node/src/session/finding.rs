@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use cloudy_proto::NodeId;
@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::name::SessionName;
 use crate::discovery::seeds::{self, SeedError};
-use crate::discovery::{DiscoveryError, Finder};
+use crate::discovery::{DiscoveryError, Finder, Hint, Multicast};
+use crate::tls::Words;
 use crate::{ConnectError, Founding, FoundingEvent, Node};
 
 /// Nobody comes any more once this long nobody came: the finder's queries are closer to each other at first.
@@ -22,15 +24,10 @@ const QUIET: Duration = Duration::from_millis(500);
 const ANSWER_MAX: Duration = Duration::from_secs(8);
 /// Before an address that did not answer is dialled again.
 const REDIAL_AFTER: Duration = Duration::from_millis(250);
-
-/// Where to ask for slaves by multicast.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Multicast {
-    /// The group and port; [`discovery::GROUP`](crate::discovery::GROUP) unless the slaves listen on another.
-    pub group: SocketAddrV4,
-    /// The local address of the interface to ask on.
-    pub interface: IpAddr,
-}
+/// Nodes that are dialled at a time; those that were found beyond wait.
+pub(super) const DIALS_MAX: usize = 64;
+/// Nodes that do not take part and are listed, each with the reason; the others are counted.
+const REFUSALS_MAX: usize = 256;
 
 /// A slave that takes part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +40,7 @@ pub struct Found {
     pub name: String,
 }
 
-/// Somebody who does not take part.
+/// A node that does not take part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The name or address that was tried.
@@ -55,6 +52,28 @@ pub struct Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.name, self.reason)
+    }
+}
+
+/// Nodes that do not take part, as many as are listed.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    list: Vec<Refusal>,
+    unlisted: usize,
+}
+
+impl Refusals {
+    pub(super) fn add(&mut self, refusal: Refusal) {
+        if self.list.len() < REFUSALS_MAX { self.list.push(refusal) } else { self.unlisted += 1 }
+    }
+
+    /// The list, and a last entry for those that are not listed.
+    pub(super) fn listed(mut self) -> Vec<Refusal> {
+        if self.unlisted > 0 {
+            let name = format!("{} more", self.unlisted);
+            self.list.push(Refusal { name, reason: "they do not take part either, and are not listed".to_owned() });
+        }
+        self.list
     }
 }
 
@@ -72,6 +91,7 @@ pub enum FindError {
 /// What to look for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Search<'a> {
+    pub(super) session: &'a SessionName,
     pub(super) slaves: &'a [String],
     pub(super) multicast: Option<Multicast>,
     pub(super) expect: Option<usize>,
@@ -94,7 +114,7 @@ pub(super) async fn find(
 ) -> Result<Crew, FindError> {
     let now = Instant::now();
     let finder = match search.multicast.filter(|_| search.slaves.is_empty()) {
-        Some(Multicast { group, interface }) => Some(Finder::start_in(group, interface, search.timeout)?),
+        Some(place) => Some(Finder::start(node.discovery_keys(), place, search.timeout)?),
         None => None,
     };
     let mut finding = Finding {
@@ -107,15 +127,18 @@ pub(super) async fn find(
         last_news_at: now,
         dials: JoinSet::new(),
         open_dials: BTreeMap::new(),
+        unreached: BTreeMap::new(),
         asked: BTreeMap::new(),
-        crew: Crew::default(),
+        found: Vec::new(),
+        refusals: Refusals::default(),
+        refused: 0,
     };
-    for (name, addresses) in search.slaves.iter().zip(seeds::resolve(search.slaves).await?) {
+    for (name, addresses) in search.slaves.iter().zip(seeds::resolve_until(search.slaves, finding.ends_at).await?) {
         for address in addresses {
-            finding.dial(name.clone(), address, Duration::ZERO);
+            finding.dial(Dial { name: name.clone(), address, hinted: None }, Duration::ZERO);
         }
     }
-    while finding.step().await {}
+    while finding.step().await? {}
     Ok(finding.end())
 }
 
@@ -129,59 +152,77 @@ struct Finding<'a, O> {
     ends_at: Instant,
     /// When somebody was last heard of.
     last_news_at: Instant,
-    dials: JoinSet<Dialled>,
+    dials: JoinSet<(Dial, Result<NodeId, ConnectError>)>,
     /// By name: how many of its addresses are still being dialled. Gone once one has answered.
     open_dials: BTreeMap<String, usize>,
     /// Invited, and not answered yet.
     asked: BTreeMap<NodeId, Found>,
-    crew: Crew,
+    /// By name: nodes that were found by multicast and could not be dialled, and why.
+    unreached: BTreeMap<String, String>,
+    found: Vec<Found>,
+    refusals: Refusals,
+    /// Nodes of this session that do not take part.
+    refused: usize,
 }
 
-struct Dialled {
+struct Dial {
     name: String,
     address: SocketAddr,
-    answer: Result<NodeId, ConnectError>,
+    /// The node that a finder named; none if the user did.
+    hinted: Option<NodeId>,
 }
 
 enum News {
-    Hint(Option<SocketAddr>),
-    Dialled(Dialled),
+    Hint(Option<Hint>),
+    Dialled(Dial, Result<NodeId, ConnectError>),
     Answer(Option<FoundingEvent>),
     Nothing,
 }
 
 impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
     /// Waits for the next piece of news and takes it; false once the search is over.
-    async fn step(&mut self) -> bool {
+    async fn step(&mut self) -> Result<bool, FindError> {
         let now = Instant::now();
         let enough = self.search.expect.unwrap_or(MEMBERS_MAX).min(MEMBERS_MAX);
         let answers_open = !self.dials.is_empty() || !self.asked.is_empty();
         let over_at = if answers_open { self.ends_at + ANSWER_MAX } else { self.search_over_at() };
-        if self.crew.found.len() >= enough || now >= over_at {
-            return false;
+        if self.found.len() >= enough || now >= over_at {
+            return Ok(false);
         }
         let news = tokio::select! {
-            hint = next_hint(&mut self.finder) => News::Hint(hint),
-            Some(Ok(dialled)) = self.dials.join_next() => News::Dialled(dialled),
+            hint = next_hint(&mut self.finder), if self.dials.len() < DIALS_MAX => News::Hint(hint),
+            Some(Ok((dial, answer))) = self.dials.join_next() => News::Dialled(dial, answer),
             event = self.founding.next_event() => News::Answer(event),
             () = sleep_until(over_at) => News::Nothing,
         };
         match news {
-            News::Hint(Some(address)) => self.dial(address.to_string(), address, Duration::ZERO),
-            News::Hint(None) => self.finder = None,
-            News::Dialled(dialled) => self.dialled(dialled),
+            News::Hint(Some(hint)) => {
+                if let Some(refusal) = belongs_elsewhere(&hint, self.search.session) {
+                    // No news of this session.
+                    self.list(refusal);
+                    return Ok(true);
+                }
+                let (name, address, hinted) = (hint.address.to_string(), hint.address, Some(hint.node));
+                self.dial(Dial { name, address, hinted }, Duration::ZERO);
+            }
+            News::Hint(None) => {
+                if let Some(error) = self.finder.take().and_then(|mut finder| finder.failure()) {
+                    return Err(error.into());
+                }
+            }
+            News::Dialled(dial, answer) => self.dialled(dial, answer),
             News::Answer(Some(event)) => self.answered(event),
             // The node was shut down.
-            News::Answer(None) => return false,
-            News::Nothing => return true,
+            News::Answer(None) => return Ok(false),
+            News::Nothing => return Ok(true),
         }
         self.last_news_at = Instant::now();
-        true
+        Ok(true)
     }
 
     /// When nobody else is to be expected, if nobody is being asked.
     fn search_over_at(&self) -> Instant {
-        let nobody_yet = self.crew.found.is_empty() && self.crew.refusals.is_empty();
+        let nobody_yet = self.found.is_empty() && self.refused == 0;
         if self.finder.is_none() {
             // All that were named have answered.
             self.last_news_at
@@ -192,19 +233,19 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
         }
     }
 
-    fn dial(&mut self, name: String, address: SocketAddr, after: Duration) {
-        *self.open_dials.entry(name.clone()).or_default() += 1;
+    fn dial(&mut self, dial: Dial, after: Duration) {
+        *self.open_dials.entry(dial.name.clone()).or_default() += 1;
         let node = self.node.clone();
         self.dials.spawn(async move {
             // sleep: an address that gave no answer is not asked again at once.
             sleep(after).await;
-            let answer = node.connect(address).await;
-            Dialled { name, address, answer }
+            let answer = node.connect(dial.address).await;
+            (dial, answer)
         });
     }
 
-    fn dialled(&mut self, Dialled { name, address, answer }: Dialled) {
-        let others_open = match self.open_dials.get_mut(&name) {
+    fn dialled(&mut self, dial: Dial, answer: Result<NodeId, ConnectError>) {
+        let others_open = match self.open_dials.get_mut(&dial.name) {
             Some(open) => {
                 *open -= 1;
                 *open > 0
@@ -214,24 +255,33 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
         };
         match answer {
             Ok(node) => {
-                self.open_dials.remove(&name);
-                let known = self.asked.contains_key(&node) || self.crew.found.iter().any(|found| found.node == node);
+                self.open_dials.remove(&dial.name);
+                self.unreached.remove(&dial.name);
+                let known = self.asked.contains_key(&node) || self.found.iter().any(|found| found.node == node);
                 if !known {
-                    self.asked.insert(node, Found { node, address, name });
+                    self.asked.insert(node, Found { node, address: dial.address, name: dial.name });
                     self.founding.invite(node);
                 }
             }
             Err(_) if others_open => {}
             Err(error) => {
-                self.open_dials.remove(&name);
-                let named = self.finder.is_none();
-                let refused = matches!(&error, ConnectError::Link { failure, .. } if failure.is_refusal());
-                if named && !refused && Instant::now() < self.ends_at {
-                    self.dial(name, address, REDIAL_AFTER);
-                } else {
-                    self.refuse(name, in_words(error));
-                }
+                self.open_dials.remove(&dial.name);
+                self.not_reached(dial, error);
             }
+        }
+    }
+
+    fn not_reached(&mut self, dial: Dial, error: ConnectError) {
+        let refused = matches!(&error, ConnectError::Link { failure, .. } if failure.is_refusal());
+        match (dial.hinted, &mut self.finder) {
+            _ if refused => self.refuse(dial.name, in_words(error)),
+            (Some(node), Some(finder)) => {
+                // It is dialled again only if it goes on to answer, and not soon.
+                finder.could_not_dial(node);
+                self.unreached.insert(dial.name, in_words(error));
+            }
+            (None, _) if Instant::now() < self.ends_at => self.dial(dial, REDIAL_AFTER),
+            _ => self.refuse(dial.name, in_words(error)),
         }
     }
 
@@ -240,7 +290,7 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
             FoundingEvent::Accepted { node } => {
                 if let Some(found) = self.asked.remove(&node) {
                     (self.observe)(Ok(&found));
-                    self.crew.found.push(found);
+                    self.found.push(found);
                 }
             }
             FoundingEvent::Refused { node, reason } => {
@@ -253,23 +303,31 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
     }
 
     fn refuse(&mut self, name: String, reason: String) {
-        let refusal = Refusal { name, reason };
-        (self.observe)(Err(&refusal));
-        self.crew.refusals.push(refusal);
+        self.refused += 1;
+        self.list(Refusal { name, reason });
     }
 
-    /// Whoever has not answered stays out.
+    fn list(&mut self, refusal: Refusal) {
+        (self.observe)(Err(&refusal));
+        self.refusals.add(refusal);
+    }
+
+    /// A node that has not answered stays out.
     fn end(mut self) -> Crew {
         for (node, found) in std::mem::take(&mut self.asked) {
             self.founding.uninvite(node);
             self.refuse(found.name, "it was invited and did not answer in time".to_owned());
+        }
+        for (name, reason) in std::mem::take(&mut self.unreached) {
+            self.open_dials.remove(&name);
+            self.refuse(name, reason);
         }
         if self.search.expect.is_none() {
             for name in std::mem::take(&mut self.open_dials).into_keys() {
                 self.refuse(name, "it did not answer in time".to_owned());
             }
         }
-        self.crew
+        Crew { found: self.found, refusals: self.refusals.listed() }
     }
 }
 
@@ -281,9 +339,17 @@ fn in_words(error: ConnectError) -> String {
     }
 }
 
-async fn next_hint(finder: &mut Option<Finder>) -> Option<SocketAddr> {
+pub(super) async fn next_hint(finder: &mut Option<Finder>) -> Option<Hint> {
     match finder {
         Some(finder) => finder.next().await,
         None => pending().await,
     }
+}
+
+/// Why a node that was found is left alone, if it belongs to another session.
+pub(super) fn belongs_elsewhere(hint: &Hint, session: &SessionName) -> Option<Refusal> {
+    (hint.label != session.as_str()).then(|| {
+        let reason = format!("it belongs to session \"{}\"", Words::new(hint.label.as_bytes()));
+        Refusal { name: hint.address.to_string(), reason }
+    })
 }

@@ -8,16 +8,19 @@ use cloudy_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::GROUP_NAME;
-use super::finding::{Crew, FindError, Found, Multicast, Refusal, Search, find};
+use super::finding::{Crew, FindError, Found, Refusal, Search, find};
 use super::master_watch::{Timing, watch};
+use super::name::SessionName;
 use super::sum::{ReportError, Summary};
+use crate::discovery::Multicast;
 use crate::group::GroupConfig;
 use crate::{FoundError, Node};
 
 /// What a master is to do.
 #[derive(Clone, Debug)]
 pub struct MasterConfig {
+    /// The session: slaves of others are left alone, and named with the reason.
+    pub session: SessionName,
     /// The periods and the seed.
     pub plan: SessionPlan,
     /// When a slave may send.
@@ -249,8 +252,9 @@ async fn found(
     config: &MasterConfig,
     observe: &impl Fn(MasterEvent),
 ) -> Result<(crate::Group, Crew), MasterError> {
-    let mut founding = node.found_group(GROUP_NAME, group_config(config)).await?;
+    let mut founding = node.found_group(&config.session.group_name(), group_config(config)).await?;
     let search = Search {
+        session: &config.session,
         slaves: &config.slaves,
         multicast: config.multicast,
         expect: config.expect,

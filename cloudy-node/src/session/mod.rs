@@ -11,6 +11,7 @@ mod attach;
 mod finding;
 mod master;
 mod master_watch;
+mod name;
 pub mod numbers;
 mod producer;
 mod result_file;
@@ -21,12 +22,14 @@ mod sum;
 #[cfg(test)]
 mod tests;
 
+pub use crate::discovery::Multicast;
 pub use attach::{AttachConfig, AttachOutcome, attach_master, resume_master};
-pub use finding::{FindError, Found, Multicast, Refusal};
+pub use finding::{FindError, Found, Refusal};
 pub use master::{MasterConfig, MasterError, MasterEvent, MasterOutcome, MasterRow, SlaveResult, run_master};
+pub use name::{SESSION_NAME_BYTES_MAX, SessionName, SessionNameError};
 pub use result_file::{RESULT_PENDING_BYTES_MAX, RESULT_WRITE_EVERY, ResultFile, ResultFileError};
 pub use slave::{SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, Timings, resumed_session, run_slave};
 pub use sum::{ReportError, Sum, Summary};
 
-/// The name of a session's group.
+/// The name of the group of a session with the default name; see [`SessionName::group_name`].
 pub const GROUP_NAME: &str = "session";

@@ -90,6 +90,10 @@ pub(super) async fn produce(group: &Group, mut stage: watch::Receiver<Stage>, mu
     let begins = |stage: &Stage| matches!(stage, Stage::Send { stream: Some(_), .. } | Stage::Over);
     let begun = stage.wait_for(begins).await.map(|stage| *stage);
     let Ok(Stage::Send { plan, stream: Some(stream), ring }) = begun else { return };
+    if plan.send.is_zero() {
+        // Otherwise chance decides whether a first burst leaves before SEND is over.
+        return;
+    }
     let mut numbers = Numbers::new(plan.seed, stream);
     let over = async {
         // An error means that the session is gone: over as well.

@@ -10,7 +10,7 @@ use cloudy_proto::{Durability, Event, GroupId, Index, NobodyComplete, NodeId, Ph
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::GROUP_NAME;
+use super::name::SessionName;
 use super::numbers::NotANumber;
 use super::producer::{Pace, Stage, produce};
 use super::result_file::{ResultFile, ResultFileError};
@@ -34,6 +34,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// What a slave is to do beside taking part.
 #[derive(Debug, Default)]
 pub struct SlaveConfig<'a> {
+    /// The session: masters of others are refused.
+    pub session: SessionName,
     /// Where to write the result while the session runs. A file that fails costs the file and not the session
     /// ([`SlaveOutcome::file_error`]).
     pub result: Option<&'a mut ResultFile>,
@@ -180,6 +182,15 @@ pub enum SlaveError {
         /// The first index that could still be read.
         resume_from: Index,
     },
+    /// No slave has the beginning of the result any more.
+    #[error(
+        "this slave missed the result before message {first}, and no slave retains that any more; start the slaves with \
+         a larger `--retain` (in the library: `retain_bytes` in NodeBuilder::join_config), or begin another session"
+    )]
+    NotRetained {
+        /// The first index that is retained.
+        first: Index,
+    },
     /// The result cannot be read from this slave's disk.
     #[error(transparent)]
     Unreadable(#[from] ReadGroupError),
@@ -210,7 +221,7 @@ pub async fn run_slave(
         if let Some(group) = resumed_session(node) {
             break group;
         }
-        let joining = node.join_group(GROUP_NAME).await?;
+        let joining = node.join_group(&config.session.group_name()).await?;
         observe(SlaveEvent::Waiting);
         let joined = tokio::select! {
             joined = joining.joined() => joined,
@@ -219,6 +230,7 @@ pub async fn run_slave(
         match joined {
             // A master that gave up, before there was a session: the next one may do better.
             Err(JoinError::Ended { .. } | JoinError::Refused { .. }) => {}
+            Err(JoinError::Truncated { first, .. }) => return Err(SlaveError::NotRetained { first }),
             joined => break joined?,
         }
     };
@@ -230,10 +242,11 @@ pub async fn run_slave(
     outcome
 }
 
-/// The session that a node's data directory held when it was started, unless it has ended or was taken up already.
+/// The session that a node's data directory held when it was started, whatever its name, unless it has ended or was
+/// taken up already.
 #[must_use]
 pub fn resumed_session(node: &Node) -> Option<Group> {
-    let session = |group: &&Group| group.name() == GROUP_NAME && !group.has_ended();
+    let session = |group: &&Group| SessionName::of_group(group.name()).is_some() && !group.has_ended();
     node.resumed_groups().iter().find(session).cloned()
 }
 

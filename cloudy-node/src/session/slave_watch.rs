@@ -190,6 +190,7 @@ fn no_result(group: GroupId, approved: u64, error: ApprovedError) -> SlaveError 
         ApprovedError::Unreadable { cause, .. } => cause.into(),
         ApprovedError::Ended(EndReason::CoordinatorLost(master)) => SlaveError::MasterLost { master, approved },
         ApprovedError::Ended(EndReason::Left) => SlaveError::Left { group, approved },
+        ApprovedError::Ended(EndReason::Truncated { first }) => SlaveError::NotRetained { first },
         ApprovedError::Ended(reason) => SlaveError::Ended { reason },
     }
 }

@@ -23,6 +23,7 @@ async fn nodes<const N: usize>() -> [Node; N] {
 
 fn config(slaves: &[SocketAddr]) -> MasterConfig {
     MasterConfig {
+        session: SessionName::default(),
         durability: cloudy_proto::Durability::Memory,
         on_failure: OnFailure::Wait,
         plan: SessionPlan {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use cloudy_node::identity::NodeKey;
 use cloudy_node::session::{
-    AttachConfig, GROUP_NAME, MasterConfig, MasterError, MasterEvent, MasterOutcome, SlaveConfig, SlaveError,
-    SlaveEvent, SlaveOutcome, SlaveResult, attach_master, run_master, run_slave,
+    AttachConfig, GROUP_NAME, MasterConfig, MasterError, MasterEvent, MasterOutcome, SessionName, SlaveConfig,
+    SlaveError, SlaveEvent, SlaveOutcome, SlaveResult, attach_master, run_master, run_slave,
 };
 use cloudy_node::{ClusterKey, Durability, Identity, JoinError, Node, OnFailure, Phase, RingKind, SessionPlan};
 use tokio::sync::{mpsc, watch};
@@ -22,6 +22,7 @@ fn plan(send_ms: u64, grace_ms: u64) -> SessionPlan {
 
 fn master_config(slaves: &[&Node], plan: SessionPlan) -> MasterConfig {
     MasterConfig {
+        session: SessionName::default(),
         durability: Durability::Memory,
         plan,
         ring: RingKind::Pipelined,
@@ -36,6 +37,7 @@ fn master_config(slaves: &[&Node], plan: SessionPlan) -> MasterConfig {
 
 fn attach_config(slaves: &[&Node]) -> AttachConfig {
     AttachConfig {
+        session: SessionName::default(),
         slaves: slaves.iter().map(|node| node.local_addr().to_string()).collect(),
         multicast: None,
         discovery_timeout: Duration::from_secs(1),
@@ -47,7 +49,7 @@ type Slave = (JoinHandle<Result<SlaveOutcome, SlaveError>>, mpsc::UnboundedRecei
 /// Slow enough to be caught up with.
 fn slave(node: &Node) -> Slave {
     let (node, (say, said)) = (node.clone(), mpsc::unbounded_channel());
-    let config = || SlaveConfig { result: None, numbers_per_second_max: std::num::NonZeroU32::new(2_000) };
+    let config = || SlaveConfig { numbers_per_second_max: std::num::NonZeroU32::new(2_000), ..SlaveConfig::default() };
     let observe = move |event| drop(say.send(event));
     (tokio::spawn(async move { run_slave(&node, config(), pending(), observe).await }), said)
 }

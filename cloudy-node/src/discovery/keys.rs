@@ -1,0 +1,97 @@
+//! The keys that authenticate discovery datagrams.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::cluster_keys::ClusterKeys;
+
+/// Bytes of a tag: HMAC-SHA256, truncated to 128 bits (RFC 2104 §5).
+pub(super) const TAG_BYTES: usize = 16;
+
+/// A key of HMAC-SHA256 that is derived from a cluster key and used for discovery only. Wiped when dropped.
+#[derive(Clone)]
+pub(crate) struct MacKey(Zeroizing<[u8; 32]>);
+
+impl MacKey {
+    pub(crate) fn new(bytes: Zeroizing<[u8; 32]>) -> Self {
+        Self(bytes)
+    }
+
+    fn mac(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0[..]).expect("HMAC takes keys of any length (RFC 2104 §2)");
+        parts.iter().for_each(|part| mac.update(part));
+        mac
+    }
+
+    /// The tag over the parts in order.
+    pub(super) fn tag(&self, parts: &[&[u8]]) -> [u8; TAG_BYTES] {
+        let whole: [u8; 32] = self.mac(parts).finalize().into_bytes().into();
+        std::array::from_fn(|at| whole[at])
+    }
+
+    /// Whether the tag is the one over the parts, in constant time.
+    pub(super) fn verifies(&self, parts: &[&[u8]], tag: &[u8; TAG_BYTES]) -> bool {
+        self.mac(parts).verify_truncated_left(tag).is_ok()
+    }
+}
+
+/// The keys that prove in a discovery datagram that its sender belongs to the cluster. Clones share one set.
+///
+/// [`Node::discovery_keys`](crate::Node::discovery_keys) gives a set that follows the node's cluster keys. `Debug` shows
+/// no key.
+#[derive(Clone, Default)]
+pub struct DiscoveryKeys(Arc<RwLock<Vec<MacKey>>>);
+
+impl DiscoveryKeys {
+    pub(crate) fn new(keys: Vec<MacKey>) -> Self {
+        Self(Arc::new(RwLock::new(keys)))
+    }
+
+    /// Replaces the keys of all clones.
+    pub(crate) fn replace(&self, keys: Vec<MacKey>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// Whether there is no key, as at a node whose certificates come from its own public key infrastructure.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// The keys at this moment, the primary one first.
+    pub(super) fn all(&self) -> Vec<MacKey> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl From<&ClusterKeys> for DiscoveryKeys {
+    /// The keys of a cluster. Applications whose nodes have certificates of their own public key infrastructure can make
+    /// a cluster key for discovery alone.
+    fn from(keys: &ClusterKeys) -> Self {
+        let accepted = keys.accepted().map(|(_, key)| key);
+        Self::new([Some(keys.primary()), accepted].into_iter().flatten().map(|key| key.discovery_key()).collect())
+    }
+}
+
+impl fmt::Debug for DiscoveryKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DiscoveryKeys").field(&self.all().len()).finish()
+    }
+}
+
+/// An address as it enters a tag. An IPv4 address and its form in IPv6 are the same, and a scope means nothing elsewhere.
+pub(super) fn address_bytes(address: SocketAddr) -> [u8; 18] {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let mut bytes = [0; 18];
+    bytes[..16].copy_from_slice(&ip.octets());
+    bytes[16..].copy_from_slice(&address.port().to_be_bytes());
+    bytes
+}

@@ -1,0 +1,170 @@
+//! Answering queries.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cloudy_proto::NodeId;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{debug, trace, warn};
+
+use super::datagram::{DATAGRAM_BYTES_MAX, DatagramError, LABEL_BYTES_MAX, Nonce, Reply, decode_query, encode_reply};
+use super::interfaces::scoped;
+use super::rate_limit::RateLimit;
+use super::stations::{Stations, Trouble, answering};
+use super::{DiscoveryError, DiscoveryKeys, Multicast};
+
+/// How often a responder looks for interfaces that have come or gone.
+pub const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// Nonces of recent queries that are not answered again.
+const NONCES_MAX: usize = 1_024;
+
+/// What a responder tells finders about its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertisement {
+    /// The node.
+    pub node: NodeId,
+    /// Where it listens. For an unspecified IP each finder is told the address of the interface that its query came to.
+    pub address: SocketAddr,
+    /// What the node belongs to, for example a session's name; at most [`LABEL_BYTES_MAX`] bytes.
+    pub label: String,
+}
+
+/// Answers the queries of holders of a cluster key until it is dropped.
+///
+/// It answers on every interface of its [`Multicast`], also on those that come later, or go and come back: within
+/// [`RENEW_EVERY`]. Any number of responders on one host share the group's port. At most
+/// [`REPLIES_PER_SECOND_MAX`](super::REPLIES_PER_SECOND_MAX) replies leave in a second, and at most
+/// [`REPLIES_PER_SECOND_TO_ONE_MAX`](super::REPLIES_PER_SECOND_TO_ONE_MAX) to one source, none longer than its query.
+#[derive(Debug)]
+pub struct Responder {
+    task: AbortHandle,
+}
+
+impl Responder {
+    /// Starts to answer. An interface on which multicast does not work yet is logged once and tried again every
+    /// [`RENEW_EVERY`].
+    ///
+    /// # Errors
+    /// The arguments cannot work, or another program holds the group's port without sharing it; nothing was started.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(keys: DiscoveryKeys, place: Multicast, advertised: Advertisement) -> Result<Self, DiscoveryError> {
+        place.check(&keys)?;
+        if advertised.address.port() == 0 {
+            return Err(DiscoveryError::NoPort);
+        }
+        if advertised.label.len() > LABEL_BYTES_MAX {
+            return Err(DiscoveryError::Label { bytes: advertised.label.len() });
+        }
+        let mut answers = Answers {
+            keys,
+            advertised,
+            stations: Stations::new(place, answering),
+            trouble: Trouble::default(),
+            limit: RateLimit::new(Instant::now()),
+            seen: Seen::default(),
+            warned: false,
+        };
+        match answers.stations.renew() {
+            Err(fault) if fault.source.kind() == io::ErrorKind::AddrInUse => {
+                return Err(DiscoveryError::Port { port: place.group.port(), source: fault.source });
+            }
+            outcome => answers.trouble.note(outcome),
+        }
+        Ok(Self { task: tokio::spawn(answers.run()).abort_handle() })
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Answers {
+    keys: DiscoveryKeys,
+    advertised: Advertisement,
+    stations: Stations,
+    trouble: Trouble,
+    limit: RateLimit,
+    seen: Seen,
+    /// It was said that queries are not answered.
+    warned: bool,
+}
+
+impl Answers {
+    async fn run(mut self) {
+        let mut renewals = interval(RENEW_EVERY);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        loop {
+            tokio::select! {
+                _ = renewals.tick() => {
+                    let outcome = self.stations.renew();
+                    self.trouble.note(outcome);
+                }
+                (at, length, source) = self.stations.receive(&mut buffer) => self.answer(at, &buffer[..length], source),
+            }
+        }
+    }
+
+    /// Answers a datagram that the station `at` received, if it is an authentic query that was not answered before.
+    fn answer(&mut self, at: usize, datagram: &[u8], source: SocketAddr) {
+        let keys = self.keys.all();
+        let (nonce, key) = match decode_query(&keys, datagram, source) {
+            Ok(query) => query,
+            Err(error @ (DatagramError::Version(_) | DatagramError::Tag)) => return self.not_answered(error, source),
+            Err(error) => return trace!(%error, %source, "discovery query"),
+        };
+        if !self.seen.insert(nonce) {
+            return trace!(%source, "discovery query that was answered before");
+        }
+        if !self.limit.take(source, Instant::now()) {
+            return debug!(%source, "discovery query over the rate");
+        }
+        let Some(station) = self.stations.all().get(at) else { return };
+        let Advertisement { node, mut address, label } = self.advertised.clone();
+        if address.ip().is_unspecified() {
+            address.set_ip(station.interface.reached_from(source.ip()));
+        }
+        let reply = encode_reply(key, &Reply { nonce, node, address, label });
+        // The finder's next query asks again for a reply that the socket has no capacity for.
+        if let Err(error) = station.send(&reply, scoped(source, station.interface.index)) {
+            debug!(%error, %source, "discovery reply");
+        }
+    }
+
+    /// Says once why somebody who asks is not answered: a wrong key file is easy to have, and hard to find out about.
+    fn not_answered(&mut self, error: DatagramError, source: SocketAddr) {
+        if std::mem::replace(&mut self.warned, true) {
+            debug!(%error, %source, "discovery query");
+        } else {
+            warn!("discovery queries of {source} are not answered: {error}; others like it are not reported");
+        }
+    }
+}
+
+/// The nonces of recent authentic queries: a query that somebody sends again, or that comes twice, is answered once.
+#[derive(Debug, Default)]
+struct Seen {
+    order: VecDeque<Nonce>,
+    all: HashSet<Nonce>,
+}
+
+impl Seen {
+    /// Whether the nonce is new.
+    fn insert(&mut self, nonce: Nonce) -> bool {
+        if !self.all.insert(nonce) {
+            return false;
+        }
+        self.order.push_back(nonce);
+        if self.order.len() > NONCES_MAX {
+            self.order.pop_front().map(|oldest| self.all.remove(&oldest));
+        }
+        true
+    }
+}
