@@ -26,11 +26,13 @@ async fn what_cannot_be_read_closes_the_link_with_words() {
     let mut truncated = control(&ControlFrame::Invite { name: "x".to_owned(), durability: Durability::Memory });
     truncated[0] += 1;
     truncated.extend_from_slice(&[0]);
+    let versions = format!("the peer speaks wire version {}, this node {WIRE_VERSION}", WIRE_VERSION + 1);
+    let of_this_version = |rest: &[u8]| [&b"cloudy"[..], &WIRE_VERSION.to_le_bytes(), rest].concat();
     let breaches: [(&[u8], &str); 8] = [
-        (&other_version, "the peer speaks wire version 5, this node 4"),
+        (&other_version, &versions),
         (b"GET / HTTP/1.1\r\n", "does not begin with `cloudy`"),
-        (b"cloudy\x04\x00\xff\xff", "a stream header of 65545 bytes; at most 256 are allowed"),
-        (b"cloudy\x04\x00\x02\x00\xff\xff", "a stream header that does not decode"),
+        (&of_this_version(b"\xff\xff"), "a stream header of 65545 bytes; at most 256 are allowed"),
+        (&of_this_version(b"\x02\x00\xff\xff"), "a stream header that does not decode"),
         (&on_control(&u32::MAX.to_le_bytes()), "a control frame of 4294967295 bytes; at most 16842760 are allowed"),
         (&on_control(&[1, 0, 0, 0, 99]), "a control frame that does not decode"),
         (&on_control(&truncated), "a control frame with 1 bytes after its end"),

@@ -49,7 +49,7 @@ fn a_full_disk_stops_the_store_and_loses_nothing_completed() {
     assert!(completed > 10, "only {completed}");
     assert!(matches!(error, StoreError::Write { .. }), "{error}");
     let words = error.to_string();
-    assert!(words.starts_with("cannot store (") && words.contains("free space or replace the disk"), "{words}");
+    assert!(words.starts_with("cannot store (") && words.contains("free space, replace the disk"), "{words}");
     // Space again: the store must not notice.
     disk.limit_bytes(None);
     stays_dead(opened, &disk, completed, &error);
