@@ -37,12 +37,18 @@ fn main() -> ExitCode {
     huge_pages::ask(&cli);
     // After this process may have been started again, which would repeat them.
     warnings.iter().for_each(|warning| output::say_plainly(warning));
-    let ended = start(cli).unwrap_or_else(|report| {
-        output::print_error(&report);
-        ExitCode::from(output::EXIT_FAILED)
-    });
+    output::report_panics();
+    let ended = std::panic::catch_unwind(|| start(cli));
+    let status = match ended {
+        Ok(Ok(status)) => status,
+        Ok(Err(report)) => {
+            output::print_error(&report);
+            ExitCode::from(output::EXIT_FAILED)
+        }
+        Err(_) => ExitCode::from(output::EXIT_PANICKED),
+    };
     output::finish();
-    ended
+    status
 }
 
 fn start(cli: args::Cli) -> Result<ExitCode, Report> {

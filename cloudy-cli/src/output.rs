@@ -1,6 +1,7 @@
 //! What leaves the program: results on stdout, errors on stderr, a status. A wrong command line ends with clap's own
 //! status, 2.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -19,6 +20,11 @@ pub(crate) const EXIT_FAILED: u8 = 1;
 pub(crate) const EXIT_USAGE: u8 = 2;
 /// Ended by Ctrl-C: 128 + SIGINT.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
+
+/// A defect: Rust's own status.
+pub(crate) const EXIT_PANICKED: u8 = 101;
+/// A supervised slave did not get as far as taking part, as it has said: it may on another try. The supervisor takes it.
+pub(crate) const EXIT_NOT_STARTED: u8 = 75;
 
 /// How long a result waits for the reader of stdout after an interrupt.
 const INTERRUPTED_PRINT_MAX: Duration = Duration::from_secs(1);
@@ -83,6 +89,18 @@ pub(crate) fn say_plainly(line: &str) {
 /// Writes the problem on one line of stderr and the remedy, if there is one, on the next.
 pub(crate) fn print_error(report: &Report) {
     STDERR.lines(error_text(report).as_bytes());
+}
+
+/// What a panic says goes the way of all lines: a thread that panics does not wait for the reader either.
+pub(crate) fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        say_plainly(&format!("thread '{}' {panic}", thread.name().unwrap_or("without a name")));
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            say_plainly(&trace.to_string());
+        }
+    }));
 }
 
 /// Waits until stdout and stderr are written, or their readers have had time for it.

@@ -101,6 +101,72 @@ fn a_second_signal_ends_master_and_slave_at_once() {
     second.signal("CONT");
 }
 
+/// A demo with messages approved, and its directory for temporary files.
+fn demo(cluster: &Cluster) -> (Running, std::path::PathBuf) {
+    let temporary = cluster.path("tmp");
+    std::fs::create_dir(&temporary).expect("a directory");
+    let mut command = common::cloudy(&["demo", "--nodes", "2", "--send", "10m"]);
+    command.env("TMPDIR", &temporary);
+    let mut demo = Running::start(command);
+    demo.wait_for("SEND: approved");
+    (demo, temporary)
+}
+
+#[test]
+fn a_signal_to_a_demo_ends_its_session_with_results() {
+    for name in ["INT", "TERM", "HUP"] {
+        let cluster = Cluster::new();
+        let (demo, temporary) = demo(&cluster);
+        demo.signal(name);
+        let ended = demo.end();
+        assert_eq!(ended.code(), Some(0), "{ended:#?}");
+        assert!(ended.stdout.contains("EQUAL: all 2 results are the same"), "{ended:#?}");
+        assert_eq!(std::fs::read_dir(&temporary).expect("listed").count(), 0, "after SIG{name}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_second_signal_to_a_demo_ends_it_at_once_and_leaves_nothing_behind() {
+    let cluster = Cluster::new();
+    let (demo, temporary) = demo(&cluster);
+    let id = demo.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("its children");
+    let slave = children.split_whitespace().next().expect("a slave");
+    // Without it, no orderly end of the others is possible.
+    let stopped = std::process::Command::new("kill").args(["-STOP", slave]).status();
+    assert!(stopped.expect("kill").success());
+    demo.signal("TERM");
+    demo.signal("INT");
+    let ended = demo.end();
+    assert_eq!((ended.code(), ended.stdout.contains("EQUAL")), (Some(130), false), "{ended:#?}");
+    assert_eq!(std::fs::read_dir(&temporary).expect("listed").count(), 0);
+    common::until("its slave is gone", || {
+        std::fs::read_to_string(format!("/proc/{slave}/stat")).map_or(true, |stat| stat.contains(") Z "))
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_command_that_is_stuck_in_a_call_to_the_system_ends_at_the_first_signal() {
+    let cluster = Cluster::new();
+    let pipe = cluster.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    // To open a pipe for writing waits for a reader.
+    let bench = Running::start(common::cloudy(&["bench", "--html", &pipe.display().to_string()]));
+    let catches = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", bench.id())).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        // proc(5): a bit for each signal, from 1 on; SIGTERM is 15.
+        caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> 14 & 1 == 1)
+    };
+    common::until("signals are caught", catches);
+    bench.signal("TERM");
+    let ended = bench.end();
+    assert_eq!(ended.code(), Some(130), "{ended:#?}");
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn what_was_started_by_nohup_outlives_its_terminal() {

@@ -211,6 +211,23 @@ fn a_restart_needs_neither_the_program_s_file_nor_any_directory() {
 }
 
 #[test]
+fn a_restart_that_fails_is_tried_again() {
+    let cluster = Cluster::new();
+    let directory = cluster.path("results");
+    fs::create_dir(&directory).expect("a directory");
+    let file = directory.join("result.jsonl").display().to_string();
+    let (mut supervised, _) = cluster.slave(&["--supervise", "--result", &file]);
+    fs::remove_dir_all(&directory).expect("removed");
+    signal(child_of(&supervised).expect("a child"), "KILL");
+    supervised.wait_for("cannot write the result to");
+    supervised.wait_for("the slave did not start again; it is started again in");
+    fs::create_dir(&directory).expect("a directory");
+    supervised.wait_for("listening on 127.0.0.1:");
+    supervised.signal("TERM");
+    assert_eq!(supervised.end().code(), Some(0));
+}
+
+#[test]
 fn a_second_signal_to_a_supervisor_ends_its_slave_at_once() {
     let cluster = Cluster::new();
     let (supervised, _) = cluster.slave(&["--supervise"]);

@@ -18,7 +18,7 @@ use crate::args::SlaveArgs;
 use crate::interrupts::{Asked, Interrupts, Stop};
 use crate::keys::KeyFile;
 use crate::node::{self, Who};
-use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_beside, print_error};
+use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, EXIT_NOT_STARTED, failure, print_beside, print_error};
 use crate::parent::{self, Order, Said, say, say_surely};
 use crate::progress::Progress;
 use crate::report::{phase_name, stopped_words};
@@ -32,7 +32,13 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
         let Some(started) = stop.unless_asked(Started::new(&args)).await else {
             return Ok(ExitCode::from(stop.status_of_service()));
         };
-        let Started { supervisor, key_file, mut file, node, control } = started?;
+        let Started { supervisor, key_file, mut file, node, control } = match started {
+            Err(report) if args.supervised => {
+                print_error(&report);
+                return Ok(ExitCode::from(EXIT_NOT_STARTED));
+            }
+            started => started?,
+        };
         let slave = Slave {
             args: &args,
             node: &node,

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::args::SlaveArgs;
 use crate::interrupts::{Asked, Interrupts, Stop};
-use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, failure};
+use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_STARTED, EXIT_USAGE, failure};
 use crate::program;
 use crate::progress::Progress;
 use crate::supervisor::introduce;
@@ -45,7 +45,7 @@ async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
         key: if args.data.directory.is_none() { Some(NodeKey::generate().into_diagnostic()?) } else { None },
         stop,
     };
-    let (progress, mut crashes) = (Progress::start(), Crashes::default());
+    let (progress, mut crashes, mut restarts) = (Progress::start(), Crashes::default(), false);
     let mut child = Some(supervisor.start().map_err(|error| {
         failure(
             format_args!("the slave does not start ({error})"),
@@ -56,10 +56,13 @@ async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
         let how = match child.take() {
             Some(child) => {
                 let status = supervisor.ended(child).await?;
-                if let Some(status) = final_status(status) {
-                    return Ok(ExitCode::from(status));
+                match final_status(status) {
+                    // What it says of a wrong start is final, unless it has run before.
+                    Some(EXIT_NOT_STARTED) if restarts => "the slave did not start again".to_owned(),
+                    Some(EXIT_NOT_STARTED) => return Ok(ExitCode::from(EXIT_FAILED)),
+                    Some(status) => return Ok(ExitCode::from(status)),
+                    None => format!("the slave crashed ({status})"),
                 }
-                format!("the slave crashed ({status})")
             }
             None => "the slave did not start again".to_owned(),
         };
@@ -81,6 +84,7 @@ async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
         if stop.unless_asked(sleep(backoff)).await.is_none() {
             return Ok(ExitCode::from(stop.status_of_service()));
         }
+        restarts = true;
         child = supervisor.start().inspect_err(|error| progress.line(&format!("cannot start the slave: {error}"))).ok();
     }
 }
@@ -169,7 +173,7 @@ fn pass_on(child: &mut Child, _asked: Asked) -> io::Result<()> {
 
 /// What the slave ended with, if it ended by itself: a failure that it has told of is one.
 fn final_status(status: ExitStatus) -> Option<u8> {
-    let told = [EXIT_EQUAL, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED];
+    let told = [EXIT_EQUAL, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_NOT_STARTED];
     let status = u8::try_from(status.code()?).ok()?;
     told.contains(&status).then_some(status)
 }

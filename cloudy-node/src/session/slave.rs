@@ -142,7 +142,7 @@ pub enum SlaveError {
         approved: u64,
     },
     /// It was told to leave the session, and the others did not go on without it in time. They find out that it is gone.
-    #[error("this slave could not leave the session in order within {LEAVING_MAX:?}: its others do not answer")]
+    #[error("this slave could not leave the session in order within {LEAVING_MAX:?}; is another slave out of reach?")]
     NotLeaving,
     /// Most of the nodes that decide on the session's views are out of reach: it can end nowhere that this slave sees.
     #[error(
