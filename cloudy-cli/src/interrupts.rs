@@ -1,5 +1,6 @@
 //! SIGINT, SIGTERM and SIGHUP: the first ends a command in order, the second ends the program at once.
 
+use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
 use std::process::exit;
@@ -58,7 +59,8 @@ impl Interrupts {
         let (sender, caught) = mpsc::channel(2);
         let noticed = Arc::new(AtomicBool::new(false));
         let (ready, started) = std::sync::mpsc::channel();
-        let catcher = Catcher { caught: sender, noticed: Arc::clone(&noticed) };
+        let catcher =
+            Catcher { caught: sender, noticed: Arc::clone(&noticed), notice_max: NOTICE_MAX, end_max: END_MAX };
         let thread = thread::Builder::new().name("signals".to_owned());
         thread.spawn(move || catcher.run(&ready)).map_err(uncaught)?;
         let gone = || Err(io::Error::other("the thread for them is gone"));
@@ -99,47 +101,50 @@ impl Interrupts {
 struct Catcher {
     caught: mpsc::Sender<Asked>,
     noticed: Arc<AtomicBool>,
+    /// See [`NOTICE_MAX`].
+    notice_max: Duration,
+    /// See [`END_MAX`].
+    end_max: Duration,
 }
 
 impl Catcher {
     fn run(self, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let result = runtime.and_then(|runtime| {
+        let result: io::Result<Infallible> = runtime.and_then(|runtime| {
             runtime.block_on(async {
-                let signals = Signals::catch()?;
+                let mut signals = Signals::catch()?;
                 // The command waits for this.
                 let _ = ready.send(Ok(()));
-                self.catch(signals).await;
-                Ok(())
+                self.catch(async || signals.next().await).await;
+                output::finish();
+                exit(i32::from(EXIT_INTERRUPTED));
             })
         });
-        if let Err(error) = result {
-            // As above.
-            let _ = ready.send(Err(error));
-        }
+        let Err(error) = result;
+        // As above.
+        let _ = ready.send(Err(error));
     }
 
-    async fn catch(self, mut signals: Signals) {
-        self.pass_on(signals.next().await);
+    /// Passes signals on. Returns once the program has to be ended from here.
+    async fn catch(&self, mut next: impl AsyncFnMut() -> Asked) {
+        self.pass_on(next().await);
         let unnoticed = async {
             // sleep: a bound on what the command's own thread does.
-            sleep(NOTICE_MAX).await;
+            sleep(self.notice_max).await;
             if self.noticed.load(Ordering::Relaxed) {
                 pending::<()>().await;
             }
         };
         tokio::select! {
-            second = signals.next() => {
+            second = next() => {
                 self.pass_on(second);
                 // sleep: as above.
-                sleep(END_MAX).await;
+                sleep(self.end_max).await;
             }
             () = unnoticed => {
                 output::say_plainly("interrupted while a call to the system does not return: the program ends without it");
             }
         }
-        output::finish();
-        exit(i32::from(EXIT_INTERRUPTED));
     }
 
     fn pass_on(&self, asked: Asked) {
@@ -258,5 +263,41 @@ impl Stop {
             Some(Asked::Interrupt) => EXIT_INTERRUPTED,
             _ => EXIT_EQUAL,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(20);
+    const NEVER: Duration = Duration::from_secs(1 << 20);
+    const WHILE: Duration = Duration::from_millis(300);
+
+    /// The program is ended from outside in the next while, after a first signal and a second one so much later.
+    async fn is_ended(noticed: bool, second_after: Duration, (notice_max, end_max): (Duration, Duration)) -> bool {
+        let (caught, mut passed_on) = mpsc::channel(2);
+        let catcher = Catcher { caught, noticed: Arc::new(AtomicBool::new(noticed)), notice_max, end_max };
+        let mut signals = 0;
+        let catch = catcher.catch(async || {
+            signals += 1;
+            if signals == 2 {
+                sleep(second_after).await;
+            }
+            Asked::Terminate
+        });
+        let ended = timeout(WHILE, catch).await.is_ok();
+        assert_eq!(passed_on.recv().await, Some(Asked::Terminate));
+        ended
+    }
+
+    #[tokio::test]
+    async fn a_command_that_is_stuck_and_one_that_is_told_twice_are_ended() {
+        assert!(!is_ended(true, NEVER, (SOON, SOON)).await, "it ends in order");
+        assert!(is_ended(false, NEVER, (SOON, NEVER)).await, "it is stuck");
+        assert!(is_ended(true, SOON, (NEVER, SOON)).await, "it was told twice");
+        assert!(!is_ended(true, SOON, (NEVER, NEVER)).await, "it has time to end");
     }
 }

@@ -148,27 +148,6 @@ fn a_second_signal_to_a_demo_ends_it_at_once_and_leaves_nothing_behind() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_command_that_is_stuck_in_a_call_to_the_system_ends_at_the_first_signal() {
-    let cluster = Cluster::new();
-    let pipe = cluster.path("pipe");
-    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
-    assert!(made.expect("mkfifo").success());
-    // To open a pipe for writing waits for a reader.
-    let bench = Running::start(common::cloudy(&["bench", "--html", &pipe.display().to_string()]));
-    let catches = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", bench.id())).unwrap_or_default();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        // proc(5): a bit for each signal, from 1 on; SIGTERM is 15.
-        caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> 14 & 1 == 1)
-    };
-    common::until("signals are caught", catches);
-    bench.signal("TERM");
-    let ended = bench.end();
-    assert_eq!(ended.code(), Some(130), "{ended:#?}");
-}
-
-#[test]
-#[cfg(target_os = "linux")]
 fn what_was_started_by_nohup_outlives_its_terminal() {
     let cluster = Cluster::new();
     let own = cluster.node(&["slave", "127.0.0.1", "0"]);
