@@ -56,13 +56,17 @@ fn comes_back(policy: &str) {
     let others = [cluster.slave(&RATE), cluster.slave(&RATE)];
     let (mut supervised, port) = cluster.slave(&[&RATE[..], &["--supervise", "--result", &file_name]].concat());
     let ports = [others[0].1, others[1].1, port];
-    let mut first = Running::start(master(&cluster, &["4s", "2s", "--on-failure", policy, "--expect", "3"], &ports));
+    let mut first = Running::start(master(&cluster, &["10m", "2s", "--on-failure", policy, "--expect", "3"], &ports));
     first.wait_for("SEND: approved");
     let before = child_of(&supervised).expect("a child");
     signal(before, "KILL");
     supervised.wait_for("it is started again in 100ms");
     supervised.wait_for("in the session of master");
     assert_ne!(child_of(&supervised), Some(before));
+    // It broadcasts again.
+    let firsts = || fs::read_to_string(&file).unwrap_or_default().matches("\"seq\":1,").count();
+    until("a first number of its second run", || firsts() == 4);
+    first.signal("INT");
     let (ended, supervised) = (first.end(), supervised.end());
     let [second, third] = others.map(|(slave, _)| slave.end());
     equal(&ended, &[&second, &third, &supervised]);
