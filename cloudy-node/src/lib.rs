@@ -25,16 +25,16 @@ mod typed;
 
 pub use cloudy_proto::slot::{Payloads, payload_slices};
 pub use cloudy_proto::{
-    Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, MemberStatus, MessageId, NobodyComplete,
-    NodeId, OlderDisk, OnFailure, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank,
-    RingKind, Seq, SessionPlan, Status, View, ViewId, Waiting,
+    Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, LeaveWait, MemberStatus, MessageId,
+    NobodyComplete, NodeId, OlderDisk, OnFailure, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot,
+    Phase, Rank, RingKind, Seq, SessionPlan, Status, View, ViewId, VotesLost, Waiting,
 };
 pub use cluster_key::ClusterKey;
 pub use cluster_keys::ClusterKeys;
 pub use founding::{FoundError, Founding, FoundingEvent};
 pub use group::{
     Approval, Approved, ApprovedError, ApprovedItem, ApprovedStream, BroadcastError, EndReason, Events, Group,
-    GroupConfig, Receipt, ReceiptError,
+    GroupConfig, LEAVE_TIMEOUT, LeaveError, Receipt, ReceiptError,
 };
 pub use identity::Identity;
 pub use node::{ConnectError, JoinError, Joining, Node, NodeBuilder, RevokeError, SetKeysError, StartError, Traffic};

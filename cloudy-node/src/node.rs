@@ -144,9 +144,11 @@ impl NodeBuilder {
         let discovery_keys = links.discovery_keys.clone();
         let join_config = Arc::new(self.join_config);
         let node = Node { id: identity.node_id(), address, mailbox, resumed, revoked, discovery_keys, join_config };
-        tokio::spawn(links.clone().accept());
+        let accepted = links.clone();
         tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade(), disk).run());
         let resumed = Arc::new(resume_all(&node.mailbox, stored).await?);
+        // A peer must not be told that a group is unknown here that is only about to go on.
+        tokio::spawn(accepted.accept());
         Ok(Node { resumed, ..node })
     }
 }

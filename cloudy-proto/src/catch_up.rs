@@ -35,6 +35,11 @@ impl Retained {
         self.bytes = 0;
     }
 
+    /// The memory that it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The first index that is kept, if there is any.
     pub(crate) fn first(&self) -> Option<Index> {
         self.entries.front().map(|entry| entry.first_index)

@@ -54,6 +54,14 @@ pub enum Command {
         /// What it is from here on.
         standing: Standing,
     },
+    /// A node that is not on the ring has left by itself. Takes effect only while it is on no ring and this is its latest
+    /// run.
+    Left {
+        /// Which.
+        node: NodeId,
+        /// Its run; zero if it never had one.
+        incarnation: Incarnation,
+    },
 }
 
 /// What [`Command::InstallView`] carries.

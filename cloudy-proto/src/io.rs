@@ -16,7 +16,7 @@ use crate::stored::{Record, StoredEntry};
 use crate::view::View;
 use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
 
-pub use status::{MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, Status, Waiting};
+pub use status::{LeaveWait, MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, Status, VotesLost, Waiting};
 
 /// The only way into the machine.
 #[derive(Clone, Debug)]
@@ -306,6 +306,9 @@ pub enum Event {
     /// complete member has answered for the coordinator timeout, and again when it is others who are missing. It is over
     /// with the next [`Event::ViewInstalled`].
     NobodyComplete(NobodyComplete),
+    /// Most voters are back without their votes: the group has stopped for good, or, on disk, until they are back with their
+    /// data directories. Said once no coordinator has been in reach for the coordinator timeout.
+    VotesLost(VotesLost),
     /// This node's disk is older than what the node has told others: somebody put back a copy of it. It goes on as one
     /// that has lost its disk.
     OlderDisk(OlderDisk),
@@ -337,6 +340,12 @@ pub enum Event {
         /// Its length and digest.
         result: Checkpoint,
     },
+    /// The group is closed, and for some time nobody in reach has given what is missing here of its final result. This node
+    /// goes on asking: it is over with [`Event::Final`].
+    FinalResultMissing {
+        /// The nodes that should have it.
+        sources: Vec<NodeId>,
+    },
     /// Own payloads from a number on are in no result, and never will be.
     Rejected {
         /// The first of them.
@@ -362,7 +371,8 @@ pub enum Event {
         /// The last one.
         node: NodeId,
     },
-    /// The group is over: everybody has reported, or the time for it is up.
+    /// The group is over: everybody has reported, or the time for it is up. A node that misses a part of the final result
+    /// fetches that first.
     Closed,
     /// A member's digest differs from this node's at one index: the group stops (`protocol.md` §8).
     Diverged {

@@ -44,8 +44,8 @@ pub use id::{
     ConsensusId, GroupId, Incarnation, Index, LogIndex, MessageId, NodeId, ParseNodeIdError, Rank, Round, Seq, ViewId,
 };
 pub use io::{
-    Admission, Approval, Entry, Event, Frame, Input, MemberStatus, NobodyComplete, OlderDisk, Outcome, Output,
-    PendingSlot, Phase, Request, Status, Waiting,
+    Admission, Approval, Entry, Event, Frame, Input, LeaveWait, MemberStatus, NobodyComplete, OlderDisk, Outcome,
+    Output, PendingSlot, Phase, Request, Status, VotesLost, Waiting,
 };
 pub use machine::{Machine, MachineConfig, Role};
 pub use read_back::{Stored, StoredError};

@@ -93,6 +93,14 @@ pub enum Rule {
     FinalIsStoredWhole,
     /// Who begins with a snapshot has the last numbers that come with it.
     SnapshotHasLastNumbers,
+    /// The last members that leave hand over to evicted nodes that follow, or wait for them.
+    LastHandsOver,
+    /// A node that is off the ring leaves once the log says so, and does not come onto the ring any more.
+    LeftIsLogged,
+    /// A node of a closed group tells peers of it that the group is closed.
+    EndIsTold,
+    /// A node that knows that most votes are lost says so.
+    LostVotesAreTold,
     /// What a cut did not take goes back to the head of the outbox, before what was never sent.
     PutBackAtHead,
 }

@@ -248,6 +248,8 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Join { run: u64::MAX, observer: true, result: CHECKPOINT },
         ControlFrame::Refer { coordinator: origin, addresses: addresses(), left: Duration::from_millis(1_500) },
         ControlFrame::NobodyComplete { view, missing: vec![origin], lost: vec![NodeId([0xbb; 32])] },
+        ControlFrame::Ended,
+        ControlFrame::Absent,
     ];
     each(frames, encode_control)
 }

@@ -52,8 +52,25 @@ impl Scenario {
     /// # Errors
     /// If a checker fails.
     pub fn ends(&mut self) -> Result<(), Failure> {
+        self.ended_by(Plan::FOUNDER)
+    }
+
+    /// A node ends the group.
+    ///
+    /// # Errors
+    /// If a checker fails.
+    pub fn ended_by(&mut self, node: usize) -> Result<(), Failure> {
         self.world.end_wanted = true;
-        self.world.give(Plan::FOUNDER, Item::Ask(Request::End))
+        let place = self.world.running(node).unwrap_or(node);
+        self.world.give(place, Item::Ask(Request::End))
+    }
+
+    /// A node leaves once all that it broadcast is approved.
+    ///
+    /// # Errors
+    /// If a checker fails.
+    pub fn leaves(&mut self, node: usize) -> Result<(), Failure> {
+        self.world.fault(Fault::Leave { node })
     }
 
     /// Goes on until something holds.
@@ -76,7 +93,13 @@ impl Scenario {
     /// If a checker fails.
     pub fn pass(&mut self, time_us: u64) -> Result<(), Failure> {
         let until = self.world.now_us + time_us;
-        self.until("time passes", |world| world.now_us >= until)
+        while self.world.now_us < until {
+            // Time passes also where nobody has anything to do.
+            if !self.world.step()? {
+                self.world.now_us = until;
+            }
+        }
+        Ok(())
     }
 
     /// Goes on until all is approved, or the group has ended at everybody with one result.

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use cloudy_proto::{RingKind, Rule, Rules};
+use cloudy_proto::{LeaveWait, OnFailure, RingKind, Rule, Rules, Time};
 use cloudy_tests::invariants::Failure;
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::scripted::{asks_back, repeats_itself, says_that_nobody_coordinates};
@@ -42,6 +42,10 @@ macro_rules! each_is_caught {
                 Rule::ResumeTellsSkips => "a_resumed_stream_keeps_its_skips_back",
                 Rule::SeekGoesOn => "who_is_told_often_that_nobody_coordinates_never_says_so",
                 Rule::AskedAsksBack => "who_is_asked_for_what_it_has_not_does_not_ask_back",
+                Rule::LastHandsOver => "the_last_that_leaves_ends_the_group_of_an_evicted_member",
+                Rule::LeftIsLogged => "a_node_that_left_comes_onto_the_ring_again",
+                Rule::EndIsTold => "a_node_that_knows_no_member_of_the_last_view_does_not_learn_of_the_end",
+                Rule::LostVotesAreTold => "most_votes_are_lost_and_no_node_says_so",
                 Rule::FinalIsStoredWhole => "who_fetched_a_final_result_does_not_know_that_it_is_whole",
             };
             assert_eq!(tested(Rule::CutAtMinimum), "a_cut_at_the_maximum");
@@ -219,4 +223,107 @@ fn who_fetched_a_final_result_does_not_know_that_it_is_whole() {
 fn what_is_sent_again_enters_once() {
     assert_eq!(repeats_itself(Rules::default()), [1, 2, 3]);
     assert_eq!(repeats_itself(Rules::all_but(Rule::Deduplicated)), [1, 2, 1, 2, 3], "the rule is what keeps it out");
+}
+
+/// Members that fail are evicted, and nothing is on disk.
+fn evicting(nodes: usize, rules: Rules) -> Plan {
+    let mut plan = Plan { rules, mutated: true, ..Plan::calm(nodes, None) };
+    plan.parameters.on_failure = OnFailure::Evict;
+    plan
+}
+
+fn ring_of(world: &World, home: usize) -> Vec<usize> {
+    let status = world.running(home).map(|place| world.nodes[place].machine.status(Time(0)));
+    let ring = status.and_then(|status| status.view).map(|view| view.ring.clone()).unwrap_or_default();
+    ring.iter().map(|member| world.judge.home_of(member.node)).collect()
+}
+
+/// One of two members is cut off and evicted; the other leaves, and the network heals.
+#[test]
+fn the_last_that_leaves_ends_the_group_of_an_evicted_member() {
+    let story = |rules| -> Result<(), Failure> {
+        let mut story = Scenario::begin(evicting(2, rules))?;
+        story.broadcasts(0, 5, 8)?;
+        story.until("both have all", |world| (0..2).all(|node| world.judge.index_of(node) == 5))?;
+        story.suffers(Fault::Isolate { who: Who::Node(1), outage_us: 4_000_000 })?;
+        story.until("the other is evicted", |world| ring_of(world, 0) == [0])?;
+        story.broadcasts(0, 5, 8)?;
+        story.leaves(0)?;
+        story.pass(1_000_000)?;
+        let waits = story.world.nodes[0].machine.status(Time(0)).leaving;
+        assert!(matches!(waits, Some(LeaveWait::Heir { .. })) || !rules_hold(rules), "{waits:?}");
+        story.until("it has left", |world| world.nodes[0].left)?;
+        story.until("the other is the ring", |world| ring_of(world, 1) == [1] && world.judge.index_of(1) == 10)?;
+        story.broadcasts(1, 5, 8)?;
+        story.settles()
+    };
+    assert_eq!(story(Rules::default()), Ok(()));
+    let failure = story(Rules::all_but(Rule::LastHandsOver)).expect_err("the group ends");
+    println!("LastHandsOver off: {failure}");
+}
+
+fn rules_hold(rules: Rules) -> bool {
+    format!("{rules:?}") == format!("{:?}", Rules::default())
+}
+
+/// A member is evicted, is about to come back, and leaves: it is gone, and the coordinator takes it in.
+#[test]
+fn a_node_that_left_comes_onto_the_ring_again() {
+    let plan = |seed| {
+        let mut plan = Plan::of(seed);
+        plan.at_steps.clear();
+        for at in 1..6 {
+            let (at_us, node) = (plan.heal_at_us * at / 6, at as usize % plan.nodes);
+            plan.faults.push((at_us, Fault::Isolate { who: Who::Node(node), outage_us: 150_000 }));
+            plan.faults.push((at_us + 140_000, Fault::Leave { node }));
+        }
+        plan
+    };
+    let evicting = (0..2 * SEEDS).map(plan).filter(|plan| plan.evicts() && plan.session.is_none() && plan.nodes > 2);
+    is_caught_in(Rule::LeftIsLogged, evicting);
+}
+
+/// All that a member knew leave while it is cut off, and the group is closed by one that came later.
+#[test]
+fn a_node_that_knows_no_member_of_the_last_view_does_not_learn_of_the_end() {
+    let story = |rules| -> Result<(), Failure> {
+        let mut plan = evicting(3, rules);
+        plan.newcomers = vec![(2_000_000, Newcomer::Member)];
+        plan.drift_ppm.push(0);
+        let mut story = Scenario::begin(plan)?;
+        story.suffers(Fault::Partition { side: 0b100, bridge: None, outage_us: 20_000_000 })?;
+        story.until("the newcomer is on the ring", |world| ring_of(world, 0) == [0, 1, 3])?;
+        story.broadcasts(0, 5, 8)?;
+        story.leaves(0)?;
+        story.leaves(1)?;
+        story.until("the newcomer is alone", |world| ring_of(world, 3) == [3])?;
+        story.ended_by(3)?;
+        story.until("the group is closed", |world| world.running(3).is_some_and(|place| world.nodes[place].closed))?;
+        story.until("the first learns it, with the result", |world| {
+            world.nodes[2].closed && world.judge.final_of(2).is_some()
+        })
+    };
+    assert_eq!(story(Rules::default()), Ok(()));
+    let failure = story(Rules::all_but(Rule::EndIsTold)).expect_err("it does not learn it");
+    println!("EndIsTold off: {failure}");
+}
+
+/// Two of three voters in memory are started again at once.
+#[test]
+fn most_votes_are_lost_and_no_node_says_so() {
+    let story = |rules| -> Result<(), Failure> {
+        let mut story = Scenario::begin(evicting(3, rules))?;
+        let all_vote = |world: &World| world.nodes[0].machine.status(Time(0)).voters.len() == 3;
+        story.until("all vote", all_vote)?;
+        for home in [1, 2] {
+            story.suffers(Fault::Restart { who: Who::Node(home), after_us: 10_000 })?;
+        }
+        story.until("that is said", |world| {
+            let lost = world.nodes[0].machine.status(Time(0)).votes_lost;
+            lost.is_some_and(|lost| (lost.lost.len(), lost.voters) == (2, 3))
+        })
+    };
+    assert_eq!(story(Rules::default()), Ok(()));
+    let failure = story(Rules::all_but(Rule::LostVotesAreTold)).expect_err("nobody says so");
+    println!("LostVotesAreTold off: {failure}");
 }

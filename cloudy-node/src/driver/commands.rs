@@ -61,6 +61,7 @@ impl Driver {
             }
             Command::ForgetStored { group } => {
                 self.ended(group);
+                self.closed.forget(group);
                 if let Some(disk) = &mut self.disk {
                     disk.forget(group);
                 }
@@ -288,11 +289,15 @@ impl Driver {
         true
     }
 
-    /// Says no to a peer about a group that is not here. The stream ends with it: there is one for each such group.
+    /// Says no to a peer about a group that is not here.
     pub(super) fn refuse(&mut self, to: NodeId, group: GroupId, reason: String) {
+        self.answer_of(to, group, ControlFrame::Refuse { reason });
+    }
+
+    /// Answers a peer about a group that is not here. The stream ends with it: there is one for each such group.
+    pub(super) fn answer_of(&mut self, to: NodeId, group: GroupId, frame: ControlFrame) {
         if let Some(link) = self.peers.get_mut(&to) {
-            let frame = Frame::Control(ControlFrame::Refuse { reason });
-            link.push(group, Incarnation(0), Stream::Control, &frame);
+            link.push(group, Incarnation(0), Stream::Control, &Frame::Control(frame));
             link.flush();
             link.end_group(group);
         }

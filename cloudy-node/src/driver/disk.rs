@@ -183,8 +183,11 @@ impl Driver {
             Err(error) => return self.disk_failed(&error),
         }
         for (group, to, entries) in disk.take_reads() {
-            if let Some(run) = self.groups.get_mut(&group) {
-                run.machine.handle(now, Input::ResultRead { to, entries });
+            match self.groups.get_mut(&group) {
+                Some(run) => run.machine.handle(now, Input::ResultRead { to, entries }),
+                None => {
+                    self.handle_closed(group, Input::ResultRead { to, entries });
+                }
             }
         }
     }
@@ -199,5 +202,6 @@ impl Driver {
             }
             self.ended(id);
         }
+        self.closed.forget_stored();
     }
 }

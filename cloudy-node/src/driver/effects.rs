@@ -16,7 +16,8 @@ impl Driver {
     pub(super) fn carry_out(&mut self, group: GroupId, effect: Effect) {
         match effect {
             Effect::Send(Output::Send { to, stream, frame }) => {
-                let incarnation = self.groups.get(&group).map_or(Incarnation(0), |run| run.machine.incarnation());
+                let machine = self.groups.get(&group).map(|run| &run.machine).or_else(|| self.closed.machine(group));
+                let incarnation = machine.map_or(Incarnation(0), cloudy_proto::Machine::incarnation);
                 self.push(to, (group, incarnation, stream), &frame);
             }
             Effect::Send(Output::CloseLink { peer, reason }) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
-use cloudy_proto::{Durability, Frame, GroupId, Index, NodeId, Request, Role};
+use cloudy_proto::{Durability, Frame, GroupId, Incarnation, Index, NodeId, Request, Role};
 use tokio::sync::oneshot;
 
 use crate::driver::Driver;
@@ -52,7 +52,7 @@ impl Driver {
             // Said once, before the link is up.
             NodeFrame::Hello { .. } => {}
             NodeFrame::Join { name } => self.asked_to_join(peer, name),
-            NodeFrame::Observe { name } => self.asked_for_running(peer, name),
+            NodeFrame::Observe { name } => self.asked_to_observe(peer, name),
             NodeFrame::Revoked { own, nodes } => self.told_revoked(peer, &nodes, own),
             NodeFrame::Certificate(certificate) => self.told_certificate(peer, &certificate),
             NodeFrame::SameIdentity { process, address } => self.told_same_identity(peer, process, address),
@@ -84,6 +84,7 @@ impl Driver {
             return;
         };
         let now = self.now();
+        self.closed.forget(group);
         let (aim, observes) = (joining.aim, joining.aim != Aim::Member);
         // Who reads along promises nobody to keep anything.
         let durability = if observes { Durability::Memory } else { durability };
@@ -130,17 +131,30 @@ impl Driver {
                 return self.push(peer, (group, incarnation, Stream::Control), &frame);
             }
             Some(_) => format!("group {name:?} has not begun at node {me}; try again in a moment"),
+            None if self.closed.named(&name).is_some() => {
+                format!("group {name:?} has ended at node {me}; observe it for its result, or create another")
+            }
             None => match self.belongs_elsewhere(&name) {
                 Some(elsewhere) => format!("node {me} is in no group {name:?}: {elsewhere}"),
                 None => format!(
-                    "node {me} is in no group {name:?}; a group whose members have all stopped goes on only from their \
-                     data directories, if it is on disk: otherwise found another"
+                    "node {me} is in no group {name:?}: ask a member of it; if no member is left, a group on disk goes on \
+                     once they are started with their data directories, and any other has to be created again"
                 ),
             },
         };
         if let Some(link) = self.peers.get(&peer) {
             link.push_node(NodeFrame::Refused { name, reason });
         }
+    }
+
+    /// A peer asks to read along: also a group that is closed has its result.
+    fn asked_to_observe(&mut self, peer: NodeId, name: String) {
+        let runs = self.groups.values().any(|run| run.shared.name == name);
+        let closed = self.closed.named(&name).filter(|_| !runs);
+        let Some((group, frame)) = closed.and_then(|(group, machine)| Some((group, machine.running()?))) else {
+            return self.asked_for_running(peer, name);
+        };
+        self.push(peer, (group, Incarnation(0), Stream::Control), &Frame::Control(frame));
     }
 
     /// A member told where the coordinator is.

@@ -6,6 +6,7 @@
 //!                                                     └─► what users read
 //! ```
 
+mod closed;
 mod commands;
 mod dialler;
 pub(crate) mod disk;
@@ -16,7 +17,7 @@ mod run;
 mod same_identity;
 mod trust;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use crate::link::{Link, Links, NewLink, code};
 use crate::node::{ConnectError, JoinError};
 use crate::repeats::Source;
 use crate::tls::LinkFailure;
+use closed::ClosedGroups;
 use commands::Joining;
 use dialler::Dialler;
 use disk::Disk;
@@ -43,8 +45,6 @@ use trust::Trust;
 
 /// Messages that one turn takes from the links.
 const TURN_MAIL_MAX: usize = 256;
-/// Ended groups that the driver remembers.
-const CLOSED_GROUPS_MAX: usize = 64;
 /// Two connections that a pair dials at once come up within this time of each other. A process that dials later has no
 /// other: the older connection leads nowhere.
 const DUEL: Duration = Duration::from_secs(5);
@@ -68,8 +68,8 @@ pub(crate) struct Driver {
     /// For whom there are frames in this turn, in the order of their first.
     written_to: Vec<NodeId>,
     groups: BTreeMap<GroupId, GroupRun>,
-    /// Groups that have ended for everybody, for those who were away: the newest few.
-    closed: VecDeque<GroupId>,
+    /// Groups that are closed, for nodes that were away.
+    closed: ClosedGroups,
     /// Who waits to be invited, by the group's name.
     joining: BTreeMap<String, Joining>,
     connecting: Vec<(SocketAddr, oneshot::Sender<Result<NodeId, ConnectError>>)>,
@@ -105,7 +105,7 @@ impl Driver {
             superseded: Superseded::default(),
             written_to: Vec::new(),
             groups: BTreeMap::new(),
-            closed: VecDeque::new(),
+            closed: ClosedGroups::default(),
             joining: BTreeMap::new(),
             connecting: Vec::new(),
             dialler,
@@ -142,6 +142,7 @@ impl Driver {
             self.take_completions();
             self.run_timers();
             self.turn_groups();
+            self.turn_closed();
             self.dial_due();
             self.flush();
         }
@@ -196,7 +197,9 @@ impl Driver {
         let now = self.now();
         self.peers.values_mut().for_each(|link| link.end_views_before(group, view.id));
         self.turn_down_asked(group, |node| view.rank_of(node).is_some());
-        if view.last {
+        // A node that misses a part of the final result needs the others; all others have their links.
+        let complete = self.groups.get(&group).is_none_or(|run| run.shared.lock().final_index.is_some());
+        if view.last && complete {
             return;
         }
         for member in view.ring.iter().filter(|member| member.node != self.me) {
@@ -213,12 +216,7 @@ impl Driver {
                 run.shared.lock().last_numbers = Some(run.machine.last_numbers());
             }
             run.shared.end(crate::group::EndReason::Closed);
-            if run.closed {
-                self.closed.push_back(group);
-                if self.closed.len() > CLOSED_GROUPS_MAX {
-                    self.closed.pop_front();
-                }
-            }
+            self.keep_closed(group, run);
             self.peers.values_mut().for_each(|link| {
                 link.flush();
                 link.end_group(group);
@@ -297,7 +295,11 @@ impl Driver {
             Some(group) => group.admit(peer, link, header, reply),
             // An invitation comes for a group that is not known yet.
             None => {
-                let admission = if header.stream == Stream::Control { Admission::Read } else { Admission::Stop };
+                let closed = self.closed.machine(header.group);
+                let admission =
+                    closed.map_or(Admission::Stop, |machine| machine.admits(peer, header.incarnation, header.stream));
+                let admission = if admission == Admission::Wait { Admission::Stop } else { admission };
+                let admission = if header.stream == Stream::Control { Admission::Read } else { admission };
                 // A reader that is gone needs no answer.
                 let _ = reply.send(admission);
             }
@@ -305,29 +307,30 @@ impl Driver {
     }
 
     fn take_frame(&mut self, from: NodeId, header: &StreamHeader, frame: Frame, now: Time) {
+        let (incarnation, stream) = (header.incarnation, header.stream);
         if !self.groups.contains_key(&header.group) {
+            // Somebody here asked for it again, to read it.
+            let asked =
+                matches!(&frame, Frame::Control(ControlFrame::Running { name, .. }) if self.joining.contains_key(name));
+            if !asked && self.closed.machine(header.group).is_some() {
+                self.handle_closed(header.group, Input::Frame { from, incarnation, stream, frame });
+                return;
+            }
             match &frame {
                 Frame::Control(ControlFrame::Invite { name, durability })
                     if self.invited(from, header.group, name, *durability) => {}
                 Frame::Control(ControlFrame::Running { name, founder, durability }) => {
                     return self.running(from, header.group, name, (*founder, *durability));
                 }
-                // It accepts what was abandoned, or comes back to what has ended while it was away.
+                // It accepts what was abandoned.
                 Frame::Control(ControlFrame::Accept { .. }) => {
                     let reason = format!("the group has ended at node {}", self.me.short());
                     return self.refuse(from, header.group, reason);
                 }
-                Frame::Control(ControlFrame::Follow { .. } | ControlFrame::Join { .. })
-                    if self.closed.contains(&header.group) =>
-                {
-                    let reason = format!("the group has ended at node {}", self.me.short());
-                    return self.refuse(from, header.group, reason);
-                }
-                _ => return,
+                frame => return self.say_absent(from, header.group, frame),
             }
         }
         if let Some(group) = self.groups.get_mut(&header.group) {
-            let (incarnation, stream) = (header.incarnation, header.stream);
             group.machine.handle(now, Input::Frame { from, incarnation, stream, frame });
         }
     }
@@ -356,6 +359,7 @@ impl Driver {
             if let Some(old) = self.peers.remove(&peer) {
                 self.groups.values_mut().for_each(|group| group.link_down(peer, old.id, now));
                 self.replaced(old, &new);
+                self.closed.handle_all(now, &Input::LinkDown { peer });
             }
             tracing::debug!(peer = %peer.short(), address = %new.connection.remote_address(), "link up");
             let addresses = new.addresses.clone();
@@ -368,6 +372,7 @@ impl Driver {
             for group in self.groups.values_mut() {
                 group.machine.handle(now, Input::LinkUp { peer, addresses: addresses.clone() });
             }
+            self.closed.handle_all(now, &Input::LinkUp { peer, addresses });
         }
         self.dialler.found(peer);
         if let Some(address) = dialled {
@@ -383,6 +388,7 @@ impl Driver {
         self.peers.remove(&peer);
         let now = self.now();
         self.groups.values_mut().for_each(|group| group.link_down(peer, link, now));
+        self.closed.handle_all(now, &Input::LinkDown { peer });
         let asked = self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer));
         for name in asked.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             if let Some(joining) = self.joining.remove(&name) {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cloudy_proto::wire::StreamHeader;
-use cloudy_proto::{Admission, Event, Index, Input, Machine, NodeId, Output, Record, Time};
+use cloudy_proto::{Admission, Event, Index, Input, Machine, NodeId, Output, Record, Request, Time};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
@@ -42,6 +42,8 @@ pub(crate) struct GroupRun {
     pub(crate) closed: bool,
     unread: Vec<Unread>,
     repeats: Repeats,
+    /// The machine was asked to leave.
+    leaves: bool,
 }
 
 /// Why a group was not joined.
@@ -77,6 +79,7 @@ impl GroupRun {
             closed: false,
             unread: Vec::new(),
             repeats,
+            leaves: false,
         }
     }
 
@@ -108,6 +111,10 @@ impl GroupRun {
     pub(crate) fn turn(&mut self, now: Time, effects: &mut Vec<Effect>) {
         loop {
             self.drain(effects);
+            if self.is_to_leave() {
+                self.machine.handle(now, Input::Request(Request::Leave));
+                continue;
+            }
             if !self.machine.wants_payload() {
                 return;
             }
@@ -117,6 +124,13 @@ impl GroupRun {
             self.shared.room.notify_waiters();
             self.machine.handle(now, Input::Broadcast(batch));
         }
+    }
+
+    /// The application wants to leave, and all that it broadcast is approved; true once.
+    fn is_to_leave(&mut self) -> bool {
+        let state = self.shared.lock();
+        let leaves = state.leaving && state.approved >= state.outbox.last();
+        leaves && !std::mem::replace(&mut self.leaves, true)
     }
 
     /// Takes all outputs: what concerns the users is put where they read it, under one lock.
@@ -206,6 +220,7 @@ impl GroupRun {
                 self.ask_again();
                 effects.push(Effect::Installed(Arc::clone(view)));
             }
+            Event::FinalResultMissing { sources } => self.misses_final(sources, effects),
             Event::Left { node } if *node == self.shared.me => self.end(EndReason::Left, effects),
             Event::CoordinatorLost { node } => {
                 if let Some(installed) = self.installed.take() {
@@ -226,7 +241,7 @@ impl GroupRun {
             }
             Event::Closed => {
                 self.closed = true;
-                let complete = self.shared.lock().final_index.is_some();
+                let complete = self.machine.final_result().is_some();
                 self.end(if complete { EndReason::Final } else { EndReason::Closed }, effects);
             }
             _ => {}
@@ -242,6 +257,7 @@ impl GroupRun {
             }
             Event::Waits(waiting) => self.say(Level::WARN, "the result waits", waiting),
             Event::NobodyComplete(stopped) => self.say(Level::WARN, "no complete member answers", stopped),
+            Event::VotesLost(lost) => tracing::error!(group = %self.shared.name, "{lost}"),
             Event::OlderDisk(older) => tracing::error!(group = %self.shared.name, "{older}"),
             Event::CoordinatorLost { node } => {
                 let text = format_args!("no coordinator is in reach; the last was node {}", node.short());
@@ -256,6 +272,18 @@ impl GroupRun {
         let (name, text) = (&self.shared.name, text.to_string());
         let line = format!("group {name:?}: {text}");
         self.repeats.say(level, &format!("group {name:?}: {cause}"), Source::Here(text), line);
+    }
+
+    /// The group is closed, and nobody in reach gives the rest of its result. A session does not wait for that.
+    fn misses_final(&mut self, sources: &[NodeId], effects: &mut Vec<Effect>) {
+        let names = sources.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "the group is closed, and nobody in reach gives the rest of its result; start one of these again: {names}"
+        );
+        self.say(Level::WARN, "the final result is not in reach", text);
+        if self.shared.lock().is_session {
+            self.end(EndReason::Closed, effects);
+        }
     }
 
     /// Tells whoever waits to be a part of the group.

@@ -1,7 +1,9 @@
 //! One group, as its users see it.
 
+mod approvals;
 mod approved;
 pub(crate) mod feed;
+mod leave;
 mod outbox;
 mod receipt;
 pub(crate) mod shared;
@@ -15,6 +17,7 @@ use tokio::sync::oneshot;
 
 pub use approved::{Approved, ApprovedError, ApprovedStream, Events};
 pub use feed::ApprovedItem;
+pub use leave::{LEAVE_TIMEOUT, LeaveError};
 pub use receipt::{Approval, Receipt, ReceiptError};
 pub use shared::EndReason;
 
@@ -85,6 +88,9 @@ pub enum BroadcastError {
         /// The group's bound.
         bytes_max: usize,
     },
+    /// [`Group::leave`] was called: what is broadcast after it would not be waited for.
+    #[error("this node leaves the group, and broadcasts nothing more; broadcast before leave()")]
+    Leaving,
     /// This node observes the group.
     #[error("this node observes the group, and broadcasts nothing; join it instead")]
     Observes,
@@ -158,6 +164,9 @@ impl Group {
         if state.final_index.is_some() {
             return Err(EndReason::Final.into());
         }
+        if state.leaving {
+            return Err(BroadcastError::Leaving);
+        }
         if self.shared.observes {
             return Err(BroadcastError::Observes);
         }
@@ -169,6 +178,7 @@ impl Group {
         }
         let wake = state.outbox.is_empty();
         let seq = state.outbox.push(payload);
+        state.approvals.expect(seq);
         drop(state);
         if wake {
             self.mailbox.wake();
@@ -180,7 +190,8 @@ impl Group {
     pub async fn room(&self) {
         wait_until(&self.shared.room, || {
             let state = self.shared.lock();
-            (!state.outbox.is_full() || state.ended.is_some() || state.final_index.is_some()).then_some(())
+            (!state.outbox.is_full() || state.leaving || state.ended.is_some() || state.final_index.is_some())
+                .then_some(())
         })
         .await;
     }
@@ -264,25 +275,6 @@ impl Group {
             }
             Some(_) => Ok(Outcome::Rejected),
             None => Err(state.ended.clone().unwrap_or(EndReason::ShutDown)),
-        }
-    }
-
-    /// Leaves the group for good: waits until every own broadcast so far is approved, and then for a view without this
-    /// node, which no timeout delays. If it coordinates or votes, others take over first. The last member that leaves
-    /// ends the group.
-    ///
-    /// # Errors
-    /// The group ended otherwise meanwhile.
-    pub async fn leave(&self) -> Result<(), EndReason> {
-        self.flush().await?;
-        self.request(Request::Leave);
-        let ended = wait_until(&self.shared.happened, || {
-            let state = self.shared.lock();
-            state.ended.clone().or(state.final_index.map(|_| EndReason::Final))
-        });
-        match ended.await {
-            EndReason::Left | EndReason::Final => Ok(()),
-            reason => Err(reason),
         }
     }
 

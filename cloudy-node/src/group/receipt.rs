@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cloudy_proto::{Durability, Index, MessageId, NodeId, Seq, ViewId};
 
+use crate::group::approvals::Found;
 use crate::group::shared::{EndReason, Shared, wait_until};
 
 /// A broadcast that is in the result of every member that is, or later becomes, up to date (`protocol.md` P5).
@@ -21,7 +22,7 @@ pub struct Approval {
     /// Where every member of that view had it before it confirmed it.
     pub durability: Durability,
     /// Who confirmed it before it entered the result here, and how long after it was sent. Empty where a view change
-    /// approved it, or where the receipt was awaited after a thousand later approvals.
+    /// approved it, or where the receipt was awaited after a thousand slots were approved later.
     pub confirmed: Vec<(NodeId, Duration)>,
 }
 
@@ -50,8 +51,9 @@ pub enum ReceiptError {
         /// How long was waited.
         waited: Duration,
     },
-    /// It is approved, but so long ago that where is no longer known here.
-    #[error("message {} is approved; its index is no longer retained here", .0.seq)]
+    /// It is approved, and this node does not know its index: it was away then, and continued from a snapshot of the
+    /// application's state that knows the message.
+    #[error("message {} is approved; its index is not known here, since this node continued from a snapshot", .0.seq)]
     ApprovedLongAgo(MessageId),
 }
 
@@ -89,13 +91,9 @@ impl Receipt {
         let state = self.shared.lock();
         let id = MessageId { origin: self.shared.me, incarnation: state.incarnation, seq: self.seq };
         if self.seq <= state.approved {
-            let end = |approval: &cloudy_proto::Approval| approval.first_seq.0 + u64::from(approval.count);
-            let at = state.approvals.partition_point(|approval| end(approval) <= self.seq.0);
-            let kept = state.approvals.get(at).filter(|approval| approval.first_seq <= self.seq);
-            return Some(kept.map_or(Err(ReceiptError::ApprovedLongAgo(id)), |approval| {
-                let index = Index(approval.first_index.0 + (self.seq.0 - approval.first_seq.0));
-                let (view, durability) = (approval.view, state.durability);
-                Ok(Approval { id, index, view, durability, confirmed: approval.confirmed.clone() })
+            let found = state.approvals.find(self.seq);
+            return Some(found.map_or(Err(ReceiptError::ApprovedLongAgo(id)), |Found { index, view, confirmed }| {
+                Ok(Approval { id, index, view, durability: state.durability, confirmed })
             }));
         }
         if state.rejected_from.is_some_and(|from| self.seq >= from) {
@@ -107,6 +105,12 @@ impl Receipt {
             Some(reason) => Some(Err(ReceiptError::Unknown { id, reason: reason.clone() })),
             None => None,
         }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        self.shared.lock().approvals.release(self.seq);
     }
 }
 

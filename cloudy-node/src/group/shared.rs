@@ -1,6 +1,6 @@
 //! What the driver and the group's users share.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -10,12 +10,10 @@ use cloudy_proto::{
 use tokio::sync::Notify;
 
 use crate::group::GroupConfig;
+use crate::group::approvals::Approvals;
 use crate::group::feed::{EventLog, Feed};
 use crate::group::outbox::Outbox;
 use crate::storage::{ResultReader, StoreError};
-
-/// Approvals kept, with who confirmed when, for receipts that are awaited late (`protocol.md` §3.1).
-pub(crate) const APPROVALS_KEPT_MAX: usize = 1_024;
 
 /// Why a group does not go on at this node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,8 +75,9 @@ pub(crate) struct State {
     pub(crate) progress: BTreeMap<NodeId, Index>,
     /// Own payloads up to here are in the result.
     pub(crate) approved: Seq,
-    /// The newest approvals, oldest first.
-    pub(crate) approvals: VecDeque<Approval>,
+    pub(crate) approvals: Approvals,
+    /// [`Group::leave`](crate::Group::leave) was called.
+    pub(crate) leaving: bool,
     /// Own payloads from here on are in no result.
     pub(crate) rejected_from: Option<Seq>,
     /// The result ends here.
@@ -93,6 +92,8 @@ pub(crate) struct State {
     pub(crate) window_bytes: u64,
     pub(crate) payload_bytes_max: usize,
     pub(crate) durability: Durability,
+    /// The group is a session.
+    pub(crate) is_session: bool,
 }
 
 /// One group at one node, as its users see it.
@@ -131,7 +132,8 @@ impl Shared {
                 events: EventLog::default(),
                 progress: BTreeMap::new(),
                 approved: Seq(0),
-                approvals: VecDeque::new(),
+                approvals: Approvals::default(),
+                leaving: false,
                 rejected_from: None,
                 final_index: None,
                 restored: None,
@@ -141,6 +143,7 @@ impl Shared {
                 window_bytes: 0,
                 payload_bytes_max: parameters.payload_bytes_max as usize,
                 durability: parameters.durability,
+                is_session: parameters.session,
             }),
             moved: Notify::new(),
             room: Notify::new(),
@@ -168,6 +171,7 @@ impl Shared {
         let mut state = self.lock();
         state.payload_bytes_max = parameters.payload_bytes_max as usize;
         state.durability = parameters.durability;
+        state.is_session = parameters.session;
         if state.outbox.last() == Seq(0) {
             state.outbox = outbox(parameters, outbox_bytes_max);
         }
@@ -197,10 +201,7 @@ impl State {
 
     pub(crate) fn approve(&mut self, approval: Approval) {
         self.approved = Seq(approval.first_seq.0 + u64::from(approval.count) - 1);
-        if self.approvals.len() == APPROVALS_KEPT_MAX {
-            self.approvals.pop_front();
-        }
-        self.approvals.push_back(approval);
+        self.approvals.push(approval);
     }
 
     pub(crate) fn happen(&mut self, event: &Event) {

@@ -85,7 +85,7 @@ fn of(result: &[Message], group: &Group) -> usize {
     result.iter().filter(|message| message.id.origin == group.me()).count()
 }
 
-async fn restart(key: &ClusterKey, node_key: &NodeKey) -> Node {
+pub(crate) async fn restart(key: &ClusterKey, node_key: &NodeKey) -> Node {
     Node::builder().identity(Identity::with_node_key(key, node_key).unwrap()).start().await.unwrap()
 }
 

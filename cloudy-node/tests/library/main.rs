@@ -13,6 +13,7 @@ mod identities;
 mod joins;
 mod key_files;
 mod keys;
+mod leaving;
 mod outcomes;
 mod readers;
 mod replicas;

@@ -74,6 +74,8 @@ pub(crate) enum Applied {
     Reported { node: NodeId, result: Checkpoint, report: Bytes },
     /// The group is over.
     Closed,
+    /// A node has left that was not on the ring.
+    Left { node: NodeId },
     /// A view was to follow the latest, but lists a run of a joiner that is over.
     Outdated,
     /// Nothing that anybody waits for, or another command was faster.
@@ -152,6 +154,11 @@ impl ControlState {
         self.incarnations.get(&node).map(|(incarnation, _)| *incarnation)
     }
 
+    /// Every node of which the log lists a run.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.incarnations.keys().copied()
+    }
+
     /// Who takes part in the consensus.
     pub(crate) fn electors(&self) -> impl Iterator<Item = (ConsensusId, NodeId, Standing)> + '_ {
         self.electors.iter().map(|(id, (node, standing))| (*id, *node, *standing))
@@ -166,6 +173,11 @@ impl ControlState {
     pub(crate) fn unreported(&self) -> impl Iterator<Item = NodeId> + '_ {
         let missing = |node: &NodeId| !self.reports.contains_key(node) && !self.left.contains(node);
         self.members_ever.iter().copied().filter(missing)
+    }
+
+    /// Whoever was on a ring once.
+    pub(crate) fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members_ever.iter().copied()
     }
 
     /// It was on a ring once.
@@ -245,6 +257,11 @@ impl ControlState {
                 self.elect(id, node, standing);
                 Applied::Nothing
             }
+            Command::Left { node, incarnation } => {
+                let latest = self.incarnation(node).unwrap_or(Incarnation(0)) == incarnation;
+                let on_ring = self.view.as_ref().is_some_and(|view| view.rank_of(node).is_some());
+                if latest && !on_ring && self.left.insert(node) { Applied::Left { node } } else { Applied::Nothing }
+            }
         }
     }
 
@@ -257,6 +274,8 @@ impl ControlState {
             incarnation = clock;
         }
         self.incarnations.insert(node, (incarnation, run));
+        // A new run has come back.
+        self.left.remove(&node);
         Applied::Incarnated { node, incarnation, run }
     }
 

@@ -61,6 +61,52 @@ pub struct Status {
     pub confirmations_given: u64,
     /// What the result waits for.
     pub waits_for: Option<Waiting>,
+    /// What keeps this node from leaving, if it wants to.
+    pub leaving: Option<LeaveWait>,
+    /// Most voters are back without their votes, so the group has stopped.
+    pub votes_lost: Option<VotesLost>,
+}
+
+/// What keeps a node from leaving.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaveWait {
+    /// No coordinator is in reach, so no view can change.
+    CoordinatorOutOfReach,
+    /// It is on the ring; the view without it is not in force yet.
+    View,
+    /// It is the last on the ring, and these members, which were evicted, do not follow the result: nobody takes over.
+    Heir {
+        /// Who could.
+        evicted: Vec<NodeId>,
+    },
+    /// It is off the ring and still votes: other voters have not replaced it.
+    Vote,
+    /// It is off the ring, and the control log does not say that it has left.
+    Log,
+}
+
+/// Shown in errors: why it takes so long, and what would help.
+impl fmt::Display for LeaveWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CoordinatorOutOfReach => {
+                f.write_str("no coordinator of the group is in reach; restore the network, or start most of the voters")
+            }
+            Self::View => {
+                f.write_str("the view without this node is not in force; a member that does not answer delays it")
+            }
+            Self::Heir { evicted } => {
+                let names = evicted.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
+                write!(
+                    f,
+                    "this node is the last on the ring, and no evicted member follows the result to take over: {names}; \
+                     bring one of them back, or end the group"
+                )
+            }
+            Self::Vote => f.write_str("this node still votes; other voters that answer have to replace it"),
+            Self::Log => f.write_str("the control log does not say yet that this node has left"),
+        }
+    }
 }
 
 /// The slot that the result's cursor stands at.
@@ -86,6 +132,38 @@ pub struct NobodyComplete {
     pub lost: Vec<NodeId>,
     /// Where members keep the result: what is in memory only goes with its process.
     pub durability: Durability,
+}
+
+/// Why a group has stopped: most of its voters run on, or are back, without their votes, so no majority can ever agree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VotesLost {
+    /// Voters that came back without their votes.
+    pub lost: Vec<NodeId>,
+    /// How many vote in all.
+    pub voters: usize,
+    /// Where votes are kept: what is in memory only is gone with its process.
+    pub durability: Durability,
+}
+
+/// What was lost, and what helps: shown in logs and errors.
+impl fmt::Display for VotesLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.lost.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
+        let (count, voters) = (self.lost.len(), self.voters);
+        write!(
+            f,
+            "{count} of {voters} voters have nothing of this group any more ({names}): no view changes, and no node can join; "
+        )?;
+        f.write_str(match self.durability {
+            Durability::Memory => {
+                "votes in memory are gone with their processes, so the group has stopped for good: save what its members \
+                 hold, end the group's processes and create another group"
+            }
+            Durability::Disk => {
+                "start them with the data directories that they had, if the group has not ended there and was forgotten"
+            }
+        })
+    }
 }
 
 /// What shows that a disk is older than what its node has told others (`protocol.md` §6.3, §6.6).

@@ -209,7 +209,7 @@ impl Machine {
         let gone = view.ranks().filter(|rank| !cut.survivors.contains(rank));
         let why = |rank: Rank| match silent[rank.at()] {
             true => Dropped::Silent,
-            false if self.leaving.contains(&view.member(rank).node) => Dropped::Left,
+            false if self.leaving.contains(view.member(rank).node) => Dropped::Left,
             false => Dropped::Blamed,
         };
         let dropped = gone.map(|rank| (view.member(rank).node, why(rank))).collect();
@@ -261,10 +261,10 @@ impl Machine {
     pub(super) fn change_over(&mut self, view: &View) {
         self.timers.stop(Timer::Wedge);
         self.change = None;
-        self.left(view);
         if self.phase == Phase::Stop && !view.last {
             self.begin_change(true);
         }
         self.replace_stale();
+        self.let_go();
     }
 }

@@ -1,6 +1,7 @@
 //! Who coordinates the group: the consensus leader, and how everybody finds it (`protocol.md` §6.1, §6.6).
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use crate::command::{Command, Standing};
 use crate::config::Parameters;
@@ -46,9 +47,7 @@ impl Machine {
         self.say_suspect();
         self.say_report();
         self.say_rejoin();
-        if self.wants_leave {
-            self.leave();
-        }
+        self.ask_to_leave();
     }
 
     /// What a predecessor may have begun and not brought to its end.
@@ -164,9 +163,7 @@ impl Machine {
         if self.wants_end {
             self.send_control(self.coordinator, ControlFrame::End);
         }
-        if self.wants_leave {
-            self.send_control(self.coordinator, ControlFrame::Leave);
-        }
+        self.ask_to_leave();
     }
 
     pub(super) fn say_follow(&mut self, to: NodeId) {
@@ -181,6 +178,7 @@ impl Machine {
             self.event(Event::Coordinator { node });
         }
         self.lost_since = None;
+        self.votes_found();
         self.timers.stop(Timer::Seek);
     }
 
@@ -192,7 +190,7 @@ impl Machine {
 
     /// No coordinator is in reach: others may know more of the log meanwhile.
     pub(super) fn lose_coordinator(&mut self) {
-        let goes_on = self.phase != Phase::Done || self.final_result.is_none();
+        let goes_on = !self.state.is_closed();
         // Who is told again and again that there is none seeks all the same.
         if goes_on && (self.lost_since.is_none() || !self.rules.hold(Rule::SeekGoesOn)) {
             self.lost_since.get_or_insert(self.now);
@@ -211,14 +209,18 @@ impl Machine {
         // Who comes while things change waits for longer.
         let timeout = if self.joining.is_some() { timeout * JOINER_PATIENCE } else { timeout };
         let lost = self.now.since(since);
-        if lost >= timeout && !core::mem::replace(&mut self.lost_told, true) {
-            let node = self.coordinator;
-            self.event(Event::CoordinatorLost { node });
+        if lost >= timeout {
+            if !core::mem::replace(&mut self.lost_told, true) {
+                let node = self.coordinator;
+                self.event(Event::CoordinatorLost { node });
+            }
+            self.tell_votes_lost();
         }
         let members = self.state.view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
         let claimant = self.claim.map(|(_, node)| node).filter(|&node| self.relies_on_claim(node));
-        let sources = members.chain(claimant);
-        let linked: Vec<NodeId> = sources.filter(|node| self.links.contains_key(node)).collect();
+        let voters = self.state.electors().map(|(_, node, _)| node);
+        let sources: BTreeSet<NodeId> = members.chain(claimant).chain(voters).collect();
+        let linked: Vec<NodeId> = sources.into_iter().filter(|node| self.links.contains_key(node)).collect();
         if !linked.is_empty() {
             let turn = lost.as_millis() as usize / SEEK_EVERY.as_millis() as usize;
             self.say_follow(linked[turn % linked.len()]);

@@ -1,11 +1,13 @@
 //! `Disk`: what is given out to be stored, and what follows once it is synced (`protocol.md` §3.2, §6.2, §7.2).
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use crate::config::Durability;
 use crate::id::{Index, NodeId, Round, ViewId};
 use crate::io::Output;
 use crate::machine::Machine;
+use crate::machine::timers::Timer;
 use crate::rules::Rule;
 use crate::stored::Record;
 use crate::wire::ControlFrame;
@@ -111,6 +113,9 @@ impl Machine {
         if let Some(member) = self.member.as_mut().filter(|member| member.view.id == view) {
             member.first = first;
             member.complete = true;
+            // The others learn of it at once: a member that leaves may wait for it.
+            self.set_timer(Timer::Heartbeat, Duration::ZERO);
+            self.let_go();
         }
     }
 

@@ -61,10 +61,13 @@ impl Machine {
     fn take_control(&mut self, from: NodeId, frame: ControlFrame) {
         let of_the_log = matches!(frame, ControlFrame::Log { .. } | ControlFrame::LogState { .. });
         let of_the_group = of_the_log || matches!(frame, ControlFrame::Wedge { .. } | ControlFrame::Consensus(_));
-        let asked_for = of_the_log && self.relies_on_claim(from);
+        let asked_for = of_the_log && (self.relies_on_claim(from) || self.closing.told_by == Some(from));
         if of_the_group && !asked_for && !self.is_of_the_group(from) {
             // A stranger, or a node whose coming is in a part of the log that this node does not have yet.
             return;
+        }
+        if self.state.is_closed() && speaks_of_a_running_group(&frame) {
+            return self.say_ended(from);
         }
         match frame {
             ControlFrame::Invite { .. } if self.state.view().is_some() || self.restored => {}
@@ -101,6 +104,23 @@ impl Machine {
                 self.take_nobody_complete(from, view, missing, lost);
             }
             ControlFrame::Consensus(message) => self.take_consensus(from, message),
+            ControlFrame::Ended => self.take_ended(from),
+            ControlFrame::Absent => self.lost_all_votes(from),
         }
     }
+}
+
+/// What only a node sends that does not know that the group is closed, other than a request for the log.
+fn speaks_of_a_running_group(frame: &ControlFrame) -> bool {
+    matches!(
+        frame,
+        ControlFrame::Accept { .. }
+            | ControlFrame::Wedge { .. }
+            | ControlFrame::End
+            | ControlFrame::Suspect { .. }
+            | ControlFrame::Rejoin { .. }
+            | ControlFrame::Consensus(_)
+            | ControlFrame::Leave
+            | ControlFrame::Join { .. }
+    )
 }

@@ -31,7 +31,7 @@ pub(crate) struct Fetching {
     /// The view in force: who answers must know it, before its answer is complete.
     view: ViewId,
     /// Who has it.
-    sources: Vec<NodeId>,
+    pub(super) sources: Vec<NodeId>,
     /// Who was asked last.
     pub(super) asked: Option<NodeId>,
     /// Little is missing.
@@ -43,6 +43,19 @@ pub(crate) struct Fetching {
     behind: BTreeMap<NodeId, Index>,
     /// A snapshot that comes in place of what nobody retains.
     pub(super) snapshot: Option<Incoming>,
+    /// Since when nothing has come.
+    pub(super) stands_since: Option<Time>,
+    /// That was reported.
+    pub(super) missed: bool,
+}
+
+impl Fetching {
+    /// A node that is not of the view in force has the result.
+    pub(super) fn add_source(&mut self, node: NodeId) {
+        if !self.sources.contains(&node) {
+            self.sources.push(node);
+        }
+    }
 }
 
 /// What came before a view that is installed.
@@ -93,7 +106,7 @@ impl Machine {
             active: rank.is_some(),
         });
         self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
-        self.checkpoints.forget(&view);
+        self.note_members(&view);
         let reads = self.joining.as_ref().is_some_and(Joining::reads);
         if self.joining.is_some() && !view.parameters.session {
             self.phase = self.phase.max(Phase::Send);
@@ -181,7 +194,9 @@ impl Machine {
     }
 
     pub(super) fn start_fetching(&mut self, view: &View) {
-        let sources = view.ring.iter().map(|member| member.node).filter(|&node| node != self.me).collect();
+        let ring = view.ring.iter().map(|member| member.node).filter(|&node| node != self.me);
+        let elsewhere = self.closing.told_by.filter(|node| view.rank_of(*node).is_none());
+        let sources = ring.chain(elsewhere).collect();
         self.fetching = Some(Fetching {
             view: view.id,
             sources,
@@ -191,12 +206,15 @@ impl Machine {
             truncated_since: None,
             behind: BTreeMap::new(),
             snapshot: None,
+            stands_since: None,
+            missed: false,
         });
         self.fetch();
     }
 
     /// Asks the next source that is linked.
     pub(super) fn fetch(&mut self) {
+        self.miss_final();
         let Some(fetching) = &mut self.fetching else { return };
         let after = fetching.asked.and_then(|asked| fetching.sources.iter().position(|&node| node == asked));
         let start = after.map_or(0, |at| at + 1);
@@ -220,6 +238,16 @@ impl Machine {
         if !answers && !may_continue {
             return;
         }
+        let before = self.delivery.result.index();
+        self.take_part_of_result(from, fetched);
+        if self.delivery.result.index() > before
+            && let Some(fetching) = &mut self.fetching
+        {
+            (fetching.stands_since, fetching.missed) = (None, false);
+        }
+    }
+
+    fn take_part_of_result(&mut self, from: NodeId, fetched: Fetched) {
         match fetched {
             Fetched::Entry { first_index, view, origin, incarnation, first_seq, count, body } => {
                 if first_index == self.delivery.result.index().next() {

@@ -73,7 +73,7 @@ impl Machine {
 
     /// Asks to be let in: whoever coordinates the group, or one after the other who may know.
     pub(super) fn ask_to_join(&mut self) {
-        let Some(joining) = &mut self.joining else { return };
+        let Some(joining) = self.joining.as_mut().filter(|_| !self.state.is_closed()) else { return };
         let referred = joining.referred.take();
         self.set_timer(Timer::Join, JOIN_EVERY);
         if self.is_let_in() {
@@ -143,10 +143,12 @@ impl Machine {
                 self.ask_to_join();
             }
         }
+        if self.state.is_closed() && self.knows(peer) {
+            return self.say_ended(peer);
+        }
         let runs = self.state.view().is_some() && self.phase < Phase::Done;
-        if let Some(founder) = self.state.founder().filter(|_| runs && self.state.was_member(peer)) {
-            let (name, durability) = (self.name.clone(), self.delivery.durability);
-            self.send_control(peer, ControlFrame::Running { name, founder, durability });
+        if let Some(running) = self.running().filter(|_| runs && self.state.was_member(peer)) {
+            self.send_control(peer, running);
         }
     }
 
@@ -163,6 +165,7 @@ impl Machine {
             // Before the first view there is nothing to come into; it asks again.
             return;
         }
+        self.comes_in_another_run(from, run);
         if let Err(reason) = self.may_come(from, observer, result) {
             return self.send_control(from, ControlFrame::Refuse { reason });
         }
@@ -213,6 +216,9 @@ impl Machine {
             return Err(format!(
                 "node {me} has {OBSERVERS_MAX} observers of group {name:?} already; ask another member"
             ));
+        }
+        if let Some(lost) = self.votes_lost().filter(|_| self.lost_told && !observer) {
+            return Err(lost.to_string());
         }
         if observer || !self.is_coordinator() || self.state.was_member(from) {
             return Ok(());

@@ -1,44 +1,158 @@
-//! A member goes by itself: nobody waits for a timeout (`protocol.md` §6.1).
+//! A member leaves by itself, without a timeout at the others (`protocol.md` §6.8).
 
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::command::Command;
 use crate::config::Durability;
-use crate::id::{NodeId, Rank};
-use crate::io::Event;
+use crate::id::{Incarnation, NodeId, Rank};
+use crate::io::{Event, LeaveWait, Phase};
+use crate::limits::MEMBERS_MAX;
 use crate::machine::Machine;
+use crate::machine::timers::Timer;
 use crate::rules::Rule;
-use crate::view::{RingMember, View};
+use crate::time::Time;
+use crate::view::{Origin, RingMember, View};
 use crate::view_change::ViewChange;
 use crate::wire::{ControlFrame, Wedged};
 
+/// Between two requests of a node that leaves.
+const LEAVE_EVERY: Duration = Duration::from_millis(100);
+/// The coordinator starts a view change without a member that leaves at most this often while no complete member stays.
+const LET_GO_EVERY: Duration = Duration::from_secs(1);
+
+/// What the coordinator knows of the nodes that leave.
+#[derive(Debug, Default)]
+pub(crate) struct Leaving {
+    /// Each with whether [`Command::Left`] was proposed for it in this term.
+    nodes: BTreeMap<NodeId, bool>,
+    /// Members that came onto the ring as joiners and have not reported that they are complete.
+    incomplete: BTreeSet<NodeId>,
+    /// When a view change without the leaving members began last.
+    tried_at: Option<Time>,
+    /// This node has left.
+    gone: bool,
+}
+
+impl Leaving {
+    /// A node has asked to leave.
+    pub(super) fn contains(&self, node: NodeId) -> bool {
+        self.nodes.contains_key(&node)
+    }
+
+    /// A new term, or a new run of a node: the requests so far do not count.
+    pub(super) fn clear(&mut self) {
+        self.nodes.clear();
+    }
+
+    /// A new run of a node has not asked to leave.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
+    }
+
+    /// A member has reported that it has the result up to the view's first index.
+    pub(super) fn completed(&mut self, node: NodeId) -> bool {
+        self.incomplete.remove(&node)
+    }
+}
+
 impl Machine {
-    /// Somebody here wants this node to leave the ring for good.
+    /// The application wants this node to leave for good.
     pub(super) fn leave(&mut self) {
         self.wants_leave = true;
+        self.ask_to_leave();
+    }
+
+    /// Asks the coordinator to leave, and again until this node has left: a request is lost with its link, with the
+    /// coordinator, and with a view change that evicts or takes in this node meanwhile.
+    pub(super) fn ask_to_leave(&mut self) {
+        self.try_go();
+        if !self.wants_leave || self.leaving.gone || self.state.is_closed() {
+            return;
+        }
+        self.set_timer(Timer::Leave, LEAVE_EVERY);
         if self.is_coordinator() {
             self.asked_to_leave(self.me);
         } else if self.has_coordinator() {
             self.send_control(self.coordinator, ControlFrame::Leave);
         }
-        // Who is not on the ring need not wait for anybody.
-        if self.joining.is_some() {
-            self.try_go();
+    }
+
+    /// Coordinator: a node wants to leave, wherever it stands. It does not come onto the ring any more.
+    pub(super) fn asked_to_leave(&mut self, from: NodeId) {
+        let Some(on_ring) = self.state.view().map(|view| view.rank_of(from).is_some()) else { return };
+        if !self.is_coordinator() {
+            return;
+        }
+        let proposed = *self.leaving.nodes.entry(from).or_insert(false);
+        if on_ring {
+            return self.let_go();
+        }
+        if !proposed && !self.state.has_left(from) {
+            self.leaving.nodes.insert(from, true);
+            let incarnation = self.state.incarnation(from).unwrap_or(Incarnation(0));
+            self.propose(&Command::Left { node: from, incarnation });
         }
     }
 
-    /// Coordinator: a member wants to go. The last one ends the group.
-    pub(super) fn asked_to_leave(&mut self, from: NodeId) {
-        let Some(view) = self.state.view().filter(|view| view.rank_of(from).is_some() && self.is_coordinator()) else {
+    /// Coordinator: starts a view change without the members that leave, once a complete member stays. If nobody on the
+    /// ring stays, evicted nodes that follow come onto it first. Only if there are none in the whole group, the group
+    /// ends with its last members.
+    pub(super) fn let_go(&mut self) {
+        let Some(view) = self.state.view().cloned() else { return };
+        let may_change = self.is_coordinator() && self.change.is_none() && self.phase < Phase::Stop && !view.last;
+        let leaves = |member: &RingMember| self.leaving.contains(member.node);
+        if !may_change || !view.ring.iter().any(leaves) {
             return;
-        };
-        if view.ring.iter().all(|member| member.node == from || self.leaving.contains(&member.node)) {
-            return self.begin_stop();
         }
-        self.leaving.insert(from);
-        self.begin_change(false);
+        if view.ring.iter().all(leaves) {
+            if self.has_heirs(&view) {
+                self.begin_change(false);
+            } else if (self.is_last(&view) && !self.hands_over()) || !self.rules.hold(Rule::LastHandsOver) {
+                self.begin_stop();
+            }
+            return;
+        }
+        let complete = |member: &RingMember| match member.node == self.me {
+            true => self.member.as_ref().is_some_and(|member| member.complete),
+            false => !self.leaving.incomplete.contains(&member.node),
+        };
+        let mut stay = view.ring.iter().filter(|member| !leaves(member));
+        let due = self.leaving.tried_at.is_some_and(|at| self.now.since(at) >= LET_GO_EVERY);
+        let starts = stay.any(complete) || due;
+        if starts || self.leaving.tried_at.is_none() {
+            self.leaving.tried_at = Some(self.now);
+        }
+        if starts {
+            self.begin_change(false);
+        }
+    }
+
+    /// Coordinator: it leaves and is on no ring, so what ends the group is for the next one, which stays to tell of it.
+    pub(super) fn hands_over(&self) -> bool {
+        self.wants_leave && self.state.view().is_some_and(|view| view.rank_of(self.me).is_none())
+    }
+
+    /// A node that follows the result may come onto the ring.
+    fn has_heirs(&self, view: &View) -> bool {
+        let places = MEMBERS_MAX.saturating_sub(view.members());
+        self.rules.hold(Rule::LastHandsOver) && !self.joiners(view, places).is_empty()
+    }
+
+    /// Whoever was ever a member is on the ring or has left by itself, and nobody is on its way in.
+    fn is_last(&self, view: &View) -> bool {
+        let comes = |node: NodeId| !self.state.was_member(node) && !self.state.has_left(node) && self.seems_alive(node);
+        self.absent(view).next().is_none() && !self.state.runs().any(comes)
+    }
+
+    /// Members that were evicted: they have not left, and may come back.
+    fn absent<'a>(&'a self, view: &'a View) -> impl Iterator<Item = NodeId> + 'a {
+        self.state.members().filter(|node| view.rank_of(*node).is_none() && !self.state.has_left(*node))
     }
 
     /// The answers that count for the cut: not those of members that leave, as long as another complete one answered.
     pub(super) fn staying(&self, change: &ViewChange) -> Vec<Option<Wedged>> {
-        let stays = |rank: Rank| change.last || !self.leaving.contains(&change.view.member(rank).node);
+        let stays = |rank: Rank| change.last || !self.leaving.contains(change.view.member(rank).node);
         let mut answers = change.answers.clone();
         let kept = |rank: &Rank| stays(*rank) && answers[rank.at()].as_ref().is_some_and(|answer| answer.complete);
         if change.view.ranks().any(|rank| kept(&rank)) {
@@ -56,18 +170,61 @@ impl Machine {
             && self.rules.hold(Rule::StaleMemberIsVoid)
     }
 
-    /// The view in force is without those who left.
-    pub(super) fn left(&mut self, view: &View) {
-        self.leaving.retain(|node| view.rank_of(*node).is_some());
+    /// A view is in force: checkpoints of others do not count any more, and its joiners have to fetch before they are
+    /// complete.
+    pub(super) fn note_members(&mut self, view: &View) {
+        self.checkpoints.forget(view);
+        let joined = |member: &&RingMember| view.id.0 > 1 && member.origin != Origin::Survivor;
+        self.leaving.incomplete.retain(|node| view.rank_of(*node).is_some());
+        self.leaving.incomplete.extend(view.ring.iter().filter(joined).map(|member| member.node));
     }
 
-    /// This node has left, and nobody needs it as a voter any more.
+    /// The log says that a node has left which was not on the ring.
+    pub(super) fn has_left(&mut self, node: NodeId) {
+        if node != self.me {
+            self.event(Event::Left { node });
+        }
+        self.reconfigure();
+    }
+
+    /// This node has left, the log says so, and nobody needs its vote.
     pub(super) fn try_go(&mut self) {
-        let on_ring = self.state.view().is_none_or(|view| view.rank_of(self.me).is_some());
-        let votes = self.state.electors().any(|(_, node, _)| node == self.me);
-        if self.wants_leave && !self.gone && !on_ring && !votes && self.leading.is_none() {
-            self.gone = true;
+        let on_ring = match self.state.view() {
+            Some(view) => view.rank_of(self.me).is_some(),
+            None => self.joining.is_none(),
+        };
+        let closed = self.state.is_closed();
+        let votes = (self.votes_in_log() || self.leading.is_some()) && !closed;
+        if !self.wants_leave || self.leaving.gone || on_ring || votes {
+            return;
+        }
+        let listed = self.delivery.incarnation > Incarnation(0) && !self.observes();
+        let founded = self.state.founder() == Some(self.me);
+        // A node that is still coming in and reaches nobody has nothing that others could miss.
+        let unheard = self.joining.is_some() && !self.has_coordinator();
+        let logged = self.state.has_left(self.me) || !(listed || founded) || !self.rules.hold(Rule::LeftIsLogged);
+        if logged || unheard || closed {
+            self.leaving.gone = true;
+            self.timers.stop(Timer::Leave);
             self.event(Event::Left { node: self.me });
         }
+    }
+
+    fn votes_in_log(&self) -> bool {
+        self.state.electors().any(|(_, node, _)| node == self.me)
+    }
+
+    /// What keeps this node from leaving; none unless it wants to.
+    pub(super) fn leave_wait(&self) -> Option<LeaveWait> {
+        let view = self.state.view().filter(|_| self.wants_leave && !self.leaving.gone)?;
+        if !self.has_coordinator() {
+            return Some(LeaveWait::CoordinatorOutOfReach);
+        }
+        if view.rank_of(self.me).is_none() {
+            return Some(if self.votes_in_log() { LeaveWait::Vote } else { LeaveWait::Log });
+        }
+        let others = view.ring.iter().filter(|member| member.node != self.me).count();
+        let evicted: Vec<NodeId> = self.absent(view).collect();
+        Some(if others == 0 && !evicted.is_empty() { LeaveWait::Heir { evicted } } else { LeaveWait::View })
     }
 }

@@ -101,6 +101,9 @@ impl Machine {
     /// A member said that it lives.
     pub(super) fn heard_of(&mut self, node: NodeId, heartbeat: Heartbeat) {
         self.heard.insert(node, (self.now, heartbeat));
+        if heartbeat.complete && self.leaving.completed(node) {
+            self.let_go();
+        }
         if self.is_coordinator() || self.member.is_none() {
             self.event(Event::Progress { node, index: heartbeat.index });
         }

@@ -145,6 +145,7 @@ impl Machine {
 
     /// A node wants the log from an entry on: of the coordinator for good, of others as far as they have it.
     pub(super) fn follow(&mut self, from: NodeId, next: LogIndex, voter: ConsensusId) {
+        self.votes_under(from, voter);
         if self.is_coordinator() {
             self.followers.insert(from, (next, voter));
             self.flush_log();
@@ -223,6 +224,7 @@ impl Machine {
                 if node == self.me && run == self.run {
                     self.incarnated(incarnation);
                 }
+                self.leaving.forget(node);
                 self.install_first();
                 self.take_claim();
                 self.ask_afresh(node);
@@ -240,6 +242,7 @@ impl Machine {
                 self.try_close();
             }
             Applied::Closed => self.closed(),
+            Applied::Left { node } => self.has_left(node),
             Applied::Nothing => {}
         }
         self.try_go();

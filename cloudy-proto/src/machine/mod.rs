@@ -7,6 +7,7 @@ mod config;
 mod coordinate;
 mod divergence;
 mod durable;
+mod ended;
 mod founding;
 mod frames;
 mod install;
@@ -25,6 +26,7 @@ mod snapshot;
 mod status;
 mod stop;
 mod timers;
+mod votes;
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -49,13 +51,16 @@ use crate::wire::{Heartbeat, Stream};
 use complete::Completeness;
 use divergence::Checkpoints;
 use durable::Syncs;
+use ended::Closing;
 use founding::Founding;
 use install::Fetching;
 use join::{Joining, Newcomers};
+use leave::Leaving;
 use rejoin::Evictions;
 use retention::Retention;
 use role::Beginning;
 use timers::{Timer, Timers};
+use votes::LostVotes;
 
 pub use config::MachineConfig;
 pub use role::Role;
@@ -84,6 +89,8 @@ pub struct Machine {
     lost_since: Option<Time>,
     /// That was told to the application.
     lost_told: bool,
+    /// Voters that are back without their votes.
+    lost_votes: LostVotes,
     /// Voters that spoke before the log told who they are.
     electors_heard: BTreeMap<ConsensusId, NodeId>,
     /// At the coordinator: what the others have of the log, and their names as voters.
@@ -126,11 +133,10 @@ pub struct Machine {
     reports_proposed: BTreeSet<NodeId>,
     /// Somebody here wants the group to end.
     wants_end: bool,
-    /// Somebody here wants this node to leave; and it has.
+    /// Somebody here wants this node to leave.
     wants_leave: bool,
-    gone: bool,
-    /// At the coordinator: who wants to leave.
-    leaving: BTreeSet<NodeId>,
+    /// The nodes that leave, at the coordinator.
+    leaving: Leaving,
     /// Who was evicted, and, at the coordinator, who would come back.
     evictions: Evictions,
     /// It began with what an earlier run stored.
@@ -153,6 +159,8 @@ pub struct Machine {
     confirmations_given: u64,
     checkpoints: Checkpoints,
     final_result: Option<Checkpoint>,
+    /// What is known of the group's closing.
+    closing: Closing,
     report: Option<Bytes>,
     timers: Timers,
     now: Time,
@@ -183,6 +191,7 @@ impl Machine {
             resigned: false,
             lost_since: None,
             lost_told: false,
+            lost_votes: LostVotes::default(),
             electors_heard: BTreeMap::new(),
             followers: BTreeMap::new(),
             founding,
@@ -210,8 +219,7 @@ impl Machine {
             reports_proposed: BTreeSet::new(),
             wants_end: false,
             wants_leave: false,
-            gone: false,
-            leaving: BTreeSet::new(),
+            leaving: Leaving::default(),
             evictions: Evictions::default(),
             restored: false,
             founded_with: false,
@@ -225,6 +233,7 @@ impl Machine {
             confirmations_given: 0,
             checkpoints: Checkpoints::default(),
             final_result: None,
+            closing: Closing::default(),
             report: None,
             timers: Timers::default(),
             now: Time(0),
@@ -375,6 +384,7 @@ impl Machine {
             member.flush(heartbeat, &mut self.delivery);
         }
         self.give_out_records();
+        self.retire();
     }
 
     fn heartbeat(&self) -> Heartbeat {

@@ -96,7 +96,8 @@ impl Machine {
 
     pub(super) fn asked_to_end(&mut self, from: NodeId) {
         let observes = self.newcomers.observers.contains(&from);
-        if self.is_coordinator() && (observes || self.is_of_the_group(from)) {
+        // Who asks asks the next coordinator as well.
+        if self.is_coordinator() && !self.hands_over() && (observes || self.is_of_the_group(from)) {
             self.begin_stop();
         }
     }

@@ -7,6 +7,7 @@ use crate::id::{Incarnation, NodeId, ViewId};
 use crate::io::Phase;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::rules::Rule;
 use crate::time::Time;
 use crate::view::{RingMember, View};
 use crate::wire::ControlFrame;
@@ -52,7 +53,8 @@ impl Machine {
 
     fn is_evicted(&self) -> bool {
         let listed = self.delivery.incarnation > Incarnation(0) && !self.observes();
-        let follows = self.fetching.is_some() && self.member.is_none() && self.final_result.is_none();
+        let ended = self.final_result.is_some() || self.state.is_closed();
+        let follows = self.fetching.is_some() && self.member.is_none() && !ended;
         listed && follows && !self.wants_leave
     }
 
@@ -71,7 +73,7 @@ impl Machine {
             return;
         }
         self.evictions.ready.insert(from, self.now);
-        if self.now >= kept_out_until && self.phase < Phase::Stop {
+        if self.now >= kept_out_until && self.phase < Phase::Stop && !self.leaving.contains(from) {
             self.begin_change(false);
         }
     }
@@ -82,7 +84,9 @@ impl Machine {
             let kept_out = self.evictions.evicted.get(node).is_some_and(|(_, until)| self.now < *until);
             let lately = self.now.since(**at) <= view.parameters.failure_timeout;
             let linked = **node == self.me || self.links.contains_key(node);
-            !kept_out && lately && linked && view.rank_of(**node).is_none()
+            let leaves = self.leaving.contains(**node) || self.state.has_left(**node);
+            let stays = !leaves || !self.rules.hold(Rule::LeftIsLogged);
+            !kept_out && lately && linked && stays && view.rank_of(**node).is_none()
         });
         ready.filter_map(|(node, _)| self.joiner(*node)).take(places).collect()
     }

@@ -95,6 +95,7 @@ impl Machine {
                 | Applied::Installed { .. }
                 | Applied::Outdated
                 | Applied::Closed
+                | Applied::Left { .. }
                 | Applied::Nothing => {}
             }
         }

@@ -40,6 +40,8 @@ impl Machine {
             window_bytes: self.window_bytes(),
             confirmations_given: member.map_or(self.confirmations_given, |member| member.confirmations_given),
             waits_for: member.and_then(|member| self.waits_for(member, now)),
+            leaving: self.leave_wait(),
+            votes_lost: self.lost_told.then(|| self.votes_lost()).flatten(),
         }
     }
 

@@ -54,6 +54,9 @@ impl Machine {
         if self.observes() {
             self.say_report();
         }
+        if core::mem::take(&mut self.closing.delayed) {
+            self.event(Event::Closed);
+        }
     }
 
     /// The application has said what it has to say of the final result.
@@ -112,9 +115,16 @@ impl Machine {
         self.propose(&Command::Close);
     }
 
-    /// Who still fetches goes on: its source may not have reached the cut when it was asked.
+    /// The log ends here. A node that still fetches the final result goes on with that.
     pub(super) fn closed(&mut self) {
-        self.timers.stop(Timer::Heartbeat);
-        self.event(Event::Closed);
+        for timer in [Timer::Heartbeat, Timer::Seek, Timer::Join, Timer::Rejoin, Timer::Leave] {
+            self.timers.stop(timer);
+        }
+        self.lost_since = None;
+        self.try_go();
+        self.closing.delayed = self.fetching.is_some() && self.final_result.is_none();
+        if !self.closing.delayed {
+            self.event(Event::Closed);
+        }
     }
 }

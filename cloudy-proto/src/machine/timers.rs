@@ -26,6 +26,8 @@ pub(crate) enum Timer {
     Seek,
     /// To let the consensus library count time.
     Consensus,
+    /// To ask to leave.
+    Leave,
 }
 
 /// At most one time for each.
@@ -41,6 +43,10 @@ impl Timers {
 
     pub(crate) fn stop(&mut self, timer: Timer) {
         self.at.remove(&timer);
+    }
+
+    pub(crate) fn stop_all_but_fetch(&mut self) {
+        self.at.retain(|timer, _| *timer == Timer::Fetch);
     }
 
     pub(crate) fn next(&self) -> Option<Time> {
@@ -81,6 +87,7 @@ impl Machine {
                 Timer::Join => self.ask_to_join(),
                 Timer::Seek => self.seek(),
                 Timer::Consensus => self.consensus_tick(),
+                Timer::Leave => self.ask_to_leave(),
             }
         }
         if let Some(member) = self.member.as_mut().filter(|member| member.turn_ends_at() <= Some(self.now)) {

@@ -280,6 +280,10 @@ pub enum ControlFrame {
         /// Who is back without what it held.
         lost: Vec<NodeId>,
     },
+    /// The group is closed: the sender has the whole control log, and gives what it has of the final result.
+    Ended,
+    /// The sender's process takes no part in the group, and has nothing of it.
+    Absent,
 }
 
 /// What a member has found against others in one view, also what has healed since.

@@ -220,6 +220,7 @@ impl Judge {
                 self.control.elect(id.0, run, standing);
             }
             Command::InstallView(install) if self.control.install(&install) => {
+                self.is_without_those_who_left(&install)?;
                 self.has_complete_survivor(&install)?;
                 if let Some(log) = self.views.get_mut(install.from) {
                     let through = self.ghost.through_in(install.from, &log.ring);
@@ -229,6 +230,16 @@ impl Judge {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A run that has left does not come onto a ring again.
+    fn is_without_those_who_left(&self, install: &InstallView) -> Result<(), Broken> {
+        let joiners = install.ring.iter().filter(|member| member.origin != Origin::Survivor);
+        let mut runs = joiners.filter_map(|member| self.control.run_of(member.node, member.incarnation));
+        match runs.find(|place| self.left.contains(place)) {
+            None => Ok(()),
+            Some(place) => Err(("who has left is on no ring again", format!("place {place}"))),
+        }
     }
 
     /// Of the voters that the living know of, whoever knows most, no majority lives. Such a group has no coordinator, and

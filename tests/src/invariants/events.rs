@@ -36,6 +36,9 @@ impl Judge {
                     return Err(self.failure("only an older disk is taken for one", node, format!("{found:?}")));
                 }
             }
+            Event::Left { node: whose } if self.place_of(*whose) == node => {
+                self.left.insert(node);
+            }
             Event::Evicted { .. } => stats.met(Met::Evicted),
             Event::Blamed { .. } => stats.met(Met::Blamed),
             Event::Final { result } => {

@@ -61,6 +61,8 @@ pub struct Judge {
     views: Views,
     /// The members of the last view.
     survivors: Vec<usize>,
+    /// Processes that left by themselves.
+    left: BTreeSet<usize>,
     token_session: bool,
     /// One view may follow another before STOP.
     views_change: bool,
@@ -82,6 +84,7 @@ impl Judge {
             tainted: plan.network.corrupt_towards.into_iter().collect(),
             views: Views::default(),
             survivors: Vec::new(),
+            left: BTreeSet::new(),
             token_session: token && plan.session.is_some(),
             views_change: plan.changes_views(),
             kills_anybody: plan.kills_anybody,

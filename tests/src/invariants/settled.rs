@@ -1,7 +1,7 @@
 //! Liveness: in a calm world everything that was broadcast is approved, or the group has ended with one result at
 //! everybody (`protocol.md` P5, P6, §9, §11).
 
-use cloudy_proto::{NobodyComplete, Time, ViewId};
+use cloudy_proto::{LeaveWait, NobodyComplete, Time, ViewId};
 
 use super::Judge;
 use crate::sim::plan::Plan;
@@ -34,10 +34,15 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
         Some(Met::Stuck) => return (0..world.nodes.len()).find_map(|node| Some((node, not_told(world, node)?))),
         Some(_) => return unsaid(world),
     }
-    let ends = world.end_wanted || world.plan.session.is_some();
+    if let Some(stays) = ended_by_leaving(world) {
+        return Some(stays);
+    }
+    let ended = world.judge.view().is_some_and(|view| view.last);
+    let ends = world.end_wanted || world.plan.session.is_some() || ended;
     let living = (0..world.nodes.len()).filter(|&node| world.nodes[node].alive && !world.nodes[node].diverged);
     let missing = |node| {
-        let rest = if ends { not_ended(world, node) } else { not_approved(world, node) };
+        let rest =
+            if ends { not_ended(world, node) } else { not_approved(world, node).or_else(|| not_left(world, node)) };
         rest.or_else(|| not_found_again(world, node))
     };
     living.filter_map(|node| missing(node).map(|what| (node, what))).next()
@@ -59,7 +64,10 @@ fn unsaid(world: &World) -> Option<(usize, String)> {
     let knows = |node: &usize| world.judge.nobody_complete(*node).is_some();
     let mut living = (0..world.nodes.len()).filter(|&node| {
         let state = &world.nodes[node];
-        state.alive && !state.closed && !state.diverged && state.machine.status(Time(0)).coordinator.is_some()
+        state.alive
+            && !state.machine.is_closed()
+            && !state.diverged
+            && state.machine.status(Time(0)).coordinator.is_some()
     });
     let unsaid = living.find(|node| !knows(node))?;
     Some((unsaid, format!("nobody complete is left of {:?}, and it does not say so", world.judge.view())))
@@ -68,7 +76,7 @@ fn unsaid(world: &World) -> Option<(usize, String)> {
 /// A node of a group that is stuck has not said so.
 fn not_told(world: &World, node: usize) -> Option<String> {
     let state = &world.nodes[node];
-    let done = state.closed || state.diverged || world.judge.final_of(node).is_some();
+    let done = state.machine.is_closed() || state.diverged || world.judge.final_of(node).is_some();
     if !state.alive || done || world.judge.knows_of_no_coordinator(node) {
         return None;
     }
@@ -78,8 +86,32 @@ fn not_told(world: &World, node: usize) -> Option<String> {
 /// A node has a coordinator, and its last word was that it lost it.
 fn not_found_again(world: &World, node: usize) -> Option<String> {
     let coordinator = world.nodes[node].machine.status(Time(0)).coordinator?;
-    let mute = world.judge.said_lost(node) && !world.nodes[node].closed;
+    let mute = world.judge.said_lost(node) && !world.nodes[node].machine.is_closed();
     mute.then(|| format!("has {coordinator:?} back as coordinator and did not say so"))
+}
+
+/// Nobody asked for the group's end, and it ended with a member that neither left nor wanted to.
+fn ended_by_leaving(world: &World) -> Option<(usize, String)> {
+    let wanted = world.end_wanted || world.plan.session.is_some();
+    world.judge.view().filter(|view| view.last && !wanted)?;
+    let mut members = (0..world.latest.len()).filter(|&home| world.plan.is_member(home));
+    let stays = members.find_map(|home| {
+        let place = world.latest[home]?;
+        let mut runs = world.nodes.iter().filter(|node| node.home == home);
+        let wanted_to_leave = runs.any(|node| node.app.leaves.is_some());
+        (world.judge.was_on_ring(place) && !wanted_to_leave).then_some(place)
+    });
+    stays.map(|place| (place, "the group ended because others left".to_owned()))
+}
+
+/// A node that wants to leave is still there, though others could go on without it.
+fn not_left(world: &World, node: usize) -> Option<String> {
+    let waits = world.nodes[node].machine.status(Time(0)).leaving;
+    let without_heir = match &waits {
+        Some(LeaveWait::Heir { evicted }) => evicted.iter().all(|id| world.running(world.judge.home_of(*id)).is_none()),
+        _ => false,
+    };
+    (world.nodes[node].app.leaves.is_some() && !without_heir).then(|| format!("wants to leave: {waits:?}"))
 }
 
 /// What keeps a node of a group that ends from being done.
@@ -100,7 +132,9 @@ fn not_ended(world: &World, node: usize) -> Option<String> {
     if member && !orphaned && world.judge.final_of(node).is_none() {
         return Some(format!("no final result at index {}", world.judge.index_of(node)));
     }
-    (!world.nodes[node].closed).then(|| "the group is not closed".to_owned())
+    // Nobody has it any more: the node says so, and goes on asking.
+    let said = orphaned && world.nodes[node].misses_final;
+    (!world.nodes[node].closed && !said).then(|| "the group is not closed".to_owned())
 }
 
 /// What of a node's own payloads, or of the result, is missing at a node of a group that goes on.

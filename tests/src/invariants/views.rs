@@ -87,6 +87,11 @@ impl Views {
 }
 
 impl Judge {
+    /// A process was on a ring.
+    pub(super) fn was_on_ring(&self, place: usize) -> bool {
+        self.views.0.values().any(|log| log.ring.contains(&place))
+    }
+
     /// A result that is complete up to the view in force has every message below the last one's cut.
     pub(super) fn reached_cut(&self, node: usize) -> Result<(), Broken> {
         let before = ViewId(self.nodes[node].view.0.wrapping_sub(1));

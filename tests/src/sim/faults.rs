@@ -180,6 +180,7 @@ impl World {
                 self.disk_held_us.insert(self.nodes[node].home, self.now_us + for_us);
             }
             Fault::End { node } => self.end(node)?,
+            Fault::Leave { node } => self.wants_to_leave(node)?,
         }
         Ok(())
     }
@@ -227,10 +228,18 @@ impl World {
         self.give(node, Item::Ask(Request::End))
     }
 
+    fn wants_to_leave(&mut self, home: usize) -> Result<(), Failure> {
+        let Some(place) = self.running(home).filter(|&place| self.has_view(place)) else { return Ok(()) };
+        self.stats.met(Met::LeaveAsked);
+        self.nodes[place].app.leaves.get_or_insert(false);
+        self.run(place)
+    }
+
     /// An application broadcasts some payloads, and will again.
     pub(super) fn broadcast(&mut self, node: usize) -> Result<(), Failure> {
         let traffic = self.plan.traffic.clone();
-        if !self.nodes[node].alive || self.healed || self.nodes[node].app.broadcast >= traffic.payloads_max {
+        let app = &self.nodes[node].app;
+        if !self.nodes[node].alive || self.healed || app.leaves.is_some() || app.broadcast >= traffic.payloads_max {
             return Ok(());
         }
         let next_at = self.now_us + self.dice.between(1, traffic.gap_us);
@@ -294,7 +303,8 @@ impl World {
 
     /// The group is asked to end, if somebody wanted that, or if it would wait for ever for somebody who is dead.
     pub(super) fn end_if_wanted(&mut self) {
-        let dead = |home: usize| self.latest[home].is_some() && self.running(home).is_none();
+        let left = |home: usize| self.latest[home].is_some_and(|place| self.nodes[place].left);
+        let dead = |home: usize| self.latest[home].is_some() && self.running(home).is_none() && !left(home);
         let killed = (0..self.latest.len()).any(dead) && !self.plan.evicts();
         let stalls = killed && (self.plan.session.is_none() || !self.judge.kicked_off());
         if self.end_wanted || stalls {

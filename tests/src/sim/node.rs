@@ -82,6 +82,8 @@ pub struct App {
     pub state: State,
     /// The last index that it has said a snapshot of.
     pub said: u64,
+    /// It wants to leave, and whether the machine knows that.
+    pub leaves: Option<bool>,
 }
 
 impl App {
@@ -159,6 +161,10 @@ pub struct Node {
     pub wake_at_us: Option<u64>,
     /// Since when it has no coordinator in reach.
     pub coordinator_lost_at: Option<Time>,
+    /// It has left the group.
+    pub left: bool,
+    /// It has said that nobody in reach gives the rest of the final result.
+    pub misses_final: bool,
     /// It was told that the group is over.
     pub closed: bool,
     /// It stopped because its result differs from the others'.

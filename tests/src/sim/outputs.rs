@@ -51,6 +51,9 @@ impl World {
                 Output::Restore { index, state } => self.restore(node, index, &state)?,
             }
         }
+        if self.nodes[node].left {
+            return self.gone(node);
+        }
         if truncated {
             // There is nothing that it could do here any more.
             self.stats.met(Met::Truncated);
@@ -100,7 +103,9 @@ impl World {
                 self.nodes[node].inbox.push_back(Item::Ask(Request::Report(report)));
                 return self.rejects_the_rest(node);
             }
+            Said::FinalResultMissing { .. } => self.nodes[node].misses_final = true,
             Said::Closed => self.nodes[node].closed = true,
+            Said::Left { node: who } if who == self.nodes[node].id => self.nodes[node].left = true,
             Said::Diverged { .. } => self.nodes[node].diverged = true,
             Said::CoordinatorLost { .. } => {
                 self.stats.met(Met::CoordinatorLost);
@@ -114,6 +119,18 @@ impl World {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A node has left: its process ends, and what was approved is at others (`protocol.md` §6.8).
+    fn gone(&mut self, node: usize) -> Result<(), Failure> {
+        self.stats.met(Met::Left);
+        let alive = |place: usize| self.goes_on(place);
+        let others = |place: usize| place != node && alive(place);
+        let lost = self.judge.is_lost(others) && !self.judge.is_lost(alive);
+        if lost {
+            return Err(self.judge.failure("who leaves takes nothing along", node, "nobody else is complete"));
+        }
+        self.die(node)
     }
 
     /// Counts a snapshot that the machine has kept, other than one that it was given.

@@ -2,6 +2,7 @@
 
 mod draw;
 mod failover;
+mod leaves;
 mod restarts;
 
 use cloudy_node::fault::DiskFault;
@@ -159,6 +160,11 @@ pub enum Fault {
     },
     /// A node asks for the end of the group.
     End {
+        /// Which.
+        node: usize,
+    },
+    /// A node broadcasts nothing more, and leaves once all that it broadcast is approved.
+    Leave {
         /// Which.
         node: usize,
     },

@@ -66,6 +66,8 @@ impl World {
             clock,
             wake_at_us: None,
             coordinator_lost_at: Some(clock.at(self.now_us)),
+            left: false,
+            misses_final: false,
             closed: false,
             diverged: false,
         });

@@ -46,6 +46,12 @@ pub enum Met {
     MemberKilled,
     /// A process did not die yet, since the group could not do without it.
     KillSpared,
+    /// An application asked its node to leave.
+    LeaveAsked,
+    /// A node left by itself.
+    Left,
+    /// A node that wants to leave had nobody to hand over to, since those that could were dead.
+    LeaveWithoutHeir,
     /// The founder died.
     FounderKilled,
     /// The coordinator died before there was a view.
@@ -231,6 +237,8 @@ pub const REQUIRED: &[Met] = &[
     Met::NodeSlow,
     Met::CoordinatorPaused,
     Met::MemberKilled,
+    Met::LeaveAsked,
+    Met::Left,
     Met::FounderKilled,
     Met::CoordinatorKilledBeforeView,
     Met::CoordinatorKilledBeforeKickstart,

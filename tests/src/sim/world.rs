@@ -240,7 +240,7 @@ impl World {
                 self.take(node, item)?;
                 worked = true;
             }
-            worked = worked || self.unpark(node)? || self.feed(node)? || self.time_out(node);
+            worked = worked || self.unpark(node)? || self.feed(node)? || self.leave(node) || self.time_out(node);
             if !worked {
                 break;
             }
@@ -370,6 +370,18 @@ impl World {
             }
         }
         Ok(read)
+    }
+
+    /// A node that wants to leave does so once all that it broadcast is approved; true if it asked for that.
+    fn leave(&mut self, node: usize) -> bool {
+        let node = &mut self.nodes[node];
+        let all_approved = node.app.queue.is_empty() && node.machine.last_approved().0 >= node.app.broadcast;
+        if node.app.leaves != Some(false) || !all_approved {
+            return false;
+        }
+        node.app.leaves = Some(true);
+        node.inbox.push_back(Item::Ask(Request::Leave));
+        true
     }
 
     /// Hands the application's next payloads over, if the machine wants some; true if it did.

@@ -57,6 +57,7 @@ pub fn decode_command(entry: &[u8]) -> Result<Command, CommandError> {
             at_most_len("a report's bytes", report.len(), REPORT_BYTES_MAX)?;
         }
         Command::Voter { id, .. } => counter("consensus id", id.0)?,
+        Command::Left { incarnation, node: _ } => counter("incarnation", incarnation.0)?,
         Command::Founded { .. } | Command::Incarnate { .. } | Command::Grace | Command::Close => {}
     }
     Ok(command)

@@ -266,7 +266,7 @@ impl Message for ControlFrame {
                 at_most_len("missing members", missing.len(), MEMBERS_MAX)?;
                 at_most_len("members without what they held", lost.len(), MEMBERS_MAX)?;
             }
-            Self::Accept { .. } | Self::End | Self::Leave | Self::Resigned => {}
+            Self::Accept { .. } | Self::End | Self::Leave | Self::Resigned | Self::Ended | Self::Absent => {}
         }
         Ok(())
     }

@@ -59,6 +59,7 @@ impl Plan {
         plan.parameters.window_bytes_min = Dice::of(seed ^ 0x00ad_a9f5).pick(&[1, 16, 64, 64 << 10]);
         plan.add_snapshots(&mut Dice::of(seed ^ 0x5a9_5407));
         plan.add_older_disks(&mut Dice::of(seed ^ 0x001d_d15c));
+        plan.add_leaves(&mut Dice::of(seed ^ 0x1ea_7e5));
         plan.add_real_disks(&mut Dice::of(seed ^ 0x4ea1_d15c));
         plan.add_failing_disks(&mut Dice::of(seed ^ 0x0fa1_1ed5));
         plan

@@ -134,6 +134,8 @@ fn control_frames() {
         },
         ControlFrame::LogState { index: LogIndex(300), term: 4, state: Bytes::from_static(b"state") },
         ControlFrame::NobodyComplete { view, missing: vec![NodeId([0xaa; 32])], lost: vec![NodeId([0xbb; 32])] },
+        ControlFrame::Ended,
+        ControlFrame::Absent,
     ]));
 }
 
@@ -237,6 +239,7 @@ fn commands() {
         voter(Standing::Learner),
         voter(Standing::Voter),
         voter(Standing::Gone),
+        Command::Left { node, incarnation: Incarnation(300) },
     ];
     let lines: String = commands.iter().map(|command| line(command, &encode_command(command))).collect();
     insta::assert_snapshot!(lines);

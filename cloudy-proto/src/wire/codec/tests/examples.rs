@@ -224,6 +224,8 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
             .prop_map(|(view, missing, lost)| ControlFrame::NobodyComplete { view: ViewId(view), missing, lost }),
         Just(ControlFrame::End),
         Just(ControlFrame::Resigned),
+        Just(ControlFrame::Ended),
+        Just(ControlFrame::Absent),
         counter().prop_map(|term| ControlFrame::Coordinates { term }),
         consensus().prop_map(ControlFrame::Consensus),
         (words(GROUP_NAME_BYTES_MAX), node_id()).prop_map(|(name, founder)| ControlFrame::Running {
@@ -372,6 +374,7 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
         }),
         Just(Command::Close),
         (consensus_id(), node_id(), standing()).prop_map(|(id, node, standing)| Command::Voter { id, node, standing }),
+        (node_id(), counter()).prop_map(|(node, run)| Command::Left { node, incarnation: Incarnation(run) }),
     ]
 }
 

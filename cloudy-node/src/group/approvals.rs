@@ -1,0 +1,144 @@
+//! Approvals of own broadcasts, for receipts: kept for as long as a receipt may be asked for them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use cloudy_proto::{Approval, Index, NodeId, Seq, ViewId};
+
+use std::time::Duration;
+
+/// Approvals kept with who confirmed when, whoever asks for them (`protocol.md` §3.1).
+pub(crate) const APPROVALS_KEPT_MAX: usize = 1_024;
+
+/// Where a broadcast is in the result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) index: Index,
+    pub(crate) view: ViewId,
+    /// Empty where that is not kept any more.
+    pub(crate) confirmed: Vec<(NodeId, Duration)>,
+}
+
+/// The newest approvals, and of older ones those that a receipt may still be asked for: memory grows with the receipts
+/// that the application holds, and with nothing else.
+#[derive(Debug, Default)]
+pub(crate) struct Approvals {
+    /// Oldest first.
+    newest: VecDeque<Approval>,
+    /// By their first numbers, without who confirmed.
+    older: BTreeMap<u64, Approval>,
+    /// Numbers whose receipts exist: one bit each, by number / 64.
+    awaited: BTreeMap<u64, u64>,
+}
+
+impl Approvals {
+    /// A receipt exists. Numbers rise.
+    pub(crate) fn expect(&mut self, seq: Seq) {
+        let (word, bit) = place(seq.0);
+        *self.awaited.entry(word).or_default() |= bit;
+    }
+
+    /// A receipt is gone.
+    pub(crate) fn release(&mut self, seq: Seq) {
+        let (word, bit) = place(seq.0);
+        if let Some(bits) = self.awaited.get_mut(&word) {
+            *bits &= !bit;
+            if *bits == 0 {
+                self.awaited.remove(&word);
+            }
+        }
+        let older = self.older.range(..=seq.0).next_back().map(|(first, approval)| (*first, end(approval)));
+        if let Some((first, end)) = older.filter(|(_, end)| seq.0 < *end)
+            && !self.is_awaited(first, end)
+        {
+            self.older.remove(&first);
+        }
+    }
+
+    pub(crate) fn push(&mut self, approval: Approval) {
+        self.newest.push_back(approval);
+        if self.newest.len() <= APPROVALS_KEPT_MAX {
+            return;
+        }
+        if let Some(oldest) = self.newest.pop_front()
+            && self.is_awaited(oldest.first_seq.0, end(&oldest))
+        {
+            self.older.insert(oldest.first_seq.0, Approval { confirmed: Vec::new(), ..oldest });
+        }
+    }
+
+    /// Where a broadcast is; none if it was approved by a snapshot, which does not say.
+    pub(crate) fn find(&self, seq: Seq) -> Option<Found> {
+        let at = self.newest.partition_point(|approval| end(approval) <= seq.0);
+        let newest = self.newest.get(at).filter(|approval| approval.first_seq <= seq);
+        let older = || self.older.range(..=seq.0).next_back().map(|(_, approval)| approval);
+        let approval = newest.or_else(older).filter(|approval| seq.0 < end(approval))?;
+        Some(Found {
+            index: Index(approval.first_index.0 + (seq.0 - approval.first_seq.0)),
+            view: approval.view,
+            confirmed: approval.confirmed.clone(),
+        })
+    }
+
+    /// A receipt exists for a number from `first` on, below `end`.
+    fn is_awaited(&self, first: u64, end: u64) -> bool {
+        self.awaited.range(first / 64..=end / 64).any(|(word, bits)| {
+            let from = first.saturating_sub(word * 64).min(64);
+            let to = end.saturating_sub(word * 64).min(64);
+            let mask = |bits: u64| 1u64.checked_shl(bits as u32).map_or(u64::MAX, |bit| bit - 1);
+            bits & mask(to) & !mask(from) != 0
+        })
+    }
+}
+
+/// The number behind an approval's last.
+fn end(approval: &Approval) -> u64 {
+    approval.first_seq.0 + u64::from(approval.count)
+}
+
+fn place(seq: u64) -> (u64, u64) {
+    (seq / 64, 1 << (seq % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn approval(first_seq: u64, count: u32) -> Approval {
+        Approval {
+            first_seq: Seq(first_seq),
+            count,
+            first_index: Index(first_seq * 10),
+            view: ViewId(1),
+            confirmed: vec![(NodeId([1; 32]), Duration::ZERO)],
+        }
+    }
+
+    #[test]
+    fn an_approval_is_kept_for_as_long_as_its_receipt_however_many_follow() {
+        let mut approvals = Approvals::default();
+        let slots = 3 * APPROVALS_KEPT_MAX as u64;
+        (1..=3 * slots).for_each(|seq| approvals.expect(Seq(seq)));
+        (0..slots).for_each(|slot| approvals.push(approval(slot * 3 + 1, 3)));
+        for seq in 1..=3 * slots {
+            let found = approvals.find(Seq(seq)).expect("its receipt exists");
+            let first = (seq - 1) / 3 * 3 + 1;
+            assert_eq!(found.index, Index(first * 10 + seq - first));
+            approvals.release(Seq(seq));
+        }
+        assert!(approvals.older.is_empty() && approvals.awaited.is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn what_no_receipt_asks_for_is_let_go() {
+        let mut approvals = Approvals::default();
+        let slots = 2 * APPROVALS_KEPT_MAX as u64;
+        let kept = [64, 129, 700];
+        kept.iter().for_each(|seq| approvals.expect(Seq(*seq)));
+        (1..=slots).for_each(|seq| approvals.push(approval(seq, 1)));
+        assert_eq!(approvals.older.keys().copied().collect::<Vec<_>>(), kept);
+        assert_eq!(approvals.find(Seq(65)), None);
+        approvals.release(Seq(129));
+        assert_eq!(approvals.older.len(), 2);
+        assert_eq!(approvals.find(Seq(slots)).map(|found| found.confirmed.len()), Some(1));
+    }
+}

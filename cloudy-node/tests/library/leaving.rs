@@ -1,0 +1,219 @@
+//! Members leave, groups are closed while others are away, and votes are lost (`protocol.md` §6.6, §6.8, §6.9).
+
+use std::time::Duration;
+
+use cloudy_node::identity::NodeKey;
+use cloudy_node::{
+    BroadcastError, EndReason, Event, Group, GroupConfig, Index, JoinError, LeaveError, LeaveWait, Node,
+};
+
+use crate::common::{found, impatient, key, read_final, start, start_all, until, within};
+use crate::help::{config, event, start_cuttable, texts};
+use crate::hosts::{Process, on_disk, start_again, start_hosts};
+use crate::joins::{restart, three_vote};
+
+async fn ring(group: &Group) -> usize {
+    group.status().await.and_then(|status| status.view).map_or(0, |view| view.members())
+}
+
+async fn approved(group: &Group, payload: &str) -> Index {
+    within("the approval", group.broadcast(payload).await.unwrap().into_future()).await.unwrap().index
+}
+
+#[tokio::test]
+async fn the_last_member_that_leaves_hands_over_to_an_evicted_one_and_says_for_whom_it_waits() {
+    let key = key();
+    let first = start(&key).await;
+    let (second, control) = start_cuttable(&key, impatient()).await;
+    let nodes = [first, second];
+    let groups = found(&nodes, "two", GroupConfig::default()).await;
+    approved(&groups[1], "before").await;
+    control.partition([nodes[0].local_addr()]);
+    until("the other is evicted", async || ring(&groups[0]).await == 1).await;
+    approved(&groups[0], "alone").await;
+    let late = groups[0].leave_within(Duration::from_millis(300)).await.unwrap_err();
+    let LeaveError::Late { waits_for: Some(LeaveWait::Heir { evicted }), unapproved: 0, .. } = &late else {
+        panic!("{late}")
+    };
+    assert_eq!(*evicted, [nodes[1].id()]);
+    assert!(late.to_string().contains(&nodes[1].id().short()), "{late}");
+    assert_eq!(groups[0].broadcast("late").await.unwrap_err(), BroadcastError::Leaving);
+    control.heal();
+    within("the leaving", groups[0].leave()).await.unwrap();
+    // Its process may end at once: what was approved there is at the member that stays.
+    nodes[0].shutdown().await;
+    assert_eq!(approved(&groups[1], "after").await, Index(3));
+    assert!(!groups[1].has_ended());
+    groups[1].end();
+    assert_eq!(texts(&read_final(&groups[1]).await), ["before", "alone", "after"]);
+}
+
+#[tokio::test]
+async fn an_evicted_member_leaves_and_does_not_come_back() {
+    let key = key();
+    let mut nodes = start_all(&key, 2).await;
+    let (cut_off, control) = start_cuttable(&key, impatient()).await;
+    nodes.push(cut_off);
+    let groups = found(&nodes, "evicted", GroupConfig::default()).await;
+    three_vote(&groups).await;
+    control.partition(nodes[..2].iter().map(|node| node.local_addr()));
+    until("it is evicted", async || ring(&groups[0]).await == 2).await;
+    let late = groups[2].leave_within(Duration::from_millis(100)).await.unwrap_err();
+    assert!(matches!(late, LeaveError::Late { .. }), "{late}");
+    control.heal();
+    within("the leaving", groups[2].leave()).await.unwrap();
+    let gone = nodes[2].id();
+    event(&groups[0], "the others learn it", |event| (event == Event::Left { node: gone }).then_some(())).await;
+    nodes[2].shutdown().await;
+    approved(&groups[0], "on").await;
+    assert_eq!(ring(&groups[0]).await, 2);
+    for group in &groups[..2] {
+        within("the others leave", group.leave()).await.unwrap();
+    }
+    assert!(matches!(groups[1].broadcast("x").await, Err(BroadcastError::Ended(_))));
+}
+
+/// The member that is cut off coordinates, or does not.
+async fn learns_the_end(who: usize) {
+    let key = key();
+    let (mut nodes, mut controls) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let (node, control) = start_cuttable(&key, impatient()).await;
+        nodes.push(node);
+        controls.push(control);
+    }
+    let groups = found(&nodes, "ends", GroupConfig::default()).await;
+    three_vote(&groups).await;
+    approved(&groups[who], "before").await;
+    let others: Vec<usize> = (0..3).filter(|at| *at != who).collect();
+    controls[who].partition(others.iter().map(|at| nodes[*at].local_addr()));
+    until("the others continue", async || ring(&groups[others[0]]).await == 2).await;
+    approved(&groups[others[0]], "without it").await;
+    groups[others[0]].end();
+    for at in &others {
+        event(&groups[*at], "it is closed", |event| (event == Event::Closed).then_some(())).await;
+    }
+    controls[who].heal();
+    let result = within("the final result", read_final(&groups[who])).await;
+    assert_eq!(texts(&result), ["before", "without it"]);
+    until("its group ends", async || groups[who].has_ended()).await;
+    assert_eq!(groups[who].broadcast("x").await.unwrap_err(), BroadcastError::Ended(EndReason::Final));
+}
+
+#[tokio::test]
+async fn a_coordinator_that_was_cut_off_while_the_group_ended_gets_the_final_result() {
+    learns_the_end(0).await;
+}
+
+#[tokio::test]
+async fn a_member_that_was_cut_off_while_the_group_ended_gets_the_final_result() {
+    learns_the_end(2).await;
+}
+
+#[tokio::test]
+async fn an_observer_that_comes_after_the_end_gets_the_final_result_and_a_newcomer_learns_of_it() {
+    let key = key();
+    let nodes = start_all(&key, 2).await;
+    let groups = found(&nodes, "over", GroupConfig::default()).await;
+    approved(&groups[1], "all").await;
+    groups[0].end();
+    for group in &groups {
+        event(group, "it is closed", |event| (event == Event::Closed).then_some(())).await;
+    }
+    let late = start(&key).await;
+    for node in &nodes {
+        let seen = within("it observes", late.observe_group("over", node.local_addr(), Index(1))).await.unwrap();
+        assert_eq!(texts(&within("the result", read_final(&seen)).await), ["all"]);
+        until("it has ended", async || seen.has_ended()).await;
+    }
+    let refused = within("the refusal", late.join_group_at("over", nodes[1].local_addr())).await.unwrap_err();
+    assert!(refused.to_string().contains("has ended at node"), "{refused}");
+}
+
+/// The others serve the result from memory, or, started again as well, from their disks.
+async fn learns_the_end_after_a_restart(others_restart: bool) {
+    let key = key();
+    let (mut hosts, mut processes) = start_hosts(&key, 3).await;
+    let nodes: Vec<Node> = processes.iter().map(|process| process.node.clone()).collect();
+    let groups = found(&nodes, "ledger", on_disk()).await;
+    three_vote(&groups).await;
+    approved(&groups[2], "before").await;
+    processes.pop().unwrap().kill();
+    until("the others continue", async || ring(&groups[0]).await == 2).await;
+    approved(&groups[0], "without it").await;
+    groups[0].end();
+    for group in &groups[..2] {
+        event(group, "it is closed", |event| (event == Event::Closed).then_some(())).await;
+    }
+    let away = if others_restart {
+        drop(groups);
+        processes.into_iter().for_each(Process::kill);
+        processes = start_again(&mut hosts, &key).await;
+        processes[2].resumed()
+    } else {
+        processes.push(hosts[2].start(&key).await);
+        processes[2].resumed()
+    };
+    assert_eq!(texts(&within("the final result", read_final(&away)).await), ["before", "without it"]);
+    until("its group ends", async || away.has_ended()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_killed_before_the_end_gets_the_final_result_from_nodes_that_run() {
+    learns_the_end_after_a_restart(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_killed_before_the_end_gets_the_final_result_from_the_disks_of_others() {
+    learns_the_end_after_a_restart(true).await;
+}
+
+#[tokio::test]
+async fn every_receipt_that_is_kept_gives_its_approval_however_many_follow() {
+    let node = start(&key()).await;
+    let group = within("it is created", node.create_group("many", 1, config(|of| of.slot_payloads_max = 1))).await;
+    let group = group.unwrap();
+    let mut receipts = Vec::new();
+    for at in 0..5_000_u32 {
+        receipts.push(group.broadcast(at.to_le_bytes()).await.unwrap());
+    }
+    within("all are approved", group.flush()).await.unwrap();
+    for (at, receipt) in receipts.into_iter().enumerate() {
+        let approval = within("the receipt", receipt.into_future()).await.unwrap();
+        assert_eq!(approval.index, Index(at as u64 + 1));
+    }
+}
+
+#[tokio::test]
+async fn a_group_in_memory_whose_voters_were_restarted_says_that_it_has_stopped() {
+    let key = key();
+    let keys = [NodeKey::generate().unwrap(), NodeKey::generate().unwrap()];
+    let mut nodes = vec![start(&key).await];
+    for node_key in &keys {
+        nodes.push(restart(&key, node_key).await);
+    }
+    let groups = found(&nodes, "stuck", config(|of| of.coordinator_timeout = Duration::from_millis(500))).await;
+    three_vote(&groups).await;
+    for node in &nodes[1..] {
+        node.shutdown().await;
+    }
+    let mut joins = Vec::new();
+    for (at, node_key) in keys.iter().enumerate() {
+        nodes[at + 1] = restart(&key, node_key).await;
+        let (node, contact) = (nodes[at + 1].clone(), nodes[0].local_addr());
+        joins.push(tokio::spawn(async move { node.join_group_at("stuck", contact).await }));
+    }
+    let lost = event(&groups[0], "it is said", |event| match event {
+        Event::VotesLost(lost) => Some(lost),
+        _ => None,
+    });
+    let lost = lost.await;
+    assert_eq!((lost.lost.len(), lost.voters), (2, 3));
+    assert!(lost.to_string().contains("create another group"), "{lost}");
+    assert_eq!(groups[0].status().await.unwrap().votes_lost, Some(lost));
+    for join in joins {
+        let refused = within("the refusal", join).await.unwrap().unwrap_err();
+        assert!(matches!(refused, JoinError::Refused { .. }), "{refused}");
+        assert!(refused.to_string().contains("has stopped for good"), "{refused}");
+    }
+}
