@@ -93,13 +93,7 @@ impl Scenario {
     /// If a checker fails.
     pub fn pass(&mut self, time_us: u64) -> Result<(), Failure> {
         let until = self.world.now_us + time_us;
-        while self.world.now_us < until {
-            // Time passes also where nobody has anything to do.
-            if !self.world.step()? {
-                self.world.now_us = until;
-            }
-        }
-        Ok(())
+        self.world.pass_until(until)
     }
 
     /// Goes on until all is approved, or the group has ended at everybody with one result.

@@ -115,6 +115,12 @@ impl Queue {
         self.events.insert((time_us, self.made), event);
     }
 
+    /// The time of the next event.
+    #[must_use]
+    pub fn next_at(&self) -> Option<u64> {
+        self.events.keys().next().map(|(time_us, _)| *time_us)
+    }
+
     /// Takes the next event and its time.
     pub fn pop(&mut self) -> Option<(u64, Event)> {
         self.events.pop_first().map(|((time_us, _), event)| (time_us, event))

@@ -203,6 +203,15 @@ impl World {
         Ok(true)
     }
 
+    /// Lets happen what does until a time, which comes also if nothing does.
+    pub(crate) fn pass_until(&mut self, time_us: u64) -> Result<(), Failure> {
+        while self.queue.next_at().is_some_and(|at| at <= time_us) {
+            self.step()?;
+        }
+        self.now_us = self.now_us.max(time_us);
+        Ok(())
+    }
+
     pub(super) fn arrive(&mut self, packet: Packet) -> Result<(), Failure> {
         if self.network.live(packet.from, packet.to) == Some(packet.epoch) {
             let to = self.latest[packet.to];
