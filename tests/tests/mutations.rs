@@ -42,6 +42,7 @@ macro_rules! each_is_caught {
                 Rule::ResumeTellsSkips => "a_resumed_stream_keeps_its_skips_back",
                 Rule::SeekGoesOn => "who_is_told_often_that_nobody_coordinates_never_says_so",
                 Rule::AskedAsksBack => "who_is_asked_for_what_it_has_not_does_not_ask_back",
+                Rule::SnapshotHasLastNumbers => "a_joiner_begins_without_the_last_numbers",
                 Rule::LastHandsOver => "the_last_that_leaves_ends_the_group_of_an_evicted_member",
                 Rule::LeftIsLogged => "a_node_that_left_comes_onto_the_ring_again",
                 Rule::EndIsTold => "a_node_that_knows_no_member_of_the_last_view_does_not_learn_of_the_end",
@@ -88,7 +89,6 @@ each_is_caught! {
     a_base_knows_numbers_of_the_entry_after_it: BaseEndsAtItsIndex,
     a_truncated_result_knows_numbers_of_what_follows: BeginKnowsItsNumbers,
     a_member_misses_what_a_disk_deleted: DeletesWhatAllHold,
-    a_joiner_begins_without_the_last_numbers: SnapshotHasLastNumbers,
     a_run_is_named_by_a_clock_that_was_set_back: RunIsNamedByLog,
     a_restarted_process_sends_what_an_earlier_run_broadcast: RestartedSendsNothingOld,
 }
@@ -136,6 +136,13 @@ fn a_snapshot_is_kept_that_what_is_stored_does_not_follow() {
         plan
     };
     is_caught_in(Rule::StoredFollowsSnapshot, (0..2 * SEEDS).map(plan).filter(|plan| plan.on_disk() && plan.evicts()));
+}
+
+/// It shows only where a node begins with another's snapshot, and its origin's numbers come again.
+#[test]
+fn a_joiner_begins_without_the_last_numbers() {
+    let begins_late = |plan: &Plan| plan.snapshot_every.is_some() && plan.evicts() && plan.session.is_none();
+    is_caught_in(Rule::SnapshotHasLastNumbers, (0..8 * SEEDS).map(Plan::of).filter(begins_late));
 }
 
 /// Two come at once to a group that retains less than they miss.
