@@ -79,6 +79,21 @@ fn the_last_slave_that_leaves_ends_the_session() {
 }
 
 #[test]
+fn ctrl_c_at_every_process_at_once_ends_them_all_in_order() {
+    let cluster = Cluster::new();
+    let (master, slaves, _) = session(&cluster);
+    let ids = [&master, &slaves[0], &slaves[1]].map(|process| process.id().to_string());
+    assert!(std::process::Command::new("kill").arg("-INT").args(ids).status().expect("kill").success());
+    let (master, slaves) = (master.end(), slaves.map(Running::end));
+    assert!(matches!(master.code(), Some(0 | 1)) && master.stdout.contains("digest"), "{master:#?}");
+    for slave in slaves {
+        // Whichever came first, its own leaving or the end for all.
+        let has_result = slave.stdout.starts_with('(');
+        assert_eq!(slave.code(), Some(if has_result { 0 } else { 130 }), "{slave:#?} {master:#?}");
+    }
+}
+
+#[test]
 fn a_hang_up_at_the_master_ends_the_session_with_results() {
     let cluster = Cluster::new();
     let (master, slaves, _) = session(&cluster);

@@ -16,7 +16,7 @@ use super::producer::{Pace, Stage, produce};
 use super::result_file::{ResultFile, ResultFileError};
 use super::slave_watch::{Approvals, Ended, add_up, watch_phases, write_down};
 use super::sum::Summary;
-use crate::group::{EndReason, Events, Group};
+use crate::group::{EndReason, Events, Group, LeaveError};
 use crate::storage::ReadGroupError;
 use crate::{JoinError, Node};
 
@@ -141,9 +141,9 @@ pub enum SlaveError {
         /// Messages approved here until then.
         approved: u64,
     },
-    /// It was told to leave the session, and the others did not go on without it in time. They find out that it is gone.
-    #[error("this slave could not leave the session in order within {LEAVING_MAX:?}; is another slave out of reach?")]
-    NotLeaving,
+    /// It was told to leave the session, and could not in time. The others find out that it is gone.
+    #[error(transparent)]
+    NotLeaving(LeaveError),
     /// Most of the nodes that decide on the session's views are out of reach: it can end nowhere that this slave sees.
     #[error(
         "most of the nodes that decide on the session are out of reach, and its periods are over: no result is final \
@@ -318,11 +318,11 @@ async fn told_to_stop(
     let too_late = async {
         match how {
             SlaveStop::Leave => {
-                // A slave that has left is told so by the readers of the result.
-                if matches!(timeout(LEAVING_MAX, group.leave()).await, Ok(Ok(()))) {
-                    pending::<()>().await;
+                match group.leave_within(LEAVING_MAX).await {
+                    Err(late @ LeaveError::Late { .. }) => SlaveError::NotLeaving(late),
+                    // The readers of the result say how the session has ended here.
+                    Ok(()) | Err(LeaveError::Ended(_)) => pending().await,
                 }
-                SlaveError::NotLeaving
             }
             SlaveStop::End => {
                 group.end();
