@@ -47,7 +47,7 @@ pub use io::{
     Admission, Approval, Entry, Event, Frame, Input, LeaveWait, MemberStatus, NobodyComplete, OlderDisk, Outcome,
     Output, PendingSlot, Phase, Request, Status, VotesLost, Waiting,
 };
-pub use machine::{Machine, MachineConfig, Role};
+pub use machine::{FinalOutcomes, Machine, MachineConfig, Role};
 pub use read_back::{Stored, StoredError};
 pub use rules::{Rule, Rules};
 pub use stored::{LogBase, Record, StoredBase, StoredBody, StoredEntry, StoredSnapshot, Vote};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::command::Command;
 use crate::id::{ConsensusId, Index, LogIndex, Rank, Round, ViewId};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::slot::{Batch, Slot};
 use crate::stored::{LogBase, Record, StoredBase, StoredEntry, StoredSnapshot, Vote};
 use crate::view::Place;
@@ -221,12 +221,19 @@ impl Stored {
         (self.vote.map_or(0, |vote| vote.term), log_term, last)
     }
 
-    /// A view was installed: before that there is no group to come back to.
+    /// Others may rely on what is stored, so the group must not be forgotten: a view is in the log, as far as the voter
+    /// holds it or as far as it was applied, or this node was made a voter.
+    ///
+    /// Until a view is in its log the founder is the only voter and nobody is a member, so nothing was promised to anybody.
     #[must_use]
-    pub fn has_view(&self) -> bool {
+    pub fn is_relied_on(&self, rules: Rules) -> bool {
         let is_install = |command: &Bytes| matches!(decode_command(command), Ok(Command::InstallView(_)));
         let compacted = self.log.as_ref().and_then(|(_, state)| decode_log_state(state).ok());
-        compacted.is_some_and(|state| state.installed.is_some()) || self.commands.iter().any(is_install)
+        let has_view = compacted.is_some_and(|state| state.installed.is_some()) || self.commands.iter().any(is_install);
+        // A member applies a view once its voters have synced it, which may be before the founder has stored that it did.
+        let votes = self.voter() > ConsensusId::FOUNDER;
+        let voted_for_view = self.entries.iter().any(|entry| is_install(&entry.command));
+        has_view || (rules.hold(Rule::VotersLogIsKept) && (votes || voted_for_view))
     }
 
     /// Nothing was ever stored.

@@ -103,6 +103,18 @@ pub enum Rule {
     LostVotesAreTold,
     /// What a cut did not take goes back to the head of the outbox, before what was never sent.
     PutBackAtHead,
+    /// A message id is rejected only if the log has listed its incarnation.
+    RejectedIsListed,
+    /// A message id is rejected only once no view can list its incarnation.
+    RejectedIsOffRing,
+    /// A message id is rejected only where the result reaches the first index of the view in force.
+    RejectedIsReached,
+    /// `Disk`: a group is kept whose first view is in the voter's own log only.
+    VotersLogIsKept,
+    /// A voter whose link went down counts as one that answers once it has answered again.
+    LostLinkIsNoAnswer,
+    /// A voter whose disk has forgotten what it confirmed gives up its name.
+    ForgottenVoteIsGivenUp,
 }
 
 /// Which rules hold: all, outside tests of the tests.

@@ -83,7 +83,8 @@ pub enum Record {
 /// The consensus library's state, beside its log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Vote {
-    /// This voter's name, which it keeps with this state. Another name than before: the log before is void.
+    /// This voter's name, which it keeps with this state. Another name than before: the log before is void. Zero: it gave
+    /// up its name.
     pub voter: ConsensusId,
     /// The latest term.
     pub term: u64,

@@ -65,13 +65,16 @@ pub(crate) struct ResultState {
     view: ViewId,
     bases: VecDeque<StoredBase>,
     last_seqs: BTreeMap<(NodeId, Incarnation), Seq>,
+    /// It begins at a later index, so an incarnation's numbers before that are not known.
+    lacks_numbers: bool,
 }
 
 impl ResultState {
     /// One that begins at a later index, without what comes before: its digest is nobody else's.
     pub(crate) fn beginning_at(index: Index) -> Self {
         let before = Index(index.0.saturating_sub(1));
-        Self { index: before, digest: ResultDigest::after(before), ..Self::default() }
+        let lacks_numbers = before > Index(0);
+        Self { index: before, digest: ResultDigest::after(before), lacks_numbers, ..Self::default() }
     }
 
     /// One that goes on from a checkpoint.
@@ -84,6 +87,7 @@ impl ResultState {
             view: base.view,
             bases: VecDeque::from([from.clone()]),
             last_seqs: base.last_numbers.clone(),
+            lacks_numbers: false,
         }
     }
 
@@ -181,6 +185,11 @@ impl ResultState {
 
     pub(crate) fn last_seqs(&self) -> &BTreeMap<(NodeId, Incarnation), Seq> {
         &self.last_seqs
+    }
+
+    /// No number of an incarnation in it is missing: it begins with index 1, or with the numbers before its beginning.
+    pub(crate) fn knows_all_numbers(&self) -> bool {
+        !self.lacks_numbers
     }
 
     pub(crate) fn latest_checkpoint(&self) -> Checkpoint {

@@ -2,20 +2,40 @@
 
 use core::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use cloudy_proto::limits::LOG_ENTRIES_MAX;
 use cloudy_proto::slot::{Batch, Slot, push_payload};
-use cloudy_proto::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
+use cloudy_proto::wire::{
+    ConsensusKind, ConsensusMessage, ControlFrame, LaneFrame, Stream, TallyFrame, encode_command,
+};
 use cloudy_proto::{
-    ConsensusId, Durability, Event, Frame, Incarnation, Input, LogIndex, Machine, MachineConfig, NodeId, Output,
-    Parameters, Rank, Request, Role, Round, Rules, Seq, Time, ViewId,
+    Command, ConsensusId, Durability, Event, Frame, Incarnation, Input, LogBase, LogIndex, Machine, MachineConfig,
+    NodeId, OlderDisk, Output, Parameters, Rank, Record, Request, Role, Round, Rules, Seq, Standing, Stored, Time,
+    ViewId, Vote,
 };
 
 use crate::sim::world::GROUP;
 
+const ME: NodeId = NodeId([1; 32]);
 const PEER: NodeId = NodeId([9; 32]);
 /// The peer's run.
 const INCARNATION: Incarnation = Incarnation(3);
+
+fn config(role: Role, rules: Rules) -> MachineConfig {
+    MachineConfig {
+        me: ME,
+        addresses: Vec::new(),
+        group: GROUP,
+        name: "scripted".to_owned(),
+        run: 1,
+        role,
+        durability: Durability::Memory,
+        retain_bytes: 1 << 20,
+        retain_disk_bytes: None,
+        log_entries_max: LOG_ENTRIES_MAX,
+        rules,
+    }
+}
 
 /// The machine, and its clock.
 struct Alone {
@@ -26,20 +46,7 @@ struct Alone {
 impl Alone {
     /// With a link to the peer.
     fn linked(role: Role, rules: Rules) -> Self {
-        let machine = Machine::new(MachineConfig {
-            me: NodeId([1; 32]),
-            addresses: Vec::new(),
-            group: GROUP,
-            name: "scripted".to_owned(),
-            run: 1,
-            role,
-            durability: Durability::Memory,
-            retain_bytes: 1 << 20,
-            retain_disk_bytes: None,
-            log_entries_max: LOG_ENTRIES_MAX,
-            rules,
-        });
-        let mut alone = Self { machine, now: Time(0) };
+        let mut alone = Self { machine: Machine::new(config(role, rules)), now: Time(0) };
         alone.takes(Input::LinkUp { peer: PEER, addresses: Vec::new() });
         alone
     }
@@ -128,4 +135,55 @@ pub fn asks_back(rules: Rules) -> bool {
         let Output::Send { to: PEER, frame: Frame::Control(frame), .. } = output else { return false };
         matches!(frame, ControlFrame::Follow { .. })
     })
+}
+
+/// A voter starts with an older disk: its leader says that more of the log is committed than the disk holds. True if the
+/// voter says so, and stores that it gives up its name.
+#[must_use]
+pub fn gives_up_its_vote(rules: Rules) -> bool {
+    const LEADER: ConsensusId = ConsensusId::FOUNDER;
+    const VOTER: ConsensusId = ConsensusId(3);
+    let electors = vec![(LEADER, Standing::Voter), (VOTER, Standing::Voter)];
+    let commands = [
+        Command::Founded { founder: PEER },
+        Command::Incarnate { node: PEER, run: 2 },
+        Command::Incarnate { node: ME, run: 3 },
+        Command::Voter { id: VOTER, node: ME, standing: Standing::Voter },
+    ];
+    let mut stored = Stored::default();
+    let vote = Vote { voter: VOTER, term: 2, voted_for: LEADER, commit: LogIndex(4) };
+    let base = LogBase { index: LogIndex(4), term: 2, electors };
+    let log = (1..).zip(&commands).map(|(index, command)| Record::Command {
+        index: LogIndex(index),
+        term: 2,
+        command: encode_command(command),
+    });
+    let records = [Record::Vote(vote), Record::Base { base, alone: true }].into_iter().chain(log);
+    records.for_each(|record| stored.take(record).expect("the records follow each other"));
+    let config = MachineConfig { durability: Durability::Disk, ..config(Role::Restored, rules) };
+    let machine = Machine::restored(Time(0), config, stored).expect("the records are one node's");
+    let mut voter = Alone { machine, now: Time(0) };
+    voter.takes(Input::LinkUp { peer: PEER, addresses: Vec::new() });
+    let outputs = voter.hears_control(ControlFrame::Consensus(ConsensusMessage {
+        kind: ConsensusKind::Heartbeat,
+        to: VOTER,
+        from: LEADER,
+        term: 2,
+        log_term: 0,
+        index: LogIndex(0),
+        entries: Vec::new(),
+        commit: LogIndex(9),
+        commit_term: 2,
+        reject: false,
+        reject_hint: LogIndex(0),
+        context: Bytes::new(),
+        snapshot: Bytes::new(),
+    }));
+    let says = outputs.iter().any(|output| matches!(output, Output::Event(Event::OlderDisk(OlderDisk::Log))));
+    let gives_up = |record: &Record| *record == Record::Vote(Vote::default());
+    let stores = outputs.iter().any(|output| match output {
+        Output::Persist { records, .. } => records.iter().any(gives_up),
+        _ => false,
+    });
+    says && stores
 }

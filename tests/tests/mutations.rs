@@ -6,7 +6,7 @@ use core::time::Duration;
 use cloudy_proto::{LeaveWait, OnFailure, RingKind, Rule, Rules, Time};
 use cloudy_tests::invariants::Failure;
 use cloudy_tests::scenario::Scenario;
-use cloudy_tests::scripted::{asks_back, repeats_itself, says_that_nobody_coordinates};
+use cloudy_tests::scripted::{asks_back, gives_up_its_vote, repeats_itself, says_that_nobody_coordinates};
 use cloudy_tests::sim::plan::{Fault, Newcomer, Plan, Step, Who};
 use cloudy_tests::sim::run::{run, run_without, run_without_both};
 use cloudy_tests::sim::world::World;
@@ -47,6 +47,8 @@ macro_rules! each_is_caught {
                 Rule::LeftIsLogged => "a_node_that_left_comes_onto_the_ring_again",
                 Rule::EndIsTold => "a_node_that_knows_no_member_of_the_last_view_does_not_learn_of_the_end",
                 Rule::LostVotesAreTold => "most_votes_are_lost_and_no_node_says_so",
+                Rule::ForgottenVoteIsGivenUp => "a_voter_keeps_the_name_under_which_it_forgot",
+                Rule::LostLinkIsNoAnswer => "an_answer_from_before_a_link_was_lost_counts",
                 Rule::FinalIsStoredWhole => "who_fetched_a_final_result_does_not_know_that_it_is_whole",
             };
             assert_eq!(tested(Rule::CutAtMinimum), "a_cut_at_the_maximum");
@@ -91,6 +93,10 @@ each_is_caught! {
     a_member_misses_what_a_disk_deleted: DeletesWhatAllHold,
     a_run_is_named_by_a_clock_that_was_set_back: RunIsNamedByLog,
     a_restarted_process_sends_what_an_earlier_run_broadcast: RestartedSendsNothingOld,
+    an_id_is_rejected_that_nobody_was_given: RejectedIsListed,
+    an_id_is_rejected_that_is_on_the_ring: RejectedIsOffRing,
+    a_result_that_is_behind_rejects_what_it_lacks: RejectedIsReached,
+    a_founder_forgets_the_only_vote: VotersLogIsKept,
 }
 
 /// Two coordinators may each have a next view put into the log: the first sleeps from its proposal on. Either of two rules
@@ -198,6 +204,18 @@ fn who_is_told_often_that_nobody_coordinates_never_says_so() {
 fn who_is_asked_for_what_it_has_not_does_not_ask_back() {
     assert!(asks_back(Rules::default()));
     assert!(!asks_back(Rules::all_but(Rule::AskedAsksBack)));
+}
+
+#[test]
+fn a_voter_keeps_the_name_under_which_it_forgot() {
+    assert!(gives_up_its_vote(Rules::default()));
+    assert!(!gives_up_its_vote(Rules::all_but(Rule::ForgottenVoteIsGivenUp)));
+}
+
+/// A coordinator that was paused takes a living voter out while another one is gone, and no majority is left.
+#[test]
+fn an_answer_from_before_a_link_was_lost_counts() {
+    is_caught_in(Rule::LostLinkIsNoAnswer, [2_856].map(Plan::of).into_iter());
 }
 
 /// It was cut off when the group ended, and fetched; then the power goes, and nobody else is there to tell.

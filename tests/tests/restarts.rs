@@ -1,7 +1,7 @@
 //! Stories of processes that die and come back, with their disks or without.
 
 use cloudy_proto::{Durability, OnFailure};
-use cloudy_tests::invariants::Failure;
+use cloudy_tests::invariants::{Failure, excuse};
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::sim::plan::{Fault, Plan, Who};
 use cloudy_tests::sim::stats::Met;
@@ -188,6 +188,31 @@ fn who_misses_more_of_the_log_than_is_kept_is_told_what_it_comes_to() -> Result<
             story.settles()?;
             assert_eq!(story.world.judge.approved(), 15);
         }
+    }
+    Ok(())
+}
+
+/// The founder's disk syncs slowly: the members have the first view before the founder has stored that it applied it.
+#[test]
+fn a_founder_that_dies_while_it_founds_finishes_that_when_it_is_back() -> Result<(), Failure> {
+    for (founder_is_member, seed) in
+        [true, false].into_iter().flat_map(|member| (0..40).map(move |seed| (member, seed)))
+    {
+        let mut plan = Plan::calm_on_disk(3);
+        (plan.seed, plan.founder_is_member, plan.disk.sync_us) = (seed, founder_is_member, 20_000);
+        let mut story = Scenario { world: World::new(plan, false) };
+        story.until("the founder has the first view", |world| world.judge.view().is_some())?;
+        story.suffers(Fault::Restart { who: Who::Node(Plan::FOUNDER), after_us: 100_000 })?;
+        assert_eq!(story.world.running(Plan::FOUNDER), None, "it need not wait for anything");
+        story.until("all are back", |world| {
+            let active = |home| world.running(home).is_some_and(|at| world.judge.view_of(at).1);
+            (usize::from(!founder_is_member)..3).all(active)
+        })?;
+        assert_eq!(story.world.stats.count(Met::RestartedInMemory), 0, "seed {seed}: it forgot the group");
+        let approved = story.world.judge.approved();
+        story.broadcasts(1, 3, 8)?;
+        story.settles()?;
+        assert_eq!((story.world.judge.approved(), excuse(&story.world)), (approved + 3, None), "seed {seed}");
     }
     Ok(())
 }

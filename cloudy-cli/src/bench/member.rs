@@ -233,7 +233,7 @@ impl Member {
         for _ in 0..burst.messages {
             match self.group.try_broadcast(&payload) {
                 Ok(_receipt) => load.take(1),
-                Err(BroadcastError::OutboxFull) => return Ok(true),
+                Err(BroadcastError::OutboxFull | BroadcastError::NotListed) => return Ok(true),
                 Err(error) => return Err(error).into_diagnostic(),
             }
         }

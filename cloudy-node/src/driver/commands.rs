@@ -363,6 +363,7 @@ impl Driver {
     /// Ends all groups, lets what was written arrive, and closes all links.
     pub(super) async fn shut_down(mut self) {
         for run in self.groups.values() {
+            run.shared.lock().final_outcomes = run.machine.final_outcomes();
             run.shared.end(EndReason::ShutDown);
         }
         self.groups.clear();

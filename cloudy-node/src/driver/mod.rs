@@ -212,9 +212,7 @@ impl Driver {
     fn ended(&mut self, group: GroupId) {
         self.turn_down_asked(group, |_| false);
         if let Some(run) = self.groups.remove(&group) {
-            if run.shared.lock().final_index.is_some() {
-                run.shared.lock().last_numbers = Some(run.machine.last_numbers());
-            }
+            run.shared.lock().final_outcomes = run.machine.final_outcomes();
             run.shared.end(crate::group::EndReason::Closed);
             self.keep_closed(group, run);
             self.peers.values_mut().for_each(|link| {

@@ -154,7 +154,8 @@ impl GroupRun {
         }
         let mut state = self.shared.lock();
         let drained = state.outbox.set_taken(self.machine.last_sent());
-        state.incarnation = self.machine.incarnation();
+        let listed = std::mem::replace(&mut state.incarnation, self.machine.incarnation()) != state.incarnation;
+        state.only_watches = self.machine.only_watches();
         state.window_bytes = self.machine.window_bytes();
         // What a snapshot took in was approved too.
         state.approved = state.approved.max(self.machine.last_approved());
@@ -181,7 +182,7 @@ impl GroupRun {
         if happened {
             self.shared.happened.notify_waiters();
         }
-        if drained || happened {
+        if drained || happened || listed {
             self.shared.room.notify_waiters();
         }
     }

@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudy_proto::{GroupId, Index, MessageId, NodeId, Outcome, Parameters, ParametersError, Request, Status};
+use cloudy_proto::{
+    GroupId, Incarnation, Index, MessageId, NodeId, Outcome, Parameters, ParametersError, Request, Status,
+};
 use tokio::sync::oneshot;
 
 pub use approved::{Approved, ApprovedError, ApprovedStream, Events};
@@ -91,8 +93,14 @@ pub enum BroadcastError {
     /// [`Group::leave`] was called: what is broadcast after it would not be waited for.
     #[error("this node leaves the group, and broadcasts nothing more; broadcast before leave()")]
     Leaving,
-    /// This node observes the group.
-    #[error("this node observes the group, and broadcasts nothing; join it instead")]
+    /// Only from [`Group::try_broadcast`]: the group does not list this process yet, after a restart for example, so a
+    /// message would have no id.
+    #[error("the group does not list this process yet, so a message would have no id; await broadcast() instead")]
+    NotListed,
+    /// This node has no place on the ring: it observes the group, or founded it without one.
+    #[error(
+        "this node has no place on the ring and broadcasts nothing; join the group, or found it with founder_is_member"
+    )]
     Observes,
     /// The group does not go on at this node.
     #[error(transparent)]
@@ -137,15 +145,19 @@ impl Group {
         self.shared.founder
     }
 
-    /// Broadcasts a payload, as soon as the outbox has room. The order of calls is the order in the result.
+    /// Broadcasts a payload, as soon as the outbox has room and the group lists this process. The order of calls is the
+    /// order in the result.
+    ///
+    /// A process that was started again ([`Node::resumed_groups`](crate::Node::resumed_groups)) is listed once it reaches
+    /// the group's coordinator. Until it returns, nothing was sent: the future may be dropped, at a deadline for example.
     ///
     /// # Errors
-    /// The payload is too large, or the group has ended: nothing was sent.
+    /// The payload is too large, this node has no place on the ring, or the group has ended: nothing was sent.
     pub async fn broadcast(&self, payload: impl AsRef<[u8]>) -> Result<Receipt, BroadcastError> {
         let payload = payload.as_ref();
         loop {
             match self.try_broadcast(payload) {
-                Err(BroadcastError::OutboxFull) => self.room().await,
+                Err(BroadcastError::OutboxFull | BroadcastError::NotListed) => self.room().await,
                 answer => return answer,
             }
         }
@@ -154,7 +166,8 @@ impl Group {
     /// Broadcasts a payload if the outbox has room.
     ///
     /// # Errors
-    /// The outbox is full, the payload too large, or the group has ended: nothing was sent.
+    /// The outbox is full, the group does not list this process yet, the payload is too large, this node has no place on the
+    /// ring, or the group has ended: nothing was sent.
     pub fn try_broadcast(&self, payload: impl AsRef<[u8]>) -> Result<Receipt, BroadcastError> {
         let payload = payload.as_ref();
         let mut state = self.shared.lock();
@@ -167,11 +180,14 @@ impl Group {
         if state.leaving {
             return Err(BroadcastError::Leaving);
         }
-        if self.shared.observes {
+        if self.shared.observes || state.only_watches {
             return Err(BroadcastError::Observes);
         }
         if payload.len() > state.payload_bytes_max {
             return Err(BroadcastError::TooLarge { bytes: payload.len(), bytes_max: state.payload_bytes_max });
+        }
+        if state.incarnation == Incarnation(0) {
+            return Err(BroadcastError::NotListed);
         }
         if state.outbox.is_full() {
             return Err(BroadcastError::OutboxFull);
@@ -179,19 +195,23 @@ impl Group {
         let wake = state.outbox.is_empty();
         let seq = state.outbox.push(payload);
         state.approvals.expect(seq);
+        let id = MessageId { origin: self.shared.me, incarnation: state.incarnation, seq };
         drop(state);
         if wake {
             self.mailbox.wake();
         }
-        Ok(Receipt::new(Arc::clone(&self.shared), seq))
+        Ok(Receipt::new(Arc::clone(&self.shared), id))
     }
 
-    /// Waits until the outbox has room, or the group has ended.
+    /// Waits until the outbox has room and the group lists this process, or this node cannot broadcast: the group has
+    /// ended, or this node has no place on the ring.
     pub async fn room(&self) {
         wait_until(&self.shared.room, || {
             let state = self.shared.lock();
-            (!state.outbox.is_full() || state.leaving || state.ended.is_some() || state.final_index.is_some())
-                .then_some(())
+            let takes_payload = state.incarnation > Incarnation(0) && !state.outbox.is_full();
+            let watches = self.shared.observes || state.only_watches;
+            let never = watches || state.leaving || state.ended.is_some() || state.final_index.is_some();
+            (takes_payload || never).then_some(())
         })
         .await;
     }
@@ -254,9 +274,10 @@ impl Group {
         self.shared.lock().progress.clone()
     }
 
-    /// What became of a broadcast, of this node or any other, as far as this member knows; also of earlier runs and of
-    /// evicted nodes. `Approved` and `Rejected` are for good. [`Outcome::Open`] may become either: ask again, here or
-    /// at another member (`protocol.md` §2).
+    /// What became of a broadcast, of this node or any other, as far as this member or observer knows; also of earlier runs
+    /// and of evicted nodes. `Approved` and `Rejected` are for good. [`Outcome::Open`] may become either: ask again, here or
+    /// at another member (`protocol.md` §2). An id that no node was given is never rejected. An observer that reads from a
+    /// later index than 1 rejects nothing.
     ///
     /// # Errors
     /// The group does not go on at this node, and its result is not final here.
@@ -269,11 +290,8 @@ impl Group {
             }
         }
         let state = self.shared.lock();
-        match &state.last_numbers {
-            Some(last) if last.get(&(id.origin, id.incarnation)).is_some_and(|last| id.seq <= *last) => {
-                Ok(Outcome::Approved)
-            }
-            Some(_) => Ok(Outcome::Rejected),
+        match &state.final_outcomes {
+            Some(outcomes) => Ok(outcomes.outcome(id)),
             None => Err(state.ended.clone().unwrap_or(EndReason::ShutDown)),
         }
     }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudy_proto::{Durability, Index, MessageId, NodeId, Seq, ViewId};
+use cloudy_proto::{Durability, Index, MessageId, NodeId, ViewId};
 
 use crate::group::approvals::Found;
 use crate::group::shared::{EndReason, Shared, wait_until};
@@ -62,18 +62,18 @@ pub enum ReceiptError {
 #[must_use = "a receipt says whether the broadcast was approved; drop it to not wait"]
 pub struct Receipt {
     shared: Arc<Shared>,
-    seq: Seq,
+    id: MessageId,
 }
 
 impl Receipt {
-    pub(crate) fn new(shared: Arc<Shared>, seq: Seq) -> Self {
-        Self { shared, seq }
+    pub(crate) fn new(shared: Arc<Shared>, id: MessageId) -> Self {
+        Self { shared, id }
     }
 
-    /// The broadcast's name in the group.
+    /// The broadcast's name in the group: the one that it has in the result.
     #[must_use]
     pub fn id(&self) -> MessageId {
-        self.shared.message_id(self.seq)
+        self.id
     }
 
     /// Waits for the answer for a while. The receipt stays: it may be awaited again.
@@ -82,21 +82,20 @@ impl Receipt {
     /// As for awaiting it, or [`ReceiptError::Late`]: the broadcast is not withdrawn, and may still be approved.
     pub async fn within(&self, limit: Duration) -> Result<Approval, ReceiptError> {
         let answer = wait_until(&self.shared.moved, || self.answer());
-        let late = |_| ReceiptError::Late { id: self.id(), waited: limit };
+        let late = |_| ReceiptError::Late { id: self.id, waited: limit };
         tokio::time::timeout(limit, answer).await.map_err(late)?
     }
 
     /// The answer, if there is one already.
     fn answer(&self) -> Option<Result<Approval, ReceiptError>> {
-        let state = self.shared.lock();
-        let id = MessageId { origin: self.shared.me, incarnation: state.incarnation, seq: self.seq };
-        if self.seq <= state.approved {
-            let found = state.approvals.find(self.seq);
+        let (state, id) = (self.shared.lock(), self.id);
+        if id.seq <= state.approved {
+            let found = state.approvals.find(id.seq);
             return Some(found.map_or(Err(ReceiptError::ApprovedLongAgo(id)), |Found { index, view, confirmed }| {
                 Ok(Approval { id, index, view, durability: state.durability, confirmed })
             }));
         }
-        if state.rejected_from.is_some_and(|from| self.seq >= from) {
+        if state.rejected_from.is_some_and(|from| id.seq >= from) {
             return Some(Err(ReceiptError::Rejected(id)));
         }
         match &state.ended {
@@ -110,7 +109,7 @@ impl Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        self.shared.lock().approvals.release(self.seq);
+        self.shared.lock().approvals.release(self.id.seq);
     }
 }
 

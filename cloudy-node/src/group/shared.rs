@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use cloudy_proto::{
-    Approval, Durability, Entry, Event, GroupId, Incarnation, Index, MessageId, NodeId, Parameters, Seq,
+    Approval, Durability, Entry, Event, FinalOutcomes, GroupId, Incarnation, Index, NodeId, Parameters, Seq,
 };
 use tokio::sync::Notify;
 
@@ -85,9 +85,12 @@ pub(crate) struct State {
     /// The snapshot that the result begins with here, and the last index that it knows.
     pub(crate) restored: Option<(Index, Bytes)>,
     pub(crate) ended: Option<EndReason>,
-    /// The last number of each run in the final result.
-    pub(crate) last_numbers: Option<BTreeMap<(NodeId, Incarnation), Seq>>,
+    /// What became of every broadcast, once the result is final.
+    pub(crate) final_outcomes: Option<FinalOutcomes>,
+    /// Zero until the group lists this process.
     pub(crate) incarnation: Incarnation,
+    /// This node takes no place on the ring.
+    pub(crate) only_watches: bool,
     /// The member's window at this moment.
     pub(crate) window_bytes: u64,
     pub(crate) payload_bytes_max: usize,
@@ -138,8 +141,9 @@ impl Shared {
                 final_index: None,
                 restored: None,
                 ended: None,
-                last_numbers: None,
+                final_outcomes: None,
                 incarnation: Incarnation(0),
+                only_watches: false,
                 window_bytes: 0,
                 payload_bytes_max: parameters.payload_bytes_max as usize,
                 durability: parameters.durability,
@@ -182,10 +186,6 @@ impl Shared {
         self.moved.notify_waiters();
         self.room.notify_waiters();
         self.happened.notify_waiters();
-    }
-
-    pub(crate) fn message_id(&self, seq: Seq) -> MessageId {
-        MessageId { origin: self.me, incarnation: self.lock().incarnation, seq }
     }
 }
 

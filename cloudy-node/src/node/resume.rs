@@ -26,7 +26,7 @@ pub(super) async fn open_store(data_dir: DataDir) -> Result<(Disk, Vec<ResumedGr
             }
         }
         let mut disk = Disk::new(store, synced).map_err(StartError::Thread)?;
-        // They never had a view: nothing was confirmed in them.
+        // Nobody relies on them: no view was ever in their logs.
         begun.into_iter().for_each(|id| disk.forget(id));
         Ok((disk, stored))
     });

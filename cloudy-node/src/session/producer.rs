@@ -128,7 +128,7 @@ async fn as_room_allows(group: &Group, numbers: &mut Numbers, pace: &mut Pace) {
         for _ in 0..pace.allowed(BURST).await {
             match group.try_broadcast(encode(number)) {
                 Ok(_) => number = numbers.next_number(),
-                Err(BroadcastError::OutboxFull) => break,
+                Err(BroadcastError::OutboxFull | BroadcastError::NotListed) => break,
                 Err(_) => return,
             }
         }

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use cloudy_proto::{GroupId, Record, Stored, StoredError};
+use cloudy_proto::{GroupId, Record, Rules, Stored, StoredError};
 use thiserror::Error;
 
 use super::error::StoreError;
@@ -52,7 +52,7 @@ pub(crate) fn read_group(store: &Store, group: GroupId) -> Result<Option<(GroupM
     for table in [Table::Meta, Table::Log, Table::Checkpoints] {
         read.table(table, Bound::Unbounded)?;
     }
-    let Some(meta) = read.meta.take().filter(|_| read.stored.has_view()) else { return Ok(None) };
+    let Some(meta) = read.meta.take().filter(|_| read.stored.is_relied_on(Rules::default())) else { return Ok(None) };
     let (first, slot) = first_keys(&read.stored.begin_reading(meta.retain_bytes));
     read.result(Bound::Included(first), meta.retain_bytes)?;
     read.table(Table::Slots, Bound::Included(slot))?;

@@ -67,6 +67,9 @@ async fn whatever_was_approved_is_there_after_every_process_was_killed_at_once()
         groups = processes.iter().map(Process::resumed).collect();
         all_are_back(&groups).await;
         known.extend(approved(&groups[1], "again", 20).await);
+        // What its sender knows to be approved another member learns a little later.
+        let index = groups[1].status().await.unwrap().index;
+        until("it is up to date", async || groups[0].status().await.is_some_and(|status| status.index >= index)).await;
         for id in &known {
             assert_eq!(groups[0].outcome(*id).await, Ok(Outcome::Approved), "round {round}");
         }

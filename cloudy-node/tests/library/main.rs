@@ -19,3 +19,4 @@ mod readers;
 mod replicas;
 mod retention;
 mod sessions;
+mod verdicts;

@@ -159,6 +159,11 @@ impl ControlState {
         self.incarnations.keys().copied()
     }
 
+    /// By node: its latest run.
+    pub(crate) fn latest_incarnations(&self) -> impl Iterator<Item = (NodeId, Incarnation)> + '_ {
+        self.incarnations.iter().map(|(node, (incarnation, _))| (*node, *incarnation))
+    }
+
     /// Who takes part in the consensus.
     pub(crate) fn electors(&self) -> impl Iterator<Item = (ConsensusId, NodeId, Standing)> + '_ {
         self.electors.iter().map(|(id, (node, standing))| (*id, *node, *standing))

@@ -73,6 +73,7 @@ impl Machine {
             self.incarnated(incarnation);
         }
         self.take_claim();
+        self.stay_off_ring();
         let view = self.state.view().cloned();
         if let Some(view) = view.filter(|view| before.as_ref().is_none_or(|before| before.id < view.id)) {
             self.pass_into(view, before.as_deref());

@@ -255,8 +255,7 @@ impl Machine {
         let founder = self.state.founder().filter(watches);
         let observer = founder.and_then(|founder| self.elector_of(founder));
         let listed = |id: ConsensusId| members.iter().chain(observer.iter()).any(|elector| elector.id == id);
-        let voter_active =
-            |id| self.voter.as_ref().and_then(|voter| voter.follower(id)).is_some_and(|follower| follower.active);
+        let voter_active = |id| self.voter.as_ref().is_some_and(|voter| self.answers(voter, id));
         let former = self.state.electors().filter(|(id, ..)| !listed(*id));
         let former = former.map(|(id, node, standing)| {
             let known = self.elector_of(node).filter(|elector| elector.id == id);
@@ -273,6 +272,13 @@ impl Machine {
         Some(Electorate { leader: self.me, members, observer, former })
     }
 
+    /// Coordinator: a voter has answered lately, and after its link went down, if that did. The consensus library alone
+    /// counts answers of a process that is gone until its next look at them, which a coordinator that was paused has late.
+    fn answers(&self, voter: &Voter, id: ConsensusId) -> bool {
+        let is_quiet = self.electors_quiet.contains(&id) && self.rules.hold(Rule::LostLinkIsNoAnswer);
+        !is_quiet && voter.follower(id).is_some_and(|follower| follower.active)
+    }
+
     /// Coordinator: a node as one who votes or could; none if its run is not known.
     fn elector_of(&self, node: NodeId) -> Option<Elector> {
         let voter = self.voter.as_ref()?;
@@ -284,7 +290,7 @@ impl Machine {
         // Who does not take part yet has to follow first; who does stays until its link is gone.
         let follows = standing != Standing::Gone || self.followers.contains_key(&node);
         let linked = node == self.me || self.links.contains_key(&node) && follows;
-        let active = node == self.me || follower.is_some_and(|follower| follower.active);
+        let active = node == self.me || self.answers(voter, id);
         let level = node == self.me || active && follower.is_some_and(|follower| follower.level);
         Some(Elector { node, id, standing, linked, active, level })
     }

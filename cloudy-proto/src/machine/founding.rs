@@ -42,7 +42,7 @@ impl Founding {
 
 impl Machine {
     /// What a machine does before anything else.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begun(mut self) -> Self {
         if self.voter.is_some() {
             self.set_timer(Timer::Consensus, CONSENSUS_TICK);
             self.run_consensus();
@@ -51,6 +51,7 @@ impl Machine {
             // Whoever is there before the first view has all of the result from its start.
             self.delivery.keep(Record::Complete { view: ViewId(0), first: Index(1) });
         }
+        self
     }
 
     /// Founder: asks a node to become a member, as soon as its link is up.
@@ -81,7 +82,16 @@ impl Machine {
 
     /// An invited node comes.
     pub(super) fn say_accept(&mut self, to: NodeId) {
+        self.has_accepted = true;
         self.send_control(to, ControlFrame::Accept { run: self.run });
+    }
+
+    /// The link to the founder of a group without a view is up. The founder may be another process that knows nothing of
+    /// the group: only an answer tells.
+    pub(super) fn accept_again(&mut self, founder: NodeId) {
+        if self.has_accepted && self.state.view().is_none() {
+            self.say_accept(founder);
+        }
     }
 
     pub(super) fn accepted(&mut self, from: NodeId, run: u64) {
@@ -163,6 +173,13 @@ impl Machine {
             last: false,
             dropped: Vec::new(),
         }));
+    }
+
+    /// This node founded the group and takes no place on its ring, as its role says, or as the log does.
+    pub(super) fn only_founds(&self) -> bool {
+        let without_place = self.founding.as_ref().is_some_and(|founding| !founding.member);
+        let is_unlisted = self.state.view().is_some() && self.state.incarnation(self.me).is_none();
+        without_place || (self.state.founder() == Some(self.me) && is_unlisted)
     }
 
     /// A node that comes into the next view, in its latest run.

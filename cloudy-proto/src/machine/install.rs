@@ -36,6 +36,8 @@ pub(crate) struct Fetching {
     pub(super) asked: Option<NodeId>,
     /// Little is missing.
     pub(super) near: bool,
+    /// The result reaches the first index of the view in force.
+    pub(super) reaches: bool,
     /// Who does not retain what is missing any more, and the first index that it does.
     truncated: BTreeMap<NodeId, Index>,
     truncated_since: Option<Time>,
@@ -202,6 +204,7 @@ impl Machine {
             sources,
             asked: None,
             near: false,
+            reaches: false,
             truncated: BTreeMap::new(),
             truncated_since: None,
             behind: BTreeMap::new(),
@@ -299,6 +302,7 @@ impl Machine {
             fetching.behind.remove(&from);
         }
         fetching.near |= target.0 <= here.0 + NEAR_MESSAGES;
+        fetching.reaches |= knows_view && here.next() >= first;
         if here < target {
             let next = here.next();
             return self.send_control(from, ControlFrame::Fetch { from: next });

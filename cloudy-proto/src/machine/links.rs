@@ -26,6 +26,7 @@ impl Machine {
             self.announce(peer);
         } else if peer == self.coordinator {
             self.greet_coordinator();
+            self.accept_again(peer);
         }
         self.greet(peer);
         if self.fetching.is_some() {
@@ -36,6 +37,9 @@ impl Machine {
     pub(super) fn link_down(&mut self, peer: NodeId) {
         self.unsend(peer);
         self.links.remove(&peer);
+        self.electors_quiet.retain(|id| self.state.elector(*id).is_some());
+        let voters = self.state.electors().filter(|(_, node, _)| *node == peer);
+        self.electors_quiet.extend(voters.map(|(id, ..)| id));
         self.followers.remove(&peer);
         self.part(peer);
         if let Some(member) = &mut self.member

@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::machine::install::Before;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
-use crate::stored::Record;
+use crate::stored::{Record, Vote};
 use crate::wire::{ConsensusMessage, ControlFrame, encode_command};
 
 impl Machine {
@@ -86,6 +86,7 @@ impl Machine {
         if self.state.elector(message.from).is_some_and(|known| known != from) {
             return self.breach(from, "it speaks for another voter".to_owned());
         }
+        self.electors_quiet.remove(&message.from);
         let own = ConsensusId(self.delivery.incarnation.0);
         if !self.votes() && message.to == own && own.0 > 0 && self.votes_as(own).is_none() {
             self.voter = Some(Voter::new(own, self.delivery.durability));
@@ -103,6 +104,7 @@ impl Machine {
                 self.reconfigure();
             }
             // The name is an earlier run's: it is the disk that has forgotten.
+            Err(ConsensusError::Forgotten) if !self.rules.hold(Rule::ForgottenVoteIsGivenUp) => {}
             Err(ConsensusError::Forgotten) if self.restored && voter.id() != own => self.give_up_vote(),
             Err(error) => self.breach(from, error.to_string()),
         }
@@ -112,6 +114,8 @@ impl Machine {
     /// voter, as one that lost its disk.
     fn give_up_vote(&mut self) {
         self.voter = None;
+        // After another restart nobody is needed to say so again.
+        self.delivery.keep(Record::Vote(Vote::default()));
         self.syncs.forget_consensus();
         self.event(Event::OlderDisk(OlderDisk::Log));
         self.run_consensus();
@@ -129,13 +133,23 @@ impl Machine {
         self.voter.as_ref().is_some_and(|voter| voter.id() == own || self.state.elector(voter.id()).is_some())
     }
 
+    /// Others have told of more of the log than this voter holds, and by that it votes no more. Its own part of the log still
+    /// says that it does: it could be elected by a voter whose disk has forgotten.
+    fn knows_of_its_removal(&self) -> bool {
+        let is_behind = |voter: &Voter| voter.applied().next() < self.state.next();
+        self.voter.as_ref().is_some_and(is_behind) && !self.votes()
+    }
+
     fn votes_as(&self, id: ConsensusId) -> Option<&Voter> {
         self.voter.as_ref().filter(|voter| voter.id() == id)
     }
 
     pub(super) fn consensus_tick(&mut self) {
+        let stands_down = self.knows_of_its_removal();
         if let Some(voter) = &mut self.voter {
-            voter.tick();
+            if !stands_down {
+                voter.tick();
+            }
             self.set_timer(Timer::Consensus, CONSENSUS_TICK);
         }
         self.run_consensus();
@@ -219,6 +233,7 @@ impl Machine {
         let index = self.state.next();
         let applied = self.state.apply(entry.clone())?;
         self.delivery.keep(Record::Command { index, term: self.log_term, command: entry });
+        self.stay_off_ring();
         match applied {
             Applied::Incarnated { node, incarnation, run } => {
                 if node == self.me && run == self.run {

@@ -63,6 +63,7 @@ use timers::{Timer, Timers};
 use votes::LostVotes;
 
 pub use config::MachineConfig;
+pub use outcome::FinalOutcomes;
 pub use role::Role;
 
 /// One group at one node. Its `Debug` shows all that decides what it does next, for tests.
@@ -93,10 +94,14 @@ pub struct Machine {
     lost_votes: LostVotes,
     /// Voters that spoke before the log told who they are.
     electors_heard: BTreeMap<ConsensusId, NodeId>,
+    /// Voters that have said nothing since their link went down.
+    electors_quiet: BTreeSet<ConsensusId>,
     /// At the coordinator: what the others have of the log, and their names as voters.
     followers: BTreeMap<NodeId, (LogIndex, ConsensusId)>,
     /// At the founder: who comes.
     founding: Option<Founding>,
+    /// This node accepted the founder's invitation.
+    has_accepted: bool,
     state: ControlState,
     log_entries_max: usize,
     /// The term of the last entry of the log; zero while it is not known.
@@ -175,8 +180,7 @@ impl Machine {
     #[must_use]
     pub fn new(config: MachineConfig) -> Self {
         let Beginning { coordinator, founding, joining, index } = config.role.beginning(config.me);
-        let (retain_bytes, durability) = (config.retain_bytes, config.durability);
-        let mut machine = Self {
+        Self {
             me: config.me,
             addresses: config.addresses,
             group: config.group,
@@ -193,8 +197,10 @@ impl Machine {
             lost_told: false,
             lost_votes: LostVotes::default(),
             electors_heard: BTreeMap::new(),
+            electors_quiet: BTreeSet::new(),
             followers: BTreeMap::new(),
             founding,
+            has_accepted: false,
             state: ControlState::new(config.rules),
             log_entries_max: config.log_entries_max,
             log_term: 0,
@@ -204,7 +210,7 @@ impl Machine {
             former: None,
             wedged: ViewId(0),
             outbox: Outbox::default(),
-            delivery: Delivery::new(config.me, index, retain_bytes, durability, config.rules),
+            delivery: Delivery::new(config.me, index, config.retain_bytes, config.durability, config.rules),
             syncs: Syncs::default(),
             retention: Retention::new(config.retain_disk_bytes),
             snapshot: None,
@@ -239,9 +245,8 @@ impl Machine {
             now: Time(0),
             dirty: false,
             halted: false,
-        };
-        machine.begin();
-        machine
+        }
+        .begun()
     }
 
     /// The only way in.
@@ -305,10 +310,12 @@ impl Machine {
     }
 
     /// The outbox has room: payloads handed in now go into the next slot. The driver leaves the rest where the
-    /// application puts it, so that slots grow while the window is closed.
+    /// application puts it, so that slots grow while the window is closed. False until the log lists this process: a
+    /// payload has no message id before that.
     #[must_use]
     pub fn wants_payload(&self) -> bool {
-        self.outbox.is_empty() && !self.halted && self.final_result.is_none()
+        let has_ids = self.delivery.incarnation > Incarnation(0);
+        has_ids && self.outbox.is_empty() && !self.halted && self.final_result.is_none()
     }
 
     /// Bytes of own slots that this node allows itself outside its own result at this moment (`protocol.md` §5); zero
@@ -322,6 +329,13 @@ impl Machine {
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.delivery.incarnation
+    }
+
+    /// This node has no place on the ring and does not ask for one: it observes, or it only founded the group. It never
+    /// broadcasts.
+    #[must_use]
+    pub fn only_watches(&self) -> bool {
+        self.observes() || self.only_founds()
     }
 
     /// Where the group keeps its result.

@@ -1,29 +1,89 @@
-//! What became of a broadcast, by its name (`protocol.md` §2, *message id*): no table is kept for it.
+//! What became of a broadcast, by its message id (`protocol.md` §2, *message id*): no table is kept for it.
 
 use std::collections::BTreeMap;
 
 use crate::id::{Incarnation, MessageId, NodeId, Seq};
 use crate::io::Outcome;
 use crate::machine::Machine;
+use crate::rules::Rule;
 
-impl Machine {
-    /// The last number of each run in the result: what answers for every broadcast once the result is final.
-    #[must_use]
-    pub fn last_numbers(&self) -> BTreeMap<(NodeId, Incarnation), Seq> {
-        self.delivery.result.last_seqs().clone()
-    }
+/// The verdict on every broadcast of a group whose result is final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinalOutcomes {
+    /// The last sequence number of each incarnation in the result.
+    last_numbers: BTreeMap<(NodeId, Incarnation), Seq>,
+    /// Each node's latest incarnation that the log lists.
+    latest: BTreeMap<NodeId, Incarnation>,
+}
 
-    /// What became of a broadcast of any node, as far as the log and the result here say.
+impl FinalOutcomes {
+    /// What became of a broadcast of any node. [`Outcome::Open`] only for an id that no node was given, as far as the
+    /// log is known here.
     #[must_use]
     pub fn outcome(&self, id: MessageId) -> Outcome {
-        if id.seq <= self.delivery.result.last_seq(id.origin, id.incarnation) {
+        let last = self.last_numbers.get(&(id.origin, id.incarnation)).copied().unwrap_or_default();
+        match self.latest.get(&id.origin) {
+            _ if is_approved(id, last) => Outcome::Approved,
+            Some(latest) if is_listed(id, *latest) => Outcome::Rejected,
+            _ => Outcome::Open,
+        }
+    }
+}
+
+impl Machine {
+    /// The verdicts that hold for good once the result is final. None before that, and where the result here cannot
+    /// tell: it diverged, or it begins after index 1 without the sequence numbers before that.
+    #[must_use]
+    pub fn final_outcomes(&self) -> Option<FinalOutcomes> {
+        let is_known = self.final_result.is_some() && !self.halted && self.delivery.result.knows_all_numbers();
+        is_known.then(|| FinalOutcomes {
+            last_numbers: self.delivery.result.last_seqs().clone(),
+            latest: self.state.latest_incarnations().collect(),
+        })
+    }
+
+    /// What became of a broadcast of any node, as far as the log and the result here say. [`Outcome::Approved`] and
+    /// [`Outcome::Rejected`] are for good.
+    #[must_use]
+    pub fn outcome(&self, id: MessageId) -> Outcome {
+        if self.halted {
+            return Outcome::Open;
+        }
+        if is_approved(id, self.delivery.result.last_seq(id.origin, id.incarnation)) {
             return Outcome::Approved;
         }
-        let superseded = self.state.incarnation(id.origin).is_some_and(|latest| latest > id.incarnation);
-        let on_ring = self.state.view().is_some_and(|view| view.rank_of_run(id.origin, id.incarnation).is_some());
-        // Only a complete member's result reaches the latest view's first index for certain.
-        let reaches = self.member.as_ref().is_some_and(|member| member.complete);
-        let over = self.final_result.is_some() || (superseded && !on_ring && reaches);
-        if over { Outcome::Rejected } else { Outcome::Open }
+        let is_over = self.final_result.is_some() || (self.is_over(id) && self.reaches_view());
+        let may_reject = self.names_a_broadcast(id) && self.delivery.result.knows_all_numbers();
+        if may_reject && is_over { Outcome::Rejected } else { Outcome::Open }
     }
+
+    /// The log has listed the incarnation. Only then was the id given out, and only then can it be in no result.
+    fn names_a_broadcast(&self, id: MessageId) -> bool {
+        let is_listed = self.state.incarnation(id.origin).is_some_and(|latest| is_listed(id, latest));
+        is_listed || !self.rules.hold(Rule::RejectedIsListed)
+    }
+
+    /// The log lists a newer incarnation of the origin, and the view in force does not list this one: no later view can.
+    fn is_over(&self, id: MessageId) -> bool {
+        let is_superseded = self.state.incarnation(id.origin).is_some_and(|latest| latest > id.incarnation);
+        let on_ring = self.state.view().is_some_and(|view| view.rank_of_run(id.origin, id.incarnation).is_some());
+        is_superseded && (!on_ring || !self.rules.hold(Rule::RejectedIsOffRing))
+    }
+
+    /// The result reaches the first index of the view in force: at a complete member, and at a node that fetched as far.
+    fn reaches_view(&self) -> bool {
+        let member = self.member.as_ref().or(self.former.as_ref());
+        let is_complete = member.is_some_and(|member| member.complete);
+        let is_fetched = self.fetching.as_ref().is_some_and(|fetching| fetching.reaches);
+        is_complete || is_fetched || !self.rules.hold(Rule::RejectedIsReached)
+    }
+}
+
+fn is_approved(id: MessageId, last: Seq) -> bool {
+    id.seq > Seq(0) && id.seq <= last
+}
+
+/// A node's incarnations grow: every one up to its latest was listed, or never will be.
+fn is_listed(id: MessageId, latest: Incarnation) -> bool {
+    id.incarnation > Incarnation(0) && id.incarnation <= latest
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::control::{Applied, ControlState, Voter};
-use crate::id::{Index, LogIndex, Rank};
+use crate::id::{ConsensusId, Index, LogIndex, Rank};
 use crate::io::{Event, Output};
 use crate::limits::CONSENSUS_TICK;
 use crate::machine::timers::Timer;
@@ -32,13 +32,9 @@ impl Machine {
         machine.restore_result(&stored);
         machine.replay(&stored)?;
         machine.log_term = stored.log_term;
-        if machine.state.founder() == Some(machine.me) && machine.state.incarnation(machine.me).is_none() {
-            // It only watched.
-            machine.joining = None;
-        } else {
-            machine.set_timer(Timer::Join, core::time::Duration::ZERO);
-        }
-        if let Some(vote) = stored.vote {
+        machine.set_timer(Timer::Join, core::time::Duration::ZERO);
+        machine.stay_off_ring();
+        if let Some(vote) = stored.vote.filter(|vote| vote.voter > ConsensusId(0)) {
             let (base, entries) = (stored.base.clone(), stored.entries.clone());
             let mut voter = Voter::restored(vote, base, entries, machine.delivery.durability);
             // What was applied is committed, also if that was not stored with the vote.
@@ -49,6 +45,15 @@ impl Machine {
         machine.lose_coordinator();
         machine.run_consensus();
         Ok(machine)
+    }
+
+    /// A founder that took no place on the ring takes none after a restart either. Its own log may be the first to say
+    /// which kind it is.
+    pub(super) fn stay_off_ring(&mut self) {
+        if self.restored && self.only_founds() {
+            self.joining = None;
+            self.timers.stop(Timer::Join);
+        }
     }
 
     fn restore_result(&mut self, stored: &Stored) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cloudy_proto::wire::decode_command;
+use cloudy_proto::wire::{ConsensusMessage, decode_command};
 use cloudy_proto::{Command, Incarnation, InstallView, Machine, NodeId, Origin, Standing, Status, ViewId};
 
 use super::{Broken, Failure, Judge};
@@ -18,6 +18,8 @@ pub(super) struct Control {
     voters: BTreeMap<usize, Vec<usize>>,
     /// Who takes part in the consensus, by its name there.
     electors: BTreeMap<u64, (usize, Standing)>,
+    /// By position: changes of who takes part that were proposed, and that nobody has applied.
+    proposed: BTreeMap<u64, (u64, usize, Standing)>,
     /// By node: its latest run, and the place of that.
     runs_now: BTreeMap<NodeId, (Incarnation, usize)>,
     /// All runs, by place.
@@ -56,6 +58,16 @@ impl Control {
     /// The place of a run.
     pub(super) fn run_of(&self, node: NodeId, incarnation: Incarnation) -> Option<usize> {
         self.runs.get(&(node, incarnation)).copied()
+    }
+
+    /// All runs that the log lists, and their places.
+    pub(super) fn runs(&self) -> impl Iterator<Item = (&(NodeId, Incarnation), &usize)> {
+        self.runs.iter()
+    }
+
+    /// How many entries of the log a node has applied: a run is named after its entry.
+    pub(super) fn applied(&self, node: usize) -> u64 {
+        self.nodes[node].applied as u64
     }
 
     /// The random stream of a run.
@@ -123,6 +135,21 @@ impl Control {
     /// A node says that a coordinator is there again, or for too long not.
     pub(super) fn said(&mut self, node: usize, lost: bool) {
         self.nodes[node].lost = lost;
+    }
+
+    /// Who votes after each change that may be next: one that was proposed, or a learner's promotion, which a leader decides
+    /// by what is still on its way to it.
+    fn next_voters(&self) -> Vec<Vec<usize>> {
+        let learners = self.electors.iter().filter(|(_, (_, standing))| *standing == Standing::Learner);
+        let promoted = learners.map(|(id, (place, _))| (*id, *place, Standing::Voter));
+        let changes = self.proposed.values().copied().chain(promoted);
+        let after = |(id, place, standing)| {
+            let mut electors = self.electors.clone();
+            electors.insert(id, (place, standing));
+            let voters = electors.values().filter(|(_, standing)| *standing == Standing::Voter);
+            voters.map(|(place, _)| *place).collect()
+        };
+        changes.map(after).collect()
     }
 
     fn elect(&mut self, id: u64, node: usize, standing: Standing) {
@@ -215,9 +242,8 @@ impl Judge {
             Command::Founded { founder } => self.control.elect(1, self.home_of(founder), Standing::Voter),
             Command::Incarnate { node, run } => self.control.incarnate(node, run),
             Command::Voter { id, node, standing } => {
-                let run = self.control.run_of(node, Incarnation(id.0));
-                let run = run.filter(|_| id.0 > 1).unwrap_or_else(|| self.home_of(node));
-                self.control.elect(id.0, run, standing);
+                let place = self.elector_place(id.0, node);
+                self.control.elect(id.0, place, standing);
             }
             Command::InstallView(install) if self.control.install(&install) => {
                 self.is_without_those_who_left(&install)?;
@@ -251,18 +277,41 @@ impl Judge {
         !self.majority_lives(known.max().unwrap_or_default(), &alive)
     }
 
-    /// Whatever is known of the log, and by whom: of the voters, a majority lives.
+    /// Whatever is known of the log, and by whom: of the voters, a majority lives, also after the change that may be on
+    /// its way into the log.
     #[must_use]
     pub fn majorities_live(&self, alive: impl Fn(usize) -> bool) -> bool {
         let control = &self.control;
         let mut voting = (0..control.nodes.len()).filter(|&node| alive(node) && self.votes(node));
         self.majority_lives(control.log.len(), &alive)
             && voting.all(|node| self.majority_lives(control.nodes[node].applied, &alive))
+            && control.next_voters().iter().all(|voters| self.most_live(voters, &alive))
     }
 
     fn majority_lives(&self, applied: usize, alive: &dyn Fn(usize) -> bool) -> bool {
-        let voters = self.control.voters_at(applied);
+        self.most_live(self.control.voters_at(applied), alive)
+    }
+
+    fn most_live(&self, voters: &[usize], alive: &dyn Fn(usize) -> bool) -> bool {
         voters.iter().filter(|&&place| self.goes_on(place, alive)).count() * 2 > voters.len()
+    }
+
+    /// A voter sends others what may come into the log next.
+    pub(super) fn proposes(&mut self, message: &ConsensusMessage) {
+        for entry in message.entries.iter().filter(|entry| !entry.command.is_empty()) {
+            if let Ok(Command::Voter { id, node, standing }) = decode_command(&entry.command) {
+                let place = self.elector_place(id.0, node);
+                self.control.proposed.insert(entry.index.0, (id.0, place, standing));
+            }
+        }
+        let applied = self.control.log.len() as u64;
+        self.control.proposed.retain(|index, _| *index > applied);
+    }
+
+    /// The process that is a voter of a name: the founder's first name is its node's for good.
+    fn elector_place(&self, id: u64, node: NodeId) -> usize {
+        let run = self.control.run_of(node, Incarnation(id));
+        run.filter(|_| id > 1).unwrap_or_else(|| self.home_of(node))
     }
 
     fn votes(&self, node: usize) -> bool {

@@ -105,6 +105,7 @@ impl Judge {
                 log.walked = place;
             }
         }
+        self.verdicts.may_enter(origin, entry.batch.last_seq().0)?;
         self.ghost.extend(origin, entry, place)
     }
 

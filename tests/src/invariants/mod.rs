@@ -9,6 +9,7 @@ mod events;
 mod failure;
 mod hold;
 mod lanes;
+mod outcomes;
 mod result;
 mod seen;
 mod settled;
@@ -30,6 +31,7 @@ use control::Control;
 pub use disk::OnDisk;
 use entries::Way;
 pub use failure::Failure;
+use outcomes::Verdicts;
 use result::Ghost;
 use seen::Seen;
 pub use settled::{excuse, has_settled, unsettled};
@@ -70,6 +72,7 @@ pub struct Judge {
     kills_anybody: bool,
     nodes: Vec<Seen>,
     ghost: Ghost,
+    verdicts: Verdicts,
     control: Control,
     kicked_off: bool,
 }
@@ -90,6 +93,7 @@ impl Judge {
             kills_anybody: plan.kills_anybody,
             nodes: Vec::new(),
             ghost: Ghost::default(),
+            verdicts: Verdicts::default(),
             control: Control::default(),
             kicked_off: false,
             home_of: Vec::new(),
@@ -312,6 +316,10 @@ impl Judge {
                 Ok(())
             }
             Frame::Control(ControlFrame::Coordinates { term }) => self.control.coordinates(node, *term),
+            Frame::Control(ControlFrame::Consensus(message)) => {
+                self.proposes(message);
+                Ok(())
+            }
             Frame::Control(_) | Frame::Tally(TallyFrame::Heartbeat(_) | TallyFrame::Resume { .. }) => Ok(()),
             Frame::Lane(_) | Frame::Tally(_) => self.sent_in_view(node, to, stream, frame, stats),
         };

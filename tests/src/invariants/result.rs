@@ -71,6 +71,11 @@ impl Ghost {
         self.place.filter(|(view, _)| *view == of.0).map(|(_, place)| place)
     }
 
+    /// The last payload of a process in it; zero for none.
+    pub(super) fn through_of(&self, place: usize) -> u64 {
+        self.through[place]
+    }
+
     /// By rank: the last payload in it.
     pub(super) fn through(&self, ring: &[usize]) -> Vec<u64> {
         ring.iter().map(|&node| self.through[node]).collect()

@@ -1,12 +1,14 @@
 //! What the checkers remember of one node.
 
-use cloudy_proto::{Approval, Checkpoint, NobodyComplete, Seq, ViewId};
+use cloudy_proto::{Approval, Checkpoint, Incarnation, NobodyComplete, Seq, ViewId};
 
 /// What the checkers remember of a node.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// The length of its result.
     pub(super) index: u64,
+    /// Its own incarnation, as it says; zero before it has one.
+    pub(super) incarnation: Incarnation,
     /// The last index that it knows from a snapshot.
     pub(super) restored_to: u64,
     /// An approval whose entry has to follow.

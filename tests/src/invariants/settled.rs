@@ -31,6 +31,9 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
     }
     match excuse(world) {
         None => {}
+        Some(what) if !world.taken.contains(&what) => {
+            return Some((Plan::FOUNDER, format!("{what:?} without a cause in the plan")));
+        }
         Some(Met::Stuck) => return (0..world.nodes.len()).find_map(|node| Some((node, not_told(world, node)?))),
         Some(_) => return unsaid(world),
     }
@@ -43,7 +46,7 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
     let missing = |node| {
         let rest =
             if ends { not_ended(world, node) } else { not_approved(world, node).or_else(|| not_left(world, node)) };
-        rest.or_else(|| not_found_again(world, node))
+        rest.or_else(|| not_found_again(world, node)).or_else(|| undecided(world, node))
     };
     living.filter_map(|node| missing(node).map(|what| (node, what))).next()
 }
@@ -112,6 +115,15 @@ fn not_left(world: &World, node: usize) -> Option<String> {
         _ => false,
     };
     (world.nodes[node].app.leaves.is_some() && !without_heir).then(|| format!("wants to leave: {waits:?}"))
+}
+
+/// A broadcast on which a node that has the whole result has no verdict. Once the group has its last view, only a final
+/// result counts for one.
+fn undecided(world: &World, node: usize) -> Option<String> {
+    let up_to_date = world.judge.index_of(node) == world.judge.approved() && world.reads(node);
+    let ends = world.judge.view().is_some_and(|view| view.last);
+    let has_result = up_to_date && (!ends || world.judge.final_of(node).is_some());
+    has_result.then(|| world.judge.undecided(node, &world.nodes[node].machine)).flatten()
 }
 
 /// What keeps a node of a group that ends from being done.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use cloudy_node::fault::{CrashCounters, DiskFault, GroupDisk, GroupDiskError};
-use cloudy_proto::{Entry, Index, Record, Stored, StoredBase, StoredError};
+use cloudy_proto::{Entry, Index, Record, Rules, Stored, StoredBase, StoredError};
 
 use crate::sim::dice::Dice;
 use crate::sim::plan::DiskPlan;
@@ -100,7 +100,7 @@ impl Disk {
             let (opened, found, counted) = real.crash(batches, operations, seed)?;
             met = counted;
             kept = self.kept_of(found.as_ref())?;
-            // What never had a view is forgotten at the next start.
+            // What nobody relies on is forgotten at the next start.
             self.real = found.map(|_| opened);
         }
         let records = self.keep(kept)?;
@@ -137,8 +137,7 @@ impl Disk {
     fn kept_of(&self, found: Option<&Stored>) -> Result<usize, DiskError> {
         let mut folded = self.stored.clone();
         for kept in 0..=self.unsynced.len() {
-            // What never had a view is no group to come back to.
-            let whole = folded.has_view().then(|| folded.clone().newest(u64::MAX)).transpose()?;
+            let whole = is_group(&folded).then(|| folded.clone().newest(u64::MAX)).transpose()?;
             if found == whole.as_ref() {
                 return Ok(kept);
             }
@@ -151,6 +150,12 @@ impl Disk {
     /// An older copy takes its place; what was not synced is gone.
     pub fn put_back(&mut self, copy: Stored) {
         *self = Self { stored: copy, ..Self::default() };
+    }
+
+    /// A process that starts with what is synced goes on in the group.
+    #[must_use]
+    pub fn holds_group(&self) -> bool {
+        is_group(&self.stored)
     }
 
     /// What a process finds that starts.
@@ -176,4 +181,8 @@ impl Disk {
         records.iter().try_for_each(|record| self.stored.take(record.clone()))?;
         Ok(records)
     }
+}
+
+fn is_group(stored: &Stored) -> bool {
+    stored.is_relied_on(Rules::default())
 }

@@ -1,7 +1,7 @@
 //! A disk is taken back to what it was: what must never be done, and what the group stands all the same while others run
 //! on (`protocol.md` §6.3, §6.6).
 
-use cloudy_proto::{NodeId, Stored, Time};
+use cloudy_proto::{NodeId, Rules, Stored, Time};
 
 use crate::invariants::{Failure, OnDisk};
 use crate::sim::plan::{Fault, Step, Who};
@@ -44,7 +44,7 @@ impl World {
             let voters = self.nodes[place].machine.status(Time(0)).voters;
             Some(Copy { home, stored: self.disks[home].stored(), known: self.judge.on_disk(home)?, voters })
         });
-        let Some(copy) = copy.filter(|copy| copy.stored.has_view()) else {
+        let Some(copy) = copy.filter(|copy| copy.stored.is_relied_on(Rules::default())) else {
             return self.spare(Fault::OlderDisk { who, age_us, after_us });
         };
         let home = copy.home;

@@ -57,6 +57,7 @@ impl World {
         if truncated {
             // There is nothing that it could do here any more.
             self.stats.met(Met::Truncated);
+            self.takes(node);
             self.die(node)?;
             if self.healed {
                 // Who is asked runs once it notices that a link is gone.
@@ -65,6 +66,7 @@ impl World {
             return Ok(());
         }
         self.nodes[node].machine.validate();
+        self.judge.asks_outcomes(node, &self.nodes[node].machine, &mut self.stats)?;
         // What it does not know to be synced it need not confirm.
         let knows_disk = !self.nodes[node].inbox.iter().any(|item| matches!(item, Item::Synced(_)));
         let linked = |peer: usize| knows_disk && self.nodes[node].links[self.nodes[peer].home].told.is_some();

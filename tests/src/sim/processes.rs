@@ -84,6 +84,30 @@ impl World {
         self.judge.view_of(place).0 > ViewId(0)
     }
 
+    /// A process has a part of the result: all but a founder that takes no place on the ring.
+    #[must_use]
+    pub fn reads(&self, place: usize) -> bool {
+        let home = self.nodes[place].home;
+        self.plan.is_member(home) || home >= self.plan.nodes
+    }
+
+    /// What a process holds goes for good, by a fault.
+    pub(super) fn takes(&mut self, place: usize) {
+        if !self.nodes[place].alive {
+            return;
+        }
+        let alive = |other: usize| other != place && self.goes_on(other);
+        let stuck = !self.judge.majorities_live(alive);
+        // The next view may rely on its answer alone from the moment that it was asked for one.
+        let view = self.judge.view();
+        let changes = view.is_some_and(|view| self.steps.contains(&(Step::Wedge, view.id.0)));
+        let decides = changes && view.is_some_and(|view| view.rank_of(self.nodes[place].id).is_some());
+        // The first view lists all who have accepted.
+        let lost = self.judge.is_lost(alive) || decides || view.is_none();
+        self.taken.extend(stuck.then_some(Met::Stuck));
+        self.taken.extend(lost.then_some(Met::Lost));
+    }
+
     /// A process runs, or its node keeps what it held and is about to run again.
     #[must_use]
     pub fn goes_on(&self, place: usize) -> bool {
@@ -109,8 +133,7 @@ impl World {
         let known: Vec<usize> = known.collect();
         let stored = self.disks[home].stored();
         let clock = self.clock(home);
-        // What never had a view is forgotten: nothing was confirmed in it.
-        let from_disk = restarts && stored.has_view();
+        let from_disk = restarts && stored.is_relied_on(self.plan.rules);
         if !from_disk && known.is_empty() {
             // Nobody is there to be asked.
             if restarts && self.plan.on_disk() {
@@ -199,11 +222,18 @@ impl World {
     pub(super) fn restart(&mut self, who: Who, after_us: u64) -> Result<(), Failure> {
         let place = self.resolve(who).filter(|&place| self.nodes[place].alive);
         let spared = |place: &usize| self.plan.on_disk() || self.plan.kills_anybody || self.can_do_without(*place);
-        let founded = self.judge.is_founded();
-        let Some(place) = place.filter(|place| founded && spared(place)) else {
+        // The founder may die from the moment that its own log has the first view.
+        let founded = |&place: &usize| {
+            let home = self.nodes[place].home;
+            self.judge.is_founded() || (home == Plan::FOUNDER && self.plan.on_disk() && self.disks[home].holds_group())
+        };
+        let Some(place) = place.filter(founded).filter(spared) else {
             self.spare(Fault::Restart { who, after_us });
             return Ok(());
         };
+        if !self.plan.on_disk() {
+            self.takes(place);
+        }
         self.stats.met(Met::ProcessRestarted);
         if self.judge.coordinator() == Some(place) {
             self.stats.met(Met::CoordinatorRestarted);
@@ -225,6 +255,7 @@ impl World {
             return Ok(());
         };
         self.stats.met(Met::DiskLost);
+        self.takes(place);
         let home = self.nodes[place].home;
         self.starting.insert(home);
         self.queue.at(self.now_us + after_us, Event::Start { home });
@@ -272,6 +303,9 @@ impl World {
             return Ok(());
         }
         self.stats.met(Met::PowerCut);
+        if !self.plan.on_disk() {
+            self.taken.extend([Met::Stuck, Met::Lost]);
+        }
         for home in 0..self.latest.len() {
             let Some(place) = self.running(home) else { continue };
             self.starting.insert(home);
@@ -304,6 +338,7 @@ impl World {
             return Ok(());
         }
         self.stats.met(Met::MemberKilled);
+        self.takes(place);
         if place == Plan::FOUNDER {
             self.stats.met(Met::FounderKilled);
         }

@@ -78,6 +78,8 @@ pub enum Met {
     LogBegunLate,
     /// A node's clock went forward at once.
     ClockJumped,
+    /// A broadcast was rejected for good, by its message id.
+    OutcomeRejected,
     /// The run ended without a majority of the voters.
     Stuck,
     /// The run ended without anybody who has the result up to the view in force.
@@ -252,6 +254,7 @@ pub const REQUIRED: &[Met] = &[
     Met::ClockJumped,
     Met::LogSkipped,
     Met::LogBegunLate,
+    Met::OutcomeRejected,
     Met::Stuck,
     Met::Lost,
     Met::NobodyCompleteSaid,

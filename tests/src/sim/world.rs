@@ -52,6 +52,9 @@ pub struct World {
     pub healed: bool,
     /// Somebody asked for the end of the group.
     pub end_wanted: bool,
+    /// What faults took for good that the group needed: a majority of the voters (`Stuck`), or all who have the result
+    /// (`Lost`).
+    pub taken: BTreeSet<Met>,
     pub(super) dice: Dice,
     pub(super) queue: Queue,
     pub(super) network: Network,
@@ -88,6 +91,7 @@ impl World {
             now_us: 0,
             healed: false,
             end_wanted: false,
+            taken: BTreeSet::new(),
             dice,
             queue: Queue::default(),
             accepted: BTreeSet::new(),

@@ -227,7 +227,7 @@ impl Server {
     fn broadcast(&mut self) -> Result<bool, Report> {
         match self.group.try_broadcast(&self.payload) {
             Ok(_receipt) => self.load.offered += 1,
-            Err(BroadcastError::OutboxFull) => return Ok(false),
+            Err(BroadcastError::OutboxFull | BroadcastError::NotListed) => return Ok(false),
             // Another node has heard of the end first: what is read says so next.
             Err(BroadcastError::Ended(EndReason::Final)) => return Ok(false),
             Err(error) => return Err(error).into_diagnostic(),

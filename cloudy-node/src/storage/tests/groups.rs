@@ -163,6 +163,20 @@ fn whatever_was_given_out_so_far_reads_back_as_it_folds() {
 }
 
 #[test]
+fn a_group_is_read_back_as_soon_as_its_voter_holds_a_view_or_is_one_of_several() {
+    let entry = |index, command| {
+        Given::Entries(vec![ConsensusEntry { term: 1, index: LogIndex(index), change: None, command }])
+    };
+    let founder = [vote(1, 1), Given::Complete { view: ViewId(0), first: Index(1) }, entry(1, Bytes::new())];
+    let voted_for_view = [founder.to_vec(), vec![entry(2, first_view())]].concat();
+    for (records, is_read) in [(founder.to_vec(), false), (voted_for_view, true), (vec![vote(9, 0)], true)] {
+        let opened = Opened::create(&FaultDisk::default());
+        store(&opened, &records, 1);
+        assert_eq!(read_group(&opened.store, GROUP).unwrap().is_some(), is_read, "{records:?}");
+    }
+}
+
+#[test]
 fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
     let begin = given().iter().position(|record| matches!(record, Given::Begin(_))).unwrap();
     // With all of it, with what a bound leaves, and with what a snapshot does.
