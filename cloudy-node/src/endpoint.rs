@@ -32,7 +32,8 @@ pub(crate) use known::KnownNodes;
 use reset::{RandomIds, ResetKey};
 
 /// Streams that the other side of a connection may have open towards this one. All are one-way; it may open none that
-/// goes both ways. A relay ring of the greatest size takes 64 in a view, a view change two views' worth of them.
+/// goes both ways. On a link it may open more for the groups that this node is in: two for each, and what two views of
+/// each group take whose ring it is on.
 pub const UNI_STREAMS_MAX: u32 = 256;
 /// Connections that wait for [`Endpoint::accept`]; more are refused by the transport.
 pub const INCOMING_WAITING_MAX: usize = 512;
@@ -57,8 +58,10 @@ const INCOMING_BUFFERS_BYTES: u64 = 1 << 20;
 
 /// Bounds on what other nodes can make an endpoint hold or wait for.
 ///
-/// The most memory that received data may take is `connections_max` × `connection_receive_window_bytes`, and only
-/// members of the cluster can send any.
+/// Only members of the cluster can send data, and what one connection makes this node hold is bounded:
+/// `connection_receive_window_bytes` that were not read yet, as much again and one control frame of the greatest size
+/// (16 MiB) that was read and not handled yet, and one unfinished slot for each lane that the peer carries in a group
+/// whose ring it is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointLimits {
     /// Connections from others at a time whose handshake is finished. Default 512: twice what a founder may invite. One in
@@ -120,6 +123,13 @@ impl Default for EndpointLimits {
             idle_timeout: Duration::from_secs(4),
             keep_alive: Duration::from_secs(1),
         }
+    }
+}
+
+impl EndpointLimits {
+    /// Bytes that were sent and are not acknowledged: what the other side's window takes, and as much again waiting for it.
+    pub(crate) fn send_window_bytes(&self) -> u64 {
+        2 * u64::from(self.connection_receive_window_bytes)
     }
 }
 
@@ -351,8 +361,7 @@ fn transport_config(limits: &EndpointLimits) -> Result<Arc<TransportConfig>, Lim
         .datagram_receive_buffer_size(None)
         .receive_window(VarInt::from_u32(limits.connection_receive_window_bytes))
         .stream_receive_window(VarInt::from_u32(limits.stream_receive_window_bytes))
-        // What the other side's window takes, and as much again waiting for it.
-        .send_window(2 * u64::from(limits.connection_receive_window_bytes))
+        .send_window(limits.send_window_bytes())
         .max_idle_timeout(Some(idle_timeout))
         .keep_alive_interval(Some(limits.keep_alive))
         .initial_rtt(INITIAL_RTT)

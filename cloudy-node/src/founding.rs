@@ -3,6 +3,7 @@
 use cloudy_proto::{NodeId, ParametersError, Request, SessionPlan};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::driver::GROUPS_MAX;
 use crate::group::Group;
 
 /// A group that could not be founded; there is none.
@@ -25,6 +26,9 @@ pub enum FoundError {
         /// The name.
         name: String,
     },
+    /// This node is in as many groups as it may be, or waits to join them.
+    #[error("this node is in {GROUPS_MAX} groups or waits to join them, the most a node may: leave one first")]
+    TooManyGroups,
     /// The name is too long.
     #[error("a group's name has at most {} bytes", cloudy_proto::limits::GROUP_NAME_BYTES_MAX)]
     NameTooLong,

@@ -31,6 +31,7 @@ pub use cloudy_proto::{
 };
 pub use cluster_key::ClusterKey;
 pub use cluster_keys::ClusterKeys;
+pub use driver::GROUPS_MAX;
 pub use founding::{FoundError, Founding, FoundingEvent};
 pub use group::{
     Approval, Approved, ApprovedError, ApprovedItem, ApprovedStream, BroadcastError, EndReason, Events, Group,

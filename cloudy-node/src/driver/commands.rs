@@ -10,7 +10,7 @@ use cloudy_proto::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::joins::{Aim, joined};
-use crate::driver::{Command, Driver, GroupRun, ResumedGroup};
+use crate::driver::{Command, Driver, GROUPS_MAX, GroupRun, ResumedGroup};
 use crate::founding::{FoundError, FoundingEvent, FoundingParts};
 use crate::group::shared::{EndReason, Shared};
 use crate::group::{Group, GroupConfig};
@@ -112,6 +112,9 @@ impl Driver {
         if self.is_in(&name) {
             return Err(FoundError::NameTaken { name });
         }
+        if self.is_full() {
+            return Err(FoundError::TooManyGroups);
+        }
         let durability = config.parameters.durability;
         if durability == Durability::Disk && self.disk.is_none() {
             return Err(FoundError::NeedsDataDir { name });
@@ -138,6 +141,12 @@ impl Driver {
             self.turn_groups();
             is_in(self)
         }
+    }
+
+    /// This node is in as many groups as it may be, or waits to be.
+    fn is_full(&mut self) -> bool {
+        self.joining.retain(|_, joining| !joining.reply.is_closed());
+        self.groups.len() + self.joining.len() >= GROUPS_MAX
     }
 
     /// A group begins here; its machine hears of every link that is up.
@@ -215,6 +224,7 @@ impl Driver {
         for (&peer, link) in &self.peers {
             machine.handle(now, Input::LinkUp { peer, addresses: link.addresses.clone() });
         }
+        self.allowances_stale = true;
         self.groups.entry(group).or_insert(GroupRun::new(machine, shared, outbox_bytes_max, self.links.repeats.clone()))
     }
 
@@ -242,6 +252,11 @@ impl Driver {
         if self.joining.contains_key(&name) || self.is_in(&name) {
             // A caller that is gone needs no answer.
             let _ = wanted.reply.send(Err(JoinError::NameTaken { name }));
+            return;
+        }
+        if self.is_full() {
+            // A caller that is gone needs no answer.
+            let _ = wanted.reply.send(Err(JoinError::TooManyGroups));
             return;
         }
         if let Some(node) = wanted.contact.filter(|&node| !self.ask(node, &name, wanted.aim)) {

@@ -10,6 +10,7 @@ use crate::driver::Driver;
 use crate::driver::run::NotJoined;
 use crate::group::Group;
 use crate::group::shared::Shared;
+use crate::link::Link;
 use crate::node::JoinError;
 
 /// What somebody wants of a group that it asks for.
@@ -120,7 +121,11 @@ impl Driver {
     /// A peer asks for a group by its name: it is told which one that is, if it runs here.
     pub(super) fn asked_for_running(&mut self, peer: NodeId, name: String) {
         let me = self.me.short();
+        let behind = self.peers.get(&peer).is_some_and(Link::must_wait);
         let reason = match self.groups.values().find(|run| run.shared.name == name) {
+            Some(_) if behind => {
+                format!("node {me} has sent more to the node that asks than that has read; try again in a moment")
+            }
             Some(run) if run.installed.is_none() => {
                 let (group, incarnation) = (run.shared.id, run.machine.incarnation());
                 let frame = Frame::Control(ControlFrame::Running {

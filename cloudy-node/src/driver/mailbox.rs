@@ -11,7 +11,7 @@ use crate::cluster_keys::ClusterKeys;
 use crate::driver::joins::Aim;
 use crate::founding::{FoundError, FoundingParts};
 use crate::group::{Group, GroupConfig};
-use crate::link::NewLink;
+use crate::link::{NewLink, Taken};
 use crate::node::{ConnectError, JoinError, RevokeError, SetKeysError, Traffic};
 use crate::storage::GroupMeta;
 use crate::tls::LinkFailure;
@@ -34,11 +34,11 @@ pub(crate) enum LinkMail {
     /// Another process with this node's identity has been met, here or by a peer.
     SameIdentity { process: u64, address: SocketAddr, by: NodeId },
     /// A frame on the node stream.
-    Node { peer: NodeId, link: u64, frame: NodeFrame },
+    Node { peer: NodeId, link: u64, frame: NodeFrame, taken: Taken },
     /// The peer opened a stream: what to do with it?
     Opened { peer: NodeId, link: u64, header: StreamHeader, reply: oneshot::Sender<Admission> },
     /// Frames of a stream that is read.
-    Frames { peer: NodeId, link: u64, header: StreamHeader, frames: Vec<Frame> },
+    Frames { peer: NodeId, link: u64, header: StreamHeader, frames: Vec<Frame>, taken: Taken },
 }
 
 /// A group that an earlier run left in the data directory.

@@ -6,6 +6,7 @@
 //!                                                     └─► what users read
 //! ```
 
+mod allowances;
 mod closed;
 mod commands;
 mod dialler;
@@ -13,12 +14,14 @@ pub(crate) mod disk;
 mod effects;
 pub(crate) mod joins;
 mod mailbox;
+mod requests;
 mod run;
 mod same_identity;
 mod trust;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream, StreamHeader};
@@ -27,11 +30,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Level;
 
+pub use allowances::GROUPS_MAX;
 pub(crate) use mailbox::{Command, Inbox, LinkMail, Mailbox, ResumedGroup, WeakMailbox, mailbox};
 pub(crate) use run::NotJoined;
 
 use crate::identity::Identity;
-use crate::link::{Link, Links, NewLink, code};
+use crate::link::{Link, Links, NewLink, RequestKind, code};
 use crate::node::{ConnectError, JoinError};
 use crate::repeats::Source;
 use crate::tls::LinkFailure;
@@ -77,6 +81,8 @@ pub(crate) struct Driver {
     /// Where groups are kept that outlive the process.
     disk: Option<Disk>,
     trust: Trust,
+    /// Which groups are shared with which peers has changed in this turn.
+    allowances_stale: bool,
     /// Held by every stream's writer.
     writers: mpsc::Sender<()>,
     writers_ended: mpsc::Receiver<()>,
@@ -111,6 +117,7 @@ impl Driver {
             dialler,
             disk,
             trust: Trust::new(identity),
+            allowances_stale: false,
             writers,
             writers_ended,
             stopping: None,
@@ -143,6 +150,8 @@ impl Driver {
             self.run_timers();
             self.turn_groups();
             self.turn_closed();
+            self.answer_waiting();
+            self.set_allowances();
             self.dial_due();
             self.flush();
         }
@@ -176,25 +185,29 @@ impl Driver {
 
     /// Lets every group hand over what it wants done.
     fn turn_groups(&mut self) {
+        // Of many groups, few have anything to do in one turn.
+        let due: Vec<GroupId> = self.groups.iter().filter(|(_, run)| run.has_work()).map(|(&id, _)| id).collect();
+        due.into_iter().for_each(|id| self.turn_group(id));
+    }
+
+    fn turn_group(&mut self, id: GroupId) {
         let now = self.now();
         let mut effects = Vec::new();
-        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        for id in ids {
-            if let Some(group) = self.groups.get_mut(&id) {
-                group.turn(now, &mut effects);
-            }
-            // The last frames of a group go out before its streams end.
-            let ends = effects.iter().any(|effect| matches!(effect, Effect::Ended));
-            effects.drain(..).for_each(|effect| self.carry_out(id, effect));
-            if ends {
-                self.ended(id);
-            }
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.turn(now, &mut effects);
+        }
+        // The last frames of a group go out before its streams end.
+        let ends = effects.iter().any(|effect| matches!(effect, Effect::Ended));
+        effects.drain(..).for_each(|effect| self.carry_out(id, effect));
+        if ends {
+            self.ended(id);
         }
     }
 
     /// Links to all members are wanted, and streams of earlier views end.
     fn installed(&mut self, group: GroupId, view: &View) {
         let now = self.now();
+        self.allowances_stale = true;
         self.peers.values_mut().for_each(|link| link.end_views_before(group, view.id));
         self.turn_down_asked(group, |node| view.rank_of(node).is_some());
         // A node that misses a part of the final result needs the others; all others have their links.
@@ -211,6 +224,7 @@ impl Driver {
     /// A group is over here: its users are told, its streams end.
     fn ended(&mut self, group: GroupId) {
         self.turn_down_asked(group, |_| false);
+        self.allowances_stale = true;
         if let Some(run) = self.groups.remove(&group) {
             run.shared.lock().final_outcomes = run.machine.final_outcomes();
             run.shared.end(crate::group::EndReason::Closed);
@@ -230,7 +244,7 @@ impl Driver {
         match mail {
             LinkMail::Up(new) => self.link_up(new),
             LinkMail::SameIdentity { process, address, by } => self.told_same_identity(by, process, address),
-            LinkMail::Node { peer, link, frame: NodeFrame::Present } if !self.is_current(peer, link) => {
+            LinkMail::Node { peer, link, frame: NodeFrame::Present, .. } if !self.is_current(peer, link) => {
                 self.present(peer, link);
             }
             LinkMail::Down { peer, link, failure } => {
@@ -251,14 +265,18 @@ impl Driver {
                 }
                 self.connected(address, Err(error));
             }
-            LinkMail::Node { peer, link, frame } if self.is_current(peer, link) => self.take_node_frame(peer, frame),
+            LinkMail::Node { peer, link, frame, taken } if self.is_current(peer, link) => {
+                self.take_node_frame(peer, frame);
+                drop(taken);
+            }
             LinkMail::Opened { peer, link, header, reply } if self.is_current(peer, link) => {
                 self.opened(peer, link, header, reply);
             }
-            LinkMail::Frames { peer, link, header, frames } if self.is_current(peer, link) => {
+            LinkMail::Frames { peer, link, header, frames, taken } if self.is_current(peer, link) => {
                 for frame in frames {
                     self.take_frame(peer, &header, frame, now);
                 }
+                drop(taken);
             }
             // Of a link that another one has replaced: what it says will be said again.
             LinkMail::Node { .. } | LinkMail::Opened { .. } | LinkMail::Frames { .. } => {}
@@ -311,6 +329,9 @@ impl Driver {
             let asked =
                 matches!(&frame, Frame::Control(ControlFrame::Running { name, .. }) if self.joining.contains_key(name));
             if !asked && self.closed.machine(header.group).is_some() {
+                if let Some(kind) = RequestKind::of(&frame) {
+                    return self.take_request(from, kind, header, frame);
+                }
                 self.handle_closed(header.group, Input::Frame { from, incarnation, stream, frame });
                 return;
             }
@@ -327,6 +348,9 @@ impl Driver {
                 }
                 frame => return self.say_absent(from, header.group, frame),
             }
+        }
+        if let Some(kind) = RequestKind::of(&frame) {
+            return self.take_request(from, kind, header, frame);
         }
         if let Some(group) = self.groups.get_mut(&header.group) {
             group.machine.handle(now, Input::Frame { from, incarnation, stream, frame });
@@ -361,12 +385,14 @@ impl Driver {
             }
             tracing::debug!(peer = %peer.short(), address = %new.connection.remote_address(), "link up");
             let addresses = new.addresses.clone();
-            let link = Link::new(new, self.writers.clone(), self.links.repeats.clone());
+            let link =
+                Link::new(new, self.writers.clone(), self.links.repeats.clone(), Arc::clone(&self.inbox.payloads));
             self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer)).for_each(|(name, joining)| {
                 link.push_node(joining.aim.question(name.clone()));
             });
             self.tell_trust(&link);
             self.peers.insert(peer, link);
+            self.allowances_stale = true;
             for group in self.groups.values_mut() {
                 group.machine.handle(now, Input::LinkUp { peer, addresses: addresses.clone() });
             }

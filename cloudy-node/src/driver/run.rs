@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cloudy_proto::wire::StreamHeader;
-use cloudy_proto::{Admission, Event, Index, Input, Machine, NodeId, Output, Record, Request, Time};
+use cloudy_proto::{Admission, Event, Index, Input, Machine, NodeId, Output, Record, Request, Time, View};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
@@ -41,6 +41,8 @@ pub(crate) struct GroupRun {
     /// The group's log ends with its closing.
     pub(crate) closed: bool,
     unread: Vec<Unread>,
+    /// The latest one here.
+    pub(crate) view: Option<Arc<View>>,
     repeats: Repeats,
     /// The machine was asked to leave.
     leaves: bool,
@@ -62,7 +64,7 @@ pub(crate) enum Effect {
     /// For a peer, from an index on, so many bytes.
     Read(NodeId, Index, usize),
     Referred(NodeId, Vec<SocketAddr>),
-    Installed(Arc<cloudy_proto::View>),
+    Installed(Arc<View>),
     Ended,
 }
 
@@ -78,6 +80,7 @@ impl GroupRun {
             comes: false,
             closed: false,
             unread: Vec::new(),
+            view: None,
             repeats,
             leaves: false,
         }
@@ -107,6 +110,15 @@ impl GroupRun {
         self.machine.handle(now, Input::LinkDown { peer });
     }
 
+    /// The machine wants something done, takes what was broadcast, or is to leave.
+    pub(crate) fn has_work(&self) -> bool {
+        if self.machine.has_output() {
+            return true;
+        }
+        let state = self.shared.lock();
+        (self.machine.wants_payload() && !state.outbox.is_empty()) || (!self.leaves && state.may_leave())
+    }
+
     /// Hands the machine what was broadcast, and carries out what it wants, until neither has anything left.
     pub(crate) fn turn(&mut self, now: Time, effects: &mut Vec<Effect>) {
         loop {
@@ -128,8 +140,7 @@ impl GroupRun {
 
     /// The application wants to leave, and all that it broadcast is approved; true once.
     fn is_to_leave(&mut self) -> bool {
-        let state = self.shared.lock();
-        let leaves = state.leaving && state.approved >= state.outbox.last();
+        let leaves = self.shared.lock().may_leave();
         leaves && !std::mem::replace(&mut self.leaves, true)
     }
 
@@ -207,6 +218,7 @@ impl GroupRun {
             Event::Final { .. } => self.joined(Ok(())),
             Event::ViewInstalled { view, active, .. } => {
                 self.shared.adopt(&view.parameters, self.outbox_bytes_max);
+                self.view = Some(Arc::clone(view));
                 self.founding = None;
                 if let Some(installed) = self.installed.take_if(|_| *active || !self.comes) {
                     let founds = self.shared.founder == self.shared.me;

@@ -190,6 +190,11 @@ impl Shared {
 }
 
 impl State {
+    /// The application wants to leave, and all that it broadcast is approved.
+    pub(crate) fn may_leave(&self) -> bool {
+        self.leaving && self.approved >= self.outbox.last()
+    }
+
     pub(crate) fn restore(&mut self, index: Index, snapshot: Bytes) {
         self.feed.begin_after(index);
         self.restored = Some((index, snapshot));

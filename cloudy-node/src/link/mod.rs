@@ -1,6 +1,8 @@
 //! One connection with one peer: dialled or accepted, hello first, then streams (`protocol.md` §4).
 
+mod held;
 mod recv;
+mod requests;
 mod revoked;
 mod send;
 mod writer;
@@ -24,6 +26,8 @@ use crate::node::ConnectError;
 use crate::repeats::{Repeats, Source};
 use crate::tls::LinkFailure;
 
+pub(crate) use held::Taken;
+pub(crate) use requests::RequestKind;
 pub(crate) use revoked::Revoked;
 pub(crate) use send::{Link, NodeWriter, WRITERS_LINGER};
 
@@ -264,7 +268,8 @@ impl Links {
             return Ok(());
         }
         let (mail, repeats) = (self.mail.clone(), self.repeats.clone());
-        let reader = recv::Reader { peer, link: id, connection: connection.clone(), mail, repeats };
+        let held = held::Held::new(self.limits.connection_receive_window_bytes);
+        let reader = recv::Reader { peer, link: id, connection: connection.clone(), mail, repeats, held };
         tokio::spawn(async move {
             let failure = reader.run(hello.stream).await;
             // The driver is gone only when the node shuts down.

@@ -16,6 +16,7 @@ use tracing::Level;
 
 use crate::driver::LinkMail;
 use crate::link::code;
+use crate::link::held::{CONTROL_FRAMES_MAX, Held, HeldStream, TooMuch};
 use crate::link::send::close_words;
 use crate::repeats::{Repeats, Source};
 use crate::tls::{LinkFailure, Words};
@@ -44,6 +45,10 @@ enum ReadError {
     NotHello,
     #[error("a stream that is not its to open")]
     Refused,
+    #[error("a second stream of a lane or tally that is open")]
+    Second,
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
     /// The connection or the stream ended: nobody's fault.
     #[error("the stream ended")]
     Ended,
@@ -148,6 +153,7 @@ pub(super) struct Reader {
     pub(super) connection: Connection,
     pub(super) mail: mpsc::Sender<LinkMail>,
     pub(super) repeats: Repeats,
+    pub(super) held: Held,
 }
 
 /// One of the decoders, by the kind of stream.
@@ -206,10 +212,12 @@ impl Reader {
 
     async fn read_node(&self, node: NodeStream) -> Result<(), ReadError> {
         let NodeStream { mut stream, mut decoder, mut rest } = node;
+        let mut held = self.held.stream();
         loop {
             let mut view: &[u8] = &rest;
             while let Some(frame) = decoder.feed(&mut view)? {
-                let mail = LinkMail::Node { peer: self.peer, link: self.link, frame };
+                let taken = held.finished_control(0, 1).await;
+                let mail = LinkMail::Node { peer: self.peer, link: self.link, frame, taken };
                 self.mail.send(mail).await.map_err(|_| ReadError::Ended)?;
             }
             let Some(chunk) = read_chunk(&mut stream).await? else { return Ok(()) };
@@ -219,12 +227,17 @@ impl Reader {
 
     async fn read_stream(&self, mut stream: RecvStream) -> Result<(), ReadError> {
         let (header, first) = read_header(&mut stream).await?;
-        let mut decoder = match header.stream {
+        let mut held = self.held.stream();
+        held.arrived(first.len())?;
+        let decoder = match header.stream {
             Stream::Node => return Err(ReadError::NotHello),
             Stream::Control => Decoder::Control(ControlDecoder::default()),
             Stream::Tally { .. } => Decoder::Tally(TallyDecoder::default()),
             Stream::Lane { .. } => Decoder::Lane(LaneDecoder::default()),
         };
+        if !held.is_single(&header) {
+            return Err(ReadError::Second);
+        }
         match self.ask(&header).await? {
             Admission::Read => {}
             Admission::Stop | Admission::Wait => {
@@ -234,7 +247,20 @@ impl Reader {
             }
             Admission::Refuse => return Err(ReadError::Refused),
         }
-        let mut frames = Vec::new();
+        if matches!(header.stream, Stream::Lane { .. }) {
+            held.is_lane();
+        }
+        let frames = Frames { decoder, decoded: Vec::new(), bytes: 0, unfinished: 0 };
+        self.read_frames(&header, stream, first, (frames, held)).await
+    }
+
+    async fn read_frames(
+        &self,
+        header: &StreamHeader,
+        mut stream: RecvStream,
+        first: Bytes,
+        (mut frames, mut held): (Frames, HeldStream),
+    ) -> Result<(), ReadError> {
         // Each is what one packet brought: whatever has arrived is read, decoded and handed over together.
         let mut chunks: [Bytes; CHUNKS_TOGETHER_MAX] = core::array::from_fn(|_| Bytes::new());
         chunks[0] = first;
@@ -243,18 +269,18 @@ impl Reader {
             for chunk in &mut chunks[..filled] {
                 let chunk = std::mem::take(chunk);
                 let mut view: &[u8] = &chunk;
-                while let Some(frame) = decoder.feed(&mut view)? {
-                    frames.push(frame);
-                    if frames.len() == FRAMES_TOGETHER_MAX {
-                        self.hand_over(&header, &mut frames).await?;
+                while frames.feed(&mut view)? {
+                    if frames.are_many() {
+                        self.hand_over(header, &mut frames, &mut held).await?;
                     }
                 }
             }
-            self.hand_over(&header, &mut frames).await?;
-            match stream.read_chunks(&mut chunks).await? {
+            self.hand_over(header, &mut frames, &mut held).await?;
+            match read_on(&mut stream, &mut chunks, &held).await? {
                 Some(read) => filled = read,
                 None => return Ok(()),
             }
+            held.arrived(chunks[..filled].iter().map(Bytes::len).sum())?;
         }
     }
 
@@ -266,13 +292,68 @@ impl Reader {
         answer.await.map_err(|_| ReadError::Ended)
     }
 
-    async fn hand_over(&self, header: &StreamHeader, frames: &mut Vec<Frame>) -> Result<(), ReadError> {
-        if frames.is_empty() {
+    async fn hand_over(
+        &self,
+        header: &StreamHeader,
+        frames: &mut Frames,
+        held: &mut HeldStream,
+    ) -> Result<(), ReadError> {
+        if frames.decoded.is_empty() {
             return Ok(());
         }
-        let frames = std::mem::take(frames);
-        let mail = LinkMail::Frames { peer: self.peer, link: self.link, header: header.clone(), frames };
+        let (decoded, bytes) = (std::mem::take(&mut frames.decoded), std::mem::take(&mut frames.bytes));
+        let taken = match header.stream {
+            Stream::Control => held.finished_control(bytes, decoded.len()).await,
+            _ => held.finished(bytes, decoded.len()),
+        };
+        let mail =
+            LinkMail::Frames { peer: self.peer, link: self.link, header: header.clone(), frames: decoded, taken };
         self.mail.send(mail).await.map_err(|_| ReadError::Ended)
+    }
+}
+
+/// The frames of one stream, as they are decoded.
+struct Frames {
+    decoder: Decoder,
+    decoded: Vec<Frame>,
+    /// What these took on the wire.
+    bytes: usize,
+    /// What has arrived of the next one.
+    unfinished: usize,
+}
+
+impl Frames {
+    /// Decodes one frame; false once the view is empty.
+    fn feed(&mut self, view: &mut &[u8]) -> Result<bool, FrameError> {
+        let before = view.len();
+        let frame = self.decoder.feed(view)?;
+        self.unfinished += before - view.len();
+        let Some(frame) = frame else { return Ok(false) };
+        self.decoded.push(frame);
+        self.bytes += std::mem::take(&mut self.unfinished);
+        Ok(true)
+    }
+
+    /// There are as many as are handed over together.
+    fn are_many(&self) -> bool {
+        let max = if matches!(self.decoder, Decoder::Control(_)) { CONTROL_FRAMES_MAX } else { FRAMES_TOGETHER_MAX };
+        self.decoded.len() == max
+    }
+}
+
+/// Reads what has arrived, while the connection does not hold too much for it.
+async fn read_on(
+    stream: &mut RecvStream,
+    chunks: &mut [Bytes],
+    held: &HeldStream,
+) -> Result<Option<usize>, quinn::ReadError> {
+    loop {
+        held.has_room().await;
+        tokio::select! {
+            biased;
+            () = held.is_full() => {}
+            read = stream.read_chunks(chunks) => return read,
+        }
     }
 }
 

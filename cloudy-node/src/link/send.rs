@@ -9,22 +9,28 @@ use bytes::BytesMut;
 use cloudy_proto::limits::REASON_BYTES_MAX;
 use cloudy_proto::wire::{NodeFrame, Stream, StreamHeader, WIRE_VERSION, encode_header, encode_node};
 use cloudy_proto::{Frame, GroupId, Incarnation, NodeId, ViewId};
-use quinn::{Connection, SendStream};
+use quinn::{Connection, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tracing::Level;
 
+use crate::driver::GROUPS_MAX;
+use crate::endpoint::UNI_STREAMS_MAX;
+use crate::link::requests::{RequestKind, Requests};
 use crate::link::writer::Writer;
 use crate::link::{NewLink, code};
 use crate::repeats::{Repeats, Source};
 use crate::tls::LinkFailure;
 
-/// Frames that wait for the node stream, of which all lists of revoked nodes take about half: a peer that asks this much
-/// without reading the answers is beyond hope too.
-const NODE_FRAMES_MAX: usize = 128;
-/// Streams that are written to or wait to be opened, ended ones included until the peer has taken all of them.
+/// Frames that wait for the node stream: a question and an answer for each group, and twice what all lists of revoked nodes
+/// take.
+const NODE_FRAMES_MAX: usize = 128 + 2 * GROUPS_MAX;
+/// Streams that are written to or wait to be opened, ended ones included until the peer has taken all of them; beside what
+/// the groups that both nodes share need, twice.
 const WRITERS_MAX: usize = 512;
+/// What the transport keeps, sent and not acknowledged, for a peer that is on no ring here.
+const SEND_WINDOW_OUTSIDE_BYTES: u64 = 2 << 20;
 /// What the log says of a peer that leaves too much unread.
 const TOO_SLOW: &str = "link closed: the peer takes too slowly what it is sent";
 /// How long a node that shuts down waits for what it wrote to arrive.
@@ -84,12 +90,18 @@ pub(crate) struct Link {
     alive: mpsc::Sender<()>,
     /// Held by every writer of this link: counts them.
     counted: Arc<()>,
-    /// Frames were collected in this turn.
-    collected: bool,
+    /// The writers that collected frames in this turn.
+    collected: Vec<(GroupId, Stream)>,
+    /// Too much waited, and the connection was closed for it.
+    overflown: bool,
+    requests: Requests,
+    /// Streams beyond the fixed number that each side may open, and whether the peer is on a ring here.
+    allowed: (usize, bool),
 }
 
 impl Link {
-    pub(crate) fn new(new: NewLink, alive: mpsc::Sender<()>, repeats: Repeats) -> Self {
+    pub(crate) fn new(new: NewLink, alive: mpsc::Sender<()>, repeats: Repeats, wake: Arc<Notify>) -> Self {
+        new.connection.set_send_window(SEND_WINDOW_OUTSIDE_BYTES);
         let (node_queue, mut queued) = mpsc::channel::<NodeFrame>(NODE_FRAMES_MAX);
         let mut node_stream = new.node_stream.0;
         let node_alive = alive.clone();
@@ -120,18 +132,32 @@ impl Link {
             writers: BTreeMap::new(),
             alive,
             counted: Arc::default(),
-            collected: false,
+            collected: Vec::new(),
+            overflown: false,
+            requests: Requests::new(wake),
+            allowed: (0, false),
         }
     }
 
     /// Collects a frame for this turn's write; the stream is opened at its first. True if it is the turn's first.
     pub(crate) fn push(&mut self, group: GroupId, incarnation: Incarnation, stream: Stream, frame: &Frame) -> bool {
+        if self.overflown {
+            return false;
+        }
         let writer = self.writers.entry((group, stream)).or_insert_with(|| {
             let header = StreamHeader { version: WIRE_VERSION, group, incarnation, stream };
-            Writer::open(&self.connection, header, (self.alive.clone(), Arc::clone(&self.counted)))
+            let alive = (self.alive.clone(), Arc::clone(&self.counted));
+            Writer::open(&self.connection, header, alive, &self.requests.backlog)
         });
-        writer.push(frame);
-        !std::mem::replace(&mut self.collected, true)
+        let first = self.collected.is_empty();
+        if writer.is_empty() {
+            self.collected.push((group, stream));
+        }
+        if !writer.push(frame) {
+            self.overflown = true;
+            self.overflow();
+        }
+        first
     }
 
     pub(crate) fn push_node(&self, frame: NodeFrame) {
@@ -143,14 +169,38 @@ impl Link {
 
     /// Writes what this turn collected. A peer that takes too slowly loses its link.
     pub(crate) fn flush(&mut self) {
-        self.collected = false;
-        let mut over = Arc::strong_count(&self.counted) > WRITERS_MAX;
-        for writer in self.writers.values_mut() {
-            over |= !writer.flush();
+        let mut over = Arc::strong_count(&self.counted) > WRITERS_MAX + 2 * self.allowed.0;
+        for key in self.collected.drain(..) {
+            over |= self.writers.get_mut(&key).is_some_and(|writer| !writer.flush());
         }
-        if over {
+        if over && !std::mem::replace(&mut self.overflown, true) {
             self.overflow();
         }
+    }
+
+    /// The peer has yet to read much of what it asked for.
+    pub(crate) fn must_wait(&self) -> bool {
+        self.requests.must_wait()
+    }
+
+    /// A request waits until the peer has read the answers to earlier ones.
+    pub(crate) fn wait(&mut self, kind: RequestKind, header: StreamHeader, frame: Frame) {
+        self.requests.wait(kind, header, frame);
+    }
+
+    /// The next request that waited and is to be answered.
+    pub(crate) fn next_request(&mut self) -> Option<(StreamHeader, Frame)> {
+        self.requests.next()
+    }
+
+    /// How many streams the peer may open beyond the fixed number, and whether it is on a ring here.
+    pub(crate) fn allow(&mut self, streams: usize, member: bool, send_window: u64) {
+        if std::mem::replace(&mut self.allowed, (streams, member)) == (streams, member) {
+            return;
+        }
+        let streams = u32::try_from(streams).unwrap_or(u32::MAX / 2);
+        self.connection.set_max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX + streams));
+        self.connection.set_send_window(if member { send_window } else { SEND_WINDOW_OUTSIDE_BYTES });
     }
 
     fn overflow(&self) {

@@ -11,8 +11,13 @@ use cloudy_proto::wire::{Stream, StreamHeader, encode_control, encode_header, en
 use quinn::{Connection, SendStream, WriteError};
 use tokio::sync::mpsc;
 
-/// Bytes that wait for one stream at most: windows bound what honest groups send, so a link over it is beyond hope.
-const QUEUE_BYTES_MAX: usize = 128 << 20;
+use crate::link::requests::Backlog;
+
+/// Bytes that wait for one lane's stream at most: windows bound what honest groups send, so a link over it is beyond hope.
+const LANE_QUEUE_BYTES_MAX: usize = 128 << 20;
+/// Bytes that wait for any other stream at most. What a peer asks for is bounded before it is queued; this bounds what
+/// it is sent unasked.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// A body up to this size is copied behind its header: one piece costs the transport less than two.
 const COPY_BYTES_MAX: usize = 1 << 10;
 
@@ -21,8 +26,13 @@ const COPY_BYTES_MAX: usize = 1 << 10;
 pub(super) struct Writer {
     head: BytesMut,
     chunks: Vec<Bytes>,
-    queue: mpsc::UnboundedSender<Vec<Bytes>>,
+    /// The bytes of both.
+    collected: usize,
+    bytes_max: usize,
+    queue: mpsc::UnboundedSender<Queued>,
     shared: Arc<Shared>,
+    /// Counts what waits, on control streams.
+    backlog: Option<Arc<Backlog>>,
 }
 
 /// What a writer shares with its task.
@@ -34,6 +44,21 @@ struct Shared {
     queued_bytes: AtomicUsize,
 }
 
+/// Handed to the task; counted until it is dropped.
+struct Queued {
+    chunks: Vec<Bytes>,
+    bytes: usize,
+    shared: Arc<Shared>,
+    backlog: Option<Arc<Backlog>>,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.shared.queued_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.backlog.iter().for_each(|backlog| backlog.remove(self.bytes));
+    }
+}
+
 impl Shared {
     fn idle(&self) -> MutexGuard<'_, Option<SendStream>> {
         // Whoever panicked under the lock left it as it was.
@@ -42,7 +67,12 @@ impl Shared {
 }
 
 impl Writer {
-    pub(super) fn open(connection: &Connection, header: StreamHeader, alive: (mpsc::Sender<()>, Arc<()>)) -> Self {
+    pub(super) fn open(
+        connection: &Connection,
+        header: StreamHeader,
+        alive: (mpsc::Sender<()>, Arc<()>),
+        backlog: &Arc<Backlog>,
+    ) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::default());
         let priority = match header.stream {
@@ -50,6 +80,9 @@ impl Writer {
             Stream::Tally { .. } => 1,
             Stream::Lane { .. } => 0,
         };
+        let is_lane = matches!(header.stream, Stream::Lane { .. });
+        let bytes_max = if is_lane { LANE_QUEUE_BYTES_MAX } else { QUEUE_BYTES_MAX };
+        let backlog = (header.stream == Stream::Control).then(|| Arc::clone(backlog));
         let (connection, of_task) = (connection.clone(), Arc::clone(&shared));
         tokio::spawn(async move {
             let opened = connection.open_uni().await;
@@ -60,24 +93,39 @@ impl Writer {
             let _ = write(stream, encode_header(&header), queued, &of_task).await;
             drop(alive);
         });
-        Self { head: BytesMut::new(), chunks: Vec::new(), queue, shared }
+        Self { head: BytesMut::new(), chunks: Vec::new(), collected: 0, bytes_max, queue, shared, backlog }
     }
 
-    pub(super) fn push(&mut self, frame: &Frame) {
+    /// Nothing was collected in this turn.
+    pub(super) fn is_empty(&self) -> bool {
+        self.collected == 0
+    }
+
+    /// Collects a frame; false if too much waits with it.
+    pub(super) fn push(&mut self, frame: &Frame) -> bool {
+        let before = self.head.len();
+        let mut body_bytes = 0;
         match frame {
             Frame::Tally(frame) => encode_tally(frame, &mut self.head),
             Frame::Control(frame) => encode_control(frame, &mut self.head),
             Frame::Lane(frame) => {
                 if let Some(body) = encode_lane(frame, &mut self.head) {
+                    body_bytes = body.len();
                     if body.len() <= COPY_BYTES_MAX {
                         self.head.extend_from_slice(&body);
+                        body_bytes = 0;
                     } else {
+                        body_bytes += self.head.len() - before;
                         self.chunks.push(self.head.split().freeze());
                         self.chunks.push(body);
                     }
                 }
             }
         }
+        let bytes = if body_bytes > 0 { body_bytes } else { self.head.len() - before };
+        self.collected += bytes;
+        self.backlog.iter().for_each(|backlog| backlog.add(bytes));
+        self.collected + self.shared.queued_bytes.load(Ordering::Relaxed) <= self.bytes_max
     }
 
     /// Writes what was collected, as far as the stream takes it, and hands over the rest; false if too much waits already.
@@ -85,19 +133,20 @@ impl Writer {
         if !self.head.is_empty() {
             self.chunks.push(self.head.split().freeze());
         }
-        let before = self.shared.queued_bytes.load(Ordering::Acquire);
-        if before == 0 {
+        if self.shared.queued_bytes.load(Ordering::Acquire) == 0 {
             self.write_at_once();
         }
+        let collected = std::mem::take(&mut self.collected);
+        let bytes: usize = self.chunks.iter().map(Bytes::len).sum();
+        self.backlog.iter().for_each(|backlog| backlog.remove(collected - bytes));
         if self.chunks.is_empty() {
             return true;
         }
-        let chunks = std::mem::take(&mut self.chunks);
-        let bytes: usize = chunks.iter().map(Bytes::len).sum();
         let before = self.shared.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let (shared, backlog) = (Arc::clone(&self.shared), self.backlog.clone());
         // A writer that has stopped has no use for it.
-        let _ = self.queue.send(chunks);
-        before + bytes <= QUEUE_BYTES_MAX
+        let _ = self.queue.send(Queued { chunks: std::mem::take(&mut self.chunks), bytes, shared, backlog });
+        before + bytes <= self.bytes_max
     }
 
     /// Nothing waits: a task in between would only cost its turn.
@@ -111,21 +160,26 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.backlog.iter().for_each(|backlog| backlog.remove(self.collected));
+    }
+}
+
 async fn write(
     mut stream: SendStream,
     header: Bytes,
-    mut queued: mpsc::UnboundedReceiver<Vec<Bytes>>,
+    mut queued: mpsc::UnboundedReceiver<Queued>,
     shared: &Shared,
 ) -> Result<(), WriteError> {
     stream.write_chunk(header).await?;
     *shared.idle() = Some(stream);
-    while let Some(chunks) = queued.recv().await {
+    while let Some(first) = queued.recv().await {
         let Some(mut stream) = shared.idle().take() else { return Ok(()) };
-        let mut next = Some(chunks);
-        while let Some(mut chunks) = next {
-            let bytes = chunks.iter().map(Bytes::len).sum();
-            stream.write_all_chunks(&mut chunks).await?;
-            shared.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        let mut next = Some(first);
+        while let Some(mut queue) = next {
+            stream.write_all_chunks(&mut queue.chunks).await?;
+            drop(queue);
             next = queued.try_recv().ok();
         }
         *shared.idle() = Some(stream);

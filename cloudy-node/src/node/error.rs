@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
 use cloudy_proto::{Index, NodeId};
 
+use crate::driver::GROUPS_MAX;
 use crate::endpoint::{BindError, OpenError};
 use crate::identity::IdentityError;
 use crate::storage::{DataDirError, ReadGroupError};
@@ -100,6 +101,9 @@ pub enum JoinError {
         /// The name.
         name: String,
     },
+    /// This node is in as many groups as it may be, or waits to join them.
+    #[error("this node is in {GROUPS_MAX} groups or waits to join them, the most a node may: leave one first")]
+    TooManyGroups,
     /// The name is too long.
     #[error("a group's name has at most {GROUP_NAME_BYTES_MAX} bytes")]
     NameTooLong,

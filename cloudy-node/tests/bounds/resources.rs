@@ -108,7 +108,12 @@ async fn a_peer_that_asks_without_reading_the_answers_loses_its_link() {
     let asks = hostile.connect_stingily(nodes[0].local_addr(), 64, 1_000).await;
     let mut node_stream = hello(&asks).await;
     let question = node(&NodeFrame::Join { name: "nothing".to_owned() }).repeat(200);
-    let flood = async { while node_stream.write_all(&question).await.is_ok() {} };
+    let flood = async {
+        while node_stream.write_all(&question).await.is_ok() {
+            // On the one thread of this test the flood would keep its own end from hearing that the link is closed.
+            tokio::task::yield_now().await;
+        }
+    };
     within("the flood ends", flood).await;
     assert_eq!(closed(&asks).await, (OVERFLOW, "this peer takes too slowly what it is sent".to_owned()));
     // Each invitation is refused on a stream of its own, and it takes none.
@@ -125,7 +130,6 @@ async fn a_peer_that_asks_without_reading_the_answers_loses_its_link() {
             }
             // Fails only on a stream that is closed.
             let _ = stream.finish();
-            // On the one thread of this test the flood would keep its own end from hearing that the link is closed.
             tokio::task::yield_now().await;
         }
     };

@@ -14,6 +14,7 @@ mod joins;
 mod key_files;
 mod keys;
 mod leaving;
+mod many_groups;
 mod outcomes;
 mod readers;
 mod replicas;

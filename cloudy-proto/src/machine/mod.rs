@@ -279,6 +279,12 @@ impl Machine {
         self.delivery.outputs.pop_front()
     }
 
+    /// Whether [`poll_output`](Self::poll_output) has to be called: cheap, so that a driver of many groups asks each of them.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        self.dirty || !self.delivery.outputs.is_empty()
+    }
+
     /// When to call `handle` with [`Input::Timeout`] at the latest. Ask after the outputs were taken.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {

@@ -34,15 +34,23 @@ pub(crate) enum Timer {
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     at: BTreeMap<Timer, Time>,
+    /// The earliest of them: a driver asks for it far more often than one changes.
+    next: Option<Time>,
 }
 
 impl Timers {
     pub(crate) fn set(&mut self, timer: Timer, at: Time) {
         self.at.insert(timer, at);
+        self.changed();
     }
 
     pub(crate) fn stop(&mut self, timer: Timer) {
         self.at.remove(&timer);
+        self.changed();
+    }
+
+    fn changed(&mut self) {
+        self.next = self.at.values().min().copied();
     }
 
     pub(crate) fn stop_all_but_fetch(&mut self) {
@@ -50,7 +58,7 @@ impl Timers {
     }
 
     pub(crate) fn next(&self) -> Option<Time> {
-        self.at.values().min().copied()
+        self.next
     }
 
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
@@ -65,6 +73,7 @@ impl Timers {
     fn take_due(&mut self, now: Time) -> Option<Timer> {
         let due = self.at.iter().filter(|(_, at)| **at <= now).min_by_key(|(_, at)| **at).map(|(timer, _)| *timer)?;
         self.at.remove(&due);
+        self.changed();
         Some(due)
     }
 }

@@ -1,0 +1,43 @@
+//! What peers ask a group for, answered as fast as they read.
+
+use cloudy_proto::wire::StreamHeader;
+use cloudy_proto::{Frame, Input, NodeId};
+
+use crate::driver::Driver;
+use crate::link::{Link, RequestKind};
+
+impl Driver {
+    /// A peer asks a group for what may be longer than its question. The answer is queued before the next request is
+    /// looked at; while the peer has many answers to read, its latest request waits.
+    pub(super) fn take_request(&mut self, from: NodeId, kind: RequestKind, header: &StreamHeader, frame: Frame) {
+        let Some(link) = self.peers.get_mut(&from) else { return };
+        if link.must_wait() {
+            link.wait(kind, header.clone(), frame);
+        } else {
+            self.answer(from, header, frame);
+        }
+    }
+
+    /// Answers requests of peers that have read the answers to earlier ones.
+    pub(super) fn answer_waiting(&mut self) {
+        let mut peers = self.peers.keys().copied().next();
+        while let Some(peer) = peers {
+            while let Some((header, frame)) = self.peers.get_mut(&peer).and_then(Link::next_request) {
+                self.answer(peer, &header, frame);
+            }
+            peers = self.peers.range(peer..).map(|(&next, _)| next).find(|&next| next > peer);
+        }
+    }
+
+    fn answer(&mut self, from: NodeId, header: &StreamHeader, frame: Frame) {
+        let now = self.now();
+        let (incarnation, stream) = (header.incarnation, header.stream);
+        let input = Input::Frame { from, incarnation, stream, frame };
+        if let Some(group) = self.groups.get_mut(&header.group) {
+            group.machine.handle(now, input);
+            self.turn_group(header.group);
+        } else if self.handle_closed(header.group, input) {
+            self.turn_closed();
+        }
+    }
+}
