@@ -74,7 +74,7 @@ pub(crate) struct Cli {
     /// Do not start again with an allocator that asks for huge pages; the variable GLIBC_TUNABLES, set to anything, does
     /// the same
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    #[arg(long, global = true, display_order = 101)]
+    #[arg(long, global = true, display_order = 101, overrides_with = "no_huge_pages")]
     pub(crate) no_huge_pages: bool,
     /// What to do.
     #[command(subcommand)]

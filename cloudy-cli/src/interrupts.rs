@@ -7,7 +7,7 @@ use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use miette::Report;
 use tokio::sync::{mpsc, watch};
@@ -17,6 +17,8 @@ use crate::output::{self, EXIT_EQUAL, EXIT_INTERRUPTED, failure};
 
 /// How long the program may take to notice the first signal: one that is stuck in a call to the system is ended.
 const NOTICE_MAX: Duration = Duration::from_secs(2);
+/// The same signal again within this time is not a second one: `timeout` sends one to its command and one to its group.
+const SAME_WITHIN: Duration = Duration::from_millis(50);
 /// How long the program may take to end after the second signal.
 const END_MAX: Duration = Duration::from_secs(1);
 
@@ -127,7 +129,17 @@ impl Catcher {
 
     /// Passes signals on. Returns once the program has to be ended from here.
     async fn catch(&self, mut next: impl AsyncFnMut() -> Asked) {
-        self.pass_on(next().await);
+        let first = next().await;
+        let caught_at = Instant::now();
+        self.pass_on(first);
+        let second = async {
+            loop {
+                let second = next().await;
+                if second != first || caught_at.elapsed() >= SAME_WITHIN {
+                    return second;
+                }
+            }
+        };
         let unnoticed = async {
             // sleep: a bound on what the command's own thread does.
             sleep(self.notice_max).await;
@@ -136,7 +148,7 @@ impl Catcher {
             }
         };
         tokio::select! {
-            second = next() => {
+            second = second => {
                 self.pass_on(second);
                 // sleep: as above.
                 sleep(self.end_max).await;
@@ -272,9 +284,9 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_millis(20);
+    const SOON: Duration = Duration::from_millis(60);
     const NEVER: Duration = Duration::from_secs(1 << 20);
-    const WHILE: Duration = Duration::from_millis(300);
+    const WHILE: Duration = Duration::from_millis(500);
 
     /// The program is ended from outside in the next while, after a first signal and a second one so much later.
     async fn is_ended(noticed: bool, second_after: Duration, (notice_max, end_max): (Duration, Duration)) -> bool {
@@ -283,8 +295,10 @@ mod tests {
         let mut signals = 0;
         let catch = catcher.catch(async || {
             signals += 1;
-            if signals == 2 {
-                sleep(second_after).await;
+            match signals {
+                1 => {}
+                2 => sleep(second_after).await,
+                _ => pending().await,
             }
             Asked::Terminate
         });
@@ -298,6 +312,7 @@ mod tests {
         assert!(!is_ended(true, NEVER, (SOON, SOON)).await, "it ends in order");
         assert!(is_ended(false, NEVER, (SOON, NEVER)).await, "it is stuck");
         assert!(is_ended(true, SOON, (NEVER, SOON)).await, "it was told twice");
+        assert!(!is_ended(true, Duration::ZERO, (NEVER, SOON)).await, "it was told once, twice over");
         assert!(!is_ended(true, SOON, (NEVER, NEVER)).await, "it has time to end");
     }
 }

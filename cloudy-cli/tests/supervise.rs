@@ -240,7 +240,7 @@ fn a_second_signal_to_a_supervisor_ends_its_slave_at_once() {
     // It cannot end in order.
     signal(child, "STOP");
     supervised.signal("TERM");
-    supervised.signal("TERM");
+    supervised.signal("INT");
     assert_eq!(supervised.end().code(), Some(130));
     until("the slave is gone", || !alive(child));
 }

@@ -356,6 +356,8 @@ fn only_a_command_that_runs_a_node_is_started_again_for_huge_pages() {
     ] {
         assert_eq!(parse(line).expect(line).runs_a_node(), runs, "{line}");
     }
-    let cli = Cli::try_parse_from(["cloudy", NO_HUGE_PAGES, "demo"]).expect("a global option");
+    // A process that is started again, or by another, has it once more.
+    let cli =
+        Cli::try_parse_from(["cloudy", NO_HUGE_PAGES, NO_HUGE_PAGES, "demo", NO_HUGE_PAGES]).expect("a global option");
     assert!(cli.no_huge_pages);
 }
