@@ -73,6 +73,43 @@ async fn an_evicted_member_leaves_and_does_not_come_back() {
     assert!(matches!(groups[1].broadcast("x").await, Err(BroadcastError::Ended(_))));
 }
 
+#[tokio::test]
+async fn members_that_leave_while_all_are_cut_off_do_not_end_the_group_of_the_others() {
+    let key = key();
+    let (mut nodes, mut controls) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let (node, control) = start_cuttable(&key, impatient()).await;
+        nodes.push(node);
+        controls.push(control);
+    }
+    let groups = found(&nodes, "outage", GroupConfig::default()).await;
+    three_vote(&groups).await;
+    approved(&groups[0], "before").await;
+    for (at, control) in controls.iter().enumerate() {
+        control
+            .partition(nodes.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, node)| node.local_addr()));
+    }
+    let unheard = groups[0].broadcast("unheard").await.unwrap();
+    for leaver in &groups[..2] {
+        let late = leaver.leave_within(Duration::from_millis(500)).await.unwrap_err();
+        assert!(matches!(late, LeaveError::Late { .. }), "{late}");
+    }
+    controls.iter().for_each(cloudy_node::fault::FaultControl::heal);
+    for leaver in &groups[..2] {
+        within("the leaving", leaver.leave()).await.unwrap();
+    }
+    within("the receipt", unheard.into_future()).await.unwrap();
+    for node in &nodes[..2] {
+        // What was approved there is at those that stay.
+        node.shutdown().await;
+    }
+    until("the others are the ring", async || ring(&groups[2]).await == 2 && ring(&groups[3]).await == 2).await;
+    approved(&groups[3], "after").await;
+    assert!(!groups[2].has_ended() && !groups[3].has_ended());
+    groups[2].end();
+    assert_eq!(texts(&read_final(&groups[3]).await), ["before", "unheard", "after"]);
+}
+
 /// The member that is cut off coordinates, or does not.
 async fn learns_the_end(who: usize) {
     let key = key();
@@ -147,6 +184,10 @@ async fn learns_the_end_after_a_restart(others_restart: bool) {
     }
     let away = if others_restart {
         drop(groups);
+        for process in &processes {
+            // So that their disks know that the group is closed.
+            process.node.shutdown().await;
+        }
         processes.into_iter().for_each(Process::kill);
         processes = start_again(&mut hosts, &key).await;
         processes[2].resumed()
