@@ -74,7 +74,8 @@ pub enum LeaveWait {
     CoordinatorOutOfReach,
     /// It is on the ring; the view without it is not in force yet.
     View,
-    /// It is the last on the ring, and these members, which were evicted, do not follow the result: nobody takes over.
+    /// Nobody on the ring stays, and these members, which were evicted, do not follow the result: nobody takes over. Known
+    /// at the last member, and at the coordinator.
     Heir {
         /// Who could.
         evicted: Vec<NodeId>,
@@ -92,14 +93,15 @@ impl fmt::Display for LeaveWait {
             Self::CoordinatorOutOfReach => {
                 f.write_str("no coordinator of the group is in reach; restore the network, or start most of the voters")
             }
-            Self::View => {
-                f.write_str("the view without this node is not in force; a member that does not answer delays it")
-            }
+            Self::View => f.write_str(
+                "the view without this node is not in force; a member that does not answer delays it, and if all members of \
+                 the ring leave, an evicted one has to take over first",
+            ),
             Self::Heir { evicted } => {
                 let names = evicted.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
                 write!(
                     f,
-                    "this node is the last on the ring, and no evicted member follows the result to take over: {names}; \
+                    "nobody on the ring stays, and no evicted member follows the result to take over: {names}; \
                      bring one of them back, or end the group"
                 )
             }

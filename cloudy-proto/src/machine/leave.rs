@@ -223,8 +223,10 @@ impl Machine {
         if view.rank_of(self.me).is_none() {
             return Some(if self.votes_in_log() { LeaveWait::Vote } else { LeaveWait::Log });
         }
-        let others = view.ring.iter().filter(|member| member.node != self.me).count();
+        // Only the coordinator knows who else leaves.
+        let leaves = |member: &RingMember| member.node == self.me || self.leaving.contains(member.node);
+        let nobody_stays = view.ring.iter().all(leaves);
         let evicted: Vec<NodeId> = self.absent(view).collect();
-        Some(if others == 0 && !evicted.is_empty() { LeaveWait::Heir { evicted } } else { LeaveWait::View })
+        Some(if nobody_stays && !evicted.is_empty() { LeaveWait::Heir { evicted } } else { LeaveWait::View })
     }
 }

@@ -1,7 +1,7 @@
 //! Liveness: in a calm world everything that was broadcast is approved, or the group has ended with one result at
 //! everybody (`protocol.md` P5, P6, §9, §11).
 
-use cloudy_proto::{LeaveWait, NobodyComplete, Time, ViewId};
+use cloudy_proto::{LeaveWait, NobodyComplete, NodeId, Time, ViewId};
 
 use super::Judge;
 use crate::sim::plan::Plan;
@@ -109,12 +109,13 @@ fn ended_by_leaving(world: &World) -> Option<(usize, String)> {
 
 /// A node that wants to leave is still there, though others could go on without it.
 fn not_left(world: &World, node: usize) -> Option<String> {
-    let waits = world.nodes[node].machine.status(Time(0)).leaving;
-    let without_heir = match &waits {
-        Some(LeaveWait::Heir { evicted }) => evicted.iter().all(|id| world.running(world.judge.home_of(*id)).is_none()),
-        _ => false,
-    };
-    (world.nodes[node].app.leaves.is_some() && !without_heir).then(|| format!("wants to leave: {waits:?}"))
+    let waits = |node: usize| world.nodes[node].machine.status(Time(0)).leaving;
+    let is_gone = |id: &NodeId| world.running(world.judge.home_of(*id)).is_none();
+    // The coordinator knows that nobody stays; its word is good for all.
+    let without_heir = (0..world.nodes.len())
+        .filter(|&other| world.nodes[other].alive)
+        .any(|other| matches!(waits(other), Some(LeaveWait::Heir { evicted }) if evicted.iter().all(is_gone)));
+    (world.nodes[node].app.leaves.is_some() && !without_heir).then(|| format!("wants to leave: {:?}", waits(node)))
 }
 
 /// A broadcast on which a node that has the whole result has no verdict. Once the group has its last view, only a final

@@ -50,8 +50,6 @@ pub enum Met {
     LeaveAsked,
     /// A node left by itself.
     Left,
-    /// A node that wants to leave had nobody to hand over to, since those that could were dead.
-    LeaveWithoutHeir,
     /// The founder died.
     FounderKilled,
     /// The coordinator died before there was a view.
