@@ -70,6 +70,8 @@ pub const CONSENSUS_ENTRIES_BYTES_MAX: u64 = 64 << 10;
 pub const CONSENSUS_MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of result in one answer to a fetch, one entry at least.
 pub const FETCH_BYTES_MAX: usize = 64 << 10;
+/// `Disk`: bytes of fetched result that may wait for the disk; one more answer to a fetch may exceed it.
+pub const UNSYNCED_FETCH_BYTES_MAX: u64 = 8 << 20;
 /// Bytes of stored result that are read at once for one who misses it, one entry at least.
 pub const READ_BYTES_MAX: usize = 256 << 10;
 /// Result indexes between two checkpoints of the digest (`protocol.md` §8).

@@ -6,11 +6,15 @@ use std::collections::VecDeque;
 use crate::config::Durability;
 use crate::id::{Index, NodeId, Round, ViewId};
 use crate::io::Output;
+use crate::limits::UNSYNCED_FETCH_BYTES_MAX;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
-use crate::stored::Record;
+use crate::stored::{Record, StoredBody, StoredEntry};
 use crate::wire::ControlFrame;
+
+/// What a stored entry costs beside its payloads.
+const RECORD_BYTES: u64 = 256;
 
 /// What waits for the disk.
 #[derive(Debug, Default)]
@@ -19,6 +23,8 @@ pub(crate) struct Syncs {
     ticket: u64,
     /// In order; at most one for each time that outputs were taken.
     waiting: VecDeque<Sync>,
+    /// What all of them hold of fetched entries.
+    fetched_bytes: u64,
     /// The state of consensus that was given out last.
     consensus: u64,
     /// Where the messages of each lane ended when they were given out last.
@@ -31,8 +37,10 @@ pub(crate) struct Syncs {
 
 impl Syncs {
     fn next_due(&mut self, ticket: u64) -> Option<Sync> {
-        let due = self.waiting.front().is_some_and(|sync| sync.ticket <= ticket);
-        if due { self.waiting.pop_front() } else { None }
+        self.waiting.front().filter(|sync| sync.ticket <= ticket)?;
+        let sync = self.waiting.pop_front()?;
+        self.fetched_bytes -= sync.fetched_bytes;
+        Some(sync)
     }
 
     /// Another voter takes the place of the one that gave out state so far.
@@ -53,6 +61,16 @@ struct Sync {
     consensus: u64,
     ends: Option<(ViewId, Vec<Round>)>,
     fetched: Option<(ViewId, Index)>,
+    fetched_bytes: u64,
+}
+
+/// What fetched entries among these cost while they wait for the disk.
+fn fetched_bytes(records: &[Record]) -> u64 {
+    let bytes = |record: &Record| match record {
+        Record::Entry(StoredEntry { body: StoredBody::Here(body), .. }) => body.len() as u64 + RECORD_BYTES,
+        _ => 0,
+    };
+    records.iter().map(bytes).sum()
 }
 
 impl Machine {
@@ -76,7 +94,9 @@ impl Machine {
         }
         self.syncs.ticket += 1;
         let ticket = self.syncs.ticket;
-        self.syncs.waiting.push_back(Sync { ticket, consensus, ends, fetched });
+        let fetched_bytes = fetched_bytes(&records);
+        self.syncs.fetched_bytes += fetched_bytes;
+        self.syncs.waiting.push_back(Sync { ticket, consensus, ends, fetched, fetched_bytes });
         self.delivery.outputs.push_back(Output::Persist { ticket, records });
     }
 
@@ -97,6 +117,13 @@ impl Machine {
             }
         }
         self.answer_wedge();
+        self.fetch_held_back();
+    }
+
+    /// So much of what was fetched waits for the disk that no more is to be fetched.
+    pub(super) fn disk_is_behind(&self) -> bool {
+        let unsaid = fetched_bytes(&self.delivery.records);
+        self.syncs.fetched_bytes + unsaid >= UNSYNCED_FETCH_BYTES_MAX
     }
 
     /// The result was fetched up to the first index of the view in force: this member is complete once that is synced.

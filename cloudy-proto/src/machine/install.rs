@@ -49,6 +49,8 @@ pub(crate) struct Fetching {
     pub(super) stands_since: Option<Time>,
     /// That was reported.
     pub(super) missed: bool,
+    /// The next part is asked for once the disk has taken enough of those before.
+    held_back: bool,
 }
 
 impl Fetching {
@@ -211,12 +213,16 @@ impl Machine {
             snapshot: None,
             stands_since: None,
             missed: false,
+            held_back: false,
         });
         self.fetch();
     }
 
     /// Asks the next source that is linked.
     pub(super) fn fetch(&mut self) {
+        if self.hold_back() {
+            return;
+        }
         self.miss_final();
         let Some(fetching) = &mut self.fetching else { return };
         let after = fetching.asked.and_then(|asked| fetching.sources.iter().position(|&node| node == asked));
@@ -229,6 +235,37 @@ impl Machine {
             let from = self.delivery.result.index().next();
             self.send_control(source, ControlFrame::Fetch { from });
         }
+        let timeout = self.state.view().map_or(Duration::from_millis(100), |view| view.parameters.wedge_timeout);
+        self.set_timer(Timer::Fetch, timeout);
+    }
+
+    /// Nothing more is fetched while too much of it waits for the disk.
+    fn hold_back(&mut self) -> bool {
+        let behind = self.disk_is_behind();
+        if let Some(fetching) = self.fetching.as_mut().filter(|_| behind) {
+            fetching.held_back = true;
+            self.timers.stop(Timer::Fetch);
+        }
+        behind
+    }
+
+    /// The disk has taken more: what was held back is fetched.
+    pub(super) fn fetch_held_back(&mut self) {
+        let held_back = self.fetching.as_ref().is_some_and(|fetching| fetching.held_back);
+        if !held_back || self.disk_is_behind() {
+            return;
+        }
+        let Some(fetching) = &mut self.fetching else { return };
+        fetching.held_back = false;
+        match fetching.asked.filter(|node| self.links.contains_key(node)) {
+            Some(source) => self.fetch_from(source),
+            None => self.fetch(),
+        }
+    }
+
+    fn fetch_from(&mut self, source: NodeId) {
+        let from = self.delivery.result.index().next();
+        self.send_control(source, ControlFrame::Fetch { from });
         let timeout = self.state.view().map_or(Duration::from_millis(100), |view| view.parameters.wedge_timeout);
         self.set_timer(Timer::Fetch, timeout);
     }
@@ -304,8 +341,10 @@ impl Machine {
         fetching.near |= target.0 <= here.0 + NEAR_MESSAGES;
         fetching.reaches |= knows_view && here.next() >= first;
         if here < target {
-            let next = here.next();
-            return self.send_control(from, ControlFrame::Fetch { from: next });
+            if !self.hold_back() {
+                self.send_control(from, ControlFrame::Fetch { from: here.next() });
+            }
+            return;
         }
         let last = self.state.view().is_some_and(|view| view.last);
         match &self.member {
