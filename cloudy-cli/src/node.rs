@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use cloudy_node::fault::{FaultControl, FaultSocket, Faults};
 use cloudy_node::identity::NodeKey;
 use cloudy_node::storage::DataDir;
-use cloudy_node::{ClusterKeys, GroupConfig, Identity, Node};
+use cloudy_node::{ClusterKeys, GroupConfig, GroupId, Identity, Node};
 use miette::{IntoDiagnostic, Report};
 use tokio::task::spawn_blocking;
 
@@ -67,6 +67,13 @@ pub(crate) async fn start_as(
 /// Deletes what a data directory holds of sessions that have ended.
 pub(crate) async fn forget_ended(node: &Node) {
     for group in node.resumed_groups().iter().filter(|group| group.has_ended()) {
-        node.forget_group(group.id()).await;
+        forget(node, group.id()).await;
+    }
+}
+
+/// Deletes what a data directory holds of a session. One that stays is there at the next start, and deleted then.
+pub(crate) async fn forget(node: &Node, group: GroupId) {
+    if let Err(error) = node.forget_group(group).await {
+        tracing::warn!(%error, "a session that has ended is still in the data directory");
     }
 }

@@ -341,5 +341,5 @@ fn a_tail_prints_the_whole_result_and_ends_with_the_group() {
         command.arg("--cluster-key").arg(&cluster.key);
         command
     })
-    .failed_with(&["cannot reach"]);
+    .failed_with(&["cannot read along at"]);
 }

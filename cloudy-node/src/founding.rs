@@ -1,10 +1,14 @@
 //! How a group begins: a founder gathers members, then installs view 1 with its full ring.
 
+use std::time::Duration;
+
 use cloudy_proto::{NodeId, ParametersError, Request, SessionPlan};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::driver::GROUPS_MAX;
-use crate::group::Group;
+use crate::driver::{GROUPS_MAX, NotJoined};
+use crate::group::{EndReason, Group};
+use crate::health::{CloseReason, NodeFailure};
+use crate::wait::{Answers, Deadline, TimedOut, Wait};
 
 /// A group that could not be founded; there is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +50,36 @@ pub enum FoundError {
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,
+    /// A part of the node failed by a defect.
+    #[error(transparent)]
+    NodeFailed(#[from] NodeFailure),
+    /// The group ended here before view 1 was in force.
+    #[error("the group was not created: {0}")]
+    Ended(EndReason),
+    /// Not all who were to take part did so in time.
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
+}
+
+impl From<CloseReason> for FoundError {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::ShutDown => Self::ShutDown,
+            CloseReason::Failed(failure) => Self::NodeFailed(failure),
+        }
+    }
+}
+
+impl From<EndReason> for FoundError {
+    fn from(reason: EndReason) -> Self {
+        match reason {
+            EndReason::ShutDown => Self::ShutDown,
+            EndReason::NodeFailed(failure) => Self::NodeFailed(failure),
+            EndReason::Revoked => Self::Revoked,
+            EndReason::SameIdentity => Self::SameIdentity,
+            reason => Self::Ended(reason),
+        }
+    }
 }
 
 /// What a founder hears before view 1 is installed.
@@ -74,7 +108,7 @@ pub enum FoundingEvent {
 pub(crate) struct FoundingParts {
     pub(crate) group: Group,
     pub(crate) events: mpsc::UnboundedReceiver<FoundingEvent>,
-    pub(crate) installed: oneshot::Receiver<Result<(), crate::driver::NotJoined>>,
+    pub(crate) installed: oneshot::Receiver<Result<(), NotJoined>>,
 }
 
 /// A group that gathers its members. Dropping it abandons the group; those who accepted are told.
@@ -83,6 +117,7 @@ pub struct Founding {
     parts: Option<FoundingParts>,
     founder_is_member: bool,
     accepted: usize,
+    wait_timeout: Duration,
 }
 
 impl std::fmt::Debug for Founding {
@@ -92,8 +127,8 @@ impl std::fmt::Debug for Founding {
 }
 
 impl Founding {
-    pub(crate) fn new(parts: FoundingParts, founder_is_member: bool) -> Self {
-        Self { parts: Some(parts), founder_is_member, accepted: 0 }
+    pub(crate) fn new(parts: FoundingParts, founder_is_member: bool, wait_timeout: Duration) -> Self {
+        Self { parts: Some(parts), founder_is_member, accepted: 0, wait_timeout }
     }
 
     fn request(&self, request: Request) {
@@ -112,7 +147,15 @@ impl Founding {
         self.request(Request::Uninvite { node });
     }
 
-    /// What happens next; none once the node was shut down.
+    /// Why nothing more happens here.
+    pub(crate) async fn end_reason(&self) -> FoundError {
+        match &self.parts {
+            Some(parts) => parts.group.shared.ended().await.into(),
+            None => FoundError::ShutDown,
+        }
+    }
+
+    /// What happens next; none once the node is closed ([`Node::close_reason`](crate::Node::close_reason)).
     pub async fn next_event(&mut self) -> Option<FoundingEvent> {
         let event = self.parts.as_mut()?.events.recv().await;
         if matches!(event, Some(FoundingEvent::Accepted { .. })) {
@@ -125,8 +168,14 @@ impl Founding {
     /// as all members report their links to all others up.
     ///
     /// # Errors
-    /// There would be nobody on the ring, or the node was shut down; the group is abandoned.
-    pub async fn found(mut self, session: Option<SessionPlan>) -> Result<Group, FoundError> {
+    /// There would be nobody on the ring, view 1 was not in force in time
+    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]), or the node was closed; the
+    /// group is abandoned.
+    pub fn found(self, session: Option<SessionPlan>) -> Wait<'static, Result<Group, FoundError>> {
+        Wait::new(Some(self.wait_timeout), move |deadline| self.found_until(session, deadline))
+    }
+
+    async fn found_until(mut self, session: Option<SessionPlan>, deadline: Deadline) -> Result<Group, FoundError> {
         while let Some(parts) = self.parts.as_mut() {
             match parts.events.try_recv() {
                 Ok(FoundingEvent::Accepted { .. }) => self.accepted += 1,
@@ -138,10 +187,20 @@ impl Founding {
             return Err(FoundError::NoMembers);
         }
         self.request(Request::Found { session });
-        let Some(FoundingParts { group, installed, .. }) = self.parts.take() else { return Err(FoundError::ShutDown) };
-        match installed.await {
-            Ok(Ok(())) => Ok(group),
-            Ok(Err(_)) | Err(_) => Err(FoundError::ShutDown),
+        let Some(parts) = &mut self.parts else { return Err(FoundError::ShutDown) };
+        let installed = deadline.run(&mut parts.installed).await;
+        let group = parts.group.clone();
+        match installed {
+            Some(Ok(Ok(()))) => {
+                // It is not given up any more.
+                self.parts = None;
+                Ok(group)
+            }
+            Some(Ok(Err(_)) | Err(_)) => Err(group.shared.ended().await.into()),
+            None => {
+                let what = format!("group {:?} was not created: view 1 is not in force", group.name());
+                Err(deadline.passed(what, Answers::default()).into())
+            }
         }
     }
 }

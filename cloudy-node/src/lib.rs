@@ -12,6 +12,7 @@ pub mod fault;
 mod files;
 mod founding;
 mod group;
+mod health;
 pub mod identity;
 pub mod key_file;
 mod link;
@@ -22,6 +23,7 @@ pub mod session;
 pub mod storage;
 pub mod tls;
 mod typed;
+mod wait;
 
 pub use cloudy_proto::slot::{Payloads, payload_slices};
 pub use cloudy_proto::{
@@ -34,10 +36,14 @@ pub use cluster_keys::ClusterKeys;
 pub use driver::GROUPS_MAX;
 pub use founding::{FoundError, Founding, FoundingEvent};
 pub use group::{
-    Approval, Approved, ApprovedError, ApprovedItem, ApprovedStream, BroadcastError, EndReason, Events, Group,
-    GroupConfig, LEAVE_TIMEOUT, LeaveError, Receipt, ReceiptError,
+    Approval, Approved, ApprovedError, ApprovedItem, ApprovedStream, BroadcastError, EndReason, Events, EventsError,
+    Group, GroupConfig, LEAVE_TIMEOUT, LeaveError, Receipt, ReceiptError,
 };
+pub use health::{CloseReason, NodeFailure};
 pub use identity::Identity;
-pub use node::{ConnectError, JoinError, Joining, Node, NodeBuilder, RevokeError, SetKeysError, StartError, Traffic};
+pub use node::{
+    ConnectError, ForgetError, JoinError, Joining, Node, NodeBuilder, RevokeError, SetKeysError, StartError, Traffic,
+};
 pub use replica::{AppliedMessage, ReplicateError, SNAPSHOT_EVERY_BYTES, StateMachine};
 pub use typed::{DecodeError, TypedApproved, TypedBroadcastError, TypedGroup, TypedItem};
+pub use wait::{Answer, Awaited, TimedOut, WAIT_TIMEOUT, Wait};

@@ -1,32 +1,32 @@
 //! A node: one endpoint, one identity, any number of groups.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
-use cloudy_proto::{GroupId, Index, NodeId};
-use tokio::sync::oneshot;
+use cloudy_proto::{GroupId, NodeId};
 
 use crate::cluster_key::ClusterKey;
 use crate::cluster_keys::ClusterKeys;
 use crate::discovery::DiscoveryKeys;
-use crate::driver::joins::Aim;
 use crate::driver::{Command, Driver, Mailbox, mailbox};
 use crate::endpoint::{self, EndpointLimits, EndpointSocket};
-use crate::founding::{FoundError, Founding, FoundingEvent};
 use crate::group::{Group, GroupConfig};
+use crate::health::{CloseReason, Health};
 use crate::identity::{Identity, IdentityError};
 use crate::link::{Links, Revoked};
 use crate::storage::DataDir;
 use crate::tls::chain::since_1970;
+use crate::wait::{Answers, WAIT_TIMEOUT, Wait};
 
+mod create;
 mod error;
+mod join;
 mod resume;
 mod trust;
 
-pub use error::{ConnectError, JoinError, StartError};
+pub use error::{ConnectError, ForgetError, JoinError, StartError};
+pub use join::Joining;
 pub use trust::{RevokeError, SetKeysError};
 
 use resume::{open_store, resume_all};
@@ -41,6 +41,7 @@ pub struct NodeBuilder {
     keys: Option<ClusterKeys>,
     limits: EndpointLimits,
     join_config: GroupConfig,
+    wait_timeout: Option<Duration>,
     #[cfg(feature = "fault")]
     socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
     rng_seed: Option<[u8; 32]>,
@@ -85,6 +86,13 @@ impl NodeBuilder {
         self
     }
 
+    /// How long this node's waits for others take at most, unless [`Wait::timeout`] gives another time. Default:
+    /// [`WAIT_TIMEOUT`].
+    pub fn wait_timeout(mut self, limit: Duration) -> Self {
+        self.wait_timeout = Some(limit);
+        self
+    }
+
     /// A socket to use in place of a bound one: one that loses datagrams, or one in memory.
     #[cfg(feature = "fault")]
     pub fn socket(mut self, socket: Arc<dyn quinn::AsyncUdpSocket>) -> Self {
@@ -120,13 +128,14 @@ impl NodeBuilder {
         if revoked.contains(&identity.node_id()) {
             return Err(StartError::Revoked { node: identity.node_id() });
         }
+        let health = Health::default();
         let (disk, stored) = match self.data_dir.take() {
             Some(data_dir) => {
                 let (directory, identity) = (data_dir.node_id(), identity.node_id());
                 if directory != identity {
                     return Err(StartError::OtherNode { directory, identity });
                 }
-                let (disk, stored) = open_store(data_dir).await?;
+                let (disk, stored) = open_store(data_dir, health.clone()).await?;
                 (Some(disk), stored)
             }
             None => (None, Vec::new()),
@@ -137,18 +146,20 @@ impl NodeBuilder {
         };
         let endpoint = endpoint::open(&identity, socket, &self.limits, self.rng_seed)?;
         let address = endpoint.local_addr()?;
-        let (mailbox, mail, inbox) = mailbox();
-        let links = Links::new(&identity, endpoint, self.limits, vec![address], mail)?;
+        let (mailbox, mail, inbox) = mailbox(health.clone());
+        let links = Links::new(&identity, endpoint, self.limits, vec![address], (mail, health))?;
         links.revoked.set_keys(&revoked);
         let (revoked, resumed) = (links.revoked.clone(), Arc::default());
         let discovery_keys = links.discovery_keys.clone();
         let join_config = Arc::new(self.join_config);
-        let node = Node { id: identity.node_id(), address, mailbox, resumed, revoked, discovery_keys, join_config };
-        let accepted = links.clone();
+        let wait_timeout = self.wait_timeout.unwrap_or(WAIT_TIMEOUT);
+        let id = identity.node_id();
+        let node = Node { id, address, mailbox, resumed, revoked, discovery_keys, join_config, wait_timeout };
+        let accepting = links.clone();
         tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade(), disk).run());
         let resumed = Arc::new(resume_all(&node.mailbox, stored).await?);
         // A peer must not be told that a group is unknown here that is only about to go on.
-        tokio::spawn(accepted.accept());
+        accepting.spawn_accept();
         Ok(Node { resumed, ..node })
     }
 }
@@ -182,6 +193,7 @@ pub struct Node {
     revoked: Revoked,
     discovery_keys: DiscoveryKeys,
     join_config: Arc<GroupConfig>,
+    wait_timeout: Duration,
 }
 
 impl Node {
@@ -220,144 +232,48 @@ impl Node {
     }
 
     /// Deletes all that the data directory holds of a group, and leaves it at once if it goes on: the other members
-    /// notice as they notice a crash.
-    pub async fn forget_group(&self, group: GroupId) {
-        self.mailbox.send(Command::ForgetStored { group }).await;
-    }
-
-    /// Dials an address, and returns once the link is up: who is there.
+    /// notice as they notice a crash. Returns once the group is certain to be gone, after a restart too; its records are
+    /// deleted in the background, in pieces that hold up no other group. Dropped after its first poll, it is done all the
+    /// same.
     ///
     /// # Errors
-    /// Nobody answers, or the other side refuses: in words.
-    pub async fn connect(&self, address: SocketAddr) -> Result<NodeId, ConnectError> {
-        let (reply, answer) = oneshot::channel();
-        self.mailbox.send(Command::Connect { address, reply }).await;
-        answer.await.unwrap_or(Err(ConnectError::ShutDown))
-    }
-
-    /// Begins to found a group: invite nodes, then [`Founding::found`] it.
-    ///
-    /// # Errors
-    /// The name is taken at this node, or the configuration cannot work.
-    pub async fn found_group(&self, name: &str, config: GroupConfig) -> Result<Founding, FoundError> {
-        config.validate()?;
-        if name.len() > GROUP_NAME_BYTES_MAX {
-            return Err(FoundError::NameTooLong);
-        }
-        let founder_is_member = config.founder_is_member;
-        let (reply, answer) = oneshot::channel();
-        self.mailbox.send(Command::Found { name: name.to_owned(), config: Box::new(config), reply }).await;
-        let parts = answer.await.unwrap_or(Err(FoundError::ShutDown))?;
-        Ok(Founding::new(parts, founder_is_member))
-    }
-
-    /// Founds a group of so many members, this node included: takes in whoever asks by [`Node::join_group_at`], and
-    /// returns once the ring is full and view 1 is in force.
-    ///
-    /// # Errors
-    /// As [`Node::found_group`] and [`Founding::found`].
-    pub async fn create_group(&self, name: &str, members: usize, config: GroupConfig) -> Result<Group, FoundError> {
-        let others = members.saturating_sub(usize::from(config.founder_is_member));
-        let mut founding = self.found_group(name, config).await?;
-        let (mut accepted, mut invited) = (0, BTreeSet::new());
-        while accepted < others {
-            match founding.next_event().await.ok_or(FoundError::ShutDown)? {
-                FoundingEvent::AskedToJoin { node } => {
-                    founding.invite(node);
-                    invited.insert(node);
-                }
-                FoundingEvent::Accepted { node } => {
-                    invited.remove(&node);
-                    accepted += 1;
-                }
-                FoundingEvent::Refused { .. } => {}
-            }
-        }
-        // Whoever else asked is too late, even if it has accepted meanwhile.
-        invited.into_iter().for_each(|node| founding.uninvite(node));
-        founding.found(None).await
-    }
-
-    /// Waits for an invitation to a group of that name. While nobody waits, invitations are refused in words. A node that
-    /// was a member of a running group of that name, and was started again with the same identity, comes back to it as
-    /// soon as a member links to it.
-    ///
-    /// # Errors
-    /// The name is too long.
-    pub async fn join_group(&self, name: &str) -> Result<Joining, JoinError> {
-        self.join(name, None, Aim::Member).await
-    }
-
-    /// Asks the node at an address to take this node into a group: its founder, while it gathers members, or any node of
-    /// a group that runs. Returns once this node is on the ring. It has the whole result, from index 1 on. A node that
-    /// was a member before, and was started again with the same identity, comes back this way too.
-    ///
-    /// # Errors
-    /// The node cannot be reached, or the group does not take this one: in words.
-    pub async fn join_group_at(&self, name: &str, member: SocketAddr) -> Result<Group, JoinError> {
-        let contact = self.connect(member).await?;
-        self.join(name, Some(contact), Aim::Member).await?.joined().await
-    }
-
-    /// Reads along in a group that runs, from an index of its result on, which should not lie beyond its end; any node of
-    /// the group can be asked. An observer takes no place on the ring, holds nobody up, and broadcasts nothing. Its
-    /// [`Group::end`] ends the group like a member's.
-    ///
-    /// # Errors
-    /// The node cannot be reached, or knows no such group: in words. Where the result is no longer retained from that
-    /// index on, its readers are told by [`EndReason::Truncated`](crate::EndReason::Truncated) from where it is.
-    pub async fn observe_group(&self, name: &str, member: SocketAddr, from: Index) -> Result<Group, JoinError> {
-        let contact = self.connect(member).await?;
-        self.observe(name, contact, Some(from)).await
-    }
-
-    /// Observes a group by a linked node of it, with its result or without.
-    pub(crate) async fn observe(&self, name: &str, contact: NodeId, from: Option<Index>) -> Result<Group, JoinError> {
-        self.join(name, Some(contact), Aim::Observer(from)).await?.joined().await
-    }
-
-    async fn join(&self, name: &str, contact: Option<NodeId>, aim: Aim) -> Result<Joining, JoinError> {
-        if name.len() > GROUP_NAME_BYTES_MAX {
-            return Err(JoinError::NameTooLong);
-        }
-        let (reply, answer) = oneshot::channel();
-        let (name, config) = (name.to_owned(), Box::new(GroupConfig::clone(&self.join_config)));
-        self.mailbox.send(Command::Join { name, contact, aim, config, reply }).await;
-        Ok(Joining { answer, _keeps_the_node: self.mailbox.clone() })
+    /// The disk cannot be written, or has not been in time ([`NodeBuilder::wait_timeout`] or [`Wait::timeout`]); or the
+    /// node is closed.
+    pub fn forget_group(&self, group: GroupId) -> Wait<'_, Result<(), ForgetError>> {
+        Wait::new(Some(self.wait_timeout), move |deadline| async move {
+            let asked = deadline.run(self.mailbox.ask(|reply| Command::ForgetStored { group, reply })).await;
+            let late = || deadline.passed("the disk of this node has not confirmed".to_owned(), Answers::default());
+            Ok(asked.ok_or_else(late)???)
+        })
     }
 
     /// What the links that are up at this moment have carried, as the transport counts it, whatever a lossy socket does
     /// below. A link that breaks takes its counts along. All zero after the node was shut down.
     pub async fn traffic(&self) -> Traffic {
-        let (reply, answer) = oneshot::channel();
-        self.mailbox.send(Command::Traffic { reply }).await;
-        answer.await.unwrap_or_default()
+        self.mailbox.ask(|reply| Command::Traffic { reply }).await.unwrap_or_default()
     }
 
     /// Ends all groups here, lets what was written arrive (at most half a second), and closes all links.
     pub async fn shutdown(&self) {
-        let (reply, answer) = oneshot::channel();
-        self.mailbox.send(Command::Shutdown { reply }).await;
-        // A driver that has stopped already has dropped the reply.
-        let _ = answer.await;
+        // What has failed meanwhile is closed as well.
+        let _ = self.mailbox.ask(|reply| Command::Shutdown { reply }).await;
     }
-}
 
-/// Somebody who waits to be invited. Dropping it withdraws.
-#[derive(Debug)]
-#[must_use = "nothing is joined until joined() is awaited"]
-pub struct Joining {
-    answer: oneshot::Receiver<Result<Group, JoinError>>,
-    _keeps_the_node: Mailbox,
-}
+    /// Returns once the node is closed: shut down, or stopped because one of its tasks or threads failed. Every handle of a
+    /// node that failed gives the same reason. Cancel safe.
+    pub async fn closed(&self) -> CloseReason {
+        self.mailbox.health.closed().await
+    }
 
-impl Joining {
-    /// Returns once this node is on the ring.
-    ///
-    /// # Errors
-    /// The group was not joined: in words.
-    pub async fn joined(self) -> Result<Group, JoinError> {
-        self.answer.await.unwrap_or(Err(JoinError::ShutDown))
+    /// Why the node is closed; none while it works.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.mailbox.health.close_reason()
+    }
+
+    #[cfg(feature = "fault")]
+    pub(crate) fn health(&self) -> &Health {
+        &self.mailbox.health
     }
 }
 

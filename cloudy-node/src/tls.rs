@@ -4,7 +4,7 @@ use core::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudy_proto::limits::REASON_BYTES_MAX;
+use cloudy_proto::harmless;
 use quinn::{ConnectError, ConnectionError, TransportErrorCode};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -172,19 +172,14 @@ pub enum LinkFailure {
     },
 }
 
-/// Text that may come from another node: made from its first [`REASON_BYTES_MAX`] bytes,
-/// free of control characters.
+/// Text that may come from another node, made harmless: see [`harmless`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words(String);
 
 impl Words {
     /// The harmless part of these bytes.
     pub fn new(bytes: &[u8]) -> Self {
-        let kept = &bytes[..bytes.len().min(REASON_BYTES_MAX)];
-        let text = String::from_utf8_lossy(kept);
-        let text: String = text.chars().map(|c| if is_harmless(c) { c } else { '\u{fffd}' }).collect();
-        let text = text.trim();
-        Self(if text.is_empty() { "no reason given".to_owned() } else { text.to_owned() })
+        Self(harmless(bytes))
     }
 
     /// The text.
@@ -197,11 +192,6 @@ impl fmt::Display for Words {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// Neither a control character nor one that reorders the text around it: either could forge a terminal's lines.
-fn is_harmless(c: char) -> bool {
-    !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// TLS alerts (RFC 8446 §6), which QUIC carries as its own error codes (RFC 9001 §4.8).

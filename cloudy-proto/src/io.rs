@@ -14,7 +14,7 @@ use crate::id::{Incarnation, Index, NodeId, Seq, ViewId};
 use crate::slot::Batch;
 use crate::stored::{Record, StoredEntry};
 use crate::view::View;
-use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
+use crate::wire::{ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
 pub use status::{LeaveWait, MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, Status, VotesLost, Waiting};
 
@@ -259,12 +259,14 @@ pub enum Event {
         /// Which.
         node: NodeId,
     },
-    /// An invited node will not.
+    /// An invited node will not; or a node of the group does not take this one.
     Refused {
         /// Which.
         node: NodeId,
         /// In words.
         reason: String,
+        /// Whether asking again can help.
+        refusal: Refusal,
     },
     /// A view is in force.
     ViewInstalled {

@@ -36,6 +36,7 @@ mod view;
 mod view_change;
 mod walk;
 pub mod wire;
+mod words;
 
 pub use command::{Command, Dropped, InstallView, SessionPlan, Standing};
 pub use config::{Durability, OnFailure, Parameters, ParametersError, RingKind};
@@ -53,3 +54,4 @@ pub use rules::{Rule, Rules};
 pub use stored::{LogBase, Record, StoredBase, StoredBody, StoredEntry, StoredSnapshot, Vote};
 pub use time::Time;
 pub use view::{Origin, Place, RingMember, View};
+pub use words::harmless;

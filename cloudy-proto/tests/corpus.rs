@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, KnownSkip, LaneFrame,
-    NodeFrame, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged, encode_command, encode_control,
+    NodeFrame, Refusal, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged, encode_command, encode_control,
     encode_header, encode_lane, encode_node, encode_tally,
 };
 use cloudy_proto::{
@@ -189,8 +189,8 @@ fn nodes() -> Vec<Bytes> {
         NodeFrame::Join { name: String::new() },
         NodeFrame::Join { name: name.clone() },
         NodeFrame::Observe { name: name.clone() },
-        NodeFrame::Refused { name, reason },
-        NodeFrame::Refused { name: "n".repeat(128), reason: "r".repeat(512) },
+        NodeFrame::Refused { name, reason, refusal: Refusal::NotYet },
+        NodeFrame::Refused { name: "n".repeat(128), reason: "r".repeat(512), refusal: Refusal::Final },
         NodeFrame::Revoked { own: false, nodes: vec![] },
         NodeFrame::Revoked { own: true, nodes: vec![NodeId([0xaa; 32]); 28] },
         NodeFrame::Certificate(Bytes::from_static(&[0x30, 0x82, 1, 0])),
@@ -217,7 +217,7 @@ fn controls() -> Vec<Bytes> {
     let frames = [
         ControlFrame::Invite { name: "demo".into(), durability: Durability::Memory },
         ControlFrame::Accept { run: u64::MAX },
-        ControlFrame::Refuse { reason: "busy".into() },
+        ControlFrame::Refuse { reason: "busy".into(), refusal: Refusal::Final },
         ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3) },
         ControlFrame::Log { first: LogIndex(1), entries: commands(), term: 4 },
         ControlFrame::Ready { view },

@@ -259,7 +259,7 @@ async fn run_with_an_eviction(seed: u64, loss: f64, ring: RingKind, messages: us
     let receipts = world.broadcast(messages, disturb).await;
     let mut events = world.groups[NODES - 1].events();
     let evicted = async {
-        while let Some(event) = events.next().await {
+        while let Some(Ok(event)) = events.next().await {
             if matches!(event, Event::Evicted { .. }) {
                 return;
             }

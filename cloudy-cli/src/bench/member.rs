@@ -106,8 +106,9 @@ pub(super) async fn final_result(group: &Group) -> Result<Checkpoint, Report> {
     let mut events = group.events();
     let result = loop {
         match events.next().await {
-            Some(Event::Final { result }) => break result,
-            Some(_) => {}
+            Some(Ok(Event::Final { result })) => break result,
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(error).into_diagnostic(),
             None => return Err(failure("the group ended without a final result", "run it again")),
         }
     };

@@ -12,7 +12,7 @@ use crate::args::MasterArgs;
 use crate::commands::master::{present, with_remedy};
 use crate::interrupts::Stop;
 use crate::keys::KeyFile;
-use crate::node::{self, Who};
+use crate::node::{self, Who, forget};
 use crate::output::{EXIT_INTERRUPTED, failure, print_first};
 use crate::periods::Periods;
 use crate::progress::Progress;
@@ -65,7 +65,7 @@ pub(crate) async fn resumed(args: &MasterArgs, node: &Node, group: &Group, stop:
         Err(MasterError::Stopped) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
         Err(error) => return Err(with_remedy(&error)),
     };
-    node.forget_group(group.id()).await;
+    forget(node, group.id()).await;
     ended
 }
 

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::args::SlaveArgs;
 use crate::interrupts::{Asked, Interrupts, Stop};
 use crate::keys::KeyFile;
-use crate::node::{self, Who};
+use crate::node::{self, Who, forget};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, EXIT_NOT_STARTED, failure, print_beside, print_error};
 use crate::parent::{self, Order, Said, say, say_surely};
 use crate::progress::Progress;
@@ -136,13 +136,13 @@ impl Slave<'_> {
                     let group = outcome.group;
                     let presented = self.present(outcome).await;
                     if presented.is_ok() {
-                        self.node.forget_group(group).await;
+                        forget(self.node, group).await;
                     }
                     presented
                 }
                 Err(SlaveError::StoppedWaiting) => return Ok(ExitCode::from(self.stop.status_of_service())),
                 Err(SlaveError::Left { group, approved }) => {
-                    self.node.forget_group(group).await;
+                    forget(self.node, group).await;
                     self.progress.line(&format!(
                         "left the session, which goes on without this slave: {approved} messages were approved before"
                     ));

@@ -9,8 +9,7 @@ use std::time::Duration;
 use cloudy_node::discovery::seeds;
 use cloudy_node::session::{SessionName, Sum, numbers};
 use cloudy_node::{
-    ApprovedError, ApprovedItem, Checkpoint, ConnectError, Entry, Event, Group, Identity, Index, JoinError, Node,
-    payload_slices,
+    ApprovedError, ApprovedItem, Checkpoint, Entry, Event, Group, Identity, Index, JoinError, Node, payload_slices,
 };
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
@@ -24,6 +23,8 @@ use crate::sink::STDOUT;
 
 /// How long a name that does not resolve is looked up again.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long each address may take to know the group: a node that was just started joins its group within it.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the command.
 pub(crate) async fn run(args: TailArgs) -> Result<ExitCode, Report> {
@@ -42,13 +43,13 @@ async fn tail(args: &TailArgs) -> Result<ExitCode, Report> {
     let identity = Identity::generate(file.keys.primary()).into_diagnostic()?;
     let addresses =
         seeds::resolve_until(std::slice::from_ref(&args.address), deadline).await.into_diagnostic()?.concat();
-    let mut unreachable = None;
+    let mut unanswered = None;
     for address in addresses {
         let builder = Node::builder().identity(identity.clone()).cluster_keys(&file.keys);
         let node = builder.bind(beside(address)).start().await.into_diagnostic()?;
-        match node.observe_group(&args.group_name(), address, Index(args.from.get())).await {
+        match node.observe_group(&args.group_name(), address, Index(args.from.get())).timeout(ANSWER_MAX).await {
             Ok(group) => return file.followed(&node, say_plainly, Tail::new(args).follow(&group)).await,
-            Err(JoinError::Connect(error)) => unreachable = Some(error),
+            Err(error @ (JoinError::Connect(_) | JoinError::TimedOut(_))) => unanswered = Some(error),
             Err(error) => {
                 return Err(failure(
                     error,
@@ -57,10 +58,10 @@ async fn tail(args: &TailArgs) -> Result<ExitCode, Report> {
             }
         }
     }
-    let error = unreachable.map_or_else(|| "it has no address".to_owned(), |error: ConnectError| error.to_string());
+    let error = unanswered.map_or_else(|| "it has no address".to_owned(), |error| error.to_string());
     Err(failure(
-        format_args!("cannot reach {}: {error}", args.address),
-        "check the address; compare cluster keys by `cloudy key show`",
+        format_args!("cannot read along at {}: {error}", args.address),
+        "check the address and the group (--group NAME); compare cluster keys by `cloudy key show`",
     ))
 }
 
@@ -151,7 +152,7 @@ impl Tail {
 async fn final_result(group: &Group) -> Option<Checkpoint> {
     let mut events = group.events();
     while let Some(event) = events.next().await {
-        if let Event::Final { result } = event {
+        if let Ok(Event::Final { result }) = event {
             return Some(result);
         }
     }

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use cloudy_proto::limits::{INVITED_MAX, LOG_ENTRIES_MAX};
-use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
+use cloudy_proto::wire::{ControlFrame, NodeFrame, Refusal, Stream};
 use cloudy_proto::{
     Durability, Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Request, Role, Rules, StoredError,
+    harmless,
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::driver::joins::{Aim, joined};
+use crate::driver::joins::{Aim, Attempt, joined};
 use crate::driver::{Command, Driver, GROUPS_MAX, GroupRun, ResumedGroup};
 use crate::founding::{FoundError, FoundingEvent, FoundingParts};
 use crate::group::shared::{EndReason, Shared};
 use crate::group::{Group, GroupConfig};
+use crate::health::CloseReason;
 use crate::link::{WRITERS_LINGER, code};
 use crate::node::{ConnectError, JoinError, Traffic};
 use crate::storage::GroupMeta;
@@ -24,7 +26,7 @@ pub(crate) struct Joining {
     pub(super) contact: Option<NodeId>,
     pub(super) aim: Aim,
     pub(super) config: Box<GroupConfig>,
-    pub(super) reply: oneshot::Sender<Result<Group, JoinError>>,
+    pub(super) reply: oneshot::Sender<Result<Group, Attempt>>,
 }
 
 impl Driver {
@@ -59,11 +61,13 @@ impl Driver {
                     let _ = reply.send(resumed);
                 }
             }
-            Command::ForgetStored { group } => {
+            Command::ForgetStored { group, reply } => {
                 self.ended(group);
                 self.closed.forget(group);
-                if let Some(disk) = &mut self.disk {
-                    disk.forget(group);
+                match &mut self.disk {
+                    Some(disk) => disk.forget(group, Some(reply)),
+                    // A caller that is gone needs no answer.
+                    None => drop(reply.send(Ok(()))),
                 }
             }
             Command::Traffic { reply } => {
@@ -245,23 +249,23 @@ impl Driver {
     fn join(&mut self, name: String, wanted: Joining) {
         if let Some(why) = self.trust.expelled {
             // A caller that is gone needs no answer.
-            let _ = wanted.reply.send(Err(why.join_error()));
+            let _ = wanted.reply.send(Err(why.join_error().into()));
             return;
         }
         self.joining.retain(|_, joining| !joining.reply.is_closed());
         if self.joining.contains_key(&name) || self.is_in(&name) {
             // A caller that is gone needs no answer.
-            let _ = wanted.reply.send(Err(JoinError::NameTaken { name }));
+            let _ = wanted.reply.send(Err(JoinError::NameTaken { name }.into()));
             return;
         }
         if self.is_full() {
             // A caller that is gone needs no answer.
-            let _ = wanted.reply.send(Err(JoinError::TooManyGroups));
+            let _ = wanted.reply.send(Err(JoinError::TooManyGroups.into()));
             return;
         }
         if let Some(node) = wanted.contact.filter(|&node| !self.ask(node, &name, wanted.aim)) {
             // A caller that is gone needs no answer.
-            let _ = wanted.reply.send(Err(JoinError::ContactLost { name, node }));
+            let _ = wanted.reply.send(Err(Attempt::not_yet(node, "the link to it broke")));
             return;
         }
         self.joining.insert(name, wanted);
@@ -274,14 +278,17 @@ impl Driver {
             let reason = format!(
                 "group {name:?} keeps its result on disk, and node {me} has no data directory: start it with one"
             );
-            self.refuse(from, group, reason);
+            self.refuse(from, group, reason, Refusal::Final);
+            if let Some(joining) = self.take_joining(name, from, |joining| joining.aim == Aim::Member) {
+                // Whoever joined has given up.
+                let _ = joining.reply.send(Err(JoinError::NeedsDataDir { name: name.to_owned() }.into()));
+            }
             return false;
         }
-        let invitable = |joining: &Joining| !joining.reply.is_closed() && joining.aim == Aim::Member;
-        let joining = self.joining.get(name).is_some_and(invitable).then(|| self.joining.remove(name)).flatten();
+        let joining = self.take_joining(name, from, |joining| joining.aim == Aim::Member);
         let (Some(Joining { config, reply, .. }), Some(mailbox)) = (joining, self.mailbox.upgrade()) else {
-            let reason = self.refusal(name);
-            self.refuse(from, group, reason);
+            let (reason, refusal) = self.refusal(name);
+            self.refuse(from, group, reason, refusal);
             return false;
         };
         let now = self.now();
@@ -295,7 +302,7 @@ impl Driver {
             self.dialler.want(self.me, from, &addresses, true, now);
         }
         let name = name.to_owned();
-        tokio::spawn(async move {
+        self.health.spawn("join", async move {
             if let Err(Ok(group)) = reply.send(joined(installed_in, name, handle).await) {
                 // Nobody waits for it any more.
                 group.mailbox.send(Command::Forget { group: group.shared.id }).await;
@@ -305,8 +312,9 @@ impl Driver {
     }
 
     /// Says no to a peer about a group that is not here.
-    pub(super) fn refuse(&mut self, to: NodeId, group: GroupId, reason: String) {
-        self.answer_of(to, group, ControlFrame::Refuse { reason });
+    pub(super) fn refuse(&mut self, to: NodeId, group: GroupId, reason: String, refusal: Refusal) {
+        let reason = harmless(reason.as_bytes());
+        self.answer_of(to, group, ControlFrame::Refuse { reason, refusal });
     }
 
     /// Answers a peer about a group that is not here. The stream ends with it: there is one for each such group.
@@ -318,18 +326,31 @@ impl Driver {
         }
     }
 
-    fn refusal(&self, name: &str) -> String {
+    /// The node that waits for a group of that name, if what this peer says of one is for it.
+    pub(super) fn take_joining(
+        &mut self,
+        name: &str,
+        from: NodeId,
+        wanted: impl Fn(&Joining) -> bool,
+    ) -> Option<Joining> {
+        let joining = self.joining.get(name)?;
+        let asked = joining.contact.is_none_or(|contact| contact == from);
+        if asked && wanted(joining) && !joining.reply.is_closed() { self.joining.remove(name) } else { None }
+    }
+
+    fn refusal(&self, name: &str) -> (String, Refusal) {
         let me = self.me.short();
         match self.groups.values().find(|run| run.shared.name == name) {
             Some(run) => {
-                format!(
-                    "node {me} is in group {name:?} of node {} already; try again when that has ended",
-                    run.shared.founder.short()
-                )
+                let founder = run.shared.founder.short();
+                let reason =
+                    format!("node {me} is in group {name:?} of node {founder} already; try again when that has ended");
+                (reason, Refusal::Final)
             }
             None => {
                 let words = format!("node {me} does not wait for an invitation to a group {name:?}");
-                self.belongs_elsewhere(name).map_or(words.clone(), |elsewhere| format!("{words}: {elsewhere}"))
+                let elsewhere = self.belongs_elsewhere(name).map(|elsewhere| format!("{words}: {elsewhere}"));
+                (elsewhere.unwrap_or(words), Refusal::NotYet)
             }
         }
     }
@@ -358,40 +379,49 @@ impl Driver {
             Some(run) if run.founding.is_some() => format!("{INVITED_MAX} nodes ask to join group {name:?} already"),
             _ => return self.asked_for_running(peer, name),
         };
+        self.refuse_name(peer, name, &reason, Refusal::NotYet);
+    }
+
+    /// Says no to a peer that asks for a group by its name.
+    pub(super) fn refuse_name(&self, peer: NodeId, name: String, reason: &str, refusal: Refusal) {
         if let Some(link) = self.peers.get(&peer) {
-            link.push_node(NodeFrame::Refused { name, reason });
+            let reason = harmless(reason.as_bytes());
+            link.push_node(NodeFrame::Refused { name, reason, refusal });
         }
     }
 
     /// The group is founded or given up: whoever asked to join and does not belong to it is told.
-    pub(super) fn turn_down_asked(&mut self, group: GroupId, belongs: impl Fn(NodeId) -> bool) {
+    pub(super) fn turn_down_asked(
+        &mut self,
+        group: GroupId,
+        (reason, refusal): (&str, Refusal),
+        belongs: impl Fn(NodeId) -> bool,
+    ) {
         let Some(run) = self.groups.get_mut(&group) else { return };
-        for node in std::mem::take(&mut run.asked).into_iter().filter(|&node| !belongs(node)) {
-            if let Some(link) = self.peers.get(&node) {
-                let name = run.shared.name.clone();
-                let reason = "its founder has founded it without this node, or has given it up".to_owned();
-                link.push_node(NodeFrame::Refused { name, reason });
-            }
+        let (name, asked) = (run.shared.name.clone(), std::mem::take(&mut run.asked));
+        for node in asked.into_iter().filter(|&node| !belongs(node)) {
+            self.refuse_name(node, name.clone(), reason, refusal);
         }
     }
 
-    /// Ends all groups, lets what was written arrive, and closes all links.
-    pub(super) async fn shut_down(mut self) {
+    /// Ends all groups, lets what was written arrive, and closes all links; at once if a part of the node has failed.
+    pub(super) async fn shut_down(mut self, reason: CloseReason) {
+        let reason = self.health.close(reason);
+        let ended = EndReason::from(reason.clone());
         for run in self.groups.values() {
-            run.shared.lock().final_outcomes = run.machine.final_outcomes();
-            run.shared.end(EndReason::ShutDown);
+            // Of a machine in which something failed nothing more is asked.
+            if reason == CloseReason::ShutDown {
+                run.shared.lock().final_outcomes = run.machine.final_outcomes();
+            }
+            run.shared.end(ended.clone());
         }
         self.groups.clear();
-        for link in self.peers.values_mut() {
-            link.flush();
+        if let CloseReason::Failed(_) = reason {
+            // What the links would say may be wrong.
+            self.links.endpoint.close(code::FAILED.into(), b"this node failed");
+        } else {
+            self.close_links().await;
         }
-        let peers: Vec<_> = std::mem::take(&mut self.peers).into_values().map(|link| link.connection.clone()).collect();
-        self.superseded.close_all(code::SHUTDOWN, "this node was shut down");
-        drop(self.writers);
-        // Bounded: a peer that is gone confirms nothing.
-        let _ = tokio::time::timeout(WRITERS_LINGER, self.writers_ended.recv()).await;
-        peers.iter().for_each(|connection| connection.close(code::SHUTDOWN.into(), b"this node was shut down"));
-        self.links.endpoint.close(code::SHUTDOWN.into(), b"this node was shut down");
         let _ = tokio::time::timeout(WRITERS_LINGER, self.links.endpoint.wait_idle()).await;
         self.links.repeats.finish();
         if let Some(disk) = self.disk.take() {
@@ -402,5 +432,19 @@ impl Driver {
             // Whoever wanted it may be gone.
             let _ = reply.send(());
         }
+    }
+
+    async fn close_links(&mut self) {
+        for link in self.peers.values_mut() {
+            link.flush();
+        }
+        let peers: Vec<_> = std::mem::take(&mut self.peers).into_values().map(|link| link.connection.clone()).collect();
+        self.superseded.close_all(code::SHUTDOWN, "this node was shut down");
+        // The last sender but those of the writers.
+        self.writers = mpsc::channel(1).0;
+        // Bounded: a peer that is gone confirms nothing.
+        let _ = tokio::time::timeout(WRITERS_LINGER, self.writers_ended.recv()).await;
+        peers.iter().for_each(|connection| connection.close(code::SHUTDOWN.into(), b"this node was shut down"));
+        self.links.endpoint.close(code::SHUTDOWN.into(), b"this node was shut down");
     }
 }

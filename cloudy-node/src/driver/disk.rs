@@ -5,21 +5,23 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cloudy_proto::{Durability, Entry, GroupId, Index, Input, NodeId, Record, Stored};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tracing::Level;
 
 use crate::driver::Driver;
 use crate::group::shared::EndReason;
+use crate::health::Health;
 use crate::repeats::{Repeats, Source};
 use crate::storage::{
-    Completion, GroupMeta, Op, Recorder, ResultReader, ResultReads, STORE_BACKLOG_BYTES_MAX, Store, StoreError,
-    forget_ops, meta_op,
+    Completion, GroupMeta, Op, Recorder, ResultReader, ResultReads, STORE_BACKLOG_BYTES_MAX, Store, StoreError, meta_op,
 };
 
 /// The ticket of what the group is: before all that its machine gives out.
 const META_TICKET: u64 = 0;
 /// What the log says if the disk does not give what a peer misses.
 const UNREADABLE: &str = "a peer misses what is not readable here";
+/// The ticket of what forgets a group: after all that its machine gives out.
+const FORGET_TICKET: u64 = u64::MAX;
 
 /// What the store has said and the driver has not taken: one for each group.
 #[derive(Debug, Default)]
@@ -59,16 +61,29 @@ pub(crate) struct Disk {
     recorders: BTreeMap<GroupId, Recorder>,
     /// What the store had no room for: bounded by what the groups' windows let be under way.
     waiting: VecDeque<(GroupId, Vec<Op>, u64)>,
+    /// Who waits for a group to be forgotten.
+    forgetting: Vec<(GroupId, ForgetReply)>,
     failed: Option<StoreError>,
 }
+
+/// To a caller that wants a group to be forgotten.
+pub(crate) type ForgetReply = oneshot::Sender<Result<(), StoreError>>;
 
 impl Disk {
     /// # Errors
     /// The operating system gives no thread to read on.
-    pub(crate) fn new(store: Store, synced: Arc<Synced>) -> io::Result<Self> {
+    pub(crate) fn new(store: Store, synced: Arc<Synced>, health: Health) -> io::Result<Self> {
         let store = Arc::new(store);
-        let reads = ResultReads::start(Arc::clone(&store))?;
-        Ok(Self { store, reads, synced, recorders: BTreeMap::new(), waiting: VecDeque::new(), failed: None })
+        let reads = ResultReads::start(Arc::clone(&store), health)?;
+        Ok(Self {
+            store,
+            reads,
+            synced,
+            recorders: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            forgetting: Vec::new(),
+            failed: None,
+        })
     }
 
     /// For those who read results here.
@@ -87,10 +102,19 @@ impl Disk {
         self.recorders.insert(group, Recorder::after(stored));
     }
 
-    /// Nothing of a group is kept.
-    pub(crate) fn forget(&mut self, group: GroupId) {
+    /// Nothing of a group is kept; the reply comes once that is certain.
+    pub(crate) fn forget(&mut self, group: GroupId, reply: Option<ForgetReply>) {
         self.recorders.remove(&group);
-        self.submit(group, forget_ops(), u64::MAX);
+        self.forgetting.extend(reply.map(|reply| (group, reply)));
+        self.submit(group, vec![Op::Forget], FORGET_TICKET);
+    }
+
+    /// Answers those who wait for a group to be forgotten.
+    fn answer_forgotten(&mut self, result: &Result<(), StoreError>, of: impl Fn(GroupId) -> bool) {
+        for (_, reply) in self.forgetting.extract_if(.., |(group, _)| of(*group)) {
+            // A caller that is gone needs no answer.
+            let _ = reply.send(result.clone());
+        }
     }
 
     pub(crate) fn persist(&mut self, group: GroupId, ticket: u64, records: Vec<Record>) {
@@ -134,10 +158,14 @@ impl Disk {
             self.failed.get_or_insert(error);
         }
         self.submit_waiting();
-        match self.failed.clone() {
-            Some(error) => Err(error),
-            None => Ok(completions.into_values().map(|completion| (completion.group, completion.ticket)).collect()),
+        if let Some(error) = self.failed.clone() {
+            self.answer_forgotten(&Err(error.clone()), |_| true);
+            return Err(error);
         }
+        for completion in completions.values().filter(|completion| completion.ticket == FORGET_TICKET) {
+            self.answer_forgotten(&Ok(()), |group| group == completion.group);
+        }
+        Ok(completions.into_values().map(|completion| (completion.group, completion.ticket)).collect())
     }
 
     fn take_reads(&self) -> Vec<ReadFor> {

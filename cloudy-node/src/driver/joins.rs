@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
+use cloudy_proto::wire::{ControlFrame, NodeFrame, Refusal, Stream};
 use cloudy_proto::{Durability, Frame, GroupId, Incarnation, Index, NodeId, Request, Role};
 use tokio::sync::oneshot;
 
@@ -12,6 +12,7 @@ use crate::group::Group;
 use crate::group::shared::Shared;
 use crate::link::Link;
 use crate::node::JoinError;
+use crate::wait::{Answer, Awaited};
 
 /// What somebody wants of a group that it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,17 +33,39 @@ impl Aim {
     }
 }
 
+/// Why one attempt to join a group failed.
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    /// Another one may not: who answered what.
+    NotYet(Answer),
+    /// Every other one would.
+    Failed(JoinError),
+}
+
+impl Attempt {
+    pub(super) fn not_yet(node: NodeId, words: impl Into<String>) -> Self {
+        Self::NotYet(Answer { from: Awaited::Node(node), words: words.into() })
+    }
+}
+
+impl From<JoinError> for Attempt {
+    fn from(error: JoinError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// The group, once this node is in it.
 pub(super) async fn joined(
     installed: oneshot::Receiver<Result<(), NotJoined>>,
     name: String,
     group: Group,
-) -> Result<Group, JoinError> {
+) -> Result<Group, Attempt> {
     match installed.await {
         Ok(Ok(())) => Ok(group),
-        Ok(Err(NotJoined::Refused(reason))) => Err(JoinError::Refused { name, reason }),
-        Ok(Err(NotJoined::Truncated(first))) => Err(JoinError::Truncated { name, first }),
-        Err(_) => Err(JoinError::Ended { name }),
+        Ok(Err(NotJoined::Refused(reason))) => Err(JoinError::Refused { name, reason }.into()),
+        Ok(Err(NotJoined::NotYet(node, words))) => Err(Attempt::not_yet(node, words)),
+        Ok(Err(NotJoined::Truncated(first))) => Err(JoinError::Truncated { name, first }.into()),
+        Err(_) => Err(JoinError::of_end(name, group.shared.ended().await).into()),
     }
 }
 
@@ -59,10 +82,14 @@ impl Driver {
             NodeFrame::SameIdentity { process, address } => self.told_same_identity(peer, process, address),
             // Of a link that stands nobody has asked.
             NodeFrame::Present => {}
-            NodeFrame::Refused { name, reason } => {
-                if let Some(joining) = self.joining.remove(&name) {
+            NodeFrame::Refused { name, reason, refusal } => {
+                // Who waits for anybody's invitation has asked nobody.
+                if let Some(joining) = self.take_joining(&name, peer, |joining| joining.contact.is_some()) {
                     // Whoever joined has given up.
-                    let _ = joining.reply.send(Err(JoinError::Refused { name, reason }));
+                    let _ = joining.reply.send(Err(match refusal {
+                        Refusal::NotYet => Attempt::not_yet(peer, reason),
+                        Refusal::Final => JoinError::Refused { name, reason }.into(),
+                    }));
                 }
             }
         }
@@ -76,14 +103,8 @@ impl Driver {
         name: &str,
         (founder, durability): (NodeId, Durability),
     ) {
-        let wanted = self
-            .joining
-            .get(name)
-            .is_some_and(|joining| !joining.reply.is_closed() && joining.contact.is_none_or(|asked| asked == contact));
-        let (Some(joining), Some(mailbox)) = (self.joining.remove(name).filter(|_| wanted), self.mailbox.upgrade())
-        else {
-            return;
-        };
+        let joining = self.take_joining(name, contact, |_| true);
+        let (Some(joining), Some(mailbox)) = (joining, self.mailbox.upgrade()) else { return };
         let now = self.now();
         self.closed.forget(group);
         let (aim, observes) = (joining.aim, joining.aim != Aim::Member);
@@ -91,7 +112,7 @@ impl Driver {
         let durability = if observes { Durability::Memory } else { durability };
         if durability == Durability::Disk && self.disk.is_none() {
             // Whoever joined has given up.
-            let _ = joining.reply.send(Err(JoinError::NeedsDataDir { name: name.to_owned() }));
+            let _ = joining.reply.send(Err(JoinError::NeedsDataDir { name: name.to_owned() }.into()));
             return;
         }
         let mut shared = Shared::new(group, name.to_owned(), self.me, founder, &joining.config);
@@ -110,7 +131,7 @@ impl Driver {
             self.dialler.want(self.me, contact, &addresses, true, now);
         }
         let name = name.to_owned();
-        tokio::spawn(async move {
+        self.health.spawn("join", async move {
             if let Err(Ok(group)) = joining.reply.send(joined(installed_in, name, handle).await) {
                 // Nobody waits for it any more; the others need not miss it either.
                 group.request(Request::Leave);
@@ -135,7 +156,7 @@ impl Driver {
                 });
                 return self.push(peer, (group, incarnation, Stream::Control), &frame);
             }
-            Some(_) => format!("group {name:?} has not begun at node {me}; try again in a moment"),
+            Some(_) => format!("group {name:?} has not begun at node {me}"),
             None if self.closed.named(&name).is_some() => {
                 format!("group {name:?} has ended at node {me}; observe it for its result, or create another")
             }
@@ -147,9 +168,8 @@ impl Driver {
                 ),
             },
         };
-        if let Some(link) = self.peers.get(&peer) {
-            link.push_node(NodeFrame::Refused { name, reason });
-        }
+        // It may begin, or come back from its disk, at any time.
+        self.refuse_name(peer, name, &reason, Refusal::NotYet);
     }
 
     /// A peer asks to read along: also a group that is closed has its result.

@@ -8,11 +8,13 @@ use cloudy_proto::{Admission, Frame, GroupId, MessageId, NodeId, Outcome, Reques
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::cluster_keys::ClusterKeys;
-use crate::driver::joins::Aim;
+use crate::driver::disk::ForgetReply;
+use crate::driver::joins::{Aim, Attempt};
 use crate::founding::{FoundError, FoundingParts};
 use crate::group::{Group, GroupConfig};
+use crate::health::{CloseReason, Health};
 use crate::link::{NewLink, Taken};
-use crate::node::{ConnectError, JoinError, RevokeError, SetKeysError, Traffic};
+use crate::node::{ConnectError, RevokeError, SetKeysError, Traffic};
 use crate::storage::GroupMeta;
 use crate::tls::LinkFailure;
 
@@ -64,7 +66,7 @@ pub(crate) enum Command {
         contact: Option<NodeId>,
         aim: Aim,
         config: Box<GroupConfig>,
-        reply: oneshot::Sender<Result<Group, JoinError>>,
+        reply: oneshot::Sender<Result<Group, Attempt>>,
     },
     Request {
         group: GroupId,
@@ -88,6 +90,7 @@ pub(crate) enum Command {
     },
     ForgetStored {
         group: GroupId,
+        reply: ForgetReply,
     },
     Traffic {
         reply: oneshot::Sender<Traffic>,
@@ -110,19 +113,21 @@ pub(crate) enum Command {
 pub(crate) struct Mailbox {
     commands: mpsc::Sender<Command>,
     payloads: Arc<Notify>,
+    pub(crate) health: Health,
 }
 
 /// The users' end as the driver keeps it: it alone does not keep the node alive.
 pub(crate) struct WeakMailbox {
     commands: mpsc::WeakSender<Command>,
     payloads: Arc<Notify>,
+    health: Health,
 }
 
 impl WeakMailbox {
     /// For a handle to give out; none once nobody holds one any more.
     pub(crate) fn upgrade(&self) -> Option<Mailbox> {
         let commands = self.commands.upgrade()?;
-        Some(Mailbox { commands, payloads: Arc::clone(&self.payloads) })
+        Some(Mailbox { commands, payloads: Arc::clone(&self.payloads), health: self.health.clone() })
     }
 }
 
@@ -131,20 +136,37 @@ pub(crate) struct Inbox {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) links: mpsc::Receiver<LinkMail>,
     pub(crate) payloads: Arc<Notify>,
+    pub(crate) health: Health,
 }
 
 /// Both ends, and what links send through.
-pub(crate) fn mailbox() -> (Mailbox, mpsc::Sender<LinkMail>, Inbox) {
+pub(crate) fn mailbox(health: Health) -> (Mailbox, mpsc::Sender<LinkMail>, Inbox) {
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
     let (links, links_in) = mpsc::channel(LINK_MAIL_MAX);
     let payloads = Arc::new(Notify::new());
-    let inbox = Inbox { commands: commands_in, links: links_in, payloads: Arc::clone(&payloads) };
-    (Mailbox { commands, payloads }, links, inbox)
+    let inbox =
+        Inbox { commands: commands_in, links: links_in, payloads: Arc::clone(&payloads), health: health.clone() };
+    (Mailbox { commands, payloads, health }, links, inbox)
 }
 
 impl Mailbox {
     pub(crate) fn downgrade(&self) -> WeakMailbox {
-        WeakMailbox { commands: self.commands.downgrade(), payloads: Arc::clone(&self.payloads) }
+        WeakMailbox {
+            commands: self.commands.downgrade(),
+            payloads: Arc::clone(&self.payloads),
+            health: self.health.clone(),
+        }
+    }
+
+    /// Sends a command and waits for its answer, which the driver owes as long as the node is open.
+    pub(crate) async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, CloseReason> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply)).await;
+        match answer.await {
+            Ok(answer) => Ok(answer),
+            // The driver drops a reply only on its way to the end.
+            Err(_) => Err(self.health.closed().await),
+        }
     }
 
     /// An outbox is no longer empty.
@@ -162,7 +184,8 @@ impl Mailbox {
     pub(crate) fn post(&self, command: Command) {
         if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
             let mailbox = self.clone();
-            tokio::spawn(async move { mailbox.send(command).await });
+            let health = self.health.clone();
+            health.spawn("command", async move { mailbox.send(command).await });
         }
     }
 }

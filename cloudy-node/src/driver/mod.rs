@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream, StreamHeader};
+use cloudy_proto::wire::{ControlFrame, NodeFrame, Refusal, Stream, StreamHeader};
 use cloudy_proto::{Admission, Frame, GroupId, Input, NodeId, Time, View};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -34,15 +34,17 @@ pub use allowances::GROUPS_MAX;
 pub(crate) use mailbox::{Command, Inbox, LinkMail, Mailbox, ResumedGroup, WeakMailbox, mailbox};
 pub(crate) use run::NotJoined;
 
+use crate::health::{CloseReason, Failures, Health};
 use crate::identity::Identity;
 use crate::link::{Link, Links, NewLink, RequestKind, code};
-use crate::node::{ConnectError, JoinError};
+use crate::node::ConnectError;
 use crate::repeats::Source;
 use crate::tls::LinkFailure;
 use closed::ClosedGroups;
 use commands::Joining;
 use dialler::Dialler;
 use disk::Disk;
+use joins::Attempt;
 use run::{Effect, GroupRun};
 use same_identity::Superseded;
 use trust::Trust;
@@ -87,6 +89,8 @@ pub(crate) struct Driver {
     writers: mpsc::Sender<()>,
     writers_ended: mpsc::Receiver<()>,
     stopping: Option<oneshot::Sender<()>>,
+    health: Health,
+    failures: Failures,
 }
 
 impl Driver {
@@ -99,6 +103,7 @@ impl Driver {
     ) -> Self {
         let (writers, writers_ended) = mpsc::channel(1);
         let mut dialler = Dialler::new(links.known.clone());
+        let health = inbox.health.clone();
         links.revoked.all().into_iter().for_each(|node| dialler.never(node));
         Self {
             me: links.me,
@@ -121,11 +126,21 @@ impl Driver {
             writers,
             writers_ended,
             stopping: None,
+            failures: health.failures(),
+            health,
         }
     }
 
-    /// Until the node is shut down, or nobody holds a handle to it any more.
+    /// Until the node is shut down, nobody holds a handle to it, or a part of it has failed, the driver itself included.
     pub(crate) async fn run(mut self) {
+        let health = self.health.clone();
+        // A failure was noted.
+        let _ = health.run("driver", self.turns()).await;
+        let reason = health.failure().map_or(CloseReason::ShutDown, CloseReason::Failed);
+        health.run("driver's end", self.shut_down(reason)).await;
+    }
+
+    async fn turns(&mut self) {
         let mut mail = Vec::with_capacity(TURN_MAIL_MAX);
         let mut commands = Vec::new();
         while self.stopping.is_none() {
@@ -140,6 +155,7 @@ impl Driver {
                 },
                 () = self.inbox.payloads.notified() => {}
                 () = disk::said(synced) => {}
+                () = self.failures.happened() => return,
                 () = tokio::time::sleep_until(deadline) => {}
             }
             self.turn_at = Time(self.epoch.elapsed().as_micros() as u64);
@@ -155,7 +171,6 @@ impl Driver {
             self.dial_due();
             self.flush();
         }
-        self.shut_down().await;
     }
 
     /// The time of this turn: one reading for all that happens in it.
@@ -209,7 +224,8 @@ impl Driver {
         let now = self.now();
         self.allowances_stale = true;
         self.peers.values_mut().for_each(|link| link.end_views_before(group, view.id));
-        self.turn_down_asked(group, |node| view.rank_of(node).is_some());
+        let without = ("its creator has created it without this node", Refusal::NotYet);
+        self.turn_down_asked(group, without, |node| view.rank_of(node).is_some());
         // A node that misses a part of the final result needs the others; all others have their links.
         let complete = self.groups.get(&group).is_none_or(|run| run.shared.lock().final_index.is_some());
         if view.last && complete {
@@ -223,7 +239,7 @@ impl Driver {
 
     /// A group is over here: its users are told, its streams end.
     fn ended(&mut self, group: GroupId) {
-        self.turn_down_asked(group, |_| false);
+        self.turn_down_asked(group, ("its creator has given it up", Refusal::Final), |_| false);
         self.allowances_stale = true;
         if let Some(run) = self.groups.remove(&group) {
             run.shared.lock().final_outcomes = run.machine.final_outcomes();
@@ -344,7 +360,7 @@ impl Driver {
                 // It accepts what was abandoned.
                 Frame::Control(ControlFrame::Accept { .. }) => {
                     let reason = format!("the group has ended at node {}", self.me.short());
-                    return self.refuse(from, header.group, reason);
+                    return self.refuse(from, header.group, reason, Refusal::Final);
                 }
                 frame => return self.say_absent(from, header.group, frame),
             }
@@ -385,8 +401,9 @@ impl Driver {
             }
             tracing::debug!(peer = %peer.short(), address = %new.connection.remote_address(), "link up");
             let addresses = new.addresses.clone();
-            let link =
-                Link::new(new, self.writers.clone(), self.links.repeats.clone(), Arc::clone(&self.inbox.payloads));
+            let wake = Arc::clone(&self.inbox.payloads);
+            let (repeats, health) = (self.links.repeats.clone(), self.health.clone());
+            let link = Link::new(new, self.writers.clone(), repeats, (wake, health));
             self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer)).for_each(|(name, joining)| {
                 link.push_node(joining.aim.question(name.clone()));
             });
@@ -417,7 +434,7 @@ impl Driver {
         for name in asked.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             if let Some(joining) = self.joining.remove(&name) {
                 // Whoever joined has given up.
-                let _ = joining.reply.send(Err(JoinError::ContactLost { name, node: peer }));
+                let _ = joining.reply.send(Err(Attempt::not_yet(peer, "the link to it broke")));
             }
         }
         self.dialler.miss(self.me, peer, now);

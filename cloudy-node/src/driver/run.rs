@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use cloudy_proto::wire::StreamHeader;
+use cloudy_proto::wire::{Refusal, StreamHeader};
 use cloudy_proto::{Admission, Event, Index, Input, Machine, NodeId, Output, Record, Request, Time, View};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
@@ -40,6 +40,7 @@ pub(crate) struct GroupRun {
     pub(crate) comes: bool,
     /// The group's log ends with its closing.
     pub(crate) closed: bool,
+    _ends: EndsWithDriver,
     unread: Vec<Unread>,
     /// The latest one here.
     pub(crate) view: Option<Arc<View>>,
@@ -51,8 +52,10 @@ pub(crate) struct GroupRun {
 /// Why a group was not joined.
 #[derive(Debug)]
 pub(crate) enum NotJoined {
-    /// In words.
+    /// A node does not take this one, for good: in words.
     Refused(String),
+    /// A node does not take this one, or is out of reach; asking again can help.
+    NotYet(NodeId, String),
     /// The result before this index is retained by nobody.
     Truncated(Index),
 }
@@ -68,10 +71,20 @@ pub(crate) enum Effect {
     Ended,
 }
 
+/// Ends a group for its users when the driver lets it go without a reason: where the runtime ends first.
+struct EndsWithDriver(Arc<Shared>);
+
+impl Drop for EndsWithDriver {
+    fn drop(&mut self) {
+        self.0.end(EndReason::ShutDown);
+    }
+}
+
 impl GroupRun {
     pub(crate) fn new(machine: Machine, shared: Arc<Shared>, outbox_bytes_max: usize, repeats: Repeats) -> Self {
         Self {
             machine,
+            _ends: EndsWithDriver(Arc::clone(&shared)),
             shared,
             outbox_bytes_max,
             founding: None,
@@ -203,13 +216,7 @@ impl GroupRun {
         self.log(event);
         match event {
             Event::Accepted { node } => self.found(FoundingEvent::Accepted { node: *node }),
-            Event::Refused { node, reason } => {
-                self.found(FoundingEvent::Refused { node: *node, reason: reason.clone() });
-                let decides = self.comes || self.shared.observes || self.shared.founder == *node;
-                if decides {
-                    self.joined(Err(NotJoined::Refused(reason.clone())));
-                }
-            }
+            Event::Refused { node, reason, refusal } => self.refused(*node, reason, *refusal),
             Event::Referred { node, addresses } => effects.push(Effect::Referred(*node, addresses.clone())),
             Event::Truncated { first } => {
                 self.joined(Err(NotJoined::Truncated(*first)));
@@ -223,9 +230,10 @@ impl GroupRun {
                 if let Some(installed) = self.installed.take_if(|_| *active || !self.comes) {
                     let founds = self.shared.founder == self.shared.me;
                     let belongs = *active || self.shared.observes || founds;
-                    let late = "the group was founded without this node: its acceptance came too late";
+                    let late = "it created the group without this node, whose acceptance came too late".to_owned();
+                    let late = NotJoined::NotYet(self.shared.founder, late);
                     // Whoever founds or joins has given up.
-                    let _ = installed.send(if belongs { Ok(()) } else { Err(NotJoined::Refused(late.to_owned())) });
+                    let _ = installed.send(if belongs { Ok(()) } else { Err(late) });
                     if !belongs {
                         return self.end(EndReason::Closed, effects);
                     }
@@ -235,20 +243,7 @@ impl GroupRun {
             }
             Event::FinalResultMissing { sources } => self.misses_final(sources, effects),
             Event::Left { node } if *node == self.shared.me => self.end(EndReason::Left, effects),
-            Event::CoordinatorLost { node } => {
-                if let Some(installed) = self.installed.take() {
-                    let comes = self.comes || self.shared.observes;
-                    let who =
-                        if comes { "nobody who coordinates it is in reach" } else { "its founder is out of reach" };
-                    // Whoever joined has given up.
-                    let _ = installed.send(Err(NotJoined::Refused(who.to_owned())));
-                    let reason = if comes { EndReason::Closed } else { EndReason::CoordinatorLost(*node) };
-                    self.end(reason, effects);
-                } else if self.shared.lock().final_index.is_some() {
-                    // The others had no reason to stay either.
-                    self.end(EndReason::Final, effects);
-                }
-            }
+            Event::CoordinatorLost { node } => self.coordinator_lost(*node, effects),
             Event::Diverged { node, index, .. } => {
                 self.end(EndReason::Diverged { node: *node, index: *index }, effects);
             }
@@ -296,6 +291,37 @@ impl GroupRun {
         self.say(Level::WARN, "the final result is not in reach", text);
         if self.shared.lock().is_session {
             self.end(EndReason::Closed, effects);
+        }
+    }
+
+    /// A node does not come, or does not take this one.
+    fn refused(&mut self, node: NodeId, reason: &str, refusal: Refusal) {
+        // It may ask again.
+        self.asked.remove(&node);
+        let reason = reason.to_owned();
+        self.found(FoundingEvent::Refused { node, reason: reason.clone() });
+        if self.comes || self.shared.observes || self.shared.founder == node {
+            self.joined(Err(match refusal {
+                Refusal::NotYet => NotJoined::NotYet(node, reason),
+                Refusal::Final => NotJoined::Refused(reason),
+            }));
+        }
+    }
+
+    fn coordinator_lost(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
+        if let Some(installed) = self.installed.take() {
+            let comes = self.comes || self.shared.observes;
+            let words = if comes {
+                "it coordinated the group last, and no coordinator is in reach"
+            } else {
+                "it is creating the group, and is out of reach"
+            };
+            // Whoever joined has given up.
+            let _ = installed.send(Err(NotJoined::NotYet(node, words.to_owned())));
+            self.end(if comes { EndReason::Closed } else { EndReason::CoordinatorLost(node) }, effects);
+        } else if self.shared.lock().final_index.is_some() {
+            // The others had no reason to stay either.
+            self.end(EndReason::Final, effects);
         }
     }
 

@@ -193,7 +193,7 @@ impl Driver {
         }
         for joining in std::mem::take(&mut self.joining).into_values() {
             // The caller may have given up.
-            let _ = joining.reply.send(Err(why.join_error()));
+            let _ = joining.reply.send(Err(why.join_error().into()));
         }
         self.dialler.forget(|_| false);
     }

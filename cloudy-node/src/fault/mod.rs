@@ -40,6 +40,13 @@ pub use socket::{FaultControl, FaultSocket, FaultSocketError};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// The task or thread of a node that has this name panics when it runs next, as by a defect: see
+/// [`NodeFailure::part`](crate::NodeFailure::part). `driver`, `acceptor`, `dialler`, `accepted link`, `link reader`,
+/// `node stream reader`, `node stream writer`, `stream reader`, `stream writer`, `join`, `storage writer`, `storage reader`.
+pub fn panic_in(node: &crate::Node, part: &'static str) {
+    node.health().inject_panic(part);
+}
+
 /// Locks, also after a panic elsewhere: every section under these locks leaves the state whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -198,28 +198,55 @@ impl Stream for ApprovedStream {
     }
 }
 
-/// What happened in the group, from its first event on.
+/// A reader of events that cannot continue, or has to without some of them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventsError {
+    /// The reader was too slow: so many events were dropped unread. The next read gives the oldest that is kept.
+    #[error(
+        "{count} events were dropped before they were read: read faster, and look at Group::status for what they said"
+    )]
+    Missed {
+        /// How many.
+        count: u64,
+    },
+    /// The group ended at this node before its result was final; all events have been read.
+    #[error(transparent)]
+    Ended(#[from] EndReason),
+}
+
+/// What happened in the group, from its first event on. The newest 4,096 events are kept.
 #[derive(Debug)]
 pub struct Events {
     shared: Arc<Shared>,
     position: u64,
+    done: bool,
 }
 
 impl Events {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, position: 0 }
+        Self { shared, position: 0, done: false }
     }
 
-    /// The next event; none once the group has ended here and all was read.
-    pub async fn next(&mut self) -> Option<Event> {
+    /// The next event. None once all events of a group with a final result were read, or after an
+    /// [`EventsError::Ended`]. Cancel safe.
+    ///
+    /// # Errors
+    /// See [`EventsError`]; after [`EventsError::Missed`] reading goes on.
+    pub async fn next(&mut self) -> Option<Result<Event, EventsError>> {
         let shared = Arc::clone(&self.shared);
-        wait_until(&shared.happened, || {
-            let state = shared.lock();
-            match state.events.read(&mut self.position) {
-                Some(event) => Some(Some(event)),
-                None => state.ended.is_some().then_some(None),
-            }
-        })
-        .await
+        wait_until(&shared.happened, || self.try_next()).await
+    }
+
+    fn try_next(&mut self) -> Option<Option<Result<Event, EventsError>>> {
+        if self.done {
+            return Some(None);
+        }
+        let state = self.shared.lock();
+        if let Some(read) = state.events.read(&mut self.position) {
+            return Some(Some(read.map_err(|count| EventsError::Missed { count })));
+        }
+        let reason = state.ended.clone()?;
+        self.done = true;
+        Some((reason != EndReason::Final).then(|| Err(reason.into())))
     }
 }

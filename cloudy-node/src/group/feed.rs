@@ -151,8 +151,8 @@ impl Feed {
     }
 }
 
-/// Events kept for those who have not read them: far more than any group has.
-const EVENTS_KEPT_MAX: usize = 4_096;
+/// Events kept for those who have not read them.
+pub(crate) const EVENTS_KEPT_MAX: usize = 4_096;
 
 /// The group's events since the beginning, the oldest let go past a bound.
 #[derive(Debug, Default)]
@@ -170,11 +170,16 @@ impl EventLog {
         self.events.push_back(event);
     }
 
-    pub(crate) fn read(&self, position: &mut u64) -> Option<Event> {
-        let at = position.saturating_sub(self.first);
+    /// The next event, or how many were let go before it was read.
+    pub(crate) fn read(&self, position: &mut u64) -> Option<Result<Event, u64>> {
+        let Some(at) = position.checked_sub(self.first) else {
+            let missed = self.first - *position;
+            *position = self.first;
+            return Some(Err(missed));
+        };
         let event = self.events.get(at as usize)?.clone();
-        *position = self.first + at + 1;
-        Some(event)
+        *position += 1;
+        Some(Ok(event))
     }
 }
 
@@ -259,6 +264,23 @@ mod tests {
         let mut behind = feed.cursor_at(resume);
         let Read::Item(ApprovedItem::View(_)) = feed.read(&mut behind) else { panic!("it comes first") };
         assert_eq!(indexes(&feed, &mut behind), [(3, 2)]);
+    }
+
+    #[test]
+    fn a_reader_of_events_learns_how_many_it_missed() {
+        let mut log = EventLog::default();
+        let (mut slow, mut fast) = (0, 0);
+        log.push(Event::Grace);
+        assert_eq!(log.read(&mut fast), Some(Ok(Event::Grace)));
+        (0..EVENTS_KEPT_MAX - 1).for_each(|_| log.push(Event::AllReady));
+        let mut all = 0;
+        assert_eq!(log.read(&mut all), Some(Ok(Event::Grace)), "nothing is missing");
+        (0..3).for_each(|_| log.push(Event::Stop));
+        assert_eq!(log.read(&mut slow), Some(Err(3)));
+        assert_eq!(log.read(&mut fast), Some(Err(2)));
+        assert_eq!(log.read(&mut slow), Some(Ok(Event::AllReady)), "it continues with the oldest");
+        let rest = std::iter::from_fn(|| log.read(&mut slow)).map(Result::unwrap).collect::<Vec<_>>();
+        assert_eq!((rest.len(), rest.last()), (EVENTS_KEPT_MAX - 1, Some(&Event::Stop)));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use cloudy_proto::{
 };
 use tokio::sync::oneshot;
 
-pub use approved::{Approved, ApprovedError, ApprovedStream, Events};
+pub use approved::{Approved, ApprovedError, ApprovedStream, Events, EventsError};
 pub use feed::ApprovedItem;
 pub use leave::{LEAVE_TIMEOUT, LeaveError};
 pub use receipt::{Approval, Receipt, ReceiptError};
@@ -288,6 +288,8 @@ impl Group {
             if let Ok(outcome) = answer.await {
                 return Ok(outcome);
             }
+            // The driver has let go of the group: the end says why.
+            self.shared.ended().await;
         }
         let state = self.shared.lock();
         match &state.final_outcomes {

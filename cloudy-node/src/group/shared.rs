@@ -13,6 +13,7 @@ use crate::group::GroupConfig;
 use crate::group::approvals::Approvals;
 use crate::group::feed::{EventLog, Feed};
 use crate::group::outbox::Outbox;
+use crate::health::{CloseReason, NodeFailure};
 use crate::storage::{ResultReader, StoreError};
 
 /// Why a group does not go on at this node.
@@ -64,6 +65,18 @@ pub enum EndReason {
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,
+    /// A part of the node failed by a defect, and the node stopped: the others go on.
+    #[error(transparent)]
+    NodeFailed(#[from] NodeFailure),
+}
+
+impl From<CloseReason> for EndReason {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::ShutDown => Self::ShutDown,
+            CloseReason::Failed(failure) => Self::NodeFailed(failure),
+        }
+    }
 }
 
 /// State behind one short lock.
@@ -186,6 +199,11 @@ impl Shared {
         self.moved.notify_waiters();
         self.room.notify_waiters();
         self.happened.notify_waiters();
+    }
+
+    /// Returns once the group does not continue here: why.
+    pub(crate) async fn ended(&self) -> EndReason {
+        wait_until(&self.happened, || self.lock().ended.clone()).await
     }
 }
 

@@ -53,9 +53,16 @@ pub async fn follow(node: &Node, path: &Path, current: ClusterKeys, mut observe:
     loop {
         looks.tick().await;
         let (path, looked) = (path.to_owned(), tokio::task::spawn_blocking);
-        // A task that was cancelled: the runtime ends, and this with it.
-        let Ok(found) = looked(move || load_keys(&path)).await else { return };
-        if let Err(SetKeysError::ShutDown) = follower.see(node, found, &mut observe).await {
+        let found = match looked(move || load_keys(&path)).await {
+            Ok(found) => found,
+            Err(error) => match error.try_into_panic() {
+                // Whoever follows the file is to learn it: a changed key would go unnoticed.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and this with it.
+                Err(_cancelled) => return,
+            },
+        };
+        if let Err(SetKeysError::Closed(_)) = follower.see(node, found, &mut observe).await {
             return;
         }
     }
@@ -95,7 +102,7 @@ impl Follower<'_> {
                     (self.taken, self.failed) = (keys, None);
                     observe(KeyFileEvent::Taken(&self.taken));
                 }
-                Err(SetKeysError::ShutDown) => return Err(SetKeysError::ShutDown),
+                Err(SetKeysError::Closed(reason)) => return Err(SetKeysError::Closed(reason)),
                 Err(source) => self.fail(&FollowError::Keys { path: self.path.to_owned(), source }, observe),
             },
             Err(error) => self.fail(&error.into(), observe),

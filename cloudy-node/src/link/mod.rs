@@ -21,6 +21,7 @@ use tracing::Level;
 use crate::discovery::DiscoveryKeys;
 use crate::driver::LinkMail;
 use crate::endpoint::{self, Admission, AdmissionGuard, EndpointLimits, KnownNodes, NotAdmitted, OpenError};
+use crate::health::Health;
 use crate::identity::{Identity, SERVER_NAME};
 use crate::node::ConnectError;
 use crate::repeats::{Repeats, Source};
@@ -55,6 +56,8 @@ pub(crate) mod code {
     pub(crate) const SAME_IDENTITY: u32 = 9;
     /// The node that closes has the identity of its peer, and the peer is to end.
     pub(crate) const PEER_IS_SECOND: u32 = 10;
+    /// A part of the node failed by a defect.
+    pub(crate) const FAILED: u32 = 11;
 }
 
 /// Time before a node that had no place is dialled again; it doubles each time, within the time of a handshake.
@@ -94,6 +97,7 @@ pub(crate) struct Links {
     /// Where this node can be reached, as it says in its hello.
     pub(crate) addresses: Arc<Vec<SocketAddr>>,
     pub(crate) mail: mpsc::Sender<LinkMail>,
+    pub(crate) health: Health,
     /// Whose links are refused.
     pub(crate) revoked: Revoked,
     /// Nodes that this node wants links to.
@@ -114,7 +118,7 @@ impl Links {
         endpoint: Endpoint,
         limits: EndpointLimits,
         addresses: Vec<SocketAddr>,
-        mail: mpsc::Sender<LinkMail>,
+        (mail, health): (mpsc::Sender<LinkMail>, Health),
     ) -> Result<Self, OpenError> {
         let (client, server) =
             (endpoint::client_config(identity, &limits)?, endpoint::server_config(identity, &limits)?);
@@ -126,6 +130,7 @@ impl Links {
             limits: Arc::new(limits),
             addresses: Arc::new(addresses),
             mail,
+            health,
             revoked: Revoked::default(),
             known: KnownNodes::default(),
             repeats: Repeats::new(),
@@ -148,14 +153,25 @@ impl Links {
         Ok(())
     }
 
-    /// Accepts connections until the endpoint is closed.
-    pub(crate) async fn accept(self) {
+    /// Accepts connections in a task of its own, until the endpoint is closed.
+    pub(crate) fn spawn_accept(&self) {
+        let (links, health) = (self.clone(), self.health.clone());
+        self.health.spawn("acceptor", async move {
+            links.accept().await;
+            if health.close_reason().is_none() {
+                // Neither is a link made or kept without it.
+                health.fail("endpoint", "its socket cannot be used any more".to_owned());
+            }
+        });
+    }
+
+    async fn accept(self) {
         let admission = Admission::with_known(&self.limits, self.known.clone());
         while let Some(incoming) = self.endpoint.accept().await {
             let from = incoming.remote_address();
             match admission.admit(incoming) {
                 Ok((connecting, guard)) => {
-                    tokio::spawn(self.clone().accepted(from, connecting, guard));
+                    self.health.spawn("accepted link", self.clone().accepted(from, connecting, guard));
                 }
                 // The first datagram names the versions that the dialler speaks.
                 Err(NotAdmitted::Failed(failure)) => self.not_linked(from, &failure),
@@ -193,7 +209,7 @@ impl Links {
     /// Dials an address, and tells the driver how that went.
     pub(crate) fn dial(&self, address: SocketAddr) {
         let links = self.clone();
-        tokio::spawn(async move {
+        self.health.spawn("dialler", async move {
             if let Err(error) = links.dial_patiently(address).await {
                 // The driver is gone only when the node shuts down.
                 let _ = links.mail.send(LinkMail::DialFailed { address, error }).await;
@@ -267,10 +283,10 @@ impl Links {
         if self.mail.send(LinkMail::Up(link)).await.is_err() {
             return Ok(());
         }
-        let (mail, repeats) = (self.mail.clone(), self.repeats.clone());
+        let (mail, repeats, health) = (self.mail.clone(), self.repeats.clone(), self.health.clone());
         let held = held::Held::new(self.limits.connection_receive_window_bytes);
-        let reader = recv::Reader { peer, link: id, connection: connection.clone(), mail, repeats, held };
-        tokio::spawn(async move {
+        let reader = recv::Reader { peer, link: id, connection: connection.clone(), mail, repeats, held, health };
+        self.health.spawn("link reader", async move {
             let failure = reader.run(hello.stream).await;
             // The driver is gone only when the node shuts down.
             let _ = reader.mail.send(LinkMail::Down { peer, link: id, failure }).await;

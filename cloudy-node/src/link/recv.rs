@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
 use crate::driver::LinkMail;
+use crate::health::Health;
 use crate::link::code;
 use crate::link::held::{CONTROL_FRAMES_MAX, Held, HeldStream, TooMuch};
 use crate::link::send::close_words;
@@ -154,6 +155,7 @@ pub(super) struct Reader {
     pub(super) mail: mpsc::Sender<LinkMail>,
     pub(super) repeats: Repeats,
     pub(super) held: Held,
+    pub(super) health: Health,
 }
 
 /// One of the decoders, by the kind of stream.
@@ -177,7 +179,7 @@ impl Reader {
     /// Until the connection ends, and why it did.
     pub(super) async fn run(&self, node: NodeStream) -> LinkFailure {
         let reader = self.clone();
-        tokio::spawn(async move {
+        self.health.spawn("node stream reader", async move {
             let read = reader.read_node(node).await;
             reader.close_on(read);
         });
@@ -192,7 +194,7 @@ impl Reader {
 
     fn read_later(&self, stream: RecvStream) {
         let reader = self.clone();
-        tokio::spawn(async move {
+        self.health.spawn("stream reader", async move {
             let read = reader.read_stream(stream).await;
             reader.close_on(read);
         });

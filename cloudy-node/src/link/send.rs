@@ -17,6 +17,7 @@ use tracing::Level;
 
 use crate::driver::GROUPS_MAX;
 use crate::endpoint::UNI_STREAMS_MAX;
+use crate::health::Health;
 use crate::link::requests::{RequestKind, Requests};
 use crate::link::writer::Writer;
 use crate::link::{NewLink, code};
@@ -97,15 +98,21 @@ pub(crate) struct Link {
     requests: Requests,
     /// Streams beyond the fixed number that each side may open, and whether the peer is on a ring here.
     allowed: (usize, bool),
+    health: Health,
 }
 
 impl Link {
-    pub(crate) fn new(new: NewLink, alive: mpsc::Sender<()>, repeats: Repeats, wake: Arc<Notify>) -> Self {
+    pub(crate) fn new(
+        new: NewLink,
+        alive: mpsc::Sender<()>,
+        repeats: Repeats,
+        (wake, health): (Arc<Notify>, Health),
+    ) -> Self {
         new.connection.set_send_window(SEND_WINDOW_OUTSIDE_BYTES);
         let (node_queue, mut queued) = mpsc::channel::<NodeFrame>(NODE_FRAMES_MAX);
         let mut node_stream = new.node_stream.0;
         let node_alive = alive.clone();
-        tokio::spawn(async move {
+        health.spawn("node stream writer", async move {
             while let Some(frame) = queued.recv().await {
                 let mut bytes = BytesMut::new();
                 encode_node(&frame, &mut bytes);
@@ -136,6 +143,7 @@ impl Link {
             overflown: false,
             requests: Requests::new(wake),
             allowed: (0, false),
+            health,
         }
     }
 
@@ -147,7 +155,7 @@ impl Link {
         let writer = self.writers.entry((group, stream)).or_insert_with(|| {
             let header = StreamHeader { version: WIRE_VERSION, group, incarnation, stream };
             let alive = (self.alive.clone(), Arc::clone(&self.counted));
-            Writer::open(&self.connection, header, alive, &self.requests.backlog)
+            Writer::open(&self.connection, header, alive, (&self.requests.backlog, &self.health))
         });
         let first = self.collected.is_empty();
         if writer.is_empty() {

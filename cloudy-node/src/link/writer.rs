@@ -11,6 +11,7 @@ use cloudy_proto::wire::{Stream, StreamHeader, encode_control, encode_header, en
 use quinn::{Connection, SendStream, WriteError};
 use tokio::sync::mpsc;
 
+use crate::health::Health;
 use crate::link::requests::Backlog;
 
 /// Bytes that wait for one lane's stream at most: windows bound what honest groups send, so a link over it is beyond hope.
@@ -71,7 +72,7 @@ impl Writer {
         connection: &Connection,
         header: StreamHeader,
         alive: (mpsc::Sender<()>, Arc<()>),
-        backlog: &Arc<Backlog>,
+        (backlog, health): (&Arc<Backlog>, &Health),
     ) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::default());
@@ -84,7 +85,7 @@ impl Writer {
         let bytes_max = if is_lane { LANE_QUEUE_BYTES_MAX } else { QUEUE_BYTES_MAX };
         let backlog = (header.stream == Stream::Control).then(|| Arc::clone(backlog));
         let (connection, of_task) = (connection.clone(), Arc::clone(&shared));
-        tokio::spawn(async move {
+        health.spawn("stream writer", async move {
             let opened = connection.open_uni().await;
             let Ok(stream) = opened else { return };
             // Fails only on a stream that is closed.

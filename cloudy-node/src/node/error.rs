@@ -7,9 +7,12 @@ use cloudy_proto::{Index, NodeId};
 
 use crate::driver::GROUPS_MAX;
 use crate::endpoint::{BindError, OpenError};
+use crate::group::EndReason;
+use crate::health::{CloseReason, NodeFailure};
 use crate::identity::IdentityError;
-use crate::storage::{DataDirError, ReadGroupError};
+use crate::storage::{DataDirError, ReadGroupError, StoreError};
 use crate::tls::LinkFailure;
+use crate::wait::TimedOut;
 
 /// A node that did not start; nothing is bound.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,9 @@ pub enum StartError {
     /// The clock shows a time before 1970, which certificates cannot name.
     #[error("this machine's clock shows a time before 1970-01-01: set it, then start the node again")]
     Clock,
+    /// The node was closed while its groups were resumed.
+    #[error(transparent)]
+    Closed(#[from] CloseReason),
     /// The socket does not say where it is bound.
     #[error("the socket's address: {0}")]
     Address(#[from] std::io::Error),
@@ -90,6 +96,43 @@ pub enum ConnectError {
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,
+    /// A part of the node failed by a defect.
+    #[error(transparent)]
+    NodeFailed(#[from] NodeFailure),
+    /// No attempt was finished in time; where one was, its error is given.
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
+}
+
+impl ConnectError {
+    /// Dialling again would end the same.
+    pub(crate) fn is_final(&self) -> bool {
+        let Self::Link { failure, .. } = self else { return true };
+        failure.is_refusal() || matches!(failure, LinkFailure::Full | LinkFailure::Address { .. })
+    }
+}
+
+impl From<CloseReason> for ConnectError {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::ShutDown => Self::ShutDown,
+            CloseReason::Failed(failure) => Self::NodeFailed(failure),
+        }
+    }
+}
+
+/// A group that may not be forgotten: it may be there again after a restart.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForgetError {
+    /// The data directory cannot be written.
+    #[error(transparent)]
+    Disk(#[from] StoreError),
+    /// The node was closed meanwhile.
+    #[error(transparent)]
+    Closed(#[from] CloseReason),
+    /// The disk did not answer in time; the group is forgotten once it does.
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
 }
 
 /// A group that was not joined; this node is not in it.
@@ -107,7 +150,7 @@ pub enum JoinError {
     /// The name is too long.
     #[error("a group's name has at most {GROUP_NAME_BYTES_MAX} bytes")]
     NameTooLong,
-    /// The group does not take this node.
+    /// The group does not take this node, and will not.
     #[error("group {name:?} was not joined: {reason}")]
     Refused {
         /// The name.
@@ -140,14 +183,17 @@ pub enum JoinError {
         /// The name.
         name: String,
     },
-    /// The link to the node that was asked broke before it took this node in or refused it.
-    #[error("the link to node {} broke before group {name:?} was joined; try again", .node.short())]
-    ContactLost {
+    /// The group ended here before this node was a part of it.
+    #[error("group {name:?} was not joined: {reason}")]
+    EndedHere {
         /// The name.
         name: String,
-        /// The node that was asked.
-        node: NodeId,
+        /// Why.
+        reason: EndReason,
     },
+    /// What was too early, or out of reach, stayed so until the wait was over.
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
     /// The contact could not be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -162,4 +208,30 @@ pub enum JoinError {
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,
+    /// A part of the node failed by a defect.
+    #[error(transparent)]
+    NodeFailed(#[from] NodeFailure),
+}
+
+impl JoinError {
+    /// The group ended here while this node was about to join it.
+    pub(crate) fn of_end(name: String, reason: EndReason) -> Self {
+        match reason {
+            EndReason::Closed => Self::Ended { name },
+            EndReason::Revoked => Self::Revoked,
+            EndReason::SameIdentity => Self::SameIdentity,
+            EndReason::ShutDown => Self::ShutDown,
+            EndReason::NodeFailed(failure) => Self::NodeFailed(failure),
+            reason => Self::EndedHere { name, reason },
+        }
+    }
+}
+
+impl From<CloseReason> for JoinError {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::ShutDown => Self::ShutDown,
+            CloseReason::Failed(failure) => Self::NodeFailed(failure),
+        }
+    }
 }

@@ -2,20 +2,29 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use crate::driver::disk::{Disk, Synced};
 use crate::driver::{Command, Mailbox, ResumedGroup};
 use crate::group::Group;
+use crate::health::Health;
 use crate::node::StartError;
 use crate::storage::{DataDir, ReadGroupError, read_group};
 
+/// The thread that writes to the data directory.
+const STORE_WRITER: &str = "storage writer";
+
 /// Opens the store of a data directory, and reads all that it holds.
-pub(super) async fn open_store(data_dir: DataDir) -> Result<(Disk, Vec<ResumedGroup>), StartError> {
+pub(super) async fn open_store(data_dir: DataDir, health: Health) -> Result<(Disk, Vec<ResumedGroup>), StartError> {
     let synced = Arc::new(Synced::default());
     let opened = tokio::task::spawn_blocking(move || {
         let told = Arc::clone(&synced);
-        let store = data_dir.open_store(move |completion| told.take(completion))?;
+        let of_writer = health.clone();
+        let on_completion = move |completion| {
+            of_writer.trip(STORE_WRITER);
+            told.take(completion);
+        };
+        let of_panic = health.clone();
+        let store =
+            data_dir.open_store_guarded(on_completion, move |write| of_panic.run_blocking(STORE_WRITER, write))?;
         let groups = store.groups().map_err(ReadGroupError::Store)?;
         let mut stored = Vec::new();
         let mut begun = Vec::new();
@@ -25,9 +34,9 @@ pub(super) async fn open_store(data_dir: DataDir) -> Result<(Disk, Vec<ResumedGr
                 None => begun.push(id),
             }
         }
-        let mut disk = Disk::new(store, synced).map_err(StartError::Thread)?;
+        let mut disk = Disk::new(store, synced, health).map_err(StartError::Thread)?;
         // Nobody relies on them: no view was ever in their logs.
-        begun.into_iter().for_each(|id| disk.forget(id));
+        begun.into_iter().for_each(|id| disk.forget(id, None));
         Ok((disk, stored))
     });
     match opened.await {
@@ -40,13 +49,11 @@ pub(super) async fn open_store(data_dir: DataDir) -> Result<(Disk, Vec<ResumedGr
 pub(super) async fn resume_all(mailbox: &Mailbox, stored: Vec<ResumedGroup>) -> Result<Vec<Group>, StartError> {
     let mut resumed = Vec::new();
     for group in stored {
-        let (id, (reply, answer)) = (group.id, oneshot::channel());
-        mailbox.send(Command::Resume { group: Box::new(group), reply }).await;
-        match answer.await {
+        let id = group.id;
+        match mailbox.ask(|reply| Command::Resume { group: Box::new(group), reply }).await {
             Ok(Ok(group)) => resumed.push(group),
             Ok(Err(cause)) => return Err(ReadGroupError::Contradiction { group: id, cause }.into()),
-            // The driver runs as long as this handle to it.
-            Err(_) => break,
+            Err(reason) => return Err(reason.into()),
         }
     }
     Ok(resumed)

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use cloudy_proto::NodeId;
-use tokio::sync::oneshot;
 
 use crate::cluster_keys::{ClusterKeys, RevokedFullError};
 use crate::driver::Command;
 use crate::endpoint::OpenError;
+use crate::health::CloseReason;
 use crate::identity::{Identity, IdentityError};
 use crate::node::{Node, NodeBuilder, StartError};
 
@@ -20,20 +20,20 @@ pub enum SetKeysError {
     /// The endpoint cannot use the identity.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The node was shut down.
-    #[error("this node was shut down")]
-    ShutDown,
+    /// The node was shut down, or a part of it failed.
+    #[error(transparent)]
+    Closed(#[from] CloseReason),
 }
 
 /// A node that was not revoked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RevokeError {
     /// Too many are.
     #[error(transparent)]
     Full(#[from] RevokedFullError),
-    /// The node was shut down.
-    #[error("this node was shut down")]
-    ShutDown,
+    /// The node was shut down, or a part of it failed.
+    #[error(transparent)]
+    Closed(#[from] CloseReason),
 }
 
 impl NodeBuilder {
@@ -68,9 +68,8 @@ impl Node {
     /// # Errors
     /// What is wrong; the node goes on with the keys that it has.
     pub async fn set_keys(&self, keys: &ClusterKeys) -> Result<(), SetKeysError> {
-        let (reply, answer) = oneshot::channel();
-        self.mailbox.send(Command::SetKeys { keys: Box::new(keys.clone()), reply }).await;
-        answer.await.unwrap_or(Err(SetKeysError::ShutDown))
+        let keys = Box::new(keys.clone());
+        self.mailbox.ask(|reply| Command::SetKeys { keys, reply }).await?
     }
 
     /// Shuts a node out for good, here and at all nodes that are linked, directly or by others: its links are closed at
@@ -84,9 +83,7 @@ impl Node {
     /// # Errors
     /// Too many nodes are revoked, and this one is not.
     pub async fn revoke(&self, node: NodeId) -> Result<(), RevokeError> {
-        let (reply, answer) = oneshot::channel();
-        self.mailbox.send(Command::Revoke { node, reply }).await;
-        answer.await.unwrap_or(Err(RevokeError::ShutDown))
+        self.mailbox.ask(|reply| Command::Revoke { node, reply }).await?
     }
 
     /// The nodes that this one refuses: of its keys, of [`Node::revoke`], and what other nodes have told.

@@ -14,7 +14,7 @@ use super::master::{MasterError, MasterEvent, MasterOutcome};
 use super::master_watch::{Timing, watch};
 use super::name::SessionName;
 use crate::discovery::{Finder, Multicast, seeds};
-use crate::{ConnectError, Group, JoinError, Node};
+use crate::{ConnectError, Group, Node};
 
 /// What a slave that was found may take beyond the time for finding: a handshake on a lossy network, and an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
@@ -133,8 +133,7 @@ async fn find(node: &Node, config: &AttachConfig, observe: &impl Fn(MasterEvent)
                 let reason = match answer {
                     Ok(contact) if asked.insert(contact) => match node.observe(&group_name, contact, None).await {
                         Ok(group) => return Ok(group),
-                        Err(JoinError::Refused { reason, .. }) => reason,
-                        Err(error) => error.to_string(),
+                        Err(reason) => reason,
                     },
                     // By another name.
                     Ok(_) => continue,
@@ -150,5 +149,5 @@ async fn find(node: &Node, config: &AttachConfig, observe: &impl Fn(MasterEvent)
 
 fn dial(dials: &mut JoinSet<Dialled>, node: &Node, name: String, address: SocketAddr) {
     let node = node.clone();
-    dials.spawn(async move { Dialled { name, answer: node.connect(address).await } });
+    dials.spawn(async move { Dialled { name, answer: node.connect_once(address).await } });
 }

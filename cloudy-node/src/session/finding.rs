@@ -239,7 +239,7 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
         self.dials.spawn(async move {
             // sleep: an address that gave no answer is not asked again at once.
             sleep(after).await;
-            let answer = node.connect(dial.address).await;
+            let answer = node.connect_once(dial.address).await;
             (dial, answer)
         });
     }

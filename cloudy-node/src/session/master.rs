@@ -13,8 +13,8 @@ use super::master_watch::{Timing, watch};
 use super::name::SessionName;
 use super::sum::{ReportError, Summary};
 use crate::discovery::Multicast;
-use crate::group::GroupConfig;
-use crate::{FoundError, Node};
+use crate::group::{EventsError, GroupConfig};
+use crate::{CloseReason, FoundError, Node};
 
 /// What a master is to do.
 #[derive(Clone, Debug)]
@@ -204,9 +204,15 @@ pub enum MasterError {
         /// Where they were compared.
         index: Index,
     },
-    /// The node was shut down, or the group ended in a way that a session does not.
+    /// The group ended in a way that a session does not.
     #[error("the session ended without results")]
     Ended,
+    /// The master's node stopped taking part, or the master was too slow to follow what happened.
+    #[error("the session cannot be followed to its end: {0}")]
+    Events(#[from] EventsError),
+    /// The master's node was closed while it looked for slaves.
+    #[error(transparent)]
+    Closed(#[from] CloseReason),
     /// STOP began and did not end.
     #[error("the session did not end within {after:?} after STOP began")]
     Overdue {
@@ -267,6 +273,9 @@ async fn found(
         });
     })
     .await?;
+    if let Some(reason) = node.close_reason() {
+        return Err(reason.into());
+    }
     let found = crew.found.len();
     match config.expect {
         Some(expected) if found < expected => {

@@ -59,8 +59,9 @@ pub(super) async fn watch(
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(Event::Closed) => return watch.end(),
-                Some(event) => watch.take(event, observe),
+                Some(Ok(Event::Closed)) => return watch.end(),
+                Some(Ok(event)) => watch.take(event, observe),
+                Some(Err(error)) => return Err(watch.failed.unwrap_or(error.into())),
                 None => return Err(watch.failed.unwrap_or(MasterError::Ended)),
             },
             () = sleep_until(watch.due_at.unwrap_or_else(Instant::now)), if watch.due_at.is_some() => {

@@ -16,7 +16,7 @@ use super::producer::{Pace, Stage, produce};
 use super::result_file::{ResultFile, ResultFileError};
 use super::slave_watch::{Approvals, Ended, add_up, watch_phases, write_down};
 use super::sum::Summary;
-use crate::group::{EndReason, Events, Group, LeaveError};
+use crate::group::{EndReason, Events, EventsError, Group, LeaveError};
 use crate::storage::ReadGroupError;
 use crate::{JoinError, Node};
 
@@ -156,6 +156,9 @@ pub enum SlaveError {
         /// Why.
         reason: EndReason,
     },
+    /// This slave was too slow to follow what happened in the session.
+    #[error(transparent)]
+    Events(EventsError),
     /// The session was asked to end, and did not.
     #[error("the session did not end within {ENDING_MAX:?}; is the master, node {}, still running?", master.short())]
     NotEnding {
@@ -376,7 +379,7 @@ async fn report(group: &Group, ended: &Ended, approvals: Approvals) -> Result<Su
 
 /// Waits until the master has closed the session, for a bounded time: the result is final whether it hears of it or not.
 async fn wait_for_close(events: &mut Events) {
-    let closed = async { while events.next().await.is_some_and(|event| event != Event::Closed) {} };
+    let closed = async { while matches!(events.next().await, Some(Ok(event)) if event != Event::Closed) {} };
     if timeout(CLOSING_MAX, closed).await.is_err() {
         tracing::warn!("the master has not closed the session; it may not know this slave's result");
     }

@@ -14,7 +14,7 @@ use super::producer::Stage;
 use super::result_file::{ResultFile, ResultFileError};
 use super::slave::{SlaveError, SlaveEvent, Timings};
 use super::sum::{Sum, Summary};
-use crate::group::{Approved, ApprovedError, ApprovedItem, EndReason, Events, Group};
+use crate::group::{Approved, ApprovedError, ApprovedItem, EndReason, Events, EventsError, Group};
 
 /// What the result may take beyond the plan's third period, once STOP has begun: a slow network is no reason to have
 /// none.
@@ -49,9 +49,11 @@ pub(super) async fn watch_phases(
             None => events.next().await,
             Some((by, late)) => timeout_at(by, events.next()).await.map_err(|_| late)?,
         };
-        let Some(event) = event else {
+        let event = match event {
+            Some(Ok(event)) => event,
             // The readers of the result say why the group ended.
-            return pending().await;
+            Some(Err(EventsError::Ended(_))) | None => return pending().await,
+            Some(Err(missed)) => return Err(SlaveError::Events(missed)),
         };
         match event {
             Event::ViewInstalled { view, active, .. } => {

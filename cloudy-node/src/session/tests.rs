@@ -45,7 +45,7 @@ fn config(slaves: &[SocketAddr]) -> MasterConfig {
 async fn odd_one_out(node: &Node, report: impl Fn(Summary) -> Bytes) {
     let group = node.join_group(GROUP_NAME).await.expect("waits").joined().await.expect("joins");
     let mut events = group.events();
-    while let Some(event) = events.next().await {
+    while let Some(Ok(event)) = events.next().await {
         match event {
             Event::Final { result } => {
                 let count = result.index.0;
@@ -121,7 +121,7 @@ async fn a_payload_that_is_no_number_is_an_error_that_names_its_origin() {
         let plan = config_plan();
         let group = founding.found(Some(plan)).await.expect("founds");
         let mut events = group.events();
-        while !matches!(events.next().await.expect("an event"), Event::Send { .. }) {}
+        while !matches!(events.next().await.expect("an event"), Ok(Event::Send { .. })) {}
         let _ = group.broadcast([0xff; 8]).await.expect("broadcasts");
         pending::<()>().await;
     };

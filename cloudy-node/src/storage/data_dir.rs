@@ -102,6 +102,15 @@ impl DataDir {
     /// # Errors
     /// [`DataDirError::Database`] says whether it is missing, damaged, in use or out of reach; it is not altered then.
     pub fn open_store(&self, on_completion: impl FnMut(Completion) + Send + 'static) -> Result<Store, DataDirError> {
+        self.open_store_guarded(on_completion, |write| write())
+    }
+
+    /// As [`Self::open_store`]; `guard` runs all that the store's own thread does, and is told of a panic there.
+    pub(crate) fn open_store_guarded(
+        &self,
+        on_completion: impl FnMut(Completion) + Send + 'static,
+        guard: impl FnOnce(&mut dyn FnMut()) + Send + 'static,
+    ) -> Result<Store, DataDirError> {
         let path = self.path.join(DATABASE_FILE);
         let opened = || {
             let not_a_store = |cause: &str| OpenStoreError::NotAStore { cause: cause.to_owned() };
@@ -112,7 +121,7 @@ impl DataDir {
             })?;
             let file = file.ok_or_else(|| not_a_store("it is no regular file"))?;
             let backend = FileBackend::new(file).map_err(|error| open_error(error.into()))?;
-            Store::start(open_database(backend)?, Some(self.lock.clone()), on_completion)
+            Store::start(open_database(backend)?, Some(self.lock.clone()), on_completion, guard)
         };
         opened().map_err(|source| DataDirError::Database { path: path.clone(), source })
     }

@@ -28,7 +28,7 @@ use cloudy_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::record::{self, Op, Table, Value};
+use super::record::{Op, Table, Value};
 
 pub(super) const GROUP_KEY: &[u8] = b"group";
 const VOTE_KEY: &[u8] = b"vote";
@@ -172,13 +172,6 @@ fn delete_checkpoints(from: Index, to: Index) -> Op {
 pub(super) fn first_keys(base: &StoredBase) -> (Vec<u8>, Vec<u8>) {
     let (view, round, lane) = base.slot.unwrap_or_default();
     (result_key(base.first_index), slot_key(view, round, lane))
-}
-
-/// The operations that forget a group.
-pub(crate) fn forget_ops() -> Vec<Op> {
-    let all = |table| Op::DeleteRange { table, from: Vec::new(), to: vec![0xff; record::KEY_BYTES_MAX] };
-    // What the group is goes last: a part of it without that would be found by nobody.
-    vec![all(Table::Result), all(Table::Slots), all(Table::Checkpoints), all(Table::Log), all(Table::Meta)]
 }
 
 /// The record that a key and its value of one of the small tables are.

@@ -28,6 +28,7 @@
 mod data_dir;
 mod data_files;
 mod error;
+mod forgotten;
 mod group_reads;
 mod group_records;
 mod node_key_file;
@@ -42,7 +43,7 @@ pub use data_files::FORMAT_VERSION;
 pub use error::{DataDirError, OpenStoreError, StoreError, SubmitError};
 pub use group_reads::ReadGroupError;
 pub(crate) use group_reads::read_group;
-pub(crate) use group_records::{GroupMeta, Recorder, forget_ops, meta_op};
+pub(crate) use group_records::{GroupMeta, Recorder, meta_op};
 pub use record::{KEY_BYTES_MAX, Op, Record, Table, VALUE_BYTES_MAX, Value};
 pub use redb::StorageBackend;
 pub(crate) use result_reads::{Part, ResultReader, ResultReads};

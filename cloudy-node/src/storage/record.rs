@@ -19,6 +19,8 @@ pub const VALUE_BYTES_MAX: usize = 64 << 20;
 const OP_COST_BYTES: usize = 64;
 const GROUP_BYTES: usize = 16;
 const PREFIX_BYTES: usize = GROUP_BYTES + 1;
+/// In the place of a table's number.
+const FORGOTTEN: u8 = 0;
 const CHECKSUM_BYTES: usize = 16;
 /// How a sealed value says that it is all there.
 const HERE: u8 = 0;
@@ -131,6 +133,9 @@ pub enum Op {
         /// The key after the last, up to [`KEY_BYTES_MAX`].
         to: Vec<u8>,
     },
+    /// All records of the group are gone for good: they are not read any more once this is completed, and are deleted in
+    /// bounded pieces beside later work, after a restart too. Nothing else of the group may follow.
+    Forget,
     /// The first records of a table are gone: a bounded piece of work, however many there are.
     DeleteFirst {
         /// Of which table.
@@ -149,6 +154,7 @@ impl Op {
                 Self::Put { key, value, .. } => key.len() + value.len(),
                 Self::DeleteRange { from, to, .. } => from.len() + to.len(),
                 Self::DeleteFirst { to, .. } => to.len(),
+                Self::Forget => 0,
             }
     }
 
@@ -157,6 +163,7 @@ impl Op {
             Self::Put { key, value, .. } => (key.len(), value.len()),
             Self::DeleteRange { from, to, .. } => (from.len().max(to.len()), 0),
             Self::DeleteFirst { to, .. } => (to.len(), 0),
+            Self::Forget => (0, 0),
         };
         if longest_key_bytes > KEY_BYTES_MAX {
             return Err(SubmitError::KeyTooLong { key_bytes: longest_key_bytes });
@@ -184,6 +191,24 @@ pub(super) fn full_key(group: GroupId, table: Table, key: &[u8]) -> Vec<u8> {
     full.push(table.number());
     full.extend_from_slice(key);
     full
+}
+
+/// The key of the mark that a group is forgotten: it comes before all of the group's records.
+pub(super) fn forgotten_key(group: GroupId) -> Vec<u8> {
+    let mut key = group.0.to_vec();
+    key.push(FORGOTTEN);
+    key
+}
+
+/// The key in the database is the mark of a forgotten group.
+pub(super) fn is_forgotten_key(full_key: &[u8]) -> bool {
+    full_key.get(GROUP_BYTES) == Some(&FORGOTTEN)
+}
+
+/// The keys of all records of a group, without the mark that it is forgotten.
+pub(super) fn records_of(group: GroupId) -> (Vec<u8>, Vec<u8>) {
+    let bound = |number| [&group.0[..], &[number]].concat();
+    (bound(FORGOTTEN + 1), bound(u8::MAX))
 }
 
 /// First and last key in the database.

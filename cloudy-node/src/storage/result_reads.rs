@@ -13,6 +13,7 @@ use super::group_reads::ReadGroupError;
 use super::group_records::{decode_entry, decode_slot, result_key, slot_key};
 use super::record::Table;
 use super::store::Store;
+use crate::health::Health;
 
 /// What is stored of a result from an index on: beginning with it and without a gap. Nothing if it is not stored yet;
 /// none if it is not stored any more.
@@ -53,12 +54,15 @@ impl ResultReader {
 impl ResultReads {
     /// # Errors
     /// The operating system gives no thread.
-    pub(crate) fn start(store: Arc<Store>) -> io::Result<Self> {
+    pub(crate) fn start(store: Arc<Store>, health: Health) -> io::Result<Self> {
         let (wanted, next) = mpsc::channel();
         let thread = std::thread::Builder::new().name("cloudy-read".to_owned()).spawn(move || {
-            while let Ok(Wanted::Part { group, from, bytes_max, answer }) = next.recv() {
-                answer(read_part(&store, group, from, bytes_max));
-            }
+            health.run_blocking("storage reader", || {
+                while let Ok(Wanted::Part { group, from, bytes_max, answer }) = next.recv() {
+                    health.trip("storage reader");
+                    answer(read_part(&store, group, from, bytes_max));
+                }
+            });
         });
         Ok(Self { reader: ResultReader(wanted), thread: Some(thread?) })
     }

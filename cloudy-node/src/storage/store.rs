@@ -10,6 +10,7 @@ use cloudy_proto::GroupId;
 use redb::{Builder, Database, ReadableDatabase, StorageBackend};
 
 use super::error::{OpenStoreError, StoreError, SubmitError, guarded, open_error, read_error, write_error};
+use super::forgotten::{self, is_forgotten};
 use super::packs::{self, GONE, PACKS};
 use super::record::{self, Op, Record, Table};
 use super::writer::{self, Completion, Queue, RECORDS, Shared, Stop, Submission};
@@ -38,7 +39,7 @@ impl Store {
         backend: impl StorageBackend,
         on_completion: impl FnMut(Completion) + Send + 'static,
     ) -> Result<Self, OpenStoreError> {
-        Self::start(create_database(backend)?, None, on_completion)
+        Self::start(create_database(backend)?, None, on_completion, |write| write())
     }
 
     /// Opens the store that the backend holds, after every page of it verified. `on_completion` as in
@@ -50,13 +51,14 @@ impl Store {
         backend: impl StorageBackend,
         on_completion: impl FnMut(Completion) + Send + 'static,
     ) -> Result<Self, OpenStoreError> {
-        Self::start(open_database(backend)?, None, on_completion)
+        Self::start(open_database(backend)?, None, on_completion, |write| write())
     }
 
     pub(super) fn start(
         database: Database,
         directory_lock: Option<Arc<File>>,
-        on_completion: impl FnMut(Completion) + Send + 'static,
+        mut on_completion: impl FnMut(Completion) + Send + 'static,
+        guard: impl FnOnce(&mut dyn FnMut()) + Send + 'static,
     ) -> Result<Self, OpenStoreError> {
         let shared = Arc::new(Shared {
             database,
@@ -66,7 +68,7 @@ impl Store {
         });
         let thread = std::thread::Builder::new().name("cloudy-store".to_owned()).spawn({
             let shared = shared.clone();
-            move || writer::run(&shared, on_completion)
+            move || guard(&mut || writer::run(&shared, &mut on_completion))
         });
         Ok(Self { shared, thread: Some(thread.map_err(OpenStoreError::Thread)?) })
     }
@@ -123,6 +125,9 @@ impl Store {
             let read = self.shared.database.begin_read()?;
             let (records, packs) = (read.open_table(RECORDS)?, read.open_table(PACKS)?);
             let (mut found, mut found_bytes) = (Vec::new(), 0);
+            if is_forgotten(&records, group)? {
+                return Ok(Ok(found));
+            }
             for entry in records.range::<&[u8]>(bounds)? {
                 let (key, value) = entry?;
                 found_bytes += record::whole_bytes(key.value(), value.value());
@@ -152,6 +157,9 @@ impl Store {
         let read = guarded(|| {
             let read = self.shared.database.begin_read()?;
             let (records, packs) = (read.open_table(RECORDS)?, read.open_table(PACKS)?);
+            if is_forgotten(&records, group)? {
+                return Ok(Ok(None));
+            }
             let Some(last) = records.range::<&[u8]>(bounds)?.next_back() else { return Ok(Ok(None)) };
             let (key, value) = last?;
             let packed = |place| packs::read(&packs, place);
@@ -160,23 +168,15 @@ impl Store {
         read.map_err(read_error)?
     }
 
-    /// The groups that have records, in the order of their ids.
+    /// The groups that have records and are not forgotten, in the order of their ids.
     ///
     /// # Errors
     /// The database is damaged or cannot be read.
     pub fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
         let read = guarded(|| {
             let records = self.shared.database.begin_read()?.open_table(RECORDS)?;
-            let mut groups = Vec::new();
-            let mut from = Some(Vec::new());
-            while let Some(start) = from {
-                let Some(entry) = records.range::<&[u8]>(start.as_slice()..)?.next() else { break };
-                let (group, later) = record::group_of(entry?.0.value())
-                    .ok_or_else(|| redb::Error::Corrupted("a record belongs to no group".to_owned()))?;
-                groups.push(group);
-                from = later;
-            }
-            Ok(groups)
+            let groups = forgotten::first_keys(&records)?.into_iter();
+            Ok(groups.filter(|(_, key)| !record::is_forgotten_key(key)).map(|(group, _)| group).collect())
         });
         read.map_err(read_error)
     }

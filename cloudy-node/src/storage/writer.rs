@@ -7,7 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use cloudy_proto::GroupId;
 use redb::{Database, Durability, ReadableTable, TableDefinition};
 
-use super::error::{StoreError, guarded, write_error};
+use super::error::{StoreError, guarded, read_error, write_error};
+use super::forgotten::Forgotten;
 use super::packs::{self, Deleted, Places};
 use super::record::{self, Op};
 
@@ -66,14 +67,15 @@ impl Shared {
         self.queue.lock().expect("nothing panics while the queue is locked")
     }
 
-    /// Waits for submissions; none when the thread is to end.
-    fn next_batch(&self) -> Option<Vec<Submission>> {
+    /// Waits for submissions, unless there is other work to do; none when the thread is to end.
+    fn next_batch(&self, other_work: bool) -> Option<Vec<Submission>> {
         let mut queue = self.queue();
         loop {
             match queue.stop {
                 Some(Stop::Abandoned) => return None,
                 _ if !queue.waiting.is_empty() => return Some(std::mem::take(&mut queue.waiting)),
                 Some(Stop::Drained) => return None,
+                None if other_work => return Some(Vec::new()),
                 None => queue = self.wake.wait(queue).expect("nothing panics while the queue is locked"),
             }
         }
@@ -92,10 +94,17 @@ impl Drop for EndMark<'_> {
 pub(super) fn run(shared: &Shared, mut on_completion: impl FnMut(Completion)) {
     let _end = EndMark(shared);
     let mut failed: Option<StoreError> = None;
-    while let Some(batch) = shared.next_batch() {
+    let mut forgotten = match guarded(|| Forgotten::of(&shared.database)) {
+        Ok(forgotten) => forgotten,
+        Err(error) => {
+            failed = Some(read_error(error));
+            Forgotten::default()
+        }
+    };
+    while let Some(batch) = shared.next_batch(failed.is_none() && !forgotten.is_empty()) {
         let result = match &failed {
             Some(error) => Err(error.clone()),
-            None => guarded(|| write(&shared.database, &batch)).map_err(write_error),
+            None => guarded(|| write(&shared.database, &batch, &mut forgotten)).map_err(write_error),
         };
         let cost_bytes: usize = batch.iter().map(|submission| submission.cost_bytes).sum();
         let mut covered: BTreeMap<GroupId, u64> = BTreeMap::new();
@@ -116,20 +125,24 @@ pub(super) fn run(shared: &Shared, mut on_completion: impl FnMut(Completion)) {
     }
 }
 
-/// One transaction; on disk when this returns.
-fn write(database: &Database, batch: &[Submission]) -> Result<(), redb::Error> {
-    if batch.iter().all(|submission| submission.ops.is_empty()) {
+/// One transaction; on disk when this returns. If it fails, nothing more is written.
+fn write(database: &Database, batch: &[Submission], forgotten: &mut Forgotten) -> Result<(), redb::Error> {
+    if forgotten.is_empty() && batch.iter().all(|submission| submission.ops.is_empty()) {
         return Ok(());
     }
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
+    forgotten.delete_piece(&transaction)?;
     {
         let mut places = packs::store(&transaction, batch)?;
         let mut deleted = Deleted::default();
         let mut records = transaction.open_table(RECORDS)?;
         for submission in batch {
             for op in &submission.ops {
-                apply(&mut records, submission.group, op, &mut places, &mut deleted)?;
+                match op {
+                    Op::Forget => forgotten.mark(&mut records, submission.group)?,
+                    op => apply(&mut records, submission.group, op, &mut places, &mut deleted)?,
+                }
             }
         }
         deleted.settle(&transaction)?;
@@ -162,6 +175,8 @@ fn apply(
                 records.retain_in(from.as_slice()..to.as_slice(), &mut delete)?;
             }
         }
+        // Marked by the caller.
+        Op::Forget => {}
         Op::DeleteFirst { table, to, count_max } => {
             let (from, to) = (record::full_key(group, *table, &[]), record::full_key(group, *table, to));
             let next = records.range::<&[u8]>(from.as_slice()..to.as_slice())?.nth(*count_max).transpose()?;

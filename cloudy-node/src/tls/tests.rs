@@ -1,3 +1,5 @@
+use cloudy_proto::limits::REASON_BYTES_MAX;
+
 use super::*;
 use crate::cluster_key::ClusterKey;
 

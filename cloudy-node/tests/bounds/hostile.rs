@@ -154,7 +154,7 @@ pub(crate) async fn join(id: NodeId, connection: &Connection, node_stream: &mut 
     }
 }
 
-async fn read_header(stream: &mut RecvStream) -> (StreamHeader, Bytes) {
+pub(crate) async fn read_header(stream: &mut RecvStream) -> (StreamHeader, Bytes) {
     let mut decoder = HeaderDecoder::default();
     loop {
         let chunk = within("a header", stream.read_chunk(1 << 16, true)).await.unwrap().unwrap().bytes;

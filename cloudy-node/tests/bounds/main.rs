@@ -7,6 +7,7 @@ mod common;
 mod floods;
 mod hostile;
 mod members;
+mod refusals;
 mod refused;
 mod resources;
 mod strangers;

@@ -131,7 +131,7 @@ async fn a_group_of_one_is_a_log_that_outlives_its_process() {
     let ended = hosts[0].start(&key).await;
     assert_eq!(read_final(&ended.resumed()).await.len(), 20, "a result that is final is there too");
     let id = ended.resumed().id();
-    ended.node.forget_group(id).await;
+    ended.node.forget_group(id).await.unwrap();
     ended.node.shutdown().await;
     let empty = hosts[0].start(&key).await;
     assert!(empty.node.resumed_groups().is_empty());
@@ -206,7 +206,7 @@ async fn a_group_that_is_forgotten_ends_here() {
     let key = key();
     let (_hosts, processes) = start_hosts(&key, 1).await;
     let groups = found_on(&processes, "gone").await;
-    processes[0].node.forget_group(groups[0].id()).await;
+    processes[0].node.forget_group(groups[0].id()).await.unwrap();
     let mut approved = groups[0].approved_from(cloudy_node::Index(1));
     assert!(matches!(within("the view", approved.next_batch()).await, Some(Ok(ApprovedItem::View(_)))));
     let ended = within("its end", approved.next_batch()).await;

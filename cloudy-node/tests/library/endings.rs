@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloudy_node::{
-    ApprovedError, BroadcastError, ConnectError, EndReason, Event, GroupConfig, Index, JoinError, Receipt,
+    ApprovedError, BroadcastError, ConnectError, EndReason, Event, GroupConfig, Index, JoinError, OnFailure, Receipt,
     ReceiptError, StartError,
 };
 use futures_util::future::join_all;
@@ -69,7 +69,7 @@ async fn the_founder_ends_a_group_in_the_midst_and_all_have_one_result() {
     event(&groups[0], "the group is closed", |event| (event == Event::Closed).then_some(())).await;
     let mut events = groups[0].events();
     let mut reports = Vec::new();
-    while let Some(event) = within("the events end", events.next()).await {
+    while let Some(Ok(event)) = within("the events end", events.next()).await {
         if let Event::Reported { node, result, report } = event {
             assert_eq!((result, report), (finals[0], node.to_string().into()));
             reports.push(node);
@@ -92,7 +92,9 @@ async fn who_was_silent_at_the_end_learns_the_result_and_that_its_own_is_not_in_
     let mut nodes = start_all(&key, 2).await;
     let (silent, control) = start_cuttable(&key, cloudy_node::endpoint::EndpointLimits::default()).await;
     nodes.push(silent);
-    let groups = found(&nodes, "silent", GroupConfig::default()).await;
+    // Nobody is evicted before the end.
+    let waits = config(|parameters| parameters.on_failure = OnFailure::Wait);
+    let groups = found(&nodes, "silent", waits).await;
     groups[2].broadcast("heard").await.unwrap().await.unwrap();
     control.partition(nodes[..2].iter().map(|node| node.local_addr()));
     let unheard = groups[2].broadcast("unheard").await.unwrap();

@@ -32,6 +32,7 @@ pub(crate) async fn event<T>(group: &Group, what: &str, wanted: impl Fn(Event) -
     let mut events = group.events();
     loop {
         let event = within(what, events.next()).await.unwrap_or_else(|| panic!("the group ended before: {what}"));
+        let event = event.unwrap_or_else(|error| panic!("{what}: {error}"));
         if let Some(found) = wanted(event) {
             return found;
         }

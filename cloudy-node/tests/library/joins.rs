@@ -1,5 +1,7 @@
 //! Nodes come into groups that run: newcomers, restarted processes, observers (`protocol.md` §7).
 
+use std::time::Duration;
+
 use cloudy_node::identity::NodeKey;
 use cloudy_node::{
     ApprovedError, ApprovedItem, BroadcastError, ClusterKey, EndReason, Event, Group, GroupConfig, Identity, Index,
@@ -9,6 +11,9 @@ use tokio::task::JoinHandle;
 
 use crate::common::{Message, found, key, messages, read_final, start, start_all, until, within};
 use crate::help::{config, event, texts};
+
+/// Of a wait whose end is not waited for.
+const SOON: Duration = Duration::from_millis(300);
 
 /// Broadcasts until it is told to stop; says how many.
 fn load(group: &Group, name: &str) -> JoinHandle<usize> {
@@ -297,10 +302,11 @@ async fn a_closed_group_takes_only_those_who_were_in_it() {
         let JoinError::Refused { reason, .. } = &refused else { panic!("{refused}") };
         assert!(reason.contains("takes no newcomers"), "{refused}");
     }
-    let unknown = within("the refusal", stranger.join_group_at("open", nodes[0].local_addr())).await.unwrap_err();
+    let unknown =
+        within("the refusal", stranger.join_group_at("open", nodes[0].local_addr()).timeout(SOON)).await.unwrap_err();
     assert!(unknown.to_string().contains("is in no group"), "{unknown}");
     let founding = nodes[0].found_group("begins", GroupConfig::default()).await.unwrap();
-    let early = stranger.observe_group("begins", nodes[0].local_addr(), Index(1));
+    let early = stranger.observe_group("begins", nodes[0].local_addr(), Index(1)).timeout(SOON);
     let early = within("the refusal", early).await.unwrap_err();
     assert!(early.to_string().contains("has not begun"), "{early}");
     drop(founding);

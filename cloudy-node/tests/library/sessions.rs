@@ -4,12 +4,15 @@ use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use cloudy_node::fault::panic_in;
 use cloudy_node::identity::NodeKey;
 use cloudy_node::session::{
     AttachConfig, GROUP_NAME, MasterConfig, MasterError, MasterEvent, MasterOutcome, SessionName, SlaveConfig,
     SlaveError, SlaveEvent, SlaveOutcome, SlaveResult, attach_master, run_master, run_slave,
 };
-use cloudy_node::{ClusterKey, Durability, Identity, JoinError, Node, OnFailure, Phase, RingKind, SessionPlan};
+use cloudy_node::{
+    ClusterKey, Durability, EndReason, Identity, JoinError, Node, OnFailure, Phase, RingKind, SessionPlan,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -200,6 +203,29 @@ async fn a_master_that_attached_may_end_the_session() {
     let slaves = [outcome(first).await, outcome(second).await];
     all_equal(&within("the outcome", attached).await.unwrap().0.unwrap().outcome, &slaves);
     all_equal(&within("the master", master).await.unwrap().unwrap(), &slaves);
+}
+
+#[tokio::test]
+async fn a_node_that_fails_ends_its_part_of_a_session_with_the_reason() {
+    let nodes = start_all(&key(), 4).await;
+    // Before a session, and in one.
+    let idle = slave(&nodes[3]);
+    panic_in(&nodes[3], "driver");
+    let error = within("the idle slave ends", idle.0).await.unwrap().unwrap_err();
+    assert!(matches!(error, SlaveError::Join(JoinError::NodeFailed(_))), "{error}");
+    let (mut first, second) = (slave(&nodes[0]), slave(&nodes[1]));
+    let config = master_config(&[&nodes[0], &nodes[1]], plan(60_000, 300));
+    let master = nodes[2].clone();
+    let master = tokio::spawn(async move { run_master(&master, &config, pending(), |_| {}).await });
+    until_approved(&mut first, 1).await;
+    panic_in(&nodes[0], "driver");
+    let error = within("the slave ends", first.0).await.unwrap().unwrap_err();
+    assert!(matches!(&error, SlaveError::Ended { reason: EndReason::NodeFailed(_) }), "{error}");
+    assert!(error.to_string().contains("injected into the driver"), "{error}");
+    panic_in(&nodes[2], "driver");
+    let error = within("the master ends", master).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("injected into the driver"), "{error}");
+    second.0.abort();
 }
 
 #[tokio::test]

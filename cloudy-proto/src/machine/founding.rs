@@ -11,7 +11,8 @@ use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::stored::Record;
 use crate::view::{Origin, RingMember};
-use crate::wire::ControlFrame;
+use crate::wire::{ControlFrame, Refusal};
+use crate::words::harmless;
 
 /// What the founder knows of a group that has no view yet.
 #[derive(Debug)]
@@ -105,19 +106,21 @@ impl Machine {
             Some(_) => {}
             None => {
                 let reason = format!("the ring of group {:?} is fixed, and this node is not on it", self.name);
-                self.send_control(from, ControlFrame::Refuse { reason });
+                // The group runs by the time it asks again.
+                let reason = harmless(reason.as_bytes());
+                self.send_control(from, ControlFrame::Refuse { reason, refusal: Refusal::NotYet });
             }
         }
     }
 
-    pub(super) fn refused(&mut self, from: NodeId, reason: String) {
+    pub(super) fn refused(&mut self, from: NodeId, reason: String, refusal: Refusal) {
         if let Some(founding) = self.founding.as_mut() {
             if founding.invited.get(&from) == Some(&false) {
                 founding.invited.remove(&from);
-                self.event(Event::Refused { node: from, reason });
+                self.event(Event::Refused { node: from, reason, refusal });
             }
-        } else if from == self.coordinator || self.state.view().is_some() {
-            self.event(Event::Refused { node: from, reason });
+        } else if from == self.coordinator || self.is_of_group(from) {
+            self.event(Event::Refused { node: from, reason, refusal });
             self.event(Event::Closed);
         }
     }

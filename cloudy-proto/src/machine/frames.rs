@@ -74,7 +74,7 @@ impl Machine {
             ControlFrame::Invite { .. } if from == self.coordinator => self.say_accept(from),
             ControlFrame::Invite { .. } => self.breach(from, "it invites to a group that it did not found".to_owned()),
             ControlFrame::Accept { run } => self.accepted(from, run),
-            ControlFrame::Refuse { reason } => self.refused(from, reason),
+            ControlFrame::Refuse { reason, refusal } => self.refused(from, reason, refusal),
             ControlFrame::Follow { next, voter } => self.follow(from, next, voter),
             ControlFrame::Log { first, entries, term } => self.take_log(from, first, entries, term),
             ControlFrame::LogState { index, term, state } => {

@@ -12,7 +12,8 @@ use crate::io::{Event, Phase};
 use crate::limits::{MEMBERS_MAX, OBSERVERS_MAX};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
-use crate::wire::ControlFrame;
+use crate::wire::{ControlFrame, Refusal};
+use crate::words::harmless;
 
 /// Between two questions to be let in.
 const JOIN_EVERY: Duration = Duration::from_millis(100);
@@ -69,6 +70,14 @@ impl Machine {
     /// This node reads along, and takes no place on the ring.
     pub(super) fn observes(&self) -> bool {
         self.joining.as_ref().is_some_and(Joining::observes)
+    }
+
+    /// A node that this one asked to be let in, or that is or was of the group: others have no say in it.
+    pub(super) fn is_of_group(&self, node: NodeId) -> bool {
+        let asked = self.joining.as_ref().is_some_and(|joining| {
+            joining.contact == node || joining.asked == Some(node) || joining.referred == Some(node)
+        });
+        asked || self.state.was_member(node) || self.state.founder() == Some(node)
     }
 
     /// Asks to be let in: whoever coordinates the group, or one after the other who may know.
@@ -167,7 +176,8 @@ impl Machine {
         }
         self.comes_in_another_run(from, run);
         if let Err(reason) = self.may_come(from, observer, result) {
-            return self.send_control(from, ControlFrame::Refuse { reason });
+            let reason = harmless(reason.as_bytes());
+            return self.send_control(from, ControlFrame::Refuse { reason, refusal: Refusal::Final });
         }
         if observer {
             self.newcomers.observers.insert(from);

@@ -78,6 +78,15 @@ pub enum LaneFrame {
     },
 }
 
+/// Whether a node that is refused should ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// It is too early, or something else that passes: the same question may be answered otherwise later.
+    NotYet,
+    /// The answer stays the same.
+    Final,
+}
+
 /// What the node stream carries: what does not belong to an existing group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeFrame {
@@ -100,6 +109,8 @@ pub enum NodeFrame {
         name: String,
         /// In words.
         reason: String,
+        /// Whether asking again can help.
+        refusal: Refusal,
     },
     /// Asks the receiver to let the sender read along in a group.
     Observe {
@@ -147,6 +158,8 @@ pub enum ControlFrame {
     Refuse {
         /// In words.
         reason: String,
+        /// Whether asking again can help.
+        refusal: Refusal,
     },
     /// Asks for the log from an entry on; of the coordinator also for those that are yet to come.
     Follow {

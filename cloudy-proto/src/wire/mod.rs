@@ -13,6 +13,6 @@ pub use codec::{
 pub(crate) use codec::{decode_log_state, encode_log_state};
 pub use consensus::{ConsensusEntry, ConsensusKind, ConsensusMessage};
 pub use frame::{
-    ControlFrame, Fetched, Findings, LaneFrame, NodeFrame, Stall, Stream, StreamHeader, WIRE_VERSION, Wedged,
+    ControlFrame, Fetched, Findings, LaneFrame, NodeFrame, Refusal, Stall, Stream, StreamHeader, WIRE_VERSION, Wedged,
 };
 pub use tally::{Heartbeat, KnownSkip, TallyFrame};

@@ -10,6 +10,7 @@ const ROOMS: &[&str] = &[
     "id",
     "time",
     "limits",
+    "words",
     "rules",
     "config",
     "view",

@@ -37,6 +37,7 @@ fn states() -> Vec<Records> {
         for op in submission(ticket) {
             match op {
                 Op::Put { table, key, value } => drop(state.insert((table, key), value.to_vec())),
+                Op::Forget => state.clear(),
                 Op::DeleteRange { table, from, to } => {
                     state.retain(|(at, key), _| *at != table || *key < from || *key >= to);
                 }

@@ -10,7 +10,7 @@ use cloudy_proto::{
 };
 
 use super::super::group_reads::read_group;
-use super::super::group_records::{Recorder, forget_ops, meta_op};
+use super::super::group_records::{Recorder, meta_op};
 use super::super::result_reads::read_part;
 use super::*;
 
@@ -212,7 +212,7 @@ fn a_snapshot_leaves_nothing_of_what_came_before_it_and_forgetting_leaves_nothin
     assert_eq!(opened.all(GROUP, Table::Slots).len(), 1, "the slot that the result begins in");
     assert_eq!(opened.all(GROUP, Table::Result).len(), 2);
     assert_eq!(opened.all(GROUP, Table::Checkpoints).len(), 0, "it begins there");
-    opened.store.submit(GROUP, forget_ops(), u64::MAX).unwrap();
+    opened.store.submit(GROUP, vec![Op::Forget], u64::MAX).unwrap();
     assert_eq!(opened.next().result, Ok(()));
     assert_eq!(opened.store.groups().unwrap(), []);
 }

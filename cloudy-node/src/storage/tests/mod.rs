@@ -4,6 +4,7 @@ mod crashes;
 mod damage;
 mod data_dir;
 mod failures;
+mod forgotten;
 mod groups;
 mod packs;
 mod process;

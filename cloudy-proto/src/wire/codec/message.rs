@@ -17,6 +17,7 @@ use crate::slot::check_body;
 use crate::wire::{
     ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, NodeFrame, Stall, TallyFrame, Wedged,
 };
+use crate::words::harmless;
 
 /// What a member may find against the others, and against itself.
 const STALLS_MAX: usize = 3 * MEMBERS_MAX + 1;
@@ -38,6 +39,9 @@ trait Message: Serialize + DeserializeOwned {
 
     /// Checks what was decoded against the protocol's limits.
     fn check(&self) -> Result<(), FrameError>;
+
+    /// Words of another node go no further than here as they are.
+    fn make_harmless(&mut self) {}
 }
 
 fn encode<F: Message>(frame: &F, out: &mut BytesMut) {
@@ -73,12 +77,13 @@ impl MessageDecoder {
         }
         self.filled = 0;
         F::check_encoded(&self.body.bytes)?;
-        let frame: F = decode_exact(&self.body.bytes).map_err(|error| match error {
+        let mut frame: F = decode_exact(&self.body.bytes).map_err(|error| match error {
             NotOne::Malformed(error) => FrameError::Malformed { stream: F::STREAM, error },
             NotOne::Trailing(bytes) => FrameError::Trailing { stream: F::STREAM, bytes },
         })?;
         self.body.shrink();
         frame.check()?;
+        frame.make_harmless();
         Ok(Some(frame))
     }
 }
@@ -159,7 +164,7 @@ impl Message for NodeFrame {
         match self {
             Self::Hello { addresses: named, .. } => addresses(named.len())?,
             Self::Join { name } | Self::Observe { name } => group_name(name)?,
-            Self::Refused { name, reason: words } => {
+            Self::Refused { name, reason: words, refusal: _ } => {
                 group_name(name)?;
                 reason(words)?;
             }
@@ -170,6 +175,12 @@ impl Message for NodeFrame {
             Self::SameIdentity { .. } | Self::Present => {}
         }
         Ok(())
+    }
+
+    fn make_harmless(&mut self) {
+        if let Self::Refused { reason, .. } = self {
+            *reason = harmless(reason.as_bytes());
+        }
     }
 }
 
@@ -219,7 +230,7 @@ impl Message for ControlFrame {
     fn check(&self) -> Result<(), FrameError> {
         match self {
             Self::Invite { name, durability: _ } => group_name(name)?,
-            Self::Refuse { reason: words } => reason(words)?,
+            Self::Refuse { reason: words, refusal: _ } => reason(words)?,
             Self::Follow { next, voter } => {
                 counter("log position", next.0)?;
                 counter("consensus id", voter.0)?;
@@ -269,6 +280,12 @@ impl Message for ControlFrame {
             Self::Accept { .. } | Self::End | Self::Leave | Self::Resigned | Self::Ended | Self::Absent => {}
         }
         Ok(())
+    }
+
+    fn make_harmless(&mut self) {
+        if let Self::Refuse { reason, .. } = self {
+            *reason = harmless(reason.as_bytes());
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::view::{Origin, Place, RingMember};
 use crate::wire::codec::{ControlDecoder, HeaderDecoder, LaneDecoder, NodeDecoder, TallyDecoder, encode_command};
 use crate::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, KnownSkip, LaneFrame,
-    NodeFrame, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    NodeFrame, Refusal, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };
 
 const CHECKPOINT: Checkpoint = Checkpoint { index: Index(65_536), digest: Digest(0x0123_4567_89ab_cdef) };
@@ -83,7 +83,7 @@ fn node_frames() {
     insta::assert_snapshot!(lines::<NodeDecoder>(&[
         NodeFrame::Hello { addresses: addresses(), process: 300 },
         NodeFrame::Join { name: "demo".into() },
-        NodeFrame::Refused { name: "demo".into(), reason: "full".into() },
+        NodeFrame::Refused { name: "demo".into(), reason: "full".into(), refusal: Refusal::NotYet },
         NodeFrame::Observe { name: "demo".into() },
         NodeFrame::Revoked { own: true, nodes: vec![NodeId([1; 32]), NodeId([2; 32])] },
         NodeFrame::Certificate(Bytes::from_static(b"der")),
@@ -98,7 +98,7 @@ fn control_frames() {
     insta::assert_snapshot!(lines::<ControlDecoder>(&[
         ControlFrame::Invite { name: "demo".into(), durability: Durability::Disk },
         ControlFrame::Accept { run: 300 },
-        ControlFrame::Refuse { reason: "busy".into() },
+        ControlFrame::Refuse { reason: "busy".into(), refusal: Refusal::Final },
         ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3) },
         ControlFrame::Log { first: LogIndex(300), entries: vec![Bytes::from_static(b"one"), Bytes::new()], term: 4 },
         ControlFrame::Ready { view },

@@ -22,8 +22,9 @@ use crate::view::{Origin, Place, RingMember};
 use crate::wire::codec::{COUNTER_MAX, DURATION_MAX};
 use crate::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, KnownSkip, LaneFrame,
-    NodeFrame, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    NodeFrame, Refusal, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };
+use crate::words::harmless;
 
 pub(super) fn batch(first_seq: u64, payloads: &[Vec<u8>]) -> Batch {
     let mut body = BytesMut::new();
@@ -71,6 +72,14 @@ fn payloads() -> impl Strategy<Value = Vec<Vec<u8>>> {
 
 fn words(bytes_max: usize) -> impl Strategy<Value = String> {
     vec(any::<char>(), 0..=bytes_max / 4).prop_map(String::from_iter)
+}
+
+fn reason() -> impl Strategy<Value = String> {
+    words(REASON_BYTES_MAX).prop_map(|words| harmless(words.as_bytes()))
+}
+
+fn refusal() -> impl Strategy<Value = Refusal> {
+    select(vec![Refusal::NotYet, Refusal::Final])
 }
 
 fn bytes(bytes_max: usize) -> impl Strategy<Value = Bytes> {
@@ -140,8 +149,11 @@ pub(super) fn node() -> impl Strategy<Value = NodeFrame> {
     prop_oneof![
         (addresses(), any::<u64>()).prop_map(|(addresses, process)| NodeFrame::Hello { addresses, process }),
         words(GROUP_NAME_BYTES_MAX).prop_map(|name| NodeFrame::Join { name }),
-        (words(GROUP_NAME_BYTES_MAX), words(REASON_BYTES_MAX))
-            .prop_map(|(name, reason)| NodeFrame::Refused { name, reason }),
+        (words(GROUP_NAME_BYTES_MAX), reason(), refusal()).prop_map(|(name, reason, refusal)| NodeFrame::Refused {
+            name,
+            reason,
+            refusal
+        }),
         words(GROUP_NAME_BYTES_MAX).prop_map(|name| NodeFrame::Observe { name }),
         (any::<bool>(), vec(any::<[u8; 32]>().prop_map(NodeId), 0..=REVOKED_PER_FRAME_MAX))
             .prop_map(|(own, nodes)| NodeFrame::Revoked { own, nodes }),
@@ -200,7 +212,7 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
     prop_oneof![
         words(GROUP_NAME_BYTES_MAX).prop_map(|name| ControlFrame::Invite { name, durability: Durability::Disk }),
         any::<u64>().prop_map(|run| ControlFrame::Accept { run }),
-        words(REASON_BYTES_MAX).prop_map(|reason| ControlFrame::Refuse { reason }),
+        (reason(), refusal()).prop_map(|(reason, refusal)| ControlFrame::Refuse { reason, refusal }),
         (counter(), consensus_id()).prop_map(|(next, voter)| ControlFrame::Follow { next: LogIndex(next), voter }),
         (counter(), vec(bytes(60), 0..=LOG_ENTRIES_PER_FRAME_MAX), counter())
             .prop_map(|(first, entries, term)| ControlFrame::Log { first: LogIndex(first), entries, term }),

@@ -17,7 +17,7 @@ use crate::limits::{
     SLOT_PAYLOADS_MAX, STREAM_HEADER_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::view::Place;
-use crate::wire::{Fetched, Findings, Heartbeat, KnownSkip, Stall, Stream, WIRE_VERSION, Wedged};
+use crate::wire::{Fetched, Findings, Heartbeat, KnownSkip, Refusal, Stall, Stream, WIRE_VERSION, Wedged};
 
 fn refused<C: Codec>(bytes: &[u8]) -> C::Error {
     let (frames, error) = read::<C>(bytes, &[1]);
@@ -219,7 +219,8 @@ fn a_node_frame_out_of_bounds_is_refused() {
     let name_max = over("a group name's bytes", 129, 128);
     assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Join { name: name.clone() }), name_max.into());
     assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Observe { name: name.clone() }), name_max.into());
-    let refuse = |name, reason| refused_frame::<NodeDecoder>(NodeFrame::Refused { name, reason });
+    let refuse =
+        |name, reason| refused_frame::<NodeDecoder>(NodeFrame::Refused { name, reason, refusal: Refusal::Final });
     assert_eq!(refuse(name, String::new()), name_max.into());
     assert_eq!(refuse(String::new(), reason), over("a reason's bytes", 513, 512).into());
     let nodes = vec![NodeId([1; 32]); REVOKED_PER_FRAME_MAX + 1];
@@ -243,7 +244,10 @@ fn a_control_frame_out_of_bounds_is_refused() {
         ControlFrame::Invite { name: "n".repeat(129), durability: Durability::Disk },
         over("a group name's bytes", 129, 128),
     );
-    check(ControlFrame::Refuse { reason: "r".repeat(513) }, over("a reason's bytes", 513, 512));
+    check(
+        ControlFrame::Refuse { reason: "r".repeat(513), refusal: Refusal::Final },
+        over("a reason's bytes", 513, 512),
+    );
     check(ControlFrame::Follow { next: first, voter: ConsensusId(0) }, counter("log position"));
     check(ControlFrame::Follow { next: LogIndex(1), voter: ConsensusId(u64::MAX) }, counter("consensus id"));
     check(ControlFrame::Log { first, entries: vec![], term: 0 }, counter("log position"));
@@ -362,7 +366,7 @@ fn the_largest_of_each_is_taken() {
     let addresses = vec![SocketAddr::from(([0xffff; 8], u16::MAX)); ADDRESSES_MAX];
     taken::<NodeDecoder>(NodeFrame::Hello { addresses, process: u64::MAX });
     let (name, reason) = ("n".repeat(GROUP_NAME_BYTES_MAX), "r".repeat(REASON_BYTES_MAX));
-    taken::<NodeDecoder>(NodeFrame::Refused { name, reason });
+    taken::<NodeDecoder>(NodeFrame::Refused { name, reason, refusal: Refusal::Final });
     taken::<NodeDecoder>(NodeFrame::Revoked { own: true, nodes: vec![NodeId([0xff; 32]); REVOKED_PER_FRAME_MAX] });
     taken::<NodeDecoder>(NodeFrame::Certificate(vec![0xff; CERTIFICATE_BYTES_MAX].into()));
     taken::<ControlDecoder>(fetched(&[vec![1; PAYLOAD_BYTES_MAX]]));

@@ -1,0 +1,105 @@
+//! Creating a group.
+
+use std::collections::BTreeSet;
+
+use cloudy_proto::NodeId;
+use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
+
+use crate::driver::Command;
+use crate::founding::{FoundError, Founding, FoundingEvent};
+use crate::group::{Group, GroupConfig};
+use crate::node::Node;
+use crate::wait::{Answer, Answers, Awaited, Deadline, Wait};
+
+impl Node {
+    /// Begins to found a group: invite nodes, then [`Founding::found`] it.
+    ///
+    /// # Errors
+    /// The name is taken at this node, or the configuration cannot work.
+    pub async fn found_group(&self, name: &str, config: GroupConfig) -> Result<Founding, FoundError> {
+        config.validate()?;
+        if name.len() > GROUP_NAME_BYTES_MAX {
+            return Err(FoundError::NameTooLong);
+        }
+        let (founder_is_member, name, config) = (config.founder_is_member, name.to_owned(), Box::new(config));
+        let parts = self.mailbox.ask(|reply| Command::Found { name, config, reply }).await??;
+        Ok(Founding::new(parts, founder_is_member, self.wait_timeout))
+    }
+
+    /// Founds a group of so many members, this node included: takes in whoever asks by [`Node::join_group_at`], and
+    /// returns once the ring is full and view 1 is in force. Dropped, it gives the group up.
+    ///
+    /// # Errors
+    /// As [`Node::found_group`] and [`Founding::found`]; or not all members came in time
+    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]), and the group is given up:
+    /// [`FoundError::TimedOut`] says which nodes asked, and what they answered.
+    pub fn create_group(&self, name: &str, members: usize, config: GroupConfig) -> Wait<'_, Result<Group, FoundError>> {
+        let name = name.to_owned();
+        Wait::new(Some(self.wait_timeout), move |deadline| self.create_until(name, members, config, deadline))
+    }
+
+    async fn create_until(
+        &self,
+        name: String,
+        members: usize,
+        config: GroupConfig,
+        deadline: Deadline,
+    ) -> Result<Group, FoundError> {
+        let others = members.saturating_sub(usize::from(config.founder_is_member));
+        let mut gathered = Gathered::default();
+        let creating = async {
+            let mut founding = self.found_group(&name, config).await?;
+            while gathered.accepted.len() < others {
+                let event = founding.next_event().await;
+                let Some(event) = event else { return Err(founding.end_reason().await) };
+                gathered.take(&founding, event);
+            }
+            // Whoever else asked is too late, even if it has accepted meanwhile.
+            std::mem::take(&mut gathered.invited).into_iter().for_each(|node| founding.uninvite(node));
+            founding.found(None).without_timeout().await
+        };
+        let created = deadline.run(creating).await;
+        created.unwrap_or_else(|| {
+            let accepted = gathered.accepted.len();
+            let what = format!("group {name:?} was not created: {accepted} of {others} other members came");
+            Err(deadline.passed(what, gathered.answers()).into())
+        })
+    }
+}
+
+/// Who comes into a group that is being created.
+#[derive(Debug, Default)]
+struct Gathered {
+    invited: BTreeSet<NodeId>,
+    accepted: BTreeSet<NodeId>,
+    refused: Answers,
+}
+
+impl Gathered {
+    fn take(&mut self, founding: &Founding, event: FoundingEvent) {
+        match event {
+            FoundingEvent::AskedToJoin { node } => {
+                self.refused.forget(Awaited::Node(node));
+                founding.invite(node);
+                self.invited.insert(node);
+            }
+            FoundingEvent::Accepted { node } => {
+                self.invited.remove(&node);
+                self.accepted.insert(node);
+            }
+            // It may ask again.
+            FoundingEvent::Refused { node, reason } => {
+                self.invited.remove(&node);
+                self.refused.note(Answer { from: Awaited::Node(node), words: reason });
+            }
+        }
+    }
+
+    fn answers(self) -> Answers {
+        let mut answers = self.refused;
+        for node in self.invited {
+            answers.note(Answer { from: Awaited::Node(node), words: "it asked, and was lost".to_owned() });
+        }
+        answers
+    }
+}

@@ -1,0 +1,216 @@
+//! Coming to others: links, and groups that they create or run.
+
+use std::net::SocketAddr;
+
+use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
+use cloudy_proto::{Index, NodeId};
+use tokio::sync::oneshot;
+
+use crate::driver::Command;
+use crate::driver::joins::{Aim, Attempt};
+use crate::group::{Group, GroupConfig};
+use crate::node::{ConnectError, JoinError, Node};
+use crate::wait::{Answer, Answers, Awaited, Backoff, Deadline, Wait};
+
+type Answered = oneshot::Receiver<Result<Group, Attempt>>;
+
+impl Node {
+    /// Dials an address until the link is up: who is there. A node that does not listen yet, or is out of reach, is dialled
+    /// again.
+    ///
+    /// # Errors
+    /// The other side refuses, in words; or the link is not up in time ([`NodeBuilder::wait_timeout`] or
+    /// [`Wait::timeout`]): the last failure.
+    ///
+    /// [`NodeBuilder::wait_timeout`]: crate::NodeBuilder::wait_timeout
+    pub fn connect(&self, address: SocketAddr) -> Wait<'_, Result<NodeId, ConnectError>> {
+        Wait::new(Some(self.wait_timeout), move |deadline| self.connect_until(address, deadline))
+    }
+
+    async fn connect_until(&self, address: SocketAddr, deadline: Deadline) -> Result<NodeId, ConnectError> {
+        let (mut last, mut backoff) = (None, Backoff::default());
+        let attempts = async {
+            loop {
+                match self.connect_once(address).await {
+                    Err(error) if !error.is_final() => last = Some(error),
+                    answer => return answer,
+                }
+                backoff.pause().await;
+            }
+        };
+        let linked = deadline.run(attempts).await;
+        let passed = |last| match last {
+            Some(error) => error,
+            None => deadline.passed(format!("{address} was not linked"), Answers::default()).into(),
+        };
+        linked.unwrap_or_else(|| Err(passed(last)))
+    }
+
+    /// One attempt to dial an address.
+    pub(crate) async fn connect_once(&self, address: SocketAddr) -> Result<NodeId, ConnectError> {
+        self.mailbox.ask(|reply| Command::Connect { address, reply }).await?
+    }
+
+    /// Waits for an invitation to a group of that name. While nobody waits, invitations are refused in words. A node that
+    /// was a member of a running group of that name, and was started again with the same identity, comes back to it as
+    /// soon as a member links to it.
+    ///
+    /// # Errors
+    /// The name is too long.
+    pub async fn join_group(&self, name: &str) -> Result<Joining, JoinError> {
+        let answer = self.ask_to_join(name, None, Aim::Member).await?;
+        Ok(Joining { node: self.clone(), name: name.to_owned(), answer })
+    }
+
+    /// Asks the node at an address to take this node into a group: its founder, while it gathers members, or any node of
+    /// a group that runs. Returns once this node is on the ring. It has the whole result, from index 1 on. A node that
+    /// was a member before, and was started again with the same identity, comes back this way too.
+    ///
+    /// It asks again while the node at the address is not started or out of reach, does not know the group yet, or has not
+    /// created it: neither start has to be the first. Dropped, it withdraws.
+    ///
+    /// # Errors
+    /// The group does not take this one, in words; or it did not in time
+    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]):
+    /// [`JoinError::TimedOut`] says what was answered last.
+    pub fn join_group_at(&self, name: &str, member: SocketAddr) -> Wait<'_, Result<Group, JoinError>> {
+        self.join_at(name.to_owned(), member, Aim::Member)
+    }
+
+    /// Reads along in a group that runs, from an index of its result on, which should not lie beyond its end; any node of
+    /// the group can be asked. An observer takes no place on the ring, holds nobody up, and broadcasts nothing. Its
+    /// [`Group::end`] ends the group like a member's.
+    ///
+    /// It asks again as [`Node::join_group_at`] does.
+    ///
+    /// # Errors
+    /// As [`Node::join_group_at`]. Where the result is no longer retained from that index on, its readers are told by
+    /// [`EndReason::Truncated`](crate::EndReason::Truncated) from where it is.
+    pub fn observe_group(&self, name: &str, member: SocketAddr, from: Index) -> Wait<'_, Result<Group, JoinError>> {
+        self.join_at(name.to_owned(), member, Aim::Observer(Some(from)))
+    }
+
+    fn join_at(&self, name: String, member: SocketAddr, aim: Aim) -> Wait<'_, Result<Group, JoinError>> {
+        Wait::new(Some(self.wait_timeout), move |deadline| self.join_until(name, member, aim, deadline))
+    }
+
+    async fn join_until(
+        &self,
+        name: String,
+        member: SocketAddr,
+        aim: Aim,
+        deadline: Deadline,
+    ) -> Result<Group, JoinError> {
+        let (mut answers, mut backoff) = (Answers::default(), Backoff::default());
+        let attempts = async {
+            loop {
+                match self.join_once(&name, member, aim).await {
+                    Ok(group) => return Ok(group),
+                    Err(Attempt::Failed(error)) => return Err(error),
+                    Err(Attempt::NotYet(answer)) => {
+                        if answers.note(answer.clone()) {
+                            tracing::info!(group = name, "not joined yet, and asked again: {answer}");
+                        }
+                    }
+                }
+                backoff.pause().await;
+            }
+        };
+        let joined = deadline.run(attempts).await;
+        joined.unwrap_or_else(|| {
+            if answers.is_empty() {
+                let words = "it has not answered".to_owned();
+                answers.note(Answer { from: Awaited::Address(member), words });
+            }
+            Err(deadline.passed(format!("group {name:?} was not joined"), answers).into())
+        })
+    }
+
+    async fn join_once(&self, name: &str, member: SocketAddr, aim: Aim) -> Result<Group, Attempt> {
+        let contact = match self.connect_once(member).await {
+            Ok(contact) => contact,
+            Err(error) if error.is_final() => return Err(JoinError::from(error).into()),
+            Err(error) => {
+                let words = match error {
+                    // The answer says where.
+                    ConnectError::Link { failure, .. } => failure.to_string(),
+                    error => error.to_string(),
+                };
+                return Err(Attempt::NotYet(Answer { from: Awaited::Address(member), words }));
+            }
+        };
+        let answer = self.ask_to_join(name, Some(contact), aim).await?;
+        self.answer_of(answer).await
+    }
+
+    /// Observes a group by a linked node of it, with its result or without, if that node knows it at this moment. Else its
+    /// answer in words.
+    pub(crate) async fn observe(&self, name: &str, contact: NodeId, from: Option<Index>) -> Result<Group, String> {
+        let asked = self.ask_to_join(name, Some(contact), Aim::Observer(from)).await;
+        let answer = match asked {
+            Ok(answer) => self.answer_of(answer).await,
+            Err(error) => Err(error.into()),
+        };
+        answer.map_err(|attempt| match attempt {
+            Attempt::NotYet(answer) => answer.words,
+            Attempt::Failed(JoinError::Refused { reason, .. }) => reason,
+            Attempt::Failed(error) => error.to_string(),
+        })
+    }
+
+    async fn ask_to_join(&self, name: &str, contact: Option<NodeId>, aim: Aim) -> Result<Answered, JoinError> {
+        if name.len() > GROUP_NAME_BYTES_MAX {
+            return Err(JoinError::NameTooLong);
+        }
+        let (reply, answer) = oneshot::channel();
+        let (name, config) = (name.to_owned(), Box::new(GroupConfig::clone(&self.join_config)));
+        self.mailbox.send(Command::Join { name, contact, aim, config, reply }).await;
+        Ok(answer)
+    }
+
+    async fn answer_of(&self, answer: Answered) -> Result<Group, Attempt> {
+        match answer.await {
+            Ok(answer) => answer,
+            // The driver drops a reply only on its way to the end.
+            Err(_) => Err(JoinError::from(self.closed().await).into()),
+        }
+    }
+}
+
+/// Somebody who waits to be invited. Dropping it withdraws.
+#[derive(Debug)]
+#[must_use = "nothing is joined until joined() is awaited"]
+pub struct Joining {
+    node: Node,
+    name: String,
+    answer: Answered,
+}
+
+impl Joining {
+    /// Returns once this node is on the ring. It waits for an invitation as long as it takes, unless [`Wait::timeout`] says
+    /// otherwise; a founder that is lost before the group is created, or creates it without this node, is none.
+    ///
+    /// # Errors
+    /// The group was not joined: in words.
+    pub fn joined(self) -> Wait<'static, Result<Group, JoinError>> {
+        Wait::new(None, move |deadline| self.joined_until(deadline))
+    }
+
+    async fn joined_until(self, deadline: Deadline) -> Result<Group, JoinError> {
+        let Self { node, name, mut answer } = self;
+        let mut answers = Answers::default();
+        let invitations = async {
+            loop {
+                match node.answer_of(answer).await {
+                    Ok(group) => return Ok(group),
+                    Err(Attempt::Failed(error)) => return Err(error),
+                    Err(Attempt::NotYet(from)) => drop(answers.note(from)),
+                }
+                answer = node.ask_to_join(&name, None, Aim::Member).await?;
+            }
+        };
+        let joined = deadline.run(invitations).await;
+        let what = || format!("group {name:?} was not joined, no invitation led to it");
+        joined.unwrap_or_else(|| Err(deadline.passed(what(), answers).into()))
+    }
+}

@@ -1,0 +1,274 @@
+//! Waits of the library: each has a deadline that the caller can set, and says at its end whom it waited for.
+
+use core::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use cloudy_proto::NodeId;
+use tokio::time::Instant;
+
+/// How long a wait for other nodes takes at most, unless
+/// [`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`] gives another time.
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Between two attempts, at first.
+const RETRY_AFTER_MIN: Duration = Duration::from_millis(50);
+/// Between two attempts, at last.
+const RETRY_AFTER_MAX: Duration = Duration::from_millis(500);
+
+type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+type Start<'a, T> = Box<dyn FnOnce(Deadline) -> Work<'a, T> + Send + 'a>;
+
+/// A wait for something that other nodes take part in: await it. Dropping it withdraws, as each method says.
+///
+/// What is only too early is tried again, so the order in which nodes start does not matter. The time of the deadline runs
+/// from the first poll.
+///
+/// ```no_run
+/// # async fn example(node: &cloudy_node::Node, address: std::net::SocketAddr) -> Result<(), cloudy_node::JoinError> {
+/// use std::time::Duration;
+///
+/// let group = node.join_group_at("chat", address).timeout(Duration::from_secs(5)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing happens until it is awaited"]
+pub struct Wait<'a, T> {
+    limit: Option<Duration>,
+    state: State<'a, T>,
+}
+
+enum State<'a, T> {
+    Idle(Start<'a, T>),
+    Waiting(Work<'a, T>),
+    Done,
+}
+
+impl<'a, T> Wait<'a, T> {
+    pub(crate) fn new<F>(limit: Option<Duration>, start: impl FnOnce(Deadline) -> F + Send + 'a) -> Self
+    where
+        F: Future<Output = T> + Send + 'a,
+    {
+        Self { limit, state: State::Idle(Box::new(move |deadline| Box::pin(start(deadline)))) }
+    }
+
+    /// Waits this long at most. No effect on a wait that was polled.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Waits for as long as it takes. No effect on a wait that was polled.
+    pub fn without_timeout(mut self) -> Self {
+        self.limit = None;
+        self
+    }
+}
+
+impl<T> Future for Wait<'_, T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        if let State::Idle(_) = self.state
+            && let State::Idle(start) = std::mem::replace(&mut self.state, State::Done)
+        {
+            let deadline = Deadline::after(self.limit);
+            self.state = State::Waiting(start(deadline));
+        }
+        let State::Waiting(work) = &mut self.state else { panic!("a wait was polled after its end") };
+        let polled = work.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.state = State::Done;
+        }
+        polled
+    }
+}
+
+impl<T> fmt::Debug for Wait<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wait").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+/// When a wait ends at the latest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    at: Option<Instant>,
+    limit: Duration,
+}
+
+impl Deadline {
+    fn after(limit: Option<Duration>) -> Self {
+        let at = limit.and_then(|limit| Instant::now().checked_add(limit));
+        Self { at, limit: limit.unwrap_or(Duration::MAX) }
+    }
+
+    /// None if the work is not done in time.
+    pub(crate) async fn run<T>(self, work: impl Future<Output = T>) -> Option<T> {
+        match self.at {
+            Some(at) => tokio::time::timeout_at(at, work).await.ok(),
+            None => Some(work.await),
+        }
+    }
+
+    /// The error of a wait that was not done in time: for what, and what was answered.
+    pub(crate) fn passed(self, what: String, answers: Answers) -> TimedOut {
+        TimedOut { what, waited: self.limit, answers: answers.0 }
+    }
+}
+
+/// Whom a wait was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// Whatever node listens at an address.
+    Address(SocketAddr),
+    /// A node.
+    Node(NodeId),
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Node(node) => write!(f, "node {}", node.short()),
+        }
+    }
+}
+
+/// What somebody answered last while it was waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Who.
+    pub from: Awaited,
+    /// In words, without control characters.
+    pub words: String,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.from, self.words)
+    }
+}
+
+/// The last answer of each.
+#[derive(Debug, Default)]
+pub(crate) struct Answers(Vec<Answer>);
+
+/// Answers that one error lists: nodes that a group can have invited.
+const ANSWERS_MAX: usize = cloudy_proto::limits::INVITED_MAX;
+
+impl Answers {
+    /// False if the same was known.
+    pub(crate) fn note(&mut self, answer: Answer) -> bool {
+        if self.0.contains(&answer) {
+            return false;
+        }
+        self.forget(answer.from);
+        let has_room = self.0.len() < ANSWERS_MAX;
+        if has_room {
+            self.0.push(answer);
+        }
+        has_room
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn forget(&mut self, from: Awaited) {
+        self.0.retain(|answer| answer.from != from);
+    }
+}
+
+/// A wait that was over before what was waited for; it can be begun again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct TimedOut {
+    what: String,
+    waited: Duration,
+    answers: Vec<Answer>,
+}
+
+impl TimedOut {
+    /// How long was waited.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// What each that was waited for answered last.
+    #[must_use]
+    pub fn answers(&self) -> &[Answer] {
+        &self.answers
+    }
+}
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} within {:?}", self.what, self.waited)?;
+        for (at, answer) in self.answers.iter().enumerate() {
+            write!(f, "{} {answer}", if at == 0 { ":" } else { ";" })?;
+        }
+        f.write_str("; check what was waited for, then try again or allow more time")
+    }
+}
+
+/// Times between attempts.
+#[derive(Debug)]
+pub(crate) struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(RETRY_AFTER_MIN)
+    }
+}
+
+impl Backoff {
+    /// Returns when the next attempt is due.
+    pub(crate) async fn pause(&mut self) {
+        // sleep: an attempt that failed is not made again at once.
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(RETRY_AFTER_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_limit_counts_from_the_first_poll() {
+        let wait = |limit| Wait::new(limit, |deadline: Deadline| async move { deadline.run(pending::<()>()).await });
+        let begun = Instant::now();
+        let short = wait(Some(Duration::from_secs(9))).timeout(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(short.await, None);
+        assert_eq!(begun.elapsed().as_secs(), 6);
+        let endless = wait(Some(Duration::from_secs(1))).without_timeout();
+        assert!(tokio::time::timeout(Duration::from_secs(1_000), endless).await.is_err());
+    }
+
+    #[test]
+    fn an_error_lists_the_last_answer_of_each() {
+        let mut answers = Answers::default();
+        let from = Awaited::Address(SocketAddr::from(([127, 0, 0, 1], 9)));
+        let answer = |words: &str| Answer { from, words: words.to_owned() };
+        assert!(answers.note(answer("nothing")));
+        assert!(!answers.note(answer("nothing")));
+        assert!(answers.note(answer("no such group")));
+        answers.note(Answer { from: Awaited::Node(NodeId([7; 32])), words: "busy".to_owned() });
+        let error = Deadline::after(Some(Duration::from_secs(2))).passed("nothing was joined".to_owned(), answers);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "nothing was joined within 2s: 127.0.0.1:9: no such group; node {}: busy; check what was waited for, \
+                 then try again or allow more time",
+                NodeId([7; 32]).short()
+            )
+        );
+    }
+}

@@ -1,0 +1,143 @@
+//! The order and the timing of starts do not matter, and a wait that is over says whom it was for.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cloudy_node::{Awaited, ClusterKey, ConnectError, FoundError, GroupConfig, Index, JoinError, Node};
+use tokio::task::JoinHandle;
+
+use crate::common::{found, key, start, start_all, within};
+use crate::help::config;
+use crate::hosts::{on_disk, start_hosts};
+
+/// Of a wait that is to be over.
+const SOON: Duration = Duration::from_millis(400);
+
+/// An address that nothing listens at, for a node that is started later.
+fn free_address() -> SocketAddr {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+async fn start_at(key: &ClusterKey, address: SocketAddr) -> Node {
+    Node::builder().cluster_key(key).bind(address).start().await.unwrap()
+}
+
+fn joining(node: &Node, at: SocketAddr) -> JoinHandle<Result<cloudy_node::Group, JoinError>> {
+    let node = node.clone();
+    tokio::spawn(async move { node.join_group_at("early", at).await })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_joins_whether_it_asks_before_the_creator_is_started_before_it_creates_or_afterwards() {
+    let key = key();
+    let at = free_address();
+    let others = start_all(&key, 4).await;
+    let before_start = joining(&others[0], at);
+    let late = others[1].join_group_at("early", at).timeout(SOON).await.unwrap_err();
+    let JoinError::TimedOut(late) = late else { panic!("{late}") };
+    assert_eq!(late.answers()[0].from, Awaited::Address(at), "{late}");
+    let creator = start_at(&key, at).await;
+    let before_creation = joining(&others[1], at);
+    // Whoever asks at this point is told that there is no such group.
+    let too_early = within("the answer", others[2].join_group_at("early", at).timeout(SOON)).await.unwrap_err();
+    let JoinError::TimedOut(late) = &too_early else { panic!("{too_early}") };
+    let of_creator = late.answers().iter().find(|answer| answer.from == Awaited::Node(creator.id())).unwrap();
+    assert!(of_creator.words.contains("is in no group \"early\""), "{too_early}");
+    assert!(too_early.to_string().contains("was not joined within 400ms"), "{too_early}");
+    let group = within("it is created", creator.create_group("early", 3, GroupConfig::default())).await.unwrap();
+    let after = within("it joins", others[3].join_group_at("early", at)).await.unwrap();
+    let mut groups = vec![group, after];
+    for joined in [before_start, before_creation] {
+        groups.push(within("it joins", joined).await.unwrap().unwrap());
+    }
+    within("an approval", groups[3].broadcast("by all").await.unwrap().into_future()).await.unwrap();
+    assert!(groups.iter().all(|joined| joined.id() == groups[0].id()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_start_at_once_on_disk_find_each_other() {
+    for _ in 0..3 {
+        let key = key();
+        let (_hosts, processes) = start_hosts(&key, 3).await;
+        let at = processes[0].node.local_addr();
+        let joins: Vec<_> = processes[1..].iter().map(|process| joining(&process.node, at)).collect();
+        let created = processes[0].node.create_group("early", 3, on_disk());
+        let group = within("it is created", created).await.unwrap();
+        for join in joins {
+            assert_eq!(within("it joins", join).await.unwrap().unwrap().id(), group.id());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_observer_waits_for_the_group_to_begin() {
+    let key = key();
+    let nodes = start_all(&key, 2).await;
+    let founding = nodes[0].found_group("seen", GroupConfig::default()).await.unwrap();
+    let early = nodes[1].observe_group("seen", nodes[0].local_addr(), Index(1)).timeout(SOON).await.unwrap_err();
+    assert!(early.to_string().contains("has not begun"), "{early}");
+    let observed = nodes[1].observe_group("seen", nodes[0].local_addr(), Index(1));
+    let (founded, observed) = within("both", async { tokio::join!(founding.found(None), observed) }).await;
+    assert_eq!(founded.unwrap().id(), observed.unwrap().id());
+}
+
+#[tokio::test]
+async fn a_creator_says_who_came_and_who_did_not_in_time() {
+    let key = key();
+    let nodes = start_all(&key, 2).await;
+    let joined = joining(&nodes[1], nodes[0].local_addr());
+    let created = nodes[0].create_group("early", 3, GroupConfig::default()).timeout(SOON);
+    let error = within("its time is over", created).await.unwrap_err();
+    let FoundError::TimedOut(late) = &error else { panic!("{error}") };
+    assert_eq!(late.waited(), SOON);
+    assert!(error.to_string().contains("group \"early\" was not created: 1 of 2 other members came"), "{error}");
+    let given_up = within("the other is told", joined).await.unwrap().unwrap_err();
+    assert_eq!(given_up, JoinError::Ended { name: "early".to_owned() });
+    // The name is free again.
+    found(&nodes, "early", GroupConfig::default()).await;
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_take_part_is_named_by_the_creator() {
+    let key = key();
+    let (_hosts, processes) = start_hosts(&key, 1).await;
+    let without = start(&key).await;
+    let joined = joining(&without, processes[0].node.local_addr());
+    let created = processes[0].node.create_group("early", 2, on_disk()).timeout(SOON);
+    let error = within("its time is over", created).await.unwrap_err();
+    let FoundError::TimedOut(late) = &error else { panic!("{error}") };
+    assert_eq!(late.answers()[0].from, Awaited::Node(without.id()));
+    assert!(late.answers()[0].words.contains("has no data directory"), "{error}");
+    assert_eq!(
+        within("it is told", joined).await.unwrap().unwrap_err(),
+        JoinError::NeedsDataDir { name: "early".to_owned() }
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_taken_in_at_first_joins_the_group_that_runs() {
+    let key = key();
+    let nodes = start_all(&key, 4).await;
+    let joins: Vec<_> = nodes[1..].iter().map(|node| joining(node, nodes[0].local_addr())).collect();
+    let group = within("it is created", nodes[0].create_group("early", 2, config(|_| {}))).await.unwrap();
+    for join in joins {
+        assert_eq!(within("it joins", join).await.unwrap().unwrap().id(), group.id());
+    }
+}
+
+#[tokio::test]
+async fn connecting_waits_for_a_node_that_starts_later_and_not_for_one_that_refuses() {
+    let key = key();
+    let (node, at) = (start(&key).await, free_address());
+    let error = within("its time is over", node.connect(at).timeout(SOON)).await.unwrap_err();
+    assert!(error.to_string().contains(&at.to_string()), "{error}");
+    let (linked, later) = tokio::join!(within("the link", node.connect(at)), async {
+        // It dials before there is anybody.
+        tokio::task::yield_now().await;
+        start_at(&key, at).await
+    });
+    assert_eq!(linked, Ok(later.id()));
+    let stranger = start(&self::key()).await;
+    let refused = within("the refusal", stranger.connect(at).without_timeout()).await.unwrap_err();
+    assert!(matches!(refused, ConnectError::Link { .. }), "{refused}");
+}
