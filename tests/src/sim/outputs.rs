@@ -132,6 +132,10 @@ impl World {
         if lost {
             return Err(self.judge.failure("who leaves takes nothing along", node, "nobody else is complete"));
         }
+        if self.judge.view().is_some_and(|view| view.last) {
+            // Whoever leaves a group that ends need not leave a majority behind.
+            self.takes(node);
+        }
         self.die(node)
     }
 
