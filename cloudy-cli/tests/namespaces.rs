@@ -86,6 +86,22 @@ fn hosts_find_each_other_by_ipv6_multicast() {
 }
 
 #[test]
+fn hosts_with_link_local_addresses_only_find_and_reach_each_other() {
+    let Some(lab) = Lab::new(3) else { return };
+    let cluster = Cluster::new();
+    // Other hosts can use it only after the check that it is unique, which takes a second or two.
+    let hosts = [MASTER, 1, 2].map(|host| format!("{}%eth0", lab.link_local(host)));
+    let slave = |host: usize| {
+        let mut slave = lab.spawn(host, &cluster.node(&["slave", &hosts[host], "10500"]));
+        slave.wait_for("listening on [fe80::");
+        slave
+    };
+    let slaves = [1, 2].map(slave);
+    finds(&lab, &cluster, &hosts[MASTER], "2");
+    slaves.into_iter().for_each(|slave| assert_eq!(slave.end().code(), Some(0)));
+}
+
+#[test]
 fn a_slave_that_listens_on_all_addresses_is_found_by_masters_of_both_families() {
     let Some(lab) = Lab::new(2) else { return };
     let cluster = Cluster::new();

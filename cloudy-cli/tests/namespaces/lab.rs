@@ -88,6 +88,14 @@ impl Lab {
         Ok(())
     }
 
+    /// A host's link-local IPv6 address, which its interface has given itself.
+    pub(crate) fn link_local(&self, host: usize) -> String {
+        let shown = self.hosts[host].ip(&["-6", "-o", "address", "show", "dev", LINK, "scope", "link"]);
+        let shown = shown.unwrap_or_else(|reason| panic!("{reason}"));
+        let address = shown.split_whitespace().find_map(|word| word.strip_suffix("/64"));
+        address.unwrap_or_else(|| panic!("no link-local address in {shown:?}")).to_owned()
+    }
+
     /// Removes a host's interface.
     pub(crate) fn unplug(&self, host: usize) {
         self.hosts[host].ip(&["link", "delete", LINK]).unwrap_or_else(|reason| panic!("{reason}"));

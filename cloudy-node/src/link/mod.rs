@@ -232,9 +232,23 @@ impl Links {
         }
     }
 
+    /// Nodes give link-local addresses without a scope, which means nothing elsewhere: here it is that of the interface
+    /// that this node listens on.
+    fn scoped(&self, address: SocketAddr) -> SocketAddr {
+        match (address, self.addresses.first()) {
+            (SocketAddr::V6(mut v6), Some(SocketAddr::V6(own)))
+                if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 =>
+            {
+                v6.set_scope_id(own.scope_id());
+                v6.into()
+            }
+            _ => address,
+        }
+    }
+
     async fn dialled(&self, address: SocketAddr) -> Result<(), ConnectError> {
         let failed = |failure| ConnectError::Link { address, failure };
-        let connecting = self.endpoint.connect_with(self.client.clone(), address, SERVER_NAME);
+        let connecting = self.endpoint.connect_with(self.client.clone(), self.scoped(address), SERVER_NAME);
         let connecting = connecting.map_err(|error| failed(LinkFailure::from(error)))?;
         let connection = endpoint::handshake(connecting, &self.limits).await.map_err(failed)?;
         self.run(connection, Some(address), None).await
