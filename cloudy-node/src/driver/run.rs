@@ -334,7 +334,12 @@ impl GroupRun {
     }
 
     fn end(&mut self, reason: EndReason, effects: &mut Vec<Effect>) {
-        self.shared.lock().ended.get_or_insert(reason);
+        let outcomes = self.machine.final_outcomes();
+        let mut state = self.shared.lock();
+        // Before the end is seen: whoever sees it may ask at once.
+        state.final_outcomes = outcomes;
+        state.ended.get_or_insert(reason);
+        drop(state);
         effects.push(Effect::Ended);
     }
 
