@@ -26,18 +26,19 @@ mod typed;
 mod wait;
 
 pub use cloudy_proto::slot::{Payloads, payload_slices};
+pub use cloudy_proto::wire::CommandError;
 pub use cloudy_proto::{
-    Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, LeaveWait, MemberStatus, MessageId,
-    NobodyComplete, NodeId, OlderDisk, OnFailure, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot,
-    Phase, Rank, RingKind, Seq, SessionPlan, Status, View, ViewId, VotesLost, Waiting,
+    Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, LeaveWait, LogIndex, MemberStatus,
+    MessageId, NobodyComplete, NodeId, OlderDisk, OnFailure, Outcome, Parameters, ParametersError, ParseNodeIdError,
+    PendingSlot, Phase, Rank, RingKind, Seq, SessionPlan, Status, View, ViewId, VotesLost, WaitCause, Waiting,
 };
 pub use cluster_key::ClusterKey;
 pub use cluster_keys::ClusterKeys;
 pub use driver::GROUPS_MAX;
 pub use founding::{FoundError, Founding, FoundingEvent};
 pub use group::{
-    Approval, Approved, ApprovedError, ApprovedItem, ApprovedStream, BroadcastError, EndReason, Events, EventsError,
-    Group, GroupConfig, LEAVE_TIMEOUT, LeaveError, Receipt, ReceiptError,
+    Approval, Approved, ApprovedError, ApprovedItem, ApprovedStream, BroadcastError, Divergence, EndReason, Events,
+    EventsError, Group, GroupConfig, LEAVE_TIMEOUT, LeaveError, Receipt, ReceiptError,
 };
 pub use health::{CloseReason, NodeFailure};
 pub use identity::Identity;

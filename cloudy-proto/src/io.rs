@@ -9,14 +9,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::command::SessionPlan;
-use crate::digest::{Checkpoint, Digest};
-use crate::id::{Incarnation, Index, NodeId, Seq, ViewId};
+use crate::digest::Checkpoint;
+use crate::id::{Incarnation, Index, LogIndex, NodeId, Seq, ViewId};
 use crate::slot::Batch;
 use crate::stored::{Record, StoredEntry};
 use crate::view::View;
-use crate::wire::{ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
+use crate::wire::{CommandError, ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
-pub use status::{LeaveWait, MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, Status, VotesLost, Waiting};
+pub use status::{
+    LeaveWait, MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, Status, VotesLost, WaitCause, Waiting,
+};
 
 /// The only way into the machine.
 #[derive(Clone, Debug)]
@@ -301,8 +303,8 @@ pub enum Event {
         /// Which.
         node: NodeId,
     },
-    /// The result has waited for a member for this long: said at a quarter of a second, and again whenever that has
-    /// doubled.
+    /// The result has waited for a member, or for this node's own disk, for this long: reported at a quarter of a second,
+    /// and again whenever that has doubled.
     Waits(Waiting),
     /// Nobody is left who could say how the view in force ends: the group has stopped (`protocol.md` P7). Said once no
     /// complete member has answered for the coordinator timeout, and again when it is others who are missing. It is over
@@ -319,6 +321,9 @@ pub enum Event {
         /// Which.
         node: NodeId,
     },
+    /// So many processes have started in the group since this node was evicted, or asked to join, that the control log does
+    /// not remember its incarnation: this process cannot join the ring. A process that is started again can.
+    Forgotten,
     /// This node is not in the view in force any more. It follows the result, and comes back as soon as it reaches all
     /// members.
     Evicted {
@@ -376,16 +381,23 @@ pub enum Event {
     /// The group is over: everybody has reported, or the time for it is up. A node that misses a part of the final result
     /// fetches that first.
     Closed,
-    /// A member's digest differs from this node's at one index: the group stops (`protocol.md` §8).
+    /// The result here and a member's differ, and no majority agrees with this node: it stops (`protocol.md` §8).
     Diverged {
-        /// Whose.
+        /// The member.
         node: NodeId,
-        /// Where.
-        index: Index,
-        /// Its digest there.
-        theirs: Digest,
-        /// The digest here.
-        ours: Digest,
+        /// Its digest at an index.
+        theirs: Checkpoint,
+        /// The digest here: at the same index, or at another one that both take for the end of the result before one view.
+        ours: Checkpoint,
+    },
+    /// A committed entry of the control log, or the state that replaces entries, does not decode here: a newer version
+    /// wrote it, or memory is corrupt. This node stops: it takes no part in the group and does not vote any longer. The
+    /// others continue.
+    UnreadableLog {
+        /// The first position that this node cannot apply.
+        index: LogIndex,
+        /// Why it does not decode.
+        error: CommandError,
     },
     /// Progress of a member, from its heartbeat.
     Progress {

@@ -46,7 +46,7 @@ pub use id::{
 };
 pub use io::{
     Admission, Approval, Entry, Event, Frame, Input, LeaveWait, MemberStatus, NobodyComplete, OlderDisk, Outcome,
-    Output, PendingSlot, Phase, Request, Status, VotesLost, Waiting,
+    Output, PendingSlot, Phase, Request, Status, VotesLost, WaitCause, Waiting,
 };
 pub use machine::{FinalOutcomes, Machine, MachineConfig, Role};
 pub use read_back::{Stored, StoredError};

@@ -52,9 +52,18 @@ pub const LOG_ENTRIES_PER_FRAME_MAX: usize = 64;
 /// Committed entries of the control log that a node keeps for those who follow it; what came before is replaced by what it
 /// comes to.
 pub const LOG_ENTRIES_MAX: usize = 1_024;
-/// What the log up to an entry comes to, encoded: some 150 bytes for each node that was ever in the group. A log of which
-/// it would be more is kept whole.
+/// The state that replaces older entries of the log, encoded: about 150 bytes for each node that the log remembers, and
+/// reports.
 pub const LOG_STATE_BYTES_MAX: usize = 2 << 20;
+/// Evicted members that the control log remembers, beside the members of the ring: they may rejoin in the same
+/// incarnation.
+pub const EVICTED_REMEMBERED_MAX: usize = 1_024;
+/// Other nodes that the control log remembers, beside those: on their way onto the ring, or gone.
+pub const OTHERS_REMEMBERED_MAX: usize = 256;
+/// Entries of the control log after which what is above these bounds is forgotten.
+pub const FORGET_EVERY: u64 = 64;
+/// Final reports of which the control log keeps what the application said.
+pub const REPORT_TEXTS_MAX: usize = 256;
 /// Voters of one group: more make each entry of the control log slower and losses hardly less likely to matter.
 pub const VOTERS_MAX: usize = 7;
 /// Between two ticks of the consensus library: the leader sends a heartbeat at each.
@@ -85,7 +94,10 @@ pub const STORED_BASES_MAX: usize = 32;
 pub const SNAPSHOT_BYTES_MAX: usize = 32 << 20;
 /// Bytes of a snapshot in one answer to a fetch.
 pub const SNAPSHOT_PART_BYTES: usize = 1 << 20;
-/// Runs of nodes whose last numbers a snapshot may carry.
+/// Incarnations whose last sequence numbers a result knows: a snapshot carries them all.
 pub const RUNS_MAX: usize = 1 << 16;
+/// From so many on no newcomer is admitted: all that the control log remembers may add one each.
+pub const RUNS_ADMITTED_MAX: usize = RUNS_MAX - 2_048;
+const _: () = assert!(RUNS_ADMITTED_MAX + EVICTED_REMEMBERED_MAX + OTHERS_REMEMBERED_MAX + 2 * MEMBERS_MAX <= RUNS_MAX);
 /// How long a finished session serves those who have not reported (`protocol.md` §9).
 pub const LINGER: Duration = Duration::from_secs(2);

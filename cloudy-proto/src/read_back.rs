@@ -11,7 +11,7 @@ use crate::slot::{Batch, Slot};
 use crate::stored::{LogBase, Record, StoredBase, StoredEntry, StoredSnapshot, Vote};
 use crate::view::Place;
 use crate::walk::ResultState;
-use crate::wire::{ConsensusEntry, decode_command, decode_log_state};
+use crate::wire::{CommandError, ConsensusEntry, decode_command, decode_log_state};
 
 /// What is wrong with records that were read back: they are not one node's of one group, or were damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,9 +36,16 @@ pub enum StoredError {
         /// The lane.
         lane: Rank,
     },
-    /// An entry of the control log is no command.
-    #[error("entry {0} of the stored control log is no command of this version")]
-    Command(LogIndex),
+    /// An entry of the control log, or the state that replaces the entries up to it, does not decode.
+    #[error(
+        "entry {index} of the stored control log cannot be read: {error}; start this node with the version that wrote it, or a newer one"
+    )]
+    Command {
+        /// Its position.
+        index: LogIndex,
+        /// Why it does not decode.
+        error: CommandError,
+    },
 }
 
 /// What the records of an earlier run come to: all of them, or all but what of the result a process need not have in

@@ -115,6 +115,24 @@ pub enum Rule {
     LostLinkIsNoAnswer,
     /// A voter whose disk has forgotten what it confirmed gives up its name.
     ForgottenVoteIsGivenUp,
+    /// `Disk`: a sync releases the consensus state that was given out with it, and none that came later.
+    TicketIsOfItsState,
+    /// No change of the voters leaves voters of whom a majority does not answer the leader.
+    ChangeKeepsMajority,
+    /// A consensus message that the library takes for impossible is refused before the library sees it.
+    ConsensusIsChecked,
+    /// Members compare the checkpoints of their results, and the minority stops.
+    MembersCompare,
+    /// A learner or observer compares its checkpoints with those of the members, and stops alone.
+    ObserversCompare,
+    /// Complete members of a view compare its first index and the digest before that, and the minority stops.
+    BeginningsCompare,
+    /// A coordinator compares the first index and digest in the answers to `Wedge`, and leaves the minority out.
+    AnswersCompare,
+    /// A final result is compared with those that members report, and a fetched one with its source's.
+    FinalsCompare,
+    /// A node that cannot decode a committed entry of the control log stops, says so and does not vote.
+    UnreadableLogStops,
 }
 
 /// Which rules hold: all, outside tests of the tests.

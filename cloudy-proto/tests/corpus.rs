@@ -162,7 +162,13 @@ const CHECKPOINT: Checkpoint = Checkpoint { index: Index(65_536), digest: Digest
 
 fn tallies() -> Vec<Bytes> {
     let heartbeat = |index, waiting| {
-        TallyFrame::Heartbeat(Heartbeat { index: Index(index), checkpoint: CHECKPOINT, waiting, complete: waiting })
+        TallyFrame::Heartbeat(Heartbeat {
+            index: Index(index),
+            checkpoint: CHECKPOINT,
+            waiting,
+            complete: waiting,
+            begins: CHECKPOINT,
+        })
     };
     let frames = [
         TallyFrame::Confirm { frontier: Round(3) },
@@ -236,7 +242,7 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Rejoin { view, ready: true },
         ControlFrame::Fetch { from: index },
         ControlFrame::Fetched(Fetched::Entry { first_index: index, view, origin, incarnation, first_seq, count, body }),
-        ControlFrame::Fetched(Fetched::End { index, view, first: index }),
+        ControlFrame::Fetched(Fetched::End { index, view, first: index, digest: CHECKPOINT.digest }),
         ControlFrame::Fetched(Fetched::Truncated { first: index }),
         ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
         ControlFrame::End,
@@ -250,6 +256,7 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::NobodyComplete { view, missing: vec![origin], lost: vec![NodeId([0xbb; 32])] },
         ControlFrame::Ended,
         ControlFrame::Absent,
+        ControlFrame::Diverged { view, node: origin, theirs: CHECKPOINT, ours: CHECKPOINT },
     ];
     each(frames, encode_control)
 }

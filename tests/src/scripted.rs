@@ -125,6 +125,36 @@ pub fn says_that_nobody_coordinates(rules: Rules) -> bool {
     outputs.iter().any(|output| matches!(output, Output::Event(Event::CoordinatorLost { .. })))
 }
 
+/// A voter is told by its leader that the log is committed up to entry 100, of which it has none. True if it closes the
+/// link: the library would stop the process.
+#[must_use]
+pub fn refuses_what_it_does_not_hold(rules: Rules) -> bool {
+    let mut invited = Alone::linked(Role::Invited { by: PEER }, rules);
+    let commands = [
+        Command::Founded { founder: PEER },
+        Command::Incarnate { node: PEER, run: 2 },
+        Command::Incarnate { node: NodeId([1; 32]), run: 1 },
+    ];
+    let entries = commands.iter().map(encode_command).collect();
+    invited.hears_control(ControlFrame::Log { first: LogIndex(1), entries, term: 0 });
+    let outputs = invited.hears_control(ControlFrame::Consensus(ConsensusMessage {
+        kind: ConsensusKind::Heartbeat,
+        to: ConsensusId(3),
+        from: ConsensusId::FOUNDER,
+        term: 1,
+        log_term: 0,
+        index: LogIndex(0),
+        entries: Vec::new(),
+        commit: LogIndex(100),
+        commit_term: 1,
+        reject: false,
+        reject_hint: LogIndex(0),
+        context: Bytes::new(),
+        snapshot: Bytes::new(),
+    }));
+    outputs.iter().any(|output| matches!(output, Output::CloseLink { peer: PEER, .. }))
+}
+
 /// A node that does not coordinate is asked for the log from entry 50 on, and has less of it. True if it asks back.
 #[must_use]
 pub fn asks_back(rules: Rules) -> bool {

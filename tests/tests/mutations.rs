@@ -6,7 +6,9 @@ use core::time::Duration;
 use cloudy_proto::{LeaveWait, OnFailure, RingKind, Rule, Rules, Time};
 use cloudy_tests::invariants::Failure;
 use cloudy_tests::scenario::Scenario;
-use cloudy_tests::scripted::{asks_back, gives_up_its_vote, repeats_itself, says_that_nobody_coordinates};
+use cloudy_tests::scripted::{
+    asks_back, gives_up_its_vote, refuses_what_it_does_not_hold, repeats_itself, says_that_nobody_coordinates,
+};
 use cloudy_tests::sim::plan::{Fault, Newcomer, Plan, Step, Who};
 use cloudy_tests::sim::run::{run, run_without, run_without_both};
 use cloudy_tests::sim::world::World;
@@ -49,6 +51,16 @@ macro_rules! each_is_caught {
                 Rule::LostVotesAreTold => "most_votes_are_lost_and_no_node_says_so",
                 Rule::ForgottenVoteIsGivenUp => "a_voter_keeps_the_name_under_which_it_forgot",
                 Rule::LostLinkIsNoAnswer => "an_answer_from_before_a_link_was_lost_counts",
+                Rule::ConsensusIsChecked => "a_voter_stops_at_a_message_that_the_library_takes_for_impossible",
+                // In the unit tests of `cloudy-proto`.
+                Rule::ChangeKeepsMajority => "a_change_of_the_voters_leaves_too_few_that_answer",
+                // In `corruption.rs`.
+                Rule::MembersCompare => "a_member_whose_checkpoint_differs_stops",
+                Rule::ObserversCompare => "an_observer_whose_checkpoint_differs_stops_alone",
+                Rule::BeginningsCompare => "a_member_that_begins_a_view_elsewhere_stops",
+                Rule::AnswersCompare => "a_member_whose_answer_contradicts_the_others_is_left_out_and_stops",
+                Rule::FinalsCompare => "an_observer_whose_final_result_differs_stops_alone",
+                Rule::UnreadableLogStops => "a_member_that_cannot_read_a_log_entry_stops_and_the_others_go_on",
                 Rule::FinalIsStoredWhole => "who_fetched_a_final_result_does_not_know_that_it_is_whole",
             };
             assert_eq!(tested(Rule::CutAtMinimum), "a_cut_at_the_maximum");
@@ -82,6 +94,7 @@ each_is_caught! {
     an_answer_names_what_is_not_synced: AnswerIsSynced,
     a_fetched_result_counts_before_it_is_synced: CompleteIsSynced,
     a_vote_leaves_before_it_is_synced: VoteIsSynced,
+    a_sync_releases_what_came_after_it: TicketIsOfItsState,
     who_skips_a_view_is_complete_in_the_next: SkippedViewIsIncomplete,
     an_older_disk_decides_a_cut: RunningFixTheCut,
     an_older_disk_takes_a_cut_that_it_did_not_answer_for: DiskKnowsItsAnswer,
@@ -198,6 +211,14 @@ fn skips_become_due_on_arrival_only() {
 fn who_is_told_often_that_nobody_coordinates_never_says_so() {
     assert!(says_that_nobody_coordinates(Rules::default()));
     assert!(!says_that_nobody_coordinates(Rules::all_but(Rule::SeekGoesOn)));
+}
+
+#[test]
+fn a_voter_stops_at_a_message_that_the_library_takes_for_impossible() {
+    assert!(refuses_what_it_does_not_hold(Rules::default()));
+    let unchecked =
+        std::panic::catch_unwind(|| refuses_what_it_does_not_hold(Rules::all_but(Rule::ConsensusIsChecked)));
+    assert!(unchecked.is_err(), "the library stops the process");
 }
 
 #[test]

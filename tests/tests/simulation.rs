@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use cloudy_proto::{Durability, OnFailure, Parameters, RingKind, SessionPlan};
+use cloudy_proto::{Durability, OnFailure, Parameters, RingKind, SessionPlan, WaitCause};
 use cloudy_tests::invariants::Failure;
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::sim::campaign::campaign;
+use cloudy_tests::sim::corruption::{Corrupted, Corruption};
 use cloudy_tests::sim::plan::{Fault, Newcomer, Plan, Who};
 use cloudy_tests::sim::run::run;
 use cloudy_tests::sim::stats::Met;
@@ -220,6 +221,25 @@ fn a_relay_goes_on_without_a_member_and_with_it_again() -> Result<(), Failure> {
     Ok(())
 }
 
+#[test]
+fn a_wait_for_a_slow_disk_names_it_at_its_node_and_that_node_at_the_sender() -> Result<(), Failure> {
+    let mut plan = Plan::calm_on_disk(3);
+    plan.parameters.on_failure = OnFailure::Wait;
+    let mut story = Scenario::begin(plan)?;
+    story.pass(1_000_000)?;
+    story.suffers(Fault::SlowDisk { who: Who::Node(1), for_us: 3_000_000 })?;
+    story.broadcasts(0, 1, 8)?;
+    story.pass(300_000)?;
+    let waits = |node: usize| {
+        let node = &story.world.nodes[node];
+        let waiting = node.machine.status(node.clock.at(story.world.now_us)).waits_for;
+        waiting.map(|waiting| (story.world.judge.home_of(waiting.node), waiting.cause))
+    };
+    let expected = [(1, WaitCause::Confirmation), (1, WaitCause::OwnDisk), (0, WaitCause::Approval)];
+    assert_eq!([0, 1, 2].map(waits), expected.map(Some));
+    story.settles()
+}
+
 /// Enough payloads for a checkpoint of the digest (`protocol.md` §8), in a few slots.
 const PAYLOADS: usize = 70_000;
 
@@ -229,7 +249,7 @@ fn plan_with_corruption(members: usize) -> Plan {
     plan.parameters.slot_bytes_max = 1 << 20;
     plan.parameters.window_bytes = 1 << 24;
     plan.network.encoded = false;
-    plan.network.corrupt_towards = Some(members - 1);
+    plan.corruption = Some(Corruption { home: members - 1, what: Corrupted::Slot });
     plan
 }
 

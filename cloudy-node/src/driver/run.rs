@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
 use crate::founding::FoundingEvent;
-use crate::group::shared::{EndReason, Shared};
+use crate::group::shared::{Divergence, EndReason, Shared};
 use crate::repeats::{Repeats, Source};
 
 /// A stream whose view is not installed yet.
@@ -244,8 +244,13 @@ impl GroupRun {
             Event::FinalResultMissing { sources } => self.misses_final(sources, effects),
             Event::Left { node } if *node == self.shared.me => self.end(EndReason::Left, effects),
             Event::CoordinatorLost { node } => self.coordinator_lost(*node, effects),
-            Event::Diverged { node, index, .. } => {
-                self.end(EndReason::Diverged { node: *node, index: *index }, effects);
+            Event::Diverged { node, theirs, ours } => {
+                let divergence = Divergence { node: *node, theirs: *theirs, ours: *ours };
+                self.stop(EndReason::Diverged(Box::new(divergence)), effects);
+            }
+            Event::Forgotten => self.stop(EndReason::Forgotten, effects),
+            Event::UnreadableLog { index, error } => {
+                self.stop(EndReason::UnreadableLog { index: *index, error: error.clone() }, effects);
             }
             Event::Closed => {
                 self.closed = true;
@@ -331,6 +336,13 @@ impl GroupRun {
             // Whoever founds or joins has given up.
             let _ = installed.send(joined);
         }
+    }
+
+    /// The group ends here for a reason that the operator has to know.
+    fn stop(&mut self, reason: EndReason, effects: &mut Vec<Effect>) {
+        tracing::error!(group = %self.shared.name, "{reason}");
+        self.joined(Err(NotJoined::Refused(reason.to_string())));
+        self.end(reason, effects);
     }
 
     fn end(&mut self, reason: EndReason, effects: &mut Vec<Effect>) {

@@ -21,7 +21,7 @@ pub use approved::{Approved, ApprovedError, ApprovedStream, Events, EventsError}
 pub use feed::ApprovedItem;
 pub use leave::{LEAVE_TIMEOUT, LeaveError};
 pub use receipt::{Approval, Receipt, ReceiptError};
-pub use shared::EndReason;
+pub use shared::{Divergence, EndReason};
 
 use crate::driver::{Command, Mailbox};
 use shared::{Shared, wait_until};

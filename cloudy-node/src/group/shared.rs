@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use cloudy_proto::wire::CommandError;
 use cloudy_proto::{
-    Approval, Durability, Entry, Event, FinalOutcomes, GroupId, Incarnation, Index, NodeId, Parameters, Seq,
+    Approval, Checkpoint, Durability, Entry, Event, FinalOutcomes, GroupId, Incarnation, Index, LogIndex, NodeId,
+    Parameters, Seq,
 };
 use tokio::sync::Notify;
 
@@ -25,13 +27,20 @@ pub enum EndReason {
     /// The founder was out of reach for longer than the coordinator timeout, and the group was not founded yet.
     #[error("node {} was founding the group, and it has been out of reach for too long; start it again and found a new group", .0.short())]
     CoordinatorLost(NodeId),
-    /// A member's digest differs from this node's: one of the two is corrupt.
-    #[error("the result here and the one of node {} differ up to index {index}: memory or transport is corrupt on one of them; keep both logs, and found a new group", .node.short())]
-    Diverged {
-        /// The other node.
-        node: NodeId,
-        /// Where both have a checkpoint.
-        index: Index,
+    /// The result here and a member's differ, and no majority of the members agrees with this node: one of the two is
+    /// corrupt.
+    #[error(transparent)]
+    Diverged(Box<Divergence>),
+    /// A committed entry of the group's control log does not decode at this node, so it takes no part in the group and does
+    /// not vote any longer. The others continue.
+    #[error(
+        "this node cannot read entry {index} of the group's control log ({error}), so it takes no part in the group any longer; run the same version of cloudy on all members, then start this node again"
+    )]
+    UnreadableLog {
+        /// The position in the control log.
+        index: LogIndex,
+        /// Why the entry does not decode.
+        error: CommandError,
     },
     /// This node was away for too long, or came too late: what it misses is retained by nobody in reach. The others go
     /// on.
@@ -42,6 +51,12 @@ pub enum EndReason {
         /// The first index that is retained.
         first: Index,
     },
+    /// So many processes have started in the group since this node was evicted that it cannot come back in the same
+    /// process. The others continue.
+    #[error(
+        "so many processes have started in the group since this node was evicted that the group does not remember this one; start the process again, and join again"
+    )]
+    Forgotten,
     /// This node's disk failed, so it confirms nothing any more. The others go on.
     #[error("this node's disk failed, and it is out of the group: {cause}")]
     DiskFailed {
@@ -77,6 +92,21 @@ impl From<CloseReason> for EndReason {
             CloseReason::Failed(failure) => Self::NodeFailed(failure),
         }
     }
+}
+
+/// Two results that differ.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the result here differs from the one of node {}: up to index {} the digest is {} here, up to index {} it is {} there; memory or disk is corrupt on one of the two, so keep the logs of both and check the machines before this node joins again",
+    .node.short(), .ours.index, .ours.digest, .theirs.index, .theirs.digest
+)]
+pub struct Divergence {
+    /// The other node.
+    pub node: NodeId,
+    /// What that node has: its digest up to an index.
+    pub theirs: Checkpoint,
+    /// What this node has.
+    pub ours: Checkpoint,
 }
 
 /// State behind one short lock.

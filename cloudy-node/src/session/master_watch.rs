@@ -119,8 +119,8 @@ impl Watch {
                 self.set(node, result_of(result, &report));
                 observe(MasterEvent::Reported(node));
             }
-            Event::Diverged { node, index, .. } => {
-                self.failed = Some(MasterError::Diverged { node: self.name(node), index });
+            Event::Diverged { node, theirs, .. } => {
+                self.failed = Some(MasterError::Diverged { node: self.name(node), index: theirs.index });
             }
             _ => {}
         }

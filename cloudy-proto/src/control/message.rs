@@ -5,7 +5,7 @@ use raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, Mes
 
 use crate::command::Standing;
 use crate::id::{ConsensusId, LogIndex};
-use crate::wire::{ConsensusEntry, ConsensusKind, ConsensusMessage};
+use crate::wire::{CommandError, ConsensusEntry, ConsensusKind, ConsensusMessage};
 
 const KINDS: [(ConsensusKind, MessageType); 10] = [
     (ConsensusKind::Append, MessageType::MsgAppend),
@@ -78,7 +78,9 @@ pub(super) fn conf_state(electors: &[(ConsensusId, Standing)]) -> ConfState {
 }
 
 pub(super) fn entry_to_wire(entry: Entry) -> ConsensusEntry {
-    let change = change_of(&entry).map(|change| (ConsensusId(change.node_id), standing(change.get_change_type())));
+    // Entries are made here and by `entry_from_wire` only.
+    let change = change_of(&entry).ok().flatten();
+    let change = change.map(|change| (ConsensusId(change.node_id), standing(change.get_change_type())));
     ConsensusEntry { term: entry.term, index: LogIndex(entry.index), change, command: command_of(&entry) }
 }
 
@@ -101,16 +103,19 @@ pub(super) fn command_of(entry: &Entry) -> Bytes {
     if is_change { entry.context.clone() } else { entry.data.clone() }
 }
 
-/// The change of who votes that an entry makes.
-pub(super) fn change_of(entry: &Entry) -> Option<ConfChange> {
+/// The change of who votes that an entry makes, if it makes one.
+///
+/// # Errors
+/// The library's own encoding of it does not decode: memory is corrupt.
+pub(super) fn change_of(entry: &Entry) -> Result<Option<ConfChange>, CommandError> {
     if entry.get_entry_type() != EntryType::EntryConfChange {
-        return None;
+        return Ok(None);
     }
     let mut change = ConfChange::default();
-    // Entries are made here and by `entry_from_wire` only.
-    let merged = protobuf::Message::merge_from_bytes(&mut change, &entry.data);
-    debug_assert!(merged.is_ok(), "an own change of who votes decodes");
-    Some(change)
+    match protobuf::Message::merge_from_bytes(&mut change, &entry.data) {
+        Ok(()) => Ok(Some(change)),
+        Err(_) => Err(CommandError::Change),
+    }
 }
 
 pub(super) fn change(id: ConsensusId, standing: Standing) -> ConfChange {

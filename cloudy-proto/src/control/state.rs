@@ -1,6 +1,7 @@
 //! What the control log says so far: the same at everybody who has read as far.
 
 mod compact;
+mod forget;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
 use crate::digest::Checkpoint;
 use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId, Round, ViewId};
+use crate::limits::{FORGET_EVERY, REPORT_TEXTS_MAX};
 use crate::rules::{Rule, Rules};
 use crate::view::{Origin, RingMember, View};
 use crate::wire::{CommandError, decode_command};
@@ -37,7 +39,7 @@ pub(crate) struct ControlState {
     kickstarted: Option<SessionPlan>,
     grace: bool,
     electors: BTreeMap<ConsensusId, (NodeId, Standing)>,
-    /// Who was ever on a ring.
+    /// Nodes that were on a ring, as far as the log remembers.
     members_ever: BTreeSet<NodeId>,
     reports: BTreeMap<NodeId, (Checkpoint, Bytes)>,
     closed: bool,
@@ -149,7 +151,7 @@ impl ControlState {
         self.closed
     }
 
-    /// The latest run of a node.
+    /// The latest run of a node; none if it never had one, or is forgotten.
     pub(crate) fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
         self.incarnations.get(&node).map(|(incarnation, _)| *incarnation)
     }
@@ -223,7 +225,11 @@ impl ControlState {
         #[cfg(feature = "mutations")]
         self.history.0.push((self.next(), entry.clone()));
         self.entries.push_back(entry);
-        Ok(command.map_or(Applied::Nothing, |command| self.take(command)))
+        let applied = command.map_or(Applied::Nothing, |command| self.take(command));
+        if self.next().0.is_multiple_of(FORGET_EVERY) {
+            self.forget_surplus();
+        }
+        Ok(applied)
     }
 
     fn take(&mut self, command: Command) -> Applied {
@@ -251,7 +257,8 @@ impl ControlState {
                 if !self.members_ever.contains(&node) || self.has_reported(node) {
                     return Applied::Nothing;
                 }
-                self.reports.insert(node, (result, report.clone()));
+                let kept = if self.reports.len() < REPORT_TEXTS_MAX { report.clone() } else { Bytes::new() };
+                self.reports.insert(node, (result, kept));
                 Applied::Reported { node, result, report }
             }
             Command::Close => {
@@ -311,7 +318,7 @@ impl ControlState {
         });
         self.members_ever.extend(view.ring.iter().map(|member| member.node));
         for member in view.ring.iter().filter(|_| view.parameters.session) {
-            let next = self.streams.len() as u64;
+            let next = self.streams.values().max().map_or(0, |last| last + 1);
             self.streams.entry((member.node, member.incarnation)).or_insert(next);
         }
         self.left.extend(install.dropped.iter().filter(|(_, why)| *why == Dropped::Left).map(|(node, _)| *node));
@@ -388,6 +395,8 @@ mod tests {
         apply(&mut state, &ring(1, vec![member(two, 2)]));
         apply(&mut state, &ring(2, vec![member(two, 2), member(one, 4)]));
         assert_eq!(streams(&state), [Some(0), Some(1), Some(2)], "a run keeps its own, a new one has the next");
+        state.forget_streams();
+        assert_eq!(streams(&state), [None, Some(1), Some(2)], "one that is over needs none");
     }
 
     #[test]

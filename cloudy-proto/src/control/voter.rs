@@ -37,6 +37,8 @@ pub(crate) enum VoterOutput {
     Committed { index: LogIndex, term: u64, command: Bytes },
     /// Entries up to here are committed that nobody sends any more: this is what they come to.
     Skipped { index: LogIndex, term: u64, state: Bytes },
+    /// A committed change of who votes does not decode: nothing after it can be applied.
+    Unreadable { index: LogIndex, error: CommandError },
 }
 
 /// A message that no correct voter sends; nothing of it was taken.
@@ -222,8 +224,13 @@ impl Voter {
     }
 
     /// Takes what another voter says.
-    pub(crate) fn take(&mut self, mut message: ConsensusMessage) -> Result<(), ConsensusError> {
+    pub(crate) fn take(&mut self, message: ConsensusMessage) -> Result<(), ConsensusError> {
         self.check(&message)?;
+        self.take_checked(message)
+    }
+
+    /// Takes a message that the library can take.
+    pub(crate) fn take_checked(&mut self, mut message: ConsensusMessage) -> Result<(), ConsensusError> {
         self.believe_named(&mut message);
         let electors = self.check_state(&message)?;
         // What is left are answers of voters that were removed meanwhile.
@@ -340,12 +347,16 @@ impl Voter {
 
     fn commit(&mut self, entries: Vec<Entry>) {
         for entry in entries {
-            if let Some(change) = change_of(&entry)
+            let (index, command) = (LogIndex(entry.index), command_of(&entry));
+            let change = match change_of(&entry) {
+                Ok(change) => change,
+                Err(error) => return self.outputs.push_back(VoterOutput::Unreadable { index, error }),
+            };
+            if let Some(change) = change
                 && let Ok(conf_state) = self.raft.apply_conf_change(&change)
             {
                 self.raft.mut_store().conf_state = conf_state;
             }
-            let (index, command) = (LogIndex(entry.index), command_of(&entry));
             self.outputs.push_back(VoterOutput::Committed { index, term: entry.term, command });
         }
     }

@@ -3,6 +3,7 @@
 use crate::command::Standing;
 use crate::id::{ConsensusId, NodeId};
 use crate::limits::VOTERS_MAX;
+use crate::rules::{Rule, Rules};
 
 /// Somebody who takes part in the consensus, or could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,7 @@ pub(crate) struct Electorate {
     pub(crate) observer: Option<Elector>,
     /// Whoever else takes part still.
     pub(crate) former: Vec<Elector>,
+    pub(crate) rules: Rules,
 }
 
 /// The next step towards the voters that there should be.
@@ -66,6 +68,9 @@ impl Electorate {
 
     fn keeps_majority(&self, change: VoterChange) -> bool {
         let VoterChange::Set { id: changed, standing, .. } = change else { return true };
+        if !self.rules.hold(Rule::ChangeKeepsMajority) {
+            return true;
+        }
         let votes = |elector: &&Elector| match elector.id == changed {
             true => standing == Standing::Voter,
             false => elector.standing == Standing::Voter,
@@ -150,7 +155,32 @@ mod tests {
             members: all,
             observer: observer.then_some(founder),
             former: Vec::new(),
+            rules: Rules::default(),
         }
+    }
+
+    /// Of three voters one was evicted and lives, and one has died, which its link does not show yet. Without the rule the
+    /// living one goes first, and nobody is left to agree with the leader.
+    #[cfg(feature = "mutations")]
+    #[test]
+    fn a_change_of_the_voters_leaves_too_few_that_answer() {
+        let after = |rules| {
+            let mut group = founded(3, false);
+            settle(&mut group);
+            let mut evicted = group.members.remove(2);
+            evicted.linked = false;
+            group.former.push(evicted);
+            (group.members[1].active, group.rules) = (false, rules);
+            let change = group.next_change();
+            if let Some(VoterChange::Set { id, standing, .. }) = change {
+                let changed = group.former.iter_mut().find(|elector| elector.id == id);
+                changed.expect("the evicted one").standing = standing;
+            }
+            let voters: Vec<&Elector> = group.all().filter(|elector| elector.standing == Standing::Voter).collect();
+            (voters.len(), voters.iter().filter(|voter| voter.active).count())
+        };
+        assert_eq!(after(Rules::default()), (3, 2), "a majority answers");
+        assert_eq!(after(Rules::all_but(Rule::ChangeKeepsMajority)), (2, 1), "none does");
     }
 
     #[test]

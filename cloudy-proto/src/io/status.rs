@@ -116,10 +116,25 @@ impl fmt::Display for LeaveWait {
 pub struct Waiting {
     /// The next index.
     pub index: Index,
-    /// Whose slot, or whose approval.
+    /// The node that holds the result up: this node itself if its own disk does.
     pub node: NodeId,
+    /// What is missing.
+    pub cause: WaitCause,
     /// For how long.
     pub age: Duration,
+}
+
+/// What a result waits for at its cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitCause {
+    /// The node's next slot has not arrived here.
+    Slot,
+    /// The node has not approved its slot.
+    Approval,
+    /// The node has not confirmed a slot of this node.
+    Confirmation,
+    /// `Disk`: this node's own disk has not synced the slot.
+    OwnDisk,
 }
 
 /// Why a group has stopped: none of its members that answer has the result up to the view's first index. What was approved

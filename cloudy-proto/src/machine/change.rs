@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::command::{Command, Dropped, InstallView};
 use crate::config::{Durability, OnFailure, Parameters};
-use crate::digest::Digest;
 use crate::id::{Index, NodeId, Rank, ViewId};
 use crate::io::{Event, Output, Phase};
 use crate::limits::MEMBERS_MAX;
@@ -137,8 +136,7 @@ impl Machine {
         let member = self.member.as_ref().or(self.former.as_ref()).filter(|member| member.view.id == view)?;
         let (incarnation, frontiers) = (member.incarnation(), member.frontiers());
         let (first, complete) = (member.first, member.complete);
-        let digest = first.0.checked_sub(1).and_then(|before| self.delivery.result.digest_at(Index(before)));
-        let digest = digest.unwrap_or(Digest(0));
+        let digest = self.ends_before(first).digest;
         let (cursor, findings) = (member.cursor(), member.findings().clone());
         Some(Wedged { view, incarnation, frontiers, complete, first, digest, cursor, findings })
     }
@@ -186,19 +184,22 @@ impl Machine {
     /// Coordinator: fixes the cut once all have answered, or the time for it is over and a complete member has.
     pub(super) fn try_cut(&mut self) {
         let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
-        let answers = self.staying(change);
         let stale = |rank: Rank| self.is_void(change.view.member(rank));
-        let awaited =
-            |rank: &Rank| change.answers[rank.at()].is_none() && !stale(*rank) && !change.is_overdue(*rank, self.now);
+        let awaited = |rank: &Rank| change.awaits_answer(*rank) && !stale(*rank) && !change.is_overdue(*rank, self.now);
         if change.view.ranks().any(|rank| awaited(&rank)) {
             return;
         }
+        self.compare_answers();
+        let Some(change) = self.change.as_ref().filter(|_| !self.halted) else { return };
+        let answers = self.staying(change);
+        let stale = |rank: Rank| self.is_void(change.view.member(rank));
         let (view, last) = (Arc::clone(&change.view), change.last);
         let goes_on = |rank: Rank| !self.state.is_stale(view.member(rank));
         let on_disk = self.delivery.durability == Durability::Disk;
         let restarted: Vec<bool> = view.ranks().map(|rank| on_disk && !goes_on(rank)).collect();
         let Some(cut) = cut_of(&view, &answers, &restarted, last, self.rules) else { return };
-        let silent: Vec<bool> = view.ranks().map(|rank| change.answers[rank.at()].is_none() || stale(rank)).collect();
+        let is_silent = |rank: Rank| change.answers[rank.at()].is_none() && !change.is_left_out(rank) || stale(rank);
+        let silent: Vec<bool> = view.ranks().map(is_silent).collect();
         let survivor = |rank| RingMember { origin: Origin::Survivor, ..view.member(rank).clone() };
         let (running, back): (Vec<Rank>, Vec<Rank>) = cut.survivors.iter().partition(|rank| goes_on(**rank));
         let mut ring: Vec<RingMember> = running.into_iter().map(survivor).collect();

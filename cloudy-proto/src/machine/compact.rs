@@ -31,7 +31,7 @@ impl Machine {
         if !in_step || !(full || wanted) {
             return;
         }
-        let Some(state) = encode_log_state(&self.state.log_state()) else { return };
+        let state = encode_log_state(&self.state.log_state());
         let keep = self.log_entries_max / 2;
         let votes = voter.is_some();
         if let Some(voter) = self.voter.as_mut().filter(|_| votes && wanted) {
@@ -85,6 +85,7 @@ impl Machine {
         if grace {
             self.enter_grace();
         }
+        self.notice_forgotten();
         self.tell_reports(&known);
         if self.state.is_closed() && !was_closed {
             self.closed();

@@ -269,7 +269,7 @@ impl Machine {
             }
         });
         let former = former.collect();
-        Some(Electorate { leader: self.me, members, observer, former })
+        Some(Electorate { leader: self.me, members, observer, former, rules: self.rules })
     }
 
     /// Coordinator: a voter has answered lately, and after its link went down, if that did. The consensus library alone

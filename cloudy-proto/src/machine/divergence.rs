@@ -3,25 +3,29 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::digest::{Checkpoint, Digest};
-use crate::id::{Index, NodeId};
+use crate::id::{Index, NodeId, Rank, ViewId};
 use crate::io::Event;
 use crate::machine::Machine;
+use crate::rules::Rule;
 use crate::view::View;
-use crate::wire::Heartbeat;
+use crate::wire::{ControlFrame, Heartbeat, Wedged};
 
 /// Checkpoints kept of each member: heartbeats come at different indexes, and a dispute is settled at one.
 const RECENT: usize = 8;
 
-/// What the others said of their results.
+/// What the members of the view in force said of their results.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
     recent: BTreeMap<NodeId, VecDeque<Checkpoint>>,
+    /// The end of the result before the view.
+    begins: BTreeMap<NodeId, Checkpoint>,
 }
 
 impl Checkpoints {
     /// Only members of the view in force count.
     pub(crate) fn forget(&mut self, view: &View) {
         self.recent.retain(|&node, _| view.rank_of(node).is_some());
+        self.begins.clear();
     }
 
     fn note(&mut self, node: NodeId, checkpoint: Checkpoint) {
@@ -41,30 +45,148 @@ impl Checkpoints {
     }
 }
 
+/// Two ends of the result before a view. A digest of zero behind the first index is not known.
+fn differ(one: Checkpoint, other: Checkpoint) -> bool {
+    let is_known = |checkpoint: Checkpoint| checkpoint.digest != Digest(0);
+    one.index != other.index || (is_known(one) && is_known(other) && one.digest != other.digest)
+}
+
+/// No majority of all agrees with a node that so many of them contradict.
+fn is_outvoted(contradicting: usize, all: usize) -> bool {
+    contradicting > 0 && contradicting * 2 >= all
+}
+
 impl Machine {
-    /// Compares a member's checkpoint with the own one at that index. Where they differ, this node goes on only while
-    /// a majority of the members agrees with it, or may still turn out to.
-    pub(super) fn compare_checkpoint(&mut self, node: NodeId, theirs: Checkpoint) {
-        let Some(member) = &self.member else { return };
-        let members = member.view.members();
-        self.checkpoints.note(node, theirs);
-        let Some(ours) = self.delivery.result.digest_at(theirs.index) else { return };
-        let other = self.checkpoints.others_than(theirs.index, ours);
-        let agreeing_at_most = members - other;
-        if other > 0 && agreeing_at_most * 2 <= members {
-            self.halt(Checkpoint { index: theirs.index, digest: ours });
-            self.event(Event::Diverged { node, index: theirs.index, theirs: theirs.digest, ours });
+    /// Compares what a member says of its result with the own one.
+    pub(super) fn compare(&mut self, node: NodeId, said: Heartbeat) {
+        let Some(view) = self.state.view().filter(|view| view.rank_of(node).is_some()).cloned() else { return };
+        self.compare_checkpoint(&view, node, said.checkpoint);
+        if said.complete {
+            self.compare_beginning(&view, node, said.begins);
         }
     }
 
-    /// Stops for good. The last word is the own digest: the others have to compare it too.
-    fn halt(&mut self, ours: Checkpoint) {
+    /// Where checkpoints differ, this node continues only while a majority of the members agrees with it, or may agree once
+    /// all have reported. A learner or observer counts the members that it is linked with.
+    fn compare_checkpoint(&mut self, view: &View, node: NodeId, theirs: Checkpoint) {
+        let (rule, all) = match &self.member {
+            Some(_) => (Rule::MembersCompare, view.members()),
+            None => {
+                let linked = view.ring.iter().filter(|member| self.links.contains_key(&member.node));
+                (Rule::ObserversCompare, linked.count())
+            }
+        };
+        // A result that begins later has a digest of its own.
+        if !self.reads_all || !self.rules.hold(rule) {
+            return;
+        }
+        self.checkpoints.note(node, theirs);
+        let Some(digest) = self.delivery.result.digest_at(theirs.index) else { return };
+        let ours = Checkpoint { index: theirs.index, digest };
+        if ours != theirs && is_outvoted(self.checkpoints.others_than(ours.index, digest), all) {
+            self.diverged(node, theirs, ours);
+        }
+    }
+
+    /// All complete members of a view begin it at one index, with one digest before that.
+    fn compare_beginning(&mut self, view: &View, node: NodeId, theirs: Checkpoint) {
+        let Some(member) = self.member.as_ref().filter(|member| member.complete) else { return };
+        let ours = member.begins;
+        self.checkpoints.begins.insert(node, theirs);
+        let contradicting = self.checkpoints.begins.values().filter(|theirs| differ(**theirs, ours)).count();
+        let rule = self.rules.hold(Rule::BeginningsCompare);
+        if rule && differ(theirs, ours) && is_outvoted(contradicting, view.members()) {
+            self.diverged(node, theirs, ours);
+        }
+    }
+
+    /// Compares final results as members report them to the log.
+    pub(super) fn compare_final(&mut self) {
+        let Some(ours) = self.final_result.filter(|_| self.reads_all) else { return };
+        let Some(view) = self.state.view().filter(|_| self.rules.hold(Rule::FinalsCompare)) else { return };
+        let members = self.state.reports().filter(|(node, ..)| view.rank_of(*node).is_some());
+        let contradicting: Vec<(NodeId, Checkpoint)> =
+            members.filter(|(_, theirs, _)| *theirs != ours).map(|(node, theirs, _)| (node, theirs)).collect();
+        if is_outvoted(contradicting.len(), view.members())
+            && let Some(&(node, theirs)) = contradicting.first()
+        {
+            self.diverged(node, theirs, ours);
+        }
+    }
+
+    /// A node that fetched the end of the result compares its digest with the source's; false if they differ.
+    pub(super) fn agrees_with_source(&mut self, node: NodeId, theirs: Checkpoint) -> bool {
+        let ours = self.delivery.result.checkpoint();
+        let compares = self.reads_all && self.rules.hold(Rule::FinalsCompare);
+        if compares && differ(theirs, ours) {
+            self.diverged(node, theirs, ours);
+            return false;
+        }
+        true
+    }
+
+    /// Coordinator: leaves complete members out of the next view that contradict the others about where the view in force
+    /// begins, and tells them. Without a majority all stop.
+    pub(super) fn compare_answers(&mut self) {
+        let Some(change) = self.change.as_ref().filter(|_| self.rules.hold(Rule::AnswersCompare)) else { return };
+        let complete = |rank: Rank| change.answers[rank.at()].as_ref().filter(|answer| answer.complete);
+        let said: Vec<(NodeId, Checkpoint)> = change
+            .view
+            .ranks()
+            .filter_map(|rank| Some((change.view.member(rank).node, complete(rank)?.begins())))
+            .collect();
+        let against = |ours: Checkpoint| said.iter().filter(move |(_, theirs)| differ(*theirs, ours));
+        let outvoted: Vec<(NodeId, Checkpoint, NodeId, Checkpoint)> = said
+            .iter()
+            .filter(|(_, ours)| is_outvoted(against(*ours).count(), said.len()))
+            .filter_map(|(node, ours)| against(*ours).next().map(|(other, theirs)| (*node, *ours, *other, *theirs)))
+            .collect();
+        let (view, me) = (change.view.id, self.me);
+        for &(node, ours, other, theirs) in outvoted.iter().filter(|(node, ..)| *node != me) {
+            if let Some(change) = &mut self.change {
+                change.leave_out(node);
+            }
+            self.send_control(node, ControlFrame::Diverged { view, node: other, theirs, ours });
+        }
+        if let Some(&(_, ours, other, theirs)) = outvoted.iter().find(|(node, ..)| *node == self.me) {
+            self.diverged(other, theirs, ours);
+        }
+    }
+
+    /// The coordinator reports that this node's result differs from the others' at the beginning of the view; or the node
+    /// that this one asked to join reports that it differs at a checkpoint.
+    pub(super) fn take_diverged(
+        &mut self,
+        from: NodeId,
+        view: ViewId,
+        (node, theirs): (NodeId, Checkpoint),
+        ours: Checkpoint,
+    ) {
+        let in_force = self.state.view().is_some_and(|latest| latest.id == view && latest.rank_of(self.me).is_some());
+        if (in_force && from == self.coordinator) || self.has_asked(from) {
+            self.diverged(node, theirs, ours);
+        }
+    }
+
+    /// Stops for good: the result here and a node's differ. The last heartbeat carries the own digest, since the others have
+    /// to compare it too.
+    fn diverged(&mut self, node: NodeId, theirs: Checkpoint, ours: Checkpoint) {
         self.halted = true;
         self.delivery.outputs.clear();
-        let last_word = Heartbeat { checkpoint: ours, ..self.heartbeat() };
+        let at_checkpoint = self.delivery.result.digest_at(ours.index) == Some(ours.digest);
+        let heartbeat = self.heartbeat();
+        let checkpoint = if at_checkpoint { ours } else { heartbeat.checkpoint };
         if let Some(member) = &mut self.member {
             member.wedged = true;
-            member.beat(last_word, &mut self.delivery);
+            member.beat(Heartbeat { checkpoint, ..heartbeat }, &mut self.delivery);
         }
+        self.event(Event::Diverged { node, theirs, ours });
+    }
+}
+
+impl Wedged {
+    /// The end of the result before the view.
+    fn begins(&self) -> Checkpoint {
+        Checkpoint { index: Index(self.first.0.saturating_sub(1)), digest: self.digest }
     }
 }

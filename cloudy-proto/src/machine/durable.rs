@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use crate::config::Durability;
+use crate::digest::Checkpoint;
 use crate::id::{Index, NodeId, Round, ViewId};
 use crate::io::Output;
 use crate::limits::UNSYNCED_FETCH_BYTES_MAX;
@@ -104,7 +105,8 @@ impl Machine {
     pub(super) fn persisted(&mut self, ticket: u64) {
         while let Some(sync) = self.syncs.next_due(ticket) {
             if let Some(voter) = &mut self.voter {
-                voter.persisted(sync.consensus);
+                let is_its_own = self.rules.hold(Rule::TicketIsOfItsState);
+                voter.persisted(if is_its_own { sync.consensus } else { self.syncs.consensus });
             }
             let member = self.member.as_mut();
             if let Some(((view, ends), member)) = sync.ends.zip(member)
@@ -137,13 +139,20 @@ impl Machine {
     }
 
     fn complete_at(&mut self, view: ViewId, first: Index) {
+        let begins = self.ends_before(first);
         if let Some(member) = self.member.as_mut().filter(|member| member.view.id == view) {
-            member.first = first;
+            (member.first, member.begins) = (first, begins);
             member.complete = true;
             // The others learn of it at once: a member that leaves may wait for it.
             self.set_timer(Timer::Heartbeat, Duration::ZERO);
             self.let_go();
         }
+    }
+
+    /// The end of the result before an index; a digest of zero if that is not kept.
+    pub(super) fn ends_before(&self, first: Index) -> Checkpoint {
+        let index = Index(first.0.saturating_sub(1));
+        Checkpoint { index, digest: self.delivery.result.digest_at(index).unwrap_or_default() }
     }
 
     /// A member was asked to wedge, and has: it answers once all that came up so far is synced, and says so until then.

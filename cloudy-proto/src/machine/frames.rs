@@ -79,7 +79,7 @@ impl Machine {
             ControlFrame::Log { first, entries, term } => self.take_log(from, first, entries, term),
             ControlFrame::LogState { index, term, state } => {
                 if let Err(error) = self.skip_log(index, term, state) {
-                    self.breach(from, format!("what the control log comes to: {error}"));
+                    self.halt_at_log(index, error);
                 }
             }
             ControlFrame::Ready { view } => self.is_ready(from, view),
@@ -102,6 +102,9 @@ impl Machine {
             ControlFrame::Leave => self.asked_to_leave(from),
             ControlFrame::NobodyComplete { view, missing, lost } => {
                 self.take_nobody_complete(from, view, missing, lost);
+            }
+            ControlFrame::Diverged { view, node, theirs, ours } => {
+                self.take_diverged(from, view, (node, theirs), ours);
             }
             ControlFrame::Consensus(message) => self.take_consensus(from, message),
             ControlFrame::Ended => self.take_ended(from),

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::digest::{Checkpoint, Digest};
 use crate::id::{Index, NodeId, Rank, Round, ViewId};
 use crate::io::{Entry, Event, OlderDisk, Phase};
 use crate::machine::Machine;
@@ -188,6 +189,7 @@ impl Machine {
         // Whatever the result holds by now need not be broadcast again.
         self.outbox.leave_out(self.last_approved());
         let mut member = Member::new(Arc::clone(view), rank, first, self.now, self.rules);
+        member.begins = first.map(|first| self.ends_before(first)).unwrap_or_default();
         member.open |= self.plan.is_some();
         let linked = self.links.keys().filter_map(|&peer| view.rank_of(peer));
         linked.for_each(|rank| member.link_up(rank));
@@ -295,7 +297,7 @@ impl Machine {
                     self.delivery.fetched(Entry { first_index, view, origin, incarnation, batch });
                 }
             }
-            Fetched::End { index, view, first } => self.fetched_to(from, index, view, first),
+            Fetched::End { index, view, first, digest } => self.fetched_to(from, index, view, (first, digest)),
             Fetched::Truncated { first } => self.truncated(from, first),
             Fetched::Snapshot { index, base, length, offset, part } => {
                 self.take_part(from, (index, length, offset), base, &part);
@@ -328,7 +330,7 @@ impl Machine {
     }
 
     /// A source has given what it has for now.
-    fn fetched_to(&mut self, from: NodeId, index: Index, installed: ViewId, first: Index) {
+    fn fetched_to(&mut self, from: NodeId, index: Index, installed: ViewId, (first, digest): (Index, Digest)) {
         let here = self.delivery.result.index();
         let Some(fetching) = self.fetching.as_mut() else { return };
         let knows_view = installed == fetching.view && first > Index(0);
@@ -358,6 +360,10 @@ impl Machine {
                 self.fetched_all(view, first);
             }
             None if last && knows_view => {
+                let theirs = Checkpoint { index: Index(first.0 - 1), digest };
+                if !self.agrees_with_source(from, theirs) {
+                    return;
+                }
                 // With `Disk` it knows after a restart that nothing is missing.
                 if self.rules.hold(Rule::FinalIsStoredWhole) {
                     self.delivery.keep(Record::Complete { view: installed, first });

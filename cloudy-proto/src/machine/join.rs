@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::Command;
 use crate::digest::Checkpoint;
-use crate::id::{Incarnation, Index, NodeId};
+use crate::id::{Incarnation, Index, NodeId, ViewId};
 use crate::io::{Event, Phase};
-use crate::limits::{MEMBERS_MAX, OBSERVERS_MAX};
+use crate::limits::{MEMBERS_MAX, OBSERVERS_MAX, RUNS_ADMITTED_MAX};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::wire::{ControlFrame, Refusal};
@@ -163,6 +163,7 @@ impl Machine {
 
     pub(super) fn part(&mut self, peer: NodeId) {
         self.newcomers.observers.remove(&peer);
+        self.newcomers.finished.remove(&peer);
         if let Some(joining) = &mut self.joining {
             joining.known_to.remove(&peer);
         }
@@ -175,7 +176,13 @@ impl Machine {
             return;
         }
         self.comes_in_another_run(from, run);
-        if let Err(reason) = self.may_come(from, observer, result) {
+        if let Some((view, ours)) = self.contradicts(result) {
+            let node = self.me;
+            return self.send_control(from, ControlFrame::Diverged { view, node, theirs: ours, ours: result });
+        }
+        let is_new = !observer && !self.state.is_latest_run(from, run);
+        let refused = if is_new { self.may_add_run() } else { Ok(()) };
+        if let Err(reason) = refused.and_then(|()| self.may_come(from, observer)) {
             let reason = harmless(reason.as_bytes());
             return self.send_control(from, ControlFrame::Refuse { reason, refusal: Refusal::Final });
         }
@@ -183,7 +190,7 @@ impl Machine {
             self.newcomers.observers.insert(from);
         }
         if let Some(term) = self.leading {
-            if !observer && !self.state.is_latest_run(from, run) && self.newcomers.proposed.get(&from) != Some(&run) {
+            if is_new && self.newcomers.proposed.get(&from) != Some(&run) {
                 self.newcomers.proposed.insert(from, run);
                 self.propose(&Command::Incarnate { node: from, run });
             }
@@ -211,16 +218,34 @@ impl Machine {
         self.send_control(to, ControlFrame::Refer { coordinator, addresses, left });
     }
 
-    /// Says in words why a node cannot come.
-    fn may_come(&self, from: NodeId, observer: bool, result: Checkpoint) -> Result<(), String> {
-        let (name, me) = (&self.name, self.me.short());
-        let ours = self.delivery.result.digest_at(result.index).filter(|_| self.reads_all);
-        if let Some(ours) = ours.filter(|ours| *ours != result.digest) {
-            let (index, theirs) = (result.index, result.digest);
+    /// The view in force, and the digest here where it differs from a checkpoint that a node remembers.
+    fn contradicts(&self, theirs: Checkpoint) -> Option<(ViewId, Checkpoint)> {
+        let view = self.state.view().filter(|_| self.reads_all)?.id;
+        let ours = self.delivery.result.digest_at(theirs.index)?;
+        (ours != theirs.digest).then_some((view, Checkpoint { index: theirs.index, digest: ours }))
+    }
+
+    /// This node has asked that one last to let it in.
+    pub(super) fn has_asked(&self, node: NodeId) -> bool {
+        self.joining.as_ref().is_some_and(|joining| joining.asked == Some(node))
+    }
+
+    /// Coordinator: says in words why no incarnation may be added. The result knows the last sequence number of each that
+    /// is in it, for good: so it can say what became of any message.
+    fn may_add_run(&self) -> Result<(), String> {
+        let runs = self.delivery.result.last_seqs().len();
+        if self.is_coordinator() && runs >= RUNS_ADMITTED_MAX {
+            let name = &self.name;
             return Err(format!(
-                "its result differs from the one of node {me} at index {index}: {theirs} there, {ours} here; one of the two is corrupt, or of another group"
+                "the result of group {name:?} has messages of {runs} process starts, and {RUNS_ADMITTED_MAX} is the limit of one group; create another group"
             ));
         }
+        Ok(())
+    }
+
+    /// Says in words why a node cannot come.
+    fn may_come(&self, from: NodeId, observer: bool) -> Result<(), String> {
+        let (name, me) = (&self.name, self.me.short());
         let known = &self.newcomers.observers;
         if observer && known.len() >= OBSERVERS_MAX && !known.contains(&from) {
             return Err(format!(
@@ -287,5 +312,50 @@ impl Machine {
             // One that was under way does not wait for it any more.
             self.try_cut();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Parameters;
+    use crate::digest::ResultBase;
+    use crate::id::Seq;
+    use crate::io::{Frame, Input, Output};
+    use crate::machine::tests::alone;
+    use crate::stored::StoredBase;
+    use crate::walk::ResultState;
+    use crate::wire::Stream;
+
+    const NEWCOMER: NodeId = NodeId([9; 32]);
+
+    /// What a group answers to a newcomer whose result has messages of so many incarnations.
+    fn answer(runs: usize) -> Vec<ControlFrame> {
+        let mut machine = alone(Parameters::default());
+        let last_numbers = (0..runs as u64).map(|run| ((NodeId([8; 32]), Incarnation(run)), Seq(1))).collect();
+        let base = StoredBase { base: ResultBase { last_numbers, ..ResultBase::default() }, ..StoredBase::default() };
+        machine.delivery.result = ResultState::resumed(&base);
+        machine.link_up(NEWCOMER, Vec::new());
+        let join = ControlFrame::Join { run: 7, observer: false, result: Checkpoint::default() };
+        let (incarnation, frame) = (Incarnation(0), Frame::Control(join));
+        machine.handle(machine.now, Input::Frame { from: NEWCOMER, incarnation, stream: Stream::Control, frame });
+        let outputs = core::iter::from_fn(|| machine.poll_output());
+        let said = outputs.filter_map(|output| match output {
+            Output::Send { to: NEWCOMER, frame: Frame::Control(frame), .. } => Some(frame),
+            _ => None,
+        });
+        said.collect()
+    }
+
+    #[test]
+    fn a_newcomer_is_refused_with_the_limit_once_a_result_knows_too_many_incarnations() {
+        let refused = |said: &[ControlFrame]| said.iter().any(|frame| matches!(frame, ControlFrame::Refuse { .. }));
+        assert!(!refused(&answer(RUNS_ADMITTED_MAX - 1)));
+        let said = answer(RUNS_ADMITTED_MAX);
+        let reason = said.iter().find_map(|frame| match frame {
+            ControlFrame::Refuse { reason, .. } => Some(reason),
+            _ => None,
+        });
+        assert!(reason.is_some_and(|reason| reason.contains("63488 is the limit")), "{said:?}");
     }
 }

@@ -173,7 +173,7 @@ impl Machine {
     /// A view is in force: checkpoints of others do not count any more, and its joiners have to fetch before they are
     /// complete.
     pub(super) fn note_members(&mut self, view: &View) {
-        self.checkpoints.forget(view);
+        self.forget_others(view);
         let joined = |member: &&RingMember| view.id.0 > 1 && member.origin != Origin::Survivor;
         self.leaving.incomplete.retain(|node| view.rank_of(*node).is_some());
         self.leaving.incomplete.extend(view.ring.iter().filter(joined).map(|member| member.node));

@@ -41,6 +41,10 @@ impl Machine {
         let voters = self.state.electors().filter(|(_, node, _)| *node == peer);
         self.electors_quiet.extend(voters.map(|(id, ..)| id));
         self.followers.remove(&peer);
+        self.evictions.part(peer);
+        if self.state.view().is_none_or(|view| view.rank_of(peer).is_none()) {
+            self.heard.remove(&peer);
+        }
         self.part(peer);
         if let Some(member) = &mut self.member
             && let Some(rank) = member.view.rank_of(peer)
@@ -55,6 +59,12 @@ impl Machine {
         }
         self.try_cut();
         self.try_close();
+    }
+
+    /// Forgets what nodes said that are neither members of the view nor linked.
+    pub(super) fn forget_others(&mut self, view: &View) {
+        self.checkpoints.forget(view);
+        self.heard.retain(|node, _| view.rank_of(*node).is_some() || self.links.contains_key(node));
     }
 
     /// What was said on a link and not taken yet goes with it: on the next, it would come before what it builds on.
@@ -111,7 +121,7 @@ impl Machine {
         if self.is_coordinator() || self.member.is_none() {
             self.event(Event::Progress { node, index: heartbeat.index });
         }
-        self.compare_checkpoint(node, heartbeat.checkpoint);
+        self.compare(node, heartbeat);
     }
 
     /// A member is linked and was heard of within the failure timeout.
@@ -122,5 +132,30 @@ impl Machine {
         let Some(view) = self.state.view().filter(|_| self.links.contains_key(&node)) else { return false };
         let heard_at = self.heard.get(&node).map(|(at, _)| *at);
         heard_at.is_some_and(|at| self.now.since(at) <= view.parameters.failure_timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Parameters;
+    use crate::id::ConsensusId;
+    use crate::limits::MEMBERS_MAX;
+    use crate::machine::tests::alone;
+
+    #[test]
+    fn peers_that_come_and_go_leave_nothing_behind() {
+        let mut machine = alone(Parameters::default());
+        for at in 1..=1_000_u64 {
+            let mut peer = NodeId([7; 32]);
+            peer.0[..8].copy_from_slice(&at.to_be_bytes());
+            machine.link_up(peer, Vec::new());
+            machine.follow(peer, crate::id::LogIndex(1), ConsensusId(0));
+            machine.hear_elector(ConsensusId(at + 1), peer);
+            machine.link_down(peer);
+        }
+        assert_eq!((machine.heard.len(), machine.followers.len()), (0, 0));
+        assert!(machine.electors_heard.len() <= 2 * MEMBERS_MAX);
+        assert!(machine.electors_heard.contains_key(&ConsensusId(1_001)), "the newest is known");
     }
 }

@@ -12,7 +12,10 @@ use crate::machine::install::Before;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
 use crate::stored::{Record, Vote};
-use crate::wire::{ConsensusMessage, ControlFrame, encode_command};
+use crate::wire::{CommandError, ConsensusMessage, ControlFrame, encode_command};
+
+/// Voters whose names are kept before the log tells them.
+const ELECTORS_HEARD_MAX: usize = 2 * MEMBERS_MAX;
 
 impl Machine {
     /// Coordinator: puts a command up for agreement. It appears in the log, or this node stops coordinating.
@@ -26,31 +29,48 @@ impl Machine {
     pub(super) fn run_consensus(&mut self) {
         while !self.voter.as_ref().map_or(self.leading.is_none(), Voter::is_settled) {
             while let Some(output) = self.voter.as_mut().and_then(Voter::poll_output) {
-                match output {
-                    VoterOutput::Send(message) => self.send_consensus(message),
-                    VoterOutput::Keep(record) => self.keep_vote(record),
-                    VoterOutput::Skipped { index, term, state } => {
-                        if let Err(error) = self.skip_log(index, term, state) {
-                            debug_assert!(false, "the voter has decoded it: {error}");
-                        }
-                    }
-                    VoterOutput::Committed { index, term, command } if index == self.state.next() => {
-                        self.log_term = term;
-                        if let Err(error) = self.apply(command) {
-                            debug_assert!(false, "an own entry of the log does not decode: {error}");
-                        }
-                    }
-                    // Another node told of it before, or an earlier run knew it.
-                    VoterOutput::Committed { index, term, .. } => {
-                        if index.next() == self.state.next() {
-                            self.log_term = term;
-                        }
-                    }
-                }
+                self.take_voter_output(output);
             }
             self.watch_leadership();
         }
         self.compact_log();
+    }
+
+    fn take_voter_output(&mut self, output: VoterOutput) {
+        match output {
+            VoterOutput::Send(message) => self.send_consensus(message),
+            VoterOutput::Keep(record) => self.keep_vote(record),
+            VoterOutput::Skipped { index, term, state } => {
+                if let Err(error) = self.skip_log(index, term, state) {
+                    self.halt_at_log(index, error);
+                }
+            }
+            VoterOutput::Committed { index, term, command } if index == self.state.next() => {
+                self.log_term = term;
+                if let Err(error) = self.apply(command) {
+                    self.halt_at_log(index, error);
+                }
+            }
+            // Another node told of it before, or an earlier run knew it.
+            VoterOutput::Committed { index, term, .. } => {
+                if index.next() == self.state.next() {
+                    self.log_term = term;
+                }
+            }
+            VoterOutput::Unreadable { index, error } => self.halt_at_log(index, error),
+        }
+    }
+
+    /// Stops for good, and stops voting: every later entry builds on one that this node cannot apply. What a peer says is
+    /// committed counts as committed, as everywhere in the log.
+    pub(super) fn halt_at_log(&mut self, index: LogIndex, error: CommandError) {
+        if !self.rules.hold(Rule::UnreadableLogStops) {
+            return;
+        }
+        self.halted = true;
+        self.voter = None;
+        self.leading = None;
+        self.event(Event::UnreadableLog { index, error });
     }
 
     fn keep_vote(&mut self, record: Record) {
@@ -93,20 +113,35 @@ impl Machine {
             self.syncs.forget_consensus();
             self.set_timer(Timer::Consensus, CONSENSUS_TICK);
         }
+        if self.votes_as(message.to).is_some() {
+            self.hear_elector(message.from, from);
+        }
         // A message to an earlier run of this node is for nobody.
         let Some(voter) = self.voter.as_mut().filter(|voter| voter.id() == message.to) else { return };
-        if self.electors_heard.len() < 2 * MEMBERS_MAX {
-            self.electors_heard.insert(message.from, from);
-        }
-        match voter.take(message) {
+        let index = message.index;
+        let checks = self.rules.hold(Rule::ConsensusIsChecked);
+        match if checks { voter.take(message) } else { voter.take_checked(message) } {
             Ok(()) => {
                 self.run_consensus();
                 self.reconfigure();
             }
+            Err(ConsensusError::State(error)) => self.halt_at_log(index, error),
             // The name is an earlier run's: it is the disk that has forgotten.
             Err(ConsensusError::Forgotten) if !self.rules.hold(Rule::ForgottenVoteIsGivenUp) => {}
             Err(ConsensusError::Forgotten) if self.restored && voter.id() != own => self.give_up_vote(),
             Err(error) => self.breach(from, error.to_string()),
+        }
+    }
+
+    /// Keeps the name of a voter. If these are too many, the voters that the log names go, and else the one that began to
+    /// vote first.
+    pub(super) fn hear_elector(&mut self, id: ConsensusId, node: NodeId) {
+        self.electors_heard.insert(id, node);
+        if self.electors_heard.len() > ELECTORS_HEARD_MAX {
+            self.electors_heard.retain(|id, _| self.state.elector(*id).is_none());
+        }
+        if self.electors_heard.len() > ELECTORS_HEARD_MAX {
+            self.electors_heard.pop_first();
         }
     }
 
@@ -219,7 +254,7 @@ impl Machine {
             if index == self.state.next() {
                 self.log_term = if index == last { term } else { 0 };
                 if let Err(error) = self.apply(entry) {
-                    return self.breach(from, format!("entry {index} of the control log: {error}"));
+                    return self.halt_at_log(index, error);
                 }
             }
         }
@@ -229,13 +264,15 @@ impl Machine {
         }
     }
 
-    fn apply(&mut self, entry: Bytes) -> Result<(), crate::wire::CommandError> {
+    fn apply(&mut self, entry: Bytes) -> Result<(), CommandError> {
         let index = self.state.next();
         let applied = self.state.apply(entry.clone())?;
         self.delivery.keep(Record::Command { index, term: self.log_term, command: entry });
         self.stay_off_ring();
         match applied {
             Applied::Incarnated { node, incarnation, run } => {
+                self.newcomers.proposed.retain(|known, proposed| *known != node || *proposed != run);
+                self.notice_forgotten();
                 if node == self.me && run == self.run {
                     self.incarnated(incarnation);
                 }
@@ -248,12 +285,14 @@ impl Machine {
             Applied::Installed { view, before, cut, dropped } => {
                 self.dropped(&dropped);
                 self.install(view, before.as_deref().map_or(Before::Nothing, |view| Before::View { view, cut: &cut }));
+                self.notice_forgotten();
             }
             Applied::Outdated => self.change_afresh(),
             Applied::Kickstarted(plan) => self.kickstarted(plan),
             Applied::Grace => self.enter_grace(),
             Applied::Reported { node, result, report } => {
                 self.event(Event::Reported { node, result, report });
+                self.compare_final();
                 self.try_close();
             }
             Applied::Closed => self.closed(),

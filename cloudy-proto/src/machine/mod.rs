@@ -25,6 +25,8 @@ mod serve;
 mod snapshot;
 mod status;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod votes;
 
@@ -171,7 +173,7 @@ pub struct Machine {
     now: Time,
     /// Inputs came since the outputs were last derived.
     dirty: bool,
-    /// The result is not to be trusted any more: nothing leaves.
+    /// Its result differs from the others', or it cannot read the control log: nothing leaves.
     halted: bool,
 }
 
@@ -276,7 +278,12 @@ impl Machine {
         if core::mem::take(&mut self.dirty) && !self.halted {
             self.derive();
         }
-        self.delivery.outputs.pop_front()
+        let output = self.delivery.outputs.pop_front();
+        if self.halted && matches!(output, Some(Output::Event(Event::Diverged { .. } | Event::UnreadableLog { .. }))) {
+            // What followed in the same turn was said by one that has stopped.
+            self.delivery.outputs.clear();
+        }
+        output
     }
 
     /// Whether [`poll_output`](Self::poll_output) has to be called: cheap, so that a driver of many groups asks each of them.
@@ -413,6 +420,7 @@ impl Machine {
             checkpoint: self.delivery.result.latest_checkpoint(),
             waiting: !self.outbox.is_empty(),
             complete: self.member.as_ref().is_some_and(|member| member.complete),
+            begins: self.member.as_ref().map(|member| member.begins).unwrap_or_default(),
         }
     }
 

@@ -81,7 +81,7 @@ impl Machine {
     fn replay(&mut self, stored: &Stored) -> Result<(), StoredError> {
         let before = stored.log_before();
         if let Some((index, encoded)) = &stored.log {
-            let state = decode_log_state(encoded).map_err(|_| StoredError::Command(*index))?;
+            let state = decode_log_state(encoded).map_err(|error| StoredError::Command { index: *index, error })?;
             self.state = ControlState::resumed(self.rules, *index, state, encoded.clone());
             let (kickstarted, grace) = self.state.phases();
             kickstarted.into_iter().for_each(|plan| self.kickstarted(plan));
@@ -92,7 +92,8 @@ impl Machine {
         }
         for (at, command) in stored.commands.iter().enumerate() {
             let index = LogIndex(before.0 + at as u64 + 1);
-            match self.state.apply(command.clone()).map_err(|_| StoredError::Command(index))? {
+            let applied = self.state.apply(command.clone());
+            match applied.map_err(|error| StoredError::Command { index, error })? {
                 Applied::Kickstarted(plan) => self.kickstarted(plan),
                 Applied::Grace => self.enter_grace(),
                 Applied::Reported { node, result, report } => self.event(Event::Reported { node, result, report }),

@@ -58,7 +58,8 @@ impl Machine {
         };
         let index = self.delivery.result.index();
         entries.into_iter().for_each(|entry| self.send_control(to, ControlFrame::Fetched(fetched(entry))));
-        self.send_control(to, ControlFrame::Fetched(Fetched::End { index, view, first }));
+        let digest = self.ends_before(first).digest;
+        self.send_control(to, ControlFrame::Fetched(Fetched::End { index, view, first, digest }));
     }
 
     fn serve_no_entries(&mut self, to: NodeId) {

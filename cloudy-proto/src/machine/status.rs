@@ -6,7 +6,7 @@ use crate::command::Standing;
 #[cfg(feature = "mutations")]
 use crate::id::LogIndex;
 use crate::id::{NodeId, Rank};
-use crate::io::{Event, MemberStatus, PendingSlot, Status, Waiting};
+use crate::io::{Event, MemberStatus, PendingSlot, Status, WaitCause, Waiting};
 use crate::machine::Machine;
 use crate::member::Member;
 use crate::time::Time;
@@ -57,7 +57,7 @@ impl Machine {
     #[cfg(feature = "mutations")]
     #[must_use]
     pub fn log_state(&self) -> Option<bytes::Bytes> {
-        crate::wire::encode_log_state(&self.state.log_state())
+        Some(crate::wire::encode_log_state(&self.state.log_state()))
     }
 
     fn voters(&self) -> Vec<NodeId> {
@@ -83,9 +83,9 @@ impl Machine {
     }
 
     fn waits_for(&self, member: &Member, now: Time) -> Option<Waiting> {
-        let (place, since) = member.waits_at()?;
-        let node = member.view.member(place.rank).node;
-        Some(Waiting { index: self.delivery.result.index().next(), node, age: now.since(since) })
+        let (rank, cause, since) = member.waits_at()?;
+        let (index, node) = (self.delivery.result.index().next(), member.view.member(rank).node);
+        Some(Waiting { index, node, cause, age: now.since(since) })
     }
 }
 
@@ -93,10 +93,12 @@ impl Machine {
 const WAITS_SAID_AFTER: Duration = Duration::from_millis(250);
 
 impl Machine {
-    /// Says which member the result waits for: first after a quarter of a second, and whenever that has doubled.
+    /// Reports what the result waits for: first after a quarter of a second, and whenever that has doubled.
     pub(super) fn say_waits(&mut self) {
         let waiting = self.member.as_ref().and_then(|member| self.waits_for(member, self.now));
-        let Some(waiting) = waiting.filter(|waiting| waiting.node != self.me) else {
+        // Its own turn it can only take itself.
+        let says = |waiting: &Waiting| waiting.node != self.me || waiting.cause == WaitCause::OwnDisk;
+        let Some(waiting) = waiting.filter(says) else {
             self.waits_said = WAITS_SAID_AFTER;
             return;
         };
@@ -121,10 +123,49 @@ fn pending(member: &Member, now: Time) -> Vec<PendingSlot> {
         .collect::<Vec<_>>()
 }
 
-/// Shown in logs: which member the result waits for.
+/// Shown in logs: what the result waits for.
 impl core::fmt::Display for Waiting {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let node: NodeId = self.node;
-        write!(f, "index {} waits for node {}, {} ms", self.index, node.short(), self.age.as_millis())
+        let (node, age_ms) = (self.node.short(), self.age.as_millis());
+        write!(f, "index {} waits for ", self.index)?;
+        match self.cause {
+            WaitCause::Slot => write!(f, "a message or skip of node {node}")?,
+            WaitCause::Approval => write!(f, "the approval of node {node}")?,
+            WaitCause::Confirmation => write!(f, "the confirmation of node {node}")?,
+            WaitCause::OwnDisk => f.write_str("this node's own disk")?,
+        }
+        write!(f, ", {age_ms} ms")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::config::{Durability, Parameters};
+    use crate::id::Seq;
+    use crate::io::{Input, Output};
+    use crate::machine::tests::{alone, drain};
+    use crate::slot::{Batch, push_payload};
+
+    #[test]
+    fn a_wait_for_the_own_disk_names_the_own_disk() {
+        let mut machine = alone(Parameters { durability: Durability::Disk, ..Parameters::default() });
+        let mut body = BytesMut::new();
+        push_payload(&mut body, b"x");
+        machine.handle(Time(0), Input::Broadcast(Batch { first_seq: Seq(1), count: 1, body: body.freeze() }));
+        drain(&mut machine);
+        let mut said = Vec::new();
+        while machine.now < Time(400_000) {
+            machine.handle(machine.poll_timeout().expect("heartbeats"), Input::Timeout);
+            said.extend(drain(&mut machine).into_iter().filter_map(|output| match output {
+                Output::Event(Event::Waits(waiting)) => Some(waiting),
+                _ => None,
+            }));
+        }
+        let [waiting] = said[..] else { panic!("once in 400 ms: {said:?}") };
+        assert_eq!((waiting.node, waiting.cause), (machine.me, WaitCause::OwnDisk));
+        assert!(waiting.to_string().starts_with("index 1 waits for this node's own disk, 2"), "{waiting}");
     }
 }

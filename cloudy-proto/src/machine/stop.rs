@@ -46,6 +46,10 @@ impl Machine {
         let result = self.delivery.result.checkpoint();
         self.final_result = Some(result);
         self.phase = Phase::Done;
+        self.compare_final();
+        if self.halted {
+            return;
+        }
         let approved = self.last_approved();
         if self.outbox.last_seq() > approved {
             self.event(Event::Rejected { from: approved.next() });

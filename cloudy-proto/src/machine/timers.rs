@@ -81,7 +81,7 @@ impl Timers {
 impl Machine {
     pub(super) fn run_timers(&mut self) {
         // A timer that sets itself again does so for later, so each runs at most once.
-        while let Some(timer) = self.timers.take_due(self.now) {
+        while let Some(timer) = self.timers.take_due(self.now).filter(|_| !self.halted) {
             match timer {
                 Timer::Heartbeat => {
                     self.suspect();

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use outbound::PeerFlow;
 
 use crate::delivery::Delivery;
+use crate::digest::Checkpoint;
 use crate::id::{Incarnation, Index, Rank, Round};
+use crate::io::WaitCause;
 use crate::lane::{Held, Lane};
 use crate::outbox::Outbox;
 use crate::pending::{PendingTable, Record};
@@ -30,6 +32,8 @@ pub(crate) struct Member {
     pub(crate) rank: Rank,
     /// The index of the view's first message; zero while not complete.
     pub(crate) first: Index,
+    /// The index before that, and the digest there.
+    pub(crate) begins: Checkpoint,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) pending: PendingTable,
     model: &'static dyn RingModel,
@@ -77,6 +81,7 @@ impl Member {
         Self {
             rank,
             first: first.unwrap_or_default(),
+            begins: Checkpoint::default(),
             complete: first.is_some(),
             suspicion: Suspicion::new(members, now),
             lanes: view.ranks().map(|_| Lane::new(view.parameters.durability)).collect(),
@@ -286,13 +291,11 @@ impl Member {
         let reached = if self.rank <= cursor.rank { cursor.round.next() } else { cursor.round };
         let pending = &self.pending;
         let confirmed = |rank: Rank| (reached.min(own_end), pending.confirmed(rank));
-        let lane = &self.lanes[cursor.rank.at()];
-        let stall = if lane.frontier() <= cursor.round {
-            Some(Stall::Missing(cursor))
-        } else if lane.stored() <= cursor.round {
-            Some(Stall::Unsynced)
-        } else {
-            (lane.confirmed() > cursor.round).then_some(Stall::Unapproved(cursor))
+        let confirmed_here = self.lanes[cursor.rank.at()].confirmed() > cursor.round;
+        let stall = match self.wait_cause(cursor) {
+            WaitCause::Slot => Some(Stall::Missing(cursor)),
+            WaitCause::OwnDisk => Some(Stall::Unsynced),
+            WaitCause::Approval | WaitCause::Confirmation => confirmed_here.then_some(Stall::Unapproved(cursor)),
         };
         let who = if stall == Some(Stall::Unsynced) { self.rank } else { cursor.rank };
         let waits = stall.filter(|_| self.result_lags() && self.complete).map(|stall| (who, stall, self.waits.1));
@@ -356,9 +359,32 @@ impl Member {
         waiting.map(|(at, lane)| (lane.first_open(), at)).min()
     }
 
-    /// The slot that the result waits at, and since when; none if every message known is in it.
-    pub(crate) fn waits_at(&self) -> Option<(Place, Time)> {
-        self.result_lags().then_some(self.waits)
+    /// Who holds the result up at its cursor, what is missing, and since when; none if every message known is in it.
+    pub(crate) fn waits_at(&self) -> Option<(Rank, WaitCause, Time)> {
+        let cursor = self.walk.cursor();
+        let cause = self.wait_cause(cursor);
+        let rank = match cause {
+            WaitCause::OwnDisk => self.rank,
+            WaitCause::Slot | WaitCause::Approval => cursor.rank,
+            WaitCause::Confirmation => {
+                let unconfirmed = |rank: &Rank| *rank != self.rank && self.pending.confirmed(*rank) <= cursor.round;
+                self.view.ranks().find(unconfirmed).unwrap_or(self.rank)
+            }
+        };
+        self.result_lags().then_some((rank, cause, self.waits.1))
+    }
+
+    fn wait_cause(&self, cursor: Place) -> WaitCause {
+        let lane = &self.lanes[cursor.rank.at()];
+        if lane.frontier() <= cursor.round {
+            WaitCause::Slot
+        } else if lane.stored() <= cursor.round {
+            WaitCause::OwnDisk
+        } else if cursor.rank == self.rank {
+            WaitCause::Confirmation
+        } else {
+            WaitCause::Approval
+        }
     }
 
     fn result_lags(&self) -> bool {

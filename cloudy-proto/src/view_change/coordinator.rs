@@ -17,6 +17,8 @@ pub(crate) struct ViewChange {
     pub(crate) answers: Vec<Option<Wedged>>,
     /// By rank: it has said that it syncs what it has, and will answer.
     wedging: Vec<bool>,
+    /// By rank: its result differs from the others', so that it has no part in the cut.
+    left_out: Vec<bool>,
     /// When the silent are dropped.
     pub(crate) wedge_ends_at: Time,
     /// When those are dropped that still sync.
@@ -43,6 +45,7 @@ impl ViewChange {
         Self {
             answers: vec![None; view.members()],
             wedging: vec![false; view.members()],
+            left_out: vec![false; view.members()],
             wedge_ends_at: now + view.parameters.wedge_timeout,
             sync_ends_at: now + view.parameters.sync_timeout,
             again: false,
@@ -64,6 +67,9 @@ impl ViewChange {
         }
         if wedged.frontiers.len() != self.view.members() {
             return Err(AnswerError::Lanes { named: wedged.frontiers.len(), lanes: self.view.members() });
+        }
+        if self.left_out[rank.at()] {
+            return Ok(());
         }
         let known = &mut self.answers[rank.at()];
         if known.as_ref().is_none_or(|known| wedged.complete && !known.complete) {
@@ -92,8 +98,25 @@ impl ViewChange {
     pub(crate) fn forget(&mut self, node: NodeId) {
         if let Some(rank) = self.view.rank_of(node) {
             self.answers[rank.at()] = None;
-            self.wedging[rank.at()] = false;
+            (self.wedging[rank.at()], self.left_out[rank.at()]) = (false, false);
         }
+    }
+
+    /// A member's result differs from the others': what it answered, and will answer, does not count.
+    pub(crate) fn leave_out(&mut self, node: NodeId) {
+        if let Some(rank) = self.view.rank_of(node) {
+            self.answers[rank.at()] = None;
+            self.left_out[rank.at()] = true;
+        }
+    }
+
+    pub(crate) fn is_left_out(&self, rank: Rank) -> bool {
+        self.left_out[rank.at()]
+    }
+
+    /// A member has not answered, and its answer would count.
+    pub(crate) fn awaits_answer(&self, rank: Rank) -> bool {
+        self.answers[rank.at()].is_none() && !self.left_out[rank.at()]
     }
 
     /// The time for an answer is over.
@@ -105,7 +128,7 @@ impl ViewChange {
     pub(crate) fn awaits(&self, node: NodeId) -> bool {
         let complete = self.answers.iter().flatten().any(|answer| answer.complete);
         let answered = |rank: Rank| self.answers[rank.at()].as_ref().is_some_and(|answer| answer.complete || complete);
-        self.view.rank_of(node).is_some_and(|rank| !answered(rank))
+        self.view.rank_of(node).is_some_and(|rank| !answered(rank) && !self.left_out[rank.at()])
     }
 
     /// A member has said that it will answer.

@@ -297,6 +297,18 @@ pub enum ControlFrame {
     Ended,
     /// The sender's process takes no part in the group, and has nothing of it.
     Absent,
+    /// The receiver's result differs from the others': it has to stop (`protocol.md` §8). The coordinator has compared the
+    /// answers to [`ControlFrame::Wedge`]; or the sender answers [`ControlFrame::Join`].
+    Diverged {
+        /// The view in force.
+        view: ViewId,
+        /// A node that contradicts the receiver.
+        node: NodeId,
+        /// What that node has.
+        theirs: Checkpoint,
+        /// What the receiver said that it has.
+        ours: Checkpoint,
+    },
 }
 
 /// What a member has found against others in one view, also what has healed since.
@@ -334,7 +346,7 @@ pub struct Wedged {
     pub complete: bool,
     /// The view's first index.
     pub first: Index,
-    /// The digest up to the index before that.
+    /// The digest up to the index before that; zero if it is not known.
     pub digest: Digest,
     /// Where its result waits.
     pub cursor: Place,
@@ -368,8 +380,10 @@ pub enum Fetched {
         index: Index,
         /// The view that the sender has installed.
         view: ViewId,
-        /// That view's first index.
+        /// That view's first index; zero if the sender does not know it.
         first: Index,
+        /// The digest up to the index before that; zero if it is not known.
+        digest: Digest,
     },
     /// The wanted index is no longer retained.
     Truncated {

@@ -55,4 +55,6 @@ pub struct Heartbeat {
     pub waiting: bool,
     /// It has the whole result before the view; with `Disk` that is synced.
     pub complete: bool,
+    /// The end of the result before the view, if it has that: a digest of zero behind the first index is not known.
+    pub begins: Checkpoint,
 }

@@ -42,9 +42,9 @@ impl Judge {
             Event::Evicted { .. } => stats.met(Met::Evicted),
             Event::Blamed { .. } => stats.met(Met::Blamed),
             Event::Final { result } => {
-                let checked = self.ghost.is_final(result).and_then(|()| self.reached_cut(node));
                 self.nodes[node].final_result = Some(*result);
-                if !self.tainted.contains(&node) {
+                if !self.is_tainted(node) {
+                    let checked = self.ghost.is_final(result).and_then(|()| self.reached_cut(node));
                     checked.map_err(|(rule, what)| self.failure(rule, node, what))?;
                 }
             }
@@ -63,8 +63,14 @@ impl Judge {
             }
             Event::Diverged { .. } => {
                 self.nodes[node].diverged = true;
-                if self.tainted.is_empty() {
+                if self.tainted.is_none() {
                     return Err(self.failure("healthy results do not differ", node, format!("{event:?}")));
+                }
+            }
+            Event::UnreadableLog { .. } => {
+                self.nodes[node].diverged = true;
+                if !self.is_tainted(node) {
+                    return Err(self.failure("a log that nobody altered is readable", node, format!("{event:?}")));
                 }
             }
             _ => {}

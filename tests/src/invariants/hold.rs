@@ -97,7 +97,7 @@ impl Judge {
         let may_wedge = self.nodes[node].may_wedge == log.view.id;
         let wedges_unseen = may_wedge && self.views_change;
         let passive = self.nodes[node].joined || ends || wedges_unseen;
-        if passive || log.wedges.is_frozen(node) || self.tainted.contains(&node) {
+        if passive || log.wedges.is_frozen(node) || self.is_tainted(node) {
             return Ok(());
         }
         let delivered = self.ghost.through_at(self.nodes[node].index, &log.ring);

@@ -42,8 +42,10 @@ use views::{ViewLog, Views, forwarded};
 pub struct Judge {
     /// True time, for reports.
     pub now_us: u64,
-    /// Nodes whose result was corrupted on purpose: it may differ, and nobody else's.
-    pub tainted: BTreeSet<usize>,
+    /// The node of which something is altered on purpose: its result may differ, and nobody else's.
+    tainted: Option<usize>,
+    /// Its control log is.
+    log_altered: bool,
     /// By name: the node.
     homes: BTreeMap<NodeId, usize>,
     /// By process: its node.
@@ -84,7 +86,8 @@ impl Judge {
         let token = plan.parameters.ring == cloudy_proto::RingKind::Token;
         Self {
             now_us: 0,
-            tainted: plan.network.corrupt_towards.into_iter().collect(),
+            tainted: plan.corruption.map(|corruption| corruption.home),
+            log_altered: plan.corruption.is_some_and(|corruption| corruption.what.is_of_the_log()),
             views: Views::default(),
             survivors: Vec::new(),
             left: BTreeSet::new(),
@@ -115,6 +118,11 @@ impl Judge {
         self.nodes.push(Seen::default());
         self.ghost.started();
         self.control.started();
+    }
+
+    /// Something of a process's node is altered.
+    pub(crate) fn is_tainted(&self, place: usize) -> bool {
+        self.tainted.is_some_and(|home| self.home_of[place] == home)
     }
 
     /// A node by its name.
@@ -273,19 +281,20 @@ impl Judge {
                 (true, true) => Way::Cut,
                 (true, false) => Way::Walk,
             };
-            match output {
-                Output::Send { to, stream, frame } => self.sent(node, *to, *stream, frame, stats)?,
-                Output::Approved(approval) => self.approved_own(node, approval, way)?,
-                Output::Deliver(entry) => self.delivered(node, entry, way, stats)?,
-                Output::Event(event) => self.event(node, event, stats)?,
-                Output::Persist { records, .. } => self.persists(node, records)?,
-                Output::Restore { index, .. } | Output::Resumed { after: index } => {
-                    self.goes_on_after(node, index.0)?
-                }
-                Output::CloseLink { .. } | Output::Redial { .. } | Output::ReadResult { .. } => {}
+            let checked = match output {
+                Output::Send { to, stream, frame } => self.sent(node, *to, *stream, frame, stats),
+                Output::Approved(approval) => self.approved_own(node, approval, way),
+                Output::Deliver(entry) => self.delivered(node, entry, way, stats),
+                Output::Event(event) => self.event(node, event, stats),
+                Output::Persist { records, .. } => self.persists(node, records),
+                Output::Restore { index, .. } | Output::Resumed { after: index } => self.goes_on_after(node, index.0),
+                Output::CloseLink { .. } | Output::Redial { .. } | Output::ReadResult { .. } => Ok(()),
+            };
+            if !self.is_tainted(node) {
+                checked?;
             }
         }
-        if self.nodes[node].approval.is_some() {
+        if self.nodes[node].approval.take().is_some() && !self.is_tainted(node) {
             return Err(self.failure("an approval comes with its entry", node, "the entry is missing"));
         }
         Ok(())

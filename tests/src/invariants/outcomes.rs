@@ -42,7 +42,7 @@ impl Judge {
     /// # Errors
     /// If it names an incarnation that it does not have, or a verdict is not what every result says.
     pub fn asks_outcomes(&mut self, node: usize, machine: &Machine, stats: &mut Stats) -> Result<(), Failure> {
-        if self.tainted.contains(&node) || self.nodes[node].diverged {
+        if self.is_tainted(node) || self.nodes[node].diverged {
             return Ok(());
         }
         let checked = self.names_itself(node, machine).and_then(|()| self.ask_all(machine, stats));

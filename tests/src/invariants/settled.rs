@@ -42,7 +42,8 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
     }
     let ended = world.judge.view().is_some_and(|view| view.last);
     let ends = world.end_wanted || world.plan.session.is_some() || ended;
-    let living = (0..world.nodes.len()).filter(|&node| world.nodes[node].alive && !world.nodes[node].diverged);
+    let healthy = |node: usize| !world.nodes[node].diverged && !world.judge.is_tainted(node);
+    let living = (0..world.nodes.len()).filter(|&node| world.nodes[node].alive && healthy(node));
     let missing = |node| {
         let rest =
             if ends { not_ended(world, node) } else { not_approved(world, node).or_else(|| not_left(world, node)) };

@@ -13,7 +13,7 @@ impl Judge {
     /// It is another.
     pub fn is_state(&self, rule: &'static str, node: usize, state: State) -> Result<(), Failure> {
         let made = self.ghost.state_at(state.index);
-        if made == Some(state) || self.tainted.contains(&node) {
+        if made == Some(state) || self.is_tainted(node) {
             return Ok(());
         }
         Err(self.failure(rule, node, format!("{state:?}, and the messages make {made:?}")))

@@ -146,7 +146,7 @@ impl Judge {
             self.survivors = ring;
         }
         // Who is not complete does not know where its view begins.
-        if first == 0 || self.tainted.contains(&node) {
+        if first == 0 || self.is_tainted(node) {
             return Ok(());
         }
         self.begins(node, view.id, first, restores).map_err(|(rule, what)| self.failure(rule, node, what))

@@ -106,7 +106,8 @@ impl World {
     /// A machine closes a link: only because of a frame that was lost from a stream, or of a rule that is off.
     pub(super) fn close_link(&mut self, node: usize, peer: cloudy_proto::NodeId, reason: &str) -> Result<(), Failure> {
         let peer = self.judge.home_of(peer);
-        let excused = self.plan.mutated || (self.plan.network.lost_per_mille > 0 && reason.contains(GAP));
+        let tainted = self.judge.is_tainted(node) || self.latest[peer].is_some_and(|peer| self.judge.is_tainted(peer));
+        let excused = self.plan.mutated || tainted || (self.plan.network.lost_per_mille > 0 && reason.contains(GAP));
         if !excused {
             let what = format!("closes the link to node {peer}: {reason}");
             return Err(self.judge.failure("no honest node breaks the protocol", node, what));

@@ -3,6 +3,7 @@
 
 pub mod campaign;
 pub mod codec;
+pub mod corruption;
 pub mod dice;
 pub mod disk;
 mod faults;

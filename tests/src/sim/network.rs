@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use cloudy_proto::wire::Stream;
-use cloudy_proto::{Frame, wire::LaneFrame};
 
 use crate::sim::dice::Dice;
 use crate::sim::plan::NetworkPlan;
@@ -26,7 +25,6 @@ pub struct Network {
     held: BTreeMap<(usize, usize), (u64, Vec<Packet>)>,
     /// By pair, the lower end first: until when no connection is made.
     parted: BTreeMap<(usize, usize), u64>,
-    corrupted: bool,
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {
@@ -44,7 +42,6 @@ impl Network {
             last_arrival: BTreeMap::new(),
             held: BTreeMap::new(),
             parted: BTreeMap::new(),
-            corrupted: false,
         }
     }
 
@@ -128,7 +125,7 @@ impl Network {
     }
 
     /// When a frame that is sent arrives; none if it is lost.
-    pub fn send(&mut self, now_us: u64, packet: &mut Packet, dice: &mut Dice, stats: &mut Stats) -> Option<u64> {
+    pub fn send(&mut self, now_us: u64, packet: &Packet, dice: &mut Dice, stats: &mut Stats) -> Option<u64> {
         stats.met(Met::Frame);
         if self.live(packet.from, packet.to) != Some(packet.epoch) {
             stats.met(Met::FrameLostWithLink);
@@ -138,7 +135,6 @@ impl Network {
             stats.met(Met::FrameLostFromStream);
             return None;
         }
-        self.corrupt(packet);
         let mut after_us = self.plan.latency_us + dice.between(0, self.plan.jitter_us);
         if dice.chance(self.plan.late_per_mille) {
             stats.met(Met::FrameLate);
@@ -149,20 +145,5 @@ impl Network {
         let arrival = not_before.max(now_us + after_us);
         *last = (packet.epoch, arrival);
         Some(arrival)
-    }
-
-    /// Changes one payload byte of the first slot towards a node, if the plan wants that.
-    fn corrupt(&mut self, packet: &mut Packet) {
-        if self.corrupted || self.plan.corrupt_towards != Some(packet.to) {
-            return;
-        }
-        if let Frame::Lane(LaneFrame::Slot(slot)) = &mut packet.frame {
-            let mut body = slot.batch.body.to_vec();
-            if let Some(last) = body.last_mut() {
-                *last ^= 1;
-                slot.batch.body = body.into();
-                self.corrupted = true;
-            }
-        }
     }
 }

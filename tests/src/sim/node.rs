@@ -167,7 +167,7 @@ pub struct Node {
     pub misses_final: bool,
     /// It was told that the group is over.
     pub closed: bool,
-    /// It stopped because its result differs from the others'.
+    /// It stopped because its result differs from the others', or because it cannot read the control log.
     pub diverged: bool,
 }
 

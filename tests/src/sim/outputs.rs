@@ -85,7 +85,8 @@ impl World {
             packet.frame = round_trip(GROUP, &packet, chunk_bytes)
                 .map_err(|what| self.judge.failure("frames survive the wire", from, what))?;
         }
-        if let Some(at) = self.network.send(self.now_us, &mut packet, &mut self.dice, &mut self.stats) {
+        self.corrupter.frame(&mut packet);
+        if let Some(at) = self.network.send(self.now_us, &packet, &mut self.dice, &mut self.stats) {
             self.queue.at(at, Event::Arrive(packet));
         }
         Ok(())
@@ -108,7 +109,10 @@ impl World {
             Said::FinalResultMissing { .. } => self.nodes[node].misses_final = true,
             Said::Closed => self.nodes[node].closed = true,
             Said::Left { node: who } if who == self.nodes[node].id => self.nodes[node].left = true,
-            Said::Diverged { .. } => self.nodes[node].diverged = true,
+            Said::Diverged { .. } | Said::UnreadableLog { .. } => {
+                self.stats.met(Met::Corrupted);
+                self.nodes[node].diverged = true;
+            }
             Said::CoordinatorLost { .. } => {
                 self.stats.met(Met::CoordinatorLost);
                 let now = self.nodes[node].clock.at(self.now_us);

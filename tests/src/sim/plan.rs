@@ -9,6 +9,8 @@ use cloudy_node::fault::DiskFault;
 use cloudy_proto::limits::LOG_ENTRIES_MAX;
 use cloudy_proto::{Durability, OnFailure, Parameters, Rules, SessionPlan};
 
+use crate::sim::corruption::Corruption;
+
 /// Whom a fault befalls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
@@ -204,8 +206,6 @@ pub struct NetworkPlan {
     pub lost_per_mille: u64,
     /// Every frame is encoded and decoded.
     pub encoded: bool,
-    /// One payload byte of the first slot on its way to this node changes.
-    pub corrupt_towards: Option<usize>,
 }
 
 /// How long disks take.
@@ -274,6 +274,8 @@ pub struct Plan {
     pub network: NetworkPlan,
     /// How disks behave.
     pub disk: DiskPlan,
+    /// What is altered.
+    pub corruption: Option<Corruption>,
     /// How many entries of the control log are kept.
     pub log_entries_max: usize,
     /// Applications take a snapshot of their state after so many messages, if they do.
@@ -337,9 +339,9 @@ impl Plan {
                 notice_us: 1_000,
                 lost_per_mille: 0,
                 encoded: true,
-                corrupt_towards: None,
             },
             disk: DiskPlan::default(),
+            corruption: None,
             log_entries_max: LOG_ENTRIES_MAX,
             snapshot_every: None,
             retain_bytes: RETAIN_BYTES,

@@ -399,12 +399,13 @@ impl World {
     }
 
     /// A machine gives records out.
-    pub(super) fn persist(&mut self, place: usize, ticket: u64, records: Vec<Record>) {
+    pub(super) fn persist(&mut self, place: usize, ticket: u64, mut records: Vec<Record>) {
         self.stats.met(Met::Persisted);
         if records.iter().any(|record| matches!(record, Record::Begin(_))) {
             self.stats.met(Met::StoredTruncated);
         }
         let home = self.nodes[place].home;
+        self.corrupter.records(home, &mut records);
         let mut takes_us = self.dice.between(0, self.plan.disk.sync_us);
         if !self.healed && self.dice.chance(self.plan.disk.slow_per_mille) {
             takes_us += self.dice.between(0, self.plan.disk.slow_us);

@@ -108,6 +108,8 @@ pub enum Met {
     OlderDisk,
     /// It found that out.
     OlderDiskFound,
+    /// A node that is corrupt has stopped, and said so.
+    Corrupted,
     /// A process died with records that were not synced.
     KilledUnsynced,
     /// A write to a node's store was not synced when its process died: it was lost.

@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hasher};
 use cloudy_proto::{Admission, GroupId, Input, NodeId, Request, RingKind, wire};
 
 use crate::invariants::{Failure, Judge};
+use crate::sim::corruption::Corrupter;
 use crate::sim::dice::Dice;
 use crate::sim::disk::Disk;
 use crate::sim::network::Network;
@@ -42,6 +43,7 @@ pub struct World {
     pub(super) disk_held_us: BTreeMap<usize, u64>,
     /// Disks that are taken back to what they were.
     pub(super) older: OlderDisks,
+    pub(super) corrupter: Corrupter,
     /// The checkers.
     pub judge: Judge,
     /// What was met.
@@ -86,6 +88,7 @@ impl World {
             disks: (0..plan.homes()).map(|_| Disk::of(&plan.disk)).collect(),
             disk_held_us: BTreeMap::new(),
             older: OlderDisks::default(),
+            corrupter: Corrupter::new(plan.corruption),
             ids,
             stats: Stats::default(),
             now_us: 0,

@@ -29,6 +29,9 @@ pub enum CommandError {
     /// A ring names a node more than once.
     #[error("a ring that names node {0} twice")]
     NodeTwice(NodeId),
+    /// The consensus library's part of an entry that changes who votes does not decode.
+    #[error("a change of the voters that does not decode")]
+    Change,
     /// A view's parameters cannot work.
     #[error("a view's parameters: {0}")]
     Parameters(#[from] ParametersError),

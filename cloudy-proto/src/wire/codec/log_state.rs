@@ -9,11 +9,12 @@ use super::{CommandError, append, at_most_len, counter};
 use crate::command::LogState;
 use crate::limits::{LOG_STATE_BYTES_MAX, REPORT_BYTES_MAX};
 
-/// Its encoding; none if that is longer than anybody would take.
-pub(crate) fn encode_log_state(state: &LogState) -> Option<Bytes> {
+/// Its encoding. What a log remembers is bounded, so that it is never longer than anybody accepts.
+pub(crate) fn encode_log_state(state: &LogState) -> Bytes {
     let mut out = BytesMut::with_capacity(1 << 10);
     append(state, &mut out);
-    (out.len() <= LOG_STATE_BYTES_MAX).then(|| out.freeze())
+    debug_assert!(out.len() <= LOG_STATE_BYTES_MAX, "{} bytes", out.len());
+    out.freeze()
 }
 
 /// What was encoded.

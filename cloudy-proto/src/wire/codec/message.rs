@@ -140,6 +140,7 @@ impl Message for TallyFrame {
             Self::Heartbeat(heartbeat) => {
                 counter("index", heartbeat.index.0)?;
                 counter("checkpoint", heartbeat.checkpoint.index.0)?;
+                counter("checkpoint", heartbeat.begins.index.0)?;
             }
             Self::Skips { lanes } => {
                 at_most_len("lanes", lanes.len(), MEMBERS_MAX)?;
@@ -277,6 +278,11 @@ impl Message for ControlFrame {
                 at_most_len("missing members", missing.len(), MEMBERS_MAX)?;
                 at_most_len("members without what they held", lost.len(), MEMBERS_MAX)?;
             }
+            Self::Diverged { view, node: _, theirs, ours } => {
+                counter("view", view.0)?;
+                counter("index", theirs.index.0)?;
+                counter("index", ours.index.0)?;
+            }
             Self::Accept { .. } | Self::End | Self::Leave | Self::Resigned | Self::Ended | Self::Absent => {}
         }
         Ok(())
@@ -333,7 +339,7 @@ fn check_fetched(fetched: &Fetched) -> Result<(), FrameError> {
             counter("sequence number", first_seq.0)?;
             check_body(body, *count)?;
         }
-        Fetched::End { index, view, first } => {
+        Fetched::End { index, view, first, digest: _ } => {
             counter("index", first.0)?;
             counter("index", index.0)?;
             counter("view", view.0)?;

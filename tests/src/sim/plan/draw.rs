@@ -32,6 +32,7 @@ impl Plan {
             traffic: traffic(&mut dice, nodes),
             network: network(&mut dice),
             disk: DiskPlan::default(),
+            corruption: None,
             // A session of some seconds has some dozens.
             log_entries_max: Dice::of(seed ^ 0x05ee_d0f1_0655).pick(&[2, 4, 8, 16, LOG_ENTRIES_MAX]),
             snapshot_every: None,
@@ -181,6 +182,5 @@ fn network(dice: &mut Dice) -> NetworkPlan {
         notice_us: dice.pick(&[10, 1_000, 10_000]),
         lost_per_mille: dice.pick(&[0, 0, 0, 0, 0, 20]),
         encoded: dice.chance(150),
-        corrupt_towards: None,
     }
 }

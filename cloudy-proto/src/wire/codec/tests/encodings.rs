@@ -72,7 +72,8 @@ fn tally_frames() {
             index: Index(70_000),
             checkpoint: CHECKPOINT,
             waiting: true,
-            complete: true
+            complete: true,
+            begins: Checkpoint { index: Index(300), ..CHECKPOINT },
         }),
         TallyFrame::Skips { lanes: vec![KnownSkip { lane: Rank(2), prev: Round(5), frontier: Round(300) }] },
     ]));
@@ -115,7 +116,7 @@ fn control_frames() {
         }),
         ControlFrame::Fetch { from: index },
         examples::fetched(&[b"a".to_vec(), b"bc".to_vec()]),
-        ControlFrame::Fetched(Fetched::End { index, view, first: Index(299) }),
+        ControlFrame::Fetched(Fetched::End { index, view, first: Index(299), digest: CHECKPOINT.digest }),
         ControlFrame::Fetched(Fetched::Truncated { first: index }),
         ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
         ControlFrame::End,
@@ -136,6 +137,12 @@ fn control_frames() {
         ControlFrame::NobodyComplete { view, missing: vec![NodeId([0xaa; 32])], lost: vec![NodeId([0xbb; 32])] },
         ControlFrame::Ended,
         ControlFrame::Absent,
+        ControlFrame::Diverged {
+            view,
+            node: NodeId([0xaa; 32]),
+            theirs: CHECKPOINT,
+            ours: Checkpoint { index, ..CHECKPOINT },
+        },
     ]));
 }
 

@@ -134,9 +134,11 @@ pub(super) fn tally() -> impl Strategy<Value = TallyFrame> {
             .prop_map(|frontiers| TallyFrame::Resume { frontiers }),
         up_to(ROUND_MAX).prop_map(|round| TallyFrame::Confirm { frontier: Round(round) }),
         up_to(ROUND_MAX).prop_map(|round| TallyFrame::Approved { frontier: Round(round) }),
-        (counter(), checkpoint(), any::<[bool; 2]>()).prop_map(|(index, checkpoint, [waiting, complete])| {
-            TallyFrame::Heartbeat(Heartbeat { index: Index(index), checkpoint, waiting, complete })
-        }),
+        (counter(), checkpoint(), checkpoint(), any::<[bool; 2]>()).prop_map(
+            |(index, checkpoint, begins, [waiting, complete])| {
+                TallyFrame::Heartbeat(Heartbeat { index: Index(index), checkpoint, waiting, complete, begins })
+            }
+        ),
         vec((rank(), up_to(ROUND_MAX), up_to(ROUND_MAX)), 0..=MEMBERS_MAX).prop_map(|skips| {
             let known =
                 |(lane, a, b): (Rank, u64, u64)| KnownSkip { lane, prev: Round(a.min(b)), frontier: Round(a.max(b)) };
@@ -172,10 +174,11 @@ fn a_fetched() -> impl Strategy<Value = Fetched> {
             let (first_index, view, incarnation) = (Index(first_index), ViewId(view), Incarnation(incarnation));
             Fetched::Entry { first_index, view, origin, incarnation, first_seq, count, body }
         }),
-        (counter(), counter(), counter()).prop_map(|(index, view, first)| Fetched::End {
+        (counter(), counter(), counter(), any::<u128>()).prop_map(|(index, view, first, digest)| Fetched::End {
             index: Index(index),
             view: ViewId(view),
-            first: Index(first)
+            first: Index(first),
+            digest: Digest(digest)
         }),
         counter().prop_map(|first| Fetched::Truncated { first: Index(first) }),
     ]
@@ -229,6 +232,9 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
         }),
         (counter(), any::<bool>()).prop_map(|(view, ready)| ControlFrame::Rejoin { view: ViewId(view), ready }),
         wedged().prop_map(ControlFrame::Wedged),
+        (counter(), node_id(), checkpoint(), checkpoint()).prop_map(|(view, node, theirs, ours)| {
+            ControlFrame::Diverged { view: ViewId(view), node, theirs, ours }
+        }),
         counter().prop_map(|from| ControlFrame::Fetch { from: Index(from) }),
         a_fetched().prop_map(ControlFrame::Fetched),
         (checkpoint(), bytes(REPORT_BYTES_MAX)).prop_map(|(result, report)| ControlFrame::Final { result, report }),

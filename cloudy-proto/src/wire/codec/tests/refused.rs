@@ -9,7 +9,7 @@ use super::examples::{batch, fetched, largest_install, slot};
 use super::*;
 use crate::command::Command;
 use crate::config::Durability;
-use crate::digest::Checkpoint;
+use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
 use crate::limits::{
     CERTIFICATE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX,
@@ -199,13 +199,15 @@ fn a_tally_frame_out_of_bounds_is_refused() {
     assert_eq!(skips(64, 0, 0), over("rank", 64, 63).into());
     assert_eq!(skips(0, 0, ROUND_MAX + 1), over("round", ROUND_MAX + 1, ROUND_MAX).into());
     assert_eq!(skips(0, 2, 1), FrameError::Order { prev: 2, round: 1 });
-    let heartbeat = |index, checkpoint| {
-        let checkpoint = Checkpoint { index: Index(checkpoint), ..Checkpoint::default() };
-        let heartbeat = Heartbeat { index: Index(index), checkpoint, waiting: false, complete: true };
+    let heartbeat = |index, checkpoint, begins| {
+        let at = |index| Checkpoint { index: Index(index), ..Checkpoint::default() };
+        let (checkpoint, begins) = (at(checkpoint), at(begins));
+        let heartbeat = Heartbeat { index: Index(index), checkpoint, waiting: false, complete: true, begins };
         refused_frame::<TallyDecoder>(TallyFrame::Heartbeat(heartbeat))
     };
-    assert_eq!(heartbeat(u64::MAX, 0), over("index", u64::MAX, COUNTER_MAX).into());
-    assert_eq!(heartbeat(0, u64::MAX), over("checkpoint", u64::MAX, COUNTER_MAX).into());
+    assert_eq!(heartbeat(u64::MAX, 0, 0), over("index", u64::MAX, COUNTER_MAX).into());
+    assert_eq!(heartbeat(0, u64::MAX, 0), over("checkpoint", u64::MAX, COUNTER_MAX).into());
+    assert_eq!(heartbeat(0, 0, u64::MAX), over("checkpoint", u64::MAX, COUNTER_MAX).into());
 }
 
 #[test]
@@ -259,12 +261,23 @@ fn a_control_frame_out_of_bounds_is_refused() {
     check(ControlFrame::Ready { view }, counter("view"));
     check(ControlFrame::Wedge { view, last: true, again: false }, counter("view"));
     check(ControlFrame::Fetch { from: index }, counter("index"));
-    check(ControlFrame::Fetched(Fetched::End { index, view: ViewId(1), first: Index(1) }), counter("index"));
-    check(ControlFrame::Fetched(Fetched::End { index: Index(1), view, first: Index(1) }), counter("view"));
+    check(
+        ControlFrame::Fetched(Fetched::End { index, view: ViewId(1), first: Index(1), digest: Digest(0) }),
+        counter("index"),
+    );
+    check(
+        ControlFrame::Fetched(Fetched::End { index: Index(1), view, first: Index(1), digest: Digest(0) }),
+        counter("view"),
+    );
     check(ControlFrame::Fetched(Fetched::Truncated { first: index }), counter("index"));
     let result = Checkpoint { index, ..Checkpoint::default() };
     check(ControlFrame::Final { result, report: Bytes::new() }, counter("index"));
     check(ControlFrame::Join { run: 1, observer: false, result }, counter("index"));
+    let (node, healthy) = (NodeId([1; 32]), Checkpoint::default());
+    let diverged = |view, theirs, ours| ControlFrame::Diverged { view: ViewId(view), node, theirs, ours };
+    check(diverged(u64::MAX, healthy, healthy), counter("view"));
+    check(diverged(1, result, healthy), counter("index"));
+    check(diverged(1, healthy, result), counter("index"));
     let (coordinator, address) = (NodeId([1; 32]), SocketAddr::from(([1, 2, 3, 4], 5)));
     let name = "n".repeat(129);
     check(
