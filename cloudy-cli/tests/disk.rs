@@ -156,7 +156,9 @@ fn a_directory_that_is_not_its_own_is_refused_and_left_alone() {
     // Another format version.
     drop(listening(start(&other)));
     let format = other.join("FORMAT");
-    let text = std::fs::read_to_string(&format).expect("a file").replace("format 4", "format 99");
+    let written = std::fs::read_to_string(&format).expect("a file");
+    let text = written.replace("format ", "format 99");
+    assert_ne!(text, written, "the file names its format");
     std::fs::write(&format, &text).expect("a file");
     let ended = start(&other).end();
     assert_eq!(ended.code(), Some(1), "{ended:#?}");
