@@ -3,95 +3,98 @@
 /// A rule that a checker must miss when it is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A wedged member confirms nothing.
+    /// A wedged member sends no confirmation.
     WedgedConfirmsNothing,
     /// A wedged member sends no slot and approves nothing.
     WedgedSendsNothing,
-    /// A member wedges before it answers `Wedged`.
+    /// A member wedges its view before it answers `Wedged`.
     WedgedBeforeAnswer,
-    /// The cut is the minimum of the survivors' frontiers.
+    /// The cut of a lane is the minimum of the survivors' frontiers.
     CutAtMinimum,
     /// A skipped round is never used.
     SkippedRoundUnused,
-    /// The cursor waits at a slot that it does not know.
+    /// The cursor waits at a slot that the member does not know.
     CursorWaitsForUnknown,
-    /// A slot is approved when every recipient has confirmed.
+    /// A slot is approved only after every recipient has confirmed it.
     EveryConfirmation,
-    /// The owner is a recipient of its own lane.
+    /// The owner of a lane is a recipient of its own slots.
     OwnerIsRecipient,
-    /// A receiver never infers a skip from something missing.
+    /// A receiver never infers a skip from a missing slot.
     NoSkipFromGap,
-    /// A skip that another member tells is taken by who holds all of the lane's slots before it.
+    /// A receiver accepts another lane's skip only if it holds all slots of that lane before the skip.
     KnownSkipIsChained,
-    /// The latest skip is repeated when a link comes back.
+    /// A resumed stream repeats the latest skip.
     ResumeRepeatsSkip,
-    /// `Pipelined`: a stream that resumes tells its skips at once, whoever waits for them.
+    /// `Pipelined`: a resumed stream sends its skips at once, whichever member waits for them.
     ResumeTellsSkips,
-    /// `Relay`: a forwarder resumes every lane where its successor says, not only its own.
+    /// `Relay`: a forwarder resumes every lane at the round that its successor names, not only its own lane.
     ForwardedIsResumed,
-    /// The skip condition is standing, not only evaluated on arrival.
+    /// The skip condition is evaluated after every change, not only on arrival of a slot.
     SkipIsStanding,
-    /// A cut is walked only by who holds every lane up to it.
+    /// A member applies a cut only if it holds every lane up to the cut.
     CutIsHeld,
-    /// A final result is what the cut fixes, not what was there before.
+    /// A final result reaches the cut of the last view.
     FinalReachesCut,
-    /// The hold is evaluated again when the cursor moves.
+    /// The hold is evaluated again whenever the cursor moves.
     HoldFollowsCursor,
     /// The first slot outside the result is exempt from the hold.
     HoldExemptsFirst,
-    /// A member with an empty hand and the turn learns that others wait.
+    /// `Token`: a member whose outbox is not empty reports that to the idle holder of the turn.
     WaitingIsTold,
-    /// Sequence numbers below the last in the result are passed over.
+    /// A message whose sequence number is not above the last one in the result is passed over.
     Deduplicated,
-    /// Each run of a node has numbers of its own.
+    /// Each incarnation of a node has sequence numbers of its own.
     NumbersAreOfARun,
-    /// A view follows the latest one only.
+    /// A view follows only the latest view.
     FromIsLatest,
-    /// Who was told what the log comes to, and nothing of the views before the one in force, is not complete in it.
+    /// A node that received a log snapshot, and none of the views before the one in force, is not complete in that
+    /// view.
     SkippedViewIsIncomplete,
-    /// A coordinator acts once it has applied all that its predecessors may have got into the log.
+    /// A coordinator acts only after it has applied every entry that its predecessors may have committed.
     CoordinatorIsCaughtUp,
-    /// A view follows only if a member that has the whole result survives.
+    /// A view change needs a survivor that has the whole result.
     SurvivorIsComplete,
-    /// `Disk`: a slot is confirmed once it is synced.
+    /// `Disk`: a slot is confirmed only after the sync that covers it.
     ConfirmIsSynced,
-    /// `Disk`: an answer to `Wedge` names what is synced.
+    /// `Disk`: an answer to `Wedge` names only synced frontiers.
     AnswerIsSynced,
-    /// `Disk`: a fetched result counts once it is synced.
+    /// `Disk`: a fetched result counts only after its sync.
     CompleteIsSynced,
-    /// `Disk`: a consensus message leaves once what it builds on is synced.
+    /// `Disk`: a consensus message leaves only after the state that it rests on is synced.
     VoteIsSynced,
-    /// A view that lists an earlier run of a node is wedged there from the start.
+    /// A process is wedged from its start in a view that lists an earlier incarnation of its node.
     RestartedIsWedged,
-    /// A restarted process does not send again what an earlier run broadcast.
+    /// A restarted process does not send messages of an earlier incarnation again.
     RestartedSendsNothingOld,
-    /// A run is named after its place in the log, and not by a clock, which may show one time twice.
+    /// An incarnation is the index of its entry in the control log, and never comes from a clock.
     RunIsNamedByLog,
-    /// `Memory`: for a run that is over nobody answers, and what it answered does not count.
+    /// `Memory`: a place on the ring whose incarnation is over has no answer and no survivor.
     StaleMemberIsVoid,
-    /// `Disk`: while a complete member runs on, the cut is theirs who do, and disks do not count.
+    /// `Disk`: while a complete member runs on, only members that run on decide the cut.
     RunningFixTheCut,
-    /// `Disk`: a restarted process takes a cut from its disk only if that knows of the answer that the cut rests on.
+    /// `Disk`: a restarted process applies a cut from its disk only if the disk has the answer that the cut rests
+    /// on.
     DiskKnowsItsAnswer,
-    /// A snapshot is kept under the last index that its state knows.
+    /// A snapshot is stored under the last index that its state contains.
     SnapshotIsOfItsIndex,
-    /// The base at a view's first index knows the last numbers before it, and none of the entry that follows.
+    /// The base at a view's first index has the last sequence numbers before that index, and none of the entry that
+    /// follows.
     BaseEndsAtItsIndex,
-    /// `Disk`: where the beginning of a stored result is deleted, the rest begins with the last numbers before it.
+    /// `Disk`: a stored result whose beginning was deleted starts with the last sequence numbers before it.
     BeginKnowsItsNumbers,
-    /// `Disk`: nothing of a stored result is deleted that a member of the view has not in its own.
+    /// `Disk`: an entry is deleted only after every member of the view has it in its result.
     DeletesWhatAllHold,
-    /// `Disk`: a snapshot is kept only if what is stored of the result follows it.
+    /// `Disk`: a snapshot is kept only if the stored result follows it.
     StoredFollowsSnapshot,
-    /// Who misses what nobody retains does not wait for others who miss it as well.
+    /// When fetching, a node does not wait for peers that lack the same entries.
     BehindHelpsNobody,
-    /// Who hears again and again that there is no coordinator seeks one all the same.
+    /// A node that hears repeatedly of no coordinator continues to search, and reports that it has none.
     SeekGoesOn,
-    /// Who is asked for the log by somebody who has more of it asks back.
+    /// A node that is asked for log entries by a node with a longer log requests them in return.
     AskedAsksBack,
-    /// `Disk`: who fetched a final result stores that it is whole.
+    /// `Disk`: a node stores the final marker after it has fetched a final result.
     FinalIsStoredWhole,
-    /// Who begins with a snapshot has the last numbers that come with it.
+    /// A snapshot carries the last sequence numbers of its index.
     SnapshotHasLastNumbers,
     /// The last members that leave hand over to evicted nodes that follow, or wait for them.
     LastHandsOver,
@@ -101,7 +104,7 @@ pub enum Rule {
     EndIsTold,
     /// A node that knows that most votes are lost says so.
     LostVotesAreTold,
-    /// What a cut did not take goes back to the head of the outbox, before what was never sent.
+    /// Messages that a cut did not include return to the head of the outbox.
     PutBackAtHead,
     /// A message id is rejected only if the log has listed its incarnation.
     RejectedIsListed,

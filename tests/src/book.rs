@@ -12,6 +12,7 @@ page!(architecture, include_str!("../../ARCHITECTURE.md"));
 page!(introduction, include_str!("../../docs/introduction.md"));
 page!(guarantees, include_str!("../../docs/guarantees.md"));
 page!(protocol, include_str!("../../docs/protocol.md"));
+page!(rules, include_str!("../../docs/rules.md"));
 page!(wire, include_str!("../../docs/wire.md"));
 page!(operating, include_str!("../../docs/operating.md"));
 page!(testing_your_app, include_str!("../../docs/testing-your-app.md"));

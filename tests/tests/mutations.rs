@@ -2,6 +2,7 @@
 //! very same run passes.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use cloudy_proto::{LeaveWait, OnFailure, RingKind, Rule, Rules, Time};
 use cloudy_tests::invariants::Failure;
@@ -372,4 +373,29 @@ fn most_votes_are_lost_and_no_node_says_so() {
     assert_eq!(story(Rules::default()), Ok(()));
     let failure = story(Rules::all_but(Rule::LostVotesAreTold)).expect_err("nobody says so");
     println!("LostVotesAreTold off: {failure}");
+}
+
+/// `docs/rules.md` has one row for each rule, and each row names a test that exists.
+#[test]
+fn the_page_of_rules_has_a_row_for_each_rule() {
+    let declared = include_str!("../../cloudy-proto/src/rules.rs");
+    let declared = declared.split_once("pub enum Rule {").and_then(|(_, after)| after.split_once("\n}"));
+    let (variants, _) = declared.expect("the rules are an enum");
+    let variants = variants.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("///"));
+    let declared: BTreeSet<&str> = variants.map(|line| line.trim_end_matches(',')).collect();
+    let sources = concat!(
+        include_str!("mutations.rs"),
+        include_str!("corruption.rs"),
+        include_str!("../../cloudy-proto/src/control/voters.rs"),
+    );
+    let mut listed = BTreeSet::new();
+    for row in include_str!("../../docs/rules.md").lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let name = |cell: &'static str| cell.trim_start_matches('`').split('`').next();
+        let (rule, test) = (name(cells[1]).expect("a rule"), name(cells[4]).expect("a test"));
+        assert!(listed.insert(rule), "{rule} has two rows");
+        let declares = [format!("fn {test}("), format!(" {test}: {rule},")];
+        assert!(declares.iter().any(|text| sources.contains(text)), "{rule}: no test {test}");
+    }
+    assert_eq!(listed, declared);
 }

@@ -55,6 +55,7 @@ impl Timers {
 
     pub(crate) fn stop_all_but_fetch(&mut self) {
         self.at.retain(|timer, _| *timer == Timer::Fetch);
+        self.changed();
     }
 
     pub(crate) fn next(&self) -> Option<Time> {

@@ -72,6 +72,9 @@ pub struct World {
     pub(super) traced: bool,
 }
 
+/// Rounds of work at one moment, far above what an honest node needs.
+const ROUNDS_MAX: u64 = 100_000;
+
 impl World {
     /// A world at its first moment.
     #[must_use]
@@ -245,7 +248,15 @@ impl World {
         if self.nodes[node].asleep_until_us > self.now_us {
             return Ok(());
         }
+        let mut rounds = 0;
         loop {
+            rounds += 1;
+            if rounds > ROUNDS_MAX {
+                let state = &self.nodes[node];
+                let due = (state.machine.poll_timeout(), state.clock.at(self.now_us));
+                let what = format!("its next timer and its clock: {due:?}, {} inputs wait", state.inbox.len());
+                return Err(self.judge.failure("a node comes to rest at each moment", node, what));
+            }
             let mut worked = self.dice.chance(500) && self.feed(node)?;
             let inputs = self.dice.between(1, self.plan.inputs_per_drain_max);
             for at in 0..inputs {
