@@ -43,7 +43,7 @@ pub(crate) fn print(text: &str) -> Result<(), Report> {
     printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
 }
 
-/// As [`print`], for a command that runs a node or watches processes: nothing else waits for the reader.
+/// As [`print()`], for a command that runs a node or watches processes: nothing else waits for the reader.
 pub(crate) async fn print_soon(text: &str) -> Result<(), Report> {
     printed(STDOUT.write(text.as_bytes().to_vec()).await)
 }
