@@ -112,6 +112,8 @@ fn a_slave_that_missed_more_than_is_retained_names_the_option_and_by_default_it_
         while approved(&first.wait_for("SEND: approved")) < 1_500_000 {}
         signal(child_of(&supervised).expect("a child"), "KILL");
         if comes_back {
+            // Its lines from before the crash come first.
+            supervised.wait_for("is started again");
             supervised.wait_for("in the session of master");
             first.signal("INT");
             assert_eq!(supervised.end().code(), Some(0));
