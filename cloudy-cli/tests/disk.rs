@@ -41,7 +41,11 @@ impl Session {
     }
 
     fn master(&self) -> Command {
-        let periods = ["2500ms", "500ms", "7", "--durability", "disk", "--json", "--on-failure", "evict"];
+        self.master_for("2500ms")
+    }
+
+    fn master_for(&self, send: &str) -> Command {
+        let periods = [send, "500ms", "7", "--durability", "disk", "--json", "--on-failure", "evict"];
         let mut master =
             self.cluster.node(&[&["master", "127.0.0.1", &self.master_port.to_string()], &periods[..]].concat());
         master.arg("--data").arg(self.cluster.path("data-master"));
@@ -199,9 +203,11 @@ fn a_slave_whose_disk_is_full_says_so_and_the_others_end_with_equal_results() {
     let session = Session::new();
     let Some(small) = SmallDisk::mount(session.cluster.path("data-0"), "size=1m,mode=0700") else { return };
     let mut slaves = session.start_slaves();
-    let ended = Running::start(session.master()).end();
+    let master = Running::start(session.master_for("10m"));
     let full = slaves.remove(0).end();
     full.failed_with(&["this node's disk failed", "free space"]);
+    master.signal("INT");
+    let ended = master.end();
     assert_eq!(ended.code(), Some(1), "one has no result: {ended:#?}");
     let mut first: Option<Recomputed> = None;
     for (at, slave) in slaves.into_iter().enumerate() {

@@ -188,10 +188,11 @@ fn a_slave_whose_supervisor_is_killed_leaves_its_session_to_the_others() {
     let cluster = Cluster::new();
     let (other, other_port) = cluster.slave(&RATE);
     let (supervised, port) = cluster.slave(&[&RATE[..], &["--supervise"]].concat());
-    let mut first = Running::start(master(&cluster, &["3s", "500ms", "--expect", "2"], &[other_port, port]));
+    let mut first = Running::start(master(&cluster, &["10m", "500ms", "--expect", "2"], &[other_port, port]));
     first.wait_for("SEND: approved");
     supervised.signal("KILL");
     first.wait_for(&format!("127.0.0.1:{port} has left: the session goes on without it"));
+    first.signal("INT");
     first.end().failed_without_error(&[&format!("INCOMPLETE: no result from 127.0.0.1:{port}")]);
     assert_eq!(other.end().code(), Some(0));
 }
@@ -252,15 +253,20 @@ fn a_master_attaches_after_another_was_killed() {
     let cluster = Cluster::new();
     let slaves = [(); 3].map(|()| cluster.slave(&RATE));
     let ports = slaves.each_ref().map(|(_, port)| *port);
-    let mut first = Running::start(master(&cluster, &["3s", "1s", "7"], &ports));
+    let mut first = Running::start(master(&cluster, &["10m", "1s", "7"], &ports));
     first.wait_for("SEND: approved");
     signal(first.id(), "KILL");
     drop(first);
-    let attached = run(master(&cluster, &["--attach"], &ports[1..2]));
+    let mut attached = Running::start(master(&cluster, &["--attach"], &ports[1..2]));
+    attached.wait_for("SEND: approved");
+    attached.signal("INT");
+    let attached = attached.end();
     let slaves = slaves.map(|(slave, _)| slave.end());
     equal(&attached, &slaves.each_ref());
     assert!(
-        attached.stdout.starts_with("periods: send 3s, grace 800ms, stop 200ms (together 4s); ring pipelined, seed 7")
+        attached
+            .stdout
+            .starts_with("periods: send 600s, grace 800ms, stop 200ms (together 601s); ring pipelined, seed 7")
     );
 }
 
