@@ -263,11 +263,8 @@ fn a_master_attaches_after_another_was_killed() {
     let attached = attached.end();
     let slaves = slaves.map(|(slave, _)| slave.end());
     equal(&attached, &slaves.each_ref());
-    assert!(
-        attached
-            .stdout
-            .starts_with("periods: send 600s, grace 800ms, stop 200ms (together 601s); ring pipelined, seed 7")
-    );
+    let heading = "periods: send 10m, grace 800ms, stop 200ms (together 601s); ring pipelined, seed 7\n";
+    assert!(attached.stdout.starts_with(heading), "{attached:#?}");
 }
 
 #[test]
