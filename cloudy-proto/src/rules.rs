@@ -122,6 +122,8 @@ pub enum Rule {
     TicketIsOfItsState,
     /// No change of the voters leaves voters of whom a majority does not answer the leader.
     ChangeKeepsMajority,
+    /// Of the voters that are to leave, those that are on no ring leave before members.
+    EvictedLeaveFirst,
     /// A consensus message that the library takes for impossible is refused before the library sees it.
     ConsensusIsChecked,
     /// Members compare the checkpoints of their results, and the minority stops.

@@ -52,6 +52,7 @@ macro_rules! each_is_caught {
                 Rule::LostVotesAreTold => "most_votes_are_lost_and_no_node_says_so",
                 Rule::ForgottenVoteIsGivenUp => "a_voter_keeps_the_name_under_which_it_forgot",
                 Rule::LostLinkIsNoAnswer => "an_answer_from_before_a_link_was_lost_counts",
+                Rule::EvictedLeaveFirst => "a_member_leaves_the_voters_before_one_that_was_evicted",
                 Rule::ConsensusIsChecked => "a_voter_stops_at_a_message_that_the_library_takes_for_impossible",
                 // In the unit tests of `cloudy-proto`.
                 Rule::ChangeKeepsMajority => "a_change_of_the_voters_leaves_too_few_that_answer",
@@ -234,10 +235,28 @@ fn a_voter_keeps_the_name_under_which_it_forgot() {
     assert!(!gives_up_its_vote(Rules::all_but(Rule::ForgottenVoteIsGivenUp)));
 }
 
-/// A coordinator that was paused takes a living voter out while another one is gone, and no majority is left.
+/// A coordinator that was paused as a view is installed takes a living voter out while a member has died, whose link it has
+/// seen go.
 #[test]
 fn an_answer_from_before_a_link_was_lost_counts() {
-    is_caught_in(Rule::LostLinkIsNoAnswer, [2_856].map(Plan::of).into_iter());
+    let plan = |seed: u64| {
+        let mut plan = Plan::of(seed);
+        let node = |number: u64| Who::Node((number % plan.nodes as u64) as usize);
+        let (dies, is_cut_off) = (node(seed), node(seed + 1));
+        let pause = Fault::Slow { who: Who::Coordinator, for_us: 30_000 };
+        plan.at_steps.insert(0, (Step::Install, seed / 7 % 10 * 2_000, pause));
+        plan.at_steps.insert(0, (Step::Install, seed / 3 % 10 * 3_000, Fault::Kill { who: dies }));
+        plan.faults.push((plan.heal_at_us / 3, Fault::Isolate { who: is_cut_off, outage_us: 300_000 }));
+        plan
+    };
+    let evicting = (1_400..2 * SEEDS + 1_000).map(plan).filter(|plan| plan.evicts() && plan.nodes > 2);
+    is_caught_in(Rule::LostLinkIsNoAnswer, evicting);
+}
+
+/// Of three members one is evicted and dies before the coordinator hears of its death: it votes no more than is needed.
+#[test]
+fn a_member_leaves_the_voters_before_one_that_was_evicted() {
+    is_caught_in(Rule::EvictedLeaveFirst, [9_006_072].map(Plan::of).into_iter());
 }
 
 /// It was cut off when the group ended, and fetched; then the power goes, and nobody else is there to tell.

@@ -102,7 +102,11 @@ impl Electorate {
             return Some(set(learned, Standing::Voter));
         }
         let all_vote = all().filter(|elector| wanted.contains(&elector.id)).all(|e| e.standing == Standing::Voter);
-        let leaving = surplus().find(|elector| elector.node != self.leader).or_else(|| surplus().next())?;
+        // A node that is on no ring is more likely to be gone than a member, and the leader may not know yet.
+        let is_member = |elector: &Elector| {
+            self.members.iter().any(|member| member.id == elector.id) && self.rules.hold(Rule::EvictedLeaveFirst)
+        };
+        let leaving = surplus().min_by_key(|elector| (elector.node == self.leader, is_member(elector)))?;
         if !all_vote {
             return None;
         }
@@ -181,6 +185,27 @@ mod tests {
         };
         assert_eq!(after(Rules::default()), (3, 2), "a majority answers");
         assert_eq!(after(Rules::all_but(Rule::ChangeKeepsMajority)), (2, 1), "none does");
+    }
+
+    /// Of three voters one was evicted, and two members need one voter: the evicted one goes first. Without the rule the
+    /// member does, and the group relies on a node that it has just given up.
+    #[cfg(feature = "mutations")]
+    #[test]
+    fn a_member_leaves_the_voters_before_an_evicted_node() {
+        let first = |rules| {
+            let mut group = founded(3, false);
+            settle(&mut group);
+            let evicted = group.members.remove(2);
+            group.former.push(evicted);
+            group.rules = rules;
+            group.next_change()
+        };
+        let gone = |number: u8| {
+            let (id, node) = (ConsensusId(u64::from(number)), NodeId([number; 32]));
+            Some(VoterChange::Set { id, node, standing: Standing::Gone })
+        };
+        assert_eq!(first(Rules::default()), gone(3));
+        assert_eq!(first(Rules::all_but(Rule::EvictedLeaveFirst)), gone(2));
     }
 
     #[test]

@@ -143,13 +143,15 @@ impl Control {
         let learners = self.electors.iter().filter(|(_, (_, standing))| *standing == Standing::Learner);
         let promoted = learners.map(|(id, (place, _))| (*id, *place, Standing::Voter));
         let changes = self.proposed.values().copied().chain(promoted);
-        let after = |(id, place, standing)| {
-            let mut electors = self.electors.clone();
-            electors.insert(id, (place, standing));
-            let voters = electors.values().filter(|(_, standing)| *standing == Standing::Voter);
-            voters.map(|(place, _)| *place).collect()
-        };
-        changes.map(after).collect()
+        changes.map(|(id, place, standing)| self.voters_after(id, place, standing)).collect()
+    }
+
+    /// Who votes after a change.
+    fn voters_after(&self, id: u64, place: usize, standing: Standing) -> Vec<usize> {
+        let mut electors = self.electors.clone();
+        electors.insert(id, (place, standing));
+        let voters = electors.values().filter(|(_, standing)| *standing == Standing::Voter);
+        voters.map(|(place, _)| *place).collect()
     }
 
     fn elect(&mut self, id: u64, node: usize, standing: Standing) {
@@ -286,6 +288,24 @@ impl Judge {
         self.majority_lives(control.log.len(), &alive)
             && voting.all(|node| self.majority_lives(control.nodes[node].applied, &alive))
             && control.next_voters().iter().all(|voters| self.most_live(voters, &alive))
+    }
+
+    /// A coordinator sends out a change of the voters after which no majority of them lives, and would if those members
+    /// lived of whose death it cannot know yet: no order of the changes helps against that. Evicted nodes do not count,
+    /// since they leave first (`protocol.md` §6.6).
+    pub(crate) fn is_overtaken(
+        &self,
+        message: &ConsensusMessage,
+        alive: impl Fn(usize) -> bool,
+        seems_alive: impl Fn(usize) -> bool,
+    ) -> bool {
+        let ring = self.views.latest().map(|log| &log.ring[..]).unwrap_or_default();
+        let trusted = |place: usize| alive(place) || ring.contains(&place) && seems_alive(place);
+        message.entries.iter().filter(|entry| !entry.command.is_empty()).any(|entry| {
+            let Ok(Command::Voter { id, node, standing }) = decode_command(&entry.command) else { return false };
+            let voters = self.control.voters_after(id.0, self.elector_place(id.0, node), standing);
+            !self.most_live(&voters, &alive) && self.most_live(&voters, &trusted)
+        })
     }
 
     fn majority_lives(&self, applied: usize, alive: &dyn Fn(usize) -> bool) -> bool {

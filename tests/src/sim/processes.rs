@@ -1,7 +1,8 @@
 //! Processes start, die and start again; disks outlive them (`protocol.md` P7, §7).
 
 use cloudy_node::fault::DiskFault;
-use cloudy_proto::{Index, Machine, MachineConfig, NodeId, Record, Request, Role, ViewId};
+use cloudy_proto::wire::ControlFrame;
+use cloudy_proto::{Frame, Index, Machine, MachineConfig, NodeId, Output, Record, Request, Role, ViewId};
 
 use crate::invariants::Failure;
 use crate::sim::disk::{Disk, DiskError};
@@ -106,6 +107,15 @@ impl World {
         let lost = self.judge.is_lost(alive) || decides || view.is_none();
         self.taken.extend(stuck.then_some(Met::Stuck));
         self.taken.extend(lost.then_some(Met::Lost));
+    }
+
+    /// A coordinator changes the voters, and the death of a member has overtaken that.
+    pub(super) fn note_voters(&mut self, coordinator: usize, output: &Output) {
+        let Output::Send { frame: Frame::Control(ControlFrame::Consensus(message)), .. } = output else { return };
+        let links = &self.nodes[coordinator].links;
+        let linked = |place: usize| links[self.nodes[place].home].told.is_some();
+        let overtaken = self.judge.is_overtaken(message, |place| self.goes_on(place), linked);
+        self.taken.extend(overtaken.then_some(Met::Stuck));
     }
 
     /// A process runs, or its node keeps what it held and is about to run again.
