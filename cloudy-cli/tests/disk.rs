@@ -45,11 +45,16 @@ impl Session {
     }
 
     fn master_for(&self, send: &str) -> Command {
+        self.master_of(send, &self.ports)
+    }
+
+    /// A master that names the slaves with these ports.
+    fn master_of(&self, send: &str, ports: &[u16]) -> Command {
         let periods = [send, "500ms", "7", "--durability", "disk", "--json", "--on-failure", "evict"];
         let mut master =
             self.cluster.node(&[&["master", "127.0.0.1", &self.master_port.to_string()], &periods[..]].concat());
         master.arg("--data").arg(self.cluster.path("data-master"));
-        for port in &self.ports {
+        for port in ports {
             master.arg("--slave").arg(format!("127.0.0.1:{port}"));
         }
         master
@@ -122,6 +127,35 @@ fn a_session_outlives_the_death_of_all_its_processes_at_once() {
     assert_eq!(ended.code(), Some(0), "{ended:#?}");
     assert!(!ended.stderr.contains("going on with the session"), "{ended:#?}");
     slaves.into_iter().for_each(|slave| assert_eq!(slave.end().code(), Some(0)));
+}
+
+/// Kills all processes of a session in SEND, starts them on other ports, and compares the results.
+fn goes_on_elsewhere(named: bool) {
+    let mut session = Session::new();
+    let slaves = session.start_slaves();
+    let mut master = Running::start(session.master());
+    master.wait_for("SEND");
+    slaves.iter().chain([&master]).for_each(|process| process.signal("KILL"));
+    drop((slaves, master));
+    session.ports = (0..SLAVES).map(|_| free_port()).collect();
+    session.master_port = free_port();
+    let slaves = session.start_slaves();
+    let master = Running::start(session.master_of("2500ms", if named { &session.ports } else { &[] }));
+    let ended = master.end();
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    assert!(ended.stderr.contains("going on with the session"), "{ended:#?}");
+    assert_eq!(ended.json()["equal"], true, "{ended:#?}");
+    slaves.into_iter().for_each(|slave| assert_eq!(slave.end().code(), Some(0)));
+}
+
+#[test]
+fn a_session_whose_processes_have_all_moved_finds_the_slaves_that_are_named() {
+    goes_on_elsewhere(true);
+}
+
+#[test]
+fn a_session_whose_processes_have_all_moved_finds_its_slaves_by_multicast() {
+    goes_on_elsewhere(false);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The QUIC endpoint: a bound socket, an identity, and bounds on all that others can make it hold.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -229,12 +229,22 @@ pub enum EndpointSocket {
     Abstract(Arc<dyn AsyncUdpSocket>, Arc<dyn Runtime>),
 }
 
+/// The form of an address that all nodes compare, log and share: a socket for both families shows IPv4 addresses as
+/// `::ffff:a.b.c.d`, which a node without IPv6 cannot dial.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match (address.ip().to_canonical(), address) {
+        (IpAddr::V6(ip), SocketAddr::V6(v6)) => SocketAddrV6::new(ip, v6.port(), 0, v6.scope_id()).into(),
+        (ip, _) => SocketAddr::new(ip, address.port()),
+    }
+}
+
 /// Binds a UDP socket with large buffers, and warns once in the life of a process if the system gives less; port 0 takes a
-/// free one. The unspecified IPv6 address serves IPv4 too where the system can.
+/// free one. The unspecified IPv6 address serves IPv4 too where the system can; an IPv4-mapped one is bound as IPv4.
 ///
 /// # Errors
 /// Says what is wrong with the address, and the remedy.
 pub fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
+    let address = canonical(address);
     let bound = || -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() && address.ip().is_unspecified() {

@@ -43,7 +43,8 @@ pub use group::{
 pub use health::{CloseReason, NodeFailure};
 pub use identity::Identity;
 pub use node::{
-    ConnectError, ForgetError, JoinError, Joining, Node, NodeBuilder, RevokeError, SetKeysError, StartError, Traffic,
+    ConnectError, ForgetError, JoinError, Joining, Lookup, LookupError, Node, NodeBuilder, RevokeError, SetKeysError,
+    StartError, Traffic,
 };
 pub use replica::{AppliedMessage, ReplicateError, SNAPSHOT_EVERY_BYTES, StateMachine};
 pub use typed::{DecodeError, TypedApproved, TypedBroadcastError, TypedGroup, TypedItem};

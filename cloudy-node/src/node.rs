@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cloudy_proto::{GroupId, NodeId};
+use tokio::sync::watch;
 
 use crate::cluster_key::ClusterKey;
 use crate::cluster_keys::ClusterKeys;
 use crate::discovery::DiscoveryKeys;
-use crate::driver::{Command, Driver, Mailbox, mailbox};
+use crate::driver::{Command, Driver, Mailbox, Seeks, mailbox};
 use crate::endpoint::{self, EndpointLimits, EndpointSocket};
 use crate::group::{Group, GroupConfig};
 use crate::health::{CloseReason, Health};
@@ -22,13 +23,16 @@ use crate::wait::{Answers, WAIT_TIMEOUT, Wait};
 mod create;
 mod error;
 mod join;
+mod lookup;
 mod resume;
 mod trust;
 
 pub use error::{ConnectError, ForgetError, JoinError, StartError};
 pub use join::Joining;
+pub use lookup::{Lookup, LookupError};
 pub use trust::{RevokeError, SetKeysError};
 
+use lookup::Lookups;
 use resume::{open_store, resume_all};
 
 /// How a [`Node`] is started.
@@ -145,7 +149,7 @@ impl NodeBuilder {
             None => EndpointSocket::Udp(endpoint::bind(self.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))))?),
         };
         let endpoint = endpoint::open(&identity, socket, &self.limits, self.rng_seed)?;
-        let address = endpoint.local_addr()?;
+        let address = endpoint::canonical(endpoint.local_addr()?);
         let (mailbox, mail, inbox) = mailbox(health.clone());
         let links = Links::new(&identity, endpoint, self.limits, vec![address], (mail, health))?;
         links.revoked.set_keys(&revoked);
@@ -154,9 +158,11 @@ impl NodeBuilder {
         let join_config = Arc::new(self.join_config);
         let wait_timeout = self.wait_timeout.unwrap_or(WAIT_TIMEOUT);
         let id = identity.node_id();
-        let node = Node { id, address, mailbox, resumed, revoked, discovery_keys, join_config, wait_timeout };
+        let (seeks, sought) = watch::channel(Seeks::default());
+        let lookups = Lookups::new(sought);
+        let node = Node { id, address, mailbox, resumed, revoked, discovery_keys, join_config, wait_timeout, lookups };
         let accepting = links.clone();
-        tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade(), disk).run());
+        tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade(), disk, seeks).run());
         let resumed = Arc::new(resume_all(&node.mailbox, stored).await?);
         // A peer must not be told that a group is unknown here that is only about to go on.
         accepting.spawn_accept();
@@ -194,6 +200,7 @@ pub struct Node {
     discovery_keys: DiscoveryKeys,
     join_config: Arc<GroupConfig>,
     wait_timeout: Duration,
+    lookups: Lookups,
 }
 
 impl Node {

@@ -215,22 +215,42 @@ impl fmt::Display for TimedOut {
     }
 }
 
+/// A time between a half of this one and the whole: nodes that failed together do not try again together.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
 /// Times between attempts.
 #[derive(Debug)]
-pub(crate) struct Backoff(Duration);
+pub(crate) struct Backoff {
+    next: Duration,
+    max: Duration,
+}
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self(RETRY_AFTER_MIN)
+        Self::up_to(RETRY_AFTER_MAX)
     }
 }
 
 impl Backoff {
+    /// Pauses grow up to this one.
+    pub(crate) fn up_to(max: Duration) -> Self {
+        Self { next: RETRY_AFTER_MIN, max }
+    }
+
+    /// The pause before the next attempt.
+    pub(crate) fn next(&mut self) -> Duration {
+        let next = jittered(self.next);
+        self.next = (self.next * 2).min(self.max);
+        next
+    }
+
     /// Returns when the next attempt is due.
     pub(crate) async fn pause(&mut self) {
+        let pause = self.next();
         // sleep: an attempt that failed is not made again at once.
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(RETRY_AFTER_MAX);
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -202,6 +202,7 @@ fn nodes() -> Vec<Bytes> {
         NodeFrame::Certificate(Bytes::from_static(&[0x30, 0x82, 1, 0])),
         NodeFrame::SameIdentity { process: 1 << 62, address: addresses()[0] },
         NodeFrame::Present,
+        NodeFrame::Located { node: NodeId([0xbb; 32]), address: addresses()[0] },
     ];
     each(frames, encode_node)
 }

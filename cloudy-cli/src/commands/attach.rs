@@ -60,7 +60,9 @@ pub(crate) async fn resumed(args: &MasterArgs, node: &Node, group: &Group, stop:
     let watcher = Watcher::new(Progress::start(), BTreeMap::new());
     watcher.line("going on with the session that the data directory holds; start its slaves again too");
     let began_at = Instant::now();
-    let ended = match resume_master(group, stop.asked(), |event| watcher.observe(event)).await {
+    let multicast = Multicast { group: args.discovery_group, interface: node.local_addr().ip() };
+    let sought = (&args.slaves[..], Some(multicast));
+    let ended = match resume_master(node, group, sought, stop.asked(), |event| watcher.observe(event)).await {
         Ok(attached) => show(args, attached, &watcher, began_at, stop).await,
         Err(MasterError::Stopped) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
         Err(error) => return Err(with_remedy(&error)),

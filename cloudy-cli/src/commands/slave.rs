@@ -10,7 +10,7 @@ use cloudy_node::fault::FaultControl;
 use cloudy_node::session::{
     ResultFile, SessionName, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, resumed_session, run_slave,
 };
-use cloudy_node::{Durability, Node};
+use cloudy_node::{Durability, Lookup, Node};
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
 
@@ -193,6 +193,11 @@ impl Slave<'_> {
         }
         if !self.args.no_discovery {
             let place = Multicast { group: self.args.discovery_group, interface: address.ip() };
+            if resumed_session(self.node).is_some()
+                && let Err(error) = self.node.look_up(Lookup { names: Vec::new(), multicast: Some(place) })
+            {
+                self.progress.line(&format!("warning: slaves that have moved are not looked for: {error}"));
+            }
             // A session that the data directory holds comes before the one that is asked for.
             let resumed = resumed_session(self.node).and_then(|group| SessionName::of_group(group.name()));
             let label = resumed.as_ref().unwrap_or(&self.args.session.name).to_string();

@@ -12,6 +12,7 @@ use super::datagram::{DATAGRAM_BYTES_MAX, Nonce, decode_reply, encode_query, non
 use super::interfaces::scoped;
 use super::stations::{Fault, Stations, Trouble, asking, group_on};
 use super::{DiscoveryError, DiscoveryKeys, Multicast};
+use crate::endpoint::canonical;
 
 /// When a finder asks, after its start: often at first, since a datagram may be lost and a node may be just starting.
 pub const QUERY_SCHEDULE_MS: [u64; 5] = [0, 50, 150, 350, 750];
@@ -167,7 +168,8 @@ impl Finder {
             .inspect_err(|error| debug!(%error, %source, "discovery reply"))
             .ok()?;
         let interface = self.stations.all().get(at)?.interface.index;
-        let hint = Hint { node: reply.node, address: scoped(reply.address, interface), label: reply.label };
+        let address = scoped(canonical(reply.address), interface);
+        let hint = Hint { node: reply.node, address, label: reply.label };
         self.hints.take(&hint, Instant::now()).then_some(hint)
     }
 }

@@ -78,7 +78,7 @@ impl Multicast {
         Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
     }
 
-    fn check(&self, keys: &DiscoveryKeys) -> Result<(), DiscoveryError> {
+    pub(crate) fn check(&self, keys: &DiscoveryKeys) -> Result<(), DiscoveryError> {
         if !self.group.ip().is_multicast() || self.group.port() == 0 {
             return Err(DiscoveryError::NotAGroup { group: self.group });
         }

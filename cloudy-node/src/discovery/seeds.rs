@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::endpoint::canonical;
+
 /// Seeds resolved in one call.
 pub const SEEDS_MAX: usize = 256;
 /// Addresses kept of one seed; what a name server says beyond them is dropped.
@@ -98,6 +100,28 @@ pub async fn resolve(seeds: &[String]) -> Result<Vec<Vec<SocketAddr>>, SeedError
     resolve_until(seeds, Instant::now()).await
 }
 
+/// Whether texts can be names of nodes: asks no name server.
+///
+/// # Errors
+/// The first that is malformed, or there are too many.
+pub fn check(seeds: &[String]) -> Result<(), SeedError> {
+    if seeds.len() > SEEDS_MAX {
+        return Err(SeedError::TooMany { count: seeds.len() });
+    }
+    seeds.iter().try_for_each(|seed| split(seed).map(drop))
+}
+
+/// The addresses of one seed at this moment, as [`resolve`] gives them.
+///
+/// # Errors
+/// The seed is malformed, or does not resolve within [`RESOLVE_TIMEOUT`].
+pub async fn look_up(seed: &str) -> Result<Vec<SocketAddr>, SeedError> {
+    let (host, port) = split(seed)?;
+    let looked_up = tokio::time::timeout(RESOLVE_TIMEOUT, addresses(host, port)).await;
+    let outcome = looked_up.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")));
+    outcome.map_err(|source| SeedError::Lookup { seed: seed.to_owned(), source })
+}
+
 /// As [`resolve`]; a name that does not resolve is logged once and looked up again until the deadline, since a name
 /// service may be late when a host starts. A lookup in progress at the deadline is finished.
 ///
@@ -136,7 +160,7 @@ async fn addresses_by(host: &str, port: u16, deadline: Instant) -> io::Result<Ve
 
 async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut addresses = Vec::new();
-    for address in tokio::net::lookup_host((host, port)).await?.take(ADDRESSES_PER_SEED_MAX) {
+    for address in tokio::net::lookup_host((host, port)).await?.take(ADDRESSES_PER_SEED_MAX).map(canonical) {
         if !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -207,6 +231,8 @@ mod tests {
         let resolved = resolve(&owned(&["[::1]:7", "127.0.0.1:8", "localhost:9"])).await.expect("all resolve");
         assert_eq!(resolved[0], [SocketAddr::from((Ipv6Addr::LOCALHOST, 7))]);
         assert_eq!(resolved[1], [SocketAddr::from(([127, 0, 0, 1], 8))]);
+        let mapped = resolve(&owned(&["[::ffff:127.0.0.1]:8"])).await.expect("a literal");
+        assert_eq!(mapped[0], resolved[1], "an IPv4 address is one, however it is written");
         assert!(!resolved[2].is_empty());
         assert!(resolved[2].iter().all(|address| address.ip().is_loopback() && address.port() == 9), "{resolved:?}");
         assert_eq!(resolve(&[]).await.expect("nothing to do"), Vec::<Vec<SocketAddr>>::new());

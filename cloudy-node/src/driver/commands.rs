@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::joins::{Aim, Attempt, joined};
 use crate::driver::{Command, Driver, GROUPS_MAX, GroupRun, ResumedGroup};
+use crate::endpoint::canonical;
 use crate::founding::{FoundError, FoundingEvent, FoundingParts};
 use crate::group::shared::{EndReason, Shared};
 use crate::group::{Group, GroupConfig};
@@ -32,7 +33,8 @@ pub(crate) struct Joining {
 impl Driver {
     pub(super) fn take_command(&mut self, command: Command) {
         match command {
-            Command::Connect { address, reply } => self.connect(address, reply),
+            Command::Connect { address, beside, reply } => self.connect(address, beside, reply),
+            Command::Located { node, address } => self.located(node, address),
             Command::Found { name, config, reply } => {
                 // A caller that is gone needs no answer.
                 let _ = reply.send(self.found(name, &config));
@@ -95,16 +97,21 @@ impl Driver {
         })
     }
 
-    fn connect(&mut self, address: std::net::SocketAddr, reply: oneshot::Sender<Result<NodeId, ConnectError>>) {
-        let linked = self.peers.values().find(|link| link.addresses.first() == Some(&address));
-        if let Some(link) = linked {
+    fn connect(
+        &mut self,
+        address: std::net::SocketAddr,
+        beside: bool,
+        reply: oneshot::Sender<Result<NodeId, ConnectError>>,
+    ) {
+        let address = canonical(address);
+        if let Some(peer) = self.linked_at(address) {
             // A caller that is gone needs no answer.
-            let _ = reply.send(Ok(link.peer));
+            let _ = reply.send(Ok(peer));
             return;
         }
         // Two connections in one direction would replace each other, at each end perhaps another one.
         if !self.connecting.iter().any(|(of, _)| *of == address) {
-            self.links.dial(address);
+            self.links.dial(address, beside);
         }
         self.connecting.push((address, reply));
     }

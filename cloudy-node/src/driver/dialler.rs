@@ -7,6 +7,7 @@ use std::time::Duration;
 use cloudy_proto::{NodeId, Time};
 
 use crate::endpoint::KnownNodes;
+use crate::wait::jittered;
 
 /// Between two attempts, at first.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -14,23 +15,37 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// The node of the higher id gives the other this long, so that a pair seldom dials twice.
 const COURTESY: Duration = Duration::from_millis(250);
+/// Addresses of one peer that are dialled side by side.
+const ATTEMPTS_MAX: usize = 32;
 
+/// An address of a peer without a link. All addresses of a peer are dialled side by side.
 #[derive(Debug)]
-struct Wanted {
-    addresses: Vec<SocketAddr>,
-    /// Which address is next.
-    turn: usize,
-    /// The address that is being dialled.
-    dialling: Option<SocketAddr>,
+struct Attempt {
+    /// It is being dialled.
+    open: bool,
     backoff: Duration,
     next_at: Time,
 }
+
+impl Attempt {
+    fn at(next_at: Time) -> Self {
+        Self { open: false, backoff: BACKOFF_MIN, next_at }
+    }
+
+    fn failed(&mut self, now: Time) {
+        self.open = false;
+        self.next_at = now + jittered(self.backoff);
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+type Attempts = BTreeMap<SocketAddr, Attempt>;
 
 /// Peers that this node wants links to and has none.
 #[derive(Debug, Default)]
 pub(crate) struct Dialler {
     known: KnownNodes,
-    missing: BTreeMap<NodeId, Wanted>,
+    missing: BTreeMap<NodeId, Attempts>,
     /// Shut out, so never dialled, whatever wants it. Bounded as the lists of revoked nodes.
     never: BTreeSet<NodeId>,
 }
@@ -63,32 +78,65 @@ impl Dialler {
         }
     }
 
-    /// A link to a peer is gone.
-    pub(crate) fn miss(&mut self, me: NodeId, peer: NodeId, now: Time) {
-        let Some(addresses) = self.known.addresses(peer).filter(|addresses| !addresses.is_empty()) else { return };
-        let next_at = if me < peer { now } else { now + COURTESY };
-        self.missing.entry(peer).or_insert_with(|| Wanted {
-            addresses,
-            turn: 0,
-            dialling: None,
-            backoff: BACKOFF_MIN,
-            next_at,
-        });
+    /// Whether a link to a peer is wanted.
+    pub(crate) fn wants(&self, peer: NodeId) -> bool {
+        self.known.contains(peer)
     }
 
-    /// A link to a peer is up.
-    pub(crate) fn found(&mut self, peer: NodeId) {
+    /// A link to a peer is gone.
+    pub(crate) fn miss(&mut self, me: NodeId, peer: NodeId, now: Time) {
+        if !self.wants(peer) {
+            return;
+        }
+        let next_at = if me < peer { now } else { now + COURTESY };
+        let attempts = self.missing.entry(peer).or_default();
+        let addresses = self.known.addresses(peer);
+        attempts.retain(|address, attempt| attempt.open || addresses.contains(address));
+        for address in addresses {
+            attempts.entry(address).or_insert(Attempt::at(next_at));
+        }
+    }
+
+    /// A link to a wanted peer is missing.
+    pub(crate) fn misses_any(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
+    /// A link to a peer is up, at this address.
+    pub(crate) fn found(&mut self, peer: NodeId, address: SocketAddr) {
+        self.known.linked(peer, address);
         self.missing.remove(&peer);
     }
 
-    /// An address could not be dialled. True if a link to a node there was wanted.
+    /// Another member is linked to a peer at this address.
+    pub(crate) fn told(&mut self, peer: NodeId, address: SocketAddr, now: Time) {
+        if !self.known.told(peer, address) {
+            return;
+        }
+        let Some(attempts) = self.missing.get_mut(&peer) else { return };
+        let addresses = self.known.addresses(peer);
+        attempts.retain(|address, attempt| attempt.open || addresses.contains(address));
+        if attempts.len() < ATTEMPTS_MAX {
+            attempts.entry(address).or_insert(Attempt::at(now));
+        }
+    }
+
+    /// The view, or the peer itself, names this address, so all members know it.
+    pub(crate) fn is_named(&self, peer: NodeId, address: SocketAddr) -> bool {
+        self.known.is_named(peer, address)
+    }
+
+    /// An address could not be dialled, or leads to another node. True if a link to a node there was wanted.
     pub(crate) fn failed(&mut self, address: SocketAddr, now: Time) -> bool {
         let mut wanted_there = false;
-        for wanted in self.missing.values_mut().filter(|wanted| wanted.dialling == Some(address)) {
-            wanted.dialling = None;
-            wanted.next_at = now + wanted.backoff;
-            wanted.backoff = (wanted.backoff * 2).min(BACKOFF_MAX);
+        for (&peer, attempts) in &mut self.missing {
+            let Some(attempt) = attempts.get_mut(&address).filter(|attempt| attempt.open) else { continue };
             wanted_there = true;
+            if self.known.addresses(peer).contains(&address) {
+                attempt.failed(now);
+            } else {
+                attempts.remove(&address);
+            }
         }
         wanted_there
     }
@@ -101,16 +149,16 @@ impl Dialler {
 
     /// When to dial next.
     pub(crate) fn next(&self) -> Option<Time> {
-        self.missing.values().filter(|wanted| wanted.dialling.is_none()).map(|wanted| wanted.next_at).min()
+        let attempts = self.missing.values().flat_map(BTreeMap::values);
+        attempts.filter(|attempt| !attempt.open).map(|attempt| attempt.next_at).min()
     }
 
     /// The addresses to dial at this moment.
-    pub(crate) fn due(&mut self, now: Time) -> Vec<SocketAddr> {
-        let due = self.missing.values_mut().filter(|wanted| wanted.dialling.is_none() && wanted.next_at <= now);
-        due.map(|wanted| {
-            let address = wanted.addresses[wanted.turn % wanted.addresses.len()];
-            wanted.turn += 1;
-            wanted.dialling = Some(address);
+    pub(crate) fn due(&mut self, now: Time) -> BTreeSet<SocketAddr> {
+        let attempts = self.missing.values_mut().flatten();
+        let due = attempts.filter(|(_, attempt)| !attempt.open && attempt.next_at <= now);
+        due.map(|(&address, attempt)| {
+            attempt.open = true;
             address
         })
         .collect()
@@ -121,24 +169,68 @@ impl Dialler {
 mod tests {
     use super::*;
 
+    const NOBODY: [SocketAddr; 0] = [];
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn due(dialler: &mut Dialler, now: Time) -> Vec<SocketAddr> {
+        dialler.due(now).into_iter().collect()
+    }
+
     #[test]
-    fn the_lower_id_dials_at_once_and_failures_back_off_through_all_addresses() {
+    fn the_lower_id_dials_all_addresses_at_once_and_each_backs_off_by_itself() {
         let (low, high) = (NodeId([1; 32]), NodeId([2; 32]));
-        let addresses: Vec<SocketAddr> = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port))).to_vec();
         let mut dialler = Dialler::default();
-        dialler.want(low, high, &addresses, false, Time(0));
-        assert_eq!(dialler.due(Time(0)), [addresses[0]]);
-        assert_eq!((dialler.due(Time(0)), dialler.next()), (vec![], None), "one attempt at a time");
-        dialler.failed(addresses[0], Time(0));
-        assert_eq!(dialler.next(), Some(Time(0) + BACKOFF_MIN));
-        assert_eq!(dialler.due(Time(0) + BACKOFF_MIN), [addresses[1]]);
-        dialler.found(high);
+        dialler.want(low, high, &[at(1), at(2)], false, Time(0));
+        assert_eq!(due(&mut dialler, Time(0)), [at(1), at(2)]);
+        assert_eq!((due(&mut dialler, Time(0)), dialler.next()), (NOBODY.to_vec(), None), "one attempt at a time");
+        assert!(dialler.failed(at(1), Time(0)) && !dialler.failed(at(3), Time(0)));
+        let again_at = dialler.next().expect("it is dialled again");
+        assert!(again_at >= Time(0) + BACKOFF_MIN / 2 && again_at <= Time(0) + BACKOFF_MIN, "{again_at:?}");
+        assert_eq!(due(&mut dialler, again_at), [at(1)], "the other is still being dialled");
+        dialler.found(high, at(2));
         assert_eq!(dialler.next(), None);
         dialler.miss(high, high, Time(9));
         assert_eq!(dialler.next(), Some(Time(9) + COURTESY));
         dialler.never(high);
         dialler.miss(low, high, Time(9));
-        dialler.want(low, high, &addresses, false, Time(9));
+        dialler.want(low, high, &[at(1)], false, Time(9));
         assert_eq!(dialler.next(), None);
+    }
+
+    #[test]
+    fn a_peer_that_has_moved_is_dialled_where_it_was_linked_last_and_where_others_say() {
+        let (me, peer) = (NodeId([1; 32]), NodeId([2; 32]));
+        let mut dialler = Dialler::default();
+        dialler.want(me, peer, &[at(1)], false, Time(0));
+        assert_eq!(due(&mut dialler, Time(0)), [at(1)]);
+        dialler.told(peer, at(2), Time(1));
+        assert_eq!(due(&mut dialler, Time(1)), [at(2)], "at once, though the other is still being dialled");
+        dialler.found(peer, at(3));
+        dialler.miss(me, peer, Time(2));
+        assert_eq!(due(&mut dialler, Time(2)), [at(1), at(2), at(3)]);
+        (100..200).for_each(|port| dialler.told(peer, at(port), Time(2)));
+        let told = due(&mut dialler, Time(2)).len();
+        assert!(told <= ATTEMPTS_MAX, "{told} addresses are dialled side by side");
+        dialler.found(peer, at(3));
+        let stranger = NodeId([3; 32]);
+        dialler.told(stranger, at(4), Time(3));
+        assert!(!dialler.wants(stranger) && dialler.next().is_none(), "nobody wants a link to it");
+    }
+
+    #[test]
+    fn an_address_that_two_peers_had_is_dialled_once_and_by_both_again() {
+        let (me, one, other) = (NodeId([1; 32]), NodeId([2; 32]), NodeId([3; 32]));
+        let mut dialler = Dialler::default();
+        dialler.want(me, one, &[at(1)], false, Time(0));
+        dialler.want(me, other, &[at(1)], false, Time(0));
+        assert_eq!(due(&mut dialler, Time(0)), [at(1)]);
+        // It leads to one of them.
+        dialler.found(one, at(1));
+        assert!(dialler.failed(at(1), Time(0)));
+        let again_at = dialler.next().expect("the other is dialled again");
+        assert_eq!(due(&mut dialler, again_at), [at(1)]);
     }
 }

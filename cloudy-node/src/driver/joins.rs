@@ -82,6 +82,7 @@ impl Driver {
             NodeFrame::SameIdentity { process, address } => self.told_same_identity(peer, process, address),
             // Of a link that stands nobody has asked.
             NodeFrame::Present => {}
+            NodeFrame::Located { node, address } => self.told_located(peer, node, address),
             NodeFrame::Refused { name, reason, refusal } => {
                 // Who waits for anybody's invitation has asked nobody.
                 if let Some(joining) = self.take_joining(&name, peer, |joining| joining.contact.is_some()) {

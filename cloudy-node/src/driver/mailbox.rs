@@ -29,6 +29,8 @@ pub(crate) enum LinkMail {
     Up(NewLink),
     /// The connection is gone.
     Down { peer: NodeId, link: u64, failure: LinkFailure },
+    /// An address was dialled that leads to a peer which another connection has just linked.
+    DialledAgain { address: SocketAddr, peer: NodeId },
     /// No connection came about.
     DialFailed { address: SocketAddr, error: ConnectError },
     /// A peer refused this node for good.
@@ -54,7 +56,14 @@ pub(crate) struct ResumedGroup {
 pub(crate) enum Command {
     Connect {
         address: SocketAddr,
+        /// Other addresses of the same name are dialled too.
+        beside: bool,
         reply: oneshot::Sender<Result<NodeId, ConnectError>>,
+    },
+    /// Discovery has found a node that may be a member of one of this node's groups.
+    Located {
+        node: NodeId,
+        address: SocketAddr,
     },
     Found {
         name: String,

@@ -13,6 +13,7 @@ mod dialler;
 pub(crate) mod disk;
 mod effects;
 pub(crate) mod joins;
+mod located;
 mod mailbox;
 mod requests;
 mod run;
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Refusal, Stream, StreamHeader};
 use cloudy_proto::{Admission, Frame, GroupId, Input, NodeId, Time, View};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::Level;
 
@@ -45,6 +46,7 @@ use commands::Joining;
 use dialler::Dialler;
 use disk::Disk;
 use joins::Attempt;
+pub(crate) use located::Seeks;
 use run::{Effect, GroupRun};
 use same_identity::Superseded;
 use trust::Trust;
@@ -80,6 +82,8 @@ pub(crate) struct Driver {
     joining: BTreeMap<String, Joining>,
     connecting: Vec<(SocketAddr, oneshot::Sender<Result<NodeId, ConnectError>>)>,
     dialler: Dialler,
+    /// What this node looks for beyond the addresses that it knows.
+    seeks: watch::Sender<Seeks>,
     /// Where groups are kept that outlive the process.
     disk: Option<Disk>,
     trust: Trust,
@@ -100,6 +104,7 @@ impl Driver {
         inbox: Inbox,
         mailbox: WeakMailbox,
         disk: Option<Disk>,
+        seeks: watch::Sender<Seeks>,
     ) -> Self {
         let (writers, writers_ended) = mpsc::channel(1);
         let mut dialler = Dialler::new(links.known.clone());
@@ -120,6 +125,7 @@ impl Driver {
             joining: BTreeMap::new(),
             connecting: Vec::new(),
             dialler,
+            seeks,
             disk,
             trust: Trust::new(identity),
             allowances_stale: false,
@@ -169,6 +175,7 @@ impl Driver {
             self.answer_waiting();
             self.set_allowances();
             self.dial_due();
+            self.seek();
             self.flush();
         }
     }
@@ -191,11 +198,6 @@ impl Driver {
                 group.machine.handle(now, Input::Timeout);
             }
         }
-    }
-
-    fn dial_due(&mut self) {
-        let now = self.now();
-        self.dialler.due(now).into_iter().for_each(|address| self.links.dial(address));
     }
 
     /// Lets every group hand over what it wants done.
@@ -275,6 +277,7 @@ impl Driver {
                 }
             }
             LinkMail::RevokedHere { by } => self.found_revoked(by),
+            LinkMail::DialledAgain { address, peer } => self.dialled_again(address, peer),
             LinkMail::DialFailed { address, error } => {
                 if self.dialler.failed(address, now) {
                     self.refused_there(address, &error);
@@ -377,7 +380,7 @@ impl Driver {
     /// direction replaces the older.
     fn link_up(&mut self, new: NewLink) {
         let (peer, now) = (new.peer, self.now());
-        let dialled = new.dialled;
+        let (dialled, at) = (new.dialled, new.remote());
         if let Some(failure) = self.turn_away(&new) {
             if let Some(address) = dialled {
                 self.dialler.failed(address, now);
@@ -394,16 +397,18 @@ impl Driver {
         if stays {
             new.connection.close(code::DUPLICATE.into(), b"another connection of this pair stays");
         } else {
+            let found_at = self.peers.get(&peer).map_or_else(Vec::new, |old| old.found_at_by(new.process));
             if let Some(old) = self.peers.remove(&peer) {
                 self.groups.values_mut().for_each(|group| group.link_down(peer, old.id, now));
                 self.replaced(old, &new);
                 self.closed.handle_all(now, &Input::LinkDown { peer });
             }
-            tracing::debug!(peer = %peer.short(), address = %new.connection.remote_address(), "link up");
+            tracing::debug!(peer = %peer.short(), address = %new.remote(), "link up");
             let addresses = new.addresses.clone();
             let wake = Arc::clone(&self.inbox.payloads);
             let (repeats, health) = (self.links.repeats.clone(), self.health.clone());
-            let link = Link::new(new, self.writers.clone(), repeats, (wake, health));
+            let mut link = Link::new(new, self.writers.clone(), repeats, (wake, health));
+            found_at.into_iter().for_each(|address| link.found_at(address));
             self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer)).for_each(|(name, joining)| {
                 link.push_node(joining.aim.question(name.clone()));
             });
@@ -414,10 +419,11 @@ impl Driver {
                 group.machine.handle(now, Input::LinkUp { peer, addresses: addresses.clone() });
             }
             self.closed.handle_all(now, &Input::LinkUp { peer, addresses });
+            self.dialler.found(peer, at);
+            self.tell_located(peer, at);
         }
-        self.dialler.found(peer);
         if let Some(address) = dialled {
-            self.connected(address, Ok(peer));
+            self.dialled(address, peer);
         }
     }
 

@@ -65,18 +65,18 @@ impl Driver {
             return;
         }
         old.end_groups();
-        old.push_node(NodeFrame::SameIdentity { process: new.process, address: new.connection.remote_address() });
+        old.push_node(NodeFrame::SameIdentity { process: new.process, address: new.remote() });
         self.superseded.keep(old);
     }
 
     /// The process at the other end of a link that was replaced runs as well as the one that replaced it.
     pub(super) fn present(&mut self, peer: NodeId, link: u64) {
         let Some(old) = self.superseded.take(link) else { return };
-        let (process, address) = (old.process, old.connection.remote_address());
+        let (process, address) = (old.process, old.remote());
         old.close(code::DUPLICATE, "another connection of this pair stays");
         let Some(current) = self.peers.get(&peer).filter(|current| current.process != process) else { return };
         current.push_node(NodeFrame::SameIdentity { process, address });
-        let other = current.connection.remote_address();
+        let other = current.remote();
         let text = format_args!(
             "{IDENTITY_TWICE}, that of node {peer}: at {address} and at {other}; the one that was started later ends: {REMEDY}"
         );

@@ -1,56 +1,136 @@
-//! Nodes that this node wants links to: they keep a place whatever strangers do.
+//! Nodes that this node wants links to, and where each can be reached. They keep a place whatever strangers do.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cloudy_proto::NodeId;
+use cloudy_proto::limits::ADDRESSES_MAX;
 
-type Addresses = BTreeMap<NodeId, Vec<SocketAddr>>;
+use crate::endpoint::canonical;
+
+/// Addresses of one node that its links came from, the newest first: those before it was restarted may serve again.
+const LINKED_MAX: usize = 4;
+/// Addresses of one node that other members have told, the newest first.
+const TOLD_MAX: usize = 4;
+
+/// Where a node can be reached.
+#[derive(Debug, Default)]
+struct Places {
+    /// As the group's view or the peer itself names it.
+    named: Vec<SocketAddr>,
+    /// Where this node was linked to it, if that is named by nobody.
+    linked: Vec<SocketAddr>,
+    /// As other members tell.
+    told: Vec<SocketAddr>,
+}
+
+impl Places {
+    fn all(&self) -> impl Iterator<Item = SocketAddr> {
+        self.linked.iter().chain(&self.named).chain(&self.told).copied()
+    }
+}
 
 /// The nodes, and where they can be reached. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct KnownNodes(Arc<RwLock<Addresses>>);
+pub(crate) struct KnownNodes(Arc<RwLock<BTreeMap<NodeId, Places>>>);
 
 impl KnownNodes {
-    fn read(&self) -> RwLockReadGuard<'_, Addresses> {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<NodeId, Places>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Addresses> {
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<NodeId, Places>> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A node is wanted, and named with these addresses.
     pub(crate) fn insert(&self, node: NodeId, addresses: &[SocketAddr]) {
-        self.write().insert(node, addresses.to_vec());
+        let named = addresses.iter().copied().map(canonical).take(ADDRESSES_MAX).collect();
+        self.write().entry(node).or_default().named = named;
+    }
+
+    /// A wanted node is linked at this address.
+    pub(crate) fn linked(&self, node: NodeId, address: SocketAddr) {
+        let mut known = self.write();
+        let Some(places) = known.get_mut(&node).filter(|places| !places.named.contains(&address)) else { return };
+        add(&mut places.linked, address, LINKED_MAX);
+    }
+
+    /// Another member is linked to a wanted node at this address. False if that is no news.
+    pub(crate) fn told(&self, node: NodeId, address: SocketAddr) -> bool {
+        let mut known = self.write();
+        let Some(places) = known.get_mut(&node).filter(|places| places.all().all(|other| other != address)) else {
+            return false;
+        };
+        add(&mut places.told, address, TOLD_MAX);
+        true
     }
 
     pub(crate) fn retain(&self, keep: impl Fn(NodeId) -> bool) {
         self.write().retain(|&node, _| keep(node));
     }
 
-    /// Where a known node can be reached.
-    pub(crate) fn addresses(&self, node: NodeId) -> Option<Vec<SocketAddr>> {
-        self.read().get(&node).cloned()
+    /// Where a known node can be reached, each address once.
+    pub(crate) fn addresses(&self, node: NodeId) -> Vec<SocketAddr> {
+        let known = self.read();
+        let mut addresses = Vec::new();
+        for address in known.get(&node).into_iter().flat_map(Places::all) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
     }
 
     pub(crate) fn contains(&self, node: NodeId) -> bool {
         self.read().contains_key(&node)
     }
 
+    /// The view, or the node itself, names this address, so all members know it.
+    pub(crate) fn is_named(&self, node: NodeId, address: SocketAddr) -> bool {
+        self.read().get(&node).is_some_and(|places| places.named.contains(&address))
+    }
+
     /// One of them can be reached at this very address.
     pub(super) fn is_at(&self, address: SocketAddr) -> bool {
-        let address = canonical(address);
-        self.read().values().flatten().any(|known| canonical(*known) == address)
+        let place = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+        self.read().values().flat_map(Places::all).any(|known| place(known) == place(address))
     }
 
     /// One of them is on that host.
     pub(super) fn is_on(&self, host: IpAddr) -> bool {
-        self.read().values().flatten().any(|known| known.ip().to_canonical() == host.to_canonical())
+        self.read().values().flat_map(Places::all).any(|known| known.ip().to_canonical() == host.to_canonical())
     }
 }
 
-/// The same for an IPv4 address and for the way in which an IPv6 socket shows it.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+/// Puts an address first, and drops the oldest beyond a bound.
+fn add(list: &mut Vec<SocketAddr>, address: SocketAddr, max: usize) {
+    list.retain(|known| *known != address);
+    list.insert(0, address);
+    list.truncate(max);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_reached_where_it_was_linked_where_it_is_named_and_where_others_say_in_bounded_numbers() {
+        let at = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let (known, node) = (KnownNodes::default(), NodeId([1; 32]));
+        known.linked(node, at(1));
+        assert!(!known.told(node, at(2)) && known.addresses(node).is_empty(), "nobody wants it");
+        known.insert(node, &["[::ffff:192.0.2.1]:3".parse().expect("an address")]);
+        known.linked(node, at(3));
+        assert_eq!(known.addresses(node), [at(3)]);
+        known.linked(node, at(1));
+        assert!(known.told(node, at(2)) && !known.told(node, at(2)) && !known.told(node, at(1)));
+        assert_eq!(known.addresses(node), [at(1), at(3), at(2)]);
+        (10..99).for_each(|port| assert!(known.told(node, at(port))));
+        assert_eq!(known.addresses(node), [1, 3, 98, 97, 96, 95].map(at), "what others tell displaces nothing else");
+        known.insert(node, &[at(4)]);
+        assert_eq!(known.addresses(node), [1, 4, 98, 97, 96, 95].map(at));
+        assert!(known.is_named(node, at(4)) && !known.is_named(node, at(1)));
+    }
 }

@@ -1,6 +1,7 @@
 //! One connection with one peer: dialled or accepted, hello first, then streams (`protocol.md` §4).
 
 mod held;
+mod reached;
 mod recv;
 mod requests;
 mod revoked;
@@ -20,7 +21,7 @@ use tracing::Level;
 
 use crate::discovery::DiscoveryKeys;
 use crate::driver::LinkMail;
-use crate::endpoint::{self, Admission, AdmissionGuard, EndpointLimits, KnownNodes, NotAdmitted, OpenError};
+use crate::endpoint::{self, Admission, AdmissionGuard, EndpointLimits, KnownNodes, NotAdmitted, OpenError, canonical};
 use crate::health::Health;
 use crate::identity::{Identity, SERVER_NAME};
 use crate::node::ConnectError;
@@ -28,6 +29,7 @@ use crate::repeats::{Repeats, Source};
 use crate::tls::LinkFailure;
 
 pub(crate) use held::Taken;
+use reached::Reached;
 pub(crate) use requests::RequestKind;
 pub(crate) use revoked::Revoked;
 pub(crate) use send::{Link, NodeWriter, WRITERS_LINGER};
@@ -86,6 +88,21 @@ pub(crate) struct NewLink {
     pub(crate) node_stream: NodeWriter,
 }
 
+/// A connection that this node dialled.
+#[derive(Clone, Copy)]
+struct Dialled {
+    address: SocketAddr,
+    /// Other addresses of the same peer are dialled too.
+    beside: bool,
+}
+
+impl NewLink {
+    /// Where the peer was heard from.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        canonical(self.connection.remote_address())
+    }
+}
+
 /// What all links of a node share.
 #[derive(Clone)]
 pub(crate) struct Links {
@@ -109,6 +126,8 @@ pub(crate) struct Links {
     /// How this node dials and is dialled.
     client: ClientConfig,
     server: ServerConfig,
+    /// Peers that dials of this node have reached.
+    reached: Reached,
     next_id: Arc<AtomicU64>,
 }
 
@@ -137,6 +156,7 @@ impl Links {
             discovery_keys: DiscoveryKeys::new(identity.discovery_keys()),
             client,
             server,
+            reached: Reached::default(),
             next_id: Arc::new(AtomicU64::new(1)),
         })
     }
@@ -168,7 +188,7 @@ impl Links {
     async fn accept(self) {
         let admission = Admission::with_known(&self.limits, self.known.clone());
         while let Some(incoming) = self.endpoint.accept().await {
-            let from = incoming.remote_address();
+            let from = canonical(incoming.remote_address());
             match admission.admit(incoming) {
                 Ok((connecting, guard)) => {
                     self.health.spawn("accepted link", self.clone().accepted(from, connecting, guard));
@@ -206,11 +226,11 @@ impl Links {
         }
     }
 
-    /// Dials an address, and tells the driver how that went.
-    pub(crate) fn dial(&self, address: SocketAddr) {
+    /// Dials an address, alone or beside others of the same peer, and tells the driver how that went.
+    pub(crate) fn dial(&self, address: SocketAddr, beside: bool) {
         let links = self.clone();
         self.health.spawn("dialler", async move {
-            if let Err(error) = links.dial_patiently(address).await {
+            if let Err(error) = links.dial_patiently(address, beside).await {
                 // The driver is gone only when the node shuts down.
                 let _ = links.mail.send(LinkMail::DialFailed { address, error }).await;
             }
@@ -218,10 +238,10 @@ impl Links {
     }
 
     /// Dials again while the other node has no place, within the time of a handshake.
-    async fn dial_patiently(&self, address: SocketAddr) -> Result<(), ConnectError> {
+    async fn dial_patiently(&self, address: SocketAddr, beside: bool) -> Result<(), ConnectError> {
         let (began, mut pause) = (Instant::now(), DIAL_AGAIN_AFTER);
         loop {
-            let dialled = self.dialled(address).await;
+            let dialled = self.dialled(address, beside).await;
             let momentary = matches!(&dialled, Err(ConnectError::Link { failure, .. }) if failure.is_momentary());
             if !momentary || began.elapsed() + pause >= self.limits.handshake_timeout {
                 return dialled;
@@ -246,12 +266,12 @@ impl Links {
         }
     }
 
-    async fn dialled(&self, address: SocketAddr) -> Result<(), ConnectError> {
+    async fn dialled(&self, address: SocketAddr, beside: bool) -> Result<(), ConnectError> {
         let failed = |failure| ConnectError::Link { address, failure };
         let connecting = self.endpoint.connect_with(self.client.clone(), self.scoped(address), SERVER_NAME);
         let connecting = connecting.map_err(|error| failed(LinkFailure::from(error)))?;
         let connection = endpoint::handshake(connecting, &self.limits).await.map_err(failed)?;
-        self.run(connection, Some(address), None).await
+        self.run(connection, Some(Dialled { address, beside }), None).await
     }
 
     /// Says hello, waits for the peer's, tells the driver, and reads what the peer opens until the connection ends. Until
@@ -259,10 +279,10 @@ impl Links {
     async fn run(
         &self,
         connection: Connection,
-        dialled: Option<SocketAddr>,
+        dialled: Option<Dialled>,
         mut guard: Option<AdmissionGuard>,
     ) -> Result<(), ConnectError> {
-        let address = connection.remote_address();
+        let address = canonical(connection.remote_address());
         let failed = |failure| ConnectError::Link { address, failure };
         let peer = endpoint::peer_id(&connection).map_err(|error| {
             failed(LinkFailure::Certificate { detail: crate::tls::Words::new(error.to_string().as_bytes()) })
@@ -275,6 +295,17 @@ impl Links {
             tracing::debug!(from = %address, %refusal, "connection not accepted");
             connection.close(code::FULL.into(), b"this node has no place for one more connection");
             return Err(failed(LinkFailure::Full));
+        }
+        // Of connections that this node dials side by side, one says hello; so both ends keep the same one.
+        let mut claim = None;
+        if let Some(dialled) = dialled.filter(|dialled| dialled.beside && peer != self.me) {
+            let claimed = claim.insert(self.reached.claim(peer).await);
+            if claimed.is_linked() {
+                connection.close(code::DUPLICATE.into(), b"another connection of this pair stays");
+                // The driver is gone only when the node shuts down.
+                let _ = self.mail.send(LinkMail::DialledAgain { address: dialled.address, peer }).await;
+                return Ok(());
+            }
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (node_stream, hello) = match self.exchange_hellos(&connection).await {
@@ -293,9 +324,13 @@ impl Links {
             return Err(self.met_itself(&connection, process, dialled.is_some()).await);
         }
         let addresses = recv::reachable_at(address, hello.addresses);
+        let dialled = dialled.map(|dialled| dialled.address);
         let link = NewLink { id, peer, process, connection: connection.clone(), dialled, addresses, node_stream };
         if self.mail.send(LinkMail::Up(link)).await.is_err() {
             return Ok(());
+        }
+        if let Some(claim) = &mut claim {
+            claim.link(connection.clone());
         }
         let (mail, repeats, health) = (self.mail.clone(), self.repeats.clone(), self.health.clone());
         let held = held::Held::new(self.limits.connection_receive_window_bytes);
@@ -312,7 +347,7 @@ impl Links {
     /// The other end has this node's identity: this process, or another one. The side that was dialled closes, once it has
     /// read the other's hello, so that both know the other's number or the closing code.
     async fn met_itself(&self, connection: &Connection, process: u64, dialled: bool) -> ConnectError {
-        let address = connection.remote_address();
+        let address = canonical(connection.remote_address());
         if dialled {
             // Closed or not: both are named.
             let _ = tokio::time::timeout(self.limits.handshake_timeout, connection.closed()).await;

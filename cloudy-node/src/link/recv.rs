@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
 use crate::driver::LinkMail;
+use crate::endpoint::canonical;
 use crate::health::Health;
 use crate::link::code;
 use crate::link::held::{CONTROL_FRAMES_MAX, Held, HeldStream, TooMuch};
@@ -116,7 +117,7 @@ async fn find_hello(connection: &Connection) -> Result<Hello, ReadError> {
 /// Where a peer can be reached: where it was heard from first, since one socket dials and listens, then what it says.
 pub(super) fn reachable_at(heard_from: SocketAddr, said: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut addresses = vec![heard_from];
-    for mut address in said {
+    for mut address in said.into_iter().map(canonical) {
         if address.ip().is_unspecified() {
             address.set_ip(heard_from.ip());
         }
@@ -370,6 +371,8 @@ mod tests {
         let said = ["0.0.0.0:4433", "0.0.0.0:4434", "[::]:4433", "198.51.100.1:9", "192.0.2.7:4433"].map(address);
         let expected = ["192.0.2.7:4433", "192.0.2.7:4434", "198.51.100.1:9"].map(address);
         assert_eq!(reachable_at(heard_from, said.to_vec()), expected);
+        let mapped = ["[::ffff:0.0.0.0]:4433", "[::ffff:192.0.2.7]:4434", "[::ffff:198.51.100.1]:9"].map(address);
+        assert_eq!(reachable_at(heard_from, mapped.to_vec()), expected, "IPv4 as an IPv6 socket shows it");
         let many = (1..=100).map(|port| SocketAddr::from(([198, 51, 100, 1], port))).collect();
         assert_eq!(reachable_at(heard_from, many).len(), ADDRESSES_MAX);
     }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::Level;
 
 use crate::driver::GROUPS_MAX;
-use crate::endpoint::UNI_STREAMS_MAX;
+use crate::endpoint::{UNI_STREAMS_MAX, canonical};
 use crate::health::Health;
 use crate::link::requests::{RequestKind, Requests};
 use crate::link::writer::Writer;
@@ -27,6 +27,8 @@ use crate::tls::LinkFailure;
 /// Frames that wait for the node stream: a question and an answer for each group, and twice what all lists of revoked nodes
 /// take.
 const NODE_FRAMES_MAX: usize = 128 + 2 * GROUPS_MAX;
+/// Addresses of a peer beside its first that a link remembers.
+const ALIASES_MAX: usize = 32;
 /// Streams that are written to or wait to be opened, ended ones included until the peer has taken all of them; beside what
 /// the groups that both nodes share need, twice.
 const WRITERS_MAX: usize = 512;
@@ -81,6 +83,8 @@ pub(crate) struct Link {
     /// This node dialled.
     pub(crate) dialled: bool,
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Further addresses that this node dialled and found the peer at; bounded by [`ALIASES_MAX`].
+    aliases: Vec<SocketAddr>,
     pub(crate) up_at: Instant,
     /// The newest certificate that the peer has told beside the one of its handshake.
     pub(crate) renewed: Option<CertificateDer<'static>>,
@@ -132,6 +136,7 @@ impl Link {
             dialled: new.dialled.is_some(),
             connection: new.connection,
             addresses: new.addresses,
+            aliases: Vec::new(),
             up_at: Instant::now(),
             renewed: None,
             repeats,
@@ -145,6 +150,29 @@ impl Link {
             allowed: (0, false),
             health,
         }
+    }
+
+    /// The peer is at this address, as this node has found itself.
+    pub(crate) fn is_at(&self, address: SocketAddr) -> bool {
+        self.addresses.first() == Some(&address) || self.aliases.contains(&address)
+    }
+
+    /// This node has dialled the address and found the peer there.
+    pub(crate) fn found_at(&mut self, address: SocketAddr) {
+        if !self.is_at(address) && self.aliases.len() < ALIASES_MAX {
+            self.aliases.push(address);
+        }
+    }
+
+    /// Where this node has found the peer, if it is still that process.
+    pub(crate) fn found_at_by(&self, process: u64) -> Vec<SocketAddr> {
+        let found = self.addresses.first().into_iter().chain(&self.aliases).copied();
+        found.filter(|_| self.process == process).collect()
+    }
+
+    /// Where the peer was heard from.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        canonical(self.connection.remote_address())
     }
 
     /// Collects a frame for this turn's write; the stream is opened at its first. True if it is the turn's first.

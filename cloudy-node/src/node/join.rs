@@ -48,7 +48,12 @@ impl Node {
 
     /// One attempt to dial an address.
     pub(crate) async fn connect_once(&self, address: SocketAddr) -> Result<NodeId, ConnectError> {
-        self.mailbox.ask(|reply| Command::Connect { address, reply }).await?
+        self.connect_beside(address, false).await
+    }
+
+    /// One attempt to dial an address, alone or beside others of the same name.
+    pub(crate) async fn connect_beside(&self, address: SocketAddr, beside: bool) -> Result<NodeId, ConnectError> {
+        self.mailbox.ask(|reply| Command::Connect { address, beside, reply }).await?
     }
 
     /// Waits for an invitation to a group of that name. While nobody waits, invitations are refused in words. A node that

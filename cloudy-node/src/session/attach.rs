@@ -2,19 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use cloudy_proto::{NodeId, RingKind, SessionPlan};
-use tokio::task::JoinSet;
+use cloudy_proto::{RingKind, SessionPlan};
 use tokio::time::{Instant, sleep_until};
 
-use super::finding::{DIALS_MAX, FindError, Refusal, Refusals, belongs_elsewhere, next_hint};
+use super::dials::{Dialled, Dials};
+use super::finding::{FindError, Refusal, Refusals, belongs_elsewhere, lookup, next_hint};
 use super::master::{MasterError, MasterEvent, MasterOutcome};
 use super::master_watch::{Timing, watch};
 use super::name::SessionName;
 use crate::discovery::{Finder, Multicast, seeds};
-use crate::{ConnectError, Group, Node};
+use crate::{Group, Node};
 
 /// What a slave that was found may take beyond the time for finding: a handshake on a lossy network, and an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
@@ -62,20 +61,26 @@ pub async fn attach_master(
         () = &mut stop => return Err(MasterError::Stopped),
         found = find(node, config, &observe) => found?,
     };
+    node.look_up(lookup(&config.slaves, config.multicast)).map_err(FindError::from)?;
     follow(&group, stop, &observe).await
 }
 
-/// Goes on with the session that a master's data directory held when its node was started, and watches it to its end.
+/// Goes on with the session that a master's data directory held when its node was started, and watches it to its end. Its
+/// slaves are tried at the addresses that they had, and looked for by the names in `slaves`, or by multicast if there are
+/// none; those that are found learn from the master where the others are.
 ///
 /// When `stop` is ready, the session is ended early, with its results. `observe` must return at once.
 ///
 /// # Errors
 /// There is nothing to compare: see [`MasterError`].
 pub async fn resume_master(
+    node: &Node,
     group: &Group,
+    (slaves, multicast): (&[String], Option<Multicast>),
     stop: impl Future<Output = ()>,
     observe: impl Fn(MasterEvent),
 ) -> Result<AttachOutcome, MasterError> {
+    node.look_up(lookup(slaves, multicast)).map_err(FindError::from)?;
     follow(group, std::pin::pin!(stop), &observe).await
 }
 
@@ -92,14 +97,10 @@ async fn follow(
     Ok(AttachOutcome { plan: watched.plan, ring: watched.ring, outcome })
 }
 
-struct Dialled {
-    name: String,
-    answer: Result<NodeId, ConnectError>,
-}
-
 /// Asks one slave after the other for its session.
 async fn find(node: &Node, config: &AttachConfig, observe: &impl Fn(MasterEvent)) -> Result<Group, MasterError> {
     let ends_at = Instant::now() + config.discovery_timeout;
+    seeds::check(&config.slaves).map_err(FindError::from)?;
     let mut finder = match config.multicast.filter(|_| config.slaves.is_empty()) {
         Some(place) => {
             let started = Finder::start(node.discovery_keys(), place, config.discovery_timeout);
@@ -107,37 +108,34 @@ async fn find(node: &Node, config: &AttachConfig, observe: &impl Fn(MasterEvent)
         }
         None => None,
     };
-    let (mut dials, mut asked, mut refusals) = (JoinSet::new(), BTreeSet::new(), Refusals::default());
+    let (mut dials, mut asked, mut refusals) = (Dials::new(node, ends_at), BTreeSet::new(), Refusals::default());
     let mut refuse = |refusal: Refusal| {
         observe(MasterEvent::Refused(refusal.clone()));
         refusals.add(refusal);
     };
     let group_name = config.session.group_name();
-    let resolved = seeds::resolve_until(&config.slaves, ends_at).await.map_err(FindError::from)?;
-    for (name, addresses) in config.slaves.iter().zip(resolved) {
-        addresses.into_iter().for_each(|address| dial(&mut dials, node, name.clone(), address));
-    }
+    config.slaves.iter().for_each(|name| dials.by_name(name));
     while finder.is_some() || !dials.is_empty() {
         let over_at = if dials.is_empty() { ends_at } else { ends_at + ANSWER_MAX };
         tokio::select! {
-            hint = next_hint(&mut finder), if dials.len() < DIALS_MAX => match hint {
+            hint = next_hint(&mut finder), if !dials.is_full() => match hint {
                 Some(hint) => match belongs_elsewhere(&hint, &config.session) {
                     Some(refusal) => refuse(refusal),
-                    None => dial(&mut dials, node, hint.address.to_string(), hint.address),
+                    None => dials.by_hint(hint.node, hint.address),
                 },
                 None => if let Some(error) = finder.take().and_then(|mut finder| finder.failure()) {
                     return Err(FindError::from(error).into());
                 },
             },
-            Some(Ok(Dialled { name, answer })) = dials.join_next() => {
+            Some(Dialled { name, answer, .. }) = dials.next() => {
                 let reason = match answer {
-                    Ok(contact) if asked.insert(contact) => match node.observe(&group_name, contact, None).await {
+                    Ok((contact, _)) if asked.insert(contact) => match node.observe(&group_name, contact, None).await {
                         Ok(group) => return Ok(group),
                         Err(reason) => reason,
                     },
                     // By another name.
                     Ok(_) => continue,
-                    Err(error) => error.to_string(),
+                    Err(why) => why.words,
                 };
                 refuse(Refusal { name, reason });
             },
@@ -145,9 +143,4 @@ async fn find(node: &Node, config: &AttachConfig, observe: &impl Fn(MasterEvent)
         }
     }
     Err(MasterError::NoSession { refusals: refusals.listed() })
-}
-
-fn dial(dials: &mut JoinSet<Dialled>, node: &Node, name: String, address: SocketAddr) {
-    let node = node.clone();
-    dials.spawn(async move { Dialled { name, answer: node.connect_once(address).await } });
 }

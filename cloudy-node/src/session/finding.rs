@@ -9,23 +9,19 @@ use std::time::Duration;
 use cloudy_proto::NodeId;
 use cloudy_proto::limits::MEMBERS_MAX;
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
+use super::dials::{Dialled, Dials, Unreached};
 use super::name::SessionName;
 use crate::discovery::seeds::{self, SeedError};
 use crate::discovery::{DiscoveryError, Finder, Hint, Multicast};
 use crate::tls::Words;
-use crate::{ConnectError, Founding, FoundingEvent, Node};
+use crate::{Founding, FoundingEvent, Lookup, LookupError, Node};
 
 /// Nobody comes any more once this long nobody came: the finder's queries are closer to each other at first.
 const QUIET: Duration = Duration::from_millis(500);
 /// What a node that was found may take beyond the time for finding: a handshake on a lossy network, and an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
-/// Before an address that did not answer is dialled again.
-const REDIAL_AFTER: Duration = Duration::from_millis(250);
-/// Nodes that are dialled at a time; those that were found beyond wait.
-pub(super) const DIALS_MAX: usize = 64;
 /// Nodes that do not take part and are listed, each with the reason; the others are counted.
 const REFUSALS_MAX: usize = 256;
 
@@ -80,12 +76,26 @@ impl Refusals {
 /// Slaves cannot be looked for; nobody was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// A name leads nowhere.
+    /// A name cannot be one.
     #[error(transparent)]
     Seeds(#[from] SeedError),
     /// Multicast cannot be used.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
+}
+
+impl From<LookupError> for FindError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Name(error) => Self::Seeds(error),
+            LookupError::Multicast(error) => Self::Discovery(error),
+        }
+    }
+}
+
+/// Where slaves are looked for while the session runs: by the names that were given, or else by multicast.
+pub(super) fn lookup(slaves: &[String], multicast: Option<Multicast>) -> Lookup {
+    Lookup { names: slaves.to_vec(), multicast: multicast.filter(|_| slaves.is_empty()) }
 }
 
 /// What to look for.
@@ -113,37 +123,32 @@ pub(super) async fn find(
     observe: &impl Fn(Result<&Found, &Refusal>),
 ) -> Result<Crew, FindError> {
     let now = Instant::now();
+    seeds::check(search.slaves)?;
     let finder = match search.multicast.filter(|_| search.slaves.is_empty()) {
         Some(place) => Some(Finder::start(node.discovery_keys(), place, search.timeout)?),
         None => None,
     };
+    let ends_at = now + search.timeout;
     let mut finding = Finding {
-        node,
         founding,
         observe,
         search,
         finder,
-        ends_at: now + search.timeout,
+        ends_at,
         last_news_at: now,
-        dials: JoinSet::new(),
-        open_dials: BTreeMap::new(),
+        dials: Dials::new(node, ends_at),
         unreached: BTreeMap::new(),
         asked: BTreeMap::new(),
         found: Vec::new(),
         refusals: Refusals::default(),
         refused: 0,
     };
-    for (name, addresses) in search.slaves.iter().zip(seeds::resolve_until(search.slaves, finding.ends_at).await?) {
-        for address in addresses {
-            finding.dial(Dial { name: name.clone(), address, hinted: None }, Duration::ZERO);
-        }
-    }
+    search.slaves.iter().for_each(|name| finding.dials.by_name(name));
     while finding.step().await? {}
     Ok(finding.end())
 }
 
 struct Finding<'a, O> {
-    node: &'a Node,
     founding: &'a mut Founding,
     observe: &'a O,
     search: Search<'a>,
@@ -152,9 +157,7 @@ struct Finding<'a, O> {
     ends_at: Instant,
     /// When somebody was last heard of.
     last_news_at: Instant,
-    dials: JoinSet<(Dial, Result<NodeId, ConnectError>)>,
-    /// By name: how many of its addresses are still being dialled. Gone once one has answered.
-    open_dials: BTreeMap<String, usize>,
+    dials: Dials<'a>,
     /// Invited, and not answered yet.
     asked: BTreeMap<NodeId, Found>,
     /// By name: nodes that were found by multicast and could not be dialled, and why.
@@ -165,16 +168,9 @@ struct Finding<'a, O> {
     refused: usize,
 }
 
-struct Dial {
-    name: String,
-    address: SocketAddr,
-    /// The node that a finder named; none if the user did.
-    hinted: Option<NodeId>,
-}
-
 enum News {
     Hint(Option<Hint>),
-    Dialled(Dial, Result<NodeId, ConnectError>),
+    Dialled(Dialled),
     Answer(Option<FoundingEvent>),
     Nothing,
 }
@@ -190,8 +186,8 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
             return Ok(false);
         }
         let news = tokio::select! {
-            hint = next_hint(&mut self.finder), if self.dials.len() < DIALS_MAX => News::Hint(hint),
-            Some(Ok((dial, answer))) = self.dials.join_next() => News::Dialled(dial, answer),
+            hint = next_hint(&mut self.finder), if !self.dials.is_full() => News::Hint(hint),
+            Some(dialled) = self.dials.next() => News::Dialled(dialled),
             event = self.founding.next_event() => News::Answer(event),
             () = sleep_until(over_at) => News::Nothing,
         };
@@ -202,15 +198,14 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
                     self.list(refusal);
                     return Ok(true);
                 }
-                let (name, address, hinted) = (hint.address.to_string(), hint.address, Some(hint.node));
-                self.dial(Dial { name, address, hinted }, Duration::ZERO);
+                self.dials.by_hint(hint.node, hint.address);
             }
             News::Hint(None) => {
                 if let Some(error) = self.finder.take().and_then(|mut finder| finder.failure()) {
                     return Err(error.into());
                 }
             }
-            News::Dialled(dial, answer) => self.dialled(dial, answer),
+            News::Dialled(dialled) => self.dialled(dialled),
             News::Answer(Some(event)) => self.answered(event),
             // The node was shut down.
             News::Answer(None) => return Ok(false),
@@ -233,55 +228,25 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
         }
     }
 
-    fn dial(&mut self, dial: Dial, after: Duration) {
-        *self.open_dials.entry(dial.name.clone()).or_default() += 1;
-        let node = self.node.clone();
-        self.dials.spawn(async move {
-            // sleep: an address that gave no answer is not asked again at once.
-            sleep(after).await;
-            let answer = node.connect_once(dial.address).await;
-            (dial, answer)
-        });
-    }
-
-    fn dialled(&mut self, dial: Dial, answer: Result<NodeId, ConnectError>) {
-        let others_open = match self.open_dials.get_mut(&dial.name) {
-            Some(open) => {
-                *open -= 1;
-                *open > 0
-            }
-            // Another address of that name has answered.
-            None => true,
-        };
+    fn dialled(&mut self, dialled: Dialled) {
+        let Dialled { name, hinted, answer } = dialled;
         match answer {
-            Ok(node) => {
-                self.open_dials.remove(&dial.name);
-                self.unreached.remove(&dial.name);
+            Ok((node, address)) => {
+                self.unreached.remove(&name);
                 let known = self.asked.contains_key(&node) || self.found.iter().any(|found| found.node == node);
                 if !known {
-                    self.asked.insert(node, Found { node, address: dial.address, name: dial.name });
+                    self.asked.insert(node, Found { node, address, name });
                     self.founding.invite(node);
                 }
             }
-            Err(_) if others_open => {}
-            Err(error) => {
-                self.open_dials.remove(&dial.name);
-                self.not_reached(dial, error);
-            }
-        }
-    }
-
-    fn not_reached(&mut self, dial: Dial, error: ConnectError) {
-        let refused = matches!(&error, ConnectError::Link { failure, .. } if failure.is_refusal());
-        match (dial.hinted, &mut self.finder) {
-            _ if refused => self.refuse(dial.name, in_words(error)),
-            (Some(node), Some(finder)) => {
-                // It is dialled again only if it goes on to answer, and not soon.
-                finder.could_not_dial(node);
-                self.unreached.insert(dial.name, in_words(error));
-            }
-            (None, _) if Instant::now() < self.ends_at => self.dial(dial, REDIAL_AFTER),
-            _ => self.refuse(dial.name, in_words(error)),
+            Err(Unreached { refused, words }) => match (hinted, &mut self.finder) {
+                (Some(node), Some(finder)) if !refused => {
+                    // It is dialled again only if it goes on to answer, and not soon.
+                    finder.could_not_dial(node);
+                    self.unreached.insert(name, words);
+                }
+                _ => self.refuse(name, words),
+            },
         }
     }
 
@@ -318,24 +283,17 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
             self.founding.uninvite(node);
             self.refuse(found.name, "it was invited and did not answer in time".to_owned());
         }
-        for (name, reason) in std::mem::take(&mut self.unreached) {
-            self.open_dials.remove(&name);
+        let unreached = std::mem::take(&mut self.unreached);
+        let open: Vec<String> = self.dials.open_names().filter(|name| !unreached.contains_key(name)).collect();
+        for (name, reason) in unreached {
             self.refuse(name, reason);
         }
         if self.search.expect.is_none() {
-            for name in std::mem::take(&mut self.open_dials).into_keys() {
+            for name in open {
                 self.refuse(name, "it did not answer in time".to_owned());
             }
         }
         Crew { found: self.found, refusals: self.refusals.listed() }
-    }
-}
-
-/// The name says already where it was.
-fn in_words(error: ConnectError) -> String {
-    match error {
-        ConnectError::Link { failure, .. } => failure.to_string(),
-        error => error.to_string(),
     }
 }
 

@@ -8,7 +8,7 @@ use cloudy_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::finding::{Crew, FindError, Found, Refusal, Search, find};
+use super::finding::{Crew, FindError, Found, Refusal, Search, find, lookup};
 use super::master_watch::{Timing, watch};
 use super::name::SessionName;
 use super::sum::{ReportError, Summary};
@@ -285,6 +285,8 @@ async fn found(
         _ => {}
     }
     let group = founding.found(Some(config.plan)).await?;
+    // A slave may come back at another address.
+    node.look_up(lookup(&config.slaves, config.multicast)).map_err(FindError::from)?;
     Ok((group, crew))
 }
 

@@ -8,6 +8,7 @@
 //! - [`ResultFile`]: the result as JSON lines, written while the session runs.
 
 mod attach;
+mod dials;
 mod finding;
 mod master;
 mod master_watch;

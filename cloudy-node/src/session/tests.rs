@@ -90,6 +90,41 @@ async fn master_and_slaves_agree_and_tell_what_happens() {
 }
 
 #[tokio::test]
+async fn a_master_on_all_addresses_of_both_families_runs_a_session_of_slaves_named_by_ipv4() {
+    let key = ClusterKey::generate().expect("a key");
+    let listen = async |address: &str| {
+        let bind = address.parse().expect("an address");
+        Node::builder().cluster_key(&key).bind(bind).start().await.expect("starts")
+    };
+    let (master, first, second) = (listen("[::]:0").await, listen("0.0.0.0:0").await, listen("0.0.0.0:0").await);
+    let named = [&first, &second].map(|slave| SocketAddr::from((Ipv4Addr::LOCALHOST, slave.local_addr().port())));
+    let config = config(&named);
+    let (outcome, first, second) = tokio::join!(
+        run_master(&master, &config, pending(), |_| {}),
+        run_slave(&first, SlaveConfig::default(), pending(), |_| {}),
+        run_slave(&second, SlaveConfig::default(), pending(), |_| {}),
+    );
+    assert!(outcome.expect("a session").all_equal());
+    assert!(first.expect("a result").summary.same_result(&second.expect("a result").summary));
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_left_out_and_named() {
+    let [master, slave] = nodes().await;
+    let mut config = config(&[slave.local_addr()]);
+    // `.invalid` never exists (RFC 2606 §2).
+    config.slaves.push("no-such-host.invalid:1".to_owned());
+    let (outcome, slave) = tokio::join!(
+        run_master(&master, &config, pending(), |_| {}),
+        run_slave(&slave, SlaveConfig::default(), pending(), |_| {}),
+    );
+    let outcome = outcome.expect("a session");
+    assert!(outcome.all_equal() && slave.is_ok());
+    let [refusal] = &outcome.refusals[..] else { panic!("{:?}", outcome.refusals) };
+    assert!(refusal.to_string().starts_with("no-such-host.invalid:1: it does not resolve"), "{refusal}");
+}
+
+#[tokio::test]
 async fn reports_that_are_none_are_no_results() {
     let [master, garbled, lying] = nodes().await;
     let config = config(&[garbled.local_addr(), lying.local_addr()]);

@@ -1,14 +1,18 @@
 //! Groups that outlive every process (`protocol.md` P7, §6.2, §7).
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Mutex;
+
+use cloudy_node::discovery::{Advertisement, GROUP, Multicast, Responder};
 use cloudy_node::{
-    ApprovedError, ApprovedItem, Durability, EndReason, FoundError, Group, GroupConfig, Index, JoinError, MessageId,
-    Node, Outcome,
+    ApprovedError, ApprovedItem, Durability, EndReason, FoundError, Group, GroupConfig, Index, JoinError, Lookup,
+    MessageId, Node, Outcome,
 };
 use tempfile::TempDir;
 
 use crate::common::{Message, found, key, read, read_final, start, until, within};
 use crate::help::texts;
-use crate::hosts::{Process, on_disk, opened, start_again, start_hosts};
+use crate::hosts::{Host, Process, on_disk, opened, start_again, start_hosts};
 use crate::joins::three_vote;
 
 async fn found_on(processes: &[Process], name: &str) -> Vec<Group> {
@@ -110,6 +114,67 @@ async fn a_member_that_was_killed_comes_back_with_what_its_disk_holds_and_the_ot
     for group in &groups[1..] {
         assert!(read_final(group).await == first, "the results differ");
     }
+}
+
+/// Kills one of four members, then the three that have evicted it; starts two of those and the first again on other ports,
+/// and waits until the group works without the creator, who coordinated it.
+async fn finds_itself_again(look_up: impl AsyncFn(&[Process])) {
+    let key = key();
+    let (mut hosts, mut processes) = start_hosts(&key, 4).await;
+    let mut groups = found_on(&processes, "ledger").await;
+    all_are_back(&groups).await;
+    approved(&groups[3], "first", 1).await;
+    drop(groups.pop());
+    processes.pop().into_iter().for_each(Process::kill);
+    let before = approved(&groups[0], "before", 20).await;
+    three_vote(&groups).await;
+    drop(groups);
+    processes.into_iter().for_each(Process::kill);
+    hosts.iter_mut().for_each(Host::moves);
+    let processes = start_again(&mut hosts[1..], &key).await;
+    look_up(&processes).await;
+    let groups: Vec<Group> = processes.iter().map(Process::resumed).collect();
+    all_are_back(&groups).await;
+    for group in &groups {
+        approved(group, "after", 20).await;
+    }
+    groups[0].end();
+    let found = ids(&read_final(&groups[2]).await);
+    assert_eq!(found.len(), 81);
+    assert!(before.iter().all(|id| found.contains(id)), "something approved is missing");
+}
+
+/// The one whose name they have cannot coordinate: it misses what the others did without it. Nor does it know who does.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_have_all_moved_find_one_by_its_name_and_hear_from_it_where_the_other_is() {
+    finds_itself_again(async |processes| {
+        let [members @ .., named] = processes else { panic!("three processes") };
+        let name = format!("localhost:{}", named.node.local_addr().port());
+        for process in members {
+            // `.invalid` never resolves (RFC 2606 §2).
+            let names = vec!["no-such-host.invalid:1".to_owned(), name.clone()];
+            process.node.look_up(Lookup { names, multicast: None }).unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_have_all_moved_find_each_other_by_multicast() {
+    let responders = Mutex::new(Vec::new());
+    finds_itself_again(async |processes| {
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let group = SocketAddrV4::new(*GROUP.ip(), port);
+        let multicast = Multicast { group, interface: Ipv4Addr::LOCALHOST.into() };
+        for process in processes {
+            let (node, address) = (process.node.id(), process.node.local_addr());
+            let advertised = Advertisement { node, address, label: String::new() };
+            let responder = Responder::start(process.node.discovery_keys(), multicast, advertised).unwrap();
+            responders.lock().unwrap().push(responder);
+            process.node.look_up(Lookup { multicast: Some(multicast), ..Lookup::default() }).unwrap();
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

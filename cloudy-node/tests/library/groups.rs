@@ -1,9 +1,11 @@
 //! Groups come together, or say why not.
 
+use std::iter::once;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use cloudy_node::{
-    Event, FoundError, FoundingEvent, GroupConfig, GroupId, Incarnation, JoinError, NodeId, Phase, ViewId,
+    Event, FoundError, FoundingEvent, Group, GroupConfig, GroupId, Incarnation, JoinError, Node, NodeId, Phase, ViewId,
 };
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -242,4 +244,32 @@ async fn a_node_ends_with_its_last_handle() {
     until("the port is free", async || std::net::UdpSocket::bind(address).is_ok()).await;
     assert!(first.found_group("x", GroupConfig::default()).now_or_never().is_none(), "it lives");
     assert_ne!(groups[0].id(), GroupId([0; 16]));
+}
+
+#[tokio::test]
+async fn nodes_of_both_families_that_listen_on_all_addresses_form_one_group() {
+    let key = key();
+    let listen =
+        async |address: &str| Node::builder().cluster_key(&key).bind(address.parse().unwrap()).start().await.unwrap();
+    let nodes = [
+        listen("[::]:0").await,
+        listen("0.0.0.0:0").await,
+        listen("127.0.0.1:0").await,
+        listen("[::ffff:127.0.0.1]:0").await,
+        listen("[::]:0").await,
+    ];
+    assert!(nodes[3].local_addr().is_ipv4(), "{}", nodes[3].local_addr());
+    let port = nodes[0].local_addr().port();
+    let contacts = ["127.0.0.1", "127.0.0.1", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}"));
+    let joining = nodes[1..].iter().zip(&contacts).map(|(node, at)| node.join_group_at("mixed", at.parse().unwrap()));
+    let all =
+        async { tokio::join!(nodes[0].create_group("mixed", nodes.len(), GroupConfig::default()), join_all(joining)) };
+    let (creator, others) = within("the group is created", all).await;
+    let groups: Vec<Group> = once(creator.unwrap()).chain(others.into_iter().map(Result::unwrap)).collect();
+    for group in &groups {
+        within("all confirm it", group.broadcast("hello").await.unwrap().into_future()).await.unwrap();
+    }
+    let view = groups[1].status().await.unwrap().view.unwrap();
+    let named: Vec<SocketAddr> = view.ring.iter().flat_map(|member| member.addresses.clone()).collect();
+    assert!(named.iter().all(|address| address.ip().to_canonical() == address.ip()), "{named:?}");
 }

@@ -35,6 +35,11 @@ impl Host {
         Self { data: TempDir::new().unwrap(), address: None }
     }
 
+    /// The next process takes a free port.
+    pub(crate) fn moves(&mut self) {
+        self.address = None;
+    }
+
     /// Starts a process, at the address of the one before.
     pub(crate) async fn start(&mut self, key: &ClusterKey) -> Process {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -73,7 +73,8 @@ impl Machine {
     }
 
     /// A node that this one asked to be let in, or that is or was of the group: others have no say in it.
-    pub(super) fn is_of_group(&self, node: NodeId) -> bool {
+    #[must_use]
+    pub fn is_of_group(&self, node: NodeId) -> bool {
         let asked = self.joining.as_ref().is_some_and(|joining| {
             joining.contact == node || joining.asked == Some(node) || joining.referred == Some(node)
         });

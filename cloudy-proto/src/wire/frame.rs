@@ -137,6 +137,14 @@ pub enum NodeFrame {
     },
     /// Answers [`NodeFrame::SameIdentity`].
     Present,
+    /// Where the sender is linked to another member of a group of the receiver's: that one is not where the group's view
+    /// says. A hint: the handshake decides who is there.
+    Located {
+        /// The member.
+        node: NodeId,
+        /// Where the sender hears it from.
+        address: SocketAddr,
+    },
 }
 
 /// What a control stream carries.

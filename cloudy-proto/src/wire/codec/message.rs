@@ -173,7 +173,7 @@ impl Message for NodeFrame {
             Self::Certificate(certificate) => {
                 at_most_len("a certificate's bytes", certificate.len(), CERTIFICATE_BYTES_MAX)?;
             }
-            Self::SameIdentity { .. } | Self::Present => {}
+            Self::SameIdentity { .. } | Self::Present | Self::Located { .. } => {}
         }
         Ok(())
     }

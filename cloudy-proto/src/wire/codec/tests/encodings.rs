@@ -90,6 +90,7 @@ fn node_frames() {
         NodeFrame::Certificate(Bytes::from_static(b"der")),
         NodeFrame::SameIdentity { process: 301, address: addresses()[0] },
         NodeFrame::Present,
+        NodeFrame::Located { node: NodeId([3; 32]), address: addresses()[0] },
     ]));
 }
 

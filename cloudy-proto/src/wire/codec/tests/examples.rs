@@ -163,6 +163,10 @@ pub(super) fn node() -> impl Strategy<Value = NodeFrame> {
         (any::<u64>(), any::<IpAddr>(), any::<u16>())
             .prop_map(|(process, ip, port)| NodeFrame::SameIdentity { process, address: SocketAddr::from((ip, port)) }),
         Just(NodeFrame::Present),
+        (any::<[u8; 32]>(), any::<IpAddr>(), any::<u16>()).prop_map(|(node, ip, port)| NodeFrame::Located {
+            node: NodeId(node),
+            address: SocketAddr::from((ip, port))
+        }),
     ]
 }
 

@@ -1,0 +1,137 @@
+//! Where members can be reached: they may all have moved, so members tell each other where they are linked to others
+//! (`protocol.md` §4).
+
+use std::net::SocketAddr;
+
+use cloudy_proto::NodeId;
+use cloudy_proto::wire::NodeFrame;
+
+use super::Driver;
+use crate::endpoint::canonical;
+use crate::link::Link;
+use crate::node::ConnectError;
+use crate::tls::LinkFailure;
+
+/// What a node looks for beyond the addresses that it knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seeks {
+    /// A link to a member of one of its groups is missing.
+    pub(crate) members: bool,
+    /// It waits to come into a group.
+    pub(crate) group: bool,
+}
+
+impl Driver {
+    pub(super) fn dial_due(&mut self) {
+        let now = self.now();
+        for address in self.dialler.due(now) {
+            if self.linked_at(address).is_some() {
+                // Another node is there.
+                self.dialler.failed(address, now);
+            } else {
+                self.links.dial(address, true);
+            }
+        }
+    }
+
+    /// Tells the tasks that look for nodes by name and by multicast whether to.
+    pub(super) fn seek(&self) {
+        let members = self.dialler.misses_any();
+        let group = self.joining.values().any(|joining| !joining.reply.is_closed());
+        let seeks = Seeks { members, group };
+        self.seeks.send_if_modified(|before| std::mem::replace(before, seeks) != seeks);
+    }
+
+    /// The peer that is linked and was found at this address.
+    pub(super) fn linked_at(&self, address: SocketAddr) -> Option<NodeId> {
+        self.peers.values().find(|link| link.is_at(address)).map(|link| link.peer)
+    }
+
+    /// An address was dialled that leads to a peer which another connection has just linked.
+    pub(super) fn dialled_again(&mut self, address: SocketAddr, peer: NodeId) {
+        if self.peers.contains_key(&peer) {
+            self.dialled(address, peer);
+        } else {
+            self.dialler.failed(address, self.now());
+            self.connected(address, Err(ConnectError::Link { address, failure: LinkFailure::ClosedHere }));
+        }
+    }
+
+    /// An address leads to a peer that is linked.
+    pub(super) fn dialled(&mut self, address: SocketAddr, peer: NodeId) {
+        if let Some(link) = self.peers.get_mut(&peer) {
+            link.found_at(address);
+        }
+        // Others that had this address are elsewhere.
+        self.dialler.failed(address, self.now());
+        self.connected(address, Ok(peer));
+    }
+
+    /// A peer is or was a member of one of this node's groups, or has created one.
+    fn is_of_groups(&self, peer: NodeId) -> bool {
+        self.groups.values().any(|run| run.machine.is_of_group(peer))
+    }
+
+    /// A link is up: members that are not where the views say are made known to each other.
+    pub(super) fn tell_located(&self, peer: NodeId, at: SocketAddr) {
+        let Some(link) = self.peers.get(&peer).filter(|_| self.is_of_groups(peer)) else { return };
+        for other in self.peers.values().filter(|other| other.peer != peer && self.is_of_groups(other.peer)) {
+            self.tell_of(other, peer, at);
+            self.tell_of(link, other.peer, other.remote());
+        }
+    }
+
+    /// Tells a peer where a member is, unless the view does.
+    fn tell_of(&self, to: &Link, node: NodeId, address: SocketAddr) {
+        if self.dialler.wants(node) && !self.dialler.is_named(node, address) && means_the_same(address, to.remote()) {
+            to.push_node(NodeFrame::Located { node, address });
+        }
+    }
+
+    /// A peer tells where a member is. Only members of this node's groups, present or former, are believed, and only about
+    /// members; the handshake decides who is there.
+    pub(super) fn told_located(&mut self, by: NodeId, node: NodeId, address: SocketAddr) {
+        if self.is_of_groups(by) {
+            self.located(node, address);
+        }
+    }
+
+    /// A member may be at this address.
+    pub(super) fn located(&mut self, node: NodeId, address: SocketAddr) {
+        let address = canonical(address);
+        if node != self.me && !self.peers.contains_key(&node) && self.linked_at(address).is_none() {
+            self.dialler.told(node, address, self.now());
+        }
+    }
+}
+
+/// An address means the same to a node that is heard from there: those of one host or one link mean nothing elsewhere.
+fn means_the_same(address: SocketAddr, heard_from: SocketAddr) -> bool {
+    let scope = |address: SocketAddr| match address {
+        _ if address.ip().is_loopback() => 1,
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => 2,
+        SocketAddr::V4(v4) if v4.ip().is_link_local() => 2,
+        _ => 3,
+    };
+    scope(address) == 3 || scope(address) == scope(heard_from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_host_or_one_link_are_not_told_elsewhere() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect(text);
+        for (told, to, expected) in [
+            ("192.0.2.1:1", "127.0.0.1:2", true),
+            ("192.0.2.1:1", "198.51.100.1:2", true),
+            ("127.0.0.1:1", "[::1]:2", true),
+            ("127.0.0.1:1", "192.0.2.1:2", false),
+            ("[fe80::1]:1", "[fe80::2]:2", true),
+            ("[fe80::1]:1", "[fd00::2]:2", false),
+        ] {
+            assert_eq!(means_the_same(address(told), address(to)), expected, "{told} to {to}");
+        }
+    }
+}

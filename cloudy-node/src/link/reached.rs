@@ -1,0 +1,53 @@
+//! Which peers the dials of this node have reached: several addresses of a peer are dialled side by side, and one becomes
+//! its link.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cloudy_proto::NodeId;
+use quinn::Connection;
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
+
+/// Connections to one peer that were dialled side by side are finished within this time of each other. A later one says
+/// hello: the peer may have been started again meanwhile.
+const TOGETHER: Duration = Duration::from_secs(1);
+
+/// The connection to a peer that said hello last, and when.
+type Last = Option<(Connection, Instant)>;
+
+/// A table of the peers that were dialled within the last moments. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reached(Arc<Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Last>>>>>);
+
+/// A connection's turn to say hello to a peer.
+#[derive(Debug)]
+pub(super) struct Claim(OwnedMutexGuard<Last>);
+
+impl Reached {
+    /// Waits until no other connection that this node dialled says hello to the peer. Cancel safe.
+    pub(super) async fn claim(&self, peer: NodeId) -> Claim {
+        let turn = {
+            let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            table.retain(|_, last| {
+                let recent = |last: &Last| last.as_ref().is_some_and(|(_, at)| at.elapsed() < TOGETHER);
+                Arc::strong_count(last) > 1 || last.try_lock().is_ok_and(|last| recent(&last))
+            });
+            Arc::clone(table.entry(peer).or_default())
+        };
+        Claim(turn.lock_owned().await)
+    }
+}
+
+impl Claim {
+    /// Another connection, dialled at the same time, is the link to the peer.
+    pub(super) fn is_linked(&self) -> bool {
+        self.0.as_ref().is_some_and(|(last, at)| last.close_reason().is_none() && at.elapsed() < TOGETHER)
+    }
+
+    /// This connection is the link.
+    pub(super) fn link(&mut self, connection: Connection) {
+        *self.0 = Some((connection, Instant::now()));
+    }
+}

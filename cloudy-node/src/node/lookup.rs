@@ -1,0 +1,188 @@
+//! Looking for nodes that may have moved: by the names that the operator gave, and by multicast.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use crate::discovery::seeds::{self, SeedError};
+use crate::discovery::{DiscoveryError, DiscoveryKeys, Finder, Multicast};
+use crate::driver::{Command, Seeks, WeakMailbox};
+use crate::node::Node;
+use crate::wait::Backoff;
+
+/// Between two attempts by a name, at last.
+const NAME_AGAIN_AFTER_MAX: Duration = Duration::from_secs(2);
+/// How long one finder asks.
+const FIND_FOR: Duration = Duration::from_secs(3_600);
+
+/// Where a node looks for others: see [`Node::look_up`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lookup {
+    /// Names, each `HOST:PORT`. A name is resolved again at each attempt, and all of its addresses are dialled side by side.
+    pub names: Vec<String>,
+    /// Where to ask for members by multicast. They answer if they run a [`Responder`](crate::discovery::Responder).
+    pub multicast: Option<Multicast>,
+}
+
+/// Why a lookup does not take place.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// A name cannot be one, or there are too many.
+    #[error(transparent)]
+    Name(#[from] SeedError),
+    /// Multicast cannot be used.
+    #[error(transparent)]
+    Multicast(#[from] DiscoveryError),
+}
+
+/// What lookups need of the node. Clones share the one in progress.
+#[derive(Clone, Debug)]
+pub(crate) struct Lookups {
+    seeks: watch::Receiver<Seeks>,
+    task: Arc<Mutex<Option<AbortHandle>>>,
+}
+
+impl Lookups {
+    pub(crate) fn new(seeks: watch::Receiver<Seeks>) -> Self {
+        Self { seeks, task: Arc::default() }
+    }
+}
+
+impl Node {
+    /// Looks for members of this node's groups as long as it has no link to one of them, and for a group while it waits to
+    /// come into one: by names and by multicast, in the background and until the node is closed. So nodes find each other
+    /// that were all started again at other addresses; those that are linked tell each other where the rest is. Who is at
+    /// an address is decided by the handshake. A second lookup replaces the first.
+    ///
+    /// An unreachable address and a name that does not resolve are tried again, after pauses of up to two seconds.
+    ///
+    /// # Errors
+    /// A name is malformed, there are too many, or multicast cannot be used; an earlier lookup continues then.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
+    /// ```no_run
+    /// # fn example(node: &cloudy_node::Node) -> Result<(), cloudy_node::LookupError> {
+    /// use cloudy_node::Lookup;
+    ///
+    /// let names = vec!["node-1.example:10502".to_owned(), "node-2.example:10502".to_owned()];
+    /// node.look_up(Lookup { names, multicast: None })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn look_up(&self, lookup: Lookup) -> Result<(), LookupError> {
+        seeds::check(&lookup.names)?;
+        let keys = self.discovery_keys();
+        if let Some(place) = &lookup.multicast {
+            place.check(&keys)?;
+        }
+        let seeker = Seeker { mailbox: Arc::new(self.mailbox.downgrade()), seeks: self.lookups.seeks.clone() };
+        let health = self.mailbox.health.clone();
+        let task = self.mailbox.health.spawn("lookup", async move {
+            let mut searches = JoinSet::new();
+            for name in lookup.names {
+                let (seeker, health) = (seeker.clone(), health.clone());
+                searches.spawn(async move { health.run("lookup", seeker.by_name(&name)).await });
+            }
+            if let Some(place) = lookup.multicast {
+                searches.spawn(async move { health.run("lookup", seeker.by_multicast(&keys, place)).await });
+            }
+            searches.join_all().await;
+        });
+        let mut current = self.lookups.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(earlier) = current.replace(task.abort_handle()) {
+            earlier.abort();
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone)]
+struct Seeker {
+    /// A lookup alone does not keep its node alive.
+    mailbox: Arc<WeakMailbox>,
+    seeks: watch::Receiver<Seeks>,
+}
+
+impl Seeker {
+    /// Tries all addresses of a name while somebody is sought; returns once the node is closed.
+    async fn by_name(mut self, name: &str) {
+        let mut dials = JoinSet::new();
+        let mut open = BTreeSet::new();
+        let mut backoff = Backoff::up_to(NAME_AGAIN_AFTER_MAX);
+        let mut reported = false;
+        let seeks = |seeks: &Seeks| seeks.members || seeks.group;
+        loop {
+            if !seeks(&self.seeks.borrow()) {
+                backoff = Backoff::up_to(NAME_AGAIN_AFTER_MAX);
+            }
+            if self.seeks.wait_for(seeks).await.is_err() {
+                return;
+            }
+            match seeds::look_up(name).await {
+                Ok(addresses) => {
+                    reported = false;
+                    let new: Vec<SocketAddr> = addresses.into_iter().filter(|&address| open.insert(address)).collect();
+                    for address in new {
+                        let dial = dial(Arc::clone(&self.mailbox), address);
+                        dials.spawn(async move {
+                            dial.await;
+                            address
+                        });
+                    }
+                }
+                Err(error) if !std::mem::replace(&mut reported, true) => {
+                    tracing::warn!("{error}; it is looked up again as long as this node looks for others");
+                }
+                Err(_) => {}
+            }
+            let again_at = Instant::now() + backoff.next();
+            loop {
+                tokio::select! {
+                    // sleep: neither names nor nodes announce themselves.
+                    () = sleep_until(again_at) => break,
+                    Some(Ok(address)) = dials.join_next() => drop(open.remove(&address)),
+                }
+            }
+        }
+    }
+
+    /// Asks by multicast while a member is sought, and has those that answer dialled; returns once the node is closed.
+    async fn by_multicast(mut self, keys: &DiscoveryKeys, place: Multicast) {
+        loop {
+            if self.seeks.wait_for(|seeks| seeks.members).await.is_err() {
+                return;
+            }
+            let Ok(mut finder) = Finder::start(keys.clone(), place, FIND_FOR) else { return };
+            loop {
+                tokio::select! {
+                    hint = finder.next() => {
+                        let Some(hint) = hint else { break };
+                        let Some(mailbox) = self.mailbox.upgrade() else { return };
+                        mailbox.send(Command::Located { node: hint.node, address: hint.address }).await;
+                    }
+                    changed = async { self.seeks.wait_for(|seeks| !seeks.members).await.map(drop) } => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                }
+            }
+        }
+    }
+}
+
+/// Dials an address once. The driver takes the link, if there is one.
+async fn dial(mailbox: Arc<WeakMailbox>, address: SocketAddr) {
+    let (reply, answer) = oneshot::channel();
+    let Some(open) = mailbox.upgrade() else { return };
+    open.send(Command::Connect { address, beside: true, reply }).await;
+    // While it is dialled, this task does not keep the node alive.
+    drop(open);
+    let _ = answer.await;
+}
