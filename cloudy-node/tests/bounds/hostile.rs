@@ -106,6 +106,15 @@ pub(crate) async fn closed(connection: &Connection) -> (u64, String) {
     }
 }
 
+/// Waits until the other side has closed a connection that it could not get rid of data on. quinn holds a closing packet
+/// back while the congestion window is full, so that a reset can be all that arrives (RFC 9000 §10.3).
+pub(crate) async fn closed_or_reset(connection: &Connection) -> Option<(u64, String)> {
+    match within("the link is closed", connection.closed()).await {
+        ConnectionError::Reset => None,
+        _ => Some(closed(connection).await),
+    }
+}
+
 /// A place on the ring of a group.
 pub(crate) struct Membership {
     pub(crate) group: GroupId,
