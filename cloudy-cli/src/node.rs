@@ -1,12 +1,14 @@
 //! Starts the node that a command runs on.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
+use cloudy_node::endpoint;
 use cloudy_node::fault::{FaultControl, FaultSocket, Faults};
 use cloudy_node::identity::NodeKey;
 use cloudy_node::storage::DataDir;
 use cloudy_node::{ClusterKeys, GroupConfig, GroupId, Identity, Node};
 use miette::{IntoDiagnostic, Report};
+use quinn::{Runtime, TokioRuntime};
 use tokio::task::spawn_blocking;
 
 use crate::args::DataArgs;
@@ -37,10 +39,16 @@ impl Who {
     }
 }
 
-/// Binds the address and starts a node there; over a socket with the faults if there are any, or if it is to be cut off
-/// from others later by what is returned beside it. Of a group that it joins the node keeps `retain_bytes` in memory.
+/// Binds the address of a node. Done before any file is made for the node, so that nothing is left behind where the
+/// address is taken.
+pub(crate) fn bind(address: SocketAddr) -> Result<UdpSocket, Report> {
+    endpoint::bind(address).into_diagnostic()
+}
+
+/// Starts a node on a bound socket; with the faults if there are any, or if it is to be cut off from others later by what
+/// is returned beside it. Of a group that it joins the node keeps `retain_bytes` in memory.
 pub(crate) async fn start_as(
-    address: SocketAddr,
+    socket: UdpSocket,
     keys: &ClusterKeys,
     who: Who,
     faults: Faults,
@@ -57,9 +65,10 @@ pub(crate) async fn start_as(
     };
     let without_faults = Faults { seed: faults.seed, ..Faults::none() };
     if faults == without_faults && !partitions {
-        return Ok((builder.bind(address).start().await.into_diagnostic()?, None));
+        return Ok((builder.bound(socket).start().await.into_diagnostic()?, None));
     }
-    let socket = FaultSocket::bind(address, faults).into_diagnostic()?;
+    let socket = TokioRuntime.wrap_udp_socket(socket).into_diagnostic()?;
+    let socket = FaultSocket::wrap(socket, faults).into_diagnostic()?;
     let control = socket.control();
     Ok((builder.socket(socket).start().await.into_diagnostic()?, Some(control)))
 }

@@ -183,6 +183,24 @@ fn a_taken_port_is_named() {
 }
 
 #[test]
+fn a_taken_port_leaves_no_file_behind() {
+    let cluster = Cluster::new();
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let (home, data, result) = (cluster.path("home"), cluster.path("data"), cluster.path("result.jsonl"));
+    std::fs::create_dir(&home).expect("a directory");
+    for (command, more) in [("slave", &["--result"][..]), ("slave", &["--loss", "1%", "--result"]), ("master", &[])] {
+        let mut node = cloudy(&[command, "127.0.0.1", &port, "--data"]);
+        node.arg(&data).args(more).args(more.last().map(|_| &result));
+        // Where the default key file would be made.
+        node.env("HOME", &home).env("XDG_CONFIG_HOME", &home);
+        run(node).failed_with(&[&port]);
+        assert!(!data.exists() && !result.exists(), "{command} {more:?}");
+        assert_eq!(std::fs::read_dir(&home).expect("a directory").count(), 0, "{command} {more:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_written_is_named_before_anything_is_joined() {
     let cluster = Cluster::new();
     let file = cluster.path("missing").join("result.jsonl").display().to_string();

@@ -161,6 +161,32 @@ fn a_slave_that_was_cut_off_is_evicted_and_comes_back() {
 }
 
 #[test]
+fn a_path_that_takes_only_smaller_packets_from_now_on_costs_nobody_its_place() {
+    let Some(lab) = lab() else { return };
+    // So much that packets are as large as the path takes them.
+    let session = Session::in_send(lab, &["--rate", "20000"], EVICT);
+    // Routers drop what is too large, and their messages about it are dropped too.
+    session.lab.narrow(2, 1_280);
+    until("larger packets are dropped", || session.lab.too_large(2) > 0);
+    session.hosts().for_each(|host| session.goes_on(host, 1));
+    let object = session.stop().is_equal();
+    assert_eq!(views(&object), 0, "{object}");
+}
+
+#[test]
+fn a_slave_whose_interface_is_created_again_in_mid_session_comes_back() {
+    let Some(lab) = lab() else { return };
+    let mut session = Session::in_send(lab, PACED, EVICT);
+    session.lab.unplug(2);
+    let without = session.leaves(2);
+    session.goes_on(1, without);
+    session.lab.plug(2);
+    let back = session.is_back(2);
+    (1..=SLAVES).for_each(|host| session.goes_on(host, back));
+    session.stop().is_equal();
+}
+
+#[test]
 fn approvals_wait_for_a_slave_that_is_cut_off_where_the_policy_says_so() {
     let Some(lab) = lab() else { return };
     let session = Session::in_send(lab, PACED, WAIT);

@@ -38,7 +38,7 @@ pub use driver::GROUPS_MAX;
 pub use founding::{FoundError, Founding, FoundingEvent};
 pub use group::{
     Approval, Approved, ApprovedError, ApprovedItem, ApprovedStream, BroadcastError, Divergence, EndReason, Events,
-    EventsError, Group, GroupConfig, LEAVE_TIMEOUT, LeaveError, Receipt, ReceiptError,
+    EventsError, FlushError, Group, GroupConfig, LEAVE_TIMEOUT, LeaveError, Receipt, ReceiptError,
 };
 pub use health::{CloseReason, NodeFailure};
 pub use identity::Identity;

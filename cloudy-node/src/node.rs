@@ -1,6 +1,6 @@
 //! A node: one endpoint, one identity, any number of groups.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -40,6 +40,7 @@ use resume::{open_store, resume_all};
 #[must_use = "a builder does nothing until start()"]
 pub struct NodeBuilder {
     bind: Option<SocketAddr>,
+    bound: Option<UdpSocket>,
     identity: Option<Result<Identity, IdentityError>>,
     data_dir: Option<DataDir>,
     keys: Option<ClusterKeys>,
@@ -55,6 +56,13 @@ impl NodeBuilder {
     /// Where to listen; a port of 0 takes a free one. Default: a free port of 127.0.0.1.
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.bind = Some(address);
+        self
+    }
+
+    /// A socket to use in place of a new one, as [`endpoint::bind`] gives it: so a program knows that its address is free
+    /// before it makes files for the node.
+    pub fn bound(mut self, socket: UdpSocket) -> Self {
+        self.bound = Some(socket);
         self
     }
 
@@ -132,6 +140,13 @@ impl NodeBuilder {
         if revoked.contains(&identity.node_id()) {
             return Err(StartError::Revoked { node: identity.node_id() });
         }
+        let socket = match (self.take_socket(), self.bound.take()) {
+            (Some(socket), _) => socket,
+            (None, Some(socket)) => EndpointSocket::Udp(socket),
+            (None, None) => {
+                EndpointSocket::Udp(endpoint::bind(self.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))))?)
+            }
+        };
         let health = Health::default();
         let (disk, stored) = match self.data_dir.take() {
             Some(data_dir) => {
@@ -144,23 +159,19 @@ impl NodeBuilder {
             }
             None => (None, Vec::new()),
         };
-        let socket = match self.take_socket() {
-            Some(socket) => socket,
-            None => EndpointSocket::Udp(endpoint::bind(self.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))))?),
-        };
         let endpoint = endpoint::open(&identity, socket, &self.limits, self.rng_seed)?;
         let address = endpoint::canonical(endpoint.local_addr()?);
-        let (mailbox, mail, inbox) = mailbox(health.clone());
+        let wait_timeout = self.wait_timeout.unwrap_or(WAIT_TIMEOUT);
+        let (mailbox, mail, inbox) = mailbox(health.clone(), wait_timeout);
         let links = Links::new(&identity, endpoint, self.limits, vec![address], (mail, health))?;
         links.revoked.set_keys(&revoked);
         let (revoked, resumed) = (links.revoked.clone(), Arc::default());
         let discovery_keys = links.discovery_keys.clone();
         let join_config = Arc::new(self.join_config);
-        let wait_timeout = self.wait_timeout.unwrap_or(WAIT_TIMEOUT);
         let id = identity.node_id();
         let (seeks, sought) = watch::channel(Seeks::default());
         let lookups = Lookups::new(sought);
-        let node = Node { id, address, mailbox, resumed, revoked, discovery_keys, join_config, wait_timeout, lookups };
+        let node = Node { id, address, mailbox, resumed, revoked, discovery_keys, join_config, lookups };
         let accepting = links.clone();
         tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade(), disk, seeks).run());
         let resumed = Arc::new(resume_all(&node.mailbox, stored).await?);
@@ -199,7 +210,6 @@ pub struct Node {
     revoked: Revoked,
     discovery_keys: DiscoveryKeys,
     join_config: Arc<GroupConfig>,
-    wait_timeout: Duration,
     lookups: Lookups,
 }
 
@@ -247,7 +257,7 @@ impl Node {
     /// The disk cannot be written, or has not been in time ([`NodeBuilder::wait_timeout`] or [`Wait::timeout`]); or the
     /// node is closed.
     pub fn forget_group(&self, group: GroupId) -> Wait<'_, Result<(), ForgetError>> {
-        Wait::new(Some(self.wait_timeout), move |deadline| async move {
+        Wait::new(Some(self.mailbox.wait_timeout), move |deadline| async move {
             let asked = deadline.run(self.mailbox.ask(|reply| Command::ForgetStored { group, reply })).await;
             let late = || deadline.passed("the disk of this node has not confirmed".to_owned(), Answers::default());
             Ok(asked.ok_or_else(late)???)

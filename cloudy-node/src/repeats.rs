@@ -15,6 +15,8 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::Level;
 
+use crate::health::Health;
+
 /// Causes that are told apart; further ones are counted as one.
 const CAUSES_MAX: usize = 64;
 /// Sources of a cause that get a line of their own.
@@ -54,6 +56,7 @@ impl fmt::Display for Source {
 pub(crate) struct Repeats {
     table: Arc<Mutex<Table>>,
     runtime: Handle,
+    health: Health,
 }
 
 #[derive(Default)]
@@ -140,8 +143,8 @@ fn from(sources: &BTreeSet<Source>) -> String {
 
 impl Repeats {
     /// With nothing counted yet. Summaries are written by a task of the runtime that this is called in.
-    pub(crate) fn new() -> Self {
-        Self { table: Arc::default(), runtime: Handle::current() }
+    pub(crate) fn new(health: Health) -> Self {
+        Self { table: Arc::default(), runtime: Handle::current(), health }
     }
 
     /// Writes a line, or counts it. `cause` stands for all lines that have this cause, and begins its summaries; it must
@@ -155,7 +158,9 @@ impl Repeats {
         }
         let is_new = table.causes.get_mut(cause).is_some_and(|cause| cause.is_new(source.clone()));
         if !std::mem::replace(&mut table.watched, true) {
-            self.runtime.spawn(watch(Arc::downgrade(&self.table)));
+            let (health, watch) = (self.health.clone(), watch(Arc::downgrade(&self.table)));
+            // A failure was noted.
+            self.runtime.spawn(async move { health.run("log summaries", watch).await });
         }
         drop(table);
         if is_new {

@@ -41,8 +41,8 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
         Some(directory) => Who::Owns(Box::new(DataDir::open(directory.path(), true).into_diagnostic()?)),
         None => Who::Fresh,
     };
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let (node, _) = node::start_as(address, &key.into(), who, spec.faults, false, None).await?;
+    let socket = node::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let (node, _) = node::start_as(socket, &key.into(), who, spec.faults, false, None).await?;
     let group = if *number == 0 { found(&node, spec, post).await? } else { join(&node, post).await? };
     let mut member = Member {
         approved: group.approved_from(Index(1)),

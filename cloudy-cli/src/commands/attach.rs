@@ -23,17 +23,17 @@ use crate::watcher::Watcher;
 /// Shows a session that another master began, and compares the results.
 pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let start = async {
-        let address = args.listen.address(None).await?;
+        let socket = node::bind(args.listen.address(None).await?)?;
         let file = KeyFile::open(&args.key).await?;
-        let (node, _) = node::start_as(address, &file.keys, Who::Fresh, args.faults.faults(), false, None).await?;
-        Ok::<_, Report>((address, file, node))
+        let (node, _) = node::start_as(socket, &file.keys, Who::Fresh, args.faults.faults(), false, None).await?;
+        Ok::<_, Report>((file, node))
     };
     let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
-    let (address, file, node) = started?;
+    let (file, node) = started?;
     let config = AttachConfig {
         session: args.session.name.clone(),
         slaves: args.slaves.clone(),
-        multicast: Some(Multicast { group: args.discovery_group, interface: address.ip() }),
+        multicast: Some(Multicast { group: args.discovery_group, interface: node.local_addr().ip() }),
         discovery_timeout: args.discovery_timeout,
     };
     let watcher = Watcher::new(Progress::start(), BTreeMap::new());

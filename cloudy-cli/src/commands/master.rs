@@ -38,16 +38,16 @@ pub(crate) async fn run(args: MasterArgs) -> Result<ExitCode, Report> {
 
 async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let start = async {
-        let address = args.listen.address(None).await?;
+        let socket = node::bind(args.listen.address(None).await?)?;
         let file = KeyFile::open(&args.key).await?;
         let who = Who::of(&args.data, None).await?;
         let (node, control) =
-            node::start_as(address, &file.keys, who, args.faults.faults(), args.child.partitions, None).await?;
+            node::start_as(socket, &file.keys, who, args.faults.faults(), args.child.partitions, None).await?;
         node::forget_ended(&node).await;
-        Ok::<_, Report>((address, file, node, control))
+        Ok::<_, Report>((file, node, control))
     };
     let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
-    let (address, file, node, control) = started?;
+    let (file, node, control) = started?;
     let config = MasterConfig {
         session: args.session.name.clone(),
         plan: plan(args.periods(), args.seed()),
@@ -55,7 +55,7 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
         on_failure: on_failure(args.on_failure),
         durability: durability(args.durability),
         slaves: args.slaves.clone(),
-        multicast: Some(Multicast { group: args.discovery_group, interface: address.ip() }),
+        multicast: Some(Multicast { group: args.discovery_group, interface: node.local_addr().ip() }),
         expect: args.expect.map(usize::from),
         discovery_timeout: args.discovery_timeout,
         ready_timeout: READY_TIMEOUT,

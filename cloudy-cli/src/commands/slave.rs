@@ -88,7 +88,7 @@ struct Started {
 impl Started {
     async fn new(args: &SlaveArgs) -> Result<Self, Report> {
         let mut supervisor = if args.supervised { Some(Supervisor::meet().await?) } else { None };
-        let address = args.listen.address(args.at).await?;
+        let socket = node::bind(args.listen.address(args.at).await?)?;
         let key_file = KeyFile::open(&args.key).await?;
         let file = match &args.result {
             Some(path) => Some(ResultFile::create(path).await.into_diagnostic()?),
@@ -97,7 +97,7 @@ impl Started {
         let node_key = supervisor.as_mut().and_then(|supervisor| supervisor.key.take());
         let (keys, who) = (&key_file.keys, Who::of(&args.data, node_key).await?);
         let (faults, partitions) = (args.faults.faults(), args.child.partitions);
-        let (node, control) = node::start_as(address, keys, who, faults, partitions, Some(args.retain)).await?;
+        let (node, control) = node::start_as(socket, keys, who, faults, partitions, Some(args.retain)).await?;
         node::forget_ended(&node).await;
         Ok(Self { supervisor, key_file, file, node, control })
     }

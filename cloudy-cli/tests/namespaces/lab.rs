@@ -163,6 +163,19 @@ impl Lab {
         }
     }
 
+    /// From here on the switch drops packets of more bytes than this to and from a host, without a word.
+    pub(crate) fn narrow(&self, host: usize, bytes_max: u32) {
+        let (port, bytes_max) = (port(host), bytes_max.to_string());
+        let set = self.switch.ip(&["link", "set", &port, "mtu", &bytes_max]);
+        set.unwrap_or_else(|reason| panic!("{reason}"));
+    }
+
+    /// How many packets of a host the switch has dropped where they came in.
+    pub(crate) fn too_large(&self, host: usize) -> u64 {
+        let shown = self.switch.ip(&["-s", "-j", "link", "show", "dev", &port(host)]);
+        number_after(&shown.unwrap_or_else(|reason| panic!("{reason}")), "\"dropped\":")
+    }
+
     /// Pulls a host's plug, for good.
     pub(crate) fn down(&self, host: usize) {
         self.switch.ip(&["link", "set", &port(host), "down"]).unwrap_or_else(|reason| panic!("{reason}"));

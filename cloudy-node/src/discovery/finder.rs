@@ -28,6 +28,8 @@ pub const DIAL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const FIND_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Rounds of queries whose replies are accepted.
 const ROUNDS_OPEN: usize = 8;
+/// Addresses that a finder remembers of a node: one on several interfaces answers on each.
+const ADDRESSES_MAX: usize = 8;
 /// [`DIAL_AGAIN_AFTER`] is doubled so often at most.
 const DOUBLINGS_MAX: u32 = 6;
 
@@ -91,7 +93,7 @@ impl Finder {
     }
 
     /// The next node that was not named before; `None` once the time is over. A node whose label has changed is named
-    /// again, and one that [could not be dialled](Self::could_not_dial) too, after a while. Dropping the future loses
+    /// again, so is one that answers with another address, and one that [could not be dialled](Self::could_not_dial) too, after a while. Dropping the future loses
     /// nothing.
     pub async fn next(&mut self) -> Option<Hint> {
         let mut buffer = [0; DATAGRAM_BYTES_MAX];
@@ -192,6 +194,8 @@ struct Hints {
 struct Known {
     node: NodeId,
     label: String,
+    /// Where it says that it can be dialled, the newest last.
+    addresses: Vec<SocketAddr>,
     /// When it answered last.
     heard_at: Instant,
     /// How often it could not be dialled.
@@ -205,7 +209,12 @@ impl Hints {
     fn take(&mut self, hint: &Hint, now: Instant) -> bool {
         if let Some(known) = self.known.iter_mut().find(|known| known.node == hint.node) {
             known.heard_at = now;
-            let moved = known.label != hint.label;
+            let elsewhere = !known.addresses.contains(&hint.address);
+            if elsewhere {
+                known.addresses.push(hint.address);
+                known.addresses.drain(..known.addresses.len().saturating_sub(ADDRESSES_MAX));
+            }
+            let moved = elsewhere || known.label != hint.label;
             let again = known.again_at.is_some_and(|again_at| again_at <= now);
             if moved || again {
                 known.again_at = None;
@@ -219,7 +228,8 @@ impl Hints {
             self.known.retain(|known| Some(known.node) != out);
         }
         let (node, label) = (hint.node, hint.label.clone());
-        self.known.push(Known { node, label, heard_at: now, failures: 0, again_at: None });
+        let addresses = vec![hint.address];
+        self.known.push(Known { node, label, addresses, heard_at: now, failures: 0, again_at: None });
         true
     }
 
@@ -276,6 +286,9 @@ mod tests {
         assert!(hints.take(&hint(1, "a"), start));
         assert!((0..9).all(|seconds| !hints.take(&hint(1, "a"), after(seconds))), "named again");
         assert!(hints.take(&hint(1, "b"), after(9)), "another label is news");
+        let elsewhere = Hint { address: hint(2, "").address, ..hint(1, "b") };
+        assert!(hints.take(&elsewhere, after(9)), "another address is news");
+        assert!(!hints.take(&elsewhere, after(9)) && !hints.take(&hint(1, "b"), after(9)), "both are known");
         for (failed_at, named_at) in [(10, 11), (20, 22), (30, 34)] {
             hints.could_not_dial(hint(1, "b").node, after(failed_at));
             assert!(!hints.take(&hint(1, "b"), after(named_at - 1)), "before its back-off");

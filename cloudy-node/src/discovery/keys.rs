@@ -6,9 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::cluster_keys::ClusterKeys;
+use crate::health::Health;
 
 /// Bytes of a tag: HMAC-SHA256, truncated to 128 bits (RFC 2104 §5).
 pub(super) const TAG_BYTES: usize = 16;
@@ -45,27 +47,39 @@ impl MacKey {
 /// [`Node::discovery_keys`](crate::Node::discovery_keys) gives a set that follows the node's cluster keys. `Debug` shows
 /// no key.
 #[derive(Clone, Default)]
-pub struct DiscoveryKeys(Arc<RwLock<Vec<MacKey>>>);
+pub struct DiscoveryKeys {
+    keys: Arc<RwLock<Vec<MacKey>>>,
+    /// Of the node that the keys are from: a defect in its discovery stops it.
+    health: Option<Health>,
+}
 
 impl DiscoveryKeys {
-    pub(crate) fn new(keys: Vec<MacKey>) -> Self {
-        Self(Arc::new(RwLock::new(keys)))
+    pub(crate) fn of_node(keys: Vec<MacKey>, health: Health) -> Self {
+        Self { keys: Arc::new(RwLock::new(keys)), health: Some(health) }
+    }
+
+    /// Runs a part of discovery as a task of its own.
+    pub(super) fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        match &self.health {
+            Some(health) => health.spawn(part, work),
+            None => tokio::spawn(work),
+        }
     }
 
     /// Replaces the keys of all clones.
     pub(crate) fn replace(&self, keys: Vec<MacKey>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// Whether there is no key, as at a node whose certificates come from its own public key infrastructure.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// The keys at this moment, the primary one first.
     pub(super) fn all(&self) -> Vec<MacKey> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -74,7 +88,8 @@ impl From<&ClusterKeys> for DiscoveryKeys {
     /// a cluster key for discovery alone.
     fn from(keys: &ClusterKeys) -> Self {
         let accepted = keys.accepted().map(|(_, key)| key);
-        Self::new([Some(keys.primary()), accepted].into_iter().flatten().map(|key| key.discovery_key()).collect())
+        let keys = [Some(keys.primary()), accepted].into_iter().flatten().map(|key| key.discovery_key()).collect();
+        Self { keys: Arc::new(RwLock::new(keys)), health: None }
     }
 }
 

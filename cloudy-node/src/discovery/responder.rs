@@ -37,7 +37,8 @@ pub struct Advertisement {
 /// It answers on every interface of its [`Multicast`], also on those that come later, or go and come back: within
 /// [`RENEW_EVERY`]. Any number of responders on one host share the group's port. At most
 /// [`REPLIES_PER_SECOND_MAX`](super::REPLIES_PER_SECOND_MAX) replies leave in a second, and at most
-/// [`REPLIES_PER_SECOND_TO_ONE_MAX`](super::REPLIES_PER_SECOND_TO_ONE_MAX) to one source, none longer than its query.
+/// [`REPLIES_PER_SECOND_TO_ONE_MAX`](super::REPLIES_PER_SECOND_TO_ONE_MAX) to one source, none longer than its query. With
+/// a node's keys it is a part of that node: if it fails by a defect, the node stops and says so.
 #[derive(Debug)]
 pub struct Responder {
     task: AbortHandle,
@@ -60,22 +61,15 @@ impl Responder {
         if advertised.label.len() > LABEL_BYTES_MAX {
             return Err(DiscoveryError::Label { bytes: advertised.label.len() });
         }
-        let mut answers = Answers {
-            keys,
-            advertised,
-            stations: Stations::new(place, answering),
-            trouble: Trouble::default(),
-            limit: RateLimit::new(Instant::now()),
-            seen: Seen::default(),
-            warned: false,
-        };
+        let mut answers = Answers::new(keys, place, advertised);
         match answers.stations.renew() {
             Err(fault) if fault.source.kind() == io::ErrorKind::AddrInUse => {
                 return Err(DiscoveryError::Port { port: place.group.port(), source: fault.source });
             }
             outcome => answers.trouble.note(outcome),
         }
-        Ok(Self { task: tokio::spawn(answers.run()).abort_handle() })
+        let keys = answers.keys.clone();
+        Ok(Self { task: keys.spawn("discovery responder", answers.run()).abort_handle() })
     }
 }
 
@@ -97,6 +91,18 @@ struct Answers {
 }
 
 impl Answers {
+    fn new(keys: DiscoveryKeys, place: Multicast, advertised: Advertisement) -> Self {
+        Self {
+            keys,
+            advertised,
+            stations: Stations::new(place, answering),
+            trouble: Trouble::default(),
+            limit: RateLimit::new(Instant::now()),
+            seen: Seen::default(),
+            warned: false,
+        }
+    }
+
     async fn run(mut self) {
         let mut renewals = interval(RENEW_EVERY);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -166,5 +172,51 @@ impl Seen {
             self.order.pop_front().map(|oldest| self.all.remove(&oldest));
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    use tokio::net::UdpSocket;
+
+    use super::super::datagram::{QUERY_BYTES_MIN, decode_reply, encode_query};
+    use super::super::{REPLIES_PER_SECOND_MAX, REPLIES_PER_SECOND_TO_ONE_MAX};
+    use super::*;
+    use crate::ClusterKey;
+    use crate::cluster_keys::ClusterKeys;
+
+    fn keys(seed: u8) -> DiscoveryKeys {
+        DiscoveryKeys::from(&ClusterKeys::from(ClusterKey::from_bytes(&[seed; 32])))
+    }
+
+    #[tokio::test]
+    async fn queries_of_strangers_use_up_nothing_that_members_need() {
+        let interface = Ipv4Addr::LOCALHOST.into();
+        // Nobody else asks on TEST-NET's (RFC 5771 §9.2) group.
+        let place = Multicast { group: SocketAddrV4::new(Ipv4Addr::new(233, 252, 0, 2), 19_698), interface };
+        let member = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let source = member.local_addr().expect("an address");
+        let advertised = Advertisement { node: NodeId([7; 32]), address: source, label: String::new() };
+        let mut answers = Answers::new(keys(1), place, advertised);
+        answers.stations.renew().expect("loopback takes multicast");
+        let strangers = 4 * REPLIES_PER_SECOND_MAX + 4 * REPLIES_PER_SECOND_TO_ONE_MAX + NONCES_MAX as u32;
+        let stranger = &keys(2).all()[0];
+        for number in 0..strangers {
+            let nonce = Nonce(std::array::from_fn(|at| number.to_be_bytes()[at % 4]));
+            // From the member's own address and from others, well formed under another key, or not at all.
+            let from = if number % 2 == 0 { source } else { SocketAddr::from(([192, 0, 2, 1], number as u16)) };
+            answers.answer(0, &encode_query(stranger, nonce, from), from);
+            answers.answer(0, &[0; QUERY_BYTES_MIN], from);
+        }
+        let (nonce, all) = (Nonce([0; 16]), keys(1).all());
+        answers.answer(0, &encode_query(&all[0], nonce, source), source);
+        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        let (length, _) = tokio::time::timeout(Duration::from_secs(10), member.recv_from(&mut buffer))
+            .await
+            .expect("the member is answered")
+            .expect("a reply");
+        assert_eq!(decode_reply(&all, &buffer[..length]).expect("a reply").nonce, nonce);
     }
 }

@@ -198,31 +198,6 @@ async fn forged_and_strange_replies_are_no_hints() {
 }
 
 #[tokio::test]
-async fn strangers_that_ask_all_the_time_hide_no_responder() {
-    let _responders: Vec<_> = (10_502..10_505).map(|port| responder(8, port)).collect();
-    let flood = async {
-        let socket = asker().await;
-        let local = socket.local_addr().expect("an address");
-        let stranger = &keys(2).all()[0];
-        for number in 0_u64.. {
-            let nonce = Nonce(std::array::from_fn(|at| number.to_be_bytes()[at % 8]));
-            // Half of the queries are well formed and under another key, half are not.
-            let query = if number % 2 == 0 { encode_query(stranger, nonce, local) } else { vec![0; QUERY_BYTES_MIN] };
-            // What the kernel has no capacity for is no flood.
-            let _ = socket.send_to(&query, SocketAddr::from(place(8).group)).await;
-            if number % 8 == 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        }
-    };
-    let mut finder = finder(8);
-    tokio::select! {
-        hints = found(&mut finder, 3) => assert_eq!(hints.len(), 3),
-        () = flood => unreachable!("it goes on"),
-    }
-}
-
-#[tokio::test]
 async fn a_responder_answers_authentic_queries_once_and_at_a_bounded_rate() {
     let _responder = responder(9, 10_502);
     let (asks, copies) = (asker().await, asker().await);

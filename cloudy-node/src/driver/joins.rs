@@ -63,6 +63,7 @@ pub(super) async fn joined(
     match installed.await {
         Ok(Ok(())) => Ok(group),
         Ok(Err(NotJoined::Refused(reason))) => Err(JoinError::Refused { name, reason }.into()),
+        Ok(Err(NotJoined::Gone(reason))) => Err(JoinError::Gone { name, reason }.into()),
         Ok(Err(NotJoined::NotYet(node, words))) => Err(Attempt::not_yet(node, words)),
         Ok(Err(NotJoined::Truncated(first))) => Err(JoinError::Truncated { name, first }.into()),
         Err(_) => Err(JoinError::of_end(name, group.shared.ended().await).into()),
@@ -90,6 +91,7 @@ impl Driver {
                     let _ = joining.reply.send(Err(match refusal {
                         Refusal::NotYet => Attempt::not_yet(peer, reason),
                         Refusal::Final => JoinError::Refused { name, reason }.into(),
+                        Refusal::Gone => JoinError::Gone { name, reason }.into(),
                     }));
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloudy_proto::wire::{NodeFrame, StreamHeader};
 use cloudy_proto::{Admission, Frame, GroupId, MessageId, NodeId, Outcome, Request, Status, Stored, StoredError};
@@ -123,6 +124,8 @@ pub(crate) struct Mailbox {
     commands: mpsc::Sender<Command>,
     payloads: Arc<Notify>,
     pub(crate) health: Health,
+    /// How long waits for other nodes take at most, unless they say otherwise.
+    pub(crate) wait_timeout: Duration,
 }
 
 /// The users' end as the driver keeps it: it alone does not keep the node alive.
@@ -130,13 +133,15 @@ pub(crate) struct WeakMailbox {
     commands: mpsc::WeakSender<Command>,
     payloads: Arc<Notify>,
     health: Health,
+    wait_timeout: Duration,
 }
 
 impl WeakMailbox {
     /// For a handle to give out; none once nobody holds one any more.
     pub(crate) fn upgrade(&self) -> Option<Mailbox> {
         let commands = self.commands.upgrade()?;
-        Some(Mailbox { commands, payloads: Arc::clone(&self.payloads), health: self.health.clone() })
+        let (payloads, health) = (Arc::clone(&self.payloads), self.health.clone());
+        Some(Mailbox { commands, payloads, health, wait_timeout: self.wait_timeout })
     }
 }
 
@@ -149,13 +154,13 @@ pub(crate) struct Inbox {
 }
 
 /// Both ends, and what links send through.
-pub(crate) fn mailbox(health: Health) -> (Mailbox, mpsc::Sender<LinkMail>, Inbox) {
+pub(crate) fn mailbox(health: Health, wait_timeout: Duration) -> (Mailbox, mpsc::Sender<LinkMail>, Inbox) {
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
     let (links, links_in) = mpsc::channel(LINK_MAIL_MAX);
     let payloads = Arc::new(Notify::new());
     let inbox =
         Inbox { commands: commands_in, links: links_in, payloads: Arc::clone(&payloads), health: health.clone() };
-    (Mailbox { commands, payloads, health }, links, inbox)
+    (Mailbox { commands, payloads, health, wait_timeout }, links, inbox)
 }
 
 impl Mailbox {
@@ -164,6 +169,7 @@ impl Mailbox {
             commands: self.commands.downgrade(),
             payloads: Arc::clone(&self.payloads),
             health: self.health.clone(),
+            wait_timeout: self.wait_timeout,
         }
     }
 

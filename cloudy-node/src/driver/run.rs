@@ -54,6 +54,8 @@ pub(crate) struct GroupRun {
 pub(crate) enum NotJoined {
     /// A node does not take this one, for good: in words.
     Refused(String),
+    /// The group has stopped for good: in words.
+    Gone(String),
     /// A node does not take this one, or is out of reach; asking again can help.
     NotYet(NodeId, String),
     /// The result before this index is retained by nobody.
@@ -309,6 +311,7 @@ impl GroupRun {
             self.joined(Err(match refusal {
                 Refusal::NotYet => NotJoined::NotYet(node, reason),
                 Refusal::Final => NotJoined::Refused(reason),
+                Refusal::Gone => NotJoined::Gone(reason),
             }));
         }
     }

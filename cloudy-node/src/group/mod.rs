@@ -3,6 +3,7 @@
 mod approvals;
 mod approved;
 pub(crate) mod feed;
+mod flush;
 mod leave;
 mod outbox;
 mod receipt;
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 
 pub use approved::{Approved, ApprovedError, ApprovedStream, Events, EventsError};
 pub use feed::ApprovedItem;
+pub use flush::FlushError;
 pub use leave::{LEAVE_TIMEOUT, LeaveError};
 pub use receipt::{Approval, Receipt, ReceiptError};
 pub use shared::{Divergence, EndReason};
@@ -236,23 +238,6 @@ impl Group {
     #[must_use]
     pub fn outbox_payloads(&self) -> u64 {
         self.shared.lock().outbox.waiting()
-    }
-
-    /// Waits until every own broadcast so far is approved.
-    ///
-    /// # Errors
-    /// The group ended before that; [`Receipt`]s say which broadcasts were approved.
-    pub async fn flush(&self) -> Result<(), EndReason> {
-        let last = self.shared.lock().outbox.last();
-        wait_until(&self.shared.moved, || {
-            let state = self.shared.lock();
-            if state.approved >= last {
-                return Some(Ok(()));
-            }
-            let ended = state.ended.clone().or(state.final_index.map(|_| EndReason::Final));
-            ended.map(Err)
-        })
-        .await
     }
 
     /// Reads the result from an index on; 1 is the first. In a `Disk` group all that is stored can be read; else what

@@ -149,15 +149,15 @@ impl Links {
             limits: Arc::new(limits),
             addresses: Arc::new(addresses),
             mail,
-            health,
             revoked: Revoked::default(),
             known: KnownNodes::default(),
-            repeats: Repeats::new(),
-            discovery_keys: DiscoveryKeys::new(identity.discovery_keys()),
+            repeats: Repeats::new(health.clone()),
+            discovery_keys: DiscoveryKeys::of_node(identity.discovery_keys(), health.clone()),
             client,
             server,
             reached: Reached::default(),
             next_id: Arc::new(AtomicU64::new(1)),
+            health,
         })
     }
 

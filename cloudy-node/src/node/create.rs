@@ -23,7 +23,7 @@ impl Node {
         }
         let (founder_is_member, name, config) = (config.founder_is_member, name.to_owned(), Box::new(config));
         let parts = self.mailbox.ask(|reply| Command::Found { name, config, reply }).await??;
-        Ok(Founding::new(parts, founder_is_member, self.wait_timeout))
+        Ok(Founding::new(parts, founder_is_member, self.mailbox.wait_timeout))
     }
 
     /// Founds a group of so many members, this node included: takes in whoever asks by [`Node::join_group_at`], and
@@ -35,7 +35,7 @@ impl Node {
     /// [`FoundError::TimedOut`] says which nodes asked, and what they answered.
     pub fn create_group(&self, name: &str, members: usize, config: GroupConfig) -> Wait<'_, Result<Group, FoundError>> {
         let name = name.to_owned();
-        Wait::new(Some(self.wait_timeout), move |deadline| self.create_until(name, members, config, deadline))
+        Wait::new(Some(self.mailbox.wait_timeout), move |deadline| self.create_until(name, members, config, deadline))
     }
 
     async fn create_until(

@@ -158,6 +158,15 @@ pub enum JoinError {
         /// In words.
         reason: String,
     },
+    /// The group has stopped for good: nobody can join it any more, so create another. What is only too early is tried again
+    /// until [`JoinError::TimedOut`].
+    #[error("group {name:?} was not joined, and never will be: {reason}")]
+    Gone {
+        /// The name.
+        name: String,
+        /// In words.
+        reason: String,
+    },
     /// The group runs, and the beginning of its result is gone.
     #[error(
         "group {name:?} was not joined: its result before index {first} is no longer retained by any member, and a \

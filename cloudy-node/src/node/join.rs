@@ -24,7 +24,7 @@ impl Node {
     ///
     /// [`NodeBuilder::wait_timeout`]: crate::NodeBuilder::wait_timeout
     pub fn connect(&self, address: SocketAddr) -> Wait<'_, Result<NodeId, ConnectError>> {
-        Wait::new(Some(self.wait_timeout), move |deadline| self.connect_until(address, deadline))
+        Wait::new(Some(self.mailbox.wait_timeout), move |deadline| self.connect_until(address, deadline))
     }
 
     async fn connect_until(&self, address: SocketAddr, deadline: Deadline) -> Result<NodeId, ConnectError> {
@@ -96,7 +96,7 @@ impl Node {
     }
 
     fn join_at(&self, name: String, member: SocketAddr, aim: Aim) -> Wait<'_, Result<Group, JoinError>> {
-        Wait::new(Some(self.wait_timeout), move |deadline| self.join_until(name, member, aim, deadline))
+        Wait::new(Some(self.mailbox.wait_timeout), move |deadline| self.join_until(name, member, aim, deadline))
     }
 
     async fn join_until(
@@ -158,7 +158,7 @@ impl Node {
         };
         answer.map_err(|attempt| match attempt {
             Attempt::NotYet(answer) => answer.words,
-            Attempt::Failed(JoinError::Refused { reason, .. }) => reason,
+            Attempt::Failed(JoinError::Refused { reason, .. } | JoinError::Gone { reason, .. }) => reason,
             Attempt::Failed(error) => error.to_string(),
         })
     }
@@ -192,13 +192,14 @@ pub struct Joining {
 }
 
 impl Joining {
-    /// Returns once this node is on the ring. It waits for an invitation as long as it takes, unless [`Wait::timeout`] says
-    /// otherwise; a founder that is lost before the group is created, or creates it without this node, is none.
+    /// Returns once this node is on the ring. A creator that is lost before the group is created, or creates it without
+    /// this node, has not invited it. A node that serves whoever invites it waits [`Wait::without_timeout`].
     ///
     /// # Errors
-    /// The group was not joined: in words.
+    /// The group was not joined, in words; or no invitation led to it in time
+    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]).
     pub fn joined(self) -> Wait<'static, Result<Group, JoinError>> {
-        Wait::new(None, move |deadline| self.joined_until(deadline))
+        Wait::new(Some(self.node.mailbox.wait_timeout), move |deadline| self.joined_until(deadline))
     }
 
     async fn joined_until(self, deadline: Deadline) -> Result<Group, JoinError> {

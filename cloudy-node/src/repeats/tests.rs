@@ -53,7 +53,7 @@ async fn a_stranger_that_dials_for_an_hour_leaves_a_dozen_lines_with_counts() {
     const A_SECOND: u64 = 800;
     let lines = Lines::default();
     let _guard = tracing::subscriber::set_default(lines.clone());
-    let repeats = Repeats::new();
+    let repeats = Repeats::new(Health::default());
     for _second in 0..3_600 {
         for _ in 0..A_SECOND {
             repeats.say(Level::WARN, "a node was turned away", address(1), "a node was turned away: another key");
@@ -77,7 +77,7 @@ fn count_of(line: &str) -> u64 {
 async fn lines_are_bounded_for_any_number_of_sources_and_causes() {
     let lines = Lines::default();
     let _guard = tracing::subscriber::set_default(lines.clone());
-    let repeats = Repeats::new();
+    let repeats = Repeats::new(Health::default());
     for at in 0..100_000 {
         repeats.say(Level::WARN, "refused", address(at), "refused");
     }
@@ -98,7 +98,7 @@ async fn lines_are_bounded_for_any_number_of_sources_and_causes() {
 async fn a_cause_that_is_over_is_forgotten_and_said_again_when_it_returns() {
     let lines = Lines::default();
     let _guard = tracing::subscriber::set_default(lines.clone());
-    let repeats = Repeats::new();
+    let repeats = Repeats::new(Health::default());
     let say = || repeats.say(Level::INFO, "it moved", Source::Here("it".to_owned()), "it moved to node 1");
     say();
     assert_eq!(lines.take(), ["INFO it moved to node 1"]);

@@ -227,12 +227,12 @@ pub async fn run_slave(
         let joining = node.join_group(&config.session.group_name()).await?;
         observe(SlaveEvent::Waiting);
         let joined = tokio::select! {
-            joined = joining.joined() => joined,
+            joined = joining.joined().without_timeout() => joined,
             _ = &mut stop => return Err(SlaveError::StoppedWaiting),
         };
         match joined {
             // A master that gave up, before there was a session: the next one may do better.
-            Err(JoinError::Ended { .. } | JoinError::Refused { .. }) => {}
+            Err(JoinError::Ended { .. } | JoinError::Refused { .. } | JoinError::Gone { .. }) => {}
             Err(JoinError::Truncated { first, .. }) => return Err(SlaveError::NotRetained { first }),
             joined => break joined?,
         }

@@ -18,7 +18,7 @@ use quinn::{AsyncUdpSocket, TokioRuntime, UdpPoller};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 
-use crate::common::key;
+use crate::common::{key, until};
 
 /// Lets the first flight of each handshake pass, once without and once with the token of a Retry, and nothing after that.
 #[derive(Debug)]
@@ -101,7 +101,9 @@ async fn newcomers_get_in(flooders: &[SocketAddr], rate: u32, newcomers: &[IpAdd
     let (_flood, begun) = flood(&network, flooders, target, rate);
     let (mut kept, began) = (Vec::new(), Instant::now());
     for port in 2.. {
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        // One newcomer for each quarter of a second's handshakes.
+        let due = begun.load(Ordering::Relaxed) + rate as usize / 4;
+        until("the flood continues", async || begun.load(Ordering::Relaxed) >= due).await;
         let socket = network.bind(SocketAddr::new(newcomers[usize::from(port) % newcomers.len()], port)).unwrap();
         let newcomer = Node::builder().cluster_key(&key).socket(socket).start().await.unwrap();
         let linked = newcomer.connect(target).await;

@@ -1,6 +1,8 @@
 //! Broadcasts, their receipts, and what holds them up.
 
-use cloudy_node::{Approval, BroadcastError, GroupConfig, Index, OnFailure, Seq, ViewId};
+use std::time::Duration;
+
+use cloudy_node::{Approval, BroadcastError, FlushError, GroupConfig, Index, OnFailure, Seq, ViewId};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
@@ -90,6 +92,9 @@ async fn a_full_outbox_is_said_or_waited_for_while_a_member_does_not_confirm() {
     assert!(waiting.as_mut().now_or_never().is_none());
     assert!(groups[0].room().now_or_never().is_none());
     assert!(groups[0].flush().now_or_never().is_none());
+    let late = groups[0].flush().timeout(Duration::from_millis(50)).await.unwrap_err();
+    let FlushError::TimedOut(late) = late else { panic!("{late}") };
+    assert!(late.to_string().starts_with(&format!("{} broadcasts of this node", taken - 1)), "{late}");
 
     // The pending table names who is waited for, and so does the result's cursor.
     until("the pending table shows it", async || {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cloudy_node::{
-    ApprovedError, BroadcastError, ConnectError, EndReason, Event, GroupConfig, Index, JoinError, OnFailure, Receipt,
-    ReceiptError, StartError,
+    ApprovedError, BroadcastError, ConnectError, EndReason, Event, FlushError, GroupConfig, Index, JoinError,
+    OnFailure, Receipt, ReceiptError, StartError,
 };
 use futures_util::future::join_all;
 
@@ -61,7 +61,7 @@ async fn the_founder_ends_a_group_in_the_midst_and_all_have_one_result() {
         finals.push(last.await);
         assert_eq!(group.try_broadcast("late").unwrap_err(), BroadcastError::Ended(EndReason::Final));
         assert_eq!(group.broadcast("late").await.unwrap_err(), BroadcastError::Ended(EndReason::Final));
-        assert_eq!(within("the flush", group.flush()).await, Err(EndReason::Final));
+        assert_eq!(within("the flush", group.flush()).await, Err(FlushError::Ended(EndReason::Final)));
         group.report(group.me().to_string().into());
     }
     assert!(finals.iter().all(|last| *last == finals[0] && last.index == Index(approved as u64)));

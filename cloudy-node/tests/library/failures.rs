@@ -1,12 +1,13 @@
 //! A defect in any task or thread of a node stops the node, and every handle says so.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use cloudy_node::discovery::{Advertisement, GROUP, Multicast, Responder};
 use cloudy_node::fault::panic_in;
 use cloudy_node::{
-    ApprovedError, BroadcastError, CloseReason, ConnectError, EndReason, EventsError, FoundError, GroupConfig, Index,
-    JoinError, LeaveError, Node, NodeFailure, OnFailure, ReceiptError,
+    ApprovedError, BroadcastError, CloseReason, ConnectError, EndReason, EventsError, FlushError, FoundError,
+    GroupConfig, Index, JoinError, LeaveError, Lookup, Node, NodeFailure, OnFailure, ReceiptError,
 };
 use futures_util::FutureExt;
 
@@ -72,7 +73,7 @@ async fn a_panic_in_the_driver_ends_every_handle_with_its_message() {
     assert_eq!(receipt.unwrap_err(), ReceiptError::Unknown { id, reason: ended.clone() });
     assert_eq!(read.unwrap().unwrap_err(), ApprovedError::Ended(ended.clone()));
     assert_eq!(event.unwrap().unwrap_err(), EventsError::Ended(ended.clone()));
-    assert_eq!(flushed.unwrap_err(), ended);
+    assert_eq!(flushed.unwrap_err(), FlushError::Ended(ended.clone()));
     assert_eq!(left.unwrap_err(), LeaveError::Ended(ended.clone()));
     assert_eq!(joined.unwrap_err(), JoinError::NodeFailed(failure.clone()));
     assert!(matches!(asked.unwrap_err(), JoinError::NodeFailed(_) | JoinError::Connect(ConnectError::NodeFailed(_))));
@@ -123,6 +124,22 @@ async fn a_panic_in_any_task_of_a_link_stops_the_node_by_name() {
         let failure = failure(&nodes[0], part).await;
         let ended = EndReason::NodeFailed(failure);
         assert_eq!(groups[0].broadcast("after").await.unwrap_err(), BroadcastError::Ended(ended));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_discovery_stops_the_node_by_name() {
+    let place = Multicast { group: GROUP, interface: Ipv4Addr::LOCALHOST.into() };
+    for part in ["discovery responder", "lookup", "log summaries"] {
+        let node = start(&key()).await;
+        panic_in(&node, part);
+        let advertised = Advertisement { node: node.id(), address: node.local_addr(), label: String::new() };
+        let _responder = Responder::start(node.discovery_keys(), place, advertised).unwrap();
+        node.look_up(Lookup { names: vec!["localhost:9".to_owned()], multicast: None }).unwrap();
+        // A stranger is turned away, which the log says.
+        let stranger = start(&key()).await;
+        futures_util::future::select(stranger.connect(node.local_addr()), Box::pin(failure(&node, part))).await;
+        failure(&node, part).await;
     }
 }
 

@@ -256,7 +256,7 @@ async fn a_group_in_memory_whose_voters_were_restarted_says_that_it_has_stopped(
     assert_eq!(groups[0].status().await.unwrap().votes_lost, Some(lost));
     for join in joins {
         let refused = within("the refusal", join).await.unwrap().unwrap_err();
-        assert!(matches!(refused, JoinError::Refused { .. }), "{refused}");
+        assert!(matches!(refused, JoinError::Gone { .. }), "{refused}");
         assert!(refused.to_string().contains("has stopped for good"), "{refused}");
     }
 }

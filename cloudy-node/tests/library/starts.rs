@@ -141,3 +141,13 @@ async fn connecting_waits_for_a_node_that_starts_later_and_not_for_one_that_refu
     let refused = within("the refusal", stranger.connect(at).without_timeout()).await.unwrap_err();
     assert!(matches!(refused, ConnectError::Link { .. }), "{refused}");
 }
+
+#[tokio::test]
+async fn an_invitation_is_waited_for_as_long_as_every_other_wait() {
+    let node = Node::builder().cluster_key(&key()).wait_timeout(SOON).start().await.unwrap();
+    let joining = node.join_group("uninvited").await.unwrap();
+    let late = within("the end of the wait", joining.joined()).await.unwrap_err();
+    assert!(matches!(&late, JoinError::TimedOut(late) if late.waited() == SOON), "{late}");
+    let forever = node.join_group("uninvited").await.unwrap().joined().without_timeout();
+    assert!(tokio::time::timeout(2 * SOON, forever).await.is_err(), "it waits");
+}

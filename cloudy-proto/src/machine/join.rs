@@ -183,9 +183,10 @@ impl Machine {
         }
         let is_new = !observer && !self.state.is_latest_run(from, run);
         let refused = if is_new { self.may_add_run() } else { Ok(()) };
-        if let Err(reason) = refused.and_then(|()| self.may_come(from, observer)) {
+        let refused = refused.and_then(|()| self.may_come(from, observer)).map_err(|reason| (reason, Refusal::Final));
+        if let Err((reason, refusal)) = self.is_not_gone(observer).and(refused) {
             let reason = harmless(reason.as_bytes());
-            return self.send_control(from, ControlFrame::Refuse { reason, refusal: Refusal::Final });
+            return self.send_control(from, ControlFrame::Refuse { reason, refusal });
         }
         if observer {
             self.newcomers.observers.insert(from);
@@ -244,6 +245,12 @@ impl Machine {
         Ok(())
     }
 
+    /// Says in words that the group has stopped for good, to whom that matters.
+    fn is_not_gone(&self, observer: bool) -> Result<(), (String, Refusal)> {
+        let lost = self.votes_lost().filter(|_| self.lost_told && !observer);
+        lost.map_or(Ok(()), |lost| Err((lost.to_string(), Refusal::Gone)))
+    }
+
     /// Says in words why a node cannot come.
     fn may_come(&self, from: NodeId, observer: bool) -> Result<(), String> {
         let (name, me) = (&self.name, self.me.short());
@@ -252,9 +259,6 @@ impl Machine {
             return Err(format!(
                 "node {me} has {OBSERVERS_MAX} observers of group {name:?} already; ask another member"
             ));
-        }
-        if let Some(lost) = self.votes_lost().filter(|_| self.lost_told && !observer) {
-            return Err(lost.to_string());
         }
         if observer || !self.is_coordinator() || self.state.was_member(from) {
             return Ok(());

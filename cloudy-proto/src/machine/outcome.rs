@@ -63,9 +63,11 @@ impl Machine {
         is_listed || !self.rules.hold(Rule::RejectedIsListed)
     }
 
-    /// The log lists a newer incarnation of the origin, and the view in force does not list this one: no later view can.
+    /// The log lists a newer incarnation of the origin, or that the origin has left, and the view in force does not list
+    /// this one: no later view can.
     fn is_over(&self, id: MessageId) -> bool {
-        let is_superseded = self.state.incarnation(id.origin).is_some_and(|latest| latest > id.incarnation);
+        let is_superseded = self.state.incarnation(id.origin).is_some_and(|latest| latest > id.incarnation)
+            || self.state.has_left(id.origin);
         let on_ring = self.state.view().is_some_and(|view| view.rank_of_run(id.origin, id.incarnation).is_some());
         is_superseded && (!on_ring || !self.rules.hold(Rule::RejectedIsOffRing))
     }

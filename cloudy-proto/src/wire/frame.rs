@@ -85,6 +85,8 @@ pub enum Refusal {
     NotYet,
     /// The answer stays the same.
     Final,
+    /// The group has stopped for good: a node that waits for it waits in vain.
+    Gone,
 }
 
 /// What the node stream carries: what does not belong to an existing group.

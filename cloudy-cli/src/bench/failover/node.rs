@@ -32,9 +32,9 @@ const BURST_MAX: u64 = 256;
 /// What went wrong, in words.
 pub(crate) async fn run(part: &Part, post: &mut Post) -> Result<(), Report> {
     let key = key_file::load(&part.key).into_diagnostic()?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let socket = node::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let (node, control) =
-        node::start_as(address, &key.into(), Who::Fresh, Faults::none(), part.partitions, None).await?;
+        node::start_as(socket, &key.into(), Who::Fresh, Faults::none(), part.partitions, None).await?;
     let (group, took) = enter(&node, part, post).await?;
     let messages = group.status().await.map_or(0, |status| status.index.0);
     let joined = Word::Joined { node: node.id(), took_us: took.as_micros() as u64, messages };

@@ -79,7 +79,7 @@ fn reason() -> impl Strategy<Value = String> {
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
-    select(vec![Refusal::NotYet, Refusal::Final])
+    select(vec![Refusal::NotYet, Refusal::Final, Refusal::Gone])
 }
 
 fn bytes(bytes_max: usize) -> impl Strategy<Value = Bytes> {

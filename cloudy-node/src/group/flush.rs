@@ -1,0 +1,47 @@
+//! Waiting for all own broadcasts.
+
+use super::Group;
+use super::shared::{EndReason, wait_until};
+use crate::wait::{Answers, Deadline, TimedOut, Wait};
+
+/// Own broadcasts that are not all known to be approved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FlushError {
+    /// The group ended before.
+    #[error(transparent)]
+    Ended(#[from] EndReason),
+    /// It took too long. They may still be approved: call [`Group::flush`] again to wait longer.
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
+}
+
+impl Group {
+    /// Waits until every own broadcast up to the first poll is approved.
+    ///
+    /// # Errors
+    /// The group ended before that; or it took too long ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or
+    /// [`Wait::timeout`]), which withdraws nothing. [`Receipt`]s say which broadcasts were approved.
+    pub fn flush(&self) -> Wait<'_, Result<(), FlushError>> {
+        Wait::new(Some(self.mailbox.wait_timeout), move |deadline| self.flush_until(deadline))
+    }
+
+    async fn flush_until(&self, deadline: Deadline) -> Result<(), FlushError> {
+        let last = self.shared.lock().outbox.last();
+        let flushed = wait_until(&self.shared.moved, || {
+            let state = self.shared.lock();
+            if state.approved >= last {
+                return Some(Ok(()));
+            }
+            let ended = state.ended.clone().or(state.final_index.map(|_| EndReason::Final));
+            ended.map(|reason| Err(reason.into()))
+        });
+        deadline.run(flushed).await.unwrap_or_else(|| {
+            let unapproved = last.0.saturating_sub(self.shared.lock().approved.0);
+            let what = format!(
+                "{unapproved} broadcasts of this node in group {:?} were not approved (Group::status says whom they wait for)",
+                self.shared.name
+            );
+            Err(deadline.passed(what, Answers::default()).into())
+        })
+    }
+}
