@@ -54,6 +54,9 @@ pub enum Rule {
     CoordinatorIsCaughtUp,
     /// A view change needs a survivor that has the whole result.
     SurvivorIsComplete,
+    /// A view change relies on a complete member that is in reach: an answer from before its member's link went down
+    /// counts only beside one from such a member.
+    AnswerIsInReach,
     /// `Disk`: a slot is confirmed only after the sync that covers it.
     ConfirmIsSynced,
     /// `Disk`: an answer to `Wedge` names only synced frontiers.
@@ -100,6 +103,8 @@ pub enum Rule {
     LastHandsOver,
     /// A node that is off the ring leaves once the log says so, and does not come onto the ring any more.
     LeftIsLogged,
+    /// A node leaves only while another one coordinates without its vote.
+    LeaverIsLed,
     /// A node of a closed group tells peers of it that the group is closed.
     EndIsTold,
     /// A node that knows that most votes are lost says so.

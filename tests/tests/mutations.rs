@@ -52,6 +52,8 @@ macro_rules! each_is_caught {
                 Rule::LostVotesAreTold => "most_votes_are_lost_and_no_node_says_so",
                 Rule::ForgottenVoteIsGivenUp => "a_voter_keeps_the_name_under_which_it_forgot",
                 Rule::LostLinkIsNoAnswer => "an_answer_from_before_a_link_was_lost_counts",
+                Rule::AnswerIsInReach => "a_view_rests_on_a_member_that_is_gone",
+                Rule::LeaverIsLed => "a_leader_leaves_that_alone_knows_of_its_removal",
                 Rule::EvictedLeaveFirst => "a_member_leaves_the_voters_before_one_that_was_evicted",
                 Rule::ConsensusIsChecked => "a_voter_stops_at_a_message_that_the_library_takes_for_impossible",
                 // In the unit tests of `cloudy-proto`.
@@ -259,6 +261,19 @@ fn a_member_leaves_the_voters_before_one_that_was_evicted() {
     is_caught_in(Rule::EvictedLeaveFirst, [9_006_072].map(Plan::of).into_iter());
 }
 
+/// The only member that has answered `Wedge` dies while others start again with their disks.
+#[test]
+fn a_view_rests_on_a_member_that_is_gone() {
+    is_caught_in(Rule::AnswerIsInReach, [1_161].map(Plan::of).into_iter());
+}
+
+/// Of two voters one proposes that the other leaves, and its process starts again with a disk that does not know of that.
+/// The other one leads then, applies its own removal and ends.
+#[test]
+fn a_leader_leaves_that_alone_knows_of_its_removal() {
+    is_caught_in(Rule::LeaverIsLed, [20_007_275].map(Plan::of).into_iter());
+}
+
 /// It was cut off when the group ended, and fetched; then the power goes, and nobody else is there to tell.
 #[test]
 fn who_fetched_a_final_result_does_not_know_that_it_is_whole() {
@@ -345,7 +360,8 @@ fn a_node_that_left_comes_onto_the_ring_again() {
         }
         plan
     };
-    let evicting = (0..2 * SEEDS).map(plan).filter(|plan| plan.evicts() && plan.session.is_none() && plan.nodes > 2);
+    let evicting =
+        (1_500..4 * SEEDS).map(plan).filter(|plan| plan.evicts() && plan.session.is_none() && plan.nodes > 2);
     is_caught_in(Rule::LeftIsLogged, evicting);
 }
 

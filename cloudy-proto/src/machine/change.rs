@@ -185,7 +185,9 @@ impl Machine {
     pub(super) fn try_cut(&mut self) {
         let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
         let stale = |rank: Rank| self.is_void(change.view.member(rank));
-        let awaited = |rank: &Rank| change.awaits_answer(*rank) && !stale(*rank) && !change.is_overdue(*rank, self.now);
+        let answers = self.staying(change);
+        let lacks = |rank: Rank| answers[rank.at()].is_none() && change.awaits_answer(rank);
+        let awaited = |rank: &Rank| lacks(*rank) && !stale(*rank) && !change.is_overdue(*rank, self.now);
         if change.view.ranks().any(|rank| awaited(&rank)) {
             return;
         }
@@ -198,7 +200,7 @@ impl Machine {
         let on_disk = self.delivery.durability == Durability::Disk;
         let restarted: Vec<bool> = view.ranks().map(|rank| on_disk && !goes_on(rank)).collect();
         let Some(cut) = cut_of(&view, &answers, &restarted, last, self.rules) else { return };
-        let is_silent = |rank: Rank| change.answers[rank.at()].is_none() && !change.is_left_out(rank) || stale(rank);
+        let is_silent = |rank: Rank| answers[rank.at()].is_none() && change.awaits_answer(rank) || stale(rank);
         let silent: Vec<bool> = view.ranks().map(is_silent).collect();
         let survivor = |rank| RingMember { origin: Origin::Survivor, ..view.member(rank).clone() };
         let (running, back): (Vec<Rank>, Vec<Rank>) = cut.survivors.iter().partition(|rank| goes_on(**rank));

@@ -150,16 +150,26 @@ impl Machine {
         self.state.members().filter(|node| view.rank_of(*node).is_none() && !self.state.has_left(*node))
     }
 
-    /// The answers that count for the cut: not those of members that leave, as long as another complete one answered.
+    /// The answers that count for the cut: not those of members that leave, as long as another complete one answered; and
+    /// those of members whose links went down since only beside that of a complete member in reach, as if they were not complete.
     pub(super) fn staying(&self, change: &ViewChange) -> Vec<Option<Wedged>> {
-        let stays = |rank: Rank| change.last || !self.leaving.contains(change.view.member(rank).node);
+        let member = |rank: Rank| change.view.member(rank);
+        let stays = |rank: Rank| change.last || !self.leaving.contains(member(rank).node);
         let mut answers = change.answers.clone();
-        let kept = |rank: &Rank| stays(*rank) && answers[rank.at()].as_ref().is_some_and(|answer| answer.complete);
-        if change.view.ranks().any(|rank| kept(&rank)) {
+        change.view.ranks().filter(|rank| self.is_void(member(*rank))).for_each(|rank| answers[rank.at()] = None);
+        let in_reach = |answers: &[Option<Wedged>], rank: Rank| {
+            change.is_in_reach(rank) && answers[rank.at()].as_ref().is_some_and(|answer| answer.complete)
+        };
+        if change.view.ranks().any(|rank| stays(rank) && in_reach(&answers, rank)) {
             change.view.ranks().filter(|rank| !stays(*rank)).for_each(|rank| answers[rank.at()] = None);
         }
-        let stale = change.view.ranks().filter(|rank| self.is_void(change.view.member(*rank)));
-        stale.for_each(|rank| answers[rank.at()] = None);
+        let runs_on = |rank: Rank| !self.state.is_stale(member(rank));
+        let one_runs_on = change.view.ranks().any(|rank| runs_on(rank) && in_reach(&answers, rank));
+        for rank in change.view.ranks().filter(|rank| !change.is_in_reach(*rank)) {
+            // It may be gone: another one has to be the last complete member that stays.
+            let incomplete = |answer| Wedged { complete: false, ..answer };
+            answers[rank.at()] = answers[rank.at()].take().filter(|_| one_runs_on).map(incomplete);
+        }
         answers
     }
 
@@ -202,7 +212,10 @@ impl Machine {
         let founded = self.state.founder() == Some(self.me);
         // A node that is still coming in and reaches nobody has nothing that others could miss.
         let unheard = self.joining.is_some() && !self.has_coordinator();
-        let logged = self.state.has_left(self.me) || !(listed || founded) || !self.rules.hold(Rule::LeftIsLogged);
+        // Who led until its own removal may be the only one to know of that: another one has to coordinate without it.
+        let led = self.has_coordinator() || !self.rules.hold(Rule::LeaverIsLed);
+        let has_left = self.state.has_left(self.me) && led;
+        let logged = has_left || !(listed || founded) || !self.rules.hold(Rule::LeftIsLogged);
         if logged || unheard || closed {
             self.leaving.gone = true;
             self.timers.stop(Timer::Leave);

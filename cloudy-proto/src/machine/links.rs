@@ -7,6 +7,7 @@ use crate::id::NodeId;
 use crate::io::{Event, Frame, Output};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::rules::Rule;
 use crate::view::View;
 use crate::wire::{ControlFrame, Heartbeat, Stream, TallyFrame};
 
@@ -56,6 +57,9 @@ impl Machine {
         }
         if self.fetching.as_ref().is_some_and(|fetching| fetching.asked == Some(peer)) {
             self.fetch();
+        }
+        if let Some(change) = self.change.as_mut().filter(|_| self.rules.hold(Rule::AnswerIsInReach)) {
+            change.part(peer);
         }
         self.try_cut();
         self.try_close();

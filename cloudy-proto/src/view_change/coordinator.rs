@@ -19,6 +19,8 @@ pub(crate) struct ViewChange {
     wedging: Vec<bool>,
     /// By rank: its result differs from the others', so that it has no part in the cut.
     left_out: Vec<bool>,
+    /// By rank: its link went down after it answered.
+    parted: Vec<bool>,
     /// When the silent are dropped.
     pub(crate) wedge_ends_at: Time,
     /// When those are dropped that still sync.
@@ -46,6 +48,7 @@ impl ViewChange {
             answers: vec![None; view.members()],
             wedging: vec![false; view.members()],
             left_out: vec![false; view.members()],
+            parted: vec![false; view.members()],
             wedge_ends_at: now + view.parameters.wedge_timeout,
             sync_ends_at: now + view.parameters.sync_timeout,
             again: false,
@@ -71,6 +74,7 @@ impl ViewChange {
         if self.left_out[rank.at()] {
             return Ok(());
         }
+        self.parted[rank.at()] = false;
         let known = &mut self.answers[rank.at()];
         if known.as_ref().is_none_or(|known| wedged.complete && !known.complete) {
             *known = Some(wedged);
@@ -85,6 +89,19 @@ impl ViewChange {
         self.sync_ends_at = now + self.view.parameters.sync_timeout;
         self.wedging.iter_mut().for_each(|wedging| *wedging = false);
         self.answers.iter_mut().for_each(|answer| *answer = None);
+        self.parted.iter_mut().for_each(|parted| *parted = false);
+    }
+
+    /// The link of a member went down: if it has answered, it is asked again once it is back.
+    pub(crate) fn part(&mut self, node: NodeId) {
+        if let Some(rank) = self.view.rank_of(node) {
+            self.parted[rank.at()] = self.answers[rank.at()].is_some();
+        }
+    }
+
+    /// A member has answered, and its link has been up since.
+    pub(crate) fn is_in_reach(&self, rank: Rank) -> bool {
+        !self.parted[rank.at()]
     }
 
     /// A member syncs what it has before it answers.
@@ -99,6 +116,7 @@ impl ViewChange {
         if let Some(rank) = self.view.rank_of(node) {
             self.answers[rank.at()] = None;
             (self.wedging[rank.at()], self.left_out[rank.at()]) = (false, false);
+            self.parted[rank.at()] = false;
         }
     }
 
@@ -110,13 +128,9 @@ impl ViewChange {
         }
     }
 
-    pub(crate) fn is_left_out(&self, rank: Rank) -> bool {
-        self.left_out[rank.at()]
-    }
-
-    /// A member has not answered, and its answer would count.
+    /// A member has not answered since its link came up, and its answer would count.
     pub(crate) fn awaits_answer(&self, rank: Rank) -> bool {
-        self.answers[rank.at()].is_none() && !self.left_out[rank.at()]
+        (self.answers[rank.at()].is_none() || self.parted[rank.at()]) && !self.left_out[rank.at()]
     }
 
     /// The time for an answer is over.
@@ -124,10 +138,12 @@ impl ViewChange {
         now >= if self.wedging[rank.at()] { self.sync_ends_at } else { self.wedge_ends_at }
     }
 
-    /// A member has not answered; or while nobody complete has, it was not complete when it did, and may be by now.
+    /// A member has not answered since its link came up; or while nobody complete has, it was not complete when it did, and
+    /// may be by now.
     pub(crate) fn awaits(&self, node: NodeId) -> bool {
-        let complete = self.answers.iter().flatten().any(|answer| answer.complete);
-        let answered = |rank: Rank| self.answers[rank.at()].as_ref().is_some_and(|answer| answer.complete || complete);
+        let answer = |rank: Rank| self.answers[rank.at()].as_ref().filter(|_| self.is_in_reach(rank));
+        let complete = self.view.ranks().any(|rank| answer(rank).is_some_and(|answer| answer.complete));
+        let answered = |rank: Rank| answer(rank).is_some_and(|answer| answer.complete || complete);
         self.view.rank_of(node).is_some_and(|rank| !answered(rank) && !self.left_out[rank.at()])
     }
 
@@ -176,6 +192,10 @@ mod tests {
         assert_eq!(awaited(&change), [false, false, true], "one is enough");
         assert_eq!(change.answer(NodeId([2; 32]), answer(2, false)), Ok(()));
         assert!(change.answers[1].as_ref().is_some_and(|answer| answer.complete), "what was complete stays so");
+        change.part(NodeId([2; 32]));
+        assert_eq!(awaited(&change), [true; 3], "it may be gone");
+        assert_eq!(change.answer(NodeId([2; 32]), answer(2, true)), Ok(()));
+        assert_eq!(awaited(&change), [false, false, true], "it is back");
         let stranger = change.answer(NodeId([4; 32]), answer(4, true));
         assert_eq!(stranger, Err(AnswerError::NotAMember));
     }

@@ -291,9 +291,9 @@ impl Judge {
     }
 
     /// A coordinator sends out a change of the voters after which no majority of them lives, and would if those members
-    /// lived of whose death it cannot know yet: no order of the changes helps against that. Evicted nodes do not count,
-    /// since they leave first (`protocol.md` §6.6).
-    pub(crate) fn is_overtaken(
+    /// lived that seem to: no order of the changes helps against that. Evicted nodes do not count, since they leave first
+    /// (`protocol.md` §6.6).
+    pub(crate) fn leaves_no_majority(
         &self,
         message: &ConsensusMessage,
         alive: impl Fn(usize) -> bool,
@@ -301,8 +301,8 @@ impl Judge {
     ) -> bool {
         let ring = self.views.latest().map(|log| &log.ring[..]).unwrap_or_default();
         let trusted = |place: usize| alive(place) || ring.contains(&place) && seems_alive(place);
-        message.entries.iter().filter(|entry| !entry.command.is_empty()).any(|entry| {
-            let Ok(Command::Voter { id, node, standing }) = decode_command(&entry.command) else { return false };
+        commands_of(message).any(|(_, command)| {
+            let Command::Voter { id, node, standing } = command else { return false };
             let voters = self.control.voters_after(id.0, self.elector_place(id.0, node), standing);
             !self.most_live(&voters, &alive) && self.most_live(&voters, &trusted)
         })
@@ -318,10 +318,10 @@ impl Judge {
 
     /// A voter sends others what may come into the log next.
     pub(super) fn proposes(&mut self, message: &ConsensusMessage) {
-        for entry in message.entries.iter().filter(|entry| !entry.command.is_empty()) {
-            if let Ok(Command::Voter { id, node, standing }) = decode_command(&entry.command) {
+        for (index, command) in commands_of(message) {
+            if let Command::Voter { id, node, standing } = command {
                 let place = self.elector_place(id.0, node);
-                self.control.proposed.insert(entry.index.0, (id.0, place, standing));
+                self.control.proposed.insert(index, (id.0, place, standing));
             }
         }
         let applied = self.control.log.len() as u64;
@@ -366,4 +366,10 @@ impl Judge {
     pub fn said_lost(&self, node: usize) -> bool {
         self.control.nodes[node].lost
     }
+}
+
+/// The commands that a consensus message carries, and their positions.
+pub(super) fn commands_of(message: &ConsensusMessage) -> impl Iterator<Item = (u64, Command)> {
+    let entries = message.entries.iter().filter(|entry| !entry.command.is_empty());
+    entries.filter_map(|entry| Some((entry.index.0, decode_command(&entry.command).ok()?)))
 }

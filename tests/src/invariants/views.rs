@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cloudy_proto::wire::{LaneFrame, Stream};
-use cloudy_proto::{InstallView, Origin, RingKind, RingMember, View, ViewId};
+use cloudy_proto::wire::{ConsensusMessage, LaneFrame, Stream};
+use cloudy_proto::{Command, InstallView, Origin, RingKind, RingMember, View, ViewId};
 
+use super::control::commands_of;
 use super::lanes::Lanes;
 use super::wedge::Wedges;
 use super::{Broken, Failure, Judge};
@@ -162,6 +163,26 @@ impl Judge {
             return Ok(());
         }
         Err(("a survivor has the whole result", format!("nobody of {:?}", install.ring)))
+    }
+
+    /// A coordinator sends out a view that follows the latest one, of whose survivors none lives that has the whole result,
+    /// and one would if those lived that seem to.
+    pub(crate) fn leaves_nobody(
+        &self,
+        message: &ConsensusMessage,
+        alive: impl Fn(usize) -> bool,
+        seems_alive: impl Fn(usize) -> bool,
+    ) -> bool {
+        let goes_on = |install: &InstallView, alive: &dyn Fn(usize) -> bool| {
+            let Some(log) = self.views.get(install.from) else { return true };
+            let survivors = install.ring.iter().filter(|member| member.origin != Origin::Joiner);
+            let mut ranks = survivors.filter_map(|member| log.view.rank_of(member.node));
+            ranks.any(|rank| self.goes_on(log.ring[rank.at()], alive) && self.is_complete(log, rank.at()))
+        };
+        commands_of(message).any(|(_, command)| match command {
+            Command::InstallView(install) => !goes_on(&install, &alive) && goes_on(&install, &seems_alive),
+            _ => false,
+        })
     }
 
     /// A complete member says where its view begins.

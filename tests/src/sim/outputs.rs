@@ -38,7 +38,7 @@ impl World {
             truncated |= matches!(output, Output::Event(Said::Truncated { .. }));
             self.tell(node, &output);
             self.note_step(&output);
-            self.note_voters(node, &output);
+            self.note_overtaken(node, &output);
             match output {
                 Output::Send { to, stream, frame } => self.send(node, to, stream, frame)?,
                 Output::Redial { peer } => self.redial_silent(node, peer),

@@ -2,7 +2,9 @@
 
 use cloudy_node::fault::DiskFault;
 use cloudy_proto::wire::ControlFrame;
-use cloudy_proto::{Frame, Index, Machine, MachineConfig, NodeId, Output, Record, Request, Role, ViewId};
+use cloudy_proto::{
+    Event as Said, Frame, Index, Machine, MachineConfig, NodeId, Output, Record, Request, Role, ViewId,
+};
 
 use crate::invariants::Failure;
 use crate::sim::disk::{Disk, DiskError};
@@ -99,23 +101,35 @@ impl World {
         }
         let alive = |other: usize| other != place && self.goes_on(other);
         let stuck = !self.judge.majorities_live(alive);
-        // The next view may rely on its answer alone from the moment that it was asked for one.
+        // The next view may rely on its answer alone from the moment that it is proposed.
         let view = self.judge.view();
-        let changes = view.is_some_and(|view| self.steps.contains(&(Step::Wedge, view.id.0)));
-        let decides = changes && view.is_some_and(|view| view.rank_of(self.nodes[place].id).is_some());
+        let proposed = view.is_some_and(|view| self.steps.contains(&(Step::Install, view.id.0)));
+        let decides = proposed && view.is_some_and(|view| view.rank_of(self.nodes[place].id).is_some());
         // The first view lists all who have accepted.
         let lost = self.judge.is_lost(alive) || decides || view.is_none();
         self.taken.extend(stuck.then_some(Met::Stuck));
         self.taken.extend(lost.then_some(Met::Lost));
     }
 
-    /// A coordinator changes the voters, and the death of a member has overtaken that.
-    pub(super) fn note_voters(&mut self, coordinator: usize, output: &Output) {
-        let Output::Send { frame: Frame::Control(ControlFrame::Consensus(message)), .. } = output else { return };
+    /// A coordinator changes the voters or the view, and the death of a member has overtaken that: the coordinator's link
+    /// to it is still up, so it cannot know.
+    pub(super) fn note_overtaken(&mut self, coordinator: usize, output: &Output) {
         let links = &self.nodes[coordinator].links;
-        let linked = |place: usize| links[self.nodes[place].home].told.is_some();
-        let overtaken = self.judge.is_overtaken(message, |place| self.goes_on(place), linked);
-        self.taken.extend(overtaken.then_some(Met::Stuck));
+        let alive = |place: usize| self.goes_on(place);
+        let seems_alive = |place: usize| alive(place) || links[self.nodes[place].home].told.is_some();
+        let (stuck, lost) = match output {
+            Output::Send { frame: Frame::Control(ControlFrame::Consensus(message)), .. } => (
+                self.judge.leaves_no_majority(message, alive, seems_alive),
+                self.judge.leaves_nobody(message, alive, seems_alive),
+            ),
+            // Who votes alone sends nobody what it proposes.
+            Output::Event(Said::ViewInstalled { .. }) if self.judge.coordinator() == Some(coordinator) => {
+                (false, self.judge.is_lost(alive) && !self.judge.is_lost(seems_alive))
+            }
+            _ => return,
+        };
+        self.taken.extend(stuck.then_some(Met::Stuck));
+        self.taken.extend(lost.then_some(Met::Lost));
     }
 
     /// A process runs, or its node keeps what it held and is about to run again.
