@@ -7,7 +7,7 @@ use cloudy_tests::invariants::Failure;
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::sim::campaign::campaign;
 use cloudy_tests::sim::corruption::{Corrupted, Corruption};
-use cloudy_tests::sim::plan::{Fault, Newcomer, Plan, Who};
+use cloudy_tests::sim::plan::{Fault, Newcomer, Plan, Step, Who};
 use cloudy_tests::sim::run::run;
 use cloudy_tests::sim::stats::Met;
 use cloudy_tests::sim::world::World;
@@ -54,6 +54,22 @@ fn a_dead_member_stalls_approvals_until_stop_and_the_survivors_end_on_time() -> 
     assert_eq!(story.world.judge.survivors(), [1, 2]);
     assert!(story.world.now_us < 1_500_000, "SEND, GRACE, the wait for the silent, and little more");
     Ok(())
+}
+
+/// One of two members is cut off, and the other dies when the view is proposed that lists it alone. The first one and the
+/// master are a majority of the voters.
+#[test]
+fn a_group_without_a_complete_member_says_so_and_waits() {
+    let mut plan = plan_of_a_session(2);
+    plan.parameters.on_failure = OnFailure::Evict;
+    plan.session = plan.session.map(|session| SessionPlan { send: Duration::from_secs(60), ..session });
+    plan.faults = vec![(2_000_000, Fault::Isolate { who: Who::Node(2), outage_us: 3_000_000 })];
+    plan.at_steps = vec![(Step::Install, 1_500, Fault::Kill { who: Who::Node(1) })];
+    plan.heal_at_us = 6_000_000;
+    let outcome = run(plan, false);
+    assert_eq!(outcome.failure, None);
+    let met = [Met::Lost, Met::Stuck, Met::NobodyCompleteSaid].map(|what| outcome.stats.count(what));
+    assert_eq!(met, [1, 0, 2], "the master and the member that was cut off say it");
 }
 
 #[test]

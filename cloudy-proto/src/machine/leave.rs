@@ -212,11 +212,11 @@ impl Machine {
         let founded = self.state.founder() == Some(self.me);
         // A node that is still coming in and reaches nobody has nothing that others could miss.
         let unheard = self.joining.is_some() && !self.has_coordinator();
-        // Who led until its own removal may be the only one to know of that: another one has to coordinate without it.
-        let led = self.has_coordinator() || !self.rules.hold(Rule::LeaverIsLed);
-        let has_left = self.state.has_left(self.me) && led;
+        let has_left = self.state.has_left(self.me);
         let logged = has_left || !(listed || founded) || !self.rules.hold(Rule::LeftIsLogged);
-        if logged || unheard || closed {
+        // Who led until its own removal may be the only one to know of that: another one has to coordinate without it.
+        let unled = has_left && !self.has_coordinator() && self.rules.hold(Rule::LeaverIsLed);
+        if (logged || unheard) && !unled || closed {
             self.leaving.gone = true;
             self.timers.stop(Timer::Leave);
             self.event(Event::Left { node: self.me });
