@@ -161,10 +161,10 @@ fn a_slave_that_was_cut_off_is_evicted_and_comes_back() {
 }
 
 #[test]
-fn a_path_that_takes_only_smaller_packets_from_now_on_costs_nobody_its_place() {
+fn a_session_continues_over_a_path_that_takes_only_smaller_packets_from_now_on() {
     let Some(lab) = lab() else { return };
     // So much that packets are as large as the path takes them.
-    let session = Session::in_send(lab, &["--rate", "20000"], EVICT);
+    let session = Session::in_send(lab, &["--rate", "20000"], WAIT);
     // Routers drop what is too large, and their messages about it are dropped too.
     session.lab.narrow(2, 1_280);
     until("larger packets are dropped", || session.lab.too_large(2) > 0);
