@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cloudy_node::cluster_keys::AcceptedAs;
 use cloudy_node::key_file::{self, KeyFileEvent};
@@ -19,6 +19,10 @@ pub(crate) struct KeyFile {
 }
 
 impl KeyFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads the file; the default one is made if it is missing.
     pub(crate) async fn open(args: &KeyFileArgs) -> Result<Self, Report> {
         let choice = args.choose().into_diagnostic()?;

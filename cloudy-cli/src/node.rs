@@ -73,13 +73,6 @@ pub(crate) async fn start_as(
     Ok((builder.socket(socket).start().await.into_diagnostic()?, Some(control)))
 }
 
-/// Deletes what a data directory holds of sessions that have ended.
-pub(crate) async fn forget_ended(node: &Node) {
-    for group in node.resumed_groups().iter().filter(|group| group.has_ended()) {
-        forget(node, group.id()).await;
-    }
-}
-
 /// Deletes what a data directory holds of a session. One that stays is there at the next start, and deleted then.
 pub(crate) async fn forget(node: &Node, group: GroupId) {
     if let Err(error) = node.forget_group(group).await {

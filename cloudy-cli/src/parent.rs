@@ -92,7 +92,7 @@ pub(crate) async fn obey(_act: impl Fn(Order)) {
 #[cfg(test)]
 mod tests {
     use cloudy_node::session::{Found, MasterRow, Refusal, SlaveResult};
-    use cloudy_node::{Digest, Index, Phase, Rank};
+    use cloudy_node::{Digest, GroupId, Index, Phase, Rank};
 
     use super::*;
 
@@ -124,7 +124,7 @@ mod tests {
         let events = [
             MasterEvent::Found(slave),
             MasterEvent::Refused(refusal),
-            MasterEvent::Founded { members: 4 },
+            MasterEvent::Founded { group: GroupId([1; 16]), members: 4 },
             MasterEvent::Approved(vec![(node, Index(5))]),
             MasterEvent::Silent(node),
             MasterEvent::Left(node),

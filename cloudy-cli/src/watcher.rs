@@ -111,8 +111,8 @@ impl Watcher {
                 let name = self.names.get(&name).unwrap_or(&name);
                 self.progress.line(&format!("without {name}: {reason}"));
             }
-            MasterEvent::Founded { members: 1 } => self.progress.line("1 slave takes part"),
-            MasterEvent::Founded { members } => self.progress.line(&format!("{members} slaves take part")),
+            MasterEvent::Founded { members: 1, .. } => self.progress.line("1 slave takes part"),
+            MasterEvent::Founded { members, .. } => self.progress.line(&format!("{members} slaves take part")),
             MasterEvent::Phase(phase) => {
                 let mut seen = self.seen.borrow_mut();
                 seen.phase = phase;

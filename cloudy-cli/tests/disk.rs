@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Cluster, PATIENCE, Recomputed, Running, free_port, listening, recompute};
+use common::{Cluster, PATIENCE, Recomputed, Running, free_port, listening, printed, recompute};
 use serde_json::Value;
 
 /// Slaves of the session, each with a port and a data directory that it keeps.
@@ -31,13 +31,14 @@ impl Session {
     }
 
     fn start_slaves(&self) -> Vec<Running> {
-        let start = |at: usize| {
-            let (data, result) = (self.cluster.path(&format!("data-{at}")), self.result(at));
-            let mut slave = self.cluster.node(&["slave", "127.0.0.1", &self.ports[at].to_string(), "--rate", "2000"]);
-            slave.arg("--data").arg(data).arg("--result").arg(result);
-            listening(Running::start(slave)).0
-        };
-        (0..SLAVES).map(start).collect()
+        (0..SLAVES).map(|at| listening(Running::start(self.slave(at))).0).collect()
+    }
+
+    fn slave(&self, at: usize) -> Command {
+        let (data, result) = (self.cluster.path(&format!("data-{at}")), self.result(at));
+        let mut slave = self.cluster.node(&["slave", "127.0.0.1", &self.ports[at].to_string(), "--rate", "2000"]);
+        slave.arg("--data").arg(data).arg("--result").arg(result);
+        slave
     }
 
     fn master(&self) -> Command {
@@ -127,6 +128,50 @@ fn a_session_outlives_the_death_of_all_its_processes_at_once() {
     assert_eq!(ended.code(), Some(0), "{ended:#?}");
     assert!(!ended.stderr.contains("going on with the session"), "{ended:#?}");
     slaves.into_iter().for_each(|slave| assert_eq!(slave.end().code(), Some(0)));
+}
+
+#[test]
+fn the_same_directories_serve_one_session_after_another() {
+    let session = Session::new();
+    for round in 0..3 {
+        let slaves = session.start_slaves();
+        let mut master = Running::start(session.master_for(if round == 1 { "10m" } else { "300ms" }));
+        if round == 1 {
+            master.wait_for("SEND: approved");
+            master.signal("INT");
+        }
+        let ended = master.end();
+        assert_eq!(ended.code(), Some(0), "round {round}: {ended:#?}");
+        assert!(!ended.stderr.contains("going on with the session"), "round {round}: {ended:#?}");
+        slaves.into_iter().for_each(|slave| assert_eq!(slave.end().code(), Some(0)));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_could_not_be_printed_is_printed_at_the_next_start() {
+    use std::process::Stdio;
+
+    let session = Session::new();
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+    let mut first = session.slave(0);
+    first.stdin(Stdio::null()).stdout(full).stderr(Stdio::null());
+    let mut first = first.spawn().expect("starts");
+    let others = [1, 2].map(|at| listening(Running::start(session.slave(at))).0);
+    let ended = Running::start(session.master_for("300ms")).end();
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    assert_eq!(first.wait().expect("it ends").code(), Some(1), "its result is not printed");
+    let [second, third] = others.map(Running::end);
+    std::fs::remove_file(session.result(0)).expect("a file");
+    let again = Running::start(session.slave(0)).end();
+    assert_eq!(again.code(), Some(0), "{again:#?}");
+    assert_eq!(printed(&again.stdout), printed(&second.stdout));
+    assert_eq!(printed(&again.stdout), printed(&third.stdout));
+    assert_eq!(recompute(&session.result(0)), recompute(&session.result(1)));
+    // It is shown once: then the slave waits for the next master.
+    let (waiting, _) = listening(Running::start(session.slave(0)));
+    waiting.signal("TERM");
+    assert_eq!(waiting.end().stdout, "");
 }
 
 /// Kills all processes of a session in SEND, starts them on other ports, and compares the results.

@@ -50,6 +50,36 @@ fn a_data_directory_that_is_in_use_costs_no_result() {
 }
 
 #[test]
+fn a_result_overwrites_neither_the_key_nor_the_data_directory() {
+    let cluster = Cluster::new();
+    let key = fs::read(&cluster.key).expect("the key");
+    let data = cluster.path("data");
+    let slave = |args: &[&str]| run(cluster.node(&[&["slave", "127.0.0.1", "0"], args].concat()));
+    let same = cluster.path("same");
+    std::os::unix::fs::symlink(&cluster.key, &same).expect("a link");
+    for path in [&cluster.key, &same] {
+        let path = path.display().to_string();
+        slave(&["--result", &path]).failed_with(&["would overwrite the file with the cluster key", "--result"]);
+    }
+    assert_eq!(fs::read(&cluster.key).expect("the key"), key);
+    let (running, _) = cluster.slave(&["--data", &data.display().to_string()]);
+    running.signal("TERM");
+    running.end();
+    for name in ["node.key", "FORMAT", "another"] {
+        let (path, data) = (data.join(name).display().to_string(), data.display().to_string());
+        slave(&["--data", &data, "--result", &path]).failed_with(&["would overwrite a file in the data directory"]);
+    }
+}
+
+#[test]
+fn addresses_of_groups_of_machines_are_none_to_listen_on() {
+    let cluster = Cluster::new();
+    for address in ["224.0.0.1", "255.255.255.255", "ff02::1"] {
+        run(cluster.node(&["slave", address, "0", "--start-timeout", "0s"])).failed_with(&["help: give an address of"]);
+    }
+}
+
+#[test]
 fn what_is_no_file_ends_the_start_in_words() {
     let cluster = Cluster::new();
     let pipe = cluster.path("pipe");

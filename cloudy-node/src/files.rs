@@ -53,6 +53,22 @@ pub(crate) fn never_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
+/// An open file still has this name. Elsewhere than on Unix an open file keeps its name.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |metadata: io::Result<fs::Metadata>| metadata.ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        let named = id(fs::metadata(path));
+        named.is_some() && id(file.metadata()) == named
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (file, path);
+        true
+    }
+}
+
 /// Elsewhere rights are not looked at.
 #[cfg(not(unix))]
 pub(crate) fn wrong_rights(_: &File, _: u32, _: bool) -> io::Result<Option<WrongRights>> {

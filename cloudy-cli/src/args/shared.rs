@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -38,6 +38,18 @@ pub(crate) struct ListenArgs {
 /// Between two looks for an address that is not there yet.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
+/// Refuses the addresses of groups of machines, which the system binds and no other node can dial.
+fn of_one_machine(address: SocketAddr) -> Result<SocketAddr, Report> {
+    let ip = address.ip();
+    if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(failure(
+            format_args!("{ip} is an address of a group of machines: a node cannot listen there"),
+            "give an address of this machine, for example 127.0.0.1",
+        ));
+    }
+    Ok(address)
+}
+
 impl ListenArgs {
     /// The address to bind, a name's first one, or `fixed`. While the name does not resolve, or the address is none of
     /// this machine yet, it is tried again for the start timeout; that is said once.
@@ -46,7 +58,7 @@ impl ListenArgs {
         let mut said = false;
         loop {
             let problem = match self.usable(fixed).await {
-                Ok(address) => return Ok(address),
+                Ok(address) => return of_one_machine(address),
                 Err(problem) => problem,
             };
             let left = deadline.saturating_duration_since(Instant::now());

@@ -8,6 +8,9 @@ use cloudy_node::discovery::seeds::{self, SeedError};
 use super::shared::whole;
 use super::{KeyFileArgs, SessionArgs};
 
+/// The largest index that a result can have: the protocol's bound, `cloudy_proto::limits::ROUND_MAX`.
+pub(crate) const INDEX_MAX: NonZeroU64 = NonZeroU64::new(1 << 56).unwrap();
+
 /// Arguments of `cloudy tail`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -37,7 +40,7 @@ pub(crate) struct TailArgs {
     session: SessionArgs,
     /// The first message to print
     #[arg(long, value_name = "INDEX", default_value = "1", allow_hyphen_values = true,
-          value_parser = whole(NonZeroU64::MIN, NonZeroU64::MAX, "1000"))]
+          value_parser = whole(NonZeroU64::MIN, INDEX_MAX, "1000"))]
     pub(crate) from: NonZeroU64,
     /// Which cluster key.
     #[command(flatten)]

@@ -35,6 +35,9 @@ fn micros(micros: u64) -> Duration {
 fn the_grammar_is_consistent() {
     Cli::command().debug_assert();
     assert_eq!(usize::from(SLAVES_MAX), cloudy_proto::limits::MEMBERS_MAX);
+    assert_eq!(tail::INDEX_MAX.get(), cloudy_proto::limits::ROUND_MAX);
+    let beyond = format!("cloudy tail 127.0.0.1:1 --from {}", tail::INDEX_MAX.get() + 1);
+    assert!(parse(&beyond).is_err_and(|error| error.to_string().contains("not a whole number from 1 to")));
 }
 
 #[test]

@@ -65,9 +65,20 @@ pub(crate) async fn resumed(args: &MasterArgs, node: &Node, group: &Group, stop:
     let ended = match resume_master(node, group, sought, stop.asked(), |event| watcher.observe(event)).await {
         Ok(attached) => show(args, attached, &watcher, began_at, stop).await,
         Err(MasterError::Stopped) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        // Each slave has printed the result, and this master cannot learn of it any more.
+        Err(error) if group.has_ended() => {
+            forget(node, group.id()).await;
+            return Err(failure(
+                error,
+                "the session is over: its slaves have printed its result; run the same command again for the next one",
+            ));
+        }
         Err(error) => return Err(with_remedy(&error)),
     };
-    forget(node, group.id()).await;
+    // A result that could not be printed stays for the next start.
+    if ended.is_ok() {
+        forget(node, group.id()).await;
+    }
     ended
 }
 

@@ -1,11 +1,14 @@
 //! `cloudy master`.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cloudy_node::fault::FaultControl;
-use cloudy_node::session::{FindError, MasterConfig, MasterError, Multicast, resumed_session, run_master};
+use cloudy_node::session::{
+    FindError, MasterConfig, MasterError, MasterEvent, Multicast, ended_sessions, resumed_session, run_master,
+};
 use cloudy_node::{Durability, Node, OnFailure, RingKind, SessionPlan};
 use miette::Report;
 
@@ -13,7 +16,7 @@ use crate::args::MasterArgs;
 use crate::commands::attach;
 use crate::interrupts::{Asked, Interrupts, Stop};
 use crate::keys::KeyFile;
-use crate::node::{self, Who};
+use crate::node::{self, Who, forget};
 use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, failure, print_beside, print_first, say_plainly};
 use crate::parent::{self, Order, Said, say, say_surely};
 use crate::periods::Periods;
@@ -43,7 +46,6 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
         let who = Who::of(&args.data, None).await?;
         let (node, control) =
             node::start_as(socket, &file.keys, who, args.faults.faults(), args.child.partitions, None).await?;
-        node::forget_ended(&node).await;
         Ok::<_, Report>((file, node, control))
     };
     let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
@@ -60,7 +62,8 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
         discovery_timeout: args.discovery_timeout,
         ready_timeout: READY_TIMEOUT,
     };
-    let ended = if let Some(group) = resumed_session(&node) {
+    let stored = resumed_session(&node).or_else(|| ended_sessions(&node).next().cloned());
+    let ended = if let Some(group) = stored {
         file.followed(&node, say_plainly, attach::resumed(args, &node, &group, stop)).await
     } else if args.child.announce {
         file.followed(&node, say_plainly, for_a_parent(&node, control, &config, stop)).await
@@ -93,7 +96,13 @@ async fn for_a_user(
     }
     let watcher = Watcher::new(Progress::start(), BTreeMap::new());
     let began_at = Instant::now();
-    let running = run_master(node, config, stop.asked(), |event| watcher.observe(event));
+    let founded = Cell::new(None);
+    let running = run_master(node, config, stop.asked(), |event| {
+        if let MasterEvent::Founded { group, .. } = event {
+            founded.set(Some(group));
+        }
+        watcher.observe(event);
+    });
     let outcome = match file.followed(node, |line| watcher.line(line), running).await {
         Ok(outcome) => outcome,
         Err(error) => return without_outcome(&error),
@@ -102,7 +111,11 @@ async fn for_a_user(
     // The ring is ordered by node ids, which say nothing to a reader.
     session.rows.sort_by_key(|(_, row)| row.slave.address);
     drop(watcher);
-    present(&session, args.json, stop).await
+    let presented = present(&session, args.json, stop).await;
+    if let (Ok(_), Some(group)) = (&presented, founded.get()) {
+        forget(node, group).await;
+    }
+    presented
 }
 
 /// Tells the process that started this one what happens; that one compares the results.

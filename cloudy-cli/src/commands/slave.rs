@@ -3,14 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::pending;
+use std::path::Path;
 use std::process::ExitCode;
 
 use cloudy_node::discovery::{Advertisement, Multicast, Responder};
 use cloudy_node::fault::FaultControl;
 use cloudy_node::session::{
-    ResultFile, SessionName, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, resumed_session, run_slave,
+    ResultFile, SessionName, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, ended_sessions,
+    resumed_session, run_slave, stored_result,
 };
-use cloudy_node::{Durability, Lookup, Node};
+use cloudy_node::{Durability, Group, Lookup, Node};
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
 
@@ -91,16 +93,35 @@ impl Started {
         let socket = node::bind(args.listen.address(args.at).await?)?;
         let key_file = KeyFile::open(&args.key).await?;
         let file = match &args.result {
-            Some(path) => Some(ResultFile::create(path).await.into_diagnostic()?),
+            Some(path) => {
+                not_over_own_files(path, key_file.path(), args.data.directory.as_deref())?;
+                Some(ResultFile::create(path).await.into_diagnostic()?)
+            }
             None => None,
         };
         let node_key = supervisor.as_mut().and_then(|supervisor| supervisor.key.take());
         let (keys, who) = (&key_file.keys, Who::of(&args.data, node_key).await?);
         let (faults, partitions) = (args.faults.faults(), args.child.partitions);
         let (node, control) = node::start_as(socket, keys, who, faults, partitions, Some(args.retain)).await?;
-        node::forget_ended(&node).await;
         Ok(Self { supervisor, key_file, file, node, control })
     }
+}
+
+/// Refuses a result file that would overwrite what the node needs itself.
+fn not_over_own_files(result: &Path, key: &Path, data: Option<&Path>) -> Result<(), Report> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let over_key = real(result).is_some_and(|result| real(key) == Some(result));
+    let (directory, data) = (result.parent().and_then(real), data.and_then(real));
+    let in_data = directory.zip(data).is_some_and(|(directory, data)| directory.starts_with(data));
+    let what = match (over_key, in_data) {
+        (true, _) => "the file with the cluster key",
+        (_, true) => "a file in the data directory",
+        _ => return Ok(()),
+    };
+    Err(failure(
+        format_args!("the result would overwrite {what}, {}", result.display()),
+        "name another file by --result",
+    ))
 }
 
 struct Slave<'a> {
@@ -116,6 +137,13 @@ struct Slave<'a> {
 
 impl Slave<'_> {
     async fn sessions(&self, mut file: Option<&mut ResultFile>) -> Result<ExitCode, Report> {
+        let mut has_result = false;
+        for group in ended_sessions(self.node) {
+            has_result |= self.present_stored(group, file.as_deref_mut()).await?;
+        }
+        if has_result && !self.args.stay {
+            return Ok(ExitCode::from(EXIT_EQUAL));
+        }
         loop {
             let observe = |event| self.observe(event);
             let session = self.args.session.name.clone();
@@ -213,6 +241,19 @@ impl Slave<'_> {
             say(&Said::Listening { address, node: id });
         }
         self.progress.state("waiting for a master".to_owned());
+    }
+
+    /// Prints the result of a session that had ended when this process started: an earlier one did not get to it. False if
+    /// the session ended without a result at this slave.
+    async fn present_stored(&self, group: &Group, file: Option<&mut ResultFile>) -> Result<bool, Report> {
+        let outcome = stored_result(group, file).await;
+        let has_result = outcome.is_ok();
+        if let Ok(outcome) = outcome {
+            self.progress.line("the session that the data directory holds has ended: this is its result");
+            self.present(outcome).await?;
+        }
+        forget(self.node, group.id()).await;
+        Ok(has_result)
     }
 
     async fn present(&self, outcome: SlaveOutcome) -> Result<(), Report> {

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use cloudy_proto::{
-    Durability, Index, NobodyComplete, NodeId, OnFailure, Parameters, Phase, Rank, RingKind, SessionPlan, ViewId,
+    Durability, GroupId, Index, NobodyComplete, NodeId, OnFailure, Parameters, Phase, Rank, RingKind, SessionPlan,
+    ViewId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,9 @@ pub enum MasterEvent {
     Refused(Refusal),
     /// All who take part are on the ring.
     Founded {
+        /// The session's group: what a data directory holds of it is not needed once the result was shown
+        /// ([`Node::forget_group`]).
+        group: GroupId,
         /// How many.
         members: usize,
     },
@@ -213,11 +217,16 @@ pub enum MasterError {
     /// The master's node was closed while it looked for slaves.
     #[error(transparent)]
     Closed(#[from] CloseReason),
-    /// STOP began and did not end.
-    #[error("the session did not end within {after:?} after STOP began")]
+    /// The planned end of the session is over, and results are missing. The session may have ended without this master.
+    #[error(
+        "no result came from {} within {after:?} after the planned end of the session; the session may have ended without \
+         this master: look at what its slaves printed", .missing.join(", ")
+    )]
     Overdue {
         /// The time for it.
         after: Duration,
+        /// The slaves that have not reported a result.
+        missing: Vec<String>,
     },
 }
 
@@ -246,7 +255,7 @@ pub async fn run_master(
         () = &mut stop => return Err(MasterError::Stopped),
         founded = found(node, config, &observe) => founded?,
     };
-    observe(MasterEvent::Founded { members: crew.found.len() });
+    observe(MasterEvent::Founded { group: group.id(), members: crew.found.len() });
     let Crew { found, refusals } = crew;
     let timing = Timing { plan: Some(config.plan), ready: Some(config.ready_timeout) };
     let rows = watch(&group, found, timing, stop, &observe).await?.rows;

@@ -182,7 +182,9 @@ impl Watch {
     }
 
     fn overdue(&mut self) -> MasterError {
-        self.failed.take().unwrap_or(MasterError::Overdue { after: self.stop_bound() })
+        let is_missing = |row: &&(Found, Rank, SlaveResult)| row.2 == SlaveResult::Missing;
+        let missing = self.rows.iter().filter(is_missing).map(|(slave, ..)| slave.name.clone()).collect();
+        self.failed.take().unwrap_or(MasterError::Overdue { after: self.stop_bound(), missing })
     }
 
     fn end(self) -> Result<Watched, MasterError> {

@@ -29,7 +29,10 @@ pub use finding::{FindError, Found, Refusal};
 pub use master::{MasterConfig, MasterError, MasterEvent, MasterOutcome, MasterRow, SlaveResult, run_master};
 pub use name::{SESSION_NAME_BYTES_MAX, SessionName, SessionNameError};
 pub use result_file::{RESULT_PENDING_BYTES_MAX, RESULT_WRITE_EVERY, ResultFile, ResultFileError};
-pub use slave::{SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, Timings, resumed_session, run_slave};
+pub use slave::{
+    SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, Timings, ended_sessions, resumed_session, run_slave,
+    stored_result,
+};
 pub use sum::{ReportError, Sum, Summary};
 
 /// The name of the group of a session with the default name; see [`SessionName::group_name`].

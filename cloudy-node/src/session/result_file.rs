@@ -130,9 +130,17 @@ impl ResultFile {
         &self.path
     }
 
-    /// A session begins: what the file holds goes, where it can forget.
+    /// A session begins: what the file holds goes, where it can forget. A file that was moved or deleted is left alone, and
+    /// another one is made under the name.
     pub(super) async fn begin(&mut self) -> Result<(), ResultFileError> {
         self.written().await?;
+        let moved = self.file.as_ref().is_some_and(|file| !files::is_at(file, &self.path));
+        if moved {
+            let path = self.path.clone();
+            let opened = spawn_blocking(move || open(&path)).await;
+            let failed = |source| ResultFileError::Open { path: self.path.clone(), source };
+            self.file = Some(opened.map_err(|error| failed(io::Error::other(error)))??.0);
+        }
         self.pending.clear();
         self.pending_bytes = 0;
         self.made_in_vain = false;

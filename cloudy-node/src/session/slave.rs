@@ -253,6 +253,23 @@ pub fn resumed_session(node: &Node) -> Option<Group> {
     node.resumed_groups().iter().find(session).cloned()
 }
 
+/// The sessions that a node's data directory held when it was started and that had ended by then. Their results were not
+/// deleted, so nobody may have seen them yet.
+pub fn ended_sessions(node: &Node) -> impl Iterator<Item = &Group> {
+    let session = |group: &&Group| SessionName::of_group(group.name()).is_some() && group.has_ended();
+    node.resumed_groups().iter().filter(session)
+}
+
+/// The result of a session that has ended, from what the data directory holds, for [`ended_sessions`]. It is written to
+/// the file as well, if there is one.
+///
+/// # Errors
+/// The session ended without a result here: see [`SlaveError`].
+pub async fn stored_result(group: &Group, result: Option<&mut ResultFile>) -> Result<SlaveOutcome, SlaveError> {
+    let mut config = SlaveConfig { result, ..SlaveConfig::default() };
+    session(group, &mut config, pending(), &|_| {}).await
+}
+
 /// From START until the master has closed the session and the file is written.
 async fn session(
     group: &Group,

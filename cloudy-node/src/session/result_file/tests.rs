@@ -55,6 +55,26 @@ async fn a_line_per_message_and_a_last_line() {
     assert_eq!(fs::read_to_string(&path).expect("the file"), format!("{{\"count\":0,\"sum\":0.0,{LAST}"));
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_result_that_was_moved_away_is_left_alone_by_the_next_session() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, first) = (dir.path().join("result.jsonl"), dir.path().join("first.jsonl"));
+    let mut file = ResultFile::create(&path).await.expect("opens");
+    file.begin().await.expect("begins");
+    file.finish(&summary(1, 0.5)).await.expect("writes");
+    fs::rename(&path, &first).expect("moved");
+    file.begin().await.expect("begins");
+    file.finish(&summary(2, 1.5)).await.expect("writes");
+    assert_eq!(fs::read_to_string(&first).expect("the file"), format!("{{\"count\":1,\"sum\":0.5,{LAST}"));
+    assert_eq!(fs::read_to_string(&path).expect("the file"), format!("{{\"count\":2,\"sum\":1.5,{LAST}"));
+    // A deleted one is made again.
+    fs::remove_file(&path).expect("removed");
+    file.begin().await.expect("begins");
+    file.finish(&summary(0, 0.0)).await.expect("writes");
+    assert_eq!(fs::read_to_string(&path).expect("the file"), format!("{{\"count\":0,\"sum\":0.0,{LAST}"));
+}
+
 #[tokio::test]
 async fn lines_reach_the_file_while_the_session_runs() {
     let dir = tempfile::tempdir().expect("a directory");
