@@ -7,18 +7,20 @@ mod fuzz;
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{
-    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, KnownSkip, LaneFrame,
-    NodeFrame, Refusal, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged, encode_command, encode_control,
-    encode_header, encode_lane, encode_node, encode_tally,
+    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlDecoder, ControlFrame, Fetched, Findings, HeaderDecoder,
+    Heartbeat, KnownSkip, LaneDecoder, LaneFrame, NodeDecoder, NodeFrame, Refusal, Stall, Stream, StreamHeader,
+    TallyDecoder, TallyFrame, WIRE_VERSION, Wedged, decode_command, encode_command, encode_control, encode_header,
+    encode_lane, encode_node, encode_tally,
 };
 use cloudy_proto::{
     Checkpoint, Command, ConsensusId, Digest, Dropped, Durability, GroupId, Incarnation, Index, InstallView, LogIndex,
-    NodeId, Origin, Parameters, Place, Rank, RingMember, Round, Seq, SessionPlan, Standing, ViewId,
+    NodeId, Origin, Parameters, Place, Rank, ResultBase, RingMember, Round, Seq, SessionPlan, Standing, ViewId,
 };
 
 /// A decoder's name, which is its target's and its folder's; what is asked of it; and examples of what it takes.
@@ -56,6 +58,120 @@ fn every_file_of_the_corpus_is_taken_or_refused_as_its_name_says() {
             }
         }
     }
+}
+
+/// The kinds of an enumeration: one that is missing here does not compile.
+trait Kinds {
+    const ALL: &'static [&'static str];
+    fn kind(&self) -> &'static str;
+}
+
+macro_rules! kinds {
+    ($($type:ident { $($kind:ident)* })*) => {
+        $(
+            impl Kinds for $type {
+                const ALL: &'static [&'static str] = &[$(stringify!($kind)),*];
+
+                fn kind(&self) -> &'static str {
+                    match self {
+                        $($type::$kind { .. } => stringify!($kind),)*
+                    }
+                }
+            }
+        )*
+    };
+}
+
+kinds! {
+    Stream { Node Control Tally Lane }
+    LaneFrame { Slot Skip }
+    TallyFrame { Confirm Approved Resume Skips Heartbeat }
+    NodeFrame { Hello Join Refused Observe Revoked Certificate SameIdentity Present Located }
+    Refusal { NotYet Final Gone }
+    ControlFrame {
+        Invite Accept Refuse Follow Log Ready Wedge Wedged Fetch Fetched Final End Suspect Rejoin Coordinates Consensus
+        Leave Resigned Running Join Refer Wedging FetchSnapshot LogState NobodyComplete Ended Absent Diverged
+    }
+    Fetched { Entry End Truncated Snapshot }
+    Stall { Unconfirmed Missing Unapproved Unsynced }
+    ConsensusKind {
+        Append AppendResponse RequestVote RequestVoteResponse Heartbeat HeartbeatResponse TimeoutNow RequestPreVote
+        RequestPreVoteResponse Snapshot
+    }
+    Command { Founded Incarnate Session InstallView Kickstart Grace Report Close Voter Left }
+    Dropped { Silent Blamed Left }
+    Origin { Survivor Joiner Restarted }
+    Standing { Learner Voter Gone }
+}
+
+/// Every kind is among these.
+fn all_are_in<K: Kinds>(kinds: impl IntoIterator<Item = K>) {
+    let present: BTreeSet<&str> = kinds.into_iter().map(|kind| kind.kind()).collect();
+    let missing: Vec<&&str> = K::ALL.iter().filter(|kind| !present.contains(**kind)).collect();
+    assert_eq!(missing, [&""; 0], "{}: run `write_the_corpus`", core::any::type_name::<K>());
+}
+
+/// What the good files of a folder hold.
+fn frames<D: Default, F, E: core::fmt::Debug>(
+    target: &str,
+    feed: fn(&mut D, &mut &[u8]) -> Result<Option<F>, E>,
+) -> Vec<F> {
+    let mut frames = Vec::new();
+    for bytes in good_files(target) {
+        let (mut decoder, mut rest) = (D::default(), &bytes[..]);
+        while !rest.is_empty() {
+            frames.extend(feed(&mut decoder, &mut rest).unwrap());
+        }
+    }
+    frames
+}
+
+fn good_files(target: &str) -> impl Iterator<Item = Vec<u8>> {
+    let files = std::fs::read_dir(folder(target)).unwrap().map(|file| file.unwrap());
+    let good = files.filter(|file| file.file_name().to_str().is_some_and(|name| name.starts_with("good")));
+    good.map(|file| std::fs::read(file.path()).unwrap())
+}
+
+#[test]
+fn every_kind_of_frame_and_command_is_in_the_corpus() {
+    all_are_in(frames("header", HeaderDecoder::feed).into_iter().map(|header| header.stream));
+    all_are_in(frames("lane", LaneDecoder::feed));
+    all_are_in(frames("tally", TallyDecoder::feed));
+    let nodes = frames("node", NodeDecoder::feed);
+    all_are_in(nodes.iter().filter_map(|frame| match frame {
+        NodeFrame::Refused { refusal, .. } => Some(*refusal),
+        _ => None,
+    }));
+    all_are_in(nodes);
+    let controls = frames("control", ControlDecoder::feed);
+    all_are_in(controls.iter().filter_map(|frame| match frame {
+        ControlFrame::Fetched(fetched) => Some(fetched.clone()),
+        _ => None,
+    }));
+    all_are_in(controls.iter().filter_map(|frame| match frame {
+        ControlFrame::Consensus(message) => Some(message.kind),
+        _ => None,
+    }));
+    let suspects = controls.iter().filter_map(|frame| match frame {
+        ControlFrame::Suspect { findings, .. } => Some(&findings.stalled),
+        _ => None,
+    });
+    all_are_in(suspects.flatten().map(|(_, stall)| *stall));
+    all_are_in(controls);
+    let commands: Vec<Command> = good_files("command").map(|bytes| decode_command(&bytes).unwrap()).collect();
+    let installs = || {
+        commands.iter().filter_map(|command| match command {
+            Command::InstallView(install) => Some(install),
+            _ => None,
+        })
+    };
+    all_are_in(installs().flat_map(|install| install.dropped.iter().map(|(_, why)| *why)));
+    all_are_in(installs().flat_map(|install| install.ring.iter().map(|member| member.origin)));
+    all_are_in(commands.iter().filter_map(|command| match command {
+        Command::Voter { standing, .. } => Some(*standing),
+        _ => None,
+    }));
+    all_are_in(commands);
 }
 
 #[test]
@@ -197,6 +313,7 @@ fn nodes() -> Vec<Bytes> {
         NodeFrame::Observe { name: name.clone() },
         NodeFrame::Refused { name, reason, refusal: Refusal::NotYet },
         NodeFrame::Refused { name: "n".repeat(128), reason: "r".repeat(512), refusal: Refusal::Final },
+        NodeFrame::Refused { name: "n".into(), reason: String::new(), refusal: Refusal::Gone },
         NodeFrame::Revoked { own: false, nodes: vec![] },
         NodeFrame::Revoked { own: true, nodes: vec![NodeId([0xaa; 32]); 28] },
         NodeFrame::Certificate(Bytes::from_static(&[0x30, 0x82, 1, 0])),
@@ -219,6 +336,7 @@ fn controls() -> Vec<Bytes> {
             (Rank(2), Stall::Unconfirmed),
             (Rank(3), Stall::Missing(cursor)),
             (Rank(3), Stall::Unapproved(cursor)),
+            (Rank(0), Stall::Unsynced),
         ],
     };
     let frames = [
@@ -258,9 +376,38 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Ended,
         ControlFrame::Absent,
         ControlFrame::Diverged { view, node: origin, theirs: CHECKPOINT, ours: CHECKPOINT },
+        ControlFrame::Leave,
+        ControlFrame::Wedging { view },
     ];
-    each(frames, encode_control)
+    let others =
+        CONSENSUS_KINDS.map(|kind| ControlFrame::Consensus(ConsensusMessage { kind, entries: vec![], ..consensus() }));
+    each(frames.into_iter().chain(snapshots()).chain(others), encode_control)
 }
+
+fn snapshots() -> [ControlFrame; 2] {
+    let (index, run) = (Index(300), (NodeId([0xaa; 32]), Incarnation(3)));
+    let base = ResultBase {
+        checkpoint: CHECKPOINT,
+        view: ViewId(2),
+        run: Some((run.0, run.1, Seq(7))),
+        last_numbers: [(run, Seq(7))].into(),
+    };
+    let part = Bytes::from_static(b"part");
+    let snapshot = Fetched::Snapshot { index, base: Some(Box::new(base)), length: 1 << 20, offset: 300, part };
+    [ControlFrame::FetchSnapshot { index, offset: 1 << 20 }, ControlFrame::Fetched(snapshot)]
+}
+
+const CONSENSUS_KINDS: [ConsensusKind; 9] = [
+    ConsensusKind::AppendResponse,
+    ConsensusKind::RequestVote,
+    ConsensusKind::RequestVoteResponse,
+    ConsensusKind::Heartbeat,
+    ConsensusKind::HeartbeatResponse,
+    ConsensusKind::TimeoutNow,
+    ConsensusKind::RequestPreVote,
+    ConsensusKind::RequestPreVoteResponse,
+    ConsensusKind::Snapshot,
+];
 
 fn consensus() -> ConsensusMessage {
     let entry = |at: usize, command| ConsensusEntry {
@@ -295,7 +442,8 @@ fn commands() -> Vec<Bytes> {
     };
     let install = |ring, cut, last| {
         let parameters = Parameters::default();
-        let dropped = vec![(NodeId([9; 32]), Dropped::Blamed)];
+        let dropped = [Dropped::Blamed, Dropped::Silent, Dropped::Left];
+        let dropped = (7..).map(|node| NodeId([node; 32])).zip(dropped).collect();
         Command::InstallView(InstallView { from: ViewId(1), ring, parameters, cut, last, dropped })
     };
     let (send, grace, stop) = (Duration::from_secs(2), Duration::from_millis(800), Duration::from_micros(200_001));
@@ -314,6 +462,8 @@ fn commands() -> Vec<Bytes> {
         voter(Standing::Learner),
         voter(Standing::Voter),
         voter(Standing::Gone),
+        Command::Left { node, incarnation: Incarnation(3) },
+        install(vec![member(3, Origin::Restarted)], vec![Round(0)], false),
     ];
     each(commands, |command, out| out.put_slice(&encode_command(command)))
 }
