@@ -127,7 +127,7 @@ pub enum Rule {
     TicketIsOfItsState,
     /// No change of the voters leaves voters of whom a majority does not answer the leader.
     ChangeKeepsMajority,
-    /// Of the voters that are to leave, those that are on no ring leave before members.
+    /// Evicted nodes leave the voters before members, and members before nodes that leave the group.
     EvictedLeaveFirst,
     /// A consensus message that the library takes for impossible is refused before the library sees it.
     ConsensusIsChecked,

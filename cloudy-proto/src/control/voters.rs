@@ -14,6 +14,8 @@ pub(crate) struct Elector {
     pub(crate) standing: Standing,
     /// It can be reached.
     pub(crate) linked: bool,
+    /// It has asked to leave, and runs until it votes no more.
+    pub(crate) leaves: bool,
     /// It answered the leader lately.
     pub(crate) active: bool,
     /// It has all that is committed, as far as the leader knows.
@@ -102,11 +104,14 @@ impl Electorate {
             return Some(set(learned, Standing::Voter));
         }
         let all_vote = all().filter(|elector| wanted.contains(&elector.id)).all(|e| e.standing == Standing::Voter);
-        // A node that is on no ring is more likely to be gone than a member, and the leader may not know yet.
-        let is_member = |elector: &Elector| {
-            self.members.iter().any(|member| member.id == elector.id) && self.rules.hold(Rule::EvictedLeaveFirst)
+        // An evicted node is more likely to be gone than a member, and the leader may not know yet. A node that leaves runs
+        // until it votes no more.
+        let is_member = |elector: &Elector| self.members.iter().any(|member| member.id == elector.id);
+        let rank = |elector: &Elector| match self.rules.hold(Rule::EvictedLeaveFirst) {
+            true => (elector.leaves, is_member(elector)),
+            false => (false, false),
         };
-        let leaving = surplus().min_by_key(|elector| (elector.node == self.leader, is_member(elector)))?;
+        let leaving = surplus().min_by_key(|elector| (elector.node == self.leader, rank(elector)))?;
         if !all_vote {
             return None;
         }
@@ -124,7 +129,7 @@ mod tests {
 
     fn elector(number: u8, standing: Standing) -> Elector {
         let (node, id) = (NodeId([number; 32]), ConsensusId(u64::from(number)));
-        Elector { node, id, standing, linked: true, active: true, level: true }
+        Elector { node, id, standing, linked: true, leaves: false, active: true, level: true }
     }
 
     /// Applies change after change; who is set to be gone is one.
@@ -192,10 +197,10 @@ mod tests {
     #[cfg(feature = "mutations")]
     #[test]
     fn a_member_leaves_the_voters_before_an_evicted_node() {
-        let first = |rules| {
+        let first = |rules, leaves| {
             let mut group = founded(3, false);
             settle(&mut group);
-            let evicted = group.members.remove(2);
+            let evicted = Elector { leaves, ..group.members.remove(2) };
             group.former.push(evicted);
             group.rules = rules;
             group.next_change()
@@ -204,8 +209,9 @@ mod tests {
             let (id, node) = (ConsensusId(u64::from(number)), NodeId([number; 32]));
             Some(VoterChange::Set { id, node, standing: Standing::Gone })
         };
-        assert_eq!(first(Rules::default()), gone(3));
-        assert_eq!(first(Rules::all_but(Rule::EvictedLeaveFirst)), gone(2));
+        assert_eq!(first(Rules::default(), false), gone(3));
+        assert_eq!(first(Rules::all_but(Rule::EvictedLeaveFirst), false), gone(2));
+        assert_eq!(first(Rules::default(), true), gone(2), "who leaves runs until it votes no more");
     }
 
     #[test]

@@ -264,6 +264,7 @@ impl Machine {
                 id,
                 standing,
                 linked: known.is_some_and(|elector| elector.linked),
+                leaves: self.leaves(node),
                 active: voter_active(id),
                 level: false,
             }
@@ -292,6 +293,11 @@ impl Machine {
         let linked = node == self.me || self.links.contains_key(&node) && follows;
         let active = node == self.me || self.answers(voter, id);
         let level = node == self.me || active && follower.is_some_and(|follower| follower.level);
-        Some(Elector { node, id, standing, linked, active, level })
+        Some(Elector { node, id, standing, linked, leaves: self.leaves(node), active, level })
+    }
+
+    /// Coordinator: a node has asked to leave, or has left but for its vote.
+    fn leaves(&self, node: NodeId) -> bool {
+        self.leaving.contains(node) || self.state.has_left(node)
     }
 }

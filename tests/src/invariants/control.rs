@@ -291,16 +291,17 @@ impl Judge {
     }
 
     /// A coordinator sends out a change of the voters after which no majority of them lives, and would if those members
-    /// lived that seem to: no order of the changes helps against that. Evicted nodes do not count, since they leave first
-    /// (`protocol.md` §6.6).
+    /// lived that seem to, or nodes that leave: no order of the changes helps against that. Evicted nodes do not count,
+    /// since they leave first (`protocol.md` §6.6).
     pub(crate) fn leaves_no_majority(
         &self,
         message: &ConsensusMessage,
         alive: impl Fn(usize) -> bool,
         seems_alive: impl Fn(usize) -> bool,
+        leaves: impl Fn(usize) -> bool,
     ) -> bool {
         let ring = self.views.latest().map(|log| &log.ring[..]).unwrap_or_default();
-        let trusted = |place: usize| alive(place) || ring.contains(&place) && seems_alive(place);
+        let trusted = |place: usize| alive(place) || seems_alive(place) && (ring.contains(&place) || leaves(place));
         commands_of(message).any(|(_, command)| {
             let Command::Voter { id, node, standing } = command else { return false };
             let voters = self.control.voters_after(id.0, self.elector_place(id.0, node), standing);

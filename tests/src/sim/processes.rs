@@ -119,7 +119,8 @@ impl World {
         let seems_alive = |place: usize| alive(place) || links[self.nodes[place].home].told.is_some();
         let (stuck, lost) = match output {
             Output::Send { frame: Frame::Control(ControlFrame::Consensus(message)), .. } => (
-                self.judge.leaves_no_majority(message, alive, seems_alive),
+                self.judge
+                    .leaves_no_majority(message, alive, seems_alive, |place| self.nodes[place].app.leaves.is_some()),
                 self.judge.leaves_nobody(message, alive, seems_alive),
             ),
             // Who votes alone sends nobody what it proposes.
