@@ -168,7 +168,7 @@ impl Founding {
     /// as all members report their links to all others up.
     ///
     /// # Errors
-    /// There would be nobody on the ring, view 1 was not in force in time
+    /// A period of the session is too long, there would be nobody on the ring, view 1 was not in force in time
     /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]), or the node was closed; the
     /// group is abandoned.
     pub fn found(self, session: Option<SessionPlan>) -> Wait<'static, Result<Group, FoundError>> {
@@ -176,6 +176,7 @@ impl Founding {
     }
 
     async fn found_until(mut self, session: Option<SessionPlan>, deadline: Deadline) -> Result<Group, FoundError> {
+        session.map_or(Ok(()), |plan| plan.validate())?;
         while let Some(parts) = self.parts.as_mut() {
             match parts.events.try_recv() {
                 Ok(FoundingEvent::Accepted { .. }) => self.accepted += 1,

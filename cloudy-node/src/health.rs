@@ -35,7 +35,7 @@ impl NodeFailure {
 /// Why a node is closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CloseReason {
-    /// It was shut down.
+    /// It was shut down, or the runtime that it was started on was.
     #[error("this node was shut down")]
     ShutDown,
     /// One of its tasks or threads failed.
@@ -147,6 +147,15 @@ impl Health {
     #[cfg(feature = "fault")]
     pub(crate) fn inject_panic(&self, part: &'static str) {
         self.0.send_modify(|state| state.panics_in = Some(part));
+    }
+}
+
+/// Closes the node when its driver is dropped: where the runtime ends first.
+pub(crate) struct ClosesWithDriver(pub(crate) Health);
+
+impl Drop for ClosesWithDriver {
+    fn drop(&mut self) {
+        self.0.close(CloseReason::ShutDown);
     }
 }
 

@@ -248,19 +248,21 @@ impl Node {
         &self.resumed
     }
 
-    /// Deletes all that the data directory holds of a group, and leaves it at once if it goes on: the other members
-    /// notice as they notice a crash. Returns once the group is certain to be gone, after a restart too; its records are
+    /// Deletes all that the data directory holds of a group that has ended here, that this node observes, or that it was told
+    /// to leave ([`Group::leave`]). If it could not leave yet, it is gone without handing over: the other members notice as
+    /// they notice a crash, and the group may lose its majority. Returns once the group is certain to be gone, after a restart too; its records are
     /// deleted in the background, in pieces that hold up no other group. Dropped after its first poll, it is done all the
     /// same.
     ///
     /// # Errors
-    /// The disk cannot be written, or has not been in time ([`NodeBuilder::wait_timeout`] or [`Wait::timeout`]); or the
+    /// The group runs here and this node was not told to leave it ([`ForgetError::Running`]): nothing is deleted. The disk
+    /// cannot be written, or has not been in time ([`NodeBuilder::wait_timeout`] or [`Wait::timeout`]); or the
     /// node is closed.
     pub fn forget_group(&self, group: GroupId) -> Wait<'_, Result<(), ForgetError>> {
         Wait::new(Some(self.mailbox.wait_timeout), move |deadline| async move {
             let asked = deadline.run(self.mailbox.ask(|reply| Command::ForgetStored { group, reply })).await;
             let late = || deadline.passed("the disk of this node has not confirmed".to_owned(), Answers::default());
-            Ok(asked.ok_or_else(late)???)
+            asked.ok_or_else(late)??
         })
     }
 

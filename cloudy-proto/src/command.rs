@@ -5,7 +5,7 @@ use core::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Parameters;
+use crate::config::{Parameters, ParametersError, check_times};
 use crate::digest::Checkpoint;
 use crate::id::{ConsensusId, Incarnation, NodeId, Round, ViewId};
 use crate::view::RingMember;
@@ -114,6 +114,16 @@ pub struct SessionPlan {
     pub stop: Duration,
     /// Of the random numbers.
     pub seed: u64,
+}
+
+impl SessionPlan {
+    /// Checks the periods against the protocol's limit.
+    ///
+    /// # Errors
+    /// The first period that is too long.
+    pub fn validate(&self) -> Result<(), ParametersError> {
+        check_times(&[("send", self.send), ("grace", self.grace), ("stop", self.stop)])
+    }
 }
 
 /// What the log up to an entry comes to: it stands for these entries where they are not kept.

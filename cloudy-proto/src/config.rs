@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
+use crate::limits::{self, DURATION_MAX};
 
 /// When a member may use its next round, and which links carry its slots (`protocol.md` §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -134,6 +134,14 @@ pub enum ParametersError {
         /// The bound.
         max: u64,
     },
+    /// A time is above what the protocol allows.
+    #[error("{field} is {value:?}; the protocol allows at most {max:?}", max = DURATION_MAX)]
+    TooLong {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        value: Duration,
+    },
     /// Two timings contradict each other.
     #[error("failure_timeout must be at least three heartbeats, or healthy members look failed")]
     FailureTooShort,
@@ -173,6 +181,16 @@ impl Parameters {
         if let Some(&(field, value, max)) = bounded.iter().find(|(_, value, max)| value > max) {
             return Err(ParametersError::TooLarge { field, value, max });
         }
+        // Before anything is computed from them, which could overflow.
+        check_times(&[
+            ("token_tick", self.token_tick),
+            ("heartbeat", self.heartbeat),
+            ("failure_timeout", self.failure_timeout),
+            ("stall_timeout", self.stall_timeout),
+            ("coordinator_timeout", self.coordinator_timeout),
+            ("wedge_timeout", self.wedge_timeout),
+            ("sync_timeout", self.sync_timeout),
+        ])?;
         if self.failure_timeout < self.heartbeat.saturating_mul(3) {
             return Err(ParametersError::FailureTooShort);
         }
@@ -191,4 +209,10 @@ impl Parameters {
     pub fn hold_bytes(&self) -> u64 {
         2 * self.window_bytes + u64::from(self.slot_bytes_max)
     }
+}
+
+/// Checks times against the bound of the control log's entries.
+pub(crate) fn check_times(named: &[(&'static str, Duration)]) -> Result<(), ParametersError> {
+    let too_long = named.iter().find(|(_, value)| value.as_secs() > DURATION_MAX.as_secs());
+    too_long.map_or(Ok(()), |&(field, value)| Err(ParametersError::TooLong { field, value }))
 }

@@ -99,5 +99,7 @@ pub const RUNS_MAX: usize = 1 << 16;
 /// From so many on no newcomer is admitted: all that the control log remembers may add one each.
 pub const RUNS_ADMITTED_MAX: usize = RUNS_MAX - 2_048;
 const _: () = assert!(RUNS_ADMITTED_MAX + EVICTED_REMEMBERED_MAX + OTHERS_REMEMBERED_MAX + 2 * MEMBERS_MAX <= RUNS_MAX);
+/// A duration in a command of the control log: what is computed from one cannot overflow.
+pub const DURATION_MAX: Duration = Duration::from_secs(u32::MAX as u64);
 /// How long a finished session serves those who have not reported (`protocol.md` §9).
 pub const LINGER: Duration = Duration::from_secs(2);

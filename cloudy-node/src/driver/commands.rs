@@ -10,7 +10,8 @@ use cloudy_proto::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::driver::joins::{Aim, Attempt, joined};
+use crate::driver::disk::ForgetReply;
+use crate::driver::joins::{Aim, Attempt, Stage};
 use crate::driver::{Command, Driver, GROUPS_MAX, GroupRun, ResumedGroup};
 use crate::endpoint::canonical;
 use crate::founding::{FoundError, FoundingEvent, FoundingParts};
@@ -18,7 +19,7 @@ use crate::group::shared::{EndReason, Shared};
 use crate::group::{Group, GroupConfig};
 use crate::health::CloseReason;
 use crate::link::{WRITERS_LINGER, code};
-use crate::node::{ConnectError, JoinError, Traffic};
+use crate::node::{ConnectError, ForgetError, JoinError, Traffic};
 use crate::storage::GroupMeta;
 
 /// Somebody who waits to be invited.
@@ -27,6 +28,7 @@ pub(crate) struct Joining {
     pub(super) contact: Option<NodeId>,
     pub(super) aim: Aim,
     pub(super) config: Box<GroupConfig>,
+    pub(super) stage: Stage,
     pub(super) reply: oneshot::Sender<Result<Group, Attempt>>,
 }
 
@@ -39,8 +41,8 @@ impl Driver {
                 // A caller that is gone needs no answer.
                 let _ = reply.send(self.found(name, &config));
             }
-            Command::Join { name, contact, aim, config, reply } => {
-                self.join(name, Joining { contact, aim, config, reply });
+            Command::Join { name, contact, aim, config, stage, reply } => {
+                self.join(name, Joining { contact, aim, config, stage, reply });
             }
             Command::Request { group, request } => self.request(group, request),
             Command::Outcome { group, id, reply } => {
@@ -56,22 +58,13 @@ impl Driver {
                     let _ = reply.send(run.machine.status(now));
                 }
             }
-            Command::Forget { group } => self.ended(group),
             Command::Resume { group, reply } => {
                 if let Some(resumed) = self.resume(*group) {
                     // A caller that is gone needs no answer.
                     let _ = reply.send(resumed);
                 }
             }
-            Command::ForgetStored { group, reply } => {
-                self.ended(group);
-                self.closed.forget(group);
-                match &mut self.disk {
-                    Some(disk) => disk.forget(group, Some(reply)),
-                    // A caller that is gone needs no answer.
-                    None => drop(reply.send(Ok(()))),
-                }
-            }
+            Command::ForgetStored { group, reply } => self.forget_stored(group, reply),
             Command::Traffic { reply } => {
                 // A caller that is gone needs no answer.
                 let _ = reply.send(self.traffic());
@@ -85,6 +78,27 @@ impl Driver {
                 let _ = reply.send(self.revoke(node));
             }
             Command::Shutdown { reply } => self.stopping = Some(reply),
+        }
+    }
+
+    /// Others may rely on a member's vote and on what it holds, so it has to leave first, or to have tried.
+    fn forget_stored(&mut self, group: GroupId, reply: ForgetReply) {
+        // An earlier command of this turn may have ended it.
+        self.turn_group(group);
+        if let Some(run) = self.groups.get(&group) {
+            if run.is_relied_on() {
+                let name = run.shared.name.clone();
+                // A caller that is gone needs no answer.
+                return drop(reply.send(Err(ForgetError::Running { name })));
+            }
+            run.shared.end(EndReason::Deleted);
+        }
+        self.ended(group);
+        self.closed.forget(group);
+        match &mut self.disk {
+            Some(disk) => disk.forget(group, Some(reply)),
+            // A caller that is gone needs no answer.
+            None => drop(reply.send(Ok(()))),
         }
     }
 
@@ -152,6 +166,11 @@ impl Driver {
             self.turn_groups();
             is_in(self)
         }
+    }
+
+    /// The groups of that name here are on their way out.
+    fn only_leaves(&self, name: &str) -> bool {
+        self.groups.values().filter(|run| run.shared.name == name).all(|run| run.shared.lock().leaving)
     }
 
     /// This node is in as many groups as it may be, or waits to be.
@@ -260,9 +279,16 @@ impl Driver {
             return;
         }
         self.joining.retain(|_, joining| !joining.reply.is_closed());
-        if self.joining.contains_key(&name) || self.is_in(&name) {
+        let (is_in, leaves) = (self.is_in(&name), self.only_leaves(&name));
+        if self.joining.contains_key(&name) || (is_in && !leaves) {
             // A caller that is gone needs no answer.
             let _ = wanted.reply.send(Err(JoinError::NameTaken { name }.into()));
+            return;
+        }
+        if is_in && wanted.contact.is_some() {
+            let words = "it is leaving the group of that name, which it joined before";
+            // A caller that is gone needs no answer.
+            let _ = wanted.reply.send(Err(Attempt::not_yet(self.me, words)));
             return;
         }
         if self.is_full() {
@@ -293,28 +319,23 @@ impl Driver {
             return false;
         }
         let joining = self.take_joining(name, from, |joining| joining.aim == Aim::Member);
-        let (Some(Joining { config, reply, .. }), Some(mailbox)) = (joining, self.mailbox.upgrade()) else {
+        let (Some(joining), Some(mailbox)) = (joining, self.mailbox.upgrade()) else {
             let (reason, refusal) = self.refusal(name);
             self.refuse(from, group, reason, refusal);
             return false;
         };
         let now = self.now();
-        let shared = Arc::new(Shared::new(group, name.to_owned(), self.me, from, &config));
+        let shared = Arc::new(Shared::new(group, name.to_owned(), self.me, from, &joining.config));
         let (installed, installed_in) = oneshot::channel();
-        let run = self.start_group(Role::Invited { by: from }, durability, shared, &config);
+        let run = self.start_group(Role::Invited { by: from }, durability, shared, &joining.config);
         run.installed = Some(installed);
         let handle = Group { shared: Arc::clone(&run.shared), mailbox };
         if let Some(link) = self.peers.get(&from) {
             let addresses = link.addresses.clone();
             self.dialler.want(self.me, from, &addresses, true, now);
         }
-        let name = name.to_owned();
-        self.health.spawn("join", async move {
-            if let Err(Ok(group)) = reply.send(joined(installed_in, name, handle).await) {
-                // Nobody waits for it any more.
-                group.mailbox.send(Command::Forget { group: group.shared.id }).await;
-            }
-        });
+        joining.stage.reach(from, "this node has accepted its invitation, and it has not created the group yet");
+        self.answer_once_joined(joining.reply, installed_in, handle);
         true
     }
 

@@ -11,6 +11,7 @@ use tracing::Level;
 use crate::driver::Driver;
 use crate::group::shared::EndReason;
 use crate::health::Health;
+use crate::node::ForgetError;
 use crate::repeats::{Repeats, Source};
 use crate::storage::{
     Completion, GroupMeta, Op, Recorder, ResultReader, ResultReads, STORE_BACKLOG_BYTES_MAX, Store, StoreError, meta_op,
@@ -67,7 +68,7 @@ pub(crate) struct Disk {
 }
 
 /// To a caller that wants a group to be forgotten.
-pub(crate) type ForgetReply = oneshot::Sender<Result<(), StoreError>>;
+pub(crate) type ForgetReply = oneshot::Sender<Result<(), ForgetError>>;
 
 impl Disk {
     /// # Errors
@@ -113,7 +114,7 @@ impl Disk {
     fn answer_forgotten(&mut self, result: &Result<(), StoreError>, of: impl Fn(GroupId) -> bool) {
         for (_, reply) in self.forgetting.extract_if(.., |(group, _)| of(*group)) {
             // A caller that is gone needs no answer.
-            let _ = reply.send(result.clone());
+            let _ = reply.send(result.clone().map_err(ForgetError::from));
         }
     }
 

@@ -1,15 +1,15 @@
 //! Coming into a group that runs (`protocol.md` §7): at the node that comes, and at the node that it asks.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Refusal, Stream};
-use cloudy_proto::{Durability, Frame, GroupId, Incarnation, Index, NodeId, Request, Role};
+use cloudy_proto::{Durability, Frame, GroupId, Incarnation, Index, NodeId, Role};
 use tokio::sync::oneshot;
 
 use crate::driver::Driver;
 use crate::driver::run::NotJoined;
 use crate::group::Group;
-use crate::group::shared::Shared;
+use crate::group::shared::{EndReason, Shared};
 use crate::link::Link;
 use crate::node::JoinError;
 use crate::wait::{Answer, Awaited};
@@ -30,6 +30,29 @@ impl Aim {
             Self::Member => NodeFrame::Join { name },
             Self::Observer(_) => NodeFrame::Observe { name },
         }
+    }
+}
+
+/// How far an attempt to join a group has come, for the error of a wait that is over.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stage(Arc<Mutex<Option<Answer>>>);
+
+impl Stage {
+    fn lock(&self) -> MutexGuard<'_, Option<Answer>> {
+        // Whoever panicked under the lock left it readable.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn reach(&self, node: NodeId, words: &str) {
+        *self.lock() = Some(Answer { from: Awaited::Node(node), words: words.to_owned() });
+    }
+
+    pub(crate) fn clear(&self) {
+        *self.lock() = None;
+    }
+
+    pub(crate) fn reached(&self) -> Option<Answer> {
+        self.lock().clone()
     }
 }
 
@@ -55,18 +78,19 @@ impl From<JoinError> for Attempt {
 }
 
 /// The group, once this node is in it.
-pub(super) async fn joined(
-    installed: oneshot::Receiver<Result<(), NotJoined>>,
-    name: String,
-    group: Group,
-) -> Result<Group, Attempt> {
+async fn joined(installed: oneshot::Receiver<Result<(), NotJoined>>, group: Group) -> Result<Group, Attempt> {
+    let name = group.name().to_owned();
     match installed.await {
         Ok(Ok(())) => Ok(group),
         Ok(Err(NotJoined::Refused(reason))) => Err(JoinError::Refused { name, reason }.into()),
         Ok(Err(NotJoined::Gone(reason))) => Err(JoinError::Gone { name, reason }.into()),
         Ok(Err(NotJoined::NotYet(node, words))) => Err(Attempt::not_yet(node, words)),
         Ok(Err(NotJoined::Truncated(first))) => Err(JoinError::Truncated { name, first }.into()),
-        Err(_) => Err(JoinError::of_end(name, group.shared.ended().await).into()),
+        Err(_) => Err(match group.shared.ended().await {
+            // Another group of that name may follow.
+            EndReason::Closed => Attempt::not_yet(group.founder(), "the group ended before this node was in it"),
+            reason => JoinError::of_end(name, reason).into(),
+        }),
     }
 }
 
@@ -133,11 +157,25 @@ impl Driver {
             let addresses = link.addresses.clone();
             self.dialler.want(self.me, contact, &addresses, true, now);
         }
-        let name = name.to_owned();
+        joining.stage.reach(contact, "it takes this node into the group, which has not come that far yet");
+        self.answer_once_joined(joining.reply, installed_in, handle);
+    }
+
+    /// Tells the caller once this node is in the group. If nobody waits for that any more, it leaves: the others need not
+    /// miss it.
+    pub(super) fn answer_once_joined(
+        &self,
+        mut reply: oneshot::Sender<Result<Group, Attempt>>,
+        installed: oneshot::Receiver<Result<(), NotJoined>>,
+        group: Group,
+    ) {
         self.health.spawn("join", async move {
-            if let Err(Ok(group)) = joining.reply.send(joined(installed_in, name, handle).await) {
-                // Nobody waits for it any more; the others need not miss it either.
-                group.request(Request::Leave);
+            let answer = tokio::select! {
+                answer = joined(installed, group.clone()) => answer,
+                () = reply.closed() => return group.begin_leaving(),
+            };
+            if let Err(Ok(group)) = reply.send(answer) {
+                group.begin_leaving();
             }
         });
     }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::cluster_keys::ClusterKeys;
 use crate::driver::disk::ForgetReply;
-use crate::driver::joins::{Aim, Attempt};
+use crate::driver::joins::{Aim, Attempt, Stage};
 use crate::founding::{FoundError, FoundingParts};
 use crate::group::{Group, GroupConfig};
 use crate::health::{CloseReason, Health};
@@ -76,6 +76,7 @@ pub(crate) enum Command {
         contact: Option<NodeId>,
         aim: Aim,
         config: Box<GroupConfig>,
+        stage: Stage,
         reply: oneshot::Sender<Result<Group, Attempt>>,
     },
     Request {
@@ -90,9 +91,6 @@ pub(crate) enum Command {
     Status {
         group: GroupId,
         reply: oneshot::Sender<Status>,
-    },
-    Forget {
-        group: GroupId,
     },
     Resume {
         group: Box<ResumedGroup>,

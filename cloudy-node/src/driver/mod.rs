@@ -35,7 +35,7 @@ pub use allowances::GROUPS_MAX;
 pub(crate) use mailbox::{Command, Inbox, LinkMail, Mailbox, ResumedGroup, WeakMailbox, mailbox};
 pub(crate) use run::NotJoined;
 
-use crate::health::{CloseReason, Failures, Health};
+use crate::health::{CloseReason, ClosesWithDriver, Failures, Health};
 use crate::identity::Identity;
 use crate::link::{Link, Links, NewLink, RequestKind, code};
 use crate::node::ConnectError;
@@ -95,6 +95,8 @@ pub(crate) struct Driver {
     stopping: Option<oneshot::Sender<()>>,
     health: Health,
     failures: Failures,
+    /// After everything else: whoever sees that the node is closed finds its groups ended.
+    _closes: ClosesWithDriver,
 }
 
 impl Driver {
@@ -133,6 +135,7 @@ impl Driver {
             writers_ended,
             stopping: None,
             failures: health.failures(),
+            _closes: ClosesWithDriver(health.clone()),
             health,
         }
     }
@@ -241,7 +244,7 @@ impl Driver {
 
     /// A group is over here: its users are told, its streams end.
     fn ended(&mut self, group: GroupId) {
-        self.turn_down_asked(group, ("its creator has given it up", Refusal::Final), |_| false);
+        self.turn_down_asked(group, ("its creator has given it up", Refusal::NotYet), |_| false);
         self.allowances_stale = true;
         if let Some(run) = self.groups.remove(&group) {
             run.shared.lock().final_outcomes = run.machine.final_outcomes();
@@ -363,7 +366,7 @@ impl Driver {
                 // It accepts what was abandoned.
                 Frame::Control(ControlFrame::Accept { .. }) => {
                     let reason = format!("the group has ended at node {}", self.me.short());
-                    return self.refuse(from, header.group, reason, Refusal::Final);
+                    return self.refuse(from, header.group, reason, Refusal::NotYet);
                 }
                 frame => return self.say_absent(from, header.group, frame),
             }

@@ -101,6 +101,12 @@ impl GroupRun {
         }
     }
 
+    /// This node is a member, or on its way to be one, and has not begun to leave: others may rely on it.
+    pub(crate) fn is_relied_on(&self) -> bool {
+        let state = self.shared.lock();
+        !self.shared.observes && !state.leaving && state.ended.is_none() && state.final_index.is_none()
+    }
+
     /// A peer opened a stream: answers at once, or once its view is installed.
     pub(crate) fn admit(&mut self, peer: NodeId, link: u64, header: StreamHeader, reply: oneshot::Sender<Admission>) {
         match self.machine.admits(peer, header.incarnation, header.stream) {

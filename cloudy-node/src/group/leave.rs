@@ -63,9 +63,7 @@ impl Group {
     /// [`LeaveError::Late`] after `limit`, with what the node waits for: it stays a member until it can leave.
     /// [`Group::end`] ends the group for all instead. [`LeaveError::Ended`] if the group ended here otherwise.
     pub async fn leave_within(&self, limit: Duration) -> Result<(), LeaveError> {
-        self.shared.lock().leaving = true;
-        self.shared.room.notify_waiters();
-        self.mailbox.wake();
+        self.begin_leaving();
         let ended = wait_until(&self.shared.happened, || {
             let state = self.shared.lock();
             state.ended.clone().or(state.final_index.map(|_| EndReason::Final))
@@ -75,6 +73,13 @@ impl Group {
             Ok(reason) => Err(reason.into()),
             Err(_) => Err(self.late(limit).await),
         }
+    }
+
+    /// Nothing is broadcast any more, and the node leaves once all that was is approved.
+    pub(crate) fn begin_leaving(&self) {
+        self.shared.lock().leaving = true;
+        self.shared.room.notify_waiters();
+        self.mailbox.wake();
     }
 
     async fn late(&self, waited: Duration) -> LeaveError {

@@ -261,7 +261,9 @@ impl Group {
 
     /// What became of a broadcast, of this node or any other, as far as this member or observer knows; also of earlier runs
     /// and of evicted nodes. `Approved` and `Rejected` are for good. [`Outcome::Open`] may become either: ask again, here or
-    /// at another member (`protocol.md` §2). An id that no node was given is never rejected. An observer that reads from a
+    /// at another member (`protocol.md` §2). An id of an incarnation that the group never listed, or with
+    /// sequence number 0, is never rejected. Which sequence numbers an incarnation gave out only that process knows: one above
+    /// its last message in the result is rejected once its incarnation, or the group, is over. An observer that reads from a
     /// later index than 1 rejects nothing.
     ///
     /// # Errors

@@ -33,7 +33,8 @@ impl Outbox {
         Self {
             slot_bytes_max,
             slot_payloads_max,
-            bytes_max,
+            // One payload is always taken.
+            bytes_max: bytes_max.max(1),
             open: BytesMut::new(),
             open_count: 0,
             sealed: VecDeque::new(),
@@ -158,6 +159,17 @@ mod tests {
         assert_eq!(outbox.open.as_ptr(), buffer, "the buffer is used again");
         assert_eq!((small.len(), small[1]), (101, 1), "and what was in it is not");
         assert_eq!(small.try_into_mut().unwrap().capacity(), 101);
+    }
+
+    #[test]
+    fn one_payload_is_taken_whatever_the_bound() {
+        let mut outbox = Outbox::new(64, 100, 0);
+        for payload in [&[][..], &[1; 100]] {
+            assert!(!outbox.is_full());
+            outbox.push(payload);
+            assert!(outbox.is_full());
+            outbox.take();
+        }
     }
 
     #[test]

@@ -74,6 +74,9 @@ pub enum EndReason {
     /// This node has left: the others go on.
     #[error("this node has left the group")]
     Left,
+    /// [`Node::forget_group`](crate::Node::forget_group) deleted the group here, before this node had left it.
+    #[error("this node has deleted what it held of the group, without leaving it first")]
+    Deleted,
     /// The group was closed before the result was final here.
     #[error("the group was closed before its result was complete here")]
     Closed,

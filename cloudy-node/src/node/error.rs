@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
+use cloudy_proto::wire::COUNTER_MAX;
 use cloudy_proto::{Index, NodeId};
 
 use crate::driver::GROUPS_MAX;
@@ -121,9 +122,18 @@ impl From<CloseReason> for ConnectError {
     }
 }
 
-/// A group that may not be forgotten: it may be there again after a restart.
+/// A group that is not forgotten, or may be there again after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ForgetError {
+    /// The group runs here, and others may rely on this member's vote and on what it holds.
+    #[error(
+        "group {name:?} runs at this node: call Group::leave first; once that was called it can be forgotten, even if the \
+         node could not leave in time, and may then be missed by the others"
+    )]
+    Running {
+        /// The group's name.
+        name: String,
+    },
     /// The data directory cannot be written.
     #[error(transparent)]
     Disk(#[from] StoreError),
@@ -150,6 +160,14 @@ pub enum JoinError {
     /// The name is too long.
     #[error("a group's name has at most {GROUP_NAME_BYTES_MAX} bytes")]
     NameTooLong,
+    /// No result has that index.
+    #[error(
+        "no result can have index {from}: the largest index is {COUNTER_MAX}; give the first index to read, 1 for all of the result"
+    )]
+    NoSuchIndex {
+        /// The index to begin at.
+        from: Index,
+    },
     /// The group does not take this node, and will not.
     #[error("group {name:?} was not joined: {reason}")]
     Refused {
@@ -183,12 +201,6 @@ pub enum JoinError {
         "group {name:?} keeps its result on disk, and this node has no data directory: start it with          NodeBuilder::data_dir, or `--data DIR`"
     )]
     NeedsDataDir {
-        /// The name.
-        name: String,
-    },
-    /// The founder gave the group up before it was founded.
-    #[error("group {name:?} ended before it was founded")]
-    Ended {
         /// The name.
         name: String,
     },
@@ -226,7 +238,6 @@ impl JoinError {
     /// The group ended here while this node was about to join it.
     pub(crate) fn of_end(name: String, reason: EndReason) -> Self {
         match reason {
-            EndReason::Closed => Self::Ended { name },
             EndReason::Revoked => Self::Revoked,
             EndReason::SameIdentity => Self::SameIdentity,
             EndReason::ShutDown => Self::ShutDown,

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
+use cloudy_proto::wire::COUNTER_MAX;
 use cloudy_proto::{Index, NodeId};
 use tokio::sync::oneshot;
 
 use crate::driver::Command;
-use crate::driver::joins::{Aim, Attempt};
+use crate::driver::joins::{Aim, Attempt, Stage};
 use crate::group::{Group, GroupConfig};
 use crate::node::{ConnectError, JoinError, Node};
 use crate::wait::{Answer, Answers, Awaited, Backoff, Deadline, Wait};
@@ -63,8 +64,9 @@ impl Node {
     /// # Errors
     /// The name is too long.
     pub async fn join_group(&self, name: &str) -> Result<Joining, JoinError> {
-        let answer = self.ask_to_join(name, None, Aim::Member).await?;
-        Ok(Joining { node: self.clone(), name: name.to_owned(), answer })
+        let stage = Stage::default();
+        let answer = self.ask_to_join(name, None, (Aim::Member, &stage)).await?;
+        Ok(Joining { node: self.clone(), name: name.to_owned(), answer, stage })
     }
 
     /// Asks the node at an address to take this node into a group: its founder, while it gathers members, or any node of
@@ -72,7 +74,7 @@ impl Node {
     /// was a member before, and was started again with the same identity, comes back this way too.
     ///
     /// It asks again while the node at the address is not started or out of reach, does not know the group yet, or has not
-    /// created it: neither start has to be the first. Dropped, it withdraws.
+    /// created it, or gives it up before it is created: neither start has to be the first. Dropped, it withdraws.
     ///
     /// # Errors
     /// The group does not take this one, in words; or it did not in time
@@ -82,14 +84,14 @@ impl Node {
         self.join_at(name.to_owned(), member, Aim::Member)
     }
 
-    /// Reads along in a group that runs, from an index of its result on, which should not lie beyond its end; any node of
-    /// the group can be asked. An observer takes no place on the ring, holds nobody up, and broadcasts nothing. Its
+    /// Reads along in a group that runs, from an index of its result on. If the result never grows as far, nothing is read,
+    /// and [`Event::Final`](crate::Event::Final) names its length. Any node of the group can be asked. An observer takes no place on the ring, holds nobody up, and broadcasts nothing. Its
     /// [`Group::end`] ends the group like a member's.
     ///
     /// It asks again as [`Node::join_group_at`] does.
     ///
     /// # Errors
-    /// As [`Node::join_group_at`]. Where the result is no longer retained from that index on, its readers are told by
+    /// As [`Node::join_group_at`], or no result can have that index ([`JoinError::NoSuchIndex`]). Where the result is no longer retained from that index on, its readers are told by
     /// [`EndReason::Truncated`](crate::EndReason::Truncated) from where it is.
     pub fn observe_group(&self, name: &str, member: SocketAddr, from: Index) -> Wait<'_, Result<Group, JoinError>> {
         self.join_at(name.to_owned(), member, Aim::Observer(Some(from)))
@@ -106,10 +108,11 @@ impl Node {
         aim: Aim,
         deadline: Deadline,
     ) -> Result<Group, JoinError> {
-        let (mut answers, mut backoff) = (Answers::default(), Backoff::default());
+        check(&name, aim)?;
+        let (mut answers, mut backoff, stage) = (Answers::default(), Backoff::default(), Stage::default());
         let attempts = async {
             loop {
-                match self.join_once(&name, member, aim).await {
+                match self.join_once(&name, member, (aim, &stage)).await {
                     Ok(group) => return Ok(group),
                     Err(Attempt::Failed(error)) => return Err(error),
                     Err(Attempt::NotYet(answer)) => {
@@ -123,7 +126,11 @@ impl Node {
         };
         let joined = deadline.run(attempts).await;
         joined.unwrap_or_else(|| {
-            if answers.is_empty() {
+            if let Some(answer) = stage.reached() {
+                // What earlier attempts were answered is over.
+                answers = Answers::default();
+                answers.note(answer);
+            } else if answers.is_empty() {
                 let words = "it has not answered".to_owned();
                 answers.note(Answer { from: Awaited::Address(member), words });
             }
@@ -131,7 +138,7 @@ impl Node {
         })
     }
 
-    async fn join_once(&self, name: &str, member: SocketAddr, aim: Aim) -> Result<Group, Attempt> {
+    async fn join_once(&self, name: &str, member: SocketAddr, (aim, stage): (Aim, &Stage)) -> Result<Group, Attempt> {
         let contact = match self.connect_once(member).await {
             Ok(contact) => contact,
             Err(error) if error.is_final() => return Err(JoinError::from(error).into()),
@@ -144,14 +151,17 @@ impl Node {
                 return Err(Attempt::NotYet(Answer { from: Awaited::Address(member), words }));
             }
         };
-        let answer = self.ask_to_join(name, Some(contact), aim).await?;
-        self.answer_of(answer).await
+        stage.reach(contact, "it was asked for the group, and has not answered");
+        let answer = self.ask_to_join(name, Some(contact), (aim, stage)).await?;
+        let joined = self.answer_of(answer).await;
+        stage.clear();
+        joined
     }
 
     /// Observes a group by a linked node of it, with its result or without, if that node knows it at this moment. Else its
     /// answer in words.
     pub(crate) async fn observe(&self, name: &str, contact: NodeId, from: Option<Index>) -> Result<Group, String> {
-        let asked = self.ask_to_join(name, Some(contact), Aim::Observer(from)).await;
+        let asked = self.ask_to_join(name, Some(contact), (Aim::Observer(from), &Stage::default())).await;
         let answer = match asked {
             Ok(answer) => self.answer_of(answer).await,
             Err(error) => Err(error.into()),
@@ -163,13 +173,16 @@ impl Node {
         })
     }
 
-    async fn ask_to_join(&self, name: &str, contact: Option<NodeId>, aim: Aim) -> Result<Answered, JoinError> {
-        if name.len() > GROUP_NAME_BYTES_MAX {
-            return Err(JoinError::NameTooLong);
-        }
+    async fn ask_to_join(
+        &self,
+        name: &str,
+        contact: Option<NodeId>,
+        (aim, stage): (Aim, &Stage),
+    ) -> Result<Answered, JoinError> {
+        check(name, aim)?;
         let (reply, answer) = oneshot::channel();
-        let (name, config) = (name.to_owned(), Box::new(GroupConfig::clone(&self.join_config)));
-        self.mailbox.send(Command::Join { name, contact, aim, config, reply }).await;
+        let (name, config, stage) = (name.to_owned(), Box::new(GroupConfig::clone(&self.join_config)), stage.clone());
+        self.mailbox.send(Command::Join { name, contact, aim, config, stage, reply }).await;
         Ok(answer)
     }
 
@@ -182,6 +195,16 @@ impl Node {
     }
 }
 
+/// What every peer's decoder would refuse is refused here, before anything is sent: it would cost the link, which the
+/// peers' other groups share.
+fn check(name: &str, aim: Aim) -> Result<(), JoinError> {
+    match aim {
+        _ if name.len() > GROUP_NAME_BYTES_MAX => Err(JoinError::NameTooLong),
+        Aim::Observer(Some(from)) if from.0 > COUNTER_MAX => Err(JoinError::NoSuchIndex { from }),
+        _ => Ok(()),
+    }
+}
+
 /// Somebody who waits to be invited. Dropping it withdraws.
 #[derive(Debug)]
 #[must_use = "nothing is joined until joined() is awaited"]
@@ -189,11 +212,12 @@ pub struct Joining {
     node: Node,
     name: String,
     answer: Answered,
+    stage: Stage,
 }
 
 impl Joining {
-    /// Returns once this node is on the ring. A creator that is lost before the group is created, or creates it without
-    /// this node, has not invited it. A node that serves whoever invites it waits [`Wait::without_timeout`].
+    /// Returns once this node is on the ring. A creator that is lost or gives up before the group is created, or creates it
+    /// without this node, has not invited it. A node that serves whoever invites it waits [`Wait::without_timeout`].
     ///
     /// # Errors
     /// The group was not joined, in words; or no invitation led to it in time
@@ -203,7 +227,7 @@ impl Joining {
     }
 
     async fn joined_until(self, deadline: Deadline) -> Result<Group, JoinError> {
-        let Self { node, name, mut answer } = self;
+        let Self { node, name, mut answer, stage } = self;
         let mut answers = Answers::default();
         let invitations = async {
             loop {
@@ -212,11 +236,18 @@ impl Joining {
                     Err(Attempt::Failed(error)) => return Err(error),
                     Err(Attempt::NotYet(from)) => drop(answers.note(from)),
                 }
-                answer = node.ask_to_join(&name, None, Aim::Member).await?;
+                stage.clear();
+                answer = node.ask_to_join(&name, None, (Aim::Member, &stage)).await?;
             }
         };
         let joined = deadline.run(invitations).await;
         let what = || format!("group {name:?} was not joined, no invitation led to it");
-        joined.unwrap_or_else(|| Err(deadline.passed(what(), answers).into()))
+        joined.unwrap_or_else(|| {
+            if let Some(answer) = stage.reached() {
+                answers.forget(answer.from);
+                answers.note(answer);
+            }
+            Err(deadline.passed(what(), answers).into())
+        })
     }
 }

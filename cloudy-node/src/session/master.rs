@@ -180,13 +180,12 @@ pub enum MasterError {
     },
     /// The slaves do not all reach each other.
     #[error(
-        "not all slaves reached each other within {timeout:?}: waited for {}; check that each can send UDP to each \
-         other", .waited_for.join(", ")
+        "not all slaves reached each other within {timeout:?}: {}", unready(.waited_for)
     )]
     NotReady {
         /// The time for it.
         timeout: Duration,
-        /// The slaves that did not report it.
+        /// The slaves that did not report it; none if the last report came while the time ran out.
         waited_for: Vec<String>,
     },
     /// There is no session to attach to.
@@ -230,6 +229,13 @@ pub enum MasterError {
     },
 }
 
+fn unready(waited_for: &[String]) -> String {
+    match waited_for {
+        [] => "by now all report it, too late for the session to begin; start it again, and allow more time".to_owned(),
+        names => format!("waited for {}; check that each can send UDP to each other", names.join(", ")),
+    }
+}
+
 fn listed(refusals: &[Refusal]) -> String {
     let list: Vec<String> = refusals.iter().map(ToString::to_string).collect();
     if list.is_empty() { String::new() } else { format!(" ({})", list.join("; ")) }
@@ -267,6 +273,7 @@ async fn found(
     config: &MasterConfig,
     observe: &impl Fn(MasterEvent),
 ) -> Result<(crate::Group, Crew), MasterError> {
+    config.plan.validate().map_err(FoundError::from)?;
     let mut founding = node.found_group(&config.session.group_name(), group_config(config)).await?;
     let search = Search {
         session: &config.session,

@@ -68,9 +68,8 @@ pub(super) async fn watch(
                 if watch.phase != Phase::Start || watch.failed.is_some() {
                     return Err(watch.overdue());
                 }
-                watch.failed = Some(watch.not_ready(group).await);
+                watch.failed = watch.not_ready(group).await;
                 watch.due_at = Some(Instant::now() + watch.stop_bound());
-                group.end();
             }
             () = &mut stop, if !stopped => {
                 stopped = true;
@@ -174,11 +173,12 @@ impl Watch {
         known.map_or_else(|| node.short(), |(slave, ..)| slave.name.clone())
     }
 
-    /// Names the slaves that have not said that they reach all others.
-    async fn not_ready(&self, group: &Group) -> MasterError {
-        let members = group.status().await.map(|status| status.members).unwrap_or_default();
+    /// Names the slaves that have not said that they reach all others; none if the group has ended here, which has a reason
+    /// of its own.
+    async fn not_ready(&self, group: &Group) -> Option<MasterError> {
+        let members = group.status().await?.members;
         let waited_for = members.iter().filter(|member| !member.ready).map(|member| self.name(member.node)).collect();
-        MasterError::NotReady { timeout: self.timing.ready.unwrap_or_default(), waited_for }
+        Some(MasterError::NotReady { timeout: self.timing.ready.unwrap_or_default(), waited_for })
     }
 
     fn overdue(&mut self) -> MasterError {

@@ -232,7 +232,7 @@ pub async fn run_slave(
         };
         match joined {
             // A master that gave up, before there was a session: the next one may do better.
-            Err(JoinError::Ended { .. } | JoinError::Refused { .. } | JoinError::Gone { .. }) => {}
+            Err(JoinError::Refused { .. } | JoinError::Gone { .. }) => {}
             Err(JoinError::Truncated { first, .. }) => return Err(SlaveError::NotRetained { first }),
             joined => break joined?,
         }

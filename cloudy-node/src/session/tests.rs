@@ -301,3 +301,10 @@ async fn a_result_file_that_takes_nothing_holds_up_neither_the_session_nor_the_e
     assert!(outcome.all_equal() && outcome.rows[0].result == SlaveResult::Reported(slave.summary));
     assert!(matches!(slave.file_error, Some(ResultFileError::Interrupted { .. })), "{:?}", slave.file_error);
 }
+
+#[test]
+fn an_error_without_a_slave_to_name_says_what_happened() {
+    let error = |waited_for| MasterError::NotReady { timeout: Duration::from_secs(1), waited_for }.to_string();
+    assert!(error(vec!["a".to_owned()]).contains("waited for a; check that"), "{}", error(Vec::new()));
+    assert!(error(Vec::new()).contains("by now all report it"), "{}", error(Vec::new()));
+}

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cloudy_node::{
-    ApprovedError, BroadcastError, ConnectError, EndReason, Event, FlushError, GroupConfig, Index, JoinError,
-    OnFailure, Receipt, ReceiptError, StartError,
+    ApprovedError, BroadcastError, CloseReason, ConnectError, EndReason, Event, FlushError, FoundError, GroupConfig,
+    Index, JoinError, LeaveError, OnFailure, Receipt, ReceiptError, StartError, Traffic,
 };
 use futures_util::future::join_all;
 
@@ -225,4 +225,35 @@ async fn a_node_that_cannot_start_says_why() {
     let node = crate::common::start(&key).await;
     let taken = cloudy_node::Node::builder().cluster_key(&key).bind(node.local_addr()).start().await.unwrap_err();
     assert!(taken.to_string().contains("is in use"), "{taken}");
+}
+
+#[test]
+fn handles_of_a_node_whose_runtime_was_dropped_say_that_it_is_closed() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let gone = runtime();
+    let (node, group, founding, joining) = gone.block_on(async {
+        let node = start_all(&key(), 1).await.remove(0);
+        let group = node.create_group("runs", 1, GroupConfig::default()).await.unwrap();
+        let founding = node.found_group("begins", GroupConfig::default()).await.unwrap();
+        let joining = node.join_group("waits").await.unwrap();
+        (node, group, founding, joining)
+    });
+    drop(gone);
+    runtime().block_on(within("all answer", async {
+        assert_eq!(node.closed().await, CloseReason::ShutDown);
+        assert_eq!(node.close_reason(), Some(CloseReason::ShutDown));
+        assert_eq!(node.found_group("more", GroupConfig::default()).await.unwrap_err(), FoundError::ShutDown);
+        assert_eq!(founding.found(None).await.unwrap_err(), FoundError::ShutDown);
+        assert_eq!(joining.joined().await.unwrap_err(), JoinError::ShutDown);
+        assert_eq!(
+            node.join_group_at("more", node.local_addr()).await.unwrap_err(),
+            JoinError::Connect(ConnectError::ShutDown)
+        );
+        assert_eq!(node.forget_group(group.id()).await, Err(CloseReason::ShutDown.into()));
+        assert_eq!(node.traffic().await, Traffic::default());
+        assert_eq!(group.broadcast("x").await.unwrap_err(), BroadcastError::Ended(EndReason::ShutDown));
+        assert_eq!(group.leave().await, Err(LeaveError::Ended(EndReason::ShutDown)));
+        assert!(group.status().await.is_none());
+        node.shutdown().await;
+    }));
 }

@@ -7,6 +7,7 @@ use cloudy_node::{
     ApprovedError, ApprovedItem, BroadcastError, ClusterKey, EndReason, Event, Group, GroupConfig, Identity, Index,
     JoinError, Node,
 };
+use cloudy_proto::wire::COUNTER_MAX;
 use tokio::task::JoinHandle;
 
 use crate::common::{Message, found, key, messages, read_final, start, start_all, until, within};
@@ -316,4 +317,42 @@ async fn a_closed_group_takes_only_those_who_were_in_it() {
     all_have_members(&groups, 3).await;
     within("it is approved", groups[2].broadcast("back").await.unwrap().into_future()).await.unwrap();
     assert_eq!(texts(&end_equal(&groups).await), ["back"]);
+}
+
+#[tokio::test]
+async fn an_index_that_no_result_can_have_is_refused_before_anything_is_sent() {
+    let key = key();
+    let nodes = start_all(&key, 2).await;
+    let shared = found(&nodes, "shared", GroupConfig::default()).await;
+    within("it is created", nodes[0].create_group("alone", 1, GroupConfig::default())).await.unwrap();
+    let at = nodes[0].local_addr();
+    for from in [COUNTER_MAX + 1, u64::MAX] {
+        let refused = within("the refusal", nodes[1].observe_group("alone", at, Index(from))).await.unwrap_err();
+        assert_eq!(refused, JoinError::NoSuchIndex { from: Index(from) });
+    }
+    // The largest one is none that costs the link, which the nodes' other group shares.
+    let seen = within("it observes", nodes[1].observe_group("alone", at, Index(COUNTER_MAX))).await.unwrap();
+    let datagrams = nodes[1].traffic().await.datagrams_sent;
+    until("it asks for the result", async || nodes[1].traffic().await.datagrams_sent >= datagrams + 50).await;
+    within("it is approved", shared[1].broadcast("on").await.unwrap().into_future()).await.unwrap();
+    assert_eq!(members(&shared[0]).await, 2);
+    drop(seen);
+}
+
+#[tokio::test]
+async fn an_observer_from_an_index_beyond_the_end_is_told_the_length_of_the_result() {
+    let key = key();
+    let node = start(&key).await;
+    let group = within("it is created", node.create_group("short", 1, GroupConfig::default())).await.unwrap();
+    within("it is approved", group.broadcast("only").await.unwrap().into_future()).await.unwrap();
+    let observer = start(&key).await;
+    let seen = within("it observes", observer.observe_group("short", node.local_addr(), Index(1_000))).await.unwrap();
+    group.end();
+    let theirs = final_checkpoint(&group).await;
+    assert_eq!(theirs.index, Index(1));
+    assert_eq!(final_checkpoint(&seen).await, theirs);
+    let mut approved = seen.approved_from(Index(1_000));
+    while let Some(item) = within("the end", approved.next_batch()).await {
+        assert!(matches!(item, Ok(ApprovedItem::View(_))), "{item:?}");
+    }
 }

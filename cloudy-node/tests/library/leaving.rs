@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloudy_node::identity::NodeKey;
 use cloudy_node::{
-    BroadcastError, EndReason, Event, Group, GroupConfig, Index, JoinError, LeaveError, LeaveWait, Node,
+    BroadcastError, EndReason, Event, ForgetError, Group, GroupConfig, Index, JoinError, LeaveError, LeaveWait, Node,
 };
 
 use crate::common::{found, impatient, key, read_final, start, start_all, until, within};
@@ -259,4 +259,56 @@ async fn a_group_in_memory_whose_voters_were_restarted_says_that_it_has_stopped(
         assert!(matches!(refused, JoinError::Gone { .. }), "{refused}");
         assert!(refused.to_string().contains("has stopped for good"), "{refused}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_group_is_forgotten_only_after_leaving_and_that_is_no_leaving() {
+    let nodes = start_all(&key(), 2).await;
+    let groups = found(&nodes, "kept", GroupConfig::default()).await;
+    let refused = nodes[1].forget_group(groups[1].id()).await.unwrap_err();
+    assert_eq!(refused, ForgetError::Running { name: "kept".to_owned() });
+    assert!(refused.to_string().contains("call Group::leave first"), "{refused}");
+    approved(&groups[1], "it still takes part").await;
+    // Of two members the creator votes. It is gone, so the other cannot leave, and gives the group up.
+    nodes[0].shutdown().await;
+    let late = groups[1].leave_within(Duration::from_millis(100)).await.unwrap_err();
+    assert!(matches!(late, LeaveError::Late { .. }), "{late}");
+    let (waiting, forgotten) = tokio::join!(groups[1].leave(), nodes[1].forget_group(groups[1].id()));
+    forgotten.unwrap();
+    assert_eq!(waiting, Err(LeaveError::Ended(EndReason::Deleted)));
+    assert_eq!(groups[1].leave().await, Err(LeaveError::Ended(EndReason::Deleted)));
+    // The name is free.
+    within("it is created", nodes[1].create_group("kept", 1, GroupConfig::default())).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_a_group_does_not_wait_for_a_member_that_leaves_a_least_ring() {
+    let nodes = start_all(&key(), 3).await;
+    let groups = found(&nodes, "least", config(|of| of.ring_min = 3)).await;
+    approved(&groups[0], "before").await;
+    let late = groups[2].leave_within(Duration::from_millis(500)).await.unwrap_err();
+    let LeaveError::Late { waits_for: Some(LeaveWait::LeastRing { members: 3, ring_min: 3 }), .. } = &late else {
+        panic!("{late}")
+    };
+    assert!(late.to_string().contains("ring_min is 3"), "{late}");
+    groups[0].end();
+    for group in &groups {
+        assert_eq!(texts(&read_final(group).await), ["before"]);
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_group_does_not_wait_for_a_member_of_a_least_ring_that_was_shut_down() {
+    let nodes = start_all(&key(), 3).await;
+    let groups = found(&nodes, "least", config(|of| of.ring_min = 3)).await;
+    three_vote(&groups).await;
+    approved(&groups[0], "before").await;
+    nodes[2].shutdown().await;
+    let waits = groups[0].broadcast("waits").await.unwrap();
+    event(&groups[0], "it is missed", |event| matches!(event, Event::Waits(_)).then_some(())).await;
+    groups[1].end();
+    for group in &groups[..2] {
+        assert_eq!(texts(&read_final(group).await)[0], "before");
+    }
+    drop(waits);
 }

@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cloudy_node::{Awaited, ClusterKey, ConnectError, FoundError, GroupConfig, Index, JoinError, Node};
+use cloudy_node::{
+    Awaited, ClusterKey, ConnectError, FoundError, Founding, FoundingEvent, GroupConfig, Identity, Index, JoinError,
+    Node, SessionPlan,
+};
 use tokio::task::JoinHandle;
 
-use crate::common::{found, key, start, start_all, within};
+use crate::common::{key, start, start_all, within};
 use crate::help::config;
 use crate::hosts::{on_disk, start_hosts};
 
@@ -91,10 +94,10 @@ async fn a_creator_says_who_came_and_who_did_not_in_time() {
     let FoundError::TimedOut(late) = &error else { panic!("{error}") };
     assert_eq!(late.waited(), SOON);
     assert!(error.to_string().contains("group \"early\" was not created: 1 of 2 other members came"), "{error}");
-    let given_up = within("the other is told", joined).await.unwrap().unwrap_err();
-    assert_eq!(given_up, JoinError::Ended { name: "early".to_owned() });
-    // The name is free again.
-    found(&nodes, "early", GroupConfig::default()).await;
+    // The other waits for the next attempt.
+    let created = nodes[0].create_group("early", 2, GroupConfig::default());
+    let (created, joined) = within("both", async { tokio::join!(created, joined) }).await;
+    assert_eq!(created.unwrap().id(), joined.unwrap().unwrap().id());
 }
 
 #[tokio::test]
@@ -150,4 +153,94 @@ async fn an_invitation_is_waited_for_as_long_as_every_other_wait() {
     assert!(matches!(&late, JoinError::TimedOut(late) if late.waited() == SOON), "{late}");
     let forever = node.join_group("uninvited").await.unwrap().joined().without_timeout();
     assert!(tokio::time::timeout(2 * SOON, forever).await.is_err(), "it waits");
+}
+
+/// Gathers members, until one node has accepted its invitation.
+async fn gathers(node: &Node, config: GroupConfig) -> Founding {
+    let mut founding = node.found_group("early", config).await.unwrap();
+    loop {
+        match within("somebody comes", founding.next_event()).await.unwrap() {
+            FoundingEvent::AskedToJoin { node } => founding.invite(node),
+            FoundingEvent::Accepted { .. } => return founding,
+            event @ FoundingEvent::Refused { .. } => panic!("{event:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_joiner_waits_for_a_creator_that_was_started_again_with_its_identity() {
+    let key = key();
+    let (identity, at) = (Identity::generate(&key).unwrap(), free_address());
+    let start_creator = async || Node::builder().identity(identity.clone()).bind(at).start().await.unwrap();
+    let (first, other) = (start_creator().await, start(&key).await);
+    let joined = joining(&other, at);
+    let founding = gathers(&first, GroupConfig::default()).await;
+    first.shutdown().await;
+    drop(founding);
+    let again = start_creator().await;
+    let created = within("it is created", again.create_group("early", 2, GroupConfig::default())).await.unwrap();
+    assert_eq!(within("it joins", joined).await.unwrap().unwrap().id(), created.id());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_joiner_waits_for_a_creator_that_was_killed_and_started_again_with_its_data_directory() {
+    let key = key();
+    let (mut hosts, mut processes) = start_hosts(&key, 2).await;
+    let joined = joining(&processes[1].node, processes[0].node.local_addr());
+    let founding = gathers(&processes[0].node, on_disk()).await;
+    processes.swap_remove(0).kill();
+    drop(founding);
+    let again = hosts[0].start(&key).await;
+    let created = within("it is created", again.node.create_group("early", 2, on_disk())).await.unwrap();
+    assert_eq!(within("it joins", joined).await.unwrap().unwrap().id(), created.id());
+}
+
+#[tokio::test]
+async fn a_joiner_that_has_accepted_says_what_it_waits_for() {
+    let nodes = start_all(&key(), 2).await;
+    let joined = nodes[1].join_group_at("early", nodes[0].local_addr()).timeout(SOON);
+    let (founding, late) = tokio::join!(gathers(&nodes[0], GroupConfig::default()), joined);
+    let late = late.unwrap_err();
+    assert!(late.to_string().contains("accepted its invitation, and it has not created the group"), "{late}");
+    drop(founding);
+}
+
+#[tokio::test]
+async fn a_join_that_was_dropped_holds_up_no_later_one() {
+    let nodes = start_all(&key(), 2).await;
+    let at = nodes[0].local_addr();
+    let first = joining(&nodes[1], at);
+    let founding = gathers(&nodes[0], GroupConfig::default()).await;
+    first.abort();
+    // It leaves the group that it accepted before, and comes into it again.
+    let second = joining(&nodes[1], at);
+    let group = within("it is created", founding.found(None)).await.unwrap();
+    assert_eq!(within("it joins", second).await.unwrap().unwrap().id(), group.id());
+}
+
+#[tokio::test]
+async fn a_join_that_was_dropped_on_its_way_into_a_running_group_holds_up_no_later_one() {
+    let nodes = start_all(&key(), 2).await;
+    let at = nodes[0].local_addr();
+    let group = nodes[0].create_group("early", 1, GroupConfig::default()).await.unwrap();
+    for millis in [0, 1, 2, 5, 10, 20, 40] {
+        // Dropped somewhere on its way.
+        drop(tokio::time::timeout(Duration::from_millis(millis), nodes[1].join_group_at("early", at)).await);
+        let joined = within("it joins", nodes[1].join_group_at("early", at)).await.unwrap();
+        assert_eq!(joined.id(), group.id());
+        within("it leaves", joined.leave()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_members_could_not_decode_is_refused_at_the_creator() {
+    let node = start(&key()).await;
+    let stall = config(|parameters| parameters.stall_timeout = Duration::MAX);
+    let refused = node.create_group("early", 1, stall).await.unwrap_err();
+    assert!(refused.to_string().contains("stall_timeout is"), "{refused}");
+    let second = Duration::from_secs(1);
+    let plan = SessionPlan { send: second, grace: Duration::MAX, stop: second, seed: 0 };
+    let session = config(|parameters| parameters.session = true);
+    let refused = node.found_group("early", session).await.unwrap().found(Some(plan)).await.unwrap_err();
+    assert!(matches!(refused, FoundError::Parameters(_)) && refused.to_string().contains("grace is"), "{refused}");
 }

@@ -74,6 +74,13 @@ pub enum LeaveWait {
     CoordinatorOutOfReach,
     /// It is on the ring; the view without it is not in force yet.
     View,
+    /// It is on the ring, which would have fewer members than [`ring_min`](crate::Parameters::ring_min) without it.
+    LeastRing {
+        /// Members on the ring.
+        members: usize,
+        /// The least ring size.
+        ring_min: u16,
+    },
     /// Nobody on the ring stays, and these members, which were evicted, do not follow the result: nobody takes over. Known
     /// at the last member, and at the coordinator.
     Heir {
@@ -96,6 +103,11 @@ impl fmt::Display for LeaveWait {
             Self::View => f.write_str(
                 "the view without this node is not in force; a member that does not answer delays it, and if all members of \
                  the ring leave, an evicted one has to take over first",
+            ),
+            Self::LeastRing { members, ring_min } => write!(
+                f,
+                "the ring has {members} members and ring_min is {ring_min}, so it cannot do without this node; let another \
+                 node join, or end the group"
             ),
             Self::Heir { evicted } => {
                 let names = evicted.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");

@@ -63,7 +63,9 @@ impl Machine {
     /// Coordinator: wedges every member of the view in force, to install the next, or the last.
     pub(super) fn begin_change(&mut self, last: bool) {
         if !self.is_coordinator() || self.change.is_some() {
-            return;
+            return if last {
+                self.change_becomes_last()
+            };
         }
         let Some(view) = self.state.view().filter(|view| !view.last).cloned() else { return };
         self.set_timer(Timer::Wedge, view.parameters.wedge_timeout);
@@ -73,6 +75,13 @@ impl Machine {
         if self.freeze(view.id, false) {
             self.answer_once_synced(self.me, view.id);
         }
+    }
+
+    /// Coordinator: the group ends with the view that is being changed to, which may otherwise wait for `ring_min` for good.
+    fn change_becomes_last(&mut self) {
+        let Some(change) = self.change.as_mut().filter(|change| !change.proposed && !change.last) else { return };
+        change.last = true;
+        self.try_cut();
     }
 
     /// Coordinator: the view that was proposed took no effect, since a joiner was started again meanwhile.
@@ -269,5 +278,23 @@ impl Machine {
         }
         self.replace_stale();
         self.let_go();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Parameters;
+    use crate::io::{Input, Request};
+    use crate::machine::tests::{alone, drain};
+
+    #[test]
+    fn the_end_of_a_group_does_not_wait_for_the_least_ring() {
+        let mut machine = alone(Parameters { ring_min: 2, ..Parameters::default() });
+        machine.begin_change(false);
+        drain(&mut machine);
+        assert!(machine.change.is_some(), "one member is too few");
+        machine.handle(machine.now, Input::Request(Request::End));
+        drain(&mut machine);
+        assert!(machine.final_result().is_some());
     }
 }

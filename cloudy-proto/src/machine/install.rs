@@ -370,7 +370,7 @@ impl Machine {
                 }
                 self.fetching = None;
                 self.timers.stop(Timer::Fetch);
-                self.finish();
+                self.finish_with(theirs);
             }
             _ => self.set_timer(Timer::Fetch, FOLLOW_EVERY),
         }

@@ -240,6 +240,11 @@ impl Machine {
         let leaves = |member: &RingMember| member.node == self.me || self.leaving.contains(member.node);
         let nobody_stays = view.ring.iter().all(leaves);
         let evicted: Vec<NodeId> = self.absent(view).collect();
-        Some(if nobody_stays && !evicted.is_empty() { LeaveWait::Heir { evicted } } else { LeaveWait::View })
+        let (members, ring_min) = (view.members(), view.parameters.ring_min);
+        Some(match nobody_stays && !evicted.is_empty() {
+            true => LeaveWait::Heir { evicted },
+            false if !nobody_stays && members <= usize::from(ring_min) => LeaveWait::LeastRing { members, ring_min },
+            false => LeaveWait::View,
+        })
     }
 }

@@ -85,7 +85,26 @@ fn is_approved(id: MessageId, last: Seq) -> bool {
     id.seq > Seq(0) && id.seq <= last
 }
 
-/// A node's incarnations grow: every one up to its latest was listed, or never will be.
+/// A node's incarnations grow: every one up to its latest was listed, or never will be. Sequence numbers begin at 1.
 fn is_listed(id: MessageId, latest: Incarnation) -> bool {
-    id.incarnation > Incarnation(0) && id.incarnation <= latest
+    id.seq > Seq(0) && id.incarnation > Incarnation(0) && id.incarnation <= latest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Parameters;
+    use crate::io::{Input, Request};
+    use crate::machine::tests::{alone, drain};
+
+    #[test]
+    fn sequence_number_zero_is_never_rejected() {
+        let mut machine = alone(Parameters::default());
+        machine.handle(machine.now, Input::Request(Request::End));
+        drain(&mut machine);
+        let id = |seq| MessageId { origin: machine.me, incarnation: machine.incarnation(), seq: Seq(seq) };
+        let outcomes = machine.final_outcomes().expect("the result is final");
+        assert_eq!((machine.outcome(id(1)), outcomes.outcome(id(1))), (Outcome::Rejected, Outcome::Rejected));
+        assert_eq!((machine.outcome(id(0)), outcomes.outcome(id(0))), (Outcome::Open, Outcome::Open));
+    }
 }

@@ -31,8 +31,8 @@ pub enum Role {
     Observer {
         /// A node of the group.
         contact: NodeId,
-        /// The first index of the result that it wants; none if it wants nothing of it. The digest that it finds at the
-        /// end is the group's only if it has read from index 1 on.
+        /// The first index of the result that it wants; none if it wants nothing of it. From a later index than 1 it cannot
+        /// check the digest at the end: it takes that, and the length, from the node that gave it the end.
         from: Option<Index>,
     },
 }

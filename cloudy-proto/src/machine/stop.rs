@@ -44,6 +44,17 @@ impl Machine {
     /// The result is complete.
     pub(super) fn finish(&mut self) {
         let result = self.delivery.result.checkpoint();
+        self.final_at(result);
+    }
+
+    /// The result is complete, as another node says. Of a result that begins after index 1 here only that node knows the
+    /// digest, and of one that ends before that index also the length.
+    pub(super) fn finish_with(&mut self, theirs: Checkpoint) {
+        let result = if self.reads_all { self.delivery.result.checkpoint() } else { theirs };
+        self.final_at(result);
+    }
+
+    fn final_at(&mut self, result: Checkpoint) {
         self.final_result = Some(result);
         self.phase = Phase::Done;
         self.compare_final();

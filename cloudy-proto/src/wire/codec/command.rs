@@ -6,11 +6,10 @@ use bytes::{Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 
 use super::{
-    BoundError, COMMAND_BYTES_MAX, DURATION_MAX, NotOne, addresses, append, at_most, at_most_len, check_round, counter,
-    decode_exact,
+    BoundError, COMMAND_BYTES_MAX, NotOne, addresses, append, at_most_len, check_round, counter, decode_exact,
 };
-use crate::command::{Command, InstallView, SessionPlan};
-use crate::config::{Parameters, ParametersError};
+use crate::command::{Command, InstallView};
+use crate::config::ParametersError;
 use crate::id::NodeId;
 use crate::limits::{MEMBERS_MAX, REPORT_BYTES_MAX};
 
@@ -32,8 +31,8 @@ pub enum CommandError {
     /// The consensus library's part of an entry that changes who votes does not decode.
     #[error("a change of the voters that does not decode")]
     Change,
-    /// A view's parameters cannot work.
-    #[error("a view's parameters: {0}")]
+    /// A view's parameters or a session's periods cannot work.
+    #[error("a view's parameters or a session's periods: {0}")]
     Parameters(#[from] ParametersError),
 }
 
@@ -54,7 +53,7 @@ pub fn decode_command(entry: &[u8]) -> Result<Command, CommandError> {
     let command = decode(entry)?;
     match &command {
         Command::InstallView(install) => check_install(install)?,
-        Command::Kickstart(plan) | Command::Session(plan) => check_plan(plan)?,
+        Command::Kickstart(plan) | Command::Session(plan) => plan.validate()?,
         Command::Report { result, report, node: _ } => {
             counter("index", result.index.0)?;
             at_most_len("a report's bytes", report.len(), REPORT_BYTES_MAX)?;
@@ -87,34 +86,5 @@ pub(super) fn check_install(install: &InstallView) -> Result<(), CommandError> {
     at_most_len("lanes", install.cut.len(), MEMBERS_MAX)?;
     at_most_len("dropped members", install.dropped.len(), MEMBERS_MAX)?;
     install.cut.iter().try_for_each(|cut| check_round(cut.0))?;
-    check_durations(&install.parameters)?;
     Ok(install.parameters.validate()?)
-}
-
-fn check_durations(parameters: &Parameters) -> Result<(), BoundError> {
-    let Parameters {
-        token_tick,
-        heartbeat,
-        failure_timeout,
-        stall_timeout,
-        wedge_timeout,
-        sync_timeout,
-        coordinator_timeout,
-        ..
-    } = parameters;
-    let named = [
-        ("token_tick, seconds", token_tick),
-        ("heartbeat, seconds", heartbeat),
-        ("failure_timeout, seconds", failure_timeout),
-        ("stall_timeout, seconds", stall_timeout),
-        ("wedge_timeout, seconds", wedge_timeout),
-        ("sync_timeout, seconds", sync_timeout),
-        ("coordinator_timeout, seconds", coordinator_timeout),
-    ];
-    named.into_iter().try_for_each(|(what, duration)| at_most(what, duration.as_secs(), DURATION_MAX.as_secs()))
-}
-
-pub(super) fn check_plan(plan: &SessionPlan) -> Result<(), BoundError> {
-    let named = [("send, seconds", plan.send), ("grace, seconds", plan.grace), ("stop, seconds", plan.stop)];
-    named.into_iter().try_for_each(|(what, duration)| at_most(what, duration.as_secs(), DURATION_MAX.as_secs()))
 }

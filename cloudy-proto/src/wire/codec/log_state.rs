@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};
 
-use super::command::{check_install, check_plan, decode};
+use super::command::{check_install, decode};
 use super::{CommandError, append, at_most_len, counter};
 use crate::command::LogState;
 use crate::limits::{LOG_STATE_BYTES_MAX, REPORT_BYTES_MAX};
@@ -28,7 +28,7 @@ pub(crate) fn decode_log_state(encoded: &[u8]) -> Result<LogState, CommandError>
         check_install(install)?;
     }
     for plan in state.session.iter().chain(&state.kickstarted) {
-        check_plan(plan)?;
+        plan.validate()?;
     }
     let mut nodes = BTreeSet::new();
     for (node, incarnation, _) in &state.incarnations {

@@ -21,6 +21,7 @@ pub use lane::{LaneDecoder, encode_lane};
 pub(crate) use log_state::{decode_log_state, encode_log_state};
 pub use message::{ControlDecoder, NodeDecoder, TallyDecoder, encode_control, encode_node, encode_tally};
 
+pub use crate::limits::DURATION_MAX;
 use crate::limits::{ADDRESSES_MAX, ROUND_MAX};
 use crate::slot::BodyError;
 
@@ -31,8 +32,6 @@ pub const COMMAND_BYTES_MAX: usize = 32 << 10;
 /// Views, incarnations, indexes, sequence numbers and log positions: no honest one comes near, and what is added to one
 /// cannot overflow.
 pub const COUNTER_MAX: u64 = ROUND_MAX;
-/// A duration in a command: what is computed from one cannot overflow.
-pub const DURATION_MAX: core::time::Duration = core::time::Duration::from_secs(u32::MAX as u64);
 /// What a decoder reserves for a body of which nothing has arrived.
 const RESERVE_BYTES_MAX: usize = 128 << 10;
 

@@ -8,10 +8,13 @@ use super::examples::largest_install;
 use super::refused::{over, refused_frame, taken};
 use super::*;
 use crate::command::{Command, Dropped, InstallView, LogState, SessionPlan, Standing};
-use crate::config::ParametersError;
+use crate::config::{Parameters, ParametersError};
 use crate::digest::Checkpoint;
 use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Round, ViewId};
-use crate::limits::{LOG_STATE_BYTES_MAX, REPORT_BYTES_MAX};
+use crate::limits::{
+    LOG_STATE_BYTES_MAX, MEMBERS_MAX, PAYLOAD_BYTES_MAX, REPORT_BYTES_MAX, SLOT_BODY_BYTES_MAX, SLOT_PAYLOADS_MAX,
+    WINDOW_BYTES_MAX,
+};
 use crate::view::RingMember;
 use crate::wire::{ConsensusEntry, ConsensusKind, ConsensusMessage};
 
@@ -159,19 +162,59 @@ fn a_view_out_of_bounds_is_refused() {
     assert_eq!(refused_install(|view| view.cut[3] = Round(u64::MAX)), over("round", u64::MAX, ROUND_MAX).into());
 }
 
+type Field = fn(&mut Parameters, Duration);
+
+const TIMES: [(&str, Field); 7] = [
+    ("token_tick", |parameters, value| parameters.token_tick = value),
+    ("heartbeat", |parameters, value| parameters.heartbeat = value),
+    ("failure_timeout", |parameters, value| parameters.failure_timeout = value),
+    ("stall_timeout", |parameters, value| parameters.stall_timeout = value),
+    ("coordinator_timeout", |parameters, value| parameters.coordinator_timeout = value),
+    ("wedge_timeout", |parameters, value| parameters.wedge_timeout = value),
+    ("sync_timeout", |parameters, value| parameters.sync_timeout = value),
+];
+
 /// Three times a heartbeat of the greatest duration would overflow: durations are checked before anything is computed.
 #[test]
 fn parameters_that_cannot_work_are_refused() {
     let closed = refused_install(|view| view.parameters.window_slots = 0);
     assert_eq!(closed, ParametersError::Zero("window_slots").into());
-    for (what, change) in [
-        ("token_tick, seconds", (|view| view.parameters.token_tick = Duration::MAX) as fn(&mut InstallView)),
-        ("heartbeat, seconds", |view| view.parameters.heartbeat = Duration::MAX),
-        ("failure_timeout, seconds", |view| view.parameters.failure_timeout = Duration::MAX),
-        ("wedge_timeout, seconds", |view| view.parameters.wedge_timeout = Duration::MAX),
-        ("coordinator_timeout, seconds", |view| view.parameters.coordinator_timeout = Duration::MAX),
-    ] {
-        assert_eq!(refused_install(change), over(what, u64::MAX, u32::MAX.into()).into());
+    for (field, set) in TIMES {
+        let refused = refused_install(|view| set(&mut view.parameters, Duration::MAX));
+        assert_eq!(refused, ParametersError::TooLong { field, value: Duration::MAX }.into());
+    }
+}
+
+/// What the creator of a group accepts, every member decodes.
+#[test]
+fn parameters_at_their_bounds_decode_and_parameters_beyond_them_do_not_validate() {
+    let largest = Parameters {
+        window_slots: 1 << 16,
+        window_bytes: WINDOW_BYTES_MAX,
+        window_bytes_min: WINDOW_BYTES_MAX,
+        slot_bytes_max: SLOT_BODY_BYTES_MAX as u32,
+        slot_payloads_max: SLOT_PAYLOADS_MAX,
+        payload_bytes_max: PAYLOAD_BYTES_MAX as u32,
+        skip_ahead: 1 << 16,
+        ring_min: MEMBERS_MAX as u16,
+        ..Parameters::default()
+    };
+    let cases = TIMES.into_iter().map(|(field, set)| {
+        let mut at = Parameters { failure_timeout: DURATION_MAX, ..largest.clone() };
+        let bound = if field == "heartbeat" { DURATION_MAX / 3 } else { DURATION_MAX };
+        set(&mut at, bound);
+        let mut beyond = at.clone();
+        set(&mut beyond, DURATION_MAX + Duration::from_secs(1));
+        (field, at, beyond)
+    });
+    for (field, at, beyond) in cases {
+        assert_eq!(at.validate(), Ok(()), "{field}");
+        let mut install = largest_install();
+        install.parameters = at;
+        let command = Command::InstallView(install);
+        assert_eq!(decode_command(&encode_command(&command)), Ok(command), "{field}");
+        let value = DURATION_MAX + Duration::from_secs(1);
+        assert_eq!(beyond.validate(), Err(ParametersError::TooLong { field, value }));
     }
 }
 
@@ -179,11 +222,17 @@ fn parameters_that_cannot_work_are_refused() {
 fn a_plan_out_of_bounds_is_refused() {
     let plan = SessionPlan { send: DURATION_MAX, grace: DURATION_MAX, stop: DURATION_MAX, seed: u64::MAX };
     let decoded = |plan| decode_command(&encode_command(&Command::Kickstart(plan)));
-    let over = |what| Err(over(what, u64::MAX, u32::MAX.into()).into());
+    assert_eq!(plan.validate(), Ok(()));
     assert_eq!(decoded(plan), Ok(Command::Kickstart(plan)));
-    assert_eq!(decoded(SessionPlan { send: Duration::MAX, ..plan }), over("send, seconds"));
-    assert_eq!(decoded(SessionPlan { grace: Duration::MAX, ..plan }), over("grace, seconds"));
-    assert_eq!(decoded(SessionPlan { stop: Duration::MAX, ..plan }), over("stop, seconds"));
+    for (field, plan) in [
+        ("send", SessionPlan { send: Duration::MAX, ..plan }),
+        ("grace", SessionPlan { grace: Duration::MAX, ..plan }),
+        ("stop", SessionPlan { stop: Duration::MAX, ..plan }),
+    ] {
+        let error = ParametersError::TooLong { field, value: Duration::MAX };
+        assert_eq!(plan.validate(), Err(error));
+        assert_eq!(decoded(plan), Err(error.into()));
+    }
 }
 
 #[test]
