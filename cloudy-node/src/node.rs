@@ -140,13 +140,6 @@ impl NodeBuilder {
         if revoked.contains(&identity.node_id()) {
             return Err(StartError::Revoked { node: identity.node_id() });
         }
-        let socket = match (self.take_socket(), self.bound.take()) {
-            (Some(socket), _) => socket,
-            (None, Some(socket)) => EndpointSocket::Udp(socket),
-            (None, None) => {
-                EndpointSocket::Udp(endpoint::bind(self.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))))?)
-            }
-        };
         let health = Health::default();
         let (disk, stored) = match self.data_dir.take() {
             Some(data_dir) => {
@@ -158,6 +151,13 @@ impl NodeBuilder {
                 (Some(disk), stored)
             }
             None => (None, Vec::new()),
+        };
+        let socket = match (self.take_socket(), self.bound.take()) {
+            (Some(socket), _) => socket,
+            (None, Some(socket)) => EndpointSocket::Udp(socket),
+            (None, None) => {
+                EndpointSocket::Udp(endpoint::bind(self.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))))?)
+            }
         };
         let endpoint = endpoint::open(&identity, socket, &self.limits, self.rng_seed)?;
         let address = endpoint::canonical(endpoint.local_addr()?);

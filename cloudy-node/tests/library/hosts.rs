@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use cloudy_node::endpoint;
 use cloudy_node::storage::DataDir;
 use cloudy_node::{ClusterKey, Durability, Group, GroupConfig, Node, Parameters};
 use futures_util::future::join_all;
@@ -46,7 +47,14 @@ impl Host {
         let data_dir = opened(self.data.path()).await;
         let identity = data_dir.identity(key).unwrap();
         let address = self.address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let started = async move { Node::builder().bind(address).identity(identity).data_dir(data_dir).start().await };
+        let mut bound = None;
+        until("the port is free", async || {
+            bound = endpoint::bind(address).ok();
+            bound.is_some()
+        })
+        .await;
+        let socket = bound.unwrap();
+        let started = async move { Node::builder().bound(socket).identity(identity).data_dir(data_dir).start().await };
         let node = runtime.spawn(started).await.unwrap().unwrap();
         self.address = Some(node.local_addr());
         Process { runtime: Some(runtime), node }
