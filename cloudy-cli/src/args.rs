@@ -12,6 +12,7 @@ mod slave;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 
 use std::path::PathBuf;
 
@@ -27,6 +28,7 @@ pub(crate) use schedule::{At, Deed, Schedule, Sides, Who};
 pub(crate) use shared::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, SessionArgs};
 pub(crate) use slave::SlaveArgs;
 pub(crate) use tail::TailArgs;
+pub(crate) use timeouts::TimeoutArgs;
 
 /// The option of [`Cli::no_huge_pages`].
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -75,20 +75,25 @@ pub struct Parameters {
     pub token_tick: Duration,
     /// Between two heartbeats on a link.
     pub heartbeat: Duration,
-    /// A peer silent for longer is reported as failed. Several heartbeats.
+    /// A peer silent for longer is reported as failed. Several heartbeats. More where the path to the peer, or gaps
+    /// between its heartbeats, need it (`protocol.md` §6.1).
     pub failure_timeout: Duration,
-    /// A peer that holds the group up for longer, though it is heard of, is reported as stalled (`protocol.md` §6.1).
+    /// A peer that holds the group up for longer, though it is heard of, is reported as stalled (`protocol.md` §6.1). More
+    /// where a path or a disk needs it.
     pub stall_timeout: Duration,
     /// What follows from a report.
     pub on_failure: OnFailure,
     /// View changes wait while fewer members than this would be left; until then nothing is approved. At least 1.
     pub ring_min: u16,
-    /// A member that has had no link to the coordinator for longer gives the group up.
+    /// A member that has had no link to the coordinator for longer reports that. More where elections take longer.
     pub coordinator_timeout: Duration,
-    /// A member silent for longer after `Wedge` is dropped by the cut (`protocol.md` §6.2).
+    /// A member silent for longer after `Wedge` is dropped by the cut (`protocol.md` §6.2). More where its path needs it.
     pub wedge_timeout: Duration,
-    /// `Disk`: the same for a member that has said that it syncs what it has.
+    /// `Disk`: a member whose disk syncs for longer is dropped, though it is heard of.
     pub sync_timeout: Duration,
+    /// To what the timeouts above, and those of elections, grow at most for slow paths, processes and disks. At
+    /// `failure_timeout` or below nothing is measured and nothing grows.
+    pub timeout_max: Duration,
 }
 
 impl Default for Parameters {
@@ -113,7 +118,8 @@ impl Default for Parameters {
             ring_min: 1,
             coordinator_timeout: Duration::from_secs(2),
             wedge_timeout: Duration::from_millis(250),
-            sync_timeout: Duration::from_secs(2),
+            sync_timeout: Duration::from_secs(10),
+            timeout_max: Duration::from_secs(10),
         }
     }
 }
@@ -190,11 +196,22 @@ impl Parameters {
             ("coordinator_timeout", self.coordinator_timeout),
             ("wedge_timeout", self.wedge_timeout),
             ("sync_timeout", self.sync_timeout),
+            ("timeout_max", self.timeout_max),
         ])?;
         if self.failure_timeout < self.heartbeat.saturating_mul(3) {
             return Err(ParametersError::FailureTooShort);
         }
         Ok(())
+    }
+
+    /// The timeouts grow with what is measured.
+    pub(crate) fn adapts(&self) -> bool {
+        self.timeout_max > self.failure_timeout
+    }
+
+    /// A timeout that is at least the configured one, and otherwise what is measured to be needed, within `timeout_max`.
+    pub(crate) fn limit(&self, configured: Duration, measured: Duration) -> Duration {
+        if self.adapts() { configured.max(measured.min(self.timeout_max)) } else { configured }
     }
 
     /// The bytes that a single slot may cost towards a window.

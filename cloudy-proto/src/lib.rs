@@ -25,6 +25,7 @@ pub mod limits;
 mod machine;
 mod member;
 mod outbox;
+mod path;
 mod pending;
 mod read_back;
 mod ring;

@@ -66,12 +66,19 @@ pub const FORGET_EVERY: u64 = 64;
 pub const REPORT_TEXTS_MAX: usize = 256;
 /// Voters of one group: more make each entry of the control log slower and losses hardly less likely to matter.
 pub const VOTERS_MAX: usize = 7;
-/// Between two ticks of the consensus library: the leader sends a heartbeat at each.
+/// Between two measurements of the round trip to a peer.
+pub const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// The round trip to a peer until it is measured: the first timeout of RFC 6298.
+pub const ROUND_TRIP_UNKNOWN: Duration = Duration::from_secs(1);
+/// Between two ticks of the consensus library, at least: the leader sends a heartbeat at each. On longer paths ticks are
+/// further apart (`protocol.md` §6.6).
 pub const CONSENSUS_TICK: Duration = Duration::from_millis(50);
 /// A voter that has not heard of a leader for this many ticks stands for election, at the earliest …
 pub const ELECTION_TICKS_MIN: usize = 5;
 /// … and before this many, at the latest.
 pub const ELECTION_TICKS_MAX: usize = 10;
+/// For how many ticks more a candidate waits at most for votes that others have yet to sync.
+pub const VOTE_TICKS_MAX: usize = 1_000;
 /// What one message of the consensus library carries of the log, one entry at least.
 pub const CONSENSUS_ENTRIES_BYTES_MAX: u64 = 64 << 10;
 /// A message of the consensus library, encoded: the entries of one message, the last of which may exceed their bound. One

@@ -91,6 +91,7 @@ kinds! {
     ControlFrame {
         Invite Accept Refuse Follow Log Ready Wedge Wedged Fetch Fetched Final End Suspect Rejoin Coordinates Consensus
         Leave Resigned Running Join Refer Wedging FetchSnapshot LogState NobodyComplete Ended Absent Diverged
+        Probe Echo
     }
     Fetched { Entry End Truncated Snapshot }
     Stall { Unconfirmed Missing Unapproved Unsynced }
@@ -284,6 +285,7 @@ fn tallies() -> Vec<Bytes> {
             waiting,
             complete: waiting,
             begins: CHECKPOINT,
+            sync_ms: 300,
         })
     };
     let frames = [
@@ -338,6 +340,7 @@ fn controls() -> Vec<Bytes> {
             (Rank(3), Stall::Unapproved(cursor)),
             (Rank(0), Stall::Unsynced),
         ],
+        quiet: vec![Rank(4)],
     };
     let frames = [
         ControlFrame::Invite { name: "demo".into(), durability: Durability::Memory },
@@ -378,6 +381,8 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Diverged { view, node: origin, theirs: CHECKPOINT, ours: CHECKPOINT },
         ControlFrame::Leave,
         ControlFrame::Wedging { view },
+        ControlFrame::Probe { sent_us: u64::MAX },
+        ControlFrame::Echo { sent_us: 300 },
     ];
     let others =
         CONSENSUS_KINDS.map(|kind| ControlFrame::Consensus(ConsensusMessage { kind, entries: vec![], ..consensus() }));

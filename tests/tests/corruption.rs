@@ -71,6 +71,12 @@ fn a_member_that_cannot_read_a_log_entry_stops_and_the_others_go_on() {
         stops(&mut story, 2)?;
         story.broadcasts(0, 5, 8)?;
         story.until("the others go on", has(5, &[0, 1, 3]))?;
+        story.until("the voters go on without it", |world| {
+            let voters = world.nodes[0].machine.status(Time(0)).voters;
+            voters.len() == 3 && !voters.contains(&world.nodes[2].id)
+        })?;
+        // They have heard that they do.
+        story.pass(200_000)?;
         story.suffers(Fault::Isolate { who: Who::Coordinator, outage_us: 5_000_000 })?;
         story.until("another one coordinates", |world| world.judge.coordinator().is_some_and(|node| node != 0))?;
         story.settles()

@@ -204,12 +204,12 @@ fn a_relay_that_stalls_goes_on_without_relaying_and_drops_nobody() -> Result<(),
     (plan.parameters.durability, plan.parameters.on_failure) = (Durability::Disk, OnFailure::Evict);
     plan.disk.sync_us = 3_000;
     plan.parameters.ring = RingKind::Relay;
-    let stall_us = plan.parameters.stall_timeout.as_micros() as u64;
+    let sync_us = plan.parameters.sync_timeout.as_micros() as u64;
     let mut story = Scenario::begin(plan)?;
     story.pass(1_000_000)?;
     story.broadcasts(0, 5, 8)?;
     story.until("all have all", |world| (0..4).all(|node| world.judge.index_of(node) == 5))?;
-    story.suffers(Fault::SlowDisk { who: Who::Node(2), for_us: stall_us * 3 / 2 })?;
+    story.suffers(Fault::SlowDisk { who: Who::Node(2), for_us: sync_us * 3 / 2 })?;
     (0..4).try_for_each(|node| story.broadcasts(node, 5, 8))?;
     story.until("another view", |world| (0..4).all(|node| view_of(world, node) == 2))?;
     let view = story.world.nodes[0].machine.status(cloudy_proto::Time(0)).view.expect("it is a member");

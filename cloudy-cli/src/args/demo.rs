@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::schedule::{self, At, During, Schedule, ScheduleError, Sides, Who};
 use super::shared::{retained, whole};
-use super::{FaultArgs, KeyFileArgs, SLAVES_MAX, SessionArgs, exit_status};
+use super::{FaultArgs, KeyFileArgs, SLAVES_MAX, SessionArgs, TimeoutArgs, exit_status};
 use crate::duration;
 use crate::periods::Periods;
 use crate::ring::{DurabilityChoice, FailureChoice, RingChoice};
@@ -93,6 +93,9 @@ pub(crate) struct DemoArgs {
     /// Which cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,
+    /// How long slaves wait for each other.
+    #[command(flatten)]
+    pub(crate) timeouts: TimeoutArgs,
     /// Which faults.
     #[command(flatten)]
     pub(crate) faults: FaultArgs,

@@ -7,7 +7,9 @@ use clap::Args;
 use cloudy_node::discovery::seeds::{self, SeedError};
 
 use super::shared::whole;
-use super::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, SLAVES_MAX, SessionArgs, exit_status};
+use super::{
+    ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, SLAVES_MAX, SessionArgs, TimeoutArgs, exit_status,
+};
 use crate::duration;
 use crate::periods::Periods;
 use crate::ring::{DurabilityChoice, FailureChoice, RingChoice};
@@ -83,7 +85,8 @@ pub(crate) struct MasterArgs {
     /// Attach to the session that runs, in place of a new one: its master is gone, or elsewhere. Ends like that master;
     /// Ctrl-C ends the session
     #[arg(long, conflicts_with_all = POSITIONAL,
-          conflicts_with_all = ["send_for", "wait_for", "with_seed", "ring", "on_failure", "durability", "expect", "directory"])]
+          conflicts_with_all = ["send_for", "wait_for", "with_seed", "ring", "on_failure", "durability", "expect", "directory",
+                               "failure_timeout", "timeout_max"])]
     pub(crate) attach: bool,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
@@ -100,6 +103,9 @@ pub(crate) struct MasterArgs {
     /// Which cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,
+    /// How long slaves wait for each other.
+    #[command(flatten)]
+    pub(crate) timeouts: TimeoutArgs,
     /// Which faults.
     #[command(flatten)]
     pub(crate) faults: FaultArgs,

@@ -107,6 +107,7 @@ fn master(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, slaves: &[Soc
     arguments.extend(texts(&["--on-failure", &on_failure, "--expect", &expect, "--discovery-timeout", &find]));
     arguments.extend(slaves.iter().flat_map(|address| ["--slave".into(), address.to_string().into()]));
     arguments.extend(common(args, schedule, files, 0));
+    arguments.extend(args.timeouts.arguments());
     arguments.extend(logging::arguments());
     Launch { who: Who::Master, arguments }
 }

@@ -56,6 +56,8 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
         ring: ring_kind(args.ring),
         on_failure: on_failure(args.on_failure),
         durability: durability(args.durability),
+        failure_timeout: args.timeouts.failure_timeout,
+        timeout_max: args.timeouts.timeout_max,
         slaves: args.slaves.clone(),
         multicast: Some(Multicast { group: args.discovery_group, interface: node.local_addr().ip() }),
         expect: args.expect.map(usize::from),

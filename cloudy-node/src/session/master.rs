@@ -31,6 +31,10 @@ pub struct MasterConfig {
     pub on_failure: OnFailure,
     /// Where the session keeps its result. With [`Durability::Disk`] the master and every slave need a data directory.
     pub durability: Durability,
+    /// A slave that is silent for longer counts as failed: [`Parameters::failure_timeout`].
+    pub failure_timeout: Duration,
+    /// To what the session's timeouts grow at most: [`Parameters::timeout_max`].
+    pub timeout_max: Duration,
     /// Slaves by name, each `HOST:PORT`; all addresses of a name are tried. If there are any, nobody else is looked
     /// for.
     pub slaves: Vec<String>,
@@ -324,6 +328,8 @@ fn group_config(config: &MasterConfig) -> GroupConfig {
         ring: config.ring,
         on_failure: config.on_failure,
         durability: config.durability,
+        failure_timeout: config.failure_timeout,
+        timeout_max: config.timeout_max,
         slot_payloads_max,
         window_bytes: WINDOW_BYTES_MAX,
         window_slots: WINDOW_SLOTS_MAX,

@@ -33,6 +33,8 @@ fn config(slaves: &[SocketAddr]) -> MasterConfig {
             seed: 1,
         },
         ring: RingKind::Pipelined,
+        failure_timeout: Duration::from_millis(500),
+        timeout_max: Duration::from_secs(10),
         slaves: slaves.iter().map(ToString::to_string).collect(),
         multicast: None,
         expect: None,

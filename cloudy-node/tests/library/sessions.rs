@@ -30,6 +30,8 @@ fn master_config(slaves: &[&Node], plan: SessionPlan) -> MasterConfig {
         plan,
         ring: RingKind::Pipelined,
         on_failure: OnFailure::Evict,
+        failure_timeout: Duration::from_millis(500),
+        timeout_max: Duration::from_secs(10),
         slaves: slaves.iter().map(|node| node.local_addr().to_string()).collect(),
         multicast: None,
         expect: Some(slaves.len()),

@@ -8,5 +8,5 @@ mod voter;
 mod voters;
 
 pub(crate) use state::{Applied, ControlState};
-pub(crate) use voter::{ConsensusError, Voter, VoterOutput};
+pub(crate) use voter::{ConsensusError, Patience, Voter, VoterOutput};
 pub(crate) use voters::{Elector, Electorate, VoterChange};

@@ -18,7 +18,7 @@ use super::store::LogStore;
 use crate::command::Standing;
 use crate::config::Durability;
 use crate::id::{ConsensusId, LogIndex};
-use crate::limits::{CONSENSUS_ENTRIES_BYTES_MAX, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN};
+use crate::limits::{CONSENSUS_ENTRIES_BYTES_MAX, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, VOTE_TICKS_MAX};
 use crate::rules::{Rule, Rules};
 use crate::stored::{LogBase, Record, Vote};
 use crate::wire::{CommandError, ConsensusEntry, ConsensusKind, ConsensusMessage};
@@ -75,6 +75,15 @@ pub(crate) struct Follower {
     pub(crate) level: bool,
 }
 
+/// How a voter treats slow disks; by default it does not wait for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Patience {
+    /// For how many ticks more than a follower a candidate waits, since others store their votes.
+    pub(crate) vote_ticks: usize,
+    /// Answers to a leader's heartbeat wait for no entry's sync.
+    pub(crate) answers_early: bool,
+}
+
 /// One voter.
 pub(crate) struct Voter {
     raft: RawNode<LogStore>,
@@ -84,6 +93,9 @@ pub(crate) struct Voter {
     /// What another voter's log came to was taken in place of the own one, with the state of this number: nothing counts as
     /// applied before that is synced.
     skipped: Option<u64>,
+    /// The latest term that is stored, and synced.
+    synced_term: u64,
+    patience: Patience,
     /// Until others are sent such a state again, should it be lost on its way.
     resend_ticks: usize,
     outputs: VecDeque<VoterOutput>,
@@ -126,7 +138,7 @@ impl Voter {
             id: vote.voter.0,
             election_tick: ELECTION_TICKS_MIN,
             min_election_tick: ELECTION_TICKS_MIN,
-            max_election_tick: ELECTION_TICKS_MAX,
+            max_election_tick: ELECTION_TICKS_MAX + VOTE_TICKS_MAX,
             heartbeat_tick: 1,
             max_size_per_msg: CONSENSUS_ENTRIES_BYTES_MAX,
             max_inflight_msgs: INFLIGHT_MAX,
@@ -148,6 +160,8 @@ impl Voter {
             durability,
             unsynced: VecDeque::new(),
             skipped: None,
+            synced_term: vote.term,
+            patience: Patience::default(),
             resend_ticks: 0,
             outputs: VecDeque::new(),
             proposals: VecDeque::new(),
@@ -170,8 +184,10 @@ impl Voter {
         (raft.state == StateRole::Leader && caught_up).then_some(raft.term)
     }
 
-    /// [`CONSENSUS_TICK`](crate::limits::CONSENSUS_TICK) has passed.
-    pub(crate) fn tick(&mut self) {
+    /// Time has passed: at least [`CONSENSUS_TICK`](crate::limits::CONSENSUS_TICK).
+    pub(crate) fn tick(&mut self, patience: Patience) {
+        self.patience = patience;
+        self.stepped();
         // Who waits for its own disk does not stand for election: it could keep nothing of what it would lead.
         let waits = self.unsynced.iter().any(|unsynced| unsynced.waits);
         if !waits || self.raft.raft.state == StateRole::Leader {
@@ -293,12 +309,14 @@ impl Voter {
         }
         let waits = self.keep(&ready);
         let (number, messages) = (ready.number(), ready.take_persisted_messages());
+        let term = self.raft.raft.term;
+        let messages = self.send_signs_of_life(messages, term);
         self.commit(committed);
         self.raft.advance_append_async(ready);
         if self.skipped.is_none() {
             self.raft.advance_apply();
         }
-        self.unsynced.push_back(Unsynced { number, waits, messages });
+        self.unsynced.push_back(Unsynced { number, term, waits, messages });
         self.release(0);
         self.leave_if_removed();
     }
@@ -372,7 +390,9 @@ impl Voter {
         }
         let spread = (ELECTION_TICKS_MAX - ELECTION_TICKS_MIN) as u64;
         let drawn = mixed(raft.id ^ raft.term.rotate_left(24) ^ self.roles.rotate_left(48)) % spread;
-        raft.set_randomized_election_timeout(ELECTION_TICKS_MIN + drawn as usize);
+        let stands = matches!(raft.state, StateRole::PreCandidate | StateRole::Candidate);
+        let waits = if stands { self.patience.vote_ticks.min(VOTE_TICKS_MAX) } else { 0 };
+        raft.set_randomized_election_timeout(ELECTION_TICKS_MIN + drawn as usize + waits);
     }
 }
 

@@ -18,9 +18,10 @@ use crate::wire::{ControlFrame, Wedged};
 impl Machine {
     /// A member looks at the others, and reports what it finds.
     pub(super) fn suspect(&mut self) {
+        let limits = self.limits();
         let Some(member) = self.member.as_mut().filter(|member| !member.wedged) else { return };
         let known = member.findings().down.len();
-        if member.view.parameters.on_failure == OnFailure::Evict && member.suspect(self.now) {
+        if member.view.parameters.on_failure == OnFailure::Evict && member.suspect(&limits, self.now) {
             let down = member.findings().down[known..].iter().map(|rank| member.view.member(*rank).node);
             let linked: Vec<NodeId> = down.filter(|node| self.links.contains_key(node)).collect();
             self.delivery.outputs.extend(linked.into_iter().map(|peer| Output::Redial { peer }));
@@ -124,13 +125,14 @@ impl Machine {
             let with_nothing = listed.map(|(view, rank)| self.former_member(view, rank, Some(Index(1))));
             self.former = self.former.take().or(with_nothing);
         }
+        let limits = self.limits();
         // Until the log lists this run, its answer would pass for the earlier run's.
         let known = self.state.is_latest_run(self.me, self.run) || !self.restored;
         let former = self.former.as_mut().filter(|_| known);
         let member = self.member.as_mut().or(former).filter(|member| member.view.id == view);
         let Some(member) = member else { return false };
         if again {
-            member.find_again(now);
+            member.find_again(&limits, now);
         }
         member.wedge();
         if self.wedged < view {
@@ -146,7 +148,10 @@ impl Machine {
         let (incarnation, frontiers) = (member.incarnation(), member.frontiers());
         let (first, complete) = (member.first, member.complete);
         let digest = self.ends_before(first).digest;
-        let (cursor, findings) = (member.cursor(), member.findings().clone());
+        let (cursor, mut findings) = (member.cursor(), member.findings().clone());
+        if member.view.parameters.adapts() {
+            findings.quiet = member.quiet(&self.limits(), self.now);
+        }
         Some(Wedged { view, incarnation, frontiers, complete, first, digest, cursor, findings })
     }
 
@@ -195,9 +200,11 @@ impl Machine {
         let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
         let stale = |rank: Rank| self.is_void(change.view.member(rank));
         let answers = self.staying(change);
-        let lacks = |rank: Rank| answers[rank.at()].is_none() && change.awaits_answer(rank);
-        let awaited = |rank: &Rank| lacks(*rank) && !stale(*rank) && !change.is_overdue(*rank, self.now);
-        if change.view.ranks().any(|rank| awaited(&rank)) {
+        let awaited = |rank: Rank| {
+            let lacks = answers[rank.at()].is_none() && change.awaits_answer(rank);
+            lacks && !stale(rank) && !self.is_overdue(change, rank) && !self.is_given_up(change, rank)
+        };
+        if change.view.ranks().any(awaited) {
             return;
         }
         self.compare_answers();
@@ -245,7 +252,8 @@ impl Machine {
 
     /// Coordinator: too few would be left. All are asked again, once the time for answers is over.
     fn wedge_again(&mut self) {
-        let Some(change) = self.change.as_mut().filter(|change| self.now >= change.wedge_ends_at) else { return };
+        let is_due = |change: &&mut ViewChange| self.now.since(change.asked_at) >= change.view.parameters.wedge_timeout;
+        let Some(change) = self.change.as_mut().filter(is_due) else { return };
         change.ask_again(self.now);
         let view = change.view.id;
         if self.freeze(view, true) {

@@ -6,6 +6,7 @@ use crate::io::{Event, NobodyComplete, Phase};
 use crate::machine::Machine;
 use crate::time::Time;
 use crate::view::{RingMember, View};
+use crate::view_change::ViewChange;
 use crate::wire::ControlFrame;
 
 /// Whether anybody is left who can end the view in force.
@@ -53,12 +54,25 @@ impl Machine {
         match &self.change {
             _ if ends => false,
             Some(change) if change.proposed => false,
-            Some(change) => !self.staying(change).iter().flatten().any(|answer| answer.complete),
+            Some(change) => {
+                let answered = self.staying(change).iter().flatten().any(|answer| answer.complete);
+                !answered && !view.ring.iter().any(|member| self.may_answer(change, member))
+            }
             None => {
                 let reached = |member: &RingMember| self.member.is_some() || self.links.contains_key(&member.node);
                 !view.ring.iter().any(reached)
             }
         }
+    }
+
+    /// A member has not answered yet, and is heard of as a complete one: it is slow, and its time is not over.
+    fn may_answer(&self, change: &ViewChange, member: &RingMember) -> bool {
+        let complete = match member.node == self.me {
+            true => self.member.as_ref().is_some_and(|member| member.complete),
+            false => self.peers.heard.get(&member.node).is_some_and(|(_, heartbeat)| heartbeat.complete),
+        };
+        let awaited = |rank| change.awaits_answer(rank) && !self.is_overdue(change, rank);
+        complete && self.seems_alive(member.node) && change.view.rank_of(member.node).is_some_and(awaited)
     }
 
     /// What a member has answered: whether it is complete.

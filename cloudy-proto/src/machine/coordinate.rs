@@ -4,7 +4,6 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use crate::command::{Command, Standing};
-use crate::config::Parameters;
 use crate::control::{Elector, Electorate, Voter, VoterChange};
 use crate::id::{ConsensusId, NodeId, ViewId};
 use crate::io::{Event, Phase};
@@ -202,10 +201,7 @@ impl Machine {
     pub(super) fn seek(&mut self) {
         let Some(since) = self.lost_since else { return };
         self.set_timer(Timer::Seek, SEEK_EVERY);
-        let timeout = self
-            .state
-            .view()
-            .map_or_else(|| Parameters::default().coordinator_timeout, |view| view.parameters.coordinator_timeout);
+        let timeout = self.coordinator_loss_max();
         // Who comes while things change waits for longer.
         let timeout = if self.joining.is_some() { timeout * JOINER_PATIENCE } else { timeout };
         let lost = self.now.since(since);

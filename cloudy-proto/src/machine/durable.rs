@@ -10,8 +10,10 @@ use crate::io::Output;
 use crate::limits::UNSYNCED_FETCH_BYTES_MAX;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::path::Peak;
 use crate::rules::Rule;
 use crate::stored::{Record, StoredBody, StoredEntry};
+use crate::time::Time;
 use crate::wire::ControlFrame;
 
 /// What a stored entry costs beside its payloads.
@@ -34,6 +36,9 @@ pub(crate) struct Syncs {
     fetched: Option<(ViewId, Index)>,
     /// Who asked to wedge a view, and the ticket that the answer waits for.
     wedge_asked: Option<(NodeId, ViewId, u64)>,
+    /// The longest recent sync, and when the last one was finished.
+    slowest: Peak,
+    synced_at: Time,
 }
 
 impl Syncs {
@@ -50,6 +55,21 @@ impl Syncs {
         self.waiting.iter_mut().for_each(|sync| sync.consensus = 0);
     }
 
+    /// For how long the sync at the front of the queue has been on: it began once the one before it was finished.
+    fn pending(&self, now: Time) -> Duration {
+        self.waiting.front().map_or(Duration::ZERO, |sync| now.since(sync.given_at.max(self.synced_at)))
+    }
+
+    /// The longest recent sync, one that is not finished included.
+    pub(super) fn slowest(&self, now: Time) -> Duration {
+        self.slowest.at(now).max(self.pending(now))
+    }
+
+    fn finished(&mut self, now: Time) {
+        self.slowest.rise(self.pending(now), now);
+        self.synced_at = now;
+    }
+
     fn has_synced(&self, ticket: u64) -> bool {
         ticket <= self.ticket && self.waiting.front().is_none_or(|sync| sync.ticket > ticket)
     }
@@ -59,6 +79,7 @@ impl Syncs {
 #[derive(Debug)]
 struct Sync {
     ticket: u64,
+    given_at: Time,
     consensus: u64,
     ends: Option<(ViewId, Vec<Round>)>,
     fetched: Option<(ViewId, Index)>,
@@ -97,12 +118,14 @@ impl Machine {
         let ticket = self.syncs.ticket;
         let fetched_bytes = fetched_bytes(&records);
         self.syncs.fetched_bytes += fetched_bytes;
-        self.syncs.waiting.push_back(Sync { ticket, consensus, ends, fetched, fetched_bytes });
+        let given_at = self.now;
+        self.syncs.waiting.push_back(Sync { ticket, given_at, consensus, ends, fetched, fetched_bytes });
         self.delivery.outputs.push_back(Output::Persist { ticket, records });
     }
 
     /// All that was given out up to a ticket is synced.
     pub(super) fn persisted(&mut self, ticket: u64) {
+        self.syncs.finished(self.now);
         while let Some(sync) = self.syncs.next_due(ticket) {
             if let Some(voter) = &mut self.voter {
                 let is_its_own = self.rules.hold(Rule::TicketIsOfItsState);

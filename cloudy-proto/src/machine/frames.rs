@@ -109,6 +109,8 @@ impl Machine {
             ControlFrame::Consensus(message) => self.take_consensus(from, message),
             ControlFrame::Ended => self.take_ended(from),
             ControlFrame::Absent => self.lost_all_votes(from),
+            ControlFrame::Probe { sent_us } => self.take_probe(from, sent_us),
+            ControlFrame::Echo { sent_us } => self.take_echo(from, sent_us),
         }
     }
 }

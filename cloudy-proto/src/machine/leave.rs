@@ -184,6 +184,7 @@ impl Machine {
     /// complete.
     pub(super) fn note_members(&mut self, view: &View) {
         self.forget_others(view);
+        self.probe_peers();
         let joined = |member: &&RingMember| view.id.0 > 1 && member.origin != Origin::Survivor;
         self.leaving.incomplete.retain(|node| view.rank_of(*node).is_some());
         self.leaving.incomplete.extend(view.ring.iter().filter(joined).map(|member| member.node));

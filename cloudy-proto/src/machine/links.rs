@@ -1,26 +1,42 @@
 //! Links come and go; nothing is lost by it (`protocol.md` §4).
 
 use core::net::SocketAddr;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::NodeId;
 use crate::io::{Event, Frame, Output};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::path::Path;
 use crate::rules::Rule;
+use crate::time::Time;
 use crate::view::View;
 use crate::wire::{ControlFrame, Heartbeat, Stream, TallyFrame};
+
+/// What is known of other nodes: members of the view, and all that are linked.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    /// When each was last heard of, and what it said.
+    pub(super) heard: BTreeMap<NodeId, (Time, Heartbeat)>,
+    /// What is measured of the path to each.
+    pub(super) paths: BTreeMap<NodeId, Path>,
+}
 
 impl Machine {
     pub(super) fn link_up(&mut self, peer: NodeId, addresses: Vec<SocketAddr>) {
         self.unsend(peer);
         self.links.insert(peer, addresses);
-        self.heard.entry(peer).or_default().0 = self.now;
+        self.peers.heard.entry(peer).or_default().0 = self.now;
+        self.peers.paths.entry(peer).or_default().link_up();
         self.followers.remove(&peer);
         if let Some(member) = &mut self.member
             && let Some(rank) = member.view.rank_of(peer)
         {
             member.link_up(rank);
+            if member.view.parameters.adapts() {
+                // Both ends have said hello; the first heartbeat follows after the path's time.
+                member.heard(rank, self.now);
+            }
         }
         if self.is_coordinator() {
             self.say_invite(peer);
@@ -30,6 +46,7 @@ impl Machine {
             self.accept_again(peer);
         }
         self.greet(peer);
+        self.probe_peers();
         if self.fetching.is_some() {
             self.fetch();
         }
@@ -44,7 +61,8 @@ impl Machine {
         self.followers.remove(&peer);
         self.evictions.part(peer);
         if self.state.view().is_none_or(|view| view.rank_of(peer).is_none()) {
-            self.heard.remove(&peer);
+            self.peers.heard.remove(&peer);
+            self.peers.paths.remove(&peer);
         }
         self.part(peer);
         if let Some(member) = &mut self.member
@@ -68,7 +86,9 @@ impl Machine {
     /// Forgets what nodes said that are neither members of the view nor linked.
     pub(super) fn forget_others(&mut self, view: &View) {
         self.checkpoints.forget(view);
-        self.heard.retain(|node, _| view.rank_of(*node).is_some() || self.links.contains_key(node));
+        let stays = |node: &NodeId| view.rank_of(*node).is_some() || self.links.contains_key(node);
+        self.peers.heard.retain(|node, _| stays(node));
+        self.peers.paths.retain(|node, _| stays(node));
     }
 
     /// What was said on a link and not taken yet goes with it: on the next, it would come before what it builds on.
@@ -95,6 +115,7 @@ impl Machine {
     /// Says to every peer that this node lives, and how far it is.
     pub(super) fn beat(&mut self) {
         let Some(view) = self.state.view().cloned() else { return };
+        self.probe_peers();
         let heartbeat = self.heartbeat();
         if let Some(member) = &mut self.member {
             member.beat(heartbeat, &mut self.delivery);
@@ -118,7 +139,10 @@ impl Machine {
 
     /// A member said that it lives.
     pub(super) fn heard_of(&mut self, node: NodeId, heartbeat: Heartbeat) {
-        self.heard.insert(node, (self.now, heartbeat));
+        self.peers.heard.insert(node, (self.now, heartbeat));
+        if let Some(view) = self.state.view().filter(|view| view.parameters.adapts()) {
+            self.peers.paths.entry(node).or_default().heartbeat(view.parameters.heartbeat, self.now);
+        }
         if heartbeat.complete && self.leaving.completed(node) {
             self.let_go();
         }
@@ -128,14 +152,16 @@ impl Machine {
         self.compare(node, heartbeat);
     }
 
-    /// A member is linked and was heard of within the failure timeout.
+    /// A member is linked and was heard of within the time that a living one may be silent.
     pub(super) fn seems_alive(&self, node: NodeId) -> bool {
         if node == self.me {
             return true;
         }
-        let Some(view) = self.state.view().filter(|_| self.links.contains_key(&node)) else { return false };
-        let heard_at = self.heard.get(&node).map(|(at, _)| *at);
-        heard_at.is_some_and(|at| self.now.since(at) <= view.parameters.failure_timeout)
+        if self.state.view().is_none() || !self.links.contains_key(&node) {
+            return false;
+        }
+        let heard_at = self.peers.heard.get(&node).map(|(at, _)| *at);
+        heard_at.is_some_and(|at| self.now.since(at) <= self.silence_max(node))
     }
 }
 
@@ -158,7 +184,7 @@ mod tests {
             machine.hear_elector(ConsensusId(at + 1), peer);
             machine.link_down(peer);
         }
-        assert_eq!((machine.heard.len(), machine.followers.len()), (0, 0));
+        assert_eq!((machine.peers.heard.len(), machine.followers.len(), machine.peers.paths.len()), (0, 0, 0));
         assert!(machine.electors_heard.len() <= 2 * MEMBERS_MAX);
         assert!(machine.electors_heard.contains_key(&ConsensusId(1_001)), "the newest is known");
     }

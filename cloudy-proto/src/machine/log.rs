@@ -180,12 +180,14 @@ impl Machine {
     }
 
     pub(super) fn consensus_tick(&mut self) {
+        self.probe_peers();
         let stands_down = self.knows_of_its_removal();
+        let (every, patience) = (self.consensus_tick_every(), self.voter_patience());
         if let Some(voter) = &mut self.voter {
             if !stands_down {
-                voter.tick();
+                voter.tick(patience);
             }
-            self.set_timer(Timer::Consensus, CONSENSUS_TICK);
+            self.set_timer(Timer::Consensus, every);
         }
         self.run_consensus();
         self.reconfigure();

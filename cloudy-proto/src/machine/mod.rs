@@ -16,6 +16,7 @@ mod leave;
 mod links;
 mod log;
 mod outcome;
+mod patience;
 mod phases;
 mod rejoin;
 mod restore;
@@ -58,6 +59,7 @@ use founding::Founding;
 use install::Fetching;
 use join::{Joining, Newcomers};
 use leave::Leaving;
+use links::Peers;
 use rejoin::Evictions;
 use retention::Retention;
 use role::Beginning;
@@ -109,8 +111,7 @@ pub struct Machine {
     /// The term of the last entry of the log; zero while it is not known.
     log_term: u64,
     links: BTreeMap<NodeId, Vec<SocketAddr>>,
-    /// When each member was last heard of, and what it said.
-    heard: BTreeMap<NodeId, (Time, Heartbeat)>,
+    peers: Peers,
     member: Option<Member>,
     /// This node's part in the view in force as an earlier run left it on its disk.
     former: Option<Member>,
@@ -207,7 +208,7 @@ impl Machine {
             log_entries_max: config.log_entries_max,
             log_term: 0,
             links: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            peers: Peers::default(),
             member: None,
             former: None,
             wedged: ViewId(0),
@@ -254,6 +255,7 @@ impl Machine {
     /// The only way in.
     pub fn handle(&mut self, now: Time, input: Input) {
         debug_assert!(now >= self.now, "time never runs backwards");
+        self.notice_sleep(now);
         self.now = self.now.max(now);
         if self.halted {
             return;
@@ -421,6 +423,7 @@ impl Machine {
             waiting: !self.outbox.is_empty(),
             complete: self.member.as_ref().is_some_and(|member| member.complete),
             begins: self.member.as_ref().map(|member| member.begins).unwrap_or_default(),
+            sync_ms: u32::try_from(self.syncs.slowest(self.now).as_millis()).unwrap_or(u32::MAX),
         }
     }
 

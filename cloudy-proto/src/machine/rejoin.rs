@@ -112,7 +112,7 @@ impl Machine {
         if self.state.incarnation(from).is_none() {
             return;
         }
-        if let Some((at, _)) = self.heard.get_mut(&from) {
+        if let Some((at, _)) = self.peers.heard.get_mut(&from) {
             *at = self.now;
         }
         let in_force = self.state.view().is_some_and(|view| view.id == of && view.rank_of(from).is_none());
@@ -131,7 +131,7 @@ impl Machine {
     pub(super) fn joiners(&self, view: &View, places: usize) -> Vec<RingMember> {
         let ready = self.evictions.ready.iter().filter(|(node, at)| {
             let kept_out = self.evictions.keeps_out(**node, self.now);
-            let lately = self.now.since(**at) <= view.parameters.failure_timeout;
+            let lately = self.now.since(**at) <= self.silence_max(**node);
             let linked = **node == self.me || self.links.contains_key(node);
             let leaves = self.leaving.contains(**node) || self.state.has_left(**node);
             let stays = !leaves || !self.rules.hold(Rule::LeftIsLogged);

@@ -116,7 +116,7 @@ impl Machine {
         }
         let mut others = member.view.ring.iter().filter(|other| other.node != self.me);
         others.try_fold(self.delivery.result.index(), |all, other| {
-            let (_, said) = self.heard.get(&other.node)?;
+            let (_, said) = self.peers.heard.get(&other.node)?;
             (said.complete && said.index >= member.first).then(|| all.min(said.index))
         })
     }

@@ -66,7 +66,7 @@ impl Machine {
     }
 
     fn member_status(&self, node: NodeId) -> MemberStatus {
-        let heard = self.heard.get(&node).map(|(_, heartbeat)| heartbeat.index).unwrap_or_default();
+        let heard = self.peers.heard.get(&node).map(|(_, heartbeat)| heartbeat.index).unwrap_or_default();
         let index = if node == self.me { self.delivery.result.index() } else { heard };
         let member = self.member.as_ref();
         let rank = member.and_then(|member| member.view.rank_of(node));

@@ -21,7 +21,7 @@ use crate::rules::{Rule, Rules};
 use crate::slot::{Batch, Slot};
 use crate::time::Time;
 use crate::view::{Place, View};
-use crate::view_change::{Sight, Suspicion};
+use crate::view_change::{Limits, Sight, Suspicion};
 use crate::walk::Walk;
 use crate::wire::{Findings, Stall};
 
@@ -271,8 +271,13 @@ impl Member {
     }
 
     /// §6.3: finds again, from what is so at this moment; what stalled cannot be told of a wedged view.
-    pub(crate) fn find_again(&mut self, now: Time) {
-        self.suspicion.find_again(self.rank, &self.view.parameters, now);
+    pub(crate) fn find_again(&mut self, limits: &[Limits], now: Time) {
+        self.suspicion.find_again(self.rank, limits, now);
+    }
+
+    /// §6.2: the members that were not heard of for a while.
+    pub(crate) fn quiet(&self, limits: &[Limits], now: Time) -> Vec<Rank> {
+        self.suspicion.quiet(self.rank, limits, now)
     }
 
     /// What was found against others in this view.
@@ -285,7 +290,7 @@ impl Member {
     }
 
     /// §6.1: looks for members that have failed or stall; true if there is news to report.
-    pub(crate) fn suspect(&mut self, now: Time) -> bool {
+    pub(crate) fn suspect(&mut self, limits: &[Limits], now: Time) -> bool {
         let cursor = self.walk.cursor();
         let own_end = self.lanes[self.rank.at()].frontier();
         let reached = if self.rank <= cursor.rank { cursor.round.next() } else { cursor.round };
@@ -299,8 +304,9 @@ impl Member {
         };
         let who = if stall == Some(Stall::Unsynced) { self.rank } else { cursor.rank };
         let waits = stall.filter(|_| self.result_lags() && self.complete).map(|stall| (who, stall, self.waits.1));
-        let sight = Sight { me: self.rank, confirmed: &confirmed, waits };
-        self.suspicion.check(&sight, &self.view.parameters, now)
+        let heartbeat = self.view.parameters.heartbeat;
+        let sight = Sight { me: self.rank, heartbeat, limits, confirmed: &confirmed, waits };
+        self.suspicion.check(&sight, now)
     }
 
     /// The run of the node that this is.

@@ -21,10 +21,8 @@ pub(crate) struct ViewChange {
     left_out: Vec<bool>,
     /// By rank: its link went down after it answered.
     parted: Vec<bool>,
-    /// When the silent are dropped.
-    pub(crate) wedge_ends_at: Time,
-    /// When those are dropped that still sync.
-    sync_ends_at: Time,
+    /// When the members were asked to wedge.
+    pub(crate) asked_at: Time,
     /// Too few would have been left: members say what they find at this moment.
     pub(crate) again: bool,
     /// The cut was proposed.
@@ -49,8 +47,7 @@ impl ViewChange {
             wedging: vec![false; view.members()],
             left_out: vec![false; view.members()],
             parted: vec![false; view.members()],
-            wedge_ends_at: now + view.parameters.wedge_timeout,
-            sync_ends_at: now + view.parameters.sync_timeout,
+            asked_at: now,
             again: false,
             proposed: false,
             last,
@@ -85,8 +82,7 @@ impl ViewChange {
     /// Forgets the answers.
     pub(crate) fn ask_again(&mut self, now: Time) {
         self.again = true;
-        self.wedge_ends_at = now + self.view.parameters.wedge_timeout;
-        self.sync_ends_at = now + self.view.parameters.sync_timeout;
+        self.asked_at = now;
         self.wedging.iter_mut().for_each(|wedging| *wedging = false);
         self.answers.iter_mut().for_each(|answer| *answer = None);
         self.parted.iter_mut().for_each(|parted| *parted = false);
@@ -131,11 +127,6 @@ impl ViewChange {
     /// A member has not answered since its link came up, and its answer would count.
     pub(crate) fn awaits_answer(&self, rank: Rank) -> bool {
         (self.answers[rank.at()].is_none() || self.parted[rank.at()]) && !self.left_out[rank.at()]
-    }
-
-    /// The time for an answer is over.
-    pub(crate) fn is_overdue(&self, rank: Rank, now: Time) -> bool {
-        now >= if self.wedging[rank.at()] { self.sync_ends_at } else { self.wedge_ends_at }
     }
 
     /// A member has not answered since its link came up; or while nobody complete has, it was not complete when it did, and

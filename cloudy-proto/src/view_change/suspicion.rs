@@ -1,6 +1,7 @@
 //! What a member finds against the others of its view (`protocol.md` §6.1).
 
-use crate::config::Parameters;
+use core::time::Duration;
+
 use crate::id::{Rank, Round};
 use crate::time::Time;
 use crate::wire::{Findings, Stall};
@@ -16,6 +17,15 @@ struct Watch {
     unconfirmed: Option<(Round, Time)>,
 }
 
+/// How long a member may take before something is found against it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Between two frames of it.
+    pub(crate) silence: Duration,
+    /// To let the group go on.
+    pub(crate) stall: Duration,
+}
+
 /// The watch over one view's members.
 #[derive(Debug)]
 pub(crate) struct Suspicion {
@@ -27,6 +37,10 @@ pub(crate) struct Suspicion {
 /// What a member sees of its view when it checks.
 pub(crate) struct Sight<'a> {
     pub(crate) me: Rank,
+    /// Between two heartbeats.
+    pub(crate) heartbeat: Duration,
+    /// By rank.
+    pub(crate) limits: &'a [Limits],
     /// By rank: how far the own lane should have been confirmed, and how far it is.
     pub(crate) confirmed: &'a dyn Fn(Rank) -> (Round, Round),
     /// The slot that the result waits at, who holds it up and how, and since when.
@@ -49,17 +63,17 @@ impl Suspicion {
     }
 
     /// Looks at all others; true if something was found that was not before.
-    pub(crate) fn check(&mut self, sight: &Sight<'_>, parameters: &Parameters, now: Time) -> bool {
-        if now.since(self.checked_at) > parameters.heartbeat * LATE_HEARTBEATS {
+    pub(crate) fn check(&mut self, sight: &Sight<'_>, now: Time) -> bool {
+        if now.since(self.checked_at) > sight.heartbeat * LATE_HEARTBEATS {
             // Who slept itself cannot tell who was silent meanwhile.
             self.watches.iter_mut().for_each(|watch| *watch = Watch { heard_at: now, unconfirmed: None });
         }
         self.checked_at = now;
         let before = (self.findings.down.len(), self.findings.stalled.len());
         for at in (0..self.watches.len()).filter(|&at| at != sight.me.at()) {
-            let rank = Rank(at as u16);
+            let (rank, limits) = (Rank(at as u16), sight.limits[at]);
             let watch = &mut self.watches[at];
-            if now.since(watch.heard_at) > parameters.failure_timeout && !self.findings.down.contains(&rank) {
+            if now.since(watch.heard_at) > limits.silence && !self.findings.down.contains(&rank) {
                 self.findings.down.push(rank);
             }
             let (due, confirmed) = (sight.confirmed)(rank);
@@ -69,11 +83,13 @@ impl Suspicion {
                 _ => Some((confirmed, now)),
             };
             let since = watch.unconfirmed.map(|(_, since)| since);
-            if since.is_some_and(|since| now.since(since) > parameters.stall_timeout) {
+            if since.is_some_and(|since| now.since(since) > limits.stall) {
                 self.stalls(rank, Stall::Unconfirmed);
             }
         }
-        let overdue = |since: &Time| now.since(*since) > parameters.stall_timeout;
+        // Whose confirmation an approval waits for only its owner knows: it may be the slowest.
+        let slowest = sight.limits.iter().map(|limits| limits.stall).max().unwrap_or_default();
+        let overdue = |since: &Time| now.since(*since) > slowest;
         let counts = |rank: Rank, stall: Stall| rank != sight.me || stall == Stall::Unsynced;
         if let Some((rank, stall, _)) =
             sight.waits.filter(|(rank, stall, since)| counts(*rank, *stall) && overdue(since))
@@ -83,9 +99,15 @@ impl Suspicion {
         before != (self.findings.down.len(), self.findings.stalled.len())
     }
 
+    /// The members that were not heard of for longer than half of what they may be silent.
+    pub(crate) fn quiet(&self, me: Rank, limits: &[Limits], now: Time) -> Vec<Rank> {
+        let is_quiet = |at: &usize| now.since(self.watches[*at].heard_at) > limits[*at].silence / 2;
+        (0..self.watches.len()).filter(|&at| at != me.at()).filter(is_quiet).map(|at| Rank(at as u16)).collect()
+    }
+
     /// Forgets what has healed, and every stall.
-    pub(crate) fn find_again(&mut self, me: Rank, parameters: &Parameters, now: Time) {
-        let silent = |at: &usize| now.since(self.watches[*at].heard_at) > parameters.failure_timeout;
+    pub(crate) fn find_again(&mut self, me: Rank, limits: &[Limits], now: Time) {
+        let silent = |at: &usize| now.since(self.watches[*at].heard_at) > limits[*at].silence;
         let others = (0..self.watches.len()).filter(|&at| at != me.at());
         self.findings.down = others.filter(silent).map(|at| Rank(at as u16)).collect();
         self.findings.stalled.clear();

@@ -17,7 +17,7 @@ use crate::view::Place;
 use crate::wire::ConsensusMessage;
 
 /// The version of all that nodes say; part of the TLS handshake's protocol name and of every stream's header.
-pub const WIRE_VERSION: u16 = 5;
+pub const WIRE_VERSION: u16 = 6;
 
 /// Which stream of a link a frame travels on. Nothing relies on the order between two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -319,6 +319,16 @@ pub enum ControlFrame {
         /// What the receiver said that it has.
         ours: Checkpoint,
     },
+    /// Asks for an [`ControlFrame::Echo`] at once: the sender measures the path.
+    Probe {
+        /// The sender's time, in microseconds; the receiver makes nothing of it.
+        sent_us: u64,
+    },
+    /// Answers [`ControlFrame::Probe`].
+    Echo {
+        /// What the probe named.
+        sent_us: u64,
+    },
 }
 
 /// What a member has found against others in one view, also what has healed since.
@@ -328,6 +338,8 @@ pub struct Findings {
     pub down: Vec<Rank>,
     /// Members that held this one up for longer than the stall timeout.
     pub stalled: Vec<(Rank, Stall)>,
+    /// In an answer to `Wedge`: members that were silent for longer than half of the failure timeout just before.
+    pub quiet: Vec<Rank>,
 }
 
 /// How a member holds another up (`protocol.md` §6.1).

@@ -57,4 +57,6 @@ pub struct Heartbeat {
     pub complete: bool,
     /// The end of the result before the view, if it has that: a digest of zero behind the first index is not known.
     pub begins: Checkpoint,
+    /// `Disk`: the longest recent sync, one that is not finished included, in milliseconds.
+    pub sync_ms: u32,
 }

@@ -144,8 +144,10 @@ impl Scenario {
 
     pub(super) fn parameters(&self) -> Parameters {
         let (heartbeat, failure_timeout) = (Duration::from_millis(100), Duration::from_millis(300));
-        let window_slots = self.window_slots;
-        Parameters { ring: self.ring, open: false, window_slots, heartbeat, failure_timeout, ..Parameters::default() }
+        let (window_slots, timeout_max) = (self.window_slots, Duration::ZERO);
+        let ring = self.ring;
+        // What is measured would make states different that are not.
+        Parameters { ring, open: false, window_slots, heartbeat, failure_timeout, timeout_max, ..Parameters::default() }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod plan;
 mod processes;
 pub mod queue;
 pub mod run;
+pub mod slowness;
 pub mod state;
 pub mod stats;
 mod steps;

@@ -87,7 +87,8 @@ impl World {
                 .map_err(|what| self.judge.failure("frames survive the wire", from, what))?;
         }
         self.corrupter.frame(&mut packet);
-        if let Some(at) = self.network.send(self.now_us, &packet, &mut self.dice, &mut self.stats) {
+        let leaves_us = self.now_us + self.plan.slowness.delay_us(packet.from, packet.to);
+        if let Some(at) = self.network.send(leaves_us, &packet, &mut self.dice, &mut self.stats) {
             self.queue.at(at, Event::Arrive(packet));
         }
         Ok(())

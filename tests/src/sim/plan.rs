@@ -10,6 +10,7 @@ use cloudy_proto::limits::LOG_ENTRIES_MAX;
 use cloudy_proto::{Durability, OnFailure, Parameters, Rules, SessionPlan};
 
 use crate::sim::corruption::Corruption;
+use crate::sim::slowness::Slowness;
 
 /// Whom a fault befalls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,6 +263,8 @@ pub struct Plan {
     pub nodes: usize,
     /// Who comes later, and when.
     pub newcomers: Vec<(u64, Newcomer)>,
+    /// Whom those ask who come later, while it runs; one drawn for each if none.
+    pub contact: Option<usize>,
     /// The founder takes a place on the ring.
     pub founder_is_member: bool,
     /// What all members share.
@@ -274,6 +277,8 @@ pub struct Plan {
     pub network: NetworkPlan,
     /// How disks behave.
     pub disk: DiskPlan,
+    /// What is slow beyond that, to the end of the run.
+    pub slowness: Slowness,
     /// What is altered.
     pub corruption: Option<Corruption>,
     /// How many entries of the control log are kept.
@@ -319,6 +324,7 @@ impl Plan {
             mutated: false,
             nodes,
             newcomers: Vec::new(),
+            contact: Some(Self::FOUNDER),
             founder_is_member,
             parameters: Parameters { session: session.is_some(), on_failure: OnFailure::Wait, ..Parameters::default() },
             session,
@@ -341,6 +347,7 @@ impl Plan {
                 encoded: true,
             },
             disk: DiskPlan::default(),
+            slowness: Slowness::default(),
             corruption: None,
             log_entries_max: LOG_ENTRIES_MAX,
             snapshot_every: None,

@@ -175,7 +175,8 @@ impl World {
         if restarts {
             self.stats.met(if from_disk { Met::RestartedFromDisk } else { Met::RestartedInMemory });
         }
-        let contact = (!known.is_empty()).then(|| self.dice.pick(&known));
+        let named = self.plan.contact.filter(|named| known.contains(named));
+        let contact = named.or_else(|| (!known.is_empty()).then(|| self.dice.pick(&known)));
         let mut from_index = None;
         let machine = if from_disk {
             let index = stored.index();
@@ -432,6 +433,7 @@ impl World {
         let home = self.nodes[place].home;
         self.corrupter.records(home, &mut records);
         let mut takes_us = self.dice.between(0, self.plan.disk.sync_us);
+        takes_us += self.plan.slowness.sync_us(home, self.now_us);
         if !self.healed && self.dice.chance(self.plan.disk.slow_per_mille) {
             takes_us += self.dice.between(0, self.plan.disk.slow_us);
         }

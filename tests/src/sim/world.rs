@@ -278,6 +278,12 @@ impl World {
             }
         }
         self.arrange_wake(node);
+        let rest_us = self.plan.slowness.rest_us(self.nodes[node].home, self.now_us);
+        if rest_us > 0 {
+            self.nodes[node].asleep_until_us = self.now_us + rest_us;
+            self.nodes[node].wake_at_us = Some(self.now_us + rest_us);
+            self.queue.at(self.now_us + rest_us, Event::Wake { node });
+        }
         Ok(())
     }
 

@@ -20,6 +20,7 @@ const ROOMS: &[&str] = &[
     "wire",
     "stored",
     "io",
+    "path",
     "outbox",
     "lane",
     "pending",

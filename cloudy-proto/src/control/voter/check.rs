@@ -59,7 +59,7 @@ impl Voter {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::VoterOutput;
+    use super::super::{Patience, VoterOutput};
     use super::*;
     use crate::command::Standing;
     use crate::config::Durability;
@@ -120,7 +120,7 @@ mod tests {
         leader.propose_change(FOLLOWER, Standing::Voter, Bytes::new());
         let mut named = None;
         for _ in 0..100 {
-            leader.tick();
+            leader.tick(Patience::default());
             while let Some(output) = leader.poll_output() {
                 let VoterOutput::Send(message) = output else { continue };
                 if message.kind == ConsensusKind::Heartbeat {

@@ -29,12 +29,12 @@ fn answer(frontiers: &[u64]) -> Wedged {
 }
 
 fn down(frontiers: &[u64], down: &[u16]) -> Wedged {
-    let findings = Findings { down: down.iter().copied().map(Rank).collect(), stalled: vec![] };
+    let findings = Findings { down: down.iter().copied().map(Rank).collect(), stalled: vec![], quiet: vec![] };
     Wedged { findings, ..answer(frontiers) }
 }
 
 fn stalled(frontiers: &[u64], accused: u16, stall: Stall) -> Wedged {
-    let findings = Findings { down: vec![], stalled: vec![(Rank(accused), stall)] };
+    let findings = Findings { down: vec![], stalled: vec![(Rank(accused), stall)], quiet: vec![] };
     Wedged { findings, ..answer(frontiers) }
 }
 

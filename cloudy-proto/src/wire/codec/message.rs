@@ -284,6 +284,7 @@ impl Message for ControlFrame {
                 counter("index", ours.index.0)?;
             }
             Self::Accept { .. } | Self::End | Self::Leave | Self::Resigned | Self::Ended | Self::Absent => {}
+            Self::Probe { .. } | Self::Echo { .. } => {}
         }
         Ok(())
     }
@@ -306,6 +307,7 @@ fn check_wedged(wedged: &Wedged) -> Result<(), BoundError> {
 
 fn check_findings(findings: &Findings) -> Result<(), BoundError> {
     at_most_len("members found down", findings.down.len(), MEMBERS_MAX)?;
+    at_most_len("quiet members", findings.quiet.len(), MEMBERS_MAX)?;
     // Each member may stall in each of three ways, and the reporter in one of its own.
     at_most_len("stalls", findings.stalled.len(), STALLS_MAX)?;
     findings.stalled.iter().try_for_each(|(_, stall)| match stall {

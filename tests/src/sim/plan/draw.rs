@@ -7,6 +7,7 @@ use cloudy_proto::{OnFailure, Parameters, RingKind, Rules, SessionPlan};
 
 use super::{DiskPlan, Fault, NetworkPlan, Plan, RETAIN_BYTES, Step, Traffic, Who};
 use crate::sim::dice::Dice;
+use crate::sim::slowness::Slowness;
 
 impl Plan {
     /// What a seed stands for.
@@ -26,12 +27,14 @@ impl Plan {
             mutated: false,
             nodes,
             newcomers: Vec::new(),
+            contact: None,
             founder_is_member,
             parameters: parameters(&mut dice, session, evicts),
             session: session.then(|| session_plan(&mut dice, seed, heal_at_us)),
             traffic: traffic(&mut dice, nodes),
             network: network(&mut dice),
             disk: DiskPlan::default(),
+            slowness: Slowness::default(),
             corruption: None,
             // A session of some seconds has some dozens.
             log_entries_max: Dice::of(seed ^ 0x05ee_d0f1_0655).pick(&[2, 4, 8, 16, LOG_ENTRIES_MAX]),
@@ -57,6 +60,8 @@ impl Plan {
         }
         plan.add_clock_jumps(&mut Dice::of(seed ^ 0x000c_10c4_0a17));
         plan.add_restarts(&mut Dice::of(seed ^ 0x0d15_ca5e_0dd5));
+        let adapts = Dice::of(seed ^ 0x071_3e0a7).chance(400);
+        plan.parameters.timeout_max = if adapts { Duration::from_secs(1) } else { Duration::ZERO };
         plan.parameters.window_bytes_min = Dice::of(seed ^ 0x00ad_a9f5).pick(&[1, 16, 64, 64 << 10]);
         plan.add_snapshots(&mut Dice::of(seed ^ 0x5a9_5407));
         plan.add_older_disks(&mut Dice::of(seed ^ 0x001d_d15c));

@@ -74,6 +74,7 @@ fn tally_frames() {
             waiting: true,
             complete: true,
             begins: Checkpoint { index: Index(300), ..CHECKPOINT },
+            sync_ms: 300,
         }),
         TallyFrame::Skips { lanes: vec![KnownSkip { lane: Rank(2), prev: Round(5), frontier: Round(300) }] },
     ]));
@@ -138,6 +139,8 @@ fn control_frames() {
         ControlFrame::NobodyComplete { view, missing: vec![NodeId([0xaa; 32])], lost: vec![NodeId([0xbb; 32])] },
         ControlFrame::Ended,
         ControlFrame::Absent,
+        ControlFrame::Probe { sent_us: 300 },
+        ControlFrame::Echo { sent_us: 300 },
         ControlFrame::Diverged {
             view,
             node: NodeId([0xaa; 32]),
@@ -199,6 +202,7 @@ fn findings() -> Findings {
             (Rank(3), Stall::Missing(cursor)),
             (Rank(3), Stall::Unapproved(cursor)),
         ],
+        quiet: vec![Rank(4)],
     }
 }
 
@@ -276,5 +280,6 @@ fn parameters() -> Parameters {
         wedge_timeout: Duration::from_nanos(250_000_001),
         sync_timeout: Duration::from_secs(9),
         coordinator_timeout: Duration::from_secs(8),
+        timeout_max: Duration::from_secs(11),
     }
 }

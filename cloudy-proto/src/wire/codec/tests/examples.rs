@@ -136,7 +136,14 @@ pub(super) fn tally() -> impl Strategy<Value = TallyFrame> {
         up_to(ROUND_MAX).prop_map(|round| TallyFrame::Approved { frontier: Round(round) }),
         (counter(), checkpoint(), checkpoint(), any::<[bool; 2]>()).prop_map(
             |(index, checkpoint, begins, [waiting, complete])| {
-                TallyFrame::Heartbeat(Heartbeat { index: Index(index), checkpoint, waiting, complete, begins })
+                TallyFrame::Heartbeat(Heartbeat {
+                    index: Index(index),
+                    checkpoint,
+                    waiting,
+                    complete,
+                    begins,
+                    sync_ms: 300,
+                })
             }
         ),
         vec((rank(), up_to(ROUND_MAX), up_to(ROUND_MAX)), 0..=MEMBERS_MAX).prop_map(|skips| {
@@ -210,9 +217,9 @@ fn place() -> impl Strategy<Value = Place> {
 fn findings() -> impl Strategy<Value = Findings> {
     let stall =
         prop_oneof![Just(Stall::Unconfirmed), place().prop_map(Stall::Missing), place().prop_map(Stall::Unapproved),];
-    let down = vec(any::<u16>().prop_map(Rank), 0..=MEMBERS_MAX);
+    let members = || vec(any::<u16>().prop_map(Rank), 0..=MEMBERS_MAX);
     let stalled = vec((any::<u16>().prop_map(Rank), stall), 0..=3 * MEMBERS_MAX);
-    (down, stalled).prop_map(|(down, stalled)| Findings { down, stalled })
+    (members(), stalled, members()).prop_map(|(down, stalled, quiet)| Findings { down, stalled, quiet })
 }
 
 pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
@@ -248,6 +255,8 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
         Just(ControlFrame::Resigned),
         Just(ControlFrame::Ended),
         Just(ControlFrame::Absent),
+        any::<u64>().prop_map(|sent_us| ControlFrame::Probe { sent_us }),
+        any::<u64>().prop_map(|sent_us| ControlFrame::Echo { sent_us }),
         counter().prop_map(|term| ControlFrame::Coordinates { term }),
         consensus().prop_map(ControlFrame::Consensus),
         (words(GROUP_NAME_BYTES_MAX), node_id()).prop_map(|(name, founder)| ControlFrame::Running {

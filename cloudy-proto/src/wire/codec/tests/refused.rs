@@ -202,7 +202,8 @@ fn a_tally_frame_out_of_bounds_is_refused() {
     let heartbeat = |index, checkpoint, begins| {
         let at = |index| Checkpoint { index: Index(index), ..Checkpoint::default() };
         let (checkpoint, begins) = (at(checkpoint), at(begins));
-        let heartbeat = Heartbeat { index: Index(index), checkpoint, waiting: false, complete: true, begins };
+        let heartbeat =
+            Heartbeat { index: Index(index), checkpoint, waiting: false, complete: true, begins, sync_ms: 7 };
         refused_frame::<TallyDecoder>(TallyFrame::Heartbeat(heartbeat))
     };
     assert_eq!(heartbeat(u64::MAX, 0, 0), over("index", u64::MAX, COUNTER_MAX).into());
@@ -311,9 +312,11 @@ fn a_last_word_out_of_bounds_is_refused() {
     check(Wedged { first: Index(u64::MAX), ..wedged() }, over("index", u64::MAX, COUNTER_MAX));
     let incarnation = Incarnation(u64::MAX);
     check(Wedged { incarnation, ..wedged() }, over("incarnation", u64::MAX, COUNTER_MAX));
-    let down = Findings { down: vec![Rank(0); 65], stalled: vec![] };
+    let down = Findings { down: vec![Rank(0); 65], stalled: vec![], quiet: vec![] };
     check(Wedged { findings: down, ..wedged() }, over("members found down", 65, 64));
-    let stalled = Findings { down: vec![], stalled: vec![(Rank(0), Stall::Unconfirmed); 10_000] };
+    let quiet = Findings { quiet: vec![Rank(0); 65], ..Findings::default() };
+    check(Wedged { findings: quiet, ..wedged() }, over("quiet members", 65, 64));
+    let stalled = Findings { down: vec![], stalled: vec![(Rank(0), Stall::Unconfirmed); 10_000], quiet: vec![] };
     let refused =
         refused_frame::<ControlDecoder>(ControlFrame::Suspect { view: ViewId(1), findings: stalled, wedged: false });
     assert!(refused.to_string().contains("findings"), "{refused}");

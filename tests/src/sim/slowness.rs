@@ -1,0 +1,48 @@
+//! What is slow in a run and healthy all the same: paths, disks, processes.
+
+/// From a time on, at one node or at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spell {
+    /// Which node; none for every node.
+    pub home: Option<usize>,
+    /// From then on.
+    pub since_us: u64,
+    /// How long each time.
+    pub takes_us: u64,
+}
+
+/// What is slow.
+#[derive(Clone, Debug, Default)]
+pub struct Slowness {
+    /// What a frame takes more, from one node to another.
+    pub delays: Vec<(usize, usize, u64)>,
+    /// What a sync takes more.
+    pub syncs: Vec<Spell>,
+    /// How long a process does not run after each time that it ran.
+    pub rests: Vec<Spell>,
+}
+
+fn of(spells: &[Spell], home: usize, now_us: u64) -> u64 {
+    let counts = |spell: &&Spell| spell.home.is_none_or(|of| of == home) && now_us >= spell.since_us;
+    spells.iter().filter(counts).map(|spell| spell.takes_us).sum()
+}
+
+impl Slowness {
+    /// What a frame takes more in one direction.
+    #[must_use]
+    pub fn delay_us(&self, from: usize, to: usize) -> u64 {
+        self.delays.iter().filter(|(a, b, _)| (*a, *b) == (from, to)).map(|(.., delay_us)| delay_us).sum()
+    }
+
+    /// What a sync of a node's disk takes more.
+    #[must_use]
+    pub fn sync_us(&self, home: usize, now_us: u64) -> u64 {
+        of(&self.syncs, home, now_us)
+    }
+
+    /// How long a node's process rests after it ran.
+    #[must_use]
+    pub fn rest_us(&self, home: usize, now_us: u64) -> u64 {
+        of(&self.rests, home, now_us)
+    }
+}

@@ -1,0 +1,152 @@
+//! Slow is not dead: paths, disks and processes that are slow and healthy cost nobody its place on the ring, and what is
+//! dead is found as fast as its path allows.
+
+use std::time::Duration;
+
+use cloudy_proto::OnFailure;
+use cloudy_tests::invariants::Failure;
+use cloudy_tests::scenario::Scenario;
+use cloudy_tests::sim::plan::{Fault, Plan, Traffic, Who};
+use cloudy_tests::sim::slowness::Spell;
+use cloudy_tests::sim::world::World;
+
+const MS: u64 = 1_000;
+const SECOND: u64 = 1_000 * MS;
+
+/// How long each healthy group is watched: 40 s, or an hour if `CLOUDY_WATCH_HOUR` is set.
+fn watched_us() -> u64 {
+    if std::env::var_os("CLOUDY_WATCH_HOUR").is_some() { 3_600 * SECOND } else { 40 * SECOND }
+}
+
+/// Members that evict who fails, and of which each broadcasts some messages a second.
+fn busy(mut plan: Plan) -> Plan {
+    plan.parameters.on_failure = OnFailure::Evict;
+    plan.traffic = Traffic {
+        burst_max: 3,
+        gap_us: 1_000 * MS,
+        payloads_max: u64::MAX,
+        payload_bytes_min: 1,
+        payload_bytes_max: 100,
+        large_per_mille: 0,
+        quiet: Vec::new(),
+    };
+    plan.heal_at_us = 2 * watched_us();
+    plan
+}
+
+/// A path of this round trip, half of which varies: each way takes from a third to two thirds of the longest.
+fn path(mut plan: Plan, round_trip_ms: u64) -> Plan {
+    plan.network.latency_us = round_trip_ms * MS / 2;
+    plan.network.jitter_us = round_trip_ms * MS / 4;
+    plan
+}
+
+fn views(world: &World) -> Vec<u64> {
+    let view = |node: &cloudy_tests::sim::node::Node| {
+        node.machine.status(cloudy_proto::Time(0)).view.map_or(0, |view| view.id.0)
+    };
+    world.nodes.iter().map(view).collect()
+}
+
+/// Nobody is evicted for as long as the group is watched, approvals go on, and the control log has a coordinator.
+fn stays_whole(plan: Plan, what: &str) -> Result<(), Failure> {
+    let nodes = plan.nodes;
+    let mut story = Scenario::begin(plan)?;
+    let watched_us = watched_us();
+    let (mut approved, mut step) = (0, 0);
+    while story.world.now_us < watched_us {
+        story.pass(watched_us / 4)?;
+        step += 1;
+        assert_eq!(views(&story.world), vec![1; nodes], "{what}: somebody was evicted in quarter {step}");
+        let more = story.world.judge.approved();
+        assert!(more > approved, "{what}: nothing was approved in quarter {step}, after {approved}");
+        approved = more;
+        assert!(story.world.judge.coordinator().is_some(), "{what}: nobody coordinates in quarter {step}");
+    }
+    Ok(())
+}
+
+#[test]
+fn nobody_is_evicted_on_paths_of_up_to_400_ms() -> Result<(), Failure> {
+    for round_trip_ms in [1, 50, 260, 400] {
+        stays_whole(path(busy(Plan::calm(4, None)), round_trip_ms), &format!("{round_trip_ms} ms"))?;
+    }
+    Ok(())
+}
+
+/// Where a round trip is long, so is the time until members of the first view have linked to each other.
+#[test]
+fn nobody_is_evicted_whose_links_come_up_late() -> Result<(), Failure> {
+    let mut plan = path(busy(Plan::calm(4, None)), 300);
+    plan.network.notice_us = 1_200 * MS;
+    stays_whole(plan, "late links")
+}
+
+/// Members die one after another, a plain one and a coordinator, and no living one is evicted with them.
+#[test]
+fn deaths_on_paths_of_up_to_400_ms_evict_the_dead_alone() -> Result<(), Failure> {
+    for round_trip_ms in [1, 260, 400] {
+        let plan = path(busy(Plan::calm(5, None)), round_trip_ms);
+        let mut story = Scenario::begin(plan)?;
+        for (who, left) in [(Who::Node(4), 4), (Who::Coordinator, 3)] {
+            story.pass(10 * SECOND)?;
+            story.suffers(Fault::Kill { who })?;
+            let members = |world: &World| world.judge.view().map_or(0, |view| view.members());
+            story.until("the next view", |world| members(world) < left + 1)?;
+            story.pass(5 * SECOND)?;
+            assert_eq!(members(&story.world), left, "{round_trip_ms} ms, {who:?} died");
+        }
+        let approved = story.world.judge.approved();
+        story.pass(10 * SECOND)?;
+        assert!(story.world.judge.approved() > approved, "{round_trip_ms} ms: those who are left go on");
+    }
+    Ok(())
+}
+
+#[test]
+fn nobody_is_evicted_where_delays_are_unequal() -> Result<(), Failure> {
+    let mut plan = busy(Plan::calm(4, None));
+    for (from, to, ms) in [(0, 1, 120), (1, 2, 120), (2, 0, 60), (3, 0, 120), (0, 3, 30), (1, 3, 90)] {
+        plan.slowness.delays.push((from, to, ms * MS));
+    }
+    stays_whole(plan, "unequal delays")
+}
+
+#[test]
+fn nobody_is_evicted_whose_disk_is_slow() -> Result<(), Failure> {
+    for sync_ms in [400, 800, 3_000] {
+        for home in [Some(0), Some(2), None] {
+            let mut plan = busy(Plan::calm_on_disk(4));
+            plan.slowness.syncs.push(Spell { home, since_us: 5 * SECOND, takes_us: sync_ms * MS });
+            stays_whole(plan, &format!("syncs of {sync_ms} ms at {home:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nobody_is_evicted_whose_process_is_slow() -> Result<(), Failure> {
+    for home in [Some(0), Some(2), None] {
+        let mut plan = busy(Plan::calm(4, None));
+        for (since_s, ms) in [(0, 60), (5, 60), (15, 80), (25, 200)] {
+            plan.slowness.rests.push(Spell { home, since_us: since_s * SECOND, takes_us: ms * MS });
+        }
+        stays_whole(plan, &format!("a process that rests at {home:?}"))?;
+    }
+    Ok(())
+}
+
+/// With `timeout_max` at zero timeouts are fixed, and slow members are evicted.
+#[test]
+fn fixed_timeouts_evict_what_is_slow() -> Result<(), Failure> {
+    let mut disk = busy(Plan::calm_on_disk(4));
+    disk.slowness.syncs.push(Spell { home: Some(2), since_us: 5 * SECOND, takes_us: 3 * SECOND });
+    let mut process = busy(Plan::calm(4, None));
+    process.slowness.rests.push(Spell { home: Some(2), since_us: 5 * SECOND, takes_us: 600 * MS });
+    for (mut plan, what) in [(disk, "disk"), (process, "process")] {
+        plan.parameters.timeout_max = Duration::ZERO;
+        let mut story = Scenario::begin(plan)?;
+        story.until(what, |world| world.judge.view().is_some_and(|view| view.id.0 > 1))?;
+    }
+    Ok(())
+}
