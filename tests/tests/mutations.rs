@@ -352,19 +352,21 @@ fn rules_hold(rules: Rules) -> bool {
 /// A member is evicted, is about to come back, and leaves: it is gone, and the coordinator takes it in.
 #[test]
 fn a_node_that_left_comes_onto_the_ring_again() {
-    let plan = |seed| {
-        let mut plan = Plan::of(seed);
-        plan.at_steps.clear();
-        for at in 1..6 {
-            let (at_us, node) = (plan.heal_at_us * at / 6, at as usize % plan.nodes);
-            plan.faults.push((at_us, Fault::Isolate { who: Who::Node(node), outage_us: 150_000 }));
-            plan.faults.push((at_us + 140_000, Fault::Leave { node }));
-        }
-        plan
+    let story = |rules, after_us| -> Result<(), Failure> {
+        let mut story = Scenario::begin(evicting(4, rules))?;
+        // It is let back 250 ms after its eviction: somewhen about then it leaves.
+        story.suffers(Fault::Isolate { who: Who::Node(3), outage_us: 800_000 })?;
+        story.until("it is evicted", |world| ring_of(world, 0) == [0, 1, 2])?;
+        story.pass(after_us)?;
+        story.leaves(3)?;
+        story.until("it has left", |world| world.nodes[3].left)?;
+        story.pass(1_000_000)
     };
-    let evicting =
-        (1_500..4 * SEEDS).map(plan).filter(|plan| plan.evicts() && plan.session.is_none() && plan.nodes > 2);
-    is_caught_in(Rule::LeftIsLogged, evicting);
+    let times = || (200_000..400_000).step_by(500);
+    let caught = times().find_map(|at| Some((at, story(Rules::all_but(Rule::LeftIsLogged), at).err()?)));
+    let Some((at, failure)) = caught else { panic!("LeftIsLogged: no checker notices") };
+    println!("LeftIsLogged off: after {at} us: {failure}");
+    assert_eq!(story(Rules::default(), at), Ok(()));
 }
 
 /// All that a member knew leave while it is cut off, and the group is closed by one that came later.

@@ -3,7 +3,7 @@
 use cloudy_node::endpoint::UNI_STREAMS_MAX;
 use cloudy_node::{GroupConfig, GroupId, Incarnation, ViewId};
 use cloudy_proto::Durability;
-use cloudy_proto::wire::{ControlFrame, NodeFrame, Refusal, Stream, StreamHeader, WIRE_VERSION, encode_header};
+use cloudy_proto::wire::{ControlFrame, Fetch, NodeFrame, Refusal, Stream, StreamHeader, WIRE_VERSION, encode_header};
 
 use crate::common::{found, key, start, start_all, within};
 use crate::goes_on;
@@ -134,7 +134,7 @@ async fn streams_of_groups_that_are_not_here_are_stopped_and_harmless() {
         ControlFrame::Accept { run: 1 },
         ControlFrame::Refuse { reason: "no".to_owned(), refusal: Refusal::Final },
         ControlFrame::Follow { next: cloudy_proto::LogIndex(1), voter: cloudy_proto::ConsensusId(0) },
-        ControlFrame::Fetch { from: cloudy_node::Index(1) },
+        ControlFrame::Fetch(Fetch { from: cloudy_node::Index(1), credit: u64::MAX, ..Fetch::default() }),
         ControlFrame::End,
     ];
     for group in [NOBODY, groups[0].id()] {
