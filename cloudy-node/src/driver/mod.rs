@@ -337,7 +337,9 @@ impl Driver {
                 let admission =
                     closed.map_or(Admission::Stop, |machine| machine.admits(peer, header.incarnation, header.stream));
                 let admission = if admission == Admission::Wait { Admission::Stop } else { admission };
-                let admission = if header.stream == Stream::Control { Admission::Read } else { admission };
+                // Such a stream is opened once for each link and group: stopped, it would bring nothing to a later join.
+                let of_no_view = matches!(header.stream, Stream::Control | Stream::Result);
+                let admission = if of_no_view { Admission::Read } else { admission };
                 // A reader that is gone needs no answer.
                 let _ = reply.send(admission);
             }

@@ -206,6 +206,19 @@ async fn a_joiner_that_has_accepted_says_what_it_waits_for() {
 }
 
 #[tokio::test]
+async fn a_join_that_was_dropped_holds_up_no_later_one() {
+    let nodes = start_all(&key(), 2).await;
+    let at = nodes[0].local_addr();
+    let first = joining(&nodes[1], at);
+    let founding = gathers(&nodes[0], GroupConfig::default()).await;
+    first.abort();
+    // It leaves the group that it accepted before, and comes into it again.
+    let second = joining(&nodes[1], at);
+    let group = within("it is created", founding.found(None)).await.unwrap();
+    assert_eq!(within("it joins", second).await.unwrap().unwrap().id(), group.id());
+}
+
+#[tokio::test]
 async fn a_join_that_was_dropped_on_its_way_into_a_running_group_holds_up_no_later_one() {
     let nodes = start_all(&key(), 2).await;
     let at = nodes[0].local_addr();
