@@ -10,7 +10,7 @@ use path::{Absence, Path, fetched_in, returns, streamed_in};
 
 const PAYLOAD_BYTES: usize = 16 << 10;
 const MEGABYTES_MAX: u64 = 64;
-/// History that is worth so many seconds of the link.
+/// How many seconds of the link's rate the history takes.
 const SECONDS: u64 = 6;
 
 fn in_virtual_time<T>(measured: impl Future<Output = T>) -> T {

@@ -95,7 +95,7 @@ pub(crate) struct Driver {
     stopping: Option<oneshot::Sender<()>>,
     health: Health,
     failures: Failures,
-    /// After everything else: whoever sees that the node is closed finds its groups ended.
+    /// After everything else: once the node is seen closed, its groups have ended.
     _closes: ClosesWithDriver,
 }
 
@@ -444,7 +444,7 @@ impl Driver {
         let asked = self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer));
         for name in asked.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             if let Some(joining) = self.joining.remove(&name) {
-                // Whoever joined has given up.
+                // A caller that has given up needs no answer.
                 let _ = joining.reply.send(Err(Attempt::not_yet(peer, "the link to it broke")));
             }
         }

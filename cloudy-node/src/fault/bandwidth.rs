@@ -17,7 +17,7 @@ pub struct Bandwidth {
 }
 
 impl Bandwidth {
-    /// So many million bits a second, with a queue of 100 ms.
+    /// A rate in million bits a second, with a queue of 100 ms.
     #[must_use]
     pub const fn megabits(megabits: u64) -> Self {
         Self { bytes_per_second: megabits * 125_000, queue: Duration::from_millis(100) }
