@@ -24,7 +24,7 @@ fn a_slave_that_is_started_twice_changes_nothing_of_the_first_ones_result() {
     let port = port.to_string();
     run(cluster.node(&["slave", "127.0.0.1", "0", "--result", &result]))
         .failed_with(&["writes its result to", &result]);
-    run(cluster.node(&["slave", "127.0.0.1", &port, "--result", &result])).failed_with(&["writes its result to"]);
+    run(cluster.node(&["slave", "127.0.0.1", &port, "--result", &result])).failed_with(&["in use"]);
     run(cluster.node(&["slave", "127.0.0.1", &port, "--result", &other])).failed_with(&["in use"]);
     let fresh = cluster.path("fresh.jsonl");
     run(cluster.node(&["slave", "127.0.0.1", &port, "--result", &fresh.display().to_string()]))

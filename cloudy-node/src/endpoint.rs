@@ -60,7 +60,7 @@ const INCOMING_BUFFERS_BYTES: u64 = 1 << 20;
 ///
 /// Only members of the cluster can send data, and what one connection makes this node hold is bounded:
 /// `connection_receive_window_bytes` that were not read yet, as much again and one control frame of the greatest size
-/// (16 MiB) that was read and not handled yet, and one unfinished slot for each lane that the peer carries in a group
+/// (2.3 MiB) that was read and not handled yet, and one unfinished slot for each lane that the peer carries in a group
 /// whose ring it is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointLimits {

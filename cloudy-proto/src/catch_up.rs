@@ -4,29 +4,40 @@ use std::collections::VecDeque;
 
 use crate::id::Index;
 use crate::io::Entry;
-use crate::limits::FETCH_BYTES_MAX;
+use crate::limits::{FETCH_PART_BYTES, FETCH_PART_COST_BYTES};
 use crate::read_back::Stored;
 
 /// The newest entries of the result, up to a number of bytes of memory.
 #[derive(Debug)]
 pub(crate) struct Retained {
-    entries: VecDeque<Entry>,
+    /// Each with what it costs to give all before it, since some time.
+    entries: VecDeque<(Entry, u64)>,
+    /// What it costs to give all.
+    cost: u64,
     bytes: u64,
     bytes_max: u64,
 }
 
-/// What a fetch gets.
+/// What is retained at an index.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// These, and more may follow after the last of them.
-    Entries(Vec<Entry>),
-    /// The wanted index is gone; this is the first that is not.
-    Truncated(Index),
+    /// This entry, which begins there.
+    Entry(Entry),
+    /// The result does not reach as far.
+    End,
+    /// Something that is not retained any more.
+    Truncated,
+}
+
+/// What an entry costs a fetch, towards its credit.
+fn cost_of(entry: &Entry) -> u64 {
+    let bytes = entry.batch.body.len();
+    bytes as u64 + bytes.div_ceil(FETCH_PART_BYTES) as u64 * FETCH_PART_COST_BYTES
 }
 
 impl Retained {
     pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, bytes_max }
+        Self { entries: VecDeque::new(), cost: 0, bytes: 0, bytes_max }
     }
 
     /// Forgets everything: what comes next follows something else.
@@ -42,37 +53,42 @@ impl Retained {
 
     /// The first index that is kept, if there is any.
     pub(crate) fn first(&self) -> Option<Index> {
-        self.entries.front().map(|entry| entry.first_index)
+        self.entries.front().map(|(entry, _)| entry.first_index)
     }
 
     /// Keeps an entry, and lets the oldest go where that exceeds the bound; the newest always stays.
     pub(crate) fn push(&mut self, entry: Entry) {
         self.bytes += entry.kept_bytes();
-        self.entries.push_back(entry);
+        let before = self.cost;
+        self.cost += cost_of(&entry);
+        self.entries.push_back((entry, before));
         while self.bytes > self.bytes_max && self.entries.len() > 1 {
-            if let Some(gone) = self.entries.pop_front() {
+            if let Some((gone, _)) = self.entries.pop_front() {
                 self.bytes -= gone.kept_bytes();
             }
         }
     }
 
-    /// The entries from an index on, as many as fit into one answer, one at least.
-    pub(crate) fn part_from(&self, from: Index) -> Part {
-        let first = self.entries.front().map_or(from, |entry| entry.first_index);
+    /// The entry at an index, from there on.
+    pub(crate) fn entry_from(&self, from: Index) -> Part {
+        let Some(first) = self.first() else { return Part::End };
         if from < first {
-            return Part::Truncated(first);
+            return Part::Truncated;
         }
-        let start = self.entries.partition_point(|entry| entry.last_index() < from);
-        let mut bytes = 0;
-        let mut part = Vec::new();
-        for entry in self.entries.range(start..) {
-            bytes += entry.batch.body.len();
-            if bytes > FETCH_BYTES_MAX && !part.is_empty() {
-                break;
-            }
-            part.push(entry.clone().beginning_at(from));
-        }
-        Part::Entries(part)
+        let at = self.position(from);
+        self.entries.get(at).map_or(Part::End, |(entry, _)| Part::Entry(entry.clone().beginning_at(from)))
+    }
+
+    /// What it costs to give the result from an index on, to its end or up to another index; none if it is not all retained.
+    pub(crate) fn cost_between(&self, from: Index, before: Option<Index>) -> Option<u64> {
+        let cost_before = |index| self.entries.get(self.position(index)).map_or(self.cost, |(_, before)| *before);
+        let end = before.map_or(self.cost, cost_before);
+        (from >= self.first()?).then(|| end.saturating_sub(cost_before(from)))
+    }
+
+    /// Where the entry with an index is.
+    fn position(&self, index: Index) -> usize {
+        self.entries.partition_point(|(entry, _)| entry.last_index() < index)
     }
 }
 
@@ -113,17 +129,25 @@ mod tests {
     }
 
     #[test]
-    fn a_part_begins_at_the_wanted_index_and_the_oldest_goes_first() {
+    fn an_entry_begins_at_the_wanted_index_and_the_oldest_goes_first() {
         let bytes_max = 2 * entry(1, 4).kept_bytes();
         let mut retained = Retained::new(bytes_max);
         retained.push(entry(1, 4));
         retained.push(entry(5, 4));
-        let Part::Entries(part) = retained.part_from(Index(3)) else { panic!("retained") };
-        assert_eq!((part[0].first_index, part[0].batch.first_seq, part[0].batch.count), (Index(3), Seq(3), 2));
-        assert_eq!(part[1], entry(5, 4));
-        assert_eq!(retained.part_from(Index(9)), Part::Entries(vec![]));
+        let Part::Entry(part) = retained.entry_from(Index(3)) else { panic!("retained") };
+        assert_eq!((part.first_index, part.batch.first_seq, part.batch.count), (Index(3), Seq(3), 2));
+        assert_eq!(retained.entry_from(Index(5)), Part::Entry(entry(5, 4)));
+        assert_eq!(retained.entry_from(Index(9)), Part::End);
+        let cost = cost_of(&entry(5, 4));
+        assert_eq!(retained.cost_between(Index(1), None), Some(2 * cost));
+        assert_eq!(retained.cost_between(Index(1), Some(Index(5))), Some(cost));
+        assert_eq!(retained.cost_between(Index(9), None), Some(0));
         retained.push(entry(9, 4));
-        assert_eq!(retained.part_from(Index(3)), Part::Truncated(Index(5)));
+        assert_eq!(retained.entry_from(Index(3)), Part::Truncated);
+        assert_eq!(
+            (retained.cost_between(Index(3), None), retained.cost_between(Index(5), None)),
+            (None, Some(2 * cost))
+        );
         assert_eq!(retained.bytes, bytes_max);
     }
 }

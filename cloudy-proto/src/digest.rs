@@ -14,6 +14,13 @@ use crate::slot::{Batch, offset_of};
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest(pub u128);
 
+/// The digest of some bytes, piece after piece.
+pub(crate) fn digest_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Digest {
+    let mut hasher = Xxh3::new();
+    pieces.into_iter().for_each(|piece| hasher.update(piece));
+    Digest(hasher.digest128())
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)

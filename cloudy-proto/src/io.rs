@@ -194,7 +194,7 @@ pub struct Entry {
 
 /// What a kept entry costs beside its payloads: its place in a queue that may have as much room again, and what sharing
 /// and allocating its body takes.
-const ENTRY_COST_BYTES: u64 = 2 * size_of::<Entry>() as u64 + 80;
+const ENTRY_COST_BYTES: u64 = 2 * (size_of::<Entry>() + size_of::<u64>()) as u64 + 80;
 
 impl Entry {
     /// What it costs in memory while it is kept, in bytes: at least what is allocated for it.

@@ -21,8 +21,8 @@ pub const SLOT_PAYLOADS_MAX: u32 = 1 << 16;
 pub const WINDOW_BYTES_MAX: u64 = 1 << 30;
 /// How far a lane may run ahead of a receiver's cursor, in rounds: no honest lane comes near.
 pub const ROUND_MAX: u64 = 1 << 56;
-/// A control frame, encoded: the largest carries one entry of the result.
-pub const CONTROL_FRAME_BYTES_MAX: usize = SLOT_BODY_BYTES_MAX + (64 << 10);
+/// A control frame, encoded: the largest is a consensus message with the state of the control log.
+pub const CONTROL_FRAME_BYTES_MAX: usize = LOG_STATE_BYTES_MAX + CONSENSUS_MESSAGE_BYTES_MAX + (64 << 10);
 /// A tally frame, encoded: a resume names every lane.
 pub const TALLY_FRAME_BYTES_MAX: usize = 4 << 10;
 /// A stream's header, encoded.
@@ -84,9 +84,17 @@ pub const CONSENSUS_ENTRIES_BYTES_MAX: u64 = 64 << 10;
 /// A message of the consensus library, encoded: the entries of one message, the last of which may exceed their bound. One
 /// that holds what stands for entries may be longer by that.
 pub const CONSENSUS_MESSAGE_BYTES_MAX: usize = 256 << 10;
-/// Bytes of result in one answer to a fetch, one entry at least.
-pub const FETCH_BYTES_MAX: usize = 64 << 10;
-/// `Disk`: bytes of fetched result that may wait for the disk; one more answer to a fetch may exceed it.
+/// Bytes of an entry of the result, or of a snapshot, in one frame.
+pub const FETCH_PART_BYTES: usize = 64 << 10;
+/// What a frame with a part of the result costs beside the part's bytes, towards the credit of a fetch.
+pub const FETCH_PART_COST_BYTES: u64 = 128;
+/// The least credit of a fetch: bytes that may be in flight to a node that fetches.
+pub const FETCH_CREDIT_BYTES_MIN: u64 = 256 << 10;
+/// The greatest credit of a fetch, and so what a node that fetches may have in flight for each group.
+pub const FETCH_CREDIT_BYTES_MAX: u64 = 16 << 20;
+/// What a source sends at once, whatever credit it has; the next request for credit continues from there.
+pub const FETCH_BURST_BYTES: u64 = 1 << 20;
+/// `Disk`: bytes of fetched result that are in flight or wait for the disk; one entry may exceed it.
 pub const UNSYNCED_FETCH_BYTES_MAX: u64 = 8 << 20;
 /// Bytes of stored result that are read at once for one who misses it, one entry at least.
 pub const READ_BYTES_MAX: usize = 256 << 10;
@@ -99,8 +107,14 @@ pub const CHECKPOINTS_KEPT: usize = 1_024;
 pub const STORED_BASES_MAX: usize = 32;
 /// A snapshot of an application's state: what is larger belongs into a store of its own, with its name in the snapshot.
 pub const SNAPSHOT_BYTES_MAX: usize = 32 << 20;
-/// Bytes of a snapshot in one answer to a fetch.
-pub const SNAPSHOT_PART_BYTES: usize = 1 << 20;
+/// What a snapshot is transferred as: its state, and the result's base before it, which names [`RUNS_MAX`] runs at most.
+pub const SNAPSHOT_TRANSFER_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + 64 * RUNS_MAX;
+/// Snapshots that a node keeps for transfers, beside its newest one.
+pub const SNAPSHOTS_PINNED_MAX: usize = 2;
+/// For how long after the last part that was sent of it …
+pub const SNAPSHOT_PIN_IDLE: Duration = Duration::from_secs(10);
+/// … and for how long at most.
+pub const SNAPSHOT_PIN_MAX: Duration = Duration::from_secs(600);
 /// Incarnations whose last sequence numbers a result knows: a snapshot carries them all.
 pub const RUNS_MAX: usize = 1 << 16;
 /// From so many on no newcomer is admitted: all that the control log remembers may add one each.

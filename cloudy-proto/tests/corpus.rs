@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 use bytes::{BufMut, Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{
-    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlDecoder, ControlFrame, Fetched, Findings, HeaderDecoder,
-    Heartbeat, KnownSkip, LaneDecoder, LaneFrame, NodeDecoder, NodeFrame, Refusal, Stall, Stream, StreamHeader,
-    TallyDecoder, TallyFrame, WIRE_VERSION, Wedged, decode_command, encode_command, encode_control, encode_header,
-    encode_lane, encode_node, encode_tally,
+    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlDecoder, ControlFrame, Fetch, Fetched, Findings,
+    HeaderDecoder, Heartbeat, HeldPart, KnownSkip, LaneDecoder, LaneFrame, NodeDecoder, NodeFrame, Refusal, Stall,
+    Stream, StreamHeader, TallyDecoder, TallyFrame, WIRE_VERSION, Wedged, decode_command, encode_command,
+    encode_control, encode_header, encode_lane, encode_node, encode_tally,
 };
 use cloudy_proto::{
     Checkpoint, Command, ConsensusId, Digest, Dropped, Durability, GroupId, Incarnation, Index, InstallView, LogIndex,
-    NodeId, Origin, Parameters, Place, Rank, ResultBase, RingMember, Round, Seq, SessionPlan, Standing, ViewId,
+    NodeId, Origin, Parameters, Place, Rank, RingMember, Round, Seq, SessionPlan, Standing, ViewId,
 };
 
 /// A decoder's name, which is its target's and its folder's; what is asked of it; and examples of what it takes.
@@ -83,14 +83,14 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Stream { Node Control Tally Lane }
+    Stream { Node Control Tally Lane Result }
     LaneFrame { Slot Skip }
     TallyFrame { Confirm Approved Resume Skips Heartbeat }
     NodeFrame { Hello Join Refused Observe Revoked Certificate SameIdentity Present Located }
     Refusal { NotYet Final Gone }
     ControlFrame {
         Invite Accept Refuse Follow Log Ready Wedge Wedged Fetch Fetched Final End Suspect Rejoin Coordinates Consensus
-        Leave Resigned Running Join Refer Wedging FetchSnapshot LogState NobodyComplete Ended Absent Diverged
+        Leave Resigned Running Join Refer Wedging LogState NobodyComplete Ended Absent Diverged
         Probe Echo
     }
     Fetched { Entry End Truncated Snapshot }
@@ -234,6 +234,7 @@ fn headers() -> Vec<Bytes> {
     let streams = [
         Stream::Node,
         Stream::Control,
+        Stream::Result,
         Stream::Tally { view },
         Stream::Tally { view: ViewId(1 << 40) },
         Stream::Lane { view, lane },
@@ -329,7 +330,6 @@ fn nodes() -> Vec<Bytes> {
 fn controls() -> Vec<Bytes> {
     let (view, index, incarnation) = (ViewId(2), Index(300), Incarnation(3));
     let (frontiers, digest) = (vec![Round(5), Round(300)], CHECKPOINT.digest);
-    let Batch { first_seq, count, body } = batch(&[0, 8, 200]);
     let origin = NodeId([0xaa; 32]);
     let cursor = Place { round: Round(7), rank: Rank(3) };
     let findings = Findings {
@@ -362,10 +362,6 @@ fn controls() -> Vec<Bytes> {
         }),
         ControlFrame::Suspect { view, findings, wedged: true },
         ControlFrame::Rejoin { view, ready: true },
-        ControlFrame::Fetch { from: index },
-        ControlFrame::Fetched(Fetched::Entry { first_index: index, view, origin, incarnation, first_seq, count, body }),
-        ControlFrame::Fetched(Fetched::End { index, view, first: index, digest: CHECKPOINT.digest }),
-        ControlFrame::Fetched(Fetched::Truncated { first: index }),
         ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
         ControlFrame::End,
         ControlFrame::Coordinates { term: 300 },
@@ -386,20 +382,45 @@ fn controls() -> Vec<Bytes> {
     ];
     let others =
         CONSENSUS_KINDS.map(|kind| ControlFrame::Consensus(ConsensusMessage { kind, entries: vec![], ..consensus() }));
-    each(frames.into_iter().chain(snapshots()).chain(others), encode_control)
+    each(frames.into_iter().chain(transfers()).chain(others), encode_control)
 }
 
-fn snapshots() -> [ControlFrame; 2] {
-    let (index, run) = (Index(300), (NodeId([0xaa; 32]), Incarnation(3)));
-    let base = ResultBase {
-        checkpoint: CHECKPOINT,
-        view: ViewId(2),
-        run: Some((run.0, run.1, Seq(7))),
-        last_numbers: [(run, Seq(7))].into(),
-    };
-    let part = Bytes::from_static(b"part");
-    let snapshot = Fetched::Snapshot { index, base: Some(Box::new(base)), length: 1 << 20, offset: 300, part };
-    [ControlFrame::FetchSnapshot { index, offset: 1 << 20 }, ControlFrame::Fetched(snapshot)]
+fn transfers() -> [ControlFrame; 6] {
+    let (view, index, part) = (ViewId(2), Index(300), Bytes::from_static(b"part"));
+    let (origin, incarnation) = (NodeId([0xaa; 32]), Incarnation(3));
+    let Batch { first_seq, count, body } = batch(&[0, 8, 200]);
+    let held = HeldPart::Snapshot { index, digest: CHECKPOINT.digest, offset: 200 };
+    [
+        ControlFrame::Fetch(Fetch { number: 8, held, ..Fetch::default() }),
+        ControlFrame::Fetch(Fetch {
+            number: 7,
+            from: index,
+            credit: 70_000,
+            before: view,
+            held: HeldPart::Entry { length: 300, offset: 200 },
+        }),
+        ControlFrame::Fetched(Fetched::Entry {
+            first_index: index,
+            view,
+            origin,
+            incarnation,
+            first_seq,
+            count,
+            length: body.len() as u64,
+            offset: 0,
+            part: body,
+        }),
+        ControlFrame::Fetched(Fetched::Snapshot {
+            index,
+            digest: CHECKPOINT.digest,
+            base_length: 60,
+            length: 300,
+            offset: 200,
+            part,
+        }),
+        ControlFrame::Fetched(Fetched::End { index, ahead: 300, view, first: index, digest: CHECKPOINT.digest }),
+        ControlFrame::Fetched(Fetched::Truncated { first: index }),
+    ]
 }
 
 const CONSENSUS_KINDS: [ConsensusKind; 9] = [

@@ -194,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn queries_of_strangers_use_up_nothing_that_members_need() {
         let interface = Ipv4Addr::LOCALHOST.into();
-        // Nobody else asks on TEST-NET's (RFC 5771 §9.2) group.
+        // No other program asks on TEST-NET's (RFC 5771 §9.2) group.
         let place = Multicast { group: SocketAddrV4::new(Ipv4Addr::new(233, 252, 0, 2), 19_698), interface };
         let member = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
         let source = member.local_addr().expect("an address");

@@ -6,9 +6,9 @@ use crate::driver::Driver;
 
 /// Groups that a node may be in at a time, those that it waits to join included.
 pub const GROUPS_MAX: usize = 512;
-/// Streams for each group here that any peer may open: one for the control frames of a node that is not on the ring, and
-/// one for the refusal before it.
-const STREAMS_OUTSIDE: usize = 2;
+/// Streams for each group here that any peer may open: one each for the control frames and the results of a node that is not
+/// on the ring, and one for the refusal before it.
+const STREAMS_OUTSIDE: usize = 3;
 
 /// What a member opens towards another in one view: a tally, and the lanes that it carries.
 fn streams_of(view: &View) -> usize {

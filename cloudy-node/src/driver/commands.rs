@@ -313,7 +313,7 @@ impl Driver {
             );
             self.refuse(from, group, reason, Refusal::Final);
             if let Some(joining) = self.take_joining(name, from, |joining| joining.aim == Aim::Member) {
-                // Whoever joined has given up.
+                // A caller that has given up needs no answer.
                 let _ = joining.reply.send(Err(JoinError::NeedsDataDir { name: name.to_owned() }.into()));
             }
             return false;

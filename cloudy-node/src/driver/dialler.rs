@@ -217,7 +217,7 @@ mod tests {
         dialler.found(peer, at(3));
         let stranger = NodeId([3; 32]);
         dialler.told(stranger, at(4), Time(3));
-        assert!(!dialler.wants(stranger) && dialler.next().is_none(), "nobody wants a link to it");
+        assert!(!dialler.wants(stranger) && dialler.next().is_none(), "no link to it is wanted");
     }
 
     #[test]

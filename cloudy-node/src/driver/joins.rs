@@ -39,7 +39,7 @@ pub(crate) struct Stage(Arc<Mutex<Option<Answer>>>);
 
 impl Stage {
     fn lock(&self) -> MutexGuard<'_, Option<Answer>> {
-        // Whoever panicked under the lock left it readable.
+        // A thread that panicked under the lock left it readable.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -109,9 +109,9 @@ impl Driver {
             NodeFrame::Present => {}
             NodeFrame::Located { node, address } => self.told_located(peer, node, address),
             NodeFrame::Refused { name, reason, refusal } => {
-                // Who waits for anybody's invitation has asked nobody.
+                // A join without a contact has sent no question.
                 if let Some(joining) = self.take_joining(&name, peer, |joining| joining.contact.is_some()) {
-                    // Whoever joined has given up.
+                    // A caller that has given up needs no answer.
                     let _ = joining.reply.send(Err(match refusal {
                         Refusal::NotYet => Attempt::not_yet(peer, reason),
                         Refusal::Final => JoinError::Refused { name, reason }.into(),
@@ -138,7 +138,7 @@ impl Driver {
         // Who reads along promises nobody to keep anything.
         let durability = if observes { Durability::Memory } else { durability };
         if durability == Durability::Disk && self.disk.is_none() {
-            // Whoever joined has given up.
+            // A caller that has given up needs no answer.
             let _ = joining.reply.send(Err(JoinError::NeedsDataDir { name: name.to_owned() }.into()));
             return;
         }

@@ -95,7 +95,7 @@ pub(crate) struct Driver {
     stopping: Option<oneshot::Sender<()>>,
     health: Health,
     failures: Failures,
-    /// After everything else: whoever sees that the node is closed finds its groups ended.
+    /// After everything else: once the node is seen closed, its groups have ended.
     _closes: ClosesWithDriver,
 }
 
@@ -337,7 +337,9 @@ impl Driver {
                 let admission =
                     closed.map_or(Admission::Stop, |machine| machine.admits(peer, header.incarnation, header.stream));
                 let admission = if admission == Admission::Wait { Admission::Stop } else { admission };
-                let admission = if header.stream == Stream::Control { Admission::Read } else { admission };
+                // Such a stream is opened once for each link and group: stopped, it would bring nothing to a later join.
+                let of_no_view = matches!(header.stream, Stream::Control | Stream::Result);
+                let admission = if of_no_view { Admission::Read } else { admission };
                 // A reader that is gone needs no answer.
                 let _ = reply.send(admission);
             }
@@ -442,7 +444,7 @@ impl Driver {
         let asked = self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer));
         for name in asked.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             if let Some(joining) = self.joining.remove(&name) {
-                // Whoever joined has given up.
+                // A caller that has given up needs no answer.
                 let _ = joining.reply.send(Err(Attempt::not_yet(peer, "the link to it broke")));
             }
         }

@@ -10,7 +10,14 @@ impl Driver {
     /// A peer asks a group for what may be longer than its question. The answer is queued before the next request is
     /// looked at; while the peer has many answers to read, its latest request waits.
     pub(super) fn take_request(&mut self, from: NodeId, kind: RequestKind, header: &StreamHeader, frame: Frame) {
+        let known = kind == RequestKind::Result
+            && self.groups.get(&header.group).is_some_and(|group| group.machine.knows(from));
+        let send_window = self.links.limits.send_window_bytes();
         let Some(link) = self.peers.get_mut(&from) else { return };
+        if known {
+            // An evicted member or a newcomer: what it fetches may need as much as a ring does.
+            link.widen(send_window);
+        }
         if link.must_wait() {
             link.wait(kind, header.clone(), frame);
         } else {

@@ -330,7 +330,7 @@ impl GroupRun {
             } else {
                 "it is creating the group, and is out of reach"
             };
-            // Whoever joined has given up.
+            // A caller that has given up needs no answer.
             let _ = installed.send(Err(NotJoined::NotYet(node, words.to_owned())));
             self.end(if comes { EndReason::Closed } else { EndReason::CoordinatorLost(node) }, effects);
         } else if self.shared.lock().final_index.is_some() {
@@ -357,7 +357,7 @@ impl GroupRun {
     fn end(&mut self, reason: EndReason, effects: &mut Vec<Effect>) {
         let outcomes = self.machine.final_outcomes();
         let mut state = self.shared.lock();
-        // Before the end is seen: whoever sees it may ask at once.
+        // Before the end is seen: a reader that sees it may ask at once.
         state.final_outcomes = outcomes;
         state.ended.get_or_insert(reason);
         drop(state);

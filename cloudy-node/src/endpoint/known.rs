@@ -19,7 +19,7 @@ const TOLD_MAX: usize = 4;
 struct Places {
     /// As the group's view or the peer itself names it.
     named: Vec<SocketAddr>,
-    /// Where this node was linked to it, if that is named by nobody.
+    /// Where this node was linked to it, if no name or view gives that address.
     linked: Vec<SocketAddr>,
     /// As other members tell.
     told: Vec<SocketAddr>,
@@ -120,7 +120,7 @@ mod tests {
         let at = |port| SocketAddr::from(([192, 0, 2, 1], port));
         let (known, node) = (KnownNodes::default(), NodeId([1; 32]));
         known.linked(node, at(1));
-        assert!(!known.told(node, at(2)) && known.addresses(node).is_empty(), "nobody wants it");
+        assert!(!known.told(node, at(2)) && known.addresses(node).is_empty(), "no link to it is wanted");
         known.insert(node, &["[::ffff:192.0.2.1]:3".parse().expect("an address")]);
         known.linked(node, at(3));
         assert_eq!(known.addresses(node), [at(3)]);

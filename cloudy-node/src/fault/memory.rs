@@ -19,7 +19,8 @@ use quinn::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    FaultCounters, Faults, FaultsError, LINE_BYTES_MAX, LINE_DATAGRAMS_MAX,
+    Bandwidth, FaultCounters, Faults, FaultsError, LINE_BYTES_MAX, LINE_DATAGRAMS_MAX,
+    bandwidth::Queue,
     dice::{Dice, Fate},
     line::{Datagram, Line},
     lock, segments,
@@ -79,6 +80,8 @@ struct State {
     counters: FaultCounters,
     datagram_bytes_max: usize,
     receivers: BTreeMap<SocketAddr, Receiver>,
+    /// By address: what leaves it, and what comes to it.
+    queues: BTreeMap<SocketAddr, (Queue, Queue)>,
     /// Pairs, smaller address first.
     cuts: BTreeSet<(SocketAddr, SocketAddr)>,
 }
@@ -100,6 +103,7 @@ impl MemoryNetwork {
             counters: FaultCounters::default(),
             datagram_bytes_max: MEMORY_DATAGRAM_BYTES_MAX,
             receivers: BTreeMap::new(),
+            queues: BTreeMap::new(),
             cuts: BTreeSet::new(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -141,6 +145,17 @@ impl MemoryNetwork {
     /// Sets the largest datagram, in bytes of UDP payload; larger ones are lost and counted as `undeliverable`.
     pub fn set_datagram_bytes_max(&self, bytes_max: usize) {
         lock(&self.state).datagram_bytes_max = bytes_max;
+    }
+
+    /// Sets what an address can send and receive, or lifts the limit. The queues are empty then. What is already on its way
+    /// keeps its due time.
+    pub fn set_bandwidth(&self, addr: SocketAddr, bandwidth: Option<Bandwidth>) {
+        let queues = bandwidth.map(|bandwidth| (Queue::new(bandwidth), Queue::new(bandwidth)));
+        let mut state = lock(&self.state);
+        match queues {
+            Some(queues) => state.queues.insert(addr, queues),
+            None => state.queues.remove(&addr),
+        };
     }
 
     /// Cuts `a` and `b` off from each other, in both directions; what is on its way between them is lost.
@@ -265,19 +280,35 @@ impl State {
 
     fn hold(&mut self, delay: Duration, datagram: Datagram) -> Option<Waker> {
         let bytes_max = self.datagram_bytes_max;
+        let Some(due) = self.due(delay, &datagram) else {
+            self.counters.overflowed += 1;
+            return None;
+        };
         let Some(receiver) =
             self.receivers.get_mut(&datagram.destination).filter(|_| datagram.contents.len() <= bytes_max)
         else {
             self.counters.undeliverable += 1;
             return None;
         };
-        let due = Instant::now() + delay;
         let first = receiver.line.next_due().is_none_or(|next| due < next);
         if !receiver.line.push(due, datagram) {
             self.counters.overflowed += 1;
             return None;
         }
         receiver.waker.take_if(|_| first)
+    }
+
+    /// When a datagram arrives; none if it is lost in a queue.
+    fn due(&mut self, delay: Duration, datagram: &Datagram) -> Option<Instant> {
+        let (mut due, bytes) = (Instant::now(), datagram.contents.len());
+        if let Some((up, _)) = self.queues.get_mut(&datagram.source) {
+            due = up.pass(due, bytes)?;
+        }
+        due += delay;
+        match self.queues.get_mut(&datagram.destination) {
+            Some((_, down)) => down.pass(due, bytes),
+            None => Some(due),
+        }
     }
 
     /// Fills the buffers with what is due at `addr`; returns how many it filled.

@@ -8,7 +8,7 @@
 //!   node of a group carries its own. Real sockets and threads are not repeatable: an equal seed gives equal
 //!   dice, not an equal run.
 //! - [`MemoryNetwork`] replaces the network within one process. In tokio's paused time on one thread, equal
-//!   seeds give equal runs.
+//!   seeds give equal runs. Each of its addresses may have a [`Bandwidth`].
 //!
 //! [`FaultCounters`] tell what was done. A test that expects its application to survive a fault should require
 //! that the fault happened.
@@ -18,6 +18,7 @@
 //!
 //! Delays are kept to tokio's timer tick of one millisecond, rounded up.
 
+mod bandwidth;
 mod counters;
 mod dice;
 mod disk;
@@ -30,6 +31,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+pub use bandwidth::Bandwidth;
 pub use counters::FaultCounters;
 pub use disk::{CrashCounters, DiskFault, FaultDisk};
 pub use faults::{DELAY_MAX, Faults, FaultsError, REORDER_HOLD};

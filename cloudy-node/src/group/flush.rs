@@ -20,7 +20,7 @@ impl Group {
     ///
     /// # Errors
     /// The group ended before that; or it took too long ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or
-    /// [`Wait::timeout`]), which withdraws nothing. [`Receipt`]s say which broadcasts were approved.
+    /// [`Wait::timeout`]), which withdraws nothing. [`Receipt`](crate::Receipt)s say which broadcasts were approved.
     pub fn flush(&self) -> Wait<'_, Result<(), FlushError>> {
         Wait::new(Some(self.mailbox.wait_timeout), move |deadline| self.flush_until(deadline))
     }

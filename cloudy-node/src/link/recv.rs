@@ -234,7 +234,7 @@ impl Reader {
         held.arrived(first.len())?;
         let decoder = match header.stream {
             Stream::Node => return Err(ReadError::NotHello),
-            Stream::Control => Decoder::Control(ControlDecoder::default()),
+            Stream::Control | Stream::Result => Decoder::Control(ControlDecoder::default()),
             Stream::Tally { .. } => Decoder::Tally(TallyDecoder::default()),
             Stream::Lane { .. } => Decoder::Lane(LaneDecoder::default()),
         };
@@ -306,7 +306,7 @@ impl Reader {
         }
         let (decoded, bytes) = (std::mem::take(&mut frames.decoded), std::mem::take(&mut frames.bytes));
         let taken = match header.stream {
-            Stream::Control => held.finished_control(bytes, decoded.len()).await,
+            Stream::Control | Stream::Result => held.finished_control(bytes, decoded.len()).await,
             _ => held.finished(bytes, decoded.len()),
         };
         let mail =

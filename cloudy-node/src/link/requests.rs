@@ -8,11 +8,11 @@ use cloudy_proto::wire::{ControlFrame, StreamHeader};
 use cloudy_proto::{Frame, GroupId};
 use tokio::sync::Notify;
 
-/// Bytes on all control streams of a link that wait for the transport, from which on no request of the peer is answered.
-/// One answer, of one entry of the result at most, may come on top.
+/// Bytes on all control and result streams of a link that wait for the transport, from which on no request of the peer is
+/// answered. One answer may come on top.
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
 
-/// What waits on the control streams of one link.
+/// What waits on the control and result streams of one link.
 #[derive(Default)]
 pub(super) struct Backlog {
     bytes: AtomicUsize,
@@ -58,7 +58,7 @@ impl RequestKind {
     /// Which request a frame is; none if it is another frame.
     pub(crate) fn of(frame: &Frame) -> Option<Self> {
         match frame {
-            Frame::Control(ControlFrame::Fetch { .. } | ControlFrame::FetchSnapshot { .. }) => Some(Self::Result),
+            Frame::Control(ControlFrame::Fetch(_)) => Some(Self::Result),
             Frame::Control(ControlFrame::Follow { .. }) => Some(Self::Log),
             Frame::Control(ControlFrame::Join { .. }) => Some(Self::Join),
             _ => None,
@@ -104,7 +104,7 @@ impl Requests {
 
 #[cfg(test)]
 mod tests {
-    use cloudy_proto::wire::{Stream, WIRE_VERSION};
+    use cloudy_proto::wire::{Fetch, Stream, WIRE_VERSION};
     use cloudy_proto::{Incarnation, Index};
 
     use super::*;
@@ -117,7 +117,7 @@ mod tests {
             incarnation: Incarnation(0),
             stream: Stream::Control,
         };
-        let fetch = |from| Frame::Control(ControlFrame::Fetch { from: Index(from) });
+        let fetch = |from| Frame::Control(ControlFrame::Fetch(Fetch { from: Index(from), ..Fetch::default() }));
         let mut requests = Requests::new(Arc::default());
         requests.backlog.add(ANSWERS_BYTES_MAX);
         assert!(requests.must_wait());

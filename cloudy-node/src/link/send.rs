@@ -32,7 +32,7 @@ const ALIASES_MAX: usize = 32;
 /// Streams that are written to or wait to be opened, ended ones included until the peer has taken all of them; beside what
 /// the groups that both nodes share need, twice.
 const WRITERS_MAX: usize = 512;
-/// What the transport keeps, sent and not acknowledged, for a peer that is on no ring here.
+/// What the transport keeps, sent and not acknowledged, for a peer that no group here knows.
 const SEND_WINDOW_OUTSIDE_BYTES: u64 = 2 << 20;
 /// What the log says of a peer that leaves too much unread.
 const TOO_SLOW: &str = "link closed: the peer takes too slowly what it is sent";
@@ -237,6 +237,13 @@ impl Link {
         let streams = u32::try_from(streams).unwrap_or(u32::MAX / 2);
         self.connection.set_max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX + streams));
         self.connection.set_send_window(if member { send_window } else { SEND_WINDOW_OUTSIDE_BYTES });
+    }
+
+    /// The peer has a part in a group here, though it is on no ring.
+    pub(crate) fn widen(&mut self, send_window: u64) {
+        if !std::mem::replace(&mut self.allowed.1, true) {
+            self.connection.set_send_window(send_window);
+        }
     }
 
     fn overflow(&self) {

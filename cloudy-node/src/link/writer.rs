@@ -32,7 +32,7 @@ pub(super) struct Writer {
     bytes_max: usize,
     queue: mpsc::UnboundedSender<Queued>,
     shared: Arc<Shared>,
-    /// Counts what waits, on control streams.
+    /// Counts what waits, on control and result streams.
     backlog: Option<Arc<Backlog>>,
 }
 
@@ -79,11 +79,12 @@ impl Writer {
         let priority = match header.stream {
             Stream::Node | Stream::Control => 2,
             Stream::Tally { .. } => 1,
-            Stream::Lane { .. } => 0,
+            Stream::Lane { .. } | Stream::Result => 0,
         };
         let is_lane = matches!(header.stream, Stream::Lane { .. });
         let bytes_max = if is_lane { LANE_QUEUE_BYTES_MAX } else { QUEUE_BYTES_MAX };
-        let backlog = (header.stream == Stream::Control).then(|| Arc::clone(backlog));
+        let answers = matches!(header.stream, Stream::Control | Stream::Result);
+        let backlog = answers.then(|| Arc::clone(backlog));
         let (connection, of_task) = (connection.clone(), Arc::clone(&shared));
         health.spawn("stream writer", async move {
             let opened = connection.open_uni().await;

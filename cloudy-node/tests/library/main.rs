@@ -4,6 +4,7 @@
 mod common;
 
 mod broadcasts;
+mod catch_up;
 mod disk;
 mod endings;
 mod failures;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloudy_node::{Group, GroupConfig, GroupId, Incarnation, Index, ViewId};
-use cloudy_proto::wire::{ControlFrame, Stream};
+use cloudy_proto::wire::{ControlFrame, Fetch, Stream};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::sync::Mutex;
 
@@ -40,11 +40,11 @@ async fn unfinished_frames_take_what_one_connection_may_and_no_more() {
     let hostile = Hostile::new(&key);
     let (connection, _node_stream) = hostile.link(target.local_addr()).await;
     let region = Region::new(ALLOCATOR);
-    // Each promises 16 MiB, and does not say its last byte.
+    // Each promises 2 MiB, and does not say its last byte.
     let piece = Bytes::from(vec![1; 64 << 10]);
     let mut streams = Vec::new();
     for _ in 0..64 {
-        let bytes = [&header(GroupId([7; 16]), Incarnation(0), Stream::Control)[..], &(16_u32 << 20).to_le_bytes()];
+        let bytes = [&header(GroupId([7; 16]), Incarnation(0), Stream::Control)[..], &(2_u32 << 20).to_le_bytes()];
         streams.push(open(&connection, &bytes.concat()).await);
     }
     let (mut peak, mut sent) = (0, 0);
@@ -89,10 +89,10 @@ async fn a_peer_that_asks_without_reading_costs_little_and_holds_nobody_up() {
     let _node_stream = hello(&connection).await;
     // Everything again and again: a hundred bytes of questions for each answer of 64 KiB, on many streams.
     let questions = [
-        ControlFrame::Fetch { from: Index(1) },
+        ControlFrame::Fetch(Fetch { number: 1, from: Index(1), credit: u64::MAX, ..Fetch::default() }),
         ControlFrame::Follow { next: cloudy_proto::LogIndex(1), voter: cloudy_proto::ConsensusId(0) },
         ControlFrame::Join { run: 1, observer: true, result: cloudy_proto::Checkpoint::default() },
-        ControlFrame::FetchSnapshot { index: Index(1), offset: 0 },
+        ControlFrame::Fetch(Fetch { number: 2, from: Index(1), credit: u64::MAX, ..Fetch::default() }),
     ];
     let questions: Vec<u8> = questions.iter().flat_map(|question| control(question).to_vec()).collect();
     let questions = questions.repeat(1_000);

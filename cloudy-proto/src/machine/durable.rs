@@ -7,7 +7,6 @@ use crate::config::Durability;
 use crate::digest::Checkpoint;
 use crate::id::{Index, NodeId, Round, ViewId};
 use crate::io::Output;
-use crate::limits::UNSYNCED_FETCH_BYTES_MAX;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::path::Peak;
@@ -145,10 +144,9 @@ impl Machine {
         self.fetch_held_back();
     }
 
-    /// So much of what was fetched waits for the disk that no more is to be fetched.
-    pub(super) fn disk_is_behind(&self) -> bool {
-        let unsaid = fetched_bytes(&self.delivery.records);
-        self.syncs.fetched_bytes + unsaid >= UNSYNCED_FETCH_BYTES_MAX
+    /// What was fetched and waits for the disk.
+    pub(super) fn unsynced_fetch_bytes(&self) -> u64 {
+        self.syncs.fetched_bytes + fetched_bytes(&self.delivery.records)
     }
 
     /// The result was fetched up to the first index of the view in force: this member is complete once that is synced.

@@ -80,7 +80,7 @@ impl Machine {
         }
         if let Some(fetching) = &mut self.fetching {
             fetching.add_source(from);
-            self.fetch();
+            self.fetch_if_idle();
         }
     }
 

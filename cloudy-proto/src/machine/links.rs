@@ -47,9 +47,7 @@ impl Machine {
         }
         self.greet(peer);
         self.probe_peers();
-        if self.fetching.is_some() {
-            self.fetch();
-        }
+        self.fetch_over_new_link(peer);
     }
 
     pub(super) fn link_down(&mut self, peer: NodeId) {
@@ -73,9 +71,7 @@ impl Machine {
         if !self.is_coordinator() && peer == self.coordinator {
             self.lose_coordinator();
         }
-        if self.fetching.as_ref().is_some_and(|fetching| fetching.asked == Some(peer)) {
-            self.fetch();
-        }
+        self.fetch_without_link(peer);
         if let Some(change) = self.change.as_mut().filter(|_| self.rules.hold(Rule::AnswerIsInReach)) {
             change.part(peer);
         }

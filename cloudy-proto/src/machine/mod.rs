@@ -8,6 +8,7 @@ mod coordinate;
 mod divergence;
 mod durable;
 mod ended;
+mod fetch;
 mod founding;
 mod frames;
 mod install;
@@ -15,7 +16,9 @@ mod join;
 mod leave;
 mod links;
 mod log;
+mod offers;
 mod outcome;
+mod pace;
 mod patience;
 mod phases;
 mod rejoin;
@@ -55,14 +58,15 @@ use complete::Completeness;
 use divergence::Checkpoints;
 use durable::Syncs;
 use ended::Closing;
+use fetch::Fetching;
 use founding::Founding;
-use install::Fetching;
 use join::{Joining, Newcomers};
 use leave::Leaving;
 use links::Peers;
 use rejoin::Evictions;
 use retention::Retention;
 use role::Beginning;
+use serve::Transfers;
 use timers::{Timer, Timers};
 use votes::LostVotes;
 
@@ -159,8 +163,8 @@ pub struct Machine {
     /// The session's random stream of this node was told to the application.
     stream_told: bool,
     fetching: Option<Fetching>,
-    /// For whom the disk reads.
-    reading: BTreeSet<NodeId>,
+    /// What is transferred of the result, to this node and from it.
+    transfers: Transfers,
     /// The wait for a member that is said next.
     waits_said: Duration,
     /// Of the views before.
@@ -237,7 +241,7 @@ impl Machine {
             reads_all: index == Index(1),
             stream_told: false,
             fetching: None,
-            reading: BTreeSet::new(),
+            transfers: Transfers::new(config.run),
             waits_said: Duration::ZERO,
             confirmations_given: 0,
             checkpoints: Checkpoints::default(),

@@ -1,27 +1,236 @@
-//! Somebody misses a part of the result: it is given from memory, from the disk, or as a snapshot (`protocol.md` §7).
+//! Serving a node that fetches: the result is given from memory, from the disk, or as a snapshot, and no faster than the
+//! credit of the transfer allows (`protocol.md` §7.7).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::catch_up::Part;
 use crate::config::Durability;
 use crate::id::{Index, NodeId, ViewId};
-use crate::io::{Entry, Output};
-use crate::limits::READ_BYTES_MAX;
+use crate::io::{Entry, Frame, Output};
+use crate::limits::{FETCH_BURST_BYTES, FETCH_PART_BYTES, FETCH_PART_COST_BYTES, READ_BYTES_MAX};
 use crate::machine::Machine;
-use crate::wire::{ControlFrame, Fetched};
+use crate::machine::offers::{Offering, Offers};
+use crate::machine::pace::Pace;
+use crate::wire::{AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, HeldPart, Stream};
+
+/// What a node knows of transfers beside what it misses itself.
+#[derive(Debug)]
+pub(super) struct Transfers {
+    /// How fast it fetches.
+    pub(super) pace: Pace,
+    /// The last transfer that it requested.
+    pub(super) number: u64,
+    /// By node that fetches from this one.
+    pub(super) serving: BTreeMap<NodeId, Serving>,
+    /// For whom the disk reads.
+    reading: BTreeSet<NodeId>,
+    /// Snapshots that are given to others.
+    pub(super) offers: Offers,
+}
+
+impl Transfers {
+    /// Other machines of this process may have fetched over the same links: a name of this one keeps the numbers apart.
+    pub(super) fn new(run: u64) -> Self {
+        Self {
+            pace: Pace::default(),
+            number: run,
+            serving: BTreeMap::new(),
+            reading: BTreeSet::new(),
+            offers: Offers::default(),
+        }
+    }
+}
+
+/// A transfer to one node.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    number: u64,
+    /// The entry whose part is next.
+    next: Index,
+    /// Bytes of its body that were sent, and how long the body is for which that holds.
+    sent_of_body: u64,
+    body_length: u64,
+    /// What was sent in all, as it counts towards the credit.
+    sent: u64,
+    credit: u64,
+    before: ViewId,
+    /// What the disk has given of what is next.
+    read: VecDeque<Entry>,
+    /// The disk does not give what is next.
+    is_unreadable: bool,
+    /// A snapshot is given in place of what is next.
+    snapshot: Option<Offering>,
+    held: HeldPart,
+    /// All was sent: more credit changes nothing.
+    is_over: bool,
+}
+
+/// What a transfer does next.
+enum Step {
+    Entry(Entry),
+    Snapshot(Offering),
+    /// The disk reads.
+    Wait,
+    End,
+    Truncated,
+}
+
+impl Serving {
+    fn new(fetch: &Fetch) -> Self {
+        let (body_length, sent_of_body) = match fetch.held {
+            HeldPart::Entry { length, offset } => (length, offset),
+            _ => (0, 0),
+        };
+        Self {
+            number: fetch.number,
+            next: fetch.from,
+            sent_of_body,
+            body_length,
+            sent: 0,
+            credit: fetch.credit,
+            before: fetch.before,
+            read: VecDeque::new(),
+            is_unreadable: false,
+            snapshot: None,
+            held: fetch.held,
+            is_over: false,
+        }
+    }
+
+    /// The next part of an entry, and whether it is the last. A part held of another entry counts for nothing.
+    fn part_of(&mut self, entry: &Entry) -> (Fetched, bool) {
+        let body = &entry.batch.body;
+        let length = body.len() as u64;
+        if self.body_length != length {
+            (self.body_length, self.sent_of_body) = (length, 0);
+        }
+        let offset = self.sent_of_body;
+        let start = offset as usize;
+        let part = body.slice(start..body.len().min(start + FETCH_PART_BYTES));
+        self.sent += part.len() as u64 + FETCH_PART_COST_BYTES;
+        self.sent_of_body += part.len() as u64;
+        let is_last = self.sent_of_body >= length;
+        if is_last {
+            (self.next, self.sent_of_body, self.body_length) = (entry.last_index().next(), 0, 0);
+        }
+        let Entry { first_index, view, origin, incarnation, ref batch } = *entry;
+        let (first_seq, count) = (batch.first_seq, batch.count);
+        (Fetched::Entry { first_index, view, origin, incarnation, first_seq, count, length, offset, part }, is_last)
+    }
+}
 
 impl Machine {
-    /// Somebody misses the result from an index on.
-    pub(super) fn serve(&mut self, to: NodeId, from: Index) {
-        let index = self.delivery.result.index();
+    /// A node requests a part of the result, or grants more credit for a transfer.
+    pub(super) fn serve(&mut self, to: NodeId, fetch: &Fetch) {
+        if fetch.credit == 0 {
+            self.transfers.serving.remove(&to);
+            return;
+        }
+        let serving = self.transfers.serving.entry(to).or_insert_with(|| Serving::new(fetch));
+        if serving.number == fetch.number {
+            serving.credit = serving.credit.max(fetch.credit);
+            serving.before = fetch.before;
+        } else {
+            *serving = Serving::new(fetch);
+        }
+        self.serve_on(to);
+    }
+
+    /// Sends what the credit allows, at most [`FETCH_BURST_BYTES`] at once.
+    fn serve_on(&mut self, to: NodeId) {
+        let Some(mut serving) = self.transfers.serving.remove(&to) else { return };
+        let until = serving.credit.min(serving.sent + FETCH_BURST_BYTES);
+        let mut waits = serving.is_over;
+        while !serving.is_over && serving.sent < until {
+            match self.next_step(to, &mut serving) {
+                Step::Entry(entry) => {
+                    let (part, is_last) = serving.part_of(&entry);
+                    if is_last {
+                        let next = serving.next;
+                        serving.read.retain(|read| read.last_index() >= next);
+                    }
+                    self.send_fetched(to, part);
+                }
+                Step::Snapshot(offering) => {
+                    self.transfers.offers.touch(&offering, self.now);
+                    let (part, rest) = offering.next_part();
+                    serving.sent += part_cost(&part);
+                    serving.is_over = rest.is_none();
+                    waits = serving.is_over;
+                    serving.snapshot = rest;
+                    self.send_fetched(to, part);
+                }
+                Step::Wait => {
+                    waits = true;
+                    break;
+                }
+                Step::End => serving.is_over = true,
+                Step::Truncated => {
+                    let first = self.first_kept().unwrap_or(self.delivery.result.index().next());
+                    (serving.is_over, waits) = (true, true);
+                    self.send_fetched(to, Fetched::Truncated { first });
+                }
+            }
+        }
+        if !waits {
+            let end = self.end_of(&serving);
+            self.send_fetched(to, end);
+        }
+        self.transfers.serving.insert(to, serving);
+    }
+
+    fn next_step(&mut self, to: NodeId, serving: &mut Serving) -> Step {
+        if let Some(offering) = serving.snapshot.take() {
+            return Step::Snapshot(offering);
+        }
+        let next = serving.next;
+        if self.bound_of(serving).is_some_and(|first| next >= first) {
+            return Step::End;
+        }
+        if let Some(read) = serving.read.iter().find(|entry| entry.last_index() >= next && entry.first_index <= next) {
+            return Step::Entry(read.clone().beginning_at(next));
+        }
         let part = match self.delivery.retained.first() {
             // It began with a snapshot itself, and nothing has come since.
-            None if from <= index => Part::Truncated(index.next()),
-            _ => self.delivery.retained.part_from(from),
+            None if next <= self.delivery.result.index() => Part::Truncated,
+            _ => self.delivery.retained.entry_from(next),
         };
         match part {
-            Part::Entries(entries) => self.serve_entries(to, entries),
-            Part::Truncated(_) if self.read_for(to, from) => {}
-            Part::Truncated(_) => self.serve_no_entries(to),
+            Part::Entry(entry) => Step::Entry(entry),
+            Part::End => Step::End,
+            Part::Truncated if !serving.is_unreadable && self.read_for(to, next) => Step::Wait,
+            Part::Truncated => match self.offer_snapshot(serving.held) {
+                Some(offering) => Step::Snapshot(offering),
+                None => Step::Truncated,
+            },
         }
+    }
+
+    /// The first index that the transfer does not include.
+    fn bound_of(&self, serving: &Serving) -> Option<Index> {
+        let of_view = self.state.view().is_some_and(|view| view.id == serving.before);
+        Some(self.first_of_view()).filter(|first| of_view && *first > Index(0))
+    }
+
+    /// Where the view in force begins; zero at a node that does not know: one that is not complete.
+    fn first_of_view(&self) -> Index {
+        match self.member.as_ref().or(self.former.as_ref()) {
+            Some(member) => member.first,
+            None => self.final_result.map_or(Index(0), |result| result.index.next()),
+        }
+    }
+
+    fn end_of(&self, serving: &Serving) -> Fetched {
+        let view = self.state.view().map_or(ViewId(0), |view| view.id);
+        let (index, first) = (self.delivery.result.index(), self.first_of_view());
+        let digest = self.ends_before(first).digest;
+        let left = self.delivery.retained.cost_between(serving.next, self.bound_of(serving));
+        let ahead = match left {
+            _ if serving.is_over => 0,
+            Some(cost) if serving.snapshot.is_none() => cost.saturating_sub(serving.sent_of_body).max(1),
+            _ => AHEAD_UNKNOWN,
+        };
+        Fetched::End { index, ahead, view, first, digest }
     }
 
     /// Asks the disk for what memory does not have any more; false if it is not there either.
@@ -29,55 +238,38 @@ impl Machine {
         if self.delivery.durability == Durability::Memory || from < self.delivery.stored_from {
             return false;
         }
-        // Who asks again meanwhile is answered by what is read already.
-        if self.reading.insert(to) {
+        // What is read already answers a later request, if it is what that wants.
+        if self.transfers.reading.insert(to) {
             self.delivery.outputs.push_back(Output::ReadResult { to, from, bytes_max: READ_BYTES_MAX });
         }
         true
     }
 
-    /// The disk has read what somebody misses.
+    /// The disk has read what a node misses.
     pub(super) fn result_read(&mut self, to: NodeId, entries: Option<Vec<Entry>>) {
-        if !self.reading.remove(&to) {
+        if !self.transfers.reading.remove(&to) {
             return;
         }
+        let Some(serving) = self.transfers.serving.get_mut(&to) else { return };
         match entries {
-            // It is not synced yet, or a snapshot takes its place: who misses it asks again.
-            Some(entries) if entries.is_empty() => {}
-            Some(entries) => self.serve_entries(to, entries),
-            None => self.serve_no_entries(to),
+            // It is not synced yet, or a snapshot takes its place: a node that misses it requests it again.
+            Some(entries) if entries.is_empty() => return,
+            Some(entries) => serving.read = entries.into(),
+            None => serving.is_unreadable = true,
         }
+        self.serve_on(to);
     }
 
-    fn serve_entries(&mut self, to: NodeId, entries: Vec<Entry>) {
-        let view = self.state.view().map_or(ViewId(0), |view| view.id);
-        // Who is not complete itself does not know where its view begins.
-        let first = match self.member.as_ref().or(self.former.as_ref()) {
-            Some(member) => member.first,
-            None => self.final_result.map_or(Index(0), |result| result.index.next()),
-        };
-        let index = self.delivery.result.index();
-        entries.into_iter().for_each(|entry| self.send_control(to, ControlFrame::Fetched(fetched(entry))));
-        let digest = self.ends_before(first).digest;
-        self.send_control(to, ControlFrame::Fetched(Fetched::End { index, view, first, digest }));
-    }
-
-    fn serve_no_entries(&mut self, to: NodeId) {
-        if !self.serve_snapshot(to, 0) {
-            let first = self.first_kept().unwrap_or(self.delivery.result.index().next());
-            self.send_control(to, ControlFrame::Fetched(Fetched::Truncated { first }));
-        }
+    fn send_fetched(&mut self, to: NodeId, fetched: Fetched) {
+        let frame = Frame::Control(ControlFrame::Fetched(fetched));
+        self.delivery.outputs.push_back(Output::Send { to, stream: Stream::Result, frame });
     }
 }
 
-fn fetched(entry: Entry) -> Fetched {
-    Fetched::Entry {
-        first_index: entry.first_index,
-        view: entry.view,
-        origin: entry.origin,
-        incarnation: entry.incarnation,
-        first_seq: entry.batch.first_seq,
-        count: entry.batch.count,
-        body: entry.batch.body,
+/// What a frame counts towards the credit of its transfer.
+pub(super) fn part_cost(fetched: &Fetched) -> u64 {
+    match fetched {
+        Fetched::Entry { part, .. } | Fetched::Snapshot { part, .. } => part.len() as u64 + FETCH_PART_COST_BYTES,
+        Fetched::End { .. } | Fetched::Truncated { .. } => 0,
     }
 }

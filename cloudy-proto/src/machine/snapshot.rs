@@ -4,24 +4,43 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::config::Durability;
-use crate::digest::ResultBase;
+use crate::digest::{Digest, ResultBase, digest_of};
 use crate::id::{Index, NodeId};
 use crate::io::Output;
-use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PART_BYTES};
+use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::machine::Machine;
-use crate::machine::timers::Timer;
+use crate::machine::fetch::Held;
 use crate::rules::Rule;
 use crate::stored::{Record, StoredBase, StoredSnapshot};
 use crate::walk::ResultState;
-use crate::wire::{ControlFrame, Fetched};
+use crate::wire::{HeldPart, decode_base};
 
-/// A snapshot on its way here.
+/// What every part of a snapshot says of all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) index: Index,
+    pub(super) digest: Digest,
+    pub(super) base_length: u64,
+    pub(super) length: u64,
+}
+
+/// A snapshot of which a part is here.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    index: Index,
-    base: ResultBase,
-    length: u64,
-    state: BytesMut,
+    header: Header,
+    bytes: BytesMut,
+}
+
+impl Incoming {
+    pub(super) fn is_of(&self, header: Header) -> bool {
+        self.header == header
+    }
+
+    /// What is here of it.
+    pub(super) fn held(&self) -> HeldPart {
+        let Header { index, digest, .. } = self.header;
+        HeldPart::Snapshot { index, digest, offset: self.bytes.len() as u64 }
+    }
 }
 
 impl Machine {
@@ -29,6 +48,9 @@ impl Machine {
     pub(super) fn snapshot_taken(&mut self, index: Index, state: Bytes) {
         let known = self.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
         if index <= known || index > self.delivery.result.index() || state.len() > SNAPSHOT_BYTES_MAX {
+            return;
+        }
+        if self.pins_snapshot() {
             return;
         }
         let end = self.delivery.result.index();
@@ -65,62 +87,38 @@ impl Machine {
         }
     }
 
-    /// Somebody misses what is not kept any more: it is given the snapshot instead; false if there is none that what
-    /// is retained follows.
-    pub(super) fn serve_snapshot(&mut self, to: NodeId, offset: u64) -> bool {
-        let first = self.first_kept();
-        let follows = |snapshot: &&StoredSnapshot| {
-            let needed = snapshot.begins.index().next();
-            first.map_or(needed > self.delivery.result.index(), |first| first <= needed)
-        };
-        let Some(snapshot) = self.snapshot.as_ref().filter(follows) else { return false };
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(snapshot.state.len());
-        let end = (from + SNAPSHOT_PART_BYTES).min(snapshot.state.len());
-        let part = Fetched::Snapshot {
-            index: snapshot.index,
-            base: (from == 0).then(|| Box::new(snapshot.begins.base.clone())),
-            length: snapshot.state.len() as u64,
-            offset: from as u64,
-            part: snapshot.state.slice(from..end),
-        };
-        self.send_control(to, ControlFrame::Fetched(part));
+    /// A part of a snapshot comes. True if it is new.
+    pub(super) fn take_part(&mut self, from: NodeId, header: Header, offset: u64, part: &Bytes) -> bool {
+        if self.observes() {
+            self.truncated(from, header.index.next());
+            return false;
+        }
+        let Some(fetching) = &mut self.fetching else { return false };
+        if offset == 0 && !fetching.held.is_of(header) {
+            fetching.held = Held::Snapshot(Incoming { header, bytes: BytesMut::new() });
+        }
+        let Held::Snapshot(incoming) = &mut fetching.held else { return false };
+        if incoming.header != header || incoming.bytes.len() as u64 != offset {
+            return false;
+        }
+        incoming.bytes.extend_from_slice(part);
+        if incoming.bytes.len() as u64 == header.length
+            && let Held::Snapshot(incoming) = core::mem::take(&mut fetching.held)
+        {
+            self.finish_snapshot(from, incoming);
+        }
         true
     }
 
-    /// Somebody wants more of a snapshot; of a later one, if there is one meanwhile, from its beginning.
-    pub(super) fn serve_more(&mut self, to: NodeId, index: Index, offset: u64) {
-        let same = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.index == index);
-        self.serve_snapshot(to, if same { offset } else { 0 });
-    }
-
-    /// A part of a snapshot comes.
-    pub(super) fn take_part(
-        &mut self,
-        from: NodeId,
-        (index, length, offset): (Index, u64, u64),
-        base: Option<Box<ResultBase>>,
-        part: &Bytes,
-    ) {
-        if self.observes() {
-            return self.truncated(from, index.next());
-        }
-        let Some(fetching) = &mut self.fetching else { return };
-        if let Some(base) = base.filter(|_| offset == 0) {
-            fetching.snapshot = Some(Incoming { index, base: *base, length, state: BytesMut::new() });
-        }
-        let continues = |incoming: &&mut Incoming| {
-            (incoming.index, incoming.length, incoming.state.len() as u64) == (index, length, offset)
-        };
-        let Some(incoming) = fetching.snapshot.as_mut().filter(continues) else { return };
-        incoming.state.extend_from_slice(part);
-        let held = incoming.state.len() as u64;
-        if held < length && !part.is_empty() {
-            let timeout = self.state.view().map(|view| view.parameters.failure_timeout).unwrap_or_default();
-            self.set_timer(Timer::Fetch, timeout);
-            return self.send_control(from, ControlFrame::FetchSnapshot { index, offset: held });
-        }
-        if let Some(Incoming { index, base, state, .. }) = fetching.snapshot.take() {
-            self.begin_with(index, base, state.freeze());
+    /// All of a snapshot is here.
+    fn finish_snapshot(&mut self, from: NodeId, incoming: Incoming) {
+        let Incoming { header, bytes } = incoming;
+        let mut state = bytes.freeze();
+        let is_right = digest_of([&state[..]]) == header.digest;
+        let base_length = usize::try_from(header.base_length).unwrap_or(usize::MAX).min(state.len());
+        match decode_base(&state.split_to(base_length)).filter(|_| is_right) {
+            Some(base) => self.begin_with(header.index, base, state),
+            None => self.breach(from, format!("the snapshot at index {} is not what its digest says", header.index)),
         }
     }
 
@@ -144,6 +142,6 @@ impl Machine {
             let (index, state) = known.unwrap_or((index, state));
             self.keep_snapshot(StoredSnapshot { index, begins, state });
         }
-        self.fetch();
+        self.fetch_on();
     }
 }

@@ -87,12 +87,13 @@ impl Machine {
                 Timer::Heartbeat => {
                     self.suspect();
                     self.say_waits();
+                    self.unpin();
                     self.beat();
                 }
                 Timer::Phase => self.phase_over(),
                 Timer::Wedge => self.wedge_over(),
                 Timer::Linger => self.linger_over(),
-                Timer::Fetch => self.fetch(),
+                Timer::Fetch => self.fetch_due(),
                 Timer::Rejoin => self.say_rejoin(),
                 Timer::Join => self.ask_to_join(),
                 Timer::Seek => self.seek(),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Durability;
-use crate::digest::{Checkpoint, Digest, ResultBase};
+use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::Slot;
 use crate::view::Place;
@@ -24,7 +24,7 @@ pub const WIRE_VERSION: u16 = 6;
 pub enum Stream {
     /// Frames about groups that need not exist yet: [`NodeFrame`]. Its header names no group (all zero).
     Node,
-    /// Founding, the control log, view changes, catch-up: [`ControlFrame`].
+    /// Founding, the control log, view changes, requests: [`ControlFrame`].
     Control,
     /// Confirmations and approvals of one view: [`TallyFrame`](crate::wire::TallyFrame).
     Tally {
@@ -38,6 +38,9 @@ pub enum Stream {
         /// The lane's owner.
         lane: Rank,
     },
+    /// Parts of the result and of snapshots for a node that fetches: [`ControlFrame::Fetched`] only. It is a stream of its
+    /// own so that no other frame waits behind them.
+    Result,
 }
 
 impl Stream {
@@ -45,7 +48,7 @@ impl Stream {
     #[must_use]
     pub fn view(self) -> Option<ViewId> {
         match self {
-            Self::Node | Self::Control => None,
+            Self::Node | Self::Control | Self::Result => None,
             Self::Tally { view } | Self::Lane { view, .. } => Some(view),
         }
     }
@@ -203,12 +206,9 @@ pub enum ControlFrame {
     },
     /// Answers [`ControlFrame::Wedge`].
     Wedged(Wedged),
-    /// Asks for the result from an index on (`protocol.md` §6.4).
-    Fetch {
-        /// The first index wanted.
-        from: Index,
-    },
-    /// Answers [`ControlFrame::Fetch`].
+    /// Asks for the result from an index on (`protocol.md` §7.7).
+    Fetch(Fetch),
+    /// Answers [`ControlFrame::Fetch`], on the stream for results.
     Fetched(Fetched),
     /// The sender's result is complete (`protocol.md` §9, STOP).
     Final {
@@ -277,13 +277,6 @@ pub enum ControlFrame {
     Wedging {
         /// The view that is frozen here.
         view: ViewId,
-    },
-    /// Asks for more of a snapshot of the application's state (`protocol.md` §7.1).
-    FetchSnapshot {
-        /// Which: the last index that it knows.
-        index: Index,
-        /// The first byte wanted.
-        offset: u64,
     },
     /// In place of entries of the control log that the sender does not keep any more: what the log up to one comes to.
     LogState {
@@ -376,6 +369,50 @@ pub struct Wedged {
     pub findings: Findings,
 }
 
+/// Starts a transfer of the result, continues it with more credit, or ends it (`protocol.md` §7.7).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// The transfer: the number of one that the receiver does not serve starts it; a transfer ends when another one of the
+    /// same sender starts.
+    pub number: u64,
+    /// The first index wanted, if this starts the transfer.
+    pub from: Index,
+    /// How many bytes the receiver may send in the whole transfer: of parts, and for each frame
+    /// [`FETCH_PART_COST_BYTES`](crate::limits::FETCH_PART_COST_BYTES). The last part may exceed it. Zero ends the transfer.
+    pub credit: u64,
+    /// Only what the result holds before this view is wanted; zero if everything is.
+    pub before: ViewId,
+    /// What the sender has already of what comes first.
+    pub held: HeldPart,
+}
+
+/// A part that a node has fetched without its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeldPart {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The first bytes of the entry that begins with the wanted index.
+    Entry {
+        /// The length of its body.
+        length: u64,
+        /// How many of its bytes.
+        offset: u64,
+    },
+    /// The first bytes of a snapshot.
+    Snapshot {
+        /// The last index that its state knows.
+        index: Index,
+        /// Of all its bytes.
+        digest: Digest,
+        /// How many of its bytes.
+        offset: u64,
+    },
+}
+
+/// What a transfer has yet to bring, where its source does not know.
+pub const AHEAD_UNKNOWN: u64 = u64::MAX;
+
 /// A part of the result, by index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fetched {
@@ -393,13 +430,20 @@ pub enum Fetched {
         first_seq: Seq,
         /// How many payloads.
         count: u32,
-        /// The slot body.
-        body: Bytes,
+        /// The length of the slot body.
+        length: u64,
+        /// Where in it the part begins.
+        offset: u64,
+        /// A part of the slot body, of [`FETCH_PART_BYTES`](crate::limits::FETCH_PART_BYTES) at most.
+        part: Bytes,
     },
-    /// The answer has ended; the sender's result reaches up to here.
+    /// All that the credit allows was sent, or all that there is; the sender's result reaches up to here.
     End {
         /// The length of its result.
         index: Index,
+        /// What this transfer has yet to bring, in bytes as they count towards its credit; zero if it is over,
+        /// [`AHEAD_UNKNOWN`] if the sender does not know.
+        ahead: u64,
         /// The view that the sender has installed.
         view: ViewId,
         /// That view's first index; zero if the sender does not know it.
@@ -416,13 +460,16 @@ pub enum Fetched {
     Snapshot {
         /// The last index that the state knows.
         index: Index,
-        /// Where the result begins that follows it; with its first part only.
-        base: Option<Box<ResultBase>>,
-        /// The whole state's length.
+        /// Of all its bytes.
+        digest: Digest,
+        /// How many of its bytes stand for the [`ResultBase`](crate::ResultBase) of the result that follows it: the first
+        /// ones. The others are the state.
+        base_length: u64,
+        /// How many bytes it has.
         length: u64,
         /// Where this part begins.
         offset: u64,
-        /// The part.
+        /// The part, of [`FETCH_PART_BYTES`](crate::limits::FETCH_PART_BYTES) at most.
         part: Bytes,
     },
 }

@@ -10,9 +10,10 @@ pub use codec::{
     HeaderError, LaneDecoder, NODE_FRAME_BYTES_MAX, NodeDecoder, TallyDecoder, decode_command, encode_command,
     encode_control, encode_header, encode_lane, encode_node, encode_tally,
 };
-pub(crate) use codec::{decode_log_state, encode_log_state};
+pub(crate) use codec::{decode_base, decode_log_state, encode_base, encode_log_state};
 pub use consensus::{ConsensusEntry, ConsensusKind, ConsensusMessage};
 pub use frame::{
-    ControlFrame, Fetched, Findings, LaneFrame, NodeFrame, Refusal, Stall, Stream, StreamHeader, WIRE_VERSION, Wedged,
+    AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, Findings, HeldPart, LaneFrame, NodeFrame, Refusal, Stall, Stream,
+    StreamHeader, WIRE_VERSION, Wedged,
 };
 pub use tally::{Heartbeat, KnownSkip, TallyFrame};

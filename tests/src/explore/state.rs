@@ -40,9 +40,10 @@ impl Channel {
     const PAIRS: u16 = (NODES * NODES) as u16;
 
     pub(super) fn of(from: usize, to: usize, stream: Stream) -> Self {
-        let in_view = |view: ViewId, at: u16| 1 + view.0 as u16 * Self::PER_VIEW + at;
+        let in_view = |view: ViewId, at: u16| 2 + view.0 as u16 * Self::PER_VIEW + at;
         let number = match stream {
             Stream::Node | Stream::Control => 0,
+            Stream::Result => 1,
             Stream::Tally { view } => in_view(view, 0),
             Stream::Lane { view, lane } => in_view(view, 1 + lane.0),
         };
@@ -300,7 +301,8 @@ mod tests {
             let lane = move |lane| Stream::Lane { view, lane: Rank(lane) };
             [Stream::Tally { view }, lane(0), lane(1), lane(2)]
         };
-        let streams: Vec<Stream> = [Stream::Control].into_iter().chain((0..9).flat_map(in_view)).collect();
+        let streams: Vec<Stream> =
+            [Stream::Control, Stream::Result].into_iter().chain((0..9).flat_map(in_view)).collect();
         let pairs = (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to)));
         let all = pairs.flat_map(|(from, to)| streams.iter().map(move |stream| (from, to, *stream)));
         let channels: Vec<(Channel, usize, usize)> =

@@ -76,7 +76,7 @@ impl Corrupter {
                 slot.batch = without_last(&slot.batch);
                 self.done = true;
             }
-            (Corrupted::Fetched, Frame::Control(ControlFrame::Fetched(Fetched::Entry { body, .. }))) => self.flip(body),
+            (Corrupted::Fetched, Frame::Control(ControlFrame::Fetched(Fetched::Entry { part, .. }))) => self.flip(part),
             (Corrupted::Cut | Corrupted::Command, Frame::Control(ControlFrame::Log { entries, .. })) => {
                 entries.iter_mut().for_each(|entry| alter_install(what, entry));
             }

@@ -136,6 +136,9 @@ impl Network {
             return None;
         }
         let mut after_us = self.plan.latency_us + dice.between(0, self.plan.jitter_us);
+        if packet.stream == Stream::Result {
+            after_us += self.plan.result_us;
+        }
         if dice.chance(self.plan.late_per_mille) {
             stats.met(Met::FrameLate);
             after_us += dice.between(0, self.plan.late_us);

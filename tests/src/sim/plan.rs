@@ -197,6 +197,8 @@ pub struct NetworkPlan {
     pub latency_us: u64,
     /// What is added at most.
     pub jitter_us: u64,
+    /// What is added for parts of the result: they are many where bandwidth is scarce.
+    pub result_us: u64,
     /// How many frames in a thousand take longer by far.
     pub late_per_mille: u64,
     /// How much longer at most.
@@ -338,6 +340,7 @@ impl Plan {
                 quiet: (0..nodes).collect(),
             },
             network: NetworkPlan {
+                result_us: 0,
                 latency_us: 1_000,
                 jitter_us: 0,
                 late_per_mille: 0,

@@ -96,9 +96,12 @@ impl World {
 
     /// What a process holds goes for good, by a fault.
     pub(super) fn takes(&mut self, place: usize) {
-        if !self.nodes[place].alive {
-            return;
+        if self.nodes[place].alive {
+            self.takes_what_it_held(place);
         }
+    }
+
+    fn takes_what_it_held(&mut self, place: usize) {
         let alive = |other: usize| other != place && self.goes_on(other);
         let stuck = !self.judge.majorities_live(alive);
         // The next view may rely on its answer alone from the moment that it is proposed.
@@ -312,6 +315,10 @@ impl World {
             found
         });
         self.on_disk(place, found)?;
+        if !self.disks[home].stored().is_relied_on(self.plan.rules) {
+            // Nothing of the group is stored yet: its node starts again without any of it.
+            self.takes_what_it_held(place);
+        }
         self.cut_off(place)
     }
 

@@ -8,14 +8,17 @@ use super::{
     Body, BoundError, COMMAND_BYTES_MAX, DURATION_MAX, FrameError, NODE_FRAME_BYTES_MAX, NotOne, addresses, append,
     at_most, at_most_len, check_round, counter, decode_exact, fill,
 };
+use crate::digest::ResultBase;
 use crate::limits::{
-    CERTIFICATE_BYTES_MAX, CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX,
-    LOG_ENTRIES_PER_FRAME_MAX, LOG_STATE_BYTES_MAX, MEMBERS_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX,
-    REVOKED_PER_FRAME_MAX, RUNS_MAX, SNAPSHOT_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX, CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, FETCH_PART_BYTES,
+    GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, LOG_STATE_BYTES_MAX, MEMBERS_MAX, REASON_BYTES_MAX,
+    REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, RUNS_MAX, SLOT_BODY_BYTES_MAX, SNAPSHOT_TRANSFER_BYTES_MAX,
+    TALLY_FRAME_BYTES_MAX,
 };
 use crate::slot::check_body;
 use crate::wire::{
-    ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, NodeFrame, Stall, TallyFrame, Wedged,
+    ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, HeldPart, NodeFrame, Stall, TallyFrame,
+    Wedged,
 };
 use crate::words::harmless;
 
@@ -245,11 +248,7 @@ impl Message for ControlFrame {
             }
             Self::Ready { view } | Self::Wedge { view, .. } | Self::Wedging { view } => counter("view", view.0)?,
             Self::Wedged(wedged) => check_wedged(wedged)?,
-            Self::Fetch { from } => counter("index", from.0)?,
-            Self::FetchSnapshot { index, offset } => {
-                counter("index", index.0)?;
-                at_most("a snapshot's bytes", *offset, SNAPSHOT_BYTES_MAX as u64)?;
-            }
+            Self::Fetch(fetch) => check_fetch(fetch)?,
             Self::Fetched(fetched) => check_fetched(fetched)?,
             Self::Final { result, report } => {
                 counter("index", result.index.0)?;
@@ -332,33 +331,71 @@ fn check_consensus(message: &ConsensusMessage) -> Result<(), BoundError> {
     at_most_len("a log state's bytes", message.snapshot.len(), LOG_STATE_BYTES_MAX)
 }
 
+fn check_fetch(fetch: &Fetch) -> Result<(), BoundError> {
+    counter("index", fetch.from.0)?;
+    counter("view", fetch.before.0)?;
+    match fetch.held {
+        HeldPart::Nothing => Ok(()),
+        HeldPart::Entry { length, offset } => {
+            at_most("a slot body's bytes", length, SLOT_BODY_BYTES_MAX as u64)?;
+            at_most("a slot body's bytes", offset, length)
+        }
+        HeldPart::Snapshot { index, digest: _, offset } => {
+            counter("index", index.0)?;
+            at_most("a snapshot's bytes", offset, SNAPSHOT_TRANSFER_BYTES_MAX as u64)
+        }
+    }
+}
+
 fn check_fetched(fetched: &Fetched) -> Result<(), FrameError> {
     match fetched {
-        Fetched::Entry { first_index, view, origin: _, incarnation, first_seq, count, body } => {
+        Fetched::Entry { first_index, view, origin: _, incarnation, first_seq, count, length, offset, part } => {
             counter("index", first_index.0)?;
             counter("view", view.0)?;
             counter("incarnation", incarnation.0)?;
             counter("sequence number", first_seq.0)?;
-            check_body(body, *count)?;
+            at_most("a slot body's bytes", *length, SLOT_BODY_BYTES_MAX as u64)?;
+            check_part("a slot body's bytes", (*offset, part.len()), *length)?;
+            if part.len() as u64 == *length {
+                check_body(part, *count)?;
+            }
         }
-        Fetched::End { index, view, first, digest: _ } => {
+        Fetched::End { index, ahead: _, view, first, digest: _ } => {
             counter("index", first.0)?;
             counter("index", index.0)?;
             counter("view", view.0)?;
         }
         Fetched::Truncated { first } => counter("index", first.0)?,
-        Fetched::Snapshot { index, base, length, offset, part } => {
+        Fetched::Snapshot { index, digest: _, base_length, length, offset, part } => {
             counter("index", index.0)?;
-            at_most("a snapshot's bytes", *length, SNAPSHOT_BYTES_MAX as u64)?;
-            at_most("a snapshot's bytes", offset.saturating_add(part.len() as u64), *length)?;
-            if let Some(base) = base {
-                counter("index", base.checkpoint.index.0)?;
-                counter("view", base.view.0)?;
-                at_most_len("runs", base.last_numbers.len(), RUNS_MAX)?;
-            }
+            at_most("a snapshot's bytes", *length, SNAPSHOT_TRANSFER_BYTES_MAX as u64)?;
+            at_most("a base's bytes", *base_length, *length)?;
+            check_part("a snapshot's bytes", (*offset, part.len()), *length)?;
         }
     }
     Ok(())
+}
+
+/// Checks where a part lies, and that it is no larger than one frame brings.
+fn check_part(what: &'static str, (offset, bytes): (u64, usize), length: u64) -> Result<(), BoundError> {
+    at_most_len("a part's bytes", bytes, FETCH_PART_BYTES)?;
+    at_most(what, offset.saturating_add(bytes as u64), length)
+}
+
+/// Encodes what a snapshot begins with.
+pub(crate) fn encode_base(base: &ResultBase) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    append(base, &mut bytes);
+    bytes
+}
+
+/// Decodes it; none if the bytes stand for no base.
+pub(crate) fn decode_base(bytes: &[u8]) -> Option<ResultBase> {
+    let base: ResultBase = decode_exact(bytes).ok()?;
+    counter("index", base.checkpoint.index.0).ok()?;
+    counter("view", base.view.0).ok()?;
+    at_most_len("runs", base.last_numbers.len(), RUNS_MAX).ok()?;
+    Some(base)
 }
 
 fn group_name(name: &str) -> Result<(), BoundError> {

@@ -20,6 +20,7 @@ pub use header::{HeaderDecoder, HeaderError, encode_header};
 pub use lane::{LaneDecoder, encode_lane};
 pub(crate) use log_state::{decode_log_state, encode_log_state};
 pub use message::{ControlDecoder, NodeDecoder, TallyDecoder, encode_control, encode_node, encode_tally};
+pub(crate) use message::{decode_base, encode_base};
 
 pub use crate::limits::DURATION_MAX;
 use crate::limits::{ADDRESSES_MAX, ROUND_MAX};

@@ -180,6 +180,7 @@ fn traffic(dice: &mut Dice, nodes: usize) -> Traffic {
 
 fn network(dice: &mut Dice) -> NetworkPlan {
     NetworkPlan {
+        result_us: 0,
         latency_us: dice.pick(&[20, 200, 2_000]),
         jitter_us: dice.pick(&[0, 100, 1_000, 5_000]),
         late_per_mille: dice.pick(&[0, 0, 10, 60]),

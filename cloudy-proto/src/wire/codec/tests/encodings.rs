@@ -15,8 +15,8 @@ use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank
 use crate::view::{Origin, Place, RingMember};
 use crate::wire::codec::{ControlDecoder, HeaderDecoder, LaneDecoder, NodeDecoder, TallyDecoder, encode_command};
 use crate::wire::{
-    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, KnownSkip, LaneFrame,
-    NodeFrame, Refusal, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, Heartbeat, HeldPart,
+    KnownSkip, LaneFrame, NodeFrame, Refusal, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };
 
 const CHECKPOINT: Checkpoint = Checkpoint { index: Index(65_536), digest: Digest(0x0123_4567_89ab_cdef) };
@@ -51,6 +51,7 @@ fn headers() {
         of(Stream::Control),
         of(Stream::Tally { view }),
         of(Stream::Lane { view, lane }),
+        of(Stream::Result),
     ]));
 }
 
@@ -116,9 +117,27 @@ fn control_frames() {
             cursor: Place { round: Round(7), rank: Rank(3) },
             findings: findings(),
         }),
-        ControlFrame::Fetch { from: index },
+        ControlFrame::Fetch(Fetch {
+            number: 7,
+            from: index,
+            credit: 70_000,
+            before: view,
+            held: HeldPart::Entry { length: 300, offset: 200 },
+        }),
+        ControlFrame::Fetch(Fetch {
+            held: HeldPart::Snapshot { index, digest: CHECKPOINT.digest, offset: 200 },
+            ..Fetch::default()
+        }),
         examples::fetched(&[b"a".to_vec(), b"bc".to_vec()]),
-        ControlFrame::Fetched(Fetched::End { index, view, first: Index(299), digest: CHECKPOINT.digest }),
+        ControlFrame::Fetched(Fetched::Snapshot {
+            index,
+            digest: CHECKPOINT.digest,
+            base_length: 60,
+            length: 300,
+            offset: 200,
+            part: Bytes::from_static(b"part"),
+        }),
+        ControlFrame::Fetched(Fetched::End { index, ahead: 300, view, first: Index(299), digest: CHECKPOINT.digest }),
         ControlFrame::Fetched(Fetched::Truncated { first: index }),
         ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
         ControlFrame::End,

@@ -21,8 +21,8 @@ use crate::slot::{Batch, Slot, push_payload};
 use crate::view::{Origin, Place, RingMember};
 use crate::wire::codec::{COUNTER_MAX, DURATION_MAX};
 use crate::wire::{
-    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetched, Findings, Heartbeat, KnownSkip, LaneFrame,
-    NodeFrame, Refusal, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, Heartbeat, HeldPart,
+    KnownSkip, LaneFrame, NodeFrame, Refusal, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };
 use crate::words::harmless;
 
@@ -45,7 +45,9 @@ pub(super) fn fetched(payloads: &[Vec<u8>]) -> ControlFrame {
         incarnation: Incarnation(1),
         first_seq,
         count,
-        body,
+        length: body.len() as u64,
+        offset: 0,
+        part: body,
     })
 }
 
@@ -111,6 +113,7 @@ pub(super) fn header() -> impl Strategy<Value = StreamHeader> {
         Just(Stream::Control),
         counter().prop_map(|view| Stream::Tally { view: ViewId(view) }),
         (counter(), rank()).prop_map(|(view, lane)| Stream::Lane { view: ViewId(view), lane }),
+        Just(Stream::Result),
     ];
     (any::<[u8; 16]>(), counter(), stream).prop_map(|(group, incarnation, stream)| StreamHeader {
         version: WIRE_VERSION,
@@ -177,20 +180,51 @@ pub(super) fn node() -> impl Strategy<Value = NodeFrame> {
     ]
 }
 
+fn a_fetch() -> impl Strategy<Value = Fetch> {
+    let held = prop_oneof![
+        Just(HeldPart::Nothing),
+        (0..1_000u64, 0..1_000u64).prop_map(|(a, b)| HeldPart::Entry { length: a.max(b), offset: a.min(b) }),
+        (counter(), any::<u128>(), 0..1_000u64).prop_map(|(index, digest, offset)| HeldPart::Snapshot {
+            index: Index(index),
+            digest: Digest(digest),
+            offset
+        }),
+    ];
+    (any::<u64>(), counter(), any::<u64>(), counter(), held).prop_map(|(number, from, credit, before, held)| Fetch {
+        number,
+        from: Index(from),
+        credit,
+        before: ViewId(before),
+        held,
+    })
+}
+
 fn a_fetched() -> impl Strategy<Value = Fetched> {
     let entry = (counter(), counter(), node_id(), counter(), counter(), payloads());
     prop_oneof![
         entry.prop_map(|(first_index, view, origin, incarnation, first_seq, payloads)| {
             let Batch { first_seq, count, body } = batch(first_seq, &payloads);
             let (first_index, view, incarnation) = (Index(first_index), ViewId(view), Incarnation(incarnation));
-            Fetched::Entry { first_index, view, origin, incarnation, first_seq, count, body }
+            let length = body.len() as u64;
+            Fetched::Entry { first_index, view, origin, incarnation, first_seq, count, length, offset: 0, part: body }
         }),
-        (counter(), counter(), counter(), any::<u128>()).prop_map(|(index, view, first, digest)| Fetched::End {
-            index: Index(index),
-            view: ViewId(view),
-            first: Index(first),
-            digest: Digest(digest)
+        (0..1_000u64, any::<u128>(), any::<Vec<u8>>()).prop_map(|(offset, digest, part)| Fetched::Snapshot {
+            index: Index(offset),
+            digest: Digest(digest),
+            base_length: offset / 2,
+            length: offset + part.len() as u64,
+            offset,
+            part: part.into(),
         }),
+        (counter(), any::<u64>(), counter(), counter(), any::<u128>()).prop_map(
+            |(index, ahead, view, first, digest)| Fetched::End {
+                index: Index(index),
+                ahead,
+                view: ViewId(view),
+                first: Index(first),
+                digest: Digest(digest)
+            }
+        ),
         counter().prop_map(|first| Fetched::Truncated { first: Index(first) }),
     ]
 }
@@ -246,7 +280,7 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
         (counter(), node_id(), checkpoint(), checkpoint()).prop_map(|(view, node, theirs, ours)| {
             ControlFrame::Diverged { view: ViewId(view), node, theirs, ours }
         }),
-        counter().prop_map(|from| ControlFrame::Fetch { from: Index(from) }),
+        a_fetch().prop_map(ControlFrame::Fetch),
         a_fetched().prop_map(ControlFrame::Fetched),
         (checkpoint(), bytes(REPORT_BYTES_MAX)).prop_map(|(result, report)| ControlFrame::Final { result, report }),
         (counter(), vec(node_id(), 0..=MEMBERS_MAX), vec(node_id(), 0..=MEMBERS_MAX))

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::Index as Cut;
 
 use super::*;
+use crate::id::LogIndex;
 use crate::wire::{ControlFrame, LaneFrame, NodeFrame, StreamHeader, TallyFrame};
 
 /// A decoder, its frame and its encoder, so that each test speaks for all of them.
@@ -218,7 +219,8 @@ fn a_slot_s_body_is_handed_out_without_a_copy() {
 #[test]
 fn a_decoder_keeps_no_large_buffer() {
     let mut decoder = ControlDecoder::default();
-    let frame = examples::fetched(&[vec![1; 300_000]]);
+    let state = Bytes::from(vec![1; 300_000]);
+    let frame = ControlFrame::LogState { index: LogIndex(1), term: 1, state };
     let bytes = encoded::<ControlDecoder>(core::slice::from_ref(&frame));
     assert_eq!(decoder.feed(&mut &bytes[..]), Ok(Some(frame)));
     assert!(decoder.reserved_bytes() <= RESERVE_BYTES_MAX);

@@ -12,12 +12,14 @@ use crate::config::Durability;
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
 use crate::limits::{
-    CERTIFICATE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX,
-    PAYLOAD_BYTES_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, SLOT_BODY_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, FETCH_PART_BYTES, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX,
+    MEMBERS_MAX, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, SLOT_BODY_BYTES_MAX,
     SLOT_PAYLOADS_MAX, STREAM_HEADER_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::view::Place;
-use crate::wire::{Fetched, Findings, Heartbeat, KnownSkip, Refusal, Stall, Stream, WIRE_VERSION, Wedged};
+use crate::wire::{
+    Fetch, Fetched, Findings, Heartbeat, HeldPart, KnownSkip, Refusal, Stall, Stream, WIRE_VERSION, Wedged,
+};
 
 fn refused<C: Codec>(bytes: &[u8]) -> C::Error {
     let (frames, error) = read::<C>(bytes, &[1]);
@@ -80,7 +82,7 @@ fn a_header_is_refused() {
     assert_eq!(refused::<HeaderDecoder>(&trailing), HeaderError::Trailing(1));
 
     let mut unknown = good.clone();
-    *unknown.last_mut().expect("not empty") = 4;
+    *unknown.last_mut().expect("not empty") = 5;
     assert!(matches!(refused::<HeaderDecoder>(&unknown), HeaderError::Malformed(_)));
 
     let (view, lane) = (ViewId(COUNTER_MAX + 1), Rank(MEMBERS_MAX as u16));
@@ -179,7 +181,7 @@ fn a_message_that_is_not_one_frame_is_refused() {
         }
     }
     check::<TallyDecoder>("tally", TallyFrame::Confirm { frontier: Round(300) });
-    check::<ControlDecoder>("control", ControlFrame::Fetch { from: Index(300) });
+    check::<ControlDecoder>("control", ControlFrame::Fetch(Fetch { from: Index(300), ..Fetch::default() }));
     check::<NodeDecoder>("node", NodeFrame::Join { name: "demo".into() });
 }
 
@@ -261,13 +263,19 @@ fn a_control_frame_out_of_bounds_is_refused() {
     check(ControlFrame::Log { first, entries: vec![], term: u64::MAX }, counter("term"));
     check(ControlFrame::Ready { view }, counter("view"));
     check(ControlFrame::Wedge { view, last: true, again: false }, counter("view"));
-    check(ControlFrame::Fetch { from: index }, counter("index"));
+    let fetch = Fetch::default();
+    check(ControlFrame::Fetch(Fetch { from: index, ..fetch.clone() }), counter("index"));
+    check(ControlFrame::Fetch(Fetch { before: view, ..fetch.clone() }), counter("view"));
+    let held = HeldPart::Entry { length: 3, offset: 4 };
+    check(ControlFrame::Fetch(Fetch { held, ..fetch.clone() }), over("a slot body's bytes", 4, 3));
+    let held = HeldPart::Snapshot { index, digest: Digest(0), offset: 0 };
+    check(ControlFrame::Fetch(Fetch { held, ..fetch }), counter("index"));
     check(
-        ControlFrame::Fetched(Fetched::End { index, view: ViewId(1), first: Index(1), digest: Digest(0) }),
+        ControlFrame::Fetched(Fetched::End { index, ahead: 0, view: ViewId(1), first: Index(1), digest: Digest(0) }),
         counter("index"),
     );
     check(
-        ControlFrame::Fetched(Fetched::End { index: Index(1), view, first: Index(1), digest: Digest(0) }),
+        ControlFrame::Fetched(Fetched::End { index: Index(1), ahead: 0, view, first: Index(1), digest: Digest(0) }),
         counter("view"),
     );
     check(ControlFrame::Fetched(Fetched::Truncated { first: index }), counter("index"));
@@ -359,11 +367,25 @@ fn a_bad_fetched_entry_is_refused() {
     });
     assert_eq!(seq, over("sequence number", u64::MAX, COUNTER_MAX).into());
     let body = change(|entry| {
-        if let Fetched::Entry { body, .. } = entry {
-            *body = batch(1, &[vec![1], vec![2]]).body;
+        if let Fetched::Entry { part, length, .. } = entry {
+            *part = batch(1, &[vec![1], vec![2]]).body;
+            *length = part.len() as u64;
         }
     });
     assert_eq!(body, BodyError::Extent.into());
+    let beyond = change(|entry| {
+        if let Fetched::Entry { offset, .. } = entry {
+            *offset = 3;
+        }
+    });
+    assert_eq!(beyond, over("a slot body's bytes", 14, 11).into());
+    let large = change(|entry| {
+        if let Fetched::Entry { part, length, .. } = entry {
+            *part = vec![1; FETCH_PART_BYTES + 1].into();
+            *length = 1 << 20;
+        }
+    });
+    assert_eq!(large, over("a part's bytes", FETCH_PART_BYTES as u64 + 1, FETCH_PART_BYTES as u64).into());
 }
 
 /// The bounds on encodings leave room for everything that the bounds on values allow.
@@ -385,7 +407,7 @@ fn the_largest_of_each_is_taken() {
     taken::<NodeDecoder>(NodeFrame::Refused { name, reason, refusal: Refusal::Final });
     taken::<NodeDecoder>(NodeFrame::Revoked { own: true, nodes: vec![NodeId([0xff; 32]); REVOKED_PER_FRAME_MAX] });
     taken::<NodeDecoder>(NodeFrame::Certificate(vec![0xff; CERTIFICATE_BYTES_MAX].into()));
-    taken::<ControlDecoder>(fetched(&[vec![1; PAYLOAD_BYTES_MAX]]));
+    taken::<ControlDecoder>(fetched(&[vec![1; FETCH_PART_BYTES - 3]]));
     taken::<ControlDecoder>(ControlFrame::Wedged(wedged()));
     let entries = vec![Bytes::from(vec![0; COMMAND_BYTES_MAX]); LOG_ENTRIES_PER_FRAME_MAX];
     taken::<ControlDecoder>(ControlFrame::Log { first: LogIndex(COUNTER_MAX), entries, term: COUNTER_MAX });

@@ -1,0 +1,138 @@
+//! Snapshots that are given to nodes that fetch (`protocol.md` §7.8). A transfer takes time, and a newer snapshot must not
+//! end it: the one that is transferred is pinned.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::Durability;
+use crate::digest::{Digest, digest_of};
+use crate::id::Index;
+use crate::limits::{FETCH_PART_BYTES, SNAPSHOT_PIN_IDLE, SNAPSHOT_PIN_MAX, SNAPSHOTS_PINNED_MAX};
+use crate::machine::Machine;
+use crate::stored::StoredSnapshot;
+use crate::time::Time;
+use crate::wire::{Fetched, HeldPart, encode_base};
+
+/// A snapshot as it is transferred.
+#[derive(Debug)]
+struct Offer {
+    index: Index,
+    /// The first index that a node with it misses.
+    needed: Index,
+    digest: Digest,
+    base: Bytes,
+    state: Bytes,
+}
+
+impl Offer {
+    fn of(snapshot: &StoredSnapshot) -> Self {
+        let base = encode_base(&snapshot.begins.base).freeze();
+        let digest = digest_of([&base[..], &snapshot.state[..]]);
+        let needed = snapshot.begins.index().next();
+        Self { index: snapshot.index, needed, digest, base, state: snapshot.state.clone() }
+    }
+
+    fn length(&self) -> u64 {
+        (self.base.len() + self.state.len()) as u64
+    }
+}
+
+/// A snapshot that is given to one node, and how much of it was.
+#[derive(Debug)]
+pub(super) struct Offering {
+    offer: Arc<Offer>,
+    offset: u64,
+}
+
+impl Offering {
+    /// The next part, and the rest if there is any.
+    pub(super) fn next_part(self) -> (Fetched, Option<Self>) {
+        let Offer { index, digest, ref base, ref state, .. } = *self.offer;
+        let offset = self.offset as usize;
+        let (piece, start) = if offset < base.len() { (base, offset) } else { (state, offset - base.len()) };
+        let part = piece.slice(start..piece.len().min(start + FETCH_PART_BYTES));
+        let (base_length, length) = (base.len() as u64, self.offer.length());
+        let next = self.offset + part.len() as u64;
+        let rest = (next < length).then(|| Self { offer: Arc::clone(&self.offer), offset: next });
+        (Fetched::Snapshot { index, digest, base_length, length, offset: self.offset, part }, rest)
+    }
+}
+
+/// The snapshots that were given lately.
+#[derive(Debug, Default)]
+pub(crate) struct Offers(Vec<Pinned>);
+
+#[derive(Debug)]
+struct Pinned {
+    offer: Arc<Offer>,
+    since: Time,
+    used_at: Time,
+}
+
+impl Offers {
+    /// Lets go what no transfer has used for a while, or that is pinned for too long.
+    fn purge(&mut self, now: Time) {
+        let is_used = |pinned: &Pinned| {
+            now.since(pinned.used_at) <= SNAPSHOT_PIN_IDLE && now.since(pinned.since) <= SNAPSHOT_PIN_MAX
+        };
+        self.0.retain(is_used);
+    }
+
+    fn add(&mut self, offer: Offer, now: Time) -> Arc<Offer> {
+        if self.0.len() >= SNAPSHOTS_PINNED_MAX {
+            let oldest = self.0.iter().enumerate().min_by_key(|(_, pinned)| pinned.used_at).map(|(at, _)| at);
+            oldest.map(|at| self.0.swap_remove(at));
+        }
+        let offer = Arc::new(offer);
+        self.0.push(Pinned { offer: Arc::clone(&offer), since: now, used_at: now });
+        offer
+    }
+
+    /// A part of it is sent.
+    pub(super) fn touch(&mut self, offering: &Offering, now: Time) {
+        let pinned = self.0.iter_mut().find(|pinned| Arc::ptr_eq(&pinned.offer, &offering.offer));
+        pinned.into_iter().for_each(|pinned| pinned.used_at = now);
+    }
+}
+
+impl Machine {
+    /// The snapshot to give to a node that has this of one: the same again if it is there and what is kept follows it, or
+    /// else the newest.
+    pub(super) fn offer_snapshot(&mut self, held: HeldPart) -> Option<Offering> {
+        self.transfers.offers.purge(self.now);
+        let (first, end) = (self.first_kept(), self.delivery.result.index());
+        let follows = |needed: Index| first.map_or(needed > end, |first| first <= needed);
+        if let HeldPart::Snapshot { index, digest, offset } = held {
+            let same = |pinned: &&Pinned| (pinned.offer.index, pinned.offer.digest) == (index, digest);
+            self.offer_newest(follows);
+            let found = self.transfers.offers.0.iter().find(same).filter(|pinned| follows(pinned.offer.needed));
+            if let Some(pinned) = found.filter(|pinned| offset < pinned.offer.length()) {
+                return Some(Offering { offer: Arc::clone(&pinned.offer), offset });
+            }
+        }
+        self.offer_newest(follows).map(|offer| Offering { offer, offset: 0 })
+    }
+
+    fn offer_newest(&mut self, follows: impl Fn(Index) -> bool) -> Option<Arc<Offer>> {
+        let snapshot = self.snapshot.as_ref().filter(|snapshot| follows(snapshot.begins.index().next()))?;
+        let known = self.transfers.offers.0.iter().find(|pinned| pinned.offer.index == snapshot.index);
+        if let Some(known) = known.map(|pinned| Arc::clone(&pinned.offer)) {
+            return Some(known);
+        }
+        let offer = Offer::of(snapshot);
+        Some(self.transfers.offers.add(offer, self.now))
+    }
+
+    /// `Disk`: what follows a snapshot goes from the disk when a newer one is stored, so none is while one is transferred.
+    /// In memory nothing depends on it.
+    pub(super) fn pins_snapshot(&mut self) -> bool {
+        self.transfers.offers.purge(self.now);
+        self.delivery.durability == Durability::Disk && !self.transfers.offers.0.is_empty()
+    }
+
+    /// Memory is given back once a transfer has ended.
+    pub(super) fn unpin(&mut self) {
+        self.transfers.offers.purge(self.now);
+    }
+}

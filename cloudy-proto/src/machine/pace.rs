@@ -1,0 +1,142 @@
+//! How fast a node fetches, and how much it lets be in flight for that (`protocol.md` §7.7).
+//!
+//! A *trip* lasts from a request for credit until all that it allows has come. The window doubles with each trip on which
+//! the rate has grown, and holds twice what arrives in the shortest round trip afterwards. It never shrinks: how much
+//! travels at once is the transport's to decide, and a window only has to be large enough for it.
+
+use core::time::Duration;
+
+use crate::limits::{FETCH_CREDIT_BYTES_MAX, FETCH_CREDIT_BYTES_MIN};
+use crate::time::Time;
+
+/// A rate has grown if it is higher by this part.
+const GROWTH_PART: u64 = 8;
+/// So many trips in a row without growth end the doubling.
+const FLAT_TRIPS_MAX: u32 = 3;
+/// The window holds what arrives in so many of the shortest round trips.
+const WINDOW_TRIPS: u32 = 2;
+
+/// The window of one node that fetches, kept from one transfer to the next.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    window_bytes: u64,
+    /// When the transfer was requested, until its first frame comes.
+    requested_at: Option<Time>,
+    /// Of this transfer, or of the last one that brought anything.
+    shortest: Option<Duration>,
+    trip: Option<Trip>,
+    /// The highest rate of this transfer, and the trips since that did not exceed it.
+    best: u64,
+    flat_trips: u32,
+}
+
+/// The trip that is measured.
+#[derive(Debug)]
+struct Trip {
+    since: Time,
+    /// What had come before, in bytes of the transfer, and what ends the trip.
+    received: u64,
+    until: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            window_bytes: FETCH_CREDIT_BYTES_MIN,
+            requested_at: None,
+            shortest: None,
+            trip: None,
+            best: 0,
+            flat_trips: 0,
+        }
+    }
+}
+
+impl Pace {
+    /// What may be in flight.
+    pub(super) fn window_bytes(&self) -> u64 {
+        self.window_bytes
+    }
+
+    /// The shortest time from a request to what it brought.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.shortest
+    }
+
+    /// A transfer starts.
+    pub(super) fn start(&mut self, now: Time) {
+        (self.requested_at, self.trip, self.best, self.flat_trips) = (Some(now), None, 0, 0);
+    }
+
+    /// Credit was requested: the source may send so many bytes of the transfer, of which some have come.
+    pub(super) fn request(&mut self, granted: u64, received: u64, now: Time) {
+        self.trip.get_or_insert(Trip { since: now, received, until: granted });
+    }
+
+    /// So many bytes of the transfer have come by this time.
+    pub(super) fn receive(&mut self, received: u64, now: Time) {
+        if let Some(at) = self.requested_at.take() {
+            self.shortest = Some(now.since(at));
+        }
+        let Some(trip) = self.trip.take_if(|trip| received >= trip.until) else { return };
+        let took = now.since(trip.since);
+        let shortest = self.shortest.map_or(took, |shortest| shortest.min(took));
+        self.shortest = Some(shortest);
+        let rate = per_second(received - trip.received, took);
+        if rate >= self.best.saturating_add(self.best / GROWTH_PART) {
+            (self.best, self.flat_trips) = (rate, 0);
+        } else {
+            self.flat_trips += 1;
+        }
+        let grows = self.flat_trips < FLAT_TRIPS_MAX;
+        let doubled = if grows { self.window_bytes.saturating_mul(2) } else { 0 };
+        let needed = in_time(self.best, shortest * WINDOW_TRIPS);
+        self.window_bytes = self.window_bytes.max(doubled).max(needed).min(FETCH_CREDIT_BYTES_MAX);
+    }
+}
+
+/// Bytes a second.
+pub(super) fn per_second(bytes: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(bytes) * 1_000_000 / time.as_micros().max(1)).unwrap_or(u64::MAX)
+}
+
+/// Bytes, at a rate of so many a second.
+pub(super) fn in_time(rate: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(rate).saturating_mul(time.as_micros()) / 1_000_000).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The window after so many trips on a path with a round trip and a rate, in bytes a second.
+    fn window_on(round_trip: Duration, rate: u64, trips: usize) -> u64 {
+        let (mut pace, mut now, mut received) = (Pace::default(), Time(1), 0);
+        pace.start(now);
+        for _ in 0..trips {
+            let granted = received + pace.window_bytes();
+            pace.request(granted, received, now);
+            pace.receive(received, now + round_trip);
+            let in_line = Duration::from_micros((granted - received) * 1_000_000 / rate);
+            now = now + round_trip.max(in_line);
+            received = granted;
+            pace.receive(received, now);
+        }
+        pace.window_bytes()
+    }
+
+    #[test]
+    fn a_window_holds_what_the_path_carries_in_a_round_trip_and_little_more() {
+        for (round_trip_ms, mbit) in [(10, 100), (50, 100), (100, 100), (300, 100), (50, 1_000)] {
+            let (round_trip, rate) = (Duration::from_millis(round_trip_ms), mbit * 125_000);
+            let on_the_way = in_time(rate, round_trip);
+            let window = window_on(round_trip, rate, 20);
+            assert!(window >= on_the_way.min(FETCH_CREDIT_BYTES_MAX), "{round_trip_ms} ms, {mbit} Mbit/s: {window}");
+            assert!(
+                window <= (16 * on_the_way).max(8 * FETCH_CREDIT_BYTES_MIN),
+                "{round_trip_ms} ms, {mbit} Mbit/s: {window}"
+            );
+        }
+        assert_eq!(window_on(Duration::from_millis(300), 125_000_000, 20), FETCH_CREDIT_BYTES_MAX);
+    }
+}
