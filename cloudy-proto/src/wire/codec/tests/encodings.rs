@@ -96,6 +96,10 @@ fn node_frames() {
     ]));
 }
 
+fn fetch_of(held: HeldPart) -> ControlFrame {
+    ControlFrame::Fetch(Fetch { number: 7, from: Index(300), credit: 70_000, before: ViewId(2), held })
+}
+
 #[test]
 fn control_frames() {
     let (view, index) = (ViewId(2), Index(300));
@@ -117,17 +121,8 @@ fn control_frames() {
             cursor: Place { round: Round(7), rank: Rank(3) },
             findings: findings(),
         }),
-        ControlFrame::Fetch(Fetch {
-            number: 7,
-            from: index,
-            credit: 70_000,
-            before: view,
-            held: HeldPart::Entry { length: 300, offset: 200 },
-        }),
-        ControlFrame::Fetch(Fetch {
-            held: HeldPart::Snapshot { index, digest: CHECKPOINT.digest, offset: 200 },
-            ..Fetch::default()
-        }),
+        fetch_of(HeldPart::Entry { length: 300, offset: 200 }),
+        fetch_of(HeldPart::Snapshot { index, digest: CHECKPOINT.digest, offset: 200 }),
         examples::fetched(&[b"a".to_vec(), b"bc".to_vec()]),
         ControlFrame::Fetched(Fetched::Snapshot {
             index,
