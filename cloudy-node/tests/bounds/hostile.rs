@@ -197,7 +197,7 @@ async fn answer(connection: &Connection, mut own: BytesMut, stream: &mut RecvStr
                         return install;
                     }
                 }
-                ControlFrame::Coordinates { .. } => {}
+                ControlFrame::Coordinates { .. } | ControlFrame::Probe { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

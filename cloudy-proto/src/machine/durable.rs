@@ -59,6 +59,14 @@ impl Syncs {
         self.waiting.front().map_or(Duration::ZERO, |sync| now.since(sync.given_at.max(self.synced_at)))
     }
 
+    /// The longest recent sync as a heartbeat says it, in milliseconds; a group in memory, which never syncs, pays nothing for it.
+    pub(super) fn slowest_ms(&self, now: Time) -> u32 {
+        if self.ticket == 0 {
+            return 0;
+        }
+        u32::try_from(self.slowest(now).as_millis()).unwrap_or(u32::MAX)
+    }
+
     /// The longest recent sync, one that is not finished included.
     pub(super) fn slowest(&self, now: Time) -> Duration {
         self.slowest.at(now).max(self.pending(now))

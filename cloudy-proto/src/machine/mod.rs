@@ -427,7 +427,7 @@ impl Machine {
             waiting: !self.outbox.is_empty(),
             complete: self.member.as_ref().is_some_and(|member| member.complete),
             begins: self.member.as_ref().map(|member| member.begins).unwrap_or_default(),
-            sync_ms: u32::try_from(self.syncs.slowest(self.now).as_millis()).unwrap_or(u32::MAX),
+            sync_ms: self.syncs.slowest_ms(self.now),
         }
     }
 

@@ -75,9 +75,12 @@ impl Machine {
 
     /// A process that was itself late by more than a heartbeat has heard nobody meanwhile.
     pub(super) fn notice_sleep(&mut self, now: Time) {
-        let late = self.timers.next().map_or(Duration::ZERO, |due| now.since(due));
-        if self.parameters().is_some_and(|parameters| late > parameters.heartbeat) {
-            let slept = late.min(now.since(self.now));
+        let passed = now.since(self.now);
+        if self.parameters().is_none_or(|parameters| passed <= parameters.heartbeat) {
+            return;
+        }
+        let slept = self.timers.next().map_or(Duration::ZERO, |due| now.since(due)).min(passed);
+        if self.parameters().is_some_and(|parameters| slept > parameters.heartbeat) {
             self.peers.paths.values_mut().for_each(|path| path.slept(slept));
         }
     }
