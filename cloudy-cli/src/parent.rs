@@ -103,7 +103,8 @@ mod tests {
     #[test]
     fn whatever_is_said_is_one_line_and_reads_back() {
         let (node, id) = (NodeId([7; 32]), ViewId(2));
-        let summary = Summary { count: 3, sum: 0.1 + 0.2, digest: Digest(u128::MAX - 1), own: 1, confirmations: 2 };
+        let summary =
+            Summary { count: 3, sum: 0.1 + 0.2, digest: Digest(u128::MAX - 1), own: 1, confirmations: 2, left: None };
         let slave = Found { node, address: address(1), name: "127.0.0.1:1".to_owned() };
         let refusal = Refusal { name: "x".to_owned(), reason: "two\nlines".to_owned() };
         let rows = [

@@ -62,6 +62,8 @@ pub(crate) struct Session {
     pub(crate) row_problems: BTreeMap<String, String>,
     /// What else is wrong, each in a sentence.
     pub(crate) problems: Vec<String>,
+    /// What is worth a line and not wrong.
+    pub(crate) notes: Vec<String>,
     /// From the first look for slaves to the last report.
     pub(crate) took: Duration,
 }
@@ -78,9 +80,17 @@ impl Session {
         let rows: Vec<(String, MasterRow)> = rows.into_iter().map(|row| (watcher.name(&row.slave), row)).collect();
         let problem = |(name, row): &(String, MasterRow)| Some((name.clone(), problem(name, &row.result)?));
         let row_problems = rows.iter().filter_map(problem).collect();
-        let (killed, faults, problems) = Default::default();
+        let problems = ended_early(&rows, periods.send).into_iter().collect();
+        let (killed, faults, notes) = Default::default();
         let views = watcher.views().to_vec();
-        Self { periods, ring, seed, rows, refusals, killed, faults, views, row_problems, problems, took }
+        Self { periods, ring, seed, rows, refusals, killed, faults, views, row_problems, problems, notes, took }
+    }
+
+    /// Reports slaves that were named and take no part. They are missing unless `expected` slaves were enough.
+    pub(crate) fn report_absent(&mut self, named: &[String], expected: bool) {
+        let absent = self.refusals.iter().filter(|refusal| named.contains(&refusal.name));
+        let sentences = absent.map(|Refusal { name, reason }| format!("{name} was named and took no part: {reason}"));
+        if expected { self.notes.extend(sentences) } else { self.problems.extend(sentences) }
     }
 
     fn table(&self) -> Vec<Row> {
@@ -101,7 +111,8 @@ impl Session {
     pub(crate) fn text(&self) -> String {
         let rows = self.table();
         let mut text = table::render(&rows);
-        self.all_problems().iter().for_each(|problem| text.push_str(&format!("{problem}\n")));
+        let notes = self.notes.iter().map(String::as_str);
+        self.all_problems().into_iter().chain(notes).for_each(|line| text.push_str(&format!("{line}\n")));
         text.push_str(&format!("{}\n", Verdict::of(&rows)));
         text
     }
@@ -126,6 +137,7 @@ impl Session {
             "faults": self.faults,
             "views": self.views,
             "problems": self.all_problems(),
+            "notes": self.notes,
         })
     }
 }
@@ -165,6 +177,25 @@ fn json_row(name: &str, row: &MasterRow, killed: bool) -> Value {
         "own": summary.map(|summary| summary.own),
         "confirmations": summary.map(|summary| summary.confirmations),
     })
+}
+
+/// Names the slaves that were told to leave and ended the session with that, if there are any.
+fn ended_early(rows: &[(String, MasterRow)], planned: Duration) -> Option<String> {
+    let left = |(name, row): &(String, MasterRow)| Some((name.clone(), row.result.summary()?.left?));
+    let (names, sent): (Vec<String>, Vec<Duration>) = rows.iter().filter_map(left).unzip();
+    let (were, sent) = (if names.len() > 1 { "were" } else { "was" }, sent.into_iter().max()?);
+    let names = names.join(" and ");
+    Some(if sent < planned.mul_f64(0.99) {
+        let (sent, planned) = (duration::show(rounded(sent)), duration::show(planned));
+        format!("SEND ended early, after {sent} of {planned}, for {names} {were} told to leave and no slave stayed")
+    } else {
+        format!("GRACE ended early, for {names} {were} told to leave and no slave stayed")
+    })
+}
+
+/// For people: whole milliseconds.
+pub(crate) fn rounded(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn problem(name: &str, result: &SlaveResult) -> Option<String> {

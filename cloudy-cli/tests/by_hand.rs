@@ -47,6 +47,23 @@ fn several_names_of_one_slave_are_one_slave() {
 }
 
 #[test]
+fn a_slave_that_was_named_and_takes_no_part_is_reported() {
+    let cluster = Cluster::new();
+    let missing = format!("127.0.0.1:{}", common::free_port());
+    // Others make up the number only where the operator gives one.
+    for (expect, code) in [(&[][..], 1), (&["--expect", "1"], 0)] {
+        let (slave, port) = cluster.slave(&["--no-discovery"]);
+        let present = format!("127.0.0.1:{port}");
+        let args = ["master", "127.0.0.1", "0", "200ms", "300ms", "--slave", &present, "--slave", &missing];
+        let ended = run(cluster.node(&[&args[..], expect].concat()));
+        assert_eq!(ended.code(), Some(code), "{ended:#?}");
+        assert!(ended.stdout.contains(&format!("{missing} was named and took no part: ")), "{ended:#?}");
+        assert!(ended.stdout.contains("ONE RESULT"), "{ended:#?}");
+        assert_eq!(slave.end().code(), Some(0));
+    }
+}
+
+#[test]
 fn no_slave_is_an_error_at_once() {
     let cluster = Cluster::new();
     run(cluster.node(&["master", "127.0.0.1", "0", "10m", "10m"])).failed_with(&["no slave was found", "cloudy slave"]);

@@ -79,6 +79,26 @@ fn the_last_slave_that_leaves_ends_the_session() {
 }
 
 #[test]
+fn all_slaves_that_are_told_to_leave_in_send_are_named_and_send_ended_early() {
+    let cluster = Cluster::new();
+    let (master, slaves, ports) = session(&cluster);
+    slaves.iter().for_each(|slave| slave.signal("STOP"));
+    // Pending until both continue: neither leaves before the other wants to.
+    slaves.iter().for_each(|slave| slave.signal("TERM"));
+    slaves.iter().for_each(|slave| slave.signal("CONT"));
+    let master = master.end();
+    master.failed_without_error(&["SEND ended early, after ", " of 10m, for ", " told to leave and no slave stayed"]);
+    let early = master.stdout.lines().find(|line| line.starts_with("SEND ended early")).expect("a line");
+    for (slave, port) in slaves.into_iter().zip(ports) {
+        let slave = slave.end();
+        assert_eq!(slave.code(), Some(0), "{slave:#?}");
+        let has_result = slave.stdout.starts_with('(');
+        assert_eq!(early.contains(&format!("127.0.0.1:{port}")), has_result, "{slave:#?} {master:#?}");
+        assert_eq!(slave.stderr.contains("no slave is left to continue the session"), has_result, "{slave:#?}");
+    }
+}
+
+#[test]
 fn ctrl_c_at_every_process_at_once_ends_them_all_in_order() {
     let cluster = Cluster::new();
     let (master, slaves, _) = session(&cluster);

@@ -112,6 +112,7 @@ async fn for_a_user(
     let mut session = Session::new((periods, ring, seed), outcome, &watcher, began_at.elapsed());
     // The ring is ordered by node ids, which say nothing to a reader.
     session.rows.sort_by_key(|(_, row)| row.slave.address);
+    session.report_absent(&config.slaves, config.expect.is_some());
     drop(watcher);
     let presented = present(&session, args.json, stop).await;
     if let (Ok(_), Some(group)) = (&presented, founded.get()) {

@@ -17,13 +17,14 @@ use miette::{IntoDiagnostic, Report};
 use serde_json::json;
 
 use crate::args::SlaveArgs;
+use crate::duration;
 use crate::interrupts::{Asked, Interrupts, Stop};
 use crate::keys::KeyFile;
 use crate::node::{self, Who, forget};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, EXIT_NOT_STARTED, failure, print_beside, print_error};
 use crate::parent::{self, Order, Said, say, say_surely};
 use crate::progress::Progress;
-use crate::report::{phase_name, stopped_words};
+use crate::report::{phase_name, rounded, stopped_words};
 use crate::supervisor::Supervisor;
 
 /// Runs the command.
@@ -162,6 +163,11 @@ impl Slave<'_> {
             let ended = match outcome {
                 Ok(outcome) => {
                     let group = outcome.group;
+                    if let Some(sent) = outcome.summary.left {
+                        let sent = duration::show(rounded(sent));
+                        self.progress
+                            .line(&format!("no slave is left to continue the session: it ended, after {sent} of SEND"));
+                    }
                     let presented = self.present(outcome).await;
                     if presented.is_ok() {
                         forget(self.node, group).await;
@@ -204,6 +210,10 @@ impl Slave<'_> {
             SlaveEvent::View { id, members } if self.args.child.announce => say(&Said::View { id, members }),
             SlaveEvent::View { id, members } => self.progress.line(&format!("view {id}: {} slaves", members.len())),
             SlaveEvent::NobodyComplete(stopped) => self.progress.line(&stopped_words(&stopped)),
+            SlaveEvent::NotBegun { master, cause } => self.progress.line(&format!(
+                "the master, node {}, {cause} before SEND: this slave has no result of that session",
+                master.short()
+            )),
             SlaveEvent::Approved(count) => self.progress.state(format!("approved {count}")),
         }
     }

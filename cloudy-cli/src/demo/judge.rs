@@ -87,7 +87,7 @@ mod tests {
     const SLAVES: [Who; 3] = [Who::Slave(1), Who::Slave(2), Who::Slave(3)];
 
     fn summary(count: u64) -> Summary {
-        Summary { count, sum: 1.5, digest: Digest(9), own: 1, confirmations: 1 }
+        Summary { count, sum: 1.5, digest: Digest(9), own: 1, confirmations: 1, left: None }
     }
 
     fn found(who: Who) -> Found {

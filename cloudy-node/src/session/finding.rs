@@ -288,10 +288,11 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
         for (name, reason) in unreached {
             self.refuse(name, reason);
         }
-        if self.search.expect.is_none() {
-            for name in open {
-                self.refuse(name, "it did not answer in time".to_owned());
-            }
+        let enough = self.search.expect.is_some_and(|expected| self.found.len() >= expected);
+        let reason =
+            if enough { "it had not answered when enough slaves had accepted" } else { "it did not answer in time" };
+        for name in open {
+            self.refuse(name, reason.to_owned());
         }
         Crew { found: self.found, refusals: self.refusals.listed() }
     }

@@ -198,7 +198,7 @@ pub enum MasterError {
         /// Who was asked, and what it said.
         refusals: Vec<Refusal>,
     },
-    /// It was told to stop before a session began.
+    /// It was told to stop before SEND: the slaves wait for the next master.
     #[error("stopped before a session began")]
     Stopped,
     /// A slave's digest differs from another's.
@@ -248,7 +248,7 @@ fn listed(refusals: &[Refusal]) -> String {
 /// Runs one session, from finding the slaves to comparing their results.
 ///
 /// When `stop` is ready, the session is ended early, with its results; before it began, [`MasterError::Stopped`] comes
-/// at once. `observe` must return at once: the master waits for it.
+/// at once, and within two seconds if the slaves have accepted. `observe` must return at once: the master waits for it.
 ///
 /// # Errors
 /// There was no session, or nothing to compare: see [`MasterError`]. Results that differ or are missing are no error

@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudy_proto::limits::LINGER;
 use cloudy_proto::{Checkpoint, Event, NodeId, Phase, Rank, RingKind, SessionPlan, View};
-use tokio::time::{Instant, interval_at, sleep_until};
+use tokio::time::{Instant, interval_at};
 
+use super::awake::AwakeClock;
 use super::finding::Found;
 use super::master::{MasterError, MasterEvent, MasterRow, SlaveResult};
 use super::sum::Summary;
@@ -45,7 +46,6 @@ pub(super) async fn watch(
     observe: &impl Fn(MasterEvent),
 ) -> Result<Watched, MasterError> {
     let mut stop = std::pin::pin!(stop);
-    let mut stopped = false;
     let mut progress = interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
     let mut events = group.events();
     let mut watch = Watch {
@@ -53,7 +53,10 @@ pub(super) async fn watch(
         ring: RingKind::default(),
         rows: slaves.into_iter().map(|slave| (slave, Rank::default(), SlaveResult::Missing)).collect(),
         phase: Phase::Start,
-        due_at: timing.ready.map(|ready| Instant::now() + ready),
+        clock: AwakeClock::start(),
+        due_at: timing.ready,
+        stopped: false,
+        begun: false,
         failed: None,
     };
     loop {
@@ -61,19 +64,21 @@ pub(super) async fn watch(
             event = events.next() => match event {
                 Some(Ok(Event::Closed)) => return watch.end(),
                 Some(Ok(event)) => watch.take(event, observe),
-                Some(Err(error)) => return Err(watch.failed.unwrap_or(error.into())),
-                None => return Err(watch.failed.unwrap_or(MasterError::Ended)),
+                Some(Err(error)) => return Err(watch.failure(error.into())),
+                None => return Err(watch.failure(MasterError::Ended)),
             },
-            () = sleep_until(watch.due_at.unwrap_or_else(Instant::now)), if watch.due_at.is_some() => {
-                if watch.phase != Phase::Start || watch.failed.is_some() {
-                    return Err(watch.overdue());
+            () = watch.clock.until(watch.due_at) => {
+                if watch.phase != Phase::Start || watch.failed.is_some() || watch.stopped {
+                    let overdue = watch.overdue();
+                    return Err(watch.failure(overdue));
                 }
                 watch.failed = watch.not_ready(group).await;
-                watch.due_at = Some(Instant::now() + watch.stop_bound());
+                watch.is_due_in(watch.stop_bound());
             }
-            () = &mut stop, if !stopped => {
-                stopped = true;
-                watch.due_at = Some(Instant::now() + watch.stop_bound());
+            () = &mut stop, if !watch.stopped => {
+                watch.stopped = true;
+                // Without SEND there is no result to wait for.
+                watch.is_due_in(if watch.begun { watch.stop_bound() } else { LINGER });
                 group.end();
             }
             _ = progress.tick(), if watch.phase != Phase::Start => {
@@ -88,8 +93,14 @@ struct Watch {
     ring: RingKind,
     rows: Vec<(Found, Rank, SlaveResult)>,
     phase: Phase,
+    /// Of the deadline.
+    clock: AwakeClock,
     /// When the phase must be over, if it has a bound that the machine does not keep.
-    due_at: Option<Instant>,
+    due_at: Option<Duration>,
+    /// The master was told to stop.
+    stopped: bool,
+    /// SEND has begun.
+    begun: bool,
     /// Why the session cannot be a success, however it ends.
     failed: Option<MasterError>,
 }
@@ -102,6 +113,7 @@ impl Watch {
             Event::NobodyComplete(stopped) => observe(MasterEvent::NobodyComplete(stopped)),
             Event::Send { plan, .. } => {
                 self.timing.plan = Some(plan);
+                self.begun = true;
                 self.enter(Phase::Send, observe);
             }
             Event::Grace => self.enter(Phase::Grace, observe),
@@ -154,8 +166,14 @@ impl Watch {
             (Phase::Grace, Some(plan)) => plan.grace,
             _ => Duration::ZERO,
         };
-        self.due_at = Some(Instant::now() + before_stop + self.stop_bound());
+        if self.begun || !self.stopped {
+            self.is_due_in(before_stop + self.stop_bound());
+        }
         observe(MasterEvent::Phase(phase));
+    }
+
+    fn is_due_in(&mut self, time: Duration) {
+        self.due_at = Some(self.clock.now() + time);
     }
 
     fn stop_bound(&self) -> Duration {
@@ -181,15 +199,21 @@ impl Watch {
         Some(MasterError::NotReady { timeout: self.timing.ready.unwrap_or_default(), waited_for })
     }
 
-    fn overdue(&mut self) -> MasterError {
+    fn overdue(&self) -> MasterError {
         let is_missing = |row: &&(Found, Rank, SlaveResult)| row.2 == SlaveResult::Missing;
         let missing = self.rows.iter().filter(is_missing).map(|(slave, ..)| slave.name.clone()).collect();
-        self.failed.take().unwrap_or(MasterError::Overdue { after: self.stop_bound(), missing })
+        MasterError::Overdue { after: self.stop_bound(), missing }
+    }
+
+    /// Why there is no outcome, if nothing else is known than that error.
+    fn failure(self, error: MasterError) -> MasterError {
+        let stopped = (self.stopped && !self.begun).then_some(MasterError::Stopped);
+        stopped.or(self.failed).unwrap_or(error)
     }
 
     fn end(self) -> Result<Watched, MasterError> {
-        if let Some(error) = self.failed {
-            return Err(error);
+        if self.failed.is_some() || (self.stopped && !self.begun) {
+            return Err(self.failure(MasterError::Ended));
         }
         let mut rows: Vec<MasterRow> =
             self.rows.into_iter().map(|(slave, rank, result)| MasterRow { slave, rank, result }).collect();
@@ -218,7 +242,7 @@ mod tests {
     #[test]
     fn a_report_is_held_against_the_node_s_own_result() {
         let digest = Digest(7);
-        let summary = Summary { count: 2, sum: 1.5, digest, own: 1, confirmations: 1 };
+        let summary = Summary { count: 2, sum: 1.5, digest, own: 1, confirmations: 1, left: None };
         let report = summary.to_report();
         let at = |index, digest| result_of(Checkpoint { index: Index(index), digest }, &report);
         assert_eq!(at(2, digest), SlaveResult::Reported(summary));

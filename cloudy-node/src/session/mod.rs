@@ -8,6 +8,7 @@
 //! - [`ResultFile`]: the result as JSON lines, written while the session runs.
 
 mod attach;
+mod awake;
 mod dials;
 mod finding;
 mod master;
@@ -30,8 +31,8 @@ pub use master::{MasterConfig, MasterError, MasterEvent, MasterOutcome, MasterRo
 pub use name::{SESSION_NAME_BYTES_MAX, SessionName, SessionNameError};
 pub use result_file::{RESULT_PENDING_BYTES_MAX, RESULT_WRITE_EVERY, ResultFile, ResultFileError};
 pub use slave::{
-    SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, Timings, ended_sessions, resumed_session, run_slave,
-    stored_result,
+    NotBegun, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, Timings, ended_sessions, resumed_session,
+    run_slave, stored_result,
 };
 pub use sum::{ReportError, Sum, Summary};
 

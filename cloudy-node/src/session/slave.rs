@@ -1,8 +1,10 @@
 //! A slave: it waits for a master, broadcasts during SEND, and adds up what was approved.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::{Future, pending};
 use std::num::NonZeroU32;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use cloudy_proto::limits::LINGER;
@@ -81,8 +83,33 @@ pub enum SlaveEvent {
     },
     /// The session has stopped: nobody who answers has its whole result. Over with the next view.
     NobodyComplete(NobodyComplete),
+    /// The session is over before SEND, without a result. The slave waits for the next master.
+    NotBegun {
+        /// The master.
+        master: NodeId,
+        /// What happened.
+        cause: NotBegun,
+    },
     /// Messages approved so far.
     Approved(u64),
+}
+
+/// Why a session was over before SEND.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotBegun {
+    /// The master, and with it the majority of the voters, was out of reach for the coordinator timeout.
+    MasterLost,
+    /// The master ended the session.
+    Ended,
+}
+
+impl fmt::Display for NotBegun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MasterLost => "was lost",
+            Self::Ended => "ended the session",
+        })
+    }
 }
 
 /// How long the phases took at a slave; zero for those that it never saw.
@@ -122,16 +149,13 @@ pub enum SlaveError {
     /// It was told to stop before a session began.
     #[error("stopped while waiting for a master")]
     StoppedWaiting,
-    /// The master was lost before the session began.
-    #[error(
-        "the master, node {}, was lost before the result was final; {approved} messages were approved here; start the \
-         master again for another session", master.short()
-    )]
-    MasterLost {
+    /// Only from [`stored_result`]: the session was over before SEND.
+    #[error("the master, node {}, {cause} before SEND, so there is no result; start another session", master.short())]
+    NotBegun {
         /// The master.
         master: NodeId,
-        /// Messages approved here until then.
-        approved: u64,
+        /// What happened.
+        cause: NotBegun,
     },
     /// It has left the session, as it was told to.
     #[error("this slave has left the session; {approved} messages were approved here until then")]
@@ -207,6 +231,9 @@ pub enum SlaveError {
 /// one: it catches up, broadcasts in a random stream of its own if SEND goes on, and ends with the same result. So does
 /// one whose data directory holds a session that has not ended, even if every other process was gone too.
 ///
+/// A session that is over before SEND is none ([`SlaveEvent::NotBegun`]): the slave waits for the next master. A session on disk
+/// that has lost its master before SEND continues once that is started again with its data directory.
+///
 /// When `stop` is ready, the slave leaves the session or ends it for all, as it says ([`SlaveStop`]). `observe` must return at
 /// once: the slave waits for it.
 ///
@@ -218,31 +245,77 @@ pub async fn run_slave(
     stop: impl Future<Output = SlaveStop>,
     observe: impl Fn(SlaveEvent),
 ) -> Result<SlaveOutcome, SlaveError> {
-    let mut stop = std::pin::pin!(stop);
-    let group = loop {
+    let mut stop = Stop { told: pin!(stop), how: None };
+    loop {
+        let group = next_session(node, &config.session, &mut stop, &observe).await?;
+        let outcome = session(&group, &mut config, &mut stop, &observe).await;
+        if let (Err(_), Some(file)) = (&outcome, config.result.as_deref_mut()) {
+            // The session's own error says more than the file's, and a file system that hangs does not hold it up.
+            let _ = timeout(ABANDONED_FILE_MAX, file.abandon()).await;
+        }
+        match outcome {
+            Err(SlaveError::NotBegun { master, cause }) => {
+                put_away(node, &group).await;
+                if stop.how.is_some() {
+                    return Err(SlaveError::StoppedWaiting);
+                }
+                observe(SlaveEvent::NotBegun { master, cause });
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// What a slave is told, for each session that it waits for.
+struct Stop<'a, F> {
+    told: Pin<&'a mut F>,
+    how: Option<SlaveStop>,
+}
+
+impl<F: Future<Output = SlaveStop>> Stop<'_, F> {
+    /// Cancel safe.
+    async fn told(&mut self) -> SlaveStop {
+        match self.how {
+            Some(how) => how,
+            None => *self.how.insert(self.told.as_mut().await),
+        }
+    }
+}
+
+/// The session that this node takes part in next.
+async fn next_session(
+    node: &Node,
+    session: &SessionName,
+    stop: &mut Stop<'_, impl Future<Output = SlaveStop>>,
+    observe: &impl Fn(SlaveEvent),
+) -> Result<Group, SlaveError> {
+    loop {
         // A session that an earlier process of this node was in comes first.
         if let Some(group) = resumed_session(node) {
-            break group;
+            return Ok(group);
         }
-        let joining = node.join_group(&config.session.group_name()).await?;
+        let joining = node.join_group(&session.group_name()).await?;
         observe(SlaveEvent::Waiting);
         let joined = tokio::select! {
             joined = joining.joined().without_timeout() => joined,
-            _ = &mut stop => return Err(SlaveError::StoppedWaiting),
+            _ = stop.told() => return Err(SlaveError::StoppedWaiting),
         };
         match joined {
             // A master that gave up, before there was a session: the next one may do better.
             Err(JoinError::Refused { .. } | JoinError::Gone { .. }) => {}
             Err(JoinError::Truncated { first, .. }) => return Err(SlaveError::NotRetained { first }),
-            joined => break joined?,
+            joined => return Ok(joined?),
         }
-    };
-    let outcome = session(&group, &mut config, stop, &observe).await;
-    if let (Err(_), Some(file)) = (&outcome, config.result) {
-        // The session's own error says more than the file's, and a file system that hangs does not hold it up.
-        let _ = timeout(ABANDONED_FILE_MAX, file.abandon()).await;
     }
-    outcome
+}
+
+/// Leaves a session without a result at once: nobody relies on what this node holds of it.
+async fn put_away(node: &Node, group: &Group) {
+    // To be told to leave is enough.
+    let _ = group.leave_within(Duration::ZERO).await;
+    if let Err(error) = node.forget_group(group.id()).await {
+        tracing::warn!(%error, "a session that has not begun is still at this node");
+    }
 }
 
 /// The session that a node's data directory held when it was started, whatever its name, unless it has ended or was
@@ -267,17 +340,19 @@ pub fn ended_sessions(node: &Node) -> impl Iterator<Item = &Group> {
 /// The session ended without a result here: see [`SlaveError`].
 pub async fn stored_result(group: &Group, result: Option<&mut ResultFile>) -> Result<SlaveOutcome, SlaveError> {
     let mut config = SlaveConfig { result, ..SlaveConfig::default() };
-    session(group, &mut config, pending(), &|_| {}).await
+    let mut stop = Stop { told: pin!(pending()), how: None };
+    session(group, &mut config, &mut stop, &|_| {}).await
 }
 
 /// From START until the master has closed the session and the file is written.
 async fn session(
     group: &Group,
     config: &mut SlaveConfig<'_>,
-    stop: impl Future<Output = SlaveStop>,
+    stop: &mut Stop<'_, impl Future<Output = SlaveStop>>,
     observe: &impl Fn(SlaveEvent),
 ) -> Result<SlaveOutcome, SlaveError> {
     let (stage, produced) = watch::channel(Stage::Start);
+    let (phases, phase) = watch::channel(Phase::Start);
     let (endings, ending) = watch::channel(Ending::default());
     let (approvals, approved) = watch::channel(Approvals::default());
     let (written, behind) = watch::channel(0);
@@ -286,20 +361,26 @@ async fn session(
     let pace = Pace::new(approved.clone(), file.is_some().then_some(behind), config.numbers_per_second_max);
     let result = async {
         let mut events = group.events();
-        let (ended, ()) =
-            tokio::try_join!(watch_phases(group, &mut events, &stage, observe), add_up(group, &approvals))?;
+        let watched = watch_phases(group, &mut events, (&stage, &phases), observe);
+        let (ended, ()) = tokio::try_join!(watched, add_up(group, &approvals))?;
         endings.send_modify(|ending| ending.is_final = true);
         let approvals = *approvals.borrow();
-        let summary = report(group, &ended, approvals).await?;
+        let left = ending.borrow().left.then_some(ended.timings.send);
+        let summary = report(group, &ended, approvals, left).await?;
         // A file that has failed does not wait for it.
         let _ = summed.send(summary);
         wait_for_close(&mut events).await;
-        Ok((ended, summary))
+        // Reported all the same: the master waits for it.
+        if *phase.borrow() == Phase::Start {
+            Err(SlaveError::NotBegun { master: group.founder(), cause: NotBegun::Ended })
+        } else {
+            Ok((ended, summary))
+        }
     };
     let writing = async {
         let path = file.as_ref().map(|file| file.path().to_owned()).unwrap_or_default();
         tokio::select! {
-            done = write_down(group, file, written, summary) => Ok::<_, SlaveError>(done.err()),
+            done = write_down(group, file, (phase.clone(), written), summary) => Ok::<_, SlaveError>(done.err()),
             () = given_up(ending.clone()) => Ok(Some(ResultFileError::Interrupted { path })),
         }
     };
@@ -307,11 +388,17 @@ async fn session(
         tokio::join!(produce(group, produced, pace), report_progress(approved, observe));
         pending::<Infallible>().await
     };
-    let ((ended, summary), file_error) = tokio::select! {
-        done = async { tokio::try_join!(result, writing) } => done?,
-        error = told_to_stop(group, stop, &stage, &endings) => return Err(error),
+    let ended = tokio::select! {
+        done = async { tokio::try_join!(result, writing) } => done,
+        error = told_to_stop(group, stop, (&stage, &phase), &endings) => Err(error),
         never = aside => match never {},
     };
+    let ((ended, summary), file_error) = ended.map_err(|error| match error {
+        SlaveError::Ended { reason: EndReason::Closed } if *phase.borrow() == Phase::Start => {
+            SlaveError::NotBegun { master: group.founder(), cause: NotBegun::Ended }
+        }
+        error => error,
+    })?;
     let Ended { rank, timings, .. } = ended;
     Ok(SlaveOutcome { summary, rank, master: group.founder(), timings, group: group.id(), file_error })
 }
@@ -323,18 +410,24 @@ struct Ending {
     is_final: bool,
     /// The slave was told to stop.
     stopping: bool,
+    /// It was told to leave, in SEND or GRACE.
+    left: bool,
 }
 
 /// Stops as it is told to; returns if that takes too long.
 async fn told_to_stop(
     group: &Group,
-    stop: impl Future<Output = SlaveStop>,
-    stage: &watch::Sender<Stage>,
+    stop: &mut Stop<'_, impl Future<Output = SlaveStop>>,
+    (stage, phase): (&watch::Sender<Stage>, &watch::Receiver<Phase>),
     endings: &watch::Sender<Ending>,
 ) -> SlaveError {
-    let how = stop.await;
+    let how = stop.told().await;
     stage.send_replace(Stage::Over);
-    endings.send_modify(|ending| ending.stopping = true);
+    let left = how == SlaveStop::Leave && matches!(*phase.borrow(), Phase::Send | Phase::Grace);
+    endings.send_modify(|ending| {
+        ending.stopping = true;
+        ending.left = left;
+    });
     let too_late = async {
         match how {
             SlaveStop::Leave => {
@@ -382,14 +475,19 @@ async fn report_progress(mut approved: watch::Receiver<Approvals>, observe: &imp
 }
 
 /// Tells the master of the result: everything that there is was added up.
-async fn report(group: &Group, ended: &Ended, approvals: Approvals) -> Result<Summary, SlaveError> {
+async fn report(
+    group: &Group,
+    ended: &Ended,
+    approvals: Approvals,
+    left: Option<Duration>,
+) -> Result<Summary, SlaveError> {
     let Approvals { sum, own } = approvals;
     let (read, length) = (sum.count(), ended.result.index);
     if read != length.0 {
         return Err(SlaveError::Incomplete { read, length });
     }
     let confirmations = group.status().await.map_or(0, |status| status.confirmations_given);
-    let summary = Summary { count: read, sum: sum.sum(), digest: ended.result.digest, own, confirmations };
+    let summary = Summary { count: read, sum: sum.sum(), digest: ended.result.digest, own, confirmations, left };
     group.report(summary.to_report());
     Ok(summary)
 }

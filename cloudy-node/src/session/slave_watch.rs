@@ -1,18 +1,19 @@
 //! What a slave learns while a session runs: the phases, and what was approved.
 
-use std::future::pending;
+use std::future::{Future, pending};
 use std::time::Duration;
 
 use cloudy_proto::slot::payload_slices;
-use cloudy_proto::{Checkpoint, Entry, Event, GroupId, Index, Phase, Rank, RingKind, SessionPlan};
+use cloudy_proto::{Checkpoint, Durability, Entry, Event, GroupId, Index, NodeId, Phase, Rank, RingKind, SessionPlan};
 use tokio::sync::{oneshot, watch};
 use tokio::task::consume_budget;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use super::awake::AwakeClock;
 use super::numbers::{NotANumber, decode};
 use super::producer::Stage;
 use super::result_file::{ResultFile, ResultFileError};
-use super::slave::{SlaveError, SlaveEvent, Timings};
+use super::slave::{NotBegun, SlaveError, SlaveEvent, Timings};
 use super::sum::{Sum, Summary};
 use crate::group::{Approved, ApprovedError, ApprovedItem, EndReason, Events, EventsError, Group};
 
@@ -36,19 +37,17 @@ pub(super) struct Ended {
     pub(super) timings: Timings,
 }
 
-/// Follows the phases until the result is final, and tells the producer of them.
+/// Follows the phases until the result is final, and reports them to the producer and in `begun`, which stays at START until
+/// SEND begins.
 pub(super) async fn watch_phases(
     group: &Group,
     events: &mut Events,
-    stage: &watch::Sender<Stage>,
+    (stage, begun): (&watch::Sender<Stage>, &watch::Sender<Phase>),
     observe: &impl Fn(SlaveEvent),
 ) -> Result<Ended, SlaveError> {
-    let mut phases = Phases::default();
+    let mut phases = Phases::new(group.founder(), begun);
     loop {
-        let event = match phases.due() {
-            None => events.next().await,
-            Some((by, late)) => timeout_at(by, events.next()).await.map_err(|_| late)?,
-        };
+        let event = phases.while_in_time(events.next()).await?;
         let event = match event {
             Some(Ok(event)) => event,
             // The readers of the result say why the group ended.
@@ -58,6 +57,7 @@ pub(super) async fn watch_phases(
         match event {
             Event::ViewInstalled { view, active, .. } => {
                 phases.ring = view.parameters.ring;
+                phases.durability = view.parameters.durability;
                 if let Some(rank) = view.rank_of(group.me()).filter(|_| active && phases.rank.is_none()) {
                     phases.rank = Some(rank);
                     let (master, members) = (group.founder(), view.members());
@@ -84,10 +84,7 @@ pub(super) async fn watch_phases(
                 stage.send_replace(Stage::Over);
                 phases.enter(Phase::Stop, observe);
             }
-            Event::CoordinatorLost { node } if phases.plan.is_none() => {
-                return Err(SlaveError::MasterLost { master: node, approved: 0 });
-            }
-            Event::CoordinatorLost { .. } => phases.lost = true,
+            Event::CoordinatorLost { .. } => phases.lost(),
             Event::Coordinator { .. } => phases.lost = false,
             Event::NobodyComplete(stopped) => observe(SlaveEvent::NobodyComplete(stopped)),
             Event::Final { result } => {
@@ -101,28 +98,69 @@ pub(super) async fn watch_phases(
     }
 }
 
-#[derive(Default)]
-struct Phases {
+struct Phases<'a> {
+    master: NodeId,
+    begun: &'a watch::Sender<Phase>,
+    /// Of the deadlines.
+    clock: AwakeClock,
     ring: RingKind,
+    durability: Durability,
     rank: Option<Rank>,
     plan: Option<SessionPlan>,
     /// The phase, and when it began.
     current: Option<(Phase, Instant)>,
     timings: Timings,
     /// When the result must be final, and how long after the start of STOP that is.
-    stop_by: Option<(Instant, Duration)>,
-    /// When STOP must have begun, even if nobody coordinates it in between.
-    ends_by: Option<Instant>,
+    stop_by: Option<(Duration, Duration)>,
+    /// When SEND, and then STOP, must have begun, if nobody coordinates it in between.
+    ends_by: Option<Duration>,
     /// Nobody who coordinates the session is in reach.
     lost: bool,
 }
 
-impl Phases {
-    /// How long the next event may take, and what it means if it takes longer.
-    fn due(&self) -> Option<(Instant, SlaveError)> {
-        let stop = self.stop_by.map(|(by, after)| (by, SlaveError::Overdue { after }));
-        let lost = self.ends_by.filter(|_| self.lost).map(|by| (by, SlaveError::NobodyCoordinates));
-        stop.or(lost)
+impl<'a> Phases<'a> {
+    fn new(master: NodeId, begun: &'a watch::Sender<Phase>) -> Self {
+        let (ring, durability, timings) = Default::default();
+        Self {
+            master,
+            begun,
+            clock: AwakeClock::start(),
+            ring,
+            durability,
+            rank: None,
+            plan: None,
+            current: None,
+            timings,
+            stop_by: None,
+            ends_by: None,
+            lost: false,
+        }
+    }
+
+    /// What comes next, unless that takes too long.
+    async fn while_in_time<T>(&mut self, next: impl Future<Output = T>) -> Result<T, SlaveError> {
+        let stop_by = self.stop_by.map(|(by, _)| by);
+        let by = stop_by.or(self.ends_by.filter(|_| self.lost));
+        tokio::select! {
+            biased;
+            next = next => Ok(next),
+            () = self.clock.until(by) => Err(match (self.stop_by, self.plan) {
+                (Some((_, after)), _) => SlaveError::Overdue { after },
+                (None, Some(_)) => SlaveError::NobodyCoordinates,
+                (None, None) => SlaveError::NotBegun { master: self.master, cause: NotBegun::MasterLost },
+            }),
+        }
+    }
+
+    /// Nobody who coordinates the session is in reach. Before SEND that ends a session in memory, but not for time in which
+    /// this process was stopped itself: the others may continue after it. One on disk continues with its master.
+    fn lost(&mut self) {
+        self.lost = true;
+        if self.plan.is_none() && self.durability == Durability::Memory {
+            self.clock.now();
+            let resumed_at = self.clock.resumed_at();
+            self.ends_by = Some(resumed_at.map_or(Duration::ZERO, |at| at + STOP_EXTRA));
+        }
     }
 
     fn enter(&mut self, phase: Phase, observe: &impl Fn(SlaveEvent)) {
@@ -137,8 +175,12 @@ impl Phases {
             }
         }
         self.current = Some((phase, now));
-        if let Some(plan) = self.plan.filter(|_| phase == Phase::Send) {
-            self.ends_by = Some(now + plan.send + plan.grace + plan.stop + STOP_EXTRA);
+        let now = self.clock.now();
+        if let Some(plan) = self.plan {
+            self.begun.send_replace(phase);
+            if phase == Phase::Send {
+                self.ends_by = Some(now + plan.send + plan.grace + plan.stop + STOP_EXTRA);
+            }
         }
         if phase == Phase::Stop {
             let after = self.plan.map_or(Duration::ZERO, |plan| plan.stop) + STOP_EXTRA;
@@ -190,23 +232,26 @@ fn no_result(group: GroupId, approved: u64, error: ApprovedError) -> SlaveError 
     match error {
         ApprovedError::Lagged { resume_from } => SlaveError::Lagged { resume_from },
         ApprovedError::Unreadable { cause, .. } => cause.into(),
-        ApprovedError::Ended(EndReason::CoordinatorLost(master)) => SlaveError::MasterLost { master, approved },
         ApprovedError::Ended(EndReason::Left) => SlaveError::Left { group, approved },
         ApprovedError::Ended(EndReason::Truncated { first }) => SlaveError::NotRetained { first },
         ApprovedError::Ended(reason) => SlaveError::Ended { reason },
     }
 }
 
-/// Writes the result into the file as it grows, and its last line once there is a summary. By a reader of its own, so
-/// that a slow disk does not hold up the sum. Says how far it is in `written`,
+/// From SEND on, writes the result into the file as it grows, and its last line once there is a summary. By a reader of its
+/// own, so that a slow disk does not hold up the sum. Says how far it is in `written`,
 /// which it drops when it ends.
 pub(super) async fn write_down(
     group: &Group,
     file: Option<&mut ResultFile>,
-    written: watch::Sender<u64>,
+    (mut phase, written): (watch::Receiver<Phase>, watch::Sender<u64>),
     summary: oneshot::Receiver<Summary>,
 ) -> Result<(), ResultFileError> {
     let Some(file) = file else { return Ok(()) };
+    if phase.wait_for(|phase| *phase != Phase::Start).await.is_err() {
+        // Nobody reads this any more.
+        return Ok(());
+    }
     file.begin().await?;
     follow(group.approved_from(Index(1)), file, &written).await?;
     match summary.await {

@@ -1,5 +1,7 @@
 //! The result of a session: (count, Σ i·mᵢ), and what a slave reports of it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cloudy_proto::Digest;
 use serde::{Deserialize, Serialize};
@@ -49,6 +51,9 @@ pub struct Summary {
     pub own: u64,
     /// Messages of others that it confirmed.
     pub confirmations: u64,
+    /// How long SEND took at the slave, if it was told to leave in SEND or GRACE: one that has a result all the same was on
+    /// the ring when the last slaves left, which ended the session early.
+    pub left: Option<Duration>,
 }
 
 /// A report that a session's master cannot read. It comes from a peer.
@@ -73,7 +78,7 @@ pub enum ReportError {
 }
 
 impl Summary {
-    /// For [`Group::report`](crate::Group::report): postcard, at most 64 bytes.
+    /// For [`Group::report`](crate::Group::report): postcard, at most 80 bytes.
     #[must_use]
     pub fn to_report(&self) -> Bytes {
         // A struct of numbers always encodes.
@@ -109,7 +114,7 @@ mod tests {
     use super::*;
 
     const SUMMARY: Summary =
-        Summary { count: 3, sum: 1.25, digest: Digest(u128::MAX - 5), own: 2, confirmations: u64::MAX };
+        Summary { count: 3, sum: 1.25, digest: Digest(u128::MAX - 5), own: 2, confirmations: u64::MAX, left: None };
 
     fn sum_of(numbers: &[f64]) -> Sum {
         let mut sum = Sum::default();
@@ -138,10 +143,11 @@ mod tests {
 
     #[test]
     fn reports_read_back() {
-        for summary in [SUMMARY, Summary { count: 0, sum: 0.0, own: 0, ..SUMMARY }] {
+        let left = Summary { left: Some(Duration::MAX), ..SUMMARY };
+        for summary in [SUMMARY, left, Summary { count: 0, sum: 0.0, own: 0, ..SUMMARY }] {
             let report = summary.to_report();
             assert_eq!(Summary::from_report(&report), Ok(summary));
-            assert!(report.len() <= 64);
+            assert!(report.len() <= 80);
         }
         assert_eq!(SUMMARY.to_report()[..9], [3, 0, 0, 0, 0, 0, 0, 0xf4, 0x3f], "the encoding is agreed");
     }

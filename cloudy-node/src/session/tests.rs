@@ -52,7 +52,14 @@ async fn odd_one_out(node: &Node, report: impl Fn(Summary) -> Bytes) {
             Event::Final { result } => {
                 let count = result.index.0;
                 let sum = if count == 0 { 0.0 } else { 1.0 };
-                group.report(report(Summary { count, sum, digest: result.digest, own: 0, confirmations: 0 }));
+                group.report(report(Summary {
+                    count,
+                    sum,
+                    digest: result.digest,
+                    own: 0,
+                    confirmations: 0,
+                    left: None,
+                }));
             }
             Event::Closed => return,
             _ => {}

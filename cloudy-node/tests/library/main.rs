@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod before_send;
 mod broadcasts;
 mod catch_up;
 mod disk;

@@ -22,7 +22,7 @@ fn entry(first_index: u64, numbers: &[f64]) -> Entry {
 }
 
 fn summary(count: u64, sum: f64) -> Summary {
-    Summary { count, sum, digest: Digest(0x2a), own: 0, confirmations: 0 }
+    Summary { count, sum, digest: Digest(0x2a), own: 0, confirmations: 0, left: None }
 }
 
 fn line(index: u64, seq: u64, value: &str) -> String {
