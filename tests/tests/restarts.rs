@@ -1,6 +1,8 @@
 //! Stories of processes that die and come back, with their disks or without.
 
-use cloudy_proto::{Durability, OnFailure};
+use core::time::Duration;
+
+use cloudy_proto::{Durability, OnFailure, SessionPlan, Time};
 use cloudy_tests::invariants::{Failure, excuse};
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::sim::plan::{Fault, Plan, Who};
@@ -216,5 +218,36 @@ fn a_founder_that_dies_while_it_founds_finishes_that_when_it_is_back() -> Result
         story.settles()?;
         assert_eq!((story.world.judge.approved(), excuse(&story.world)), (approved + 3, None), "seed {seed}");
     }
+    Ok(())
+}
+
+/// One of two members of a session is left, and the log says that it votes alone and the master does no more. It ends
+/// before its disk has synced the news, so its disk needs the master's vote: the master dies only once the news is known
+/// again.
+#[test]
+fn a_kill_waits_until_a_restarted_node_knows_again_who_votes() -> Result<(), Failure> {
+    let mut forgot = 0;
+    for sync_us in [1_000, 3_000, 9_000, 20_000] {
+        let (send, grace) = (Duration::from_secs(4), Duration::from_millis(100));
+        let mut plan = Plan::calm(2, Some(SessionPlan { send, grace, stop: Duration::from_millis(200), seed: 1 }));
+        (plan.parameters.durability, plan.parameters.on_failure) = (Durability::Disk, OnFailure::Evict);
+        (plan.disk.sync_us, plan.kills_anybody) = (sync_us, false);
+        let mut story = Scenario::begin(plan)?;
+        let votes = |world: &World| {
+            let place = world.running(1)?;
+            Some(world.nodes[place].machine.status(Time(0)).voters.len())
+        };
+        story.until("all vote", |world| votes(world) == Some(3))?;
+        story.suffers(Fault::Kill { who: Who::Node(2) })?;
+        story.until("one votes", |world| votes(world) == Some(1))?;
+        story.suffers(Fault::Restart { who: Who::Node(1), after_us: 100_000 })?;
+        story.suffers(Fault::Kill { who: Who::Node(Plan::FOUNDER) })?;
+        story.until("the member is back", |world| world.running(1).is_some())?;
+        forgot += u32::from(votes(&story.world) == Some(2));
+        story.until("the master dies", |world| world.running(Plan::FOUNDER).is_none())?;
+        story.settles()?;
+        assert_eq!(excuse(&story.world), None, "syncs of {sync_us} us");
+    }
+    assert!(forgot > 0, "no disk has forgotten the news");
     Ok(())
 }

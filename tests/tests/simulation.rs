@@ -25,6 +25,14 @@ fn every_seed_holds_every_promise_and_every_fault_happens() {
     assert!(excused * 20 < SEEDS, "{excused} runs did not have to go on: too many to show that others do");
 }
 
+/// Seeds beyond the usual ones that have found faults: of the protocol, or of the simulator's judgement.
+#[test]
+fn seeds_that_have_found_faults_pass() {
+    for seed in [30_003_968, 30_006_921] {
+        assert_eq!(run(Plan::of(seed), false).failure, None, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_seed_replays_to_the_last_byte() {
     for seed in 0..60 {

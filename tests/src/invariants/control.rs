@@ -41,6 +41,8 @@ pub(super) struct Control {
 struct Follower {
     /// How many entries it has applied.
     applied: usize,
+    /// Its process has ended.
+    dead: bool,
     /// It holds itself for the coordinator.
     coordinates: bool,
     /// A coordinator was in its reach once.
@@ -275,19 +277,31 @@ impl Judge {
     #[must_use]
     pub fn is_stuck(&self, alive: impl Fn(usize) -> bool) -> bool {
         let control = &self.control;
-        let known = (0..control.nodes.len()).filter(|&node| alive(node)).map(|node| control.nodes[node].applied);
+        let known = (0..control.nodes.len()).filter(|&node| alive(node)).map(|node| self.known_entries(node));
         !self.majority_lives(known.max().unwrap_or_default(), &alive)
     }
 
     /// Whatever is known of the log, and by whom: of the voters, a majority lives, also after the change that may be on
-    /// its way into the log.
+    /// its way into the log, and also if a node knows no more than what its disk keeps, since its process may end.
     #[must_use]
     pub fn majorities_live(&self, alive: impl Fn(usize) -> bool) -> bool {
         let control = &self.control;
-        let mut voting = (0..control.nodes.len()).filter(|&node| alive(node) && self.votes(node));
+        let living = (0..control.nodes.len()).filter(|&node| alive(node));
+        let known = living.flat_map(|node| {
+            let in_memory = self.known_entries(node);
+            [in_memory, self.kept_entries(node).unwrap_or(in_memory)].map(|entries| (node, entries))
+        });
+        let mut voting = known.filter(|&(node, entries)| self.votes(node, entries));
         self.majority_lives(control.log.len(), &alive)
-            && voting.all(|node| self.majority_lives(control.nodes[node].applied, &alive))
+            && voting.all(|(_, entries)| self.majority_lives(entries, &alive))
             && control.next_voters().iter().all(|voters| self.most_live(voters, &alive))
+    }
+
+    /// How many entries of the log a node knows: its process, or its disk if the process has ended.
+    fn known_entries(&self, node: usize) -> usize {
+        let follower = &self.control.nodes[node];
+        let kept = self.kept_entries(node).filter(|_| follower.dead);
+        kept.unwrap_or(follower.applied)
     }
 
     /// A coordinator sends out a change of the voters after which no majority of them lives, and would if those members
@@ -335,17 +349,19 @@ impl Judge {
         run.filter(|_| id > 1).unwrap_or_else(|| self.home_of(node))
     }
 
-    fn votes(&self, node: usize) -> bool {
+    /// A node votes, by so many entries of the log.
+    fn votes(&self, node: usize, entries: usize) -> bool {
         let same = |&voter: &usize| match self.disks {
             None => voter == node,
             Some(_) => self.disk_of[voter] == self.disk_of[node],
         };
-        self.control.voters_at(self.control.nodes[node].applied).iter().any(same)
+        self.control.voters_at(entries).iter().any(same)
     }
 
     /// A node's process has died.
     pub fn died(&mut self, node: usize) {
-        self.control.nodes[node].coordinates = false;
+        let follower = &mut self.control.nodes[node];
+        (follower.coordinates, follower.dead) = (false, true);
     }
 
     /// Who coordinates the group: of several who hold themselves for that, the one with the highest term.

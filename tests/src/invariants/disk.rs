@@ -2,7 +2,7 @@
 //! P7, §3.2, §6.2, §11).
 
 use cloudy_proto::wire::Wedged;
-use cloudy_proto::{NodeId, Origin, Record, RingMember, StoredBody, ViewId};
+use cloudy_proto::{ConsensusId, NodeId, Origin, Record, RingMember, StoredBody, ViewId};
 
 use super::{Broken, Failure, Judge};
 use crate::sim::stats::{Met, Stats};
@@ -12,6 +12,8 @@ use crate::sim::stats::{Met, Stats};
 pub struct OnDisk {
     /// Entries of the control log.
     commands: usize,
+    /// How many entries of the log are committed, as far as its voter knows.
+    committed: usize,
     /// The latest view up to whose first index the result is there; zero for who was there before the first.
     complete: Option<ViewId>,
     /// The latest view that was frozen.
@@ -44,7 +46,9 @@ impl Judge {
                         *synced = slot.batch.last_seq().0.max(*synced);
                     }
                 }
-                Record::Vote(_) | Record::Entries(_) | Record::Base { .. } => {}
+                Record::Vote(vote) if vote.voter > ConsensusId(0) => kept.committed = vote.commit.0 as usize,
+                Record::Vote(_) => kept.committed = 0,
+                Record::Entries(_) | Record::Base { .. } => {}
                 Record::Checkpoint { .. } | Record::Begin(_) => {}
             }
         }
@@ -103,6 +107,12 @@ impl Judge {
     #[must_use]
     pub fn on_disk(&self, home: usize) -> Option<OnDisk> {
         self.disks.as_ref().map(|disks| disks[home].clone())
+    }
+
+    /// How many entries of the control log a process that starts with a node's disk knows to be committed, if there are disks.
+    pub(super) fn kept_entries(&self, place: usize) -> Option<usize> {
+        let kept = self.disks.as_ref().map(|disks| &disks[self.home_of[place]]);
+        kept.map(|kept| kept.commands.max(kept.committed))
     }
 
     /// A node's disk is taken back to this: it counts for another one, since what it held beyond is gone.

@@ -223,6 +223,13 @@ impl Judge {
         self.nodes[node].final_result
     }
 
+    /// A process has the final result, or a later one that began with its disk: an ended process keeps nothing.
+    fn keeps_final(&self, place: usize, alive: &dyn Fn(usize) -> bool) -> bool {
+        let mut runs =
+            (0..self.nodes.len()).filter(|&other| self.disk_of[other] == self.disk_of[place] && alive(other));
+        runs.any(|other| self.nodes[other].final_result.is_some())
+    }
+
     /// A failure at this moment.
     #[must_use]
     pub fn failure(&self, rule: &'static str, node: usize, what: impl Into<String>) -> Failure {

@@ -56,8 +56,10 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
 #[must_use]
 pub fn excuse(world: &World) -> Option<Met> {
     let alive = |place: usize| world.goes_on(place);
+    // A group that is closed needs no coordinator, and the others learn of that from a node that knows.
+    let closed = world.nodes.iter().any(|node| node.alive && node.machine.is_closed());
     // With an older disk a voter may vote on; whoever leads after so long has a majority.
-    if world.judge.coordinator().is_none() && world.judge.is_stuck(alive) {
+    if !closed && world.judge.coordinator().is_none() && world.judge.is_stuck(alive) {
         return Some(Met::Stuck);
     }
     world.judge.is_lost(alive).then_some(Met::Lost)
@@ -138,9 +140,10 @@ fn not_ended(world: &World, node: usize) -> Option<String> {
     let member = world.plan.is_member(world.nodes[node].home);
     let survivors = world.judge.survivors();
     // Who was dropped, or came late, has nobody to fetch from if all who had the whole result died before they served it.
+    let alive = |place: usize| world.nodes[place].alive;
     let serves = |&survivor: &usize| {
-        let goes_on = world.judge.goes_on(survivor, &|place| world.nodes[place].alive);
-        goes_on && (world.judge.final_of(survivor).is_some() || world.judge.has_all(survivor))
+        let goes_on = world.judge.goes_on(survivor, &alive);
+        goes_on && (world.judge.keeps_final(survivor, &alive) || world.judge.has_all(survivor))
     };
     let orphaned = !survivors.is_empty() && !survivors.iter().any(serves);
     if member && !orphaned && world.judge.final_of(node).is_none() {
