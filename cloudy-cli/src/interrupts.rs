@@ -46,6 +46,20 @@ pub(crate) fn survive_full_files() {
     }
 }
 
+/// Whether the runtime can open the files that it needs for signals: it panics where it cannot.
+///
+/// # Errors
+/// The limit of open files is reached.
+pub(crate) fn has_files_for_signals() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::net::UnixStream;
+        // A pair for the signals; the others stand for what the runtime opens before it.
+        let _files = [UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?];
+    }
+    Ok(())
+}
+
 /// The signals that end a program, caught from here on by a thread of their own.
 pub(crate) struct Interrupts {
     caught: mpsc::Receiver<Asked>,

@@ -53,12 +53,9 @@ fn main() -> ExitCode {
 
 fn start(cli: args::Cli) -> Result<ExitCode, Report> {
     logging::start(cli.verbose)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| {
-        output::failure(
-            format_args!("the runtime does not start ({error})"),
-            "raise the limit of open files (ulimit -n), or end other programs",
-        )
+    let build = |()| tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = interrupts::has_files_for_signals().and_then(build).map_err(|error| {
+        output::failure(format_args!("the runtime does not start ({error})"), output::RAISE_FILE_LIMIT)
     })?;
     let ended = runtime.block_on(async {
         interrupts::survive_full_files();

@@ -119,11 +119,30 @@ fn error_text(report: &Report) -> String {
             text.push_str(&cause);
         }
     }
+    let lacks_files = lacks_files(&text);
     text.push('\n');
-    if let Some(remedy) = report.help() {
+    let remedy = report.help().map(|remedy| remedy.to_string());
+    let remedy = if lacks_files { Some(RAISE_FILE_LIMIT.to_owned()) } else { remedy };
+    if let Some(remedy) = remedy {
         text.push_str(&format!("help: {remedy}\n"));
     }
     text
+}
+
+/// What to do where no more files can be opened.
+pub(crate) const RAISE_FILE_LIMIT: &str = "raise the limit of open files (ulimit -n), or end other programs";
+
+/// Whether the system refused to open one more file, of this process or of all. Every file and socket can be the one that
+/// is too many, so this looks at the system's own words and not at each error.
+#[cfg(unix)]
+fn lacks_files(error: &str) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.contains(&format!("(os error {})", errno.raw_os_error())))
+}
+
+#[cfg(not(unix))]
+fn lacks_files(_error: &str) -> bool {
+    false
 }
 
 #[cfg(test)]
@@ -136,6 +155,14 @@ mod tests {
     fn a_failure_is_a_line_with_the_problem_and_one_with_the_remedy() {
         let report = failure("port 10502 is taken", "choose another port");
         assert_eq!(error_text(&report), "error: port 10502 is taken\nhelp: choose another port\n");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn where_files_are_lacking_the_remedy_is_a_higher_limit() {
+        let cause = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        let report = failure(format_args!("cannot bind 127.0.0.1:1 ({cause})"), "choose another port");
+        assert!(error_text(&report).ends_with(&format!("\nhelp: {RAISE_FILE_LIMIT}\n")), "{}", error_text(&report));
     }
 
     #[test]

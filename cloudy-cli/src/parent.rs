@@ -1,6 +1,8 @@
 //! What a process that a demo started is told and says: a JSON object on a line each, on stdin and stdout.
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use cloudy_node::session::{MasterEvent, MasterOutcome, Summary};
 use cloudy_node::{NodeId, ViewId};
@@ -54,6 +56,17 @@ fn line(said: &Said) -> Option<String> {
     let line = serde_json::to_string(said);
     let line = line.inspect_err(|error| tracing::error!("cannot say {said:?}: {error}")).ok()?;
     Some(format!("{line}\n"))
+}
+
+/// The parent is gone, and what it cannot delete any more is deleted here, once this process has let go of its own files.
+/// Each process of the parent does so: the last one that ends finds nobody else at work there.
+pub(crate) fn clear_up(parents_files: Option<&Path>) {
+    let Some(directory) = parents_files else { return };
+    if let Err(error) = std::fs::remove_dir_all(directory)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "the files of the process that started this one are not all deleted: {}", directory.display());
+    }
 }
 
 /// The longest order: one with the addresses of a whole demo is a tenth of it.

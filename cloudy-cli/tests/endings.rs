@@ -161,6 +161,44 @@ fn a_signal_to_a_demo_ends_its_session_with_results() {
 }
 
 #[test]
+fn no_private_key_outlives_a_demo_that_is_killed() {
+    let cluster = Cluster::new();
+    let temporary = cluster.path("tmp");
+    std::fs::create_dir(&temporary).expect("a directory");
+    let mut command = common::cloudy(&["demo", "--nodes", "2", "--send", "10m", "--durability", "disk"]);
+    command.env("TMPDIR", &temporary);
+    let mut demo = Running::start(command);
+    demo.wait_for("SEND: approved");
+    demo.signal("KILL");
+    assert_eq!(demo.end().code(), None);
+    let files = || std::fs::read_dir(&temporary).expect("listed").count();
+    common::until("its processes have deleted its files", || files() == 0);
+}
+
+#[test]
+fn a_tail_whose_group_is_gone_ends_by_name() {
+    let cluster = Cluster::new();
+    let [(first, port), (second, other)] = [cluster.slave(&["--rate", "2000"]), cluster.slave(&["--rate", "2000"])];
+    let mut master = Running::start(cluster.node(&["master", "127.0.0.1", "0", "10m", "1s", "--expect", "2"]));
+    master.wait_for("SEND: approved");
+    let (output, own) = (cluster.path("tail"), common::cloudy(&[]));
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "exec \"$0\" tail \"$1\" --cluster-key \"$2\" --lost-timeout 500ms > \"$3\""]);
+    command.arg(own.get_program()).arg(format!("127.0.0.1:{port}")).arg(&cluster.key).arg(&output);
+    let tail = Running::start(command);
+    common::until("it reads", || std::fs::metadata(&output).is_ok_and(|file| file.len() > 0));
+    for process in [master, first, second] {
+        process.signal("KILL");
+        assert_eq!(process.end().code(), None);
+    }
+    let ended = tail.end();
+    ended.failed_with(&["no coordinator of group \"session\" was in reach for 500ms", "--from", "--lost-timeout"]);
+    for port in [port, other] {
+        assert!(ended.stderr.contains(&format!("at 127.0.0.1:{port}")), "{ended:#?}");
+    }
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn a_second_signal_to_a_demo_ends_it_at_once_and_leaves_nothing_behind() {
     let cluster = Cluster::new();

@@ -14,6 +14,32 @@ fn make_pipe(path: &Path) {
 }
 
 #[test]
+fn too_few_open_files_are_an_error_with_a_remedy_for_every_command() {
+    let cluster = Cluster::new();
+    let mut commands = vec![
+        cluster.node(&["slave", "127.0.0.1", "0"]),
+        cluster.node(&["slave", "127.0.0.1", "0", "--supervise"]),
+        cluster.node(&["master", "127.0.0.1", "0", "--discovery-timeout", "100ms"]),
+        cloudy(&["demo", "--nodes", "2"]),
+        cloudy(&["completions", "bash"]),
+    ];
+    for args in [["tail", "127.0.0.1:1"], ["key", "show"]] {
+        let mut command = cloudy(&args);
+        command.arg("--cluster-key").arg(&cluster.key);
+        commands.push(command);
+    }
+    for own in commands {
+        // Four are enough for the loader, and for no runtime.
+        for limit in 4..=8 {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]);
+            command.arg(own.get_program()).args(own.get_args());
+            run(command).failed_with(&["Too many open files", "help: raise the limit of open files (ulimit -n)"]);
+        }
+    }
+}
+
+#[test]
 fn a_slave_that_is_started_twice_changes_nothing_of_the_first_ones_result() {
     let cluster = Cluster::new();
     let [result, other] = ["result.jsonl", "other.jsonl"].map(|name| cluster.path(name).display().to_string());

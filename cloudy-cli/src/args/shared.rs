@@ -167,12 +167,15 @@ pub(crate) struct DataArgs {
 }
 
 /// For a process that a demo started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct ChildArgs {
     /// Say on stdout what happens, a JSON object on a line each; take orders on stdin, and end with whoever holds its
     /// other end
     #[arg(long, hide = true)]
     pub(crate) announce: bool,
+    /// Where the parent keeps its files: deleted if it is gone, so that no private key outlives it
+    #[arg(long, hide = true, requires = "announce", value_name = "DIR")]
+    pub(crate) parents_files: Option<PathBuf>,
     /// Be ready to be cut off from others by an order
     #[arg(long, hide = true, requires = "announce")]
     pub(crate) partitions: bool,

@@ -1,12 +1,14 @@
 //! `cloudy tail`.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use clap::Args;
 use cloudy_node::discovery::seeds::{self, SeedError};
 
 use super::shared::whole;
 use super::{KeyFileArgs, SessionArgs};
+use crate::duration;
 
 /// The largest index that a result can have: the protocol's bound, `cloudy_proto::limits::ROUND_MAX`.
 pub(crate) const INDEX_MAX: NonZeroU64 = NonZeroU64::new(1 << 56).unwrap();
@@ -21,7 +23,7 @@ Examples:
 
 Each line is a JSON object: index, origin, seq and view of an approved message, and its value if it is a number of a
 session, or its payload in hexadecimal. The last line, once the group has ended, has the count, and what was read from
-index 1 on has the digest, and in a session the sum.
+index 1 on has the digest, and in a session the sum. All addresses of a name are tried side by side.
 
 Exit status:
   0    the group has ended, and all of its result from that index on was printed
@@ -42,6 +44,9 @@ pub(crate) struct TailArgs {
     #[arg(long, value_name = "INDEX", default_value = "1", allow_hyphen_values = true,
           value_parser = whole(NonZeroU64::MIN, INDEX_MAX, "1000"))]
     pub(crate) from: NonZeroU64,
+    /// How long to wait while no coordinator of the group is in reach, which is so once most of its nodes are gone
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub(crate) lost_timeout: Duration,
     /// Which cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,

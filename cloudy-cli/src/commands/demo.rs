@@ -116,6 +116,9 @@ fn master(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, slaves: &[Soc
 fn common(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, number: u16) -> Vec<OsString> {
     let mut arguments = texts(&["--announce", "--session", args.session.name.as_str(), "--cluster-key"]);
     arguments.push(files.key.clone().into());
+    if let Some(directory) = &files.directory {
+        arguments.extend(["--parents-files".into(), directory.path().into()]);
+    }
     if let Some(data) = &files.data {
         arguments.extend(["--data".into(), data.join(number.to_string()).into()]);
     }
@@ -131,11 +134,11 @@ fn texts(texts: &[&str]) -> Vec<OsString> {
 }
 
 /// What a demo's processes find on disk: the cluster key, the user's or one that lives as long as the demo, and where
-/// they keep the session, if that is on disk.
+/// they keep the session, if that is on disk. The demo deletes its directory at its end; if it is killed, its processes do.
 struct DemoFiles {
     key: PathBuf,
     data: Option<PathBuf>,
-    _directory: Option<tempfile::TempDir>,
+    directory: Option<tempfile::TempDir>,
 }
 
 impl DemoFiles {
@@ -160,7 +163,7 @@ impl DemoFiles {
         if let Some(data) = &data {
             std::fs::create_dir(data).into_diagnostic()?;
         }
-        Ok(Self { key, data, _directory: directory })
+        Ok(Self { key, data, directory })
     }
 }
 

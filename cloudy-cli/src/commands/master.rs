@@ -65,14 +65,19 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
         ready_timeout: READY_TIMEOUT,
     };
     let stored = resumed_session(&node).or_else(|| ended_sessions(&node).next().cloned());
+    let mut orphaned = false;
     let ended = if let Some(group) = stored {
         file.followed(&node, say_plainly, attach::resumed(args, &node, &group, stop)).await
     } else if args.child.announce {
-        file.followed(&node, say_plainly, for_a_parent(&node, control, &config, stop)).await
+        let session = for_a_parent(&node, control, &config, (stop, &mut orphaned));
+        file.followed(&node, say_plainly, session).await
     } else {
         for_a_user(args, &file, &node, &config, stop).await
     };
     node.shutdown().await;
+    if orphaned {
+        parent::clear_up(args.child.parents_files.as_deref());
+    }
     ended
 }
 
@@ -126,7 +131,7 @@ async fn for_a_parent(
     node: &Node,
     control: Option<FaultControl>,
     config: &MasterConfig,
-    stop: &Stop,
+    (stop, orphaned): (&Stop, &mut bool),
 ) -> Result<ExitCode, Report> {
     say(&Said::Listening { address: node.local_addr(), node: node.id() });
     let obey = |order| match (order, &control) {
@@ -142,7 +147,10 @@ async fn for_a_parent(
             }
             Ok(ExitCode::from(EXIT_EQUAL))
         }
-        () = parent::obey(obey) => Err(failure("the process that started this master is gone", "start another")),
+        () = parent::obey(obey) => {
+            *orphaned = true;
+            Err(failure("the process that started this master is gone", "start another"))
+        }
     }
 }
 

@@ -56,6 +56,7 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
             (Order::CutOff(_), None) => tracing::warn!("a partition was not announced when this slave was started"),
             (Order::Stop, _) => stop.now(Asked::Order),
         };
+        let mut orphaned = false;
         let unsupervised = async {
             match supervisor {
                 Some(supervisor) => supervisor.gone().await,
@@ -68,12 +69,16 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
         let ended = tokio::select! {
             ended = key_file.followed(&node, |line| slave.progress.line(line), slave.sessions(file.as_mut())) => ended,
             () = parent::obey(obey), if args.child.announce => {
+                orphaned = true;
                 Err(failure("the process that started this slave is gone", "start another"))
             }
             never = unsupervised => match never {},
         };
         drop(slave);
         node.shutdown().await;
+        if orphaned {
+            parent::clear_up(args.child.parents_files.as_deref());
+        }
         ended
     };
     interrupts.during(work).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))

@@ -1,21 +1,26 @@
 //! `cloudy tail`: the result of a group as JSON lines, while it grows. It holds nobody up.
 
 use std::fmt::Write as _;
+use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::panic::resume_unwind;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use cloudy_node::discovery::seeds;
 use cloudy_node::session::{SessionName, Sum, numbers};
 use cloudy_node::{
-    ApprovedError, ApprovedItem, Checkpoint, Entry, Event, Group, Identity, Index, JoinError, Node, payload_slices,
+    ApprovedError, ApprovedItem, Checkpoint, ClusterKeys, Entry, Event, Events, EventsError, Group, Index, JoinError,
+    Node, payload_slices,
 };
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use crate::args::TailArgs;
+use crate::duration;
 use crate::interrupts::Interrupts;
 use crate::keys::KeyFile;
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, say_plainly};
@@ -40,29 +45,64 @@ pub(crate) async fn run(args: TailArgs) -> Result<ExitCode, Report> {
 async fn tail(args: &TailArgs) -> Result<ExitCode, Report> {
     let file = KeyFile::open(&args.key).await?;
     let deadline = Instant::now() + RESOLVE_TIMEOUT;
-    let identity = Identity::generate(file.keys.primary()).into_diagnostic()?;
     let addresses =
         seeds::resolve_until(std::slice::from_ref(&args.address), deadline).await.into_diagnostic()?.concat();
-    let mut unanswered = None;
-    for address in addresses {
-        let builder = Node::builder().identity(identity.clone()).cluster_keys(&file.keys);
-        let node = builder.bind(beside(address)).start().await.into_diagnostic()?;
-        match node.observe_group(&args.group_name(), address, Index(args.from.get())).timeout(ANSWER_MAX).await {
-            Ok(group) => return file.followed(&node, say_plainly, Tail::new(args).follow(&group)).await,
-            Err(error @ (JoinError::Connect(_) | JoinError::TimedOut(_))) => unanswered = Some(error),
-            Err(error) => {
-                return Err(failure(
-                    error,
-                    "name a node of a group that runs, and the group by --session NAME or --group NAME",
-                ));
+    let (node, group) = first_of(&file.keys, &args.group_name(), Index(args.from.get()), addresses).await.map_err(
+        |unread| match unread {
+            Unread::Refused(error) => {
+                failure(error, "name a node of a group that runs, and the group by --session NAME or --group NAME")
             }
+            Unread::Unanswered(error) => failure(
+                format_args!("cannot read along at {}: {error}", args.address),
+                "check the address and the group (--group NAME); compare cluster keys by `cloudy key show`",
+            ),
+        },
+    )?;
+    file.followed(&node, say_plainly, Tail::new(args).follow(&group)).await
+}
+
+/// Why no address leads to the group.
+#[derive(Debug)]
+enum Unread {
+    /// A node answers, and not with the group.
+    Refused(Report),
+    /// Nobody answers in time: what was said last.
+    Unanswered(String),
+}
+
+/// The group by the first of the addresses that leads to it. All are tried side by side, by a node each: two that lead to
+/// one node do not get into each other's way.
+async fn first_of(
+    keys: &ClusterKeys,
+    name: &str,
+    from: Index,
+    addresses: Vec<SocketAddr>,
+) -> Result<(Node, Group), Unread> {
+    let mut attempts = JoinSet::new();
+    for address in addresses {
+        let (keys, name) = (keys.clone(), name.to_owned());
+        attempts.spawn(async move {
+            let started = Node::builder().cluster_keys(&keys).bind(beside(address)).start().await;
+            let node = started.into_diagnostic().map_err(Unread::Refused)?;
+            match node.observe_group(&name, address, from).timeout(ANSWER_MAX).await {
+                Ok(group) => Ok((node, group)),
+                Err(error @ (JoinError::Connect(_) | JoinError::TimedOut(_))) => {
+                    Err(Unread::Unanswered(error.to_string()))
+                }
+                Err(error) => Err(Unread::Refused(Report::msg(error))),
+            }
+        });
+    }
+    let mut unread = Unread::Unanswered("it has no address".to_owned());
+    while let Some(attempt) = attempts.join_next().await {
+        match attempt.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic())) {
+            Ok(found) => return Ok(found),
+            // What a node says is worth more than that another says nothing.
+            Err(error) if matches!(unread, Unread::Unanswered(_)) => unread = error,
+            Err(_) => {}
         }
     }
-    let error = unanswered.map_or_else(|| "it has no address".to_owned(), |error| error.to_string());
-    Err(failure(
-        format_args!("cannot read along at {}: {error}", args.address),
-        "check the address and the group (--group NAME); compare cluster keys by `cloudy key show`",
-    ))
+    Err(unread)
 }
 
 /// A local address from which that one can be reached.
@@ -77,6 +117,7 @@ fn beside(address: SocketAddr) -> SocketAddr {
 
 struct Tail {
     from: Index,
+    lost_timeout: Duration,
     session: bool,
     sum: Sum,
 }
@@ -85,14 +126,21 @@ impl Tail {
     fn new(args: &TailArgs) -> Self {
         Self {
             from: Index(args.from.get()),
+            lost_timeout: args.lost_timeout,
             session: SessionName::of_group(&args.group_name()).is_some(),
             sum: Sum::default(),
         }
     }
 
     async fn follow(mut self, group: &Group) -> Result<ExitCode, Report> {
-        let mut approved = group.approved_from(self.from);
-        while let Some(item) = approved.next_batch().await {
+        let (mut approved, mut reach) = (group.approved_from(self.from), Reach::of(group));
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = approved.next_batch() => next,
+                () = reach.lost_for(self.lost_timeout) => return Err(self.lost(group).await),
+            };
+            let Some(item) = next else { break };
             let text = match item {
                 Ok(ApprovedItem::Batch(entry)) => self.lines(&entry),
                 Ok(ApprovedItem::View(_)) => continue,
@@ -112,6 +160,29 @@ impl Tail {
         }
         write(self.last_line(final_result(group).await)).await?;
         Ok(ExitCode::from(EXIT_EQUAL))
+    }
+
+    /// Names the nodes of a group that are out of reach.
+    async fn lost(&self, group: &Group) -> Report {
+        let status = group.status().await;
+        let view = status.as_ref().and_then(|status| status.view.as_ref());
+        let members = view.into_iter().flat_map(|view| &view.ring).map(|member| match member.addresses.first() {
+            Some(address) => format!("node {} at {address}", member.node.short()),
+            None => format!("node {}", member.node.short()),
+        });
+        let (name, members) = (group.name(), members.collect::<Vec<_>>().join(", "));
+        let next = status.map_or(self.from, |status| status.index.next().max(self.from));
+        failure(
+            format_args!(
+                "no coordinator of group {name:?} was in reach for {}, so nobody in reach knows how it goes on; its members \
+                 were {members}",
+                duration::show(self.lost_timeout)
+            ),
+            format_args!(
+                "a group in memory whose nodes are all gone is lost: create another; if its nodes come back, begin again \
+                 with --from {next}, or wait longer by --lost-timeout TIME"
+            ),
+        )
     }
 
     fn lines(&mut self, entry: &Entry) -> String {
@@ -149,6 +220,39 @@ impl Tail {
     }
 }
 
+/// Whether a coordinator of the group is in reach.
+struct Reach {
+    events: Events,
+    lost_at: Option<Instant>,
+    /// The group has ended: the readers of the result say how.
+    ended: bool,
+}
+
+impl Reach {
+    fn of(group: &Group) -> Self {
+        Self { events: group.events(), lost_at: None, ended: false }
+    }
+
+    /// Returns once none has been for so long. Cancel safe.
+    async fn lost_for(&mut self, limit: Duration) {
+        loop {
+            let gives_up_at = self.lost_at.map(|at| at + limit);
+            tokio::select! {
+                biased;
+                event = self.events.next(), if !self.ended => match event {
+                    Some(Ok(Event::CoordinatorLost { .. })) => self.lost_at = Some(self.lost_at.unwrap_or_else(Instant::now)),
+                    Some(Ok(Event::Coordinator { .. })) => self.lost_at = None,
+                    Some(Ok(_) | Err(EventsError::Missed { .. })) => {}
+                    Some(Err(_)) | None => (self.ended, self.lost_at) = (true, None),
+                },
+                // sleep: a bound on the return of other nodes.
+                () = sleep_until(gives_up_at.unwrap_or_else(Instant::now)), if gives_up_at.is_some() => return,
+                else => pending().await,
+            }
+        }
+    }
+}
+
 async fn final_result(group: &Group) -> Option<Checkpoint> {
     let mut events = group.events();
     while let Some(event) = events.next().await {
@@ -175,5 +279,31 @@ async fn write(text: String) -> Result<bool, Report> {
             format_args!("cannot write to standard output ({error})"),
             "check where the output goes: a full disk, a closed terminal",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use cloudy_node::{ClusterKey, GroupConfig};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_does_not_hold_up_the_others() {
+        let key = ClusterKey::generate().expect("a key");
+        let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        let silent = silent.local_addr().expect("an address");
+        let node = Node::builder().cluster_key(&key).start().await.expect("starts");
+        let group = node.create_group("orders", 1, GroupConfig::default()).await.expect("created");
+        let begun = Instant::now();
+        let (reader, read) =
+            first_of(&ClusterKeys::from(key.clone()), "orders", Index(1), vec![silent, node.local_addr()])
+                .await
+                .expect("the other address leads to it");
+        assert_eq!(read.id(), group.id());
+        assert!(begun.elapsed() < ANSWER_MAX, "the silent one was waited for");
+        reader.shutdown().await;
     }
 }
