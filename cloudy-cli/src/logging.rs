@@ -42,8 +42,9 @@ pub(crate) fn errors_only() -> Option<(&'static str, &'static str)> {
 fn filter(chosen: &str, verbose: u8) -> Result<EnvFilter, Report> {
     if chosen.is_empty() {
         let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
-        // Of the libraries below, only what needs attention.
-        return Ok(EnvFilter::new(format!("warn,cloudy={level},cloudy_node={level},cloudy_proto={level}")));
+        // What a library below warns of and a user can act on is said by cloudy in its own words.
+        let below = if verbose == 0 { "error" } else { "warn" };
+        return Ok(EnvFilter::new(format!("{below},cloudy={level},cloudy_node={level},cloudy_proto={level}")));
     }
     EnvFilter::try_new(chosen).map_err(|error| {
         failure(
@@ -61,6 +62,8 @@ mod tests {
     fn the_variable_comes_before_the_flag() {
         assert_eq!(filter("quinn=trace", 3).expect("a filter").to_string(), "quinn=trace");
         assert!(filter("", 0).expect("a filter").to_string().contains("cloudy_node=warn"));
+        let default = |verbose| filter("", verbose).expect("a filter").to_string();
+        assert!(default(0).split(',').any(|part| part == "error") && default(1).split(',').any(|part| part == "warn"));
         assert!(filter("", 200).expect("a filter").to_string().contains("cloudy_node=trace"));
     }
 

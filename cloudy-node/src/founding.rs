@@ -22,6 +22,14 @@ pub enum FoundError {
         /// The name.
         name: String,
     },
+    /// This node is leaving a group of that name. [`Node::create_group`](crate::Node::create_group) waits until it has left.
+    #[error(
+        "this node is leaving a group named {name:?}: try again when Group::leave has returned, or delete what this node holds of it by Node::forget_group"
+    )]
+    Leaving {
+        /// The name.
+        name: String,
+    },
     /// The group is to keep its result on disk.
     #[error(
         "group {name:?} is to keep its result on disk, and this node has no data directory: start it with NodeBuilder::data_dir, or `--data DIR`"
@@ -96,6 +104,11 @@ pub enum FoundingEvent {
         node: NodeId,
         /// In words.
         reason: String,
+    },
+    /// The link to a node that had accepted is down. Unless it is uninvited, it has its place on the ring all the same.
+    Lost {
+        /// Which.
+        node: NodeId,
     },
     /// A node that was not invited asks to be.
     AskedToJoin {

@@ -95,6 +95,9 @@ pub(super) async fn gather(mut founding: Founding, mut others: usize) -> Result<
             Some(FoundingEvent::Refused { reason, .. }) => {
                 return Err(failure(format_args!("a node was not taken in: {reason}"), "run it again"));
             }
+            Some(FoundingEvent::Lost { node }) => {
+                return Err(failure(format_args!("node {} was lost", node.short()), "run it again"));
+            }
             None => return Err(failure("the first node was shut down", "run it again")),
         }
     }

@@ -135,7 +135,8 @@ impl Driver {
             return Err(why.found_error());
         }
         if self.is_in(&name) {
-            return Err(FoundError::NameTaken { name });
+            let leaves = self.only_leaves(&name);
+            return Err(if leaves { FoundError::Leaving { name } } else { FoundError::NameTaken { name } });
         }
         if self.is_full() {
             return Err(FoundError::TooManyGroups);

@@ -34,6 +34,8 @@ pub(crate) struct GroupRun {
     pub(crate) founding: Option<mpsc::UnboundedSender<FoundingEvent>>,
     /// At the founder, while it gathers members: who asked to be one. Bounded by `INVITED_MAX`.
     pub(crate) asked: BTreeSet<NodeId>,
+    /// At the founder, while it gathers members: who has accepted and is linked. Bounded by `INVITED_MAX`.
+    accepted: BTreeSet<NodeId>,
     /// Told once a view is installed that this node is a part of.
     pub(crate) installed: Option<oneshot::Sender<Result<(), NotJoined>>>,
     /// It comes into a running group: it is there once it is on the ring, or has the whole of a final result.
@@ -91,6 +93,7 @@ impl GroupRun {
             outbox_bytes_max,
             founding: None,
             asked: BTreeSet::new(),
+            accepted: BTreeSet::new(),
             installed: None,
             comes: false,
             closed: false,
@@ -128,6 +131,9 @@ impl GroupRun {
     pub(crate) fn link_down(&mut self, peer: NodeId, link: u64, now: Time) {
         self.unread.retain(|unread| unread.link != link);
         self.asked.remove(&peer);
+        if self.accepted.remove(&peer) {
+            self.found(FoundingEvent::Lost { node: peer });
+        }
         self.machine.handle(now, Input::LinkDown { peer });
     }
 
@@ -223,7 +229,10 @@ impl GroupRun {
     fn event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
         self.log(event);
         match event {
-            Event::Accepted { node } => self.found(FoundingEvent::Accepted { node: *node }),
+            Event::Accepted { node } => {
+                self.accepted.insert(*node);
+                self.found(FoundingEvent::Accepted { node: *node });
+            }
             Event::Refused { node, reason, refusal } => self.refused(*node, reason, *refusal),
             Event::Referred { node, addresses } => effects.push(Effect::Referred(*node, addresses.clone())),
             Event::Truncated { first } => {
@@ -235,6 +244,7 @@ impl GroupRun {
                 self.shared.adopt(&view.parameters, self.outbox_bytes_max);
                 self.view = Some(Arc::clone(view));
                 self.founding = None;
+                self.accepted.clear();
                 if let Some(installed) = self.installed.take_if(|_| *active || !self.comes) {
                     let founds = self.shared.founder == self.shared.me;
                     let belongs = *active || self.shared.observes || founds;

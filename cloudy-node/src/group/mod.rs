@@ -151,7 +151,23 @@ impl Group {
     /// order in the result.
     ///
     /// A process that was started again ([`Node::resumed_groups`](crate::Node::resumed_groups)) is listed once it reaches
-    /// the group's coordinator. Until it returns, nothing was sent: the future may be dropped, at a deadline for example.
+    /// the group's coordinator.
+    ///
+    /// It waits for as long as it takes: a full outbox is the group's back-pressure, and no error of this node. Until it
+    /// returns, nothing was sent and no sequence number was used, so it is cancel safe: `tokio::time::timeout` around it is
+    /// its deadline. [`Group::status`] names whom the outbox waits for (`pending`, `coordinator`).
+    ///
+    /// ```no_run
+    /// # async fn example(group: &cloudy_node::Group) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// match tokio::time::timeout(Duration::from_secs(5), group.broadcast("hello")).await {
+    ///     Ok(sent) => println!("sent as {:?}", sent?.id()),
+    ///     Err(_) => println!("nothing was sent; it waits for {:?}", group.status().await.map(|status| status.pending)),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The payload is too large, this node has no place on the ring, or the group has ended: nothing was sent.
@@ -206,7 +222,8 @@ impl Group {
     }
 
     /// Waits until the outbox has room and the group lists this process, or this node cannot broadcast: the group has
-    /// ended, or this node has no place on the ring.
+    /// ended, or this node has no place on the ring. It takes nothing, so it is cancel safe: bound it as
+    /// [`Group::broadcast`].
     pub async fn room(&self) {
         wait_until(&self.shared.room, || {
             let state = self.shared.lock();
@@ -218,7 +235,8 @@ impl Group {
         .await;
     }
 
-    /// Waits until fewer own payloads than this wait for a slot, or the group has ended.
+    /// Waits until fewer own payloads than this wait for a slot, or the group has ended. It takes nothing, so it is cancel
+    /// safe: bound it as [`Group::broadcast`].
     pub async fn outbox_below(&self, payloads: u64) {
         wait_until(&self.shared.room, || {
             let state = self.shared.lock();

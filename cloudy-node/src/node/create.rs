@@ -9,13 +9,13 @@ use crate::driver::Command;
 use crate::founding::{FoundError, Founding, FoundingEvent};
 use crate::group::{Group, GroupConfig};
 use crate::node::Node;
-use crate::wait::{Answer, Answers, Awaited, Deadline, Wait};
+use crate::wait::{Answer, Answers, Awaited, Backoff, Deadline, Wait};
 
 impl Node {
     /// Begins to found a group: invite nodes, then [`Founding::found`] it.
     ///
     /// # Errors
-    /// The name is taken at this node, or the configuration cannot work.
+    /// The name is taken at this node, or this node is leaving a group of that name, or the configuration cannot work.
     pub async fn found_group(&self, name: &str, config: GroupConfig) -> Result<Founding, FoundError> {
         config.validate()?;
         if name.len() > GROUP_NAME_BYTES_MAX {
@@ -27,7 +27,8 @@ impl Node {
     }
 
     /// Founds a group of so many members, this node included: takes in whoever asks by [`Node::join_group_at`], and
-    /// returns once the ring is full and view 1 is in force. Dropped, it gives the group up.
+    /// returns once the ring is full and view 1 is in force. A node that asked and was lost before the ring is full does not
+    /// count. If this node is leaving a group of that name, it waits until it has left. Dropped, it gives the group up.
     ///
     /// # Errors
     /// As [`Node::found_group`] and [`Founding::found`]; or not all members came in time
@@ -48,7 +49,7 @@ impl Node {
         let others = members.saturating_sub(usize::from(config.founder_is_member));
         let mut gathered = Gathered::default();
         let creating = async {
-            let mut founding = self.found_group(&name, config).await?;
+            let mut founding = self.found_once_left(&name, config, &mut gathered.refused).await?;
             while gathered.accepted.len() < others {
                 let event = founding.next_event().await;
                 let Some(event) = event else { return Err(founding.end_reason().await) };
@@ -64,6 +65,29 @@ impl Node {
             let what = format!("group {name:?} was not created: {accepted} of {others} other members came");
             Err(deadline.passed(what, gathered.answers()).into())
         })
+    }
+
+    /// Begins to found a group, once this node has left the one of that name that it is leaving.
+    async fn found_once_left(
+        &self,
+        name: &str,
+        config: GroupConfig,
+        answers: &mut Answers,
+    ) -> Result<Founding, FoundError> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.found_group(name, config.clone()).await {
+                Err(FoundError::Leaving { .. }) => {
+                    let words = "this node is leaving a group of that name".to_owned();
+                    answers.note(Answer { from: Awaited::Node(self.id()), words });
+                }
+                founding => {
+                    answers.forget(Awaited::Node(self.id()));
+                    return founding;
+                }
+            }
+            backoff.pause().await;
+        }
     }
 }
 
@@ -86,6 +110,14 @@ impl Gathered {
             FoundingEvent::Accepted { node } => {
                 self.invited.remove(&node);
                 self.accepted.insert(node);
+            }
+            // It asks again if it comes back.
+            FoundingEvent::Lost { node } => {
+                if self.accepted.remove(&node) {
+                    founding.uninvite(node);
+                    let words = "it accepted, and was lost before the ring was full".to_owned();
+                    self.refused.note(Answer { from: Awaited::Node(node), words });
+                }
             }
             // It may ask again.
             FoundingEvent::Refused { node, reason } => {

@@ -225,7 +225,7 @@ impl Drop for ResultFile {
     fn drop(&mut self) {
         if self.made_in_vain {
             // An empty file that stays says nothing wrong.
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::canonicalize(&self.path).and_then(fs::remove_file);
         }
     }
 }
@@ -239,7 +239,10 @@ fn open(path: &Path) -> Result<(File, bool), ResultFileError> {
     let made = files::never_waiting(File::options().write(true).create_new(true)).open(path);
     let (file, made) = match made {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            (files::never_waiting(File::options().write(true)).open(path).map_err(failed)?, false)
+            // A symbolic link may name a file that is not there: that one is made.
+            let dangles = fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            let opened = files::never_waiting(File::options().write(true).create(dangles)).open(path);
+            (opened.map_err(failed)?, dangles)
         }
         made => (made.map_err(failed)?, true),
     };

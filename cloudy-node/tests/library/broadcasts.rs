@@ -92,6 +92,16 @@ async fn a_full_outbox_is_said_or_waited_for_while_a_member_does_not_confirm() {
     assert!(waiting.as_mut().now_or_never().is_none());
     assert!(groups[0].room().now_or_never().is_none());
     assert!(groups[0].flush().now_or_never().is_none());
+    let waiting_payloads = groups[0].outbox_payloads();
+    assert!(groups[0].outbox_below(waiting_payloads).now_or_never().is_none());
+    // Bounded by the caller, each of these waits takes nothing: neither a payload nor a sequence number.
+    for _ in 0..3 {
+        let soon = Duration::from_millis(10);
+        assert!(tokio::time::timeout(soon, groups[0].broadcast("given up")).await.is_err());
+        assert!(tokio::time::timeout(soon, groups[0].room()).await.is_err());
+        assert!(tokio::time::timeout(soon, groups[0].outbox_below(1)).await.is_err());
+    }
+    assert_eq!(groups[0].outbox_payloads(), waiting_payloads);
     let late = groups[0].flush().timeout(Duration::from_millis(50)).await.unwrap_err();
     let FlushError::TimedOut(late) = late else { panic!("{late}") };
     assert!(late.to_string().starts_with(&format!("{} broadcasts of this node", taken - 1)), "{late}");
@@ -118,6 +128,7 @@ async fn a_full_outbox_is_said_or_waited_for_while_a_member_does_not_confirm() {
 
     control.heal();
     let receipt = within("there is room again", waiting).await.unwrap();
+    assert_eq!(receipt.id().seq, Seq(taken + 1), "the ones that were given up have used a number");
     within("it is approved", receipt.into_future()).await.unwrap();
     within("the flush", groups[0].flush()).await.unwrap();
     let results = join_all(groups.iter().map(|group| read(group, 1, taken as usize + 1))).await;

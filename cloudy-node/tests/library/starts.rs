@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use cloudy_node::endpoint::EndpointLimits;
 use cloudy_node::{
     Awaited, ClusterKey, ConnectError, FoundError, Founding, FoundingEvent, GroupConfig, Identity, Index, JoinError,
     Node, SessionPlan,
@@ -10,7 +11,7 @@ use cloudy_node::{
 use tokio::task::JoinHandle;
 
 use crate::common::{key, start, start_all, within};
-use crate::help::config;
+use crate::help::{config, start_cuttable};
 use crate::hosts::{on_disk, start_hosts};
 
 /// Of a wait that is to be over.
@@ -101,6 +102,53 @@ async fn a_creator_says_who_came_and_who_did_not_in_time() {
 }
 
 #[tokio::test]
+async fn a_node_that_accepted_and_was_shut_down_does_not_count_as_a_member() {
+    let key = key();
+    let nodes = start_all(&key, 4).await;
+    let at = nodes[0].local_addr();
+    let creator = nodes[0].clone();
+    let created = tokio::spawn(async move { creator.create_group("early", 3, GroupConfig::default()).await });
+    let late = within("it accepts", nodes[1].join_group_at("early", at).timeout(SOON)).await.unwrap_err();
+    assert!(late.to_string().contains("accepted its invitation, and it has not created the group"), "{late}");
+    nodes[1].shutdown().await;
+    let joins: Vec<_> = nodes[2..].iter().map(|node| joining(node, at)).collect();
+    let group = within("it is created", created).await.unwrap().unwrap();
+    let ring: Vec<_> = group.status().await.unwrap().view.unwrap().ring.iter().map(|member| member.node).collect();
+    let mut expected = [nodes[0].id(), nodes[2].id(), nodes[3].id()];
+    expected.sort_unstable();
+    assert_eq!(ring, expected);
+    for join in joins {
+        assert_eq!(within("it joins", join).await.unwrap().unwrap().id(), group.id());
+    }
+}
+
+#[tokio::test]
+async fn a_group_of_the_name_that_a_node_is_leaving_is_created_once_it_has_left() {
+    let key = key();
+    let (first, (second, cut)) = (start(&key).await, start_cuttable(&key, EndpointLimits::default()).await);
+    let created = first.create_group("early", 2, GroupConfig::default());
+    let joined = second.join_group_at("early", first.local_addr());
+    let (created, joined) = within("both", async { tokio::join!(created, joined) }).await;
+    let (_created, group) = (created.unwrap(), joined.unwrap());
+    cut.partition([first.local_addr()]);
+    let leaving = tokio::spawn(async move { group.leave().await });
+    let error = loop {
+        match second.found_group("early", GroupConfig::default()).await.unwrap_err() {
+            // The task that leaves has not begun.
+            FoundError::NameTaken { .. } => tokio::task::yield_now().await,
+            error => break error,
+        }
+    };
+    assert_eq!(error, FoundError::Leaving { name: "early".to_owned() });
+    let error = second.create_group("early", 1, GroupConfig::default()).timeout(SOON).await.unwrap_err();
+    let FoundError::TimedOut(late) = &error else { panic!("{error}") };
+    assert_eq!(late.answers()[0].words, "this node is leaving a group of that name", "{error}");
+    cut.heal();
+    within("it is created", second.create_group("early", 1, GroupConfig::default())).await.unwrap();
+    within("it leaves", leaving).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_node_that_cannot_take_part_is_named_by_the_creator() {
     let key = key();
     let (_hosts, processes) = start_hosts(&key, 1).await;
@@ -162,7 +210,7 @@ async fn gathers(node: &Node, config: GroupConfig) -> Founding {
         match within("somebody comes", founding.next_event()).await.unwrap() {
             FoundingEvent::AskedToJoin { node } => founding.invite(node),
             FoundingEvent::Accepted { .. } => return founding,
-            event @ FoundingEvent::Refused { .. } => panic!("{event:?}"),
+            event @ (FoundingEvent::Refused { .. } | FoundingEvent::Lost { .. }) => panic!("{event:?}"),
         }
     }
 }

@@ -158,6 +158,23 @@ async fn a_file_keeps_what_it_holds_until_a_session_begins() {
 
 #[cfg(unix)]
 #[tokio::test]
+#[cfg(unix)]
+async fn a_symbolic_link_to_a_file_that_is_not_there_makes_that_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [link, target] = ["link.jsonl", "target.jsonl"].map(|name| dir.path().join(name));
+    std::os::unix::fs::symlink(&target, &link).expect("a link");
+    drop(ResultFile::create(&link).await.expect("opens"));
+    assert!(link.is_symlink() && !target.exists(), "no session began: the link stays, and dangles");
+    let mut file = ResultFile::create(&link).await.expect("opens");
+    file.begin().await.expect("begins");
+    file.append(entry(1, &[0.5])).await.expect("taken");
+    file.finish(&summary(1, 0.5)).await.expect("written");
+    drop(file);
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::read_to_string(&target).expect("made").lines().count(), 2);
+}
+
+#[tokio::test]
 async fn what_is_no_file_is_refused_and_holds_nobody_up() {
     let dir = tempfile::tempdir().expect("a directory");
     let [pipe, socket] = ["pipe", "socket"].map(|name| dir.path().join(name));
