@@ -17,7 +17,8 @@ use crate::view::View;
 use crate::wire::{CommandError, ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
 pub use status::{
-    LeaveWait, MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, Status, VotesLost, WaitCause, Waiting,
+    LeastRing, LeaveWait, MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, Status, VotesLost, WaitCause,
+    Waiting,
 };
 
 /// The only way into the machine.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloudy_node::{Approval, BroadcastError, FlushError, GroupConfig, Index, OnFailure, Seq, ViewId};
+use cloudy_node::{Approval, BroadcastError, FlushError, Group, GroupConfig, Index, OnFailure, Seq, ViewId};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
@@ -58,6 +58,17 @@ async fn a_receipt_that_is_dropped_withdraws_nothing_and_flush_waits_for_all() {
     }
 }
 
+/// Bounded by the caller, the waits for a full outbox take neither a payload nor a sequence number.
+async fn waits_that_are_given_up_take_nothing(group: &Group) {
+    let (payloads, soon) = (group.outbox_payloads(), Duration::from_millis(10));
+    for _ in 0..3 {
+        assert!(tokio::time::timeout(soon, group.broadcast("given up")).await.is_err());
+        assert!(tokio::time::timeout(soon, group.room()).await.is_err());
+        assert!(tokio::time::timeout(soon, group.outbox_below(payloads)).await.is_err());
+    }
+    assert_eq!(group.outbox_payloads(), payloads);
+}
+
 #[tokio::test]
 async fn a_full_outbox_is_said_or_waited_for_while_a_member_does_not_confirm() {
     let key = key();
@@ -92,16 +103,7 @@ async fn a_full_outbox_is_said_or_waited_for_while_a_member_does_not_confirm() {
     assert!(waiting.as_mut().now_or_never().is_none());
     assert!(groups[0].room().now_or_never().is_none());
     assert!(groups[0].flush().now_or_never().is_none());
-    let waiting_payloads = groups[0].outbox_payloads();
-    assert!(groups[0].outbox_below(waiting_payloads).now_or_never().is_none());
-    // Bounded by the caller, each of these waits takes nothing: neither a payload nor a sequence number.
-    for _ in 0..3 {
-        let soon = Duration::from_millis(10);
-        assert!(tokio::time::timeout(soon, groups[0].broadcast("given up")).await.is_err());
-        assert!(tokio::time::timeout(soon, groups[0].room()).await.is_err());
-        assert!(tokio::time::timeout(soon, groups[0].outbox_below(1)).await.is_err());
-    }
-    assert_eq!(groups[0].outbox_payloads(), waiting_payloads);
+    waits_that_are_given_up_take_nothing(&groups[0]).await;
     let late = groups[0].flush().timeout(Duration::from_millis(50)).await.unwrap_err();
     let FlushError::TimedOut(late) = late else { panic!("{late}") };
     assert!(late.to_string().starts_with(&format!("{} broadcasts of this node", taken - 1)), "{late}");

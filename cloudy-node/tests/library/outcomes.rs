@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use cloudy_node::{BroadcastError, EndReason, Event, GroupConfig, MessageId, OnFailure, Outcome, ReceiptError, Seq};
+use cloudy_node::{
+    BroadcastError, EndReason, Event, GroupConfig, LeastRing, MessageId, OnFailure, Outcome, ReceiptError, Seq,
+};
 
 use crate::common::{found, impatient, key, read, read_final, start_all, until, within};
 use crate::help::{config, event, start_cuttable, texts};
@@ -96,9 +98,19 @@ async fn who_holds_the_group_up_is_named_and_a_least_ring_is_kept() {
     let pending = groups[0].status().await.unwrap().pending;
     assert_eq!(pending[0].waits_for, [nodes[2].id()]);
     // Two are too few: approvals wait, however long it takes.
+    let least_ring = LeastRing { in_reach: 2, ring_min: 3 };
+    until("the least ring is named as what the group waits for", async || {
+        let waiting = groups[0].status().await.unwrap().waits_for;
+        waiting.is_some_and(|waiting| waiting.least_ring == Some(least_ring) && waiting.node == nodes[2].id())
+    })
+    .await;
+    let waiting = groups[0].status().await.unwrap().waits_for.unwrap();
+    assert!(waiting.to_string().contains("2 members are in reach and ring_min is 3"), "{waiting}");
     let late = waits.within(Duration::from_secs(2)).await.unwrap_err();
     assert!(matches!(late, ReceiptError::Late { .. }), "{late}");
     assert_eq!(groups[0].status().await.unwrap().view.unwrap().id.0, 1);
     control.heal();
     within("the approval", waits.into_future()).await.unwrap();
+    let waiting = groups[0].status().await.unwrap().waits_for;
+    assert!(waiting.is_none_or(|waiting| waiting.least_ring.is_none()), "{waiting:?}");
 }

@@ -134,6 +134,18 @@ pub struct Waiting {
     pub cause: WaitCause,
     /// For how long.
     pub age: Duration,
+    /// The ring cannot do without the node: see [`LeastRing`].
+    pub least_ring: Option<LeastRing>,
+}
+
+/// A view change waits for members, because [`ring_min`](crate::Parameters::ring_min) does not allow a ring of those that are
+/// in reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeastRing {
+    /// Members of the ring that this node reaches, itself included.
+    pub in_reach: usize,
+    /// The least ring size.
+    pub ring_min: u16,
 }
 
 /// What a result waits for at its cursor.

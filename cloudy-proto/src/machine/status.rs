@@ -6,7 +6,7 @@ use crate::command::Standing;
 #[cfg(feature = "mutations")]
 use crate::id::LogIndex;
 use crate::id::{NodeId, Rank};
-use crate::io::{Event, MemberStatus, PendingSlot, Status, WaitCause, Waiting};
+use crate::io::{Event, LeastRing, MemberStatus, PendingSlot, Status, WaitCause, Waiting};
 use crate::machine::Machine;
 use crate::member::Member;
 use crate::time::Time;
@@ -83,9 +83,26 @@ impl Machine {
     }
 
     fn waits_for(&self, member: &Member, now: Time) -> Option<Waiting> {
-        let (rank, cause, since) = member.waits_at()?;
-        let (index, node) = (self.delivery.result.index().next(), member.view.member(rank).node);
-        Some(Waiting { index, node, cause, age: now.since(since) })
+        let index = self.delivery.result.index().next();
+        let waits =
+            member.waits_at().map(|(rank, cause, since)| (member.view.member(rank).node, cause, now.since(since)));
+        let Some((missing, least_ring)) = self.least_ring(member) else {
+            let (node, cause, age) = waits?;
+            return Some(Waiting { index, node, cause, age, least_ring: None });
+        };
+        // Without a message that waits, the next one will.
+        let (_, cause, age) = waits.unwrap_or((missing, WaitCause::Confirmation, Duration::ZERO));
+        Some(Waiting { index, node: missing, cause, age, least_ring: Some(least_ring) })
+    }
+
+    /// What keeps a view change from its end, if that is the least ring size, and the first member that is missing.
+    fn least_ring(&self, member: &Member) -> Option<(NodeId, LeastRing)> {
+        let ring = member.view.ring.iter().filter(|_| member.wedged && !member.view.last).map(|member| member.node);
+        let (reached, missing): (Vec<NodeId>, Vec<NodeId>) =
+            ring.partition(|node| *node == self.me || self.links.contains_key(node));
+        let least_ring = LeastRing { in_reach: reached.len(), ring_min: member.view.parameters.ring_min };
+        let node = *missing.first()?;
+        (least_ring.in_reach < usize::from(least_ring.ring_min)).then_some((node, least_ring))
     }
 }
 
@@ -134,7 +151,16 @@ impl core::fmt::Display for Waiting {
             WaitCause::Confirmation => write!(f, "the confirmation of node {node}")?,
             WaitCause::OwnDisk => f.write_str("this node's own disk")?,
         }
-        write!(f, ", {age_ms} ms")
+        write!(f, ", {age_ms} ms")?;
+        match self.least_ring {
+            Some(LeastRing { in_reach, ring_min }) => {
+                write!(
+                    f,
+                    "; {in_reach} members are in reach and ring_min is {ring_min}, so the group waits until more are back"
+                )
+            }
+            None => Ok(()),
+        }
     }
 }
 
