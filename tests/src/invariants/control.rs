@@ -7,6 +7,7 @@ use cloudy_proto::wire::{ConsensusMessage, decode_command};
 use cloudy_proto::{Command, Incarnation, InstallView, Machine, NodeId, Origin, Standing, Status, ViewId};
 
 use super::{Broken, Failure, Judge};
+use crate::sim::node::place_of_run;
 use crate::sim::stats::{Met, Stats};
 
 /// What is known of the control log and of those who keep it.
@@ -98,7 +99,7 @@ impl Control {
     }
 
     fn incarnate(&mut self, node: NodeId, run: u64) {
-        let run = run as usize;
+        let run = place_of_run(run);
         if self.runs_now.get(&node).is_none_or(|(_, known)| *known != run) {
             let incarnation = Incarnation(self.log.len() as u64);
             self.runs_now.insert(node, (incarnation, run));

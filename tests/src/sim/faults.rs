@@ -33,6 +33,7 @@ impl World {
     /// The connection is gone; both ends learn of it, each in its time.
     pub(super) fn cut(&mut self, a: usize, b: usize) {
         let Some(epoch) = self.network.cut(a, b) else { return };
+        self.pipes.cut(a, b);
         self.stats.met(Met::LinkCut);
         if a == Plan::FOUNDER || b == Plan::FOUNDER {
             self.stats.met(Met::CoordinatorLinkCut);
@@ -61,7 +62,7 @@ impl World {
         self.cut_for(self.nodes[node].home, self.judge.home_of(peer), 1_000);
     }
 
-    fn cut_for(&mut self, a: usize, b: usize, outage_us: u64) {
+    pub(super) fn cut_for(&mut self, a: usize, b: usize, outage_us: u64) {
         self.cut(a, b);
         self.queue.at(self.now_us + outage_us, Event::Redial { a, b });
     }
@@ -160,6 +161,7 @@ impl World {
                 self.stats.met(Met::NodeMute);
                 (0..self.latest.len()).filter(|&peer| peer != node).for_each(|peer| self.hold(node, peer, for_us));
             }
+            Fault::Narrow { a, b, narrow, for_us } => self.narrow(a, b, narrow, for_us),
             Fault::Slow { who, for_us } => self.pause(who, for_us),
             Fault::ClockJump { who, by_us } => {
                 let Some(node) = self.resolve(who) else { return Ok(()) };
@@ -276,10 +278,13 @@ impl World {
 
     /// Faults and broadcasts end: every link between the living comes up, and everybody runs.
     pub(super) fn heal(&mut self) -> Result<(), Failure> {
+        // What was lost before shows once the links are new; until the group is founded this comes again and again.
+        let lossy = self.plan.network.lost_per_mille > 0 && !self.healed;
         self.healed = true;
         self.tell(Plan::FOUNDER, &"calm from here on");
-        let lossy = self.plan.network.lost_per_mille > 0;
         self.network.calm();
+        let queued = self.pipes.widen_all();
+        queued.into_iter().try_for_each(|packet| self.comes_through(packet))?;
         let waited = self.network.release_all();
         waited.into_iter().try_for_each(|packet| self.arrive(packet))?;
         self.nodes.iter_mut().for_each(|node| node.asleep_until_us = 0);

@@ -133,6 +133,21 @@ impl Clock {
     }
 }
 
+/// The names of two processes are as far apart as random ones: a machine counts from its own on.
+const RUN_BITS: u32 = 32;
+
+/// The name of a process.
+#[must_use]
+pub fn run_at(place: usize) -> u64 {
+    (place as u64) << RUN_BITS
+}
+
+/// The process of a name.
+#[must_use]
+pub fn place_of_run(run: u64) -> usize {
+    (run >> RUN_BITS) as usize
+}
+
 /// One process of a node: each start is one of its own.
 pub struct Node {
     /// Its node's name.

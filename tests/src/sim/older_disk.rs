@@ -113,8 +113,10 @@ impl World {
             let held_us = self.disk_held_us.get(&other).copied().unwrap_or_default();
             self.running(other).is_some_and(awake) && held_us <= self.now_us
         };
-        let reach =
-            |a: usize, b: usize| self.network.live(a, b).is_some() && self.network.blocked_until(a, b) <= self.now_us;
+        let reach = |a: usize, b: usize| {
+            let blocked = self.network.blocked_until(a, b) > self.now_us || self.pipes.is_narrow(a, b);
+            self.network.live(a, b).is_some() && !blocked
+        };
         let started = others.iter().copied().filter(|&other| self.latest[other].is_some());
         let started: Vec<usize> = started.collect();
         let apart = |a: &usize| started.iter().any(|b| a != b && !reach(*a, *b));

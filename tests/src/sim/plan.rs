@@ -3,6 +3,7 @@
 mod draw;
 mod failover;
 mod leaves;
+mod networks;
 mod restarts;
 
 use cloudy_node::fault::DiskFault;
@@ -10,6 +11,7 @@ use cloudy_proto::limits::LOG_ENTRIES_MAX;
 use cloudy_proto::{Durability, OnFailure, Parameters, Rules, SessionPlan};
 
 use crate::sim::corruption::Corruption;
+use crate::sim::narrow::Narrow;
 use crate::sim::slowness::Slowness;
 
 /// Whom a fault befalls.
@@ -87,6 +89,17 @@ pub enum Fault {
     Mute {
         /// Which.
         who: Who,
+        /// For how long.
+        for_us: u64,
+    },
+    /// A link carries only so many bytes a second.
+    Narrow {
+        /// One end.
+        a: usize,
+        /// The other.
+        b: usize,
+        /// How narrow it is.
+        narrow: Narrow,
         /// For how long.
         for_us: u64,
     },

@@ -8,7 +8,7 @@ use cloudy_proto::{
 
 use crate::invariants::Failure;
 use crate::sim::disk::{Disk, DiskError};
-use crate::sim::node::{App, Clock, Item, LinkEnd, Node};
+use crate::sim::node::{App, Clock, Item, LinkEnd, Node, run_at};
 use crate::sim::plan::{Fault, Newcomer, Plan, Step, Who};
 use crate::sim::queue::Event;
 use crate::sim::stats::Met;
@@ -37,7 +37,7 @@ impl World {
             addresses: vec![address(home)],
             group: GROUP,
             name: "simulated".to_owned(),
-            run: self.nodes.len() as u64,
+            run: run_at(self.nodes.len()),
             role,
             durability: self.plan.parameters.durability,
             retain_bytes: self.plan.retain_bytes,

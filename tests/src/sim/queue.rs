@@ -62,6 +62,13 @@ pub enum Event {
         /// Who hears it.
         to: usize,
     },
+    /// Frames are through a narrow link, or the link is as wide as before.
+    Through {
+        /// Who sent them.
+        from: usize,
+        /// To whom.
+        to: usize,
+    },
     /// A node's timer, or the end of its sleep.
     Wake {
         /// Whose.

@@ -28,6 +28,12 @@ pub enum Met {
     PartitionBridged,
     /// Nobody heard a node, which heard everybody.
     NodeMute,
+    /// A link carried only so many bytes a second for a while.
+    LinkNarrowed,
+    /// A frame waited for those before it on such a link.
+    FrameQueued,
+    /// More waited for such a link than its queue takes, and the link broke.
+    QueueOverflowed,
     /// Frames were lost because their link went down.
     FrameLostWithLink,
     /// A frame came before its receiver knew of the link.
@@ -231,6 +237,9 @@ pub const REQUIRED: &[Met] = &[
     Met::CoordinatorInMinority,
     Met::PartitionBridged,
     Met::NodeMute,
+    Met::LinkNarrowed,
+    Met::FrameQueued,
+    Met::QueueOverflowed,
     Met::FrameLostWithLink,
     Met::FrameBeforeLinkUp,
     Met::FrameLate,

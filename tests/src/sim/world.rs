@@ -9,6 +9,7 @@ use crate::invariants::{Failure, Judge};
 use crate::sim::corruption::Corrupter;
 use crate::sim::dice::Dice;
 use crate::sim::disk::Disk;
+use crate::sim::narrow::Pipes;
 use crate::sim::network::Network;
 use crate::sim::node::{Item, Node};
 use crate::sim::older_disk::OlderDisks;
@@ -60,6 +61,7 @@ pub struct World {
     pub(super) dice: Dice,
     pub(super) queue: Queue,
     pub(super) network: Network,
+    pub(super) pipes: Pipes,
     /// Members that the founder knows will come.
     pub(super) accepted: BTreeSet<usize>,
     /// The founder was asked for the first view.
@@ -84,6 +86,7 @@ impl World {
         let mut world = Self {
             judge: Judge::new(&plan, ids.clone()),
             network: Network::new(plan.network.clone()),
+            pipes: Pipes::default(),
             nodes: Vec::new(),
             latest: vec![None; plan.homes()],
             starting: BTreeSet::new(),
@@ -185,11 +188,8 @@ impl World {
         self.now_us = self.now_us.max(time_us);
         self.judge.now_us = self.now_us;
         match event {
-            Event::Arrive(packet) => {
-                if let Some(packet) = self.network.arrive(packet) {
-                    self.arrive(packet)?;
-                }
-            }
+            Event::Arrive(packet) => self.comes_through(packet)?,
+            Event::Through { from, to } => self.through(from, to)?,
             Event::Release { from, to } => {
                 let waited = self.network.release(from, to, self.now_us);
                 waited.into_iter().try_for_each(|packet| self.arrive(packet))?;

@@ -68,6 +68,7 @@ impl Plan {
         plan.add_leaves(&mut Dice::of(seed ^ 0x1ea_7e5));
         plan.add_real_disks(&mut Dice::of(seed ^ 0x4ea1_d15c));
         plan.add_failing_disks(&mut Dice::of(seed ^ 0x0fa1_1ed5));
+        plan.add_narrow_links(&mut Dice::of(seed ^ 0x00ba_d71d));
         plan
     }
 

@@ -1,0 +1,200 @@
+//! Links that carry only so many bytes a second for a while: what one node sends another waits in a queue, in one order for
+//! all streams. Where the queue has a bound and exceeds it, the link breaks, as a node closes a link that it queues too much
+//! for.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use cloudy_proto::{Frame, wire};
+
+use crate::invariants::Failure;
+use crate::sim::queue::{Event, Packet};
+use crate::sim::stats::Met;
+use crate::sim::world::World;
+
+/// How narrow a link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Narrow {
+    /// Bytes that pass in a second, in each direction.
+    pub bytes_per_second: u64,
+    /// Bytes that wait at most, if there is a bound.
+    pub queue_bytes: Option<u64>,
+}
+
+/// One direction of a narrow link.
+#[derive(Debug)]
+struct Pipe {
+    narrow: Narrow,
+    until_us: u64,
+    /// What waits, with its size and the time at which it is through.
+    queue: VecDeque<(u64, u64, Packet)>,
+    queued_bytes: u64,
+}
+
+/// What becomes of a frame at a link.
+enum Passage {
+    /// The link is as wide as ever.
+    Free(Box<Packet>),
+    /// It is through at a time.
+    At(u64),
+    /// There is no capacity for it.
+    Full,
+}
+
+/// All narrow links, by direction.
+#[derive(Debug, Default)]
+pub(super) struct Pipes(BTreeMap<(usize, usize), Pipe>);
+
+impl Pipes {
+    fn narrow(&mut self, from: usize, to: usize, narrow: Narrow, until_us: u64) {
+        let pipe =
+            self.0.entry((from, to)).or_insert(Pipe { narrow, until_us, queue: VecDeque::new(), queued_bytes: 0 });
+        pipe.narrow = narrow;
+        pipe.until_us = pipe.until_us.max(until_us);
+    }
+
+    /// A link of a pair is narrow.
+    pub(super) fn is_narrow(&self, a: usize, b: usize) -> bool {
+        self.0.contains_key(&(a, b)) || self.0.contains_key(&(b, a))
+    }
+
+    fn enter(&mut self, packet: Packet, now_us: u64) -> Passage {
+        let Some(pipe) = self.0.get_mut(&(packet.from, packet.to)) else { return Passage::Free(Box::new(packet)) };
+        let bytes = encoded_bytes(&packet.frame);
+        let narrow = pipe.narrow;
+        // A frame that is larger than the queue passes alone.
+        if pipe.queued_bytes > 0 && narrow.queue_bytes.is_some_and(|bound| pipe.queued_bytes + bytes > bound) {
+            return Passage::Full;
+        }
+        let begins_us = pipe.queue.back().map_or(now_us, |(_, at_us, _)| *at_us).max(now_us);
+        let at_us = begins_us + bytes * 1_000_000 / narrow.bytes_per_second;
+        pipe.queued_bytes += bytes;
+        pipe.queue.push_back((bytes, at_us, packet));
+        Passage::At(at_us)
+    }
+
+    /// What is through in a direction by a time; all of it once the link is as wide as before.
+    fn leave(&mut self, from: usize, to: usize, now_us: u64) -> Vec<Packet> {
+        let Some(pipe) = self.0.get_mut(&(from, to)) else { return Vec::new() };
+        if pipe.until_us <= now_us {
+            let pipe = self.0.remove(&(from, to));
+            return pipe.into_iter().flat_map(|pipe| pipe.queue).map(|(.., packet)| packet).collect();
+        }
+        let through = pipe.queue.partition_point(|(_, at_us, _)| *at_us <= now_us);
+        let through: Vec<_> = pipe.queue.drain(..through).collect();
+        pipe.queued_bytes -= through.iter().map(|(bytes, ..)| bytes).sum::<u64>();
+        through.into_iter().map(|(.., packet)| packet).collect()
+    }
+
+    /// A connection is gone, and what waits for it.
+    pub(super) fn cut(&mut self, a: usize, b: usize) {
+        for direction in [(a, b), (b, a)] {
+            if let Some(pipe) = self.0.get_mut(&direction) {
+                pipe.queue.clear();
+                pipe.queued_bytes = 0;
+            }
+        }
+    }
+
+    /// Every link is as wide as before: gives all that waits.
+    pub(super) fn widen_all(&mut self) -> Vec<Packet> {
+        let pipes = core::mem::take(&mut self.0).into_values();
+        pipes.flat_map(|pipe| pipe.queue).map(|(.., packet)| packet).collect()
+    }
+}
+
+fn encoded_bytes(frame: &Frame) -> u64 {
+    let mut bytes = bytes::BytesMut::new();
+    let body = match frame {
+        Frame::Lane(frame) => wire::encode_lane(frame, &mut bytes),
+        Frame::Tally(frame) => {
+            wire::encode_tally(frame, &mut bytes);
+            None
+        }
+        Frame::Control(frame) => {
+            wire::encode_control(frame, &mut bytes);
+            None
+        }
+    };
+    (bytes.len() + body.map_or(0, |body| body.len())) as u64
+}
+
+impl World {
+    /// A link is narrow for a while, in both directions.
+    pub(super) fn narrow(&mut self, a: usize, b: usize, narrow: Narrow, for_us: u64) {
+        self.stats.met(Met::LinkNarrowed);
+        let until_us = self.now_us + for_us;
+        for (from, to) in [(a, b), (b, a)] {
+            self.pipes.narrow(from, to, narrow, until_us);
+            self.queue.at(until_us, Event::Through { from, to });
+        }
+    }
+
+    /// A frame has come to the other end of its way, unless its link is narrow.
+    pub(super) fn comes_through(&mut self, packet: Packet) -> Result<(), Failure> {
+        let (from, to, epoch) = (packet.from, packet.to, packet.epoch);
+        match self.pipes.enter(packet, self.now_us) {
+            Passage::Free(packet) => self.is_heard(*packet),
+            Passage::At(at_us) => {
+                self.stats.met(Met::FrameQueued);
+                self.queue.at(at_us, Event::Through { from, to });
+                Ok(())
+            }
+            Passage::Full => {
+                self.stats.met(Met::QueueOverflowed);
+                if self.network.live(from, to) == Some(epoch) {
+                    self.cut_for(from, to, 1_000);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Frames are through a narrow link.
+    pub(super) fn through(&mut self, from: usize, to: usize) -> Result<(), Failure> {
+        self.pipes.leave(from, to, self.now_us).into_iter().try_for_each(|packet| self.is_heard(packet))
+    }
+
+    /// A frame arrives, unless its direction is held.
+    fn is_heard(&mut self, packet: Packet) -> Result<(), Failure> {
+        self.network.arrive(packet).map_or(Ok(()), |packet| self.arrive(packet))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloudy_proto::Incarnation;
+    use cloudy_proto::wire::{ControlFrame, Stream};
+
+    use super::*;
+
+    fn packet(term: u64) -> Packet {
+        let frame = Frame::Control(ControlFrame::Coordinates { term });
+        Packet { from: 0, sender: 0, to: 1, epoch: 1, stream: Stream::Control, incarnation: Incarnation(1), frame }
+    }
+
+    fn terms(packets: &[Packet]) -> Vec<u64> {
+        let term = |packet: &Packet| match packet.frame {
+            Frame::Control(ControlFrame::Coordinates { term }) => term,
+            _ => 0,
+        };
+        packets.iter().map(term).collect()
+    }
+
+    #[test]
+    fn frames_pass_in_their_order_at_the_rate_and_no_more_wait_than_the_bound() {
+        let bytes = encoded_bytes(&packet(1).frame);
+        let mut pipes = Pipes::default();
+        let narrow = Narrow { bytes_per_second: bytes * 10, queue_bytes: Some(2 * bytes) };
+        pipes.narrow(0, 1, narrow, 1_000_000);
+        let enters = |pipes: &mut Pipes, term, now_us| match pipes.enter(packet(term), now_us) {
+            Passage::At(at_us) => Some(at_us),
+            Passage::Free(_) | Passage::Full => None,
+        };
+        assert_eq!([1, 2, 3].map(|term| enters(&mut pipes, term, 50)), [Some(100_050), Some(200_050), None]);
+        assert!(pipes.leave(0, 1, 100_049).is_empty());
+        assert_eq!(terms(&pipes.leave(0, 1, 100_050)), [1]);
+        assert_eq!(enters(&mut pipes, 4, 150_000), Some(300_050));
+        assert_eq!(terms(&pipes.leave(0, 1, 1_000_000)), [2, 4], "the rest comes once the link is wide again");
+        assert!(matches!(pipes.enter(packet(5), 1_000_001), Passage::Free(_)));
+    }
+}
