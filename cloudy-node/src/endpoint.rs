@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudy_proto::NodeId;
-use quinn::congestion::BbrConfig;
+use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, AsyncUdpSocket, ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout,
@@ -16,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
+use crate::endpoint::slow_start::SlowStart;
 use crate::identity::{CertificateError, Identity, node_id_of};
 use crate::tls::{self, LinkFailure, TlsError, WIRE_VERSION};
 
@@ -24,6 +25,7 @@ pub(crate) mod buffers;
 mod handshakes;
 mod known;
 mod reset;
+mod slow_start;
 
 pub use admission::{
     Admission, AdmissionGuard, CONNECTIONS_RESERVED_SHARE, KNOWN_HANDSHAKES_MAX, Network, NotAdmitted,
@@ -376,9 +378,10 @@ fn transport_config(limits: &EndpointLimits) -> Result<Arc<TransportConfig>, Lim
         .keep_alive_interval(Some(limits.keep_alive))
         .initial_rtt(INITIAL_RTT)
         .mtu_discovery_config(Some(mtu_discovery));
-    if limits.congestion == Congestion::Bbr {
-        config.congestion_controller_factory(Arc::new(BbrConfig::default()));
-    }
+    match limits.congestion {
+        Congestion::Cubic => config.congestion_controller_factory(Arc::new(SlowStart(Arc::<CubicConfig>::default()))),
+        Congestion::Bbr => config.congestion_controller_factory(Arc::new(SlowStart(Arc::<BbrConfig>::default()))),
+    };
     Ok(Arc::new(config))
 }
 
