@@ -28,10 +28,10 @@ mod wait;
 pub use cloudy_proto::slot::{Payloads, payload_slices};
 pub use cloudy_proto::wire::CommandError;
 pub use cloudy_proto::{
-    Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, LeastRing, LeaveWait, LogIndex,
-    MemberStatus, MessageId, NobodyComplete, NodeId, OlderDisk, OnFailure, Outcome, Parameters, ParametersError,
-    ParseNodeIdError, PendingSlot, Phase, Rank, RingKind, Seq, SessionPlan, Status, View, ViewId, VotesLost, WaitCause,
-    Waiting,
+    CannotKeepUp, Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, LeastRing, LeaveWait,
+    LogIndex, MemberStatus, MessageId, NobodyComplete, NodeId, OlderDisk, OnFailure, Outcome, Parameters,
+    ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind, Seq, SessionPlan, Status, View, ViewId,
+    VotesLost, WaitCause, Waiting,
 };
 pub use cluster_key::ClusterKey;
 pub use cluster_keys::ClusterKeys;

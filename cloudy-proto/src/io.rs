@@ -17,8 +17,8 @@ use crate::view::View;
 use crate::wire::{CommandError, ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
 pub use status::{
-    LeastRing, LeaveWait, MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, Status, VotesLost, WaitCause,
-    Waiting,
+    CannotKeepUp, LeastRing, LeaveWait, MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, Status, VotesLost,
+    WaitCause, Waiting,
 };
 
 /// The only way into the machine.
@@ -400,6 +400,9 @@ pub enum Event {
         /// Why it does not decode.
         error: CommandError,
     },
+    /// This node is not on the ring, and the result grows at least as fast as this node fetches it. It goes on as a learner,
+    /// and joins the ring once it is near the end of the result. Reported every 5 s while that is so.
+    CannotKeepUp(CannotKeepUp),
     /// Progress of a member, from its heartbeat.
     Progress {
         /// Whose.

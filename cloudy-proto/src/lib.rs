@@ -46,8 +46,8 @@ pub use id::{
     ConsensusId, GroupId, Incarnation, Index, LogIndex, MessageId, NodeId, ParseNodeIdError, Rank, Round, Seq, ViewId,
 };
 pub use io::{
-    Admission, Approval, Entry, Event, Frame, Input, LeastRing, LeaveWait, MemberStatus, NobodyComplete, OlderDisk,
-    Outcome, Output, PendingSlot, Phase, Request, Status, VotesLost, WaitCause, Waiting,
+    Admission, Approval, CannotKeepUp, Entry, Event, Frame, Input, LeastRing, LeaveWait, MemberStatus, NobodyComplete,
+    OlderDisk, Outcome, Output, PendingSlot, Phase, Request, Status, VotesLost, WaitCause, Waiting,
 };
 pub use machine::{FinalOutcomes, Machine, MachineConfig, Role};
 pub use read_back::{Stored, StoredError};

@@ -152,12 +152,13 @@ impl Driver {
         let run = self.start_group(role, durability, Arc::new(shared), &joining.config);
         run.installed = Some(installed);
         run.comes = !observes;
+        joining.stage.reach(contact, "it takes this node into the group, which has not come that far yet");
+        run.stage = Some((contact, joining.stage));
         let handle = Group { shared: Arc::clone(&run.shared), mailbox };
         if let Some(link) = self.peers.get(&contact) {
             let addresses = link.addresses.clone();
             self.dialler.want(self.me, contact, &addresses, true, now);
         }
-        joining.stage.reach(contact, "it takes this node into the group, which has not come that far yet");
         self.answer_once_joined(joining.reply, installed_in, handle);
     }
 

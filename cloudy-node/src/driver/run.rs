@@ -10,6 +10,7 @@ use cloudy_proto::{Admission, Event, Index, Input, Machine, NodeId, Output, Reco
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
+use crate::driver::joins::Stage;
 use crate::founding::FoundingEvent;
 use crate::group::shared::{Divergence, EndReason, Shared};
 use crate::repeats::{Repeats, Source};
@@ -38,6 +39,8 @@ pub(crate) struct GroupRun {
     accepted: BTreeSet<NodeId>,
     /// Told once a view is installed that this node is a part of.
     pub(crate) installed: Option<oneshot::Sender<Result<(), NotJoined>>>,
+    /// The node that it joins the group at, and how far the caller's error says that the join has come.
+    pub(crate) stage: Option<(NodeId, Stage)>,
     /// It comes into a running group: it is there once it is on the ring, or has the whole of a final result.
     pub(crate) comes: bool,
     /// The group's log ends with its closing.
@@ -95,6 +98,7 @@ impl GroupRun {
             asked: BTreeSet::new(),
             accepted: BTreeSet::new(),
             installed: None,
+            stage: None,
             comes: false,
             closed: false,
             unread: Vec::new(),
@@ -259,6 +263,11 @@ impl GroupRun {
                 self.ask_again();
                 effects.push(Effect::Installed(Arc::clone(view)));
             }
+            Event::CannotKeepUp(slower) => {
+                if let Some((contact, stage)) = self.stage.as_ref().filter(|_| self.installed.is_some()) {
+                    stage.reach(*contact, &format!("it takes this node into the group, but {slower}"));
+                }
+            }
             Event::FinalResultMissing { sources } => self.misses_final(sources, effects),
             Event::Left { node } if *node == self.shared.me => self.end(EndReason::Left, effects),
             Event::CoordinatorLost { node } => self.coordinator_lost(*node, effects),
@@ -286,6 +295,7 @@ impl GroupRun {
                 let text = format_args!("node {} coordinates it", node.short());
                 self.say(Level::INFO, "another node coordinates it", text);
             }
+            Event::CannotKeepUp(slower) => self.say(Level::WARN, "this node cannot keep up", slower),
             Event::Waits(waiting) => self.say(Level::WARN, "the result waits", waiting),
             Event::NobodyComplete(stopped) => self.say(Level::WARN, "no complete member answers", stopped),
             Event::VotesLost(lost) => tracing::error!(group = %self.shared.name, "{lost}"),

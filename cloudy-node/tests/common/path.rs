@@ -30,7 +30,7 @@ impl Path {
         Self { round_trip: Duration::from_millis(round_trip_ms), megabits }
     }
 
-    fn network(self) -> MemoryNetwork {
+    pub(crate) fn network(self) -> MemoryNetwork {
         let network = MemoryNetwork::new(1);
         network.set(Faults { latency: self.round_trip / 2, ..network.faults() }).unwrap();
         network
@@ -41,13 +41,29 @@ impl Path {
         network.bind(address(host)).unwrap()
     }
 
-    async fn node(self, network: &MemoryNetwork, key: &ClusterKey, host: u8) -> Node {
+    pub(crate) async fn node(self, network: &MemoryNetwork, key: &ClusterKey, host: u8) -> Node {
         let socket = self.socket(network, host);
         Node::builder().cluster_key(key).socket(socket).rng_seed([host; 32]).start().await.unwrap()
     }
+
+    /// The members of a group, and what the group is to each.
+    pub(crate) async fn group_of(
+        self,
+        members: u8,
+        network: &MemoryNetwork,
+        key: &ClusterKey,
+    ) -> (Vec<Node>, Vec<Group>) {
+        let nodes = join_all((1..=members).map(|host| self.node(network, key, host))).await;
+        let others = nodes[1..].iter().map(|node| node.join_group_at("load", address(1)));
+        let creates = async { nodes[0].create_group("load", members.into(), GroupConfig::default()).await };
+        let (creator, others) = tokio::join!(creates, join_all(others));
+        let groups =
+            std::iter::once(creator).map(Result::unwrap).chain(others.into_iter().map(Result::unwrap)).collect();
+        (nodes, groups)
+    }
 }
 
-fn address(host: u8) -> SocketAddr {
+pub(crate) fn address(host: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host], 7_000))
 }
 
@@ -129,7 +145,7 @@ pub(crate) struct Return {
 }
 
 /// Broadcasts as far as the group takes it; what it did not take in time is not made up for.
-fn load(group: &Group, payload_bytes: usize, bytes_per_second: u64) -> JoinHandle<()> {
+pub(crate) fn load(group: &Group, payload_bytes: usize, bytes_per_second: u64) -> JoinHandle<()> {
     let group = group.clone();
     tokio::spawn(async move {
         // Not more often than the timer ticks.
@@ -153,14 +169,7 @@ fn load(group: &Group, payload_bytes: usize, bytes_per_second: u64) -> JoinHandl
 pub(crate) async fn returns(absence: Absence) -> Return {
     let Absence { path, payload_bytes, bytes_per_second, away, patience } = absence;
     let (network, key) = (path.network(), ClusterKey::generate().unwrap());
-    let mut nodes = Vec::new();
-    for host in 1..=3 {
-        nodes.push(path.node(&network, &key, host).await);
-    }
-    let others = nodes[1..].iter().map(|node| node.join_group_at("load", address(1)));
-    let all = async { tokio::join!(nodes[0].create_group("load", 3, GroupConfig::default()), join_all(others)) };
-    let (creator, others) = all.await;
-    let groups: Vec<Group> = std::iter::once(creator.unwrap()).chain(others.into_iter().map(Result::unwrap)).collect();
+    let (nodes, groups) = path.group_of(3, &network, &key).await;
     let loads = [&groups[0], &groups[1]].map(|group| load(group, payload_bytes, bytes_per_second / 2));
     sleep(Duration::from_secs(3)).await;
     [1, 2].into_iter().for_each(|host| network.cut(address(host), address(3)));

@@ -3,11 +3,17 @@
 #[path = "../common/path.rs"]
 mod path;
 
+use std::pin::pin;
 use std::time::Duration;
 
-use path::{Absence, Path, fetched_in, returns, streamed_in};
+use cloudy_node::{CannotKeepUp, ClusterKey, Event, Group, ViewId};
+use path::{Absence, Path, address, fetched_in, index, load, returns, streamed_in};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 
 const PAYLOAD_BYTES: usize = 16 << 10;
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A newcomer gets its history nearly as fast as one stream carries it, however long the round trip. What it says before it
 /// may fetch takes some round trips.
@@ -23,10 +29,10 @@ async fn a_newcomer_fetches_nearly_as_fast_as_one_stream() {
     }
 }
 
-/// A member that was away while the others broadcast comes back.
+/// A member that was away while the others broadcast comes back within seconds, and the others do not wait for it.
 #[tokio::test(start_paused = true)]
 async fn a_member_that_was_cut_off_comes_back_under_load() {
-    for (round_trip_ms, payload_bytes) in [(10, PAYLOAD_BYTES), (50, 1_000)] {
+    for (round_trip_ms, payload_bytes) in [(10, PAYLOAD_BYTES), (50, 1_000), (100, PAYLOAD_BYTES)] {
         let came = returns(Absence {
             path: Path::of(round_trip_ms, None),
             payload_bytes,
@@ -35,7 +41,87 @@ async fn a_member_that_was_cut_off_comes_back_under_load() {
             patience: Duration::from_secs(30),
         })
         .await;
-        let is_short = came.longest_gap < Duration::from_secs(4);
-        assert!(came.back_after.is_some() && is_short, "{round_trip_ms} ms: {came:?}");
+        let is_back = came.back_after.is_some_and(|after| after < Duration::from_secs(6));
+        let is_short = came.longest_gap < Duration::from_secs(1);
+        assert!(is_back && is_short, "{round_trip_ms} ms: {came:?}");
     }
+}
+
+async fn view(group: &Group) -> ViewId {
+    group.status().await.unwrap().view.unwrap().id
+}
+
+/// The events so far by which a node reports that it cannot keep up.
+async fn reported(group: &Group) -> Vec<CannotKeepUp> {
+    let (mut events, mut reported) = (group.events(), Vec::new());
+    while let Ok(Some(Ok(event))) = timeout(Duration::ZERO, events.next()).await {
+        if let Event::CannotKeepUp(rates) = event {
+            reported.push(rates);
+        }
+    }
+    reported
+}
+
+/// A newcomer whose link carries less than the group's load is told so, and stops nobody. Once it fetches faster than the
+/// result grows, it joins.
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_that_cannot_keep_up_learns_both_rates_stops_nobody_and_joins_once_it_can() {
+    let (path, key) = (Path::of(20, None), ClusterKey::generate().unwrap());
+    let network = path.network();
+    let (_nodes, groups) = path.group_of(2, &network, &key).await;
+    let loads = groups.iter().map(|group| load(group, PAYLOAD_BYTES, 1_000_000)).collect::<Vec<_>>();
+    sleep(Duration::from_secs(1)).await;
+    let before = view(&groups[0]).await;
+    let newcomer = Path::of(20, Some(8)).node(&network, &key, 3).await;
+    let joins = newcomer.join_group_at("load", address(1)).timeout(Duration::from_secs(8));
+    let error = joins.await.unwrap_err().to_string();
+    assert!(error.contains("this node cannot keep up: it fetches 0."), "{error}");
+    let again = newcomer.clone();
+    let joins = tokio::spawn(async move { again.join_group_at("load", address(1)).without_timeout().await });
+    sleep(Duration::from_secs(8)).await;
+    assert_eq!(view(&groups[0]).await, before, "the group has gone on");
+    loads.iter().for_each(JoinHandle::abort);
+    let joined = joins.await.unwrap().unwrap();
+    let reported = reported(&joined).await;
+    let is_slower = |rates: &CannotKeepUp| rates.fetched < 1_000_000 && rates.grown >= rates.fetched;
+    assert!((1..=2).contains(&reported.len()) && reported.iter().all(is_slower), "{reported:?}");
+}
+
+/// A newcomer whose link takes 8 s for the history alone fetches it while three members go on broadcasting, and costs them
+/// one short view change.
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_joins_under_load_after_a_long_history_with_one_view_change() {
+    const HISTORY: u64 = 3_000;
+    const HISTORY_PAYLOAD_BYTES: usize = 6 << 10;
+    let (path, key) = (Path::of(50, None), ClusterKey::generate().unwrap());
+    let network = path.network();
+    let (_nodes, groups) = path.group_of(3, &network, &key).await;
+    for _ in 0..HISTORY {
+        let _receipt = groups[0].broadcast(&[7; HISTORY_PAYLOAD_BYTES]).await.unwrap();
+    }
+    groups[0].flush().await.unwrap();
+    let loads = groups.iter().map(|group| load(group, HISTORY_PAYLOAD_BYTES, 384_000)).collect::<Vec<_>>();
+    let before = view(&groups[0]).await;
+    let newcomer = Path::of(50, Some(20)).node(&network, &key, 4).await;
+    let mut joins = pin!(newcomer.join_group_at("load", address(1)));
+    let (mut grown, mut longest_gap, mut joined) = ((index(&groups[0]).await, Instant::now()), Duration::ZERO, None);
+    loop {
+        let here = index(&groups[0]).await;
+        longest_gap = longest_gap.max(grown.1.elapsed());
+        if here > grown.0 {
+            grown = (here, Instant::now());
+        }
+        match &joined {
+            Some((group, at)) if index(group).await >= *at => break,
+            Some(_) => sleep(LOOK_EVERY).await,
+            None => {
+                if let Ok(group) = timeout(LOOK_EVERY, &mut joins).await {
+                    joined = Some((group.unwrap(), index(&groups[0]).await));
+                }
+            }
+        }
+    }
+    loads.iter().for_each(JoinHandle::abort);
+    assert!(longest_gap < Duration::from_secs(1), "{longest_gap:?}");
+    assert_eq!(view(&groups[0]).await, ViewId(before.0 + 1));
 }

@@ -161,6 +161,27 @@ pub enum WaitCause {
     OwnDisk,
 }
 
+/// Why a node is not on the ring: the result grows at least as fast as the node fetches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CannotKeepUp {
+    /// Bytes a second that the node fetches.
+    pub fetched: u64,
+    /// Bytes a second by which the result grows.
+    pub grown: u64,
+}
+
+/// Shown in logs and errors: both rates, and what would help.
+impl fmt::Display for CannotKeepUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [fetched, grown] = [self.fetched, self.grown].map(|bytes| bytes as f64 / 1e6);
+        write!(
+            f,
+            "this node cannot keep up: it fetches {fetched:.2} MB/s and the result grows by {grown:.2} MB/s, so it stays off \
+             the ring; give it a faster path or disk, or reduce the load"
+        )
+    }
+}
+
 /// Why a group has stopped: none of its members that answer has the result up to the view's first index. What was approved
 /// lives on only with those that are missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

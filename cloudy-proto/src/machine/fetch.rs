@@ -11,6 +11,7 @@ use crate::id::{Incarnation, Index, NodeId, Seq, ViewId};
 use crate::io::{Entry, Event};
 use crate::limits::{FETCH_BURST_BYTES, UNSYNCED_FETCH_BYTES_MAX};
 use crate::machine::Machine;
+use crate::machine::keep_up::{KeepUp, Progress};
 use crate::machine::serve::part_cost;
 use crate::machine::snapshot::{Header, Incoming};
 use crate::machine::timers::Timer;
@@ -19,7 +20,7 @@ use crate::slot::{Batch, check_body};
 use crate::stored::Record;
 use crate::time::Time;
 use crate::view::View;
-use crate::wire::{ControlFrame, Fetch, Fetched, HeldPart};
+use crate::wire::{AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, HeldPart};
 
 /// Between two requests to a member whose result goes no further yet.
 const FOLLOW_EVERY: Duration = Duration::from_millis(10);
@@ -33,9 +34,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(4);
 const GRANTS_PER_WINDOW: u64 = 4;
 /// … of no more than this: each request brings more than it takes to make the next one.
 const GRANT_BYTES_MAX: u64 = FETCH_BURST_BYTES / 2;
-/// A result that misses no more than this many messages is near its end: to fetch them takes far less than the stall
-/// timeout.
-const NEAR_MESSAGES: u64 = 10_000;
 
 /// What is missing of the result: up to a joiner's first index, or, for who was evicted, whatever is added to it.
 #[derive(Debug)]
@@ -52,8 +50,9 @@ pub(crate) struct Fetching {
     last: Option<(NodeId, bool)>,
     /// Sources in a row that were silent.
     silences: u32,
-    /// Little is missing.
-    pub(super) near: bool,
+    /// Bytes that sources have brought.
+    received: u64,
+    keep_up: KeepUp,
     /// The result reaches the first index of the view in force.
     pub(super) reaches: bool,
     /// Who does not retain what is missing any more, and the first index that it does.
@@ -133,7 +132,8 @@ impl Fetching {
             silent: None,
             last: None,
             silences: 0,
-            near: false,
+            received: 0,
+            keep_up: KeepUp::default(),
             reaches: false,
             truncated: BTreeMap::new(),
             truncated_since: None,
@@ -175,6 +175,8 @@ impl Machine {
             let is_source = |transfer: &Transfer| fetching.sources.contains(&transfer.source);
             fetching.transfer = before.transfer.filter(is_source);
             (fetching.last, fetching.held) = (before.last, before.held);
+            (fetching.received, fetching.keep_up) = (before.received, before.keep_up);
+            fetching.keep_up.begin_view();
         }
         let goes_on = fetching.transfer.is_some();
         self.fetching = Some(fetching);
@@ -369,8 +371,11 @@ impl Machine {
         let Some(fetching) = &mut self.fetching else { return };
         let Some(transfer) = fetching.transfer.as_mut().filter(|transfer| transfer.source == from) else { return };
         transfer.received += cost;
+        fetching.received += cost;
         fetching.silences = 0;
-        self.transfers.pace.receive(transfer.received, self.now);
+        if let Some(rate) = self.transfers.pace.receive(transfer.received, self.now) {
+            fetching.keep_up.trip(rate);
+        }
         self.await_source();
     }
 
@@ -459,6 +464,25 @@ impl Machine {
         }
     }
 
+    /// A complete member has said how far it is, and how many bytes are yet to come.
+    fn measure(&mut self, end: Index, ahead: u64) {
+        let stall_timeout = self.state.view().map(|view| view.parameters.stall_timeout).unwrap_or_default();
+        let (at, here) = (self.now, self.delivery.result.index());
+        let Some(fetching) = &mut self.fetching else { return };
+        let ahead = Some(ahead).filter(|&ahead| ahead != AHEAD_UNKNOWN);
+        let progress = Progress { at, received: fetching.received, here, end, ahead };
+        if let Some(slower) = fetching.keep_up.measure(progress, stall_timeout)
+            && self.member.is_none()
+        {
+            self.event(Event::CannotKeepUp(slower));
+        }
+    }
+
+    /// What is missing is little enough for a place on the ring.
+    pub(super) fn is_near(&self) -> bool {
+        self.fetching.as_ref().is_some_and(|fetching| fetching.keep_up.is_near())
+    }
+
     fn stop_fetching(&mut self) {
         self.timers.stop(Timer::Fetch);
         if let Some(transfer) = self.fetching.take().and_then(|fetching| fetching.transfer) {
@@ -475,6 +499,9 @@ impl Machine {
         (first, digest): (Index, Digest),
     ) {
         let here = self.delivery.result.index();
+        if first > Index(0) {
+            self.measure(index, ahead);
+        }
         let Some(fetching) = self.fetching.as_mut() else { return };
         let knows_view = installed == fetching.view && first > Index(0);
         let target = if self.member.is_some() && knows_view { Index(first.0 - 1) } else { index };
@@ -483,7 +510,6 @@ impl Machine {
         } else {
             fetching.behind.remove(&from);
         }
-        fetching.near |= target.0 <= here.0 + NEAR_MESSAGES;
         fetching.reaches |= knows_view && here.next() >= first;
         if ahead == 0 {
             fetching.transfer.take_if(|transfer| transfer.source == from);

@@ -13,6 +13,7 @@ mod founding;
 mod frames;
 mod install;
 mod join;
+mod keep_up;
 mod leave;
 mod links;
 mod log;

@@ -73,12 +73,12 @@ impl Pace {
         self.trip.get_or_insert(Trip { since: now, received, until: granted });
     }
 
-    /// So many bytes of the transfer have come by this time.
-    pub(super) fn receive(&mut self, received: u64, now: Time) {
+    /// So many bytes of the transfer have come by this time. Gives the rate of a trip that ends with them.
+    pub(super) fn receive(&mut self, received: u64, now: Time) -> Option<u64> {
         if let Some(at) = self.requested_at.take() {
             self.shortest = Some(now.since(at));
         }
-        let Some(trip) = self.trip.take_if(|trip| received >= trip.until) else { return };
+        let trip = self.trip.take_if(|trip| received >= trip.until)?;
         let took = now.since(trip.since);
         let shortest = self.shortest.map_or(took, |shortest| shortest.min(took));
         self.shortest = Some(shortest);
@@ -92,6 +92,7 @@ impl Pace {
         let doubled = if grows { self.window_bytes.saturating_mul(2) } else { 0 };
         let needed = in_time(self.best, shortest * WINDOW_TRIPS);
         self.window_bytes = self.window_bytes.max(doubled).max(needed).min(FETCH_CREDIT_BYTES_MAX);
+        Some(rate)
     }
 }
 

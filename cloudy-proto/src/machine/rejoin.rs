@@ -83,7 +83,7 @@ impl Machine {
         let Some(view) = self.state.view().filter(|_| self.is_evicted()).cloned() else { return };
         let reaches = |node: NodeId| node == self.me || self.links.contains_key(&node);
         let linked = self.has_coordinator() && view.ring.iter().all(|member| reaches(member.node));
-        let ready = linked && self.fetching.as_ref().is_some_and(|fetching| fetching.near);
+        let ready = linked && self.is_near();
         self.set_timer(Timer::Rejoin, REJOIN_EVERY);
         if self.is_coordinator() {
             self.would_rejoin(self.me, view.id, ready);
