@@ -235,3 +235,22 @@ fn a_corrupted_slot_of_one_node_reaches_no_other() {
     }
     assert!(stopped > 10, "{stopped} nodes have found that their results differ");
 }
+
+/// An observer serves nobody: whatever else goes wrong in a run, what is altered there is in no other result and no other log.
+#[test]
+fn a_corrupted_observer_reaches_no_other() {
+    let (mut stopped, mut runs) = (0, 0);
+    for mut plan in (0..2_000).map(Plan::of) {
+        let observer = plan.newcomers.iter().position(|(_, newcomer)| *newcomer == Newcomer::Observer);
+        let Some(at) = observer else { continue };
+        let what = if plan.seed.is_multiple_of(2) { Corrupted::Fetched } else { Corrupted::LogState };
+        plan.corruption = Some(Corruption { home: plan.nodes + at, what });
+        let seed = plan.seed;
+        let outcome = run(plan, false);
+        let unsafe_at = outcome.failure.filter(|failure| failure.rule != "a calm world settles");
+        assert_eq!(unsafe_at, None, "seed {seed}, {what:?}");
+        stopped += outcome.stats.count(Met::Corrupted);
+        runs += 1;
+    }
+    assert!(stopped > 5, "{stopped} observers of {runs} have found that something of theirs is altered");
+}
