@@ -103,7 +103,9 @@ impl Electorate {
         if let Some(learned) = learned {
             return Some(set(learned, Standing::Voter));
         }
-        let all_vote = all().filter(|elector| wanted.contains(&elector.id)).all(|e| e.standing == Standing::Voter);
+        // Nobody goes before its successor votes; a node that leaves does not wait for one that is out of reach.
+        let awaited = || all().filter(|elector| wanted.contains(&elector.id) && elector.standing != Standing::Voter);
+        let may_go = |elector: &&Elector| !awaited().any(|other| other.linked || !elector.leaves);
         // An evicted node is more likely to be gone than a member, and the leader may not know yet. A node that leaves runs
         // until it votes no more.
         let is_member = |elector: &Elector| self.members.iter().any(|member| member.id == elector.id);
@@ -111,10 +113,8 @@ impl Electorate {
             true => (elector.leaves, is_member(elector)),
             false => (false, false),
         };
-        let leaving = surplus().min_by_key(|elector| (elector.node == self.leader, rank(elector)))?;
-        if !all_vote {
-            return None;
-        }
+        let in_turn = |elector: &&Elector| (elector.node == self.leader, rank(elector));
+        let leaving = surplus().filter(may_go).min_by_key(in_turn)?;
         if leaving.node != self.leader {
             return Some(set(leaving, Standing::Gone));
         }
@@ -256,6 +256,23 @@ mod tests {
             Some(VoterChange::Set { id: dead.id, node: dead.node, standing: Standing::Gone }),
             "the dead one leaves before a living one"
         );
+    }
+
+    #[test]
+    fn a_node_that_leaves_waits_for_no_successor_that_is_out_of_reach() {
+        let with = |leaves, linked| {
+            let mut group = founded(4, false);
+            settle(&mut group);
+            // The leader is off the ring; a member that does not vote takes its place.
+            let leader = Elector { leaves, ..group.members.remove(0) };
+            (group.leader, group.members[2].linked, group.members[2].level) = (leader.node, linked, false);
+            group.members[2].standing = Standing::Learner;
+            group.former.push(leader);
+            group.next_change()
+        };
+        assert_eq!(with(true, false), Some(VoterChange::HandOver { to: ConsensusId(2) }));
+        assert_eq!(with(true, true), None, "its successor is about to vote");
+        assert_eq!(with(false, false), None, "it can stay");
     }
 
     #[test]

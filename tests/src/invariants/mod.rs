@@ -244,8 +244,9 @@ impl Judge {
     /// A node is about to be handed a frame.
     pub fn frame_in(&mut self, node: usize, packet: &Packet) {
         if let Frame::Control(ControlFrame::Fetched(Fetched::End { view, first: Index(1..), .. })) = &packet.frame {
-            // A late word of an earlier view takes nothing back.
-            self.nodes[node].told_first = self.nodes[node].told_first.max(*view);
+            // A late word of an earlier view takes nothing back; one that comes before its view is not kept.
+            let seen = &mut self.nodes[node];
+            seen.told_first = seen.told_first.max(if *view <= seen.view { *view } else { ViewId(0) });
         }
         if let Frame::Control(ControlFrame::Wedge { view, .. }) = &packet.frame {
             self.nodes[node].may_wedge = *view;
