@@ -7,6 +7,7 @@ use crate::command::{Command, Standing};
 use crate::control::{Elector, Electorate, Voter, VoterChange};
 use crate::id::{ConsensusId, NodeId, ViewId};
 use crate::io::{Event, Phase};
+use crate::limits::CONSENSUS_TICK;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
@@ -227,7 +228,9 @@ impl Machine {
     pub(super) fn reconfigure(&mut self) {
         let ends = self.phase >= Phase::Stop || self.change.is_some();
         let changing = self.voter.as_ref().is_none_or(Voter::is_changing);
-        if ends || changing || self.leading.is_none() {
+        // What others said while this process was stopped, and which links they had, says nothing of who lives.
+        let woke = self.peers.woke_at.is_some_and(|at| self.now.since(at) < CONSENSUS_TICK);
+        if ends || changing || woke || self.leading.is_none() {
             return;
         }
         let Some(electorate) = self.electorate() else { return };

@@ -20,6 +20,8 @@ pub(crate) struct Peers {
     pub(super) heard: BTreeMap<NodeId, (Time, Heartbeat)>,
     /// What is measured of the path to each.
     pub(super) paths: BTreeMap<NodeId, Path>,
+    /// When this process ran again after it had been stopped for longer than a heartbeat.
+    pub(super) woke_at: Option<Time>,
 }
 
 impl Machine {

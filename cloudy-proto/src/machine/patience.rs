@@ -82,6 +82,7 @@ impl Machine {
         let slept = self.timers.next().map_or(Duration::ZERO, |due| now.since(due)).min(passed);
         if self.parameters().is_some_and(|parameters| slept > parameters.heartbeat) {
             self.peers.paths.values_mut().for_each(|path| path.slept(slept));
+            self.peers.woke_at = Some(now);
         }
     }
 
