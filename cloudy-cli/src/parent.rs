@@ -59,7 +59,7 @@ fn line(said: &Said) -> Option<String> {
 }
 
 /// The parent is gone, and what it cannot delete any more is deleted here, once this process has let go of its own files.
-/// Each process of the parent does so: the last one that ends finds nobody else at work there.
+/// Each process of the parent does so: the last one that ends finds no other process at work there.
 pub(crate) fn clear_up(parents_files: Option<&Path>) {
     let Some(directory) = parents_files else { return };
     if let Err(error) = std::fs::remove_dir_all(directory)

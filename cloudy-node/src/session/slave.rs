@@ -266,7 +266,7 @@ pub async fn run_slave(
     }
 }
 
-/// What a slave is told, for each session that it waits for.
+/// The word to stop that the caller of `run_slave` may give, kept for each session that the slave waits for.
 struct Stop<'a, F> {
     told: Pin<&'a mut F>,
     how: Option<SlaveStop>,
@@ -309,7 +309,7 @@ async fn next_session(
     }
 }
 
-/// Leaves a session without a result at once: nobody relies on what this node holds of it.
+/// Leaves a session without a result at once: no node relies on what this one holds of it.
 async fn put_away(node: &Node, group: &Group) {
     // To be told to leave is enough.
     let _ = group.leave_within(Duration::ZERO).await;

@@ -249,7 +249,7 @@ pub(super) async fn write_down(
 ) -> Result<(), ResultFileError> {
     let Some(file) = file else { return Ok(()) };
     if phase.wait_for(|phase| *phase != Phase::Start).await.is_err() {
-        // Nobody reads this any more.
+        // No task reads this any more.
         return Ok(());
     }
     file.begin().await?;

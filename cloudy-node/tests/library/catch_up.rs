@@ -62,7 +62,7 @@ async fn reported(group: &Group) -> Vec<CannotKeepUp> {
     reported
 }
 
-/// A newcomer whose link carries less than the group's load is told so, and stops nobody. Once it fetches faster than the
+/// A newcomer whose link carries less than the group's load learns that, and holds up no member. Once it fetches faster than the
 /// result grows, it joins.
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_that_cannot_keep_up_learns_both_rates_stops_nobody_and_joins_once_it_can() {

@@ -103,7 +103,7 @@ impl Electorate {
         if let Some(learned) = learned {
             return Some(set(learned, Standing::Voter));
         }
-        // Nobody goes before its successor votes; a node that leaves does not wait for one that is out of reach.
+        // No voter goes before its successor votes; a node that leaves does not wait for one that is out of reach.
         let awaited = || all().filter(|elector| wanted.contains(&elector.id) && elector.standing != Standing::Voter);
         let may_go = |elector: &&Elector| !awaited().any(|other| other.linked || !elector.leaves);
         // An evicted node is more likely to be gone than a member, and the leader may not know yet. A node that leaves runs
