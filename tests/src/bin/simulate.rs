@@ -1,24 +1,41 @@
-//! Runs the simulator for many seeds: `simulate --seeds N [--from S]`. For one seed it tells all that nodes put out.
+//! Runs the simulator for many seeds: `simulate --seeds N [--from S] [--transcripts FILE]`. For one seed it prints all
+//! outputs of all nodes. With `--transcripts` it checks nothing and writes one line for each seed: a digest of every input
+//! and output of every machine, equal in builds that behave the same.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cloudy_tests::sim::campaign::campaign;
 use cloudy_tests::sim::plan::Plan;
 use cloudy_tests::sim::run::run;
+use cloudy_tests::sim::transcript;
+
+const USAGE: &str = "usage: simulate --seeds N [--from S] [--transcripts FILE]";
+
+/// What was asked for.
+#[derive(Default)]
+struct Arguments {
+    from: u64,
+    seeds: u64,
+    transcripts: Option<PathBuf>,
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (from, seeds) = match parse(&arguments) {
-        Ok(wanted) => wanted,
+    let Arguments { from, seeds, transcripts } = match parse(&arguments) {
+        Ok(arguments) => arguments,
         Err(error) => {
-            eprintln!("error: {error}\nusage: simulate --seeds N [--from S]");
+            eprintln!("error: {error}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    if let Some(path) = transcripts {
+        return write_transcripts(&path, transcript::transcripts(from, seeds, threads));
+    }
     if seeds == 1 {
         run(Plan::of(from), true).story.iter().for_each(|line| eprintln!("{line}"));
     }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let verdict = campaign(from, seeds, threads, |done| {
         if done % 100 == 0 {
             eprintln!("{done} of {seeds} seeds");
@@ -33,16 +50,28 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn parse(arguments: &[String]) -> Result<(u64, u64), String> {
-    let (mut from, mut seeds) = (0, None);
+fn write_transcripts(path: &Path, lines: Vec<String>) -> ExitCode {
+    match std::fs::write(path, lines.join("\n") + "\n") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: cannot write {}: {error}", path.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Arguments, String> {
+    let (mut parsed, mut seeds) = (Arguments::default(), None);
     for pair in arguments.chunks(2) {
-        let [name, value] = pair else { return Err(format!("{} needs a number", pair[0])) };
-        let number = value.parse().map_err(|_| format!("{name} needs a whole number, not `{value}`"))?;
+        let [name, value] = pair else { return Err(format!("{} needs a value", pair[0])) };
+        let number = || value.parse().map_err(|_| format!("{name} needs a whole number, not `{value}`"));
         match name.as_str() {
-            "--from" => from = number,
-            "--seeds" => seeds = Some(number),
+            "--from" => parsed.from = number()?,
+            "--seeds" => seeds = Some(number()?),
+            "--transcripts" => parsed.transcripts = Some(PathBuf::from(value)),
             _ => return Err(format!("there is no option `{name}`")),
         }
     }
-    Ok((from, seeds.ok_or("--seeds N is missing")?))
+    parsed.seeds = seeds.ok_or("--seeds N is missing")?;
+    Ok(parsed)
 }

@@ -20,4 +20,5 @@ pub mod slowness;
 pub mod state;
 pub mod stats;
 mod steps;
+pub mod transcript;
 pub mod world;

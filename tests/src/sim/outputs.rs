@@ -22,6 +22,9 @@ impl World {
         while let Some(output) = self.nodes[node].machine.poll_output() {
             outputs.push(output);
         }
+        if let Some(transcript) = &mut self.transcript {
+            outputs.iter().for_each(|output| transcript.output(node, output));
+        }
         if self.traced {
             (node, format!("{outputs:?}")).hash(&mut self.trace);
         }

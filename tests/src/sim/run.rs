@@ -9,6 +9,7 @@ use cloudy_proto::{Rule, Rules};
 use crate::invariants::{Failure, excuse, has_settled, unsettled};
 use crate::sim::plan::Plan;
 use crate::sim::stats::{Met, Stats};
+use crate::sim::transcript::Transcript;
 use crate::sim::world::{CALM_US, World};
 
 /// How a run ended.
@@ -49,15 +50,8 @@ pub fn run_without_both(one: Rule, other: Rule, mut plan: Plan) -> Outcome {
 /// Runs a plan until a checker fails or everything has settled. A panic of a machine is a failure too.
 #[must_use]
 pub fn run(plan: Plan, traced: bool) -> Outcome {
-    quiet_panics();
     let mut world = World::new(plan, traced);
-    let ran = GUARDED.with(|guarded| {
-        guarded.set(true);
-        let ran = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
-        guarded.set(false);
-        ran
-    });
-    let failure = match ran {
+    let failure = match guarded(|| live(&mut world)) {
         Ok(lived) => lived.err(),
         Err(_) => {
             let said = LAST_PANIC.with(|said| said.take());
@@ -66,6 +60,27 @@ pub fn run(plan: Plan, traced: bool) -> Outcome {
     };
     let story = core::mem::take(&mut world.story);
     Outcome { failure, stats: core::mem::take(&mut world.stats), trace: world.trace(), story }
+}
+
+/// Runs a plan to its end, whatever that is, and gives all that its machines took and gave.
+#[must_use]
+pub fn record(plan: Plan) -> Transcript {
+    let mut world = World::new(plan, false);
+    world.transcript = Some(Transcript::default());
+    // A failed check ends the run at an equal place in equal builds.
+    drop(guarded(|| live(&mut world)));
+    world.transcript.unwrap_or_default()
+}
+
+/// Runs something whose panics are kept and not printed.
+fn guarded<T>(run: impl FnOnce() -> T) -> std::thread::Result<T> {
+    quiet_panics();
+    GUARDED.with(|guarded| {
+        guarded.set(true);
+        let ran = catch_unwind(AssertUnwindSafe(run));
+        guarded.set(false);
+        ran
+    })
 }
 
 /// Steps a world until it has settled.

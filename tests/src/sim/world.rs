@@ -16,6 +16,7 @@ use crate::sim::older_disk::OlderDisks;
 use crate::sim::plan::{Plan, Step};
 use crate::sim::queue::{Event, Packet, Queue};
 use crate::sim::stats::{Met, Stats};
+use crate::sim::transcript::Transcript;
 
 /// The group of every run.
 pub const GROUP: GroupId = GroupId(*b"simulated group!");
@@ -72,6 +73,8 @@ pub struct World {
     /// What happened, in words, if the run is traced.
     pub story: Vec<String>,
     pub(super) traced: bool,
+    /// All inputs and outputs, if they are recorded.
+    pub transcript: Option<Transcript>,
 }
 
 /// Rounds of work at one moment, far above what an honest node needs.
@@ -109,6 +112,7 @@ impl World {
             trace: DefaultHasher::new(),
             story: Vec::new(),
             traced,
+            transcript: None,
             plan,
         };
         world.begin();
@@ -300,20 +304,21 @@ impl World {
     /// Lets a due timer run, and sometimes one that is not: drivers may call too early.
     fn time_out(&mut self, node: usize) -> bool {
         let early = self.dice.chance(5);
-        let node = &mut self.nodes[node];
-        let now = node.clock.at(self.now_us);
-        let due = early || node.machine.poll_timeout().is_some_and(|deadline| deadline <= now);
+        let now = self.nodes[node].clock.at(self.now_us);
+        let due = early || self.nodes[node].machine.poll_timeout().is_some_and(|deadline| deadline <= now);
         if due {
-            node.machine.handle(now, Input::Timeout);
+            self.handle(node, Input::Timeout);
         }
         due
     }
 
     /// Hands one input to a machine.
     pub(super) fn handle(&mut self, node: usize, input: Input) {
-        let node = &mut self.nodes[node];
-        let now = node.clock.at(self.now_us);
-        node.machine.handle(now, input);
+        let now = self.nodes[node].clock.at(self.now_us);
+        if let Some(transcript) = &mut self.transcript {
+            transcript.input(node, now, &input);
+        }
+        self.nodes[node].machine.handle(now, input);
     }
 
     fn take(&mut self, node: usize, item: Item) -> Result<(), Failure> {
