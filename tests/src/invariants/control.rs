@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cloudy_proto::wire::{ConsensusMessage, decode_command};
-use cloudy_proto::{Command, Incarnation, InstallView, Machine, NodeId, Origin, Standing, Status, ViewId};
+use cloudy_proto::wire::{ConsensusEntry, ConsensusMessage, decode_command};
+use cloudy_proto::{Command, Incarnation, InstallView, Machine, NodeId, Origin, Record, Standing, Status, ViewId};
 
 use super::{Broken, Failure, Judge};
 use crate::sim::node::place_of_run;
@@ -21,6 +21,8 @@ pub(super) struct Control {
     electors: BTreeMap<u64, (usize, Standing)>,
     /// By position: changes of who takes part that were proposed, and that nobody has applied.
     proposed: BTreeMap<u64, (u64, usize, Standing)>,
+    /// By position: views that were proposed, and that nobody has applied.
+    next_views: BTreeMap<u64, InstallView>,
     /// By node: its latest run, and the place of that.
     runs_now: BTreeMap<NodeId, (Incarnation, usize)>,
     /// All runs, by place.
@@ -307,7 +309,7 @@ impl Judge {
 
     /// A coordinator sends out a change of the voters after which no majority of them lives, and would if those members
     /// lived that seem to, or nodes that leave: no order of the changes helps against that. Evicted nodes do not count,
-    /// since they leave first (`protocol.md` §6.6).
+    /// since they leave first (`protocol.md` §6.6), unless it is one of them that leaves.
     pub(crate) fn leaves_no_majority(
         &self,
         message: &ConsensusMessage,
@@ -316,10 +318,13 @@ impl Judge {
         leaves: impl Fn(usize) -> bool,
     ) -> bool {
         let ring = self.views.latest().map(|log| &log.ring[..]).unwrap_or_default();
-        let trusted = |place: usize| alive(place) || seems_alive(place) && (ring.contains(&place) || leaves(place));
+        let is_evicted = |place: usize| !ring.contains(&place) && !leaves(place);
         commands_of(message).any(|(_, command)| {
             let Command::Voter { id, node, standing } = command else { return false };
-            let voters = self.control.voters_after(id.0, self.elector_place(id.0, node), standing);
+            let changed = self.elector_place(id.0, node);
+            let evicted_leaves = standing == Standing::Gone && is_evicted(changed);
+            let trusted = |place: usize| alive(place) || seems_alive(place) && (evicted_leaves || !is_evicted(place));
+            let voters = self.control.voters_after(id.0, changed, standing);
             !self.most_live(&voters, &alive) && self.most_live(&voters, &trusted)
         })
     }
@@ -342,6 +347,27 @@ impl Judge {
         }
         let applied = self.control.log.len() as u64;
         self.control.proposed.retain(|index, _| *index > applied);
+    }
+
+    /// A voter stores views that may come next; a voter that decides alone sends them to nobody.
+    pub(super) fn stores_views(&mut self, records: &[Record]) {
+        let entries = records.iter().filter_map(|record| match record {
+            Record::Entries(entries) => Some(commands_in(entries)),
+            _ => None,
+        });
+        for (index, command) in entries.flatten() {
+            if let Command::InstallView(install) = command {
+                self.control.next_views.insert(index, install);
+            }
+        }
+        let applied = self.control.log.len() as u64;
+        self.control.next_views.retain(|index, _| *index > applied);
+    }
+
+    /// Of each view that may come next, a survivor goes on that has the whole result.
+    #[must_use]
+    pub fn next_views_live(&self, alive: impl Fn(usize) -> bool) -> bool {
+        self.control.next_views.values().all(|install| self.has_survivor(install, &alive))
     }
 
     /// The process that is a voter of a name: the founder's first name is its node's for good.
@@ -388,6 +414,10 @@ impl Judge {
 
 /// The commands that a consensus message carries, and their positions.
 pub(super) fn commands_of(message: &ConsensusMessage) -> impl Iterator<Item = (u64, Command)> {
-    let entries = message.entries.iter().filter(|entry| !entry.command.is_empty());
+    commands_in(&message.entries)
+}
+
+fn commands_in(entries: &[ConsensusEntry]) -> impl Iterator<Item = (u64, Command)> {
+    let entries = entries.iter().filter(|entry| !entry.command.is_empty());
     entries.filter_map(|entry| Some((entry.index.0, decode_command(&entry.command).ok()?)))
 }

@@ -173,16 +173,20 @@ impl Judge {
         alive: impl Fn(usize) -> bool,
         seems_alive: impl Fn(usize) -> bool,
     ) -> bool {
-        let goes_on = |install: &InstallView, alive: &dyn Fn(usize) -> bool| {
-            let Some(log) = self.views.get(install.from) else { return true };
-            let survivors = install.ring.iter().filter(|member| member.origin != Origin::Joiner);
-            let mut ranks = survivors.filter_map(|member| log.view.rank_of(member.node));
-            ranks.any(|rank| self.goes_on(log.ring[rank.at()], alive) && self.is_complete(log, rank.at()))
-        };
         commands_of(message).any(|(_, command)| match command {
-            Command::InstallView(install) => !goes_on(&install, &alive) && goes_on(&install, &seems_alive),
+            Command::InstallView(install) => {
+                !self.has_survivor(&install, &alive) && self.has_survivor(&install, &seems_alive)
+            }
             _ => false,
         })
+    }
+
+    /// Of those who go on with a view, one lives that has the whole result of the view before.
+    pub(super) fn has_survivor(&self, install: &InstallView, alive: &dyn Fn(usize) -> bool) -> bool {
+        let Some(log) = self.views.get(install.from) else { return true };
+        let survivors = install.ring.iter().filter(|member| member.origin != Origin::Joiner);
+        let mut ranks = survivors.filter_map(|member| log.view.rank_of(member.node));
+        ranks.any(|rank| self.goes_on(log.ring[rank.at()], alive) && self.is_complete(log, rank.at()))
     }
 
     /// A complete member says where its view begins.

@@ -425,10 +425,11 @@ impl World {
         Ok(())
     }
 
-    /// Without a process there are still a majority of the voters, and somebody who has the result.
+    /// Without a process there are still a majority of the voters, and somebody who has the result, also in a view that was
+    /// proposed.
     pub(super) fn can_do_without(&self, place: usize) -> bool {
         let alive = |other: usize| other != place && self.goes_on(other);
-        self.judge.majorities_live(alive) && !self.judge.is_lost(alive)
+        self.judge.majorities_live(alive) && !self.judge.is_lost(alive) && self.judge.next_views_live(alive)
     }
 
     /// A machine gives records out.
