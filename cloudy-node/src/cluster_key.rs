@@ -9,6 +9,7 @@ use core::str::FromStr;
 use core::time::Duration;
 
 use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use rcgen::{
@@ -19,8 +20,6 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
-
-use crate::discovery::MacKey;
 
 /// Bytes of a cluster key.
 pub const CLUSTER_KEY_BYTES: usize = 32;
@@ -232,6 +231,36 @@ fn fingerprint_of(key_pair: &KeyPair) -> String {
 fn public_hash<const N: usize>(key_pair: &KeyPair) -> [u8; N] {
     let digest: [u8; 32] = Sha256::digest(key_pair.subject_public_key_info()).into();
     core::array::from_fn(|at| digest[at])
+}
+
+/// Bytes of a tag: HMAC-SHA256, truncated to 128 bits (RFC 2104 §5).
+pub(crate) const TAG_BYTES: usize = 16;
+
+/// A key of HMAC-SHA256 that is derived from a cluster key and used for discovery only. Wiped when dropped.
+#[derive(Clone)]
+pub(crate) struct MacKey(Zeroizing<[u8; 32]>);
+
+impl MacKey {
+    pub(crate) fn new(bytes: Zeroizing<[u8; 32]>) -> Self {
+        Self(bytes)
+    }
+
+    fn mac(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0[..]).expect("HMAC takes keys of any length (RFC 2104 §2)");
+        parts.iter().for_each(|part| mac.update(part));
+        mac
+    }
+
+    /// The tag over the parts in order.
+    pub(crate) fn tag(&self, parts: &[&[u8]]) -> [u8; TAG_BYTES] {
+        let whole: [u8; 32] = self.mac(parts).finalize().into_bytes().into();
+        std::array::from_fn(|at| whole[at])
+    }
+
+    /// Whether the tag is the one over the parts, in constant time.
+    pub(crate) fn verifies(&self, parts: &[&[u8]], tag: &[u8; TAG_BYTES]) -> bool {
+        self.mac(parts).verify_truncated_left(tag).is_ok()
+    }
 }
 
 #[cfg(test)]

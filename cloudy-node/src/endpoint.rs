@@ -18,7 +18,8 @@ use thiserror::Error;
 
 use crate::endpoint::slow_start::SlowStart;
 use crate::identity::{CertificateError, Identity, node_id_of};
-use crate::tls::{self, LinkFailure, TlsError, WIRE_VERSION};
+use crate::link_error::LinkFailure;
+use crate::tls::{self, TlsError, WIRE_VERSION};
 
 mod admission;
 pub(crate) mod buffers;

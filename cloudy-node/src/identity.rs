@@ -18,11 +18,11 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::cluster_key::{ClusterKey, WipedKeyPair};
+use crate::cluster_key::{ClusterKey, MacKey, WipedKeyPair};
 use crate::cluster_keys::ClusterKeys;
-use crate::discovery::MacKey;
-use crate::tls;
-use crate::tls::chain::{self, TrustedRoots};
+use chain::TrustedRoots;
+
+pub(crate) mod chain;
 
 /// The DNS name in every node's certificate, which a client asks for whatever address it dials.
 pub const SERVER_NAME: &str = "cloudy";
@@ -318,7 +318,7 @@ fn check_chain(
     now: UnixTime,
 ) -> Result<(), IdentityError> {
     let (leaf, intermediates) = (&chain[0], &chain[1..]);
-    let provider = tls::provider();
+    let provider = chain::provider();
     let name = ServerName::try_from(SERVER_NAME).expect("a DNS name");
     let verifier = roots.server_verifier(&provider)?;
     let checked = verifier.verify_server_cert(leaf, intermediates, &name, &[], now);

@@ -7,15 +7,17 @@ pub mod cluster_keys;
 pub mod discovery;
 mod driver;
 pub mod endpoint;
+mod error;
 #[cfg(feature = "fault")]
 pub mod fault;
 mod files;
-mod founding;
 mod group;
+mod handle;
 mod health;
 pub mod identity;
 pub mod key_file;
 mod link;
+mod link_error;
 mod node;
 mod repeats;
 mod replica;
@@ -35,18 +37,18 @@ pub use cloudy_proto::{
 };
 pub use cluster_key::ClusterKey;
 pub use cluster_keys::ClusterKeys;
-pub use driver::GROUPS_MAX;
-pub use founding::{FoundError, Founding, FoundingEvent};
+pub use driver::FoundingEvent;
+pub use error::{ForgetError, FoundError, JoinError, RevokeError, SetKeysError};
 pub use group::{
-    Approval, Approved, ApprovedError, ApprovedItem, ApprovedStream, BroadcastError, Divergence, EndReason, Events,
-    EventsError, FlushError, Group, GroupConfig, LEAVE_TIMEOUT, LeaveError, Receipt, ReceiptError,
+    Approval, Approved, ApprovedError, ApprovedItem, ApprovedStream, Divergence, EndReason, Events, EventsError,
+    GroupConfig, Receipt, ReceiptError,
 };
+pub use handle::{BroadcastError, FlushError, Group, LEAVE_TIMEOUT, LeaveError};
 pub use health::{CloseReason, NodeFailure};
 pub use identity::Identity;
-pub use node::{
-    ConnectError, ForgetError, JoinError, Joining, Lookup, LookupError, Node, NodeBuilder, RevokeError, SetKeysError,
-    StartError, Traffic,
-};
+pub use link::{GROUPS_MAX, Traffic};
+pub use link_error::{ConnectError, LinkFailure, Words};
+pub use node::{Founding, Joining, Lookup, LookupError, Node, NodeBuilder, StartError};
 pub use replica::{AppliedMessage, ReplicateError, SNAPSHOT_EVERY_BYTES, StateMachine};
 pub use typed::{DecodeError, TypedApproved, TypedBroadcastError, TypedGroup, TypedItem};
 pub use wait::{Answer, Awaited, TimedOut, WAIT_TIMEOUT, Wait};

@@ -12,25 +12,29 @@ use crate::cluster_keys::ClusterKeys;
 use crate::discovery::DiscoveryKeys;
 use crate::driver::{Command, Driver, Mailbox, Seeks, mailbox};
 use crate::endpoint::{self, EndpointLimits, EndpointSocket};
-use crate::group::{Group, GroupConfig};
+use crate::error::ForgetError;
+use crate::group::GroupConfig;
+use crate::group::shared::Shared;
+use crate::handle::Group;
 use crate::health::{CloseReason, Health};
+use crate::identity::chain::since_1970;
 use crate::identity::{Identity, IdentityError};
-use crate::link::{Links, Revoked};
+use crate::link::{Links, Revoked, Traffic};
 use crate::storage::DataDir;
-use crate::tls::chain::since_1970;
 use crate::wait::{Answers, WAIT_TIMEOUT, Wait};
 
 mod create;
 mod error;
+mod founding;
 mod join;
 mod lookup;
 mod resume;
 mod trust;
 
-pub use error::{ConnectError, ForgetError, JoinError, StartError};
+pub use error::StartError;
+pub use founding::Founding;
 pub use join::Joining;
 pub use lookup::{Lookup, LookupError};
-pub use trust::{RevokeError, SetKeysError};
 
 use lookup::Lookups;
 use resume::{open_store, resume_all};
@@ -174,7 +178,7 @@ impl NodeBuilder {
         let node = Node { id, address, mailbox, resumed, revoked, discovery_keys, join_config, lookups };
         let accepting = links.clone();
         tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade(), disk, seeks).run());
-        let resumed = Arc::new(resume_all(&node.mailbox, stored).await?);
+        let resumed = Arc::new(resume_all(&node, stored).await?);
         // A peer must not be told that a group is unknown here that is only about to go on.
         accepting.spawn_accept();
         Ok(Node { resumed, ..node })
@@ -184,19 +188,6 @@ impl NodeBuilder {
 /// A clock that goes wrong later harms nothing that the cluster's keys vouch for.
 fn check_clock(now: SystemTime) -> Result<(), StartError> {
     since_1970(now).map(|_| ()).ok_or(StartError::Clock)
-}
-
-/// What a node's links have carried, summed over them since each came up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// UDP datagrams sent.
-    pub datagrams_sent: u64,
-    /// Their bytes, without UDP and IP headers.
-    pub bytes_sent: u64,
-    /// UDP datagrams received.
-    pub datagrams_received: u64,
-    /// Their bytes, without UDP and IP headers.
-    pub bytes_received: u64,
 }
 
 /// One endpoint and its groups. Clones are handles to the same node; when the last one and the last of its groups'
@@ -288,6 +279,11 @@ impl Node {
     #[must_use]
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.mailbox.health.close_reason()
+    }
+
+    /// The users' end of a group that the driver runs.
+    fn handle(&self, shared: Arc<Shared>) -> Group {
+        Group { shared, mailbox: self.mailbox.clone() }
     }
 
     #[cfg(feature = "fault")]

@@ -5,7 +5,8 @@ use cloudy_proto::limits::SNAPSHOT_BYTES_MAX;
 use cloudy_proto::slot::payload_slices;
 use cloudy_proto::{Entry, Index, MessageId, Seq};
 
-use crate::group::{ApprovedError, ApprovedItem, EndReason, Group};
+use crate::group::{ApprovedError, ApprovedItem, EndReason};
+use crate::handle::Group;
 use crate::storage::ReadGroupError;
 
 /// A state that approved messages make: the same at every member, for all apply the same messages in the same order.

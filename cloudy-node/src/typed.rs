@@ -8,7 +8,8 @@ use cloudy_proto::{Index, NodeId, View};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::group::{Approved, ApprovedError, ApprovedItem, BroadcastError, Group, Receipt};
+use crate::group::{Approved, ApprovedError, ApprovedItem, Receipt};
+use crate::handle::{BroadcastError, Group};
 
 /// A message that was not taken; nothing was sent, and no number was used.
 #[derive(Debug, thiserror::Error)]

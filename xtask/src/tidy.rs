@@ -4,6 +4,7 @@
 
 mod book;
 mod files;
+mod imports;
 mod layers;
 mod links;
 mod paths;
@@ -43,7 +44,7 @@ pub(crate) fn check(root: &Path) -> io::Result<(usize, Vec<Violation>)> {
         .filter(|file| file.path.ends_with(".rs"))
         .map(|file| Source::new(&file.path, &file.text))
         .collect();
-    let mut found = layers::check(&sources);
+    let mut found = layers::check(&sources, &files);
     for source in &sources {
         found.extend(sizes::check(source));
         found.extend(words::check(source));

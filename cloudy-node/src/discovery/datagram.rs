@@ -15,7 +15,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use cloudy_proto::NodeId;
 
-use super::keys::{MacKey, TAG_BYTES, address_bytes};
+use super::keys::address_bytes;
+use crate::cluster_key::{MacKey, TAG_BYTES};
 
 /// The length of a query as sent, and the least that is answered.
 pub const QUERY_BYTES_MIN: usize = 160;

@@ -4,43 +4,11 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 use tokio::task::JoinHandle;
-use zeroize::Zeroizing;
 
+use crate::cluster_key::MacKey;
 use crate::cluster_keys::ClusterKeys;
 use crate::health::Health;
-
-/// Bytes of a tag: HMAC-SHA256, truncated to 128 bits (RFC 2104 §5).
-pub(super) const TAG_BYTES: usize = 16;
-
-/// A key of HMAC-SHA256 that is derived from a cluster key and used for discovery only. Wiped when dropped.
-#[derive(Clone)]
-pub(crate) struct MacKey(Zeroizing<[u8; 32]>);
-
-impl MacKey {
-    pub(crate) fn new(bytes: Zeroizing<[u8; 32]>) -> Self {
-        Self(bytes)
-    }
-
-    fn mac(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0[..]).expect("HMAC takes keys of any length (RFC 2104 §2)");
-        parts.iter().for_each(|part| mac.update(part));
-        mac
-    }
-
-    /// The tag over the parts in order.
-    pub(super) fn tag(&self, parts: &[&[u8]]) -> [u8; TAG_BYTES] {
-        let whole: [u8; 32] = self.mac(parts).finalize().into_bytes().into();
-        std::array::from_fn(|at| whole[at])
-    }
-
-    /// Whether the tag is the one over the parts, in constant time.
-    pub(super) fn verifies(&self, parts: &[&[u8]], tag: &[u8; TAG_BYTES]) -> bool {
-        self.mac(parts).verify_truncated_left(tag).is_ok()
-    }
-}
 
 /// The keys that prove in a discovery datagram that its sender belongs to the cluster. Clones share one set.
 ///

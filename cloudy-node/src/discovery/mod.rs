@@ -46,7 +46,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 pub use finder::{DIAL_AGAIN_AFTER, Finder, HINTS_MAX, Hint, QUERY_EVERY_MS, QUERY_SCHEDULE_MS};
 pub use keys::DiscoveryKeys;
-pub(crate) use keys::MacKey;
 pub use rate_limit::{REPLIES_PER_SECOND_MAX, REPLIES_PER_SECOND_TO_ONE_MAX};
 pub use responder::{Advertisement, RENEW_EVERY, Responder};
 

@@ -4,8 +4,6 @@ use cloudy_proto::{RingKind, View};
 
 use crate::driver::Driver;
 
-/// Groups that a node may be in at a time, those that it waits to join included.
-pub const GROUPS_MAX: usize = 512;
 /// Streams for each group here that any peer may open: one each for the control frames and the results of a node that is not
 /// on the ring, and one for the refusal before it.
 const STREAMS_OUTSIDE: usize = 3;

@@ -10,16 +10,17 @@ use cloudy_proto::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use crate::driver::attempt::{Aim, Attempt, Stage};
 use crate::driver::disk::ForgetReply;
-use crate::driver::joins::{Aim, Attempt, Stage};
-use crate::driver::{Command, Driver, GROUPS_MAX, GroupRun, ResumedGroup};
+use crate::driver::founding::{FoundingEvent, FoundingParts};
+use crate::driver::{Command, Driver, GroupRun, ResumedGroup};
 use crate::endpoint::canonical;
-use crate::founding::{FoundError, FoundingEvent, FoundingParts};
+use crate::error::{ForgetError, FoundError, JoinError};
+use crate::group::GroupConfig;
 use crate::group::shared::{EndReason, Shared};
-use crate::group::{Group, GroupConfig};
 use crate::health::CloseReason;
-use crate::link::{WRITERS_LINGER, code};
-use crate::node::{ConnectError, ForgetError, JoinError, Traffic};
+use crate::link::{GROUPS_MAX, Traffic, WRITERS_LINGER};
+use crate::link_error::{ConnectError, code};
 use crate::storage::GroupMeta;
 
 /// Somebody who waits to be invited.
@@ -29,7 +30,7 @@ pub(crate) struct Joining {
     pub(super) aim: Aim,
     pub(super) config: Box<GroupConfig>,
     pub(super) stage: Stage,
-    pub(super) reply: oneshot::Sender<Result<Group, Attempt>>,
+    pub(super) reply: oneshot::Sender<Result<Arc<Shared>, Attempt>>,
 }
 
 impl Driver {
@@ -59,10 +60,8 @@ impl Driver {
                 }
             }
             Command::Resume { group, reply } => {
-                if let Some(resumed) = self.resume(*group) {
-                    // A caller that is gone needs no answer.
-                    let _ = reply.send(resumed);
-                }
+                // A caller that is gone needs no answer.
+                let _ = reply.send(self.resume(*group));
             }
             Command::ForgetStored { group, reply } => self.forget_stored(group, reply),
             Command::Traffic { reply } => {
@@ -103,12 +102,7 @@ impl Driver {
     }
 
     fn traffic(&self) -> Traffic {
-        self.peers.values().map(|link| link.connection.stats()).fold(Traffic::default(), |sum, link| Traffic {
-            datagrams_sent: sum.datagrams_sent + link.udp_tx.datagrams,
-            bytes_sent: sum.bytes_sent + link.udp_tx.bytes,
-            datagrams_received: sum.datagrams_received + link.udp_rx.datagrams,
-            bytes_received: sum.bytes_received + link.udp_rx.bytes,
-        })
+        self.peers.values().map(|link| link.connection.stats()).sum()
     }
 
     fn connect(
@@ -145,7 +139,6 @@ impl Driver {
         if durability == Durability::Disk && self.disk.is_none() {
             return Err(FoundError::NeedsDataDir { name });
         }
-        let mailbox = self.mailbox.upgrade().ok_or(FoundError::ShutDown)?;
         let group = GroupId(rand::random());
         let shared = Arc::new(Shared::new(group, name, self.me, self.me, config));
         let role = Role::Founder { member: config.founder_is_member, parameters: config.parameters.clone() };
@@ -154,8 +147,7 @@ impl Driver {
         let run = self.start_group(role, durability, shared, config);
         run.founding = Some(events);
         run.installed = Some(installed);
-        let shared = Arc::clone(&run.shared);
-        let group = Group { shared, mailbox };
+        let group = Arc::clone(&run.shared);
         Ok(FoundingParts { group, events: events_in, installed: installed_in })
     }
 
@@ -224,9 +216,7 @@ impl Driver {
     }
 
     /// A group that an earlier run left in the data directory goes on.
-    /// None once nobody holds a handle to the node.
-    fn resume(&mut self, ResumedGroup { id, meta, stored }: ResumedGroup) -> Option<Result<Group, StoredError>> {
-        let mailbox = self.mailbox.upgrade()?;
+    fn resume(&mut self, ResumedGroup { id, meta, stored }: ResumedGroup) -> Result<Arc<Shared>, StoredError> {
         let config = GroupConfig {
             outbox_bytes_max: usize::try_from(meta.outbox_bytes_max).unwrap_or(usize::MAX),
             retain_bytes: meta.retain_bytes,
@@ -240,14 +230,11 @@ impl Driver {
             shared.read_from(disk.reader());
             disk.resume(id, &stored);
         }
-        let machine = match Machine::restored(self.now(), machine, stored) {
-            Ok(machine) => machine,
-            Err(error) => return Some(Err(error)),
-        };
+        let machine = Machine::restored(self.now(), machine, stored)?;
         self.run_group(machine, Arc::clone(&shared), config.outbox_bytes_max);
         // Whoever asks finds all that was stored, and whether it has ended.
         self.turn_groups();
-        Some(Ok(Group { shared, mailbox }))
+        Ok(shared)
     }
 
     fn run_group(&mut self, mut machine: Machine, shared: Arc<Shared>, outbox_bytes_max: usize) -> &mut GroupRun {
@@ -330,13 +317,13 @@ impl Driver {
         let (installed, installed_in) = oneshot::channel();
         let run = self.start_group(Role::Invited { by: from }, durability, shared, &joining.config);
         run.installed = Some(installed);
-        let handle = Group { shared: Arc::clone(&run.shared), mailbox };
+        let group = Arc::clone(&run.shared);
         if let Some(link) = self.peers.get(&from) {
             let addresses = link.addresses.clone();
             self.dialler.want(self.me, from, &addresses, true, now);
         }
         joining.stage.reach(from, "this node has accepted its invitation, and it has not created the group yet");
-        self.answer_once_joined(joining.reply, installed_in, handle);
+        self.answer_once_joined(joining.reply, installed_in, (group, mailbox));
         true
     }
 

@@ -9,9 +9,9 @@ use tokio::sync::{Notify, oneshot};
 use tracing::Level;
 
 use crate::driver::Driver;
+use crate::error::ForgetError;
 use crate::group::shared::EndReason;
 use crate::health::Health;
-use crate::node::ForgetError;
 use crate::repeats::{Repeats, Source};
 use crate::storage::{
     Completion, GroupMeta, Op, Recorder, ResultReader, ResultReads, STORE_BACKLOG_BYTES_MAX, Store, StoreError, meta_op,

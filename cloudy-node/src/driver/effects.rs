@@ -6,7 +6,7 @@ use tracing::Level;
 
 use crate::driver::Driver;
 use crate::driver::run::Effect;
-use crate::link::code;
+use crate::link_error::code;
 use crate::repeats::Source;
 
 /// What the log says of a peer that does what the protocol does not allow.

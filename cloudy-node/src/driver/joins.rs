@@ -1,94 +1,32 @@
 //! Coming into a group that runs (`protocol.md` §7): at the node that comes, and at the node that it asks.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Refusal, Stream};
-use cloudy_proto::{Durability, Frame, GroupId, Incarnation, Index, NodeId, Role};
+use cloudy_proto::{Durability, Frame, GroupId, Incarnation, NodeId, Role};
 use tokio::sync::oneshot;
 
-use crate::driver::Driver;
-use crate::driver::run::NotJoined;
-use crate::group::Group;
+use crate::driver::attempt::{Aim, Attempt, NotJoined};
+use crate::driver::{Driver, Mailbox};
+use crate::error::JoinError;
 use crate::group::shared::{EndReason, Shared};
 use crate::link::Link;
-use crate::node::JoinError;
-use crate::wait::{Answer, Awaited};
-
-/// What somebody wants of a group that it asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Aim {
-    /// To be a member.
-    Member,
-    /// To read along, from an index on, or without the result.
-    Observer(Option<Index>),
-}
-
-impl Aim {
-    /// What is said to the node that is asked.
-    pub(super) fn question(self, name: String) -> NodeFrame {
-        match self {
-            Self::Member => NodeFrame::Join { name },
-            Self::Observer(_) => NodeFrame::Observe { name },
-        }
-    }
-}
-
-/// How far an attempt to join a group has come, for the error of a wait that is over.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Stage(Arc<Mutex<Option<Answer>>>);
-
-impl Stage {
-    fn lock(&self) -> MutexGuard<'_, Option<Answer>> {
-        // A thread that panicked under the lock left it readable.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn reach(&self, node: NodeId, words: &str) {
-        *self.lock() = Some(Answer { from: Awaited::Node(node), words: words.to_owned() });
-    }
-
-    pub(crate) fn clear(&self) {
-        *self.lock() = None;
-    }
-
-    pub(crate) fn reached(&self) -> Option<Answer> {
-        self.lock().clone()
-    }
-}
-
-/// Why one attempt to join a group failed.
-#[derive(Debug)]
-pub(crate) enum Attempt {
-    /// Another one may not: who answered what.
-    NotYet(Answer),
-    /// Every other one would.
-    Failed(JoinError),
-}
-
-impl Attempt {
-    pub(super) fn not_yet(node: NodeId, words: impl Into<String>) -> Self {
-        Self::NotYet(Answer { from: Awaited::Node(node), words: words.into() })
-    }
-}
-
-impl From<JoinError> for Attempt {
-    fn from(error: JoinError) -> Self {
-        Self::Failed(error)
-    }
-}
 
 /// The group, once this node is in it.
-async fn joined(installed: oneshot::Receiver<Result<(), NotJoined>>, group: Group) -> Result<Group, Attempt> {
-    let name = group.name().to_owned();
+async fn joined(
+    installed: oneshot::Receiver<Result<(), NotJoined>>,
+    group: &Arc<Shared>,
+) -> Result<Arc<Shared>, Attempt> {
+    let name = group.name.clone();
     match installed.await {
-        Ok(Ok(())) => Ok(group),
+        Ok(Ok(())) => Ok(Arc::clone(group)),
         Ok(Err(NotJoined::Refused(reason))) => Err(JoinError::Refused { name, reason }.into()),
         Ok(Err(NotJoined::Gone(reason))) => Err(JoinError::Gone { name, reason }.into()),
         Ok(Err(NotJoined::NotYet(node, words))) => Err(Attempt::not_yet(node, words)),
         Ok(Err(NotJoined::Truncated(first))) => Err(JoinError::Truncated { name, first }.into()),
-        Err(_) => Err(match group.shared.ended().await {
+        Err(_) => Err(match group.ended().await {
             // Another group of that name may follow.
-            EndReason::Closed => Attempt::not_yet(group.founder(), "the group ended before this node was in it"),
+            EndReason::Closed => Attempt::not_yet(group.founder, "the group ended before this node was in it"),
             reason => JoinError::of_end(name, reason).into(),
         }),
     }
@@ -154,29 +92,30 @@ impl Driver {
         run.comes = !observes;
         joining.stage.reach(contact, "it takes this node into the group, which has not come that far yet");
         run.stage = Some((contact, joining.stage));
-        let handle = Group { shared: Arc::clone(&run.shared), mailbox };
+        let group = Arc::clone(&run.shared);
         if let Some(link) = self.peers.get(&contact) {
             let addresses = link.addresses.clone();
             self.dialler.want(self.me, contact, &addresses, true, now);
         }
-        self.answer_once_joined(joining.reply, installed_in, handle);
+        self.answer_once_joined(joining.reply, installed_in, (group, mailbox));
     }
 
     /// Tells the caller once this node is in the group. If nobody waits for that any more, it leaves: the others need not
     /// miss it.
     pub(super) fn answer_once_joined(
         &self,
-        mut reply: oneshot::Sender<Result<Group, Attempt>>,
+        mut reply: oneshot::Sender<Result<Arc<Shared>, Attempt>>,
         installed: oneshot::Receiver<Result<(), NotJoined>>,
-        group: Group,
+        (group, mailbox): (Arc<Shared>, Mailbox),
     ) {
         self.health.spawn("join", async move {
             let answer = tokio::select! {
-                answer = joined(installed, group.clone()) => answer,
-                () = reply.closed() => return group.begin_leaving(),
+                answer = joined(installed, &group) => Some(answer),
+                () = reply.closed() => None,
             };
-            if let Err(Ok(group)) = reply.send(answer) {
+            if answer.is_none_or(|answer| matches!(reply.send(answer), Err(Ok(_)))) {
                 group.begin_leaving();
+                mailbox.wake();
             }
         });
     }

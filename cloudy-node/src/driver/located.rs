@@ -9,8 +9,7 @@ use cloudy_proto::wire::NodeFrame;
 use super::Driver;
 use crate::endpoint::canonical;
 use crate::link::Link;
-use crate::node::ConnectError;
-use crate::tls::LinkFailure;
+use crate::link_error::{ConnectError, LinkFailure};
 
 /// What a node looks for beyond the addresses that it knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,47 +4,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudy_proto::wire::{NodeFrame, StreamHeader};
-use cloudy_proto::{Admission, Frame, GroupId, MessageId, NodeId, Outcome, Request, Status, Stored, StoredError};
+use cloudy_proto::{GroupId, MessageId, NodeId, Outcome, Request, Status, Stored, StoredError};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::cluster_keys::ClusterKeys;
+use crate::driver::attempt::{Aim, Attempt, Stage};
 use crate::driver::disk::ForgetReply;
-use crate::driver::joins::{Aim, Attempt, Stage};
-use crate::founding::{FoundError, FoundingParts};
-use crate::group::{Group, GroupConfig};
+use crate::driver::founding::FoundingParts;
+use crate::error::{FoundError, RevokeError, SetKeysError};
+use crate::group::GroupConfig;
+use crate::group::shared::Shared;
 use crate::health::{CloseReason, Health};
-use crate::link::{NewLink, Taken};
-use crate::node::{ConnectError, RevokeError, SetKeysError, Traffic};
+use crate::link::{LinkMail, Traffic};
+use crate::link_error::ConnectError;
 use crate::storage::GroupMeta;
-use crate::tls::LinkFailure;
 
 /// Messages from links that wait for the driver; a reader waits for room.
 pub(crate) const LINK_MAIL_MAX: usize = 512;
 /// Commands that wait for the driver; a caller waits for room.
 pub(crate) const COMMANDS_MAX: usize = 1_024;
-
-/// What links have to say.
-pub(crate) enum LinkMail {
-    /// Both sides said hello.
-    Up(NewLink),
-    /// The connection is gone.
-    Down { peer: NodeId, link: u64, failure: LinkFailure },
-    /// An address was dialled that leads to a peer which another connection has just linked.
-    DialledAgain { address: SocketAddr, peer: NodeId },
-    /// No connection came about.
-    DialFailed { address: SocketAddr, error: ConnectError },
-    /// A peer refused this node for good.
-    RevokedHere { by: NodeId },
-    /// Another process with this node's identity has been met, here or by a peer.
-    SameIdentity { process: u64, address: SocketAddr, by: NodeId },
-    /// A frame on the node stream.
-    Node { peer: NodeId, link: u64, frame: NodeFrame, taken: Taken },
-    /// The peer opened a stream: what to do with it?
-    Opened { peer: NodeId, link: u64, header: StreamHeader, reply: oneshot::Sender<Admission> },
-    /// Frames of a stream that is read.
-    Frames { peer: NodeId, link: u64, header: StreamHeader, frames: Vec<Frame>, taken: Taken },
-}
 
 /// A group that an earlier run left in the data directory.
 pub(crate) struct ResumedGroup {
@@ -77,7 +55,7 @@ pub(crate) enum Command {
         aim: Aim,
         config: Box<GroupConfig>,
         stage: Stage,
-        reply: oneshot::Sender<Result<Group, Attempt>>,
+        reply: oneshot::Sender<Result<Arc<Shared>, Attempt>>,
     },
     Request {
         group: GroupId,
@@ -94,7 +72,7 @@ pub(crate) enum Command {
     },
     Resume {
         group: Box<ResumedGroup>,
-        reply: oneshot::Sender<Result<Group, StoredError>>,
+        reply: oneshot::Sender<Result<Arc<Shared>, StoredError>>,
     },
     ForgetStored {
         group: GroupId,

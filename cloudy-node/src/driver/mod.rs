@@ -7,12 +7,14 @@
 //! ```
 
 mod allowances;
+pub(crate) mod attempt;
 mod closed;
 mod commands;
 mod dialler;
 pub(crate) mod disk;
 mod effects;
-pub(crate) mod joins;
+mod founding;
+mod joins;
 mod located;
 mod mailbox;
 mod requests;
@@ -31,21 +33,20 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::Level;
 
-pub use allowances::GROUPS_MAX;
-pub(crate) use mailbox::{Command, Inbox, LinkMail, Mailbox, ResumedGroup, WeakMailbox, mailbox};
-pub(crate) use run::NotJoined;
+pub use founding::FoundingEvent;
+pub(crate) use founding::FoundingParts;
+pub(crate) use mailbox::{Command, Inbox, Mailbox, ResumedGroup, WeakMailbox, mailbox};
 
 use crate::health::{CloseReason, ClosesWithDriver, Failures, Health};
 use crate::identity::Identity;
-use crate::link::{Link, Links, NewLink, RequestKind, code};
-use crate::node::ConnectError;
+use crate::link::{Link, LinkMail, Links, NewLink, RequestKind};
+use crate::link_error::{ConnectError, LinkFailure, code};
 use crate::repeats::Source;
-use crate::tls::LinkFailure;
+use attempt::Attempt;
 use closed::ClosedGroups;
 use commands::Joining;
 use dialler::Dialler;
 use disk::Disk;
-use joins::Attempt;
 pub(crate) use located::Seeks;
 use run::{Effect, GroupRun};
 use same_identity::Superseded;
@@ -68,7 +69,7 @@ pub(crate) struct Driver {
     turn_at: Time,
     links: Links,
     inbox: Inbox,
-    /// For the handles that it gives out.
+    /// For those who wait to come into a group.
     mailbox: WeakMailbox,
     peers: BTreeMap<NodeId, Link>,
     /// Links that another process of the peer's identity has replaced.

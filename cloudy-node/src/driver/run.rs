@@ -10,8 +10,8 @@ use cloudy_proto::{Admission, Event, Index, Input, Machine, NodeId, Output, Reco
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
-use crate::driver::joins::Stage;
-use crate::founding::FoundingEvent;
+use crate::driver::attempt::{NotJoined, Stage};
+use crate::driver::founding::FoundingEvent;
 use crate::group::shared::{Divergence, EndReason, Shared};
 use crate::repeats::{Repeats, Source};
 
@@ -52,19 +52,6 @@ pub(crate) struct GroupRun {
     repeats: Repeats,
     /// The machine was asked to leave.
     leaves: bool,
-}
-
-/// Why a group was not joined.
-#[derive(Debug)]
-pub(crate) enum NotJoined {
-    /// A node does not take this one, for good: in words.
-    Refused(String),
-    /// The group has stopped for good: in words.
-    Gone(String),
-    /// A node does not take this one, or is out of reach; asking again can help.
-    NotYet(NodeId, String),
-    /// The result before this index is retained by nobody.
-    Truncated(Index),
 }
 
 /// What the outputs of a turn ask of the node.

@@ -12,7 +12,8 @@ use tracing::Level;
 
 use super::Driver;
 use super::trust::Expelled;
-use crate::link::{Link, NewLink, SAME_IDENTITY_WORDS, code};
+use crate::link::{Link, NewLink, SAME_IDENTITY_WORDS};
+use crate::link_error::code;
 use crate::repeats::Source;
 
 /// Links kept after they were replaced: the next one closes the oldest. Each ends by itself at the idle timeout, if its

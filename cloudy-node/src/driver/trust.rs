@@ -13,13 +13,12 @@ use tracing::Level;
 use crate::cluster_keys::{ClusterKeys, RevokedFullError};
 use crate::driver::Driver;
 use crate::endpoint;
-use crate::founding::FoundError;
+use crate::error::{FoundError, JoinError, RevokeError, SetKeysError};
 use crate::group::EndReason;
 use crate::identity::{Identity, node_id_of};
-use crate::link::{Link, NewLink, REVOKED_WORDS, SAME_IDENTITY_WORDS, code};
-use crate::node::{JoinError, RevokeError, SetKeysError};
+use crate::link::{Link, NewLink, REVOKED_WORDS, SAME_IDENTITY_WORDS};
+use crate::link_error::{LinkFailure, code};
 use crate::repeats::Source;
-use crate::tls::LinkFailure;
 
 /// What a peer is told whose key is no longer accepted.
 const KEY_DROPPED_WORDS: &str =

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::endpoint::handshakes::Pool;
 use crate::endpoint::{EndpointLimits, KnownNodes};
-use crate::tls::LinkFailure;
+use crate::link_error::LinkFailure;
 
 /// The share of [`EndpointLimits::connections_max`] that only nodes get which this node wants links to: one in so many.
 pub const CONNECTIONS_RESERVED_SHARE: usize = 4;

@@ -6,6 +6,7 @@ use quinn::SendDatagramError;
 use super::*;
 use crate::cluster_key::ClusterKey;
 use crate::identity::SERVER_NAME;
+use crate::identity::chain::provider;
 use crate::tls::alpn;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -113,7 +114,7 @@ fn another_cluster_key_is_refused_in_words_on_both_sides() {
 fn the_dialled_side_checks_the_dialler() {
     run(async {
         let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(2), EndpointLimits::default()));
-        let provider = tls::provider();
+        let provider = provider();
         let trusting = || {
             let builder = rustls::ClientConfig::builder_with_provider(provider.clone());
             let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();

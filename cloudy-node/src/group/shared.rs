@@ -227,6 +227,12 @@ impl Shared {
         }
     }
 
+    /// Nothing is broadcast any more, and the node leaves once all that was is approved. The driver has to be woken.
+    pub(crate) fn begin_leaving(&self) {
+        self.lock().leaving = true;
+        self.room.notify_waiters();
+    }
+
     pub(crate) fn end(&self, reason: EndReason) {
         self.lock().ended.get_or_insert(reason);
         self.moved.notify_waiters();

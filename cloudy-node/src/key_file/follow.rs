@@ -7,8 +7,9 @@ use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cluster_keys::ClusterKeys;
+use crate::error::SetKeysError;
 use crate::key_file::{KeyFileError, load_keys};
-use crate::node::{Node, SetKeysError};
+use crate::node::Node;
 
 /// Between two looks at a key file. What it says counts once two looks in a row find the same, so that a file that is
 /// being copied is not read half.

@@ -1,11 +1,13 @@
 //! One connection with one peer: dialled or accepted, hello first, then streams (`protocol.md` §4).
 
 mod held;
+mod mail;
 mod reached;
 mod recv;
 mod requests;
 mod revoked;
 mod send;
+mod traffic;
 mod writer;
 
 use std::net::SocketAddr;
@@ -20,47 +22,22 @@ use tokio::time::Instant;
 use tracing::Level;
 
 use crate::discovery::DiscoveryKeys;
-use crate::driver::LinkMail;
 use crate::endpoint::{self, Admission, AdmissionGuard, EndpointLimits, KnownNodes, NotAdmitted, OpenError, canonical};
 use crate::health::Health;
 use crate::identity::{Identity, SERVER_NAME};
-use crate::node::ConnectError;
+use crate::link_error::{ConnectError, LinkFailure, Words, code};
 use crate::repeats::{Repeats, Source};
-use crate::tls::LinkFailure;
 
 pub(crate) use held::Taken;
+pub(crate) use mail::LinkMail;
 use reached::Reached;
 pub(crate) use requests::RequestKind;
 pub(crate) use revoked::Revoked;
 pub(crate) use send::{Link, NodeWriter, WRITERS_LINGER};
+pub use traffic::Traffic;
 
-/// Closing codes that a node gives (RFC 9000 §10.2); the words beside them say more.
-pub(crate) mod code {
-    /// The node shuts down.
-    pub(crate) const SHUTDOWN: u32 = 0;
-    /// Another connection of the pair stays.
-    pub(crate) const DUPLICATE: u32 = 1;
-    /// The peer broke the protocol.
-    pub(crate) const BREACH: u32 = 2;
-    /// The node dialled itself.
-    pub(crate) const ITSELF: u32 = 3;
-    /// The peer takes too slowly what it is sent.
-    pub(crate) const OVERFLOW: u32 = 4;
-    /// The peer has not been heard of for too long; it is dialled again.
-    pub(crate) const SILENT: u32 = 5;
-    /// The peer's identity was revoked.
-    pub(crate) const REVOKED: u32 = 6;
-    /// The cluster key that vouches for the peer is no longer accepted.
-    pub(crate) const KEY_DROPPED: u32 = 7;
-    /// The node has no place for one more connection.
-    pub(crate) const FULL: u32 = 8;
-    /// Another process has the identity of the node that closes, which ends.
-    pub(crate) const SAME_IDENTITY: u32 = 9;
-    /// The node that closes has the identity of its peer, and the peer is to end.
-    pub(crate) const PEER_IS_SECOND: u32 = 10;
-    /// A part of the node failed by a defect.
-    pub(crate) const FAILED: u32 = 11;
-}
+/// Groups that a node may be in at a time, those that it waits to join included.
+pub const GROUPS_MAX: usize = 512;
 
 /// Time before a node that had no place is dialled again; it doubles each time, within the time of a handshake.
 const DIAL_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -284,9 +261,8 @@ impl Links {
     ) -> Result<(), ConnectError> {
         let address = canonical(connection.remote_address());
         let failed = |failure| ConnectError::Link { address, failure };
-        let peer = endpoint::peer_id(&connection).map_err(|error| {
-            failed(LinkFailure::Certificate { detail: crate::tls::Words::new(error.to_string().as_bytes()) })
-        })?;
+        let peer = endpoint::peer_id(&connection)
+            .map_err(|error| failed(LinkFailure::Certificate { detail: Words::new(error.to_string().as_bytes()) }))?;
         if self.revoked.contains(peer) {
             self.turn_away(&connection, dialled.is_some()).await;
             return Err(failed(LinkFailure::RevokedThere));

@@ -14,14 +14,13 @@ use quinn::{Connection, RecvStream};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
-use crate::driver::LinkMail;
 use crate::endpoint::canonical;
 use crate::health::Health;
-use crate::link::code;
+use crate::link::LinkMail;
 use crate::link::held::{CONTROL_FRAMES_MAX, Held, HeldStream, TooMuch};
 use crate::link::send::close_words;
+use crate::link_error::{LinkFailure, Words, code};
 use crate::repeats::{Repeats, Source};
-use crate::tls::{LinkFailure, Words};
 
 /// What the log says of a peer whose streams cannot be read.
 const UNREADABLE: &str = "link closed: the peer sends what cannot be read";

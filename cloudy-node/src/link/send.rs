@@ -15,14 +15,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tracing::Level;
 
-use crate::driver::GROUPS_MAX;
 use crate::endpoint::{UNI_STREAMS_MAX, canonical};
 use crate::health::Health;
 use crate::link::requests::{RequestKind, Requests};
 use crate::link::writer::Writer;
-use crate::link::{NewLink, code};
+use crate::link::{GROUPS_MAX, NewLink};
+use crate::link_error::{LinkFailure, code};
 use crate::repeats::{Repeats, Source};
-use crate::tls::LinkFailure;
 
 /// Frames that wait for the node stream: a question and an answer for each group, and twice what all lists of revoked nodes
 /// take.

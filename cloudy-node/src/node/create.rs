@@ -1,14 +1,17 @@
 //! Creating a group.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use cloudy_proto::NodeId;
 use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
 
-use crate::driver::Command;
-use crate::founding::{FoundError, Founding, FoundingEvent};
-use crate::group::{Group, GroupConfig};
+use crate::driver::{Command, FoundingEvent};
+use crate::error::FoundError;
+use crate::group::GroupConfig;
+use crate::handle::Group;
 use crate::node::Node;
+use crate::node::founding::Founding;
 use crate::wait::{Answer, Answers, Awaited, Backoff, Deadline, Wait};
 
 impl Node {
@@ -23,7 +26,8 @@ impl Node {
         }
         let (founder_is_member, name, config) = (config.founder_is_member, name.to_owned(), Box::new(config));
         let parts = self.mailbox.ask(|reply| Command::Found { name, config, reply }).await??;
-        Ok(Founding::new(parts, founder_is_member, self.mailbox.wait_timeout))
+        let group = self.handle(Arc::clone(&parts.group));
+        Ok(Founding::new(group, parts, founder_is_member))
     }
 
     /// Founds a group of so many members, this node included: takes in whoever asks by [`Node::join_group_at`], and

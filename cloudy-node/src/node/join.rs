@@ -1,6 +1,7 @@
 //! Coming to others: links, and groups that they create or run.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
 use cloudy_proto::wire::COUNTER_MAX;
@@ -8,12 +9,16 @@ use cloudy_proto::{Index, NodeId};
 use tokio::sync::oneshot;
 
 use crate::driver::Command;
-use crate::driver::joins::{Aim, Attempt, Stage};
-use crate::group::{Group, GroupConfig};
-use crate::node::{ConnectError, JoinError, Node};
+use crate::driver::attempt::{Aim, Attempt, Stage};
+use crate::error::JoinError;
+use crate::group::GroupConfig;
+use crate::group::shared::Shared;
+use crate::handle::Group;
+use crate::link_error::ConnectError;
+use crate::node::Node;
 use crate::wait::{Answer, Answers, Awaited, Backoff, Deadline, Wait};
 
-type Answered = oneshot::Receiver<Result<Group, Attempt>>;
+type Answered = oneshot::Receiver<Result<Arc<Shared>, Attempt>>;
 
 impl Node {
     /// Dials an address until the link is up: who is there. A node that does not listen yet, or is out of reach, is dialled
@@ -188,7 +193,7 @@ impl Node {
 
     async fn answer_of(&self, answer: Answered) -> Result<Group, Attempt> {
         match answer.await {
-            Ok(answer) => answer,
+            Ok(answer) => answer.map(|group| self.handle(group)),
             // The driver drops a reply only on its way to the end.
             Err(_) => Err(JoinError::from(self.closed().await).into()),
         }

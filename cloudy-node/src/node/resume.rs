@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::driver::disk::{Disk, Synced};
-use crate::driver::{Command, Mailbox, ResumedGroup};
-use crate::group::Group;
+use crate::driver::{Command, ResumedGroup};
+use crate::handle::Group;
 use crate::health::Health;
-use crate::node::StartError;
+use crate::node::{Node, StartError};
 use crate::storage::{DataDir, ReadGroupError, read_group};
 
 /// The thread that writes to the data directory.
@@ -46,12 +46,12 @@ pub(super) async fn open_store(data_dir: DataDir, health: Health) -> Result<(Dis
 }
 
 /// All groups that were stored go on.
-pub(super) async fn resume_all(mailbox: &Mailbox, stored: Vec<ResumedGroup>) -> Result<Vec<Group>, StartError> {
+pub(super) async fn resume_all(node: &Node, stored: Vec<ResumedGroup>) -> Result<Vec<Group>, StartError> {
     let mut resumed = Vec::new();
     for group in stored {
         let id = group.id;
-        match mailbox.ask(|reply| Command::Resume { group: Box::new(group), reply }).await {
-            Ok(Ok(group)) => resumed.push(group),
+        match node.mailbox.ask(|reply| Command::Resume { group: Box::new(group), reply }).await {
+            Ok(Ok(group)) => resumed.push(node.handle(group)),
             Ok(Err(cause)) => return Err(ReadGroupError::Contradiction { group: id, cause }.into()),
             Err(reason) => return Err(reason.into()),
         }

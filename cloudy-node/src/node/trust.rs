@@ -4,37 +4,11 @@ use std::collections::BTreeSet;
 
 use cloudy_proto::NodeId;
 
-use crate::cluster_keys::{ClusterKeys, RevokedFullError};
+use crate::cluster_keys::ClusterKeys;
 use crate::driver::Command;
-use crate::endpoint::OpenError;
-use crate::health::CloseReason;
-use crate::identity::{Identity, IdentityError};
+use crate::error::{RevokeError, SetKeysError};
+use crate::identity::Identity;
 use crate::node::{Node, NodeBuilder, StartError};
-
-/// Keys that a node did not take: it goes on with those that it has.
-#[derive(Debug, thiserror::Error)]
-pub enum SetKeysError {
-    /// There is no identity under these keys.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The endpoint cannot use the identity.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The node was shut down, or a part of it failed.
-    #[error(transparent)]
-    Closed(#[from] CloseReason),
-}
-
-/// A node that was not revoked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RevokeError {
-    /// Too many are.
-    #[error(transparent)]
-    Full(#[from] RevokedFullError),
-    /// The node was shut down, or a part of it failed.
-    #[error(transparent)]
-    Closed(#[from] CloseReason),
-}
 
 impl NodeBuilder {
     /// The cluster's keys: the node shows a certificate of the primary one, accepts nodes of either, and refuses those that

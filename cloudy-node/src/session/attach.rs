@@ -9,11 +9,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::dials::{Dialled, Dials};
 use super::finding::{FindError, Refusal, Refusals, belongs_elsewhere, lookup, next_hint};
-use super::master::{MasterError, MasterEvent, MasterOutcome};
-use super::master_watch::{Timing, watch};
+use super::master::{MasterError, MasterEvent, MasterOutcome, Timing, watch};
 use super::name::SessionName;
 use crate::discovery::{Finder, Multicast, seeds};
-use crate::{Group, Node};
+use crate::handle::Group;
+use crate::node::Node;
 
 /// What a slave that was found may take beyond the time for finding: a handshake on a lossy network, and an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(8);

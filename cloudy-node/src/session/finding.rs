@@ -15,7 +15,7 @@ use super::dials::{Dialled, Dials, Unreached};
 use super::name::SessionName;
 use crate::discovery::seeds::{self, SeedError};
 use crate::discovery::{DiscoveryError, Finder, Hint, Multicast};
-use crate::tls::Words;
+use crate::link_error::Words;
 use crate::{Founding, FoundingEvent, Lookup, LookupError, Node};
 
 /// Nobody comes any more once this long nobody came: the finder's queries are closer to each other at first.

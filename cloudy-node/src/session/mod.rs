@@ -1,7 +1,7 @@
 //! Sessions: a master times its slaves, who broadcast random numbers and add up what was approved (`protocol.md` §9).
 //!
-//! It is an application on the library, and uses nothing but its public API: [`run_slave`] joins a group that
-//! [`run_master`] founds, and [`attach_master`] watches one that runs. All need no more than a current-thread runtime.
+//! It is an application on the library: [`run_slave`] joins a group that [`run_master`] creates, and [`attach_master`]
+//! watches one that runs. A current-thread runtime is enough for all of them.
 //!
 //! - [`numbers`]: the random numbers m in (0, 1], and how they travel.
 //! - [`Sum`]: (count, Σ i·mᵢ), equal to the last bit wherever the result is equal.
@@ -12,13 +12,10 @@ mod awake;
 mod dials;
 mod finding;
 mod master;
-mod master_watch;
 mod name;
 pub mod numbers;
-mod producer;
 mod result_file;
 mod slave;
-mod slave_watch;
 mod sum;
 
 #[cfg(test)]

@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::FORMAT_VERSION;
 use super::error::DataDirError;
 use crate::files;
-
-/// The version of everything that is in a data directory.
-pub const FORMAT_VERSION: u64 = 5;
 
 const SMALL_FILE_BYTES_MAX: usize = 1 << 10;
 const FORMAT_TITLE: &str = "cloudy data directory";

@@ -4,12 +4,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use cloudy_proto::GroupId;
+use cloudy_proto::{GroupId, StoredError};
 use thiserror::Error;
 
-use super::data_files::FORMAT_VERSION;
-use super::record::{KEY_BYTES_MAX, Table, VALUE_BYTES_MAX};
-use super::store::STORE_BACKLOG_BYTES_MAX;
+use super::FORMAT_VERSION;
+use super::op::{KEY_BYTES_MAX, STORE_BACKLOG_BYTES_MAX, Table, VALUE_BYTES_MAX};
 
 /// Why a store does not take a submission. Nothing of it was taken.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -79,6 +78,34 @@ pub enum StoreError {
     /// The function that takes completions panicked.
     #[error("the store has ended because the receiver of its completions failed: start the node again")]
     Ended,
+}
+
+/// Why a group cannot be read back. What is stored is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ReadGroupError {
+    /// The store does not give it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record is none of this version's, though its checksum is right.
+    #[error(
+        "a record in table {table} of group {group} is none that this version of cloudy writes: use the version that wrote it, or start with a new data directory and let the node join again"
+    )]
+    Foreign {
+        /// Whose record.
+        group: GroupId,
+        /// In which table.
+        table: Table,
+    },
+    /// The records contradict each other.
+    #[error(
+        "the records of group {group} contradict each other ({cause}): restore the data directory from a backup that is not older than its last run, or start with a new one and let the node join again"
+    )]
+    Contradiction {
+        /// Whose records.
+        group: GroupId,
+        /// How.
+        cause: StoredError,
+    },
 }
 
 /// Why a store cannot be opened. What was stored is as it was.

@@ -7,8 +7,7 @@ use cloudy_proto::GroupId;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 
 use super::packs::Deleted;
-use super::record;
-use super::writer::RECORDS;
+use super::record::{self, RECORDS};
 
 /// Records of a forgotten group that one transaction deletes: a few milliseconds of work.
 const PIECE_RECORDS_MAX: usize = 1_024;

@@ -3,44 +3,15 @@
 use std::ops::Bound;
 
 use cloudy_proto::{GroupId, Record, Rules, Stored, StoredError};
-use thiserror::Error;
 
-use super::error::StoreError;
+use super::error::ReadGroupError;
 use super::group_records::{GROUP_KEY, GroupMeta, decode, first_keys, result_key};
-use super::record::{self, Table};
+use super::op::{self, Table};
 use super::result_reads::read_entries;
 use super::store::Store;
 
 /// What is read at once.
 const READ_BYTES: usize = 4 << 20;
-
-/// Why a group cannot be read back. What is stored is as it was.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ReadGroupError {
-    /// The store does not give it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A record is none of this version's, though its checksum is right.
-    #[error(
-        "a record in table {table} of group {group} is none that this version of cloudy writes: use the version that wrote it, or start with a new data directory and let the node join again"
-    )]
-    Foreign {
-        /// Whose record.
-        group: GroupId,
-        /// In which table.
-        table: Table,
-    },
-    /// The records contradict each other.
-    #[error(
-        "the records of group {group} contradict each other ({cause}): restore the data directory from a backup that is not older than its last run, or start with a new one and let the node join again"
-    )]
-    Contradiction {
-        /// Whose records.
-        group: GroupId,
-        /// How.
-        cause: StoredError,
-    },
-}
 
 /// Reads a group back, of its result the newest part only; none if the store holds nothing of it that a run could go on
 /// from. Waits for the disk.
@@ -79,7 +50,7 @@ impl Reader<'_> {
         }
     }
 
-    fn take(&mut self, table: Table, record::Record { key, value }: record::Record) -> Result<(), ReadGroupError> {
+    fn take(&mut self, table: Table, op::Record { key, value }: op::Record) -> Result<(), ReadGroupError> {
         let foreign = || ReadGroupError::Foreign { group: self.group, table };
         if table == Table::Meta && key == GROUP_KEY {
             self.meta = Some(postcard::from_bytes(&value).map_err(|_| foreign())?);

@@ -28,7 +28,7 @@ use cloudy_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::record::{Op, Table, Value};
+use super::op::{Op, Table, Value};
 
 pub(super) const GROUP_KEY: &[u8] = b"group";
 const VOTE_KEY: &[u8] = b"vote";

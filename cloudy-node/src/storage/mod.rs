@@ -32,6 +32,7 @@ mod forgotten;
 mod group_reads;
 mod group_records;
 mod node_key_file;
+mod op;
 mod packs;
 mod record;
 mod result_reads;
@@ -39,16 +40,17 @@ mod store;
 mod writer;
 
 pub use data_dir::{DATABASE_FILE, DataDir, FORMAT_FILE, LOCK_FILE, NODE_KEY_FILE};
-pub use data_files::FORMAT_VERSION;
-pub use error::{DataDirError, OpenStoreError, StoreError, SubmitError};
-pub use group_reads::ReadGroupError;
+pub use error::{DataDirError, OpenStoreError, ReadGroupError, StoreError, SubmitError};
 pub(crate) use group_reads::read_group;
 pub(crate) use group_records::{GroupMeta, Recorder, meta_op};
-pub use record::{KEY_BYTES_MAX, Op, Record, Table, VALUE_BYTES_MAX, Value};
+pub use op::{KEY_BYTES_MAX, Op, Record, STORE_BACKLOG_BYTES_MAX, Table, VALUE_BYTES_MAX, Value};
 pub use redb::StorageBackend;
 pub(crate) use result_reads::{Part, ResultReader, ResultReads};
-pub use store::{STORE_BACKLOG_BYTES_MAX, STORE_CACHE_BYTES, Store};
+pub use store::{STORE_CACHE_BYTES, Store};
 pub use writer::Completion;
+
+/// The version of everything that is in a data directory.
+pub const FORMAT_VERSION: u64 = 5;
 
 #[cfg(test)]
 mod tests;

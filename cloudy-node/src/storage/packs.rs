@@ -15,8 +15,8 @@ use bytes::Bytes;
 use cloudy_proto::GroupId;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
-use super::record::{self, Op, VALUE_BYTES_MAX, Value};
-use super::writer::Submission;
+use super::op::{Op, Submission, VALUE_BYTES_MAX, Value};
+use super::record::{self, Place};
 
 /// The pieces of packs, by pack and offset.
 pub(super) const PACKS: TableDefinition<'static, PieceKey, &[u8]> = TableDefinition::new("cloudy packs");
@@ -35,16 +35,6 @@ const PIECE_PAGE_BYTES_MAX: usize = 128 << 10;
 const PAGE_OVERHEAD_BYTES: usize = 64;
 /// A page that would be emptier is halved: so many eighths.
 const PAGE_EIGHTHS_MIN: usize = 7;
-
-/// Where a value lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) pack: u64,
-    pub(super) at: u64,
-    pub(super) value_bytes: u32,
-    /// How many values the pack was made of.
-    pub(super) of: u32,
-}
 
 /// Values of a table that goes in the order in which it came, so that a pack does not stay for one of its values.
 pub(super) fn packed(op: &Op) -> Option<&Value> {

@@ -1,22 +1,15 @@
 //! How a record lies in the database: its key with group and table before it, its value with a checksum before it.
 
-use core::fmt;
 use core::ops::{Bound, RangeBounds};
 
 use bytes::{Buf, Bytes};
 use cloudy_proto::GroupId;
+use redb::TableDefinition;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::error::{StoreError, SubmitError};
-use super::packs::Place;
+use super::error::StoreError;
+use super::op::{Record, Table, Value};
 
-/// Bytes of a record's key.
-pub const KEY_BYTES_MAX: usize = 1 << 10;
-/// Bytes of a record's value: several slots of the greatest size.
-pub const VALUE_BYTES_MAX: usize = 64 << 20;
-
-/// What an operation counts towards the backlog besides its bytes.
-const OP_COST_BYTES: usize = 64;
 const GROUP_BYTES: usize = 16;
 const PREFIX_BYTES: usize = GROUP_BYTES + 1;
 /// In the place of a table's number.
@@ -28,160 +21,17 @@ const HERE: u8 = 0;
 const PACKED: u8 = 1;
 const PLACE_BYTES: usize = 24;
 
-/// What a record is about. Each group has each table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Table {
-    /// Single facts: the consensus state, watermarks, what the group agreed on.
-    Meta,
-    /// The control log.
-    Log,
-    /// The slots of the lanes, each once.
-    Slots,
-    /// The result, which refers to stored slots.
-    Result,
-    /// Where reading the result may begin.
-    Checkpoints,
-}
+/// All records of all groups.
+pub(super) const RECORDS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("cloudy records");
 
-impl Table {
-    /// Its records are many and large, and go in about the order in which they came.
-    pub(super) fn is_bulk(self) -> bool {
-        matches!(self, Self::Slots | Self::Result)
-    }
-
-    /// On disk: never another number for the same table.
-    fn number(self) -> u8 {
-        match self {
-            Self::Meta => 1,
-            Self::Log => 2,
-            Self::Slots => 3,
-            Self::Result => 4,
-            Self::Checkpoints => 5,
-        }
-    }
-}
-
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Meta => "meta",
-            Self::Log => "log",
-            Self::Slots => "slots",
-            Self::Result => "result",
-            Self::Checkpoints => "checkpoints",
-        })
-    }
-}
-
-/// What is put: one part behind the other, so that a large one need not be copied to get a header.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Value {
-    /// The first part; may be empty.
-    pub head: Bytes,
-    /// The second part; may be empty.
-    pub body: Bytes,
-}
-
-impl Value {
-    /// Of both parts, in bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.head.len() + self.body.len()
-    }
-
-    /// Both parts are empty.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// As it is read back.
-    #[must_use]
-    pub fn to_vec(&self) -> Vec<u8> {
-        self.parts().concat()
-    }
-
-    pub(super) fn parts(&self) -> [&[u8]; 2] {
-        [&self.head, &self.body]
-    }
-}
-
-impl From<Bytes> for Value {
-    fn from(body: Bytes) -> Self {
-        Self { head: Bytes::new(), body }
-    }
-}
-
-/// One change of a group's records.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// The record of this key has this value from here on.
-    Put {
-        /// In which table.
-        table: Table,
-        /// Up to [`KEY_BYTES_MAX`]. Records are ordered by the bytes of their keys.
-        key: Vec<u8>,
-        /// Up to [`VALUE_BYTES_MAX`].
-        value: Value,
-    },
-    /// The records from `from` to just before `to` are gone; an empty or reversed range is none.
-    DeleteRange {
-        /// In which table.
-        table: Table,
-        /// The first key, up to [`KEY_BYTES_MAX`].
-        from: Vec<u8>,
-        /// The key after the last, up to [`KEY_BYTES_MAX`].
-        to: Vec<u8>,
-    },
-    /// All records of the group are gone for good: they are not read any more once this is completed, and are deleted in
-    /// bounded pieces beside later work, after a restart too. Nothing else of the group may follow.
-    Forget,
-    /// The first records of a table are gone: a bounded piece of work, however many there are.
-    DeleteFirst {
-        /// Of which table.
-        table: Table,
-        /// Those just before this key at the most, up to [`KEY_BYTES_MAX`].
-        to: Vec<u8>,
-        /// No more than so many.
-        count_max: usize,
-    },
-}
-
-impl Op {
-    pub(super) fn cost_bytes(&self) -> usize {
-        OP_COST_BYTES
-            + match self {
-                Self::Put { key, value, .. } => key.len() + value.len(),
-                Self::DeleteRange { from, to, .. } => from.len() + to.len(),
-                Self::DeleteFirst { to, .. } => to.len(),
-                Self::Forget => 0,
-            }
-    }
-
-    pub(super) fn check(&self) -> Result<(), SubmitError> {
-        let (longest_key_bytes, value_bytes) = match self {
-            Self::Put { key, value, .. } => (key.len(), value.len()),
-            Self::DeleteRange { from, to, .. } => (from.len().max(to.len()), 0),
-            Self::DeleteFirst { to, .. } => (to.len(), 0),
-            Self::Forget => (0, 0),
-        };
-        if longest_key_bytes > KEY_BYTES_MAX {
-            return Err(SubmitError::KeyTooLong { key_bytes: longest_key_bytes });
-        }
-        if value_bytes > VALUE_BYTES_MAX {
-            return Err(SubmitError::ValueTooLarge { value_bytes });
-        }
-        Ok(())
-    }
-}
-
-/// A record as it was read, its checksum verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// The key as it was put.
-    pub key: Vec<u8>,
-    /// The value as it was put.
-    pub value: Bytes,
+/// Where a value lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) pack: u64,
+    pub(super) at: u64,
+    pub(super) value_bytes: u32,
+    /// How many values the pack was made of.
+    pub(super) of: u32,
 }
 
 /// The key in the database.

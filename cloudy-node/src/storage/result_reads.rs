@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 use cloudy_proto::slot::Batch;
 use cloudy_proto::{Entry, GroupId, Index, Rank, Record, Round, StoredEntry, ViewId};
 
-use super::group_reads::ReadGroupError;
+use super::error::ReadGroupError;
 use super::group_records::{decode_entry, decode_slot, result_key, slot_key};
-use super::record::Table;
+use super::op::Table;
 use super::store::Store;
 use crate::health::Health;
 

@@ -11,12 +11,11 @@ use redb::{Builder, Database, ReadableDatabase, StorageBackend};
 
 use super::error::{OpenStoreError, StoreError, SubmitError, guarded, open_error, read_error, write_error};
 use super::forgotten::{self, is_forgotten};
+use super::op::{KEY_BYTES_MAX, Op, Record, STORE_BACKLOG_BYTES_MAX, Submission, Table, VALUE_BYTES_MAX};
 use super::packs::{self, GONE, PACKS};
-use super::record::{self, Op, Record, Table};
-use super::writer::{self, Completion, Queue, RECORDS, Shared, Stop, Submission};
+use super::record::{self, RECORDS};
+use super::writer::{self, Completion, Queue, Shared, Stop};
 
-/// What may wait for the disk, the submission that passes it included whole.
-pub const STORE_BACKLOG_BYTES_MAX: usize = 64 << 20;
 /// Memory for what was read or is being written.
 pub const STORE_CACHE_BYTES: usize = 64 << 20;
 
@@ -80,7 +79,7 @@ impl Store {
     /// # Errors
     /// Nothing was queued, for the reason given. After a failed write there is no error here: the completion has it.
     pub fn submit(&self, group: GroupId, ops: Vec<Op>, ticket: u64) -> Result<(), SubmitError> {
-        ops.iter().try_for_each(Op::check)?;
+        ops.iter().try_for_each(check)?;
         let cost_bytes = size_of::<Submission>() + ops.iter().map(Op::cost_bytes).sum::<usize>();
         let mut queue = self.shared.queue();
         if queue.ended {
@@ -221,6 +220,23 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("backlog_bytes", &self.backlog_bytes()).finish_non_exhaustive()
     }
+}
+
+/// An operation is within the bounds of its key and value.
+fn check(op: &Op) -> Result<(), SubmitError> {
+    let (longest_key_bytes, value_bytes) = match op {
+        Op::Put { key, value, .. } => (key.len(), value.len()),
+        Op::DeleteRange { from, to, .. } => (from.len().max(to.len()), 0),
+        Op::DeleteFirst { to, .. } => (to.len(), 0),
+        Op::Forget => (0, 0),
+    };
+    if longest_key_bytes > KEY_BYTES_MAX {
+        return Err(SubmitError::KeyTooLong { key_bytes: longest_key_bytes });
+    }
+    if value_bytes > VALUE_BYTES_MAX {
+        return Err(SubmitError::ValueTooLarge { value_bytes });
+    }
+    Ok(())
 }
 
 fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {

@@ -5,15 +5,13 @@ use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use cloudy_proto::GroupId;
-use redb::{Database, Durability, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableTable};
 
 use super::error::{StoreError, guarded, read_error, write_error};
 use super::forgotten::Forgotten;
+use super::op::{Op, Submission};
 use super::packs::{self, Deleted, Places};
-use super::record::{self, Op};
-
-/// All records of all groups.
-pub(super) const RECORDS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("cloudy records");
+use super::record::{self, RECORDS};
 
 /// What became of a group's submissions, said on the store's own thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,14 +22,6 @@ pub struct Completion {
     pub ticket: u64,
     /// They are on disk; or it is unknown whether they are, and none of them may be relied on.
     pub result: Result<(), StoreError>,
-}
-
-/// What one call of `submit` handed in.
-pub(super) struct Submission {
-    pub(super) group: GroupId,
-    pub(super) ops: Vec<Op>,
-    pub(super) ticket: u64,
-    pub(super) cost_bytes: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

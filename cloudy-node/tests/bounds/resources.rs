@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cloudy_node::LinkFailure;
 use cloudy_node::endpoint::{EndpointLimits, EndpointSocket, UNI_STREAMS_MAX};
 use cloudy_node::fault::MemoryNetwork;
-use cloudy_node::tls::LinkFailure;
 use cloudy_node::{ClusterKey, ConnectError, GroupConfig, GroupId, Incarnation, Node};
 use cloudy_proto::Durability;
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};

@@ -11,9 +11,9 @@ use crate::id::{Incarnation, Index, NodeId, Seq, ViewId};
 use crate::io::{Entry, Event};
 use crate::limits::{FETCH_BURST_BYTES, UNSYNCED_FETCH_BYTES_MAX};
 use crate::machine::Machine;
+use crate::machine::incoming::{Header, Held};
 use crate::machine::keep_up::{KeepUp, Progress};
 use crate::machine::serve::part_cost;
-use crate::machine::snapshot::{Header, Incoming};
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
 use crate::slot::{Batch, check_body};
@@ -80,37 +80,6 @@ struct Transfer {
 impl Transfer {
     fn is_from(transfer: Option<&Self>, node: NodeId) -> bool {
         transfer.is_some_and(|transfer| transfer.source == node)
-    }
-}
-
-/// A part that is here without its end.
-#[derive(Debug, Default)]
-pub(super) enum Held {
-    #[default]
-    Nothing,
-    Entry {
-        first_index: Index,
-        length: u64,
-        body: BytesMut,
-    },
-    Snapshot(Incoming),
-}
-
-impl Held {
-    /// A snapshot with this header.
-    pub(super) fn is_of(&self, header: Header) -> bool {
-        matches!(self, Self::Snapshot(incoming) if incoming.is_of(header))
-    }
-
-    /// What a source need not send again to a node that misses an index.
-    fn part(&self, next: Index) -> HeldPart {
-        match self {
-            Self::Entry { first_index, length, body } if *first_index == next => {
-                HeldPart::Entry { length: *length, offset: body.len() as u64 }
-            }
-            Self::Snapshot(incoming) => incoming.held(),
-            _ => HeldPart::Nothing,
-        }
     }
 }
 

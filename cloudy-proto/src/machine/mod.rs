@@ -11,6 +11,7 @@ mod ended;
 mod fetch;
 mod founding;
 mod frames;
+mod incoming;
 mod install;
 mod join;
 mod keep_up;

@@ -4,44 +4,16 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::config::Durability;
-use crate::digest::{Digest, ResultBase, digest_of};
+use crate::digest::{ResultBase, digest_of};
 use crate::id::{Index, NodeId};
 use crate::io::Output;
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::machine::Machine;
-use crate::machine::fetch::Held;
+use crate::machine::incoming::{Header, Held, Incoming};
 use crate::rules::Rule;
 use crate::stored::{Record, StoredBase, StoredSnapshot};
 use crate::walk::ResultState;
-use crate::wire::{HeldPart, decode_base};
-
-/// What every part of a snapshot says of all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) index: Index,
-    pub(super) digest: Digest,
-    pub(super) base_length: u64,
-    pub(super) length: u64,
-}
-
-/// A snapshot of which a part is here.
-#[derive(Debug)]
-pub(super) struct Incoming {
-    header: Header,
-    bytes: BytesMut,
-}
-
-impl Incoming {
-    pub(super) fn is_of(&self, header: Header) -> bool {
-        self.header == header
-    }
-
-    /// What is here of it.
-    pub(super) fn held(&self) -> HeldPart {
-        let Header { index, digest, .. } = self.header;
-        HeldPart::Snapshot { index, digest, offset: self.bytes.len() as u64 }
-    }
-}
+use crate::wire::decode_base;
 
 impl Machine {
     /// The application says what its state is after an index.

@@ -1,206 +1,196 @@
-//! The rooms of `cloudy-proto`: a file imports only from its own room and from those above it.
+//! The layers of the product crates: a module imports only from itself and from lower layers, and modules beside each
+//! other never import in a circle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
-use super::source::{Source, is_word, line_of};
+use super::files::TextFile;
+use super::imports::{Import, Module, module_of, of_crate};
+use super::source::Source;
 
-/// The rooms, ground floor first. `ARCHITECTURE.md`, "Rooms inside", shows the same order; a test compares them.
-const ROOMS: &[&str] = &[
-    "id",
-    "time",
-    "limits",
-    "words",
-    "rules",
-    "config",
-    "view",
-    "slot",
-    "digest",
-    "command",
-    "wire",
-    "stored",
-    "io",
-    "path",
-    "outbox",
-    "lane",
-    "pending",
-    "walk",
-    "read_back",
-    "catch_up",
-    "delivery",
-    "ring",
-    "view_change",
-    "member",
-    "control",
-    "machine",
-];
+/// The page that lists each crate's modules, lowest layer first.
+const PAGE: &str = "ARCHITECTURE.md";
 
-const FOLDER: &str = "cloudy-proto/src/";
+/// The crates whose modules have an order.
+const CRATES: &[&str] = &["cloudy-proto", "cloudy-node"];
 
-/// Where the list is kept.
-const LIST: &str = "xtask/src/tidy/layers.rs and ARCHITECTURE.md";
+pub(super) fn check(sources: &[Source], files: &[TextFile]) -> Vec<Violation> {
+    let page = files.iter().find(|file| file.path == PAGE).map_or("", |file| &file.text);
+    CRATES.iter().flat_map(|name| check_crate(sources, name, &listing(page, name))).collect()
+}
 
-pub(super) fn check(sources: &[Source]) -> Vec<Violation> {
-    let exports =
-        sources.iter().find(|source| source.path == format!("{FOLDER}lib.rs")).map(exports).unwrap_or_default();
-    let mut found = Vec::new();
-    for source in sources {
-        let Some(inside) = source.path.strip_prefix(FOLDER).filter(|path| *path != "lib.rs") else {
+/// The modules that the page lists for a crate, lowest layer first.
+fn listing<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
+    let section = page.split_once(&format!("\n### Modules of `{name}`\n")).map_or("", |(_, section)| section);
+    let section = section.split("\n#").next().unwrap_or_default();
+    let block = section.split_once("```text\n").and_then(|(_, block)| block.split_once("\n```"));
+    let lines = block.map_or("", |(block, _)| block).lines().filter(|line| !line.starts_with(' '));
+    let names = lines.filter_map(|line| line.split_whitespace().next());
+    names.map(|name| name.trim_end_matches('/').trim_end_matches(".rs")).collect()
+}
+
+fn check_crate(sources: &[Source], name: &str, order: &[&str]) -> Vec<Violation> {
+    let folder = format!("{name}/src/");
+    let layer = |module: &str| order.iter().position(|known| *known == module);
+    let (mut found, mut without_layer) = (Vec::new(), BTreeSet::new());
+    for source in sources.iter().filter(|source| source.product_lines().next().is_some()) {
+        let Some(module) = source.path.strip_prefix(&folder).and_then(|inside| module_of(inside).into_iter().next())
+        else {
             continue;
         };
-        let room = inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs");
-        let Some(own) = floor(room) else {
-            found.push(source.violation(
-                1,
-                "layers",
-                format!("`{room}` has no floor: put it into the order in {LIST}"),
-            ));
-            continue;
-        };
-        for (line, name) in imports(source, depth(inside)) {
-            let target = exports.get(&name).unwrap_or(&name);
-            if floor(target) > Some(own) {
-                let advice = format!("`{room}` imports from `{target}`, which comes after it: move what both need up");
-                found.push(source.violation(line, "layers", advice));
-            }
+        if layer(&module).is_none() && without_layer.insert(module.clone()) {
+            let advice = format!("`{module}` has no layer: put it into the order of `{name}` in {PAGE}");
+            found.push(source.violation(1, "layers", advice));
         }
     }
+    let imports = of_crate(sources, &folder);
+    for import in &imports {
+        let (Some(from), Some(to)) = (import.from.first(), import.to.first()) else { continue };
+        if let (Some(own), Some(target)) = (layer(from), layer(to))
+            && target > own
+        {
+            let advice = format!("`{from}` imports from `{to}`, a layer above it: move what both need down");
+            found.push(violation(import, advice));
+        }
+    }
+    found.extend(cycles(&imports));
     found
 }
 
-/// A room's place in the order; none for a macro, or for a file that is reported itself.
-fn floor(room: &str) -> Option<usize> {
-    ROOMS.iter().position(|known| *known == room)
+fn violation(import: &Import, advice: String) -> Violation {
+    Violation { file: import.path.clone(), line: import.line, rule: "layers", advice }
 }
 
-/// How many `super` lead from a file to the crate's root.
-fn depth(inside: &str) -> usize {
-    let parts = inside.split('/').count();
-    if inside.ends_with("/mod.rs") { parts - 1 } else { parts }
-}
-
-/// Names that `lib.rs` re-exports, and the room of each.
-fn exports(lib: &Source) -> BTreeMap<String, String> {
-    let mut rooms = BTreeMap::new();
-    for statement in lib.code.split(';') {
-        let Some((_, path)) = statement.rsplit_once("pub use ") else {
-            continue;
-        };
-        let mut names = path.split(|c| !is_word(c)).filter(|name| !matches!(*name, "" | "crate" | "self" | "as"));
-        if let Some(room) = names.next() {
-            rooms.extend(names.map(|name| (name.to_string(), room.to_string())));
+/// Circles among the modules that one module holds. A module and those inside it are one thing: no arrow joins them.
+fn cycles(imports: &[Import]) -> Vec<Violation> {
+    let mut arrows: BTreeMap<(Module, Module), &Import> = BTreeMap::new();
+    for import in imports {
+        let common = import.from.iter().zip(&import.to).take_while(|(from, to)| from == to).count();
+        if common < import.from.len() && common < import.to.len() {
+            arrows.entry((import.from[..=common].to_vec(), import.to[..=common].to_vec())).or_insert(import);
         }
     }
-    rooms
-}
-
-/// The names that product code takes from the crate's root, each with its line.
-fn imports(source: &Source, depth: usize) -> Vec<(usize, String)> {
-    let to_root = "super::".repeat(depth);
-    let mut found = Vec::new();
-    for prefix in ["crate::", to_root.as_str()] {
-        for (start, _) in source.code.match_indices(prefix) {
-            let before = &source.code[..start];
-            let line = line_of(&source.code, start);
-            let longer = before.chars().next_back().is_some_and(|c| is_word(c) || c == ':' || c == '$');
-            if !longer && !source.is_test_line(line) {
-                let names = first_names(&source.code[start + prefix.len()..]);
-                found.extend(names.into_iter().map(|(offset, name)| (line + offset, name)));
-            }
+    let reach = |start: &Module| {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![start.clone()]);
+        while let Some(at) = open.pop() {
+            let next = arrows.keys().filter(|(from, _)| *from == at).map(|(_, to)| to.clone());
+            open.extend(next.filter(|to| seen.insert(to.clone())));
         }
-    }
-    found
-}
-
-/// The first name of a path, or of each path in a `{...}` list, with its distance in lines.
-fn first_names(rest: &str) -> Vec<(usize, String)> {
-    let Some(list) = rest.strip_prefix('{') else {
-        return vec![(0, rest.chars().take_while(|&c| is_word(c)).collect())];
+        seen
     };
-    let (mut names, mut depth, mut line, mut expected) = (Vec::new(), 1_usize, 0, true);
-    for (at, character) in list.char_indices() {
-        match character {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 1 => expected = true,
-            '\n' => line += 1,
-            _ if expected && is_word(character) => {
-                names.push((line, list[at..].chars().take_while(|&c| is_word(c)).collect()));
-                expected = false;
-            }
-            _ => {}
-        }
-        if depth == 0 {
-            break;
+    let from: BTreeSet<&Module> = arrows.keys().map(|(from, _)| from).collect();
+    let reached: BTreeMap<&Module, BTreeSet<Module>> = from.into_iter().map(|module| (module, reach(module))).collect();
+    let mut found = Vec::new();
+    for ((from, to), import) in &arrows {
+        if reached.get(to).is_some_and(|reached| reached.contains(from)) {
+            let (from, to) = (from.join("::"), to.join("::"));
+            let advice = format!("`{from}` imports from `{to}`, which leads back to it: move what both need down");
+            found.push(violation(import, advice));
         }
     }
-    names
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn found(path: &str, text: &str) -> Vec<(usize, String)> {
-        let lib =
-            Source::new("cloudy-proto/src/lib.rs", "mod id;\npub use id::{NodeId, Rank};\npub use machine::Machine;\n");
-        let sources = [lib, Source::new(path, text)];
-        check(&sources).into_iter().map(|violation| (violation.line, violation.advice)).collect()
+    const LISTINGS: &str = "# A\n\n### Modules of `cloudy-proto`\n\nWords.\n\n```text\nid.rs    ids\nwire/    frames,\n         \
+                            versions\nlane.rs  lanes\n```\n\n### Modules of `cloudy-node`\n\n```text\nlink/\nnode\n```\n";
+
+    fn found(files: &[(&str, &str)]) -> Vec<String> {
+        let sources: Vec<Source> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
+        let page = TextFile::new(PAGE, LISTINGS);
+        check(&sources, &[page]).iter().map(Violation::to_string).collect()
+    }
+
+    /// One file beside a library that re-exports.
+    fn of_file(path: &str, text: &str) -> Vec<String> {
+        let lib = "mod id;\npub use id::Rank;\npub use lane::Lane;\n";
+        let others =
+            [("cloudy-proto/src/lib.rs", lib), ("cloudy-proto/src/id.rs", "x"), ("cloudy-proto/src/lane.rs", "x")];
+        let others = others.into_iter().filter(|(other, _)| *other != path);
+        found(&others.chain([(path, text)]).collect::<Vec<_>>())
     }
 
     #[test]
-    fn imports_from_rooms_above_are_fine() {
-        assert_eq!(found("cloudy-proto/src/lane.rs", "use crate::id::Rank;\nuse crate::{slot::Slot, NodeId};"), []);
-        assert_eq!(found("cloudy-proto/src/wire/codec.rs", "use super::frame::Frame;\nuse crate::wire::Frame;"), []);
-        assert_eq!(found("cloudy-node/src/lane.rs", "use crate::machine::Machine;"), []);
+    fn the_order_is_read_from_the_page() {
+        assert_eq!(listing(LISTINGS, "cloudy-proto"), ["id", "wire", "lane"]);
+        assert_eq!(listing(LISTINGS, "cloudy-node"), ["link", "node"]);
+        assert!(listing(LISTINGS, "cloudy-cli").is_empty());
     }
 
     #[test]
-    fn imports_from_rooms_below_are_found_however_they_are_written() {
+    fn every_product_crate_has_an_order() {
+        let page = std::fs::read_to_string(crate::root().join(PAGE)).expect("the page can be read");
+        for name in CRATES {
+            assert!(listing(&page, name).len() > 10, "{name}");
+        }
+    }
+
+    #[test]
+    fn imports_from_layers_below_are_fine() {
+        assert!(
+            of_file("cloudy-proto/src/lane.rs", "use crate::id::Rank;\nuse crate::{wire::Frame, Rank};").is_empty()
+        );
+        assert!(of_file("cloudy-proto/src/wire/codec.rs", "use super::Frame;\nuse crate::wire::Frame;").is_empty());
+        assert!(of_file("tests/src/sim.rs", "use crate::lane::Lane;").is_empty());
+    }
+
+    #[test]
+    fn an_arrow_against_the_layers_is_found_however_it_is_written() {
         for text in [
-            "use crate::machine::Machine;",
-            "use crate::Machine;",
-            "use crate::{id::{NodeId, Rank}, machine::Machine};",
-            "fn f(machine: &crate::machine::Machine) {}",
-            "pub(crate) use super::machine;",
+            "use crate::lane::Lane;",
+            "use crate::Lane;",
+            "use crate::{id::{NodeId, Rank}, lane::Lane};",
+            "fn f(lane: &crate::lane::Lane) {}",
+            "pub(crate) use super::super::lane;",
         ] {
-            let violations = found("cloudy-proto/src/lane.rs", text);
+            let violations = of_file("cloudy-proto/src/wire/codec.rs", text);
+            let [violation] = violations.as_slice() else { panic!("{text}: {violations:?}") };
             assert!(
-                matches!(violations.as_slice(), [(1, advice)] if advice.contains("`machine`")),
-                "{text}: {violations:?}"
+                violation.starts_with("cloudy-proto/src/wire/codec.rs:1: layers: `wire` imports from `lane`"),
+                "{violation}"
             );
         }
-        let nested = found("cloudy-proto/src/wire/codec.rs", "\nuse super::super::lane::Lane;");
-        assert!(matches!(nested.as_slice(), [(2, _)]), "{nested:?}");
-        let module = found("cloudy-proto/src/wire/mod.rs", "use super::lane::Lane;");
-        assert!(matches!(module.as_slice(), [(1, _)]), "{module:?}");
-        let list = found("cloudy-proto/src/lane.rs", "use crate::{\n    id::Rank,\n    walk::Walk,\n};");
-        assert!(matches!(list.as_slice(), [(3, _)]), "{list:?}");
+        let node = [("cloudy-node/src/link/mod.rs", "\nuse crate::node::Node;"), ("cloudy-node/src/node.rs", "x")];
+        assert!(
+            matches!(found(&node).as_slice(), [one] if one.contains("mod.rs:2: layers: `link` imports from `node`"))
+        );
     }
 
     #[test]
-    fn tests_and_comments_may_name_any_room() {
-        let text = "//! See [`crate::machine`].\n#[cfg(test)]\nmod tests {\n    use crate::machine::Machine;\n}";
-        assert_eq!(found("cloudy-proto/src/lane.rs", text), []);
+    fn a_cycle_is_found_at_each_of_its_arrows() {
+        let between = [
+            ("cloudy-node/src/link/mod.rs", "use crate::node::Node;"),
+            ("cloudy-node/src/node.rs", "use crate::link::Link;"),
+        ];
+        let violations = found(&between);
+        // The arrow against the layers, and both arrows of the cycle.
+        assert_eq!(violations.len(), 3, "{violations:?}");
+        let inside = [
+            ("cloudy-node/src/link/mod.rs", "mod a; mod b; mod c; use a::A; pub use c::C;"),
+            ("cloudy-node/src/link/a.rs", "use super::b::B;"),
+            ("cloudy-node/src/link/b.rs", "use super::C;"),
+            ("cloudy-node/src/link/c.rs", "use crate::link::a::A;"),
+        ];
+        let violations = found(&inside);
+        assert_eq!(violations.len(), 3, "{violations:?}");
+        assert!(violations[0].contains("`link::a` imports from `link::b`, which leads back to it"), "{violations:?}");
     }
 
     #[test]
-    fn a_room_without_a_floor_is_found() {
-        let violations = found("cloudy-proto/src/attic.rs", "");
-        assert!(matches!(violations.as_slice(), [(1, advice)] if advice.contains("attic")), "{violations:?}");
+    fn a_module_and_those_inside_it_are_no_cycle() {
+        let files = [
+            ("cloudy-node/src/link/mod.rs", "mod a; use a::A; struct Link;"),
+            ("cloudy-node/src/link/a.rs", "use super::Link;"),
+        ];
+        assert!(found(&files).is_empty());
     }
 
     #[test]
-    fn the_order_is_the_one_in_the_architecture() {
-        let page = std::fs::read_to_string(crate::root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md can be read");
-        let (_, section) = page.split_once("## Rooms inside").expect("the section exists");
-        let (_, listing) = section.split_once("```text\n").expect("the listing exists");
-        let (listing, _) = listing.split_once("```").expect("the listing ends");
-        let rooms: Vec<&str> = listing
-            .lines()
-            .filter_map(|line| line.split_whitespace().next())
-            .map(|name| name.trim_end_matches('/').trim_end_matches(".rs"))
-            .collect();
-        assert_eq!(rooms, ROOMS);
+    fn a_module_without_a_layer_is_found() {
+        let violations = of_file("cloudy-proto/src/attic.rs", "x");
+        assert!(matches!(violations.as_slice(), [one] if one.contains("`attic` has no layer")), "{violations:?}");
     }
 }

@@ -5,7 +5,7 @@ use core::ops::Bound;
 use redb::{Database, ReadableTable};
 
 use super::super::packs::PACKS;
-use super::writer::RECORDS;
+use super::record::RECORDS;
 use super::*;
 
 fn filled() -> (FaultDisk, Opened) {

@@ -5,9 +5,9 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::super::forgotten::Forgotten;
 use super::super::packs::PACKS;
+use super::super::record::RECORDS;
 use super::super::record::{forgotten_key, group_of};
 use super::super::store::create_database;
-use super::super::writer::RECORDS;
 use super::*;
 
 const OTHER: GroupId = GroupId([9; 16]);

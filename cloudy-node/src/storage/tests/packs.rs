@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::super::packs::{GONE, PACKS};
+use super::record::RECORDS;
 use super::record::place_of;
-use super::writer::RECORDS;
 use super::*;
 
 const OTHER: GroupId = GroupId([8; 16]);

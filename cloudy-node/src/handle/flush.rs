@@ -1,7 +1,8 @@
 //! Waiting for all own broadcasts.
 
 use super::Group;
-use super::shared::{EndReason, wait_until};
+use crate::group::EndReason;
+use crate::group::shared::wait_until;
 use crate::wait::{Answers, Deadline, TimedOut, Wait};
 
 /// Own broadcasts that are not all known to be approved.

@@ -7,9 +7,9 @@ use cloudy_proto::{RingKind, SessionPlan};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::numbers::{Numbers, encode};
-use super::slave_watch::Approvals;
-use crate::group::{BroadcastError, Group};
+use super::reading::Approvals;
+use crate::handle::{BroadcastError, Group};
+use crate::session::numbers::{Numbers, encode};
 
 /// Numbers broadcast before other tasks get a turn: what arrives goes before what could be sent.
 const BURST: u32 = 256;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use cloudy_proto::LeaveWait;
 
 use super::Group;
-use super::shared::{EndReason, wait_until};
+use crate::group::EndReason;
+use crate::group::shared::wait_until;
 
 /// How long [`Group::leave`] waits at most.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -76,9 +77,8 @@ impl Group {
     }
 
     /// Nothing is broadcast any more, and the node leaves once all that was is approved.
-    pub(crate) fn begin_leaving(&self) {
-        self.shared.lock().leaving = true;
-        self.shared.room.notify_waiters();
+    fn begin_leaving(&self) {
+        self.shared.begin_leaving();
         self.mailbox.wake();
     }
 

@@ -8,6 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::cipher_suite::{
+    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
@@ -17,8 +20,14 @@ use rustls::{
 };
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use crate::identity::CHAIN_CERTIFICATES_MAX;
-use crate::tls;
+use super::CHAIN_CERTIFICATES_MAX;
+
+/// Named in each configuration, so that the process's default provider, which an embedding app may have set, plays no
+/// part. AES-128-GCM first: the fastest where the processor has AES.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    let cipher_suites = vec![TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_256_GCM_SHA384];
+    Arc::new(CryptoProvider { cipher_suites, ..rustls::crypto::ring::default_provider() })
+}
 
 /// The wall clock, and 1970-01-01 while it shows an earlier time. Certificates of a cluster key are valid at each of
 /// these times, so no wrong clock cuts off a member.
@@ -127,7 +136,7 @@ impl TrustedRoots {
             }
         };
         let certificate = EndEntityCert::try_from(leaf).map_err(|_| CertificateError::BadEncoding)?;
-        let algorithms = tls::provider().signature_verification_algorithms.all;
+        let algorithms = provider().signature_verification_algorithms.all;
         let roots = &self.store.roots;
         let verified = certificate.verify_for_usage(algorithms, roots, intermediates, now, usage, None, Some(&allowed));
         // The library has verified the chain: only the length can be wrong.

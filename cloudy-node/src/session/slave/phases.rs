@@ -1,33 +1,21 @@
-//! What a slave learns while a session runs: the phases, and what was approved.
+//! The phases of a session at a slave, and how long each may take.
 
 use std::future::{Future, pending};
 use std::time::Duration;
 
-use cloudy_proto::slot::payload_slices;
-use cloudy_proto::{Checkpoint, Durability, Entry, Event, GroupId, Index, NodeId, Phase, Rank, RingKind, SessionPlan};
-use tokio::sync::{oneshot, watch};
-use tokio::task::consume_budget;
+use cloudy_proto::{Checkpoint, Durability, Event, NodeId, Phase, Rank, RingKind, SessionPlan};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::awake::AwakeClock;
-use super::numbers::{NotANumber, decode};
+use super::outcome::{NotBegun, SlaveError, SlaveEvent, Timings};
 use super::producer::Stage;
-use super::result_file::{ResultFile, ResultFileError};
-use super::slave::{NotBegun, SlaveError, SlaveEvent, Timings};
-use super::sum::{Sum, Summary};
-use crate::group::{Approved, ApprovedError, ApprovedItem, EndReason, Events, EventsError, Group};
+use crate::group::{Events, EventsError};
+use crate::handle::Group;
+use crate::session::awake::AwakeClock;
 
 /// What the result may take beyond the plan's third period, once STOP has begun: a slow network is no reason to have
 /// none.
 const STOP_EXTRA: Duration = Duration::from_secs(10);
-
-/// What was approved so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Approvals {
-    pub(super) sum: Sum,
-    /// Those of this slave.
-    pub(super) own: u64,
-}
 
 /// What the phases ended with.
 #[derive(Clone, Copy, Debug)]
@@ -187,105 +175,5 @@ impl<'a> Phases<'a> {
             self.stop_by = Some((now + after, after));
         }
         observe(SlaveEvent::Phase(phase));
-    }
-}
-
-/// Reads the result to its end, and adds it up.
-pub(super) async fn add_up(group: &Group, approvals: &watch::Sender<Approvals>) -> Result<(), SlaveError> {
-    let mut approved = group.approved_from(Index(1));
-    while let Some(item) = approved.next_batch().await {
-        match item {
-            Ok(ApprovedItem::Batch(entry)) => {
-                let mut outcome = Ok(());
-                approvals.send_modify(|approvals| outcome = approvals.take(group, entry));
-                outcome?;
-            }
-            Ok(_) => {}
-            Err(error) => return Err(no_result(group.id(), approvals.borrow().sum.count(), error)),
-        }
-        consume_budget().await;
-    }
-    Ok(())
-}
-
-impl Approvals {
-    fn take(&mut self, group: &Group, entry: Entry) -> Result<(), SlaveError> {
-        let next = self.sum.count() + 1;
-        if entry.first_index.0 != next {
-            return Err(SlaveError::Incomplete { read: next - 1, length: entry.first_index });
-        }
-        if entry.origin == group.me() {
-            self.own += u64::from(entry.batch.count);
-        }
-        for payload in payload_slices(&entry.batch.body) {
-            let number = decode(payload).map_err(|source| {
-                let index = self.sum.count() + 1;
-                NotANumber { index, origin: entry.origin, source }
-            })?;
-            self.sum.add(number);
-        }
-        Ok(())
-    }
-}
-
-fn no_result(group: GroupId, approved: u64, error: ApprovedError) -> SlaveError {
-    match error {
-        ApprovedError::Lagged { resume_from } => SlaveError::Lagged { resume_from },
-        ApprovedError::Unreadable { cause, .. } => cause.into(),
-        ApprovedError::Ended(EndReason::Left) => SlaveError::Left { group, approved },
-        ApprovedError::Ended(EndReason::Truncated { first }) => SlaveError::NotRetained { first },
-        ApprovedError::Ended(reason) => SlaveError::Ended { reason },
-    }
-}
-
-/// From SEND on, writes the result into the file as it grows, and its last line once there is a summary. By a reader of its
-/// own, so that a slow disk does not hold up the sum. Says how far it is in `written`,
-/// which it drops when it ends.
-pub(super) async fn write_down(
-    group: &Group,
-    file: Option<&mut ResultFile>,
-    (mut phase, written): (watch::Receiver<Phase>, watch::Sender<u64>),
-    summary: oneshot::Receiver<Summary>,
-) -> Result<(), ResultFileError> {
-    let Some(file) = file else { return Ok(()) };
-    if phase.wait_for(|phase| *phase != Phase::Start).await.is_err() {
-        // No task reads this any more.
-        return Ok(());
-    }
-    file.begin().await?;
-    follow(group.approved_from(Index(1)), file, &written).await?;
-    match summary.await {
-        Ok(summary) => file.finish(&summary).await,
-        // Whoever would have sent it tells why there is none.
-        Err(_) => pending().await,
-    }
-}
-
-async fn follow(
-    mut approved: Approved,
-    file: &mut ResultFile,
-    written: &watch::Sender<u64>,
-) -> Result<(), ResultFileError> {
-    loop {
-        let item = tokio::select! {
-            item = approved.next_batch() => item,
-            error = file.keep_writing() => return Err(error),
-        };
-        match item {
-            Some(Ok(ApprovedItem::Batch(entry))) => {
-                let last_index = entry.last_index();
-                file.append(entry).await?;
-                written.send_replace(last_index.0);
-            }
-            Some(Ok(_)) => {}
-            Some(Err(ApprovedError::Lagged { resume_from })) => {
-                file.abandon().await?;
-                return Err(ResultFileError::Lagged { path: file.path().to_owned(), resume_from });
-            }
-            // The reader that adds up meets the same end, and tells.
-            Some(Err(ApprovedError::Unreadable { .. } | ApprovedError::Ended(_))) => return pending().await,
-            None => return Ok(()),
-        }
-        consume_budget().await;
     }
 }

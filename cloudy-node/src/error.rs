@@ -1,0 +1,254 @@
+//! Why a node does not do what was asked of it: errors of its groups and of its keys.
+
+use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
+use cloudy_proto::wire::COUNTER_MAX;
+use cloudy_proto::{Index, ParametersError};
+
+use crate::cluster_keys::RevokedFullError;
+use crate::endpoint::OpenError;
+use crate::group::EndReason;
+use crate::health::{CloseReason, NodeFailure};
+use crate::identity::IdentityError;
+use crate::link::GROUPS_MAX;
+use crate::link_error::ConnectError;
+use crate::storage::StoreError;
+use crate::wait::TimedOut;
+
+/// A group that could not be founded; there is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FoundError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Parameters(#[from] ParametersError),
+    /// A group of that name lives at this node.
+    #[error("this node has a group named {name:?} already: end that one, or choose another name")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// This node is leaving a group of that name. [`Node::create_group`](crate::Node::create_group) waits until it has left.
+    #[error(
+        "this node is leaving a group named {name:?}: try again when Group::leave has returned, or delete what this node holds of it by Node::forget_group"
+    )]
+    Leaving {
+        /// The name.
+        name: String,
+    },
+    /// The group is to keep its result on disk.
+    #[error(
+        "group {name:?} is to keep its result on disk, and this node has no data directory: start it with NodeBuilder::data_dir, or `--data DIR`"
+    )]
+    NeedsDataDir {
+        /// The name.
+        name: String,
+    },
+    /// This node is in as many groups as it may be, or waits to join them.
+    #[error("this node is in {GROUPS_MAX} groups or waits to join them, the most a node may: leave one first")]
+    TooManyGroups,
+    /// The name is too long.
+    #[error("a group's name has at most {} bytes", cloudy_proto::limits::GROUP_NAME_BYTES_MAX)]
+    NameTooLong,
+    /// Nobody has accepted, and the founder takes no place on the ring itself.
+    #[error("nobody is on the ring: no node has accepted the invitation")]
+    NoMembers,
+    /// This node is shut out of its cluster.
+    #[error("this node's identity was revoked in its cluster, for good: no node links to it any more")]
+    Revoked,
+    /// Another process has this node's identity, and this one has ended.
+    #[error(
+        "another process has this node's identity, and this one, started later, has ended: stop one of the two, and give it a data directory and a node key of its own"
+    )]
+    SameIdentity,
+    /// The node was shut down.
+    #[error("this node was shut down")]
+    ShutDown,
+    /// A part of the node failed by a defect.
+    #[error(transparent)]
+    NodeFailed(#[from] NodeFailure),
+    /// The group ended here before view 1 was in force.
+    #[error("the group was not created: {0}")]
+    Ended(EndReason),
+    /// Not all who were to take part did so in time.
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
+}
+
+impl From<CloseReason> for FoundError {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::ShutDown => Self::ShutDown,
+            CloseReason::Failed(failure) => Self::NodeFailed(failure),
+        }
+    }
+}
+
+impl From<EndReason> for FoundError {
+    fn from(reason: EndReason) -> Self {
+        match reason {
+            EndReason::ShutDown => Self::ShutDown,
+            EndReason::NodeFailed(failure) => Self::NodeFailed(failure),
+            EndReason::Revoked => Self::Revoked,
+            EndReason::SameIdentity => Self::SameIdentity,
+            reason => Self::Ended(reason),
+        }
+    }
+}
+
+/// A group that is not forgotten, or may be there again after a restart.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForgetError {
+    /// The group runs here, and others may rely on this member's vote and on what it holds.
+    #[error(
+        "group {name:?} runs at this node: call Group::leave first; once that was called it can be forgotten, even if the \
+         node could not leave in time, and may then be missed by the others"
+    )]
+    Running {
+        /// The group's name.
+        name: String,
+    },
+    /// The data directory cannot be written.
+    #[error(transparent)]
+    Disk(#[from] StoreError),
+    /// The node was closed meanwhile.
+    #[error(transparent)]
+    Closed(#[from] CloseReason),
+    /// The disk did not answer in time; the group is forgotten once it does.
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
+}
+
+/// A group that was not joined; this node is not in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// This node is in a group of that name, or waits for one.
+    #[error("this node is in a group named {name:?} already, or waits for one: leave that one first")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// This node is in as many groups as it may be, or waits to join them.
+    #[error("this node is in {GROUPS_MAX} groups or waits to join them, the most a node may: leave one first")]
+    TooManyGroups,
+    /// The name is too long.
+    #[error("a group's name has at most {GROUP_NAME_BYTES_MAX} bytes")]
+    NameTooLong,
+    /// No result has that index.
+    #[error(
+        "no result can have index {from}: the largest index is {COUNTER_MAX}; give the first index to read, 1 for all of the result"
+    )]
+    NoSuchIndex {
+        /// The index to begin at.
+        from: Index,
+    },
+    /// The group does not take this node, and will not.
+    #[error("group {name:?} was not joined: {reason}")]
+    Refused {
+        /// The name.
+        name: String,
+        /// In words.
+        reason: String,
+    },
+    /// The group has stopped for good: nobody can join it any more, so create another. What is only too early is tried again
+    /// until [`JoinError::TimedOut`].
+    #[error("group {name:?} was not joined, and never will be: {reason}")]
+    Gone {
+        /// The name.
+        name: String,
+        /// In words.
+        reason: String,
+    },
+    /// The group runs, and the beginning of its result is gone.
+    #[error(
+        "group {name:?} was not joined: its result before index {first} is no longer retained by any member, and a \
+         member has the whole of it; raise retain_bytes (on disk: retain_disk_bytes; of slaves: `--retain`) at the members, or observe the group from that index on"
+    )]
+    Truncated {
+        /// The name.
+        name: String,
+        /// The first index that is retained.
+        first: Index,
+    },
+    /// The group keeps its result on disk.
+    #[error(
+        "group {name:?} keeps its result on disk, and this node has no data directory: start it with          NodeBuilder::data_dir, or `--data DIR`"
+    )]
+    NeedsDataDir {
+        /// The name.
+        name: String,
+    },
+    /// The group ended here before this node was a part of it.
+    #[error("group {name:?} was not joined: {reason}")]
+    EndedHere {
+        /// The name.
+        name: String,
+        /// Why.
+        reason: EndReason,
+    },
+    /// What was too early, or out of reach, stayed so until the wait was over.
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
+    /// The contact could not be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// This node is shut out of its cluster.
+    #[error("this node's identity was revoked in its cluster, for good: no node links to it any more")]
+    Revoked,
+    /// Another process has this node's identity, and this one has ended.
+    #[error(
+        "another process has this node's identity, and this one, started later, has ended: stop one of the two, and give it a data directory and a node key of its own"
+    )]
+    SameIdentity,
+    /// The node was shut down.
+    #[error("this node was shut down")]
+    ShutDown,
+    /// A part of the node failed by a defect.
+    #[error(transparent)]
+    NodeFailed(#[from] NodeFailure),
+}
+
+impl JoinError {
+    /// The group ended here while this node was about to join it.
+    pub(crate) fn of_end(name: String, reason: EndReason) -> Self {
+        match reason {
+            EndReason::Revoked => Self::Revoked,
+            EndReason::SameIdentity => Self::SameIdentity,
+            EndReason::ShutDown => Self::ShutDown,
+            EndReason::NodeFailed(failure) => Self::NodeFailed(failure),
+            reason => Self::EndedHere { name, reason },
+        }
+    }
+}
+
+impl From<CloseReason> for JoinError {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::ShutDown => Self::ShutDown,
+            CloseReason::Failed(failure) => Self::NodeFailed(failure),
+        }
+    }
+}
+
+/// Keys that a node did not take: it goes on with those that it has.
+#[derive(Debug, thiserror::Error)]
+pub enum SetKeysError {
+    /// There is no identity under these keys.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The endpoint cannot use the identity.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The node was shut down, or a part of it failed.
+    #[error(transparent)]
+    Closed(#[from] CloseReason),
+}
+
+/// A node that was not revoked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RevokeError {
+    /// Too many are.
+    #[error(transparent)]
+    Full(#[from] RevokedFullError),
+    /// The node was shut down, or a part of it failed.
+    #[error(transparent)]
+    Closed(#[from] CloseReason),
+}

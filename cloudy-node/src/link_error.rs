@@ -1,0 +1,302 @@
+//! Why there is no link: causes, closing codes, and their words.
+
+use core::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cloudy_proto::harmless;
+use cloudy_proto::wire::WIRE_VERSION;
+use quinn::{ConnectionError, TransportErrorCode};
+use thiserror::Error;
+
+use crate::health::{CloseReason, NodeFailure};
+use crate::wait::TimedOut;
+
+/// Closing codes that a node gives (RFC 9000 §10.2); the words beside them say more.
+pub(crate) mod code {
+    /// The node shuts down.
+    pub(crate) const SHUTDOWN: u32 = 0;
+    /// Another connection of the pair stays.
+    pub(crate) const DUPLICATE: u32 = 1;
+    /// The peer broke the protocol.
+    pub(crate) const BREACH: u32 = 2;
+    /// The node dialled itself.
+    pub(crate) const ITSELF: u32 = 3;
+    /// The peer takes too slowly what it is sent.
+    pub(crate) const OVERFLOW: u32 = 4;
+    /// The peer has not been heard of for too long; it is dialled again.
+    pub(crate) const SILENT: u32 = 5;
+    /// The peer's identity was revoked.
+    pub(crate) const REVOKED: u32 = 6;
+    /// The cluster key that vouches for the peer is no longer accepted.
+    pub(crate) const KEY_DROPPED: u32 = 7;
+    /// The node has no place for one more connection.
+    pub(crate) const FULL: u32 = 8;
+    /// Another process has the identity of the node that closes, which ends.
+    pub(crate) const SAME_IDENTITY: u32 = 9;
+    /// The node that closes has the identity of its peer, and the peer is to end.
+    pub(crate) const PEER_IS_SECOND: u32 = 10;
+    /// A part of the node failed by a defect.
+    pub(crate) const FAILED: u32 = 11;
+}
+
+/// Why a link did not come about, or ended, in words for a user. The same words fit both sides.
+///
+/// A side that dials may have a connection for a moment before the other side refuses it: the refusal then comes as the
+/// end of the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LinkFailure {
+    /// One side's certificate was not signed by an authority that the other side trusts.
+    #[error(
+        "refused: the other node holds another cluster key (or its certificate comes from another authority); give both nodes the same key file"
+    )]
+    OtherClusterKey,
+    /// One side showed no certificate at all.
+    #[error(
+        "refused: no certificate was shown, so that side holds no cluster key; only members of one cluster may connect"
+    )]
+    NoCertificate,
+    /// This node is shut out of its cluster.
+    #[error(
+        "refused: this node's identity was revoked in its cluster, for good; ask who runs the cluster, and start it as a new node if it is to come back"
+    )]
+    RevokedHere,
+    /// The other node is shut out of the cluster.
+    #[error("refused: the other node's identity was revoked in this cluster, for good")]
+    RevokedThere,
+    /// One side's certificate has another fault: expired, for another purpose, revoked, not readable.
+    #[error("refused: a certificate is not accepted: {detail}; renew it, and see that both clocks are right")]
+    Certificate {
+        /// What the side that refused said.
+        detail: Words,
+    },
+    /// The protocol's version differs.
+    #[error(
+        "refused: the other node speaks another wire version than {WIRE_VERSION}; run the same version of cloudy on both"
+    )]
+    OtherWireVersion,
+    /// No common version of QUIC.
+    #[error("refused: the other side speaks another version of QUIC; is it a cloudy node?")]
+    OtherQuicVersion,
+    /// The other side takes no more connections.
+    #[error("refused: the other node takes no more connections, in total or from this address; try again later")]
+    Full,
+    /// The other side gave the handshake up before it was finished.
+    #[error("the other node gave the handshake up: it has too many unfinished ones, or is stopping; try again later")]
+    GivenUp,
+    /// The handshake was not finished in its time.
+    #[error("the handshake was not finished within {} ms: is a cloudy node running there, and is UDP let through?", timeout.as_millis())]
+    HandshakeTimeout {
+        /// The time it had.
+        timeout: Duration,
+    },
+    /// Nothing was heard for the idle timeout.
+    #[error(
+        "nothing is heard from the other node: it has stopped or is not running, or the network drops its datagrams"
+    )]
+    TimedOut,
+    /// The other process does not know the connection: it was restarted.
+    #[error("the other node was restarted and has forgotten the connection")]
+    Reset,
+    /// The other node closed the connection on purpose.
+    #[error("closed by the other node: {reason} (code {code})")]
+    ClosedByPeer {
+        /// The code it gave.
+        code: u64,
+        /// What it said.
+        reason: Words,
+    },
+    /// This node closed the connection.
+    #[error("closed by this node")]
+    ClosedHere,
+    /// The address cannot be dialled: port 0, or of another family than the socket's.
+    #[error("{address} cannot be dialled from this socket: check the port, and that both are IPv4 or both IPv6")]
+    Address {
+        /// The address.
+        address: std::net::SocketAddr,
+    },
+    /// The endpoint is shut down.
+    #[error("this node is shutting down")]
+    ShuttingDown,
+    /// Something else, in the transport's words.
+    #[error("the connection failed: {detail}")]
+    Transport {
+        /// The transport's words.
+        detail: Words,
+    },
+}
+
+/// Text that may come from another node, made harmless: see [`harmless`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words(String);
+
+impl Words {
+    /// The harmless part of these bytes.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(harmless(bytes))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// TLS alerts (RFC 8446 §6), which QUIC carries as its own error codes (RFC 9001 §4.8).
+mod alert {
+    pub(super) const BAD_CERTIFICATE: u8 = 42;
+    pub(super) const CERTIFICATE_UNKNOWN: u8 = 46;
+    pub(super) const UNKNOWN_CA: u8 = 48;
+    pub(super) const ACCESS_DENIED: u8 = 49;
+    pub(super) const DECRYPT_ERROR: u8 = 51;
+    pub(super) const PROTOCOL_VERSION: u8 = 70;
+    pub(super) const CERTIFICATE_REQUIRED: u8 = 116;
+    pub(super) const NO_APPLICATION_PROTOCOL: u8 = 120;
+}
+
+impl LinkFailure {
+    /// Both sides see the same code: one found the fault, the other was told.
+    fn of_transport(code: TransportErrorCode, reason: &[u8]) -> Self {
+        if code == TransportErrorCode::CONNECTION_REFUSED {
+            return Self::Full;
+        }
+        if code == TransportErrorCode::APPLICATION_ERROR {
+            // What stands for a close before the handshake is finished (RFC 9000 §10.2.3).
+            return Self::GivenUp;
+        }
+        // RFC 9001 §4.8: 0x100 and the alert.
+        let alert = u64::from(code).checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok());
+        match alert {
+            Some(alert::UNKNOWN_CA) => Self::OtherClusterKey,
+            Some(alert::CERTIFICATE_REQUIRED) => Self::NoCertificate,
+            Some(alert::NO_APPLICATION_PROTOCOL) => Self::OtherWireVersion,
+            Some(alert::PROTOCOL_VERSION) => Self::OtherQuicVersion,
+            Some(alert::BAD_CERTIFICATE..=alert::CERTIFICATE_UNKNOWN | alert::ACCESS_DENIED | alert::DECRYPT_ERROR) => {
+                Self::Certificate { detail: Words::new(reason) }
+            }
+            _ if reason.is_empty() => Self::Transport { detail: Words::new(code.to_string().as_bytes()) },
+            _ => Self::Transport { detail: Words::new(reason) },
+        }
+    }
+
+    /// Whether the other node had no place at that moment: dialling again soon may succeed.
+    pub(crate) fn is_momentary(&self) -> bool {
+        matches!(self, Self::Full | Self::GivenUp)
+    }
+
+    /// The other side is a process that ends because another one has its identity.
+    pub(crate) fn is_same_identity(&self) -> bool {
+        matches!(self, Self::ClosedByPeer { code, .. } if *code == u64::from(code::SAME_IDENTITY))
+    }
+
+    /// Whether the other side, or this one, refused the link for good: dialling again will end the same until somebody
+    /// changes a key, a certificate or a version.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::OtherClusterKey
+                | Self::NoCertificate
+                | Self::RevokedHere
+                | Self::RevokedThere
+                | Self::Certificate { .. }
+                | Self::OtherWireVersion
+                | Self::OtherQuicVersion
+        )
+    }
+}
+
+impl From<ConnectionError> for LinkFailure {
+    fn from(error: ConnectionError) -> Self {
+        match error {
+            ConnectionError::VersionMismatch => Self::OtherQuicVersion,
+            ConnectionError::TransportError(error) => Self::of_transport(error.code, error.reason.as_bytes()),
+            ConnectionError::ConnectionClosed(close) => Self::of_transport(close.error_code, &close.reason),
+            ConnectionError::ApplicationClosed(close) if close.error_code == code::REVOKED.into() => Self::RevokedHere,
+            ConnectionError::ApplicationClosed(close) if close.error_code == code::FULL.into() => Self::Full,
+            ConnectionError::ApplicationClosed(close) => {
+                Self::ClosedByPeer { code: close.error_code.into_inner(), reason: Words::new(&close.reason) }
+            }
+            ConnectionError::Reset => Self::Reset,
+            ConnectionError::TimedOut => Self::TimedOut,
+            ConnectionError::LocallyClosed => Self::ClosedHere,
+            ConnectionError::CidsExhausted => Self::Transport { detail: Words::new(error.to_string().as_bytes()) },
+        }
+    }
+}
+
+impl From<quinn::ConnectError> for LinkFailure {
+    fn from(error: quinn::ConnectError) -> Self {
+        use quinn::ConnectError as E;
+
+        match error {
+            E::EndpointStopping => Self::ShuttingDown,
+            E::InvalidRemoteAddress(address) => Self::Address { address },
+            E::UnsupportedVersion => Self::OtherQuicVersion,
+            E::CidsExhausted | E::InvalidServerName(_) | E::NoDefaultClientConfig => {
+                Self::Transport { detail: Words::new(error.to_string().as_bytes()) }
+            }
+        }
+    }
+}
+
+/// A link that did not come about; links that there were are as before.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConnectError {
+    /// No connection, or the other side refused it.
+    #[error("{address}: {failure}")]
+    Link {
+        /// The address that was dialled, or where the peer dialled from.
+        address: SocketAddr,
+        /// What went wrong.
+        failure: LinkFailure,
+    },
+    /// This node itself is at that address.
+    #[error("{address} is this node itself")]
+    Itself {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Another process with this node's identity is at that address.
+    #[error(
+        "{address} is another process with this node's identity: give each node a data directory and a node key of its own, and never copy them"
+    )]
+    SameIdentity {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The node was shut down.
+    #[error("this node was shut down")]
+    ShutDown,
+    /// A part of the node failed by a defect.
+    #[error(transparent)]
+    NodeFailed(#[from] NodeFailure),
+    /// No attempt was finished in time; where one was, its error is given.
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
+}
+
+impl ConnectError {
+    /// Dialling again would end the same.
+    pub(crate) fn is_final(&self) -> bool {
+        let Self::Link { failure, .. } = self else { return true };
+        failure.is_refusal() || matches!(failure, LinkFailure::Full | LinkFailure::Address { .. })
+    }
+}
+
+impl From<CloseReason> for ConnectError {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::ShutDown => Self::ShutDown,
+            CloseReason::Failed(failure) => Self::NodeFailed(failure),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

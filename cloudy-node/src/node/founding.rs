@@ -1,0 +1,99 @@
+//! How a group begins: a founder gathers members, then installs view 1 with its full ring.
+
+use core::fmt;
+
+use cloudy_proto::{NodeId, Request, SessionPlan};
+
+use crate::driver::{FoundingEvent, FoundingParts};
+use crate::error::FoundError;
+use crate::handle::Group;
+use crate::wait::{Answers, Deadline, Wait};
+
+/// A group that gathers its members. Dropping it abandons the group; those who accepted are told.
+#[must_use = "a founding that is dropped is abandoned"]
+pub struct Founding {
+    group: Group,
+    parts: FoundingParts,
+    founder_is_member: bool,
+    accepted: usize,
+    /// View 1 is in force: the group is not given up any more.
+    is_created: bool,
+}
+
+impl fmt::Debug for Founding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Founding").field("accepted", &self.accepted).finish_non_exhaustive()
+    }
+}
+
+impl Founding {
+    pub(super) fn new(group: Group, parts: FoundingParts, founder_is_member: bool) -> Self {
+        Self { group, parts, founder_is_member, accepted: 0, is_created: false }
+    }
+
+    /// Asks a node to become a member, as soon as its link is up.
+    pub fn invite(&self, node: NodeId) {
+        self.group.request(Request::Invite { node });
+    }
+
+    /// No longer waits for a node that was asked.
+    pub fn uninvite(&self, node: NodeId) {
+        self.group.request(Request::Uninvite { node });
+    }
+
+    /// Why nothing more happens here.
+    pub(super) async fn end_reason(&self) -> FoundError {
+        self.group.shared.ended().await.into()
+    }
+
+    /// What happens next; none once the node is closed ([`Node::close_reason`](crate::Node::close_reason)).
+    pub async fn next_event(&mut self) -> Option<FoundingEvent> {
+        let event = self.parts.events.recv().await;
+        if matches!(event, Some(FoundingEvent::Accepted { .. })) {
+            self.accepted += 1;
+        }
+        event
+    }
+
+    /// Installs view 1 with everybody who has accepted, and returns once it is in force here. A session begins as soon
+    /// as all members report their links to all others up.
+    ///
+    /// # Errors
+    /// A period of the session is too long, there would be nobody on the ring, view 1 was not in force in time
+    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]), or the node was closed; the
+    /// group is abandoned.
+    pub fn found(self, session: Option<SessionPlan>) -> Wait<'static, Result<Group, FoundError>> {
+        Wait::new(Some(self.group.mailbox.wait_timeout), move |deadline| self.found_until(session, deadline))
+    }
+
+    async fn found_until(mut self, session: Option<SessionPlan>, deadline: Deadline) -> Result<Group, FoundError> {
+        session.map_or(Ok(()), |plan| plan.validate())?;
+        while let Ok(event) = self.parts.events.try_recv() {
+            self.accepted += usize::from(matches!(event, FoundingEvent::Accepted { .. }));
+        }
+        if self.accepted == 0 && !self.founder_is_member {
+            return Err(FoundError::NoMembers);
+        }
+        self.group.request(Request::Found { session });
+        let installed = deadline.run(&mut self.parts.installed).await;
+        match installed {
+            Some(Ok(Ok(()))) => {
+                self.is_created = true;
+                Ok(self.group.clone())
+            }
+            Some(Ok(Err(_)) | Err(_)) => Err(self.end_reason().await),
+            None => {
+                let what = format!("group {:?} was not created: view 1 is not in force", self.group.name());
+                Err(deadline.passed(what, Answers::default()).into())
+            }
+        }
+    }
+}
+
+impl Drop for Founding {
+    fn drop(&mut self) {
+        if !self.is_created {
+            self.group.request(Request::End);
+        }
+    }
+}
