@@ -25,6 +25,8 @@ const STALL_SYNCS: u32 = 3;
 const VOTE_SYNCS: u32 = 2;
 /// Ticks of the consensus library in the longest round trip to be expected.
 const ROUND_TRIP_TICKS: u32 = 4;
+/// Ticks of the consensus library in the longest silence of a leader that lives.
+const SILENCE_TICKS: u32 = 8;
 /// A node without a coordinator reports that after so many elections at the earliest.
 const ELECTIONS: u32 = 2;
 
@@ -156,12 +158,21 @@ impl Machine {
         is_majority && is_down() && is_quiet() && is_quiet_here()
     }
 
-    /// Between two ticks of the consensus library: an election takes more than a round trip to the other voters.
+    /// Between two ticks of the consensus library: an election takes more than a round trip to the other voters, and begins
+    /// after more than a gap between their heartbeats.
     pub(super) fn consensus_tick_every(&self) -> Duration {
-        let timeout_max = self.parameters().map_or(Duration::ZERO, |parameters| parameters.timeout_max);
-        let voters = self.state.electors().filter(|(_, node, _)| self.links.contains_key(node));
-        let round_trip = voters.map(|(_, node, _)| self.round_trip_max(node)).max().unwrap_or_default();
-        (round_trip / ROUND_TRIP_TICKS).min(timeout_max / ELECTION_TICKS_MAX as u32).max(CONSENSUS_TICK)
+        let Some(parameters) = self.parameters().filter(|parameters| parameters.adapts()) else {
+            return CONSENSUS_TICK;
+        };
+        let tick = |node: NodeId| {
+            let gaps = self.peers.paths.get(&node).map(|path| path.silence_max(parameters.heartbeat, self.now));
+            (self.round_trip_max(node) / ROUND_TRIP_TICKS).max(gaps.unwrap_or_default() / SILENCE_TICKS)
+        };
+        let voters = self.state.electors().filter(|(_, node, _)| *node != self.me && self.links.contains_key(node));
+        let longest = voters.map(|(_, node, _)| tick(node)).max().unwrap_or_default();
+        let tick = longest.min(parameters.timeout_max / ELECTION_TICKS_MAX as u32).max(CONSENSUS_TICK);
+        // Whole milliseconds, as runtimes count them: what is rounded differently is another run.
+        Duration::from_millis(tick.as_millis() as u64)
     }
 
     /// For how many more ticks a candidate waits for votes that others have yet to store.
