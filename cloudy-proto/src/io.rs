@@ -47,6 +47,16 @@ pub enum Input {
         /// What it says.
         frame: Frame,
     },
+    /// Bytes of a frame that is not complete came on a lane stream. A driver reports them a few times for each heartbeat at
+    /// most, and may leave them out for frames that arrive within that time.
+    Arriving {
+        /// From whom, as the handshake proved.
+        from: NodeId,
+        /// On which stream.
+        stream: Stream,
+        /// How many, beside those reported before.
+        bytes: u64,
+    },
     /// Payloads to broadcast. Their numbers continue those of the batch before.
     Broadcast(Batch),
     /// Something that the application or the operator wants.

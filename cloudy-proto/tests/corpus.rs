@@ -85,7 +85,7 @@ macro_rules! kinds {
 kinds! {
     Stream { Node Control Tally Lane Result }
     LaneFrame { Slot Skip }
-    TallyFrame { Confirm Approved Resume Skips Heartbeat }
+    TallyFrame { Confirm Approved Resume Skips Heartbeat Moved }
     NodeFrame { Hello Join Refused Observe Revoked Certificate SameIdentity Present Located }
     Refusal { NotYet Final Gone }
     ControlFrame {
@@ -298,6 +298,7 @@ fn tallies() -> Vec<Bytes> {
         TallyFrame::Skips { lanes: vec![KnownSkip { lane: Rank(2), prev: Round(5), frontier: Round(300) }] },
         heartbeat(0, false),
         heartbeat(70_000, true),
+        TallyFrame::Moved { taken: 70_000, everywhere: u64::MAX },
     ];
     each(frames, encode_tally)
 }

@@ -301,8 +301,13 @@ impl Driver {
                 }
                 drop(taken);
             }
+            LinkMail::Arriving { peer, link, header, bytes } if self.is_current(peer, link) => {
+                if let Some(group) = self.groups.get_mut(&header.group) {
+                    group.machine.handle(now, Input::Arriving { from: peer, stream: header.stream, bytes });
+                }
+            }
             // Of a link that another one has replaced: what it says will be said again.
-            LinkMail::Node { .. } | LinkMail::Opened { .. } | LinkMail::Frames { .. } => {}
+            LinkMail::Node { .. } | LinkMail::Opened { .. } | LinkMail::Frames { .. } | LinkMail::Arriving { .. } => {}
         }
     }
 

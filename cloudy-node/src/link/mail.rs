@@ -29,4 +29,6 @@ pub(crate) enum LinkMail {
     Opened { peer: NodeId, link: u64, header: StreamHeader, reply: oneshot::Sender<Admission> },
     /// Frames of a stream that is read.
     Frames { peer: NodeId, link: u64, header: StreamHeader, frames: Vec<Frame>, taken: Taken },
+    /// Bytes of a frame of a lane that takes long.
+    Arriving { peer: NodeId, link: u64, header: StreamHeader, bytes: u64 },
 }

@@ -12,6 +12,7 @@ use cloudy_proto::wire::{
 use cloudy_proto::{Admission, Frame, NodeId};
 use quinn::{Connection, RecvStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::Level;
 
 use crate::endpoint::canonical;
@@ -30,6 +31,8 @@ const READ_BYTES_MAX: usize = 256 << 10;
 const FRAMES_TOGETHER_MAX: usize = 512;
 /// Pieces of a stream read at once.
 const CHUNKS_TOGETHER_MAX: usize = 64;
+/// Between two reports of bytes of a frame that takes long.
+const ARRIVING_EVERY: Duration = Duration::from_millis(25);
 /// A stream's header has to arrive within this.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -252,7 +255,7 @@ impl Reader {
         if matches!(header.stream, Stream::Lane { .. }) {
             held.is_lane();
         }
-        let frames = Frames { decoder, decoded: Vec::new(), bytes: 0, unfinished: 0 };
+        let frames = Frames::of(decoder);
         self.read_frames(&header, stream, first, (frames, held)).await
     }
 
@@ -278,6 +281,10 @@ impl Reader {
                 }
             }
             self.hand_over(header, &mut frames, &mut held).await?;
+            if let Some(bytes) = frames.arriving() {
+                let mail = LinkMail::Arriving { peer: self.peer, link: self.link, header: header.clone(), bytes };
+                self.mail.send(mail).await.map_err(|_| ReadError::Ended)?;
+            }
             match read_on(&mut stream, &mut chunks, &held).await? {
                 Some(read) => filled = read,
                 None => return Ok(()),
@@ -322,9 +329,26 @@ struct Frames {
     bytes: usize,
     /// What has arrived of the next one.
     unfinished: usize,
+    /// How much of that was reported, and when.
+    reported: (usize, Instant),
 }
 
 impl Frames {
+    fn of(decoder: Decoder) -> Self {
+        Self { decoder, decoded: Vec::new(), bytes: 0, unfinished: 0, reported: (0, Instant::now()) }
+    }
+
+    /// What is to be reported of a lane's unfinished frame: what has arrived of it since the last report.
+    fn arriving(&mut self) -> Option<u64> {
+        let (before, at) = self.reported;
+        let is_due = matches!(self.decoder, Decoder::Lane(_)) && self.unfinished > before;
+        if !is_due || at.elapsed() < ARRIVING_EVERY {
+            return None;
+        }
+        self.reported = (self.unfinished, Instant::now());
+        Some((self.unfinished - before) as u64)
+    }
+
     /// Decodes one frame; false once the view is empty.
     fn feed(&mut self, view: &mut &[u8]) -> Result<bool, FrameError> {
         let before = view.len();
@@ -333,6 +357,7 @@ impl Frames {
         let Some(frame) = frame else { return Ok(false) };
         self.decoded.push(frame);
         self.bytes += std::mem::take(&mut self.unfinished);
+        self.reported.0 = 0;
         Ok(true)
     }
 

@@ -23,11 +23,13 @@ pub(crate) struct Path {
     pub(crate) round_trip: Duration,
     /// Of each node's link; none for no limit.
     pub(crate) megabits: Option<u64>,
+    /// What waits before a link at most.
+    pub(crate) queue: Duration,
 }
 
 impl Path {
     pub(crate) fn of(round_trip_ms: u64, megabits: Option<u64>) -> Self {
-        Self { round_trip: Duration::from_millis(round_trip_ms), megabits }
+        Self { round_trip: Duration::from_millis(round_trip_ms), megabits, queue: Bandwidth::megabits(1).queue }
     }
 
     pub(crate) fn network(self) -> MemoryNetwork {
@@ -37,13 +39,19 @@ impl Path {
     }
 
     fn socket(self, network: &MemoryNetwork, host: u8) -> Arc<cloudy_node::fault::MemorySocket> {
-        network.set_bandwidth(address(host), self.megabits.map(Bandwidth::megabits));
+        let bandwidth = |megabits| Bandwidth { queue: self.queue, ..Bandwidth::megabits(megabits) };
+        network.set_bandwidth(address(host), self.megabits.map(bandwidth));
         network.bind(address(host)).unwrap()
     }
 
     pub(crate) async fn node(self, network: &MemoryNetwork, key: &ClusterKey, host: u8) -> Node {
-        let socket = self.socket(network, host);
-        Node::builder().cluster_key(key).socket(socket).rng_seed([host; 32]).start().await.unwrap()
+        self.node_with(&GroupConfig::default(), network, key, host).await
+    }
+
+    /// A node with a configuration for the groups that it joins.
+    async fn node_with(self, config: &GroupConfig, network: &MemoryNetwork, key: &ClusterKey, host: u8) -> Node {
+        let builder = Node::builder().cluster_key(key).join_config(config.clone());
+        builder.socket(self.socket(network, host)).rng_seed([host; 32]).start().await.unwrap()
     }
 
     /// The members of a group, and what the group is to each.
@@ -53,9 +61,20 @@ impl Path {
         network: &MemoryNetwork,
         key: &ClusterKey,
     ) -> (Vec<Node>, Vec<Group>) {
-        let nodes = join_all((1..=members).map(|host| self.node(network, key, host))).await;
+        self.group_with(GroupConfig::default(), members, network, key).await
+    }
+
+    /// The same with a configuration, which each node has.
+    pub(crate) async fn group_with(
+        self,
+        config: GroupConfig,
+        members: u8,
+        network: &MemoryNetwork,
+        key: &ClusterKey,
+    ) -> (Vec<Node>, Vec<Group>) {
+        let nodes = join_all((1..=members).map(|host| self.node_with(&config, network, key, host))).await;
         let others = nodes[1..].iter().map(|node| node.join_group_at("load", address(1)));
-        let creates = async { nodes[0].create_group("load", members.into(), GroupConfig::default()).await };
+        let creates = async { nodes[0].create_group("load", members.into(), config).await };
         let (creator, others) = tokio::join!(creates, join_all(others));
         let groups =
             std::iter::once(creator).map(Result::unwrap).chain(others.into_iter().map(Result::unwrap)).collect();

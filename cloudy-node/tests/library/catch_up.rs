@@ -1,19 +1,15 @@
 //! Catching up over paths as they are, in virtual time. `cargo bench -p cloudy-node --bench catch_up` measures more of them.
 
-#[path = "../common/path.rs"]
-mod path;
-
-use std::pin::pin;
 use std::time::Duration;
 
 use cloudy_node::{CannotKeepUp, ClusterKey, Event, Group, ViewId};
-use path::{Absence, Path, address, fetched_in, index, load, returns, streamed_in};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
+
+use crate::large::{Newcomer, StateTransfer, payloads_fetched_in};
+use crate::path::{Absence, Path, address, fetched_in, load, returns, streamed_in};
 
 const PAYLOAD_BYTES: usize = 16 << 10;
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A newcomer gets its history nearly as fast as one stream carries it, however long the round trip. What it says before it
 /// may fetch takes some round trips.
@@ -91,37 +87,46 @@ async fn a_newcomer_that_cannot_keep_up_learns_both_rates_stops_nobody_and_joins
 /// one short view change.
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_joins_under_load_after_a_long_history_with_one_view_change() {
-    const HISTORY: u64 = 3_000;
-    const HISTORY_PAYLOAD_BYTES: usize = 6 << 10;
-    let (path, key) = (Path::of(50, None), ClusterKey::generate().unwrap());
-    let network = path.network();
-    let (_nodes, groups) = path.group_of(3, &network, &key).await;
-    for _ in 0..HISTORY {
-        let _receipt = groups[0].broadcast(&[7; HISTORY_PAYLOAD_BYTES]).await.unwrap();
-    }
-    groups[0].flush().await.unwrap();
-    let loads = groups.iter().map(|group| load(group, HISTORY_PAYLOAD_BYTES, 384_000)).collect::<Vec<_>>();
-    let before = view(&groups[0]).await;
-    let newcomer = Path::of(50, Some(20)).node(&network, &key, 4).await;
-    let mut joins = pin!(newcomer.join_group_at("load", address(1)));
-    let (mut grown, mut longest_gap, mut joined) = ((index(&groups[0]).await, Instant::now()), Duration::ZERO, None);
-    loop {
-        let here = index(&groups[0]).await;
-        longest_gap = longest_gap.max(grown.1.elapsed());
-        if here > grown.0 {
-            grown = (here, Instant::now());
-        }
-        match &joined {
-            Some((group, at)) if index(group).await >= *at => break,
-            Some(_) => sleep(LOOK_EVERY).await,
-            None => {
-                if let Ok(group) = timeout(LOOK_EVERY, &mut joins).await {
-                    joined = Some((group.unwrap(), index(&groups[0]).await));
-                }
-            }
-        }
-    }
-    loads.iter().for_each(JoinHandle::abort);
-    assert!(longest_gap < Duration::from_secs(1), "{longest_gap:?}");
-    assert_eq!(view(&groups[0]).await, ViewId(before.0 + 1));
+    let newcomer = Newcomer {
+        members: 3,
+        paths: (Path::of(50, None), Path::of(50, Some(20))),
+        payload_bytes: 6 << 10,
+        history: 3_000,
+        bytes_per_second: 384_000,
+        patience: Duration::from_secs(60),
+    };
+    let came = newcomer.comes().await;
+    assert!(came.joined_after.is_some() && came.longest_gap < Duration::from_secs(1), "{came:?}");
+    assert_eq!(came.views, 1, "{came:?}");
+}
+
+/// A newcomer begins with a snapshot of a large state although the members take newer ones while it comes: the source gives
+/// the one that it began to give.
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_gets_a_large_state_while_the_members_take_newer_snapshots() {
+    let transfer = StateTransfer {
+        members: 2,
+        paths: (Path::of(20, None), Path::of(20, Some(20))),
+        state_bytes: 4 << 20,
+        snapshot_every_bytes: 512 << 10,
+        retain_bytes: 16 << 20,
+        payload_bytes: 100,
+        bytes_per_second: 1_000_000,
+        patience: Duration::from_secs(60),
+    };
+    let came = transfer.run().await;
+    assert!(came.joined_after.is_ok(), "{came:?}");
+    assert!(came.taken > 3 && came.restored == 1 && came.grown_per_second > 800_000.0, "{came:?}");
+}
+
+/// Payloads that take seconds each arrive one after the other, from whatever number of sources.
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_fetches_large_payloads_over_a_slow_link() {
+    let (path, bytes, count) = (Path::of(20, Some(10)), 4 << 20, 3);
+    let ideal = Duration::from_secs_f64((bytes as u64 * count * 8) as f64 / 1e7);
+    let took = payloads_fetched_in(path, 3, (bytes, count), Duration::from_secs(60)).await;
+    assert!(
+        took.is_some_and(|took| took < ideal.mul_f64(1.25) + Duration::from_secs(1)),
+        "{took:?}, at best {ideal:?}"
+    );
 }

@@ -2,6 +2,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/large.rs"]
+mod large;
+#[path = "../common/path.rs"]
+mod path;
 
 mod before_send;
 mod broadcasts;
@@ -23,5 +27,6 @@ mod readers;
 mod replicas;
 mod retention;
 mod sessions;
+mod slow_links;
 mod starts;
 mod verdicts;

@@ -5,11 +5,16 @@ use crate::io::{Admission, Frame, Input};
 use crate::machine::Machine;
 use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
 
-/// A confirmation or an approval: the member says whether anything follows from it.
+/// A confirmation or an approval, where the member says whether anything follows from it; or bytes, which only the next check
+/// for stalls looks at.
 pub(super) fn only_tallies(input: &Input) -> bool {
     let tallies =
         |frame: &Frame| matches!(frame, Frame::Tally(TallyFrame::Confirm { .. } | TallyFrame::Approved { .. }));
-    matches!(input, Input::Frame { frame, .. } if tallies(frame))
+    match input {
+        Input::Frame { frame, .. } => tallies(frame),
+        Input::Arriving { .. } => true,
+        _ => false,
+    }
 }
 
 impl Machine {
@@ -37,6 +42,16 @@ impl Machine {
         member.heard(rank, self.now);
         if let Err(breach) = member.take_lane(lane, frame, &mut self.delivery) {
             self.breach(from, breach.to_string());
+        }
+    }
+
+    /// A part of a frame of a lane.
+    pub(super) fn take_arriving(&mut self, from: NodeId, stream: Stream, bytes: u64) {
+        let Stream::Lane { view, lane } = stream else { return };
+        let Some(member) = self.member.as_mut().filter(|member| member.view.id == view) else { return };
+        if let Some(rank) = member.view.rank_of(from).filter(|_| self.links.contains_key(&from)) {
+            member.heard(rank, self.now);
+            member.arrive(lane, bytes, self.now);
         }
     }
 

@@ -272,6 +272,7 @@ impl Machine {
             Input::LinkUp { peer, addresses } => self.link_up(peer, addresses),
             Input::LinkDown { peer } => self.link_down(peer),
             Input::Frame { from, incarnation, stream, frame } => self.take_frame(from, incarnation, stream, frame),
+            Input::Arriving { from, stream, bytes } => self.take_arriving(from, stream, bytes),
             Input::Broadcast(batch) => self.outbox.push(batch),
             Input::Request(request) => self.take_request(request),
             Input::Persisted { ticket } => self.persisted(ticket),

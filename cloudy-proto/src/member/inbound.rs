@@ -77,6 +77,7 @@ impl Member {
                 // The walk waits for one lane, if nothing is wrong with it.
                 self.stirred |= from == self.walk.cursor().rank || !self.rules.hold(Rule::CursorWaitsForUnknown);
             }
+            TallyFrame::Moved { taken, everywhere } => self.progress.take(from, (taken, everywhere), now),
             TallyFrame::Skips { lanes } if !self.wedged => self.take_known_skips(&lanes)?,
             TallyFrame::Confirm { .. } | TallyFrame::Approved { .. } | TallyFrame::Skips { .. } => {}
         }

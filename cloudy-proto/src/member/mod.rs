@@ -2,12 +2,14 @@
 
 mod inbound;
 mod outbound;
+mod progress;
 mod synced;
 mod turn;
 
 use std::sync::Arc;
 
 use outbound::PeerFlow;
+use progress::Progress;
 
 use crate::delivery::Delivery;
 use crate::digest::Checkpoint;
@@ -49,6 +51,7 @@ pub(crate) struct Member {
     /// The result is here up to the view's first index; until then nothing of this view enters it.
     pub(crate) complete: bool,
     suspicion: Suspicion,
+    progress: Progress,
     /// A lane frame was taken since the last settling.
     arrived: bool,
     /// A confirmation or an approval came that something follows from.
@@ -61,8 +64,9 @@ pub(crate) struct Member {
     approval_due: Round,
     /// When the turn came to this empty-handed member while others wait.
     turn_since: Option<Time>,
-    /// Where the walk waits, and since when.
+    /// Where the walk waits, and since when a message slot has waited behind that place; whether one does.
     waits: (Place, Time),
+    lags: bool,
     /// Payloads of others that were confirmed to their owners.
     pub(crate) confirmations_given: u64,
     rules: Rules,
@@ -84,6 +88,7 @@ impl Member {
             begins: Checkpoint::default(),
             complete: first.is_some(),
             suspicion: Suspicion::new(members, now),
+            progress: Progress::new(members),
             lanes: view.ranks().map(|_| Lane::new(view.parameters.durability)).collect(),
             pending: PendingTable::new(members, recipients),
             model: model_of(view.parameters.ring),
@@ -100,6 +105,7 @@ impl Member {
             approval_due: Round(0),
             turn_since: None,
             waits: (Place::default(), now),
+            lags: false,
             confirmations_given: 0,
             rules,
             view,
@@ -127,7 +133,9 @@ impl Member {
         }
         self.watch_turn(now, outbox);
         let cursor = self.walk.cursor();
-        if cursor != self.waits.0 {
+        let lags = self.result_lags();
+        let lagged = core::mem::replace(&mut self.lags, lags);
+        if cursor != self.waits.0 || !lagged {
             self.waits = (cursor, now);
         }
     }
@@ -270,6 +278,11 @@ impl Member {
         self.suspicion.heard(rank, now);
     }
 
+    /// Bytes of an unfinished slot of a lane came.
+    pub(crate) fn arrive(&mut self, lane: Rank, bytes: u64, now: Time) {
+        self.progress.arrive(lane, bytes, now);
+    }
+
     /// §6.3: finds again, from what is so at this moment; what stalled cannot be told of a wedged view.
     pub(crate) fn find_again(&mut self, limits: &[Limits], now: Time) {
         self.suspicion.find_again(self.rank, limits, now);
@@ -303,9 +316,12 @@ impl Member {
             WaitCause::Approval | WaitCause::Confirmation => confirmed_here.then_some(Stall::Unapproved(cursor)),
         };
         let who = if stall == Some(Stall::Unsynced) { self.rank } else { cursor.rank };
-        let waits = stall.filter(|_| self.result_lags() && self.complete).map(|stall| (who, stall, self.waits.1));
-        let heartbeat = self.view.parameters.heartbeat;
-        let sight = Sight { me: self.rank, heartbeat, limits, confirmed: &confirmed, waits };
+        let moved_at = self.progress.moved_at().filter(|_| stall != Some(Stall::Unsynced));
+        let since = moved_at.map_or(self.waits.1, |at| at.max(self.waits.1));
+        let waits = stall.filter(|_| self.result_lags() && self.complete).map(|stall| (who, stall, since));
+        let (heartbeat, progress) = (self.view.parameters.heartbeat, &self.progress);
+        let taken_at = |rank: Rank| progress.taken_at(rank);
+        let sight = Sight { me: self.rank, heartbeat, limits, confirmed: &confirmed, taken_at: &taken_at, waits };
         self.suspicion.check(&sight, now)
     }
 

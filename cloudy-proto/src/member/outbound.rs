@@ -37,6 +37,8 @@ pub(crate) struct PeerFlow {
     waiting_sent: bool,
     /// It waits for its turn.
     pub(super) waiting: bool,
+    /// What it was told of bytes of unfinished slots.
+    moved_sent: (u64, u64),
 }
 
 impl Member {
@@ -86,6 +88,7 @@ impl Member {
                 if !self.wedged {
                     self.flush_lanes(rank, true, delivery);
                     self.flush_tally(rank, true, delivery);
+                    self.flush_moved(rank, delivery);
                 }
                 self.flush_heartbeat(rank, heartbeat, delivery);
             }
@@ -189,6 +192,15 @@ impl Member {
         }
         if !lanes.is_empty() {
             self.tally(rank, TallyFrame::Skips { lanes }, delivery);
+        }
+    }
+
+    /// Bytes of unfinished slots that have come since the peer was told last.
+    fn flush_moved(&mut self, rank: Rank, delivery: &mut Delivery) {
+        let moved = self.progress.told_to(rank);
+        if core::mem::replace(&mut self.peers[rank.at()].moved_sent, moved) != moved {
+            let (taken, everywhere) = moved;
+            self.tally(rank, TallyFrame::Moved { taken, everywhere }, delivery);
         }
     }
 

@@ -43,7 +43,9 @@ pub(crate) struct Sight<'a> {
     pub(crate) limits: &'a [Limits],
     /// By rank: how far the own lane should have been confirmed, and how far it is.
     pub(crate) confirmed: &'a dyn Fn(Rank) -> (Round, Round),
-    /// The slot that the result waits at, who holds it up and how, and since when.
+    /// By rank: when a part of an unfinished own slot last came there.
+    pub(crate) taken_at: &'a dyn Fn(Rank) -> Option<Time>,
+    /// The slot that the result waits at, who holds it up and how, and since when: no part of it has come since.
     pub(crate) waits: Option<(Rank, Stall, Time)>,
 }
 
@@ -82,7 +84,7 @@ impl Suspicion {
                 Some((at, since)) if at == confirmed => Some((at, since)),
                 _ => Some((confirmed, now)),
             };
-            let since = watch.unconfirmed.map(|(_, since)| since);
+            let since = watch.unconfirmed.map(|(_, since)| (sight.taken_at)(rank).map_or(since, |at| at.max(since)));
             if since.is_some_and(|since| now.since(since) > limits.stall) {
                 self.stalls(rank, Stall::Unconfirmed);
             }

@@ -31,6 +31,13 @@ pub enum TallyFrame {
         /// Each at most once.
         lanes: Vec<KnownSkip>,
     },
+    /// With a heartbeat, where bytes of unfinished slots have come since the last one.
+    Moved {
+        /// Of the receiver's lane, to the sender, in this view.
+        taken: u64,
+        /// Of the sender's lane, to all its recipients together, as these have said.
+        everywhere: u64,
+    },
 }
 
 /// The skips behind the last message slot of a lane, told by another member than its owner.

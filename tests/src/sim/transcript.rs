@@ -58,6 +58,7 @@ impl Transcript {
                 entries.iter().flatten().for_each(|entry| item.add_entry(entry));
             }
             Input::Timeout => item.add(&7),
+            Input::Arriving { from, stream, bytes } => item.add(&(8, from, stream, bytes)),
         }
         self.hash(&item);
     }

@@ -140,6 +140,8 @@ impl Message for TallyFrame {
                 }
             }
             Self::Confirm { frontier } | Self::Approved { frontier } => check_round(frontier.0)?,
+            // Counts of bytes, which are only compared.
+            Self::Moved { taken: _, everywhere: _ } => {}
             Self::Heartbeat(heartbeat) => {
                 counter("index", heartbeat.index.0)?;
                 counter("checkpoint", heartbeat.checkpoint.index.0)?;

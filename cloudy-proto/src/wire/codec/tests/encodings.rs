@@ -78,6 +78,7 @@ fn tally_frames() {
             sync_ms: 300,
         }),
         TallyFrame::Skips { lanes: vec![KnownSkip { lane: Rank(2), prev: Round(5), frontier: Round(300) }] },
+        TallyFrame::Moved { taken: 70_000, everywhere: 300 },
     ]));
 }
 

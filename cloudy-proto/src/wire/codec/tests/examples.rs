@@ -154,6 +154,7 @@ pub(super) fn tally() -> impl Strategy<Value = TallyFrame> {
                 |(lane, a, b): (Rank, u64, u64)| KnownSkip { lane, prev: Round(a.min(b)), frontier: Round(a.max(b)) };
             TallyFrame::Skips { lanes: skips.into_iter().map(known).collect() }
         }),
+        any::<[u64; 2]>().prop_map(|[taken, everywhere]| TallyFrame::Moved { taken, everywhere }),
     ]
 }
 
