@@ -13,6 +13,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod values;
 
 use std::path::PathBuf;
 
@@ -25,14 +26,12 @@ pub(crate) use failover::{BenchCommand, FailoverArgs, FailureKind, SoakArgs};
 pub(crate) use key::{KeyArgs, KeyCommand, RevokeArgs, RotateArgs};
 pub(crate) use master::MasterArgs;
 pub(crate) use schedule::{At, Deed, Schedule, Sides, Who};
-pub(crate) use shared::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, SessionArgs};
+#[cfg(test)]
+pub(crate) use shared::ChildArgs;
+pub(crate) use shared::{DataArgs, FaultArgs, GroupArgs, KeyFileArgs, ListenArgs, ProcessArgs, SessionArgs};
 pub(crate) use slave::SlaveArgs;
 pub(crate) use tail::TailArgs;
 pub(crate) use timeouts::TimeoutArgs;
-
-/// The option of [`Cli::no_huge_pages`].
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub(crate) const NO_HUGE_PAGES: &str = "--no-huge-pages";
 
 /// Slaves of one session, at most: the protocol's bound on a ring, `cloudy_proto::limits::MEMBERS_MAX`.
 pub(crate) const SLAVES_MAX: u16 = 64;

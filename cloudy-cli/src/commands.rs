@@ -8,6 +8,7 @@ mod failover;
 mod key;
 mod man;
 mod master;
+mod outcome;
 mod slave;
 mod supervise;
 mod tail;
@@ -30,7 +31,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Report> {
         Command::Slave(args) => slave::run(args).await,
         Command::Tail(args) => tail::run(args).await,
         Command::Bench(args) => bench::run(*args).await,
-        Command::BenchNode(_) => bench::run_as_node().await,
+        Command::BenchNode(_) => crate::bench::node::run_as_process().await,
         Command::Key(args) => key::run(args.command),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

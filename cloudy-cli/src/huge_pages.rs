@@ -8,7 +8,6 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::args::{Cli, NO_HUGE_PAGES};
 use crate::program;
 
 /// Where the C library's allocator looks, once, when a process starts.
@@ -18,22 +17,26 @@ const TUNABLES: &str = "GLIBC_TUNABLES";
 const HUGE_PAGES: &str =
     "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=33554432:glibc.malloc.mmap_threshold=33554432";
 
+/// The option that says not to.
+pub(crate) const NO_HUGE_PAGES: &str = "--no-huge-pages";
+
 /// Nodes of this process and of its children are to have huge pages.
 static WANTED: AtomicBool = AtomicBool::new(false);
 
-/// Starts this process again, as the same process, with an allocator that asks for huge pages, if the command runs a node.
+/// Starts this process again, as the same process, with an allocator that asks for huge pages, if `runs_a_node`: the
+/// command's node runs in this process. `refused`: the option [`NO_HUGE_PAGES`] was given.
 ///
 /// It returns if there is nothing to do: the user has set the allocator's tunables, to nothing or to something, or has
 /// passed `--no-huge-pages`, which a process that was started again has too. So it starts again at most once, whatever
 /// becomes of the environment. It also returns if that does not work: everything works without, at more CPU a message.
-pub(crate) fn ask(cli: &Cli) {
-    if cli.no_huge_pages || env::var_os(TUNABLES).is_some() {
+pub(crate) fn ask(runs_a_node: bool, refused: bool) {
+    if refused || env::var_os(TUNABLES).is_some() {
         return;
     }
     WANTED.store(true, Ordering::Relaxed);
     // The loader, started again, would be given this program's arguments.
     let itself = matches!(program::given_to_loader(), Ok(None));
-    if !itself || !cli.command.runs_a_node() {
+    if !itself || !runs_a_node {
         return;
     }
     let mut arguments = env::args_os();

@@ -13,12 +13,14 @@ use miette::Report;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use crate::output::{self, EXIT_EQUAL, EXIT_INTERRUPTED, failure};
+use crate::output::{self, EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_soon};
 
 /// How long the program may take to notice the first signal: one that is stuck in a call to the system is ended.
 const NOTICE_MAX: Duration = Duration::from_secs(2);
 /// The same signal again within this time is not a second one: `timeout` sends one to its command and one to its group.
 const SAME_WITHIN: Duration = Duration::from_millis(50);
+/// How long a result waits for the reader of stdout after an interrupt.
+const INTERRUPTED_PRINT_MAX: Duration = Duration::from_secs(1);
 /// How long the program may take to end after the second signal.
 const END_MAX: Duration = Duration::from_secs(1);
 
@@ -279,6 +281,23 @@ impl Stop {
             biased;
             () = self.asked() => None,
             done = work => Some(done),
+        }
+    }
+
+    /// Prints a result to stdout ([`print_soon`]). After it was told to end it waits for the reader for a short while only.
+    pub(crate) async fn print(&self, text: &str) -> Result<(), Report> {
+        let given_up = async {
+            self.asked().await;
+            // sleep: a reader that is alive takes what there is meanwhile.
+            sleep(INTERRUPTED_PRINT_MAX).await;
+        };
+        tokio::select! {
+            biased;
+            printed = print_soon(text) => printed,
+            () = given_up => Err(failure(
+                "interrupted while nothing reads standard output: the result was not printed",
+                "run it again, and read what it prints",
+            )),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod args;
 mod bench;
+mod children;
 mod commands;
 mod demo;
 mod duration;
@@ -12,18 +13,17 @@ mod interrupts;
 mod keys;
 mod logging;
 mod node;
+mod orders;
 mod output;
-mod parent;
 mod percent;
 mod periods;
-mod processes;
 mod program;
 mod progress;
 mod report;
 mod ring;
 mod sink;
-mod supervisor;
 mod table;
+mod verdict;
 mod watcher;
 
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     program::keep_name();
     let (cli, warnings) = args::Cli::read();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    huge_pages::ask(&cli);
+    huge_pages::ask(cli.command.runs_a_node(), cli.no_huge_pages);
     // After this process may have been started again, which would repeat them.
     warnings.iter().for_each(|warning| output::say_plainly(warning));
     output::report_panics();

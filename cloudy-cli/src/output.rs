@@ -7,9 +7,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use miette::Report;
-use tokio::time::sleep;
 
-use crate::interrupts::Stop;
 use crate::sink::{STDERR, STDOUT};
 
 /// All results are equal, or the command did what it should.
@@ -26,8 +24,6 @@ pub(crate) const EXIT_PANICKED: u8 = 101;
 /// A supervised slave did not get as far as taking part, as it has said: it may on another try. The supervisor takes it.
 pub(crate) const EXIT_NOT_STARTED: u8 = 75;
 
-/// How long a result waits for the reader of stdout after an interrupt.
-const INTERRUPTED_PRINT_MAX: Duration = Duration::from_secs(1);
 /// How long the end of the program waits for the reader of each stream.
 const FINISH_MAX: Duration = Duration::from_millis(400);
 
@@ -48,24 +44,7 @@ pub(crate) async fn print_soon(text: &str) -> Result<(), Report> {
     printed(STDOUT.write(text.as_bytes().to_vec()).await)
 }
 
-/// As [`print_soon`], and after an interrupt it waits for a short while only.
-pub(crate) async fn print_beside(text: &str, stop: &Stop) -> Result<(), Report> {
-    let given_up = async {
-        stop.asked().await;
-        // sleep: a reader that is alive takes what there is meanwhile.
-        sleep(INTERRUPTED_PRINT_MAX).await;
-    };
-    tokio::select! {
-        biased;
-        printed = print_soon(text) => printed,
-        () = given_up => Err(failure(
-            "interrupted while nothing reads standard output: the result was not printed",
-            "run it again, and read what it prints",
-        )),
-    }
-}
-
-/// Puts the beginning of a result on stdout; what follows by [`print_beside`] waits for it too.
+/// Puts the beginning of a result on stdout; what follows by [`print_soon`] waits for it too.
 pub(crate) fn print_first(text: &str) {
     // The first lines of a command find the queue empty.
     let _ = STDOUT.lines(text.as_bytes());

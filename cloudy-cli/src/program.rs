@@ -8,20 +8,12 @@ use std::process::Command;
 #[cfg(target_os = "linux")]
 pub(crate) const OWN_FILE: &str = "/proc/self/exe";
 
-/// A command that starts this program: the same file with the same name, and the allocator's settings that this process
-/// wants its nodes to have.
+/// A command that starts this program: the same file with the same name.
 ///
 /// # Errors
 /// The system does not say what this process runs.
-pub(crate) fn command() -> io::Result<Command> {
-    let mut command = own_file()?;
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    crate::huge_pages::give(&mut command);
-    Ok(command)
-}
-
 #[cfg(target_os = "linux")]
-fn own_file() -> io::Result<Command> {
+pub(crate) fn command() -> io::Result<Command> {
     use std::os::unix::process::CommandExt;
 
     let mut command = Command::new(OWN_FILE);
@@ -35,8 +27,12 @@ fn own_file() -> io::Result<Command> {
     Ok(command)
 }
 
+/// A command that starts this program.
+///
+/// # Errors
+/// The system does not say what this process runs.
 #[cfg(not(target_os = "linux"))]
-fn own_file() -> io::Result<Command> {
+pub(crate) fn command() -> io::Result<Command> {
     Ok(Command::new(std::env::current_exe()?))
 }
 
@@ -47,7 +43,7 @@ pub(crate) fn given_to_loader() -> io::Result<Option<std::path::PathBuf>> {
 
     let started = std::fs::read_link(OWN_FILE)?;
     let maps = std::fs::read("/proc/self/maps")?;
-    let here = own_file as *const () as usize;
+    let here = command as *const () as usize;
     let loaded = maps.split(|&byte| byte == b'\n').find_map(|line| mapped(line, here));
     Ok(loaded
         .filter(|&file| OsStr::from_bytes(file) != started)

@@ -4,45 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cloudy_node::session::{MasterOutcome, MasterRow, Refusal, SlaveResult};
-use cloudy_node::{Durability, NobodyComplete, Phase};
 use serde_json::{Value, json};
 
 use crate::duration;
 use crate::periods::Periods;
 use crate::ring::RingChoice;
-use crate::table::{self, Outcome, Row, Verdict};
+use crate::verdict::{self, Outcome, Row, Verdict};
 use crate::watcher::{ViewChange, Watcher};
-
-/// A phase in the words of `protocol.md` §9.
-pub(crate) fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Start => "START",
-        Phase::Send => "SEND: slaves broadcast",
-        Phase::Grace => "GRACE: slaves finish",
-        Phase::Stop => "STOP: the results are cut and compared",
-        Phase::Done => "DONE",
-    }
-}
-
-/// What to do about a session that nobody can go on with; the log has said what is missing.
-pub(crate) fn stopped_words(stopped: &NobodyComplete) -> String {
-    let waits = match (stopped.missing.is_empty(), stopped.durability) {
-        (false, Durability::Disk) => {
-            "it goes on once a slave that is missing is started again with its --data directory, host and port"
-        }
-        (false, Durability::Memory) => "it goes on only if a slave that is missing still runs and is reached again",
-        (true, _) => "nothing can bring it back",
-    };
-    format!(
-        "the session has stopped, for no slave that has its whole result answers: {waits}; to start anew, end the \
-         slaves and the master and begin another session"
-    )
-}
-
-/// The phase, in JSON and in one word.
-pub(crate) fn short_phase(phase: Phase) -> &'static str {
-    phase_name(phase).split(':').next().unwrap_or_default()
-}
 
 /// A session that has ended.
 pub(crate) struct Session {
@@ -110,7 +78,7 @@ impl Session {
     /// For people.
     pub(crate) fn text(&self) -> String {
         let rows = self.table();
-        let mut text = table::render(&rows);
+        let mut text = verdict::render(&rows);
         let notes = self.notes.iter().map(String::as_str);
         self.all_problems().into_iter().chain(notes).for_each(|line| text.push_str(&format!("{line}\n")));
         text.push_str(&format!("{}\n", Verdict::of(&rows)));

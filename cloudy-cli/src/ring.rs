@@ -3,6 +3,7 @@
 use std::fmt;
 
 use clap::ValueEnum;
+use cloudy_node::{Durability, OnFailure, RingKind};
 
 /// When a slave may send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -61,5 +62,43 @@ impl fmt::Display for FailureChoice {
             Self::Wait => "wait",
             Self::Evict => "evict",
         })
+    }
+}
+
+impl From<RingChoice> for RingKind {
+    fn from(choice: RingChoice) -> Self {
+        match choice {
+            RingChoice::Token => Self::Token,
+            RingChoice::Pipelined => Self::Pipelined,
+            RingChoice::Relay => Self::Relay,
+        }
+    }
+}
+
+impl From<RingKind> for RingChoice {
+    fn from(choice: RingKind) -> Self {
+        match choice {
+            RingKind::Token => Self::Token,
+            RingKind::Pipelined => Self::Pipelined,
+            RingKind::Relay => Self::Relay,
+        }
+    }
+}
+
+impl From<DurabilityChoice> for Durability {
+    fn from(choice: DurabilityChoice) -> Self {
+        match choice {
+            DurabilityChoice::Memory => Self::Memory,
+            DurabilityChoice::Disk => Self::Disk,
+        }
+    }
+}
+
+impl From<FailureChoice> for OnFailure {
+    fn from(choice: FailureChoice) -> Self {
+        match choice {
+            FailureChoice::Wait => Self::Wait,
+            FailureChoice::Evict => Self::Evict,
+        }
     }
 }

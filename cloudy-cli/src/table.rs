@@ -1,235 +1,73 @@
-//! The end of a session as a table with a row per slave, and the verdict over it.
+//! Tables for a reader.
 
-use std::fmt;
+use unicode_width::UnicodeWidthStr;
 
-/// What one slave ended with.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Row {
-    /// The slave's name.
-    pub(crate) node: String,
-    /// It was killed on purpose: no result is expected of it.
-    pub(crate) killed: bool,
-    /// Its result; `None` if it reported none.
-    pub(crate) outcome: Option<Outcome>,
-    /// Approved messages that it broadcast itself.
-    pub(crate) own: u64,
-    /// Confirmations that it gave to others.
-    pub(crate) confirmations: u64,
+/// Between two columns.
+const GAP: &str = "  ";
+
+/// A column of a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    head: &'static str,
+    /// Its cells end flush; those of others begin flush.
+    is_number: bool,
 }
 
-/// A result, in short.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Outcome {
-    /// Approved messages.
-    pub(crate) count: u64,
-    /// Σ i·mᵢ over them.
-    pub(crate) sum: f64,
-    /// The digest over them, as text.
-    pub(crate) digest: String,
-}
+impl Column {
+    pub(crate) const fn text(head: &'static str) -> Self {
+        Self { head, is_number: false }
+    }
 
-impl Outcome {
-    /// The same to the last bit.
-    fn equals(&self, other: &Self) -> bool {
-        self.count == other.count && self.sum.to_bits() == other.sum.to_bits() && self.digest == other.digest
+    pub(crate) const fn number(head: &'static str) -> Self {
+        Self { head, is_number: true }
+    }
+
+    fn padded(self, cell: &str, width: usize) -> String {
+        let blanks = " ".repeat(width.saturating_sub(cell.width()));
+        if self.is_number { blanks + cell } else { cell.to_owned() + &blanks }
     }
 }
 
-const HEADS: [&str; 6] = ["node", "count", "sum", "digest", "own", "confirmations"];
-/// Columns of text; the others are numbers and end flush.
-const TEXT_COLUMNS: [usize; 2] = [0, 3];
-
-/// The table with its heads, a line per row. Sums are the shortest text that gives the same f64 back.
-pub(crate) fn render(rows: &[Row]) -> String {
-    let lines: Vec<[String; 6]> = std::iter::once(HEADS.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
+/// A line of heads and a line for each row, whose cells are in the order of the columns. A column without anything in its
+/// cells is left out. Widths are those of a terminal.
+pub(crate) fn render(columns: &[Column], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let rows: Vec<Vec<String>> = rows.collect();
+    let cell = |row: &[String], at: usize| row.get(at).map_or("", String::as_str).to_owned();
+    let shown: Vec<(usize, Column, usize)> = (0..)
+        .zip(columns)
+        .filter(|(at, _)| rows.is_empty() || rows.iter().any(|row| !cell(row, *at).is_empty()))
+        .map(|(at, column)| {
+            let widest = rows.iter().map(|row| cell(row, at).width()).max().unwrap_or(0);
+            (at, *column, widest.max(column.head.width()))
+        })
+        .collect();
+    let heads: Vec<String> = columns.iter().map(|column| column.head.to_owned()).collect();
     let mut text = String::new();
-    for line in &lines {
-        let cells = line.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
-            if TEXT_COLUMNS.contains(&column) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        text.push_str(&cells.collect::<Vec<_>>().join("  "));
+    for row in std::iter::once(&heads).chain(&rows) {
+        let cells: Vec<String> =
+            shown.iter().map(|(at, column, width)| column.padded(&cell(row, *at), *width)).collect();
+        text.push_str(cells.join(GAP).trim_end());
         text.push('\n');
     }
     text
-}
-
-fn cells(row: &Row) -> [String; 6] {
-    let [count, sum, digest] = match &row.outcome {
-        Some(outcome) => [outcome.count.to_string(), outcome.sum.to_string(), outcome.digest.clone()],
-        None => [if row.killed { "killed" } else { "-" }, "-", "-"].map(str::to_owned),
-    };
-    [row.node.clone(), count, sum, digest, row.own.to_string(), row.confirmations.to_string()]
-}
-
-/// Whether all slaves ended with one result.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Verdict {
-    /// They did, every one that was not killed.
-    Equal {
-        /// How many results.
-        nodes: usize,
-        /// Their result.
-        outcome: Outcome,
-    },
-    /// At least two results differ.
-    Unequal {
-        /// Slaves whose result is not the first slave's.
-        differing: Vec<String>,
-    },
-    /// Those that reported agree, and some did not report.
-    Missing {
-        /// Slaves without a result.
-        missing: Vec<String>,
-    },
-    /// The only result is there: one slave, or one that was not killed.
-    Single {
-        /// The result.
-        outcome: Outcome,
-    },
-    /// No message was approved.
-    Nothing,
-    /// There was no slave.
-    Empty,
-}
-
-impl Verdict {
-    /// Judges the rows.
-    pub(crate) fn of(rows: &[Row]) -> Self {
-        let names = |chosen: &dyn Fn(&Row) -> bool| -> Vec<String> {
-            rows.iter().filter(|row| chosen(row)).map(|row| row.node.clone()).collect()
-        };
-        let missing = names(&|row| row.outcome.is_none() && !row.killed);
-        let Some(first) = rows.iter().find_map(|row| row.outcome.as_ref()) else {
-            return if rows.is_empty() { Self::Empty } else { Self::Missing { missing } };
-        };
-        let differing = names(&|row| row.outcome.as_ref().is_some_and(|outcome| !outcome.equals(first)));
-        if !differing.is_empty() {
-            Self::Unequal { differing }
-        } else if !missing.is_empty() {
-            Self::Missing { missing }
-        } else if first.count == 0 {
-            Self::Nothing
-        } else {
-            match rows.iter().filter(|row| row.outcome.is_some()).count() {
-                1 => Self::Single { outcome: first.clone() },
-                nodes => Self::Equal { nodes, outcome: first.clone() },
-            }
-        }
-    }
-
-    /// All results that are expected are there, and none differs: the only verdicts that end with status 0.
-    pub(crate) fn is_good(&self) -> bool {
-        matches!(self, Self::Equal { .. } | Self::Single { .. })
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Equal { nodes, outcome } => {
-                let Outcome { count, sum, digest } = outcome;
-                write!(f, "EQUAL: all {nodes} results are the same: {count} messages, sum {sum}, digest {digest}")
-            }
-            Self::Unequal { differing } => {
-                write!(f, "UNEQUAL: these results differ from the first: {}", differing.join(", "))
-            }
-            Self::Missing { missing } => write!(f, "INCOMPLETE: no result from {}", missing.join(", ")),
-            Self::Single { outcome: Outcome { count, sum, digest } } => {
-                write!(f, "ONE RESULT, and no other to compare it with: {count} messages, sum {sum}, digest {digest}")
-            }
-            Self::Nothing => f.write_str("NOTHING TO COMPARE: no message was approved; was SEND too short?"),
-            Self::Empty => f.write_str("INCOMPLETE: there was no slave"),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn row(node: &str, count: u64, sum: f64) -> Row {
-        let outcome = Some(Outcome { count, sum, digest: "9f86d081".to_owned() });
-        Row { node: node.to_owned(), killed: false, outcome, own: count / 4, confirmations: count }
-    }
+    const COLUMNS: [Column; 3] = [Column::text("name"), Column::number("count"), Column::number("unused")];
 
-    fn silent(node: &str) -> Row {
-        Row { node: node.to_owned(), killed: false, outcome: None, own: 0, confirmations: 7 }
+    #[test]
+    fn cells_take_the_columns_that_a_terminal_gives_them() {
+        let row = |name: &str, count: &str| vec![name.to_owned(), count.to_owned(), String::new()];
+        let rows = [row("größer", "8"), row("\u{8282}\u{70b9}", "262144"), row("e\u{301}", "12")];
+        let expected = "name     count\ngrößer       8\n\u{8282}\u{70b9}    262144\ne\u{301}           12\n";
+        assert_eq!(render(&COLUMNS, rows.into_iter()), expected);
     }
 
     #[test]
-    fn columns_are_aligned_and_numbers_end_flush() {
-        let table = render(&[row("slave-1", 262_144, 17_179_900_000.25), row("größer", 8, 0.1 + 0.2), silent("c")]);
-        let expected = "\
-node      count                  sum  digest      own  confirmations
-slave-1  262144       17179900000.25  9f86d081  65536         262144
-größer        8  0.30000000000000004  9f86d081      2              8
-c             -                    -  -             0              7
-";
-        assert_eq!(table, expected);
-    }
-
-    #[test]
-    fn of_the_killed_no_result_is_expected() {
-        let killed = || Row { killed: true, ..silent("b") };
-        assert_eq!(cells(&killed()), ["b", "killed", "-", "-", "0", "7"]);
-        let equal = Verdict::of(&[row("a", 5, 1.0), killed(), row("c", 5, 1.0)]);
-        assert!(matches!(equal, Verdict::Equal { nodes: 2, .. }), "{equal}");
-        assert_eq!(Verdict::of(&[silent("a"), killed()]), Verdict::Missing { missing: vec!["a".to_owned()] });
-        // One that it had before it died counts.
-        let late = Row { killed: true, ..row("b", 6, 1.0) };
-        assert!(matches!(Verdict::of(&[row("a", 5, 1.0), late]), Verdict::Unequal { .. }));
-        assert!(!Verdict::of(&[killed()]).is_good());
-        let only = Verdict::of(&[row("a", 5, 1.0), killed()]);
-        assert!(only.is_good() && only.to_string().starts_with("ONE RESULT"), "{only}");
-    }
-
-    #[test]
-    fn sums_read_back_to_the_same_bits() {
-        for sum in [0.0, 0.1 + 0.2, 1.0 / 3.0, 1e300, f64::MIN_POSITIVE, 123_456_789.123_456_79] {
-            let cell = &cells(&row("a", 1, sum))[2];
-            assert_eq!(cell.parse::<f64>().expect("a number").to_bits(), sum.to_bits(), "{cell}");
-        }
-    }
-
-    #[test]
-    fn equal_means_every_result_is_there_and_the_same_to_the_last_bit() {
-        let sum = 0.1 + 0.2;
-        let equal = Verdict::of(&[row("a", 5, sum), row("b", 5, sum)]);
-        assert!(equal.is_good());
-        assert_eq!(
-            equal.to_string(),
-            "EQUAL: all 2 results are the same: 5 messages, sum 0.30000000000000004, digest 9f86d081"
-        );
-        let next = f64::from_bits(sum.to_bits() + 1);
-        let mut other_digest = row("b", 5, sum);
-        other_digest.outcome.as_mut().expect("a result").digest = "00".to_owned();
-        for odd in [row("b", 6, sum), row("b", 5, next), other_digest] {
-            let verdict = Verdict::of(&[row("a", 5, sum), odd, silent("c")]);
-            assert_eq!(verdict, Verdict::Unequal { differing: vec!["b".to_owned()] });
-            assert!(!verdict.is_good());
-        }
-    }
-
-    #[test]
-    fn nothing_is_equal_to_nothing() {
-        let nothing = Verdict::of(&[row("a", 0, 0.0), row("b", 0, 0.0)]);
-        assert_eq!(nothing, Verdict::Nothing);
-        assert!(!nothing.is_good());
-        let single = Verdict::of(&[row("a", 5, 1.0)]);
-        assert!(single.is_good());
-        for verdict in [nothing, single] {
-            assert!(!verdict.to_string().contains("EQUAL"), "{verdict}");
-        }
-    }
-
-    #[test]
-    fn a_missing_result_is_not_equal() {
-        let verdict = Verdict::of(&[silent("a"), row("b", 5, 1.0), silent("c")]);
-        assert_eq!(verdict.to_string(), "INCOMPLETE: no result from a, c");
-        assert!(!verdict.is_good());
-        assert!(!Verdict::of(&[silent("a")]).is_good());
-        assert_eq!(Verdict::of(&[]), Verdict::Empty);
+    fn without_rows_there_are_all_heads() {
+        assert_eq!(render(&COLUMNS, std::iter::empty()), "name  count  unused\n");
     }
 }

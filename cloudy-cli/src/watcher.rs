@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use cloudy_node::session::{Found, MasterEvent, Refusal};
-use cloudy_node::{Index, NodeId, Phase, ViewId};
+use cloudy_node::{Durability, Index, NobodyComplete, NodeId, Phase, ViewId};
 use serde::Serialize;
 
 use crate::progress::Progress;
-use crate::report::{phase_name, short_phase, stopped_words};
 
 /// Shows a session while it runs.
 pub(crate) struct Watcher {
@@ -211,6 +210,37 @@ impl ViewChange {
 
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
+}
+
+/// A phase in the words of `protocol.md` §9.
+pub(crate) fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Start => "START",
+        Phase::Send => "SEND: slaves broadcast",
+        Phase::Grace => "GRACE: slaves finish",
+        Phase::Stop => "STOP: the results are cut and compared",
+        Phase::Done => "DONE",
+    }
+}
+
+/// What to do about a session that nobody can go on with; the log has said what is missing.
+pub(crate) fn stopped_words(stopped: &NobodyComplete) -> String {
+    let waits = match (stopped.missing.is_empty(), stopped.durability) {
+        (false, Durability::Disk) => {
+            "it goes on once a slave that is missing is started again with its --data directory, host and port"
+        }
+        (false, Durability::Memory) => "it goes on only if a slave that is missing still runs and is reached again",
+        (true, _) => "nothing can bring it back",
+    };
+    format!(
+        "the session has stopped, for no slave that has its whole result answers: {waits}; to start anew, end the \
+         slaves and the master and begin another session"
+    )
+}
+
+/// The phase in one word.
+fn short_phase(phase: Phase) -> &'static str {
+    phase_name(phase).split(':').next().unwrap_or_default()
 }
 
 #[cfg(test)]

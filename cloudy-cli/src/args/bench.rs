@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::failover::BenchCommand;
-use super::shared::{delay, whole};
-use super::{FaultArgs, SLAVES_MAX, exit_status};
+use super::values::{bytes, delay, measured, number, rate, whole};
+use super::{FaultArgs, GroupArgs, SLAVES_MAX, exit_status};
 use crate::ring::{DurabilityChoice, RingChoice};
 use crate::{duration, percent};
 
@@ -16,8 +16,6 @@ const SIZE_BYTES_MAX: u64 = 16 << 20;
 const SIZE_EXAMPLE: &str = "100, 64KiB or 1MiB";
 /// The largest window that a group takes.
 const WINDOW_BYTES_MAX: u64 = 1 << 30;
-/// Messages a second of one sender, at most: a schedule counts microseconds.
-const RATE_PER_S_MAX: u64 = 1_000_000;
 /// Runs of a row.
 const REPEAT_MAX: u32 = 1_000;
 
@@ -60,12 +58,9 @@ pub(crate) struct BenchArgs {
     /// What a sender may have in flight, exactly; by default as much as its path needs, up to what a group allows
     #[arg(long, value_name = "BYTES", value_parser = window, allow_hyphen_values = true)]
     pub(crate) window: Option<u64>,
-    /// When a member may send
-    #[arg(long, value_name = "MODEL", default_value_t)]
-    pub(crate) ring: RingChoice,
-    /// Where a message is before it is confirmed
-    #[arg(long, value_name = "WHERE", default_value_t)]
-    pub(crate) durability: DurabilityChoice,
+    /// Which group.
+    #[command(flatten)]
+    pub(crate) group: GroupArgs,
     /// Load before anything is measured
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) warm_up: Duration,
@@ -130,12 +125,6 @@ pub(crate) enum Sweep {
     Latency(Vec<Duration>),
 }
 
-pub(super) fn number(text: &str, min: u64, max: u64, example: &str) -> Result<u64, String> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = text.parse::<u64>().ok().filter(|number| digits && (min..=max).contains(number));
-    number.ok_or_else(|| format!("not a number from {min} to {max}; write for example {example}"))
-}
-
 fn nodes(text: &str) -> Result<u16, String> {
     number(text, 2, u64::from(SLAVES_MAX), "4").map(|nodes| nodes as u16)
 }
@@ -148,18 +137,6 @@ fn senders(text: &str) -> Result<Senders, String> {
     }
 }
 
-pub(super) fn bytes(text: &str, max: u64, example: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-    let with_unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
-    let (number, unit) = with_unit.unwrap_or((text, 1));
-    // Rust's numbers take a sign, and a size has none.
-    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
-    let bytes = number.parse::<u64>().ok().filter(|_| digits).and_then(|number| number.checked_mul(unit));
-    bytes
-        .filter(|bytes| *bytes <= max)
-        .ok_or_else(|| format!("not a size up to {} KiB; write for example {example}", max >> 10))
-}
-
 fn size(text: &str) -> Result<u64, String> {
     bytes(text, SIZE_BYTES_MAX, SIZE_EXAMPLE)
 }
@@ -168,17 +145,6 @@ fn window(text: &str) -> Result<u64, String> {
     match bytes(text, WINDOW_BYTES_MAX, SIZE_EXAMPLE)? {
         0 => Err("a window must hold something; write for example 256KiB".to_owned()),
         window => Ok(window),
-    }
-}
-
-pub(super) fn rate(text: &str) -> Result<u64, String> {
-    number(text, 1, RATE_PER_S_MAX, "100")
-}
-
-pub(super) fn measured(text: &str) -> Result<Duration, String> {
-    match duration::parse(text).map_err(|error| error.to_string())? {
-        Duration::ZERO => Err("nothing can be measured in no time; write for example 2s".to_owned()),
-        duration => Ok(duration),
     }
 }
 
@@ -222,7 +188,7 @@ mod tests {
     fn the_defaults() {
         let args = parse("cloudy bench").expect("parses");
         assert_eq!((args.nodes, args.senders, args.size, args.rate), (4, Senders::All, 100, None));
-        assert_eq!((args.window, args.ring, args.repeat), (None, RingChoice::Pipelined, 1));
+        assert_eq!((args.window, args.group.ring, args.repeat), (None, RingChoice::Pipelined, 1));
         assert_eq!((args.warm_up, args.duration), (Duration::from_millis(500), Duration::from_secs(2)));
         assert!(args.sweep.is_empty() && !args.in_process && !args.floor && !args.quick && !args.json);
     }
@@ -237,7 +203,7 @@ mod tests {
         )
         .expect("parses");
         assert_eq!((args.nodes, args.senders, args.size, args.rate), (8, Senders::First(1), 65_536, Some(1_000)));
-        assert_eq!((args.window, args.ring, args.repeat), (Some(2 << 20), RingChoice::Token, 3));
+        assert_eq!((args.window, args.group.ring, args.repeat), (Some(2 << 20), RingChoice::Token, 3));
         assert_eq!((args.faults.loss, args.faults.latency), (0.01, Duration::from_millis(5)));
         assert!(args.in_process && args.floor && args.json && args.html.is_some());
         let expected = [

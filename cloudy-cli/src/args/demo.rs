@@ -7,11 +7,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::schedule::{self, At, During, Schedule, ScheduleError, Sides, Who};
-use super::shared::{retained, whole};
-use super::{FaultArgs, KeyFileArgs, SLAVES_MAX, SessionArgs, TimeoutArgs, exit_status};
+use super::values::{retained, whole};
+use super::{FaultArgs, GroupArgs, KeyFileArgs, SLAVES_MAX, SessionArgs, TimeoutArgs, exit_status};
 use crate::duration;
 use crate::periods::Periods;
-use crate::ring::{DurabilityChoice, FailureChoice, RingChoice};
+use crate::ring::FailureChoice;
 
 /// Numbers that each slave broadcasts in a second where there are faults and no `--rate`: of four slaves a few
 /// megabytes of payload cost, so that the 64 MiB that members retain hold what a slave misses in ten seconds and more.
@@ -52,13 +52,9 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_hyphen_values = true,
           value_parser = whole(0, u64::MAX, "7"))]
     pub(crate) seed: u64,
-    /// When a slave may send
-    #[arg(long, value_name = "MODEL", default_value_t)]
-    pub(crate) ring: RingChoice,
-    /// Where the session keeps its result. With disk each process has a directory of its own, below TMPDIR and gone with
-    /// the demo
-    #[arg(long, value_name = "WHERE", default_value_t)]
-    pub(crate) durability: DurabilityChoice,
+    /// Which group.
+    #[command(flatten)]
+    pub(crate) group: GroupArgs,
     /// What to do about a slave that fails or stalls [default: wait; evict where there is a --kill, --pause or
     /// --partition]
     #[arg(long, value_name = "POLICY")]

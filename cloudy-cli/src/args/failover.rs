@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::bench::{bytes, measured, number, rate};
-use super::shared::whole;
+use super::values::{bytes, measured, number, rate, whole};
 use super::{SLAVES_MAX, exit_status};
 
 /// Fewer cannot lose one and go on by a majority.

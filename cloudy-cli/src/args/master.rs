@@ -4,15 +4,12 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use clap::Args;
-use cloudy_node::discovery::seeds::{self, SeedError};
 
-use super::shared::whole;
-use super::{
-    ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, SLAVES_MAX, SessionArgs, TimeoutArgs, exit_status,
-};
+use super::values::{seed, whole};
+use super::{GroupArgs, ListenArgs, ProcessArgs, SLAVES_MAX, TimeoutArgs, exit_status};
 use crate::duration;
 use crate::periods::Periods;
-use crate::ring::{DurabilityChoice, FailureChoice, RingChoice};
+use crate::ring::FailureChoice;
 
 const SEND_DEFAULT: Duration = Duration::from_secs(2);
 const GRACE_DEFAULT: Duration = Duration::from_secs(1);
@@ -58,19 +55,15 @@ pub(crate) struct MasterArgs {
     #[arg(long, value_name = "NUMBER", conflicts_with_all = POSITIONAL, allow_hyphen_values = true,
           value_parser = whole(0, u64::MAX, "7"))]
     with_seed: Option<u64>,
-    /// When a slave may send
-    #[arg(long, value_name = "MODEL", default_value_t)]
-    pub(crate) ring: RingChoice,
+    /// Which group.
+    #[command(flatten)]
+    pub(crate) group: GroupArgs,
     /// What to do about a slave that fails or stalls
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub(crate) on_failure: FailureChoice,
-    /// Where the session keeps its result. With disk, the master and every slave need --data, and a session survives the
-    /// death of all its processes at once: start them again
-    #[arg(long, value_name = "WHERE", default_value_t)]
-    pub(crate) durability: DurabilityChoice,
     /// A slave by its address, in place of multicast discovery; repeatable. A name's addresses are all tried, and
     /// several names of one slave are one slave
-    #[arg(long = "slave", value_name = "HOST:PORT", value_parser = seed_text)]
+    #[arg(long = "slave", value_name = "HOST:PORT", value_parser = seed)]
     pub(crate) slaves: Vec<String>,
     /// Start once there are this many slaves; fewer at the discovery timeout are an error
     #[arg(long, value_name = "N", allow_hyphen_values = true,
@@ -91,24 +84,12 @@ pub(crate) struct MasterArgs {
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
     pub(crate) json: bool,
-    /// Which session.
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
-    /// Where it keeps sessions on disk.
-    #[command(flatten)]
-    pub(crate) data: DataArgs,
-    /// For a demo.
-    #[command(flatten)]
-    pub(crate) child: ChildArgs,
-    /// Which cluster key.
-    #[command(flatten)]
-    pub(crate) key: KeyFileArgs,
     /// How long slaves wait for each other.
     #[command(flatten)]
     pub(crate) timeouts: TimeoutArgs,
-    /// Which faults.
+    /// What every process is given.
     #[command(flatten)]
-    pub(crate) faults: FaultArgs,
+    pub(crate) process: ProcessArgs,
 }
 
 const POSITIONAL: [&str; 3] = ["send", "grace", "seed"];
@@ -125,9 +106,4 @@ impl MasterArgs {
     pub(crate) fn seed(&self) -> u64 {
         self.seed.or(self.with_seed).unwrap_or(0)
     }
-}
-
-/// Checks the text; its name is resolved when the session starts.
-fn seed_text(text: &str) -> Result<String, SeedError> {
-    seeds::split(text).map(|_| text.to_owned())
 }

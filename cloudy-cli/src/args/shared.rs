@@ -1,26 +1,22 @@
 //! Arguments that several commands take.
 
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use cloudy_node::fault::{DELAY_MAX, Faults};
+use cloudy_node::fault::Faults;
 use cloudy_node::key_file::{CLUSTER_KEY_FILE_VARIABLE, KeyFileChoice, KeyFileError, choose};
 use cloudy_node::session::SessionName;
 use miette::Report;
 use tokio::time::{Instant, sleep};
 
-use super::bench::bytes;
+use super::values::{delay, whole};
 use crate::output::{failure, say_plainly};
+use crate::ring::{DurabilityChoice, RingChoice};
 use crate::{duration, percent};
-
-/// Bytes of a result that a slave keeps in memory, at most.
-const RETAINED_BYTES_MAX: u64 = 1 << 40;
 
 /// Where a node listens.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -123,23 +119,6 @@ pub(crate) struct SessionArgs {
     pub(crate) name: SessionName,
 }
 
-/// The bytes of a size such as 512MiB.
-pub(super) fn retained(text: &str) -> Result<u64, String> {
-    bytes(text, RETAINED_BYTES_MAX, "512MiB")
-}
-
-/// A whole number from `min` to `max`, in digits only.
-pub(crate) fn whole<T>(min: T, max: T, example: &'static str) -> impl Fn(&str) -> Result<T, String> + Clone
-where
-    T: FromStr + PartialOrd + Display + Copy,
-{
-    move |text| {
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = text.parse::<T>().ok().filter(|number| digits && *number >= min && *number <= max);
-        number.ok_or_else(|| format!("not a whole number from {min} to {max}; write for example {example}"))
-    }
-}
-
 /// Which cluster a node belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct KeyFileArgs {
@@ -234,11 +213,35 @@ impl FaultArgs {
     }
 }
 
-/// A duration that a datagram may be delayed.
-pub(super) fn delay(text: &str) -> Result<Duration, String> {
-    let delay = duration::parse(text).map_err(|error| error.to_string())?;
-    if delay > DELAY_MAX {
-        return Err(format!("longer than {}; write for example 20ms", duration::show(DELAY_MAX)));
-    }
-    Ok(delay)
+/// How a group works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub(crate) struct GroupArgs {
+    /// When a member may send
+    #[arg(long, value_name = "MODEL", default_value_t)]
+    pub(crate) ring: RingChoice,
+    /// Where a message is before it is confirmed, and the result is kept. With disk, a master and each of its slaves need
+    /// --data, and the session survives the death of all its processes at once: start them again. The processes of a demo
+    /// or bench have directories of their own, below TMPDIR and gone with it
+    #[arg(long, value_name = "WHERE", default_value_t)]
+    pub(crate) durability: DurabilityChoice,
+}
+
+/// What every process of a session is given.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub(crate) struct ProcessArgs {
+    /// Which session.
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+    /// Where it keeps sessions on disk.
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// For a demo.
+    #[command(flatten)]
+    pub(crate) child: ChildArgs,
+    /// Which cluster key.
+    #[command(flatten)]
+    pub(crate) key: KeyFileArgs,
+    /// Which faults.
+    #[command(flatten)]
+    pub(crate) faults: FaultArgs,
 }

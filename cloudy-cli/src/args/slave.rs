@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::shared::{retained, whole};
-use super::{ChildArgs, DataArgs, FaultArgs, KeyFileArgs, ListenArgs, SessionArgs, exit_status};
+use super::values::{retained, whole};
+use super::{ListenArgs, ProcessArgs, exit_status};
 
 /// Arguments of `cloudy slave`.
 #[derive(Debug, Args)]
@@ -64,21 +64,9 @@ pub(crate) struct SlaveArgs {
     /// The multicast group and port for discovery; on IPv6 ff12:: and the group's four bytes
     #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP)]
     pub(crate) discovery_group: SocketAddrV4,
-    /// Which session.
+    /// What every process is given.
     #[command(flatten)]
-    pub(crate) session: SessionArgs,
-    /// Where it keeps sessions on disk.
-    #[command(flatten)]
-    pub(crate) data: DataArgs,
-    /// For a demo.
-    #[command(flatten)]
-    pub(crate) child: ChildArgs,
-    /// Which cluster key.
-    #[command(flatten)]
-    pub(crate) key: KeyFileArgs,
-    /// Which faults.
-    #[command(flatten)]
-    pub(crate) faults: FaultArgs,
+    pub(crate) process: ProcessArgs,
 }
 
 impl SlaveArgs {

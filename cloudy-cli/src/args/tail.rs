@@ -4,9 +4,8 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use clap::Args;
-use cloudy_node::discovery::seeds::{self, SeedError};
 
-use super::shared::whole;
+use super::values::{seed, whole};
 use super::{KeyFileArgs, SessionArgs};
 use crate::duration;
 
@@ -32,7 +31,7 @@ Exit status:
   130  interrupted before the group had ended")]
 pub(crate) struct TailArgs {
     /// A node of the group
-    #[arg(value_name = "HOST:PORT", value_parser = seed_text)]
+    #[arg(value_name = "HOST:PORT", value_parser = seed)]
     pub(crate) address: String,
     /// The group's name [default: that of the session]
     #[arg(long, value_name = "NAME")]
@@ -57,9 +56,4 @@ impl TailArgs {
     pub(crate) fn group_name(&self) -> String {
         self.group.clone().unwrap_or_else(|| self.session.name.group_name())
     }
-}
-
-/// Checks the text; its name is resolved later.
-fn seed_text(text: &str) -> Result<String, SeedError> {
-    seeds::split(text).map(|_| text.to_owned())
 }

@@ -7,6 +7,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use super::*;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use crate::huge_pages::NO_HUGE_PAGES;
 use crate::periods::Periods;
 use crate::ring::{FailureChoice, RingChoice};
 
@@ -73,7 +75,7 @@ fn both_spellings_of_a_master_mean_the_same() {
         assert_eq!(args.periods(), Periods::new(micros(send), micros(grace)), "{line}");
         assert_eq!(args.seed(), seed, "{line}");
         assert_eq!(args.listen, listen("127.0.0.1", 10_501), "{line}");
-        assert_eq!(args.ring, RingChoice::Pipelined, "{line}");
+        assert_eq!(args.group.ring, RingChoice::Pipelined, "{line}");
         assert!(args.slaves.is_empty() && args.expect.is_none() && !args.json, "{line}");
         assert_eq!(args.discovery_timeout, Duration::from_secs(1), "{line}");
     }
@@ -86,15 +88,15 @@ fn a_masters_options_are_taken() {
         "cloudy master ::1 10501 2s 1s 0 --ring token --slave node-1.example:10502 --slave [::1]:10503 --expect 2 \
          --discovery-timeout 3s --discovery-group 239.255.1.2:2000 --json --cluster-key k --loss 5%"
     );
-    assert_eq!(args.ring, RingChoice::Token);
-    assert_eq!(parsed!(Master, "cloudy master h 1 --ring relay").ring, RingChoice::Relay);
+    assert_eq!(args.group.ring, RingChoice::Token);
+    assert_eq!(parsed!(Master, "cloudy master h 1 --ring relay").group.ring, RingChoice::Relay);
     assert_eq!(args.slaves, ["node-1.example:10502", "[::1]:10503"]);
     assert_eq!(args.expect, Some(2));
     assert_eq!(args.discovery_timeout, Duration::from_secs(3));
     assert_eq!(args.discovery_group.to_string(), "239.255.1.2:2000");
     assert!(args.json);
-    assert_eq!(args.key.cluster_key, Some(PathBuf::from("k")));
-    assert_eq!(args.faults.loss, 0.05);
+    assert_eq!(args.process.key.cluster_key, Some(PathBuf::from("k")));
+    assert_eq!(args.process.faults.loss, 0.05);
 }
 
 #[test]
@@ -102,8 +104,8 @@ fn a_slaves_options_are_taken() {
     let args = parsed!(Slave, "cloudy slave 127.0.0.1 10502");
     assert_eq!(args.listen, listen("127.0.0.1", 10_502));
     assert!(args.result.is_none() && !args.stay && !args.json && !args.no_discovery);
-    assert_eq!((args.child, args.rate), (ChildArgs::default(), None));
-    assert_eq!(args.faults.faults(), cloudy_node::fault::Faults::none());
+    assert_eq!((args.process.child.clone(), args.rate), (ChildArgs::default(), None));
+    assert_eq!(args.process.faults.faults(), cloudy_node::fault::Faults::none());
     assert_eq!(args.discovery_group, cloudy_node::discovery::GROUP);
     let args =
         parsed!(Slave, "cloudy slave node 0 --result r.jsonl --stay --json --no-discovery --cluster-key k --rate 7");
@@ -111,14 +113,14 @@ fn a_slaves_options_are_taken() {
     assert_eq!(args.listen, listen("node", 0));
     assert_eq!(args.result, Some(PathBuf::from("r.jsonl")));
     assert!(args.stay && args.json && args.no_discovery);
-    assert_eq!(args.key.cluster_key, Some(PathBuf::from("k")));
+    assert_eq!(args.process.key.cluster_key, Some(PathBuf::from("k")));
 }
 
 #[test]
 fn a_demos_options_are_taken() {
     let args = parsed!(Demo, "cloudy demo");
     assert_eq!((args.nodes, args.send, args.grace, args.seed), (4, micros(2_000_000), micros(1_000_000), 0));
-    assert_eq!(args.ring, RingChoice::Pipelined);
+    assert_eq!(args.group.ring, RingChoice::Pipelined);
     assert!(args.result_dir.is_none() && !args.json);
     let args = parsed!(
         Demo,
@@ -126,7 +128,7 @@ fn a_demos_options_are_taken() {
          --latency 20ms --jitter 5000 --reorder 0.05 --duplicate 1% --fault-seed 3"
     );
     assert_eq!((args.nodes, args.send, args.grace, args.seed), (8, micros(500_000), micros(300_000), 9));
-    assert_eq!(args.ring, RingChoice::Token);
+    assert_eq!(args.group.ring, RingChoice::Token);
     assert_eq!(args.result_dir, Some(PathBuf::from("d")));
     assert!(args.json);
     let faults = args.faults.faults();
@@ -159,9 +161,9 @@ fn faults_reach_another_process_as_they_are() {
     let line = "cloudy slave h 1 --loss 33.3% --latency 1500us --jitter 7 --reorder 0.1 --duplicate 100%";
     let args = parsed!(Slave, line);
     let mut passed: Vec<std::ffi::OsString> = ["cloudy", "slave", "h", "1"].map(Into::into).to_vec();
-    passed.extend(args.faults.arguments(5));
+    passed.extend(args.process.faults.arguments(5));
     let Ok(Command::Slave(other)) = Cli::try_parse_from(passed).map(|cli| cli.command) else { panic!("not taken") };
-    assert_eq!(other.faults, FaultArgs { fault_seed: 5, ..args.faults });
+    assert_eq!(other.process.faults, FaultArgs { fault_seed: 5, ..args.process.faults });
 }
 
 #[test]
@@ -312,8 +314,8 @@ fn a_session_has_a_name_and_a_default_one() {
     for command in ["master h 1", "slave h 1", "demo"] {
         for (option, expected) in [("", "default"), (" --session team-a", "team-a")] {
             let name = match parse(&format!("cloudy {command}{option}")).expect("parses") {
-                Command::Master(args) => args.session.name,
-                Command::Slave(args) => args.session.name,
+                Command::Master(args) => args.process.session.name,
+                Command::Slave(args) => args.process.session.name,
                 Command::Demo(args) => args.session.name,
                 other => panic!("{other:?}"),
             };

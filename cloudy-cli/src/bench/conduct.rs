@@ -1,16 +1,15 @@
 //! One run: from the start of its nodes to the comparison of their results.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use cloudy_node::fault::Faults;
-use cloudy_node::key_file;
-use miette::{IntoDiagnostic, Report};
+use miette::Report;
 
 use super::course::{Moment, moments, quantiles};
-use super::fleet::{Fleet, Place};
+use super::key::Key;
 use super::latency::Quantiles;
 use super::meter::now_us;
+use super::nodes::{Nodes, Place};
 use super::orders::{Assignment, Order, Outcome, Said};
 use super::spec::{Program, Spec};
 use crate::output::failure;
@@ -41,21 +40,12 @@ pub(crate) struct Measured {
 /// Does runs, with a cluster key that lives as long as they do.
 pub(crate) struct Conductor {
     place: Place,
-    key: PathBuf,
-    _directory: tempfile::TempDir,
+    key: Key,
 }
 
 impl Conductor {
     pub(crate) fn new(place: Place) -> Result<Self, Report> {
-        let directory = tempfile::Builder::new().prefix("cloudy-bench-").tempdir().map_err(|error| {
-            failure(
-                format_args!("cannot make a directory for the bench's cluster key ({error})"),
-                "set TMPDIR to a directory that you may write to",
-            )
-        })?;
-        let key = directory.path().join("cluster.key");
-        key_file::create(&key).into_diagnostic()?;
-        Ok(Self { place, key, _directory: directory })
+        Ok(Self { place, key: Key::new()? })
     }
 
     /// Runs a program once.
@@ -63,9 +53,9 @@ impl Conductor {
     /// # Errors
     /// A node failed, or the nodes' results differ.
     pub(crate) async fn run(&self, program: Program, spec: &Spec) -> Result<Measured, Report> {
-        let mut fleet = Fleet::start(self.assignments(program, spec), self.place).await?;
-        let outcomes = direct(&mut fleet, spec).await;
-        fleet.end().await;
+        let mut nodes = Nodes::start(self.assignments(program, spec), self.place).await?;
+        let outcomes = direct(&mut nodes, spec).await;
+        nodes.end().await;
         let outcomes = outcomes?;
         compare(&outcomes)?;
         Ok(summary(&outcomes, self.place, spec.duration))
@@ -75,43 +65,43 @@ impl Conductor {
         let assignment = |number: usize| {
             // Dice of its own for each node: those who share them lose in step.
             let faults = Faults { seed: spec.faults.seed.wrapping_add(number as u64), ..spec.faults };
-            Assignment { number, program, spec: Spec { faults, ..spec.clone() }, key: self.key.clone() }
+            Assignment { number, program, spec: Spec { faults, ..spec.clone() }, key: self.key.file().to_owned() }
         };
         (0..spec.nodes).map(assignment).collect()
     }
 }
 
 /// Leads the nodes through the run.
-async fn direct(fleet: &mut Fleet, spec: &Spec) -> Result<Vec<Outcome>, Report> {
+async fn direct(nodes: &mut Nodes, spec: &Spec) -> Result<Vec<Outcome>, Report> {
     let load = START_AFTER + spec.warm_up + spec.duration;
-    let addresses = fleet
+    let addresses = nodes
         .hear(Duration::ZERO, "listening", |said| match said {
             Said::Listening(address) => Some(address),
             _ => None,
         })
         .await?;
-    for number in 0..fleet.len() {
-        fleet.tell(number, Order::Link(addresses.clone())).await;
+    for number in 0..nodes.len() {
+        nodes.tell(number, Order::Link(addresses.clone())).await;
     }
-    fleet.hear(Duration::ZERO, "ready", |said| matches!(said, Said::Ready).then_some(())).await?;
+    nodes.hear(Duration::ZERO, "ready", |said| matches!(said, Said::Ready).then_some(())).await?;
     let at_us = now_us() + START_AFTER.as_micros() as u64;
-    for number in 0..fleet.len() {
-        fleet.tell(number, Order::Start { at_us }).await;
+    for number in 0..nodes.len() {
+        nodes.tell(number, Order::Start { at_us }).await;
     }
-    let sent = fleet
+    let sent = nodes
         .hear(load, "approved to its last message", |said| match said {
             Said::Drained { sent } => Some(sent),
             _ => None,
         })
         .await?;
-    for number in 0..fleet.len() {
-        fleet.tell(number, Order::End { sent: sent.clone() }).await;
+    for number in 0..nodes.len() {
+        nodes.tell(number, Order::End { sent: sent.clone() }).await;
     }
     let done = |said| match said {
         Said::Done(outcome) => Some(*outcome),
         _ => None,
     };
-    fleet.hear(Duration::ZERO, "done", done).await
+    nodes.hear(Duration::ZERO, "done", done).await
 }
 
 /// All nodes have the same result.
@@ -137,7 +127,7 @@ fn summary(outcomes: &[Outcome], place: Place, duration: Duration) -> Measured {
     let cpu_us = match place {
         Place::Processes => sum(|outcome| outcome.cpu_us),
         // Each has measured the one process that they share.
-        Place::InProcess => max(|outcome| outcome.cpu_us),
+        Place::InProcess(_) => max(|outcome| outcome.cpu_us),
     };
     let courses: Vec<_> = outcomes.iter().map(|outcome| outcome.course.as_slice()).collect();
     let messages = (sum(|outcome| outcome.approved) / outcomes.len().max(1) as f64).max(1.0);
@@ -191,7 +181,10 @@ mod tests {
         assert_eq!(summary(&with_an_idle_one, Place::Processes, duration).window_bytes, 7 * 1_024);
         assert_eq!(measured.course.iter().map(|moment| moment.approved_per_s).collect::<Vec<_>>(), [2_000.0]);
         assert_eq!(measured.latency_us.map(|latency| (latency.p50, latency.max)), Some((976, 1_024)));
-        assert_eq!(summary(&outcomes, Place::InProcess, duration).cpu_ns_per_message, 2_000.0);
+        assert_eq!(
+            summary(&outcomes, Place::InProcess(crate::bench::node::boxed), duration).cpu_ns_per_message,
+            2_000.0
+        );
     }
 
     #[test]

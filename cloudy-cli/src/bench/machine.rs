@@ -4,6 +4,8 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use crate::progress::Progress;
+
 /// What could not be found out.
 const UNKNOWN: &str = "unknown";
 
@@ -29,8 +31,11 @@ pub(crate) struct Machine {
 }
 
 impl Conditions {
-    /// Of this process.
-    pub(crate) fn here() -> Self {
+    /// Of this process; a warning if that says little.
+    pub(crate) fn here(progress: &Progress) -> Self {
+        if cfg!(debug_assertions) {
+            progress.line("warning: a debug build says little about speed; build with --release");
+        }
         let flags: Vec<String> = std::env::args().skip(1).collect();
         Self {
             version: env!("CARGO_PKG_VERSION"),

@@ -1,29 +1,32 @@
 //! `cloudy bench`: how fast groups of this version are on this machine, and how fast the wire beneath them is.
 //!
 //! ```text
-//!   commands/bench.rs ─► runs (pairs, medians) ─► conduct (one run) ─► fleet ═╦═ a node process: member.rs
-//!                                                                             ╚═ the same:       floor/
+//!   commands/bench.rs ─► runs (pairs, medians) ─► conduct (one run) ─► nodes ═╦═ a process, node.rs: member.rs
+//!                                                                             ╚═ the same:           floor/
 //! ```
 //!
-//! What [`failover`] measures goes over the same fleet: nodes that serve until they are killed.
+//! What [`failover`] measures goes over the same nodes: they serve until they are killed.
 //!
-//! A node gets [`orders`](orders::Order) and says how it stands, one JSON object a line on stdin and stdout. Times are
-//! microseconds since the Unix epoch: all nodes are on one machine, so its clock is their common one.
+//! A node gets [`orders`](orders::Order) and reports how far it is. Times are microseconds since the Unix epoch: all nodes
+//! are on one machine, so its clock is their common one.
 
 pub(crate) mod alarm;
 pub(crate) mod conduct;
 pub(crate) mod course;
 pub(crate) mod failover;
-pub(crate) mod fleet;
 pub(crate) mod floor;
 pub(crate) mod html;
+pub(crate) mod key;
 pub(crate) mod latency;
 pub(crate) mod load;
 pub(crate) mod machine;
 pub(crate) mod member;
 pub(crate) mod meter;
+pub(crate) mod node;
+pub(crate) mod nodes;
 pub(crate) mod orders;
 pub(crate) mod report;
+pub(crate) mod row;
 pub(crate) mod runs;
 pub(crate) mod spec;
 pub(crate) mod targets;

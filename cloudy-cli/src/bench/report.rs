@@ -4,32 +4,32 @@ use serde::Serialize;
 
 use super::latency::Quantiles;
 use super::machine::Conditions;
-use super::runs::Row;
-use super::targets::Verdict;
+use super::row::{Row, Verdict};
+use crate::table::{self, Column};
 
-const HEADS: [&str; 22] = [
-    "row",
-    "nodes",
-    "senders",
-    "bytes",
-    "window",
-    "ring",
-    "durability",
-    "loss",
-    "delay",
-    "rate",
-    "approved/s",
-    "MB/s",
-    "cpu ns",
-    "packets",
-    "MiB",
-    "p50",
-    "p99",
-    "p999",
-    "max",
-    "of floor",
-    "latency",
-    "target",
+const COLUMNS: [Column; 22] = [
+    Column::number("row"),
+    Column::number("nodes"),
+    Column::number("senders"),
+    Column::number("bytes"),
+    Column::number("window"),
+    Column::number("ring"),
+    Column::number("durability"),
+    Column::number("loss"),
+    Column::number("delay"),
+    Column::number("rate"),
+    Column::number("approved/s"),
+    Column::number("MB/s"),
+    Column::number("cpu ns"),
+    Column::number("packets"),
+    Column::number("MiB"),
+    Column::number("p50"),
+    Column::number("p99"),
+    Column::number("p999"),
+    Column::number("max"),
+    Column::number("of floor"),
+    Column::number("latency"),
+    Column::number("target"),
 ];
 /// The column of a row's rate, and of its median latency.
 const RATE_AT: usize = 10;
@@ -53,25 +53,16 @@ impl Findings {
     /// Conditions, table, and what its columns mean.
     pub(crate) fn text(&self) -> String {
         let mut text = self.conditions.lines();
-        let mut lines = vec![HEADS.map(str::to_owned)];
         let rows = self.rows.iter().zip(1..);
-        lines.extend(rows.flat_map(|(row, number)| std::iter::once(cells(row, number)).chain(floor_cells(row))));
-        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-        // A column with nothing in it but its head is left out.
-        let is_used = |column: &usize| lines.iter().skip(1).any(|line| !line[*column].is_empty());
-        let columns: Vec<(usize, usize)> = (0..HEADS.len()).filter(is_used).map(|at| (at, width(at))).collect();
-        for line in &lines {
-            let cells = columns.iter().map(|&(at, width)| format!("{:>width$}", line[at]));
-            text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-            text.push('\n');
-        }
+        let lines = rows.flat_map(|(row, number)| std::iter::once(cells(row, number)).chain(floor_cells(row)));
+        text.push_str(&table::render(&COLUMNS, lines.map(Vec::from)));
         text.push_str("EQUAL: in every run all nodes ended with the same result\n");
         text.push_str("cpu ns, packets: of all nodes, a message; p50 … max: µs from due to approved, at all nodes\n");
         text
     }
 }
 
-fn cells(row: &Row, number: usize) -> [String; HEADS.len()] {
+fn cells(row: &Row, number: usize) -> [String; COLUMNS.len()] {
     let [p50, p99, p999, max] = latency(row.latency_us);
     let ratio = row.ratio.zip(row.ratio_min.zip(row.ratio_max));
     [
@@ -105,9 +96,9 @@ fn unless_zero(value: f64, words: String) -> String {
 }
 
 /// The line below a row.
-fn floor_cells(row: &Row) -> Option<[String; HEADS.len()]> {
+fn floor_cells(row: &Row) -> Option<[String; COLUMNS.len()]> {
     let floor = row.floor.as_ref()?;
-    let mut cells: [String; HEADS.len()] = std::array::from_fn(|_| String::new());
+    let mut cells: [String; COLUMNS.len()] = std::array::from_fn(|_| String::new());
     let figures = [
         format!("{:.0}", floor.approved_per_s),
         format!("{:.2}", floor.approved_per_s * row.size_bytes as f64 / 1e6),

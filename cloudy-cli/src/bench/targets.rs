@@ -1,9 +1,7 @@
 //! What the rows of `--quick` should reach (`docs/performance.md`).
 
-use serde::Serialize;
-
 use super::latency::Quantiles;
-use super::runs::Row;
+use super::row::{Row, Verdict};
 
 /// What a row should reach.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,16 +18,6 @@ pub(crate) enum Target {
     CpuOfRow(usize, f64),
     /// Nothing by itself: a later row is held against it.
     Measured,
-}
-
-/// What a target came to.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Verdict {
-    /// What should be reached, in words.
-    pub(crate) target: String,
-    /// What was.
-    pub(crate) found: String,
-    pub(crate) reached: bool,
 }
 
 impl Target {
@@ -61,14 +49,6 @@ impl Target {
                 verdict(format!("≤ {p50_us} / {p99_us} µs"), format!("{p50} / {p99}"), p50 <= p50_us && p99 <= p99_us)
             }
         }
-    }
-}
-
-impl Verdict {
-    /// In a cell of a table.
-    pub(crate) fn in_short(&self) -> String {
-        let Self { target, found, reached } = self;
-        format!("{target}: {found}, {}", if *reached { "reached" } else { "missed" })
     }
 }
 

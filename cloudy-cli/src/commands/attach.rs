@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use cloudy_node::session::{AttachConfig, AttachOutcome, MasterError, Multicast, attach_master, resume_master};
-use cloudy_node::{Group, Node, RingKind, SessionPlan};
+use cloudy_node::{Group, Node, SessionPlan};
 use miette::Report;
 
 use crate::args::MasterArgs;
-use crate::commands::master::{present, with_remedy};
+use crate::commands::outcome::{present, with_remedy};
 use crate::interrupts::Stop;
 use crate::keys::KeyFile;
 use crate::node::{self, Who, forget};
@@ -24,14 +24,15 @@ use crate::watcher::Watcher;
 pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let start = async {
         let socket = node::bind(args.listen.address(None).await?)?;
-        let file = KeyFile::open(&args.key).await?;
-        let (node, _) = node::start_as(socket, &file.keys, Who::Fresh, args.faults.faults(), false, None).await?;
+        let file = KeyFile::open(&args.process.key).await?;
+        let (node, _) =
+            node::start_as(socket, &file.keys, Who::Fresh, args.process.faults.faults(), false, None).await?;
         Ok::<_, Report>((file, node))
     };
     let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
     let (file, node) = started?;
     let config = AttachConfig {
-        session: args.session.name.clone(),
+        session: args.process.session.name.clone(),
         slaves: args.slaves.clone(),
         multicast: Some(Multicast { group: args.discovery_group, interface: node.local_addr().ip() }),
         discovery_timeout: args.discovery_timeout,
@@ -93,12 +94,7 @@ async fn show(
     let Some(SessionPlan { send, grace, stop: stop_period, seed }) = plan else {
         return Err(failure("the session ended before it began", "ask its master why, or begin another"));
     };
-    let ring = match ring {
-        RingKind::Token => RingChoice::Token,
-        RingKind::Pipelined => RingChoice::Pipelined,
-        RingKind::Relay => RingChoice::Relay,
-    };
-    let described = (Periods { send, grace, stop: stop_period }, ring, seed);
+    let described = (Periods { send, grace, stop: stop_period }, RingChoice::from(ring), seed);
     if !args.json {
         print_first(&heading(described.0, described.1, described.2));
     }

@@ -3,28 +3,24 @@
 mod plan;
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use miette::Report;
-use tokio::sync::mpsc;
 
 use super::failover;
 use crate::args::{BenchArgs, BenchCommand};
 use crate::bench::conduct::Conductor;
-use crate::bench::fleet::{Place, run_node};
 use crate::bench::html;
 use crate::bench::machine::Conditions;
-use crate::bench::orders::Post;
+use crate::bench::node;
+use crate::bench::nodes::Place;
 use crate::bench::report::Findings;
 use crate::bench::runs;
 use crate::interrupts::Interrupts;
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_soon};
 use crate::progress::Progress;
-
-/// Lines that wait to be read: there is at most one.
-const LINES_MAX: usize = 4;
 
 /// Runs the command.
 pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Report> {
@@ -37,25 +33,6 @@ pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Report> {
     interrupts.during(work).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
 }
 
-/// Runs a node of a bench.
-pub(crate) async fn run_as_node() -> Result<ExitCode, Report> {
-    let (orders, orders_in) = mpsc::channel(LINES_MAX);
-    let (says, mut said) = mpsc::channel(LINES_MAX);
-    // A thread of its own: it waits for lines, which the runtime would have to look for.
-    std::thread::spawn(move || {
-        let lines = io::stdin().lock().lines().map_while(Result::ok);
-        lines.map_while(|line| serde_json::from_str(&line).ok()).try_for_each(|order| orders.blocking_send(order).ok())
-    });
-    let answers = async {
-        while let Some(answer) = said.recv().await {
-            let line = serde_json::to_string(&answer).unwrap_or_default();
-            print_soon(&format!("{line}\n")).await?;
-        }
-        Ok(ExitCode::from(EXIT_EQUAL))
-    };
-    tokio::join!(run_node(Post { orders: orders_in, said: says }), answers).1
-}
-
 async fn any(args: &BenchArgs) -> Result<ExitCode, Report> {
     match &args.command {
         None => bench(args).await,
@@ -64,22 +41,13 @@ async fn any(args: &BenchArgs) -> Result<ExitCode, Report> {
     }
 }
 
-/// Where this bench runs; a warning if that says little.
-pub(super) fn conditions(progress: &Progress) -> Conditions {
-    let conditions = Conditions::here();
-    if conditions.build == "debug" {
-        progress.line("warning: a debug build says little about speed; build with --release");
-    }
-    conditions
-}
-
 async fn bench(args: &BenchArgs) -> Result<ExitCode, Report> {
     let plan = plan::plan(args)?;
     let page = args.html.as_deref().map(Page::open).transpose()?;
     let progress = Progress::start();
-    let conditions = conditions(&progress);
+    let conditions = Conditions::here(&progress);
     progress.line(&format!("{} rows, about {:?}", plan.len(), runs::time_for(&plan)));
-    let place = if args.in_process { Place::InProcess } else { Place::Processes };
+    let place = if args.in_process { Place::InProcess(node::boxed) } else { Place::Processes };
     let conductor = Conductor::new(place)?;
     let rows = runs::all(&plan, &conductor, &progress).await?;
     drop(progress);

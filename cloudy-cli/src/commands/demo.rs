@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use cloudy_node::key_file;
 use miette::{IntoDiagnostic, Report};
 
-use super::master::present;
+use super::outcome::present;
 use crate::args::{DemoArgs, Schedule, Who};
-use crate::demo::{Demo, judge};
+use crate::demo::{Demo, Launch, Processes, judge};
 use crate::interrupts::{Interrupts, Stop};
 use crate::output::{EXIT_INTERRUPTED, EXIT_USAGE, failure, print_error, print_first};
-use crate::processes::{Fleet, Launch};
 use crate::progress::Progress;
 use crate::report::{Session, heading};
 use crate::ring::DurabilityChoice;
@@ -50,23 +49,23 @@ async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCo
     }
     let files = DemoFiles::open(args)?;
     if !args.json {
-        print_first(&heading(periods, args.ring, args.seed));
+        print_first(&heading(periods, args.group.ring, args.seed));
     }
     let progress = Progress::start();
     progress.line(&format!("starting {} slaves", args.nodes));
-    let mut fleet = Fleet::new();
+    let mut processes = Processes::new();
     let start = async {
-        fleet.start((1..=args.nodes).map(|number| slave(args, &schedule, &files, number)).collect()).await?;
-        let slaves: Vec<SocketAddr> = fleet.all().map(|(_, address)| address).collect();
-        fleet.start(vec![master(args, &schedule, &files, &slaves)]).await
+        processes.start((1..=args.nodes).map(|number| slave(args, &schedule, &files, number)).collect()).await?;
+        let slaves: Vec<SocketAddr> = processes.all().map(|(_, address)| address).collect();
+        processes.start(vec![master(args, &schedule, &files, &slaves)]).await
     };
     let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
     started?;
-    let names = fleet.all().map(|(who, address)| (address.to_string(), who.to_string())).collect();
+    let names = processes.all().map(|(who, address)| (address.to_string(), who.to_string())).collect();
     let watcher = Watcher::new(progress, names);
     let began_at = Instant::now();
     let session_max = periods.send + periods.grace + periods.stop;
-    let played = Demo::new(fleet, schedule, session_max, &watcher, stop).play().await;
+    let played = Demo::new(processes, schedule, session_max, &watcher, stop).play().await;
     if played.outcome.is_none() && watcher.send_at().is_none() {
         if stop.was_asked() {
             return Ok(ExitCode::from(EXIT_INTERRUPTED));
@@ -74,7 +73,7 @@ async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCo
         return Err(played.endings.get(&Who::Master).map_or_else(no_session, |ending| ending.error(Who::Master)));
     }
     let session = judge(played, &watcher, |outcome| {
-        Session::new((periods, args.ring, args.seed), outcome, &watcher, began_at.elapsed())
+        Session::new((periods, args.group.ring, args.seed), outcome, &watcher, began_at.elapsed())
     });
     drop(watcher);
     present(&session, args.json, stop).await
@@ -100,10 +99,10 @@ fn slave(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, number: u16) -
 
 fn master(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, slaves: &[SocketAddr]) -> Launch {
     let [send, grace, find] = [args.send, args.grace, FIND_TIMEOUT].map(duration::show);
-    let [seed, ring, expect] = [args.seed.to_string(), args.ring.to_string(), slaves.len().to_string()];
+    let [seed, ring, expect] = [args.seed.to_string(), args.group.ring.to_string(), slaves.len().to_string()];
     let on_failure = args.on_failure(schedule).to_string();
     let mut arguments = texts(&["master", "127.0.0.1", "0", &send, &grace, &seed, "--ring", &ring]);
-    arguments.extend(texts(&["--durability", &args.durability.to_string()]));
+    arguments.extend(texts(&["--durability", &args.group.durability.to_string()]));
     arguments.extend(texts(&["--on-failure", &on_failure, "--expect", &expect, "--discovery-timeout", &find]));
     arguments.extend(slaves.iter().flat_map(|address| ["--slave".into(), address.to_string().into()]));
     arguments.extend(common(args, schedule, files, 0));
@@ -144,7 +143,7 @@ struct DemoFiles {
 impl DemoFiles {
     fn open(args: &DemoArgs) -> Result<Self, Report> {
         let choice = args.key.choose().ok().filter(|choice| !choice.is_default);
-        let on_disk = args.durability == DurabilityChoice::Disk;
+        let on_disk = args.group.durability == DurabilityChoice::Disk;
         let directory = if on_disk || choice.is_none() { Some(temporary()?) } else { None };
         let inside = |name: &str| directory.as_ref().map(|directory| directory.path().join(name));
         let key = match choice {

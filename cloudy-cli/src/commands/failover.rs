@@ -7,12 +7,12 @@ use miette::Report;
 
 use crate::args::{FailoverArgs, SoakArgs};
 use crate::bench::failover::catch_up;
-use crate::bench::failover::crew::{Key, Make};
+use crate::bench::failover::crew::Make;
 use crate::bench::failover::report::{FailoverFindings, SoakFindings, json};
 use crate::bench::failover::rounds::{self, Plan};
 use crate::bench::failover::soak;
+use crate::bench::key::Key;
 use crate::bench::machine::Conditions;
-use crate::commands::bench::conditions;
 use crate::output::{EXIT_EQUAL, print_soon};
 use crate::progress::Progress;
 
@@ -21,7 +21,7 @@ pub(crate) async fn failover(args: &FailoverArgs) -> Result<ExitCode, Report> {
     let (nodes, size_bytes, rate_per_s) = (usize::from(args.nodes), args.size as usize, args.rate);
     let plan = Plan { kinds: args.failure.clone(), rounds: args.rounds, nodes, size_bytes, rate_per_s };
     let progress = Progress::start();
-    let conditions: Conditions = conditions(&progress);
+    let conditions = Conditions::here(&progress);
     let catch_up_time = if args.catch_up > 0 { catch_up::time_for(args.catch_up) } else { Duration::ZERO };
     let time = rounds::time_for(&plan) + catch_up_time;
     progress.line(&format!("{} failures, about {} s", plan.kinds.len() * plan.rounds as usize, time.as_secs()));
@@ -42,7 +42,7 @@ pub(crate) async fn failover(args: &FailoverArgs) -> Result<ExitCode, Report> {
 pub(crate) async fn soak(args: &SoakArgs) -> Result<ExitCode, Report> {
     let (nodes, size_bytes, rate_per_s) = (usize::from(args.nodes), args.size as usize, args.rate);
     let progress = Progress::start();
-    let conditions = conditions(&progress);
+    let conditions = Conditions::here(&progress);
     let key = Key::new()?;
     let make = Make { nodes, master: false, partitions: false, size_bytes, rate_per_s };
     let soak = soak::run(make, args.duration, &key, &progress).await?;

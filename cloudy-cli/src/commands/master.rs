@@ -7,26 +7,27 @@ use std::time::{Duration, Instant};
 
 use cloudy_node::fault::FaultControl;
 use cloudy_node::session::{
-    FindError, MasterConfig, MasterError, MasterEvent, Multicast, ended_sessions, resumed_session, run_master,
+    MasterConfig, MasterError, MasterEvent, Multicast, ended_sessions, resumed_session, run_master,
 };
-use cloudy_node::{Durability, Node, OnFailure, RingKind, SessionPlan};
+use cloudy_node::{Node, SessionPlan};
 use miette::Report;
 
 use crate::args::MasterArgs;
+use crate::children::parent::{clear_up, obey, say, say_surely};
 use crate::commands::attach;
+use crate::commands::outcome::{present, with_remedy};
 use crate::interrupts::{Asked, Interrupts, Stop};
 use crate::keys::KeyFile;
 use crate::node::{self, Who, forget};
-use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, failure, print_beside, print_first, say_plainly};
-use crate::parent::{self, Order, Said, say, say_surely};
+use crate::orders::{Order, Said};
+use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_first, say_plainly};
 use crate::periods::Periods;
 use crate::progress::Progress;
 use crate::report::{Session, heading};
-use crate::ring::{DurabilityChoice, FailureChoice, RingChoice};
 use crate::watcher::Watcher;
 
 /// How long slaves may take to reach each other.
-pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(10);
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub(crate) async fn run(args: MasterArgs) -> Result<ExitCode, Report> {
@@ -42,20 +43,21 @@ pub(crate) async fn run(args: MasterArgs) -> Result<ExitCode, Report> {
 async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let start = async {
         let socket = node::bind(args.listen.address(None).await?)?;
-        let file = KeyFile::open(&args.key).await?;
-        let who = Who::of(&args.data, None).await?;
+        let file = KeyFile::open(&args.process.key).await?;
+        let who = Who::of(&args.process.data, None).await?;
         let (node, control) =
-            node::start_as(socket, &file.keys, who, args.faults.faults(), args.child.partitions, None).await?;
+            node::start_as(socket, &file.keys, who, args.process.faults.faults(), args.process.child.partitions, None)
+                .await?;
         Ok::<_, Report>((file, node, control))
     };
     let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
     let (file, node, control) = started?;
     let config = MasterConfig {
-        session: args.session.name.clone(),
+        session: args.process.session.name.clone(),
         plan: plan(args.periods(), args.seed()),
-        ring: ring_kind(args.ring),
-        on_failure: on_failure(args.on_failure),
-        durability: durability(args.durability),
+        ring: args.group.ring.into(),
+        on_failure: args.on_failure.into(),
+        durability: args.group.durability.into(),
         failure_timeout: args.timeouts.failure_timeout,
         timeout_max: args.timeouts.timeout_max,
         slaves: args.slaves.clone(),
@@ -68,7 +70,7 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let mut orphaned = false;
     let ended = if let Some(group) = stored {
         file.followed(&node, say_plainly, attach::resumed(args, &node, &group, stop)).await
-    } else if args.child.announce {
+    } else if args.process.child.announce {
         let session = for_a_parent(&node, control, &config, (stop, &mut orphaned));
         file.followed(&node, say_plainly, session).await
     } else {
@@ -76,7 +78,7 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     };
     node.shutdown().await;
     if orphaned {
-        parent::clear_up(args.child.parents_files.as_deref());
+        clear_up(args.process.child.parents_files.as_deref());
     }
     ended
 }
@@ -97,7 +99,7 @@ async fn for_a_user(
     config: &MasterConfig,
     stop: &Stop,
 ) -> Result<ExitCode, Report> {
-    let (periods, ring, seed) = (args.periods(), args.ring, args.seed());
+    let (periods, ring, seed) = (args.periods(), args.group.ring, args.seed());
     if !args.json {
         print_first(&heading(periods, ring, seed));
     }
@@ -134,7 +136,7 @@ async fn for_a_parent(
     (stop, orphaned): (&Stop, &mut bool),
 ) -> Result<ExitCode, Report> {
     say(&Said::Listening { address: node.local_addr(), node: node.id() });
-    let obey = |order| match (order, &control) {
+    let act = |order| match (order, &control) {
         (Order::CutOff(peers), Some(control)) => control.partition(peers),
         (Order::CutOff(_), None) => tracing::warn!("a partition was not announced when this master was started"),
         (Order::Stop, _) => stop.now(Asked::Order),
@@ -147,70 +149,14 @@ async fn for_a_parent(
             }
             Ok(ExitCode::from(EXIT_EQUAL))
         }
-        () = parent::obey(obey) => {
+        () = obey(act) => {
             *orphaned = true;
             Err(failure("the process that started this master is gone", "start another"))
         }
     }
 }
 
-/// Prints the end of a session; status 0 only if all results are there and equal.
-pub(crate) async fn present(session: &Session, json: bool, stop: &Stop) -> Result<ExitCode, Report> {
-    print_beside(&if json { format!("{}\n", session.json()) } else { session.text() }, stop).await?;
-    Ok(ExitCode::from(if session.is_good() { EXIT_EQUAL } else { EXIT_FAILED }))
-}
-
 /// What the slaves are told.
-pub(crate) fn plan(Periods { send, grace, stop }: Periods, seed: u64) -> SessionPlan {
+fn plan(Periods { send, grace, stop }: Periods, seed: u64) -> SessionPlan {
     SessionPlan { send, grace, stop, seed }
-}
-
-/// The library's word for it.
-pub(crate) fn durability(choice: DurabilityChoice) -> Durability {
-    match choice {
-        DurabilityChoice::Memory => Durability::Memory,
-        DurabilityChoice::Disk => Durability::Disk,
-    }
-}
-
-/// The library's word for it.
-pub(crate) fn on_failure(choice: FailureChoice) -> OnFailure {
-    match choice {
-        FailureChoice::Wait => OnFailure::Wait,
-        FailureChoice::Evict => OnFailure::Evict,
-    }
-}
-
-pub(crate) fn ring_kind(ring: RingChoice) -> RingKind {
-    match ring {
-        RingChoice::Token => RingKind::Token,
-        RingChoice::Pipelined => RingKind::Pipelined,
-        RingChoice::Relay => RingKind::Relay,
-    }
-}
-
-/// The error, and what to do about it.
-pub(crate) fn with_remedy(error: &MasterError) -> Report {
-    let remedy = match error {
-        // Their words have been shown as they came.
-        MasterError::NoSlaves { refusals } if !refusals.is_empty() => {
-            let problem = "no slave takes part: those that were asked said why not, each above";
-            return failure(
-                problem,
-                "end what keeps them busy, or wait for it; compare cluster keys by `cloudy key show`",
-            );
-        }
-        MasterError::NoSlaves { .. } | MasterError::TooFew { .. } => {
-            "start slaves first, for example `cloudy slave 127.0.0.1 10502 &`; where multicast does not reach them, name \
-             each by --slave HOST:PORT; all need the same cluster key (`cloudy key show`)"
-        }
-        MasterError::Find(FindError::Discovery(_)) => {
-            "name the slaves: --slave HOST:PORT, as often as there are slaves"
-        }
-        MasterError::Find(FindError::Seeds(_)) => "check the name, or give an IP address",
-        MasterError::NotReady { .. } => "every slave must be reachable from every other; listen on an address that is",
-        MasterError::Diverged { .. } => "run a memory test on both machines, and keep their result files",
-        _ => "see what the slaves say on their stderr, and run it again with -v",
-    };
-    failure(error, remedy)
 }

@@ -17,15 +17,17 @@ use miette::{IntoDiagnostic, Report};
 use serde_json::json;
 
 use crate::args::SlaveArgs;
+use crate::children::parent::{clear_up, obey, say, say_surely};
+use crate::children::supervisor::Supervisor;
 use crate::duration;
 use crate::interrupts::{Asked, Interrupts, Stop};
 use crate::keys::KeyFile;
 use crate::node::{self, Who, forget};
-use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, EXIT_NOT_STARTED, failure, print_beside, print_error};
-use crate::parent::{self, Order, Said, say, say_surely};
+use crate::orders::{Order, Said};
+use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, EXIT_NOT_STARTED, failure, print_error};
 use crate::progress::Progress;
-use crate::report::{phase_name, rounded, stopped_words};
-use crate::supervisor::Supervisor;
+use crate::report::rounded;
+use crate::watcher::{phase_name, stopped_words};
 
 /// Runs the command.
 pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
@@ -51,7 +53,7 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
             responder: RefCell::new(None),
             waited: Cell::new(false),
         };
-        let obey = |order| match (order, &control) {
+        let act = |order| match (order, &control) {
             (Order::CutOff(peers), Some(control)) => control.partition(peers),
             (Order::CutOff(_), None) => tracing::warn!("a partition was not announced when this slave was started"),
             (Order::Stop, _) => stop.now(Asked::Order),
@@ -68,7 +70,7 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
         };
         let ended = tokio::select! {
             ended = key_file.followed(&node, |line| slave.progress.line(line), slave.sessions(file.as_mut())) => ended,
-            () = parent::obey(obey), if args.child.announce => {
+            () = obey(act), if args.process.child.announce => {
                 orphaned = true;
                 Err(failure("the process that started this slave is gone", "start another"))
             }
@@ -77,7 +79,7 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
         drop(slave);
         node.shutdown().await;
         if orphaned {
-            parent::clear_up(args.child.parents_files.as_deref());
+            clear_up(args.process.child.parents_files.as_deref());
         }
         ended
     };
@@ -97,17 +99,17 @@ impl Started {
     async fn new(args: &SlaveArgs) -> Result<Self, Report> {
         let mut supervisor = if args.supervised { Some(Supervisor::meet().await?) } else { None };
         let socket = node::bind(args.listen.address(args.at).await?)?;
-        let key_file = KeyFile::open(&args.key).await?;
+        let key_file = KeyFile::open(&args.process.key).await?;
         let file = match &args.result {
             Some(path) => {
-                not_over_own_files(path, key_file.path(), args.data.directory.as_deref())?;
+                not_over_own_files(path, key_file.path(), args.process.data.directory.as_deref())?;
                 Some(ResultFile::create(path).await.into_diagnostic()?)
             }
             None => None,
         };
         let node_key = supervisor.as_mut().and_then(|supervisor| supervisor.key.take());
-        let (keys, who) = (&key_file.keys, Who::of(&args.data, node_key).await?);
-        let (faults, partitions) = (args.faults.faults(), args.child.partitions);
+        let (keys, who) = (&key_file.keys, Who::of(&args.process.data, node_key).await?);
+        let (faults, partitions) = (args.process.faults.faults(), args.process.child.partitions);
         let (node, control) = node::start_as(socket, keys, who, faults, partitions, Some(args.retain)).await?;
         Ok(Self { supervisor, key_file, file, node, control })
     }
@@ -152,7 +154,7 @@ impl Slave<'_> {
         }
         loop {
             let observe = |event| self.observe(event);
-            let session = self.args.session.name.clone();
+            let session = self.args.process.session.name.clone();
             let config = SlaveConfig { session, result: file.as_deref_mut(), numbers_per_second_max: self.args.rate };
             if resumed_session(self.node).is_some() {
                 self.waits();
@@ -212,7 +214,7 @@ impl Slave<'_> {
                 }
             )),
             SlaveEvent::Phase(phase) => self.progress.line(phase_name(phase)),
-            SlaveEvent::View { id, members } if self.args.child.announce => say(&Said::View { id, members }),
+            SlaveEvent::View { id, members } if self.args.process.child.announce => say(&Said::View { id, members }),
             SlaveEvent::View { id, members } => self.progress.line(&format!("view {id}: {} slaves", members.len())),
             SlaveEvent::NobodyComplete(stopped) => self.progress.line(&stopped_words(&stopped)),
             SlaveEvent::NotBegun { master, cause } => self.progress.line(&format!(
@@ -231,8 +233,8 @@ impl Slave<'_> {
         }
         let (id, fingerprint) = (self.node.id(), &self.fingerprint);
         self.progress.line(&format!("listening on {address} as node {id}, cluster key fingerprint {fingerprint}"));
-        if self.args.session.name != SessionName::default() {
-            self.progress.line(&format!("waiting for a master of session \"{}\"", self.args.session.name));
+        if self.args.process.session.name != SessionName::default() {
+            self.progress.line(&format!("waiting for a master of session \"{}\"", self.args.process.session.name));
         }
         if !self.args.no_discovery {
             let place = Multicast { group: self.args.discovery_group, interface: address.ip() };
@@ -243,7 +245,7 @@ impl Slave<'_> {
             }
             // A session that the data directory holds comes before the one that is asked for.
             let resumed = resumed_session(self.node).and_then(|group| SessionName::of_group(group.name()));
-            let label = resumed.as_ref().unwrap_or(&self.args.session.name).to_string();
+            let label = resumed.as_ref().unwrap_or(&self.args.process.session.name).to_string();
             let advertised = Advertisement { node: id, address, label };
             match Responder::start(self.node.discovery_keys(), place, advertised) {
                 Ok(responder) => *self.responder.borrow_mut() = Some(responder),
@@ -252,7 +254,7 @@ impl Slave<'_> {
                 )),
             }
         }
-        if self.args.child.announce {
+        if self.args.process.child.announce {
             say(&Said::Listening { address, node: id });
         }
         self.progress.state("waiting for a master".to_owned());
@@ -274,7 +276,7 @@ impl Slave<'_> {
     async fn present(&self, outcome: SlaveOutcome) -> Result<(), Report> {
         let SlaveOutcome { summary, rank, master, timings, file_error, .. } = outcome;
         let sum = summary.sum;
-        if self.args.child.announce {
+        if self.args.process.child.announce {
             say_surely(&Said::Result(summary), self.stop).await?;
         } else if self.args.json {
             let object = json!({
@@ -290,13 +292,13 @@ impl Slave<'_> {
                 "grace_us": timings.grace.as_micros() as u64,
                 "stop_us": timings.stop.as_micros() as u64,
             });
-            print_beside(&format!("{object}\n"), self.stop).await?;
+            self.stop.print(&format!("{object}\n")).await?;
         } else {
             let text = format!(
                 "({}, {sum})  digest {}  own {}  confirmations {}\n",
                 summary.count, summary.digest, summary.own, summary.confirmations
             );
-            print_beside(&text, self.stop).await?;
+            self.stop.print(&text).await?;
         }
         file_error.map_or(Ok(()), Err).into_diagnostic()
     }

@@ -4,20 +4,19 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use cloudy_node::identity::NodeKey;
 use miette::{IntoDiagnostic, Report};
-use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use crate::args::SlaveArgs;
+use crate::children::supervisor::introduce;
+use crate::children::{Child, Reads, Signal};
 use crate::interrupts::{Asked, Interrupts, Stop};
 use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_STARTED, EXIT_USAGE, failure};
-use crate::program;
 use crate::progress::Progress;
-use crate::supervisor::introduce;
 
 /// Between a crash and the next start, at first; it doubles with each crash.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -42,7 +41,7 @@ async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
     // Others find a slave that was started again by its key and by its address.
     let supervisor = Supervisor {
         arguments: arguments(std::env::args_os().skip(1), fixed(address?)?),
-        key: if args.data.directory.is_none() { Some(NodeKey::generate().into_diagnostic()?) } else { None },
+        key: if args.process.data.directory.is_none() { Some(NodeKey::generate().into_diagnostic()?) } else { None },
         stop,
     };
     let (progress, mut crashes, mut restarts) = (Progress::start(), Crashes::default(), false);
@@ -90,7 +89,7 @@ async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
 }
 
 fn what_is_lost(args: &SlaveArgs) -> &'static str {
-    match args.data.directory {
+    match args.process.data.directory {
         Some(_) => "",
         None => {
             "; it comes back to its session as long as another process of that runs: once all are gone, what was in \
@@ -118,19 +117,12 @@ struct Supervisor<'a> {
 
 impl Supervisor<'_> {
     fn start(&self) -> io::Result<Child> {
-        let mut command = Command::from(program::command()?);
-        command.args(&self.arguments).stdin(Stdio::piped()).kill_on_drop(true);
-        // The terminal's Ctrl-C is for this process, which passes it on: once, and not twice.
-        #[cfg(unix)]
-        command.process_group(0);
-        command.spawn()
+        Child::start(&self.arguments, None, Reads::Nothing)
     }
 
     /// Gives the process its key and waits for its end; passes a signal on.
     async fn ended(&self, mut child: Child) -> Result<ExitStatus, Report> {
-        // Open until the end: that is how the slave knows of this process.
-        let mut stdin = child.stdin.take();
-        if let Some(stdin) = &mut stdin {
+        if let Some(stdin) = child.stdin() {
             // A slave that has ended already says why by its status.
             let _ = introduce(stdin, self.key.as_ref()).await;
         }
@@ -138,7 +130,12 @@ impl Supervisor<'_> {
             status = child.wait() => return status.into_diagnostic(),
             asked = self.stop.why_asked() => asked,
         };
-        pass_on(&mut child, asked).into_diagnostic()?;
+        let signal = match asked {
+            Asked::Interrupt => Signal::Interrupt,
+            Asked::Terminate | Asked::Order => Signal::Terminate,
+            Asked::HangUp => Signal::HangUp,
+        };
+        child.signal(signal).into_diagnostic()?;
         child.wait().await.into_diagnostic()
     }
 }
@@ -150,25 +147,6 @@ fn fixed(address: SocketAddr) -> Result<SocketAddr, Report> {
     }
     let free = || -> io::Result<SocketAddr> { UdpSocket::bind(address)?.local_addr() };
     free().map_err(|error| failure(format_args!("no port is free at {address} ({error})"), "name another address"))
-}
-
-#[cfg(unix)]
-fn pass_on(child: &mut Child, asked: Asked) -> io::Result<()> {
-    use rustix::process::{Pid, Signal, kill_process};
-
-    let signal = match asked {
-        Asked::Interrupt => Signal::INT,
-        Asked::Terminate | Asked::Order => Signal::TERM,
-        Asked::HangUp => Signal::HUP,
-    };
-    // Until it is waited for, nobody else has its number.
-    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    pid.map_or(Ok(()), |pid| kill_process(pid, signal).map_err(io::Error::from))
-}
-
-#[cfg(not(unix))]
-fn pass_on(child: &mut Child, _asked: Asked) -> io::Result<()> {
-    child.start_kill()
 }
 
 /// What the slave ended with, if it ended by itself: a failure that it has told of is one.

@@ -79,8 +79,8 @@ mod tests {
 
     use super::*;
     use crate::args::{At, Deed};
+    use crate::children::Ending;
     use crate::periods::Periods;
-    use crate::processes::Ending;
     use crate::progress::Progress;
     use crate::ring::RingChoice;
 

@@ -1,6 +1,7 @@
 //! A demo under way: it follows what its processes say, does to them what the schedule says, and judges how they end.
 
 mod judge;
+mod processes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -12,12 +13,13 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use crate::args::{At, Deed, Schedule, Sides, Who};
+use crate::children::{Control, Ending, News};
 use crate::interrupts::Stop;
-use crate::parent::{Order, Said};
-use crate::processes::{Control, Ending, Fleet, News};
+use crate::orders::{Order, Said};
 use crate::watcher::Watcher;
 
 pub(crate) use judge::judge;
+pub(crate) use processes::{Launch, Processes};
 
 /// How long a process may take to end after its session.
 const END_TIMEOUT: Duration = Duration::from_secs(8);
@@ -29,7 +31,7 @@ const MASTER_FIRST: Duration = Duration::from_millis(100);
 
 /// A demo under way.
 pub(crate) struct Demo<'a> {
-    pub(crate) fleet: Fleet,
+    pub(crate) processes: Processes,
     pub(crate) watcher: &'a Watcher,
     pub(crate) stop: &'a Stop,
     /// What is still to be done.
@@ -65,7 +67,7 @@ pub(crate) struct Played {
 impl<'a> Demo<'a> {
     /// With processes that listen.
     pub(crate) fn new(
-        fleet: Fleet,
+        processes: Processes,
         schedule: Schedule,
         session_max: Duration,
         watcher: &'a Watcher,
@@ -73,7 +75,7 @@ impl<'a> Demo<'a> {
     ) -> Self {
         let (partitions, paused, heard, played) = Default::default();
         let due = schedule.0.into();
-        Self { fleet, watcher, stop, due, partitions, paused, session_max, end_by: None, heard, played }
+        Self { processes, watcher, stop, due, partitions, paused, session_max, end_by: None, heard, played }
     }
 
     /// Follows it until all processes have ended.
@@ -83,7 +85,7 @@ impl<'a> Demo<'a> {
             let fault_at = self.fault_at();
             let view_at = self.heard.values().map(|(at, _)| *at + MASTER_FIRST).min();
             tokio::select! {
-                (who, news) = self.fleet.news() => self.take(who, news),
+                (who, news) = self.processes.news() => self.take(who, news),
                 () = until(fault_at) => self.next_fault(),
                 () = until(view_at) => self.show_heard(Instant::now() - MASTER_FIRST),
                 () = until(self.end_by) => self.give_up(),
@@ -102,10 +104,10 @@ impl<'a> Demo<'a> {
     fn is_over(&self) -> bool {
         let ended = |who| self.played.endings.contains_key(&who);
         let without_master = self.watcher.send_at().is_none() && self.played.outcome.is_none() && ended(Who::Master);
-        without_master || self.fleet.all().all(|(who, _)| ended(who))
+        without_master || self.processes.all().all(|(who, _)| ended(who))
     }
 
-    fn take(&mut self, who: Who, news: News) {
+    fn take(&mut self, who: Who, news: News<Said>) {
         match news {
             News::Said(Said::Saw(event)) => self.saw(event),
             News::Said(Said::View { id, members }) => {
@@ -169,7 +171,7 @@ impl<'a> Demo<'a> {
 
     /// Whoever has not ended by now does not.
     fn give_up(&mut self) {
-        for (who, _) in self.fleet.all() {
+        for (who, _) in self.processes.all() {
             self.played.endings.entry(who).or_default();
         }
     }
@@ -180,9 +182,9 @@ impl<'a> Demo<'a> {
         self.end_within(self.session_max.min(OVERTIME) + OVERTIME);
         let master_lives =
             !self.played.endings.contains_key(&Who::Master) && !self.played.killed.contains(&Who::Master);
-        for (who, _) in self.fleet.all() {
+        for (who, _) in self.processes.all() {
             if who == Who::Master || !master_lives {
-                self.fleet.control(who, Control::Order(Order::Stop));
+                self.processes.control(who, Control::Order(Order::Stop));
             }
         }
     }
@@ -200,15 +202,15 @@ impl<'a> Demo<'a> {
             Deed::Kill(who) => {
                 self.played.killed.insert(*who);
                 self.paused.remove(who);
-                self.fleet.control(*who, Control::Kill);
+                self.processes.control(*who, Control::Kill);
             }
             Deed::Pause(who) => {
                 self.paused.insert(*who);
-                self.fleet.control(*who, Control::Pause);
+                self.processes.control(*who, Control::Pause);
             }
             Deed::Resume(who) => {
                 self.paused.remove(who);
-                self.fleet.control(*who, Control::Resume);
+                self.processes.control(*who, Control::Resume);
             }
             Deed::Partition(sides) => self.cut_off(|partitions| partitions.push(sides.clone())),
             Deed::Heal(sides) => self.cut_off(|partitions| {
@@ -224,21 +226,21 @@ impl<'a> Demo<'a> {
     /// Changes the partitions, and tells all processes.
     fn cut_off(&mut self, change: impl FnOnce(&mut Vec<Sides>)) {
         change(&mut self.partitions);
-        for (who, _) in self.fleet.all() {
+        for (who, _) in self.processes.all() {
             let beyond: BTreeSet<SocketAddr> = self
                 .partitions
                 .iter()
                 .flat_map(|sides| sides.beyond(who))
-                .filter_map(|who| self.fleet.address(who))
+                .filter_map(|who| self.processes.address(who))
                 .collect();
-            self.fleet.control(who, Control::Order(Order::CutOff(beyond.into_iter().collect())));
+            self.processes.control(who, Control::Order(Order::CutOff(beyond.into_iter().collect())));
         }
     }
 
     /// Ends all faults that have an end.
     fn release(&mut self) {
         for who in std::mem::take(&mut self.paused) {
-            self.fleet.control(who, Control::Resume);
+            self.processes.control(who, Control::Resume);
         }
         if !self.partitions.is_empty() {
             self.cut_off(Vec::clear);

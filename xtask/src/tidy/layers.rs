@@ -12,7 +12,7 @@ use super::source::Source;
 const PAGE: &str = "ARCHITECTURE.md";
 
 /// The crates whose modules have an order.
-const CRATES: &[&str] = &["cloudy-proto", "cloudy-node"];
+const CRATES: &[&str] = &["cloudy-proto", "cloudy-node", "cloudy-cli"];
 
 pub(super) fn check(sources: &[Source], files: &[TextFile]) -> Vec<Violation> {
     let page = files.iter().find(|file| file.path == PAGE).map_or("", |file| &file.text);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use miette::Report;
 use serde::Serialize;
 
-use super::crew::{Crew, Joined, Key, Make};
+use super::crew::{Crew, Joined, Make};
+use crate::bench::key::Key;
 use crate::progress::Progress;
 
 /// Newcomers, one after the other.

@@ -1,47 +1,20 @@
 //! A group under a steady load, whose members are killed, cut off and replaced.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use cloudy_node::{NodeId, ViewId, key_file};
-use miette::{IntoDiagnostic, Report};
-use tempfile::TempDir;
+use cloudy_node::{NodeId, ViewId};
+use miette::Report;
 
-use super::history::Span;
-use super::orders::{Failed, Part, Role, Task, Word};
-use crate::bench::fleet::{Fleet, Place};
-use crate::bench::orders::{Order, Said};
+use crate::bench::key::Key;
+use crate::bench::nodes::{Nodes, Place};
+use crate::bench::orders::{Failed, Order, Part, Role, Said, Span, Task, Word};
 use crate::output::failure;
 
 /// Voters of one group at most (`protocol.md` §6.6).
 const VOTERS_MAX: usize = 7;
 /// What filling a group with messages may take.
 const FILL_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// A cluster key that lives as long as a bench does.
-pub(crate) struct Key {
-    file: PathBuf,
-    _directory: TempDir,
-}
-
-impl Key {
-    /// Makes one.
-    ///
-    /// # Errors
-    /// There is no directory for it.
-    pub(crate) fn new() -> Result<Self, Report> {
-        let directory = tempfile::Builder::new().prefix("cloudy-bench-").tempdir().map_err(|error| {
-            failure(
-                format_args!("cannot make a directory for the bench's cluster key ({error})"),
-                "set TMPDIR to a directory that you may write to",
-            )
-        })?;
-        let file = directory.path().join("cluster.key");
-        key_file::create(&file).into_diagnostic()?;
-        Ok(Self { file, _directory: directory })
-    }
-}
 
 /// What a group is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,14 +38,14 @@ impl Make {
 
     fn part(&self, role: Role, key: &Key) -> Order {
         let &Self { partitions, size_bytes, rate_per_s, .. } = self;
-        Order::Serve(Box::new(Part { role, partitions, size_bytes, rate_per_s, key: key.file.clone() }))
+        Order::Serve(Box::new(Part { role, partitions, size_bytes, rate_per_s, key: key.file().to_owned() }))
     }
 }
 
 /// A process of the group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hand {
-    /// Its number in the fleet.
+    /// Its number among the bench's nodes.
     pub(crate) number: usize,
     pub(crate) node: NodeId,
     pub(crate) address: SocketAddr,
@@ -97,7 +70,7 @@ pub(crate) struct Settled {
 pub(crate) struct Crew<'a> {
     key: &'a Key,
     make: Make,
-    fleet: Fleet,
+    nodes: Nodes,
     /// A founder that is no member.
     master: Option<Hand>,
     members: Vec<Hand>,
@@ -106,15 +79,15 @@ pub(crate) struct Crew<'a> {
 impl<'a> Crew<'a> {
     /// Starts the processes, and returns once all are in the group.
     pub(crate) async fn start(make: Make, key: &'a Key) -> Result<Self, Report> {
-        let mut crew = Self { key, make, fleet: Fleet::new(), master: None, members: Vec::new() };
+        let mut crew = Self { key, make, nodes: Nodes::new(), master: None, members: Vec::new() };
         let others = crew.make.nodes - 1;
         let role = if crew.make.master { Role::Master { others } } else { Role::Founder { others } };
         let (founder, founder_at) = crew.add(role).await?;
-        crew.fleet.tell(founder, Order::Do(Task::Join(None))).await;
+        crew.nodes.tell(founder, Order::Do(Task::Join(None))).await;
         let mut added = Vec::with_capacity(others);
         for _ in 0..others {
             let (number, address) = crew.add(Role::Joiner).await?;
-            crew.fleet.tell(number, Order::Do(Task::Join(Some(founder_at)))).await;
+            crew.nodes.tell(number, Order::Do(Task::Join(Some(founder_at)))).await;
             added.push((number, address));
         }
         let (node, _) = crew.joined(founder).await?;
@@ -150,7 +123,7 @@ impl<'a> Crew<'a> {
     pub(crate) async fn join(&mut self) -> Result<Joined, Report> {
         let contact = self.members.first().map(|member| member.address);
         let (number, address) = self.add(Role::Joiner).await?;
-        self.fleet.tell(number, Order::Do(Task::Join(contact))).await;
+        self.nodes.tell(number, Order::Do(Task::Join(contact))).await;
         let (node, joined) = self.joined(number).await?;
         self.members.push(Hand { number, node, address });
         Ok(joined)
@@ -173,7 +146,7 @@ impl<'a> Crew<'a> {
 
     /// Kills a process.
     pub(crate) async fn kill(&mut self, hand: Hand) {
-        self.fleet.kill(hand.number);
+        self.nodes.kill(hand.number).await;
         self.members.retain(|member| member.number != hand.number);
         self.master = self.master.filter(|master| master.number != hand.number);
         // The kill is done by another task of this thread.
@@ -186,14 +159,14 @@ impl<'a> Crew<'a> {
         for hand in &self.members {
             let others = self.members.iter().filter(|other| is_some(other) != is_some(hand));
             let cut_off = Task::CutOff(others.map(|other| other.address).collect());
-            self.fleet.tell(hand.number, Order::Do(cut_off)).await;
+            self.nodes.tell(hand.number, Order::Do(cut_off)).await;
         }
     }
 
     /// What these members saw of a failure.
     pub(crate) async fn survive(&mut self, survivors: &[Hand], failed: &Failed) -> Result<Vec<Span>, Report> {
         for hand in survivors {
-            self.fleet.tell(hand.number, Order::Do(Task::Survive(failed.clone()))).await;
+            self.nodes.tell(hand.number, Order::Do(Task::Survive(failed.clone()))).await;
         }
         let mut spans = Vec::with_capacity(survivors.len());
         for hand in survivors {
@@ -201,7 +174,7 @@ impl<'a> Crew<'a> {
                 Said::Did(Word::Survived(span)) => Some(span),
                 _ => None,
             };
-            spans.push(self.fleet.hear_from(hand.number, Duration::ZERO, "over the failure", word).await?);
+            spans.push(self.nodes.hear_from(hand.number, Duration::ZERO, "over the failure", word).await?);
         }
         Ok(spans)
     }
@@ -239,7 +212,7 @@ impl<'a> Crew<'a> {
     /// A node failed, or the nodes' results differ.
     pub(crate) async fn end(mut self) -> Result<u64, Report> {
         for (at, hand) in self.members.iter().chain(&self.master).enumerate() {
-            self.fleet.tell(hand.number, Order::Do(Task::End { ends: at == 0 })).await;
+            self.nodes.tell(hand.number, Order::Do(Task::End { ends: at == 0 })).await;
         }
         let mut results = Vec::with_capacity(self.members.len());
         for at in 0..self.members.len() {
@@ -249,7 +222,7 @@ impl<'a> Crew<'a> {
             };
             results.push(self.did(at, Duration::ZERO, "done", word).await?);
         }
-        self.fleet.end().await;
+        self.nodes.end().await;
         let first = results.first().cloned().unwrap_or_default();
         match results.iter().position(|result| *result != first) {
             None => Ok(first.0),
@@ -261,12 +234,12 @@ impl<'a> Crew<'a> {
     }
 
     async fn add(&mut self, role: Role) -> Result<(usize, SocketAddr), Report> {
-        let number = self.fleet.add(self.make.part(role, self.key), Place::Processes).await?;
+        let number = self.nodes.add(self.make.part(role, self.key), Place::Processes).await?;
         let listening = |said| match said {
             Said::Listening(address) => Some(address),
             _ => None,
         };
-        Ok((number, self.fleet.hear_from(number, Duration::ZERO, "listening", listening).await?))
+        Ok((number, self.nodes.hear_from(number, Duration::ZERO, "listening", listening).await?))
     }
 
     async fn joined(&mut self, number: usize) -> Result<(NodeId, Joined), Report> {
@@ -274,12 +247,12 @@ impl<'a> Crew<'a> {
             Said::Did(Word::Joined { node, took_us, messages }) => Some((node, Joined { took_us, messages })),
             _ => None,
         };
-        self.fleet.hear_from(number, Duration::ZERO, "in the group", joined).await
+        self.nodes.hear_from(number, Duration::ZERO, "in the group", joined).await
     }
 
     async fn tell_all(&self, task: impl Fn() -> Task) {
         for hand in &self.members {
-            self.fleet.tell(hand.number, Order::Do(task())).await;
+            self.nodes.tell(hand.number, Order::Do(task())).await;
         }
     }
 
@@ -295,7 +268,7 @@ impl<'a> Crew<'a> {
             Said::Did(word) => wanted(word),
             _ => None,
         };
-        self.fleet.hear_from(self.members[at].number, after, what, wanted).await
+        self.nodes.hear_from(self.members[at].number, after, what, wanted).await
     }
 }
 

@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 
 use cloudy_node::{NodeId, ViewId};
-use serde::{Deserialize, Serialize};
 
-use super::orders::Failed;
+use crate::bench::orders::{Failed, Span};
 
 /// How far back approvals are known.
 const KEPT_US: u64 = 60_000_000;
@@ -27,20 +26,6 @@ struct Seen {
     ring: Vec<NodeId>,
     /// When a message of this node was first approved in it.
     first_own_us: Option<u64>,
-}
-
-/// What a survivor saw of a failure. Rates are messages approved a second.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Span {
-    /// The view in force at the end.
-    pub(crate) view: ViewId,
-    /// From the failure to the first approval of an own message in a view without those that failed.
-    pub(crate) new_view_us: Option<u64>,
-    /// The longest time without any approval since the failure.
-    pub(crate) still_us: u64,
-    pub(crate) before_per_s: f64,
-    pub(crate) during_per_s: f64,
-    pub(crate) after_per_s: f64,
 }
 
 impl History {

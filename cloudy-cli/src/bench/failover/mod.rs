@@ -10,7 +10,6 @@ pub(crate) mod catch_up;
 pub(crate) mod crew;
 pub(crate) mod history;
 pub(crate) mod node;
-pub(crate) mod orders;
 pub(crate) mod report;
 pub(crate) mod rounds;
 pub(crate) mod soak;

@@ -12,10 +12,9 @@ use miette::{IntoDiagnostic, Report};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::history::History;
-use super::orders::{Failed, Part, Role, Task, Word};
 use crate::bench::member::{GROUP, final_result, gather};
 use crate::bench::meter;
-use crate::bench::orders::{Order, Post, Said, unexpected};
+use crate::bench::orders::{Failed, Order, Part, Post, Role, Said, Task, Word, unexpected};
 use crate::node::{self, Who};
 use crate::output::failure;
 

@@ -7,9 +7,21 @@ use super::rounds::Row;
 use super::soak::{Look, Soak};
 use crate::bench::latency::Quantiles;
 use crate::bench::machine::Conditions;
+use crate::table::{self, Column};
 
-const HEADS: [&str; 11] =
-    ["failure", "rounds", "view p50", "p99", "max", "still p50", "p99", "max", "before/s", "during/s", "after/s"];
+const COLUMNS: [Column; 11] = [
+    Column::number("failure"),
+    Column::number("rounds"),
+    Column::number("view p50"),
+    Column::number("p99"),
+    Column::number("max"),
+    Column::number("still p50"),
+    Column::number("p99"),
+    Column::number("max"),
+    Column::number("before/s"),
+    Column::number("during/s"),
+    Column::number("after/s"),
+];
 /// Looks at the memory that a reader is shown.
 const LOOKS_SHOWN: usize = 12;
 
@@ -47,9 +59,7 @@ impl FailoverFindings {
         let Self { nodes, size_bytes, rate_per_s, .. } = self;
         text.push_str(&format!("{nodes} nodes, each member {rate_per_s}/s of {size_bytes} B\n"));
         if !self.failures.is_empty() {
-            text.push_str(&aligned(
-                &[HEADS.map(str::to_owned)].into_iter().chain(self.failures.iter().map(cells)).collect::<Vec<_>>(),
-            ));
+            text.push_str(&table::render(&COLUMNS, self.failures.iter().map(|row| cells(row).to_vec())));
             text.push_str(
                 "view: ms from the failure to a survivor's first approval of its own in the new view; still: the \
                  longest time\nwithout any approval, ms; /s: approved a second\n",
@@ -103,7 +113,7 @@ pub(crate) fn json(findings: &impl Serialize) -> String {
     serde_json::to_string(findings).unwrap_or_default() + "\n"
 }
 
-fn cells(row: &Row) -> [String; HEADS.len()] {
+fn cells(row: &Row) -> [String; COLUMNS.len()] {
     let [view_p50, view_p99, view_max] = millis(row.new_view_us);
     let [still_p50, still_p99, still_max] = millis(row.still_us);
     [
@@ -126,16 +136,6 @@ fn millis(quantiles: Option<Quantiles>) -> [String; 3] {
         Some(Quantiles { p50, p99, max, .. }) => [p50, p99, max].map(|value| (value / 1_000).to_string()),
         None => ["-"; 3].map(str::to_owned),
     }
-}
-
-fn aligned(lines: &[[String; HEADS.len()]]) -> String {
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; HEADS.len()] = std::array::from_fn(width);
-    let line = |line: &[String; HEADS.len()]| {
-        let cells: Vec<String> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
-        cells.join("  ").trim_end().to_owned() + "\n"
-    };
-    lines.iter().map(line).collect()
 }
 
 #[cfg(test)]

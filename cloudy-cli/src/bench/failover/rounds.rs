@@ -5,12 +5,12 @@ use std::time::Duration;
 use miette::Report;
 use serde::Serialize;
 
-use super::crew::{Crew, Hand, Key, Make, Settled};
-use super::history::Span;
-use super::orders::Failed;
+use super::crew::{Crew, Hand, Make, Settled};
 use crate::args::FailureKind;
+use crate::bench::key::Key;
 use crate::bench::latency::{Quantiles, merged};
 use crate::bench::meter::now_us;
+use crate::bench::orders::{Failed, Span};
 use crate::output::failure;
 use crate::progress::Progress;
 

@@ -6,7 +6,8 @@ use miette::Report;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::crew::{Crew, Key, Make};
+use super::crew::{Crew, Make};
+use crate::bench::key::Key;
 use crate::progress::Progress;
 
 /// Looks at the memory, spread over the time.

@@ -1,7 +1,7 @@
 //! Rates and latencies of all rows as bars.
 
 use super::{element, escaped, label, text};
-use crate::bench::runs::Row;
+use crate::bench::row::Row;
 
 /// Sizes in the plots, in pixels.
 const LABEL_WIDTH: f64 = 280.0;

@@ -8,7 +8,7 @@ mod sweeps;
 use std::fmt::{Arguments, Write};
 
 use super::report::Findings;
-use super::runs::Row;
+use super::row::Row;
 
 const STYLE: &str = "body{font:14px sans-serif;max-width:64em;margin:2em auto;padding:0 1em}\
 pre{overflow-x:auto;font-size:12px}svg{max-width:100%;height:auto}text{font:11px sans-serif;fill:#222}\

@@ -3,7 +3,7 @@
 use super::lines::{Chart, Line, Scale};
 use super::{escaped, label};
 use crate::bench::course::Moment;
-use crate::bench::runs::Row;
+use crate::bench::row::Row;
 
 /// Rows that are shown: a page of a long sweep would be slow to open.
 const ROWS_MAX: usize = 40;

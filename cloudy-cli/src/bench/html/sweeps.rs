@@ -2,7 +2,7 @@
 
 use super::lines::{Chart, Line, Scale};
 use super::settings;
-use crate::bench::runs::Row;
+use crate::bench::row::Row;
 
 /// Colours of lines; then they begin again.
 const COLOURS: usize = 6;

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use miette::Report;
 
-use crate::args::{BenchArgs, Senders, Sweep};
+use crate::args::{BenchArgs, GroupArgs, Senders, Sweep};
 use crate::bench::runs::PlannedRow;
 use crate::bench::spec::{Spec, default_window};
 use crate::bench::targets::Target;
-use crate::commands::master::{durability, ring_kind};
 use crate::output::failure;
 use crate::ring::{DurabilityChoice, RingChoice};
 use cloudy_node::fault::Faults;
@@ -83,7 +82,7 @@ pub(super) fn plan(args: &BenchArgs) -> Result<Vec<PlannedRow>, Report> {
     if args.quick {
         return quick_plan(args);
     }
-    let BenchArgs { nodes, senders, size, rate, window, ring, durability, .. } = *args;
+    let BenchArgs { nodes, senders, size, rate, window, group: GroupArgs { ring, durability }, .. } = *args;
     let (loss, latency) = (args.faults.loss, args.faults.latency);
     let mut wishes = vec![Wish { nodes, senders, size, rate, window, ring, durability, loss, latency }];
     for sweep in &args.sweep {
@@ -160,8 +159,8 @@ impl Wish {
             rate_per_s: self.rate,
             window_bytes: self.window.unwrap_or_else(|| default_window(size_bytes)),
             window_adapts: self.window.is_none(),
-            ring: ring_kind(self.ring),
-            durability: durability(self.durability),
+            ring: self.ring.into(),
+            durability: self.durability.into(),
             warm_up,
             duration,
             faults: Faults { loss: self.loss, latency: self.latency, ..args.faults.faults() },

@@ -1,17 +1,10 @@
-//! What a process that a demo started is told and says: a JSON object on a line each, on stdin and stdout.
+//! What a process of a demo is told and says (see [`children`](crate::children)).
 
-use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use cloudy_node::session::{MasterEvent, MasterOutcome, Summary};
 use cloudy_node::{NodeId, ViewId};
-use miette::Report;
 use serde::{Deserialize, Serialize};
-
-use crate::interrupts::Stop;
-use crate::output::print_beside;
-use crate::sink::STDOUT;
 
 /// What a process is told.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -35,71 +28,6 @@ pub(crate) enum Said {
     Result(Summary),
     /// A master: the session's end.
     Outcome(MasterOutcome),
-}
-
-/// Says something soon. A parent that has stopped reading holds nobody up: it misses what is too much for it.
-pub(crate) fn say(said: &Said) {
-    if line(said).is_some_and(|line| !STDOUT.lines(line.as_bytes())) {
-        tracing::warn!("the process that started this one reads nothing: it misses {said:?}");
-    }
-}
-
-/// Says something, and returns once the parent can read it or, after an interrupt, has had time for it.
-pub(crate) async fn say_surely(said: &Said, stop: &Stop) -> Result<(), Report> {
-    match line(said) {
-        Some(line) => print_beside(&line, stop).await,
-        None => Ok(()),
-    }
-}
-
-fn line(said: &Said) -> Option<String> {
-    let line = serde_json::to_string(said);
-    let line = line.inspect_err(|error| tracing::error!("cannot say {said:?}: {error}")).ok()?;
-    Some(format!("{line}\n"))
-}
-
-/// The parent is gone, and what it cannot delete any more is deleted here, once this process has let go of its own files.
-/// Each process of the parent does so: the last one that ends finds no other process at work there.
-pub(crate) fn clear_up(parents_files: Option<&Path>) {
-    let Some(directory) = parents_files else { return };
-    if let Err(error) = std::fs::remove_dir_all(directory)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, "the files of the process that started this one are not all deleted: {}", directory.display());
-    }
-}
-
-/// The longest order: one with the addresses of a whole demo is a tenth of it.
-#[cfg(unix)]
-const ORDER_BYTES_MAX: u64 = 64 << 10;
-
-/// Does what it is told; returns once the process that holds the other end of stdin is gone, however it ended.
-#[cfg(unix)]
-pub(crate) async fn obey(act: impl Fn(Order)) {
-    use std::os::fd::AsFd;
-
-    use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-    use tokio::net::unix::pipe::Receiver;
-
-    let stdin = std::io::stdin().as_fd().try_clone_to_owned();
-    let Ok(pipe) = stdin.and_then(Receiver::from_owned_fd) else {
-        // Not a pipe: nobody is to be watched.
-        return std::future::pending().await;
-    };
-    let (mut pipe, mut line) = (BufReader::new(pipe), Vec::new());
-    while (&mut pipe).take(ORDER_BYTES_MAX).read_until(b'\n', &mut line).await.is_ok_and(|length| length > 0) {
-        match serde_json::from_slice(&line) {
-            Ok(order) => act(order),
-            Err(error) => tracing::warn!("what came on stdin is no order: {error}"),
-        }
-        line.clear();
-    }
-}
-
-/// Elsewhere there are no orders, and the parent's own cleaning up has to do.
-#[cfg(not(unix))]
-pub(crate) async fn obey(_act: impl Fn(Order)) {
-    std::future::pending().await
 }
 
 #[cfg(test)]

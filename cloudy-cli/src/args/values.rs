@@ -1,0 +1,79 @@
+//! Values that several commands take, from their text.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use cloudy_node::discovery::seeds::{self, SeedError};
+use cloudy_node::fault::DELAY_MAX;
+
+use crate::duration;
+
+/// Bytes of a result that a slave keeps in memory, at most.
+const RETAINED_BYTES_MAX: u64 = 1 << 40;
+/// Messages a second of one sender, at most: a schedule counts microseconds.
+const RATE_PER_S_MAX: u64 = 1_000_000;
+
+/// A whole number from `min` to `max`, in digits only.
+pub(super) fn whole<T>(min: T, max: T, example: &'static str) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr + PartialOrd + Display + Copy,
+{
+    move |text| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse::<T>().ok().filter(|number| digits && *number >= min && *number <= max);
+        number.ok_or_else(|| format!("not a whole number from {min} to {max}; write for example {example}"))
+    }
+}
+
+/// A number from `min` to `max`.
+pub(super) fn number(text: &str, min: u64, max: u64, example: &str) -> Result<u64, String> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse::<u64>().ok().filter(|number| digits && (min..=max).contains(number));
+    number.ok_or_else(|| format!("not a number from {min} to {max}; write for example {example}"))
+}
+
+/// A size such as 64KiB, in bytes.
+pub(super) fn bytes(text: &str, max: u64, example: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let with_unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
+    let (number, unit) = with_unit.unwrap_or((text, 1));
+    // Rust's numbers take a sign, and a size has none.
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    let bytes = number.parse::<u64>().ok().filter(|_| digits).and_then(|number| number.checked_mul(unit));
+    bytes
+        .filter(|bytes| *bytes <= max)
+        .ok_or_else(|| format!("not a size up to {} KiB; write for example {example}", max >> 10))
+}
+
+/// The bytes of a size such as 512MiB.
+pub(super) fn retained(text: &str) -> Result<u64, String> {
+    bytes(text, RETAINED_BYTES_MAX, "512MiB")
+}
+
+/// Messages a second.
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    number(text, 1, RATE_PER_S_MAX, "100")
+}
+
+/// A time in which something is measured.
+pub(super) fn measured(text: &str) -> Result<Duration, String> {
+    match duration::parse(text).map_err(|error| error.to_string())? {
+        Duration::ZERO => Err("nothing can be measured in no time; write for example 2s".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+/// A duration that a datagram may be delayed.
+pub(super) fn delay(text: &str) -> Result<Duration, String> {
+    let delay = duration::parse(text).map_err(|error| error.to_string())?;
+    if delay > DELAY_MAX {
+        return Err(format!("longer than {}; write for example 20ms", duration::show(DELAY_MAX)));
+    }
+    Ok(delay)
+}
+
+/// An address as HOST:PORT: the text is checked, its name is resolved when it is used.
+pub(super) fn seed(text: &str) -> Result<String, SeedError> {
+    seeds::split(text).map(|_| text.to_owned())
+}

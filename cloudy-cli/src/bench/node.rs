@@ -1,0 +1,53 @@
+//! One node of a bench, by the order that it gets first.
+
+use std::process::ExitCode;
+
+use miette::Report;
+use tokio::sync::mpsc;
+
+use super::nodes::Running;
+use super::orders::{Order, Post, Said, unexpected};
+use super::spec::Program;
+use super::{failover, floor, member};
+use crate::children::parent;
+use crate::output::{EXIT_EQUAL, print_soon};
+
+/// Lines that wait to be read: there is at most one.
+const LINES_MAX: usize = 4;
+
+/// Runs a node as a process of its own.
+///
+/// # Errors
+/// Its parent cannot be told anything.
+pub(crate) async fn run_as_process() -> Result<ExitCode, Report> {
+    let (says, mut said) = mpsc::channel::<Said>(LINES_MAX);
+    let answers = async {
+        while let Some(line) = said.recv().await.and_then(|said| parent::line(&said)) {
+            print_soon(&line).await?;
+        }
+        Ok(ExitCode::from(EXIT_EQUAL))
+    };
+    tokio::join!(run(Post { orders: parent::orders(), said: says }), answers).1
+}
+
+/// Runs a node in the process of its bench.
+pub(crate) fn boxed(post: Post) -> Running {
+    Box::pin(run(post))
+}
+
+/// Runs a node to its end; what goes wrong is said.
+async fn run(mut post: Post) {
+    let ended = match post.orders.recv().await {
+        Some(Order::Begin(assignment)) => match assignment.program {
+            Program::Group => member::run(&assignment, &mut post).await,
+            Program::Floor => floor::run(&assignment, &mut post).await,
+        },
+        Some(Order::Serve(part)) => failover::node::run(&part, &mut post).await,
+        Some(order) => Err(unexpected(&order)),
+        None => return,
+    };
+    if let Err(report) = ended {
+        // A bench that is gone has no use for it.
+        let _ = post.say(Said::Failed(report.to_string())).await;
+    }
+}

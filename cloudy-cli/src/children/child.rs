@@ -1,0 +1,129 @@
+//! One process that this one has started.
+
+use std::ffi::OsStr;
+use std::io;
+use std::process::{ExitStatus, Stdio};
+
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+
+use crate::program;
+
+/// Which of a child's output its parent reads; the rest goes where the parent's goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// None of it.
+    Nothing,
+    /// What it says on stdout.
+    Stdout,
+    /// What it says on stdout, and what it writes to stderr.
+    All,
+}
+
+/// Signals that are passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// `SIGINT`.
+    Interrupt,
+    /// `SIGTERM`.
+    Terminate,
+    /// `SIGHUP`.
+    HangUp,
+    /// `SIGSTOP`.
+    Pause,
+    /// `SIGCONT`.
+    Resume,
+}
+
+/// A running child. Dropping it kills it.
+pub(crate) struct Child {
+    process: tokio::process::Child,
+    /// Closed, it tells the child that it is not wanted any more.
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) stdout: Option<Lines<BufReader<ChildStdout>>>,
+    pub(super) stderr: Option<Lines<BufReader<ChildStderr>>>,
+}
+
+impl Child {
+    /// Starts this program with these arguments, and this in addition to its environment.
+    ///
+    /// # Errors
+    /// The system starts no process.
+    pub(crate) fn start<A: AsRef<OsStr>>(
+        arguments: impl IntoIterator<Item = A>,
+        environment: Option<(&'static str, &'static str)>,
+        reads: Reads,
+    ) -> io::Result<Self> {
+        #[cfg_attr(not(all(target_os = "linux", target_env = "gnu")), expect(unused_mut))]
+        let mut command = program::command()?;
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        crate::huge_pages::give(&mut command);
+        let mut command = Command::from(command);
+        let pipe = |is_read| if is_read { Stdio::piped() } else { Stdio::inherit() };
+        command
+            .args(arguments)
+            .envs(environment)
+            .stdin(Stdio::piped())
+            .stdout(pipe(reads != Reads::Nothing))
+            .stderr(pipe(reads == Reads::All))
+            .kill_on_drop(true);
+        // The terminal's Ctrl-C is for the parent, which passes on what is meant for a child.
+        #[cfg(unix)]
+        command.process_group(0);
+        let mut process = command.spawn()?;
+        let (stdin, stdout, stderr) = (process.stdin.take(), process.stdout.take(), process.stderr.take());
+        Ok(Self { process, stdin, stdout: stdout.map(lines), stderr: stderr.map(lines) })
+    }
+
+    /// What gives it bytes of another kind than orders.
+    pub(crate) fn stdin(&mut self) -> Option<&mut ChildStdin> {
+        self.stdin.as_mut()
+    }
+
+    /// What it says first; none if it ends without a word, or says what is not to be read.
+    pub(crate) async fn said_first<S: DeserializeOwned>(&mut self) -> Option<S> {
+        let line = self.stdout.as_mut()?.next_line().await.ok()??;
+        serde_json::from_str(&line).ok()
+    }
+
+    /// Returns once it has ended. Cancel safe.
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.process.wait().await
+    }
+
+    /// Kills it (`SIGKILL`).
+    pub(super) fn kill(&mut self) -> io::Result<()> {
+        self.process.start_kill()
+    }
+
+    /// Sends it a signal; one that has ended gets none.
+    #[cfg(unix)]
+    pub(crate) fn signal(&mut self, signal: Signal) -> io::Result<()> {
+        use rustix::process::{Pid, Signal as Number, kill_process};
+
+        let number = match signal {
+            Signal::Interrupt => Number::INT,
+            Signal::Terminate => Number::TERM,
+            Signal::HangUp => Number::HUP,
+            Signal::Pause => Number::STOP,
+            Signal::Resume => Number::CONT,
+        };
+        // Until it is waited for, nobody else has its number.
+        let pid = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        pid.map_or(Ok(()), |pid| kill_process(pid, number).map_err(io::Error::from))
+    }
+
+    /// Where there are no signals, those that ask for an end are one.
+    #[cfg(not(unix))]
+    pub(crate) fn signal(&mut self, signal: Signal) -> io::Result<()> {
+        match signal {
+            Signal::Interrupt | Signal::Terminate | Signal::HangUp => self.kill(),
+            Signal::Pause | Signal::Resume => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+fn lines<R: AsyncRead>(pipe: R) -> Lines<BufReader<R>> {
+    BufReader::new(pipe).lines()
+}
