@@ -125,6 +125,8 @@ pub enum Rule {
     ForgottenVoteIsGivenUp,
     /// `Disk`: a sync releases the consensus state that was given out with it, and none that came later.
     TicketIsOfItsState,
+    /// A coordinator whose process was stopped decides on nothing that it heard meanwhile, for a tick.
+    SleeperWaits,
     /// No change of the voters leaves voters of whom a majority does not answer the leader.
     ChangeKeepsMajority,
     /// Evicted nodes leave the voters before members, and members before nodes that leave the group.

@@ -56,6 +56,7 @@ macro_rules! each_is_caught {
                 Rule::LeaverIsLed => "a_leader_leaves_that_alone_knows_of_its_removal",
                 Rule::EvictedLeaveFirst => "a_member_leaves_the_voters_before_one_that_was_evicted",
                 Rule::ConsensusIsChecked => "a_voter_stops_at_a_message_that_the_library_takes_for_impossible",
+                Rule::SleeperWaits => "a_coordinator_believes_what_waited_for_it",
                 // In the unit tests of `cloudy-proto`.
                 Rule::ChangeKeepsMajority => "a_change_of_the_voters_leaves_too_few_that_answer",
                 // In `corruption.rs`.
@@ -251,8 +252,25 @@ fn an_answer_from_before_a_link_was_lost_counts() {
         plan.faults.push((plan.heal_at_us / 3, Fault::Isolate { who: is_cut_off, outage_us: 300_000 }));
         plan
     };
-    let evicting = (1_400..2 * SEEDS + 1_000).map(plan).filter(|plan| plan.evicts() && plan.nodes > 2);
+    let evicting = (9_600..9_600 + SEEDS).map(plan).filter(|plan| plan.evicts() && plan.nodes > 2);
     is_caught_in(Rule::LostLinkIsNoAnswer, evicting);
+}
+
+/// A coordinator that is stopped while members answer `Wedge` evicts itself, for its slow disk, in favour of a member that has
+/// died since.
+#[test]
+fn a_coordinator_believes_what_waited_for_it() {
+    let plan = |seed: u64| {
+        let mut plan = Plan::of(seed);
+        plan.parameters.timeout_max = Duration::ZERO;
+        plan.disk = Plan::of(80_019_121).disk;
+        let dies = Who::Node((seed % plan.nodes as u64) as usize);
+        plan.at_steps.insert(0, (Step::Wedge, 250_000, Fault::Kill { who: dies }));
+        plan.at_steps.insert(0, (Step::Wedge, 4_000, Fault::Slow { who: Who::Coordinator, for_us: 400_000 }));
+        plan
+    };
+    let two = (0..SEEDS).map(plan).filter(|plan| plan.evicts() && plan.nodes == 2);
+    is_caught_in(Rule::SleeperWaits, two.chain([Plan::of(60_009_790)]));
 }
 
 /// Of three members one is evicted and dies before the coordinator hears of its death: it votes no more than is needed.

@@ -277,6 +277,14 @@ impl Voter {
         }
     }
 
+    /// The commands in its log that are not applied: for tests.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn unapplied(&self) -> Vec<Bytes> {
+        let log = &self.raft.raft.raft_log;
+        let entries = log.entries(log.applied + 1, None, raft::GetEntriesContext::empty(false)).unwrap_or_default();
+        entries.iter().map(command_of).filter(|command| !command.is_empty()).collect()
+    }
+
     /// Hands over to the library what was proposed, as far as it takes it.
     fn offer(&mut self) {
         if self.raft.raft.state != StateRole::Leader {

@@ -197,7 +197,8 @@ impl Machine {
 
     /// Coordinator: fixes the cut once all have answered, or the time for it is over and a complete member has.
     pub(super) fn try_cut(&mut self) {
-        let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
+        let decides = |change: &&ViewChange| !change.proposed && change.undecided_until <= self.now;
+        let Some(change) = self.change.as_ref().filter(decides) else { return };
         let stale = |rank: Rank| self.is_void(change.view.member(rank));
         let answers = self.staying(change);
         let awaited = |rank: Rank| {

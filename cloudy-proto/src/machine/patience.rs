@@ -9,7 +9,9 @@ use crate::control::Patience;
 use crate::id::{NodeId, Rank};
 use crate::limits::{CONSENSUS_TICK, ELECTION_TICKS_MAX, ROUND_TRIP_UNKNOWN};
 use crate::machine::Machine;
+use crate::machine::timers::Timer;
 use crate::path::Path;
+use crate::rules::Rule;
 use crate::time::Time;
 use crate::view::RingMember;
 use crate::view_change::{Limits, ViewChange};
@@ -82,9 +84,16 @@ impl Machine {
             return;
         }
         let slept = self.timers.next().map_or(Duration::ZERO, |due| now.since(due)).min(passed);
-        if self.parameters().is_some_and(|parameters| slept > parameters.heartbeat) {
-            self.peers.paths.values_mut().for_each(|path| path.slept(slept));
+        if self.parameters().is_none_or(|parameters| slept <= parameters.heartbeat) {
+            return;
+        }
+        self.peers.paths.values_mut().for_each(|path| path.slept(slept));
+        if self.rules.hold(Rule::SleeperWaits) {
             self.peers.woke_at = Some(now);
+            if let Some(change) = &mut self.change {
+                change.undecided_until = now + CONSENSUS_TICK;
+                self.timers.set(Timer::Wedge, change.undecided_until);
+            }
         }
     }
 

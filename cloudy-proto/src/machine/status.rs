@@ -53,6 +53,14 @@ impl Machine {
         (LogIndex(self.state.next().0 - 1), core::mem::take(&mut self.state.history.0))
     }
 
+    /// The commands that this voter's log holds beyond what it has applied: for tests.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn proposed(&self) -> Vec<crate::command::Command> {
+        let entries = self.voter.as_ref().map(crate::control::Voter::unapplied).unwrap_or_default();
+        entries.iter().filter_map(|command| crate::wire::decode_command(command).ok()).collect()
+    }
+
     /// What the control log comes to, as far as this node has applied it: for tests.
     #[cfg(feature = "mutations")]
     #[must_use]

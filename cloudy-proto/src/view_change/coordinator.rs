@@ -23,6 +23,8 @@ pub(crate) struct ViewChange {
     parted: Vec<bool>,
     /// When the members were asked to wedge.
     pub(crate) asked_at: Time,
+    /// This process was stopped: what others said meanwhile, and which links they had, says nothing of who lives.
+    pub(crate) undecided_until: Time,
     /// Too few would have been left: members say what they find at this moment.
     pub(crate) again: bool,
     /// The cut was proposed.
@@ -48,6 +50,7 @@ impl ViewChange {
             left_out: vec![false; view.members()],
             parted: vec![false; view.members()],
             asked_at: now,
+            undecided_until: now,
             again: false,
             proposed: false,
             last,

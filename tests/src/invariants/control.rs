@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cloudy_proto::wire::{ConsensusEntry, ConsensusMessage, decode_command};
-use cloudy_proto::{Command, Incarnation, InstallView, Machine, NodeId, Origin, Record, Standing, Status, ViewId};
+use cloudy_proto::wire::{ConsensusMessage, decode_command};
+use cloudy_proto::{Command, Incarnation, InstallView, Machine, NodeId, Origin, Standing, Status, ViewId};
 
 use super::{Broken, Failure, Judge};
 use crate::sim::node::place_of_run;
@@ -21,8 +21,6 @@ pub(super) struct Control {
     electors: BTreeMap<u64, (usize, Standing)>,
     /// By position: changes of who takes part that were proposed, and that nobody has applied.
     proposed: BTreeMap<u64, (u64, usize, Standing)>,
-    /// By position: views that were proposed, and that nobody has applied.
-    next_views: BTreeMap<u64, InstallView>,
     /// By node: its latest run, and the place of that.
     runs_now: BTreeMap<NodeId, (Incarnation, usize)>,
     /// All runs, by place.
@@ -349,27 +347,6 @@ impl Judge {
         self.control.proposed.retain(|index, _| *index > applied);
     }
 
-    /// A voter stores views that may come next; a voter that decides alone sends them to nobody.
-    pub(super) fn stores_views(&mut self, records: &[Record]) {
-        let entries = records.iter().filter_map(|record| match record {
-            Record::Entries(entries) => Some(commands_in(entries)),
-            _ => None,
-        });
-        for (index, command) in entries.flatten() {
-            if let Command::InstallView(install) = command {
-                self.control.next_views.insert(index, install);
-            }
-        }
-        let applied = self.control.log.len() as u64;
-        self.control.next_views.retain(|index, _| *index > applied);
-    }
-
-    /// Of each view that may come next, a survivor goes on that has the whole result.
-    #[must_use]
-    pub fn next_views_live(&self, alive: impl Fn(usize) -> bool) -> bool {
-        self.control.next_views.values().all(|install| self.has_survivor(install, &alive))
-    }
-
     /// The process that is a voter of a name: the founder's first name is its node's for good.
     fn elector_place(&self, id: u64, node: NodeId) -> usize {
         let run = self.control.run_of(node, Incarnation(id));
@@ -414,10 +391,6 @@ impl Judge {
 
 /// The commands that a consensus message carries, and their positions.
 pub(super) fn commands_of(message: &ConsensusMessage) -> impl Iterator<Item = (u64, Command)> {
-    commands_in(&message.entries)
-}
-
-fn commands_in(entries: &[ConsensusEntry]) -> impl Iterator<Item = (u64, Command)> {
-    let entries = entries.iter().filter(|entry| !entry.command.is_empty());
+    let entries = message.entries.iter().filter(|entry| !entry.command.is_empty());
     entries.filter_map(|entry| Some((entry.index.0, decode_command(&entry.command).ok()?)))
 }

@@ -294,10 +294,7 @@ impl Judge {
                 Output::Approved(approval) => self.approved_own(node, approval, way),
                 Output::Deliver(entry) => self.delivered(node, entry, way, stats),
                 Output::Event(event) => self.event(node, event, stats),
-                Output::Persist { records, .. } => {
-                    self.stores_views(records);
-                    self.persists(node, records)
-                }
+                Output::Persist { records, .. } => self.persists(node, records),
                 Output::Restore { index, .. } | Output::Resumed { after: index } => self.goes_on_after(node, index.0),
                 Output::CloseLink { .. } | Output::Redial { .. } | Output::ReadResult { .. } => Ok(()),
             };

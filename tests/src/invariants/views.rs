@@ -182,7 +182,7 @@ impl Judge {
     }
 
     /// Of those who go on with a view, one lives that has the whole result of the view before.
-    pub(super) fn has_survivor(&self, install: &InstallView, alive: &dyn Fn(usize) -> bool) -> bool {
+    pub(crate) fn has_survivor(&self, install: &InstallView, alive: &dyn Fn(usize) -> bool) -> bool {
         let Some(log) = self.views.get(install.from) else { return true };
         let survivors = install.ring.iter().filter(|member| member.origin != Origin::Joiner);
         let mut ranks = survivors.filter_map(|member| log.view.rank_of(member.node));

@@ -3,7 +3,7 @@
 use cloudy_node::fault::DiskFault;
 use cloudy_proto::wire::ControlFrame;
 use cloudy_proto::{
-    Event as Said, Frame, Index, Machine, MachineConfig, NodeId, Output, Record, Request, Role, ViewId,
+    Command, Event as Said, Frame, Index, Machine, MachineConfig, NodeId, Output, Record, Request, Role, ViewId,
 };
 
 use crate::invariants::Failure;
@@ -429,7 +429,18 @@ impl World {
     /// proposed.
     pub(super) fn can_do_without(&self, place: usize) -> bool {
         let alive = |other: usize| other != place && self.goes_on(other);
-        self.judge.majorities_live(alive) && !self.judge.is_lost(alive) && self.judge.next_views_live(alive)
+        self.judge.majorities_live(alive) && !self.judge.is_lost(alive) && self.next_views_live(&alive)
+    }
+
+    /// Of each view that a voter's log holds and that has not taken effect, a survivor goes on that has the whole result.
+    fn next_views_live(&self, alive: &dyn Fn(usize) -> bool) -> bool {
+        let machines = self.nodes.iter().filter(|node| node.alive).map(|node| &node.machine);
+        machines.flat_map(Machine::proposed).all(|command| match command {
+            Command::InstallView(install) if self.judge.view().is_some_and(|view| view.id == install.from) => {
+                self.judge.has_survivor(&install, alive)
+            }
+            _ => true,
+        })
     }
 
     /// A machine gives records out.
