@@ -16,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
+use crate::endpoint::short_queue::ShortQueue;
 use crate::endpoint::slow_start::SlowStart;
 use crate::identity::{CertificateError, Identity, node_id_of};
 use crate::link_error::LinkFailure;
@@ -26,6 +27,7 @@ pub(crate) mod buffers;
 mod handshakes;
 mod known;
 mod reset;
+mod short_queue;
 mod slow_start;
 
 pub use admission::{
@@ -103,7 +105,8 @@ pub struct EndpointLimits {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Congestion {
     /// A loss means that the path is full (CUBIC, RFC 9438): fair to other traffic, least CPU, and slow where packets are
-    /// lost for other reasons and the round trip is long.
+    /// lost for other reasons and the round trip is long. A queue of more than 300 ms, or of a quarter of the round trip
+    /// where that is more, counts as full too: on links with deep queues this node gives way to other traffic.
     #[default]
     Cubic,
     /// What the path has delivered decides, and losses do not (BBR): several times as fast over long paths that lose
@@ -380,7 +383,10 @@ fn transport_config(limits: &EndpointLimits) -> Result<Arc<TransportConfig>, Lim
         .initial_rtt(INITIAL_RTT)
         .mtu_discovery_config(Some(mtu_discovery));
     match limits.congestion {
-        Congestion::Cubic => config.congestion_controller_factory(Arc::new(SlowStart(Arc::<CubicConfig>::default()))),
+        Congestion::Cubic => {
+            let short_queue = Arc::new(ShortQueue(Arc::<CubicConfig>::default()));
+            config.congestion_controller_factory(Arc::new(SlowStart(short_queue)))
+        }
         Congestion::Bbr => config.congestion_controller_factory(Arc::new(SlowStart(Arc::<BbrConfig>::default()))),
     };
     Ok(Arc::new(config))

@@ -13,6 +13,7 @@ use crate::digest::Checkpoint;
 use crate::id::{Incarnation, Index, LogIndex, NodeId, Seq, ViewId};
 use crate::slot::Batch;
 use crate::stored::{Record, StoredEntry};
+use crate::time::Time;
 use crate::view::View;
 use crate::wire::{CommandError, ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
@@ -56,6 +57,14 @@ pub enum Input {
         stream: Stream,
         /// How many, beside those reported before.
         bytes: u64,
+    },
+    /// Datagrams of a peer have come since some time, whatever is in them: [`Machine::quiet`](crate::Machine::quiet) names those
+    /// of which that matters.
+    Alive {
+        /// The peer.
+        peer: NodeId,
+        /// When one had not come yet.
+        since: Time,
     },
     /// Payloads to broadcast. Their numbers continue those of the batch before.
     Broadcast(Batch),

@@ -67,7 +67,7 @@ pub const REPORT_TEXTS_MAX: usize = 256;
 /// Voters of one group: more make each entry of the control log slower and losses hardly less likely to matter.
 pub const VOTERS_MAX: usize = 7;
 /// A member or a link that moves so many bytes of a slot within the stall timeout does not stall.
-pub const PROGRESS_BYTES_MIN: u64 = 64 << 10;
+pub const PROGRESS_BYTES_MIN: u64 = 16 << 10;
 /// Between two measurements of the round trip to a peer.
 pub const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// The round trip to a peer until it is measured: the first timeout of RFC 6298.

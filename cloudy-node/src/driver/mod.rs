@@ -61,6 +61,8 @@ const DUEL: Duration = Duration::from_secs(5);
 const NO_LINK: &str = "no link to a member";
 /// How long the driver sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
+/// Between two looks whether datagrams of peers come.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The driver of one node.
 pub(crate) struct Driver {
@@ -72,6 +74,8 @@ pub(crate) struct Driver {
     /// For those who wait to come into a group.
     mailbox: WeakMailbox,
     peers: BTreeMap<NodeId, Link>,
+    /// When it was last looked whether their datagrams come.
+    looked_at: Time,
     /// Links that another process of the peer's identity has replaced.
     superseded: Superseded,
     /// For whom there are frames in this turn, in the order of their first.
@@ -121,6 +125,7 @@ impl Driver {
             inbox,
             mailbox,
             peers: BTreeMap::new(),
+            looked_at: Time::default(),
             superseded: Superseded::default(),
             written_to: Vec::new(),
             groups: BTreeMap::new(),
@@ -197,8 +202,17 @@ impl Driver {
 
     fn run_timers(&mut self) {
         let now = self.now();
+        if now.since(self.looked_at) >= LOOK_EVERY {
+            let before = std::mem::replace(&mut self.looked_at, now);
+            self.peers.values_mut().for_each(|link| link.look(before));
+        }
         for group in self.groups.values_mut() {
             if group.machine.poll_timeout().is_some_and(|at| at <= now) {
+                for peer in group.machine.quiet() {
+                    if let Some(since) = self.peers.get(&peer).and_then(Link::alive_since) {
+                        group.machine.handle(now, Input::Alive { peer, since });
+                    }
+                }
                 group.machine.handle(now, Input::Timeout);
             }
         }

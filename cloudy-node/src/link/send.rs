@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use cloudy_proto::limits::REASON_BYTES_MAX;
 use cloudy_proto::wire::{NodeFrame, Stream, StreamHeader, WIRE_VERSION, encode_header, encode_node};
-use cloudy_proto::{Frame, GroupId, Incarnation, NodeId, ViewId};
+use cloudy_proto::{Frame, GroupId, Incarnation, NodeId, Time, ViewId};
 use quinn::{Connection, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
@@ -87,6 +87,8 @@ pub(crate) struct Link {
     pub(crate) up_at: Instant,
     /// The newest certificate that the peer has told beside the one of its handshake.
     pub(crate) renewed: Option<CertificateDer<'static>>,
+    /// How many datagrams have come, and a time after which the last one did.
+    datagrams: (u64, Option<Time>),
     repeats: Repeats,
     node_queue: mpsc::Sender<NodeFrame>,
     writers: BTreeMap<(GroupId, Stream), Writer>,
@@ -138,6 +140,7 @@ impl Link {
             aliases: Vec::new(),
             up_at: Instant::now(),
             renewed: None,
+            datagrams: (0, None),
             repeats,
             node_queue,
             writers: BTreeMap::new(),
@@ -200,6 +203,19 @@ impl Link {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.node_queue.try_send(frame) {
             self.overflow();
         }
+    }
+
+    /// Notes whether datagrams have come since the last look, which was at some time.
+    pub(crate) fn look(&mut self, last: Time) {
+        let datagrams = self.connection.stats().udp_rx.datagrams;
+        if std::mem::replace(&mut self.datagrams.0, datagrams) != datagrams {
+            self.datagrams.1 = Some(last);
+        }
+    }
+
+    /// Datagrams came after this time, at the last look.
+    pub(crate) fn alive_since(&self) -> Option<Time> {
+        self.datagrams.1
     }
 
     /// Writes what this turn collected. A peer that takes too slowly loses its link.

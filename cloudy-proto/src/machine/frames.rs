@@ -3,16 +3,17 @@
 use crate::id::{Incarnation, NodeId, Rank};
 use crate::io::{Admission, Frame, Input};
 use crate::machine::Machine;
+use crate::time::Time;
 use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
 
-/// A confirmation or an approval, where the member says whether anything follows from it; or bytes, which only the next check
-/// for stalls looks at.
+/// A confirmation or an approval, where the member says whether anything follows from it; or signs of life, which only the next
+/// check for failures looks at.
 pub(super) fn only_tallies(input: &Input) -> bool {
     let tallies =
         |frame: &Frame| matches!(frame, Frame::Tally(TallyFrame::Confirm { .. } | TallyFrame::Approved { .. }));
     match input {
         Input::Frame { frame, .. } => tallies(frame),
-        Input::Arriving { .. } => true,
+        Input::Arriving { .. } | Input::Alive { .. } => true,
         _ => false,
     }
 }
@@ -53,6 +54,24 @@ impl Machine {
             member.heard(rank, self.now);
             member.arrive(lane, bytes, self.now);
         }
+    }
+
+    /// Datagrams of a peer have come.
+    pub(super) fn take_alive(&mut self, peer: NodeId, since: Time) {
+        if let Some(member) = &mut self.member
+            && let Some(rank) = member.view.rank_of(peer).filter(|_| self.links.contains_key(&peer))
+        {
+            member.alive(rank, since);
+        }
+    }
+
+    /// Linked members of which no frame has come for two heartbeats: [`Input::Alive`] is of use.
+    #[must_use]
+    pub fn quiet(&self) -> Vec<NodeId> {
+        let Some(member) = &self.member else { return Vec::new() };
+        let unheard = member.unheard_for(member.view.parameters.heartbeat * 2, self.now);
+        let nodes = unheard.map(|rank| member.view.member(rank).node);
+        nodes.filter(|node| self.links.contains_key(node)).collect()
     }
 
     fn take_tally(&mut self, from: NodeId, frame: TallyFrame) {

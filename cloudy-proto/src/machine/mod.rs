@@ -273,6 +273,7 @@ impl Machine {
             Input::LinkDown { peer } => self.link_down(peer),
             Input::Frame { from, incarnation, stream, frame } => self.take_frame(from, incarnation, stream, frame),
             Input::Arriving { from, stream, bytes } => self.take_arriving(from, stream, bytes),
+            Input::Alive { peer, since } => self.take_alive(peer, since),
             Input::Broadcast(batch) => self.outbox.push(batch),
             Input::Request(request) => self.take_request(request),
             Input::Persisted { ticket } => self.persisted(ticket),

@@ -6,6 +6,7 @@ mod progress;
 mod synced;
 mod turn;
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use outbound::PeerFlow;
@@ -276,6 +277,16 @@ impl Member {
     /// A frame of a member arrived.
     pub(crate) fn heard(&mut self, rank: Rank, now: Time) {
         self.suspicion.heard(rank, now);
+    }
+
+    /// Datagrams of a member came after some time.
+    pub(crate) fn alive(&mut self, rank: Rank, since: Time) {
+        self.suspicion.alive(rank, since);
+    }
+
+    /// The other members of which no frame has come for so long.
+    pub(crate) fn unheard_for(&self, time: Duration, now: Time) -> impl Iterator<Item = Rank> {
+        self.suspicion.unheard_for(time, self.rank, now)
     }
 
     /// Bytes of an unfinished slot of a lane came.

@@ -12,9 +12,24 @@ const LATE_HEARTBEATS: u32 = 4;
 /// What is watched of one other member.
 #[derive(Debug)]
 struct Watch {
+    /// When a frame came, and a datagram.
     heard_at: Time,
+    alive_at: Time,
     /// What it has confirmed of the own lane, while that holds the own result up, and since when.
     unconfirmed: Option<(Round, Time)>,
+}
+
+impl Watch {
+    fn new(now: Time) -> Self {
+        Self { heard_at: now, alive_at: now, unconfirmed: None }
+    }
+
+    /// For how long nothing has come. Where datagrams do, a frame may wait until a lost one is repeated, which takes several
+    /// round trips; but a node may also have left the group, so they count up to the time of a stall.
+    fn silent_for(&self, limits: &Limits, now: Time) -> Duration {
+        let unheard = now.since(self.heard_at);
+        if unheard > limits.stall { unheard } else { unheard.min(now.since(self.alive_at)) }
+    }
 }
 
 /// How long a member may take before something is found against it.
@@ -51,13 +66,25 @@ pub(crate) struct Sight<'a> {
 
 impl Suspicion {
     pub(crate) fn new(members: usize, now: Time) -> Self {
-        let watch = |_| Watch { heard_at: now, unconfirmed: None };
+        let watch = |_| Watch::new(now);
         Self { watches: (0..members).map(watch).collect(), checked_at: now, findings: Findings::default() }
     }
 
     /// A frame of a member arrived.
     pub(crate) fn heard(&mut self, rank: Rank, now: Time) {
         self.watches[rank.at()].heard_at = now;
+    }
+
+    /// A datagram of a member came after some time.
+    pub(crate) fn alive(&mut self, rank: Rank, since: Time) {
+        let watch = &mut self.watches[rank.at()];
+        watch.alive_at = watch.alive_at.max(since);
+    }
+
+    /// The other members of which no frame has come for so long.
+    pub(crate) fn unheard_for(&self, time: Duration, me: Rank, now: Time) -> impl Iterator<Item = Rank> {
+        let others = self.watches.iter().enumerate().filter(move |(at, _)| *at != me.at());
+        others.filter(move |(_, watch)| now.since(watch.heard_at) > time).map(|(at, _)| Rank(at as u16))
     }
 
     pub(crate) fn findings(&self) -> &Findings {
@@ -68,14 +95,14 @@ impl Suspicion {
     pub(crate) fn check(&mut self, sight: &Sight<'_>, now: Time) -> bool {
         if now.since(self.checked_at) > sight.heartbeat * LATE_HEARTBEATS {
             // Who slept itself cannot tell who was silent meanwhile.
-            self.watches.iter_mut().for_each(|watch| *watch = Watch { heard_at: now, unconfirmed: None });
+            self.watches.iter_mut().for_each(|watch| *watch = Watch::new(now));
         }
         self.checked_at = now;
         let before = (self.findings.down.len(), self.findings.stalled.len());
         for at in (0..self.watches.len()).filter(|&at| at != sight.me.at()) {
             let (rank, limits) = (Rank(at as u16), sight.limits[at]);
             let watch = &mut self.watches[at];
-            if now.since(watch.heard_at) > limits.silence && !self.findings.down.contains(&rank) {
+            if watch.silent_for(&limits, now) > limits.silence && !self.findings.down.contains(&rank) {
                 self.findings.down.push(rank);
             }
             let (due, confirmed) = (sight.confirmed)(rank);
@@ -103,13 +130,13 @@ impl Suspicion {
 
     /// The members that were not heard of for longer than half of what they may be silent.
     pub(crate) fn quiet(&self, me: Rank, limits: &[Limits], now: Time) -> Vec<Rank> {
-        let is_quiet = |at: &usize| now.since(self.watches[*at].heard_at) > limits[*at].silence / 2;
+        let is_quiet = |at: &usize| self.watches[*at].silent_for(&limits[*at], now) > limits[*at].silence / 2;
         (0..self.watches.len()).filter(|&at| at != me.at()).filter(is_quiet).map(|at| Rank(at as u16)).collect()
     }
 
     /// Forgets what has healed, and every stall.
     pub(crate) fn find_again(&mut self, me: Rank, limits: &[Limits], now: Time) {
-        let silent = |at: &usize| now.since(self.watches[*at].heard_at) > limits[*at].silence;
+        let silent = |at: &usize| self.watches[*at].silent_for(&limits[*at], now) > limits[*at].silence;
         let others = (0..self.watches.len()).filter(|&at| at != me.at());
         self.findings.down = others.filter(silent).map(|at| Rank(at as u16)).collect();
         self.findings.stalled.clear();
@@ -121,5 +148,43 @@ impl Suspicion {
         if !self.findings.stalled.iter().any(|(found, kind)| *found == rank && same_kind(kind)) {
             self.findings.stalled.push((rank, stall));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { silence: Duration::from_millis(300), stall: Duration::from_secs(2) };
+
+    /// After how many milliseconds a member counts as failed that sends nothing, or datagrams without a frame up to a time.
+    fn down_after(datagrams_until_ms: u64) -> u64 {
+        let at = |ms| Time(1) + Duration::from_millis(ms);
+        let mut suspicion = Suspicion::new(2, at(0));
+        let sight = Sight {
+            me: Rank(0),
+            heartbeat: Duration::from_millis(50),
+            limits: &[LIMITS, LIMITS],
+            confirmed: &|_| (Round(0), Round(0)),
+            taken_at: &|_| None,
+            waits: None,
+        };
+        (1..)
+            .map(|tick| tick * 50)
+            .find(|&ms| {
+                let is_quiet = suspicion.unheard_for(Duration::from_millis(100), Rank(0), at(ms)).next().is_some();
+                if is_quiet && ms <= datagrams_until_ms {
+                    suspicion.alive(Rank(1), at(ms - 20));
+                }
+                suspicion.check(&sight, at(ms))
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn datagrams_without_a_frame_are_a_sign_of_life_up_to_the_time_of_a_stall() {
+        assert_eq!(down_after(0), 350);
+        assert_eq!(down_after(1_000), 1_300, "300 ms after the last datagram");
+        assert_eq!(down_after(10_000), 2_050);
     }
 }
