@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use cloudy_node::cluster_keys::AcceptedAs;
+use cloudy_node::AcceptedAs;
 use cloudy_node::key_file::{self, KeyFileEvent};
 use cloudy_node::{ClusterKeys, Node};
 use miette::{IntoDiagnostic, Report};
@@ -48,6 +48,7 @@ impl KeyFile {
                 say(&format!("the key file cannot be used, and this node keeps the keys that it has: {error}"));
             }
             KeyFileEvent::Well(keys) => say(&format!("the key file {file} is well again: {}", summary(keys))),
+            _ => {}
         };
         key_file::follow(node, &self.path, self.keys.clone(), observe).await;
         std::future::pending().await

@@ -2,10 +2,9 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use cloudy_node::endpoint;
+use cloudy_node::DataDir;
+use cloudy_node::NodeKey;
 use cloudy_node::fault::{FaultControl, FaultSocket, Faults};
-use cloudy_node::identity::NodeKey;
-use cloudy_node::storage::DataDir;
 use cloudy_node::{ClusterKeys, GroupConfig, GroupId, Identity, Node};
 use miette::{IntoDiagnostic, Report};
 use quinn::{Runtime, TokioRuntime};
@@ -42,7 +41,7 @@ impl Who {
 /// Binds the address of a node. Done before any file is made for the node, so that nothing is left behind where the
 /// address is taken.
 pub(crate) fn bind(address: SocketAddr) -> Result<UdpSocket, Report> {
-    endpoint::bind(address).into_diagnostic()
+    cloudy_node::bind(address).into_diagnostic()
 }
 
 /// Starts a node on a bound socket; with the faults if there are any, or if it is to be cut off from others later by what
@@ -63,7 +62,7 @@ pub(crate) async fn start_as(
         Who::With(node_key) => builder.identity(Identity::with_node_key(keys.primary(), &node_key).into_diagnostic()?),
         Who::Owns(data) => builder.identity(data.identity(keys.primary()).into_diagnostic()?).data_dir(*data),
     };
-    let without_faults = Faults { seed: faults.seed, ..Faults::none() };
+    let without_faults = Faults::none().seed(faults.seed);
     if faults == without_faults && !partitions {
         return Ok((builder.bound(socket).start().await.into_diagnostic()?, None));
     }

@@ -138,6 +138,7 @@ impl Watcher {
             MasterEvent::Reported(node) => {
                 self.progress.state(format!("{} has reported", self.seen.borrow().name(node)));
             }
+            _ => {}
         }
     }
 

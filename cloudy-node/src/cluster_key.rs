@@ -44,6 +44,7 @@ pub struct ClusterKey(Box<Zeroizing<[u8; CLUSTER_KEY_BYTES]>>);
 
 /// Why no key could be made.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum GenerateClusterKeyError {
     /// The operating system's generator failed.
     #[error("the operating system gave no random bytes ({0}): try again later")]
@@ -52,6 +53,7 @@ pub enum GenerateClusterKeyError {
 
 /// Why a text is no cluster key. None of them repeats the text, which may be most of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ParseClusterKeyError {
     /// The text is empty or starts with something else.
     #[error(

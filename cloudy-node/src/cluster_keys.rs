@@ -64,6 +64,7 @@ pub struct ClusterKeys {
 
 /// A step of a rotation that is not the next one. The keys are as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum RotateError {
     /// Another rotation has begun.
     #[error(
@@ -92,6 +93,7 @@ pub struct RevokedFullError;
 
 /// Why a text holds no cluster keys. None of them repeats the text, which may be most of a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ParseClusterKeysError {
     /// The first line is no key.
     #[error(transparent)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudy_proto::NodeId;
+use cloudy_proto::wire::WIRE_VERSION;
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
@@ -20,7 +21,7 @@ use crate::endpoint::short_queue::ShortQueue;
 use crate::endpoint::slow_start::SlowStart;
 use crate::identity::{CertificateError, Identity, node_id_of};
 use crate::link_error::LinkFailure;
-use crate::tls::{self, TlsError, WIRE_VERSION};
+use crate::tls::{self, TlsError};
 
 mod admission;
 pub(crate) mod buffers;
@@ -30,9 +31,7 @@ mod reset;
 mod short_queue;
 mod slow_start;
 
-pub use admission::{
-    Admission, AdmissionGuard, CONNECTIONS_RESERVED_SHARE, KNOWN_HANDSHAKES_MAX, Network, NotAdmitted,
-};
+pub(crate) use admission::{Admission, AdmissionGuard, NotAdmitted};
 pub(crate) use known::KnownNodes;
 use reset::{RandomIds, ResetKey};
 
@@ -41,9 +40,9 @@ use reset::{RandomIds, ResetKey};
 /// each group take whose ring it is on.
 pub const UNI_STREAMS_MAX: u32 = 256;
 /// Connections that wait for [`Endpoint::accept`]; more are refused by the transport.
-pub const INCOMING_WAITING_MAX: usize = 512;
+pub(crate) const INCOMING_WAITING_MAX: usize = 512;
 /// What the operating system is asked to buffer for the socket, each way. Less is tolerated: losses are repaired.
-pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+pub(crate) const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// What every path of QUIC's carries (RFC 9000 §14): a datagram's payload.
 const DATAGRAM_BYTES_MIN: u16 = 1_200;
@@ -68,16 +67,17 @@ const INCOMING_BUFFERS_BYTES: u64 = 1 << 20;
 /// (2.3 MiB) that was read and not handled yet, and one unfinished slot for each lane that the peer carries in a group
 /// whose ring it is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EndpointLimits {
     /// Connections from others at a time whose handshake is finished. Default 512: twice what a founder may invite. One in
-    /// [`CONNECTIONS_RESERVED_SHARE`] is kept for nodes that this node wants links to: members of its groups.
+    /// four is kept for nodes that this node wants links to: members of its groups.
     pub connections_max: usize,
     /// Those from one address, where an IPv6 network of 64 bits is one address, and members of this node's groups do not
     /// count. Default 128: a whole ring on one machine, each dialling twice. Not more than `connections_max`.
     pub connections_per_address_max: usize,
     /// Unfinished handshakes at a time: anybody on the network can begin one. In a full pool the oldest one of the address
     /// with the most gives way. Default 512. Addresses of members of this node's groups have a pool of their own, of
-    /// [`KNOWN_HANDSHAKES_MAX`]. At least 1.
+    /// 64. At least 1.
     pub handshakes_max: usize,
     /// Unfinished handshakes from which on a dialler must first prove that it receives at its address (Retry, RFC 9000
     /// §8.1.2), which costs it a round trip and this node nothing. Default 32: far below `handshakes_max`, so that
@@ -103,6 +103,7 @@ pub struct EndpointLimits {
 
 /// What decides how fast a node sends over a path; each node chooses for itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Congestion {
     /// A loss means that the path is full (CUBIC, RFC 9438): fair to other traffic, least CPU, and slow where packets are
     /// lost for other reasons and the round trip is long. A queue of more than 300 ms, or of a quarter of the round trip
@@ -133,6 +134,20 @@ impl Default for EndpointLimits {
 }
 
 impl EndpointLimits {
+    cloudy_proto::setters! {
+        connections_max: usize,
+        connections_per_address_max: usize,
+        handshakes_max: usize,
+        handshakes_before_retry: usize,
+        handshake_timeout: Duration,
+        connection_receive_window_bytes: u32,
+        stream_receive_window_bytes: u32,
+        datagram_bytes_max: u16,
+        congestion: Congestion,
+        idle_timeout: Duration,
+        keep_alive: Duration,
+    }
+
     /// Bytes that were sent and are not acknowledged: what the other side's window takes, and as much again waiting for it.
     pub(crate) fn send_window_bytes(&self) -> u64 {
         2 * u64::from(self.connection_receive_window_bytes)
@@ -141,6 +156,7 @@ impl EndpointLimits {
 
 /// Limits that contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum LimitsError {
     /// Nobody could connect.
     #[error("connections_max and connections_per_address_max must be at least 1, the second not above the first")]
@@ -164,6 +180,7 @@ pub enum LimitsError {
 
 /// Why a client configuration or an endpoint could not be built. The socket is closed.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// The limits contradict each other.
     #[error("the endpoint's limits cannot be used: {0}")]
@@ -184,6 +201,7 @@ pub enum OpenError {
 
 /// Why a socket could not be bound.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum BindError {
     /// Another socket has the port.
     #[error(
@@ -275,7 +293,7 @@ fn unspecified(address: &SocketAddr) -> &'static str {
 }
 
 /// An endpoint that dials (as [`client_config`] says, by default) and is dialled, for members of `identity`'s cluster.
-/// Incoming connections are to be put before an [`Admission`]. A seed makes the transport's own choices repeatable; over
+/// Incoming connections are to be put before an `Admission`. A seed makes the transport's own choices repeatable; over
 /// a real network nothing is repeatable anyway.
 ///
 /// # Errors
@@ -337,6 +355,8 @@ pub fn server_config(identity: &Identity, limits: &EndpointLimits) -> Result<Ser
 }
 
 /// Waits for a handshake to finish, for as long as the limits say; after that the attempt is given up.
+///
+/// Cancel safe: dropped, it gives the connection up.
 ///
 /// # Errors
 /// What went wrong, in words. A connection that the other side is still to refuse counts as finished here: see

@@ -16,6 +16,7 @@ use crate::wait::TimedOut;
 
 /// A group that could not be founded; there is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FoundError {
     /// The configuration cannot work.
     #[error(transparent)]
@@ -96,6 +97,7 @@ impl From<EndReason> for FoundError {
 
 /// A group that is not forgotten, or may be there again after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ForgetError {
     /// The group runs here, and others may rely on this member's vote and on what it holds.
     #[error(
@@ -119,6 +121,7 @@ pub enum ForgetError {
 
 /// A group that was not joined; this node is not in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum JoinError {
     /// This node is in a group of that name, or waits for one.
     #[error("this node is in a group named {name:?} already, or waits for one: leave that one first")]
@@ -230,6 +233,7 @@ impl From<CloseReason> for JoinError {
 
 /// Keys that a node did not take: it goes on with those that it has.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SetKeysError {
     /// There is no identity under these keys.
     #[error(transparent)]
@@ -244,6 +248,7 @@ pub enum SetKeysError {
 
 /// A node that was not revoked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RevokeError {
     /// Too many are.
     #[error(transparent)]

@@ -34,6 +34,7 @@ impl NodeFailure {
 
 /// Why a node is closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CloseReason {
     /// It was shut down, or the runtime that it was started on was.
     #[error("this node was shut down")]

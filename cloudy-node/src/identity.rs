@@ -50,6 +50,7 @@ pub struct Identity {
 
 /// Why there is no identity. Nothing is left behind.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum IdentityError {
     /// The chain has no leaf, or more than [`CHAIN_CERTIFICATES_MAX`] certificates.
     #[error(
@@ -109,6 +110,7 @@ pub struct NodeKey(WipedKeyPair);
 
 /// Why there is no node key.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum NodeKeyError {
     /// The operating system's generator failed.
     #[error("cannot make a private key for this node: {0}; try again later")]

@@ -25,6 +25,7 @@ const _: () = assert!(KEY_FILE_BYTES_MAX >= cluster_keys::TEXT_BYTES_MAX, "every
 
 /// Why a key file could not be used. An error leaves every existing file as it was; directories may have been made.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum KeyFileError {
     /// There is no home directory to look in.
     #[error("no home directory is known: set HOME, or name a key file with {CLUSTER_KEY_FILE_VARIABLE}")]

@@ -1,12 +1,89 @@
-//! Embed cloudy: nodes, groups, approved messages over QUIC.
+//! Processes agree on one sequence of messages, over QUIC, without a broker.
+//!
+//! A program embeds a [`Node`]. Nodes that hold one [`ClusterKey`] form groups, and each member of a [`Group`] reads the
+//! same messages in the same order: total order broadcast. A message counts once every member of the group's view has
+//! confirmed it, so its [`Receipt`] says more than that it was sent. Members may crash, come back, join and leave while the
+//! group runs.
+//!
+//! # Example
+//!
+//! Two nodes in one process. In practice each is in a process of its own, and the key comes from a file
+//! ([`key_file::load_or_create`]).
+//!
+//! ```
+//! use cloudy_node::{ApprovedItem, ClusterKey, GroupConfig, Index, Node, Payloads};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let key = ClusterKey::generate()?;
+//! let alice = Node::builder().cluster_key(&key).start().await?;
+//! let bob = Node::builder().cluster_key(&key).start().await?;
+//!
+//! // Alice creates a group of two, and Bob joins it: neither has to be first.
+//! let address = alice.local_addr();
+//! let joining = tokio::spawn(async move { bob.join_group_at("chat", address).await });
+//! let at_alice = alice.create_group("chat", 2, GroupConfig::default()).await?;
+//! let at_bob = joining.await??;
+//!
+//! // A broadcast gives a receipt, and the receipt an approval.
+//! let approval = at_alice.broadcast("hello").await?.await?;
+//! assert_eq!((approval.index, approval.confirmed.len()), (Index(1), 2));
+//!
+//! // Every member reads the same result, from any index on.
+//! let mut approved = at_bob.approved_from(Index(1));
+//! while let Some(item) = approved.next_batch().await.transpose()? {
+//!     if let ApprovedItem::Batch(entry) = item {
+//!         let texts: Vec<_> = Payloads::of(entry.batch.body).collect();
+//!         assert_eq!(texts, ["hello"]);
+//!         break;
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Main types
+//!
+//! | type | what it is for |
+//! |---|---|
+//! | [`Node`], [`NodeBuilder`] | one endpoint and one identity, for any number of groups: start, create, join, observe, shut down |
+//! | [`Group`] | a group at this node: broadcast, leave, ask for [`Status`] and [`Outcome`] |
+//! | [`Receipt`], [`Approval`] | the future of one broadcast, and what it resolves to |
+//! | [`Approved`], [`Events`] | the result and what happens in the group, as streams |
+//! | [`TypedGroup`] | messages of a type in place of bytes |
+//! | [`StateMachine`] | a state that the result makes, with snapshots ([`Group::replicate`]) |
+//! | [`GroupConfig`], [`Parameters`], [`EndpointLimits`] | what a group agrees on, and what a node keeps and admits |
+//! | [`ClusterKey`], [`ClusterKeys`], [`Identity`] | who belongs to the cluster |
+//! | [`DataDir`] | groups on disk, which survive the death of all processes at once |
+//!
+//! Modules: [`discovery`] finds nodes by multicast or names, [`key_file`] keeps cluster keys in files, [`session`] is an
+//! application on the library that measures and compares what its members read.
+//!
+//! # Waits, errors and cancellation
+//!
+//! Methods that wait for other nodes return a [`Wait`], whose deadline the caller sets. Each async method says whether it is
+//! cancel safe. When a node ends for any reason, a panic of one of its tasks included, every handle ends with that reason
+//! ([`EndReason`], [`CloseReason`]).
+//!
+//! # Feature flags
+//!
+//! - `fault` (off by default): module `fault` with a lossy socket, an in-memory network with paused time and a failing disk,
+//!   to test an application under faults.
+//!
+//! # Where to go next
+//!
+//! The project's `docs` folder has the guarantees and what is not guaranteed (`guarantees.md`), how to run nodes and change
+//! keys (`operating.md`), how to test an application (`testing-your-app.md`), and the protocol (`protocol.md`).
+//! `cloudy-node/examples` has small programs.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+#![warn(unnameable_types)]
 
-pub mod cluster_key;
-pub mod cluster_keys;
+mod cluster_key;
+mod cluster_keys;
 pub mod discovery;
 mod driver;
-pub mod endpoint;
+mod endpoint;
 mod error;
 #[cfg(feature = "fault")]
 pub mod fault;
@@ -14,7 +91,7 @@ mod files;
 mod group;
 mod handle;
 mod health;
-pub mod identity;
+mod identity;
 pub mod key_file;
 mod link;
 mod link_error;
@@ -22,33 +99,50 @@ mod node;
 mod repeats;
 mod replica;
 pub mod session;
-pub mod storage;
-pub mod tls;
+mod storage;
+mod tls;
 mod typed;
 mod wait;
 
-pub use cloudy_proto::slot::{Payloads, payload_slices};
-pub use cloudy_proto::wire::CommandError;
+pub use cloudy_proto::slot::{Batch, Payloads, payload_slices};
+pub use cloudy_proto::wire::{CommandError, Refusal, WIRE_VERSION};
 pub use cloudy_proto::{
     CannotKeepUp, Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, LeastRing, LeaveWait,
-    LogIndex, MemberStatus, MessageId, NobodyComplete, NodeId, OlderDisk, OnFailure, Outcome, Parameters,
-    ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind, Seq, SessionPlan, Status, View, ViewId,
-    VotesLost, WaitCause, Waiting,
+    LogIndex, MemberStatus, MessageId, NobodyComplete, NodeId, OlderDisk, OnFailure, Origin, Outcome, Parameters,
+    ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind, RingMember, Seq, SessionPlan, Status,
+    StoredError, View, ViewId, VotesLost, WaitCause, Waiting,
 };
-pub use cluster_key::ClusterKey;
-pub use cluster_keys::ClusterKeys;
+pub use cluster_key::{
+    CLUSTER_KEY_BYTES, CLUSTER_KEY_PREFIX, ClusterKey, GenerateClusterKeyError, ParseClusterKeyError,
+};
+pub use cluster_keys::{AcceptedAs, ClusterKeys, ParseClusterKeysError, RevokedFullError, RotateError};
 pub use driver::FoundingEvent;
+pub use endpoint::{BindError, Congestion, EndpointLimits, LimitsError, OpenError, bind};
 pub use error::{ForgetError, FoundError, JoinError, RevokeError, SetKeysError};
 pub use group::{
-    Approval, Approved, ApprovedError, ApprovedItem, ApprovedStream, Divergence, EndReason, Events, EventsError,
-    GroupConfig, Receipt, ReceiptError,
+    Approval, Approved, ApprovedError, ApprovedItem, Divergence, EndReason, Events, EventsError, GroupConfig, Receipt,
+    ReceiptError,
 };
 pub use handle::{BroadcastError, FlushError, Group, LEAVE_TIMEOUT, LeaveError};
 pub use health::{CloseReason, NodeFailure};
-pub use identity::Identity;
+pub use identity::{
+    CHAIN_CERTIFICATES_MAX, CertificateError, Identity, IdentityError, NodeKey, NodeKeyError, SERVER_NAME, node_id_of,
+};
 pub use link::{GROUPS_MAX, Traffic};
 pub use link_error::{ConnectError, LinkFailure, Words};
 pub use node::{Founding, Joining, Lookup, LookupError, Node, NodeBuilder, StartError};
 pub use replica::{AppliedMessage, ReplicateError, SNAPSHOT_EVERY_BYTES, StateMachine};
+pub use storage::{DataDir, DataDirError, OpenStoreError, ReadGroupError, StoreError, Table};
+pub use tls::TlsError;
 pub use typed::{DecodeError, TypedApproved, TypedBroadcastError, TypedGroup, TypedItem};
 pub use wait::{Answer, Awaited, TimedOut, WAIT_TIMEOUT, Wait};
+
+/// What the project's own benches and tests reach for. It is no part of the API, and changes without notice.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::endpoint::{
+        EndpointSocket, PeerIdError, UNI_STREAMS_MAX, client_config, handshake, open, peer_id, server_config,
+    };
+    pub use crate::storage::STORE_CACHE_BYTES;
+    pub use crate::tls::client_config as tls_client_config;
+}

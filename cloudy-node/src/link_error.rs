@@ -45,6 +45,7 @@ pub(crate) mod code {
 /// A side that dials may have a connection for a moment before the other side refuses it: the refusal then comes as the
 /// end of the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum LinkFailure {
     /// One side's certificate was not signed by an authority that the other side trusts.
     #[error(
@@ -247,6 +248,7 @@ impl From<quinn::ConnectError> for LinkFailure {
 
 /// A link that did not come about; links that there were are as before.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// No connection, or the other side refused it.
     #[error("{address}: {failure}")]

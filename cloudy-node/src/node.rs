@@ -135,6 +135,26 @@ impl NodeBuilder {
 
     /// Binds, and starts the node's driver on the present tokio runtime.
     ///
+    /// Not cancel safe: the builder is used up. Dropped, it leaves nothing running; a data directory may stay in use for a moment.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use cloudy_node::{DataDir, Node, key_file};
+    ///
+    /// let keys = key_file::load_or_create("/etc/cloudy/cluster.key".as_ref())?;
+    /// let data = DataDir::open("/var/lib/orders".as_ref(), true)?;
+    /// let node = Node::builder()
+    ///     .identity(data.identity(keys.primary())?)
+    ///     .cluster_keys(&keys)
+    ///     .data_dir(data)
+    ///     .bind("0.0.0.0:7400".parse()?)
+    ///     .start()
+    ///     .await?;
+    /// println!("node {} listens on {}", node.id(), node.local_addr());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// What is wrong with key, address or limits; nothing is left running.
     pub async fn start(mut self) -> Result<Node, StartError> {
@@ -259,11 +279,22 @@ impl Node {
 
     /// What the links that are up at this moment have carried, as the transport counts it, whatever a lossy socket does
     /// below. A link that breaks takes its counts along. All zero after the node was shut down.
+    ///
+    /// Cancel safe.
     pub async fn traffic(&self) -> Traffic {
         self.mailbox.ask(|reply| Command::Traffic { reply }).await.unwrap_or_default()
     }
 
     /// Ends all groups here, lets what was written arrive (at most half a second), and closes all links.
+    ///
+    /// Cancel safe: dropped after its first poll, it shuts the node down all the same.
+    ///
+    /// ```no_run
+    /// # async fn example(node: &cloudy_node::Node) {
+    /// node.shutdown().await;
+    /// println!("closed: {}", node.closed().await);
+    /// # }
+    /// ```
     pub async fn shutdown(&self) {
         // What has failed meanwhile is closed as well.
         let _ = self.mailbox.ask(|reply| Command::Shutdown { reply }).await;

@@ -29,6 +29,7 @@ pub trait StateMachine: Send {
 
 /// An approved message, as it is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AppliedMessage<'a> {
     /// Its place in the result.
     pub index: Index,
@@ -40,6 +41,7 @@ pub struct AppliedMessage<'a> {
 
 /// Why a state does not follow its group any more. It is as the last applied message left it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReplicateError {
     /// The group ended at this node before its result was final.
     #[error(transparent)]
@@ -83,6 +85,37 @@ impl Group {
     /// after every so many bytes of payload ([`SNAPSHOT_EVERY_BYTES`] is a choice for most; well below
     /// [`retain_bytes`](crate::GroupConfig::retain_bytes)). The state must be fresh, or have been given to this method
     /// for the same group last.
+    ///
+    /// Not cancel safe: dropped, it leaves the state somewhere in the result. Begin again with a fresh one.
+    ///
+    /// ```no_run
+    /// # async fn example(group: cloudy_node::Group) -> Result<(), cloudy_node::ReplicateError> {
+    /// use cloudy_node::{AppliedMessage, SNAPSHOT_EVERY_BYTES, StateMachine};
+    ///
+    /// /// Counts the messages.
+    /// struct Counter(u64);
+    ///
+    /// impl StateMachine for Counter {
+    ///     fn apply(&mut self, _message: AppliedMessage<'_>) {
+    ///         self.0 += 1;
+    ///     }
+    ///
+    ///     fn snapshot(&self) -> Vec<u8> {
+    ///         self.0.to_le_bytes().to_vec()
+    ///     }
+    ///
+    ///     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
+    ///         self.0 = u64::from_le_bytes(snapshot.try_into().map_err(|_| "it has no eight bytes")?);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut counter = Counter(0);
+    /// group.replicate(&mut counter, SNAPSHOT_EVERY_BYTES).await?;
+    /// println!("the final result has {} messages", counter.0);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The state does not follow the group any more: see [`ReplicateError`].

@@ -8,13 +8,12 @@ use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use thiserror::Error;
 
-pub use cloudy_proto::wire::WIRE_VERSION;
-
 use crate::identity::Identity;
 use crate::identity::chain::{Clock, provider};
 
 /// Why no TLS configuration could be built.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum TlsError {
     /// The trusted roots are of no use.
     #[error("the trusted roots cannot be used: {0}")]
@@ -25,7 +24,7 @@ pub enum TlsError {
 }
 
 /// The protocol's name in the handshake (ALPN, RFC 7301) for a wire version: two nodes talk only if theirs are equal.
-pub fn alpn(wire_version: u16) -> Vec<u8> {
+pub(crate) fn alpn(wire_version: u16) -> Vec<u8> {
     format!("cloudy/{wire_version}").into_bytes()
 }
 
@@ -34,7 +33,7 @@ pub fn alpn(wire_version: u16) -> Vec<u8> {
 ///
 /// # Errors
 /// The identity's roots cannot be used.
-pub fn server_config(identity: &Identity, wire_version: u16) -> Result<rustls::ServerConfig, TlsError> {
+pub(crate) fn server_config(identity: &Identity, wire_version: u16) -> Result<rustls::ServerConfig, TlsError> {
     let provider = provider();
     let verifier = identity.roots().client_verifier(&provider)?;
     let mut config = rustls::ServerConfig::builder_with_details(provider, Arc::new(Clock))
@@ -48,8 +47,8 @@ pub fn server_config(identity: &Identity, wire_version: u16) -> Result<rustls::S
     Ok(config)
 }
 
-/// The configuration of the side that dials: as [`server_config`]; the other side's certificate must carry
-/// [`SERVER_NAME`](crate::identity::SERVER_NAME), which is to be asked for whatever the address.
+/// The configuration of the side that dials: as `server_config`; the other side's certificate must carry
+/// [`SERVER_NAME`](crate::SERVER_NAME), which is to be asked for whatever the address.
 ///
 /// # Errors
 /// TLS 1.3 is not available.

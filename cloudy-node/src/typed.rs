@@ -1,10 +1,14 @@
 //! Messages of one type in place of payloads, encoded with [postcard](https://postcard.jamesmunns.com/wire-format).
 
+use std::future::poll_fn;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use cloudy_proto::slot::Payloads;
 use cloudy_proto::{Index, NodeId, View};
+use futures_core::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -13,6 +17,7 @@ use crate::handle::{BroadcastError, Group};
 
 /// A message that was not taken; nothing was sent, and no number was used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TypedBroadcastError {
     /// The message has no encoding: see what its `Serialize` does.
     #[error("the message cannot be encoded: {0}")]
@@ -24,6 +29,7 @@ pub enum TypedBroadcastError {
 
 /// An approved payload that is not a message of the type. Every member finds the same, so all can pass over it alike.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DecodeError {
     /// Its bytes stand for no message.
     #[error(
@@ -62,6 +68,24 @@ impl<T: Serialize + DeserializeOwned> TypedGroup<T> {
     }
 
     /// As [`Group::broadcast`].
+    ///
+    /// Cancel safe: until it returns, nothing was sent.
+    ///
+    /// ```no_run
+    /// # async fn example(group: cloudy_node::Group) -> Result<(), Box<dyn std::error::Error>> {
+    /// use cloudy_node::{Index, TypedGroup, TypedItem};
+    ///
+    /// let orders: TypedGroup<(String, u32)> = TypedGroup::new(group);
+    /// orders.broadcast(&("apples".to_owned(), 3)).await?.await?;
+    /// let mut approved = orders.approved_from(Index(1));
+    /// while let Some(item) = approved.next().await.transpose()? {
+    ///     if let TypedItem::Message { index, message, .. } = item {
+    ///         println!("{index}: {:?}", message?);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The message cannot be encoded or is too large, or the group has ended: nothing was sent.
@@ -119,22 +143,28 @@ struct Batch {
 }
 
 impl<T: DeserializeOwned> TypedApproved<T> {
-    /// The next message or view change; ends as [`Approved::next_batch`] does.
+    /// The next message or view change; ends as [`Approved::next_batch`] does. The same as the next item of the stream.
+    /// Cancel safe.
     ///
     /// # Errors
     /// As [`Approved::next_batch`]; after [`ApprovedError::Lagged`] reading goes on where it says.
     pub async fn next(&mut self) -> Option<Result<TypedItem<T>, ApprovedError>> {
+        poll_fn(|context| self.poll_item(context)).await
+    }
+
+    fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<TypedItem<T>, ApprovedError>>> {
         loop {
             if let Some(item) = self.next_of_batch() {
-                return Some(Ok(item));
+                return Poll::Ready(Some(Ok(item)));
             }
-            match self.approved.next_batch().await? {
-                Ok(ApprovedItem::Batch(entry)) => {
+            match ready!(Pin::new(&mut self.approved).poll_next(context)) {
+                Some(Ok(ApprovedItem::Batch(entry))) => {
                     let payloads = Payloads::of(entry.batch.body);
                     self.batch = Some(Batch { index: entry.first_index, origin: entry.origin, payloads });
                 }
-                Ok(ApprovedItem::View(view)) => return Some(Ok(TypedItem::View(view))),
-                Err(error) => return Some(Err(error)),
+                Some(Ok(ApprovedItem::View(view))) => return Poll::Ready(Some(Ok(TypedItem::View(view)))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
             }
         }
     }
@@ -145,6 +175,14 @@ impl<T: DeserializeOwned> TypedApproved<T> {
         let index = batch.index;
         batch.index = index.next();
         Some(TypedItem::Message { index, origin: batch.origin, message: decode(&payload) })
+    }
+}
+
+impl<T: DeserializeOwned> Stream for TypedApproved<T> {
+    type Item = Result<TypedItem<T>, ApprovedError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_item(context)
     }
 }
 

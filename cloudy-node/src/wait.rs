@@ -122,6 +122,7 @@ impl Deadline {
 
 /// Whom a wait was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Awaited {
     /// Whatever node listens at an address.
     Address(SocketAddr),

@@ -105,6 +105,7 @@ pub enum Standing {
 
 /// What a session does, and for how long. Durations, so that no two clocks need agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SessionPlan {
     /// How long members broadcast.
     pub send: Duration,
@@ -117,6 +118,19 @@ pub struct SessionPlan {
 }
 
 impl SessionPlan {
+    /// With these periods, and the seed 0.
+    #[must_use]
+    pub const fn new(send: Duration, grace: Duration, stop: Duration) -> Self {
+        Self { send, grace, stop, seed: 0 }
+    }
+
+    crate::setters! {
+        send: Duration,
+        grace: Duration,
+        stop: Duration,
+        seed: u64,
+    }
+
     /// Checks the periods against the protocol's limit.
     ///
     /// # Errors

@@ -41,8 +41,25 @@ pub enum OnFailure {
     Wait,
 }
 
+/// Methods that set public fields, for structs that only their own crate may write out, since they may get more fields.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! setters {
+    ($($field:ident: $type:ty,)*) => {
+        $(
+            #[doc = concat!("Sets [`", stringify!($field), "`](#structfield.", stringify!($field), ").")]
+            #[must_use]
+            pub fn $field(mut self, $field: $type) -> Self {
+                self.$field = $field;
+                self
+            }
+        )*
+    };
+}
+
 /// What all members of a view share; part of the command that installs it, so no two members can differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Parameters {
     /// When a member may send, and to whom.
     pub ring: RingKind,
@@ -126,6 +143,7 @@ impl Default for Parameters {
 
 /// Parameters that cannot work; nothing was founded or installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ParametersError {
     /// A field is zero that must not be.
     #[error("{0} must be at least 1")]
@@ -154,6 +172,30 @@ pub enum ParametersError {
 }
 
 impl Parameters {
+    setters! {
+        ring: RingKind,
+        durability: Durability,
+        session: bool,
+        open: bool,
+        window_slots: u32,
+        window_bytes: u64,
+        window_bytes_min: u64,
+        slot_bytes_max: u32,
+        slot_payloads_max: u32,
+        payload_bytes_max: u32,
+        skip_ahead: u32,
+        token_tick: Duration,
+        heartbeat: Duration,
+        failure_timeout: Duration,
+        stall_timeout: Duration,
+        on_failure: OnFailure,
+        ring_min: u16,
+        coordinator_timeout: Duration,
+        wedge_timeout: Duration,
+        sync_timeout: Duration,
+        timeout_max: Duration,
+    }
+
     /// Checks the fields against the protocol's limits and each other.
     ///
     /// # Errors

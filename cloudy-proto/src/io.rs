@@ -275,6 +275,7 @@ pub enum Outcome {
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Event {
     /// An invited node will become a member.
     Accepted {

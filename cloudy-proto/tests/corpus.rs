@@ -474,7 +474,7 @@ fn commands() -> Vec<Bytes> {
         Command::InstallView(InstallView { from: ViewId(1), ring, parameters, cut, last, dropped })
     };
     let (send, grace, stop) = (Duration::from_secs(2), Duration::from_millis(800), Duration::from_micros(200_001));
-    let (node, plan) = (NodeId([0xaa; 32]), SessionPlan { send, grace, stop, seed: u64::MAX });
+    let (node, plan) = (NodeId([0xaa; 32]), SessionPlan::new(send, grace, stop).seed(u64::MAX));
     let voter = |standing| Command::Voter { id: ConsensusId(3), node, standing };
     let commands = [
         Command::Incarnate { node, run: u64::MAX },

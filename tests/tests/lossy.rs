@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cloudy_node::endpoint::EndpointLimits;
+use cloudy_node::EndpointLimits;
 use cloudy_node::fault::{FaultCounters, Faults, MemoryNetwork};
 use cloudy_node::{
     Approval, ApprovedItem, ClusterKey, Event, Group, GroupConfig, Identity, Index, Node, OnFailure, Parameters,
@@ -34,7 +34,7 @@ async fn start(network: &MemoryNetwork, at: usize, identity: Identity, seed: u64
     let mut rng_seed = [at as u8; 32];
     rng_seed[..8].copy_from_slice(&seed.to_le_bytes());
     // What the network carries, so that QUIC has no probes of larger ones to lose: with those, runs are not repeatable.
-    let limits = EndpointLimits { datagram_bytes_max: 1_472, ..EndpointLimits::default() };
+    let limits = EndpointLimits::default().datagram_bytes_max(1_472);
     Node::builder().identity(identity).socket(socket).rng_seed(rng_seed).limits(limits).start().await.unwrap()
 }
 
@@ -42,14 +42,13 @@ async fn found(seed: u64, loss: f64, ring: RingKind, on_failure: OnFailure) -> W
     // Printed where a test fails.
     eprintln!("seed {seed}, loss {loss}, {ring:?}");
     let network = MemoryNetwork::new(seed);
-    let faults = Faults {
-        loss,
-        latency: Duration::from_millis(5),
-        jitter: Duration::from_millis(2),
-        reorder: if loss > 0.0 { 0.05 } else { 0.0 },
-        duplicate: if loss > 0.0 { 0.05 } else { 0.0 },
-        seed,
-    };
+    let faults = Faults::none()
+        .loss(loss)
+        .latency(Duration::from_millis(5))
+        .jitter(Duration::from_millis(2))
+        .reorder(if loss > 0.0 { 0.05 } else { 0.0 })
+        .duplicate(if loss > 0.0 { 0.05 } else { 0.0 })
+        .seed(seed);
     network.set(faults).unwrap();
     let key = ClusterKey::generate().unwrap();
     let mut identities: Vec<Identity> = (0..NODES).map(|_| Identity::generate(&key).unwrap()).collect();
@@ -58,15 +57,13 @@ async fn found(seed: u64, loss: f64, ring: RingKind, on_failure: OnFailure) -> W
     for (at, identity) in identities.iter().enumerate() {
         nodes.push(start(&network, at, identity.clone(), seed).await);
     }
-    let parameters = Parameters {
-        ring,
-        slot_payloads_max: if ring == RingKind::Token { 1 } else { 8 },
+    let parameters = Parameters::default()
+        .ring(ring)
+        .slot_payloads_max(if ring == RingKind::Token { 1 } else { 8 })
         // A cut is not to end the group here.
-        coordinator_timeout: Duration::from_secs(60),
-        on_failure,
-        ..Parameters::default()
-    };
-    let config = GroupConfig { parameters, ..GroupConfig::default() };
+        .coordinator_timeout(Duration::from_secs(60))
+        .on_failure(on_failure);
+    let config = GroupConfig::default().parameters(parameters);
     let create = nodes[0].create_group("lossy", NODES, config);
     let joins = join_all(nodes[1..].iter().map(|node| node.join_group_at("lossy", address(0))));
     let (founder, others) = within("the founding", async { tokio::join!(create, joins) }).await;

@@ -229,7 +229,7 @@ fn a_kill_waits_until_a_restarted_node_knows_again_who_votes() -> Result<(), Fai
     let mut forgot = 0;
     for sync_us in [1_000, 3_000, 9_000, 20_000] {
         let (send, grace) = (Duration::from_secs(4), Duration::from_millis(100));
-        let mut plan = Plan::calm(2, Some(SessionPlan { send, grace, stop: Duration::from_millis(200), seed: 1 }));
+        let mut plan = Plan::calm(2, Some(SessionPlan::new(send, grace, Duration::from_millis(200)).seed(1)));
         (plan.parameters.durability, plan.parameters.on_failure) = (Durability::Disk, OnFailure::Evict);
         (plan.disk.sync_us, plan.kills_anybody) = (sync_us, false);
         let mut story = Scenario::begin(plan)?;

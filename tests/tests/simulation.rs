@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloudy_proto::{Durability, OnFailure, Parameters, RingKind, SessionPlan, WaitCause};
+use cloudy_proto::{Durability, OnFailure, RingKind, SessionPlan, WaitCause};
 use cloudy_tests::invariants::Failure;
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::sim::campaign::campaign;
@@ -48,7 +48,7 @@ fn a_seed_replays_to_the_last_byte() {
 
 fn plan_of_a_session(members: usize) -> Plan {
     let (send, grace) = (Duration::from_secs(1), Duration::from_millis(100));
-    Plan::calm(members, Some(SessionPlan { send, grace, stop: Duration::from_millis(200), seed: 1 }))
+    Plan::calm(members, Some(SessionPlan::new(send, grace, Duration::from_millis(200)).seed(1)))
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_dead_member_stalls_approvals_until_stop_and_the_survivors_end_on_time() -> 
 fn a_group_without_a_complete_member_says_so_and_waits() {
     let mut plan = plan_of_a_session(2);
     plan.parameters.on_failure = OnFailure::Evict;
-    plan.session = plan.session.map(|session| SessionPlan { send: Duration::from_secs(60), ..session });
+    plan.session = plan.session.map(|session| session.send(Duration::from_secs(60)));
     plan.faults = vec![(2_000_000, Fault::Isolate { who: Who::Node(2), outage_us: 3_000_000 })];
     plan.at_steps = vec![(Step::Install, 1_500, Fault::Kill { who: Who::Node(1) })];
     plan.heal_at_us = 6_000_000;
@@ -126,7 +126,7 @@ fn three_members_and_their_watching_founder_lose_any_one_at_any_time_and_go_on()
     // Where two members are left the founder votes with them, also once it voted and was let go.
     let mut plan = plan_of_a_session(3);
     plan.parameters.on_failure = OnFailure::Evict;
-    plan.session = plan.session.map(|session| SessionPlan { send: Duration::from_secs(60), ..session });
+    plan.session = plan.session.map(|session| session.send(Duration::from_secs(60)));
     let mut story = Scenario::begin(plan)?;
     for lost in [1, 2, 3, 1, 2, 3] {
         let vote = |world: &World, who: &[usize]| {
@@ -171,8 +171,7 @@ fn a_waiting_sender_gets_an_idle_turn_long_before_the_next_heartbeat() -> Result
     for sender in 0..3 {
         let hour = Duration::from_secs(3_600);
         let mut plan = Plan::calm(3, None);
-        plan.parameters =
-            Parameters { ring: RingKind::Token, heartbeat: hour, failure_timeout: 3 * hour, ..plan.parameters };
+        plan.parameters = plan.parameters.ring(RingKind::Token).heartbeat(hour).failure_timeout(3 * hour);
         let mut story = Scenario::begin(plan)?;
         story.broadcasts(sender, 3, 8)?;
         story.settles()?;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::steps::{Outcome, Step, cargo_output, has_cargo};
-use crate::{instructions, tidy};
+use crate::{instructions, surface, tidy};
 
 /// Where the fuzz targets live, a workspace of its own because cargo-fuzz needs a nightly compiler.
 const FUZZ_DIR: &str = "tests/fuzz";
@@ -49,6 +49,11 @@ pub(crate) fn fix() -> Vec<Step> {
     let clippy =
         ["clippy", "--fix", "--allow-dirty", "--allow-staged", "--workspace", "--all-targets", "--all-features"];
     vec![Step::cargo("clippy", &clippy), Step::cargo("fmt", &["fmt", "--all"])]
+}
+
+/// The public surface of the library.
+pub(crate) fn surface(accept: bool) -> Vec<Step> {
+    vec![Step::check("surface", if accept { surface::accept } else { surface::check })]
 }
 
 /// The simulator, for `seeds` seeds from `from` on.

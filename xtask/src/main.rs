@@ -4,6 +4,7 @@
 mod chores;
 mod instructions;
 mod steps;
+mod surface;
 mod tidy;
 
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ Usage: cargo xtask COMMAND
   instructions [--accept]
                    count the instructions of the protocol's hot paths by valgrind, and fail if they have risen;
                    --accept takes the counts found as those to expect
+  surface [--accept]
+                   compare the public surface of cloudy-node with cloudy-node/public-surface.txt; --accept takes it as it is
   fuzz             how to fuzz the decoders, and which targets there are
   help             this text
 ";
@@ -38,6 +41,7 @@ enum Chore {
     Simulate { seeds: u64, from: u64, release: bool },
     Explore { states: Option<u64>, release: bool },
     Instructions { accept: bool },
+    Surface { accept: bool },
     Fuzz,
     Help,
 }
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         Chore::Simulate { seeds, from, release } => steps::run(&root, chores::simulate(seeds, from, release)),
         Chore::Explore { states, release } => steps::run(&root, chores::explore(states, release)),
         Chore::Instructions { accept } => steps::run(&root, chores::instructions(accept)),
+        Chore::Surface { accept } => steps::run(&root, chores::surface(accept)),
         Chore::Fuzz => chores::fuzz(&root),
         Chore::Help => {
             print!("{USAGE}");
@@ -86,6 +91,8 @@ fn parse(arguments: &[String]) -> Result<Chore, String> {
         ["explore", options @ ..] => parse_explore(options),
         ["instructions"] => Ok(Chore::Instructions { accept: false }),
         ["instructions", "--accept"] => Ok(Chore::Instructions { accept: true }),
+        ["surface"] => Ok(Chore::Surface { accept: false }),
+        ["surface", "--accept"] => Ok(Chore::Surface { accept: true }),
         ["fuzz"] => Ok(Chore::Fuzz),
         ["help" | "--help" | "-h"] => Ok(Chore::Help),
         [] => Err("a command is missing".into()),
@@ -148,6 +155,7 @@ mod tests {
         );
         assert_eq!(parsed("instructions"), Ok(Chore::Instructions { accept: false }));
         assert_eq!(parsed("instructions --accept"), Ok(Chore::Instructions { accept: true }));
+        assert_eq!(parsed("surface --accept"), Ok(Chore::Surface { accept: true }));
         assert_eq!(parsed("explore"), Ok(Chore::Explore { states: None, release: false }));
         assert_eq!(parsed("explore --states 9 --release"), Ok(Chore::Explore { states: Some(9), release: true }));
     }

@@ -188,14 +188,13 @@ pub(crate) struct FaultArgs {
 impl FaultArgs {
     /// The faults as the node takes them.
     pub(crate) fn faults(&self) -> Faults {
-        Faults {
-            loss: self.loss,
-            latency: self.latency,
-            jitter: self.jitter,
-            reorder: self.reorder,
-            duplicate: self.duplicate,
-            seed: self.fault_seed,
-        }
+        Faults::none()
+            .loss(self.loss)
+            .latency(self.latency)
+            .jitter(self.jitter)
+            .reorder(self.reorder)
+            .duplicate(self.duplicate)
+            .seed(self.fault_seed)
     }
 
     /// The arguments that give another process the same faults, with dice of its own: nodes that share them lose in

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use cloudy_node::fault::Faults;
 use miette::Report;
 
 use super::course::{Moment, moments, quantiles};
@@ -64,7 +63,7 @@ impl Conductor {
     fn assignments(&self, program: Program, spec: &Spec) -> Vec<Assignment> {
         let assignment = |number: usize| {
             // Dice of its own for each node: those who share them lose in step.
-            let faults = Faults { seed: spec.faults.seed.wrapping_add(number as u64), ..spec.faults };
+            let faults = spec.faults.seed(spec.faults.seed.wrapping_add(number as u64));
             Assignment { number, program, spec: Spec { faults, ..spec.clone() }, key: self.key.file().to_owned() }
         };
         (0..spec.nodes).map(assignment).collect()

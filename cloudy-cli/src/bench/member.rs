@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudy_node::storage::DataDir;
+use cloudy_node::DataDir;
 use cloudy_node::{
     Approved, ApprovedError, ApprovedItem, BroadcastError, Checkpoint, Durability, Entry, Event, Founding,
     FoundingEvent, Group, GroupConfig, Index, Node, Parameters, RingKind, Seq, key_file, payload_slices,
@@ -78,8 +78,13 @@ async fn found(node: &Node, spec: &Spec, post: &mut Post) -> Result<Group, Repor
     };
     let (ring, durability, window_bytes) = (spec.ring, spec.durability, spec.window_bytes);
     let window_bytes_min = if spec.window_adapts { defaults.window_bytes_min } else { window_bytes };
-    let parameters = Parameters { ring, durability, window_bytes, window_bytes_min, slot_payloads_max, ..defaults };
-    let config = GroupConfig { parameters, ..GroupConfig::default() };
+    let parameters = defaults
+        .ring(ring)
+        .durability(durability)
+        .window_bytes(window_bytes)
+        .window_bytes_min(window_bytes_min)
+        .slot_payloads_max(slot_payloads_max);
+    let config = GroupConfig::default().parameters(parameters);
     let founding = node.found_group(GROUP, config).await.into_diagnostic()?;
     post.say(Said::Listening(node.local_addr())).await?;
     links(post).await?;
@@ -98,6 +103,7 @@ pub(super) async fn gather(mut founding: Founding, mut others: usize) -> Result<
             Some(FoundingEvent::Lost { node }) => {
                 return Err(failure(format_args!("node {} was lost", node.short()), "run it again"));
             }
+            Some(_) => {}
             None => return Err(failure("the first node was shut down", "run it again")),
         }
     }

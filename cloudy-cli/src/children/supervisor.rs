@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 use std::thread;
 
-use cloudy_node::identity::NodeKey;
+use cloudy_node::NodeKey;
 use miette::{IntoDiagnostic, Report};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;

@@ -31,12 +31,11 @@ pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, 
     };
     let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
     let (file, node) = started?;
-    let config = AttachConfig {
-        session: args.process.session.name.clone(),
-        slaves: args.slaves.clone(),
-        multicast: Some(Multicast { group: args.discovery_group, interface: node.local_addr().ip() }),
-        discovery_timeout: args.discovery_timeout,
-    };
+    let config = AttachConfig::default()
+        .session(args.process.session.name.clone())
+        .slaves(args.slaves.clone())
+        .multicast(Some(Multicast::new(args.discovery_group, node.local_addr().ip())))
+        .discovery_timeout(args.discovery_timeout);
     let watcher = Watcher::new(Progress::start(), BTreeMap::new());
     let began_at = Instant::now();
     let running = attach_master(&node, &config, stop.asked(), |event| watcher.observe(event));
@@ -61,7 +60,7 @@ pub(crate) async fn resumed(args: &MasterArgs, node: &Node, group: &Group, stop:
     let watcher = Watcher::new(Progress::start(), BTreeMap::new());
     watcher.line("going on with the session that the data directory holds; start its slaves again too");
     let began_at = Instant::now();
-    let multicast = Multicast { group: args.discovery_group, interface: node.local_addr().ip() };
+    let multicast = Multicast::new(args.discovery_group, node.local_addr().ip());
     let sought = (&args.slaves[..], Some(multicast));
     let ended = match resume_master(node, group, sought, stop.asked(), |event| watcher.observe(event)).await {
         Ok(attached) => show(args, attached, &watcher, began_at, stop).await,
@@ -91,7 +90,7 @@ async fn show(
     stop: &Stop,
 ) -> Result<ExitCode, Report> {
     let AttachOutcome { plan, ring, outcome } = attached;
-    let Some(SessionPlan { send, grace, stop: stop_period, seed }) = plan else {
+    let Some(SessionPlan { send, grace, stop: stop_period, seed, .. }) = plan else {
         return Err(failure("the session ended before it began", "ask its master why, or begin another"));
     };
     let described = (Periods { send, grace, stop: stop_period }, RingChoice::from(ring), seed);

@@ -52,20 +52,18 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     };
     let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
     let (file, node, control) = started?;
-    let config = MasterConfig {
-        session: args.process.session.name.clone(),
-        plan: plan(args.periods(), args.seed()),
-        ring: args.group.ring.into(),
-        on_failure: args.on_failure.into(),
-        durability: args.group.durability.into(),
-        failure_timeout: args.timeouts.failure_timeout,
-        timeout_max: args.timeouts.timeout_max,
-        slaves: args.slaves.clone(),
-        multicast: Some(Multicast { group: args.discovery_group, interface: node.local_addr().ip() }),
-        expect: args.expect.map(usize::from),
-        discovery_timeout: args.discovery_timeout,
-        ready_timeout: READY_TIMEOUT,
-    };
+    let config = MasterConfig::new(plan(args.periods(), args.seed()))
+        .session(args.process.session.name.clone())
+        .ring(args.group.ring.into())
+        .on_failure(args.on_failure.into())
+        .durability(args.group.durability.into())
+        .failure_timeout(args.timeouts.failure_timeout)
+        .timeout_max(args.timeouts.timeout_max)
+        .slaves(args.slaves.clone())
+        .multicast(Some(Multicast::new(args.discovery_group, node.local_addr().ip())))
+        .expect(args.expect.map(usize::from))
+        .discovery_timeout(args.discovery_timeout)
+        .ready_timeout(READY_TIMEOUT);
     let stored = resumed_session(&node).or_else(|| ended_sessions(&node).next().cloned());
     let mut orphaned = false;
     let ended = if let Some(group) = stored {
@@ -158,5 +156,5 @@ async fn for_a_parent(
 
 /// What the slaves are told.
 fn plan(Periods { send, grace, stop }: Periods, seed: u64) -> SessionPlan {
-    SessionPlan { send, grace, stop, seed }
+    SessionPlan::new(send, grace, stop).seed(seed)
 }

@@ -155,7 +155,10 @@ impl Slave<'_> {
         loop {
             let observe = |event| self.observe(event);
             let session = self.args.process.session.name.clone();
-            let config = SlaveConfig { session, result: file.as_deref_mut(), numbers_per_second_max: self.args.rate };
+            let config = SlaveConfig::default()
+                .session(session)
+                .result(file.as_deref_mut())
+                .numbers_per_second_max(self.args.rate);
             if resumed_session(self.node).is_some() {
                 self.waits();
                 self.progress.line("going on with the session that the data directory holds");
@@ -222,6 +225,7 @@ impl Slave<'_> {
                 master.short()
             )),
             SlaveEvent::Approved(count) => self.progress.state(format!("approved {count}")),
+            _ => {}
         }
     }
 
@@ -237,16 +241,16 @@ impl Slave<'_> {
             self.progress.line(&format!("waiting for a master of session \"{}\"", self.args.process.session.name));
         }
         if !self.args.no_discovery {
-            let place = Multicast { group: self.args.discovery_group, interface: address.ip() };
+            let place = Multicast::new(self.args.discovery_group, address.ip());
             if resumed_session(self.node).is_some()
-                && let Err(error) = self.node.look_up(Lookup { names: Vec::new(), multicast: Some(place) })
+                && let Err(error) = self.node.look_up(Lookup::default().multicast(Some(place)))
             {
                 self.progress.line(&format!("warning: slaves that have moved are not looked for: {error}"));
             }
             // A session that the data directory holds comes before the one that is asked for.
             let resumed = resumed_session(self.node).and_then(|group| SessionName::of_group(group.name()));
             let label = resumed.as_ref().unwrap_or(&self.args.process.session.name).to_string();
-            let advertised = Advertisement { node: id, address, label };
+            let advertised = Advertisement::new(id, address, label);
             match Responder::start(self.node.discovery_keys(), place, advertised) {
                 Ok(responder) => *self.responder.borrow_mut() = Some(responder),
                 Err(error) => self.progress.line(&format!(

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
-use cloudy_node::identity::NodeKey;
+use cloudy_node::NodeKey;
 use miette::{IntoDiagnostic, Report};
 use tokio::time::{Instant, sleep};
 

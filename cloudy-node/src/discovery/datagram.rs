@@ -19,13 +19,13 @@ use super::keys::address_bytes;
 use crate::cluster_key::{MacKey, TAG_BYTES};
 
 /// The length of a query as sent, and the least that is answered.
-pub const QUERY_BYTES_MIN: usize = 160;
+pub(super) const QUERY_BYTES_MIN: usize = 160;
 /// The longest datagram that is read; what is longer is cut off, and a reply that was cut does not decode.
-pub const DATAGRAM_BYTES_MAX: usize = 256;
+pub(super) const DATAGRAM_BYTES_MAX: usize = 256;
 /// Bytes of a label.
-pub const LABEL_BYTES_MAX: usize = 64;
+pub(super) const LABEL_BYTES_MAX: usize = 64;
 /// The version of both datagrams.
-pub const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 2;
 
 const MAGIC: [u8; 4] = *b"cldy";
 const KIND_QUERY: u8 = 1;
@@ -38,11 +38,11 @@ const _: () = assert!(REPLY_BYTES_MAX <= QUERY_BYTES_MIN && QUERY_BYTES_MIN <= D
 
 /// Binds a reply to one query: random for each query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Nonce(pub [u8; NONCE_BYTES]);
+pub(super) struct Nonce(pub [u8; NONCE_BYTES]);
 
 /// The content of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub(super) struct Reply {
     /// The query's nonce, repeated.
     pub nonce: Nonce,
     /// The node that answers.
@@ -55,7 +55,7 @@ pub struct Reply {
 
 /// A datagram that is not what was expected; it is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DatagramError {
+pub(super) enum DatagramError {
     /// Not the length that its kind must have.
     #[error("a datagram of {bytes} bytes has not the length of its kind; ignore it")]
     Length {

@@ -35,6 +35,7 @@ const DOUBLINGS_MAX: u32 = 6;
 
 /// A node that answered. It holds a cluster key; whether it belongs is decided by the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Hint {
     /// The node.
     pub node: NodeId,
@@ -93,8 +94,7 @@ impl Finder {
     }
 
     /// The next node that was not named before; `None` once the time is over. A node whose label has changed is named
-    /// again, so is one that answers with another address, and one that [could not be dialled](Self::could_not_dial) too, after a while. Dropping the future loses
-    /// nothing.
+    /// again, so is one that answers with another address, and one that [could not be dialled](Self::could_not_dial) too, after a while. Cancel safe.
     pub async fn next(&mut self) -> Option<Hint> {
         let mut buffer = [0; DATAGRAM_BYTES_MAX];
         loop {

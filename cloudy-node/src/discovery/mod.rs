@@ -6,7 +6,7 @@
 //!
 //! - [`Responder`] answers queries for one node; [`Finder`] asks and collects.
 //! - [`seeds`] turns `HOST:PORT` texts into addresses, for networks without multicast.
-//! - [`datagram`] has the two datagrams as pure functions.
+
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -19,8 +19,8 @@
 //! let key = ClusterKey::generate()?;
 //! let one = Node::builder().cluster_key(&key).start().await?;
 //! let other = Node::builder().cluster_key(&key).start().await?;
-//! let place = Multicast { group: GROUP, interface: one.local_addr().ip() };
-//! let advertised = Advertisement { node: one.id(), address: one.local_addr(), label: "chat".to_owned() };
+//! let place = Multicast::new(GROUP, one.local_addr().ip());
+//! let advertised = Advertisement::new(one.id(), one.local_addr(), "chat");
 //! let _responder = Responder::start(one.discovery_keys(), place, advertised)?;
 //! let mut finder = Finder::start(other.discovery_keys(), place, Duration::from_secs(1))?;
 //! while let Some(hint) = finder.next().await {
@@ -30,7 +30,7 @@
 //! # }
 //! ```
 
-pub mod datagram;
+mod datagram;
 mod finder;
 mod interfaces;
 mod keys;
@@ -59,6 +59,7 @@ pub const TTL: u32 = 1;
 
 /// Where to ask, and to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Multicast {
     /// The group and port; [`GROUP`] unless all nodes use another. On IPv6 interfaces the group is `ff12::` and the four
     /// bytes of this one, a transient group of link-local scope (RFC 4291 §2.7).
@@ -70,6 +71,17 @@ pub struct Multicast {
 }
 
 impl Multicast {
+    /// At this group and port, asked from this interface.
+    #[must_use]
+    pub const fn new(group: SocketAddrV4, interface: IpAddr) -> Self {
+        Self { group, interface }
+    }
+
+    cloudy_proto::setters! {
+        group: SocketAddrV4,
+        interface: IpAddr,
+    }
+
     /// The group on IPv6 interfaces.
     #[must_use]
     pub fn group_v6(&self) -> Ipv6Addr {
@@ -90,6 +102,7 @@ impl Multicast {
 
 /// Why discovery does not take place.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DiscoveryError {
     /// There is no key to prove membership with.
     #[error(

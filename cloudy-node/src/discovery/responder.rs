@@ -23,13 +23,28 @@ const NONCES_MAX: usize = 1_024;
 
 /// What a responder tells finders about its node.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Advertisement {
     /// The node.
     pub node: NodeId,
     /// Where it listens. For an unspecified IP each finder is told the address of the interface that its query came to.
     pub address: SocketAddr,
-    /// What the node belongs to, for example a session's name; at most [`LABEL_BYTES_MAX`] bytes.
+    /// What the node belongs to, for example a session's name; at most 64 bytes.
     pub label: String,
+}
+
+impl Advertisement {
+    /// A node that is found under a label.
+    #[must_use]
+    pub fn new(node: NodeId, address: SocketAddr, label: impl Into<String>) -> Self {
+        Self { node, address, label: label.into() }
+    }
+
+    cloudy_proto::setters! {
+        node: NodeId,
+        address: SocketAddr,
+        label: String,
+    }
 }
 
 /// Answers the queries of holders of a cluster key until it is dropped.

@@ -19,6 +19,7 @@ const LOOK_UP_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// A seed that leads nowhere. Nothing is kept of the others.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SeedError {
     /// Not `HOST:PORT`.
     #[error("`{seed}` is not HOST:PORT; write for example node-1.example:10502, 127.0.0.1:10502 or [::1]:10502")]
@@ -94,6 +95,8 @@ pub fn split(seed: &str) -> Result<(&str, u16), SeedError> {
 /// Each has at least one and at most [`ADDRESSES_PER_SEED_MAX`], without repetitions. Two names of one node stay two
 /// seeds: nodes are told apart by identity, after the handshake.
 ///
+/// Cancel safe.
+///
 /// # Errors
 /// The first seed that is malformed or, if none is, the first that does not resolve within [`RESOLVE_TIMEOUT`].
 pub async fn resolve(seeds: &[String]) -> Result<Vec<Vec<SocketAddr>>, SeedError> {
@@ -113,6 +116,8 @@ pub fn check(seeds: &[String]) -> Result<(), SeedError> {
 
 /// The addresses of one seed at this moment, as [`resolve`] gives them.
 ///
+/// Cancel safe.
+///
 /// # Errors
 /// The seed is malformed, or does not resolve within [`RESOLVE_TIMEOUT`].
 pub async fn look_up(seed: &str) -> Result<Vec<SocketAddr>, SeedError> {
@@ -124,6 +129,8 @@ pub async fn look_up(seed: &str) -> Result<Vec<SocketAddr>, SeedError> {
 
 /// As [`resolve`]; a name that does not resolve is logged once and looked up again until the deadline, since a name
 /// service may be late when a host starts. A lookup in progress at the deadline is finished.
+///
+/// Cancel safe.
 ///
 /// # Errors
 /// The first seed that is malformed or, if none is, the first that does not resolve by the deadline.

@@ -128,6 +128,7 @@ impl Driver {
         if let Some(why) = self.trust.expelled {
             return Err(why.found_error());
         }
+        self.end_abandoned();
         if self.is_in(&name) {
             let leaves = self.only_leaves(&name);
             return Err(if leaves { FoundError::Leaving { name } } else { FoundError::NameTaken { name } });
@@ -149,6 +150,16 @@ impl Driver {
         run.installed = Some(installed);
         let group = Arc::clone(&run.shared);
         Ok(FoundingParts { group, events: events_in, installed: installed_in })
+    }
+
+    /// Gives up groups whose creator went away before it had a handle to give them up by.
+    fn end_abandoned(&mut self) {
+        let now = self.now();
+        let is_abandoned = |run: &&mut GroupRun| run.founding.as_ref().is_some_and(mpsc::UnboundedSender::is_closed);
+        for run in self.groups.values_mut().filter(is_abandoned) {
+            run.machine.handle(now, Input::Request(Request::End));
+        }
+        self.turn_groups();
     }
 
     /// A group of that name lives here.

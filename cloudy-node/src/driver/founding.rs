@@ -10,6 +10,7 @@ use crate::group::shared::Shared;
 
 /// What a founder hears before view 1 is installed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FoundingEvent {
     /// An invited node will be a member.
     Accepted {

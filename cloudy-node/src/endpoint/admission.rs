@@ -19,13 +19,13 @@ use crate::endpoint::{EndpointLimits, KnownNodes};
 use crate::link_error::LinkFailure;
 
 /// The share of [`EndpointLimits::connections_max`] that only nodes get which this node wants links to: one in so many.
-pub const CONNECTIONS_RESERVED_SHARE: usize = 4;
+pub(crate) const CONNECTIONS_RESERVED_SHARE: usize = 4;
 /// Unfinished handshakes of addresses that nodes are known to have, beside [`EndpointLimits::handshakes_max`].
-pub const KNOWN_HANDSHAKES_MAX: usize = 64;
+pub(crate) const KNOWN_HANDSHAKES_MAX: usize = 64;
 
 /// Counts the connections from others and decides which more are accepted. Clones share the counts.
 #[derive(Debug, Clone)]
-pub struct Admission(Arc<Shared>);
+pub(crate) struct Admission(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -49,7 +49,7 @@ struct State {
 
 /// What counts as one address: one of IPv4, or the /64 of an IPv6 address, in which a single host may have any number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Network {
+pub(crate) enum Network {
     /// An IPv4 address, also one that an IPv6 socket shows.
     V4(Ipv4Addr),
     /// The first 64 bits of an IPv6 address.
@@ -83,7 +83,7 @@ impl fmt::Display for Network {
 
 /// Why an incoming connection goes no further.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NotAdmitted {
+pub(crate) enum NotAdmitted {
     /// The dialler was asked to prove its address; it dials again by itself.
     #[error("{address} is to prove its address first")]
     Retry {
@@ -113,7 +113,7 @@ pub enum NotAdmitted {
 
 /// A connection's place in the counts, given back when dropped: keep it as long as the connection.
 #[derive(Debug)]
-pub struct AdmissionGuard {
+pub(crate) struct AdmissionGuard {
     shared: Arc<Shared>,
     id: u64,
     network: Network,
@@ -124,7 +124,8 @@ pub struct AdmissionGuard {
 
 impl Admission {
     /// With nothing counted yet.
-    pub fn new(limits: &EndpointLimits) -> Self {
+    #[cfg(test)]
+    pub(crate) fn new(limits: &EndpointLimits) -> Self {
         Self::with_known(limits, KnownNodes::default())
     }
 
@@ -150,7 +151,7 @@ impl Admission {
     ///
     /// # Errors
     /// Why it was not accepted; the dialler has been answered.
-    pub fn admit(&self, incoming: Incoming) -> Result<(Connecting, AdmissionGuard), NotAdmitted> {
+    pub(crate) fn admit(&self, incoming: Incoming) -> Result<(Connecting, AdmissionGuard), NotAdmitted> {
         let proven = incoming.remote_address_validated();
         match self.decide(incoming.remote_address(), proven, incoming.may_retry()) {
             Ok(guard) => Ok((incoming.accept().map_err(LinkFailure::from)?, guard)),
@@ -192,12 +193,14 @@ impl Admission {
     }
 
     /// Connections whose handshake is finished.
-    pub fn connections(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn connections(&self) -> usize {
         self.0.lock().connections
     }
 
     /// Handshakes that are not finished.
-    pub fn handshakes(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn handshakes(&self) -> usize {
         let state = self.0.lock();
         state.handshakes.len() + state.known_handshakes.len()
     }
@@ -226,7 +229,7 @@ impl Shared {
 
 impl AdmissionGuard {
     /// Returns once this handshake has to give way to a newer one: it is to be dropped then. Cancel safe.
-    pub async fn gives_way(&mut self) {
+    pub(crate) async fn gives_way(&mut self) {
         // The pool drops the other end.
         let _ = (&mut self.gives_way).await;
     }
@@ -235,7 +238,7 @@ impl AdmissionGuard {
     ///
     /// # Errors
     /// There is no place for one more connection: close this one.
-    pub fn established(&mut self, peer: NodeId) -> Result<(), NotAdmitted> {
+    pub(crate) fn established(&mut self, peer: NodeId) -> Result<(), NotAdmitted> {
         if self.established {
             return Ok(());
         }

@@ -9,6 +9,7 @@ const HEADER_BYTES: usize = 46;
 
 /// What one address of a [`MemoryNetwork`](super::MemoryNetwork) can send, and receive, at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Bandwidth {
     /// Bytes a second in each direction, headers included. At least 1.
     pub bytes_per_second: u64,
@@ -17,6 +18,11 @@ pub struct Bandwidth {
 }
 
 impl Bandwidth {
+    cloudy_proto::setters! {
+        bytes_per_second: u64,
+        queue: Duration,
+    }
+
     /// A rate in million bits a second, with a queue of 100 ms.
     #[must_use]
     pub const fn megabits(megabits: u64) -> Self {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::storage::StorageBackend;
+use redb::StorageBackend;
 
-/// A disk in memory for a [`Store`](crate::storage::Store), which fails when it is told to. Copies of it are one disk.
+/// A disk in memory for a node's store, which fails when it is told to. Copies of it are one disk.
 ///
 /// When its power goes it has what was synced; each write since is lost, whole, torn, or has a bit flipped among those
 /// that it was to change, whatever became of the others.

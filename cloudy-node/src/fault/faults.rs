@@ -16,7 +16,7 @@ pub const REORDER_HOLD: Duration = Duration::from_millis(5);
 /// use cloudy_node::fault::Faults;
 /// use std::time::Duration;
 ///
-/// let faults = Faults { loss: 0.1, latency: Duration::from_millis(20), ..Faults::none() };
+/// let faults = Faults::none().loss(0.1).latency(Duration::from_millis(20));
 /// faults.validate()?;
 /// let json = serde_json::to_string(&faults)?;
 /// assert_eq!(serde_json::from_str::<Faults>(&json)?, faults);
@@ -27,6 +27,7 @@ pub const REORDER_HOLD: Duration = Duration::from_millis(5);
 /// in [`Faults::none`], an unknown one is an error, and what is read has been validated.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "FaultsData", into = "FaultsData")]
+#[non_exhaustive]
 pub struct Faults {
     /// The share of datagrams to lose, 0 to 1.
     pub loss: f64,
@@ -44,6 +45,15 @@ pub struct Faults {
 }
 
 impl Faults {
+    cloudy_proto::setters! {
+        loss: f64,
+        latency: Duration,
+        jitter: Duration,
+        reorder: f64,
+        duplicate: f64,
+        seed: u64,
+    }
+
     /// A network without faults; seed 0.
     #[must_use]
     pub const fn none() -> Self {
@@ -79,6 +89,7 @@ impl Default for Faults {
 
 /// [`Faults`] that make no sense. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FaultsError {
     /// A share of datagrams is not one.
     #[error("{field} is {value}: give a share from 0 to 1 (0.1 is 10 %)")]

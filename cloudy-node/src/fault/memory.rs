@@ -41,7 +41,7 @@ pub const MEMORY_DATAGRAM_BYTES_MAX: usize = 1_500;
 /// use cloudy_node::fault::{Faults, MemoryNetwork};
 ///
 /// let network = MemoryNetwork::new(7);
-/// network.set(Faults { loss: 0.05, seed: 7, ..network.faults() })?;
+/// network.set(network.faults().loss(0.05).seed(7))?;
 /// let alice = network.bind("10.0.0.1:4433".parse()?)?;
 /// let bob = network.bind("10.0.0.2:4433".parse()?)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -13,8 +13,7 @@
 //! [`FaultCounters`] tell what was done. A test that expects its application to survive a fault should require
 //! that the fault happened.
 //!
-//! A [`FaultDisk`] takes the place of a file under a [`Store`](crate::storage::Store), and a [`GroupDisk`] is one group's
-//! store on one.
+//! A [`FaultDisk`] takes the place of a file under the store of a node, and a [`GroupDisk`] is one group's store on one.
 //!
 //! Delays are kept to tokio's timer tick of one millisecond, rounded up.
 
@@ -31,6 +30,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+pub use crate::storage::SubmitError;
 pub use bandwidth::Bandwidth;
 pub use counters::FaultCounters;
 pub use disk::{CrashCounters, DiskFault, FaultDisk};

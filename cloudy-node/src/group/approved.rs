@@ -1,23 +1,25 @@
 //! Reading the result.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use cloudy_proto::limits::READ_BYTES_MAX;
 use cloudy_proto::{Entry, Event, Index};
 use futures_core::Stream;
 use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep};
 
 use crate::group::feed::{ApprovedItem, Cursor, Read};
-use crate::group::shared::{EndReason, Shared, wait_until};
+use crate::group::shared::{EndReason, Listener, Shared};
 use crate::storage::{Part, ReadGroupError};
 
 /// A reader that cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ApprovedError {
     /// The reader was too slow, or asked for too early an index: what it wants is no longer retained. Reading again goes
     /// on at `resume_from`.
@@ -41,12 +43,10 @@ pub enum ApprovedError {
     Ended(#[from] EndReason),
 }
 
-type Next = (Approved, Option<Result<ApprovedItem, ApprovedError>>);
-
 /// How long it takes about until more of the result is on disk.
 const SYNC_LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A reader of the result, from an index on: batches and view changes, in order. It holds nobody up. In a `Disk` group
+/// A reader of the result, from an index on, as a stream: batches and view changes, in order. It holds nobody up. In a `Disk` group
 /// it reads from the disk what memory does not keep any more, without the view changes of that time.
 #[derive(Debug)]
 pub struct Approved {
@@ -55,8 +55,11 @@ pub struct Approved {
     done: bool,
     /// Read from the disk, and not given out: what comes before the cursor.
     stored: VecDeque<Entry>,
-    /// What the disk is reading.
-    reading: Option<oneshot::Receiver<Result<Part, ReadGroupError>>>,
+    /// What the disk is reading, and where memory began when it was asked.
+    reading: Option<(oneshot::Receiver<Result<Part, ReadGroupError>>, Index)>,
+    /// Until the disk is looked at again.
+    pause: Option<Pin<Box<Sleep>>>,
+    listener: Listener,
 }
 
 /// What a reader can do next.
@@ -70,21 +73,60 @@ enum Step {
 impl Approved {
     pub(crate) fn new(shared: Arc<Shared>, from: Index) -> Self {
         let cursor = shared.lock().feed.cursor_at(from);
-        Self { shared, cursor, done: false, stored: VecDeque::new(), reading: None }
+        let (stored, reading, pause, listener) = Default::default();
+        Self { shared, cursor, done: false, stored, reading, pause, listener }
     }
 
     /// The next batch or view change. None once a final result was read to its end, or after an
-    /// [`ApprovedError::Ended`]. Nothing is lost if it is dropped before it is ready.
+    /// [`ApprovedError::Ended`]. The same as the next item of the stream. Cancel safe: nothing is lost if it is dropped
+    /// before it is ready.
+    ///
+    /// ```no_run
+    /// # async fn example(group: &cloudy_node::Group) -> Result<(), Box<dyn std::error::Error>> {
+    /// use cloudy_node::{ApprovedItem, Index, Payloads};
+    ///
+    /// let mut approved = group.approved_from(Index(1));
+    /// while let Some(item) = approved.next_batch().await.transpose()? {
+    ///     match item {
+    ///         ApprovedItem::Batch(entry) => {
+    ///             let first = entry.first_index;
+    ///             Payloads::of(entry.batch.body).for_each(|payload| println!("from {first} on: {payload:?}"));
+    ///         }
+    ///         ApprovedItem::View(view) => println!("view {} has {} members", view.id, view.members()),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn next_batch(&mut self) -> Option<Result<ApprovedItem, ApprovedError>> {
-        let shared = Arc::clone(&self.shared);
+        poll_fn(|context| self.poll_item(context)).await
+    }
+
+    fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ApprovedItem, ApprovedError>>> {
         loop {
-            match wait_until(&shared.moved, || self.try_next()).await {
-                Step::Item(item) => return item,
-                Step::Read(retained_from) => {
-                    if let Err(lagged) = self.read_stored(retained_from).await {
-                        return Some(Err(lagged));
-                    }
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                self.pause = None;
+            }
+            if let Some((reading, retained_from)) = &mut self.reading {
+                let (read, retained_from) = (ready!(Pin::new(reading).poll(context)), *retained_from);
+                self.reading = None;
+                if let Err(error) = self.take_stored(read.unwrap_or(Ok(None)), retained_from) {
+                    return Poll::Ready(Some(Err(error)));
                 }
+            }
+            let (shared, mut listener) = (Arc::clone(&self.shared), std::mem::take(&mut self.listener));
+            let step = if self.pause.is_some() {
+                Poll::Pending
+            } else {
+                listener.poll(&shared.moved, context, || self.try_next())
+            };
+            self.listener = listener;
+            match step {
+                Poll::Ready(Step::Item(item)) => return Poll::Ready(item),
+                Poll::Ready(Step::Read(retained_from)) => self.read_stored(retained_from),
+                Poll::Pending if self.pause.is_some() => {}
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -114,26 +156,24 @@ impl Approved {
         }
     }
 
-    /// Reads on from the disk. Fails if the disk does not have it either.
-    async fn read_stored(&mut self, retained_from: Index) -> Result<(), ApprovedError> {
-        let (group, from) = (self.shared.id, self.cursor.index);
-        let reading = self.reading.get_or_insert_with(|| {
-            let (answer, reading) = oneshot::channel();
-            if let Some(stored) = self.shared.stored() {
-                // A reader that is gone needs no answer.
-                stored.read(group, from, READ_BYTES_MAX, |part| drop(answer.send(part)));
-            }
-            reading
-        });
-        let read = reading.await;
-        self.reading = None;
+    /// Asks the disk for what comes next.
+    fn read_stored(&mut self, retained_from: Index) {
+        let (answer, reading) = oneshot::channel();
+        if let Some(stored) = self.shared.stored() {
+            // A reader that is gone needs no answer.
+            stored.read(self.shared.id, self.cursor.index, READ_BYTES_MAX, |part| drop(answer.send(part)));
+        }
+        self.reading = Some((reading, retained_from));
+    }
+
+    /// Takes what the disk gave. Fails if the disk does not have it either.
+    fn take_stored(&mut self, read: Result<Part, ReadGroupError>, retained_from: Index) -> Result<(), ApprovedError> {
         let entries = match read {
-            Ok(Ok(entries)) => entries,
-            Ok(Err(cause)) => {
+            Ok(entries) => entries,
+            Err(cause) => {
                 self.cursor = self.shared.lock().feed.cursor_at(retained_from);
                 return Err(ApprovedError::Unreadable { cause, resume_from: retained_from });
             }
-            Err(_) => None,
         };
         let ended = self.shared.lock().ended.is_some();
         match entries.filter(|entries| !entries.is_empty() || !ended) {
@@ -145,61 +185,26 @@ impl Approved {
                 match entries.last() {
                     Some(last) => self.cursor = self.shared.lock().feed.cursor_at(last.last_index().next()),
                     // sleep: nobody says here when it is synced.
-                    None => tokio::time::sleep(SYNC_LOOK_EVERY).await,
+                    None => self.pause = Some(Box::pin(sleep(SYNC_LOOK_EVERY))),
                 }
                 self.stored = entries.into();
                 Ok(())
             }
         }
     }
-
-    /// The same as a [`Stream`], for combinators.
-    #[must_use]
-    pub fn into_stream(self) -> ApprovedStream {
-        ApprovedStream { state: StreamState::Idle(Some(self)) }
-    }
 }
 
-/// [`Approved`] as a stream.
-pub struct ApprovedStream {
-    state: StreamState,
-}
-
-enum StreamState {
-    Idle(Option<Approved>),
-    Reading(Pin<Box<dyn Future<Output = Next> + Send>>),
-}
-
-impl Stream for ApprovedStream {
+impl Stream for Approved {
     type Item = Result<ApprovedItem, ApprovedError>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            match &mut self.state {
-                StreamState::Idle(reader) => {
-                    let Some(mut reader) = reader.take() else { return Poll::Ready(None) };
-                    // What is there already needs no future.
-                    if let Some(Step::Item(item)) = reader.try_next() {
-                        self.state = StreamState::Idle(Some(reader));
-                        return Poll::Ready(item);
-                    }
-                    self.state = StreamState::Reading(Box::pin(async move {
-                        let item = reader.next_batch().await;
-                        (reader, item)
-                    }));
-                }
-                StreamState::Reading(next) => {
-                    let Poll::Ready((reader, item)) = next.as_mut().poll(cx) else { return Poll::Pending };
-                    self.state = StreamState::Idle(Some(reader));
-                    return Poll::Ready(item);
-                }
-            }
-        }
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_item(context)
     }
 }
 
 /// A reader of events that cannot continue, or has to without some of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EventsError {
     /// The reader was too slow: so many events were dropped unread. The next read gives the oldest that is kept.
     #[error(
@@ -214,27 +219,35 @@ pub enum EventsError {
     Ended(#[from] EndReason),
 }
 
-/// What happened in the group, from its first event on. The newest 4,096 events are kept.
+/// What happened in the group, as a stream: from its first event on, or [`EventsError::Missed`] and what is kept, which is
+/// the newest 4,096 events.
 #[derive(Debug)]
 pub struct Events {
     shared: Arc<Shared>,
     position: u64,
     done: bool,
+    listener: Listener,
 }
 
 impl Events {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, position: 0, done: false }
+        Self { shared, position: 0, done: false, listener: Listener::default() }
     }
 
     /// The next event. None once all events of a group with a final result were read, or after an
-    /// [`EventsError::Ended`]. Cancel safe.
+    /// [`EventsError::Ended`]. The same as the next item of the stream. Cancel safe.
     ///
     /// # Errors
     /// See [`EventsError`]; after [`EventsError::Missed`] reading goes on.
     pub async fn next(&mut self) -> Option<Result<Event, EventsError>> {
-        let shared = Arc::clone(&self.shared);
-        wait_until(&shared.happened, || self.try_next()).await
+        poll_fn(|context| self.poll_event(context)).await
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Event, EventsError>>> {
+        let (shared, mut listener) = (Arc::clone(&self.shared), std::mem::take(&mut self.listener));
+        let event = listener.poll(&shared.happened, context, || self.try_next());
+        self.listener = listener;
+        event
     }
 
     fn try_next(&mut self) -> Option<Option<Result<Event, EventsError>>> {
@@ -248,5 +261,13 @@ impl Events {
         let reason = state.ended.clone()?;
         self.done = true;
         Some((reason != EndReason::Final).then(|| Err(reason.into())))
+    }
+}
+
+impl Stream for Events {
+    type Item = Result<Event, EventsError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_event(context)
     }
 }

@@ -8,7 +8,7 @@ mod outbox;
 mod receipt;
 pub(crate) mod shared;
 
-pub use approved::{Approved, ApprovedError, ApprovedStream, Events, EventsError};
+pub use approved::{Approved, ApprovedError, Events, EventsError};
 pub use config::GroupConfig;
 pub use feed::ApprovedItem;
 pub use receipt::{Approval, Receipt, ReceiptError};

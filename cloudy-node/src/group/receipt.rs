@@ -3,15 +3,17 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use cloudy_proto::{Durability, Index, MessageId, NodeId, ViewId};
 
 use crate::group::approvals::Found;
-use crate::group::shared::{EndReason, Shared, wait_until};
+use crate::group::shared::{EndReason, Listener, Shared, wait_until};
 
 /// A broadcast that is in the result of every member that is, or later becomes, up to date (`protocol.md` P5).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Approval {
     /// Its name.
     pub id: MessageId,
@@ -28,6 +30,7 @@ pub struct Approval {
 
 /// A broadcast that got no approval.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReceiptError {
     /// It is in no result and never will be: the group's last view ended without it.
     #[error("message {} is rejected: the group ended before all members confirmed it; it is in no result", .0.seq)]
@@ -57,17 +60,36 @@ pub enum ReceiptError {
     ApprovedLongAgo(MessageId),
 }
 
-/// The answer to a broadcast: await it. Dropping it withdraws nothing.
+/// The answer to a broadcast: a future that resolves once the broadcast is approved or never will be.
+///
+/// It is cancel safe: polls of `&mut receipt` can be given up and begun again. Dropping it withdraws nothing.
+///
+/// ```no_run
+/// # async fn example(group: &cloudy_node::Group) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// use cloudy_node::ReceiptError;
+///
+/// let receipt = group.broadcast("pay 5 to bob").await?;
+/// match receipt.timeout(Duration::from_secs(1)).await {
+///     Ok(approval) => println!("approved at index {}", approval.index),
+///     Err(ReceiptError::Late { id, .. }) => println!("not known yet; ask Group::outcome({id:?}) later"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a receipt says whether the broadcast was approved; drop it to not wait"]
 pub struct Receipt {
     shared: Arc<Shared>,
     id: MessageId,
+    listener: Listener,
 }
 
 impl Receipt {
     pub(crate) fn new(shared: Arc<Shared>, id: MessageId) -> Self {
-        Self { shared, id }
+        Self { shared, id, listener: Listener::default() }
     }
 
     /// The broadcast's name in the group: the one that it has in the result.
@@ -76,34 +98,34 @@ impl Receipt {
         self.id
     }
 
-    /// Waits for the answer for a while. The receipt stays: it may be awaited again.
+    /// Waits for the answer for this long at most. The receipt stays: it may be awaited again. Cancel safe.
     ///
     /// # Errors
     /// As for awaiting it, or [`ReceiptError::Late`]: the broadcast is not withdrawn, and may still be approved.
-    pub async fn within(&self, limit: Duration) -> Result<Approval, ReceiptError> {
-        let answer = wait_until(&self.shared.moved, || self.answer());
+    pub async fn timeout(&self, limit: Duration) -> Result<Approval, ReceiptError> {
+        let answer = wait_until(&self.shared.moved, || answer(&self.shared, self.id));
         let late = |_| ReceiptError::Late { id: self.id, waited: limit };
         tokio::time::timeout(limit, answer).await.map_err(late)?
     }
+}
 
-    /// The answer, if there is one already.
-    fn answer(&self) -> Option<Result<Approval, ReceiptError>> {
-        let (state, id) = (self.shared.lock(), self.id);
-        if id.seq <= state.approved {
-            let found = state.approvals.find(id.seq);
-            return Some(found.map_or(Err(ReceiptError::ApprovedLongAgo(id)), |Found { index, view, confirmed }| {
-                Ok(Approval { id, index, view, durability: state.durability, confirmed })
-            }));
-        }
-        if state.rejected_from.is_some_and(|from| id.seq >= from) {
-            return Some(Err(ReceiptError::Rejected(id)));
-        }
-        match &state.ended {
-            // What was broadcast after the end was never handed to the machine.
-            Some(EndReason::Final) => Some(Err(ReceiptError::Rejected(id))),
-            Some(reason) => Some(Err(ReceiptError::Unknown { id, reason: reason.clone() })),
-            None => None,
-        }
+/// The answer, if there is one already.
+fn answer(shared: &Shared, id: MessageId) -> Option<Result<Approval, ReceiptError>> {
+    let state = shared.lock();
+    if id.seq <= state.approved {
+        let found = state.approvals.find(id.seq);
+        return Some(found.map_or(Err(ReceiptError::ApprovedLongAgo(id)), |Found { index, view, confirmed }| {
+            Ok(Approval { id, index, view, durability: state.durability, confirmed })
+        }));
+    }
+    if state.rejected_from.is_some_and(|from| id.seq >= from) {
+        return Some(Err(ReceiptError::Rejected(id)));
+    }
+    match &state.ended {
+        // What was broadcast after the end was never handed to the machine.
+        Some(EndReason::Final) => Some(Err(ReceiptError::Rejected(id))),
+        Some(reason) => Some(Err(ReceiptError::Unknown { id, reason: reason.clone() })),
+        None => None,
     }
 }
 
@@ -113,11 +135,11 @@ impl Drop for Receipt {
     }
 }
 
-impl IntoFuture for Receipt {
+impl Future for Receipt {
     type Output = Result<Approval, ReceiptError>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { wait_until(&self.shared.moved, || self.answer()).await })
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { shared, listener, id } = &mut *self;
+        listener.poll(&shared.moved, context, || answer(shared, *id))
     }
 }

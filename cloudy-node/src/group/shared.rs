@@ -1,7 +1,9 @@
 //! What the driver and the group's users share.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use cloudy_proto::wire::CommandError;
@@ -10,6 +12,7 @@ use cloudy_proto::{
     Parameters, Seq,
 };
 use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use crate::group::GroupConfig;
 use crate::group::approvals::Approvals;
@@ -20,6 +23,7 @@ use crate::storage::{ResultReader, StoreError};
 
 /// Why a group does not go on at this node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EndReason {
     /// Its last view has ended: the result is final.
     #[error("the group has ended: its result is final")]
@@ -103,6 +107,7 @@ impl From<CloseReason> for EndReason {
     "the result here differs from the one of node {}: up to index {} the digest is {} here, up to index {} it is {} there; memory or disk is corrupt on one of the two, so keep the logs of both and check the machines before this node joins again",
     .node.short(), .ours.index, .ours.digest, .theirs.index, .theirs.digest
 )]
+#[non_exhaustive]
 pub struct Divergence {
     /// The other node.
     pub node: NodeId,
@@ -158,11 +163,11 @@ pub(crate) struct Shared {
     stored: OnceLock<ResultReader>,
     state: Mutex<State>,
     /// The result, the receipts or the end moved.
-    pub(crate) moved: Notify,
+    pub(crate) moved: Arc<Notify>,
     /// The outbox has room again, or is drained.
     pub(crate) room: Notify,
     /// An event was added.
-    pub(crate) happened: Notify,
+    pub(crate) happened: Arc<Notify>,
 }
 
 impl Shared {
@@ -195,9 +200,9 @@ impl Shared {
                 durability: parameters.durability,
                 is_session: parameters.session,
             }),
-            moved: Notify::new(),
+            moved: Arc::default(),
             room: Notify::new(),
-            happened: Notify::new(),
+            happened: Arc::default(),
         }
     }
 
@@ -306,5 +311,39 @@ pub(crate) async fn wait_until<T>(notify: &Notify, mut answer: impl FnMut() -> O
             return answer;
         }
         notified.await;
+    }
+}
+
+/// A wait for notifications, for futures and streams that are polled. It allocates only where it has to wait.
+#[derive(Debug, Default)]
+pub(crate) struct Listener(Option<Pin<Box<OwnedNotified>>>);
+
+impl Listener {
+    /// Ready once there is an answer; it is looked for again after each notification.
+    pub(crate) fn poll<T>(
+        &mut self,
+        notify: &Arc<Notify>,
+        context: &mut Context<'_>,
+        mut answer: impl FnMut() -> Option<T>,
+    ) -> Poll<T> {
+        if let Some(answer) = answer() {
+            self.0 = None;
+            return Poll::Ready(answer);
+        }
+        loop {
+            let notified = self.0.get_or_insert_with(|| Box::pin(Arc::clone(notify).notified_owned()));
+            // Registered before the answer is looked for again, so that nothing is missed in between.
+            let is_notified = notified.as_mut().poll(context).is_ready();
+            if is_notified {
+                self.0 = None;
+            }
+            if let Some(answer) = answer() {
+                self.0 = None;
+                return Poll::Ready(answer);
+            }
+            if !is_notified {
+                return Poll::Pending;
+            }
+        }
     }
 }

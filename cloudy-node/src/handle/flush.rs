@@ -7,6 +7,7 @@ use crate::wait::{Answers, Deadline, TimedOut, Wait};
 
 /// Own broadcasts that are not all known to be approved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FlushError {
     /// The group ended before.
     #[error(transparent)]
@@ -18,6 +19,8 @@ pub enum FlushError {
 
 impl Group {
     /// Waits until every own broadcast up to the first poll is approved.
+    ///
+    /// Dropping it withdraws nothing.
     ///
     /// # Errors
     /// The group ended before that; or it took too long ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or

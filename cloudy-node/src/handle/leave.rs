@@ -13,6 +13,7 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A group that this node has not left.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LeaveError {
     /// The group ended at this node in another way.
     #[error(transparent)]
@@ -41,7 +42,15 @@ fn words(unapproved: u64, waits_for: Option<&LeaveWait>) -> String {
 }
 
 impl Group {
-    /// Leaves the group for good, within [`LEAVE_TIMEOUT`]. See [`Group::leave_within`].
+    /// Leaves the group for good, within [`LEAVE_TIMEOUT`]. See [`Group::leave_within`]. Cancel safe as that is.
+    ///
+    /// ```no_run
+    /// # async fn example(group: &cloudy_node::Group) -> Result<(), Box<dyn std::error::Error>> {
+    /// group.flush().await?;
+    /// group.leave().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Group::leave_within`].
@@ -58,7 +67,7 @@ impl Group {
     /// none, it waits. Leaving never ends a group for others: only the last of all members, once every other has left,
     /// ends it.
     ///
-    /// Dropping the future withdraws nothing: the node leaves as soon as it can.
+    /// Cancel safe: dropping the future withdraws nothing, and the node leaves as soon as it can.
     ///
     /// # Errors
     /// [`LeaveError::Late`] after `limit`, with what the node waits for: it stays a member until it can leave.

@@ -19,6 +19,7 @@ use crate::group::{Approved, EndReason, Events, Receipt};
 
 /// A broadcast that was not taken; nothing was sent, and no number was used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BroadcastError {
     /// Only from [`Group::try_broadcast`]: the bound on waiting payloads is reached.
     #[error(
@@ -176,8 +177,8 @@ impl Group {
         .await;
     }
 
-    /// Waits until fewer own payloads than this wait for a slot, or the group has ended. It takes nothing, so it is cancel
-    /// safe: bound it as [`Group::broadcast`].
+    /// Waits until fewer own payloads than this wait for a slot, or the group has ended. It takes nothing.
+    /// Cancel safe: bound it as [`Group::broadcast`].
     pub async fn outbox_below(&self, payloads: u64) {
         wait_until(&self.shared.room, || {
             let state = self.shared.lock();
@@ -206,7 +207,24 @@ impl Group {
         Approved::new(Arc::clone(&self.shared), index)
     }
 
-    /// What happened in the group, from its first event on.
+    /// What happened in the group, from its first event on. The newest 4,096 events are kept: a reader that comes after
+    /// more than these begins with [`EventsError::Missed`](crate::EventsError::Missed).
+    ///
+    /// ```no_run
+    /// # async fn example(group: &cloudy_node::Group) -> Result<(), cloudy_node::EventsError> {
+    /// use cloudy_node::Event;
+    ///
+    /// let mut events = group.events();
+    /// while let Some(event) = events.next().await.transpose()? {
+    ///     match event {
+    ///         Event::ViewInstalled { view, .. } => println!("view {} has {} members", view.id, view.members()),
+    ///         Event::Final { result } => println!("the result ends at {}", result.index),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn events(&self) -> Events {
         Events::new(Arc::clone(&self.shared))
@@ -224,6 +242,21 @@ impl Group {
     /// sequence number 0, is never rejected. Which sequence numbers an incarnation gave out only that process knows: one above
     /// its last message in the result is rejected once its incarnation, or the group, is over. An observer that reads from a
     /// later index than 1 rejects nothing.
+    ///
+    /// Cancel safe.
+    ///
+    /// ```no_run
+    /// # async fn example(group: &cloudy_node::Group, id: cloudy_node::MessageId) -> Result<(), cloudy_node::EndReason> {
+    /// use cloudy_node::Outcome;
+    ///
+    /// match group.outcome(id).await? {
+    ///     Outcome::Approved => println!("it is in the result"),
+    ///     Outcome::Rejected => println!("it is in no result, and never will be"),
+    ///     Outcome::Open => println!("ask again"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The group does not go on at this node, and its result is not final here.
@@ -245,6 +278,16 @@ impl Group {
     }
 
     /// The state of the group at this moment; stops nothing. None after the node was shut down.
+    ///
+    /// Cancel safe.
+    ///
+    /// ```no_run
+    /// # async fn example(group: &cloudy_node::Group) {
+    /// if let Some(status) = group.status().await {
+    ///     println!("{} messages; the group waits for {:?}", status.index, status.waits_for);
+    /// }
+    /// # }
+    /// ```
     pub async fn status(&self) -> Option<Status> {
         let (reply, answer) = oneshot::channel();
         self.mailbox.send(Command::Status { group: self.shared.id, reply }).await;

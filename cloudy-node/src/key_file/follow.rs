@@ -17,6 +17,7 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(400);
 
 /// Why a node does not take a changed key file. It keeps the keys that it has.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum FollowError {
     /// The file cannot be used.
     #[error(transparent)]
@@ -33,6 +34,7 @@ pub enum FollowError {
 
 /// What became of a key file that a node follows.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum KeyFileEvent<'a> {
     /// The node has taken what the file holds.
     Taken(&'a ClusterKeys),
@@ -47,6 +49,8 @@ pub enum KeyFileEvent<'a> {
 /// `observe`. Runs until it is dropped, or finds at a change that the node is shut down.
 ///
 /// A file that fails to load, because it is gone, malformed or readable by others, changes nothing at the node.
+///
+/// Cancel safe: dropped, it follows the file no further, and the node keeps the keys that it has.
 pub async fn follow(node: &Node, path: &Path, current: ClusterKeys, mut observe: impl FnMut(KeyFileEvent<'_>)) {
     let mut follower = Follower { path, taken: current, seen: None, failed: None };
     let mut looks = interval(LOOK_EVERY);

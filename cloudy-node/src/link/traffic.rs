@@ -6,6 +6,7 @@ use quinn::ConnectionStats;
 
 /// What a node's links have carried, summed over them since each came up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Traffic {
     /// UDP datagrams sent.
     pub datagrams_sent: u64,

@@ -17,6 +17,27 @@ use crate::wait::{Answer, Answers, Awaited, Backoff, Deadline, Wait};
 impl Node {
     /// Begins to found a group: invite nodes, then [`Founding::found`] it.
     ///
+    /// Cancel safe: dropped, it gives the group up.
+    ///
+    /// ```no_run
+    /// # async fn example(node: &cloudy_node::Node, friend: cloudy_node::NodeId) -> Result<(), cloudy_node::FoundError> {
+    /// use cloudy_node::{FoundingEvent, GroupConfig};
+    ///
+    /// let mut founding = node.found_group("chat", GroupConfig::default()).await?;
+    /// founding.invite(friend);
+    /// while let Some(event) = founding.next_event().await {
+    ///     match event {
+    ///         FoundingEvent::Accepted { .. } => break,
+    ///         FoundingEvent::AskedToJoin { node } => founding.invite(node),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// let group = founding.found(None).await?;
+    /// println!("created {}", group.id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The name is taken at this node, or this node is leaving a group of that name, or the configuration cannot work.
     pub async fn found_group(&self, name: &str, config: GroupConfig) -> Result<Founding, FoundError> {

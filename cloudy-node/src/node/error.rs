@@ -9,6 +9,7 @@ use crate::storage::{DataDirError, ReadGroupError};
 
 /// A node that did not start; nothing is bound.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// Neither a cluster key nor an identity was given.
     #[error("a node needs a cluster key or an identity: links are encrypted and authenticated from the first packet")]

@@ -47,6 +47,8 @@ impl Founding {
     }
 
     /// What happens next; none once the node is closed ([`Node::close_reason`](crate::Node::close_reason)).
+    ///
+    /// Cancel safe.
     pub async fn next_event(&mut self) -> Option<FoundingEvent> {
         let event = self.parts.events.recv().await;
         if matches!(event, Some(FoundingEvent::Accepted { .. })) {
@@ -57,6 +59,8 @@ impl Founding {
 
     /// Installs view 1 with everybody who has accepted, and returns once it is in force here. A session begins as soon
     /// as all members report their links to all others up.
+    ///
+    /// Dropped, it gives the group up.
     ///
     /// # Errors
     /// A period of the session is too long, there would be nobody on the ring, view 1 was not in force in time

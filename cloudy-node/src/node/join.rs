@@ -24,6 +24,8 @@ impl Node {
     /// Dials an address until the link is up: who is there. A node that does not listen yet, or is out of reach, is dialled
     /// again.
     ///
+    /// Dropped, it dials no further; a link that comes up all the same stays.
+    ///
     /// # Errors
     /// The other side refuses, in words; or the link is not up in time ([`NodeBuilder::wait_timeout`] or
     /// [`Wait::timeout`]): the last failure.
@@ -66,6 +68,17 @@ impl Node {
     /// was a member of a running group of that name, and was started again with the same identity, comes back to it as
     /// soon as a member links to it.
     ///
+    /// Cancel safe: dropped, it withdraws.
+    ///
+    /// ```no_run
+    /// # async fn example(node: &cloudy_node::Node) -> Result<(), cloudy_node::JoinError> {
+    /// // Whoever creates a group of this name may invite this node, whenever that is.
+    /// let group = node.join_group("chat").await?.joined().without_timeout().await?;
+    /// println!("{} has members {:?}", group.name(), group.status().await.map(|status| status.members));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The name is too long.
     pub async fn join_group(&self, name: &str) -> Result<Joining, JoinError> {
@@ -93,7 +106,7 @@ impl Node {
     /// and [`Event::Final`](crate::Event::Final) names its length. Any node of the group can be asked. An observer takes no place on the ring, holds nobody up, and broadcasts nothing. Its
     /// [`Group::end`] ends the group like a member's.
     ///
-    /// It asks again as [`Node::join_group_at`] does.
+    /// It asks again as [`Node::join_group_at`] does. Dropped, it withdraws.
     ///
     /// # Errors
     /// As [`Node::join_group_at`], or no result can have that index ([`JoinError::NoSuchIndex`]). Where the result is no longer retained from that index on, its readers are told by
@@ -223,6 +236,7 @@ pub struct Joining {
 impl Joining {
     /// Returns once this node is on the ring. A creator that is lost or gives up before the group is created, or creates it
     /// without this node, has not invited it. A node that serves whoever invites it waits [`Wait::without_timeout`].
+    /// Dropped, it withdraws.
     ///
     /// # Errors
     /// The group was not joined, in words; or no invitation led to it in time

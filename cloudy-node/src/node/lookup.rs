@@ -22,6 +22,7 @@ const FIND_FOR: Duration = Duration::from_secs(3_600);
 
 /// Where a node looks for others: see [`Node::look_up`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lookup {
     /// Names, each `HOST:PORT`. A name is resolved again at each attempt, and all of its addresses are dialled side by side.
     pub names: Vec<String>,
@@ -29,8 +30,16 @@ pub struct Lookup {
     pub multicast: Option<Multicast>,
 }
 
+impl Lookup {
+    cloudy_proto::setters! {
+        names: Vec<String>,
+        multicast: Option<Multicast>,
+    }
+}
+
 /// Why a lookup does not take place.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LookupError {
     /// A name cannot be one, or there are too many.
     #[error(transparent)]
@@ -72,7 +81,7 @@ impl Node {
     /// use cloudy_node::Lookup;
     ///
     /// let names = vec!["node-1.example:10502".to_owned(), "node-2.example:10502".to_owned()];
-    /// node.look_up(Lookup { names, multicast: None })?;
+    /// node.look_up(Lookup::default().names(names))?;
     /// # Ok(())
     /// # }
     /// ```

@@ -39,6 +39,8 @@ impl Node {
     /// it has shown since. Others are closed at once. Nodes that the keys revoke are shut out as by [`Node::revoke`]; those
     /// that are revoked already stay so, whatever the keys say.
     ///
+    /// Cancel safe: dropped after its first poll, it sets the keys all the same.
+    ///
     /// # Errors
     /// What is wrong; the node goes on with the keys that it has.
     pub async fn set_keys(&self, keys: &ClusterKeys) -> Result<(), SetKeysError> {
@@ -53,6 +55,8 @@ impl Node {
     /// Each node keeps this as long as it runs, and tells every node that it links to; what is to outlast a restart of all
     /// belongs in their key files ([`ClusterKeys::revoke`]). A holder of the cluster key can come back under a fresh
     /// identity: to shut out whoever runs a node, revoke it and change the key.
+    ///
+    /// Cancel safe: dropped after its first poll, it revokes the node all the same.
     ///
     /// # Errors
     /// Too many nodes are revoked, and this one is not.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::dials::{Dialled, Dials};
 use super::finding::{FindError, Refusal, Refusals, belongs_elsewhere, lookup, next_hint};
-use super::master::{MasterError, MasterEvent, MasterOutcome, Timing, watch};
+use super::master::{DISCOVERY_TIMEOUT, MasterError, MasterEvent, MasterOutcome, Timing, watch};
 use super::name::SessionName;
 use crate::discovery::{Finder, Multicast, seeds};
 use crate::handle::Group;
@@ -20,6 +20,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(8);
 
 /// Where a running session is looked for.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct AttachConfig {
     /// The session.
     pub session: SessionName,
@@ -30,6 +31,22 @@ pub struct AttachConfig {
     pub multicast: Option<Multicast>,
     /// How long to look for slaves. Those found by then get a few seconds more to answer.
     pub discovery_timeout: Duration,
+}
+
+impl Default for AttachConfig {
+    fn default() -> Self {
+        let (session, slaves, multicast) = Default::default();
+        Self { session, slaves, multicast, discovery_timeout: DISCOVERY_TIMEOUT }
+    }
+}
+
+impl AttachConfig {
+    cloudy_proto::setters! {
+        session: SessionName,
+        slaves: Vec<String>,
+        multicast: Option<Multicast>,
+        discovery_timeout: Duration,
+    }
 }
 
 /// The end of a session that was attached to.
@@ -46,6 +63,8 @@ pub struct AttachOutcome {
 /// Finds a session that runs, and watches it to its end like the master that began it. It takes no part in it.
 ///
 /// When `stop` is ready, the session is ended early, with its results. `observe` must return at once.
+///
+/// Not cancel safe: dropped, it leaves the node as an observer of the session. The session goes on.
 ///
 /// # Errors
 /// There is no session ([`MasterError::NoSession`]), or nothing to compare: see [`MasterError`].
@@ -70,6 +89,8 @@ pub async fn attach_master(
 /// none; those that are found learn from the master where the others are.
 ///
 /// When `stop` is ready, the session is ended early, with its results. `observe` must return at once.
+///
+/// Cancel safe: dropped, it can be called again, and the session goes on.
 ///
 /// # Errors
 /// There is nothing to compare: see [`MasterError`].

@@ -75,6 +75,7 @@ impl Refusals {
 
 /// Slaves cannot be looked for; nobody was asked.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FindError {
     /// A name cannot be one.
     #[error(transparent)]

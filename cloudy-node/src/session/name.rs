@@ -23,6 +23,7 @@ pub struct SessionName(String);
     "a session's name has up to {SESSION_NAME_BYTES_MAX} letters, digits, `-`, `_` and `.` of ASCII; write for example \
      team-a"
 )]
+#[non_exhaustive]
 pub struct SessionNameError;
 
 impl SessionName {

@@ -21,6 +21,7 @@ pub const RESULT_WRITE_EVERY: Duration = Duration::from_millis(50);
 
 /// Why a result cannot be written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ResultFileError {
     /// The file cannot be opened for writing. Nothing was joined.
     #[error("cannot write the result to {} ({source}); name a file in a directory that you may write to", path.display())]
@@ -98,6 +99,8 @@ impl ResultFile {
     /// Opens the file, which is made if it is missing, and keeps other processes from writing their results to it, where
     /// the file system has locks. What it holds stays until a session begins. Never waits for another program: only
     /// regular files are taken, and devices that answer at once, such as `/dev/null`.
+    ///
+    /// Cancel safe: dropped, it may leave an empty file.
     ///
     /// # Errors
     /// The file cannot be opened, is none, or is in use. It is as it was.

@@ -58,6 +58,7 @@ pub struct Summary {
 
 /// A report that a session's master cannot read. It comes from a peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReportError {
     /// Not the bytes of a summary.
     #[error("the report is no session's summary ({0}); do all nodes run the same application?")]

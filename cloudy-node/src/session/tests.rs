@@ -22,25 +22,20 @@ async fn nodes<const N: usize>() -> [Node; N] {
 }
 
 fn config(slaves: &[SocketAddr]) -> MasterConfig {
-    MasterConfig {
-        session: SessionName::default(),
-        durability: cloudy_proto::Durability::Memory,
-        on_failure: OnFailure::Wait,
-        plan: SessionPlan {
-            send: Duration::from_millis(100),
-            grace: Duration::from_millis(100),
-            stop: Duration::from_millis(100),
-            seed: 1,
-        },
-        ring: RingKind::Pipelined,
-        failure_timeout: Duration::from_millis(500),
-        timeout_max: Duration::from_secs(10),
-        slaves: slaves.iter().map(ToString::to_string).collect(),
-        multicast: None,
-        expect: None,
-        discovery_timeout: Duration::from_secs(1),
-        ready_timeout: Duration::from_secs(10),
-    }
+    MasterConfig::new(
+        SessionPlan::new(Duration::from_millis(100), Duration::from_millis(100), Duration::from_millis(100)).seed(1),
+    )
+    .session(SessionName::default())
+    .durability(cloudy_proto::Durability::Memory)
+    .on_failure(OnFailure::Wait)
+    .ring(RingKind::Pipelined)
+    .failure_timeout(Duration::from_millis(500))
+    .timeout_max(Duration::from_secs(10))
+    .slaves(slaves.iter().map(ToString::to_string).collect())
+    .multicast(None)
+    .expect(None)
+    .discovery_timeout(Duration::from_secs(1))
+    .ready_timeout(Duration::from_secs(10))
 }
 
 /// A member that is no session's slave: it says something else than a slave would.
@@ -159,8 +154,8 @@ async fn reports_that_are_none_are_no_results() {
 async fn a_payload_that_is_no_number_is_an_error_that_names_its_origin() {
     let [founder, slave] = nodes().await;
     let found = async {
-        let parameters = Parameters { session: true, ..Parameters::default() };
-        let config = GroupConfig { parameters, ..GroupConfig::default() };
+        let parameters = Parameters::default().session(true);
+        let config = GroupConfig::default().parameters(parameters);
         let mut founding = founder.found_group(GROUP_NAME, config).await.expect("begins");
         let node = founder.connect(slave.local_addr()).await.expect("connects");
         founding.invite(node);
@@ -169,7 +164,7 @@ async fn a_payload_that_is_no_number_is_an_error_that_names_its_origin() {
         let group = founding.found(Some(plan)).await.expect("founds");
         let mut events = group.events();
         while !matches!(events.next().await.expect("an event"), Ok(Event::Send { .. })) {}
-        let _ = group.broadcast([0xff; 8]).await.expect("broadcasts");
+        drop(group.broadcast([0xff; 8]).await.expect("broadcasts"));
         pending::<()>().await;
     };
     let error = tokio::select! {
@@ -184,7 +179,7 @@ async fn a_payload_that_is_no_number_is_an_error_that_names_its_origin() {
 /// Long: nothing in it is waited for.
 fn config_plan() -> SessionPlan {
     let hour = Duration::from_secs(3_600);
-    SessionPlan { send: hour, grace: hour, stop: hour, seed: 0 }
+    SessionPlan::new(hour, hour, hour).seed(0)
 }
 
 #[tokio::test]
@@ -304,7 +299,7 @@ async fn a_result_file_that_takes_nothing_holds_up_neither_the_session_nor_the_e
         ended.send_replace(true);
         outcome
     };
-    let slave_config = SlaveConfig { result: Some(&mut file), ..SlaveConfig::default() };
+    let slave_config = SlaveConfig::default().result(Some(&mut file));
     let (outcome, slave) = tokio::join!(session, run_slave(&slave, slave_config, stop, |_| {}));
     let (outcome, slave) = (outcome.expect("a session"), slave.expect("a result"));
     assert!(outcome.all_equal() && outcome.rows[0].result == SlaveResult::Reported(slave.summary));

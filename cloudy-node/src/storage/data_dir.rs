@@ -18,18 +18,18 @@ use crate::files;
 use crate::identity::{Identity, IdentityError, NodeKey};
 
 /// Says what the directory is.
-pub const FORMAT_FILE: &str = "FORMAT";
+pub(crate) const FORMAT_FILE: &str = "FORMAT";
 /// Empty; locked while a process uses the directory.
-pub const LOCK_FILE: &str = "LOCK";
+pub(crate) const LOCK_FILE: &str = "LOCK";
 /// The node's private key.
-pub const NODE_KEY_FILE: &str = "node.key";
+pub(crate) const NODE_KEY_FILE: &str = "node.key";
 /// The records of the node's groups.
-pub const DATABASE_FILE: &str = "cloudy.redb";
+pub(crate) const DATABASE_FILE: &str = "cloudy.redb";
 
 /// What a file system puts at the root of a volume.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// A node's data directory, locked for this process until this and the [`Store`] opened from it are gone.
+/// A node's data directory, locked for this process until this and the store opened from it are gone.
 ///
 /// It holds the node's private key, so the node is the same after a restart (`protocol.md` §2, *incarnation*), and one
 /// database. Never copy one to a second node, nor go back to an older copy while the group runs: the node would forget
@@ -96,16 +96,21 @@ impl DataDir {
         Identity::with_node_key(key, &self.node_key)
     }
 
-    /// Opens the database, once at a time, after every page of it verified: this reads all of it. `on_completion` is
-    /// called on the store's own thread, for each group after each sync.
-    ///
-    /// # Errors
-    /// [`DataDirError::Database`] says whether it is missing, damaged, in use or out of reach; it is not altered then.
-    pub fn open_store(&self, on_completion: impl FnMut(Completion) + Send + 'static) -> Result<Store, DataDirError> {
+    /// As [`Self::open_store_guarded`], with nothing around what the store's thread does.
+    #[cfg(test)]
+    pub(crate) fn open_store(
+        &self,
+        on_completion: impl FnMut(Completion) + Send + 'static,
+    ) -> Result<Store, DataDirError> {
         self.open_store_guarded(on_completion, |write| write())
     }
 
-    /// As [`Self::open_store`]; `guard` runs all that the store's own thread does, and is told of a panic there.
+    /// Opens the database, once at a time, after every page of it verified: this reads all of it. `on_completion` is
+    /// called on the store's own thread, for each group after each sync. `guard` runs all that this thread does, and is told
+    /// of a panic there.
+    ///
+    /// # Errors
+    /// [`DataDirError::Database`] says whether it is missing, damaged, in use or out of reach; it is not altered then.
     pub(crate) fn open_store_guarded(
         &self,
         on_completion: impl FnMut(Completion) + Send + 'static,

@@ -12,6 +12,8 @@ use super::op::{KEY_BYTES_MAX, STORE_BACKLOG_BYTES_MAX, Table, VALUE_BYTES_MAX};
 
 /// Why a store does not take a submission. Nothing of it was taken.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[cfg_attr(not(feature = "fault"), expect(unreachable_pub, reason = "the fault disks give it out"))]
 pub enum SubmitError {
     /// The disk is slower than what is to be stored.
     #[error(
@@ -40,6 +42,7 @@ pub enum SubmitError {
 
 /// Why something is not stored, or cannot be read back.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// A record is not what was stored. The store goes on; nothing of the range that was read is given out.
     #[error(
@@ -82,6 +85,7 @@ pub enum StoreError {
 
 /// Why a group cannot be read back. What is stored is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ReadGroupError {
     /// The store does not give it.
     #[error(transparent)]
@@ -110,6 +114,7 @@ pub enum ReadGroupError {
 
 /// Why a store cannot be opened. What was stored is as it was.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum OpenStoreError {
     /// A new store was asked for where something is stored.
     #[error("there is something stored already, and it is not overwritten: open it, or name another place")]
@@ -136,6 +141,7 @@ pub enum OpenStoreError {
 /// Why a data directory cannot be used. An error leaves everything in it as it was, except that a new one may be
 /// unfinished; opening it again finishes it.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum DataDirError {
     /// There is none, and none is to be made.
     #[error("there is no data directory {}: check the name, or allow it to be created", path.display())]
@@ -149,7 +155,7 @@ pub enum DataDirError {
         /// The path.
         path: PathBuf,
     },
-    /// The directory is somebody else's, or lost its [`FORMAT_FILE`](super::FORMAT_FILE).
+    /// The directory is somebody else's, or lost its file `FORMAT`.
     #[error(
         "{} holds \"{entry}\" and no FORMAT file, so it is no node's data directory, or lost a part: name a new or empty directory, or restore this one from a backup",
         path.display()

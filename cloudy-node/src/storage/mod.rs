@@ -39,18 +39,21 @@ mod result_reads;
 mod store;
 mod writer;
 
-pub use data_dir::{DATABASE_FILE, DataDir, FORMAT_FILE, LOCK_FILE, NODE_KEY_FILE};
-pub use error::{DataDirError, OpenStoreError, ReadGroupError, StoreError, SubmitError};
+pub use data_dir::DataDir;
+#[cfg(feature = "fault")]
+pub use error::SubmitError;
+pub use error::{DataDirError, OpenStoreError, ReadGroupError, StoreError};
 pub(crate) use group_reads::read_group;
 pub(crate) use group_records::{GroupMeta, Recorder, meta_op};
-pub use op::{KEY_BYTES_MAX, Op, Record, STORE_BACKLOG_BYTES_MAX, Table, VALUE_BYTES_MAX, Value};
-pub use redb::StorageBackend;
+pub use op::Table;
+pub(crate) use op::{Op, STORE_BACKLOG_BYTES_MAX};
 pub(crate) use result_reads::{Part, ResultReader, ResultReads};
-pub use store::{STORE_CACHE_BYTES, Store};
-pub use writer::Completion;
+pub use store::STORE_CACHE_BYTES;
+pub(crate) use store::Store;
+pub(crate) use writer::Completion;
 
 /// The version of everything that is in a data directory.
-pub const FORMAT_VERSION: u64 = 5;
+pub(crate) const FORMAT_VERSION: u64 = 5;
 
 #[cfg(test)]
 mod tests;

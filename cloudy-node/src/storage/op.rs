@@ -6,17 +6,18 @@ use bytes::Bytes;
 use cloudy_proto::GroupId;
 
 /// What may wait for the disk, the submission that passes it included whole.
-pub const STORE_BACKLOG_BYTES_MAX: usize = 64 << 20;
+pub(crate) const STORE_BACKLOG_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a record's key.
-pub const KEY_BYTES_MAX: usize = 1 << 10;
+pub(crate) const KEY_BYTES_MAX: usize = 1 << 10;
 /// Bytes of a record's value: several slots of the greatest size.
-pub const VALUE_BYTES_MAX: usize = 64 << 20;
+pub(crate) const VALUE_BYTES_MAX: usize = 64 << 20;
 
 /// What an operation counts towards the backlog besides its bytes.
 const OP_COST_BYTES: usize = 64;
 
 /// What a record is about. Each group has each table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Table {
     /// Single facts: the consensus state, watermarks, what the group agreed on.
     Meta,
@@ -62,7 +63,7 @@ impl fmt::Display for Table {
 
 /// What is put: one part behind the other, so that a large one need not be copied to get a header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Value {
+pub(crate) struct Value {
     /// The first part; may be empty.
     pub head: Bytes,
     /// The second part; may be empty.
@@ -72,19 +73,13 @@ pub struct Value {
 impl Value {
     /// Of both parts, in bytes.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.head.len() + self.body.len()
     }
 
-    /// Both parts are empty.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// As it is read back.
-    #[must_use]
-    pub fn to_vec(&self) -> Vec<u8> {
+    #[cfg(test)]
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
         self.parts().concat()
     }
 
@@ -101,7 +96,7 @@ impl From<Bytes> for Value {
 
 /// One change of a group's records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
+pub(crate) enum Op {
     /// The record of this key has this value from here on.
     Put {
         /// In which table.
@@ -148,7 +143,7 @@ impl Op {
 
 /// A record as it was read, its checksum verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub(crate) struct Record {
     /// The key as it was put.
     pub key: Vec<u8>,
     /// The value as it was put.

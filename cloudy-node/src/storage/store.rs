@@ -23,7 +23,7 @@ pub const STORE_CACHE_BYTES: usize = 64 << 20;
 ///
 /// Its methods may be called from several threads at once. Opening, reading and closing wait for the disk: in async code
 /// they belong on a thread for blocking work. [`submit`](Self::submit) never waits.
-pub struct Store {
+pub(crate) struct Store {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -34,7 +34,8 @@ impl Store {
     ///
     /// # Errors
     /// [`OpenStoreError::NotEmpty`] when the backend holds anything; else why it cannot be written.
-    pub fn create_on(
+    #[cfg(any(test, feature = "fault"))]
+    pub(crate) fn create_on(
         backend: impl StorageBackend,
         on_completion: impl FnMut(Completion) + Send + 'static,
     ) -> Result<Self, OpenStoreError> {
@@ -46,7 +47,8 @@ impl Store {
     ///
     /// # Errors
     /// Says whether there is no store, or a damaged one, or one that cannot be read; the backend then holds what it held.
-    pub fn open_on(
+    #[cfg(any(test, feature = "fault"))]
+    pub(crate) fn open_on(
         backend: impl StorageBackend,
         on_completion: impl FnMut(Completion) + Send + 'static,
     ) -> Result<Self, OpenStoreError> {
@@ -78,7 +80,7 @@ impl Store {
     ///
     /// # Errors
     /// Nothing was queued, for the reason given. After a failed write there is no error here: the completion has it.
-    pub fn submit(&self, group: GroupId, ops: Vec<Op>, ticket: u64) -> Result<(), SubmitError> {
+    pub(crate) fn submit(&self, group: GroupId, ops: Vec<Op>, ticket: u64) -> Result<(), SubmitError> {
         ops.iter().try_for_each(check)?;
         let cost_bytes = size_of::<Submission>() + ops.iter().map(Op::cost_bytes).sum::<usize>();
         let mut queue = self.shared.queue();
@@ -101,7 +103,7 @@ impl Store {
 
     /// What waits for the disk, in bytes: keys, values and a fixed cost for each operation and submission. At
     /// [`STORE_BACKLOG_BYTES_MAX`] nothing more is taken.
-    pub fn backlog_bytes(&self) -> usize {
+    pub(crate) fn backlog_bytes(&self) -> usize {
         self.shared.queue().backlog_bytes
     }
 
@@ -111,7 +113,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Damaged`] when any record up to the limit is; then none of them is given out.
-    pub fn range(
+    pub(crate) fn range(
         &self,
         group: GroupId,
         table: Table,
@@ -149,7 +151,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Damaged`] when it is.
-    pub fn last_up_to(&self, group: GroupId, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError> {
+    pub(crate) fn last_up_to(&self, group: GroupId, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError> {
         let range = (Bound::Unbounded, Bound::Included(key));
         let Some((from, to)) = record::full_range(group, table, &range) else { return Ok(None) };
         let bounds = (as_slice(&from), as_slice(&to));
@@ -171,7 +173,7 @@ impl Store {
     ///
     /// # Errors
     /// The database is damaged or cannot be read.
-    pub fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
+    pub(crate) fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
         let read = guarded(|| {
             let records = self.shared.database.begin_read()?.open_table(RECORDS)?;
             let groups = forgotten::first_keys(&records)?.into_iter();
@@ -184,7 +186,7 @@ impl Store {
     ///
     /// # Errors
     /// The first failure, if there was one: what was completed before it is on disk.
-    pub fn close(mut self) -> Result<(), StoreError> {
+    pub(crate) fn close(mut self) -> Result<(), StoreError> {
         let joined = self.end(Stop::Drained).map_or(Ok(()), JoinHandle::join);
         let failed = self.shared.queue().failed.clone();
         let shared = self.shared.clone();

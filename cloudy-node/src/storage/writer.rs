@@ -15,7 +15,7 @@ use super::record::{self, RECORDS};
 
 /// What became of a group's submissions, said on the store's own thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Completion {
+pub(crate) struct Completion {
     /// Whose.
     pub group: GroupId,
     /// The highest ticket covered: this and every earlier submission of the group not yet completed.

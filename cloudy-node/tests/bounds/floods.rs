@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cloudy_node::endpoint::{self, EndpointLimits, EndpointSocket};
+use cloudy_node::EndpointLimits;
+use cloudy_node::SERVER_NAME;
 use cloudy_node::fault::MemoryNetwork;
-use cloudy_node::identity::SERVER_NAME;
+use cloudy_node::internals::{self, EndpointSocket};
 use cloudy_node::{ClusterKey, Identity, Node};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, TokioRuntime, UdpPoller};
@@ -77,7 +78,7 @@ fn flood(
         let inner = network.bind(address).unwrap();
         let socket = Arc::new(FirstFlights { inner, passed: Mutex::default() });
         let socket = EndpointSocket::Abstract(socket, Arc::new(TokioRuntime));
-        let endpoint = endpoint::open(&stranger, socket, &EndpointLimits::default(), None).unwrap();
+        let endpoint = internals::open(&stranger, socket, &EndpointLimits::default(), None).unwrap();
         let begun = Arc::clone(&begun);
         tasks.spawn(async move {
             let (mut tick, mut open) = (interval(each), JoinSet::new());

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use cloudy_node::endpoint::{self, EndpointLimits, EndpointSocket};
-use cloudy_node::identity::SERVER_NAME;
+use cloudy_node::EndpointLimits;
+use cloudy_node::SERVER_NAME;
+use cloudy_node::internals::{self, EndpointSocket};
 use cloudy_node::{ClusterKey, GroupId, Identity, Incarnation, NodeId, Rank, ViewId};
 use cloudy_proto::wire::{
     ControlDecoder, ControlFrame, HeaderDecoder, NodeFrame, Stream, StreamHeader, WIRE_VERSION, decode_command,
@@ -34,13 +35,13 @@ pub(crate) struct Hostile {
 
 impl Hostile {
     pub(crate) fn new(key: &ClusterKey) -> Self {
-        let socket = endpoint::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let socket = cloudy_node::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         Self::on(key, EndpointSocket::Udp(socket))
     }
 
     pub(crate) fn on(key: &ClusterKey, socket: EndpointSocket) -> Self {
         let identity = Identity::generate(key).unwrap();
-        let endpoint = endpoint::open(&identity, socket, &EndpointLimits::default(), None).unwrap();
+        let endpoint = internals::open(&identity, socket, &EndpointLimits::default(), None).unwrap();
         Self { id: identity.node_id(), endpoint, identity }
     }
 
@@ -51,7 +52,7 @@ impl Hostile {
 
     /// The same, and the peer may open so many streams and send so many bytes that are not read.
     pub(crate) async fn connect_stingily(&self, to: SocketAddr, streams: u32, window_bytes: u32) -> Connection {
-        let mut config = endpoint::client_config(&self.identity, &EndpointLimits::default()).unwrap();
+        let mut config = internals::client_config(&self.identity, &EndpointLimits::default()).unwrap();
         let mut transport = TransportConfig::default();
         transport.max_concurrent_uni_streams(streams.into()).stream_receive_window(window_bytes.into());
         config.transport_config(Arc::new(transport));

@@ -137,7 +137,7 @@ async fn on_a_relay_ring_lanes_come_from_the_parent_only() {
 
 #[tokio::test]
 async fn a_member_that_reads_nothing_costs_a_window_and_no_more() {
-    let mut config = GroupConfig { outbox_bytes_max: 100_000, ..GroupConfig::default() };
+    let mut config = GroupConfig::default().outbox_bytes_max(100_000);
     config.parameters.window_bytes = 100_000;
     let (_nodes, groups, hostile, connection, ours) = with_hostile(config).await;
     // It wants to be sent everything, and confirms nothing.

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloudy_node::endpoint::{self, EndpointLimits, EndpointSocket};
+use cloudy_node::EndpointLimits;
+use cloudy_node::SERVER_NAME;
+use cloudy_node::WIRE_VERSION;
 use cloudy_node::fault::MemoryNetwork;
-use cloudy_node::identity::SERVER_NAME;
-use cloudy_node::tls::{self, WIRE_VERSION};
+use cloudy_node::internals::{self, EndpointSocket};
 use cloudy_node::{ClusterKey, ClusterKeys, GroupConfig, Identity, Node};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, TokioRuntime};
@@ -67,7 +68,7 @@ async fn node(network: &MemoryNetwork, key: &ClusterKey, last: u8) -> Node {
 
 fn dialler(network: &MemoryNetwork, identity: &Identity, last: u8) -> Endpoint {
     let socket = EndpointSocket::Abstract(network.bind(at(last)).unwrap(), Arc::new(TokioRuntime));
-    endpoint::open(identity, socket, &EndpointLimits::default(), None).unwrap()
+    internals::open(identity, socket, &EndpointLimits::default(), None).unwrap()
 }
 
 /// The attempts that these lines stand for.
@@ -90,7 +91,7 @@ async fn peers_that_are_refused_for_ten_minutes_leave_few_lines_with_counts() {
     let other_key = dialler(&network, &Identity::generate(&ClusterKey::generate().unwrap()).unwrap(), 2);
     let identity = Identity::generate(&key).unwrap();
     let other_version = dialler(&network, &identity, 3);
-    let tls = tls::client_config(&identity, WIRE_VERSION + 1).unwrap();
+    let tls = internals::tls_client_config(&identity, WIRE_VERSION + 1).unwrap();
     let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let on = |last| EndpointSocket::Abstract(network.bind(at(last)).unwrap(), Arc::new(TokioRuntime));
     let (revoked, babbler) = (Hostile::on(&key, on(4)), Hostile::on(&key, on(5)));

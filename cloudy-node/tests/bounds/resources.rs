@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cloudy_node::EndpointLimits;
 use cloudy_node::LinkFailure;
-use cloudy_node::endpoint::{EndpointLimits, EndpointSocket, UNI_STREAMS_MAX};
 use cloudy_node::fault::MemoryNetwork;
+use cloudy_node::internals::{EndpointSocket, UNI_STREAMS_MAX};
 use cloudy_node::{ClusterKey, ConnectError, GroupConfig, GroupId, Incarnation, Node};
 use cloudy_proto::Durability;
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
@@ -18,13 +19,13 @@ use crate::goes_on;
 use crate::hostile::{BREACH, Hostile, OVERFLOW, closed, closed_or_reset, control, header, hello, node, open};
 
 fn few(connections_max: usize, connections_per_address_max: usize) -> EndpointLimits {
-    EndpointLimits { connections_max, connections_per_address_max, ..impatient() }
+    impatient().connections_max(connections_max).connections_per_address_max(connections_per_address_max)
 }
 
 #[tokio::test]
 async fn a_peer_that_does_not_say_hello_is_dropped() {
     let key = key();
-    let limits = EndpointLimits { handshake_timeout: Duration::from_millis(200), ..impatient() };
+    let limits = impatient().handshake_timeout(Duration::from_millis(200));
     let target = Node::builder().cluster_key(&key).limits(limits).start().await.unwrap();
     let hostile = Hostile::new(&key);
     let expected = (BREACH, "no hello within the time of a handshake".to_owned());

@@ -1,6 +1,6 @@
 //! Peers of the cluster that are in no group.
 
-use cloudy_node::endpoint::UNI_STREAMS_MAX;
+use cloudy_node::internals::UNI_STREAMS_MAX;
 use cloudy_node::{GroupConfig, GroupId, Incarnation, ViewId};
 use cloudy_proto::Durability;
 use cloudy_proto::limits::CONTROL_FRAME_BYTES_MAX;

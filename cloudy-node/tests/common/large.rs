@@ -85,7 +85,7 @@ pub(crate) struct Transferred {
 impl StateTransfer {
     pub(crate) async fn run(self) -> Transferred {
         let (network, key) = (self.paths.0.network(), ClusterKey::generate().unwrap());
-        let config = GroupConfig { retain_bytes: self.retain_bytes, ..GroupConfig::default() };
+        let config = GroupConfig::default().retain_bytes(self.retain_bytes);
         let (_nodes, groups) = self.paths.0.group_with(config, self.members, &network, &key).await;
         let taken = Arc::new(AtomicU64::new(0));
         let state = || State { bytes: self.state_bytes, count: 0, taken: taken.clone(), restored: Arc::default() };
@@ -143,7 +143,7 @@ pub(crate) async fn payloads_fetched_in(
 ) -> Option<Duration> {
     let free = Path { megabits: None, ..path };
     let (network, key) = (free.network(), ClusterKey::generate().unwrap());
-    let config = GroupConfig { retain_bytes: 1 << 30, outbox_bytes_max: 64 << 20, ..GroupConfig::default() };
+    let config = GroupConfig::default().retain_bytes(1 << 30).outbox_bytes_max(64 << 20);
     let (_nodes, groups) = free.group_with(config, members, &network, &key).await;
     for _ in 0..count {
         groups[0].broadcast(vec![7; bytes]).await.unwrap().await.unwrap();
@@ -245,7 +245,7 @@ pub(crate) struct Sent {
 impl Slots {
     pub(crate) async fn run(self) -> Sent {
         let (network, key) = (self.path.network(), ClusterKey::generate().unwrap());
-        let config = GroupConfig { retain_bytes: 1 << 30, outbox_bytes_max: 64 << 20, ..GroupConfig::default() };
+        let config = GroupConfig::default().retain_bytes(1 << 30).outbox_bytes_max(64 << 20);
         let (_nodes, groups) = self.path.group_with(config, self.members, &network, &key).await;
         // The group is idle for longer than the stall timeout.
         sleep(Duration::from_secs(3)).await;

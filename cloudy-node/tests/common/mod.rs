@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudy_node::endpoint::EndpointLimits;
+use cloudy_node::EndpointLimits;
 use cloudy_node::{ApprovedItem, ClusterKey, Group, GroupConfig, Index, MessageId, Node, Payloads, Seq};
 use futures_util::future::join_all;
 
@@ -42,12 +42,10 @@ pub(crate) async fn start_all(key: &ClusterKey, count: usize) -> Vec<Node> {
 
 /// Short enough to wait for in a test.
 pub(crate) fn impatient() -> EndpointLimits {
-    EndpointLimits {
-        handshake_timeout: Duration::from_secs(1),
-        idle_timeout: Duration::from_millis(800),
-        keep_alive: Duration::from_millis(100),
-        ..EndpointLimits::default()
-    }
+    EndpointLimits::default()
+        .handshake_timeout(Duration::from_secs(1))
+        .idle_timeout(Duration::from_millis(800))
+        .keep_alive(Duration::from_millis(100))
 }
 
 /// The first node founds the group, and all others join it.

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudy_node::endpoint::{self, EndpointLimits, EndpointSocket};
-use cloudy_node::fault::{Bandwidth, Faults, MemoryNetwork};
-use cloudy_node::identity::SERVER_NAME;
+use cloudy_node::EndpointLimits;
+use cloudy_node::SERVER_NAME;
+use cloudy_node::fault::{Bandwidth, MemoryNetwork};
+use cloudy_node::internals::{self, EndpointSocket};
 use cloudy_node::{ClusterKey, Group, GroupConfig, Identity, Node};
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
@@ -34,12 +35,12 @@ impl Path {
 
     pub(crate) fn network(self) -> MemoryNetwork {
         let network = MemoryNetwork::new(1);
-        network.set(Faults { latency: self.round_trip / 2, ..network.faults() }).unwrap();
+        network.set(network.faults().latency(self.round_trip / 2)).unwrap();
         network
     }
 
     fn socket(self, network: &MemoryNetwork, host: u8) -> Arc<cloudy_node::fault::MemorySocket> {
-        let bandwidth = |megabits| Bandwidth { queue: self.queue, ..Bandwidth::megabits(megabits) };
+        let bandwidth = |megabits| Bandwidth::megabits(megabits).queue(self.queue);
         network.set_bandwidth(address(host), self.megabits.map(bandwidth));
         network.bind(address(host)).unwrap()
     }
@@ -96,7 +97,7 @@ pub(crate) async fn streamed_in(path: Path, bytes: usize) -> Duration {
     let open = |host| {
         let identity = Identity::generate(&key).unwrap();
         let socket = EndpointSocket::Abstract(path.socket(&network, host), Arc::new(quinn::TokioRuntime));
-        endpoint::open(&identity, socket, &EndpointLimits::default(), Some([host; 32])).unwrap()
+        internals::open(&identity, socket, &EndpointLimits::default(), Some([host; 32])).unwrap()
     };
     let (one, other) = (open(1), open(2));
     let started = Instant::now();
@@ -127,7 +128,7 @@ pub(crate) async fn streamed_in(path: Path, bytes: usize) -> Duration {
 pub(crate) async fn fetched_in(path: Path, payload_bytes: usize, count: u64) -> Duration {
     let (network, key) = (path.network(), ClusterKey::generate().unwrap());
     let creator = path.node(&network, &key, 1).await;
-    let config = GroupConfig { retain_bytes: 1 << 30, ..GroupConfig::default() };
+    let config = GroupConfig::default().retain_bytes(1 << 30);
     let group = creator.create_group("history", 1, config.clone()).await.unwrap();
     let payload = vec![7; payload_bytes];
     for _ in 0..count {

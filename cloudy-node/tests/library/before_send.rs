@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use cloudy_node::endpoint::EndpointLimits;
+use cloudy_node::EndpointLimits;
 use cloudy_node::session::{
     MasterConfig, MasterError, MasterEvent, NotBegun, SessionName, SlaveConfig, SlaveEvent, SlaveStop, run_master,
     run_slave,
@@ -16,20 +16,18 @@ use crate::help::start_cuttable;
 
 fn config(slaves: [&Node; 2]) -> MasterConfig {
     let ms = Duration::from_millis;
-    MasterConfig {
-        session: SessionName::default(),
-        durability: Durability::Memory,
-        plan: SessionPlan { send: ms(100), grace: ms(100), stop: ms(200), seed: 1 },
-        ring: RingKind::Pipelined,
-        on_failure: OnFailure::Wait,
-        failure_timeout: ms(500),
-        timeout_max: Duration::from_secs(10),
-        slaves: slaves.map(|node| node.local_addr().to_string()).into(),
-        multicast: None,
-        expect: Some(slaves.len()),
-        discovery_timeout: Duration::from_secs(20),
-        ready_timeout: Duration::from_secs(60),
-    }
+    MasterConfig::new(SessionPlan::new(ms(100), ms(100), ms(200)).seed(1))
+        .session(SessionName::default())
+        .durability(Durability::Memory)
+        .ring(RingKind::Pipelined)
+        .on_failure(OnFailure::Wait)
+        .failure_timeout(ms(500))
+        .timeout_max(Duration::from_secs(10))
+        .slaves(slaves.map(|node| node.local_addr().to_string()).into())
+        .multicast(None)
+        .expect(Some(slaves.len()))
+        .discovery_timeout(Duration::from_secs(20))
+        .ready_timeout(Duration::from_secs(60))
 }
 
 /// Two slaves that cannot reach each other, so that START does not end, and a master that gives up in it: whether it

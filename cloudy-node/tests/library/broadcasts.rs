@@ -22,7 +22,7 @@ async fn a_receipt_says_where_and_who_confirmed_when() {
         groups[0].status().await.unwrap().view.unwrap().ring.iter().map(|member| member.node).collect();
     for (at, receipt) in receipts.into_iter().enumerate() {
         let id = receipt.id();
-        let Approval { id: approved, index, view, confirmed, durability } =
+        let Approval { id: approved, index, view, confirmed, durability, .. } =
             within("the approval", receipt.into_future()).await.unwrap();
         assert_eq!(durability, cloudy_node::Durability::Memory);
         assert_eq!((id, approved.seq, view), (approved, Seq(at as u64 + 1), ViewId(1)));

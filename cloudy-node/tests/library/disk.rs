@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use cloudy_node::discovery::{Advertisement, GROUP, Multicast, Responder};
 use cloudy_node::{
-    ApprovedError, ApprovedItem, Durability, EndReason, FoundError, Group, GroupConfig, Index, JoinError, Lookup,
-    MessageId, Node, Outcome,
+    ApprovedError, ApprovedItem, Durability, EndReason, FoundError, Group, Index, JoinError, Lookup, MessageId, Node,
+    Outcome,
 };
 use tempfile::TempDir;
 
@@ -166,7 +166,7 @@ async fn members_that_have_all_moved_find_one_by_its_name_and_hear_from_it_where
         for process in members {
             // `.invalid` never resolves (RFC 2606 §2).
             let names = vec!["no-such-host.invalid:1".to_owned(), name.clone()];
-            process.node.look_up(Lookup { names, multicast: None }).unwrap();
+            process.node.look_up(Lookup::default().names(names)).unwrap();
         }
     })
     .await;
@@ -178,13 +178,13 @@ async fn members_that_have_all_moved_find_each_other_by_multicast() {
     finds_itself_again(async |processes| {
         let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let group = SocketAddrV4::new(*GROUP.ip(), port);
-        let multicast = Multicast { group, interface: Ipv4Addr::LOCALHOST.into() };
+        let multicast = Multicast::new(group, Ipv4Addr::LOCALHOST.into());
         for process in processes {
             let (node, address) = (process.node.id(), process.node.local_addr());
-            let advertised = Advertisement { node, address, label: String::new() };
+            let advertised = Advertisement::new(node, address, "");
             let responder = Responder::start(process.node.discovery_keys(), multicast, advertised).unwrap();
             responders.lock().unwrap().push(responder);
-            process.node.look_up(Lookup { multicast: Some(multicast), ..Lookup::default() }).unwrap();
+            process.node.look_up(Lookup::default().multicast(Some(multicast))).unwrap();
         }
     })
     .await;
@@ -227,7 +227,7 @@ async fn what_only_the_disk_still_has_is_there_for_joiners_observers_and_who_was
     let (mut hosts, mut processes) = start_hosts(&key, 2).await;
     let founder = processes[0].node.clone();
     // Some thirty messages.
-    let forgetful = GroupConfig { retain_bytes: 10_000, ..on_disk() };
+    let forgetful = on_disk().retain_bytes(10_000);
     let group = founder.create_group("ledger", 1, forgetful).await.unwrap();
     approved(&group, "before", COUNT).await;
     // Its own readers read from the disk as well, from anywhere.

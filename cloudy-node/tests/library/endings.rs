@@ -90,7 +90,7 @@ async fn the_founder_ends_a_group_in_the_midst_and_all_have_one_result() {
 async fn who_was_silent_at_the_end_learns_the_result_and_that_its_own_is_not_in_it() {
     let key = key();
     let mut nodes = start_all(&key, 2).await;
-    let (silent, control) = start_cuttable(&key, cloudy_node::endpoint::EndpointLimits::default()).await;
+    let (silent, control) = start_cuttable(&key, cloudy_node::EndpointLimits::default()).await;
     nodes.push(silent);
     // Nobody is evicted before the end.
     let waits = config(|parameters| parameters.on_failure = OnFailure::Wait);
@@ -148,7 +148,7 @@ async fn a_node_shuts_down_cleanly_and_the_others_notice() {
     assert_eq!(groups[2].broadcast("after").await.unwrap_err(), BroadcastError::Ended(ended.clone()));
     assert_eq!(groups[2].flush().await, Ok(()));
     assert!(groups[2].status().await.is_none());
-    let mut items: Vec<_> = futures_util::StreamExt::collect(reader.into_stream()).await;
+    let mut items: Vec<_> = futures_util::StreamExt::collect(reader).await;
     assert_eq!(items.pop().unwrap().unwrap_err(), ApprovedError::Ended(ended));
     assert!(matches!(nodes[2].connect(nodes[0].local_addr()).await, Err(ConnectError::ShutDown)));
     let join = nodes[2].join_group("x").await.unwrap().joined().await;

@@ -26,7 +26,7 @@ async fn failure(node: &Node, part: &str) -> NodeFailure {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_the_driver_ends_every_handle_with_its_message() {
     let key = key();
-    let (peer, control) = start_cuttable(&key, cloudy_node::endpoint::EndpointLimits::default()).await;
+    let (peer, control) = start_cuttable(&key, cloudy_node::EndpointLimits::default()).await;
     let node = start(&key).await;
     let nodes = [node.clone(), peer];
     let waits = config(|parameters| parameters.on_failure = OnFailure::Wait);
@@ -129,13 +129,13 @@ async fn a_panic_in_any_task_of_a_link_stops_the_node_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_discovery_stops_the_node_by_name() {
-    let place = Multicast { group: GROUP, interface: Ipv4Addr::LOCALHOST.into() };
+    let place = Multicast::new(GROUP, Ipv4Addr::LOCALHOST.into());
     for part in ["discovery responder", "lookup", "log summaries"] {
         let node = start(&key()).await;
         panic_in(&node, part);
-        let advertised = Advertisement { node: node.id(), address: node.local_addr(), label: String::new() };
+        let advertised = Advertisement::new(node.id(), node.local_addr(), "");
         let _responder = Responder::start(node.discovery_keys(), place, advertised).unwrap();
-        node.look_up(Lookup { names: vec!["localhost:9".to_owned()], multicast: None }).unwrap();
+        node.look_up(Lookup::default().names(vec!["localhost:9".to_owned()])).unwrap();
         // A stranger is turned away, which the log says.
         let stranger = start(&key()).await;
         futures_util::future::select(stranger.connect(node.local_addr()), Box::pin(failure(&node, part))).await;
@@ -148,7 +148,7 @@ async fn a_panic_in_a_thread_of_the_storage_stops_the_node_by_name() {
     for part in ["storage writer", "storage reader"] {
         let (_hosts, processes) = start_hosts(&key(), 1).await;
         let node = processes[0].node.clone();
-        let small = GroupConfig { retain_bytes: 1, ..on_disk() };
+        let small = on_disk().retain_bytes(1);
         let group = within("it is created", node.create_group("kept", 1, small)).await.unwrap();
         for number in 0..10 {
             within("an approval", group.broadcast(format!("{number}")).await.unwrap().into_future()).await.unwrap();

@@ -33,6 +33,19 @@ async fn all_members_see_the_same_group() {
 }
 
 #[tokio::test]
+async fn a_creation_that_is_dropped_before_it_is_answered_leaves_the_name_free() {
+    let node = start(&key()).await;
+    for _ in 0..3 {
+        // The driver has the command, and its answer finds nobody.
+        assert!(node.found_group("alone", GroupConfig::default()).now_or_never().is_none());
+        // It has answered before it is asked for this.
+        within("the driver answers", node.traffic()).await;
+    }
+    let founding = within("the name is free", node.found_group("alone", GroupConfig::default())).await.unwrap();
+    within("the group is created", founding.found(None)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_group_of_one_approves_its_own() {
     let node = start(&key()).await;
     let group = node.create_group("alone", 1, GroupConfig::default()).await.unwrap();
@@ -86,7 +99,7 @@ async fn what_cannot_be_is_refused_before_anything_is_sent() {
     config.parameters.window_slots = 0;
     let refused = node.found_group("x", config).await.unwrap_err();
     assert_eq!(refused.to_string(), "window_slots must be at least 1");
-    let observer = GroupConfig { founder_is_member: false, ..GroupConfig::default() };
+    let observer = GroupConfig::default().founder_is_member(false);
     let nobody = node.found_group("x", observer).await.unwrap().found(None).await.unwrap_err();
     assert_eq!(nobody, FoundError::NoMembers);
     let itself = node.connect(node.local_addr()).await.unwrap_err();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Mutex, Once};
 
-use cloudy_node::endpoint::EndpointLimits;
+use cloudy_node::EndpointLimits;
 use cloudy_node::fault::{FaultControl, FaultSocket, Faults};
 use cloudy_node::{ClusterKey, Event, Group, GroupConfig, Node, NodeId, Parameters};
 

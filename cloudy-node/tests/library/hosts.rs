@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use cloudy_node::endpoint;
-use cloudy_node::storage::DataDir;
+use cloudy_node::DataDir;
 use cloudy_node::{ClusterKey, Durability, Group, GroupConfig, Node, Parameters};
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -14,8 +13,8 @@ use crate::common::until;
 
 /// A group that keeps its result on disk.
 pub(crate) fn on_disk() -> GroupConfig {
-    let parameters = Parameters { durability: Durability::Disk, ..Parameters::default() };
-    GroupConfig { parameters, ..GroupConfig::default() }
+    let parameters = Parameters::default().durability(Durability::Disk);
+    GroupConfig::default().parameters(parameters)
 }
 
 /// A place where processes of one node run, one after the other.
@@ -49,7 +48,7 @@ impl Host {
         let address = self.address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
         let mut bound = None;
         until("the port is free", async || {
-            bound = endpoint::bind(address).ok();
+            bound = cloudy_node::bind(address).ok();
             bound.is_some()
         })
         .await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloudy_node::identity::NodeKey;
+use cloudy_node::NodeKey;
 use cloudy_node::{
     ApprovedError, ApprovedItem, BroadcastError, ClusterKey, EndReason, Event, Group, GroupConfig, Identity, Index,
     JoinError, Node,
@@ -265,7 +265,7 @@ async fn an_observer_outlives_the_coordinator_and_may_end_the_group() {
 async fn who_comes_too_late_for_the_beginning_is_told_what_to_do() {
     let key = key();
     let node = start(&key).await;
-    let small = GroupConfig { retain_bytes: 1_000, ..GroupConfig::default() };
+    let small = GroupConfig::default().retain_bytes(1_000);
     let group = node.create_group("short", 1, small).await.unwrap();
     for at in 0..200 {
         within("it is approved", group.broadcast(format!("{at:020}")).await.unwrap().into_future()).await.unwrap();

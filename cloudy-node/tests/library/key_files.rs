@@ -21,6 +21,7 @@ fn follow(node: &Node, path: &Path, keys: ClusterKeys) -> (Told, tokio::task::Jo
                 KeyFileEvent::Taken(keys) => format!("taken {}", keys.primary()),
                 KeyFileEvent::Failed(error) => format!("failed {error}"),
                 KeyFileEvent::Well(_) => "well".to_owned(),
+                event => panic!("{event:?}"),
             });
         };
         key_file::follow(&node, &path, keys, observe).await;

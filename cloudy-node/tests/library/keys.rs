@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use cloudy_node::EndpointLimits;
 use cloudy_node::LinkFailure;
-use cloudy_node::endpoint::EndpointLimits;
-use cloudy_node::identity::NodeKey;
+use cloudy_node::NodeKey;
 use cloudy_node::{
     ApprovedError, ClusterKeys, ConnectError, EndReason, Event, FoundError, Group, GroupConfig, Identity, JoinError,
     Node, NodeId, StartError,

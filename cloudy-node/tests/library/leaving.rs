@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloudy_node::identity::NodeKey;
+use cloudy_node::NodeKey;
 use cloudy_node::{
     BroadcastError, EndReason, Event, ForgetError, Group, GroupConfig, Index, JoinError, LeaveError, LeaveWait, Node,
 };

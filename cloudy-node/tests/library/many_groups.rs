@@ -21,7 +21,7 @@ async fn create(nodes: &[Node], name: String) -> Vec<Group> {
                 FoundingEvent::AskedToJoin { node } => founding.invite(node),
                 FoundingEvent::Accepted { .. } => accepted += 1,
                 FoundingEvent::Refused { node, reason } => panic!("{}: {reason}", node.short()),
-                FoundingEvent::Lost { node } => panic!("{} was lost", node.short()),
+                event => panic!("{event:?}"),
             }
         }
         founding.found(None).await

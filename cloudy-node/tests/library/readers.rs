@@ -16,7 +16,7 @@ async fn a_reader_begins_anywhere() {
         drop(groups[0].try_broadcast(format!("{at}")).unwrap());
     }
     let all = read(&groups[1], 1, 100).await;
-    let entries = groups[1].approved_from(Index(1)).into_stream().take(1 + 1).collect::<Vec<_>>().await;
+    let entries = groups[1].approved_from(Index(1)).take(1 + 1).collect::<Vec<_>>().await;
     assert!(matches!(&entries[1], Ok(ApprovedItem::Batch(entry)) if entry.batch.count > 1), "{entries:?}");
     for from in [1, 2, 50, 99, 100] {
         assert_eq!(read(&groups[1], from, 101 - from as usize).await, all[from as usize - 1..]);
@@ -63,7 +63,7 @@ async fn a_slow_reader_is_told_where_to_go_on_and_holds_up_nobody() {
 async fn views_come_in_order_and_the_stream_ends_with_the_result() {
     let nodes = start_all(&key(), 2).await;
     let groups = found(&nodes, "views", GroupConfig::default()).await;
-    let reading = tokio::spawn(groups[1].approved_from(Index(1)).into_stream().try_collect::<Vec<_>>());
+    let reading = tokio::spawn(groups[1].approved_from(Index(1)).try_collect::<Vec<_>>());
     for at in 0..10 {
         drop(groups[at % 2].broadcast(format!("{at}")).await.unwrap());
     }

@@ -69,7 +69,7 @@ const EVERY_BYTES: u64 = 256 << 10;
 const MESSAGES: u64 = 150_000;
 
 fn forgetful(config: GroupConfig) -> GroupConfig {
-    GroupConfig { retain_bytes: RETAIN_BYTES, ..config }
+    config.retain_bytes(RETAIN_BYTES)
 }
 
 type Follows = JoinHandle<Result<(), ReplicateError>>;

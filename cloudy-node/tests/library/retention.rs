@@ -11,7 +11,7 @@ const MESSAGES: u64 = 150_000;
 
 /// Some ten thousand messages in memory, and less on disk than there are.
 fn bounded() -> GroupConfig {
-    GroupConfig { retain_bytes: 1 << 20, retain_disk_bytes: Some(4 << 20), ..on_disk() }
+    on_disk().retain_bytes(1 << 20).retain_disk_bytes(Some(4 << 20))
 }
 
 async fn broadcast(group: &Group, from: u64, to: u64) {

@@ -4,8 +4,8 @@ use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use cloudy_node::NodeKey;
 use cloudy_node::fault::panic_in;
-use cloudy_node::identity::NodeKey;
 use cloudy_node::session::{
     AttachConfig, GROUP_NAME, MasterConfig, MasterError, MasterEvent, MasterOutcome, SessionName, SlaveConfig,
     SlaveError, SlaveEvent, SlaveOutcome, SlaveResult, attach_master, run_master, run_slave,
@@ -20,33 +20,29 @@ use crate::common::{key, start, start_all, within};
 
 fn plan(send_ms: u64, grace_ms: u64) -> SessionPlan {
     let ms = Duration::from_millis;
-    SessionPlan { send: ms(send_ms), grace: ms(grace_ms), stop: ms(200), seed: 1 }
+    SessionPlan::new(ms(send_ms), ms(grace_ms), ms(200)).seed(1)
 }
 
 fn master_config(slaves: &[&Node], plan: SessionPlan) -> MasterConfig {
-    MasterConfig {
-        session: SessionName::default(),
-        durability: Durability::Memory,
-        plan,
-        ring: RingKind::Pipelined,
-        on_failure: OnFailure::Evict,
-        failure_timeout: Duration::from_millis(500),
-        timeout_max: Duration::from_secs(10),
-        slaves: slaves.iter().map(|node| node.local_addr().to_string()).collect(),
-        multicast: None,
-        expect: Some(slaves.len()),
-        discovery_timeout: Duration::from_secs(5),
-        ready_timeout: Duration::from_secs(10),
-    }
+    MasterConfig::new(plan)
+        .session(SessionName::default())
+        .durability(Durability::Memory)
+        .ring(RingKind::Pipelined)
+        .on_failure(OnFailure::Evict)
+        .failure_timeout(Duration::from_millis(500))
+        .timeout_max(Duration::from_secs(10))
+        .slaves(slaves.iter().map(|node| node.local_addr().to_string()).collect())
+        .multicast(None)
+        .expect(Some(slaves.len()))
+        .discovery_timeout(Duration::from_secs(5))
+        .ready_timeout(Duration::from_secs(10))
 }
 
 fn attach_config(slaves: &[&Node]) -> AttachConfig {
-    AttachConfig {
-        session: SessionName::default(),
-        slaves: slaves.iter().map(|node| node.local_addr().to_string()).collect(),
-        multicast: None,
-        discovery_timeout: Duration::from_secs(1),
-    }
+    AttachConfig::default()
+        .session(SessionName::default())
+        .slaves(slaves.iter().map(|node| node.local_addr().to_string()).collect())
+        .discovery_timeout(Duration::from_secs(1))
 }
 
 type Slave = (JoinHandle<Result<SlaveOutcome, SlaveError>>, mpsc::UnboundedReceiver<SlaveEvent>);
@@ -54,7 +50,7 @@ type Slave = (JoinHandle<Result<SlaveOutcome, SlaveError>>, mpsc::UnboundedRecei
 /// Slow enough to be caught up with.
 fn slave(node: &Node) -> Slave {
     let (node, (say, said)) = (node.clone(), mpsc::unbounded_channel());
-    let config = || SlaveConfig { numbers_per_second_max: std::num::NonZeroU32::new(2_000), ..SlaveConfig::default() };
+    let config = || SlaveConfig::default().numbers_per_second_max(std::num::NonZeroU32::new(2_000));
     let observe = move |event| drop(say.send(event));
     (tokio::spawn(async move { run_slave(&node, config(), pending(), observe).await }), said)
 }
@@ -95,7 +91,7 @@ async fn a_slave_comes_back(phase: Phase, plan: SessionPlan, ring: RingKind) {
     let nodes = start_all(&key, 3).await;
     let node_key = NodeKey::generate().unwrap();
     let node = listen(&key, &node_key, SocketAddr::from(([127, 0, 0, 1], 0))).await;
-    let config = MasterConfig { ring, ..master_config(&[&nodes[0], &nodes[1], &node], plan) };
+    let config = master_config(&[&nodes[0], &nodes[1], &node], plan).ring(ring);
     let (mut first, second, mut killed) = (slave(&nodes[0]), slave(&nodes[1]), slave(&node));
     let master = nodes[2].clone();
     let master = tokio::spawn(async move { run_master(&master, &config, pending(), |_| {}).await });
@@ -191,7 +187,7 @@ async fn another_master_attaches_and_has_the_outcome() {
 #[tokio::test]
 async fn a_master_that_attached_may_end_the_session() {
     let nodes = start_all(&key(), 4).await;
-    let hour = SessionPlan { send: Duration::from_secs(3_600), ..plan(0, 100) };
+    let hour = plan(0, 100).send(Duration::from_secs(3_600));
     let config = master_config(&[&nodes[0], &nodes[1]], hour);
     let (mut first, second) = (slave(&nodes[0]), slave(&nodes[1]));
     let master = nodes[2].clone();
@@ -248,7 +244,7 @@ async fn where_no_session_runs_there_is_none_to_attach_to_and_strangers_stay_out
     assert!(reason.contains("takes no newcomers"), "{refused}");
     // Nor does a second master run a session over this one.
     let second_config = master_config(&[&nodes[0], &nodes[1]], plan(100, 100));
-    let over = MasterConfig { discovery_timeout: Duration::from_millis(200), ..second_config };
+    let over = second_config.discovery_timeout(Duration::from_millis(200));
     let error = within("the refusal", run_master(&stranger, &over, pending(), |_| {})).await.unwrap_err();
     assert!(error.to_string().contains("is in group \"session\" of node"), "{error}");
     let slaves = [outcome(first).await, outcome(second).await];

@@ -76,13 +76,13 @@ async fn a_process_that_the_group_does_not_list_yet_waits_and_has_sent_nothing()
     assert!(abandoned.is_err(), "it waits");
     let waiting = tokio::spawn({
         let group = group.clone();
-        async move { group.broadcast("second").await.unwrap() }
+        async move { group.broadcast("second").await }
     });
     let mut others = Vec::new();
     for host in &mut hosts[..2] {
         others.push(host.start(&key).await);
     }
-    let second = approved_under_its_id(within("it is listed", waiting).await.unwrap()).await;
+    let second = approved_under_its_id(within("it is listed", waiting).await.unwrap().unwrap()).await;
     let all: Vec<Group> = others.iter().chain([&service]).map(Process::resumed).collect();
     for group in &all {
         assert_eq!(texts(&read(group, 1, 2).await), ["first", "second"]);
@@ -133,7 +133,7 @@ async fn an_observer_rejects_what_is_over_and_nothing_that_came_before_it_read()
 #[tokio::test]
 async fn a_founder_without_a_place_on_the_ring_broadcasts_nothing_and_says_so() {
     let nodes = start_all(&key(), 2).await;
-    let config = GroupConfig { founder_is_member: false, ..GroupConfig::default() };
+    let config = GroupConfig::default().founder_is_member(false);
     let joins = nodes[1].join_group_at("watched", nodes[0].local_addr());
     let (founder, member) = tokio::join!(nodes[0].create_group("watched", 1, config), joins);
     let (founder, member) = (founder.unwrap(), member.unwrap());

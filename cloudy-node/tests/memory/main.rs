@@ -61,7 +61,7 @@ async fn small_messages_cost_no_more_than_what_is_retained_may() {
             Node::builder().cluster_key(&key).start().await.unwrap(),
             Node::builder().cluster_key(&key).start().await.unwrap(),
         ];
-        let small = GroupConfig { retain_bytes: RETAIN_BYTES, ..GroupConfig::default() };
+        let small = GroupConfig::default().retain_bytes(RETAIN_BYTES);
         let (founder, joiner) = tokio::join!(
             nodes[0].create_group("small", 2, small),
             nodes[1].join_group_at("small", nodes[0].local_addr())

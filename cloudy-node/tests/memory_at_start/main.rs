@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cloudy_node::storage::{DataDir, STORE_CACHE_BYTES};
+use cloudy_node::DataDir;
+use cloudy_node::internals::STORE_CACHE_BYTES;
 use cloudy_node::{ApprovedItem, ClusterKey, Durability, Group, GroupConfig, Index, Node, Parameters};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tempfile::TempDir;
@@ -58,8 +59,8 @@ async fn a_node_starts_with_no_more_of_a_stored_result_than_it_retains() {
     let counted = async {
         let (key, data) = (ClusterKey::generate().unwrap(), TempDir::new().unwrap());
         let node = start(&key, data.path()).await;
-        let parameters = Parameters { durability: Durability::Disk, ..Parameters::default() };
-        let small = GroupConfig { parameters, retain_bytes: RETAIN_BYTES, ..GroupConfig::default() };
+        let parameters = Parameters::default().durability(Durability::Disk);
+        let small = GroupConfig::default().parameters(parameters).retain_bytes(RETAIN_BYTES);
         let group = node.create_group("large", 1, small).await.unwrap();
         for at in 0..MESSAGES {
             let receipt = group.broadcast(vec![at as u8; PAYLOAD_BYTES]).await.unwrap();

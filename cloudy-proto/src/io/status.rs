@@ -13,6 +13,7 @@ use crate::view::View;
 
 /// A member that something waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PendingSlot {
     /// The first payload's number.
     pub first_seq: Seq,
@@ -26,6 +27,7 @@ pub struct PendingSlot {
 
 /// What a group looks like from one node, at one moment.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Status {
     /// The view in force, if one is installed.
     pub view: Option<Arc<View>>,
@@ -69,6 +71,7 @@ pub struct Status {
 
 /// What keeps a node from leaving.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LeaveWait {
     /// No coordinator is in reach, so no view can change.
     CoordinatorOutOfReach,
@@ -125,6 +128,7 @@ impl fmt::Display for LeaveWait {
 
 /// The slot that the result's cursor stands at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Waiting {
     /// The next index.
     pub index: Index,
@@ -141,6 +145,7 @@ pub struct Waiting {
 /// A view change waits for members, because [`ring_min`](crate::Parameters::ring_min) does not allow a ring of those that are
 /// in reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LeastRing {
     /// Members of the ring that this node reaches, itself included.
     pub in_reach: usize,
@@ -150,6 +155,7 @@ pub struct LeastRing {
 
 /// What a result waits for at its cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WaitCause {
     /// The node's next slot has not arrived here.
     Slot,
@@ -163,6 +169,7 @@ pub enum WaitCause {
 
 /// Why a node is not on the ring: the result grows at least as fast as the node fetches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CannotKeepUp {
     /// Bytes a second that the node fetches.
     pub fetched: u64,
@@ -185,6 +192,7 @@ impl fmt::Display for CannotKeepUp {
 /// Why a group has stopped: none of its members that answer has the result up to the view's first index. What was approved
 /// lives on only with those that are missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NobodyComplete {
     /// The view that nobody can end.
     pub view: ViewId,
@@ -198,6 +206,7 @@ pub struct NobodyComplete {
 
 /// Why a group has stopped: most of its voters run on, or are back, without their votes, so no majority can ever agree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct VotesLost {
     /// Voters that came back without their votes.
     pub lost: Vec<NodeId>,
@@ -230,6 +239,7 @@ impl fmt::Display for VotesLost {
 
 /// What shows that a disk is older than what its node has told others (`protocol.md` §6.3, §6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OlderDisk {
     /// The group has gone on from the node's answer for a view, and the disk does not know of one.
     Answer {
@@ -255,6 +265,7 @@ impl fmt::Display for OlderDisk {
 
 /// A member as another sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MemberStatus {
     /// Who.
     pub node: NodeId,

@@ -147,7 +147,13 @@ impl Scenario {
         let (window_slots, timeout_max) = (self.window_slots, Duration::ZERO);
         let ring = self.ring;
         // What is measured would make states different that are not.
-        Parameters { ring, open: false, window_slots, heartbeat, failure_timeout, timeout_max, ..Parameters::default() }
+        Parameters::default()
+            .ring(ring)
+            .open(false)
+            .window_slots(window_slots)
+            .heartbeat(heartbeat)
+            .failure_timeout(failure_timeout)
+            .timeout_max(timeout_max)
     }
 }
 

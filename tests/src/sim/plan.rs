@@ -341,7 +341,7 @@ impl Plan {
             newcomers: Vec::new(),
             contact: Some(Self::FOUNDER),
             founder_is_member,
-            parameters: Parameters { session: session.is_some(), on_failure: OnFailure::Wait, ..Parameters::default() },
+            parameters: Parameters::default().session(session.is_some()).on_failure(OnFailure::Wait),
             session,
             traffic: Traffic {
                 burst_max: 1,

@@ -69,7 +69,7 @@ async fn enter(node: &Node, part: &Part, post: &mut Post) -> Result<(Group, Dura
         Role::Joiner => None,
         Role::Founder { others } | Role::Master { others } => {
             let founder_is_member = matches!(part.role, Role::Founder { .. });
-            let config = GroupConfig { founder_is_member, ..GroupConfig::default() };
+            let config = GroupConfig::default().founder_is_member(founder_is_member);
             // It is founding before anybody hears where it listens.
             Some((node.found_group(GROUP, config).await.into_diagnostic()?, others))
         }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudy_node::endpoint::{self, EndpointLimits};
-use cloudy_node::identity::SERVER_NAME;
+use cloudy_node::SERVER_NAME;
+use cloudy_node::{EndpointLimits, internals};
 use miette::{IntoDiagnostic, Report};
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use tokio::task::JoinSet;
@@ -54,7 +54,7 @@ impl Mesh {
             let mut links = Vec::new();
             for address in &addresses[me + 1..] {
                 let connecting = endpoint.connect(*address, SERVER_NAME).into_diagnostic()?;
-                let connection = endpoint::handshake(connecting, limits).await.into_diagnostic()?;
+                let connection = internals::handshake(connecting, limits).await.into_diagnostic()?;
                 let (data_out, counts_out) = open(&connection, me).await?;
                 let (peer, data_in, counts_in) = accept(&connection).await?;
                 links.push(Link { peer, connection, data_out, counts_out, data_in, counts_in });
@@ -66,7 +66,7 @@ impl Mesh {
             for _ in 0..me {
                 let incoming = endpoint.accept().await.ok_or_else(closed)?;
                 let connecting = incoming.accept().into_diagnostic()?;
-                let connection = endpoint::handshake(connecting, limits).await.into_diagnostic()?;
+                let connection = internals::handshake(connecting, limits).await.into_diagnostic()?;
                 let (peer, data_in, counts_in) = accept(&connection).await?;
                 let (data_out, counts_out) = open(&connection, me).await?;
                 links.push(Link { peer, connection, data_out, counts_out, data_in, counts_in });

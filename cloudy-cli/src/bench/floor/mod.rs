@@ -14,8 +14,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use cloudy_node::endpoint::{self, EndpointLimits, EndpointSocket};
+use cloudy_node::EndpointLimits;
 use cloudy_node::fault::{FaultSocket, Faults};
+use cloudy_node::internals::{self, EndpointSocket};
 use cloudy_node::{Identity, RingKind, key_file};
 use miette::{IntoDiagnostic, Report};
 use quinn::{Endpoint, TokioRuntime};
@@ -45,8 +46,8 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
     let Assignment { number, spec, key, .. } = assignment;
     let key = key_file::load(key).into_diagnostic()?;
     let identity = Identity::generate(&key).into_diagnostic()?;
-    let limits = EndpointLimits { datagram_bytes_max: DATAGRAM_BYTES_MAX, ..EndpointLimits::default() };
-    let endpoint = endpoint::open(&identity, socket(spec.faults)?, &limits, None).into_diagnostic()?;
+    let limits = EndpointLimits::default().datagram_bytes_max(DATAGRAM_BYTES_MAX);
+    let endpoint = internals::open(&identity, socket(spec.faults)?, &limits, None).into_diagnostic()?;
     post.say(Said::Listening(endpoint.local_addr().into_diagnostic()?)).await?;
     let addresses = match post.next().await? {
         Order::Link(addresses) => addresses,
@@ -77,8 +78,8 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
 
 fn socket(faults: Faults) -> Result<EndpointSocket, Report> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    if faults == (Faults { seed: faults.seed, ..Faults::none() }) {
-        return Ok(EndpointSocket::Udp(endpoint::bind(address).into_diagnostic()?));
+    if faults == Faults::none().seed(faults.seed) {
+        return Ok(EndpointSocket::Udp(cloudy_node::bind(address).into_diagnostic()?));
     }
     let socket = FaultSocket::bind(address, faults).into_diagnostic()?;
     Ok(EndpointSocket::Abstract(socket, Arc::new(TokioRuntime)))

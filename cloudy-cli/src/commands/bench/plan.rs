@@ -10,7 +10,6 @@ use crate::bench::spec::{Spec, default_window};
 use crate::bench::targets::Target;
 use crate::output::failure;
 use crate::ring::{DurabilityChoice, RingChoice};
-use cloudy_node::fault::Faults;
 
 /// Rows that a sweep may have.
 const ROWS_MAX: usize = 1_000;
@@ -163,7 +162,7 @@ impl Wish {
             durability: self.durability.into(),
             warm_up,
             duration,
-            faults: Faults { loss: self.loss, latency: self.latency, ..args.faults.faults() },
+            faults: args.faults.faults().loss(self.loss).latency(self.latency),
         })
     }
 }

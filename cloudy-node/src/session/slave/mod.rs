@@ -49,6 +49,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// When `stop` is ready, the slave leaves the session or ends it for all, as it says ([`SlaveStop`]). `observe` must return at
 /// once: the slave waits for it.
 ///
+/// Not cancel safe: dropped, it leaves the node in the session as a member that broadcasts nothing. `stop` ends it in order.
+///
 /// # Errors
 /// There was no session, or it has no result here: see [`SlaveError`].
 pub async fn run_slave(
@@ -147,6 +149,8 @@ pub fn ended_sessions(node: &Node) -> impl Iterator<Item = &Group> {
 
 /// The result of a session that has ended, from what the data directory holds, for [`ended_sessions`]. It is written to
 /// the file as well, if there is one.
+///
+/// Cancel safe without a file; with one, the file is incomplete if this is dropped.
 ///
 /// # Errors
 /// The session ended without a result here: see [`SlaveError`].

@@ -19,6 +19,7 @@ use crate::storage::ReadGroupError;
 pub(super) const ENDING_MAX: Duration = Duration::from_secs(10);
 /// What a slave is to do beside taking part.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct SlaveConfig<'a> {
     /// The session: masters of others are refused.
     pub session: SessionName,
@@ -29,6 +30,14 @@ pub struct SlaveConfig<'a> {
     /// comes back only while the others retain what it missed, so what it may miss should be bounded where that
     /// matters.
     pub numbers_per_second_max: Option<NonZeroU32>,
+}
+
+impl<'a> SlaveConfig<'a> {
+    cloudy_proto::setters! {
+        session: SessionName,
+        result: Option<&'a mut ResultFile>,
+        numbers_per_second_max: Option<NonZeroU32>,
+    }
 }
 
 /// How a slave is to stop in a session. Before a session it stops waiting, either way.
@@ -42,6 +51,7 @@ pub enum SlaveStop {
 
 /// What a slave does, for whoever watches it.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum SlaveEvent {
     /// It takes the next master that invites it.
     Waiting,
@@ -126,6 +136,7 @@ pub struct SlaveOutcome {
 
 /// A session without a result at this slave. The node is as before, and can wait for another master.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SlaveError {
     /// This node cannot wait for a master.
     #[error(transparent)]

@@ -133,36 +133,34 @@ fn parameters(dice: &mut Dice, session: bool, evicts: bool) -> Parameters {
     let tiny = dice.chance(600);
     let heartbeats: &[u64] = if evicts { &[5_000, 10_000, 20_000] } else { &[5_000, 20_000, 60_000_000, 60_000_000] };
     let heartbeat = Duration::from_micros(dice.pick(heartbeats));
-    Parameters {
-        ring: match dice.below(10) {
+    Parameters::default()
+        .ring(match dice.below(10) {
             0..3 => RingKind::Token,
             3..6 => RingKind::Relay,
             _ => RingKind::Pipelined,
-        },
-        session,
-        window_slots: dice.between(1, 8) as u32,
-        window_bytes: if tiny { dice.between(16, 200) } else { 4_096 },
-        slot_bytes_max: if tiny { dice.between(1, 60) as u32 } else { 512 },
-        slot_payloads_max: dice.pick(&[1, 1, 2, 4, 16]),
-        skip_ahead: dice.pick(&[0, 0, 1, 2, 8]),
-        token_tick: Duration::from_micros(dice.pick(&[200, 1_000])),
-        heartbeat,
-        failure_timeout: heartbeat * if evicts { dice.pick(&[4, 6, 10]) } else { 10 },
-        stall_timeout: Duration::from_millis(dice.pick(&[100, 200, 400])),
-        coordinator_timeout: Duration::from_millis(dice.pick(&[10, 2_000, 2_000])),
-        wedge_timeout: Duration::from_millis(dice.pick(&[20, 60, 250])),
-        on_failure: if evicts { OnFailure::Evict } else { OnFailure::Wait },
-        ..Parameters::default()
-    }
+        })
+        .session(session)
+        .window_slots(dice.between(1, 8) as u32)
+        .window_bytes(if tiny { dice.between(16, 200) } else { 4_096 })
+        .slot_bytes_max(if tiny { dice.between(1, 60) as u32 } else { 512 })
+        .slot_payloads_max(dice.pick(&[1, 1, 2, 4, 16]))
+        .skip_ahead(dice.pick(&[0, 0, 1, 2, 8]))
+        .token_tick(Duration::from_micros(dice.pick(&[200, 1_000])))
+        .heartbeat(heartbeat)
+        .failure_timeout(heartbeat * if evicts { dice.pick(&[4, 6, 10]) } else { 10 })
+        .stall_timeout(Duration::from_millis(dice.pick(&[100, 200, 400])))
+        .coordinator_timeout(Duration::from_millis(dice.pick(&[10, 2_000, 2_000])))
+        .wedge_timeout(Duration::from_millis(dice.pick(&[20, 60, 250])))
+        .on_failure(if evicts { OnFailure::Evict } else { OnFailure::Wait })
 }
 
 fn session_plan(dice: &mut Dice, seed: u64, heal_at_us: u64) -> SessionPlan {
-    SessionPlan {
-        send: Duration::from_micros(dice.between(5_000, heal_at_us)),
-        grace: Duration::from_micros(dice.between(0, 30_000)),
-        stop: Duration::from_millis(200),
-        seed,
-    }
+    SessionPlan::new(
+        Duration::from_micros(dice.between(5_000, heal_at_us)),
+        Duration::from_micros(dice.between(0, 30_000)),
+        Duration::from_millis(200),
+    )
+    .seed(seed)
 }
 
 fn traffic(dice: &mut Dice, nodes: usize) -> Traffic {

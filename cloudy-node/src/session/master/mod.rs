@@ -6,57 +6,29 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudy_proto::limits::LINGER;
 use cloudy_proto::{
-    Checkpoint, Durability, Event, GroupId, Index, NobodyComplete, NodeId, OnFailure, Parameters, Phase, Rank,
-    RingKind, SessionPlan, View, ViewId,
+    Checkpoint, Event, GroupId, Index, NobodyComplete, NodeId, Phase, Rank, RingKind, SessionPlan, View, ViewId,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, interval_at};
 
+mod config;
+
+pub(super) use config::DISCOVERY_TIMEOUT;
+pub use config::MasterConfig;
+
 use super::awake::AwakeClock;
 use super::finding::{Crew, FindError, Found, Refusal, Search, find, lookup};
-use super::name::SessionName;
 use super::sum::{ReportError, Summary};
-use crate::discovery::Multicast;
 use crate::error::FoundError;
-use crate::group::{EventsError, GroupConfig};
+use crate::group::EventsError;
 use crate::handle::Group;
 use crate::health::CloseReason;
 use crate::node::Node;
-
-/// What a master is to do.
-#[derive(Clone, Debug)]
-pub struct MasterConfig {
-    /// The session: slaves of others are left alone, and named with the reason.
-    pub session: SessionName,
-    /// The periods and the seed.
-    pub plan: SessionPlan,
-    /// When a slave may send.
-    pub ring: RingKind,
-    /// What the session does about a slave that fails or stalls. Who was evicted comes back only while others retain
-    /// what it missed.
-    pub on_failure: OnFailure,
-    /// Where the session keeps its result. With [`Durability::Disk`] the master and every slave need a data directory.
-    pub durability: Durability,
-    /// A slave that is silent for longer counts as failed: [`Parameters::failure_timeout`].
-    pub failure_timeout: Duration,
-    /// To what the session's timeouts grow at most: [`Parameters::timeout_max`].
-    pub timeout_max: Duration,
-    /// Slaves by name, each `HOST:PORT`; all addresses of a name are tried. If there are any, nobody else is looked
-    /// for.
-    pub slaves: Vec<String>,
-    /// Where to ask for slaves that are not named.
-    pub multicast: Option<Multicast>,
-    /// How many slaves there must be: the search ends with them, and fewer are an error. Without it the search ends
-    /// once nobody else comes.
-    pub expect: Option<usize>,
-    /// How long to look for slaves. Those found by then get a few seconds more to answer.
-    pub discovery_timeout: Duration,
-    /// How long the slaves may take to reach each other.
-    pub ready_timeout: Duration,
-}
+use config::group_config;
 
 /// What a master sees, for whoever watches it, in another process too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum MasterEvent {
     /// A slave takes part.
     Found(Found),
@@ -165,6 +137,7 @@ impl MasterOutcome {
 /// A session that did not take place, or that the master cannot speak for. Slaves that were invited go on waiting, or
 /// notice within two seconds, before the session has begun, that the master is gone.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MasterError {
     /// Slaves cannot be looked for.
     #[error(transparent)]
@@ -256,6 +229,9 @@ fn listed(refusals: &[Refusal]) -> String {
 /// When `stop` is ready, the session is ended early, with its results; before it began, [`MasterError::Stopped`] comes
 /// at once, and within two seconds if the slaves have accepted. `observe` must return at once: the master waits for it.
 ///
+/// Not cancel safe: dropped before SEND, it abandons the session; later, the session goes on without a comparison. `stop`
+/// ends it in order.
+///
 /// # Errors
 /// There was no session, or nothing to compare: see [`MasterError`]. Results that differ or are missing are no error
 /// but in the [`MasterOutcome`].
@@ -314,34 +290,6 @@ async fn found(
     // A slave may come back at another address.
     node.look_up(lookup(&config.slaves, config.multicast)).map_err(FindError::from)?;
     Ok((group, crew))
-}
-
-/// What a slave has outside its own result at most: less than a group's, for all of it has to be approved in GRACE.
-const WINDOW_BYTES_MAX: u64 = 256 << 10;
-const WINDOW_SLOTS_MAX: u32 = 64;
-
-/// The master is no member: what it held up or lost would be in nobody's result.
-fn group_config(config: &MasterConfig) -> GroupConfig {
-    let defaults = Parameters::default();
-    let slot_payloads_max = match config.ring {
-        // Each turn of the token takes one message (`protocol.md` §9).
-        RingKind::Token => 1,
-        RingKind::Pipelined | RingKind::Relay => defaults.slot_payloads_max,
-    };
-    let parameters = Parameters {
-        session: true,
-        open: false,
-        ring: config.ring,
-        on_failure: config.on_failure,
-        durability: config.durability,
-        failure_timeout: config.failure_timeout,
-        timeout_max: config.timeout_max,
-        slot_payloads_max,
-        window_bytes: WINDOW_BYTES_MAX,
-        window_slots: WINDOW_SLOTS_MAX,
-        ..defaults
-    };
-    GroupConfig { parameters, founder_is_member: false, ..GroupConfig::default() }
 }
 
 /// Between two reports of progress.
