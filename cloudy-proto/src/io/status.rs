@@ -271,7 +271,7 @@ pub struct MemberStatus {
     pub node: NodeId,
     /// The link to it is up (always, for this node itself).
     pub linked: bool,
-    /// At the coordinator: it has reported its links to all others up.
+    /// It has reported that its links to all others are up. Only the coordinator knows that.
     pub ready: bool,
     /// Its lane as held here: the first round not held.
     pub frontier: u64,

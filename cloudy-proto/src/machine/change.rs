@@ -8,6 +8,7 @@ use crate::id::{Index, NodeId, Rank, ViewId};
 use crate::io::{Event, Output, Phase};
 use crate::limits::MEMBERS_MAX;
 use crate::machine::Machine;
+use crate::machine::coordinating::Coordinating;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
 use crate::stored::Record;
@@ -47,10 +48,12 @@ impl Machine {
     /// says again in its answer to `Wedge`.
     pub(super) fn suspected(&mut self, from: NodeId, view: ViewId, wedged: bool) {
         let latest = self.state.view().map_or(ViewId(0), |view| view.id);
-        if view > latest && self.is_coordinator() && self.state.incarnation(from).is_some() {
+        if let Some(coordinating) = &mut self.coordinating
+            && view > latest
+            && self.state.incarnation(from).is_some()
+        {
             // Its disk was faster than the coordinator's.
-            self.suspects.insert(from, (view, wedged));
-            return;
+            return coordinating.keep_suspicion(from, view, wedged);
         }
         let in_force = self.state.view().is_some_and(|latest| {
             let evicts = latest.parameters.on_failure == OnFailure::Evict;
@@ -63,14 +66,15 @@ impl Machine {
 
     /// Coordinator: wedges every member of the view in force, to install the next, or the last.
     pub(super) fn begin_change(&mut self, last: bool) {
-        if !self.is_coordinator() || self.change.is_some() {
+        let Some(coordinating) = self.coordinating.as_mut().filter(|coordinating| coordinating.change().is_none())
+        else {
             return if last {
                 self.change_becomes_last()
             };
-        }
+        };
         let Some(view) = self.state.view().filter(|view| !view.last).cloned() else { return };
+        coordinating.start_change(ViewChange::new(Arc::clone(&view), last, self.now));
         self.set_timer(Timer::Wedge, view.parameters.wedge_timeout);
-        self.change = Some(ViewChange::new(Arc::clone(&view), last, self.now));
         self.flush_log();
         view.ring.iter().for_each(|member| self.say_wedge(member.node));
         if self.freeze(view.id, false) {
@@ -80,14 +84,14 @@ impl Machine {
 
     /// Coordinator: the group ends with the view that is being changed to, which may otherwise wait for `ring_min` for good.
     fn change_becomes_last(&mut self) {
-        let Some(change) = self.change.as_mut().filter(|change| !change.proposed && !change.last) else { return };
+        let Some(change) = self.change_mut().filter(|change| !change.proposed && !change.last) else { return };
         change.last = true;
         self.try_cut();
     }
 
     /// Coordinator: the view that was proposed took no effect, since a joiner was started again meanwhile.
     pub(super) fn change_afresh(&mut self) {
-        if let Some(change) = self.change.take_if(|change| change.proposed) {
+        if let Some(change) = self.coordinating.as_mut().and_then(Coordinating::take_proposed_change) {
             self.begin_change(change.last);
         }
     }
@@ -95,9 +99,10 @@ impl Machine {
     /// Asks a member that has not answered to wedge. It must have been sent the log so far, or it would not know the
     /// view; who does not follow yet is asked once it does.
     pub(super) fn say_wedge(&mut self, node: NodeId) {
-        let Some(change) = self.change.as_ref().filter(|change| !change.proposed) else { return };
+        let Some(coordinating) = &self.coordinating else { return };
+        let Some(change) = coordinating.change().filter(|change| !change.proposed) else { return };
         let view = change.view.id;
-        if change.awaits(node) && self.followers.contains_key(&node) {
+        if change.awaits(node) && coordinating.has_follower(node) {
             let (last, again) = (change.last, change.again);
             self.send_control(node, ControlFrame::Wedge { view, last, again });
         }
@@ -156,7 +161,7 @@ impl Machine {
     }
 
     pub(super) fn take_wedged(&mut self, from: NodeId, wedged: Wedged) {
-        let Some(change) = &mut self.change else { return };
+        let Some(change) = self.change_mut() else { return };
         if let Err(error) = change.answer(from, wedged) {
             return self.breach(from, error.to_string());
         }
@@ -165,7 +170,7 @@ impl Machine {
 
     /// Coordinator: a member syncs what it has, and answers then.
     pub(super) fn take_wedging(&mut self, from: NodeId, view: ViewId) {
-        if let Some(change) = &mut self.change {
+        if let Some(change) = self.change_mut() {
             change.syncs(from, view);
         }
     }
@@ -173,7 +178,9 @@ impl Machine {
     /// Coordinator: a run of a node begins. What an earlier one has answered is void: its disk answers again, if it has
     /// one.
     pub(super) fn ask_afresh(&mut self, node: NodeId) {
-        let Some(change) = self.change.as_mut().filter(|change| !change.proposed) else { return };
+        let coordinating = self.coordinating.as_mut();
+        let change = coordinating.and_then(Coordinating::change_mut).filter(|change| !change.proposed);
+        let Some(change) = change else { return };
         if self.delivery.durability == Durability::Disk || self.rules.hold(Rule::StaleMemberIsVoid) {
             change.forget(node);
         }
@@ -187,7 +194,7 @@ impl Machine {
 
     pub(super) fn wedge_over(&mut self) {
         self.try_cut();
-        if let Some(change) = self.change.as_ref().filter(|change| !change.proposed) {
+        if let Some(change) = self.change().filter(|change| !change.proposed) {
             let (again, view) = (change.view.parameters.wedge_timeout, Arc::clone(&change.view));
             self.set_timer(Timer::Wedge, again);
             view.ring.iter().for_each(|member| self.say_wedge(member.node));
@@ -198,7 +205,7 @@ impl Machine {
     /// Coordinator: fixes the cut once all have answered, or the time for it is over and a complete member has.
     pub(super) fn try_cut(&mut self) {
         let decides = |change: &&ViewChange| !change.proposed && change.undecided_until <= self.now;
-        let Some(change) = self.change.as_ref().filter(decides) else { return };
+        let Some(change) = self.change().filter(decides) else { return };
         let stale = |rank: Rank| self.is_void(change.view.member(rank));
         let answers = self.staying(change);
         let awaited = |rank: Rank| {
@@ -209,7 +216,7 @@ impl Machine {
             return;
         }
         self.compare_answers();
-        let Some(change) = self.change.as_ref().filter(|_| !self.halted) else { return };
+        let Some(change) = self.change().filter(|_| !self.halted) else { return };
         let answers = self.staying(change);
         let stale = |rank: Rank| self.is_void(change.view.member(rank));
         let (view, last) = (Arc::clone(&change.view), change.last);
@@ -229,7 +236,7 @@ impl Machine {
         let gone = view.ranks().filter(|rank| !cut.survivors.contains(rank));
         let why = |rank: Rank| match silent[rank.at()] {
             true => Dropped::Silent,
-            false if self.leaving.contains(view.member(rank).node) => Dropped::Left,
+            false if self.is_leaving(view.member(rank).node) => Dropped::Left,
             false => Dropped::Blamed,
         };
         let dropped = gone.map(|rank| (view.member(rank).node, why(rank))).collect();
@@ -243,7 +250,7 @@ impl Machine {
             }
         }
         ring.append(&mut joiners);
-        if let Some(change) = &mut self.change {
+        if let Some(change) = self.change_mut() {
             change.proposed = true;
         }
         let parameters = Parameters { ring: cut.ring, ..view.parameters.clone() };
@@ -253,9 +260,10 @@ impl Machine {
 
     /// Coordinator: too few would be left. All are asked again, once the time for answers is over.
     fn wedge_again(&mut self) {
-        let is_due = |change: &&mut ViewChange| self.now.since(change.asked_at) >= change.view.parameters.wedge_timeout;
-        let Some(change) = self.change.as_mut().filter(is_due) else { return };
-        change.ask_again(self.now);
+        let now = self.now;
+        let is_due = |change: &&mut ViewChange| now.since(change.asked_at) >= change.view.parameters.wedge_timeout;
+        let Some(change) = self.change_mut().filter(is_due) else { return };
+        change.ask_again(now);
         let view = change.view.id;
         if self.freeze(view, true) {
             self.answer_once_synced(self.me, view);
@@ -281,7 +289,9 @@ impl Machine {
     /// The change that led to the view in force is over; one that was wanted meanwhile may begin.
     pub(super) fn change_over(&mut self, view: &View) {
         self.timers.stop(Timer::Wedge);
-        self.change = None;
+        if let Some(coordinating) = &mut self.coordinating {
+            coordinating.finish_change();
+        }
         if self.phase == Phase::Stop && !view.last {
             self.begin_change(true);
         }
@@ -301,7 +311,7 @@ mod tests {
         let mut machine = alone(Parameters { ring_min: 2, ..Parameters::default() });
         machine.begin_change(false);
         drain(&mut machine);
-        assert!(machine.change.is_some(), "one member is too few");
+        assert!(machine.change().is_some(), "one member is too few");
         machine.handle(machine.now, Input::Request(Request::End));
         drain(&mut machine);
         assert!(machine.final_result().is_some());

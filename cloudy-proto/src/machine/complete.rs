@@ -1,10 +1,9 @@
 //! A view that nobody can end: no complete member of it is left, and the group says so (`protocol.md` P7, §6.2).
 
-use crate::config::Durability;
+use crate::config::{Durability, Parameters};
 use crate::id::{NodeId, ViewId};
 use crate::io::{Event, NobodyComplete, Phase};
 use crate::machine::Machine;
-use crate::time::Time;
 use crate::view::{RingMember, View};
 use crate::view_change::ViewChange;
 use crate::wire::ControlFrame;
@@ -12,9 +11,6 @@ use crate::wire::ControlFrame;
 /// Whether anybody is left who can end the view in force.
 #[derive(Debug, Default)]
 pub(crate) struct Completeness {
-    /// At the coordinator: since when no complete member answers, and when that was told last.
-    since: Option<Time>,
-    told_at: Option<Time>,
     /// What the application was told last.
     said: Option<NobodyComplete>,
 }
@@ -24,22 +20,18 @@ impl Machine {
     /// who follows, again and again as long as that is so, for whoever comes late.
     pub(super) fn seek_complete(&mut self) {
         let view = self.state.view().filter(|view| self.lacks_complete(view)).cloned();
-        let Some(view) = view else {
-            (self.completeness.since, self.completeness.told_at) = (None, None);
-            return;
-        };
-        let since = *self.completeness.since.get_or_insert(self.now);
-        let again = self.completeness.told_at.is_none_or(|at| self.now.since(at) >= view.parameters.wedge_timeout);
-        if self.now.since(since) < view.parameters.coordinator_timeout || !again {
+        let Some(coordinating) = &mut self.coordinating else { return };
+        let Some(view) = view else { return coordinating.on_complete_member() };
+        let Parameters { coordinator_timeout, wedge_timeout, .. } = view.parameters;
+        if !coordinating.lacks_complete_for(self.now, coordinator_timeout, wedge_timeout) {
             return;
         }
-        self.completeness.told_at = Some(self.now);
+        let followers: Vec<NodeId> = coordinating.followers().collect();
         let nodes = |is_wanted: &dyn Fn(&RingMember) -> bool| -> Vec<NodeId> {
             view.ring.iter().filter(|member| is_wanted(member)).map(|member| member.node).collect()
         };
         let lost = nodes(&|member| self.is_back_without(member));
         let missing = nodes(&|member| self.answer_of(member).is_none() && !self.is_back_without(member));
-        let followers: Vec<NodeId> = self.followers.keys().copied().collect();
         for node in followers {
             let (missing, lost) = (missing.clone(), lost.clone());
             self.send_control(node, ControlFrame::NobodyComplete { view: view.id, missing, lost });
@@ -51,7 +43,7 @@ impl Machine {
     /// others are gone are gone themselves.
     fn lacks_complete(&self, view: &View) -> bool {
         let ends = view.last || self.phase == Phase::Done || !self.is_coordinator();
-        match &self.change {
+        match self.change() {
             _ if ends => false,
             Some(change) if change.proposed => false,
             Some(change) => {
@@ -77,7 +69,7 @@ impl Machine {
 
     /// What a member has answered: whether it is complete.
     fn answer_of(&self, member: &RingMember) -> Option<bool> {
-        let change = self.change.as_ref()?;
+        let change = self.change()?;
         let rank = change.view.rank_of(member.node)?;
         change.answers[rank.at()].as_ref().map(|answer| answer.complete)
     }
@@ -85,15 +77,15 @@ impl Machine {
     /// A member is there again in another run, which has nothing of what the one on the ring held.
     fn is_back_without(&self, member: &RingMember) -> bool {
         // From a disk that knows of the view an answer comes at once, or a word that it will.
-        let asked = self.change.as_ref().is_some_and(|change| !change.is_wedging(member.node));
-        let follows = member.node == self.me || self.followers.contains_key(&member.node);
+        let asked = self.change().is_some_and(|change| !change.is_wedging(member.node));
+        let follows = member.node == self.me || self.has_follower(member.node);
         let answers_nothing = self.answer_of(member).map_or(asked && follows, |complete| !complete);
         self.state.is_stale(member) && (self.delivery.durability == Durability::Memory || answers_nothing)
     }
 
     /// Coordinator: its own answer may have come before it had the whole result.
     pub(super) fn ask_itself(&mut self, view: ViewId) {
-        let awaited = self.change.as_ref().is_some_and(|change| change.awaits(self.me));
+        let awaited = self.change().is_some_and(|change| change.awaits(self.me));
         if awaited && self.member.as_ref().is_some_and(|member| member.complete) {
             self.answer_once_synced(self.me, view);
         }

@@ -9,6 +9,7 @@ use crate::id::{ConsensusId, NodeId, ViewId};
 use crate::io::{Event, Phase};
 use crate::limits::CONSENSUS_TICK;
 use crate::machine::Machine;
+use crate::machine::coordinating::Coordinating;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
 use crate::wire::{ControlFrame, encode_command};
@@ -21,19 +22,12 @@ const JOINER_PATIENCE: u32 = 5;
 impl Machine {
     /// This node leads the voters: it takes over whatever its predecessor left.
     pub(super) fn begin_coordinating(&mut self, term: u64) {
-        self.leading = Some(term);
+        self.coordinating = Some(Coordinating::new(term));
         self.coordinator = self.me;
         self.coordinator_term = term;
         self.resigned = false;
         self.lost_told = false;
-        self.ready.clear();
-        self.suspects.clear();
         self.ready_said = ViewId(0);
-        self.reports_proposed.clear();
-        self.kickstart_proposed = false;
-        self.leaving.clear();
-        self.newcomers.proposed.clear();
-        self.newcomers.finished.clear();
         self.found_coordinator();
         if self.state.founder().is_none() && self.founding.is_some() {
             self.propose(&Command::Founded { founder: self.me });
@@ -69,8 +63,6 @@ impl Machine {
 
     /// Another voter leads, or none.
     pub(super) fn end_coordinating(&mut self) {
-        self.change = None;
-        self.followers.clear();
         self.timers.stop(Timer::Wedge);
         self.timers.stop(Timer::Linger);
         let linked: Vec<NodeId> = self.links.keys().copied().collect();
@@ -96,11 +88,11 @@ impl Machine {
 
     /// Tells a linked peer of this group who coordinates it.
     pub(super) fn announce(&mut self, peer: NodeId) {
-        let Some(term) = self.leading else { return };
+        let Some(term) = self.coordinating.as_ref().map(Coordinating::term) else { return };
         let invited = self.founding.as_ref().is_some_and(|founding| founding.has_invited(peer));
         let belongs = self.state.incarnation(peer).is_some()
             || self.state.founder() == Some(peer)
-            || self.newcomers.observers.contains(&peer);
+            || self.peers.observers.contains(&peer);
         if invited || belongs {
             self.send_control(peer, ControlFrame::Coordinates { term });
         }
@@ -226,11 +218,11 @@ impl Machine {
 
     /// Coordinator: makes the next change of who votes, if one is due.
     pub(super) fn reconfigure(&mut self) {
-        let ends = self.phase >= Phase::Stop || self.change.is_some();
+        let ends = self.phase >= Phase::Stop || self.change().is_some();
         let changing = self.voter.as_ref().is_none_or(Voter::is_changing);
         // What others said while this process was stopped, and which links they had, says nothing of who lives.
         let woke = self.peers.woke_at.is_some_and(|at| self.now.since(at) < CONSENSUS_TICK);
-        if ends || changing || woke || self.leading.is_none() {
+        if ends || changing || woke || !self.is_coordinator() {
             return;
         }
         let Some(electorate) = self.electorate() else { return };
@@ -282,13 +274,13 @@ impl Machine {
     /// Coordinator: a node as one who votes or could; none if its run is not known.
     fn elector_of(&self, node: NodeId) -> Option<Elector> {
         let voter = self.voter.as_ref()?;
-        let said = self.followers.get(&node).map(|(_, id)| *id).filter(|id| id.0 > 0);
+        let said = self.coordinating.as_ref().and_then(|coordinating| coordinating.voter_name(node));
         let fresh = || self.state.incarnation(node).map(|incarnation| ConsensusId(incarnation.0));
         let id = if node == self.me { voter.id() } else { said.or_else(fresh)? };
         let standing = self.state.electors().find(|(known, ..)| *known == id).map_or(Standing::Gone, |(.., is)| is);
         let follower = voter.follower(id);
         // Who does not take part yet has to follow first; who does stays until its link is gone.
-        let follows = standing != Standing::Gone || self.followers.contains_key(&node);
+        let follows = standing != Standing::Gone || self.has_follower(node);
         let linked = node == self.me || self.links.contains_key(&node) && follows;
         let active = node == self.me || self.answers(voter, id);
         let level = node == self.me || active && follower.is_some_and(|follower| follower.level);
@@ -297,6 +289,6 @@ impl Machine {
 
     /// Coordinator: a node has asked to leave, or has left but for its vote.
     fn leaves(&self, node: NodeId) -> bool {
-        self.leaving.contains(node) || self.state.has_left(node)
+        self.is_leaving(node) || self.state.has_left(node)
     }
 }

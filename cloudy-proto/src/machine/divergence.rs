@@ -128,7 +128,7 @@ impl Machine {
     /// Coordinator: leaves complete members out of the next view that contradict the others about where the view in force
     /// begins, and tells them. Without a majority all stop.
     pub(super) fn compare_answers(&mut self) {
-        let Some(change) = self.change.as_ref().filter(|_| self.rules.hold(Rule::AnswersCompare)) else { return };
+        let Some(change) = self.change().filter(|_| self.rules.hold(Rule::AnswersCompare)) else { return };
         let complete = |rank: Rank| change.answers[rank.at()].as_ref().filter(|answer| answer.complete);
         let said: Vec<(NodeId, Checkpoint)> = change
             .view
@@ -143,7 +143,7 @@ impl Machine {
             .collect();
         let (view, me) = (change.view.id, self.me);
         for &(node, ours, other, theirs) in outvoted.iter().filter(|(node, ..)| *node != me) {
-            if let Some(change) = &mut self.change {
+            if let Some(change) = self.change_mut() {
                 change.leave_out(node);
             }
             self.send_control(node, ControlFrame::Diverged { view, node: other, theirs, ours });

@@ -58,9 +58,8 @@ impl Machine {
 
     /// Nothing is agreed on any more: this node only answers.
     pub(super) fn retire(&mut self) {
-        if self.state.is_closed() && (self.voter.is_some() || self.leading.is_some()) {
-            (self.voter, self.leading, self.change) = (None, None, None);
-            self.followers.clear();
+        if self.state.is_closed() && (self.voter.is_some() || self.is_coordinator()) {
+            (self.voter, self.coordinating) = (None, None);
             self.timers.stop_all_but_fetch();
         }
     }

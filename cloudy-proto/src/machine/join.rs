@@ -3,7 +3,7 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::command::Command;
 use crate::digest::Checkpoint;
@@ -53,17 +53,6 @@ impl Joining {
     pub(super) fn observes(&self) -> bool {
         self.aim != Aim::Member
     }
-}
-
-/// What a node of the group knows of those who come.
-#[derive(Debug, Default)]
-pub(crate) struct Newcomers {
-    /// Coordinator: runs that were put into the log in this term.
-    pub(super) proposed: BTreeMap<NodeId, u64>,
-    /// Linked observers.
-    pub(super) observers: BTreeSet<NodeId>,
-    /// Coordinator: observers that have the whole of a final result.
-    pub(super) finished: BTreeSet<NodeId>,
 }
 
 impl Machine {
@@ -163,8 +152,10 @@ impl Machine {
     }
 
     pub(super) fn part(&mut self, peer: NodeId) {
-        self.newcomers.observers.remove(&peer);
-        self.newcomers.finished.remove(&peer);
+        self.peers.observers.remove(&peer);
+        if let Some(coordinating) = &mut self.coordinating {
+            coordinating.on_observer_gone(peer);
+        }
         if let Some(joining) = &mut self.joining {
             joining.known_to.remove(&peer);
         }
@@ -189,11 +180,11 @@ impl Machine {
             return self.send_control(from, ControlFrame::Refuse { reason, refusal });
         }
         if observer {
-            self.newcomers.observers.insert(from);
+            self.peers.observers.insert(from);
         }
-        if let Some(term) = self.leading {
-            if is_new && self.newcomers.proposed.get(&from) != Some(&run) {
-                self.newcomers.proposed.insert(from, run);
+        if let Some(coordinating) = &mut self.coordinating {
+            let term = coordinating.term();
+            if is_new && coordinating.propose_run(from, run) {
                 self.propose(&Command::Incarnate { node: from, run });
             }
             self.send_control(from, ControlFrame::Coordinates { term });
@@ -254,7 +245,7 @@ impl Machine {
     /// Says in words why a node cannot come.
     fn may_come(&self, from: NodeId, observer: bool) -> Result<(), String> {
         let (name, me) = (&self.name, self.me.short());
-        let known = &self.newcomers.observers;
+        let known = &self.peers.observers;
         if observer && known.len() >= OBSERVERS_MAX && !known.contains(&from) {
             return Err(format!(
                 "node {me} has {OBSERVERS_MAX} observers of group {name:?} already; ask another member"

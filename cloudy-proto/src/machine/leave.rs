@@ -1,7 +1,6 @@
 //! A member leaves by itself, without a timeout at the others (`protocol.md` §6.8).
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::Command;
 use crate::config::Durability;
@@ -11,7 +10,6 @@ use crate::limits::MEMBERS_MAX;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
-use crate::time::Time;
 use crate::view::{Origin, RingMember, View};
 use crate::view_change::ViewChange;
 use crate::wire::{ControlFrame, Wedged};
@@ -20,41 +18,6 @@ use crate::wire::{ControlFrame, Wedged};
 const LEAVE_EVERY: Duration = Duration::from_millis(100);
 /// The coordinator starts a view change without a member that leaves at most this often while no complete member stays.
 const LET_GO_EVERY: Duration = Duration::from_secs(1);
-
-/// What the coordinator knows of the nodes that leave.
-#[derive(Debug, Default)]
-pub(crate) struct Leaving {
-    /// Each with whether [`Command::Left`] was proposed for it in this term.
-    nodes: BTreeMap<NodeId, bool>,
-    /// Members that came onto the ring as joiners and have not reported that they are complete.
-    incomplete: BTreeSet<NodeId>,
-    /// When a view change without the leaving members began last.
-    tried_at: Option<Time>,
-    /// This node has left.
-    gone: bool,
-}
-
-impl Leaving {
-    /// A node has asked to leave.
-    pub(super) fn contains(&self, node: NodeId) -> bool {
-        self.nodes.contains_key(&node)
-    }
-
-    /// A new term, or a new run of a node: the requests so far do not count.
-    pub(super) fn clear(&mut self) {
-        self.nodes.clear();
-    }
-
-    /// A new run of a node has not asked to leave.
-    pub(super) fn forget(&mut self, node: NodeId) {
-        self.nodes.remove(&node);
-    }
-
-    /// A member has reported that it has the result up to the view's first index.
-    pub(super) fn completed(&mut self, node: NodeId) -> bool {
-        self.incomplete.remove(&node)
-    }
-}
 
 impl Machine {
     /// The application wants this node to leave for good.
@@ -67,7 +30,7 @@ impl Machine {
     /// coordinator, and with a view change that evicts or takes in this node meanwhile.
     pub(super) fn ask_to_leave(&mut self) {
         self.try_go();
-        if !self.wants_leave || self.leaving.gone || self.state.is_closed() {
+        if !self.wants_leave || self.has_gone || self.state.is_closed() {
             return;
         }
         self.set_timer(Timer::Leave, LEAVE_EVERY);
@@ -81,15 +44,13 @@ impl Machine {
     /// Coordinator: a node wants to leave, wherever it stands. It does not come onto the ring any more.
     pub(super) fn asked_to_leave(&mut self, from: NodeId) {
         let Some(on_ring) = self.state.view().map(|view| view.rank_of(from).is_some()) else { return };
-        if !self.is_coordinator() {
-            return;
-        }
-        let proposed = *self.leaving.nodes.entry(from).or_insert(false);
+        let Some(coordinating) = &mut self.coordinating else { return };
+        let proposed = coordinating.on_leave(from);
         if on_ring {
             return self.let_go();
         }
         if !proposed && !self.state.has_left(from) {
-            self.leaving.nodes.insert(from, true);
+            coordinating.note_left_proposed(from);
             let incarnation = self.state.incarnation(from).unwrap_or(Incarnation(0));
             self.propose(&Command::Left { node: from, incarnation });
         }
@@ -100,8 +61,9 @@ impl Machine {
     /// ends with its last members.
     pub(super) fn let_go(&mut self) {
         let Some(view) = self.state.view().cloned() else { return };
-        let may_change = self.is_coordinator() && self.change.is_none() && self.phase < Phase::Stop && !view.last;
-        let leaves = |member: &RingMember| self.leaving.contains(member.node);
+        let Some(coordinating) = &self.coordinating else { return };
+        let may_change = coordinating.change().is_none() && self.phase < Phase::Stop && !view.last;
+        let leaves = |member: &RingMember| coordinating.is_leaving(member.node);
         if !may_change || !view.ring.iter().any(leaves) {
             return;
         }
@@ -115,13 +77,16 @@ impl Machine {
         }
         let complete = |member: &RingMember| match member.node == self.me {
             true => self.member.as_ref().is_some_and(|member| member.complete),
-            false => !self.leaving.incomplete.contains(&member.node),
+            false => !self.peers.incomplete.contains(&member.node),
         };
         let mut stay = view.ring.iter().filter(|member| !leaves(member));
-        let due = self.leaving.tried_at.is_some_and(|at| self.now.since(at) >= LET_GO_EVERY);
+        let released_at = coordinating.released_at();
+        let due = released_at.is_some_and(|at| self.now.since(at) >= LET_GO_EVERY);
         let starts = stay.any(complete) || due;
-        if starts || self.leaving.tried_at.is_none() {
-            self.leaving.tried_at = Some(self.now);
+        if let Some(coordinating) = &mut self.coordinating
+            && (starts || released_at.is_none())
+        {
+            coordinating.note_released(self.now);
         }
         if starts {
             self.begin_change(false);
@@ -154,7 +119,7 @@ impl Machine {
     /// those of members whose links went down since only beside that of a complete member in reach, as if they were not complete.
     pub(super) fn staying(&self, change: &ViewChange) -> Vec<Option<Wedged>> {
         let member = |rank: Rank| change.view.member(rank);
-        let stays = |rank: Rank| change.last || !self.leaving.contains(member(rank).node);
+        let stays = |rank: Rank| change.last || !self.is_leaving(member(rank).node);
         let mut answers = change.answers.clone();
         change.view.ranks().filter(|rank| self.is_void(member(*rank))).for_each(|rank| answers[rank.at()] = None);
         let in_reach = |answers: &[Option<Wedged>], rank: Rank| {
@@ -186,8 +151,8 @@ impl Machine {
         self.forget_others(view);
         self.probe_peers();
         let joined = |member: &&RingMember| view.id.0 > 1 && member.origin != Origin::Survivor;
-        self.leaving.incomplete.retain(|node| view.rank_of(*node).is_some());
-        self.leaving.incomplete.extend(view.ring.iter().filter(joined).map(|member| member.node));
+        self.peers.incomplete.retain(|node| view.rank_of(*node).is_some());
+        self.peers.incomplete.extend(view.ring.iter().filter(joined).map(|member| member.node));
     }
 
     /// The log says that a node has left which was not on the ring.
@@ -205,8 +170,8 @@ impl Machine {
             None => self.joining.is_none(),
         };
         let closed = self.state.is_closed();
-        let votes = (self.votes_in_log() || self.leading.is_some()) && !closed;
-        if !self.wants_leave || self.leaving.gone || on_ring || votes {
+        let votes = (self.votes_in_log() || self.is_coordinator()) && !closed;
+        if !self.wants_leave || self.has_gone || on_ring || votes {
             return;
         }
         let listed = self.delivery.incarnation > Incarnation(0) && !self.observes();
@@ -218,7 +183,7 @@ impl Machine {
         // Who led until its own removal may be the only one to know of that: another one has to coordinate without it.
         let unled = has_left && !self.has_coordinator() && self.rules.hold(Rule::LeaverIsLed);
         if (logged || unheard) && !unled || closed {
-            self.leaving.gone = true;
+            self.has_gone = true;
             self.timers.stop(Timer::Leave);
             self.event(Event::Left { node: self.me });
         }
@@ -230,7 +195,7 @@ impl Machine {
 
     /// What keeps this node from leaving; none unless it wants to.
     pub(super) fn leave_wait(&self) -> Option<LeaveWait> {
-        let view = self.state.view().filter(|_| self.wants_leave && !self.leaving.gone)?;
+        let view = self.state.view().filter(|_| self.wants_leave && !self.has_gone)?;
         if !self.has_coordinator() {
             return Some(LeaveWait::CoordinatorOutOfReach);
         }
@@ -238,7 +203,7 @@ impl Machine {
             return Some(if self.votes_in_log() { LeaveWait::Vote } else { LeaveWait::Log });
         }
         // Only the coordinator knows who else leaves.
-        let leaves = |member: &RingMember| member.node == self.me || self.leaving.contains(member.node);
+        let leaves = |member: &RingMember| member.node == self.me || self.is_leaving(member.node);
         let nobody_stays = view.ring.iter().all(leaves);
         let evicted: Vec<NodeId> = self.absent(view).collect();
         let (members, ring_min) = (view.members(), view.parameters.ring_min);

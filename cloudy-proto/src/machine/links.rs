@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::id::NodeId;
 use crate::io::{Event, Frame, Output};
 use crate::machine::Machine;
+use crate::machine::coordinating::Coordinating;
 use crate::machine::timers::Timer;
 use crate::path::Path;
 use crate::rules::Rule;
@@ -22,6 +23,10 @@ pub(crate) struct Peers {
     pub(super) paths: BTreeMap<NodeId, Path>,
     /// When this process ran again after it had been stopped for longer than a heartbeat.
     pub(super) woke_at: Option<Time>,
+    /// Linked observers.
+    pub(super) observers: BTreeSet<NodeId>,
+    /// Members that came onto the ring as joiners and have not reported that they are complete.
+    pub(super) incomplete: BTreeSet<NodeId>,
 }
 
 impl Machine {
@@ -30,7 +35,9 @@ impl Machine {
         self.links.insert(peer, addresses);
         self.peers.heard.entry(peer).or_default().0 = self.now;
         self.peers.paths.entry(peer).or_default().link_up();
-        self.followers.remove(&peer);
+        if let Some(coordinating) = &mut self.coordinating {
+            coordinating.on_link_changed(peer);
+        }
         if let Some(member) = &mut self.member
             && let Some(rank) = member.view.rank_of(peer)
         {
@@ -58,7 +65,9 @@ impl Machine {
         self.electors_quiet.retain(|id| self.state.elector(*id).is_some());
         let voters = self.state.electors().filter(|(_, node, _)| *node == peer);
         self.electors_quiet.extend(voters.map(|(id, ..)| id));
-        self.followers.remove(&peer);
+        if let Some(coordinating) = &mut self.coordinating {
+            coordinating.on_link_changed(peer);
+        }
         self.evictions.part(peer);
         if self.state.view().is_none_or(|view| view.rank_of(peer).is_none()) {
             self.peers.heard.remove(&peer);
@@ -74,7 +83,8 @@ impl Machine {
             self.lose_coordinator();
         }
         self.fetch_without_link(peer);
-        if let Some(change) = self.change.as_mut().filter(|_| self.rules.hold(Rule::AnswerIsInReach)) {
+        let counts_reach = self.rules.hold(Rule::AnswerIsInReach);
+        if let Some(change) = self.change_mut().filter(|_| counts_reach) {
             change.part(peer);
         }
         self.try_cut();
@@ -131,7 +141,8 @@ impl Machine {
     /// Linked nodes that watch the group from outside its ring: the founder, the coordinator, and who follows it here.
     fn observers(&self, view: &View) -> BTreeSet<NodeId> {
         let named = self.state.founder().into_iter().chain([self.coordinator]);
-        let all = named.chain(self.followers.keys().copied()).chain(self.newcomers.observers.iter().copied());
+        let followers = self.coordinating.iter().flat_map(Coordinating::followers);
+        let all = named.chain(followers).chain(self.peers.observers.iter().copied());
         all.filter(|node| view.rank_of(*node).is_none() && self.links.contains_key(node)).collect()
     }
 
@@ -141,7 +152,7 @@ impl Machine {
         if let Some(view) = self.state.view().filter(|view| view.parameters.adapts()) {
             self.peers.paths.entry(node).or_default().heartbeat(view.parameters.heartbeat, self.now);
         }
-        if heartbeat.complete && self.leaving.completed(node) {
+        if heartbeat.complete && self.peers.incomplete.remove(&node) {
             self.let_go();
         }
         if self.is_coordinator() || self.member.is_none() {
@@ -182,7 +193,8 @@ mod tests {
             machine.hear_elector(ConsensusId(at + 1), peer);
             machine.link_down(peer);
         }
-        assert_eq!((machine.peers.heard.len(), machine.followers.len(), machine.peers.paths.len()), (0, 0, 0));
+        assert_eq!((machine.peers.heard.len(), machine.peers.paths.len()), (0, 0));
+        assert_eq!(machine.coordinating.as_ref().map(|coordinating| coordinating.followers().count()), Some(0));
         assert!(machine.electors_heard.len() <= 2 * MEMBERS_MAX);
         assert!(machine.electors_heard.contains_key(&ConsensusId(1_001)), "the newest is known");
     }

@@ -8,6 +8,7 @@ use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId};
 use crate::io::{Event, OlderDisk, Output};
 use crate::limits::{CONSENSUS_TICK, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX};
 use crate::machine::Machine;
+use crate::machine::coordinating::Coordinating;
 use crate::machine::install::Before;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
@@ -20,14 +21,14 @@ const ELECTORS_HEARD_MAX: usize = 2 * MEMBERS_MAX;
 impl Machine {
     /// Coordinator: puts a command up for agreement. It appears in the log, or this node stops coordinating.
     pub(super) fn propose(&mut self, command: &Command) {
-        if let Some(voter) = self.voter.as_mut().filter(|_| self.leading.is_some()) {
+        if let Some(voter) = self.voter.as_mut().filter(|_| self.coordinating.is_some()) {
             voter.propose(encode_command(command));
         }
     }
 
     /// Lets the consensus library do what follows from the inputs so far, and applies what was committed.
     pub(super) fn run_consensus(&mut self) {
-        while !self.voter.as_ref().map_or(self.leading.is_none(), Voter::is_settled) {
+        while !self.voter.as_ref().map_or(self.coordinating.is_none(), Voter::is_settled) {
             while let Some(output) = self.voter.as_mut().and_then(Voter::poll_output) {
                 self.take_voter_output(output);
             }
@@ -69,7 +70,7 @@ impl Machine {
         }
         self.halted = true;
         self.voter = None;
-        self.leading = None;
+        self.coordinating = None;
         self.event(Event::UnreadableLog { index, error });
     }
 
@@ -83,10 +84,10 @@ impl Machine {
     /// Begins or ends to coordinate, as the consensus library says.
     fn watch_leadership(&mut self) {
         let leading = self.voter.as_ref().and_then(|voter| voter.leads(self.rules));
-        if leading == self.leading {
+        if leading == self.coordinating.as_ref().map(Coordinating::term) {
             return;
         }
-        if self.leading.take().is_some() {
+        if self.coordinating.take().is_some() {
             self.end_coordinating();
         }
         if let Some(term) = leading {
@@ -197,8 +198,8 @@ impl Machine {
     /// A node wants the log from an entry on: of the coordinator for good, of others as far as they have it.
     pub(super) fn follow(&mut self, from: NodeId, next: LogIndex, voter: ConsensusId) {
         self.votes_under(from, voter);
-        if self.is_coordinator() {
-            self.followers.insert(from, (next, voter));
+        if let Some(coordinating) = &mut self.coordinating {
+            coordinating.on_follow(from, next, voter);
             self.flush_log();
             self.say_wedge(from);
         } else {
@@ -215,11 +216,9 @@ impl Machine {
 
     /// Coordinator: tells each follower what it does not have.
     pub(super) fn flush_log(&mut self) {
-        let mut followers = core::mem::take(&mut self.followers);
-        for (&node, (next, _)) in &mut followers {
-            self.send_tail(node, next);
-        }
-        self.followers = followers;
+        let Some(mut coordinating) = self.coordinating.take() else { return };
+        coordinating.positions_mut().for_each(|(node, next)| self.send_tail(node, next));
+        self.coordinating = Some(coordinating);
     }
 
     fn send_tail(&mut self, to: NodeId, next: &mut LogIndex) {
@@ -273,12 +272,13 @@ impl Machine {
         self.stay_off_ring();
         match applied {
             Applied::Incarnated { node, incarnation, run } => {
-                self.newcomers.proposed.retain(|known, proposed| *known != node || *proposed != run);
+                if let Some(coordinating) = &mut self.coordinating {
+                    coordinating.on_run_listed(node, run);
+                }
                 self.notice_forgotten();
                 if node == self.me && run == self.run {
                     self.incarnated(incarnation);
                 }
-                self.leaving.forget(node);
                 self.install_first();
                 self.take_claim();
                 self.ask_afresh(node);

@@ -5,6 +5,7 @@ mod compact;
 mod complete;
 mod config;
 mod coordinate;
+mod coordinating;
 mod divergence;
 mod durable;
 mod ended;
@@ -47,7 +48,7 @@ use crate::config::Durability;
 use crate::control::{ControlState, Voter};
 use crate::delivery::Delivery;
 use crate::digest::Checkpoint;
-use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Seq, ViewId};
+use crate::id::{ConsensusId, GroupId, Incarnation, Index, NodeId, Seq, ViewId};
 use crate::io::{Admission, Event, Input, Output, Phase, Request};
 use crate::member::Member;
 use crate::outbox::Outbox;
@@ -57,13 +58,13 @@ use crate::time::Time;
 use crate::view_change::ViewChange;
 use crate::wire::{Heartbeat, Stream};
 use complete::Completeness;
+use coordinating::Coordinating;
 use divergence::Checkpoints;
 use durable::Syncs;
 use ended::Closing;
 use fetch::Fetching;
 use founding::Founding;
-use join::{Joining, Newcomers};
-use leave::Leaving;
+use join::Joining;
 use links::Peers;
 use rejoin::Evictions;
 use retention::Retention;
@@ -87,8 +88,8 @@ pub struct Machine {
     rules: Rules,
     /// This node's part in the consensus on the control log, if it has one.
     voter: Option<Voter>,
-    /// It coordinates the group, in this term of the consensus.
-    leading: Option<u64>,
+    /// The coordinator's state, while this node coordinates the group.
+    coordinating: Option<Coordinating>,
     /// Who coordinated the group when it was last heard of, and in which term.
     coordinator: NodeId,
     coordinator_term: u64,
@@ -106,8 +107,6 @@ pub struct Machine {
     electors_heard: BTreeMap<ConsensusId, NodeId>,
     /// Voters that have said nothing since their link went down.
     electors_quiet: BTreeSet<ConsensusId>,
-    /// At the coordinator: what the others have of the log, and their names as voters.
-    followers: BTreeMap<NodeId, (LogIndex, ConsensusId)>,
     /// At the founder: who comes.
     founding: Option<Founding>,
     /// This node accepted the founder's invitation.
@@ -131,27 +130,17 @@ pub struct Machine {
     snapshot: Option<StoredSnapshot>,
     phase: Phase,
     plan: Option<SessionPlan>,
-    /// At the coordinator: members whose links to all others are up, and in which view.
-    ready: BTreeMap<NodeId, ViewId>,
-    /// At the coordinator: who has found something in a view that is not in force here yet, and whether it is wedged.
-    suspects: BTreeMap<NodeId, (ViewId, bool)>,
-    /// At the coordinator: SEND was put up to begin, in this term.
-    kickstart_proposed: bool,
     /// This member has reported its links up, for this view.
     ready_said: ViewId,
-    /// At the coordinator: the view change under way.
-    change: Option<ViewChange>,
     /// Whether anybody is left who can end the view in force.
     completeness: Completeness,
-    /// At the coordinator: whose final results were put into the log in this term.
-    reports_proposed: BTreeSet<NodeId>,
     /// Somebody here wants the group to end.
     wants_end: bool,
     /// Somebody here wants this node to leave.
     wants_leave: bool,
-    /// The nodes that leave, at the coordinator.
-    leaving: Leaving,
-    /// Who was evicted, and, at the coordinator, who would come back.
+    /// This node has left.
+    has_gone: bool,
+    /// Nodes that were evicted, and those of them that are ready to come back.
     evictions: Evictions,
     /// It began with what an earlier run stored.
     restored: bool,
@@ -159,7 +148,6 @@ pub struct Machine {
     founded_with: bool,
     /// This node comes into a running group, or observes it.
     joining: Option<Joining>,
-    newcomers: Newcomers,
     /// The result here begins at index 1.
     reads_all: bool,
     /// The session's random stream of this node was told to the application.
@@ -197,7 +185,7 @@ impl Machine {
             run: config.run,
             rules: config.rules,
             voter: founding.is_some().then(|| Voter::founder(config.durability)),
-            leading: None,
+            coordinating: None,
             coordinator,
             coordinator_term: 0,
             claim: None,
@@ -207,7 +195,6 @@ impl Machine {
             lost_votes: LostVotes::default(),
             electors_heard: BTreeMap::new(),
             electors_quiet: BTreeSet::new(),
-            followers: BTreeMap::new(),
             founding,
             has_accepted: false,
             state: ControlState::new(config.rules),
@@ -225,21 +212,15 @@ impl Machine {
             snapshot: None,
             phase: Phase::Start,
             plan: None,
-            ready: BTreeMap::new(),
-            suspects: BTreeMap::new(),
-            kickstart_proposed: false,
             ready_said: ViewId(0),
-            change: None,
             completeness: Completeness::default(),
-            reports_proposed: BTreeSet::new(),
             wants_end: false,
             wants_leave: false,
-            leaving: Leaving::default(),
+            has_gone: false,
             evictions: Evictions::default(),
             restored: false,
             founded_with: false,
             joining,
-            newcomers: Newcomers::default(),
             reads_all: index == Index(1),
             stream_told: false,
             fetching: None,
@@ -436,7 +417,26 @@ impl Machine {
     }
 
     fn is_coordinator(&self) -> bool {
-        self.leading.is_some()
+        self.coordinating.is_some()
+    }
+
+    /// The view change in progress, at the coordinator.
+    fn change(&self) -> Option<&ViewChange> {
+        self.coordinating.as_ref().and_then(Coordinating::change)
+    }
+
+    fn change_mut(&mut self) -> Option<&mut ViewChange> {
+        self.coordinating.as_mut().and_then(Coordinating::change_mut)
+    }
+
+    /// Only the coordinator knows the followers of the log.
+    fn has_follower(&self, node: NodeId) -> bool {
+        self.coordinating.as_ref().is_some_and(|coordinating| coordinating.has_follower(node))
+    }
+
+    /// Only the coordinator knows the nodes that leave.
+    fn is_leaving(&self, node: NodeId) -> bool {
+        self.coordinating.as_ref().is_some_and(|coordinating| coordinating.is_leaving(node))
     }
 
     fn event(&mut self, event: Event) {

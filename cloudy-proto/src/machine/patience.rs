@@ -9,6 +9,7 @@ use crate::control::Patience;
 use crate::id::{NodeId, Rank};
 use crate::limits::{CONSENSUS_TICK, ELECTION_TICKS_MAX, ROUND_TRIP_UNKNOWN};
 use crate::machine::Machine;
+use crate::machine::coordinating::Coordinating;
 use crate::machine::timers::Timer;
 use crate::path::Path;
 use crate::rules::Rule;
@@ -90,7 +91,7 @@ impl Machine {
         self.peers.paths.values_mut().for_each(|path| path.slept(slept));
         if self.rules.hold(Rule::SleeperWaits) {
             self.peers.woke_at = Some(now);
-            if let Some(change) = &mut self.change {
+            if let Some(change) = self.coordinating.as_mut().and_then(Coordinating::change_mut) {
                 change.undecided_until = now + CONSENSUS_TICK;
                 self.timers.set(Timer::Wedge, change.undecided_until);
             }

@@ -4,6 +4,7 @@ use crate::command::{Command, SessionPlan};
 use crate::id::{NodeId, ViewId};
 use crate::io::{Event, Phase};
 use crate::machine::Machine;
+use crate::machine::coordinating::Coordinating;
 use crate::machine::timers::Timer;
 use crate::view::View;
 
@@ -11,18 +12,22 @@ impl Machine {
     /// Coordinator: a member's links to all others are up. Once that holds for all, a session may begin. A member may
     /// know a view before the coordinator, whose disk is slower.
     pub(super) fn is_ready(&mut self, node: NodeId, of: ViewId) {
-        if self.is_coordinator() && self.state.incarnation(node).is_some() && self.ready.insert(node, of) != Some(of) {
+        if let Some(coordinating) = &mut self.coordinating
+            && self.state.incarnation(node).is_some()
+            && coordinating.on_ready(node, of)
+        {
             self.all_ready(node);
         }
     }
 
     /// Coordinator: a view is in force that members may have spoken of before.
     pub(super) fn heard_early(&mut self, view: &View) {
-        self.ready.retain(|_, of| *of >= view.id);
-        if let Some(&node) = self.ready.keys().next() {
+        let Some(coordinating) = &mut self.coordinating else { return };
+        let (ready, suspicions) = coordinating.on_view(view.id);
+        if let Some(node) = ready {
             self.all_ready(node);
         }
-        for (from, (of, wedged)) in core::mem::take(&mut self.suspects) {
+        for (from, (of, wedged)) in suspicions {
             self.suspected(from, of, wedged);
         }
     }
@@ -36,16 +41,17 @@ impl Machine {
     }
 
     fn are_ready(&self, view: &View) -> bool {
-        view.ring.iter().all(|member| self.ready.get(&member.node) == Some(&view.id))
+        self.coordinating.as_ref().is_some_and(|coordinating| coordinating.are_all_ready(view))
     }
 
     /// Coordinator: kicks a session off once all members reach each other, and those vote who should: from then on no
     /// single node is needed for it to go on.
     pub(super) fn try_kickstart(&mut self) {
         let all_ready = self.state.view().is_some_and(|view| self.are_ready(view));
-        let plan = self.state.session().filter(|_| all_ready && self.phase == Phase::Start && !self.kickstart_proposed);
-        if let Some(plan) = plan {
-            self.kickstart_proposed = true;
+        let plan = self.state.session().filter(|_| all_ready && self.phase == Phase::Start);
+        if let Some(plan) = plan
+            && self.coordinating.as_mut().is_some_and(Coordinating::propose_kickstart)
+        {
             self.propose(&Command::Kickstart(plan));
         }
     }
@@ -95,7 +101,7 @@ impl Machine {
     }
 
     pub(super) fn asked_to_end(&mut self, from: NodeId) {
-        let observes = self.newcomers.observers.contains(&from);
+        let observes = self.peers.observers.contains(&from);
         // Who asks asks the next coordinator as well.
         if self.is_coordinator() && !self.hands_over() && (observes || self.is_of_the_group(from)) {
             self.begin_stop();

@@ -121,7 +121,7 @@ impl Machine {
             return;
         }
         self.evictions.ready.insert(from, self.now);
-        let kept_out = self.evictions.keeps_out(from, self.now) || self.leaving.contains(from);
+        let kept_out = self.evictions.keeps_out(from, self.now) || self.is_leaving(from);
         if !kept_out && self.phase < Phase::Stop {
             self.begin_change(false);
         }
@@ -133,7 +133,7 @@ impl Machine {
             let kept_out = self.evictions.keeps_out(**node, self.now);
             let lately = self.now.since(**at) <= self.silence_max(**node);
             let linked = **node == self.me || self.links.contains_key(node);
-            let leaves = self.leaving.contains(**node) || self.state.has_left(**node);
+            let leaves = self.is_leaving(**node) || self.state.has_left(**node);
             let stays = !leaves || !self.rules.hold(Rule::LeftIsLogged);
             !kept_out && lately && linked && stays && view.rank_of(**node).is_none()
         });

@@ -82,7 +82,11 @@ impl Machine {
         MemberStatus {
             node,
             linked: node == self.me || self.links.contains_key(&node),
-            ready: self.state.view().is_some_and(|view| self.ready.get(&node) == Some(&view.id)),
+            ready: self
+                .state
+                .view()
+                .zip(self.coordinating.as_ref())
+                .is_some_and(|(view, it)| it.has_ready(node, view.id)),
             frontier: at(|member, rank| member.lanes[rank.at()].frontier().0),
             approved: at(|member, rank| member.lanes[rank.at()].approved().0),
             confirmed: at(|member, rank| member.pending.confirmed(rank).0),

@@ -101,12 +101,12 @@ impl Machine {
     }
 
     pub(super) fn reported(&mut self, node: NodeId, result: Checkpoint, report: Bytes) {
-        if self.newcomers.observers.contains(&node) {
-            self.newcomers.finished.insert(node);
+        let Some(coordinating) = &mut self.coordinating else { return };
+        if self.peers.observers.contains(&node) {
+            coordinating.on_observer_finished(node);
             return self.try_close();
         }
-        let fresh = self.is_coordinator() && !self.state.has_reported(node) && self.reports_proposed.insert(node);
-        if fresh {
+        if !self.state.has_reported(node) && coordinating.propose_report(node) {
             self.propose(&Command::Report { node, result, report });
         }
     }
@@ -115,7 +115,8 @@ impl Machine {
     pub(super) fn try_close(&mut self) {
         let lingers = self.timers.is_set(Timer::Linger);
         // Observers fetch the last of it: that takes less than the linger, or they are not waited for.
-        let observed = self.newcomers.observers.iter().any(|node| !self.newcomers.finished.contains(node));
+        let Some(coordinating) = &self.coordinating else { return };
+        let observed = self.peers.observers.iter().any(|node| !coordinating.has_finished(*node));
         if lingers && !observed && !self.state.unreported().any(|node| self.seems_alive(node)) {
             self.close();
         }
