@@ -40,7 +40,7 @@ impl Machine {
         if self.is_coordinator() {
             self.suspected(self.me, view, wedged);
         } else if self.has_coordinator() {
-            self.send_control(self.coordinator, ControlFrame::Suspect { view, findings, wedged });
+            self.send_control(self.tracking.node(), ControlFrame::Suspect { view, findings, wedged });
         }
     }
 
@@ -110,7 +110,7 @@ impl Machine {
 
     /// A member freezes the view, for good, and says what it holds.
     pub(super) fn take_wedge(&mut self, from: NodeId, (view, last): (ViewId, bool), again: bool) {
-        if from != self.coordinator || self.is_coordinator() {
+        if from != self.tracking.node() || self.is_coordinator() {
             // It coordinated once, and has not heard that it does not any more.
             return;
         }

@@ -93,7 +93,7 @@ impl Machine {
 
     /// The coordinator says so.
     pub(super) fn take_nobody_complete(&mut self, from: NodeId, view: ViewId, missing: Vec<NodeId>, lost: Vec<NodeId>) {
-        if from == self.coordinator && !self.is_coordinator() {
+        if from == self.tracking.node() && !self.is_coordinator() {
             self.nobody_complete(view, missing, lost);
         }
     }

@@ -11,6 +11,7 @@ use crate::limits::CONSENSUS_TICK;
 use crate::machine::Machine;
 use crate::machine::coordinating::Coordinating;
 use crate::machine::timers::Timer;
+use crate::machine::tracking::Claim;
 use crate::rules::Rule;
 use crate::wire::{ControlFrame, encode_command};
 
@@ -23,10 +24,7 @@ impl Machine {
     /// This node leads the voters: it takes over whatever its predecessor left.
     pub(super) fn begin_coordinating(&mut self, term: u64) {
         self.coordinating = Some(Coordinating::new(term));
-        self.coordinator = self.me;
-        self.coordinator_term = term;
-        self.resigned = false;
-        self.lost_told = false;
+        self.tracking.on_lead(self.me, term);
         self.ready_said = ViewId(0);
         self.found_coordinator();
         if self.state.founder().is_none() && self.founding.is_some() {
@@ -67,7 +65,7 @@ impl Machine {
         self.timers.stop(Timer::Linger);
         let linked: Vec<NodeId> = self.links.keys().copied().collect();
         linked.into_iter().for_each(|peer| self.say_resigned(peer));
-        if self.coordinator == self.me {
+        if self.tracking.node() == self.me {
             self.lose_coordinator();
         } else {
             self.greet_coordinator();
@@ -80,8 +78,7 @@ impl Machine {
     }
 
     pub(super) fn take_resigned(&mut self, from: NodeId) {
-        if from == self.coordinator {
-            self.resigned = true;
+        if self.tracking.on_resign(from) {
             self.lose_coordinator();
         }
     }
@@ -100,41 +97,29 @@ impl Machine {
 
     /// The node founded this group, invited this node to it, or came to it later, as the log says.
     pub(super) fn is_of_the_group(&self, node: NodeId) -> bool {
-        self.state.incarnation(node).is_some() || self.state.founder() == Some(node) || node == self.coordinator
+        self.state.incarnation(node).is_some() || self.state.founder() == Some(node) || node == self.tracking.node()
     }
 
     /// Who claimed to coordinate may turn out, with more of the log, to be a node of the group.
     pub(super) fn take_claim(&mut self) {
-        if let Some((term, node)) = self
-            .claim
-            .take_if(|(_, node)| self.state.incarnation(*node).is_some() || self.state.founder() == Some(*node))
-        {
+        let state = &self.state;
+        let is_listed = |node| state.incarnation(node).is_some() || state.founder() == Some(node);
+        if let Some((term, node)) = self.tracking.take_claim(is_listed) {
             self.take_coordinates(node, term);
         }
     }
 
-    /// Who was never told of a view knows hardly anybody but the founder, and who was away for long may know nobody who is
-    /// still there. With no coordinator in reach, it asks whoever claims to be the one.
-    pub(super) fn relies_on_claim(&self, node: NodeId) -> bool {
-        self.claim.is_some_and(|(_, claimant)| claimant == node) && self.lost_since.is_some()
-    }
-
     pub(super) fn take_coordinates(&mut self, from: NodeId, term: u64) {
         if !self.is_of_the_group(from) {
-            self.claim = self.claim.max(Some((term, from)));
-            return;
+            // A node that knows no view, or was away for long, may know no node that is still there. With no coordinator in
+            // reach it relies on the claim.
+            return self.tracking.keep_claim(from, term);
         }
-        let known = (term, from) == (self.coordinator_term, self.coordinator);
-        if term < self.coordinator_term || (term == self.coordinator_term && !known && term > 0) {
-            return;
-        }
-        self.coordinator = from;
-        self.coordinator_term = term;
-        self.resigned = false;
-        // Who leads still will hear from the library that it does not, and greets then.
-        if !self.is_coordinator() {
-            if !known {
-                self.lost_told = false;
+        let claim = self.tracking.on_claim(from, term);
+        // A node that still leads learns from the consensus library that it does not, and greets the coordinator then.
+        if claim != Claim::Outdated && !self.is_coordinator() {
+            if claim == Claim::New {
+                self.tracking.on_new_reported();
                 self.event(Event::Coordinator { node: from });
             }
             self.greet_coordinator();
@@ -147,13 +132,13 @@ impl Machine {
             return self.lose_coordinator();
         }
         self.found_coordinator();
-        self.say_follow(self.coordinator);
+        self.say_follow(self.tracking.node());
         self.ready_said = ViewId(0);
         self.say_report();
         self.say_suspect();
         self.say_rejoin();
         if self.wants_end {
-            self.send_control(self.coordinator, ControlFrame::End);
+            self.send_control(self.tracking.node(), ControlFrame::End);
         }
         self.ask_to_leave();
     }
@@ -165,48 +150,44 @@ impl Machine {
     }
 
     fn found_coordinator(&mut self) {
-        if core::mem::take(&mut self.lost_told) {
-            let node = self.coordinator;
+        let node = self.tracking.node();
+        if self.tracking.on_found() {
             self.event(Event::Coordinator { node });
         }
-        self.lost_since = None;
         self.votes_found();
         self.timers.stop(Timer::Seek);
     }
 
     /// A coordinator is known, and linked unless this is it.
     pub(super) fn has_coordinator(&self) -> bool {
-        let elsewhere = self.coordinator != self.me && !self.resigned;
-        self.is_coordinator() || (elsewhere && self.links.contains_key(&self.coordinator))
+        let is_linked = || self.links.contains_key(&self.tracking.node());
+        self.is_coordinator() || (self.tracking.is_elsewhere(self.me) && is_linked())
     }
 
     /// No coordinator is in reach: others may know more of the log meanwhile.
     pub(super) fn lose_coordinator(&mut self) {
-        let goes_on = !self.state.is_closed();
-        // Who is told again and again that there is none seeks all the same.
-        if goes_on && (self.lost_since.is_none() || !self.rules.hold(Rule::SeekGoesOn)) {
-            self.lost_since.get_or_insert(self.now);
+        // A node that learns repeatedly that there is none continues to search all the same.
+        if !self.state.is_closed() && (self.tracking.on_lost(self.now) || !self.rules.hold(Rule::SeekGoesOn)) {
             self.set_timer(Timer::Seek, SEEK_EVERY);
         }
     }
 
     /// Asks one linked member after the other for the log's tail, and says once that the coordinator is gone for long.
     pub(super) fn seek(&mut self) {
-        let Some(since) = self.lost_since else { return };
+        let Some(lost) = self.tracking.lost_for(self.now) else { return };
         self.set_timer(Timer::Seek, SEEK_EVERY);
         let timeout = self.coordinator_loss_max();
         // Who comes while things change waits for longer.
         let timeout = if self.joining.is_some() { timeout * JOINER_PATIENCE } else { timeout };
-        let lost = self.now.since(since);
         if lost >= timeout {
-            if !core::mem::replace(&mut self.lost_told, true) {
-                let node = self.coordinator;
+            if self.tracking.report_loss() {
+                let node = self.tracking.node();
                 self.event(Event::CoordinatorLost { node });
             }
             self.tell_votes_lost();
         }
         let members = self.state.view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
-        let claimant = self.claim.map(|(_, node)| node).filter(|&node| self.relies_on_claim(node));
+        let claimant = self.tracking.claimant();
         let voters = self.state.electors().map(|(_, node, _)| node);
         let sources: BTreeSet<NodeId> = members.chain(claimant).chain(voters).collect();
         let linked: Vec<NodeId> = sources.into_iter().filter(|node| self.links.contains_key(node)).collect();

@@ -163,7 +163,7 @@ impl Machine {
         ours: Checkpoint,
     ) {
         let in_force = self.state.view().is_some_and(|latest| latest.id == view && latest.rank_of(self.me).is_some());
-        if (in_force && from == self.coordinator) || self.has_asked(from) {
+        if (in_force && from == self.tracking.node()) || self.has_asked(from) {
             self.diverged(node, theirs, ours);
         }
     }

@@ -208,7 +208,7 @@ impl Machine {
         let Some(wedged) = self.wedged(view) else { return };
         if to == self.me {
             self.take_wedged(self.me, wedged);
-        } else if to == self.coordinator {
+        } else if to == self.tracking.node() {
             self.send_control(to, ControlFrame::Wedged(wedged));
         }
     }

@@ -119,7 +119,7 @@ impl Machine {
                 founding.invited.remove(&from);
                 self.event(Event::Refused { node: from, reason, refusal });
             }
-        } else if from == self.coordinator || self.is_of_group(from) {
+        } else if from == self.tracking.node() || self.is_of_group(from) {
             self.event(Event::Refused { node: from, reason, refusal });
             self.event(Event::Closed);
         }

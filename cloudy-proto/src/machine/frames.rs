@@ -96,7 +96,7 @@ impl Machine {
     fn take_control(&mut self, from: NodeId, frame: ControlFrame) {
         let of_the_log = matches!(frame, ControlFrame::Log { .. } | ControlFrame::LogState { .. });
         let of_the_group = of_the_log || matches!(frame, ControlFrame::Wedge { .. } | ControlFrame::Consensus(_));
-        let asked_for = of_the_log && (self.relies_on_claim(from) || self.closing.told_by == Some(from));
+        let asked_for = of_the_log && (self.tracking.claimant() == Some(from) || self.closing.told_by == Some(from));
         if of_the_group && !asked_for && !self.is_of_the_group(from) {
             // A stranger, or a node whose coming is in a part of the log that this node does not have yet.
             return;
@@ -106,7 +106,7 @@ impl Machine {
         }
         match frame {
             ControlFrame::Invite { .. } if self.state.view().is_some() || self.restored => {}
-            ControlFrame::Invite { .. } if from == self.coordinator => self.say_accept(from),
+            ControlFrame::Invite { .. } if from == self.tracking.node() => self.say_accept(from),
             ControlFrame::Invite { .. } => self.breach(from, "it invites to a group that it did not found".to_owned()),
             ControlFrame::Accept { run } => self.accepted(from, run),
             ControlFrame::Refuse { reason, refusal } => self.refused(from, reason, refusal),

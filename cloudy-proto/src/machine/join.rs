@@ -91,14 +91,14 @@ impl Machine {
     /// The log lists this run, or need not, and who coordinates the group is known and in reach.
     fn is_let_in(&self) -> bool {
         let listed = self.observes() || self.delivery.incarnation > Incarnation(0);
-        listed && self.state.view().is_some() && self.coordinator_term > 0 && self.has_coordinator()
+        listed && self.state.view().is_some() && self.tracking.knows_term() && self.has_coordinator()
     }
 
     /// Linked nodes that are of the group, as far as known.
     fn candidates(&self) -> Vec<NodeId> {
         let Some(joining) = &self.joining else { return Vec::new() };
         let ring = self.state.view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
-        let known = [Some(self.coordinator), joining.referred, Some(joining.contact)];
+        let known = [Some(self.tracking.node()), joining.referred, Some(joining.contact)];
         let all: BTreeSet<NodeId> = known.into_iter().flatten().chain(ring).collect();
         all.into_iter().filter(|node| *node != self.me && self.links.contains_key(node)).collect()
     }
@@ -204,7 +204,7 @@ impl Machine {
         if !self.has_coordinator() {
             return;
         }
-        let coordinator = self.coordinator;
+        let coordinator = self.tracking.node();
         let known = if coordinator == self.me { Some(&self.addresses) } else { self.links.get(&coordinator) };
         let addresses = known.cloned().unwrap_or_default();
         let left = self.timers.left(Timer::Phase, self.now).unwrap_or_default();
@@ -238,7 +238,7 @@ impl Machine {
 
     /// Says in words that the group has stopped for good, to whom that matters.
     fn is_not_gone(&self, observer: bool) -> Result<(), (String, Refusal)> {
-        let lost = self.votes_lost().filter(|_| self.lost_told && !observer);
+        let lost = self.votes_lost().filter(|_| self.tracking.is_loss_reported() && !observer);
         lost.map_or(Ok(()), |lost| Err((lost.to_string(), Refusal::Gone)))
     }
 

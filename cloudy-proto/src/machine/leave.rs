@@ -37,7 +37,7 @@ impl Machine {
         if self.is_coordinator() {
             self.asked_to_leave(self.me);
         } else if self.has_coordinator() {
-            self.send_control(self.coordinator, ControlFrame::Leave);
+            self.send_control(self.tracking.node(), ControlFrame::Leave);
         }
     }
 

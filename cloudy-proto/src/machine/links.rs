@@ -50,7 +50,7 @@ impl Machine {
         if self.is_coordinator() {
             self.say_invite(peer);
             self.announce(peer);
-        } else if peer == self.coordinator {
+        } else if peer == self.tracking.node() {
             self.greet_coordinator();
             self.accept_again(peer);
         }
@@ -79,7 +79,7 @@ impl Machine {
         {
             member.link_down(rank);
         }
-        if !self.is_coordinator() && peer == self.coordinator {
+        if !self.is_coordinator() && peer == self.tracking.node() {
             self.lose_coordinator();
         }
         self.fetch_without_link(peer);
@@ -116,7 +116,7 @@ impl Machine {
             self.is_ready(self.me, view);
         } else if self.has_coordinator() {
             self.ready_said = view;
-            self.send_control(self.coordinator, ControlFrame::Ready { view });
+            self.send_control(self.tracking.node(), ControlFrame::Ready { view });
         }
     }
 
@@ -140,7 +140,7 @@ impl Machine {
 
     /// Linked nodes that watch the group from outside its ring: the founder, the coordinator, and who follows it here.
     fn observers(&self, view: &View) -> BTreeSet<NodeId> {
-        let named = self.state.founder().into_iter().chain([self.coordinator]);
+        let named = self.state.founder().into_iter().chain([self.tracking.node()]);
         let followers = self.coordinating.iter().flat_map(Coordinating::followers);
         let all = named.chain(followers).chain(self.peers.observers.iter().copied());
         all.filter(|node| view.rank_of(*node).is_none() && self.links.contains_key(node)).collect()

@@ -35,6 +35,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod tracking;
 mod votes;
 
 use core::net::SocketAddr;
@@ -71,6 +72,7 @@ use retention::Retention;
 use role::Beginning;
 use serve::Transfers;
 use timers::{Timer, Timers};
+use tracking::CoordinatorTracking;
 use votes::LostVotes;
 
 pub use config::MachineConfig;
@@ -90,17 +92,7 @@ pub struct Machine {
     voter: Option<Voter>,
     /// The coordinator's state, while this node coordinates the group.
     coordinating: Option<Coordinating>,
-    /// Who coordinated the group when it was last heard of, and in which term.
-    coordinator: NodeId,
-    coordinator_term: u64,
-    /// Who says so too, in which term, and is not known to the log yet.
-    claim: Option<(u64, NodeId)>,
-    /// It has said that it does not coordinate any more.
-    resigned: bool,
-    /// Since when no coordinator is in reach.
-    lost_since: Option<Time>,
-    /// That was told to the application.
-    lost_told: bool,
+    tracking: CoordinatorTracking,
     /// Voters that are back without their votes.
     lost_votes: LostVotes,
     /// Voters that spoke before the log told who they are.
@@ -186,12 +178,7 @@ impl Machine {
             rules: config.rules,
             voter: founding.is_some().then(|| Voter::founder(config.durability)),
             coordinating: None,
-            coordinator,
-            coordinator_term: 0,
-            claim: None,
-            resigned: false,
-            lost_since: None,
-            lost_told: false,
+            tracking: CoordinatorTracking::new(coordinator),
             lost_votes: LostVotes::default(),
             electors_heard: BTreeMap::new(),
             electors_quiet: BTreeSet::new(),

@@ -43,7 +43,7 @@ impl Machine {
         let Some(view) = self.state.view().filter(|view| view.parameters.adapts()).cloned() else { return };
         let members = view.ring.iter().map(|member| member.node);
         let voters = self.state.electors().map(|(_, node, _)| node);
-        let peers: BTreeSet<NodeId> = members.chain(voters).chain([self.coordinator]).collect();
+        let peers: BTreeSet<NodeId> = members.chain(voters).chain([self.tracking.node()]).collect();
         for peer in peers {
             if peer == self.me || !self.links.contains_key(&peer) {
                 continue;

@@ -96,7 +96,7 @@ impl Machine {
         if self.is_coordinator() {
             self.begin_stop();
         } else if self.has_coordinator() {
-            self.send_control(self.coordinator, crate::wire::ControlFrame::End);
+            self.send_control(self.tracking.node(), crate::wire::ControlFrame::End);
         }
     }
 

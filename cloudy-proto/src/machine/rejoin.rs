@@ -88,7 +88,7 @@ impl Machine {
         if self.is_coordinator() {
             self.would_rejoin(self.me, view.id, ready);
         } else if self.has_coordinator() {
-            self.send_control(self.coordinator, ControlFrame::Rejoin { view: view.id, ready });
+            self.send_control(self.tracking.node(), ControlFrame::Rejoin { view: view.id, ready });
         }
     }
 

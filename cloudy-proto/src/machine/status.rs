@@ -26,7 +26,7 @@ impl Machine {
         Status {
             rank: view.as_ref().and_then(|view| view.rank_of_run(self.me, self.delivery.incarnation)),
             view,
-            coordinator: self.has_coordinator().then_some(self.coordinator),
+            coordinator: self.has_coordinator().then_some(self.tracking.node()),
             voters: self.voters(),
             phase: self.phase,
             index: self.delivery.result.index(),
@@ -41,7 +41,7 @@ impl Machine {
             confirmations_given: member.map_or(self.confirmations_given, |member| member.confirmations_given),
             waits_for: member.and_then(|member| self.waits_for(member, now)),
             leaving: self.leave_wait(),
-            votes_lost: self.lost_told.then(|| self.votes_lost()).flatten(),
+            votes_lost: self.tracking.is_loss_reported().then(|| self.votes_lost()).flatten(),
         }
     }
 

@@ -96,7 +96,7 @@ impl Machine {
         if self.is_coordinator() {
             self.reported(self.me, result, report);
         } else if self.has_coordinator() {
-            self.send_control(self.coordinator, ControlFrame::Final { result, report });
+            self.send_control(self.tracking.node(), ControlFrame::Final { result, report });
         }
     }
 
@@ -136,7 +136,7 @@ impl Machine {
         for timer in [Timer::Heartbeat, Timer::Seek, Timer::Join, Timer::Rejoin, Timer::Leave] {
             self.timers.stop(timer);
         }
-        self.lost_since = None;
+        self.tracking.on_closed();
         self.try_go();
         self.closing.delayed = self.fetching.is_some() && self.final_result.is_none();
         if !self.closing.delayed {

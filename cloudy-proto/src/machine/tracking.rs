@@ -1,0 +1,181 @@
+//! Which node coordinates the group, as far as this node knows (`protocol.md` §6.1).
+
+use core::time::Duration;
+
+use crate::id::NodeId;
+use crate::time::Time;
+
+/// The latest known coordinator and its term, and since when no coordinator is in reach.
+#[derive(Debug)]
+pub(super) struct CoordinatorTracking {
+    node: NodeId,
+    term: u64,
+    /// The node has resigned, and no other one is known to coordinate.
+    resigned: bool,
+    /// The latest claim of a node that the log does not list yet.
+    claim: Option<(u64, NodeId)>,
+    lost_since: Option<Time>,
+    /// The application knows that no coordinator is in reach.
+    loss_reported: bool,
+}
+
+/// What becomes of a claim to coordinate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// A later coordinator is known, or another one of the same term.
+    Outdated,
+    /// This coordinator is known already.
+    Known,
+    /// Another node coordinates, or the same one in a later term.
+    New,
+}
+
+impl CoordinatorTracking {
+    /// A node that is likely to coordinate, in a term that is not known.
+    pub(super) fn new(node: NodeId) -> Self {
+        Self { node, term: 0, resigned: false, claim: None, lost_since: None, loss_reported: false }
+    }
+
+    /// The latest known coordinator.
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Its term is known, and not only its name from a configuration or an invitation.
+    pub(super) fn knows_term(&self) -> bool {
+        self.term > 0
+    }
+
+    /// The coordinator is another node and has not resigned.
+    pub(super) fn is_elsewhere(&self, me: NodeId) -> bool {
+        self.node != me && !self.resigned
+    }
+
+    /// This node coordinates in a term.
+    pub(super) fn on_lead(&mut self, me: NodeId, term: u64) {
+        (self.node, self.term) = (me, term);
+        (self.resigned, self.loss_reported) = (false, false);
+    }
+
+    /// A node of the group claims to coordinate. Nothing changes if the claim is outdated.
+    pub(super) fn on_claim(&mut self, from: NodeId, term: u64) -> Claim {
+        let is_known = (term, from) == (self.term, self.node);
+        if term < self.term || (term == self.term && !is_known && term > 0) {
+            return Claim::Outdated;
+        }
+        (self.node, self.term, self.resigned) = (from, term, false);
+        if is_known { Claim::Known } else { Claim::New }
+    }
+
+    /// A node claims to coordinate that may be a stranger: the claim with the highest term is kept.
+    pub(super) fn keep_claim(&mut self, from: NodeId, term: u64) {
+        self.claim = self.claim.max(Some((term, from)));
+    }
+
+    /// The claim that was kept, once its node turns out to be of the group.
+    pub(super) fn take_claim(&mut self, is_of_group: impl Fn(NodeId) -> bool) -> Option<(u64, NodeId)> {
+        self.claim.take_if(|(_, node)| is_of_group(*node))
+    }
+
+    /// With no coordinator in reach, this node relies on the one whose claim was kept.
+    pub(super) fn claimant(&self) -> Option<NodeId> {
+        self.claim.filter(|_| self.lost_since.is_some()).map(|(_, node)| node)
+    }
+
+    /// A node no longer coordinates. True if it is the one that was taken for the coordinator.
+    pub(super) fn on_resign(&mut self, from: NodeId) -> bool {
+        let is_coordinator = from == self.node;
+        self.resigned |= is_coordinator;
+        is_coordinator
+    }
+
+    /// No coordinator is in reach. True if one was so far.
+    pub(super) fn on_lost(&mut self, now: Time) -> bool {
+        let was_in_reach = self.lost_since.is_none();
+        self.lost_since.get_or_insert(now);
+        was_in_reach
+    }
+
+    /// A coordinator is in reach. True if the application was notified that none is.
+    pub(super) fn on_found(&mut self) -> bool {
+        self.lost_since = None;
+        core::mem::take(&mut self.loss_reported)
+    }
+
+    /// The application learns of another coordinator, so of the end of the loss as well.
+    pub(super) fn on_new_reported(&mut self) {
+        self.loss_reported = false;
+    }
+
+    /// The group is closed and needs no coordinator.
+    pub(super) fn on_closed(&mut self) {
+        self.lost_since = None;
+    }
+
+    /// For how long no coordinator has been in reach; none if one is.
+    pub(super) fn lost_for(&self, now: Time) -> Option<Duration> {
+        self.lost_since.map(|since| now.since(since))
+    }
+
+    /// The loss has lasted: the application is to be notified. True the first time.
+    pub(super) fn report_loss(&mut self) -> bool {
+        !core::mem::replace(&mut self.loss_reported, true)
+    }
+
+    pub(super) fn is_loss_reported(&self) -> bool {
+        self.loss_reported
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: NodeId = NodeId([1; 32]);
+    const ONE: NodeId = NodeId([2; 32]);
+    const OTHER: NodeId = NodeId([3; 32]);
+
+    #[test]
+    fn a_claim_counts_in_a_later_term_only() {
+        let mut tracking = CoordinatorTracking::new(ONE);
+        assert_eq!(tracking.on_claim(OTHER, 2), Claim::New);
+        assert_eq!(tracking.on_claim(OTHER, 2), Claim::Known);
+        assert_eq!(tracking.on_claim(ONE, 2), Claim::Outdated, "a term has one coordinator");
+        assert_eq!(tracking.on_claim(ONE, 1), Claim::Outdated);
+        assert_eq!((tracking.node(), tracking.on_claim(ONE, 3)), (OTHER, Claim::New));
+    }
+
+    #[test]
+    fn a_coordinator_that_resigned_is_none_until_it_claims_again() {
+        let mut tracking = CoordinatorTracking::new(ONE);
+        tracking.on_claim(ONE, 1);
+        assert!(!tracking.on_resign(OTHER) && tracking.is_elsewhere(ME), "another node does not coordinate");
+        assert!(tracking.on_resign(ONE) && !tracking.is_elsewhere(ME));
+        assert_eq!((tracking.on_claim(ONE, 1), tracking.is_elsewhere(ME)), (Claim::Known, true));
+        tracking.on_lead(ME, 2);
+        assert!(!tracking.is_elsewhere(ME), "this node coordinates itself");
+    }
+
+    #[test]
+    fn the_claim_of_a_stranger_is_used_only_while_no_coordinator_is_in_reach() {
+        let mut tracking = CoordinatorTracking::new(ONE);
+        tracking.keep_claim(OTHER, 3);
+        tracking.keep_claim(ONE, 2);
+        assert_eq!(tracking.claimant(), None);
+        assert!(tracking.on_lost(Time(5)) && !tracking.on_lost(Time(6)));
+        assert_eq!(tracking.claimant(), Some(OTHER), "the highest term");
+        assert_eq!(tracking.take_claim(|_| false), None);
+        assert_eq!(tracking.take_claim(|node| node == OTHER), Some((3, OTHER)));
+        assert_eq!(tracking.claimant(), None);
+    }
+
+    #[test]
+    fn a_loss_is_reported_once_and_its_end_too() {
+        let mut tracking = CoordinatorTracking::new(ONE);
+        tracking.on_lost(Time(5));
+        assert_eq!(tracking.lost_for(Time(8)), Some(Duration::from_micros(3)));
+        assert!(tracking.report_loss() && !tracking.report_loss() && tracking.is_loss_reported());
+        assert!(tracking.on_found() && !tracking.on_found());
+        assert_eq!(tracking.lost_for(Time(8)), None);
+    }
+}
