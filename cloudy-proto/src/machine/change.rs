@@ -25,7 +25,7 @@ impl Machine {
         if member.view.parameters.on_failure == OnFailure::Evict && member.suspect(&limits, self.now) {
             let down = member.findings().down[known..].iter().map(|rank| member.view.member(*rank).node);
             let linked: Vec<NodeId> = down.filter(|node| self.links.contains_key(node)).collect();
-            self.delivery.outputs.extend(linked.into_iter().map(|peer| Output::Redial { peer }));
+            linked.into_iter().for_each(|peer| self.outputs.push(Output::Redial { peer }));
             self.say_suspect();
         }
     }
@@ -38,7 +38,7 @@ impl Machine {
             return;
         }
         if self.is_coordinator() {
-            self.suspected(self.me, view, wedged);
+            self.suspected(self.identity.me, view, wedged);
         } else if self.has_coordinator() {
             self.send_control(self.tracking.node(), ControlFrame::Suspect { view, findings, wedged });
         }
@@ -78,7 +78,7 @@ impl Machine {
         self.flush_log();
         view.ring.iter().for_each(|member| self.say_wedge(member.node));
         if self.freeze(view.id, false) {
-            self.answer_once_synced(self.me, view.id);
+            self.answer_once_synced(self.identity.me, view.id);
         }
     }
 
@@ -125,14 +125,14 @@ impl Machine {
     /// Freezes a view that this node, or an earlier run of it, is a member of; false if it is of no such view.
     fn freeze(&mut self, view: ViewId, again: bool) -> bool {
         let now = self.now;
-        if self.member.is_none() && !self.rules.hold(Rule::StaleMemberIsVoid) {
-            let listed = self.state.view().and_then(|view| Some((view, view.rank_of(self.me)?)));
+        if self.member.is_none() && !self.identity.rules.hold(Rule::StaleMemberIsVoid) {
+            let listed = self.state.view().and_then(|view| Some((view, view.rank_of(self.identity.me)?)));
             let with_nothing = listed.map(|(view, rank)| self.former_member(view, rank, Some(Index(1))));
             self.former = self.former.take().or(with_nothing);
         }
         let limits = self.limits();
         // Until the log lists this run, its answer would pass for the earlier run's.
-        let known = self.state.is_latest_run(self.me, self.run) || !self.restored;
+        let known = self.state.is_latest_run(self.identity.me, self.identity.run) || !self.restored;
         let former = self.former.as_mut().filter(|_| known);
         let member = self.member.as_mut().or(former).filter(|member| member.view.id == view);
         let Some(member) = member else { return false };
@@ -142,7 +142,7 @@ impl Machine {
         member.wedge();
         if self.wedged < view {
             self.wedged = view;
-            self.delivery.keep(Record::Wedged { view });
+            self.records.keep(Record::Wedged { view });
         }
         true
     }
@@ -181,14 +181,14 @@ impl Machine {
         let coordinating = self.coordinating.as_mut();
         let change = coordinating.and_then(Coordinating::change_mut).filter(|change| !change.proposed);
         let Some(change) = change else { return };
-        if self.delivery.durability == Durability::Disk || self.rules.hold(Rule::StaleMemberIsVoid) {
+        if self.identity.durability == Durability::Disk || self.identity.rules.hold(Rule::StaleMemberIsVoid) {
             change.forget(node);
         }
         let view = change.view.id;
-        if node != self.me {
+        if node != self.identity.me {
             self.say_wedge(node);
         } else if self.freeze(view, false) {
-            self.answer_once_synced(self.me, view);
+            self.answer_once_synced(self.identity.me, view);
         }
     }
 
@@ -221,9 +221,9 @@ impl Machine {
         let stale = |rank: Rank| self.is_void(change.view.member(rank));
         let (view, last) = (Arc::clone(&change.view), change.last);
         let goes_on = |rank: Rank| !self.state.is_stale(view.member(rank));
-        let on_disk = self.delivery.durability == Durability::Disk;
+        let on_disk = self.identity.durability == Durability::Disk;
         let restarted: Vec<bool> = view.ranks().map(|rank| on_disk && !goes_on(rank)).collect();
-        let Some(cut) = cut_of(&view, &answers, &restarted, last, self.rules) else { return };
+        let Some(cut) = cut_of(&view, &answers, &restarted, last, self.identity.rules) else { return };
         let is_silent = |rank: Rank| answers[rank.at()].is_none() && change.awaits_answer(rank) || stale(rank);
         let silent: Vec<bool> = view.ranks().map(is_silent).collect();
         let survivor = |rank| RingMember { origin: Origin::Survivor, ..view.member(rank).clone() };
@@ -266,7 +266,7 @@ impl Machine {
         change.ask_again(now);
         let view = change.view.id;
         if self.freeze(view, true) {
-            self.answer_once_synced(self.me, view);
+            self.answer_once_synced(self.identity.me, view);
         }
     }
 
@@ -275,7 +275,7 @@ impl Machine {
         for &(node, why) in dropped {
             if why != Dropped::Left {
                 self.evicted_at(node);
-            } else if node == self.me {
+            } else if node == self.identity.me {
                 continue;
             }
             self.event(match why {

@@ -38,7 +38,7 @@ impl Machine {
             voter.offer_state(state.clone());
         }
         if full {
-            self.delivery.keep(Record::Log { index: last, term: self.log_term, state: state.clone() });
+            self.records.keep(Record::Log { index: last, term: self.log_term, state: state.clone() });
             if let Some(voter) = self.voter.as_mut().filter(|_| votes) {
                 voter.compact(state.clone(), keep as u64);
                 self.dirty = true;
@@ -60,16 +60,19 @@ impl Machine {
         let before = self.state.view().cloned();
         let was_closed = self.state.is_closed();
         let known: Vec<NodeId> = self.state.reports().map(|(node, ..)| node).collect();
-        let resumed = ControlState::resumed(self.rules, index, state, encoded.clone());
+        let resumed = ControlState::resumed(self.identity.rules, index, state, encoded.clone());
         let _skipped = core::mem::replace(&mut self.state, resumed);
         #[cfg(feature = "mutations")]
         {
             self.state.history = _skipped.history;
         }
         self.log_term = term;
-        self.delivery.keep(Record::Log { index, term, state: encoded });
-        let listed = self.state.incarnation(self.me).filter(|_| self.state.is_latest_run(self.me, self.run));
-        if let Some(incarnation) = listed.filter(|listed| *listed != self.delivery.incarnation) {
+        self.records.keep(Record::Log { index, term, state: encoded });
+        let listed = self
+            .state
+            .incarnation(self.identity.me)
+            .filter(|_| self.state.is_latest_run(self.identity.me, self.identity.run));
+        if let Some(incarnation) = listed.filter(|listed| *listed != self.identity.incarnation) {
             self.incarnated(incarnation);
         }
         self.take_claim();

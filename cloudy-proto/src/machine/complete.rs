@@ -59,7 +59,7 @@ impl Machine {
 
     /// A member has not answered yet, and is heard of as a complete one: it is slow, and its time is not over.
     fn may_answer(&self, change: &ViewChange, member: &RingMember) -> bool {
-        let complete = match member.node == self.me {
+        let complete = match member.node == self.identity.me {
             true => self.member.as_ref().is_some_and(|member| member.complete),
             false => self.peers.heard.get(&member.node).is_some_and(|(_, heartbeat)| heartbeat.complete),
         };
@@ -78,16 +78,16 @@ impl Machine {
     fn is_back_without(&self, member: &RingMember) -> bool {
         // From a disk that knows of the view an answer comes at once, or a word that it will.
         let asked = self.change().is_some_and(|change| !change.is_wedging(member.node));
-        let follows = member.node == self.me || self.has_follower(member.node);
+        let follows = member.node == self.identity.me || self.has_follower(member.node);
         let answers_nothing = self.answer_of(member).map_or(asked && follows, |complete| !complete);
-        self.state.is_stale(member) && (self.delivery.durability == Durability::Memory || answers_nothing)
+        self.state.is_stale(member) && (self.identity.durability == Durability::Memory || answers_nothing)
     }
 
     /// Coordinator: its own answer may have come before it had the whole result.
     pub(super) fn ask_itself(&mut self, view: ViewId) {
-        let awaited = self.change().is_some_and(|change| change.awaits(self.me));
+        let awaited = self.change().is_some_and(|change| change.awaits(self.identity.me));
         if awaited && self.member.as_ref().is_some_and(|member| member.complete) {
-            self.answer_once_synced(self.me, view);
+            self.answer_once_synced(self.identity.me, view);
         }
     }
 
@@ -100,7 +100,7 @@ impl Machine {
 
     fn nobody_complete(&mut self, view: ViewId, missing: Vec<NodeId>, lost: Vec<NodeId>) {
         let in_force = self.state.view().is_some_and(|latest| latest.id == view);
-        let said = NobodyComplete { view, missing, lost, durability: self.delivery.durability };
+        let said = NobodyComplete { view, missing, lost, durability: self.identity.durability };
         if in_force && self.completeness.said.as_ref() != Some(&said) {
             self.completeness.said = Some(said.clone());
             self.event(Event::NobodyComplete(said));

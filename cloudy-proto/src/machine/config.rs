@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use crate::config::Durability;
-use crate::id::{GroupId, NodeId};
+use crate::id::{GroupId, Incarnation, NodeId};
 use crate::machine::Role;
 use crate::rules::Rules;
 
@@ -35,4 +35,18 @@ pub struct MachineConfig {
     pub log_entries_max: usize,
     /// Which rules hold: all.
     pub rules: Rules,
+}
+
+/// Who this node is in its group, and what it was configured with.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) me: NodeId,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) group: GroupId,
+    pub(super) name: String,
+    pub(super) run: u64,
+    /// Zero until the control log lists this run.
+    pub(super) incarnation: Incarnation,
+    pub(super) durability: Durability,
+    pub(super) rules: Rules,
 }

@@ -24,13 +24,13 @@ impl Machine {
     /// This node leads the voters: it takes over whatever its predecessor left.
     pub(super) fn begin_coordinating(&mut self, term: u64) {
         self.coordinating = Some(Coordinating::new(term));
-        self.tracking.on_lead(self.me, term);
+        self.tracking.on_lead(self.identity.me, term);
         self.ready_said = ViewId(0);
         self.found_coordinator();
         if self.state.founder().is_none() && self.founding.is_some() {
-            self.propose(&Command::Founded { founder: self.me });
+            self.propose(&Command::Founded { founder: self.identity.me });
         }
-        self.event(Event::Coordinator { node: self.me });
+        self.event(Event::Coordinator { node: self.identity.me });
         self.incarnate_itself();
         let linked: Vec<NodeId> = self.links.keys().copied().collect();
         linked.into_iter().for_each(|peer| self.announce(peer));
@@ -65,7 +65,7 @@ impl Machine {
         self.timers.stop(Timer::Linger);
         let linked: Vec<NodeId> = self.links.keys().copied().collect();
         linked.into_iter().for_each(|peer| self.say_resigned(peer));
-        if self.tracking.node() == self.me {
+        if self.tracking.node() == self.identity.me {
             self.lose_coordinator();
         } else {
             self.greet_coordinator();
@@ -161,13 +161,13 @@ impl Machine {
     /// A coordinator is known, and linked unless this is it.
     pub(super) fn has_coordinator(&self) -> bool {
         let is_linked = || self.links.contains_key(&self.tracking.node());
-        self.is_coordinator() || (self.tracking.is_elsewhere(self.me) && is_linked())
+        self.is_coordinator() || (self.tracking.is_elsewhere(self.identity.me) && is_linked())
     }
 
     /// No coordinator is in reach: others may know more of the log meanwhile.
     pub(super) fn lose_coordinator(&mut self) {
         // A node that learns repeatedly that there is none continues to search all the same.
-        if !self.state.is_closed() && (self.tracking.on_lost(self.now) || !self.rules.hold(Rule::SeekGoesOn)) {
+        if !self.state.is_closed() && (self.tracking.on_lost(self.now) || !self.identity.rules.hold(Rule::SeekGoesOn)) {
             self.set_timer(Timer::Seek, SEEK_EVERY);
         }
     }
@@ -242,13 +242,13 @@ impl Machine {
             }
         });
         let former = former.collect();
-        Some(Electorate { leader: self.me, members, observer, former, rules: self.rules })
+        Some(Electorate { leader: self.identity.me, members, observer, former, rules: self.identity.rules })
     }
 
     /// Coordinator: a voter has answered lately, and after its link went down, if that did. The consensus library alone
     /// counts answers of a process that is gone until its next look at them, which a coordinator that was paused has late.
     fn answers(&self, voter: &Voter, id: ConsensusId) -> bool {
-        let is_quiet = self.electors_quiet.contains(&id) && self.rules.hold(Rule::LostLinkIsNoAnswer);
+        let is_quiet = self.electors_quiet.contains(&id) && self.identity.rules.hold(Rule::LostLinkIsNoAnswer);
         !is_quiet && voter.follower(id).is_some_and(|follower| follower.active)
     }
 
@@ -257,14 +257,14 @@ impl Machine {
         let voter = self.voter.as_ref()?;
         let said = self.coordinating.as_ref().and_then(|coordinating| coordinating.voter_name(node));
         let fresh = || self.state.incarnation(node).map(|incarnation| ConsensusId(incarnation.0));
-        let id = if node == self.me { voter.id() } else { said.or_else(fresh)? };
+        let id = if node == self.identity.me { voter.id() } else { said.or_else(fresh)? };
         let standing = self.state.electors().find(|(known, ..)| *known == id).map_or(Standing::Gone, |(.., is)| is);
         let follower = voter.follower(id);
         // Who does not take part yet has to follow first; who does stays until its link is gone.
         let follows = standing != Standing::Gone || self.has_follower(node);
-        let linked = node == self.me || self.links.contains_key(&node) && follows;
-        let active = node == self.me || self.answers(voter, id);
-        let level = node == self.me || active && follower.is_some_and(|follower| follower.level);
+        let linked = node == self.identity.me || self.links.contains_key(&node) && follows;
+        let active = node == self.identity.me || self.answers(voter, id);
+        let level = node == self.identity.me || active && follower.is_some_and(|follower| follower.level);
         Some(Elector { node, id, standing, linked, leaves: self.leaves(node), active, level })
     }
 

@@ -77,11 +77,11 @@ impl Machine {
             }
         };
         // A result that begins later has a digest of its own.
-        if !self.reads_all || !self.rules.hold(rule) {
+        if !self.reads_all || !self.identity.rules.hold(rule) {
             return;
         }
         self.checkpoints.note(node, theirs);
-        let Some(digest) = self.delivery.result.digest_at(theirs.index) else { return };
+        let Some(digest) = self.result.state().digest_at(theirs.index) else { return };
         let ours = Checkpoint { index: theirs.index, digest };
         if ours != theirs && is_outvoted(self.checkpoints.others_than(ours.index, digest), all) {
             self.diverged(node, theirs, ours);
@@ -94,7 +94,7 @@ impl Machine {
         let ours = member.begins;
         self.checkpoints.begins.insert(node, theirs);
         let contradicting = self.checkpoints.begins.values().filter(|theirs| differ(**theirs, ours)).count();
-        let rule = self.rules.hold(Rule::BeginningsCompare);
+        let rule = self.identity.rules.hold(Rule::BeginningsCompare);
         if rule && differ(theirs, ours) && is_outvoted(contradicting, view.members()) {
             self.diverged(node, theirs, ours);
         }
@@ -103,7 +103,7 @@ impl Machine {
     /// Compares final results as members report them to the log.
     pub(super) fn compare_final(&mut self) {
         let Some(ours) = self.final_result.filter(|_| self.reads_all) else { return };
-        let Some(view) = self.state.view().filter(|_| self.rules.hold(Rule::FinalsCompare)) else { return };
+        let Some(view) = self.state.view().filter(|_| self.identity.rules.hold(Rule::FinalsCompare)) else { return };
         let members = self.state.reports().filter(|(node, ..)| view.rank_of(*node).is_some());
         let contradicting: Vec<(NodeId, Checkpoint)> =
             members.filter(|(_, theirs, _)| *theirs != ours).map(|(node, theirs, _)| (node, theirs)).collect();
@@ -116,8 +116,8 @@ impl Machine {
 
     /// A node that fetched the end of the result compares its digest with the source's; false if they differ.
     pub(super) fn agrees_with_source(&mut self, node: NodeId, theirs: Checkpoint) -> bool {
-        let ours = self.delivery.result.checkpoint();
-        let compares = self.reads_all && self.rules.hold(Rule::FinalsCompare);
+        let ours = self.result.checkpoint();
+        let compares = self.reads_all && self.identity.rules.hold(Rule::FinalsCompare);
         if compares && differ(theirs, ours) {
             self.diverged(node, theirs, ours);
             return false;
@@ -128,7 +128,7 @@ impl Machine {
     /// Coordinator: leaves complete members out of the next view that contradict the others about where the view in force
     /// begins, and tells them. Without a majority all stop.
     pub(super) fn compare_answers(&mut self) {
-        let Some(change) = self.change().filter(|_| self.rules.hold(Rule::AnswersCompare)) else { return };
+        let Some(change) = self.change().filter(|_| self.identity.rules.hold(Rule::AnswersCompare)) else { return };
         let complete = |rank: Rank| change.answers[rank.at()].as_ref().filter(|answer| answer.complete);
         let said: Vec<(NodeId, Checkpoint)> = change
             .view
@@ -141,14 +141,14 @@ impl Machine {
             .filter(|(_, ours)| is_outvoted(against(*ours).count(), said.len()))
             .filter_map(|(node, ours)| against(*ours).next().map(|(other, theirs)| (*node, *ours, *other, *theirs)))
             .collect();
-        let (view, me) = (change.view.id, self.me);
+        let (view, me) = (change.view.id, self.identity.me);
         for &(node, ours, other, theirs) in outvoted.iter().filter(|(node, ..)| *node != me) {
             if let Some(change) = self.change_mut() {
                 change.leave_out(node);
             }
             self.send_control(node, ControlFrame::Diverged { view, node: other, theirs, ours });
         }
-        if let Some(&(_, ours, other, theirs)) = outvoted.iter().find(|(node, ..)| *node == self.me) {
+        if let Some(&(_, ours, other, theirs)) = outvoted.iter().find(|(node, ..)| *node == self.identity.me) {
             self.diverged(other, theirs, ours);
         }
     }
@@ -162,7 +162,8 @@ impl Machine {
         (node, theirs): (NodeId, Checkpoint),
         ours: Checkpoint,
     ) {
-        let in_force = self.state.view().is_some_and(|latest| latest.id == view && latest.rank_of(self.me).is_some());
+        let in_force =
+            self.state.view().is_some_and(|latest| latest.id == view && latest.rank_of(self.identity.me).is_some());
         if (in_force && from == self.tracking.node()) || self.has_asked(from) {
             self.diverged(node, theirs, ours);
         }
@@ -172,13 +173,13 @@ impl Machine {
     /// to compare it too.
     fn diverged(&mut self, node: NodeId, theirs: Checkpoint, ours: Checkpoint) {
         self.halted = true;
-        self.delivery.outputs.clear();
-        let at_checkpoint = self.delivery.result.digest_at(ours.index) == Some(ours.digest);
+        self.outputs.clear();
+        let at_checkpoint = self.result.state().digest_at(ours.index) == Some(ours.digest);
         let heartbeat = self.heartbeat();
         let checkpoint = if at_checkpoint { ours } else { heartbeat.checkpoint };
         if let Some(member) = &mut self.member {
             member.wedged = true;
-            member.beat(Heartbeat { checkpoint, ..heartbeat }, &mut self.delivery);
+            member.beat(Heartbeat { checkpoint, ..heartbeat }, &mut self.outputs);
         }
         self.event(Event::Diverged { node, theirs, ours });
     }

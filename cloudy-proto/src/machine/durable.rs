@@ -105,12 +105,12 @@ fn fetched_bytes(records: &[Record]) -> u64 {
 impl Machine {
     /// Gives out what is to be stored, all that came up since the last time together.
     pub(super) fn give_out_records(&mut self) {
-        if self.delivery.durability == Durability::Memory {
+        if self.identity.durability == Durability::Memory {
             return;
         }
         self.keep_checkpoint();
         self.let_stored_go();
-        let records = core::mem::take(&mut self.delivery.records);
+        let records = self.records.take();
         let consensus = self.voter.as_ref().and_then(|voter| voter.unsynced()).unwrap_or(self.syncs.consensus);
         let ends = self.message_ends().filter(|ends| self.syncs.ends.as_ref() != Some(ends));
         let fetched = self.syncs.fetched.take();
@@ -127,7 +127,7 @@ impl Machine {
         self.syncs.fetched_bytes += fetched_bytes;
         let given_at = self.now;
         self.syncs.waiting.push_back(Sync { ticket, given_at, consensus, ends, fetched, fetched_bytes });
-        self.delivery.outputs.push_back(Output::Persist { ticket, records });
+        self.outputs.push(Output::Persist { ticket, records });
     }
 
     /// All that was given out up to a ticket is synced.
@@ -135,7 +135,7 @@ impl Machine {
         self.syncs.finished(self.now);
         while let Some(sync) = self.syncs.next_due(ticket) {
             if let Some(voter) = &mut self.voter {
-                let is_its_own = self.rules.hold(Rule::TicketIsOfItsState);
+                let is_its_own = self.identity.rules.hold(Rule::TicketIsOfItsState);
                 voter.persisted(if is_its_own { sync.consensus } else { self.syncs.consensus });
             }
             let member = self.member.as_mut();
@@ -154,13 +154,13 @@ impl Machine {
 
     /// What was fetched and waits for the disk.
     pub(super) fn unsynced_fetch_bytes(&self) -> u64 {
-        self.syncs.fetched_bytes + fetched_bytes(&self.delivery.records)
+        self.syncs.fetched_bytes + fetched_bytes(self.records.waiting())
     }
 
     /// The result was fetched up to the first index of the view in force: this member is complete once that is synced.
     pub(super) fn fetched_all(&mut self, view: ViewId, first: Index) {
-        self.delivery.keep(Record::Complete { view, first });
-        if self.delivery.durability == Durability::Memory || !self.rules.hold(Rule::CompleteIsSynced) {
+        self.records.keep(Record::Complete { view, first });
+        if self.identity.durability == Durability::Memory || !self.identity.rules.hold(Rule::CompleteIsSynced) {
             self.complete_at(view, first);
         } else {
             self.syncs.fetched = Some((view, first));
@@ -181,16 +181,16 @@ impl Machine {
     /// The end of the result before an index; a digest of zero if that is not kept.
     pub(super) fn ends_before(&self, first: Index) -> Checkpoint {
         let index = Index(first.0.saturating_sub(1));
-        Checkpoint { index, digest: self.delivery.result.digest_at(index).unwrap_or_default() }
+        Checkpoint { index, digest: self.result.state().digest_at(index).unwrap_or_default() }
     }
 
     /// A member was asked to wedge, and has: it answers once all that came up so far is synced, and says so until then.
     pub(super) fn answer_once_synced(&mut self, to: NodeId, view: ViewId) {
-        let unsaid = !self.delivery.records.is_empty() || self.syncs.fetched.is_some();
+        let unsaid = !self.records.is_empty() || self.syncs.fetched.is_some();
         let ticket = self.syncs.ticket + u64::from(unsaid);
-        if self.rules.hold(Rule::AnswerIsSynced) && !self.syncs.has_synced(ticket) {
-            if to == self.me {
-                self.take_wedging(self.me, view);
+        if self.identity.rules.hold(Rule::AnswerIsSynced) && !self.syncs.has_synced(ticket) {
+            if to == self.identity.me {
+                self.take_wedging(self.identity.me, view);
             } else {
                 self.send_control(to, ControlFrame::Wedging { view });
             }
@@ -201,13 +201,13 @@ impl Machine {
 
     fn answer_wedge(&mut self) {
         let Some((to, view, ticket)) = self.syncs.wedge_asked else { return };
-        if self.rules.hold(Rule::AnswerIsSynced) && !self.syncs.has_synced(ticket) {
+        if self.identity.rules.hold(Rule::AnswerIsSynced) && !self.syncs.has_synced(ticket) {
             return;
         }
         self.syncs.wedge_asked = None;
         let Some(wedged) = self.wedged(view) else { return };
-        if to == self.me {
-            self.take_wedged(self.me, wedged);
+        if to == self.identity.me {
+            self.take_wedged(self.identity.me, wedged);
         } else if to == self.tracking.node() {
             self.send_control(to, ControlFrame::Wedged(wedged));
         }

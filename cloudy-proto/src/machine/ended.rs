@@ -41,19 +41,19 @@ impl Machine {
     /// What this node says of the group to a node that asks for it by its name; none before its log begins.
     #[must_use]
     pub fn running(&self) -> Option<ControlFrame> {
-        let (name, durability) = (self.name.clone(), self.delivery.durability);
+        let (name, durability) = (self.identity.name.clone(), self.identity.durability);
         self.state.founder().map(|founder| ControlFrame::Running { name, founder, durability })
     }
 
     /// Gives up the memory that holds the result for other nodes. They get it from the disk, if the group is on disk.
     pub fn forget_retained(&mut self) {
-        self.delivery.retained.clear();
+        self.result.forget_retained();
     }
 
     /// The bytes of the result that are in memory for other nodes.
     #[must_use]
     pub fn retained_bytes(&self) -> u64 {
-        self.delivery.retained.bytes()
+        self.result.retained().bytes()
     }
 
     /// Nothing is agreed on any more: this node only answers.
@@ -66,7 +66,7 @@ impl Machine {
 
     /// A peer of a closed group speaks of what is over.
     pub(super) fn say_ended(&mut self, to: NodeId) {
-        if self.rules.hold(Rule::EndIsTold) {
+        if self.identity.rules.hold(Rule::EndIsTold) {
             self.send_control(to, ControlFrame::Ended);
         }
     }

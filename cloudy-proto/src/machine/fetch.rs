@@ -135,7 +135,7 @@ impl Fetching {
 impl Machine {
     /// A view is in force, and the result here does not reach its beginning, or this node is not on its ring.
     pub(super) fn start_fetching(&mut self, view: &View) {
-        let ring = view.ring.iter().map(|member| member.node).filter(|&node| node != self.me);
+        let ring = view.ring.iter().map(|member| member.node).filter(|&node| node != self.identity.me);
         let elsewhere = self.closing.told_by.filter(|node| view.rank_of(*node).is_none());
         let sources: Vec<NodeId> = ring.chain(elsewhere).collect();
         let mut fetching = Fetching::of(view.id, sources);
@@ -221,7 +221,7 @@ impl Machine {
 
     /// Bytes that may be fetched without exceeding what may wait for the disk.
     fn unsynced_left(&self) -> u64 {
-        match self.delivery.durability {
+        match self.identity.durability {
             Durability::Memory => u64::MAX,
             Durability::Disk => UNSYNCED_FETCH_BYTES_MAX.saturating_sub(self.unsynced_fetch_bytes()),
         }
@@ -238,7 +238,7 @@ impl Machine {
 
     /// Says to the source of the transfer what it may send.
     fn send_fetch(&mut self) {
-        let from = self.delivery.result.index().next();
+        let from = self.result.state().index().next();
         let Some(fetching) = &self.fetching else { return };
         let Some(Transfer { source, number, granted, .. }) = fetching.transfer else { return };
         let before = if self.member.is_some() { fetching.view } else { ViewId(0) };
@@ -310,7 +310,7 @@ impl Machine {
     }
 
     pub(super) fn take_fetched(&mut self, from: NodeId, fetched: Fetched) {
-        let next = self.delivery.result.index().next();
+        let next = self.result.state().index().next();
         let Some(fetching) = &mut self.fetching else { return };
         if !Transfer::is_from(fetching.transfer.as_ref(), from) {
             if !fetching.fits(&fetched, next) || !fetching.sources.contains(&from) {
@@ -372,7 +372,7 @@ impl Machine {
 
     fn take_entry(&mut self, from: NodeId, header: &EntryHeader, offset: u64, part: Bytes) -> bool {
         let Some(fetching) = &mut self.fetching else { return false };
-        if header.first_index != self.delivery.result.index().next() {
+        if header.first_index != self.result.state().index().next() {
             return false;
         }
         if offset == 0 && part.len() as u64 == header.length {
@@ -405,13 +405,13 @@ impl Machine {
     fn append_fetched(&mut self, header: &EntryHeader, body: Bytes) {
         let EntryHeader { first_index, view, from: (origin, incarnation), seqs: (first_seq, count), .. } = *header;
         let batch = Batch { first_seq, count, body };
-        self.delivery.fetched(Entry { first_index, view, origin, incarnation, batch });
+        self.delivery().fetched(Entry { first_index, view, origin, incarnation, batch });
     }
 
     /// A source does not retain what is missing any more. Another one may; once none is left, this node cannot follow.
     pub(super) fn truncated(&mut self, source: NodeId, first: Index) {
         let failure_timeout = self.state.view().map(|view| view.parameters.failure_timeout).unwrap_or_default();
-        let (now, here) = (self.now, self.delivery.result.index());
+        let (now, here) = (self.now, self.result.state().index());
         let Some(fetching) = &mut self.fetching else { return };
         fetching.transfer.take_if(|transfer| transfer.source == source);
         fetching.last = Some((source, false));
@@ -436,7 +436,7 @@ impl Machine {
     /// A complete member has said how far it is, and how many bytes are yet to come.
     fn measure(&mut self, end: Index, ahead: u64) {
         let stall_timeout = self.state.view().map(|view| view.parameters.stall_timeout).unwrap_or_default();
-        let (at, here) = (self.now, self.delivery.result.index());
+        let (at, here) = (self.now, self.result.state().index());
         let Some(fetching) = &mut self.fetching else { return };
         let ahead = Some(ahead).filter(|&ahead| ahead != AHEAD_UNKNOWN);
         let progress = Progress { at, received: fetching.received, here, end, ahead };
@@ -467,14 +467,14 @@ impl Machine {
         installed: ViewId,
         (first, digest): (Index, Digest),
     ) {
-        let here = self.delivery.result.index();
+        let here = self.result.state().index();
         if first > Index(0) {
             self.measure(index, ahead);
         }
         let Some(fetching) = self.fetching.as_mut() else { return };
         let knows_view = installed == fetching.view && first > Index(0);
         let target = if self.member.is_some() && knows_view { Index(first.0 - 1) } else { index };
-        if first == Index(0) && self.rules.hold(Rule::BehindHelpsNobody) {
+        if first == Index(0) && self.identity.rules.hold(Rule::BehindHelpsNobody) {
             fetching.behind.insert(from, index);
         } else {
             fetching.behind.remove(&from);
@@ -493,7 +493,7 @@ impl Machine {
         match &self.member {
             Some(member) if knows_view => {
                 if here.next() == first {
-                    self.delivery.result.checkpoint();
+                    self.result.checkpoint();
                 }
                 let view = member.view.id;
                 self.stop_fetching();
@@ -505,8 +505,8 @@ impl Machine {
                     return;
                 }
                 // With `Disk` it knows after a restart that nothing is missing.
-                if self.rules.hold(Rule::FinalIsStoredWhole) {
-                    self.delivery.keep(Record::Complete { view: installed, first });
+                if self.identity.rules.hold(Rule::FinalIsStoredWhole) {
+                    self.records.keep(Record::Complete { view: installed, first });
                 }
                 self.stop_fetching();
                 self.finish_with(theirs);

@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::stored::Record;
 use crate::view::{Origin, RingMember};
-use crate::wire::{ControlFrame, Refusal};
+use crate::wire::{ControlFrame, Refusal, Stream};
 use crate::words::harmless;
 
 /// What the founder knows of a group that has no view yet.
@@ -50,7 +50,7 @@ impl Machine {
         }
         if self.joining.is_none() {
             // Whoever is there before the first view has all of the result from its start.
-            self.delivery.keep(Record::Complete { view: ViewId(0), first: Index(1) });
+            self.records.keep(Record::Complete { view: ViewId(0), first: Index(1) });
         }
         self
     }
@@ -58,7 +58,7 @@ impl Machine {
     /// Founder: asks a node to become a member, as soon as its link is up.
     pub(super) fn invite(&mut self, node: NodeId) {
         let Some(founding) = self.founding.as_mut().filter(|founding| founding.ring.is_none()) else { return };
-        if founding.invited.len() >= INVITED_MAX || founding.invited.contains_key(&node) || node == self.me {
+        if founding.invited.len() >= INVITED_MAX || founding.invited.contains_key(&node) || node == self.identity.me {
             return;
         }
         founding.invited.insert(node, false);
@@ -75,7 +75,7 @@ impl Machine {
     pub(super) fn say_invite(&mut self, node: NodeId) {
         let asked = self.founding.as_ref().is_some_and(|founding| founding.invited.get(&node) == Some(&false));
         if asked && self.is_coordinator() && self.links.contains_key(&node) {
-            let (name, durability) = (self.name.clone(), self.delivery.durability);
+            let (name, durability) = (self.identity.name.clone(), self.identity.durability);
             self.send_control(node, ControlFrame::Invite { name, durability });
             self.announce(node);
         }
@@ -84,7 +84,7 @@ impl Machine {
     /// An invited node comes.
     pub(super) fn say_accept(&mut self, to: NodeId) {
         self.has_accepted = true;
-        self.send_control(to, ControlFrame::Accept { run: self.run });
+        self.send_control(to, ControlFrame::Accept { run: self.identity.run });
     }
 
     /// The link to the founder of a group without a view is up. The founder may be another process that knows nothing of
@@ -105,7 +105,7 @@ impl Machine {
             }
             Some(_) => {}
             None => {
-                let reason = format!("the ring of group {:?} is fixed, and this node is not on it", self.name);
+                let reason = format!("the ring of group {:?} is fixed, and this node is not on it", self.identity.name);
                 // The group runs by the time it asks again.
                 let reason = harmless(reason.as_bytes());
                 self.send_control(from, ControlFrame::Refuse { reason, refusal: Refusal::NotYet });
@@ -131,7 +131,7 @@ impl Machine {
         let accepted = founding.invited.iter().filter(|(_, accepted)| **accepted);
         let mut nodes: Vec<NodeId> = accepted.map(|(node, _)| *node).collect();
         if founding.member {
-            nodes.push(self.me);
+            nodes.push(self.identity.me);
             nodes.sort_unstable();
         }
         nodes.truncate(MEMBERS_MAX);
@@ -148,7 +148,7 @@ impl Machine {
         let Some((_, session)) = founding.ring else { return };
         founding.begun = true;
         if founding.member {
-            self.propose(&Command::Incarnate { node: self.me, run: self.run });
+            self.propose(&Command::Incarnate { node: self.identity.me, run: self.identity.run });
         }
         if let Some(plan) = session {
             self.propose(&Command::Session(plan));
@@ -181,13 +181,13 @@ impl Machine {
     /// This node founded the group and takes no place on its ring, as its role says, or as the log does.
     pub(super) fn only_founds(&self) -> bool {
         let without_place = self.founding.as_ref().is_some_and(|founding| !founding.member);
-        let is_unlisted = self.state.view().is_some() && self.state.incarnation(self.me).is_none();
-        without_place || (self.state.founder() == Some(self.me) && is_unlisted)
+        let is_unlisted = self.state.view().is_some() && self.state.incarnation(self.identity.me).is_none();
+        without_place || (self.state.founder() == Some(self.identity.me) && is_unlisted)
     }
 
     /// A node that comes into the next view, in its latest run.
     pub(super) fn joiner(&self, node: NodeId) -> Option<RingMember> {
-        let addresses = if node == self.me { Some(&self.addresses) } else { self.links.get(&node) };
+        let addresses = if node == self.identity.me { Some(&self.identity.addresses) } else { self.links.get(&node) };
         Some(RingMember {
             node,
             incarnation: self.state.incarnation(node)?,
@@ -198,8 +198,7 @@ impl Machine {
 
     pub(super) fn send_control(&mut self, to: NodeId, frame: ControlFrame) {
         if self.links.contains_key(&to) {
-            let stream = crate::wire::Stream::Control;
-            self.delivery.outputs.push_back(crate::io::Output::Send { to, stream, frame: Frame::Control(frame) });
+            self.outputs.send(to, Stream::Control, Frame::Control(frame));
         }
     }
 }

@@ -41,7 +41,7 @@ impl Machine {
         let Some(member) = &mut self.member else { return };
         let Some(rank) = member.view.rank_of(from) else { return };
         member.heard(rank, self.now);
-        if let Err(breach) = member.take_lane(lane, frame, &mut self.delivery) {
+        if let Err(breach) = member.take_lane(lane, frame, &mut self.records) {
             self.breach(from, breach.to_string());
         }
     }

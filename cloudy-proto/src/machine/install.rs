@@ -26,14 +26,14 @@ pub(super) enum Before<'a> {
 impl Machine {
     /// The log installs a view.
     pub(super) fn install(&mut self, view: Arc<View>, before: Before<'_>) {
-        let me = (self.me, self.delivery.incarnation);
+        let me = (self.identity.me, self.identity.incarnation);
         let was_member = match before {
             Before::Nothing => false,
             Before::View { view, .. } => view.rank_of_run(me.0, me.1).is_some(),
-            Before::Skipped => self.joining.is_none() && self.state.was_member(self.me),
+            Before::Skipped => self.joining.is_none() && self.state.was_member(self.identity.me),
         };
         let rank = view.rank_of_run(me.0, me.1);
-        let listed = view.rank_of(self.me);
+        let listed = view.rank_of(self.identity.me);
         // Before the first view nothing is missing, but to who comes later.
         let complete = match before {
             Before::Nothing => self.joining.is_none() || (self.founded_with && listed.is_some()),
@@ -43,16 +43,16 @@ impl Machine {
                 let survives = answered && self.disk_knows_answer(before.id);
                 self.leave_view(survives, cut)
             }
-            Before::Skipped => self.leave_view(false, &[]) || !self.rules.hold(Rule::SkippedViewIsIncomplete),
+            Before::Skipped => self.leave_view(false, &[]) || !self.identity.rules.hold(Rule::SkippedViewIsIncomplete),
         };
         // The place of an earlier run that left what it held on this disk. Of one that did not nothing is known here.
         let former_rank = listed.filter(|_| complete && self.restored && rank.is_none());
-        let first = complete.then(|| self.delivery.result.index().next());
+        let first = complete.then(|| self.result.state().index().next());
         if complete {
-            self.delivery.result.checkpoint();
+            self.result.checkpoint();
         }
         if let Some(first) = first.filter(|_| rank.or(former_rank).is_some()) {
-            self.delivery.keep(Record::Complete { view: view.id, first });
+            self.records.keep(Record::Complete { view: view.id, first });
         }
         self.event(Event::ViewInstalled {
             view: Arc::clone(&view),
@@ -99,7 +99,7 @@ impl Machine {
     /// Of an earlier run: its disk holds what that answered for a view, or it is older than what the group relies on.
     fn disk_knows_answer(&mut self, view: ViewId) -> bool {
         let of_view = self.former.as_ref().is_some_and(|former| former.view.id == view);
-        if !of_view || self.wedged >= view || !self.rules.hold(Rule::DiskKnowsItsAnswer) {
+        if !of_view || self.wedged >= view || !self.identity.rules.hold(Rule::DiskKnowsItsAnswer) {
             return true;
         }
         self.event(Event::OlderDisk(OlderDisk::Answer { view }));
@@ -115,18 +115,18 @@ impl Machine {
         self.confirmations_given += member.confirmations_given;
         // Of an earlier run the disk has every message below the cut that its answer led to, and no skips.
         let holds = restarted || member.holds(cut);
-        let complete = (survives && member.complete && holds) || !self.rules.hold(Rule::CutIsHeld);
+        let complete = (survives && member.complete && holds) || !self.identity.rules.hold(Rule::CutIsHeld);
         let own = if !complete {
             member.take_own()
-        } else if self.rules.hold(Rule::FinalReachesCut) {
-            member.walk_cut(cut, &mut self.delivery)
+        } else if self.identity.rules.hold(Rule::FinalReachesCut) {
+            member.walk_cut(cut, &mut self.delivery())
         } else {
             Vec::new()
         };
-        if restarted && self.rules.hold(Rule::RestartedSendsNothingOld) {
+        if restarted && self.identity.rules.hold(Rule::RestartedSendsNothingOld) {
             return complete;
         }
-        if self.rules.hold(Rule::PutBackAtHead) {
+        if self.identity.rules.hold(Rule::PutBackAtHead) {
             self.outbox.put_back(own);
         } else {
             self.outbox.put_behind(own);
@@ -137,7 +137,7 @@ impl Machine {
     fn enter_view(&mut self, view: &Arc<View>, rank: Rank, first: Option<Index>) {
         // Whatever the result holds by now need not be broadcast again.
         self.outbox.leave_out(self.last_approved());
-        let mut member = Member::new(Arc::clone(view), rank, first, self.now, self.rules);
+        let mut member = Member::new(Arc::clone(view), rank, first, self.now, self.identity.rules);
         member.begins = first.map(|first| self.ends_before(first)).unwrap_or_default();
         member.open |= self.plan.is_some();
         let linked = self.links.keys().filter_map(|&peer| view.rank_of(peer));

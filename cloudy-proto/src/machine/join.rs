@@ -90,7 +90,7 @@ impl Machine {
 
     /// The log lists this run, or need not, and who coordinates the group is known and in reach.
     fn is_let_in(&self) -> bool {
-        let listed = self.observes() || self.delivery.incarnation > Incarnation(0);
+        let listed = self.observes() || self.identity.incarnation > Incarnation(0);
         listed && self.state.view().is_some() && self.tracking.knows_term() && self.has_coordinator()
     }
 
@@ -100,7 +100,7 @@ impl Machine {
         let ring = self.state.view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
         let known = [Some(self.tracking.node()), joining.referred, Some(joining.contact)];
         let all: BTreeSet<NodeId> = known.into_iter().flatten().chain(ring).collect();
-        all.into_iter().filter(|node| *node != self.me && self.links.contains_key(node)).collect()
+        all.into_iter().filter(|node| *node != self.identity.me && self.links.contains_key(node)).collect()
     }
 
     fn ask(&mut self, node: NodeId) {
@@ -117,7 +117,7 @@ impl Machine {
         if observer && self.links.contains_key(&to) {
             joining.known_to.insert(to);
         }
-        let (run, result) = (self.run, self.delivery.result.latest_checkpoint());
+        let (run, result) = (self.identity.run, self.result.state().latest_checkpoint());
         // Who reads from a later index has no digest that others could compare.
         let result = if self.reads_all { result } else { Checkpoint::default() };
         self.send_control(to, ControlFrame::Join { run, observer, result });
@@ -169,7 +169,7 @@ impl Machine {
         }
         self.comes_in_another_run(from, run);
         if let Some((view, ours)) = self.contradicts(result) {
-            let node = self.me;
+            let node = self.identity.me;
             return self.send_control(from, ControlFrame::Diverged { view, node, theirs: ours, ours: result });
         }
         let is_new = !observer && !self.state.is_latest_run(from, run);
@@ -195,8 +195,8 @@ impl Machine {
     /// Coordinator: a restarted process that leads the voters before it has a place on the ring.
     pub(super) fn incarnate_itself(&mut self) {
         let comes = self.joining.as_ref().is_some_and(|joining| !joining.observes());
-        if comes && !self.state.is_latest_run(self.me, self.run) {
-            self.propose(&Command::Incarnate { node: self.me, run: self.run });
+        if comes && !self.state.is_latest_run(self.identity.me, self.identity.run) {
+            self.propose(&Command::Incarnate { node: self.identity.me, run: self.identity.run });
         }
     }
 
@@ -205,7 +205,8 @@ impl Machine {
             return;
         }
         let coordinator = self.tracking.node();
-        let known = if coordinator == self.me { Some(&self.addresses) } else { self.links.get(&coordinator) };
+        let known =
+            if coordinator == self.identity.me { Some(&self.identity.addresses) } else { self.links.get(&coordinator) };
         let addresses = known.cloned().unwrap_or_default();
         let left = self.timers.left(Timer::Phase, self.now).unwrap_or_default();
         self.send_control(to, ControlFrame::Refer { coordinator, addresses, left });
@@ -214,7 +215,7 @@ impl Machine {
     /// The view in force, and the digest here where it differs from a checkpoint that a node remembers.
     fn contradicts(&self, theirs: Checkpoint) -> Option<(ViewId, Checkpoint)> {
         let view = self.state.view().filter(|_| self.reads_all)?.id;
-        let ours = self.delivery.result.digest_at(theirs.index)?;
+        let ours = self.result.state().digest_at(theirs.index)?;
         (ours != theirs.digest).then_some((view, Checkpoint { index: theirs.index, digest: ours }))
     }
 
@@ -226,9 +227,9 @@ impl Machine {
     /// Coordinator: says in words why no incarnation may be added. The result knows the last sequence number of each that
     /// is in it, for good: so it can say what became of any message.
     fn may_add_run(&self) -> Result<(), String> {
-        let runs = self.delivery.result.last_seqs().len();
+        let runs = self.result.state().last_seqs().len();
         if self.is_coordinator() && runs >= RUNS_ADMITTED_MAX {
-            let name = &self.name;
+            let name = &self.identity.name;
             return Err(format!(
                 "the result of group {name:?} has messages of {runs} process starts, and {RUNS_ADMITTED_MAX} is the limit of one group; create another group"
             ));
@@ -244,7 +245,7 @@ impl Machine {
 
     /// Says in words why a node cannot come.
     fn may_come(&self, from: NodeId, observer: bool) -> Result<(), String> {
-        let (name, me) = (&self.name, self.me.short());
+        let (name, me) = (&self.identity.name, self.identity.me.short());
         let known = &self.peers.observers;
         if observer && known.len() >= OBSERVERS_MAX && !known.contains(&from) {
             return Err(format!(
@@ -276,7 +277,7 @@ impl Machine {
         }
         let asked = joining.asked == Some(node) || joining.referred.is_some();
         joining.referred = Some(node);
-        if node == self.me || self.is_let_in() {
+        if node == self.identity.me || self.is_let_in() {
             return;
         }
         if !self.links.contains_key(&node) {
@@ -293,7 +294,7 @@ impl Machine {
             self.joining = None;
             self.timers.stop(Timer::Join);
         }
-        let stream = self.state.stream(self.me, self.delivery.incarnation);
+        let stream = self.state.stream(self.identity.me, self.identity.incarnation);
         if let Some(plan) = self.plan.filter(|_| self.phase == Phase::Send && !self.stream_told) {
             self.stream_told = stream.is_some();
             self.event(Event::Send { plan, stream });
@@ -320,7 +321,6 @@ mod tests {
     use crate::io::{Frame, Input, Output};
     use crate::machine::tests::alone;
     use crate::stored::StoredBase;
-    use crate::walk::ResultState;
     use crate::wire::Stream;
 
     const NEWCOMER: NodeId = NodeId([9; 32]);
@@ -330,7 +330,7 @@ mod tests {
         let mut machine = alone(Parameters::default());
         let last_numbers = (0..runs as u64).map(|run| ((NodeId([8; 32]), Incarnation(run)), Seq(1))).collect();
         let base = StoredBase { base: ResultBase { last_numbers, ..ResultBase::default() }, ..StoredBase::default() };
-        machine.delivery.result = ResultState::resumed(&base);
+        machine.result.resume_at(&base);
         machine.link_up(NEWCOMER, Vec::new());
         let join = ControlFrame::Join { run: 7, observer: false, result: Checkpoint::default() };
         let (incarnation, frame) = (Incarnation(0), Frame::Control(join));

@@ -35,7 +35,7 @@ impl Machine {
         }
         self.set_timer(Timer::Leave, LEAVE_EVERY);
         if self.is_coordinator() {
-            self.asked_to_leave(self.me);
+            self.asked_to_leave(self.identity.me);
         } else if self.has_coordinator() {
             self.send_control(self.tracking.node(), ControlFrame::Leave);
         }
@@ -70,12 +70,12 @@ impl Machine {
         if view.ring.iter().all(leaves) {
             if self.has_heirs(&view) {
                 self.begin_change(false);
-            } else if (self.is_last(&view) && !self.hands_over()) || !self.rules.hold(Rule::LastHandsOver) {
+            } else if (self.is_last(&view) && !self.hands_over()) || !self.identity.rules.hold(Rule::LastHandsOver) {
                 self.begin_stop();
             }
             return;
         }
-        let complete = |member: &RingMember| match member.node == self.me {
+        let complete = |member: &RingMember| match member.node == self.identity.me {
             true => self.member.as_ref().is_some_and(|member| member.complete),
             false => !self.peers.incomplete.contains(&member.node),
         };
@@ -95,13 +95,13 @@ impl Machine {
 
     /// Coordinator: it leaves and is on no ring, so what ends the group is for the next one, which stays to tell of it.
     pub(super) fn hands_over(&self) -> bool {
-        self.wants_leave && self.state.view().is_some_and(|view| view.rank_of(self.me).is_none())
+        self.wants_leave && self.state.view().is_some_and(|view| view.rank_of(self.identity.me).is_none())
     }
 
     /// A node that follows the result may come onto the ring.
     fn has_heirs(&self, view: &View) -> bool {
         let places = MEMBERS_MAX.saturating_sub(view.members());
-        self.rules.hold(Rule::LastHandsOver) && !self.joiners(view, places).is_empty()
+        self.identity.rules.hold(Rule::LastHandsOver) && !self.joiners(view, places).is_empty()
     }
 
     /// Whoever was ever a member is on the ring or has left by itself, and nobody is on its way in.
@@ -140,9 +140,9 @@ impl Machine {
 
     /// A place on the ring of a run that is over and, with `Memory`, holds nothing any more, whatever it said.
     pub(super) fn is_void(&self, member: &RingMember) -> bool {
-        self.delivery.durability == Durability::Memory
+        self.identity.durability == Durability::Memory
             && self.state.is_stale(member)
-            && self.rules.hold(Rule::StaleMemberIsVoid)
+            && self.identity.rules.hold(Rule::StaleMemberIsVoid)
     }
 
     /// A view is in force: checkpoints of others do not count any more, and its joiners have to fetch before they are
@@ -157,7 +157,7 @@ impl Machine {
 
     /// The log says that a node has left which was not on the ring.
     pub(super) fn has_left(&mut self, node: NodeId) {
-        if node != self.me {
+        if node != self.identity.me {
             self.event(Event::Left { node });
         }
         self.reconfigure();
@@ -166,7 +166,7 @@ impl Machine {
     /// This node has left, the log says so, and nobody needs its vote.
     pub(super) fn try_go(&mut self) {
         let on_ring = match self.state.view() {
-            Some(view) => view.rank_of(self.me).is_some(),
+            Some(view) => view.rank_of(self.identity.me).is_some(),
             None => self.joining.is_none(),
         };
         let closed = self.state.is_closed();
@@ -174,23 +174,23 @@ impl Machine {
         if !self.wants_leave || self.has_gone || on_ring || votes {
             return;
         }
-        let listed = self.delivery.incarnation > Incarnation(0) && !self.observes();
-        let founded = self.state.founder() == Some(self.me);
+        let listed = self.identity.incarnation > Incarnation(0) && !self.observes();
+        let founded = self.state.founder() == Some(self.identity.me);
         // A node that is still coming in and reaches nobody has nothing that others could miss.
         let unheard = self.joining.is_some() && !self.has_coordinator();
-        let has_left = self.state.has_left(self.me);
-        let logged = has_left || !(listed || founded) || !self.rules.hold(Rule::LeftIsLogged);
+        let has_left = self.state.has_left(self.identity.me);
+        let logged = has_left || !(listed || founded) || !self.identity.rules.hold(Rule::LeftIsLogged);
         // Who led until its own removal may be the only one to know of that: another one has to coordinate without it.
-        let unled = has_left && !self.has_coordinator() && self.rules.hold(Rule::LeaverIsLed);
+        let unled = has_left && !self.has_coordinator() && self.identity.rules.hold(Rule::LeaverIsLed);
         if (logged || unheard) && !unled || closed {
             self.has_gone = true;
             self.timers.stop(Timer::Leave);
-            self.event(Event::Left { node: self.me });
+            self.event(Event::Left { node: self.identity.me });
         }
     }
 
     fn votes_in_log(&self) -> bool {
-        self.state.electors().any(|(_, node, _)| node == self.me)
+        self.state.electors().any(|(_, node, _)| node == self.identity.me)
     }
 
     /// What keeps this node from leaving; none unless it wants to.
@@ -199,11 +199,11 @@ impl Machine {
         if !self.has_coordinator() {
             return Some(LeaveWait::CoordinatorOutOfReach);
         }
-        if view.rank_of(self.me).is_none() {
+        if view.rank_of(self.identity.me).is_none() {
             return Some(if self.votes_in_log() { LeaveWait::Vote } else { LeaveWait::Log });
         }
         // Only the coordinator knows who else leaves.
-        let leaves = |member: &RingMember| member.node == self.me || self.is_leaving(member.node);
+        let leaves = |member: &RingMember| member.node == self.identity.me || self.is_leaving(member.node);
         let nobody_stays = view.ring.iter().all(leaves);
         let evicted: Vec<NodeId> = self.absent(view).collect();
         let (members, ring_min) = (view.members(), view.parameters.ring_min);

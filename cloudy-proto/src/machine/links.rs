@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::NodeId;
-use crate::io::{Event, Frame, Output};
+use crate::io::{Event, Frame};
 use crate::machine::Machine;
 use crate::machine::coordinating::Coordinating;
 use crate::machine::timers::Timer;
@@ -31,7 +31,7 @@ pub(crate) struct Peers {
 
 impl Machine {
     pub(super) fn link_up(&mut self, peer: NodeId, addresses: Vec<SocketAddr>) {
-        self.unsend(peer);
+        self.outputs.on_link_changed(peer);
         self.links.insert(peer, addresses);
         self.peers.heard.entry(peer).or_default().0 = self.now;
         self.peers.paths.entry(peer).or_default().link_up();
@@ -60,7 +60,7 @@ impl Machine {
     }
 
     pub(super) fn link_down(&mut self, peer: NodeId) {
-        self.unsend(peer);
+        self.outputs.on_link_changed(peer);
         self.links.remove(&peer);
         self.electors_quiet.retain(|id| self.state.elector(*id).is_some());
         let voters = self.state.electors().filter(|(_, node, _)| *node == peer);
@@ -83,7 +83,7 @@ impl Machine {
             self.lose_coordinator();
         }
         self.fetch_without_link(peer);
-        let counts_reach = self.rules.hold(Rule::AnswerIsInReach);
+        let counts_reach = self.identity.rules.hold(Rule::AnswerIsInReach);
         if let Some(change) = self.change_mut().filter(|_| counts_reach) {
             change.part(peer);
         }
@@ -99,11 +99,6 @@ impl Machine {
         self.peers.paths.retain(|node, _| stays(node));
     }
 
-    /// What was said on a link and not taken yet goes with it: on the next, it would come before what it builds on.
-    fn unsend(&mut self, peer: NodeId) {
-        self.delivery.outputs.retain(|output| !matches!(output, Output::Send { to, .. } if *to == peer));
-    }
-
     /// Says once in each view that the links to all other members are up.
     pub(super) fn say_ready(&mut self) {
         let Some(member) = &self.member else { return };
@@ -113,7 +108,7 @@ impl Machine {
         }
         if self.is_coordinator() {
             self.ready_said = view;
-            self.is_ready(self.me, view);
+            self.is_ready(self.identity.me, view);
         } else if self.has_coordinator() {
             self.ready_said = view;
             self.send_control(self.tracking.node(), ControlFrame::Ready { view });
@@ -126,11 +121,11 @@ impl Machine {
         self.probe_peers();
         let heartbeat = self.heartbeat();
         if let Some(member) = &mut self.member {
-            member.beat(heartbeat, &mut self.delivery);
+            member.beat(heartbeat, &mut self.outputs);
             for to in self.observers(&view) {
                 let stream = Stream::Tally { view: view.id };
                 let frame = Frame::Tally(TallyFrame::Heartbeat(heartbeat));
-                self.delivery.outputs.push_back(Output::Send { to, stream, frame });
+                self.outputs.send(to, stream, frame);
             }
         }
         if !view.last {
@@ -163,7 +158,7 @@ impl Machine {
 
     /// A member is linked and was heard of within the time that a living one may be silent.
     pub(super) fn seems_alive(&self, node: NodeId) -> bool {
-        if node == self.me {
+        if node == self.identity.me {
             return true;
         }
         if self.state.view().is_none() || !self.links.contains_key(&node) {

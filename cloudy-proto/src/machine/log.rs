@@ -65,7 +65,7 @@ impl Machine {
     /// Stops for good, and stops voting: every later entry builds on one that this node cannot apply. What a peer says is
     /// committed counts as committed, as everywhere in the log.
     pub(super) fn halt_at_log(&mut self, index: LogIndex, error: CommandError) {
-        if !self.rules.hold(Rule::UnreadableLogStops) {
+        if !self.identity.rules.hold(Rule::UnreadableLogStops) {
             return;
         }
         self.halted = true;
@@ -75,15 +75,15 @@ impl Machine {
     }
 
     fn keep_vote(&mut self, record: Record) {
-        self.delivery.keep(record);
-        if let Some(voter) = self.voter.as_mut().filter(|_| !self.rules.hold(Rule::VoteIsSynced)) {
+        self.records.keep(record);
+        if let Some(voter) = self.voter.as_mut().filter(|_| !self.identity.rules.hold(Rule::VoteIsSynced)) {
             voter.persisted(u64::MAX);
         }
     }
 
     /// Begins or ends to coordinate, as the consensus library says.
     fn watch_leadership(&mut self) {
-        let leading = self.voter.as_ref().and_then(|voter| voter.leads(self.rules));
+        let leading = self.voter.as_ref().and_then(|voter| voter.leads(self.identity.rules));
         if leading == self.coordinating.as_ref().map(Coordinating::term) {
             return;
         }
@@ -108,9 +108,9 @@ impl Machine {
             return self.breach(from, "it speaks for another voter".to_owned());
         }
         self.electors_quiet.remove(&message.from);
-        let own = ConsensusId(self.delivery.incarnation.0);
+        let own = ConsensusId(self.identity.incarnation.0);
         if !self.votes() && message.to == own && own.0 > 0 && self.votes_as(own).is_none() {
-            self.voter = Some(Voter::new(own, self.delivery.durability));
+            self.voter = Some(Voter::new(own, self.identity.durability));
             self.syncs.forget_consensus();
             self.set_timer(Timer::Consensus, CONSENSUS_TICK);
         }
@@ -120,7 +120,7 @@ impl Machine {
         // A message to an earlier run of this node is for nobody.
         let Some(voter) = self.voter.as_mut().filter(|voter| voter.id() == message.to) else { return };
         let index = message.index;
-        let checks = self.rules.hold(Rule::ConsensusIsChecked);
+        let checks = self.identity.rules.hold(Rule::ConsensusIsChecked);
         match if checks { voter.take(message) } else { voter.take_checked(message) } {
             Ok(()) => {
                 self.run_consensus();
@@ -128,7 +128,7 @@ impl Machine {
             }
             Err(ConsensusError::State(error)) => self.halt_at_log(index, error),
             // The name is an earlier run's: it is the disk that has forgotten.
-            Err(ConsensusError::Forgotten) if !self.rules.hold(Rule::ForgottenVoteIsGivenUp) => {}
+            Err(ConsensusError::Forgotten) if !self.identity.rules.hold(Rule::ForgottenVoteIsGivenUp) => {}
             Err(ConsensusError::Forgotten) if self.restored && voter.id() != own => self.give_up_vote(),
             Err(error) => self.breach(from, error.to_string()),
         }
@@ -151,7 +151,7 @@ impl Machine {
     fn give_up_vote(&mut self) {
         self.voter = None;
         // After another restart nobody is needed to say so again.
-        self.delivery.keep(Record::Vote(Vote::default()));
+        self.records.keep(Record::Vote(Vote::default()));
         self.syncs.forget_consensus();
         self.event(Event::OlderDisk(OlderDisk::Log));
         self.run_consensus();
@@ -162,7 +162,7 @@ impl Machine {
     /// that was removed. A founder that only watches gets no incarnation and is named as it was at first, also after it
     /// was let go: it still has all that it promised under that name.
     pub(super) fn votes(&self) -> bool {
-        let own = match self.delivery.incarnation {
+        let own = match self.identity.incarnation {
             Incarnation(0) => ConsensusId::FOUNDER,
             Incarnation(own) => ConsensusId(own),
         };
@@ -206,7 +206,7 @@ impl Machine {
             let mut first = next;
             self.send_tail(from, &mut first);
             self.say_resigned(from);
-            if next > self.state.next() && self.rules.hold(Rule::AskedAsksBack) {
+            if next > self.state.next() && self.identity.rules.hold(Rule::AskedAsksBack) {
                 // Whoever asks knows more. It need not be on the ring: who was may not know yet that the log goes on without
                 // a voter that is gone.
                 self.say_follow(from);
@@ -268,7 +268,7 @@ impl Machine {
     fn apply(&mut self, entry: Bytes) -> Result<(), CommandError> {
         let index = self.state.next();
         let applied = self.state.apply(entry.clone())?;
-        self.delivery.keep(Record::Command { index, term: self.log_term, command: entry });
+        self.records.keep(Record::Command { index, term: self.log_term, command: entry });
         self.stay_off_ring();
         match applied {
             Applied::Incarnated { node, incarnation, run } => {
@@ -276,7 +276,7 @@ impl Machine {
                     coordinating.on_run_listed(node, run);
                 }
                 self.notice_forgotten();
-                if node == self.me && run == self.run {
+                if node == self.identity.me && run == self.identity.run {
                     self.incarnated(incarnation);
                 }
                 self.install_first();
@@ -307,7 +307,7 @@ impl Machine {
 
     /// The log lists this run of the node.
     pub(super) fn incarnated(&mut self, incarnation: Incarnation) {
-        self.delivery.incarnation = incarnation;
+        self.identity.incarnation = incarnation;
         self.say_rejoin();
         if self.wants_end {
             // Before, it was of no group that could be asked.
@@ -316,6 +316,6 @@ impl Machine {
     }
 
     pub(super) fn breach(&mut self, peer: NodeId, reason: String) {
-        self.delivery.outputs.push_back(Output::CloseLink { peer, reason });
+        self.outputs.push(Output::CloseLink { peer, reason });
     }
 }

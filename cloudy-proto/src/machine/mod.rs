@@ -53,12 +53,15 @@ use crate::id::{ConsensusId, GroupId, Incarnation, Index, NodeId, Seq, ViewId};
 use crate::io::{Admission, Event, Input, Output, Phase, Request};
 use crate::member::Member;
 use crate::outbox::Outbox;
-use crate::rules::Rules;
+use crate::outputs::Outputs;
+use crate::records::Records;
+use crate::result_log::ResultLog;
 use crate::stored::StoredSnapshot;
 use crate::time::Time;
 use crate::view_change::ViewChange;
 use crate::wire::{Heartbeat, Stream};
 use complete::Completeness;
+use config::Identity;
 use coordinating::Coordinating;
 use divergence::Checkpoints;
 use durable::Syncs;
@@ -82,12 +85,7 @@ pub use role::Role;
 /// One group at one node. Its `Debug` shows all that decides what it does next, for tests.
 #[derive(Debug)]
 pub struct Machine {
-    me: NodeId,
-    addresses: Vec<SocketAddr>,
-    group: GroupId,
-    name: String,
-    run: u64,
-    rules: Rules,
+    identity: Identity,
     /// This node's part in the consensus on the control log, if it has one.
     voter: Option<Voter>,
     /// The coordinator's state, while this node coordinates the group.
@@ -115,7 +113,9 @@ pub struct Machine {
     /// The latest view that this node has frozen, in whatever run its disk remembers.
     wedged: ViewId,
     outbox: Outbox,
-    delivery: Delivery,
+    result: ResultLog,
+    records: Records,
+    outputs: Outputs,
     syncs: Syncs,
     retention: Retention,
     /// What the application said of its state last, or was told.
@@ -170,12 +170,6 @@ impl Machine {
     pub fn new(config: MachineConfig) -> Self {
         let Beginning { coordinator, founding, joining, index } = config.role.beginning(config.me);
         Self {
-            me: config.me,
-            addresses: config.addresses,
-            group: config.group,
-            name: config.name,
-            run: config.run,
-            rules: config.rules,
             voter: founding.is_some().then(|| Voter::founder(config.durability)),
             coordinating: None,
             tracking: CoordinatorTracking::new(coordinator),
@@ -193,9 +187,11 @@ impl Machine {
             former: None,
             wedged: ViewId(0),
             outbox: Outbox::default(),
-            delivery: Delivery::new(config.me, index, config.retain_bytes, config.durability, config.rules),
+            result: ResultLog::new(index, config.retain_bytes),
+            records: Records::new(config.durability),
+            outputs: Outputs::default(),
             syncs: Syncs::default(),
-            retention: Retention::new(config.retain_disk_bytes),
+            retention: Retention::new(config.retain_disk_bytes, index),
             snapshot: None,
             phase: Phase::Start,
             plan: None,
@@ -222,6 +218,16 @@ impl Machine {
             now: Time(0),
             dirty: false,
             halted: false,
+            identity: Identity {
+                me: config.me,
+                addresses: config.addresses,
+                group: config.group,
+                name: config.name,
+                run: config.run,
+                incarnation: Incarnation(0),
+                durability: config.durability,
+                rules: config.rules,
+            },
         }
         .begun()
     }
@@ -256,10 +262,10 @@ impl Machine {
         if core::mem::take(&mut self.dirty) && !self.halted {
             self.derive();
         }
-        let output = self.delivery.outputs.pop_front();
+        let output = self.outputs.pop();
         if self.halted && matches!(output, Some(Output::Event(Event::Diverged { .. } | Event::UnreadableLog { .. }))) {
             // What followed in the same turn was said by one that has stopped.
-            self.delivery.outputs.clear();
+            self.outputs.clear();
         }
         output
     }
@@ -267,7 +273,7 @@ impl Machine {
     /// Whether [`poll_output`](Self::poll_output) has to be called: cheap, so that a driver of many groups asks each of them.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        self.dirty || !self.delivery.outputs.is_empty()
+        self.dirty || !self.outputs.is_empty()
     }
 
     /// When to call `handle` with [`Input::Timeout`] at the latest. Ask after the outputs were taken.
@@ -305,7 +311,7 @@ impl Machine {
     /// payload has no message id before that.
     #[must_use]
     pub fn wants_payload(&self) -> bool {
-        let has_ids = self.delivery.incarnation > Incarnation(0);
+        let has_ids = self.identity.incarnation > Incarnation(0);
         has_ids && self.outbox.is_empty() && !self.halted && self.final_result.is_none()
     }
 
@@ -319,7 +325,7 @@ impl Machine {
     /// The run of this node's process in the group; zero while none is assigned.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
-        self.delivery.incarnation
+        self.identity.incarnation
     }
 
     /// This node has no place on the ring and does not ask for one: it observes, or it only founded the group. It never
@@ -332,19 +338,19 @@ impl Machine {
     /// Where the group keeps its result.
     #[must_use]
     pub fn durability(&self) -> Durability {
-        self.delivery.durability
+        self.identity.durability
     }
 
     /// The group.
     #[must_use]
     pub fn group(&self) -> GroupId {
-        self.group
+        self.identity.group
     }
 
     /// The number of the last own payload in the result.
     #[must_use]
     pub fn last_approved(&self) -> Seq {
-        self.delivery.result.last_seq(self.me, self.delivery.incarnation)
+        self.result.state().last_seq(self.identity.me, self.identity.incarnation)
     }
 
     /// The number of the last own payload that has a slot.
@@ -379,14 +385,17 @@ impl Machine {
     /// Derives what follows from the inputs so far.
     fn derive(&mut self) {
         if let Some(member) = &mut self.member {
-            member.settle(self.now, &mut self.outbox, &mut self.delivery);
+            let own = (self.identity.me, self.identity.incarnation);
+            let (result, records, outputs) = (&mut self.result, &mut self.records, &mut self.outputs);
+            let mut delivery = Delivery { own, rules: self.identity.rules, result, records, outputs };
+            member.settle(self.now, &mut self.outbox, &mut delivery);
         }
         self.say_ready();
         self.run_consensus();
         self.flush_log();
         let heartbeat = self.heartbeat();
         if let Some(member) = &mut self.member {
-            member.flush(heartbeat, &mut self.delivery);
+            member.flush(heartbeat, &mut self.outputs);
         }
         self.give_out_records();
         self.retire();
@@ -394,8 +403,8 @@ impl Machine {
 
     fn heartbeat(&self) -> Heartbeat {
         Heartbeat {
-            index: self.delivery.result.index(),
-            checkpoint: self.delivery.result.latest_checkpoint(),
+            index: self.result.state().index(),
+            checkpoint: self.result.state().latest_checkpoint(),
             waiting: !self.outbox.is_empty(),
             complete: self.member.as_ref().is_some_and(|member| member.complete),
             begins: self.member.as_ref().map(|member| member.begins).unwrap_or_default(),
@@ -426,8 +435,19 @@ impl Machine {
         self.coordinating.as_ref().is_some_and(|coordinating| coordinating.is_leaving(node))
     }
 
+    /// The way of entries into the result.
+    fn delivery(&mut self) -> Delivery<'_> {
+        Delivery {
+            own: (self.identity.me, self.identity.incarnation),
+            rules: self.identity.rules,
+            result: &mut self.result,
+            records: &mut self.records,
+            outputs: &mut self.outputs,
+        }
+    }
+
     fn event(&mut self, event: Event) {
-        self.delivery.outputs.push_back(Output::Event(event));
+        self.outputs.event(event);
     }
 
     fn set_timer(&mut self, timer: Timer, after: Duration) {

@@ -101,7 +101,7 @@ impl Machine {
     /// else the newest.
     pub(super) fn offer_snapshot(&mut self, held: HeldPart) -> Option<Offering> {
         self.transfers.offers.purge(self.now);
-        let (first, end) = (self.first_kept(), self.delivery.result.index());
+        let (first, end) = (self.first_kept(), self.result.state().index());
         let follows = |needed: Index| first.map_or(needed > end, |first| first <= needed);
         if let HeldPart::Snapshot { index, digest, offset } = held {
             let same = |pinned: &&Pinned| (pinned.offer.index, pinned.offer.digest) == (index, digest);
@@ -128,7 +128,7 @@ impl Machine {
     /// In memory nothing depends on it.
     pub(super) fn pins_snapshot(&mut self) -> bool {
         self.transfers.offers.purge(self.now);
-        self.delivery.durability == Durability::Disk && !self.transfers.offers.0.is_empty()
+        self.identity.durability == Durability::Disk && !self.transfers.offers.0.is_empty()
     }
 
     /// Memory is given back once a transfer has ended.

@@ -35,9 +35,9 @@ impl Machine {
     /// tell: it diverged, or it begins after index 1 without the sequence numbers before that.
     #[must_use]
     pub fn final_outcomes(&self) -> Option<FinalOutcomes> {
-        let is_known = self.final_result.is_some() && !self.halted && self.delivery.result.knows_all_numbers();
+        let is_known = self.final_result.is_some() && !self.halted && self.result.state().knows_all_numbers();
         is_known.then(|| FinalOutcomes {
-            last_numbers: self.delivery.result.last_seqs().clone(),
+            last_numbers: self.result.state().last_seqs().clone(),
             latest: self.state.latest_incarnations().collect(),
         })
     }
@@ -49,18 +49,18 @@ impl Machine {
         if self.halted {
             return Outcome::Open;
         }
-        if is_approved(id, self.delivery.result.last_seq(id.origin, id.incarnation)) {
+        if is_approved(id, self.result.state().last_seq(id.origin, id.incarnation)) {
             return Outcome::Approved;
         }
         let is_over = self.final_result.is_some() || (self.is_over(id) && self.reaches_view());
-        let may_reject = self.names_a_broadcast(id) && self.delivery.result.knows_all_numbers();
+        let may_reject = self.names_a_broadcast(id) && self.result.state().knows_all_numbers();
         if may_reject && is_over { Outcome::Rejected } else { Outcome::Open }
     }
 
     /// The log has listed the incarnation. Only then was the id given out, and only then can it be in no result.
     fn names_a_broadcast(&self, id: MessageId) -> bool {
         let is_listed = self.state.incarnation(id.origin).is_some_and(|latest| is_listed(id, latest));
-        is_listed || !self.rules.hold(Rule::RejectedIsListed)
+        is_listed || !self.identity.rules.hold(Rule::RejectedIsListed)
     }
 
     /// The log lists a newer incarnation of the origin, or that the origin has left, and the view in force does not list
@@ -69,7 +69,7 @@ impl Machine {
         let is_superseded = self.state.incarnation(id.origin).is_some_and(|latest| latest > id.incarnation)
             || self.state.has_left(id.origin);
         let on_ring = self.state.view().is_some_and(|view| view.rank_of_run(id.origin, id.incarnation).is_some());
-        is_superseded && (!on_ring || !self.rules.hold(Rule::RejectedIsOffRing))
+        is_superseded && (!on_ring || !self.identity.rules.hold(Rule::RejectedIsOffRing))
     }
 
     /// The result reaches the first index of the view in force: at a complete member, and at a node that fetched as far.
@@ -77,7 +77,7 @@ impl Machine {
         let member = self.member.as_ref().or(self.former.as_ref());
         let is_complete = member.is_some_and(|member| member.complete);
         let is_fetched = self.fetching.as_ref().is_some_and(|fetching| fetching.reaches);
-        is_complete || is_fetched || !self.rules.hold(Rule::RejectedIsReached)
+        is_complete || is_fetched || !self.identity.rules.hold(Rule::RejectedIsReached)
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
         let mut machine = alone(Parameters::default());
         machine.handle(machine.now, Input::Request(Request::End));
         drain(&mut machine);
-        let id = |seq| MessageId { origin: machine.me, incarnation: machine.incarnation(), seq: Seq(seq) };
+        let id = |seq| MessageId { origin: machine.identity.me, incarnation: machine.incarnation(), seq: Seq(seq) };
         let outcomes = machine.final_outcomes().expect("the result is final");
         assert_eq!((machine.outcome(id(1)), outcomes.outcome(id(1))), (Outcome::Rejected, Outcome::Rejected));
         assert_eq!((machine.outcome(id(0)), outcomes.outcome(id(0))), (Outcome::Open, Outcome::Open));

@@ -45,7 +45,7 @@ impl Machine {
         let voters = self.state.electors().map(|(_, node, _)| node);
         let peers: BTreeSet<NodeId> = members.chain(voters).chain([self.tracking.node()]).collect();
         for peer in peers {
-            if peer == self.me || !self.links.contains_key(&peer) {
+            if peer == self.identity.me || !self.links.contains_key(&peer) {
                 continue;
             }
             let path = self.peers.paths.entry(peer).or_default();
@@ -89,7 +89,7 @@ impl Machine {
             return;
         }
         self.peers.paths.values_mut().for_each(|path| path.slept(slept));
-        if self.rules.hold(Rule::SleeperWaits) {
+        if self.identity.rules.hold(Rule::SleeperWaits) {
             self.peers.woke_at = Some(now);
             if let Some(change) = self.coordinating.as_mut().and_then(Coordinating::change_mut) {
                 change.undecided_until = now + CONSENSUS_TICK;
@@ -100,7 +100,7 @@ impl Machine {
 
     /// What hardly any round trip to a node exceeds: where that is not measured, the longest to another.
     fn round_trip_max(&self, node: NodeId) -> Duration {
-        if node == self.me {
+        if node == self.identity.me {
             return Duration::ZERO;
         }
         let measured = self.peers.paths.get(&node).and_then(Path::round_trip_max);
@@ -119,7 +119,7 @@ impl Machine {
 
     /// The longest recent sync of a member, one that is not finished included, as it said last.
     fn slowest_sync(&self, node: NodeId) -> Duration {
-        if node == self.me {
+        if node == self.identity.me {
             return self.syncs.slowest(self.now);
         }
         let said = self.peers.heard.get(&node).map(|(_, heartbeat)| heartbeat.sync_ms);
@@ -144,7 +144,7 @@ impl Machine {
         let (parameters, node) = (&change.view.parameters, change.view.member(rank).node);
         let round_trips = self.round_trip_max(node) * WEDGE_ROUND_TRIPS;
         let silent = parameters.limit(parameters.wedge_timeout, round_trips);
-        let is_linked = node == self.me || self.links.contains_key(&node);
+        let is_linked = node == self.identity.me || self.links.contains_key(&node);
         let limit = match self.seems_alive(node) {
             true if change.is_wedging(node) => silent.max(parameters.sync_timeout),
             true => parameters.limit(silent, parameters.stall_timeout),
@@ -178,7 +178,8 @@ impl Machine {
             let gaps = self.peers.paths.get(&node).map(|path| path.silence_max(parameters.heartbeat, self.now));
             (self.round_trip_max(node) / ROUND_TRIP_TICKS).max(gaps.unwrap_or_default() / SILENCE_TICKS)
         };
-        let voters = self.state.electors().filter(|(_, node, _)| *node != self.me && self.links.contains_key(node));
+        let voters =
+            self.state.electors().filter(|(_, node, _)| *node != self.identity.me && self.links.contains_key(node));
         let longest = voters.map(|(_, node, _)| tick(node)).max().unwrap_or_default();
         let tick = longest.min(parameters.timeout_max / ELECTION_TICKS_MAX as u32).max(CONSENSUS_TICK);
         // Whole milliseconds, as runtimes count them: what is rounded differently is another run.

@@ -63,7 +63,7 @@ impl Machine {
         self.phase = Phase::Send;
         self.plan = Some(plan);
         self.set_timer(Timer::Phase, plan.send);
-        let stream = self.member.as_ref().and_then(|_| self.state.stream(self.me, self.delivery.incarnation));
+        let stream = self.member.as_ref().and_then(|_| self.state.stream(self.identity.me, self.identity.incarnation));
         self.stream_told = stream.is_some();
         self.event(Event::Send { plan, stream });
         if let Some(member) = &mut self.member {

@@ -81,12 +81,12 @@ impl Machine {
     /// An evicted node says that it lives, and whether it could come back.
     pub(super) fn say_rejoin(&mut self) {
         let Some(view) = self.state.view().filter(|_| self.is_evicted()).cloned() else { return };
-        let reaches = |node: NodeId| node == self.me || self.links.contains_key(&node);
+        let reaches = |node: NodeId| node == self.identity.me || self.links.contains_key(&node);
         let linked = self.has_coordinator() && view.ring.iter().all(|member| reaches(member.node));
         let ready = linked && self.is_near();
         self.set_timer(Timer::Rejoin, REJOIN_EVERY);
         if self.is_coordinator() {
-            self.would_rejoin(self.me, view.id, ready);
+            self.would_rejoin(self.identity.me, view.id, ready);
         } else if self.has_coordinator() {
             self.send_control(self.tracking.node(), ControlFrame::Rejoin { view: view.id, ready });
         }
@@ -94,14 +94,15 @@ impl Machine {
 
     /// The log does not remember this node's incarnation: the coordinator would not accept it as a joiner.
     pub(super) fn notice_forgotten(&mut self) {
-        let was_listed = self.delivery.incarnation > Incarnation(0) && self.state.incarnation(self.me).is_none();
+        let was_listed =
+            self.identity.incarnation > Incarnation(0) && self.state.incarnation(self.identity.me).is_none();
         if was_listed && self.final_result.is_none() && !core::mem::replace(&mut self.evictions.forgotten, true) {
             self.event(Event::Forgotten);
         }
     }
 
     fn is_evicted(&self) -> bool {
-        let listed = self.delivery.incarnation > Incarnation(0) && !self.observes();
+        let listed = self.identity.incarnation > Incarnation(0) && !self.observes();
         let ended = self.final_result.is_some() || self.state.is_closed();
         let follows = self.fetching.is_some() && self.member.is_none() && !ended;
         listed && follows && !self.wants_leave
@@ -132,9 +133,9 @@ impl Machine {
         let ready = self.evictions.ready.iter().filter(|(node, at)| {
             let kept_out = self.evictions.keeps_out(**node, self.now);
             let lately = self.now.since(**at) <= self.silence_max(**node);
-            let linked = **node == self.me || self.links.contains_key(node);
+            let linked = **node == self.identity.me || self.links.contains_key(node);
             let leaves = self.is_leaving(**node) || self.state.has_left(**node);
-            let stays = !leaves || !self.rules.hold(Rule::LeftIsLogged);
+            let stays = !leaves || !self.identity.rules.hold(Rule::LeftIsLogged);
             !kept_out && lately && linked && stays && view.rank_of(**node).is_none()
         });
         ready.filter_map(|(node, _)| self.joiner(*node)).take(places).collect()

@@ -36,7 +36,7 @@ impl Machine {
         machine.stay_off_ring();
         if let Some(vote) = stored.vote.filter(|vote| vote.voter > ConsensusId(0)) {
             let (base, entries) = (stored.base.clone(), stored.entries.clone());
-            let mut voter = Voter::restored(vote, base, entries, machine.delivery.durability);
+            let mut voter = Voter::restored(vote, base, entries, machine.identity.durability);
             // What was applied is committed, also if that was not stored with the vote.
             voter.learn_committed(stored.log_last(), stored.log_term);
             machine.voter = Some(voter);
@@ -65,16 +65,17 @@ impl Machine {
         }
         if let Some(snapshot) = stored.snapshot.clone() {
             let (index, state) = (snapshot.index, snapshot.state.clone());
-            self.delivery.restored_to = index;
-            self.delivery.outputs.push_back(Output::Restore { index, state });
+            self.result.on_restored(index);
+            self.outputs.push(Output::Restore { index, state });
             self.snapshot = Some(snapshot);
         }
-        self.delivery.result.clone_from(&stored.before);
+        self.result.resume_from(&stored.before);
         let after = stored.before.index();
-        if after > self.delivery.restored_to {
-            self.delivery.outputs.push_back(Output::Resumed { after });
+        if after > self.result.restored_to() {
+            self.outputs.push(Output::Resumed { after });
         }
-        stored.result.iter().for_each(|(entry, batch)| self.delivery.restored(entry, batch.clone()));
+        let mut delivery = self.delivery();
+        stored.result.iter().for_each(|(entry, batch)| delivery.restored(entry, batch.clone()));
     }
 
     /// Builds up what the log said, and this node's part in its latest view.
@@ -82,7 +83,7 @@ impl Machine {
         let before = stored.log_before();
         if let Some((index, encoded)) = &stored.log {
             let state = decode_log_state(encoded).map_err(|error| StoredError::Command { index: *index, error })?;
-            self.state = ControlState::resumed(self.rules, *index, state, encoded.clone());
+            self.state = ControlState::resumed(self.identity.rules, *index, state, encoded.clone());
             let (kickstarted, grace) = self.state.phases();
             kickstarted.into_iter().for_each(|plan| self.kickstarted(plan));
             if grace {
@@ -115,7 +116,7 @@ impl Machine {
     }
 
     fn come_back_into(&mut self, view: &Arc<View>, stored: &Stored) -> Result<(), StoredError> {
-        let rank = view.rank_of(self.me);
+        let rank = view.rank_of(self.identity.me);
         let first = (stored.complete.0 == view.id).then_some(stored.complete.1);
         self.event(Event::ViewInstalled { view: Arc::clone(view), first: first.unwrap_or_default(), active: false });
         if !view.parameters.session {
@@ -135,16 +136,16 @@ impl Machine {
             let slots = of_view.map(|((_, _, lane), slot)| (*lane, slot));
             let ends = stored.ends.as_ref().filter(|(of, _)| *of == view.id);
             let ends = ends.map(|(_, ends)| ends.as_slice()).unwrap_or_default();
-            let member = Member::new(Arc::clone(view), rank, first, self.now, self.rules);
+            let member = Member::new(Arc::clone(view), rank, first, self.now, self.identity.rules);
             let member = member.restored(slots, passed, ends);
             self.former = Some(member.map_err(|lane| StoredError::Lane { view: view.id, lane })?);
         }
-        if self.rules.hold(Rule::RestartedIsWedged) {
+        if self.identity.rules.hold(Rule::RestartedIsWedged) {
             if first.is_none() && self.joining.is_some() {
                 self.start_fetching(view);
             }
         } else if let Some(mut member) = self.former.take() {
-            self.delivery.incarnation = member.incarnation();
+            self.identity.incarnation = member.incarnation();
             member.wedged = false;
             self.member = Some(member);
             self.joining = None;
@@ -155,7 +156,7 @@ impl Machine {
 
     /// This node's part in a view that lists an earlier run of it: wedged from birth.
     pub(super) fn former_member(&self, view: &Arc<View>, rank: Rank, first: Option<Index>) -> Member {
-        let mut member = Member::new(Arc::clone(view), rank, first, self.now, self.rules);
+        let mut member = Member::new(Arc::clone(view), rank, first, self.now, self.identity.rules);
         member.wedged = true;
         member
     }

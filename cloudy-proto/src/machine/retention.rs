@@ -10,6 +10,8 @@ use crate::stored::{Record, StoredBase};
 #[derive(Debug)]
 pub(crate) struct Retention {
     bytes_max: Option<u64>,
+    /// From here on the result is stored, or about to be.
+    stored_from: Index,
     /// What was stored before the part that is there.
     bytes_before: u64,
     /// The newest checkpoint that the disk knows.
@@ -19,15 +21,22 @@ pub(crate) struct Retention {
 }
 
 impl Retention {
-    pub(super) fn new(bytes_max: Option<u64>) -> Self {
-        Self { bytes_max, bytes_before: 0, newest: Index(0), bases: Vec::new() }
+    /// Of a result that begins at an index.
+    pub(super) fn new(bytes_max: Option<u64>, stored_from: Index) -> Self {
+        Self { bytes_max, stored_from, bytes_before: 0, newest: Index(0), bases: Vec::new() }
     }
 
     /// The stored result begins here.
     pub(super) fn begin_at(&mut self, base: &StoredBase) {
+        self.stored_from = base.index().next();
         self.bytes_before = base.bytes_before;
         self.newest = self.newest.max(base.index());
         self.bases.retain(|known| known.index() > base.index());
+    }
+
+    /// The first index that is stored, or about to be.
+    pub(super) fn stored_from(&self) -> Index {
+        self.stored_from
     }
 
     /// It may be begun here, too. Which one gives way, if they are too many.
@@ -77,33 +86,32 @@ impl Machine {
 
     /// The disk learns of the newest checkpoint.
     pub(super) fn keep_checkpoint(&mut self) {
-        let newest = self.delivery.result.newest_base().filter(|newest| newest.index() > self.retention.newest);
+        let newest = self.result.state().newest_base().filter(|newest| newest.index() > self.retention.newest);
         let Some(newest) = newest else { return };
         let base = StoredBase { ends: self.message_ends(), ..newest.clone() };
         let instead_of = self.retention.add(base.clone());
-        self.delivery.keep(Record::Checkpoint { base, instead_of });
+        self.records.keep(Record::Checkpoint { base, instead_of });
     }
 
     /// The oldest part of the stored result goes, if that is longer than it may be. With a snapshot it is what the
     /// application needs.
     pub(super) fn let_stored_go(&mut self) {
-        let end_bytes = self.delivery.result.bytes();
+        let end_bytes = self.result.state().bytes();
         if !self.retention.is_too_long(end_bytes) || self.snapshot.is_some() {
             return;
         }
         let Some(held_by_all) = self.held_by_all() else { return };
         let Some(mut base) = self.retention.new_beginning(end_bytes, held_by_all).cloned() else { return };
-        if !self.rules.hold(Rule::BeginKnowsItsNumbers) {
-            base.base.last_numbers.clone_from(self.delivery.result.last_seqs());
+        if !self.identity.rules.hold(Rule::BeginKnowsItsNumbers) {
+            base.base.last_numbers.clone_from(self.result.state().last_seqs());
         }
         self.begin_stored(&base);
-        self.delivery.keep(Record::Begin(base));
+        self.records.keep(Record::Begin(base));
     }
 
     /// The stored result begins at a base.
     pub(super) fn begin_stored(&mut self, base: &StoredBase) {
         self.retention.begin_at(base);
-        self.delivery.stored_from = base.index().next();
     }
 
     /// Up to here no member of the view in force misses anything, nor would if it started again: who is complete has
@@ -111,11 +119,11 @@ impl Machine {
     /// nothing of its disk.
     fn held_by_all(&self) -> Option<Index> {
         let member = self.member.as_ref().filter(|member| member.complete)?;
-        if !self.rules.hold(Rule::DeletesWhatAllHold) {
-            return Some(self.delivery.result.index());
+        if !self.identity.rules.hold(Rule::DeletesWhatAllHold) {
+            return Some(self.result.state().index());
         }
-        let mut others = member.view.ring.iter().filter(|other| other.node != self.me);
-        others.try_fold(self.delivery.result.index(), |all, other| {
+        let mut others = member.view.ring.iter().filter(|other| other.node != self.identity.me);
+        others.try_fold(self.result.state().index(), |all, other| {
             let (_, said) = self.peers.heard.get(&other.node)?;
             (said.complete && said.index >= member.first).then(|| all.min(said.index))
         })
@@ -128,7 +136,7 @@ mod tests {
 
     /// Checkpoints at these bytes.
     fn with(bytes: impl IntoIterator<Item = u64>, bytes_max: u64) -> Retention {
-        let mut retention = Retention::new(Some(bytes_max));
+        let mut retention = Retention::new(Some(bytes_max), Index(1));
         for bytes_before in bytes {
             let mut base = StoredBase { bytes_before, ..StoredBase::default() };
             base.base.checkpoint.index = Index(bytes_before);

@@ -166,7 +166,7 @@ impl Machine {
                 }
                 Step::End => serving.is_over = true,
                 Step::Truncated => {
-                    let first = self.first_kept().unwrap_or(self.delivery.result.index().next());
+                    let first = self.first_kept().unwrap_or(self.result.state().index().next());
                     (serving.is_over, waits) = (true, true);
                     self.send_fetched(to, Fetched::Truncated { first });
                 }
@@ -190,10 +190,10 @@ impl Machine {
         if let Some(read) = serving.read.iter().find(|entry| entry.last_index() >= next && entry.first_index <= next) {
             return Step::Entry(read.clone().beginning_at(next));
         }
-        let part = match self.delivery.retained.first() {
+        let part = match self.result.retained().first() {
             // It began with a snapshot itself, and nothing has come since.
-            None if next <= self.delivery.result.index() => Part::Truncated,
-            _ => self.delivery.retained.entry_from(next),
+            None if next <= self.result.state().index() => Part::Truncated,
+            _ => self.result.retained().entry_from(next),
         };
         match part {
             Part::Entry(entry) => Step::Entry(entry),
@@ -222,9 +222,9 @@ impl Machine {
 
     fn end_of(&self, serving: &Serving) -> Fetched {
         let view = self.state.view().map_or(ViewId(0), |view| view.id);
-        let (index, first) = (self.delivery.result.index(), self.first_of_view());
+        let (index, first) = (self.result.state().index(), self.first_of_view());
         let digest = self.ends_before(first).digest;
-        let left = self.delivery.retained.cost_between(serving.next, self.bound_of(serving));
+        let left = self.result.retained().cost_between(serving.next, self.bound_of(serving));
         let ahead = match left {
             _ if serving.is_over => 0,
             Some(cost) if serving.snapshot.is_none() => cost.saturating_sub(serving.sent_of_body).max(1),
@@ -235,12 +235,12 @@ impl Machine {
 
     /// Asks the disk for what memory does not have any more; false if it is not there either.
     fn read_for(&mut self, to: NodeId, from: Index) -> bool {
-        if self.delivery.durability == Durability::Memory || from < self.delivery.stored_from {
+        if self.identity.durability == Durability::Memory || from < self.retention.stored_from() {
             return false;
         }
         // What is read already answers a later request, if it is what that wants.
         if self.transfers.reading.insert(to) {
-            self.delivery.outputs.push_back(Output::ReadResult { to, from, bytes_max: READ_BYTES_MAX });
+            self.outputs.push(Output::ReadResult { to, from, bytes_max: READ_BYTES_MAX });
         }
         true
     }
@@ -262,7 +262,7 @@ impl Machine {
 
     fn send_fetched(&mut self, to: NodeId, fetched: Fetched) {
         let frame = Frame::Control(ControlFrame::Fetched(fetched));
-        self.delivery.outputs.push_back(Output::Send { to, stream: Stream::Result, frame });
+        self.outputs.send(to, Stream::Result, frame);
     }
 }
 

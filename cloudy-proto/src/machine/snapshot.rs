@@ -12,39 +12,38 @@ use crate::machine::Machine;
 use crate::machine::incoming::{Header, Held, Incoming};
 use crate::rules::Rule;
 use crate::stored::{Record, StoredBase, StoredSnapshot};
-use crate::walk::ResultState;
 use crate::wire::decode_base;
 
 impl Machine {
     /// The application says what its state is after an index.
     pub(super) fn snapshot_taken(&mut self, index: Index, state: Bytes) {
         let known = self.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
-        if index <= known || index > self.delivery.result.index() || state.len() > SNAPSHOT_BYTES_MAX {
+        if index <= known || index > self.result.state().index() || state.len() > SNAPSHOT_BYTES_MAX {
             return;
         }
         if self.pins_snapshot() {
             return;
         }
-        let end = self.delivery.result.index();
-        let index = if self.rules.hold(Rule::SnapshotIsOfItsIndex) { index } else { index.next().min(end) };
-        let Some(kept) = self.delivery.result.base_before(index) else { return };
+        let end = self.result.state().index();
+        let index = if self.identity.rules.hold(Rule::SnapshotIsOfItsIndex) { index } else { index.next().min(end) };
+        let Some(kept) = self.result.state().base_before(index) else { return };
         let begins = StoredBase { ends: self.message_ends(), ..kept };
         self.keep_snapshot(StoredSnapshot { index, begins, state });
     }
 
     fn keep_snapshot(&mut self, snapshot: StoredSnapshot) {
         let needed = snapshot.begins.index().next();
-        let retained = self.delivery.retained.first();
+        let retained = self.result.retained().first();
         // With a gap behind it, it would help nobody. On a disk that memory does not fill: the node starts with the disk.
-        let first = match self.delivery.durability {
+        let first = match self.identity.durability {
             Durability::Memory => retained,
-            Durability::Disk if self.rules.hold(Rule::StoredFollowsSnapshot) => {
-                retained.map(|_| self.delivery.stored_from)
+            Durability::Disk if self.identity.rules.hold(Rule::StoredFollowsSnapshot) => {
+                retained.map(|_| self.retention.stored_from())
             }
             Durability::Disk => self.first_kept(),
         };
         if first.is_none_or(|first| first <= needed) {
-            self.delivery.keep(Record::Snapshot(snapshot.clone()));
+            self.records.keep(Record::Snapshot(snapshot.clone()));
             self.begin_stored(&snapshot.begins);
             self.snapshot = Some(snapshot);
         }
@@ -52,10 +51,10 @@ impl Machine {
 
     /// The first index that can be given to others, if there is any: from memory or from the disk.
     pub(super) fn first_kept(&self) -> Option<Index> {
-        let retained = self.delivery.retained.first();
-        match self.delivery.durability {
+        let retained = self.result.retained().first();
+        match self.identity.durability {
             Durability::Memory => retained,
-            Durability::Disk => retained.map(|first| first.min(self.delivery.stored_from)),
+            Durability::Disk => retained.map(|first| first.min(self.retention.stored_from())),
         }
     }
 
@@ -96,20 +95,19 @@ impl Machine {
 
     /// The result goes on from a base, and the application from a state.
     fn begin_with(&mut self, index: Index, mut base: ResultBase, state: Bytes) {
-        if !self.rules.hold(Rule::SnapshotHasLastNumbers) {
+        if !self.identity.rules.hold(Rule::SnapshotHasLastNumbers) {
             base.last_numbers.clear();
         }
-        let (after, here) = (base.checkpoint.index, self.delivery.result.index());
+        let (after, here) = (base.checkpoint.index, self.result.state().index());
         // Of several that came, a later one may have taken the application further.
-        let newer = index > self.delivery.restored_to;
+        let newer = index > self.result.restored_to();
         if after >= here && index >= after && (after > here || newer) {
             let begins = StoredBase { base, first_index: after.next(), ..StoredBase::default() };
-            self.delivery.result = ResultState::resumed(&begins);
-            self.delivery.retained.clear();
+            self.result.resume_at(&begins);
             let known = self.snapshot.take().filter(|_| !newer).map(|known| (known.index, known.state));
             if newer {
-                self.delivery.restored_to = index;
-                self.delivery.outputs.push_back(Output::Restore { index, state: state.clone() });
+                self.result.on_restored(index);
+                self.outputs.push(Output::Restore { index, state: state.clone() });
             }
             let (index, state) = known.unwrap_or((index, state));
             self.keep_snapshot(StoredSnapshot { index, begins, state });

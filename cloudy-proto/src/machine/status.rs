@@ -24,14 +24,14 @@ impl Machine {
             view.as_ref().map(|view| view.ring.iter().map(|member| self.member_status(member.node)).collect());
         let member = self.member.as_ref();
         Status {
-            rank: view.as_ref().and_then(|view| view.rank_of_run(self.me, self.delivery.incarnation)),
+            rank: view.as_ref().and_then(|view| view.rank_of_run(self.identity.me, self.identity.incarnation)),
             view,
             coordinator: self.has_coordinator().then_some(self.tracking.node()),
             voters: self.voters(),
             phase: self.phase,
-            index: self.delivery.result.index(),
-            checkpoint: self.delivery.result.latest_checkpoint(),
-            durability: self.delivery.durability,
+            index: self.result.state().index(),
+            checkpoint: self.result.state().latest_checkpoint(),
+            durability: self.identity.durability,
             snapshot: self.snapshot.as_ref().map(|snapshot| snapshot.index),
             members: members.unwrap_or_default(),
             pending: member.map(|member| pending(member, now)).unwrap_or_default(),
@@ -75,13 +75,13 @@ impl Machine {
 
     fn member_status(&self, node: NodeId) -> MemberStatus {
         let heard = self.peers.heard.get(&node).map(|(_, heartbeat)| heartbeat.index).unwrap_or_default();
-        let index = if node == self.me { self.delivery.result.index() } else { heard };
+        let index = if node == self.identity.me { self.result.state().index() } else { heard };
         let member = self.member.as_ref();
         let rank = member.and_then(|member| member.view.rank_of(node));
         let at = |read: fn(&Member, Rank) -> u64| member.zip(rank).map_or(0, |(member, rank)| read(member, rank));
         MemberStatus {
             node,
-            linked: node == self.me || self.links.contains_key(&node),
+            linked: node == self.identity.me || self.links.contains_key(&node),
             ready: self
                 .state
                 .view()
@@ -95,7 +95,7 @@ impl Machine {
     }
 
     fn waits_for(&self, member: &Member, now: Time) -> Option<Waiting> {
-        let index = self.delivery.result.index().next();
+        let index = self.result.state().index().next();
         let waits =
             member.waits_at().map(|(rank, cause, since)| (member.view.member(rank).node, cause, now.since(since)));
         let Some((missing, least_ring)) = self.least_ring(member) else {
@@ -111,7 +111,7 @@ impl Machine {
     fn least_ring(&self, member: &Member) -> Option<(NodeId, LeastRing)> {
         let ring = member.view.ring.iter().filter(|_| member.wedged && !member.view.last).map(|member| member.node);
         let (reached, missing): (Vec<NodeId>, Vec<NodeId>) =
-            ring.partition(|node| *node == self.me || self.links.contains_key(node));
+            ring.partition(|node| *node == self.identity.me || self.links.contains_key(node));
         let least_ring = LeastRing { in_reach: reached.len(), ring_min: member.view.parameters.ring_min };
         let node = *missing.first()?;
         (least_ring.in_reach < usize::from(least_ring.ring_min)).then_some((node, least_ring))
@@ -126,7 +126,7 @@ impl Machine {
     pub(super) fn say_waits(&mut self) {
         let waiting = self.member.as_ref().and_then(|member| self.waits_for(member, self.now));
         // Its own turn it can only take itself.
-        let says = |waiting: &Waiting| waiting.node != self.me || waiting.cause == WaitCause::OwnDisk;
+        let says = |waiting: &Waiting| waiting.node != self.identity.me || waiting.cause == WaitCause::OwnDisk;
         let Some(waiting) = waiting.filter(says) else {
             self.waits_said = WAITS_SAID_AFTER;
             return;
@@ -203,7 +203,7 @@ mod tests {
             }));
         }
         let [waiting] = said[..] else { panic!("once in 400 ms: {said:?}") };
-        assert_eq!((waiting.node, waiting.cause), (machine.me, WaitCause::OwnDisk));
+        assert_eq!((waiting.node, waiting.cause), (machine.identity.me, WaitCause::OwnDisk));
         assert!(waiting.to_string().starts_with("index 1 waits for this node's own disk, 2"), "{waiting}");
     }
 }

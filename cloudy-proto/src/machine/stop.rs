@@ -43,14 +43,14 @@ impl Machine {
 
     /// The result is complete.
     pub(super) fn finish(&mut self) {
-        let result = self.delivery.result.checkpoint();
+        let result = self.result.checkpoint();
         self.final_at(result);
     }
 
     /// The result is complete, as another node says. Of a result that begins after index 1 here only that node knows the
     /// digest, and of one that ends before that index also the length.
     pub(super) fn finish_with(&mut self, theirs: Checkpoint) {
-        let result = if self.reads_all { self.delivery.result.checkpoint() } else { theirs };
+        let result = if self.reads_all { self.result.checkpoint() } else { theirs };
         self.final_at(result);
     }
 
@@ -94,7 +94,7 @@ impl Machine {
         };
         let (Some(result), Some(report)) = (result, report) else { return };
         if self.is_coordinator() {
-            self.reported(self.me, result, report);
+            self.reported(self.identity.me, result, report);
         } else if self.has_coordinator() {
             self.send_control(self.tracking.node(), ControlFrame::Final { result, report });
         }

@@ -35,7 +35,7 @@ impl Machine {
 
     /// A run of a node comes that the log does not list: in memory, no vote has outlived the run before.
     pub(super) fn comes_in_another_run(&mut self, node: NodeId, run: u64) {
-        if self.delivery.durability == Durability::Memory && !self.state.is_latest_run(node, run) {
+        if self.identity.durability == Durability::Memory && !self.state.is_latest_run(node, run) {
             self.lost_all_votes(node);
         }
     }
@@ -58,8 +58,8 @@ impl Machine {
             voters().filter(|(id, ..)| self.lost_votes.ids.contains(id)).map(|(_, node, _)| node).collect();
         let count = voters().count();
         let stuck = (count - lost.len()) * 2 <= count && !self.has_coordinator() && !self.state.is_closed();
-        let durability = self.delivery.durability;
-        (stuck && count > 0 && self.rules.hold(Rule::LostVotesAreTold)).then_some(VotesLost {
+        let durability = self.identity.durability;
+        (stuck && count > 0 && self.identity.rules.hold(Rule::LostVotesAreTold)).then_some(VotesLost {
             lost,
             voters: count,
             durability,

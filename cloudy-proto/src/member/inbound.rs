@@ -1,12 +1,12 @@
 //! What the other members say.
 
 use crate::config::RingKind;
-use crate::delivery::Delivery;
 use crate::id::{Rank, Round};
 use crate::lane::LaneBreak;
 use crate::member::Member;
 use crate::member::outbound::LaneFlow;
 use crate::pending::ConfirmedTooMuch;
+use crate::records::Records;
 use crate::rules::Rule;
 use crate::time::Time;
 use crate::wire::{Heartbeat, KnownSkip, LaneFrame, TallyFrame};
@@ -28,7 +28,7 @@ pub(crate) enum Breach {
 
 impl Member {
     /// A frame of a lane, from the member whose link carries it.
-    pub(crate) fn take_lane(&mut self, owner: Rank, frame: LaneFrame, delivery: &mut Delivery) -> Result<(), Breach> {
+    pub(crate) fn take_lane(&mut self, owner: Rank, frame: LaneFrame, records: &mut Records) -> Result<(), Breach> {
         if self.wedged {
             return Ok(());
         }
@@ -40,7 +40,7 @@ impl Member {
                 let round = slot.round;
                 if lane.take_slot(slot, gaps_are_skips)? {
                     self.taken_max = self.taken_max.max(Some(round));
-                    delivery.keep_slot(self.view.id, owner, lane.newest());
+                    records.keep_slot(self.view.id, owner, lane.newest());
                 }
                 let (bytes, max) = (lane.unconfirmed_bytes(), self.view.parameters.window_bytes);
                 // One slot may exceed the window; more than one may not.

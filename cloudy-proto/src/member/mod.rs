@@ -114,7 +114,7 @@ impl Member {
     }
 
     /// Does all that can be done without hearing more: send, skip, confirm, approve, deliver.
-    pub(crate) fn settle(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery) {
+    pub(crate) fn settle(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery<'_>) {
         let arrived = core::mem::take(&mut self.arrived);
         loop {
             let mut moved = self.send(now, outbox, delivery);
@@ -157,7 +157,7 @@ impl Member {
     }
 
     /// §3.1: takes slots from the outbox while the ring model lets it.
-    fn send(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery) -> bool {
+    fn send(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery<'_>) -> bool {
         let mut moved = false;
         while self.open && !self.frozen(Rule::WedgedSendsNothing) {
             let Some(batch) = outbox.peek() else { break };
@@ -174,7 +174,7 @@ impl Member {
             self.pending.record(round, (batch.first_seq, batch.count), cost_bytes, now);
             self.window.sent(round, now);
             let taken = own.take_slot(Slot { round, prev: own.message_end(), batch }, false);
-            delivery.keep_slot(self.view.id, self.rank, own.newest());
+            delivery.records.keep_slot(self.view.id, self.rank, own.newest());
             debug_assert_eq!(taken, Ok(true), "an own slot continues the own lane");
             moved = true;
         }
@@ -244,7 +244,7 @@ impl Member {
     }
 
     /// §3.4: walks on, and lets in what is approved. True if the cursor moved, if only past skips: the hold follows it.
-    fn deliver(&mut self, now: Time, delivery: &mut Delivery) -> bool {
+    fn deliver(&mut self, now: Time, delivery: &mut Delivery<'_>) -> bool {
         if !self.complete {
             return false;
         }
@@ -258,7 +258,7 @@ impl Member {
     }
 
     /// A slot enters the result. Gives back what was pending of an own one.
-    fn enter(&mut self, rank: Rank, held: Held, delivery: &mut Delivery) -> Option<Record> {
+    fn enter(&mut self, rank: Rank, held: Held, delivery: &mut Delivery<'_>) -> Option<Record> {
         let record = (rank == self.rank).then(|| self.pending.pop(held.round)).flatten();
         delivery.enter(&self.view, (rank, held.round), held.batch, record.as_ref());
         record
@@ -359,7 +359,7 @@ impl Member {
 
     /// §6.4: takes every message slot below the cut as approved and the rest as skipped, and walks to the end of that.
     /// Gives back the own payloads that were not taken.
-    pub(crate) fn walk_cut(&mut self, cut: &[Round], delivery: &mut Delivery) -> Vec<Batch> {
+    pub(crate) fn walk_cut(&mut self, cut: &[Round], delivery: &mut Delivery<'_>) -> Vec<Batch> {
         self.wedged = true;
         let mut own = Vec::new();
         for (at, (lane, &cut)) in self.lanes.iter_mut().zip(cut).enumerate() {

@@ -2,10 +2,10 @@
 //! of inputs costs at most one confirmation, approval and skip each.
 
 use crate::config::RingKind;
-use crate::delivery::Delivery;
 use crate::id::{Rank, Round};
-use crate::io::{Frame, Output};
+use crate::io::Frame;
 use crate::member::Member;
+use crate::outputs::Outputs;
 use crate::rules::Rule;
 use crate::slot::Slot;
 use crate::wire::{Heartbeat, KnownSkip, LaneFrame, Stream, TallyFrame};
@@ -57,17 +57,17 @@ impl Member {
     }
 
     /// Puts out what each linked peer has yet to be told.
-    pub(crate) fn flush(&mut self, heartbeat: Heartbeat, delivery: &mut Delivery) {
+    pub(crate) fn flush(&mut self, heartbeat: Heartbeat, outputs: &mut Outputs) {
         // The successor first: with `Token` the ring waits for it.
         for rank in self.view.ranks_after(self.rank) {
             if !self.peers[rank.at()].linked {
                 continue;
             }
-            self.flush_resume(rank, delivery);
+            self.flush_resume(rank, outputs);
             let mut sends = false;
             if !(self.frozen(Rule::WedgedSendsNothing) && self.frozen(Rule::WedgedConfirmsNothing)) {
-                sends = self.flush_lanes(rank, false, delivery);
-                self.flush_tally(rank, false, delivery);
+                sends = self.flush_lanes(rank, false, outputs);
+                self.flush_tally(rank, false, outputs);
             }
             let tell_waiting = self.rules.hold(Rule::WaitingIsTold)
                 && self.view.parameters.ring == RingKind::Token
@@ -75,32 +75,29 @@ impl Member {
             // Whoever has just sent its last slot may be handed more in this turn.
             let stays = heartbeat.waiting || !sends;
             if tell_waiting && stays && self.peers[rank.at()].waiting_sent != heartbeat.waiting {
-                self.flush_heartbeat(rank, heartbeat, delivery);
+                self.flush_heartbeat(rank, heartbeat, outputs);
             }
         }
         self.skips_came = false;
     }
 
     /// Says to each linked peer what may wait for a heartbeat: confirmations of skips, and that this member lives.
-    pub(crate) fn beat(&mut self, heartbeat: Heartbeat, delivery: &mut Delivery) {
+    pub(crate) fn beat(&mut self, heartbeat: Heartbeat, outputs: &mut Outputs) {
         for rank in self.view.ranks() {
             if rank != self.rank && self.peers[rank.at()].linked {
                 if !self.wedged {
-                    self.flush_lanes(rank, true, delivery);
-                    self.flush_tally(rank, true, delivery);
-                    self.flush_moved(rank, delivery);
+                    self.flush_lanes(rank, true, outputs);
+                    self.flush_tally(rank, true, outputs);
+                    self.flush_moved(rank, outputs);
                 }
-                self.flush_heartbeat(rank, heartbeat, delivery);
+                self.flush_heartbeat(rank, heartbeat, outputs);
             }
         }
     }
 
-    fn tally(&self, rank: Rank, frame: TallyFrame, delivery: &mut Delivery) {
-        delivery.outputs.push_back(Output::Send {
-            to: self.view.member(rank).node,
-            stream: Stream::Tally { view: self.view.id },
-            frame: Frame::Tally(frame),
-        });
+    fn tally(&self, rank: Rank, frame: TallyFrame, outputs: &mut Outputs) {
+        let stream = Stream::Tally { view: self.view.id };
+        outputs.send(self.view.member(rank).node, stream, Frame::Tally(frame));
     }
 
     /// The stream of a lane runs from one member to another.
@@ -108,20 +105,20 @@ impl Member {
         lane.at() < self.lanes.len() && self.model.carries(&self.view, from, to, lane)
     }
 
-    fn flush_resume(&mut self, rank: Rank, delivery: &mut Delivery) {
+    fn flush_resume(&mut self, rank: Rank, outputs: &mut Outputs) {
         if core::mem::replace(&mut self.peers[rank.at()].resumed, true) {
             return;
         }
         let taken = self.view.ranks().filter(|&lane| self.carries(rank, self.rank, lane));
         let frontiers: Vec<_> = taken.map(|lane| (lane, self.lanes[lane.at()].frontier())).collect();
         if !frontiers.is_empty() {
-            self.tally(rank, TallyFrame::Resume { frontiers }, delivery);
+            self.tally(rank, TallyFrame::Resume { frontiers }, outputs);
         }
     }
 
     /// Slots that were not sent on this link yet, and the skips behind them, unless these may wait. What is passed on for
     /// others is held as long as the own: until it is approved, so until the peer has it. True if there were any.
-    fn flush_lanes(&mut self, rank: Rank, all: bool, delivery: &mut Delivery) -> bool {
+    fn flush_lanes(&mut self, rank: Rank, all: bool, outputs: &mut Outputs) -> bool {
         if self.peers[rank.at()].lanes.iter().all(|flow| flow.sent >= self.lanes[flow.lane.at()].frontier()) {
             return false;
         }
@@ -134,9 +131,7 @@ impl Member {
                 continue;
             }
             let stream = Stream::Lane { view: self.view.id, lane: flow.lane };
-            let mut send = |frame| {
-                delivery.outputs.push_back(Output::Send { to, stream, frame: Frame::Lane(frame) });
-            };
+            let mut send = |frame| outputs.send(to, stream, Frame::Lane(frame));
             for held in lane.held_from(flow.sent) {
                 send(LaneFrame::Slot(Slot { round: held.round, prev: held.prev, batch: held.batch.clone() }));
                 flow.sent = held.round.next();
@@ -158,27 +153,27 @@ impl Member {
 
     /// The confirmation of the peer's lane and the approval of the own one, where they say something, with the skips that
     /// the peer needs to pass what is approved. What rose by skips only waits for a heartbeat.
-    fn flush_tally(&mut self, rank: Rank, skips_too: bool, delivery: &mut Delivery) {
+    fn flush_tally(&mut self, rank: Rank, skips_too: bool, outputs: &mut Outputs) {
         let lane = &self.lanes[rank.at()];
         let due = if skips_too { lane.confirmable() } else { lane.confirmed() };
         let frontier = lane.confirmable();
         if due > self.peers[rank.at()].confirm_sent {
             self.peers[rank.at()].confirm_sent = frontier;
-            self.tally(rank, TallyFrame::Confirm { frontier }, delivery);
+            self.tally(rank, TallyFrame::Confirm { frontier }, outputs);
         }
         let approves = self.approval_due > self.peers[rank.at()].approved_sent;
         if approves {
             let frontier = self.lanes[self.rank.at()].approved();
             self.peers[rank.at()].approved_sent = frontier;
-            self.tally(rank, TallyFrame::Approved { frontier }, delivery);
+            self.tally(rank, TallyFrame::Approved { frontier }, outputs);
         }
         if (approves || self.skips_came) && self.model.passes_skips_on() {
-            self.flush_known_skips(rank, delivery);
+            self.flush_known_skips(rank, outputs);
         }
     }
 
     /// The skips of others up to the highest approved own message, as far as the peer was not told of them from here.
-    fn flush_known_skips(&mut self, rank: Rank, delivery: &mut Delivery) {
+    fn flush_known_skips(&mut self, rank: Rank, outputs: &mut Outputs) {
         let (me, due) = (self.rank.at(), self.approval_due);
         let told = &mut self.peers[rank.at()].skips_told;
         told.resize(self.lanes.len(), Round(0));
@@ -191,21 +186,21 @@ impl Member {
             }
         }
         if !lanes.is_empty() {
-            self.tally(rank, TallyFrame::Skips { lanes }, delivery);
+            self.tally(rank, TallyFrame::Skips { lanes }, outputs);
         }
     }
 
     /// Bytes of unfinished slots that have come since the peer was told last.
-    fn flush_moved(&mut self, rank: Rank, delivery: &mut Delivery) {
+    fn flush_moved(&mut self, rank: Rank, outputs: &mut Outputs) {
         let moved = self.progress.told_to(rank);
         if core::mem::replace(&mut self.peers[rank.at()].moved_sent, moved) != moved {
             let (taken, everywhere) = moved;
-            self.tally(rank, TallyFrame::Moved { taken, everywhere }, delivery);
+            self.tally(rank, TallyFrame::Moved { taken, everywhere }, outputs);
         }
     }
 
-    fn flush_heartbeat(&mut self, rank: Rank, heartbeat: Heartbeat, delivery: &mut Delivery) {
+    fn flush_heartbeat(&mut self, rank: Rank, heartbeat: Heartbeat, outputs: &mut Outputs) {
         self.peers[rank.at()].waiting_sent = heartbeat.waiting;
-        self.tally(rank, TallyFrame::Heartbeat(heartbeat), delivery);
+        self.tally(rank, TallyFrame::Heartbeat(heartbeat), outputs);
     }
 }

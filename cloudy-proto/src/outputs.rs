@@ -1,0 +1,44 @@
+//! What the machine gives out, in order.
+
+use std::collections::VecDeque;
+
+use crate::id::NodeId;
+use crate::io::{Event, Frame, Output};
+use crate::wire::Stream;
+
+/// Outputs that the driver has not taken yet.
+#[derive(Debug, Default)]
+pub(crate) struct Outputs {
+    queue: VecDeque<Output>,
+}
+
+impl Outputs {
+    pub(crate) fn push(&mut self, output: Output) {
+        self.queue.push_back(output);
+    }
+
+    pub(crate) fn send(&mut self, to: NodeId, stream: Stream, frame: Frame) {
+        self.queue.push_back(Output::Send { to, stream, frame });
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.queue.push_back(Output::Event(event));
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Output> {
+        self.queue.pop_front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+    }
+
+    /// Frames that were not taken are lost with their link: on the next one they would come before what they build on.
+    pub(crate) fn on_link_changed(&mut self, peer: NodeId) {
+        self.queue.retain(|output| !matches!(output, Output::Send { to, .. } if *to == peer));
+    }
+}

@@ -1,0 +1,83 @@
+//! The result at this node: its state, its newest entries in memory, and how much of it the application knows.
+
+use crate::catch_up::Retained;
+use crate::digest::Checkpoint;
+use crate::id::Index;
+use crate::io::Entry;
+use crate::stored::StoredBase;
+use crate::walk::ResultState;
+
+/// The result at this node.
+#[derive(Debug)]
+pub(crate) struct ResultLog {
+    state: ResultState,
+    retained: Retained,
+    /// The application knows everything up to here from a snapshot.
+    restored_to: Index,
+}
+
+impl ResultLog {
+    /// A result that begins at an index, of which so many bytes are kept in memory.
+    pub(crate) fn new(index: Index, retain_bytes: u64) -> Self {
+        Self { state: ResultState::beginning_at(index), retained: Retained::new(retain_bytes), restored_to: Index(0) }
+    }
+
+    pub(crate) fn state(&self) -> &ResultState {
+        &self.state
+    }
+
+    pub(crate) fn state_mut(&mut self) -> &mut ResultState {
+        &mut self.state
+    }
+
+    /// The newest entries, for nodes that fetch.
+    pub(crate) fn retained(&self) -> &Retained {
+        &self.retained
+    }
+
+    /// Makes a checkpoint of the end of the result.
+    pub(crate) fn checkpoint(&mut self) -> Checkpoint {
+        self.state.checkpoint()
+    }
+
+    /// The index of the snapshot that the application has, or zero.
+    pub(crate) fn restored_to(&self) -> Index {
+        self.restored_to
+    }
+
+    /// The application is given a snapshot.
+    pub(crate) fn on_restored(&mut self, index: Index) {
+        self.restored_to = index;
+    }
+
+    /// The result continues from a base; what was here before it is dropped.
+    pub(crate) fn resume_at(&mut self, base: &StoredBase) {
+        self.state = ResultState::resumed(base);
+        self.retained.clear();
+    }
+
+    /// The result up to what an earlier incarnation stored.
+    pub(crate) fn resume_from(&mut self, state: &ResultState) {
+        self.state.clone_from(state);
+    }
+
+    /// Gives up the memory that holds entries for other nodes.
+    pub(crate) fn forget_retained(&mut self) {
+        self.retained.clear();
+    }
+
+    /// Keeps an entry that was appended. Gives the part of it that the application does not know.
+    pub(crate) fn retain(&mut self, entry: Entry) -> Option<Entry> {
+        self.retained.push(entry.clone());
+        let known = (self.restored_to.0 + 1).saturating_sub(entry.first_index.0);
+        if known == 0 {
+            Some(entry)
+        } else if known < u64::from(entry.batch.count) {
+            let first_index = Index(entry.first_index.0 + known);
+            let batch = entry.batch.without_first(known as u32);
+            Some(Entry { first_index, batch, ..entry })
+        } else {
+            None
+        }
+    }
+}
