@@ -33,6 +33,7 @@ mod records;
 mod result_log;
 mod ring;
 mod rules;
+mod session;
 pub mod slot;
 mod stored;
 mod time;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::command::{Command, Dropped, InstallView};
 use crate::config::{Durability, OnFailure, Parameters};
 use crate::id::{Index, NodeId, Rank, ViewId};
-use crate::io::{Event, Output, Phase};
+use crate::io::{Event, Output};
 use crate::limits::MEMBERS_MAX;
 use crate::machine::Machine;
 use crate::machine::coordinating::Coordinating;
@@ -59,7 +59,7 @@ impl Machine {
             let evicts = latest.parameters.on_failure == OnFailure::Evict;
             latest.id == view && latest.rank_of(from).is_some() && (evicts || wedged)
         });
-        if in_force && self.phase < Phase::Stop {
+        if in_force && !self.closing.is_stopping() {
             self.begin_change(false);
         }
     }
@@ -292,7 +292,7 @@ impl Machine {
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.finish_change();
         }
-        if self.phase == Phase::Stop && !view.last {
+        if self.closing.is_stopping() && !view.last {
             self.begin_change(true);
         }
         self.replace_stale();

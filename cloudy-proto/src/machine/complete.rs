@@ -2,7 +2,7 @@
 
 use crate::config::{Durability, Parameters};
 use crate::id::{NodeId, ViewId};
-use crate::io::{Event, NobodyComplete, Phase};
+use crate::io::{Event, NobodyComplete};
 use crate::machine::Machine;
 use crate::view::{RingMember, View};
 use crate::view_change::ViewChange;
@@ -42,7 +42,7 @@ impl Machine {
     /// Coordinator: no complete member has answered its `Wedge`; or nobody is asked, since all who would report that the
     /// others are gone are gone themselves.
     fn lacks_complete(&self, view: &View) -> bool {
-        let ends = view.last || self.phase == Phase::Done || !self.is_coordinator();
+        let ends = view.last || self.closing.is_final() || !self.is_coordinator();
         match self.change() {
             _ if ends => false,
             Some(change) if change.proposed => false,

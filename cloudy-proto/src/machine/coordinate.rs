@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use crate::command::{Command, Standing};
 use crate::control::{Elector, Electorate, Voter, VoterChange};
 use crate::id::{ConsensusId, NodeId, ViewId};
-use crate::io::{Event, Phase};
+use crate::io::Event;
 use crate::limits::CONSENSUS_TICK;
 use crate::machine::Machine;
 use crate::machine::coordinating::Coordinating;
 use crate::machine::timers::Timer;
 use crate::machine::tracking::Claim;
 use crate::rules::Rule;
+use crate::session::Session;
 use crate::wire::{ControlFrame, encode_command};
 
 /// Between two questions for the log's tail, while no coordinator is linked.
@@ -47,13 +48,14 @@ impl Machine {
         if self.state.view().is_some_and(|view| view.last) {
             return self.last_installed();
         }
-        let period_is_over = self.phase == Phase::Grace && !self.timers.is_set(Timer::Phase);
-        if self.phase == Phase::Grace {
+        let in_grace = self.session.as_ref().is_some_and(Session::is_in_grace);
+        let period_is_over = in_grace && !self.timers.is_set(Timer::Period);
+        if in_grace {
             self.propose(&Command::Grace);
         }
-        if self.phase == Phase::Stop {
+        if self.closing.is_stopping() {
             self.begin_change(true);
-        } else if period_is_over || self.wants_end {
+        } else if period_is_over || self.closing.is_wanted() {
             self.begin_stop();
         }
         self.replace_stale();
@@ -137,7 +139,7 @@ impl Machine {
         self.say_report();
         self.say_suspect();
         self.say_rejoin();
-        if self.wants_end {
+        if self.closing.is_wanted() {
             self.send_control(self.tracking.node(), ControlFrame::End);
         }
         self.ask_to_leave();
@@ -199,7 +201,7 @@ impl Machine {
 
     /// Coordinator: makes the next change of who votes, if one is due.
     pub(super) fn reconfigure(&mut self) {
-        let ends = self.phase >= Phase::Stop || self.change().is_some();
+        let ends = self.closing.is_stopping() || self.change().is_some();
         let changing = self.voter.as_ref().is_none_or(Voter::is_changing);
         // What others said while this process was stopped, and which links they had, says nothing of who lives.
         let woke = self.peers.woke_at.is_some_and(|at| self.now.since(at) < CONSENSUS_TICK);

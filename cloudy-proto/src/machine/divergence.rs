@@ -102,7 +102,7 @@ impl Machine {
 
     /// Compares final results as members report them to the log.
     pub(super) fn compare_final(&mut self) {
-        let Some(ours) = self.final_result.filter(|_| self.reads_all) else { return };
+        let Some(ours) = self.closing.final_result().filter(|_| self.reads_all) else { return };
         let Some(view) = self.state.view().filter(|_| self.identity.rules.hold(Rule::FinalsCompare)) else { return };
         let members = self.state.reports().filter(|(node, ..)| view.rank_of(*node).is_some());
         let contradicting: Vec<(NodeId, Checkpoint)> =

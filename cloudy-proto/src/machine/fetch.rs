@@ -136,7 +136,7 @@ impl Machine {
     /// A view is in force, and the result here does not reach its beginning, or this node is not on its ring.
     pub(super) fn start_fetching(&mut self, view: &View) {
         let ring = view.ring.iter().map(|member| member.node).filter(|&node| node != self.identity.me);
-        let elsewhere = self.closing.told_by.filter(|node| view.rank_of(*node).is_none());
+        let elsewhere = self.closing.told_by().filter(|node| view.rank_of(*node).is_none());
         let sources: Vec<NodeId> = ring.chain(elsewhere).collect();
         let mut fetching = Fetching::of(view.id, sources);
         if let Some(before) = self.fetching.take() {

@@ -96,7 +96,7 @@ impl Machine {
     fn take_control(&mut self, from: NodeId, frame: ControlFrame) {
         let of_the_log = matches!(frame, ControlFrame::Log { .. } | ControlFrame::LogState { .. });
         let of_the_group = of_the_log || matches!(frame, ControlFrame::Wedge { .. } | ControlFrame::Consensus(_));
-        let asked_for = of_the_log && (self.tracking.claimant() == Some(from) || self.closing.told_by == Some(from));
+        let asked_for = of_the_log && (self.tracking.claimant() == Some(from) || self.closing.told_by() == Some(from));
         if of_the_group && !asked_for && !self.is_of_the_group(from) {
             // A stranger, or a node whose coming is in a part of the log that this node does not have yet.
             return;

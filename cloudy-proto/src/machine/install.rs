@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use crate::id::{Index, Rank, Round, ViewId};
-use crate::io::{Event, OlderDisk, Phase};
+use crate::io::{Event, OlderDisk};
 use crate::machine::Machine;
 use crate::machine::join::Joining;
 use crate::machine::timers::Timer;
 use crate::member::Member;
 use crate::rules::Rule;
+use crate::session::Session;
 use crate::stored::Record;
 use crate::view::{Origin, View};
 
@@ -61,10 +62,8 @@ impl Machine {
         });
         self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
         self.note_members(&view);
+        self.note_session(&view);
         let reads = self.joining.as_ref().is_some_and(Joining::reads);
-        if self.joining.is_some() && !view.parameters.session {
-            self.phase = self.phase.max(Phase::Send);
-        }
         if let Some(rank) = rank.filter(|_| !view.last) {
             self.enter_view(&view, rank, first);
             self.arrive();
@@ -82,7 +81,7 @@ impl Machine {
             self.start_fetching(&view);
         }
         if rank.is_none() && !view.last {
-            if was_member && !self.wants_leave {
+            if was_member && !self.departure.is_wanted() {
                 self.event(Event::Evicted { view: view.id });
             }
             self.say_rejoin();
@@ -139,12 +138,9 @@ impl Machine {
         self.outbox.leave_out(self.last_approved());
         let mut member = Member::new(Arc::clone(view), rank, first, self.now, self.identity.rules);
         member.begins = first.map(|first| self.ends_before(first)).unwrap_or_default();
-        member.open |= self.plan.is_some();
+        member.open |= self.session.as_ref().is_some_and(Session::is_kicked_off);
         let linked = self.links.keys().filter_map(|&peer| view.rank_of(peer));
         linked.for_each(|rank| member.link_up(rank));
         self.member = Some(member);
-        if !view.parameters.session {
-            self.phase = self.phase.max(Phase::Send);
-        }
     }
 }

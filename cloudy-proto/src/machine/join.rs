@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::command::Command;
 use crate::digest::Checkpoint;
 use crate::id::{Incarnation, Index, NodeId, ViewId};
-use crate::io::{Event, Phase};
+use crate::io::Event;
 use crate::limits::{MEMBERS_MAX, OBSERVERS_MAX, RUNS_ADMITTED_MAX};
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
@@ -145,7 +145,7 @@ impl Machine {
         if self.state.is_closed() && self.knows(peer) {
             return self.say_ended(peer);
         }
-        let runs = self.state.view().is_some() && self.phase < Phase::Done;
+        let runs = self.state.view().is_some() && !self.closing.is_final();
         if let Some(running) = self.running().filter(|_| runs && self.state.was_member(peer)) {
             self.send_control(peer, running);
         }
@@ -208,7 +208,7 @@ impl Machine {
         let known =
             if coordinator == self.identity.me { Some(&self.identity.addresses) } else { self.links.get(&coordinator) };
         let addresses = known.cloned().unwrap_or_default();
-        let left = self.timers.left(Timer::Phase, self.now).unwrap_or_default();
+        let left = self.timers.left(Timer::Period, self.now).unwrap_or_default();
         self.send_control(to, ControlFrame::Refer { coordinator, addresses, left });
     }
 
@@ -259,7 +259,7 @@ impl Machine {
         if !view.parameters.open {
             return Err(format!("group {name:?} takes no newcomers: only nodes that were on its ring may come back"));
         }
-        if view.last || self.phase >= Phase::Stop {
+        if view.last || self.closing.is_stopping() {
             return Err(format!("group {name:?} ends"));
         }
         if view.members() >= MEMBERS_MAX {
@@ -271,9 +271,9 @@ impl Machine {
     /// Who was asked tells who coordinates the group.
     pub(super) fn take_refer(&mut self, node: NodeId, addresses: Vec<SocketAddr>, left: Duration) {
         let Some(joining) = &mut self.joining else { return };
-        if left > Duration::ZERO && self.timers.left(Timer::Phase, self.now).is_some_and(|own| own > left) {
+        if left > Duration::ZERO && self.timers.left(Timer::Period, self.now).is_some_and(|own| own > left) {
             // The phase began before this node came.
-            self.timers.set(Timer::Phase, self.now + left);
+            self.timers.set(Timer::Period, self.now + left);
         }
         let asked = joining.asked == Some(node) || joining.referred.is_some();
         joining.referred = Some(node);
@@ -295,16 +295,15 @@ impl Machine {
             self.timers.stop(Timer::Join);
         }
         let stream = self.state.stream(self.identity.me, self.identity.incarnation);
-        if let Some(plan) = self.plan.filter(|_| self.phase == Phase::Send && !self.stream_told) {
-            self.stream_told = stream.is_some();
-            self.event(Event::Send { plan, stream });
+        if let Some(event) = self.session.as_mut().and_then(|session| session.on_ring(stream)) {
+            self.event(event);
         }
     }
 
     /// Coordinator: the view in force lists a run of a node that is over; the next one is without it.
     pub(super) fn replace_stale(&mut self) {
         let stale = self.state.view().is_some_and(|view| view.ring.iter().any(|member| self.state.is_stale(member)));
-        if stale && self.is_coordinator() && self.phase < Phase::Stop {
+        if stale && self.is_coordinator() && !self.closing.is_stopping() {
             self.begin_change(false);
             // One that was under way does not wait for it any more.
             self.try_cut();

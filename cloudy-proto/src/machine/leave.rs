@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::command::Command;
 use crate::config::Durability;
 use crate::id::{Incarnation, NodeId, Rank};
-use crate::io::{Event, LeaveWait, Phase};
+use crate::io::{Event, LeaveWait};
 use crate::limits::MEMBERS_MAX;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
@@ -19,10 +19,37 @@ const LEAVE_EVERY: Duration = Duration::from_millis(100);
 /// The coordinator starts a view change without a member that leaves at most this often while no complete member stays.
 const LET_GO_EVERY: Duration = Duration::from_secs(1);
 
+/// This node leaves the group for good.
+#[derive(Debug, Default)]
+pub(super) struct Departure {
+    is_wanted: bool,
+    is_finished: bool,
+}
+
+impl Departure {
+    fn want(&mut self) {
+        self.is_wanted = true;
+    }
+
+    /// The application wants this node to leave.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
+    fn finish(&mut self) {
+        self.is_finished = true;
+    }
+
+    /// This node has left.
+    fn is_finished(&self) -> bool {
+        self.is_finished
+    }
+}
+
 impl Machine {
     /// The application wants this node to leave for good.
     pub(super) fn leave(&mut self) {
-        self.wants_leave = true;
+        self.departure.want();
         self.ask_to_leave();
     }
 
@@ -30,7 +57,7 @@ impl Machine {
     /// coordinator, and with a view change that evicts or takes in this node meanwhile.
     pub(super) fn ask_to_leave(&mut self) {
         self.try_go();
-        if !self.wants_leave || self.has_gone || self.state.is_closed() {
+        if !self.departure.is_wanted() || self.departure.is_finished() || self.state.is_closed() {
             return;
         }
         self.set_timer(Timer::Leave, LEAVE_EVERY);
@@ -62,7 +89,7 @@ impl Machine {
     pub(super) fn let_go(&mut self) {
         let Some(view) = self.state.view().cloned() else { return };
         let Some(coordinating) = &self.coordinating else { return };
-        let may_change = coordinating.change().is_none() && self.phase < Phase::Stop && !view.last;
+        let may_change = coordinating.change().is_none() && !self.closing.is_stopping() && !view.last;
         let leaves = |member: &RingMember| coordinating.is_leaving(member.node);
         if !may_change || !view.ring.iter().any(leaves) {
             return;
@@ -95,7 +122,7 @@ impl Machine {
 
     /// Coordinator: it leaves and is on no ring, so what ends the group is for the next one, which stays to tell of it.
     pub(super) fn hands_over(&self) -> bool {
-        self.wants_leave && self.state.view().is_some_and(|view| view.rank_of(self.identity.me).is_none())
+        self.departure.is_wanted() && self.state.view().is_some_and(|view| view.rank_of(self.identity.me).is_none())
     }
 
     /// A node that follows the result may come onto the ring.
@@ -171,7 +198,7 @@ impl Machine {
         };
         let closed = self.state.is_closed();
         let votes = (self.votes_in_log() || self.is_coordinator()) && !closed;
-        if !self.wants_leave || self.has_gone || on_ring || votes {
+        if !self.departure.is_wanted() || self.departure.is_finished() || on_ring || votes {
             return;
         }
         let listed = self.identity.incarnation > Incarnation(0) && !self.observes();
@@ -183,7 +210,7 @@ impl Machine {
         // Who led until its own removal may be the only one to know of that: another one has to coordinate without it.
         let unled = has_left && !self.has_coordinator() && self.identity.rules.hold(Rule::LeaverIsLed);
         if (logged || unheard) && !unled || closed {
-            self.has_gone = true;
+            self.departure.finish();
             self.timers.stop(Timer::Leave);
             self.event(Event::Left { node: self.identity.me });
         }
@@ -195,7 +222,7 @@ impl Machine {
 
     /// What keeps this node from leaving; none unless it wants to.
     pub(super) fn leave_wait(&self) -> Option<LeaveWait> {
-        let view = self.state.view().filter(|_| self.wants_leave && !self.has_gone)?;
+        let view = self.state.view().filter(|_| self.departure.is_wanted() && !self.departure.is_finished())?;
         if !self.has_coordinator() {
             return Some(LeaveWait::CoordinatorOutOfReach);
         }

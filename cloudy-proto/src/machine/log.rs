@@ -309,7 +309,7 @@ impl Machine {
     pub(super) fn incarnated(&mut self, incarnation: Incarnation) {
         self.identity.incarnation = incarnation;
         self.say_rejoin();
-        if self.wants_end {
+        if self.closing.is_wanted() {
             // Before, it was of no group that could be asked.
             self.end();
         }

@@ -1,6 +1,7 @@
 //! One group at one node: the state machine that everything drives (the contract is at the top of the crate).
 
 mod change;
+mod closing;
 mod compact;
 mod complete;
 mod config;
@@ -8,7 +9,6 @@ mod coordinate;
 mod coordinating;
 mod divergence;
 mod durable;
-mod ended;
 mod fetch;
 mod founding;
 mod frames;
@@ -31,7 +31,6 @@ mod role;
 mod serve;
 mod snapshot;
 mod status;
-mod stop;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -42,33 +41,31 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-
-use crate::command::SessionPlan;
 use crate::config::Durability;
 use crate::control::{ControlState, Voter};
 use crate::delivery::Delivery;
-use crate::digest::Checkpoint;
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, NodeId, Seq, ViewId};
-use crate::io::{Admission, Event, Input, Output, Phase, Request};
+use crate::io::{Admission, Event, Input, Output, Request};
 use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::outputs::Outputs;
 use crate::records::Records;
 use crate::result_log::ResultLog;
+use crate::session::Session;
 use crate::stored::StoredSnapshot;
 use crate::time::Time;
 use crate::view_change::ViewChange;
 use crate::wire::{Heartbeat, Stream};
+use closing::Closing;
 use complete::Completeness;
 use config::Identity;
 use coordinating::Coordinating;
 use divergence::Checkpoints;
 use durable::Syncs;
-use ended::Closing;
 use fetch::Fetching;
 use founding::Founding;
 use join::Joining;
+use leave::Departure;
 use links::Peers;
 use rejoin::Evictions;
 use retention::Retention;
@@ -120,18 +117,13 @@ pub struct Machine {
     retention: Retention,
     /// What the application said of its state last, or was told.
     snapshot: Option<StoredSnapshot>,
-    phase: Phase,
-    plan: Option<SessionPlan>,
+    /// The session, if the group runs one.
+    session: Option<Session>,
     /// This member has reported its links up, for this view.
     ready_said: ViewId,
     /// Whether anybody is left who can end the view in force.
     completeness: Completeness,
-    /// Somebody here wants the group to end.
-    wants_end: bool,
-    /// Somebody here wants this node to leave.
-    wants_leave: bool,
-    /// This node has left.
-    has_gone: bool,
+    departure: Departure,
     /// Nodes that were evicted, and those of them that are ready to come back.
     evictions: Evictions,
     /// It began with what an earlier run stored.
@@ -142,8 +134,6 @@ pub struct Machine {
     joining: Option<Joining>,
     /// The result here begins at index 1.
     reads_all: bool,
-    /// The session's random stream of this node was told to the application.
-    stream_told: bool,
     fetching: Option<Fetching>,
     /// What is transferred of the result, to this node and from it.
     transfers: Transfers,
@@ -152,10 +142,7 @@ pub struct Machine {
     /// Of the views before.
     confirmations_given: u64,
     checkpoints: Checkpoints,
-    final_result: Option<Checkpoint>,
-    /// What is known of the group's closing.
     closing: Closing,
-    report: Option<Bytes>,
     timers: Timers,
     now: Time,
     /// Inputs came since the outputs were last derived.
@@ -193,27 +180,21 @@ impl Machine {
             syncs: Syncs::default(),
             retention: Retention::new(config.retain_disk_bytes, index),
             snapshot: None,
-            phase: Phase::Start,
-            plan: None,
+            session: None,
             ready_said: ViewId(0),
             completeness: Completeness::default(),
-            wants_end: false,
-            wants_leave: false,
-            has_gone: false,
+            departure: Departure::default(),
             evictions: Evictions::default(),
             restored: false,
             founded_with: false,
             joining,
             reads_all: index == Index(1),
-            stream_told: false,
             fetching: None,
             transfers: Transfers::new(config.run),
             waits_said: Duration::ZERO,
             confirmations_given: 0,
             checkpoints: Checkpoints::default(),
-            final_result: None,
             closing: Closing::default(),
-            report: None,
             timers: Timers::default(),
             now: Time(0),
             dirty: false,
@@ -312,7 +293,7 @@ impl Machine {
     #[must_use]
     pub fn wants_payload(&self) -> bool {
         let has_ids = self.identity.incarnation > Incarnation(0);
-        has_ids && self.outbox.is_empty() && !self.halted && self.final_result.is_none()
+        has_ids && self.outbox.is_empty() && !self.halted && self.closing.final_result().is_none()
     }
 
     /// Bytes of own slots that this node allows itself outside its own result at this moment (`protocol.md` §5); zero

@@ -35,7 +35,7 @@ impl Machine {
     /// tell: it diverged, or it begins after index 1 without the sequence numbers before that.
     #[must_use]
     pub fn final_outcomes(&self) -> Option<FinalOutcomes> {
-        let is_known = self.final_result.is_some() && !self.halted && self.result.state().knows_all_numbers();
+        let is_known = self.closing.final_result().is_some() && !self.halted && self.result.state().knows_all_numbers();
         is_known.then(|| FinalOutcomes {
             last_numbers: self.result.state().last_seqs().clone(),
             latest: self.state.latest_incarnations().collect(),
@@ -52,7 +52,7 @@ impl Machine {
         if is_approved(id, self.result.state().last_seq(id.origin, id.incarnation)) {
             return Outcome::Approved;
         }
-        let is_over = self.final_result.is_some() || (self.is_over(id) && self.reaches_view());
+        let is_over = self.closing.final_result().is_some() || (self.is_over(id) && self.reaches_view());
         let may_reject = self.names_a_broadcast(id) && self.result.state().knows_all_numbers();
         if may_reject && is_over { Outcome::Rejected } else { Outcome::Open }
     }

@@ -1,11 +1,12 @@
-//! A session's phases: START, SEND, GRACE, STOP (`protocol.md` §9).
+//! When a session is kicked off, and when its periods end (`protocol.md` §9).
 
 use crate::command::{Command, SessionPlan};
 use crate::id::{NodeId, ViewId};
-use crate::io::{Event, Phase};
+use crate::io::Event;
 use crate::machine::Machine;
 use crate::machine::coordinating::Coordinating;
 use crate::machine::timers::Timer;
+use crate::session::{Begins, PeriodEnd, Session};
 use crate::view::View;
 
 impl Machine {
@@ -48,7 +49,8 @@ impl Machine {
     /// single node is needed for it to go on.
     pub(super) fn try_kickstart(&mut self) {
         let all_ready = self.state.view().is_some_and(|view| self.are_ready(view));
-        let plan = self.state.session().filter(|_| all_ready && self.phase == Phase::Start);
+        let plan =
+            self.state.session().filter(|_| all_ready && self.session.as_ref().is_some_and(Session::awaits_kickstart));
         if let Some(plan) = plan
             && self.coordinating.as_mut().is_some_and(Coordinating::propose_kickstart)
         {
@@ -56,43 +58,48 @@ impl Machine {
         }
     }
 
-    pub(super) fn kickstarted(&mut self, plan: SessionPlan) {
-        if self.phase != Phase::Start {
-            return;
+    /// A view of a session is in force.
+    pub(super) fn note_session(&mut self, view: &View) {
+        if view.parameters.session {
+            self.session.get_or_insert_default();
         }
-        self.phase = Phase::Send;
-        self.plan = Some(plan);
-        self.set_timer(Timer::Phase, plan.send);
+    }
+
+    pub(super) fn kickstarted(&mut self, plan: SessionPlan) {
         let stream = self.member.as_ref().and_then(|_| self.state.stream(self.identity.me, self.identity.incarnation));
-        self.stream_told = stream.is_some();
-        self.event(Event::Send { plan, stream });
+        let Some(begins) = self.session.get_or_insert_default().on_kickstart(plan, stream) else { return };
+        self.begin_period(begins);
         if let Some(member) = &mut self.member {
             member.open = true;
         }
     }
 
+    fn begin_period(&mut self, (event, lasts): Begins) {
+        self.set_timer(Timer::Period, lasts);
+        self.event(event);
+    }
+
     /// A period is over: for a member by its own timer, for all by the coordinator's command.
-    pub(super) fn phase_over(&mut self) {
-        match self.phase {
-            Phase::Send => {
+    pub(super) fn period_over(&mut self) {
+        match self.session.as_ref().and_then(Session::on_period_over) {
+            Some(PeriodEnd::Send) => {
                 self.propose(&Command::Grace);
                 self.enter_grace();
             }
-            Phase::Grace => self.begin_stop(),
-            Phase::Start | Phase::Stop | Phase::Done => {}
+            Some(PeriodEnd::Grace) => self.begin_stop(),
+            None => {}
         }
     }
 
     pub(super) fn enter_grace(&mut self) {
-        let Some(plan) = self.plan.filter(|_| self.phase == Phase::Send) else { return };
-        self.phase = Phase::Grace;
-        self.event(Event::Grace);
-        self.set_timer(Timer::Phase, plan.grace);
+        if let Some(begins) = self.session.as_mut().and_then(Session::on_grace) {
+            self.begin_period(begins);
+        }
     }
 
     /// Somebody here wants the session to end now.
     pub(super) fn end(&mut self) {
-        self.wants_end = true;
+        self.closing.want();
         if self.is_coordinator() {
             self.begin_stop();
         } else if self.has_coordinator() {

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use crate::id::{Incarnation, NodeId, ViewId};
-use crate::io::{Event, Phase};
+use crate::io::Event;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
@@ -96,16 +96,19 @@ impl Machine {
     pub(super) fn notice_forgotten(&mut self) {
         let was_listed =
             self.identity.incarnation > Incarnation(0) && self.state.incarnation(self.identity.me).is_none();
-        if was_listed && self.final_result.is_none() && !core::mem::replace(&mut self.evictions.forgotten, true) {
+        if was_listed
+            && self.closing.final_result().is_none()
+            && !core::mem::replace(&mut self.evictions.forgotten, true)
+        {
             self.event(Event::Forgotten);
         }
     }
 
     fn is_evicted(&self) -> bool {
         let listed = self.identity.incarnation > Incarnation(0) && !self.observes();
-        let ended = self.final_result.is_some() || self.state.is_closed();
+        let ended = self.closing.final_result().is_some() || self.state.is_closed();
         let follows = self.fetching.is_some() && self.member.is_none() && !ended;
-        listed && follows && !self.wants_leave
+        listed && follows && !self.departure.is_wanted()
     }
 
     /// Coordinator: an evicted node lives, and may be ready to come back.
@@ -123,7 +126,7 @@ impl Machine {
         }
         self.evictions.ready.insert(from, self.now);
         let kept_out = self.evictions.keeps_out(from, self.now) || self.is_leaving(from);
-        if !kept_out && self.phase < Phase::Stop {
+        if !kept_out && !self.closing.is_stopping() {
             self.begin_change(false);
         }
     }

@@ -119,9 +119,7 @@ impl Machine {
         let rank = view.rank_of(self.identity.me);
         let first = (stored.complete.0 == view.id).then_some(stored.complete.1);
         self.event(Event::ViewInstalled { view: Arc::clone(view), first: first.unwrap_or_default(), active: false });
-        if !view.parameters.session {
-            self.phase = self.phase.max(crate::io::Phase::Send);
-        }
+        self.note_session(view);
         if view.last {
             self.last_installed();
         }

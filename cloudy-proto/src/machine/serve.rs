@@ -216,7 +216,7 @@ impl Machine {
     fn first_of_view(&self) -> Index {
         match self.member.as_ref().or(self.former.as_ref()) {
             Some(member) => member.first,
-            None => self.final_result.map_or(Index(0), |result| result.index.next()),
+            None => self.closing.final_result().map_or(Index(0), |result| result.index.next()),
         }
     }
 

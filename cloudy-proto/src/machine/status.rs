@@ -9,6 +9,7 @@ use crate::id::{NodeId, Rank};
 use crate::io::{Event, LeastRing, MemberStatus, PendingSlot, Status, WaitCause, Waiting};
 use crate::machine::Machine;
 use crate::member::Member;
+use crate::session::phase_of;
 use crate::time::Time;
 
 /// Entries of the pending table that a status names.
@@ -28,7 +29,12 @@ impl Machine {
             view,
             coordinator: self.has_coordinator().then_some(self.tracking.node()),
             voters: self.voters(),
-            phase: self.phase,
+            phase: phase_of(
+                self.session.as_ref(),
+                self.state.view().is_some(),
+                self.closing.is_stopping(),
+                self.closing.is_final(),
+            ),
             index: self.result.state().index(),
             checkpoint: self.result.state().latest_checkpoint(),
             durability: self.identity.durability,

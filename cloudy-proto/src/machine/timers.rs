@@ -10,8 +10,8 @@ use crate::time::Time;
 pub(crate) enum Timer {
     /// To say to every peer that this node lives.
     Heartbeat,
-    /// To end the session's phase.
-    Phase,
+    /// To end the period of a session's phase.
+    Period,
     /// To drop those who did not answer `Wedge`.
     Wedge,
     /// To stop waiting for reports.
@@ -90,7 +90,7 @@ impl Machine {
                     self.unpin();
                     self.beat();
                 }
-                Timer::Phase => self.phase_over(),
+                Timer::Period => self.period_over(),
                 Timer::Wedge => self.wedge_over(),
                 Timer::Linger => self.linger_over(),
                 Timer::Fetch => self.fetch_due(),
