@@ -240,7 +240,7 @@ impl Stored {
         // A member applies a view once its voters have synced it, which may be before the founder has stored that it did.
         let votes = self.voter() > ConsensusId::FOUNDER;
         let voted_for_view = self.entries.iter().any(|entry| is_install(&entry.command));
-        has_view || (rules.hold(Rule::VotersLogIsKept) && (votes || voted_for_view))
+        has_view || (rules.holds(Rule::VotersLogIsKept) && (votes || voted_for_view))
     }
 
     /// Nothing was ever stored.

@@ -33,16 +33,16 @@ impl Walk {
     pub(crate) fn step(&mut self, lanes: &mut [Lane], rules: Rules) -> Option<(Rank, Held)> {
         let at_cursor = &lanes[self.cursor.rank.at()];
         let waits = at_cursor.first_open() == self.cursor.round && at_cursor.first_approved().is_none();
-        if waits && rules.hold(Rule::CursorWaitsForUnknown) {
+        if waits && rules.holds(Rule::CursorWaitsForUnknown) {
             return None;
         }
         let places = lanes.iter().enumerate().map(|(at, lane)| {
-            let known_only = rules.hold(Rule::CursorWaitsForUnknown) || lane.held_slots() > 0;
+            let known_only = rules.holds(Rule::CursorWaitsForUnknown) || lane.held_slots() > 0;
             let round = if known_only { lane.first_open() } else { Round(u64::MAX) };
             Place { round, rank: Rank(at as u16) }
         });
         let place = places.min()?;
-        debug_assert!(place >= self.cursor || !rules.hold(Rule::CursorWaitsForUnknown), "the cursor never goes back");
+        debug_assert!(place >= self.cursor || !rules.holds(Rule::CursorWaitsForUnknown), "the cursor never goes back");
         self.cursor = place;
         let lane = &mut lanes[place.rank.at()];
         lane.first_approved()?;
@@ -133,12 +133,12 @@ impl ResultState {
         rules: Rules,
     ) -> Option<Entry> {
         let mut last = self.last_seq(origin, incarnation);
-        if !rules.hold(Rule::NumbersAreOfARun) {
+        if !rules.holds(Rule::NumbersAreOfARun) {
             let of_origin = self.last_seqs.iter().filter(|((known, _), _)| *known == origin);
             last = of_origin.map(|(_, seq)| *seq).max().unwrap_or_default();
         }
         let batch = match last.0.checked_sub(batch.first_seq.0) {
-            Some(known) if rules.hold(Rule::Deduplicated) => {
+            Some(known) if rules.holds(Rule::Deduplicated) => {
                 let known = u32::try_from(known + 1).unwrap_or(u32::MAX);
                 if known >= batch.count {
                     return None;
@@ -147,7 +147,7 @@ impl ResultState {
             }
             _ => batch,
         };
-        if !rules.hold(Rule::BaseEndsAtItsIndex) {
+        if !rules.holds(Rule::BaseEndsAtItsIndex) {
             self.last_seqs.insert((origin, incarnation), batch.last_seq());
         }
         if view > self.view {

@@ -282,7 +282,7 @@ impl ControlState {
             return Applied::Nothing;
         }
         let mut incarnation = Incarnation(self.next().0 - 1);
-        if let Some(clock) = self.incarnation(node).filter(|_| !self.rules.hold(Rule::RunIsNamedByLog)) {
+        if let Some(clock) = self.incarnation(node).filter(|_| !self.rules.holds(Rule::RunIsNamedByLog)) {
             incarnation = clock;
         }
         self.incarnations.insert(node, (incarnation, run));
@@ -303,7 +303,7 @@ impl ControlState {
         let ended = self.view.as_ref().is_some_and(|view| view.last);
         let joiners = install.ring.iter().filter(|member| member.origin != Origin::Survivor);
         let stale = joiners.clone().any(|joiner| self.incarnation(joiner.node) != Some(joiner.incarnation));
-        let follows = install.from == latest || !self.rules.hold(Rule::FromIsLatest);
+        let follows = install.from == latest || !self.rules.holds(Rule::FromIsLatest);
         if !follows || ended {
             return Applied::Nothing;
         }

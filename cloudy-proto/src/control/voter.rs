@@ -180,7 +180,7 @@ impl Voter {
     /// Its term, if it leads and has seen all that was committed before.
     pub(crate) fn leads(&self, rules: Rules) -> Option<u64> {
         let raft = &self.raft.raft;
-        let caught_up = raft.apply_to_current_term() || !rules.hold(Rule::CoordinatorIsCaughtUp);
+        let caught_up = raft.apply_to_current_term() || !rules.holds(Rule::CoordinatorIsCaughtUp);
         (raft.state == StateRole::Leader && caught_up).then_some(raft.term)
     }
 

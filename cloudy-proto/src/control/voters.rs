@@ -70,7 +70,7 @@ impl Electorate {
 
     fn keeps_majority(&self, change: VoterChange) -> bool {
         let VoterChange::Set { id: changed, standing, .. } = change else { return true };
-        if !self.rules.hold(Rule::ChangeKeepsMajority) {
+        if !self.rules.holds(Rule::ChangeKeepsMajority) {
             return true;
         }
         let votes = |elector: &&Elector| match elector.id == changed {
@@ -109,7 +109,7 @@ impl Electorate {
         // An evicted node is more likely to be gone than a member, and the leader may not know yet. A node that leaves runs
         // until it votes no more.
         let is_member = |elector: &Elector| self.members.iter().any(|member| member.id == elector.id);
-        let rank = |elector: &Elector| match self.rules.hold(Rule::EvictedLeaveFirst) {
+        let rank = |elector: &Elector| match self.rules.holds(Rule::EvictedLeaveFirst) {
             true => (elector.leaves, is_member(elector)),
             false => (false, false),
         };

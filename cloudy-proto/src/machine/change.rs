@@ -125,7 +125,7 @@ impl Machine {
     /// Freezes a view that this node, or an earlier run of it, is a member of; false if it is of no such view.
     fn freeze(&mut self, view: ViewId, again: bool) -> bool {
         let now = self.now;
-        if self.member.is_none() && !self.identity.rules.hold(Rule::StaleMemberIsVoid) {
+        if self.member.is_none() && !self.identity.rules.holds(Rule::StaleMemberIsVoid) {
             let listed = self.state.view().and_then(|view| Some((view, view.rank_of(self.identity.me)?)));
             let with_nothing = listed.map(|(view, rank)| self.former_member(view, rank, Some(Index(1))));
             self.former = self.former.take().or(with_nothing);
@@ -181,7 +181,7 @@ impl Machine {
         let coordinating = self.coordinating.as_mut();
         let change = coordinating.and_then(Coordinating::change_mut).filter(|change| !change.proposed);
         let Some(change) = change else { return };
-        if self.identity.durability == Durability::Disk || self.identity.rules.hold(Rule::StaleMemberIsVoid) {
+        if self.identity.durability == Durability::Disk || self.identity.rules.holds(Rule::StaleMemberIsVoid) {
             change.forget(node);
         }
         let view = change.view.id;

@@ -124,7 +124,7 @@ impl Machine {
 
     /// A peer of a closed group speaks of what is over.
     pub(super) fn say_ended(&mut self, to: NodeId) {
-        if self.identity.rules.hold(Rule::EndIsTold) {
+        if self.identity.rules.holds(Rule::EndIsTold) {
             self.send_control(to, ControlFrame::Ended);
         }
     }

@@ -169,7 +169,8 @@ impl Machine {
     /// No coordinator is in reach: others may know more of the log meanwhile.
     pub(super) fn lose_coordinator(&mut self) {
         // A node that learns repeatedly that there is none continues to search all the same.
-        if !self.state.is_closed() && (self.tracking.on_lost(self.now) || !self.identity.rules.hold(Rule::SeekGoesOn)) {
+        if !self.state.is_closed() && (self.tracking.on_lost(self.now) || !self.identity.rules.holds(Rule::SeekGoesOn))
+        {
             self.set_timer(Timer::Seek, SEEK_EVERY);
         }
     }
@@ -250,7 +251,7 @@ impl Machine {
     /// Coordinator: a voter has answered lately, and after its link went down, if that did. The consensus library alone
     /// counts answers of a process that is gone until its next look at them, which a coordinator that was paused has late.
     fn answers(&self, voter: &Voter, id: ConsensusId) -> bool {
-        let is_quiet = self.electors_quiet.contains(&id) && self.identity.rules.hold(Rule::LostLinkIsNoAnswer);
+        let is_quiet = self.electors_quiet.contains(&id) && self.identity.rules.holds(Rule::LostLinkIsNoAnswer);
         !is_quiet && voter.follower(id).is_some_and(|follower| follower.active)
     }
 

@@ -77,7 +77,7 @@ impl Machine {
             }
         };
         // A result that begins later has a digest of its own.
-        if !self.reads_all || !self.identity.rules.hold(rule) {
+        if !self.reads_all || !self.identity.rules.holds(rule) {
             return;
         }
         self.checkpoints.note(node, theirs);
@@ -94,7 +94,7 @@ impl Machine {
         let ours = member.begins;
         self.checkpoints.begins.insert(node, theirs);
         let contradicting = self.checkpoints.begins.values().filter(|theirs| differ(**theirs, ours)).count();
-        let rule = self.identity.rules.hold(Rule::BeginningsCompare);
+        let rule = self.identity.rules.holds(Rule::BeginningsCompare);
         if rule && differ(theirs, ours) && is_outvoted(contradicting, view.members()) {
             self.diverged(node, theirs, ours);
         }
@@ -103,7 +103,7 @@ impl Machine {
     /// Compares final results as members report them to the log.
     pub(super) fn compare_final(&mut self) {
         let Some(ours) = self.closing.final_result().filter(|_| self.reads_all) else { return };
-        let Some(view) = self.state.view().filter(|_| self.identity.rules.hold(Rule::FinalsCompare)) else { return };
+        let Some(view) = self.state.view().filter(|_| self.identity.rules.holds(Rule::FinalsCompare)) else { return };
         let members = self.state.reports().filter(|(node, ..)| view.rank_of(*node).is_some());
         let contradicting: Vec<(NodeId, Checkpoint)> =
             members.filter(|(_, theirs, _)| *theirs != ours).map(|(node, theirs, _)| (node, theirs)).collect();
@@ -117,7 +117,7 @@ impl Machine {
     /// A node that fetched the end of the result compares its digest with the source's; false if they differ.
     pub(super) fn agrees_with_source(&mut self, node: NodeId, theirs: Checkpoint) -> bool {
         let ours = self.result.checkpoint();
-        let compares = self.reads_all && self.identity.rules.hold(Rule::FinalsCompare);
+        let compares = self.reads_all && self.identity.rules.holds(Rule::FinalsCompare);
         if compares && differ(theirs, ours) {
             self.diverged(node, theirs, ours);
             return false;
@@ -128,7 +128,7 @@ impl Machine {
     /// Coordinator: leaves complete members out of the next view that contradict the others about where the view in force
     /// begins, and tells them. Without a majority all stop.
     pub(super) fn compare_answers(&mut self) {
-        let Some(change) = self.change().filter(|_| self.identity.rules.hold(Rule::AnswersCompare)) else { return };
+        let Some(change) = self.change().filter(|_| self.identity.rules.holds(Rule::AnswersCompare)) else { return };
         let complete = |rank: Rank| change.answers[rank.at()].as_ref().filter(|answer| answer.complete);
         let said: Vec<(NodeId, Checkpoint)> = change
             .view

@@ -135,7 +135,7 @@ impl Machine {
         self.syncs.finished(self.now);
         while let Some(sync) = self.syncs.next_due(ticket) {
             if let Some(voter) = &mut self.voter {
-                let is_its_own = self.identity.rules.hold(Rule::TicketIsOfItsState);
+                let is_its_own = self.identity.rules.holds(Rule::TicketIsOfItsState);
                 voter.persisted(if is_its_own { sync.consensus } else { self.syncs.consensus });
             }
             let member = self.member.as_mut();
@@ -160,7 +160,7 @@ impl Machine {
     /// The result was fetched up to the first index of the view in force: this member is complete once that is synced.
     pub(super) fn fetched_all(&mut self, view: ViewId, first: Index) {
         self.records.keep(Record::Complete { view, first });
-        if self.identity.durability == Durability::Memory || !self.identity.rules.hold(Rule::CompleteIsSynced) {
+        if self.identity.durability == Durability::Memory || !self.identity.rules.holds(Rule::CompleteIsSynced) {
             self.complete_at(view, first);
         } else {
             self.syncs.fetched = Some((view, first));
@@ -188,7 +188,7 @@ impl Machine {
     pub(super) fn answer_once_synced(&mut self, to: NodeId, view: ViewId) {
         let unsaid = !self.records.is_empty() || self.syncs.fetched.is_some();
         let ticket = self.syncs.ticket + u64::from(unsaid);
-        if self.identity.rules.hold(Rule::AnswerIsSynced) && !self.syncs.has_synced(ticket) {
+        if self.identity.rules.holds(Rule::AnswerIsSynced) && !self.syncs.has_synced(ticket) {
             if to == self.identity.me {
                 self.take_wedging(self.identity.me, view);
             } else {
@@ -201,7 +201,7 @@ impl Machine {
 
     fn answer_wedge(&mut self) {
         let Some((to, view, ticket)) = self.syncs.wedge_asked else { return };
-        if self.identity.rules.hold(Rule::AnswerIsSynced) && !self.syncs.has_synced(ticket) {
+        if self.identity.rules.holds(Rule::AnswerIsSynced) && !self.syncs.has_synced(ticket) {
             return;
         }
         self.syncs.wedge_asked = None;

@@ -474,7 +474,7 @@ impl Machine {
         let Some(fetching) = self.fetching.as_mut() else { return };
         let knows_view = installed == fetching.view && first > Index(0);
         let target = if self.member.is_some() && knows_view { Index(first.0 - 1) } else { index };
-        if first == Index(0) && self.identity.rules.hold(Rule::BehindHelpsNobody) {
+        if first == Index(0) && self.identity.rules.holds(Rule::BehindHelpsNobody) {
             fetching.behind.insert(from, index);
         } else {
             fetching.behind.remove(&from);
@@ -505,7 +505,7 @@ impl Machine {
                     return;
                 }
                 // With `Disk` it knows after a restart that nothing is missing.
-                if self.identity.rules.hold(Rule::FinalIsStoredWhole) {
+                if self.identity.rules.holds(Rule::FinalIsStoredWhole) {
                     self.records.keep(Record::Complete { view: installed, first });
                 }
                 self.stop_fetching();

@@ -44,7 +44,7 @@ impl Machine {
                 let survives = answered && self.disk_knows_answer(before.id);
                 self.leave_view(survives, cut)
             }
-            Before::Skipped => self.leave_view(false, &[]) || !self.identity.rules.hold(Rule::SkippedViewIsIncomplete),
+            Before::Skipped => self.leave_view(false, &[]) || !self.identity.rules.holds(Rule::SkippedViewIsIncomplete),
         };
         // The place of an earlier run that left what it held on this disk. Of one that did not nothing is known here.
         let former_rank = listed.filter(|_| complete && self.restored && rank.is_none());
@@ -98,7 +98,7 @@ impl Machine {
     /// Of an earlier run: its disk holds what that answered for a view, or it is older than what the group relies on.
     fn disk_knows_answer(&mut self, view: ViewId) -> bool {
         let of_view = self.former.as_ref().is_some_and(|former| former.view.id == view);
-        if !of_view || self.wedged >= view || !self.identity.rules.hold(Rule::DiskKnowsItsAnswer) {
+        if !of_view || self.wedged >= view || !self.identity.rules.holds(Rule::DiskKnowsItsAnswer) {
             return true;
         }
         self.event(Event::OlderDisk(OlderDisk::Answer { view }));
@@ -114,18 +114,18 @@ impl Machine {
         self.confirmations_given += member.confirmations_given;
         // Of an earlier run the disk has every message below the cut that its answer led to, and no skips.
         let holds = restarted || member.holds(cut);
-        let complete = (survives && member.complete && holds) || !self.identity.rules.hold(Rule::CutIsHeld);
+        let complete = (survives && member.complete && holds) || !self.identity.rules.holds(Rule::CutIsHeld);
         let own = if !complete {
             member.take_own()
-        } else if self.identity.rules.hold(Rule::FinalReachesCut) {
+        } else if self.identity.rules.holds(Rule::FinalReachesCut) {
             member.walk_cut(cut, &mut self.delivery())
         } else {
             Vec::new()
         };
-        if restarted && self.identity.rules.hold(Rule::RestartedSendsNothingOld) {
+        if restarted && self.identity.rules.holds(Rule::RestartedSendsNothingOld) {
             return complete;
         }
-        if self.identity.rules.hold(Rule::PutBackAtHead) {
+        if self.identity.rules.holds(Rule::PutBackAtHead) {
             self.outbox.put_back(own);
         } else {
             self.outbox.put_behind(own);

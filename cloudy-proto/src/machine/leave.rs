@@ -97,7 +97,7 @@ impl Machine {
         if view.ring.iter().all(leaves) {
             if self.has_heirs(&view) {
                 self.begin_change(false);
-            } else if (self.is_last(&view) && !self.hands_over()) || !self.identity.rules.hold(Rule::LastHandsOver) {
+            } else if (self.is_last(&view) && !self.hands_over()) || !self.identity.rules.holds(Rule::LastHandsOver) {
                 self.begin_stop();
             }
             return;
@@ -128,7 +128,7 @@ impl Machine {
     /// A node that follows the result may come onto the ring.
     fn has_heirs(&self, view: &View) -> bool {
         let places = MEMBERS_MAX.saturating_sub(view.members());
-        self.identity.rules.hold(Rule::LastHandsOver) && !self.joiners(view, places).is_empty()
+        self.identity.rules.holds(Rule::LastHandsOver) && !self.joiners(view, places).is_empty()
     }
 
     /// Whoever was ever a member is on the ring or has left by itself, and nobody is on its way in.
@@ -169,7 +169,7 @@ impl Machine {
     pub(super) fn is_void(&self, member: &RingMember) -> bool {
         self.identity.durability == Durability::Memory
             && self.state.is_stale(member)
-            && self.identity.rules.hold(Rule::StaleMemberIsVoid)
+            && self.identity.rules.holds(Rule::StaleMemberIsVoid)
     }
 
     /// A view is in force: checkpoints of others do not count any more, and its joiners have to fetch before they are
@@ -206,9 +206,9 @@ impl Machine {
         // A node that is still coming in and reaches nobody has nothing that others could miss.
         let unheard = self.joining.is_some() && !self.has_coordinator();
         let has_left = self.state.has_left(self.identity.me);
-        let logged = has_left || !(listed || founded) || !self.identity.rules.hold(Rule::LeftIsLogged);
+        let logged = has_left || !(listed || founded) || !self.identity.rules.holds(Rule::LeftIsLogged);
         // Who led until its own removal may be the only one to know of that: another one has to coordinate without it.
-        let unled = has_left && !self.has_coordinator() && self.identity.rules.hold(Rule::LeaverIsLed);
+        let unled = has_left && !self.has_coordinator() && self.identity.rules.holds(Rule::LeaverIsLed);
         if (logged || unheard) && !unled || closed {
             self.departure.finish();
             self.timers.stop(Timer::Leave);

@@ -83,7 +83,7 @@ impl Machine {
             self.lose_coordinator();
         }
         self.fetch_without_link(peer);
-        let counts_reach = self.identity.rules.hold(Rule::AnswerIsInReach);
+        let counts_reach = self.identity.rules.holds(Rule::AnswerIsInReach);
         if let Some(change) = self.change_mut().filter(|_| counts_reach) {
             change.part(peer);
         }

@@ -65,7 +65,7 @@ impl Machine {
     /// Stops for good, and stops voting: every later entry builds on one that this node cannot apply. What a peer says is
     /// committed counts as committed, as everywhere in the log.
     pub(super) fn halt_at_log(&mut self, index: LogIndex, error: CommandError) {
-        if !self.identity.rules.hold(Rule::UnreadableLogStops) {
+        if !self.identity.rules.holds(Rule::UnreadableLogStops) {
             return;
         }
         self.halted = true;
@@ -76,7 +76,7 @@ impl Machine {
 
     fn keep_vote(&mut self, record: Record) {
         self.records.keep(record);
-        if let Some(voter) = self.voter.as_mut().filter(|_| !self.identity.rules.hold(Rule::VoteIsSynced)) {
+        if let Some(voter) = self.voter.as_mut().filter(|_| !self.identity.rules.holds(Rule::VoteIsSynced)) {
             voter.persisted(u64::MAX);
         }
     }
@@ -120,7 +120,7 @@ impl Machine {
         // A message to an earlier run of this node is for nobody.
         let Some(voter) = self.voter.as_mut().filter(|voter| voter.id() == message.to) else { return };
         let index = message.index;
-        let checks = self.identity.rules.hold(Rule::ConsensusIsChecked);
+        let checks = self.identity.rules.holds(Rule::ConsensusIsChecked);
         match if checks { voter.take(message) } else { voter.take_checked(message) } {
             Ok(()) => {
                 self.run_consensus();
@@ -128,7 +128,7 @@ impl Machine {
             }
             Err(ConsensusError::State(error)) => self.halt_at_log(index, error),
             // The name is an earlier run's: it is the disk that has forgotten.
-            Err(ConsensusError::Forgotten) if !self.identity.rules.hold(Rule::ForgottenVoteIsGivenUp) => {}
+            Err(ConsensusError::Forgotten) if !self.identity.rules.holds(Rule::ForgottenVoteIsGivenUp) => {}
             Err(ConsensusError::Forgotten) if self.restored && voter.id() != own => self.give_up_vote(),
             Err(error) => self.breach(from, error.to_string()),
         }
@@ -206,7 +206,7 @@ impl Machine {
             let mut first = next;
             self.send_tail(from, &mut first);
             self.say_resigned(from);
-            if next > self.state.next() && self.identity.rules.hold(Rule::AskedAsksBack) {
+            if next > self.state.next() && self.identity.rules.holds(Rule::AskedAsksBack) {
                 // Whoever asks knows more. It need not be on the ring: who was may not know yet that the log goes on without
                 // a voter that is gone.
                 self.say_follow(from);

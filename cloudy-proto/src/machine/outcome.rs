@@ -60,7 +60,7 @@ impl Machine {
     /// The log has listed the incarnation. Only then was the id given out, and only then can it be in no result.
     fn names_a_broadcast(&self, id: MessageId) -> bool {
         let is_listed = self.state.incarnation(id.origin).is_some_and(|latest| is_listed(id, latest));
-        is_listed || !self.identity.rules.hold(Rule::RejectedIsListed)
+        is_listed || !self.identity.rules.holds(Rule::RejectedIsListed)
     }
 
     /// The log lists a newer incarnation of the origin, or that the origin has left, and the view in force does not list
@@ -69,7 +69,7 @@ impl Machine {
         let is_superseded = self.state.incarnation(id.origin).is_some_and(|latest| latest > id.incarnation)
             || self.state.has_left(id.origin);
         let on_ring = self.state.view().is_some_and(|view| view.rank_of_run(id.origin, id.incarnation).is_some());
-        is_superseded && (!on_ring || !self.identity.rules.hold(Rule::RejectedIsOffRing))
+        is_superseded && (!on_ring || !self.identity.rules.holds(Rule::RejectedIsOffRing))
     }
 
     /// The result reaches the first index of the view in force: at a complete member, and at a node that fetched as far.
@@ -77,7 +77,7 @@ impl Machine {
         let member = self.member.as_ref().or(self.former.as_ref());
         let is_complete = member.is_some_and(|member| member.complete);
         let is_fetched = self.fetching.as_ref().is_some_and(|fetching| fetching.reaches);
-        is_complete || is_fetched || !self.identity.rules.hold(Rule::RejectedIsReached)
+        is_complete || is_fetched || !self.identity.rules.holds(Rule::RejectedIsReached)
     }
 }
 

@@ -89,7 +89,7 @@ impl Machine {
             return;
         }
         self.peers.paths.values_mut().for_each(|path| path.slept(slept));
-        if self.identity.rules.hold(Rule::SleeperWaits) {
+        if self.identity.rules.holds(Rule::SleeperWaits) {
             self.peers.woke_at = Some(now);
             if let Some(change) = self.coordinating.as_mut().and_then(Coordinating::change_mut) {
                 change.undecided_until = now + CONSENSUS_TICK;

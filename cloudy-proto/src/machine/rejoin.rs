@@ -138,7 +138,7 @@ impl Machine {
             let lately = self.now.since(**at) <= self.silence_max(**node);
             let linked = **node == self.identity.me || self.links.contains_key(node);
             let leaves = self.is_leaving(**node) || self.state.has_left(**node);
-            let stays = !leaves || !self.identity.rules.hold(Rule::LeftIsLogged);
+            let stays = !leaves || !self.identity.rules.holds(Rule::LeftIsLogged);
             !kept_out && lately && linked && stays && view.rank_of(**node).is_none()
         });
         ready.filter_map(|(node, _)| self.joiner(*node)).take(places).collect()

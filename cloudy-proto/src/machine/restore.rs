@@ -138,7 +138,7 @@ impl Machine {
             let member = member.restored(slots, passed, ends);
             self.former = Some(member.map_err(|lane| StoredError::Lane { view: view.id, lane })?);
         }
-        if self.identity.rules.hold(Rule::RestartedIsWedged) {
+        if self.identity.rules.holds(Rule::RestartedIsWedged) {
             if first.is_none() && self.joining.is_some() {
                 self.start_fetching(view);
             }

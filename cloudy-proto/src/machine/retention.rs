@@ -102,7 +102,7 @@ impl Machine {
         }
         let Some(held_by_all) = self.held_by_all() else { return };
         let Some(mut base) = self.retention.new_beginning(end_bytes, held_by_all).cloned() else { return };
-        if !self.identity.rules.hold(Rule::BeginKnowsItsNumbers) {
+        if !self.identity.rules.holds(Rule::BeginKnowsItsNumbers) {
             base.base.last_numbers.clone_from(self.result.state().last_seqs());
         }
         self.begin_stored(&base);
@@ -119,7 +119,7 @@ impl Machine {
     /// nothing of its disk.
     fn held_by_all(&self) -> Option<Index> {
         let member = self.member.as_ref().filter(|member| member.complete)?;
-        if !self.identity.rules.hold(Rule::DeletesWhatAllHold) {
+        if !self.identity.rules.holds(Rule::DeletesWhatAllHold) {
             return Some(self.result.state().index());
         }
         let mut others = member.view.ring.iter().filter(|other| other.node != self.identity.me);

@@ -25,7 +25,7 @@ impl Machine {
             return;
         }
         let end = self.result.state().index();
-        let index = if self.identity.rules.hold(Rule::SnapshotIsOfItsIndex) { index } else { index.next().min(end) };
+        let index = if self.identity.rules.holds(Rule::SnapshotIsOfItsIndex) { index } else { index.next().min(end) };
         let Some(kept) = self.result.state().base_before(index) else { return };
         let begins = StoredBase { ends: self.message_ends(), ..kept };
         self.keep_snapshot(StoredSnapshot { index, begins, state });
@@ -37,7 +37,7 @@ impl Machine {
         // With a gap behind it, it would help nobody. On a disk that memory does not fill: the node starts with the disk.
         let first = match self.identity.durability {
             Durability::Memory => retained,
-            Durability::Disk if self.identity.rules.hold(Rule::StoredFollowsSnapshot) => {
+            Durability::Disk if self.identity.rules.holds(Rule::StoredFollowsSnapshot) => {
                 retained.map(|_| self.retention.stored_from())
             }
             Durability::Disk => self.first_kept(),
@@ -95,7 +95,7 @@ impl Machine {
 
     /// The result goes on from a base, and the application from a state.
     fn begin_with(&mut self, index: Index, mut base: ResultBase, state: Bytes) {
-        if !self.identity.rules.hold(Rule::SnapshotHasLastNumbers) {
+        if !self.identity.rules.holds(Rule::SnapshotHasLastNumbers) {
             base.last_numbers.clear();
         }
         let (after, here) = (base.checkpoint.index, self.result.state().index());

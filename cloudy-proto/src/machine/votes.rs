@@ -59,7 +59,7 @@ impl Machine {
         let count = voters().count();
         let stuck = (count - lost.len()) * 2 <= count && !self.has_coordinator() && !self.state.is_closed();
         let durability = self.identity.durability;
-        (stuck && count > 0 && self.identity.rules.hold(Rule::LostVotesAreTold)).then_some(VotesLost {
+        (stuck && count > 0 && self.identity.rules.holds(Rule::LostVotesAreTold)).then_some(VotesLost {
             lost,
             voters: count,
             durability,

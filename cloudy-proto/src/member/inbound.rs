@@ -1,6 +1,5 @@
 //! What the other members say.
 
-use crate::config::RingKind;
 use crate::id::{Rank, Round};
 use crate::lane::LaneBreak;
 use crate::member::Member;
@@ -33,7 +32,7 @@ impl Member {
             return Ok(());
         }
         self.confirms_due = true;
-        let gaps_are_skips = !self.rules.hold(Rule::NoSkipFromGap);
+        let gaps_are_skips = !self.rules.holds(Rule::NoSkipFromGap);
         let lane = &mut self.lanes[owner.at()];
         match frame {
             LaneFrame::Slot(slot) => {
@@ -45,7 +44,7 @@ impl Member {
                 let (bytes, max) = (lane.unconfirmed_bytes(), self.view.parameters.window_bytes);
                 // One slot may exceed the window; more than one may not.
                 let alone = lane.held_from(lane.confirmable()).count() <= 1;
-                if bytes > max && !alone && self.view.parameters.ring != RingKind::Token {
+                if bytes > max && !alone && self.model.bounds_window_bytes() {
                     return Err(Breach::Window { bytes, max });
                 }
             }
@@ -75,7 +74,7 @@ impl Member {
             TallyFrame::Approved { frontier } if !self.wedged => {
                 self.lanes[from.at()].approve(frontier);
                 // The walk waits for one lane, if nothing is wrong with it.
-                self.stirred |= from == self.walk.cursor().rank || !self.rules.hold(Rule::CursorWaitsForUnknown);
+                self.stirred |= from == self.walk.cursor().rank || !self.rules.holds(Rule::CursorWaitsForUnknown);
             }
             TallyFrame::Moved { taken, everywhere } => self.progress.take(from, (taken, everywhere), now),
             TallyFrame::Skips { lanes } if !self.wedged => self.take_known_skips(&lanes)?,
@@ -94,7 +93,7 @@ impl Member {
                 return Err(Breach::Skips { lane: skip.lane });
             };
             let chained = skip.prev == lane.message_end();
-            if chained || !self.rules.hold(Rule::KnownSkipIsChained) {
+            if chained || !self.rules.holds(Rule::KnownSkipIsChained) {
                 lane.take_skip(skip.prev, skip.frontier, !chained)?;
                 self.arrived = true;
             }
@@ -113,10 +112,10 @@ impl Member {
                 return Err(Breach::Resume { lane: rank, wanted, end: lane.frontier() });
             }
             let skips_only = lane.held_from(wanted).next().is_none();
-            let forgets = !self.rules.hold(Rule::ResumeRepeatsSkip) && skips_only
-                || !self.rules.hold(Rule::ForwardedIsResumed) && rank != self.rank;
+            let forgets = !self.rules.holds(Rule::ResumeRepeatsSkip) && skips_only
+                || !self.rules.holds(Rule::ForwardedIsResumed) && rank != self.rank;
             let sent = if forgets { lane.frontier() } else { wanted };
-            let resumes = sent < lane.frontier() && self.rules.hold(Rule::ResumeTellsSkips);
+            let resumes = sent < lane.frontier() && self.rules.holds(Rule::ResumeTellsSkips);
             flows.push(LaneFlow { lane: rank, sent, resumes });
         }
         self.peers[from.at()].lanes = flows;

@@ -77,10 +77,10 @@ impl Member {
     pub(crate) fn new(view: Arc<View>, rank: Rank, first: Option<Index>, now: Time, rules: Rules) -> Self {
         let members = view.members();
         let mut recipients: Vec<Rank> = view.ranks().collect();
-        if !rules.hold(Rule::OwnerIsRecipient) {
+        if !rules.holds(Rule::OwnerIsRecipient) {
             recipients.retain(|&recipient| recipient != rank);
         }
-        if !rules.hold(Rule::EveryConfirmation) {
+        if !rules.holds(Rule::EveryConfirmation) {
             recipients.retain(|&recipient| recipient != view.parent(rank));
         }
         Self {
@@ -118,7 +118,7 @@ impl Member {
         let arrived = core::mem::take(&mut self.arrived);
         loop {
             let mut moved = self.send(now, outbox, delivery);
-            if arrived || self.rules.hold(Rule::SkipIsStanding) {
+            if arrived || self.rules.holds(Rule::SkipIsStanding) {
                 moved |= self.skip(outbox);
             }
             if core::mem::take(&mut self.confirms_due) {
@@ -126,7 +126,7 @@ impl Member {
             }
             self.approve(now);
             let walked = self.deliver(now, delivery);
-            self.confirms_due |= walked && self.rules.hold(Rule::HoldFollowsCursor);
+            self.confirms_due |= walked && self.rules.holds(Rule::HoldFollowsCursor);
             moved |= walked;
             if !moved {
                 break;
@@ -142,7 +142,7 @@ impl Member {
     }
 
     fn frozen(&self, rule: Rule) -> bool {
-        self.wedged && self.rules.hold(rule)
+        self.wedged && self.rules.holds(rule)
     }
 
     fn ring_state(&self) -> RingState<'_> {
@@ -170,7 +170,7 @@ impl Member {
             };
             let Some(batch) = outbox.pop() else { break };
             let own = &mut self.lanes[self.rank.at()];
-            let round = if self.rules.hold(Rule::SkippedRoundUnused) { round } else { own.unskip() };
+            let round = if self.rules.holds(Rule::SkippedRoundUnused) { round } else { own.unskip() };
             self.pending.record(round, (batch.first_seq, batch.count), cost_bytes, now);
             self.window.sent(round, now);
             let taken = own.take_slot(Slot { round, prev: own.message_end(), batch }, false);
@@ -210,9 +210,9 @@ impl Member {
         let mut used: u64 = others.clone().map(|at| self.lanes[at].confirmed_bytes()).sum();
         for at in others {
             let lane = &mut self.lanes[at];
-            let end = if self.rules.hold(Rule::ConfirmIsSynced) { lane.stored() } else { lane.frontier() };
+            let end = if self.rules.holds(Rule::ConfirmIsSynced) { lane.stored() } else { lane.frontier() };
             while let Some(held) = lane.first_unconfirmed().filter(|held| held.round < end) {
-                let exempt = Some((held.round, at)) == first && self.rules.hold(Rule::HoldExemptsFirst);
+                let exempt = Some((held.round, at)) == first && self.rules.holds(Rule::HoldExemptsFirst);
                 if !exempt && used + held.batch.cost_bytes() > hold_bytes {
                     break;
                 }
@@ -229,7 +229,7 @@ impl Member {
             return;
         }
         let own = &self.lanes[self.rank.at()];
-        let end = if self.rules.hold(Rule::ConfirmIsSynced) { own.stored() } else { own.frontier() };
+        let end = if self.rules.holds(Rule::ConfirmIsSynced) { own.stored() } else { own.frontier() };
         let own_confirmed = self.pending.confirm(self.rank, end, end, now);
         debug_assert_eq!(own_confirmed, Ok(()));
         let before = self.lanes[self.rank.at()].approved();
@@ -343,12 +343,12 @@ impl Member {
 
     /// §6.2: freezes the view; final.
     pub(crate) fn wedge(&mut self) {
-        self.wedged |= self.rules.hold(Rule::WedgedBeforeAnswer);
+        self.wedged |= self.rules.holds(Rule::WedgedBeforeAnswer);
     }
 
     /// By rank: what is stored of each lane.
     pub(crate) fn frontiers(&self) -> Vec<Round> {
-        let end = if self.rules.hold(Rule::AnswerIsSynced) { Lane::stored } else { Lane::frontier };
+        let end = if self.rules.holds(Rule::AnswerIsSynced) { Lane::stored } else { Lane::frontier };
         self.lanes.iter().map(end).collect()
     }
 
@@ -429,7 +429,7 @@ impl Member {
         self.lanes.iter().for_each(Lane::validate);
         let own = &self.lanes[self.rank.at()];
         assert!(self.pending.approved() <= own.frontier());
-        if self.rules.hold(Rule::WedgedSendsNothing) && !self.wedged {
+        if self.rules.holds(Rule::WedgedSendsNothing) && !self.wedged {
             assert_eq!(
                 own.held_slots(),
                 self.pending.slots(),
@@ -437,10 +437,7 @@ impl Member {
             );
         }
         let window = self.view.parameters.window_bytes;
-        assert!(
-            self.pending.slots() <= 1
-                || self.view.parameters.ring == crate::config::RingKind::Token
-                || self.pending.bytes() <= window
-        );
+        let is_bounded = self.model.bounds_window_bytes() && self.pending.slots() > 1;
+        assert!(!is_bounded || self.pending.bytes() <= window);
     }
 }

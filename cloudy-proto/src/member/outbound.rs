@@ -1,7 +1,6 @@
 //! What one peer has been told and has yet to be told. Derived from watermarks when the driver polls, so that any number
 //! of inputs costs at most one confirmation, approval and skip each.
 
-use crate::config::RingKind;
 use crate::id::{Rank, Round};
 use crate::io::Frame;
 use crate::member::Member;
@@ -69,9 +68,8 @@ impl Member {
                 sends = self.flush_lanes(rank, false, outputs);
                 self.flush_tally(rank, false, outputs);
             }
-            let tell_waiting = self.rules.hold(Rule::WaitingIsTold)
-                && self.view.parameters.ring == RingKind::Token
-                && !self.view.parameters.session;
+            let tell_waiting =
+                self.rules.holds(Rule::WaitingIsTold) && self.model.reports_waiting() && !self.view.parameters.session;
             // Whoever has just sent its last slot may be handed more in this turn.
             let stays = heartbeat.waiting || !sends;
             if tell_waiting && stays && self.peers[rank.at()].waiting_sent != heartbeat.waiting {

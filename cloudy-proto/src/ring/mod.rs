@@ -59,6 +59,26 @@ pub(crate) trait RingModel: Debug + Send + Sync {
         false
     }
 
+    /// Members that wait for the turn report that to the member that holds it.
+    fn reports_waiting(&self) -> bool {
+        false
+    }
+
+    /// The bytes of own slots outside the result are bounded by the window, and members refuse more.
+    fn bounds_window_bytes(&self) -> bool {
+        true
+    }
+
+    /// A stall counts against the member that causes it. False where no member can tell which one that is.
+    fn blames_stalls(&self) -> bool {
+        true
+    }
+
+    /// The model of the next view after a stall that counts against no member; none to keep this one.
+    fn after_stall(&self) -> Option<RingKind> {
+        None
+    }
+
     /// The stream of a lane runs from one member to another. Every member gets every lane but its own from exactly one
     /// other.
     fn carries(&self, _view: &View, from: Rank, _to: Rank, lane: Rank) -> bool {

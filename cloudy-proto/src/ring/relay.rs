@@ -1,5 +1,6 @@
 //! Slots travel along the ring, so that no link carries a payload twice.
 
+use crate::config::RingKind;
 use crate::id::{Rank, Round};
 use crate::ring::pipelined::Pipelined;
 use crate::ring::{RingModel, RingState};
@@ -20,6 +21,15 @@ impl RingModel for Relay {
 
     fn holds_turn(&self, state: RingState<'_>) -> bool {
         Pipelined.holds_turn(state)
+    }
+
+    /// A stalled slot may wait for any member between its owner and the one that reports the stall.
+    fn blames_stalls(&self) -> bool {
+        false
+    }
+
+    fn after_stall(&self) -> Option<RingKind> {
+        Some(RingKind::Pipelined)
     }
 
     /// To the successor all lanes, the own one and those of others, but the successor's own.

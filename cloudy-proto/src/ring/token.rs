@@ -31,4 +31,13 @@ impl RingModel for Token {
     fn holds_turn(&self, state: RingState<'_>) -> bool {
         !state.parameters().session && Self::has_turn(state)
     }
+
+    fn reports_waiting(&self) -> bool {
+        true
+    }
+
+    /// One slot at a time is in flight, of any size.
+    fn bounds_window_bytes(&self) -> bool {
+        false
+    }
 }

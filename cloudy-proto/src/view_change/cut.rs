@@ -2,6 +2,7 @@
 
 use crate::config::RingKind;
 use crate::id::{Rank, Round};
+use crate::ring::{RingModel, model_of};
 use crate::rules::{Rule, Rules};
 use crate::view::View;
 use crate::wire::{Stall, Wedged};
@@ -40,36 +41,37 @@ pub(crate) fn cut_of(
     last: bool,
     rules: Rules,
 ) -> Option<Cut> {
+    let model = model_of(view.parameters.ring);
     let alive: Vec<Option<&Wedged>> = answers.iter().map(Option::as_ref).collect();
     let complete = |at: usize| alive[at].is_some_and(|answer| answer.complete);
-    if !(0..alive.len()).any(complete) && rules.hold(Rule::SurvivorIsComplete) {
+    if !(0..alive.len()).any(complete) && rules.holds(Rule::SurvivorIsComplete) {
         return None;
     }
     let runs_on = (0..alive.len()).any(|at| complete(at) && !restarted[at]);
-    let from_disks = !runs_on || !rules.hold(Rule::RunningFixTheCut);
+    let from_disks = !runs_on || !rules.holds(Rule::RunningFixTheCut);
     let joins: Vec<bool> = restarted.iter().map(|restarted| *restarted && !from_disks).collect();
     let mut answers = Answers { alive, joins: &joins };
-    while let Some(dropped) = to_drop(&answers, view.parameters.ring).filter(|_| !last) {
+    while let Some(dropped) = to_drop(&answers, model).filter(|_| !last) {
         answers.alive[dropped.at()] = None;
     }
     let alive = answers.alive;
     let lane_end = |lane: Rank| {
         let decide = alive.iter().zip(&joins).filter(|(_, joins)| !**joins).filter_map(|(answer, _)| *answer);
         let frontiers = decide.map(|answer| answer.frontiers[lane.at()]);
-        if rules.hold(Rule::CutAtMinimum) { frontiers.min() } else { frontiers.max() }
+        if rules.holds(Rule::CutAtMinimum) { frontiers.min() } else { frontiers.max() }
     };
     let rounds = view.ranks().map(|lane| lane_end(lane).unwrap_or_default()).collect();
     let stalls = alive.iter().flatten().any(|answer| !answer.findings.stalled.is_empty());
-    let falls_back = stalls && view.parameters.ring == RingKind::Relay;
-    let ring = if falls_back { RingKind::Pipelined } else { view.parameters.ring };
+    let fallback = model.after_stall().filter(|_| stalls);
+    let ring = fallback.unwrap_or(view.parameters.ring);
     let survivors = view.ranks().filter(|rank| alive[rank.at()].is_some()).collect();
     Some(Cut { survivors, rounds, ring, from_disks })
 }
 
 /// The member with the most against it. The last complete member stays, whatever is against it.
-fn to_drop(answers: &Answers<'_>, ring: RingKind) -> Option<Rank> {
+fn to_drop(answers: &Answers<'_>, model: &dyn RingModel) -> Option<Rank> {
     let alive = &answers.alive;
-    let against = blame(alive, ring);
+    let against = blame(alive, model);
     let complete = (0..alive.len()).filter(|&at| answers.is_complete(at)).count();
     let stays = |at: usize| complete == 1 && answers.is_complete(at);
     let candidates = (0..alive.len()).filter(|&at| against[at] > 0 && !stays(at));
@@ -89,7 +91,7 @@ fn whole_lane_holders(alive: &[Option<&Wedged>], at: usize) -> usize {
 
 /// By rank: what is against each member. Where slots are relayed nobody can tell who of those before it a member waits
 /// for, so a stall counts against nobody.
-fn blame(alive: &[Option<&Wedged>], ring: RingKind) -> Vec<usize> {
+fn blame(alive: &[Option<&Wedged>], model: &dyn RingModel) -> Vec<usize> {
     let mut against = vec![0; alive.len()];
     let both = |x: usize, y: usize| x != y && alive[x].is_some() && alive.get(y).is_some_and(Option::is_some);
     let found_down = |x: usize, y: usize| alive[x].is_some_and(|answer| answer.findings.down.contains(&Rank(y as u16)));
@@ -100,7 +102,7 @@ fn blame(alive: &[Option<&Wedged>], ring: RingKind) -> Vec<usize> {
                 against[y] += 1;
             }
         }
-        let Some(accuser) = alive[x].filter(|_| ring != RingKind::Relay) else { continue };
+        let Some(accuser) = alive[x].filter(|_| model.blames_stalls()) else { continue };
         against[x] += usize::from(accuser.findings.stalled.contains(&(Rank(x as u16), Stall::Unsynced)));
         for (accused, stall) in accuser.findings.stalled.iter().filter(|(accused, _)| both(x, accused.at())) {
             match guilt(alive, x, accused.at(), *stall) {
