@@ -18,6 +18,7 @@ mod config;
 mod control;
 mod delivery;
 mod digest;
+mod due;
 mod id;
 mod io;
 mod lane;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::control::{ControlState, Voter};
+use crate::due::Cause;
 use crate::id::{LogIndex, NodeId, ViewId};
 use crate::io::Event;
 use crate::machine::Machine;
@@ -41,7 +42,7 @@ impl Machine {
             self.records.keep(Record::Log { index: last, term: self.log_term, state: state.clone() });
             if let Some(voter) = self.voter.as_mut().filter(|_| votes) {
                 voter.compact(state.clone(), keep as u64);
-                self.dirty = true;
+                self.due.set(Cause::Outputs);
             }
             self.state.compact(state, keep);
         }

@@ -179,7 +179,7 @@ impl Machine {
         let checkpoint = if at_checkpoint { ours } else { heartbeat.checkpoint };
         if let Some(member) = &mut self.member {
             member.wedged = true;
-            member.beat(Heartbeat { checkpoint, ..heartbeat }, &mut self.outputs);
+            member.beat(Heartbeat { checkpoint, ..heartbeat }, &mut self.outputs, &self.due);
         }
         self.event(Event::Diverged { node, theirs, ours });
     }

@@ -142,7 +142,7 @@ impl Machine {
             if let Some(((view, ends), member)) = sync.ends.zip(member)
                 && member.view.id == view
             {
-                member.synced(&ends);
+                member.synced(&ends, &mut self.due);
             }
             if let Some((view, first)) = sync.fetched {
                 self.complete_at(view, first);

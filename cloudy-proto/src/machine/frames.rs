@@ -41,7 +41,7 @@ impl Machine {
         let Some(member) = &mut self.member else { return };
         let Some(rank) = member.view.rank_of(from) else { return };
         member.heard(rank, self.now);
-        if let Err(breach) = member.take_lane(lane, frame, &mut self.records) {
+        if let Err(breach) = member.take_lane(lane, frame, &mut self.records, &mut self.due) {
             self.breach(from, breach.to_string());
         }
     }
@@ -79,9 +79,7 @@ impl Machine {
             (Some(member), _) => {
                 let Some(rank) = member.view.rank_of(from) else { return };
                 member.heard(rank, self.now);
-                let taken = member.take_tally(rank, frame, self.now);
-                self.dirty |= member.take_stirred();
-                taken
+                member.take_tally(rank, frame, self.now, &mut self.due)
             }
             (None, TallyFrame::Heartbeat(heartbeat)) => Ok(Some(*heartbeat)),
             (None, _) => Ok(None),

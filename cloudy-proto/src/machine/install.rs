@@ -142,5 +142,6 @@ impl Machine {
         let linked = self.links.keys().filter_map(|&peer| view.rank_of(peer));
         linked.for_each(|rank| member.link_up(rank));
         self.member = Some(member);
+        self.due.on_view();
     }
 }

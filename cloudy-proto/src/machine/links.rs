@@ -121,7 +121,7 @@ impl Machine {
         self.probe_peers();
         let heartbeat = self.heartbeat();
         if let Some(member) = &mut self.member {
-            member.beat(heartbeat, &mut self.outputs);
+            member.beat(heartbeat, &mut self.outputs, &self.due);
             for to in self.observers(&view) {
                 let stream = Stream::Tally { view: view.id };
                 let frame = Frame::Tally(TallyFrame::Heartbeat(heartbeat));

@@ -44,6 +44,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::Durability;
 use crate::control::{ControlState, Voter};
 use crate::delivery::Delivery;
+use crate::due::{Cause, Due};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, NodeId, Seq, ViewId};
 use crate::io::{Admission, Event, Input, Output, Request};
 use crate::member::Member;
@@ -145,8 +146,7 @@ pub struct Machine {
     closing: Closing,
     timers: Timers,
     now: Time,
-    /// Inputs came since the outputs were last derived.
-    dirty: bool,
+    due: Due,
     /// Its result differs from the others', or it cannot read the control log: nothing leaves.
     halted: bool,
 }
@@ -197,7 +197,7 @@ impl Machine {
             closing: Closing::default(),
             timers: Timers::default(),
             now: Time(0),
-            dirty: false,
+            due: Due::default(),
             halted: false,
             identity: Identity {
                 me: config.me,
@@ -221,8 +221,7 @@ impl Machine {
         if self.halted {
             return;
         }
-        // Most confirmations and approvals move one number, and nothing follows.
-        self.dirty |= !frames::only_tallies(&input);
+        self.due.set_if(Cause::Outputs, !frames::only_tallies(&input));
         match input {
             Input::LinkUp { peer, addresses } => self.link_up(peer, addresses),
             Input::LinkDown { peer } => self.link_down(peer),
@@ -240,7 +239,7 @@ impl Machine {
 
     /// The next thing to do; none once all that follows from the inputs so far was given out.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if core::mem::take(&mut self.dirty) && !self.halted {
+        if self.due.take(Cause::Outputs) && !self.halted {
             self.derive();
         }
         let output = self.outputs.pop();
@@ -254,7 +253,7 @@ impl Machine {
     /// Whether [`poll_output`](Self::poll_output) has to be called: cheap, so that a driver of many groups asks each of them.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        self.dirty || !self.outputs.is_empty()
+        self.due.has(Cause::Outputs) || !self.outputs.is_empty()
     }
 
     /// When to call `handle` with [`Input::Timeout`] at the latest. Ask after the outputs were taken.
@@ -369,14 +368,14 @@ impl Machine {
             let own = (self.identity.me, self.identity.incarnation);
             let (result, records, outputs) = (&mut self.result, &mut self.records, &mut self.outputs);
             let mut delivery = Delivery { own, rules: self.identity.rules, result, records, outputs };
-            member.settle(self.now, &mut self.outbox, &mut delivery);
+            member.settle(self.now, &mut self.outbox, &mut delivery, &mut self.due);
         }
         self.say_ready();
         self.run_consensus();
         self.flush_log();
         let heartbeat = self.heartbeat();
         if let Some(member) = &mut self.member {
-            member.flush(heartbeat, &mut self.outputs);
+            member.flush(heartbeat, &mut self.outputs, &mut self.due);
         }
         self.give_out_records();
         self.retire();

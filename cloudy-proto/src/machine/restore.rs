@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::control::{Applied, ControlState, Voter};
+use crate::due::Cause;
 use crate::id::{ConsensusId, Index, LogIndex, Rank};
 use crate::io::{Event, Output};
 use crate::limits::CONSENSUS_TICK;
@@ -28,7 +29,7 @@ impl Machine {
         machine.restored = true;
         machine.wedged = stored.wedged;
         machine.founded_with = stored.complete.1 > Index(0);
-        machine.dirty = true;
+        machine.due.set(Cause::Outputs);
         machine.restore_result(&stored);
         machine.replay(&stored)?;
         machine.log_term = stored.log_term;

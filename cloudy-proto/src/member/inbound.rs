@@ -1,5 +1,6 @@
 //! What the other members say.
 
+use crate::due::{Cause, Due};
 use crate::id::{Rank, Round};
 use crate::lane::LaneBreak;
 use crate::member::Member;
@@ -27,11 +28,17 @@ pub(crate) enum Breach {
 
 impl Member {
     /// A frame of a lane, from the member whose link carries it.
-    pub(crate) fn take_lane(&mut self, owner: Rank, frame: LaneFrame, records: &mut Records) -> Result<(), Breach> {
+    pub(crate) fn take_lane(
+        &mut self,
+        owner: Rank,
+        frame: LaneFrame,
+        records: &mut Records,
+        due: &mut Due,
+    ) -> Result<(), Breach> {
         if self.wedged {
             return Ok(());
         }
-        self.confirms_due = true;
+        due.set(Cause::Confirmable);
         let gaps_are_skips = !self.rules.holds(Rule::NoSkipFromGap);
         let lane = &mut self.lanes[owner.at()];
         match frame {
@@ -50,15 +57,21 @@ impl Member {
             }
             LaneFrame::Skip { prev, frontier } => {
                 lane.take_skip(prev, frontier, gaps_are_skips)?;
-                self.skips_came = true;
+                due.set(Cause::Skips);
             }
         }
-        self.arrived = true;
+        due.set(Cause::LaneFrame);
         Ok(())
     }
 
     /// A frame of a member's tally. Gives back its heartbeat, if that is what it is.
-    pub(crate) fn take_tally(&mut self, from: Rank, frame: TallyFrame, now: Time) -> Result<Option<Heartbeat>, Breach> {
+    pub(crate) fn take_tally(
+        &mut self,
+        from: Rank,
+        frame: TallyFrame,
+        now: Time,
+        due: &mut Due,
+    ) -> Result<Option<Heartbeat>, Breach> {
         match frame {
             TallyFrame::Heartbeat(heartbeat) => {
                 self.peers[from.at()].waiting = heartbeat.waiting;
@@ -69,15 +82,16 @@ impl Member {
                 let end = self.lanes[self.rank.at()].frontier();
                 let before = self.pending.approved();
                 self.pending.confirm(from, frontier, end, now)?;
-                self.stirred |= self.pending.approved() > before;
+                due.set_if(Cause::Outputs, self.pending.approved() > before);
             }
             TallyFrame::Approved { frontier } if !self.wedged => {
                 self.lanes[from.at()].approve(frontier);
                 // The walk waits for one lane, if nothing is wrong with it.
-                self.stirred |= from == self.walk.cursor().rank || !self.rules.holds(Rule::CursorWaitsForUnknown);
+                let is_awaited = from == self.walk.cursor().rank || !self.rules.holds(Rule::CursorWaitsForUnknown);
+                due.set_if(Cause::Outputs, is_awaited);
             }
             TallyFrame::Moved { taken, everywhere } => self.progress.take(from, (taken, everywhere), now),
-            TallyFrame::Skips { lanes } if !self.wedged => self.take_known_skips(&lanes)?,
+            TallyFrame::Skips { lanes } if !self.wedged => self.take_known_skips(&lanes, due)?,
             TallyFrame::Confirm { .. } | TallyFrame::Approved { .. } | TallyFrame::Skips { .. } => {}
         }
         Ok(None)
@@ -85,8 +99,8 @@ impl Member {
 
     /// §3.3: another member's skips, told by who knows of them. Where slots before them are missing they say nothing yet:
     /// the owner tells them again behind those.
-    fn take_known_skips(&mut self, skips: &[KnownSkip]) -> Result<(), Breach> {
-        self.confirms_due = true;
+    fn take_known_skips(&mut self, skips: &[KnownSkip], due: &mut Due) -> Result<(), Breach> {
+        due.set(Cause::Confirmable);
         for skip in skips {
             let told = self.model.passes_skips_on() && skip.lane != self.rank;
             let Some(lane) = self.lanes.get_mut(skip.lane.at()).filter(|_| told) else {
@@ -95,7 +109,7 @@ impl Member {
             let chained = skip.prev == lane.message_end();
             if chained || !self.rules.holds(Rule::KnownSkipIsChained) {
                 lane.take_skip(skip.prev, skip.frontier, !chained)?;
-                self.arrived = true;
+                due.set(Cause::LaneFrame);
             }
         }
         Ok(())

@@ -14,6 +14,7 @@ use progress::Progress;
 
 use crate::delivery::Delivery;
 use crate::digest::Checkpoint;
+use crate::due::{Cause, Due};
 use crate::id::{Incarnation, Index, Rank, Round};
 use crate::io::WaitCause;
 use crate::lane::{Held, Lane};
@@ -53,14 +54,6 @@ pub(crate) struct Member {
     pub(crate) complete: bool,
     suspicion: Suspicion,
     progress: Progress,
-    /// A lane frame was taken since the last settling.
-    arrived: bool,
-    /// A confirmation or an approval came that something follows from.
-    stirred: bool,
-    /// What may be confirmed has changed: a lane of another's, what is synced of one, or the cursor.
-    confirms_due: bool,
-    /// Skips of others were heard of since the last flush.
-    skips_came: bool,
     /// The lane ends with the highest approved own message slot.
     approval_due: Round,
     /// When the turn came to this empty-handed member while others wait.
@@ -99,10 +92,6 @@ impl Member {
             taken_max: None,
             open: !view.parameters.session,
             wedged: false,
-            arrived: false,
-            stirred: false,
-            confirms_due: false,
-            skips_came: false,
             approval_due: Round(0),
             turn_since: None,
             waits: (Place::default(), now),
@@ -114,19 +103,19 @@ impl Member {
     }
 
     /// Does all that can be done without hearing more: send, skip, confirm, approve, deliver.
-    pub(crate) fn settle(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery<'_>) {
-        let arrived = core::mem::take(&mut self.arrived);
+    pub(crate) fn settle(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery<'_>, due: &mut Due) {
+        let arrived = due.take(Cause::LaneFrame);
         loop {
             let mut moved = self.send(now, outbox, delivery);
             if arrived || self.rules.holds(Rule::SkipIsStanding) {
                 moved |= self.skip(outbox);
             }
-            if core::mem::take(&mut self.confirms_due) {
+            if due.take(Cause::Confirmable) {
                 self.extend_confirmations();
             }
             self.approve(now);
             let walked = self.deliver(now, delivery);
-            self.confirms_due |= walked && self.rules.holds(Rule::HoldFollowsCursor);
+            due.set_if(Cause::Confirmable, walked && self.rules.holds(Rule::HoldFollowsCursor));
             moved |= walked;
             if !moved {
                 break;
@@ -262,11 +251,6 @@ impl Member {
         let record = (rank == self.rank).then(|| self.pending.pop(held.round)).flatten();
         delivery.enter(&self.view, (rank, held.round), held.batch, record.as_ref());
         record
-    }
-
-    /// Something follows from the confirmations and approvals since this was asked.
-    pub(crate) fn take_stirred(&mut self) -> bool {
-        core::mem::take(&mut self.stirred)
     }
 
     /// The own window at this moment.

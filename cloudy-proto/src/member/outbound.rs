@@ -1,6 +1,7 @@
 //! What one peer has been told and has yet to be told. Derived from watermarks when the driver polls, so that any number
 //! of inputs costs at most one confirmation, approval and skip each.
 
+use crate::due::{Cause, Due};
 use crate::id::{Rank, Round};
 use crate::io::Frame;
 use crate::member::Member;
@@ -40,6 +41,15 @@ pub(crate) struct PeerFlow {
     moved_sent: (u64, u64),
 }
 
+/// How much of a tally is flushed.
+#[derive(Clone, Copy)]
+struct TallyFlush {
+    /// Confirmations that rose by skips only, too.
+    with_skips: bool,
+    /// Skips of other members came since the last flush.
+    skips_came: bool,
+}
+
 impl Member {
     /// A link is up: everything is told afresh from where the peer says.
     pub(crate) fn link_up(&mut self, rank: Rank) {
@@ -56,7 +66,8 @@ impl Member {
     }
 
     /// Puts out what each linked peer has yet to be told.
-    pub(crate) fn flush(&mut self, heartbeat: Heartbeat, outputs: &mut Outputs) {
+    pub(crate) fn flush(&mut self, heartbeat: Heartbeat, outputs: &mut Outputs, due: &mut Due) {
+        let skips_came = due.take(Cause::Skips);
         // The successor first: with `Token` the ring waits for it.
         for rank in self.view.ranks_after(self.rank) {
             if !self.peers[rank.at()].linked {
@@ -66,7 +77,7 @@ impl Member {
             let mut sends = false;
             if !(self.frozen(Rule::WedgedSendsNothing) && self.frozen(Rule::WedgedConfirmsNothing)) {
                 sends = self.flush_lanes(rank, false, outputs);
-                self.flush_tally(rank, false, outputs);
+                self.flush_tally(rank, TallyFlush { with_skips: false, skips_came }, outputs);
             }
             let tell_waiting =
                 self.rules.holds(Rule::WaitingIsTold) && self.model.reports_waiting() && !self.view.parameters.session;
@@ -76,16 +87,16 @@ impl Member {
                 self.flush_heartbeat(rank, heartbeat, outputs);
             }
         }
-        self.skips_came = false;
     }
 
     /// Says to each linked peer what may wait for a heartbeat: confirmations of skips, and that this member lives.
-    pub(crate) fn beat(&mut self, heartbeat: Heartbeat, outputs: &mut Outputs) {
+    pub(crate) fn beat(&mut self, heartbeat: Heartbeat, outputs: &mut Outputs, due: &Due) {
+        let skips_came = due.has(Cause::Skips);
         for rank in self.view.ranks() {
             if rank != self.rank && self.peers[rank.at()].linked {
                 if !self.wedged {
                     self.flush_lanes(rank, true, outputs);
-                    self.flush_tally(rank, true, outputs);
+                    self.flush_tally(rank, TallyFlush { with_skips: true, skips_came }, outputs);
                     self.flush_moved(rank, outputs);
                 }
                 self.flush_heartbeat(rank, heartbeat, outputs);
@@ -151,9 +162,9 @@ impl Member {
 
     /// The confirmation of the peer's lane and the approval of the own one, where they say something, with the skips that
     /// the peer needs to pass what is approved. What rose by skips only waits for a heartbeat.
-    fn flush_tally(&mut self, rank: Rank, skips_too: bool, outputs: &mut Outputs) {
+    fn flush_tally(&mut self, rank: Rank, flush: TallyFlush, outputs: &mut Outputs) {
         let lane = &self.lanes[rank.at()];
-        let due = if skips_too { lane.confirmable() } else { lane.confirmed() };
+        let due = if flush.with_skips { lane.confirmable() } else { lane.confirmed() };
         let frontier = lane.confirmable();
         if due > self.peers[rank.at()].confirm_sent {
             self.peers[rank.at()].confirm_sent = frontier;
@@ -165,7 +176,7 @@ impl Member {
             self.peers[rank.at()].approved_sent = frontier;
             self.tally(rank, TallyFrame::Approved { frontier }, outputs);
         }
-        if (approves || self.skips_came) && self.model.passes_skips_on() {
+        if (approves || flush.skips_came) && self.model.passes_skips_on() {
             self.flush_known_skips(rank, outputs);
         }
     }

@@ -1,5 +1,6 @@
 //! `Disk`: what of a view is synced, and what an earlier run stored of it.
 
+use crate::due::{Cause, Due};
 use crate::id::{Rank, Round};
 use crate::lane::Lane;
 use crate::member::Member;
@@ -14,8 +15,8 @@ impl Member {
     }
 
     /// Message slots below these rounds are synced.
-    pub(crate) fn synced(&mut self, ends: &[Round]) {
-        self.confirms_due = true;
+    pub(crate) fn synced(&mut self, ends: &[Round], due: &mut Due) {
+        due.set(Cause::Confirmable);
         self.lanes.iter_mut().zip(ends).for_each(|(lane, &end)| lane.sync(end));
     }
 
