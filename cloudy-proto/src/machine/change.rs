@@ -19,12 +19,13 @@ use crate::wire::{ControlFrame, Wedged};
 impl Machine {
     /// A member looks at the others, and reports what it finds.
     pub(super) fn suspect(&mut self) {
-        let limits = self.limits();
+        let Some(member) = &self.member else { return };
+        let limits = self.timeouts().limits(&member.view);
         let Some(member) = self.member.as_mut().filter(|member| !member.wedged) else { return };
         let known = member.findings().down.len();
         if member.view.parameters.on_failure == OnFailure::Evict && member.suspect(&limits, self.now) {
             let down = member.findings().down[known..].iter().map(|rank| member.view.member(*rank).node);
-            let linked: Vec<NodeId> = down.filter(|node| self.links.contains_key(node)).collect();
+            let linked: Vec<NodeId> = down.filter(|node| self.peers.is_linked(*node)).collect();
             linked.into_iter().for_each(|peer| self.outputs.push(Output::Redial { peer }));
             self.say_suspect();
         }
@@ -130,7 +131,8 @@ impl Machine {
             let with_nothing = listed.map(|(view, rank)| self.former_member(view, rank, Some(Index(1))));
             self.former = self.former.take().or(with_nothing);
         }
-        let limits = self.limits();
+        let plane = self.member.as_ref().or(self.former.as_ref());
+        let limits = plane.map(|member| self.timeouts().limits(&member.view)).unwrap_or_default();
         // Until the log lists this run, its answer would pass for the earlier run's.
         let known = self.state.is_latest_run(self.identity.me, self.identity.run) || !self.restored;
         let former = self.former.as_mut().filter(|_| known);
@@ -155,7 +157,7 @@ impl Machine {
         let digest = self.ends_before(first).digest;
         let (cursor, mut findings) = (member.cursor(), member.findings().clone());
         if member.view.parameters.adapts() {
-            findings.quiet = member.quiet(&self.limits(), self.now);
+            findings.quiet = member.quiet(&self.timeouts().limits(&member.view), self.now);
         }
         Some(Wedged { view, incarnation, frontiers, complete, first, digest, cursor, findings })
     }
@@ -208,9 +210,10 @@ impl Machine {
         let Some(change) = self.change().filter(decides) else { return };
         let stale = |rank: Rank| self.is_void(change.view.member(rank));
         let answers = self.staying(change);
+        let timeouts = self.timeouts();
         let awaited = |rank: Rank| {
             let lacks = answers[rank.at()].is_none() && change.awaits_answer(rank);
-            lacks && !stale(rank) && !self.is_overdue(change, rank) && !self.is_given_up(change, rank)
+            lacks && !stale(rank) && !timeouts.is_overdue(change, rank) && !timeouts.is_given_up(change, rank)
         };
         if change.view.ranks().any(awaited) {
             return;

@@ -243,7 +243,7 @@ impl Machine {
 
     pub(super) fn reported(&mut self, node: NodeId, result: Checkpoint, report: Bytes) {
         let Some(coordinating) = &mut self.coordinating else { return };
-        if self.peers.observers.contains(&node) {
+        if self.peers.is_observer(node) {
             coordinating.on_observer_finished(node);
             return self.try_close();
         }
@@ -257,8 +257,8 @@ impl Machine {
         let lingers = self.timers.is_set(Timer::Linger);
         // Observers fetch the last of it: that takes less than the linger, or they are not waited for.
         let Some(coordinating) = &self.coordinating else { return };
-        let observed = self.peers.observers.iter().any(|node| !coordinating.has_finished(*node));
-        if lingers && !observed && !self.state.unreported().any(|node| self.seems_alive(node)) {
+        let observed = self.peers.observers().iter().any(|node| !coordinating.has_finished(*node));
+        if lingers && !observed && !self.state.unreported().any(|node| self.timeouts().seems_alive(node)) {
             self.close();
         }
     }

@@ -51,7 +51,7 @@ impl Machine {
                 !answered && !view.ring.iter().any(|member| self.may_answer(change, member))
             }
             None => {
-                let reached = |member: &RingMember| self.member.is_some() || self.links.contains_key(&member.node);
+                let reached = |member: &RingMember| self.member.is_some() || self.peers.is_linked(member.node);
                 !view.ring.iter().any(reached)
             }
         }
@@ -61,10 +61,10 @@ impl Machine {
     fn may_answer(&self, change: &ViewChange, member: &RingMember) -> bool {
         let complete = match member.node == self.identity.me {
             true => self.member.as_ref().is_some_and(|member| member.complete),
-            false => self.peers.heard.get(&member.node).is_some_and(|(_, heartbeat)| heartbeat.complete),
+            false => self.peers.heartbeat(member.node).is_some_and(|heartbeat| heartbeat.complete),
         };
-        let awaited = |rank| change.awaits_answer(rank) && !self.is_overdue(change, rank);
-        complete && self.seems_alive(member.node) && change.view.rank_of(member.node).is_some_and(awaited)
+        let awaited = |rank| change.awaits_answer(rank) && !self.timeouts().is_overdue(change, rank);
+        complete && self.timeouts().seems_alive(member.node) && change.view.rank_of(member.node).is_some_and(awaited)
     }
 
     /// What a member has answered: whether it is complete.

@@ -7,7 +7,6 @@ use crate::command::{Command, Standing};
 use crate::control::{Elector, Electorate, Voter, VoterChange};
 use crate::id::{ConsensusId, NodeId, ViewId};
 use crate::io::Event;
-use crate::limits::CONSENSUS_TICK;
 use crate::machine::Machine;
 use crate::machine::coordinating::Coordinating;
 use crate::machine::timers::Timer;
@@ -33,7 +32,7 @@ impl Machine {
         }
         self.event(Event::Coordinator { node: self.identity.me });
         self.incarnate_itself();
-        let linked: Vec<NodeId> = self.links.keys().copied().collect();
+        let linked: Vec<NodeId> = self.peers.linked();
         linked.into_iter().for_each(|peer| self.announce(peer));
         self.begin_founding();
         self.take_over_phase();
@@ -65,7 +64,7 @@ impl Machine {
     pub(super) fn end_coordinating(&mut self) {
         self.timers.stop(Timer::Wedge);
         self.timers.stop(Timer::Linger);
-        let linked: Vec<NodeId> = self.links.keys().copied().collect();
+        let linked: Vec<NodeId> = self.peers.linked();
         linked.into_iter().for_each(|peer| self.say_resigned(peer));
         if self.tracking.node() == self.identity.me {
             self.lose_coordinator();
@@ -91,7 +90,7 @@ impl Machine {
         let invited = self.founding.as_ref().is_some_and(|founding| founding.has_invited(peer));
         let belongs = self.state.incarnation(peer).is_some()
             || self.state.founder() == Some(peer)
-            || self.peers.observers.contains(&peer);
+            || self.peers.is_observer(peer);
         if invited || belongs {
             self.send_control(peer, ControlFrame::Coordinates { term });
         }
@@ -162,7 +161,7 @@ impl Machine {
 
     /// A coordinator is known, and linked unless this is it.
     pub(super) fn has_coordinator(&self) -> bool {
-        let is_linked = || self.links.contains_key(&self.tracking.node());
+        let is_linked = || self.peers.is_linked(self.tracking.node());
         self.is_coordinator() || (self.tracking.is_elsewhere(self.identity.me) && is_linked())
     }
 
@@ -179,7 +178,7 @@ impl Machine {
     pub(super) fn seek(&mut self) {
         let Some(lost) = self.tracking.lost_for(self.now) else { return };
         self.set_timer(Timer::Seek, SEEK_EVERY);
-        let timeout = self.coordinator_loss_max();
+        let timeout = self.timeouts().coordinator_loss_max();
         // Who comes while things change waits for longer.
         let timeout = if self.joining.is_some() { timeout * JOINER_PATIENCE } else { timeout };
         if lost >= timeout {
@@ -193,7 +192,7 @@ impl Machine {
         let claimant = self.tracking.claimant();
         let voters = self.state.electors().map(|(_, node, _)| node);
         let sources: BTreeSet<NodeId> = members.chain(claimant).chain(voters).collect();
-        let linked: Vec<NodeId> = sources.into_iter().filter(|node| self.links.contains_key(node)).collect();
+        let linked: Vec<NodeId> = sources.into_iter().filter(|node| self.peers.is_linked(*node)).collect();
         if !linked.is_empty() {
             let turn = lost.as_millis() as usize / SEEK_EVERY.as_millis() as usize;
             self.say_follow(linked[turn % linked.len()]);
@@ -205,7 +204,7 @@ impl Machine {
         let ends = self.closing.is_stopping() || self.change().is_some();
         let changing = self.voter.as_ref().is_none_or(Voter::is_changing);
         // What others said while this process was stopped, and which links they had, says nothing of who lives.
-        let woke = self.peers.woke_at.is_some_and(|at| self.now.since(at) < CONSENSUS_TICK);
+        let woke = self.peers.has_just_woken(self.now);
         if ends || changing || woke || !self.is_coordinator() {
             return;
         }
@@ -265,7 +264,7 @@ impl Machine {
         let follower = voter.follower(id);
         // Who does not take part yet has to follow first; who does stays until its link is gone.
         let follows = standing != Standing::Gone || self.has_follower(node);
-        let linked = node == self.identity.me || self.links.contains_key(&node) && follows;
+        let linked = node == self.identity.me || self.peers.is_linked(node) && follows;
         let active = node == self.identity.me || self.answers(voter, id);
         let level = node == self.identity.me || active && follower.is_some_and(|follower| follower.level);
         Some(Elector { node, id, standing, linked, leaves: self.leaves(node), active, level })

@@ -72,7 +72,7 @@ impl Machine {
         let (rule, all) = match &self.member {
             Some(_) => (Rule::MembersCompare, view.members()),
             None => {
-                let linked = view.ring.iter().filter(|member| self.links.contains_key(&member.node));
+                let linked = view.ring.iter().filter(|member| self.peers.is_linked(member.node));
                 (Rule::ObserversCompare, linked.count())
             }
         };

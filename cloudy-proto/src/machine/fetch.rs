@@ -161,9 +161,9 @@ impl Machine {
     pub(super) fn fetch(&mut self) {
         self.miss_final();
         let Some(fetching) = &mut self.fetching else { return };
-        let linked = |node: &&NodeId| self.links.contains_key(*node);
+        let linked = |node: &&NodeId| self.peers.is_linked(**node);
         let again = fetching.last.filter(|(_, brought)| *brought).map(|(node, _)| node);
-        let again = again.filter(|node| fetching.sources.contains(node) && self.links.contains_key(node));
+        let again = again.filter(|node| fetching.sources.contains(node) && self.peers.is_linked(*node));
         let after = fetching.last.and_then(|(last, _)| fetching.sources.iter().position(|&node| node == last));
         let start = after.map_or(0, |at| at + 1);
         let mut in_turn = fetching.sources.iter().cycle().skip(start).take(fetching.sources.len());
@@ -178,7 +178,7 @@ impl Machine {
     /// Another transfer from the source of the one so far, which is over.
     pub(super) fn fetch_on(&mut self) {
         let Some(fetching) = &mut self.fetching else { return };
-        match fetching.transfer.take().map(|transfer| transfer.source).filter(|node| self.links.contains_key(node)) {
+        match fetching.transfer.take().map(|transfer| transfer.source).filter(|node| self.peers.is_linked(*node)) {
             Some(source) => self.start_transfer(source),
             None => self.fetch(),
         }
@@ -267,8 +267,8 @@ impl Machine {
         let Some(transfer) = &fetching.transfer else { return self.fetch() };
         let source = transfer.source;
         fetching.silences += 1;
-        let others = fetching.sources.iter().any(|node| *node != source && self.links.contains_key(node));
-        if others || !self.links.contains_key(&source) {
+        let others = fetching.sources.iter().any(|node| *node != source && self.peers.is_linked(*node));
+        if others || !self.peers.is_linked(source) {
             fetching.silent = fetching.transfer.take();
             fetching.last = Some((source, false));
             self.fetch();
@@ -419,7 +419,7 @@ impl Machine {
         let since = *fetching.truncated_since.get_or_insert(now);
         let left: Vec<NodeId> =
             fetching.sources.iter().filter(|node| !fetching.truncated.contains_key(node)).copied().collect();
-        let reached: Vec<&NodeId> = left.iter().filter(|node| self.links.contains_key(node)).collect();
+        let reached: Vec<&NodeId> = left.iter().filter(|node| self.peers.is_linked(**node)).collect();
         let helps = |node: &&NodeId| fetching.behind.get(node).is_none_or(|end| *end > here);
         let helped = reached.iter().any(helps);
         if fresh && !reached.is_empty() {

@@ -74,7 +74,7 @@ impl Machine {
     /// Invites a linked node that was asked and has not answered.
     pub(super) fn say_invite(&mut self, node: NodeId) {
         let asked = self.founding.as_ref().is_some_and(|founding| founding.invited.get(&node) == Some(&false));
-        if asked && self.is_coordinator() && self.links.contains_key(&node) {
+        if asked && self.is_coordinator() && self.peers.is_linked(node) {
             let (name, durability) = (self.identity.name.clone(), self.identity.durability);
             self.send_control(node, ControlFrame::Invite { name, durability });
             self.announce(node);
@@ -141,7 +141,7 @@ impl Machine {
 
     /// Founder: asks those who were linked before it coordinated, and puts up what was wanted meanwhile.
     pub(super) fn begin_founding(&mut self) {
-        let linked: Vec<NodeId> = self.links.keys().copied().collect();
+        let linked: Vec<NodeId> = self.peers.linked();
         linked.into_iter().for_each(|node| self.say_invite(node));
         let leads = self.is_coordinator();
         let Some(founding) = self.founding.as_mut().filter(|founding| leads && !founding.begun) else { return };
@@ -187,7 +187,8 @@ impl Machine {
 
     /// A node that comes into the next view, in its latest run.
     pub(super) fn joiner(&self, node: NodeId) -> Option<RingMember> {
-        let addresses = if node == self.identity.me { Some(&self.identity.addresses) } else { self.links.get(&node) };
+        let addresses =
+            if node == self.identity.me { Some(&self.identity.addresses) } else { self.peers.addresses(node) };
         Some(RingMember {
             node,
             incarnation: self.state.incarnation(node)?,
@@ -197,7 +198,7 @@ impl Machine {
     }
 
     pub(super) fn send_control(&mut self, to: NodeId, frame: ControlFrame) {
-        if self.links.contains_key(&to) {
+        if self.peers.is_linked(to) {
             self.outputs.send(to, Stream::Control, Frame::Control(frame));
         }
     }

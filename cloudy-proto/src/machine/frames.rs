@@ -20,7 +20,7 @@ pub(super) fn only_tallies(input: &Input) -> bool {
 
 impl Machine {
     pub(super) fn take_frame(&mut self, from: NodeId, incarnation: Incarnation, stream: Stream, frame: Frame) {
-        if !self.links.contains_key(&from) {
+        if !self.peers.is_linked(from) {
             return;
         }
         match self.admits(from, incarnation, stream) {
@@ -50,7 +50,7 @@ impl Machine {
     pub(super) fn take_arriving(&mut self, from: NodeId, stream: Stream, bytes: u64) {
         let Stream::Lane { view, lane } = stream else { return };
         let Some(member) = self.member.as_mut().filter(|member| member.view.id == view) else { return };
-        if let Some(rank) = member.view.rank_of(from).filter(|_| self.links.contains_key(&from)) {
+        if let Some(rank) = member.view.rank_of(from).filter(|_| self.peers.is_linked(from)) {
             member.heard(rank, self.now);
             member.arrive(lane, bytes, self.now);
         }
@@ -59,7 +59,7 @@ impl Machine {
     /// Datagrams of a peer have come.
     pub(super) fn take_alive(&mut self, peer: NodeId, since: Time) {
         if let Some(member) = &mut self.member
-            && let Some(rank) = member.view.rank_of(peer).filter(|_| self.links.contains_key(&peer))
+            && let Some(rank) = member.view.rank_of(peer).filter(|_| self.peers.is_linked(peer))
         {
             member.alive(rank, since);
         }
@@ -71,7 +71,7 @@ impl Machine {
         let Some(member) = &self.member else { return Vec::new() };
         let unheard = member.unheard_for(member.view.parameters.heartbeat * 2, self.now);
         let nodes = unheard.map(|rank| member.view.member(rank).node);
-        nodes.filter(|node| self.links.contains_key(node)).collect()
+        nodes.filter(|node| self.peers.is_linked(*node)).collect()
     }
 
     fn take_tally(&mut self, from: NodeId, frame: TallyFrame) {

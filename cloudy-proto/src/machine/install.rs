@@ -139,7 +139,7 @@ impl Machine {
         let mut member = Member::new(Arc::clone(view), rank, first, self.now, self.identity.rules);
         member.begins = first.map(|first| self.ends_before(first)).unwrap_or_default();
         member.open |= self.session.as_ref().is_some_and(Session::is_kicked_off);
-        let linked = self.links.keys().filter_map(|&peer| view.rank_of(peer));
+        let linked = self.peers.linked().into_iter().filter_map(|peer| view.rank_of(peer));
         linked.for_each(|rank| member.link_up(rank));
         self.member = Some(member);
         self.due.on_view();

@@ -100,7 +100,7 @@ impl Machine {
         let ring = self.state.view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
         let known = [Some(self.tracking.node()), joining.referred, Some(joining.contact)];
         let all: BTreeSet<NodeId> = known.into_iter().flatten().chain(ring).collect();
-        all.into_iter().filter(|node| *node != self.identity.me && self.links.contains_key(node)).collect()
+        all.into_iter().filter(|node| *node != self.identity.me && self.peers.is_linked(*node)).collect()
     }
 
     fn ask(&mut self, node: NodeId) {
@@ -114,7 +114,7 @@ impl Machine {
     fn say_join(&mut self, to: NodeId) {
         let Some(joining) = &mut self.joining else { return };
         let observer = joining.observes();
-        if observer && self.links.contains_key(&to) {
+        if observer && self.peers.is_linked(to) {
             joining.known_to.insert(to);
         }
         let (run, result) = (self.identity.run, self.result.state().latest_checkpoint());
@@ -152,7 +152,6 @@ impl Machine {
     }
 
     pub(super) fn part(&mut self, peer: NodeId) {
-        self.peers.observers.remove(&peer);
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.on_observer_gone(peer);
         }
@@ -180,7 +179,7 @@ impl Machine {
             return self.send_control(from, ControlFrame::Refuse { reason, refusal });
         }
         if observer {
-            self.peers.observers.insert(from);
+            self.peers.on_observer(from);
         }
         if let Some(coordinating) = &mut self.coordinating {
             let term = coordinating.term();
@@ -205,8 +204,11 @@ impl Machine {
             return;
         }
         let coordinator = self.tracking.node();
-        let known =
-            if coordinator == self.identity.me { Some(&self.identity.addresses) } else { self.links.get(&coordinator) };
+        let known = if coordinator == self.identity.me {
+            Some(&self.identity.addresses)
+        } else {
+            self.peers.addresses(coordinator)
+        };
         let addresses = known.cloned().unwrap_or_default();
         let left = self.timers.left(Timer::Period, self.now).unwrap_or_default();
         self.send_control(to, ControlFrame::Refer { coordinator, addresses, left });
@@ -246,7 +248,7 @@ impl Machine {
     /// Says in words why a node cannot come.
     fn may_come(&self, from: NodeId, observer: bool) -> Result<(), String> {
         let (name, me) = (&self.identity.name, self.identity.me.short());
-        let known = &self.peers.observers;
+        let known = self.peers.observers();
         if observer && known.len() >= OBSERVERS_MAX && !known.contains(&from) {
             return Err(format!(
                 "node {me} has {OBSERVERS_MAX} observers of group {name:?} already; ask another member"
@@ -280,7 +282,7 @@ impl Machine {
         if node == self.identity.me || self.is_let_in() {
             return;
         }
-        if !self.links.contains_key(&node) {
+        if !self.peers.is_linked(node) {
             self.event(Event::Referred { node, addresses });
         } else if !asked {
             // At most one such question between two ticks, whatever the others say.

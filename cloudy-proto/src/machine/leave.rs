@@ -10,7 +10,7 @@ use crate::limits::MEMBERS_MAX;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
-use crate::view::{Origin, RingMember, View};
+use crate::view::{RingMember, View};
 use crate::view_change::ViewChange;
 use crate::wire::{ControlFrame, Wedged};
 
@@ -104,7 +104,7 @@ impl Machine {
         }
         let complete = |member: &RingMember| match member.node == self.identity.me {
             true => self.member.as_ref().is_some_and(|member| member.complete),
-            false => !self.peers.incomplete.contains(&member.node),
+            false => !self.peers.is_incomplete(member.node),
         };
         let mut stay = view.ring.iter().filter(|member| !leaves(member));
         let released_at = coordinating.released_at();
@@ -133,7 +133,9 @@ impl Machine {
 
     /// Whoever was ever a member is on the ring or has left by itself, and nobody is on its way in.
     fn is_last(&self, view: &View) -> bool {
-        let comes = |node: NodeId| !self.state.was_member(node) && !self.state.has_left(node) && self.seems_alive(node);
+        let timeouts = self.timeouts();
+        let comes =
+            |node: NodeId| !self.state.was_member(node) && !self.state.has_left(node) && timeouts.seems_alive(node);
         self.absent(view).next().is_none() && !self.state.runs().any(comes)
     }
 
@@ -175,11 +177,9 @@ impl Machine {
     /// A view is in force: checkpoints of others do not count any more, and its joiners have to fetch before they are
     /// complete.
     pub(super) fn note_members(&mut self, view: &View) {
-        self.forget_others(view);
+        self.checkpoints.forget(view);
+        self.peers.on_view(view);
         self.probe_peers();
-        let joined = |member: &&RingMember| view.id.0 > 1 && member.origin != Origin::Survivor;
-        self.peers.incomplete.retain(|node| view.rank_of(*node).is_some());
-        self.peers.incomplete.extend(view.ring.iter().filter(joined).map(|member| member.node));
     }
 
     /// The log says that a node has left which was not on the ring.

@@ -1,40 +1,24 @@
 //! Links come and go; nothing is lost by it (`protocol.md` §4).
 
 use core::net::SocketAddr;
-use std::collections::{BTreeMap, BTreeSet};
+use core::time::Duration;
+use std::collections::BTreeSet;
 
 use crate::id::NodeId;
 use crate::io::{Event, Frame};
+use crate::limits::CONSENSUS_TICK;
 use crate::machine::Machine;
 use crate::machine::coordinating::Coordinating;
 use crate::machine::timers::Timer;
-use crate::path::Path;
 use crate::rules::Rule;
 use crate::time::Time;
 use crate::view::View;
 use crate::wire::{ControlFrame, Heartbeat, Stream, TallyFrame};
 
-/// What is known of other nodes: members of the view, and all that are linked.
-#[derive(Debug, Default)]
-pub(crate) struct Peers {
-    /// When each was last heard of, and what it said.
-    pub(super) heard: BTreeMap<NodeId, (Time, Heartbeat)>,
-    /// What is measured of the path to each.
-    pub(super) paths: BTreeMap<NodeId, Path>,
-    /// When this process ran again after it had been stopped for longer than a heartbeat.
-    pub(super) woke_at: Option<Time>,
-    /// Linked observers.
-    pub(super) observers: BTreeSet<NodeId>,
-    /// Members that came onto the ring as joiners and have not reported that they are complete.
-    pub(super) incomplete: BTreeSet<NodeId>,
-}
-
 impl Machine {
     pub(super) fn link_up(&mut self, peer: NodeId, addresses: Vec<SocketAddr>) {
         self.outputs.on_link_changed(peer);
-        self.links.insert(peer, addresses);
-        self.peers.heard.entry(peer).or_default().0 = self.now;
-        self.peers.paths.entry(peer).or_default().link_up();
+        self.peers.on_link_up(peer, addresses, self.now);
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.on_link_changed(peer);
         }
@@ -61,7 +45,8 @@ impl Machine {
 
     pub(super) fn link_down(&mut self, peer: NodeId) {
         self.outputs.on_link_changed(peer);
-        self.links.remove(&peer);
+        let is_member = self.state.view().is_some_and(|view| view.rank_of(peer).is_some());
+        self.peers.on_link_down(peer, is_member);
         self.electors_quiet.retain(|id| self.state.elector(*id).is_some());
         let voters = self.state.electors().filter(|(_, node, _)| *node == peer);
         self.electors_quiet.extend(voters.map(|(id, ..)| id));
@@ -69,10 +54,6 @@ impl Machine {
             coordinating.on_link_changed(peer);
         }
         self.evictions.part(peer);
-        if self.state.view().is_none_or(|view| view.rank_of(peer).is_none()) {
-            self.peers.heard.remove(&peer);
-            self.peers.paths.remove(&peer);
-        }
         self.part(peer);
         if let Some(member) = &mut self.member
             && let Some(rank) = member.view.rank_of(peer)
@@ -89,14 +70,6 @@ impl Machine {
         }
         self.try_cut();
         self.try_close();
-    }
-
-    /// Forgets what nodes said that are neither members of the view nor linked.
-    pub(super) fn forget_others(&mut self, view: &View) {
-        self.checkpoints.forget(view);
-        let stays = |node: &NodeId| view.rank_of(*node).is_some() || self.links.contains_key(node);
-        self.peers.heard.retain(|node, _| stays(node));
-        self.peers.paths.retain(|node, _| stays(node));
     }
 
     /// Says once in each view that the links to all other members are up.
@@ -137,17 +110,14 @@ impl Machine {
     fn observers(&self, view: &View) -> BTreeSet<NodeId> {
         let named = self.state.founder().into_iter().chain([self.tracking.node()]);
         let followers = self.coordinating.iter().flat_map(Coordinating::followers);
-        let all = named.chain(followers).chain(self.peers.observers.iter().copied());
-        all.filter(|node| view.rank_of(*node).is_none() && self.links.contains_key(node)).collect()
+        let all = named.chain(followers).chain(self.peers.observers().iter().copied());
+        all.filter(|node| view.rank_of(*node).is_none() && self.peers.is_linked(*node)).collect()
     }
 
     /// A member said that it lives.
     pub(super) fn heard_of(&mut self, node: NodeId, heartbeat: Heartbeat) {
-        self.peers.heard.insert(node, (self.now, heartbeat));
-        if let Some(view) = self.state.view().filter(|view| view.parameters.adapts()) {
-            self.peers.paths.entry(node).or_default().heartbeat(view.parameters.heartbeat, self.now);
-        }
-        if heartbeat.complete && self.peers.incomplete.remove(&node) {
+        let Some(view) = self.state.view() else { return };
+        if self.peers.on_heartbeat(node, heartbeat, &view.parameters, self.now) {
             self.let_go();
         }
         if self.is_coordinator() || self.member.is_none() {
@@ -156,16 +126,58 @@ impl Machine {
         self.compare(node, heartbeat);
     }
 
-    /// A member is linked and was heard of within the time that a living one may be silent.
-    pub(super) fn seems_alive(&self, node: NodeId) -> bool {
-        if node == self.identity.me {
-            return true;
+    /// Measures the paths to the members, the voters and the coordinator, if the group's timeouts adapt.
+    pub(super) fn probe_peers(&mut self) {
+        let Some(view) = self.state.view().filter(|view| view.parameters.adapts()).cloned() else { return };
+        let members = view.ring.iter().map(|member| member.node);
+        let voters = self.state.electors().map(|(_, node, _)| node);
+        let peers: BTreeSet<NodeId> = members.chain(voters).chain([self.tracking.node()]).collect();
+        for peer in peers {
+            if peer != self.identity.me && self.peers.is_linked(peer) && self.peers.start_probe(peer, self.now) {
+                self.send_control(peer, ControlFrame::Probe { sent_us: self.now.0 });
+            }
         }
-        if self.state.view().is_none() || !self.links.contains_key(&node) {
-            return false;
+    }
+
+    /// A peer measures the path to this node.
+    pub(super) fn take_probe(&mut self, from: NodeId, sent_us: u64) {
+        self.hear(from);
+        self.send_control(from, ControlFrame::Echo { sent_us });
+    }
+
+    pub(super) fn take_echo(&mut self, from: NodeId, sent_us: u64) {
+        self.hear(from);
+        self.peers.on_echo(from, Time(sent_us), self.now);
+    }
+
+    /// A peer lives, in whatever view it is.
+    fn hear(&mut self, from: NodeId) {
+        if let Some(member) = &mut self.member
+            && let Some(rank) = member.view.rank_of(from)
+        {
+            member.heard(rank, self.now);
         }
-        let heard_at = self.peers.heard.get(&node).map(|(at, _)| *at);
-        heard_at.is_some_and(|at| self.now.since(at) <= self.silence_max(node))
+    }
+
+    /// A process that was itself late by more than a heartbeat has heard nobody meanwhile.
+    pub(super) fn notice_sleep(&mut self, now: Time) {
+        let passed = now.since(self.now);
+        let Some(heartbeat) = self.state.view().map(|view| view.parameters.heartbeat).filter(|every| passed > *every)
+        else {
+            return;
+        };
+        let slept = self.timers.next().map_or(Duration::ZERO, |due| now.since(due)).min(passed);
+        if slept <= heartbeat {
+            return;
+        }
+        self.peers.on_slept(slept);
+        if self.identity.rules.holds(Rule::SleeperWaits) {
+            self.peers.on_wake(now);
+            if let Some(change) = self.coordinating.as_mut().and_then(Coordinating::change_mut) {
+                change.undecided_until = now + CONSENSUS_TICK;
+                self.timers.set(Timer::Wedge, change.undecided_until);
+            }
+        }
     }
 }
 
@@ -188,7 +200,7 @@ mod tests {
             machine.hear_elector(ConsensusId(at + 1), peer);
             machine.link_down(peer);
         }
-        assert_eq!((machine.peers.heard.len(), machine.peers.paths.len()), (0, 0));
+        assert_eq!(machine.peers.counts(), (0, 0));
         assert_eq!(machine.coordinating.as_ref().map(|coordinating| coordinating.followers().count()), Some(0));
         assert!(machine.electors_heard.len() <= 2 * MEMBERS_MAX);
         assert!(machine.electors_heard.contains_key(&ConsensusId(1_001)), "the newest is known");

@@ -183,7 +183,7 @@ impl Machine {
     pub(super) fn consensus_tick(&mut self) {
         self.probe_peers();
         let stands_down = self.knows_of_its_removal();
-        let (every, patience) = (self.consensus_tick_every(), self.voter_patience());
+        let (every, patience) = (self.timeouts().consensus_tick_every(), self.timeouts().voter_patience());
         if let Some(voter) = &mut self.voter {
             if !stands_down {
                 voter.tick(patience);

@@ -22,7 +22,7 @@ mod log;
 mod offers;
 mod outcome;
 mod pace;
-mod patience;
+mod peers;
 mod phases;
 mod rejoin;
 mod restore;
@@ -33,11 +33,11 @@ mod snapshot;
 mod status;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod timers;
 mod tracking;
 mod votes;
 
-use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,7 +67,7 @@ use fetch::Fetching;
 use founding::Founding;
 use join::Joining;
 use leave::Departure;
-use links::Peers;
+use peers::Peers;
 use rejoin::Evictions;
 use retention::Retention;
 use role::Beginning;
@@ -103,7 +103,6 @@ pub struct Machine {
     log_entries_max: usize,
     /// The term of the last entry of the log; zero while it is not known.
     log_term: u64,
-    links: BTreeMap<NodeId, Vec<SocketAddr>>,
     peers: Peers,
     member: Option<Member>,
     /// This node's part in the view in force as an earlier run left it on its disk.
@@ -168,7 +167,6 @@ impl Machine {
             state: ControlState::new(config.rules),
             log_entries_max: config.log_entries_max,
             log_term: 0,
-            links: BTreeMap::new(),
             peers: Peers::default(),
             member: None,
             former: None,

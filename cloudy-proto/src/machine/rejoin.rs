@@ -81,7 +81,7 @@ impl Machine {
     /// An evicted node says that it lives, and whether it could come back.
     pub(super) fn say_rejoin(&mut self) {
         let Some(view) = self.state.view().filter(|_| self.is_evicted()).cloned() else { return };
-        let reaches = |node: NodeId| node == self.identity.me || self.links.contains_key(&node);
+        let reaches = |node: NodeId| node == self.identity.me || self.peers.is_linked(node);
         let linked = self.has_coordinator() && view.ring.iter().all(|member| reaches(member.node));
         let ready = linked && self.is_near();
         self.set_timer(Timer::Rejoin, REJOIN_EVERY);
@@ -116,9 +116,7 @@ impl Machine {
         if self.state.incarnation(from).is_none() {
             return;
         }
-        if let Some((at, _)) = self.peers.heard.get_mut(&from) {
-            *at = self.now;
-        }
+        self.peers.on_sign_of_life(from, self.now);
         let in_force = self.state.view().is_some_and(|view| view.id == of && view.rank_of(from).is_none());
         if !ready || !in_force {
             self.evictions.ready.remove(&from);
@@ -135,8 +133,8 @@ impl Machine {
     pub(super) fn joiners(&self, view: &View, places: usize) -> Vec<RingMember> {
         let ready = self.evictions.ready.iter().filter(|(node, at)| {
             let kept_out = self.evictions.keeps_out(**node, self.now);
-            let lately = self.now.since(**at) <= self.silence_max(**node);
-            let linked = **node == self.identity.me || self.links.contains_key(node);
+            let lately = self.now.since(**at) <= self.timeouts().silence_max(**node);
+            let linked = **node == self.identity.me || self.peers.is_linked(**node);
             let leaves = self.is_leaving(**node) || self.state.has_left(**node);
             let stays = !leaves || !self.identity.rules.holds(Rule::LeftIsLogged);
             !kept_out && lately && linked && stays && view.rank_of(**node).is_none()

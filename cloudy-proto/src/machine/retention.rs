@@ -124,7 +124,7 @@ impl Machine {
         }
         let mut others = member.view.ring.iter().filter(|other| other.node != self.identity.me);
         others.try_fold(self.result.state().index(), |all, other| {
-            let (_, said) = self.peers.heard.get(&other.node)?;
+            let said = self.peers.heartbeat(other.node)?;
             (said.complete && said.index >= member.first).then(|| all.min(said.index))
         })
     }

@@ -80,14 +80,14 @@ impl Machine {
     }
 
     fn member_status(&self, node: NodeId) -> MemberStatus {
-        let heard = self.peers.heard.get(&node).map(|(_, heartbeat)| heartbeat.index).unwrap_or_default();
+        let heard = self.peers.heartbeat(node).map(|heartbeat| heartbeat.index).unwrap_or_default();
         let index = if node == self.identity.me { self.result.state().index() } else { heard };
         let member = self.member.as_ref();
         let rank = member.and_then(|member| member.view.rank_of(node));
         let at = |read: fn(&Member, Rank) -> u64| member.zip(rank).map_or(0, |(member, rank)| read(member, rank));
         MemberStatus {
             node,
-            linked: node == self.identity.me || self.links.contains_key(&node),
+            linked: node == self.identity.me || self.peers.is_linked(node),
             ready: self
                 .state
                 .view()
@@ -117,7 +117,7 @@ impl Machine {
     fn least_ring(&self, member: &Member) -> Option<(NodeId, LeastRing)> {
         let ring = member.view.ring.iter().filter(|_| member.wedged && !member.view.last).map(|member| member.node);
         let (reached, missing): (Vec<NodeId>, Vec<NodeId>) =
-            ring.partition(|node| *node == self.identity.me || self.links.contains_key(node));
+            ring.partition(|node| *node == self.identity.me || self.peers.is_linked(*node));
         let least_ring = LeastRing { in_reach: reached.len(), ring_min: member.view.parameters.ring_min };
         let node = *missing.first()?;
         (least_ring.in_reach < usize::from(least_ring.ring_min)).then_some((node, least_ring))

@@ -1,0 +1,228 @@
+//! What is known of other nodes: links, what they reported last, and what is measured of the paths to them.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::Parameters;
+use crate::id::NodeId;
+use crate::limits::CONSENSUS_TICK;
+use crate::path::Path;
+use crate::time::Time;
+use crate::view::{Origin, View};
+use crate::wire::Heartbeat;
+
+/// Other nodes: members of the view in force, and all that are linked.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    /// Where each linked node can be reached.
+    links: BTreeMap<NodeId, Vec<SocketAddr>>,
+    /// When each node was last heard from, and what it reported.
+    heard: BTreeMap<NodeId, (Time, Heartbeat)>,
+    /// What is measured of the path to each.
+    paths: BTreeMap<NodeId, Path>,
+    /// When this process ran again after it had been stopped for longer than a heartbeat.
+    woke_at: Option<Time>,
+    /// Linked observers.
+    observers: BTreeSet<NodeId>,
+    /// Members that came onto the ring as joiners and have not reported that they are complete.
+    incomplete: BTreeSet<NodeId>,
+}
+
+/// Links.
+impl Peers {
+    pub(super) fn is_linked(&self, node: NodeId) -> bool {
+        self.links.contains_key(&node)
+    }
+
+    /// All linked nodes, in the order of their ids.
+    pub(super) fn linked(&self) -> Vec<NodeId> {
+        self.links.keys().copied().collect()
+    }
+
+    /// Where a linked node can be reached.
+    pub(super) fn addresses(&self, node: NodeId) -> Option<&Vec<SocketAddr>> {
+        self.links.get(&node)
+    }
+
+    pub(super) fn on_link_up(&mut self, node: NodeId, addresses: Vec<SocketAddr>, now: Time) {
+        self.links.insert(node, addresses);
+        self.heard.entry(node).or_default().0 = now;
+        self.paths.entry(node).or_default().link_up();
+    }
+
+    /// What a member reported stays; all else is forgotten with its link.
+    pub(super) fn on_link_down(&mut self, node: NodeId, is_member: bool) {
+        self.links.remove(&node);
+        self.observers.remove(&node);
+        if !is_member {
+            self.heard.remove(&node);
+            self.paths.remove(&node);
+        }
+    }
+
+    /// A view is in force: nodes that are neither members of it nor linked are forgotten, and its joiners have to fetch before
+    /// they are complete.
+    pub(super) fn on_view(&mut self, view: &View) {
+        let is_member = |node: &NodeId| view.rank_of(*node).is_some();
+        let stays = |node: &NodeId| is_member(node) || self.links.contains_key(node);
+        self.heard.retain(|node, _| stays(node));
+        self.paths.retain(|node, _| stays(node));
+        self.incomplete.retain(is_member);
+        let joiners = view.ring.iter().filter(|member| view.id.0 > 1 && member.origin != Origin::Survivor);
+        self.incomplete.extend(joiners.map(|member| member.node));
+    }
+}
+
+/// Signs of life, and what nodes report of themselves.
+impl Peers {
+    /// A node reports that it lives, and its progress. True if it is a joiner that has just become complete.
+    pub(super) fn on_heartbeat(
+        &mut self,
+        node: NodeId,
+        heartbeat: Heartbeat,
+        parameters: &Parameters,
+        now: Time,
+    ) -> bool {
+        self.heard.insert(node, (now, heartbeat));
+        if parameters.adapts() {
+            self.paths.entry(node).or_default().heartbeat(parameters.heartbeat, now);
+        }
+        heartbeat.complete && self.incomplete.remove(&node)
+    }
+
+    /// A node that is known lives.
+    pub(super) fn on_sign_of_life(&mut self, node: NodeId, now: Time) {
+        if let Some((at, _)) = self.heard.get_mut(&node) {
+            *at = now;
+        }
+    }
+
+    pub(super) fn heard_at(&self, node: NodeId) -> Option<Time> {
+        self.heard.get(&node).map(|(at, _)| *at)
+    }
+
+    /// What a node reported last; a default if it has reported nothing since its link came up.
+    pub(super) fn heartbeat(&self, node: NodeId) -> Option<&Heartbeat> {
+        self.heard.get(&node).map(|(_, heartbeat)| heartbeat)
+    }
+
+    /// A member came as a joiner and has not reported that it is complete.
+    pub(super) fn is_incomplete(&self, node: NodeId) -> bool {
+        self.incomplete.contains(&node)
+    }
+
+    pub(super) fn on_observer(&mut self, node: NodeId) {
+        self.observers.insert(node);
+    }
+
+    pub(super) fn is_observer(&self, node: NodeId) -> bool {
+        self.observers.contains(&node)
+    }
+
+    pub(super) fn observers(&self) -> &BTreeSet<NodeId> {
+        &self.observers
+    }
+}
+
+/// Paths.
+impl Peers {
+    /// The path to a linked node is to be measured again: notes that a probe is sent. False if none is due.
+    pub(super) fn start_probe(&mut self, node: NodeId, now: Time) -> bool {
+        let path = self.paths.entry(node).or_default();
+        let is_due = path.is_probe_due(now);
+        if is_due {
+            path.probe(now);
+        }
+        is_due
+    }
+
+    /// The echo of a probe came.
+    pub(super) fn on_echo(&mut self, node: NodeId, sent_at: Time, now: Time) {
+        if let Some(path) = self.paths.get_mut(&node) {
+            path.echo(sent_at, now);
+        }
+    }
+
+    /// This process was stopped for a time, in which it heard from nobody.
+    pub(super) fn on_slept(&mut self, slept: Duration) {
+        self.paths.values_mut().for_each(|path| path.slept(slept));
+    }
+
+    /// This process runs again, and decides on nothing that it heard meanwhile for a tick.
+    pub(super) fn on_wake(&mut self, now: Time) {
+        self.woke_at = Some(now);
+    }
+
+    /// This process was stopped until a moment ago: what it knows of others is old.
+    pub(super) fn has_just_woken(&self, now: Time) -> bool {
+        self.woke_at.is_some_and(|at| now.since(at) < CONSENSUS_TICK)
+    }
+
+    pub(super) fn path(&self, node: NodeId) -> Option<&Path> {
+        self.paths.get(&node)
+    }
+
+    /// The longest of the round trips that hardly any exceeds on its path.
+    pub(super) fn longest_round_trip(&self) -> Option<Duration> {
+        self.paths.values().filter_map(Path::round_trip_max).max()
+    }
+
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.heard.len(), self.paths.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Incarnation, Index, ViewId};
+    use crate::view::RingMember;
+
+    const MEMBER: NodeId = NodeId([1; 32]);
+    const STRANGER: NodeId = NodeId([2; 32]);
+
+    fn view(id: u64, origin: Origin) -> View {
+        let member = RingMember { node: MEMBER, incarnation: Incarnation(1), origin, addresses: Vec::new() };
+        View { id: ViewId(id), ring: vec![member], parameters: Parameters::default(), last: false }
+    }
+
+    #[test]
+    fn a_member_is_remembered_without_its_link_and_a_stranger_is_not() {
+        let mut peers = Peers::default();
+        for node in [MEMBER, STRANGER] {
+            peers.on_link_up(node, Vec::new(), Time(1));
+            peers.on_observer(node);
+        }
+        peers.on_link_down(MEMBER, true);
+        peers.on_link_down(STRANGER, false);
+        assert_eq!((peers.heard_at(MEMBER), peers.heard_at(STRANGER)), (Some(Time(1)), None));
+        assert!(!peers.is_linked(MEMBER) && peers.observers().is_empty());
+        peers.on_view(&view(1, Origin::Joiner));
+        assert_eq!(peers.counts(), (1, 1));
+    }
+
+    #[test]
+    fn a_joiner_is_incomplete_until_it_reports_that_it_is_complete() {
+        let mut peers = Peers::default();
+        peers.on_view(&view(1, Origin::Joiner));
+        assert!(!peers.is_incomplete(MEMBER), "nothing comes before the first view");
+        peers.on_view(&view(2, Origin::Joiner));
+        assert!(peers.is_incomplete(MEMBER));
+        let mut report = |complete| {
+            let heartbeat = Heartbeat { complete, index: Index(7), ..Heartbeat::default() };
+            peers.on_heartbeat(MEMBER, heartbeat, &Parameters::default(), Time(1))
+        };
+        assert_eq!([false, true, true].map(&mut report), [false, true, false]);
+        assert_eq!(peers.heartbeat(MEMBER).map(|heartbeat| heartbeat.index), Some(Index(7)));
+    }
+
+    #[test]
+    fn a_process_has_just_woken_for_one_tick() {
+        let mut peers = Peers::default();
+        assert!(!peers.has_just_woken(Time(1)));
+        peers.on_wake(Time(1));
+        assert!(peers.has_just_woken(Time(1)) && !peers.has_just_woken(Time(1) + CONSENSUS_TICK));
+    }
+}
