@@ -48,15 +48,15 @@ impl Machine {
     /// Coordinator: a member of the view in force has found something, or a predecessor wedged it. What was found it
     /// says again in its answer to `Wedge`.
     pub(super) fn suspected(&mut self, from: NodeId, view: ViewId, wedged: bool) {
-        let latest = self.state.view().map_or(ViewId(0), |view| view.id);
+        let latest = self.log.state().view().map_or(ViewId(0), |view| view.id);
         if let Some(coordinating) = &mut self.coordinating
             && view > latest
-            && self.state.incarnation(from).is_some()
+            && self.log.state().incarnation(from).is_some()
         {
             // Its disk was faster than the coordinator's.
             return coordinating.keep_suspicion(from, view, wedged);
         }
-        let in_force = self.state.view().is_some_and(|latest| {
+        let in_force = self.log.state().view().is_some_and(|latest| {
             let evicts = latest.parameters.on_failure == OnFailure::Evict;
             latest.id == view && latest.rank_of(from).is_some() && (evicts || wedged)
         });
@@ -73,7 +73,7 @@ impl Machine {
                 self.change_becomes_last()
             };
         };
-        let Some(view) = self.state.view().filter(|view| !view.last).cloned() else { return };
+        let Some(view) = self.log.state().view().filter(|view| !view.last).cloned() else { return };
         coordinating.start_change(ViewChange::new(Arc::clone(&view), last, self.now));
         self.set_timer(Timer::Wedge, view.parameters.wedge_timeout);
         self.flush_log();
@@ -127,14 +127,14 @@ impl Machine {
     fn freeze(&mut self, view: ViewId, again: bool) -> bool {
         let now = self.now;
         if self.member.is_none() && !self.identity.rules.holds(Rule::StaleMemberIsVoid) {
-            let listed = self.state.view().and_then(|view| Some((view, view.rank_of(self.identity.me)?)));
+            let listed = self.log.state().view().and_then(|view| Some((view, view.rank_of(self.identity.me)?)));
             let with_nothing = listed.map(|(view, rank)| self.former_member(view, rank, Some(Index(1))));
             self.former = self.former.take().or(with_nothing);
         }
         let plane = self.member.as_ref().or(self.former.as_ref());
         let limits = plane.map(|member| self.timeouts().limits(&member.view)).unwrap_or_default();
         // Until the log lists this run, its answer would pass for the earlier run's.
-        let known = self.state.is_latest_run(self.identity.me, self.identity.run) || !self.restored;
+        let known = self.log.state().is_latest_run(self.identity.me, self.identity.run) || !self.restored;
         let former = self.former.as_mut().filter(|_| known);
         let member = self.member.as_mut().or(former).filter(|member| member.view.id == view);
         let Some(member) = member else { return false };
@@ -223,7 +223,7 @@ impl Machine {
         let answers = self.staying(change);
         let stale = |rank: Rank| self.is_void(change.view.member(rank));
         let (view, last) = (Arc::clone(&change.view), change.last);
-        let goes_on = |rank: Rank| !self.state.is_stale(view.member(rank));
+        let goes_on = |rank: Rank| !self.log.state().is_stale(view.member(rank));
         let on_disk = self.identity.durability == Durability::Disk;
         let restarted: Vec<bool> = view.ranks().map(|rank| on_disk && !goes_on(rank)).collect();
         let Some(cut) = cut_of(&view, &answers, &restarted, last, self.identity.rules) else { return };

@@ -81,7 +81,7 @@ impl Machine {
     /// The group is closed here, as the control log says.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.state.is_closed()
+        self.log.state().is_closed()
     }
 
     /// The final result, once it is complete here.
@@ -93,14 +93,16 @@ impl Machine {
     /// A node has, or had, a part in this group, as far as the control log says.
     #[must_use]
     pub fn knows(&self, node: NodeId) -> bool {
-        self.state.founder() == Some(node) || self.state.incarnation(node).is_some() || self.state.was_member(node)
+        self.log.state().founder() == Some(node)
+            || self.log.state().incarnation(node).is_some()
+            || self.log.state().was_member(node)
     }
 
     /// What this node says of the group to a node that asks for it by its name; none before its log begins.
     #[must_use]
     pub fn running(&self) -> Option<ControlFrame> {
         let (name, durability) = (self.identity.name.clone(), self.identity.durability);
-        self.state.founder().map(|founder| ControlFrame::Running { name, founder, durability })
+        self.log.state().founder().map(|founder| ControlFrame::Running { name, founder, durability })
     }
 
     /// Gives up the memory that holds the result for other nodes. They get it from the disk, if the group is on disk.
@@ -116,8 +118,9 @@ impl Machine {
 
     /// Nothing is agreed on any more: this node only answers.
     pub(super) fn retire(&mut self) {
-        if self.state.is_closed() && (self.voter.is_some() || self.is_coordinator()) {
-            (self.voter, self.coordinating) = (None, None);
+        if self.log.state().is_closed() && (self.log.voter().is_some() || self.is_coordinator()) {
+            self.log.stop_voting();
+            self.coordinating = None;
             self.timers.stop_all_but_fetch();
         }
     }
@@ -132,7 +135,7 @@ impl Machine {
     /// A peer says that the group is closed: it is asked for the rest of the log, or for the final result.
     pub(super) fn take_ended(&mut self, from: NodeId) {
         self.closing.told_by = Some(from);
-        if !self.state.is_closed() {
+        if !self.log.state().is_closed() {
             return self.say_follow(from);
         }
         if let Some(fetching) = &mut self.fetching {
@@ -143,7 +146,7 @@ impl Machine {
 
     /// The group is closed, and nobody in reach gives what is missing of the final result.
     pub(super) fn miss_final(&mut self) {
-        let Some(view) = self.state.view().filter(|_| self.state.is_closed()) else { return };
+        let Some(view) = self.log.state().view().filter(|_| self.log.state().is_closed()) else { return };
         let patience = view.parameters.coordinator_timeout * FINAL_PATIENCE;
         let now = self.now;
         let Some(fetching) = self.fetching.as_mut() else { return };
@@ -159,7 +162,7 @@ impl Machine {
         if !self.is_coordinator() || self.closing.is_stopping() {
             return;
         }
-        if self.state.view().is_none() {
+        if self.log.state().view().is_none() {
             // Nothing was founded: whoever accepted is told.
             return self.propose(&Command::Close);
         }
@@ -227,7 +230,7 @@ impl Machine {
         let (result, report) = match &self.joining {
             // It says no more than that nobody need wait for it.
             Some(joining) if joining.observes() => {
-                let ended = self.state.view().is_some_and(|view| view.last);
+                let ended = self.log.state().view().is_some_and(|view| view.last);
                 let seen = self.closing.final_result.or_else(|| (!joining.reads()).then(Checkpoint::default));
                 (seen.filter(|_| ended), Some(Bytes::new()))
             }
@@ -247,7 +250,7 @@ impl Machine {
             coordinating.on_observer_finished(node);
             return self.try_close();
         }
-        if !self.state.has_reported(node) && coordinating.propose_report(node) {
+        if !self.log.state().has_reported(node) && coordinating.propose_report(node) {
             self.propose(&Command::Report { node, result, report });
         }
     }
@@ -258,7 +261,7 @@ impl Machine {
         // Observers fetch the last of it: that takes less than the linger, or they are not waited for.
         let Some(coordinating) = &self.coordinating else { return };
         let observed = self.peers.observers().iter().any(|node| !coordinating.has_finished(*node));
-        if lingers && !observed && !self.state.unreported().any(|node| self.timeouts().seems_alive(node)) {
+        if lingers && !observed && !self.log.state().unreported().any(|node| self.timeouts().seems_alive(node)) {
             self.close();
         }
     }

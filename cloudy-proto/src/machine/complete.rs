@@ -19,7 +19,7 @@ impl Machine {
     /// Coordinator: looks whether a complete member answers. Once none has for the coordinator timeout it tells everybody
     /// who follows, again and again as long as that is so, for whoever comes late.
     pub(super) fn seek_complete(&mut self) {
-        let view = self.state.view().filter(|view| self.lacks_complete(view)).cloned();
+        let view = self.log.state().view().filter(|view| self.lacks_complete(view)).cloned();
         let Some(coordinating) = &mut self.coordinating else { return };
         let Some(view) = view else { return coordinating.on_complete_member() };
         let Parameters { coordinator_timeout, wedge_timeout, .. } = view.parameters;
@@ -80,7 +80,7 @@ impl Machine {
         let asked = self.change().is_some_and(|change| !change.is_wedging(member.node));
         let follows = member.node == self.identity.me || self.has_follower(member.node);
         let answers_nothing = self.answer_of(member).map_or(asked && follows, |complete| !complete);
-        self.state.is_stale(member) && (self.identity.durability == Durability::Memory || answers_nothing)
+        self.log.state().is_stale(member) && (self.identity.durability == Durability::Memory || answers_nothing)
     }
 
     /// Coordinator: its own answer may have come before it had the whole result.
@@ -99,7 +99,7 @@ impl Machine {
     }
 
     fn nobody_complete(&mut self, view: ViewId, missing: Vec<NodeId>, lost: Vec<NodeId>) {
-        let in_force = self.state.view().is_some_and(|latest| latest.id == view);
+        let in_force = self.log.state().view().is_some_and(|latest| latest.id == view);
         let said = NobodyComplete { view, missing, lost, durability: self.identity.durability };
         if in_force && self.completeness.said.as_ref() != Some(&said) {
             self.completeness.said = Some(said.clone());

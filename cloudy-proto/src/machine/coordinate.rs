@@ -27,7 +27,7 @@ impl Machine {
         self.tracking.on_lead(self.identity.me, term);
         self.ready_said = ViewId(0);
         self.found_coordinator();
-        if self.state.founder().is_none() && self.founding.is_some() {
+        if self.log.state().founder().is_none() && self.founding.is_some() {
             self.propose(&Command::Founded { founder: self.identity.me });
         }
         self.event(Event::Coordinator { node: self.identity.me });
@@ -44,7 +44,7 @@ impl Machine {
 
     /// What a predecessor may have begun and not brought to its end.
     fn take_over_phase(&mut self) {
-        if self.state.view().is_some_and(|view| view.last) {
+        if self.log.state().view().is_some_and(|view| view.last) {
             return self.last_installed();
         }
         let in_grace = self.session.as_ref().is_some_and(Session::is_in_grace);
@@ -88,8 +88,8 @@ impl Machine {
     pub(super) fn announce(&mut self, peer: NodeId) {
         let Some(term) = self.coordinating.as_ref().map(Coordinating::term) else { return };
         let invited = self.founding.as_ref().is_some_and(|founding| founding.has_invited(peer));
-        let belongs = self.state.incarnation(peer).is_some()
-            || self.state.founder() == Some(peer)
+        let belongs = self.log.state().incarnation(peer).is_some()
+            || self.log.state().founder() == Some(peer)
             || self.peers.is_observer(peer);
         if invited || belongs {
             self.send_control(peer, ControlFrame::Coordinates { term });
@@ -98,12 +98,14 @@ impl Machine {
 
     /// The node founded this group, invited this node to it, or came to it later, as the log says.
     pub(super) fn is_of_the_group(&self, node: NodeId) -> bool {
-        self.state.incarnation(node).is_some() || self.state.founder() == Some(node) || node == self.tracking.node()
+        self.log.state().incarnation(node).is_some()
+            || self.log.state().founder() == Some(node)
+            || node == self.tracking.node()
     }
 
     /// Who claimed to coordinate may turn out, with more of the log, to be a node of the group.
     pub(super) fn take_claim(&mut self) {
-        let state = &self.state;
+        let state = self.log.state();
         let is_listed = |node| state.incarnation(node).is_some() || state.founder() == Some(node);
         if let Some((term, node)) = self.tracking.take_claim(is_listed) {
             self.take_coordinates(node, term);
@@ -145,8 +147,8 @@ impl Machine {
     }
 
     pub(super) fn say_follow(&mut self, to: NodeId) {
-        let voter = self.voter.as_ref().filter(|_| self.votes()).map_or(ConsensusId(0), |voter| voter.id());
-        let next = self.state.next();
+        let voter = self.log.voter().filter(|_| self.votes()).map_or(ConsensusId(0), |voter| voter.id());
+        let next = self.log.state().next();
         self.send_control(to, ControlFrame::Follow { next, voter });
     }
 
@@ -155,7 +157,7 @@ impl Machine {
         if self.tracking.on_found() {
             self.event(Event::Coordinator { node });
         }
-        self.votes_found();
+        self.log.on_coordinator_found();
         self.timers.stop(Timer::Seek);
     }
 
@@ -168,7 +170,8 @@ impl Machine {
     /// No coordinator is in reach: others may know more of the log meanwhile.
     pub(super) fn lose_coordinator(&mut self) {
         // A node that learns repeatedly that there is none continues to search all the same.
-        if !self.state.is_closed() && (self.tracking.on_lost(self.now) || !self.identity.rules.holds(Rule::SeekGoesOn))
+        if !self.log.state().is_closed()
+            && (self.tracking.on_lost(self.now) || !self.identity.rules.holds(Rule::SeekGoesOn))
         {
             self.set_timer(Timer::Seek, SEEK_EVERY);
         }
@@ -188,9 +191,9 @@ impl Machine {
             }
             self.tell_votes_lost();
         }
-        let members = self.state.view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
+        let members = self.log.state().view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
         let claimant = self.tracking.claimant();
-        let voters = self.state.electors().map(|(_, node, _)| node);
+        let voters = self.log.state().electors().map(|(_, node, _)| node);
         let sources: BTreeSet<NodeId> = members.chain(claimant).chain(voters).collect();
         let linked: Vec<NodeId> = sources.into_iter().filter(|node| self.peers.is_linked(*node)).collect();
         if !linked.is_empty() {
@@ -202,14 +205,14 @@ impl Machine {
     /// Coordinator: makes the next change of who votes, if one is due.
     pub(super) fn reconfigure(&mut self) {
         let ends = self.closing.is_stopping() || self.change().is_some();
-        let changing = self.voter.as_ref().is_none_or(Voter::is_changing);
+        let changing = self.log.voter().is_none_or(Voter::is_changing);
         // What others said while this process was stopped, and which links they had, says nothing of who lives.
         let woke = self.peers.has_just_woken(self.now);
         if ends || changing || woke || !self.is_coordinator() {
             return;
         }
         let Some(electorate) = self.electorate() else { return };
-        let Some(voter) = self.voter.as_mut() else { return };
+        let Some(voter) = self.log.voter_mut() else { return };
         match electorate.next_change() {
             Some(VoterChange::Set { id, node, standing }) => {
                 voter.propose_change(id, standing, encode_command(&Command::Voter { id, node, standing }));
@@ -223,14 +226,14 @@ impl Machine {
 
     /// Coordinator: who votes, and who could.
     fn electorate(&self) -> Option<Electorate> {
-        let view = self.state.view().filter(|view| !view.last)?;
+        let view = self.log.state().view().filter(|view| !view.last)?;
         let members: Vec<Elector> = view.ring.iter().filter_map(|member| self.elector_of(member.node)).collect();
-        let watches = |founder: &NodeId| view.rank_of(*founder).is_none() && !self.state.has_left(*founder);
-        let founder = self.state.founder().filter(watches);
+        let watches = |founder: &NodeId| view.rank_of(*founder).is_none() && !self.log.state().has_left(*founder);
+        let founder = self.log.state().founder().filter(watches);
         let observer = founder.and_then(|founder| self.elector_of(founder));
         let listed = |id: ConsensusId| members.iter().chain(observer.iter()).any(|elector| elector.id == id);
-        let voter_active = |id| self.voter.as_ref().is_some_and(|voter| self.answers(voter, id));
-        let former = self.state.electors().filter(|(id, ..)| !listed(*id));
+        let voter_active = |id| self.log.voter().is_some_and(|voter| self.answers(voter, id));
+        let former = self.log.state().electors().filter(|(id, ..)| !listed(*id));
         let former = former.map(|(id, node, standing)| {
             let known = self.elector_of(node).filter(|elector| elector.id == id);
             Elector {
@@ -250,17 +253,18 @@ impl Machine {
     /// Coordinator: a voter has answered lately, and after its link went down, if that did. The consensus library alone
     /// counts answers of a process that is gone until its next look at them, which a coordinator that was paused has late.
     fn answers(&self, voter: &Voter, id: ConsensusId) -> bool {
-        let is_quiet = self.electors_quiet.contains(&id) && self.identity.rules.holds(Rule::LostLinkIsNoAnswer);
+        let is_quiet = self.log.is_quiet(id) && self.identity.rules.holds(Rule::LostLinkIsNoAnswer);
         !is_quiet && voter.follower(id).is_some_and(|follower| follower.active)
     }
 
     /// Coordinator: a node as one who votes or could; none if its run is not known.
     fn elector_of(&self, node: NodeId) -> Option<Elector> {
-        let voter = self.voter.as_ref()?;
+        let voter = self.log.voter()?;
         let said = self.coordinating.as_ref().and_then(|coordinating| coordinating.voter_name(node));
-        let fresh = || self.state.incarnation(node).map(|incarnation| ConsensusId(incarnation.0));
+        let fresh = || self.log.state().incarnation(node).map(|incarnation| ConsensusId(incarnation.0));
         let id = if node == self.identity.me { voter.id() } else { said.or_else(fresh)? };
-        let standing = self.state.electors().find(|(known, ..)| *known == id).map_or(Standing::Gone, |(.., is)| is);
+        let standing =
+            self.log.state().electors().find(|(known, ..)| *known == id).map_or(Standing::Gone, |(.., is)| is);
         let follower = voter.follower(id);
         // Who does not take part yet has to follow first; who does stays until its link is gone.
         let follows = standing != Standing::Gone || self.has_follower(node);
@@ -272,6 +276,6 @@ impl Machine {
 
     /// Coordinator: a node has asked to leave, or has left but for its vote.
     fn leaves(&self, node: NodeId) -> bool {
-        self.is_leaving(node) || self.state.has_left(node)
+        self.is_leaving(node) || self.log.state().has_left(node)
     }
 }

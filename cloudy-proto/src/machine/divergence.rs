@@ -59,7 +59,7 @@ fn is_outvoted(contradicting: usize, all: usize) -> bool {
 impl Machine {
     /// Compares what a member says of its result with the own one.
     pub(super) fn compare(&mut self, node: NodeId, said: Heartbeat) {
-        let Some(view) = self.state.view().filter(|view| view.rank_of(node).is_some()).cloned() else { return };
+        let Some(view) = self.log.state().view().filter(|view| view.rank_of(node).is_some()).cloned() else { return };
         self.compare_checkpoint(&view, node, said.checkpoint);
         if said.complete {
             self.compare_beginning(&view, node, said.begins);
@@ -103,8 +103,10 @@ impl Machine {
     /// Compares final results as members report them to the log.
     pub(super) fn compare_final(&mut self) {
         let Some(ours) = self.closing.final_result().filter(|_| self.reads_all) else { return };
-        let Some(view) = self.state.view().filter(|_| self.identity.rules.holds(Rule::FinalsCompare)) else { return };
-        let members = self.state.reports().filter(|(node, ..)| view.rank_of(*node).is_some());
+        let Some(view) = self.log.state().view().filter(|_| self.identity.rules.holds(Rule::FinalsCompare)) else {
+            return;
+        };
+        let members = self.log.state().reports().filter(|(node, ..)| view.rank_of(*node).is_some());
         let contradicting: Vec<(NodeId, Checkpoint)> =
             members.filter(|(_, theirs, _)| *theirs != ours).map(|(node, theirs, _)| (node, theirs)).collect();
         if is_outvoted(contradicting.len(), view.members())
@@ -162,8 +164,11 @@ impl Machine {
         (node, theirs): (NodeId, Checkpoint),
         ours: Checkpoint,
     ) {
-        let in_force =
-            self.state.view().is_some_and(|latest| latest.id == view && latest.rank_of(self.identity.me).is_some());
+        let in_force = self
+            .log
+            .state()
+            .view()
+            .is_some_and(|latest| latest.id == view && latest.rank_of(self.identity.me).is_some());
         if (in_force && from == self.tracking.node()) || self.has_asked(from) {
             self.diverged(node, theirs, ours);
         }

@@ -111,7 +111,7 @@ impl Machine {
         self.keep_checkpoint();
         self.let_stored_go();
         let records = self.records.take();
-        let consensus = self.voter.as_ref().and_then(|voter| voter.unsynced()).unwrap_or(self.syncs.consensus);
+        let consensus = self.log.voter().and_then(|voter| voter.unsynced()).unwrap_or(self.syncs.consensus);
         let ends = self.message_ends().filter(|ends| self.syncs.ends.as_ref() != Some(ends));
         let fetched = self.syncs.fetched.take();
         if records.is_empty() && ends.is_none() && fetched.is_none() && consensus == self.syncs.consensus {
@@ -134,7 +134,7 @@ impl Machine {
     pub(super) fn persisted(&mut self, ticket: u64) {
         self.syncs.finished(self.now);
         while let Some(sync) = self.syncs.next_due(ticket) {
-            if let Some(voter) = &mut self.voter {
+            if let Some(voter) = self.log.voter_mut() {
                 let is_its_own = self.identity.rules.holds(Rule::TicketIsOfItsState);
                 voter.persisted(if is_its_own { sync.consensus } else { self.syncs.consensus });
             }

@@ -254,7 +254,8 @@ impl Machine {
 
     /// Something is to come, or another source is asked.
     fn await_source(&mut self) {
-        let wedge_timeout = self.state.view().map_or(Duration::from_millis(100), |view| view.parameters.wedge_timeout);
+        let wedge_timeout =
+            self.log.state().view().map_or(Duration::from_millis(100), |view| view.parameters.wedge_timeout);
         let trips = self.transfers.pace.round_trip().unwrap_or_default() * SILENT_TRIPS;
         let silences = self.fetching.as_ref().map_or(0, |fetching| fetching.silences.min(SILENCES_COUNTED_MAX));
         let silence = (wedge_timeout.max(trips) * (1 << silences)).min(SILENCE_MAX.max(wedge_timeout));
@@ -410,7 +411,7 @@ impl Machine {
 
     /// A source does not retain what is missing any more. Another one may; once none is left, this node cannot follow.
     pub(super) fn truncated(&mut self, source: NodeId, first: Index) {
-        let failure_timeout = self.state.view().map(|view| view.parameters.failure_timeout).unwrap_or_default();
+        let failure_timeout = self.log.state().view().map(|view| view.parameters.failure_timeout).unwrap_or_default();
         let (now, here) = (self.now, self.result.state().index());
         let Some(fetching) = &mut self.fetching else { return };
         fetching.transfer.take_if(|transfer| transfer.source == source);
@@ -435,7 +436,7 @@ impl Machine {
 
     /// A complete member has said how far it is, and how many bytes are yet to come.
     fn measure(&mut self, end: Index, ahead: u64) {
-        let stall_timeout = self.state.view().map(|view| view.parameters.stall_timeout).unwrap_or_default();
+        let stall_timeout = self.log.state().view().map(|view| view.parameters.stall_timeout).unwrap_or_default();
         let (at, here) = (self.now, self.result.state().index());
         let Some(fetching) = &mut self.fetching else { return };
         let ahead = Some(ahead).filter(|&ahead| ahead != AHEAD_UNKNOWN);
@@ -489,7 +490,7 @@ impl Machine {
             }
             return;
         }
-        let last = self.state.view().is_some_and(|view| view.last);
+        let last = self.log.state().view().is_some_and(|view| view.last);
         match &self.member {
             Some(member) if knows_view => {
                 if here.next() == first {

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use crate::command::{Command, InstallView, SessionPlan};
 use crate::config::Parameters;
 use crate::id::{Index, NodeId, ViewId};
-use crate::io::{Event, Frame};
+use crate::io::Event;
 use crate::limits::{CONSENSUS_TICK, INVITED_MAX, MEMBERS_MAX};
-use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::machine::{Machine, send_control};
 use crate::stored::Record;
 use crate::view::{Origin, RingMember};
-use crate::wire::{ControlFrame, Refusal, Stream};
+use crate::wire::{ControlFrame, Refusal};
 use crate::words::harmless;
 
 /// What the founder knows of a group that has no view yet.
@@ -44,7 +44,7 @@ impl Founding {
 impl Machine {
     /// What a machine does before anything else.
     pub(super) fn begun(mut self) -> Self {
-        if self.voter.is_some() {
+        if self.log.voter().is_some() {
             self.set_timer(Timer::Consensus, CONSENSUS_TICK);
             self.run_consensus();
         }
@@ -90,7 +90,7 @@ impl Machine {
     /// The link to the founder of a group without a view is up. The founder may be another process that knows nothing of
     /// the group: only an answer tells.
     pub(super) fn accept_again(&mut self, founder: NodeId) {
-        if self.has_accepted && self.state.view().is_none() {
+        if self.has_accepted && self.log.state().view().is_none() {
             self.say_accept(founder);
         }
     }
@@ -162,7 +162,7 @@ impl Machine {
             return;
         };
         let Some((nodes, _)) = &founding.ring else { return };
-        if nodes.iter().any(|node| self.state.incarnation(*node).is_none()) {
+        if nodes.iter().any(|node| self.log.state().incarnation(*node).is_none()) {
             return;
         }
         founding.founded = true;
@@ -181,8 +181,8 @@ impl Machine {
     /// This node founded the group and takes no place on its ring, as its role says, or as the log does.
     pub(super) fn only_founds(&self) -> bool {
         let without_place = self.founding.as_ref().is_some_and(|founding| !founding.member);
-        let is_unlisted = self.state.view().is_some() && self.state.incarnation(self.identity.me).is_none();
-        without_place || (self.state.founder() == Some(self.identity.me) && is_unlisted)
+        let is_unlisted = self.log.state().view().is_some() && self.log.state().incarnation(self.identity.me).is_none();
+        without_place || (self.log.state().founder() == Some(self.identity.me) && is_unlisted)
     }
 
     /// A node that comes into the next view, in its latest run.
@@ -191,15 +191,13 @@ impl Machine {
             if node == self.identity.me { Some(&self.identity.addresses) } else { self.peers.addresses(node) };
         Some(RingMember {
             node,
-            incarnation: self.state.incarnation(node)?,
+            incarnation: self.log.state().incarnation(node)?,
             origin: Origin::Joiner,
             addresses: addresses.cloned().unwrap_or_default(),
         })
     }
 
     pub(super) fn send_control(&mut self, to: NodeId, frame: ControlFrame) {
-        if self.peers.is_linked(to) {
-            self.outputs.send(to, Stream::Control, Frame::Control(frame));
-        }
+        send_control(&self.peers, &mut self.outputs, to, frame);
     }
 }

@@ -99,11 +99,11 @@ impl Machine {
             // A stranger, or a node whose coming is in a part of the log that this node does not have yet.
             return;
         }
-        if self.state.is_closed() && speaks_of_a_running_group(&frame) {
+        if self.log.state().is_closed() && speaks_of_a_running_group(&frame) {
             return self.say_ended(from);
         }
         match frame {
-            ControlFrame::Invite { .. } if self.state.view().is_some() || self.restored => {}
+            ControlFrame::Invite { .. } if self.log.state().view().is_some() || self.restored => {}
             ControlFrame::Invite { .. } if from == self.tracking.node() => self.say_accept(from),
             ControlFrame::Invite { .. } => self.breach(from, "it invites to a group that it did not found".to_owned()),
             ControlFrame::Accept { run } => self.accepted(from, run),
@@ -140,7 +140,7 @@ impl Machine {
             }
             ControlFrame::Consensus(message) => self.take_consensus(from, message),
             ControlFrame::Ended => self.take_ended(from),
-            ControlFrame::Absent => self.lost_all_votes(from),
+            ControlFrame::Absent => self.log.on_votes_lost(from),
             ControlFrame::Probe { sent_us } => self.take_probe(from, sent_us),
             ControlFrame::Echo { sent_us } => self.take_echo(from, sent_us),
         }

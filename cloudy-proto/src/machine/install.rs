@@ -31,7 +31,7 @@ impl Machine {
         let was_member = match before {
             Before::Nothing => false,
             Before::View { view, .. } => view.rank_of_run(me.0, me.1).is_some(),
-            Before::Skipped => self.joining.is_none() && self.state.was_member(self.identity.me),
+            Before::Skipped => self.joining.is_none() && self.log.state().was_member(self.identity.me),
         };
         let rank = view.rank_of_run(me.0, me.1);
         let listed = view.rank_of(self.identity.me);

@@ -67,12 +67,12 @@ impl Machine {
         let asked = self.joining.as_ref().is_some_and(|joining| {
             joining.contact == node || joining.asked == Some(node) || joining.referred == Some(node)
         });
-        asked || self.state.was_member(node) || self.state.founder() == Some(node)
+        asked || self.log.state().was_member(node) || self.log.state().founder() == Some(node)
     }
 
     /// Asks to be let in: whoever coordinates the group, or one after the other who may know.
     pub(super) fn ask_to_join(&mut self) {
-        let Some(joining) = self.joining.as_mut().filter(|_| !self.state.is_closed()) else { return };
+        let Some(joining) = self.joining.as_mut().filter(|_| !self.log.state().is_closed()) else { return };
         let referred = joining.referred.take();
         self.set_timer(Timer::Join, JOIN_EVERY);
         if self.is_let_in() {
@@ -91,13 +91,13 @@ impl Machine {
     /// The log lists this run, or need not, and who coordinates the group is known and in reach.
     fn is_let_in(&self) -> bool {
         let listed = self.observes() || self.identity.incarnation > Incarnation(0);
-        listed && self.state.view().is_some() && self.tracking.knows_term() && self.has_coordinator()
+        listed && self.log.state().view().is_some() && self.tracking.knows_term() && self.has_coordinator()
     }
 
     /// Linked nodes that are of the group, as far as known.
     fn candidates(&self) -> Vec<NodeId> {
         let Some(joining) = &self.joining else { return Vec::new() };
-        let ring = self.state.view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
+        let ring = self.log.state().view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
         let known = [Some(self.tracking.node()), joining.referred, Some(joining.contact)];
         let all: BTreeSet<NodeId> = known.into_iter().flatten().chain(ring).collect();
         all.into_iter().filter(|node| *node != self.identity.me && self.peers.is_linked(*node)).collect()
@@ -142,11 +142,11 @@ impl Machine {
                 self.ask_to_join();
             }
         }
-        if self.state.is_closed() && self.knows(peer) {
+        if self.log.state().is_closed() && self.knows(peer) {
             return self.say_ended(peer);
         }
-        let runs = self.state.view().is_some() && !self.closing.is_final();
-        if let Some(running) = self.running().filter(|_| runs && self.state.was_member(peer)) {
+        let runs = self.log.state().view().is_some() && !self.closing.is_final();
+        if let Some(running) = self.running().filter(|_| runs && self.log.state().was_member(peer)) {
             self.send_control(peer, running);
         }
     }
@@ -162,7 +162,7 @@ impl Machine {
 
     /// Somebody asks to be let in. The coordinator decides; all others tell who that is.
     pub(super) fn take_join(&mut self, from: NodeId, run: u64, observer: bool, result: Checkpoint) {
-        if self.state.view().is_none() {
+        if self.log.state().view().is_none() {
             // Before the first view there is nothing to come into; it asks again.
             return;
         }
@@ -171,7 +171,7 @@ impl Machine {
             let node = self.identity.me;
             return self.send_control(from, ControlFrame::Diverged { view, node, theirs: ours, ours: result });
         }
-        let is_new = !observer && !self.state.is_latest_run(from, run);
+        let is_new = !observer && !self.log.state().is_latest_run(from, run);
         let refused = if is_new { self.may_add_run() } else { Ok(()) };
         let refused = refused.and_then(|()| self.may_come(from, observer)).map_err(|reason| (reason, Refusal::Final));
         if let Err((reason, refusal)) = self.is_not_gone(observer).and(refused) {
@@ -194,7 +194,7 @@ impl Machine {
     /// Coordinator: a restarted process that leads the voters before it has a place on the ring.
     pub(super) fn incarnate_itself(&mut self) {
         let comes = self.joining.as_ref().is_some_and(|joining| !joining.observes());
-        if comes && !self.state.is_latest_run(self.identity.me, self.identity.run) {
+        if comes && !self.log.state().is_latest_run(self.identity.me, self.identity.run) {
             self.propose(&Command::Incarnate { node: self.identity.me, run: self.identity.run });
         }
     }
@@ -216,7 +216,7 @@ impl Machine {
 
     /// The view in force, and the digest here where it differs from a checkpoint that a node remembers.
     fn contradicts(&self, theirs: Checkpoint) -> Option<(ViewId, Checkpoint)> {
-        let view = self.state.view().filter(|_| self.reads_all)?.id;
+        let view = self.log.state().view().filter(|_| self.reads_all)?.id;
         let ours = self.result.state().digest_at(theirs.index)?;
         (ours != theirs.digest).then_some((view, Checkpoint { index: theirs.index, digest: ours }))
     }
@@ -254,10 +254,10 @@ impl Machine {
                 "node {me} has {OBSERVERS_MAX} observers of group {name:?} already; ask another member"
             ));
         }
-        if observer || !self.is_coordinator() || self.state.was_member(from) {
+        if observer || !self.is_coordinator() || self.log.state().was_member(from) {
             return Ok(());
         }
-        let Some(view) = self.state.view() else { return Ok(()) };
+        let Some(view) = self.log.state().view() else { return Ok(()) };
         if !view.parameters.open {
             return Err(format!("group {name:?} takes no newcomers: only nodes that were on its ring may come back"));
         }
@@ -296,7 +296,7 @@ impl Machine {
             self.joining = None;
             self.timers.stop(Timer::Join);
         }
-        let stream = self.state.stream(self.identity.me, self.identity.incarnation);
+        let stream = self.log.state().stream(self.identity.me, self.identity.incarnation);
         if let Some(event) = self.session.as_mut().and_then(|session| session.on_ring(stream)) {
             self.event(event);
         }
@@ -304,7 +304,11 @@ impl Machine {
 
     /// Coordinator: the view in force lists a run of a node that is over; the next one is without it.
     pub(super) fn replace_stale(&mut self) {
-        let stale = self.state.view().is_some_and(|view| view.ring.iter().any(|member| self.state.is_stale(member)));
+        let stale = self
+            .log
+            .state()
+            .view()
+            .is_some_and(|view| view.ring.iter().any(|member| self.log.state().is_stale(member)));
         if stale && self.is_coordinator() && !self.closing.is_stopping() {
             self.begin_change(false);
             // One that was under way does not wait for it any more.

@@ -57,7 +57,7 @@ impl Machine {
     /// coordinator, and with a view change that evicts or takes in this node meanwhile.
     pub(super) fn ask_to_leave(&mut self) {
         self.try_go();
-        if !self.departure.is_wanted() || self.departure.is_finished() || self.state.is_closed() {
+        if !self.departure.is_wanted() || self.departure.is_finished() || self.log.state().is_closed() {
             return;
         }
         self.set_timer(Timer::Leave, LEAVE_EVERY);
@@ -70,15 +70,15 @@ impl Machine {
 
     /// Coordinator: a node wants to leave, wherever it stands. It does not come onto the ring any more.
     pub(super) fn asked_to_leave(&mut self, from: NodeId) {
-        let Some(on_ring) = self.state.view().map(|view| view.rank_of(from).is_some()) else { return };
+        let Some(on_ring) = self.log.state().view().map(|view| view.rank_of(from).is_some()) else { return };
         let Some(coordinating) = &mut self.coordinating else { return };
         let proposed = coordinating.on_leave(from);
         if on_ring {
             return self.let_go();
         }
-        if !proposed && !self.state.has_left(from) {
+        if !proposed && !self.log.state().has_left(from) {
             coordinating.note_left_proposed(from);
-            let incarnation = self.state.incarnation(from).unwrap_or(Incarnation(0));
+            let incarnation = self.log.state().incarnation(from).unwrap_or(Incarnation(0));
             self.propose(&Command::Left { node: from, incarnation });
         }
     }
@@ -87,7 +87,7 @@ impl Machine {
     /// ring stays, evicted nodes that follow come onto it first. Only if there are none in the whole group, the group
     /// ends with its last members.
     pub(super) fn let_go(&mut self) {
-        let Some(view) = self.state.view().cloned() else { return };
+        let Some(view) = self.log.state().view().cloned() else { return };
         let Some(coordinating) = &self.coordinating else { return };
         let may_change = coordinating.change().is_none() && !self.closing.is_stopping() && !view.last;
         let leaves = |member: &RingMember| coordinating.is_leaving(member.node);
@@ -122,7 +122,8 @@ impl Machine {
 
     /// Coordinator: it leaves and is on no ring, so what ends the group is for the next one, which stays to tell of it.
     pub(super) fn hands_over(&self) -> bool {
-        self.departure.is_wanted() && self.state.view().is_some_and(|view| view.rank_of(self.identity.me).is_none())
+        self.departure.is_wanted()
+            && self.log.state().view().is_some_and(|view| view.rank_of(self.identity.me).is_none())
     }
 
     /// A node that follows the result may come onto the ring.
@@ -134,14 +135,15 @@ impl Machine {
     /// Whoever was ever a member is on the ring or has left by itself, and nobody is on its way in.
     fn is_last(&self, view: &View) -> bool {
         let timeouts = self.timeouts();
-        let comes =
-            |node: NodeId| !self.state.was_member(node) && !self.state.has_left(node) && timeouts.seems_alive(node);
-        self.absent(view).next().is_none() && !self.state.runs().any(comes)
+        let comes = |node: NodeId| {
+            !self.log.state().was_member(node) && !self.log.state().has_left(node) && timeouts.seems_alive(node)
+        };
+        self.absent(view).next().is_none() && !self.log.state().runs().any(comes)
     }
 
     /// Members that were evicted: they have not left, and may come back.
     fn absent<'a>(&'a self, view: &'a View) -> impl Iterator<Item = NodeId> + 'a {
-        self.state.members().filter(|node| view.rank_of(*node).is_none() && !self.state.has_left(*node))
+        self.log.state().members().filter(|node| view.rank_of(*node).is_none() && !self.log.state().has_left(*node))
     }
 
     /// The answers that count for the cut: not those of members that leave, as long as another complete one answered; and
@@ -157,7 +159,7 @@ impl Machine {
         if change.view.ranks().any(|rank| stays(rank) && in_reach(&answers, rank)) {
             change.view.ranks().filter(|rank| !stays(*rank)).for_each(|rank| answers[rank.at()] = None);
         }
-        let runs_on = |rank: Rank| !self.state.is_stale(member(rank));
+        let runs_on = |rank: Rank| !self.log.state().is_stale(member(rank));
         let one_runs_on = change.view.ranks().any(|rank| runs_on(rank) && in_reach(&answers, rank));
         for rank in change.view.ranks().filter(|rank| !change.is_in_reach(*rank)) {
             // It may be gone: another one has to be the last complete member that stays.
@@ -170,7 +172,7 @@ impl Machine {
     /// A place on the ring of a run that is over and, with `Memory`, holds nothing any more, whatever it said.
     pub(super) fn is_void(&self, member: &RingMember) -> bool {
         self.identity.durability == Durability::Memory
-            && self.state.is_stale(member)
+            && self.log.state().is_stale(member)
             && self.identity.rules.holds(Rule::StaleMemberIsVoid)
     }
 
@@ -192,20 +194,20 @@ impl Machine {
 
     /// This node has left, the log says so, and nobody needs its vote.
     pub(super) fn try_go(&mut self) {
-        let on_ring = match self.state.view() {
+        let on_ring = match self.log.state().view() {
             Some(view) => view.rank_of(self.identity.me).is_some(),
             None => self.joining.is_none(),
         };
-        let closed = self.state.is_closed();
-        let votes = (self.votes_in_log() || self.is_coordinator()) && !closed;
+        let closed = self.log.state().is_closed();
+        let votes = (self.log.lists_voter_of(self.identity.me) || self.is_coordinator()) && !closed;
         if !self.departure.is_wanted() || self.departure.is_finished() || on_ring || votes {
             return;
         }
         let listed = self.identity.incarnation > Incarnation(0) && !self.observes();
-        let founded = self.state.founder() == Some(self.identity.me);
+        let founded = self.log.state().founder() == Some(self.identity.me);
         // A node that is still coming in and reaches nobody has nothing that others could miss.
         let unheard = self.joining.is_some() && !self.has_coordinator();
-        let has_left = self.state.has_left(self.identity.me);
+        let has_left = self.log.state().has_left(self.identity.me);
         let logged = has_left || !(listed || founded) || !self.identity.rules.holds(Rule::LeftIsLogged);
         // Who led until its own removal may be the only one to know of that: another one has to coordinate without it.
         let unled = has_left && !self.has_coordinator() && self.identity.rules.holds(Rule::LeaverIsLed);
@@ -216,18 +218,14 @@ impl Machine {
         }
     }
 
-    fn votes_in_log(&self) -> bool {
-        self.state.electors().any(|(_, node, _)| node == self.identity.me)
-    }
-
     /// What keeps this node from leaving; none unless it wants to.
     pub(super) fn leave_wait(&self) -> Option<LeaveWait> {
-        let view = self.state.view().filter(|_| self.departure.is_wanted() && !self.departure.is_finished())?;
+        let view = self.log.state().view().filter(|_| self.departure.is_wanted() && !self.departure.is_finished())?;
         if !self.has_coordinator() {
             return Some(LeaveWait::CoordinatorOutOfReach);
         }
         if view.rank_of(self.identity.me).is_none() {
-            return Some(if self.votes_in_log() { LeaveWait::Vote } else { LeaveWait::Log });
+            return Some(if self.log.lists_voter_of(self.identity.me) { LeaveWait::Vote } else { LeaveWait::Log });
         }
         // Only the coordinator knows who else leaves.
         let leaves = |member: &RingMember| member.node == self.identity.me || self.is_leaving(member.node);

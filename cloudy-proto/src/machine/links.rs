@@ -45,11 +45,9 @@ impl Machine {
 
     pub(super) fn link_down(&mut self, peer: NodeId) {
         self.outputs.on_link_changed(peer);
-        let is_member = self.state.view().is_some_and(|view| view.rank_of(peer).is_some());
+        let is_member = self.log.state().view().is_some_and(|view| view.rank_of(peer).is_some());
         self.peers.on_link_down(peer, is_member);
-        self.electors_quiet.retain(|id| self.state.elector(*id).is_some());
-        let voters = self.state.electors().filter(|(_, node, _)| *node == peer);
-        self.electors_quiet.extend(voters.map(|(id, ..)| id));
+        self.log.on_link_down(peer);
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.on_link_changed(peer);
         }
@@ -90,7 +88,7 @@ impl Machine {
 
     /// Says to every peer that this node lives, and how far it is.
     pub(super) fn beat(&mut self) {
-        let Some(view) = self.state.view().cloned() else { return };
+        let Some(view) = self.log.state().view().cloned() else { return };
         self.probe_peers();
         let heartbeat = self.heartbeat();
         if let Some(member) = &mut self.member {
@@ -108,7 +106,7 @@ impl Machine {
 
     /// Linked nodes that watch the group from outside its ring: the founder, the coordinator, and who follows it here.
     fn observers(&self, view: &View) -> BTreeSet<NodeId> {
-        let named = self.state.founder().into_iter().chain([self.tracking.node()]);
+        let named = self.log.state().founder().into_iter().chain([self.tracking.node()]);
         let followers = self.coordinating.iter().flat_map(Coordinating::followers);
         let all = named.chain(followers).chain(self.peers.observers().iter().copied());
         all.filter(|node| view.rank_of(*node).is_none() && self.peers.is_linked(*node)).collect()
@@ -116,7 +114,7 @@ impl Machine {
 
     /// A member said that it lives.
     pub(super) fn heard_of(&mut self, node: NodeId, heartbeat: Heartbeat) {
-        let Some(view) = self.state.view() else { return };
+        let Some(view) = self.log.state().view() else { return };
         if self.peers.on_heartbeat(node, heartbeat, &view.parameters, self.now) {
             self.let_go();
         }
@@ -128,9 +126,9 @@ impl Machine {
 
     /// Measures the paths to the members, the voters and the coordinator, if the group's timeouts adapt.
     pub(super) fn probe_peers(&mut self) {
-        let Some(view) = self.state.view().filter(|view| view.parameters.adapts()).cloned() else { return };
+        let Some(view) = self.log.state().view().filter(|view| view.parameters.adapts()).cloned() else { return };
         let members = view.ring.iter().map(|member| member.node);
-        let voters = self.state.electors().map(|(_, node, _)| node);
+        let voters = self.log.state().electors().map(|(_, node, _)| node);
         let peers: BTreeSet<NodeId> = members.chain(voters).chain([self.tracking.node()]).collect();
         for peer in peers {
             if peer != self.identity.me && self.peers.is_linked(peer) && self.peers.start_probe(peer, self.now) {
@@ -162,7 +160,8 @@ impl Machine {
     /// A process that was itself late by more than a heartbeat has heard nobody meanwhile.
     pub(super) fn notice_sleep(&mut self, now: Time) {
         let passed = now.since(self.now);
-        let Some(heartbeat) = self.state.view().map(|view| view.parameters.heartbeat).filter(|every| passed > *every)
+        let Some(heartbeat) =
+            self.log.state().view().map(|view| view.parameters.heartbeat).filter(|every| passed > *every)
         else {
             return;
         };
@@ -186,7 +185,6 @@ mod tests {
     use super::*;
     use crate::config::Parameters;
     use crate::id::ConsensusId;
-    use crate::limits::MEMBERS_MAX;
     use crate::machine::tests::alone;
 
     #[test]
@@ -197,12 +195,9 @@ mod tests {
             peer.0[..8].copy_from_slice(&at.to_be_bytes());
             machine.link_up(peer, Vec::new());
             machine.follow(peer, crate::id::LogIndex(1), ConsensusId(0));
-            machine.hear_elector(ConsensusId(at + 1), peer);
             machine.link_down(peer);
         }
         assert_eq!(machine.peers.counts(), (0, 0));
         assert_eq!(machine.coordinating.as_ref().map(|coordinating| coordinating.followers().count()), Some(0));
-        assert!(machine.electors_heard.len() <= 2 * MEMBERS_MAX);
-        assert!(machine.electors_heard.contains_key(&ConsensusId(1_001)), "the newest is known");
     }
 }

@@ -4,37 +4,37 @@ use bytes::Bytes;
 
 use crate::command::Command;
 use crate::control::{Applied, ConsensusError, Voter, VoterOutput};
+use crate::due::Cause;
 use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId};
 use crate::io::{Event, OlderDisk, Output};
-use crate::limits::{CONSENSUS_TICK, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX};
-use crate::machine::Machine;
+use crate::limits::CONSENSUS_TICK;
 use crate::machine::coordinating::Coordinating;
 use crate::machine::install::Before;
 use crate::machine::timers::Timer;
+use crate::machine::{Machine, send_control};
 use crate::rules::Rule;
 use crate::stored::{Record, Vote};
 use crate::wire::{CommandError, ConsensusMessage, ControlFrame, encode_command};
 
-/// Voters whose names are kept before the log tells them.
-const ELECTORS_HEARD_MAX: usize = 2 * MEMBERS_MAX;
-
 impl Machine {
     /// Coordinator: puts a command up for agreement. It appears in the log, or this node stops coordinating.
     pub(super) fn propose(&mut self, command: &Command) {
-        if let Some(voter) = self.voter.as_mut().filter(|_| self.coordinating.is_some()) {
+        let leads = self.is_coordinator();
+        if let Some(voter) = self.log.voter_mut().filter(|_| leads) {
             voter.propose(encode_command(command));
         }
     }
 
     /// Lets the consensus library do what follows from the inputs so far, and applies what was committed.
     pub(super) fn run_consensus(&mut self) {
-        while !self.voter.as_ref().map_or(self.coordinating.is_none(), Voter::is_settled) {
-            while let Some(output) = self.voter.as_mut().and_then(Voter::poll_output) {
+        while !self.log.voter().map_or(self.coordinating.is_none(), Voter::is_settled) {
+            while let Some(output) = self.log.voter_mut().and_then(Voter::poll_output) {
                 self.take_voter_output(output);
             }
             self.watch_leadership();
         }
-        self.compact_log();
+        let has_output = self.log.compact(&mut self.records);
+        self.due.set_if(Cause::Outputs, has_output);
     }
 
     fn take_voter_output(&mut self, output: VoterOutput) {
@@ -46,16 +46,15 @@ impl Machine {
                     self.halt_at_log(index, error);
                 }
             }
-            VoterOutput::Committed { index, term, command } if index == self.state.next() => {
-                self.log_term = term;
-                if let Err(error) = self.apply(command) {
+            VoterOutput::Committed { index, term, command } if index == self.log.state().next() => {
+                if let Err(error) = self.apply(command, term) {
                     self.halt_at_log(index, error);
                 }
             }
             // Another node told of it before, or an earlier run knew it.
             VoterOutput::Committed { index, term, .. } => {
-                if index.next() == self.state.next() {
-                    self.log_term = term;
+                if index.next() == self.log.state().next() {
+                    self.log.set_term(term);
                 }
             }
             VoterOutput::Unreadable { index, error } => self.halt_at_log(index, error),
@@ -69,21 +68,22 @@ impl Machine {
             return;
         }
         self.halted = true;
-        self.voter = None;
+        self.log.stop_voting();
         self.coordinating = None;
         self.event(Event::UnreadableLog { index, error });
     }
 
     fn keep_vote(&mut self, record: Record) {
         self.records.keep(record);
-        if let Some(voter) = self.voter.as_mut().filter(|_| !self.identity.rules.holds(Rule::VoteIsSynced)) {
+        let is_late = self.identity.rules.holds(Rule::VoteIsSynced);
+        if let Some(voter) = self.log.voter_mut().filter(|_| !is_late) {
             voter.persisted(u64::MAX);
         }
     }
 
     /// Begins or ends to coordinate, as the consensus library says.
     fn watch_leadership(&mut self) {
-        let leading = self.voter.as_ref().and_then(|voter| voter.leads(self.identity.rules));
+        let leading = self.log.voter().and_then(|voter| voter.leads(self.identity.rules));
         if leading == self.coordinating.as_ref().map(Coordinating::term) {
             return;
         }
@@ -96,29 +96,28 @@ impl Machine {
     }
 
     fn send_consensus(&mut self, message: ConsensusMessage) {
-        let to = self.state.elector(message.to).or_else(|| self.electors_heard.get(&message.to).copied());
-        if let Some(to) = to {
+        if let Some(to) = self.log.node_of(message.to) {
             self.send_control(to, ControlFrame::Consensus(message));
         }
     }
 
     /// Another voter says something; who is sent entries as a voter to be becomes one.
     pub(super) fn take_consensus(&mut self, from: NodeId, message: ConsensusMessage) {
-        if self.state.elector(message.from).is_some_and(|known| known != from) {
+        if self.log.state().elector(message.from).is_some_and(|known| known != from) {
             return self.breach(from, "it speaks for another voter".to_owned());
         }
-        self.electors_quiet.remove(&message.from);
+        self.log.on_voter_spoke(message.from);
         let own = ConsensusId(self.identity.incarnation.0);
-        if !self.votes() && message.to == own && own.0 > 0 && self.votes_as(own).is_none() {
-            self.voter = Some(Voter::new(own, self.identity.durability));
+        if !self.votes() && message.to == own && own.0 > 0 && self.log.voter_as(own).is_none() {
+            self.log.begin_voting(Voter::new(own, self.identity.durability));
             self.syncs.forget_consensus();
             self.set_timer(Timer::Consensus, CONSENSUS_TICK);
         }
-        if self.votes_as(message.to).is_some() {
-            self.hear_elector(message.from, from);
+        if self.log.voter_as(message.to).is_some() {
+            self.log.keep_name(message.from, from);
         }
         // A message to an earlier run of this node is for nobody.
-        let Some(voter) = self.voter.as_mut().filter(|voter| voter.id() == message.to) else { return };
+        let Some(voter) = self.log.voter_mut().filter(|voter| voter.id() == message.to) else { return };
         let index = message.index;
         let checks = self.identity.rules.holds(Rule::ConsensusIsChecked);
         match if checks { voter.take(message) } else { voter.take_checked(message) } {
@@ -134,22 +133,10 @@ impl Machine {
         }
     }
 
-    /// Keeps the name of a voter. If these are too many, the voters that the log names go, and else the one that began to
-    /// vote first.
-    pub(super) fn hear_elector(&mut self, id: ConsensusId, node: NodeId) {
-        self.electors_heard.insert(id, node);
-        if self.electors_heard.len() > ELECTORS_HEARD_MAX {
-            self.electors_heard.retain(|id, _| self.state.elector(*id).is_none());
-        }
-        if self.electors_heard.len() > ELECTORS_HEARD_MAX {
-            self.electors_heard.pop_first();
-        }
-    }
-
     /// What this voter has confirmed is not on its disk, so nobody may count on its name any more: it becomes another
     /// voter, as one that lost its disk.
     fn give_up_vote(&mut self) {
-        self.voter = None;
+        self.log.stop_voting();
         // After another restart nobody is needed to say so again.
         self.records.keep(Record::Vote(Vote::default()));
         self.syncs.forget_consensus();
@@ -158,33 +145,16 @@ impl Machine {
         self.greet_coordinator();
     }
 
-    /// This node has a part in the consensus or could take it up again, for all that it knows: not that of an earlier run
-    /// that was removed. A founder that only watches gets no incarnation and is named as it was at first, also after it
-    /// was let go: it still has all that it promised under that name.
+    /// This node has a part in the consensus, or could take it up again.
     pub(super) fn votes(&self) -> bool {
-        let own = match self.identity.incarnation {
-            Incarnation(0) => ConsensusId::FOUNDER,
-            Incarnation(own) => ConsensusId(own),
-        };
-        self.voter.as_ref().is_some_and(|voter| voter.id() == own || self.state.elector(voter.id()).is_some())
-    }
-
-    /// Others have told of more of the log than this voter holds, and by that it votes no more. Its own part of the log still
-    /// says that it does: it could be elected by a voter whose disk has forgotten.
-    fn knows_of_its_removal(&self) -> bool {
-        let is_behind = |voter: &Voter| voter.applied().next() < self.state.next();
-        self.voter.as_ref().is_some_and(is_behind) && !self.votes()
-    }
-
-    fn votes_as(&self, id: ConsensusId) -> Option<&Voter> {
-        self.voter.as_ref().filter(|voter| voter.id() == id)
+        self.log.votes(self.identity.incarnation)
     }
 
     pub(super) fn consensus_tick(&mut self) {
         self.probe_peers();
-        let stands_down = self.knows_of_its_removal();
+        let stands_down = self.log.knows_of_removal(self.identity.incarnation);
         let (every, patience) = (self.timeouts().consensus_tick_every(), self.timeouts().voter_patience());
-        if let Some(voter) = &mut self.voter {
+        if let Some(voter) = self.log.voter_mut() {
             if !stands_down {
                 voter.tick(patience);
             }
@@ -197,16 +167,17 @@ impl Machine {
 
     /// A node wants the log from an entry on: of the coordinator for good, of others as far as they have it.
     pub(super) fn follow(&mut self, from: NodeId, next: LogIndex, voter: ConsensusId) {
-        self.votes_under(from, voter);
+        self.log.on_voter_named(from, voter);
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.on_follow(from, next, voter);
             self.flush_log();
             self.say_wedge(from);
         } else {
             let mut first = next;
-            self.send_tail(from, &mut first);
+            let frames = self.log.frames_after(&mut first);
+            frames.into_iter().for_each(|frame| self.send_control(from, frame));
             self.say_resigned(from);
-            if next > self.state.next() && self.identity.rules.holds(Rule::AskedAsksBack) {
+            if next > self.log.state().next() && self.identity.rules.holds(Rule::AskedAsksBack) {
                 // Whoever asks knows more. It need not be on the ring: who was may not know yet that the log goes on without
                 // a voter that is gone.
                 self.say_follow(from);
@@ -216,27 +187,10 @@ impl Machine {
 
     /// Coordinator: tells each follower what it does not have.
     pub(super) fn flush_log(&mut self) {
-        let Some(mut coordinating) = self.coordinating.take() else { return };
-        coordinating.positions_mut().for_each(|(node, next)| self.send_tail(node, next));
-        self.coordinating = Some(coordinating);
-    }
-
-    fn send_tail(&mut self, to: NodeId, next: &mut LogIndex) {
-        if self.state.next() <= *next {
-            return;
-        }
-        let compacted = self.state.compacted().filter(|_| self.state.tail(*next).is_none()).cloned();
-        if let Some((index, state)) = compacted {
-            let term = if index.next() == self.state.next() { self.log_term } else { 0 };
-            self.send_control(to, ControlFrame::LogState { index, term, state });
-            *next = index.next();
-        }
-        let tail: Vec<Bytes> = self.state.tail(*next).into_iter().flatten().cloned().collect();
-        for entries in tail.chunks(LOG_ENTRIES_PER_FRAME_MAX) {
-            let first = *next;
-            next.0 += entries.len() as u64;
-            let term = if *next == self.state.next() { self.log_term } else { 0 };
-            self.send_control(to, ControlFrame::Log { first, entries: entries.to_vec(), term });
+        for (node, next) in self.coordinating.iter_mut().flat_map(Coordinating::positions_mut) {
+            for frame in self.log.frames_after(next) {
+                send_control(&self.peers, &mut self.outputs, node, frame);
+            }
         }
     }
 
@@ -245,30 +199,28 @@ impl Machine {
         let last = LogIndex((first.0 + entries.len() as u64).saturating_sub(1));
         for (at, entry) in entries.into_iter().enumerate() {
             let index = LogIndex(first.0 + at as u64);
-            if index > self.state.next() && self.joining.is_some() {
+            if index > self.log.state().next() && self.joining.is_some() {
                 // What came before was taken for a stranger's.
                 return self.say_follow(from);
             }
-            if index > self.state.next() {
+            if index > self.log.state().next() {
                 return self.breach(from, format!("the control log has a gap before entry {index}"));
             }
-            if index == self.state.next() {
-                self.log_term = if index == last { term } else { 0 };
-                if let Err(error) = self.apply(entry) {
+            if index == self.log.state().next() {
+                let term = if index == last { term } else { 0 };
+                if let Err(error) = self.apply(entry, term) {
                     return self.halt_at_log(index, error);
                 }
             }
         }
-        if let Some(voter) = &mut self.voter {
+        if let Some(voter) = self.log.voter_mut() {
             // Its leader may have died before it said so.
             voter.learn_committed(last, term);
         }
     }
 
-    fn apply(&mut self, entry: Bytes) -> Result<(), CommandError> {
-        let index = self.state.next();
-        let applied = self.state.apply(entry.clone())?;
-        self.records.keep(Record::Command { index, term: self.log_term, command: entry });
+    fn apply(&mut self, entry: Bytes, term: u64) -> Result<(), CommandError> {
+        let applied = self.log.apply(entry, term, &mut self.records)?;
         self.stay_off_ring();
         match applied {
             Applied::Incarnated { node, incarnation, run } => {

@@ -5,6 +5,7 @@ mod closing;
 mod compact;
 mod complete;
 mod config;
+mod control_log;
 mod coordinate;
 mod coordinating;
 mod divergence;
@@ -38,15 +39,12 @@ mod timers;
 mod tracking;
 mod votes;
 
-use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::config::Durability;
-use crate::control::{ControlState, Voter};
+use crate::control::Voter;
 use crate::delivery::Delivery;
 use crate::due::{Cause, Due};
-use crate::id::{ConsensusId, GroupId, Incarnation, Index, NodeId, Seq, ViewId};
-use crate::io::{Admission, Event, Input, Output, Request};
+use crate::id::{GroupId, Incarnation, Index, NodeId, Seq, ViewId};
+use crate::io::{Admission, Event, Frame, Input, Output, Request};
 use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::outputs::Outputs;
@@ -56,11 +54,13 @@ use crate::session::Session;
 use crate::stored::StoredSnapshot;
 use crate::time::Time;
 use crate::view_change::ViewChange;
-use crate::wire::{Heartbeat, Stream};
+use crate::wire::{ControlFrame, Heartbeat, Stream};
 use closing::Closing;
 use complete::Completeness;
 use config::Identity;
+use control_log::ControlLog;
 use coordinating::Coordinating;
+use core::time::Duration;
 use divergence::Checkpoints;
 use durable::Syncs;
 use fetch::Fetching;
@@ -74,7 +74,6 @@ use role::Beginning;
 use serve::Transfers;
 use timers::{Timer, Timers};
 use tracking::CoordinatorTracking;
-use votes::LostVotes;
 
 pub use config::MachineConfig;
 pub use outcome::FinalOutcomes;
@@ -84,25 +83,14 @@ pub use role::Role;
 #[derive(Debug)]
 pub struct Machine {
     identity: Identity,
-    /// This node's part in the consensus on the control log, if it has one.
-    voter: Option<Voter>,
+    log: ControlLog,
     /// The coordinator's state, while this node coordinates the group.
     coordinating: Option<Coordinating>,
     tracking: CoordinatorTracking,
-    /// Voters that are back without their votes.
-    lost_votes: LostVotes,
-    /// Voters that spoke before the log told who they are.
-    electors_heard: BTreeMap<ConsensusId, NodeId>,
-    /// Voters that have said nothing since their link went down.
-    electors_quiet: BTreeSet<ConsensusId>,
     /// At the founder: who comes.
     founding: Option<Founding>,
     /// This node accepted the founder's invitation.
     has_accepted: bool,
-    state: ControlState,
-    log_entries_max: usize,
-    /// The term of the last entry of the log; zero while it is not known.
-    log_term: u64,
     peers: Peers,
     member: Option<Member>,
     /// This node's part in the view in force as an earlier run left it on its disk.
@@ -156,17 +144,15 @@ impl Machine {
     pub fn new(config: MachineConfig) -> Self {
         let Beginning { coordinator, founding, joining, index } = config.role.beginning(config.me);
         Self {
-            voter: founding.is_some().then(|| Voter::founder(config.durability)),
+            log: ControlLog::new(
+                config.rules,
+                config.log_entries_max,
+                founding.is_some().then(|| Voter::founder(config.durability)),
+            ),
             coordinating: None,
             tracking: CoordinatorTracking::new(coordinator),
-            lost_votes: LostVotes::default(),
-            electors_heard: BTreeMap::new(),
-            electors_quiet: BTreeSet::new(),
             founding,
             has_accepted: false,
-            state: ControlState::new(config.rules),
-            log_entries_max: config.log_entries_max,
-            log_term: 0,
             peers: Peers::default(),
             member: None,
             former: None,
@@ -269,7 +255,7 @@ impl Machine {
     #[must_use]
     pub fn admits(&self, from: NodeId, incarnation: Incarnation, stream: Stream) -> Admission {
         let Some(of) = stream.view() else { return Admission::Read };
-        let Some(view) = self.state.view() else { return Admission::Wait };
+        let Some(view) = self.log.state().view() else { return Admission::Wait };
         if of != view.id {
             return if of > view.id { Admission::Wait } else { Admission::Stop };
         }
@@ -430,5 +416,12 @@ impl Machine {
 
     fn set_timer(&mut self, timer: Timer, after: Duration) {
         self.timers.set(timer, self.now + after);
+    }
+}
+
+/// Sends a frame of the control plane to a node that is linked.
+fn send_control(peers: &Peers, outputs: &mut Outputs, to: NodeId, frame: ControlFrame) {
+    if peers.is_linked(to) {
+        outputs.send(to, Stream::Control, Frame::Control(frame));
     }
 }

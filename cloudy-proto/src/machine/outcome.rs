@@ -38,7 +38,7 @@ impl Machine {
         let is_known = self.closing.final_result().is_some() && !self.halted && self.result.state().knows_all_numbers();
         is_known.then(|| FinalOutcomes {
             last_numbers: self.result.state().last_seqs().clone(),
-            latest: self.state.latest_incarnations().collect(),
+            latest: self.log.state().latest_incarnations().collect(),
         })
     }
 
@@ -59,16 +59,16 @@ impl Machine {
 
     /// The log has listed the incarnation. Only then was the id given out, and only then can it be in no result.
     fn names_a_broadcast(&self, id: MessageId) -> bool {
-        let is_listed = self.state.incarnation(id.origin).is_some_and(|latest| is_listed(id, latest));
+        let is_listed = self.log.state().incarnation(id.origin).is_some_and(|latest| is_listed(id, latest));
         is_listed || !self.identity.rules.holds(Rule::RejectedIsListed)
     }
 
     /// The log lists a newer incarnation of the origin, or that the origin has left, and the view in force does not list
     /// this one: no later view can.
     fn is_over(&self, id: MessageId) -> bool {
-        let is_superseded = self.state.incarnation(id.origin).is_some_and(|latest| latest > id.incarnation)
-            || self.state.has_left(id.origin);
-        let on_ring = self.state.view().is_some_and(|view| view.rank_of_run(id.origin, id.incarnation).is_some());
+        let is_superseded = self.log.state().incarnation(id.origin).is_some_and(|latest| latest > id.incarnation)
+            || self.log.state().has_left(id.origin);
+        let on_ring = self.log.state().view().is_some_and(|view| view.rank_of_run(id.origin, id.incarnation).is_some());
         is_superseded && (!on_ring || !self.identity.rules.holds(Rule::RejectedIsOffRing))
     }
 

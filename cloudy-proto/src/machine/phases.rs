@@ -14,7 +14,7 @@ impl Machine {
     /// know a view before the coordinator, whose disk is slower.
     pub(super) fn is_ready(&mut self, node: NodeId, of: ViewId) {
         if let Some(coordinating) = &mut self.coordinating
-            && self.state.incarnation(node).is_some()
+            && self.log.state().incarnation(node).is_some()
             && coordinating.on_ready(node, of)
         {
             self.all_ready(node);
@@ -35,7 +35,7 @@ impl Machine {
 
     fn all_ready(&mut self, node: NodeId) {
         let ready = |view: &View| view.rank_of(node).is_some() && self.are_ready(view);
-        if self.state.view().is_some_and(|view| ready(view)) {
+        if self.log.state().view().is_some_and(|view| ready(view)) {
             self.event(Event::AllReady);
             self.reconfigure();
         }
@@ -48,9 +48,12 @@ impl Machine {
     /// Coordinator: kicks a session off once all members reach each other, and those vote who should: from then on no
     /// single node is needed for it to go on.
     pub(super) fn try_kickstart(&mut self) {
-        let all_ready = self.state.view().is_some_and(|view| self.are_ready(view));
-        let plan =
-            self.state.session().filter(|_| all_ready && self.session.as_ref().is_some_and(Session::awaits_kickstart));
+        let all_ready = self.log.state().view().is_some_and(|view| self.are_ready(view));
+        let plan = self
+            .log
+            .state()
+            .session()
+            .filter(|_| all_ready && self.session.as_ref().is_some_and(Session::awaits_kickstart));
         if let Some(plan) = plan
             && self.coordinating.as_mut().is_some_and(Coordinating::propose_kickstart)
         {
@@ -66,7 +69,8 @@ impl Machine {
     }
 
     pub(super) fn kickstarted(&mut self, plan: SessionPlan) {
-        let stream = self.member.as_ref().and_then(|_| self.state.stream(self.identity.me, self.identity.incarnation));
+        let stream =
+            self.member.as_ref().and_then(|_| self.log.state().stream(self.identity.me, self.identity.incarnation));
         let Some(begins) = self.session.get_or_insert_default().on_kickstart(plan, stream) else { return };
         self.begin_period(begins);
         if let Some(member) = &mut self.member {

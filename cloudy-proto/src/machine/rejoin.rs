@@ -80,7 +80,7 @@ impl Machine {
 
     /// An evicted node says that it lives, and whether it could come back.
     pub(super) fn say_rejoin(&mut self) {
-        let Some(view) = self.state.view().filter(|_| self.is_evicted()).cloned() else { return };
+        let Some(view) = self.log.state().view().filter(|_| self.is_evicted()).cloned() else { return };
         let reaches = |node: NodeId| node == self.identity.me || self.peers.is_linked(node);
         let linked = self.has_coordinator() && view.ring.iter().all(|member| reaches(member.node));
         let ready = linked && self.is_near();
@@ -95,7 +95,7 @@ impl Machine {
     /// The log does not remember this node's incarnation: the coordinator would not accept it as a joiner.
     pub(super) fn notice_forgotten(&mut self) {
         let was_listed =
-            self.identity.incarnation > Incarnation(0) && self.state.incarnation(self.identity.me).is_none();
+            self.identity.incarnation > Incarnation(0) && self.log.state().incarnation(self.identity.me).is_none();
         if was_listed
             && self.closing.final_result().is_none()
             && !core::mem::replace(&mut self.evictions.forgotten, true)
@@ -106,18 +106,18 @@ impl Machine {
 
     fn is_evicted(&self) -> bool {
         let listed = self.identity.incarnation > Incarnation(0) && !self.observes();
-        let ended = self.closing.final_result().is_some() || self.state.is_closed();
+        let ended = self.closing.final_result().is_some() || self.log.state().is_closed();
         let follows = self.fetching.is_some() && self.member.is_none() && !ended;
         listed && follows && !self.departure.is_wanted()
     }
 
     /// Coordinator: an evicted node lives, and may be ready to come back.
     pub(super) fn would_rejoin(&mut self, from: NodeId, of: ViewId, ready: bool) {
-        if self.state.incarnation(from).is_none() {
+        if self.log.state().incarnation(from).is_none() {
             return;
         }
         self.peers.on_sign_of_life(from, self.now);
-        let in_force = self.state.view().is_some_and(|view| view.id == of && view.rank_of(from).is_none());
+        let in_force = self.log.state().view().is_some_and(|view| view.id == of && view.rank_of(from).is_none());
         if !ready || !in_force {
             self.evictions.ready.remove(&from);
             return;
@@ -135,7 +135,7 @@ impl Machine {
             let kept_out = self.evictions.keeps_out(**node, self.now);
             let lately = self.now.since(**at) <= self.timeouts().silence_max(**node);
             let linked = **node == self.identity.me || self.peers.is_linked(**node);
-            let leaves = self.is_leaving(**node) || self.state.has_left(**node);
+            let leaves = self.is_leaving(**node) || self.log.state().has_left(**node);
             let stays = !leaves || !self.identity.rules.holds(Rule::LeftIsLogged);
             !kept_out && lately && linked && stays && view.rank_of(**node).is_none()
         });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::control::{Applied, ControlState, Voter};
+use crate::control::{Applied, Voter};
 use crate::due::Cause;
 use crate::id::{ConsensusId, Index, LogIndex, Rank};
 use crate::io::{Event, Output};
@@ -14,7 +14,6 @@ use crate::read_back::{Stored, StoredError};
 use crate::rules::Rule;
 use crate::time::Time;
 use crate::view::View;
-use crate::wire::decode_log_state;
 
 impl Machine {
     /// A group as an earlier run of this node left it on its disk. It gives out again what was read of the stored result
@@ -32,7 +31,7 @@ impl Machine {
         machine.due.set(Cause::Outputs);
         machine.restore_result(&stored);
         machine.replay(&stored)?;
-        machine.log_term = stored.log_term;
+        machine.log.set_term(stored.log_term);
         machine.set_timer(Timer::Join, core::time::Duration::ZERO);
         machine.stay_off_ring();
         if let Some(vote) = stored.vote.filter(|vote| vote.voter > ConsensusId(0)) {
@@ -40,7 +39,7 @@ impl Machine {
             let mut voter = Voter::restored(vote, base, entries, machine.identity.durability);
             // What was applied is committed, also if that was not stored with the vote.
             voter.learn_committed(stored.log_last(), stored.log_term);
-            machine.voter = Some(voter);
+            machine.log.begin_voting(voter);
             machine.set_timer(Timer::Consensus, CONSENSUS_TICK);
         }
         machine.lose_coordinator();
@@ -83,9 +82,9 @@ impl Machine {
     fn replay(&mut self, stored: &Stored) -> Result<(), StoredError> {
         let before = stored.log_before();
         if let Some((index, encoded)) = &stored.log {
-            let state = decode_log_state(encoded).map_err(|error| StoredError::Command { index: *index, error })?;
-            self.state = ControlState::resumed(self.identity.rules, *index, state, encoded.clone());
-            let (kickstarted, grace) = self.state.phases();
+            let skipped = self.log.skip_to(*index, encoded.clone(), self.identity.rules);
+            skipped.map_err(|error| StoredError::Command { index: *index, error })?;
+            let (kickstarted, grace) = self.log.state().phases();
             kickstarted.into_iter().for_each(|plan| self.kickstarted(plan));
             if grace {
                 self.enter_grace();
@@ -94,7 +93,7 @@ impl Machine {
         }
         for (at, command) in stored.commands.iter().enumerate() {
             let index = LogIndex(before.0 + at as u64 + 1);
-            let applied = self.state.apply(command.clone());
+            let applied = self.log.replay(command.clone());
             match applied.map_err(|error| StoredError::Command { index, error })? {
                 Applied::Kickstarted(plan) => self.kickstarted(plan),
                 Applied::Grace => self.enter_grace(),
@@ -107,10 +106,10 @@ impl Machine {
                 | Applied::Nothing => {}
             }
         }
-        if let Some(view) = self.state.view().cloned() {
+        if let Some(view) = self.log.state().view().cloned() {
             self.come_back_into(&view, stored)?;
         }
-        if self.state.is_closed() {
+        if self.log.state().is_closed() {
             self.closed();
         }
         Ok(())

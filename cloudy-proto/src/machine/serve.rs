@@ -208,7 +208,7 @@ impl Machine {
 
     /// The first index that the transfer does not include.
     fn bound_of(&self, serving: &Serving) -> Option<Index> {
-        let of_view = self.state.view().is_some_and(|view| view.id == serving.before);
+        let of_view = self.log.state().view().is_some_and(|view| view.id == serving.before);
         Some(self.first_of_view()).filter(|first| of_view && *first > Index(0))
     }
 
@@ -221,7 +221,7 @@ impl Machine {
     }
 
     fn end_of(&self, serving: &Serving) -> Fetched {
-        let view = self.state.view().map_or(ViewId(0), |view| view.id);
+        let view = self.log.state().view().map_or(ViewId(0), |view| view.id);
         let (index, first) = (self.result.state().index(), self.first_of_view());
         let digest = self.ends_before(first).digest;
         let left = self.result.retained().cost_between(serving.next, self.bound_of(serving));

@@ -20,7 +20,7 @@ impl Machine {
     #[must_use]
     pub fn status(&self, now: Time) -> Status {
         let now = now.max(self.now);
-        let view = self.state.view().cloned();
+        let view = self.log.state().view().cloned();
         let members =
             view.as_ref().map(|view| view.ring.iter().map(|member| self.member_status(member.node)).collect());
         let member = self.member.as_ref();
@@ -31,7 +31,7 @@ impl Machine {
             voters: self.voters(),
             phase: phase_of(
                 self.session.as_ref(),
-                self.state.view().is_some(),
+                self.log.state().view().is_some(),
                 self.closing.is_stopping(),
                 self.closing.is_final(),
             ),
@@ -56,14 +56,14 @@ impl Machine {
     #[cfg(feature = "mutations")]
     #[must_use]
     pub fn newly_applied(&mut self) -> (LogIndex, Vec<(LogIndex, bytes::Bytes)>) {
-        (LogIndex(self.state.next().0 - 1), core::mem::take(&mut self.state.history.0))
+        (LogIndex(self.log.state().next().0 - 1), self.log.take_history())
     }
 
     /// The commands that this voter's log holds beyond what it has applied: for tests.
     #[cfg(feature = "mutations")]
     #[must_use]
     pub fn proposed(&self) -> Vec<crate::command::Command> {
-        let entries = self.voter.as_ref().map(crate::control::Voter::unapplied).unwrap_or_default();
+        let entries = self.log.voter().map(crate::control::Voter::unapplied).unwrap_or_default();
         entries.iter().filter_map(|command| crate::wire::decode_command(command).ok()).collect()
     }
 
@@ -71,11 +71,11 @@ impl Machine {
     #[cfg(feature = "mutations")]
     #[must_use]
     pub fn log_state(&self) -> Option<bytes::Bytes> {
-        Some(crate::wire::encode_log_state(&self.state.log_state()))
+        Some(crate::wire::encode_log_state(&self.log.state().log_state()))
     }
 
     fn voters(&self) -> Vec<NodeId> {
-        let voters = self.state.electors().filter(|(.., standing)| *standing == Standing::Voter);
+        let voters = self.log.state().electors().filter(|(.., standing)| *standing == Standing::Voter);
         voters.map(|(_, node, _)| node).collect()
     }
 
@@ -89,7 +89,8 @@ impl Machine {
             node,
             linked: node == self.identity.me || self.peers.is_linked(node),
             ready: self
-                .state
+                .log
+                .state()
                 .view()
                 .zip(self.coordinating.as_ref())
                 .is_some_and(|(view, it)| it.has_ready(node, view.id)),

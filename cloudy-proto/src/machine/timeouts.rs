@@ -47,10 +47,10 @@ impl Machine {
         Timeouts {
             me: self.identity.me,
             now: self.now,
-            parameters: self.state.view().map(|view| &view.parameters),
+            parameters: self.log.state().view().map(|view| &view.parameters),
             peers: &self.peers,
             own_sync: self.syncs.slowest(self.now),
-            log: &self.state,
+            log: self.log.state(),
         }
     }
 }
