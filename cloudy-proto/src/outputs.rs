@@ -10,6 +10,8 @@ use crate::wire::Stream;
 #[derive(Debug, Default)]
 pub(crate) struct Outputs {
     queue: VecDeque<Output>,
+    /// The result here differs from the others', or the control log is unreadable: nothing leaves but the reason.
+    is_halted: bool,
 }
 
 impl Outputs {
@@ -26,7 +28,23 @@ impl Outputs {
     }
 
     pub(crate) fn pop(&mut self) -> Option<Output> {
-        self.queue.pop_front()
+        let output = self.queue.pop_front();
+        if self.is_halted && matches!(output, Some(Output::Event(Event::Diverged { .. } | Event::UnreadableLog { .. })))
+        {
+            // What followed in the same turn came from a machine that has stopped.
+            self.queue.clear();
+        }
+        output
+    }
+
+    /// The machine stops for good.
+    pub(crate) fn halt(&mut self) {
+        self.is_halted = true;
+    }
+
+    #[inline]
+    pub(crate) fn is_halted(&self) -> bool {
+        self.is_halted
     }
 
     pub(crate) fn is_empty(&self) -> bool {

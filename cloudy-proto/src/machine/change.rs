@@ -19,11 +19,11 @@ use crate::wire::{ControlFrame, Wedged};
 impl Machine {
     /// A member looks at the others, and reports what it finds.
     pub(super) fn suspect(&mut self) {
-        let Some(member) = &self.member else { return };
+        let Some(member) = self.plane.member() else { return };
         let limits = self.timeouts().limits(&member.view);
-        let Some(member) = self.member.as_mut().filter(|member| !member.wedged) else { return };
+        let Some(member) = self.plane.member_mut().filter(|member| !member.wedged) else { return };
         let known = member.findings().down.len();
-        if member.view.parameters.on_failure == OnFailure::Evict && member.suspect(&limits, self.now) {
+        if member.view.parameters.on_failure == OnFailure::Evict && member.suspect(&limits, self.timers.now()) {
             let down = member.findings().down[known..].iter().map(|rank| member.view.member(*rank).node);
             let linked: Vec<NodeId> = down.filter(|node| self.peers.is_linked(*node)).collect();
             linked.into_iter().for_each(|peer| self.outputs.push(Output::Redial { peer }));
@@ -33,7 +33,7 @@ impl Machine {
 
     /// Tells the coordinator what was found in this view; again on every fresh link.
     pub(super) fn say_suspect(&mut self) {
-        let Some(member) = self.member.as_ref() else { return };
+        let Some(member) = self.plane.member() else { return };
         let (view, wedged, findings) = (member.view.id, member.wedged, member.findings().clone());
         if findings.down.is_empty() && findings.stalled.is_empty() && !wedged {
             return;
@@ -74,7 +74,7 @@ impl Machine {
             };
         };
         let Some(view) = self.log.state().view().filter(|view| !view.last).cloned() else { return };
-        coordinating.start_change(ViewChange::new(Arc::clone(&view), last, self.now));
+        coordinating.start_change(ViewChange::new(Arc::clone(&view), last, self.timers.now()));
         self.set_timer(Timer::Wedge, view.parameters.wedge_timeout);
         self.flush_log();
         view.ring.iter().for_each(|member| self.say_wedge(member.node));
@@ -125,39 +125,38 @@ impl Machine {
 
     /// Freezes a view that this node, or an earlier run of it, is a member of; false if it is of no such view.
     fn freeze(&mut self, view: ViewId, again: bool) -> bool {
-        let now = self.now;
-        if self.member.is_none() && !self.identity.rules.holds(Rule::StaleMemberIsVoid) {
+        let now = self.timers.now();
+        if !self.plane.is_member() && !self.identity.rules.holds(Rule::StaleMemberIsVoid) {
             let listed = self.log.state().view().and_then(|view| Some((view, view.rank_of(self.identity.me)?)));
             let with_nothing = listed.map(|(view, rank)| self.former_member(view, rank, Some(Index(1))));
-            self.former = self.former.take().or(with_nothing);
+            if self.plane.former().is_none() {
+                with_nothing.into_iter().for_each(|member| self.plane.enter_as_former(member));
+            }
         }
-        let plane = self.member.as_ref().or(self.former.as_ref());
-        let limits = plane.map(|member| self.timeouts().limits(&member.view)).unwrap_or_default();
+        let limits = self.plane.place().map(|member| self.timeouts().limits(&member.view)).unwrap_or_default();
         // Until the log lists this run, its answer would pass for the earlier run's.
-        let known = self.log.state().is_latest_run(self.identity.me, self.identity.run) || !self.restored;
-        let former = self.former.as_mut().filter(|_| known);
-        let member = self.member.as_mut().or(former).filter(|member| member.view.id == view);
+        let known = self.log.state().is_latest_run(self.identity.me, self.identity.run) || !self.identity.is_restored;
+        let member = self.plane.place_mut(known).filter(|member| member.view.id == view);
         let Some(member) = member else { return false };
         if again {
             member.find_again(&limits, now);
         }
         member.wedge();
-        if self.wedged < view {
-            self.wedged = view;
-            self.records.keep(Record::Wedged { view });
+        if self.plane.on_wedged(view) {
+            self.storage.records.keep(Record::Wedged { view });
         }
         true
     }
 
     /// What this node holds of a view that it has frozen.
     pub(super) fn wedged(&self, view: ViewId) -> Option<Wedged> {
-        let member = self.member.as_ref().or(self.former.as_ref()).filter(|member| member.view.id == view)?;
+        let member = self.plane.place().filter(|member| member.view.id == view)?;
         let (incarnation, frontiers) = (member.incarnation(), member.frontiers());
         let (first, complete) = (member.first, member.complete);
         let digest = self.ends_before(first).digest;
         let (cursor, mut findings) = (member.cursor(), member.findings().clone());
         if member.view.parameters.adapts() {
-            findings.quiet = member.quiet(&self.timeouts().limits(&member.view), self.now);
+            findings.quiet = member.quiet(&self.timeouts().limits(&member.view), self.timers.now());
         }
         Some(Wedged { view, incarnation, frontiers, complete, first, digest, cursor, findings })
     }
@@ -206,7 +205,7 @@ impl Machine {
 
     /// Coordinator: fixes the cut once all have answered, or the time for it is over and a complete member has.
     pub(super) fn try_cut(&mut self) {
-        let decides = |change: &&ViewChange| !change.proposed && change.undecided_until <= self.now;
+        let decides = |change: &&ViewChange| !change.proposed && change.undecided_until <= self.timers.now();
         let Some(change) = self.change().filter(decides) else { return };
         let stale = |rank: Rank| self.is_void(change.view.member(rank));
         let answers = self.staying(change);
@@ -219,7 +218,7 @@ impl Machine {
             return;
         }
         self.compare_answers();
-        let Some(change) = self.change().filter(|_| !self.halted) else { return };
+        let Some(change) = self.change().filter(|_| !self.outputs.is_halted()) else { return };
         let answers = self.staying(change);
         let stale = |rank: Rank| self.is_void(change.view.member(rank));
         let (view, last) = (Arc::clone(&change.view), change.last);
@@ -263,7 +262,7 @@ impl Machine {
 
     /// Coordinator: too few would be left. All are asked again, once the time for answers is over.
     fn wedge_again(&mut self) {
-        let now = self.now;
+        let now = self.timers.now();
         let is_due = |change: &&mut ViewChange| now.since(change.asked_at) >= change.view.parameters.wedge_timeout;
         let Some(change) = self.change_mut().filter(is_due) else { return };
         change.ask_again(now);
@@ -315,7 +314,7 @@ mod tests {
         machine.begin_change(false);
         drain(&mut machine);
         assert!(machine.change().is_some(), "one member is too few");
-        machine.handle(machine.now, Input::Request(Request::End));
+        machine.handle(machine.timers.now(), Input::Request(Request::End));
         drain(&mut machine);
         assert!(machine.final_result().is_some());
     }

@@ -138,7 +138,7 @@ impl Machine {
         if !self.log.state().is_closed() {
             return self.say_follow(from);
         }
-        if let Some(fetching) = &mut self.fetching {
+        if let Some(fetching) = &mut self.catch_up.fetching {
             fetching.add_source(from);
             self.fetch_if_idle();
         }
@@ -148,8 +148,8 @@ impl Machine {
     pub(super) fn miss_final(&mut self) {
         let Some(view) = self.log.state().view().filter(|_| self.log.state().is_closed()) else { return };
         let patience = view.parameters.coordinator_timeout * FINAL_PATIENCE;
-        let now = self.now;
-        let Some(fetching) = self.fetching.as_mut() else { return };
+        let now = self.timers.now();
+        let Some(fetching) = self.catch_up.fetching.as_mut() else { return };
         let since = *fetching.stands_since.get_or_insert(now);
         if now.since(since) >= patience && !core::mem::replace(&mut fetching.missed, true) {
             let sources = fetching.sources.clone();
@@ -195,18 +195,18 @@ impl Machine {
     /// The result is complete, as another node says. Of a result that begins after index 1 here only that node knows the
     /// digest, and of one that ends before that index also the length.
     pub(super) fn finish_with(&mut self, theirs: Checkpoint) {
-        let result = if self.reads_all { self.result.checkpoint() } else { theirs };
+        let result = if self.identity.reads_all { self.result.checkpoint() } else { theirs };
         self.final_at(result);
     }
 
     fn final_at(&mut self, result: Checkpoint) {
         self.closing.final_result = Some(result);
         self.compare_final();
-        if self.halted {
+        if self.outputs.is_halted() {
             return;
         }
         let approved = self.last_approved();
-        if self.outbox.last_seq() > approved {
+        if self.plane.outbox().last_seq() > approved {
             self.event(Event::Rejected { from: approved.next() });
         }
         self.event(Event::Final { result });
@@ -227,7 +227,7 @@ impl Machine {
 
     /// Tells the coordinator of the final result; again on every fresh link.
     pub(super) fn say_report(&mut self) {
-        let (result, report) = match &self.joining {
+        let (result, report) = match &self.arrival.joining {
             // It says no more than that nobody need wait for it.
             Some(joining) if joining.observes() => {
                 let ended = self.log.state().view().is_some_and(|view| view.last);
@@ -282,7 +282,7 @@ impl Machine {
         }
         self.tracking.on_closed();
         self.try_go();
-        if self.closing.on_closed(self.fetching.is_some()) {
+        if self.closing.on_closed(self.catch_up.fetching.is_some()) {
             self.event(Event::Closed);
         }
     }

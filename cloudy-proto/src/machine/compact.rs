@@ -25,7 +25,7 @@ impl Machine {
         let before = self.log.state().view().cloned();
         let skipped = self.log.skip_to(index, encoded.clone(), self.identity.rules)?;
         self.log.set_term(term);
-        self.records.keep(Record::Log { index, term, state: encoded });
+        self.storage.records.keep(Record::Log { index, term, state: encoded });
         let listed = self
             .log
             .state()

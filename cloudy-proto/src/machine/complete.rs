@@ -8,13 +8,6 @@ use crate::view::{RingMember, View};
 use crate::view_change::ViewChange;
 use crate::wire::ControlFrame;
 
-/// Whether anybody is left who can end the view in force.
-#[derive(Debug, Default)]
-pub(crate) struct Completeness {
-    /// What the application was told last.
-    said: Option<NobodyComplete>,
-}
-
 impl Machine {
     /// Coordinator: looks whether a complete member answers. Once none has for the coordinator timeout it tells everybody
     /// who follows, again and again as long as that is so, for whoever comes late.
@@ -23,7 +16,7 @@ impl Machine {
         let Some(coordinating) = &mut self.coordinating else { return };
         let Some(view) = view else { return coordinating.on_complete_member() };
         let Parameters { coordinator_timeout, wedge_timeout, .. } = view.parameters;
-        if !coordinating.lacks_complete_for(self.now, coordinator_timeout, wedge_timeout) {
+        if !coordinating.lacks_complete_for(self.timers.now(), coordinator_timeout, wedge_timeout) {
             return;
         }
         let followers: Vec<NodeId> = coordinating.followers().collect();
@@ -51,7 +44,7 @@ impl Machine {
                 !answered && !view.ring.iter().any(|member| self.may_answer(change, member))
             }
             None => {
-                let reached = |member: &RingMember| self.member.is_some() || self.peers.is_linked(member.node);
+                let reached = |member: &RingMember| self.plane.is_member() || self.peers.is_linked(member.node);
                 !view.ring.iter().any(reached)
             }
         }
@@ -60,7 +53,7 @@ impl Machine {
     /// A member has not answered yet, and is heard of as a complete one: it is slow, and its time is not over.
     fn may_answer(&self, change: &ViewChange, member: &RingMember) -> bool {
         let complete = match member.node == self.identity.me {
-            true => self.member.as_ref().is_some_and(|member| member.complete),
+            true => self.plane.member().is_some_and(|member| member.complete),
             false => self.peers.heartbeat(member.node).is_some_and(|heartbeat| heartbeat.complete),
         };
         let awaited = |rank| change.awaits_answer(rank) && !self.timeouts().is_overdue(change, rank);
@@ -86,7 +79,7 @@ impl Machine {
     /// Coordinator: its own answer may have come before it had the whole result.
     pub(super) fn ask_itself(&mut self, view: ViewId) {
         let awaited = self.change().is_some_and(|change| change.awaits(self.identity.me));
-        if awaited && self.member.as_ref().is_some_and(|member| member.complete) {
+        if awaited && self.plane.member().is_some_and(|member| member.complete) {
             self.answer_once_synced(self.identity.me, view);
         }
     }
@@ -101,8 +94,7 @@ impl Machine {
     fn nobody_complete(&mut self, view: ViewId, missing: Vec<NodeId>, lost: Vec<NodeId>) {
         let in_force = self.log.state().view().is_some_and(|latest| latest.id == view);
         let said = NobodyComplete { view, missing, lost, durability: self.identity.durability };
-        if in_force && self.completeness.said.as_ref() != Some(&said) {
-            self.completeness.said = Some(said.clone());
+        if in_force && self.tracking.report_incomplete(&said) {
             self.event(Event::NobodyComplete(said));
         }
     }

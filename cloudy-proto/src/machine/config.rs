@@ -47,6 +47,12 @@ pub(super) struct Identity {
     pub(super) run: u64,
     /// Zero until the control log lists this run.
     pub(super) incarnation: Incarnation,
+    /// This process continues from what an earlier one stored.
+    pub(super) is_restored: bool,
+    /// That one was there before the first view.
+    pub(super) was_there_first: bool,
+    /// The result here begins at index 1.
+    pub(super) reads_all: bool,
     pub(super) durability: Durability,
     pub(super) rules: Rules,
 }

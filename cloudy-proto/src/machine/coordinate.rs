@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::command::{Command, Standing};
 use crate::control::{Elector, Electorate, Voter, VoterChange};
-use crate::id::{ConsensusId, NodeId, ViewId};
+use crate::id::{ConsensusId, NodeId};
 use crate::io::Event;
 use crate::machine::Machine;
 use crate::machine::coordinating::Coordinating;
@@ -25,9 +25,9 @@ impl Machine {
     pub(super) fn begin_coordinating(&mut self, term: u64) {
         self.coordinating = Some(Coordinating::new(term));
         self.tracking.on_lead(self.identity.me, term);
-        self.ready_said = ViewId(0);
+        self.plane.forget_ready_report();
         self.found_coordinator();
-        if self.log.state().founder().is_none() && self.founding.is_some() {
+        if self.log.state().founder().is_none() && self.arrival.founding.is_some() {
             self.propose(&Command::Founded { founder: self.identity.me });
         }
         self.event(Event::Coordinator { node: self.identity.me });
@@ -87,7 +87,7 @@ impl Machine {
     /// Tells a linked peer of this group who coordinates it.
     pub(super) fn announce(&mut self, peer: NodeId) {
         let Some(term) = self.coordinating.as_ref().map(Coordinating::term) else { return };
-        let invited = self.founding.as_ref().is_some_and(|founding| founding.has_invited(peer));
+        let invited = self.arrival.founding.as_ref().is_some_and(|founding| founding.has_invited(peer));
         let belongs = self.log.state().incarnation(peer).is_some()
             || self.log.state().founder() == Some(peer)
             || self.peers.is_observer(peer);
@@ -136,7 +136,7 @@ impl Machine {
         }
         self.found_coordinator();
         self.say_follow(self.tracking.node());
-        self.ready_said = ViewId(0);
+        self.plane.forget_ready_report();
         self.say_report();
         self.say_suspect();
         self.say_rejoin();
@@ -171,7 +171,7 @@ impl Machine {
     pub(super) fn lose_coordinator(&mut self) {
         // A node that learns repeatedly that there is none continues to search all the same.
         if !self.log.state().is_closed()
-            && (self.tracking.on_lost(self.now) || !self.identity.rules.holds(Rule::SeekGoesOn))
+            && (self.tracking.on_lost(self.timers.now()) || !self.identity.rules.holds(Rule::SeekGoesOn))
         {
             self.set_timer(Timer::Seek, SEEK_EVERY);
         }
@@ -179,11 +179,11 @@ impl Machine {
 
     /// Asks one linked member after the other for the log's tail, and says once that the coordinator is gone for long.
     pub(super) fn seek(&mut self) {
-        let Some(lost) = self.tracking.lost_for(self.now) else { return };
+        let Some(lost) = self.tracking.lost_for(self.timers.now()) else { return };
         self.set_timer(Timer::Seek, SEEK_EVERY);
         let timeout = self.timeouts().coordinator_loss_max();
         // Who comes while things change waits for longer.
-        let timeout = if self.joining.is_some() { timeout * JOINER_PATIENCE } else { timeout };
+        let timeout = if self.arrival.joining.is_some() { timeout * JOINER_PATIENCE } else { timeout };
         if lost >= timeout {
             if self.tracking.report_loss() {
                 let node = self.tracking.node();
@@ -207,7 +207,7 @@ impl Machine {
         let ends = self.closing.is_stopping() || self.change().is_some();
         let changing = self.log.voter().is_none_or(Voter::is_changing);
         // What others said while this process was stopped, and which links they had, says nothing of who lives.
-        let woke = self.peers.has_just_woken(self.now);
+        let woke = self.peers.has_just_woken(self.timers.now());
         if ends || changing || woke || !self.is_coordinator() {
             return;
         }

@@ -69,7 +69,7 @@ impl Machine {
     /// Where checkpoints differ, this node continues only while a majority of the members agrees with it, or may agree once
     /// all have reported. A learner or observer counts the members that it is linked with.
     fn compare_checkpoint(&mut self, view: &View, node: NodeId, theirs: Checkpoint) {
-        let (rule, all) = match &self.member {
+        let (rule, all) = match self.plane.member() {
             Some(_) => (Rule::MembersCompare, view.members()),
             None => {
                 let linked = view.ring.iter().filter(|member| self.peers.is_linked(member.node));
@@ -77,23 +77,23 @@ impl Machine {
             }
         };
         // A result that begins later has a digest of its own.
-        if !self.reads_all || !self.identity.rules.holds(rule) {
+        if !self.identity.reads_all || !self.identity.rules.holds(rule) {
             return;
         }
-        self.checkpoints.note(node, theirs);
+        self.peers.checkpoints.note(node, theirs);
         let Some(digest) = self.result.state().digest_at(theirs.index) else { return };
         let ours = Checkpoint { index: theirs.index, digest };
-        if ours != theirs && is_outvoted(self.checkpoints.others_than(ours.index, digest), all) {
+        if ours != theirs && is_outvoted(self.peers.checkpoints.others_than(ours.index, digest), all) {
             self.diverged(node, theirs, ours);
         }
     }
 
     /// All complete members of a view begin it at one index, with one digest before that.
     fn compare_beginning(&mut self, view: &View, node: NodeId, theirs: Checkpoint) {
-        let Some(member) = self.member.as_ref().filter(|member| member.complete) else { return };
+        let Some(member) = self.plane.member().filter(|member| member.complete) else { return };
         let ours = member.begins;
-        self.checkpoints.begins.insert(node, theirs);
-        let contradicting = self.checkpoints.begins.values().filter(|theirs| differ(**theirs, ours)).count();
+        self.peers.checkpoints.begins.insert(node, theirs);
+        let contradicting = self.peers.checkpoints.begins.values().filter(|theirs| differ(**theirs, ours)).count();
         let rule = self.identity.rules.holds(Rule::BeginningsCompare);
         if rule && differ(theirs, ours) && is_outvoted(contradicting, view.members()) {
             self.diverged(node, theirs, ours);
@@ -102,7 +102,7 @@ impl Machine {
 
     /// Compares final results as members report them to the log.
     pub(super) fn compare_final(&mut self) {
-        let Some(ours) = self.closing.final_result().filter(|_| self.reads_all) else { return };
+        let Some(ours) = self.closing.final_result().filter(|_| self.identity.reads_all) else { return };
         let Some(view) = self.log.state().view().filter(|_| self.identity.rules.holds(Rule::FinalsCompare)) else {
             return;
         };
@@ -119,7 +119,7 @@ impl Machine {
     /// A node that fetched the end of the result compares its digest with the source's; false if they differ.
     pub(super) fn agrees_with_source(&mut self, node: NodeId, theirs: Checkpoint) -> bool {
         let ours = self.result.checkpoint();
-        let compares = self.reads_all && self.identity.rules.holds(Rule::FinalsCompare);
+        let compares = self.identity.reads_all && self.identity.rules.holds(Rule::FinalsCompare);
         if compares && differ(theirs, ours) {
             self.diverged(node, theirs, ours);
             return false;
@@ -177,12 +177,12 @@ impl Machine {
     /// Stops for good: the result here and a node's differ. The last heartbeat carries the own digest, since the others have
     /// to compare it too.
     fn diverged(&mut self, node: NodeId, theirs: Checkpoint, ours: Checkpoint) {
-        self.halted = true;
+        self.outputs.halt();
         self.outputs.clear();
         let at_checkpoint = self.result.state().digest_at(ours.index) == Some(ours.digest);
         let heartbeat = self.heartbeat();
         let checkpoint = if at_checkpoint { ours } else { heartbeat.checkpoint };
-        if let Some(member) = &mut self.member {
+        if let Some(member) = self.plane.member_mut() {
             member.wedged = true;
             member.beat(Heartbeat { checkpoint, ..heartbeat }, &mut self.outputs, &self.due);
         }

@@ -110,35 +110,35 @@ impl Machine {
         }
         self.keep_checkpoint();
         self.let_stored_go();
-        let records = self.records.take();
-        let consensus = self.log.voter().and_then(|voter| voter.unsynced()).unwrap_or(self.syncs.consensus);
-        let ends = self.message_ends().filter(|ends| self.syncs.ends.as_ref() != Some(ends));
-        let fetched = self.syncs.fetched.take();
-        if records.is_empty() && ends.is_none() && fetched.is_none() && consensus == self.syncs.consensus {
+        let records = self.storage.records.take();
+        let consensus = self.log.voter().and_then(|voter| voter.unsynced()).unwrap_or(self.storage.syncs.consensus);
+        let ends = self.message_ends().filter(|ends| self.storage.syncs.ends.as_ref() != Some(ends));
+        let fetched = self.storage.syncs.fetched.take();
+        if records.is_empty() && ends.is_none() && fetched.is_none() && consensus == self.storage.syncs.consensus {
             return;
         }
-        self.syncs.consensus = consensus;
+        self.storage.syncs.consensus = consensus;
         if ends.is_some() {
-            self.syncs.ends.clone_from(&ends);
+            self.storage.syncs.ends.clone_from(&ends);
         }
-        self.syncs.ticket += 1;
-        let ticket = self.syncs.ticket;
+        self.storage.syncs.ticket += 1;
+        let ticket = self.storage.syncs.ticket;
         let fetched_bytes = fetched_bytes(&records);
-        self.syncs.fetched_bytes += fetched_bytes;
-        let given_at = self.now;
-        self.syncs.waiting.push_back(Sync { ticket, given_at, consensus, ends, fetched, fetched_bytes });
+        self.storage.syncs.fetched_bytes += fetched_bytes;
+        let given_at = self.timers.now();
+        self.storage.syncs.waiting.push_back(Sync { ticket, given_at, consensus, ends, fetched, fetched_bytes });
         self.outputs.push(Output::Persist { ticket, records });
     }
 
     /// All that was given out up to a ticket is synced.
     pub(super) fn persisted(&mut self, ticket: u64) {
-        self.syncs.finished(self.now);
-        while let Some(sync) = self.syncs.next_due(ticket) {
+        self.storage.syncs.finished(self.timers.now());
+        while let Some(sync) = self.storage.syncs.next_due(ticket) {
             if let Some(voter) = self.log.voter_mut() {
                 let is_its_own = self.identity.rules.holds(Rule::TicketIsOfItsState);
-                voter.persisted(if is_its_own { sync.consensus } else { self.syncs.consensus });
+                voter.persisted(if is_its_own { sync.consensus } else { self.storage.syncs.consensus });
             }
-            let member = self.member.as_mut();
+            let member = self.plane.member_mut();
             if let Some(((view, ends), member)) = sync.ends.zip(member)
                 && member.view.id == view
             {
@@ -154,22 +154,22 @@ impl Machine {
 
     /// What was fetched and waits for the disk.
     pub(super) fn unsynced_fetch_bytes(&self) -> u64 {
-        self.syncs.fetched_bytes + fetched_bytes(self.records.waiting())
+        self.storage.syncs.fetched_bytes + fetched_bytes(self.storage.records.waiting())
     }
 
     /// The result was fetched up to the first index of the view in force: this member is complete once that is synced.
     pub(super) fn fetched_all(&mut self, view: ViewId, first: Index) {
-        self.records.keep(Record::Complete { view, first });
+        self.storage.records.keep(Record::Complete { view, first });
         if self.identity.durability == Durability::Memory || !self.identity.rules.holds(Rule::CompleteIsSynced) {
             self.complete_at(view, first);
         } else {
-            self.syncs.fetched = Some((view, first));
+            self.storage.syncs.fetched = Some((view, first));
         }
     }
 
     fn complete_at(&mut self, view: ViewId, first: Index) {
         let begins = self.ends_before(first);
-        if let Some(member) = self.member.as_mut().filter(|member| member.view.id == view) {
+        if let Some(member) = self.plane.member_mut().filter(|member| member.view.id == view) {
             (member.first, member.begins) = (first, begins);
             member.complete = true;
             // The others learn of it at once: a member that leaves may wait for it.
@@ -186,25 +186,25 @@ impl Machine {
 
     /// A member was asked to wedge, and has: it answers once all that came up so far is synced, and says so until then.
     pub(super) fn answer_once_synced(&mut self, to: NodeId, view: ViewId) {
-        let unsaid = !self.records.is_empty() || self.syncs.fetched.is_some();
-        let ticket = self.syncs.ticket + u64::from(unsaid);
-        if self.identity.rules.holds(Rule::AnswerIsSynced) && !self.syncs.has_synced(ticket) {
+        let unsaid = !self.storage.records.is_empty() || self.storage.syncs.fetched.is_some();
+        let ticket = self.storage.syncs.ticket + u64::from(unsaid);
+        if self.identity.rules.holds(Rule::AnswerIsSynced) && !self.storage.syncs.has_synced(ticket) {
             if to == self.identity.me {
                 self.take_wedging(self.identity.me, view);
             } else {
                 self.send_control(to, ControlFrame::Wedging { view });
             }
         }
-        self.syncs.wedge_asked = Some((to, view, ticket));
+        self.storage.syncs.wedge_asked = Some((to, view, ticket));
         self.answer_wedge();
     }
 
     fn answer_wedge(&mut self) {
-        let Some((to, view, ticket)) = self.syncs.wedge_asked else { return };
-        if self.identity.rules.holds(Rule::AnswerIsSynced) && !self.syncs.has_synced(ticket) {
+        let Some((to, view, ticket)) = self.storage.syncs.wedge_asked else { return };
+        if self.identity.rules.holds(Rule::AnswerIsSynced) && !self.storage.syncs.has_synced(ticket) {
             return;
         }
-        self.syncs.wedge_asked = None;
+        self.storage.syncs.wedge_asked = None;
         let Some(wedged) = self.wedged(view) else { return };
         if to == self.identity.me {
             self.take_wedged(self.identity.me, wedged);

@@ -139,7 +139,7 @@ impl Machine {
         let elsewhere = self.closing.told_by().filter(|node| view.rank_of(*node).is_none());
         let sources: Vec<NodeId> = ring.chain(elsewhere).collect();
         let mut fetching = Fetching::of(view.id, sources);
-        if let Some(before) = self.fetching.take() {
+        if let Some(before) = self.catch_up.fetching.take() {
             // What is on its way is not requested again.
             let is_source = |transfer: &Transfer| fetching.sources.contains(&transfer.source);
             fetching.transfer = before.transfer.filter(is_source);
@@ -148,7 +148,7 @@ impl Machine {
             fetching.keep_up.begin_view();
         }
         let goes_on = fetching.transfer.is_some();
-        self.fetching = Some(fetching);
+        self.catch_up.fetching = Some(fetching);
         if goes_on {
             self.send_fetch();
             self.await_source();
@@ -160,7 +160,7 @@ impl Machine {
     /// Starts a transfer from the source of the last one if that brought anything, or else from the next that is linked.
     pub(super) fn fetch(&mut self) {
         self.miss_final();
-        let Some(fetching) = &mut self.fetching else { return };
+        let Some(fetching) = &mut self.catch_up.fetching else { return };
         let linked = |node: &&NodeId| self.peers.is_linked(**node);
         let again = fetching.last.filter(|(_, brought)| *brought).map(|(node, _)| node);
         let again = again.filter(|node| fetching.sources.contains(node) && self.peers.is_linked(*node));
@@ -177,7 +177,7 @@ impl Machine {
 
     /// Another transfer from the source of the one so far, which is over.
     pub(super) fn fetch_on(&mut self) {
-        let Some(fetching) = &mut self.fetching else { return };
+        let Some(fetching) = &mut self.catch_up.fetching else { return };
         match fetching.transfer.take().map(|transfer| transfer.source).filter(|node| self.peers.is_linked(*node)) {
             Some(source) => self.start_transfer(source),
             None => self.fetch(),
@@ -185,20 +185,22 @@ impl Machine {
     }
 
     fn start_transfer(&mut self, source: NodeId) {
-        self.transfers.number = self.transfers.number.wrapping_add(1);
-        let number = self.transfers.number;
-        let Some(fetching) = &mut self.fetching else { return };
+        self.catch_up.transfers.number = self.catch_up.transfers.number.wrapping_add(1);
+        let number = self.catch_up.transfers.number;
+        let Some(fetching) = &mut self.catch_up.fetching else { return };
         fetching.last = Some((source, false));
         fetching.transfer = Some(Transfer { source, number, granted: 0, received: 0 });
-        self.transfers.pace.start(self.now);
+        self.catch_up.transfers.pace.start(self.timers.now());
         self.await_source();
         self.grant();
     }
 
     /// The source may send more, as far as the window and the own disk allow.
     fn grant(&mut self) {
-        let window = self.transfers.pace.window_bytes();
-        let Some(transfer) = self.fetching.as_ref().and_then(|fetching| fetching.transfer.as_ref()) else { return };
+        let window = self.catch_up.transfers.pace.window_bytes();
+        let Some(transfer) = self.catch_up.fetching.as_ref().and_then(|fetching| fetching.transfer.as_ref()) else {
+            return;
+        };
         let (granted, received) = (transfer.granted, transfer.received);
         let step = (window / GRANTS_PER_WINDOW).min(GRANT_BYTES_MAX);
         if received + window < granted + step {
@@ -208,10 +210,10 @@ impl Machine {
         // The last part of a grant may exceed it: less than one is not worth a request.
         let is_idle = received >= granted;
         if wanted >= granted + step || (is_idle && wanted > granted) {
-            if let Some(transfer) = self.fetching.as_mut().and_then(|fetching| fetching.transfer.as_mut()) {
+            if let Some(transfer) = self.catch_up.fetching.as_mut().and_then(|fetching| fetching.transfer.as_mut()) {
                 transfer.granted = wanted;
             }
-            self.transfers.pace.request(wanted, received, self.now);
+            self.catch_up.transfers.pace.request(wanted, received, self.timers.now());
             self.send_fetch();
         } else if is_idle {
             // The source waits for this node's disk.
@@ -229,7 +231,9 @@ impl Machine {
 
     /// The disk has taken more.
     pub(super) fn fetch_held_back(&mut self) {
-        let Some(transfer) = self.fetching.as_ref().and_then(|fetching| fetching.transfer.as_ref()) else { return };
+        let Some(transfer) = self.catch_up.fetching.as_ref().and_then(|fetching| fetching.transfer.as_ref()) else {
+            return;
+        };
         if transfer.received >= transfer.granted {
             self.await_source();
             self.grant();
@@ -239,32 +243,36 @@ impl Machine {
     /// Says to the source of the transfer what it may send.
     fn send_fetch(&mut self) {
         let from = self.result.state().index().next();
-        let Some(fetching) = &self.fetching else { return };
+        let Some(fetching) = &self.catch_up.fetching else { return };
         let Some(Transfer { source, number, granted, .. }) = fetching.transfer else { return };
-        let before = if self.member.is_some() { fetching.view } else { ViewId(0) };
+        let before = if self.plane.is_member() { fetching.view } else { ViewId(0) };
         let held = fetching.held.part(from);
         self.send_control(source, ControlFrame::Fetch(Fetch { number, from, credit: granted, before, held }));
     }
 
     /// Ends a transfer that brings nothing that is still missing.
     fn stop_transfer(&mut self, source: NodeId) {
-        self.transfers.number = self.transfers.number.wrapping_add(1);
-        self.send_control(source, ControlFrame::Fetch(Fetch { number: self.transfers.number, ..Fetch::default() }));
+        self.catch_up.transfers.number = self.catch_up.transfers.number.wrapping_add(1);
+        self.send_control(
+            source,
+            ControlFrame::Fetch(Fetch { number: self.catch_up.transfers.number, ..Fetch::default() }),
+        );
     }
 
     /// Something is to come, or another source is asked.
     fn await_source(&mut self) {
         let wedge_timeout =
             self.log.state().view().map_or(Duration::from_millis(100), |view| view.parameters.wedge_timeout);
-        let trips = self.transfers.pace.round_trip().unwrap_or_default() * SILENT_TRIPS;
-        let silences = self.fetching.as_ref().map_or(0, |fetching| fetching.silences.min(SILENCES_COUNTED_MAX));
+        let trips = self.catch_up.transfers.pace.round_trip().unwrap_or_default() * SILENT_TRIPS;
+        let silences =
+            self.catch_up.fetching.as_ref().map_or(0, |fetching| fetching.silences.min(SILENCES_COUNTED_MAX));
         let silence = (wedge_timeout.max(trips) * (1 << silences)).min(SILENCE_MAX.max(wedge_timeout));
         self.set_timer(Timer::Fetch, silence);
     }
 
     /// Nothing has come for a while, or it is time to ask whether there is more.
     pub(super) fn fetch_due(&mut self) {
-        let Some(fetching) = &mut self.fetching else { return };
+        let Some(fetching) = &mut self.catch_up.fetching else { return };
         let Some(transfer) = &fetching.transfer else { return self.fetch() };
         let source = transfer.source;
         fetching.silences += 1;
@@ -283,14 +291,14 @@ impl Machine {
 
     /// Starts a transfer if none is in progress.
     pub(super) fn fetch_if_idle(&mut self) {
-        if self.fetching.as_ref().is_some_and(|fetching| fetching.transfer.is_none()) {
+        if self.catch_up.fetching.as_ref().is_some_and(|fetching| fetching.transfer.is_none()) {
             self.fetch();
         }
     }
 
     /// A link is up.
     pub(super) fn fetch_over_new_link(&mut self, peer: NodeId) {
-        let Some(fetching) = &mut self.fetching else { return };
+        let Some(fetching) = &mut self.catch_up.fetching else { return };
         fetching.silent.take_if(|transfer| transfer.source == peer);
         if Transfer::is_from(fetching.transfer.as_ref(), peer) {
             // What was on its way is lost.
@@ -301,8 +309,8 @@ impl Machine {
 
     /// A link is gone.
     pub(super) fn fetch_without_link(&mut self, peer: NodeId) {
-        self.transfers.serving.remove(&peer);
-        let Some(fetching) = &mut self.fetching else { return };
+        self.catch_up.transfers.serving.remove(&peer);
+        let Some(fetching) = &mut self.catch_up.fetching else { return };
         fetching.silent.take_if(|transfer| transfer.source == peer);
         if Transfer::is_from(fetching.transfer.as_ref(), peer) {
             fetching.last = Some((peer, false));
@@ -312,7 +320,7 @@ impl Machine {
 
     pub(super) fn take_fetched(&mut self, from: NodeId, fetched: Fetched) {
         let next = self.result.state().index().next();
-        let Some(fetching) = &mut self.fetching else { return };
+        let Some(fetching) = &mut self.catch_up.fetching else { return };
         if !Transfer::is_from(fetching.transfer.as_ref(), from) {
             if !fetching.fits(&fetched, next) || !fetching.sources.contains(&from) {
                 return;
@@ -328,7 +336,7 @@ impl Machine {
         let cost = part_cost(&fetched);
         self.account(from, cost);
         if self.take_part_of_result(from, fetched)
-            && let Some(fetching) = &mut self.fetching
+            && let Some(fetching) = &mut self.catch_up.fetching
         {
             (fetching.stands_since, fetching.missed) = (None, false);
             fetching.last = Some((from, true));
@@ -338,12 +346,12 @@ impl Machine {
 
     /// A frame of a source has come.
     fn account(&mut self, from: NodeId, cost: u64) {
-        let Some(fetching) = &mut self.fetching else { return };
+        let Some(fetching) = &mut self.catch_up.fetching else { return };
         let Some(transfer) = fetching.transfer.as_mut().filter(|transfer| transfer.source == from) else { return };
         transfer.received += cost;
         fetching.received += cost;
         fetching.silences = 0;
-        if let Some(rate) = self.transfers.pace.receive(transfer.received, self.now) {
+        if let Some(rate) = self.catch_up.transfers.pace.receive(transfer.received, self.timers.now()) {
             fetching.keep_up.trip(rate);
         }
         self.await_source();
@@ -372,7 +380,7 @@ impl Machine {
     }
 
     fn take_entry(&mut self, from: NodeId, header: &EntryHeader, offset: u64, part: Bytes) -> bool {
-        let Some(fetching) = &mut self.fetching else { return false };
+        let Some(fetching) = &mut self.catch_up.fetching else { return false };
         if header.first_index != self.result.state().index().next() {
             return false;
         }
@@ -412,8 +420,8 @@ impl Machine {
     /// A source does not retain what is missing any more. Another one may; once none is left, this node cannot follow.
     pub(super) fn truncated(&mut self, source: NodeId, first: Index) {
         let failure_timeout = self.log.state().view().map(|view| view.parameters.failure_timeout).unwrap_or_default();
-        let (now, here) = (self.now, self.result.state().index());
-        let Some(fetching) = &mut self.fetching else { return };
+        let (now, here) = (self.timers.now(), self.result.state().index());
+        let Some(fetching) = &mut self.catch_up.fetching else { return };
         fetching.transfer.take_if(|transfer| transfer.source == source);
         fetching.last = Some((source, false));
         let fresh = fetching.truncated.insert(source, first).is_none();
@@ -437,12 +445,12 @@ impl Machine {
     /// A complete member has said how far it is, and how many bytes are yet to come.
     fn measure(&mut self, end: Index, ahead: u64) {
         let stall_timeout = self.log.state().view().map(|view| view.parameters.stall_timeout).unwrap_or_default();
-        let (at, here) = (self.now, self.result.state().index());
-        let Some(fetching) = &mut self.fetching else { return };
+        let (at, here) = (self.timers.now(), self.result.state().index());
+        let Some(fetching) = &mut self.catch_up.fetching else { return };
         let ahead = Some(ahead).filter(|&ahead| ahead != AHEAD_UNKNOWN);
         let progress = Progress { at, received: fetching.received, here, end, ahead };
         if let Some(slower) = fetching.keep_up.measure(progress, stall_timeout)
-            && self.member.is_none()
+            && !self.plane.is_member()
         {
             self.event(Event::CannotKeepUp(slower));
         }
@@ -450,12 +458,12 @@ impl Machine {
 
     /// What is missing is little enough for a place on the ring.
     pub(super) fn is_near(&self) -> bool {
-        self.fetching.as_ref().is_some_and(|fetching| fetching.keep_up.is_near())
+        self.catch_up.fetching.as_ref().is_some_and(|fetching| fetching.keep_up.is_near())
     }
 
     fn stop_fetching(&mut self) {
         self.timers.stop(Timer::Fetch);
-        if let Some(transfer) = self.fetching.take().and_then(|fetching| fetching.transfer) {
+        if let Some(transfer) = self.catch_up.fetching.take().and_then(|fetching| fetching.transfer) {
             self.stop_transfer(transfer.source);
         }
     }
@@ -472,9 +480,9 @@ impl Machine {
         if first > Index(0) {
             self.measure(index, ahead);
         }
-        let Some(fetching) = self.fetching.as_mut() else { return };
+        let Some(fetching) = self.catch_up.fetching.as_mut() else { return };
         let knows_view = installed == fetching.view && first > Index(0);
-        let target = if self.member.is_some() && knows_view { Index(first.0 - 1) } else { index };
+        let target = if self.plane.is_member() && knows_view { Index(first.0 - 1) } else { index };
         if first == Index(0) && self.identity.rules.holds(Rule::BehindHelpsNobody) {
             fetching.behind.insert(from, index);
         } else {
@@ -491,7 +499,7 @@ impl Machine {
             return;
         }
         let last = self.log.state().view().is_some_and(|view| view.last);
-        match &self.member {
+        match self.plane.member() {
             Some(member) if knows_view => {
                 if here.next() == first {
                     self.result.checkpoint();
@@ -507,7 +515,7 @@ impl Machine {
                 }
                 // With `Disk` it knows after a restart that nothing is missing.
                 if self.identity.rules.holds(Rule::FinalIsStoredWhole) {
-                    self.records.keep(Record::Complete { view: installed, first });
+                    self.storage.records.keep(Record::Complete { view: installed, first });
                 }
                 self.stop_fetching();
                 self.finish_with(theirs);

@@ -48,16 +48,16 @@ impl Machine {
             self.set_timer(Timer::Consensus, CONSENSUS_TICK);
             self.run_consensus();
         }
-        if self.joining.is_none() {
+        if self.arrival.joining.is_none() {
             // Whoever is there before the first view has all of the result from its start.
-            self.records.keep(Record::Complete { view: ViewId(0), first: Index(1) });
+            self.storage.records.keep(Record::Complete { view: ViewId(0), first: Index(1) });
         }
         self
     }
 
     /// Founder: asks a node to become a member, as soon as its link is up.
     pub(super) fn invite(&mut self, node: NodeId) {
-        let Some(founding) = self.founding.as_mut().filter(|founding| founding.ring.is_none()) else { return };
+        let Some(founding) = self.arrival.founding.as_mut().filter(|founding| founding.ring.is_none()) else { return };
         if founding.invited.len() >= INVITED_MAX || founding.invited.contains_key(&node) || node == self.identity.me {
             return;
         }
@@ -66,14 +66,14 @@ impl Machine {
     }
 
     pub(super) fn uninvite(&mut self, node: NodeId) {
-        if let Some(founding) = self.founding.as_mut().filter(|founding| founding.ring.is_none()) {
+        if let Some(founding) = self.arrival.founding.as_mut().filter(|founding| founding.ring.is_none()) {
             founding.invited.remove(&node);
         }
     }
 
     /// Invites a linked node that was asked and has not answered.
     pub(super) fn say_invite(&mut self, node: NodeId) {
-        let asked = self.founding.as_ref().is_some_and(|founding| founding.invited.get(&node) == Some(&false));
+        let asked = self.arrival.founding.as_ref().is_some_and(|founding| founding.invited.get(&node) == Some(&false));
         if asked && self.is_coordinator() && self.peers.is_linked(node) {
             let (name, durability) = (self.identity.name.clone(), self.identity.durability);
             self.send_control(node, ControlFrame::Invite { name, durability });
@@ -83,20 +83,20 @@ impl Machine {
 
     /// An invited node comes.
     pub(super) fn say_accept(&mut self, to: NodeId) {
-        self.has_accepted = true;
+        self.arrival.has_accepted = true;
         self.send_control(to, ControlFrame::Accept { run: self.identity.run });
     }
 
     /// The link to the founder of a group without a view is up. The founder may be another process that knows nothing of
     /// the group: only an answer tells.
     pub(super) fn accept_again(&mut self, founder: NodeId) {
-        if self.has_accepted && self.log.state().view().is_none() {
+        if self.arrival.has_accepted && self.log.state().view().is_none() {
             self.say_accept(founder);
         }
     }
 
     pub(super) fn accepted(&mut self, from: NodeId, run: u64) {
-        let Some(founding) = self.founding.as_mut() else { return };
+        let Some(founding) = self.arrival.founding.as_mut() else { return };
         match founding.invited.get_mut(&from) {
             Some(accepted @ false) if founding.ring.is_none() => {
                 *accepted = true;
@@ -114,7 +114,7 @@ impl Machine {
     }
 
     pub(super) fn refused(&mut self, from: NodeId, reason: String, refusal: Refusal) {
-        if let Some(founding) = self.founding.as_mut() {
+        if let Some(founding) = self.arrival.founding.as_mut() {
             if founding.invited.get(&from) == Some(&false) {
                 founding.invited.remove(&from);
                 self.event(Event::Refused { node: from, reason, refusal });
@@ -127,7 +127,7 @@ impl Machine {
 
     /// Founder: installs view 1 with everybody who has accepted, in the order of their ids.
     pub(super) fn found(&mut self, session: Option<SessionPlan>) {
-        let Some(founding) = self.founding.as_mut().filter(|founding| founding.ring.is_none()) else { return };
+        let Some(founding) = self.arrival.founding.as_mut().filter(|founding| founding.ring.is_none()) else { return };
         let accepted = founding.invited.iter().filter(|(_, accepted)| **accepted);
         let mut nodes: Vec<NodeId> = accepted.map(|(node, _)| *node).collect();
         if founding.member {
@@ -144,7 +144,7 @@ impl Machine {
         let linked: Vec<NodeId> = self.peers.linked();
         linked.into_iter().for_each(|node| self.say_invite(node));
         let leads = self.is_coordinator();
-        let Some(founding) = self.founding.as_mut().filter(|founding| leads && !founding.begun) else { return };
+        let Some(founding) = self.arrival.founding.as_mut().filter(|founding| leads && !founding.begun) else { return };
         let Some((_, session)) = founding.ring else { return };
         founding.begun = true;
         if founding.member {
@@ -158,7 +158,8 @@ impl Machine {
 
     /// Founder: proposes view 1 once the log lists the run of everybody on its ring.
     pub(super) fn install_first(&mut self) {
-        let Some(founding) = self.founding.as_mut().filter(|founding| founding.begun && !founding.founded) else {
+        let Some(founding) = self.arrival.founding.as_mut().filter(|founding| founding.begun && !founding.founded)
+        else {
             return;
         };
         let Some((nodes, _)) = &founding.ring else { return };
@@ -180,7 +181,7 @@ impl Machine {
 
     /// This node founded the group and takes no place on its ring, as its role says, or as the log does.
     pub(super) fn only_founds(&self) -> bool {
-        let without_place = self.founding.as_ref().is_some_and(|founding| !founding.member);
+        let without_place = self.arrival.founding.as_ref().is_some_and(|founding| !founding.member);
         let is_unlisted = self.log.state().view().is_some() && self.log.state().incarnation(self.identity.me).is_none();
         without_place || (self.log.state().founder() == Some(self.identity.me) && is_unlisted)
     }

@@ -38,10 +38,10 @@ impl Machine {
     }
 
     fn take_lane(&mut self, from: NodeId, lane: Rank, frame: LaneFrame) {
-        let Some(member) = &mut self.member else { return };
+        let Some(member) = self.plane.member_mut() else { return };
         let Some(rank) = member.view.rank_of(from) else { return };
-        member.heard(rank, self.now);
-        if let Err(breach) = member.take_lane(lane, frame, &mut self.records, &mut self.due) {
+        member.heard(rank, self.timers.now());
+        if let Err(breach) = member.take_lane(lane, frame, &mut self.storage.records, &mut self.due) {
             self.breach(from, breach.to_string());
         }
     }
@@ -49,16 +49,16 @@ impl Machine {
     /// A part of a frame of a lane.
     pub(super) fn take_arriving(&mut self, from: NodeId, stream: Stream, bytes: u64) {
         let Stream::Lane { view, lane } = stream else { return };
-        let Some(member) = self.member.as_mut().filter(|member| member.view.id == view) else { return };
+        let Some(member) = self.plane.member_mut().filter(|member| member.view.id == view) else { return };
         if let Some(rank) = member.view.rank_of(from).filter(|_| self.peers.is_linked(from)) {
-            member.heard(rank, self.now);
-            member.arrive(lane, bytes, self.now);
+            member.heard(rank, self.timers.now());
+            member.arrive(lane, bytes, self.timers.now());
         }
     }
 
     /// Datagrams of a peer have come.
     pub(super) fn take_alive(&mut self, peer: NodeId, since: Time) {
-        if let Some(member) = &mut self.member
+        if let Some(member) = self.plane.member_mut()
             && let Some(rank) = member.view.rank_of(peer).filter(|_| self.peers.is_linked(peer))
         {
             member.alive(rank, since);
@@ -68,18 +68,18 @@ impl Machine {
     /// Linked members of which no frame has come for two heartbeats: [`Input::Alive`] is of use.
     #[must_use]
     pub fn quiet(&self) -> Vec<NodeId> {
-        let Some(member) = &self.member else { return Vec::new() };
-        let unheard = member.unheard_for(member.view.parameters.heartbeat * 2, self.now);
+        let Some(member) = self.plane.member() else { return Vec::new() };
+        let unheard = member.unheard_for(member.view.parameters.heartbeat * 2, self.timers.now());
         let nodes = unheard.map(|rank| member.view.member(rank).node);
         nodes.filter(|node| self.peers.is_linked(*node)).collect()
     }
 
     fn take_tally(&mut self, from: NodeId, frame: TallyFrame) {
-        let taken = match (&mut self.member, &frame) {
+        let taken = match (self.plane.member_mut(), &frame) {
             (Some(member), _) => {
                 let Some(rank) = member.view.rank_of(from) else { return };
-                member.heard(rank, self.now);
-                member.take_tally(rank, frame, self.now, &mut self.due)
+                member.heard(rank, self.timers.now());
+                member.take_tally(rank, frame, self.timers.now(), &mut self.due)
             }
             (None, TallyFrame::Heartbeat(heartbeat)) => Ok(Some(*heartbeat)),
             (None, _) => Ok(None),
@@ -103,7 +103,7 @@ impl Machine {
             return self.say_ended(from);
         }
         match frame {
-            ControlFrame::Invite { .. } if self.log.state().view().is_some() || self.restored => {}
+            ControlFrame::Invite { .. } if self.log.state().view().is_some() || self.identity.is_restored => {}
             ControlFrame::Invite { .. } if from == self.tracking.node() => self.say_accept(from),
             ControlFrame::Invite { .. } => self.breach(from, "it invites to a group that it did not found".to_owned()),
             ControlFrame::Accept { run } => self.accepted(from, run),
@@ -115,7 +115,7 @@ impl Machine {
                     self.halt_at_log(index, error);
                 }
             }
-            ControlFrame::Ready { view } => self.is_ready(from, view),
+            ControlFrame::Ready { view } => self.on_ready(from, view),
             ControlFrame::Wedge { view, last, again } => self.take_wedge(from, (view, last), again),
             ControlFrame::Wedging { view } => self.take_wedging(from, view),
             ControlFrame::Wedged(wedged) => self.take_wedged(from, wedged),

@@ -31,14 +31,14 @@ impl Machine {
         let was_member = match before {
             Before::Nothing => false,
             Before::View { view, .. } => view.rank_of_run(me.0, me.1).is_some(),
-            Before::Skipped => self.joining.is_none() && self.log.state().was_member(self.identity.me),
+            Before::Skipped => self.arrival.joining.is_none() && self.log.state().was_member(self.identity.me),
         };
         let rank = view.rank_of_run(me.0, me.1);
         let listed = view.rank_of(self.identity.me);
         // Before the first view nothing is missing, but to who comes later.
         let complete = match before {
-            Before::Nothing => self.joining.is_none() || (self.founded_with && listed.is_some()),
-            Before::View { cut, .. } if self.member.is_some() => self.leave_view(rank.is_some(), cut),
+            Before::Nothing => self.arrival.joining.is_none() || (self.identity.was_there_first && listed.is_some()),
+            Before::View { cut, .. } if self.plane.is_member() => self.leave_view(rank.is_some(), cut),
             Before::View { view: before, cut } => {
                 let answered = listed.is_some_and(|rank| view.member(rank).origin != Origin::Joiner);
                 let survives = answered && self.disk_knows_answer(before.id);
@@ -47,13 +47,13 @@ impl Machine {
             Before::Skipped => self.leave_view(false, &[]) || !self.identity.rules.holds(Rule::SkippedViewIsIncomplete),
         };
         // The place of an earlier run that left what it held on this disk. Of one that did not nothing is known here.
-        let former_rank = listed.filter(|_| complete && self.restored && rank.is_none());
+        let former_rank = listed.filter(|_| complete && self.identity.is_restored && rank.is_none());
         let first = complete.then(|| self.result.state().index().next());
         if complete {
             self.result.checkpoint();
         }
         if let Some(first) = first.filter(|_| rank.or(former_rank).is_some()) {
-            self.records.keep(Record::Complete { view: view.id, first });
+            self.storage.records.keep(Record::Complete { view: view.id, first });
         }
         self.event(Event::ViewInstalled {
             view: Arc::clone(&view),
@@ -63,15 +63,15 @@ impl Machine {
         self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
         self.note_members(&view);
         self.note_session(&view);
-        let reads = self.joining.as_ref().is_some_and(Joining::reads);
+        let reads = self.arrival.joining.as_ref().is_some_and(Joining::reads);
         if let Some(rank) = rank.filter(|_| !view.last) {
             self.enter_view(&view, rank, first);
             self.arrive();
         }
         if let Some(rank) = former_rank.filter(|_| !view.last) {
-            self.former = Some(self.former_member(&view, rank, first));
+            self.plane.enter_as_former(self.former_member(&view, rank, first));
         }
-        let follows = was_member || self.fetching.is_some() || rank.is_some() || reads;
+        let follows = was_member || self.catch_up.fetching.is_some() || rank.is_some() || reads;
         if view.last {
             self.last_installed();
         }
@@ -97,8 +97,8 @@ impl Machine {
 
     /// Of an earlier run: its disk holds what that answered for a view, or it is older than what the group relies on.
     fn disk_knows_answer(&mut self, view: ViewId) -> bool {
-        let of_view = self.former.as_ref().is_some_and(|former| former.view.id == view);
-        if !of_view || self.wedged >= view || !self.identity.rules.holds(Rule::DiskKnowsItsAnswer) {
+        let of_view = self.plane.former().is_some_and(|former| former.view.id == view);
+        if !of_view || self.plane.wedged() >= view || !self.identity.rules.holds(Rule::DiskKnowsItsAnswer) {
             return true;
         }
         self.event(Event::OlderDisk(OlderDisk::Answer { view }));
@@ -108,10 +108,7 @@ impl Machine {
     /// Ends this node's part in the view before, and puts back what the cut did not take. True if the result is here up
     /// to the next view's first index.
     fn leave_view(&mut self, survives: bool, cut: &[Round]) -> bool {
-        let former = self.former.take();
-        let restarted = self.member.is_none();
-        let Some(mut member) = self.member.take().or(former) else { return false };
-        self.confirmations_given += member.confirmations_given;
+        let Some((mut member, restarted)) = self.plane.leave() else { return false };
         // Of an earlier run the disk has every message below the cut that its answer led to, and no skips.
         let holds = restarted || member.holds(cut);
         let complete = (survives && member.complete && holds) || !self.identity.rules.holds(Rule::CutIsHeld);
@@ -126,22 +123,23 @@ impl Machine {
             return complete;
         }
         if self.identity.rules.holds(Rule::PutBackAtHead) {
-            self.outbox.put_back(own);
+            self.plane.outbox_mut().put_back(own);
         } else {
-            self.outbox.put_behind(own);
+            self.plane.outbox_mut().put_behind(own);
         }
         complete
     }
 
     fn enter_view(&mut self, view: &Arc<View>, rank: Rank, first: Option<Index>) {
         // Whatever the result holds by now need not be broadcast again.
-        self.outbox.leave_out(self.last_approved());
-        let mut member = Member::new(Arc::clone(view), rank, first, self.now, self.identity.rules);
+        let approved = self.last_approved();
+        self.plane.outbox_mut().leave_out(approved);
+        let mut member = Member::new(Arc::clone(view), rank, first, self.timers.now(), self.identity.rules);
         member.begins = first.map(|first| self.ends_before(first)).unwrap_or_default();
         member.open |= self.session.as_ref().is_some_and(Session::is_kicked_off);
         let linked = self.peers.linked().into_iter().filter_map(|peer| view.rank_of(peer));
         linked.for_each(|rank| member.link_up(rank));
-        self.member = Some(member);
+        self.plane.enter(member);
         self.due.on_view();
     }
 }

@@ -58,13 +58,13 @@ impl Joining {
 impl Machine {
     /// This node reads along, and takes no place on the ring.
     pub(super) fn observes(&self) -> bool {
-        self.joining.as_ref().is_some_and(Joining::observes)
+        self.arrival.joining.as_ref().is_some_and(Joining::observes)
     }
 
     /// A node that this one asked to be let in, or that is or was of the group: others have no say in it.
     #[must_use]
     pub fn is_of_group(&self, node: NodeId) -> bool {
-        let asked = self.joining.as_ref().is_some_and(|joining| {
+        let asked = self.arrival.joining.as_ref().is_some_and(|joining| {
             joining.contact == node || joining.asked == Some(node) || joining.referred == Some(node)
         });
         asked || self.log.state().was_member(node) || self.log.state().founder() == Some(node)
@@ -72,14 +72,14 @@ impl Machine {
 
     /// Asks to be let in: whoever coordinates the group, or one after the other who may know.
     pub(super) fn ask_to_join(&mut self) {
-        let Some(joining) = self.joining.as_mut().filter(|_| !self.log.state().is_closed()) else { return };
+        let Some(joining) = self.arrival.joining.as_mut().filter(|_| !self.log.state().is_closed()) else { return };
         let referred = joining.referred.take();
         self.set_timer(Timer::Join, JOIN_EVERY);
         if self.is_let_in() {
             return self.tell_members();
         }
         let candidates = self.candidates();
-        let Some(joining) = &self.joining else { return };
+        let Some(joining) = &self.arrival.joining else { return };
         let after = joining.asked.and_then(|asked| candidates.iter().position(|&node| node == asked));
         let next = candidates.iter().cycle().nth(after.map_or(0, |at| at + 1)).copied();
         let referred = referred.filter(|node| joining.asked != Some(*node) && candidates.contains(node));
@@ -96,7 +96,7 @@ impl Machine {
 
     /// Linked nodes that are of the group, as far as known.
     fn candidates(&self) -> Vec<NodeId> {
-        let Some(joining) = &self.joining else { return Vec::new() };
+        let Some(joining) = &self.arrival.joining else { return Vec::new() };
         let ring = self.log.state().view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
         let known = [Some(self.tracking.node()), joining.referred, Some(joining.contact)];
         let all: BTreeSet<NodeId> = known.into_iter().flatten().chain(ring).collect();
@@ -106,20 +106,20 @@ impl Machine {
     fn ask(&mut self, node: NodeId) {
         self.say_follow(node);
         self.say_join(node);
-        if let Some(joining) = &mut self.joining {
+        if let Some(joining) = &mut self.arrival.joining {
             joining.asked = Some(node);
         }
     }
 
     fn say_join(&mut self, to: NodeId) {
-        let Some(joining) = &mut self.joining else { return };
+        let Some(joining) = &mut self.arrival.joining else { return };
         let observer = joining.observes();
         if observer && self.peers.is_linked(to) {
             joining.known_to.insert(to);
         }
         let (run, result) = (self.identity.run, self.result.state().latest_checkpoint());
         // Who reads from a later index has no digest that others could compare.
-        let result = if self.reads_all { result } else { Checkpoint::default() };
+        let result = if self.identity.reads_all { result } else { Checkpoint::default() };
         self.send_control(to, ControlFrame::Join { run, observer, result });
     }
 
@@ -129,14 +129,14 @@ impl Machine {
             return;
         }
         let candidates = self.candidates();
-        let Some(joining) = &self.joining else { return };
+        let Some(joining) = &self.arrival.joining else { return };
         let untold: Vec<NodeId> = candidates.into_iter().filter(|node| !joining.known_to.contains(node)).collect();
         untold.into_iter().for_each(|node| self.say_join(node));
     }
 
     /// A link is up: a node that comes asks who is there, and a node of the group tells a former member of it.
     pub(super) fn greet(&mut self, peer: NodeId) {
-        if let Some(joining) = &mut self.joining {
+        if let Some(joining) = &mut self.arrival.joining {
             joining.known_to.remove(&peer);
             if joining.contact == peer || joining.referred == Some(peer) {
                 self.ask_to_join();
@@ -155,7 +155,7 @@ impl Machine {
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.on_observer_gone(peer);
         }
-        if let Some(joining) = &mut self.joining {
+        if let Some(joining) = &mut self.arrival.joining {
             joining.known_to.remove(&peer);
         }
     }
@@ -193,7 +193,7 @@ impl Machine {
 
     /// Coordinator: a restarted process that leads the voters before it has a place on the ring.
     pub(super) fn incarnate_itself(&mut self) {
-        let comes = self.joining.as_ref().is_some_and(|joining| !joining.observes());
+        let comes = self.arrival.joining.as_ref().is_some_and(|joining| !joining.observes());
         if comes && !self.log.state().is_latest_run(self.identity.me, self.identity.run) {
             self.propose(&Command::Incarnate { node: self.identity.me, run: self.identity.run });
         }
@@ -210,20 +210,20 @@ impl Machine {
             self.peers.addresses(coordinator)
         };
         let addresses = known.cloned().unwrap_or_default();
-        let left = self.timers.left(Timer::Period, self.now).unwrap_or_default();
+        let left = self.timers.left(Timer::Period, self.timers.now()).unwrap_or_default();
         self.send_control(to, ControlFrame::Refer { coordinator, addresses, left });
     }
 
     /// The view in force, and the digest here where it differs from a checkpoint that a node remembers.
     fn contradicts(&self, theirs: Checkpoint) -> Option<(ViewId, Checkpoint)> {
-        let view = self.log.state().view().filter(|_| self.reads_all)?.id;
+        let view = self.log.state().view().filter(|_| self.identity.reads_all)?.id;
         let ours = self.result.state().digest_at(theirs.index)?;
         (ours != theirs.digest).then_some((view, Checkpoint { index: theirs.index, digest: ours }))
     }
 
     /// This node has asked that one last to let it in.
     pub(super) fn has_asked(&self, node: NodeId) -> bool {
-        self.joining.as_ref().is_some_and(|joining| joining.asked == Some(node))
+        self.arrival.joining.as_ref().is_some_and(|joining| joining.asked == Some(node))
     }
 
     /// Coordinator: says in words why no incarnation may be added. The result knows the last sequence number of each that
@@ -272,10 +272,10 @@ impl Machine {
 
     /// Who was asked tells who coordinates the group.
     pub(super) fn take_refer(&mut self, node: NodeId, addresses: Vec<SocketAddr>, left: Duration) {
-        let Some(joining) = &mut self.joining else { return };
-        if left > Duration::ZERO && self.timers.left(Timer::Period, self.now).is_some_and(|own| own > left) {
+        let Some(joining) = &mut self.arrival.joining else { return };
+        if left > Duration::ZERO && self.timers.left(Timer::Period, self.timers.now()).is_some_and(|own| own > left) {
             // The phase began before this node came.
-            self.timers.set(Timer::Period, self.now + left);
+            self.timers.set(Timer::Period, self.timers.now() + left);
         }
         let asked = joining.asked == Some(node) || joining.referred.is_some();
         joining.referred = Some(node);
@@ -292,8 +292,8 @@ impl Machine {
 
     /// This run of the node takes part from here on: in a session it broadcasts, unless that is over.
     pub(super) fn arrive(&mut self) {
-        if self.joining.as_ref().is_some_and(|joining| !joining.observes()) {
-            self.joining = None;
+        if self.arrival.joining.as_ref().is_some_and(|joining| !joining.observes()) {
+            self.arrival.joining = None;
             self.timers.stop(Timer::Join);
         }
         let stream = self.log.state().stream(self.identity.me, self.identity.incarnation);
@@ -339,7 +339,8 @@ mod tests {
         machine.link_up(NEWCOMER, Vec::new());
         let join = ControlFrame::Join { run: 7, observer: false, result: Checkpoint::default() };
         let (incarnation, frame) = (Incarnation(0), Frame::Control(join));
-        machine.handle(machine.now, Input::Frame { from: NEWCOMER, incarnation, stream: Stream::Control, frame });
+        machine
+            .handle(machine.timers.now(), Input::Frame { from: NEWCOMER, incarnation, stream: Stream::Control, frame });
         let outputs = core::iter::from_fn(|| machine.poll_output());
         let said = outputs.filter_map(|output| match output {
             Output::Send { to: NEWCOMER, frame: Frame::Control(frame), .. } => Some(frame),

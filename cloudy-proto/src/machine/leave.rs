@@ -103,17 +103,17 @@ impl Machine {
             return;
         }
         let complete = |member: &RingMember| match member.node == self.identity.me {
-            true => self.member.as_ref().is_some_and(|member| member.complete),
+            true => self.plane.member().is_some_and(|member| member.complete),
             false => !self.peers.is_incomplete(member.node),
         };
         let mut stay = view.ring.iter().filter(|member| !leaves(member));
         let released_at = coordinating.released_at();
-        let due = released_at.is_some_and(|at| self.now.since(at) >= LET_GO_EVERY);
+        let due = released_at.is_some_and(|at| self.timers.now().since(at) >= LET_GO_EVERY);
         let starts = stay.any(complete) || due;
         if let Some(coordinating) = &mut self.coordinating
             && (starts || released_at.is_none())
         {
-            coordinating.note_released(self.now);
+            coordinating.note_released(self.timers.now());
         }
         if starts {
             self.begin_change(false);
@@ -179,7 +179,7 @@ impl Machine {
     /// A view is in force: checkpoints of others do not count any more, and its joiners have to fetch before they are
     /// complete.
     pub(super) fn note_members(&mut self, view: &View) {
-        self.checkpoints.forget(view);
+        self.peers.checkpoints.forget(view);
         self.peers.on_view(view);
         self.probe_peers();
     }
@@ -196,7 +196,7 @@ impl Machine {
     pub(super) fn try_go(&mut self) {
         let on_ring = match self.log.state().view() {
             Some(view) => view.rank_of(self.identity.me).is_some(),
-            None => self.joining.is_none(),
+            None => self.arrival.joining.is_none(),
         };
         let closed = self.log.state().is_closed();
         let votes = (self.log.lists_voter_of(self.identity.me) || self.is_coordinator()) && !closed;
@@ -206,7 +206,7 @@ impl Machine {
         let listed = self.identity.incarnation > Incarnation(0) && !self.observes();
         let founded = self.log.state().founder() == Some(self.identity.me);
         // A node that is still coming in and reaches nobody has nothing that others could miss.
-        let unheard = self.joining.is_some() && !self.has_coordinator();
+        let unheard = self.arrival.joining.is_some() && !self.has_coordinator();
         let has_left = self.log.state().has_left(self.identity.me);
         let logged = has_left || !(listed || founded) || !self.identity.rules.holds(Rule::LeftIsLogged);
         // Who led until its own removal may be the only one to know of that: another one has to coordinate without it.

@@ -18,17 +18,17 @@ use crate::wire::{ControlFrame, Heartbeat, Stream, TallyFrame};
 impl Machine {
     pub(super) fn link_up(&mut self, peer: NodeId, addresses: Vec<SocketAddr>) {
         self.outputs.on_link_changed(peer);
-        self.peers.on_link_up(peer, addresses, self.now);
+        self.peers.on_link_up(peer, addresses, self.timers.now());
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.on_link_changed(peer);
         }
-        if let Some(member) = &mut self.member
+        if let Some(member) = self.plane.member_mut()
             && let Some(rank) = member.view.rank_of(peer)
         {
             member.link_up(rank);
             if member.view.parameters.adapts() {
                 // Both ends have said hello; the first heartbeat follows after the path's time.
-                member.heard(rank, self.now);
+                member.heard(rank, self.timers.now());
             }
         }
         if self.is_coordinator() {
@@ -51,9 +51,9 @@ impl Machine {
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.on_link_changed(peer);
         }
-        self.evictions.part(peer);
+        self.peers.evictions.part(peer);
         self.part(peer);
-        if let Some(member) = &mut self.member
+        if let Some(member) = self.plane.member_mut()
             && let Some(rank) = member.view.rank_of(peer)
         {
             member.link_down(rank);
@@ -72,16 +72,12 @@ impl Machine {
 
     /// Says once in each view that the links to all other members are up.
     pub(super) fn say_ready(&mut self) {
-        let Some(member) = &self.member else { return };
-        let view = member.view.id;
-        if self.ready_said == view || !member.all_linked() {
-            return;
-        }
+        let Some(view) = self.plane.unreported_ready() else { return };
         if self.is_coordinator() {
-            self.ready_said = view;
-            self.is_ready(self.identity.me, view);
+            self.plane.note_ready_reported(view);
+            self.on_ready(self.identity.me, view);
         } else if self.has_coordinator() {
-            self.ready_said = view;
+            self.plane.note_ready_reported(view);
             self.send_control(self.tracking.node(), ControlFrame::Ready { view });
         }
     }
@@ -91,7 +87,7 @@ impl Machine {
         let Some(view) = self.log.state().view().cloned() else { return };
         self.probe_peers();
         let heartbeat = self.heartbeat();
-        if let Some(member) = &mut self.member {
+        if let Some(member) = self.plane.member_mut() {
             member.beat(heartbeat, &mut self.outputs, &self.due);
             for to in self.observers(&view) {
                 let stream = Stream::Tally { view: view.id };
@@ -115,10 +111,10 @@ impl Machine {
     /// A member said that it lives.
     pub(super) fn heard_of(&mut self, node: NodeId, heartbeat: Heartbeat) {
         let Some(view) = self.log.state().view() else { return };
-        if self.peers.on_heartbeat(node, heartbeat, &view.parameters, self.now) {
+        if self.peers.on_heartbeat(node, heartbeat, &view.parameters, self.timers.now()) {
             self.let_go();
         }
-        if self.is_coordinator() || self.member.is_none() {
+        if self.is_coordinator() || !self.plane.is_member() {
             self.event(Event::Progress { node, index: heartbeat.index });
         }
         self.compare(node, heartbeat);
@@ -131,8 +127,9 @@ impl Machine {
         let voters = self.log.state().electors().map(|(_, node, _)| node);
         let peers: BTreeSet<NodeId> = members.chain(voters).chain([self.tracking.node()]).collect();
         for peer in peers {
-            if peer != self.identity.me && self.peers.is_linked(peer) && self.peers.start_probe(peer, self.now) {
-                self.send_control(peer, ControlFrame::Probe { sent_us: self.now.0 });
+            if peer != self.identity.me && self.peers.is_linked(peer) && self.peers.start_probe(peer, self.timers.now())
+            {
+                self.send_control(peer, ControlFrame::Probe { sent_us: self.timers.now().0 });
             }
         }
     }
@@ -145,21 +142,21 @@ impl Machine {
 
     pub(super) fn take_echo(&mut self, from: NodeId, sent_us: u64) {
         self.hear(from);
-        self.peers.on_echo(from, Time(sent_us), self.now);
+        self.peers.on_echo(from, Time(sent_us), self.timers.now());
     }
 
     /// A peer lives, in whatever view it is.
     fn hear(&mut self, from: NodeId) {
-        if let Some(member) = &mut self.member
+        if let Some(member) = self.plane.member_mut()
             && let Some(rank) = member.view.rank_of(from)
         {
-            member.heard(rank, self.now);
+            member.heard(rank, self.timers.now());
         }
     }
 
     /// A process that was itself late by more than a heartbeat has heard nobody meanwhile.
     pub(super) fn notice_sleep(&mut self, now: Time) {
-        let passed = now.since(self.now);
+        let passed = now.since(self.timers.now());
         let Some(heartbeat) =
             self.log.state().view().map(|view| view.parameters.heartbeat).filter(|every| passed > *every)
         else {

@@ -33,7 +33,7 @@ impl Machine {
             }
             self.watch_leadership();
         }
-        let has_output = self.log.compact(&mut self.records);
+        let has_output = self.log.compact(&mut self.storage.records);
         self.due.set_if(Cause::Outputs, has_output);
     }
 
@@ -67,14 +67,14 @@ impl Machine {
         if !self.identity.rules.holds(Rule::UnreadableLogStops) {
             return;
         }
-        self.halted = true;
+        self.outputs.halt();
         self.log.stop_voting();
         self.coordinating = None;
         self.event(Event::UnreadableLog { index, error });
     }
 
     fn keep_vote(&mut self, record: Record) {
-        self.records.keep(record);
+        self.storage.records.keep(record);
         let is_late = self.identity.rules.holds(Rule::VoteIsSynced);
         if let Some(voter) = self.log.voter_mut().filter(|_| !is_late) {
             voter.persisted(u64::MAX);
@@ -110,7 +110,7 @@ impl Machine {
         let own = ConsensusId(self.identity.incarnation.0);
         if !self.votes() && message.to == own && own.0 > 0 && self.log.voter_as(own).is_none() {
             self.log.begin_voting(Voter::new(own, self.identity.durability));
-            self.syncs.forget_consensus();
+            self.storage.syncs.forget_consensus();
             self.set_timer(Timer::Consensus, CONSENSUS_TICK);
         }
         if self.log.voter_as(message.to).is_some() {
@@ -128,7 +128,7 @@ impl Machine {
             Err(ConsensusError::State(error)) => self.halt_at_log(index, error),
             // The name is an earlier run's: it is the disk that has forgotten.
             Err(ConsensusError::Forgotten) if !self.identity.rules.holds(Rule::ForgottenVoteIsGivenUp) => {}
-            Err(ConsensusError::Forgotten) if self.restored && voter.id() != own => self.give_up_vote(),
+            Err(ConsensusError::Forgotten) if self.identity.is_restored && voter.id() != own => self.give_up_vote(),
             Err(error) => self.breach(from, error.to_string()),
         }
     }
@@ -138,8 +138,8 @@ impl Machine {
     fn give_up_vote(&mut self) {
         self.log.stop_voting();
         // After another restart nobody is needed to say so again.
-        self.records.keep(Record::Vote(Vote::default()));
-        self.syncs.forget_consensus();
+        self.storage.records.keep(Record::Vote(Vote::default()));
+        self.storage.syncs.forget_consensus();
         self.event(Event::OlderDisk(OlderDisk::Log));
         self.run_consensus();
         self.greet_coordinator();
@@ -199,7 +199,7 @@ impl Machine {
         let last = LogIndex((first.0 + entries.len() as u64).saturating_sub(1));
         for (at, entry) in entries.into_iter().enumerate() {
             let index = LogIndex(first.0 + at as u64);
-            if index > self.log.state().next() && self.joining.is_some() {
+            if index > self.log.state().next() && self.arrival.joining.is_some() {
                 // What came before was taken for a stranger's.
                 return self.say_follow(from);
             }
@@ -220,7 +220,7 @@ impl Machine {
     }
 
     fn apply(&mut self, entry: Bytes, term: u64) -> Result<(), CommandError> {
-        let applied = self.log.apply(entry, term, &mut self.records)?;
+        let applied = self.log.apply(entry, term, &mut self.storage.records)?;
         self.stay_off_ring();
         match applied {
             Applied::Incarnated { node, incarnation, run } => {

@@ -1,5 +1,7 @@
 //! One group at one node: the state machine that everything drives (the contract is at the top of the crate).
 
+mod arrival;
+mod catch_up;
 mod change;
 mod closing;
 mod compact;
@@ -8,6 +10,7 @@ mod config;
 mod control_log;
 mod coordinate;
 mod coordinating;
+mod data_plane;
 mod divergence;
 mod durable;
 mod fetch;
@@ -32,6 +35,7 @@ mod role;
 mod serve;
 mod snapshot;
 mod status;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod timeouts;
@@ -43,35 +47,27 @@ use crate::config::Durability;
 use crate::control::Voter;
 use crate::delivery::Delivery;
 use crate::due::{Cause, Due};
-use crate::id::{GroupId, Incarnation, Index, NodeId, Seq, ViewId};
+use crate::id::{GroupId, Incarnation, Index, NodeId, Seq};
 use crate::io::{Admission, Event, Frame, Input, Output, Request};
 use crate::member::Member;
-use crate::outbox::Outbox;
 use crate::outputs::Outputs;
-use crate::records::Records;
 use crate::result_log::ResultLog;
 use crate::session::Session;
-use crate::stored::StoredSnapshot;
 use crate::time::Time;
 use crate::view_change::ViewChange;
 use crate::wire::{ControlFrame, Heartbeat, Stream};
+use arrival::Arrival;
+use catch_up::CatchUp;
 use closing::Closing;
-use complete::Completeness;
 use config::Identity;
 use control_log::ControlLog;
 use coordinating::Coordinating;
 use core::time::Duration;
-use divergence::Checkpoints;
-use durable::Syncs;
-use fetch::Fetching;
-use founding::Founding;
-use join::Joining;
+use data_plane::DataPlane;
 use leave::Departure;
 use peers::Peers;
-use rejoin::Evictions;
-use retention::Retention;
 use role::Beginning;
-use serve::Transfers;
+use storage::Storage;
 use timers::{Timer, Timers};
 use tracking::CoordinatorTracking;
 
@@ -87,55 +83,19 @@ pub struct Machine {
     /// The coordinator's state, while this node coordinates the group.
     coordinating: Option<Coordinating>,
     tracking: CoordinatorTracking,
-    /// At the founder: who comes.
-    founding: Option<Founding>,
-    /// This node accepted the founder's invitation.
-    has_accepted: bool,
+    arrival: Arrival,
     peers: Peers,
-    member: Option<Member>,
-    /// This node's part in the view in force as an earlier run left it on its disk.
-    former: Option<Member>,
-    /// The latest view that this node has frozen, in whatever run its disk remembers.
-    wedged: ViewId,
-    outbox: Outbox,
+    plane: DataPlane,
     result: ResultLog,
-    records: Records,
+    storage: Storage,
     outputs: Outputs,
-    syncs: Syncs,
-    retention: Retention,
-    /// What the application said of its state last, or was told.
-    snapshot: Option<StoredSnapshot>,
     /// The session, if the group runs one.
     session: Option<Session>,
-    /// This member has reported its links up, for this view.
-    ready_said: ViewId,
-    /// Whether anybody is left who can end the view in force.
-    completeness: Completeness,
     departure: Departure,
-    /// Nodes that were evicted, and those of them that are ready to come back.
-    evictions: Evictions,
-    /// It began with what an earlier run stored.
-    restored: bool,
-    /// That run was there before the first view.
-    founded_with: bool,
-    /// This node comes into a running group, or observes it.
-    joining: Option<Joining>,
-    /// The result here begins at index 1.
-    reads_all: bool,
-    fetching: Option<Fetching>,
-    /// What is transferred of the result, to this node and from it.
-    transfers: Transfers,
-    /// The wait for a member that is said next.
-    waits_said: Duration,
-    /// Of the views before.
-    confirmations_given: u64,
-    checkpoints: Checkpoints,
+    catch_up: CatchUp,
     closing: Closing,
     timers: Timers,
-    now: Time,
     due: Due,
-    /// Its result differs from the others', or it cannot read the control log: nothing leaves.
-    halted: bool,
 }
 
 impl Machine {
@@ -151,38 +111,18 @@ impl Machine {
             ),
             coordinating: None,
             tracking: CoordinatorTracking::new(coordinator),
-            founding,
-            has_accepted: false,
+            arrival: Arrival { founding, joining, has_accepted: false },
             peers: Peers::default(),
-            member: None,
-            former: None,
-            wedged: ViewId(0),
-            outbox: Outbox::default(),
+            plane: DataPlane::default(),
             result: ResultLog::new(index, config.retain_bytes),
-            records: Records::new(config.durability),
+            storage: Storage::new(config.durability, config.retain_disk_bytes, index),
             outputs: Outputs::default(),
-            syncs: Syncs::default(),
-            retention: Retention::new(config.retain_disk_bytes, index),
-            snapshot: None,
             session: None,
-            ready_said: ViewId(0),
-            completeness: Completeness::default(),
             departure: Departure::default(),
-            evictions: Evictions::default(),
-            restored: false,
-            founded_with: false,
-            joining,
-            reads_all: index == Index(1),
-            fetching: None,
-            transfers: Transfers::new(config.run),
-            waits_said: Duration::ZERO,
-            confirmations_given: 0,
-            checkpoints: Checkpoints::default(),
+            catch_up: CatchUp::new(config.run),
             closing: Closing::default(),
             timers: Timers::default(),
-            now: Time(0),
             due: Due::default(),
-            halted: false,
             identity: Identity {
                 me: config.me,
                 addresses: config.addresses,
@@ -190,6 +130,9 @@ impl Machine {
                 name: config.name,
                 run: config.run,
                 incarnation: Incarnation(0),
+                is_restored: false,
+                was_there_first: false,
+                reads_all: index == Index(1),
                 durability: config.durability,
                 rules: config.rules,
             },
@@ -199,10 +142,10 @@ impl Machine {
 
     /// The only way in.
     pub fn handle(&mut self, now: Time, input: Input) {
-        debug_assert!(now >= self.now, "time never runs backwards");
+        debug_assert!(now >= self.timers.now(), "time never runs backwards");
         self.notice_sleep(now);
-        self.now = self.now.max(now);
-        if self.halted {
+        self.timers.advance(now);
+        if self.outputs.is_halted() {
             return;
         }
         self.due.set_if(Cause::Outputs, !frames::only_tallies(&input));
@@ -212,7 +155,7 @@ impl Machine {
             Input::Frame { from, incarnation, stream, frame } => self.take_frame(from, incarnation, stream, frame),
             Input::Arriving { from, stream, bytes } => self.take_arriving(from, stream, bytes),
             Input::Alive { peer, since } => self.take_alive(peer, since),
-            Input::Broadcast(batch) => self.outbox.push(batch),
+            Input::Broadcast(batch) => self.plane.outbox_mut().push(batch),
             Input::Request(request) => self.take_request(request),
             Input::Persisted { ticket } => self.persisted(ticket),
             Input::ResultRead { to, entries } => self.result_read(to, entries),
@@ -223,15 +166,10 @@ impl Machine {
 
     /// The next thing to do; none once all that follows from the inputs so far was given out.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if self.due.take(Cause::Outputs) && !self.halted {
+        if self.due.take(Cause::Outputs) && !self.outputs.is_halted() {
             self.derive();
         }
-        let output = self.outputs.pop();
-        if self.halted && matches!(output, Some(Output::Event(Event::Diverged { .. } | Event::UnreadableLog { .. }))) {
-            // What followed in the same turn was said by one that has stopped.
-            self.outputs.clear();
-        }
-        output
+        self.outputs.pop()
     }
 
     /// Whether [`poll_output`](Self::poll_output) has to be called: cheap, so that a driver of many groups asks each of them.
@@ -243,10 +181,10 @@ impl Machine {
     /// When to call `handle` with [`Input::Timeout`] at the latest. Ask after the outputs were taken.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        if self.halted {
+        if self.outputs.is_halted() {
             return None;
         }
-        let turn_ends = self.member.as_ref().and_then(Member::turn_ends_at);
+        let turn_ends = self.plane.member().and_then(Member::turn_ends_at);
         [self.timers.next(), turn_ends].into_iter().flatten().min()
     }
 
@@ -261,7 +199,7 @@ impl Machine {
         }
         let Some(rank) = view.rank_of_run(from, incarnation) else { return Admission::Refuse };
         match stream {
-            Stream::Lane { lane, .. } => match &self.member {
+            Stream::Lane { lane, .. } => match self.plane.member() {
                 None => Admission::Stop,
                 Some(member) if member.carries(rank, member.rank, lane) => Admission::Read,
                 Some(_) => Admission::Refuse,
@@ -276,14 +214,14 @@ impl Machine {
     #[must_use]
     pub fn wants_payload(&self) -> bool {
         let has_ids = self.identity.incarnation > Incarnation(0);
-        has_ids && self.outbox.is_empty() && !self.halted && self.closing.final_result().is_none()
+        has_ids && self.plane.outbox().is_empty() && !self.outputs.is_halted() && self.closing.final_result().is_none()
     }
 
     /// Bytes of own slots that this node allows itself outside its own result at this moment (`protocol.md` §5); zero
     /// while it is no member.
     #[must_use]
     pub fn window_bytes(&self) -> u64 {
-        self.member.as_ref().map_or(0, Member::window_bytes)
+        self.plane.member().map_or(0, Member::window_bytes)
     }
 
     /// The run of this node's process in the group; zero while none is assigned.
@@ -320,7 +258,7 @@ impl Machine {
     /// The number of the last own payload that has a slot.
     #[must_use]
     pub fn last_sent(&self) -> Seq {
-        Seq(self.outbox.last_seq().0 - self.outbox.payloads())
+        Seq(self.plane.outbox().last_seq().0 - self.plane.outbox().payloads())
     }
 
     /// Checks the order of all watermarks: for tests, after every step.
@@ -328,9 +266,9 @@ impl Machine {
     /// # Panics
     /// If an invariant of the protocol is broken.
     pub fn validate(&self) {
-        if let Some(member) = &self.member {
+        if let Some(member) = self.plane.member() {
             member.validate();
-            assert!(self.outbox.last_seq() >= self.last_approved(), "approved what was never broadcast");
+            assert!(self.plane.outbox().last_seq() >= self.last_approved(), "approved what was never broadcast");
         }
     }
 
@@ -348,17 +286,17 @@ impl Machine {
 
     /// Derives what follows from the inputs so far.
     fn derive(&mut self) {
-        if let Some(member) = &mut self.member {
+        if let (Some(member), outbox) = self.plane.parts_mut() {
             let own = (self.identity.me, self.identity.incarnation);
-            let (result, records, outputs) = (&mut self.result, &mut self.records, &mut self.outputs);
+            let (result, records, outputs) = (&mut self.result, &mut self.storage.records, &mut self.outputs);
             let mut delivery = Delivery { own, rules: self.identity.rules, result, records, outputs };
-            member.settle(self.now, &mut self.outbox, &mut delivery, &mut self.due);
+            member.settle(self.timers.now(), outbox, &mut delivery, &mut self.due);
         }
         self.say_ready();
         self.run_consensus();
         self.flush_log();
         let heartbeat = self.heartbeat();
-        if let Some(member) = &mut self.member {
+        if let Some(member) = self.plane.member_mut() {
             member.flush(heartbeat, &mut self.outputs, &mut self.due);
         }
         self.give_out_records();
@@ -369,10 +307,10 @@ impl Machine {
         Heartbeat {
             index: self.result.state().index(),
             checkpoint: self.result.state().latest_checkpoint(),
-            waiting: !self.outbox.is_empty(),
-            complete: self.member.as_ref().is_some_and(|member| member.complete),
-            begins: self.member.as_ref().map(|member| member.begins).unwrap_or_default(),
-            sync_ms: self.syncs.slowest_ms(self.now),
+            waiting: !self.plane.outbox().is_empty(),
+            complete: self.plane.member().is_some_and(|member| member.complete),
+            begins: self.plane.member().map(|member| member.begins).unwrap_or_default(),
+            sync_ms: self.storage.syncs.slowest_ms(self.timers.now()),
         }
     }
 
@@ -405,7 +343,7 @@ impl Machine {
             own: (self.identity.me, self.identity.incarnation),
             rules: self.identity.rules,
             result: &mut self.result,
-            records: &mut self.records,
+            records: &mut self.storage.records,
             outputs: &mut self.outputs,
         }
     }
@@ -415,7 +353,7 @@ impl Machine {
     }
 
     fn set_timer(&mut self, timer: Timer, after: Duration) {
-        self.timers.set(timer, self.now + after);
+        self.timers.set(timer, self.timers.now() + after);
     }
 }
 

@@ -100,13 +100,14 @@ impl Machine {
     /// The snapshot to give to a node that has this of one: the same again if it is there and what is kept follows it, or
     /// else the newest.
     pub(super) fn offer_snapshot(&mut self, held: HeldPart) -> Option<Offering> {
-        self.transfers.offers.purge(self.now);
+        self.catch_up.transfers.offers.purge(self.timers.now());
         let (first, end) = (self.first_kept(), self.result.state().index());
         let follows = |needed: Index| first.map_or(needed > end, |first| first <= needed);
         if let HeldPart::Snapshot { index, digest, offset } = held {
             let same = |pinned: &&Pinned| (pinned.offer.index, pinned.offer.digest) == (index, digest);
             self.offer_newest(follows);
-            let found = self.transfers.offers.0.iter().find(same).filter(|pinned| follows(pinned.offer.needed));
+            let found =
+                self.catch_up.transfers.offers.0.iter().find(same).filter(|pinned| follows(pinned.offer.needed));
             if let Some(pinned) = found.filter(|pinned| offset < pinned.offer.length()) {
                 return Some(Offering { offer: Arc::clone(&pinned.offer), offset });
             }
@@ -115,24 +116,24 @@ impl Machine {
     }
 
     fn offer_newest(&mut self, follows: impl Fn(Index) -> bool) -> Option<Arc<Offer>> {
-        let snapshot = self.snapshot.as_ref().filter(|snapshot| follows(snapshot.begins.index().next()))?;
-        let known = self.transfers.offers.0.iter().find(|pinned| pinned.offer.index == snapshot.index);
+        let snapshot = self.storage.snapshot.as_ref().filter(|snapshot| follows(snapshot.begins.index().next()))?;
+        let known = self.catch_up.transfers.offers.0.iter().find(|pinned| pinned.offer.index == snapshot.index);
         if let Some(known) = known.map(|pinned| Arc::clone(&pinned.offer)) {
             return Some(known);
         }
         let offer = Offer::of(snapshot);
-        Some(self.transfers.offers.add(offer, self.now))
+        Some(self.catch_up.transfers.offers.add(offer, self.timers.now()))
     }
 
     /// `Disk`: what follows a snapshot goes from the disk when a newer one is stored, so none is while one is transferred.
     /// In memory nothing depends on it.
     pub(super) fn pins_snapshot(&mut self) -> bool {
-        self.transfers.offers.purge(self.now);
-        self.identity.durability == Durability::Disk && !self.transfers.offers.0.is_empty()
+        self.catch_up.transfers.offers.purge(self.timers.now());
+        self.identity.durability == Durability::Disk && !self.catch_up.transfers.offers.0.is_empty()
     }
 
     /// Memory is given back once a transfer has ended.
     pub(super) fn unpin(&mut self) {
-        self.transfers.offers.purge(self.now);
+        self.catch_up.transfers.offers.purge(self.timers.now());
     }
 }

@@ -35,7 +35,9 @@ impl Machine {
     /// tell: it diverged, or it begins after index 1 without the sequence numbers before that.
     #[must_use]
     pub fn final_outcomes(&self) -> Option<FinalOutcomes> {
-        let is_known = self.closing.final_result().is_some() && !self.halted && self.result.state().knows_all_numbers();
+        let is_known = self.closing.final_result().is_some()
+            && !self.outputs.is_halted()
+            && self.result.state().knows_all_numbers();
         is_known.then(|| FinalOutcomes {
             last_numbers: self.result.state().last_seqs().clone(),
             latest: self.log.state().latest_incarnations().collect(),
@@ -46,7 +48,7 @@ impl Machine {
     /// [`Outcome::Rejected`] are for good.
     #[must_use]
     pub fn outcome(&self, id: MessageId) -> Outcome {
-        if self.halted {
+        if self.outputs.is_halted() {
             return Outcome::Open;
         }
         if is_approved(id, self.result.state().last_seq(id.origin, id.incarnation)) {
@@ -74,9 +76,9 @@ impl Machine {
 
     /// The result reaches the first index of the view in force: at a complete member, and at a node that fetched as far.
     fn reaches_view(&self) -> bool {
-        let member = self.member.as_ref().or(self.former.as_ref());
+        let member = self.plane.place();
         let is_complete = member.is_some_and(|member| member.complete);
-        let is_fetched = self.fetching.as_ref().is_some_and(|fetching| fetching.reaches);
+        let is_fetched = self.catch_up.fetching.as_ref().is_some_and(|fetching| fetching.reaches);
         is_complete || is_fetched || !self.identity.rules.holds(Rule::RejectedIsReached)
     }
 }
@@ -100,7 +102,7 @@ mod tests {
     #[test]
     fn sequence_number_zero_is_never_rejected() {
         let mut machine = alone(Parameters::default());
-        machine.handle(machine.now, Input::Request(Request::End));
+        machine.handle(machine.timers.now(), Input::Request(Request::End));
         drain(&mut machine);
         let id = |seq| MessageId { origin: machine.identity.me, incarnation: machine.incarnation(), seq: Seq(seq) };
         let outcomes = machine.final_outcomes().expect("the result is final");

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::Parameters;
 use crate::id::NodeId;
 use crate::limits::CONSENSUS_TICK;
+use crate::machine::divergence::Checkpoints;
+use crate::machine::rejoin::Evictions;
 use crate::path::Path;
 use crate::time::Time;
 use crate::view::{Origin, View};
@@ -27,6 +29,10 @@ pub(super) struct Peers {
     observers: BTreeSet<NodeId>,
     /// Members that came onto the ring as joiners and have not reported that they are complete.
     incomplete: BTreeSet<NodeId>,
+    /// What members reported of their results, to be compared.
+    pub(super) checkpoints: Checkpoints,
+    /// Nodes that were evicted, and those of them that are ready to come back.
+    pub(super) evictions: Evictions,
 }
 
 /// Links.

@@ -12,7 +12,7 @@ use crate::view::View;
 impl Machine {
     /// Coordinator: a member's links to all others are up. Once that holds for all, a session may begin. A member may
     /// know a view before the coordinator, whose disk is slower.
-    pub(super) fn is_ready(&mut self, node: NodeId, of: ViewId) {
+    pub(super) fn on_ready(&mut self, node: NodeId, of: ViewId) {
         if let Some(coordinating) = &mut self.coordinating
             && self.log.state().incarnation(node).is_some()
             && coordinating.on_ready(node, of)
@@ -70,10 +70,10 @@ impl Machine {
 
     pub(super) fn kickstarted(&mut self, plan: SessionPlan) {
         let stream =
-            self.member.as_ref().and_then(|_| self.log.state().stream(self.identity.me, self.identity.incarnation));
+            self.plane.member().and_then(|_| self.log.state().stream(self.identity.me, self.identity.incarnation));
         let Some(begins) = self.session.get_or_insert_default().on_kickstart(plan, stream) else { return };
         self.begin_period(begins);
-        if let Some(member) = &mut self.member {
+        if let Some(member) = self.plane.member_mut() {
             member.open = true;
         }
     }

@@ -75,7 +75,7 @@ impl Evictions {
 impl Machine {
     /// Coordinator: a node is dropped by a view change.
     pub(super) fn evicted_at(&mut self, node: NodeId) {
-        self.evictions.evict(node, self.now);
+        self.peers.evictions.evict(node, self.timers.now());
     }
 
     /// An evicted node says that it lives, and whether it could come back.
@@ -98,7 +98,7 @@ impl Machine {
             self.identity.incarnation > Incarnation(0) && self.log.state().incarnation(self.identity.me).is_none();
         if was_listed
             && self.closing.final_result().is_none()
-            && !core::mem::replace(&mut self.evictions.forgotten, true)
+            && !core::mem::replace(&mut self.peers.evictions.forgotten, true)
         {
             self.event(Event::Forgotten);
         }
@@ -107,7 +107,7 @@ impl Machine {
     fn is_evicted(&self) -> bool {
         let listed = self.identity.incarnation > Incarnation(0) && !self.observes();
         let ended = self.closing.final_result().is_some() || self.log.state().is_closed();
-        let follows = self.fetching.is_some() && self.member.is_none() && !ended;
+        let follows = self.catch_up.fetching.is_some() && !self.plane.is_member() && !ended;
         listed && follows && !self.departure.is_wanted()
     }
 
@@ -116,14 +116,14 @@ impl Machine {
         if self.log.state().incarnation(from).is_none() {
             return;
         }
-        self.peers.on_sign_of_life(from, self.now);
+        self.peers.on_sign_of_life(from, self.timers.now());
         let in_force = self.log.state().view().is_some_and(|view| view.id == of && view.rank_of(from).is_none());
         if !ready || !in_force {
-            self.evictions.ready.remove(&from);
+            self.peers.evictions.ready.remove(&from);
             return;
         }
-        self.evictions.ready.insert(from, self.now);
-        let kept_out = self.evictions.keeps_out(from, self.now) || self.is_leaving(from);
+        self.peers.evictions.ready.insert(from, self.timers.now());
+        let kept_out = self.peers.evictions.keeps_out(from, self.timers.now()) || self.is_leaving(from);
         if !kept_out && !self.closing.is_stopping() {
             self.begin_change(false);
         }
@@ -131,9 +131,9 @@ impl Machine {
 
     /// Coordinator: those who come into the view after this one, as far as there are places.
     pub(super) fn joiners(&self, view: &View, places: usize) -> Vec<RingMember> {
-        let ready = self.evictions.ready.iter().filter(|(node, at)| {
-            let kept_out = self.evictions.keeps_out(**node, self.now);
-            let lately = self.now.since(**at) <= self.timeouts().silence_max(**node);
+        let ready = self.peers.evictions.ready.iter().filter(|(node, at)| {
+            let kept_out = self.peers.evictions.keeps_out(**node, self.timers.now());
+            let lately = self.timers.now().since(**at) <= self.timeouts().silence_max(**node);
             let linked = **node == self.identity.me || self.peers.is_linked(**node);
             let leaves = self.is_leaving(**node) || self.log.state().has_left(**node);
             let stays = !leaves || !self.identity.rules.holds(Rule::LeftIsLogged);

@@ -24,10 +24,10 @@ impl Machine {
     /// What was stored is not one node's of one group, or was damaged.
     pub fn restored(now: Time, config: MachineConfig, stored: Stored) -> Result<Self, StoredError> {
         let mut machine = Self::new(config);
-        machine.now = now;
-        machine.restored = true;
-        machine.wedged = stored.wedged;
-        machine.founded_with = stored.complete.1 > Index(0);
+        machine.timers.advance(now);
+        machine.identity.is_restored = true;
+        machine.plane.on_wedged(stored.wedged);
+        machine.identity.was_there_first = stored.complete.1 > Index(0);
         machine.due.set(Cause::Outputs);
         machine.restore_result(&stored);
         machine.replay(&stored)?;
@@ -50,8 +50,8 @@ impl Machine {
     /// A founder that took no place on the ring takes none after a restart either. Its own log may be the first to say
     /// which kind it is.
     pub(super) fn stay_off_ring(&mut self) {
-        if self.restored && self.only_founds() {
-            self.joining = None;
+        if self.identity.is_restored && self.only_founds() {
+            self.arrival.joining = None;
             self.timers.stop(Timer::Join);
         }
     }
@@ -61,13 +61,13 @@ impl Machine {
             self.begin_stored(begins);
         }
         for base in &stored.bases {
-            self.retention.add(base.clone());
+            self.storage.retention.add(base.clone());
         }
         if let Some(snapshot) = stored.snapshot.clone() {
             let (index, state) = (snapshot.index, snapshot.state.clone());
             self.result.on_restored(index);
             self.outputs.push(Output::Restore { index, state });
-            self.snapshot = Some(snapshot);
+            self.storage.snapshot = Some(snapshot);
         }
         self.result.resume_from(&stored.before);
         let after = stored.before.index();
@@ -134,19 +134,19 @@ impl Machine {
             let slots = of_view.map(|((_, _, lane), slot)| (*lane, slot));
             let ends = stored.ends.as_ref().filter(|(of, _)| *of == view.id);
             let ends = ends.map(|(_, ends)| ends.as_slice()).unwrap_or_default();
-            let member = Member::new(Arc::clone(view), rank, first, self.now, self.identity.rules);
+            let member = Member::new(Arc::clone(view), rank, first, self.timers.now(), self.identity.rules);
             let member = member.restored(slots, passed, ends);
-            self.former = Some(member.map_err(|lane| StoredError::Lane { view: view.id, lane })?);
+            self.plane.enter_as_former(member.map_err(|lane| StoredError::Lane { view: view.id, lane })?);
         }
         if self.identity.rules.holds(Rule::RestartedIsWedged) {
-            if first.is_none() && self.joining.is_some() {
+            if first.is_none() && self.arrival.joining.is_some() {
                 self.start_fetching(view);
             }
-        } else if let Some(mut member) = self.former.take() {
+        } else if let Some(mut member) = self.plane.take_former() {
             self.identity.incarnation = member.incarnation();
             member.wedged = false;
-            self.member = Some(member);
-            self.joining = None;
+            self.plane.enter(member);
+            self.arrival.joining = None;
             self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
         }
         Ok(())
@@ -154,7 +154,7 @@ impl Machine {
 
     /// This node's part in a view that lists an earlier run of it: wedged from birth.
     pub(super) fn former_member(&self, view: &Arc<View>, rank: Rank, first: Option<Index>) -> Member {
-        let mut member = Member::new(Arc::clone(view), rank, first, self.now, self.identity.rules);
+        let mut member = Member::new(Arc::clone(view), rank, first, self.timers.now(), self.identity.rules);
         member.wedged = true;
         member
     }

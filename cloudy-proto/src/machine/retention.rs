@@ -81,44 +81,44 @@ impl Retention {
 impl Machine {
     /// The member's view, and where the messages of each lane end that were given out.
     pub(super) fn message_ends(&self) -> Option<(ViewId, Vec<Round>)> {
-        self.member.as_ref().map(|member| (member.view.id, member.message_ends()))
+        self.plane.member().map(|member| (member.view.id, member.message_ends()))
     }
 
     /// The disk learns of the newest checkpoint.
     pub(super) fn keep_checkpoint(&mut self) {
-        let newest = self.result.state().newest_base().filter(|newest| newest.index() > self.retention.newest);
+        let newest = self.result.state().newest_base().filter(|newest| newest.index() > self.storage.retention.newest);
         let Some(newest) = newest else { return };
         let base = StoredBase { ends: self.message_ends(), ..newest.clone() };
-        let instead_of = self.retention.add(base.clone());
-        self.records.keep(Record::Checkpoint { base, instead_of });
+        let instead_of = self.storage.retention.add(base.clone());
+        self.storage.records.keep(Record::Checkpoint { base, instead_of });
     }
 
     /// The oldest part of the stored result goes, if that is longer than it may be. With a snapshot it is what the
     /// application needs.
     pub(super) fn let_stored_go(&mut self) {
         let end_bytes = self.result.state().bytes();
-        if !self.retention.is_too_long(end_bytes) || self.snapshot.is_some() {
+        if !self.storage.retention.is_too_long(end_bytes) || self.storage.snapshot.is_some() {
             return;
         }
         let Some(held_by_all) = self.held_by_all() else { return };
-        let Some(mut base) = self.retention.new_beginning(end_bytes, held_by_all).cloned() else { return };
+        let Some(mut base) = self.storage.retention.new_beginning(end_bytes, held_by_all).cloned() else { return };
         if !self.identity.rules.holds(Rule::BeginKnowsItsNumbers) {
             base.base.last_numbers.clone_from(self.result.state().last_seqs());
         }
         self.begin_stored(&base);
-        self.records.keep(Record::Begin(base));
+        self.storage.records.keep(Record::Begin(base));
     }
 
     /// The stored result begins at a base.
     pub(super) fn begin_stored(&mut self, base: &StoredBase) {
-        self.retention.begin_at(base);
+        self.storage.retention.begin_at(base);
     }
 
     /// Up to here no member of the view in force misses anything, nor would if it started again: who is complete has
     /// stored all before the view, and what it has confirmed since. The length of a result that is being fetched says
     /// nothing of its disk.
     fn held_by_all(&self) -> Option<Index> {
-        let member = self.member.as_ref().filter(|member| member.complete)?;
+        let member = self.plane.member().filter(|member| member.complete)?;
         if !self.identity.rules.holds(Rule::DeletesWhatAllHold) {
             return Some(self.result.state().index());
         }

@@ -123,10 +123,10 @@ impl Machine {
     /// A node requests a part of the result, or grants more credit for a transfer.
     pub(super) fn serve(&mut self, to: NodeId, fetch: &Fetch) {
         if fetch.credit == 0 {
-            self.transfers.serving.remove(&to);
+            self.catch_up.transfers.serving.remove(&to);
             return;
         }
-        let serving = self.transfers.serving.entry(to).or_insert_with(|| Serving::new(fetch));
+        let serving = self.catch_up.transfers.serving.entry(to).or_insert_with(|| Serving::new(fetch));
         if serving.number == fetch.number {
             serving.credit = serving.credit.max(fetch.credit);
             serving.before = fetch.before;
@@ -138,7 +138,7 @@ impl Machine {
 
     /// Sends what the credit allows, at most [`FETCH_BURST_BYTES`] at once.
     fn serve_on(&mut self, to: NodeId) {
-        let Some(mut serving) = self.transfers.serving.remove(&to) else { return };
+        let Some(mut serving) = self.catch_up.transfers.serving.remove(&to) else { return };
         let until = serving.credit.min(serving.sent + FETCH_BURST_BYTES);
         let mut waits = serving.is_over;
         while !serving.is_over && serving.sent < until {
@@ -152,7 +152,7 @@ impl Machine {
                     self.send_fetched(to, part);
                 }
                 Step::Snapshot(offering) => {
-                    self.transfers.offers.touch(&offering, self.now);
+                    self.catch_up.transfers.offers.touch(&offering, self.timers.now());
                     let (part, rest) = offering.next_part();
                     serving.sent += part_cost(&part);
                     serving.is_over = rest.is_none();
@@ -176,7 +176,7 @@ impl Machine {
             let end = self.end_of(&serving);
             self.send_fetched(to, end);
         }
-        self.transfers.serving.insert(to, serving);
+        self.catch_up.transfers.serving.insert(to, serving);
     }
 
     fn next_step(&mut self, to: NodeId, serving: &mut Serving) -> Step {
@@ -214,7 +214,7 @@ impl Machine {
 
     /// Where the view in force begins; zero at a node that does not know: one that is not complete.
     fn first_of_view(&self) -> Index {
-        match self.member.as_ref().or(self.former.as_ref()) {
+        match self.plane.place() {
             Some(member) => member.first,
             None => self.closing.final_result().map_or(Index(0), |result| result.index.next()),
         }
@@ -235,11 +235,11 @@ impl Machine {
 
     /// Asks the disk for what memory does not have any more; false if it is not there either.
     fn read_for(&mut self, to: NodeId, from: Index) -> bool {
-        if self.identity.durability == Durability::Memory || from < self.retention.stored_from() {
+        if self.identity.durability == Durability::Memory || from < self.storage.retention.stored_from() {
             return false;
         }
         // What is read already answers a later request, if it is what that wants.
-        if self.transfers.reading.insert(to) {
+        if self.catch_up.transfers.reading.insert(to) {
             self.outputs.push(Output::ReadResult { to, from, bytes_max: READ_BYTES_MAX });
         }
         true
@@ -247,10 +247,10 @@ impl Machine {
 
     /// The disk has read what a node misses.
     pub(super) fn result_read(&mut self, to: NodeId, entries: Option<Vec<Entry>>) {
-        if !self.transfers.reading.remove(&to) {
+        if !self.catch_up.transfers.reading.remove(&to) {
             return;
         }
-        let Some(serving) = self.transfers.serving.get_mut(&to) else { return };
+        let Some(serving) = self.catch_up.transfers.serving.get_mut(&to) else { return };
         match entries {
             // It is not synced yet, or a snapshot takes its place: a node that misses it requests it again.
             Some(entries) if entries.is_empty() => return,

@@ -17,7 +17,7 @@ use crate::wire::decode_base;
 impl Machine {
     /// The application says what its state is after an index.
     pub(super) fn snapshot_taken(&mut self, index: Index, state: Bytes) {
-        let known = self.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
+        let known = self.storage.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
         if index <= known || index > self.result.state().index() || state.len() > SNAPSHOT_BYTES_MAX {
             return;
         }
@@ -38,14 +38,14 @@ impl Machine {
         let first = match self.identity.durability {
             Durability::Memory => retained,
             Durability::Disk if self.identity.rules.holds(Rule::StoredFollowsSnapshot) => {
-                retained.map(|_| self.retention.stored_from())
+                retained.map(|_| self.storage.retention.stored_from())
             }
             Durability::Disk => self.first_kept(),
         };
         if first.is_none_or(|first| first <= needed) {
-            self.records.keep(Record::Snapshot(snapshot.clone()));
+            self.storage.records.keep(Record::Snapshot(snapshot.clone()));
             self.begin_stored(&snapshot.begins);
-            self.snapshot = Some(snapshot);
+            self.storage.snapshot = Some(snapshot);
         }
     }
 
@@ -54,7 +54,7 @@ impl Machine {
         let retained = self.result.retained().first();
         match self.identity.durability {
             Durability::Memory => retained,
-            Durability::Disk => retained.map(|first| first.min(self.retention.stored_from())),
+            Durability::Disk => retained.map(|first| first.min(self.storage.retention.stored_from())),
         }
     }
 
@@ -64,7 +64,7 @@ impl Machine {
             self.truncated(from, header.index.next());
             return false;
         }
-        let Some(fetching) = &mut self.fetching else { return false };
+        let Some(fetching) = &mut self.catch_up.fetching else { return false };
         if offset == 0 && !fetching.held.is_of(header) {
             fetching.held = Held::Snapshot(Incoming { header, bytes: BytesMut::new() });
         }
@@ -104,7 +104,7 @@ impl Machine {
         if after >= here && index >= after && (after > here || newer) {
             let begins = StoredBase { base, first_index: after.next(), ..StoredBase::default() };
             self.result.resume_at(&begins);
-            let known = self.snapshot.take().filter(|_| !newer).map(|known| (known.index, known.state));
+            let known = self.storage.snapshot.take().filter(|_| !newer).map(|known| (known.index, known.state));
             if newer {
                 self.result.on_restored(index);
                 self.outputs.push(Output::Restore { index, state: state.clone() });

@@ -19,11 +19,11 @@ impl Machine {
     /// The state of the group at this moment; stops nothing and changes nothing.
     #[must_use]
     pub fn status(&self, now: Time) -> Status {
-        let now = now.max(self.now);
+        let now = now.max(self.timers.now());
         let view = self.log.state().view().cloned();
         let members =
             view.as_ref().map(|view| view.ring.iter().map(|member| self.member_status(member.node)).collect());
-        let member = self.member.as_ref();
+        let member = self.plane.member();
         Status {
             rank: view.as_ref().and_then(|view| view.rank_of_run(self.identity.me, self.identity.incarnation)),
             view,
@@ -38,13 +38,13 @@ impl Machine {
             index: self.result.state().index(),
             checkpoint: self.result.state().latest_checkpoint(),
             durability: self.identity.durability,
-            snapshot: self.snapshot.as_ref().map(|snapshot| snapshot.index),
+            snapshot: self.storage.snapshot.as_ref().map(|snapshot| snapshot.index),
             members: members.unwrap_or_default(),
             pending: member.map(|member| pending(member, now)).unwrap_or_default(),
             pending_slots: member.map_or(0, |member| member.pending.unapproved().count()),
-            outbox_payloads: self.outbox.payloads(),
+            outbox_payloads: self.plane.outbox().payloads(),
             window_bytes: self.window_bytes(),
-            confirmations_given: member.map_or(self.confirmations_given, |member| member.confirmations_given),
+            confirmations_given: self.plane.confirmations_given(),
             waits_for: member.and_then(|member| self.waits_for(member, now)),
             leaving: self.leave_wait(),
             votes_lost: self.tracking.is_loss_reported().then(|| self.votes_lost()).flatten(),
@@ -82,7 +82,7 @@ impl Machine {
     fn member_status(&self, node: NodeId) -> MemberStatus {
         let heard = self.peers.heartbeat(node).map(|heartbeat| heartbeat.index).unwrap_or_default();
         let index = if node == self.identity.me { self.result.state().index() } else { heard };
-        let member = self.member.as_ref();
+        let member = self.plane.member();
         let rank = member.and_then(|member| member.view.rank_of(node));
         let at = |read: fn(&Member, Rank) -> u64| member.zip(rank).map_or(0, |(member, rank)| read(member, rank));
         MemberStatus {
@@ -131,17 +131,13 @@ const WAITS_SAID_AFTER: Duration = Duration::from_millis(250);
 impl Machine {
     /// Reports what the result waits for: first after a quarter of a second, and whenever that has doubled.
     pub(super) fn say_waits(&mut self) {
-        let waiting = self.member.as_ref().and_then(|member| self.waits_for(member, self.now));
+        let waiting = self.plane.member().and_then(|member| self.waits_for(member, self.timers.now()));
         // Its own turn it can only take itself.
         let says = |waiting: &Waiting| waiting.node != self.identity.me || waiting.cause == WaitCause::OwnDisk;
-        let Some(waiting) = waiting.filter(says) else {
-            self.waits_said = WAITS_SAID_AFTER;
-            return;
-        };
-        if waiting.age < WAITS_SAID_AFTER {
-            self.waits_said = WAITS_SAID_AFTER;
-        } else if waiting.age >= self.waits_said {
-            self.waits_said = waiting.age * 2;
+        let waiting = waiting.filter(says);
+        let age = waiting.as_ref().map(|waiting| waiting.age);
+        let is_due = self.plane.report_wait(age, WAITS_SAID_AFTER);
+        if let Some(waiting) = waiting.filter(|_| is_due) {
             self.event(Event::Waits(waiting));
         }
     }
@@ -202,7 +198,7 @@ mod tests {
         machine.handle(Time(0), Input::Broadcast(Batch { first_seq: Seq(1), count: 1, body: body.freeze() }));
         drain(&mut machine);
         let mut said = Vec::new();
-        while machine.now < Time(400_000) {
+        while machine.timers.now() < Time(400_000) {
             machine.handle(machine.poll_timeout().expect("heartbeats"), Input::Timeout);
             said.extend(drain(&mut machine).into_iter().filter_map(|output| match output {
                 Output::Event(Event::Waits(waiting)) => Some(waiting),

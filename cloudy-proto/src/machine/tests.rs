@@ -28,7 +28,7 @@ pub(super) fn alone(parameters: Parameters) -> Machine {
     while let Some(ticket) = drain(&mut machine).into_iter().rev().find_map(ticket_of) {
         machine.handle(Time(0), Input::Persisted { ticket });
     }
-    assert!(machine.member.is_some() && machine.is_coordinator());
+    assert!(machine.plane.is_member() && machine.is_coordinator());
     machine
 }
 

@@ -46,10 +46,10 @@ impl Machine {
     pub(super) fn timeouts(&self) -> Timeouts<'_> {
         Timeouts {
             me: self.identity.me,
-            now: self.now,
+            now: self.timers.now(),
             parameters: self.log.state().view().map(|view| &view.parameters),
             peers: &self.peers,
-            own_sync: self.syncs.slowest(self.now),
+            own_sync: self.storage.syncs.slowest(self.timers.now()),
             log: self.log.state(),
         }
     }

@@ -36,9 +36,20 @@ pub(crate) struct Timers {
     at: BTreeMap<Timer, Time>,
     /// The earliest of them: a driver asks for it far more often than one changes.
     next: Option<Time>,
+    /// The time of the latest input.
+    now: Time,
 }
 
 impl Timers {
+    pub(crate) fn now(&self) -> Time {
+        self.now
+    }
+
+    /// An input comes at a time.
+    pub(crate) fn advance(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
     pub(crate) fn set(&mut self, timer: Timer, at: Time) {
         self.at.insert(timer, at);
         self.changed();
@@ -82,7 +93,7 @@ impl Timers {
 impl Machine {
     pub(super) fn run_timers(&mut self) {
         // A timer that sets itself again does so for later, so each runs at most once.
-        while let Some(timer) = self.timers.take_due(self.now).filter(|_| !self.halted) {
+        while let Some(timer) = self.timers.take_due(self.timers.now()).filter(|_| !self.outputs.is_halted()) {
             match timer {
                 Timer::Heartbeat => {
                     self.suspect();
@@ -101,7 +112,8 @@ impl Machine {
                 Timer::Leave => self.ask_to_leave(),
             }
         }
-        if let Some(member) = self.member.as_mut().filter(|member| member.turn_ends_at() <= Some(self.now)) {
+        if let Some(member) = self.plane.member_mut().filter(|member| member.turn_ends_at() <= Some(self.timers.now()))
+        {
             member.pass_turn();
         }
     }

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::id::NodeId;
+use crate::io::NobodyComplete;
 use crate::time::Time;
 
 /// The latest known coordinator and its term, and since when no coordinator is in reach.
@@ -17,6 +18,8 @@ pub(super) struct CoordinatorTracking {
     lost_since: Option<Time>,
     /// The application knows that no coordinator is in reach.
     loss_reported: bool,
+    /// The last report of a view that no complete member can end.
+    incomplete_reported: Option<NobodyComplete>,
 }
 
 /// What becomes of a claim to coordinate.
@@ -33,7 +36,15 @@ pub(super) enum Claim {
 impl CoordinatorTracking {
     /// A node that is likely to coordinate, in a term that is not known.
     pub(super) fn new(node: NodeId) -> Self {
-        Self { node, term: 0, resigned: false, claim: None, lost_since: None, loss_reported: false }
+        Self {
+            node,
+            term: 0,
+            resigned: false,
+            claim: None,
+            lost_since: None,
+            loss_reported: false,
+            incomplete_reported: None,
+        }
     }
 
     /// The latest known coordinator.
@@ -120,6 +131,15 @@ impl CoordinatorTracking {
     /// The loss has lasted: the application is to be notified. True the first time.
     pub(super) fn report_loss(&mut self) -> bool {
         !core::mem::replace(&mut self.loss_reported, true)
+    }
+
+    /// No complete member can end the view in force. True if the application does not know of it.
+    pub(super) fn report_incomplete(&mut self, incomplete: &NobodyComplete) -> bool {
+        let is_new = self.incomplete_reported.as_ref() != Some(incomplete);
+        if is_new {
+            self.incomplete_reported = Some(incomplete.clone());
+        }
+        is_new
     }
 
     pub(super) fn is_loss_reported(&self) -> bool {

@@ -1,0 +1,157 @@
+//! This node's part in the view in force: its lanes and results as a member, or what an earlier incarnation left of them.
+
+use core::time::Duration;
+
+use crate::id::ViewId;
+use crate::member::Member;
+use crate::outbox::Outbox;
+
+/// The data plane of this node.
+#[derive(Debug, Default)]
+pub(super) struct DataPlane {
+    /// This node as a member of the view in force.
+    member: Option<Member>,
+    /// This node's place in the view in force as an earlier incarnation left it on its disk.
+    former: Option<Member>,
+    /// The latest view that this node has frozen, in whatever incarnation its disk remembers.
+    wedged: ViewId,
+    /// Payloads that have no slot yet.
+    outbox: Outbox,
+    /// This member has reported its links up, for this view.
+    ready_reported: ViewId,
+    /// How long the result must wait before that is reported next.
+    next_wait: Duration,
+    /// Confirmations that were given in the views before.
+    earlier_confirmations: u64,
+}
+
+impl DataPlane {
+    pub(super) fn is_member(&self) -> bool {
+        self.member.is_some()
+    }
+
+    pub(super) fn member(&self) -> Option<&Member> {
+        self.member.as_ref()
+    }
+
+    pub(super) fn member_mut(&mut self) -> Option<&mut Member> {
+        self.member.as_mut()
+    }
+
+    /// The member that uses the outbox.
+    pub(super) fn parts_mut(&mut self) -> (Option<&mut Member>, &mut Outbox) {
+        (self.member.as_mut(), &mut self.outbox)
+    }
+
+    /// This node's place in the view in force, in this incarnation or an earlier one.
+    pub(super) fn place(&self) -> Option<&Member> {
+        self.member.as_ref().or(self.former.as_ref())
+    }
+
+    /// The same; that of an earlier incarnation only if it may answer.
+    pub(super) fn place_mut(&mut self, former_answers: bool) -> Option<&mut Member> {
+        self.member.as_mut().or(self.former.as_mut().filter(|_| former_answers))
+    }
+
+    pub(super) fn former(&self) -> Option<&Member> {
+        self.former.as_ref()
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub(super) fn outbox_mut(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// This node is on the ring of a view.
+    pub(super) fn enter(&mut self, member: Member) {
+        self.member = Some(member);
+    }
+
+    /// An earlier incarnation of this node is on the ring of the view in force.
+    pub(super) fn enter_as_former(&mut self, former: Member) {
+        self.former = Some(former);
+    }
+
+    /// The view is over. Gives this node's place in it, and whether that was an earlier incarnation's.
+    pub(super) fn leave(&mut self) -> Option<(Member, bool)> {
+        let former = self.former.take();
+        let is_former = self.member.is_none();
+        let member = self.member.take().or(former)?;
+        self.earlier_confirmations += member.confirmations_given;
+        Some((member, is_former))
+    }
+
+    pub(super) fn take_former(&mut self) -> Option<Member> {
+        self.former.take()
+    }
+
+    /// The latest view that this node has frozen.
+    pub(super) fn wedged(&self) -> ViewId {
+        self.wedged
+    }
+
+    /// A view is frozen. True if none as late was.
+    pub(super) fn on_wedged(&mut self, view: ViewId) -> bool {
+        let is_new = self.wedged < view;
+        self.wedged = self.wedged.max(view);
+        is_new
+    }
+
+    /// The view in which this member is to report its links up: they are, and it has not.
+    pub(super) fn unreported_ready(&self) -> Option<ViewId> {
+        let member = self.member.as_ref().filter(|member| member.all_linked())?;
+        Some(member.view.id).filter(|view| *view != self.ready_reported)
+    }
+
+    pub(super) fn note_ready_reported(&mut self, view: ViewId) {
+        self.ready_reported = view;
+    }
+
+    /// A new coordinator, or a new link to it: it may not know what was reported.
+    pub(super) fn forget_ready_report(&mut self) {
+        self.ready_reported = ViewId(0);
+    }
+
+    /// The result has waited for this long, or for nothing. True if that is to be reported: first after a time, and whenever
+    /// it has doubled.
+    pub(super) fn report_wait(&mut self, age: Option<Duration>, first_after: Duration) -> bool {
+        match age.filter(|age| *age >= first_after) {
+            None => self.next_wait = first_after,
+            Some(age) if age >= self.next_wait => {
+                self.next_wait = age * 2;
+                return true;
+            }
+            Some(_) => {}
+        }
+        false
+    }
+
+    /// Payloads of others that were confirmed to their owners, in all views.
+    pub(super) fn confirmations_given(&self) -> u64 {
+        self.member.as_ref().map_or(self.earlier_confirmations, |member| member.confirmations_given)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_reported_whenever_it_has_doubled() {
+        let mut plane = DataPlane::default();
+        let mut report = |ms: u64| plane.report_wait(Some(Duration::from_millis(ms)), Duration::from_millis(250));
+        assert_eq!([249, 250, 499, 500, 999, 1_000].map(&mut report), [false, true, false, true, false, true]);
+        assert!(!plane.report_wait(None, Duration::from_millis(250)));
+        assert!(plane.report_wait(Some(Duration::from_millis(250)), Duration::from_millis(250)), "another wait");
+    }
+
+    #[test]
+    fn a_view_is_frozen_once_and_an_earlier_one_never_again() {
+        let mut plane = DataPlane::default();
+        assert_eq!([2, 2, 1, 3].map(|view| plane.on_wedged(ViewId(view))), [true, false, false, true]);
+        assert_eq!(plane.wedged(), ViewId(3));
+    }
+}
