@@ -4,7 +4,6 @@ mod arrival;
 mod catch_up;
 mod change;
 mod closing;
-mod compact;
 mod complete;
 mod config;
 mod control_log;
@@ -24,14 +23,11 @@ mod leave;
 mod links;
 mod log;
 mod offers;
-mod outcome;
 mod pace;
 mod peers;
 mod phases;
-mod rejoin;
 mod restore;
 mod retention;
-mod role;
 mod serve;
 mod snapshot;
 mod status;
@@ -41,7 +37,6 @@ mod tests;
 mod timeouts;
 mod timers;
 mod tracking;
-mod votes;
 
 use crate::config::Durability;
 use crate::control::Voter;
@@ -59,21 +54,19 @@ use crate::wire::{ControlFrame, Heartbeat, Stream};
 use arrival::Arrival;
 use catch_up::CatchUp;
 use closing::Closing;
-use config::Identity;
+use config::{Beginning, Identity};
 use control_log::ControlLog;
 use coordinating::Coordinating;
 use core::time::Duration;
 use data_plane::DataPlane;
 use leave::Departure;
 use peers::Peers;
-use role::Beginning;
 use storage::Storage;
 use timers::{Timer, Timers};
 use tracking::CoordinatorTracking;
 
-pub use config::MachineConfig;
-pub use outcome::FinalOutcomes;
-pub use role::Role;
+pub use config::{MachineConfig, Role};
+pub use status::FinalOutcomes;
 
 /// One group at one node. Its `Debug` shows all that decides what it does next, for tests.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use crate::config::Parameters;
 use crate::id::NodeId;
 use crate::limits::CONSENSUS_TICK;
 use crate::machine::divergence::Checkpoints;
-use crate::machine::rejoin::Evictions;
+use crate::machine::join::Evictions;
 use crate::path::Path;
 use crate::time::Time;
 use crate::view::{Origin, View};
