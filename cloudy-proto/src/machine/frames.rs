@@ -161,3 +161,6 @@ fn speaks_of_a_running_group(frame: &ControlFrame) -> bool {
             | ControlFrame::Join { .. }
     )
 }
+
+#[cfg(test)]
+mod tests;
