@@ -37,7 +37,7 @@ pub(crate) enum Asked {
     Order,
 }
 
-/// A file that may not grow any more (`ulimit -f`) is an error of the write from here on, as a full disk is. Without
+/// A file that may not grow (`ulimit -f`) is an error of the write from here on, as a full disk is. Without
 /// this the system ends the program by SIGXFSZ. Whatever is started later is ended as before.
 pub(crate) fn survive_full_files() {
     #[cfg(unix)]

@@ -12,7 +12,7 @@ use common::{Cluster, Running, blocked, cloudy, free_port, printed, until};
 /// What an end may take beside other tests; the product's own bound is two seconds.
 const END_MAX: Duration = Duration::from_secs(10);
 
-/// A process that nobody waits for any more is killed.
+/// A process that nobody waits for is killed.
 struct Process(Child);
 
 impl Process {

@@ -122,7 +122,7 @@ fn a_session_outlives_the_death_of_all_its_processes_at_once() {
         let missing: Vec<&String> = before.difference(after).take(3).collect();
         assert!(missing.is_empty(), "slave {at} had approved {missing:?}");
     }
-    // What is over is not there any more: each is ready for the next session.
+    // What is over is not there: each is ready for the next session.
     let slaves = session.start_slaves();
     let ended = Running::start(session.master()).end();
     assert_eq!(ended.code(), Some(0), "{ended:#?}");
@@ -272,7 +272,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Whoever used it has ended.
+        // The process that used it has ended.
         let _ = Command::new("umount").arg(&self.0).status();
     }
 }

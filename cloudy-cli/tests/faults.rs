@@ -18,7 +18,7 @@ fn demo(args: &[&str]) -> (Ended, Value, tempfile::TempDir) {
     (ended, object, dir)
 }
 
-/// Whoever is named has one result, in its row and in its file, and it goes on to the end of the session.
+/// Each process that is named has one result, in its row and in its file, up to the end of the session.
 fn agree(object: &Value, dir: &tempfile::TempDir, names: &[&str]) {
     let mut first: Option<Recomputed> = None;
     for name in names {

@@ -8,7 +8,7 @@ use common::{Cluster, Ended, Recomputed, Running, recompute};
 /// Bounds what a paused slave misses: others retain only so much of it.
 const RATE: [&str; 2] = ["--rate", "2000"];
 
-/// A session under way, with messages approved; slaves write down what they have.
+/// A running session, with messages approved; slaves write down what they have.
 struct Session {
     cluster: Cluster,
     master: Running,

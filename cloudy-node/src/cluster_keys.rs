@@ -164,7 +164,7 @@ impl ClusterKeys {
     /// First step: the next key is accepted. Every node has to have this before any takes the second step.
     ///
     /// # Errors
-    /// Another rotation is under way, or the key is the present one.
+    /// Another rotation is in progress, or the key is the present one.
     pub fn begin_rotation(&mut self, next: ClusterKey) -> Result<(), RotateError> {
         match self.accepted {
             Some((AcceptedAs::Next, _)) => Err(RotateError::Begun),
@@ -212,7 +212,7 @@ impl ClusterKeys {
         }
     }
 
-    /// Shuts a node out; whether it was not yet. A holder of the key can make itself a fresh identity, so whoever is to be
+    /// Shuts a node out; whether it was not yet. A holder of the key can make itself a fresh identity, so a person who is to be
     /// shut out with the node must not get the next key either: revoke, and rotate.
     ///
     /// # Errors

@@ -151,7 +151,7 @@ pub enum JoinError {
         /// In words.
         reason: String,
     },
-    /// The group has stopped for good: nobody can join it any more, so create another. What is only too early is tried again
+    /// The group has stopped for good: nobody can join it, so create another. What is only too early is tried again
     /// until [`JoinError::TimedOut`].
     #[error("group {name:?} was not joined, and never will be: {reason}")]
     Gone {

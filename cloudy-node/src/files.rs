@@ -75,7 +75,7 @@ pub(crate) fn wrong_rights(_: &File, _: u32, _: bool) -> io::Result<Option<Wrong
     Ok(None)
 }
 
-/// Elsewhere a file's owner is whoever makes it.
+/// Elsewhere a file's owner is the user that makes it.
 #[cfg(not(unix))]
 pub(crate) fn keep_owner(_: &File, _: &File) -> io::Result<()> {
     Ok(())

@@ -1,4 +1,4 @@
-//! A task or thread of a node that fails stops the node, by name: nobody waits for what cannot come any more.
+//! A task or thread of a node that fails stops the node, by name: nobody waits for what cannot come.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};

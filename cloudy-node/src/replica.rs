@@ -39,7 +39,7 @@ pub struct AppliedMessage<'a> {
     pub payload: &'a [u8],
 }
 
-/// Why a state does not follow its group any more. It is as the last applied message left it.
+/// Why a state does not follow its group. It is as the last applied message left it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplicateError {
@@ -118,7 +118,7 @@ impl Group {
     /// ```
     ///
     /// # Errors
-    /// The state does not follow the group any more: see [`ReplicateError`].
+    /// The state does not follow the group: see [`ReplicateError`].
     pub async fn replicate(
         &self,
         state: &mut impl StateMachine,

@@ -25,7 +25,7 @@ pub(crate) enum Part {
     Entry(Entry),
     /// The result does not reach as far.
     End,
-    /// Something that is not retained any more.
+    /// Something that is not retained.
     Truncated,
 }
 

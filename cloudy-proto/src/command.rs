@@ -99,7 +99,7 @@ pub enum Standing {
     Learner,
     /// It votes.
     Voter,
-    /// It does not take part any more.
+    /// It does not take part.
     Gone,
 }
 

@@ -67,7 +67,7 @@ pub struct Parameters {
     pub durability: Durability,
     /// The lanes stay closed until the session's kickstart (`protocol.md` §9).
     pub session: bool,
-    /// Nodes may come that were never on the ring (`protocol.md` §7): whoever holds the cluster's key. Otherwise only
+    /// Nodes may come that were never on the ring (`protocol.md` §7): any node that holds the cluster's key. Otherwise only
     /// those may come back that were. Observers are no members, and always welcome.
     pub open: bool,
     /// Own slots that may be outside the own result. At least 1. More hides longer round trips and costs memory at
@@ -76,7 +76,7 @@ pub struct Parameters {
     /// Bytes of own slots that may be outside the own result, at most; one slot is always allowed. Each member may have
     /// to hold this much for each other. A member keeps itself to less where its path does not need as much.
     pub window_bytes: u64,
-    /// What a member allows itself however short its path is, or eight slots of the size of late, up to 512 KiB, where these
+    /// What a member allows itself however short its path is, or eight slots of the recent size, up to 512 KiB, where these
     /// are more; with more than eight members as much less as these are more. Smaller cuts latency under load and costs
     /// throughput; at `window_bytes` or above the window is fixed at `window_bytes`.
     pub window_bytes_min: u64,

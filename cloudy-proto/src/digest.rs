@@ -42,7 +42,7 @@ pub struct Checkpoint {
     pub digest: Digest,
 }
 
-/// All that a result carries on from a checkpoint: whoever has this, and what follows, has the result's digest and knows
+/// All that a result carries on from a checkpoint: a node that has this, and what follows, has the result's digest and knows
 /// what is in it already (`protocol.md` §3.4, §8).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResultBase {

@@ -25,14 +25,14 @@ pub use status::{
 /// The only way into the machine.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A link to a peer is up: both sides said hello. Replaces an earlier link, whose frames must not come any more.
+    /// A link to a peer is up: both sides said hello. Replaces an earlier link, whose frames must not come.
     LinkUp {
         /// The peer.
         peer: NodeId,
         /// Where it can be reached.
         addresses: Vec<SocketAddr>,
     },
-    /// The link to a peer is gone, with all that was under way on it.
+    /// The link to a peer is gone, with all that was in flight on it.
     LinkDown {
         /// The peer.
         peer: NodeId,
@@ -166,7 +166,7 @@ pub enum Output {
         records: Vec<Record>,
     },
     /// `Disk`: read a part of the stored result, whatever of it is synced, and say [`Input::ResultRead`]: always, once,
-    /// and in any time. One for each peer is under way at most.
+    /// and in any time. At most one for each peer is in progress.
     ReadResult {
         /// For whom.
         to: NodeId,
@@ -345,7 +345,7 @@ pub enum Event {
     /// So many processes have started in the group since this node was evicted, or asked to join, that the control log does
     /// not remember its incarnation: this process cannot join the ring. A process that is started again can.
     Forgotten,
-    /// This node is not in the view in force any more. It follows the result, and comes back as soon as it reaches all
+    /// This node is not in the view in force. It follows the result, and comes back as soon as it reaches all
     /// members.
     Evicted {
         /// The view.
@@ -358,12 +358,12 @@ pub enum Event {
         /// Where it can be reached.
         addresses: Vec<SocketAddr>,
     },
-    /// The result is needed from an index on that nobody in reach retains any more: this node cannot follow it.
+    /// The result is needed from an index on that nobody in reach retains: this node cannot follow it.
     Truncated {
         /// The first index that is retained.
         first: Index,
     },
-    /// The result is complete and will not grow any more.
+    /// The result is complete and will not grow.
     Final {
         /// Its length and digest.
         result: Checkpoint,

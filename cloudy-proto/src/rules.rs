@@ -101,7 +101,7 @@ pub enum Rule {
     SnapshotHasLastNumbers,
     /// The last members that leave hand over to evicted nodes that follow, or wait for them.
     LastHandsOver,
-    /// A node that is off the ring leaves once the log says so, and does not come onto the ring any more.
+    /// A node that is off the ring leaves once the log says so, and does not come onto the ring.
     LeftIsLogged,
     /// A node leaves only while another one coordinates without its vote.
     LeaverIsLed,

@@ -61,7 +61,7 @@ pub enum Record {
     Checkpoint {
         /// Where.
         base: StoredBase,
-        /// The one at this index is not needed any more.
+        /// The one at this index is not needed.
         instead_of: Option<Index>,
     },
     /// The stored result begins here: what comes before is not kept.

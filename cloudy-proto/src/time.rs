@@ -1,4 +1,4 @@
-//! Time as the machine knows it: a count, handed in by whoever drives it.
+//! Time as the machine knows it: a count, handed in by its driver.
 
 use core::ops::{Add, Sub};
 use core::time::Duration;

@@ -183,7 +183,7 @@ fn two_wait_for_each_other_for_what_nobody_retains() {
     is_caught_in(Rule::BehindHelpsNobody, (0..SEEDS).map(plan).filter(|plan| plan.session.is_none()));
 }
 
-/// A skip that was told and lost with its link is missed by those for whose messages the skipper does not wait any more.
+/// A skip that was told and lost with its link is missed by those for whose messages the skipper does not wait.
 /// With heartbeats off nothing else tells it.
 #[test]
 fn a_resumed_stream_keeps_its_skips_back() {

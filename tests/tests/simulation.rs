@@ -297,7 +297,7 @@ fn a_corrupted_result_stops_the_minority_and_the_majority_goes_on() -> Result<()
 
 #[test]
 fn without_a_majority_all_stop() -> Result<(), Failure> {
-    // Whoever compares first must not take its own digest with it.
+    // The node that compares first must not take its own digest with it.
     for latency_us in [500, 10_000, 20_000, 30_000, 45_000] {
         let mut plan = plan_with_corruption(2);
         plan.network.latency_us = latency_us;

@@ -1,4 +1,4 @@
-//! Rules about the project's text that neither the compiler nor clippy knows: layering, sizes, words, links, pages.
+//! Rules about the project's text that neither the compiler nor clippy knows: layering, sizes, words, prose, links, pages.
 //!
 //! Each rule is a function from text to violations, with a test that shows it a bad snippet.
 
@@ -8,6 +8,7 @@ mod imports;
 mod layers;
 mod links;
 mod paths;
+mod prose;
 mod sizes;
 mod source;
 mod words;
@@ -48,9 +49,13 @@ pub(crate) fn check(root: &Path) -> io::Result<(usize, Vec<Violation>)> {
     for source in &sources {
         found.extend(sizes::check(source));
         found.extend(words::check(source));
+        found.extend(prose::check_comments(source));
     }
     for file in &files {
         found.extend(paths::check(file));
+        if file.path.ends_with(".md") {
+            found.extend(prose::check_page(file));
+        }
     }
     found.extend(links::check(&files));
     found.extend(book::check(&files));

@@ -79,7 +79,7 @@ pub(crate) struct DemoArgs {
     /// Stop a process at a time and let it go on at another: slave3@1s..1500ms; repeatable
     #[arg(long, value_name = "WHO@FROM..TO", value_parser = schedule::pause, allow_hyphen_values = true, help_heading = SCHEDULED)]
     pause: Vec<During<Who>>,
-    /// Let nothing through between groups of processes for a time: 1,2/3,4,master@700ms..1200ms; repeatable. Whoever is
+    /// Let nothing through between groups of processes for a time: 1,2/3,4,master@700ms..1200ms; repeatable. A process that is
     /// in no group reaches all
     #[arg(long, value_name = "WHO,…/WHO,…@FROM..TO", value_parser = schedule::partition, allow_hyphen_values = true, help_heading = SCHEDULED)]
     partition: Vec<During<Sides>>,

@@ -72,7 +72,7 @@ pub(crate) struct RotateArgs {
     /// Second step: show the next key, and accept the former one
     #[arg(long)]
     pub(crate) switch: bool,
-    /// Third step: do not accept the former key any more
+    /// Third step: do not accept the former key
     #[arg(long, conflicts_with = "switch")]
     pub(crate) finish: bool,
 }

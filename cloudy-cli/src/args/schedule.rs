@@ -17,7 +17,7 @@ pub(crate) enum Who {
     Master,
 }
 
-/// Groups of processes that do not reach each other; whoever is in none reaches all.
+/// Groups of processes that do not reach each other; a process in none of them reaches all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sides(pub(crate) Vec<Vec<Who>>);
 

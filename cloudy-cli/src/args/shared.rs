@@ -148,7 +148,7 @@ pub(crate) struct DataArgs {
 /// For a process that a demo started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct ChildArgs {
-    /// Say on stdout what happens, a JSON object on a line each; take orders on stdin, and end with whoever holds its
+    /// Say on stdout what happens, a JSON object on a line each; take orders on stdin, and end with the process that holds its
     /// other end
     #[arg(long, hide = true)]
     pub(crate) announce: bool,

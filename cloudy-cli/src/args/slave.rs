@@ -41,7 +41,7 @@ pub(crate) struct SlaveArgs {
     /// Run in a process of its own, which is started again after a crash: it comes back to the session that it was in
     #[arg(long)]
     pub(crate) supervise: bool,
-    /// Take the node's private key from a supervisor on stdin, and end with whoever holds its other end
+    /// Take the node's private key from a supervisor on stdin, and end with the process that holds its other end
     #[arg(long, hide = true)]
     pub(crate) supervised: bool,
     /// Where to listen, from a supervisor

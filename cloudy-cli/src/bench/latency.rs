@@ -1,4 +1,4 @@
-//! Latencies in microseconds, from when a message was due: whoever falls behind is not excused (coordinated omission).
+//! Latencies in microseconds, from when a message was due: a sender that falls behind is not excused (coordinated omission).
 
 use hdrhistogram::Histogram;
 use serde::Serialize;

@@ -91,7 +91,7 @@ async fn found(node: &Node, spec: &Spec, post: &mut Post) -> Result<Group, Repor
     gather(founding, spec.nodes - 1).await
 }
 
-/// Takes in so many others, whoever asks, and founds the group.
+/// Takes in the first nodes that ask, up to a number, and founds the group.
 pub(super) async fn gather(mut founding: Founding, mut others: usize) -> Result<Group, Report> {
     while others > 0 {
         match founding.next_event().await {

@@ -152,7 +152,7 @@ pub(crate) enum Task {
     Fill { messages: u64 },
     /// Answered by [`Word::Memory`].
     Memory,
-    /// The group ends; whoever is asked to ends it. Answered by [`Word::Done`].
+    /// The group ends; the process that gets the order ends it. Answered by [`Word::Done`].
     End { ends: bool },
 }
 

@@ -39,7 +39,7 @@ pub(crate) enum Signal {
 /// A running child. Dropping it kills it.
 pub(crate) struct Child {
     process: tokio::process::Child,
-    /// Closed, it tells the child that it is not wanted any more.
+    /// Closed, it tells the child that it is not wanted.
     pub(super) stdin: Option<ChildStdin>,
     pub(super) stdout: Option<Lines<BufReader<ChildStdout>>>,
     pub(super) stderr: Option<Lines<BufReader<ChildStderr>>>,

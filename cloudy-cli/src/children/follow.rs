@@ -135,7 +135,7 @@ impl Child {
                 self.stdin = None;
             }
             if let Some(found) = found {
-                // Nobody may be interested any more.
+                // Nobody may be interested.
                 let _ = news.send((name, found)).await;
             }
         }

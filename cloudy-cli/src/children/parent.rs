@@ -41,7 +41,7 @@ pub(crate) fn line(said: &(impl Serialize + Debug)) -> Option<String> {
     Some(format!("{line}\n"))
 }
 
-/// The parent is gone, and what it cannot delete any more is deleted here, once this process has let go of its own files.
+/// The parent is gone, and what it cannot delete is deleted here, once this process has let go of its own files.
 /// Each process of the parent does so: the last one that ends finds no other process at work there.
 pub(crate) fn clear_up(parents_files: Option<&Path>) {
     let Some(directory) = parents_files else { return };
@@ -79,7 +79,7 @@ fn read<O: DeserializeOwned>(mut stdin: impl BufRead, orders: &mpsc::Sender<O>) 
     }
 }
 
-/// Does what it is told; returns once there is no parent any more. Never where stdin is no pipe: no parent is there to be
+/// Does what it is told; returns once there is no parent. Never where stdin is no pipe: no parent is there to be
 /// watched.
 pub(crate) async fn obey<O: DeserializeOwned + Send + 'static>(act: impl Fn(O)) {
     if !is_watched() {

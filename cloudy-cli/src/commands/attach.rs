@@ -65,7 +65,7 @@ pub(crate) async fn resumed(args: &MasterArgs, node: &Node, group: &Group, stop:
     let ended = match resume_master(node, group, sought, stop.asked(), |event| watcher.observe(event)).await {
         Ok(attached) => show(args, attached, &watcher, began_at, stop).await,
         Err(MasterError::Stopped) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
-        // Each slave has printed the result, and this master cannot learn of it any more.
+        // Each slave has printed the result, and this master cannot learn of it.
         Err(error) if group.has_ended() => {
             forget(node, group.id()).await;
             return Err(failure(

@@ -1,4 +1,4 @@
-//! A demo under way: it follows what its processes say, does to them what the schedule says, and judges how they end.
+//! A running demo: it follows what its processes say, does to them what the schedule says, and judges how they end.
 
 mod judge;
 mod processes;
@@ -29,7 +29,7 @@ const OVERTIME: Duration = Duration::from_secs(20);
 /// cut off.
 const MASTER_FIRST: Duration = Duration::from_millis(100);
 
-/// A demo under way.
+/// A running demo.
 pub(crate) struct Demo<'a> {
     pub(crate) processes: Processes,
     pub(crate) watcher: &'a Watcher,
@@ -41,7 +41,7 @@ pub(crate) struct Demo<'a> {
     paused: BTreeSet<Who>,
     /// All three periods together.
     session_max: Duration,
-    /// When whoever has not ended is given up.
+    /// When the processes that have not ended are given up.
     end_by: Option<Instant>,
     /// Views that slaves have told of, and when, and the master has not.
     heard: BTreeMap<ViewId, (Instant, Vec<NodeId>)>,
@@ -169,7 +169,7 @@ impl<'a> Demo<'a> {
         self.end_by = Some(self.end_by.map_or(by, |end_by| end_by.min(by)));
     }
 
-    /// Whoever has not ended by now does not.
+    /// A process that has not ended by this time does not end.
     fn give_up(&mut self) {
         for (who, _) in self.processes.all() {
             self.played.endings.entry(who).or_default();

@@ -74,7 +74,7 @@ pub(crate) fn cloudy(args: &[&str]) -> Command {
     command
 }
 
-/// A process under way.
+/// A running process.
 pub(crate) struct Running {
     child: Child,
     stdout: Option<JoinHandle<String>>,

@@ -29,7 +29,7 @@ const STILL_FOR: Duration = Duration::from_millis(400);
 /// More than a line of a result file.
 const TAIL_BYTES: u64 = 4_096;
 
-/// A session under way. The processes go before the hosts.
+/// A running session. The processes go before the hosts.
 pub(crate) struct Session {
     pub(crate) master: Running,
     slaves: Vec<Running>,
@@ -132,7 +132,7 @@ impl Session {
         file.seek(SeekFrom::Start(bytes.saturating_sub(TAIL_BYTES))).ok()?;
         let mut tail = String::new();
         file.read_to_string(&mut tail).ok()?;
-        // The last line may be under way.
+        // The last line may be incomplete.
         let whole = &tail[..tail.rfind('\n')?];
         let object: Value = serde_json::from_str(whole.rsplit('\n').next()?).ok()?;
         Some((object["index"].as_u64()?, object["view"].as_u64()?))

@@ -243,7 +243,7 @@ impl Driver {
         }
         let machine = Machine::restored(self.now(), machine, stored)?;
         self.run_group(machine, Arc::clone(&shared), config.outbox_bytes_max);
-        // Whoever asks finds all that was stored, and whether it has ended.
+        // The next reader finds all that was stored, and whether it has ended.
         self.turn_groups();
         Ok(shared)
     }
@@ -260,7 +260,7 @@ impl Driver {
     fn request(&mut self, group: GroupId, request: Request) {
         let now = self.now();
         if let Request::Invite { node } = &request {
-            // Whoever is asked is dialled again if its link breaks.
+            // A node that is asked is dialled again if its link breaks.
             if let Some(link) = self.peers.get(node) {
                 let addresses = link.addresses.clone();
                 self.dialler.want(self.me, *node, &addresses, true, now);
@@ -417,7 +417,7 @@ impl Driver {
         }
     }
 
-    /// The group is founded or given up: whoever asked to join and does not belong to it is told.
+    /// The group is founded or given up: nodes that asked to join and do not belong to it are told.
     pub(super) fn turn_down_asked(
         &mut self,
         group: GroupId,
@@ -456,7 +456,7 @@ impl Driver {
             let _ = tokio::task::spawn_blocking(|| disk.close()).await;
         }
         if let Some(reply) = self.stopping.take() {
-            // Whoever wanted it may be gone.
+            // The caller may be gone.
             let _ = reply.send(());
         }
     }

@@ -141,7 +141,7 @@ impl Dialler {
         wanted_there
     }
 
-    /// No link to a peer is wanted any more.
+    /// No link to a peer is wanted.
     pub(crate) fn forget(&mut self, keep: impl Fn(NodeId) -> bool) {
         self.known.retain(&keep);
         self.missing.retain(|&peer, _| keep(peer));

@@ -37,7 +37,7 @@ type ReadFor = (GroupId, NodeId, Option<Vec<Entry>>);
 
 impl Synced {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, Completion>> {
-        // Whoever panicked under the lock left the map readable.
+        // A panic under the lock leaves the map readable.
         self.completions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -60,7 +60,7 @@ pub(crate) struct Disk {
     reads: ResultReads,
     synced: Arc<Synced>,
     recorders: BTreeMap<GroupId, Recorder>,
-    /// What the store had no room for: bounded by what the groups' windows let be under way.
+    /// What the store had no room for: bounded by what the groups' windows let be in flight.
     waiting: VecDeque<(GroupId, Vec<Op>, u64)>,
     /// Who waits for a group to be forgotten.
     forgetting: Vec<(GroupId, ForgetReply)>,

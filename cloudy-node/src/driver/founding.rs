@@ -36,7 +36,7 @@ pub enum FoundingEvent {
     },
 }
 
-/// What the driver gives to whoever founds.
+/// What the driver gives to the caller that founds.
 pub(crate) struct FoundingParts {
     pub(crate) group: Arc<Shared>,
     pub(crate) events: mpsc::UnboundedReceiver<FoundingEvent>,

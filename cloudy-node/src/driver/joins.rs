@@ -60,7 +60,7 @@ impl Driver {
         }
     }
 
-    /// A node of a running group tells of it: whoever waits for one of that name comes.
+    /// A node of a running group tells of it: a caller that waits for one of that name joins.
     pub(super) fn running(
         &mut self,
         contact: NodeId,
@@ -100,7 +100,7 @@ impl Driver {
         self.answer_once_joined(joining.reply, installed_in, (group, mailbox));
     }
 
-    /// Tells the caller once this node is in the group. If nobody waits for that any more, it leaves: the others need not
+    /// Tells the caller once this node is in the group. If nobody waits for that, it leaves: the others need not
     /// miss it.
     pub(super) fn answer_once_joined(
         &self,

@@ -113,7 +113,7 @@ pub(crate) struct WeakMailbox {
 }
 
 impl WeakMailbox {
-    /// For a handle to give out; none once nobody holds one any more.
+    /// For a handle to give out; none once nobody holds one.
     pub(crate) fn upgrade(&self) -> Option<Mailbox> {
         let commands = self.commands.upgrade()?;
         let (payloads, health) = (Arc::clone(&self.payloads), self.health.clone());

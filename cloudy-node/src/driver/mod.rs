@@ -165,7 +165,7 @@ impl Driver {
                 _ = self.inbox.links.recv_many(&mut mail, TURN_MAIL_MAX) => {}
                 command = self.inbox.commands.recv() => match command {
                     Some(command) => commands.push(command),
-                    // Nobody holds a handle any more.
+                    // Nobody holds a handle.
                     None => break,
                 },
                 () = self.inbox.payloads.notified() => {}

@@ -241,7 +241,7 @@ impl GroupRun {
                     let belongs = *active || self.shared.observes || founds;
                     let late = "it created the group without this node, whose acceptance came too late".to_owned();
                     let late = NotJoined::NotYet(self.shared.founder, late);
-                    // Whoever founds or joins has given up.
+                    // The caller that founds or joins has given up.
                     let _ = installed.send(if belongs { Ok(()) } else { Err(late) });
                     if !belongs {
                         return self.end(EndReason::Closed, effects);
@@ -346,10 +346,10 @@ impl GroupRun {
         }
     }
 
-    /// Tells whoever waits to be a part of the group.
+    /// Tells the caller that waits to be a part of the group.
     fn joined(&mut self, joined: Result<(), NotJoined>) {
         if let Some(installed) = self.installed.take() {
-            // Whoever founds or joins has given up.
+            // The caller that founds or joins has given up.
             let _ = installed.send(joined);
         }
     }
@@ -373,7 +373,7 @@ impl GroupRun {
 
     pub(super) fn found(&mut self, event: FoundingEvent) {
         if let Some(founding) = &self.founding {
-            // Whoever founds has given up.
+            // The caller that founds has given up.
             let _ = founding.send(event);
         }
     }

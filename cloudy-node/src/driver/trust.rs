@@ -32,7 +32,7 @@ pub(super) struct Trust {
     identity: Identity,
     /// The keys were changed since the node was started, so a peer may know this node by a former one.
     renewed: bool,
-    /// Why this node takes part in nothing any more.
+    /// Why this node takes part in nothing.
     pub(super) expelled: Option<Expelled>,
 }
 

@@ -136,7 +136,7 @@ impl FaultDisk {
         self.state().syncs_held = true;
     }
 
-    /// They do not any more.
+    /// They do not.
     pub fn release_syncs(&self) {
         self.state().syncs_held = false;
         self.0.1.notify_all();

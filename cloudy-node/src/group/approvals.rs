@@ -6,7 +6,7 @@ use cloudy_proto::{Approval, Index, NodeId, Seq, ViewId};
 
 use std::time::Duration;
 
-/// Approvals kept with who confirmed when, whoever asks for them (`protocol.md` §3.1).
+/// Approvals kept with who confirmed when, for all readers (`protocol.md` §3.1).
 pub(crate) const APPROVALS_KEPT_MAX: usize = 1_024;
 
 /// Where a broadcast is in the result.
@@ -14,7 +14,7 @@ pub(crate) const APPROVALS_KEPT_MAX: usize = 1_024;
 pub(crate) struct Found {
     pub(crate) index: Index,
     pub(crate) view: ViewId,
-    /// Empty where that is not kept any more.
+    /// Empty where that is not kept.
     pub(crate) confirmed: Vec<(NodeId, Duration)>,
 }
 

@@ -47,7 +47,7 @@ pub enum ApprovedError {
 const SYNC_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A reader of the result, from an index on, as a stream: batches and view changes, in order. It holds nobody up. In a `Disk` group
-/// it reads from the disk what memory does not keep any more, without the view changes of that time.
+/// it reads from the disk what memory does not keep, without the view changes of that time.
 #[derive(Debug)]
 pub struct Approved {
     shared: Arc<Shared>,

@@ -23,7 +23,7 @@ pub struct GroupConfig {
     /// everything. What exceeds it is deleted from its beginning, from one checkpoint to another: so less may be kept by
     /// some part, and never less than what follows the newest checkpoint, which may be 65,536 messages. What a member of the
     /// ring has not in its own result is kept as well. Several times [`retain_bytes`](Self::retain_bytes) is a good choice:
-    /// what memory retains is given without the disk. Whoever misses what was deleted, and comes to join or to read, is told
+    /// what memory retains is given without the disk. A node that misses deleted entries and joins or reads is told
     /// [`EndReason::Truncated`](crate::EndReason::Truncated); the group's own readers are told [`ApprovedError::Lagged`](crate::ApprovedError::Lagged). Once the application has taken a
     /// snapshot ([`Group::replicate`](crate::Group::replicate)), that says what is kept in place of this.
     pub retain_disk_bytes: Option<u64>,

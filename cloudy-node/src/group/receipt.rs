@@ -35,7 +35,7 @@ pub enum ReceiptError {
     /// It is in no result and never will be: the group's last view ended without it.
     #[error("message {} is rejected: the group ended before all members confirmed it; it is in no result", .0.seq)]
     Rejected(MessageId),
-    /// It may be in the result or not: this node cannot tell any more.
+    /// It may be in the result or not: this node cannot tell.
     #[error("the outcome of message {} is unknown: {reason}", .id.seq)]
     Unknown {
         /// Its name, to ask for it elsewhere.

@@ -61,7 +61,7 @@ pub enum EndReason {
         "so many processes have started in the group since this node was evicted that the group does not remember this one; start the process again, and join again"
     )]
     Forgotten,
-    /// This node's disk failed, so it confirms nothing any more. The others go on.
+    /// This node's disk failed, so it confirms nothing. The others go on.
     #[error("this node's disk failed, and it is out of the group: {cause}")]
     DiskFailed {
         /// What is wrong, and what to do.
@@ -217,7 +217,7 @@ impl Shared {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // Whoever panicked under the lock left every field readable.
+        // A panic under the lock leaves every field readable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -232,7 +232,7 @@ impl Shared {
         }
     }
 
-    /// Nothing is broadcast any more, and the node leaves once all that was is approved. The driver has to be woken.
+    /// Nothing is broadcast, and the node leaves once all that was is approved. The driver has to be woken.
     pub(crate) fn begin_leaving(&self) {
         self.lock().leaving = true;
         self.room.notify_waiters();

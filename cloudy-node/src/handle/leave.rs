@@ -85,7 +85,7 @@ impl Group {
         }
     }
 
-    /// Nothing is broadcast any more, and the node leaves once all that was is approved.
+    /// Nothing is broadcast, and the node leaves once all that was is approved.
     fn begin_leaving(&self) {
         self.shared.begin_leaving();
         self.mailbox.wake();

@@ -61,7 +61,7 @@ pub async fn follow(node: &Node, path: &Path, current: ClusterKeys, mut observe:
         let found = match looked(move || load_keys(&path)).await {
             Ok(found) => found,
             Err(error) => match error.try_into_panic() {
-                // Whoever follows the file is to learn it: a changed key would go unnoticed.
+                // The follower of the file has to learn it: a changed key would go unnoticed.
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // The runtime ends, and this with it.
                 Err(_cancelled) => return,

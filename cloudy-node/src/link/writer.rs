@@ -62,7 +62,7 @@ impl Drop for Queued {
 
 impl Shared {
     fn idle(&self) -> MutexGuard<'_, Option<SendStream>> {
-        // Whoever panicked under the lock left it as it was.
+        // A panic under the lock leaves it as it was.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -51,7 +51,7 @@ impl Node {
         Ok(Founding::new(group, parts, founder_is_member))
     }
 
-    /// Founds a group of so many members, this node included: takes in whoever asks by [`Node::join_group_at`], and
+    /// Founds a group of so many members, this node included: takes in the nodes that ask by [`Node::join_group_at`], and
     /// returns once the ring is full and view 1 is in force. A node that asked and was lost before the ring is full does not
     /// count. If this node is leaving a group of that name, it waits until it has left. Dropped, it gives the group up.
     ///
@@ -80,7 +80,7 @@ impl Node {
                 let Some(event) = event else { return Err(founding.end_reason().await) };
                 gathered.take(&founding, event);
             }
-            // Whoever else asked is too late, even if it has accepted meanwhile.
+            // Other nodes that asked are too late, even if they have accepted meanwhile.
             std::mem::take(&mut gathered.invited).into_iter().for_each(|node| founding.uninvite(node));
             founding.found(None).without_timeout().await
         };

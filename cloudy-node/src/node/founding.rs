@@ -16,7 +16,7 @@ pub struct Founding {
     parts: FoundingParts,
     founder_is_member: bool,
     accepted: usize,
-    /// View 1 is in force: the group is not given up any more.
+    /// View 1 is in force: the group is not given up.
     is_created: bool,
 }
 

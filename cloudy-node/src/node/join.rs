@@ -72,7 +72,7 @@ impl Node {
     ///
     /// ```no_run
     /// # async fn example(node: &cloudy_node::Node) -> Result<(), cloudy_node::JoinError> {
-    /// // Whoever creates a group of this name may invite this node, whenever that is.
+    /// // A node that creates a group of this name may invite this node, whenever that is.
     /// let group = node.join_group("chat").await?.joined().without_timeout().await?;
     /// println!("{} has members {:?}", group.name(), group.status().await.map(|status| status.members));
     /// # Ok(())
@@ -235,7 +235,7 @@ pub struct Joining {
 
 impl Joining {
     /// Returns once this node is on the ring. A creator that is lost or gives up before the group is created, or creates it
-    /// without this node, has not invited it. A node that serves whoever invites it waits [`Wait::without_timeout`].
+    /// without this node, has not invited it. A node that serves any creator waits [`Wait::without_timeout`].
     /// Dropped, it withdraws.
     ///
     /// # Errors

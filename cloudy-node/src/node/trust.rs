@@ -54,7 +54,7 @@ impl Node {
     ///
     /// Each node keeps this as long as it runs, and tells every node that it links to; what is to outlast a restart of all
     /// belongs in their key files ([`ClusterKeys::revoke`]). A holder of the cluster key can come back under a fresh
-    /// identity: to shut out whoever runs a node, revoke it and change the key.
+    /// identity: to shut out the person who runs a node, revoke it and change the key.
     ///
     /// Cancel safe: dropped after its first poll, it revokes the node all the same.
     ///

@@ -18,7 +18,7 @@ use crate::discovery::{DiscoveryError, Finder, Hint, Multicast};
 use crate::link_error::Words;
 use crate::{Founding, FoundingEvent, Lookup, LookupError, Node};
 
-/// Nobody comes any more once this long nobody came: the finder's queries are closer to each other at first.
+/// Nobody comes once this long nobody came: the finder's queries are closer to each other at first.
 const QUIET: Duration = Duration::from_millis(500);
 /// What a node that was found may take beyond the time for finding: a handshake on a lossy network, and an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(8);

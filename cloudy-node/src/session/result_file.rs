@@ -81,11 +81,11 @@ pub enum ResultFileError {
 /// ```
 ///
 /// Numbers are the shortest text that gives the same f64 back. The text is made and written on a thread for blocking
-/// work, one write at a time, so a slow disk slows down whoever appends, and never the group.
+/// work, one write at a time, so a slow disk slows down the writer, and never the group.
 #[derive(Debug)]
 pub struct ResultFile {
     path: PathBuf,
-    /// Absent while a write is under way.
+    /// Absent while a write is in progress.
     file: Option<File>,
     writing: Option<JoinHandle<(File, io::Result<()>)>>,
     pending: Vec<Entry>,
@@ -156,7 +156,7 @@ impl ResultFile {
     }
 
     /// Takes what the result has grown by; waits for the disk while too much is pending. The payloads are numbers:
-    /// whoever appends has checked them.
+    /// the writer has checked them.
     pub(super) async fn append(&mut self, entry: Entry) -> Result<(), ResultFileError> {
         self.pending_bytes += entry.batch.body.len();
         self.pending.push(entry);
@@ -195,7 +195,7 @@ impl ResultFile {
         self.written().await
     }
 
-    /// Waits for the write under way.
+    /// Waits for the write in progress.
     async fn written(&mut self) -> Result<(), ResultFileError> {
         let Some(writing) = &mut self.writing else { return Ok(()) };
         let ended = writing.await;

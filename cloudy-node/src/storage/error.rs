@@ -64,7 +64,7 @@ pub enum StoreError {
         /// What was found.
         cause: String,
     },
-    /// A write or sync failed. The store is dead: nothing is written any more, and what was completed before is there.
+    /// A write or sync failed. The store is dead: nothing is written, and what was completed before is there.
     #[error(
         "cannot store ({cause}), so nothing is confirmed any more: free space, replace the disk, or raise the limit of file sizes (ulimit -f), then start the node again"
     )]

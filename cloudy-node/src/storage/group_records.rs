@@ -16,7 +16,7 @@
 //! Numbers in keys are big-endian, so that the order of keys is the order of things; numbers in values are
 //! little-endian.
 //!
-//! Of the slots and the result what comes before the beginning of the result is not read any more, and goes a few records
+//! Of the slots and the result what comes before the beginning of the result is not read, and goes a few records
 //! at a time, so that nothing waits for it.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};

@@ -16,7 +16,7 @@
 //! # What is promised
 //!
 //! - What was completed without an error survives a crash of the process and a loss of power.
-//! - After the first write or sync that failed nothing is written any more. An operating system may forget the data of a
+//! - After the first write or sync that failed nothing is written. An operating system may forget the data of a
 //!   failed sync and report the next one as good, so trying again would promise what is not there.
 //! - Damage is found and never repaired by guessing. Opening a store verifies the checksum of every page, which reads
 //!   the whole database; reading verifies the checksum of every value. A store that fails to open is left as it was.

@@ -115,7 +115,7 @@ pub(crate) enum Op {
         /// The key after the last, up to [`KEY_BYTES_MAX`].
         to: Vec<u8>,
     },
-    /// All records of the group are gone for good: they are not read any more once this is completed, and are deleted in
+    /// All records of the group are gone for good: they are not read once this is completed, and are deleted in
     /// bounded pieces beside later work, after a restart too. Nothing else of the group may follow.
     Forget,
     /// The first records of a table are gone: a bounded piece of work, however many there are.

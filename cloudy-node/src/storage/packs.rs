@@ -20,7 +20,7 @@ use super::record::{self, Place};
 
 /// The pieces of packs, by pack and offset.
 pub(super) const PACKS: TableDefinition<'static, PieceKey, &[u8]> = TableDefinition::new("cloudy packs");
-/// Of how many values of a pack nothing refers to any more.
+/// Of how many values of a pack nothing refers to.
 pub(super) const GONE: TableDefinition<'static, u64, u32> = TableDefinition::new("cloudy packs' gone");
 
 pub(super) type PieceKey = (u64, u64);

@@ -16,7 +16,7 @@ use super::store::Store;
 use crate::health::Health;
 
 /// What is stored of a result from an index on: beginning with it and without a gap. Nothing if it is not stored yet;
-/// none if it is not stored any more.
+/// none if it is not stored.
 pub(crate) type Part = Option<Vec<Entry>>;
 
 type Answer = Box<dyn FnOnce(Result<Part, ReadGroupError>) + Send>;

@@ -91,7 +91,7 @@ impl Store {
             return Err(SubmitError::Overloaded { backlog_bytes: queue.backlog_bytes });
         }
         queue.backlog_bytes += cost_bytes;
-        // Whoever was first has woken the thread, which takes all that waits.
+        // The first caller has woken the thread, which takes all that waits.
         let is_first = queue.waiting.is_empty();
         queue.waiting.push(Submission { group, ops, ticket, cost_bytes });
         drop(queue);
@@ -212,7 +212,7 @@ impl Store {
 
 impl Drop for Store {
     /// What is queued and not yet being written is dropped and never completed. The thread ends by itself after the
-    /// write that is under way, and the directory is free only then.
+    /// write that is in progress, and the directory is free only then.
     fn drop(&mut self) {
         self.end(Stop::Abandoned);
     }

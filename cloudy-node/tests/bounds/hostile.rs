@@ -122,7 +122,7 @@ pub(crate) struct Membership {
     pub(crate) view: InstallView,
     pub(crate) rank: Rank,
     pub(crate) incarnation: Incarnation,
-    /// They are not read any more, and not stopped.
+    /// They are not read, and not stopped.
     pub(crate) _streams: Vec<RecvStream>,
 }
 

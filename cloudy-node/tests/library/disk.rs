@@ -63,7 +63,7 @@ async fn whatever_was_approved_is_there_after_every_process_was_killed_at_once()
     let mut known = approved(&groups[0], "first", 20).await;
     known.extend(approved(&groups[2], "third", 20).await);
     for round in 0..2 {
-        // What is under way may be approved or not, at all alike.
+        // Messages in flight may be approved or not, at all alike.
         for number in 0..50 {
             let _receipt = groups[1].broadcast(format!("under way {round} {number}")).await.unwrap();
         }

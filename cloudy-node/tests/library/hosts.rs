@@ -72,7 +72,7 @@ pub(crate) async fn opened(path: &Path) -> DataDir {
 }
 
 impl Process {
-    /// Nothing of it runs any more, and nothing was said to anybody.
+    /// Nothing of it runs, and nothing was said to anybody.
     pub(crate) fn kill(self) {}
 
     pub(crate) fn resumed(&self) -> Group {

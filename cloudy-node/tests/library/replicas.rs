@@ -96,7 +96,7 @@ async fn broadcast(group: &Group, states: &[Shown], messages: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_joins_when_the_beginning_is_gone_begins_with_a_snapshot() {
     let key = key();
-    // Whoever joins retains more than that.
+    // The joiner retains more than that.
     let nodes = start_all(&key, 1).await;
     let groups = found(&nodes, "sums", forgetful(GroupConfig::default())).await;
     let (mut states, mut tasks): (Vec<Shown>, Vec<Follows>) = groups.iter().map(follow).unzip();

@@ -105,7 +105,7 @@ async fn what_exceeds_the_bound_goes_and_the_rest_is_whole_after_a_restart() {
     until("it goes on", async || group.status().await.is_some_and(|status| status.rank.is_some())).await;
     let status = group.status().await.unwrap();
     assert!(status.checkpoint.index >= digest.index, "{status:?}");
-    // Whoever comes late is told, in words.
+    // A late joiner is told, in words.
     let late: Node = start(&key).await;
     let refused = within("the answer", late.observe_group("bounded", again.node.local_addr(), Index(1))).await.unwrap();
     let mut approved = refused.approved_from(Index(1));

@@ -42,7 +42,7 @@ async fn a_node_joins_whether_it_asks_before_the_creator_is_started_before_it_cr
     assert_eq!(late.answers()[0].from, Awaited::Address(at), "{late}");
     let creator = start_at(&key, at).await;
     let before_creation = joining(&others[1], at);
-    // Whoever asks at this point is told that there is no such group.
+    // A node that asks at this point is told that there is no such group.
     let too_early = within("the answer", others[2].join_group_at("early", at).timeout(SOON)).await.unwrap_err();
     let JoinError::TimedOut(late) = &too_early else { panic!("{too_early}") };
     let of_creator = late.answers().iter().find(|answer| answer.from == Awaited::Node(creator.id())).unwrap();

@@ -94,7 +94,7 @@ impl ControlState {
         LogIndex(self.before + self.entries.len() as u64 + 1)
     }
 
-    /// Entries from a position on; none if one of them is not kept any more.
+    /// Entries from a position on; none if one of them is not kept.
     pub(crate) fn tail(&self, next: LogIndex) -> Option<impl Iterator<Item = &Bytes>> {
         let from = next.0.max(1).checked_sub(self.before + 1)?;
         let from = usize::try_from(from).unwrap_or(usize::MAX);
@@ -182,7 +182,7 @@ impl ControlState {
         self.members_ever.iter().copied().filter(missing)
     }
 
-    /// Whoever was on a ring once.
+    /// Every node that was on a ring once.
     pub(crate) fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.members_ever.iter().copied()
     }

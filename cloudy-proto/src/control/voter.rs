@@ -23,7 +23,7 @@ use crate::rules::{Rule, Rules};
 use crate::stored::{LogBase, Record, Vote};
 use crate::wire::{CommandError, ConsensusEntry, ConsensusKind, ConsensusMessage};
 
-/// Messages to one voter that may be under way.
+/// Messages to one voter that may be in flight.
 const INFLIGHT_MAX: usize = 64;
 
 /// What a voter wants done, in order.
@@ -35,7 +35,7 @@ pub(crate) enum VoterOutput {
     Keep(Record),
     /// An entry is committed: for good, at everybody.
     Committed { index: LogIndex, term: u64, command: Bytes },
-    /// Entries up to here are committed that nobody sends any more: this is what they come to.
+    /// Entries up to here are committed that nobody sends: this is what they come to.
     Skipped { index: LogIndex, term: u64, state: Bytes },
     /// A committed change of who votes does not decode: nothing after it can be applied.
     Unreadable { index: LogIndex, error: CommandError },
@@ -363,7 +363,7 @@ impl Voter {
         let log = &self.raft.raft.raft_log;
         let named = |mut message: ConsensusMessage| {
             if message.kind == ConsensusKind::Heartbeat {
-                // Zero, which is no term, for what is not in the log any more: whoever lacks that is sent a state.
+                // Zero, which is no term, for what is not in the log: a voter that lacks that is sent a state.
                 message.commit_term = log.term(message.commit.0).unwrap_or_default();
             }
             message

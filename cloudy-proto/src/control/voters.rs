@@ -30,7 +30,7 @@ pub(crate) struct Electorate {
     pub(crate) members: Vec<Elector>,
     /// The founder, if it is no member: it votes where that makes the number odd, and at least three.
     pub(crate) observer: Option<Elector>,
-    /// Whoever else takes part still.
+    /// All others that still take part.
     pub(crate) former: Vec<Elector>,
     pub(crate) rules: Rules,
 }

@@ -36,7 +36,7 @@ pub struct Status {
     /// Who coordinates the group, if that is known and in reach.
     pub coordinator: Option<NodeId>,
     /// The nodes that vote on the control log, as far as known here (`protocol.md` §6.6). From the moment that most of
-    /// them are gone no view changes any more.
+    /// them are gone no view changes.
     pub voters: Vec<NodeId>,
     /// The phase of the session, or of the group.
     pub phase: Phase,
@@ -293,7 +293,7 @@ pub enum Phase {
     Send,
     /// Members finish.
     Grace,
-    /// The last view change is under way.
+    /// The last view change is in progress.
     Stop,
     /// The result is final.
     Done,

@@ -112,7 +112,7 @@ impl Machine {
     /// A member freezes the view, for good, and says what it holds.
     pub(super) fn take_wedge(&mut self, from: NodeId, (view, last): (ViewId, bool), again: bool) {
         if from != self.tracking.node() || self.is_coordinator() {
-            // It coordinated once, and has not heard that it does not any more.
+            // It coordinated once, and has not heard that it does not.
             return;
         }
         if self.freeze(view, again) {

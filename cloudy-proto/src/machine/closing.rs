@@ -116,7 +116,7 @@ impl Machine {
         self.result.retained().bytes()
     }
 
-    /// Nothing is agreed on any more: this node only answers.
+    /// Nothing is agreed on: this node only answers.
     pub(super) fn retire(&mut self) {
         if self.log.state().is_closed() && (self.log.voter().is_some() || self.is_coordinator()) {
             self.log.stop_voting();
@@ -157,13 +157,13 @@ impl Machine {
         }
     }
 
-    /// Coordinator: ends the group by a last view change; one that is under way is waited for.
+    /// Coordinator: ends the group by a last view change; one that is in progress is waited for.
     pub(super) fn begin_stop(&mut self) {
         if !self.is_coordinator() || self.closing.is_stopping() {
             return;
         }
         if self.log.state().view().is_none() {
-            // Nothing was founded: whoever accepted is told.
+            // Nothing was founded: the nodes that accepted are told.
             return self.propose(&Command::Close);
         }
         self.timers.stop(Timer::Period);

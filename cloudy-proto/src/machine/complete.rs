@@ -10,7 +10,7 @@ use crate::wire::ControlFrame;
 
 impl Machine {
     /// Coordinator: looks whether a complete member answers. Once none has for the coordinator timeout it tells everybody
-    /// who follows, again and again as long as that is so, for whoever comes late.
+    /// who follows, again and again as long as that is so, for late joiners.
     pub(super) fn seek_complete(&mut self) {
         let view = self.log.state().view().filter(|view| self.lacks_complete(view)).cloned();
         let Some(coordinating) = &mut self.coordinating else { return };

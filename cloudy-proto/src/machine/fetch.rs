@@ -55,7 +55,7 @@ pub(crate) struct Fetching {
     keep_up: KeepUp,
     /// The result reaches the first index of the view in force.
     pub(super) reaches: bool,
-    /// Who does not retain what is missing any more, and the first index that it does.
+    /// Who does not retain what is missing, and the first index that it does.
     truncated: BTreeMap<NodeId, Index>,
     truncated_since: Option<Time>,
     /// Who lacks the beginning of the view as well, and how far its result goes.
@@ -417,7 +417,7 @@ impl Machine {
         self.delivery().fetched(Entry { first_index, view, origin, incarnation, batch });
     }
 
-    /// A source does not retain what is missing any more. Another one may; once none is left, this node cannot follow.
+    /// A source does not retain what is missing. Another one may; once none is left, this node cannot follow.
     pub(super) fn truncated(&mut self, source: NodeId, first: Index) {
         let failure_timeout = self.log.state().view().map(|view| view.parameters.failure_timeout).unwrap_or_default();
         let (now, here) = (self.timers.now(), self.result.state().index());

@@ -20,9 +20,9 @@ pub(crate) struct Founding {
     /// The founder takes a place on the ring.
     member: bool,
     parameters: Parameters,
-    /// Whoever was asked, and whether it accepted.
+    /// Each node that was asked, and whether it accepted.
     invited: BTreeMap<NodeId, bool>,
-    /// View 1 is to be proposed with these, for this: nobody comes any more.
+    /// View 1 is to be proposed with these, for this: nobody comes.
     ring: Option<(Vec<NodeId>, Option<SessionPlan>)>,
     /// What comes before view 1 was proposed.
     begun: bool,
@@ -49,7 +49,7 @@ impl Machine {
             self.run_consensus();
         }
         if self.arrival.joining.is_none() {
-            // Whoever is there before the first view has all of the result from its start.
+            // A node that is there before the first view has all of the result from its start.
             self.storage.records.keep(Record::Complete { view: ViewId(0), first: Index(1) });
         }
         self

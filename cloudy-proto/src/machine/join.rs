@@ -73,7 +73,7 @@ impl Machine {
         asked || self.log.state().was_member(node) || self.log.state().founder() == Some(node)
     }
 
-    /// Asks to be let in: whoever coordinates the group, or one after the other who may know.
+    /// Asks to be let in: the coordinator, or one after the other of the nodes that may know it.
     pub(super) fn ask_to_join(&mut self) {
         let Some(joining) = self.arrival.joining.as_mut().filter(|_| !self.log.state().is_closed()) else { return };
         let referred = joining.referred.take();
@@ -314,7 +314,7 @@ impl Machine {
             .is_some_and(|view| view.ring.iter().any(|member| self.log.state().is_stale(member)));
         if stale && self.is_coordinator() && !self.closing.is_stopping() {
             self.begin_change(false);
-            // One that was under way does not wait for it any more.
+            // One that was in progress does not wait for it.
             self.try_cut();
         }
     }

@@ -68,7 +68,7 @@ impl Machine {
         }
     }
 
-    /// Coordinator: a node wants to leave, wherever it stands. It does not come onto the ring any more.
+    /// Coordinator: a node wants to leave, wherever it stands. It does not come onto the ring.
     pub(super) fn asked_to_leave(&mut self, from: NodeId) {
         let Some(on_ring) = self.log.state().view().map(|view| view.rank_of(from).is_some()) else { return };
         let Some(coordinating) = &mut self.coordinating else { return };
@@ -132,7 +132,7 @@ impl Machine {
         self.identity.rules.holds(Rule::LastHandsOver) && !self.joiners(view, places).is_empty()
     }
 
-    /// Whoever was ever a member is on the ring or has left by itself, and nobody is on its way in.
+    /// Every node that was ever a member is on the ring or has left by itself, and nobody is on its way in.
     fn is_last(&self, view: &View) -> bool {
         let timeouts = self.timeouts();
         let comes = |node: NodeId| {
@@ -169,14 +169,14 @@ impl Machine {
         answers
     }
 
-    /// A place on the ring of a run that is over and, with `Memory`, holds nothing any more, whatever it said.
+    /// A place on the ring of a run that is over and, with `Memory`, holds nothing, whatever it said.
     pub(super) fn is_void(&self, member: &RingMember) -> bool {
         self.identity.durability == Durability::Memory
             && self.log.state().is_stale(member)
             && self.identity.rules.holds(Rule::StaleMemberIsVoid)
     }
 
-    /// A view is in force: checkpoints of others do not count any more, and its joiners have to fetch before they are
+    /// A view is in force: checkpoints of others do not count, and its joiners have to fetch before they are
     /// complete.
     pub(super) fn note_members(&mut self, view: &View) {
         self.peers.checkpoints.forget(view);

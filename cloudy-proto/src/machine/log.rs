@@ -137,7 +137,7 @@ impl Machine {
         }
     }
 
-    /// What this voter has confirmed is not on its disk, so nobody may count on its name any more: it becomes another
+    /// What this voter has confirmed is not on its disk, so nobody may count on its name: it becomes another
     /// voter, as one that lost its disk.
     fn give_up_vote(&mut self) {
         self.log.stop_voting();
@@ -182,7 +182,7 @@ impl Machine {
             frames.into_iter().for_each(|frame| self.send_control(from, frame));
             self.say_resigned(from);
             if next > self.log.state().next() && self.identity.rules.holds(Rule::AskedAsksBack) {
-                // Whoever asks knows more. It need not be on the ring: who was may not know yet that the log goes on without
+                // A node that asks knows more. It need not be on the ring: who was may not know yet that the log goes on without
                 // a voter that is gone.
                 self.say_follow(from);
             }
@@ -352,7 +352,7 @@ impl Machine {
         }
     }
 
-    /// Most voters are back without their votes: no node can coordinate the group any more.
+    /// Most voters are back without their votes: no node can coordinate the group.
     pub(super) fn votes_lost(&self) -> Option<VotesLost> {
         let may_be_stuck = !self.has_coordinator() && !self.log.state().is_closed();
         let (lost, voters) = self.log.lost_majority().filter(|_| may_be_stuck)?;

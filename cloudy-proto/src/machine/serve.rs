@@ -233,7 +233,7 @@ impl Machine {
         Fetched::End { index, ahead, view, first, digest }
     }
 
-    /// Asks the disk for what memory does not have any more; false if it is not there either.
+    /// Asks the disk for what memory does not have; false if it is not there either.
     fn read_for(&mut self, to: NodeId, from: Index) -> bool {
         if self.identity.durability == Durability::Memory || from < self.storage.retention.stored_from() {
             return false;

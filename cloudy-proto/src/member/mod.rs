@@ -48,7 +48,7 @@ pub(crate) struct Member {
     taken_max: Option<Round>,
     /// Own slots may be sent: from the start, or in a session from the kickstart.
     pub(crate) open: bool,
-    /// Nothing of this view is sent, confirmed, approved or taken any more.
+    /// Nothing of this view is sent, confirmed, approved or taken.
     pub(crate) wedged: bool,
     /// The result is here up to the view's first index; until then nothing of this view enters it.
     pub(crate) complete: bool,

@@ -81,7 +81,7 @@ impl Member {
             }
             let tell_waiting =
                 self.rules.holds(Rule::WaitingIsTold) && self.model.reports_waiting() && !self.view.parameters.session;
-            // Whoever has just sent its last slot may be handed more in this turn.
+            // A member that has just sent its last slot may be handed more in this turn.
             let stays = heartbeat.waiting || !sends;
             if tell_waiting && stays && self.peers[rank.at()].waiting_sent != heartbeat.waiting {
                 self.flush_heartbeat(rank, heartbeat, outputs);

@@ -1,7 +1,7 @@
 //! How much of its own a member has outside its own result: as much as its path needs, between two bounds of the view's
 //! (`protocol.md` §5). What receivers enforce is the upper one, so this decides about speed only.
 //!
-//! A *trip* is the time from sending a slot until it is in the own result. The window is the highest rate of late times
+//! A *trip* is the time from sending a slot until it is in the own result. The window is the highest recent rate times
 //! the shortest trip and some headroom: what is longer than the shortest trip was spent in queues. It begins by doubling
 //! with each trip while the rate grows with it. A longer shortest trip is believed only where it was met with the least
 //! window for a while, for with a larger one it would be that of full queues.
@@ -16,15 +16,15 @@ use crate::time::Time;
 
 /// Headroom, at least: so long may slots wait in queues on a path however short, so that nobody runs dry.
 const HEADROOM_MIN: Duration = Duration::from_millis(2);
-/// As much with `Durability::Disk`. A slot waits for the sync that is under way and for its own, at each member, and a sync
+/// As much with `Durability::Disk`. A slot waits for the sync that is in progress and for its own, at each member, and a sync
 /// takes from one millisecond to many: the shortest trip, which met none that was long, says little of that. One sync
 /// costs about the same for few slots and for many.
 const HEADROOM_ON_DISK_MIN: Duration = Duration::from_millis(40);
 /// Members up to which the least window is the configured one. With more it is less in proportion: each member is sent the
 /// windows of all others, and a queue that takes as long as the failure timeout looks like a failure.
 const MEMBERS_OF_LEAST: u64 = 8;
-/// Slots of the size of late that have room, within the view's bound: a member that sends large ones has few under way in the
-/// headroom's time, and whoever has few takes and answers each by itself.
+/// Slots of the recent size that fit, within the view's bound: a member that sends large ones has few in flight in the
+/// headroom's time, and a member that has few takes and answers each by itself.
 const SLOTS_MIN: u64 = 8;
 /// Up to so many bytes of them: larger slots are pieces enough for the transport, and would only wait longer.
 const SLOTS_BYTES_MAX: u64 = 512 << 10;
@@ -165,7 +165,7 @@ impl Window {
         self.watch_least(short, shortest, now);
     }
 
-    /// Whoever can send no less, and still waits as long for each trip, has a longer path than was thought.
+    /// A member that can send no less, and still waits as long for each trip, has a longer path than was thought.
     fn watch_least(&mut self, short: bool, shortest: Duration, now: Time) {
         if self.bytes > self.least() || !short {
             self.at_least = None;

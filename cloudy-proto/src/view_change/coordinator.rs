@@ -7,7 +7,7 @@ use crate::time::Time;
 use crate::view::View;
 use crate::wire::Wedged;
 
-/// A view change under way.
+/// A view change in progress.
 #[derive(Debug)]
 pub(crate) struct ViewChange {
     pub(crate) view: Arc<View>,

@@ -244,7 +244,7 @@ pub enum ControlFrame {
     Consensus(ConsensusMessage),
     /// Asks the coordinator for a view without the sender.
     Leave,
-    /// The sender does not coordinate the group, or not any more.
+    /// The sender does not coordinate the group, or not.
     Resigned,
     /// A group goes on that the receiver asked for, or was in: it may come by [`ControlFrame::Join`].
     Running {
@@ -278,7 +278,7 @@ pub enum ControlFrame {
         /// The view that is frozen here.
         view: ViewId,
     },
-    /// In place of entries of the control log that the sender does not keep any more: what the log up to one comes to.
+    /// In place of entries of the control log that the sender does not keep: what the log up to one comes to.
     LogState {
         /// The last entry that it stands for.
         index: LogIndex,

@@ -147,7 +147,7 @@ impl Group {
     /// Where a choice leads; none if it cannot be taken at this time.
     ///
     /// # Errors
-    /// The promise that does not hold any more.
+    /// The promise that does not hold.
     pub fn next(&mut self, state: &State, choice: Choice) -> Next {
         let mut next = state.clone();
         let taken = match choice {

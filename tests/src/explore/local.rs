@@ -79,7 +79,7 @@ pub enum Edge {
     },
     /// Not at this time: its stream waits for a view, or the outbox is full.
     Waits,
-    /// Its stream is stopped: nothing of it is read any more.
+    /// Its stream is stopped: nothing of it is read.
     Stops,
     /// A promise does not hold.
     Breaks(Broken),

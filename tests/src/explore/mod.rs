@@ -1,6 +1,6 @@
 //! Every order of events in a group of three, within bounds, of the real machine (`protocol.md` §11).
 //!
-//! A state is where each node is, what is under way on each stream of each link, and which faults are still to come. A
+//! A state is where each node is, what is in flight on each stream of each link, and which faults are still to come. A
 //! machine does what its inputs say and nothing else, so nodes are explored one by one ([`local`]), and states of the
 //! group are made of theirs. Two histories of a node are one where its machine shows the same. Clocks are not compared:
 //! each stands still until a deadline or a spell is chosen, so that they may go as differently as they like.

@@ -1,4 +1,4 @@
-//! A state of the group: where each node is, what is under way on each stream, and what may still go wrong.
+//! A state of the group: where each node is, what is in flight on each stream, and what may still go wrong.
 
 use std::fmt;
 
@@ -97,7 +97,7 @@ pub struct State {
     pub live: [[bool; NODES]; NODES],
     /// By node and peer: what it is about to learn of their link.
     pub notices: [[Notices; NODES]; NODES],
-    /// Frames under way, by channel, and in their order on each.
+    /// Frames in flight, by channel, and in their order on each.
     pub flights: Vec<(Channel, PacketId)>,
     /// What may still happen.
     pub budget: Budget,
@@ -233,7 +233,7 @@ impl State {
         !self.live[a][b] && knows(a, b) && knows(b, a)
     }
 
-    /// Puts a frame under way.
+    /// Puts a frame in flight.
     pub(super) fn send(&mut self, channel: Channel, packet: PacketId) {
         let at = self.flights.partition_point(|(other, _)| *other <= channel);
         self.flights.insert(at, (channel, packet));
@@ -246,7 +246,7 @@ impl State {
         self.flights.get(at).filter(|(other, _)| *other == channel).map(|(_, packet)| (at, *packet))
     }
 
-    /// A link is gone; each end is still to learn of it, and until then takes what is under way.
+    /// A link is gone; each end is still to learn of it, and until then takes what is in flight.
     pub(super) fn cut(&mut self, a: usize, b: usize) {
         if !self.live[a][b] {
             return;

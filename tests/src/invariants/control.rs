@@ -227,7 +227,7 @@ impl Judge {
         self.same_state(applied, machine.log_state())
     }
 
-    /// Whoever has applied as much of the log has come to the same.
+    /// Nodes that have applied as much of the log have the same state.
     fn same_state(&mut self, applied: usize, state: Option<Bytes>) -> Result<(), Broken> {
         let Some(state) = state else { return Ok(()) };
         let known = self.control.states.entry(applied).or_insert_with(|| state.clone());
@@ -273,8 +273,8 @@ impl Judge {
         }
     }
 
-    /// Of the voters that the living know of, whoever knows most, no majority lives. Such a group has no coordinator, and
-    /// no view of it changes any more (`protocol.md` P6, §6.6).
+    /// Of the voters that any living node knows of, no majority lives. Such a group has no coordinator, and
+    /// no view of it changes (`protocol.md` P6, §6.6).
     #[must_use]
     pub fn is_stuck(&self, alive: impl Fn(usize) -> bool) -> bool {
         let control = &self.control;

@@ -173,7 +173,7 @@ impl Judge {
     pub(super) fn disks_suffice(&self, node: usize) -> Result<(), Failure> {
         let latest = self.control.latest_view();
         let Some(install) = self.disks.as_ref().and_then(|_| self.control.install_of(latest)) else { return Ok(()) };
-        // The last view's result is final, and may go with the last who has it; whoever may be killed may be lost too.
+        // The last view's result is final, and may go with the last node that has it; a node that may be killed may be lost too.
         let may_be_gone = self.disk_now.iter().enumerate().any(|(home, disk)| home != *disk);
         let excused = may_be_gone && (install.last || self.kills_anybody);
         if excused

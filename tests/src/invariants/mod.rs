@@ -151,7 +151,7 @@ impl Judge {
         self.views.latest().map(|log| &log.view)
     }
 
-    /// Whoever could say how the latest view ends is gone: nobody who is alive has the result up to its first index.
+    /// Every node that could say how the latest view ends is gone: nobody who is alive has the result up to its first index.
     /// Such a group waits for ever (`protocol.md` §6.3).
     #[must_use]
     pub fn is_lost(&self, alive: impl Fn(usize) -> bool) -> bool {

@@ -58,7 +58,7 @@ pub fn excuse(world: &World) -> Option<Met> {
     let alive = |place: usize| world.goes_on(place);
     // A group that is closed needs no coordinator, and the others learn of that from a node that knows.
     let closed = world.nodes.iter().any(|node| node.alive && node.machine.is_closed());
-    // With an older disk a voter may vote on; whoever leads after so long has a majority.
+    // With an older disk a voter may vote on; a leader after so long has a majority.
     if !closed && world.judge.coordinator().is_none() && world.judge.is_stuck(alive) {
         return Some(Met::Stuck);
     }
@@ -149,7 +149,7 @@ fn not_ended(world: &World, node: usize) -> Option<String> {
     if member && !orphaned && world.judge.final_of(node).is_none() {
         return Some(format!("no final result at index {}", world.judge.index_of(node)));
     }
-    // Nobody has it any more: the node says so, and goes on asking.
+    // Nobody has it: the node says so, and goes on asking.
     let said = orphaned && world.nodes[node].misses_final;
     (!world.nodes[node].closed && !said).then(|| "the group is not closed".to_owned())
 }

@@ -170,7 +170,7 @@ impl Disk {
         self.stored.begins().map(StoredBase::index).unwrap_or_default()
     }
 
-    /// What it holds of the result from an index on; none if that is not kept any more.
+    /// What it holds of the result from an index on; none if that is not kept.
     #[must_use]
     pub fn part_from(&self, from: Index, bytes_max: usize) -> Option<Vec<Entry>> {
         (from > self.begins()).then(|| self.stored.part_from(from, bytes_max))

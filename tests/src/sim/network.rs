@@ -1,7 +1,7 @@
 //! The connections between nodes, and how long frames take on them.
 //!
 //! Frames of one stream arrive in their order; streams overtake each other. A connection that goes down loses what is
-//! under way on it. Each connection of a pair has a number of its own, its epoch: nothing of an old one ever arrives.
+//! in flight on it. Each connection of a pair has a number of its own, its epoch: nothing of an old one ever arrives.
 
 use std::collections::BTreeMap;
 

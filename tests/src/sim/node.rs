@@ -35,7 +35,7 @@ pub enum Item {
     Read {
         /// For whom.
         to: NodeId,
-        /// What is there; none if it is not kept any more.
+        /// What is there; none if it is not kept.
         entries: Option<Vec<Entry>>,
     },
     /// The application or the operator wants something.

@@ -18,7 +18,7 @@ pub(super) struct OlderDisks {
 }
 
 impl OlderDisks {
-    /// A disk is lost: how its node voted after a copy was made is written nowhere any more.
+    /// A disk is lost: how its node voted after a copy was made is written nowhere.
     pub(super) fn forget(&mut self, home: usize) {
         self.copies.retain(|copy| copy.home != home);
     }
@@ -89,7 +89,7 @@ impl World {
         !view.last && (earlier || !follows)
     }
 
-    /// A view changes, and of those who have all that was approved no other runs on: whoever was restarted has it again
+    /// A view changes, and of those who have all that was approved no other runs on: a restarted node has it again
     /// once it has fetched it (`protocol.md` §6.3).
     pub(super) fn alone_decides(&self, place: usize) -> bool {
         let Some(view) = self.judge.view().filter(|_| self.plan.on_disk()) else { return false };
@@ -102,7 +102,7 @@ impl World {
     }
 
     /// Without a process and its disk nothing is missing: the others run and reach each other, one of them has all that
-    /// was approved, and whoever else votes knows all of the log and of the votes that it does.
+    /// was approved, and every other voter knows all of the log and of the votes that it does.
     /// `voted`: who voted when the copy was made, as it says.
     fn others_hold_all(&self, place: usize, voted: &[NodeId]) -> bool {
         let home = self.nodes[place].home;

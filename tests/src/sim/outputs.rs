@@ -59,7 +59,7 @@ impl World {
             return self.gone(node);
         }
         if truncated {
-            // There is nothing that it could do here any more.
+            // There is nothing that it could do here.
             self.stats.met(Met::Truncated);
             self.takes(node);
             self.die(node)?;
@@ -142,7 +142,7 @@ impl World {
             return Err(self.judge.failure("who leaves takes nothing along", node, "nobody else is complete"));
         }
         if self.judge.view().is_some_and(|view| view.last) {
-            // Whoever leaves a group that ends need not leave a majority behind.
+            // A node that leaves a group that ends need not leave a majority behind.
             self.takes(node);
         }
         self.die(node)

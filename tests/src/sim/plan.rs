@@ -19,7 +19,7 @@ use crate::sim::slowness::Slowness;
 pub enum Who {
     /// This node.
     Node(usize),
-    /// Whoever coordinates the group at that moment; nobody if none does.
+    /// The coordinator at that moment; no node if there is none.
     Coordinator,
 }
 

@@ -234,7 +234,7 @@ impl World {
         self.judge.is_state("what a disk retains is the result", place, state)
     }
 
-    /// Whoever is to be started again is started at once; and whoever asked a node in vain that died, to ask another.
+    /// Every process that is to be started again is started at once, also one that asked a dead node, to ask another.
     pub(super) fn start_all(&mut self) -> Result<(), Failure> {
         for place in 0..self.nodes.len() {
             let asked_dead = self.nodes[place].contact.is_some_and(|contact| self.running(contact).is_none());

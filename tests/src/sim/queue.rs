@@ -6,7 +6,7 @@ use cloudy_proto::{Frame, Incarnation, Index, NodeId, wire};
 
 use crate::sim::plan::Fault;
 
-/// A frame under way.
+/// A frame in flight.
 #[derive(Clone, Debug)]
 pub struct Packet {
     /// The sending node.

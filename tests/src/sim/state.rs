@@ -1,4 +1,4 @@
-//! A toy application's state, as the result makes it: whoever has applied the same messages in the same order has the
+//! A toy application's state, as the result makes it: nodes that have applied the same messages in the same order have the
 //! same, and nobody else.
 
 use bytes::Bytes;

@@ -6,7 +6,7 @@ use std::fmt;
 /// Something that a run may meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Met {
-    /// A link between two members was cut, and what was under way on it lost.
+    /// A link between two members was cut, and what was in flight on it lost.
     LinkCut,
     /// A link of the coordinator was cut.
     CoordinatorLinkCut,

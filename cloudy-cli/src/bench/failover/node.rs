@@ -251,7 +251,7 @@ impl Server {
         Ok(())
     }
 
-    /// The group has ended: the order for it, which another node had first, is under way.
+    /// The group has ended: the order for it, which another node had first, is on its way.
     async fn end_with_others(&mut self, post: &mut Post) -> Result<(), Report> {
         match post.next().await? {
             Order::Do(Task::End { .. }) => self.end(false, post).await,

@@ -122,7 +122,7 @@ async fn rounds(kind: FailureKind, plan: &Plan, key: &Key, progress: &Progress) 
             // There is no second master to a group.
             whole.end().await?;
         } else if is_last || bytes > RESULT_BYTES_MAX {
-            // Whoever was cut off is to be there at the end.
+            // A node that was cut off has to be there at the end.
             whole.settle().await?;
             whole.end().await?;
         } else {

@@ -52,7 +52,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Whoever panicked under the lock left every field readable.
+        // A panic under the lock leaves every field readable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

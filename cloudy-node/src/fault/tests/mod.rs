@@ -41,7 +41,7 @@ async fn recv(socket: &dyn AsyncUdpSocket) -> (RecvMeta, Vec<u8>) {
     (meta[0], storage[..meta[0].len].to_vec())
 }
 
-/// All that arrives until nothing comes any more, in order of arrival.
+/// All that arrives until nothing comes, in order of arrival.
 async fn recv_all(socket: &dyn AsyncUdpSocket) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     while let Ok((_, contents)) = timeout(QUIET, recv(socket)).await {

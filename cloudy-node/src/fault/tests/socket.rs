@@ -226,7 +226,7 @@ async fn a_full_socket_gives_back_pressure_and_keeps_the_dice() {
             a.try_send(&transmit(addr(2), &[nth], None)).expect("room");
         }
     }
-    // Judged once each: whoever was refused had passed the dice, and passes them when tried again.
+    // Judged once each: a datagram that was refused had passed the dice, and passes them when tried again.
     let counters = a.control().counters();
     assert_eq!(counters.sent, refused);
     assert_eq!(counters.sent + counters.dropped, 200);

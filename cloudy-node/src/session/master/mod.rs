@@ -26,7 +26,7 @@ use crate::health::CloseReason;
 use crate::node::Node;
 use config::group_config;
 
-/// What a master sees, for whoever watches it, in another process too.
+/// What a master sees, for observers, in another process too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum MasterEvent {
@@ -438,7 +438,7 @@ impl Watch {
 
     fn enter(&mut self, phase: Phase, observe: &impl Fn(MasterEvent)) {
         self.phase = phase;
-        // Whoever coordinates the session times SEND and GRACE; the bound holds if nobody does.
+        // The coordinator times SEND and GRACE; the bound holds if there is none.
         let before_stop = match (phase, self.timing.plan) {
             (Phase::Send, Some(plan)) => plan.send + plan.grace,
             (Phase::Grace, Some(plan)) => plan.grace,

@@ -49,7 +49,7 @@ pub enum SlaveStop {
     End,
 }
 
-/// What a slave does, for whoever watches it.
+/// What a slave does, for observers.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum SlaveEvent {
@@ -128,7 +128,7 @@ pub struct SlaveOutcome {
     pub master: NodeId,
     /// How long the phases took.
     pub timings: Timings,
-    /// The session's group: what a data directory holds of it is not needed any more ([`Node::forget_group`](crate::Node::forget_group)).
+    /// The session's group: what a data directory holds of it is not needed ([`Node::forget_group`](crate::Node::forget_group)).
     pub group: GroupId,
     /// Why the result file is incomplete, if one was asked for and it is.
     pub file_error: Option<ResultFileError>,
@@ -155,7 +155,7 @@ pub enum SlaveError {
     /// It has left the session, as it was told to.
     #[error("this slave has left the session; {approved} messages were approved here until then")]
     Left {
-        /// The session's group: what a data directory holds of it is not needed any more ([`Node::forget_group`](crate::Node::forget_group)).
+        /// The session's group: what a data directory holds of it is not needed ([`Node::forget_group`](crate::Node::forget_group)).
         group: GroupId,
         /// Messages approved here until then.
         approved: u64,
@@ -204,7 +204,7 @@ pub enum SlaveError {
         /// The first index that could still be read.
         resume_from: Index,
     },
-    /// No slave has the beginning of the result any more.
+    /// No slave has the beginning of the result.
     #[error(
         "this slave missed the result before message {first}, and no slave retains that any more; start the slaves with \
          a larger `--retain` (in the library: `retain_bytes` in NodeBuilder::join_config), or begin another session"

@@ -81,14 +81,14 @@ pub(super) async fn write_down(
 ) -> Result<(), ResultFileError> {
     let Some(file) = file else { return Ok(()) };
     if phase.wait_for(|phase| *phase != Phase::Start).await.is_err() {
-        // No task reads this any more.
+        // No task reads this.
         return Ok(());
     }
     file.begin().await?;
     follow(group.approved_from(Index(1)), file, &written).await?;
     match summary.await {
         Ok(summary) => file.finish(&summary).await,
-        // Whoever would have sent it tells why there is none.
+        // The task that would have sent it reports why there is none.
         Err(_) => pending().await,
     }
 }

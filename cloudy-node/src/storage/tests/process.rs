@@ -29,7 +29,7 @@ fn child_that_stores_for_ever() {
     let start = store.range(GROUP, Table::Slots, .., usize::MAX).unwrap().len() as u64;
     for ticket in start.. {
         store.submit(GROUP, vec![put(Table::Slots, &ticket.to_be_bytes(), &noise(ticket, 500))], ticket).unwrap();
-        // A few at a time are under way, so that the kill meets writes.
+        // A few at a time are in flight, so that the kill meets writes.
         if ticket % 5 == 0 {
             while completions.recv_timeout(PATIENCE).unwrap().ticket < ticket {}
             println!("completed {ticket}");

@@ -20,7 +20,7 @@ impl Voter {
             }
             let known = log.term(entry.index.0).unwrap_or_default();
             let kept = entry.index.0 >= log.first_index();
-            // What an earlier leader could not get committed may still be under way.
+            // What an earlier leader could not get committed may still be in flight.
             if current && kept && entry.index.0 <= log.committed && known != entry.term {
                 return Err(ConsensusError::Committed);
             }

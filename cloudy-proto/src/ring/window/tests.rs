@@ -99,7 +99,7 @@ fn synced(arrives: Time) -> Time {
     let ends_us = match begins_us {
         ..10_000 => begins_us + 1_000,
         10_000 => 30_000,
-        // The one that is under way, and the first of the next ten.
+        // The one in flight, and the first of the next ten.
         _ => 31_000,
     };
     Time(cycle_us + ends_us)

@@ -2,7 +2,7 @@
 //!
 //! An encoder trusts its caller to keep within the bounds; a decoder trusts nobody. It takes bytes in chunks of any
 //! size, checks every length before it allocates, and holds at most twice what has arrived plus
-//! [`RESERVE_BYTES_MAX`]. After an error the stream means nothing any more: the link is to be closed and the decoder
+//! [`RESERVE_BYTES_MAX`]. After an error the stream means nothing: the link is to be closed and the decoder
 //! dropped.
 
 mod command;

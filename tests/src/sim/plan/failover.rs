@@ -1,4 +1,4 @@
-//! What views change for, and what goes wrong while they do: whoever coordinates is not spared.
+//! What views change for, and what goes wrong while they do: the coordinator is not spared.
 
 use super::{Fault, Plan, Step, Who};
 use crate::sim::dice::Dice;
@@ -6,7 +6,7 @@ use crate::sim::dice::Dice;
 /// How long nodes are cut off, slow, or apart, if that is to be found out.
 const LONG_US: &[u64] = &[60_000, 150_000, 400_000, 800_000];
 
-/// After which time something goes wrong at a step: at once, while it is under way, or a little later.
+/// After which time something goes wrong at a step: at once, while it is in progress, or a little later.
 const AFTER_STEP_US: &[u64] = &[0, 50, 500, 2_000, 6_000, 30_000];
 
 impl Plan {
