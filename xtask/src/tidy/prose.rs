@@ -15,7 +15,6 @@ const SENTENCE_LINES_MAX: usize = 3;
 const UNREVISED: &[&str] = &[
     "ARCHITECTURE.md",
     "CHANGELOG.md",
-    "README.md",
     "SECURITY.md",
     "docs/decisions.md",
     "docs/guarantees.md",
