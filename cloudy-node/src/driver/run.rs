@@ -279,7 +279,8 @@ impl GroupRun {
     fn log(&self, event: &Event) {
         match event {
             Event::Coordinator { node } => {
-                let text = format_args!("node {} coordinates it", node.short());
+                let node = node.short();
+                let text = format_args!("node {node} coordinates it");
                 self.say(Level::INFO, "another node coordinates it", text);
             }
             Event::CannotKeepUp(slower) => self.say(Level::WARN, "this node cannot keep up", slower),
@@ -288,7 +289,8 @@ impl GroupRun {
             Event::VotesLost(lost) => tracing::error!(group = %self.shared.name, "{lost}"),
             Event::OlderDisk(older) => tracing::error!(group = %self.shared.name, "{older}"),
             Event::CoordinatorLost { node } => {
-                let text = format_args!("no coordinator is in reach; the last was node {}", node.short());
+                let node = node.short();
+                let text = format_args!("no coordinator is in reach; the last was node {node}");
                 self.say(Level::WARN, "no coordinator is in reach", text);
             }
             _ => {}
