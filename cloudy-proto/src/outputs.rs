@@ -15,18 +15,22 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
+    #[inline]
     pub(crate) fn push(&mut self, output: Output) {
         self.queue.push_back(output);
     }
 
+    #[inline]
     pub(crate) fn send(&mut self, to: NodeId, stream: Stream, frame: Frame) {
         self.queue.push_back(Output::Send { to, stream, frame });
     }
 
+    #[inline]
     pub(crate) fn event(&mut self, event: Event) {
         self.queue.push_back(Output::Event(event));
     }
 
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<Output> {
         let output = self.queue.pop_front();
         if self.is_halted && matches!(output, Some(Output::Event(Event::Diverged { .. } | Event::UnreadableLog { .. })))
@@ -47,6 +51,7 @@ impl Outputs {
         self.is_halted
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

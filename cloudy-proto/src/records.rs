@@ -19,10 +19,12 @@ impl Records {
     }
 
     /// Whether records are stored at all.
+    #[inline]
     pub(crate) fn are_stored(&self) -> bool {
         self.durability == Durability::Disk
     }
 
+    #[inline]
     pub(crate) fn keep(&mut self, record: Record) {
         if self.are_stored() {
             self.waiting.push(record);
@@ -30,6 +32,7 @@ impl Records {
     }
 
     /// A message slot was taken.
+    #[inline]
     pub(crate) fn keep_slot(&mut self, view: ViewId, lane: Rank, held: Option<&Held>) {
         if self.are_stored()
             && let Some(Held { round, prev, batch }) = held
@@ -39,6 +42,7 @@ impl Records {
         }
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -22,15 +22,18 @@ impl ResultLog {
         Self { state: ResultState::beginning_at(index), retained: Retained::new(retain_bytes), restored_to: Index(0) }
     }
 
+    #[inline]
     pub(crate) fn state(&self) -> &ResultState {
         &self.state
     }
 
+    #[inline]
     pub(crate) fn state_mut(&mut self) -> &mut ResultState {
         &mut self.state
     }
 
     /// The newest entries, for nodes that fetch.
+    #[inline]
     pub(crate) fn retained(&self) -> &Retained {
         &self.retained
     }
@@ -41,6 +44,7 @@ impl ResultLog {
     }
 
     /// The index of the snapshot that the application has, or zero.
+    #[inline]
     pub(crate) fn restored_to(&self) -> Index {
         self.restored_to
     }
@@ -67,6 +71,7 @@ impl ResultLog {
     }
 
     /// Keeps an entry that was appended. Gives the part of it that the application does not know.
+    #[inline]
     pub(crate) fn retain(&mut self, entry: Entry) -> Option<Entry> {
         self.retained.push(entry.clone());
         let known = (self.restored_to.0 + 1).saturating_sub(entry.first_index.0);

@@ -60,6 +60,7 @@ impl ControlLog {
     }
 
     /// What the log says so far.
+    #[inline]
     pub(super) fn state(&self) -> &ControlState {
         &self.state
     }
@@ -105,6 +106,7 @@ impl ControlLog {
 
     /// Replaces older entries by what they come to, once they are many, and offers that to a voter that lacks some of them.
     /// True if the voter has something to give out.
+    #[inline]
     pub(super) fn compact(&mut self, records: &mut Records) -> bool {
         let too_many = |voter: &Voter| voter.kept() > self.entries_max as u64 || voter.wants_state();
         if self.state.kept() <= self.entries_max && !self.voter.as_ref().is_some_and(too_many) {
@@ -137,6 +139,7 @@ impl ControlLog {
     }
 
     /// The frames that bring a node from an entry to the end of the log. `next` is raised to the end.
+    #[inline]
     pub(super) fn frames_after(&self, next: &mut LogIndex) -> Vec<ControlFrame> {
         let mut frames = Vec::new();
         if self.state.next() <= *next {
@@ -161,10 +164,12 @@ impl ControlLog {
 
 /// This node's voter.
 impl ControlLog {
+    #[inline]
     pub(super) fn voter(&self) -> Option<&Voter> {
         self.voter.as_ref()
     }
 
+    #[inline]
     pub(super) fn voter_mut(&mut self) -> Option<&mut Voter> {
         self.voter.as_mut()
     }

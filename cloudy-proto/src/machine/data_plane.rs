@@ -26,24 +26,29 @@ pub(super) struct DataPlane {
 }
 
 impl DataPlane {
+    #[inline]
     pub(super) fn is_member(&self) -> bool {
         self.member.is_some()
     }
 
+    #[inline]
     pub(super) fn member(&self) -> Option<&Member> {
         self.member.as_ref()
     }
 
+    #[inline]
     pub(super) fn member_mut(&mut self) -> Option<&mut Member> {
         self.member.as_mut()
     }
 
     /// The member that uses the outbox.
+    #[inline]
     pub(super) fn parts_mut(&mut self) -> (Option<&mut Member>, &mut Outbox) {
         (self.member.as_mut(), &mut self.outbox)
     }
 
     /// This node's place in the view in force, in this incarnation or an earlier one.
+    #[inline]
     pub(super) fn place(&self) -> Option<&Member> {
         self.member.as_ref().or(self.former.as_ref())
     }
@@ -57,10 +62,12 @@ impl DataPlane {
         self.former.as_ref()
     }
 
+    #[inline]
     pub(super) fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
+    #[inline]
     pub(super) fn outbox_mut(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
@@ -101,9 +108,10 @@ impl DataPlane {
     }
 
     /// The view in which this member is to report its links up: they are, and it has not.
+    #[inline]
     pub(super) fn unreported_ready(&self) -> Option<ViewId> {
-        let member = self.member.as_ref().filter(|member| member.all_linked())?;
-        Some(member.view.id).filter(|view| *view != self.ready_reported)
+        let member = self.member.as_ref().filter(|member| member.view.id != self.ready_reported)?;
+        member.all_linked().then_some(member.view.id)
     }
 
     pub(super) fn note_ready_reported(&mut self, view: ViewId) {

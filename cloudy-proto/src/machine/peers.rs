@@ -37,6 +37,7 @@ pub(super) struct Peers {
 
 /// Links.
 impl Peers {
+    #[inline]
     pub(super) fn is_linked(&self, node: NodeId) -> bool {
         self.links.contains_key(&node)
     }

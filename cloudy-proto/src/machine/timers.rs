@@ -41,11 +41,13 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
+    #[inline]
     pub(crate) fn now(&self) -> Time {
         self.now
     }
 
     /// An input comes at a time.
+    #[inline]
     pub(crate) fn advance(&mut self, now: Time) {
         self.now = self.now.max(now);
     }
