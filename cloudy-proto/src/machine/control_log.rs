@@ -109,9 +109,11 @@ impl ControlLog {
     #[inline]
     pub(super) fn compact(&mut self, records: &mut Records) -> bool {
         let too_many = |voter: &Voter| voter.kept() > self.entries_max as u64 || voter.wants_state();
-        if self.state.kept() <= self.entries_max && !self.voter.as_ref().is_some_and(too_many) {
-            return false;
-        }
+        let is_due = self.state.kept() > self.entries_max || self.voter.as_ref().is_some_and(too_many);
+        is_due && self.compact_now(records)
+    }
+
+    fn compact_now(&mut self, records: &mut Records) -> bool {
         let last = LogIndex(self.state.next().0 - 1);
         let voter = self.voter.as_ref().filter(|voter| self.state.elector(voter.id()).is_some());
         // A log that others have told of further than this voter has applied it gives nothing to replace its own by.

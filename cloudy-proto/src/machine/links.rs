@@ -155,13 +155,19 @@ impl Machine {
     }
 
     /// A process that was itself late by more than a heartbeat has heard nobody meanwhile.
+    #[inline]
     pub(super) fn notice_sleep(&mut self, now: Time) {
         let passed = now.since(self.timers.now());
-        let Some(heartbeat) =
-            self.log.state().view().map(|view| view.parameters.heartbeat).filter(|every| passed > *every)
-        else {
-            return;
-        };
+        if let Some(view) = self.log.state().view()
+            && passed > view.parameters.heartbeat
+        {
+            let heartbeat = view.parameters.heartbeat;
+            self.notice_late(now, passed, heartbeat);
+        }
+    }
+
+    /// The input comes later than a heartbeat after the one before it: this process was stopped, unless no timer was due.
+    fn notice_late(&mut self, now: Time, passed: Duration, heartbeat: Duration) {
         let slept = self.timers.next().map_or(Duration::ZERO, |due| now.since(due)).min(passed);
         if slept <= heartbeat {
             return;
