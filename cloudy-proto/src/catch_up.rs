@@ -16,6 +16,8 @@ pub(crate) struct Retained {
     cost: u64,
     bytes: u64,
     bytes_max: u64,
+    /// What a transfer is yet to give begins here.
+    needed: Option<Index>,
 }
 
 /// What is retained at an index.
@@ -37,7 +39,7 @@ fn cost_of(entry: &Entry) -> u64 {
 
 impl Retained {
     pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { entries: VecDeque::new(), cost: 0, bytes: 0, bytes_max }
+        Self { entries: VecDeque::new(), cost: 0, bytes: 0, bytes_max, needed: None }
     }
 
     /// Forgets everything: what comes next follows something else.
@@ -56,6 +58,11 @@ impl Retained {
         self.entries.front().map(|(entry, _)| entry.first_index)
     }
 
+    /// Transfers are yet to give what is kept from an index on: up to as much again is kept for them.
+    pub(crate) fn need(&mut self, from: Option<Index>) {
+        self.needed = from;
+    }
+
     /// Keeps an entry, and lets the oldest go where that exceeds the bound; the newest always stays.
     pub(crate) fn push(&mut self, entry: Entry) {
         self.bytes += entry.kept_bytes();
@@ -63,9 +70,13 @@ impl Retained {
         self.cost += cost_of(&entry);
         self.entries.push_back((entry, before));
         while self.bytes > self.bytes_max && self.entries.len() > 1 {
-            if let Some((gone, _)) = self.entries.pop_front() {
-                self.bytes -= gone.kept_bytes();
+            let Some((oldest, _)) = self.entries.front() else { break };
+            let is_needed = self.needed.is_some_and(|from| oldest.last_index() >= from);
+            if is_needed && self.bytes <= self.bytes_max.saturating_mul(2) {
+                break;
             }
+            self.bytes -= oldest.kept_bytes();
+            self.entries.pop_front();
         }
     }
 
@@ -149,5 +160,19 @@ mod tests {
             (None, Some(2 * cost))
         );
         assert_eq!(retained.bytes, bytes_max);
+    }
+
+    #[test]
+    fn what_a_transfer_needs_is_kept_up_to_twice_the_bound() {
+        let mut retained = Retained::new(2 * entry(1, 4).kept_bytes());
+        let first_after = |retained: &mut Retained, first| {
+            retained.push(entry(first, 4));
+            retained.first()
+        };
+        retained.need(Some(Index(5)));
+        let firsts = [1, 5, 9, 13, 17, 21].map(|first| first_after(&mut retained, first));
+        assert_eq!(firsts.map(Option::unwrap).map(|first| first.0), [1, 1, 5, 5, 5, 9]);
+        retained.need(None);
+        assert_eq!(first_after(&mut retained, 25), Some(Index(21)));
     }
 }

@@ -38,6 +38,11 @@ impl ResultLog {
         &self.retained
     }
 
+    /// Transfers are yet to give the result from an index on.
+    pub(crate) fn need(&mut self, from: Option<Index>) {
+        self.retained.need(from);
+    }
+
     /// Makes a checkpoint of the end of the result.
     pub(crate) fn checkpoint(&mut self) -> Checkpoint {
         self.state.checkpoint()

@@ -14,7 +14,8 @@ pub struct GroupConfig {
     /// always taken.
     pub outbox_bytes_max: usize,
     /// Bytes of memory for the newest part of the result that is kept for readers, and as many again for members that
-    /// miss some: payloads, and some 300 bytes for each slot. Default 64 MiB; the payloads are shared between the two
+    /// miss some, or twice as many in a `Memory` group while one of these fetches them: payloads, and some 300 bytes for
+    /// each slot. Default 64 MiB; the payloads are shared between the two
     /// uses where they overlap. Snapshots ([`Group::replicate`](crate::Group::replicate)) in a `Memory` group need room for 65,536 messages: they
     /// begin at checkpoints, and what follows one must be there. When a node starts again, no more of a stored result than
     /// this is read into memory.

@@ -46,6 +46,16 @@ pub(super) struct Offering {
 }
 
 impl Offering {
+    /// The first index that a node with the snapshot misses.
+    pub(super) fn needed(&self) -> Index {
+        self.offer.needed
+    }
+
+    /// Bytes of the snapshot that are yet to come.
+    pub(super) fn left(&self) -> u64 {
+        self.offer.length() - self.offset
+    }
+
     /// The next part, and the rest if there is any.
     pub(super) fn next_part(self) -> (Fetched, Option<Self>) {
         let Offer { index, digest, ref base, ref state, .. } = *self.offer;
@@ -135,5 +145,6 @@ impl Machine {
     /// Memory is given back once a transfer has ended.
     pub(super) fn unpin(&mut self) {
         self.catch_up.transfers.offers.purge(self.timers.now());
+        self.keep_for_transfers();
     }
 }

@@ -7,10 +7,11 @@ use crate::catch_up::Part;
 use crate::config::Durability;
 use crate::id::{Index, NodeId, ViewId};
 use crate::io::{Entry, Frame, Output};
-use crate::limits::{FETCH_BURST_BYTES, FETCH_PART_BYTES, FETCH_PART_COST_BYTES, READ_BYTES_MAX};
+use crate::limits::{FETCH_BURST_BYTES, FETCH_PART_BYTES, FETCH_PART_COST_BYTES, READ_BYTES_MAX, SNAPSHOT_PIN_IDLE};
 use crate::machine::Machine;
 use crate::machine::offers::{Offering, Offers};
 use crate::machine::pace::Pace;
+use crate::time::Time;
 use crate::wire::{AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, HeldPart, Stream};
 
 /// What a node knows of transfers beside what it misses itself.
@@ -61,6 +62,8 @@ pub(crate) struct Serving {
     /// A snapshot is given in place of what is next.
     snapshot: Option<Offering>,
     held: HeldPart,
+    /// When it was last requested.
+    used_at: Time,
     /// All was sent: more credit changes nothing.
     is_over: bool,
 }
@@ -76,7 +79,7 @@ enum Step {
 }
 
 impl Serving {
-    fn new(fetch: &Fetch) -> Self {
+    fn new(fetch: &Fetch, used_at: Time) -> Self {
         let (body_length, sent_of_body) = match fetch.held {
             HeldPart::Entry { length, offset } => (length, offset),
             _ => (0, 0),
@@ -93,8 +96,14 @@ impl Serving {
             is_unreadable: false,
             snapshot: None,
             held: fetch.held,
+            used_at,
             is_over: false,
         }
+    }
+
+    /// The first index that it is yet to give, after the snapshot if it gives one.
+    fn needs(&self) -> Index {
+        self.snapshot.as_ref().map_or(self.next, Offering::needed)
     }
 
     /// The next part of an entry, and whether it is the last. A part held of another entry counts for nothing.
@@ -126,12 +135,13 @@ impl Machine {
             self.catch_up.transfers.serving.remove(&to);
             return;
         }
-        let serving = self.catch_up.transfers.serving.entry(to).or_insert_with(|| Serving::new(fetch));
+        let now = self.timers.now();
+        let serving = self.catch_up.transfers.serving.entry(to).or_insert_with(|| Serving::new(fetch, now));
         if serving.number == fetch.number {
             serving.credit = serving.credit.max(fetch.credit);
-            serving.before = fetch.before;
+            (serving.before, serving.used_at) = (fetch.before, now);
         } else {
-            *serving = Serving::new(fetch);
+            *serving = Serving::new(fetch, now);
         }
         self.serve_on(to);
     }
@@ -153,6 +163,7 @@ impl Machine {
                 }
                 Step::Snapshot(offering) => {
                     self.catch_up.transfers.offers.touch(&offering, self.timers.now());
+                    serving.next = offering.needed();
                     let (part, rest) = offering.next_part();
                     serving.sent += part_cost(&part);
                     serving.is_over = rest.is_none();
@@ -177,6 +188,19 @@ impl Machine {
             self.send_fetched(to, end);
         }
         self.catch_up.transfers.serving.insert(to, serving);
+        self.keep_for_transfers();
+    }
+
+    /// `Memory`: what transfers are yet to give stays while they are alive, or a node whose link is hardly faster than the result
+    /// grows would never reach it.
+    pub(super) fn keep_for_transfers(&mut self) {
+        let now = self.timers.now();
+        let is_alive = |serving: &&Serving| now.since(serving.used_at) <= SNAPSHOT_PIN_IDLE;
+        let first = self.result.retained().first().unwrap_or_default();
+        let needed =
+            self.catch_up.transfers.serving.values().filter(is_alive).map(Serving::needs).filter(|from| *from >= first);
+        let needed = needed.min().filter(|_| self.identity.durability == Durability::Memory);
+        self.result.need(needed);
     }
 
     fn next_step(&mut self, to: NodeId, serving: &mut Serving) -> Step {
@@ -224,11 +248,12 @@ impl Machine {
         let view = self.log.state().view().map_or(ViewId(0), |view| view.id);
         let (index, first) = (self.result.state().index(), self.first_of_view());
         let digest = self.ends_before(first).digest;
-        let left = self.result.retained().cost_between(serving.next, self.bound_of(serving));
+        let left = self.result.retained().cost_between(serving.needs(), self.bound_of(serving));
+        let of_snapshot = serving.snapshot.as_ref().map_or(0, Offering::left);
         let ahead = match left {
             _ if serving.is_over => 0,
-            Some(cost) if serving.snapshot.is_none() => cost.saturating_sub(serving.sent_of_body).max(1),
-            _ => AHEAD_UNKNOWN,
+            Some(cost) => (of_snapshot + cost).saturating_sub(serving.sent_of_body).max(1),
+            None => AHEAD_UNKNOWN,
         };
         Fetched::End { index, ahead, view, first, digest }
     }
