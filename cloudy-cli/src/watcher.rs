@@ -37,11 +37,11 @@ pub(crate) struct ViewChange {
     /// When it was seen, since the start of SEND.
     pub(crate) at_us: u64,
     pub(crate) id: u64,
-    /// Who is on its ring, by name, in order.
+    /// The members of its ring, by name, in order.
     pub(crate) slaves: Vec<String>,
-    /// Who was on the ring before.
+    /// The members of the ring before.
     pub(crate) without: Vec<Absent>,
-    /// Who was not.
+    /// The members that are new.
     pub(crate) back: Vec<String>,
 }
 
@@ -85,7 +85,7 @@ impl Watcher {
         self.names.get(&slave.name).unwrap_or(&slave.name).clone()
     }
 
-    /// Who takes part.
+    /// The participants.
     pub(crate) fn slaves(&self) -> Vec<Found> {
         self.seen.borrow().slaves.values().map(|(_, found)| found.clone()).collect()
     }

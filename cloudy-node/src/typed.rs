@@ -117,7 +117,7 @@ pub enum TypedItem<T> {
     Message {
         /// Its place in the result.
         index: Index,
-        /// Who broadcast it.
+        /// The node that broadcast it.
         origin: NodeId,
         /// What it says, unless it is no message of this type.
         message: Result<T, DecodeError>,

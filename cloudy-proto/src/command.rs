@@ -15,7 +15,7 @@ use crate::view::RingMember;
 pub enum Command {
     /// The log begins; its founder is the voter [`ConsensusId::FOUNDER`].
     Founded {
-        /// Who founds the group.
+        /// The node that founds the group.
         founder: NodeId,
     },
     /// A run of a node's process begins; the entry's own position is its incarnation.
@@ -45,7 +45,7 @@ pub enum Command {
     },
     /// Every member has reported its final result, or the time for it is over.
     Close,
-    /// Who votes on this log changes (`protocol.md` §6.6).
+    /// The voters of this log change (`protocol.md` §6.6).
     Voter {
         /// The voter's name in the consensus library.
         id: ConsensusId,
@@ -77,7 +77,7 @@ pub struct InstallView {
     pub cut: Vec<Round>,
     /// No view follows.
     pub last: bool,
-    /// Who was in the view before and is not on this ring, and why.
+    /// The nodes that were in the view before and are not on this ring, and why.
     pub dropped: Vec<(NodeId, Dropped)>,
 }
 
@@ -150,9 +150,9 @@ pub(crate) struct LogState {
     /// What led to the view in force.
     pub(crate) installed: Option<InstallView>,
     pub(crate) electors: Vec<(ConsensusId, NodeId, Standing)>,
-    /// Who was ever on a ring.
+    /// The nodes that were ever on a ring.
     pub(crate) members_ever: Vec<NodeId>,
-    /// Who left by itself, and did not come back.
+    /// The nodes that left by themselves and did not come back.
     pub(crate) left: Vec<NodeId>,
     /// Which of a session's random streams is whose.
     pub(crate) streams: Vec<(NodeId, Incarnation, u64)>,

@@ -155,7 +155,7 @@ impl Rank {
 /// A broadcast's name, never reused, kept when it is sent again in a later view (`protocol.md` §2, *message id*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageId {
-    /// Who broadcast it.
+    /// The node that broadcast it.
     pub origin: NodeId,
     /// In which run of that node's process.
     pub incarnation: Incarnation,

@@ -26,13 +26,13 @@ impl Record {
         Self { round, first_seq, count, cost_bytes, sent_at, confirmed_at: vec![None; members] }
     }
 
-    /// Who has confirmed, and how long after the slot was sent.
+    /// The members that have confirmed, and how long after the slot was sent.
     pub(crate) fn confirmations(&self, view: &View) -> Vec<(NodeId, Duration)> {
         let counted = view.ring.iter().zip(&self.confirmed_at);
         counted.filter_map(|(member, at)| at.map(|at| (member.node, at.since(self.sent_at)))).collect()
     }
 
-    /// Who has not.
+    /// The members that have not.
     pub(crate) fn waits_for(&self, view: &View) -> Vec<NodeId> {
         let missing = view.ring.iter().zip(&self.confirmed_at).filter(|(_, at)| at.is_none());
         missing.map(|(member, _)| member.node).collect()

@@ -101,7 +101,7 @@ pub struct LogBase {
     pub index: LogIndex,
     /// Its term.
     pub term: u64,
-    /// Who takes part in the consensus after it.
+    /// The participants of the consensus after it.
     pub electors: Vec<(ConsensusId, Standing)>,
 }
 
@@ -112,7 +112,7 @@ pub struct StoredEntry {
     pub first_index: Index,
     /// The view that approved it.
     pub view: ViewId,
-    /// Who broadcast it.
+    /// The node that broadcast it.
     pub origin: NodeId,
     /// In which run of its process.
     pub incarnation: Incarnation,

@@ -235,7 +235,7 @@ mod tests {
         };
         let mut whole = ResultState::default();
         assert_eq!(append(&mut whole, 1, batch(1, 2)), Some(Index(1)));
-        // Who fetches learns of the next view by its first entry.
+        // A node that fetches learns of the next view by its first entry.
         assert_eq!(append(&mut whole, 2, batch(3, 3)), Some(Index(3)));
         let kept = whole.base_before(Index(5)).unwrap_or_default();
         assert_eq!((kept.base.checkpoint.index, kept.base.last_numbers[&(node, run)]), (Index(2), Seq(2)));

@@ -102,7 +102,7 @@ Example:
   cloudy bench-node                             takes orders on stdin and answers on stdout, a line of JSON each")]
 pub(crate) struct BenchNodeArgs {}
 
-/// Who broadcasts.
+/// The senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Senders {
     /// Every node.

@@ -62,7 +62,7 @@ pub(crate) struct Disk {
     recorders: BTreeMap<GroupId, Recorder>,
     /// What the store had no room for: bounded by what the groups' windows let be in flight.
     waiting: VecDeque<(GroupId, Vec<Op>, u64)>,
-    /// Who waits for a group to be forgotten.
+    /// The callers that wait for a group to be forgotten.
     forgetting: Vec<(GroupId, ForgetReply)>,
     failed: Option<StoreError>,
 }

@@ -73,7 +73,7 @@ impl Driver {
         let now = self.now();
         self.closed.forget(group);
         let (aim, observes) = (joining.aim, joining.aim != Aim::Member);
-        // Who reads along promises nobody to keep anything.
+        // An observer retains nothing for others.
         let durability = if observes { Durability::Memory } else { durability };
         if durability == Durability::Disk && self.disk.is_none() {
             // A caller that has given up needs no answer.

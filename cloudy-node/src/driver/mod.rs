@@ -83,7 +83,7 @@ pub(crate) struct Driver {
     groups: BTreeMap<GroupId, GroupRun>,
     /// Groups that are closed, for nodes that were away.
     closed: ClosedGroups,
-    /// Who waits to be invited, by the group's name.
+    /// The callers that wait to be invited, by the group's name.
     joining: BTreeMap<String, Joining>,
     connecting: Vec<(SocketAddr, oneshot::Sender<Result<NodeId, ConnectError>>)>,
     dialler: Dialler,

@@ -53,7 +53,7 @@ impl GroupDisk {
     pub fn create(group: GroupId) -> Result<Self, GroupDiskError> {
         let disk = FaultDisk::default();
         let (sender, completions) = channel();
-        // Who crashes listens no more.
+        // A crashed node receives nothing.
         let store = Store::create_on(disk.clone(), move |completion| drop(sender.send(completion)))?;
         let mut made = Self { group, disk, store, completions, recorder: Recorder::default(), ticket: 0 };
         let founder = NodeId([0; 32]);

@@ -18,7 +18,7 @@ pub const LINE_BYTES_MAX: usize = 64 << 20;
 /// A datagram on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Datagram {
-    /// Who sent it, for the receiver.
+    /// The sender, for the receiver.
     pub(super) source: SocketAddr,
     pub(super) destination: SocketAddr,
     pub(super) ecn: Option<EcnCodepoint>,

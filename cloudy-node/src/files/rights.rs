@@ -1,4 +1,4 @@
-//! Who may read and write a file: its owner, its mode, and its access list where it has one.
+//! Access to a file: its owner, its mode, and its access list where it has one.
 
 use std::fs::File;
 use std::io;

@@ -23,7 +23,7 @@ pub struct Approval {
     pub view: ViewId,
     /// Where every member of that view had it before it confirmed it.
     pub durability: Durability,
-    /// Who confirmed it before it entered the result here, and how long after it was sent. Empty where a view change
+    /// The members that confirmed it before it entered the result here, and how long after it was sent. Empty where a view change
     /// approved it, or where the receipt was awaited after a thousand slots were approved later.
     pub confirmed: Vec<(NodeId, Duration)>,
 }

@@ -1,4 +1,4 @@
-//! Who this node is: a leaf certificate, its private key, and the roots that vouch for the others.
+//! The identity of this node: a leaf certificate, its private key, and the roots that vouch for the others.
 //!
 //! A node is named by the hash of its leaf's public key (`protocol.md` §2, *incarnation*), never by its address.
 

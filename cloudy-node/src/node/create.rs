@@ -116,7 +116,7 @@ impl Node {
     }
 }
 
-/// Who comes into a group that is being created.
+/// The joiners of a group that is being created.
 #[derive(Debug, Default)]
 struct Gathered {
     invited: BTreeSet<NodeId>,

@@ -230,7 +230,7 @@ impl Node {
         NodeBuilder::default()
     }
 
-    /// Who it is: the hash of its key.
+    /// Its identity: the hash of its key.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.id

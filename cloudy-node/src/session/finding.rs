@@ -109,7 +109,7 @@ pub(super) struct Search<'a> {
     pub(super) timeout: Duration,
 }
 
-/// Who was found.
+/// The slaves that were found.
 #[derive(Debug, Default)]
 pub(super) struct Crew {
     pub(super) found: Vec<Found>,

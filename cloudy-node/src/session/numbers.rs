@@ -73,7 +73,7 @@ pub fn decode(payload: &[u8]) -> Result<f64, NumberError> {
 pub struct NotANumber {
     /// Its index.
     pub index: u64,
-    /// Who broadcast it.
+    /// The node that broadcast it.
     pub origin: NodeId,
     /// What is wrong with it.
     pub source: NumberError,

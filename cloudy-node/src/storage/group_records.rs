@@ -50,7 +50,7 @@ const DELETED_MIN: usize = 256;
 pub(crate) struct GroupMeta {
     /// Its name.
     pub name: String,
-    /// Who founded it.
+    /// The node that founded it.
     pub founder: NodeId,
     /// As in [`GroupConfig`](crate::GroupConfig).
     pub outbox_bytes_max: u64,

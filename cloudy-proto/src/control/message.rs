@@ -71,7 +71,7 @@ pub(super) fn from_wire(message: ConsensusMessage, electors: &[(ConsensusId, Sta
     taken
 }
 
-/// Who takes part in the consensus, as the library says it.
+/// The participants of the consensus, as the library names them.
 pub(super) fn conf_state(electors: &[(ConsensusId, Standing)]) -> ConfState {
     let all = |wanted| electors.iter().filter(move |(_, standing)| *standing == wanted).map(|(id, _)| id.0).collect();
     ConfState { voters: all(Standing::Voter), learners: all(Standing::Learner), ..ConfState::default() }

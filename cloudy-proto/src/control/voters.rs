@@ -1,4 +1,4 @@
-//! Who votes: the voters follow the view, one change at a time (`protocol.md` §6.6).
+//! The voters: they follow the view, one change at a time (`protocol.md` §6.6).
 
 use crate::command::Standing;
 use crate::id::{ConsensusId, NodeId};
@@ -43,11 +43,11 @@ pub(crate) enum VoterChange {
 }
 
 impl Electorate {
-    /// Who should vote.
+    /// The nodes that should vote.
     fn wanted(&self) -> Vec<ConsensusId> {
         let observer = self.observer.filter(|observer| observer.linked || observer.node == self.leader);
         let mut members = self.members.clone();
-        // Who votes already stays, so that a change of the view costs as few changes here as it can.
+        // Present voters stay, so that a change of the view costs as few changes here as it can.
         members.sort_by_key(|member| (member.node != self.leader, member.standing != Standing::Voter, !member.linked));
         let even = members.len().is_multiple_of(2);
         let with_observer = observer.filter(|_| even && members.len() < VOTERS_MAX);

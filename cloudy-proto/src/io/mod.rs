@@ -204,7 +204,7 @@ pub struct Entry {
     pub first_index: Index,
     /// The view that approved it.
     pub view: ViewId,
-    /// Who broadcast it.
+    /// The node that broadcast it.
     pub origin: NodeId,
     /// In which run of its process.
     pub incarnation: Incarnation,
@@ -257,7 +257,7 @@ pub struct Approval {
     pub first_index: Index,
     /// The view that approved it.
     pub view: ViewId,
-    /// Who had confirmed when it entered the result, and how long after it was sent. A member is missing whose
+    /// The members that had confirmed when it entered the result, and how long after it was sent. A member is missing whose
     /// confirmation was not counted because a view change took its place.
     pub confirmed: Vec<(NodeId, Duration)>,
 }

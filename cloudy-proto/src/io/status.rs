@@ -19,7 +19,7 @@ pub struct PendingSlot {
     pub first_seq: Seq,
     /// How many payloads.
     pub count: u32,
-    /// Who has not confirmed it.
+    /// The members that have not confirmed it.
     pub waits_for: Vec<NodeId>,
     /// For how long.
     pub age: Duration,
@@ -33,7 +33,7 @@ pub struct Status {
     pub view: Option<Arc<View>>,
     /// This node's position in it; none for an observer.
     pub rank: Option<Rank>,
-    /// Who coordinates the group, if that is known and in reach.
+    /// The coordinator, if it is known and in reach.
     pub coordinator: Option<NodeId>,
     /// The nodes that vote on the control log, as far as known here (`protocol.md` §6.6). From the moment that most of
     /// them are gone no view changes.
@@ -87,7 +87,7 @@ pub enum LeaveWait {
     /// Nobody on the ring stays, and these members, which were evicted, do not follow the result: nobody takes over. Known
     /// at the last member, and at the coordinator.
     Heir {
-        /// Who could.
+        /// The nodes that could.
         evicted: Vec<NodeId>,
     },
     /// It is off the ring and still votes: other voters have not replaced it.

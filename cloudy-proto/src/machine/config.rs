@@ -20,7 +20,7 @@ pub enum Role {
     },
     /// It was invited and will take a place on the ring.
     Invited {
-        /// Who asked.
+        /// The node that asked.
         by: NodeId,
     },
     /// It comes back with what an earlier run stored: [`Machine::restored`](crate::Machine::restored).
@@ -42,7 +42,7 @@ pub enum Role {
 
 /// What a role begins with.
 pub(super) struct Beginning {
-    /// Who coordinates the group, as far as known.
+    /// The coordinator, as far as known.
     pub(super) coordinator: NodeId,
     pub(super) founding: Option<Founding>,
     pub(super) joining: Option<Joining>,
@@ -100,7 +100,7 @@ pub struct MachineConfig {
     pub rules: Rules,
 }
 
-/// Who this node is in its group, and what it was configured with.
+/// The identity of this node in its group, and its configuration.
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) me: NodeId,

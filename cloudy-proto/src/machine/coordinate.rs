@@ -1,4 +1,4 @@
-//! Who coordinates the group: the consensus leader, and how everybody finds it (`protocol.md` §6.1, §6.6).
+//! The coordinator: the consensus leader, and how the other nodes find it (`protocol.md` §6.1, §6.6).
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -103,7 +103,7 @@ impl Machine {
             || node == self.tracking.node()
     }
 
-    /// Who claimed to coordinate may turn out, with more of the log, to be a node of the group.
+    /// A node that claimed to coordinate may be a node of the group, as more of the log shows.
     pub(super) fn take_claim(&mut self) {
         let state = self.log.state();
         let is_listed = |node| state.incarnation(node).is_some() || state.founder() == Some(node);
@@ -182,7 +182,7 @@ impl Machine {
         let Some(lost) = self.tracking.lost_for(self.timers.now()) else { return };
         self.set_timer(Timer::Seek, SEEK_EVERY);
         let timeout = self.timeouts().coordinator_loss_max();
-        // Who comes while things change waits for longer.
+        // A joiner in the middle of a change waits for longer.
         let timeout = if self.arrival.joining.is_some() { timeout * JOINER_PATIENCE } else { timeout };
         if lost >= timeout {
             if self.tracking.report_loss() {
@@ -266,7 +266,7 @@ impl Machine {
         let standing =
             self.log.state().electors().find(|(known, ..)| *known == id).map_or(Standing::Gone, |(.., is)| is);
         let follower = voter.follower(id);
-        // Who does not take part yet has to follow first; who does stays until its link is gone.
+        // A node that does not take part yet has to follow first; one that does stays until its link is gone.
         let follows = standing != Standing::Gone || self.has_follower(node);
         let linked = node == self.identity.me || self.peers.is_linked(node) && follows;
         let active = node == self.identity.me || self.answers(voter, id);

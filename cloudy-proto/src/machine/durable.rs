@@ -33,7 +33,7 @@ pub(crate) struct Syncs {
     ends: Option<(ViewId, Vec<Round>)>,
     /// The result was fetched up to a view's first index.
     fetched: Option<(ViewId, Index)>,
-    /// Who asked to wedge a view, and the ticket that the answer waits for.
+    /// The node that asked to wedge a view, and the ticket that the answer waits for.
     wedge_asked: Option<(NodeId, ViewId, u64)>,
     /// The longest recent sync, and when the last one was finished.
     slowest: Peak,

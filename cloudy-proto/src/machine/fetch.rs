@@ -40,7 +40,7 @@ const GRANT_BYTES_MAX: u64 = FETCH_BURST_BYTES / 2;
 pub(crate) struct Fetching {
     /// The view in force: who answers must know it, before its answer is complete.
     view: ViewId,
-    /// Who has it.
+    /// The node that has it.
     pub(super) sources: Vec<NodeId>,
     /// The transfer in progress.
     transfer: Option<Transfer>,
@@ -55,10 +55,10 @@ pub(crate) struct Fetching {
     keep_up: KeepUp,
     /// The result reaches the first index of the view in force.
     pub(super) reaches: bool,
-    /// Who does not retain what is missing, and the first index that it does.
+    /// Nodes that do not retain the missing entries, and the first index that each retains.
     truncated: BTreeMap<NodeId, Index>,
     truncated_since: Option<Time>,
-    /// Who lacks the beginning of the view as well, and how far its result goes.
+    /// Nodes that lack the beginning of the view as well, and the end of each one's result.
     behind: BTreeMap<NodeId, Index>,
     /// What is here of an entry or of a snapshot.
     pub(super) held: Held,
@@ -434,7 +434,7 @@ impl Machine {
         if fresh && !reached.is_empty() {
             return self.fetch();
         }
-        // Who is out of reach for so long may not come back, and who misses the same gets it from nobody either.
+        // A source that is out of reach for so long may not come back, and a node that lacks the same entries has no source either.
         if left.is_empty() || (!helped && now.since(since) > failure_timeout) {
             let first = fetching.truncated.values().min().copied().unwrap_or(first);
             self.stop_fetching();

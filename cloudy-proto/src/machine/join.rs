@@ -35,9 +35,9 @@ pub(super) enum Aim {
 pub(super) struct Joining {
     contact: NodeId,
     aim: Aim,
-    /// Who was asked last.
+    /// The node that was asked last.
     asked: Option<NodeId>,
-    /// Who coordinates the group, as one who was asked has said since the last tick.
+    /// The coordinator, as a node that was asked has said since the last tick.
     referred: Option<NodeId>,
     /// Observer: the linked nodes that know of it, and say how far they are.
     known_to: BTreeSet<NodeId>,
@@ -121,7 +121,7 @@ impl Machine {
             joining.known_to.insert(to);
         }
         let (run, result) = (self.identity.run, self.result.state().latest_checkpoint());
-        // Who reads from a later index has no digest that others could compare.
+        // An observer from a later index has no digest that others could compare.
         let result = if self.identity.reads_all { result } else { Checkpoint::default() };
         self.send_control(to, ControlFrame::Join { run, observer, result });
     }
@@ -273,7 +273,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Who was asked tells who coordinates the group.
+    /// A node that was asked names the coordinator.
     pub(super) fn take_refer(&mut self, node: NodeId, addresses: Vec<SocketAddr>, left: Duration) {
         let Some(joining) = &mut self.arrival.joining else { return };
         if left > Duration::ZERO && self.timers.left(Timer::Period, self.timers.now()).is_some_and(|own| own > left) {
@@ -336,7 +336,7 @@ const REJOIN_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Evictions {
     /// Those that still count.
     evicted: BTreeMap<NodeId, Evicted>,
-    /// Who would come back, and when it last said so.
+    /// The nodes that would come back, and when each last said so.
     ready: BTreeMap<NodeId, Time>,
     /// The log does not remember this node's incarnation, and the application knows.
     forgotten: bool,

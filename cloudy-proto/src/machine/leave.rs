@@ -209,7 +209,7 @@ impl Machine {
         let unheard = self.arrival.joining.is_some() && !self.has_coordinator();
         let has_left = self.log.state().has_left(self.identity.me);
         let logged = has_left || !(listed || founded) || !self.identity.rules.holds(Rule::LeftIsLogged);
-        // Who led until its own removal may be the only one to know of that: another one has to coordinate without it.
+        // A node that led until its own removal may be the only one to know of that: another one has to coordinate without it.
         let unled = has_left && !self.has_coordinator() && self.identity.rules.holds(Rule::LeaverIsLed);
         if (logged || unheard) && !unled || closed {
             self.departure.finish();

@@ -113,7 +113,7 @@ impl Machine {
 
     pub(super) fn asked_to_end(&mut self, from: NodeId) {
         let observes = self.peers.is_observer(from);
-        // Who asks asks the next coordinator as well.
+        // The node asks the next coordinator as well.
         if self.is_coordinator() && !self.hands_over() && (observes || self.is_of_the_group(from)) {
             self.begin_stop();
         }

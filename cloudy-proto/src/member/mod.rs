@@ -376,7 +376,7 @@ impl Member {
         waiting.map(|(at, lane)| (lane.first_open(), at)).min()
     }
 
-    /// Who holds the result up at its cursor, what is missing, and since when; none if every message known is in it.
+    /// The node that holds the result up at its cursor, what is missing, and since when; none if every message known is in it.
     pub(crate) fn waits_at(&self) -> Option<(Rank, WaitCause, Time)> {
         let cursor = self.walk.cursor();
         let cause = self.wait_cause(cursor);

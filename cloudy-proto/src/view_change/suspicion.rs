@@ -94,7 +94,7 @@ impl Suspicion {
     /// Looks at all others; true if something was found that was not before.
     pub(crate) fn check(&mut self, sight: &Sight<'_>, now: Time) -> bool {
         if now.since(self.checked_at) > sight.heartbeat * LATE_HEARTBEATS {
-            // Who slept itself cannot tell who was silent meanwhile.
+            // A node that slept itself cannot tell which peers were silent meanwhile.
             self.watches.iter_mut().for_each(|watch| *watch = Watch::new(now));
         }
         self.checked_at = now;

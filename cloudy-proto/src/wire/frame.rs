@@ -250,7 +250,7 @@ pub enum ControlFrame {
     Running {
         /// The group's name.
         name: String,
-        /// Who founded it.
+        /// The node that founded it.
         founder: NodeId,
         /// Where the group keeps its result: with `Disk` every member needs a data directory.
         durability: Durability,
@@ -266,7 +266,7 @@ pub enum ControlFrame {
     },
     /// Answers [`ControlFrame::Join`].
     Refer {
-        /// Who coordinates the group: it decides who comes.
+        /// The coordinator: it decides on joiners.
         coordinator: NodeId,
         /// Where it can be reached.
         addresses: Vec<SocketAddr>,
@@ -291,9 +291,9 @@ pub enum ControlFrame {
     NobodyComplete {
         /// The view.
         view: ViewId,
-        /// Who may have the whole result, and gives no answer.
+        /// Members that may have the whole result, and give no answer.
         missing: Vec<NodeId>,
-        /// Who is back without what it held.
+        /// Members that are back without what they held.
         lost: Vec<NodeId>,
     },
     /// The group is closed: the sender has the whole control log, and gives what it has of the final result.
@@ -422,7 +422,7 @@ pub enum Fetched {
         first_index: Index,
         /// The view that approved it.
         view: ViewId,
-        /// Who broadcast it.
+        /// The node that broadcast it.
         origin: NodeId,
         /// In which run.
         incarnation: Incarnation,

@@ -164,7 +164,7 @@ async fn fail(kind: FailureKind, round: usize, crew: &mut Crew<'_>, settled: Set
     Ok(Seen { settled, coordinator_failed, spans })
 }
 
-/// Who fails in a round; another one each time, where there is a choice.
+/// The process that fails in a round; another one each time, where there is a choice.
 fn failing(kind: FailureKind, round: usize, crew: &Crew<'_>, settled: Settled) -> Vec<Hand> {
     let members = crew.members();
     let is_coordinator = |hand: &Hand| hand.node == settled.coordinator;

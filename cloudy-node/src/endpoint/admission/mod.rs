@@ -1,4 +1,4 @@
-//! Who may start a handshake, and who may stay: bounds on connections from others.
+//! Admission of handshakes and connections: bounds on connections from others.
 //!
 //! Until its handshake is finished, a connection may be anybody's. Unfinished handshakes have a pool of their own, in which
 //! the oldest gives way to a newer one, so strangers can take no place from a node that holds the key. Nodes that this

@@ -23,7 +23,7 @@ pub struct MasterConfig {
     pub plan: SessionPlan,
     /// When a slave may send.
     pub ring: RingKind,
-    /// What the session does about a slave that fails or stalls. Who was evicted comes back only while others retain
+    /// What the session does about a slave that fails or stalls. An evicted slave returns only while others retain
     /// what it missed.
     pub on_failure: OnFailure,
     /// Where the session keeps its result. With [`Durability::Disk`] the master and every slave need a data directory.

@@ -58,7 +58,7 @@ pub enum MasterEvent {
     View {
         /// Which.
         id: ViewId,
-        /// Who is on its ring, in order.
+        /// The members of its ring, in order.
         members: Vec<NodeId>,
     },
     /// A slave's result is there.
@@ -120,7 +120,7 @@ pub struct MasterRow {
 pub struct MasterOutcome {
     /// A row for each slave, by rank.
     pub rows: Vec<MasterRow>,
-    /// Who was asked and did not take part.
+    /// The slaves that were asked and did not take part.
     pub refusals: Vec<Refusal>,
 }
 
@@ -148,7 +148,7 @@ pub enum MasterError {
     /// Nobody takes part.
     #[error("no slave {}{}", if .refusals.is_empty() { "was found" } else { "takes part" }, listed(.refusals))]
     NoSlaves {
-        /// Who was asked.
+        /// The node that was asked.
         refusals: Vec<Refusal>,
     },
     /// Fewer slaves than were expected.
@@ -158,7 +158,7 @@ pub enum MasterError {
         found: usize,
         /// How many should.
         expected: usize,
-        /// Who was asked and does not.
+        /// The slaves that were asked and do not.
         refusals: Vec<Refusal>,
     },
     /// The slaves do not all reach each other.
@@ -174,7 +174,7 @@ pub enum MasterError {
     /// There is no session to attach to.
     #[error("no session runs at any slave that was asked{}", listed(.refusals))]
     NoSession {
-        /// Who was asked, and what it said.
+        /// The node that was asked, and its answer.
         refusals: Vec<Refusal>,
     },
     /// It was told to stop before SEND: the slaves wait for the next master.

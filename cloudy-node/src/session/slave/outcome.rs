@@ -72,7 +72,7 @@ pub enum SlaveEvent {
     View {
         /// Which.
         id: ViewId,
-        /// Who is on its ring, in order.
+        /// The members of its ring, in order.
         members: Vec<NodeId>,
     },
     /// The session has stopped: nobody who answers has its whole result. Over with the next view.

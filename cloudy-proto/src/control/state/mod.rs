@@ -43,7 +43,7 @@ pub(crate) struct ControlState {
     members_ever: BTreeSet<NodeId>,
     reports: BTreeMap<NodeId, (Checkpoint, Bytes)>,
     closed: bool,
-    /// Who left by itself, and did not come back.
+    /// The nodes that left by themselves and did not come back.
     left: BTreeSet<NodeId>,
     /// Which of a session's random streams is whose: counted as runs come onto the ring, in its order.
     streams: BTreeMap<(NodeId, Incarnation), u64>,
@@ -166,7 +166,7 @@ impl ControlState {
         self.incarnations.iter().map(|(node, (incarnation, _))| (*node, *incarnation))
     }
 
-    /// Who takes part in the consensus.
+    /// The participants of the consensus.
     pub(crate) fn electors(&self) -> impl Iterator<Item = (ConsensusId, NodeId, Standing)> + '_ {
         self.electors.iter().map(|(id, (node, standing))| (*id, *node, *standing))
     }

@@ -11,7 +11,7 @@ impl fmt::Debug for Voter {
         let log = &raft.raft_log;
         let mut followers: Vec<_> = raft.prs().iter().collect();
         followers.sort_by_key(|(id, _)| **id);
-        // Who has voted cannot be asked for: a second vote of the same voter changes nothing.
+        // The library does not list the votes: a second vote of the same voter changes nothing.
         let tally = raft.prs().tally_votes();
         let has_voted = |id: u64| {
             let mut progress = raft.prs().clone();

@@ -188,7 +188,7 @@ impl Voter {
     pub(crate) fn tick(&mut self, patience: Patience) {
         self.patience = patience;
         self.stepped();
-        // Who waits for its own disk does not stand for election: it could keep nothing of what it would lead.
+        // A voter that waits for its own disk does not stand for election: it could store nothing as a leader.
         let waits = self.unsynced.iter().any(|unsynced| unsynced.waits);
         if !waits || self.raft.raft.state == StateRole::Leader {
             self.raft.tick();

@@ -7,7 +7,7 @@ use crate::rules::{Rule, Rules};
 use crate::view::View;
 use crate::wire::{Stall, Wedged};
 
-/// Who goes on, and where the lanes end.
+/// The members that continue, and where the lanes end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cut {
     pub(crate) survivors: Vec<Rank>,

@@ -125,7 +125,7 @@ fn where_slots_are_relayed_a_stall_drops_nobody_and_ends_the_relay() {
     }
     let own_disk = cut(&[Some(stalled(&all, 0, Stall::Unsynced)), Some(answer(&all)), Some(answer(&all))]);
     assert_eq!((own_disk.survivors.len(), own_disk.ring), (3, RingKind::Pipelined));
-    // Who is gone, or whose link is, is dropped as ever, and the rest go on relaying.
+    // A member that is gone, or whose link is, is dropped as ever, and the rest continue to relay.
     let down = cut(&[Some(down(&all, &[1])), Some(down(&all, &[])), None]);
     assert_eq!((down.survivors.len(), down.ring), (1, RingKind::Relay));
 }
