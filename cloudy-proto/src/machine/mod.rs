@@ -288,7 +288,9 @@ impl Machine {
         self.say_ready();
         self.run_consensus();
         self.flush_log();
-        let heartbeat = self.heartbeat();
+        let waiting = !self.plane.outbox().is_empty();
+        let reports = self.plane.member().is_some_and(|member| member.reports_waiting(waiting));
+        let heartbeat = reports.then(|| self.heartbeat());
         if let Some(member) = self.plane.member_mut() {
             member.flush(heartbeat, &mut self.outputs, &mut self.due);
         }

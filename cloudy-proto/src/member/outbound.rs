@@ -66,7 +66,8 @@ impl Member {
     }
 
     /// Puts out what each linked peer has yet to be told.
-    pub(crate) fn flush(&mut self, heartbeat: Heartbeat, outputs: &mut Outputs, due: &mut Due) {
+    /// `heartbeat`: present if [`reports_waiting`](Self::reports_waiting).
+    pub(crate) fn flush(&mut self, heartbeat: Option<Heartbeat>, outputs: &mut Outputs, due: &mut Due) {
         let skips_came = due.take(Cause::Skips);
         // The successor first: with `Token` the ring waits for it.
         for rank in self.view.ranks_after(self.rank) {
@@ -79,14 +80,21 @@ impl Member {
                 sends = self.flush_lanes(rank, false, outputs);
                 self.flush_tally(rank, TallyFlush { with_skips: false, skips_came }, outputs);
             }
-            let tell_waiting =
-                self.rules.holds(Rule::WaitingIsTold) && self.model.reports_waiting() && !self.view.parameters.session;
+            let Some(heartbeat) = heartbeat else { continue };
             // A member that has just sent its last slot may be handed more in this turn.
             let stays = heartbeat.waiting || !sends;
-            if tell_waiting && stays && self.peers[rank.at()].waiting_sent != heartbeat.waiting {
+            if stays && self.peers[rank.at()].waiting_sent != heartbeat.waiting {
                 self.flush_heartbeat(rank, heartbeat, outputs);
             }
         }
+    }
+
+    /// A linked peer has another answer than this to whether messages wait here, and is to learn of it.
+    pub(crate) fn reports_waiting(&self, waiting: bool) -> bool {
+        self.model.reports_waiting()
+            && !self.view.parameters.session
+            && self.rules.holds(Rule::WaitingIsTold)
+            && self.peers.iter().any(|peer| peer.linked && peer.waiting_sent != waiting)
     }
 
     /// Says to each linked peer what may wait for a heartbeat: confirmations of skips, and that this member lives.
