@@ -2,13 +2,18 @@
 
 use std::cell::{Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use cloudy_node::session::{Found, MasterEvent, Refusal};
 use cloudy_node::{Durability, Index, NobodyComplete, NodeId, Phase, ViewId};
 use serde::Serialize;
+use tokio::time::interval_at;
 
 use crate::progress::Progress;
+
+/// Between two lines that say what a session waits for before SEND.
+pub(crate) const WAITING_EVERY: Duration = Duration::from_secs(5);
 
 /// Shows a session while it runs.
 pub(crate) struct Watcher {
@@ -21,6 +26,8 @@ pub(crate) struct Watcher {
 #[derive(Default)]
 struct Seen {
     slaves: BTreeMap<NodeId, (String, Found)>,
+    /// The search for slaves is over, and they have accepted.
+    founded: bool,
     phase: Phase,
     /// When SEND began.
     send_at: Option<Instant>,
@@ -110,8 +117,13 @@ impl Watcher {
                 let name = self.names.get(&name).unwrap_or(&name);
                 self.progress.line(&format!("without {name}: {reason}"));
             }
-            MasterEvent::Founded { members: 1, .. } => self.progress.line("1 slave takes part"),
-            MasterEvent::Founded { members, .. } => self.progress.line(&format!("{members} slaves take part")),
+            MasterEvent::Founded { members, .. } => {
+                self.seen.borrow_mut().founded = true;
+                match members {
+                    1 => self.progress.line("1 slave takes part"),
+                    members => self.progress.line(&format!("{members} slaves take part")),
+                }
+            }
             MasterEvent::Phase(phase) => {
                 let mut seen = self.seen.borrow_mut();
                 seen.phase = phase;
@@ -140,6 +152,32 @@ impl Watcher {
             }
             _ => {}
         }
+    }
+
+    /// Does some work, and reports from time to time what the session waits for before SEND.
+    pub(crate) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let mut waiting = interval_at(tokio::time::Instant::now() + WAITING_EVERY, WAITING_EVERY);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = waiting.tick() => self.report_waiting(),
+            }
+        }
+    }
+
+    /// Reports what the session waits for, if SEND has not begun.
+    pub(crate) fn report_waiting(&self) {
+        let waiting = {
+            let seen = self.seen.borrow();
+            let found = seen.slaves.len();
+            match (seen.phase, seen.founded) {
+                (Phase::Start, true) => format!("waiting until {found} slave{} reach each other", plural(found)),
+                (Phase::Start, false) => format!("waiting for slaves: {found} found so far"),
+                _ => return,
+            }
+        };
+        self.progress.line(&waiting);
     }
 
     /// Shows a view that has come into force, unless it was shown.

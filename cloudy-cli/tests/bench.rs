@@ -90,10 +90,12 @@ fn payloads_without_a_stamp_have_no_latency_and_one_sender_is_enough() {
 fn large_payloads_a_table_and_a_page() {
     let dir = tempfile::tempdir().expect("a directory");
     let page = dir.path().join("bench.html");
+    std::fs::write(&page, "<!DOCTYPE html>\nan older page").expect("written");
     let ended = bench(&["--size", "1MiB", "--html", page.to_str().expect("text")]);
     assert_eq!(ended.code(), Some(0), "{ended:#?}");
     assert!(ended.stdout.contains("approved/s") && ended.stdout.contains("EQUAL"), "{ended:#?}");
-    assert!(std::fs::read_to_string(page).expect("a page").contains("</html>"));
+    let page = std::fs::read_to_string(page).expect("a page");
+    assert!(page.contains("</html>") && !page.contains("older"), "the page replaces the older one");
     assert!(ended.stderr.contains("row 1 of 1"), "{ended:#?}");
 }
 

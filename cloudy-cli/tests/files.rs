@@ -130,6 +130,20 @@ fn what_is_no_file_ends_the_start_in_words() {
     run(bench).failed_with(&["cannot write", "no regular file"]);
 }
 
+#[test]
+fn a_page_of_figures_replaces_no_other_file() {
+    let cluster = Cluster::new();
+    let notes = cluster.path("notes.txt");
+    fs::write(&notes, "to keep").expect("written");
+    for kept in [&notes, &cluster.key] {
+        let before = fs::read(kept).expect("read");
+        let mut bench = cloudy(&["bench", "--html"]);
+        bench.arg(kept);
+        run(bench).failed_with(&["is no page of a bench", "--html"]);
+        assert_eq!(fs::read(kept).expect("read"), before, "{}", kept.display());
+    }
+}
+
 /// A command of a process whose files may have so many blocks of 512 or 1,024 bytes, as the shell counts.
 fn limited(command: &Command, blocks: u32) -> Command {
     let mut limited = Command::new("sh");

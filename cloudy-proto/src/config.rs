@@ -129,7 +129,7 @@ impl Default for Parameters {
             skip_ahead: 16,
             token_tick: Duration::from_millis(1),
             heartbeat: Duration::from_millis(50),
-            failure_timeout: Duration::from_millis(300),
+            failure_timeout: Duration::from_millis(500),
             stall_timeout: Duration::from_secs(2),
             on_failure: OnFailure::default(),
             ring_min: 1,

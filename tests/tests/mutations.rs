@@ -381,7 +381,7 @@ fn a_node_that_left_comes_onto_the_ring_again() {
     let story = |rules, after_us| -> Result<(), Failure> {
         let mut story = Scenario::begin(evicting(4, rules))?;
         // It is let back 250 ms after its eviction: somewhen about then it leaves.
-        story.suffers(Fault::Isolate { who: Who::Node(3), outage_us: 600_000 })?;
+        story.suffers(Fault::Isolate { who: Who::Node(3), outage_us: 800_000 })?;
         story.until("it is evicted", |world| ring_of(world, 0) == [0, 1, 2])?;
         story.pass(after_us)?;
         story.leaves(3)?;

@@ -370,7 +370,7 @@ fn only_a_command_that_runs_a_node_is_started_again_for_huge_pages() {
 #[test]
 fn the_timeouts_of_a_session_have_a_minimum() {
     let args = parsed!(Master, "cloudy master 127.0.0.1 10501");
-    assert_eq!((args.timeouts.failure_timeout, args.timeouts.timeout_max), (micros(300_000), micros(10_000_000)));
+    assert_eq!((args.timeouts.failure_timeout, args.timeouts.timeout_max), (micros(500_000), micros(10_000_000)));
     let args = parsed!(Demo, "cloudy demo --failure-timeout 2s --timeout-max 1s");
     assert_eq!((args.timeouts.failure_timeout, args.timeouts.timeout_max), (micros(2_000_000), micros(1_000_000)));
     assert_eq!(args.timeouts.arguments(), ["--failure-timeout", "2s", "--timeout-max", "1s"]);

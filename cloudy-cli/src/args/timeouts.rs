@@ -17,7 +17,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
 #[command(next_help_heading = "Timeouts of the session; they grow with measured round trips, gaps and syncs")]
 pub(crate) struct TimeoutArgs {
     /// A slave that is silent for longer counts as failed; at least 150ms
-    #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = timeout, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = timeout, allow_hyphen_values = true)]
     pub(crate) failure_timeout: Duration,
     /// How long to wait at most for slow paths, processes and disks; at the failure timeout or below, timeouts are fixed
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, allow_hyphen_values = true)]

@@ -39,7 +39,7 @@ pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, 
     let watcher = Watcher::new(Progress::start(), BTreeMap::new());
     let began_at = Instant::now();
     let running = attach_master(&node, &config, stop.asked(), |event| watcher.observe(event));
-    let attached = file.followed(&node, |line| watcher.line(line), running).await;
+    let attached = watcher.during(file.followed(&node, |line| watcher.line(line), running)).await;
     let ended = match attached {
         Ok(attached) => show(args, attached, &watcher, began_at, stop).await,
         Err(MasterError::Stopped) => Ok(ExitCode::from(EXIT_INTERRUPTED)),
@@ -62,7 +62,8 @@ pub(crate) async fn resumed(args: &MasterArgs, node: &Node, group: &Group, stop:
     let began_at = Instant::now();
     let multicast = Multicast::new(args.discovery_group, node.local_addr().ip());
     let sought = (&args.slaves[..], Some(multicast));
-    let ended = match resume_master(node, group, sought, stop.asked(), |event| watcher.observe(event)).await {
+    let running = resume_master(node, group, sought, stop.asked(), |event| watcher.observe(event));
+    let ended = match watcher.during(running).await {
         Ok(attached) => show(args, attached, &watcher, began_at, stop).await,
         Err(MasterError::Stopped) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
         // Each slave has printed the result, and this master cannot learn of it.

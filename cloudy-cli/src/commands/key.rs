@@ -136,7 +136,7 @@ mod tests {
         let shown = show(&KeyFileArgs { cluster_key: Some(file.clone()) }).expect("shows it");
         assert_eq!(shown, format!("{lines}file {}\n", file.display()));
         let again = rotate(&args(false, false)).expect_err("one at a time").to_string();
-        assert!(again.contains("rotate --switch"), "{again}");
+        assert!(again.contains("rotate FILE --switch"), "{again}");
         let switched = rotate(&args(true, false)).expect("switches");
         let lines = format!("fingerprint {next}\naccepted too {old}, the former key\n");
         assert!(switched.contains(&lines) && switched.contains("--finish"), "{switched}");

@@ -110,7 +110,8 @@ async fn for_a_user(
         }
         watcher.observe(event);
     });
-    let outcome = match file.followed(node, |line| watcher.line(line), running).await {
+    let running = file.followed(node, |line| watcher.line(line), running);
+    let outcome = match watcher.during(running).await {
         Ok(outcome) => outcome,
         Err(error) => return without_outcome(&error),
     };

@@ -10,13 +10,13 @@ use std::time::Duration;
 use cloudy_node::session::{MasterEvent, MasterOutcome, Summary};
 use cloudy_node::{NodeId, Phase, ViewId};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, interval_at, sleep_until};
 
 use crate::args::{At, Deed, Schedule, Sides, Who};
 use crate::children::{Control, Ending, News};
 use crate::interrupts::Stop;
 use crate::orders::{Order, Said};
-use crate::watcher::Watcher;
+use crate::watcher::{WAITING_EVERY, Watcher};
 
 pub(crate) use judge::judge;
 pub(crate) use processes::{Launch, Processes};
@@ -81,6 +81,7 @@ impl<'a> Demo<'a> {
     /// Follows it until all processes have ended.
     pub(crate) async fn play(mut self) -> Played {
         let mut stopping = false;
+        let mut waiting = interval_at(Instant::now() + WAITING_EVERY, WAITING_EVERY);
         while !self.is_over() {
             let fault_at = self.fault_at();
             let view_at = self.heard.values().map(|(at, _)| *at + MASTER_FIRST).min();
@@ -89,6 +90,7 @@ impl<'a> Demo<'a> {
                 () = until(fault_at) => self.next_fault(),
                 () = until(view_at) => self.show_heard(Instant::now() - MASTER_FIRST),
                 () = until(self.end_by) => self.give_up(),
+                _ = waiting.tick() => self.watcher.report_waiting(),
                 () = self.stop.asked(), if !stopping => {
                     stopping = true;
                     self.end_early();

@@ -68,16 +68,16 @@ pub struct ClusterKeys {
 pub enum RotateError {
     /// Another rotation has begun.
     #[error(
-        "a change of the key has begun: go on with it by `cloudy key rotate --switch`, once every node accepts the next key"
+        "a change of the key has begun: go on with it by `cloudy key rotate FILE --switch`, once every node accepts the next key"
     )]
     Begun,
     /// Another rotation waits for its last step.
     #[error(
-        "a change of the key waits for its last step: take it by `cloudy key rotate --finish`, once every node shows the new key"
+        "a change of the key waits for its last step: take it by `cloudy key rotate FILE --finish`, once every node shows the new key"
     )]
     Switched,
     /// There is no next key.
-    #[error("there is no next key: begin a change of the key by `cloudy key rotate` without --switch and --finish")]
+    #[error("there is no next key: begin a change of the key by `cloudy key rotate FILE` without --switch and --finish")]
     NotBegun,
     /// The next key is the primary one.
     #[error("the next key is the present one: give another")]

@@ -30,9 +30,18 @@ fn config(slaves: [&Node; 2]) -> MasterConfig {
         .ready_timeout(Duration::from_secs(60))
 }
 
-/// Two slaves that cannot reach each other, so that START does not end, and a master that gives up in it: whether it
-/// is killed or told to stop.
-async fn the_next_master_has_a_session(killed: bool) {
+/// How a master gives up in START.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GivesUp {
+    Killed,
+    Stopped,
+    /// The slaves do not reach each other in time.
+    NotReady,
+}
+
+/// Two slaves that cannot reach each other, so that START does not end, and a master that gives up in it.
+async fn the_next_master_has_a_session(how: GivesUp) {
+    let killed = how == GivesUp::Killed;
     let key = key();
     let (first, (second, cut)) = (start(&key).await, start_cuttable(&key, EndpointLimits::default()).await);
     cut.partition([first.local_addr()]);
@@ -50,7 +59,12 @@ async fn the_next_master_has_a_session(killed: bool) {
         }
     };
     let config = config([&first, &second]);
-    if killed {
+    if how == GivesUp::NotReady {
+        let impatient = config.clone().ready_timeout(Duration::from_millis(300));
+        let outcome = within("the master gives up", run_master(&master, &impatient, pending(), observe)).await;
+        assert!(matches!(outcome, Err(MasterError::NotReady { .. })), "{outcome:?}");
+        master.shutdown().await;
+    } else if killed {
         tokio::select! {
             outcome = run_master(&master, &config, pending(), observe) => panic!("{outcome:?}"),
             _ = within("the group", is_founded.recv()) => {}
@@ -90,12 +104,17 @@ async fn the_next_master_has_a_session(killed: bool) {
 
 #[tokio::test]
 async fn slaves_whose_master_is_lost_before_send_wait_for_the_next_one() {
-    the_next_master_has_a_session(true).await;
+    the_next_master_has_a_session(GivesUp::Killed).await;
 }
 
 #[tokio::test]
 async fn slaves_whose_master_stops_before_send_wait_for_the_next_one() {
-    the_next_master_has_a_session(false).await;
+    the_next_master_has_a_session(GivesUp::Stopped).await;
+}
+
+#[tokio::test]
+async fn slaves_that_do_not_reach_each_other_in_time_wait_for_the_next_master() {
+    the_next_master_has_a_session(GivesUp::NotReady).await;
 }
 
 #[tokio::test]

@@ -24,8 +24,6 @@ const STALL_SYNCS: u32 = 3;
 const VOTE_SYNCS: u32 = 2;
 /// Ticks of the consensus library in the longest round trip to be expected.
 const ROUND_TRIP_TICKS: u32 = 4;
-/// Ticks of the consensus library in the longest silence of a leader that lives.
-const SILENCE_TICKS: u32 = 8;
 /// A node without a coordinator reports that after so many elections at the earliest.
 const ELECTIONS: u32 = 2;
 
@@ -136,20 +134,12 @@ impl Timeouts<'_> {
         is_majority && is_down() && is_quiet() && is_quiet_here()
     }
 
-    /// Between two ticks of the consensus library: an election takes more than a round trip to the other voters, and begins
-    /// after more than a gap between their heartbeats.
+    /// Between two ticks of the consensus library: an election takes more than a round trip to the other voters.
     pub(super) fn consensus_tick_every(&self) -> Duration {
-        let Some(parameters) = self.parameters.filter(|parameters| parameters.adapts()) else {
-            return CONSENSUS_TICK;
-        };
-        let tick = |node: NodeId| {
-            let gaps = self.peers.path(node).map(|path| path.silence_max(parameters.heartbeat, self.now));
-            (self.round_trip_max(node) / ROUND_TRIP_TICKS).max(gaps.unwrap_or_default() / SILENCE_TICKS)
-        };
-        let voters =
-            self.log.electors().map(|(_, node, _)| node).filter(|node| *node != self.me && self.peers.is_linked(*node));
-        let longest = voters.map(tick).max().unwrap_or_default();
-        let tick = longest.min(parameters.timeout_max / ELECTION_TICKS_MAX as u32).max(CONSENSUS_TICK);
+        let timeout_max = self.parameters.map_or(Duration::ZERO, |parameters| parameters.timeout_max);
+        let voters = self.log.electors().map(|(_, node, _)| node).filter(|node| self.peers.is_linked(*node));
+        let round_trip = voters.map(|node| self.round_trip_max(node)).max().unwrap_or_default();
+        let tick = (round_trip / ROUND_TRIP_TICKS).min(timeout_max / ELECTION_TICKS_MAX as u32).max(CONSENSUS_TICK);
         // Whole milliseconds, as runtimes count them: what is rounded differently is another run.
         Duration::from_millis(tick.as_millis() as u64)
     }

@@ -19,13 +19,16 @@ polyline.cloudy,polyline.tail,polyline.floor,polyline.floortail{fill:none}\
 .line1{stroke:#c2571a}.line2{stroke:#2e8540}.line3{stroke:#8250a8}.line4{stroke:#b8860b}.line5{stroke:#c03060}\
 .dashed{stroke-dasharray:5 3}";
 
+/// How each page begins.
+pub(crate) const START: &str = "<!DOCTYPE html>\n";
+
 /// The page.
 pub(crate) fn page(findings: &Findings) -> String {
     let bars = bars::section(&findings.rows);
     let over_time = over_time::section(&findings.rows);
     let sweeps = sweeps::section(&findings.rows);
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>cloudy bench</title>\
+        "{START}<html lang=\"en\"><head><meta charset=\"utf-8\"><title>cloudy bench</title>\
          <style>{STYLE}</style></head><body>\n<h1>cloudy bench</h1>\n<pre>{}</pre>\n\
          {bars}{sweeps}{over_time}<h2>All figures</h2>\n<pre>{}</pre>\n</body></html>\n",
         escaped(&findings.conditions.lines()),

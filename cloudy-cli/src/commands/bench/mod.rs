@@ -3,7 +3,7 @@
 mod plan;
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -75,7 +75,13 @@ impl<'a> Page<'a> {
         match File::options().write(true).create_new(true).open(path) {
             Ok(file) => Ok(Self { path, file, made_in_vain: true }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let file = File::options().write(true).open(path).map_err(failed)?;
+                let mut file = File::options().read(true).write(true).open(path).map_err(failed)?;
+                if !is_page_or_empty(&mut file).map_err(failed)? {
+                    return Err(failure(
+                        format_args!("{} is no page of a bench, so it is left as it is", path.display()),
+                        "name another file by --html, or remove this one",
+                    ));
+                }
                 Ok(Self { path, file, made_in_vain: false })
             }
             Err(error) => Err(failed(error)),
@@ -96,6 +102,14 @@ impl Drop for Page<'_> {
             let _ = fs::remove_file(self.path);
         }
     }
+}
+
+/// A page may replace an older one, and no other file: a key would be lost.
+fn is_page_or_empty(file: &mut File) -> io::Result<bool> {
+    let mut start = Vec::new();
+    file.take(html::START.len() as u64).read_to_end(&mut start)?;
+    file.rewind()?;
+    Ok(start.is_empty() || start == html::START.as_bytes())
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Report {

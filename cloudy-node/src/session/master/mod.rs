@@ -351,6 +351,8 @@ pub(super) async fn watch(
                     return Err(watch.failure(overdue));
                 }
                 watch.failed = watch.not_ready(group).await;
+                // Its slaves are free for the next master once the group is closed.
+                group.end();
                 watch.is_due_in(watch.stop_bound());
             }
             () = &mut stop, if !watch.stopped => {
