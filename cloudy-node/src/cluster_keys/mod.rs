@@ -77,7 +77,9 @@ pub enum RotateError {
     )]
     Switched,
     /// There is no next key.
-    #[error("there is no next key: begin a change of the key by `cloudy key rotate FILE` without --switch and --finish")]
+    #[error(
+        "there is no next key: begin a change of the key by `cloudy key rotate FILE` without --switch and --finish"
+    )]
     NotBegun,
     /// The next key is the primary one.
     #[error("the next key is the present one: give another")]
