@@ -8,8 +8,8 @@ use std::time::Duration;
 use cloudy_node::EndpointLimits;
 use cloudy_node::fault::{FaultCounters, Faults, MemoryNetwork};
 use cloudy_node::{
-    Approval, ApprovedItem, ClusterKey, Event, Group, GroupConfig, Identity, Index, Node, OnFailure, Parameters,
-    Payloads, Receipt, RingKind,
+    Approval, ApprovedItem, ClusterKey, Event, FoundError, Group, GroupConfig, Identity, Index, Node, OnFailure,
+    Parameters, Payloads, Receipt, RingKind,
 };
 use futures_util::future::join_all;
 
@@ -166,7 +166,11 @@ impl World {
     async fn close(&self, of: usize, with: usize, seed: u64) {
         let double = start(&self.network, NODES + of, self.identities[of].clone(), seed).await;
         assert_eq!(within("the double is linked", double.connect(address(with))).await, Ok(self.nodes[with].id()));
-        until("the node has lost its link", async || !self.linked(of, with).await).await;
+        // A link that is lost and replaced in one turn of the driver is never seen to be down. But the double ends only once
+        // the other node has closed the older link.
+        let has_ended =
+            async || matches!(double.found_group("any", GroupConfig::default()).await, Err(FoundError::SameIdentity));
+        until("the node has lost its link", async || !self.linked(of, with).await || has_ended().await).await;
         within("the double goes", double.shutdown()).await;
         until("both are linked again", async || self.linked(of, with).await && self.linked(with, of).await).await;
     }
@@ -296,8 +300,7 @@ async fn pipelined_nothing_is_lost_by_cuts_and_closed_connections() {
 
 #[tokio::test(start_paused = true)]
 async fn relay_nothing_is_lost_by_cuts_and_closed_connections() {
-    // Seed 93 in place of 94 hangs: an open fault (docs/guarantees.md, "Evidence").
-    for (seed, loss) in [(91, 0.0), (92, 0.05), (94, 0.2)] {
+    for (seed, loss) in [(91, 0.0), (92, 0.05), (93, 0.2)] {
         run_with_cuts(seed, loss, RingKind::Relay, 400).await;
     }
 }
