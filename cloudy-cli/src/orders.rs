@@ -1,4 +1,4 @@
-//! What a process of a demo is told and says (see [`children`](crate::children)).
+//! Orders to a process of a demo, and its reports (see [`children`](crate::children)).
 
 use std::net::SocketAddr;
 

@@ -126,7 +126,7 @@ impl Sink {
             drop(queue);
             let result = (self.stream.write)(&piece.text);
             if let Some(written) = piece.written {
-                // Nobody may wait for it.
+                // The waiting caller may be gone.
                 let _ = written.send(result);
             }
             queue = self.lock();

@@ -262,7 +262,7 @@ pub(crate) fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-/// What to do about a session that nobody can go on with; the log has said what is missing.
+/// The remedy for a session that no process can continue; the log names what is missing.
 pub(crate) fn stopped_words(stopped: &NobodyComplete) -> String {
     let waits = match (stopped.missing.is_empty(), stopped.durability) {
         (false, Durability::Disk) => {

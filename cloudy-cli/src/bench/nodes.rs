@@ -171,7 +171,7 @@ async fn in_process(
                 break;
             }
         }
-        // The receiver is told that this node has ended.
+        // The receiver receives the close of this node.
         drop(news);
     };
     tokio::join!(tell, hear, run(Post { orders: orders_in, said: says }));

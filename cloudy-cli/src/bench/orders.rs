@@ -129,9 +129,9 @@ pub(crate) struct Part {
 /// How a node comes into the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Role {
-    /// It founds the group, and is a member; so many others are.
+    /// The node creates the group and is a member, beside this number of others.
     Founder { others: usize },
-    /// It founds the group for so many others, and is no member: as a session's master.
+    /// The node creates the group for this number of members and is not one itself, like a session's master.
     Master { others: usize },
     /// It joins by the address that it is given.
     Joiner,
@@ -148,7 +148,7 @@ pub(crate) enum Task {
     Survive(Failed),
     /// Nothing passes to and from these addresses, until the next order of this kind. Not answered.
     CutOff(Vec<SocketAddr>),
-    /// Broadcast so many messages at full speed. Answered by [`Word::Filled`] once they are approved.
+    /// Broadcast this number of messages at full speed. Answered by [`Word::Filled`] once they are approved.
     Fill { messages: u64 },
     /// Answered by [`Word::Memory`].
     Memory,

@@ -109,7 +109,7 @@ impl Child {
             Signal::Pause => Number::STOP,
             Signal::Resume => Number::CONT,
         };
-        // Until it is waited for, nobody else has its number.
+        // Until the process is waited for, no other process has its number.
         let pid = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         pid.map_or(Ok(()), |pid| kill_process(pid, number).map_err(io::Error::from))
     }

@@ -21,7 +21,7 @@ const LAST_WORDS_LINES_MAX: usize = 8;
 /// What is done to a child.
 #[derive(Debug)]
 pub(crate) enum Control<O> {
-    /// It is told.
+    /// Written to its stdin.
     Order(O),
     /// `SIGKILL`.
     Kill,
@@ -96,8 +96,8 @@ impl Child {
         ending
     }
 
-    /// Reports under this name what the child says, and does to it what it is told to, until the child has ended. Once
-    /// nobody is left to control it, its stdin is closed.
+    /// Forwards the child's reports under this name, and carries out orders for it, until the child has ended. Once
+    /// no control is left, its stdin is closed.
     pub(crate) async fn follow<K: Copy + Display, O: Serialize, S: DeserializeOwned>(
         mut self,
         name: K,
@@ -135,7 +135,7 @@ impl Child {
                 self.stdin = None;
             }
             if let Some(found) = found {
-                // Nobody may be interested.
+                // The receiver may be gone.
                 let _ = news.send((name, found)).await;
             }
         }

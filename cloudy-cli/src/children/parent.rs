@@ -1,4 +1,4 @@
-//! The process that started this one: what it orders, and what it is told.
+//! The process that started this one: its orders, and the reports to it.
 
 use std::fmt::Debug;
 use std::future::pending;
@@ -19,7 +19,7 @@ const ORDER_BYTES_MAX: u64 = 64 << 10;
 /// Orders that wait to be done.
 const ORDERS_MAX: usize = 4;
 
-/// Says something soon. A parent that has stopped reading holds nobody up: it misses what is too much for it.
+/// Queues a report. A parent that has stopped reading holds up no process: it misses the reports that do not fit.
 pub(crate) fn say(said: &(impl Serialize + Debug)) {
     if line(said).is_some_and(|line| !STDOUT.lines(line.as_bytes())) {
         tracing::warn!("the process that started this one reads nothing: it misses {said:?}");
@@ -79,7 +79,7 @@ fn read<O: DeserializeOwned>(mut stdin: impl BufRead, orders: &mpsc::Sender<O>) 
     }
 }
 
-/// Does what it is told; returns once there is no parent. Never where stdin is no pipe: no parent is there to be
+/// Carries out the parent's orders; returns once there is no parent. Never where stdin is no pipe: no parent is there to be
 /// watched.
 pub(crate) async fn obey<O: DeserializeOwned + Send + 'static>(act: impl Fn(O)) {
     if !is_watched() {

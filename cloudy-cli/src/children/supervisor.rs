@@ -58,7 +58,7 @@ impl Supervisor {
 /// Reads the key, and then for as long as there is a supervisor.
 fn listen(give: oneshot::Sender<io::Result<Zeroizing<Vec<u8>>>>, _alive: oneshot::Sender<()>) {
     let mut stdin = io::stdin().lock();
-    // Nobody may wait for it.
+    // The waiting caller may be gone.
     let _ = give.send(read_key(&mut stdin));
     // However it ends, it is over.
     let _ = io::copy(&mut stdin, &mut io::sink());

@@ -270,7 +270,7 @@ fn hexadecimal(payload: &[u8]) -> String {
     })
 }
 
-/// False once nobody reads. A slow reader does not stop the node.
+/// False once the reader is gone. A slow reader does not stop the node.
 async fn write(text: String) -> Result<bool, Report> {
     match STDOUT.write(text.into_bytes()).await {
         Ok(()) => Ok(true),

@@ -17,7 +17,7 @@ use crate::output::failure;
 
 /// How long a process may take until it says where it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// News that nobody has read: a process that says more waits.
+/// Unread news: a process that sends more waits.
 const NEWS_MAX: usize = 64;
 /// What is to be done to a process and is not done yet.
 const CONTROLS_MAX: usize = 256;

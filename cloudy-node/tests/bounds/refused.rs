@@ -106,6 +106,7 @@ async fn peers_that_are_refused_for_ten_minutes_leave_few_lines_with_counts() {
         let (connection, _node_stream) = babbler.link(at(1)).await;
         let _stream = open(&connection, b"GET / HTTP/1.1\r\n").await;
         connection.closed().await;
+        // sleep: of virtual time, between two rounds of attempts.
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     target.shutdown().await;
@@ -132,6 +133,7 @@ async fn a_member_that_is_refused_for_ten_minutes_says_so_in_few_lines_with_coun
     let _groups = found(&nodes, "ours", GroupConfig::default()).await;
     // The key changes at one of them only, so either refuses the other.
     nodes[0].set_keys(&ClusterKeys::from(ClusterKey::generate().unwrap())).await.unwrap();
+    // sleep: of virtual time, in which both dial again and again.
     tokio::time::sleep(Duration::from_secs(600)).await;
     for node in nodes {
         node.shutdown().await;
