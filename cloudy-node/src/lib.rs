@@ -72,9 +72,9 @@
 //!
 //! # Where to go next
 //!
-//! The project's `docs` folder has the guarantees and what is not guaranteed (`guarantees.md`), how to run nodes and change
-//! keys (`operating.md`), how to test an application (`testing-your-app.md`), and the protocol (`protocol.md`).
-//! `cloudy-node/examples` has small programs.
+//! The project's `docs` folder has a tutorial (`tutorial/first-group.md`), the guarantees and what is not guaranteed
+//! (`reference/guarantees.md`), how to run nodes and change keys (`how-to/operating.md`), how to test an application
+//! (`how-to/testing-your-app.md`), and the protocol (`reference/protocol.md`). `cloudy-node/examples` has small programs.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![warn(unnameable_types)]

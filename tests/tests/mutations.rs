@@ -440,7 +440,7 @@ fn most_votes_are_lost_and_no_node_says_so() {
     println!("LostVotesAreTold off: {failure}");
 }
 
-/// `docs/rules.md` has one row for each rule, and each row names a test that exists.
+/// `docs/reference/rules.md` has one row for each rule, and each row names a test that exists.
 #[test]
 fn the_page_of_rules_has_a_row_for_each_rule() {
     let declared = include_str!("../../cloudy-proto/src/rules.rs");
@@ -454,7 +454,7 @@ fn the_page_of_rules_has_a_row_for_each_rule() {
         include_str!("../../cloudy-proto/src/control/voters.rs"),
     );
     let mut listed = BTreeSet::new();
-    for row in include_str!("../../docs/rules.md").lines().filter(|line| line.starts_with("| `")) {
+    for row in include_str!("../../docs/reference/rules.md").lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let name = |cell: &'static str| cell.trim_start_matches('`').split('`').next();
         let (rule, test) = (name(cells[1]).expect("a rule"), name(cells[4]).expect("a test"));

@@ -80,7 +80,7 @@ pub(crate) struct BenchArgs {
     /// Run the bare QUIC program in turn with the real one, and give the ratio
     #[arg(long)]
     pub(crate) floor: bool,
-    /// The rows of docs/performance.md and what each should reach, beside the floor, in less than two minutes
+    /// The rows of docs/explanation/performance.md and what each should reach, beside the floor, in less than two minutes
     #[arg(long, conflicts_with_all = ["nodes", "senders", "size", "rate", "window", "ring", "durability", "warm_up",
           "duration", "repeat", "sweep", "floor", "loss", "latency"])]
     pub(crate) quick: bool,

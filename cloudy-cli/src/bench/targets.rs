@@ -1,4 +1,4 @@
-//! What the rows of `--quick` should reach (`docs/performance.md`).
+//! What the rows of `--quick` should reach (`docs/explanation/performance.md`).
 
 use super::latency::Quantiles;
 use super::row::{Row, Verdict};

@@ -181,7 +181,7 @@ async fn a_revoked_member_is_cut_off_evicted_told_and_kept_out() {
     let groups = found(&nodes, "revokes", GroupConfig::default()).await;
     let (out, stay) = (&nodes[3], &nodes[..3]);
     all_go_on(&groups).await;
-    // While the log passes two voters, the loss of either stops the group (docs/guarantees.md).
+    // While the log passes two voters, the loss of either stops the group (docs/reference/guarantees.md).
     until("three vote", async || groups[0].status().await.unwrap().voters.len() == 3).await;
     stay[1].revoke(out.id()).await.unwrap();
     assert_eq!(ended(&groups[3]).await, EndReason::Revoked);

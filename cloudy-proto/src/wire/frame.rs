@@ -284,7 +284,7 @@ pub enum ControlFrame {
         index: LogIndex,
         /// The term of that one, as in [`ControlFrame::Log`].
         term: u64,
-        /// What they come to (`docs/wire.md`).
+        /// What they come to (`docs/reference/wire.md`).
         state: Bytes,
     },
     /// The coordinator waits in vain for an answer to [`ControlFrame::Wedge`] of a member that is complete.

@@ -1,4 +1,4 @@
-//! Frames to bytes and back (`docs/wire.md`).
+//! Frames to bytes and back (`docs/reference/wire.md`).
 //!
 //! An encoder trusts its caller to keep within the bounds; a decoder trusts nobody. It takes bytes in chunks of any
 //! size, checks every length before it allocates, and holds at most twice what has arrived plus
