@@ -62,8 +62,8 @@
 //! # Waits, errors and cancellation
 //!
 //! Methods that wait for other nodes return a [`Wait`], whose deadline the caller sets. Each async method says whether it is
-//! cancel safe. When a node ends for any reason, a panic of one of its tasks included, every handle ends with that reason
-//! ([`EndReason`], [`CloseReason`]).
+//! cancel safe, and `docs/reference/cancel-safety.md` lists them all. When a node closes for any reason, a panic of one of
+//! its tasks included, every handle reports that reason ([`EndReason`], [`CloseReason`]).
 //!
 //! # Feature flags
 //!

@@ -12,6 +12,7 @@ page!(architecture, include_str!("../../ARCHITECTURE.md"));
 page!(introduction, include_str!("../../docs/introduction.md"));
 page!(first_group, include_str!("../../docs/tutorial/first-group.md"));
 page!(guarantees, include_str!("../../docs/reference/guarantees.md"));
+page!(cancel_safety, include_str!("../../docs/reference/cancel-safety.md"));
 page!(protocol, include_str!("../../docs/reference/protocol.md"));
 page!(rules, include_str!("../../docs/reference/rules.md"));
 page!(wire, include_str!("../../docs/reference/wire.md"));

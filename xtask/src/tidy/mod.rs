@@ -3,6 +3,7 @@
 //! Each rule is a function from text to violations, with a test that shows it a bad snippet.
 
 mod book;
+mod cancellation;
 mod files;
 mod imports;
 mod layers;
@@ -59,6 +60,7 @@ pub(crate) fn check(root: &Path) -> io::Result<(usize, Vec<Violation>)> {
     }
     found.extend(links::check(&files));
     found.extend(book::check(&files));
+    found.extend(cancellation::check(&files));
     found.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     Ok((files.len(), found))
 }
