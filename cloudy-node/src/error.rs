@@ -1,4 +1,4 @@
-//! Why a node does not do what was asked of it: errors of its groups and of its keys.
+//! Errors of groups and keys that a node returns.
 
 use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
 use cloudy_proto::wire::COUNTER_MAX;
@@ -14,14 +14,14 @@ use crate::link_error::ConnectError;
 use crate::storage::StoreError;
 use crate::wait::TimedOut;
 
-/// A group that could not be founded; there is none.
+/// The reason for which a group was not created. It does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FoundError {
-    /// The configuration cannot work.
+    /// The configuration is not valid.
     #[error(transparent)]
     Parameters(#[from] ParametersError),
-    /// A group of that name lives at this node.
+    /// This node has a group of that name.
     #[error("this node has a group named {name:?} already: end that one, or choose another name")]
     NameTaken {
         /// The name.
@@ -35,7 +35,7 @@ pub enum FoundError {
         /// The name.
         name: String,
     },
-    /// The group is to keep its result on disk.
+    /// The group's result is kept on disk, and this node has no data directory.
     #[error(
         "group {name:?} is to keep its result on disk, and this node has no data directory: start it with NodeBuilder::data_dir, or `--data DIR`"
     )]
@@ -43,19 +43,19 @@ pub enum FoundError {
         /// The name.
         name: String,
     },
-    /// This node is in as many groups as it may be, or waits to join them.
+    /// This node is in the maximum number of groups, or waits to join them.
     #[error("this node is in {GROUPS_MAX} groups or waits to join them, the most a node may: leave one first")]
     TooManyGroups,
     /// The name is too long.
     #[error("a group's name has at most {} bytes", cloudy_proto::limits::GROUP_NAME_BYTES_MAX)]
     NameTooLong,
-    /// Nobody has accepted, and the founder takes no place on the ring itself.
+    /// No node has accepted, and the creator takes no place on the ring.
     #[error("nobody is on the ring: no node has accepted the invitation")]
     NoMembers,
-    /// This node is shut out of its cluster.
+    /// This node's identity was revoked.
     #[error("this node's identity was revoked in its cluster, for good: no node links to it any more")]
     Revoked,
-    /// Another process has this node's identity, and this one has ended.
+    /// Another process has this node's identity, and this process has closed its node.
     #[error(
         "another process has this node's identity, and this one, started later, has ended: stop one of the two, and give it a data directory and a node key of its own"
     )]
@@ -63,13 +63,13 @@ pub enum FoundError {
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,
-    /// A part of the node failed by a defect.
+    /// A part of the node failed because of a defect.
     #[error(transparent)]
     NodeFailed(#[from] NodeFailure),
-    /// The group ended here before view 1 was in force.
+    /// The group closed here before view 1 was in force.
     #[error("the group was not created: {0}")]
     Ended(EndReason),
-    /// Not all who were to take part did so in time.
+    /// Not all intended members accepted before the timeout.
     #[error(transparent)]
     TimedOut(#[from] TimedOut),
 }
@@ -95,11 +95,11 @@ impl From<EndReason> for FoundError {
     }
 }
 
-/// A group that is not forgotten, or may be there again after a restart.
+/// The reason for which a group is not forgotten, or may exist again after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForgetError {
-    /// The group runs here, and others may rely on this member's vote and on what it holds.
+    /// The group runs here, and others may depend on this member's vote and data.
     #[error(
         "group {name:?} runs at this node: call Group::leave first; once that was called it can be forgotten, even if the \
          node could not leave in time, and may then be missed by the others"
@@ -114,53 +114,53 @@ pub enum ForgetError {
     /// The node was closed meanwhile.
     #[error(transparent)]
     Closed(#[from] CloseReason),
-    /// The disk did not answer in time; the group is forgotten once it does.
+    /// The disk did not answer before the timeout; the group is forgotten once it does.
     #[error(transparent)]
     TimedOut(#[from] TimedOut),
 }
 
-/// A group that was not joined; this node is not in it.
+/// The reason for which a group was not joined.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// This node is in a group of that name, or waits for one.
+    /// This node is in a group of that name, or waits to join one.
     #[error("this node is in a group named {name:?} already, or waits for one: leave that one first")]
     NameTaken {
         /// The name.
         name: String,
     },
-    /// This node is in as many groups as it may be, or waits to join them.
+    /// This node is in the maximum number of groups, or waits to join them.
     #[error("this node is in {GROUPS_MAX} groups or waits to join them, the most a node may: leave one first")]
     TooManyGroups,
     /// The name is too long.
     #[error("a group's name has at most {GROUP_NAME_BYTES_MAX} bytes")]
     NameTooLong,
-    /// No result has that index.
+    /// A result never has that index.
     #[error(
         "no result can have index {from}: the largest index is {COUNTER_MAX}; give the first index to read, 1 for all of the result"
     )]
     NoSuchIndex {
-        /// The index to begin at.
+        /// The requested index.
         from: Index,
     },
-    /// The group does not take this node, and will not.
+    /// The group refuses this node, for good.
     #[error("group {name:?} was not joined: {reason}")]
     Refused {
         /// The name.
         name: String,
-        /// In words.
+        /// The reason.
         reason: String,
     },
-    /// The group has stopped for good: nobody can join it, so create another. What is only too early is tried again
+    /// The group has stopped for good, so no node can join it: create another. Refusals that may change are retried
     /// until [`JoinError::TimedOut`].
     #[error("group {name:?} was not joined, and never will be: {reason}")]
     Gone {
         /// The name.
         name: String,
-        /// In words.
+        /// The reason.
         reason: String,
     },
-    /// The group runs, and the beginning of its result is gone.
+    /// The group runs, and no member retains the beginning of its result.
     #[error(
         "group {name:?} was not joined: its result before index {first} is no longer retained by any member, and a \
          member has the whole of it; raise retain_bytes (on disk: retain_disk_bytes; of slaves: `--retain`) at the members, or observe the group from that index on"
@@ -171,7 +171,7 @@ pub enum JoinError {
         /// The first index that is retained.
         first: Index,
     },
-    /// The group keeps its result on disk.
+    /// The group's result is kept on disk, and this node has no data directory.
     #[error(
         "group {name:?} keeps its result on disk, and this node has no data directory: start it with          NodeBuilder::data_dir, or `--data DIR`"
     )]
@@ -179,24 +179,24 @@ pub enum JoinError {
         /// The name.
         name: String,
     },
-    /// The group ended here before this node was a part of it.
+    /// The group closed here before this node had joined it.
     #[error("group {name:?} was not joined: {reason}")]
     EndedHere {
         /// The name.
         name: String,
-        /// Why.
+        /// The reason.
         reason: EndReason,
     },
-    /// What was too early, or out of reach, stayed so until the wait was over.
+    /// No node admitted this one before the timeout: each was out of reach, or not ready.
     #[error(transparent)]
     TimedOut(#[from] TimedOut),
-    /// The contact could not be reached.
+    /// The node at the address could not be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// This node is shut out of its cluster.
+    /// This node's identity was revoked.
     #[error("this node's identity was revoked in its cluster, for good: no node links to it any more")]
     Revoked,
-    /// Another process has this node's identity, and this one has ended.
+    /// Another process has this node's identity, and this process has closed its node.
     #[error(
         "another process has this node's identity, and this one, started later, has ended: stop one of the two, and give it a data directory and a node key of its own"
     )]
@@ -204,13 +204,13 @@ pub enum JoinError {
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,
-    /// A part of the node failed by a defect.
+    /// A part of the node failed because of a defect.
     #[error(transparent)]
     NodeFailed(#[from] NodeFailure),
 }
 
 impl JoinError {
-    /// The group ended here while this node was about to join it.
+    /// The error for a group that closed here while this node joined it.
     pub(crate) fn of_end(name: String, reason: EndReason) -> Self {
         match reason {
             EndReason::Revoked => Self::Revoked,
@@ -231,11 +231,11 @@ impl From<CloseReason> for JoinError {
     }
 }
 
-/// Keys that a node did not take: it goes on with those that it has.
+/// The reason for which a node did not accept new keys. It keeps the earlier ones.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetKeysError {
-    /// There is no identity under these keys.
+    /// No identity can be made with these keys.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The endpoint cannot use the identity.
@@ -246,11 +246,11 @@ pub enum SetKeysError {
     Closed(#[from] CloseReason),
 }
 
-/// A node that was not revoked.
+/// The reason for which a node was not revoked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RevokeError {
-    /// Too many are.
+    /// The maximum number of nodes is revoked.
     #[error(transparent)]
     Full(#[from] RevokedFullError),
     /// The node was shut down, or a part of it failed.

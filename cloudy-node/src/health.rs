@@ -1,4 +1,4 @@
-//! A task or thread of a node that fails stops the node, by name: nobody waits for what cannot come.
+//! The health of a node: a task or thread that fails stops the node, and every wait ends with its name.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -10,7 +10,7 @@ use std::task::Poll;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A node's task or thread that failed by a defect, and stopped the node.
+/// A task or thread of a node that failed because of a defect, and stopped the node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this node stopped because its {part} failed: {cause}; this is a defect: restart the process and report it")]
 pub struct NodeFailure {
@@ -19,27 +19,27 @@ pub struct NodeFailure {
 }
 
 impl NodeFailure {
-    /// Which task or thread failed.
+    /// The name of the task or thread.
     #[must_use]
     pub fn part(&self) -> &'static str {
         self.part
     }
 
-    /// What happened, with the panic's message if it panicked.
+    /// The cause, with the message of a panic.
     #[must_use]
     pub fn cause(&self) -> &str {
         &self.cause
     }
 }
 
-/// Why a node is closed.
+/// The reason for which a node is closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// It was shut down, or the runtime that it was started on was.
+    /// The node was shut down, or its runtime was.
     #[error("this node was shut down")]
     ShutDown,
-    /// One of its tasks or threads failed.
+    /// A task or thread of the node failed.
     #[error(transparent)]
     Failed(#[from] NodeFailure),
 }
@@ -52,12 +52,12 @@ struct State {
     panics_in: Option<&'static str>,
 }
 
-/// Whether a node works: shared by its handles and all of its tasks and threads.
+/// The health of a node, shared by its handles, tasks and threads.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Health(Arc<watch::Sender<State>>);
 
 impl Health {
-    /// A part of the node cannot continue. The first failure counts.
+    /// Notes that a part of the node cannot continue. The first failure counts.
     pub(crate) fn fail(&self, part: &'static str, cause: String) {
         tracing::error!(part, cause, "a part of this node failed, and the node stops");
         self.0.send_modify(|state| {
@@ -65,7 +65,7 @@ impl Health {
         });
     }
 
-    /// The node is closed: the reason that all of its handles give. The first reason counts.
+    /// Notes that the node is closed, and returns the reason that all handles report. The first reason counts.
     pub(crate) fn close(&self, reason: CloseReason) -> CloseReason {
         self.0.send_modify(|state| {
             state.closed.get_or_insert(reason);
@@ -81,7 +81,7 @@ impl Health {
         self.0.borrow().closed.clone()
     }
 
-    /// Returns once the node is closed.
+    /// Returns the reason once the node is closed.
     pub(crate) async fn closed(&self) -> CloseReason {
         let mut states = self.0.subscribe();
         let closed = states.wait_for(|state| state.closed.is_some()).await;
@@ -89,12 +89,12 @@ impl Health {
         closed.ok().and_then(|state| state.closed.clone()).unwrap_or(CloseReason::ShutDown)
     }
 
-    /// Wakes at a failure; see [`Failures::happened`].
+    /// A receiver of failures; see [`Failures::happened`].
     pub(crate) fn failures(&self) -> Failures {
         Failures(self.0.subscribe())
     }
 
-    /// Runs a part of the node. If it panics, the node fails, and none is returned.
+    /// Runs a part of the node. A panic is a failure of the node, and the result is none.
     pub(crate) async fn run<T>(&self, part: &'static str, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         let caught = poll_fn(|context| {
@@ -110,7 +110,7 @@ impl Health {
         caught.await.map_err(|panic| self.panicked(part, panic.as_ref())).ok()
     }
 
-    /// Runs a part of the node as a task of its own.
+    /// Runs a part of the node in a task of its own.
     pub(crate) fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let health = self.clone();
         tokio::spawn(async move {
@@ -119,7 +119,7 @@ impl Health {
         })
     }
 
-    /// Runs a part of the node on the thread that calls.
+    /// Runs a part of the node on the calling thread.
     pub(crate) fn run_blocking(&self, part: &'static str, work: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
             self.panicked(part, panic.as_ref());
@@ -130,7 +130,7 @@ impl Health {
         self.fail(part, format!("it panicked: {}", panic_message(panic)));
     }
 
-    /// Panics where a test wants it.
+    /// Panics if a test requested it.
     #[cfg(feature = "fault")]
     pub(crate) fn trip(&self, part: &'static str) {
         let wanted = self.0.borrow().panics_in == Some(part);
@@ -144,14 +144,14 @@ impl Health {
     #[expect(clippy::unused_self, reason = "as with the feature")]
     pub(crate) fn trip(&self, _part: &'static str) {}
 
-    /// The next time that a part of this name runs, it panics.
+    /// Makes the next run of the part with this name panic.
     #[cfg(feature = "fault")]
     pub(crate) fn inject_panic(&self, part: &'static str) {
         self.0.send_modify(|state| state.panics_in = Some(part));
     }
 }
 
-/// Closes the node when its driver is dropped: where the runtime ends first.
+/// Closes the node when its driver is dropped because the runtime ended first.
 pub(crate) struct ClosesWithDriver(pub(crate) Health);
 
 impl Drop for ClosesWithDriver {
@@ -160,7 +160,7 @@ impl Drop for ClosesWithDriver {
     }
 }
 
-/// Tells a task of failures anywhere in its node.
+/// Notifies a task of failures of any part of its node.
 pub(crate) struct Failures(watch::Receiver<State>);
 
 impl Failures {
@@ -171,7 +171,7 @@ impl Failures {
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("without a message").to_owned()

@@ -1,4 +1,5 @@
-//! Waits of the library: each has a deadline that the caller can set, and says at its end whom it waited for.
+//! Waits for other nodes: each has a deadline that the caller can set, and its error names the nodes and their last
+//! answers.
 
 use core::fmt;
 use std::future::Future;
@@ -10,22 +11,21 @@ use std::time::Duration;
 use cloudy_proto::NodeId;
 use tokio::time::Instant;
 
-/// How long a wait for other nodes takes at most, unless
-/// [`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`] gives another time.
+/// The timeout of a wait for other nodes, unless [`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or
+/// [`Wait::timeout`] sets another.
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Between two attempts, at first.
+/// The first pause between two attempts.
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(50);
-/// Between two attempts, at last.
+/// The longest pause between two attempts.
 const RETRY_AFTER_MAX: Duration = Duration::from_millis(500);
 
 type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 type Start<'a, T> = Box<dyn FnOnce(Deadline) -> Work<'a, T> + Send + 'a>;
 
-/// A wait for something that other nodes take part in: await it. Dropping it withdraws, as each method says.
+/// A future that waits for other nodes. Each method documents the effect of dropping it.
 ///
-/// What is only too early is tried again, so the order in which nodes start does not matter. The time of the deadline runs
-/// from the first poll.
+/// Requests that come too early are retried, so nodes can start in any order. The timeout runs from the first poll.
 ///
 /// ```no_run
 /// # async fn example(node: &cloudy_node::Node, address: std::net::SocketAddr) -> Result<(), cloudy_node::JoinError> {
@@ -55,13 +55,13 @@ impl<'a, T> Wait<'a, T> {
         Self { limit, state: State::Idle(Box::new(move |deadline| Box::pin(start(deadline)))) }
     }
 
-    /// Waits this long at most. No effect on a wait that was polled.
+    /// Sets the timeout. It has no effect after the first poll.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// Waits for as long as it takes. No effect on a wait that was polled.
+    /// Waits without a timeout. It has no effect after the first poll.
     pub fn without_timeout(mut self) -> Self {
         self.limit = None;
         self
@@ -93,7 +93,7 @@ impl<T> fmt::Debug for Wait<'_, T> {
     }
 }
 
-/// When a wait ends at the latest.
+/// The deadline of a wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     at: Option<Instant>,
@@ -106,7 +106,7 @@ impl Deadline {
         Self { at, limit: limit.unwrap_or(Duration::MAX) }
     }
 
-    /// None if the work is not done in time.
+    /// Runs `work`; none if the deadline passes first.
     pub(crate) async fn run<T>(self, work: impl Future<Output = T>) -> Option<T> {
         match self.at {
             Some(at) => tokio::time::timeout_at(at, work).await.ok(),
@@ -114,19 +114,19 @@ impl Deadline {
         }
     }
 
-    /// The error of a wait that was not done in time: for what, and what was answered.
+    /// The error of a wait whose deadline passed: its purpose, and the last answers.
     pub(crate) fn passed(self, what: String, answers: Answers) -> TimedOut {
         TimedOut { what, waited: self.limit, answers: answers.0 }
     }
 }
 
-/// Whom a wait was for.
+/// The node that a wait was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Awaited {
-    /// Whatever node listens at an address.
+    /// The node that listens at an address.
     Address(SocketAddr),
-    /// A node.
+    /// A node that is known by its id.
     Node(NodeId),
 }
 
@@ -139,12 +139,12 @@ impl fmt::Display for Awaited {
     }
 }
 
-/// What somebody answered last while it was waited for.
+/// The last answer of a node during a wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Who.
+    /// The node that answered.
     pub from: Awaited,
-    /// In words, without control characters.
+    /// The text of the answer, without control characters.
     pub words: String,
 }
 
@@ -154,15 +154,15 @@ impl fmt::Display for Answer {
     }
 }
 
-/// The last answer of each.
+/// The last answer of each node.
 #[derive(Debug, Default)]
 pub(crate) struct Answers(Vec<Answer>);
 
-/// Answers that one error lists: nodes that a group can have invited.
+/// Maximum of answers in one error: the nodes that a group can have invited.
 const ANSWERS_MAX: usize = cloudy_proto::limits::INVITED_MAX;
 
 impl Answers {
-    /// False if the same was known.
+    /// Notes an answer. False if it is known already.
     pub(crate) fn note(&mut self, answer: Answer) -> bool {
         if self.0.contains(&answer) {
             return false;
@@ -184,7 +184,7 @@ impl Answers {
     }
 }
 
-/// A wait that was over before what was waited for; it can be begun again.
+/// A wait whose timeout passed first. It can be repeated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct TimedOut {
     what: String,
@@ -193,13 +193,13 @@ pub struct TimedOut {
 }
 
 impl TimedOut {
-    /// How long was waited.
+    /// The timeout.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// What each that was waited for answered last.
+    /// The last answer of each node that the wait was for.
     #[must_use]
     pub fn answers(&self) -> &[Answer] {
         &self.answers
@@ -216,12 +216,12 @@ impl fmt::Display for TimedOut {
     }
 }
 
-/// A time between a half of this one and the whole: nodes that failed together do not try again together.
+/// A random time between half of `pause` and all of it, so that nodes that failed together do not retry together.
 pub(crate) fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
-/// Times between attempts.
+/// Growing pauses between attempts.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,
@@ -235,7 +235,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Pauses grow up to this one.
+    /// Pauses that grow up to `max`.
     pub(crate) fn up_to(max: Duration) -> Self {
         Self { next: RETRY_AFTER_MIN, max }
     }
@@ -250,7 +250,7 @@ impl Backoff {
     /// Returns when the next attempt is due.
     pub(crate) async fn pause(&mut self) {
         let pause = self.next();
-        // sleep: an attempt that failed is not made again at once.
+        // sleep: the pause between two attempts.
         tokio::time::sleep(pause).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Approvals of own broadcasts, for receipts: kept for as long as a receipt may be asked for them.
+//! Approvals of own broadcasts, kept as long as a receipt may need them.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,38 +6,38 @@ use cloudy_proto::{Approval, Index, NodeId, Seq, ViewId};
 
 use std::time::Duration;
 
-/// Approvals kept with who confirmed when, for all readers (`protocol.md` §3.1).
+/// Maximum of approvals that are kept with the times of confirmations, for all readers (`protocol.md` §3.1).
 pub(crate) const APPROVALS_KEPT_MAX: usize = 1_024;
 
-/// Where a broadcast is in the result.
+/// The place of an approved broadcast in the result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) index: Index,
     pub(crate) view: ViewId,
-    /// Empty where that is not kept.
+    /// Empty if the confirmations are not kept.
     pub(crate) confirmed: Vec<(NodeId, Duration)>,
 }
 
-/// The newest approvals, and of older ones those that a receipt may still be asked for: memory grows with the receipts
-/// that the application holds, and with nothing else.
+/// The newest approvals, and the older ones that a receipt may still need: memory grows only with the receipts that the
+/// application holds.
 #[derive(Debug, Default)]
 pub(crate) struct Approvals {
     /// Oldest first.
     newest: VecDeque<Approval>,
-    /// By their first numbers, without who confirmed.
+    /// By first sequence number, without confirmations.
     older: BTreeMap<u64, Approval>,
-    /// Numbers whose receipts exist: one bit each, by number / 64.
+    /// One bit for each sequence number with a receipt, by number / 64.
     awaited: BTreeMap<u64, u64>,
 }
 
 impl Approvals {
-    /// A receipt exists. Numbers rise.
+    /// Notes a receipt. Sequence numbers rise.
     pub(crate) fn expect(&mut self, seq: Seq) {
         let (word, bit) = place(seq.0);
         *self.awaited.entry(word).or_default() |= bit;
     }
 
-    /// A receipt is gone.
+    /// Notes that a receipt is dropped.
     pub(crate) fn release(&mut self, seq: Seq) {
         let (word, bit) = place(seq.0);
         if let Some(bits) = self.awaited.get_mut(&word) {
@@ -66,7 +66,7 @@ impl Approvals {
         }
     }
 
-    /// Where a broadcast is; none if it was approved by a snapshot, which does not say.
+    /// The place of a broadcast; none if a snapshot approved it, which has no indexes.
     pub(crate) fn find(&self, seq: Seq) -> Option<Found> {
         let at = self.newest.partition_point(|approval| end(approval) <= seq.0);
         let newest = self.newest.get(at).filter(|approval| approval.first_seq <= seq);
@@ -79,7 +79,7 @@ impl Approvals {
         })
     }
 
-    /// A receipt exists for a number from `first` on, below `end`.
+    /// Whether a receipt exists for a sequence number from `first` on, below `end`.
     fn is_awaited(&self, first: u64, end: u64) -> bool {
         self.awaited.range(first / 64..=end / 64).any(|(word, bits)| {
             let from = first.saturating_sub(word * 64).min(64);
@@ -90,7 +90,7 @@ impl Approvals {
     }
 }
 
-/// The number behind an approval's last.
+/// The sequence number that follows the last one of an approval.
 fn end(approval: &Approval) -> u64 {
     approval.first_seq.0 + u64::from(approval.count)
 }

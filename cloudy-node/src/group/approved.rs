@@ -1,4 +1,4 @@
-//! Reading the result.
+//! Readers of the result and of events.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -17,12 +17,12 @@ use crate::group::feed::{ApprovedItem, Cursor, Read};
 use crate::group::shared::{EndReason, Listener, Shared};
 use crate::storage::{Part, ReadGroupError};
 
-/// A reader that cannot go on.
+/// The reason for which a reader of the result cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApprovedError {
-    /// The reader was too slow, or asked for too early an index: what it wants is no longer retained. Reading again goes
-    /// on at `resume_from`.
+    /// The reader was too slow, or started at too early an index: that part of the result is not retained here. The
+    /// next read continues at `resume_from`.
     #[error(
         "the result before index {resume_from} is no longer retained here; read on from there, or raise retain_bytes (on disk: retain_disk_bytes)"
     )]
@@ -30,43 +30,43 @@ pub enum ApprovedError {
         /// The first index that is retained.
         resume_from: Index,
     },
-    /// What it wants is on the disk, and cannot be read. Reading again goes on at `resume_from`.
+    /// That part of the result is on the disk and cannot be read. The next read continues at `resume_from`.
     #[error("the result before index {resume_from} cannot be read from the disk here: {cause}")]
     Unreadable {
-        /// What is wrong, and what to do.
+        /// The cause, with the remedy.
         cause: ReadGroupError,
-        /// The first index that memory retains.
+        /// The first index that is retained in memory.
         resume_from: Index,
     },
-    /// The group ended at this node before its result was final; all that was approved here has been read.
+    /// The group closed at this node before its result was final. Everything that was approved here has been read.
     #[error(transparent)]
     Ended(#[from] EndReason),
 }
 
-/// How long it takes about until more of the result is on disk.
+/// Approximate time until more of the result is on disk.
 const SYNC_LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A reader of the result, from an index on, as a stream: batches and view changes, in order. It holds nobody up. In a `Disk` group
-/// it reads from the disk what memory does not keep, without the view changes of that time.
+/// A stream of the result from an index on: batches and view changes, in order. It delays no other node. In a `Disk`
+/// group it reads entries from the disk that memory does not retain, without the view changes among them.
 #[derive(Debug)]
 pub struct Approved {
     shared: Arc<Shared>,
     cursor: Cursor,
     done: bool,
-    /// Read from the disk, and not given out: what comes before the cursor.
+    /// Entries that were read from the disk and not returned yet; they precede the cursor.
     stored: VecDeque<Entry>,
-    /// What the disk is reading, and where memory began when it was asked.
+    /// The running read of the disk, and the first index in memory when it started.
     reading: Option<(oneshot::Receiver<Result<Part, ReadGroupError>>, Index)>,
-    /// Until the disk is looked at again.
+    /// The pause before the next read of the disk.
     pause: Option<Pin<Box<Sleep>>>,
     listener: Listener,
 }
 
-/// What a reader can do next.
+/// The next step of a reader.
 enum Step {
-    /// Give out the next item: none at the end.
+    /// Return the next item: none at the end.
     Item(Option<Result<ApprovedItem, ApprovedError>>),
-    /// Ask the disk; memory begins only here.
+    /// Read from the disk; memory begins at this index.
     Read(Index),
 }
 
@@ -77,9 +77,8 @@ impl Approved {
         Self { shared, cursor, done: false, stored, reading, pause, listener }
     }
 
-    /// The next batch or view change. None once a final result was read to its end, or after an
-    /// [`ApprovedError::Ended`]. The same as the next item of the stream. Cancel safe: nothing is lost if it is dropped
-    /// before it is ready.
+    /// Returns the next batch or view change; none once a final result was read to its end, or after an
+    /// [`ApprovedError::Ended`]. Equal to the next item of the stream. Cancel safe: a dropped call loses nothing.
     ///
     /// ```no_run
     /// # async fn example(group: &cloudy_node::Group) -> Result<(), Box<dyn std::error::Error>> {
@@ -131,7 +130,7 @@ impl Approved {
         }
     }
 
-    /// What can be done at once.
+    /// The next step that needs no wait.
     fn try_next(&mut self) -> Option<Step> {
         if let Some(entry) = self.stored.pop_front() {
             return Some(Step::Item(Some(Ok(ApprovedItem::Batch(entry)))));
@@ -156,17 +155,17 @@ impl Approved {
         }
     }
 
-    /// Asks the disk for what comes next.
+    /// Starts a read of the disk at the cursor.
     fn read_stored(&mut self, retained_from: Index) {
         let (answer, reading) = oneshot::channel();
         if let Some(stored) = self.shared.stored() {
-            // A reader that is gone needs no answer.
+            // The reader may be dropped meanwhile.
             stored.read(self.shared.id, self.cursor.index, READ_BYTES_MAX, |part| drop(answer.send(part)));
         }
         self.reading = Some((reading, retained_from));
     }
 
-    /// Takes what the disk gave. Fails if the disk does not have it either.
+    /// Takes the entries that were read. Fails if the disk does not have them either.
     fn take_stored(&mut self, read: Result<Part, ReadGroupError>, retained_from: Index) -> Result<(), ApprovedError> {
         let entries = match read {
             Ok(entries) => entries,
@@ -184,7 +183,7 @@ impl Approved {
             Some(entries) => {
                 match entries.last() {
                     Some(last) => self.cursor = self.shared.lock().feed.cursor_at(last.last_index().next()),
-                    // sleep: nobody says here when it is synced.
+                    // sleep: no notification tells when the entries are synced.
                     None => self.pause = Some(Box::pin(sleep(SYNC_LOOK_EVERY))),
                 }
                 self.stored = entries.into();
@@ -202,25 +201,26 @@ impl Stream for Approved {
     }
 }
 
-/// A reader of events that cannot continue, or has to without some of them.
+/// The reason for which a reader of events cannot continue, or has missed some of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EventsError {
-    /// The reader was too slow: so many events were dropped unread. The next read gives the oldest that is kept.
+    /// The reader was too slow, and `count` events were dropped unread. The next read returns the oldest event that is
+    /// kept.
     #[error(
         "{count} events were dropped before they were read: read faster, and look at Group::status for what they said"
     )]
     Missed {
-        /// How many.
+        /// The number of dropped events.
         count: u64,
     },
-    /// The group ended at this node before its result was final; all events have been read.
+    /// The group closed at this node before its result was final. All events have been read.
     #[error(transparent)]
     Ended(#[from] EndReason),
 }
 
-/// What happened in the group, as a stream: from its first event on, or [`EventsError::Missed`] and what is kept, which is
-/// the newest 4,096 events.
+/// A stream of the group's events, from the first one on. If that is dropped already, it starts with
+/// [`EventsError::Missed`] and the newest 4,096 events.
 #[derive(Debug)]
 pub struct Events {
     shared: Arc<Shared>,
@@ -234,11 +234,11 @@ impl Events {
         Self { shared, position: 0, done: false, listener: Listener::default() }
     }
 
-    /// The next event. None once all events of a group with a final result were read, or after an
-    /// [`EventsError::Ended`]. The same as the next item of the stream. Cancel safe.
+    /// Returns the next event; none once all events of a group with a final result were read, or after an
+    /// [`EventsError::Ended`]. Equal to the next item of the stream. Cancel safe.
     ///
     /// # Errors
-    /// See [`EventsError`]; after [`EventsError::Missed`] reading goes on.
+    /// See [`EventsError`]; after [`EventsError::Missed`] the next call continues.
     pub async fn next(&mut self) -> Option<Result<Event, EventsError>> {
         poll_fn(|context| self.poll_event(context)).await
     }

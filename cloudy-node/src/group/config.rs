@@ -1,32 +1,40 @@
-//! What a node knows of a group before it begins.
+//! The configuration of a group at a node, fixed before the group begins.
 
 use cloudy_proto::{Parameters, ParametersError};
 
-/// What a group is founded with. The [`Parameters`] hold for all members; the rest is the node's own.
+/// The configuration with which a group is created. The [`Parameters`] hold for all members, the other fields for this
+/// node.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GroupConfig {
-    /// What all members share.
+    /// The parameters that all members share.
     pub parameters: Parameters,
-    /// The founder takes a place on the ring. Default true; a session's master does not.
+    /// Whether the creator takes a place on the ring. Default true; a session's master does not.
     pub founder_is_member: bool,
-    /// Bytes of own payloads that may wait for a slot before [`Group::broadcast`](crate::Group::broadcast) waits. Default 1 MiB; one payload is
-    /// always taken.
+    /// Maximum bytes of own payloads that wait for a slot; at this size [`Group::broadcast`](crate::Group::broadcast)
+    /// waits. Default 1 MiB. A single payload of any size is accepted.
     pub outbox_bytes_max: usize,
-    /// Bytes of memory for the newest part of the result that is kept for readers, and as many again for members that
-    /// miss some, or twice as many in a `Memory` group while one of these fetches them: payloads, and some 300 bytes for
-    /// each slot. Default 64 MiB; the payloads are shared between the two
-    /// uses where they overlap. Snapshots ([`Group::replicate`](crate::Group::replicate)) in a `Memory` group need room for 65,536 messages: they
-    /// begin at checkpoints, and what follows one must be there. When a node starts again, no more of a stored result than
-    /// this is read into memory.
+    /// Bytes of memory for the newest part of the result: payloads, and about 300 bytes for each slot. Default 64 MiB.
+    ///
+    /// Readers have this capacity, and lagging members have the same again; in a `Memory` group they have twice as much
+    /// while one of them fetches. Payloads that both retain exist once.
+    ///
+    /// Snapshots ([`Group::replicate`](crate::Group::replicate)) in a `Memory` group need a capacity of 65,536
+    /// messages: a snapshot begins at a checkpoint, and the entries after it must be retained. After a restart the node
+    /// reads at most this much of a stored result into memory.
     pub retain_bytes: u64,
-    /// `Disk`: bytes of the result that this node keeps on its disk: payloads, and 256 bytes for each slot. Default none:
-    /// everything. What exceeds it is deleted from its beginning, from one checkpoint to another: so less may be kept by
-    /// some part, and never less than what follows the newest checkpoint, which may be 65,536 messages. What a member of the
-    /// ring has not in its own result is kept as well. Several times [`retain_bytes`](Self::retain_bytes) is a good choice:
-    /// what memory retains is given without the disk. A node that misses deleted entries and joins or reads is told
-    /// [`EndReason::Truncated`](crate::EndReason::Truncated); the group's own readers are told [`ApprovedError::Lagged`](crate::ApprovedError::Lagged). Once the application has taken a
-    /// snapshot ([`Group::replicate`](crate::Group::replicate)), that says what is kept in place of this.
+    /// `Disk`: bytes of the result that this node keeps on its disk: payloads, and 256 bytes for each slot. Default
+    /// none: the whole result.
+    ///
+    /// Older entries are deleted in whole checkpoint intervals, down to the newest checkpoint at most: up to 65,536
+    /// messages more or less than the limit may be kept. Entries that a member of the ring lacks are kept as well. A
+    /// good limit is several times [`retain_bytes`](Self::retain_bytes), because entries in memory are sent without the
+    /// disk.
+    ///
+    /// A node that joins, and lacks deleted entries, fails with [`EndReason::Truncated`](crate::EndReason::Truncated);
+    /// a reader at a member fails with [`ApprovedError::Lagged`](crate::ApprovedError::Lagged). In a group with
+    /// snapshots ([`Group::replicate`](crate::Group::replicate)) the newest snapshot bounds what is kept, in place of
+    /// this limit.
     pub retain_disk_bytes: Option<u64>,
 }
 
@@ -54,7 +62,7 @@ impl GroupConfig {
     /// Checks the parameters.
     ///
     /// # Errors
-    /// The first field that cannot work.
+    /// The first field with an invalid value.
     pub fn validate(&self) -> Result<(), ParametersError> {
         self.parameters.validate()
     }

@@ -1,24 +1,24 @@
-//! What readers read: the newest part of the result with its view changes, and the events.
+//! The source of all readers: the newest part of the result with its view changes, and the events.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cloudy_proto::{Entry, Event, Index, View};
 
-/// What a member costs in a view that is kept: its names and some addresses.
+/// Bytes that are charged for each member of a retained view: its names and addresses.
 const VIEW_MEMBER_BYTES: usize = 256;
 
-/// What the result is made of, in order.
+/// An item of the result.
 #[derive(Clone, Debug)]
 pub enum ApprovedItem {
-    /// Approved payloads, all of one origin with consecutive indexes and numbers.
+    /// Approved messages, all of one origin, with consecutive indexes and sequence numbers.
     Batch(Entry),
-    /// A view came into force: what follows was approved in it.
+    /// A view came into force: the following messages were approved in it.
     View(Arc<View>),
 }
 
 impl ApprovedItem {
-    /// What it costs in memory while it is kept.
+    /// Bytes that are charged while the item is retained.
     fn kept_bytes(&self) -> u64 {
         match self {
             Self::Batch(entry) => entry.kept_bytes(),
@@ -27,34 +27,34 @@ impl ApprovedItem {
     }
 }
 
-/// The newest items, up to a number of bytes of memory.
+/// The newest items, up to a number of bytes.
 #[derive(Debug)]
 pub(crate) struct Feed {
     items: VecDeque<ApprovedItem>,
-    /// The position of the first item among all that ever were.
+    /// The position of the first retained item, counted from the first item ever.
     first: u64,
-    /// What the retained items cost.
+    /// Bytes that are charged for the retained items.
     bytes: u64,
     bytes_max: u64,
-    /// The index that the next batch begins at.
+    /// The first index of the next batch.
     next_index: Index,
 }
 
-/// Where a reader stands.
+/// The position of a reader.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cursor {
-    /// The item to read next, among all that ever were.
+    /// The position of the next item, counted from the first item ever.
     position: u64,
-    /// The index to read next.
+    /// The next index to read.
     pub(crate) index: Index,
 }
 
-/// What a reader gets.
+/// The result of a read.
 pub(crate) enum Read {
     Item(ApprovedItem),
-    /// Nothing new yet.
+    /// There is no new item yet.
     UpToDate,
-    /// What it wants is no longer retained; this index is the first that is.
+    /// The item is not retained. This index is the first one that is.
     Lagged(Index),
 }
 
@@ -78,7 +78,7 @@ impl Feed {
         }
     }
 
-    /// Forgets what there is: what comes next follows an index.
+    /// Drops all items: the next item follows `index`.
     pub(crate) fn begin_after(&mut self, index: Index) {
         self.first += self.items.len() as u64;
         self.items.clear();
@@ -91,13 +91,13 @@ impl Feed {
         self.push_item(ApprovedItem::Batch(entry));
     }
 
-    /// A reader that begins at an index.
+    /// A cursor for a reader that starts at `index`.
     pub(crate) fn cursor_at(&self, index: Index) -> Cursor {
         let before = |item: &ApprovedItem| match item {
             ApprovedItem::Batch(entry) => entry.last_index() < index,
             ApprovedItem::View(_) => false,
         };
-        // View changes right before the first entry are read too.
+        // The reader gets the view changes right before its first entry as well.
         let at = self.items.iter().rposition(before).map_or(0, |at| at + 1);
         Cursor { position: self.first + at as u64, index: index.max(Index(1)) }
     }
@@ -106,14 +106,14 @@ impl Feed {
         loop {
             let Some(at) = cursor.position.checked_sub(self.first) else { return self.lagged(cursor) };
             let Some(item) = self.items.get(at as usize) else {
-                // A snapshot took the place of what this reader waits for.
+                // A snapshot replaced the entries that this reader waits for.
                 let missed = cursor.index < self.next_index;
                 return if missed { self.lagged(cursor) } else { Read::UpToDate };
             };
             cursor.position += 1;
             let ApprovedItem::Batch(entry) = item else {
                 if self.batch_after(at) > cursor.index {
-                    // What comes before this view change is missing.
+                    // Entries before this view change are missing.
                     cursor.position -= 1;
                     return self.lagged(cursor);
                 }
@@ -137,7 +137,7 @@ impl Feed {
         }
     }
 
-    /// The index that the first batch from an item on begins at.
+    /// The first index of the first batch at or after an item.
     fn batch_after(&self, at: u64) -> Index {
         let first = self.items.range(at as usize..).find_map(|item| match item {
             ApprovedItem::Batch(entry) => Some(entry.first_index),
@@ -151,10 +151,10 @@ impl Feed {
     }
 }
 
-/// Events kept for those who have not read them.
+/// Maximum of events that are kept for readers.
 pub(crate) const EVENTS_KEPT_MAX: usize = 4_096;
 
-/// The group's events since the beginning, the oldest let go past a bound.
+/// The group's events, oldest first; the oldest are dropped at the bound.
 #[derive(Debug, Default)]
 pub(crate) struct EventLog {
     events: VecDeque<Event>,
@@ -170,7 +170,7 @@ impl EventLog {
         self.events.push_back(event);
     }
 
-    /// The next event, or how many were let go before it was read.
+    /// The next event, or the number of events that were dropped before they were read.
     pub(crate) fn read(&self, position: &mut u64) -> Option<Result<Event, u64>> {
         let Some(at) = position.checked_sub(self.first) else {
             let missed = self.first - *position;

@@ -1,4 +1,4 @@
-//! What one group's users and the driver share: its state, its receipts and its readers.
+//! The state that the driver shares with the users of a group: receipts, readers, the outbox.
 
 mod approvals;
 mod approved;

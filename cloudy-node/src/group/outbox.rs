@@ -1,4 +1,4 @@
-//! The open slot: where broadcasts wait until the machine takes them.
+//! The open slot: broadcasts wait here until the machine takes them.
 
 use std::collections::VecDeque;
 
@@ -6,14 +6,14 @@ use bytes::{Bytes, BytesMut};
 use cloudy_proto::Seq;
 use cloudy_proto::slot::{Batch, push_payload};
 
-/// What is reserved at most before it is needed: room for several slots, which share it.
+/// Maximum bytes that are reserved in advance: the capacity of several slots that share one allocation.
 const OPEN_BYTES: usize = 64 << 10;
-/// Slots that one allocation is made for.
+/// Number of slots for which one allocation is made.
 const SHARED_BY: usize = 4;
-/// The result is kept for long: a slot of less than this is copied out, so that it keeps no more than it needs.
+/// A smaller slot is copied out of a shared allocation, because the result retains its slots for long.
 const SHARED_BYTES_MIN: usize = 4 << 10;
 
-/// Payloads that were broadcast and not taken by the machine yet, already laid out as slots.
+/// Broadcast payloads that the machine has not taken yet, laid out as slots.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     slot_bytes_max: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Outbox {
     sealed: VecDeque<Batch>,
     bytes: usize,
     last: Seq,
-    /// The last number that the machine has put into a slot.
+    /// The last sequence number that the machine has put into a slot.
     taken: Seq,
 }
 
@@ -33,7 +33,7 @@ impl Outbox {
         Self {
             slot_bytes_max,
             slot_payloads_max,
-            // One payload is always taken.
+            // A single payload of any size is accepted.
             bytes_max: bytes_max.max(1),
             open: BytesMut::new(),
             open_count: 0,
@@ -44,17 +44,17 @@ impl Outbox {
         }
     }
 
-    /// There is no room for another payload.
+    /// Whether another payload has to wait.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes >= self.bytes_max
     }
 
-    /// Nothing waits for the machine.
+    /// Whether no payload waits for the machine.
     pub(crate) fn is_empty(&self) -> bool {
         self.open_count == 0 && self.sealed.is_empty()
     }
 
-    /// Appends a payload and gives it its number. One payload is always taken while there is any room.
+    /// Appends a payload and returns its sequence number. If any capacity is left, a payload of any size is accepted.
     pub(crate) fn push(&mut self, payload: &[u8]) -> Seq {
         if self.open_count > 0 && self.open.len() + payload.len() >= self.slot_bytes_max {
             self.seal();
@@ -73,7 +73,7 @@ impl Outbox {
         self.last
     }
 
-    /// Makes room for a slot of payloads of this size, and for some more of them.
+    /// Reserves capacity for a slot of payloads of this size, and for some slots after it.
     fn open_slot(&mut self, payload_bytes: usize) {
         let full = payload_bytes.saturating_mul(self.slot_payloads_max as usize).min(self.slot_bytes_max);
         let slot_bytes = full.max(payload_bytes);
@@ -83,7 +83,7 @@ impl Outbox {
         }
     }
 
-    /// The next slot's payloads.
+    /// Takes the payloads of the next slot.
     pub(crate) fn take(&mut self) -> Option<Batch> {
         if self.sealed.is_empty() {
             self.seal();
@@ -112,19 +112,19 @@ impl Outbox {
         }
     }
 
-    /// The number of the last broadcast.
+    /// The sequence number of the last broadcast.
     pub(crate) fn last(&self) -> Seq {
         self.last
     }
 
-    /// The machine has put all up to this number into slots.
+    /// Notes that the machine has put all payloads up to this number into slots. Returns whether that is new.
     pub(crate) fn set_taken(&mut self, taken: Seq) -> bool {
         let moved = taken > self.taken;
         self.taken = self.taken.max(taken);
         moved
     }
 
-    /// Payloads that no slot holds yet.
+    /// Number of payloads without a slot.
     pub(crate) fn waiting(&self) -> u64 {
         self.last.0 - self.taken.0
     }

@@ -1,4 +1,4 @@
-//! What a broadcast gives back: the promise of an answer.
+//! Receipts: the futures that broadcasts return.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,58 +11,59 @@ use cloudy_proto::{Durability, Index, MessageId, NodeId, ViewId};
 use crate::group::approvals::Found;
 use crate::group::shared::{EndReason, Listener, Shared, wait_until};
 
-/// A broadcast that is in the result of every member that is, or later becomes, up to date (`protocol.md` P5).
+/// The approval of a broadcast: the message is in the result of every member that is, or later becomes, up to date
+/// (`protocol.md` P5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Approval {
-    /// Its name.
+    /// The id of the message.
     pub id: MessageId,
-    /// Its place in the result.
+    /// The index of the message in the result.
     pub index: Index,
-    /// The view that approved it.
+    /// The view in which it was approved.
     pub view: ViewId,
-    /// Where every member of that view had it before it confirmed it.
+    /// The place where each member of that view stored the message before it confirmed it.
     pub durability: Durability,
-    /// The members that confirmed it before it entered the result here, and how long after it was sent. Empty where a view change
-    /// approved it, or where the receipt was awaited after a thousand slots were approved later.
+    /// The members that confirmed the message before it entered the result here, each with the time from its sending.
+    /// Empty if a view change approved it, or if a thousand later slots were approved before the receipt was awaited.
     pub confirmed: Vec<(NodeId, Duration)>,
 }
 
-/// A broadcast that got no approval.
+/// The reason for which a receipt holds no approval.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReceiptError {
-    /// It is in no result and never will be: the group's last view ended without it.
+    /// The message is in no result, for good: the group's last view closed without it.
     #[error("message {} is rejected: the group ended before all members confirmed it; it is in no result", .0.seq)]
     Rejected(MessageId),
-    /// It may be in the result or not: this node cannot tell.
+    /// This node cannot determine whether the message is in the result.
     #[error("the outcome of message {} is unknown: {reason}", .id.seq)]
     Unknown {
-        /// Its name, to ask for it elsewhere.
+        /// The id of the message, for a query at another member.
         id: MessageId,
-        /// Why this node cannot tell.
+        /// The reason why this node cannot determine it.
         reason: EndReason,
     },
-    /// It was not known in time whether it will be approved; it still may be.
+    /// The timeout passed before the outcome was known. The message may still be approved.
     #[error(
         "whether message {} is approved was not known within {waited:?}; it may still be: ask Group::outcome for it",
         .id.seq
     )]
     Late {
-        /// Its name, to ask for it later, here or at any other member.
+        /// The id of the message, for a later query at any member.
         id: MessageId,
-        /// How long was waited.
+        /// The timeout.
         waited: Duration,
     },
-    /// It is approved, and this node does not know its index: it was away then, and continued from a snapshot of the
-    /// application's state that knows the message.
+    /// The message is approved, and this node does not know its index: it was away, and continued from a snapshot that
+    /// includes the message.
     #[error("message {} is approved; its index is not known here, since this node continued from a snapshot", .0.seq)]
     ApprovedLongAgo(MessageId),
 }
 
-/// The answer to a broadcast: a future that resolves once the broadcast is approved or never will be.
+/// The receipt of a broadcast: a future that resolves once the message is approved or rejected.
 ///
-/// It is cancel safe: polls of `&mut receipt` can be given up and begun again. Dropping it withdraws nothing.
+/// Cancel safe: a `&mut receipt` can be polled again later. Dropping the receipt does not withdraw the broadcast.
 ///
 /// ```no_run
 /// # async fn example(group: &cloudy_node::Group) -> Result<(), Box<dyn std::error::Error>> {
@@ -92,16 +93,17 @@ impl Receipt {
         Self { shared, id, listener: Listener::default() }
     }
 
-    /// The broadcast's name in the group: the one that it has in the result.
+    /// The id of the message, the same in every result.
     #[must_use]
     pub fn id(&self) -> MessageId {
         self.id
     }
 
-    /// Waits for the answer for this long at most. The receipt stays: it may be awaited again. Cancel safe.
+    /// Waits for the outcome for at most this time. The receipt can be awaited again. Cancel safe.
     ///
     /// # Errors
-    /// As for awaiting it, or [`ReceiptError::Late`]: the broadcast is not withdrawn, and may still be approved.
+    /// The errors of the receipt itself, or [`ReceiptError::Late`]: the broadcast is not withdrawn, and may still be
+    /// approved.
     pub async fn timeout(&self, limit: Duration) -> Result<Approval, ReceiptError> {
         let answer = wait_until(&self.shared.moved, || answer(&self.shared, self.id));
         let late = |_| ReceiptError::Late { id: self.id, waited: limit };
@@ -109,7 +111,7 @@ impl Receipt {
     }
 }
 
-/// The answer, if there is one already.
+/// The outcome, if it is known.
 fn answer(shared: &Shared, id: MessageId) -> Option<Result<Approval, ReceiptError>> {
     let state = shared.lock();
     if id.seq <= state.approved {
@@ -122,7 +124,7 @@ fn answer(shared: &Shared, id: MessageId) -> Option<Result<Approval, ReceiptErro
         return Some(Err(ReceiptError::Rejected(id)));
     }
     match &state.ended {
-        // What was broadcast after the end was never handed to the machine.
+        // The machine never received broadcasts after the close.
         Some(EndReason::Final) => Some(Err(ReceiptError::Rejected(id))),
         Some(reason) => Some(Err(ReceiptError::Unknown { id, reason: reason.clone() })),
         None => None,

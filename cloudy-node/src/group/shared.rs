@@ -1,4 +1,4 @@
-//! What the driver and the group's users share.
+//! The state that the driver shares with the users of a group.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -21,33 +21,33 @@ use crate::group::outbox::Outbox;
 use crate::health::{CloseReason, NodeFailure};
 use crate::storage::{ResultReader, StoreError};
 
-/// Why a group does not go on at this node.
+/// The reason for which a group does not continue at this node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndReason {
-    /// Its last view has ended: the result is final.
+    /// The group is closed, and its result is final.
     #[error("the group has ended: its result is final")]
     Final,
-    /// The founder was out of reach for longer than the coordinator timeout, and the group was not founded yet.
+    /// The creator was out of reach for longer than the coordinator timeout, before the group was created.
     #[error("node {} was founding the group, and it has been out of reach for too long; start it again and found a new group", .0.short())]
     CoordinatorLost(NodeId),
-    /// The result here and a member's differ, and no majority of the members agrees with this node: one of the two is
-    /// corrupt.
+    /// The results of this node and of a member differ, and no majority of the members agrees with this node: memory or
+    /// disk is corrupt on one side.
     #[error(transparent)]
     Diverged(Box<Divergence>),
-    /// A committed entry of the group's control log does not decode at this node, so it takes no part in the group and does
-    /// not vote any longer. The others continue.
+    /// A committed entry of the group's control log does not decode at this node, so the node takes no part in the
+    /// group and does not vote. The other members continue.
     #[error(
         "this node cannot read entry {index} of the group's control log ({error}), so it takes no part in the group any longer; run the same version of cloudy on all members, then start this node again"
     )]
     UnreadableLog {
-        /// The position in the control log.
+        /// The entry's position in the control log.
         index: LogIndex,
-        /// Why the entry does not decode.
+        /// The reason why the entry does not decode.
         error: CommandError,
     },
-    /// This node was away for too long, or came too late: what it misses is retained by nobody in reach. The others go
-    /// on.
+    /// This node was away for too long, or came too late: no node in reach retains the entries that it lacks. The other
+    /// members continue.
     #[error(
         "the result before index {first} is no longer retained by any member, so this node cannot have the whole of it; raise retain_bytes (on disk: retain_disk_bytes; of slaves: `--retain`) at the members, or observe the group from that index on"
     )]
@@ -55,39 +55,39 @@ pub enum EndReason {
         /// The first index that is retained.
         first: Index,
     },
-    /// So many processes have started in the group since this node was evicted that it cannot come back in the same
-    /// process. The others continue.
+    /// The group has forgotten this node's process, because too many processes started since it was evicted. The other
+    /// members continue.
     #[error(
         "so many processes have started in the group since this node was evicted that the group does not remember this one; start the process again, and join again"
     )]
     Forgotten,
-    /// This node's disk failed, so it confirms nothing. The others go on.
+    /// This node's disk failed, so the node confirms nothing. The other members continue.
     #[error("this node's disk failed, and it is out of the group: {cause}")]
     DiskFailed {
-        /// What is wrong, and what to do.
+        /// The cause, with the remedy.
         cause: StoreError,
     },
-    /// This node is shut out of its cluster: the others go on.
+    /// This node's identity was revoked. The other members continue.
     #[error("this node's identity was revoked in its cluster, for good: the others go on without it")]
     Revoked,
-    /// Another process has this node's identity, and was started first: the others go on with that one.
+    /// Another process with this node's identity was started first. The other members continue with that one.
     #[error(
         "another process has this node's identity, and this one, started later, has ended: stop one of the two, and give it a data directory and a node key of its own"
     )]
     SameIdentity,
-    /// This node has left: the others go on.
+    /// This node has left. The other members continue.
     #[error("this node has left the group")]
     Left,
-    /// [`Node::forget_group`](crate::Node::forget_group) deleted the group here, before this node had left it.
+    /// [`Node::forget_group`](crate::Node::forget_group) deleted the group here before this node had left it.
     #[error("this node has deleted what it held of the group, without leaving it first")]
     Deleted,
-    /// The group was closed before the result was final here.
+    /// The group was closed here before its result was final here.
     #[error("the group was closed before its result was complete here")]
     Closed,
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,
-    /// A part of the node failed by a defect, and the node stopped: the others go on.
+    /// A part of the node failed because of a defect, and the node stopped. The other members continue.
     #[error(transparent)]
     NodeFailed(#[from] NodeFailure),
 }
@@ -111,62 +111,62 @@ impl From<CloseReason> for EndReason {
 pub struct Divergence {
     /// The other node.
     pub node: NodeId,
-    /// What that node has: its digest up to an index.
+    /// The checkpoint of the other node.
     pub theirs: Checkpoint,
-    /// What this node has.
+    /// The checkpoint of this node.
     pub ours: Checkpoint,
 }
 
-/// State behind one short lock.
+/// The state behind one lock, which is held briefly.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) outbox: Outbox,
     pub(crate) feed: Feed,
     pub(crate) events: EventLog,
     pub(crate) progress: BTreeMap<NodeId, Index>,
-    /// Own payloads up to here are in the result.
+    /// Own messages up to this number are in the result.
     pub(crate) approved: Seq,
     pub(crate) approvals: Approvals,
-    /// [`Group::leave`](crate::Group::leave) was called.
+    /// Whether [`Group::leave`](crate::Group::leave) was called.
     pub(crate) leaving: bool,
-    /// Own payloads from here on are in no result.
+    /// Own messages from this number on are in no result.
     pub(crate) rejected_from: Option<Seq>,
-    /// The result ends here.
+    /// The last index of the final result.
     pub(crate) final_index: Option<Index>,
-    /// The snapshot that the result begins with here, and the last index that it knows.
+    /// The snapshot with which the result begins here, and the last index that it includes.
     pub(crate) restored: Option<(Index, Bytes)>,
     pub(crate) ended: Option<EndReason>,
-    /// What became of every broadcast, once the result is final.
+    /// The outcomes of all broadcasts, once the result is final.
     pub(crate) final_outcomes: Option<FinalOutcomes>,
     /// Zero until the group lists this process.
     pub(crate) incarnation: Incarnation,
-    /// This node takes no place on the ring.
+    /// Whether this node takes no place on the ring.
     pub(crate) only_watches: bool,
-    /// The member's window at this moment.
+    /// The present window of this member.
     pub(crate) window_bytes: u64,
     pub(crate) payload_bytes_max: usize,
     pub(crate) durability: Durability,
-    /// The group is a session.
+    /// Whether the group is a session.
     pub(crate) is_session: bool,
 }
 
-/// One group at one node, as its users see it.
+/// A group at a node: the part that users and the driver share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) id: GroupId,
     pub(crate) name: String,
     pub(crate) me: NodeId,
     pub(crate) founder: NodeId,
-    /// This node reads along, and is no member.
+    /// Whether this node is an observer.
     pub(crate) observes: bool,
-    /// `Disk`: where the whole result is.
+    /// `Disk`: the reader of the stored result.
     stored: OnceLock<ResultReader>,
     state: Mutex<State>,
-    /// The result, the receipts or the end moved.
+    /// Notified when the result, a receipt or the close changes.
     pub(crate) moved: Arc<Notify>,
-    /// The outbox has room again, or is drained.
+    /// Notified when the outbox has capacity, or is drained.
     pub(crate) room: Notify,
-    /// An event was added.
+    /// Notified when an event is added.
     pub(crate) happened: Arc<Notify>,
 }
 
@@ -206,9 +206,9 @@ impl Shared {
         }
     }
 
-    /// `Disk`: readers find there what memory does not keep.
+    /// `Disk`: sets the reader for entries that memory does not retain.
     pub(crate) fn read_from(&self, reader: ResultReader) {
-        // A group has one place.
+        // A group is stored in one place only.
         let _ = self.stored.set(reader);
     }
 
@@ -217,11 +217,11 @@ impl Shared {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock leaves every field readable.
+        // A panic under the lock leaves every field valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The view's parameters are known: an outbox that nobody has used yet takes its slots' sizes from them.
+    /// Adopts the parameters of the view: an outbox that is still unused takes the sizes of its slots from them.
     pub(crate) fn adopt(&self, parameters: &Parameters, outbox_bytes_max: usize) {
         let mut state = self.lock();
         state.payload_bytes_max = parameters.payload_bytes_max as usize;
@@ -232,7 +232,7 @@ impl Shared {
         }
     }
 
-    /// Nothing is broadcast, and the node leaves once all that was is approved. The driver has to be woken.
+    /// Stops broadcasts: the node leaves once its broadcasts are approved. The caller wakes the driver.
     pub(crate) fn begin_leaving(&self) {
         self.lock().leaving = true;
         self.room.notify_waiters();
@@ -245,14 +245,14 @@ impl Shared {
         self.happened.notify_waiters();
     }
 
-    /// Returns once the group does not continue here: why.
+    /// Returns the reason once the group does not continue here.
     pub(crate) async fn ended(&self) -> EndReason {
         wait_until(&self.happened, || self.lock().ended.clone()).await
     }
 }
 
 impl State {
-    /// The application wants to leave, and all that it broadcast is approved.
+    /// Whether the application has called leave and all its broadcasts are approved.
     pub(crate) fn may_leave(&self) -> bool {
         self.leaving && self.approved >= self.outbox.last()
     }
@@ -283,14 +283,14 @@ impl State {
                 self.rejected_from.get_or_insert(self.approved.next());
             }
             Event::Rejected { from } => self.rejected_from = Some(*from),
-            // For the node, not for its users.
+            // The event is for the node, not for users.
             Event::Referred { .. } => return,
             _ => {}
         }
         self.events.push(event.clone());
     }
 
-    /// An item was read that ends the final result.
+    /// Whether the final result ends before index `next`.
     pub(crate) fn is_final_at(&self, next: Index) -> bool {
         self.final_index.is_some_and(|last| next > last)
     }
@@ -300,12 +300,12 @@ fn outbox(parameters: &Parameters, bytes_max: usize) -> Outbox {
     Outbox::new(parameters.slot_bytes_max as usize, parameters.slot_payloads_max, bytes_max)
 }
 
-/// Waits until there is an answer; it is looked for again after each notification.
+/// Waits until `answer` returns a value. It is called again after each notification.
 pub(crate) async fn wait_until<T>(notify: &Notify, mut answer: impl FnMut() -> Option<T>) -> T {
     loop {
         let notified = notify.notified();
         tokio::pin!(notified);
-        // Registered before the answer is looked for, so that nothing is missed in between.
+        // Registered before the call, so that no notification is missed in between.
         notified.as_mut().enable();
         if let Some(answer) = answer() {
             return answer;
@@ -314,12 +314,12 @@ pub(crate) async fn wait_until<T>(notify: &Notify, mut answer: impl FnMut() -> O
     }
 }
 
-/// A wait for notifications, for futures and streams that are polled. It allocates only where it has to wait.
+/// A wait for notifications, for futures and streams. It allocates only if it has to wait.
 #[derive(Debug, Default)]
 pub(crate) struct Listener(Option<Pin<Box<OwnedNotified>>>);
 
 impl Listener {
-    /// Ready once there is an answer; it is looked for again after each notification.
+    /// Ready once `answer` returns a value. It is called again after each notification.
     pub(crate) fn poll<T>(
         &mut self,
         notify: &Arc<Notify>,
@@ -332,7 +332,7 @@ impl Listener {
         }
         loop {
             let notified = self.0.get_or_insert_with(|| Box::pin(Arc::clone(notify).notified_owned()));
-            // Registered before the answer is looked for again, so that nothing is missed in between.
+            // Registered before the second call, so that no notification is missed in between.
             let is_notified = notified.as_mut().poll(context).is_ready();
             if is_notified {
                 self.0 = None;

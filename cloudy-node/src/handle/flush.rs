@@ -1,30 +1,31 @@
-//! Waiting for all own broadcasts.
+//! Waits for all own broadcasts.
 
 use super::Group;
 use crate::group::EndReason;
 use crate::group::shared::wait_until;
 use crate::wait::{Answers, Deadline, TimedOut, Wait};
 
-/// Own broadcasts that are not all known to be approved.
+/// The reason for which not all own broadcasts are known to be approved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
-    /// The group ended before.
+    /// The group closed first.
     #[error(transparent)]
     Ended(#[from] EndReason),
-    /// It took too long. They may still be approved: call [`Group::flush`] again to wait longer.
+    /// The timeout passed. The broadcasts may still be approved: call [`Group::flush`] again to wait longer.
     #[error(transparent)]
     TimedOut(#[from] TimedOut),
 }
 
 impl Group {
-    /// Waits until every own broadcast up to the first poll is approved.
+    /// Waits until every broadcast of this node up to the first poll is approved.
     ///
-    /// Dropping it withdraws nothing.
+    /// Cancel safe: a dropped call withdraws no broadcast.
     ///
     /// # Errors
-    /// The group ended before that; or it took too long ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or
-    /// [`Wait::timeout`]), which withdraws nothing. [`Receipt`](crate::Receipt)s say which broadcasts were approved.
+    /// The group closed first; or the timeout passed ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout)
+    /// or [`Wait::timeout`]), and broadcasts may still be approved. A [`Receipt`](crate::Receipt) tells the outcome of
+    /// its broadcast.
     pub fn flush(&self) -> Wait<'_, Result<(), FlushError>> {
         Wait::new(Some(self.mailbox.wait_timeout), move |deadline| self.flush_until(deadline))
     }

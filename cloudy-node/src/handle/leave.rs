@@ -8,24 +8,24 @@ use super::Group;
 use crate::group::EndReason;
 use crate::group::shared::wait_until;
 
-/// How long [`Group::leave`] waits at most.
+/// The timeout of [`Group::leave`].
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A group that this node has not left.
+/// The reason for which this node has not left a group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaveError {
-    /// The group ended at this node in another way.
+    /// The group closed at this node in another way.
     #[error(transparent)]
     Ended(#[from] EndReason),
-    /// It took too long. The node still leaves as soon as it can, and broadcasts nothing more.
+    /// The timeout passed. The node broadcasts nothing else, and leaves as soon as it can.
     #[error("this node has not left the group within {waited:?}: {}", words(*unapproved, waits_for.as_ref()))]
     Late {
-        /// How long was waited.
+        /// The timeout.
         waited: Duration,
-        /// Own broadcasts that are not approved; the node leaves after them.
+        /// Number of own broadcasts that are not approved; the node leaves after them.
         unapproved: u64,
-        /// What the node waits for once they are.
+        /// The condition that the node waits for after these.
         waits_for: Option<LeaveWait>,
     },
 }
@@ -42,7 +42,8 @@ fn words(unapproved: u64, waits_for: Option<&LeaveWait>) -> String {
 }
 
 impl Group {
-    /// Leaves the group for good, within [`LEAVE_TIMEOUT`]. See [`Group::leave_within`]. Cancel safe as that is.
+    /// Leaves the group for good, with a timeout of [`LEAVE_TIMEOUT`]; see [`Group::leave_within`]. Cancel safe in the
+    /// same way.
     ///
     /// ```no_run
     /// # async fn example(group: &cloudy_node::Group) -> Result<(), Box<dyn std::error::Error>> {
@@ -53,25 +54,27 @@ impl Group {
     /// ```
     ///
     /// # Errors
-    /// As [`Group::leave_within`].
+    /// The errors of [`Group::leave_within`].
     pub async fn leave(&self) -> Result<(), LeaveError> {
         self.leave_within(LEAVE_TIMEOUT).await
     }
 
-    /// Leaves the group for good. From the call on this node broadcasts nothing more; it leaves once all that it broadcast
-    /// is approved. Returns once a view without this node is in force, the control log says that it left, and others have
-    /// taken over its vote and the coordination. All that was approved here is then at a member that stays. An evicted
-    /// node, and one that is still joining, leaves as well; an observer leaves at once.
+    /// Leaves the group for good, with a timeout. From this call on the node broadcasts nothing, and it leaves once all
+    /// its broadcasts are approved.
     ///
-    /// The last member on the ring hands over to members that were evicted and follow the result again; while there are
-    /// none, it waits. Leaving never ends a group for others: only the last of all members, once every other has left,
-    /// ends it.
+    /// Returns once a view without this node is in force, the control log records that it left, and other nodes have
+    /// its vote and the coordination. A remaining member then has everything that was approved here. An evicted or
+    /// joining node can leave as well; an observer leaves at once.
     ///
-    /// Cancel safe: dropping the future withdraws nothing, and the node leaves as soon as it can.
+    /// The last member on the ring hands over to evicted members that follow the result again, and waits while there
+    /// are none. A node that leaves does not close the group, unless all other members have left already.
+    ///
+    /// Cancel safe: if the future is dropped, the node still leaves as soon as it can.
     ///
     /// # Errors
-    /// [`LeaveError::Late`] after `limit`, with what the node waits for: it stays a member until it can leave.
-    /// [`Group::end`] ends the group for all instead. [`LeaveError::Ended`] if the group ended here otherwise.
+    /// [`LeaveError::Late`] after `limit`, with the condition that the node waits for: it remains a member until it can
+    /// leave. [`LeaveError::Ended`] if the group closed here in another way. [`Group::end`] closes the group for all
+    /// members instead.
     pub async fn leave_within(&self, limit: Duration) -> Result<(), LeaveError> {
         self.begin_leaving();
         let ended = wait_until(&self.shared.happened, || {
@@ -85,7 +88,7 @@ impl Group {
         }
     }
 
-    /// Nothing is broadcast, and the node leaves once all that was is approved.
+    /// Stops broadcasts: the node leaves once its broadcasts are approved.
     fn begin_leaving(&self) {
         self.shared.begin_leaving();
         self.mailbox.wake();

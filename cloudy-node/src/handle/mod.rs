@@ -1,4 +1,4 @@
-//! One group, as its users see it.
+//! The handle of a group at a node.
 
 mod flush;
 mod leave;
@@ -17,11 +17,11 @@ use crate::driver::{Command, Mailbox};
 use crate::group::shared::{Shared, wait_until};
 use crate::group::{Approved, EndReason, Events, Receipt};
 
-/// A broadcast that was not taken; nothing was sent, and no number was used.
+/// The reason for which a broadcast was not accepted. Nothing was sent, and no sequence number was used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BroadcastError {
-    /// Only from [`Group::try_broadcast`]: the bound on waiting payloads is reached.
+    /// Only from [`Group::try_broadcast`]: the outbox is full.
     #[error(
         "the outbox is full: other members confirm more slowly than this one broadcasts; await broadcast() instead, or raise outbox_bytes_max"
     )]
@@ -29,29 +29,29 @@ pub enum BroadcastError {
     /// The payload is larger than the group allows.
     #[error("a payload of {bytes} bytes; the group allows at most {bytes_max}: split it")]
     TooLarge {
-        /// Its size.
+        /// The size of the payload.
         bytes: usize,
-        /// The group's bound.
+        /// The group's maximum.
         bytes_max: usize,
     },
-    /// [`Group::leave`] was called: what is broadcast after it would not be waited for.
+    /// [`Group::leave`] was called, and would not wait for this broadcast.
     #[error("this node leaves the group, and broadcasts nothing more; broadcast before leave()")]
     Leaving,
-    /// Only from [`Group::try_broadcast`]: the group does not list this process yet, after a restart for example, so a
+    /// Only from [`Group::try_broadcast`]: the group does not list this process yet, for example after a restart, so a
     /// message would have no id.
     #[error("the group does not list this process yet, so a message would have no id; await broadcast() instead")]
     NotListed,
-    /// This node has no place on the ring: it observes the group, or founded it without one.
+    /// This node has no place on the ring: it is an observer, or created the group without being a member.
     #[error(
         "this node has no place on the ring and broadcasts nothing; join the group, or found it with founder_is_member"
     )]
     Observes,
-    /// The group does not go on at this node.
+    /// The group does not continue at this node.
     #[error(transparent)]
     Ended(#[from] EndReason),
 }
 
-/// A group at this node. Clones are handles to the same one.
+/// A group at this node. Clones are handles to the same group.
 #[derive(Clone, Debug)]
 pub struct Group {
     pub(crate) shared: Arc<Shared>,
@@ -59,45 +59,45 @@ pub struct Group {
 }
 
 impl Group {
-    /// Its id: fresh at each founding.
+    /// The id of the group, unique for each creation.
     #[must_use]
     pub fn id(&self) -> GroupId {
         self.shared.id
     }
 
-    /// Its name.
+    /// The name of the group.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.shared.name
     }
 
-    /// It does not go on at this node; readers say why ([`EndReason`]).
+    /// Whether the group is closed at this node. A reader returns the reason ([`EndReason`]).
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.shared.lock().ended.is_some()
     }
 
-    /// This node.
+    /// The id of this node.
     #[must_use]
     pub fn me(&self) -> NodeId {
         self.shared.me
     }
 
-    /// The node that founded it and keeps its control log.
+    /// The node that created the group.
     #[must_use]
     pub fn founder(&self) -> NodeId {
         self.shared.founder
     }
 
-    /// Broadcasts a payload, as soon as the outbox has room and the group lists this process. The order of calls is the
-    /// order in the result.
+    /// Broadcasts a payload, as soon as the outbox has capacity and the group lists this process. The messages of a
+    /// node enter the result in the order of its calls.
     ///
-    /// A process that was started again ([`Node::resumed_groups`](crate::Node::resumed_groups)) is listed once it reaches
-    /// the group's coordinator.
+    /// A restarted process ([`Node::resumed_groups`](crate::Node::resumed_groups)) is listed once it reaches the
+    /// group's coordinator.
     ///
-    /// It waits for as long as it takes: a full outbox is the group's back-pressure, and no error of this node. Until it
-    /// returns, nothing was sent and no sequence number was used, so it is cancel safe: `tokio::time::timeout` around it is
-    /// its deadline. [`Group::status`] names whom the outbox waits for (`pending`, `coordinator`).
+    /// It has no timeout: a full outbox is back-pressure of the group. Cancel safe: until it returns, nothing is sent
+    /// and no sequence number is used, so `tokio::time::timeout` sets a deadline. [`Group::status`] names the nodes
+    /// that the outbox waits for (`pending`, `coordinator`).
     ///
     /// ```no_run
     /// # async fn example(group: &cloudy_node::Group) -> Result<(), Box<dyn std::error::Error>> {
@@ -112,7 +112,7 @@ impl Group {
     /// ```
     ///
     /// # Errors
-    /// The payload is too large, this node has no place on the ring, or the group has ended: nothing was sent.
+    /// The payload is too large, this node has no place on the ring, or the group is closed here. Nothing was sent.
     pub async fn broadcast(&self, payload: impl AsRef<[u8]>) -> Result<Receipt, BroadcastError> {
         let payload = payload.as_ref();
         loop {
@@ -123,11 +123,11 @@ impl Group {
         }
     }
 
-    /// Broadcasts a payload if the outbox has room.
+    /// Broadcasts a payload if the outbox has capacity.
     ///
     /// # Errors
-    /// The outbox is full, the group does not list this process yet, the payload is too large, this node has no place on the
-    /// ring, or the group has ended: nothing was sent.
+    /// The outbox is full, the group does not list this process yet, the payload is too large, this node has no place
+    /// on the ring, or the group is closed here. Nothing was sent.
     pub fn try_broadcast(&self, payload: impl AsRef<[u8]>) -> Result<Receipt, BroadcastError> {
         let payload = payload.as_ref();
         let mut state = self.shared.lock();
@@ -163,9 +163,9 @@ impl Group {
         Ok(Receipt::new(Arc::clone(&self.shared), id))
     }
 
-    /// Waits until the outbox has room and the group lists this process, or this node cannot broadcast: the group has
-    /// ended, or this node has no place on the ring. It takes nothing, so it is cancel safe: bound it as
-    /// [`Group::broadcast`].
+    /// Waits until the outbox has capacity and the group lists this process. Also returns if this node cannot
+    /// broadcast, because the group is closed here or this node has no place on the ring. It reserves nothing.
+    /// Cancel safe; it has no timeout, like [`Group::broadcast`].
     pub async fn room(&self) {
         wait_until(&self.shared.room, || {
             let state = self.shared.lock();
@@ -177,8 +177,8 @@ impl Group {
         .await;
     }
 
-    /// Waits until fewer own payloads than this wait for a slot, or the group has ended. It takes nothing.
-    /// Cancel safe: bound it as [`Group::broadcast`].
+    /// Waits until fewer than `payloads` own payloads wait for a slot, or the group is closed here. It reserves
+    /// nothing. Cancel safe; it has no timeout, like [`Group::broadcast`].
     pub async fn outbox_below(&self, payloads: u64) {
         wait_until(&self.shared.room, || {
             let state = self.shared.lock();
@@ -187,28 +187,28 @@ impl Group {
         .await;
     }
 
-    /// Bytes of own slots that this node allows itself outside its own result at this moment: it adapts to the path
-    /// (`protocol.md` §5). Zero while it is no member.
+    /// The window of this node in bytes: the maximum of own slots that are not in its result. It adapts to the path
+    /// (`protocol.md` §5). Zero if this node is not a member.
     #[must_use]
     pub fn window_bytes(&self) -> u64 {
         self.shared.lock().window_bytes
     }
 
-    /// Own payloads that have no slot yet.
+    /// Number of own payloads without a slot.
     #[must_use]
     pub fn outbox_payloads(&self) -> u64 {
         self.shared.lock().outbox.waiting()
     }
 
-    /// Reads the result from an index on; 1 is the first. In a `Disk` group all that is stored can be read; else what
-    /// memory retains.
+    /// Reads the result from an index on; 1 is the first. A `Disk` group has the stored result, a `Memory` group the
+    /// part that is retained in memory.
     #[must_use]
     pub fn approved_from(&self, index: Index) -> Approved {
         Approved::new(Arc::clone(&self.shared), index)
     }
 
-    /// What happened in the group, from its first event on. The newest 4,096 events are kept: a reader that comes after
-    /// more than these begins with [`EventsError::Missed`](crate::EventsError::Missed).
+    /// Reads the events of the group, from the first one on. The newest 4,096 events are kept; if older ones were
+    /// dropped, the reader starts with [`EventsError::Missed`](crate::EventsError::Missed).
     ///
     /// ```no_run
     /// # async fn example(group: &cloudy_node::Group) -> Result<(), cloudy_node::EventsError> {
@@ -230,18 +230,19 @@ impl Group {
         Events::new(Arc::clone(&self.shared))
     }
 
-    /// Founder: how far each member's result is, as its latest heartbeat said.
+    /// The last index of each member's result, from its latest heartbeat. Complete at the coordinator.
     #[must_use]
     pub fn progress(&self) -> BTreeMap<NodeId, Index> {
         self.shared.lock().progress.clone()
     }
 
-    /// What became of a broadcast, of this node or any other, as far as this member or observer knows; also of earlier runs
-    /// and of evicted nodes. `Approved` and `Rejected` are for good. [`Outcome::Open`] may become either: ask again, here or
-    /// at another member (`protocol.md` §2). An id of an incarnation that the group never listed, or with
-    /// sequence number 0, is never rejected. Which sequence numbers an incarnation gave out only that process knows: one above
-    /// its last message in the result is rejected once its incarnation, or the group, is over. An observer that reads from a
-    /// later index than 1 rejects nothing.
+    /// The outcome of a broadcast of any node, as far as this member or observer knows it; also for earlier
+    /// incarnations and evicted nodes. `Approved` and `Rejected` are final. [`Outcome::Open`] may become either: query
+    /// it again, here or at another member (`protocol.md` §2).
+    ///
+    /// An id is never rejected if the group never listed its incarnation, or if its sequence number is 0. A sequence
+    /// number above the last one of its incarnation in the result is rejected once that incarnation, or the group, has
+    /// ended. An observer that reads from a later index than 1 rejects nothing.
     ///
     /// Cancel safe.
     ///
@@ -259,7 +260,7 @@ impl Group {
     /// ```
     ///
     /// # Errors
-    /// The group does not go on at this node, and its result is not final here.
+    /// The group does not continue at this node, and its result is not final here.
     pub async fn outcome(&self, id: MessageId) -> Result<Outcome, EndReason> {
         let (reply, answer) = oneshot::channel();
         if self.shared.lock().ended.is_none() {
@@ -267,7 +268,7 @@ impl Group {
             if let Ok(outcome) = answer.await {
                 return Ok(outcome);
             }
-            // The driver has let go of the group: the end says why.
+            // The driver has dropped the group, so the reason is set.
             self.shared.ended().await;
         }
         let state = self.shared.lock();
@@ -277,7 +278,7 @@ impl Group {
         }
     }
 
-    /// The state of the group at this moment; stops nothing. None after the node was shut down.
+    /// The present state of the group. None after the node was shut down.
     ///
     /// Cancel safe.
     ///
@@ -294,12 +295,12 @@ impl Group {
         answer.await.ok()
     }
 
-    /// Founder: ends the group now, by a last view change that fixes one result for all. Member: asks the founder to.
+    /// Closes the group for all members: a last view change fixes one final result. The coordinator carries it out.
     pub fn end(&self) {
         self.request(Request::End);
     }
 
-    /// Says something of the final result to the founder, at most 4 KiB of it; once, after
+    /// Reports on the final result to the group, with at most 4 KiB. It has an effect once, after
     /// [`Event::Final`](cloudy_proto::Event::Final).
     pub fn report(&self, report: Bytes) {
         self.request(Request::Report(report));

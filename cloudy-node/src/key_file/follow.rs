@@ -1,4 +1,4 @@
-//! A node that takes a changed key file without a restart.
+//! Applies changes of a key file to a running node.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,46 +11,46 @@ use crate::error::SetKeysError;
 use crate::key_file::{KeyFileError, load_keys};
 use crate::node::Node;
 
-/// Between two looks at a key file. What it says counts once two looks in a row find the same, so that a file that is
-/// being copied is not read half.
+/// The time between two reads of a key file. A change counts once two reads in a row are equal, so that a half-copied
+/// file is not used.
 pub const LOOK_EVERY: Duration = Duration::from_millis(400);
 
-/// Why a node does not take a changed key file. It keeps the keys that it has.
+/// The reason for which a node does not apply a changed key file. It keeps its present keys.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FollowError {
     /// The file cannot be used.
     #[error(transparent)]
     File(#[from] KeyFileError),
-    /// The node cannot use what is in it.
+    /// The node cannot use the keys in the file.
     #[error("the node cannot use the keys in {}: {source}", path.display())]
     Keys {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: SetKeysError,
     },
 }
 
-/// What became of a key file that a node follows.
+/// An event of a key file that a node follows.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum KeyFileEvent<'a> {
-    /// The node has taken what the file holds.
+    /// The node uses the keys of the file.
     Taken(&'a ClusterKeys),
-    /// The file cannot be used, and the node keeps the keys that it has; said once for each reason.
+    /// The file cannot be used, and the node keeps its present keys. Reported once for each reason.
     Failed(&'a FollowError),
-    /// The file is as it was before it failed.
+    /// The file has its content from before the failure again.
     Well(&'a ClusterKeys),
 }
 
-/// Follows a key file: looks at it every [`LOOK_EVERY`], and hands the node what it holds ([`Node::set_keys`]) whenever
-/// that has changed, so within two looks. `current` is what the node was started with. Each event is logged and told to
-/// `observe`. Runs until it is dropped, or finds at a change that the node is shut down.
+/// Follows a key file: reads it every [`LOOK_EVERY`], and passes a changed content to the node ([`Node::set_keys`])
+/// within two reads. `current` is the content at the start of the node. Each event is logged and passed to `observe`.
+/// Returns only if it finds at a change that the node is shut down.
 ///
-/// A file that fails to load, because it is gone, malformed or readable by others, changes nothing at the node.
+/// A file that cannot be loaded, because it is missing, malformed or readable by others, changes nothing at the node.
 ///
-/// Cancel safe: dropped, it follows the file no further, and the node keeps the keys that it has.
+/// Cancel safe: a dropped call stops following the file, and the node keeps its present keys.
 pub async fn follow(node: &Node, path: &Path, current: ClusterKeys, mut observe: impl FnMut(KeyFileEvent<'_>)) {
     let mut follower = Follower { path, taken: current, seen: None, failed: None };
     let mut looks = interval(LOOK_EVERY);
@@ -61,9 +61,9 @@ pub async fn follow(node: &Node, path: &Path, current: ClusterKeys, mut observe:
         let found = match looked(move || load_keys(&path)).await {
             Ok(found) => found,
             Err(error) => match error.try_into_panic() {
-                // The follower of the file has to learn it: a changed key would go unnoticed.
+                // The panic must reach the caller: otherwise changed keys would go unnoticed.
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime ends, and this with it.
+                // The runtime shuts down.
                 Err(_cancelled) => return,
             },
         };
@@ -75,11 +75,11 @@ pub async fn follow(node: &Node, path: &Path, current: ClusterKeys, mut observe:
 
 struct Follower<'a> {
     path: &'a Path,
-    /// What the node has.
+    /// The keys of the node.
     taken: ClusterKeys,
-    /// What the last look found, if it is not dealt with: the keys, or an error's words.
+    /// The content of the last read, if it is not handled: the keys, or the text of an error.
     seen: Option<Result<ClusterKeys, String>>,
-    /// The words of the failure that was told.
+    /// The text of the reported failure.
     failed: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The file that holds the cluster's keys: found, made once, changed as a whole, followed, and kept from other users.
+//! The file of the cluster's keys: its place, creation, atomic change and access rights.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -17,17 +17,18 @@ mod follow;
 
 pub use follow::{FollowError, KeyFileEvent, LOOK_EVERY, follow};
 
-/// The environment variable that names a key file; read by the caller and handed to [`choose`].
+/// The environment variable that names a key file; the caller reads it and passes it to [`choose`].
 pub const CLUSTER_KEY_FILE_VARIABLE: &str = "CLOUDY_CLUSTER_KEY_FILE";
-/// A key file has a line for each key and each revoked node; one longer than this is something else.
+/// Maximum size of a key file, which has a line for each key and each revoked node.
 pub const KEY_FILE_BYTES_MAX: usize = 32 << 10;
 const _: () = assert!(KEY_FILE_BYTES_MAX >= cluster_keys::TEXT_BYTES_MAX, "every file that is written can be read");
 
-/// Why a key file could not be used. An error leaves every existing file as it was; directories may have been made.
+/// The reason for which a key file cannot be used. After an error every existing file is unchanged; directories may
+/// have been created.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KeyFileError {
-    /// There is no home directory to look in.
+    /// There is no home directory.
     #[error("no home directory is known: set HOME, or name a key file with {CLUSTER_KEY_FILE_VARIABLE}")]
     NoHome,
     /// There is no such file.
@@ -36,7 +37,7 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
     },
-    /// A key is there already, and replacing it would cut this node off from its cluster.
+    /// A key file exists, and replacing it would disconnect this node from its cluster.
     #[error("{} exists and is not overwritten: move it away first if it is no longer needed", path.display())]
     Exists {
         /// The file.
@@ -53,7 +54,7 @@ pub enum KeyFileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Another user owns the file, so that user decides which nodes this one trusts.
+    /// Another user owns the file, and so decides which nodes this one trusts.
     #[error(
         "user {owner} owns {0}, and a key file belongs to the user that runs the node, or to root: copy it to a file of your own, or run `chown` on it",
         path.display()
@@ -61,7 +62,7 @@ pub enum KeyFileError {
     OtherOwner {
         /// The file.
         path: PathBuf,
-        /// The number of its owner.
+        /// The user id of its owner.
         owner: u32,
     },
     /// Every user may replace the file.
@@ -75,7 +76,7 @@ pub enum KeyFileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The file belongs to another user, and would not after the change.
+    /// The file belongs to another user, and a change would not keep that.
     #[error(
         "cannot keep the owner, the group and the rights of the key file {}: {source}; it is as before: run this as root or as its owner",
         path.display()
@@ -86,27 +87,27 @@ pub enum KeyFileError {
         /// The cause.
         source: io::Error,
     },
-    /// A directory, a device or the like.
+    /// The path is a directory, a device or another file that is not regular.
     #[error("{} is no regular file: name the key file itself", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
     },
-    /// The file holds something else.
+    /// The content is not a set of cluster keys.
     #[error("{} holds no cluster key: {source}", path.display())]
     Contents {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: ParseClusterKeysError,
     },
-    /// The file is longer than [`KEY_FILE_BYTES_MAX`] or is no text.
+    /// The file is longer than [`KEY_FILE_BYTES_MAX`], or is not text.
     #[error("{} holds no cluster key: a key file is a few lines of text; is this the right file?", path.display())]
     NotAKey {
         /// The file.
         path: PathBuf,
     },
-    /// The directory for the file cannot be made.
+    /// The directory for the file cannot be created.
     #[error("cannot make the directory {}: {source}", path.display())]
     MissingDirectory {
         /// The directory.
@@ -138,42 +139,42 @@ pub enum KeyFileError {
         /// The cause.
         source: io::Error,
     },
-    /// No key could be made.
+    /// No key could be generated.
     #[error(transparent)]
     Generate(#[from] GenerateClusterKeyError),
-    /// It is not the time for this step.
+    /// The file is at another step of the rotation.
     #[error(transparent)]
     Rotate(#[from] RotateError),
-    /// No more nodes can be revoked.
+    /// The maximum number of nodes is revoked.
     #[error(transparent)]
     RevokedFull(#[from] RevokedFullError),
 }
 
-/// Which key file to use.
+/// The key file to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyFileChoice {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Nobody named it: it is the default, made when it is first used.
+    /// Whether it is the default file, which is created on first use.
     pub is_default: bool,
 }
 
 impl KeyFileChoice {
-    /// The keys in the file. The default file is made if it is missing; one that somebody named must exist, for a
-    /// misspelt name must not found another cluster.
+    /// Loads the keys of the file. The default file is created if it is missing. A file that the user named must exist,
+    /// because a misspelt name must not create another cluster.
     ///
     /// # Errors
-    /// As [`load_keys`], and for the default as [`create`].
+    /// The errors of [`load_keys`], and for the default file those of [`create`].
     pub fn open(&self) -> Result<ClusterKeys, KeyFileError> {
         if self.is_default { load_or_create(&self.path) } else { load_keys(&self.path) }
     }
 }
 
-/// The key file to use: the one named on the command line, else the one named by [`CLUSTER_KEY_FILE_VARIABLE`] (an empty
-/// value names none), else [`default_path`].
+/// Chooses the key file: the one of the command line, else the one of [`CLUSTER_KEY_FILE_VARIABLE`] (an empty value
+/// counts as none), else [`default_path`].
 ///
 /// # Errors
-/// [`KeyFileError::NoHome`], when nothing is named and there is no default.
+/// [`KeyFileError::NoHome`], if no file is named and there is no default.
 pub fn choose(explicit: Option<&Path>, variable: Option<&OsStr>) -> Result<KeyFileChoice, KeyFileError> {
     let named = explicit.or(variable.filter(|value| !value.is_empty()).map(Path::new));
     match named {
@@ -182,7 +183,7 @@ pub fn choose(explicit: Option<&Path>, variable: Option<&OsStr>) -> Result<KeyFi
     }
 }
 
-/// `$XDG_CONFIG_HOME/cloudy/cluster.key`, or below that variable's default or the platform's like.
+/// The default path: `$XDG_CONFIG_HOME/cloudy/cluster.key`, or the same below the platform's default.
 ///
 /// # Errors
 /// [`KeyFileError::NoHome`].
@@ -191,27 +192,28 @@ pub fn default_path() -> Result<PathBuf, KeyFileError> {
     Ok(base.config_dir().join("cloudy").join("cluster.key"))
 }
 
-/// Reads the primary key alone from `path`, as [`load_keys`]: for what is never run while a cluster changes its key.
+/// Loads the primary key from `path`, for a program that does not run while a cluster changes its key.
 ///
 /// # Errors
-/// As [`load_keys`].
+/// The errors of [`load_keys`].
 pub fn load(path: &Path) -> Result<ClusterKey, KeyFileError> {
     Ok(load_keys(path)?.primary().clone())
 }
 
-/// Reads the keys and the revoked nodes from `path`. Only root and this process's user may own the file, and of others only
-/// members of a group that the process is in may read it. Never waits for another program, whatever `path` is.
+/// Loads the keys and the revoked nodes from `path`. Root or this process's user must own the file, and only members of
+/// a group of this process may read it besides. It never waits for another program, whatever `path` is.
 ///
 /// # Errors
-/// Says what is wrong with the file, and the remedy.
+/// The cause, with the remedy.
 pub fn load_keys(path: &Path) -> Result<ClusterKeys, KeyFileError> {
     load_as(path, false).map(|(_, keys)| keys)
 }
 
-/// As [`load_keys`], and root may read the file of any user: to show or to change it, not to run a node by it.
+/// Loads keys as [`load_keys`]; for root it also loads the file of any user. Use it to show or change a file, and not
+/// to run a node.
 ///
 /// # Errors
-/// As [`load_keys`].
+/// The errors of [`load_keys`].
 pub fn inspect(path: &Path) -> Result<ClusterKeys, KeyFileError> {
     load_as(path, true).map(|(_, keys)| keys)
 }
@@ -235,7 +237,7 @@ fn load_as(path: &Path, as_root_any_owner: bool) -> Result<(File, ClusterKeys), 
             return Err(KeyFileError::LooseDirectory { path: directory, mode });
         }
     }
-    // One fixed buffer: a growing one would leave copies of the key behind.
+    // A buffer of fixed size: a growing one would leave copies of the key in memory.
     let mut buffer = Zeroizing::new(vec![0; KEY_FILE_BYTES_MAX + 1]);
     let mut filled = 0;
     while filled < buffer.len() {
@@ -252,11 +254,11 @@ fn load_as(path: &Path, as_root_any_owner: bool) -> Result<(File, ClusterKeys), 
     Ok((file, keys))
 }
 
-/// Makes a fresh key and writes it to `path`, readable and writable by its owner only, in a directory that is made if
-/// need be. The file appears whole or not at all, and an existing one is never touched.
+/// Generates a key and writes it to `path`, readable and writable by its owner only. Missing directories are created.
+/// The file appears complete or not at all, and an existing file is not changed.
 ///
 /// # Errors
-/// [`KeyFileError::Exists`] when there is one; else why it could not be written.
+/// [`KeyFileError::Exists`] if the file exists; else the reason for which it could not be written.
 pub fn create(path: &Path) -> Result<ClusterKey, KeyFileError> {
     create_on(&files::SYSTEM, path)
 }
@@ -277,14 +279,15 @@ fn create_on(system: &FileSystem, path: &Path) -> Result<ClusterKey, KeyFileErro
     Ok(key)
 }
 
-/// The keys in `path`, made if it is missing. Of several that make it at once, all get the same key.
+/// Loads the keys from `path`, and creates the file if it is missing. If several processes create it at once, all get
+/// the same key.
 ///
 /// # Errors
-/// As [`load_keys`] and [`create`].
+/// The errors of [`load_keys`] and [`create`].
 pub fn load_or_create(path: &Path) -> Result<ClusterKeys, KeyFileError> {
     match load_keys(path) {
         Err(KeyFileError::Missing { .. }) => match create(path) {
-            // Another was faster, and its key is the one.
+            // Another process created the file first, and its key counts.
             Err(KeyFileError::Exists { .. }) => load_keys(path),
             created => created.map(ClusterKeys::from),
         },
@@ -292,12 +295,13 @@ pub fn load_or_create(path: &Path) -> Result<ClusterKeys, KeyFileError> {
     }
 }
 
-/// Changes the keys in `path`, which is replaced as a whole and keeps its owner, its group and their rights. Of several that change
-/// it at once, each finds what the one before left, where the file system knows locks. Returns the keys as they are from
-/// here on, and what `change` returned.
+/// Changes the keys in `path`. The file is replaced atomically and keeps its owner, group and rights. Concurrent
+/// changes follow one after the other, if the file system has locks. Returns the new keys, and the value that `change`
+/// returned.
 ///
 /// # Errors
-/// As [`load_keys`] and as `change`; else why the file could not be written. It is as before then.
+/// The errors of [`load_keys`] and of `change`; else the reason for which the file could not be written. The file is
+/// then unchanged.
 pub fn change<T>(
     path: &Path,
     change: impl FnOnce(&mut ClusterKeys) -> Result<T, KeyFileError>,
@@ -311,7 +315,7 @@ fn change_on<T>(
     change: impl FnOnce(&mut ClusterKeys) -> Result<T, KeyFileError>,
 ) -> Result<(ClusterKeys, T), KeyFileError> {
     let failed = |source| KeyFileError::Change { path: path.to_owned(), source };
-    // A link to the file stays one.
+    // A symbolic link to the file is kept.
     let file = match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(KeyFileError::Missing { path: path.to_owned() });
@@ -321,7 +325,7 @@ fn change_on<T>(
     let (directory, draft) = draft_beside(&file)?;
     let lock = File::open(directory);
     if let Ok(lock) = &lock {
-        // Without locks, one of two changes at a time may be lost, and never half of one be there.
+        // Without locks, one of two concurrent changes may be lost, but a half change never appears.
         let _ = lock.lock();
     }
     let (old, mut keys) = load_as(&file, true)?;
@@ -329,12 +333,12 @@ fn change_on<T>(
     let new = write_draft(&draft.0, keys.to_text().as_bytes()).map_err(failed)?;
     files::keep_owner(&old, &new).map_err(|source| KeyFileError::KeepOwner { path: file.clone(), source })?;
     new.sync_all().and_then(|()| fs::rename(&draft.0, &file)).map_err(failed)?;
-    // The change is made: without this, only a power failure could undo it.
+    // The change is complete: without this sync, only a power failure could undo it.
     let _ = system.sync_names(directory);
     Ok((keys, changed))
 }
 
-/// The directory of a file, and a name there that nobody else uses.
+/// The directory of a file, and an unused name in it.
 fn draft_beside(path: &Path) -> Result<(&Path, Draft), KeyFileError> {
     let name = path.file_name().ok_or_else(|| KeyFileError::NotAFile { path: path.to_owned() })?;
     let directory = files::directory_of(path);
@@ -342,30 +346,30 @@ fn draft_beside(path: &Path) -> Result<(&Path, Draft), KeyFileError> {
     Ok((directory, Draft(draft)))
 }
 
-/// A file that is gone when this is dropped.
+/// A file that is deleted when this is dropped.
 struct Draft(PathBuf);
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // A draft left over holds a key that nobody uses.
+        // A remaining draft holds a key that no node uses.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// Writes the draft and gives it its name, which must be free. Once the file has it, the key is there: what comes after
-/// could be undone by a power failure only, and is no error.
+/// Writes the draft and gives it its name, which must be unused. Once the file has its name, the key exists: a later
+/// failure could matter only after a power failure, and is no error.
 fn publish(system: &FileSystem, key: &ClusterKey, draft: &Draft, path: &Path) -> io::Result<()> {
     let text = ClusterKeys::from(key.clone()).to_text();
     write_draft(&draft.0, text.as_bytes())?;
     if !system.publish(&draft.0, path)? {
-        // Not whole from its first moment on, and never in place of another.
+        // Here the file is not complete from its first moment on, but never replaces another.
         write_new(path, text.as_bytes())?;
     }
     let _ = system.sync_names(files::directory_of(path));
     Ok(())
 }
 
-/// Writes a file that is for its owner alone, and that is not there yet.
+/// Writes a new file that only its owner can read and write.
 fn write_draft(path: &Path, text: &[u8]) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -380,11 +384,11 @@ fn write_draft(path: &Path, text: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// The same, and a file that could not be written whole is gone.
+/// Writes a new file in the same way, and deletes a file that could not be written completely.
 fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
     let Err(error) = write_draft(path, text) else { return Ok(()) };
     if error.kind() != io::ErrorKind::AlreadyExists {
-        // What is left of it is no key, as the error says of the file.
+        // The rest of it is no key, as the error reports.
         let _ = fs::remove_file(path);
     }
     Err(error)

@@ -218,12 +218,12 @@ fn a_directory_in_which_every_user_replaces_files_is_refused() {
 }
 
 fn refused(_: &Path, _: &Path) -> io::Result<()> {
-    // EPERM, as vfat says to a hard link.
+    // EPERM, as vfat returns for a hard link.
     Err(io::ErrorKind::PermissionDenied.into())
 }
 
 fn unknown(_: &Path, _: &Path) -> io::Result<()> {
-    // EINVAL, as FUSE says to a rename with a condition.
+    // EINVAL, as FUSE returns for a rename with a condition.
     Err(io::ErrorKind::InvalidInput.into())
 }
 

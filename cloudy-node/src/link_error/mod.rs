@@ -1,4 +1,4 @@
-//! Why there is no link: causes, closing codes, and their words.
+//! Reasons for which there is no link: causes, closing codes and their texts.
 
 use core::fmt;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::health::{CloseReason, NodeFailure};
 use crate::wait::TimedOut;
 
-/// Closing codes that a node gives (RFC 9000 §10.2); the words beside them say more.
+/// Closing codes of a node (RFC 9000 §10.2); the text beside a code has the details.
 pub(crate) mod code {
     /// The node shuts down.
     pub(crate) const SHUTDOWN: u32 = 0;
@@ -22,95 +22,95 @@ pub(crate) mod code {
     pub(crate) const BREACH: u32 = 2;
     /// The node dialled itself.
     pub(crate) const ITSELF: u32 = 3;
-    /// The peer takes too slowly what it is sent.
+    /// The peer receives too slowly.
     pub(crate) const OVERFLOW: u32 = 4;
-    /// The peer has not been heard of for too long; it is dialled again.
+    /// Nothing was received from the peer for too long; it is dialled again.
     pub(crate) const SILENT: u32 = 5;
     /// The peer's identity was revoked.
     pub(crate) const REVOKED: u32 = 6;
-    /// The cluster key that vouches for the peer is no longer accepted.
+    /// The cluster key that vouches for the peer is not accepted.
     pub(crate) const KEY_DROPPED: u32 = 7;
-    /// The node has no place for one more connection.
+    /// The node has no capacity for another connection.
     pub(crate) const FULL: u32 = 8;
-    /// Another process has the identity of the node that closes, which ends.
+    /// Another process has the identity of the closing node, which stops.
     pub(crate) const SAME_IDENTITY: u32 = 9;
-    /// The node that closes has the identity of its peer, and the peer is to end.
+    /// The closing node has the identity of its peer, and the peer has to stop.
     pub(crate) const PEER_IS_SECOND: u32 = 10;
-    /// A part of the node failed by a defect.
+    /// A part of the node failed because of a defect.
     pub(crate) const FAILED: u32 = 11;
 }
 
-/// Why a link did not come about, or ended, in words for a user. The same words fit both sides.
+/// The reason for which a link was not established, or was closed. The text fits both sides.
 ///
-/// A side that dials may have a connection for a moment before the other side refuses it: the refusal then comes as the
-/// end of the connection.
+/// The dialling side may have a connection for a moment before the other side refuses it. The refusal then arrives as
+/// the close of the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum LinkFailure {
-    /// One side's certificate was not signed by an authority that the other side trusts.
+    /// The certificate of one side is not signed by an authority that the other side trusts.
     #[error(
         "refused: the other node holds another cluster key (or its certificate comes from another authority); give both nodes the same key file"
     )]
     OtherClusterKey,
-    /// One side showed no certificate at all.
+    /// One side presented no certificate.
     #[error(
         "refused: no certificate was shown, so that side holds no cluster key; only members of one cluster may connect"
     )]
     NoCertificate,
-    /// This node is shut out of its cluster.
+    /// This node's identity was revoked.
     #[error(
         "refused: this node's identity was revoked in its cluster, for good; ask who runs the cluster, and start it as a new node if it is to come back"
     )]
     RevokedHere,
-    /// The other node is shut out of the cluster.
+    /// The other node's identity was revoked.
     #[error("refused: the other node's identity was revoked in this cluster, for good")]
     RevokedThere,
-    /// One side's certificate has another fault: expired, for another purpose, revoked, not readable.
+    /// The certificate of one side has another fault: expired, made for another purpose, revoked, or not readable.
     #[error("refused: a certificate is not accepted: {detail}; renew it, and see that both clocks are right")]
     Certificate {
-        /// What the side that refused said.
+        /// The text of the side that refused.
         detail: Words,
     },
-    /// The protocol's version differs.
+    /// The wire versions differ.
     #[error(
         "refused: the other node speaks another wire version than {WIRE_VERSION}; run the same version of cloudy on both"
     )]
     OtherWireVersion,
-    /// No common version of QUIC.
+    /// The sides have no QUIC version in common.
     #[error("refused: the other side speaks another version of QUIC; is it a cloudy node?")]
     OtherQuicVersion,
-    /// The other side takes no more connections.
+    /// The other side accepts no more connections.
     #[error("refused: the other node takes no more connections, in total or from this address; try again later")]
     Full,
-    /// The other side gave the handshake up before it was finished.
+    /// The other side gave up the handshake.
     #[error("the other node gave the handshake up: it has too many unfinished ones, or is stopping; try again later")]
     GivenUp,
-    /// The handshake was not finished in its time.
+    /// The handshake was not finished before its timeout.
     #[error("the handshake was not finished within {} ms: is a cloudy node running there, and is UDP let through?", timeout.as_millis())]
     HandshakeTimeout {
-        /// The time it had.
+        /// The timeout.
         timeout: Duration,
     },
-    /// Nothing was heard for the idle timeout.
+    /// Nothing was received for the idle timeout.
     #[error(
         "nothing is heard from the other node: it has stopped or is not running, or the network drops its datagrams"
     )]
     TimedOut,
-    /// The other process does not know the connection: it was restarted.
+    /// The other process does not know the connection, because it was restarted.
     #[error("the other node was restarted and has forgotten the connection")]
     Reset,
-    /// The other node closed the connection on purpose.
+    /// The other node closed the connection.
     #[error("closed by the other node: {reason} (code {code})")]
     ClosedByPeer {
-        /// The code it gave.
+        /// The closing code.
         code: u64,
-        /// What it said.
+        /// The text beside it.
         reason: Words,
     },
     /// This node closed the connection.
     #[error("closed by this node")]
     ClosedHere,
-    /// The address cannot be dialled: port 0, or of another family than the socket's.
+    /// The address cannot be dialled: it has port 0, or another family than the socket.
     #[error("{address} cannot be dialled from this socket: check the port, and that both are IPv4 or both IPv6")]
     Address {
         /// The address.
@@ -119,15 +119,15 @@ pub enum LinkFailure {
     /// The endpoint is shut down.
     #[error("this node is shutting down")]
     ShuttingDown,
-    /// Something else, in the transport's words.
+    /// Another error of the transport.
     #[error("the connection failed: {detail}")]
     Transport {
-        /// The transport's words.
+        /// The transport's text.
         detail: Words,
     },
 }
 
-/// Text that may come from another node, made harmless: see [`harmless`].
+/// Text that may come from another node, without harmful characters: see [`harmless`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words(String);
 
@@ -162,16 +162,16 @@ mod alert {
 }
 
 impl LinkFailure {
-    /// Both sides see the same code: one found the fault, the other was told.
+    /// Both sides see the same code, the one that found the fault and the one that received it.
     fn of_transport(code: TransportErrorCode, reason: &[u8]) -> Self {
         if code == TransportErrorCode::CONNECTION_REFUSED {
             return Self::Full;
         }
         if code == TransportErrorCode::APPLICATION_ERROR {
-            // What stands for a close before the handshake is finished (RFC 9000 §10.2.3).
+            // The code that stands for a close before the end of the handshake (RFC 9000 §10.2.3).
             return Self::GivenUp;
         }
-        // RFC 9001 §4.8: 0x100 and the alert.
+        // RFC 9001 §4.8: 0x100 plus the alert.
         let alert = u64::from(code).checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok());
         match alert {
             Some(alert::UNKNOWN_CA) => Self::OtherClusterKey,
@@ -186,18 +186,18 @@ impl LinkFailure {
         }
     }
 
-    /// Whether the other node had no place at that moment: dialling again soon may succeed.
+    /// Whether the other node had no capacity at that moment, so that another attempt may succeed soon.
     pub(crate) fn is_momentary(&self) -> bool {
         matches!(self, Self::Full | Self::GivenUp)
     }
 
-    /// The other side is a process that ends because another one has its identity.
+    /// Whether the other process stops because another one has its identity.
     pub(crate) fn is_same_identity(&self) -> bool {
         matches!(self, Self::ClosedByPeer { code, .. } if *code == u64::from(code::SAME_IDENTITY))
     }
 
-    /// Whether the other side, or this one, refused the link for good: dialling again will end the same until somebody
-    /// changes a key, a certificate or a version.
+    /// Whether either side refused the link for good: another attempt fails as well until a key, a certificate or a
+    /// version changes.
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
@@ -246,25 +246,25 @@ impl From<quinn::ConnectError> for LinkFailure {
     }
 }
 
-/// A link that did not come about; links that there were are as before.
+/// The reason for which a link was not established. Existing links are unaffected.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// No connection, or the other side refused it.
+    /// There is no connection, or the other side refused it.
     #[error("{address}: {failure}")]
     Link {
-        /// The address that was dialled, or where the peer dialled from.
+        /// The address that was dialled, or the address of the dialling peer.
         address: SocketAddr,
-        /// What went wrong.
+        /// The cause.
         failure: LinkFailure,
     },
-    /// This node itself is at that address.
+    /// The address is this node's own.
     #[error("{address} is this node itself")]
     Itself {
         /// The address.
         address: SocketAddr,
     },
-    /// Another process with this node's identity is at that address.
+    /// Another process with this node's identity is at the address.
     #[error(
         "{address} is another process with this node's identity: give each node a data directory and a node key of its own, and never copy them"
     )]
@@ -275,16 +275,16 @@ pub enum ConnectError {
     /// The node was shut down.
     #[error("this node was shut down")]
     ShutDown,
-    /// A part of the node failed by a defect.
+    /// A part of the node failed because of a defect.
     #[error(transparent)]
     NodeFailed(#[from] NodeFailure),
-    /// No attempt was finished in time; where one was, its error is given.
+    /// No attempt finished before the timeout. If one did, its error is returned instead.
     #[error(transparent)]
     TimedOut(#[from] TimedOut),
 }
 
 impl ConnectError {
-    /// Dialling again would end the same.
+    /// Whether another attempt would fail in the same way.
     pub(crate) fn is_final(&self) -> bool {
         let Self::Link { failure, .. } = self else { return true };
         failure.is_refusal() || matches!(failure, LinkFailure::Full | LinkFailure::Address { .. })

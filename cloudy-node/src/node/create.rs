@@ -1,4 +1,4 @@
-//! Creating a group.
+//! Creation of groups.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::node::founding::Founding;
 use crate::wait::{Answer, Answers, Awaited, Backoff, Deadline, Wait};
 
 impl Node {
-    /// Begins to found a group: invite nodes, then [`Founding::found`] it.
+    /// Starts the creation of a group: invite nodes, then call [`Founding::found`].
     ///
-    /// Cancel safe: dropped, it gives the group up.
+    /// Cancel safe: dropped, it gives up the group.
     ///
     /// ```no_run
     /// # async fn example(node: &cloudy_node::Node, friend: cloudy_node::NodeId) -> Result<(), cloudy_node::FoundError> {
@@ -39,7 +39,7 @@ impl Node {
     /// ```
     ///
     /// # Errors
-    /// The name is taken at this node, or this node is leaving a group of that name, or the configuration cannot work.
+    /// This node has a group of that name, or is leaving one; or the configuration is not valid.
     pub async fn found_group(&self, name: &str, config: GroupConfig) -> Result<Founding, FoundError> {
         config.validate()?;
         if name.len() > GROUP_NAME_BYTES_MAX {
@@ -51,14 +51,16 @@ impl Node {
         Ok(Founding::new(group, parts, founder_is_member))
     }
 
-    /// Founds a group of so many members, this node included: takes in the nodes that ask by [`Node::join_group_at`], and
-    /// returns once the ring is full and view 1 is in force. A node that asked and was lost before the ring is full does not
-    /// count. If this node is leaving a group of that name, it waits until it has left. Dropped, it gives the group up.
+    /// Creates a group of `members` nodes, this one included. It admits nodes that call [`Node::join_group_at`], and
+    /// returns once the ring is full and view 1 is in force. A joiner that is lost before the ring is full does not
+    /// count. If this node is leaving a group of that name, it waits until it has left.
+    ///
+    /// Cancel safe: dropped, it gives up the group.
     ///
     /// # Errors
-    /// As [`Node::found_group`] and [`Founding::found`]; or not all members came in time
-    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]), and the group is given up:
-    /// [`FoundError::TimedOut`] says which nodes asked, and what they answered.
+    /// The errors of [`Node::found_group`] and [`Founding::found`]. If not all members joined before the timeout
+    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]), the group is given up:
+    /// [`FoundError::TimedOut`] lists the nodes that asked to join, with their answers.
     pub fn create_group(&self, name: &str, members: usize, config: GroupConfig) -> Wait<'_, Result<Group, FoundError>> {
         let name = name.to_owned();
         Wait::new(Some(self.mailbox.wait_timeout), move |deadline| self.create_until(name, members, config, deadline))
@@ -80,7 +82,7 @@ impl Node {
                 let Some(event) = event else { return Err(founding.end_reason().await) };
                 gathered.take(&founding, event);
             }
-            // Other nodes that asked are too late, even if they have accepted meanwhile.
+            // Other joiners are too late, even those that have accepted meanwhile.
             std::mem::take(&mut gathered.invited).into_iter().for_each(|node| founding.uninvite(node));
             founding.found(None).without_timeout().await
         };
@@ -92,7 +94,7 @@ impl Node {
         })
     }
 
-    /// Begins to found a group, once this node has left the one of that name that it is leaving.
+    /// Starts the creation of a group, once this node has left the one of that name.
     async fn found_once_left(
         &self,
         name: &str,
@@ -136,7 +138,7 @@ impl Gathered {
                 self.invited.remove(&node);
                 self.accepted.insert(node);
             }
-            // It asks again if it comes back.
+            // It sends another request if it returns.
             FoundingEvent::Lost { node } => {
                 if self.accepted.remove(&node) {
                     founding.uninvite(node);
@@ -144,7 +146,7 @@ impl Gathered {
                     self.refused.note(Answer { from: Awaited::Node(node), words });
                 }
             }
-            // It may ask again.
+            // It may send another request.
             FoundingEvent::Refused { node, reason } => {
                 self.invited.remove(&node);
                 self.refused.note(Answer { from: Awaited::Node(node), words: reason });

@@ -1,4 +1,4 @@
-//! Why a node does not start.
+//! Errors of the start of a node.
 
 use cloudy_proto::NodeId;
 
@@ -7,7 +7,7 @@ use crate::health::CloseReason;
 use crate::identity::IdentityError;
 use crate::storage::{DataDirError, ReadGroupError};
 
-/// A node that did not start; nothing is bound.
+/// The reason for which a node did not start. Nothing is bound.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -17,24 +17,24 @@ pub enum StartError {
     /// The identity could not be made.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The data directory is another node's.
+    /// The data directory belongs to another node.
     #[error(
         "the data directory belongs to node {}, and the identity is of node {}: take the one that DataDir::identity gives",
         directory.short(), identity.short()
     )]
     OtherNode {
-        /// The directory's node.
+        /// The node of the directory.
         directory: NodeId,
-        /// The identity's.
+        /// The node of the identity.
         identity: NodeId,
     },
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// A group in the data directory cannot be read back, so none goes on.
+    /// A group in the data directory cannot be read, so no group is resumed.
     #[error(transparent)]
     ReadGroup(#[from] ReadGroupError),
-    /// The operating system gives no thread for reading the data directory.
+    /// The operating system has no thread for reading the data directory.
     #[error("a thread to read the data directory on: {0}; raise the limit on threads or processes")]
     Thread(#[source] std::io::Error),
     /// The address cannot be bound.
@@ -43,21 +43,21 @@ pub enum StartError {
     /// The endpoint cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The keys shut this very node out.
+    /// The cluster's keys revoke this node.
     #[error(
         "node {} is revoked by the cluster's own keys: start it as a new node, with another private key", .node.short()
     )]
     Revoked {
-        /// This node.
+        /// The id of this node.
         node: NodeId,
     },
-    /// The clock shows a time before 1970, which certificates cannot name.
+    /// The clock shows a time before 1970, which certificates cannot contain.
     #[error("this machine's clock shows a time before 1970-01-01: set it, then start the node again")]
     Clock,
     /// The node was closed while its groups were resumed.
     #[error(transparent)]
     Closed(#[from] CloseReason),
-    /// The socket does not say where it is bound.
+    /// The address of the socket cannot be determined.
     #[error("the socket's address: {0}")]
     Address(#[from] std::io::Error),
 }

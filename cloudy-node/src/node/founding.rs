@@ -1,4 +1,4 @@
-//! How a group begins: a founder gathers members, then installs view 1 with its full ring.
+//! The creation of a group: the creator gathers members, then installs view 1 with its full ring.
 
 use core::fmt;
 
@@ -9,14 +9,14 @@ use crate::error::FoundError;
 use crate::handle::Group;
 use crate::wait::{Answers, Deadline, Wait};
 
-/// A group that gathers its members. Dropping it abandons the group; those who accepted are told.
+/// A group that gathers its members. Dropping it gives up the group and notifies the nodes that accepted.
 #[must_use = "a founding that is dropped is abandoned"]
 pub struct Founding {
     group: Group,
     parts: FoundingParts,
     founder_is_member: bool,
     accepted: usize,
-    /// View 1 is in force: the group is not given up.
+    /// Whether view 1 is in force, so that the group is not given up.
     is_created: bool,
 }
 
@@ -31,22 +31,22 @@ impl Founding {
         Self { group, parts, founder_is_member, accepted: 0, is_created: false }
     }
 
-    /// Asks a node to become a member, as soon as its link is up.
+    /// Invites a node, as soon as its link is up.
     pub fn invite(&self, node: NodeId) {
         self.group.request(Request::Invite { node });
     }
 
-    /// No longer waits for a node that was asked.
+    /// Withdraws an invitation.
     pub fn uninvite(&self, node: NodeId) {
         self.group.request(Request::Uninvite { node });
     }
 
-    /// Why nothing more happens here.
+    /// The reason for which no more events follow.
     pub(super) async fn end_reason(&self) -> FoundError {
         self.group.shared.ended().await.into()
     }
 
-    /// What happens next; none once the node is closed ([`Node::close_reason`](crate::Node::close_reason)).
+    /// Returns the next event; none once the node is closed ([`Node::close_reason`](crate::Node::close_reason)).
     ///
     /// Cancel safe.
     pub async fn next_event(&mut self) -> Option<FoundingEvent> {
@@ -57,15 +57,15 @@ impl Founding {
         event
     }
 
-    /// Installs view 1 with everybody who has accepted, and returns once it is in force here. A session begins as soon
-    /// as all members report their links to all others up.
+    /// Installs view 1 with all nodes that have accepted, and returns once it is in force here. A session begins as
+    /// soon as every member reports its links to all others up.
     ///
-    /// Dropped, it gives the group up.
+    /// Cancel safe: dropped, it gives up the group.
     ///
     /// # Errors
-    /// A period of the session is too long, there would be nobody on the ring, view 1 was not in force in time
-    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]), or the node was closed; the
-    /// group is abandoned.
+    /// A period of the session is too long, the ring would be empty, view 1 was not in force before the timeout
+    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]), or the node was closed.
+    /// The group is given up.
     pub fn found(self, session: Option<SessionPlan>) -> Wait<'static, Result<Group, FoundError>> {
         Wait::new(Some(self.group.mailbox.wait_timeout), move |deadline| self.found_until(session, deadline))
     }

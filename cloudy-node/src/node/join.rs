@@ -1,4 +1,4 @@
-//! Coming to others: links, and groups that they create or run.
+//! Links to other nodes, and joining their groups.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use crate::wait::{Answer, Answers, Awaited, Backoff, Deadline, Wait};
 type Answered = oneshot::Receiver<Result<Arc<Shared>, Attempt>>;
 
 impl Node {
-    /// Dials an address until the link is up: who is there. A node that does not listen yet, or is out of reach, is dialled
-    /// again.
+    /// Dials an address until the link is up, and returns the id of the node there. An attempt is repeated if no node
+    /// listens yet, or if it is out of reach.
     ///
-    /// Dropped, it dials no further; a link that comes up all the same stays.
+    /// Cancel safe: dropped, it stops dialling. A link that is established at that moment stays.
     ///
     /// # Errors
-    /// The other side refuses, in words; or the link is not up in time ([`NodeBuilder::wait_timeout`] or
-    /// [`Wait::timeout`]): the last failure.
+    /// The other node refuses the link, with its reason; or the timeout passed ([`NodeBuilder::wait_timeout`] or
+    /// [`Wait::timeout`]), with the last failure.
     ///
     /// [`NodeBuilder::wait_timeout`]: crate::NodeBuilder::wait_timeout
     pub fn connect(&self, address: SocketAddr) -> Wait<'_, Result<NodeId, ConnectError>> {
@@ -59,14 +59,14 @@ impl Node {
         self.connect_beside(address, false).await
     }
 
-    /// One attempt to dial an address, alone or beside others of the same name.
+    /// One attempt to dial an address, on its own or in parallel with other addresses of the same name.
     pub(crate) async fn connect_beside(&self, address: SocketAddr, beside: bool) -> Result<NodeId, ConnectError> {
         self.mailbox.ask(|reply| Command::Connect { address, beside, reply }).await?
     }
 
-    /// Waits for an invitation to a group of that name. While nobody waits, invitations are refused in words. A node that
-    /// was a member of a running group of that name, and was started again with the same identity, comes back to it as
-    /// soon as a member links to it.
+    /// Waits for an invitation to a group of that name. A node that does not wait refuses invitations. A node that was
+    /// a member of a running group of that name, and was restarted with the same identity, rejoins it as soon as a
+    /// member links to it.
     ///
     /// Cancel safe: dropped, it withdraws.
     ///
@@ -87,30 +87,34 @@ impl Node {
         Ok(Joining { node: self.clone(), name: name.to_owned(), answer, stage })
     }
 
-    /// Asks the node at an address to take this node into a group: its founder, while it gathers members, or any node of
-    /// a group that runs. Returns once this node is on the ring. It has the whole result, from index 1 on. A node that
-    /// was a member before, and was started again with the same identity, comes back this way too.
+    /// Joins a group through the node at an address: its creator, while it gathers members, or any node of a running
+    /// group. Returns once this node is on the ring. The node has the whole result, from index 1 on. A node that was a
+    /// member before, and was restarted with the same identity, rejoins in the same way.
     ///
-    /// It asks again while the node at the address is not started or out of reach, does not know the group yet, or has not
-    /// created it, or gives it up before it is created: neither start has to be the first. Dropped, it withdraws.
+    /// The request is repeated while the node at the address is out of reach, does not know the group yet, or has not
+    /// created it, or gives it up: nodes can start in any order.
+    ///
+    /// Cancel safe: dropped, it withdraws.
     ///
     /// # Errors
-    /// The group does not take this one, in words; or it did not in time
-    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]):
-    /// [`JoinError::TimedOut`] says what was answered last.
+    /// The group refuses this node, with its reason; or the timeout passed
+    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]): [`JoinError::TimedOut`]
+    /// has the last answer.
     pub fn join_group_at(&self, name: &str, member: SocketAddr) -> Wait<'_, Result<Group, JoinError>> {
         self.join_at(name.to_owned(), member, Aim::Member)
     }
 
-    /// Reads along in a group that runs, from an index of its result on. If the result never grows as far, nothing is read,
-    /// and [`Event::Final`](crate::Event::Final) names its length. Any node of the group can be asked. An observer takes no place on the ring, holds nobody up, and broadcasts nothing. Its
-    /// [`Group::end`] ends the group like a member's.
+    /// Observes a running group, from an index of its result on. Any node of the group can be the contact. An observer
+    /// takes no place on the ring, delays no node, and broadcasts nothing. Its [`Group::end`] closes the group like a
+    /// member's. If the result never reaches the index, nothing is read, and [`Event::Final`](crate::Event::Final) has
+    /// its length.
     ///
-    /// It asks again as [`Node::join_group_at`] does. Dropped, it withdraws.
+    /// The request is repeated as by [`Node::join_group_at`]. Cancel safe: dropped, it withdraws.
     ///
     /// # Errors
-    /// As [`Node::join_group_at`], or no result can have that index ([`JoinError::NoSuchIndex`]). Where the result is no longer retained from that index on, its readers are told by
-    /// [`EndReason::Truncated`](crate::EndReason::Truncated) from where it is.
+    /// The errors of [`Node::join_group_at`]; or no result can have that index ([`JoinError::NoSuchIndex`]). If the
+    /// result is not retained from that index on, readers return [`EndReason::Truncated`](crate::EndReason::Truncated)
+    /// with the first index that is.
     pub fn observe_group(&self, name: &str, member: SocketAddr, from: Index) -> Wait<'_, Result<Group, JoinError>> {
         self.join_at(name.to_owned(), member, Aim::Observer(Some(from)))
     }
@@ -145,7 +149,7 @@ impl Node {
         let joined = deadline.run(attempts).await;
         joined.unwrap_or_else(|| {
             if let Some(answer) = stage.reached() {
-                // What earlier attempts were answered is over.
+                // Answers to earlier attempts do not count.
                 answers = Answers::default();
                 answers.note(answer);
             } else if answers.is_empty() {
@@ -162,7 +166,7 @@ impl Node {
             Err(error) if error.is_final() => return Err(JoinError::from(error).into()),
             Err(error) => {
                 let words = match error {
-                    // The answer says where.
+                    // The answer has the address already.
                     ConnectError::Link { failure, .. } => failure.to_string(),
                     error => error.to_string(),
                 };
@@ -176,8 +180,8 @@ impl Node {
         joined
     }
 
-    /// Observes a group by a linked node of it, with its result or without, if that node knows it at this moment. Else its
-    /// answer in words.
+    /// Observes a group through a linked node, which knows it at this moment with its result or without; else the
+    /// node's answer.
     pub(crate) async fn observe(&self, name: &str, contact: NodeId, from: Option<Index>) -> Result<Group, String> {
         let asked = self.ask_to_join(name, Some(contact), (Aim::Observer(from), &Stage::default())).await;
         let answer = match asked {
@@ -207,14 +211,13 @@ impl Node {
     async fn answer_of(&self, answer: Answered) -> Result<Group, Attempt> {
         match answer.await {
             Ok(answer) => answer.map(|group| self.handle(group)),
-            // The driver drops a reply only on its way to the end.
+            // The driver drops a reply only when it stops.
             Err(_) => Err(JoinError::from(self.closed().await).into()),
         }
     }
 }
 
-/// What every peer's decoder would refuse is refused here, before anything is sent: it would cost the link, which the
-/// peers' other groups share.
+/// Refuses what every peer's decoder would refuse, before it is sent: it would cost the link, which other groups share.
 fn check(name: &str, aim: Aim) -> Result<(), JoinError> {
     match aim {
         _ if name.len() > GROUP_NAME_BYTES_MAX => Err(JoinError::NameTooLong),
@@ -223,7 +226,7 @@ fn check(name: &str, aim: Aim) -> Result<(), JoinError> {
     }
 }
 
-/// Somebody who waits to be invited. Dropping it withdraws.
+/// A node that waits for an invitation. Dropping it withdraws.
 #[derive(Debug)]
 #[must_use = "nothing is joined until joined() is awaited"]
 pub struct Joining {
@@ -234,12 +237,14 @@ pub struct Joining {
 }
 
 impl Joining {
-    /// Returns once this node is on the ring. A creator that is lost or gives up before the group is created, or creates it
-    /// without this node, has not invited it. A node that serves any creator waits [`Wait::without_timeout`].
-    /// Dropped, it withdraws.
+    /// Returns once this node is on the ring. An invitation does not count if its creator is lost or gives up before
+    /// the group exists, or creates the group without this node. A node that serves any creator uses
+    /// [`Wait::without_timeout`].
+    ///
+    /// Cancel safe: dropped, it withdraws.
     ///
     /// # Errors
-    /// The group was not joined, in words; or no invitation led to it in time
+    /// The group was not joined, with the reason; or no invitation led to a group before the timeout
     /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]).
     pub fn joined(self) -> Wait<'static, Result<Group, JoinError>> {
         Wait::new(Some(self.node.mailbox.wait_timeout), move |deadline| self.joined_until(deadline))

@@ -1,4 +1,4 @@
-//! Looking for nodes that may have moved: by the names that the operator gave, and by multicast.
+//! Lookup of nodes that may have another address: by the names that the operator gave, and by multicast.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,18 +15,19 @@ use crate::driver::{Command, Seeks, WeakMailbox};
 use crate::node::Node;
 use crate::wait::Backoff;
 
-/// Between two attempts by a name, at last.
+/// The longest pause between two attempts by a name.
 const NAME_AGAIN_AFTER_MAX: Duration = Duration::from_secs(2);
-/// How long one finder asks.
+/// The time for which one finder sends queries.
 const FIND_FOR: Duration = Duration::from_secs(3_600);
 
-/// Where a node looks for others: see [`Node::look_up`].
+/// The sources of addresses for [`Node::look_up`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lookup {
-    /// Names, each `HOST:PORT`. A name is resolved again at each attempt, and all of its addresses are dialled side by side.
+    /// Names, each `HOST:PORT`. A name is resolved again at each attempt, and all its addresses are dialled in
+    /// parallel.
     pub names: Vec<String>,
-    /// Where to ask for members by multicast. They answer if they run a [`Responder`](crate::discovery::Responder).
+    /// The multicast group for queries. Members answer if they run a [`Responder`](crate::discovery::Responder).
     pub multicast: Option<Multicast>,
 }
 
@@ -37,11 +38,11 @@ impl Lookup {
     }
 }
 
-/// Why a lookup does not take place.
+/// The reason for which a lookup does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LookupError {
-    /// A name cannot be one, or there are too many.
+    /// A name is malformed, or there are too many.
     #[error(transparent)]
     Name(#[from] SeedError),
     /// Multicast cannot be used.
@@ -49,7 +50,7 @@ pub enum LookupError {
     Multicast(#[from] DiscoveryError),
 }
 
-/// What lookups need of the node. Clones share the one in progress.
+/// The state that lookups share with the node. Clones share the lookup in progress.
 #[derive(Clone, Debug)]
 pub(crate) struct Lookups {
     seeks: watch::Receiver<Seeks>,
@@ -63,15 +64,15 @@ impl Lookups {
 }
 
 impl Node {
-    /// Looks for members of this node's groups as long as it has no link to one of them, and for a group while it waits to
-    /// come into one: by names and by multicast, in the background and until the node is closed. So nodes find each other
-    /// that were all started again at other addresses; those that are linked tell each other where the rest is. Who is at
-    /// an address is decided by the handshake. A second lookup replaces the first.
+    /// Looks for members of this node's groups while it has no link to one of them, and for a group while it waits to
+    /// join one. It runs in the background until the node is closed, by names and by multicast. So nodes find each
+    /// other even if all were restarted at other addresses; linked nodes exchange the addresses of the others. The
+    /// handshake decides which node is at an address. A second lookup replaces the first.
     ///
-    /// An unreachable address and a name that does not resolve are tried again, after pauses of up to two seconds.
+    /// An unreachable address and a name that does not resolve are retried, after pauses of up to two seconds.
     ///
     /// # Errors
-    /// A name is malformed, there are too many, or multicast cannot be used; an earlier lookup continues then.
+    /// A name is malformed, there are too many names, or multicast cannot be used. An earlier lookup then continues.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -114,13 +115,13 @@ impl Node {
 
 #[derive(Clone)]
 struct Seeker {
-    /// A lookup alone does not keep its node alive.
+    /// A running lookup does not keep its node alive.
     mailbox: Arc<WeakMailbox>,
     seeks: watch::Receiver<Seeks>,
 }
 
 impl Seeker {
-    /// Tries all addresses of a name while somebody is sought; returns once the node is closed.
+    /// Dials all addresses of a name while a node is sought; returns once the node is closed.
     async fn by_name(mut self, name: &str) {
         let mut dials = JoinSet::new();
         let mut open = BTreeSet::new();
@@ -154,7 +155,7 @@ impl Seeker {
             let again_at = Instant::now() + backoff.next();
             loop {
                 tokio::select! {
-                    // sleep: neither names nor nodes announce themselves.
+                    // sleep: names and nodes send no notification.
                     () = sleep_until(again_at) => break,
                     Some(Ok(address)) = dials.join_next() => drop(open.remove(&address)),
                 }
@@ -162,7 +163,8 @@ impl Seeker {
         }
     }
 
-    /// Asks by multicast while a member is sought, and has those that answer dialled; returns once the node is closed.
+    /// Sends multicast queries while a member is sought, and dials the nodes that answer; returns once the node is
+    /// closed.
     async fn by_multicast(mut self, keys: &DiscoveryKeys, place: Multicast) {
         loop {
             if self.seeks.wait_for(|seeks| seeks.members).await.is_err() {
@@ -186,12 +188,12 @@ impl Seeker {
     }
 }
 
-/// Dials an address once. The driver takes the link, if there is one.
+/// Dials an address once. The driver takes the link, if it is established.
 async fn dial(mailbox: Arc<WeakMailbox>, address: SocketAddr) {
     let (reply, answer) = oneshot::channel();
     let Some(open) = mailbox.upgrade() else { return };
     open.send(Command::Connect { address, beside: true, reply }).await;
-    // While it is dialled, this task does not keep the node alive.
+    // While it dials, this task does not keep the node alive.
     drop(open);
     let _ = answer.await;
 }

@@ -39,7 +39,7 @@ pub use lookup::{Lookup, LookupError};
 use lookup::Lookups;
 use resume::{open_store, resume_all};
 
-/// How a [`Node`] is started.
+/// The configuration of a [`Node`], which [`NodeBuilder::start`] starts.
 #[derive(Default)]
 #[must_use = "a builder does nothing until start()"]
 pub struct NodeBuilder {
@@ -57,66 +57,66 @@ pub struct NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// Where to listen; a port of 0 takes a free one. Default: a free port of 127.0.0.1.
+    /// Sets the address to listen on; port 0 is replaced by a free one. Default: a free port of 127.0.0.1.
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.bind = Some(address);
         self
     }
 
-    /// A socket to use in place of a new one, as [`endpoint::bind`] gives it: so a program knows that its address is free
-    /// before it makes files for the node.
+    /// Uses a bound socket, as [`endpoint::bind`] returns it: so a program knows that its address is free before it
+    /// creates files for the node.
     pub fn bound(mut self, socket: UdpSocket) -> Self {
         self.bound = Some(socket);
         self
     }
 
-    /// The cluster's key: the node makes itself a fresh identity from it. Only holders of the same key can link.
+    /// Sets the cluster's key: the node creates a fresh identity from it. Only holders of the same key can link.
     pub fn cluster_key(mut self, key: &ClusterKey) -> Self {
         self.identity = Some(Identity::generate(key));
         self
     }
 
-    /// An identity made elsewhere, in place of a cluster key.
+    /// Sets an identity, in place of a cluster key.
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(Ok(identity));
         self
     }
 
-    /// Where the node keeps its `Disk` groups, and its identity: give [`DataDir::identity`] as the node's. Those that it
-    /// holds go on at once: [`Node::resumed_groups`].
+    /// Sets the directory of the node's `Disk` groups and its identity: use the node's [`DataDir::identity`]. The
+    /// groups in it are resumed at the start: [`Node::resumed_groups`].
     pub fn data_dir(mut self, data_dir: DataDir) -> Self {
         self.data_dir = Some(data_dir);
         self
     }
 
-    /// Bounds on what peers can make the node hold.
+    /// Sets bounds on the resources that peers can use.
     pub fn limits(mut self, limits: EndpointLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// What the node keeps of groups that it joins: the bytes of this configuration. What all members share comes from the
-    /// group. Default: as [`GroupConfig::default`].
+    /// Sets the node's own limits for groups that it joins: the bytes of this configuration. The shared parameters come
+    /// from the group. Default: [`GroupConfig::default`].
     pub fn join_config(mut self, config: GroupConfig) -> Self {
         self.join_config = config;
         self
     }
 
-    /// How long this node's waits for others take at most, unless [`Wait::timeout`] gives another time. Default:
+    /// Sets the timeout of this node's waits for others, unless [`Wait::timeout`] sets another. Default:
     /// [`WAIT_TIMEOUT`].
     pub fn wait_timeout(mut self, limit: Duration) -> Self {
         self.wait_timeout = Some(limit);
         self
     }
 
-    /// A socket to use in place of a bound one: one that loses datagrams, or one in memory.
+    /// Uses a socket in place of a bound one: one that loses datagrams, or one in memory.
     #[cfg(feature = "fault")]
     pub fn socket(mut self, socket: Arc<dyn quinn::AsyncUdpSocket>) -> Self {
         self.socket = Some(socket);
         self
     }
 
-    /// Makes the transport's own choices repeatable: for tests.
+    /// Makes the random choices of the transport repeatable, for tests.
     pub fn rng_seed(mut self, seed: [u8; 32]) -> Self {
         self.rng_seed = Some(seed);
         self
@@ -133,9 +133,10 @@ impl NodeBuilder {
         None
     }
 
-    /// Binds, and starts the node's driver on the present tokio runtime.
+    /// Binds the socket, and starts the node's driver on the current tokio runtime.
     ///
-    /// Not cancel safe: the builder is used up. Dropped, it leaves nothing running; a data directory may stay in use for a moment.
+    /// Not cancel safe: the builder is consumed. A dropped call leaves nothing running; a data directory may stay in
+    /// use for a moment.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -156,7 +157,7 @@ impl NodeBuilder {
     /// ```
     ///
     /// # Errors
-    /// What is wrong with key, address or limits; nothing is left running.
+    /// The key, the address or the limits are not valid, or the data directory cannot be used. Nothing is left running.
     pub async fn start(mut self) -> Result<Node, StartError> {
         check_clock(SystemTime::now())?;
         let identity = self.take_identity()?;
@@ -199,19 +200,19 @@ impl NodeBuilder {
         let accepting = links.clone();
         tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade(), disk, seeks).run());
         let resumed = Arc::new(resume_all(&node, stored).await?);
-        // A peer must not be told that a group is unknown here that is only about to go on.
+        // Before this, a peer could receive the answer that a group is unknown which is about to be resumed.
         accepting.spawn_accept();
         Ok(Node { resumed, ..node })
     }
 }
 
-/// A clock that goes wrong later harms nothing that the cluster's keys vouch for.
+/// Checks the clock at the start only: a clock that is wrong later does not affect certificates of the cluster's keys.
 fn check_clock(now: SystemTime) -> Result<(), StartError> {
     since_1970(now).map(|_| ()).ok_or(StartError::Clock)
 }
 
-/// One endpoint and its groups. Clones are handles to the same node; when the last one and the last of its groups'
-/// handles are dropped, it ends as by [`Node::shutdown`].
+/// An endpoint with an identity, and its groups. Clones are handles to the same node; when the last one and the last
+/// handle of its groups are dropped, the node closes as by [`Node::shutdown`].
 #[derive(Clone, Debug)]
 pub struct Node {
     id: NodeId,
@@ -225,49 +226,51 @@ pub struct Node {
 }
 
 impl Node {
-    /// How to start one.
+    /// A builder with default settings.
     pub fn builder() -> NodeBuilder {
         NodeBuilder::default()
     }
 
-    /// Its identity: the hash of its key.
+    /// The id of this node: the hash of its public key.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// Where it listens.
+    /// The address that this node listens on.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
     /// The keys that prove in multicast discovery that a node belongs to this node's cluster; they follow
-    /// [`set_keys`](Self::set_keys). There are none at a node whose certificate comes from its own public key
-    /// infrastructure.
+    /// [`set_keys`](Self::set_keys). None at a node whose certificate comes from another public key infrastructure.
     #[must_use]
     pub fn discovery_keys(&self) -> DiscoveryKeys {
         self.discovery_keys.clone()
     }
 
-    /// The groups that its data directory held when it was started, in the order of their ids. Each goes on: its
-    /// readers find all of the stored result, of which the newest part is in memory, and this node comes back onto its ring as soon as it reaches the
-    /// others, as a new run: what the earlier one broadcast and nobody approved is not sent again. A group that had
-    /// ended is there with its result.
+    /// The groups that the data directory held at the start, ordered by id. Each is resumed: readers have the stored
+    /// result, of which the newest part is in memory, and the node rejoins the ring as a new incarnation as soon as it
+    /// reaches the others. Unapproved messages of the earlier incarnation are not sent again. A closed group is here
+    /// with its result.
     #[must_use]
     pub fn resumed_groups(&self) -> &[Group] {
         &self.resumed
     }
 
-    /// Deletes all that the data directory holds of a group that has ended here, that this node observes, or that it was told
-    /// to leave ([`Group::leave`]). If it could not leave yet, it is gone without handing over: the other members notice as
-    /// they notice a crash, and the group may lose its majority. Returns once the group is certain to be gone, after a restart too; its records are
-    /// deleted in the background, in pieces that hold up no other group. Dropped after its first poll, it is done all the
-    /// same.
+    /// Deletes all data of a group from the data directory. The group is closed here, or observed, or [`Group::leave`]
+    /// was called.
+    ///
+    /// A node that has not left yet is gone without handing over: the other members detect it like a crash, and the
+    /// group may lose its majority. Returns once the group is certainly gone, also after a restart; its records are
+    /// deleted in the background, in pieces that delay no other group.
+    ///
+    /// Cancel safe: dropped after its first poll, it still deletes the group.
     ///
     /// # Errors
-    /// The group runs here and this node was not told to leave it ([`ForgetError::Running`]): nothing is deleted. The disk
-    /// cannot be written, or has not been in time ([`NodeBuilder::wait_timeout`] or [`Wait::timeout`]); or the
+    /// The group runs here and [`Group::leave`] was not called ([`ForgetError::Running`]): nothing is deleted. The disk
+    /// cannot be written, or was not before the timeout ([`NodeBuilder::wait_timeout`] or [`Wait::timeout`]); or the
     /// node is closed.
     pub fn forget_group(&self, group: GroupId) -> Wait<'_, Result<(), ForgetError>> {
         Wait::new(Some(self.mailbox.wait_timeout), move |deadline| async move {
@@ -277,17 +280,17 @@ impl Node {
         })
     }
 
-    /// What the links that are up at this moment have carried, as the transport counts it, whatever a lossy socket does
-    /// below. A link that breaks takes its counts along. All zero after the node was shut down.
+    /// The traffic of the present links, as the transport counts it, above a lossy socket. The counts of a broken link
+    /// are dropped. All zero after the node was shut down.
     ///
     /// Cancel safe.
     pub async fn traffic(&self) -> Traffic {
         self.mailbox.ask(|reply| Command::Traffic { reply }).await.unwrap_or_default()
     }
 
-    /// Ends all groups here, lets what was written arrive (at most half a second), and closes all links.
+    /// Closes all groups here, waits for sent data to arrive (at most half a second), and closes all links.
     ///
-    /// Cancel safe: dropped after its first poll, it shuts the node down all the same.
+    /// Cancel safe: dropped after its first poll, it still shuts the node down.
     ///
     /// ```no_run
     /// # async fn example(node: &cloudy_node::Node) {
@@ -296,23 +299,23 @@ impl Node {
     /// # }
     /// ```
     pub async fn shutdown(&self) {
-        // What has failed meanwhile is closed as well.
+        // A node that has failed meanwhile is closed as well.
         let _ = self.mailbox.ask(|reply| Command::Shutdown { reply }).await;
     }
 
-    /// Returns once the node is closed: shut down, or stopped because one of its tasks or threads failed. Every handle of a
-    /// node that failed gives the same reason. Cancel safe.
+    /// Returns once the node is closed: shut down, or stopped because a task or thread failed. Every handle of a failed
+    /// node reports the same reason. Cancel safe.
     pub async fn closed(&self) -> CloseReason {
         self.mailbox.health.closed().await
     }
 
-    /// Why the node is closed; none while it works.
+    /// The reason for which the node is closed; none while it works.
     #[must_use]
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.mailbox.health.close_reason()
     }
 
-    /// The users' end of a group that the driver runs.
+    /// The handle of a group that the driver runs.
     fn handle(&self, shared: Arc<Shared>) -> Group {
         Group { shared, mailbox: self.mailbox.clone() }
     }

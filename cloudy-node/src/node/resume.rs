@@ -1,4 +1,4 @@
-//! A node comes back with what its data directory holds.
+//! The resumption of a node's groups from its data directory.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::storage::{DataDir, ReadGroupError, read_group};
 /// The thread that writes to the data directory.
 const STORE_WRITER: &str = "storage writer";
 
-/// Opens the store of a data directory, and reads all that it holds.
+/// Opens the store of a data directory, and reads all groups in it.
 pub(super) async fn open_store(data_dir: DataDir, health: Health) -> Result<(Disk, Vec<ResumedGroup>), StartError> {
     let synced = Arc::new(Synced::default());
     let opened = tokio::task::spawn_blocking(move || {
@@ -35,7 +35,7 @@ pub(super) async fn open_store(data_dir: DataDir, health: Health) -> Result<(Dis
             }
         }
         let mut disk = Disk::new(store, synced, health).map_err(StartError::Thread)?;
-        // Nobody relies on them: no view was ever in their logs.
+        // No view was ever in their logs, so no other node depends on them.
         begun.into_iter().for_each(|id| disk.forget(id, None));
         Ok((disk, stored))
     });
@@ -45,7 +45,7 @@ pub(super) async fn open_store(data_dir: DataDir, health: Health) -> Result<(Dis
     }
 }
 
-/// All groups that were stored go on.
+/// Resumes all stored groups.
 pub(super) async fn resume_all(node: &Node, stored: Vec<ResumedGroup>) -> Result<Vec<Group>, StartError> {
     let mut resumed = Vec::new();
     for group in stored {

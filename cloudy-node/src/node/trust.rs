@@ -1,4 +1,4 @@
-//! Whom a node trusts, while it runs.
+//! The keys and revocations of a running node.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +11,15 @@ use crate::identity::Identity;
 use crate::node::{Node, NodeBuilder, StartError};
 
 impl NodeBuilder {
-    /// The cluster's keys: the node shows a certificate of the primary one, accepts nodes of either, and refuses those that
-    /// are revoked. It makes itself a fresh identity, unless [`identity`](Self::identity) gives one, made of any of the
-    /// keys, that is to stay the same node. Another set can be given later ([`Node::set_keys`]).
+    /// Sets the cluster's keys: the node presents a certificate of the primary key, accepts nodes of either key, and
+    /// refuses revoked nodes. It creates a fresh identity, unless [`identity`](Self::identity) sets one that was made
+    /// with any of the keys. [`Node::set_keys`] can change them later.
     pub fn cluster_keys(mut self, keys: &ClusterKeys) -> Self {
         self.keys = Some(keys.clone());
         self
     }
 
-    /// The identity that was given, or a fresh one, under the keys.
+    /// The identity that was set, or a fresh one, under the keys.
     pub(super) fn take_identity(&mut self) -> Result<Identity, StartError> {
         let given = self.identity.take().transpose()?;
         Ok(match (given, &self.keys) {
@@ -32,39 +32,39 @@ impl NodeBuilder {
 }
 
 impl Node {
-    /// Takes other keys, as a changed key file holds them; [`key_file::follow`](crate::key_file::follow) does so by itself.
+    /// Replaces the keys; [`key_file::follow`](crate::key_file::follow) calls this for a changed key file.
     ///
-    /// From here on this node shows a certificate of the primary key, to the nodes that are linked too, and accepts nodes of
-    /// both keys. A link stays as long as an accepted key vouches for the other node: the one of its handshake, or one that
-    /// it has shown since. Others are closed at once. Nodes that the keys revoke are shut out as by [`Node::revoke`]; those
-    /// that are revoked already stay so, whatever the keys say.
+    /// From then on this node presents a certificate of the primary key, also to linked nodes, and accepts nodes of
+    /// both keys. A link stays while an accepted key vouches for the other node: the key of its handshake, or a later
+    /// one that the node presented. Other links are closed at once. Nodes that the keys revoke are excluded as by
+    /// [`Node::revoke`]. Earlier revocations remain, whatever the keys contain.
     ///
-    /// Cancel safe: dropped after its first poll, it sets the keys all the same.
+    /// Cancel safe: dropped after its first poll, it still sets the keys.
     ///
     /// # Errors
-    /// What is wrong; the node goes on with the keys that it has.
+    /// The keys cannot be used; the node keeps its present ones.
     pub async fn set_keys(&self, keys: &ClusterKeys) -> Result<(), SetKeysError> {
         let keys = Box::new(keys.clone());
         self.mailbox.ask(|reply| Command::SetKeys { keys, reply }).await?
     }
 
-    /// Shuts a node out for good, here and at all nodes that are linked, directly or by others: its links are closed at
-    /// once, its groups go on without it as their policy says, and it is refused whenever it comes back. It is told so. A
-    /// node that revokes itself gives up its groups.
+    /// Excludes a node for good, here and at all nodes that are linked, directly or through others. Its links are
+    /// closed at once with that reason, its groups continue without it as their policy defines, and it is refused
+    /// whenever it returns. A node that revokes itself gives up its groups.
     ///
-    /// Each node keeps this as long as it runs, and tells every node that it links to; what is to outlast a restart of all
-    /// belongs in their key files ([`ClusterKeys::revoke`]). A holder of the cluster key can come back under a fresh
-    /// identity: to shut out the person who runs a node, revoke it and change the key.
+    /// Each node keeps the revocation while it runs, and forwards it to every node that it links to. A revocation that
+    /// must outlast a restart of all nodes belongs in their key files ([`ClusterKeys::revoke`]). A holder of the
+    /// cluster key can return with a fresh identity: to exclude a person, revoke the node and change the key.
     ///
-    /// Cancel safe: dropped after its first poll, it revokes the node all the same.
+    /// Cancel safe: dropped after its first poll, it still revokes the node.
     ///
     /// # Errors
-    /// Too many nodes are revoked, and this one is not.
+    /// The maximum number of nodes is revoked already, without this one.
     pub async fn revoke(&self, node: NodeId) -> Result<(), RevokeError> {
         self.mailbox.ask(|reply| Command::Revoke { node, reply }).await?
     }
 
-    /// The nodes that this one refuses: of its keys, of [`Node::revoke`], and what other nodes have told.
+    /// The nodes that this one refuses: revoked by its keys, by [`Node::revoke`], or by other nodes.
     #[must_use]
     pub fn revoked(&self) -> BTreeSet<NodeId> {
         self.revoked.all()
