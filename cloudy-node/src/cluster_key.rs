@@ -1,8 +1,8 @@
-//! The cluster key: one secret whose holders form a cluster.
+//! The cluster key: a secret whose holders form a cluster.
 //!
 //! From its 32 bytes every holder derives the same certificate authority (HKDF-SHA256, RFC 5869, gives the seed of an
-//! Ed25519 key, RFC 8032), so that each can issue its own leaf certificate and check everybody else's without any
-//! exchange beforehand.
+//! Ed25519 key, RFC 8032). So each holder can issue its own leaf certificate and verify all others without an exchange
+//! beforehand.
 
 use core::fmt;
 use core::str::FromStr;
@@ -23,26 +23,26 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of a cluster key.
 pub const CLUSTER_KEY_BYTES: usize = 32;
-/// What a cluster key's text form starts with; the digit is the version of the derivation.
+/// The prefix of a cluster key's text form; the digit is the version of the derivation.
 pub const CLUSTER_KEY_PREFIX: &str = "cloudy-key-1:";
 
 const TEXT_BYTES: usize = CLUSTER_KEY_PREFIX.len() + 2 * CLUSTER_KEY_BYTES;
 const DERIVATION_SALT: &[u8] = b"cloudy cluster key";
 const DISCOVERY_INFO: &[u8] = b"discovery 2: HMAC-SHA256 key";
 const AUTHORITY_INFO: &[u8] = b"certificate authority 1: Ed25519 seed";
-/// A PKCS #8 private key for Ed25519 is this and the 32 bytes of the seed (RFC 8410 §7).
+/// The prefix of a PKCS #8 private key for Ed25519; the 32 bytes of the seed follow (RFC 8410 §7).
 const ED25519_PKCS8_HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 const SERIAL_BYTES: usize = 16;
 const LAST_SECOND_OF_DAY: Duration = Duration::from_secs(24 * 60 * 60 - 1);
 
-/// A secret of 32 bytes that makes its holders one cluster.
+/// A secret of 32 bytes whose holders form a cluster.
 ///
-/// The bytes live in one place on the heap and are overwritten when the key is dropped. `Debug` and `Display` show the
-/// [fingerprint](Self::fingerprint) only. A clone is another copy of the secret, wiped like the first.
+/// The bytes are in one place on the heap and are overwritten when the key is dropped. `Debug` and `Display` show only
+/// the [fingerprint](Self::fingerprint). A clone is another copy of the secret, overwritten like the first.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClusterKey(Box<Zeroizing<[u8; CLUSTER_KEY_BYTES]>>);
 
-/// Why no key could be made.
+/// The reason for which no key could be generated.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum GenerateClusterKeyError {
@@ -51,11 +51,11 @@ pub enum GenerateClusterKeyError {
     NoRandomBytes(#[from] rand::rngs::SysError),
 }
 
-/// Why a text is no cluster key. None of them repeats the text, which may be most of a secret.
+/// The reason for which a text is not a cluster key. No variant repeats the text, which may be most of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseClusterKeyError {
-    /// The text is empty or starts with something else.
+    /// The text is empty or has another prefix.
     #[error(
         "this is no cluster key: a key is one line that starts with \"{CLUSTER_KEY_PREFIX}\"; make one with `cloudy key new`"
     )]
@@ -63,39 +63,39 @@ pub enum ParseClusterKeyError {
     /// Too short or too long.
     #[error("a cluster key has {} hexadecimal digits after \"{CLUSTER_KEY_PREFIX}\", this has {found}: copy the whole line", 2 * CLUSTER_KEY_BYTES)]
     Length {
-        /// How many characters follow the prefix.
+        /// Number of characters after the prefix.
         found: usize,
     },
-    /// A character that is no hexadecimal digit.
+    /// A character is not a hexadecimal digit.
     #[error("character {position} after \"{CLUSTER_KEY_PREFIX}\" is no hexadecimal digit: copy the key anew")]
     Digit {
-        /// Which character after the prefix, from 1.
+        /// Its position after the prefix, from 1.
         position: usize,
     },
 }
 
 impl ClusterKey {
-    /// A fresh key from the operating system's random numbers.
+    /// Generates a key from the operating system's random numbers.
     ///
     /// # Errors
-    /// When the operating system has none.
+    /// The operating system has no random numbers.
     pub fn generate() -> Result<Self, GenerateClusterKeyError> {
         let mut key = Self(Box::new(Zeroizing::new([0; CLUSTER_KEY_BYTES])));
         SysRng.try_fill_bytes(&mut key.0[..])?;
         Ok(key)
     }
 
-    /// The key of these bytes, all of which count: any 32 bytes are a key. The caller's copy is the caller's to wipe.
+    /// The key with these bytes: any 32 bytes are a key. The caller overwrites its own copy.
     pub fn from_bytes(bytes: &[u8; CLUSTER_KEY_BYTES]) -> Self {
         let mut key = Self(Box::new(Zeroizing::new([0; CLUSTER_KEY_BYTES])));
         key.0.copy_from_slice(bytes);
         key
     }
 
-    /// The secret as one line of text without a line end: what a key file holds. Wiped when dropped.
+    /// The secret as one line of text without a line end: the content of a key file. Overwritten when dropped.
     pub fn to_text(&self) -> Zeroizing<String> {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        // The whole size at once: growing would leave a copy behind.
+        // Allocated in full size: growing would leave a copy behind.
         let mut text = Zeroizing::new(String::with_capacity(TEXT_BYTES));
         text.push_str(CLUSTER_KEY_PREFIX);
         for byte in self.0.iter() {
@@ -105,13 +105,13 @@ impl ClusterKey {
         text
     }
 
-    /// A short name of the key that may be shown to anybody: a hash of the derived authority's public key, never of the
-    /// key's own bytes. Equal keys have equal fingerprints.
+    /// A short public name of the key: a hash of the derived authority's public key, never of the key's own bytes.
+    /// Equal keys have equal fingerprints.
     pub fn fingerprint(&self) -> String {
         fingerprint_of(&self.authority_key_pair().0)
     }
 
-    /// The certificate authority that every holder of this key derives alike, byte for byte.
+    /// The certificate authority, equal for every holder of this key, byte for byte.
     pub(crate) fn authority(&self) -> Result<Authority, rcgen::Error> {
         let key_pair = self.authority_key_pair();
         let mut params = CertificateParams::default();
@@ -151,7 +151,7 @@ impl ClusterKey {
 impl FromStr for ClusterKey {
     type Err = ParseClusterKeyError;
 
-    /// Reads the text form; white space around it and the digits' case do not matter.
+    /// Parses the text form; white space around it and the case of digits have no meaning.
     fn from_str(text: &str) -> Result<Self, ParseClusterKeyError> {
         let digits = text.trim().strip_prefix(CLUSTER_KEY_PREFIX).ok_or(ParseClusterKeyError::Prefix)?;
         let found = digits.chars().count();
@@ -179,7 +179,7 @@ impl fmt::Debug for ClusterKey {
     }
 }
 
-/// A key pair whose private half, as far as it is ours, is overwritten when dropped.
+/// A key pair whose private half is overwritten when dropped, as far as this crate holds it.
 pub(crate) struct WipedKeyPair(pub(crate) KeyPair);
 
 impl Drop for WipedKeyPair {
@@ -196,7 +196,7 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// Signs a certificate for `subject`'s public key. Validity and serial number are set here.
+    /// Signs a certificate for `subject`'s public key, with its validity and serial number.
     pub(crate) fn issue(
         &self,
         mut params: CertificateParams,
@@ -209,15 +209,15 @@ impl Authority {
     }
 }
 
-/// From the first second that a clock shows to 9999-12-31T23:59:59Z, which stands for no end (RFC 5280 §4.1.2.5): a node
-/// whose clock is wrong is still a member.
+/// From the first second of a clock to 9999-12-31T23:59:59Z, which means no end (RFC 5280 §4.1.2.5): a node with a
+/// wrong clock is still a member.
 fn set_validity(params: &mut CertificateParams) {
     params.not_before = date_time_ymd(1970, 1, 1);
     params.not_after = date_time_ymd(9999, 12, 31) + LAST_SECOND_OF_DAY;
 }
 
-/// Two authorities never share a serial number for different keys, and all are of one length, so that handshakes of
-/// equal runs have equal sizes.
+/// Different keys never share a serial number, and all numbers have one length, so that handshakes of equal runs have
+/// equal sizes.
 fn serial_of(key_pair: &KeyPair) -> SerialNumber {
     let mut serial: [u8; SERIAL_BYTES] = public_hash(key_pair);
     serial[0] = serial[0] & 0x3f | 0x40;
@@ -235,10 +235,10 @@ fn public_hash<const N: usize>(key_pair: &KeyPair) -> [u8; N] {
     core::array::from_fn(|at| digest[at])
 }
 
-/// Bytes of a tag: HMAC-SHA256, truncated to 128 bits (RFC 2104 §5).
+/// Length of a tag: HMAC-SHA256, truncated to 128 bits (RFC 2104 §5).
 pub(crate) const TAG_BYTES: usize = 16;
 
-/// A key of HMAC-SHA256 that is derived from a cluster key and used for discovery only. Wiped when dropped.
+/// A key of HMAC-SHA256 that is derived from a cluster key and used for discovery only. Overwritten when dropped.
 #[derive(Clone)]
 pub(crate) struct MacKey(Zeroizing<[u8; 32]>);
 
@@ -259,7 +259,7 @@ impl MacKey {
         std::array::from_fn(|at| whole[at])
     }
 
-    /// Whether the tag is the one over the parts, in constant time.
+    /// Whether the tag belongs to the parts, in constant time.
     pub(crate) fn verifies(&self, parts: &[&[u8]], tag: &[u8; TAG_BYTES]) -> bool {
         self.mac(parts).verify_truncated_left(tag).is_ok()
     }
@@ -308,7 +308,7 @@ mod tests {
         let other = ClusterKey::from_bytes(&[8; 32]);
         assert_ne!(one.authority().unwrap().certificate, other.authority().unwrap().certificate);
         assert_ne!(one.fingerprint(), other.fingerprint());
-        // Every cloudy of this key version must derive the same authority: this value may never change.
+        // Every cloudy of this key version must derive the same authority, so this value may never change.
         assert_eq!(one.fingerprint(), "6bf2-0772-502d-ad80");
     }
 

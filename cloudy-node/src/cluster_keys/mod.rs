@@ -22,23 +22,23 @@ use zeroize::Zeroizing;
 
 use crate::cluster_key::{CLUSTER_KEY_BYTES, CLUSTER_KEY_PREFIX, ClusterKey, ParseClusterKeyError};
 
-/// What a key file's line with the key to come starts with.
+/// The prefix of a key file's line with the next key.
 const NEXT: &str = "next";
-/// The same, with the key that was.
+/// The prefix of the line with the former key.
 const FORMER: &str = "former";
-/// The same, with a revoked node.
+/// The prefix of a line with a revoked node.
 const REVOKED: &str = "revoked";
-/// A line with its end: the longest word, a space and a key, or as much for a node's id.
+/// The maximum length of a line with its end: the longest word, a space, and a key or a node's id.
 const LINE_BYTES_MAX: usize = REVOKED.len() + 1 + CLUSTER_KEY_PREFIX.len() + 2 * CLUSTER_KEY_BYTES + 1;
-/// The text form is no longer than this.
+/// The maximum length of the text form.
 pub(crate) const TEXT_BYTES_MAX: usize = (2 + REVOKED_MAX) * LINE_BYTES_MAX;
 
-/// What another key is accepted as.
+/// The role of the accepted key that is not the primary one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptedAs {
-    /// It will be shown once every node accepts it.
+    /// Nodes will present it once every node accepts it.
     Next,
-    /// It was shown before, and some nodes may still show it.
+    /// Nodes presented it before, and some may still do.
     Former,
 }
 
@@ -51,10 +51,10 @@ impl fmt::Display for AcceptedAs {
     }
 }
 
-/// A primary key, at most one more that is accepted, and at most [`REVOKED_MAX`] revoked nodes: what a key file holds.
+/// The content of a key file: a primary key, at most one other accepted key, and at most [`REVOKED_MAX`] revoked nodes.
 ///
-/// A node shows a certificate of the primary key, accepts nodes of either key, and refuses those that are revoked.
-/// `Debug` shows fingerprints only.
+/// A node presents a certificate of the primary key, accepts nodes of either key, and refuses revoked nodes. `Debug`
+/// shows only fingerprints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterKeys {
     primary: ClusterKey,
@@ -62,7 +62,7 @@ pub struct ClusterKeys {
     revoked: BTreeSet<NodeId>,
 }
 
-/// A step of a rotation that is not the next one. The keys are as before.
+/// A step of a rotation that is not the next one. The keys are unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RotateError {
@@ -86,57 +86,58 @@ pub enum RotateError {
     SameKey,
 }
 
-/// There is no room for another revoked node; nothing has changed.
+/// There is no capacity for another revoked node; nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "{REVOKED_MAX} nodes are revoked, and there is no room for more: change the key (`cloudy key rotate`), keep the new file from those nodes, and take their `revoked` lines out of it"
 )]
 pub struct RevokedFullError;
 
-/// Why a text holds no cluster keys. None of them repeats the text, which may be most of a secret.
+/// The reason for which a text is not a set of cluster keys. No variant repeats the text, which may be most of a
+/// secret.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseClusterKeysError {
-    /// The first line is no key.
+    /// The first line is not a key.
     #[error(transparent)]
     Primary(#[from] ParseClusterKeyError),
-    /// A further line with a key that is none.
+    /// A further line has an invalid key.
     #[error("line {line}: {source}")]
     Accepted {
-        /// Which line, from 1.
+        /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The cause.
         source: ParseClusterKeyError,
     },
-    /// A further line of another kind.
+    /// A further line has an unknown form.
     #[error(
         "line {line} is none of \"{NEXT} KEY\", \"{FORMER} KEY\" and \"{REVOKED} NODE-ID\": copy the whole file anew, and change it by `cloudy key` only"
     )]
     Line {
-        /// Which line, from 1.
+        /// The line, from 1.
         line: usize,
     },
     /// A third key.
     #[error("line {line}: a file holds one key beside the first at most; finish one change of the key before the next")]
     ThirdKey {
-        /// Which line, from 1.
+        /// The line, from 1.
         line: usize,
     },
-    /// The first key once more.
+    /// The first key is repeated.
     #[error("line {line} repeats the first key: delete that line")]
     SameKey {
-        /// Which line, from 1.
+        /// The line, from 1.
         line: usize,
     },
-    /// A revoked node that is none.
+    /// A line of a revoked node has no valid id.
     #[error("line {line}: {source}")]
     Node {
-        /// Which line, from 1.
+        /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The cause.
         source: ParseNodeIdError,
     },
-    /// More revoked nodes than may be kept.
+    /// There are more revoked nodes than the maximum.
     #[error(transparent)]
     RevokedFull(#[from] RevokedFullError),
 }
@@ -148,22 +149,22 @@ impl From<ClusterKey> for ClusterKeys {
 }
 
 impl ClusterKeys {
-    /// The key that nodes show.
+    /// The key that nodes present.
     pub fn primary(&self) -> &ClusterKey {
         &self.primary
     }
 
-    /// The other key that nodes accept, while the cluster changes its key.
+    /// The other accepted key, while the cluster changes its key.
     pub fn accepted(&self) -> Option<(AcceptedAs, &ClusterKey)> {
         self.accepted.as_ref().map(|(accepted_as, key)| (*accepted_as, key))
     }
 
-    /// The nodes that are shut out.
+    /// The revoked nodes.
     pub fn revoked(&self) -> &BTreeSet<NodeId> {
         &self.revoked
     }
 
-    /// First step: the next key is accepted. Every node has to have this before any takes the second step.
+    /// First step: the next key is accepted. Every node needs this before any node takes the second step.
     ///
     /// # Errors
     /// Another rotation is in progress, or the key is the present one.
@@ -179,7 +180,7 @@ impl ClusterKeys {
         }
     }
 
-    /// Second step: the next key is shown, and the former one is accepted. Every node has to have this before any takes
+    /// Second step: nodes present the next key, and accept the former one. Every node needs this before any node takes
     /// the third step.
     ///
     /// # Errors
@@ -199,7 +200,7 @@ impl ClusterKeys {
         }
     }
 
-    /// Third step: the former key is no longer accepted.
+    /// Third step: the former key is not accepted.
     ///
     /// # Errors
     /// There is no former key.
@@ -214,11 +215,11 @@ impl ClusterKeys {
         }
     }
 
-    /// Shuts a node out; whether it was not yet. A holder of the key can make itself a fresh identity, so a person who is to be
-    /// shut out with the node must not get the next key either: revoke, and rotate.
+    /// Revokes a node. Returns whether it was not revoked before. A holder of the key can create a fresh identity: to
+    /// exclude a person, revoke the node, and keep the next key of a rotation from them.
     ///
     /// # Errors
-    /// [`REVOKED_MAX`] are.
+    /// [`REVOKED_MAX`] nodes are revoked.
     pub fn revoke(&mut self, node: NodeId) -> Result<bool, RevokedFullError> {
         if self.revoked.len() >= REVOKED_MAX && !self.revoked.contains(&node) {
             return Err(RevokedFullError);
@@ -226,9 +227,9 @@ impl ClusterKeys {
         Ok(self.revoked.insert(node))
     }
 
-    /// All of it as text, each on a line: the primary key, the other one, the revoked nodes. Wiped when dropped.
+    /// The text form: the primary key, the other key, the revoked nodes, each on a line. Overwritten when dropped.
     pub fn to_text(&self) -> Zeroizing<String> {
-        // The whole size at once: growing would leave a copy behind.
+        // Allocated in full size: growing would leave a copy behind.
         let mut text = Zeroizing::new(String::with_capacity((2 + self.revoked.len()) * LINE_BYTES_MAX));
         text.push_str(&self.primary.to_text());
         text.push('\n');
@@ -270,7 +271,8 @@ impl ClusterKeys {
 impl FromStr for ClusterKeys {
     type Err = ParseClusterKeysError;
 
-    /// Reads the text form; a single key is one too. Empty lines and white space around a line do not matter.
+    /// Parses the text form, of which a single key is a case. Empty lines and white space around a line have no
+    /// meaning.
     fn from_str(text: &str) -> Result<Self, ParseClusterKeysError> {
         let mut lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
         let primary: ClusterKey = lines.next().map_or("", |(_, line)| line).parse()?;

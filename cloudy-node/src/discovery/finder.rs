@@ -1,4 +1,4 @@
-//! Asking, and collecting the replies.
+//! Queries, and the collection of replies.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,62 +14,63 @@ use super::stations::{Fault, Stations, Trouble, asking, group_on};
 use super::{DiscoveryError, DiscoveryKeys, Multicast};
 use crate::endpoint::canonical;
 
-/// When a finder asks, after its start: often at first, since a datagram may be lost and a node may be just starting.
+/// The times of the first queries after the start: dense at first, because a datagram may be lost and a node may be
+/// just starting.
 pub const QUERY_SCHEDULE_MS: [u64; 5] = [0, 50, 150, 350, 750];
-/// How often a finder asks after its [schedule](QUERY_SCHEDULE_MS).
+/// The time between two queries after the [schedule](QUERY_SCHEDULE_MS).
 pub const QUERY_EVERY_MS: u64 = 1_000;
-/// Nodes that a finder remembers. Beyond that a node that could not be dialled makes room for a new one, or else the node
-/// that answered least recently.
+/// Maximum of nodes that a finder remembers. A new node replaces one that could not be dialled, or else the one with
+/// the oldest reply.
 pub const HINTS_MAX: usize = 256;
-/// How long a node that could not be dialled is not named again; twice as long each time.
+/// The time for which a node that could not be dialled is not returned again; it doubles each time.
 pub const DIAL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The longest time for a finder.
 const FIND_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// Rounds of queries whose replies are accepted.
+/// Number of rounds of queries whose replies are accepted.
 const ROUNDS_OPEN: usize = 8;
-/// Addresses that a finder remembers of a node: one on several interfaces answers on each.
+/// Maximum of addresses of a node: one on several interfaces answers on each.
 const ADDRESSES_MAX: usize = 8;
-/// [`DIAL_AGAIN_AFTER`] is doubled so often at most.
+/// Maximum of doublings of [`DIAL_AGAIN_AFTER`].
 const DOUBLINGS_MAX: u32 = 6;
 
-/// A node that answered. It holds a cluster key; whether it belongs is decided by the handshake.
+/// A node that answered. It holds a cluster key; the handshake decides whether it is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hint {
     /// The node.
     pub node: NodeId,
-    /// Where it says that it can be dialled.
+    /// The address that the node advertises.
     pub address: SocketAddr,
-    /// What it belongs to, for example a session's name.
+    /// The application's label, for example a session's name.
     pub label: String,
 }
 
-/// Asks who is there, and yields each node that answers once, as the replies come.
+/// A search for nodes that returns each node once, as the replies arrive.
 #[derive(Debug)]
 pub struct Finder {
     keys: DiscoveryKeys,
     place: Multicast,
     stations: Stations,
     trouble: Trouble,
-    /// Of the queries whose replies are accepted.
+    /// The nonces of the queries whose replies are accepted.
     nonces: VecDeque<Nonce>,
     started_at: Instant,
     deadline: Instant,
     rounds: u32,
-    /// Queries that have left, over all interfaces.
+    /// Number of sent queries, over all interfaces.
     queries_sent: u64,
     fault: Option<Fault>,
     hints: Hints,
 }
 
 impl Finder {
-    /// Asks on every interface of `place`, for `timeout`, a day at most. The first queries leave at once, the others while
-    /// [`next`](Self::next) is awaited. An interface on which multicast does not work yet is logged once and tried again
-    /// with each round of queries.
+    /// Starts to send queries on every interface of `place`, for `timeout`, a day at most. The first queries are sent
+    /// at once, the others while [`next`](Self::next) is awaited. An interface on which multicast fails is logged once
+    /// and retried with each round of queries.
     ///
     /// # Errors
-    /// The arguments cannot work.
+    /// An argument is not valid.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -93,8 +94,8 @@ impl Finder {
         Ok(finder)
     }
 
-    /// The next node that was not named before; `None` once the time is over. A node whose label has changed is named
-    /// again, so is one that answers with another address, and one that [could not be dialled](Self::could_not_dial) too, after a while. Cancel safe.
+    /// Returns the next new node; `None` once the timeout has passed. A node is returned again if its label or address
+    /// has changed, or if it [could not be dialled](Self::could_not_dial), after a pause. Cancel safe.
     pub async fn next(&mut self) -> Option<Hint> {
         let mut buffer = [0; DATAGRAM_BYTES_MAX];
         loop {
@@ -113,12 +114,12 @@ impl Finder {
         }
     }
 
-    /// Notes that a node that was named could not be dialled: its next replies name it again, after a while that grows.
+    /// Notes that a returned node could not be dialled: later replies return it again, after a pause that grows.
     pub fn could_not_dial(&mut self, node: NodeId) {
         self.hints.could_not_dial(node, Instant::now());
     }
 
-    /// Why nobody could be asked, if no query has left.
+    /// The reason for which no query could be sent, if none was.
     #[must_use]
     pub fn failure(&mut self) -> Option<DiscoveryError> {
         let Fault { interface, source } = self.fault.take().filter(|_| self.queries_sent == 0)?;
@@ -140,7 +141,7 @@ impl Finder {
             let sent = query.and_then(|query| station.send(&query, group_on(self.place, &station.interface)));
             match sent {
                 Ok(()) => self.queries_sent += 1,
-                // The next round asks again.
+                // The next round repeats the query.
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(source) => outcome = Err(Fault { interface: station.interface.name.clone(), source }),
             }
@@ -152,9 +153,9 @@ impl Finder {
         self.trouble.note(outcome);
     }
 
-    /// What a datagram adds to what is known.
+    /// Handles a datagram. Returns a hint if it is new.
     fn hint(&mut self, at: usize, datagram: &[u8], source: SocketAddr) -> Option<Hint> {
-        // Replies to others are many where several ask, and cost no cryptography.
+        // Replies to other finders may be many; they are dropped without cryptography.
         match nonce_of_reply(datagram) {
             Ok(nonce) if self.nonces.contains(&nonce) => {}
             Ok(_) => {
@@ -176,7 +177,7 @@ impl Finder {
     }
 }
 
-/// When the round `number` of queries, counted from 0, is due after the start.
+/// The time of a round of queries after the start; rounds count from 0.
 pub(super) fn query_time(number: u32) -> Duration {
     let number = number as usize;
     let last = QUERY_SCHEDULE_MS.len() - 1;
@@ -194,18 +195,18 @@ struct Hints {
 struct Known {
     node: NodeId,
     label: String,
-    /// Where it says that it can be dialled, the newest last.
+    /// The addresses that the node advertised, newest last.
     addresses: Vec<SocketAddr>,
-    /// When it answered last.
+    /// The time of its last answer.
     heard_at: Instant,
-    /// How often it could not be dialled.
+    /// Number of failed dials.
     failures: u32,
-    /// When it may be named again; none while it need not.
+    /// The time from which it may be returned again; none if there is no reason to.
     again_at: Option<Instant>,
 }
 
 impl Hints {
-    /// Notes an answer; whether the node is to be named.
+    /// Notes an answer. Returns whether the node is to be returned.
     fn take(&mut self, hint: &Hint, now: Instant) -> bool {
         if let Some(known) = self.known.iter_mut().find(|known| known.node == hint.node) {
             known.heard_at = now;
@@ -259,7 +260,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_finder_asks_on_schedule_and_ends_at_its_deadline() {
         let keys = DiscoveryKeys::from(&ClusterKeys::from(ClusterKey::from_bytes(&[1; 32])));
-        // Nobody answers on TEST-NET's (RFC 5771 §9.2) group.
+        // No node answers on TEST-NET's (RFC 5771 §9.2) group.
         let group = SocketAddrV4::new(Ipv4Addr::new(233, 252, 0, 1), 19_699);
         let place = Multicast { group, interface: Ipv4Addr::LOCALHOST.into() };
         let timeout = Duration::from_millis(1_800);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use if_addrs::IfAddr;
 
-/// Interfaces that discovery uses at a time; a host with more uses the first of them.
+/// Maximum of interfaces that discovery uses; a host with more uses the first of them.
 const INTERFACES_MAX: usize = 64;
 
 /// The family of the datagrams on an interface.
@@ -33,19 +33,19 @@ pub(super) struct Interface {
 }
 
 impl Interface {
-    /// The address that datagrams are sent from.
+    /// The source address of datagrams.
     pub(super) fn source(&self) -> IpAddr {
         self.addresses[0].ip
     }
 
-    /// The address that a node at `peer` reaches best: one of the same network, or else the first.
+    /// The best address for a node at `peer`: one of the same network, or else the first.
     pub(super) fn reached_from(&self, peer: IpAddr) -> IpAddr {
         let near = |local: &&LocalAddress| same_network(local.ip, peer, local.prefix);
         self.addresses.iter().find(near).unwrap_or(&self.addresses[0]).ip
     }
 }
 
-/// The interfaces of this host for a node that listens on `ip`: the one that has this address, or all for an unspecified
+/// The interfaces of this host for a node that listens on `ip`: the one with this address, or all for an unspecified
 /// address.
 ///
 /// # Errors

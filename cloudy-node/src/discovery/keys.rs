@@ -17,7 +17,7 @@ use crate::health::Health;
 #[derive(Clone, Default)]
 pub struct DiscoveryKeys {
     keys: Arc<RwLock<Vec<MacKey>>>,
-    /// Of the node that the keys are from: a defect in its discovery stops it.
+    /// The health of the node with these keys: a defect in its discovery stops it.
     health: Option<Health>,
 }
 

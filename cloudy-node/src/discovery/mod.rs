@@ -1,10 +1,10 @@
-//! Finding nodes: by multicast on the links of this host, or by names and addresses that were given.
+//! Discovery of nodes: by multicast on the links of this host, or by given names and addresses.
 //!
 //! A finder sends queries to a multicast group, and responders answer. Both prove that they hold a cluster key
-//! ([`DiscoveryKeys`]), so strangers on the link can neither ask nor answer. What is found is still a hint: who a node is
-//! and whether it belongs is decided by the mutual TLS handshake.
+//! ([`DiscoveryKeys`]), so other programs on the link can neither query nor answer. A result is a hint: the mutual TLS
+//! handshake decides which node it is, and whether it is accepted.
 //!
-//! - [`Responder`] answers queries for one node; [`Finder`] asks and collects.
+//! - [`Responder`] answers queries for one node; [`Finder`] queries and collects.
 //! - [`seeds`] turns `HOST:PORT` texts into addresses, for networks without multicast.
 
 //!
@@ -49,29 +49,28 @@ pub use keys::DiscoveryKeys;
 pub use rate_limit::{REPLIES_PER_SECOND_MAX, REPLIES_PER_SECOND_TO_ONE_MAX};
 pub use responder::{Advertisement, RENEW_EVERY, Responder};
 
-/// Where queries go unless the caller names another group: 239.255.0.0/16 is the IPv4 local scope (RFC 2365 §6.1),
-/// which no router forwards beyond the site. With [`TTL`] not even the first one does. The port is outside the range
-/// from which systems take ephemeral ports.
+/// The default group for queries: 239.255.0.0/16 is the IPv4 local scope (RFC 2365 §6.1), which no router forwards
+/// beyond the site. With [`TTL`] not even the first router does. The port is outside the range of ephemeral ports.
 pub const GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 255, 99, 108), 24_670);
 
 /// Queries stay on their link.
 pub const TTL: u32 = 1;
 
-/// Where to ask, and to answer.
+/// The multicast group and interface for queries and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Multicast {
     /// The group and port; [`GROUP`] unless all nodes use another. On IPv6 interfaces the group is `ff12::` and the four
     /// bytes of this one, a transient group of link-local scope (RFC 4291 §2.7).
     pub group: SocketAddrV4,
-    /// The local address of the interface, usually the one that the node listens on. An unspecified address stands for all
-    /// interfaces: 0.0.0.0 for their IPv4 addresses, `::` for all addresses. Where it is a loopback address, IPv4 multicast
+    /// The local address of the interface, usually the one that the node listens on. An unspecified address stands for
+    /// all interfaces: 0.0.0.0 for their IPv4 addresses, `::` for all addresses. For a loopback address, IPv4 multicast
     /// is used on the loopback interface.
     pub interface: IpAddr,
 }
 
 impl Multicast {
-    /// At this group and port, asked from this interface.
+    /// A multicast place with this group, port and interface.
     #[must_use]
     pub const fn new(group: SocketAddrV4, interface: IpAddr) -> Self {
         Self { group, interface }
@@ -100,23 +99,23 @@ impl Multicast {
     }
 }
 
-/// Why discovery does not take place.
+/// The reason for which discovery does not start or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiscoveryError {
-    /// There is no key to prove membership with.
+    /// There is no key that proves membership.
     #[error(
         "multicast discovery needs a cluster key, and this node's certificate comes from its own public key \
          infrastructure; name the nodes' addresses instead"
     )]
     NoKey,
-    /// The group is no multicast address, or its port is 0.
+    /// The group is not a multicast address, or its port is 0.
     #[error("{group} is not a multicast group with a port; use one of 239.255.0.0/16, for example {GROUP}")]
     NotAGroup {
-        /// The group as given.
+        /// The given group.
         group: SocketAddrV4,
     },
-    /// The advertised address has port 0, so nobody could dial it.
+    /// The advertised address has port 0, so no node could dial it.
     #[error("an address with port 0 cannot be advertised; advertise the port that the endpoint is bound to")]
     NoPort,
     /// The label is too long.
@@ -131,12 +130,12 @@ pub enum DiscoveryError {
          instead"
     )]
     Interface {
-        /// The interface's name, or its address as given.
+        /// The interface's name, or its given address.
         interface: String,
         /// The system's error.
         source: io::Error,
     },
-    /// The group's port could not be shared: a program holds it without sharing it.
+    /// The group's port could not be shared: another program holds it exclusively.
     #[error(
         "cannot share UDP port {port} for discovery ({source}); end the program that holds it, or use another group"
     )]

@@ -1,4 +1,4 @@
-//! How many replies a responder sends: a bucket of tokens for each source, and one for all of them.
+//! Rate limit for replies: a token bucket for each source, and one for all sources.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Replies that a responder sends in a second at most, twice as many in the first; over longer times this is the mean.
+/// Maximum replies of a responder in a second on average; twice as many in the first second.
 pub const REPLIES_PER_SECOND_MAX: u32 = 256;
-/// The same for one source address and port. A finder sends five queries in its first second, and then one a second.
+/// Maximum replies to one source address and port in a second. A finder sends five queries in its first second, and
+/// then one each second.
 pub const REPLIES_PER_SECOND_TO_ONE_MAX: u32 = 8;
 
-/// Sources with a bucket of their own; the one that asked least recently makes room.
+/// Maximum of sources with a bucket; a new one replaces the source with the oldest query.
 const SOURCES_MAX: usize = 1_024;
 
 /// A token bucket that starts full and holds the tokens of one second.
@@ -19,7 +20,7 @@ const SOURCES_MAX: usize = 1_024;
 struct Bucket {
     per_second: u32,
     tokens: u32,
-    /// Up to when tokens have been added.
+    /// The time up to which tokens were added.
     filled_at: Instant,
 }
 
@@ -32,7 +33,7 @@ impl Bucket {
         Duration::from_secs(1) / self.per_second
     }
 
-    /// Takes a token, if there is one.
+    /// Removes a token, if there is one.
     fn take(&mut self, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.filled_at);
         let earned = elapsed.as_micros() / self.interval().as_micros();
@@ -40,7 +41,7 @@ impl Bucket {
             self.tokens = self.per_second;
             self.filled_at = now;
         } else {
-            // Less than a full bucket, so the cast is exact. What is left of an interval counts towards the next token.
+            // Less than a full bucket, so the cast is exact. The rest of an interval counts towards the next token.
             self.tokens += earned as u32;
             self.filled_at += self.interval() * earned as u32;
         }
@@ -64,7 +65,7 @@ impl RateLimit {
         Self { all: Bucket::new(REPLIES_PER_SECOND_MAX, now), sources: HashMap::new() }
     }
 
-    /// Whether a reply to that source may leave.
+    /// Whether a reply to the source may be sent.
     pub(super) fn take(&mut self, source: SocketAddr, now: Instant) -> bool {
         if self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&source) {
             let oldest = self.sources.iter().min_by_key(|(_, (_, asked_at))| *asked_at).map(|(source, _)| *source);
@@ -108,7 +109,7 @@ mod tests {
         let mut bucket = Bucket::new(RATE, start);
         taken(&mut bucket, start);
         assert_eq!(taken(&mut bucket, start + Duration::from_secs(3_600)), RATE);
-        // A clock that seems to step back gives nothing and breaks nothing.
+        // A clock that steps back adds no tokens and has no other effect.
         assert_eq!(taken(&mut bucket, start), 0);
     }
 

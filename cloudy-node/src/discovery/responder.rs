@@ -1,4 +1,4 @@
-//! Answering queries.
+//! Answers to queries.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -16,25 +16,26 @@ use super::rate_limit::RateLimit;
 use super::stations::{Stations, Trouble, answering};
 use super::{DiscoveryError, DiscoveryKeys, Multicast};
 
-/// How often a responder looks for interfaces that have come or gone.
+/// The time between two searches for interfaces that appeared or disappeared.
 pub const RENEW_EVERY: Duration = Duration::from_secs(1);
-/// Nonces of recent queries that are not answered again.
+/// Maximum of recent queries that are remembered by their nonces and not answered again.
 const NONCES_MAX: usize = 1_024;
 
-/// What a responder tells finders about its node.
+/// The information that a responder sends about its node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Advertisement {
-    /// The node.
+    /// The id of the node.
     pub node: NodeId,
-    /// Where it listens. For an unspecified IP each finder is told the address of the interface that its query came to.
+    /// The address of the node. For an unspecified IP each finder receives the address of the interface on which its
+    /// query arrived.
     pub address: SocketAddr,
-    /// What the node belongs to, for example a session's name; at most 64 bytes.
+    /// The application's label, for example a session's name; at most 64 bytes.
     pub label: String,
 }
 
 impl Advertisement {
-    /// A node that is found under a label.
+    /// An advertisement of a node under a label.
     #[must_use]
     pub fn new(node: NodeId, address: SocketAddr, label: impl Into<String>) -> Self {
         Self { node, address, label: label.into() }
@@ -47,24 +48,24 @@ impl Advertisement {
     }
 }
 
-/// Answers the queries of holders of a cluster key until it is dropped.
+/// A task that answers the queries of holders of a cluster key, until it is dropped.
 ///
-/// It answers on every interface of its [`Multicast`], also on those that come later, or go and come back: within
-/// [`RENEW_EVERY`]. Any number of responders on one host share the group's port. At most
-/// [`REPLIES_PER_SECOND_MAX`](super::REPLIES_PER_SECOND_MAX) replies leave in a second, and at most
-/// [`REPLIES_PER_SECOND_TO_ONE_MAX`](super::REPLIES_PER_SECOND_TO_ONE_MAX) to one source, none longer than its query. With
-/// a node's keys it is a part of that node: if it fails by a defect, the node stops and says so.
+/// It answers on every interface of its [`Multicast`]. An interface that appears later, or returns, is used within
+/// [`RENEW_EVERY`]. Any number of responders on a host share the group's port. At most
+/// [`REPLIES_PER_SECOND_MAX`](super::REPLIES_PER_SECOND_MAX) replies are sent in a second, and at most
+/// [`REPLIES_PER_SECOND_TO_ONE_MAX`](super::REPLIES_PER_SECOND_TO_ONE_MAX) to one source. No reply is longer than its
+/// query. With a node's keys it is a part of that node: if it fails because of a defect, the node stops with that
+/// reason.
 #[derive(Debug)]
 pub struct Responder {
     task: AbortHandle,
 }
 
 impl Responder {
-    /// Starts to answer. An interface on which multicast does not work yet is logged once and tried again every
-    /// [`RENEW_EVERY`].
+    /// Starts to answer. An interface on which multicast fails is logged once and retried every [`RENEW_EVERY`].
     ///
     /// # Errors
-    /// The arguments cannot work, or another program holds the group's port without sharing it; nothing was started.
+    /// An argument is not valid, or another program holds the group's port without sharing it. Nothing was started.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -101,7 +102,7 @@ struct Answers {
     trouble: Trouble,
     limit: RateLimit,
     seen: Seen,
-    /// It was said that queries are not answered.
+    /// Whether the log has reported that queries are not answered.
     warned: bool,
 }
 
@@ -133,7 +134,7 @@ impl Answers {
         }
     }
 
-    /// Answers a datagram that the station `at` received, if it is an authentic query that was not answered before.
+    /// Answers a datagram that the station `at` received, if it is an authentic query and new.
     fn answer(&mut self, at: usize, datagram: &[u8], source: SocketAddr) {
         let keys = self.keys.all();
         let (nonce, key) = match decode_query(&keys, datagram, source) {
@@ -153,13 +154,13 @@ impl Answers {
             address.set_ip(station.interface.reached_from(source.ip()));
         }
         let reply = encode_reply(key, &Reply { nonce, node, address, label });
-        // The finder's next query asks again for a reply that the socket has no capacity for.
+        // The finder's next query repeats the request for a reply that the socket has no capacity for.
         if let Err(error) = station.send(&reply, scoped(source, station.interface.index)) {
             debug!(%error, %source, "discovery reply");
         }
     }
 
-    /// Says once why somebody who asks is not answered: a wrong key file is easy to have, and hard to find out about.
+    /// Logs once why a query is not answered: a wrong key file is a common mistake, and hard to detect.
     fn not_answered(&mut self, error: DatagramError, source: SocketAddr) {
         if std::mem::replace(&mut self.warned, true) {
             debug!(%error, %source, "discovery query");
@@ -169,7 +170,7 @@ impl Answers {
     }
 }
 
-/// The nonces of recent authentic queries: a query that somebody sends again, or that comes twice, is answered once.
+/// The nonces of recent authentic queries, so that a repeated query is answered once.
 #[derive(Debug, Default)]
 struct Seen {
     order: VecDeque<Nonce>,
@@ -209,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn queries_of_strangers_use_up_nothing_that_members_need() {
         let interface = Ipv4Addr::LOCALHOST.into();
-        // No other program asks on TEST-NET's (RFC 5771 §9.2) group.
+        // No other program sends queries to TEST-NET's (RFC 5771 §9.2) group.
         let place = Multicast { group: SocketAddrV4::new(Ipv4Addr::new(233, 252, 0, 2), 19_698), interface };
         let member = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
         let source = member.local_addr().expect("an address");
@@ -220,7 +221,7 @@ mod tests {
         let stranger = &keys(2).all()[0];
         for number in 0..strangers {
             let nonce = Nonce(std::array::from_fn(|at| number.to_be_bytes()[at % 4]));
-            // From the member's own address and from others, well formed under another key, or not at all.
+            // From the member's own address and from others; well formed under another key, or malformed.
             let from = if number % 2 == 0 { source } else { SocketAddr::from(([192, 0, 2, 1], number as u16)) };
             answers.answer(0, &encode_query(stranger, nonce, from), from);
             answers.answer(0, &[0; QUERY_BYTES_MIN], from);

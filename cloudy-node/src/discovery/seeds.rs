@@ -1,4 +1,4 @@
-//! Seeds: nodes named by `HOST:PORT`, where HOST is a DNS name, an IPv4 address or an IPv6 address in brackets.
+//! Seeds: addresses of nodes as `HOST:PORT`, where HOST is a DNS name, an IPv4 address or an IPv6 address in brackets.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -8,16 +8,16 @@ use tokio::time::Instant;
 
 use crate::endpoint::canonical;
 
-/// Seeds resolved in one call.
+/// Maximum of seeds in one call.
 pub const SEEDS_MAX: usize = 256;
-/// Addresses kept of one seed; what a name server says beyond them is dropped.
+/// Maximum of addresses for one seed; further ones are dropped.
 pub const ADDRESSES_PER_SEED_MAX: usize = 32;
-/// How long one name may take to resolve.
+/// The timeout for the resolution of one name.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two lookups of a name that does not resolve.
+/// The pause between two resolutions of a name that fails.
 const LOOK_UP_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
-/// A seed that leads nowhere. Nothing is kept of the others.
+/// The reason for which a seed has no address. The addresses of other seeds are dropped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SeedError {
@@ -27,18 +27,18 @@ pub enum SeedError {
         /// The text as given.
         seed: String,
     },
-    /// An IPv6 address without brackets: where it ends and the port begins is anyone's guess.
+    /// An IPv6 address without brackets: the port cannot be told from it.
     #[error("`{seed}` is ambiguous; put the IPv6 address in brackets, for example [::1]:10502")]
     Unbracketed {
         /// The text as given.
         seed: String,
     },
-    /// The port is no number from 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     #[error("`{port}` in `{seed}` is not a port; use a number from 1 to 65535")]
     Port {
         /// The text as given.
         seed: String,
-        /// Its part after the last colon.
+        /// The part after the last colon.
         port: String,
     },
     /// The name did not resolve.
@@ -46,21 +46,21 @@ pub enum SeedError {
     Lookup {
         /// The text as given.
         seed: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
     /// More seeds than [`SEEDS_MAX`].
     #[error("{count} seeds are too many; give at most {SEEDS_MAX}")]
     TooMany {
-        /// How many were given.
+        /// The number of seeds.
         count: usize,
     },
 }
 
-/// Splits `HOST:PORT` into its host, without brackets, and its port. Asks no name server.
+/// Splits `HOST:PORT` into its host, without brackets, and its port, without a name server.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The fault in the text.
 pub fn split(seed: &str) -> Result<(&str, u16), SeedError> {
     let malformed = || SeedError::Malformed { seed: seed.to_owned() };
     let (host, port) = seed.rsplit_once(':').ok_or_else(malformed)?;
@@ -83,7 +83,7 @@ pub fn split(seed: &str) -> Result<(&str, u16), SeedError> {
     {
         return Err(malformed());
     }
-    // `u16::from_str` takes a leading plus sign, which is no port.
+    // `u16::from_str` accepts a leading plus sign.
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse::<u16>() {
         Ok(number) if digits && number != 0 => Ok((host, number)),
@@ -91,22 +91,22 @@ pub fn split(seed: &str) -> Result<(&str, u16), SeedError> {
     }
 }
 
-/// The addresses of each seed, in the seeds' order and, for one seed, in the resolver's: all of them are worth a try.
-/// Each has at least one and at most [`ADDRESSES_PER_SEED_MAX`], without repetitions. Two names of one node stay two
-/// seeds: nodes are told apart by identity, after the handshake.
+/// Resolves each seed to its addresses, in the order of the seeds and of the resolver. Each has at least one and at
+/// most [`ADDRESSES_PER_SEED_MAX`], without repetitions. Two names of one node remain two seeds: the handshake
+/// identifies nodes.
 ///
 /// Cancel safe.
 ///
 /// # Errors
-/// The first seed that is malformed or, if none is, the first that does not resolve within [`RESOLVE_TIMEOUT`].
+/// The first malformed seed; if there is none, the first that does not resolve within [`RESOLVE_TIMEOUT`].
 pub async fn resolve(seeds: &[String]) -> Result<Vec<Vec<SocketAddr>>, SeedError> {
     resolve_until(seeds, Instant::now()).await
 }
 
-/// Whether texts can be names of nodes: asks no name server.
+/// Checks the form of seeds, without a name server.
 ///
 /// # Errors
-/// The first that is malformed, or there are too many.
+/// The first malformed seed, or the number of seeds if there are too many.
 pub fn check(seeds: &[String]) -> Result<(), SeedError> {
     if seeds.len() > SEEDS_MAX {
         return Err(SeedError::TooMany { count: seeds.len() });
@@ -114,7 +114,7 @@ pub fn check(seeds: &[String]) -> Result<(), SeedError> {
     seeds.iter().try_for_each(|seed| split(seed).map(drop))
 }
 
-/// The addresses of one seed at this moment, as [`resolve`] gives them.
+/// Resolves one seed to its present addresses, like [`resolve`].
 ///
 /// Cancel safe.
 ///
@@ -127,13 +127,13 @@ pub async fn look_up(seed: &str) -> Result<Vec<SocketAddr>, SeedError> {
     outcome.map_err(|source| SeedError::Lookup { seed: seed.to_owned(), source })
 }
 
-/// As [`resolve`]; a name that does not resolve is logged once and looked up again until the deadline, since a name
-/// service may be late when a host starts. A lookup in progress at the deadline is finished.
+/// Resolves seeds like [`resolve`]. A name that does not resolve is logged once and retried until the deadline, because
+/// a name service may be late when a host starts. A resolution in progress at the deadline is finished.
 ///
 /// Cancel safe.
 ///
 /// # Errors
-/// The first seed that is malformed or, if none is, the first that does not resolve by the deadline.
+/// The first malformed seed; if there is none, the first that does not resolve by the deadline.
 pub async fn resolve_until(seeds: &[String], deadline: Instant) -> Result<Vec<Vec<SocketAddr>>, SeedError> {
     if seeds.len() > SEEDS_MAX {
         return Err(SeedError::TooMany { count: seeds.len() });
@@ -160,7 +160,7 @@ async fn addresses_by(host: &str, port: u16, deadline: Instant) -> io::Result<Ve
         if !std::mem::replace(&mut reported, true) {
             tracing::warn!("`{host}` does not resolve yet ({error}); it is looked up again for {left:.1?}");
         }
-        // sleep: a name service announces nothing.
+        // sleep: a name service sends no notification.
         tokio::time::sleep(LOOK_UP_AGAIN_AFTER.min(left)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The sockets of discovery, one on each interface, kept in step with the interfaces as they come and go.
+//! The sockets of discovery, one on each interface. They follow the interfaces as these appear and disappear.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -19,14 +19,14 @@ pub(super) struct Station {
 }
 
 impl Station {
-    /// Sends at once or not at all. The runtime knows that a fresh socket can send only after its first turn, so it is not
-    /// asked.
+    /// Sends at once or not at all. The runtime knows only after the first poll that a fresh socket can send, so it is
+    /// not consulted.
     pub(super) fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
         SockRef::from(&self.socket).send_to(datagram, &SockAddr::from(to)).map(drop)
     }
 }
 
-/// What makes a socket for an interface.
+/// The function that opens a socket on an interface.
 pub(super) type Open = fn(Multicast, &Interface) -> io::Result<Socket>;
 
 /// The sockets on all interfaces of a [`Multicast`].
@@ -35,11 +35,11 @@ pub(super) struct Stations {
     place: Multicast,
     open: Open,
     list: Vec<Station>,
-    /// The socket that is read first next time, so that a flood on one interface does not hide the others.
+    /// The socket to read first next time, so that a flood on one interface does not delay the others.
     first: usize,
 }
 
-/// Why discovery does not work on an interface at this moment.
+/// The fault that prevents discovery on an interface.
 #[derive(Debug)]
 pub(super) struct Fault {
     /// The interface's name, or the address that no interface has.
@@ -56,8 +56,8 @@ impl Stations {
         &self.list
     }
 
-    /// Opens sockets on interfaces that have appeared, and closes those on interfaces that are gone or have changed.
-    /// Returns the first fault: the caller renews again after a while.
+    /// Opens sockets on new interfaces, and closes those on interfaces that are gone or have changed. Returns the first
+    /// fault: the caller renews again later.
     pub(super) fn renew(&mut self) -> Result<(), Fault> {
         let wanted = self.place.interface;
         let fault = |source| Fault { interface: wanted.to_string(), source };
@@ -84,8 +84,8 @@ impl Stations {
         outcome
     }
 
-    /// The next datagram on any interface, and the station that has it. A socket that fails is closed, and opened again
-    /// by the next [`renew`](Self::renew). Dropping the future loses nothing.
+    /// Receives the next datagram on any interface, with its station. A socket that fails is closed, and opened again
+    /// by the next [`renew`](Self::renew). Cancel safe.
     pub(super) async fn receive(&mut self, buffer: &mut [u8]) -> (usize, usize, SocketAddr) {
         std::future::poll_fn(|context| {
             let mut turn = 0;
@@ -115,19 +115,19 @@ impl Stations {
 pub(super) fn answering(place: Multicast, interface: &Interface) -> io::Result<Socket> {
     let socket = datagram_socket(interface.family)?;
     socket.set_reuse_address(true)?;
-    // Linux needs no more, and with SO_REUSEPORT gives a datagram from another host to any socket of the port, whatever
-    // the interface that it has joined on.
+    // Linux needs no more; with SO_REUSEPORT it delivers a datagram from another host to any socket of the port,
+    // whatever interface it has joined on.
     #[cfg(all(unix, not(target_os = "linux")))]
     socket.set_reuse_port(true)?;
     let group = group_on(place, interface);
-    // Bound to the group's address, the socket never sees unicast datagrams: only senders on the link can ask. Windows
-    // does not bind to a group.
+    // Bound to the group's address, the socket receives no unicast datagrams, so only senders on the link can query.
+    // Windows does not bind to a group.
     let local = if cfg!(windows) { SocketAddr::new(unspecified(interface.family), group.port()) } else { group };
     socket.bind(&SockAddr::from(local))?;
     match group {
         SocketAddr::V4(group) => {
-            // Linux otherwise delivers what any program on this host has joined, on any interface (ip(7),
-            // IP_MULTICAST_ALL).
+            // By default Linux delivers datagrams of all groups that any program on this host has joined, on any
+            // interface (ip(7), IP_MULTICAST_ALL).
             #[cfg(target_os = "linux")]
             socket.set_multicast_all_v4(false)?;
             socket.join_multicast_v4_n(group.ip(), &InterfaceIndexOrAddress::Index(interface.index))?;
@@ -189,7 +189,7 @@ fn datagram_socket(family: Family) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Reports faults once, and their end.
+/// Logs faults once, and their end.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
     faulty: bool,

@@ -1,4 +1,4 @@
-//! On the loopback interface, each test of each process in a group of its own, so that tests do not answer each other.
+//! All tests use the loopback interface, each with a group of its own, so that tests do not answer each other.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,7 +18,7 @@ use crate::ClusterKey;
 use crate::cluster_keys::ClusterKeys;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// Longer than any test needs: reaching it is a failure.
+/// Longer than any test needs: a timeout is a failure.
 const LONG: Duration = Duration::from_secs(20);
 
 fn place(number: u8) -> Multicast {
@@ -59,7 +59,7 @@ async fn found(finder: &mut Finder, count: usize) -> BTreeSet<SocketAddr> {
     hints
 }
 
-/// A socket of a stranger on the link: it sees all queries, and can send anything.
+/// A socket of another program on the link: it receives all queries, and can send any datagram.
 fn on_the_link(number: u8) -> UdpSocket {
     let SocketAddr::V4(group) = place(number).group.into() else { unreachable!("IPv4") };
     let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).expect("a socket");
@@ -84,7 +84,7 @@ async fn every_responder_on_the_host_is_found() {
     let ports = 10_502..10_510;
     let expected: BTreeSet<_> = ports.clone().map(address).collect();
     let _responders: Vec<_> = ports.map(|port| responder(1, port)).collect();
-    // Two at a time, so that each has to tell its replies from the other's.
+    // Two at a time, so that each has to distinguish its replies from the other's.
     let (mut one, mut other) = (finder(1), finder(1));
     let (one, other) = tokio::join!(found(&mut one, expected.len()), found(&mut other, expected.len()));
     assert_eq!(one, expected);
@@ -94,7 +94,7 @@ async fn every_responder_on_the_host_is_found() {
 #[tokio::test]
 async fn a_responder_that_starts_late_is_found_by_a_later_query() {
     let mut finder = finder(2);
-    // The first query went nowhere, since nobody had joined.
+    // The first query had no receiver, because no responder had joined.
     let _responder = responder(2, 10_502);
     assert_eq!(finder.next().await.map(|hint| hint.address), Some(address(10_502)));
 }
@@ -159,7 +159,7 @@ async fn nodes_find_each_other_in_every_step_of_a_key_rotation_without_a_restart
     }
 }
 
-/// Nobody answers, so a test can be the one who does.
+/// No responder answers, so the test can.
 async fn finder_and_its_query(number: u8) -> (Finder, UdpSocket, Nonce, SocketAddr) {
     let socket = on_the_link(number);
     let finder = finder(number);
@@ -205,14 +205,14 @@ async fn a_responder_answers_authentic_queries_once_and_at_a_bounded_rate() {
     let all = keys(1).all();
     let group = SocketAddr::from(place(9).group);
     let mut buffer = [0; DATAGRAM_BYTES_MAX];
-    // Loopback keeps the order of datagrams: a reply to a bad query would come before the reply to the good one.
+    // Loopback keeps the order of datagrams: a reply to a bad query would arrive before the reply to the good one.
     let good = encode_query(&all[0], Nonce([3; 16]), local);
     let short = &encode_query(&all[0], Nonce([2; 16]), local)[..QUERY_BYTES_MIN - 1];
     let elsewhere = encode_query(&all[0], Nonce([1; 16]), address(1));
     for query in [short, b"garbage", &elsewhere, &good, &good] {
         asks.send_to(query, group).await.expect("sends");
     }
-    // The same bytes from another address of the host count as little.
+    // The same bytes from another address of the host are ignored as well.
     copies.send_to(&good, group).await.expect("sends");
     let next = encode_query(&all[0], Nonce([4; 16]), local);
     asks.send_to(&next, group).await.expect("sends");
@@ -253,7 +253,7 @@ async fn arguments_that_cannot_work_are_errors_that_say_so() {
 
 #[tokio::test]
 async fn an_address_that_no_interface_has_is_waited_for_and_named_at_the_end() {
-    // TEST-NET-3 (RFC 5737) is nobody's.
+    // TEST-NET-3 (RFC 5737) belongs to no host.
     let elsewhere = Multicast { interface: IpAddr::from([203, 0, 113, 1]), ..place(11) };
     let _responder = Responder::start(keys(1), elsewhere, advertised(1)).expect("starts, and waits");
     let mut finder = Finder::start(keys(1), elsewhere, Duration::from_millis(100)).expect("starts, and waits");

@@ -1,4 +1,4 @@
-//! What the system gives a socket to buffer, and what to say if that is less than was asked for.
+//! The system's buffers for a socket, and the advice if they are smaller than requested.
 
 use std::io;
 use std::sync::Once;
@@ -7,17 +7,17 @@ use socket2::Socket;
 
 use super::SOCKET_BUFFER_BYTES;
 
-/// What the system holds for a socket, each way.
+/// The size of the system's buffers for a socket, in each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Buffers {
     receive: usize,
     send: usize,
 }
 
-/// Asks for large buffers, and says once in the life of the process if the system gives less.
+/// Requests large buffers, and warns once in the life of the process if the system grants less.
 pub(crate) fn enlarge(socket: &Socket) {
     static SAID: Once = Once::new();
-    // The system may allow less, and may say so or not: what it holds is read back.
+    // The system may grant less with an error or without: the size is read back.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
     if let Some(advice) = granted(socket).ok().and_then(|buffers| advice(buffers, SOCKET_BUFFER_BYTES)) {
@@ -26,12 +26,12 @@ pub(crate) fn enlarge(socket: &Socket) {
 }
 
 fn granted(socket: &Socket) -> io::Result<Buffers> {
-    // Linux doubles what is asked for, to have room for its own, and names the double.
+    // Linux doubles the requested size for its own overhead, and reports the double.
     let share = if cfg!(target_os = "linux") { 2 } else { 1 };
     Ok(Buffers { receive: socket.recv_buffer_size()? / share, send: socket.send_buffer_size()? / share })
 }
 
-/// What is missing, and the remedy; none if nothing is.
+/// The missing size with the remedy; none if nothing is missing.
 fn advice(granted: Buffers, asked: usize) -> Option<String> {
     let each = [("receive", "rmem_max", granted.receive), ("send", "wmem_max", granted.send)];
     let short: Vec<_> = each.into_iter().filter(|(.., granted)| *granted < asked).collect();

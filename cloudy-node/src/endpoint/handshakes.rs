@@ -1,15 +1,15 @@
-//! A bounded pool of unfinished handshakes: the oldest gives way to a newer one.
+//! A bounded pool of unfinished handshakes: a new one replaces the oldest.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::oneshot;
 
-/// Unfinished handshakes, by whom they may come from.
+/// Unfinished handshakes, by origin.
 #[derive(Debug)]
 pub(super) struct Pool<K> {
     max: usize,
-    /// By age. Dropping a sender ends the handshake.
+    /// By age. Dropping a sender aborts the handshake.
     open: BTreeMap<u64, (K, oneshot::Sender<()>)>,
     per_origin: BTreeMap<K, BTreeSet<u64>>,
 }
@@ -23,9 +23,9 @@ impl<K: Copy + Ord> Pool<K> {
         self.open.len()
     }
 
-    /// Takes a handshake in, whose `id` is above all before. What it returns resolves once the handshake is to give way.
-    /// In a full pool one does: the oldest of the origin that has the most, so that an origin with many cannot put out one
-    /// with few.
+    /// Adds a handshake with an `id` above all earlier ones. The receiver resolves once the handshake is replaced. In a
+    /// full pool the oldest one is, of the origin with the most, so that an origin with many handshakes cannot displace
+    /// one with few.
     pub(super) fn insert(&mut self, id: u64, origin: K) -> oneshot::Receiver<()> {
         if self.open.len() >= self.max {
             let largest = self.per_origin.values().max_by_key(|ids| (ids.len(), Reverse(ids.first().copied())));
@@ -39,7 +39,7 @@ impl<K: Copy + Ord> Pool<K> {
         ended
     }
 
-    /// A handshake is finished, or gives way.
+    /// Removes a handshake that is finished or replaced.
     pub(super) fn remove(&mut self, id: u64) {
         let Some((origin, _)) = self.open.remove(&id) else { return };
         if let Some(ids) = self.per_origin.get_mut(&origin) {

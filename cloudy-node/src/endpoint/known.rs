@@ -1,4 +1,4 @@
-//! Nodes that this node wants links to, and where each can be reached. They keep a place whatever strangers do.
+//! Nodes that this node wants links to, with their addresses. They keep a place whatever strangers do.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,19 +9,19 @@ use cloudy_proto::limits::ADDRESSES_MAX;
 
 use crate::endpoint::canonical;
 
-/// Addresses of one node that its links came from, the newest first: those before it was restarted may serve again.
+/// Maximum of addresses of a node that its links came from, newest first: those before its restart may be used again.
 const LINKED_MAX: usize = 4;
-/// Addresses of one node that other members have told, the newest first.
+/// Maximum of addresses of a node that other members reported, newest first.
 const TOLD_MAX: usize = 4;
 
-/// Where a node can be reached.
+/// The addresses of a node.
 #[derive(Debug, Default)]
 struct Places {
-    /// As the group's view or the peer itself names it.
+    /// Named by the group's view or the peer itself.
     named: Vec<SocketAddr>,
-    /// Where this node was linked to it, if no name or view gives that address.
+    /// Addresses of earlier links, if no name or view has them.
     linked: Vec<SocketAddr>,
-    /// As other members tell.
+    /// Reported by other members.
     told: Vec<SocketAddr>,
 }
 
@@ -31,7 +31,7 @@ impl Places {
     }
 }
 
-/// The nodes, and where they can be reached. Clones share them.
+/// The nodes with their addresses. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KnownNodes(Arc<RwLock<BTreeMap<NodeId, Places>>>);
 
@@ -44,20 +44,20 @@ impl KnownNodes {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A node is wanted, and named with these addresses.
+    /// Adds a wanted node with these addresses.
     pub(crate) fn insert(&self, node: NodeId, addresses: &[SocketAddr]) {
         let named = addresses.iter().copied().map(canonical).take(ADDRESSES_MAX).collect();
         self.write().entry(node).or_default().named = named;
     }
 
-    /// A wanted node is linked at this address.
+    /// Notes that a wanted node is linked at this address.
     pub(crate) fn linked(&self, node: NodeId, address: SocketAddr) {
         let mut known = self.write();
         let Some(places) = known.get_mut(&node).filter(|places| !places.named.contains(&address)) else { return };
         add(&mut places.linked, address, LINKED_MAX);
     }
 
-    /// Another member is linked to a wanted node at this address. False if that is no news.
+    /// Notes that another member is linked to a wanted node at this address. False if it is known.
     pub(crate) fn told(&self, node: NodeId, address: SocketAddr) -> bool {
         let mut known = self.write();
         let Some(places) = known.get_mut(&node).filter(|places| places.all().all(|other| other != address)) else {
@@ -71,7 +71,7 @@ impl KnownNodes {
         self.write().retain(|&node, _| keep(node));
     }
 
-    /// Where a known node can be reached, each address once.
+    /// The addresses of a known node, each once.
     pub(crate) fn addresses(&self, node: NodeId) -> Vec<SocketAddr> {
         let known = self.read();
         let mut addresses = Vec::new();
@@ -87,24 +87,24 @@ impl KnownNodes {
         self.read().contains_key(&node)
     }
 
-    /// The view, or the node itself, names this address, so all members know it.
+    /// Whether the view, or the node itself, names this address, so that all members know it.
     pub(crate) fn is_named(&self, node: NodeId, address: SocketAddr) -> bool {
         self.read().get(&node).is_some_and(|places| places.named.contains(&address))
     }
 
-    /// One of them can be reached at this very address.
+    /// Whether a known node has this address.
     pub(super) fn is_at(&self, address: SocketAddr) -> bool {
         let place = |address: SocketAddr| (address.ip().to_canonical(), address.port());
         self.read().values().flat_map(Places::all).any(|known| place(known) == place(address))
     }
 
-    /// One of them is on that host.
+    /// Whether a known node is on this host.
     pub(super) fn is_on(&self, host: IpAddr) -> bool {
         self.read().values().flat_map(Places::all).any(|known| known.ip().to_canonical() == host.to_canonical())
     }
 }
 
-/// Puts an address first, and drops the oldest beyond a bound.
+/// Puts an address first, and drops the oldest beyond `max`.
 fn add(list: &mut Vec<SocketAddr>, address: SocketAddr, max: usize) {
     list.retain(|known| *known != address);
     list.insert(0, address);

@@ -1,4 +1,4 @@
-//! The QUIC endpoint: a bound socket, an identity, and bounds on all that others can make it hold.
+//! The QUIC endpoint: a bound socket, an identity, and bounds on the resources that others can use.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -35,83 +35,87 @@ pub(crate) use admission::{Admission, AdmissionGuard, NotAdmitted};
 pub(crate) use known::KnownNodes;
 use reset::{RandomIds, ResetKey};
 
-/// Streams that the other side of a connection may have open towards this one. All are one-way; it may open none that
-/// goes both ways. On a link it may open more for the groups that this node is in: two for each, and what two views of
-/// each group take whose ring it is on.
+/// Maximum of streams that the other side of a connection may have open. All are unidirectional; bidirectional ones are
+/// refused. A link allows more for the groups of this node: two for each, and the need of two views for each group
+/// whose ring the peer is on.
 pub const UNI_STREAMS_MAX: u32 = 256;
-/// Connections that wait for [`Endpoint::accept`]; more are refused by the transport.
+/// Maximum of connections that wait for [`Endpoint::accept`]; the transport refuses more.
 pub(crate) const INCOMING_WAITING_MAX: usize = 512;
-/// What the operating system is asked to buffer for the socket, each way. Less is tolerated: losses are repaired.
+/// The requested size of the socket's buffers, in each direction. Less is tolerated: losses are repaired.
 pub(crate) const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
-/// What every path of QUIC's carries (RFC 9000 §14): a datagram's payload.
+/// The payload that every QUIC path carries (RFC 9000 §14).
 const DATAGRAM_BYTES_MIN: u16 = 1_200;
-/// The transport hands ten datagrams to the system at once. More than 64 KiB of them it would drop without a word, and if they
-/// exceed that with the headers of UDP, IP and Ethernet, Linux copies them into packets by itself.
+/// The transport passes ten datagrams to the system at once. It would silently drop more than 64 KiB of them; and if
+/// they exceed that with the headers of UDP, IP and Ethernet, Linux copies them into packets by itself.
 const DATAGRAM_BYTES_MAX: u16 = 6_540;
-/// Before the first measurement: a guess for local networks. A slower path costs a few repeated packets.
+/// The round trip before the first measurement: a guess for local networks. A slower path costs a few repeated packets.
 const INITIAL_RTT: Duration = Duration::from_millis(20);
-/// Packets that a peer may receive before it acknowledges them: fewer acknowledgements leave more of a core for messages.
+/// Maximum of packets that a peer receives before it acknowledges them: fewer acknowledgements leave more of a core for
+/// messages.
 const ACK_EVERY_PACKETS: u32 = 10;
-/// How long it may keep an acknowledgement back. A lone packet that is lost is sent again after about this and a round
-/// trip (RFC 9002 §6.2), so it bounds what a loss costs a message with nothing behind it.
+/// Maximum delay of an acknowledgement. A lone lost packet is sent again after about this time and a round trip (RFC
+/// 9002 §6.2), so it bounds the cost of a loss for a message with nothing behind it.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(2);
-/// Early datagrams kept for connections not yet accepted: each, and all of them.
+/// Maximum bytes of early datagrams that are kept for connections not yet accepted: for each, and for all.
 const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
 const INCOMING_BUFFERS_BYTES: u64 = 1 << 20;
 
-/// Bounds on what other nodes can make an endpoint hold or wait for.
+/// Bounds on the resources that other nodes can use at an endpoint.
 ///
-/// Only members of the cluster can send data, and what one connection makes this node hold is bounded:
-/// `connection_receive_window_bytes` that were not read yet, as much again and one control frame of the greatest size
-/// (2.3 MiB) that was read and not handled yet, and one unfinished slot for each lane that the peer carries in a group
+/// Only members of the cluster can send data, and the memory of one connection is bounded:
+/// `connection_receive_window_bytes` that are not read yet; the same again and one control frame of the maximum size
+/// (2.3 MiB) that is read and not handled yet; and one unfinished slot for each lane that the peer carries in a group
 /// whose ring it is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EndpointLimits {
-    /// Connections from others at a time whose handshake is finished. Default 512: twice what a founder may invite. One in
-    /// four is kept for nodes that this node wants links to: members of its groups.
+    /// Maximum of connections from others with a finished handshake. Default 512: twice the number that a creator may
+    /// invite. One in four is reserved for nodes that this node wants links to: members of its groups.
     pub connections_max: usize,
-    /// Those from one address, where an IPv6 network of 64 bits is one address, and members of this node's groups do not
-    /// count. Default 128: a whole ring on one machine, each dialling twice. Not more than `connections_max`.
+    /// Maximum of connections from one address, where an IPv6 network of 64 bits is one address, and members of this
+    /// node's groups do not count. Default 128: a whole ring on one machine, each dialling twice. Not more than
+    /// `connections_max`.
     pub connections_per_address_max: usize,
-    /// Unfinished handshakes at a time: anybody on the network can begin one. In a full pool the oldest one of the address
-    /// with the most gives way. Default 512. Addresses of members of this node's groups have a pool of their own, of
-    /// 64. At least 1.
+    /// Maximum of unfinished handshakes, which any host on the network can begin. In a full pool a new one replaces the
+    /// oldest one of the address with the most. Default 512. Addresses of members of this node's groups have a pool of
+    /// their own, of 64. At least 1.
     pub handshakes_max: usize,
-    /// Unfinished handshakes from which on a dialler must first prove that it receives at its address (Retry, RFC 9000
-    /// §8.1.2), which costs it a round trip and this node nothing. Default 32: far below `handshakes_max`, so that
-    /// datagrams with false senders put out nobody.
+    /// Number of unfinished handshakes from which on a dialler must first prove that it receives at its address (Retry,
+    /// RFC 9000 §8.1.2), which costs it a round trip and this node no state. Default 32: far below `handshakes_max`, so
+    /// that datagrams with false senders displace no other.
     pub handshakes_before_retry: usize,
-    /// The time for a handshake, however much is heard from the other side. Default 5 s.
+    /// The timeout of a handshake, whatever arrives from the other side. Default 5 s.
     pub handshake_timeout: Duration,
-    /// Received bytes of a connection that were not read yet. Default 16 MiB: two streams' worth.
+    /// Maximum of received bytes of a connection that are not read yet. Default 16 MiB: enough for two streams.
     pub connection_receive_window_bytes: u32,
-    /// Received bytes of a stream that were not read yet. Default 8 MiB: 1 Gbit/s over a path of 60 ms.
+    /// Maximum of received bytes of a stream that are not read yet. Default 8 MiB: 1 Gbit/s over a path of 60 ms.
     pub stream_receive_window_bytes: u32,
-    /// The largest UDP payload that a connection looks for on its path; it begins with 1,200 bytes, takes what gets
-    /// through, and goes back if that no longer does. Default and at most 6,540: loopback, and jumbo frames in part. A
-    /// network that mangles large datagrams in place of dropping them needs less. At least 1,200.
+    /// The largest UDP payload that a connection probes its path for; it begins with 1,200 bytes, uses what arrives,
+    /// and returns to less if that stops. Default and at most 6,540: loopback, and jumbo frames in part. Set less for a
+    /// network that alters large datagrams in place of dropping them. At least 1,200.
     pub datagram_bytes_max: u16,
-    /// How fast this node sends over a path that loses packets. Default [`Congestion::Cubic`].
+    /// The congestion control of this node's sending. Default [`Congestion::Cubic`].
     pub congestion: Congestion,
-    /// Silence after which a connection is given up. The smaller of both sides' counts. Default 4 s.
+    /// The time without packets after which a connection is closed; the smaller one of both sides counts. Default 4 s.
     pub idle_timeout: Duration,
-    /// Silence after which a sign of life is sent. Default 1 s: some may be lost before `idle_timeout`.
+    /// The time without packets after which a keep-alive packet is sent. Default 1 s: some may be lost before
+    /// `idle_timeout`.
     pub keep_alive: Duration,
 }
 
-/// What decides how fast a node sends over a path; each node chooses for itself.
+/// The congestion control of a node; nodes may differ.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Congestion {
-    /// A loss means that the path is full (CUBIC, RFC 9438): fair to other traffic, least CPU, and slow where packets are
-    /// lost for other reasons and the round trip is long. A queue of more than 300 ms, or of a quarter of the round trip
-    /// where that is more, counts as full too: on links with deep queues this node gives way to other traffic.
+    /// A loss means that the path is full (CUBIC, RFC 9438): fair to other traffic, least CPU, and slow if packets are
+    /// lost for other reasons and the round trip is long. A queue of more than 300 ms, or of a quarter of a longer
+    /// round trip, counts as full too: on links with deep queues this node yields to other traffic.
     #[default]
     Cubic,
-    /// What the path has delivered decides, and losses do not (BBR): several times as fast over long paths that lose
-    /// packets, at more CPU a message, and pushier towards other traffic. QUIC's implementation calls it experimental.
+    /// The delivered rate decides, and losses do not (BBR): several times the rate over long paths that lose packets,
+    /// with more CPU for each message, and less fair to other traffic. Its implementation in the QUIC library is
+    /// experimental.
     Bbr,
 }
 
@@ -148,7 +152,7 @@ impl EndpointLimits {
         keep_alive: Duration,
     }
 
-    /// Bytes that were sent and are not acknowledged: what the other side's window takes, and as much again waiting for it.
+    /// Maximum of sent and unacknowledged bytes: the other side's window, and the same again waiting for it.
     pub(crate) fn send_window_bytes(&self) -> u64 {
         2 * u64::from(self.connection_receive_window_bytes)
     }
@@ -158,7 +162,7 @@ impl EndpointLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum LimitsError {
-    /// Nobody could connect.
+    /// No node could connect.
     #[error("connections_max and connections_per_address_max must be at least 1, the second not above the first")]
     Connections,
     /// No handshake could begin.
@@ -167,18 +171,18 @@ pub enum LimitsError {
     /// No handshake could finish.
     #[error("handshake_timeout must be above zero")]
     HandshakeTimeout,
-    /// Nothing could be received, or one stream could block all others' credit for nothing.
+    /// Nothing could be received, or one stream could use all the credit of the others.
     #[error("stream_receive_window_bytes must be 1 to connection_receive_window_bytes")]
     Windows,
-    /// No path carries less, or the system takes no more at once.
+    /// Every path carries more, or the system accepts no more at once.
     #[error("datagram_bytes_max must be {DATAGRAM_BYTES_MIN} to {DATAGRAM_BYTES_MAX}")]
     Datagrams,
-    /// Idle connections would end, or the timeout cannot be put on the wire.
+    /// Idle connections would be closed, or the timeout cannot be encoded.
     #[error("keep_alive must be above zero and below idle_timeout, which must be below 2^62 ms")]
     IdleTimeout,
 }
 
-/// Why a client configuration or an endpoint could not be built. The socket is closed.
+/// The reason for which a client configuration or an endpoint could not be built. The socket is closed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -191,7 +195,7 @@ pub enum OpenError {
     /// QUIC needs AES-128-GCM for its first packets (RFC 9001 §5).
     #[error("TLS lacks what QUIC needs: {0}")]
     Quic(#[from] NoInitialCipherSuite),
-    /// Sockets and timers need the runtime.
+    /// Sockets and timers need a runtime.
     #[error("there is no tokio runtime here: open the endpoint from within one")]
     NoRuntime,
     /// The operating system refused the socket.
@@ -199,7 +203,7 @@ pub enum OpenError {
     Socket(#[from] io::Error),
 }
 
-/// Why a socket could not be bound.
+/// The reason for which a socket could not be bound.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BindError {
@@ -217,13 +221,13 @@ pub enum BindError {
         /// The address.
         address: SocketAddr,
     },
-    /// The operating system keeps the port to itself.
+    /// The operating system reserves the port.
     #[error("port {} may not be used by this user: choose one from 1024 up", address.port())]
     NotPermitted {
         /// The address.
         address: SocketAddr,
     },
-    /// Anything else.
+    /// Another error.
     #[error("cannot bind {address}: {source}")]
     Other {
         /// The address.
@@ -233,10 +237,10 @@ pub enum BindError {
     },
 }
 
-/// Why a connection has no peer. It should be closed.
+/// The reason for which a connection has no peer id. It should be closed.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum PeerIdError {
-    /// The other side showed no certificate.
+    /// The other side presented no certificate.
     #[error("the other side showed no certificate")]
     NoCertificate,
     /// Its certificate cannot be read.
@@ -244,12 +248,12 @@ pub enum PeerIdError {
     Certificate(#[from] CertificateError),
 }
 
-/// What an endpoint sends and receives through.
+/// The socket of an endpoint.
 #[derive(Debug)]
 pub enum EndpointSocket {
-    /// A UDP socket, as [`bind`] gives it, driven by tokio.
+    /// A UDP socket, as [`bind`] returns it, driven by tokio.
     Udp(UdpSocket),
-    /// Any other, such as one that loses datagrams, with the runtime that gives time and tasks.
+    /// Another socket, such as one that loses datagrams, with the runtime for its timers and tasks.
     Abstract(Arc<dyn AsyncUdpSocket>, Arc<dyn Runtime>),
 }
 
@@ -262,17 +266,18 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Binds a UDP socket with large buffers, and warns once in the life of a process if the system gives less; port 0 takes a
-/// free one. The unspecified IPv6 address serves IPv4 too where the system can; an IPv4-mapped one is bound as IPv4.
+/// Binds a UDP socket with large buffers, and warns once in the life of a process if the system grants less; port 0 is
+/// replaced by a free one. The unspecified IPv6 address serves IPv4 too if the system can; an IPv4-mapped one is bound
+/// as IPv4.
 ///
 /// # Errors
-/// Says what is wrong with the address, and the remedy.
+/// The fault of the address, with the remedy.
 pub fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
     let address = canonical(address);
     let bound = || -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() && address.ip().is_unspecified() {
-            // Where this fails the socket serves IPv6 only.
+            // On failure the socket serves IPv6 only.
             let _ = socket.set_only_v6(false);
         }
         buffers::enlarge(&socket);
@@ -292,9 +297,9 @@ fn unspecified(address: &SocketAddr) -> &'static str {
     if address.is_ipv4() { "0.0.0.0" } else { "::" }
 }
 
-/// An endpoint that dials (as [`client_config`] says, by default) and is dialled, for members of `identity`'s cluster.
-/// Incoming connections are to be put before an `Admission`. A seed makes the transport's own choices repeatable; over
-/// a real network nothing is repeatable anyway.
+/// Opens an endpoint that dials (by default as [`client_config`] defines) and is dialled, for members of `identity`'s
+/// cluster. The caller puts an `Admission` before incoming connections. A seed makes the transport's random choices
+/// repeatable; over a real network other influences remain.
 ///
 /// # Errors
 /// The limits, the identity or the socket cannot be used, or there is no tokio runtime.
@@ -321,7 +326,8 @@ pub fn open(
     Ok(endpoint)
 }
 
-/// How `identity` dials: for [`Endpoint::connect_with`], with [`SERVER_NAME`](crate::identity::SERVER_NAME) as the name.
+/// The configuration with which `identity` dials: for [`Endpoint::connect_with`], with
+/// [`SERVER_NAME`](crate::identity::SERVER_NAME) as the name.
 ///
 /// # Errors
 /// The limits or the identity cannot be used.
@@ -332,7 +338,7 @@ pub fn client_config(identity: &Identity, limits: &EndpointLimits) -> Result<Cli
     Ok(config)
 }
 
-/// How `identity` is dialled: for [`Endpoint::set_server_config`]. [`open`] sets it.
+/// The configuration with which `identity` is dialled: for [`Endpoint::set_server_config`]. [`open`] sets it.
 ///
 /// # Errors
 /// The limits or the identity cannot be used.
@@ -340,7 +346,7 @@ pub fn server_config(identity: &Identity, limits: &EndpointLimits) -> Result<Ser
     let tls = QuicServerConfig::try_from(tls::server_config(identity, WIRE_VERSION)?)?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     // A client keeps address tokens by server name, and all nodes have the same one: its tokens would go to the wrong
-    // nodes. So none are given out.
+    // nodes. So none are issued.
     let mut tokens = ValidationTokenConfig::default();
     tokens.sent(0);
     config
@@ -354,13 +360,12 @@ pub fn server_config(identity: &Identity, limits: &EndpointLimits) -> Result<Ser
     Ok(config)
 }
 
-/// Waits for a handshake to finish, for as long as the limits say; after that the attempt is given up.
+/// Waits for a handshake to finish, with the timeout of the limits.
 ///
-/// Cancel safe: dropped, it gives the connection up.
+/// Cancel safe: dropped, it closes the connection.
 ///
 /// # Errors
-/// What went wrong, in words. A connection that the other side is still to refuse counts as finished here: see
-/// [`LinkFailure`].
+/// The cause. A connection that the other side will refuse counts as finished here: see [`LinkFailure`].
 pub async fn handshake(connecting: Connecting, limits: &EndpointLimits) -> Result<Connection, LinkFailure> {
     let timeout = limits.handshake_timeout;
     match tokio::time::timeout(timeout, connecting).await {
@@ -369,15 +374,15 @@ pub async fn handshake(connecting: Connecting, limits: &EndpointLimits) -> Resul
     }
 }
 
-/// Which node is at the other end: the hash of the public key that it proved to hold.
+/// The node at the other end: the hash of the public key that it proved to hold.
 ///
 /// # Errors
-/// There is no readable certificate, which cannot be on connections of [`open`]'s endpoints.
+/// There is no readable certificate, which is impossible on connections of [`open`]'s endpoints.
 pub fn peer_id(connection: &Connection) -> Result<NodeId, PeerIdError> {
     Ok(node_id_of(peer_chain(connection).first().ok_or(PeerIdError::NoCertificate)?)?)
 }
 
-/// The certificates that the other side showed in the handshake; empty if none.
+/// The certificates that the other side presented in the handshake; empty if none.
 pub(crate) fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
     let chain = connection.peer_identity().and_then(|identity| identity.downcast().ok());
     chain.map_or_else(Vec::new, |chain| *chain)

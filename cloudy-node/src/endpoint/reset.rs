@@ -1,5 +1,5 @@
-//! Stateless resets (RFC 9000 §10.3): a node that was started again with the same key, at the same address, tells those
-//! who still write to its earlier process, so that they need not wait for a timeout to dial it again.
+//! Stateless resets (RFC 9000 §10.3): a node that was restarted with the same key and address notifies peers that still
+//! send to its earlier process, so that they can dial again without waiting for a timeout.
 
 use hkdf::Hkdf;
 use quinn::crypto::{CryptoError, HmacKey};
@@ -7,17 +7,17 @@ use quinn::{ConnectionId, ConnectionIdGenerator};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-/// The bytes of HMAC-SHA256.
+/// Length of HMAC-SHA256.
 const SIGNATURE_BYTES: usize = 32;
-/// The bytes of a connection id: as many as the transport's own generator makes.
+/// Length of a connection id, as in the transport's own generator.
 const ID_BYTES: usize = 8;
 
-/// What the tokens of resets are made of: the same in every process with the node's key, and known to nobody else.
+/// The secret behind reset tokens: equal in all processes with the node's key, and unknown to others.
 pub(super) struct ResetKey(pub(super) Zeroizing<[u8; 32]>);
 
 impl ResetKey {
     fn hmac(&self, data: &[u8]) -> [u8; SIGNATURE_BYTES] {
-        // HKDF's first step is HMAC (RFC 5869 §2.2).
+        // The first step of HKDF is HMAC (RFC 5869 §2.2).
         Hkdf::<Sha256>::extract(Some(&self.0[..]), data).0.into()
     }
 }
@@ -36,7 +36,7 @@ impl HmacKey for ResetKey {
     }
 }
 
-/// Connection ids that are random and nothing else: an endpoint also answers for those of the process before.
+/// A generator of purely random connection ids, because an endpoint also answers for the ids of the earlier process.
 pub(super) struct RandomIds;
 
 impl ConnectionIdGenerator for RandomIds {

@@ -1,13 +1,14 @@
 //! Congestion control that builds no long queue before a slow link.
 //!
-//! CUBIC sends more until packets are lost, and in slow start twice as much with each round trip. Before a link with a deep
-//! queue heartbeats then wait for seconds behind bulk data, and a lost heartbeat is repeated only after as long. The queue is
-//! measured as the shortest time in which a packet of one round trip was acknowledged, less the shortest of all. A small
-//! queue ends slow start, as in HyStart++ (RFC 9406). Once the queue exceeds [`QUEUE_MIN`], the window comes down to what the
-//! path carries with half of it, and grows again slowly.
+//! CUBIC sends more until packets are lost, and in slow start twice as much with each round trip. Before a link with a
+//! deep queue heartbeats then wait for seconds behind bulk data, and a lost heartbeat is repeated only after the same
+//! time. The queue is measured as the shortest time in which a packet of one round trip was acknowledged, less the
+//! shortest of all. A small queue ends slow start, as in HyStart++ (RFC 9406). Once the queue exceeds [`QUEUE_MIN`],
+//! the window shrinks to the capacity of the path with half of that queue, and grows again slowly.
 //!
-//! A path may become longer, or other traffic may fill its queue. So the shortest round trip counts for [`BASE_AGE_MAX`]; then
-//! the window comes down for two round trips to what fills no queue, and what a packet takes then is the shortest.
+//! A path may become longer, or other traffic may fill its queue. So the shortest round trip counts for
+//! [`BASE_AGE_MAX`]. Then the window shrinks for two round trips to a size that fills no queue, and the shortest round
+//! trip is measured again.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -16,23 +17,24 @@ use std::time::{Duration, Instant};
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
 
-/// A queue of this time is too long. One of less is left to CUBIC, which shares it fairly with other traffic: several
+/// A longer queue is too long. A shorter one is left to CUBIC, which shares it fairly with other traffic: several
 /// connections and both directions of a path add up to one round trip.
 const QUEUE_MIN: Duration = Duration::from_millis(300);
-/// So is one of this part of the shortest round trip, which varies in proportion, where that is more.
+/// The limit is at least this part of the shortest round trip, because the round trip varies in proportion.
 const QUEUE_PART: u32 = 4;
-/// The window comes down to this part of it, and by half at most.
+/// The window shrinks to this part of the queue, and by half at most.
 const QUEUE_LEFT: u32 = 2;
-/// With this part of it slow start ends.
+/// A queue of this part of the limit ends slow start.
 const QUEUE_SMALL: u32 = 8;
-/// In a round trip with a shorter queue the window grows by this part, with a longer one by this part of the initial window: the
-/// connections that share a link come to equal windows.
+/// In a round trip with a shorter queue the window grows by this part, with a longer one by this part of the initial
+/// window: connections that share a link reach equal windows.
 const GROWTH_PART: u64 = 4;
-/// The queue of so many packets in a row ends slow start, which would double the window until the round trip is over.
+/// Number of consecutive packets whose queue ends slow start, which would otherwise double the window until the end of
+/// the round trip.
 const PACKETS: u32 = 8;
-/// For how long the shortest round trip counts.
+/// The time for which the shortest round trip counts.
 const BASE_AGE_MAX: Duration = Duration::from_secs(10);
-/// This part of what the path carries in the shortest round trip fills no queue.
+/// This part of the path's capacity in the shortest round trip fills no queue.
 const EMPTY_PARTS: (u32, u32) = (3, 4);
 
 /// Builds controllers that keep queues short.
@@ -44,34 +46,34 @@ impl<F: ControllerFactory + Send + Sync + 'static> ControllerFactory for ShortQu
     }
 }
 
-/// The packets of one round trip: those that are acknowledged until one of those that were sent meanwhile is.
+/// The packets of one round trip: those that are acknowledged before the first packet that was sent meanwhile.
 #[derive(Clone, Copy, Debug)]
 struct Round {
     since: Instant,
-    /// The shortest time from sending a packet until it was acknowledged.
+    /// The shortest time from sending a packet to its acknowledgement.
     shortest: Option<Duration>,
-    /// The same of the last few packets, and how many these are.
+    /// The same for the latest packets, and their number.
     latest: (Duration, u32),
     acked: u64,
-    /// There was nothing more to send at some point.
+    /// Whether there was nothing to send at some point.
     is_app_limited: bool,
 }
 
-/// Time in which the window is small enough for an empty queue.
+/// A period in which the window is small enough for an empty queue.
 #[derive(Clone, Copy, Debug)]
 struct Drain {
     window: u64,
-    /// The queue is empty for packets that are sent from here on.
+    /// Packets that are sent from this time on meet an empty queue.
     measure_from: Instant,
 }
 
-/// What is known of the queue before the path's slowest link.
+/// The measured queue before the path's slowest link.
 #[derive(Clone, Copy, Debug)]
 struct Queue {
     round: Round,
-    /// The shortest round trip, and when that was measured.
+    /// The shortest round trip, and the time of its measurement.
     base: Option<(Duration, Instant)>,
-    /// What may be in flight.
+    /// Maximum bytes in flight.
     window_max: Option<u64>,
     drain: Option<Drain>,
 }
@@ -87,7 +89,7 @@ impl Queue {
         Self { round: Round::new(now), base: None, window_max: None, drain: None }
     }
 
-    /// A packet was acknowledged. The windows are the inner controller's, and the least.
+    /// Handles an acknowledgement. Returns the smaller one of the inner controller's window and the limit.
     fn ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, windows: (u64, u64)) {
         let took = now.saturating_duration_since(sent);
         if let Some(drain) = self.drain {
@@ -115,7 +117,7 @@ impl Queue {
         }
     }
 
-    /// How long a packet has waited that was acknowledged after some time, and how long one may.
+    /// The queueing time of a packet that was acknowledged after `took`, and its limit.
     fn queue(&self, took: Duration) -> Option<(Duration, Duration)> {
         let (base, _) = self.base?;
         Some((took.saturating_sub(base), QUEUE_MIN.max(base / QUEUE_PART)))
@@ -168,7 +170,7 @@ impl Controller for Bounded {
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         let windows = (self.inner.window(), self.inner.initial_window());
         self.queue.ack(now, sent, bytes, app_limited, windows);
-        // A window that is not used does not grow.
+        // An unused window does not grow.
         let is_bound = self.queue.is_bound();
         self.inner.on_ack(now, sent, bytes, app_limited || is_bound, rtt);
     }
@@ -218,7 +220,7 @@ mod tests {
     const PACKET_BYTES: u64 = 1_200;
     const LEAST: u64 = 12 * PACKET_BYTES;
 
-    /// A link with a queue without end, and a connection in slow start that always has something to send.
+    /// A link with an unbounded queue, and a connection in slow start that always has data to send.
     struct Link {
         now: Instant,
         round_trip: Duration,
@@ -226,7 +228,7 @@ mod tests {
         inner: u64,
         queue: Queue,
         free_at: Instant,
-        /// When packets were sent, and when they are acknowledged.
+        /// The times at which packets were sent, and at which they will be acknowledged.
         in_flight: VecDeque<(Instant, Instant)>,
     }
 
@@ -244,7 +246,7 @@ mod tests {
             }
         }
 
-        /// For some time. Gives the longest queue, and the part of the link's bandwidth that was used.
+        /// Runs for some time. Returns the longest queue, and the used part of the link's bandwidth.
         fn run(&mut self, time: Duration) -> (Duration, f64) {
             let (since, mut longest, mut bytes) = (self.now, Duration::ZERO, 0);
             while self.now < since + time {
@@ -264,7 +266,7 @@ mod tests {
         }
     }
 
-    /// A part of the queue's bound passes before a round trip shows it.
+    /// The queue exceeds its limit by a part before a round trip shows it.
     fn most() -> Duration {
         QUEUE_MIN * 5 / 2
     }

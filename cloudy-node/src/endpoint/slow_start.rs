@@ -1,10 +1,10 @@
-//! Congestion control that a path without an answer does not slow down.
+//! Congestion control that ignores losses on a path without an answer.
 //!
-//! While a peer is out of reach, the packets of the handshake are lost, whatever the path carries afterwards. CUBIC takes
-//! that for congestion and ends slow start with ten packets: with a round trip of 100 ms it then takes 10 s to reach
-//! 1 MB/s. Packets that were sent before the peer's first acknowledgement therefore do not count as lost. TCP does the
-//! same: it keeps the threshold of slow start when it repeats a SYN. Until then a node sends no more than the initial
-//! window, as any new connection may.
+//! While a peer is out of reach, the packets of the handshake are lost, whatever the capacity of the path. CUBIC takes
+//! that for congestion and ends slow start with ten packets: with a round trip of 100 ms it then takes 10 s to reach 1
+//! MB/s. So packets that were sent before the peer's first acknowledgement do not count as lost. TCP does the same: it
+//! keeps the threshold of slow start when it repeats a SYN. Until then a node sends no more than the initial window, as
+//! any new connection may.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl<F: ControllerFactory + Send + Sync + 'static> ControllerFactory for SlowSta
 
 struct Started {
     inner: Box<dyn Controller>,
-    /// When the peer acknowledged something for the first time.
+    /// The time of the peer's first acknowledgement.
     answered_at: Option<Instant>,
 }
 
@@ -44,7 +44,7 @@ impl Controller for Started {
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
-        // A mark of a router, which comes with an acknowledgement, names no lost bytes.
+        // A router's mark arrives with an acknowledgement, and names no lost bytes.
         let is_loss = lost_bytes > 0;
         if is_loss && self.answered_at.is_none_or(|answered_at| sent < answered_at) {
             return;
@@ -87,8 +87,8 @@ mod tests {
 
     const LOST_BYTES: u64 = 1_200;
 
-    /// What the window is of its initial size after a loss, or a mark if no bytes are lost, of a packet that was sent so many
-    /// milliseconds after the start of a connection whose peer has answered after 100 ms, if at all.
+    /// The window in parts of its initial size, after a loss (or a mark, if no bytes are lost) of a packet that was
+    /// sent `sent_ms` after the start. The peer answered after 100 ms, if at all.
     fn window_left(answered: bool, sent_ms: u64, lost_bytes: u64) -> f64 {
         let started = Instant::now();
         let after = |ms| started + Duration::from_millis(ms);

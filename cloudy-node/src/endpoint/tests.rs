@@ -11,7 +11,7 @@ use crate::tls::alpn;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Runs a world of its own, so that a test that hangs fails instead.
+/// Runs a test with a timeout, so that one that hangs fails.
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs") });
@@ -66,7 +66,7 @@ fn refusal<T>(result: Result<T, NotAdmitted>) -> LinkFailure {
     }
 }
 
-/// A refusal may come after the dialler's own handshake.
+/// The outcome for the dialler: a refusal may arrive after its own handshake.
 async fn fate(dialled: Result<Connection, LinkFailure>) -> LinkFailure {
     match dialled {
         Ok(connection) => connection.closed().await.into(),
@@ -109,7 +109,7 @@ fn another_cluster_key_is_refused_in_words_on_both_sides() {
     });
 }
 
-/// A dialler that trusts the server but is not trusted by it: the server alone refuses.
+/// A dialler that trusts the server, which does not trust it: only the server refuses.
 #[test]
 fn the_dialled_side_checks_the_dialler() {
     run(async {
@@ -204,7 +204,7 @@ fn streams_windows_and_datagrams_are_bounded() {
             ..EndpointLimits::default()
         };
         let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(1), limits));
-        // One that keeps to no limits of its own.
+        // A dialler without limits of its own.
         let mut config = client_config(&one.identity, &one.limits).unwrap();
         config.transport_config(Arc::new(TransportConfig::default()));
         let (dialled, accepted) = tokio::join!(one.dial_with(config, &other), other.accept());

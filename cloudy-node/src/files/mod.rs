@@ -1,4 +1,5 @@
-//! Files that a node opens: without waiting for anybody, regular ones only, and secrets out of other users' reach.
+//! Opens files without waiting for other programs: regular files only, and secrets only if other users cannot reach
+//! them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,50 +11,50 @@ mod rights;
 #[cfg(unix)]
 pub(crate) use rights::{keep_owner, wrong_rights};
 
-/// What group members may do with a secret file, where the process is one of them: read it, as a mounted secret.
+/// The right of a group to a secret file, if the process is a member: to read it, like a mounted secret.
 pub(crate) const GROUP_READS: u32 = 0o4;
-/// The same, and write it: orchestrators give a volume's files to a group with both.
+/// The right to read and to write: orchestrators give both to the group of a volume.
 pub(crate) const GROUP_READS_AND_WRITES: u32 = 0o6;
 
-/// What is wrong with the rights to a secret file.
+/// The fault in the rights to a secret file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WrongRights {
-    /// Another user owns it, who can change it and its rights.
+    /// Another user owns the file, and can change it and its rights.
     OtherOwner {
-        /// That user's number.
+        /// That user's id.
         owner: u32,
     },
-    /// Others than its owner may read or write it.
+    /// Users other than the owner may read or write it.
     Loose {
         /// Its permission bits.
         mode: u32,
     },
 }
 
-/// Opens a regular file and never waits: a pipe's other end, a device or a directory is none, and is not waited for.
-/// None for what is no regular file.
+/// Opens a regular file without waiting. None if the path is a pipe, a device, a directory or another file that is not
+/// regular.
 pub(crate) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<Option<File>> {
     let kind = |metadata: fs::Metadata| metadata.is_file();
     match fs::metadata(path) {
         Ok(metadata) if !kind(metadata.clone()) => return Ok(None),
         Ok(_) => {}
-        // To be created, if the options say so.
+        // It is created, if the options request it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    // Between the two looks another file may have got the name.
+    // The name may belong to another file since the check.
     let file = never_waiting(options).open(path)?;
     Ok(kind(file.metadata()?).then_some(file))
 }
 
-/// Opening waits for nothing, whatever has the name.
+/// Makes an open that waits for no other program, whatever the path is.
 pub(crate) fn never_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     options
 }
 
-/// An open file still has this name. Elsewhere than on Unix an open file keeps its name.
+/// Whether an open file still has this name. On systems other than Unix an open file keeps its name.
 pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     #[cfg(unix)]
     {
@@ -69,20 +70,20 @@ pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Elsewhere rights are not looked at.
+/// On other systems rights are not checked.
 #[cfg(not(unix))]
 pub(crate) fn wrong_rights(_: &File, _: u32, _: bool) -> io::Result<Option<WrongRights>> {
     Ok(None)
 }
 
-/// Elsewhere a file's owner is the user that makes it.
+/// On other systems the owner of a file is the user that creates it.
 #[cfg(not(unix))]
 pub(crate) fn keep_owner(_: &File, _: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// The permission bits of a directory in which every user may replace files. The sticky bit, as on `/tmp`, leaves each
-/// file to its owner.
+/// The permission bits of a directory in which every user may replace files. The sticky bit, as on `/tmp`, protects
+/// each file from users other than its owner.
 pub(crate) fn world_writable(directory: &Path, sticky_is_enough: bool) -> io::Result<Option<u32>> {
     #[cfg(unix)]
     {
@@ -97,12 +98,12 @@ pub(crate) fn world_writable(directory: &Path, sticky_is_enough: bool) -> io::Re
     }
 }
 
-/// Takes all rights to a file from others than its owner; false where its file system keeps no rights.
+/// Removes all rights to a file of users other than its owner; false if its file system has no rights.
 pub(crate) fn keep_to_owner(file: &File) -> io::Result<bool> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // A file system that keeps none may say so, or take it and forget it.
+        // A file system without rights may refuse the call, or accept and ignore it.
         let _ = file.set_permissions(PermissionsExt::from_mode(0o600));
         Ok(file.metadata()?.permissions().mode() & 0o077 == 0)
     }
@@ -121,7 +122,7 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// The directories in which the name of a file and the file itself are: two, if the name is a link.
+/// The directory of a file's name and the directory of the file: two different ones if the name is a symbolic link.
 pub(crate) fn directories_of(path: &Path) -> Vec<PathBuf> {
     let mut directories = vec![directory_of(path).to_owned()];
     if let Ok(file) = fs::canonicalize(path)
@@ -132,23 +133,23 @@ pub(crate) fn directories_of(path: &Path) -> Vec<PathBuf> {
     directories
 }
 
-/// What a file system may lack, so that tests can leave it out.
+/// Operations that a file system may lack, so that tests can remove them.
 pub(crate) struct FileSystem {
     pub(crate) hard_link: fn(&Path, &Path) -> io::Result<()>,
     pub(crate) rename_new: fn(&Path, &Path) -> io::Result<()>,
     pub(crate) sync_directory: fn(&Path) -> io::Result<()>,
 }
 
-/// The operating system's.
+/// The operations of the operating system.
 pub(crate) const SYSTEM: FileSystem =
     FileSystem { hard_link: |from, to| fs::hard_link(from, to), rename_new, sync_directory: sync };
 
 impl FileSystem {
-    /// Gives a draft its name, unless there is a file of that name; the draft's own name may stay. False where the file
-    /// system can do no such thing.
+    /// Gives a draft its name, unless a file of that name exists; the draft's own name may remain. False if the file
+    /// system has no such operation.
     ///
     /// # Errors
-    /// `AlreadyExists`, and what the file system says.
+    /// `AlreadyExists`, or the file system's error.
     pub(crate) fn publish(&self, draft: &Path, path: &Path) -> io::Result<bool> {
         for publish in [self.hard_link, self.rename_new] {
             match publish(draft, path) {
@@ -159,7 +160,7 @@ impl FileSystem {
         Ok(false)
     }
 
-    /// Makes the names in a directory last, where the file system can: some know no sync of a directory.
+    /// Syncs the names in a directory, if the file system can.
     pub(crate) fn sync_names(&self, directory: &Path) -> io::Result<()> {
         match (self.sync_directory)(directory) {
             Err(error) if is_unsupported(&error) => Ok(()),
@@ -168,7 +169,7 @@ impl FileSystem {
     }
 }
 
-/// What file systems say to an operation that they do not have.
+/// Whether the error means that the file system lacks the operation.
 fn is_unsupported(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     let kinds = [Kind::Unsupported, Kind::InvalidInput, Kind::PermissionDenied, Kind::TooManyLinks];
@@ -192,7 +193,7 @@ fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Elsewhere a directory cannot be opened.
+/// On other systems a directory cannot be opened.
 #[cfg(not(unix))]
 fn sync(_: &Path) -> io::Result<()> {
     Ok(())

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 
 use super::WrongRights;
 
-/// The numbers by which the system decides what a process may do.
+/// The user and group ids by which the system grants access to a process.
 #[derive(Debug)]
 struct Process {
     user: u32,
@@ -16,13 +16,13 @@ struct Process {
 impl Process {
     fn this() -> Self {
         let mut groups = vec![rustix::process::getegid().as_raw()];
-        // Without the others a group's file is refused, which is the safe side.
+        // Without its other groups, a group's file is refused, which is safe.
         groups.extend(rustix::process::getgroups().unwrap_or_default().into_iter().map(|group| group.as_raw()));
         Self { user: rustix::process::geteuid().as_raw(), groups }
     }
 }
 
-/// The owner of a file, and what others may do with it.
+/// The owner of a file, and the rights of others.
 #[derive(Debug)]
 struct Owned {
     owner: u32,
@@ -31,9 +31,9 @@ struct Owned {
     acl: Option<Vec<u8>>,
 }
 
-/// What is wrong with the rights to a file that is a secret of this process: only root and this process's user may own it,
-/// and of all others only the members of a group that this process is in have the rights `group_rights`. With
-/// `as_root_any_owner` root takes a file of any user, to change it for that user.
+/// Checks the rights to a file that is a secret of this process. Root or this process's user must own it. Of all
+/// others, only members of a group of this process may have rights, namely `group_rights`. With `as_root_any_owner`,
+/// root accepts a file of any user, to change it for that user.
 pub(crate) fn wrong_rights(file: &File, group_rights: u32, as_root_any_owner: bool) -> io::Result<Option<WrongRights>> {
     let metadata = file.metadata()?;
     let (owner, group) = (metadata.uid(), metadata.gid());
@@ -43,7 +43,7 @@ pub(crate) fn wrong_rights(file: &File, group_rights: u32, as_root_any_owner: bo
 
 fn wrong(file: &Owned, process: &Process, group_rights: u32, as_root_any_owner: bool) -> Option<WrongRights> {
     let owner = file.owner;
-    // For another user, whose groups are not known here.
+    // The groups of another user are not known here.
     let for_its_owner = as_root_any_owner && process.user == 0;
     let may_own = owner == 0 || owner == process.user || for_its_owner;
     if !may_own {
@@ -73,10 +73,10 @@ fn wrong(file: &Owned, process: &Process, group_rights: u32, as_root_any_owner: 
     (!is_fine).then_some(WrongRights::Loose { mode: file.mode })
 }
 
-/// Gives a new file the owner, group, mode and access list of the one that it is to replace.
+/// Gives a new file the owner, group, mode and access list of the file that it replaces.
 ///
 /// # Errors
-/// The system does not let this process give files away.
+/// The system does not allow this process to change owners.
 pub(crate) fn keep_owner(old: &File, new: &File) -> io::Result<()> {
     let (of_old, of_new) = (old.metadata()?, new.metadata()?);
     if (of_old.uid(), of_old.gid()) != (of_new.uid(), of_new.gid()) {
@@ -105,7 +105,7 @@ mod acl {
     const ENTRY_BYTES: usize = 8;
     #[cfg(target_os = "linux")]
     const NAME: &str = "system.posix_acl_access";
-    /// More than any list that a person writes; a longer one counts as one that cannot be read.
+    /// Longer than any list that a person writes; a longer list counts as unreadable.
     #[cfg(target_os = "linux")]
     const BYTES_MAX: usize = 4 << 10;
 
@@ -116,7 +116,7 @@ mod acl {
         pub(super) id: u32,
     }
 
-    /// None if there is no list, or none that says anything.
+    /// None if there is no list, or an empty one.
     pub(super) fn entries(acl: &[u8]) -> Option<Vec<Entry>> {
         let entries = acl.strip_prefix(&VERSION)?.chunks(ENTRY_BYTES).map(|entry| {
             let [t0, t1, r0, r1, i0, i1, i2, i3] = *entry else { return None };
@@ -135,7 +135,7 @@ mod acl {
                 acl.truncate(length);
                 Some(acl)
             }
-            // It has rights that cannot be read.
+            // The file has rights that cannot be read.
             Err(rustix::io::Errno::RANGE) => Some(Vec::new()),
             Err(_) => None,
         }

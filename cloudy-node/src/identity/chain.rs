@@ -1,5 +1,5 @@
-//! What is checked of a peer's certificates beside what the TLS library checks: how many there are, the path length that
-//! a root allows, and a clock that may be wrong.
+//! Checks of a peer's certificates beyond those of the TLS library: their number, the path length that a root allows,
+//! and a clock that may be wrong.
 
 use core::fmt;
 use std::sync::Arc;
@@ -22,15 +22,16 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::CHAIN_CERTIFICATES_MAX;
 
-/// Named in each configuration, so that the process's default provider, which an embedding app may have set, plays no
-/// part. AES-128-GCM first: the fastest where the processor has AES.
+/// The cryptographic provider. It is named in each configuration, so that the process's default provider, which an
+/// embedding application may have set, has no effect. AES-128-GCM comes first: it is the fastest where the processor
+/// has AES.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     let cipher_suites = vec![TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_256_GCM_SHA384];
     Arc::new(CryptoProvider { cipher_suites, ..rustls::crypto::ring::default_provider() })
 }
 
-/// The wall clock, and 1970-01-01 while it shows an earlier time. Certificates of a cluster key are valid at each of
-/// these times, so no wrong clock cuts off a member.
+/// The wall clock, or 1970-01-01 while it shows an earlier time. Certificates of a cluster key are valid at all these
+/// times, so a wrong clock excludes no member.
 #[derive(Debug)]
 pub(crate) struct Clock;
 
@@ -44,12 +45,12 @@ pub(crate) fn now() -> UnixTime {
     UnixTime::since_unix_epoch(since_1970(SystemTime::now()).unwrap_or_default())
 }
 
-/// None where a clock shows a time before 1970, which no certificate covers.
+/// None for a time before 1970, which no certificate covers.
 pub(crate) fn since_1970(time: SystemTime) -> Option<core::time::Duration> {
     time.duration_since(UNIX_EPOCH).ok()
 }
 
-/// Why a chain of certificates is refused that the TLS library accepts.
+/// The reason to refuse a chain of certificates that the TLS library accepts.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ChainError {
     #[error("the chain has {found} certificates, and {CHAIN_CERTIFICATES_MAX} is the most")]
@@ -58,7 +59,7 @@ pub(crate) enum ChainError {
     PathLength,
 }
 
-/// The library shows it this way, to users and to the peer.
+/// The TLS library shows this text to users and to the peer.
 impl fmt::Debug for ChainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -71,16 +72,16 @@ impl From<ChainError> for Error {
     }
 }
 
-/// The roots that vouch for nodes, and how many certificates each allows below it.
+/// The roots that vouch for nodes, and the number of certificates that each allows below it.
 pub(crate) struct TrustedRoots {
     store: Arc<RootCertStore>,
-    /// In the order of the store.
+    /// In the order of the root store.
     path_lengths: Vec<usize>,
 }
 
 impl TrustedRoots {
     /// # Errors
-    /// Which root, from 1, cannot be used, and why.
+    /// The position of the root that cannot be used, from 1, with the cause.
     pub(crate) fn new(roots: Vec<CertificateDer<'static>>) -> Result<Self, (usize, Error)> {
         let (mut store, mut path_lengths) = (RootCertStore::empty(), Vec::with_capacity(roots.len()));
         for (at, root) in roots.into_iter().enumerate() {
@@ -114,7 +115,8 @@ impl TrustedRoots {
         Ok(Arc::new(Clients { inner, roots: self.clone() }))
     }
 
-    /// There is a path to a root whose length that root allows; the library ignores the constraint of a root.
+    /// Checks that there is a path to a root whose path length allows it; the library ignores this constraint of a
+    /// root.
     fn check_path(
         &self,
         leaf: &CertificateDer<'_>,
@@ -139,7 +141,7 @@ impl TrustedRoots {
         let algorithms = provider().signature_verification_algorithms.all;
         let roots = &self.store.roots;
         let verified = certificate.verify_for_usage(algorithms, roots, intermediates, now, usage, None, Some(&allowed));
-        // The library has verified the chain: only the length can be wrong.
+        // The library has verified the chain, so only its length can be wrong.
         verified.map(|_| ()).map_err(|_| ChainError::PathLength.into())
     }
 }
@@ -150,7 +152,7 @@ impl fmt::Debug for TrustedRoots {
     }
 }
 
-/// How many intermediate certificates a root allows below it (RFC 5280 §4.2.1.9); none if it cannot be read.
+/// Maximum of intermediate certificates below a root (RFC 5280 §4.2.1.9); none if it cannot be read.
 fn path_length(root: &CertificateDer<'_>) -> Option<usize> {
     let (_, certificate) = x509_parser::parse_x509_certificate(root).ok()?;
     let constraints = certificate.basic_constraints().ok()?;
@@ -158,7 +160,7 @@ fn path_length(root: &CertificateDer<'_>) -> Option<usize> {
     Some(length.map_or(usize::MAX, |length| length as usize))
 }
 
-/// Before anything is computed: the length of a chain is the peer's choice.
+/// Checks the length before any computation, because the peer chooses it.
 fn check_length(intermediates: &[CertificateDer<'_>]) -> Result<(), ChainError> {
     let found = 1 + intermediates.len();
     if found > CHAIN_CERTIFICATES_MAX { Err(ChainError::Length { found }) } else { Ok(()) }

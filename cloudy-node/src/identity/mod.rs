@@ -1,6 +1,7 @@
-//! The identity of this node: a leaf certificate, its private key, and the roots that vouch for the others.
+//! The identity of this node: a leaf certificate, its private key, and the roots that vouch for other nodes.
 //!
-//! A node is named by the hash of its leaf's public key (`protocol.md` §2, *incarnation*), never by its address.
+//! A node's id is the hash of its leaf's public key (`protocol.md` §2, *incarnation*), and does not depend on its
+//! address.
 
 use core::fmt;
 use std::sync::Arc;
@@ -24,13 +25,13 @@ use chain::TrustedRoots;
 
 pub(crate) mod chain;
 
-/// The DNS name in every node's certificate, which a client asks for whatever address it dials.
+/// The DNS name in every node's certificate. A client requests this name, whatever address it dials.
 pub const SERVER_NAME: &str = "cloudy";
 
-/// So that no other use of the private key shares what is derived.
+/// A context of its own, so that no other derivation from the private key yields the same bytes.
 const RESET_CONTEXT: &[u8] = b"cloudy stateless reset 1";
 
-/// Certificates in one chain, leaf included: a handshake carries no more.
+/// Maximum of certificates in a chain, leaf included: a handshake carries no more.
 pub const CHAIN_CERTIFICATES_MAX: usize = 8;
 
 /// A node's certificate chain and private key, and the roots it trusts.
@@ -42,13 +43,13 @@ pub struct Identity {
     roots: Arc<TrustedRoots>,
     node_id: NodeId,
     reset_secret: Arc<Zeroizing<[u8; 32]>>,
-    /// For another certificate; none for an identity of an own public key infrastructure.
+    /// The key for another certificate; none for an identity of another public key infrastructure.
     node_key: Option<Arc<NodeKey>>,
-    /// Of the cluster keys; none for an identity of an own public key infrastructure.
+    /// Derived from the cluster keys; none for an identity of another public key infrastructure.
     discovery_keys: Vec<MacKey>,
 }
 
-/// Why there is no identity. Nothing is left behind.
+/// The reason for which there is no identity. Nothing is left behind.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -57,24 +58,24 @@ pub enum IdentityError {
         "a certificate chain has 1 to {CHAIN_CERTIFICATES_MAX} certificates, the node's own first; this has {found}"
     )]
     ChainLength {
-        /// How many there are.
+        /// The length of the chain.
         found: usize,
     },
-    /// There is no root, so no other node could be believed.
+    /// There is no root, so no other node could be trusted.
     #[error("no trusted root is given: give the certificate of the authority that signs the nodes' certificates")]
     NoRoots,
-    /// A root is no certificate.
+    /// A root is not a certificate.
     #[error("trusted root {position} cannot be used: {source}")]
     Root {
-        /// Which one, from 1.
+        /// Its position, from 1.
         position: usize,
-        /// What is wrong.
+        /// The cause.
         source: rustls::Error,
     },
     /// The leaf cannot be read.
     #[error(transparent)]
     Leaf(#[from] CertificateError),
-    /// The private key cannot be used, or is another certificate's.
+    /// The private key cannot be used, or belongs to another certificate.
     #[error("the private key cannot be used with the node's certificate: {0}")]
     PrivateKey(rustls::Error),
     /// The other nodes would not accept the chain when they dial this node.
@@ -93,44 +94,45 @@ pub enum IdentityError {
     /// The node's own certificate could not be issued.
     #[error("cannot issue this node's certificate: {0}")]
     Issue(#[from] rcgen::Error),
-    /// The node's private key could not be made.
+    /// The node's private key could not be generated.
     #[error(transparent)]
     NodeKey(#[from] NodeKeyError),
-    /// Cluster keys are for nodes whose certificates come from one.
+    /// Cluster keys are only for nodes whose certificates come from a cluster key.
     #[error(
         "this node's certificate comes from an own public key infrastructure, not from a cluster key: start the node again with another identity"
     )]
     OwnPki,
 }
 
-/// A node's private key: what makes it the same node after a restart (`protocol.md` §2, *incarnation*).
+/// A node's private key: with it a restarted process is the same node (`protocol.md` §2, *incarnation*).
 ///
-/// Its bytes are wiped when it is dropped. `Debug` shows the node's id only.
+/// Its bytes are overwritten when it is dropped. `Debug` shows only the node's id.
 pub struct NodeKey(WipedKeyPair);
 
-/// Why there is no node key.
+/// The reason for which there is no node key.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum NodeKeyError {
     /// The operating system's generator failed.
     #[error("cannot make a private key for this node: {0}; try again later")]
     Generate(rcgen::Error),
-    /// The bytes are no Ed25519 private key.
+    /// The bytes are not an Ed25519 private key.
     #[error("this is no Ed25519 private key (PKCS #8, RFC 8410): {0}")]
     Read(rcgen::Error),
 }
 
 impl NodeKey {
-    /// A random Ed25519 key. Its signatures are of one length, so that handshakes of equal runs have equal sizes.
+    /// Generates a random Ed25519 key. All its signatures have one length, so that handshakes of equal runs have equal
+    /// sizes.
     ///
     /// # Errors
-    /// [`NodeKeyError::Generate`] when the operating system gives no random bytes.
+    /// [`NodeKeyError::Generate`] if the operating system has no random bytes.
     pub fn generate() -> Result<Self, NodeKeyError> {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(NodeKeyError::Generate)?;
         Ok(Self(WipedKeyPair(pair)))
     }
 
-    /// The key of these bytes, which [`to_pkcs8`](Self::to_pkcs8) gave. The caller's copy is the caller's to wipe.
+    /// Reads a key that [`to_pkcs8`](Self::to_pkcs8) wrote. The caller overwrites its own copy.
     ///
     /// # Errors
     /// [`NodeKeyError::Read`].
@@ -140,12 +142,12 @@ impl NodeKey {
         Ok(Self(WipedKeyPair(pair)))
     }
 
-    /// The secret in PKCS #8 (RFC 5958, RFC 8410), DER. Wiped when dropped.
+    /// The secret in PKCS #8 (RFC 5958, RFC 8410), DER. Overwritten when dropped.
     pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(self.0.0.serialized_der().to_vec())
     }
 
-    /// The id of the node that owns this key, as [`node_id_of`] says it of each certificate for it.
+    /// The id of the node that owns this key, equal to [`node_id_of`] for each of its certificates.
     pub fn node_id(&self) -> NodeId {
         NodeId(Sha256::digest(self.0.0.subject_public_key_info()).into())
     }
@@ -157,36 +159,37 @@ impl fmt::Debug for NodeKey {
     }
 }
 
-/// The bytes are no certificate.
+/// The bytes are not a certificate.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[error("the node's certificate cannot be read: {0}")]
 pub struct CertificateError(rustls::Error);
 
 impl Identity {
-    /// A fresh identity in the cluster of `key`: a random leaf key, and a certificate for it from the cluster's
-    /// authority. It lasts as long as the process (`protocol.md` §2, *incarnation*).
+    /// Creates a fresh identity in the cluster of `key`: a random leaf key, and a certificate for it from the cluster's
+    /// authority. It exists as long as the process (`protocol.md` §2, *incarnation*).
     ///
     /// # Errors
-    /// [`IdentityError::NodeKey`] when the operating system gives no random bytes.
+    /// [`IdentityError::NodeKey`] if the operating system has no random bytes.
     pub fn generate(key: &ClusterKey) -> Result<Self, IdentityError> {
         Self::with_node_key(key, &NodeKey::generate()?)
     }
 
-    /// The identity of the node that owns `node_key`, in the cluster of `key`, with a certificate from the cluster's
-    /// authority. Equal keys give the same identity, byte for byte; under another cluster's key the node keeps its id.
+    /// Creates the identity of the node that owns `node_key`, in the cluster of `key`, with a certificate from the
+    /// cluster's authority. Equal keys give the same identity, byte for byte; under another cluster's key the node
+    /// keeps its id.
     ///
     /// # Errors
-    /// [`IdentityError::Issue`] when no certificate can be made.
+    /// [`IdentityError::Issue`] if no certificate can be made.
     pub fn with_node_key(key: &ClusterKey, node_key: &NodeKey) -> Result<Self, IdentityError> {
         Self::issue(key, None, Arc::new(NodeKey::from_pkcs8(&node_key.to_pkcs8())?))
     }
 
-    /// The same node under these keys: with a certificate of the primary one, and trust in both. Whom they revoke is not
+    /// The same node under these keys: with a certificate of the primary key, and trust in both. Revocations are not
     /// part of an identity.
     ///
     /// # Errors
-    /// [`IdentityError::OwnPki`] if this identity is not of a cluster key; [`IdentityError::Issue`] when no certificate can
-    /// be made.
+    /// [`IdentityError::OwnPki`] if this identity does not come from a cluster key; [`IdentityError::Issue`] if no
+    /// certificate can be made.
     pub fn with_keys(&self, keys: &ClusterKeys) -> Result<Self, IdentityError> {
         let node_key = self.node_key.clone().ok_or(IdentityError::OwnPki)?;
         Self::issue(keys.primary(), keys.accepted().map(|(_, key)| key), node_key)
@@ -212,15 +215,16 @@ impl Identity {
         Ok(Self { node_key: Some(node_key), discovery_keys, ..identity })
     }
 
-    /// An identity of an own public key infrastructure, in place of a cluster key: a chain with this node's certificate
-    /// first, that certificate's private key, and the roots under which the certificates of all nodes verify.
+    /// Creates an identity of another public key infrastructure, in place of a cluster key: a chain that starts with
+    /// this node's certificate, the private key of that certificate, and the roots under which the certificates of all
+    /// nodes verify.
     ///
-    /// The certificate needs the DNS name [`SERVER_NAME`] and the usages serverAuth and clientAuth; two nodes may not
-    /// share a private key, for the key names the node. The chain is checked as another node would check it, so that a
-    /// mistake shows here and not at the first peer. The private key is wiped.
+    /// The certificate needs the DNS name [`SERVER_NAME`] and the usages serverAuth and clientAuth. Two nodes may not
+    /// share a private key, because a node's id follows from it. The chain is checked as another node would check it,
+    /// so that a mistake appears here and not at the first peer. The private key is overwritten after use.
     ///
     /// # Errors
-    /// Says which part cannot be used, and why.
+    /// The part that cannot be used, with the cause.
     pub fn from_pki(
         chain: Vec<CertificateDer<'static>>,
         private_key: PrivateKeyDer<'static>,
@@ -267,17 +271,17 @@ impl Identity {
         self.certified.clone()
     }
 
-    /// What only the holder of the private key knows, for the transport's stateless resets.
+    /// A secret of the holder of the private key, for the transport's stateless resets.
     pub(crate) fn reset_secret(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::clone(&self.reset_secret)
     }
 
-    /// Whether the trusted roots vouch for that chain, in both directions.
+    /// Whether the trusted roots vouch for a chain, in both directions.
     pub(crate) fn trusts(&self, chain: &[CertificateDer<'static>]) -> bool {
         !chain.is_empty() && check_chain(chain, &self.roots, chain::now()).is_ok()
     }
 
-    /// The node's own certificate, if a cluster key's holder issued it.
+    /// The node's own certificate, if a cluster key issued it.
     pub(crate) fn issued_certificate(&self) -> Option<&CertificateDer<'static>> {
         self.node_key.is_some().then(|| &self.certified.cert[0])
     }
@@ -298,22 +302,22 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The id of the node whose certificate this is: the SHA-256 of its SubjectPublicKeyInfo (RFC 5280 §4.1.2.7), which stays
-/// the same when the certificate is renewed for the same key. Nothing else of the certificate is checked.
+/// The id of the node that owns a certificate: the SHA-256 of its SubjectPublicKeyInfo (RFC 5280 §4.1.2.7). It stays
+/// the same if the certificate is renewed for the same key. Nothing else of the certificate is checked.
 ///
 /// # Errors
-/// The bytes are no certificate.
+/// The bytes are not a certificate.
 pub fn node_id_of(certificate: &CertificateDer<'_>) -> Result<NodeId, CertificateError> {
     let parsed = ParsedCertificate::try_from(certificate).map_err(CertificateError)?;
     Ok(NodeId(Sha256::digest(parsed.subject_public_key_info()).into()))
 }
 
-/// Derived from the private key alone, so that every process with that key has the same.
+/// Derived from the private key alone, so that all processes with that key have the same secret.
 fn reset_secret(private_key: &PrivateKeyDer<'_>) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(Hkdf::<Sha256>::extract(Some(RESET_CONTEXT), private_key.secret_der()).0.into())
 }
 
-/// What every other node will ask of the chain, in both directions.
+/// Checks a chain as every other node will, in both directions.
 fn check_chain(
     chain: &[CertificateDer<'static>],
     roots: &Arc<TrustedRoots>,

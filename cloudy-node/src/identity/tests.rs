@@ -6,7 +6,7 @@ struct Pki {
     key: KeyPair,
 }
 
-/// An authority made without a cluster key, as an organisation would have.
+/// An authority without a cluster key, as an organisation has it.
 fn pki(name: &str) -> Pki {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
@@ -134,7 +134,7 @@ fn under_other_keys_a_node_stays_itself_and_trusts_both() {
     }
     let trusts = |identity: &Identity| [&of_old, &of_next].map(|peer| identity.trusts(&peer.certified.cert));
     assert_eq!([&begun, &switched, &finished].map(trusts), [[true, true], [true, true], [false, true]]);
-    // What it shows is of the primary key.
+    // It presents a certificate of the primary key.
     assert!(of_old.trusts(&begun.certified.cert) && !of_old.trusts(&switched.certified.cert));
     assert!(of_next.trusts(&[switched.issued_certificate().unwrap().clone()]));
     assert!(of_old.certified.cert[0].len() <= cloudy_proto::limits::CERTIFICATE_BYTES_MAX, "it fits into a frame");
@@ -162,7 +162,7 @@ fn copy_of(key: &KeyPair) -> KeyPair {
     KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
 }
 
-/// An authority below another one, and so on: the last one and the chain from it up, the root left out.
+/// A series of authorities, each below the one before. Returns the last one and the chain above it, without the root.
 fn below(
     root: &Pki,
     count: usize,
@@ -195,7 +195,7 @@ fn chain_below(root: &Pki, count: usize, key: &KeyPair) -> Vec<CertificateDer<'s
     chain
 }
 
-/// A root that allows so many certificates below it.
+/// A root that allows `path_length` certificates below it.
 fn constrained(path_length: u8) -> Pki {
     let mut root = pki("our authority");
     root.params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(path_length));
@@ -227,7 +227,7 @@ fn a_peer_with_a_longer_chain_than_documented_is_refused_whatever_the_rest_is_wo
     let rest = [peer.certified.cert.clone(), vec![own.certified.cert[0].clone(); CHAIN_CERTIFICATES_MAX]].concat();
     assert!(own.trusts(&rest[..CHAIN_CERTIFICATES_MAX]));
     assert!(!own.trusts(&rest[..CHAIN_CERTIFICATES_MAX + 1]));
-    // Nor does a holder of the cluster key stand in for others by an authority of its own.
+    // A holder of the cluster key cannot represent others by an authority of its own either.
     let authority = cluster.authority().unwrap();
     let (below, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let mut params = CertificateParams::default();

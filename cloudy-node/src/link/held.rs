@@ -1,5 +1,5 @@
-//! What a peer makes this node hold on one connection, beside the transport's window: the bytes of its frames, from their
-//! arrival until the driver has handled them, and how many of its control frames wait for the driver.
+//! Bounds on the memory that a peer uses on one connection beside the transport's window: the bytes of its frames from
+//! arrival until the driver has handled them, and the number of its control frames that wait for the driver.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -12,36 +12,36 @@ use cloudy_proto::wire::{Stream, StreamHeader};
 use cloudy_proto::{Frame, GroupId, Incarnation};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Control and node frames of one connection that wait for the driver at a time. A peer that sends more of them costs the
-/// driver no more than these in each turn.
+/// Maximum of control and node frames of one connection that wait for the driver. A peer that sends more costs the
+/// driver no more in each turn.
 pub(super) const CONTROL_FRAMES_MAX: usize = 64;
-/// What a decoded frame takes beside its bytes.
+/// Bytes that are charged for a decoded frame beside its encoding.
 const FRAME_COST_BYTES: usize = size_of::<Frame>();
 
-/// Counts for one connection. Clones share them.
+/// The counts of one connection. Clones share them.
 #[derive(Clone)]
 pub(super) struct Held(Arc<Counts>);
 
 struct Counts {
     max: usize,
-    /// All that is counted.
+    /// All counted bytes.
     bytes: AtomicUsize,
-    /// Those of frames whose end has not arrived.
+    /// The bytes of frames that have not arrived completely.
     unfinished: AtomicUsize,
     freed: Notify,
     control_frames: Arc<Semaphore>,
-    /// Open streams of which there is one at a time.
+    /// Open streams that may exist once at a time.
     single: Mutex<BTreeSet<(GroupId, Incarnation, Stream)>>,
 }
 
-/// The unfinished frames of one connection take more than they may.
+/// The unfinished frames of one connection exceed their bound.
 #[derive(Debug, thiserror::Error)]
 #[error("more than {max} bytes of unfinished frames")]
 pub(super) struct TooMuch {
     max: usize,
 }
 
-/// Frames on their way to the driver. Dropped once they are handled.
+/// The charge for frames on their way to the driver. Dropped once they are handled.
 pub(crate) struct Taken {
     counts: Arc<Counts>,
     bytes: usize,
@@ -49,7 +49,7 @@ pub(crate) struct Taken {
 }
 
 impl Held {
-    /// One frame of the greatest size, and as much beside it as the transport's window holds.
+    /// A capacity for one frame of the maximum size, and for the transport's window.
     pub(super) fn new(window_bytes: u32) -> Self {
         Self(Arc::new(Counts {
             max: window_bytes as usize + CONTROL_FRAME_BYTES_MAX,
@@ -61,23 +61,23 @@ impl Held {
         }))
     }
 
-    /// A stream that begins.
+    /// The charge for a new stream.
     pub(super) fn stream(&self) -> HeldStream {
         HeldStream { counts: Arc::clone(&self.0), unfinished: 0, lane: false, single: None }
     }
 }
 
-/// What one stream makes this node hold; given back when dropped.
+/// The charge of one stream; returned when dropped.
 pub(super) struct HeldStream {
     counts: Arc<Counts>,
     unfinished: usize,
-    /// It carries a lane of a ring that the peer is on.
+    /// Whether it carries a lane of a ring that the peer is on.
     lane: bool,
     single: Option<(GroupId, Incarnation, Stream)>,
 }
 
 impl HeldStream {
-    /// False if the stream is one of which another is open: only one is opened for each lane, and for each tally.
+    /// False if another stream of the same lane or tally is open: each has only one.
     pub(super) fn is_single(&mut self, header: &StreamHeader) -> bool {
         if header.stream.view().is_none() {
             return true;
@@ -89,8 +89,8 @@ impl HeldStream {
         fresh
     }
 
-    /// The stream carries a lane that is the peer's to carry. Its one unfinished slot is not counted: the group's windows
-    /// bound it, and streams that wait for each other's slots could not go on.
+    /// Notes that the stream carries a lane that the peer may carry. Its one unfinished slot is not counted: the
+    /// group's windows bound it, and streams that wait for each other's slots would block.
     pub(super) fn is_lane(&mut self) {
         self.lane = true;
         let bytes = std::mem::take(&mut self.unfinished);
@@ -98,7 +98,7 @@ impl HeldStream {
         self.counts.free(bytes);
     }
 
-    /// Bytes were read of a frame that may not be finished by them.
+    /// Charges bytes of a frame that may be incomplete.
     pub(super) fn arrived(&mut self, bytes: usize) -> Result<(), TooMuch> {
         if self.lane {
             return Ok(());
@@ -109,7 +109,7 @@ impl HeldStream {
         if unfinished > self.counts.max { Err(TooMuch { max: self.counts.max }) } else { Ok(()) }
     }
 
-    /// These bytes of it are finished frames, which go to the driver.
+    /// Moves bytes of complete frames to a charge that goes to the driver.
     pub(super) fn finished(&mut self, bytes: usize, frames: usize) -> Taken {
         let counted = bytes.min(self.unfinished);
         self.unfinished -= counted;
@@ -119,21 +119,21 @@ impl HeldStream {
         Taken { counts: Arc::clone(&self.counts), bytes, _permit: None }
     }
 
-    /// The same for frames of which only so many may wait for the driver; waits until these may. Cancel safe.
+    /// Like `finished`, for frames with a maximum number in the driver's queue; waits for their turn. Cancel safe.
     pub(super) async fn finished_control(&mut self, bytes: usize, frames: usize) -> Taken {
         let mut taken = self.finished(bytes, frames);
         let frames = frames.min(CONTROL_FRAMES_MAX) as u32;
-        // Never closed.
+        // The semaphore is never closed.
         taken._permit = Arc::clone(&self.counts.control_frames).acquire_many_owned(frames).await.ok();
         taken
     }
 
-    /// Ready while too much is held to read on, at the moment when it is polled.
+    /// Ready if at the moment of the poll too much is held to read more.
     pub(super) async fn is_full(&self) {
         poll_fn(|_| if self.counts.is_full() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
-    /// Waits until the driver has handled enough to read on.
+    /// Waits until the driver has handled enough to read more.
     pub(super) async fn has_room(&self) {
         loop {
             let freed = self.counts.freed.notified();
@@ -149,7 +149,7 @@ impl HeldStream {
 
 impl Counts {
     fn is_full(&self) -> bool {
-        // What is unfinished alone is bounded by itself, and only further bytes can finish it.
+        // Unfinished frames have their own bound, and only more bytes can finish them.
         let (bytes, unfinished) = (self.bytes.load(Ordering::Relaxed), self.unfinished.load(Ordering::Relaxed));
         bytes >= self.max && bytes > unfinished
     }
@@ -197,7 +197,7 @@ mod tests {
         assert!(waits.has_room().now_or_never().is_none() && waits.is_full().now_or_never().is_some());
         drop(taken);
         assert!(waits.has_room().now_or_never().is_some());
-        // The slots of a lane count once they are finished.
+        // The slots of a lane count once they are complete.
         waits.is_lane();
         waits.arrived(2 * CONTROL_FRAME_BYTES_MAX).unwrap();
         let taken = waits.finished(2 * CONTROL_FRAME_BYTES_MAX, 1);

@@ -1,4 +1,4 @@
-//! What links report to the driver.
+//! Messages of links to the driver.
 
 use std::net::SocketAddr;
 
@@ -9,26 +9,26 @@ use tokio::sync::oneshot;
 use super::{NewLink, Taken};
 use crate::link_error::{ConnectError, LinkFailure};
 
-/// What links have to say.
+/// A message of a link to the driver.
 pub(crate) enum LinkMail {
-    /// Both sides said hello.
+    /// Both sides have sent their hello.
     Up(NewLink),
-    /// The connection is gone.
+    /// The connection is closed.
     Down { peer: NodeId, link: u64, failure: LinkFailure },
-    /// An address was dialled that leads to a peer which another connection has just linked.
+    /// The dialled address leads to a peer that another connection has just linked.
     DialledAgain { address: SocketAddr, peer: NodeId },
-    /// No connection came about.
+    /// No connection was established.
     DialFailed { address: SocketAddr, error: ConnectError },
     /// A peer refused this node for good.
     RevokedHere { by: NodeId },
-    /// Another process with this node's identity has been met, here or by a peer.
+    /// Another process with this node's identity was detected, here or by a peer.
     SameIdentity { process: u64, address: SocketAddr, by: NodeId },
     /// A frame on the node stream.
     Node { peer: NodeId, link: u64, frame: NodeFrame, taken: Taken },
-    /// The peer opened a stream: what to do with it?
+    /// The peer opened a stream; the reply admits it or not.
     Opened { peer: NodeId, link: u64, header: StreamHeader, reply: oneshot::Sender<Admission> },
-    /// Frames of a stream that is read.
+    /// Frames of an admitted stream.
     Frames { peer: NodeId, link: u64, header: StreamHeader, frames: Vec<Frame>, taken: Taken },
-    /// Bytes of a frame of a lane that takes long.
+    /// Bytes of a large frame of a lane that is arriving.
     Arriving { peer: NodeId, link: u64, header: StreamHeader, bytes: u64 },
 }

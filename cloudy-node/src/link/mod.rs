@@ -36,31 +36,32 @@ pub(crate) use revoked::Revoked;
 pub(crate) use send::{Link, NodeWriter, WRITERS_LINGER};
 pub use traffic::Traffic;
 
-/// Groups that a node may be in at a time, those that it waits to join included.
+/// Maximum of groups of a node, including those that it waits to join.
 pub const GROUPS_MAX: usize = 512;
 
-/// Time before a node that had no place is dialled again; it doubles each time, within the time of a handshake.
+/// The first pause before a node without capacity is dialled again; it doubles each time, within the timeout of a
+/// handshake.
 const DIAL_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// What a revoked peer is told.
+/// The closing text for a revoked peer.
 pub(crate) const REVOKED_WORDS: &str = "this node's identity was revoked";
 
-/// What a peer is told whose identity another process has too.
+/// The closing text for a peer whose identity another process has too.
 pub(crate) const SAME_IDENTITY_WORDS: &str = "two processes have this node's identity, and the one that was started later ends: never copy a data directory or a node's key";
 
 /// Random bits of a process's number: 54 bits of microseconds before them last for 500 years.
 const PROCESS_RANDOM_BITS: u32 = 10;
 
-/// A connection on which both sides have said hello.
+/// A connection on which both sides have sent their hello.
 pub(crate) struct NewLink {
     pub(crate) id: u64,
     pub(crate) peer: NodeId,
-    /// Which process of the peer's identity it is.
+    /// The process number of the peer's process.
     pub(crate) process: u64,
     pub(crate) connection: Connection,
     /// The address that was dialled; none if the peer dialled.
     pub(crate) dialled: Option<SocketAddr>,
-    /// Where the peer can be reached.
+    /// The addresses at which the peer can be reached.
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) node_stream: NodeWriter,
 }
@@ -69,41 +70,41 @@ pub(crate) struct NewLink {
 #[derive(Clone, Copy)]
 struct Dialled {
     address: SocketAddr,
-    /// Other addresses of the same peer are dialled too.
+    /// Whether other addresses of the same peer are dialled in parallel.
     beside: bool,
 }
 
 impl NewLink {
-    /// Where the peer was heard from.
+    /// The source address of the peer.
     pub(crate) fn remote(&self) -> SocketAddr {
         canonical(self.connection.remote_address())
     }
 }
 
-/// What all links of a node share.
+/// The state that all links of a node share.
 #[derive(Clone)]
 pub(crate) struct Links {
     pub(crate) me: NodeId,
-    /// This process's number among those that ever had the identity.
+    /// This process's number among all processes with this identity.
     pub(crate) process: u64,
     pub(crate) endpoint: Endpoint,
     pub(crate) limits: Arc<EndpointLimits>,
-    /// Where this node can be reached, as it says in its hello.
+    /// The addresses of this node, as in its hello.
     pub(crate) addresses: Arc<Vec<SocketAddr>>,
     pub(crate) mail: mpsc::Sender<LinkMail>,
     pub(crate) health: Health,
-    /// Whose links are refused.
+    /// Nodes whose links are refused.
     pub(crate) revoked: Revoked,
     /// Nodes that this node wants links to.
     pub(crate) known: KnownNodes,
-    /// Writes what peers can cause any number of times.
+    /// Logs events that peers can cause any number of times.
     pub(crate) repeats: Repeats,
     /// Follows the keys that this node has adopted.
     pub(crate) discovery_keys: DiscoveryKeys,
-    /// How this node dials and is dialled.
+    /// The configuration for dialling and for being dialled.
     client: ClientConfig,
     server: ServerConfig,
-    /// Peers that dials of this node have reached.
+    /// Peers that this node's dials have reached.
     reached: Reached,
     next_id: Arc<AtomicU64>,
 }
@@ -138,13 +139,13 @@ impl Links {
         })
     }
 
-    /// From here on connections are made with this certificate and these roots; those that there are stay.
+    /// Uses another certificate and other roots for new connections; existing ones stay.
     pub(crate) fn adopt(&mut self, identity: &Identity) -> Result<(), OpenError> {
         let (client, server) =
             (endpoint::client_config(identity, &self.limits)?, endpoint::server_config(identity, &self.limits)?);
         self.client = client;
         self.discovery_keys.replace(identity.discovery_keys());
-        // The rest stays, so that a dialler that is proving its address is still known.
+        // The rest stays, so that a dialler that is proving its address remains known.
         self.server.crypto = server.crypto;
         self.endpoint.set_server_config(Some(self.server.clone()));
         Ok(())
@@ -156,7 +157,7 @@ impl Links {
         self.health.spawn("acceptor", async move {
             links.accept().await;
             if health.close_reason().is_none() {
-                // Neither is a link made or kept without it.
+                // Without the socket no link can be established or kept.
                 health.fail("endpoint", "its socket cannot be used any more".to_owned());
             }
         });
@@ -170,7 +171,7 @@ impl Links {
                 Ok((connecting, guard)) => {
                     self.health.spawn("accepted link", self.clone().accepted(from, connecting, guard));
                 }
-                // The first datagram names the versions that the dialler speaks.
+                // The first datagram names the versions of the dialler.
                 Err(NotAdmitted::Failed(failure)) => self.not_linked(from, &failure),
                 Err(refusal) => tracing::debug!(%from, %refusal, "connection not accepted"),
             }
@@ -193,7 +194,7 @@ impl Links {
         self.not_linked(from, &failure);
     }
 
-    /// The log names the cause if it lasts until somebody changes a key, a certificate or a version.
+    /// Logs the failure, with its cause if it remains until a key, a certificate or a version changes.
     fn not_linked(&self, from: SocketAddr, failure: &LinkFailure) {
         if failure.is_refusal() {
             let text = format_args!("a node was turned away: {failure}");
@@ -203,18 +204,18 @@ impl Links {
         }
     }
 
-    /// Dials an address, alone or beside others of the same peer, and tells the driver how that went.
+    /// Dials an address, alone or in parallel with others of the same peer, and reports the outcome to the driver.
     pub(crate) fn dial(&self, address: SocketAddr, beside: bool) {
         let links = self.clone();
         self.health.spawn("dialler", async move {
             if let Err(error) = links.dial_patiently(address, beside).await {
-                // The driver is gone only when the node shuts down.
+                // The driver is gone only if the node shuts down.
                 let _ = links.mail.send(LinkMail::DialFailed { address, error }).await;
             }
         });
     }
 
-    /// Dials again while the other node has no place, within the time of a handshake.
+    /// Dials again while the other node has no capacity, within the timeout of a handshake.
     async fn dial_patiently(&self, address: SocketAddr, beside: bool) -> Result<(), ConnectError> {
         let (began, mut pause) = (Instant::now(), DIAL_AGAIN_AFTER);
         loop {
@@ -223,14 +224,14 @@ impl Links {
             if !momentary || began.elapsed() + pause >= self.limits.handshake_timeout {
                 return dialled;
             }
-            // sleep: nothing announces that the other node has a place.
+            // sleep: the other node sends no notification when it has capacity.
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
     }
 
-    /// Nodes give link-local addresses without a scope, which means nothing elsewhere: here it is that of the interface
-    /// that this node listens on.
+    /// Nodes send link-local addresses without a scope, which has no meaning on another host: here it is the scope of
+    /// the interface that this node listens on.
     fn scoped(&self, address: SocketAddr) -> SocketAddr {
         match (address, self.addresses.first()) {
             (SocketAddr::V6(mut v6), Some(SocketAddr::V6(own)))
@@ -251,8 +252,8 @@ impl Links {
         self.run(connection, Some(Dialled { address, beside }), None).await
     }
 
-    /// Says hello, waits for the peer's, tells the driver, and reads what the peer opens until the connection ends. Until
-    /// then a connection that the peer dialled keeps its place in the counts.
+    /// Sends a hello, waits for the peer's, notifies the driver, and reads the peer's streams until the connection is
+    /// closed. Until then a connection that the peer dialled keeps its place in the counts.
     async fn run(
         &self,
         connection: Connection,
@@ -272,13 +273,13 @@ impl Links {
             connection.close(code::FULL.into(), b"this node has no place for one more connection");
             return Err(failed(LinkFailure::Full));
         }
-        // Of connections that this node dials side by side, one says hello; so both ends keep the same one.
+        // Of connections that this node dials in parallel, one sends a hello at a time; so both ends keep the same one.
         let mut claim = None;
         if let Some(dialled) = dialled.filter(|dialled| dialled.beside && peer != self.me) {
             let claimed = claim.insert(self.reached.claim(peer).await);
             if claimed.is_linked() {
                 connection.close(code::DUPLICATE.into(), b"another connection of this pair stays");
-                // The driver is gone only when the node shuts down.
+                // The driver is gone only if the node shuts down.
                 let _ = self.mail.send(LinkMail::DialledAgain { address: dialled.address, peer }).await;
                 return Ok(());
             }
@@ -289,7 +290,7 @@ impl Links {
             Err(failure) if peer == self.me => return Err(self.turned_away_by_itself(address, failure).await),
             Err(failure) => {
                 if failure == LinkFailure::RevokedHere {
-                    // The driver is gone only when the node shuts down.
+                    // The driver is gone only if the node shuts down.
                     let _ = self.mail.send(LinkMail::RevokedHere { by: peer }).await;
                 }
                 return Err(failed(failure));
@@ -313,19 +314,19 @@ impl Links {
         let reader = recv::Reader { peer, link: id, connection: connection.clone(), mail, repeats, held, health };
         self.health.spawn("link reader", async move {
             let failure = reader.run(hello.stream).await;
-            // The driver is gone only when the node shuts down.
+            // The driver is gone only if the node shuts down.
             let _ = reader.mail.send(LinkMail::Down { peer, link: id, failure }).await;
             drop(guard);
         });
         Ok(())
     }
 
-    /// The other end has this node's identity: this process, or another one. The side that was dialled closes, once it has
-    /// read the other's hello, so that both know the other's number or the closing code.
+    /// Handles a connection to this node's own identity: to this process, or to another one. The dialled side closes it
+    /// once it has read the other's hello, so that both know the other's process number or the closing code.
     async fn met_itself(&self, connection: &Connection, process: u64, dialled: bool) -> ConnectError {
         let address = canonical(connection.remote_address());
         if dialled {
-            // Closed or not: both are named.
+            // Both addresses are logged, whether it was closed or not.
             let _ = tokio::time::timeout(self.limits.handshake_timeout, connection.closed()).await;
         }
         if process == self.process {
@@ -337,7 +338,7 @@ impl Links {
         self.found_same_identity(process, address).await
     }
 
-    /// The other end has this node's identity, and has closed the connection before this side read its hello.
+    /// Handles a connection to this node's own identity that the other end closed before this side read its hello.
     async fn turned_away_by_itself(&self, address: SocketAddr, failure: LinkFailure) -> ConnectError {
         let LinkFailure::ClosedByPeer { code, .. } = &failure else { return ConnectError::Link { address, failure } };
         if *code == u64::from(code::SAME_IDENTITY) {
@@ -350,24 +351,24 @@ impl Links {
     }
 
     async fn found_same_identity(&self, process: u64, address: SocketAddr) -> ConnectError {
-        // The driver is gone only when the node shuts down.
+        // The driver is gone only if the node shuts down.
         let _ = self.mail.send(LinkMail::SameIdentity { process, address, by: self.me }).await;
         ConnectError::SameIdentity { address }
     }
 
-    /// Refuses a revoked peer, which is to learn why.
+    /// Refuses a revoked peer, with the reason.
     async fn turn_away(&self, connection: &Connection, dialled: bool) {
         if dialled {
-            // It has ended the handshake when it says hello: a close before that may reach it without code and words
-            // (RFC 9000 §10.2.3).
+            // The peer's hello shows that its handshake is finished: an earlier close may reach it without code and
+            // text (RFC 9000 §10.2.3).
             let hello = recv::read_hello(connection);
-            // Whether it said hello or not.
+            // With a hello or without.
             let _ = tokio::time::timeout(self.limits.handshake_timeout, hello).await;
         }
         connection.close(code::REVOKED.into(), REVOKED_WORDS.as_bytes());
     }
 
-    /// Both have the time of a handshake: a peer may let this node open no stream, or say nothing.
+    /// Exchanges hellos within the timeout of a handshake: a peer may allow no stream, or send nothing.
     async fn exchange_hellos(&self, connection: &Connection) -> Result<(NodeWriter, recv::Hello), LinkFailure> {
         let timeout = self.limits.handshake_timeout;
         let both = async {
@@ -381,7 +382,7 @@ impl Links {
     }
 }
 
-/// What stands for all refusals with this cause in the log: without words that a peer may choose.
+/// The text that represents all refusals with this cause in the log: without text that a peer can choose.
 fn turned_away(failure: &LinkFailure) -> String {
     match failure {
         LinkFailure::Certificate { .. } => "a node was turned away for its certificate".to_owned(),
@@ -389,7 +390,7 @@ fn turned_away(failure: &LinkFailure) -> String {
     }
 }
 
-/// A number that rises with the time of the start, and that no other process has: microseconds and random bits.
+/// A number that rises with the start time, and that no other process has: microseconds and random bits.
 fn process_number() -> u64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (since_1970.as_micros() as u64) << PROCESS_RANDOM_BITS

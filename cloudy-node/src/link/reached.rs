@@ -1,4 +1,4 @@
-//! Which peers the dials of this node have reached: several addresses of a peer are dialled side by side, and one becomes
+//! The peers that this node's dials have reached: several addresses of a peer are dialled in parallel, and one becomes
 //! its link.
 
 use std::collections::BTreeMap;
@@ -10,23 +10,23 @@ use quinn::Connection;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
-/// Connections to one peer that were dialled side by side are finished within this time of each other. A later one says
-/// hello: the peer may have been started again meanwhile.
+/// Connections to one peer that were dialled in parallel are established within this time of each other. A later one
+/// sends a hello: the peer may have been restarted meanwhile.
 const TOGETHER: Duration = Duration::from_secs(1);
 
-/// The connection to a peer that said hello last, and when.
+/// The last connection to a peer on which a hello was sent, with its time.
 type Last = Option<(Connection, Instant)>;
 
-/// A table of the peers that were dialled within the last moments. Clones share it.
+/// The peers that were dialled recently. Clones share the table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reached(Arc<Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Last>>>>>);
 
-/// A connection's turn to say hello to a peer.
+/// The exclusive right of a connection to send a hello to a peer.
 #[derive(Debug)]
 pub(super) struct Claim(OwnedMutexGuard<Last>);
 
 impl Reached {
-    /// Waits until no other connection that this node dialled says hello to the peer. Cancel safe.
+    /// Waits until no other connection that this node dialled sends a hello to the peer. Cancel safe.
     pub(super) async fn claim(&self, peer: NodeId) -> Claim {
         let turn = {
             let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,12 +41,12 @@ impl Reached {
 }
 
 impl Claim {
-    /// Another connection, dialled at the same time, is the link to the peer.
+    /// Whether another connection, dialled at the same time, is the link to the peer.
     pub(super) fn is_linked(&self) -> bool {
         self.0.as_ref().is_some_and(|(last, at)| last.close_reason().is_none() && at.elapsed() < TOGETHER)
     }
 
-    /// This connection is the link.
+    /// Makes this connection the link.
     pub(super) fn link(&mut self, connection: Connection) {
         *self.0 = Some((connection, Instant::now()));
     }

@@ -1,4 +1,4 @@
-//! Reading what a peer opens: header, admission, then frame after frame.
+//! Reads the streams that a peer opens: header, admission, then frames.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,20 +23,20 @@ use crate::link::send::close_words;
 use crate::link_error::{LinkFailure, Words, code};
 use crate::repeats::{Repeats, Source};
 
-/// What the log says of a peer whose streams cannot be read.
+/// The log text for a peer whose streams cannot be read.
 const UNREADABLE: &str = "link closed: the peer sends what cannot be read";
-/// The most that is read from a stream at once.
+/// Maximum bytes of one read.
 const READ_BYTES_MAX: usize = 256 << 10;
-/// Frames handed over together at most: a bound on what one turn of the driver takes from one stream.
+/// Maximum frames that are passed on together: the bound for one stream in a turn of the driver.
 const FRAMES_TOGETHER_MAX: usize = 512;
-/// Pieces of a stream read at once.
+/// Maximum pieces of a stream in one read.
 const CHUNKS_TOGETHER_MAX: usize = 64;
-/// Between two reports of bytes of a frame that takes long.
+/// The time between two reports of bytes of a large frame.
 const ARRIVING_EVERY: Duration = Duration::from_millis(25);
-/// A stream's header has to arrive within this.
+/// The timeout for a stream's header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A stream that cannot be read on; the link is closed with these words.
+/// The reason for which a stream cannot be read further; the link is closed with this text.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
     #[error("a stream's header: {0}")]
@@ -53,7 +53,7 @@ enum ReadError {
     Second,
     #[error(transparent)]
     TooMuch(#[from] TooMuch),
-    /// The connection or the stream ended: nobody's fault.
+    /// The connection or the stream was closed, which is no fault.
     #[error("the stream ended")]
     Ended,
 }
@@ -64,14 +64,14 @@ impl From<quinn::ReadError> for ReadError {
     }
 }
 
-/// The peer's hello, and the stream that it came on.
+/// The peer's hello, with its stream.
 pub(super) struct Hello {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) process: u64,
     pub(super) stream: NodeStream,
 }
 
-/// The peer's node stream, read as far as its hello.
+/// The peer's node stream, read up to its hello.
 pub(super) struct NodeStream {
     stream: RecvStream,
     decoder: NodeDecoder,
@@ -94,7 +94,7 @@ pub(super) async fn read_hello(connection: &Connection) -> Result<Hello, LinkFai
     }
 }
 
-/// A node opens its node stream first, and streams are accepted in the order of their opening.
+/// A node opens its node stream first, and streams are accepted in the order in which they were opened.
 async fn find_hello(connection: &Connection) -> Result<Hello, ReadError> {
     let mut stream = connection.accept_uni().await.map_err(|_| ReadError::Ended)?;
     let (header, mut rest) = read_header(&mut stream).await?;
@@ -116,7 +116,7 @@ async fn find_hello(connection: &Connection) -> Result<Hello, ReadError> {
     }
 }
 
-/// Where a peer can be reached: where it was heard from first, since one socket dials and listens, then what it says.
+/// The addresses of a peer: its source address first, because one socket dials and listens, then those in its hello.
 pub(super) fn reachable_at(heard_from: SocketAddr, said: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut addresses = vec![heard_from];
     for mut address in said.into_iter().map(canonical) {
@@ -134,7 +134,7 @@ async fn read_chunk(stream: &mut RecvStream) -> Result<Option<Bytes>, ReadError>
     Ok(stream.read_chunk(READ_BYTES_MAX, true).await?.map(|chunk| chunk.bytes))
 }
 
-/// A stream's header, and what of its frames arrived with it.
+/// Reads a stream's header, and the first bytes of its frames that arrived with it.
 async fn read_header(stream: &mut RecvStream) -> Result<(StreamHeader, Bytes), ReadError> {
     let read = async {
         let mut decoder = HeaderDecoder::default();
@@ -149,7 +149,7 @@ async fn read_header(stream: &mut RecvStream) -> Result<(StreamHeader, Bytes), R
     tokio::time::timeout(HEADER_TIMEOUT, read).await.unwrap_or(Err(ReadError::NoHeader))
 }
 
-/// Reads everything that one peer sends on one connection.
+/// Reads everything that a peer sends on one connection.
 #[derive(Clone)]
 pub(super) struct Reader {
     pub(super) peer: NodeId,
@@ -161,7 +161,7 @@ pub(super) struct Reader {
     pub(super) health: Health,
 }
 
-/// One of the decoders, by the kind of stream.
+/// A decoder for the kind of stream.
 enum Decoder {
     Lane(LaneDecoder),
     Tally(TallyDecoder),
@@ -179,7 +179,7 @@ impl Decoder {
 }
 
 impl Reader {
-    /// Until the connection ends, and why it did.
+    /// Reads until the connection is closed, and returns the reason.
     pub(super) async fn run(&self, node: NodeStream) -> LinkFailure {
         let reader = self.clone();
         self.health.spawn("node stream reader", async move {
@@ -246,7 +246,7 @@ impl Reader {
         match self.ask(&header).await? {
             Admission::Read => {}
             Admission::Stop | Admission::Wait => {
-                // The peer may have ended the stream already.
+                // The peer may have closed the stream already.
                 let _ = stream.stop(0u32.into());
                 return Ok(());
             }
@@ -266,7 +266,7 @@ impl Reader {
         first: Bytes,
         (mut frames, mut held): (Frames, HeldStream),
     ) -> Result<(), ReadError> {
-        // Each is what one packet brought: whatever has arrived is read, decoded and handed over together.
+        // One chunk for each packet: all received chunks are read, decoded and passed on together.
         let mut chunks: [Bytes; CHUNKS_TOGETHER_MAX] = core::array::from_fn(|_| Bytes::new());
         chunks[0] = first;
         let mut filled = 1;
@@ -293,7 +293,7 @@ impl Reader {
         }
     }
 
-    /// What the driver says to a stream; it answers only once the stream's view is installed.
+    /// Requests the driver's admission of a stream; the answer comes once the stream's view is installed.
     async fn ask(&self, header: &StreamHeader) -> Result<Admission, ReadError> {
         let (reply, answer) = oneshot::channel();
         let mail = LinkMail::Opened { peer: self.peer, link: self.link, header: header.clone(), reply };
@@ -321,15 +321,15 @@ impl Reader {
     }
 }
 
-/// The frames of one stream, as they are decoded.
+/// The decoded frames of one stream.
 struct Frames {
     decoder: Decoder,
     decoded: Vec<Frame>,
-    /// What these took on the wire.
+    /// Their size on the wire.
     bytes: usize,
-    /// What has arrived of the next one.
+    /// Received bytes of the next frame.
     unfinished: usize,
-    /// How much of that was reported, and when.
+    /// The reported part of these bytes, with the time of the report.
     reported: (usize, Instant),
 }
 
@@ -338,7 +338,7 @@ impl Frames {
         Self { decoder, decoded: Vec::new(), bytes: 0, unfinished: 0, reported: (0, Instant::now()) }
     }
 
-    /// What is to be reported of a lane's unfinished frame: what has arrived of it since the last report.
+    /// The bytes of a lane's unfinished frame that arrived after the last report.
     fn arriving(&mut self) -> Option<u64> {
         let (before, at) = self.reported;
         let is_due = matches!(self.decoder, Decoder::Lane(_)) && self.unfinished > before;
@@ -361,14 +361,14 @@ impl Frames {
         Ok(true)
     }
 
-    /// There are as many as are handed over together.
+    /// Whether the maximum for one turn is reached.
     fn are_many(&self) -> bool {
         let max = if matches!(self.decoder, Decoder::Control(_)) { CONTROL_FRAMES_MAX } else { FRAMES_TOGETHER_MAX };
         self.decoded.len() == max
     }
 }
 
-/// Reads what has arrived, while the connection does not hold too much for it.
+/// Reads the received bytes, while the connection holds less than its bound.
 async fn read_on(
     stream: &mut RecvStream,
     chunks: &mut [Bytes],

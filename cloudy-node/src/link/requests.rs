@@ -1,4 +1,4 @@
-//! Requests of a peer whose answers are longer than they are: they are answered as fast as the peer reads.
+//! Requests of a peer with answers that are longer than they are: answered as fast as the peer reads.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use cloudy_proto::wire::{ControlFrame, StreamHeader};
 use cloudy_proto::{Frame, GroupId};
 use tokio::sync::Notify;
 
-/// Bytes on all control and result streams of a link that wait for the transport, from which on no request of the peer is
-/// answered. One answer may come on top.
+/// Maximum bytes on all control and result streams of a link that wait for the transport. Beyond it no request of the
+/// peer is answered; a single answer may exceed it.
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
 
-/// What waits on the control and result streams of one link.
+/// The bytes that wait on the control and result streams of one link.
 #[derive(Default)]
 pub(super) struct Backlog {
     bytes: AtomicUsize,
-    /// Requests wait until it is smaller.
+    /// Whether requests wait for a smaller backlog.
     awaited: AtomicBool,
     /// Wakes the driver.
     wake: Arc<Notify>,
@@ -43,19 +43,19 @@ impl Backlog {
     }
 }
 
-/// What a peer may ask for. Of each kind, a later request takes the place of an earlier one in the same group.
+/// A kind of request. A later request replaces an earlier one of the same kind and group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum RequestKind {
     /// A part of the result, or of a snapshot.
     Result,
     /// The control log.
     Log,
-    /// To be taken in, or to hear who coordinates.
+    /// A request to join, or for the coordinator.
     Join,
 }
 
 impl RequestKind {
-    /// Which request a frame is; none if it is another frame.
+    /// The kind of request of a frame; none for another frame.
     pub(crate) fn of(frame: &Frame) -> Option<Self> {
         match frame {
             Frame::Control(ControlFrame::Fetch(_)) => Some(Self::Result),
@@ -78,7 +78,7 @@ impl Requests {
         Self { backlog: Arc::new(Backlog::new(wake)), waiting: BTreeMap::new(), order: VecDeque::new() }
     }
 
-    /// The peer has yet to read much of what it asked for.
+    /// Whether the peer has to read earlier answers first.
     pub(super) fn must_wait(&self) -> bool {
         self.backlog.is_large()
     }
@@ -91,7 +91,7 @@ impl Requests {
         self.backlog.awaited.store(true, Ordering::Release);
     }
 
-    /// The next one that is to be answered.
+    /// The next request to answer.
     pub(super) fn next(&mut self) -> Option<(StreamHeader, Frame)> {
         if self.order.is_empty() || self.must_wait() {
             return None;

@@ -1,4 +1,4 @@
-//! The nodes that a node refuses, by who shut them out: its operator, or peers.
+//! The nodes that a node refuses, by the source of the revocation: its operator, or peers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,40 +8,40 @@ use cloudy_proto::limits::{REVOKED_HEARSAY_MAX, REVOKED_MAX, REVOKED_OF_PEER_MAX
 
 use crate::cluster_keys::RevokedFullError;
 
-/// Nodes that are shut out, shared with the links. None is let in again while the node runs, except that the operator's
-/// own earlier lines are bounded.
+/// Revoked nodes, shared with the links. None is accepted again while the node runs, except that earlier lines of the
+/// operator's file are bounded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Revoked(Arc<RwLock<Lists>>);
 
-/// What peers add has lists of its own, so that it never takes the operator's capacity.
+/// Revocations of peers have lists of their own, so that they never take the operator's capacity.
 #[derive(Debug, Default)]
 struct Lists {
-    /// As this node's keys say; bounded by their text form.
+    /// Revoked by this node's keys; bounded by their text form.
     keys: BTreeSet<NodeId>,
-    /// As its keys said before, or as the application says. At most [`REVOKED_MAX`].
+    /// Revoked by earlier keys, or by the application. At most [`REVOKED_MAX`].
     own: BTreeSet<NodeId>,
-    /// As the operator of a peer says, with that peer. At most [`REVOKED_TOLD_MAX`], and
-    /// [`REVOKED_OF_PEER_MAX`] of one peer.
+    /// Revoked by the operator of a peer, with that peer. At most [`REVOKED_TOLD_MAX`], and [`REVOKED_OF_PEER_MAX`] of
+    /// one peer.
     told: BTreeMap<NodeId, NodeId>,
-    /// As peers have been told. At most [`REVOKED_HEARSAY_MAX`].
+    /// Revocations that peers received from others. At most [`REVOKED_HEARSAY_MAX`].
     hearsay: BTreeSet<NodeId>,
 }
 
-/// What a change of the keys came to.
+/// The effect of a change of the keys.
 pub(crate) struct KeysTaken {
-    /// Not refused before.
+    /// Nodes that were not refused before.
     pub(crate) fresh: BTreeSet<NodeId>,
-    /// Refused before because peers said so.
+    /// Nodes that were refused before because of peers.
     pub(crate) confirmed: Vec<NodeId>,
-    /// Earlier lines for which there is no capacity: refused no longer.
+    /// Earlier lines without capacity: they are not refused.
     pub(crate) forgotten: Vec<NodeId>,
 }
 
-/// What was taken of a peer's list.
+/// The accepted part of a peer's list.
 pub(crate) struct Told {
-    /// Not refused before.
+    /// Nodes that were not refused before.
     pub(crate) fresh: BTreeSet<NodeId>,
-    /// How many there was no capacity for.
+    /// Number of nodes without capacity.
     pub(crate) left_out: usize,
 }
 
@@ -57,7 +57,7 @@ impl Lists {
         self.keys.contains(&node) || self.own.contains(&node)
     }
 
-    /// The operator's word replaces that of peers.
+    /// Removes a node from the lists of peers: the operator's revocation replaces theirs.
     fn untell(&mut self, node: NodeId) {
         self.told.remove(&node);
         self.hearsay.remove(&node);
@@ -91,7 +91,7 @@ impl Revoked {
         own.into_iter().chain(told).collect()
     }
 
-    /// What this node's operator revoked, and what peers have told.
+    /// The revocations of this node's operator, and those of peers.
     pub(crate) fn to_pass_on(&self) -> (Vec<NodeId>, Vec<NodeId>) {
         self.read(|lists| {
             let own = lists.keys.union(&lists.own).copied().collect();
@@ -100,7 +100,7 @@ impl Revoked {
         })
     }
 
-    /// Takes the keys' list in place of the one before, whose nodes stay refused. There is always capacity for it.
+    /// Replaces the list of the keys. The nodes of the list before remain refused. The keys' list always has capacity.
     pub(crate) fn set_keys(&self, nodes: &BTreeSet<NodeId>) -> KeysTaken {
         self.write(|lists| {
             let fresh = nodes.iter().filter(|&&node| !lists.contains(node)).copied().collect();
@@ -119,7 +119,7 @@ impl Revoked {
         })
     }
 
-    /// The application revokes a node; whether it was not refused before.
+    /// Adds a node that the application revokes. Returns whether it was not refused before.
     pub(crate) fn add_own(&self, node: NodeId) -> Result<bool, RevokedFullError> {
         self.write(|lists| {
             let fresh = !lists.contains(node);
@@ -135,13 +135,13 @@ impl Revoked {
         })
     }
 
-    /// A peer tells what its operator revoked, or what it was told.
+    /// Adds nodes that a peer's operator revoked, or that the peer received from others.
     pub(crate) fn tell(&self, by: NodeId, nodes: &[NodeId], own: bool) -> Told {
         self.write(|lists| {
             let mut told = Told { fresh: BTreeSet::new(), left_out: 0 };
             for &node in nodes {
                 let known = lists.contains(node);
-                // Hearsay that an operator confirms moves to that operator's list, which is passed on before it.
+                // A node that an operator confirms moves to that operator's list, which is forwarded before the others.
                 let confirmed = own && lists.hearsay.contains(&node);
                 if known && !confirmed {
                     continue;
@@ -186,7 +186,7 @@ mod tests {
         let told = revoked.tell(PEERS[0], &ids(2_000, 1_000), false);
         assert_eq!((told.fresh.len(), told.left_out), (REVOKED_HEARSAY_MAX, 1_000 - REVOKED_HEARSAY_MAX));
         assert_eq!(revoked.tell(PEERS[1], &ids(4_000, 100), true).left_out, 0);
-        // The operator's own, all that a key file may hold and as many before it.
+        // The operator's own: the maximum of a key file, and the same number before it.
         let (first, second) = (ids(5_000, REVOKED_MAX), ids(6_000, REVOKED_MAX));
         for list in [&first, &second] {
             let taken = revoked.set_keys(&list.iter().copied().collect());

@@ -1,4 +1,4 @@
-//! A link at the driver: the frames of a turn are collected and each stream is written once.
+//! A link at the driver: it collects the frames of a turn, and writes each stream once.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,31 +23,31 @@ use crate::link::{GROUPS_MAX, NewLink};
 use crate::link_error::{LinkFailure, code};
 use crate::repeats::{Repeats, Source};
 
-/// Frames that wait for the node stream: a question and an answer for each group, and twice what all lists of revoked nodes
-/// take.
+/// Maximum of frames that wait for the node stream: a request and an answer for each group, and all lists of revoked
+/// nodes twice.
 const NODE_FRAMES_MAX: usize = 128 + 2 * GROUPS_MAX;
-/// Addresses of a peer beside its first that a link remembers.
+/// Maximum of addresses of a peer that a link remembers beside the first.
 const ALIASES_MAX: usize = 32;
-/// Streams that are written to or wait to be opened, ended ones included until the peer has taken all of them; beside what
-/// the groups that both nodes share need, twice.
+/// Maximum of streams that are open or wait to be opened, closed ones included until the peer has read them; beside
+/// twice the need of the groups that both nodes share.
 const WRITERS_MAX: usize = 512;
-/// What the transport keeps, sent and not acknowledged, for a peer that no group here knows.
+/// Maximum of sent and unacknowledged bytes that the transport keeps for a peer that no group here knows.
 const SEND_WINDOW_OUTSIDE_BYTES: u64 = 2 << 20;
-/// What the log says of a peer that leaves too much unread.
+/// The log text for a peer that leaves too much unread.
 const TOO_SLOW: &str = "link closed: the peer takes too slowly what it is sent";
-/// How long a node that shuts down waits for what it wrote to arrive.
+/// The time that a node waits at its shutdown for sent data to arrive.
 pub(crate) const WRITERS_LINGER: Duration = Duration::from_millis(500);
 
-/// The words of a closing frame, cut to their bound.
+/// The text of a closing frame, cut to its maximum.
 pub(crate) fn close_words(words: &str) -> &[u8] {
     &words.as_bytes()[..words.len().min(REASON_BYTES_MAX)]
 }
 
-/// The writing end of the node stream.
+/// The sending side of the node stream.
 pub(crate) struct NodeWriter(SendStream);
 
 impl NodeWriter {
-    /// Opens it, and says hello.
+    /// Opens the node stream, and sends a hello.
     pub(super) async fn open(
         connection: &Connection,
         addresses: Vec<SocketAddr>,
@@ -66,42 +66,42 @@ impl NodeWriter {
         if written.is_err() {
             return Err(connection.closed().await.into());
         }
-        // Fails only on a stream that is closed.
+        // Fails only on a closed stream.
         let _ = stream.set_priority(2);
         Ok(Self(stream))
     }
 }
 
-/// A link that is up, at the driver.
+/// An established link, at the driver.
 pub(crate) struct Link {
     pub(crate) id: u64,
     pub(crate) peer: NodeId,
-    /// Which process of the peer's identity it is.
+    /// The process number of the peer's process.
     pub(crate) process: u64,
     pub(crate) connection: Connection,
-    /// This node dialled.
+    /// Whether this node dialled.
     pub(crate) dialled: bool,
     pub(crate) addresses: Vec<SocketAddr>,
-    /// Further addresses that this node dialled and found the peer at; bounded by [`ALIASES_MAX`].
+    /// Further addresses at which this node's dials found the peer; at most [`ALIASES_MAX`].
     aliases: Vec<SocketAddr>,
     pub(crate) up_at: Instant,
-    /// The newest certificate that the peer has told beside the one of its handshake.
+    /// The newest certificate that the peer presented after the handshake.
     pub(crate) renewed: Option<CertificateDer<'static>>,
-    /// How many datagrams have come, and a time after which the last one did.
+    /// Number of received datagrams, and a time before the arrival of the last one.
     datagrams: (u64, Option<Time>),
     repeats: Repeats,
     node_queue: mpsc::Sender<NodeFrame>,
     writers: BTreeMap<(GroupId, Stream), Writer>,
-    /// Held by every writer: closed once all have ended.
+    /// A clone in every writer: the channel is closed once all have stopped.
     alive: mpsc::Sender<()>,
-    /// Held by every writer of this link: counts them.
+    /// A clone in every writer of this link, to count them.
     counted: Arc<()>,
-    /// The writers that collected frames in this turn.
+    /// The writers with frames of this turn.
     collected: Vec<(GroupId, Stream)>,
-    /// Too much waited, and the connection was closed for it.
+    /// Whether the connection was closed because too much waited.
     overflown: bool,
     requests: Requests,
-    /// Streams beyond the fixed number that each side may open, and whether the peer is on a ring here.
+    /// Number of streams beyond the fixed maximum that each side may open, and whether the peer is on a ring here.
     allowed: (usize, bool),
     health: Health,
 }
@@ -154,30 +154,31 @@ impl Link {
         }
     }
 
-    /// The peer is at this address, as this node has found itself.
+    /// Whether this node has found the peer at this address.
     pub(crate) fn is_at(&self, address: SocketAddr) -> bool {
         self.addresses.first() == Some(&address) || self.aliases.contains(&address)
     }
 
-    /// This node has dialled the address and found the peer there.
+    /// Notes that this node has dialled the address and found the peer there.
     pub(crate) fn found_at(&mut self, address: SocketAddr) {
         if !self.is_at(address) && self.aliases.len() < ALIASES_MAX {
             self.aliases.push(address);
         }
     }
 
-    /// Where this node has found the peer, if it is still that process.
+    /// The addresses at which this node has found the peer, if it is still that process.
     pub(crate) fn found_at_by(&self, process: u64) -> Vec<SocketAddr> {
         let found = self.addresses.first().into_iter().chain(&self.aliases).copied();
         found.filter(|_| self.process == process).collect()
     }
 
-    /// Where the peer was heard from.
+    /// The source address of the peer.
     pub(crate) fn remote(&self) -> SocketAddr {
         canonical(self.connection.remote_address())
     }
 
-    /// Collects a frame for this turn's write; the stream is opened at its first. True if it is the turn's first.
+    /// Collects a frame for this turn's write; the first frame of a stream opens it. True for the first frame of the
+    /// turn.
     pub(crate) fn push(&mut self, group: GroupId, incarnation: Incarnation, stream: Stream, frame: &Frame) -> bool {
         if self.overflown {
             return false;
@@ -199,13 +200,13 @@ impl Link {
     }
 
     pub(crate) fn push_node(&self, frame: NodeFrame) {
-        // A writer that has stopped has no use for it.
+        // A stopped writer does not need it.
         if let Err(mpsc::error::TrySendError::Full(_)) = self.node_queue.try_send(frame) {
             self.overflow();
         }
     }
 
-    /// Notes whether datagrams have come since the last look, which was at some time.
+    /// Notes whether datagrams arrived after the last check, which was at `last`.
     pub(crate) fn look(&mut self, last: Time) {
         let datagrams = self.connection.stats().udp_rx.datagrams;
         if std::mem::replace(&mut self.datagrams.0, datagrams) != datagrams {
@@ -213,12 +214,12 @@ impl Link {
         }
     }
 
-    /// Datagrams came after this time, at the last look.
+    /// The time of the check before the arrival of the last datagrams.
     pub(crate) fn alive_since(&self) -> Option<Time> {
         self.datagrams.1
     }
 
-    /// Writes what this turn collected. A peer that takes too slowly loses its link.
+    /// Writes the frames of this turn. A peer that reads too slowly loses its link.
     pub(crate) fn flush(&mut self) {
         let mut over = Arc::strong_count(&self.counted) > WRITERS_MAX + 2 * self.allowed.0;
         for key in self.collected.drain(..) {
@@ -229,22 +230,22 @@ impl Link {
         }
     }
 
-    /// The peer has yet to read much of what it asked for.
+    /// Whether the peer has to read earlier answers first.
     pub(crate) fn must_wait(&self) -> bool {
         self.requests.must_wait()
     }
 
-    /// A request waits until the peer has read the answers to earlier ones.
+    /// Keeps a request until the peer has read earlier answers.
     pub(crate) fn wait(&mut self, kind: RequestKind, header: StreamHeader, frame: Frame) {
         self.requests.wait(kind, header, frame);
     }
 
-    /// The next request that waited and is to be answered.
+    /// The next kept request to answer.
     pub(crate) fn next_request(&mut self) -> Option<(StreamHeader, Frame)> {
         self.requests.next()
     }
 
-    /// How many streams the peer may open beyond the fixed number, and whether it is on a ring here.
+    /// Sets the number of streams that the peer may open beyond the fixed maximum, and whether it is on a ring here.
     pub(crate) fn allow(&mut self, streams: usize, member: bool, send_window: u64) {
         if std::mem::replace(&mut self.allowed, (streams, member)) == (streams, member) {
             return;
@@ -254,7 +255,7 @@ impl Link {
         self.connection.set_send_window(if member { send_window } else { SEND_WINDOW_OUTSIDE_BYTES });
     }
 
-    /// The peer has a part in a group here, though it is on no ring.
+    /// Widens the send window for a peer that takes part in a group here without being on its ring.
     pub(crate) fn widen(&mut self, send_window: u64) {
         if !std::mem::replace(&mut self.allowed.1, true) {
             self.connection.set_send_window(send_window);
@@ -266,17 +267,17 @@ impl Link {
         self.close(code::OVERFLOW, "this peer takes too slowly what it is sent");
     }
 
-    /// Ends the streams of a group's views before this one.
+    /// Closes the streams of a group's views before `view`.
     pub(crate) fn end_views_before(&mut self, group: GroupId, view: ViewId) {
         self.writers.retain(|(of, stream), _| *of != group || stream.view().is_none_or(|of| of >= view));
     }
 
-    /// Ends all streams of a group.
+    /// Closes all streams of a group.
     pub(crate) fn end_group(&mut self, group: GroupId) {
         self.writers.retain(|(of, _), _| *of != group);
     }
 
-    /// Ends the streams of all groups.
+    /// Closes the streams of all groups.
     pub(crate) fn end_groups(&mut self) {
         self.writers.clear();
     }

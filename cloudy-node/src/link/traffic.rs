@@ -1,10 +1,10 @@
-//! What links have carried.
+//! Traffic of links.
 
 use std::iter::Sum;
 
 use quinn::ConnectionStats;
 
-/// What a node's links have carried, summed over them since each came up.
+/// The traffic of a node's links, each since it was established.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {

@@ -1,4 +1,4 @@
-//! Writing to one stream.
+//! Writes to one stream.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,38 +14,38 @@ use tokio::sync::mpsc;
 use crate::health::Health;
 use crate::link::requests::Backlog;
 
-/// Bytes that wait for one lane's stream at most: windows bound what honest groups send, so a link over it is beyond hope.
+/// Maximum bytes that wait for one lane's stream: windows bound honest groups, so a link above it cannot recover.
 const LANE_QUEUE_BYTES_MAX: usize = 128 << 20;
-/// Bytes that wait for any other stream at most. What a peer asks for is bounded before it is queued; this bounds what
-/// it is sent unasked.
+/// Maximum bytes that wait for any other stream. Answers are bounded before they are queued; this bounds frames without
+/// a request.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
-/// A body up to this size is copied behind its header: one piece costs the transport less than two.
+/// Maximum size of a body that is copied behind its header: one piece costs the transport less than two.
 const COPY_BYTES_MAX: usize = 1 << 10;
 
-/// What is to be written to one stream in this turn, and where it goes: to the stream itself, or, while that is not open or
-/// takes no more, to the task that waits for it.
+/// The frames for one stream in this turn. They are written to the stream itself, or passed to its task while it is not
+/// open or has no capacity.
 pub(super) struct Writer {
     head: BytesMut,
     chunks: Vec<Bytes>,
-    /// The bytes of both.
+    /// Bytes of both parts.
     collected: usize,
     bytes_max: usize,
     queue: mpsc::UnboundedSender<Queued>,
     shared: Arc<Shared>,
-    /// Counts what waits, on control and result streams.
+    /// Counts waiting bytes, on control and result streams.
     backlog: Option<Arc<Backlog>>,
 }
 
-/// What a writer shares with its task.
+/// The state that a writer shares with its task.
 #[derive(Default)]
 struct Shared {
     /// The stream, while it is open and the task does not write to it.
     idle: Mutex<Option<SendStream>>,
-    /// Handed to the task, and not written yet.
+    /// Bytes that were passed to the task and not written yet.
     queued_bytes: AtomicUsize,
 }
 
-/// Handed to the task; counted until it is dropped.
+/// Chunks that were passed to the task; counted until dropped.
 struct Queued {
     chunks: Vec<Bytes>,
     bytes: usize,
@@ -62,7 +62,7 @@ impl Drop for Queued {
 
 impl Shared {
     fn idle(&self) -> MutexGuard<'_, Option<SendStream>> {
-        // A panic under the lock leaves it as it was.
+        // A panic under the lock leaves the stream unchanged.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,21 +89,22 @@ impl Writer {
         health.spawn("stream writer", async move {
             let opened = connection.open_uni().await;
             let Ok(stream) = opened else { return };
-            // Fails only on a stream that is closed.
+            // Fails only on a closed stream.
             let _ = stream.set_priority(priority);
-            // The connection's end, or the peer's stop: the driver hears of the one, and the other is meant.
+            // The connection was closed, of which the driver is notified, or the peer stopped the stream, which is
+            // intended.
             let _ = write(stream, encode_header(&header), queued, &of_task).await;
             drop(alive);
         });
         Self { head: BytesMut::new(), chunks: Vec::new(), collected: 0, bytes_max, queue, shared, backlog }
     }
 
-    /// Nothing was collected in this turn.
+    /// Whether nothing was collected in this turn.
     pub(super) fn is_empty(&self) -> bool {
         self.collected == 0
     }
 
-    /// Collects a frame; false if too much waits with it.
+    /// Collects a frame; false if too many bytes wait with it.
     pub(super) fn push(&mut self, frame: &Frame) -> bool {
         let before = self.head.len();
         let mut body_bytes = 0;
@@ -130,7 +131,8 @@ impl Writer {
         self.collected + self.shared.queued_bytes.load(Ordering::Relaxed) <= self.bytes_max
     }
 
-    /// Writes what was collected, as far as the stream takes it, and hands over the rest; false if too much waits already.
+    /// Writes the collected frames as far as the stream has capacity, and passes the rest to the task; false if too
+    /// many bytes wait already.
     pub(super) fn flush(&mut self) -> bool {
         if !self.head.is_empty() {
             self.chunks.push(self.head.split().freeze());
@@ -146,16 +148,16 @@ impl Writer {
         }
         let before = self.shared.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
         let (shared, backlog) = (Arc::clone(&self.shared), self.backlog.clone());
-        // A writer that has stopped has no use for it.
+        // A stopped task does not need them.
         let _ = self.queue.send(Queued { chunks: std::mem::take(&mut self.chunks), bytes, shared, backlog });
         before + bytes <= self.bytes_max
     }
 
-    /// Nothing waits: a task in between would only cost its turn.
+    /// Writes without the task if nothing waits: the task would only cost a turn.
     fn write_at_once(&mut self) {
         if let Some(stream) = &mut *self.shared.idle() {
             let mut context = Context::from_waker(Waker::noop());
-            // What is not taken, or fails, the task finds again.
+            // The task finds what is left, or the failure.
             let _ = pin!(stream.write_all_chunks(&mut self.chunks)).poll(&mut context);
             self.chunks.retain(|chunk| !chunk.is_empty());
         }
@@ -188,7 +190,7 @@ async fn write(
     }
     let Some(mut stream) = shared.idle().take() else { return Ok(()) };
     if stream.finish().is_ok() {
-        // Until the peer has it all, so that a node which shuts down loses nothing.
+        // Waits until the peer has everything, so that a node that shuts down loses nothing.
         let _ = stream.stopped().await;
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! Log lines that peers can cause: each cause leaves a bounded number of them, with counts in place of the rest.
 //!
 //! The first line of a cause is written at once, and so is the first one of each further source, up to
-//! [`SOURCES_NAMED_MAX`]. What repeats is counted, and one summary says how often, in what time and from where. Summaries
-//! of a cause that goes on come after one minute, then at intervals that double up to [`SUMMARY_AFTER_MAX`].
+//! [`SOURCES_NAMED_MAX`]. Repetitions are counted, and one summary has their number, time and sources. Summaries of a
+//! persistent cause follow after one minute, then at intervals that double up to [`SUMMARY_AFTER_MAX`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,27 +17,27 @@ use tracing::Level;
 
 use crate::health::Health;
 
-/// Causes that are told apart; further ones are counted as one.
+/// Maximum of distinct causes; further ones are counted as one.
 const CAUSES_MAX: usize = 64;
-/// Sources of a cause that get a line of their own.
+/// Maximum of sources of a cause that get a line of their own.
 const SOURCES_NAMED_MAX: usize = 8;
-/// Sources of a cause that are told apart in a summary.
+/// Maximum of distinct sources of a cause in a summary.
 const SOURCES_COUNTED_MAX: usize = 256;
 /// Time from a cause's first line to its first summary.
 const SUMMARY_AFTER: Duration = Duration::from_secs(60);
 /// The longest time between two summaries of a cause.
 const SUMMARY_AFTER_MAX: Duration = Duration::from_secs(16 * 60);
-/// What the causes beyond [`CAUSES_MAX`] are called.
+/// The name of the causes beyond [`CAUSES_MAX`].
 const OTHER_CAUSES: &str = "other causes";
 
-/// Where what a line reports came from.
+/// The source of a line.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     /// A node that proved its identity.
     Node(NodeId),
     /// An address whose node is not known.
     Address(IpAddr),
-    /// This node; the text tells two lines apart.
+    /// This node; the text distinguishes two lines.
     Here(String),
 }
 
@@ -62,15 +62,15 @@ pub(crate) struct Repeats {
 #[derive(Default)]
 struct Table {
     causes: BTreeMap<String, Cause>,
-    /// A task waits for the next summary.
+    /// Whether a task waits for the next summary.
     watched: bool,
 }
 
-/// A cause whose first line was written.
+/// A cause with a written first line.
 struct Cause {
     level: Level,
     named: BTreeSet<Source>,
-    /// Since the last summary, without lines of their own.
+    /// Number of repetitions after the last summary, without lines of their own.
     repeated: u64,
     sources: BTreeSet<Source>,
     since: Instant,
@@ -93,7 +93,7 @@ impl Cause {
         self.since + self.period
     }
 
-    /// True if this one gets a line of its own; else it is counted.
+    /// Whether a source gets a line of its own; else it is counted.
     fn is_new(&mut self, source: Source) -> bool {
         if self.named.len() < SOURCES_NAMED_MAX && self.named.insert(source.clone()) {
             return true;
@@ -105,7 +105,7 @@ impl Cause {
         false
     }
 
-    /// What repeated since the last summary, in words; none if nothing did.
+    /// The summary of the repetitions after the last one; none if there are none.
     fn summary(&mut self, cause: &str) -> Option<(Level, String)> {
         let (times, seconds) = (std::mem::take(&mut self.repeated), self.since.elapsed().as_secs());
         let sources = std::mem::take(&mut self.sources);
@@ -119,7 +119,7 @@ impl Cause {
     }
 }
 
-/// How many sources there were, and a few of them.
+/// The number of sources, with some of them.
 fn from(sources: &BTreeSet<Source>) -> String {
     let nodes = sources.iter().filter(|source| matches!(source, Source::Node(_))).count();
     let addresses = sources.iter().filter(|source| matches!(source, Source::Address(_))).count();
@@ -142,13 +142,13 @@ fn from(sources: &BTreeSet<Source>) -> String {
 }
 
 impl Repeats {
-    /// With nothing counted yet. Summaries are written by a task of the runtime that this is called in.
+    /// Zero counts. A task of the current runtime writes the summaries.
     pub(crate) fn new(health: Health) -> Self {
         Self { table: Arc::default(), runtime: Handle::current(), health }
     }
 
-    /// Writes a line, or counts it. `cause` stands for all lines that have this cause, and begins its summaries; it must
-    /// hold nothing that a peer chooses.
+    /// Writes a line, or counts it. `cause` represents all lines with this cause, and begins its summaries; it must
+    /// contain nothing that a peer chooses.
     pub(crate) fn say(&self, level: Level, cause: &str, source: Source, text: impl fmt::Display) {
         let mut table = lock(&self.table);
         let known = table.causes.contains_key(cause) || table.causes.len() < CAUSES_MAX;
@@ -159,7 +159,7 @@ impl Repeats {
         let is_new = table.causes.get_mut(cause).is_some_and(|cause| cause.is_new(source.clone()));
         if !std::mem::replace(&mut table.watched, true) {
             let (health, watch) = (self.health.clone(), watch(Arc::downgrade(&self.table)));
-            // A failure was noted.
+            // A failure was noted by the node's health.
             self.runtime.spawn(async move { health.run("log summaries", watch).await });
         }
         drop(table);
@@ -171,7 +171,7 @@ impl Repeats {
         }
     }
 
-    /// Writes the summaries of what was counted so far.
+    /// Writes summaries of everything that is counted.
     pub(crate) fn finish(&self) {
         let causes = std::mem::take(&mut lock(&self.table).causes);
         for (name, mut cause) in causes {
@@ -181,11 +181,11 @@ impl Repeats {
 }
 
 fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
-    // A panic under the lock leaves counts that are wrong at worst.
+    // A panic under the lock leaves wrong counts at worst.
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes summaries as they are due, until no cause is left.
+/// Writes summaries when they are due, until no cause is left.
 async fn watch(table: Weak<Mutex<Table>>) {
     loop {
         let Some(next) = table.upgrade().and_then(|table| next_due(&table)) else { return };
@@ -197,7 +197,7 @@ async fn watch(table: Weak<Mutex<Table>>) {
     }
 }
 
-/// When the next summary is due; none, and the task ends, once no cause is left.
+/// The time of the next summary; none, which ends the task, once no cause is left.
 fn next_due(table: &Mutex<Table>) -> Option<Instant> {
     let mut table = lock(table);
     let next = table.causes.values().map(Cause::due_at).min();
@@ -205,7 +205,7 @@ fn next_due(table: &Mutex<Table>) -> Option<Instant> {
     next
 }
 
-/// The summaries that are due. A cause of which nothing repeated is forgotten.
+/// The due summaries. A cause without repetitions is dropped.
 fn take_due(table: &Mutex<Table>) -> Vec<(Level, String)> {
     let (now, mut summaries) = (Instant::now(), Vec::new());
     lock(table).causes.retain(|name, cause| {

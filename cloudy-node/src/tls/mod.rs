@@ -11,11 +11,11 @@ use thiserror::Error;
 use crate::identity::Identity;
 use crate::identity::chain::{Clock, provider};
 
-/// Why no TLS configuration could be built.
+/// The reason for which no TLS configuration could be built.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The trusted roots are of no use.
+    /// The trusted roots cannot be used.
     #[error("the trusted roots cannot be used: {0}")]
     Roots(#[from] rustls::server::VerifierBuilderError),
     /// The library refused the parameters.
@@ -23,13 +23,14 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// The protocol's name in the handshake (ALPN, RFC 7301) for a wire version: two nodes talk only if theirs are equal.
+/// The protocol's name in the handshake (ALPN, RFC 7301) for a wire version: two nodes communicate only if theirs are
+/// equal.
 pub(crate) fn alpn(wire_version: u16) -> Vec<u8> {
     format!("cloudy/{wire_version}").into_bytes()
 }
 
-/// The configuration of the side that is dialled: TLS 1.3 only, the other side's certificate demanded and checked against
-/// the identity's roots, no resumption, no early data.
+/// The configuration of the side that is dialled: only TLS 1.3; the other side must present a certificate, which is
+/// checked against the identity's roots; no resumption, no early data.
 ///
 /// # Errors
 /// The identity's roots cannot be used.
@@ -47,8 +48,8 @@ pub(crate) fn server_config(identity: &Identity, wire_version: u16) -> Result<ru
     Ok(config)
 }
 
-/// The configuration of the side that dials: as `server_config`; the other side's certificate must carry
-/// [`SERVER_NAME`](crate::SERVER_NAME), which is to be asked for whatever the address.
+/// The configuration of the side that dials, like `server_config`. The other side's certificate must carry
+/// [`SERVER_NAME`](crate::SERVER_NAME), which the handshake requests for every address.
 ///
 /// # Errors
 /// TLS 1.3 is not available.

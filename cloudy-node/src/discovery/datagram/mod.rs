@@ -18,11 +18,11 @@ use cloudy_proto::NodeId;
 use super::keys::address_bytes;
 use crate::cluster_key::{MacKey, TAG_BYTES};
 
-/// The length of a query as sent, and the least that is answered.
+/// The length of a sent query, and the minimum of an answered one.
 pub(super) const QUERY_BYTES_MIN: usize = 160;
-/// The longest datagram that is read; what is longer is cut off, and a reply that was cut does not decode.
+/// Maximum length that is read. A longer datagram is cut off, and a reply that was cut off does not decode.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 256;
-/// Bytes of a label.
+/// Maximum length of a label.
 pub(super) const LABEL_BYTES_MAX: usize = 64;
 /// The version of both datagrams.
 pub(super) const VERSION: u8 = 2;
@@ -36,7 +36,7 @@ const HEADER_BYTES: usize = MAGIC.len() + 2 + NONCE_BYTES;
 const REPLY_BYTES_MAX: usize = HEADER_BYTES + NODE_BYTES + 1 + 16 + 2 + 1 + LABEL_BYTES_MAX + TAG_BYTES;
 const _: () = assert!(REPLY_BYTES_MAX <= QUERY_BYTES_MIN && QUERY_BYTES_MIN <= DATAGRAM_BYTES_MAX);
 
-/// Binds a reply to one query: random for each query.
+/// A random number that binds a reply to its query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Nonce(pub [u8; NONCE_BYTES]);
 
@@ -45,24 +45,24 @@ pub(super) struct Nonce(pub [u8; NONCE_BYTES]);
 pub(super) struct Reply {
     /// The query's nonce, repeated.
     pub nonce: Nonce,
-    /// The node that answers.
+    /// The node that replies.
     pub node: NodeId,
-    /// Where it can be dialled.
+    /// The address of the node.
     pub address: SocketAddr,
-    /// What it belongs to, for example a session's name; at most [`LABEL_BYTES_MAX`] bytes.
+    /// The application's label, for example a session's name; at most [`LABEL_BYTES_MAX`] bytes.
     pub label: String,
 }
 
-/// A datagram that is not what was expected; it is ignored.
+/// The reason to ignore a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum DatagramError {
-    /// Not the length that its kind must have.
+    /// Not the length of its kind.
     #[error("a datagram of {bytes} bytes has not the length of its kind; ignore it")]
     Length {
         /// Its length.
         bytes: usize,
     },
-    /// Another program's, or the other of the two kinds.
+    /// A datagram of another program, or of the other kind.
     #[error("not the kind of datagram expected here; ignore it")]
     Kind,
     /// Another version of cloudy's discovery.
@@ -74,12 +74,12 @@ pub(super) enum DatagramError {
     /// An address that cannot be dialled: unknown family, port 0, or an unspecified or multicast address.
     #[error("the address in the reply cannot be dialled; ignore it")]
     Address,
-    /// The label is no text.
+    /// The label is not text.
     #[error("the label is no text; ignore it")]
     Label,
 }
 
-/// A query from that source address, padded to [`QUERY_BYTES_MIN`].
+/// Encodes a query from a source address, padded to [`QUERY_BYTES_MIN`].
 pub(super) fn encode_query(key: &MacKey, nonce: Nonce, source: SocketAddr) -> Vec<u8> {
     let mut datagram = header(KIND_QUERY, nonce);
     let tag = key.tag(&[&datagram, &address_bytes(source)]);
@@ -88,11 +88,11 @@ pub(super) fn encode_query(key: &MacKey, nonce: Nonce, source: SocketAddr) -> Ve
     datagram
 }
 
-/// Reads a query that came from that source address: its nonce, and the key under which it is authentic. The content of
-/// the padding is ignored, so a later version may use it.
+/// Decodes a query from a source address: its nonce, and the key under which it is authentic. The content of the
+/// padding is ignored, so that a later version may use it.
 ///
 /// # Errors
-/// What is wrong with it. A query shorter than [`QUERY_BYTES_MIN`] is an error.
+/// The fault. A query shorter than [`QUERY_BYTES_MIN`] is an error.
 pub(super) fn decode_query<'k>(
     keys: &'k [MacKey],
     datagram: &[u8],
@@ -109,7 +109,8 @@ pub(super) fn decode_query<'k>(
     Ok((nonce, key))
 }
 
-/// A reply, never longer than a query. An IPv6 scope and flow label are not sent: they mean nothing elsewhere.
+/// Encodes a reply, never longer than a query. An IPv6 scope and flow label are left out: they have no meaning on
+/// another host.
 pub(super) fn encode_reply(key: &MacKey, reply: &Reply) -> Vec<u8> {
     let mut datagram = header(KIND_REPLY, reply.nonce);
     datagram.extend_from_slice(&reply.node.0);
@@ -132,18 +133,18 @@ pub(super) fn encode_reply(key: &MacKey, reply: &Reply) -> Vec<u8> {
     datagram
 }
 
-/// Reads the nonce of a reply and nothing else, so that replies to others cost no more.
+/// Decodes only the nonce of a reply, so that replies to others cost no more.
 ///
 /// # Errors
-/// It is no reply.
+/// The datagram is not a reply.
 pub(super) fn nonce_of_reply(datagram: &[u8]) -> Result<Nonce, DatagramError> {
     split_header(KIND_REPLY, datagram).map(|(nonce, _)| nonce)
 }
 
-/// Reads a reply; nothing may follow it.
+/// Decodes a reply without trailing bytes.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The fault.
 pub(super) fn decode_reply(keys: &[MacKey], datagram: &[u8]) -> Result<Reply, DatagramError> {
     let (nonce, body) = split_header(KIND_REPLY, datagram)?;
     let length = DatagramError::Length { bytes: datagram.len() };
@@ -187,7 +188,7 @@ fn split_header(kind: u8, datagram: &[u8]) -> Result<(Nonce, &[u8]), DatagramErr
     if *magic != MAGIC {
         return Err(DatagramError::Kind);
     }
-    // The version comes before the rest: what follows it may have another shape.
+    // The version comes first, because a later version may have another layout.
     if *version != VERSION {
         return Err(DatagramError::Version(*version));
     }

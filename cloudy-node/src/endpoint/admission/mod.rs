@@ -1,8 +1,8 @@
 //! Admission of handshakes and connections: bounds on connections from others.
 //!
-//! Until its handshake is finished, a connection may be anybody's. Unfinished handshakes have a pool of their own, in which
-//! the oldest gives way to a newer one, so strangers can take no place from a node that holds the key. Nodes that this
-//! node wants links to have a second pool, and places of their own among the connections.
+//! Until its handshake is finished, a connection may belong to any host. Unfinished handshakes have a pool of their
+//! own, in which the oldest is replaced by a new one, so strangers can take no place from a node that holds the key.
+//! Nodes that this node wants links to have a second pool, and reserved places among the connections.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -18,12 +18,13 @@ use crate::endpoint::handshakes::Pool;
 use crate::endpoint::{EndpointLimits, KnownNodes};
 use crate::link_error::LinkFailure;
 
-/// The share of [`EndpointLimits::connections_max`] that only nodes get which this node wants links to: one in so many.
+/// The share of [`EndpointLimits::connections_max`] that is reserved for nodes that this node wants links to: one in
+/// this number.
 pub(crate) const CONNECTIONS_RESERVED_SHARE: usize = 4;
-/// Unfinished handshakes of addresses that nodes are known to have, beside [`EndpointLimits::handshakes_max`].
+/// Maximum of unfinished handshakes of addresses of known nodes, beside [`EndpointLimits::handshakes_max`].
 pub(crate) const KNOWN_HANDSHAKES_MAX: usize = 64;
 
-/// Counts the connections from others and decides which more are accepted. Clones share the counts.
+/// Counts the connections from others and decides on new ones. Clones share the counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission(Arc<Shared>);
 
@@ -43,14 +44,15 @@ struct State {
     known_handshakes: Pool<SocketAddr>,
     /// Connections whose handshake is finished.
     connections: usize,
-    /// Only networks with connections: no more entries than `connections_max`.
+    /// Networks with connections only: at most `connections_max` entries.
     per_network: BTreeMap<Network, usize>,
 }
 
-/// What counts as one address: one of IPv4, or the /64 of an IPv6 address, in which a single host may have any number.
+/// The unit of counting: an IPv4 address, or the /64 of an IPv6 address, in which a single host may have any number of
+/// addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Network {
-    /// An IPv4 address, also one that an IPv6 socket shows.
+    /// An IPv4 address, also in the form of an IPv6 socket.
     V4(Ipv4Addr),
     /// The first 64 bits of an IPv6 address.
     V6([u8; 8]),
@@ -81,24 +83,24 @@ impl fmt::Display for Network {
     }
 }
 
-/// Why an incoming connection goes no further.
+/// The reason to refuse an incoming connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum NotAdmitted {
-    /// The dialler was asked to prove its address; it dials again by itself.
+    /// The dialler was requested to prove its address; it dials again by itself.
     #[error("{address} is to prove its address first")]
     Retry {
         /// The address that the dialler claims.
         address: IpAddr,
     },
-    /// All connections are taken.
+    /// All places for connections are taken.
     #[error("refused {network}: {max} connections are open, the most this node accepts")]
     Full {
         /// The dialler's network.
         network: Network,
-        /// [`EndpointLimits::connections_max`], less the places kept for known nodes.
+        /// [`EndpointLimits::connections_max`], less the places reserved for known nodes.
         max: usize,
     },
-    /// The dialler's network has all its connections.
+    /// The dialler's network has the maximum number of connections.
     #[error("refused {network}: it has {max} connections, the most one address may have")]
     AddressFull {
         /// The dialler's network.
@@ -111,19 +113,19 @@ pub(crate) enum NotAdmitted {
     Failed(#[from] LinkFailure),
 }
 
-/// A connection's place in the counts, given back when dropped: keep it as long as the connection.
+/// A connection's place in the counts, returned when dropped: keep it as long as the connection.
 #[derive(Debug)]
 pub(crate) struct AdmissionGuard {
     shared: Arc<Shared>,
     id: u64,
     network: Network,
-    /// Its handshake is finished.
+    /// Whether its handshake is finished.
     established: bool,
     gives_way: oneshot::Receiver<()>,
 }
 
 impl Admission {
-    /// With nothing counted yet.
+    /// An admission with zero counts.
     #[cfg(test)]
     pub(crate) fn new(limits: &EndpointLimits) -> Self {
         Self::with_known(limits, KnownNodes::default())
@@ -145,12 +147,12 @@ impl Admission {
         }))
     }
 
-    /// Accepts an incoming connection, or sends its dialler away with a refusal or a Retry. What is accepted is to be
-    /// awaited with [`handshake`](crate::endpoint::handshake), and its guard kept. Another handshake may have to
-    /// [give way](AdmissionGuard::gives_way).
+    /// Accepts an incoming connection, or answers its dialler with a refusal or a Retry. The caller awaits an accepted
+    /// one with [`handshake`](crate::endpoint::handshake), and keeps its guard. Another handshake may have to [give
+    /// way](AdmissionGuard::gives_way).
     ///
     /// # Errors
-    /// Why it was not accepted; the dialler has been answered.
+    /// The reason for the refusal; the dialler has been answered.
     pub(crate) fn admit(&self, incoming: Incoming) -> Result<(Connecting, AdmissionGuard), NotAdmitted> {
         let proven = incoming.remote_address_validated();
         match self.decide(incoming.remote_address(), proven, incoming.may_retry()) {
@@ -167,10 +169,10 @@ impl Admission {
         }
     }
 
-    /// Takes a place for a handshake from `from`. `proven`: its dialler is known to receive there.
+    /// Takes a place for a handshake from `from`. `proven`: the dialler has shown that it receives at that address.
     ///
     /// # Errors
-    /// There is no place, or the address is to be proven first; nothing is counted then.
+    /// There is no place, or the address must be proven first. Nothing is counted.
     fn decide(&self, from: SocketAddr, proven: bool, may_retry: bool) -> Result<AdmissionGuard, NotAdmitted> {
         let shared = &*self.0;
         let network = Network::from(from.ip());
@@ -183,7 +185,7 @@ impl Admission {
         shared.has_place(&state, network, shared.known.is_on(from.ip()))?;
         let id = state.next_id;
         state.next_id += 1;
-        // An address that was not proven may be somebody else's.
+        // An address without proof may belong to another host.
         let gives_way = if proven && shared.known.is_at(from) {
             state.known_handshakes.insert(id, from)
         } else {
@@ -208,11 +210,11 @@ impl Admission {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock leaves counts that are high by one at worst.
+        // A panic under the lock leaves counts that are too high by one at most.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether one more connection may come from a network.
+    /// Whether another connection from a network has a place.
     fn has_place(&self, state: &State, network: Network, known: bool) -> Result<(), NotAdmitted> {
         let reserved = if known { 0 } else { self.connections_max / CONNECTIONS_RESERVED_SHARE };
         let max = self.connections_max - reserved;
@@ -228,16 +230,16 @@ impl Shared {
 }
 
 impl AdmissionGuard {
-    /// Returns once this handshake has to give way to a newer one: it is to be dropped then. Cancel safe.
+    /// Returns once a newer handshake replaces this one, which the caller then drops. Cancel safe.
     pub(crate) async fn gives_way(&mut self) {
         // The pool drops the other end.
         let _ = (&mut self.gives_way).await;
     }
 
-    /// The handshake is finished, and the node at the other end is known.
+    /// Notes that the handshake is finished, and which node is at the other end.
     ///
     /// # Errors
-    /// There is no place for one more connection: close this one.
+    /// There is no place for another connection: close this one.
     pub(crate) fn established(&mut self, peer: NodeId) -> Result<(), NotAdmitted> {
         if self.established {
             return Ok(());

@@ -39,7 +39,7 @@ fn network(ip: &str) -> Network {
 fn the_total_and_each_address_are_bounded() {
     let admission = Admission::new(&limits(3, 2, 100));
     let first = admission.connection("10.0.0.1", node(1)).unwrap();
-    // The same address, as an IPv6 socket shows it.
+    // The same address, in the form of an IPv6 socket.
     let _second = admission.connection("::ffff:10.0.0.1", node(2)).unwrap();
     let refused = admission.handshake("10.0.0.1").unwrap_err();
     assert_eq!(refused, NotAdmitted::AddressFull { network: network("10.0.0.1"), max: 2 });
@@ -96,7 +96,7 @@ fn strangers_take_no_place_from_connections_and_put_out_their_own_oldest_handsha
     assert!(newcomer.gives_way().now_or_never().is_none(), "a newcomer from elsewhere stays");
     newcomer.established(node(1)).unwrap();
     assert!(flood[991].gives_way().now_or_never().is_some());
-    // Of the same network it has the time in which the pool fills once.
+    // Within one network it has the time in which the pool fills once.
     let mut neighbour = admission.handshake("2001:db8::ffff").unwrap();
     flood.extend((0..6).map(|at| admission.handshake(&format!("2001:db8::1:{at}")).unwrap()));
     assert!(neighbour.gives_way().now_or_never().is_none());
@@ -118,7 +118,7 @@ fn known_nodes_have_places_that_no_other_holder_of_the_key_gets() {
     let refused = admission.connection("10.0.0.1", node(9)).unwrap_err();
     assert_eq!(refused, NotAdmitted::Full { network: network("10.0.0.1"), max: 6 });
     let mut member = admission.handshake("10.0.0.1").unwrap();
-    // Another port: the pool of everybody, of one place.
+    // Another port belongs to the common pool, of one place.
     let elsewhere = |port| admission.decide(SocketAddr::new(at("10.0.0.1").ip(), port), true, false).unwrap();
     let (mut first, mut second) = (elsewhere(1), elsewhere(2));
     assert!(first.gives_way().now_or_never().is_some() && second.gives_way().now_or_never().is_none());
