@@ -25,6 +25,11 @@ impl Outputs {
         self.queue.push_back(Output::Send { to, stream, frame });
     }
 
+    /// Closes the link to a peer that broke the protocol.
+    pub(crate) fn close_link(&mut self, peer: NodeId, reason: String) {
+        self.push(Output::CloseLink { peer, reason });
+    }
+
     #[inline]
     pub(crate) fn event(&mut self, event: Event) {
         self.queue.push_back(Output::Event(event));

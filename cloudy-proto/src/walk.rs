@@ -213,6 +213,12 @@ impl ResultState {
     pub(crate) fn digest_at(&self, index: Index) -> Option<Digest> {
         self.digest.at(index)
     }
+
+    /// The end of the result before an index. The digest is zero if that is not kept.
+    pub(crate) fn end_before(&self, first: Index) -> Checkpoint {
+        let index = Index(first.0.saturating_sub(1));
+        Checkpoint { index, digest: self.digest_at(index).unwrap_or_default() }
+    }
 }
 
 #[cfg(test)]

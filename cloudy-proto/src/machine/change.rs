@@ -1,55 +1,127 @@
-//! From one view to the next: suspicion, wedge, cut (`protocol.md` §6.1–§6.3).
+//! From one view to the next at this node: reports of failed members, and the coordinator's side of a view change
+//! (`protocol.md` §6.1–§6.3).
 
 use std::sync::Arc;
 
-use crate::command::{Command, Dropped, InstallView};
-use crate::config::{Durability, OnFailure, Parameters};
-use crate::id::{Index, NodeId, Rank, ViewId};
-use crate::io::{Event, Output};
-use crate::limits::MEMBERS_MAX;
-use crate::machine::Machine;
+use crate::command::Command;
+use crate::config::{Durability, OnFailure};
+use crate::due::Due;
+use crate::id::{NodeId, ViewId};
+use crate::io::Output;
+use crate::machine::closing::Closing;
+use crate::machine::control_log::ControlLog;
 use crate::machine::coordinating::Coordinating;
-use crate::machine::timers::Timer;
+use crate::machine::data_plane::DataPlane;
+use crate::machine::divergence::DivergenceHandler;
+use crate::machine::identity::Identity;
+use crate::machine::next_view::{Decision, NextView};
+use crate::machine::peers::Peers;
+use crate::machine::send_control;
+use crate::machine::storage::Storage;
+use crate::machine::timeouts::Timeouts;
+use crate::machine::timers::{Timer, Timers};
+use crate::machine::tracking::CoordinatorTracking;
+use crate::machine::wedge::{Answer, WedgeHandler};
+use crate::outputs::Outputs;
+use crate::result_log::ResultLog;
 use crate::rules::Rule;
-use crate::stored::Record;
-use crate::view::{Origin, RingMember, View};
-use crate::view_change::{ViewChange, cut_of};
+use crate::view::View;
+use crate::view_change::ViewChange;
 use crate::wire::{ControlFrame, Wedged};
 
-impl Machine {
-    /// A member looks at the others, and reports what it finds.
+/// Handles all that leads from the view in force to the next one. At the coordinator it asks this node's own place by
+/// [`WedgeHandler`], as any other member by a frame.
+pub(super) struct ViewChangeHandler<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) log: &'a mut ControlLog,
+    pub(super) coordinating: &'a mut Option<Coordinating>,
+    pub(super) tracking: &'a CoordinatorTracking,
+    pub(super) peers: &'a mut Peers,
+    pub(super) plane: &'a mut DataPlane,
+    pub(super) result: &'a mut ResultLog,
+    pub(super) storage: &'a mut Storage,
+    pub(super) closing: &'a Closing,
+    pub(super) outputs: &'a mut Outputs,
+    pub(super) timers: &'a mut Timers,
+    pub(super) due: &'a Due,
+}
+
+/// At every member.
+impl ViewChangeHandler<'_> {
+    /// Looks for members that have failed or stall, and reports them.
     pub(super) fn suspect(&mut self) {
-        let Some(member) = self.plane.member() else { return };
-        let limits = self.timeouts().limits(&member.view);
-        let Some(member) = self.plane.member_mut().filter(|member| !member.wedged) else { return };
-        let known = member.findings().down.len();
-        if member.view.parameters.on_failure == OnFailure::Evict && member.suspect(&limits, self.timers.now()) {
-            let down = member.findings().down[known..].iter().map(|rank| member.view.member(*rank).node);
-            let linked: Vec<NodeId> = down.filter(|node| self.peers.is_linked(*node)).collect();
-            linked.into_iter().for_each(|peer| self.outputs.push(Output::Redial { peer }));
-            self.say_suspect();
-        }
+        let Some(failed) = self.wedge().suspect() else { return };
+        let linked = failed.into_iter().filter(|node| self.peers.is_linked(*node));
+        linked.for_each(|peer| self.outputs.push(Output::Redial { peer }));
+        self.report_suspects();
     }
 
-    /// Tells the coordinator what was found in this view; again on every fresh link.
-    pub(super) fn say_suspect(&mut self) {
+    /// Reports to the coordinator what was found against members of this view. Repeated on every new link to it.
+    pub(super) fn report_suspects(&mut self) {
         let Some(member) = self.plane.member() else { return };
         let (view, wedged, findings) = (member.view.id, member.wedged, member.findings().clone());
         if findings.down.is_empty() && findings.stalled.is_empty() && !wedged {
             return;
         }
-        if self.is_coordinator() {
-            self.suspected(self.identity.me, view, wedged);
-        } else if self.has_coordinator() {
-            self.send_control(self.tracking.node(), ControlFrame::Suspect { view, findings, wedged });
+        if self.coordinating.is_some() {
+            self.on_suspect(self.identity.me, view, wedged);
+        } else if let Some(coordinator) = self.tracking.linked(self.identity.me, self.peers) {
+            self.send(coordinator, ControlFrame::Suspect { view, findings, wedged });
         }
     }
 
-    /// Coordinator: a member of the view in force has found something, or a predecessor wedged it. What was found it
-    /// says again in its answer to `Wedge`.
-    pub(super) fn suspected(&mut self, from: NodeId, view: ViewId, wedged: bool) {
+    /// What waited for the disk is synced: an answer may be due.
+    pub(super) fn on_synced(&mut self) {
+        if let Some((to, answer)) = self.wedge().due_answer() {
+            self.deliver(to, answer);
+        }
+    }
+
+    /// Answers a request to wedge a view that is frozen here.
+    pub(super) fn answer(&mut self, to: NodeId, view: ViewId) {
+        if let Some(answer) = self.wedge().answer_once_synced(to, view) {
+            self.deliver(to, answer);
+        }
+    }
+
+    fn deliver(&mut self, to: NodeId, answer: Answer) {
+        if to != self.identity.me {
+            let still_coordinates = to == self.tracking.node();
+            if still_coordinates || matches!(answer, Answer::Syncing(_)) {
+                self.send(to, answer.into_frame());
+            }
+            return;
+        }
+        match answer {
+            Answer::Syncing(view) => self.on_wedging(to, view),
+            Answer::Wedged(wedged) => self.on_wedged(to, wedged),
+        }
+    }
+
+    fn wedge(&mut self) -> WedgeHandler<'_> {
+        WedgeHandler {
+            identity: self.identity,
+            log: self.log,
+            peers: self.peers,
+            plane: self.plane,
+            result: self.result,
+            storage: self.storage,
+            now: self.timers.now(),
+        }
+    }
+
+    fn send(&mut self, to: NodeId, frame: ControlFrame) {
+        send_control(self.peers, self.outputs, to, frame);
+    }
+}
+
+/// At the coordinator.
+impl ViewChangeHandler<'_> {
+    /// A member of the view in force has found something, or a predecessor wedged it. What it found is in its answer to
+    /// `Wedge`: here it only starts the view change.
+    pub(super) fn on_suspect(&mut self, from: NodeId, view: ViewId, wedged: bool) {
         let latest = self.log.state().view().map_or(ViewId(0), |view| view.id);
-        if let Some(coordinating) = &mut self.coordinating
+        if let Some(coordinating) = self.coordinating
             && view > latest
             && self.log.state().incarnation(from).is_some()
         {
@@ -61,244 +133,199 @@ impl Machine {
             latest.id == view && latest.rank_of(from).is_some() && (evicts || wedged)
         });
         if in_force && !self.closing.is_stopping() {
-            self.begin_change(false);
+            self.start(false);
         }
     }
 
-    /// Coordinator: wedges every member of the view in force, to install the next, or the last.
-    pub(super) fn begin_change(&mut self, last: bool) {
-        let Some(coordinating) = self.coordinating.as_mut().filter(|coordinating| coordinating.change().is_none())
-        else {
-            return if last {
-                self.change_becomes_last()
-            };
-        };
-        let Some(view) = self.log.state().view().filter(|view| !view.last).cloned() else { return };
-        coordinating.start_change(ViewChange::new(Arc::clone(&view), last, self.timers.now()));
-        self.set_timer(Timer::Wedge, view.parameters.wedge_timeout);
-        self.flush_log();
-        view.ring.iter().for_each(|member| self.say_wedge(member.node));
-        if self.freeze(view.id, false) {
-            self.answer_once_synced(self.identity.me, view.id);
-        }
-    }
-
-    /// Coordinator: the group ends with the view that is being changed to, which may otherwise wait for `ring_min` for good.
-    fn change_becomes_last(&mut self) {
-        let Some(change) = self.change_mut().filter(|change| !change.proposed && !change.last) else { return };
-        change.last = true;
-        self.try_cut();
-    }
-
-    /// Coordinator: the view that was proposed took no effect, since a joiner was started again meanwhile.
-    pub(super) fn change_afresh(&mut self) {
-        if let Some(change) = self.coordinating.as_mut().and_then(Coordinating::take_proposed_change) {
-            self.begin_change(change.last);
-        }
-    }
-
-    /// Asks a member that has not answered to wedge. It must have been sent the log so far, or it would not know the
-    /// view; who does not follow yet is asked once it does.
-    pub(super) fn say_wedge(&mut self, node: NodeId) {
-        let Some(coordinating) = &self.coordinating else { return };
-        let Some(change) = coordinating.change().filter(|change| !change.proposed) else { return };
-        let view = change.view.id;
-        if change.awaits(node) && coordinating.has_follower(node) {
-            let (last, again) = (change.last, change.again);
-            self.send_control(node, ControlFrame::Wedge { view, last, again });
-        }
-    }
-
-    /// A member freezes the view, for good, and says what it holds.
-    pub(super) fn take_wedge(&mut self, from: NodeId, (view, last): (ViewId, bool), again: bool) {
-        if from != self.tracking.node() || self.is_coordinator() {
-            // It coordinated once, and has not heard that it does not.
+    /// Wedges every member of the view in force, to install the next view, or the last. If a change is in progress already,
+    /// it becomes the change to the last view.
+    pub(super) fn start(&mut self, last: bool) {
+        let now = self.timers.now();
+        let Some(coordinating) = self.coordinating else { return };
+        if let Some(change) = coordinating.change_mut() {
+            // The group may otherwise wait for `ring_min` for good.
+            if last && change.become_last() {
+                self.try_propose();
+            }
             return;
         }
-        if self.freeze(view, again) {
-            if last {
-                self.enter_stop();
-            }
-            self.answer_once_synced(from, view);
+        let Some(view) = self.log.state().view().filter(|view| !view.last).cloned() else { return };
+        coordinating.start_change(ViewChange::new(Arc::clone(&view), last, now));
+        self.timers.set(Timer::Wedge, now + view.parameters.wedge_timeout);
+        coordinating.send_log(self.log, self.peers, self.outputs);
+        view.ring.iter().for_each(|member| self.send_wedge(member.node));
+        self.wedge_own_place(view.id, false);
+    }
+
+    /// The view that was proposed took no effect, since a joiner was started again meanwhile.
+    pub(super) fn restart(&mut self) {
+        if let Some(change) = self.coordinating.as_mut().and_then(Coordinating::take_proposed_change) {
+            self.start(change.is_last());
         }
     }
 
-    /// Freezes a view that this node, or an earlier run of it, is a member of; false if it is of no such view.
-    fn freeze(&mut self, view: ViewId, again: bool) -> bool {
-        let now = self.timers.now();
-        if !self.plane.is_member() && !self.identity.rules.holds(Rule::StaleMemberIsVoid) {
-            let listed = self.log.state().view().and_then(|view| Some((view, view.rank_of(self.identity.me)?)));
-            let with_nothing = listed.map(|(view, rank)| self.former_member(view, rank, Some(Index(1))));
-            if self.plane.former().is_none() {
-                with_nothing.into_iter().for_each(|member| self.plane.enter_as_former(member));
-            }
+    /// The view in force lists an incarnation that is over: the next view is without it.
+    pub(super) fn replace_stale(&mut self) {
+        let is_stale = |view: &View| view.ring.iter().any(|member| self.log.state().is_stale(member));
+        let stale = self.log.state().view().is_some_and(|view| is_stale(view));
+        if stale && self.coordinating.is_some() && !self.closing.is_stopping() {
+            self.start(false);
+            // One that was in progress does not wait for it.
+            self.try_propose();
         }
-        let limits = self.plane.place().map(|member| self.timeouts().limits(&member.view)).unwrap_or_default();
-        // Until the log lists this run, its answer would pass for the earlier run's.
-        let known = self.log.state().is_latest_run(self.identity.me, self.identity.run) || !self.identity.is_restored;
-        let member = self.plane.place_mut(known).filter(|member| member.view.id == view);
-        let Some(member) = member else { return false };
-        if again {
-            member.find_again(&limits, now);
-        }
-        member.wedge();
-        if self.plane.on_wedged(view) {
-            self.storage.records.keep(Record::Wedged { view });
-        }
-        true
     }
 
-    /// What this node holds of a view that it has frozen.
-    pub(super) fn wedged(&self, view: ViewId) -> Option<Wedged> {
-        let member = self.plane.place().filter(|member| member.view.id == view)?;
-        let (incarnation, frontiers) = (member.incarnation(), member.frontiers());
-        let (first, complete) = (member.first, member.complete);
-        let digest = self.ends_before(first).digest;
-        let (cursor, mut findings) = (member.cursor(), member.findings().clone());
-        if member.view.parameters.adapts() {
-            findings.quiet = member.quiet(&self.timeouts().limits(&member.view), self.timers.now());
+    /// Sends the request to wedge to a member that has not answered. It must have been sent the log so far, or it would not
+    /// know the view. A node that does not follow the log yet is sent the request once it does.
+    pub(super) fn send_wedge(&mut self, node: NodeId) {
+        let Some(coordinating) = self.coordinating else { return };
+        let Some(change) = coordinating.undecided_change() else { return };
+        if change.awaits(node) && coordinating.has_follower(node) {
+            let (view, last, again) = (change.view().id, change.is_last(), change.is_repeated());
+            self.send(node, ControlFrame::Wedge { view, last, again });
         }
-        Some(Wedged { view, incarnation, frontiers, complete, first, digest, cursor, findings })
     }
 
-    pub(super) fn take_wedged(&mut self, from: NodeId, wedged: Wedged) {
+    /// A member answers.
+    pub(super) fn on_wedged(&mut self, from: NodeId, wedged: Wedged) {
         let Some(change) = self.change_mut() else { return };
         if let Err(error) = change.answer(from, wedged) {
-            return self.breach(from, error.to_string());
+            return self.outputs.close_link(from, error.to_string());
         }
-        self.try_cut();
+        self.try_propose();
     }
 
-    /// Coordinator: a member syncs what it has, and answers then.
-    pub(super) fn take_wedging(&mut self, from: NodeId, view: ViewId) {
+    /// A member syncs what it holds, and answers then.
+    pub(super) fn on_wedging(&mut self, from: NodeId, view: ViewId) {
         if let Some(change) = self.change_mut() {
             change.syncs(from, view);
         }
     }
 
-    /// Coordinator: a run of a node begins. What an earlier one has answered is void: its disk answers again, if it has
-    /// one.
-    pub(super) fn ask_afresh(&mut self, node: NodeId) {
-        let coordinating = self.coordinating.as_mut();
-        let change = coordinating.and_then(Coordinating::change_mut).filter(|change| !change.proposed);
-        let Some(change) = change else { return };
+    /// The link to a member went down.
+    pub(super) fn on_link_down(&mut self, node: NodeId) {
+        let counts_reach = self.identity.rules.holds(Rule::AnswerIsInReach);
+        if let Some(change) = self.change_mut().filter(|_| counts_reach) {
+            change.part(node);
+        }
+        self.try_propose();
+    }
+
+    /// The log lists an incarnation of a node. What an earlier one answered is void: its disk answers again, if it has one.
+    pub(super) fn on_incarnation(&mut self, node: NodeId) {
+        let Some(change) = self.change_mut().filter(|change| !change.is_proposed()) else { return };
+        let view = change.view().id;
         if self.identity.durability == Durability::Disk || self.identity.rules.holds(Rule::StaleMemberIsVoid) {
-            change.forget(node);
+            self.change_mut().into_iter().for_each(|change| change.forget(node));
         }
-        let view = change.view.id;
-        if node != self.identity.me {
-            self.say_wedge(node);
-        } else if self.freeze(view, false) {
-            self.answer_once_synced(self.identity.me, view);
-        }
-    }
-
-    pub(super) fn wedge_over(&mut self) {
-        self.try_cut();
-        if let Some(change) = self.change().filter(|change| !change.proposed) {
-            let (again, view) = (change.view.parameters.wedge_timeout, Arc::clone(&change.view));
-            self.set_timer(Timer::Wedge, again);
-            view.ring.iter().for_each(|member| self.say_wedge(member.node));
-            self.ask_itself(view.id);
+        if node == self.identity.me {
+            self.wedge_own_place(view, false);
+        } else {
+            self.send_wedge(node);
         }
     }
 
-    /// Coordinator: fixes the cut once all have answered, or the time for it is over and a complete member has.
-    pub(super) fn try_cut(&mut self) {
-        let decides = |change: &&ViewChange| !change.proposed && change.undecided_until <= self.timers.now();
+    /// The time for answers is over: requests the missing ones again.
+    pub(super) fn on_timeout(&mut self) {
+        self.try_propose();
+        let change = self.coordinating.as_ref().and_then(Coordinating::undecided_change);
+        let Some(view) = change.map(|change| Arc::clone(change.view())) else { return };
+        self.timers.set(Timer::Wedge, self.timers.now() + view.parameters.wedge_timeout);
+        view.ring.iter().for_each(|member| self.send_wedge(member.node));
+        // Its own answer may have come before it had the whole result.
+        let awaits_own = self.change().is_some_and(|change| change.awaits(self.identity.me));
+        if awaits_own && self.plane.member().is_some_and(|member| member.complete) {
+            self.answer(self.identity.me, view.id);
+        }
+    }
+
+    /// Proposes the next view once all have answered, or the time for that is over and a complete member has.
+    pub(super) fn try_propose(&mut self) {
+        let now = self.timers.now();
+        let decides = |change: &&ViewChange| !change.is_proposed() && !change.waits_at(now);
         let Some(change) = self.change().filter(decides) else { return };
-        let stale = |rank: Rank| self.is_void(change.view.member(rank));
-        let answers = self.staying(change);
-        let timeouts = self.timeouts();
-        let awaited = |rank: Rank| {
-            let lacks = answers[rank.at()].is_none() && change.awaits_answer(rank);
-            lacks && !stale(rank) && !timeouts.is_overdue(change, rank) && !timeouts.is_given_up(change, rank)
-        };
-        if change.view.ranks().any(awaited) {
+        if self.next_view().is_none_or(|next| next.awaits_answers(change)) {
             return;
         }
         self.compare_answers();
         let Some(change) = self.change().filter(|_| !self.outputs.is_halted()) else { return };
-        let answers = self.staying(change);
-        let stale = |rank: Rank| self.is_void(change.view.member(rank));
-        let (view, last) = (Arc::clone(&change.view), change.last);
-        let goes_on = |rank: Rank| !self.log.state().is_stale(view.member(rank));
-        let on_disk = self.identity.durability == Durability::Disk;
-        let restarted: Vec<bool> = view.ranks().map(|rank| on_disk && !goes_on(rank)).collect();
-        let Some(cut) = cut_of(&view, &answers, &restarted, last, self.identity.rules) else { return };
-        let is_silent = |rank: Rank| answers[rank.at()].is_none() && change.awaits_answer(rank) || stale(rank);
-        let silent: Vec<bool> = view.ranks().map(is_silent).collect();
-        let survivor = |rank| RingMember { origin: Origin::Survivor, ..view.member(rank).clone() };
-        let (running, back): (Vec<Rank>, Vec<Rank>) = cut.survivors.iter().partition(|rank| goes_on(**rank));
-        let mut ring: Vec<RingMember> = running.into_iter().map(survivor).collect();
-        // They come back in the runs that they are in.
-        let origin = if cut.from_disks { Origin::Restarted } else { Origin::Joiner };
-        let joiners = back.into_iter().filter_map(|rank| self.joiner(view.member(rank).node));
-        let mut joiners: Vec<RingMember> = joiners.map(|joiner| RingMember { origin, ..joiner }).collect();
-        let gone = view.ranks().filter(|rank| !cut.survivors.contains(rank));
-        let why = |rank: Rank| match silent[rank.at()] {
-            true => Dropped::Silent,
-            false if self.is_leaving(view.member(rank).node) => Dropped::Left,
-            false => Dropped::Blamed,
-        };
-        let dropped = gone.map(|rank| (view.member(rank).node, why(rank))).collect();
-        if !last {
-            let places = MEMBERS_MAX.saturating_sub(ring.len() + joiners.len());
-            joiners.extend(self.joiners(&view, places));
-            joiners.sort_by_key(|joiner| joiner.node);
-            if ring.len() + joiners.len() < usize::from(view.parameters.ring_min) {
-                // Asked again until enough are back (`protocol.md` §6.3).
-                return self.wedge_again();
+        let Some(next) = self.next_view() else { return };
+        match next.decide(change) {
+            Decision::Wait => {}
+            // Requested again until enough are back (`protocol.md` §6.3).
+            Decision::TooFew => self.repeat(),
+            Decision::Install(next) => {
+                self.change_mut().into_iter().for_each(ViewChange::propose);
+                self.log.propose(&Command::InstallView(*next));
             }
         }
-        ring.append(&mut joiners);
-        if let Some(change) = self.change_mut() {
-            change.proposed = true;
-        }
-        let parameters = Parameters { ring: cut.ring, ..view.parameters.clone() };
-        let (from, cut) = (view.id, cut.rounds);
-        self.propose(&Command::InstallView(InstallView { from, ring, parameters, cut, last, dropped }));
     }
 
-    /// Coordinator: too few would be left. All are asked again, once the time for answers is over.
-    fn wedge_again(&mut self) {
+    /// Requests all answers again, at most once in the time for answers.
+    fn repeat(&mut self) {
         let now = self.timers.now();
-        let is_due = |change: &&mut ViewChange| now.since(change.asked_at) >= change.view.parameters.wedge_timeout;
+        let is_due = |change: &&mut ViewChange| now.since(change.asked_at()) >= change.view().parameters.wedge_timeout;
         let Some(change) = self.change_mut().filter(is_due) else { return };
         change.ask_again(now);
-        let view = change.view.id;
-        if self.freeze(view, true) {
-            self.answer_once_synced(self.identity.me, view);
-        }
+        let view = change.view().id;
+        self.wedge_own_place(view, true);
     }
 
-    /// A view change went on without these.
-    pub(super) fn dropped(&mut self, dropped: &[(NodeId, Dropped)]) {
-        for &(node, why) in dropped {
-            if why != Dropped::Left {
-                self.evicted_at(node);
-            } else if node == self.identity.me {
-                continue;
-            }
-            self.event(match why {
-                Dropped::Silent => Event::Silent { node },
-                Dropped::Blamed => Event::Blamed { node },
-                Dropped::Left => Event::Left { node },
-            });
-        }
-    }
-
-    /// The change that led to the view in force is over; one that was wanted meanwhile may begin.
-    pub(super) fn change_over(&mut self, view: &View) {
+    /// The change that led to a view is over. One that was wanted meanwhile may start.
+    pub(super) fn finish(&mut self, view: &View) {
         self.timers.stop(Timer::Wedge);
-        if let Some(coordinating) = &mut self.coordinating {
+        if let Some(coordinating) = self.coordinating {
             coordinating.finish_change();
         }
         if self.closing.is_stopping() && !view.last {
-            self.begin_change(true);
+            self.start(true);
         }
         self.replace_stale();
-        self.let_go();
+    }
+
+    /// The coordinator is a member too: freezes this node's own place in a view, and answers for it.
+    fn wedge_own_place(&mut self, view: ViewId, again: bool) {
+        if self.wedge().freeze(view, again) {
+            self.answer(self.identity.me, view);
+        }
+    }
+
+    fn compare_answers(&mut self) {
+        let Some(coordinating) = self.coordinating else { return };
+        let mut divergence = DivergenceHandler {
+            identity: self.identity,
+            log: self.log,
+            tracking: self.tracking,
+            peers: self.peers,
+            plane: self.plane,
+            result: self.result,
+            storage: self.storage,
+            closing: self.closing,
+            outputs: self.outputs,
+            due: self.due,
+            now: self.timers.now(),
+        };
+        divergence.compare_answers(coordinating);
+    }
+
+    fn next_view(&self) -> Option<NextView<'_>> {
+        let now = self.timers.now();
+        Some(NextView {
+            identity: self.identity,
+            log: self.log,
+            coordinating: self.coordinating.as_ref()?,
+            peers: self.peers,
+            timeouts: Timeouts::new(self.identity, self.log, self.peers, self.storage, now),
+            now,
+        })
+    }
+
+    fn change(&self) -> Option<&ViewChange> {
+        self.coordinating.as_ref().and_then(Coordinating::change)
+    }
+
+    fn change_mut(&mut self) -> Option<&mut ViewChange> {
+        self.coordinating.as_mut().and_then(Coordinating::change_mut)
     }
 }
 
@@ -311,7 +338,7 @@ mod tests {
     #[test]
     fn the_end_of_a_group_does_not_wait_for_the_least_ring() {
         let mut machine = alone(Parameters { ring_min: 2, ..Parameters::default() });
-        machine.begin_change(false);
+        machine.view_change().start(false);
         drain(&mut machine);
         assert!(machine.change().is_some(), "one member is too few");
         machine.handle(machine.timers.now(), Input::Request(Request::End));

@@ -168,7 +168,7 @@ impl Machine {
         }
         self.timers.stop(Timer::Period);
         self.enter_stop();
-        self.begin_change(true);
+        self.view_change().start(true);
     }
 
     pub(super) fn enter_stop(&mut self) {
@@ -201,7 +201,7 @@ impl Machine {
 
     fn final_at(&mut self, result: Checkpoint) {
         self.closing.final_result = Some(result);
-        self.compare_final();
+        self.divergence().compare_final();
         if self.outputs.is_halted() {
             return;
         }

@@ -38,10 +38,11 @@ impl Machine {
         let ends = view.last || self.closing.is_final() || !self.is_coordinator();
         match self.change() {
             _ if ends => false,
-            Some(change) if change.proposed => false,
+            Some(change) if change.is_proposed() => false,
             Some(change) => {
-                let answered = self.staying(change).iter().flatten().any(|answer| answer.complete);
-                !answered && !view.ring.iter().any(|member| self.may_answer(change, member))
+                let answers = self.next_view().map(|next| next.counted_answers(change)).unwrap_or_default();
+                !answers.iter().flatten().any(|answer| answer.complete)
+                    && !view.ring.iter().any(|member| self.may_answer(change, member))
             }
             None => {
                 let reached = |member: &RingMember| self.plane.is_member() || self.peers.is_linked(member.node);
@@ -57,14 +58,14 @@ impl Machine {
             false => self.peers.heartbeat(member.node).is_some_and(|heartbeat| heartbeat.complete),
         };
         let awaited = |rank| change.awaits_answer(rank) && !self.timeouts().is_overdue(change, rank);
-        complete && self.timeouts().seems_alive(member.node) && change.view.rank_of(member.node).is_some_and(awaited)
+        complete && self.timeouts().seems_alive(member.node) && change.view().rank_of(member.node).is_some_and(awaited)
     }
 
     /// What a member has answered: whether it is complete.
     fn answer_of(&self, member: &RingMember) -> Option<bool> {
         let change = self.change()?;
-        let rank = change.view.rank_of(member.node)?;
-        change.answers[rank.at()].as_ref().map(|answer| answer.complete)
+        let rank = change.view().rank_of(member.node)?;
+        change.answer_of(rank).map(|answer| answer.complete)
     }
 
     /// A member is there again in another run, which has nothing of what the one on the ring held.
@@ -74,14 +75,6 @@ impl Machine {
         let follows = member.node == self.identity.me || self.has_follower(member.node);
         let answers_nothing = self.answer_of(member).map_or(asked && follows, |complete| !complete);
         self.log.state().is_stale(member) && (self.identity.durability == Durability::Memory || answers_nothing)
-    }
-
-    /// Coordinator: its own answer may have come before it had the whole result.
-    pub(super) fn ask_itself(&mut self, view: ViewId) {
-        let awaited = self.change().is_some_and(|change| change.awaits(self.identity.me));
-        if awaited && self.plane.member().is_some_and(|member| member.complete) {
-            self.answer_once_synced(self.identity.me, view);
-        }
     }
 
     /// The coordinator says so.

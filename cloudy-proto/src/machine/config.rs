@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use crate::config::{Durability, Parameters};
-use crate::id::{GroupId, Incarnation, Index, NodeId};
+use crate::id::{GroupId, Index, NodeId};
 use crate::machine::founding::Founding;
 use crate::machine::join::{Aim, Joining};
 use crate::rules::Rules;
@@ -98,24 +98,4 @@ pub struct MachineConfig {
     pub log_entries_max: usize,
     /// Which rules hold: all.
     pub rules: Rules,
-}
-
-/// The identity of this node in its group, and its configuration.
-#[derive(Debug)]
-pub(super) struct Identity {
-    pub(super) me: NodeId,
-    pub(super) addresses: Vec<SocketAddr>,
-    pub(super) group: GroupId,
-    pub(super) name: String,
-    pub(super) run: u64,
-    /// Zero until the control log lists this run.
-    pub(super) incarnation: Incarnation,
-    /// This process continues from what an earlier one stored.
-    pub(super) is_restored: bool,
-    /// That one was there before the first view.
-    pub(super) was_there_first: bool,
-    /// The result here begins at index 1.
-    pub(super) reads_all: bool,
-    pub(super) durability: Durability,
-    pub(super) rules: Rules,
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::command::Standing;
+use crate::command::{Command, Standing};
 use crate::control::{Applied, ControlState, Voter};
 use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId};
 use crate::io::VotesLost;
@@ -12,7 +12,7 @@ use crate::limits::{LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX};
 use crate::records::Records;
 use crate::rules::Rules;
 use crate::stored::Record;
-use crate::wire::{CommandError, ControlFrame, decode_log_state, encode_log_state};
+use crate::wire::{CommandError, ControlFrame, decode_log_state, encode_command, encode_log_state};
 
 /// Voters whose names are kept before the log lists them.
 const EARLY_NAMES_MAX: usize = 2 * MEMBERS_MAX;
@@ -176,6 +176,13 @@ impl ControlLog {
         self.voter.as_mut()
     }
 
+    /// Coordinator: proposes a command. It appears in the log, or this node stops coordinating.
+    pub(super) fn propose(&mut self, command: &Command) {
+        if let Some(voter) = &mut self.voter {
+            voter.propose(encode_command(command));
+        }
+    }
+
     pub(super) fn begin_voting(&mut self, voter: Voter) {
         self.voter = Some(voter);
     }
@@ -302,10 +309,8 @@ impl ControlLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Command;
     use crate::config::Durability;
     use crate::limits::LOG_ENTRIES_MAX;
-    use crate::wire::encode_command;
 
     const NODE: NodeId = NodeId([1; 32]);
     const OTHER: NodeId = NodeId([2; 32]);

@@ -36,7 +36,7 @@ impl Machine {
         linked.into_iter().for_each(|peer| self.announce(peer));
         self.begin_founding();
         self.take_over_phase();
-        self.say_suspect();
+        self.view_change().report_suspects();
         self.say_report();
         self.say_rejoin();
         self.ask_to_leave();
@@ -53,11 +53,11 @@ impl Machine {
             self.propose(&Command::Grace);
         }
         if self.closing.is_stopping() {
-            self.begin_change(true);
+            self.view_change().start(true);
         } else if period_is_over || self.closing.is_wanted() {
             self.begin_stop();
         }
-        self.replace_stale();
+        self.view_change().replace_stale();
     }
 
     /// Another voter leads, or none.
@@ -138,7 +138,7 @@ impl Machine {
         self.say_follow(self.tracking.node());
         self.plane.forget_ready_report();
         self.say_report();
-        self.say_suspect();
+        self.view_change().report_suspects();
         self.say_rejoin();
         if self.closing.is_wanted() {
             self.send_control(self.tracking.node(), ControlFrame::End);

@@ -4,6 +4,10 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ConsensusId, LogIndex, NodeId, ViewId};
+use crate::machine::control_log::ControlLog;
+use crate::machine::peers::Peers;
+use crate::machine::send_control;
+use crate::outputs::Outputs;
 use crate::time::Time;
 use crate::view::View;
 use crate::view_change::ViewChange;
@@ -86,9 +90,13 @@ impl Coordinating {
         self.followers.keys().copied()
     }
 
-    /// Each follower with the next log entry that it needs.
-    pub(super) fn positions_mut(&mut self) -> impl Iterator<Item = (NodeId, &mut LogIndex)> {
-        self.followers.iter_mut().map(|(node, (next, _))| (*node, next))
+    /// Sends each follower the log entries that it lacks.
+    pub(super) fn send_log(&mut self, log: &ControlLog, peers: &Peers, outputs: &mut Outputs) {
+        for (node, (next, _)) in &mut self.followers {
+            for frame in log.frames_after(next) {
+                send_control(peers, outputs, *node, frame);
+            }
+        }
     }
 
     /// The name under which a follower votes or voted, if it has one.
@@ -134,6 +142,11 @@ impl Coordinating {
         self.change.as_mut()
     }
 
+    /// The view change in progress, if its outcome was not proposed yet.
+    pub(super) fn undecided_change(&self) -> Option<&ViewChange> {
+        self.change.as_ref().filter(|change| !change.is_proposed())
+    }
+
     pub(super) fn start_change(&mut self, change: ViewChange) {
         self.change = Some(change);
     }
@@ -145,7 +158,7 @@ impl Coordinating {
 
     /// Ends a view change whose outcome was proposed.
     pub(super) fn take_proposed_change(&mut self) -> Option<ViewChange> {
-        self.change.take_if(|change| change.proposed)
+        self.change.take_if(|change| change.is_proposed())
     }
 }
 

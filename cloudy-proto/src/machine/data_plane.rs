@@ -5,6 +5,8 @@ use core::time::Duration;
 use crate::id::ViewId;
 use crate::member::Member;
 use crate::outbox::Outbox;
+use crate::result_log::ResultLog;
+use crate::wire::Heartbeat;
 
 /// The data plane of this node.
 #[derive(Debug, Default)]
@@ -105,6 +107,18 @@ impl DataPlane {
         let is_new = self.wedged < view;
         self.wedged = self.wedged.max(view);
         is_new
+    }
+
+    /// What this node reports of itself to the others.
+    pub(super) fn heartbeat(&self, result: &ResultLog, sync_ms: u32) -> Heartbeat {
+        Heartbeat {
+            index: result.state().index(),
+            checkpoint: result.state().latest_checkpoint(),
+            waiting: !self.outbox.is_empty(),
+            complete: self.member.as_ref().is_some_and(|member| member.complete),
+            begins: self.member.as_ref().map(|member| member.begins).unwrap_or_default(),
+            sync_ms,
+        }
     }
 
     /// The view in which this member is to report its links up: they are, and it has not.

@@ -1,62 +1,42 @@
 //! Corruption is found by comparing digests; better no answer than two (`protocol.md` §8).
 
-use std::collections::{BTreeMap, VecDeque};
-
-use crate::digest::{Checkpoint, Digest};
+use crate::digest::Checkpoint;
+use crate::due::Due;
 use crate::id::{Index, NodeId, Rank, ViewId};
 use crate::io::Event;
-use crate::machine::Machine;
+use crate::machine::checkpoints::{differ, is_outvoted};
+use crate::machine::closing::Closing;
+use crate::machine::control_log::ControlLog;
+use crate::machine::coordinating::Coordinating;
+use crate::machine::data_plane::DataPlane;
+use crate::machine::identity::Identity;
+use crate::machine::peers::Peers;
+use crate::machine::send_control;
+use crate::machine::storage::Storage;
+use crate::machine::tracking::CoordinatorTracking;
+use crate::outputs::Outputs;
+use crate::result_log::ResultLog;
 use crate::rules::Rule;
+use crate::time::Time;
 use crate::view::View;
 use crate::wire::{ControlFrame, Heartbeat, Wedged};
 
-/// Checkpoints kept of each member: heartbeats come at different indexes, and a dispute is settled at one.
-const RECENT: usize = 8;
-
-/// What the members of the view in force said of their results.
-#[derive(Debug, Default)]
-pub(crate) struct Checkpoints {
-    recent: BTreeMap<NodeId, VecDeque<Checkpoint>>,
-    /// The end of the result before the view.
-    begins: BTreeMap<NodeId, Checkpoint>,
+/// Compares what other nodes report of their results with the result here. If this node is outvoted, it stops for good.
+pub(super) struct DivergenceHandler<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) log: &'a ControlLog,
+    pub(super) tracking: &'a CoordinatorTracking,
+    pub(super) peers: &'a mut Peers,
+    pub(super) plane: &'a mut DataPlane,
+    pub(super) result: &'a mut ResultLog,
+    pub(super) storage: &'a Storage,
+    pub(super) closing: &'a Closing,
+    pub(super) outputs: &'a mut Outputs,
+    pub(super) due: &'a Due,
+    pub(super) now: Time,
 }
 
-impl Checkpoints {
-    /// Only members of the view in force count.
-    pub(crate) fn forget(&mut self, view: &View) {
-        self.recent.retain(|&node, _| view.rank_of(node).is_some());
-        self.begins.clear();
-    }
-
-    fn note(&mut self, node: NodeId, checkpoint: Checkpoint) {
-        let recent = self.recent.entry(node).or_default();
-        if recent.back() != Some(&checkpoint) {
-            if recent.len() == RECENT {
-                recent.pop_front();
-            }
-            recent.push_back(checkpoint);
-        }
-    }
-
-    /// How many said another digest at an index.
-    fn others_than(&self, index: Index, digest: Digest) -> usize {
-        let said = self.recent.values().filter_map(|recent| recent.iter().find(|checkpoint| checkpoint.index == index));
-        said.filter(|checkpoint| checkpoint.digest != digest).count()
-    }
-}
-
-/// Two ends of the result before a view. A digest of zero behind the first index is not known.
-fn differ(one: Checkpoint, other: Checkpoint) -> bool {
-    let is_known = |checkpoint: Checkpoint| checkpoint.digest != Digest(0);
-    one.index != other.index || (is_known(one) && is_known(other) && one.digest != other.digest)
-}
-
-/// No majority of all agrees with a node that so many of them contradict.
-fn is_outvoted(contradicting: usize, all: usize) -> bool {
-    contradicting > 0 && contradicting * 2 >= all
-}
-
-impl Machine {
+impl DivergenceHandler<'_> {
     /// Compares what a member says of its result with the own one.
     pub(super) fn compare(&mut self, node: NodeId, said: Heartbeat) {
         let Some(view) = self.log.state().view().filter(|view| view.rank_of(node).is_some()).cloned() else { return };
@@ -92,8 +72,7 @@ impl Machine {
     fn compare_beginning(&mut self, view: &View, node: NodeId, theirs: Checkpoint) {
         let Some(member) = self.plane.member().filter(|member| member.complete) else { return };
         let ours = member.begins;
-        self.peers.checkpoints.begins.insert(node, theirs);
-        let contradicting = self.peers.checkpoints.begins.values().filter(|theirs| differ(**theirs, ours)).count();
+        let contradicting = self.peers.checkpoints.note_beginning(node, theirs, ours);
         let rule = self.identity.rules.holds(Rule::BeginningsCompare);
         if rule && differ(theirs, ours) && is_outvoted(contradicting, view.members()) {
             self.diverged(node, theirs, ours);
@@ -129,13 +108,14 @@ impl Machine {
 
     /// Coordinator: leaves complete members out of the next view that contradict the others about where the view in force
     /// begins, and tells them. Without a majority all stop.
-    pub(super) fn compare_answers(&mut self) {
-        let Some(change) = self.change().filter(|_| self.identity.rules.holds(Rule::AnswersCompare)) else { return };
-        let complete = |rank: Rank| change.answers[rank.at()].as_ref().filter(|answer| answer.complete);
+    pub(super) fn compare_answers(&mut self, coordinating: &mut Coordinating) {
+        let change = coordinating.change_mut().filter(|_| self.identity.rules.holds(Rule::AnswersCompare));
+        let Some(change) = change else { return };
+        let complete = |rank: Rank| change.answer_of(rank).filter(|answer| answer.complete);
         let said: Vec<(NodeId, Checkpoint)> = change
-            .view
+            .view()
             .ranks()
-            .filter_map(|rank| Some((change.view.member(rank).node, complete(rank)?.begins())))
+            .filter_map(|rank| Some((change.view().member(rank).node, complete(rank)?.begins())))
             .collect();
         let against = |ours: Checkpoint| said.iter().filter(move |(_, theirs)| differ(*theirs, ours));
         let outvoted: Vec<(NodeId, Checkpoint, NodeId, Checkpoint)> = said
@@ -143,12 +123,10 @@ impl Machine {
             .filter(|(_, ours)| is_outvoted(against(*ours).count(), said.len()))
             .filter_map(|(node, ours)| against(*ours).next().map(|(other, theirs)| (*node, *ours, *other, *theirs)))
             .collect();
-        let (view, me) = (change.view.id, self.identity.me);
+        let (view, me) = (change.view().id, self.identity.me);
         for &(node, ours, other, theirs) in outvoted.iter().filter(|(node, ..)| *node != me) {
-            if let Some(change) = self.change_mut() {
-                change.leave_out(node);
-            }
-            self.send_control(node, ControlFrame::Diverged { view, node: other, theirs, ours });
+            change.leave_out(node);
+            send_control(self.peers, self.outputs, node, ControlFrame::Diverged { view, node: other, theirs, ours });
         }
         if let Some(&(_, ours, other, theirs)) = outvoted.iter().find(|(node, ..)| *node == self.identity.me) {
             self.diverged(other, theirs, ours);
@@ -157,19 +135,20 @@ impl Machine {
 
     /// The coordinator reports that this node's result differs from the others' at the beginning of the view; or the node
     /// that this one asked to join reports that it differs at a checkpoint.
-    pub(super) fn take_diverged(
+    pub(super) fn on_diverged(
         &mut self,
         from: NodeId,
         view: ViewId,
         (node, theirs): (NodeId, Checkpoint),
         ours: Checkpoint,
+        asked_to_join: bool,
     ) {
         let in_force = self
             .log
             .state()
             .view()
             .is_some_and(|latest| latest.id == view && latest.rank_of(self.identity.me).is_some());
-        if (in_force && from == self.tracking.node()) || self.has_asked(from) {
+        if (in_force && from == self.tracking.node()) || asked_to_join {
             self.diverged(node, theirs, ours);
         }
     }
@@ -180,13 +159,13 @@ impl Machine {
         self.outputs.halt();
         self.outputs.clear();
         let at_checkpoint = self.result.state().digest_at(ours.index) == Some(ours.digest);
-        let heartbeat = self.heartbeat();
+        let heartbeat = self.plane.heartbeat(self.result, self.storage.syncs.slowest_ms(self.now));
         let checkpoint = if at_checkpoint { ours } else { heartbeat.checkpoint };
         if let Some(member) = self.plane.member_mut() {
             member.wedged = true;
-            member.beat(Heartbeat { checkpoint, ..heartbeat }, &mut self.outputs, &self.due);
+            member.beat(Heartbeat { checkpoint, ..heartbeat }, self.outputs, self.due);
         }
-        self.event(Event::Diverged { node, theirs, ours });
+        self.outputs.event(Event::Diverged { node, theirs, ours });
     }
 }
 

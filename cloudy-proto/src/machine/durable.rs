@@ -4,16 +4,15 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use crate::config::Durability;
-use crate::digest::Checkpoint;
 use crate::id::{Index, NodeId, Round, ViewId};
 use crate::io::Output;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::path::Peak;
+use crate::records::Records;
 use crate::rules::Rule;
 use crate::stored::{Record, StoredBody, StoredEntry};
 use crate::time::Time;
-use crate::wire::ControlFrame;
 
 /// What a stored entry costs beside its payloads.
 const RECORD_BYTES: u64 = 256;
@@ -75,6 +74,24 @@ impl Syncs {
     fn finished(&mut self, now: Time) {
         self.slowest.rise(self.pending(now), now);
         self.synced_at = now;
+    }
+
+    /// A node requests to wedge a view: the answer waits for all that came up so far. True if that is synced.
+    pub(super) fn on_wedge_request(&mut self, from: NodeId, view: ViewId, records: &Records) -> bool {
+        let has_more = !records.is_empty() || self.fetched.is_some();
+        let ticket = self.ticket + u64::from(has_more);
+        self.wedge_asked = Some((from, view, ticket));
+        self.has_synced(ticket)
+    }
+
+    /// The request to wedge a view that is to be answered. `waits`: only if all is synced that the answer waits for.
+    pub(super) fn take_wedge_request(&mut self, waits: bool) -> Option<(NodeId, ViewId)> {
+        let (from, view, ticket) = self.wedge_asked?;
+        if waits && !self.has_synced(ticket) {
+            return None;
+        }
+        self.wedge_asked = None;
+        Some((from, view))
     }
 
     fn has_synced(&self, ticket: u64) -> bool {
@@ -148,7 +165,7 @@ impl Machine {
                 self.complete_at(view, first);
             }
         }
-        self.answer_wedge();
+        self.view_change().on_synced();
         self.fetch_held_back();
     }
 
@@ -168,48 +185,13 @@ impl Machine {
     }
 
     fn complete_at(&mut self, view: ViewId, first: Index) {
-        let begins = self.ends_before(first);
+        let begins = self.result.state().end_before(first);
         if let Some(member) = self.plane.member_mut().filter(|member| member.view.id == view) {
             (member.first, member.begins) = (first, begins);
             member.complete = true;
             // The others learn of it at once: a member that leaves may wait for it.
             self.set_timer(Timer::Heartbeat, Duration::ZERO);
             self.let_go();
-        }
-    }
-
-    /// The end of the result before an index; a digest of zero if that is not kept.
-    pub(super) fn ends_before(&self, first: Index) -> Checkpoint {
-        let index = Index(first.0.saturating_sub(1));
-        Checkpoint { index, digest: self.result.state().digest_at(index).unwrap_or_default() }
-    }
-
-    /// A member was asked to wedge, and has: it answers once all that came up so far is synced, and says so until then.
-    pub(super) fn answer_once_synced(&mut self, to: NodeId, view: ViewId) {
-        let unsaid = !self.storage.records.is_empty() || self.storage.syncs.fetched.is_some();
-        let ticket = self.storage.syncs.ticket + u64::from(unsaid);
-        if self.identity.rules.holds(Rule::AnswerIsSynced) && !self.storage.syncs.has_synced(ticket) {
-            if to == self.identity.me {
-                self.take_wedging(self.identity.me, view);
-            } else {
-                self.send_control(to, ControlFrame::Wedging { view });
-            }
-        }
-        self.storage.syncs.wedge_asked = Some((to, view, ticket));
-        self.answer_wedge();
-    }
-
-    fn answer_wedge(&mut self) {
-        let Some((to, view, ticket)) = self.storage.syncs.wedge_asked else { return };
-        if self.identity.rules.holds(Rule::AnswerIsSynced) && !self.storage.syncs.has_synced(ticket) {
-            return;
-        }
-        self.storage.syncs.wedge_asked = None;
-        let Some(wedged) = self.wedged(view) else { return };
-        if to == self.identity.me {
-            self.take_wedged(self.identity.me, wedged);
-        } else if to == self.tracking.node() {
-            self.send_control(to, ControlFrame::Wedged(wedged));
         }
     }
 }

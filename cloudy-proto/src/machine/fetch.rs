@@ -510,7 +510,7 @@ impl Machine {
             }
             None if last && knows_view => {
                 let theirs = Checkpoint { index: Index(first.0 - 1), digest };
-                if !self.agrees_with_source(from, theirs) {
+                if !self.divergence().agrees_with_source(from, theirs) {
                     return;
                 }
                 // With `Disk` it knows after a restart that nothing is missing.

@@ -7,10 +7,10 @@ use crate::config::Parameters;
 use crate::id::{Index, NodeId, ViewId};
 use crate::io::Event;
 use crate::limits::{CONSENSUS_TICK, INVITED_MAX, MEMBERS_MAX};
+use crate::machine::next_view::joiner;
 use crate::machine::timers::Timer;
 use crate::machine::{Machine, send_control};
 use crate::stored::Record;
-use crate::view::{Origin, RingMember};
 use crate::wire::{ControlFrame, Refusal};
 use crate::words::harmless;
 
@@ -168,7 +168,7 @@ impl Machine {
         }
         founding.founded = true;
         let (nodes, parameters) = (nodes.clone(), founding.parameters.clone());
-        let ring = nodes.into_iter().filter_map(|node| self.joiner(node)).collect();
+        let ring = nodes.into_iter().filter_map(|node| joiner(&self.identity, &self.log, &self.peers, node)).collect();
         self.propose(&Command::InstallView(InstallView {
             from: ViewId(0),
             ring,
@@ -184,18 +184,6 @@ impl Machine {
         let without_place = self.arrival.founding.as_ref().is_some_and(|founding| !founding.member);
         let is_unlisted = self.log.state().view().is_some() && self.log.state().incarnation(self.identity.me).is_none();
         without_place || (self.log.state().founder() == Some(self.identity.me) && is_unlisted)
-    }
-
-    /// A node that comes into the next view, in its latest run.
-    pub(super) fn joiner(&self, node: NodeId) -> Option<RingMember> {
-        let addresses =
-            if node == self.identity.me { Some(&self.identity.addresses) } else { self.peers.addresses(node) };
-        Some(RingMember {
-            node,
-            incarnation: self.log.state().incarnation(node)?,
-            origin: Origin::Joiner,
-            addresses: addresses.cloned().unwrap_or_default(),
-        })
     }
 
     pub(super) fn send_control(&mut self, to: NodeId, frame: ControlFrame) {

@@ -69,7 +69,8 @@ impl Machine {
             self.arrive();
         }
         if let Some(rank) = former_rank.filter(|_| !view.last) {
-            self.plane.enter_as_former(self.former_member(&view, rank, first));
+            let former = Member::former(&view, rank, first, self.timers.now(), self.identity.rules);
+            self.plane.enter_as_former(former);
         }
         let follows = was_member || self.catch_up.fetching.is_some() || rank.is_some() || reads;
         if view.last {
@@ -90,7 +91,8 @@ impl Machine {
             self.say_report();
         }
         if self.is_coordinator() {
-            self.change_over(&view);
+            self.view_change().finish(&view);
+            self.let_go();
             self.heard_early(&view);
         }
     }
@@ -135,7 +137,7 @@ impl Machine {
         let approved = self.last_approved();
         self.plane.outbox_mut().leave_out(approved);
         let mut member = Member::new(Arc::clone(view), rank, first, self.timers.now(), self.identity.rules);
-        member.begins = first.map(|first| self.ends_before(first)).unwrap_or_default();
+        member.begins = first.map(|first| self.result.state().end_before(first)).unwrap_or_default();
         member.open |= self.session.as_ref().is_some_and(Session::is_kicked_off);
         let linked = self.peers.linked().into_iter().filter_map(|peer| view.rank_of(peer));
         linked.for_each(|rank| member.link_up(rank));

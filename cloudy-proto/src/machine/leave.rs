@@ -3,16 +3,14 @@
 use core::time::Duration;
 
 use crate::command::Command;
-use crate::config::Durability;
-use crate::id::{Incarnation, NodeId, Rank};
+use crate::id::{Incarnation, NodeId};
 use crate::io::{Event, LeaveWait};
 use crate::limits::MEMBERS_MAX;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
 use crate::view::{RingMember, View};
-use crate::view_change::ViewChange;
-use crate::wire::{ControlFrame, Wedged};
+use crate::wire::ControlFrame;
 
 /// Between two requests of a node that leaves.
 const LEAVE_EVERY: Duration = Duration::from_millis(100);
@@ -96,7 +94,7 @@ impl Machine {
         }
         if view.ring.iter().all(leaves) {
             if self.has_heirs(&view) {
-                self.begin_change(false);
+                self.view_change().start(false);
             } else if (self.is_last(&view) && !self.hands_over()) || !self.identity.rules.holds(Rule::LastHandsOver) {
                 self.begin_stop();
             }
@@ -116,7 +114,7 @@ impl Machine {
             coordinating.note_released(self.timers.now());
         }
         if starts {
-            self.begin_change(false);
+            self.view_change().start(false);
         }
     }
 
@@ -129,7 +127,8 @@ impl Machine {
     /// A node that follows the result may come onto the ring.
     fn has_heirs(&self, view: &View) -> bool {
         let places = MEMBERS_MAX.saturating_sub(view.members());
-        self.identity.rules.holds(Rule::LastHandsOver) && !self.joiners(view, places).is_empty()
+        let has_joiners = self.next_view().is_some_and(|next| !next.joiners(view, places).is_empty());
+        self.identity.rules.holds(Rule::LastHandsOver) && has_joiners
     }
 
     /// Every node that was ever a member is on the ring or has left by itself, and nobody is on its way in.
@@ -144,36 +143,6 @@ impl Machine {
     /// Members that were evicted: they have not left, and may come back.
     fn absent<'a>(&'a self, view: &'a View) -> impl Iterator<Item = NodeId> + 'a {
         self.log.state().members().filter(|node| view.rank_of(*node).is_none() && !self.log.state().has_left(*node))
-    }
-
-    /// The answers that count for the cut: not those of members that leave, as long as another complete one answered; and
-    /// those of members whose links went down since only beside that of a complete member in reach, as if they were not complete.
-    pub(super) fn staying(&self, change: &ViewChange) -> Vec<Option<Wedged>> {
-        let member = |rank: Rank| change.view.member(rank);
-        let stays = |rank: Rank| change.last || !self.is_leaving(member(rank).node);
-        let mut answers = change.answers.clone();
-        change.view.ranks().filter(|rank| self.is_void(member(*rank))).for_each(|rank| answers[rank.at()] = None);
-        let in_reach = |answers: &[Option<Wedged>], rank: Rank| {
-            change.is_in_reach(rank) && answers[rank.at()].as_ref().is_some_and(|answer| answer.complete)
-        };
-        if change.view.ranks().any(|rank| stays(rank) && in_reach(&answers, rank)) {
-            change.view.ranks().filter(|rank| !stays(*rank)).for_each(|rank| answers[rank.at()] = None);
-        }
-        let runs_on = |rank: Rank| !self.log.state().is_stale(member(rank));
-        let one_runs_on = change.view.ranks().any(|rank| runs_on(rank) && in_reach(&answers, rank));
-        for rank in change.view.ranks().filter(|rank| !change.is_in_reach(*rank)) {
-            // It may be gone: another one has to be the last complete member that stays.
-            let incomplete = |answer| Wedged { complete: false, ..answer };
-            answers[rank.at()] = answers[rank.at()].take().filter(|_| one_runs_on).map(incomplete);
-        }
-        answers
-    }
-
-    /// A place on the ring of a run that is over and, with `Memory`, holds nothing, whatever it said.
-    pub(super) fn is_void(&self, member: &RingMember) -> bool {
-        self.identity.durability == Durability::Memory
-            && self.log.state().is_stale(member)
-            && self.identity.rules.holds(Rule::StaleMemberIsVoid)
     }
 
     /// A view is in force: checkpoints of others do not count, and its joiners have to fetch before they are

@@ -51,7 +51,7 @@ impl Machine {
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.on_link_changed(peer);
         }
-        self.peers.evictions.part(peer);
+        self.peers.evictions.on_not_ready(peer);
         self.part(peer);
         if let Some(member) = self.plane.member_mut()
             && let Some(rank) = member.view.rank_of(peer)
@@ -62,11 +62,7 @@ impl Machine {
             self.lose_coordinator();
         }
         self.fetch_without_link(peer);
-        let counts_reach = self.identity.rules.holds(Rule::AnswerIsInReach);
-        if let Some(change) = self.change_mut().filter(|_| counts_reach) {
-            change.part(peer);
-        }
-        self.try_cut();
+        self.view_change().on_link_down(peer);
         self.try_close();
     }
 
@@ -117,7 +113,7 @@ impl Machine {
         if self.is_coordinator() || !self.plane.is_member() {
             self.event(Event::Progress { node, index: heartbeat.index });
         }
-        self.compare(node, heartbeat);
+        self.divergence().compare(node, heartbeat);
     }
 
     /// Measures the paths to the members, the voters and the coordinator, if the group's timeouts adapt.
@@ -176,8 +172,9 @@ impl Machine {
         if self.identity.rules.holds(Rule::SleeperWaits) {
             self.peers.on_wake(now);
             if let Some(change) = self.coordinating.as_mut().and_then(Coordinating::change_mut) {
-                change.undecided_until = now + CONSENSUS_TICK;
-                self.timers.set(Timer::Wedge, change.undecided_until);
+                let until = now + CONSENSUS_TICK;
+                change.wait_until(until);
+                self.timers.set(Timer::Wedge, until);
             }
         }
     }

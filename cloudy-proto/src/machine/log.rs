@@ -4,28 +4,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::command::Command;
+use crate::command::{Command, Dropped};
 use crate::config::Durability;
 use crate::control::{Applied, ConsensusError, Voter, VoterOutput};
 use crate::due::Cause;
 use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId, ViewId};
-use crate::io::{Event, OlderDisk, Output, VotesLost};
+use crate::io::{Event, OlderDisk, VotesLost};
 use crate::limits::CONSENSUS_TICK;
+use crate::machine::Machine;
 use crate::machine::coordinating::Coordinating;
 use crate::machine::install::Before;
 use crate::machine::timers::Timer;
-use crate::machine::{Machine, send_control};
 use crate::rules::Rule;
 use crate::stored::{Record, Vote};
 use crate::view::View;
-use crate::wire::{CommandError, ConsensusMessage, ControlFrame, encode_command};
+use crate::wire::{CommandError, ConsensusMessage, ControlFrame};
 
 impl Machine {
     /// Coordinator: puts a command up for agreement. It appears in the log, or this node stops coordinating.
     pub(super) fn propose(&mut self, command: &Command) {
-        let leads = self.is_coordinator();
-        if let Some(voter) = self.log.voter_mut().filter(|_| leads) {
-            voter.propose(encode_command(command));
+        if self.is_coordinator() {
+            self.log.propose(command);
         }
     }
 
@@ -175,7 +174,7 @@ impl Machine {
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.on_follow(from, next, voter);
             self.flush_log();
-            self.say_wedge(from);
+            self.view_change().send_wedge(from);
         } else {
             let mut first = next;
             let frames = self.log.frames_after(&mut first);
@@ -189,12 +188,10 @@ impl Machine {
         }
     }
 
-    /// Coordinator: tells each follower what it does not have.
+    /// Coordinator: sends each follower the log entries that it lacks.
     pub(super) fn flush_log(&mut self) {
-        for (node, next) in self.coordinating.iter_mut().flat_map(Coordinating::positions_mut) {
-            for frame in self.log.frames_after(next) {
-                send_control(&self.peers, &mut self.outputs, node, frame);
-            }
+        if let Some(coordinating) = &mut self.coordinating {
+            coordinating.send_log(&self.log, &self.peers, &mut self.outputs);
         }
     }
 
@@ -237,20 +234,20 @@ impl Machine {
                 }
                 self.install_first();
                 self.take_claim();
-                self.ask_afresh(node);
-                self.replace_stale();
+                self.view_change().on_incarnation(node);
+                self.view_change().replace_stale();
             }
             Applied::Installed { view, before, cut, dropped } => {
-                self.dropped(&dropped);
+                self.report_dropped(&dropped);
                 self.install(view, before.as_deref().map_or(Before::Nothing, |view| Before::View { view, cut: &cut }));
                 self.notice_forgotten();
             }
-            Applied::Outdated => self.change_afresh(),
+            Applied::Outdated => self.view_change().restart(),
             Applied::Kickstarted(plan) => self.kickstarted(plan),
             Applied::Grace => self.enter_grace(),
             Applied::Reported { node, result, report } => {
                 self.event(Event::Reported { node, result, report });
-                self.compare_final();
+                self.divergence().compare_final();
                 self.try_close();
             }
             Applied::Closed => self.closed(),
@@ -272,7 +269,7 @@ impl Machine {
     }
 
     pub(super) fn breach(&mut self, peer: NodeId, reason: String) {
-        self.outputs.push(Output::CloseLink { peer, reason });
+        self.outputs.close_link(peer, reason);
     }
 }
 
@@ -328,6 +325,22 @@ impl Machine {
         said.into_iter().for_each(|event| self.event(event));
     }
 
+    /// A view change went on without these nodes.
+    fn report_dropped(&mut self, dropped: &[(NodeId, Dropped)]) {
+        for &(node, why) in dropped {
+            if why != Dropped::Left {
+                self.peers.evictions.evict(node, self.timers.now());
+            } else if node == self.identity.me {
+                continue;
+            }
+            self.event(match why {
+                Dropped::Silent => Event::Silent { node },
+                Dropped::Blamed => Event::Blamed { node },
+                Dropped::Left => Event::Left { node },
+            });
+        }
+    }
+
     /// A view is in force; entries before the one that installs it were skipped, and views among them, perhaps.
     fn pass_into(&mut self, view: Arc<View>, before: Option<&View>) {
         let (cut, dropped) = self.log.state().passage();
@@ -338,7 +351,7 @@ impl Machine {
             _ => Before::Skipped,
         };
         if !matches!(before, Before::Skipped) {
-            self.dropped(&dropped);
+            self.report_dropped(&dropped);
         }
         self.install(view, before);
     }

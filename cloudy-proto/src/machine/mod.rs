@@ -3,6 +3,7 @@
 mod arrival;
 mod catch_up;
 mod change;
+mod checkpoints;
 mod closing;
 mod complete;
 mod config;
@@ -12,9 +13,11 @@ mod coordinating;
 mod data_plane;
 mod divergence;
 mod durable;
+mod evictions;
 mod fetch;
 mod founding;
 mod frames;
+mod identity;
 mod incoming;
 mod install;
 mod join;
@@ -22,6 +25,7 @@ mod keep_up;
 mod leave;
 mod links;
 mod log;
+mod next_view;
 mod offers;
 mod pace;
 mod peers;
@@ -37,6 +41,7 @@ mod tests;
 mod timeouts;
 mod timers;
 mod tracking;
+mod wedge;
 
 use crate::config::Durability;
 use crate::control::Voter;
@@ -53,17 +58,23 @@ use crate::view_change::ViewChange;
 use crate::wire::{ControlFrame, Heartbeat, Stream};
 use arrival::Arrival;
 use catch_up::CatchUp;
+use change::ViewChangeHandler;
 use closing::Closing;
-use config::{Beginning, Identity};
+use config::Beginning;
 use control_log::ControlLog;
 use coordinating::Coordinating;
 use core::time::Duration;
 use data_plane::DataPlane;
+use divergence::DivergenceHandler;
+use identity::Identity;
 use leave::Departure;
+use next_view::NextView;
 use peers::Peers;
 use storage::Storage;
+use timeouts::Timeouts;
 use timers::{Timer, Timers};
 use tracking::CoordinatorTracking;
+use wedge::WedgeHandler;
 
 pub use config::{MachineConfig, Role};
 pub use status::FinalOutcomes;
@@ -298,14 +309,64 @@ impl Machine {
         self.retire();
     }
 
+    /// What this node reports of itself to the others.
     fn heartbeat(&self) -> Heartbeat {
-        Heartbeat {
-            index: self.result.state().index(),
-            checkpoint: self.result.state().latest_checkpoint(),
-            waiting: !self.plane.outbox().is_empty(),
-            complete: self.plane.member().is_some_and(|member| member.complete),
-            begins: self.plane.member().map(|member| member.begins).unwrap_or_default(),
-            sync_ms: self.storage.syncs.slowest_ms(self.timers.now()),
+        self.plane.heartbeat(&self.result, self.storage.syncs.slowest_ms(self.timers.now()))
+    }
+
+    fn timeouts(&self) -> Timeouts<'_> {
+        Timeouts::new(&self.identity, &self.log, &self.peers, &self.storage, self.timers.now())
+    }
+
+    /// The coordinator's decision on the next view; none at any other node.
+    fn next_view(&self) -> Option<NextView<'_>> {
+        let coordinating = self.coordinating.as_ref()?;
+        let (identity, log, peers, now) = (&self.identity, &self.log, &self.peers, self.timers.now());
+        Some(NextView { identity, log, coordinating, peers, timeouts: self.timeouts(), now })
+    }
+
+    fn view_change(&mut self) -> ViewChangeHandler<'_> {
+        ViewChangeHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            coordinating: &mut self.coordinating,
+            tracking: &self.tracking,
+            peers: &mut self.peers,
+            plane: &mut self.plane,
+            result: &mut self.result,
+            storage: &mut self.storage,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+            due: &self.due,
+        }
+    }
+
+    fn wedge(&mut self) -> WedgeHandler<'_> {
+        WedgeHandler {
+            identity: &self.identity,
+            log: &self.log,
+            peers: &self.peers,
+            plane: &mut self.plane,
+            result: &self.result,
+            storage: &mut self.storage,
+            now: self.timers.now(),
+        }
+    }
+
+    fn divergence(&mut self) -> DivergenceHandler<'_> {
+        DivergenceHandler {
+            identity: &self.identity,
+            log: &self.log,
+            tracking: &self.tracking,
+            peers: &mut self.peers,
+            plane: &mut self.plane,
+            result: &mut self.result,
+            storage: &self.storage,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            due: &self.due,
+            now: self.timers.now(),
         }
     }
 
@@ -316,10 +377,6 @@ impl Machine {
     /// The view change in progress, at the coordinator.
     fn change(&self) -> Option<&ViewChange> {
         self.coordinating.as_ref().and_then(Coordinating::change)
-    }
-
-    fn change_mut(&mut self) -> Option<&mut ViewChange> {
-        self.coordinating.as_mut().and_then(Coordinating::change_mut)
     }
 
     /// Only the coordinator knows the followers of the log.

@@ -29,7 +29,7 @@ impl Machine {
             self.all_ready(node);
         }
         for (from, (of, wedged)) in suspicions {
-            self.suspected(from, of, wedged);
+            self.view_change().on_suspect(from, of, wedged);
         }
     }
 

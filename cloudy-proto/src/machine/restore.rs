@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::control::{Applied, Voter};
 use crate::due::Cause;
-use crate::id::{ConsensusId, Index, LogIndex, Rank};
+use crate::id::{ConsensusId, Index, LogIndex};
 use crate::io::{Event, Output};
 use crate::limits::CONSENSUS_TICK;
 use crate::machine::timers::Timer;
@@ -150,12 +150,5 @@ impl Machine {
             self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
         }
         Ok(())
-    }
-
-    /// This node's part in a view that lists an earlier run of it: wedged from birth.
-    pub(super) fn former_member(&self, view: &Arc<View>, rank: Rank, first: Option<Index>) -> Member {
-        let mut member = Member::new(Arc::clone(view), rank, first, self.timers.now(), self.identity.rules);
-        member.wedged = true;
-        member
     }
 }

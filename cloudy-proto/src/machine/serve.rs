@@ -247,7 +247,7 @@ impl Machine {
     fn end_of(&self, serving: &Serving) -> Fetched {
         let view = self.log.state().view().map_or(ViewId(0), |view| view.id);
         let (index, first) = (self.result.state().index(), self.first_of_view());
-        let digest = self.ends_before(first).digest;
+        let digest = self.result.state().end_before(first).digest;
         let left = self.result.retained().cost_between(serving.needs(), self.bound_of(serving));
         let of_snapshot = serving.snapshot.as_ref().map_or(0, Offering::left);
         let ahead = match left {

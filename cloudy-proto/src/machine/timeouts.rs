@@ -7,8 +7,10 @@ use crate::config::Parameters;
 use crate::control::{ControlState, Patience};
 use crate::id::{NodeId, Rank};
 use crate::limits::{CONSENSUS_TICK, ELECTION_TICKS_MAX, ROUND_TRIP_UNKNOWN};
-use crate::machine::Machine;
+use crate::machine::control_log::ControlLog;
+use crate::machine::identity::Identity;
 use crate::machine::peers::Peers;
+use crate::machine::storage::Storage;
 use crate::path::Path;
 use crate::time::Time;
 use crate::view::{RingMember, View};
@@ -40,16 +42,16 @@ pub(super) struct Timeouts<'a> {
     log: &'a ControlState,
 }
 
-impl Machine {
-    pub(super) fn timeouts(&self) -> Timeouts<'_> {
-        Timeouts {
-            me: self.identity.me,
-            now: self.timers.now(),
-            parameters: self.log.state().view().map(|view| &view.parameters),
-            peers: &self.peers,
-            own_sync: self.storage.syncs.slowest(self.timers.now()),
-            log: self.log.state(),
-        }
+impl<'a> Timeouts<'a> {
+    pub(super) fn new(
+        identity: &Identity,
+        log: &'a ControlLog,
+        peers: &'a Peers,
+        storage: &Storage,
+        now: Time,
+    ) -> Self {
+        let parameters = log.state().view().map(|view| &view.parameters);
+        Self { me: identity.me, now, parameters, peers, own_sync: storage.syncs.slowest(now), log: log.state() }
     }
 }
 
@@ -107,7 +109,7 @@ impl Timeouts<'_> {
     /// Coordinator: the time for a member's answer to `Wedge` is over. One that is heard of may be slow; one that has said
     /// that it syncs may take as long as a sync may.
     pub(super) fn is_overdue(&self, change: &ViewChange, rank: Rank) -> bool {
-        let (parameters, node) = (&change.view.parameters, change.view.member(rank).node);
+        let (parameters, node) = (&change.view().parameters, change.view().member(rank).node);
         let round_trips = self.round_trip_max(node) * WEDGE_ROUND_TRIPS;
         let silent = parameters.limit(parameters.wedge_timeout, round_trips);
         let is_linked = node == self.me || self.peers.is_linked(node);
@@ -117,18 +119,18 @@ impl Timeouts<'_> {
             false if is_linked => silent,
             false => parameters.wedge_timeout,
         };
-        self.now.since(change.asked_at) >= limit
+        self.now.since(change.asked_at()) >= limit
     }
 
     /// Coordinator: the change does not wait for a member that was reported as failed, while a majority of the view has
     /// answered and none of these, nor the coordinator, has heard of the member for a while.
     pub(super) fn is_given_up(&self, change: &ViewChange, rank: Rank) -> bool {
         let in_reach = |rank: &Rank| change.is_in_reach(*rank);
-        let answers = || change.view.ranks().filter(in_reach).filter_map(|rank| change.answers[rank.at()].as_ref());
-        let is_majority = answers().count() * 2 > change.view.members();
+        let answers = || change.view().ranks().filter(in_reach).filter_map(|rank| change.answer_of(rank));
+        let is_majority = answers().count() * 2 > change.view().members();
         let is_down = || answers().any(|answer| answer.findings.down.contains(&rank));
         let is_quiet = || answers().all(|answer| answer.findings.quiet.contains(&rank));
-        let node = change.view.member(rank).node;
+        let node = change.view().member(rank).node;
         let heard_at = self.peers.heard_at(node);
         let is_quiet_here = || heard_at.is_none_or(|at| self.now.since(at) > self.silence_max(node) / 2);
         is_majority && is_down() && is_quiet() && is_quiet_here()

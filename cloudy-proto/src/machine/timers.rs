@@ -98,13 +98,13 @@ impl Machine {
         while let Some(timer) = self.timers.take_due(self.timers.now()).filter(|_| !self.outputs.is_halted()) {
             match timer {
                 Timer::Heartbeat => {
-                    self.suspect();
+                    self.view_change().suspect();
                     self.say_waits();
                     self.unpin();
                     self.beat();
                 }
                 Timer::Period => self.period_over(),
-                Timer::Wedge => self.wedge_over(),
+                Timer::Wedge => self.view_change().on_timeout(),
                 Timer::Linger => self.linger_over(),
                 Timer::Fetch => self.fetch_due(),
                 Timer::Rejoin => self.say_rejoin(),

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use crate::id::NodeId;
 use crate::io::NobodyComplete;
+use crate::machine::peers::Peers;
 use crate::time::Time;
 
 /// The latest known coordinator and its term, and since when no coordinator is in reach.
@@ -60,6 +61,11 @@ impl CoordinatorTracking {
     /// The coordinator is another node and has not resigned.
     pub(super) fn is_elsewhere(&self, me: NodeId) -> bool {
         self.node != me && !self.resigned
+    }
+
+    /// The coordinator, if it is another node and linked.
+    pub(super) fn linked(&self, me: NodeId, peers: &Peers) -> Option<NodeId> {
+        Some(self.node).filter(|node| self.is_elsewhere(me) && peers.is_linked(*node))
     }
 
     /// This node coordinates in a term.

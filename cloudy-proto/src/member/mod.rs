@@ -102,6 +102,11 @@ impl Member {
         }
     }
 
+    /// This node's part in a view that lists an earlier incarnation of it: wedged from the start.
+    pub(crate) fn former(view: &Arc<View>, rank: Rank, first: Option<Index>, now: Time, rules: Rules) -> Self {
+        Self { wedged: true, ..Self::new(Arc::clone(view), rank, first, now, rules) }
+    }
+
     /// Does all that can be done without hearing more: send, skip, confirm, approve, deliver.
     pub(crate) fn settle(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery<'_>, due: &mut Due) {
         let arrived = due.take(Cause::LaneFrame);

@@ -10,11 +10,11 @@ use crate::wire::Wedged;
 /// A view change in progress.
 #[derive(Debug)]
 pub(crate) struct ViewChange {
-    pub(crate) view: Arc<View>,
+    view: Arc<View>,
     /// No view is to follow the one that it installs.
-    pub(crate) last: bool,
+    last: bool,
     /// By rank.
-    pub(crate) answers: Vec<Option<Wedged>>,
+    answers: Vec<Option<Wedged>>,
     /// By rank: it has said that it syncs what it has, and will answer.
     wedging: Vec<bool>,
     /// By rank: its result differs from the others', so that it has no part in the cut.
@@ -22,13 +22,13 @@ pub(crate) struct ViewChange {
     /// By rank: its link went down after it answered.
     parted: Vec<bool>,
     /// When the members were asked to wedge.
-    pub(crate) asked_at: Time,
+    asked_at: Time,
     /// This process was stopped: what others said meanwhile, and which links they had, says nothing of who lives.
-    pub(crate) undecided_until: Time,
+    undecided_until: Time,
     /// Too few would have been left: members say what they find at this moment.
-    pub(crate) again: bool,
+    again: bool,
     /// The cut was proposed.
-    pub(crate) proposed: bool,
+    proposed: bool,
 }
 
 /// An answer to `Wedge` that cannot be: the link is closed.
@@ -56,6 +56,61 @@ impl ViewChange {
             last,
             view,
         }
+    }
+
+    /// The view that is wedged.
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// No view follows the one that it installs.
+    pub(crate) fn is_last(&self) -> bool {
+        self.last
+    }
+
+    /// No view follows the one that it installs. True if that is news, and the next view was not proposed yet.
+    pub(crate) fn become_last(&mut self) -> bool {
+        let is_news = !self.proposed && !self.last;
+        self.last |= is_news;
+        is_news
+    }
+
+    /// By rank.
+    pub(crate) fn answers(&self) -> &[Option<Wedged>] {
+        &self.answers
+    }
+
+    pub(crate) fn answer_of(&self, rank: Rank) -> Option<&Wedged> {
+        self.answers[rank.at()].as_ref()
+    }
+
+    /// When the members were requested to wedge the view.
+    pub(crate) fn asked_at(&self) -> Time {
+        self.asked_at
+    }
+
+    /// The members were requested repeatedly, and report what they find at this moment.
+    pub(crate) fn is_repeated(&self) -> bool {
+        self.again
+    }
+
+    /// The next view was proposed.
+    pub(crate) fn is_proposed(&self) -> bool {
+        self.proposed
+    }
+
+    pub(crate) fn propose(&mut self) {
+        self.proposed = true;
+    }
+
+    /// This process was stopped: nothing is decided before a time.
+    pub(crate) fn wait_until(&mut self, until: Time) {
+        self.undecided_until = until;
+    }
+
+    /// Nothing is decided at a time.
+    pub(crate) fn waits_at(&self, now: Time) -> bool {
+        self.undecided_until > now
     }
 
     /// Takes a member's answer; one for another view changes nothing, and a second one only if the member is complete by

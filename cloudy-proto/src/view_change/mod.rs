@@ -5,5 +5,5 @@ mod cut;
 mod suspicion;
 
 pub(crate) use coordinator::ViewChange;
-pub(crate) use cut::cut_of;
+pub(crate) use cut::{Cut, cut_of};
 pub(crate) use suspicion::{Limits, Sight, Suspicion};

@@ -1,6 +1,6 @@
 //! One frame in.
 
-use crate::id::{Incarnation, NodeId, Rank};
+use crate::id::{Incarnation, NodeId, Rank, ViewId};
 use crate::io::{Admission, Frame, Input};
 use crate::machine::Machine;
 use crate::time::Time;
@@ -91,6 +91,20 @@ impl Machine {
         }
     }
 
+    /// The coordinator requests to wedge a view: a member freezes it, for good, and answers with what it holds.
+    fn on_wedge(&mut self, from: NodeId, (view, last): (ViewId, bool), again: bool) {
+        if from != self.tracking.node() || self.is_coordinator() {
+            // It coordinated once, and does not know yet that another node does.
+            return;
+        }
+        if self.wedge().freeze(view, again) {
+            if last {
+                self.enter_stop();
+            }
+            self.view_change().answer(from, view);
+        }
+    }
+
     fn take_control(&mut self, from: NodeId, frame: ControlFrame) {
         let of_the_log = matches!(frame, ControlFrame::Log { .. } | ControlFrame::LogState { .. });
         let of_the_group = of_the_log || matches!(frame, ControlFrame::Wedge { .. } | ControlFrame::Consensus(_));
@@ -116,14 +130,14 @@ impl Machine {
                 }
             }
             ControlFrame::Ready { view } => self.on_ready(from, view),
-            ControlFrame::Wedge { view, last, again } => self.take_wedge(from, (view, last), again),
-            ControlFrame::Wedging { view } => self.take_wedging(from, view),
-            ControlFrame::Wedged(wedged) => self.take_wedged(from, wedged),
+            ControlFrame::Wedge { view, last, again } => self.on_wedge(from, (view, last), again),
+            ControlFrame::Wedging { view } => self.view_change().on_wedging(from, view),
+            ControlFrame::Wedged(wedged) => self.view_change().on_wedged(from, wedged),
             ControlFrame::Fetch(fetch) => self.serve(from, &fetch),
             ControlFrame::Fetched(_) => self.breach(from, "a part of a result on the control stream".to_owned()),
             ControlFrame::Final { result, report } => self.reported(from, result, report),
             ControlFrame::End => self.asked_to_end(from),
-            ControlFrame::Suspect { view, wedged, .. } => self.suspected(from, view, wedged),
+            ControlFrame::Suspect { view, wedged, .. } => self.view_change().on_suspect(from, view, wedged),
             ControlFrame::Rejoin { view, ready } => self.would_rejoin(from, view, ready),
             ControlFrame::Coordinates { term } => self.take_coordinates(from, term),
             // Its own driver needs to be told that a group goes on; here it does.
@@ -136,7 +150,8 @@ impl Machine {
                 self.take_nobody_complete(from, view, missing, lost);
             }
             ControlFrame::Diverged { view, node, theirs, ours } => {
-                self.take_diverged(from, view, (node, theirs), ours);
+                let asked_to_join = self.has_asked(from);
+                self.divergence().on_diverged(from, view, (node, theirs), ours, asked_to_join);
             }
             ControlFrame::Consensus(message) => self.take_consensus(from, message),
             ControlFrame::Ended => self.take_ended(from),

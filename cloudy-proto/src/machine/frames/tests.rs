@@ -176,20 +176,20 @@ fn wedged_counts_in_a_view_change_from_a_member_of_the_view() {
     let (mut coordinator, _) = group();
     let right = answer(&coordinator, 2);
     assert_eq!(effects(&mut coordinator, MEMBER, ControlFrame::Wedged(right.clone())), [], "no view change");
-    coordinator.begin_change(false);
+    coordinator.view_change().start(false);
     drain(&mut coordinator);
     assert_eq!(effects(&mut coordinator, STRANGER, ControlFrame::Wedged(right.clone())), [Refuses]);
     let wrong = answer(&coordinator, 7);
     assert_eq!(effects(&mut coordinator, MEMBER, ControlFrame::Wedged(wrong)), [Refuses], "seven lanes");
     let said = effects(&mut coordinator, MEMBER, ControlFrame::Wedged(right));
-    assert!(!said.contains(&Refuses) && coordinator.change().is_none_or(|change| change.proposed), "{said:?}");
+    assert!(!said.contains(&Refuses) && coordinator.change().is_none_or(|change| change.is_proposed()), "{said:?}");
 }
 
 #[test]
 fn wedging_is_noted_in_a_view_change_only() {
     let (mut coordinator, _) = group();
     assert_eq!(effects(&mut coordinator, MEMBER, ControlFrame::Wedging { view: VIEW }), []);
-    coordinator.begin_change(false);
+    coordinator.view_change().start(false);
     drain(&mut coordinator);
     let is_wedging = |machine: &Machine, node| machine.change().is_some_and(|change| change.is_wedging(node));
     effects(&mut coordinator, MEMBER, ControlFrame::Wedging { view: ViewId(2) });

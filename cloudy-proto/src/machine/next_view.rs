@@ -1,0 +1,169 @@
+//! The coordinator's decision in a view change: which answers count, which nodes join, and what the next view is
+//! (`protocol.md` §6.2, §6.3).
+
+use crate::command::{Dropped, InstallView};
+use crate::config::{Durability, Parameters};
+use crate::id::{NodeId, Rank};
+use crate::limits::MEMBERS_MAX;
+use crate::machine::control_log::ControlLog;
+use crate::machine::coordinating::Coordinating;
+use crate::machine::identity::Identity;
+use crate::machine::peers::Peers;
+use crate::machine::timeouts::Timeouts;
+use crate::rules::Rule;
+use crate::time::Time;
+use crate::view::{Origin, RingMember, View};
+use crate::view_change::{Cut, ViewChange, cut_of};
+use crate::wire::Wedged;
+
+/// What the coordinator knows of the next view at one moment. It changes nothing.
+#[derive(Clone, Copy)]
+pub(super) struct NextView<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) log: &'a ControlLog,
+    pub(super) coordinating: &'a Coordinating,
+    pub(super) peers: &'a Peers,
+    pub(super) timeouts: Timeouts<'a>,
+    pub(super) now: Time,
+}
+
+/// What follows from the answers so far.
+pub(super) enum Decision {
+    /// There are not enough of them.
+    Wait,
+    /// They leave fewer members than the group's least ring.
+    TooFew,
+    Install(Box<InstallView>),
+}
+
+/// A node that joins the next view, in its latest incarnation; none if the log lists none.
+pub(super) fn joiner(identity: &Identity, log: &ControlLog, peers: &Peers, node: NodeId) -> Option<RingMember> {
+    let addresses = if node == identity.me { Some(&identity.addresses) } else { peers.addresses(node) };
+    Some(RingMember {
+        node,
+        incarnation: log.state().incarnation(node)?,
+        origin: Origin::Joiner,
+        addresses: addresses.cloned().unwrap_or_default(),
+    })
+}
+
+impl NextView<'_> {
+    /// An answer is missing that may still come and that the change waits for.
+    pub(super) fn awaits_answers(&self, change: &ViewChange) -> bool {
+        let answers = self.counted_answers(change);
+        let awaited = |rank: Rank| {
+            let lacks = answers[rank.at()].is_none() && change.awaits_answer(rank);
+            let is_void = self.is_void(change.view().member(rank));
+            lacks && !is_void && !self.timeouts.is_overdue(change, rank) && !self.timeouts.is_given_up(change, rank)
+        };
+        change.view().ranks().any(awaited)
+    }
+
+    /// The next view by the answers so far.
+    pub(super) fn decide(&self, change: &ViewChange) -> Decision {
+        let (view, answers) = (&**change.view(), self.counted_answers(change));
+        let on_disk = self.identity.durability == Durability::Disk;
+        let restarted: Vec<bool> = view.ranks().map(|rank| on_disk && !self.continues(view, rank)).collect();
+        let Some(cut) = cut_of(view, &answers, &restarted, change.is_last(), self.identity.rules) else {
+            return Decision::Wait;
+        };
+        let Some(ring) = self.ring(change, &cut) else { return Decision::TooFew };
+        Decision::Install(Box::new(InstallView {
+            from: view.id,
+            ring,
+            parameters: Parameters { ring: cut.ring, ..view.parameters.clone() },
+            dropped: self.dropped(change, &answers, &cut),
+            cut: cut.rounds,
+            last: change.is_last(),
+        }))
+    }
+
+    /// The ring of the next view; none if it is smaller than the group's least ring.
+    fn ring(&self, change: &ViewChange, cut: &Cut) -> Option<Vec<RingMember>> {
+        let view = &**change.view();
+        let survivor = |rank| RingMember { origin: Origin::Survivor, ..view.member(rank).clone() };
+        let (running, back): (Vec<Rank>, Vec<Rank>) =
+            cut.survivors.iter().partition(|rank| self.continues(view, **rank));
+        let mut ring: Vec<RingMember> = running.into_iter().map(survivor).collect();
+        // Restarted nodes come back in their latest incarnations.
+        let origin = if cut.from_disks { Origin::Restarted } else { Origin::Joiner };
+        let joiners = back.into_iter().filter_map(|rank| self.joiner(view.member(rank).node));
+        let mut joiners: Vec<RingMember> = joiners.map(|joiner| RingMember { origin, ..joiner }).collect();
+        if !change.is_last() {
+            let places = MEMBERS_MAX.saturating_sub(ring.len() + joiners.len());
+            joiners.extend(self.joiners(view, places));
+            joiners.sort_by_key(|joiner| joiner.node);
+            if ring.len() + joiners.len() < usize::from(view.parameters.ring_min) {
+                return None;
+            }
+        }
+        ring.append(&mut joiners);
+        Some(ring)
+    }
+
+    /// The members that are not survivors, each with the reason.
+    fn dropped(&self, change: &ViewChange, answers: &[Option<Wedged>], cut: &Cut) -> Vec<(NodeId, Dropped)> {
+        let view = &**change.view();
+        let is_silent =
+            |rank: Rank| answers[rank.at()].is_none() && change.awaits_answer(rank) || self.is_void(view.member(rank));
+        let reason = |rank: Rank| match is_silent(rank) {
+            true => Dropped::Silent,
+            false if self.coordinating.is_leaving(view.member(rank).node) => Dropped::Left,
+            false => Dropped::Blamed,
+        };
+        let gone = view.ranks().filter(|rank| !cut.survivors.contains(rank));
+        gone.map(|rank| (view.member(rank).node, reason(rank))).collect()
+    }
+
+    /// The incarnation that a view lists is the node's latest.
+    fn continues(&self, view: &View, rank: Rank) -> bool {
+        !self.log.state().is_stale(view.member(rank))
+    }
+
+    /// The answers that count for the cut: not those of members that leave, as long as another complete one answered; and
+    /// those of members whose links went down since only beside that of a complete member in reach, as if they were not complete.
+    pub(super) fn counted_answers(&self, change: &ViewChange) -> Vec<Option<Wedged>> {
+        let member = |rank: Rank| change.view().member(rank);
+        let stays = |rank: Rank| change.is_last() || !self.coordinating.is_leaving(member(rank).node);
+        let mut answers = change.answers().to_vec();
+        change.view().ranks().filter(|rank| self.is_void(member(*rank))).for_each(|rank| answers[rank.at()] = None);
+        let in_reach = |answers: &[Option<Wedged>], rank: Rank| {
+            change.is_in_reach(rank) && answers[rank.at()].as_ref().is_some_and(|answer| answer.complete)
+        };
+        if change.view().ranks().any(|rank| stays(rank) && in_reach(&answers, rank)) {
+            change.view().ranks().filter(|rank| !stays(*rank)).for_each(|rank| answers[rank.at()] = None);
+        }
+        let one_continues =
+            change.view().ranks().any(|rank| self.continues(change.view(), rank) && in_reach(&answers, rank));
+        for rank in change.view().ranks().filter(|rank| !change.is_in_reach(*rank)) {
+            // It may be gone: another one has to be the last complete member that stays.
+            let incomplete = |answer| Wedged { complete: false, ..answer };
+            answers[rank.at()] = answers[rank.at()].take().filter(|_| one_continues).map(incomplete);
+        }
+        answers
+    }
+
+    /// A place on the ring of an incarnation that is over and, with `Memory`, holds nothing, whatever it answered.
+    fn is_void(&self, member: &RingMember) -> bool {
+        self.identity.durability == Durability::Memory
+            && self.log.state().is_stale(member)
+            && self.identity.rules.holds(Rule::StaleMemberIsVoid)
+    }
+
+    fn joiner(&self, node: NodeId) -> Option<RingMember> {
+        joiner(self.identity, self.log, self.peers, node)
+    }
+
+    /// Evicted nodes that join the view after a view, at most as many as there are places.
+    pub(super) fn joiners(&self, view: &View, places: usize) -> Vec<RingMember> {
+        let evictions = &self.peers.evictions;
+        let joins = |(node, at): &(NodeId, Time)| {
+            let is_recent = self.now.since(*at) <= self.timeouts.silence_max(*node);
+            let is_linked = *node == self.identity.me || self.peers.is_linked(*node);
+            let leaves = self.coordinating.is_leaving(*node) || self.log.state().has_left(*node);
+            let stays = !leaves || !self.identity.rules.holds(Rule::LeftIsLogged);
+            !evictions.keeps_out(*node, self.now) && is_recent && is_linked && stays && view.rank_of(*node).is_none()
+        };
+        evictions.ready().filter(joins).filter_map(|(node, _)| self.joiner(node)).take(places).collect()
+    }
+}
