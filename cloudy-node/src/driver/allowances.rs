@@ -1,21 +1,21 @@
-//! What a peer may make this node hold grows with the groups that both are in.
+//! The resources that a peer may use at this node grow with the groups that both are in.
 
 use cloudy_proto::{RingKind, View};
 
 use crate::driver::Driver;
 
-/// Streams for each group here that any peer may open: one each for the control frames and the results of a node that is not
-/// on the ring, and one for the refusal before it.
+/// Number of streams that any peer may open for each group here: one for control frames and one for results of a node
+/// that is not on the ring, and one for the refusal before them.
 const STREAMS_OUTSIDE: usize = 3;
 
-/// What a member opens towards another in one view: a tally, and the lanes that it carries.
+/// Number of streams that a member opens towards another in one view: a tally, and the lanes that it carries.
 fn streams_of(view: &View) -> usize {
     let lanes = if view.parameters.ring == RingKind::Relay { view.members() } else { 1 };
     1 + lanes
 }
 
 impl Driver {
-    /// Lets each peer open the streams that the groups which it shares with this node need: those of two views.
+    /// Allows each peer the streams for the groups that it shares with this node: those of two views.
     pub(super) fn set_allowances(&mut self) {
         if !std::mem::take(&mut self.allowances_stale) {
             return;

@@ -1,4 +1,4 @@
-//! One attempt to come into a group: what is wanted, how far it is, and why it failed.
+//! One attempt to join a group: its aim, its progress, and the reason of its failure.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,17 +8,17 @@ use cloudy_proto::{Index, NodeId};
 use crate::error::JoinError;
 use crate::wait::{Answer, Awaited};
 
-/// What somebody wants of a group that it asks for.
+/// The aim of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aim {
-    /// To be a member.
+    /// To become a member.
     Member,
-    /// To read along, from an index on, or without the result.
+    /// To observe, from an index on, or without the result.
     Observer(Option<Index>),
 }
 
 impl Aim {
-    /// What is said to the node that is asked.
+    /// The request to the contact.
     pub(super) fn question(self, name: String) -> NodeFrame {
         match self {
             Self::Member => NodeFrame::Join { name },
@@ -27,13 +27,13 @@ impl Aim {
     }
 }
 
-/// How far an attempt to join a group has come, for the error of a wait that is over.
+/// The progress of an attempt to join a group, for the error of a timeout.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stage(Arc<Mutex<Option<Answer>>>);
 
 impl Stage {
     fn lock(&self) -> MutexGuard<'_, Option<Answer>> {
-        // A thread that panicked under the lock left it readable.
+        // A panic under the lock leaves the value valid.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -50,12 +50,12 @@ impl Stage {
     }
 }
 
-/// Why one attempt to join a group failed.
+/// The reason for which an attempt to join a group failed.
 #[derive(Debug)]
 pub(crate) enum Attempt {
-    /// Another one may not: who answered what.
+    /// A later attempt may succeed: the node and its answer.
     NotYet(Answer),
-    /// Every other one would.
+    /// Every later attempt would fail in the same way.
     Failed(JoinError),
 }
 
@@ -71,15 +71,15 @@ impl From<JoinError> for Attempt {
     }
 }
 
-/// Why a group was not joined.
+/// The reason for which a group was not joined.
 #[derive(Debug)]
 pub(crate) enum NotJoined {
-    /// A node does not take this one, for good: in words.
+    /// A node refuses this one, for good, with its reason.
     Refused(String),
-    /// The group has stopped for good: in words.
+    /// The group has stopped for good, with the reason.
     Gone(String),
-    /// A node does not take this one, or is out of reach; asking again can help.
+    /// A node refuses this one at this time, or is out of reach; a later request may succeed.
     NotYet(NodeId, String),
-    /// The result before this index is retained by nobody.
+    /// No node retains the result before this index.
     Truncated(Index),
 }

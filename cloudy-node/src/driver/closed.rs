@@ -1,4 +1,4 @@
-//! Closed groups: the machines stay for a while and answer nodes that were away (`protocol.md` §6.9).
+//! Closed groups: their machines stay for a while and answer nodes that were away (`protocol.md` §6.9).
 
 use std::collections::VecDeque;
 
@@ -8,28 +8,29 @@ use cloudy_proto::{Durability, Frame, GroupId, Input, Machine, NodeId, Output, T
 use crate::driver::Driver;
 use crate::driver::run::{Effect, GroupRun};
 
-/// Closed groups that the driver keeps.
+/// Maximum of closed groups that the driver keeps.
 const CLOSED_GROUPS_MAX: usize = 64;
-/// Memory that closed groups take together for the results that they give, in bytes.
+/// Maximum memory of all closed groups for the results that they serve, in bytes.
 const CLOSED_BYTES_MAX: u64 = 64 << 20;
 
-/// A group whose log ends with its closing.
+/// A group whose log ends with its close.
 pub(crate) struct ClosedGroup {
     id: GroupId,
     name: String,
     pub(super) machine: Machine,
 }
 
-/// The groups that closed here last, the oldest first.
+/// The groups that closed here last, oldest first.
 #[derive(Default)]
 pub(crate) struct ClosedGroups(VecDeque<ClosedGroup>);
 
 impl ClosedGroups {
-    /// Keeps a closed group. The oldest goes if there are too many; the oldest results go if they take too much memory.
+    /// Keeps a closed group. If there are too many, the oldest is dropped; if results take too much memory, the oldest
+    /// results are dropped.
     fn add(&mut self, id: GroupId, run: GroupRun) {
         let GroupRun { mut machine, shared, .. } = run;
         if machine.durability() == Durability::Disk {
-            // It gives what its disk has.
+            // It serves the part on its disk.
             machine.forget_retained();
         }
         self.0.push_back(ClosedGroup { id, name: shared.name.clone(), machine });
@@ -54,7 +55,7 @@ impl ClosedGroups {
         self.0.iter_mut().find(|group| group.id == id).map(|group| &mut group.machine)
     }
 
-    /// The group of that name that closed last.
+    /// The last closed group of that name.
     pub(super) fn named(&self, name: &str) -> Option<(GroupId, &Machine)> {
         self.0.iter().rev().find(|group| group.name == name).map(|group| (group.id, &group.machine))
     }
@@ -63,33 +64,33 @@ impl ClosedGroups {
         self.0.retain(|group| group.id != id);
     }
 
-    /// Groups on disk have nothing to give once that has failed.
+    /// Drops groups on disk: they have nothing to serve after a failure of the disk.
     pub(super) fn forget_stored(&mut self) {
         self.0.retain(|group| group.machine.durability() == Durability::Memory);
     }
 
-    /// What concerns all of them: links.
+    /// Passes an input of a link to all closed groups.
     pub(super) fn handle_all(&mut self, now: Time, input: &Input) {
         self.0.iter_mut().for_each(|group| group.machine.handle(now, input.clone()));
     }
 }
 
 impl Driver {
-    /// A group has ended here. If it is closed, its machine goes on answering.
+    /// Removes a group that does not continue here. If it is closed, its machine continues to answer.
     pub(super) fn keep_closed(&mut self, id: GroupId, run: GroupRun) {
         if run.closed {
             self.closed.add(id, run);
         }
     }
 
-    /// Hands an input to a closed group; false if there is none.
+    /// Passes an input to a closed group; false if there is none.
     pub(super) fn handle_closed(&mut self, id: GroupId, input: Input) -> bool {
         let now = self.now();
         let machine = self.closed.machine_mut(id);
         machine.map(|machine| machine.handle(now, input)).is_some()
     }
 
-    /// Carries out what closed groups want: they only answer.
+    /// Carries out the outputs of closed groups: they only answer.
     pub(super) fn turn_closed(&mut self) {
         let mut effects = Vec::new();
         for group in &mut self.closed.0 {
@@ -106,7 +107,7 @@ impl Driver {
         effects.into_iter().for_each(|(id, effect)| self.carry_out(id, effect));
     }
 
-    /// A peer speaks of a group that is not here and was not invited to it: it learns that.
+    /// Answers a frame of a group that is not here and is no invitation.
     pub(super) fn say_absent(&mut self, to: NodeId, group: GroupId, frame: &Frame) {
         let seeks = matches!(
             frame,

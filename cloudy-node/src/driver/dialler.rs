@@ -1,4 +1,5 @@
-//! Whom this node wants links to, and when it dials next (`protocol.md` §4: either side dials again).
+//! The peers that this node wants links to, and the times of its next dials (`protocol.md` §4: either side dials
+//! again).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -9,19 +10,19 @@ use cloudy_proto::{NodeId, Time};
 use crate::endpoint::KnownNodes;
 use crate::wait::jittered;
 
-/// Between two attempts, at first.
+/// The first pause between two attempts.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// Between two attempts, at last.
+/// The longest pause between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// The node of the higher id gives the other this long, so that a pair seldom dials twice.
+/// The node of the higher id waits this long for the other's dial, so that a pair seldom dials twice.
 const COURTESY: Duration = Duration::from_millis(250);
-/// Addresses of one peer that are dialled side by side.
+/// Maximum of addresses of one peer that are dialled in parallel.
 const ATTEMPTS_MAX: usize = 32;
 
-/// An address of a peer without a link. All addresses of a peer are dialled side by side.
+/// An address of a peer without a link. All addresses of a peer are dialled in parallel.
 #[derive(Debug)]
 struct Attempt {
-    /// It is being dialled.
+    /// Whether a dial is in progress.
     open: bool,
     backoff: Duration,
     next_at: Time,
@@ -41,33 +42,33 @@ impl Attempt {
 
 type Attempts = BTreeMap<SocketAddr, Attempt>;
 
-/// Peers that this node wants links to and has none.
+/// Wanted peers without a link.
 #[derive(Debug, Default)]
 pub(crate) struct Dialler {
     known: KnownNodes,
     missing: BTreeMap<NodeId, Attempts>,
-    /// Shut out, so never dialled, whatever wants it. Bounded as the lists of revoked nodes.
+    /// Revoked peers, which are never dialled. Bounded like the lists of revoked nodes.
     never: BTreeSet<NodeId>,
 }
 
 impl Dialler {
-    /// With no peers yet. Those that are wanted are put in `known`.
+    /// A dialler without peers. Wanted ones are added to `known`.
     pub(crate) fn new(known: KnownNodes) -> Self {
         Self { known, ..Self::default() }
     }
 
-    /// No link to a peer is wanted, ever.
+    /// Excludes a peer from all dials.
     pub(crate) fn never(&mut self, peer: NodeId) {
         self.never.insert(peer);
         self.forget(|other| other != peer);
     }
 
-    /// A peer is no longer shut out.
+    /// Ends the exclusion of a peer.
     pub(crate) fn allow(&mut self, peer: NodeId) {
         self.never.remove(&peer);
     }
 
-    /// A link to a peer is wanted from here on.
+    /// Requests a link to a peer.
     pub(crate) fn want(&mut self, me: NodeId, peer: NodeId, addresses: &[SocketAddr], linked: bool, now: Time) {
         if self.never.contains(&peer) {
             return;
@@ -83,7 +84,7 @@ impl Dialler {
         self.known.contains(peer)
     }
 
-    /// A link to a peer is gone.
+    /// Notes that a link to a peer was lost.
     pub(crate) fn miss(&mut self, me: NodeId, peer: NodeId, now: Time) {
         if !self.wants(peer) {
             return;
@@ -97,18 +98,18 @@ impl Dialler {
         }
     }
 
-    /// A link to a wanted peer is missing.
+    /// Whether a link to a wanted peer is missing.
     pub(crate) fn misses_any(&self) -> bool {
         !self.missing.is_empty()
     }
 
-    /// A link to a peer is up, at this address.
+    /// Notes that a link to a peer was established at this address.
     pub(crate) fn found(&mut self, peer: NodeId, address: SocketAddr) {
         self.known.linked(peer, address);
         self.missing.remove(&peer);
     }
 
-    /// Another member is linked to a peer at this address.
+    /// Notes that another member is linked to a peer at this address.
     pub(crate) fn told(&mut self, peer: NodeId, address: SocketAddr, now: Time) {
         if !self.known.told(peer, address) {
             return;
@@ -121,12 +122,12 @@ impl Dialler {
         }
     }
 
-    /// The view, or the peer itself, names this address, so all members know it.
+    /// Whether the view, or the peer itself, names this address, so that all members know it.
     pub(crate) fn is_named(&self, peer: NodeId, address: SocketAddr) -> bool {
         self.known.is_named(peer, address)
     }
 
-    /// An address could not be dialled, or leads to another node. True if a link to a node there was wanted.
+    /// Notes that an address could not be dialled, or leads to another node. True if a link to a node there was wanted.
     pub(crate) fn failed(&mut self, address: SocketAddr, now: Time) -> bool {
         let mut wanted_there = false;
         for (&peer, attempts) in &mut self.missing {
@@ -141,19 +142,19 @@ impl Dialler {
         wanted_there
     }
 
-    /// No link to a peer is wanted.
+    /// Drops the peers that `keep` rejects.
     pub(crate) fn forget(&mut self, keep: impl Fn(NodeId) -> bool) {
         self.known.retain(&keep);
         self.missing.retain(|&peer, _| keep(peer));
     }
 
-    /// When to dial next.
+    /// The time of the next dial.
     pub(crate) fn next(&self) -> Option<Time> {
         let attempts = self.missing.values().flat_map(BTreeMap::values);
         attempts.filter(|attempt| !attempt.open).map(|attempt| attempt.next_at).min()
     }
 
-    /// The addresses to dial at this moment.
+    /// The addresses to dial at this time.
     pub(crate) fn due(&mut self, now: Time) -> BTreeSet<SocketAddr> {
         let attempts = self.missing.values_mut().flatten();
         let due = attempts.filter(|(_, attempt)| !attempt.open && attempt.next_at <= now);

@@ -1,4 +1,4 @@
-//! The driver's way to the store: it hands in what machines give out, and hears what is synced. It never waits.
+//! The driver's interface to the store: it submits the machines' records, and receives what is synced. It never waits.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -17,14 +17,14 @@ use crate::storage::{
     Completion, GroupMeta, Op, Recorder, ResultReader, ResultReads, STORE_BACKLOG_BYTES_MAX, Store, StoreError, meta_op,
 };
 
-/// The ticket of what the group is: before all that its machine gives out.
+/// The ticket of a group's metadata, before all records of its machine.
 const META_TICKET: u64 = 0;
-/// What the log says if the disk does not give what a peer misses.
+/// The log text if the disk cannot read entries that a peer lacks.
 const UNREADABLE: &str = "a peer misses what is not readable here";
-/// The ticket of what forgets a group: after all that its machine gives out.
+/// The ticket of the operation that forgets a group, after all records of its machine.
 const FORGET_TICKET: u64 = u64::MAX;
 
-/// What the store has said and the driver has not taken: one for each group.
+/// Completions of the store that the driver has not taken yet: one for each group.
 #[derive(Debug, Default)]
 pub(crate) struct Synced {
     completions: Mutex<BTreeMap<GroupId, Completion>>,
@@ -32,12 +32,12 @@ pub(crate) struct Synced {
     said: Notify,
 }
 
-/// A part of a group's result that was read for a peer; none if the disk does not give it.
+/// A part of a group's result that was read for a peer; none if the disk cannot read it.
 type ReadFor = (GroupId, NodeId, Option<Vec<Entry>>);
 
 impl Synced {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, Completion>> {
-        // A panic under the lock leaves the map readable.
+        // A panic under the lock leaves the map valid.
         self.completions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -60,19 +60,19 @@ pub(crate) struct Disk {
     reads: ResultReads,
     synced: Arc<Synced>,
     recorders: BTreeMap<GroupId, Recorder>,
-    /// What the store had no room for: bounded by what the groups' windows let be in flight.
+    /// Operations that the store had no capacity for: bounded by the groups' windows.
     waiting: VecDeque<(GroupId, Vec<Op>, u64)>,
     /// The callers that wait for a group to be forgotten.
     forgetting: Vec<(GroupId, ForgetReply)>,
     failed: Option<StoreError>,
 }
 
-/// To a caller that wants a group to be forgotten.
+/// The reply to a caller that forgets a group.
 pub(crate) type ForgetReply = oneshot::Sender<Result<(), ForgetError>>;
 
 impl Disk {
     /// # Errors
-    /// The operating system gives no thread to read on.
+    /// The operating system has no thread to read on.
     pub(crate) fn new(store: Store, synced: Arc<Synced>, health: Health) -> io::Result<Self> {
         let store = Arc::new(store);
         let reads = ResultReads::start(Arc::clone(&store), health)?;
@@ -87,30 +87,30 @@ impl Disk {
         })
     }
 
-    /// For those who read results here.
+    /// A reader of results for users.
     pub(crate) fn reader(&self) -> ResultReader {
         self.reads.reader().clone()
     }
 
-    /// A group begins here.
+    /// Stores a new group.
     pub(crate) fn begin(&mut self, group: GroupId, meta: &GroupMeta) {
         self.recorders.insert(group, Recorder::default());
         self.submit(group, vec![meta_op(meta)], META_TICKET);
     }
 
-    /// A group goes on here.
+    /// Continues a stored group.
     pub(crate) fn resume(&mut self, group: GroupId, stored: &Stored) {
         self.recorders.insert(group, Recorder::after(stored));
     }
 
-    /// Nothing of a group is kept; the reply comes once that is certain.
+    /// Deletes a group; the reply follows once that is certain.
     pub(crate) fn forget(&mut self, group: GroupId, reply: Option<ForgetReply>) {
         self.recorders.remove(&group);
         self.forgetting.extend(reply.map(|reply| (group, reply)));
         self.submit(group, vec![Op::Forget], FORGET_TICKET);
     }
 
-    /// Answers those who wait for a group to be forgotten.
+    /// Answers the callers that wait for a group to be forgotten.
     fn answer_forgotten(&mut self, result: &Result<(), StoreError>, of: impl Fn(GroupId) -> bool) {
         for (_, reply) in self.forgetting.extract_if(.., |(group, _)| of(*group)) {
             // A caller that is gone needs no answer.
@@ -124,7 +124,7 @@ impl Disk {
         self.submit(group, ops, ticket);
     }
 
-    /// Reads a part of a group's result for a peer that misses it.
+    /// Reads a part of a group's result for a peer that lacks it.
     pub(crate) fn read_for(&self, group: GroupId, to: NodeId, (from, bytes_max): (Index, usize), repeats: &Repeats) {
         let (synced, repeats) = (Arc::clone(&self.synced), repeats.clone());
         self.reads.reader().read(group, from, bytes_max, move |read| {
@@ -141,7 +141,8 @@ impl Disk {
         self.submit_waiting();
     }
 
-    /// In order: nothing overtakes what waits. Nobody else hands in anything, so what has room is taken.
+    /// In order: later operations wait behind earlier ones. Only the driver submits, so an operation for which there is
+    /// capacity is accepted.
     fn submit_waiting(&mut self) {
         while self.store.backlog_bytes() < STORE_BACKLOG_BYTES_MAX {
             let Some((group, ops, ticket)) = self.waiting.pop_front() else { return };
@@ -152,7 +153,7 @@ impl Disk {
         }
     }
 
-    /// What became of what was handed in.
+    /// The completions of submitted operations.
     fn completions(&mut self) -> Result<Vec<(GroupId, u64)>, StoreError> {
         let completions = std::mem::take(&mut *self.synced.lock());
         if let Some(error) = completions.values().find_map(|completion| completion.result.clone().err()) {
@@ -173,7 +174,7 @@ impl Disk {
         std::mem::take(&mut *self.synced.reads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes what was handed in, and frees the data directory. Waits for the disk.
+    /// Writes the submitted operations, and releases the data directory. Waits for the disk.
     pub(crate) fn close(self) {
         self.reads.close();
         let Some(store) = Arc::into_inner(self.store) else { return };
@@ -183,7 +184,7 @@ impl Disk {
     }
 }
 
-/// Returns when the store has something to say.
+/// Returns when the store has completions.
 pub(crate) async fn said(synced: Option<Arc<Synced>>) {
     match synced {
         Some(synced) => synced.said.notified().await,
@@ -196,7 +197,7 @@ impl Driver {
         self.disk.as_ref().map(|disk| Arc::clone(&disk.synced))
     }
 
-    /// Tells the machines what is synced. A disk that failed ends every group that relies on it, before anything more is
+    /// Passes completions to the machines. A failed disk ends every group that depends on it, before anything else is
     /// confirmed.
     pub(super) fn take_completions(&mut self) {
         let Some(disk) = &mut self.disk else { return };

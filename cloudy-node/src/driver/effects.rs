@@ -1,4 +1,4 @@
-//! What the machines want done.
+//! Carries out the outputs of the machines.
 
 use cloudy_proto::wire::Stream;
 use cloudy_proto::{Frame, GroupId, Incarnation, NodeId, Output};
@@ -9,7 +9,7 @@ use crate::driver::run::Effect;
 use crate::link_error::code;
 use crate::repeats::Source;
 
-/// What the log says of a peer that does what the protocol does not allow.
+/// The log text for a peer that breaks the protocol.
 const BREACH: &str = "link closed: the peer broke the protocol";
 
 impl Driver {
@@ -58,7 +58,7 @@ impl Driver {
         }
     }
 
-    /// Writes each link once, and first to whom the machines spoke first.
+    /// Writes each link once, in the order in which the machines first sent to their peers.
     pub(super) fn flush(&mut self) {
         for peer in self.written_to.drain(..) {
             if let Some(link) = self.peers.get_mut(&peer) {

@@ -1,4 +1,4 @@
-//! What the driver tells the creator of a group while it gathers members.
+//! Events for the creator of a group while it gathers members.
 
 use std::sync::Arc;
 
@@ -8,35 +8,35 @@ use tokio::sync::{mpsc, oneshot};
 use crate::driver::attempt::NotJoined;
 use crate::group::shared::Shared;
 
-/// What a founder hears before view 1 is installed.
+/// An event before view 1 is installed, for the creator of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FoundingEvent {
-    /// An invited node will be a member.
+    /// An invited node accepted and becomes a member.
     Accepted {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
-    /// An invited node will not.
+    /// An invited node refused.
     Refused {
-        /// Which.
+        /// The node.
         node: NodeId,
-        /// In words.
+        /// The reason.
         reason: String,
     },
-    /// The link to a node that had accepted is down. Unless it is uninvited, it has its place on the ring all the same.
+    /// The link to a node that had accepted is down. It keeps its place on the ring unless it is uninvited.
     Lost {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
-    /// A node that was not invited asks to be.
+    /// A node without an invitation requests to join.
     AskedToJoin {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
 }
 
-/// What the driver gives to the caller that founds.
+/// The parts of a new group that the driver returns to the creating caller.
 pub(crate) struct FoundingParts {
     pub(crate) group: Arc<Shared>,
     pub(crate) events: mpsc::UnboundedReceiver<FoundingEvent>,

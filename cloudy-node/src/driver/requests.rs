@@ -1,4 +1,4 @@
-//! What peers ask a group for, answered as fast as they read.
+//! Requests of peers to groups, answered as fast as the peers read.
 
 use cloudy_proto::wire::StreamHeader;
 use cloudy_proto::{Frame, Input, NodeId};
@@ -7,15 +7,15 @@ use crate::driver::Driver;
 use crate::link::{Link, RequestKind};
 
 impl Driver {
-    /// A peer asks a group for what may be longer than its question. The answer is queued before the next request is
-    /// looked at; while the peer has many answers to read, its latest request waits.
+    /// Handles a request of a peer whose answer may be longer than it. The answer is queued before the next request is
+    /// handled; while the peer has many answers to read, its latest request waits.
     pub(super) fn take_request(&mut self, from: NodeId, kind: RequestKind, header: &StreamHeader, frame: Frame) {
         let known = kind == RequestKind::Result
             && self.groups.get(&header.group).is_some_and(|group| group.machine.knows(from));
         let send_window = self.links.limits.send_window_bytes();
         let Some(link) = self.peers.get_mut(&from) else { return };
         if known {
-            // An evicted member or a newcomer: what it fetches may need as much as a ring does.
+            // An evicted member or a newcomer: its fetch may need as many streams as a ring.
             link.widen(send_window);
         }
         if link.must_wait() {
@@ -25,7 +25,7 @@ impl Driver {
         }
     }
 
-    /// Answers requests of peers that have read the answers to earlier ones.
+    /// Answers kept requests of peers that have read earlier answers.
     pub(super) fn answer_waiting(&mut self) {
         let mut peers = self.peers.keys().copied().next();
         while let Some(peer) = peers {

@@ -1,4 +1,4 @@
-//! One group at the driver: its machine, and what users share of it.
+//! One group at the driver: its machine, and the state that users share.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -23,49 +23,49 @@ struct Unread {
     reply: oneshot::Sender<Admission>,
 }
 
-/// Streams of a group that may wait for their view: two for each lane and peer, and then some.
+/// Maximum of streams of a group that wait for their view: more than two for each lane and peer.
 const UNREAD_MAX: usize = 1_024;
 
-/// One group.
+/// One group at the driver.
 pub(crate) struct GroupRun {
     pub(crate) machine: Machine,
     pub(crate) shared: Arc<Shared>,
     pub(crate) outbox_bytes_max: usize,
-    /// At the founder, while it gathers members.
+    /// Events for the creator, while it gathers members.
     pub(crate) founding: Option<mpsc::UnboundedSender<FoundingEvent>>,
-    /// At the founder, while it gathers members: who asked to be one. Bounded by `INVITED_MAX`.
+    /// At the creator, while it gathers members: the nodes that requested to join. Bounded by `INVITED_MAX`.
     pub(crate) asked: BTreeSet<NodeId>,
-    /// At the founder, while it gathers members: who has accepted and is linked. Bounded by `INVITED_MAX`.
+    /// At the creator, while it gathers members: the nodes that have accepted and are linked. Bounded by `INVITED_MAX`.
     accepted: BTreeSet<NodeId>,
-    /// Told once a view is installed that this node is a part of.
+    /// Notified once a view that includes this node is installed.
     pub(crate) installed: Option<oneshot::Sender<Result<(), NotJoined>>>,
-    /// The node that it joins the group at, and how far the caller's error says that the join has come.
+    /// The contact of the join, and its progress for the caller's error.
     pub(crate) stage: Option<(NodeId, Stage)>,
-    /// It comes into a running group: it is there once it is on the ring, or has the whole of a final result.
+    /// Whether it joins a running group. The join is complete once it is on the ring, or has a whole final result.
     pub(crate) comes: bool,
-    /// The group's log ends with its closing.
+    /// Whether the group's log ends with its close.
     pub(crate) closed: bool,
     _ends: EndsWithDriver,
     unread: Vec<Unread>,
-    /// The latest one here.
+    /// The latest view here.
     pub(crate) view: Option<Arc<View>>,
     repeats: Repeats,
-    /// The machine was asked to leave.
+    /// Whether the machine was requested to leave.
     leaves: bool,
 }
 
-/// What the outputs of a turn ask of the node.
+/// An effect of a turn's outputs on the node.
 pub(crate) enum Effect {
     Send(Output),
     Persist(u64, Vec<Record>),
-    /// For a peer, from an index on, so many bytes.
+    /// Read for a peer from an index on, up to a number of bytes.
     Read(NodeId, Index, usize),
     Referred(NodeId, Vec<SocketAddr>),
     Installed(Arc<View>),
     Ended,
 }
 
-/// Ends a group for its users when the driver lets it go without a reason: where the runtime ends first.
+/// Closes a group for its users if the driver drops it without a reason, because the runtime ended first.
 struct EndsWithDriver(Arc<Shared>);
 
 impl Drop for EndsWithDriver {
@@ -95,13 +95,13 @@ impl GroupRun {
         }
     }
 
-    /// This node is a member, or on its way to be one, and has not begun to leave: others may rely on it.
+    /// Whether others may depend on this node: it is a member, or joins, and has not started to leave.
     pub(crate) fn is_relied_on(&self) -> bool {
         let state = self.shared.lock();
         !self.shared.observes && !state.leaving && state.ended.is_none() && state.final_index.is_none()
     }
 
-    /// A peer opened a stream: answers at once, or once its view is installed.
+    /// Handles a stream that a peer opened: it is answered at once, or once its view is installed.
     pub(crate) fn admit(&mut self, peer: NodeId, link: u64, header: StreamHeader, reply: oneshot::Sender<Admission>) {
         match self.machine.admits(peer, header.incarnation, header.stream) {
             Admission::Wait if self.unread.len() < UNREAD_MAX => {
@@ -112,7 +112,7 @@ impl GroupRun {
         }
     }
 
-    /// A view was installed: streams may be read that had to wait.
+    /// Admits streams that waited for the installed view.
     fn ask_again(&mut self) {
         for unread in std::mem::take(&mut self.unread) {
             self.admit(unread.peer, unread.link, unread.header, unread.reply);
@@ -128,7 +128,7 @@ impl GroupRun {
         self.machine.handle(now, Input::LinkDown { peer });
     }
 
-    /// The machine wants something done, takes what was broadcast, or is to leave.
+    /// Whether the machine has outputs, the outbox has payloads, or the machine has to leave.
     pub(crate) fn has_work(&self) -> bool {
         if self.machine.has_output() {
             return true;
@@ -137,7 +137,7 @@ impl GroupRun {
         (self.machine.wants_payload() && !state.outbox.is_empty()) || (!self.leaves && state.may_leave())
     }
 
-    /// Hands the machine what was broadcast, and carries out what it wants, until neither has anything left.
+    /// Passes the outbox to the machine and carries out its outputs, until neither has more.
     pub(crate) fn turn(&mut self, now: Time, effects: &mut Vec<Effect>) {
         loop {
             self.drain(effects);
@@ -156,13 +156,13 @@ impl GroupRun {
         }
     }
 
-    /// The application wants to leave, and all that it broadcast is approved; true once.
+    /// Whether the application has called leave and all its broadcasts are approved; true once.
     fn is_to_leave(&mut self) -> bool {
         let leaves = self.shared.lock().may_leave();
         leaves && !std::mem::replace(&mut self.leaves, true)
     }
 
-    /// Takes all outputs: what concerns the users is put where they read it, under one lock.
+    /// Takes all outputs. Those for users are stored where they read them, under one lock.
     fn drain(&mut self, effects: &mut Vec<Effect>) {
         let mut local = Vec::new();
         while let Some(output) = self.machine.poll_output() {
@@ -186,7 +186,7 @@ impl GroupRun {
         let listed = std::mem::replace(&mut state.incarnation, self.machine.incarnation()) != state.incarnation;
         state.only_watches = self.machine.only_watches();
         state.window_bytes = self.machine.window_bytes();
-        // What a snapshot took in was approved too.
+        // Messages that a snapshot includes were approved too.
         state.approved = state.approved.max(self.machine.last_approved());
         let moved = !local.is_empty();
         let mut happened = false;
@@ -216,7 +216,7 @@ impl GroupRun {
         }
     }
 
-    /// What an event means to the node.
+    /// Carries out the effects of an event on the node.
     fn event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
         self.log(event);
         match event {
@@ -241,7 +241,7 @@ impl GroupRun {
                     let belongs = *active || self.shared.observes || founds;
                     let late = "it created the group without this node, whose acceptance came too late".to_owned();
                     let late = NotJoined::NotYet(self.shared.founder, late);
-                    // The caller that founds or joins has given up.
+                    // The caller that creates or joins has given up.
                     let _ = installed.send(if belongs { Ok(()) } else { Err(late) });
                     if !belongs {
                         return self.end(EndReason::Closed, effects);
@@ -275,7 +275,7 @@ impl GroupRun {
         }
     }
 
-    /// What the log says of an event.
+    /// Logs an event.
     fn log(&self, event: &Event) {
         match event {
             Event::Coordinator { node } => {
@@ -297,14 +297,14 @@ impl GroupRun {
         }
     }
 
-    /// Writes a line about the group that its members can cause any number of times.
+    /// Logs a line about the group that its members can cause any number of times.
     fn say(&self, level: Level, cause: &str, text: impl Display) {
         let (name, text) = (&self.shared.name, text.to_string());
         let line = format!("group {name:?}: {text}");
         self.repeats.say(level, &format!("group {name:?}: {cause}"), Source::Here(text), line);
     }
 
-    /// The group is closed, and nobody in reach gives the rest of its result. A session does not wait for that.
+    /// The group is closed, and no node in reach has the rest of its result. A session does not wait for that.
     fn misses_final(&mut self, sources: &[NodeId], effects: &mut Vec<Effect>) {
         let names = sources.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
         let text = format!(
@@ -316,9 +316,9 @@ impl GroupRun {
         }
     }
 
-    /// A node does not come, or does not take this one.
+    /// A node refuses to join, or refuses to admit this one.
     fn refused(&mut self, node: NodeId, reason: &str, refusal: Refusal) {
-        // It may ask again.
+        // It may send another request.
         self.asked.remove(&node);
         let reason = reason.to_owned();
         self.found(FoundingEvent::Refused { node, reason: reason.clone() });
@@ -348,15 +348,15 @@ impl GroupRun {
         }
     }
 
-    /// Tells the caller that waits to be a part of the group.
+    /// Answers the caller that waits to join the group.
     fn joined(&mut self, joined: Result<(), NotJoined>) {
         if let Some(installed) = self.installed.take() {
-            // The caller that founds or joins has given up.
+            // The caller that creates or joins has given up.
             let _ = installed.send(joined);
         }
     }
 
-    /// The group ends here for a reason that the operator has to know.
+    /// Closes the group here for a reason that the operator must know.
     fn stop(&mut self, reason: EndReason, effects: &mut Vec<Effect>) {
         tracing::error!(group = %self.shared.name, "{reason}");
         self.joined(Err(NotJoined::Refused(reason.to_string())));
@@ -366,7 +366,7 @@ impl GroupRun {
     fn end(&mut self, reason: EndReason, effects: &mut Vec<Effect>) {
         let outcomes = self.machine.final_outcomes();
         let mut state = self.shared.lock();
-        // Before the end is seen: a reader that sees it may ask at once.
+        // Before the close is visible: a reader that sees it may query at once.
         state.final_outcomes = outcomes;
         state.ended.get_or_insert(reason);
         drop(state);
@@ -375,7 +375,7 @@ impl GroupRun {
 
     pub(super) fn found(&mut self, event: FoundingEvent) {
         if let Some(founding) = &self.founding {
-            // The caller that founds has given up.
+            // The caller that creates has given up.
             let _ = founding.send(event);
         }
     }

@@ -1,8 +1,8 @@
-//! Two processes with one identity, as by a copied data directory: they are named, and one of them ends
-//! (`protocol.md` §4).
+//! Two processes with one identity, for example from a copied data directory: they are named in the log, and one of
+//! them stops (`protocol.md` §4).
 //!
-//! A link of another process replaces the one that a peer had. If that one's process was started again, nobody answers
-//! on the older link; if it runs, it answers, and the two are known to be alive at once.
+//! A link of another process replaces the peer's earlier link. If that process was restarted, the older link has no
+//! answer. If it runs, it answers, so that both processes are known to run at once.
 
 use std::net::SocketAddr;
 
@@ -16,15 +16,15 @@ use crate::link::{Link, NewLink, SAME_IDENTITY_WORDS};
 use crate::link_error::code;
 use crate::repeats::Source;
 
-/// Links kept after they were replaced: the next one closes the oldest. Each ends by itself at the idle timeout, if its
+/// Maximum of replaced links that are kept: the next one closes the oldest. Each is closed at the idle timeout, if its
 /// process is gone.
 const SUPERSEDED_MAX: usize = 32;
-/// What the log says at this node, and at the others.
+/// The log texts at this node, and at the others.
 const OWN_IDENTITY_TWICE: &str = "another process has the identity of this node";
 const IDENTITY_TWICE: &str = "two processes have one identity";
 const REMEDY: &str = "stop one of the two, and give it a data directory and a node key of its own";
 
-/// Links whose peer another process of the same identity has taken the place of, oldest first.
+/// Links that a link of another process with the same identity has replaced, oldest first.
 #[derive(Default)]
 pub(super) struct Superseded {
     links: Vec<Link>,
@@ -43,12 +43,12 @@ impl Superseded {
         Some(self.links.remove(at))
     }
 
-    /// A connection is gone.
+    /// Removes a closed connection.
     pub(super) fn forget(&mut self, link: u64) {
         self.links.retain(|kept| kept.id != link);
     }
 
-    /// Closes those of a peer.
+    /// Closes the replaced links of a peer.
     pub(super) fn close(&mut self, peer: NodeId, code: u32, words: &str) {
         self.links.extract_if(.., |link| link.peer == peer).for_each(|link| link.close(code, words));
     }
@@ -59,7 +59,7 @@ impl Superseded {
 }
 
 impl Driver {
-    /// A newer link of a peer takes the place of this one.
+    /// Keeps a link that a newer one of the peer replaces.
     pub(super) fn replaced(&mut self, mut old: Link, new: &NewLink) {
         if old.process == new.process || old.connection.close_reason().is_some() {
             old.close(code::DUPLICATE, "another connection of this pair stays");
@@ -70,7 +70,7 @@ impl Driver {
         self.superseded.keep(old);
     }
 
-    /// The process at the other end of a link that was replaced runs as well as the one that replaced it.
+    /// Notes that the process at the other end of a replaced link runs, beside the one that replaced it.
     pub(super) fn present(&mut self, peer: NodeId, link: u64) {
         let Some(old) = self.superseded.take(link) else { return };
         let (process, address) = (old.process, old.remote());
@@ -84,7 +84,7 @@ impl Driver {
         self.links.repeats.say(Level::ERROR, IDENTITY_TWICE, Source::Node(peer), text);
     }
 
-    /// Another process has this node's identity, as a peer has seen, or this node when it dialled it.
+    /// Another process has this node's identity, as a peer or this node itself has detected.
     pub(super) fn told_same_identity(&mut self, by: NodeId, process: u64, address: SocketAddr) {
         if let Some(link) = self.peers.get(&by) {
             link.push_node(NodeFrame::Present);

@@ -1,4 +1,4 @@
-//! Which peers this node trusts: a change of the cluster key, and nodes that are shut out for good.
+//! The peers that this node trusts: changes of the cluster key, and revocations.
 
 use std::collections::BTreeSet;
 use std::slice;
@@ -20,28 +20,28 @@ use crate::link::{Link, NewLink, REVOKED_WORDS, SAME_IDENTITY_WORDS};
 use crate::link_error::{LinkFailure, code};
 use crate::repeats::Source;
 
-/// What a peer is told whose key is no longer accepted.
+/// The closing text for a peer whose key is not accepted.
 const KEY_DROPPED_WORDS: &str =
     "the cluster key that vouches for this node is no longer accepted: give it the present key file";
 
-/// What the log says of a peer with a certificate for another public key.
+/// The log text for a peer with a certificate for another public key.
 const NOT_ITS_OWN: &str = "link closed: the peer shows a certificate that is not its own";
 
-/// A node's own standing, and what it takes to judge the others'. Whom it has shut out, its links know.
+/// This node's identity, and the means to verify the others'. Its links hold the revocations.
 pub(super) struct Trust {
     identity: Identity,
-    /// The keys were changed since the node was started, so a peer may know this node by a former one.
+    /// Whether the keys were changed after the start, so that a peer may know this node by a former one.
     renewed: bool,
-    /// Why this node takes part in nothing.
+    /// The reason for which this node takes part in no group.
     pub(super) expelled: Option<Expelled>,
 }
 
-/// What ends all groups of a node, and lets it into none.
+/// The reason that closes all groups of a node and prevents joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expelled {
-    /// Its identity was revoked.
+    /// The node's identity was revoked.
     Revoked,
-    /// An older process has its identity.
+    /// An older process has the node's identity.
     SameIdentity,
 }
 
@@ -73,7 +73,8 @@ impl Trust {
         Self { identity, renewed: false, expelled: None }
     }
 
-    /// Its handshake's certificate counts, or one that it has told since for the same public key.
+    /// Whether an accepted key vouches for a link: by its handshake's certificate, or a later one for the same public
+    /// key.
     fn vouches_for(&self, link: &Link) -> bool {
         let renewed =
             link.renewed.as_ref().is_some_and(|certificate| self.identity.trusts(slice::from_ref(certificate)));
@@ -118,13 +119,13 @@ impl Driver {
         if self.links.revoked.add_own(node)? {
             self.shut_out(BTreeSet::from([node]), true);
         } else {
-            // Peers may have had no capacity for it as hearsay.
+            // Peers may have had no capacity for it while other peers had reported it.
             self.peers.values().for_each(|link| tell_revoked(link, &[node], true));
         }
         Ok(())
     }
 
-    /// A peer passes on which nodes are shut out: by its own operator, or as it was told.
+    /// Handles revocations from a peer: of its own operator, or forwarded.
     pub(super) fn told_revoked(&mut self, peer: NodeId, nodes: &[NodeId], own: bool) {
         let told = self.links.revoked.tell(peer, nodes, own);
         if told.left_out > 0 {
@@ -143,7 +144,7 @@ impl Driver {
         self.shut_out(told.fresh, false);
     }
 
-    /// Cuts off nodes that the list of revoked nodes has gained, and passes that on.
+    /// Disconnects nodes that were added to the revocations, and forwards these.
     fn shut_out(&mut self, nodes: BTreeSet<NodeId>, own: bool) {
         if nodes.is_empty() {
             return;
@@ -154,7 +155,7 @@ impl Driver {
             if let Some(link) = self.peers.get(&node) {
                 tracing::warn!(peer = %node.short(), "link closed: the peer's identity was revoked");
                 link.close(code::REVOKED, REVOKED_WORDS);
-                // At once: what it has sent meanwhile does not count.
+                // At once: frames that it has sent meanwhile do not count.
                 let link = link.id;
                 self.link_down(node, link, "its identity was revoked");
             }
@@ -168,7 +169,7 @@ impl Driver {
         }
     }
 
-    /// This node is shut out, as a peer says, or its own keys.
+    /// Notes that this node is revoked, by a peer's report or its own keys.
     pub(super) fn found_revoked(&mut self, by: NodeId) {
         if self.trust.expelled.is_some() {
             return;
@@ -181,7 +182,7 @@ impl Driver {
         self.expel(Expelled::Revoked);
     }
 
-    /// Ends all groups, and from here on this node comes into none.
+    /// Closes all groups, and prevents further joins.
     pub(super) fn expel(&mut self, why: Expelled) {
         self.trust.expelled = Some(why);
         for run in self.groups.values() {
@@ -197,7 +198,7 @@ impl Driver {
         self.dialler.forget(|_| false);
     }
 
-    /// Why a link is not to be, as of this moment: the keys may have changed since its handshake began.
+    /// The reason to refuse a link at this moment: the keys may have changed after the start of its handshake.
     pub(super) fn turn_away(&self, new: &NewLink) -> Option<LinkFailure> {
         if self.trust.expelled == Some(Expelled::SameIdentity) {
             new.connection.close(code::SAME_IDENTITY.into(), SAME_IDENTITY_WORDS.as_bytes());
@@ -214,17 +215,17 @@ impl Driver {
         None
     }
 
-    /// A link is up: the peer learns what it needs to trust this node, and not to trust others.
+    /// Sends a new peer this node's certificate and revocations.
     pub(super) fn tell_trust(&self, link: &Link) {
         self.trust.certificate().into_iter().for_each(|frame| link.push_node(frame));
-        // What the operator says goes first: the peer's capacity for hearsay may be used up.
+        // The operator's revocations come first: the peer's capacity for forwarded ones may be used up.
         let (own, told) = self.links.revoked.to_pass_on();
         tell_revoked(link, &own, true);
         tell_revoked(link, &told, false);
     }
 
-    /// A peer shows a certificate of another key. It counts when the keys change, and for the public key of the link only:
-    /// the peer has proved in the handshake that it holds the private one.
+    /// Handles another certificate of a peer. It counts when the keys change, and only for the public key of the link:
+    /// the peer has proved in the handshake that it holds the private key.
     pub(super) fn told_certificate(&mut self, peer: NodeId, certificate: &[u8]) {
         let certificate = CertificateDer::from(certificate.to_vec());
         let Some(link) = self.peers.get_mut(&peer) else { return };

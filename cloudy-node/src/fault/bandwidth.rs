@@ -1,19 +1,19 @@
-//! A link that carries so much a second, with a queue before it.
+//! A link with a bandwidth, and a queue before it.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a datagram takes on the link beside its contents: the headers of UDP, IPv4 and Ethernet.
+/// Bytes of a datagram on the link beside its contents: the headers of UDP, IPv4 and Ethernet.
 const HEADER_BYTES: usize = 46;
 
-/// What one address of a [`MemoryNetwork`](super::MemoryNetwork) can send, and receive, at a time.
+/// The bandwidth of one address of a [`MemoryNetwork`](super::MemoryNetwork), in each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bandwidth {
     /// Bytes a second in each direction, headers included. At least 1.
     pub bytes_per_second: u64,
-    /// A datagram that would wait longer is lost, and counted as `overflowed`.
+    /// The length of the queue: a datagram that would wait longer is lost, and counted as `overflowed`.
     pub queue: Duration,
 }
 
@@ -47,7 +47,7 @@ impl Queue {
         Self { bandwidth, free_at: None }
     }
 
-    /// When a datagram that comes at this time is through; none if it is lost.
+    /// The time at which a datagram leaves that arrives at `at`; none if it is lost.
     pub(super) fn pass(&mut self, at: Instant, bytes: usize) -> Option<Instant> {
         let start = self.free_at.map_or(at, |free_at| free_at.max(at));
         if start - at > self.bandwidth.queue {

@@ -1,32 +1,31 @@
-//! What the faults did so far.
+//! Counters of faults.
 
 use serde::{Deserialize, Serialize};
 
-/// Datagrams counted by what became of them, since the socket or network was made. A snapshot.
+/// Counts of datagrams by outcome, from the creation of the socket or network. A snapshot.
 ///
-/// A datagram handed over for sending counts once in [`dropped`](Self::dropped) or
-/// [`blocked`](Self::blocked), or goes on; each copy that goes on ends in `sent`, `blocked`, `overflowed` or
-/// `undeliverable`, or is still held.
+/// A datagram that is sent counts once in [`dropped`](Self::dropped) or [`blocked`](Self::blocked), or passes. Each
+/// copy that passes ends in `sent`, `blocked`, `overflowed` or `undeliverable`, or is still held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FaultCounters {
-    /// Handed on: by [`FaultSocket`](super::FaultSocket) to the operating system, by
+    /// Passed on: by [`FaultSocket`](super::FaultSocket) to the operating system, by
     /// [`MemoryNetwork`](super::MemoryNetwork) to the receiver. Copies count.
     pub sent: u64,
-    /// Lost by the dice ([`Faults::loss`](super::Faults::loss)).
+    /// Lost at random ([`Faults::loss`](super::Faults::loss)).
     pub dropped: u64,
-    /// Lost because the two addresses are cut off from each other; a `FaultSocket` counts both directions.
+    /// Lost because of a cut between the two addresses; a `FaultSocket` counts both directions.
     pub blocked: u64,
-    /// Held for longer than zero before being sent, for whatever reason. Copies do not count.
+    /// Held for longer than zero before being sent, for any reason. Copies do not count.
     pub delayed: u64,
     /// Sent a second time ([`Faults::duplicate`](super::Faults::duplicate)).
     pub duplicated: u64,
-    /// Held back for [`REORDER_HOLD`](super::REORDER_HOLD), so that later ones overtake if there are any.
+    /// Held back for [`REORDER_HOLD`](super::REORDER_HOLD), so that later datagrams overtake it.
     pub reordered: u64,
-    /// Lost because too much was held already ([`LINE_DATAGRAMS_MAX`](super::LINE_DATAGRAMS_MAX),
+    /// Lost because too many datagrams or bytes were held ([`LINE_DATAGRAMS_MAX`](super::LINE_DATAGRAMS_MAX),
     /// [`LINE_BYTES_MAX`](super::LINE_BYTES_MAX)).
     pub overflowed: u64,
-    /// Lost because nobody has the address, the datagram is larger than the network takes, or the operating
+    /// Lost because no socket has the address, the datagram is larger than the network's maximum, or the operating
     /// system refused it.
     pub undeliverable: u64,
 }

@@ -1,4 +1,4 @@
-//! The fate of each datagram, from a seed.
+//! Random faults for datagrams, from a seed.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use rand_chacha::{
 
 use super::{FaultCounters, Faults, FaultsError, REORDER_HOLD};
 
-/// What is to become of one datagram.
+/// The treatment of one datagram.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fate {
     /// It is lost.
     Lost,
-    /// It goes on.
+    /// It passes.
     Pass {
         delay: Duration,
         reordered: bool,
-        /// A second copy goes on after this delay.
+        /// The delay of a second copy, if there is one.
         copy: Option<Duration>,
     },
 }
 
 impl Fate {
-    /// Counts this fate once it is certain. What comes later (sent, overflowed) is counted when it comes.
+    /// Counts the treatment once it is certain. Later outcomes (sent, overflowed) are counted when they occur.
     pub(super) fn count(self, counters: &mut FaultCounters) {
         match self {
             Self::Lost => counters.dropped += 1,
@@ -37,7 +37,7 @@ impl Fate {
     }
 }
 
-/// A seeded stream of fates.
+/// A seeded stream of treatments.
 #[derive(Debug)]
 pub(super) struct Dice {
     faults: Faults,
@@ -55,12 +55,12 @@ impl Dice {
         self.faults
     }
 
-    /// The next datagram's fate.
+    /// The treatment of the next datagram.
     pub(super) fn roll(&mut self) -> Fate {
         if let Some(fate) = self.put_back.take() {
             return fate;
         }
-        // Always five draws, so that changing one share leaves the other dice as they were.
+        // Always five draws, so that a changed share leaves the other draws as they were.
         let [loss, reorder, duplicate, first, second] = [(); 5].map(|()| unit(&mut self.rng));
         if loss < self.faults.loss {
             return Fate::Lost;
@@ -74,8 +74,8 @@ impl Dice {
         }
     }
 
-    /// Gives a fate back that was not carried out: the next datagram gets it. Otherwise a datagram tried again
-    /// after `WouldBlock` would be judged twice and be lost more often than asked.
+    /// Returns a treatment that was not carried out: the next datagram gets it. Otherwise a datagram that is sent again
+    /// after `WouldBlock` would be treated twice and be lost too often.
     pub(super) fn put_back(&mut self, fate: Fate) {
         self.put_back = Some(fate);
     }
@@ -86,7 +86,7 @@ impl Dice {
     }
 }
 
-/// Evenly from [0, 1), the same on every machine: the upper 53 bits are what an `f64` holds exactly.
+/// A uniform number in [0, 1), the same on every machine: from the upper 53 bits, which an `f64` holds exactly.
 fn unit(rng: &mut ChaCha8Rng) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }

@@ -1,4 +1,4 @@
-//! A disk that keeps what was synced, and of the rest what a seed says.
+//! A disk that keeps synced data, and other data at random.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,54 +9,54 @@ use rand_chacha::ChaCha8Rng;
 
 use redb::StorageBackend;
 
-/// A disk in memory for a node's store, which fails when it is told to. Copies of it are one disk.
+/// A disk in memory for a node's store, with failures on request. Clones are the same disk.
 ///
-/// When its power goes it has what was synced; each write since is lost, whole, torn, or has a bit flipped among those
-/// that it was to change, whatever became of the others.
+/// After a power failure it has the synced data. Each later write is lost, complete, torn, or has one of its changed
+/// bits flipped, independently of the others.
 #[derive(Clone, Debug, Default)]
 pub struct FaultDisk(Arc<(Mutex<State>, Condvar)>);
 
-/// How one operation of a disk fails.
+/// A kind of failure of one operation of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskFault {
-    /// An input/output error (`EIO`): nothing of the operation is done.
+    /// An input/output error (`EIO`): the operation has no effect.
     Io,
-    /// The disk is full (`ENOSPC`): nothing of the operation is done.
+    /// The disk is full (`ENOSPC`): the operation has no effect.
     Full,
     /// A short write: the first half of the data is written, then the operation fails.
     Short,
 }
 
-/// What became of the writes that were not synced when the power went.
+/// Outcomes of the writes that were not synced at a power failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CrashCounters {
-    /// Nothing of them is there.
+    /// The write has no effect.
     pub lost: u64,
-    /// Only their first part is.
+    /// Only the first part is written.
     pub torn: u64,
-    /// A bit of them is another.
+    /// One bit is flipped.
     pub flipped: u64,
-    /// They are there, and one before them is not.
+    /// The write is complete, and an earlier one is not.
     pub overtook: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What reads give.
+    /// The data that reads return.
     live: Vec<u8>,
-    /// What is there for certain when the power goes.
+    /// The data that certainly exists after a power failure.
     synced: Vec<u8>,
-    /// What was done since, and may be there.
+    /// Later operations, which may exist then.
     unsynced: Vec<Change>,
-    /// Writes, changes of length and syncs.
+    /// Number of writes, changes of length and syncs.
     operations: u64,
     syncs: u64,
-    /// The power goes during this operation.
+    /// The operation during which the power fails.
     power_ends_at: Option<u64>,
-    /// This operation fails, and those after it succeed.
+    /// An operation that fails, and those after it succeed.
     failing: Option<(u64, DiskFault)>,
     bytes_max: Option<usize>,
-    /// This sync fails, and what it should have synced is forgotten although reads still give it.
+    /// A sync that fails: its data is lost, although reads still return it.
     failing_sync: Option<u64>,
     syncs_held: bool,
     sync_waits: bool,
@@ -68,7 +68,7 @@ enum Change {
     Length(usize),
 }
 
-/// What becomes of a write that was not synced.
+/// The outcome of a write that was not synced.
 #[derive(Clone, Copy)]
 enum Fate {
     Lost,
@@ -78,7 +78,7 @@ enum Fate {
 }
 
 impl FaultDisk {
-    /// One on which that is already.
+    /// A disk with this content.
     #[must_use]
     pub fn with_image(image: Vec<u8>) -> Self {
         let disk = Self::default();
@@ -91,71 +91,71 @@ impl FaultDisk {
         super::lock(&self.0.0)
     }
 
-    /// Syncs so far.
+    /// Number of syncs.
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.state().syncs
     }
 
-    /// Writes, changes of length and syncs so far.
+    /// Number of writes, changes of length and syncs.
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.state().operations
     }
 
-    /// What reads give.
+    /// The data that reads return.
     #[must_use]
     pub fn image(&self) -> Vec<u8> {
         self.state().live.clone()
     }
 
-    /// The power goes during this operation, counted from the first: it and all that follow fail.
+    /// Sets the operation during which the power fails, counted from the first: it and all later ones fail.
     pub fn end_power_at(&self, operation: u64) {
         self.state().power_ends_at = Some(operation);
     }
 
-    /// One operation fails, counted from the first; those after it succeed.
+    /// Sets one operation that fails, counted from the first; those after it succeed.
     ///
-    /// A sync that fails forgets what it should have synced, as [`fail_sync`](Self::fail_sync) says.
+    /// A sync that fails loses its data, as [`fail_sync`](Self::fail_sync) describes.
     pub fn fail_operation(&self, operation: u64, how: DiskFault) {
         self.state().failing = Some((operation, how));
     }
 
-    /// Lets the file grow to this size and no further; none: as far as it wants.
+    /// Limits the size of the file; none for no limit.
     pub fn limit_bytes(&self, bytes_max: Option<usize>) {
         self.state().bytes_max = bytes_max;
     }
 
-    /// This sync fails, counted from the first.
+    /// Sets a sync that fails, counted from the first.
     pub fn fail_sync(&self, sync: u64) {
         self.state().failing_sync = Some(sync);
     }
 
-    /// Syncs wait from here on, as on a disk that hangs.
+    /// Blocks syncs, like a disk that hangs.
     pub fn hold_syncs(&self) {
         self.state().syncs_held = true;
     }
 
-    /// They do not.
+    /// Unblocks syncs.
     pub fn release_syncs(&self) {
         self.state().syncs_held = false;
         self.0.1.notify_all();
     }
 
-    /// Blocks until a sync waits; false if none did within the limit.
+    /// Blocks until a sync waits; false after the timeout.
     #[must_use]
     pub fn wait_for_held_sync(&self, limit: Duration) -> bool {
         let waited = self.0.1.wait_timeout_while(self.state(), limit, |state| !state.sync_waits);
         waited.is_ok_and(|(state, _)| state.sync_waits)
     }
 
-    /// What is on the disk after the power went now. Of what was not synced seed 0 keeps nothing, seed 1 all.
+    /// The content after a power failure at this moment. Seed 0 keeps no unsynced data, seed 1 all.
     #[must_use]
     pub fn crash_image(&self, seed: u64) -> Vec<u8> {
         self.crash(seed).0
     }
 
-    /// As [`crash_image`](Self::crash_image), and what became of the writes that were not synced.
+    /// Like [`crash_image`](Self::crash_image), with the outcomes of the unsynced writes.
     #[must_use]
     pub fn crash(&self, seed: u64) -> (Vec<u8>, CrashCounters) {
         let state = self.state();
@@ -190,7 +190,7 @@ impl FaultDisk {
     }
 }
 
-/// A write with another bit among those that it changes: a store may count on it that the rest of a byte stays as it is.
+/// A write with one of its changed bits flipped: a store may rely on the unchanged bits of a byte.
 fn flipped(synced: &[u8], offset: usize, mut data: Vec<u8>, dice: &mut ChaCha8Rng) -> Vec<u8> {
     let changes = |at: usize| synced.get(offset + at).map_or(u8::MAX, |before| before ^ data[at]);
     let bits = |at: usize| (0..8).map(move |bit| (at, 1_u8 << bit));
@@ -212,7 +212,7 @@ impl State {
         }
     }
 
-    /// How the operation that has begun fails, if it does.
+    /// The failure of the operation that has begun, if there is one.
     fn failure(&self) -> Option<DiskFault> {
         self.failing.filter(|(operation, _)| *operation == self.operations).map(|(_, error)| error)
     }
@@ -234,7 +234,7 @@ impl State {
         }
         apply(&mut self.live, &change);
         self.unsynced.push(change);
-        // The operation during which the power goes may have been done in part.
+        // The operation during which the power fails may be partly done.
         if self.power_ends_at == Some(self.operations) {
             return Err(io::Error::other("the power went"));
         }
@@ -254,7 +254,7 @@ impl From<DiskFault> for io::Error {
 
 fn apply(image: &mut Vec<u8>, change: &Change) {
     match change {
-        // A write of nothing does not make a file longer.
+        // An empty write does not make a file longer.
         Change::Write { data, .. } if data.is_empty() => {}
         Change::Write { offset, data } => {
             let end = offset + data.len();

@@ -1,16 +1,16 @@
-//! Which faults to inject, and how often.
+//! The kinds of faults and their frequency.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest [`Faults::latency`] and [`Faults::jitter`]: past QUIC's idle timeouts a delay is a loss.
+/// Maximum of [`Faults::latency`] and [`Faults::jitter`]: beyond QUIC's idle timeouts a delay is a loss.
 pub const DELAY_MAX: Duration = Duration::from_secs(60);
 
-/// How much longer than its fellows a datagram chosen by [`Faults::reorder`] is held.
+/// The additional delay of a datagram that [`Faults::reorder`] selects.
 pub const REORDER_HOLD: Duration = Duration::from_millis(5);
 
-/// Faults to inject below QUIC; each datagram is judged on its own.
+/// Faults to inject below QUIC, for each datagram independently.
 ///
 /// ```
 /// use cloudy_node::fault::Faults;
@@ -23,24 +23,24 @@ pub const REORDER_HOLD: Duration = Duration::from_millis(5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// As data (JSON, say) the durations are whole microseconds, `latency_us` and `jitter_us`; an absent field is as
-/// in [`Faults::none`], an unknown one is an error, and what is read has been validated.
+/// In serialized form the durations are whole microseconds, `latency_us` and `jitter_us`. An absent field has the value
+/// of [`Faults::none`], an unknown one is an error, and the values are validated.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "FaultsData", into = "FaultsData")]
 #[non_exhaustive]
 pub struct Faults {
-    /// The share of datagrams to lose, 0 to 1.
+    /// The share of lost datagrams, 0 to 1.
     pub loss: f64,
-    /// How long each datagram is held, up to [`DELAY_MAX`].
+    /// The delay of each datagram, up to [`DELAY_MAX`].
     pub latency: Duration,
-    /// The delay is spread evenly over `latency` ± `jitter`, up to [`DELAY_MAX`]; below zero counts as zero.
-    /// A jitter wider than the gaps between datagrams reorders them.
+    /// The delay is uniform in `latency` ± `jitter`, up to [`DELAY_MAX`]; below zero counts as zero. A jitter wider
+    /// than the gaps between datagrams reorders them.
     pub jitter: Duration,
-    /// The share of datagrams to hold for another [`REORDER_HOLD`], 0 to 1.
+    /// The share of datagrams that are held for another [`REORDER_HOLD`], 0 to 1.
     pub reorder: f64,
-    /// The share of datagrams to send twice, 0 to 1. The copy has a delay of its own.
+    /// The share of datagrams that are sent twice, 0 to 1. The copy has a delay of its own.
     pub duplicate: f64,
-    /// Where the dice start. Give each node its own, or all lose in step.
+    /// The seed of the random numbers. Use another one for each node, or all lose the same datagrams.
     pub seed: u64,
 }
 
@@ -54,7 +54,7 @@ impl Faults {
         seed: u64,
     }
 
-    /// A network without faults; seed 0.
+    /// No faults; seed 0.
     #[must_use]
     pub const fn none() -> Self {
         Self { loss: 0.0, latency: Duration::ZERO, jitter: Duration::ZERO, reorder: 0.0, duplicate: 0.0, seed: 0 }
@@ -63,11 +63,11 @@ impl Faults {
     /// Checks every field against its range.
     ///
     /// # Errors
-    /// [`FaultsError`] for the first field outside of its range.
+    /// [`FaultsError`] for the first field outside its range.
     pub fn validate(&self) -> Result<(), FaultsError> {
         let shares = [("loss", self.loss), ("reorder", self.reorder), ("duplicate", self.duplicate)];
         for (field, value) in shares {
-            // A range does not contain NaN, so that is refused as well.
+            // A range does not contain NaN, so NaN is refused as well.
             if !(0.0..=1.0).contains(&value) {
                 return Err(FaultsError::Share { field, value });
             }
@@ -87,16 +87,16 @@ impl Default for Faults {
     }
 }
 
-/// [`Faults`] that make no sense. Nothing was changed.
+/// Values of [`Faults`] outside their ranges. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FaultsError {
-    /// A share of datagrams is not one.
+    /// A share is not between 0 and 1.
     #[error("{field} is {value}: give a share from 0 to 1 (0.1 is 10 %)")]
     Share {
         /// The field of [`Faults`].
         field: &'static str,
-        /// What it was set to.
+        /// Its value.
         value: f64,
     },
     /// A delay is too long.
@@ -104,12 +104,12 @@ pub enum FaultsError {
     Delay {
         /// The field of [`Faults`].
         field: &'static str,
-        /// What it was set to.
+        /// Its value.
         value: Duration,
     },
 }
 
-/// [`Faults`] as data, with units in the names.
+/// The serialized form of [`Faults`], with units in the names.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct FaultsData {

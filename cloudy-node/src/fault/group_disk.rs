@@ -1,4 +1,4 @@
-//! One group's records in a real store on a disk that fails, used without waiting in between: for simulators.
+//! The records of one group in a real store on a disk that fails, without concurrency: for simulators.
 
 use std::sync::mpsc::{Receiver, channel};
 
@@ -11,9 +11,9 @@ use crate::storage::{
     read_group,
 };
 
-/// What a `Disk` group's machine gives out, in the store that nodes use, on a [`FaultDisk`].
+/// The records of a `Disk` group's machine, in the store that nodes use, on a [`FaultDisk`].
 ///
-/// Every call returns once the disk has done what it asks for, so that equal calls give equal disks.
+/// Every call returns once the disk has finished it, so that equal calls give equal disks.
 #[derive(Debug)]
 pub struct GroupDisk {
     group: GroupId,
@@ -21,26 +21,26 @@ pub struct GroupDisk {
     store: Store,
     completions: Receiver<Completion>,
     recorder: Recorder,
-    /// Of the last submission.
+    /// The ticket of the last submission.
     ticket: u64,
 }
 
-/// Why a [`GroupDisk`] cannot do what it was asked for.
+/// The reason for which a [`GroupDisk`] cannot carry out an operation.
 #[derive(Debug, Error)]
 pub enum GroupDiskError {
-    /// There is no store, or a damaged one.
+    /// There is no store, or it is damaged.
     #[error(transparent)]
     Open(#[from] OpenStoreError),
-    /// The store does not take it.
+    /// The store does not accept the operation.
     #[error(transparent)]
     Submit(#[from] SubmitError),
-    /// The store cannot write it.
+    /// The store cannot write.
     #[error(transparent)]
     Write(#[from] StoreError),
-    /// What is stored cannot be read back.
+    /// The stored data cannot be read.
     #[error(transparent)]
     Read(#[from] ReadGroupError),
-    /// The store took records after one of its operations had failed, so that later records could lie behind a gap.
+    /// The store accepted records after one of its operations had failed, so that later records could follow a gap.
     #[error("the store stored records after an operation on its disk had failed")]
     StoredAfterFailure,
 }
@@ -49,11 +49,11 @@ impl GroupDisk {
     /// A new store on an empty disk.
     ///
     /// # Errors
-    /// The store cannot be made.
+    /// The store cannot be created.
     pub fn create(group: GroupId) -> Result<Self, GroupDiskError> {
         let disk = FaultDisk::default();
         let (sender, completions) = channel();
-        // A crashed node receives nothing.
+        // A crashed node receives no completions.
         let store = Store::create_on(disk.clone(), move |completion| drop(sender.send(completion)))?;
         let mut made = Self { group, disk, store, completions, recorder: Recorder::default(), ticket: 0 };
         let founder = NodeId([0; 32]);
@@ -61,7 +61,7 @@ impl GroupDisk {
             name: "simulated".to_owned(),
             founder,
             outbox_bytes_max: 1,
-            // All is read back.
+            // All of the result is read.
             retain_bytes: u64::MAX,
             retain_disk_bytes: None,
         };
@@ -85,12 +85,12 @@ impl GroupDisk {
         Ok(completion.result?)
     }
 
-    /// The power goes after some operations on the disk, while these are stored one after the other; with nothing to
-    /// store, at once. Then the store is opened again on what the disk kept. Gives what is read back, if that is a
-    /// group.
+    /// Fails the power after some operations on the disk, while these records are stored one after the other; at once
+    /// if there are none. Then opens the store again on the remaining data, and returns the stored group, if there is
+    /// one.
     ///
     /// # Errors
-    /// The store does not open, or not what it holds.
+    /// The store cannot be opened, or its data cannot be read.
     pub fn crash(
         mut self,
         batches: Vec<Vec<Record>>,
@@ -108,13 +108,13 @@ impl GroupDisk {
         Ok((opened, stored, met))
     }
 
-    /// One operation on the disk fails while these records are stored one after the other, and the disk works again
-    /// afterwards. The store must refuse everything that follows the failure. Its process ends, and the store is opened
-    /// again on what the disk gives: all writes that succeeded, or with an odd seed what a power cut leaves of them.
-    /// Returns the stored group, if there is one, and whether the operation came to pass.
+    /// Fails one operation on the disk while these records are stored one after the other; the disk works again
+    /// afterwards. The store must refuse everything after the failure. Its process ends, and the store is opened again
+    /// on the disk's data: all writes that succeeded, or with an odd seed what a power failure leaves of them. Returns
+    /// the stored group, if there is one, and whether the operation occurred.
     ///
     /// # Errors
-    /// The store takes records after the failure, or cannot be opened or read afterwards.
+    /// The store accepts records after the failure, or cannot be opened or read afterwards.
     pub fn fail(
         mut self,
         batches: Vec<Vec<Record>>,
@@ -136,9 +136,9 @@ impl GroupDisk {
         Ok((opened, stored, failed))
     }
 
-    /// The store is opened again on what a disk holds.
+    /// Opens the store again on the content of a disk.
     fn opened(self, image: Vec<u8>) -> Result<(Self, Option<Stored>), GroupDiskError> {
-        // Nothing of what the store writes when it is dropped is in the image.
+        // The image has nothing of what the store writes when it is dropped.
         self.disk.end_power_at(0);
         let disk = FaultDisk::with_image(image);
         let (sender, completions) = channel();

@@ -8,11 +8,11 @@ use std::{
 use quinn::udp::EcnCodepoint;
 use tokio::time::Instant;
 
-/// The most datagrams held at a time: by a [`FaultSocket`](super::FaultSocket), or for one receiver of a
+/// Maximum of datagrams that are held: by a [`FaultSocket`](super::FaultSocket), or for one receiver of a
 /// [`MemoryNetwork`](super::MemoryNetwork). More are dropped and counted as `overflowed`.
 pub const LINE_DATAGRAMS_MAX: usize = 65_536;
 
-/// The most bytes held at a time, in the same places: 64 MiB, five seconds of 100 Mbit/s.
+/// Maximum of bytes that are held, in the same places: 64 MiB, five seconds of 100 Mbit/s.
 pub const LINE_BYTES_MAX: usize = 64 << 20;
 
 /// A datagram on its way.
@@ -22,7 +22,7 @@ pub(super) struct Datagram {
     pub(super) source: SocketAddr,
     pub(super) destination: SocketAddr,
     pub(super) ecn: Option<EcnCodepoint>,
-    /// The local address asked for, for the operating system.
+    /// The requested local address, for the operating system.
     pub(super) src_ip: Option<IpAddr>,
     pub(super) contents: Box<[u8]>,
 }
@@ -42,7 +42,7 @@ impl Line {
         Self { held: BTreeMap::new(), entries: 0, bytes: 0, datagrams_max, bytes_max }
     }
 
-    /// Holds a datagram; `false` if there is no room, and then it is gone.
+    /// Holds a datagram; `false` if there is no capacity, and then it is dropped.
     #[must_use]
     pub(super) fn push(&mut self, due: Instant, datagram: Datagram) -> bool {
         let bytes = self.bytes + datagram.contents.len();
@@ -55,12 +55,12 @@ impl Line {
         true
     }
 
-    /// When the first one is due.
+    /// The due time of the first datagram.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.held.keys().next().map(|&(due, _)| due)
     }
 
-    /// Takes the first one, if it is due.
+    /// Removes the first datagram, if it is due.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<Datagram> {
         let first = self.held.first_entry().filter(|it| it.key().0 <= now)?;
         let datagram = first.remove();

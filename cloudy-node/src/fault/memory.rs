@@ -26,10 +26,10 @@ use super::{
     lock, segments,
 };
 
-/// The latency of a network that was told nothing else: one tick of tokio's timer.
+/// The default latency of a network: one tick of tokio's timer.
 pub const MEMORY_LATENCY: Duration = Duration::from_millis(1);
 
-/// The largest datagram, in bytes of UDP payload, of a network that was told nothing else.
+/// The default maximum of a datagram, in bytes of UDP payload.
 pub const MEMORY_DATAGRAM_BYTES_MAX: usize = 1_500;
 
 /// A network of [`MemorySocket`]s with one set of [`Faults`] for all. Clones are the same network.
@@ -53,23 +53,23 @@ pub struct MemoryNetwork {
 
 /// One address of a [`MemoryNetwork`], free again when dropped.
 ///
-/// It is always writable: what finds no room is lost, as on a real network. One task at a time can wait for
-/// datagrams, which is what a [`quinn::Endpoint`] does.
+/// It is always writable: a datagram without capacity is lost, as on a real network. One task at a time can wait for
+/// datagrams, like a [`quinn::Endpoint`].
 pub struct MemorySocket {
     addr: SocketAddr,
     state: Arc<Mutex<State>>,
-    /// Wakes the receiving task when the first datagram is due. Made in the first wait, so that sockets can be
-    /// bound outside of a runtime.
+    /// Wakes the receiving task when the first datagram is due. Created by the first wait, so that sockets can be bound
+    /// outside a runtime.
     timer: Mutex<Option<Pin<Box<Sleep>>>>,
 }
 
-/// Why a [`MemoryNetwork`] has no socket for an address.
+/// The reason for which a [`MemoryNetwork`] has no socket for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryBindError {
     /// Another socket has the address.
     #[error("{0} is taken: drop its socket first or choose another address")]
     Taken(SocketAddr),
-    /// The address names no single place.
+    /// The address is not a single one.
     #[error("{0} is not one place on the network: give an address and a port, both other than zero")]
     NotOnePlace(SocketAddr),
 }
@@ -80,13 +80,13 @@ struct State {
     counters: FaultCounters,
     datagram_bytes_max: usize,
     receivers: BTreeMap<SocketAddr, Receiver>,
-    /// By address: what leaves it, and what comes to it.
+    /// The queues of each address: for sent and for received datagrams.
     queues: BTreeMap<SocketAddr, (Queue, Queue)>,
-    /// Pairs, smaller address first.
+    /// Pairs with the smaller address first.
     cuts: BTreeSet<(SocketAddr, SocketAddr)>,
 }
 
-/// What is on its way to one socket, or has arrived and waits to be read.
+/// The datagrams for one socket: on their way, or waiting to be read.
 #[derive(Debug)]
 struct Receiver {
     line: Line,
@@ -94,7 +94,7 @@ struct Receiver {
 }
 
 impl MemoryNetwork {
-    /// A network without faults and with a latency of [`MEMORY_LATENCY`].
+    /// A network without faults, with a latency of [`MEMORY_LATENCY`].
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let faults = Faults { latency: MEMORY_LATENCY, seed, ..Faults::none() };
@@ -109,10 +109,10 @@ impl MemoryNetwork {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// A socket at `addr`. Port and address must be told; nothing is assigned.
+    /// Binds a socket at `addr`. Address and port must be given; none is assigned.
     ///
     /// # Errors
-    /// [`MemoryBindError`]; the network stays as it was.
+    /// [`MemoryBindError`]; the network is unchanged.
     pub fn bind(&self, addr: SocketAddr) -> Result<Arc<MemorySocket>, MemoryBindError> {
         if addr.port() == 0 || addr.ip().is_unspecified() {
             return Err(MemoryBindError::NotOnePlace(addr));
@@ -126,29 +126,29 @@ impl MemoryNetwork {
         Ok(Arc::new(MemorySocket { addr, state: Arc::clone(&self.state), timer: Mutex::new(None) }))
     }
 
-    /// Replaces the faults, the latency with them, and starts the dice anew from `faults.seed`. What is on its way
-    /// keeps its due time.
+    /// Replaces the faults, including the latency, and restarts the random numbers from `faults.seed`. Datagrams on
+    /// their way keep their due time.
     ///
     /// # Errors
-    /// [`FaultsError`]; the faults stay as they were.
+    /// [`FaultsError`]; the faults are unchanged.
     pub fn set(&self, faults: Faults) -> Result<(), FaultsError> {
         let dice = Dice::new(faults)?;
         lock(&self.state).dice = dice;
         Ok(())
     }
 
-    /// The faults in force.
+    /// The present faults.
     pub fn faults(&self) -> Faults {
         lock(&self.state).dice.faults()
     }
 
-    /// Sets the largest datagram, in bytes of UDP payload; larger ones are lost and counted as `undeliverable`.
+    /// Sets the maximum of a datagram, in bytes of UDP payload; larger ones are lost and counted as `undeliverable`.
     pub fn set_datagram_bytes_max(&self, bytes_max: usize) {
         lock(&self.state).datagram_bytes_max = bytes_max;
     }
 
-    /// Sets what an address can send and receive, or lifts the limit. The queues are empty then. What is already on its way
-    /// keeps its due time.
+    /// Sets the bandwidth of an address, or removes the limit. The queues start empty. Datagrams on their way keep
+    /// their due time.
     pub fn set_bandwidth(&self, addr: SocketAddr, bandwidth: Option<Bandwidth>) {
         let queues = bandwidth.map(|bandwidth| (Queue::new(bandwidth), Queue::new(bandwidth)));
         let mut state = lock(&self.state);
@@ -158,7 +158,7 @@ impl MemoryNetwork {
         };
     }
 
-    /// Cuts `a` and `b` off from each other, in both directions; what is on its way between them is lost.
+    /// Cuts `a` and `b` off from each other, in both directions; datagrams on their way between them are lost.
     pub fn cut(&self, a: SocketAddr, b: SocketAddr) {
         lock(&self.state).cuts.insert(pair(a, b));
     }
@@ -168,7 +168,7 @@ impl MemoryNetwork {
         lock(&self.state).cuts.remove(&pair(a, b));
     }
 
-    /// What the faults did since the network was made, all sockets together.
+    /// The counters from the creation of the network, for all sockets.
     pub fn counters(&self) -> FaultCounters {
         lock(&self.state).counters
     }
@@ -219,7 +219,7 @@ impl AsyncUdpSocket for MemorySocket {
                 return Poll::Pending;
             };
             drop(state);
-            // A timer that fires at once leaves no waker behind, so look again then.
+            // A timer that fires at once leaves no waker behind, so the loop polls again.
             if self.poll_timer(cx, due).is_pending() {
                 return Poll::Pending;
             }
@@ -254,13 +254,13 @@ impl Drop for MemorySocket {
 
 impl fmt::Debug for MemorySocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The state is the whole network's.
+        // The state belongs to the whole network.
         f.debug_struct("MemorySocket").field("addr", &self.addr).finish_non_exhaustive()
     }
 }
 
 impl State {
-    /// Sends or loses one datagram, as the dice say; returns the receiver's waker if it is to wait less long.
+    /// Sends or loses one datagram at random; returns the receiver's waker if it has to wake earlier.
     fn send(&mut self, datagram: Datagram) -> Option<Waker> {
         if self.is_cut(&datagram) {
             self.counters.blocked += 1;
@@ -274,7 +274,7 @@ impl State {
         let again = copy.map(|delay| (delay, datagram.clone()));
         let first = self.hold(delay, datagram);
         let second = again.and_then(|(delay, datagram)| self.hold(delay, datagram));
-        // One receiver, so one waker: whichever of the two took it.
+        // There is one receiver, so both have the same waker.
         first.or(second)
     }
 
@@ -298,7 +298,7 @@ impl State {
         receiver.waker.take_if(|_| first)
     }
 
-    /// When a datagram arrives; none if it is lost in a queue.
+    /// The time at which a datagram arrives; none if it is lost in a queue.
     fn due(&mut self, delay: Duration, datagram: &Datagram) -> Option<Instant> {
         let (mut due, bytes) = (Instant::now(), datagram.contents.len());
         if let Some((up, _)) = self.queues.get_mut(&datagram.source) {
@@ -311,7 +311,7 @@ impl State {
         }
     }
 
-    /// Fills the buffers with what is due at `addr`; returns how many it filled.
+    /// Fills the buffers with due datagrams for `addr`; returns the number of filled ones.
     fn receive(&mut self, addr: SocketAddr, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> usize {
         let now = Instant::now();
         let mut received = 0;
@@ -322,7 +322,7 @@ impl State {
                 self.counters.blocked += 1;
                 continue;
             }
-            // As UDP does, cut what exceeds the reader's buffer.
+            // Like UDP, cuts a datagram that is longer than the reader's buffer.
             let len = datagram.contents.len().min(bufs[received].len());
             bufs[received][..len].copy_from_slice(&datagram.contents[..len]);
             meta[received] =
@@ -342,7 +342,7 @@ fn pair(a: SocketAddr, b: SocketAddr) -> (SocketAddr, SocketAddr) {
     (a.min(b), a.max(b))
 }
 
-/// Memory is never full: what exceeds a receiver's bound is lost.
+/// Memory is never full: datagrams beyond a receiver's maximum are lost.
 #[derive(Debug)]
 struct AlwaysWritable;
 

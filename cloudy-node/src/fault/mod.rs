@@ -1,21 +1,20 @@
-//! A network that loses, delays, duplicates and reorders on purpose, and a disk that loses, tears and alters, to test an
-//! application on cloudy.
+//! A network that loses, delays, duplicates and reorders datagrams, and a disk that loses, tears and alters data, to
+//! test an application on cloudy.
 //!
 //! Both parts of the network sit below QUIC, as a [`quinn::AsyncUdpSocket`], and enter an endpoint by
 //! [`quinn::Endpoint::new_with_abstract_socket`]:
 //!
-//! - [`FaultSocket`] is put around a real UDP socket. It injects [`Faults`] into what it *sends*, so each
-//!   node of a group carries its own. Real sockets and threads are not repeatable: an equal seed gives equal
-//!   dice, not an equal run.
-//! - [`MemoryNetwork`] replaces the network within one process. In tokio's paused time on one thread, equal
-//!   seeds give equal runs. Each of its addresses may have a [`Bandwidth`].
+//! - [`FaultSocket`] wraps a real UDP socket. It injects [`Faults`] into *sent* datagrams, so each node of a group has
+//!   its own. Real sockets and threads are not repeatable: an equal seed gives equal random numbers, not an equal run.
+//! - [`MemoryNetwork`] replaces the network within one process. In tokio's paused time on one thread, equal seeds give
+//!   equal runs. Each of its addresses may have a [`Bandwidth`].
 //!
-//! [`FaultCounters`] tell what was done. A test that expects its application to survive a fault should require
-//! that the fault happened.
+//! [`FaultCounters`] count the faults. A test that expects its application to survive a fault should require that the
+//! fault occurred.
 //!
-//! A [`FaultDisk`] takes the place of a file under the store of a node, and a [`GroupDisk`] is one group's store on one.
+//! A [`FaultDisk`] replaces the file of a node's store, and a [`GroupDisk`] is the store of one group on such a disk.
 //!
-//! Delays are kept to tokio's timer tick of one millisecond, rounded up.
+//! Delays are rounded up to tokio's timer tick of one millisecond.
 
 mod bandwidth;
 mod counters;
@@ -42,14 +41,15 @@ pub use socket::{FaultControl, FaultSocket, FaultSocketError};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The task or thread of a node that has this name panics when it runs next, as by a defect: see
-/// [`NodeFailure::part`](crate::NodeFailure::part). `driver`, `acceptor`, `dialler`, `accepted link`, `link reader`,
-/// `node stream reader`, `node stream writer`, `stream reader`, `stream writer`, `join`, `storage writer`, `storage reader`.
+/// Makes the task or thread of a node with this name panic when it runs next, like a defect: see
+/// [`NodeFailure::part`](crate::NodeFailure::part). Names: `driver`, `acceptor`, `dialler`, `accepted link`, `link
+/// reader`, `node stream reader`, `node stream writer`, `stream reader`, `stream writer`, `join`, `storage writer`,
+/// `storage reader`.
 pub fn panic_in(node: &crate::Node, part: &'static str) {
     node.health().inject_panic(part);
 }
 
-/// Locks, also after a panic elsewhere: every section under these locks leaves the state whole.
+/// Locks, also after a panic elsewhere: every section under these locks leaves the state valid.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Faults on what a real socket sends.
+//! Faults of the datagrams that a real socket sends.
 
 use std::{
     collections::BTreeSet,
@@ -31,19 +31,18 @@ use super::{
 };
 use crate::endpoint::buffers;
 
-/// Due datagrams sent before other tasks get a turn.
+/// Maximum of due datagrams that are sent before other tasks run.
 const SEND_BATCH_MAX: usize = 64;
 
-/// Receive calls made for nothing, all from blocked peers, before other tasks get a turn.
+/// Maximum of receive calls with datagrams of blocked peers only, before other tasks run.
 const BLOCKED_RECEIVES_MAX: usize = 32;
 
-/// A UDP socket that injects [`Faults`] into what it sends.
+/// A UDP socket that injects [`Faults`] into the datagrams that it sends.
 ///
-/// What it receives arrives as it came, except from peers that [`FaultControl::partition`] cuts off. One drop
-/// takes one datagram: segmentation offload is off, which costs throughput, so leave this socket out where no
-/// faults are wanted.
+/// Received datagrams arrive unchanged, except from peers that [`FaultControl::partition`] cuts off. A drop loses one
+/// datagram: segmentation offload is off, which costs throughput, so do not use this socket without faults.
 ///
-/// Delayed datagrams are sent by one task, which ends when the socket is dropped; what it still holds is lost.
+/// Delayed datagrams are sent by one task, which ends when the socket is dropped; the datagrams that it holds are lost.
 /// Close connections and wait for [`quinn::Endpoint::wait_idle`] before that.
 #[derive(Debug)]
 pub struct FaultSocket {
@@ -51,29 +50,29 @@ pub struct FaultSocket {
     pub(super) sender: AbortHandle,
 }
 
-/// The switches and counters of a [`FaultSocket`]. Clones steer the same socket.
+/// The controls and counters of a [`FaultSocket`]. Clones control the same socket.
 ///
-/// It does not keep the socket open; once that is gone the switches do nothing and the counters stand still.
+/// It does not keep the socket open; after that is dropped, the controls have no effect and the counters do not change.
 #[derive(Clone, Debug)]
 pub struct FaultControl {
     switches: Arc<Mutex<Switches>>,
 }
 
-/// Why there is no [`FaultSocket`].
+/// The reason for which there is no [`FaultSocket`].
 #[derive(Debug, thiserror::Error)]
 pub enum FaultSocketError {
-    /// The faults are outside of their ranges.
+    /// The faults are outside their ranges.
     #[error(transparent)]
     Faults(#[from] FaultsError),
-    /// There is nowhere to run the task that sends delayed datagrams.
+    /// There is no runtime for the task that sends delayed datagrams.
     #[error("a fault socket needs a tokio runtime: make it from within one")]
     NoRuntime,
-    /// The operating system gave no socket.
+    /// The operating system refused the socket.
     #[error("cannot open a UDP socket on {addr}: {source}; choose a free local address")]
     Bind {
-        /// The address asked for.
+        /// The requested address.
         addr: SocketAddr,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
 }
@@ -96,7 +95,7 @@ struct Switches {
 }
 
 impl FaultSocket {
-    /// Opens a UDP socket on `addr` (port 0: any free one) and injects `faults` into what it sends.
+    /// Opens a UDP socket on `addr` (port 0: any free one) and injects `faults` into sent datagrams.
     ///
     /// # Errors
     /// [`FaultSocketError`]; no socket is left open.
@@ -109,10 +108,10 @@ impl FaultSocket {
         Self::wrap(inner, faults)
     }
 
-    /// Injects `faults` into what `inner` sends. `inner` is usually from [`Runtime::wrap_udp_socket`].
+    /// Wraps `inner`, and injects `faults` into sent datagrams. `inner` is usually from [`Runtime::wrap_udp_socket`].
     ///
     /// # Errors
-    /// [`FaultSocketError::Faults`], or [`FaultSocketError::NoRuntime`] outside of a tokio runtime.
+    /// [`FaultSocketError::Faults`], or [`FaultSocketError::NoRuntime`] outside a tokio runtime.
     pub fn wrap(inner: Arc<dyn AsyncUdpSocket>, faults: Faults) -> Result<Arc<Self>, FaultSocketError> {
         let runtime = Handle::try_current().map_err(|_| FaultSocketError::NoRuntime)?;
         let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -131,7 +130,7 @@ impl FaultSocket {
         Ok(Arc::new(Self { shared, sender }))
     }
 
-    /// The switches and counters of this socket.
+    /// The controls and counters of this socket.
     pub fn control(&self) -> FaultControl {
         FaultControl { switches: Arc::clone(&self.shared.switches) }
     }
@@ -144,34 +143,34 @@ impl Drop for FaultSocket {
 }
 
 impl FaultControl {
-    /// Replaces the faults and starts the dice anew from `faults.seed`. What is held already keeps its due time.
+    /// Replaces the faults and restarts the random numbers from `faults.seed`. Held datagrams keep their due time.
     ///
     /// # Errors
-    /// [`FaultsError`]; the faults stay as they were.
+    /// [`FaultsError`]; the faults are unchanged.
     pub fn set(&self, faults: Faults) -> Result<(), FaultsError> {
         let dice = Dice::new(faults)?;
         lock(&self.switches).dice = dice;
         Ok(())
     }
 
-    /// The faults in force.
+    /// The present faults.
     pub fn faults(&self) -> Faults {
         lock(&self.switches).dice.faults()
     }
 
-    /// Cuts this socket off from `peers`, in both directions, held datagrams included. Replaces an earlier
-    /// partition. For a cut that both ends see, tell one end.
+    /// Cuts this socket off from `peers`, in both directions, held datagrams included. Replaces an earlier partition.
+    /// One end suffices for a cut that both ends see.
     pub fn partition(&self, peers: impl IntoIterator<Item = SocketAddr>) {
         let peers = peers.into_iter().map(canonical).collect();
         lock(&self.switches).blocked_peers = peers;
     }
 
-    /// Ends the partition. The other faults stay: for those, [`set`](Self::set) [`Faults::none`].
+    /// Ends the partition. To end the other faults, [`set`](Self::set) [`Faults::none`].
     pub fn heal(&self) {
         lock(&self.switches).blocked_peers.clear();
     }
 
-    /// What the faults did since the socket was made.
+    /// The counters from the creation of the socket.
     pub fn counters(&self) -> FaultCounters {
         lock(&self.switches).counters
     }
@@ -186,7 +185,7 @@ impl AsyncUdpSocket for FaultSocket {
         for (nth, contents) in segments(transmit).enumerate() {
             let one = Transmit { contents, segment_size: None, ..transmit.clone() };
             match self.shared.send(&one) {
-                // The caller would send the earlier segments again, so the rest waits here instead.
+                // The caller would send the earlier segments again, so the rest is held here.
                 Err(error) if nth > 0 && error.kind() == io::ErrorKind::WouldBlock => {
                     self.shared.hold(&one, Duration::ZERO);
                 }
@@ -227,7 +226,7 @@ impl AsyncUdpSocket for FaultSocket {
 }
 
 impl Shared {
-    /// Sends, holds or loses one datagram, as the dice say.
+    /// Sends, holds or loses one datagram, at random.
     fn send(&self, transmit: &Transmit) -> io::Result<()> {
         let fate = {
             let mut switches = lock(&self.switches);
@@ -276,7 +275,7 @@ impl Shared {
         }
     }
 
-    /// Moves what came from blocked peers out of the way; returns how many entries remain.
+    /// Moves datagrams of blocked peers to the end; returns the number of the other entries.
     fn keep_unblocked(&self, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> usize {
         let mut switches = lock(&self.switches);
         if switches.blocked_peers.is_empty() {
@@ -307,12 +306,12 @@ impl Switches {
     }
 }
 
-/// One spelling per peer: an IPv6 socket shows an IPv4 peer as `::ffff:a.b.c.d`.
+/// One form for each peer: an IPv6 socket shows an IPv4 peer as `::ffff:a.b.c.d`.
 fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-/// Sends what is held when it is due, until the socket's drop aborts it.
+/// Sends held datagrams when they are due, until the drop of the socket aborts it.
 async fn send_when_due(shared: Arc<Shared>) {
     let mut writable = Arc::clone(&shared.inner).create_io_poller();
     loop {
@@ -323,11 +322,11 @@ async fn send_when_due(shared: Arc<Shared>) {
         }
         let next_due = lock(&shared.line).next_due();
         match next_due {
-            // `notify_one` leaves a permit, so one that came since is not missed.
+            // `notify_one` leaves a permit, so one that came meanwhile is not missed.
             None => shared.earlier.notified().await,
             Some(due) if due <= Instant::now() => tokio::task::yield_now().await,
             Some(due) => {
-                // Woken by either, the loop looks again.
+                // Woken by either, the loop starts again.
                 let _ = timeout_at(due, shared.earlier.notified()).await;
             }
         }

@@ -1,4 +1,4 @@
-//! A master that comes to a session that runs: the one that began it is gone, or on another host (`protocol.md` §9).
+//! A master that watches a running session: the one that began it is gone, or on another host (`protocol.md` §9).
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -15,21 +15,21 @@ use crate::discovery::{Finder, Multicast, seeds};
 use crate::handle::Group;
 use crate::node::Node;
 
-/// What a slave that was found may take beyond the time for finding: a handshake on a lossy network, and an answer.
+/// The time that a found slave has beyond the discovery timeout: for a handshake on a lossy network, and an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
 
-/// Where a running session is looked for.
+/// The configuration of a search for a running session.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AttachConfig {
     /// The session.
     pub session: SessionName,
-    /// Slaves by name, each `HOST:PORT`: any one that is in the session is enough. If there are any, nobody else is
-    /// looked for.
+    /// Slaves by name, each `HOST:PORT`: any one that is in the session is enough. If there are any, no others are
+    /// sought.
     pub slaves: Vec<String>,
-    /// Where to ask for slaves that are not named.
+    /// The multicast group in which slaves without a name are sought.
     pub multicast: Option<Multicast>,
-    /// How long to look for slaves. Those found by then get a few seconds more to answer.
+    /// The discovery timeout. Slaves that are found by then have a few more seconds to answer.
     pub discovery_timeout: Duration,
 }
 
@@ -52,19 +52,19 @@ impl AttachConfig {
 /// The end of a session that was attached to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttachOutcome {
-    /// What the session was told to do; none if it ended before it began.
+    /// The plan of the session; none if it ended before it began.
     pub plan: Option<SessionPlan>,
-    /// When its slaves might send.
+    /// The ring model of the session.
     pub ring: RingKind,
-    /// As its own master would see it.
+    /// The outcome, as for its own master.
     pub outcome: MasterOutcome,
 }
 
-/// Finds a session that runs, and watches it to its end like the master that began it. It takes no part in it.
+/// Finds a running session, and watches it to its end like the master that began it. It takes no part in the session.
 ///
 /// When `stop` is ready, the session is ended early, with its results. `observe` must return at once.
 ///
-/// Not cancel safe: dropped, it leaves the node as an observer of the session. The session goes on.
+/// Not cancel safe: dropped, it leaves the node as an observer of the session, which continues.
 ///
 /// # Errors
 /// There is no session ([`MasterError::NoSession`]), or nothing to compare: see [`MasterError`].
@@ -84,13 +84,13 @@ pub async fn attach_master(
     follow(&group, stop, &observe).await
 }
 
-/// Goes on with the session that a master's data directory held when its node was started, and watches it to its end. Its
-/// slaves are tried at the addresses that they had, and looked for by the names in `slaves`, or by multicast if there are
-/// none; those that are found learn from the master where the others are.
+/// Continues the session from a master's data directory, and watches it to its end. Its slaves are dialled at their
+/// former addresses, and sought by the names in `slaves`, or by multicast if there are none. The master sends the
+/// addresses of the others to each slave.
 ///
 /// When `stop` is ready, the session is ended early, with its results. `observe` must return at once.
 ///
-/// Cancel safe: dropped, it can be called again, and the session goes on.
+/// Cancel safe: dropped, it can be called again, and the session continues.
 ///
 /// # Errors
 /// There is nothing to compare: see [`MasterError`].
@@ -118,7 +118,7 @@ async fn follow(
     Ok(AttachOutcome { plan: watched.plan, ring: watched.ring, outcome })
 }
 
-/// Asks one slave after the other for its session.
+/// Queries one slave after the other for its session.
 async fn find(node: &Node, config: &AttachConfig, observe: &impl Fn(MasterEvent)) -> Result<Group, MasterError> {
     let ends_at = Instant::now() + config.discovery_timeout;
     seeds::check(&config.slaves).map_err(FindError::from)?;
@@ -154,7 +154,7 @@ async fn find(node: &Node, config: &AttachConfig, observe: &impl Fn(MasterEvent)
                         Ok(group) => return Ok(group),
                         Err(reason) => reason,
                     },
-                    // By another name.
+                    // The same node by another name.
                     Ok(_) => continue,
                     Err(why) => why.words,
                 };

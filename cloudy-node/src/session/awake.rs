@@ -1,16 +1,16 @@
-//! A clock that stands still while this process is stopped, as by `SIGSTOP` or on a host that swaps: other processes are not
-//! late for that time.
+//! A clock that does not count the time in which this process is stopped, as by `SIGSTOP` or on a host that swaps:
+//! other processes are not late for that time.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Between two looks at the time.
+/// The time between two readings.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// What one look counts at most. A process that looks later than this was stopped meanwhile.
+/// Maximum that one reading adds. A process whose reading is later was stopped meanwhile.
 const COUNTED_MAX: Duration = Duration::from_secs(1);
 
-/// The time that this process has run, as far as [`AwakeClock::until`] is polled all the time.
+/// The time that this process has run, if [`AwakeClock::until`] is polled all the time.
 #[derive(Debug)]
 pub(super) struct AwakeClock {
     ran: Duration,
@@ -23,7 +23,7 @@ impl AwakeClock {
         Self { ran: Duration::ZERO, looked_at: Instant::now(), resumed_at: None }
     }
 
-    /// How long the process has run since the start of the clock.
+    /// The time that the process has run from the start of the clock.
     pub(super) fn now(&mut self) -> Duration {
         let looked_at = Instant::now();
         let passed = looked_at - std::mem::replace(&mut self.looked_at, looked_at);
@@ -34,7 +34,7 @@ impl AwakeClock {
         self.ran
     }
 
-    /// When the process continued after its latest stop.
+    /// The time at which the process continued after its latest stop.
     pub(super) fn resumed_at(&self) -> Option<Duration> {
         self.resumed_at
     }
@@ -47,7 +47,7 @@ impl AwakeClock {
             if left.is_zero() {
                 return;
             }
-            // sleep: nothing tells a process that it was stopped.
+            // sleep: a process receives no notification of its stop.
             sleep(left.min(LOOK_EVERY)).await;
         }
     }
@@ -64,7 +64,7 @@ mod tests {
         let (begun, mut clock) = (Instant::now(), AwakeClock::start());
         clock.until(Some(Duration::from_secs(2))).await;
         assert_eq!((begun.elapsed().as_secs(), clock.resumed_at()), (2, None));
-        // As after SIGCONT: nothing has looked at the time meanwhile.
+        // As after SIGCONT: the clock was not read meanwhile.
         advance(Duration::from_secs(12)).await;
         clock.until(Some(Duration::from_secs(5))).await;
         assert_eq!(begun.elapsed().as_secs(), 12 + 5 - COUNTED_MAX.as_secs());

@@ -1,4 +1,4 @@
-//! Dialling the nodes that a master was given or has found, all at a time.
+//! Dials nodes that a master was given or has found, in parallel.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,25 +12,25 @@ use crate::discovery::seeds::{self, SeedError};
 use crate::wait::Backoff;
 use crate::{ConnectError, Node};
 
-/// Nodes that are dialled at a time; those that were found beyond wait.
+/// Maximum of nodes that are dialled at a time; further found ones wait.
 const DIALS_MAX: usize = 64;
 
-/// A node that was dialled, or could not be.
+/// The outcome of dialling a node.
 #[derive(Debug)]
 pub(super) struct Dialled {
-    /// The `HOST:PORT` that the node was named by, or its address.
+    /// The `HOST:PORT` that named the node, or its address.
     pub(super) name: String,
-    /// The node that a finder named; none if the user did.
+    /// The node in a finder's hint; none if the user named it.
     pub(super) hinted: Option<NodeId>,
     pub(super) answer: Result<(NodeId, SocketAddr), Unreached>,
 }
 
-/// Why nobody was reached by a name.
+/// The reason for which no node was reached by a name.
 #[derive(Debug)]
 pub(super) struct Unreached {
-    /// Another attempt would end the same.
+    /// Whether another attempt would fail in the same way.
     pub(super) refused: bool,
-    /// In words that do not repeat the name.
+    /// The text, which does not repeat the name.
     pub(super) words: String,
 }
 
@@ -39,18 +39,18 @@ pub(super) struct Dials<'a> {
     node: &'a Node,
     ends_at: Instant,
     work: JoinSet<Done>,
-    /// By name: gone once all is said about it.
+    /// By name; removed once its outcome is returned.
     open: BTreeMap<String, Open>,
 }
 
-/// A name of which nobody has answered yet.
+/// A name without an answer.
 #[derive(Default)]
 struct Open {
-    /// Its addresses that are being dialled.
+    /// Number of its addresses that are being dialled.
     dials: usize,
     backoff: Backoff,
     hinted: Option<NodeId>,
-    /// The log says that it does not resolve.
+    /// Whether the log has reported that it does not resolve.
     reported: bool,
 }
 
@@ -64,13 +64,13 @@ impl<'a> Dials<'a> {
         Self { node, ends_at, work: JoinSet::new(), open: BTreeMap::new() }
     }
 
-    /// A name that the user gave.
+    /// Adds a name from the user.
     pub(super) fn by_name(&mut self, name: &str) {
         self.open.insert(name.to_owned(), Open::default());
         self.look_up(name.to_owned(), None);
     }
 
-    /// A node that a finder named: it is dialled once.
+    /// Adds a node from a finder: it is dialled once.
     pub(super) fn by_hint(&mut self, node: NodeId, address: SocketAddr) {
         let name = address.to_string();
         self.open.insert(name.clone(), Open { dials: 1, hinted: Some(node), ..Open::default() });
@@ -85,12 +85,12 @@ impl<'a> Dials<'a> {
         self.work.len() >= DIALS_MAX
     }
 
-    /// The names of which nobody has answered, and which have not failed either.
+    /// The names without an answer and without a failure.
     pub(super) fn open_names(&mut self) -> impl Iterator<Item = String> + use<> {
         std::mem::take(&mut self.open).into_keys()
     }
 
-    /// The next answer, or what ends the attempts by a name; none if nothing is dialled. Cancel safe.
+    /// Returns the next answer, or the last failure of a name; none if nothing is dialled. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Dialled> {
         loop {
             let news = match self.work.join_next().await? {
@@ -107,7 +107,7 @@ impl<'a> Dials<'a> {
     fn look_up(&mut self, name: String, backoff: Option<Duration>) {
         self.work.spawn(async move {
             if let Some(pause) = backoff {
-                // sleep: neither names nor nodes announce themselves.
+                // sleep: names and nodes send no notification.
                 sleep(pause).await;
             }
             let outcome = seeds::look_up(&name).await;
@@ -160,7 +160,7 @@ impl<'a> Dials<'a> {
                 Some(Dialled { name, hinted, answer: Ok((node, address)) })
             }
             Err(error) => {
-                // Once one address has answered, the others need not.
+                // After one address has answered, the others are not needed.
                 let open = self.open.get_mut(&name)?;
                 open.dials = open.dials.saturating_sub(1);
                 if open.dials > 0 {
@@ -176,7 +176,7 @@ impl<'a> Dials<'a> {
         }
     }
 
-    /// An attempt by a name has failed: another follows, or this is what is said about it.
+    /// Notes a failed attempt by a name. Returns the outcome if no attempt follows.
     fn failed(&mut self, name: String, why: Unreached) -> Option<Dialled> {
         let open = self.open.get_mut(&name)?;
         let hinted = open.hinted;

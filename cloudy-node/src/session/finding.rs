@@ -1,5 +1,5 @@
-//! How a master finds its slaves: by multicast, or by the names that it was given. Who counts is decided by the
-//! handshake, and by the slave itself, which accepts or refuses.
+//! A master's search for slaves: by multicast, or by given names. The handshake decides who counts, and so does the
+//! slave, which accepts or refuses.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -18,30 +18,30 @@ use crate::discovery::{DiscoveryError, Finder, Hint, Multicast};
 use crate::link_error::Words;
 use crate::{Founding, FoundingEvent, Lookup, LookupError, Node};
 
-/// Nobody comes once this long nobody came: the finder's queries are closer to each other at first.
+/// The search ends after this time without an answer: the finder's first queries are closer to each other.
 const QUIET: Duration = Duration::from_millis(500);
-/// What a node that was found may take beyond the time for finding: a handshake on a lossy network, and an answer.
+/// The time that a found node has beyond the discovery timeout: for a handshake on a lossy network, and an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
-/// Nodes that do not take part and are listed, each with the reason; the others are counted.
+/// Maximum of listed nodes that do not take part, each with the reason; the others are counted.
 const REFUSALS_MAX: usize = 256;
 
 /// A slave that takes part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
-    /// Which node.
+    /// The id of the node.
     pub node: NodeId,
-    /// Where it answered.
+    /// The address at which it answered.
     pub address: SocketAddr,
-    /// The `HOST:PORT` that it was named by, or its address if it was found by multicast.
+    /// The `HOST:PORT` that named it, or its address if it was found by multicast.
     pub name: String,
 }
 
 /// A node that does not take part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// The name or address that was tried.
+    /// The name or address that was dialled.
     pub name: String,
-    /// Why not, in words.
+    /// The reason.
     pub reason: String,
 }
 
@@ -51,7 +51,7 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// Nodes that do not take part, as many as are listed.
+/// Nodes that do not take part, up to the maximum of the list.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     list: Vec<Refusal>,
@@ -63,7 +63,7 @@ impl Refusals {
         if self.list.len() < REFUSALS_MAX { self.list.push(refusal) } else { self.unlisted += 1 }
     }
 
-    /// The list, and a last entry for those that are not listed.
+    /// The list, with a last entry for the nodes beyond it.
     pub(super) fn listed(mut self) -> Vec<Refusal> {
         if self.unlisted > 0 {
             let name = format!("{} more", self.unlisted);
@@ -73,11 +73,11 @@ impl Refusals {
     }
 }
 
-/// Slaves cannot be looked for; nobody was asked.
+/// The reason for which no search for slaves started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FindError {
-    /// A name cannot be one.
+    /// A name is malformed.
     #[error(transparent)]
     Seeds(#[from] SeedError),
     /// Multicast cannot be used.
@@ -94,12 +94,12 @@ impl From<LookupError> for FindError {
     }
 }
 
-/// Where slaves are looked for while the session runs: by the names that were given, or else by multicast.
+/// The sources of slaves' addresses while the session runs: the given names, or else multicast.
 pub(super) fn lookup(slaves: &[String], multicast: Option<Multicast>) -> Lookup {
     Lookup { names: slaves.to_vec(), multicast: multicast.filter(|_| slaves.is_empty()) }
 }
 
-/// What to look for.
+/// The parameters of a search.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Search<'a> {
     pub(super) session: &'a SessionName,
@@ -116,7 +116,7 @@ pub(super) struct Crew {
     pub(super) refusals: Vec<Refusal>,
 }
 
-/// Looks for slaves and invites them, until there are enough or nobody is left to wait for.
+/// Searches for slaves and invites them, until there are enough or no answer is awaited.
 pub(super) async fn find(
     node: &Node,
     founding: &mut Founding,
@@ -154,18 +154,18 @@ struct Finding<'a, O> {
     observe: &'a O,
     search: Search<'a>,
     finder: Option<Finder>,
-    /// When the search ends, but for the answers that are still to come.
+    /// The end of the search, except for answers that are awaited.
     ends_at: Instant,
-    /// When somebody was last heard of.
+    /// The time of the last answer.
     last_news_at: Instant,
     dials: Dials<'a>,
-    /// Invited, and not answered yet.
+    /// Invited nodes that have not answered.
     asked: BTreeMap<NodeId, Found>,
-    /// By name: nodes that were found by multicast and could not be dialled, and why.
+    /// Nodes by name that were found by multicast and could not be dialled, with the reason.
     unreached: BTreeMap<String, String>,
     found: Vec<Found>,
     refusals: Refusals,
-    /// Nodes of this session that do not take part.
+    /// Number of nodes of this session that refused.
     refused: usize,
 }
 
@@ -177,7 +177,7 @@ enum News {
 }
 
 impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
-    /// Waits for the next piece of news and takes it; false once the search is over.
+    /// Waits for the next answer and handles it; false once the search is over.
     async fn step(&mut self) -> Result<bool, FindError> {
         let now = Instant::now();
         let enough = self.search.expect.unwrap_or(MEMBERS_MAX).min(MEMBERS_MAX);
@@ -195,7 +195,7 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
         match news {
             News::Hint(Some(hint)) => {
                 if let Some(refusal) = belongs_elsewhere(&hint, self.search.session) {
-                    // No news of this session.
+                    // It is not of this session.
                     self.list(refusal);
                     return Ok(true);
                 }
@@ -216,11 +216,11 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
         Ok(true)
     }
 
-    /// When nobody else is to be expected, if nobody is being asked.
+    /// The time at which no further answer is expected, if none is awaited.
     fn search_over_at(&self) -> Instant {
         let nobody_yet = self.found.is_empty() && self.refused == 0;
         if self.finder.is_none() {
-            // All that were named have answered.
+            // All named nodes have answered.
             self.last_news_at
         } else if nobody_yet || self.search.expect.is_some() {
             self.ends_at
@@ -242,7 +242,7 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
             }
             Err(Unreached { refused, words }) => match (hinted, &mut self.finder) {
                 (Some(node), Some(finder)) if !refused => {
-                    // It is dialled again only if it goes on to answer, and not soon.
+                    // It is dialled again only if it answers again, after a pause.
                     finder.could_not_dial(node);
                     self.unreached.insert(name, words);
                 }
@@ -278,7 +278,7 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
         self.refusals.add(refusal);
     }
 
-    /// A node that has not answered stays out.
+    /// Excludes nodes that have not answered.
     fn end(mut self) -> Crew {
         for (node, found) in std::mem::take(&mut self.asked) {
             self.founding.uninvite(node);
@@ -306,7 +306,7 @@ pub(super) async fn next_hint(finder: &mut Option<Finder>) -> Option<Hint> {
     }
 }
 
-/// Why a node that was found is left alone, if it belongs to another session.
+/// The reason to ignore a found node of another session.
 pub(super) fn belongs_elsewhere(hint: &Hint, session: &SessionName) -> Option<Refusal> {
     (hint.label != session.as_str()).then(|| {
         let reason = format!("it belongs to session \"{}\"", Words::new(hint.label.as_bytes()));

@@ -1,9 +1,10 @@
-//! Sessions: a master times its slaves, who broadcast random numbers and add up what was approved (`protocol.md` §9).
+//! Sessions: a master coordinates slaves, which broadcast random numbers and add up the approved ones (`protocol.md`
+//! §9).
 //!
 //! It is an application on the library: [`run_slave`] joins a group that [`run_master`] creates, and [`attach_master`]
 //! watches one that runs. A current-thread runtime is enough for all of them.
 //!
-//! - [`numbers`]: the random numbers m in (0, 1], and how they travel.
+//! - [`numbers`]: the random numbers m in (0, 1], and their encoding.
 //! - [`Sum`]: (count, Σ i·mᵢ), equal to the last bit wherever the result is equal.
 //! - [`ResultFile`]: the result as JSON lines, written while the session runs.
 

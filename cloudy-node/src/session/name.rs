@@ -1,23 +1,23 @@
-//! The name of a session: what keeps the sessions of several teams with one cluster key apart.
+//! The name of a session, which keeps the sessions of several teams with one cluster key apart.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::GROUP_NAME;
 
-/// Bytes of a session's name.
+/// Maximum length of a session's name in bytes.
 pub const SESSION_NAME_BYTES_MAX: usize = 64;
 
-/// The name of a session that was given none.
+/// The name of a session without a given one.
 const DEFAULT: &str = "default";
 
 /// A session's name: letters, digits, `-`, `_` and `.` of ASCII, at most [`SESSION_NAME_BYTES_MAX`] of them.
 ///
-/// A master counts only slaves of the session that it names. [`SessionName::default`] is `default`.
+/// A master counts only slaves of its own session. [`SessionName::default`] is `default`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SessionName(String);
 
-/// The text cannot name a session.
+/// The text is not a valid name of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a session's name has up to {SESSION_NAME_BYTES_MAX} letters, digits, `-`, `_` and `.` of ASCII; write for example \
@@ -39,7 +39,7 @@ impl SessionName {
         if self.0 == DEFAULT { GROUP_NAME.to_owned() } else { format!("{GROUP_NAME}/{}", self.0) }
     }
 
-    /// The session whose group has that name, if it is a session's.
+    /// The session whose group has that name; none if the group is not a session's.
     #[must_use]
     pub fn of_group(name: &str) -> Option<Self> {
         let session = match name.strip_prefix(GROUP_NAME)? {
@@ -59,7 +59,7 @@ impl Default for SessionName {
 impl FromStr for SessionName {
     type Err = SessionNameError;
 
-    /// An empty text is the default name, as of an environment variable that is set to nothing.
+    /// An empty text is the default name, like an empty environment variable.
     fn from_str(text: &str) -> Result<Self, SessionNameError> {
         if text.is_empty() {
             return Ok(Self::default());

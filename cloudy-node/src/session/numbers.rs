@@ -4,20 +4,20 @@ use cloudy_proto::NodeId;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// The bytes of a number on its way: those of the f64's bits, least significant first.
+/// Length of an encoded number: the f64's bits, least significant byte first.
 pub const NUMBER_BYTES: usize = 8;
 
-/// What fills the generator's key behind the seed, so that no other use of the seed shares the sequence.
+/// The context in the generator's key behind the seed, so that no other use of the seed has the same sequence.
 const KEY_CONTEXT: &[u8; 24] = b"cloudy session numbers 1";
 /// 2⁻⁵³, the distance between two numbers.
 const STEP: f64 = 1.0 / (1u64 << 53) as f64;
 
 /// One stream of a seed's random numbers.
 ///
-/// The generator is ChaCha with 12 rounds, its 32-byte key the seed's eight bytes, least significant first, and then
-/// `cloudy session numbers 1` in ASCII, its 64-bit stream number the stream (`protocol.md` §9: the rank in view 1, then
-/// the next number for each join). From each 64-bit word x of its output comes m = ((x >> 11) + 1) × 2⁻⁵³: every
-/// multiple of 2⁻⁵³ in (0, 1] is equally likely, and each is an f64 exactly.
+/// The generator is ChaCha with 12 rounds. Its 32-byte key is the seed's eight bytes, least significant first, followed
+/// by `cloudy session numbers 1` in ASCII. Its 64-bit stream number is the stream (`protocol.md` §9: the rank in view
+/// 1, then the next number for each join). From each 64-bit word x of its output comes m = ((x >> 11) + 1) × 2⁻⁵³:
+/// every multiple of 2⁻⁵³ in (0, 1] is equally likely, and each is an f64 exactly.
 #[derive(Clone, Debug)]
 pub struct Numbers(ChaCha12Rng);
 
@@ -39,27 +39,28 @@ impl Numbers {
     }
 }
 
-/// A number as a payload.
+/// Encodes a number as a payload.
 #[must_use]
 pub fn encode(number: f64) -> [u8; NUMBER_BYTES] {
     number.to_bits().to_le_bytes()
 }
 
-/// A payload that is no number of a session. It comes from a peer, so the session's result is worth nothing.
+/// The reason for which a payload is not a number of a session. It comes from a peer, so the session has no valid
+/// result.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum NumberError {
     /// Not the length of a number.
     #[error("a number is {NUMBER_BYTES} bytes, and this payload has {0}; do all nodes run the same application?")]
     Length(usize),
-    /// Out of (0, 1].
+    /// Outside (0, 1].
     #[error("a number is above 0 and at most 1, and this is {0}; do all nodes run the same application?")]
     Range(f64),
 }
 
-/// The number in a payload.
+/// Decodes the number in a payload.
 ///
 /// # Errors
-/// What is wrong with the payload.
+/// The fault of the payload.
 pub fn decode(payload: &[u8]) -> Result<f64, NumberError> {
     let bytes = payload.try_into().map_err(|_| NumberError::Length(payload.len()))?;
     let number = f64::from_bits(u64::from_le_bytes(bytes));
@@ -67,7 +68,7 @@ pub fn decode(payload: &[u8]) -> Result<f64, NumberError> {
     if number > 0.0 && number <= 1.0 { Ok(number) } else { Err(NumberError::Range(number)) }
 }
 
-/// A payload of the result that is no number, and where it came from.
+/// A payload in the result that is not a number, with its origin.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("message {index} of the result, from node {}: {source}", origin.short())]
 pub struct NotANumber {
@@ -75,7 +76,7 @@ pub struct NotANumber {
     pub index: u64,
     /// The node that broadcast it.
     pub origin: NodeId,
-    /// What is wrong with it.
+    /// The fault.
     pub source: NumberError,
 }
 
@@ -83,7 +84,7 @@ pub struct NotANumber {
 mod tests {
     use super::*;
 
-    /// Bits rather than decimals: not one may change, or old results cannot be repeated.
+    /// Compares bits, and not decimals: none may change, or old results cannot be repeated.
     #[test]
     fn the_sequences_never_change() {
         for (seed, stream, bits) in GOLDEN {
@@ -93,7 +94,7 @@ mod tests {
         }
     }
 
-    /// Seed, stream, and the first three numbers; computed by an implementation of ChaCha of its own.
+    /// Seed, stream, and the first three numbers, from an independent implementation of ChaCha.
     const GOLDEN: [(u64, u64, [u64; 3]); 4] = [
         (0, 0, [0x3fbc_1b58_e5d1_a6b0, 0x3fe7_d48d_1436_91bd, 0x3feb_9ebb_1258_4c1b]),
         (0, 1, [0x3fe7_dc9b_a052_a02a, 0x3fec_40fb_cfae_16da, 0x3fc3_e59a_17c1_c780]),

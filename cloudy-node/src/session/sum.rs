@@ -1,4 +1,4 @@
-//! The result of a session: (count, Σ i·mᵢ), and what a slave reports of it.
+//! The result of a session: (count, Σ i·mᵢ), and a slave's report of it.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 /// (count, Σ i·mᵢ) over the approved messages, i the index from 1 (`protocol.md` §9).
 ///
-/// In f64: the index as f64 times the number, then add, in index order, no fused multiply-add. So equal results have
-/// equal sums to the last bit, on every machine. Both parts are shown as the shortest text that gives the same value
-/// back.
+/// Computed in f64: the index as f64 times the number, then added in index order, without fused multiply-add. So equal
+/// results have equal sums to the last bit, on every machine. `Display` uses the shortest text that parses to the same
+/// value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sum {
     count: u64,
@@ -25,7 +25,7 @@ impl Sum {
         self.sum += term;
     }
 
-    /// How many numbers: the index of the last one.
+    /// Number of added numbers: the index of the last one.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
@@ -38,40 +38,40 @@ impl Sum {
     }
 }
 
-/// What one slave ended with.
+/// The result of one slave.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Approved messages.
+    /// Number of approved messages.
     pub count: u64,
     /// Σ i·mᵢ over them.
     pub sum: f64,
     /// The result's digest (`protocol.md` §8).
     pub digest: Digest,
-    /// Approved messages that the slave broadcast itself.
+    /// Number of approved messages that the slave broadcast.
     pub own: u64,
-    /// Messages of others that it confirmed.
+    /// Number of messages of others that it confirmed.
     pub confirmations: u64,
-    /// How long SEND took at the slave, if it was told to leave in SEND or GRACE: one that has a result all the same was on
+    /// The length of SEND at the slave, if it was stopped in SEND or GRACE. A slave that left and has a result was on
     /// the ring when the last slaves left, which ended the session early.
     pub left: Option<Duration>,
 }
 
-/// A report that a session's master cannot read. It comes from a peer.
+/// The reason for which a session's master cannot read a report. It comes from a peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// Not the bytes of a summary.
+    /// The bytes are not a summary.
     #[error("the report is no session's summary ({0}); do all nodes run the same application?")]
     Malformed(postcard::Error),
-    /// More bytes than a summary has.
+    /// Number of bytes behind a summary.
     #[error("the report has {0} bytes too many; do all nodes run the same version?")]
     Trailing(usize),
-    /// Numbers that no session ends with.
+    /// Numbers that no session can have.
     #[error("the report is impossible: {count} messages, {own} of them its own, and sum {sum}")]
     Impossible {
         /// Approved messages.
         count: u64,
-        /// Those of the slave itself.
+        /// Approved messages of the slave itself.
         own: u64,
         /// Their sum.
         sum: f64,
@@ -79,17 +79,17 @@ pub enum ReportError {
 }
 
 impl Summary {
-    /// For [`Group::report`](crate::Group::report): postcard, at most 80 bytes.
+    /// The encoding for [`Group::report`](crate::Group::report): postcard, at most 80 bytes.
     #[must_use]
     pub fn to_report(&self) -> Bytes {
         // A struct of numbers always encodes.
         postcard::to_allocvec(self).unwrap_or_default().into()
     }
 
-    /// Reads what a slave reported.
+    /// Decodes a slave's report.
     ///
     /// # Errors
-    /// What is wrong with the bytes or the numbers.
+    /// The fault of the bytes or the numbers.
     pub fn from_report(report: &[u8]) -> Result<Self, ReportError> {
         let (summary, rest) = postcard::take_from_bytes::<Self>(report).map_err(ReportError::Malformed)?;
         if !rest.is_empty() {
@@ -102,7 +102,7 @@ impl Summary {
         Ok(summary)
     }
 
-    /// The same result: count, sum to the last bit, and digest.
+    /// Whether two summaries have the same result: count, sum to the last bit, and digest.
     #[must_use]
     pub fn same_result(&self, other: &Self) -> bool {
         (self.count, self.sum.to_bits(), self.digest) == (other.count, other.sum.to_bits(), other.digest)

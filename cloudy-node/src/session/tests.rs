@@ -38,7 +38,7 @@ fn config(slaves: &[SocketAddr]) -> MasterConfig {
     .ready_timeout(Duration::from_secs(10))
 }
 
-/// A member that is no session's slave: it says something else than a slave would.
+/// A member that is not a slave: its report differs from a slave's.
 async fn odd_one_out(node: &Node, report: impl Fn(Summary) -> Bytes) {
     let group = node.join_group(GROUP_NAME).await.expect("waits").joined().await.expect("joins");
     let mut events = group.events();
@@ -176,7 +176,7 @@ async fn a_payload_that_is_no_number_is_an_error_that_names_its_origin() {
     assert!(matches!(wrong.source, numbers::NumberError::Range(number) if number.is_nan()), "{error}");
 }
 
-/// Long: nothing in it is waited for.
+/// Long, because no test waits for its end.
 fn config_plan() -> SessionPlan {
     let hour = Duration::from_secs(3_600);
     SessionPlan::new(hour, hour, hour).seed(0)
@@ -208,7 +208,7 @@ async fn stopped_before_a_session_there_is_none() {
     assert!(matches!(stopped, Err(SlaveError::StoppedWaiting)));
     let stopped = run_master(&master, &config(&[slave.local_addr()]), async {}, |_| {}).await;
     assert!(matches!(stopped, Err(MasterError::Stopped)));
-    // Both nodes are as before.
+    // Both nodes are unchanged.
     let config = config(&[slave.local_addr()]);
     let (outcome, slave) = tokio::join!(
         run_master(&master, &config, pending(), |_| {}),
@@ -217,7 +217,7 @@ async fn stopped_before_a_session_there_is_none() {
     assert!(outcome.expect("a session").all_equal() && slave.is_ok());
 }
 
-/// Ready once a slave is in SEND: the first half is its observer, the second what it waits for.
+/// An observer, and a future that is ready once a slave is in SEND.
 fn in_send() -> (impl Fn(SlaveEvent), impl Future<Output = ()>) {
     let (begun, mut begins) = watch::channel(false);
     let observe = move |event| {
@@ -225,7 +225,7 @@ fn in_send() -> (impl Fn(SlaveEvent), impl Future<Output = ()>) {
             begun.send_replace(true);
         }
     };
-    // A slave without SEND ends with an error, which the test shows.
+    // A slave without SEND returns an error, which the test shows.
     (observe, async move { drop(begins.wait_for(|begun| *begun).await) })
 }
 
@@ -250,7 +250,8 @@ async fn a_slave_that_leaves_has_no_result_and_the_others_have_one() {
     assert!(matches!(first, Err(SlaveError::Left { .. })), "{first:?}");
     let (second, third) = (second.expect("a result"), third.expect("a result"));
     assert!(second.summary.same_result(&third.summary));
-    // SEND was not cut short for the others, who hear of its start a little after the coordinator times it.
+    // SEND was not shorter for the others, which are notified of its start a little after the coordinator starts its
+    // timer.
     assert!(second.timings.send >= config.plan.send / 2, "{:?}", second.timings);
     assert!(!outcome.all_equal(), "a result is missing");
     let left: Vec<_> = outcome.rows.iter().filter(|row| row.result == SlaveResult::Left).collect();
@@ -290,7 +291,7 @@ async fn a_result_file_that_takes_nothing_holds_up_neither_the_session_nor_the_e
     file.get_stuck();
     let (ended, mut ends) = watch::channel(false);
     let stop = async {
-        // The session is over, and the file still has not begun.
+        // The session is over, and the file has not begun.
         drop(ends.wait_for(|ended| *ended).await);
         SlaveStop::Leave
     };

@@ -1,4 +1,4 @@
-//! What a master is to do.
+//! The configuration of a master.
 
 use std::time::Duration;
 
@@ -8,47 +8,47 @@ use crate::discovery::Multicast;
 use crate::group::GroupConfig;
 use crate::session::name::SessionName;
 
-/// How long a master looks for slaves, unless it is told otherwise.
+/// The default discovery timeout of a master.
 pub(in crate::session) const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long slaves may take to reach each other, unless the master is told otherwise.
+/// The default time for slaves to reach each other.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a master is to do.
+/// The configuration of a master's session.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MasterConfig {
-    /// The session: slaves of others are left alone, and named with the reason.
+    /// The session: slaves of other sessions are left out, and reported with the reason.
     pub session: SessionName,
     /// The periods and the seed.
     pub plan: SessionPlan,
-    /// When a slave may send.
+    /// The ring model.
     pub ring: RingKind,
-    /// What the session does about a slave that fails or stalls. An evicted slave returns only while others retain
-    /// what it missed.
+    /// The policy for a slave that fails or stalls. An evicted slave returns only while others retain the entries that
+    /// it lacks.
     pub on_failure: OnFailure,
-    /// Where the session keeps its result. With [`Durability::Disk`] the master and every slave need a data directory.
+    /// The durability of the session's result. With [`Durability::Disk`] the master and every slave need a data
+    /// directory.
     pub durability: Durability,
-    /// A slave that is silent for longer counts as failed: [`Parameters::failure_timeout`].
+    /// The silence after which a slave counts as failed: [`Parameters::failure_timeout`].
     pub failure_timeout: Duration,
-    /// To what the session's timeouts grow at most: [`Parameters::timeout_max`].
+    /// Maximum of the session's timeouts: [`Parameters::timeout_max`].
     pub timeout_max: Duration,
-    /// Slaves by name, each `HOST:PORT`; all addresses of a name are tried. If there are any, nobody else is looked
-    /// for.
+    /// Slaves by name, each `HOST:PORT`; all addresses of a name are dialled. If there are any, no others are sought.
     pub slaves: Vec<String>,
-    /// Where to ask for slaves that are not named.
+    /// The multicast group in which slaves without a name are sought.
     pub multicast: Option<Multicast>,
-    /// How many slaves there must be: the search ends with them, and fewer are an error. Without it the search ends
-    /// once nobody else comes.
+    /// The number of slaves: the search ends with them, and fewer are an error. Without it the search ends after a
+    /// pause without answers.
     pub expect: Option<usize>,
-    /// How long to look for slaves. Those found by then get a few seconds more to answer.
+    /// The discovery timeout. Slaves that are found by then have a few more seconds to answer.
     pub discovery_timeout: Duration,
-    /// How long the slaves may take to reach each other.
+    /// The time for slaves to reach each other.
     pub ready_timeout: Duration,
 }
 
 impl MasterConfig {
-    /// A session with these periods, of the slaves that are named by [`slaves`](Self::slaves) or found by
-    /// [`multicast`](Self::multicast); the rest as by default in a group.
+    /// A session with these periods, of slaves by name ([`slaves`](Self::slaves)) or found by
+    /// [`multicast`](Self::multicast); other fields have a group's defaults.
     #[must_use]
     pub fn new(plan: SessionPlan) -> Self {
         let parameters = Parameters::default();
@@ -84,15 +84,15 @@ impl MasterConfig {
     }
 }
 
-/// What a slave has outside its own result at most: less than a group's, for all of it has to be approved in GRACE.
+/// Maximum window of a slave: smaller than a group's default, because all of it has to be approved in GRACE.
 const WINDOW_BYTES_MAX: u64 = 256 << 10;
 const WINDOW_SLOTS_MAX: u32 = 64;
 
-/// The master is no member: what it held up or lost would be in nobody's result.
+/// The master is not a member: messages that it delayed or lost would be in no result.
 pub(super) fn group_config(config: &MasterConfig) -> GroupConfig {
     let defaults = Parameters::default();
     let slot_payloads_max = match config.ring {
-        // Each turn of the token takes one message (`protocol.md` §9).
+        // Each turn of the token sends one message (`protocol.md` §9).
         RingKind::Token => 1,
         RingKind::Pipelined | RingKind::Relay => defaults.slot_payloads_max,
     };

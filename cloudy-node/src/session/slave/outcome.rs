@@ -1,4 +1,4 @@
-//! What a slave is told, reports and ends with.
+//! The configuration, events, outcomes and errors of a slave.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -15,20 +15,19 @@ use crate::session::result_file::{ResultFile, ResultFileError};
 use crate::session::sum::Summary;
 use crate::storage::ReadGroupError;
 
-/// How long a session that was asked to end may take for it: the cut, and what this slave still misses of it.
+/// The timeout for the end of a session: for the cut, and for the entries that this slave still lacks.
 pub(super) const ENDING_MAX: Duration = Duration::from_secs(10);
-/// What a slave is to do beside taking part.
+/// The configuration of a slave.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct SlaveConfig<'a> {
-    /// The session: masters of others are refused.
+    /// The session: masters of other sessions are refused.
     pub session: SessionName,
-    /// Where to write the result while the session runs. A file that fails costs the file and not the session
+    /// The file for the result, written while the session runs. A failure of the file does not affect the session
     /// ([`SlaveOutcome::file_error`]).
     pub result: Option<&'a mut ResultFile>,
-    /// Numbers that it broadcasts in a second, at most; none for as many as there is room for. A slave that was evicted
-    /// comes back only while the others retain what it missed, so what it may miss should be bounded where that
-    /// matters.
+    /// Maximum numbers that the slave broadcasts in a second; none for no limit. An evicted slave returns only while
+    /// others retain the entries that it lacks, so set a limit where that matters.
     pub numbers_per_second_max: Option<NonZeroU32>,
 }
 
@@ -40,55 +39,55 @@ impl<'a> SlaveConfig<'a> {
     }
 }
 
-/// How a slave is to stop in a session. Before a session it stops waiting, either way.
+/// How a slave stops in a session. Before a session, either way ends its wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlaveStop {
-    /// It leaves: the session goes on without it, and it has no result. The last slave of a session ends it.
+    /// It leaves: the session continues without it, and it has no result. The last slave of a session ends it.
     Leave,
     /// It ends the session for all, early and with a result.
     End,
 }
 
-/// What a slave does, for observers.
+/// An event of a slave, for observers.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum SlaveEvent {
-    /// It takes the next master that invites it.
+    /// It waits for the next master that invites it.
     Waiting,
     /// It is on the ring.
     Joined {
         /// The master.
         master: NodeId,
-        /// Its position.
+        /// Its rank.
         rank: Rank,
-        /// How many slaves there are.
+        /// Number of slaves.
         members: usize,
-        /// Where the session keeps its result.
+        /// The durability of the session's result.
         durability: Durability,
     },
     /// The next phase has begun.
     Phase(Phase),
     /// Another view is in force, with this slave or without it.
     View {
-        /// Which.
+        /// The id of the view.
         id: ViewId,
         /// The members of its ring, in order.
         members: Vec<NodeId>,
     },
-    /// The session has stopped: nobody who answers has its whole result. Over with the next view.
+    /// The session has stopped, because no node in reach has the whole result. Over with the next view.
     NobodyComplete(NobodyComplete),
     /// The session is over before SEND, without a result. The slave waits for the next master.
     NotBegun {
         /// The master.
         master: NodeId,
-        /// What happened.
+        /// The cause.
         cause: NotBegun,
     },
     /// Messages approved so far.
     Approved(u64),
 }
 
-/// Why a session was over before SEND.
+/// The reason for which a session was over before SEND.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotBegun {
     /// The master, and with it the majority of the voters, was out of reach for the coordinator timeout.
@@ -106,7 +105,7 @@ impl fmt::Display for NotBegun {
     }
 }
 
-/// How long the phases took at a slave; zero for those that it never saw.
+/// The lengths of the phases at a slave; zero for phases that it never saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
     /// SEND.
@@ -117,31 +116,32 @@ pub struct Timings {
     pub stop: Duration,
 }
 
-/// A session's end, as a slave sees it.
+/// The outcome of a session at a slave.
 #[derive(Debug)]
 pub struct SlaveOutcome {
-    /// What was added up.
+    /// The result.
     pub summary: Summary,
-    /// The position on the ring.
+    /// Its rank on the ring.
     pub rank: Rank,
     /// The master.
     pub master: NodeId,
-    /// How long the phases took.
+    /// The lengths of the phases.
     pub timings: Timings,
-    /// The session's group: what a data directory holds of it is not needed ([`Node::forget_group`](crate::Node::forget_group)).
+    /// The session's group. Its data in a data directory is not needed
+    /// ([`Node::forget_group`](crate::Node::forget_group)).
     pub group: GroupId,
-    /// Why the result file is incomplete, if one was asked for and it is.
+    /// The reason for which the requested result file is incomplete.
     pub file_error: Option<ResultFileError>,
 }
 
-/// A session without a result at this slave. The node is as before, and can wait for another master.
+/// A session without a result at this slave. The node is unchanged, and can wait for another master.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SlaveError {
     /// This node cannot wait for a master.
     #[error(transparent)]
     Join(#[from] JoinError),
-    /// It was told to stop before a session began.
+    /// It was stopped before a session began.
     #[error("stopped while waiting for a master")]
     StoppedWaiting,
     /// Only from [`stored_result`](super::stored_result): the session was over before SEND.
@@ -149,48 +149,49 @@ pub enum SlaveError {
     NotBegun {
         /// The master.
         master: NodeId,
-        /// What happened.
+        /// The cause.
         cause: NotBegun,
     },
-    /// It has left the session, as it was told to.
+    /// It has left the session, as requested.
     #[error("this slave has left the session; {approved} messages were approved here until then")]
     Left {
-        /// The session's group: what a data directory holds of it is not needed ([`Node::forget_group`](crate::Node::forget_group)).
+        /// The session's group. Its data in a data directory is not needed
+        /// ([`Node::forget_group`](crate::Node::forget_group)).
         group: GroupId,
-        /// Messages approved here until then.
+        /// Messages that were approved here until then.
         approved: u64,
     },
-    /// It was told to leave the session, and could not in time. The others find out that it is gone.
+    /// It was requested to leave the session, and could not before the timeout. The others detect that it is gone.
     #[error(transparent)]
     NotLeaving(LeaveError),
-    /// Most of the nodes that decide on the session's views are out of reach: it can end nowhere that this slave sees.
+    /// A majority of the voters is out of reach, so this slave cannot learn how the session ends.
     #[error(
         "most of the nodes that decide on the session are out of reach, and its periods are over: no result is final \
          here; look at the network between the hosts, and at the other slaves"
     )]
     NobodyCoordinates,
-    /// The session ended otherwise before its result was final here.
+    /// The session ended in another way before its result was final here.
     #[error("the session has no result here: {reason}")]
     Ended {
-        /// Why.
+        /// The reason.
         reason: EndReason,
     },
-    /// This slave was too slow to follow what happened in the session.
+    /// This slave was too slow for the session's events.
     #[error(transparent)]
     Events(EventsError),
-    /// The session was asked to end, and did not.
+    /// The session was requested to end, and did not.
     #[error("the session did not end within {ENDING_MAX:?}; is the master, node {}, still running?", master.short())]
     NotEnding {
         /// The master.
         master: NodeId,
     },
-    /// STOP began, and the result was not complete in time.
+    /// STOP began, and the result was not complete before the timeout.
     #[error("the result was not complete within {after:?} after STOP began; look at the network between the slaves")]
     Overdue {
-        /// The time for it.
+        /// The timeout.
         after: Duration,
     },
-    /// This slave read less than the result has: a defect, and no result rather than a wrong one.
+    /// This slave read less than the result has. This is a defect; no result is better than a wrong one.
     #[error("{read} messages were read of a result of {length}; this is a defect in cloudy")]
     Incomplete {
         /// Messages read.
@@ -198,13 +199,13 @@ pub enum SlaveError {
         /// The result's length.
         length: Index,
     },
-    /// The result moved on faster than it was read.
+    /// The result grew faster than it was read.
     #[error("this slave was too slow: the result before message {resume_from} is no longer kept; give it more CPU")]
     Lagged {
         /// The first index that could still be read.
         resume_from: Index,
     },
-    /// No slave has the beginning of the result.
+    /// No slave retains the beginning of the result.
     #[error(
         "this slave missed the result before message {first}, and no slave retains that any more; start the slaves with \
          a larger `--retain` (in the library: `retain_bytes` in NodeBuilder::join_config), or begin another session"
@@ -216,7 +217,7 @@ pub enum SlaveError {
     /// The result cannot be read from this slave's disk.
     #[error(transparent)]
     Unreadable(#[from] ReadGroupError),
-    /// Something in the result is no number.
+    /// A message in the result is not a number.
     #[error(transparent)]
     Number(#[from] NotANumber),
 }

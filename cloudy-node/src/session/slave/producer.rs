@@ -1,4 +1,4 @@
-//! What a slave broadcasts, and when.
+//! The broadcasts of a slave.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use super::reading::Approvals;
 use crate::handle::{BroadcastError, Group};
 use crate::session::numbers::{Numbers, encode};
 
-/// Numbers broadcast before other tasks get a turn: what arrives goes before what could be sent.
+/// Numbers that are broadcast before other tasks run: received frames are handled before more is sent.
 const BURST: u32 = 256;
-/// Own numbers that wait for a slot, at most: enough to fill the next slots, few enough to be gone soon after SEND.
+/// Maximum of own numbers that wait for a slot: enough to fill the next slots, few enough to be sent soon after SEND.
 const WAITING_MAX: u64 = 8_192;
 
-/// How far this slave's own result file may be behind the result before it broadcasts nothing more for a while: well
-/// within what is retained, or a disk slower than the network would end every file early.
+/// Maximum lag of this slave's result file behind the result, before it pauses its broadcasts: well within the retained
+/// part, because otherwise a disk slower than the network would end every file early.
 const BEHIND_MAX: u64 = 1 << 18;
 
-/// Bursts in a second where the rate is bounded: one for each tick of the timer.
+/// Bursts in a second for a limited rate: one for each tick of the timer.
 const BURSTS_PER_SECOND: u32 = 1_000;
-/// How much of a bound on the rate that was not used may be made up for: more than a timer is late.
+/// The time for which an unused part of the rate may be made up: more than a timer is late.
 const RATE_CREDIT: Duration = Duration::from_millis(20);
 
-/// Where a session stands, as far as a producer cares.
+/// The stage of a session for a producer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Stage {
     /// It has not begun.
@@ -34,22 +34,22 @@ pub(super) enum Stage {
     Send {
         /// The periods and the seed.
         plan: SessionPlan,
-        /// Which of the seed's streams; none while this slave is not on the ring.
+        /// The stream of the seed; none while this slave is not on the ring.
         stream: Option<u64>,
-        /// When a member may send.
+        /// The ring model.
         ring: RingKind,
     },
-    /// Broadcast nothing more.
+    /// Broadcast nothing else.
     Over,
 }
 
-/// Keeps a slave from broadcasting faster than it can write down, or than it was told.
+/// Limits a slave's broadcasts to the speed of its file, and to its maximum rate.
 pub(super) struct Pace {
     approved: watch::Receiver<Approvals>,
     /// The last index written; none without a file.
     written: Option<watch::Receiver<u64>>,
     numbers_per_second_max: Option<NonZeroU32>,
-    /// When the rate allows the next number.
+    /// The time of the next number within the rate.
     next_at: Instant,
 }
 
@@ -68,15 +68,15 @@ impl Pace {
         let approved = &self.approved;
         let close = |written: &u64| approved.borrow().sum.count().saturating_sub(*written) <= BEHIND_MAX;
         if written.wait_for(close).await.is_err() {
-            // The file is done with, whole or not.
+            // The file is finished, complete or not.
             self.written = None;
         }
     }
 
-    /// Waits until the rate allows the next numbers; returns how many, at most so many.
+    /// Waits until the rate allows the next numbers; returns their number, up to `burst_max`.
     async fn allowed(&mut self, burst_max: u32) -> u32 {
         let Some(per_second_max) = self.numbers_per_second_max.map(NonZeroU32::get) else { return burst_max };
-        // sleep: time is what a rate is bounded by.
+        // sleep: a rate is defined by time.
         sleep_until(self.next_at).await;
         let burst = per_second_max.div_ceil(BURSTS_PER_SECOND).min(burst_max);
         let earliest = Instant::now().checked_sub(RATE_CREDIT).unwrap_or(self.next_at);
@@ -91,12 +91,12 @@ pub(super) async fn produce(group: &Group, mut stage: watch::Receiver<Stage>, mu
     let begun = stage.wait_for(begins).await.map(|stage| *stage);
     let Ok(Stage::Send { plan, stream: Some(stream), ring }) = begun else { return };
     if plan.send.is_zero() {
-        // Otherwise chance decides whether a first burst leaves before SEND is over.
+        // Otherwise chance decides whether a first burst is sent before the end of SEND.
         return;
     }
     let mut numbers = Numbers::new(plan.seed, stream);
     let over = async {
-        // An error means that the session is gone: over as well.
+        // An error means that the session is gone, and so over as well.
         let _ = stage.wait_for(|stage| *stage == Stage::Over).await;
     };
     tokio::select! {
@@ -111,7 +111,7 @@ pub(super) async fn produce(group: &Group, mut stage: watch::Receiver<Stage>, mu
     }
 }
 
-/// The next number only once the one before has a slot: each turn of the token takes one.
+/// Broadcasts the next number once the one before has a slot: each turn of the token takes one.
 async fn one_at_a_time(group: &Group, numbers: &mut Numbers, pace: &mut Pace) {
     while group.broadcast(encode(numbers.next_number())).await.is_ok() {
         group.outbox_below(1).await;
@@ -146,7 +146,7 @@ mod tests {
         Pace::new(approved, None, per_second_max.and_then(NonZeroU32::new))
     }
 
-    /// Numbers taken until the time is over.
+    /// Number of numbers that are taken in some time.
     async fn taken(pace: &mut Pace, burst_max: u32, time: Duration) -> u32 {
         let (began_at, mut numbers) = (Instant::now(), 0);
         loop {

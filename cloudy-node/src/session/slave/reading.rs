@@ -1,4 +1,4 @@
-//! The result as it is read: added up, and written down.
+//! Reads the result, adds it up, and writes it to a file.
 
 use std::future::pending;
 
@@ -14,11 +14,11 @@ use crate::session::numbers::{NotANumber, decode};
 use crate::session::result_file::{ResultFile, ResultFileError};
 use crate::session::sum::{Sum, Summary};
 
-/// What was approved so far.
+/// Counts of approved messages.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Approvals {
     pub(super) sum: Sum,
-    /// Those of this slave.
+    /// Messages of this slave.
     pub(super) own: u64,
 }
 
@@ -70,9 +70,8 @@ fn no_result(group: GroupId, approved: u64, error: ApprovedError) -> SlaveError 
     }
 }
 
-/// From SEND on, writes the result into the file as it grows, and its last line once there is a summary. By a reader of its
-/// own, so that a slow disk does not hold up the sum. Says how far it is in `written`,
-/// which it drops when it ends.
+/// From SEND on, writes the result to the file as it grows, and its last line once there is a summary. It has a reader
+/// of its own, so that a slow disk does not delay the sum. `written` has its progress, and is dropped at its end.
 pub(super) async fn write_down(
     group: &Group,
     file: Option<&mut ResultFile>,
@@ -88,7 +87,7 @@ pub(super) async fn write_down(
     follow(group.approved_from(Index(1)), file, &written).await?;
     match summary.await {
         Ok(summary) => file.finish(&summary).await,
-        // The task that would have sent it reports why there is none.
+        // The task without a summary reports the reason.
         Err(_) => pending().await,
     }
 }
@@ -114,7 +113,7 @@ async fn follow(
                 file.abandon().await?;
                 return Err(ResultFileError::Lagged { path: file.path().to_owned(), resume_from });
             }
-            // The reader that adds up meets the same end, and tells.
+            // The reader that adds up finds the same, and reports it.
             Some(Err(ApprovedError::Unreadable { .. } | ApprovedError::Ended(_))) => return pending().await,
             None => return Ok(()),
         }
