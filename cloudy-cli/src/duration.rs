@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-/// The longest duration that is taken. It keeps sums of several far from overflow.
+/// Maximum duration. It keeps sums of several far from overflow.
 pub(crate) const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// Units, longest first, and their microseconds.
+/// Units, longest first, with their microseconds.
 const UNITS: [(&str, u64); 6] =
     [("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1), ("µs", 1)];
 
-/// A text that is no duration.
+/// The reason for which a text is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DurationError {
     /// Not a number with a unit.
     #[error("not a duration; write for example 2s, 500ms, 1m or 250us (a bare number is {bare})")]
     Malformed {
-        /// What a bare number counts.
+        /// The unit of a number without one.
         bare: &'static str,
     },
     /// A fraction of a microsecond.
@@ -26,12 +26,12 @@ pub(crate) enum DurationError {
     TooLong,
 }
 
-/// Reads a duration; a bare number counts microseconds.
+/// Parses a duration; a number without a unit counts microseconds.
 pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
     parse_with(text, "microseconds", 1)
 }
 
-/// Reads a duration; a bare number counts seconds.
+/// Parses a duration; a number without a unit counts seconds.
 pub(crate) fn parse_seconds(text: &str) -> Result<Duration, DurationError> {
     parse_with(text, "seconds", 1_000_000)
 }
@@ -52,7 +52,7 @@ fn parse_with(text: &str, bare: &'static str, bare_us: u64) -> Result<Duration, 
     if whole.is_empty() {
         return Err(malformed);
     }
-    // Only digits are left, so what does not parse is too large.
+    // Only digits are left, so a failure means that the number is too large.
     let whole: u64 = whole.parse().map_err(|_| DurationError::TooLong)?;
     let micros = whole.checked_mul(unit_us).ok_or(DurationError::TooLong)?;
     let micros = micros.checked_add(fraction_us(fraction, unit_us)?).ok_or(DurationError::TooLong)?;
@@ -66,7 +66,7 @@ fn fraction_us(digits: &str, unit_us: u64) -> Result<u64, DurationError> {
     if digits.is_empty() {
         return Ok(0);
     }
-    // So many digits that they do not fit: far finer than a microsecond.
+    // Too many digits to fit: far finer than a microsecond.
     let scale = u32::try_from(digits.len()).ok().and_then(|length| 10_u64.checked_pow(length));
     let (Some(scale), Ok(digits)) = (scale, digits.parse::<u64>()) else {
         return Err(DurationError::TooFine);

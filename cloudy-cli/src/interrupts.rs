@@ -15,16 +15,16 @@ use tokio::time::sleep;
 
 use crate::output::{self, EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_soon};
 
-/// How long the program may take to notice the first signal: one that is stuck in a call to the system is ended.
+/// Maximum time until the program handles the first signal: a program that is stuck in a system call is ended.
 const NOTICE_MAX: Duration = Duration::from_secs(2);
 /// The same signal again within this time is not a second one: `timeout` sends one to its command and one to its group.
 const SAME_WITHIN: Duration = Duration::from_millis(50);
-/// How long a result waits for the reader of stdout after an interrupt.
+/// Maximum time for which a result waits for the reader of stdout after an interrupt.
 const INTERRUPTED_PRINT_MAX: Duration = Duration::from_secs(1);
-/// How long the program may take to end after the second signal.
+/// Maximum time until the program ends after the second signal.
 const END_MAX: Duration = Duration::from_secs(1);
 
-/// Why a command is to end.
+/// The reason for which a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// SIGINT: Ctrl-C.
@@ -33,22 +33,22 @@ pub(crate) enum Asked {
     Terminate,
     /// SIGHUP: the terminal was closed; or the supervisor is gone.
     HangUp,
-    /// By order of the process that started this one: the session is to end for all.
+    /// An order of the parent process: the session ends for all.
     Order,
 }
 
-/// A file that may not grow (`ulimit -f`) is an error of the write from here on, as a full disk is. Without
-/// this the system ends the program by SIGXFSZ. Whatever is started later is ended as before.
+/// Makes a file that may not grow (`ulimit -f`) an error of the write, like a full disk. Otherwise the system ends the
+/// program by SIGXFSZ. Programs that are started later have the default again.
 pub(crate) fn survive_full_files() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        // The handler stays for as long as the process lives. Without one such a write ends it, as it does by default.
+        // The handler stays for the life of the process. Without one such a write ends the process, as by default.
         let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
     }
 }
 
-/// Whether the runtime can open the files that it needs for signals: it panics where it cannot.
+/// Checks that the runtime can open its files for signals: it panics if it cannot.
 ///
 /// # Errors
 /// The limit of open files is reached.
@@ -56,22 +56,22 @@ pub(crate) fn has_files_for_signals() -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::net::UnixStream;
-        // A pair for the signals; the others stand for what the runtime opens before it.
+        // One pair for the signals; the others represent the files that the runtime opens before it.
         let _files = [UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?];
     }
     Ok(())
 }
 
-/// The signals that end a program, caught from here on by a thread of their own.
+/// The signals that end a program, caught by a thread of their own.
 pub(crate) struct Interrupts {
     caught: mpsc::Receiver<Asked>,
-    /// The first was noticed.
+    /// Whether the first was handled.
     noticed: Arc<AtomicBool>,
     stop: Stop,
 }
 
 impl Interrupts {
-    /// Begins to catch them.
+    /// Starts to catch them.
     pub(crate) fn catch() -> Result<Self, Report> {
         let uncaught = |error| failure(format_args!("cannot catch signals ({error})"), "try again");
         let (sender, caught) = mpsc::channel(2);
@@ -86,12 +86,12 @@ impl Interrupts {
         Ok(Self { caught, noticed, stop: Stop { sender: watch::Sender::new(None) } })
     }
 
-    /// What tells a command to end.
+    /// The handle by which a command learns that it has to end.
     pub(crate) fn stop(&self) -> Stop {
         self.stop.clone()
     }
 
-    /// Does the work. The first signal asks it to stop; None at the second, which does not wait for it.
+    /// Runs the work. The first signal requests it to stop; None at the second, which does not wait for it.
     pub(crate) async fn during<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let stop = self.stop();
         let twice = async {
@@ -115,7 +115,7 @@ impl Interrupts {
     }
 }
 
-/// The thread's part. Beside the runtime of the command, which a call to the system may block.
+/// The thread's part. It is independent of the command's runtime, which a system call may block.
 struct Catcher {
     caught: mpsc::Sender<Asked>,
     noticed: Arc<AtomicBool>,
@@ -143,7 +143,7 @@ impl Catcher {
         let _ = ready.send(Err(error));
     }
 
-    /// Passes signals on. Returns once the program has to be ended from here.
+    /// Forwards signals. Returns once the program has to be ended by this thread.
     async fn catch(&self, mut next: impl AsyncFnMut() -> Asked) {
         let first = next().await;
         let caught_at = Instant::now();
@@ -157,7 +157,7 @@ impl Catcher {
             }
         };
         let unnoticed = async {
-            // sleep: a bound on what the command's own thread does.
+            // sleep: a bound on the command's own thread.
             sleep(self.notice_max).await;
             if self.noticed.load(Ordering::Relaxed) {
                 pending::<()>().await;
@@ -176,7 +176,7 @@ impl Catcher {
     }
 
     fn pass_on(&self, asked: Asked) {
-        // There is room for two; a command that has ended needs none.
+        // There is capacity for two; a command that has ended needs none.
         let _ = self.caught.try_send(asked);
     }
 }
@@ -186,7 +186,7 @@ struct Signals {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
-    /// None where it stays ignored, as `nohup` wants it.
+    /// None if it stays ignored, as `nohup` requests.
     #[cfg(unix)]
     hang_up: Option<tokio::signal::unix::Signal>,
 }
@@ -229,7 +229,7 @@ impl Signals {
     }
 }
 
-/// SIGHUP was ignored when this process was started. Where that cannot be found out it keeps its default, and ends the
+/// Whether SIGHUP was ignored when this process started. If that is unknown, it keeps its default, and ends the
 /// program.
 #[cfg(unix)]
 fn ignores_hang_up() -> bool {
@@ -242,29 +242,29 @@ fn ignores_hang_up() -> bool {
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
-/// Tells a command to end, and knows whether it was told, and why.
+/// Requests a command to end, and keeps the reason.
 #[derive(Clone)]
 pub(crate) struct Stop {
     sender: watch::Sender<Option<Asked>>,
 }
 
 impl Stop {
-    /// From here on the command is to end. The first reason counts.
+    /// Requests the command to end. The first reason counts.
     pub(crate) fn now(&self, why: Asked) {
         self.sender.send_if_modified(|asked| asked.replace(asked.unwrap_or(why)).is_none());
     }
 
-    /// It was told to end.
+    /// Whether it was requested to end.
     pub(crate) fn was_asked(&self) -> bool {
         self.sender.borrow().is_some()
     }
 
-    /// Returns once it was told to end.
+    /// Returns once it is requested to end.
     pub(crate) async fn asked(&self) {
         let _: Asked = self.why_asked().await;
     }
 
-    /// Returns once it was told to end, and why.
+    /// Returns the reason once it is requested to end.
     pub(crate) async fn why_asked(&self) -> Asked {
         let mut asked = self.sender.subscribe();
         let asked = asked.wait_for(Option::is_some).await.map(|asked| *asked);
@@ -275,7 +275,7 @@ impl Stop {
         }
     }
 
-    /// Does the work; None if it is told to end before that is done.
+    /// Runs the work; None if the command is requested to end first.
     pub(crate) async fn unless_asked<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -284,7 +284,7 @@ impl Stop {
         }
     }
 
-    /// Prints a result to stdout ([`print_soon`]). After it was told to end it waits for the reader for a short while only.
+    /// Prints a result to stdout ([`print_soon`]). After a request to end it waits only briefly for the reader.
     pub(crate) async fn print(&self, text: &str) -> Result<(), Report> {
         let given_up = async {
             self.asked().await;

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 
 use crate::args::KeyFileArgs;
 
-/// A key file as it was when the command was started.
+/// A key file with its content at the start of the command.
 pub(crate) struct KeyFile {
     path: PathBuf,
     pub(crate) keys: ClusterKeys,
@@ -23,16 +23,15 @@ impl KeyFile {
         &self.path
     }
 
-    /// Reads the file; the default one is made if it is missing.
+    /// Reads the file; the default file is created if it is missing.
     pub(crate) async fn open(args: &KeyFileArgs) -> Result<Self, Report> {
         let choice = args.choose().into_diagnostic()?;
-        // A disk may hang, and signals are to end the process all the same.
+        // A disk may hang, and signals must end the process all the same.
         let opened = spawn_blocking(move || choice.open().map(|keys| Self { path: choice.path, keys })).await;
         opened.into_diagnostic()?.into_diagnostic()
     }
 
-    /// Does the work, and meanwhile hands the node what the file holds whenever that has changed. `say` is given a line
-    /// about it.
+    /// Runs the work, and meanwhile passes changes of the file to the node. `say` receives a line for each.
     pub(crate) async fn followed<T>(&self, node: &Node, say: impl Fn(&str), work: impl Future<Output = T>) -> T {
         tokio::select! {
             ended = work => ended,
@@ -55,11 +54,11 @@ impl KeyFile {
     }
 }
 
-/// What a file holds, in a line.
+/// The content of a file, in a line.
 fn summary(keys: &ClusterKeys) -> String {
     let mut text = format!("cluster key fingerprint {}", keys.primary());
     if let Some((accepted_as, key)) = keys.accepted() {
-        // A string takes whatever is written to it.
+        // Writing to a string cannot fail.
         let _ = write!(text, "; {} is accepted too, as {}", key, role(accepted_as));
     }
     if !keys.revoked().is_empty() {
@@ -69,7 +68,7 @@ fn summary(keys: &ClusterKeys) -> String {
     text
 }
 
-/// What another key is accepted as, in words.
+/// The role of the other accepted key, in words.
 pub(crate) fn role(accepted_as: AcceptedAs) -> &'static str {
     match accepted_as {
         AcceptedAs::Next => "the next key",

@@ -11,10 +11,10 @@ use tracing_subscriber::EnvFilter;
 use crate::output::failure;
 use crate::sink::LogLines;
 
-/// Names what to log, in place of `--verbose`.
+/// The variable that selects log lines, in place of `--verbose`.
 pub(crate) const LOG_VARIABLE: &str = "CLOUDY_LOG";
 
-/// Starts logging as [`LOG_VARIABLE`] says or, where it is unset or empty, as often as `--verbose` was given.
+/// Starts logging by [`LOG_VARIABLE`] or, if it is unset or empty, by the count of `--verbose`.
 pub(crate) fn start(verbose: u8) -> Result<(), Report> {
     let chosen = std::env::var(LOG_VARIABLE).unwrap_or_default();
     let filter = filter(&chosen, verbose)?;
@@ -26,14 +26,14 @@ pub(crate) fn start(verbose: u8) -> Result<(), Report> {
     Ok(())
 }
 
-/// What makes another process log as much as this one; [`LOG_VARIABLE`] it inherits.
+/// The arguments that make another process log as much as this one; it inherits [`LOG_VARIABLE`].
 pub(crate) fn arguments() -> Option<OsString> {
     let flag = [(Level::TRACE, "-vvv"), (Level::DEBUG, "-vv"), (Level::INFO, "-v")];
     let level = LevelFilter::current();
     flag.iter().find(|(least, _)| level >= *least).map(|(_, flag)| flag.into())
 }
 
-/// What a process that is to see failures is given, so that it logs errors only, unless more was asked for.
+/// The environment of a process that is expected to see failures: it logs only errors, unless more was requested.
 pub(crate) fn errors_only() -> Option<(&'static str, &'static str)> {
     let asked = std::env::var_os(LOG_VARIABLE).is_some_and(|chosen| !chosen.is_empty());
     (!asked && arguments().is_none()).then_some((LOG_VARIABLE, "error"))
@@ -42,7 +42,7 @@ pub(crate) fn errors_only() -> Option<(&'static str, &'static str)> {
 fn filter(chosen: &str, verbose: u8) -> Result<EnvFilter, Report> {
     if chosen.is_empty() {
         let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
-        // What a library below warns of and a user can act on is said by cloudy in its own words.
+        // cloudy logs the warnings of libraries that matter to a user in its own words.
         let below = if verbose == 0 { "error" } else { "warn" };
         return Ok(EnvFilter::new(format!("{below},cloudy={level},cloudy_node={level},cloudy_proto={level}")));
     }

@@ -1,4 +1,4 @@
-//! Starts the node that a command runs on.
+//! The start of a command's node.
 
 use std::net::{SocketAddr, UdpSocket};
 
@@ -12,23 +12,23 @@ use tokio::task::spawn_blocking;
 
 use crate::args::DataArgs;
 
-/// Which node a process is.
+/// The identity of a process's node.
 pub(crate) enum Who {
-    /// One that never was before.
+    /// A fresh one.
     Fresh,
-    /// The one with that private key.
+    /// The node with this private key.
     With(Box<NodeKey>),
-    /// The one whose data directory it is.
+    /// The node of this data directory.
     Owns(Box<DataDir>),
 }
 
 impl Who {
-    /// The one with that data directory, or else with that key, or else a fresh one.
+    /// The node of the data directory, or else with the key, or else a fresh one.
     pub(crate) async fn of(data: &DataArgs, node_key: Option<NodeKey>) -> Result<Self, Report> {
         match (&data.directory, node_key) {
             (Some(path), _) => {
                 let path = path.clone();
-                // A disk may hang, and signals are to end the process all the same.
+                // A disk may hang, and signals must end the process all the same.
                 let opened = spawn_blocking(move || DataDir::open(&path, true)).await;
                 Ok(Self::Owns(Box::new(opened.into_diagnostic()?.into_diagnostic()?)))
             }
@@ -38,14 +38,14 @@ impl Who {
     }
 }
 
-/// Binds the address of a node. Done before any file is made for the node, so that nothing is left behind where the
-/// address is taken.
+/// Binds the address of a node, before any file is created for it, so that nothing is left behind if the address is in
+/// use.
 pub(crate) fn bind(address: SocketAddr) -> Result<UdpSocket, Report> {
     cloudy_node::bind(address).into_diagnostic()
 }
 
-/// Starts a node on a bound socket; with the faults if there are any, or if it is to be cut off from others later by what
-/// is returned beside it. Of a group that it joins the node keeps `retain_bytes` in memory.
+/// Starts a node on a bound socket, with faults if there are any. If it can be cut off from others later, the control
+/// for that is returned as well. The node retains `retain_bytes` in memory of a group that it joins.
 pub(crate) async fn start_as(
     socket: UdpSocket,
     keys: &ClusterKeys,
@@ -72,7 +72,7 @@ pub(crate) async fn start_as(
     Ok((builder.socket(socket).start().await.into_diagnostic()?, Some(control)))
 }
 
-/// Deletes what a data directory holds of a session. One that stays is there at the next start, and deleted then.
+/// Deletes the data of a session from a data directory. On failure it is there at the next start, and deleted then.
 pub(crate) async fn forget(node: &Node, group: GroupId) {
     if let Err(error) = node.forget_group(group).await {
         tracing::warn!(%error, "a session that has ended is still in the data directory");

@@ -6,21 +6,21 @@ use cloudy_node::session::{MasterEvent, MasterOutcome, Summary};
 use cloudy_node::{NodeId, ViewId};
 use serde::{Deserialize, Serialize};
 
-/// What a process is told.
+/// An order to a process.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Nothing passes to and from these addresses, until the next order of this kind.
+    /// Block traffic with these addresses, until the next order of this kind.
     CutOff(Vec<SocketAddr>),
     /// End the session for all, early and with a result; before a session, give up. A signal makes a slave leave instead.
     Stop,
 }
 
-/// What a process says.
+/// A report of a process.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Said {
-    /// First of all: it takes part from here on.
+    /// First: it takes part from then on.
     Listening { address: SocketAddr, node: NodeId },
-    /// A master: what it saw.
+    /// A master: an event.
     Saw(MasterEvent),
     /// A slave: another view is in force.
     View { id: ViewId, members: Vec<NodeId> },

@@ -1,11 +1,11 @@
 //! Shares as a user writes them: `10%` or `0.1`.
 
-/// A text that is no share.
+/// The text is not a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a share from 0% to 100%; write for example 10% or 0.1")]
 pub(crate) struct PercentError;
 
-/// Reads a share from 0 to 1. A number over 1 without a percent sign is an error: nobody knows which was meant.
+/// Parses a share from 0 to 1. A number over 1 without a percent sign is an error, because its meaning is ambiguous.
 pub(crate) fn parse(text: &str) -> Result<f64, PercentError> {
     let (number, whole) = match text.strip_suffix('%') {
         Some(number) => (number, 100.0),

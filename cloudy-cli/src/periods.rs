@@ -5,24 +5,23 @@ use std::time::Duration;
 
 use crate::duration;
 
-/// The least time that STOP gets where SEND or GRACE can spare it.
+/// The minimum of STOP, if SEND or GRACE can spare it.
 pub(crate) const STOP_PERIOD_MIN: Duration = Duration::from_micros(200_000);
 
-/// How long a session's phases take. The last is a bound: STOP ends as soon as every member has its result.
+/// The lengths of a session's phases. The last is a maximum: STOP ends as soon as every member has its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Periods {
     /// SEND: slaves broadcast.
     pub(crate) send: Duration,
-    /// GRACE: what was broadcast is approved.
+    /// GRACE: messages in flight are approved.
     pub(crate) grace: Duration,
-    /// STOP: the cut is made and results are reported, at most.
+    /// STOP: the cut and the reports of results, at most.
     pub(crate) stop: Duration,
 }
 
 impl Periods {
-    /// Takes the third period out of the two that the user gave, so that the sum stays as it is: out of `grace` if
-    /// that is longer than [`STOP_PERIOD_MIN`], else out of `send` if that is, else each gets a third, in whole
-    /// microseconds.
+    /// Takes the third period out of the two given ones, so that the sum remains: out of `grace` if that is longer than
+    /// [`STOP_PERIOD_MIN`], else out of `send` if that is, else each gets a third, in whole microseconds.
     pub(crate) fn new(send: Duration, grace: Duration) -> Self {
         let stop = STOP_PERIOD_MIN;
         if grace > stop {

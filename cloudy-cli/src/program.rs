@@ -1,17 +1,17 @@
-//! This program, for processes that run the same.
+//! This program, for child processes that run it again.
 
 use std::ffi::OsStr;
 use std::io;
 use std::process::Command;
 
-/// The file that this process was started from, also when another file has its name by now, or none has.
+/// The file that this process was started from, also if its name belongs to another file by now, or to none.
 #[cfg(target_os = "linux")]
 pub(crate) const OWN_FILE: &str = "/proc/self/exe";
 
 /// A command that starts this program: the same file with the same name.
 ///
 /// # Errors
-/// The system does not say what this process runs.
+/// The system does not report the file of this process.
 #[cfg(target_os = "linux")]
 pub(crate) fn command() -> io::Result<Command> {
     use std::os::unix::process::CommandExt;
@@ -20,7 +20,7 @@ pub(crate) fn command() -> io::Result<Command> {
     if let Some(name) = std::env::args_os().next() {
         command.arg0(name);
     }
-    // The system has started the loader, which was given this program's file.
+    // The system has started the loader, with this program's file as an argument.
     if let Some(file) = given_to_loader()? {
         command.arg(file);
     }
@@ -30,13 +30,14 @@ pub(crate) fn command() -> io::Result<Command> {
 /// A command that starts this program.
 ///
 /// # Errors
-/// The system does not say what this process runs.
+/// The system does not report the file of this process.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn command() -> io::Result<Command> {
     Ok(Command::new(std::env::current_exe()?))
 }
 
-/// This program's file if the system was told to start another, which then loaded it: `/lib64/ld-linux-x86-64.so.2 ./cloudy`.
+/// This program's file if the system started another program, which then loaded it: `/lib64/ld-linux-x86-64.so.2
+/// ./cloudy`.
 #[cfg(target_os = "linux")]
 pub(crate) fn given_to_loader() -> io::Result<Option<std::path::PathBuf>> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -60,8 +61,8 @@ fn mapped(line: &[u8], address: usize) -> Option<&[u8]> {
     (bound(from)?..bound(to)?).contains(&address).then(|| &line[path_at..])
 }
 
-/// Gives this process the name that its file has, where the system has named it after [`OWN_FILE`]: `pgrep` and others
-/// know it by that.
+/// Gives this process the name of its file, if the system has named it after [`OWN_FILE`]: `pgrep` and others find it
+/// by that.
 pub(crate) fn keep_name() {
     #[cfg(target_os = "linux")]
     {
@@ -72,7 +73,7 @@ pub(crate) fn keep_name() {
         let name = name.as_deref().and_then(|name| std::path::Path::new(name).file_name());
         let name = name.and_then(|name| std::ffi::CString::new(name.as_bytes()).ok());
         if let Some(name) = name.filter(|_| named_after_link) {
-            // A name that is not taken costs nothing else.
+            // A failure has no other effect.
             let _ = rustix::thread::set_name(&name);
         }
     }

@@ -1,4 +1,4 @@
-//! What a command says on stderr while it works: one line that changes where stderr is a terminal, plain lines elsewhere.
+//! Progress of a command on stderr: one line that changes on a terminal, separate lines elsewhere.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
@@ -11,14 +11,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use crate::output::say_plainly;
 use crate::sink::STDERR;
 
-/// Between two states in plain lines.
+/// The time between two states in separate lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(1);
-/// Between two pictures of the spinner.
+/// The time between two frames of the spinner.
 const TICK: Duration = Duration::from_millis(120);
-/// Pictures per second, at most.
+/// Maximum of frames per second.
 const PICTURES_PER_SECOND_MAX: u8 = 20;
 
-/// Where progress goes.
+/// The output of progress.
 pub(crate) struct Progress {
     /// On a terminal.
     spinner: Option<ProgressBar>,
@@ -26,7 +26,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// On stderr.
+    /// Progress on stderr.
     pub(crate) fn start() -> Self {
         let spinner = io::stderr().is_terminal().then(|| {
             let terminal = Box::new(Terminal { size: Term::stderr(), picture: Mutex::default() });
@@ -39,7 +39,7 @@ impl Progress {
         Self { spinner, plain_at: Cell::new(None) }
     }
 
-    /// A line that stays.
+    /// Prints a line that stays.
     pub(crate) fn line(&self, text: &str) {
         match &self.spinner {
             Some(spinner) => spinner.suspend(|| say_plainly(text)),
@@ -47,7 +47,7 @@ impl Progress {
         }
     }
 
-    /// How things stand: replaces what was said of it before, or becomes a line now and then.
+    /// Shows a state: it replaces the one before, or becomes a line at intervals.
     pub(crate) fn state(&self, text: String) {
         match &self.spinner {
             Some(spinner) => spinner.set_message(text),
@@ -68,8 +68,7 @@ impl Drop for Progress {
     }
 }
 
-/// The terminal behind stderr. It is written by [`STDERR`], one picture at a time, so a terminal that was stopped
-/// (Ctrl-S) stops nothing.
+/// The terminal behind stderr. [`STDERR`] writes one frame at a time, so a stopped terminal (Ctrl-S) blocks nothing.
 #[derive(Debug)]
 struct Terminal {
     size: Term,

@@ -1,4 +1,4 @@
-//! A session that has ended, as its master or its demo shows it: a table and a verdict, or one JSON object.
+//! The report of a finished session by its master or demo: a table and a verdict, or one JSON object.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,32 +12,32 @@ use crate::ring::RingChoice;
 use crate::verdict::{self, Outcome, Row, Verdict};
 use crate::watcher::{ViewChange, Watcher};
 
-/// A session that has ended.
+/// A finished session.
 pub(crate) struct Session {
     pub(crate) periods: Periods,
     pub(crate) ring: RingChoice,
     pub(crate) seed: u64,
-    /// Name and row of each slave, in the order to show.
+    /// Name and row of each slave, in the order of the report.
     pub(crate) rows: Vec<(String, MasterRow)>,
     pub(crate) refusals: Vec<Refusal>,
-    /// Slaves that were killed on purpose, by name.
+    /// Names of slaves that were killed on purpose.
     pub(crate) killed: BTreeSet<String>,
-    /// What was done to the processes, for programs.
+    /// Actions on the processes, for programs.
     pub(crate) faults: Vec<Value>,
     /// Views after the first.
     pub(crate) views: Vec<ViewChange>,
-    /// What is wrong with a row, by its slave's name, each in a sentence.
+    /// The problem of a row, by its slave's name, as a sentence.
     pub(crate) row_problems: BTreeMap<String, String>,
-    /// What else is wrong, each in a sentence.
+    /// Other problems, each as a sentence.
     pub(crate) problems: Vec<String>,
-    /// What is worth a line and not wrong.
+    /// Remarks that are no problems.
     pub(crate) notes: Vec<String>,
-    /// From the first look for slaves to the last report.
+    /// The time from the first query for slaves to the last report.
     pub(crate) took: Duration,
 }
 
 impl Session {
-    /// Of the outcome.
+    /// The report of an outcome.
     pub(crate) fn new(
         (periods, ring, seed): (Periods, RingChoice, u64),
         outcome: MasterOutcome,
@@ -54,7 +54,7 @@ impl Session {
         Self { periods, ring, seed, rows, refusals, killed, faults, views, row_problems, problems, notes, took }
     }
 
-    /// Reports slaves that were named and take no part. They are missing unless `expected` slaves were enough.
+    /// Reports named slaves that take no part. They are missing unless `expected` slaves were enough.
     pub(crate) fn report_absent(&mut self, named: &[String], expected: bool) {
         let absent = self.refusals.iter().filter(|refusal| named.contains(&refusal.name));
         let sentences = absent.map(|Refusal { name, reason }| format!("{name} was named and took no part: {reason}"));
@@ -65,17 +65,17 @@ impl Session {
         self.rows.iter().map(|(name, row)| table_row(name, row, self.killed.contains(name))).collect()
     }
 
-    /// What is wrong, each in a sentence.
+    /// All problems, each as a sentence.
     fn all_problems(&self) -> Vec<&str> {
         self.row_problems.values().chain(&self.problems).map(String::as_str).collect()
     }
 
-    /// All results are there and equal, and nothing else is wrong.
+    /// Whether all results are there and equal, and there is no other problem.
     pub(crate) fn is_good(&self) -> bool {
         Verdict::of(&self.table()).is_good() && self.all_problems().is_empty()
     }
 
-    /// For people.
+    /// The text for people.
     pub(crate) fn text(&self) -> String {
         let rows = self.table();
         let mut text = verdict::render(&rows);
@@ -85,7 +85,7 @@ impl Session {
         text
     }
 
-    /// For programs.
+    /// The object for programs.
     pub(crate) fn json(&self) -> Value {
         let micros = |duration: Duration| duration.as_micros() as u64;
         let nodes: Vec<Value> =
@@ -147,7 +147,7 @@ fn json_row(name: &str, row: &MasterRow, killed: bool) -> Value {
     })
 }
 
-/// Names the slaves that were told to leave and ended the session with that, if there are any.
+/// Names the slaves that left and so ended the session, if there are any.
 fn ended_early(rows: &[(String, MasterRow)], planned: Duration) -> Option<String> {
     let left = |(name, row): &(String, MasterRow)| Some((name.clone(), row.result.summary()?.left?));
     let (names, sent): (Vec<String>, Vec<Duration>) = rows.iter().filter_map(left).unzip();
@@ -161,7 +161,7 @@ fn ended_early(rows: &[(String, MasterRow)], planned: Duration) -> Option<String
     })
 }
 
-/// For people: whole milliseconds.
+/// For people: in whole milliseconds.
 pub(crate) fn rounded(duration: Duration) -> Duration {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }

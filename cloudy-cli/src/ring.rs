@@ -1,19 +1,20 @@
-//! Which ring model a session runs (`protocol.md` §5) and what it does about failures (§6), as a user names them.
+//! The names of ring models (`protocol.md` §5) and failure policies (§6) on the command line.
 
 use std::fmt;
 
 use clap::ValueEnum;
 use cloudy_node::{Durability, OnFailure, RingKind};
 
-/// When a slave may send.
+/// Ring model: when a slave may send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RingChoice {
-    /// In its turn only: the naive ring, bounded by the wire's latency
+    /// In its turn only: the naive ring, limited by the latency of the network
     Token,
-    /// While its window is open: all send at once, bounded by the CPU
+    /// While its window is open: all send at once, limited by the CPU
     #[default]
     Pipelined,
-    /// As pipelined, but each sends to the next only, which passes it on: for large messages where upload is short
+    /// Like pipelined, but each member sends only to the next, which forwards it: for large messages and little upload
+    /// bandwidth
     Relay,
 }
 
@@ -27,7 +28,7 @@ impl fmt::Display for RingChoice {
     }
 }
 
-/// Where the session keeps its result.
+/// The durability of the session's result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DurabilityChoice {
     /// In memory: it survives as long as one slave that has all of it
@@ -46,13 +47,13 @@ impl fmt::Display for DurabilityChoice {
     }
 }
 
-/// What the session does about a slave that fails or stalls.
+/// The policy for a slave that fails or stalls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FailureChoice {
-    /// Wait for it: approvals stand still until it is back, or until STOP ends the session without it
+    /// Wait for it: nothing is approved until it returns, or until STOP ends the session without it
     #[default]
     Wait,
-    /// Go on without it; it comes back by itself while the others still retain what it missed
+    /// Continue without it; it returns by itself while the others retain what it lacks
     Evict,
 }
 

@@ -1,4 +1,4 @@
-//! Stdout and stderr of a process that runs a node: a thread writes them, so a reader that has stopped blocks no node.
+//! Stdout and stderr of a process that runs a node: a thread writes them, so that a stopped reader blocks no node.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// Bytes that wait for a stream's reader. Above it, lines are dropped and counted.
+/// Maximum bytes that wait for a stream's reader. Beyond it, lines are dropped and counted.
 const WAITING_BYTES_MAX: usize = 512 << 10;
-/// Bytes above which a picture of the progress is dropped: it would be old when it is seen.
+/// Waiting bytes above which a frame of progress is dropped: it would be outdated when displayed.
 const PICTURE_BEHIND_BYTES_MAX: usize = 4 << 10;
-/// Before the next try where the stream does not block and takes nothing.
+/// The pause before the next attempt if the stream is non-blocking and has no capacity.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
 /// Log lines, progress and errors.
 pub(crate) static STDERR: Sink = Sink::new(Stream { name: "stderr", write: write_stderr, tells_of_gaps: true });
-/// Results. Programs read them: a gap is for the caller to report.
+/// Results. Programs read them: the caller reports a gap.
 pub(crate) static STDOUT: Sink = Sink::new(Stream { name: "stdout", write: write_stdout, tells_of_gaps: false });
 
-/// An output of this process. Lines keep their order, and each is one write of the whole line.
+/// An output of this process. Lines keep their order, and each is one write.
 pub(crate) struct Sink {
     stream: Stream,
     queue: Mutex<Queue>,
@@ -31,22 +31,22 @@ struct Stream {
     name: &'static str,
     /// Writes everything, and may block.
     write: fn(&[u8]) -> io::Result<()>,
-    /// Its reader is told how many lines were dropped.
+    /// Whether its reader receives the number of dropped lines.
     tells_of_gaps: bool,
 }
 
 struct Queue {
     pieces: VecDeque<Piece>,
     bytes: usize,
-    /// Lines dropped since the reader was last told.
+    /// Number of dropped lines after the last report.
     dropped: u64,
-    /// The thread that writes has been started.
+    /// Whether the writing thread has been started.
     started: bool,
-    /// It is writing a piece.
+    /// Whether it is writing a piece.
     writing: bool,
 }
 
-/// What is written at once, and who waits for it.
+/// The text of one write, with the caller that waits for it.
 struct Piece {
     text: Vec<u8>,
     written: Option<oneshot::Sender<io::Result<()>>>,
@@ -58,7 +58,7 @@ impl Sink {
         Self { stream, queue: Mutex::new(queue), changed: Condvar::new() }
     }
 
-    /// Writes whole lines soon; drops and counts them, and returns false, if too much waits. Never blocks.
+    /// Queues whole lines; drops and counts them, and returns false, if too much waits. Never blocks.
     pub(crate) fn lines(&'static self, text: &[u8]) -> bool {
         let mut queue = self.lock();
         if queue.bytes + text.len() > WAITING_BYTES_MAX {
@@ -72,7 +72,7 @@ impl Sink {
         true
     }
 
-    /// Shows a picture of the progress, unless the reader is behind: the next one replaces it. Never blocks.
+    /// Shows a frame of progress, unless the reader lags: the next one replaces it. Never blocks.
     pub(crate) fn picture(&'static self, text: &[u8]) {
         let mut queue = self.lock();
         if queue.bytes <= PICTURE_BEHIND_BYTES_MAX {
@@ -80,20 +80,20 @@ impl Sink {
         }
     }
 
-    /// Writes, and returns once that is done. Dropping the future does not take the text back.
+    /// Writes, and returns once that is done. A dropped future does not withdraw the text.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) async fn write(&'static self, text: Vec<u8>) -> io::Result<()> {
         let (written, answer) = oneshot::channel();
         self.push(&mut self.lock(), text, Some(written));
         answer.await.unwrap_or_else(|_| Err(io::Error::other("the thread that writes is gone")))
     }
 
-    /// Waits until all is written, at most this long: a reader that has stopped does not hold up the end.
+    /// Waits until everything is written, for at most this time, so that a stopped reader does not block the end.
     pub(crate) fn finish(&'static self, at_most: Duration) {
         let busy = |queue: &mut Queue| queue.writing || !queue.pieces.is_empty();
-        // Whether it is in time changes nothing.
+        // The outcome has no effect.
         drop(self.changed.wait_timeout_while(self.lock(), at_most, busy));
     }
 
@@ -102,7 +102,7 @@ impl Sink {
         queue.pieces.push_back(Piece { text, written });
         if !queue.started {
             let writer = thread::Builder::new().name(self.stream.name.to_owned());
-            // Without a thread, which the system may refuse for a while, the next piece tries again.
+            // Without a thread, which the system may refuse for a while, the next piece retries.
             queue.started = writer.spawn(|| self.keep_writing()).is_ok();
         }
         self.changed.notify_all();
@@ -134,7 +134,7 @@ impl Sink {
         }
     }
 
-    /// What tells the reader of dropped lines; they are told once.
+    /// The note of dropped lines for the reader, which resets the count.
     fn dropped_note(&self, queue: &mut Queue) -> Option<Vec<u8>> {
         let dropped = std::mem::take(&mut queue.dropped);
         let told = dropped > 0 && self.stream.tells_of_gaps;
@@ -165,7 +165,7 @@ fn patiently(stream: &mut impl Write, mut text: &[u8]) -> io::Result<()> {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => text = &text[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // sleep: the stream's readiness is not watched, for it may be a file.
+            // sleep: the stream's readiness cannot be awaited, because it may be a file.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_AFTER),
             Err(error) => return Err(error),
         }
@@ -173,7 +173,7 @@ fn patiently(stream: &mut impl Write, mut text: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives each log event to [`STDERR`] as one whole line.
+/// Passes each log event to [`STDERR`] as one whole line.
 #[derive(Clone, Copy)]
 pub(crate) struct LogLines;
 
@@ -192,7 +192,7 @@ impl Write for LogLines {
 mod tests {
     use super::*;
 
-    /// What a reader has read, who reads on only while the lock is free.
+    /// The bytes of a reader, which reads only while the lock is free.
     static READ: Mutex<Vec<u8>> = Mutex::new(Vec::new());
     static BLOCKED: Sink = Sink::new(Stream { name: "a pipe", write: read, tells_of_gaps: true });
 
@@ -209,7 +209,7 @@ mod tests {
         assert!((WAITING_BYTES_MAX >> 10..=(WAITING_BYTES_MAX >> 10) + 1).contains(&kept), "{kept} lines");
         assert!(!BLOCKED.lines(line(0).as_bytes()));
         BLOCKED.picture(b"a picture that nobody sees");
-        // It takes no longer than it is given.
+        // It takes no longer than its limit.
         BLOCKED.finish(Duration::from_millis(1));
         drop(stopped);
         BLOCKED.finish(Duration::from_secs(60));

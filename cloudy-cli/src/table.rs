@@ -1,15 +1,15 @@
-//! Tables for a reader.
+//! Tables of text.
 
 use unicode_width::UnicodeWidthStr;
 
-/// Between two columns.
+/// The gap between two columns.
 const GAP: &str = "  ";
 
 /// A column of a table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Column {
     head: &'static str,
-    /// Its cells end flush; those of others begin flush.
+    /// Numbers are aligned at the right, other cells at the left.
     is_number: bool,
 }
 
@@ -28,8 +28,8 @@ impl Column {
     }
 }
 
-/// A line of heads and a line for each row, whose cells are in the order of the columns. A column without anything in its
-/// cells is left out. Widths are those of a terminal.
+/// Renders a line of headings and a line for each row, with cells in the order of the columns. A column without content
+/// is left out. Widths are those of a terminal.
 pub(crate) fn render(columns: &[Column], rows: impl Iterator<Item = Vec<String>>) -> String {
     let rows: Vec<Vec<String>> = rows.collect();
     let cell = |row: &[String], at: usize| row.get(at).map_or("", String::as_str).to_owned();

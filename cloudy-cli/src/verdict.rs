@@ -1,25 +1,25 @@
-//! What the slaves of a session ended with, as a table, and the verdict over it.
+//! The results of a session's slaves as a table, and the verdict on them.
 
 use std::fmt;
 
 use crate::table::{self, Column};
 
-/// What one slave ended with.
+/// The result of one slave.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Row {
     /// The slave's name.
     pub(crate) node: String,
-    /// It was killed on purpose: no result is expected of it.
+    /// It was killed on purpose, so no result is expected.
     pub(crate) killed: bool,
     /// Its result; `None` if it reported none.
     pub(crate) outcome: Option<Outcome>,
-    /// Approved messages that it broadcast itself.
+    /// Number of approved messages that it broadcast.
     pub(crate) own: u64,
-    /// Confirmations that it gave to others.
+    /// Number of its confirmations for others.
     pub(crate) confirmations: u64,
 }
 
-/// A result, in short.
+/// A result in short.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Outcome {
     /// Approved messages.
@@ -31,7 +31,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// The same to the last bit.
+    /// Equal to the last bit.
     fn equals(&self, other: &Self) -> bool {
         self.count == other.count && self.sum.to_bits() == other.sum.to_bits() && self.digest == other.digest
     }
@@ -46,7 +46,7 @@ const COLUMNS: [Column; 6] = [
     Column::number("confirmations"),
 ];
 
-/// The rows as a table. Sums are the shortest text that gives the same f64 back.
+/// Renders the rows as a table. Sums are the shortest text that parses to the same f64.
 pub(crate) fn render(rows: &[Row]) -> String {
     table::render(&COLUMNS, rows.iter().map(|row| cells(row).to_vec()))
 }
@@ -59,14 +59,14 @@ fn cells(row: &Row) -> [String; 6] {
     [row.node.clone(), count, sum, digest, row.own.to_string(), row.confirmations.to_string()]
 }
 
-/// Whether all slaves ended with one result.
+/// Whether all slaves have the same result.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verdict {
-    /// They did, every one that was not killed.
+    /// All slaves that were not killed have it.
     Equal {
-        /// How many results.
+        /// Number of results.
         nodes: usize,
-        /// Their result.
+        /// The result.
         outcome: Outcome,
     },
     /// At least two results differ.
@@ -74,12 +74,12 @@ pub(crate) enum Verdict {
         /// Slaves whose result is not the first slave's.
         differing: Vec<String>,
     },
-    /// Those that reported agree, and some did not report.
+    /// The reported results agree, and some are missing.
     Missing {
         /// Slaves without a result.
         missing: Vec<String>,
     },
-    /// The only result is there: one slave, or one that was not killed.
+    /// There is only one result: of one slave, or of the only one that was not killed.
     Single {
         /// The result.
         outcome: Outcome,
@@ -91,7 +91,7 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// Judges the rows.
+    /// The verdict on the rows.
     pub(crate) fn of(rows: &[Row]) -> Self {
         let names = |chosen: &dyn Fn(&Row) -> bool| -> Vec<String> {
             rows.iter().filter(|row| chosen(row)).map(|row| row.node.clone()).collect()
@@ -115,7 +115,7 @@ impl Verdict {
         }
     }
 
-    /// All results that are expected are there, and none differs: the only verdicts that end with status 0.
+    /// Whether all expected results are there and equal: only these verdicts end with status 0.
     pub(crate) fn is_good(&self) -> bool {
         matches!(self, Self::Equal { .. } | Self::Single { .. })
     }
@@ -173,7 +173,7 @@ c             -                    -  -             0              7
         let equal = Verdict::of(&[row("a", 5, 1.0), killed(), row("c", 5, 1.0)]);
         assert!(matches!(equal, Verdict::Equal { nodes: 2, .. }), "{equal}");
         assert_eq!(Verdict::of(&[silent("a"), killed()]), Verdict::Missing { missing: vec!["a".to_owned()] });
-        // One that it had before it died counts.
+        // A result that it had before it was killed counts.
         let late = Row { killed: true, ..row("b", 6, 1.0) };
         assert!(matches!(Verdict::of(&[row("a", 5, 1.0), late]), Verdict::Unequal { .. }));
         assert!(!Verdict::of(&[killed()]).is_good());

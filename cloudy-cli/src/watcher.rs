@@ -1,4 +1,4 @@
-//! Shows a session while it runs, as its master sees it, and remembers its views.
+//! Shows a running session as its master sees it, and keeps its views.
 
 use std::cell::{Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,13 +12,13 @@ use tokio::time::interval_at;
 
 use crate::progress::Progress;
 
-/// Between two lines that say what a session waits for before SEND.
+/// The time between two lines that name what a session waits for before SEND.
 pub(crate) const WAITING_EVERY: Duration = Duration::from_secs(5);
 
-/// Shows a session while it runs.
+/// Shows a running session.
 pub(crate) struct Watcher {
     progress: Progress,
-    /// What slaves are called, by their address; by the address itself where there is none.
+    /// Names of slaves by address; a slave without a name has its address.
     names: BTreeMap<String, String>,
     seen: RefCell<Seen>,
 }
@@ -26,14 +26,14 @@ pub(crate) struct Watcher {
 #[derive(Default)]
 struct Seen {
     slaves: BTreeMap<NodeId, (String, Found)>,
-    /// The search for slaves is over, and they have accepted.
+    /// Whether the search for slaves is over, and they have accepted.
     founded: bool,
     phase: Phase,
-    /// When SEND began.
+    /// The start of SEND.
     send_at: Option<Instant>,
-    /// The ring in force.
+    /// The present ring.
     ring: BTreeSet<NodeId>,
-    /// Why slaves are about to leave the ring.
+    /// Reasons for which slaves will leave the ring.
     causes: BTreeMap<NodeId, &'static str>,
     views: Vec<ViewChange>,
 }
@@ -41,53 +41,53 @@ struct Seen {
 /// A view that came into force after the first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct ViewChange {
-    /// When it was seen, since the start of SEND.
+    /// The time at which it was seen, from the start of SEND.
     pub(crate) at_us: u64,
     pub(crate) id: u64,
     /// The members of its ring, by name, in order.
     pub(crate) slaves: Vec<String>,
-    /// The members of the ring before.
+    /// Members of the former ring that are gone.
     pub(crate) without: Vec<Absent>,
-    /// The members that are new.
+    /// Members that returned or are new.
     pub(crate) back: Vec<String>,
 }
 
-/// A slave that is on the ring no more.
+/// A slave that left the ring.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Absent {
     pub(crate) name: String,
-    /// Why, if the master has said so.
+    /// The reason, if the master reported it.
     pub(crate) cause: Option<&'static str>,
 }
 
 impl Watcher {
-    /// With names for addresses.
+    /// A watcher with names for addresses.
     pub(crate) fn new(progress: Progress, names: BTreeMap<String, String>) -> Self {
         Self { progress, names, seen: RefCell::default() }
     }
 
-    /// A line that stays.
+    /// Prints a line that stays.
     pub(crate) fn line(&self, text: &str) {
         self.progress.line(text);
     }
 
-    /// A line that stays, and when it happened.
+    /// Prints a line that stays, with its time.
     pub(crate) fn line_at(&self, at: Instant, text: &str) {
         let since = self.since_send(at);
         self.line(&format!("{}.{:03} s  {text}", since.as_secs(), since.subsec_millis()));
     }
 
-    /// How long SEND had gone on; zero before.
+    /// The time from the start of SEND; zero before.
     pub(crate) fn since_send(&self, at: Instant) -> Duration {
         self.seen.borrow().send_at.map_or(Duration::ZERO, |send_at| at.saturating_duration_since(send_at))
     }
 
-    /// When SEND began.
+    /// The start of SEND.
     pub(crate) fn send_at(&self) -> Option<Instant> {
         self.seen.borrow().send_at
     }
 
-    /// What a slave is called.
+    /// The name of a slave.
     pub(crate) fn name(&self, slave: &Found) -> String {
         self.names.get(&slave.name).unwrap_or(&slave.name).clone()
     }
@@ -102,7 +102,7 @@ impl Watcher {
         Ref::map(self.seen.borrow(), |seen| seen.views.as_slice())
     }
 
-    /// Shows what happened.
+    /// Shows an event.
     pub(crate) fn observe(&self, event: MasterEvent) {
         let now = Instant::now();
         match event {
@@ -154,7 +154,7 @@ impl Watcher {
         }
     }
 
-    /// Does some work, and reports from time to time what the session waits for before SEND.
+    /// Runs the work, and reports at intervals what the session waits for before SEND.
     pub(crate) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         let mut waiting = interval_at(tokio::time::Instant::now() + WAITING_EVERY, WAITING_EVERY);
@@ -180,7 +180,7 @@ impl Watcher {
         self.progress.line(&waiting);
     }
 
-    /// Shows a view that has come into force, unless it was shown.
+    /// Shows a view that has come into force, once.
     pub(crate) fn view(&self, at: Instant, id: ViewId, members: &[NodeId]) {
         let at_us = self.since_send(at).as_micros() as u64;
         let change = {
@@ -213,7 +213,7 @@ impl Seen {
         format!("{}: approved {furthest} ({})", short_phase(self.phase), each.join(", "))
     }
 
-    /// Puts another ring in force.
+    /// Puts another ring into force.
     fn change(&mut self, at_us: u64, id: ViewId, members: &[NodeId]) -> ViewChange {
         let ring: BTreeSet<NodeId> = members.iter().copied().collect();
         let before = std::mem::replace(&mut self.ring, ring);
@@ -251,7 +251,7 @@ fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-/// A phase in the words of `protocol.md` §9.
+/// The name of a phase in `protocol.md` §9.
 pub(crate) fn phase_name(phase: Phase) -> &'static str {
     match phase {
         Phase::Start => "START",
@@ -262,7 +262,7 @@ pub(crate) fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-/// The remedy for a session that no process can continue; the log names what is missing.
+/// The remedy for a session that no process can continue; the log names the missing nodes.
 pub(crate) fn stopped_words(stopped: &NobodyComplete) -> String {
     let waits = match (stopped.missing.is_empty(), stopped.durability) {
         (false, Durability::Disk) => {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn id(number: u8) -> NodeId {
-        // The order of ids is not that of names.
+        // The order of ids differs from that of names.
         NodeId([u8::MAX - number; 32])
     }
 

@@ -1,18 +1,18 @@
-//! Times on the command line that were given without a unit, and are shorter than a second: seconds may have been meant.
+//! Warnings for times without a unit that are shorter than a second: seconds may have been meant.
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
 use crate::duration;
 
-/// The value names of the options whose bare numbers are microseconds.
+/// The value names of the options whose numbers without a unit are microseconds.
 const TIMES: [&str; 6] = ["TIME", "SEND", "GRACE", "WHO@TIME", "WHO@FROM..TO", "WHO,…/WHO,…@FROM..TO"];
-/// A bare number from this on is longer than a second, in microseconds.
+/// Numbers without a unit from this one on are at least a second, in microseconds.
 const SECOND_US: u64 = 1_000_000;
 
-/// A line for each.
+/// One warning for each such time.
 pub(super) fn warnings(command: &Command, matches: &ArgMatches) -> Vec<String> {
-    // A supervised slave: its supervisor, which has the same arguments, has said them.
+    // The supervisor of a supervised slave has the same arguments, and has given the warnings.
     if matches.try_contains_id("at").unwrap_or_default() {
         return Vec::new();
     }
@@ -37,7 +37,7 @@ fn of(arg: &Arg, matches: &ArgMatches) -> Vec<String> {
     values.flat_map(|value| short_times(&value)).map(|text| warning(&option, &text)).collect()
 }
 
-/// The bare numbers below a second in `2`, `slave2@500` or `slave3@1s..1500`.
+/// The numbers without a unit below a second in `2`, `slave2@500` or `slave3@1s..1500`.
 fn short_times(value: &str) -> Vec<String> {
     let times = value.rsplit('@').next().unwrap_or(value);
     let short = |text: &&str| text.parse::<u64>().is_ok_and(|number| number > 0 && number < SECOND_US);

@@ -11,12 +11,12 @@ use super::{FaultArgs, GroupArgs, SLAVES_MAX, exit_status};
 use crate::ring::{DurabilityChoice, RingChoice};
 use crate::{duration, percent};
 
-/// The largest payload that a group takes.
+/// Maximum size of a payload in a group.
 const SIZE_BYTES_MAX: u64 = 16 << 20;
 const SIZE_EXAMPLE: &str = "100, 64KiB or 1MiB";
-/// The largest window that a group takes.
+/// Maximum window of a group.
 const WINDOW_BYTES_MAX: u64 = 1 << 30;
-/// Runs of a row.
+/// Maximum of runs of a row.
 const REPEAT_MAX: u32 = 1_000;
 
 /// Arguments of `cloudy bench`.
@@ -40,57 +40,58 @@ Ratios hold for one machine and hour only if both ran side by side: --floor does
 
 ", exit_status!()), args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
-    /// Another bench than that of throughput and latency.
+    /// A bench other than that of throughput and latency.
     #[command(subcommand)]
     pub(crate) command: Option<BenchCommand>,
-    /// How many nodes
+    /// Number of nodes
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = nodes, allow_hyphen_values = true)]
     pub(crate) nodes: u16,
-    /// How many of them broadcast: all, one, or a number
+    /// Nodes that broadcast: all, one, or a number
     #[arg(long, value_name = "WHO", default_value = "all", value_parser = senders, allow_hyphen_values = true)]
     pub(crate) senders: Senders,
-    /// A payload's size: 100, 64KiB or 1MiB; below 8 there is no latency
+    /// Size of a payload: 100, 64KiB or 1MiB; below 8 there is no latency
     #[arg(long, value_name = "BYTES", default_value = "100", value_parser = size, allow_hyphen_values = true)]
     pub(crate) size: u64,
-    /// Messages that each sender broadcasts a second; as many as it can, if absent
+    /// Messages that each sender broadcasts per second [default: full speed]
     #[arg(long, value_name = "PER-SECOND", value_parser = rate, allow_hyphen_values = true)]
     pub(crate) rate: Option<u64>,
-    /// What a sender may have in flight, exactly; by default as much as its path needs, up to what a group allows
+    /// Fixed window of each sender in bytes [default: it adapts to the path, up to the group's maximum]
     #[arg(long, value_name = "BYTES", value_parser = window, allow_hyphen_values = true)]
     pub(crate) window: Option<u64>,
-    /// Which group.
+    /// Options of the group.
     #[command(flatten)]
     pub(crate) group: GroupArgs,
-    /// Load before anything is measured
+    /// Time under load before the measurement
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) warm_up: Duration,
-    /// How long is measured
+    /// Length of the measurement
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = measured, allow_hyphen_values = true)]
     pub(crate) duration: Duration,
-    /// Run each row so often, and take medians
+    /// Runs of each row; the table shows medians
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = whole(1, REPEAT_MAX, "3"), allow_hyphen_values = true)]
     pub(crate) repeat: u32,
-    /// A row for each combination of these values, of nodes, senders, size, rate, window, ring, durability, loss or
+    /// One row for each combination of these values: of nodes, senders, size, rate, window, ring, durability, loss or
     /// latency
     #[arg(long, value_name = "WHAT=A,B,…", num_args = 1.., value_parser = sweep)]
     pub(crate) sweep: Vec<Sweep>,
-    /// All nodes in this process, on one thread
+    /// Run all nodes in this process, on one thread
     #[arg(long)]
     pub(crate) in_process: bool,
-    /// Run the bare QUIC program in turn with the real one, and give the ratio
+    /// Run a bare QUIC program in turns with the library, and show the ratio
     #[arg(long)]
     pub(crate) floor: bool,
-    /// The rows of docs/explanation/performance.md and what each should reach, beside the floor, in less than two minutes
+    /// Run the rows of docs/explanation/performance.md with their targets, beside the bare QUIC program, in less than
+    /// two minutes
     #[arg(long, conflicts_with_all = ["nodes", "senders", "size", "rate", "window", "ring", "durability", "warm_up",
           "duration", "repeat", "sweep", "floor", "loss", "latency"])]
     pub(crate) quick: bool,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
     pub(crate) json: bool,
-    /// Write a page with plots into this file, too
+    /// Also write a page with plots to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Which faults.
+    /// Injected faults.
     #[command(flatten)]
     pub(crate) faults: FaultArgs,
 }
@@ -102,16 +103,16 @@ Example:
   cloudy bench-node                             takes orders on stdin and answers on stdout, a line of JSON each")]
 pub(crate) struct BenchNodeArgs {}
 
-/// The senders.
+/// The nodes that broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Senders {
     /// Every node.
     All,
-    /// The first so many.
+    /// The first nodes, by number.
     First(u16),
 }
 
-/// Values to go through.
+/// The values of one setting in a sweep.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Sweep {
     Nodes(Vec<u16>),

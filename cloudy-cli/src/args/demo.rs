@@ -13,8 +13,8 @@ use crate::duration;
 use crate::periods::Periods;
 use crate::ring::FailureChoice;
 
-/// Numbers that each slave broadcasts in a second where there are faults and no `--rate`: of four slaves a few
-/// megabytes of payload cost, so that the 64 MiB that members retain hold what a slave misses in ten seconds and more.
+/// The default rate of a slave in a demo with faults: four slaves then need a few megabytes a second, so that the 64
+/// MiB that members retain cover an absence of ten seconds and more.
 const RATE_WITH_FAULTS: NonZeroU32 = NonZeroU32::new(50_000).expect("not zero");
 
 const SCHEDULED: &str = "Faults at a time";
@@ -39,35 +39,35 @@ and the same one. With --json there is a list of the faults, and one of the view
 
 ", exit_status!()))]
 pub(crate) struct DemoArgs {
-    /// How many slaves
+    /// Number of slaves
     #[arg(long, value_name = "N", default_value_t = 4, allow_hyphen_values = true, value_parser = nodes)]
     pub(crate) nodes: u16,
-    /// How long slaves broadcast
+    /// Time for which slaves broadcast
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) send: Duration,
-    /// How long the session goes on without broadcasts; its end is set apart for the comparison
+    /// Time without broadcasts after that; its end is reserved for the comparison
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) grace: Duration,
-    /// Where the slaves' random numbers start
+    /// Seed of the slaves' random numbers
     #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_hyphen_values = true,
           value_parser = whole(0, u64::MAX, "7"))]
     pub(crate) seed: u64,
-    /// Which group.
+    /// Options of the group.
     #[command(flatten)]
     pub(crate) group: GroupArgs,
-    /// What to do about a slave that fails or stalls [default: wait; evict where there is a --kill, --pause or
-    /// --partition]
+    /// Policy for a slave that fails or stalls [default: wait; evict with --kill, --pause or --partition]
     #[arg(long, value_name = "POLICY")]
     on_failure: Option<FailureChoice>,
-    /// Numbers that each slave broadcasts a second, at most [default: as many as there is room for; 50000 where there
-    /// is a --kill, --pause or --partition: who was cut off comes back only while the others keep what it missed]
+    /// Maximum numbers that each slave broadcasts per second [default: unlimited; 50000 with --kill, --pause or
+    /// --partition, because an evicted slave returns only while the others retain what it lacks]
     #[arg(long, value_name = "N", allow_hyphen_values = true,
           value_parser = whole(NonZeroU32::MIN, NonZeroU32::MAX, "2000"))]
     rate: Option<NonZeroU32>,
-    /// How much of the result each slave keeps in memory for those that come back: what it has missed has to be in it
+    /// Bytes of the result that each slave retains in memory for slaves that return: a slave that lacks more cannot
+    /// return
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = retained, allow_hyphen_values = true)]
     pub(crate) retain: u64,
-    /// Write each slave's result into this directory, as JSON lines, while the session runs
+    /// Write each slave's result to this directory, as JSON lines, while the session runs
     #[arg(long, value_name = "DIR")]
     pub(crate) result_dir: Option<PathBuf>,
     /// Print one JSON object on stdout and nothing else there
@@ -76,23 +76,23 @@ pub(crate) struct DemoArgs {
     /// Kill a process at a time: slave2@500ms; repeatable
     #[arg(long, value_name = "WHO@TIME", value_parser = schedule::kill, allow_hyphen_values = true, help_heading = SCHEDULED)]
     kill: Vec<At<Who>>,
-    /// Stop a process at a time and let it go on at another: slave3@1s..1500ms; repeatable
+    /// Pause a process from one time to another: slave3@1s..1500ms; repeatable
     #[arg(long, value_name = "WHO@FROM..TO", value_parser = schedule::pause, allow_hyphen_values = true, help_heading = SCHEDULED)]
     pause: Vec<During<Who>>,
-    /// Let nothing through between groups of processes for a time: 1,2/3,4,master@700ms..1200ms; repeatable. A process that is
-    /// in no group reaches all
+    /// Cut groups of processes off from each other for a time: 1,2/3,4,master@700ms..1200ms; repeatable. A process in
+    /// no group reaches all
     #[arg(long, value_name = "WHO,…/WHO,…@FROM..TO", value_parser = schedule::partition, allow_hyphen_values = true, help_heading = SCHEDULED)]
     partition: Vec<During<Sides>>,
-    /// Which session.
+    /// Options of the session.
     #[command(flatten)]
     pub(crate) session: SessionArgs,
-    /// Which cluster key.
+    /// Options of the cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,
-    /// How long slaves wait for each other.
+    /// Timeouts of the session.
     #[command(flatten)]
     pub(crate) timeouts: TimeoutArgs,
-    /// Which faults.
+    /// Injected faults.
     #[command(flatten)]
     pub(crate) faults: FaultArgs,
 }
@@ -103,28 +103,28 @@ impl DemoArgs {
         Periods::new(self.send, self.grace)
     }
 
-    /// What happens when.
+    /// The schedule of faults.
     ///
     /// # Errors
-    /// A fault cannot happen in this demo.
+    /// A fault is impossible in this demo.
     pub(crate) fn schedule(&self) -> Result<Schedule, ScheduleError> {
         let Periods { send, grace, .. } = self.periods();
         Schedule::new(&self.kill, &self.pause, &self.partition, self.nodes, send + grace)
     }
 
-    /// What to do about a slave that fails.
+    /// The policy for a slave that fails.
     pub(crate) fn on_failure(&self, schedule: &Schedule) -> FailureChoice {
         let default = if schedule.has_faults() { FailureChoice::Evict } else { FailureChoice::Wait };
         self.on_failure.unwrap_or(default)
     }
 
-    /// Numbers that each slave broadcasts a second, at most.
+    /// Maximum numbers that each slave broadcasts per second.
     pub(crate) fn rate(&self, schedule: &Schedule) -> Option<NonZeroU32> {
         self.rate.or(schedule.has_faults().then_some(RATE_WITH_FAULTS))
     }
 }
 
-/// One slave's result has no other to be compared with.
+/// A single slave's result could not be compared.
 fn nodes(text: &str) -> Result<u16, String> {
     whole(2, SLAVES_MAX, "4")(text).map_err(|error| match text {
         "1" => "a demo compares results, so it needs 2 slaves or more; write for example 4".to_owned(),

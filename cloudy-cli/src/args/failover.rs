@@ -7,21 +7,21 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::values::{bytes, measured, number, rate, whole};
 use super::{SLAVES_MAX, exit_status};
 
-/// Fewer cannot lose one and go on by a majority.
+/// A smaller group has no majority after the loss of a node.
 const NODES_MIN: u64 = 3;
-/// A message of a paced load: the loads are of many small messages.
+/// Maximum size of a message of a paced load: the loads consist of many small messages.
 const SIZE_BYTES_MAX: u64 = 64 << 10;
-/// The result that newcomers fetch: members retain not much more.
+/// Maximum length of the result that newcomers fetch: members retain not much more.
 const RESULT_BYTES_MAX: u64 = 48 << 20;
-/// Failures of a kind.
+/// Maximum of failures of each kind.
 const ROUNDS_MAX: u32 = 10_000;
 
-/// Benches of their own.
+/// Further benches.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Measure how long a group stands still when something fails, and how fast a newcomer catches up
+    /// Measure how long a group pauses when a node fails, and how fast a newcomer catches up
     Failover(FailoverArgs),
-    /// Measure what nodes keep in memory over a long time
+    /// Measure the memory of nodes over a long time
     Soak(SoakArgs),
 }
 
@@ -41,23 +41,23 @@ fresh group follows. Times count at each survivor of each round. At last newcome
 
 ", exit_status!()))]
 pub(crate) struct FailoverArgs {
-    /// How many processes
+    /// Number of processes
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = nodes, allow_hyphen_values = true)]
     pub(crate) nodes: u16,
-    /// How many failures of each kind
+    /// Number of failures of each kind
     #[arg(long, value_name = "TIMES", default_value_t = 50, value_parser = whole(1, ROUNDS_MAX, "50"),
           allow_hyphen_values = true)]
     pub(crate) rounds: u32,
-    /// Which kinds
+    /// Kinds of failures
     #[arg(long, value_name = "KIND,…", value_delimiter = ',', default_value = "member,coordinator,master,partition")]
     pub(crate) failure: Vec<FailureKind>,
-    /// How long the result is that newcomers fetch: 8MiB; 0 leaves that out
+    /// Length of the result that newcomers fetch: 8MiB; 0 skips this part
     #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = result, allow_hyphen_values = true)]
     pub(crate) catch_up: u64,
-    /// A payload's size
+    /// Size of a payload
     #[arg(long, value_name = "BYTES", default_value = "100", value_parser = size, allow_hyphen_values = true)]
     pub(crate) size: u64,
-    /// Messages that each member broadcasts a second
+    /// Messages that each member broadcasts per second
     #[arg(long, value_name = "PER-SECOND", default_value_t = 500, value_parser = rate, allow_hyphen_values = true)]
     pub(crate) rate: u64,
     /// Print one JSON object on stdout and nothing else there
@@ -77,16 +77,16 @@ there on.
 
 ", exit_status!()))]
 pub(crate) struct SoakArgs {
-    /// How many nodes
+    /// Number of nodes
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = nodes, allow_hyphen_values = true)]
     pub(crate) nodes: u16,
-    /// How long
+    /// Length of the measurement
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = measured, allow_hyphen_values = true)]
     pub(crate) duration: Duration,
-    /// A payload's size
+    /// Size of a payload
     #[arg(long, value_name = "BYTES", default_value = "100", value_parser = size, allow_hyphen_values = true)]
     pub(crate) size: u64,
-    /// Messages that each node broadcasts a second
+    /// Messages that each node broadcasts per second
     #[arg(long, value_name = "PER-SECOND", default_value_t = 2_000, value_parser = rate, allow_hyphen_values = true)]
     pub(crate) rate: u64,
     /// Print one JSON object on stdout and nothing else there
@@ -94,21 +94,21 @@ pub(crate) struct SoakArgs {
     pub(crate) json: bool,
 }
 
-/// What fails.
+/// A kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FailureKind {
     /// A member that does not coordinate is killed
     Member,
     /// The coordinator is killed
     Coordinator,
-    /// A founder that is no member is killed
+    /// A creator that is no member is killed
     Master,
     /// A minority is cut off
     Partition,
 }
 
 impl FailureKind {
-    /// As on the command line.
+    /// The name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Member => "member",

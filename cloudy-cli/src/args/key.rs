@@ -19,32 +19,32 @@ Examples:
 
 A node makes the default key file on its first run, so one machine alone needs none of these.")]
 pub(crate) struct KeyArgs {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub(crate) command: KeyCommand,
 }
 
-/// What can be done with the key.
+/// The subcommands of `cloudy key`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyCommand {
-    /// Make a key; a file that is there already is left alone
+    /// Create a key file; an existing file is not changed
     #[command(after_help = "\
 Examples:
   cloudy key new
   cloudy key new --cluster-key cluster.key")]
     New(KeyFileArgs),
-    /// Print the keys' fingerprints, the revoked nodes and the file, never a key
+    /// Print the fingerprints of the keys, the revoked nodes and the path of the file, never a key
     #[command(after_help = "\
 Examples:
   cloudy key show
   cloudy key show --cluster-key cluster.key")]
     Show(KeyFileArgs),
-    /// Print the key's file, whether it exists or not
+    /// Print the path of the key file, whether it exists or not
     #[command(after_help = "\
 Example:
   cp \"$(cloudy key path)\" /media/stick/")]
     Path(KeyFileArgs),
-    /// Change the cluster's key while it runs, in three steps; each says what to do before the next
+    /// Change the cluster's key while it runs, in three steps; each step prints the next one
     #[command(after_help = "\
 Examples:
   cloudy key rotate cluster.key                 1: a fresh key is accepted; copy the file to every node
@@ -54,7 +54,7 @@ Examples:
 Nodes take a changed file within 2 seconds, without a restart. Where every step reaches every node before
 the next one is taken, no link goes down and nobody is refused.")]
     Rotate(RotateArgs),
-    /// Shut a node out of the cluster for good
+    /// Exclude a node from the cluster for good
     #[command(after_help = "\
 Example:
   cloudy key revoke cluster.key 6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b
@@ -69,10 +69,10 @@ cluster key can come back as another node: to shut a person out, change the key 
 pub(crate) struct RotateArgs {
     /// The key file
     pub(crate) file: PathBuf,
-    /// Second step: show the next key, and accept the former one
+    /// Second step: nodes present the next key, and accept the former one
     #[arg(long)]
     pub(crate) switch: bool,
-    /// Third step: do not accept the former key
+    /// Third step: the former key is not accepted
     #[arg(long, conflicts_with = "switch")]
     pub(crate) finish: bool,
 }
@@ -82,7 +82,7 @@ pub(crate) struct RotateArgs {
 pub(crate) struct RevokeArgs {
     /// The key file
     pub(crate) file: PathBuf,
-    /// The node's id: all 64 hexadecimal digits of it
+    /// The node's id, with all 64 hexadecimal digits
     #[arg(value_name = "NODE-ID")]
     pub(crate) node: NodeId,
 }

@@ -1,4 +1,4 @@
-//! Arguments that several commands take.
+//! Arguments that several commands share.
 
 use std::ffi::OsString;
 use std::io;
@@ -18,7 +18,7 @@ use crate::output::{failure, say_plainly};
 use crate::ring::{DurabilityChoice, RingChoice};
 use crate::{duration, percent};
 
-/// Where a node listens.
+/// The address of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub(crate) struct ListenArgs {
     /// The local address to listen on, an IP address or a name; it also chooses the interface for discovery
@@ -26,15 +26,15 @@ pub(crate) struct ListenArgs {
     /// The UDP port to listen on; 0 takes a free one
     #[arg(allow_hyphen_values = true, value_parser = whole(0_u16, u16::MAX, "10502"))]
     pub(crate) port: u16,
-    /// How long to wait for HOST: until its name resolves, and its address is one of this machine
+    /// Timeout for HOST: its name has to resolve, and its address has to be one of this machine
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) start_timeout: Duration,
 }
 
-/// Between two looks for an address that is not there yet.
+/// The time between two checks of an address that is not available yet.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
-/// Refuses the addresses of groups of machines, which the system binds and no other node can dial.
+/// Refuses multicast addresses, which the system binds and no other node can dial.
 fn of_one_machine(address: SocketAddr) -> Result<SocketAddr, Report> {
     let ip = address.ip();
     if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
@@ -47,8 +47,8 @@ fn of_one_machine(address: SocketAddr) -> Result<SocketAddr, Report> {
 }
 
 impl ListenArgs {
-    /// The address to bind, a name's first one, or `fixed`. While the name does not resolve, or the address is none of
-    /// this machine yet, it is tried again for the start timeout; that is said once.
+    /// Resolves the address to bind: the first one of a name, or `fixed`. While the name does not resolve, or the
+    /// address is not one of this machine yet, it retries until the start timeout, and reports that once.
     pub(crate) async fn address(&self, fixed: Option<SocketAddr>) -> Result<SocketAddr, Report> {
         let deadline = Instant::now() + self.start_timeout;
         let mut said = false;
@@ -64,7 +64,7 @@ impl ListenArgs {
             if !std::mem::replace(&mut said, true) {
                 say_plainly(&format!("{problem}; it is tried again for {}", duration::show(self.start_timeout)));
             }
-            // sleep: the system announces neither names nor addresses.
+            // sleep: the system sends no notification of names and addresses.
             sleep(LOOK_AGAIN_AFTER.min(left)).await;
         }
     }
@@ -74,7 +74,7 @@ impl ListenArgs {
             Some(address) => address,
             None => self.resolved().await?,
         };
-        // With any port: whether the one that is wanted is free, the node's start says.
+        // With any port: the start of the node checks whether the requested one is free.
         let mut any_port = address;
         any_port.set_port(0);
         match UdpSocket::bind(any_port) {
@@ -87,7 +87,7 @@ impl ListenArgs {
     }
 
     async fn resolved(&self) -> Result<SocketAddr, Report> {
-        // A user writes an IPv6 host here without brackets, or takes them along from a HOST:PORT.
+        // A user writes an IPv6 host here without brackets, or copies them from a HOST:PORT.
         let host = self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&self.host);
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(SocketAddr::new(ip, self.port));
@@ -100,8 +100,8 @@ impl ListenArgs {
     }
 }
 
-/// Whether an address may become usable: its interface is not there or not up, or the address is not assigned or not
-/// checked yet.
+/// Whether an address may become available: its interface is missing or down, or the address is not assigned or not
+/// verified yet.
 fn is_transient(error: &io::Error) -> bool {
     use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
     #[cfg(unix)]
@@ -111,7 +111,7 @@ fn is_transient(error: &io::Error) -> bool {
     no_device || matches!(error.kind(), AddrNotAvailable | HostUnreachable | NetworkDown | NetworkUnreachable)
 }
 
-/// Which session a command means.
+/// The session of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct SessionArgs {
     /// The session's name: a master counts only slaves of its own session
@@ -119,11 +119,11 @@ pub(crate) struct SessionArgs {
     pub(crate) name: SessionName,
 }
 
-/// Which cluster a node belongs to.
+/// The cluster of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct KeyFileArgs {
-    /// The file with the cluster key: only nodes with the same key talk to each other. Without it, the file that
-    /// CLOUDY_CLUSTER_KEY_FILE names, else one in your configuration directory, made on first use
+    /// The file with the cluster key: only nodes with the same key communicate. Without it, the file that
+    /// CLOUDY_CLUSTER_KEY_FILE names, else one in your configuration directory, which is created on first use
     #[arg(long, value_name = "FILE")]
     pub(crate) cluster_key: Option<PathBuf>,
 }
@@ -135,27 +135,25 @@ impl KeyFileArgs {
     }
 }
 
-/// Where a node keeps what is to outlive its process.
+/// The data directory of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct DataArgs {
-    /// The directory for the node's identity and for sessions on disk, made on first use. Started again with it, also
-    /// after a power cut, the node goes on with the session that it was in; what it holds of a session is deleted once
-    /// that has ended
+    /// The directory for the node's identity and for sessions on disk, created on first use. A node that is restarted
+    /// with it, also after a power failure, continues its session. The data of a session is deleted once that has ended
     #[arg(long = "data", value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
 }
 
-/// For a process that a demo started.
+/// Options of a process that a demo started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct ChildArgs {
-    /// Say on stdout what happens, a JSON object on a line each; take orders on stdin, and end with the process that holds its
-    /// other end
+    /// Report events on stdout as JSON lines, read orders from stdin, and end with the process that holds its other end
     #[arg(long, hide = true)]
     pub(crate) announce: bool,
-    /// Where the parent keeps its files: deleted if it is gone, so that no private key outlives it
+    /// The parent's directory: deleted if the parent is gone, so that no private key outlives it
     #[arg(long, hide = true, requires = "announce", value_name = "DIR")]
     pub(crate) parents_files: Option<PathBuf>,
-    /// Be ready to be cut off from others by an order
+    /// Allow orders that cut this process off from others
     #[arg(long, hide = true, requires = "announce")]
     pub(crate) partitions: bool,
 }
@@ -170,23 +168,23 @@ pub(crate) struct FaultArgs {
     /// Delay each datagram: 20ms
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = delay, allow_hyphen_values = true)]
     pub(crate) latency: Duration,
-    /// Spread the delay by up to this much both ways: 5ms
+    /// Vary the delay by up to this much in both directions: 5ms
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = delay, allow_hyphen_values = true)]
     pub(crate) jitter: Duration,
-    /// Hold this share of datagrams back, so that later ones overtake them: 5%
+    /// Hold back this share of datagrams, so that later ones overtake them: 5%
     #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = percent::parse, allow_hyphen_values = true)]
     pub(crate) reorder: f64,
     /// Send this share of datagrams twice: 1%
     #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = percent::parse, allow_hyphen_values = true)]
     pub(crate) duplicate: f64,
-    /// Where the dice for the faults start
+    /// Seed of the faults' random numbers
     #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_hyphen_values = true,
           value_parser = whole(0, u64::MAX, "7"))]
     pub(crate) fault_seed: u64,
 }
 
 impl FaultArgs {
-    /// The faults as the node takes them.
+    /// The faults for a node.
     pub(crate) fn faults(&self) -> Faults {
         Faults::none()
             .loss(self.loss)
@@ -197,8 +195,8 @@ impl FaultArgs {
             .seed(self.fault_seed)
     }
 
-    /// The arguments that give another process the same faults, with dice of its own: nodes that share them lose in
-    /// step.
+    /// The arguments that give another process the same faults with another seed: nodes with equal seeds lose the same
+    /// datagrams.
     pub(crate) fn arguments(&self, fault_seed: u64) -> Vec<OsString> {
         let values = [
             ("--loss", self.loss.to_string()),
@@ -212,35 +210,35 @@ impl FaultArgs {
     }
 }
 
-/// How a group works.
+/// The configuration of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct GroupArgs {
-    /// When a member may send
+    /// Ring model: when a member may send
     #[arg(long, value_name = "MODEL", default_value_t)]
     pub(crate) ring: RingChoice,
-    /// Where a message is before it is confirmed, and the result is kept. With disk, a master and each of its slaves need
-    /// --data, and the session survives the death of all its processes at once: start them again. The processes of a demo
-    /// or bench have directories of their own, below TMPDIR and gone with it
+    /// Where a message is stored before it is confirmed, and where the result is kept. With disk, a master and each of
+    /// its slaves need --data, and the session survives the death of all its processes at once: start them again. The
+    /// processes of a demo or bench have directories of their own below TMPDIR, which are deleted at its end
     #[arg(long, value_name = "WHERE", default_value_t)]
     pub(crate) durability: DurabilityChoice,
 }
 
-/// What every process of a session is given.
+/// Options of every process of a session.
 #[derive(Clone, Debug, PartialEq, Args)]
 pub(crate) struct ProcessArgs {
-    /// Which session.
+    /// The session.
     #[command(flatten)]
     pub(crate) session: SessionArgs,
-    /// Where it keeps sessions on disk.
+    /// The data directory.
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// For a demo.
+    /// Options for a demo.
     #[command(flatten)]
     pub(crate) child: ChildArgs,
-    /// Which cluster key.
+    /// The cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,
-    /// Which faults.
+    /// Injected faults.
     #[command(flatten)]
     pub(crate) faults: FaultArgs,
 }

@@ -1,4 +1,4 @@
-//! How long the members of a session wait for each other.
+//! The timeouts of a session.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -7,19 +7,20 @@ use clap::Args;
 
 use crate::duration;
 
-/// Three heartbeats: below that healthy slaves look failed.
+/// Three heartbeats: with less, healthy slaves would count as failed.
 const FAILURE_TIMEOUT_MIN: Duration = Duration::from_millis(150);
-/// Far above every path and disk that a session can use.
+/// Far above the delays of every usable path and disk.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
 
-/// How long the slaves of a session wait for each other.
+/// The timeouts of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Timeouts of the session; they grow with measured round trips, gaps and syncs")]
 pub(crate) struct TimeoutArgs {
-    /// A slave that is silent for longer counts as failed; at least 150ms
+    /// Silence after which a slave counts as failed; at least 150ms
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = timeout, allow_hyphen_values = true)]
     pub(crate) failure_timeout: Duration,
-    /// How long to wait at most for slow paths, processes and disks; at the failure timeout or below, timeouts are fixed
+    /// Maximum of the timeouts, which grow for slow paths, processes and disks; at the failure timeout or below,
+    /// timeouts are fixed
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) timeout_max: Duration,
 }

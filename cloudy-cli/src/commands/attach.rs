@@ -20,7 +20,7 @@ use crate::report::{Session, heading};
 use crate::ring::RingChoice;
 use crate::watcher::Watcher;
 
-/// Shows a session that another master began, and compares the results.
+/// Shows a session of another master, and compares the results.
 pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let start = async {
         let socket = node::bind(args.listen.address(None).await?)?;
@@ -55,7 +55,7 @@ pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, 
     ended
 }
 
-/// Goes on with the session that the master's data directory holds, and compares the results.
+/// Continues the session in the master's data directory, and compares the results.
 pub(crate) async fn resumed(args: &MasterArgs, node: &Node, group: &Group, stop: &Stop) -> Result<ExitCode, Report> {
     let watcher = Watcher::new(Progress::start(), BTreeMap::new());
     watcher.line("going on with the session that the data directory holds; start its slaves again too");
@@ -66,7 +66,7 @@ pub(crate) async fn resumed(args: &MasterArgs, node: &Node, group: &Group, stop:
     let ended = match watcher.during(running).await {
         Ok(attached) => show(args, attached, &watcher, began_at, stop).await,
         Err(MasterError::Stopped) => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
-        // Each slave has printed the result, and this master cannot learn of it.
+        // Each slave has printed the result, and this master cannot receive it.
         Err(error) if group.has_ended() => {
             forget(node, group.id()).await;
             return Err(failure(

@@ -10,7 +10,7 @@ use crate::output::{EXIT_EQUAL, failure, print};
 
 /// Prints the script.
 pub(crate) fn run(args: &CompletionsArgs) -> Result<ExitCode, Report> {
-    // Into memory first: the generator panics where it cannot write, as into a closed pipe.
+    // Into memory first: the generator panics if it cannot write, as into a closed pipe.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "cloudy", &mut script);
     let script = String::from_utf8(script)

@@ -10,10 +10,10 @@ use crate::args::{KeyCommand, KeyFileArgs, RevokeArgs, RotateArgs};
 use crate::keys::role;
 use crate::output::{EXIT_EQUAL, print};
 
-/// An answer that cannot be printed takes nothing back.
+/// The note for an answer that could not be printed: the change itself is done.
 const DONE: &str = "the key file was made or changed as asked, and `cloudy key show` says how it is";
 
-/// Makes, shows, finds or changes the key.
+/// Creates, shows, finds or changes the key.
 pub(crate) fn run(command: KeyCommand) -> Result<ExitCode, Report> {
     let changes = matches!(command, KeyCommand::New(_) | KeyCommand::Rotate(_) | KeyCommand::Revoke(_));
     let text = match command {
@@ -33,7 +33,7 @@ fn new(args: &KeyFileArgs) -> Result<String, KeyFileError> {
     Ok(format!("made {}\nfingerprint {}\n", path.display(), key.fingerprint()))
 }
 
-/// Reads the file and makes none: a question changes nothing.
+/// Reads the file, and never creates it.
 fn show(args: &KeyFileArgs) -> Result<String, KeyFileError> {
     let path = args.choose()?.path;
     let keys = key_file::inspect(&path)?;

@@ -86,7 +86,7 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
     interrupts.during(work).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
 }
 
-/// What a slave needs before it can take part.
+/// The prerequisites of a slave.
 struct Started {
     supervisor: Option<Supervisor>,
     key_file: KeyFile,
@@ -115,7 +115,7 @@ impl Started {
     }
 }
 
-/// Refuses a result file that would overwrite what the node needs itself.
+/// Refuses a result file that would overwrite the node's own files.
 fn not_over_own_files(result: &Path, key: &Path, data: Option<&Path>) -> Result<(), Report> {
     let real = |path: &Path| std::fs::canonicalize(path).ok();
     let over_key = real(result).is_some_and(|result| real(key) == Some(result));
@@ -138,7 +138,7 @@ struct Slave<'a> {
     fingerprint: String,
     stop: &'a Stop,
     progress: Progress,
-    /// Answers masters that look for slaves; busy ones too, so that a second master hears why it gets none.
+    /// Answers masters that search for slaves, also while busy, so that a second master learns the reason.
     responder: RefCell<Option<Responder>>,
     waited: Cell<bool>,
 }
@@ -229,7 +229,7 @@ impl Slave<'_> {
         }
     }
 
-    /// From here on a master may come.
+    /// Starts to wait for a master.
     fn waits(&self) {
         let address = self.node.local_addr();
         if self.waited.replace(true) {
@@ -247,7 +247,7 @@ impl Slave<'_> {
             {
                 self.progress.line(&format!("warning: slaves that have moved are not looked for: {error}"));
             }
-            // A session that the data directory holds comes before the one that is asked for.
+            // A session in the data directory takes precedence over the requested one.
             let resumed = resumed_session(self.node).and_then(|group| SessionName::of_group(group.name()));
             let label = resumed.as_ref().unwrap_or(&self.args.process.session.name).to_string();
             let advertised = Advertisement::new(id, address, label);
@@ -264,8 +264,8 @@ impl Slave<'_> {
         self.progress.state("waiting for a master".to_owned());
     }
 
-    /// Prints the result of a session that had ended when this process started: an earlier one did not get to it. False if
-    /// the session ended without a result at this slave.
+    /// Prints the result of a session that had ended before this process started: an earlier process did not print it.
+    /// False if the session ended without a result at this slave.
     async fn present_stored(&self, group: &Group, file: Option<&mut ResultFile>) -> Result<bool, Report> {
         let outcome = stored_result(group, file).await;
         let has_result = outcome.is_ok();

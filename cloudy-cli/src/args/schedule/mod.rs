@@ -1,4 +1,4 @@
-//! Faults of a demo at times of their own: `--kill`, `--pause` and `--partition`.
+//! Faults of a demo at given times: `--kill`, `--pause` and `--partition`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,17 +11,17 @@ use crate::duration::{self, DurationError};
 /// A process of a demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Who {
-    /// A slave by its number, from 1 on.
+    /// A slave by its number, from 1.
     Slave(u16),
     /// The master.
     Master,
 }
 
-/// Groups of processes that do not reach each other; a process in none of them reaches all.
+/// Groups of processes that do not reach each other; a process in no group reaches all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sides(pub(crate) Vec<Vec<Who>>);
 
-/// Something between two times.
+/// A fault between two times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct During<T> {
     pub(crate) what: T,
@@ -29,14 +29,14 @@ pub(crate) struct During<T> {
     pub(crate) to: Duration,
 }
 
-/// Something at one time.
+/// A fault at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct At<T> {
     pub(crate) what: T,
     pub(crate) at: Duration,
 }
 
-/// What a demo does to its processes.
+/// An action of a demo on its processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
     /// `SIGKILL`.
@@ -45,13 +45,13 @@ pub(crate) enum Deed {
     Pause(Who),
     /// `SIGCONT`.
     Resume(Who),
-    /// The sides do not reach each other from here on.
+    /// From then on the sides do not reach each other.
     Partition(Sides),
-    /// They do again.
+    /// The sides reach each other again.
     Heal(Sides),
 }
 
-/// What is wrong with one fault's text.
+/// The fault in the text of one fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FaultTextError {
     #[error("not WHO@TIME; write for example slave2@500ms or master@1s")]
@@ -70,7 +70,7 @@ pub(crate) enum FaultTextError {
     Twice(Who),
 }
 
-/// Faults that cannot happen together, or not in this demo. Nothing was started.
+/// Faults that contradict each other, or are impossible in this demo. Nothing was started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ScheduleError {
     #[error("there is no {who}: the demo has {nodes}; name one of those, or have more by --nodes")]
@@ -90,15 +90,15 @@ pub(crate) enum ScheduleError {
     NoPause,
 }
 
-/// What happens in a demo, by time since the start of SEND.
+/// The actions of a demo, by time from the start of SEND.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Schedule(pub(crate) Vec<At<Deed>>);
 
 impl Schedule {
-    /// Puts the faults in order, for a demo with so many slaves in which STOP begins at that time.
+    /// Orders the faults, for a demo with this number of slaves in which STOP begins at that time.
     ///
     /// # Errors
-    /// The first fault that cannot happen.
+    /// The first impossible fault.
     pub(crate) fn new(
         kills: &[At<Who>],
         pauses: &[During<Who>],
@@ -111,7 +111,7 @@ impl Schedule {
         }
         let at = |what, at| At { what, at };
         let mut deeds = Vec::new();
-        // Of two things at one time, the one that ends something goes first.
+        // Of two actions at one time, the one that ends a fault comes first.
         deeds.extend(pauses.iter().map(|pause| at(Deed::Resume(pause.what), pause.to)));
         deeds.extend(partitions.iter().map(|partition| at(Deed::Heal(partition.what.clone()), partition.to)));
         deeds.extend(partitions.iter().map(|partition| at(Deed::Partition(partition.what.clone()), partition.from)));
@@ -132,18 +132,18 @@ impl Schedule {
         if killed == usize::from(nodes) { Err(ScheduleError::NobodyLeft) } else { Ok(Self(deeds)) }
     }
 
-    /// Something happens.
+    /// Whether there are any faults.
     pub(crate) fn has_faults(&self) -> bool {
         !self.0.is_empty()
     }
 
-    /// Somebody is cut off from others.
+    /// Whether there are partitions.
     pub(crate) fn has_partitions(&self) -> bool {
         self.0.iter().any(|deed| matches!(deed.what, Deed::Partition(_)))
     }
 }
 
-/// Nobody dies or is paused twice, and nothing but a partition happens to the dead.
+/// Checks that no process is killed or paused twice, and that only partitions include killed ones.
 fn possible(deeds: &[At<Deed>]) -> Result<(), ScheduleError> {
     let (mut dead, mut paused) = (Vec::new(), BTreeSet::new());
     for At { what, at } in deeds {
@@ -165,7 +165,7 @@ fn possible(deeds: &[At<Deed>]) -> Result<(), ScheduleError> {
 }
 
 impl Deed {
-    /// In one word.
+    /// The kind, in one word.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Kill(_) => "kill",
@@ -176,7 +176,7 @@ impl Deed {
         }
     }
 
-    /// To whom, in the order given.
+    /// The affected processes, in the given order.
     pub(crate) fn whom(&self) -> Vec<Who> {
         match self {
             Self::Kill(who) | Self::Pause(who) | Self::Resume(who) => vec![*who],
@@ -186,7 +186,7 @@ impl Deed {
 }
 
 impl Sides {
-    /// Those that a process does not reach.
+    /// The processes that `who` does not reach.
     pub(crate) fn beyond(&self, who: Who) -> impl Iterator<Item = Who> {
         let somewhere = self.0.iter().any(|side| side.contains(&who));
         self.0.iter().filter(move |side| somewhere && !side.contains(&who)).flatten().copied()
@@ -227,7 +227,7 @@ impl FromStr for Who {
             return Ok(Self::Master);
         }
         let number = text.strip_prefix("slave").map_or(text, |rest| rest.strip_prefix('-').unwrap_or(rest));
-        // Rust's numbers take a sign, and a slave has none.
+        // Rust's numbers accept a sign, and a slave has none.
         let digits = number.chars().all(|c| c.is_ascii_digit());
         match number.parse() {
             Ok(number) if digits && (1..=SLAVES_MAX).contains(&number) => Ok(Self::Slave(number)),
@@ -236,13 +236,13 @@ impl FromStr for Who {
     }
 }
 
-/// Reads `WHO@TIME`.
+/// Parses `WHO@TIME`.
 pub(crate) fn kill(text: &str) -> Result<At<Who>, FaultTextError> {
     let (who, at) = text.split_once('@').ok_or(FaultTextError::NoTime)?;
     Ok(At { what: who.parse()?, at: time(at)? })
 }
 
-/// Reads `WHO@FROM..TO`.
+/// Parses `WHO@FROM..TO`.
 pub(crate) fn pause(text: &str) -> Result<During<Who>, FaultTextError> {
     let error = FaultTextError::NoTimes { what: "WHO", example: "slave3@1s..1500ms" };
     let (who, from, to) = during(text).ok_or(error)?;
@@ -251,7 +251,7 @@ pub(crate) fn pause(text: &str) -> Result<During<Who>, FaultTextError> {
     Ok(During { what, from, to })
 }
 
-/// Reads `SIDE/SIDE@FROM..TO`, each side `WHO,WHO`.
+/// Parses `SIDE/SIDE@FROM..TO`, each side `WHO,WHO`.
 pub(crate) fn partition(text: &str) -> Result<During<Sides>, FaultTextError> {
     let error = FaultTextError::NoTimes { what: "SIDE/SIDE", example: "1,2/3,4,master@700ms..1200ms" };
     let (sides, from, to) = during(text).ok_or(error)?;

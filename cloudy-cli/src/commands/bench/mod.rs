@@ -57,18 +57,18 @@ async fn bench(args: &BenchArgs) -> Result<ExitCode, Report> {
     Ok(ExitCode::from(EXIT_EQUAL))
 }
 
-/// The file of `--html`: opened before anything runs, for a run is long, and written once that has succeeded.
+/// The file of `--html`: opened before the runs, because they take long, and written once they have succeeded.
 struct Page<'a> {
     path: &'a Path,
     file: File,
-    /// It was not there, and goes with this unless it is written.
+    /// Whether the file is new, and is deleted unless it is written.
     made_in_vain: bool,
 }
 
 impl<'a> Page<'a> {
     fn open(path: &'a Path) -> Result<Self, Report> {
         let failed = |error| unwritable(path, &error);
-        // Opening anything else may wait, and what it holds may be no page's place.
+        // Opening another kind of file may block, and a page may not belong there.
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
             return Err(failed(io::Error::other("it is no regular file")));
         }
@@ -98,7 +98,7 @@ impl<'a> Page<'a> {
 impl Drop for Page<'_> {
     fn drop(&mut self) {
         if self.made_in_vain {
-            // An empty file that stays says nothing wrong.
+            // An empty file may remain.
             let _ = fs::remove_file(self.path);
         }
     }

@@ -1,4 +1,4 @@
-//! The rows that a command line asks for.
+//! The rows of a command line.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use crate::bench::targets::Target;
 use crate::output::failure;
 use crate::ring::{DurabilityChoice, RingChoice};
 
-/// Rows that a sweep may have.
+/// Maximum of rows in a sweep.
 const ROWS_MAX: usize = 1_000;
 
 /// The times of `--quick`: all its rows take less than two minutes.
 const QUICK_WARM_UP: Duration = Duration::from_secs(1);
-/// Of many nodes that all send, whose rate is low: until the result that each retains has all the memory that it will have.
+/// For many nodes that all send, at a low rate: until the retained result of each has its full size.
 const QUICK_WARM_UP_OF_MANY: Duration = Duration::from_secs(4);
 const QUICK_MANY: u16 = 8;
 const QUICK_DURATION: Duration = Duration::from_millis(700);
-/// Pairs of runs where the floor runs beside; runs of the others.
+/// Pairs of runs with the baseline; runs of the other rows.
 const QUICK_PAIRS: u32 = 2;
 const QUICK_RUNS: u32 = 2;
 
-/// The rows of `--quick`, each with what it should reach: beside the floor, or by itself.
+/// The rows of `--quick`, each with its target: relative to the baseline, or absolute.
 fn quick() -> Vec<(Wish, Target)> {
     let usual = Wish {
         nodes: 4,
@@ -62,7 +62,7 @@ fn quick() -> Vec<(Wish, Target)> {
     ]
 }
 
-/// What tells one row from another.
+/// The settings that distinguish rows.
 #[derive(Clone, Copy, Debug)]
 struct Wish {
     nodes: u16,
@@ -76,7 +76,7 @@ struct Wish {
     latency: Duration,
 }
 
-/// The rows that the command line asks for.
+/// The rows of the command line.
 pub(super) fn plan(args: &BenchArgs) -> Result<Vec<PlannedRow>, Report> {
     if args.quick {
         return quick_plan(args);
@@ -119,7 +119,7 @@ fn quick_plan(args: &BenchArgs) -> Result<Vec<PlannedRow>, Report> {
 }
 
 impl Wish {
-    /// One for each value.
+    /// One row for each value.
     fn swept(self, sweep: &Sweep) -> Vec<Self> {
         fn each<T: Copy>(values: &[T], wish: impl Fn(T) -> Wish) -> Vec<Wish> {
             values.iter().map(|&value| wish(value)).collect()
@@ -208,7 +208,7 @@ mod tests {
         assert!(time_for(&plan) < Duration::from_secs(110), "{:?}", time_for(&plan));
     }
 
-    /// A target names a row by its number: one that moved would be judged by another.
+    /// A target names a row by its number: a row that moved would be compared with another.
     #[test]
     fn quick_holds_rows_against_those_that_they_differ_from_in_one_thing() {
         let plan = planned("cloudy bench --quick").expect("a plan");
