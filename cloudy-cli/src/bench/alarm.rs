@@ -1,4 +1,5 @@
-//! Waiting for a time to the microsecond: tokio's timers count milliseconds, which is more than an unloaded group takes.
+//! Timers with a resolution of microseconds: tokio's timers count milliseconds, which is more than an unloaded group
+//! needs.
 
 #[cfg(target_os = "linux")]
 mod exact {
@@ -11,7 +12,7 @@ mod exact {
 
     use crate::bench::meter::now_us;
 
-    /// A timer of the kernel's (`timerfd_create(2)`). It is read as a pipe is: eight bytes once it has expired.
+    /// A kernel timer (`timerfd_create(2)`). It is read like a pipe: eight bytes once it has expired.
     pub(crate) struct Alarm {
         timer: Receiver,
         set_us: Option<u64>,
@@ -58,7 +59,7 @@ mod exact {
 
         /// Returns at this time, microseconds since the Unix epoch; up to some milliseconds late.
         pub(crate) async fn at(&mut self, at_us: u64) -> io::Result<()> {
-            // sleep: a schedule is what this is for.
+            // sleep: a schedule defines the time.
             tokio::time::sleep(Duration::from_micros(at_us.saturating_sub(now_us()))).await;
             Ok(())
         }

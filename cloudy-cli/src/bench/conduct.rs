@@ -13,30 +13,30 @@ use super::orders::{Assignment, Order, Outcome, Said};
 use super::spec::{Program, Spec};
 use crate::output::failure;
 
-/// From the order to the start of the load: time for all to have heard it.
+/// The time from the order to the start of the load, in which all nodes receive the order.
 const START_AFTER: Duration = Duration::from_millis(50);
 
-/// What a run has shown.
+/// The measurements of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Measured {
-    /// Approved in the result of the slowest node, a second.
+    /// Messages per second in the result of the slowest node.
     pub(crate) approved_per_s: f64,
-    /// Of all nodes together.
+    /// For all nodes together.
     pub(crate) cpu_ns_per_message: f64,
     pub(crate) packets_per_message: f64,
-    /// Of the largest process.
+    /// For the largest process.
     pub(crate) memory_mib_max: f64,
-    /// The mean of the senders'; zero for the floor.
+    /// The mean over the senders; zero for the baseline.
     pub(crate) window_bytes: u64,
-    /// At all nodes, the senders included; none for payloads without room for a stamp.
+    /// At all nodes, the senders included; none for payloads that are too short for a stamp.
     pub(crate) latency_us: Option<Quantiles>,
-    /// How it went over the measured time.
+    /// Rate and latency over the measured time.
     pub(crate) course: Vec<Moment>,
     /// Messages in the final result, the warm-up's included.
     pub(crate) count: u64,
 }
 
-/// Does runs, with a cluster key that lives as long as they do.
+/// Conducts runs, with a cluster key that lives as long as they do.
 pub(crate) struct Conductor {
     place: Place,
     key: Key,
@@ -62,7 +62,7 @@ impl Conductor {
 
     fn assignments(&self, program: Program, spec: &Spec) -> Vec<Assignment> {
         let assignment = |number: usize| {
-            // Dice of its own for each node: those who share them lose in step.
+            // Another seed for each node: nodes with equal seeds lose the same datagrams.
             let faults = spec.faults.seed(spec.faults.seed.wrapping_add(number as u64));
             Assignment { number, program, spec: Spec { faults, ..spec.clone() }, key: self.key.file().to_owned() }
         };
@@ -70,7 +70,7 @@ impl Conductor {
     }
 }
 
-/// Leads the nodes through the run.
+/// Directs the nodes through the run.
 async fn direct(nodes: &mut Nodes, spec: &Spec) -> Result<Vec<Outcome>, Report> {
     let load = START_AFTER + spec.warm_up + spec.duration;
     let addresses = nodes
@@ -103,7 +103,7 @@ async fn direct(nodes: &mut Nodes, spec: &Spec) -> Result<Vec<Outcome>, Report> 
     nodes.hear(Duration::ZERO, "done", done).await
 }
 
-/// All nodes have the same result.
+/// Checks that all nodes have the same result.
 fn compare(outcomes: &[Outcome]) -> Result<(), Report> {
     let result = |outcome: &Outcome| (outcome.count, outcome.digest.clone());
     let first = outcomes.first().map(result);
@@ -142,7 +142,7 @@ fn summary(outcomes: &[Outcome], place: Place, duration: Duration) -> Measured {
     }
 }
 
-/// The floor has as much in flight, all senders together, if each has the mean.
+/// The baseline has the same total in flight if each sender has the mean.
 fn mean_of_senders(outcomes: &[Outcome]) -> u64 {
     let windows = || outcomes.iter().map(|outcome| outcome.window_bytes).filter(|&bytes| bytes > 0);
     windows().sum::<u64>() / (windows().count() as u64).max(1)

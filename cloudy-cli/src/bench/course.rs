@@ -1,4 +1,4 @@
-//! The course of a run: how much was approved in each part of the measured time, and how late.
+//! Rate and latency in each part of the measured time.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::latency::{Latencies, Quantiles, merged};
 
-/// The length of a part, at least.
+/// The minimum length of a part.
 const PART_US_MIN: u64 = 100_000;
-/// Parts of the measured time, at most.
+/// Maximum of parts of the measured time.
 const PARTS_MAX: u64 = 100;
 
-/// What a node has seen of the measured time, in equal parts.
+/// The measurements of a node, in equal parts of the measured time.
 #[derive(Clone, Debug)]
 pub(crate) struct Course {
     measure: Range<u64>,
@@ -25,35 +25,35 @@ struct Part {
     latencies: Latencies,
 }
 
-/// A part as a node reports it.
+/// A part in a node's report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PartCounts {
     /// Messages approved here in this time.
     pub(crate) approved: u64,
-    /// Microseconds from due to approved here and how many messages took them, for what was due in this time.
+    /// Microseconds from due to approved here, with the number of messages, for messages that were due in this part.
     pub(crate) latency: Vec<(u64, u64)>,
 }
 
-/// A part as all nodes saw it.
+/// A part over all nodes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Moment {
-    /// When it ends, from the start of the measured time.
+    /// Its end, from the start of the measured time.
     pub(crate) at_ms: u64,
     /// At a node, on average.
     pub(crate) approved_per_s: f64,
-    /// Of what was due in it, at all nodes; none if that was nothing.
+    /// For messages that were due in it, at all nodes; none if there were none.
     pub(crate) p50_us: Option<u64>,
     pub(crate) p99_us: Option<u64>,
 }
 
 impl Course {
-    /// Of this time, microseconds since the Unix epoch.
+    /// An empty record of a time, in microseconds since the Unix epoch.
     pub(crate) fn of(measure: Range<u64>) -> Self {
         let parts = parts_in(measure.end - measure.start);
         Self { measure, parts: vec![Part::default(); parts as usize] }
     }
 
-    /// Messages that were due at one time, if that is known, have been approved.
+    /// Records approved messages, with the time at which they were due if it is known.
     pub(crate) fn record(&mut self, due_us: Option<u64>, now_us: u64, messages: u64) {
         if let Some(part) = self.part_at(now_us) {
             part.approved += messages;
@@ -70,7 +70,7 @@ impl Course {
         self.parts.get_mut(at as usize)
     }
 
-    /// What it says, part by part.
+    /// The counts, part by part.
     pub(crate) fn counts(&self) -> Vec<PartCounts> {
         let counts = |part: &Part| PartCounts { approved: part.approved, latency: part.latencies.counts() };
         self.parts.iter().map(counts).collect()
@@ -81,12 +81,12 @@ fn parts_in(length_us: u64) -> u64 {
     if length_us == 0 { 0 } else { (length_us / PART_US_MIN).clamp(1, PARTS_MAX) }
 }
 
-/// The quantiles of the whole measured time, over what all nodes report.
+/// The quantiles of the whole measured time, over the reports of all nodes.
 pub(crate) fn quantiles<'a>(nodes: impl IntoIterator<Item = &'a [PartCounts]>) -> Option<Quantiles> {
     merged(nodes.into_iter().flatten().map(|part| part.latency.as_slice()))
 }
 
-/// The course over what all nodes report of a measured time.
+/// The parts of a measured time over the reports of all nodes.
 pub(crate) fn moments(nodes: &[&[PartCounts]], length: Duration) -> Vec<Moment> {
     let parts = nodes.iter().map(|parts| parts.len()).min().unwrap_or(0);
     let part_s = length.as_secs_f64() / parts.max(1) as f64;

@@ -15,7 +15,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Makes one.
+    /// Creates a key.
     ///
     /// # Errors
     /// There is no directory for it.

@@ -1,18 +1,19 @@
-//! Latencies in microseconds, from when a message was due: a sender that falls behind is not excused (coordinated omission).
+//! Latencies in microseconds, from the time at which a message was due: a sender that lags is charged for it
+//! (coordinated omission).
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Longer ones count as this.
+/// The maximum; longer ones count as this.
 const LATENCY_US_MAX: u64 = 10 * 60 * 1_000_000;
-/// Exact to a thousandth.
+/// Precision: a thousandth.
 const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// A histogram of latencies; it takes the room that its values need.
+/// A histogram of latencies; its size grows with its values.
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies(Histogram<u32>);
 
-/// What a histogram says, in microseconds.
+/// Quantiles of a histogram, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Quantiles {
     pub(crate) p50: u64,
@@ -29,21 +30,21 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// So many messages took this long.
+    /// Records a number of messages with this latency.
     pub(crate) fn record(&mut self, latency_us: u64, messages: u64) {
         let messages = u32::try_from(messages).unwrap_or(u32::MAX);
         // It grows to any value, so this cannot fail; the saturating way would not let it grow.
         let _ = self.0.record_n(latency_us.min(LATENCY_US_MAX), messages);
     }
 
-    /// The distinct values and how often each was seen: what another process adds to its own.
+    /// The distinct values with their counts, for another process to add.
     pub(crate) fn counts(&self) -> Vec<(u64, u64)> {
         let values = self.0.iter_recorded();
         values.map(|value| (value.value_iterated_to(), u64::from(value.count_at_value()))).collect()
     }
 }
 
-/// The quantiles over the counts of all nodes; none if nothing was counted.
+/// The quantiles over the counts of all nodes; none without counts.
 pub(crate) fn merged<'a>(counts: impl IntoIterator<Item = &'a [(u64, u64)]>) -> Option<Quantiles> {
     let mut all = Histogram::<u64>::new_with_max(LATENCY_US_MAX, SIGNIFICANT_DIGITS).expect("valid bounds");
     for &(value, count) in counts.into_iter().flatten() {

@@ -1,10 +1,10 @@
-//! What a sender broadcasts, and when.
+//! The load of a sender: the times of its broadcasts.
 
 use std::ops::Range;
 
 use super::spec::{STAMP_BYTES, Spec};
 
-/// Messages offered with one look at the clock at full speed: they share the time that they were due.
+/// Maximum of messages that are offered with one reading of the clock at full speed: they share their due time.
 const BURST_MAX: u64 = 64;
 
 /// The times of a run, microseconds since the Unix epoch.
@@ -12,7 +12,7 @@ const BURST_MAX: u64 = 64;
 pub(crate) struct Times {
     /// Senders send.
     pub(crate) send: Range<u64>,
-    /// What is due in it is measured.
+    /// Messages that are due in this time are measured.
     pub(crate) measure: Range<u64>,
 }
 
@@ -39,14 +39,14 @@ pub(crate) struct Load {
     taken: u64,
 }
 
-/// Messages at equal distances, those of different senders between each other.
+/// A schedule of messages at equal distances, interleaved with those of other senders.
 struct Schedule {
     rate_per_s: u64,
     first_us: u64,
 }
 
 impl Load {
-    /// The load of a node; none if it only listens.
+    /// The load of a node; none if it sends nothing.
     pub(crate) fn of(spec: &Spec, number: usize, times: &Times) -> Option<Self> {
         let schedule = spec.rate_per_s.map(|rate_per_s| {
             let offset_us = 1_000_000 * number as u64 / (rate_per_s * spec.senders as u64);
@@ -56,8 +56,8 @@ impl Load {
         (number < spec.senders).then_some(load)
     }
 
-    /// What is to be offered at this time, of messages of which so many are approved here. It is due until it is
-    /// [taken](Self::take).
+    /// The messages to offer at this time, if `approved` messages of this node are approved. They are due until they
+    /// are [taken](Self::take).
     pub(crate) fn due(&self, now_us: u64, approved: u64) -> Option<Burst> {
         if let Some(due_us) = self.next_us() {
             return (due_us <= now_us).then_some(Burst { due_us, messages: 1 });
@@ -68,29 +68,29 @@ impl Load {
         (goes_on && messages > 0).then_some(Burst { due_us: now_us, messages })
     }
 
-    /// When the schedule has its next message; none at full speed, or once it is over.
+    /// The time of the next message of the schedule; none at full speed, or once it is over.
     pub(crate) fn next_us(&self) -> Option<u64> {
         let schedule = self.schedule.as_ref()?;
         let next_us = schedule.first_us + (u128::from(self.taken) * 1_000_000 / u128::from(schedule.rate_per_s)) as u64;
         self.send.contains(&next_us).then_some(next_us)
     }
 
-    /// At full speed so many messages may be in flight from here on.
+    /// Sets the maximum of messages in flight at full speed.
     pub(crate) fn keep_in_flight(&mut self, messages: u64) {
         self.in_flight_max = messages;
     }
 
-    /// So many messages were offered.
+    /// Notes that messages were offered.
     pub(crate) fn take(&mut self, messages: u64) {
         self.taken += messages;
     }
 
-    /// Messages offered so far.
+    /// Number of offered messages.
     pub(crate) fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// Nothing more will be offered.
+    /// Whether no more messages are offered.
     pub(crate) fn is_over(&self, now_us: u64) -> bool {
         match self.schedule {
             Some(_) => self.next_us().is_none(),
@@ -99,14 +99,14 @@ impl Load {
     }
 }
 
-/// Writes when a payload was due into its beginning, if it is long enough.
+/// Writes the due time into the beginning of a payload, if it is long enough.
 pub(crate) fn stamp(payload: &mut [u8], due_us: u64) {
     if let Some(stamp) = payload.first_chunk_mut::<STAMP_BYTES>() {
         *stamp = due_us.to_le_bytes();
     }
 }
 
-/// When a payload was due, if it is long enough to say so.
+/// The due time of a payload, if it is long enough to contain it.
 pub(crate) fn stamped(payload: &[u8]) -> Option<u64> {
     payload.first_chunk::<STAMP_BYTES>().map(|stamp| u64::from_le_bytes(*stamp))
 }

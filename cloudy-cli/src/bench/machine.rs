@@ -1,4 +1,4 @@
-//! Where a bench ran: without it figures say little.
+//! The machine and program of a bench: figures are only valid for them.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::progress::Progress;
 
-/// What could not be found out.
+/// The text for unknown values.
 const UNKNOWN: &str = "unknown";
 
 /// The machine and the program.
@@ -15,7 +15,7 @@ pub(crate) struct Conditions {
     pub(crate) version: &'static str,
     /// `release` or `debug`.
     pub(crate) build: &'static str,
-    /// Of the work tree that the program was built in; `+` after it if that has changes.
+    /// The commit of the work tree in which the program was built; `+` after it if that has changes.
     pub(crate) commit: String,
     /// The command line.
     pub(crate) flags: String,
@@ -31,7 +31,7 @@ pub(crate) struct Machine {
 }
 
 impl Conditions {
-    /// Of this process; a warning if that says little.
+    /// The machine of this process; warns if its figures are not representative.
     pub(crate) fn here(progress: &Progress) -> Self {
         if cfg!(debug_assertions) {
             progress.line("warning: a debug build says little about speed; build with --release");
@@ -71,7 +71,7 @@ fn kernel() -> Option<String> {
     Some(format!("Linux {}", release.trim()))
 }
 
-/// Asked where the program lies, not where it is run: that may be anybody's work tree.
+/// From the folder of the program, and not the current one, which may be in another work tree.
 fn commit() -> Option<String> {
     let program = std::env::current_exe().ok()?;
     let git = |arguments: &[&str]| {

@@ -1,4 +1,4 @@
-//! A node of a run: a member of a group, used as any application would use it.
+//! A node of a run: a member of a group, through the library's API.
 
 use std::future::ready;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,11 +28,11 @@ pub(super) const GROUP: &str = "cloudy-bench";
 /// Runs a node from its assignment to its end.
 ///
 /// # Errors
-/// What went wrong, in words; the run has no result.
+/// The failure, as text; the run has no result.
 pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), Report> {
     let Assignment { number, spec, key, .. } = assignment;
     let key = key_file::load(key).into_diagnostic()?;
-    // Goes with this process.
+    // The directory is deleted with this process.
     let directory = match spec.durability {
         Durability::Memory => None,
         Durability::Disk => Some(tempfile::tempdir().into_diagnostic()?),
@@ -62,17 +62,17 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
     post.say(Said::Drained { sent: member.tally.own.0 }).await?;
     member.finish(post, &mut outcome).await?;
     post.say(Said::Done(Box::new(outcome))).await?;
-    // Others may still need what this node has: until the bench has heard all.
+    // Others may need this node until the bench has all answers.
     while post.orders.recv().await.is_some() {}
     member.node.shutdown().await;
     Ok(())
 }
 
-/// The first node: it is founding before anybody hears where it listens.
+/// Creates the group at the first node, before others receive its address.
 async fn found(node: &Node, spec: &Spec, post: &mut Post) -> Result<Group, Report> {
     let defaults = Parameters::default();
     let slot_payloads_max = match spec.ring {
-        // Each turn of the token takes one message, as in a session.
+        // Each turn of the token sends one message, as in a session.
         RingKind::Token => 1,
         RingKind::Pipelined | RingKind::Relay => defaults.slot_payloads_max,
     };
@@ -91,7 +91,7 @@ async fn found(node: &Node, spec: &Spec, post: &mut Post) -> Result<Group, Repor
     gather(founding, spec.nodes - 1).await
 }
 
-/// Takes in the first nodes that ask, up to a number, and founds the group.
+/// Admits the first nodes that request it, up to a number, and creates the group.
 pub(super) async fn gather(mut founding: Founding, mut others: usize) -> Result<Group, Report> {
     while others > 0 {
         match founding.next_event().await {
@@ -110,7 +110,7 @@ pub(super) async fn gather(mut founding: Founding, mut others: usize) -> Result<
     founding.found(None).await.into_diagnostic()
 }
 
-/// The group's result, once it is final and was read.
+/// The group's final result, once it was read.
 pub(super) async fn final_result(group: &Group) -> Result<Checkpoint, Report> {
     let mut events = group.events();
     let result = loop {
@@ -147,19 +147,19 @@ struct Member {
     is_founder: bool,
 }
 
-/// What has come out of the result so far.
+/// Counts of the read result.
 struct Tally {
     me: cloudy_node::NodeId,
-    /// Members whose first message, the greeting, is in.
+    /// Members whose first message, the greeting, was read.
     hellos: usize,
     /// Messages, greetings included.
     count: u64,
-    /// The last of its own.
+    /// The last own message.
     own: Seq,
     course: Course,
 }
 
-/// The sender's window, turn by turn.
+/// The sender's window in each turn.
 #[derive(Default)]
 struct Windows {
     turns: u64,
@@ -179,7 +179,7 @@ impl Windows {
     }
 }
 
-/// The state of things at one moment.
+/// A sample of all counters.
 struct Sample {
     at: Instant,
     count: u64,
@@ -188,9 +188,9 @@ struct Sample {
 }
 
 impl Member {
-    /// Broadcasts one message, and waits until everybody's is approved: from here on all lanes are open.
+    /// Broadcasts one message, and waits until the first message of every member is approved: then all lanes are open.
     async fn greet(&mut self, members: usize) -> Result<(), Report> {
-        // The receipt is not needed: the result says the same.
+        // The receipt is not needed, because the result has the same information.
         drop(self.group.broadcast(b"").await.into_diagnostic()?);
         while self.tally.hellos < members {
             let item = self.approved.next_batch().await;
@@ -237,7 +237,7 @@ impl Member {
         }
     }
 
-    /// Offers what is due; whether the outbox is full.
+    /// Offers due messages; returns whether the outbox is full.
     fn offer(&self, burst: Burst, payload: &mut [u8], load: &mut Load) -> Result<bool, Report> {
         stamp(payload, burst.due_us);
         for _ in 0..burst.messages {
@@ -255,7 +255,7 @@ impl Member {
         Sample { at, count, cpu_us, datagrams: self.node.traffic().await.datagrams_sent }
     }
 
-    /// Reads to the end of the final result, which is the same at all, once the first node has ended the group.
+    /// Reads to the end of the final result, which is the same at all nodes, once the first node has closed the group.
     async fn finish(&mut self, post: &mut Post, outcome: &mut Outcome) -> Result<(), Report> {
         let mut ended = false;
         loop {
@@ -302,7 +302,7 @@ fn outcome(samples: &[Sample], tally: &Tally, window_bytes: u64) -> Outcome {
     }
 }
 
-/// The runtime's time for a time since the Unix epoch.
+/// Converts a time since the Unix epoch to the runtime's time.
 pub(super) fn instant(at_us: u64) -> Instant {
     Instant::now() + Duration::from_micros(at_us.saturating_sub(meter::now_us()))
 }

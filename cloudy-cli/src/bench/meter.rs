@@ -1,4 +1,4 @@
-//! What a process has used, as the operating system counts it (Linux: `proc(5)`); zero elsewhere.
+//! Resources of a process, as the operating system counts them (Linux: `proc(5)`); zero on other systems.
 
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,23 +11,23 @@ pub(crate) fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_micros() as u64
 }
 
-/// The processor time of this process so far, its own and the kernel's for it; to 10 ms.
+/// The processor time of this process, in user and kernel mode; to 10 ms.
 pub(crate) fn cpu_us() -> u64 {
     fs::read_to_string("/proc/self/stat").ok().and_then(|stat| cpu_us_of(&stat)).unwrap_or(0)
 }
 
-/// The most memory that this process ever had resident.
+/// The maximum resident memory of this process.
 pub(crate) fn memory_kib_max() -> u64 {
     fs::read_to_string("/proc/self/status").ok().and_then(|status| kib_of(&status, "VmHWM:")).unwrap_or(0)
 }
 
-/// The memory that this process has resident; none where the operating system does not say so.
+/// The resident memory of this process; none if the operating system does not report it.
 pub(crate) fn memory_kib() -> Option<u64> {
     kib_of(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
 fn cpu_us_of(stat: &str) -> Option<u64> {
-    // The program's name, in parentheses, may hold anything; utime and stime are the fields 14 and 15.
+    // The program's name, in parentheses, may contain any character; utime and stime are the fields 14 and 15.
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_whitespace().skip(11);
     let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;

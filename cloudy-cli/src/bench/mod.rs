@@ -1,14 +1,14 @@
-//! `cloudy bench`: how fast groups of this version are on this machine, and how fast the wire beneath them is.
+//! `cloudy bench`: the rate of groups on this machine, and the rate of the bare transport below them.
 //!
 //! ```text
 //!   commands/bench.rs ─► runs (pairs, medians) ─► conduct (one run) ─► nodes ═╦═ a process, node.rs: member.rs
 //!                                                                             ╚═ the same:           floor/
 //! ```
 //!
-//! What [`failover`] measures goes over the same nodes: they serve until they are killed.
+//! [`failover`] uses the same nodes: they serve until they are killed.
 //!
-//! A node gets [`orders`](orders::Order) and reports how far it is. Times are microseconds since the Unix epoch: all nodes
-//! are on one machine, so its clock is their common one.
+//! A node receives [`orders`](orders::Order) and reports its progress. Times are microseconds since the Unix epoch: all
+//! nodes are on one machine, so its clock is their common one.
 
 pub(crate) mod alarm;
 pub(crate) mod conduct;

@@ -1,4 +1,4 @@
-//! One node of a bench, by the order that it gets first.
+//! A node of a bench, as its first order defines.
 
 use std::process::ExitCode;
 
@@ -12,13 +12,13 @@ use super::{failover, floor, member};
 use crate::children::parent;
 use crate::output::{EXIT_EQUAL, print_soon};
 
-/// Lines that wait to be read: there is at most one.
+/// Maximum of lines that wait to be read: there is at most one.
 const LINES_MAX: usize = 4;
 
 /// Runs a node as a process of its own.
 ///
 /// # Errors
-/// Its parent cannot be told anything.
+/// Its parent is gone.
 pub(crate) async fn run_as_process() -> Result<ExitCode, Report> {
     let (says, mut said) = mpsc::channel::<Said>(LINES_MAX);
     let answers = async {
@@ -35,7 +35,7 @@ pub(crate) fn boxed(post: Post) -> Running {
     Box::pin(run(post))
 }
 
-/// Runs a node to its end; what goes wrong is said.
+/// Runs a node to its end, and reports a failure.
 async fn run(mut post: Post) {
     let ended = match post.orders.recv().await {
         Some(Order::Begin(assignment)) => match assignment.program {
@@ -47,7 +47,7 @@ async fn run(mut post: Post) {
         None => return,
     };
     if let Err(report) = ended {
-        // A bench that is gone has no use for it.
+        // A bench that is gone does not need it.
         let _ = post.say(Said::Failed(report.to_string())).await;
     }
 }

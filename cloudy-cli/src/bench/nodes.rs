@@ -1,4 +1,4 @@
-//! The nodes of a run: processes of their own, or tasks of this one.
+//! The nodes of a run: processes, or tasks of this one.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,25 +14,25 @@ use crate::children::{Child, Control, News, Reads};
 use crate::logging;
 use crate::output::failure;
 
-/// Orders and answers that wait: there is at most one of each.
+/// Maximum of orders and answers that wait: there is at most one of each.
 const LINES_MAX: usize = 4;
-/// How long a node may take to say something, beyond the time of the load.
+/// The timeout for a node's report, beyond the time of the load.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long nodes may take to end after a run.
+/// The timeout for nodes to end after a run.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// The hidden subcommand that runs a node.
 pub(crate) const NODE_COMMAND: &str = "bench-node";
 
-/// Where nodes run.
+/// The place of nodes.
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
     /// Each in a process of its own.
     Processes,
-    /// All on this process's thread, each by this.
+    /// All on this process's thread, each by this function.
     InProcess(fn(Post) -> Running),
 }
 
-/// A node that runs.
+/// A running node.
 pub(crate) type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The nodes of a run, by number. Dropping it ends them all.
@@ -47,7 +47,7 @@ struct Node {
 }
 
 impl Nodes {
-    /// Starts the nodes and gives each its part.
+    /// Starts the nodes with their assignments.
     pub(crate) async fn start(assignments: Vec<Assignment>, place: Place) -> Result<Self, Report> {
         let mut started = Self::new();
         for assignment in assignments {
@@ -68,7 +68,7 @@ impl Nodes {
         let number = self.nodes.len();
         match place {
             Place::Processes => {
-                // What such a node is to see fail is no reason to warn.
+                // Failures that such a node is expected to see need no warnings.
                 let log = if matches!(first, Order::Serve(_)) { logging::errors_only() } else { None };
                 self.running.spawn(start(log)?.follow(number, controlled, teller));
             }
@@ -79,7 +79,7 @@ impl Nodes {
         Ok(number)
     }
 
-    /// Kills a node's process (`SIGKILL`) as soon as this task waits for something.
+    /// Kills a node's process (`SIGKILL`) as soon as this task waits.
     pub(crate) async fn kill(&self, number: usize) {
         // The send fails only once the node is gone.
         let _ = self.nodes[number].controls.send(Control::Kill).await;
@@ -90,13 +90,13 @@ impl Nodes {
         self.nodes.len()
     }
 
-    /// Gives a node an order. One that is gone is noticed when it is to answer.
+    /// Sends an order to a node. One that is gone is detected when its answer is due.
     pub(crate) async fn tell(&self, number: usize, order: Order) {
         // The send fails only once the node is gone.
         let _ = self.nodes[number].controls.send(Control::Order(order)).await;
     }
 
-    /// Waits until each node has said what is waited for, at most so long beyond what nodes always may take.
+    /// Waits for an answer of each node, for this time beyond their usual timeout.
     pub(crate) async fn hear<T>(
         &mut self,
         after: Duration,
@@ -110,7 +110,7 @@ impl Nodes {
         Ok(heard)
     }
 
-    /// Waits until one node has said what is waited for, at most so long beyond what nodes always may take.
+    /// Waits for an answer of one node, for this time beyond its usual timeout.
     pub(crate) async fn hear_from<T>(
         &mut self,
         number: usize,
@@ -131,11 +131,11 @@ impl Nodes {
         Err(failure(problem, "run it again, with -vv for more, or with fewer nodes"))
     }
 
-    /// Lets all nodes go, and waits a bounded time until they have.
+    /// Closes the nodes' inputs, and waits a bounded time until they have ended.
     pub(crate) async fn end(mut self) {
         self.nodes.clear();
         let all = async { while self.running.join_next().await.is_some() {} };
-        // Those that do not end are killed by the drop.
+        // The drop kills those that do not end.
         let _ = timeout(END_TIMEOUT, all).await;
     }
 }
@@ -148,7 +148,7 @@ fn start(log: Option<(&'static str, &'static str)>) -> Result<Child, Report> {
     })
 }
 
-/// Runs a node on this thread, told and heard as a process is.
+/// Runs a node on this thread, with the same orders and reports as a process.
 async fn in_process(
     number: usize,
     run: fn(Post) -> Running,

@@ -1,4 +1,4 @@
-//! What a bench and its nodes tell each other.
+//! Orders of a bench to its nodes, and their reports.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,27 +12,27 @@ use super::course::PartCounts;
 use super::spec::{Program, Spec};
 use crate::output::failure;
 
-/// What a node is told, in this order.
+/// An order to a node; orders follow in this order.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Listen, and say where.
+    /// Listen, and report the address.
     Begin(Box<Assignment>),
-    /// Link up with all nodes: where each listens, by number.
+    /// Link to all nodes: the address of each, by number.
     Link(Vec<SocketAddr>),
     /// Broadcast from this time on, microseconds since the Unix epoch.
     Start { at_us: u64 },
-    /// All have stopped and are approved: end the run. What each broadcast, by number.
+    /// All have stopped and their messages are approved: end the run. The number of messages of each node.
     End { sent: Vec<u64> },
-    /// In place of `Begin`: listen, say where, and do tasks.
+    /// In place of `Begin`: listen, report the address, and carry out tasks.
     Serve(Box<Part>),
-    /// What such a node does next.
+    /// The next task of such a node.
     Do(Task),
 }
 
-/// A node's part.
+/// A node's assignment.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Assignment {
-    /// Which node it is, from 0 on. The first founds the group; the first `spec.senders` broadcast.
+    /// Its number, from 0. The first creates the group; the first `spec.senders` broadcast.
     pub(crate) number: usize,
     pub(crate) program: Program,
     pub(crate) spec: Spec,
@@ -40,53 +40,53 @@ pub(crate) struct Assignment {
     pub(crate) key: PathBuf,
 }
 
-/// What a node says, in this order; `Failed` at any time and at last.
+/// A report of a node; reports follow in this order. `Failed` may come at any time, as the last.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Said {
     Listening(SocketAddr),
-    /// Linked with all, and every member has been heard.
+    /// Linked to all, and a message of every member was read.
     Ready,
-    /// Stopped, and all that it broadcast is approved here: so many.
+    /// Stopped, and all its messages are approved here; their number.
     Drained {
         sent: u64,
     },
     Done(Box<Outcome>),
-    /// A task is done.
+    /// A task is finished.
     Did(Word),
     Failed(String),
 }
 
-/// What a node saw.
+/// The measurements of a node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Messages in its result.
+    /// Number of messages in its result.
     pub(crate) count: u64,
-    /// Of its result; the floor has none.
+    /// Of its result; the baseline has none.
     pub(crate) digest: String,
-    /// Messages that entered its result while it measured.
+    /// Number of messages that entered its result during the measurement.
     pub(crate) approved: u64,
-    /// How long it measured.
+    /// The length of the measurement.
     pub(crate) interval_us: u64,
-    /// Of its process while it measured.
+    /// The CPU time of its process during the measurement.
     pub(crate) cpu_us: u64,
-    /// What it allowed itself outside its own result, on the average of its turns while it measured; zero if it sent nothing.
+    /// The mean of its window over its turns during the measurement; zero if it sent nothing.
     pub(crate) window_bytes: u64,
-    /// UDP datagrams that it sent while it measured.
+    /// Number of UDP datagrams that it sent during the measurement.
     pub(crate) datagrams: u64,
-    /// The most that its process ever had in memory.
+    /// The maximum memory of its process.
     pub(crate) memory_kib: u64,
-    /// What it saw of each part of the time that it measured.
+    /// Its measurements in each part of the measured time.
     pub(crate) course: Vec<PartCounts>,
 }
 
-/// A node's end of the line to its bench.
+/// A node's side of the connection to its bench.
 pub(crate) struct Post {
     pub(crate) orders: mpsc::Receiver<Order>,
     pub(crate) said: mpsc::Sender<Said>,
 }
 
 impl Post {
-    /// Says something.
+    /// Sends a report.
     ///
     /// # Errors
     /// The bench is gone.
@@ -94,7 +94,7 @@ impl Post {
         self.said.send(said).await.map_err(|_| gone())
     }
 
-    /// The next order.
+    /// Receives the next order.
     ///
     /// # Errors
     /// The bench is gone.
@@ -107,102 +107,102 @@ fn gone() -> Report {
     failure("the bench that started this node is gone", "start `cloudy bench`, which starts its nodes itself")
 }
 
-/// An order that does not come at this point.
+/// The error for an order that is not valid at this point.
 pub(crate) fn unexpected(order: &Order) -> Report {
     failure(format_args!("an order out of turn: {order:?}"), "start `cloudy bench`, which starts its nodes itself")
 }
 
-/// What a node is, as long as it lives.
+/// The configuration of a node for its whole life.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Part {
     pub(crate) role: Role,
-    /// It can be cut off from others.
+    /// Whether it can be cut off from others.
     pub(crate) partitions: bool,
     /// A payload's size.
     pub(crate) size_bytes: usize,
-    /// Messages that it broadcasts a second, if it is a member.
+    /// Messages that it broadcasts per second, if it is a member.
     pub(crate) rate_per_s: u64,
     /// The cluster key's file.
     pub(crate) key: PathBuf,
 }
 
-/// How a node comes into the group.
+/// The way in which a node enters the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Role {
     /// The node creates the group and is a member, beside this number of others.
     Founder { others: usize },
     /// The node creates the group for this number of members and is not one itself, like a session's master.
     Master { others: usize },
-    /// It joins by the address that it is given.
+    /// It joins at the address that it receives.
     Joiner,
 }
 
-/// What a node is to do.
+/// A task of a node.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
-    /// Come into the group, a joiner by the node at this address. Answered by [`Word::Joined`].
+    /// Enter the group; a joiner through the node at this address. Answered by [`Word::Joined`].
     Join(Option<SocketAddr>),
-    /// Say so once the group is whole. Answered by [`Word::Settled`].
+    /// Report once the group is complete. Answered by [`Word::Settled`].
     Settle { members: usize, voters: usize },
-    /// Something has failed. Answered by [`Word::Survived`] once that is over.
+    /// A node has failed. Answered by [`Word::Survived`] once that is over.
     Survive(Failed),
-    /// Nothing passes to and from these addresses, until the next order of this kind. Not answered.
+    /// Block traffic with these addresses, until the next order of this kind. Not answered.
     CutOff(Vec<SocketAddr>),
     /// Broadcast this number of messages at full speed. Answered by [`Word::Filled`] once they are approved.
     Fill { messages: u64 },
     /// Answered by [`Word::Memory`].
     Memory,
-    /// The group ends; the process that gets the order ends it. Answered by [`Word::Done`].
+    /// The group is closed, by the process that gets `ends`. Answered by [`Word::Done`].
     End { ends: bool },
 }
 
-/// A failure, for those who survive it.
+/// A failure, for its survivors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Failed {
-    /// When, microseconds since the Unix epoch.
+    /// Its time, in microseconds since the Unix epoch.
     pub(crate) at_us: u64,
-    /// Members that the next view is to be without; none if no other view need come.
+    /// Members that the next view excludes; none if no other view is expected.
     pub(crate) without: Vec<NodeId>,
-    /// How long the time before and after is that counts for rates.
+    /// The length of the time before and after it in which rates are counted.
     pub(crate) window_us: u64,
 }
 
-/// What a node has done.
+/// The result of a task.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Word {
     /// It is in the group.
     Joined {
         node: NodeId,
-        /// From the call to its return.
+        /// The time of the call.
         took_us: u64,
-        /// In its result at the return.
+        /// Number of messages in its result when the call returned.
         messages: u64,
     },
-    /// The group is whole.
+    /// The group is complete.
     Settled {
         view: ViewId,
         coordinator: NodeId,
         /// Messages in its result.
         messages: u64,
     },
-    /// What it saw of a failure.
+    /// Its measurements of a failure.
     Survived(Span),
-    /// All that it was to broadcast is approved.
+    /// All messages that it had to broadcast are approved.
     Filled,
-    /// What its process has resident; none where that is not known.
+    /// The resident memory of its process; none if it is unknown.
     Memory { kib: Option<u64> },
     /// The final result.
     Done { messages: u64, digest: String },
 }
 
-/// What a survivor saw of a failure. Rates are messages approved a second.
+/// A survivor's measurements of a failure. Rates are messages approved per second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Span {
     /// The view in force at the end.
     pub(crate) view: ViewId,
-    /// From the failure to the first approval of an own message in a view without those that failed.
+    /// The time from the failure to the first approval of an own message in a view without the failed nodes.
     pub(crate) new_view_us: Option<u64>,
-    /// The longest time without any approval since the failure.
+    /// The longest time without any approval after the failure.
     pub(crate) still_us: u64,
     pub(crate) before_per_s: f64,
     pub(crate) during_per_s: f64,

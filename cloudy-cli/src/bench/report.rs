@@ -1,4 +1,4 @@
-//! A bench's end: a table for a reader, or one JSON object.
+//! The report of a bench: a table, or one JSON object.
 
 use serde::Serialize;
 
@@ -35,7 +35,7 @@ const COLUMNS: [Column; 22] = [
 const RATE_AT: usize = 10;
 const LATENCY_AT: usize = 15;
 
-/// All that a bench has found.
+/// All findings of a bench.
 #[derive(Debug, Serialize)]
 pub(crate) struct Findings {
     #[serde(flatten)]
@@ -50,7 +50,7 @@ impl Findings {
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 
-    /// Conditions, table, and what its columns mean.
+    /// Conditions, table, and the meaning of its columns.
     pub(crate) fn text(&self) -> String {
         let mut text = self.conditions.lines();
         let rows = self.rows.iter().zip(1..);
@@ -129,7 +129,7 @@ pub(crate) mod tests {
     use crate::bench::runs::tests::row;
     use crate::bench::targets::Target;
 
-    /// Two rows, the second without a floor.
+    /// Two rows, the second without a baseline.
     pub(crate) fn findings() -> Findings {
         let machine = Machine { cpu: "Fast CPU".to_owned(), cores: 2, kernel: "Linux 6.1".to_owned() };
         let conditions = Conditions {

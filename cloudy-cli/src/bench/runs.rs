@@ -1,4 +1,4 @@
-//! Rows: pairs of runs, the real program and the floor in turn, and their medians.
+//! Rows: pairs of runs, library and baseline in turns, and their medians.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use super::spec::{Program, Spec};
 use super::targets::Target;
 use crate::progress::Progress;
 
-/// A row that is to be measured.
+/// A row to measure.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PlannedRow {
     pub(crate) spec: Spec,
-    /// Run the floor beside the real program.
+    /// Whether to run the baseline beside the library.
     pub(crate) floor: bool,
     /// Runs, or pairs of runs; at least 1.
     pub(crate) repeat: u32,
-    /// What it should reach.
+    /// Its target.
     pub(crate) target: Option<Target>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) async fn all(plan: &[PlannedRow], conductor: &Conductor, progress: &P
             progress.state(format!("row {} of {}, run {run} of {repeat}: {spec}", rows.len() + 1, plan.len()));
             let measured = conductor.run(Program::Group, spec).await?;
             if *with_floor {
-                // With as much in flight as the library had.
+                // With the same total in flight as the library.
                 let spec = if spec.window_adapts { spec.with_window(measured.window_bytes) } else { spec.clone() };
                 floor.push(conductor.run(Program::Floor, &spec).await?);
             }
@@ -50,7 +50,7 @@ pub(crate) async fn all(plan: &[PlannedRow], conductor: &Conductor, progress: &P
     Ok(rows)
 }
 
-/// About how long a plan takes: the load and what is around it.
+/// The approximate time of a plan: the load, and the time around it.
 pub(crate) fn time_for(plan: &[PlannedRow]) -> Duration {
     const AROUND: Duration = Duration::from_millis(200);
     const AROUND_EACH_NODE: Duration = Duration::from_millis(50);
@@ -62,7 +62,7 @@ pub(crate) fn time_for(plan: &[PlannedRow]) -> Duration {
 }
 
 impl Row {
-    /// From the runs of both programs, in pairs; `floor` may be empty.
+    /// The row of both programs' runs, in pairs; `floor` may be empty.
     fn of(spec: &Spec, real: &[Measured], floor: &[Measured]) -> Self {
         let ratios = |of: fn(&Measured) -> Option<f64>| {
             let pairs = real.iter().zip(floor);
@@ -122,7 +122,7 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// Of sorted values; the lower one of the two in the middle of an even number.
+/// The median of sorted values; the lower one of the two in the middle of an even number.
 fn middle(sorted: &[f64]) -> Option<f64> {
     sorted.get(sorted.len().saturating_sub(1) / 2).copied()
 }
@@ -145,13 +145,13 @@ fn quantiles(runs: &[Measured]) -> Option<Quantiles> {
     })
 }
 
-/// How the run with the median rate went.
+/// The parts of the run with the median rate.
 fn course(runs: &[Measured]) -> Vec<Moment> {
     let rate = median(runs, |run| run.approved_per_s);
     runs.iter().find(|run| run.approved_per_s == rate).map(|run| run.course.clone()).unwrap_or_default()
 }
 
-/// To a thousandth: more is noise.
+/// Rounded to a thousandth: more is noise.
 fn round(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }

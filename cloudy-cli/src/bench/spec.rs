@@ -1,4 +1,4 @@
-//! What a run measures.
+//! The specification of a run.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,44 +7,44 @@ use cloudy_node::fault::Faults;
 use cloudy_node::{Durability, RingKind};
 use serde::{Deserialize, Serialize};
 
-/// A payload's first bytes: when it was due. Shorter payloads have no latency.
+/// Size of the due time at the beginning of a payload. Shorter payloads have no latency.
 pub(crate) const STAMP_BYTES: usize = 8;
-/// What a payload counts at least towards a window, in the real program and the floor alike (`protocol.md` §5).
+/// Minimum cost of a payload in a window, in the library and the baseline alike (`protocol.md` §5).
 const PAYLOAD_COST_BYTES_MIN: u64 = 16;
-/// Messages of a sender outside its own result, on the `token` ring: a turn takes one.
+/// Number of a sender's messages outside its own result, on the `token` ring: a turn sends one.
 const TOKEN_IN_FLIGHT: u64 = 4;
-/// Messages in flight that the default window takes at least.
+/// Minimum of messages in flight in the default window.
 const MESSAGES_IN_WINDOW_MIN: u64 = 4;
 
-/// How a run is set up. Equal at all its nodes.
+/// The settings of a run, equal at all its nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spec {
     /// Members of the ring.
     pub(crate) nodes: usize,
-    /// The first so many of them broadcast.
+    /// Number of members that broadcast, the first ones.
     pub(crate) senders: usize,
     /// A payload's size.
     pub(crate) size_bytes: usize,
-    /// Messages that a sender broadcasts a second; as many as its window takes, if absent.
+    /// Messages that a sender broadcasts per second; none for full speed.
     pub(crate) rate_per_s: Option<u64>,
-    /// What a sender may have outside its own result.
+    /// The window of a sender.
     pub(crate) window_bytes: u64,
-    /// A sender of the library keeps itself to less than that where its path does not need it.
+    /// Whether a sender of the library uses less if its path does not need it.
     pub(crate) window_adapts: bool,
-    /// When a member may send.
+    /// The ring model.
     pub(crate) ring: RingKind,
-    /// Where a message is before it is confirmed.
+    /// The durability of the group.
     pub(crate) durability: Durability,
-    /// Load before anything is measured.
+    /// Time under load before the measurement.
     pub(crate) warm_up: Duration,
-    /// What is measured.
+    /// The measured time.
     pub(crate) duration: Duration,
-    /// Injected below QUIC; each node has dice of its own.
+    /// Injected below QUIC, with another seed at each node.
     pub(crate) faults: Faults,
 }
 
 impl Spec {
-    /// Messages that a sender has in flight at full speed: offered, and not yet in its own result.
+    /// Maximum of messages of a sender in flight at full speed: offered, and not yet in its own result.
     pub(crate) fn in_flight_max(&self) -> u64 {
         match self.ring {
             RingKind::Token => TOKEN_IN_FLIGHT,
@@ -52,8 +52,8 @@ impl Spec {
         }
     }
 
-    /// The same for a window that is so large at the moment: a slot more, that waits for room. Without it slots would be as
-    /// small as what was approved last.
+    /// The same for a window of this size: one more slot that waits for capacity. Without it slots would be as small as
+    /// the last approval.
     pub(crate) fn in_flight_max_of(&self, window_bytes: u64) -> u64 {
         let slot_bytes = u64::from(cloudy_node::Parameters::default().slot_bytes_max);
         self.messages_in(window_bytes).max(1) + self.messages_in(slot_bytes).max(1)
@@ -86,12 +86,12 @@ impl Spec {
     }
 }
 
-/// The greatest window where none is named: the library's own, or four payloads if these are large.
+/// The maximum window without an option: the library's own, or four payloads if these are large.
 pub(crate) fn default_window(size_bytes: usize) -> u64 {
     cloudy_node::Parameters::default().window_bytes.max(MESSAGES_IN_WINDOW_MIN * size_bytes as u64)
 }
 
-/// What is measured: the library, or the wire beneath it.
+/// The measured program: the library, or the bare transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Program {
     /// A group, through the library's API.

@@ -1,32 +1,32 @@
-//! What the rows of `--quick` should reach (`docs/explanation/performance.md`).
+//! Targets of the rows of `--quick` (`docs/explanation/performance.md`).
 
 use super::latency::Quantiles;
 use super::row::{Row, Verdict};
 
-/// What a row should reach.
+/// The target of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Target {
-    /// Approved a second, of the floor's: at least.
+    /// Minimum of the rate relative to the baseline.
     OfFloor(f64),
-    /// Latencies, of the floor's: at most.
+    /// Maximum of the latencies relative to the baseline.
     LatencyOfFloor { p50: f64, p99: f64 },
-    /// Latencies: at most.
+    /// Maximum of the latencies.
     Latency { p50_us: u64, p99_us: u64 },
-    /// Approved a second, of that of an earlier row, counted from 1: at least.
+    /// Minimum of the rate relative to an earlier row, counted from 1.
     OfRow(usize, f64),
-    /// CPU for a message at one node, of that of an earlier row, counted from 1: at most.
+    /// Maximum of the CPU for a message at one node relative to an earlier row, counted from 1.
     CpuOfRow(usize, f64),
-    /// Nothing by itself: a later row is held against it.
+    /// None: a later row is compared with it.
     Measured,
 }
 
 impl Target {
-    /// The floor has to run beside.
+    /// Whether it needs the baseline.
     pub(crate) fn is_of_floor(self) -> bool {
         matches!(self, Self::OfFloor(_) | Self::LatencyOfFloor { .. })
     }
 
-    /// Holds a row against it; none if what it is about was not measured.
+    /// Compares a row with its target; none if the value was not measured.
     pub(crate) fn judge(self, row: &Row, earlier: &[Row]) -> Option<Verdict> {
         let of_row = |number: usize, of: fn(&Row) -> f64| Some(of(row) / of(earlier.get(number.checked_sub(1)?)?));
         match self {

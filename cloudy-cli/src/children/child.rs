@@ -1,4 +1,4 @@
-//! One process that this one has started.
+//! A child process.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,18 +10,18 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::program;
 
-/// Which of a child's output its parent reads; the rest goes where the parent's goes.
+/// The output of a child that its parent reads; the rest is inherited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reads {
     /// None of it.
     Nothing,
-    /// What it says on stdout.
+    /// Its reports on stdout.
     Stdout,
-    /// What it says on stdout, and what it writes to stderr.
+    /// Its reports on stdout, and its stderr.
     All,
 }
 
-/// Signals that are passed on.
+/// Signals that are forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// `SIGINT`.
@@ -39,17 +39,17 @@ pub(crate) enum Signal {
 /// A running child. Dropping it kills it.
 pub(crate) struct Child {
     process: tokio::process::Child,
-    /// Closed, it tells the child that it is not wanted.
+    /// Its stdin: closed, it tells the child that it is not needed.
     pub(super) stdin: Option<ChildStdin>,
     pub(super) stdout: Option<Lines<BufReader<ChildStdout>>>,
     pub(super) stderr: Option<Lines<BufReader<ChildStderr>>>,
 }
 
 impl Child {
-    /// Starts this program with these arguments, and this in addition to its environment.
+    /// Starts this program with these arguments and additional environment.
     ///
     /// # Errors
-    /// The system starts no process.
+    /// The system cannot start a process.
     pub(crate) fn start<A: AsRef<OsStr>>(
         arguments: impl IntoIterator<Item = A>,
         environment: Option<(&'static str, &'static str)>,
@@ -68,7 +68,7 @@ impl Child {
             .stdout(pipe(reads != Reads::Nothing))
             .stderr(pipe(reads == Reads::All))
             .kill_on_drop(true);
-        // The terminal's Ctrl-C is for the parent, which passes on what is meant for a child.
+        // The terminal's Ctrl-C is for the parent, which forwards it where needed.
         #[cfg(unix)]
         command.process_group(0);
         let mut process = command.spawn()?;
@@ -76,12 +76,12 @@ impl Child {
         Ok(Self { process, stdin, stdout: stdout.map(lines), stderr: stderr.map(lines) })
     }
 
-    /// What gives it bytes of another kind than orders.
+    /// The stream for input other than orders.
     pub(crate) fn stdin(&mut self) -> Option<&mut ChildStdin> {
         self.stdin.as_mut()
     }
 
-    /// What it says first; none if it ends without a word, or says what is not to be read.
+    /// Its first report; none if it ends without one, or the line does not decode.
     pub(crate) async fn said_first<S: DeserializeOwned>(&mut self) -> Option<S> {
         let line = self.stdout.as_mut()?.next_line().await.ok()??;
         serde_json::from_str(&line).ok()
@@ -97,7 +97,7 @@ impl Child {
         self.process.start_kill()
     }
 
-    /// Sends it a signal; one that has ended gets none.
+    /// Sends a signal; one that has ended receives none.
     #[cfg(unix)]
     pub(crate) fn signal(&mut self, signal: Signal) -> io::Result<()> {
         use rustix::process::{Pid, Signal as Number, kill_process};
@@ -109,12 +109,12 @@ impl Child {
             Signal::Pause => Number::STOP,
             Signal::Resume => Number::CONT,
         };
-        // Until the process is waited for, no other process has its number.
+        // Until the process is waited for, no other process has its id.
         let pid = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         pid.map_or(Ok(()), |pid| kill_process(pid, number).map_err(io::Error::from))
     }
 
-    /// Where there are no signals, those that ask for an end are one.
+    /// Without signals on this system, all requests to end are one.
     #[cfg(not(unix))]
     pub(crate) fn signal(&mut self, signal: Signal) -> io::Result<()> {
         match signal {

@@ -1,4 +1,4 @@
-//! A child that is followed: orders go in, and what it says and how it ends come out.
+//! Follows a child: forwards orders to it, and its reports and its end to the parent.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -15,13 +15,13 @@ use tokio::sync::mpsc;
 use super::child::{Child, Signal};
 use crate::output::failure;
 
-/// Lines of a child's stderr that are kept for the reason of its end.
+/// Maximum of lines of a child's stderr that are kept for the reason of its end.
 const LAST_WORDS_LINES_MAX: usize = 8;
 
-/// What is done to a child.
+/// An action on a child.
 #[derive(Debug)]
 pub(crate) enum Control<O> {
-    /// Written to its stdin.
+    /// An order, written to its stdin.
     Order(O),
     /// `SIGKILL`.
     Kill,
@@ -31,27 +31,27 @@ pub(crate) enum Control<O> {
     Resume,
 }
 
-/// What becomes of a child.
+/// An event of a child.
 pub(crate) enum News<S> {
-    /// It said something.
+    /// A report.
     Said(S),
-    /// It wrote a line to stderr.
+    /// A line on stderr.
     Wrote(String),
-    /// It has ended, and nothing follows.
+    /// Its end, as the last event.
     Ended(Ending),
 }
 
-/// How a child ended.
+/// The end of a child.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
-    /// None if it had to be given up.
+    /// None if it was given up.
     pub(crate) status: Option<ExitStatus>,
-    /// The end of what it wrote to stderr.
+    /// Its last lines on stderr.
     pub(crate) last_words: VecDeque<String>,
 }
 
 impl Ending {
-    /// Why this is a bad end, if it is.
+    /// The reason for which this end is a problem, if it is.
     pub(crate) fn trouble(&self, name: impl Display) -> Option<String> {
         match self.status {
             Some(status) if status.success() => None,
@@ -60,7 +60,7 @@ impl Ending {
         }
     }
 
-    /// The error that it ended with, in its own words.
+    /// The error with which it ended.
     pub(crate) fn error(&self, name: impl Display) -> Report {
         let said = |head| self.last_words.iter().find_map(|line| line.strip_prefix(head));
         let problem = said("error: ").map(str::to_owned).or_else(|| self.trouble(&name));
@@ -68,7 +68,7 @@ impl Ending {
         failure(problem, said("help: ").unwrap_or("run it again with -v for more"))
     }
 
-    /// What it wrote at its end, from its error on.
+    /// Its last output, from its error on.
     pub(crate) fn words(&self) -> String {
         let words: Vec<&str> = self.last_words.iter().map(String::as_str).collect();
         let error_at = words.iter().position(|line| line.starts_with("error: ")).unwrap_or_default();
@@ -87,7 +87,7 @@ impl Ending {
 }
 
 impl Child {
-    /// Why one that is of no use has ended.
+    /// Waits for the end of a child that is not needed.
     pub(crate) async fn last_words(mut self) -> Ending {
         let mut ending = Ending::default();
         while let Some(line) = next(&mut self.stderr).await {
@@ -96,8 +96,8 @@ impl Child {
         ending
     }
 
-    /// Forwards the child's reports under this name, and carries out orders for it, until the child has ended. Once
-    /// no control is left, its stdin is closed.
+    /// Forwards the child's reports under this name, and carries out orders for it, until the child has ended. Once no
+    /// control is left, its stdin is closed.
     pub(crate) async fn follow<K: Copy + Display, O: Serialize, S: DeserializeOwned>(
         mut self,
         name: K,
@@ -159,7 +159,7 @@ impl Child {
     }
 }
 
-/// The next line; none at the end, and the stream is closed then. Cancel safe.
+/// The next line; none at the end, which closes the stream. Cancel safe.
 async fn next<R: AsyncBufRead + Unpin>(lines: &mut Option<Lines<R>>) -> Option<String> {
     let line = lines.as_mut()?.next_line().await.ok().flatten();
     if line.is_none() {

@@ -7,8 +7,8 @@
 //!                        └───── news ◄─ stdout, stderr ◄┘ parent::say
 //! ```
 //!
-//! Orders and answers are a JSON object on a line each; which ones there are is the matter of those who use them. A child's
-//! stdin is open for as long as the parent wants the child: closed, it tells the child that the parent is gone or done.
+//! Orders and reports are JSON objects, each on a line; the users of this module define them. A child's stdin stays
+//! open while the parent needs the child: when it is closed, the parent is gone or finished.
 
 mod child;
 mod follow;

@@ -1,4 +1,4 @@
-//! How a demo has ended: what its master knows is held against what each slave printed itself.
+//! The verdict on a demo: compares the master's report with the output of each slave.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use crate::duration;
 use crate::report::Session;
 use crate::watcher::Watcher;
 
-/// The session that was played; `session` makes it of an outcome.
+/// The finished session; `session` makes it from an outcome.
 ///
-/// Without an outcome, for the master is dead, each slave speaks for itself.
+/// Without an outcome, because the master was killed, the slaves' own results count.
 pub(crate) fn judge(mut played: Played, watcher: &Watcher, session: impl FnOnce(MasterOutcome) -> Session) -> Session {
     let results: BTreeMap<String, Summary> =
         played.results.iter().map(|(who, summary)| (who.to_string(), *summary)).collect();
@@ -23,7 +23,7 @@ pub(crate) fn judge(mut played: Played, watcher: &Watcher, session: impl FnOnce(
     session.rows.sort_by_key(|(name, _)| name.parse::<Who>().ok());
     session.killed = played.killed.iter().map(Who::to_string).collect();
     session.faults = std::mem::take(&mut played.faults);
-    // The dead owe nothing; and who speaks for itself is not missing at anybody else's.
+    // Killed slaves need no result, and a slave with a result of its own is not missing.
     session.row_problems.retain(|name, _| told_by_master && !session.killed.contains(name));
     if told_by_master {
         session.problems.extend(contradictions(&session.rows, &results));
@@ -32,7 +32,7 @@ pub(crate) fn judge(mut played: Played, watcher: &Watcher, session: impl FnOnce(
     session
 }
 
-/// A row for each slave, by its own word.
+/// A row for each slave, from its own result.
 fn by_slaves(watcher: &Watcher, results: &BTreeMap<String, Summary>) -> MasterOutcome {
     let row = |slave: Found| {
         let result = results.get(&watcher.name(&slave));
@@ -42,7 +42,7 @@ fn by_slaves(watcher: &Watcher, results: &BTreeMap<String, Summary>) -> MasterOu
     MasterOutcome { rows: watcher.slaves().into_iter().map(row).collect(), refusals: Vec::new() }
 }
 
-/// Slaves that printed something else than they reported.
+/// Slaves whose output differs from their report.
 fn contradictions(rows: &[(String, MasterRow)], results: &BTreeMap<String, Summary>) -> Vec<String> {
     let differing = |(name, row): &(String, MasterRow)| {
         let (printed, reported) = (results.get(name)?, row.result.summary()?);
@@ -52,7 +52,7 @@ fn contradictions(rows: &[(String, MasterRow)], results: &BTreeMap<String, Summa
     rows.iter().filter_map(differing).collect()
 }
 
-/// What went wrong with the processes.
+/// Problems of the processes.
 fn troubles(played: &Played) -> Vec<String> {
     let mut troubles = Vec::new();
     for (who, ending) in played.endings.iter().filter(|(who, _)| !played.killed.contains(who)) {
@@ -96,7 +96,7 @@ mod tests {
         Found { node: NodeId([number as u8; 32]), address, name: who.to_string() }
     }
 
-    /// A session of three whose results are equal, and whose master told so.
+    /// A session of three slaves with equal results, and with the master's report.
     fn played() -> Played {
         let row = |who| MasterRow { slave: found(who), rank: Rank(0), result: SlaveResult::Reported(summary(5)) };
         Played {
@@ -107,7 +107,7 @@ mod tests {
         }
     }
 
-    /// What `wait` gives of a process: the exit status shifted by eight, or a signal.
+    /// The value that `wait` returns for a process: the exit status shifted by eight, or a signal.
     fn ended(raw: i32) -> Ending {
         Ending { status: Some(ExitStatus::from_raw(raw)), ..Ending::default() }
     }

@@ -1,4 +1,4 @@
-//! A running demo: it follows what its processes say, does to them what the schedule says, and judges how they end.
+//! A running demo: it follows the reports of its processes, carries out its schedule, and judges their results.
 
 mod judge;
 mod processes;
@@ -21,12 +21,12 @@ use crate::watcher::{WAITING_EVERY, Watcher};
 pub(crate) use judge::judge;
 pub(crate) use processes::{Launch, Processes};
 
-/// How long a process may take to end after its session.
+/// The timeout for a process to end after its session.
 const END_TIMEOUT: Duration = Duration::from_secs(8);
-/// What a session may take beyond its periods, whatever happens in it: more than master and slaves allow themselves.
+/// The timeout for a session beyond its periods: longer than the limits of master and slaves.
 const OVERTIME: Duration = Duration::from_secs(20);
-/// How long the master may take to tell of a view that a slave has told of: it knows more, but it may be dead, paused or
-/// cut off.
+/// The timeout for the master's report of a view that a slave has reported: the master knows more, but may be killed,
+/// paused or cut off.
 const MASTER_FIRST: Duration = Duration::from_millis(100);
 
 /// A running demo.
@@ -34,38 +34,38 @@ pub(crate) struct Demo<'a> {
     pub(crate) processes: Processes,
     pub(crate) watcher: &'a Watcher,
     pub(crate) stop: &'a Stop,
-    /// What is still to be done.
+    /// The remaining actions.
     due: VecDeque<At<Deed>>,
-    /// Partitions in force.
+    /// The present partitions.
     partitions: Vec<Sides>,
     paused: BTreeSet<Who>,
-    /// All three periods together.
+    /// The sum of all three periods.
     session_max: Duration,
-    /// When the processes that have not ended are given up.
+    /// The time at which the remaining processes are given up.
     end_by: Option<Instant>,
-    /// Views that slaves have told of, and when, and the master has not.
+    /// Views that slaves have reported, and the master has not, with their times.
     heard: BTreeMap<ViewId, (Instant, Vec<NodeId>)>,
     played: Played,
 }
 
-/// What is left of a demo.
+/// The outcome of a demo.
 #[derive(Default)]
 pub(crate) struct Played {
-    /// What the master ended with.
+    /// The master's outcome.
     pub(crate) outcome: Option<MasterOutcome>,
-    /// What each slave ended with.
+    /// The result of each slave.
     pub(crate) results: BTreeMap<Who, Summary>,
     pub(crate) endings: BTreeMap<Who, Ending>,
-    /// Whom the schedule killed.
+    /// The processes that the schedule killed.
     pub(crate) killed: BTreeSet<Who>,
-    /// What was done to the processes, for programs.
+    /// Actions on the processes, for programs.
     pub(crate) faults: Vec<Value>,
-    /// What was not, for the session was over.
+    /// Actions that were left out because the session was over.
     pub(crate) undone: Vec<At<Deed>>,
 }
 
 impl<'a> Demo<'a> {
-    /// With processes that listen.
+    /// A demo of processes that listen.
     pub(crate) fn new(
         processes: Processes,
         schedule: Schedule,
@@ -102,7 +102,7 @@ impl<'a> Demo<'a> {
         self.played
     }
 
-    /// All have ended, or there will be no session.
+    /// Whether all have ended, or there will be no session.
     fn is_over(&self) -> bool {
         let ended = |who| self.played.endings.contains_key(&who);
         let without_master = self.watcher.send_at().is_none() && self.played.outcome.is_none() && ended(Who::Master);
@@ -121,7 +121,7 @@ impl<'a> Demo<'a> {
             News::Said(Said::Outcome(outcome)) => self.played.outcome = Some(outcome),
             News::Said(Said::Listening { .. }) => {}
             News::Wrote(line) => {
-                // Slaves are many, and what they write is asked for only if they die; so are the master's last words.
+                // The output of the slaves is shown only if they fail; so are the master's last lines.
                 if who == Who::Master && !line.starts_with("error: ") && !line.starts_with("help: ") {
                     self.watcher.line(&line);
                 }
@@ -144,7 +144,7 @@ impl<'a> Demo<'a> {
         self.watcher.observe(event);
     }
 
-    /// Shows the views that were heard of by then.
+    /// Shows the views that were reported by that time.
     fn show_heard(&mut self, by: Instant) {
         while let Some(entry) = self.heard.first_entry().filter(|entry| entry.get().0 <= by) {
             let (id, (at, members)) = entry.remove_entry();
@@ -155,7 +155,7 @@ impl<'a> Demo<'a> {
     fn ended(&mut self, who: Who, ending: Ending) {
         if !self.played.killed.contains(&who) {
             if who == Who::Master {
-                // The session is over, whatever was still to be done.
+                // The session is over, whatever actions remain.
                 self.end_within(END_TIMEOUT);
                 self.release();
             }
@@ -171,7 +171,7 @@ impl<'a> Demo<'a> {
         self.end_by = Some(self.end_by.map_or(by, |end_by| end_by.min(by)));
     }
 
-    /// A process that has not ended by this time does not end.
+    /// Gives up the processes that have not ended.
     fn give_up(&mut self) {
         for (who, _) in self.processes.all() {
             self.played.endings.entry(who).or_default();
@@ -191,7 +191,7 @@ impl<'a> Demo<'a> {
         }
     }
 
-    /// When something is to be done next; nothing before SEND.
+    /// The time of the next action; none before SEND.
     fn fault_at(&self) -> Option<Instant> {
         let send_at = self.watcher.send_at()?;
         self.due.front().map(|fault| Instant::from_std(send_at) + fault.at)
@@ -225,7 +225,7 @@ impl<'a> Demo<'a> {
         self.played.faults.push(in_json(at_us, &deed));
     }
 
-    /// Changes the partitions, and tells all processes.
+    /// Changes the partitions, and orders all processes to apply them.
     fn cut_off(&mut self, change: impl FnOnce(&mut Vec<Sides>)) {
         change(&mut self.partitions);
         for (who, _) in self.processes.all() {
@@ -253,7 +253,7 @@ impl<'a> Demo<'a> {
 /// Returns at that time; never without one.
 async fn until(at: Option<Instant>) {
     match at {
-        // sleep: a schedule is made of times.
+        // sleep: a schedule consists of times.
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }

@@ -15,20 +15,20 @@ use crate::children::{Child, Control, News, Reads};
 use crate::orders::{Order, Said};
 use crate::output::failure;
 
-/// How long a process may take until it says where it listens.
+/// The timeout for a process to report its address.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// Unread news: a process that sends more waits.
+/// Maximum of unread reports: a process that sends more waits.
 const NEWS_MAX: usize = 64;
-/// What is to be done to a process and is not done yet.
+/// Maximum of orders to a process that are not carried out.
 const CONTROLS_MAX: usize = 256;
 
-/// What a process is started with.
+/// The arguments of a process.
 pub(crate) struct Launch {
     pub(crate) who: Who,
     pub(crate) arguments: Vec<OsString>,
 }
 
-/// The running processes. Dropping it kills those that are left.
+/// The running processes. Dropping it kills the remaining ones.
 pub(crate) struct Processes {
     handles: BTreeMap<Who, Handle>,
     news: mpsc::Receiver<(Who, News<Said>)>,
@@ -42,13 +42,13 @@ struct Handle {
 }
 
 impl Processes {
-    /// Without a process.
+    /// Without processes.
     pub(crate) fn new() -> Self {
         let (teller, news) = mpsc::channel(NEWS_MAX);
         Self { handles: BTreeMap::new(), news, teller, attended: JoinSet::new() }
     }
 
-    /// Starts more processes, and waits until each has said where it listens.
+    /// Starts more processes, and waits until each has reported its address.
     pub(crate) async fn start(&mut self, launches: Vec<Launch>) -> Result<(), Report> {
         let children = launches.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
         let start_by = Instant::now() + START_TIMEOUT;
@@ -70,7 +70,7 @@ impl Processes {
         Ok(())
     }
 
-    /// Where a process listens.
+    /// The address of a process.
     pub(crate) fn address(&self, who: Who) -> Option<SocketAddr> {
         self.handles.get(&who).map(|handle| handle.address)
     }
@@ -80,16 +80,16 @@ impl Processes {
         self.handles.iter().map(|(who, handle)| (*who, handle.address))
     }
 
-    /// What happens next.
+    /// Receives the next report.
     pub(crate) async fn news(&mut self) -> (Who, News<Said>) {
         match self.news.recv().await {
             Some(news) => news,
-            // This itself holds a sender.
+            // This struct itself holds a sender.
             None => std::future::pending().await,
         }
     }
 
-    /// Does something to a process; false if it has ended, or too much is to be done to it already.
+    /// Orders an action on a process; false if it has ended, or too many orders wait.
     pub(crate) fn control(&self, who: Who, control: Control<Order>) -> bool {
         self.handles.get(&who).is_some_and(|handle| handle.controls.try_send(control).is_ok())
     }

@@ -1,4 +1,4 @@
-//! How fast a newcomer fetches a long result, while the members' load goes on.
+//! The speed at which a newcomer fetches a long result under load.
 
 use std::time::Duration;
 
@@ -9,26 +9,26 @@ use super::crew::{Crew, Joined, Make};
 use crate::bench::key::Key;
 use crate::progress::Progress;
 
-/// Newcomers, one after the other.
+/// Number of newcomers, one after the other.
 const JOINS: usize = 5;
-/// About how long it takes for each MiB of result, and around it.
+/// The approximate time for each MiB of result.
 const TIME_PER_MIB: Duration = Duration::from_millis(150);
 const AROUND: Duration = Duration::from_secs(2);
 
-/// What the newcomers have shown: medians.
+/// Medians over the newcomers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct CatchUp {
     pub(crate) joins: usize,
-    /// In the result when a newcomer was on the ring.
+    /// Number of messages in the result when a newcomer was on the ring.
     pub(crate) messages: u64,
-    /// From asking to join to being on the ring with the whole result.
+    /// The time from the request to join until the newcomer is on the ring with the whole result.
     pub(crate) took_us: u64,
     pub(crate) messages_per_s: f64,
     /// 10⁶ bytes of payload.
     pub(crate) mb_per_s: f64,
 }
 
-/// Fills a group with so many bytes of payload, and lets newcomers join.
+/// Fills a group with this number of bytes of payload, and lets newcomers join.
 ///
 /// # Errors
 /// A node failed, or results differ.
@@ -50,7 +50,7 @@ pub(crate) async fn run(make: Make, bytes: u64, key: &Key, progress: &Progress) 
     Ok(found)
 }
 
-/// About how long that takes.
+/// The approximate time.
 pub(crate) fn time_for(bytes: u64) -> Duration {
     AROUND + TIME_PER_MIB * (bytes >> 20) as u32
 }

@@ -11,27 +11,27 @@ use crate::bench::nodes::{Nodes, Place};
 use crate::bench::orders::{Failed, Order, Part, Role, Said, Span, Task, Word};
 use crate::output::failure;
 
-/// Voters of one group at most (`protocol.md` §6.6).
+/// Maximum of voters of a group (`protocol.md` §6.6).
 const VOTERS_MAX: usize = 7;
-/// What filling a group with messages may take.
+/// The timeout for filling a group with messages.
 const FILL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What a group is made of.
+/// The composition of a group.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Make {
-    /// Processes, a master among them if there is one.
+    /// Number of processes, including a master if there is one.
     pub(crate) nodes: usize,
-    /// The founder is no member.
+    /// Whether the creator is no member.
     pub(crate) master: bool,
     /// Nodes can be cut off from each other.
     pub(crate) partitions: bool,
     pub(crate) size_bytes: usize,
-    /// Of each member.
+    /// For each member.
     pub(crate) rate_per_s: u64,
 }
 
 impl Make {
-    /// How many vote: an odd number, the master among them where that makes it odd.
+    /// Number of voters: odd, with the master among them if that makes it odd.
     pub(crate) fn voters(&self) -> usize {
         (self.nodes - usize::from(self.nodes.is_multiple_of(2))).min(VOTERS_MAX)
     }
@@ -51,14 +51,14 @@ pub(crate) struct Hand {
     pub(crate) address: SocketAddr,
 }
 
-/// How a newcomer came in.
+/// The join of a newcomer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Joined {
     pub(crate) took_us: u64,
     pub(crate) messages: u64,
 }
 
-/// A group that is whole: who coordinates it, and how long its result is.
+/// A complete group: its coordinator, and the length of its result.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settled {
     pub(crate) view: ViewId,
@@ -71,7 +71,7 @@ pub(crate) struct Crew<'a> {
     key: &'a Key,
     make: Make,
     nodes: Nodes,
-    /// A founder that is no member.
+    /// A creator that is no member.
     master: Option<Hand>,
     members: Vec<Hand>,
 }
@@ -104,22 +104,22 @@ impl<'a> Crew<'a> {
         Ok(crew)
     }
 
-    /// The members, in the order in which they came.
+    /// The members, in the order in which they joined.
     pub(crate) fn members(&self) -> &[Hand] {
         &self.members
     }
 
-    /// How many of its processes vote.
+    /// Number of its voters.
     pub(crate) fn voters(&self) -> usize {
         self.make.voters()
     }
 
-    /// The founder that is no member.
+    /// The creator that is no member.
     pub(crate) fn master(&self) -> Option<Hand> {
         self.master
     }
 
-    /// Another process joins, by the address of the first member.
+    /// Lets another process join, at the address of the first member.
     pub(crate) async fn join(&mut self) -> Result<Joined, Report> {
         let contact = self.members.first().map(|member| member.address);
         let (number, address) = self.add(Role::Joiner).await?;
@@ -129,7 +129,7 @@ impl<'a> Crew<'a> {
         Ok(joined)
     }
 
-    /// Waits until the group is whole, with so many voters, and every member's messages are approved.
+    /// Waits until the group is complete, with this number of voters, and every member's messages are approved.
     pub(crate) async fn settle(&mut self) -> Result<Settled, Report> {
         let (members, voters) = (self.members.len(), self.make.voters());
         self.tell_all(|| Task::Settle { members, voters }).await;
@@ -149,11 +149,11 @@ impl<'a> Crew<'a> {
         self.nodes.kill(hand.number).await;
         self.members.retain(|member| member.number != hand.number);
         self.master = self.master.filter(|master| master.number != hand.number);
-        // The kill is done by another task of this thread.
+        // Another task of this thread kills it.
         tokio::task::yield_now().await;
     }
 
-    /// Lets nothing through between some members and the others.
+    /// Blocks traffic between some members and the others.
     pub(crate) async fn cut_off(&self, some: &[Hand]) {
         let is_some = |hand: &Hand| some.iter().any(|other| other.number == hand.number);
         for hand in &self.members {
@@ -163,7 +163,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// What these members saw of a failure.
+    /// The survivors' measurements of a failure.
     pub(crate) async fn survive(&mut self, survivors: &[Hand], failed: &Failed) -> Result<Vec<Span>, Report> {
         for hand in survivors {
             self.nodes.tell(hand.number, Order::Do(Task::Survive(failed.clone()))).await;
@@ -179,7 +179,7 @@ impl<'a> Crew<'a> {
         Ok(spans)
     }
 
-    /// Every member broadcasts so many messages at full speed, and returns once all are approved.
+    /// Lets every member broadcast this number of messages at full speed, and returns once all are approved.
     pub(crate) async fn fill(&mut self, messages: u64) -> Result<(), Report> {
         self.tell_all(|| Task::Fill { messages }).await;
         for at in 0..self.members.len() {
@@ -188,7 +188,7 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// What each member has in memory; none where that is not known.
+    /// The memory of each member; none if it is unknown.
     pub(crate) async fn memory_kib(&mut self) -> Result<Option<Vec<u64>>, Report> {
         self.tell_all(|| Task::Memory).await;
         let mut all = Some(Vec::with_capacity(self.members.len()));
@@ -206,7 +206,7 @@ impl<'a> Crew<'a> {
         Ok(all)
     }
 
-    /// Ends the group; returns the length of its result.
+    /// Closes the group; returns the length of its result.
     ///
     /// # Errors
     /// A node failed, or the nodes' results differ.
@@ -256,7 +256,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Waits for a member's word.
+    /// Waits for the result of a member's task.
     async fn did<T>(
         &mut self,
         at: usize,

@@ -1,4 +1,4 @@
-//! When messages were approved at a node, for as long as anybody may ask.
+//! The times of approvals at a node.
 
 use std::collections::VecDeque;
 
@@ -6,30 +6,30 @@ use cloudy_node::{NodeId, ViewId};
 
 use crate::bench::orders::{Failed, Span};
 
-/// How far back approvals are known.
+/// The time for which approvals are kept.
 const KEPT_US: u64 = 60_000_000;
-/// Views that are known: a failure takes a few.
+/// Maximum of views that are kept: a failure causes a few.
 const VIEWS_MAX: usize = 32;
 
-/// What was approved at this node, and when.
+/// The messages that were approved at this node, with their times.
 #[derive(Default)]
 pub(crate) struct History {
-    /// When, and how many messages.
+    /// The time, with the number of messages.
     approvals: VecDeque<(u64, u64)>,
     views: VecDeque<Seen>,
     messages: u64,
 }
 
-/// A view as this node saw it.
+/// A view at this node.
 struct Seen {
     id: ViewId,
     ring: Vec<NodeId>,
-    /// When a message of this node was first approved in it.
+    /// The time of the first approval of an own message in it.
     first_own_us: Option<u64>,
 }
 
 impl History {
-    /// Another view came into force.
+    /// Notes another view.
     pub(crate) fn view(&mut self, id: ViewId, ring: Vec<NodeId>) {
         if self.views.len() == VIEWS_MAX {
             self.views.pop_front();
@@ -37,7 +37,7 @@ impl History {
         self.views.push_back(Seen { id, ring, first_own_us: None });
     }
 
-    /// Messages of one origin were approved in a view.
+    /// Notes approved messages of one origin in a view.
     pub(crate) fn approved(&mut self, at_us: u64, view: ViewId, own: bool, messages: u64) {
         self.messages += messages;
         self.approvals.push_back((at_us, messages));
@@ -49,22 +49,22 @@ impl History {
         }
     }
 
-    /// Messages in the result.
+    /// Number of messages in the result.
     pub(crate) fn messages(&self) -> u64 {
         self.messages
     }
 
-    /// The view in force, if it has so many members and an own message was approved in it.
+    /// The present view, if it has this number of members and an own message was approved in it.
     pub(crate) fn whole(&self, members: usize) -> Option<ViewId> {
         let last = self.views.back()?;
         (last.ring.len() == members && last.first_own_us.is_some()).then_some(last.id)
     }
 
-    /// What was seen of a failure, once it is over and so much time has passed after it.
+    /// The measurements of a failure, once it is over and the window after it has passed.
     pub(crate) fn span(&self, failed: &Failed, now_us: u64) -> Option<Span> {
         let &Failed { at_us, ref without, window_us } = failed;
         let goes_on_us = match without.as_slice() {
-            // Nothing else is to come: what happens in the same time counts.
+            // Nothing else is expected: events in the same time count.
             [] => at_us + window_us,
             without => {
                 let is_without = |seen: &&Seen| without.iter().all(|node| !seen.ring.contains(node));

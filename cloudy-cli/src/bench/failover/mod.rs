@@ -1,4 +1,4 @@
-//! How long a group stands still when something fails, how fast a newcomer catches up, and what a node keeps in memory.
+//! The pause of a group at a failure, the catch-up of a newcomer, and the memory of a node over time.
 //!
 //! ```text
 //!   commands/failover.rs ─► rounds   ─► crew (a group under load) ─► fleet ═══ node.rs, a process each

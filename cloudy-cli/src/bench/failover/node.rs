@@ -1,4 +1,5 @@
-//! A node that serves until it is told to end, or killed: a member under a steady load, or a founder that looks on.
+//! A node that serves until it is told to end, or killed: a member under a steady load, or a creator without a place on
+//! the ring.
 
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,17 +19,17 @@ use crate::bench::orders::{Failed, Order, Part, Post, Role, Said, Task, Word, un
 use crate::node::{self, Who};
 use crate::output::failure;
 
-/// Between two looks at what is due and at what is waited for.
+/// The time between two checks of due messages and awaited answers.
 const TICK: Duration = Duration::from_millis(2);
-/// A load is steady while less of it waits for approval than comes in this part of a second.
+/// A load is steady while fewer of its messages wait for approval than are offered in this part of a second.
 const STEADY_PER_SECOND: u64 = 20;
-/// Messages offered at once at full speed.
+/// Maximum of messages that are offered at once at full speed.
 const BURST_MAX: u64 = 256;
 
-/// Serves from its part to its end.
+/// Serves from its configuration to its end.
 ///
 /// # Errors
-/// What went wrong, in words.
+/// The failure, as text.
 pub(crate) async fn run(part: &Part, post: &mut Post) -> Result<(), Report> {
     let key = key_file::load(&part.key).into_diagnostic()?;
     let socket = node::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
@@ -57,20 +58,20 @@ pub(crate) async fn run(part: &Part, post: &mut Post) -> Result<(), Report> {
     };
     post.say(Said::Did(joined)).await?;
     server.serve(post).await?;
-    // Others may still need what this node has: until the bench has heard all.
+    // Others may need this node until the bench has all answers.
     while post.orders.recv().await.is_some() {}
     node.shutdown().await;
     Ok(())
 }
 
-/// Comes into the group, and how long that took.
+/// Enters the group; returns the time that it took.
 async fn enter(node: &Node, part: &Part, post: &mut Post) -> Result<(Group, Duration), Report> {
     let founding = match part.role {
         Role::Joiner => None,
         Role::Founder { others } | Role::Master { others } => {
             let founder_is_member = matches!(part.role, Role::Founder { .. });
             let config = GroupConfig::default().founder_is_member(founder_is_member);
-            // It is founding before anybody hears where it listens.
+            // It starts the creation before others receive its address.
             Some((node.found_group(GROUP, config).await.into_diagnostic()?, others))
         }
     };
@@ -90,7 +91,7 @@ async fn enter(node: &Node, part: &Part, post: &mut Post) -> Result<(Group, Dura
 
 struct Server {
     group: Group,
-    /// A founder that looks on reads no result.
+    /// None for a creator without a place on the ring.
     approved: Option<Approved>,
     control: Option<FaultControl>,
     history: History,
@@ -98,7 +99,7 @@ struct Server {
     own: Seq,
     load: Load,
     payload: Vec<u8>,
-    /// What is to be answered.
+    /// The task without an answer yet.
     waits: Option<Wait>,
 }
 
@@ -108,15 +109,15 @@ enum Wait {
     Fill,
 }
 
-/// What is offered: a steady rate, and now and then something at once.
+/// The load: a steady rate, and sometimes a number of messages at once.
 struct Load {
     rate_per_s: u64,
     began_at: Instant,
-    /// Offered of the steady part.
+    /// Number of offered messages of the steady part.
     paced: u64,
-    /// Still to be offered at once.
+    /// Number of messages still to offer at once.
     at_once: u64,
-    /// The last of what was to be offered at once.
+    /// The last message of those.
     filled: u64,
     offered: u64,
 }
@@ -146,7 +147,7 @@ impl Server {
                         post.say(Said::Did(word)).await?;
                     }
                 }
-                // The bench is gone, and with it the use of this node.
+                // The bench is gone, so this node is not needed.
                 order = post.orders.recv() => match order {
                     None => return Ok(()),
                     Some(Order::Do(Task::End { ends })) => return self.end(ends, post).await,
@@ -178,7 +179,7 @@ impl Server {
         Ok(())
     }
 
-    /// What is to be said, once it can be.
+    /// The answer to the task, once there is one.
     async fn answer(&self) -> Option<Word> {
         match self.waits.as_ref()? {
             Wait::Settle { members, voters } => {
@@ -192,12 +193,12 @@ impl Server {
         }
     }
 
-    /// What a failure held up is approved.
+    /// Whether the messages that a failure delayed are approved.
     fn is_steady(&self) -> bool {
         self.load.offered.saturating_sub(self.own.0) <= self.load.rate_per_s / STEADY_PER_SECOND + 1
     }
 
-    /// Broadcasts what is due, as far as there is room.
+    /// Broadcasts due messages, as far as there is capacity.
     fn offer(&mut self) -> Result<(), Report> {
         for _ in 0..self.load.due() {
             if !self.broadcast()? {
@@ -208,7 +209,7 @@ impl Server {
         Ok(())
     }
 
-    /// Broadcasts some of what is to be broadcast at once, as far as there is room.
+    /// Broadcasts some of the messages to offer at once, as far as there is capacity.
     fn fill(&mut self) -> Result<(), Report> {
         for _ in 0..self.load.at_once.min(BURST_MAX) {
             if !self.broadcast()? {
@@ -222,12 +223,12 @@ impl Server {
         Ok(())
     }
 
-    /// Broadcasts one message; whether there was room for it.
+    /// Broadcasts one message; returns whether there was capacity.
     fn broadcast(&mut self) -> Result<bool, Report> {
         match self.group.try_broadcast(&self.payload) {
             Ok(_receipt) => self.load.offered += 1,
             Err(BroadcastError::OutboxFull | BroadcastError::NotListed) => return Ok(false),
-            // Another node has heard of the end first: what is read says so next.
+            // Another node has received the close first: the next read returns it.
             Err(BroadcastError::Ended(EndReason::Final)) => return Ok(false),
             Err(error) => return Err(error).into_diagnostic(),
         }
@@ -251,7 +252,7 @@ impl Server {
         Ok(())
     }
 
-    /// The group has ended: the order for it, which another node had first, is on its way.
+    /// Waits for the order to end: the group is closed, and another node had its order first.
     async fn end_with_others(&mut self, post: &mut Post) -> Result<(), Report> {
         match post.next().await? {
             Order::Do(Task::End { .. }) => self.end(false, post).await,
@@ -259,7 +260,7 @@ impl Server {
         }
     }
 
-    /// Reads to the end of the final result, which is the same at all.
+    /// Reads to the end of the final result, which is the same at all nodes.
     async fn end(&mut self, ends: bool, post: &Post) -> Result<(), Report> {
         if ends {
             self.group.end();

@@ -1,4 +1,4 @@
-//! The end of these benches: a table for a reader, or one JSON object.
+//! The reports of these benches: a table, or one JSON object.
 
 use serde::Serialize;
 
@@ -22,38 +22,38 @@ const COLUMNS: [Column; 11] = [
     Column::number("during/s"),
     Column::number("after/s"),
 ];
-/// Looks at the memory that a reader is shown.
+/// Maximum of memory readings in the table.
 const LOOKS_SHOWN: usize = 12;
 
-/// What `cloudy bench failover` has found.
+/// The findings of `cloudy bench failover`.
 #[derive(Debug, Serialize)]
 pub(crate) struct FailoverFindings {
     #[serde(flatten)]
     pub(crate) conditions: Conditions,
-    /// Processes of a group.
+    /// Number of processes of a group.
     pub(crate) nodes: usize,
     pub(crate) size_bytes: usize,
-    /// Of each member.
+    /// For each member.
     pub(crate) rate_per_s: u64,
     pub(crate) failures: Vec<Row>,
     pub(crate) catch_up: Option<CatchUp>,
 }
 
-/// What `cloudy bench soak` has found.
+/// The findings of `cloudy bench soak`.
 #[derive(Debug, Serialize)]
 pub(crate) struct SoakFindings {
     #[serde(flatten)]
     pub(crate) conditions: Conditions,
     pub(crate) nodes: usize,
     pub(crate) size_bytes: usize,
-    /// Of each node.
+    /// For each node.
     pub(crate) rate_per_s: u64,
     #[serde(flatten)]
     pub(crate) soak: Soak,
 }
 
 impl FailoverFindings {
-    /// Conditions, table, and what its columns mean.
+    /// Conditions, table, and the meaning of its columns.
     pub(crate) fn text(&self) -> String {
         let mut text = self.conditions.lines();
         let Self { nodes, size_bytes, rate_per_s, .. } = self;

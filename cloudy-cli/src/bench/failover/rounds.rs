@@ -1,4 +1,4 @@
-//! Failures, round after round, each of a group that is whole again.
+//! Failures, round after round, each in a group that is complete again.
 
 use std::time::Duration;
 
@@ -14,34 +14,34 @@ use crate::bench::orders::{Failed, Span};
 use crate::output::failure;
 use crate::progress::Progress;
 
-/// How long before and after a failure rates are counted.
+/// The length of the time before and after a failure in which rates are counted.
 const WINDOW: Duration = Duration::from_millis(500);
-/// The same where no view need change: for as long as a view change would take, and more.
+/// The same for failures without a change of the view: longer than a view change.
 const WINDOW_WITHOUT_VIEW: Duration = Duration::from_millis(1_500);
-/// A group whose result is longer makes room for a fresh one: members retain only so much of it for newcomers.
+/// A group with a longer result is replaced: members retain only this much of it for newcomers.
 const RESULT_BYTES_MAX: u64 = 16 << 20;
-/// About how long a round takes beyond its windows: the failure, and the start of a process.
+/// The approximate time of a round beyond its windows: for the failure, and the start of a process.
 const AROUND: Duration = Duration::from_millis(1_500);
 
-/// What is to be measured.
+/// The plan of a measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) kinds: Vec<FailureKind>,
-    /// Of each kind.
+    /// For each kind.
     pub(crate) rounds: u32,
     /// Processes of a group.
     pub(crate) nodes: usize,
     pub(crate) size_bytes: usize,
-    /// Of each member.
+    /// For each member.
     pub(crate) rate_per_s: u64,
 }
 
-/// What all rounds of a kind have shown, at each survivor of each round.
+/// The measurements of all rounds of a kind, at each survivor of each round.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Row {
     pub(crate) failure: &'static str,
     pub(crate) rounds: usize,
-    /// From the failure to the first approval of an own message in the new view; none where no view need change.
+    /// From the failure to the first approval of an own message in the new view; none if the view need not change.
     pub(crate) new_view_us: Option<Quantiles>,
     /// The longest time without any approval.
     pub(crate) still_us: Option<Quantiles>,
@@ -52,7 +52,7 @@ pub(crate) struct Row {
     pub(crate) each: Vec<Round>,
 }
 
-/// What was seen of one failure.
+/// The measurements of one failure.
 struct Seen {
     settled: Settled,
     coordinator_failed: bool,
@@ -76,7 +76,7 @@ pub(crate) struct Round {
 /// Runs all rounds of all kinds.
 ///
 /// # Errors
-/// A node failed that should not, or results differ; what was measured is lost.
+/// A node failed unexpectedly, or results differ; the measurements are lost.
 pub(crate) async fn all(plan: &Plan, key: &Key, progress: &Progress) -> Result<Vec<Row>, Report> {
     let mut rows = Vec::with_capacity(plan.kinds.len());
     for kind in &plan.kinds {
@@ -87,7 +87,7 @@ pub(crate) async fn all(plan: &Plan, key: &Key, progress: &Progress) -> Result<V
     Ok(rows)
 }
 
-/// About how long that takes.
+/// The approximate time.
 pub(crate) fn time_for(plan: &Plan) -> Duration {
     plan.kinds.iter().map(|kind| (AROUND + 2 * window(*kind)) * plan.rounds).sum()
 }
@@ -113,16 +113,16 @@ async fn rounds(kind: FailureKind, plan: &Plan, key: &Key, progress: &Progress) 
             None => Crew::start(make.clone(), key).await?,
         };
         let settled = whole.settle().await?;
-        // sleep: what is approved in this time is measured.
+        // sleep: approvals in this time are measured.
         tokio::time::sleep(window(kind)).await;
         seen.push(fail(kind, round, &mut whole, settled).await?);
         let bytes = settled.messages * plan.size_bytes as u64;
         let is_last = round + 1 == plan.rounds as usize;
         if kind == FailureKind::Master {
-            // There is no second master to a group.
+            // A group has only one master.
             whole.end().await?;
         } else if is_last || bytes > RESULT_BYTES_MAX {
-            // A node that was cut off has to be there at the end.
+            // A node that was cut off must be back at the end.
             whole.settle().await?;
             whole.end().await?;
         } else {
@@ -132,7 +132,7 @@ async fn rounds(kind: FailureKind, plan: &Plan, key: &Key, progress: &Progress) 
     Ok(seen)
 }
 
-/// Makes something fail, waits until that is over at all survivors, and makes the group whole again.
+/// Causes a failure, waits until it is over at all survivors, and completes the group again.
 async fn fail(kind: FailureKind, round: usize, crew: &mut Crew<'_>, settled: Settled) -> Result<Seen, Report> {
     let members = crew.members().to_vec();
     let failing = failing(kind, round, crew, settled);
@@ -164,7 +164,7 @@ async fn fail(kind: FailureKind, round: usize, crew: &mut Crew<'_>, settled: Set
     Ok(Seen { settled, coordinator_failed, spans })
 }
 
-/// The process that fails in a round; another one each time, where there is a choice.
+/// The process that fails in a round; another one each time, if there is a choice.
 fn failing(kind: FailureKind, round: usize, crew: &Crew<'_>, settled: Settled) -> Vec<Hand> {
     let members = crew.members();
     let is_coordinator = |hand: &Hand| hand.node == settled.coordinator;
@@ -175,7 +175,7 @@ fn failing(kind: FailureKind, round: usize, crew: &Crew<'_>, settled: Settled) -
             others.get(round % others.len().max(1)).copied().into_iter().collect()
         }
         FailureKind::Master => crew.master().into_iter().collect(),
-        // The coordinator among them now and then.
+        // In some rounds the coordinator is among them.
         FailureKind::Partition => {
             let minority = (crew.voters() - 1) / 2;
             (0..minority).map(|at| members[(round + at) % members.len()]).collect()

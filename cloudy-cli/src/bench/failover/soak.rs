@@ -1,4 +1,4 @@
-//! What the nodes of a group under a steady load keep in memory, for as long as anybody likes.
+//! The memory of a group's nodes under a steady load over a long time.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use super::crew::{Crew, Make};
 use crate::bench::key::Key;
 use crate::progress::Progress;
 
-/// Looks at the memory, spread over the time.
+/// Number of memory readings, spread over the time.
 const LOOKS: u32 = 60;
-/// From this look on memory is expected to be flat: what is retained of the result is full.
+/// From this reading on memory should be constant: the retained part of the result has its full size.
 const SETTLED_LOOK: usize = LOOKS as usize / 4;
 
-/// What a soak has shown.
+/// The measurements of a soak.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Soak {
     pub(crate) duration_us: u64,
-    /// In the final result, which was the same at all.
+    /// Number of messages in the final result, which was the same at all nodes.
     pub(crate) messages: u64,
     pub(crate) approved_per_s: f64,
-    /// None where the operating system does not say what a process has in memory.
+    /// None if the operating system does not report the memory of a process.
     pub(crate) memory: Option<Memory>,
 }
 
-/// What the processes had resident.
+/// The resident memory of the processes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Memory {
     pub(crate) looks: Vec<Look>,
@@ -36,14 +36,14 @@ pub(crate) struct Memory {
     pub(crate) max_mib: f64,
 }
 
-/// What each process had resident at one time.
+/// The resident memory of each process at one time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Look {
     pub(crate) at_us: u64,
     pub(crate) mib: Vec<f64>,
 }
 
-/// Keeps a group under load for so long.
+/// Keeps a group under load for this time.
 ///
 /// # Errors
 /// A node failed, or results differ.
@@ -53,7 +53,7 @@ pub(crate) async fn run(make: Make, duration: Duration, key: &Key, progress: &Pr
     let began_at = Instant::now();
     let mut looks = Some(Vec::with_capacity(LOOKS as usize));
     for look in 1..=LOOKS {
-        // sleep: memory is looked at at certain times.
+        // sleep: memory is read at fixed times.
         sleep_until(began_at + duration * look / LOOKS).await;
         let at_us = began_at.elapsed().as_micros() as u64;
         let seen = crew.memory_kib().await?.map(|kib| Look { at_us, mib: kib.into_iter().map(mib).collect() });

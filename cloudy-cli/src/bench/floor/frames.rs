@@ -1,4 +1,4 @@
-//! The floor's frames: a length of four bytes, little endian, and a payload.
+//! The baseline's frames: a length of four bytes, little endian, and a payload.
 
 use bytes::{BufMut, BytesMut};
 
@@ -10,7 +10,7 @@ const LENGTH_BYTES: usize = 4;
 /// Messages that were due together. Those without a stamp count as due at 0, which no run measures.
 pub(super) type Run = (u64, u64);
 
-/// A frame's size for a payload's.
+/// The size of a frame for a payload.
 pub(super) fn frame_bytes(payload_bytes: usize) -> usize {
     LENGTH_BYTES + payload_bytes
 }
@@ -23,12 +23,12 @@ pub(super) fn push(write: &mut BytesMut, payload_bytes: usize, due_us: u64) {
     stamp(&mut write[payload_at..], due_us);
 }
 
-/// Reads frames from a stream, in whatever pieces it comes.
+/// Decodes frames from a stream, in pieces of any size.
 #[derive(Default)]
 pub(super) struct Decoder {
-    /// The beginning of a frame in pieces: its length and stamp.
+    /// The first bytes of an incomplete frame: its length and stamp.
     head: Vec<u8>,
-    /// Bytes of its payload to come.
+    /// Missing bytes of its payload.
     left: usize,
 }
 
@@ -56,7 +56,7 @@ impl Decoder {
         }
     }
 
-    /// Moves bytes into the head until it has this length; how many.
+    /// Moves bytes into the head until it has this length; returns their number.
     fn take(&mut self, bytes: &mut &[u8], length: usize) -> usize {
         let (taken, rest) = bytes.split_at((length - self.head.len()).min(bytes.len()));
         self.head.extend_from_slice(taken);
@@ -65,7 +65,7 @@ impl Decoder {
     }
 }
 
-/// Takes the frames that are there entirely, and returns the rest.
+/// Takes the complete frames, and returns the rest.
 fn whole<'a>(mut bytes: &'a [u8], runs: &mut Vec<Run>) -> &'a [u8] {
     while let Some((length, rest)) = bytes.split_first_chunk()
         && let Some((payload, rest)) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)

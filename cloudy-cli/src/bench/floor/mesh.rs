@@ -14,13 +14,13 @@ use super::frames::Decoder;
 use super::state::Shared;
 use crate::output::failure;
 
-/// A stream's first bytes: what it carries, and whose it is.
+/// Size of a stream's header: its content, and its node.
 const HEADER_BYTES: usize = 3;
 const DATA: u8 = 0;
 const COUNTS: u8 = 1;
-/// Two counts: received of yours, approved of mine.
+/// Size of two counts: received messages of the peer, approved messages of this node.
 const COUNTS_BYTES: usize = 16;
-/// Pieces read from a stream at once: each is at most a packet's worth.
+/// Maximum of pieces in one read: each is at most one packet.
 const PIECES_MAX: usize = 64;
 
 /// The connections.
@@ -40,7 +40,7 @@ struct Link {
 }
 
 impl Mesh {
-    /// Dials the nodes after this one and is dialled by those before; returns once it has heard from all.
+    /// Dials the nodes after this one and accepts those before; returns once all are connected.
     pub(super) async fn connect(
         endpoint: &Endpoint,
         limits: &EndpointLimits,
@@ -76,7 +76,7 @@ impl Mesh {
         let (dialled, accepted) = tokio::try_join!(dial, be_dialled)?;
         let (mut peers, mut tasks) = (Vec::new(), JoinSet::new());
         for link in dialled.into_iter().chain(accepted) {
-            // A stream ends with its connection, and the bench hears of that from the sender or by its patience.
+            // A stream ends with its connection; the sender's error or a timeout reports that to the bench.
             tasks.spawn(read_data(link.data_in, link.peer, Arc::clone(&shared)));
             tasks.spawn(read_counts(link.counts_in, link.peer, Arc::clone(&shared)));
             tasks.spawn(write_counts(link.counts_out, link.peer, Arc::clone(&shared)));
@@ -93,7 +93,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// UDP datagrams sent so far.
+    /// Number of sent UDP datagrams.
     pub(super) fn datagrams_sent(&self) -> u64 {
         self.peers.iter().map(|(connection, _)| connection.stats().udp_tx.datagrams).sum()
     }
@@ -144,7 +144,7 @@ async fn read_counts(mut stream: RecvStream, from: usize, shared: Arc<Shared>) {
     }
 }
 
-/// Tells a peer the newest counts whenever they move; those in between are left out.
+/// Sends the newest counts to a peer whenever they change; those in between are left out.
 async fn write_counts(mut stream: SendStream, to: usize, shared: Arc<Shared>) {
     let mut told = (0, 0);
     loop {

@@ -1,10 +1,10 @@
-//! The floor: what the same machine reaches with the same QUIC and TLS, datagrams for a path of 1,500 bytes, and as little
-//! on top as "received by all" allows.
+//! The baseline: the rate of the same machine with the same QUIC and TLS, with datagrams for a path of 1,500 bytes, and
+//! with the minimum for "received by all".
 //!
-//! Every node has one connection with each other and sends length-prefixed frames over it, many to a write; a receiver
-//! confirms by a count, the sender takes the least of the counts and says how far all have confirmed. There is no order
-//! between senders, no view, no call per message and nothing kept. As a ring, message i + 1 leaves where message i
-//! arrives; a message is approved once the others have each sent a later one.
+//! Every node has one connection with each other and sends length-prefixed frames over it, many in one write. A
+//! receiver confirms by a count; the sender takes the minimum of the counts and sends how many messages all have
+//! confirmed. There is no order between senders, no view, no call for a message, and no retention. As a ring, message i
+//! + 1 is sent where message i arrives; a message is approved once each other node has sent a later one.
 
 mod frames;
 mod mesh;
@@ -31,17 +31,18 @@ use super::spec::{STAMP_BYTES, Spec};
 use mesh::Mesh;
 use state::Shared;
 
-/// The floor's datagrams at most, as QUIC's implementation has them by default: what larger ones gain is the library's.
+/// Maximum size of the baseline's datagrams, the default of the QUIC implementation: the gain of larger ones belongs to
+/// the library.
 const DATAGRAM_BYTES_MAX: u16 = 1_452;
-/// A write at most.
+/// Maximum size of a write.
 const WRITE_BYTES_MAX: u64 = 64 << 10;
-/// Writes that a window holds at least: smaller ones cost throughput, fewer ones let the pipe run dry.
+/// Minimum of writes in a window: smaller ones cost throughput, and with fewer ones the path is idle at times.
 const WRITES_IN_WINDOW_MIN: u64 = 8;
 
 /// Runs a node from its assignment to its end.
 ///
 /// # Errors
-/// What went wrong, in words; the run has no result.
+/// The failure, as text; the run has no result.
 pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), Report> {
     let Assignment { number, spec, key, .. } = assignment;
     let key = key_file::load(key).into_diagnostic()?;
@@ -119,7 +120,7 @@ impl Sender<'_> {
                 None => false,
             };
             if sent_now {
-                // Others have a turn: a sender with an open window would not let them.
+                // Lets other tasks run: a sender with an open window would not.
                 tokio::task::yield_now().await;
             }
             let over = load.as_ref().is_none_or(|load| load.is_over(now_us) && self.shared.is_drained());
@@ -140,12 +141,12 @@ impl Sender<'_> {
         }
     }
 
-    /// Sends what is due, in one write to each; whether there was enough for one.
+    /// Sends due messages, in one write to each node; returns whether there was enough for one.
     async fn send(&mut self, load: &mut Load, now_us: u64) -> Result<bool, Report> {
         let frame_bytes = frames::frame_bytes(self.spec.size_bytes) as u64;
         let write_bytes = (self.spec.window_bytes / WRITES_IN_WINDOW_MIN).min(WRITE_BYTES_MAX);
         let messages_max = (write_bytes / frame_bytes).max(1);
-        // A scheduled message goes out at once; at full speed a write waits until it is worth it.
+        // A scheduled message is sent at once; at full speed a write waits until it is large enough.
         let enough = if self.spec.rate_per_s.is_some() { 1 } else { messages_max };
         let approved = self.shared.approved_own();
         if self.spec.rate_per_s.is_none() && load.taken() + enough > approved + self.spec.in_flight_max().max(enough) {
@@ -181,7 +182,7 @@ impl Sender<'_> {
         Ok(true)
     }
 
-    /// As receivers see it: a payload without room for a stamp counts as due at 0.
+    /// The receivers' due time: a payload too short for a stamp counts as due at 0.
     fn counted(&self, due_us: u64) -> u64 {
         if self.spec.size_bytes < STAMP_BYTES { 0 } else { due_us }
     }

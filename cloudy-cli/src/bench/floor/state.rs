@@ -1,4 +1,4 @@
-//! What a floor node knows of each node's messages.
+//! The state of a baseline node: each node's messages.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,33 +13,33 @@ use crate::bench::meter::now_us;
 /// State that the sender and the streams' tasks share.
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// What the sender waits for has moved.
+    /// Notified when the state that the sender waits for changes.
     pub(super) moved: Notify,
-    /// By node: there is something to tell it.
+    /// By node: notified when there is something to send to it.
     pub(super) news: Vec<Notify>,
 }
 
 struct State {
     me: usize,
-    /// The nodes send in turn.
+    /// Whether the nodes send in turn.
     ring: bool,
-    /// Ring: messages that are here without a gap.
+    /// Ring: number of messages that arrived without a gap.
     frontier: u64,
     lanes: Vec<Lane>,
     course: Course,
-    /// The sender waits for what others approve, too.
+    /// Whether the sender also waits for approvals by others.
     ending: bool,
 }
 
-/// One node's messages.
+/// The messages of one node.
 #[derive(Clone, Default)]
 struct Lane {
-    /// Here: of another node received, of this one sent.
+    /// Received messages of another node, or sent ones of this node.
     received: u64,
-    /// Of this node's messages, what that one has confirmed.
+    /// Messages of this node that it has confirmed.
     confirmed: u64,
     approved: u64,
-    /// Received and not approved.
+    /// Received messages that are not approved.
     waiting: VecDeque<Run>,
 }
 
@@ -52,48 +52,48 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock leaves every field readable.
+        // A panic under the lock leaves every field valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time that is measured.
+    /// Sets the measured time.
     pub(super) fn measure(&self, measure_us: Range<u64>) {
         self.lock().course = Course::of(measure_us);
     }
 
-    /// What was seen of it.
+    /// The measurements in it.
     pub(super) fn course(&self) -> Vec<PartCounts> {
         self.lock().course.counts()
     }
 
-    /// Own messages sent.
+    /// Number of own messages that were sent.
     pub(super) fn sent(&self) -> u64 {
         self.lock().own().received
     }
 
-    /// Own messages approved.
+    /// Number of own messages that are approved.
     pub(super) fn approved_own(&self) -> u64 {
         self.lock().own().approved
     }
 
-    /// All messages approved here.
+    /// Number of all messages that are approved here.
     pub(super) fn approved(&self) -> u64 {
         self.lock().lanes.iter().map(|lane| lane.approved).sum()
     }
 
-    /// No own message waits for an approval; a ring's last ones never get any.
+    /// Whether no own message waits for an approval; the last ones of a ring never get one.
     pub(super) fn is_drained(&self) -> bool {
         let state = self.lock();
         state.ring || state.own().waiting.is_empty()
     }
 
-    /// Ring: the next message is this node's.
+    /// Ring: whether the next message is this node's.
     pub(super) fn is_own_turn(&self) -> bool {
         let state = self.lock();
         state.frontier % state.lanes.len() as u64 == state.me as u64
     }
 
-    /// This node has messages to send.
+    /// Notes that this node sends messages.
     pub(super) fn add_sent(&self, due_us: u64, messages: u64) {
         let mut state = self.lock();
         let me = state.me;
@@ -101,7 +101,7 @@ impl Shared {
         state.advance_ring();
     }
 
-    /// Messages of another node have arrived.
+    /// Notes messages that arrived from another node.
     pub(super) fn arrived(&self, from: usize, runs: &mut Vec<Run>) {
         let mut state = self.lock();
         runs.drain(..).for_each(|(due_us, messages)| state.lanes[from].add(due_us, messages));
@@ -113,13 +113,13 @@ impl Shared {
         }
     }
 
-    /// What to tell a node: how many of its messages are here, and how many of this node's all have.
+    /// The report to a node: how many of its messages are here, and how many of this node's all have.
     pub(super) fn report_to(&self, to: usize) -> (u64, u64) {
         let state = self.lock();
         (state.lanes[to].received, state.own().approved)
     }
 
-    /// A node has told the same.
+    /// Handles such a report of a node.
     pub(super) fn reported(&self, from: usize, confirmed: u64, approved: u64) {
         let mut state = self.lock();
         let me = state.me;
@@ -137,7 +137,7 @@ impl Shared {
         }
     }
 
-    /// Waits until everything that was sent is approved here (in a ring: is here), by node; how many messages.
+    /// Waits until all sent messages are approved here (in a ring: have arrived), by node; returns their number.
     pub(super) async fn wait_for(&self, sent: &[u64]) -> u64 {
         loop {
             {
@@ -173,7 +173,7 @@ impl State {
         }
     }
 
-    /// A ring's message is approved once each other node has sent a later one.
+    /// Approves messages of a ring: those after which each other node has sent a later one.
     fn advance_ring(&mut self) {
         let nodes = self.lanes.len() as u64;
         while self.ring && self.lanes[(self.frontier % nodes) as usize].received > self.frontier / nodes {

@@ -11,7 +11,7 @@ const BAR_HEIGHT: f64 = 12.0;
 const ROW_GAP: f64 = 10.0;
 const AXIS_HEIGHT: f64 = 22.0;
 
-/// One bar: its class, its value, and what stands behind it.
+/// A bar: its class, its value, and its label.
 struct Bar {
     class: &'static str,
     value: f64,
@@ -59,7 +59,7 @@ fn plot(rows: &[Row], bars: fn(&Row) -> Vec<Bar>) -> String {
     for (label, bars) in &groups {
         text(&mut svg, 0.0, y + BAR_HEIGHT - 2.0, &escaped(label));
         for Bar { class, value, text: words } in bars {
-            // Short of a decade's beginning nothing would be seen.
+            // A shorter bar would not be visible.
             let width = (x(value.max(1.0).log10()) - LABEL_WIDTH).max(1.0);
             element(
                 &mut svg,

@@ -10,10 +10,10 @@ const RIGHT: f64 = 14.0;
 const TOP: f64 = 26.0;
 const LEGEND_LINE: f64 = 14.0;
 const MARK_WIDTH: f64 = 18.0;
-/// Marks of a linear axis, beside the zero.
+/// Number of marks of a linear axis, beside the zero.
 const LINEAR_MARKS: u32 = 4;
 
-/// How values become heights.
+/// The scale of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scale {
     /// From zero on.
@@ -22,23 +22,23 @@ pub(super) enum Scale {
     Logarithmic,
 }
 
-/// A line through points: from 0 on the left to 1 on the right, and a value.
+/// A line through points: a position from 0 at the left to 1 at the right, and a value.
 pub(super) struct Line {
     pub(super) class: String,
     pub(super) name: String,
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// What a chart shows.
+/// The content of a chart.
 pub(super) struct Chart<'a> {
     pub(super) title: &'a str,
     pub(super) scale: Scale,
-    /// Below: where, from 0 to 1, and what is written there.
+    /// Marks below: position from 0 to 1, and text.
     pub(super) marks: &'a [(f64, String)],
     pub(super) lines: Vec<Line>,
 }
 
-/// The values that an axis covers.
+/// The range of an axis.
 #[derive(Clone, Copy)]
 struct Axis {
     scale: Scale,
@@ -47,7 +47,7 @@ struct Axis {
 }
 
 impl Chart<'_> {
-    /// As SVG; nothing without a point.
+    /// The chart as SVG; empty without points.
     pub(super) fn svg(&self) -> String {
         let values = || self.lines.iter().flat_map(|line| &line.points).map(|(_, value)| *value);
         let Some(axis) = Axis::over(self.scale, values()) else { return String::new() };
@@ -118,7 +118,7 @@ fn x(at: f64) -> f64 {
     LEFT + at * (WIDTH - LEFT - RIGHT)
 }
 
-/// The next number whose quarters are short.
+/// The next number whose quarters have few digits.
 fn rounded_up(value: f64) -> f64 {
     let decade = 10f64.powf(value.log10().floor());
     let steps = [1.0, 2.0, 4.0, 6.0, 8.0, 10.0];

@@ -1,4 +1,4 @@
-//! A bench's findings as a page by itself: plots as SVG, the table, no scripts and nothing to fetch.
+//! A bench's findings as one page: plots as SVG and the table, without scripts or external files.
 
 mod bars;
 mod lines;
@@ -19,7 +19,7 @@ polyline.cloudy,polyline.tail,polyline.floor,polyline.floortail{fill:none}\
 .line1{stroke:#c2571a}.line2{stroke:#2e8540}.line3{stroke:#8250a8}.line4{stroke:#b8860b}.line5{stroke:#c03060}\
 .dashed{stroke-dasharray:5 3}";
 
-/// How each page begins.
+/// The first line of a page.
 pub(crate) const START: &str = "<!DOCTYPE html>\n";
 
 /// The page.
@@ -36,9 +36,9 @@ pub(crate) fn page(findings: &Findings) -> String {
     )
 }
 
-/// What a row was run with: the name and the value of each setting.
+/// The settings of a row, with names and values.
 fn settings(row: &Row) -> [(&'static str, String); 9] {
-    // What follows from another setting is no setting of its own.
+    // A setting that follows from another is not listed.
     let all_send = row.senders == row.nodes;
     [
         ("nodes", row.nodes.to_string()),
@@ -53,7 +53,7 @@ fn settings(row: &Row) -> [(&'static str, String); 9] {
     ]
 }
 
-/// A row in few words.
+/// A short label of a row.
 fn label(row: &Row) -> String {
     let [nodes, senders, size, rest @ ..] = settings(row).map(|(name, value)| match (name, value.as_str()) {
         ("rate", "full") | ("window", "adapts") | ("durability", "memory") | ("loss", "0 %") | ("delay", "0 ms") => {

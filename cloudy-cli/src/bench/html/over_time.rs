@@ -1,14 +1,14 @@
-//! How each row went: rate and latency, part by part of the measured time.
+//! Rate and latency of each row over the parts of the measured time.
 
 use super::lines::{Chart, Line, Scale};
 use super::{escaped, label};
 use crate::bench::course::Moment;
 use crate::bench::row::Row;
 
-/// Rows that are shown: a page of a long sweep would be slow to open.
+/// Maximum of rows in the section: a page of a long sweep would be slow to open.
 const ROWS_MAX: usize = 40;
 
-/// The section; rows that have one part have no course.
+/// The section; rows with one part are left out.
 pub(super) fn section(rows: &[Row]) -> String {
     let courses: Vec<&Row> = rows.iter().filter(|row| row.over_time.len() > 1).collect();
     if courses.is_empty() {
@@ -51,7 +51,7 @@ fn charts(row: &Row) -> String {
     )
 }
 
-/// Each part's value stands in its middle.
+/// The value of each part is in its middle.
 fn line(class: &str, name: &str, course: &[Moment], of: impl Fn(&Moment) -> Option<f64>) -> Line {
     let parts = course.len() as f64;
     let points = course.iter().enumerate();

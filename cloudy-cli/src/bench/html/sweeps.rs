@@ -4,20 +4,20 @@ use super::lines::{Chart, Line, Scale};
 use super::settings;
 use crate::bench::row::Row;
 
-/// Colours of lines; then they begin again.
+/// Number of colours of lines; then they repeat.
 const COLOURS: usize = 6;
-/// Lines of a chart, the floor's aside: more are not told apart.
+/// Maximum of lines in a chart, beside the baseline: more cannot be distinguished.
 const LINES_MAX: usize = 12;
 
 /// Rows that are equal in all settings but one.
 struct Series<'a> {
     /// The other settings, with their values.
     others: Vec<String>,
-    /// By the value of the one.
+    /// By the value of the varied setting.
     rows: Vec<(&'a str, &'a Row)>,
 }
 
-/// What a chart shows of a row, and of the floor beside it.
+/// A figure of a row, and of the baseline beside it.
 struct Figure {
     title: &'static str,
     of: fn(&Row) -> Option<f64>,
@@ -43,7 +43,7 @@ const FIGURES: [Figure; 4] = [
     },
 ];
 
-/// A part for each setting that rows differ in.
+/// A chart for each setting in which rows differ.
 pub(super) fn section(rows: &[Row]) -> String {
     let all: Vec<_> = rows.iter().map(|row| (row, settings(row))).collect();
     let settings_count = all.first().map_or(0, |(_, settings)| settings.len());
@@ -61,7 +61,7 @@ fn charts<const N: usize>(all: &[(&Row, [(&'static str, String); N])], at: usize
             None => groups.push(Series { others, rows: vec![(value, row)] }),
         }
     }
-    // Of one value there is no line.
+    // A single value makes no line.
     groups.retain(|series| series.rows.iter().any(|(value, _)| *value != series.rows[0].0));
     let mut values: Vec<&str> = Vec::new();
     let swept = groups.iter().flat_map(|series| &series.rows).map(|(value, _)| *value);
@@ -80,7 +80,7 @@ fn charts<const N: usize>(all: &[(&Row, [(&'static str, String); N])], at: usize
     format!("<h2>By {name}</h2>\n<p>Dashed: the floor.</p>\n<div class=\"charts\">{charts}</div>\n")
 }
 
-/// By number where they begin with one; else as the rows come.
+/// Sorts by number if all begin with one; else keeps the order.
 fn sort(values: &mut [&str]) {
     let number = |value: &str| value.split(' ').next()?.trim_end_matches("/s").parse::<f64>().ok();
     if values.iter().all(|value| number(value).is_some()) {
@@ -88,7 +88,7 @@ fn sort(values: &mut [&str]) {
     }
 }
 
-/// Each by the settings in which it differs from another.
+/// Names by the settings in which they differ from each other.
 fn names(groups: &[Series<'_>]) -> Vec<String> {
     let differs = |at: usize| groups.iter().any(|series| series.others[at] != groups[0].others[at]);
     let name = |series: &Series<'_>| {
