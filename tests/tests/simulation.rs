@@ -29,8 +29,17 @@ fn every_seed_holds_every_promise_and_every_fault_happens() {
 #[test]
 fn seeds_that_have_found_faults_pass() {
     for seed in [
-        30_003_968, 30_006_921, 40_002_564, 40_005_040, 60_006_412, 60_007_316, 60_009_790, 60_012_405, 80_001_333,
+        30_003_968,
+        30_006_921,
+        40_002_564,
+        40_005_040,
+        60_006_412,
+        60_007_316,
+        60_009_790,
+        60_012_405,
+        80_001_333,
         80_019_121,
+        700_004_156,
     ] {
         assert_eq!(run(Plan::of(seed), false).failure, None, "seed {seed}");
     }

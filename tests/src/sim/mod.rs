@@ -16,6 +16,7 @@ pub mod plan;
 mod processes;
 pub mod queue;
 pub mod run;
+mod signs;
 pub mod slowness;
 pub mod state;
 pub mod stats;

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use cloudy_proto::{Frame, wire};
 
 use crate::invariants::Failure;
-use crate::sim::queue::{Event, Packet};
+use crate::sim::queue::{Event, Packet, Part};
+use crate::sim::signs::parts;
 use crate::sim::stats::Met;
 use crate::sim::world::World;
 
@@ -34,8 +35,8 @@ struct Pipe {
 enum Passage {
     /// The link is as wide as ever.
     Free(Box<Packet>),
-    /// It is through at a time.
-    At(u64),
+    /// It is through at a time, and parts of it before that.
+    At(u64, Vec<(u64, Part)>),
     /// There is no capacity for it.
     Full,
 }
@@ -68,8 +69,9 @@ impl Pipes {
         let begins_us = pipe.queue.back().map_or(now_us, |(_, at_us, _)| *at_us).max(now_us);
         let at_us = begins_us + bytes * 1_000_000 / narrow.bytes_per_second;
         pipe.queued_bytes += bytes;
+        let parts = parts(&packet, bytes, begins_us, at_us);
         pipe.queue.push_back((bytes, at_us, packet));
-        Passage::At(at_us)
+        Passage::At(at_us, parts)
     }
 
     /// What is through in a direction by a time; all of it once the link is as wide as before.
@@ -134,8 +136,9 @@ impl World {
         let (from, to, epoch) = (packet.from, packet.to, packet.epoch);
         match self.pipes.enter(packet, self.now_us) {
             Passage::Free(packet) => self.is_heard(*packet),
-            Passage::At(at_us) => {
+            Passage::At(at_us, parts) => {
                 self.stats.met(Met::FrameQueued);
+                parts.into_iter().for_each(|(part_at_us, part)| self.queue.at(part_at_us, Event::PartArrives(part)));
                 self.queue.at(at_us, Event::Through { from, to });
                 Ok(())
             }
@@ -187,7 +190,7 @@ mod tests {
         let narrow = Narrow { bytes_per_second: bytes * 10, queue_bytes: Some(2 * bytes) };
         pipes.narrow(0, 1, narrow, 1_000_000);
         let enters = |pipes: &mut Pipes, term, now_us| match pipes.enter(packet(term), now_us) {
-            Passage::At(at_us) => Some(at_us),
+            Passage::At(at_us, _) => Some(at_us),
             Passage::Free(_) | Passage::Full => None,
         };
         assert_eq!([1, 2, 3].map(|term| enters(&mut pipes, term, 50)), [Some(100_050), Some(200_050), None]);

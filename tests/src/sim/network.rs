@@ -69,6 +69,18 @@ impl Network {
         held.0 = held.0.max(until_us);
     }
 
+    /// Nothing arrives in a direction.
+    #[must_use]
+    pub fn is_held(&self, from: usize, to: usize) -> bool {
+        self.held.contains_key(&(from, to))
+    }
+
+    /// The longest that a packet takes in one direction, unless it is lost and repeated.
+    #[must_use]
+    pub fn longest_us(&self) -> u64 {
+        self.plan.latency_us + self.plan.jitter_us
+    }
+
     /// A frame that arrives while its direction is held waits; otherwise it is given back.
     pub fn arrive(&mut self, packet: Packet) -> Option<Packet> {
         match self.held.get_mut(&(packet.from, packet.to)) {

@@ -7,7 +7,7 @@ use cloudy_proto::slot::{Batch, push_payload};
 use cloudy_proto::wire::Stream;
 use cloudy_proto::{Entry, Index, Machine, NodeId, Parameters, Request, Seq, Time};
 
-use crate::sim::queue::Packet;
+use crate::sim::queue::{Packet, Part};
 use crate::sim::state::State;
 
 /// What waits to be handed to the machine.
@@ -29,6 +29,8 @@ pub enum Item {
     },
     /// A frame came.
     Frame(Packet),
+    /// A part of a frame came.
+    Part(Part),
     /// What was given out up to this ticket is synced.
     Synced(u64),
     /// The disk has read a part of the result for a peer.

@@ -4,6 +4,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cloudy_proto::wire::TallyFrame;
 use cloudy_proto::{Entry, Event as Said, Frame, Index, NodeId, Output, Request, Time, wire};
 
 use crate::invariants::Failure;
@@ -79,6 +80,9 @@ impl World {
 
     fn send(&mut self, from: usize, to: NodeId, stream: wire::Stream, frame: Frame) -> Result<(), Failure> {
         let to = self.judge.home_of(to);
+        if matches!(frame, Frame::Tally(TallyFrame::Moved { .. })) {
+            self.stats.met(Met::ProgressSaid);
+        }
         // A link that went down after the frame was put out.
         let Some(epoch) = self.nodes[from].links[to].told else { return Ok(()) };
         let incarnation = self.nodes[from].machine.incarnation();

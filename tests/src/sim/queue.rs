@@ -25,11 +25,30 @@ pub struct Packet {
     pub frame: Frame,
 }
 
+/// A part of a frame that is not complete.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The sending node.
+    pub from: usize,
+    /// The receiving node.
+    pub to: usize,
+    /// The connection that it travels on.
+    pub epoch: u64,
+    /// The stream.
+    pub stream: wire::Stream,
+    /// The sender's run, as the stream's header says.
+    pub incarnation: Incarnation,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
 /// Something that happens at a time.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A frame arrives.
     Arrive(Packet),
+    /// A part of a frame arrives on a narrow link.
+    PartArrives(Part),
     /// A process learns that a link is up.
     Up {
         /// Which.

@@ -34,6 +34,12 @@ pub enum Met {
     FrameQueued,
     /// More waited for such a link than its queue takes, and the link broke.
     QueueOverflowed,
+    /// A node was told of bytes of a slot that was not complete.
+    BytesReported,
+    /// A member told another that bytes of unfinished slots have come.
+    ProgressSaid,
+    /// A node was told that datagrams of a member come whose frames are late.
+    DatagramsReported,
     /// Frames were lost because their link went down.
     FrameLostWithLink,
     /// A frame came before its receiver knew of the link.
@@ -240,6 +246,9 @@ pub const REQUIRED: &[Met] = &[
     Met::LinkNarrowed,
     Met::FrameQueued,
     Met::QueueOverflowed,
+    Met::BytesReported,
+    Met::ProgressSaid,
+    Met::DatagramsReported,
     Met::FrameLostWithLink,
     Met::FrameBeforeLinkUp,
     Met::FrameLate,

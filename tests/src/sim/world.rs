@@ -193,6 +193,7 @@ impl World {
         self.judge.now_us = self.now_us;
         match event {
             Event::Arrive(packet) => self.comes_through(packet)?,
+            Event::PartArrives(part) => self.part_arrives(part)?,
             Event::Through { from, to } => self.through(from, to)?,
             Event::Release { from, to } => {
                 let waited = self.network.release(from, to, self.now_us);
@@ -307,6 +308,7 @@ impl World {
         let now = self.nodes[node].clock.at(self.now_us);
         let due = early || self.nodes[node].machine.poll_timeout().is_some_and(|deadline| deadline <= now);
         if due {
+            self.report_datagrams(node);
             self.handle(node, Input::Timeout);
         }
         due
@@ -326,6 +328,10 @@ impl World {
             Item::Up { peer, epoch } => self.link_up(node, peer, epoch),
             Item::Down { peer, epoch } => self.link_down(node, peer, epoch),
             Item::Frame(packet) => self.take_packet(node, packet),
+            Item::Part(part) => {
+                self.take_part(node, part);
+                Ok(())
+            }
             Item::Synced(ticket) => {
                 self.handle(node, Input::Persisted { ticket });
                 Ok(())

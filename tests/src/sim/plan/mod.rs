@@ -417,7 +417,9 @@ impl Plan {
     /// One view may follow another before STOP.
     #[must_use]
     pub fn changes_views(&self) -> bool {
-        self.evicts() || self.restarts() > 0 || !self.newcomers.is_empty()
+        let faults = self.faults.iter().map(|(_, fault)| fault).chain(self.at_steps.iter().map(|(.., fault)| fault));
+        let leaves = faults.into_iter().any(|fault| matches!(fault, Fault::Leave { .. }));
+        self.evicts() || self.restarts() > 0 || !self.newcomers.is_empty() || leaves
     }
 
     /// A node's place on the ring is wanted.

@@ -25,7 +25,7 @@ impl Plan {
             self.faults.extend(ends.map(|b| (at, Fault::Narrow { a: node, b, narrow, for_us })));
         }
         if dice.chance(300) {
-            self.traffic.payload_bytes_max = dice.pick(&[1_000, 10_000]);
+            self.traffic.payload_bytes_max = dice.pick(&[1_000, 10_000, 60_000]);
             self.traffic.payloads_max = self.traffic.payloads_max.min(40);
         }
     }
