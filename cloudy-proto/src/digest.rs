@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::id::{Incarnation, Index, NodeId, Seq, ViewId};
-use crate::limits::{CHECKPOINT_EVERY, CHECKPOINTS_KEPT};
+use crate::limits::{CHECKPOINT_BYTES, CHECKPOINT_EVERY, CHECKPOINTS_KEPT};
 use crate::slot::{Batch, offset_of};
 
 /// A digest of everything in a result up to an index. It finds corruption; attackers are kept out by TLS.
@@ -66,19 +66,21 @@ pub struct ResultDigest {
     hasher: Xxh3,
     /// What the next number continues, if it is of the same run.
     run: Option<(NodeId, Incarnation, Seq)>,
+    /// Bytes of slot bodies since the newest checkpoint: zero at each one, so no base has to name them.
+    bytes: u64,
     checkpoints: VecDeque<Checkpoint>,
 }
 
 impl Default for ResultDigest {
     fn default() -> Self {
         let start = Checkpoint::default();
-        Self { index: Index(0), hasher: chained(start.digest), run: None, checkpoints: VecDeque::from([start]) }
+        Self::begun(start, None)
     }
 }
 
 impl PartialEq for ResultDigest {
     fn eq(&self, other: &Self) -> bool {
-        let of = |digest: &Self| (digest.index, digest.hasher.digest128(), digest.run);
+        let of = |digest: &Self| (digest.index, digest.hasher.digest128(), digest.run, digest.bytes);
         of(self) == of(other) && self.checkpoints == other.checkpoints
     }
 }
@@ -98,16 +100,18 @@ impl ResultDigest {
     /// Of what follows an index only: equal to nobody's who has what comes before.
     #[must_use]
     pub fn after(index: Index) -> Self {
-        let start = Checkpoint { index, digest: Digest::default() };
-        Self { index, hasher: chained(start.digest), run: None, checkpoints: VecDeque::from([start]) }
+        Self::begun(Checkpoint { index, digest: Digest::default() }, None)
     }
 
     /// One that goes on from a checkpoint.
     #[must_use]
     pub fn resumed(base: &ResultBase) -> Self {
-        let start = base.checkpoint;
+        Self::begun(base.checkpoint, base.run)
+    }
+
+    fn begun(start: Checkpoint, run: Option<(NodeId, Incarnation, Seq)>) -> Self {
         let checkpoints = VecDeque::from([start]);
-        Self { index: start.index, hasher: chained(start.digest), run: base.run, checkpoints }
+        Self { index: start.index, hasher: chained(start.digest), run, bytes: 0, checkpoints }
     }
 
     /// What the next number continues, if it is of the same run.
@@ -115,28 +119,46 @@ impl ResultDigest {
         self.run
     }
 
-    /// Takes the next payloads of the result, and leaves a checkpoint wherever one is due.
-    pub fn append(&mut self, origin: NodeId, incarnation: Incarnation, batch: &Batch) {
+    /// Appends the next payloads of the result. Returns the checkpoints among them, in order (`protocol.md` §8).
+    pub fn append(&mut self, origin: NodeId, incarnation: Incarnation, batch: &Batch) -> Vec<Checkpoint> {
         if self.run != Some((origin, incarnation, batch.first_seq)) {
             self.hasher.update(&origin.0);
             self.hasher.update(&incarnation.0.to_le_bytes());
             self.hasher.update(&batch.first_seq.0.to_le_bytes());
         }
+        let mut checkpoints = Vec::new();
         let mut rest: &[u8] = &batch.body;
         let mut left = batch.count;
         while left > 0 {
-            let until_checkpoint = CHECKPOINT_EVERY - self.index.0 % CHECKPOINT_EVERY;
-            let take = u64::from(left).min(until_checkpoint) as u32;
-            let end = if take == left { rest.len() } else { offset_of(rest, take) };
+            let (take, end) = self.up_to_checkpoint(rest, left);
             self.hasher.update(&rest[..end]);
             rest = &rest[end..];
             left -= take;
             self.index.0 += u64::from(take);
-            if u64::from(take) == until_checkpoint {
-                self.checkpoint();
+            self.bytes += end as u64;
+            if self.index.0.is_multiple_of(CHECKPOINT_EVERY) || self.bytes >= CHECKPOINT_BYTES {
+                checkpoints.push(self.checkpoint());
             }
         }
         self.run = Some((origin, incarnation, batch.last_seq().next()));
+        checkpoints
+    }
+
+    /// How many of the next payloads come before the next checkpoint, and their bytes.
+    fn up_to_checkpoint(&self, rest: &[u8], left: u32) -> (u32, usize) {
+        let until_checkpoint = CHECKPOINT_EVERY - self.index.0 % CHECKPOINT_EVERY;
+        let take = u64::from(left).min(until_checkpoint) as u32;
+        let end = if take == left { rest.len() } else { offset_of(rest, take) };
+        let bytes_left = CHECKPOINT_BYTES.saturating_sub(self.bytes);
+        if (end as u64) < bytes_left {
+            return (take, end);
+        }
+        let (mut fewer, mut end) = (0, 0);
+        while fewer < take && (end as u64) < bytes_left {
+            end += offset_of(&rest[end..], 1);
+            fewer += 1;
+        }
+        (fewer, end)
     }
 
     /// Leaves a checkpoint at the present index: at a view's first index and at STOP.
@@ -144,6 +166,7 @@ impl ResultDigest {
         if self.latest().index < self.index {
             let checkpoint = Checkpoint { index: self.index, digest: Digest(self.hasher.digest128()) };
             self.hasher = chained(checkpoint.digest);
+            self.bytes = 0;
             if self.checkpoints.len() == CHECKPOINTS_KEPT {
                 self.checkpoints.pop_front();
             }
@@ -189,7 +212,9 @@ mod tests {
 
     fn digest_of(batches: &[Batch]) -> ResultDigest {
         let mut digest = ResultDigest::default();
-        batches.iter().for_each(|batch| digest.append(ORIGIN, Incarnation(1), batch));
+        for batch in batches {
+            digest.append(ORIGIN, Incarnation(1), batch);
+        }
         digest
     }
 
@@ -201,6 +226,32 @@ mod tests {
         assert!(whole.at(Index(CHECKPOINT_EVERY)).is_some());
         assert_eq!(whole.checkpoint(), parts.checkpoint());
         assert_eq!(whole.latest().index, Index(65_550));
+    }
+
+    #[test]
+    fn large_messages_have_checkpoints_by_their_bytes_wherever_batches_begin() {
+        let large = |first_seq: u64, count: u32| {
+            let mut body = BytesMut::new();
+            (0..count).for_each(|_| push_payload(&mut body, &[1; 100_000]));
+            Batch { first_seq: Seq(first_seq), count, body: body.freeze() }
+        };
+        let (mut whole, mut parts) = (ResultDigest::default(), ResultDigest::default());
+        let checkpoints = whole.append(ORIGIN, Incarnation(1), &large(1, 100));
+        let indexes: Vec<u64> = checkpoints.iter().map(|checkpoint| checkpoint.index.0).collect();
+        assert_eq!(indexes, [42, 84], "the message with which 4 MiB are reached is the last one before a checkpoint");
+        let batches = [(1, 41), (42, 1), (43, 40), (83, 18)].map(|(first_seq, count)| large(first_seq, count));
+        let again: Vec<Checkpoint> =
+            batches.iter().flat_map(|batch| parts.append(ORIGIN, Incarnation(1), batch)).collect();
+        assert_eq!((again, &parts), (checkpoints, &whole));
+        let base = ResultBase {
+            checkpoint: whole.latest(),
+            run: Some((ORIGIN, Incarnation(1), Seq(85))),
+            ..ResultBase::default()
+        };
+        let mut resumed = ResultDigest::resumed(&base);
+        resumed.append(ORIGIN, Incarnation(1), &large(85, 16));
+        let next = large(101, 40);
+        assert_eq!(resumed.append(ORIGIN, Incarnation(1), &next), whole.append(ORIGIN, Incarnation(1), &next));
     }
 
     #[test]

@@ -102,6 +102,9 @@ pub const UNSYNCED_FETCH_BYTES_MAX: u64 = 8 << 20;
 pub const READ_BYTES_MAX: usize = 256 << 10;
 /// Result indexes between two checkpoints of the digest (`protocol.md` §8).
 pub const CHECKPOINT_EVERY: u64 = 65_536;
+/// Bytes of messages after which there is a checkpoint of the digest as well: in a group with large messages, snapshots
+/// and truncation need checkpoints that are close together in bytes.
+pub const CHECKPOINT_BYTES: u64 = 4 << 20;
 /// Checkpoints kept (`protocol.md` §8).
 pub const CHECKPOINTS_KEPT: usize = 1_024;
 /// Checkpoints that a `Disk` node knows beside the first, from which on its stored result can be read: the further back,

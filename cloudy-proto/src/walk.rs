@@ -6,7 +6,6 @@ use crate::digest::{Checkpoint, Digest, ResultBase, ResultDigest};
 use crate::id::{Incarnation, Index, NodeId, Rank, Round, Seq, ViewId};
 use crate::io::Entry;
 use crate::lane::{Held, Lane};
-use crate::limits::CHECKPOINT_EVERY;
 use crate::rules::{Rule, Rules};
 use crate::slot::Batch;
 use crate::stored::{StoredBase, StoredEntry};
@@ -156,24 +155,20 @@ impl ResultState {
             self.view = view;
         }
         self.last_seqs.insert((origin, incarnation), batch.last_seq());
-        self.digest.append(origin, incarnation, &batch);
+        let checkpoints = self.digest.append(origin, incarnation, &batch);
         let first_index = self.index.next();
         self.index = Index(self.index.0 + u64::from(batch.count));
         let bytes_before = self.bytes;
         self.bytes += StoredEntry::kept_bytes(batch.body.len());
-        let mut checkpoint = Index(first_index.0.next_multiple_of(CHECKPOINT_EVERY));
-        while checkpoint <= self.index {
-            let last = Seq(batch.first_seq.0 + (checkpoint.0 - first_index.0));
+        for checkpoint in checkpoints {
+            let last = Seq(batch.first_seq.0 + (checkpoint.index.0 - first_index.0));
             let mut last_numbers = self.last_seqs.clone();
             last_numbers.insert((origin, incarnation), last);
-            let digest = self.digest.at(checkpoint).unwrap_or_default();
-            let checkpoint_there = Checkpoint { index: checkpoint, digest };
             let run = Some((origin, incarnation, last.next()));
-            let base = ResultBase { checkpoint: checkpoint_there, view, run, last_numbers };
+            let base = ResultBase { checkpoint, view, run, last_numbers };
             let (rank, round) = slot.unwrap_or_default();
             let slot = Some((view, round, rank));
             self.keep_base(StoredBase { base, first_index, slot, ends: None, bytes_before });
-            checkpoint.0 += CHECKPOINT_EVERY;
         }
         Some(Entry { first_index, view, origin, incarnation, batch })
     }

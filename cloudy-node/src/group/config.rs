@@ -19,15 +19,15 @@ pub struct GroupConfig {
     /// Readers have this capacity, and lagging members have the same again; in a `Memory` group they have twice as much
     /// while one of them fetches. Payloads that both retain exist once.
     ///
-    /// Snapshots ([`Group::replicate`](crate::Group::replicate)) in a `Memory` group need a capacity of 65,536
-    /// messages: a snapshot begins at a checkpoint, and the entries after it must be retained. After a restart the node
+    /// Snapshots ([`Group::replicate`](crate::Group::replicate)) in a `Memory` group need a capacity of 4 MiB
+    /// and one message: a snapshot begins at a checkpoint, and the entries after it must be retained. After a restart the node
     /// reads at most this much of a stored result into memory.
     pub retain_bytes: u64,
     /// `Disk`: bytes of the result that this node keeps on its disk: payloads, and 256 bytes for each slot. Default
     /// none: the whole result.
     ///
-    /// Older entries are deleted in whole checkpoint intervals, down to the newest checkpoint at most: up to 65,536
-    /// messages more or less than the limit may be kept. Entries that a member of the ring lacks are kept as well. A
+    /// Older entries are deleted in whole checkpoint intervals, down to the newest checkpoint at most: up to 4 MiB
+    /// and one message more or less than the limit may be kept. Entries that a member of the ring lacks are kept as well. A
     /// good limit is several times [`retain_bytes`](Self::retain_bytes), because entries in memory are sent without the
     /// disk.
     ///

@@ -5,7 +5,8 @@ use cloudy_node::{ApprovedError, ApprovedItem, EndReason, Group, GroupConfig, In
 use crate::common::{key, read, start, until, within};
 use crate::hosts::{Host, Process, on_disk, start_hosts};
 
-const PAYLOAD_BYTES: usize = 100;
+/// So small that checkpoints are 65,536 messages apart, and not 4 MiB.
+const PAYLOAD_BYTES: usize = 60;
 /// More than what lies between two checkpoints, twice.
 const MESSAGES: u64 = 150_000;
 

@@ -115,3 +115,40 @@ impl Machine {
         self.fetch_on();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Parameters;
+    use crate::id::Seq;
+    use crate::io::Input;
+    use crate::limits::CHECKPOINT_BYTES;
+    use crate::machine::tests::{alone, drain};
+    use crate::slot::{Batch, push_payload};
+
+    #[test]
+    fn a_memory_group_with_large_messages_keeps_a_snapshot() {
+        const PAYLOAD_BYTES: usize = 2_000;
+        let mut machine = alone(Parameters::default());
+        let now = machine.timers.now();
+        // Twice what lies between two checkpoints is retained.
+        machine.result = crate::result_log::ResultLog::new(Index(1), 2 * CHECKPOINT_BYTES);
+        let messages = 4 * CHECKPOINT_BYTES / PAYLOAD_BYTES as u64;
+        for seq in 1..=messages {
+            let mut body = BytesMut::new();
+            push_payload(&mut body, &[7; PAYLOAD_BYTES]);
+            machine.handle(now, Input::Broadcast(Batch { first_seq: Seq(seq), count: 1, body: body.freeze() }));
+            drain(&mut machine);
+        }
+        assert!(machine.result.retained().first() > Some(Index(1)), "the beginning is gone from memory");
+        machine.handle(
+            now,
+            Input::Request(crate::io::Request::Snapshot {
+                index: Index(messages),
+                state: Bytes::from_static(b"state"),
+            }),
+        );
+        let status = machine.status(now);
+        assert_eq!((status.index, status.snapshot), (Index(messages), Some(Index(messages))));
+    }
+}

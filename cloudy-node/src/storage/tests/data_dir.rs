@@ -78,7 +78,7 @@ fn nobody_else_can_read_what_is_made() {
     let names: Vec<&str> = files.keys().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(names, ["FORMAT", "LOCK", "cloudy.redb", "node.key"]);
     assert!(files.values().all(|(_, mode)| *mode == 0o600), "{:?}", files.values().map(|(_, mode)| mode));
-    assert_eq!(fs::read_to_string(path.join(FORMAT_FILE)).unwrap(), "cloudy data directory\nformat 5\n");
+    assert_eq!(fs::read_to_string(path.join(FORMAT_FILE)).unwrap(), "cloudy data directory\nformat 6\n");
 
     fs::set_permissions(path.join(NODE_KEY_FILE), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let words = refusal(&path);
@@ -125,16 +125,16 @@ fn what_is_somebody_elses_is_refused() {
 fn another_format_is_refused_and_a_damaged_one_too() {
     let (_parent, path) = used();
     let format = path.join(FORMAT_FILE);
-    for (version, more) in [(6, ""), (6, "and more\n"), (3, "")] {
+    for (version, more) in [(7, ""), (7, "and more\n"), (3, "")] {
         fs::write(&format, format!("cloudy data directory\nformat {version}\n{more}")).unwrap();
         let words = refusal(&path);
         let expected = format!(
-            "was written in format {version}, and this program knows format 5: use the version of cloudy that wrote it, \
+            "was written in format {version}, and this program knows format 6: use the version of cloudy that wrote it, \
              or name a new directory and let the node join again"
         );
         assert!(words.ends_with(&expected), "{words}");
     }
-    let good = "cloudy data directory\nformat 5\n";
+    let good = "cloudy data directory\nformat 6\n";
     let mut damaged: Vec<Vec<u8>> = vec![vec![], good[..10].into(), format!("{good}x").into(), vec![0xff; 5_000]];
     damaged.push("cloudy data directory\nformat -1\n".into());
     for at in 0..good.len() {
@@ -220,7 +220,7 @@ fn a_database_that_was_altered_or_lost_is_refused() {
 #[test]
 fn an_interrupted_making_is_taken_up_again_and_only_that() {
     let (_parent, path) = used();
-    let unfinished = "cloudy data directory\nformat 5\nunfinished: nothing has been stored in it\n";
+    let unfinished = "cloudy data directory\nformat 6\nunfinished: nothing has been stored in it\n";
     let files = [FORMAT_FILE, LOCK_FILE, NODE_KEY_FILE, DATABASE_FILE];
     // Interrupted after each step: these files are there, the last one torn.
     for steps in 0..=files.len() {
@@ -236,7 +236,7 @@ fn an_interrupted_making_is_taken_up_again_and_only_that() {
         assert!(matches!(DataDir::open(&again, false), Err(DataDirError::Missing { .. })), "not without leave");
         let made = DataDir::open(&again, true).unwrap();
         assert_eq!(made.open_store(|_| {}).unwrap().groups().unwrap(), []);
-        assert_eq!(fs::read_to_string(again.join(FORMAT_FILE)).unwrap(), "cloudy data directory\nformat 5\n");
+        assert_eq!(fs::read_to_string(again.join(FORMAT_FILE)).unwrap(), "cloudy data directory\nformat 6\n");
     }
 }
 
