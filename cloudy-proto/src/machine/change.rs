@@ -22,6 +22,7 @@ use crate::machine::timeouts::Timeouts;
 use crate::machine::timers::{Timer, Timers};
 use crate::machine::tracking::CoordinatorTracking;
 use crate::machine::wedge::{Answer, WedgeHandler};
+use crate::member::Member;
 use crate::outputs::Outputs;
 use crate::result_log::ResultLog;
 use crate::rules::Rule;
@@ -59,7 +60,7 @@ impl ViewChangeHandler<'_> {
     /// Reports to the coordinator what was found against members of this view. Repeated on every new link to it.
     pub(super) fn report_suspects(&mut self) {
         let Some(member) = self.plane.member() else { return };
-        let (view, wedged, findings) = (member.view.id, member.wedged, member.findings().clone());
+        let (view, wedged, findings) = (member.view.id, member.is_wedged(), member.findings().clone());
         if findings.down.is_empty() && findings.stalled.is_empty() && !wedged {
             return;
         }
@@ -157,6 +158,24 @@ impl ViewChangeHandler<'_> {
         self.wedge_own_place(view.id, false);
     }
 
+    /// An evicted node lives, and may be ready to come back.
+    pub(super) fn on_rejoin(&mut self, from: NodeId, of: ViewId, ready: bool) {
+        if self.log.state().incarnation(from).is_none() {
+            return;
+        }
+        let now = self.timers.now();
+        self.peers.on_sign_of_life(from, now);
+        let in_force = self.log.state().view().is_some_and(|view| view.id == of && view.rank_of(from).is_none());
+        if !ready || !in_force {
+            return self.peers.evictions.on_not_ready(from);
+        }
+        self.peers.evictions.on_ready(from, now);
+        let leaves = self.coordinating.as_ref().is_some_and(|coordinating| coordinating.is_leaving(from));
+        if !leaves && !self.peers.evictions.keeps_out(from, now) && !self.closing.is_stopping() {
+            self.start(false);
+        }
+    }
+
     /// The view that was proposed took no effect, since a joiner was started again meanwhile.
     pub(super) fn restart(&mut self) {
         if let Some(change) = self.coordinating.as_mut().and_then(Coordinating::take_proposed_change) {
@@ -234,7 +253,7 @@ impl ViewChangeHandler<'_> {
         view.ring.iter().for_each(|member| self.send_wedge(member.node));
         // Its own answer may have come before it had the whole result.
         let awaits_own = self.change().is_some_and(|change| change.awaits(self.identity.me));
-        if awaits_own && self.plane.member().is_some_and(|member| member.complete) {
+        if awaits_own && self.plane.member().is_some_and(Member::is_complete) {
             self.answer(self.identity.me, view.id);
         }
     }

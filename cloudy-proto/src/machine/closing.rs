@@ -136,7 +136,7 @@ impl Machine {
     pub(super) fn take_ended(&mut self, from: NodeId) {
         self.closing.told_by = Some(from);
         if !self.log.state().is_closed() {
-            return self.say_follow(from);
+            return self.coordinator().send_follow(from);
         }
         if let Some(fetching) = &mut self.catch_up.fetching {
             fetching.add_source(from);
@@ -210,7 +210,7 @@ impl Machine {
             self.event(Event::Rejected { from: approved.next() });
         }
         self.event(Event::Final { result });
-        if self.observes() {
+        if self.arrival.observes() {
             self.say_report();
         }
         if self.closing.take_delayed() {
@@ -227,7 +227,7 @@ impl Machine {
 
     /// Tells the coordinator of the final result; again on every fresh link.
     pub(super) fn say_report(&mut self) {
-        let (result, report) = match &self.arrival.joining {
+        let (result, report) = match self.arrival.joining() {
             // It says no more than that nobody need wait for it.
             Some(joining) if joining.observes() => {
                 let ended = self.log.state().view().is_some_and(|view| view.last);

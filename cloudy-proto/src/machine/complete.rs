@@ -4,6 +4,7 @@ use crate::config::{Durability, Parameters};
 use crate::id::{NodeId, ViewId};
 use crate::io::{Event, NobodyComplete};
 use crate::machine::Machine;
+use crate::member::Member;
 use crate::view::{RingMember, View};
 use crate::view_change::ViewChange;
 use crate::wire::ControlFrame;
@@ -54,7 +55,7 @@ impl Machine {
     /// A member has not answered yet, and is heard of as a complete one: it is slow, and its time is not over.
     fn may_answer(&self, change: &ViewChange, member: &RingMember) -> bool {
         let complete = match member.node == self.identity.me {
-            true => self.plane.member().is_some_and(|member| member.complete),
+            true => self.plane.member().is_some_and(Member::is_complete),
             false => self.peers.heartbeat(member.node).is_some_and(|heartbeat| heartbeat.complete),
         };
         let awaited = |rank| change.awaits_answer(rank) && !self.timeouts().is_overdue(change, rank);

@@ -4,7 +4,8 @@ use core::net::SocketAddr;
 
 use crate::config::{Durability, Parameters};
 use crate::id::{GroupId, Index, NodeId};
-use crate::machine::founding::Founding;
+use crate::machine::arrival::Arrival;
+use crate::machine::creation::Creation;
 use crate::machine::join::{Aim, Joining};
 use crate::rules::Rules;
 
@@ -40,31 +41,19 @@ pub enum Role {
     },
 }
 
-/// What a role begins with.
-pub(super) struct Beginning {
-    /// The coordinator, as far as known.
-    pub(super) coordinator: NodeId,
-    pub(super) founding: Option<Founding>,
-    pub(super) joining: Option<Joining>,
-    /// The first index of the result here.
-    pub(super) index: Index,
-}
-
 impl Role {
-    pub(super) fn beginning(self, me: NodeId) -> Beginning {
-        let beginning = |coordinator| Beginning { coordinator, founding: None, joining: None, index: Index(1) };
+    /// How a node with this role comes into the group, the node that is likely to coordinate it, and the first index of the
+    /// result here.
+    pub(super) fn arrival(self, me: NodeId) -> (Arrival, NodeId, Index) {
+        let joining = |contact| Joining::new(contact, Aim::Member);
         match self {
-            Self::Founder { member, parameters } => {
-                Beginning { founding: Some(Founding::new(member, parameters)), ..beginning(me) }
-            }
-            Self::Invited { by } => beginning(by),
-            Self::Restored => Beginning { joining: Some(Joining::new(me, Aim::Member)), ..beginning(me) },
-            Self::Joiner { contact } => {
-                Beginning { joining: Some(Joining::new(contact, Aim::Member)), ..beginning(contact) }
-            }
+            Self::Founder { member, parameters } => (Arrival::Creates(Creation::new(member, parameters)), me, Index(1)),
+            Self::Invited { by } => (Arrival::Invited { has_accepted: false }, by, Index(1)),
+            Self::Restored => (Arrival::Resumes(joining(me)), me, Index(1)),
+            Self::Joiner { contact } => (Arrival::Joins(joining(contact)), contact, Index(1)),
             Self::Observer { contact, from } => {
-                let joining = Some(Joining::new(contact, Aim::Observer { from }));
-                Beginning { joining, index: from.unwrap_or_default().max(Index(1)), ..beginning(contact) }
+                let arrival = Arrival::Joins(Joining::new(contact, Aim::Observer { from }));
+                (arrival, contact, from.unwrap_or_default().max(Index(1)))
             }
         }
     }

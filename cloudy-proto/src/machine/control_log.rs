@@ -65,6 +65,11 @@ impl ControlLog {
         &self.state
     }
 
+    /// The log lists an incarnation of the node, or that the node created the group.
+    pub(super) fn lists(&self, node: NodeId) -> bool {
+        self.state.incarnation(node).is_some() || self.state.founder() == Some(node)
+    }
+
     #[cfg(feature = "mutations")]
     pub(super) fn take_history(&mut self) -> Vec<(LogIndex, Bytes)> {
         core::mem::take(&mut self.state.history.0)
@@ -174,6 +179,13 @@ impl ControlLog {
     #[inline]
     pub(super) fn voter_mut(&mut self) -> Option<&mut Voter> {
         self.voter.as_mut()
+    }
+
+    /// The request for the entries that this node lacks, with the name under which it votes.
+    pub(super) fn follow_frame(&self, incarnation: Incarnation) -> ControlFrame {
+        let votes = self.votes(incarnation);
+        let voter = self.voter.as_ref().filter(|_| votes).map_or(ConsensusId(0), Voter::id);
+        ControlFrame::Follow { next: self.state.next(), voter }
     }
 
     /// Coordinator: proposes a command. It appears in the log, or this node stops coordinating.

@@ -89,7 +89,7 @@ impl DataPlane {
         let former = self.former.take();
         let is_former = self.member.is_none();
         let member = self.member.take().or(former)?;
-        self.earlier_confirmations += member.confirmations_given;
+        self.earlier_confirmations += member.confirmations_given();
         Some((member, is_former))
     }
 
@@ -115,8 +115,8 @@ impl DataPlane {
             index: result.state().index(),
             checkpoint: result.state().latest_checkpoint(),
             waiting: !self.outbox.is_empty(),
-            complete: self.member.as_ref().is_some_and(|member| member.complete),
-            begins: self.member.as_ref().map(|member| member.begins).unwrap_or_default(),
+            complete: self.member.as_ref().is_some_and(Member::is_complete),
+            begins: self.member.as_ref().map(Member::before).unwrap_or_default(),
             sync_ms,
         }
     }
@@ -153,7 +153,7 @@ impl DataPlane {
 
     /// Payloads of others that were confirmed to their owners, in all views.
     pub(super) fn confirmations_given(&self) -> u64 {
-        self.member.as_ref().map_or(self.earlier_confirmations, |member| member.confirmations_given)
+        self.member.as_ref().map_or(self.earlier_confirmations, |member| member.confirmations_given())
     }
 }
 

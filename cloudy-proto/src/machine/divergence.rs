@@ -70,8 +70,8 @@ impl DivergenceHandler<'_> {
 
     /// All complete members of a view begin it at one index, with one digest before that.
     fn compare_beginning(&mut self, view: &View, node: NodeId, theirs: Checkpoint) {
-        let Some(member) = self.plane.member().filter(|member| member.complete) else { return };
-        let ours = member.begins;
+        let Some(member) = self.plane.member().filter(|member| member.is_complete()) else { return };
+        let ours = member.before();
         let contradicting = self.peers.checkpoints.note_beginning(node, theirs, ours);
         let rule = self.identity.rules.holds(Rule::BeginningsCompare);
         if rule && differ(theirs, ours) && is_outvoted(contradicting, view.members()) {
@@ -162,7 +162,7 @@ impl DivergenceHandler<'_> {
         let heartbeat = self.plane.heartbeat(self.result, self.storage.syncs.slowest_ms(self.now));
         let checkpoint = if at_checkpoint { ours } else { heartbeat.checkpoint };
         if let Some(member) = self.plane.member_mut() {
-            member.wedged = true;
+            member.stop();
             member.beat(Heartbeat { checkpoint, ..heartbeat }, self.outputs, self.due);
         }
         self.outputs.event(Event::Diverged { node, theirs, ours });

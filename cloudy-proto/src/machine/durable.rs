@@ -8,6 +8,7 @@ use crate::id::{Index, NodeId, Round, ViewId};
 use crate::io::Output;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::member::Start;
 use crate::path::Peak;
 use crate::records::Records;
 use crate::rules::Rule;
@@ -185,10 +186,9 @@ impl Machine {
     }
 
     fn complete_at(&mut self, view: ViewId, first: Index) {
-        let begins = self.result.state().end_before(first);
+        let before = self.result.state().end_before(first);
         if let Some(member) = self.plane.member_mut().filter(|member| member.view.id == view) {
-            (member.first, member.begins) = (first, begins);
-            member.complete = true;
+            member.complete(Start { first, before });
             // The others learn of it at once: a member that leaves may wait for it.
             self.set_timer(Timer::Heartbeat, Duration::ZERO);
             self.let_go();

@@ -7,7 +7,7 @@ use crate::io::{Event, OlderDisk};
 use crate::machine::Machine;
 use crate::machine::join::Joining;
 use crate::machine::timers::Timer;
-use crate::member::Member;
+use crate::member::{Member, Start};
 use crate::rules::Rule;
 use crate::session::Session;
 use crate::stored::Record;
@@ -31,13 +31,13 @@ impl Machine {
         let was_member = match before {
             Before::Nothing => false,
             Before::View { view, .. } => view.rank_of_run(me.0, me.1).is_some(),
-            Before::Skipped => self.arrival.joining.is_none() && self.log.state().was_member(self.identity.me),
+            Before::Skipped => !self.arrival.is_joining() && self.log.state().was_member(self.identity.me),
         };
         let rank = view.rank_of_run(me.0, me.1);
         let listed = view.rank_of(self.identity.me);
         // Before the first view nothing is missing, but to who comes later.
         let complete = match before {
-            Before::Nothing => self.arrival.joining.is_none() || (self.identity.was_there_first && listed.is_some()),
+            Before::Nothing => !self.arrival.is_joining() || (self.identity.was_there_first && listed.is_some()),
             Before::View { cut, .. } if self.plane.is_member() => self.leave_view(rank.is_some(), cut),
             Before::View { view: before, cut } => {
                 let answered = listed.is_some_and(|rank| view.member(rank).origin != Origin::Joiner);
@@ -63,10 +63,10 @@ impl Machine {
         self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
         self.note_members(&view);
         self.note_session(&view);
-        let reads = self.arrival.joining.as_ref().is_some_and(Joining::reads);
+        let reads = self.arrival.joining().is_some_and(Joining::reads);
         if let Some(rank) = rank.filter(|_| !view.last) {
             self.enter_view(&view, rank, first);
-            self.arrive();
+            self.on_ring();
         }
         if let Some(rank) = former_rank.filter(|_| !view.last) {
             let former = Member::former(&view, rank, first, self.timers.now(), self.identity.rules);
@@ -85,9 +85,9 @@ impl Machine {
             if was_member && !self.departure.is_wanted() {
                 self.event(Event::Evicted { view: view.id });
             }
-            self.say_rejoin();
+            self.send_rejoin();
         }
-        if view.last && self.observes() {
+        if view.last && self.arrival.observes() {
             self.say_report();
         }
         if self.is_coordinator() {
@@ -113,7 +113,7 @@ impl Machine {
         let Some((mut member, restarted)) = self.plane.leave() else { return false };
         // Of an earlier run the disk has every message below the cut that its answer led to, and no skips.
         let holds = restarted || member.holds(cut);
-        let complete = (survives && member.complete && holds) || !self.identity.rules.holds(Rule::CutIsHeld);
+        let complete = (survives && member.is_complete() && holds) || !self.identity.rules.holds(Rule::CutIsHeld);
         let own = if !complete {
             member.take_own()
         } else if self.identity.rules.holds(Rule::FinalReachesCut) {
@@ -136,12 +136,26 @@ impl Machine {
         // Whatever the result holds by now need not be broadcast again.
         let approved = self.last_approved();
         self.plane.outbox_mut().leave_out(approved);
-        let mut member = Member::new(Arc::clone(view), rank, first, self.timers.now(), self.identity.rules);
-        member.begins = first.map(|first| self.result.state().end_before(first)).unwrap_or_default();
-        member.open |= self.session.as_ref().is_some_and(Session::is_kicked_off);
+        let start = first.map(|first| Start { first, before: self.result.state().end_before(first) });
+        let mut member = Member::new(Arc::clone(view), rank, start, self.timers.now(), self.identity.rules);
+        if self.session.as_ref().is_some_and(Session::is_kicked_off) {
+            member.open();
+        }
         let linked = self.peers.linked().into_iter().filter_map(|peer| view.rank_of(peer));
         linked.for_each(|rank| member.link_up(rank));
         self.plane.enter(member);
         self.due.on_view();
+    }
+
+    /// This incarnation is on the ring: in a session it broadcasts, unless that is over.
+    fn on_ring(&mut self) {
+        if !self.arrival.observes() {
+            self.arrival.finish();
+            self.timers.stop(Timer::Join);
+        }
+        let stream = self.log.state().stream(self.identity.me, self.identity.incarnation);
+        if let Some(event) = self.session.as_mut().and_then(|session| session.on_ring(stream)) {
+            self.event(event);
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::io::{Event, LeaveWait};
 use crate::limits::MEMBERS_MAX;
 use crate::machine::Machine;
 use crate::machine::timers::Timer;
+use crate::member::Member;
 use crate::rules::Rule;
 use crate::view::{RingMember, View};
 use crate::wire::ControlFrame;
@@ -101,7 +102,7 @@ impl Machine {
             return;
         }
         let complete = |member: &RingMember| match member.node == self.identity.me {
-            true => self.plane.member().is_some_and(|member| member.complete),
+            true => self.plane.member().is_some_and(Member::is_complete),
             false => !self.peers.is_incomplete(member.node),
         };
         let mut stay = view.ring.iter().filter(|member| !leaves(member));
@@ -165,17 +166,17 @@ impl Machine {
     pub(super) fn try_go(&mut self) {
         let on_ring = match self.log.state().view() {
             Some(view) => view.rank_of(self.identity.me).is_some(),
-            None => self.arrival.joining.is_none(),
+            None => !self.arrival.is_joining(),
         };
         let closed = self.log.state().is_closed();
         let votes = (self.log.lists_voter_of(self.identity.me) || self.is_coordinator()) && !closed;
         if !self.departure.is_wanted() || self.departure.is_finished() || on_ring || votes {
             return;
         }
-        let listed = self.identity.incarnation > Incarnation(0) && !self.observes();
+        let listed = self.identity.incarnation > Incarnation(0) && !self.arrival.observes();
         let founded = self.log.state().founder() == Some(self.identity.me);
         // A node that is still coming in and reaches nobody has nothing that others could miss.
-        let unheard = self.arrival.joining.is_some() && !self.has_coordinator();
+        let unheard = self.arrival.is_joining() && !self.has_coordinator();
         let has_left = self.log.state().has_left(self.identity.me);
         let logged = has_left || !(listed || founded) || !self.identity.rules.holds(Rule::LeftIsLogged);
         // A node that led until its own removal may be the only one to know of that: another one has to coordinate without it.

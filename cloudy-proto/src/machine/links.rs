@@ -32,11 +32,16 @@ impl Machine {
             }
         }
         if self.is_coordinator() {
-            self.say_invite(peer);
+            if let Some(mut creation) = self.creation() {
+                creation.send_invite(peer);
+            }
             self.announce(peer);
         } else if peer == self.tracking.node() {
             self.greet_coordinator();
-            self.accept_again(peer);
+            // The creator may be another process that knows nothing of the group: only an answer tells.
+            if self.arrival.has_accepted() && self.log.state().view().is_none() {
+                self.accept_invitation(peer);
+            }
         }
         self.greet(peer);
         self.probe_peers();
@@ -52,18 +57,37 @@ impl Machine {
             coordinating.on_link_changed(peer);
         }
         self.peers.evictions.on_not_ready(peer);
-        self.part(peer);
+        if let Some(coordinating) = &mut self.coordinating {
+            coordinating.on_observer_gone(peer);
+        }
+        if let Some(joining) = self.arrival.joining_mut() {
+            joining.on_link_down(peer);
+        }
         if let Some(member) = self.plane.member_mut()
             && let Some(rank) = member.view.rank_of(peer)
         {
             member.link_down(rank);
         }
         if !self.is_coordinator() && peer == self.tracking.node() {
-            self.lose_coordinator();
+            self.coordinator().on_lost();
         }
         self.fetch_without_link(peer);
         self.view_change().on_link_down(peer);
         self.try_close();
+    }
+
+    /// A link is up: a node that joins asks for a place, and a node of the group tells a former member that the group runs.
+    fn greet(&mut self, peer: NodeId) {
+        if let Some(mut join) = self.join() {
+            join.on_link_up(peer);
+        }
+        if self.log.state().is_closed() && self.knows(peer) {
+            return self.say_ended(peer);
+        }
+        let runs = self.log.state().view().is_some() && !self.closing.is_final();
+        if let Some(running) = self.running().filter(|_| runs && self.log.state().was_member(peer)) {
+            self.send_control(peer, running);
+        }
     }
 
     /// Says once in each view that the links to all other members are up.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::command::{Command, Dropped};
-use crate::config::Durability;
 use crate::control::{Applied, ConsensusError, Voter, VoterOutput};
 use crate::due::Cause;
 use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId, ViewId};
@@ -13,6 +12,7 @@ use crate::io::{Event, OlderDisk, VotesLost};
 use crate::limits::CONSENSUS_TICK;
 use crate::machine::Machine;
 use crate::machine::coordinating::Coordinating;
+use crate::machine::coordinator::votes_lost;
 use crate::machine::install::Before;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
@@ -179,11 +179,11 @@ impl Machine {
             let mut first = next;
             let frames = self.log.frames_after(&mut first);
             frames.into_iter().for_each(|frame| self.send_control(from, frame));
-            self.say_resigned(from);
+            self.send_control(from, ControlFrame::Resigned);
             if next > self.log.state().next() && self.identity.rules.holds(Rule::AskedAsksBack) {
                 // A node that asks knows more. It need not be on the ring: who was may not know yet that the log goes on without
                 // a voter that is gone.
-                self.say_follow(from);
+                self.coordinator().send_follow(from);
             }
         }
     }
@@ -200,9 +200,9 @@ impl Machine {
         let last = LogIndex((first.0 + entries.len() as u64).saturating_sub(1));
         for (at, entry) in entries.into_iter().enumerate() {
             let index = LogIndex(first.0 + at as u64);
-            if index > self.log.state().next() && self.arrival.joining.is_some() {
+            if index > self.log.state().next() && self.arrival.is_joining() {
                 // What came before was taken for a stranger's.
-                return self.say_follow(from);
+                return self.coordinator().send_follow(from);
             }
             if index > self.log.state().next() {
                 return self.breach(from, format!("the control log has a gap before entry {index}"));
@@ -232,8 +232,10 @@ impl Machine {
                 if node == self.identity.me && run == self.identity.run {
                     self.incarnated(incarnation);
                 }
-                self.install_first();
-                self.take_claim();
+                if let Some(mut creation) = self.creation() {
+                    creation.install_first();
+                }
+                self.retry_claim();
                 self.view_change().on_incarnation(node);
                 self.view_change().replace_stale();
             }
@@ -261,7 +263,7 @@ impl Machine {
     /// The log lists this run of the node.
     pub(super) fn incarnated(&mut self, incarnation: Incarnation) {
         self.identity.incarnation = incarnation;
-        self.say_rejoin();
+        self.send_rejoin();
         if self.closing.is_wanted() {
             // Before, it was of no group that could be asked.
             self.end();
@@ -295,7 +297,7 @@ impl Machine {
         if let Some(incarnation) = listed.filter(|listed| *listed != self.identity.incarnation) {
             self.incarnated(incarnation);
         }
-        self.take_claim();
+        self.retry_claim();
         self.stay_off_ring();
         let view = self.log.state().view().cloned();
         if let Some(view) = view.filter(|view| before.as_ref().is_none_or(|before| before.id < view.id)) {
@@ -358,25 +360,8 @@ impl Machine {
 }
 
 impl Machine {
-    /// A process of a node comes that the log does not list: in memory, no vote has outlived the one before.
-    pub(super) fn comes_in_another_run(&mut self, node: NodeId, run: u64) {
-        if self.identity.durability == Durability::Memory && !self.log.state().is_latest_run(node, run) {
-            self.log.on_votes_lost(node);
-        }
-    }
-
     /// Most voters are back without their votes: no node can coordinate the group.
     pub(super) fn votes_lost(&self) -> Option<VotesLost> {
-        let may_be_stuck = !self.has_coordinator() && !self.log.state().is_closed();
-        let (lost, voters) = self.log.lost_majority().filter(|_| may_be_stuck)?;
-        let durability = self.identity.durability;
-        self.identity.rules.holds(Rule::LostVotesAreTold).then_some(VotesLost { lost, voters, durability })
-    }
-
-    /// No coordinator has been in reach for the coordinator timeout.
-    pub(super) fn tell_votes_lost(&mut self) {
-        if let Some(lost) = self.votes_lost().filter(|lost| self.log.report_loss(lost)) {
-            self.event(Event::VotesLost(lost));
-        }
+        votes_lost(&self.identity, &self.log, self.has_coordinator())
     }
 }

@@ -1,5 +1,6 @@
 //! One group at one node: the state machine that everything drives (the contract is at the top of the crate).
 
+mod admission;
 mod arrival;
 mod catch_up;
 mod change;
@@ -10,12 +11,14 @@ mod config;
 mod control_log;
 mod coordinate;
 mod coordinating;
+mod coordinator;
+mod creation;
 mod data_plane;
 mod divergence;
 mod durable;
+mod electorate;
 mod evictions;
 mod fetch;
-mod founding;
 mod frames;
 mod identity;
 mod incoming;
@@ -30,6 +33,7 @@ mod offers;
 mod pace;
 mod peers;
 mod phases;
+mod rejoin;
 mod restore;
 mod retention;
 mod serve;
@@ -47,26 +51,32 @@ use crate::config::Durability;
 use crate::control::Voter;
 use crate::delivery::Delivery;
 use crate::due::{Cause, Due};
-use crate::id::{GroupId, Incarnation, Index, NodeId, Seq};
+use crate::id::{GroupId, Incarnation, Index, NodeId, Seq, ViewId};
 use crate::io::{Admission, Event, Frame, Input, Output, Request};
+use crate::limits::CONSENSUS_TICK;
 use crate::member::Member;
 use crate::outputs::Outputs;
 use crate::result_log::ResultLog;
 use crate::session::Session;
+use crate::stored::Record;
 use crate::time::Time;
 use crate::view_change::ViewChange;
 use crate::wire::{ControlFrame, Heartbeat, Stream};
+use admission::AdmissionHandler;
 use arrival::Arrival;
 use catch_up::CatchUp;
 use change::ViewChangeHandler;
 use closing::Closing;
-use config::Beginning;
 use control_log::ControlLog;
 use coordinating::Coordinating;
+use coordinator::CoordinatorHandler;
 use core::time::Duration;
+use creation::CreationHandler;
 use data_plane::DataPlane;
 use divergence::DivergenceHandler;
+use electorate::ElectorateHandler;
 use identity::Identity;
+use join::JoinHandler;
 use leave::Departure;
 use next_view::NextView;
 use peers::Peers;
@@ -106,16 +116,17 @@ impl Machine {
     /// A group that does not have a view yet.
     #[must_use]
     pub fn new(config: MachineConfig) -> Self {
-        let Beginning { coordinator, founding, joining, index } = config.role.beginning(config.me);
-        Self {
+        let (arrival, coordinator, index) = config.role.arrival(config.me);
+        let is_creator = arrival.creation().is_some();
+        let mut machine = Self {
             log: ControlLog::new(
                 config.rules,
                 config.log_entries_max,
-                founding.is_some().then(|| Voter::founder(config.durability)),
+                is_creator.then(|| Voter::founder(config.durability)),
             ),
             coordinating: None,
             tracking: CoordinatorTracking::new(coordinator),
-            arrival: Arrival { founding, joining, has_accepted: false },
+            arrival,
             peers: Peers::default(),
             plane: DataPlane::default(),
             result: ResultLog::new(index, config.retain_bytes),
@@ -140,8 +151,21 @@ impl Machine {
                 durability: config.durability,
                 rules: config.rules,
             },
+        };
+        machine.start();
+        machine
+    }
+
+    /// What a machine does before anything else.
+    fn start(&mut self) {
+        if self.log.voter().is_some() {
+            self.set_timer(Timer::Consensus, CONSENSUS_TICK);
+            self.run_consensus();
         }
-        .begun()
+        if !self.arrival.is_joining() {
+            // A node that is there before the first view has all of the result from its start.
+            self.storage.records.keep(Record::Complete { view: ViewId(0), first: Index(1) });
+        }
     }
 
     /// The only way in.
@@ -238,7 +262,21 @@ impl Machine {
     /// broadcasts.
     #[must_use]
     pub fn only_watches(&self) -> bool {
-        self.observes() || self.only_founds()
+        self.arrival.observes() || self.only_creates()
+    }
+
+    /// This node created the group and takes no place on its ring, as its role says, or as the log does.
+    fn only_creates(&self) -> bool {
+        let without_place = self.arrival.creation().is_some_and(|creation| !creation.takes_place());
+        let is_unlisted = self.log.state().view().is_some() && self.log.state().incarnation(self.identity.me).is_none();
+        without_place || (self.log.state().founder() == Some(self.identity.me) && is_unlisted)
+    }
+
+    /// A node that this one asked to join, or that is or was of the group: others have no say in it.
+    #[must_use]
+    pub fn is_of_group(&self, node: NodeId) -> bool {
+        let is_asked = self.arrival.joining().is_some_and(|joining| joining.relies_on(node));
+        is_asked || self.log.state().was_member(node) || self.log.state().founder() == Some(node)
     }
 
     /// Where the group keeps its result.
@@ -278,9 +316,9 @@ impl Machine {
 
     fn take_request(&mut self, request: Request) {
         match request {
-            Request::Invite { node } => self.invite(node),
-            Request::Uninvite { node } => self.uninvite(node),
-            Request::Found { session } => self.found(session),
+            Request::Invite { node } => self.creation().into_iter().for_each(|mut creation| creation.invite(node)),
+            Request::Uninvite { node } => self.arrival.creation_mut().into_iter().for_each(|it| it.uninvite(node)),
+            Request::Found { session } => self.creation().into_iter().for_each(|mut it| it.create(session)),
             Request::End => self.end(),
             Request::Leave => self.leave(),
             Request::Snapshot { index, state } => self.snapshot_taken(index, state),
@@ -342,6 +380,66 @@ impl Machine {
         }
     }
 
+    fn electorate(&mut self) -> Option<ElectorateHandler<'_>> {
+        let coordinating = self.coordinating.as_ref()?;
+        Some(ElectorateHandler { identity: &self.identity, log: &mut self.log, coordinating, peers: &self.peers })
+    }
+
+    /// None at a node that does not create the group.
+    fn creation(&mut self) -> Option<CreationHandler<'_>> {
+        Some(CreationHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            term: self.coordinating.as_ref().map(Coordinating::term),
+            creation: self.arrival.creation_mut()?,
+            peers: &self.peers,
+            outputs: &mut self.outputs,
+        })
+    }
+
+    /// None at a node that does not join.
+    fn join(&mut self) -> Option<JoinHandler<'_>> {
+        Some(JoinHandler {
+            identity: &self.identity,
+            log: &self.log,
+            coordinates: self.coordinating.is_some(),
+            tracking: &self.tracking,
+            joining: self.arrival.joining_mut()?,
+            peers: &self.peers,
+            result: &self.result,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+        })
+    }
+
+    fn admission(&mut self) -> AdmissionHandler<'_> {
+        AdmissionHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            coordinating: &mut self.coordinating,
+            tracking: &self.tracking,
+            peers: &mut self.peers,
+            result: &self.result,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            timers: &self.timers,
+        }
+    }
+
+    fn coordinator(&mut self) -> CoordinatorHandler<'_> {
+        CoordinatorHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            coordinates: self.coordinating.is_some(),
+            tracking: &mut self.tracking,
+            arrival: &self.arrival,
+            peers: &self.peers,
+            storage: &self.storage,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+        }
+    }
+
     fn wedge(&mut self) -> WedgeHandler<'_> {
         WedgeHandler {
             identity: &self.identity,
@@ -398,6 +496,10 @@ impl Machine {
             records: &mut self.storage.records,
             outputs: &mut self.outputs,
         }
+    }
+
+    fn send_control(&mut self, to: NodeId, frame: ControlFrame) {
+        send_control(&self.peers, &mut self.outputs, to, frame);
     }
 
     fn event(&mut self, event: Event) {

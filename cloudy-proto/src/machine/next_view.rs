@@ -167,3 +167,78 @@ impl NextView<'_> {
         evictions.ready().filter(joins).filter_map(|(node, _)| self.joiner(node)).take(places).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::id::{Index, Round, ViewId};
+    use crate::machine::Machine;
+    use crate::machine::tests::{COORDINATOR, MEMBER, drain, pair};
+    use crate::view::Place;
+    use crate::wire::Findings;
+
+    /// The coordinator of a group of two, after it has started a view change.
+    fn changing(parameters: Parameters) -> Machine {
+        let (mut coordinator, _) = pair(parameters);
+        coordinator.view_change().start(false);
+        drain(&mut coordinator);
+        coordinator
+    }
+
+    /// An answer of the other member, which found nothing.
+    fn answer(machine: &Machine, complete: bool) -> Wedged {
+        Wedged {
+            view: ViewId(1),
+            incarnation: machine.log.state().incarnation(MEMBER).expect("the log lists it"),
+            frontiers: vec![Round(0); 2],
+            complete,
+            first: Index(u64::from(complete)),
+            digest: Digest(0),
+            cursor: Place::default(),
+            findings: Findings::default(),
+        }
+    }
+
+    fn decide(machine: &Machine) -> Decision {
+        machine.next_view().expect("it coordinates").decide(machine.change().expect("it has started"))
+    }
+
+    #[test]
+    fn only_the_coordinator_decides_and_not_before_all_have_answered() {
+        let (_, member) = pair(Parameters::default());
+        assert!(member.next_view().is_none());
+        let mut coordinator = changing(Parameters::default());
+        let awaits = |machine: &Machine| {
+            machine.next_view().zip(machine.change()).is_some_and(|(next, change)| next.awaits_answers(change))
+        };
+        assert!(awaits(&coordinator));
+        let answer = answer(&coordinator, true);
+        let taken = coordinator.coordinating.as_mut().and_then(Coordinating::change_mut).expect("it changes");
+        assert_eq!(taken.answer(MEMBER, answer), Ok(()));
+        assert!(!awaits(&coordinator));
+        let Decision::Install(next) = decide(&coordinator) else { panic!("all have answered") };
+        assert_eq!((next.from, next.ring.len(), next.dropped), (ViewId(1), 2, Vec::new()));
+    }
+
+    #[test]
+    fn a_member_that_leaves_or_is_silent_is_dropped_with_its_reason() {
+        let mut coordinator = changing(Parameters::default());
+        let Decision::Install(next) = decide(&coordinator) else { panic!("the coordinator is complete") };
+        assert_eq!(next.dropped, [(MEMBER, Dropped::Silent)]);
+        let right = answer(&coordinator, true);
+        let coordinating = coordinator.coordinating.as_mut().expect("it coordinates");
+        coordinating.on_leave(MEMBER);
+        let change = coordinating.change_mut().expect("it has started");
+        assert_eq!(change.answer(MEMBER, right), Ok(()));
+        let Decision::Install(next) = decide(&coordinator) else { panic!("the coordinator is complete") };
+        let ring: Vec<NodeId> = next.ring.iter().map(|member| member.node).collect();
+        assert_eq!((ring, next.dropped), (vec![COORDINATOR], vec![(MEMBER, Dropped::Left)]));
+    }
+
+    #[test]
+    fn a_ring_smaller_than_the_least_is_not_installed() {
+        let coordinator = changing(Parameters { ring_min: 2, ..Parameters::default() });
+        assert!(matches!(decide(&coordinator), Decision::TooFew));
+    }
+}

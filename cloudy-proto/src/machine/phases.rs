@@ -74,7 +74,7 @@ impl Machine {
         let Some(begins) = self.session.get_or_insert_default().on_kickstart(plan, stream) else { return };
         self.begin_period(begins);
         if let Some(member) = self.plane.member_mut() {
-            member.open = true;
+            member.open();
         }
     }
 
@@ -114,7 +114,7 @@ impl Machine {
     pub(super) fn asked_to_end(&mut self, from: NodeId) {
         let observes = self.peers.is_observer(from);
         // The node asks the next coordinator as well.
-        if self.is_coordinator() && !self.hands_over() && (observes || self.is_of_the_group(from)) {
+        if self.is_coordinator() && !self.hands_over() && (observes || self.tracking.is_known(from, &self.log)) {
             self.begin_stop();
         }
     }

@@ -42,7 +42,7 @@ impl Machine {
             machine.log.begin_voting(voter);
             machine.set_timer(Timer::Consensus, CONSENSUS_TICK);
         }
-        machine.lose_coordinator();
+        machine.coordinator().on_lost();
         machine.run_consensus();
         Ok(machine)
     }
@@ -50,8 +50,8 @@ impl Machine {
     /// A founder that took no place on the ring takes none after a restart either. Its own log may be the first to say
     /// which kind it is.
     pub(super) fn stay_off_ring(&mut self) {
-        if self.identity.is_restored && self.only_founds() {
-            self.arrival.joining = None;
+        if self.identity.is_restored && self.only_creates() {
+            self.arrival.finish();
             self.timers.stop(Timer::Join);
         }
     }
@@ -134,19 +134,19 @@ impl Machine {
             let slots = of_view.map(|((_, _, lane), slot)| (*lane, slot));
             let ends = stored.ends.as_ref().filter(|(of, _)| *of == view.id);
             let ends = ends.map(|(_, ends)| ends.as_slice()).unwrap_or_default();
-            let member = Member::new(Arc::clone(view), rank, first, self.timers.now(), self.identity.rules);
+            let member = Member::former(view, rank, first, self.timers.now(), self.identity.rules);
             let member = member.restored(slots, passed, ends);
             self.plane.enter_as_former(member.map_err(|lane| StoredError::Lane { view: view.id, lane })?);
         }
         if self.identity.rules.holds(Rule::RestartedIsWedged) {
-            if first.is_none() && self.arrival.joining.is_some() {
+            if first.is_none() && self.arrival.is_joining() {
                 self.start_fetching(view);
             }
         } else if let Some(mut member) = self.plane.take_former() {
             self.identity.incarnation = member.incarnation();
-            member.wedged = false;
+            member.unwedge();
             self.plane.enter(member);
-            self.arrival.joining = None;
+            self.arrival.finish();
             self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
         }
         Ok(())

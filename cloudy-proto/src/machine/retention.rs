@@ -118,14 +118,14 @@ impl Machine {
     /// stored all before the view, and what it has confirmed since. The length of a result that is being fetched says
     /// nothing of its disk.
     fn held_by_all(&self) -> Option<Index> {
-        let member = self.plane.member().filter(|member| member.complete)?;
+        let member = self.plane.member().filter(|member| member.is_complete())?;
         if !self.identity.rules.holds(Rule::DeletesWhatAllHold) {
             return Some(self.result.state().index());
         }
         let mut others = member.view.ring.iter().filter(|other| other.node != self.identity.me);
         others.try_fold(self.result.state().index(), |all, other| {
             let said = self.peers.heartbeat(other.node)?;
-            (said.complete && said.index >= member.first).then(|| all.min(said.index))
+            (said.complete && said.index >= member.first()).then(|| all.min(said.index))
         })
     }
 }

@@ -239,7 +239,7 @@ impl Machine {
     /// Where the view in force begins; zero at a node that does not know: one that is not complete.
     fn first_of_view(&self) -> Index {
         match self.plane.place() {
-            Some(member) => member.first,
+            Some(member) => member.first(),
             None => self.closing.final_result().map_or(Index(0), |result| result.index.next()),
         }
     }

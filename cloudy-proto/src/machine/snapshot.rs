@@ -60,7 +60,7 @@ impl Machine {
 
     /// A part of a snapshot comes. True if it is new.
     pub(super) fn take_part(&mut self, from: NodeId, header: Header, offset: u64, part: &Bytes) -> bool {
-        if self.observes() {
+        if self.arrival.observes() {
             self.truncated(from, header.index.next());
             return false;
         }

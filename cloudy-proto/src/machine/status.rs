@@ -43,7 +43,7 @@ impl Machine {
             snapshot: self.storage.snapshot.as_ref().map(|snapshot| snapshot.index),
             members: members.unwrap_or_default(),
             pending: member.map(|member| pending(member, now)).unwrap_or_default(),
-            pending_slots: member.map_or(0, |member| member.pending.unapproved().count()),
+            pending_slots: member.map_or(0, |member| member.unapproved().count()),
             outbox_payloads: self.plane.outbox().payloads(),
             window_bytes: self.window_bytes(),
             confirmations_given: self.plane.confirmations_given(),
@@ -96,9 +96,9 @@ impl Machine {
                 .view()
                 .zip(self.coordinating.as_ref())
                 .is_some_and(|(view, it)| it.has_ready(node, view.id)),
-            frontier: at(|member, rank| member.lanes[rank.at()].frontier().0),
-            approved: at(|member, rank| member.lanes[rank.at()].approved().0),
-            confirmed: at(|member, rank| member.pending.confirmed(rank).0),
+            frontier: at(|member, rank| member.marks(rank).frontier.0),
+            approved: at(|member, rank| member.marks(rank).approved.0),
+            confirmed: at(|member, rank| member.marks(rank).confirmed.0),
             index,
         }
     }
@@ -118,7 +118,8 @@ impl Machine {
 
     /// What keeps a view change from its end, if that is the least ring size, and the first member that is missing.
     fn least_ring(&self, member: &Member) -> Option<(NodeId, LeastRing)> {
-        let ring = member.view.ring.iter().filter(|_| member.wedged && !member.view.last).map(|member| member.node);
+        let ring =
+            member.view.ring.iter().filter(|_| member.is_wedged() && !member.view.last).map(|member| member.node);
         let (reached, missing): (Vec<NodeId>, Vec<NodeId>) =
             ring.partition(|node| *node == self.identity.me || self.peers.is_linked(*node));
         let least_ring = LeastRing { in_reach: reached.len(), ring_min: member.view.parameters.ring_min };
@@ -146,7 +147,7 @@ impl Machine {
 }
 
 fn pending(member: &Member, now: Time) -> Vec<PendingSlot> {
-    let named = member.pending.unapproved().take(PENDING_NAMED);
+    let named = member.unapproved().take(PENDING_NAMED);
     named
         .map(|record| PendingSlot {
             first_seq: record.first_seq,
@@ -251,7 +252,7 @@ impl Machine {
     /// The result reaches the first index of the view in force: at a complete member, and at a node that fetched as far.
     fn reaches_view(&self) -> bool {
         let member = self.plane.place();
-        let is_complete = member.is_some_and(|member| member.complete);
+        let is_complete = member.is_some_and(Member::is_complete);
         let is_fetched = self.catch_up.fetching.as_ref().is_some_and(|fetching| fetching.reaches);
         is_complete || is_fetched || !self.identity.rules.holds(Rule::RejectedIsReached)
     }

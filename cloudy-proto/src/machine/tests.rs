@@ -13,6 +13,9 @@ pub(super) const COORDINATOR: NodeId = NodeId([1; 32]);
 /// The other member of a group of two.
 pub(super) const MEMBER: NodeId = NodeId([2; 32]);
 
+/// A node that is of no group yet.
+pub(super) const JOINER: NodeId = NodeId([3; 32]);
+
 fn machine(me: NodeId, role: Role, durability: Durability) -> Machine {
     Machine::new(MachineConfig {
         me,
@@ -47,6 +50,11 @@ pub(super) fn invited() -> Machine {
     machine.handle(Time(0), Input::LinkUp { peer: COORDINATOR, addresses: Vec::new() });
     drain(&mut machine);
     machine
+}
+
+/// A node that joins a running group by way of the coordinator, which it has no link to yet.
+pub(super) fn joiner() -> Machine {
+    machine(JOINER, Role::Joiner { contact: COORDINATOR }, Durability::Memory)
 }
 
 /// A group of two in memory, in its first view: the coordinator, and the other member. All frames between them were taken.

@@ -107,9 +107,9 @@ impl Machine {
                 Timer::Wedge => self.view_change().on_timeout(),
                 Timer::Linger => self.linger_over(),
                 Timer::Fetch => self.fetch_due(),
-                Timer::Rejoin => self.say_rejoin(),
-                Timer::Join => self.ask_to_join(),
-                Timer::Seek => self.seek(),
+                Timer::Rejoin => self.send_rejoin(),
+                Timer::Join => self.join().into_iter().for_each(|mut join| join.ask_next()),
+                Timer::Seek => self.coordinator().seek(),
                 Timer::Consensus => self.consensus_tick(),
                 Timer::Leave => self.ask_to_leave(),
             }

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use crate::id::NodeId;
 use crate::io::NobodyComplete;
+use crate::machine::control_log::ControlLog;
 use crate::machine::peers::Peers;
 use crate::time::Time;
 
@@ -66,6 +67,11 @@ impl CoordinatorTracking {
     /// The coordinator, if it is another node and linked.
     pub(super) fn linked(&self, me: NodeId, peers: &Peers) -> Option<NodeId> {
         Some(self.node).filter(|node| self.is_elsewhere(me) && peers.is_linked(*node))
+    }
+
+    /// A node that the log lists, or that coordinates: a coordinator has listed this node, or invited it.
+    pub(super) fn is_known(&self, node: NodeId, log: &ControlLog) -> bool {
+        log.lists(node) || node == self.node
     }
 
     /// This node coordinates in a term.

@@ -53,7 +53,7 @@ impl WedgeHandler<'_> {
     /// news to report.
     pub(super) fn suspect(&mut self) -> Option<Vec<NodeId>> {
         let limits = self.timeouts().limits(&self.plane.member()?.view);
-        let member = self.plane.member_mut().filter(|member| !member.wedged)?;
+        let member = self.plane.member_mut().filter(|member| !member.is_wedged())?;
         let known = member.findings().down.len();
         let evicts = member.view.parameters.on_failure == OnFailure::Evict;
         let has_news = evicts && member.suspect(&limits, self.now);
@@ -110,12 +110,58 @@ impl WedgeHandler<'_> {
     fn held(&self, view: ViewId) -> Option<Wedged> {
         let member = self.plane.place().filter(|member| member.view.id == view)?;
         let (incarnation, frontiers) = (member.incarnation(), member.frontiers());
-        let (first, complete) = (member.first, member.complete);
+        let (first, complete) = (member.first(), member.is_complete());
         let digest = self.result.state().end_before(first).digest;
         let (cursor, mut findings) = (member.cursor(), member.findings().clone());
         if member.view.parameters.adapts() {
             findings.quiet = member.quiet(&self.timeouts().limits(&member.view), self.now);
         }
         Some(Wedged { view, incarnation, frontiers, complete, first, digest, cursor, findings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Durability, Parameters};
+    use crate::id::Round;
+    use crate::io::{Input, Output};
+    use crate::machine::tests::{COORDINATOR, MEMBER, alone, drain, pair};
+
+    #[test]
+    fn a_member_freezes_its_own_view_only_and_answers_with_what_it_holds() {
+        let (_, mut member) = pair(Parameters::default());
+        assert!(!member.wedge().freeze(ViewId(2), false), "no such view");
+        assert!(
+            member.wedge().freeze(ViewId(1), false) && member.wedge().freeze(ViewId(1), false),
+            "any number of times"
+        );
+        let answer = member.wedge().answer_once_synced(COORDINATOR, ViewId(1));
+        let Some(Answer::Wedged(wedged)) = answer else { panic!("{answer:?}") };
+        assert_eq!((wedged.view, wedged.frontiers, wedged.complete), (ViewId(1), vec![Round(0); 2], true));
+        assert_eq!(member.wedge().due_answer(), None, "it is given once");
+        assert_eq!(member.wedge().suspect(), None, "a frozen view finds nothing");
+    }
+
+    #[test]
+    fn an_answer_waits_for_the_disk() {
+        let mut machine = alone(Parameters { durability: Durability::Disk, ..Parameters::default() });
+        assert!(machine.wedge().freeze(ViewId(1), false));
+        assert_eq!(machine.wedge().answer_once_synced(MEMBER, ViewId(1)), Some(Answer::Syncing(ViewId(1))));
+        machine.handle(machine.timers.now(), Input::Timeout);
+        let tickets = drain(&mut machine).into_iter().filter_map(|output| match output {
+            Output::Persist { ticket, .. } => Some(ticket),
+            _ => None,
+        });
+        let ticket = tickets.last().expect("it stores that the view is wedged");
+        assert_eq!(machine.wedge().due_answer(), None);
+        machine.persisted(ticket);
+        // This node coordinates itself: an answer to another node is void by then.
+        assert!(
+            machine
+                .wedge()
+                .answer_once_synced(MEMBER, ViewId(1))
+                .is_some_and(|answer| answer != Answer::Syncing(ViewId(1)))
+        );
     }
 }

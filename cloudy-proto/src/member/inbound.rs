@@ -74,7 +74,7 @@ impl Member {
     ) -> Result<Option<Heartbeat>, Breach> {
         match frame {
             TallyFrame::Heartbeat(heartbeat) => {
-                self.peers[from.at()].waiting = heartbeat.waiting;
+                self.flows.peers[from.at()].waiting = heartbeat.waiting;
                 return Ok(Some(heartbeat));
             }
             TallyFrame::Resume { frontiers } => self.take_resume(from, &frontiers)?,
@@ -90,7 +90,7 @@ impl Member {
                 let is_awaited = from == self.walk.cursor().rank || !self.rules.holds(Rule::CursorWaitsForUnknown);
                 due.set_if(Cause::Outputs, is_awaited);
             }
-            TallyFrame::Moved { taken, everywhere } => self.progress.take(from, (taken, everywhere), now),
+            TallyFrame::Moved { taken, everywhere } => self.liveness.progress.take(from, (taken, everywhere), now),
             TallyFrame::Skips { lanes } if !self.wedged => self.take_known_skips(&lanes, due)?,
             TallyFrame::Confirm { .. } | TallyFrame::Approved { .. } | TallyFrame::Skips { .. } => {}
         }
@@ -132,7 +132,7 @@ impl Member {
             let resumes = sent < lane.frontier() && self.rules.holds(Rule::ResumeTellsSkips);
             flows.push(LaneFlow { lane: rank, sent, resumes });
         }
-        self.peers[from.at()].lanes = flows;
+        self.flows.peers[from.at()].lanes = flows;
         Ok(())
     }
 }

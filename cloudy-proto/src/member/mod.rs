@@ -1,22 +1,19 @@
 //! The data plane of one view at one member: lanes, pending table, ring model and walk (`protocol.md` §3).
 
 mod inbound;
+mod liveness;
 mod outbound;
 mod progress;
-mod synced;
-mod turn;
 
-use core::time::Duration;
 use std::sync::Arc;
 
-use outbound::PeerFlow;
-use progress::Progress;
+use liveness::Liveness;
+use outbound::Flows;
 
 use crate::delivery::Delivery;
 use crate::digest::Checkpoint;
 use crate::due::{Cause, Due};
 use crate::id::{Incarnation, Index, Rank, Round};
-use crate::io::WaitCause;
 use crate::lane::{Held, Lane};
 use crate::outbox::Outbox;
 use crate::pending::{PendingTable, Record};
@@ -25,49 +22,53 @@ use crate::rules::{Rule, Rules};
 use crate::slot::{Batch, Slot};
 use crate::time::Time;
 use crate::view::{Place, View};
-use crate::view_change::{Limits, Sight, Suspicion};
 use crate::walk::Walk;
-use crate::wire::{Findings, Stall};
 
 /// This node as a member of one view.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) view: Arc<View>,
     pub(crate) rank: Rank,
-    /// The index of the view's first message; zero while not complete.
-    pub(crate) first: Index,
-    /// The index before that, and the digest there.
-    pub(crate) begins: Checkpoint,
-    pub(crate) lanes: Vec<Lane>,
-    pub(crate) pending: PendingTable,
+    /// None while the result here does not reach the view's first index: until then nothing of this view enters it.
+    start: Option<Start>,
+    lanes: Vec<Lane>,
+    pending: PendingTable,
     model: &'static dyn RingModel,
     window: Window,
     walk: Walk,
-    peers: Vec<PeerFlow>,
+    flows: Flows,
     /// The highest round of a message slot taken from another lane.
     taken_max: Option<Round>,
     /// Own slots may be sent: from the start, or in a session from the kickstart.
-    pub(crate) open: bool,
+    open: bool,
     /// Nothing of this view is sent, confirmed, approved or taken.
-    pub(crate) wedged: bool,
-    /// The result is here up to the view's first index; until then nothing of this view enters it.
-    pub(crate) complete: bool,
-    suspicion: Suspicion,
-    progress: Progress,
-    /// The lane ends with the highest approved own message slot.
-    approval_due: Round,
+    wedged: bool,
+    liveness: Liveness,
     /// When the turn came to this empty-handed member while others wait.
     turn_since: Option<Time>,
-    /// Where the walk waits, and since when a message slot has waited behind that place; whether one does.
-    waits: (Place, Time),
-    lags: bool,
-    /// Payloads of others that were confirmed to their owners.
-    pub(crate) confirmations_given: u64,
     rules: Rules,
 }
 
+/// Where a view begins in the result.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    /// The index of the view's first message.
+    pub(crate) first: Index,
+    /// The end of the result before that.
+    pub(crate) before: Checkpoint,
+}
+
+/// The watermarks of one lane.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LaneMarks {
+    pub(crate) frontier: Round,
+    pub(crate) approved: Round,
+    /// How far the lane's owner has confirmed the own lane.
+    pub(crate) confirmed: Round,
+}
+
 impl Member {
-    pub(crate) fn new(view: Arc<View>, rank: Rank, first: Option<Index>, now: Time, rules: Rules) -> Self {
+    pub(crate) fn new(view: Arc<View>, rank: Rank, start: Option<Start>, now: Time, rules: Rules) -> Self {
         let members = view.members();
         let mut recipients: Vec<Rank> = view.ranks().collect();
         if !rules.holds(Rule::OwnerIsRecipient) {
@@ -78,25 +79,18 @@ impl Member {
         }
         Self {
             rank,
-            first: first.unwrap_or_default(),
-            begins: Checkpoint::default(),
-            complete: first.is_some(),
-            suspicion: Suspicion::new(members, now),
-            progress: Progress::new(members),
+            start,
+            liveness: Liveness::new(members, now),
             lanes: view.ranks().map(|_| Lane::new(view.parameters.durability)).collect(),
             pending: PendingTable::new(members, recipients),
             model: model_of(view.parameters.ring),
             window: Window::new(&view.parameters, members),
             walk: Walk::default(),
-            peers: view.ranks().map(|_| PeerFlow::default()).collect(),
+            flows: Flows::new(members),
             taken_max: None,
             open: !view.parameters.session,
             wedged: false,
-            approval_due: Round(0),
             turn_since: None,
-            waits: (Place::default(), now),
-            lags: false,
-            confirmations_given: 0,
             rules,
             view,
         }
@@ -104,7 +98,53 @@ impl Member {
 
     /// This node's part in a view that lists an earlier incarnation of it: wedged from the start.
     pub(crate) fn former(view: &Arc<View>, rank: Rank, first: Option<Index>, now: Time, rules: Rules) -> Self {
-        Self { wedged: true, ..Self::new(Arc::clone(view), rank, first, now, rules) }
+        let start = first.map(|first| Start { first, before: Checkpoint::default() });
+        Self { wedged: true, ..Self::new(Arc::clone(view), rank, start, now, rules) }
+    }
+
+    /// The result here reaches the view's first index.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.start.is_some()
+    }
+
+    /// The index of the view's first message; zero while not complete.
+    pub(crate) fn first(&self) -> Index {
+        self.start.map(|start| start.first).unwrap_or_default()
+    }
+
+    /// The end of the result before the view's first index; a default while not complete.
+    pub(crate) fn before(&self) -> Checkpoint {
+        self.start.map(|start| start.before).unwrap_or_default()
+    }
+
+    /// The result here reaches the view's first index from here on.
+    pub(crate) fn complete(&mut self, start: Start) {
+        self.start = Some(start);
+    }
+
+    /// Own slots may be sent from here on.
+    pub(crate) fn open(&mut self) {
+        self.open = true;
+    }
+
+    pub(crate) fn is_wedged(&self) -> bool {
+        self.wedged
+    }
+
+    /// The watermarks of a member's lane.
+    pub(crate) fn marks(&self, rank: Rank) -> LaneMarks {
+        let lane = &self.lanes[rank.at()];
+        LaneMarks { frontier: lane.frontier(), approved: lane.approved(), confirmed: self.pending.confirmed(rank) }
+    }
+
+    /// The own slots that are not approved, in order.
+    pub(crate) fn unapproved(&self) -> impl Iterator<Item = &Record> {
+        self.pending.unapproved()
+    }
+
+    /// Payloads of others that were confirmed to their owners.
+    pub(crate) fn confirmations_given(&self) -> u64 {
+        self.flows.confirmations_given
     }
 
     /// Does all that can be done without hearing more: send, skip, confirm, approve, deliver.
@@ -129,10 +169,7 @@ impl Member {
         self.watch_turn(now, outbox);
         let cursor = self.walk.cursor();
         let lags = self.result_lags();
-        let lagged = core::mem::replace(&mut self.lags, lags);
-        if cursor != self.waits.0 || !lagged {
-            self.waits = (cursor, now);
-        }
+        self.liveness.on_walk(cursor, lags, now);
     }
 
     fn frozen(&self, rule: Rule) -> bool {
@@ -158,7 +195,7 @@ impl Member {
             let cost_bytes = batch.cost_bytes();
             let Some(round) = self.model.round_for(self.ring_state(), cost_bytes) else {
                 if !self.window.has_room(self.pending.bytes(), cost_bytes) {
-                    self.window.is_short();
+                    self.window.on_shortage();
                 }
                 break;
             };
@@ -211,7 +248,7 @@ impl Member {
                     break;
                 }
                 used += held.batch.cost_bytes();
-                self.confirmations_given += u64::from(held.batch.count);
+                self.flows.confirmations_given += u64::from(held.batch.count);
                 lane.confirm_one();
             }
         }
@@ -231,7 +268,7 @@ impl Member {
         if after > before {
             let own = &mut self.lanes[self.rank.at()];
             if own.held_from(before).next().is_some_and(|held| held.round < after) {
-                self.approval_due = after;
+                self.flows.approval_due = after;
             }
             own.approve(after);
         }
@@ -239,7 +276,7 @@ impl Member {
 
     /// §3.4: walks on, and lets in what is approved. True if the cursor moved, if only past skips: the hold follows it.
     fn deliver(&mut self, now: Time, delivery: &mut Delivery<'_>) -> bool {
-        if !self.complete {
+        if self.start.is_none() {
             return false;
         }
         let before = self.walk.cursor();
@@ -263,66 +300,8 @@ impl Member {
         self.window.bytes()
     }
 
-    /// A frame of a member arrived.
-    pub(crate) fn heard(&mut self, rank: Rank, now: Time) {
-        self.suspicion.heard(rank, now);
-    }
-
-    /// Datagrams of a member came after some time.
-    pub(crate) fn alive(&mut self, rank: Rank, since: Time) {
-        self.suspicion.alive(rank, since);
-    }
-
-    /// The other members of which no frame has come for so long.
-    pub(crate) fn unheard_for(&self, time: Duration, now: Time) -> impl Iterator<Item = Rank> {
-        self.suspicion.unheard_for(time, self.rank, now)
-    }
-
-    /// Bytes of an unfinished slot of a lane came.
-    pub(crate) fn arrive(&mut self, lane: Rank, bytes: u64, now: Time) {
-        self.progress.arrive(lane, bytes, now);
-    }
-
-    /// §6.3: finds again, from what is so at this moment; what stalled cannot be told of a wedged view.
-    pub(crate) fn find_again(&mut self, limits: &[Limits], now: Time) {
-        self.suspicion.find_again(self.rank, limits, now);
-    }
-
-    /// §6.2: the members that were not heard of for a while.
-    pub(crate) fn quiet(&self, limits: &[Limits], now: Time) -> Vec<Rank> {
-        self.suspicion.quiet(self.rank, limits, now)
-    }
-
-    /// What was found against others in this view.
-    pub(crate) fn findings(&self) -> &Findings {
-        self.suspicion.findings()
-    }
-
     pub(crate) fn cursor(&self) -> Place {
         self.walk.cursor()
-    }
-
-    /// §6.1: looks for members that have failed or stall; true if there is news to report.
-    pub(crate) fn suspect(&mut self, limits: &[Limits], now: Time) -> bool {
-        let cursor = self.walk.cursor();
-        let own_end = self.lanes[self.rank.at()].frontier();
-        let reached = if self.rank <= cursor.rank { cursor.round.next() } else { cursor.round };
-        let pending = &self.pending;
-        let confirmed = |rank: Rank| (reached.min(own_end), pending.confirmed(rank));
-        let confirmed_here = self.lanes[cursor.rank.at()].confirmed() > cursor.round;
-        let stall = match self.wait_cause(cursor) {
-            WaitCause::Slot => Some(Stall::Missing(cursor)),
-            WaitCause::OwnDisk => Some(Stall::Unsynced),
-            WaitCause::Approval | WaitCause::Confirmation => confirmed_here.then_some(Stall::Unapproved(cursor)),
-        };
-        let who = if stall == Some(Stall::Unsynced) { self.rank } else { cursor.rank };
-        let moved_at = self.progress.moved_at().filter(|_| stall != Some(Stall::Unsynced));
-        let since = moved_at.map_or(self.waits.1, |at| at.max(self.waits.1));
-        let waits = stall.filter(|_| self.result_lags() && self.complete).map(|stall| (who, stall, since));
-        let (heartbeat, progress) = (self.view.parameters.heartbeat, &self.progress);
-        let taken_at = |rank: Rank| progress.taken_at(rank);
-        let sight = Sight { me: self.rank, heartbeat, limits, confirmed: &confirmed, taken_at: &taken_at, waits };
-        self.suspicion.check(&sight, now)
     }
 
     /// The run of the node that this is.
@@ -333,6 +312,16 @@ impl Member {
     /// §6.2: freezes the view; final.
     pub(crate) fn wedge(&mut self) {
         self.wedged |= self.rules.holds(Rule::WedgedBeforeAnswer);
+    }
+
+    /// Stops all of this view at once: the result here differs from the others'.
+    pub(crate) fn stop(&mut self) {
+        self.wedged = true;
+    }
+
+    /// Without the rule [`Rule::RestartedIsWedged`]: an earlier incarnation goes on in the view.
+    pub(crate) fn unwedge(&mut self) {
+        self.wedged = false;
     }
 
     /// By rank: what is stored of each lane.
@@ -381,36 +370,71 @@ impl Member {
         waiting.map(|(at, lane)| (lane.first_open(), at)).min()
     }
 
-    /// The node that holds the result up at its cursor, what is missing, and since when; none if every message known is in it.
-    pub(crate) fn waits_at(&self) -> Option<(Rank, WaitCause, Time)> {
-        let cursor = self.walk.cursor();
-        let cause = self.wait_cause(cursor);
-        let rank = match cause {
-            WaitCause::OwnDisk => self.rank,
-            WaitCause::Slot | WaitCause::Approval => cursor.rank,
-            WaitCause::Confirmation => {
-                let unconfirmed = |rank: &Rank| *rank != self.rank && self.pending.confirmed(*rank) <= cursor.round;
-                self.view.ranks().find(unconfirmed).unwrap_or(self.rank)
+    /// By rank: where each lane's messages end. What was given out to be stored reaches there.
+    pub(crate) fn message_ends(&self) -> Vec<Round> {
+        self.lanes.iter().map(Lane::message_end).collect()
+    }
+
+    /// Message slots below these rounds are synced.
+    pub(crate) fn synced(&mut self, ends: &[Round], due: &mut Due) {
+        due.set(Cause::Confirmable);
+        self.lanes.iter_mut().zip(ends).for_each(|(lane, &end)| lane.sync(end));
+    }
+
+    /// The view as an earlier run stored it: wedged from birth. `passed` is the last slot in the result.
+    ///
+    /// # Errors
+    /// The first lane whose slots do not follow each other.
+    pub(crate) fn restored<'a>(
+        mut self,
+        slots: impl Iterator<Item = (Rank, &'a Slot)>,
+        passed: Option<Place>,
+        ends: &[Round],
+    ) -> Result<Self, Rank> {
+        self.wedged = true;
+        self.walk = Walk::at(passed.unwrap_or_default());
+        for (rank, slot) in slots {
+            let lane = self.lanes.get_mut(rank.at()).ok_or(rank)?;
+            if passed.is_some_and(|passed| Place { round: slot.round, rank } <= passed) {
+                *lane = Lane::restored(slot.round.next());
+            } else {
+                if lane.message_end() == Round(0) {
+                    // What came before it in its lane is behind a snapshot.
+                    *lane = Lane::restored(slot.prev);
+                }
+                let taken = lane.take_slot(slot.clone(), false).map_err(|_| rank)?;
+                lane.sync(lane.message_end());
+                taken.then_some(()).ok_or(rank)?;
             }
-        };
-        self.result_lags().then_some((rank, cause, self.waits.1))
-    }
-
-    fn wait_cause(&self, cursor: Place) -> WaitCause {
-        let lane = &self.lanes[cursor.rank.at()];
-        if lane.frontier() <= cursor.round {
-            WaitCause::Slot
-        } else if lane.stored() <= cursor.round {
-            WaitCause::OwnDisk
-        } else if cursor.rank == self.rank {
-            WaitCause::Confirmation
-        } else {
-            WaitCause::Approval
         }
+        // Lanes of which nothing is left but what a snapshot took in.
+        for (lane, &end) in self.lanes.iter_mut().zip(ends).filter(|(lane, _)| lane.message_end() == Round(0)) {
+            *lane = Lane::restored(end);
+        }
+        Ok(self)
     }
 
-    fn result_lags(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.held_slots() > 0)
+    /// `Token`: notes since when an empty hand holds the turn while somebody waits for it.
+    pub(super) fn watch_turn(&mut self, now: Time, outbox: &Outbox) {
+        let holds = self.open
+            && !self.wedged
+            && outbox.is_empty()
+            && self.model.holds_turn(self.ring_state())
+            && (self.flows.peers.iter().any(|peer| peer.waiting) || self.result_lags());
+        self.turn_since = if holds { self.turn_since.or(Some(now)) } else { None };
+    }
+
+    /// When the turn that an empty hand holds is to be passed on.
+    pub(crate) fn turn_ends_at(&self) -> Option<Time> {
+        self.turn_since.map(|since| since + self.view.parameters.token_tick)
+    }
+
+    /// The tick is over: passes the turn on.
+    pub(crate) fn pass_turn(&mut self) {
+        if self.turn_since.take().is_some() {
+            let frontier = self.lanes[self.rank.at()].frontier().next();
+            self.skip_own_to(frontier);
+        }
     }
 
     /// The order of all watermarks.

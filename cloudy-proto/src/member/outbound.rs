@@ -20,9 +20,27 @@ pub(super) struct LaneFlow {
     pub(super) resumes: bool,
 }
 
-/// The state of talking to one member of the view.
+/// What the other members are sent.
+#[derive(Debug)]
+pub(super) struct Flows {
+    /// By rank.
+    pub(super) peers: Vec<PeerFlow>,
+    /// The lane ends with the highest approved own message slot.
+    pub(super) approval_due: Round,
+    /// Payloads of others that were confirmed to their owners.
+    pub(super) confirmations_given: u64,
+}
+
+impl Flows {
+    pub(super) fn new(members: usize) -> Self {
+        let peers = (0..members).map(|_| PeerFlow::default()).collect();
+        Self { peers, approval_due: Round(0), confirmations_given: 0 }
+    }
+}
+
+/// What one member of the view is sent.
 #[derive(Debug, Default)]
-pub(crate) struct PeerFlow {
+pub(super) struct PeerFlow {
     /// Its link is up.
     pub(super) linked: bool,
     /// It was told where to resume its lane.
@@ -53,16 +71,16 @@ struct TallyFlush {
 impl Member {
     /// A link is up: everything is told afresh from where the peer says.
     pub(crate) fn link_up(&mut self, rank: Rank) {
-        self.peers[rank.at()] = PeerFlow { linked: true, ..PeerFlow::default() };
+        self.flows.peers[rank.at()] = PeerFlow { linked: true, ..PeerFlow::default() };
     }
 
     pub(crate) fn link_down(&mut self, rank: Rank) {
-        self.peers[rank.at()] = PeerFlow::default();
+        self.flows.peers[rank.at()] = PeerFlow::default();
     }
 
     /// Links to all other members are up.
     pub(crate) fn all_linked(&self) -> bool {
-        self.peers.iter().enumerate().all(|(at, peer)| at == self.rank.at() || peer.linked)
+        self.flows.peers.iter().enumerate().all(|(at, peer)| at == self.rank.at() || peer.linked)
     }
 
     /// Puts out what each linked peer has yet to be told.
@@ -71,7 +89,7 @@ impl Member {
         let skips_came = due.take(Cause::Skips);
         // The successor first: with `Token` the ring waits for it.
         for rank in self.view.ranks_after(self.rank) {
-            if !self.peers[rank.at()].linked {
+            if !self.flows.peers[rank.at()].linked {
                 continue;
             }
             self.flush_resume(rank, outputs);
@@ -83,7 +101,7 @@ impl Member {
             let Some(heartbeat) = heartbeat else { continue };
             // A member that has just sent its last slot may be handed more in this turn.
             let stays = heartbeat.waiting || !sends;
-            if stays && self.peers[rank.at()].waiting_sent != heartbeat.waiting {
+            if stays && self.flows.peers[rank.at()].waiting_sent != heartbeat.waiting {
                 self.flush_heartbeat(rank, heartbeat, outputs);
             }
         }
@@ -94,14 +112,14 @@ impl Member {
         self.model.reports_waiting()
             && !self.view.parameters.session
             && self.rules.holds(Rule::WaitingIsTold)
-            && self.peers.iter().any(|peer| peer.linked && peer.waiting_sent != waiting)
+            && self.flows.peers.iter().any(|peer| peer.linked && peer.waiting_sent != waiting)
     }
 
     /// Says to each linked peer what may wait for a heartbeat: confirmations of skips, and that this member lives.
     pub(crate) fn beat(&mut self, heartbeat: Heartbeat, outputs: &mut Outputs, due: &Due) {
         let skips_came = due.has(Cause::Skips);
         for rank in self.view.ranks() {
-            if rank != self.rank && self.peers[rank.at()].linked {
+            if rank != self.rank && self.flows.peers[rank.at()].linked {
                 if !self.wedged {
                     self.flush_lanes(rank, true, outputs);
                     self.flush_tally(rank, TallyFlush { with_skips: true, skips_came }, outputs);
@@ -123,7 +141,7 @@ impl Member {
     }
 
     fn flush_resume(&mut self, rank: Rank, outputs: &mut Outputs) {
-        if core::mem::replace(&mut self.peers[rank.at()].resumed, true) {
+        if core::mem::replace(&mut self.flows.peers[rank.at()].resumed, true) {
             return;
         }
         let taken = self.view.ranks().filter(|&lane| self.carries(rank, self.rank, lane));
@@ -136,12 +154,12 @@ impl Member {
     /// Slots that were not sent on this link yet, and the skips behind them, unless these may wait. What is passed on for
     /// others is held as long as the own: until it is approved, so until the peer has it. True if there were any.
     fn flush_lanes(&mut self, rank: Rank, all: bool, outputs: &mut Outputs) -> bool {
-        if self.peers[rank.at()].lanes.iter().all(|flow| flow.sent >= self.lanes[flow.lane.at()].frontier()) {
+        if self.flows.peers[rank.at()].lanes.iter().all(|flow| flow.sent >= self.lanes[flow.lane.at()].frontier()) {
             return false;
         }
         let to = self.view.member(rank).node;
         let skips_wait = !all && self.skips_can_wait(rank);
-        for flow in &mut self.peers[rank.at()].lanes {
+        for flow in &mut self.flows.peers[rank.at()].lanes {
             let lane = &self.lanes[flow.lane.at()];
             let skips_wait = skips_wait && !core::mem::take(&mut flow.resumes);
             if flow.sent >= lane.frontier() {
@@ -174,14 +192,14 @@ impl Member {
         let lane = &self.lanes[rank.at()];
         let due = if flush.with_skips { lane.confirmable() } else { lane.confirmed() };
         let frontier = lane.confirmable();
-        if due > self.peers[rank.at()].confirm_sent {
-            self.peers[rank.at()].confirm_sent = frontier;
+        if due > self.flows.peers[rank.at()].confirm_sent {
+            self.flows.peers[rank.at()].confirm_sent = frontier;
             self.tally(rank, TallyFrame::Confirm { frontier }, outputs);
         }
-        let approves = self.approval_due > self.peers[rank.at()].approved_sent;
+        let approves = self.flows.approval_due > self.flows.peers[rank.at()].approved_sent;
         if approves {
             let frontier = self.lanes[self.rank.at()].approved();
-            self.peers[rank.at()].approved_sent = frontier;
+            self.flows.peers[rank.at()].approved_sent = frontier;
             self.tally(rank, TallyFrame::Approved { frontier }, outputs);
         }
         if (approves || flush.skips_came) && self.model.passes_skips_on() {
@@ -191,8 +209,8 @@ impl Member {
 
     /// The skips of others up to the highest approved own message, as far as the peer was not told of them from here.
     fn flush_known_skips(&mut self, rank: Rank, outputs: &mut Outputs) {
-        let (me, due) = (self.rank.at(), self.approval_due);
-        let told = &mut self.peers[rank.at()].skips_told;
+        let (me, due) = (self.rank.at(), self.flows.approval_due);
+        let told = &mut self.flows.peers[rank.at()].skips_told;
         told.resize(self.lanes.len(), Round(0));
         let mut lanes = Vec::new();
         for (at, (lane, told)) in self.lanes.iter().zip(told).enumerate() {
@@ -209,15 +227,15 @@ impl Member {
 
     /// Bytes of unfinished slots that have come since the peer was told last.
     fn flush_moved(&mut self, rank: Rank, outputs: &mut Outputs) {
-        let moved = self.progress.told_to(rank);
-        if core::mem::replace(&mut self.peers[rank.at()].moved_sent, moved) != moved {
+        let moved = self.liveness.progress.told_to(rank);
+        if core::mem::replace(&mut self.flows.peers[rank.at()].moved_sent, moved) != moved {
             let (taken, everywhere) = moved;
             self.tally(rank, TallyFrame::Moved { taken, everywhere }, outputs);
         }
     }
 
     fn flush_heartbeat(&mut self, rank: Rank, heartbeat: Heartbeat, outputs: &mut Outputs) {
-        self.peers[rank.at()].waiting_sent = heartbeat.waiting;
+        self.flows.peers[rank.at()].waiting_sent = heartbeat.waiting;
         self.tally(rank, TallyFrame::Heartbeat(heartbeat), outputs);
     }
 }

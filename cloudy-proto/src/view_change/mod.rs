@@ -6,4 +6,4 @@ mod suspicion;
 
 pub(crate) use coordinator::ViewChange;
 pub(crate) use cut::{Cut, cut_of};
-pub(crate) use suspicion::{Limits, Sight, Suspicion};
+pub(crate) use suspicion::{Limits, Observation, Suspicion};

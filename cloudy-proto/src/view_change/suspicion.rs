@@ -50,8 +50,8 @@ pub(crate) struct Suspicion {
 }
 
 /// What a member sees of its view when it checks.
-pub(crate) struct Sight<'a> {
-    pub(crate) me: Rank,
+pub(crate) struct Observation<'a> {
+    pub(crate) own: Rank,
     /// Between two heartbeats.
     pub(crate) heartbeat: Duration,
     /// By rank.
@@ -92,36 +92,36 @@ impl Suspicion {
     }
 
     /// Looks at all others; true if something was found that was not before.
-    pub(crate) fn check(&mut self, sight: &Sight<'_>, now: Time) -> bool {
-        if now.since(self.checked_at) > sight.heartbeat * LATE_HEARTBEATS {
+    pub(crate) fn check(&mut self, seen: &Observation<'_>, now: Time) -> bool {
+        if now.since(self.checked_at) > seen.heartbeat * LATE_HEARTBEATS {
             // A node that slept itself cannot tell which peers were silent meanwhile.
             self.watches.iter_mut().for_each(|watch| *watch = Watch::new(now));
         }
         self.checked_at = now;
         let before = (self.findings.down.len(), self.findings.stalled.len());
-        for at in (0..self.watches.len()).filter(|&at| at != sight.me.at()) {
-            let (rank, limits) = (Rank(at as u16), sight.limits[at]);
+        for at in (0..self.watches.len()).filter(|&at| at != seen.own.at()) {
+            let (rank, limits) = (Rank(at as u16), seen.limits[at]);
             let watch = &mut self.watches[at];
             if watch.silent_for(&limits, now) > limits.silence && !self.findings.down.contains(&rank) {
                 self.findings.down.push(rank);
             }
-            let (due, confirmed) = (sight.confirmed)(rank);
+            let (due, confirmed) = (seen.confirmed)(rank);
             watch.unconfirmed = match watch.unconfirmed {
                 _ if confirmed >= due => None,
                 Some((at, since)) if at == confirmed => Some((at, since)),
                 _ => Some((confirmed, now)),
             };
-            let since = watch.unconfirmed.map(|(_, since)| (sight.taken_at)(rank).map_or(since, |at| at.max(since)));
+            let since = watch.unconfirmed.map(|(_, since)| (seen.taken_at)(rank).map_or(since, |at| at.max(since)));
             if since.is_some_and(|since| now.since(since) > limits.stall) {
                 self.stalls(rank, Stall::Unconfirmed);
             }
         }
         // Whose confirmation an approval waits for only its owner knows: it may be the slowest.
-        let slowest = sight.limits.iter().map(|limits| limits.stall).max().unwrap_or_default();
+        let slowest = seen.limits.iter().map(|limits| limits.stall).max().unwrap_or_default();
         let overdue = |since: &Time| now.since(*since) > slowest;
-        let counts = |rank: Rank, stall: Stall| rank != sight.me || stall == Stall::Unsynced;
+        let counts = |rank: Rank, stall: Stall| rank != seen.own || stall == Stall::Unsynced;
         if let Some((rank, stall, _)) =
-            sight.waits.filter(|(rank, stall, since)| counts(*rank, *stall) && overdue(since))
+            seen.waits.filter(|(rank, stall, since)| counts(*rank, *stall) && overdue(since))
         {
             self.stalls(rank, stall);
         }
@@ -161,8 +161,8 @@ mod tests {
     fn down_after(datagrams_until_ms: u64) -> u64 {
         let at = |ms| Time(1) + Duration::from_millis(ms);
         let mut suspicion = Suspicion::new(2, at(0));
-        let sight = Sight {
-            me: Rank(0),
+        let seen = Observation {
+            own: Rank(0),
             heartbeat: Duration::from_millis(50),
             limits: &[LIMITS, LIMITS],
             confirmed: &|_| (Round(0), Round(0)),
@@ -176,7 +176,7 @@ mod tests {
                 if is_quiet && ms <= datagrams_until_ms {
                     suspicion.alive(Rank(1), at(ms - 20));
                 }
-                suspicion.check(&sight, at(ms))
+                suspicion.check(&seen, at(ms))
             })
             .unwrap()
     }

@@ -1,10 +1,13 @@
 //! One frame in.
 
+use core::net::SocketAddr;
+use core::time::Duration;
+
 use crate::id::{Incarnation, NodeId, Rank, ViewId};
-use crate::io::{Admission, Frame, Input};
+use crate::io::{Admission, Event, Frame, Input};
 use crate::machine::Machine;
 use crate::time::Time;
-use crate::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
+use crate::wire::{ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
 /// A confirmation or an approval, where the member says whether anything follows from it; or signs of life, which only the next
 /// check for failures looks at.
@@ -105,11 +108,33 @@ impl Machine {
         }
     }
 
+    /// The inviter of this node, or the node that it wants to join, refuses it.
+    fn on_refuse(&mut self, from: NodeId, reason: String, refusal: Refusal) {
+        if let Some(mut creation) = self.creation() {
+            creation.on_refuse(from, reason, refusal);
+        } else if from == self.tracking.node() || self.is_of_group(from) {
+            self.event(Event::Refused { node: from, reason, refusal });
+            self.event(Event::Closed);
+        }
+    }
+
+    /// This node accepts an invitation.
+    pub(super) fn accept_invitation(&mut self, to: NodeId) {
+        self.arrival.on_accepted();
+        self.send_control(to, ControlFrame::Accept { run: self.identity.run });
+    }
+
+    fn on_refer(&mut self, coordinator: NodeId, addresses: Vec<SocketAddr>, left: Duration) {
+        if let Some(mut join) = self.join() {
+            join.on_refer(coordinator, addresses, left);
+        }
+    }
+
     fn take_control(&mut self, from: NodeId, frame: ControlFrame) {
         let of_the_log = matches!(frame, ControlFrame::Log { .. } | ControlFrame::LogState { .. });
         let of_the_group = of_the_log || matches!(frame, ControlFrame::Wedge { .. } | ControlFrame::Consensus(_));
         let asked_for = of_the_log && (self.tracking.claimant() == Some(from) || self.closing.told_by() == Some(from));
-        if of_the_group && !asked_for && !self.is_of_the_group(from) {
+        if of_the_group && !asked_for && !self.tracking.is_known(from, &self.log) {
             // A stranger, or a node whose coming is in a part of the log that this node does not have yet.
             return;
         }
@@ -118,10 +143,12 @@ impl Machine {
         }
         match frame {
             ControlFrame::Invite { .. } if self.log.state().view().is_some() || self.identity.is_restored => {}
-            ControlFrame::Invite { .. } if from == self.tracking.node() => self.say_accept(from),
+            ControlFrame::Invite { .. } if from == self.tracking.node() => self.accept_invitation(from),
             ControlFrame::Invite { .. } => self.breach(from, "it invites to a group that it did not found".to_owned()),
-            ControlFrame::Accept { run } => self.accepted(from, run),
-            ControlFrame::Refuse { reason, refusal } => self.refused(from, reason, refusal),
+            ControlFrame::Accept { run } => {
+                self.creation().into_iter().for_each(|mut creation| creation.on_accept(from, run))
+            }
+            ControlFrame::Refuse { reason, refusal } => self.on_refuse(from, reason, refusal),
             ControlFrame::Follow { next, voter } => self.follow(from, next, voter),
             ControlFrame::Log { first, entries, term } => self.take_log(from, first, entries, term),
             ControlFrame::LogState { index, term, state } => {
@@ -138,19 +165,19 @@ impl Machine {
             ControlFrame::Final { result, report } => self.reported(from, result, report),
             ControlFrame::End => self.asked_to_end(from),
             ControlFrame::Suspect { view, wedged, .. } => self.view_change().on_suspect(from, view, wedged),
-            ControlFrame::Rejoin { view, ready } => self.would_rejoin(from, view, ready),
-            ControlFrame::Coordinates { term } => self.take_coordinates(from, term),
+            ControlFrame::Rejoin { view, ready } => self.view_change().on_rejoin(from, view, ready),
+            ControlFrame::Coordinates { term } => self.on_claim(from, term),
             // Its own driver needs to be told that a group goes on; here it does.
             ControlFrame::Running { .. } => {}
-            ControlFrame::Join { run, observer, result } => self.take_join(from, run, observer, result),
-            ControlFrame::Refer { coordinator, addresses, left } => self.take_refer(coordinator, addresses, left),
-            ControlFrame::Resigned => self.take_resigned(from),
+            ControlFrame::Join { run, observer, result } => self.admission().on_join(from, run, observer, result),
+            ControlFrame::Refer { coordinator, addresses, left } => self.on_refer(coordinator, addresses, left),
+            ControlFrame::Resigned => self.coordinator().on_resign(from),
             ControlFrame::Leave => self.asked_to_leave(from),
             ControlFrame::NobodyComplete { view, missing, lost } => {
                 self.take_nobody_complete(from, view, missing, lost);
             }
             ControlFrame::Diverged { view, node, theirs, ours } => {
-                let asked_to_join = self.has_asked(from);
+                let asked_to_join = self.arrival.joining().is_some_and(|joining| joining.has_asked(from));
                 self.divergence().on_diverged(from, view, (node, theirs), ours, asked_to_join);
             }
             ControlFrame::Consensus(message) => self.take_consensus(from, message),

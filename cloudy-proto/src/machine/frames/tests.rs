@@ -11,7 +11,7 @@ use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, Index, LogIndex, Round, ViewId};
 use crate::io::{Event, Output, Request};
 use crate::machine::Machine;
-use crate::machine::tests::{COORDINATOR, MEMBER, alone, drain, invited, pair};
+use crate::machine::tests::{COORDINATOR, MEMBER, alone, drain, invited, joiner, pair};
 use crate::view::Place;
 use crate::wire::{ConsensusKind, ConsensusMessage, Fetch, Fetched, Findings, Refusal, Wedged, encode_command};
 
@@ -341,9 +341,52 @@ fn join_is_answered_with_the_coordinator_and_refused_by_a_group_that_is_not_open
 }
 
 #[test]
-fn refer_is_ignored_by_a_node_that_does_not_join() {
-    let refer = ControlFrame::Refer { coordinator: STRANGER, addresses: Vec::new(), left: Duration::ZERO };
-    assert_eq!(effects(&mut group().1, COORDINATOR, refer), []);
+fn refer_is_reported_by_a_joiner_and_ignored_by_a_node_that_does_not_join() {
+    let refer = || ControlFrame::Refer { coordinator: STRANGER, addresses: Vec::new(), left: Duration::ZERO };
+    assert_eq!(effects(&mut group().1, COORDINATOR, refer()), []);
+    let mut machine = linked_joiner();
+    let told = Tells(Event::Referred { node: STRANGER, addresses: Vec::new() });
+    assert_eq!(effects(&mut machine, COORDINATOR, refer()), [told]);
+}
+
+/// A joiner that has asked the coordinator.
+fn linked_joiner() -> Machine {
+    let mut machine = joiner();
+    machine.handle(machine.timers.now(), Input::LinkUp { peer: COORDINATOR, addresses: Vec::new() });
+    drain(&mut machine);
+    machine
+}
+
+#[test]
+fn a_joiner_relies_on_the_node_that_it_asked() {
+    let refuse = || ControlFrame::Refuse { reason: "no".to_owned(), refusal: Refusal::Final };
+    let mut machine = linked_joiner();
+    machine.handle(machine.timers.now(), Input::LinkUp { peer: MEMBER, addresses: Vec::new() });
+    drain(&mut machine);
+    assert_eq!(effects(&mut machine, MEMBER, refuse()), [], "it was not asked");
+    let told = Tells(Event::Refused { node: COORDINATOR, reason: "no".to_owned(), refusal: Refusal::Final });
+    assert_eq!(effects(&mut machine, COORDINATOR, refuse()), [told, Tells(Event::Closed)]);
+    let other = Checkpoint { index: Index(1), digest: Digest(5) };
+    let diverged = || ControlFrame::Diverged { view: VIEW, node: COORDINATOR, theirs: other, ours: other };
+    assert_eq!(effects(&mut machine, MEMBER, diverged()), []);
+    assert!(matches!(effects(&mut machine, COORDINATOR, diverged())[..], [Tells(Event::Diverged { .. })]));
+}
+
+#[test]
+fn a_frame_on_a_stream_that_is_not_its_own_is_refused() {
+    let (mut coordinator, _) = group();
+    let now = coordinator.timers.now();
+    let incarnation = coordinator.log.state().incarnation(MEMBER).expect("the log lists it");
+    let mut effect = |from, incarnation, stream| {
+        let frame = Frame::Tally(TallyFrame::Confirm { frontier: Round(0) });
+        coordinator.handle(now, Input::Frame { from, incarnation, stream, frame });
+        drain(&mut coordinator).iter().any(|output| matches!(output, Output::CloseLink { .. }))
+    };
+    assert!(!effect(MEMBER, incarnation, Stream::Tally { view: VIEW }));
+    assert!(!effect(MEMBER, incarnation, Stream::Tally { view: ViewId(2) }), "a view that is not in force yet");
+    assert!(effect(STRANGER, Incarnation(9), Stream::Tally { view: VIEW }), "not of the view");
+    assert!(effect(MEMBER, Incarnation(99), Stream::Tally { view: VIEW }), "another incarnation");
+    assert!(effect(MEMBER, incarnation, Stream::Control), "a tally belongs on its own stream");
 }
 
 #[test]

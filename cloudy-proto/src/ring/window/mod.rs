@@ -120,7 +120,7 @@ impl Window {
     }
 
     /// A slot waits for room.
-    pub(crate) fn is_short(&mut self) {
+    pub(crate) fn on_shortage(&mut self) {
         self.short = true;
     }
 

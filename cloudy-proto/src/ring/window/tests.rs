@@ -76,7 +76,7 @@ impl Path {
             while self.window.has_room(self.flight(), self.slot_bytes) {
                 self.send(self.slot_bytes);
             }
-            self.window.is_short();
+            self.window.on_shortage();
             self.enter();
         }
         while !self.in_flight.is_empty() {
@@ -259,7 +259,7 @@ fn the_ends_of_the_numbers_are_harmless() {
     for mut window in [4, 32].map(|members| Window::new(&parameters, members)) {
         for at in 0..100 {
             let record = Record::new(Round(at), (Seq(1), 1), 1 << 30, Time(u64::MAX), 1);
-            window.is_short();
+            window.on_shortage();
             window.sent(record.round, Time(u64::MAX));
             window.entered(&record, Time(if at % 2 == 0 { 0 } else { u64::MAX }));
             assert!((1..=1 << 30).contains(&window.bytes()));

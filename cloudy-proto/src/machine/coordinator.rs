@@ -1,0 +1,155 @@
+//! How a node finds the coordinator, and what it does while none is in reach (`protocol.md` §6.1, §6.6).
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+
+use crate::id::NodeId;
+use crate::io::{Event, VotesLost};
+use crate::machine::arrival::Arrival;
+use crate::machine::control_log::ControlLog;
+use crate::machine::identity::Identity;
+use crate::machine::peers::Peers;
+use crate::machine::send_control;
+use crate::machine::storage::Storage;
+use crate::machine::timeouts::Timeouts;
+use crate::machine::timers::{Timer, Timers};
+use crate::machine::tracking::{Claim, CoordinatorTracking};
+use crate::outputs::Outputs;
+use crate::rules::Rule;
+use crate::wire::ControlFrame;
+
+/// Between two requests for the end of the log, while no coordinator is linked.
+const SEEK_EVERY: Duration = Duration::from_millis(100);
+/// How many coordinator timeouts a node that comes into the group, or observes it, waits for a coordinator.
+const JOINER_PATIENCE: u32 = 5;
+
+/// Finds the node that coordinates, and reports when none is in reach.
+pub(super) struct CoordinatorHandler<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) log: &'a mut ControlLog,
+    /// This node coordinates.
+    pub(super) coordinates: bool,
+    pub(super) tracking: &'a mut CoordinatorTracking,
+    pub(super) arrival: &'a Arrival,
+    pub(super) peers: &'a Peers,
+    pub(super) storage: &'a Storage,
+    pub(super) outputs: &'a mut Outputs,
+    pub(super) timers: &'a mut Timers,
+}
+
+impl CoordinatorHandler<'_> {
+    /// A node claims to coordinate. True if this node is to report to it all that it may not know.
+    pub(super) fn on_claim(&mut self, from: NodeId, term: u64) -> bool {
+        if !self.tracking.is_known(from, self.log) {
+            // A node that knows no view, or was away for long, may know no node that is still there. With no coordinator in
+            // reach it relies on the claim.
+            self.tracking.keep_claim(from, term);
+            return false;
+        }
+        let claim = self.tracking.on_claim(from, term);
+        // A node that still leads learns from the consensus library that it does not, and reports to the coordinator then.
+        if claim == Claim::Outdated || self.coordinates {
+            return false;
+        }
+        if claim == Claim::New {
+            self.tracking.on_new_reported();
+            self.outputs.event(Event::Coordinator { node: from });
+        }
+        true
+    }
+
+    /// More of the log is known: a node that claimed to coordinate may turn out to be of the group. True if this node is to
+    /// report to it.
+    pub(super) fn on_log(&mut self) -> bool {
+        let claim = self.tracking.take_claim(|node| self.log.lists(node));
+        claim.is_some_and(|(term, node)| self.on_claim(node, term))
+    }
+
+    /// A node coordinates no longer.
+    pub(super) fn on_resign(&mut self, from: NodeId) {
+        if self.tracking.on_resign(from) {
+            self.on_lost();
+        }
+    }
+
+    /// A coordinator is in reach.
+    pub(super) fn on_in_reach(&mut self) {
+        let node = self.tracking.node();
+        if self.tracking.on_found() {
+            self.outputs.event(Event::Coordinator { node });
+        }
+        self.log.on_coordinator_found();
+        self.timers.stop(Timer::Seek);
+    }
+
+    /// No coordinator is in reach: others may know more of the log meanwhile.
+    pub(super) fn on_lost(&mut self) {
+        // A node that learns repeatedly that there is none continues to search all the same.
+        if !self.log.state().is_closed()
+            && (self.tracking.on_lost(self.timers.now()) || !self.identity.rules.holds(Rule::SeekGoesOn))
+        {
+            self.timers.set(Timer::Seek, self.timers.now() + SEEK_EVERY);
+        }
+    }
+
+    /// Requests the end of the log from one linked node after the other, and reports once that the coordinator has been gone
+    /// for long.
+    pub(super) fn seek(&mut self) {
+        let Some(lost) = self.tracking.lost_for(self.timers.now()) else { return };
+        self.timers.set(Timer::Seek, self.timers.now() + SEEK_EVERY);
+        let timeouts = Timeouts::new(self.identity, self.log, self.peers, self.storage, self.timers.now());
+        let timeout = timeouts.coordinator_loss_max();
+        // A joiner in the middle of a change waits for longer.
+        let timeout = if self.arrival.is_joining() { timeout * JOINER_PATIENCE } else { timeout };
+        if lost >= timeout {
+            if self.tracking.report_loss() {
+                let node = self.tracking.node();
+                self.outputs.event(Event::CoordinatorLost { node });
+            }
+            self.report_votes_lost();
+        }
+        let members = self.log.state().view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
+        let claimant = self.tracking.claimant();
+        let voters = self.log.state().electors().map(|(_, node, _)| node);
+        let sources: BTreeSet<NodeId> = members.chain(claimant).chain(voters).collect();
+        let linked: Vec<NodeId> = sources.into_iter().filter(|node| self.peers.is_linked(*node)).collect();
+        if !linked.is_empty() {
+            let turn = lost.as_millis() as usize / SEEK_EVERY.as_millis() as usize;
+            self.send_follow(linked[turn % linked.len()]);
+        }
+    }
+
+    /// Requests the log from the first entry on that this node lacks.
+    pub(super) fn send_follow(&mut self, to: NodeId) {
+        send_control(self.peers, self.outputs, to, self.log.follow_frame(self.identity.incarnation));
+    }
+
+    /// Notifies a linked peer of this group that this node coordinates it in a term.
+    pub(super) fn announce(&mut self, peer: NodeId, term: u64) {
+        let belongs = self.log.lists(peer) || self.peers.is_observer(peer);
+        if belongs || self.arrival.has_invited(peer) {
+            send_control(self.peers, self.outputs, peer, ControlFrame::Coordinates { term });
+        }
+    }
+
+    /// Most voters are back without their votes: no node can coordinate the group.
+    fn report_votes_lost(&mut self) {
+        let lost = votes_lost(self.identity, self.log, self.is_in_reach());
+        if let Some(lost) = lost.filter(|lost| self.log.report_loss(lost)) {
+            self.outputs.event(Event::VotesLost(lost));
+        }
+    }
+
+    /// A coordinator is known, and linked unless it is this node.
+    fn is_in_reach(&self) -> bool {
+        self.coordinates || self.tracking.linked(self.identity.me, self.peers).is_some()
+    }
+}
+
+/// The votes that are lost, if so many are that no node can coordinate the group.
+pub(super) fn votes_lost(identity: &Identity, log: &ControlLog, has_coordinator: bool) -> Option<VotesLost> {
+    let may_be_stuck = !has_coordinator && !log.state().is_closed();
+    let (lost, voters) = log.lost_majority().filter(|_| may_be_stuck)?;
+    let durability = identity.durability;
+    identity.rules.holds(Rule::LostVotesAreTold).then_some(VotesLost { lost, voters, durability })
+}
