@@ -343,5 +343,5 @@ fn a_node_asks_for_huge_pages_unless_its_environment_says_otherwise() {
     };
     let asked = tunables(None).expect("the same process has begun again with it");
     assert!(asked.starts_with("glibc.malloc.hugetlb=1"), "{asked}");
-    assert_eq!(tunables(Some("")).as_deref(), Some(""), "whoever sets it decides");
+    assert_eq!(tunables(Some("")).as_deref(), Some(""), "a variable that is set is kept");
 }

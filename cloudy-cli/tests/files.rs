@@ -113,14 +113,14 @@ fn what_is_no_file_ends_the_start_in_words() {
     let data = cluster.path("data");
     let named = |path: &Path| path.display().to_string();
     let slave = |args: &[&str]| run(cluster.node(&[&["slave", "127.0.0.1", "0"], args].concat()));
-    slave(&["--result", &named(&pipe)]).failed_with(&["is no regular file", "name a file"]);
-    slave(&["--result", &named(cluster.dir.path())]).failed_with(&["is no regular file"]);
+    slave(&["--result", &named(&pipe)]).failed_with(&["is not a regular file", "name a file"]);
+    slave(&["--result", &named(cluster.dir.path())]).failed_with(&["is not a regular file"]);
     for args in
         [&["key", "show", "--cluster-key"][..], &["key", "rotate"], &["slave", "127.0.0.1", "0", "--cluster-key"]]
     {
         let mut command = cloudy(args);
         command.arg(&pipe);
-        run(command).failed_with(&["is no regular file: name the key file itself"]);
+        run(command).failed_with(&["is not a regular file: name the key file itself"]);
     }
     fs::create_dir(&data).expect("made");
     make_pipe(&data.join("FORMAT"));

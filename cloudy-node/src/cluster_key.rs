@@ -57,7 +57,7 @@ pub enum GenerateClusterKeyError {
 pub enum ParseClusterKeyError {
     /// The text is empty or has another prefix.
     #[error(
-        "this is no cluster key: a key is one line that starts with \"{CLUSTER_KEY_PREFIX}\"; make one with `cloudy key new`"
+        "this is not a cluster key: a key is one line that starts with \"{CLUSTER_KEY_PREFIX}\"; make one with `cloudy key new`"
     )]
     Prefix,
     /// Too short or too long.
@@ -67,7 +67,7 @@ pub enum ParseClusterKeyError {
         found: usize,
     },
     /// A character is not a hexadecimal digit.
-    #[error("character {position} after \"{CLUSTER_KEY_PREFIX}\" is no hexadecimal digit: copy the key anew")]
+    #[error("character {position} after \"{CLUSTER_KEY_PREFIX}\" is not a hexadecimal digit: copy the key again")]
     Digit {
         /// Its position after the prefix, from 1.
         position: usize,

@@ -30,7 +30,7 @@ pub enum ParseNodeIdError {
         found: usize,
     },
     /// A character that is no hexadecimal digit.
-    #[error("character {position} of the node's id is no hexadecimal digit: copy the id anew")]
+    #[error("character {position} of the node's id is not a hexadecimal digit: copy the id again")]
     Digit {
         /// Which character, from 1.
         position: usize,

@@ -42,7 +42,7 @@ async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCo
     if let Some(dir) = &args.result_dir {
         std::fs::create_dir_all(dir).map_err(|error| {
             failure(
-                format_args!("cannot make the directory {} ({error})", dir.display()),
+                format_args!("cannot create the directory {} ({error})", dir.display()),
                 "name a directory that you may write to",
             )
         })?;

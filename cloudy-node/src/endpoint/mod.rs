@@ -216,7 +216,7 @@ pub enum BindError {
         address: SocketAddr,
     },
     /// No interface has the address.
-    #[error("{} is no address of this machine: name one of its own, or {} for all of them", address.ip(), unspecified(address))]
+    #[error("{} is not an address of this machine: name one of its own, or {} for all of them", address.ip(), unspecified(address))]
     NotLocal {
         /// The address.
         address: SocketAddr,
@@ -241,7 +241,7 @@ pub enum BindError {
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum PeerIdError {
     /// The other side presented no certificate.
-    #[error("the other side showed no certificate")]
+    #[error("the other side presented no certificate")]
     NoCertificate,
     /// Its certificate cannot be read.
     #[error(transparent)]

@@ -80,12 +80,12 @@ pub enum IdentityError {
     PrivateKey(rustls::Error),
     /// The other nodes would not accept the chain when they dial this node.
     #[error(
-        "the node's certificate is not good for a server under the trusted roots: {0}; it needs the DNS name \"{SERVER_NAME}\" and the usage serverAuth"
+        "the node's certificate is not valid for a server under the trusted roots: {0}; it needs the DNS name \"{SERVER_NAME}\" and the usage serverAuth"
     )]
     NotGoodForServer(rustls::Error),
     /// The other nodes would not accept the chain when this node dials them.
     #[error(
-        "the node's certificate is not good for a client under the trusted roots: {0}; it needs the usage clientAuth"
+        "the node's certificate is not valid for a client under the trusted roots: {0}; it needs the usage clientAuth"
     )]
     NotGoodForClient(rustls::Error),
     /// A certificate verifier could not be built from the roots.
@@ -99,7 +99,7 @@ pub enum IdentityError {
     NodeKey(#[from] NodeKeyError),
     /// Cluster keys are only for nodes whose certificates come from a cluster key.
     #[error(
-        "this node's certificate comes from an own public key infrastructure, not from a cluster key: start the node again with another identity"
+        "this node's certificate comes from another public key infrastructure, not from a cluster key: start the node again with another identity"
     )]
     OwnPki,
 }
@@ -114,10 +114,10 @@ pub struct NodeKey(WipedKeyPair);
 #[non_exhaustive]
 pub enum NodeKeyError {
     /// The operating system's generator failed.
-    #[error("cannot make a private key for this node: {0}; try again later")]
+    #[error("cannot generate a private key for this node: {0}; try again later")]
     Generate(rcgen::Error),
     /// The bytes are not an Ed25519 private key.
-    #[error("this is no Ed25519 private key (PKCS #8, RFC 8410): {0}")]
+    #[error("this is not an Ed25519 private key (PKCS #8, RFC 8410): {0}")]
     Read(rcgen::Error),
 }
 

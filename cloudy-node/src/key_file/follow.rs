@@ -97,7 +97,7 @@ impl Follower<'_> {
         match found {
             Ok(keys) if keys == self.taken => {
                 if self.failed.take().is_some() {
-                    tracing::warn!(file = %self.path.display(), "the key file is well again, and as it was");
+                    tracing::warn!(file = %self.path.display(), "the key file is valid again, with the same content");
                     observe(KeyFileEvent::Well(&self.taken));
                 }
             }
@@ -118,7 +118,7 @@ impl Follower<'_> {
     fn fail(&mut self, error: &FollowError, observe: &mut impl FnMut(KeyFileEvent<'_>)) {
         let words = error.to_string();
         if self.failed.as_ref() != Some(&words) {
-            tracing::error!("the key file cannot be used, and this node keeps the keys that it has: {words}");
+            tracing::error!("the key file cannot be used, and this node keeps its present keys: {words}");
             observe(KeyFileEvent::Failed(error));
             self.failed = Some(words);
         }

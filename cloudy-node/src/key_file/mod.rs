@@ -32,20 +32,20 @@ pub enum KeyFileError {
     #[error("no home directory is known: set HOME, or name a key file with {CLUSTER_KEY_FILE_VARIABLE}")]
     NoHome,
     /// There is no such file.
-    #[error("there is no key file {}: make one with `cloudy key new`, or copy it from another node", path.display())]
+    #[error("there is no key file {}: create one with `cloudy key new`, or copy it from another node", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
     /// A key file exists, and replacing it would disconnect this node from its cluster.
-    #[error("{} exists and is not overwritten: move it away first if it is no longer needed", path.display())]
+    #[error("{} exists and is not overwritten: move it first if it is not needed", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
     /// Other users may read or write the file.
     #[error(
-        "other users have rights to {0} (mode {mode:04o}), so its key may be known to them: run `chmod 600 {0}`, or make another key if somebody may have read it; a group may read it only if this process is a member, and nobody else may",
+        "other users have rights to {0} (mode {mode:04o}), so they may know its key: run `chmod 600 {0}`, or create another key if another user may have read it; only a group of this process may read it",
         path.display()
     )]
     LooseRights {
@@ -67,7 +67,7 @@ pub enum KeyFileError {
     },
     /// Every user may replace the file.
     #[error(
-        "every user may replace files in the directory {0} (mode {mode:04o}), the key file among them: run `chmod o-w {0}`, or keep the key file in another directory",
+        "every user may replace files in the directory {0} (mode {mode:04o}), including the key file: run `chmod o-w {0}`, or keep the key file in another directory",
         path.display()
     )]
     LooseDirectory {
@@ -88,13 +88,13 @@ pub enum KeyFileError {
         source: io::Error,
     },
     /// The path is a directory, a device or another file that is not regular.
-    #[error("{} is no regular file: name the key file itself", path.display())]
+    #[error("{} is not a regular file: name the key file itself", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
     },
     /// The content is not a set of cluster keys.
-    #[error("{} holds no cluster key: {source}", path.display())]
+    #[error("{} has no cluster key: {source}", path.display())]
     Contents {
         /// The file.
         path: PathBuf,
@@ -102,13 +102,13 @@ pub enum KeyFileError {
         source: ParseClusterKeysError,
     },
     /// The file is longer than [`KEY_FILE_BYTES_MAX`], or is not text.
-    #[error("{} holds no cluster key: a key file is a few lines of text; is this the right file?", path.display())]
+    #[error("{} has no cluster key: a key file is a few lines of text; is this the right file?", path.display())]
     NotAKey {
         /// The file.
         path: PathBuf,
     },
     /// The directory for the file cannot be created.
-    #[error("cannot make the directory {}: {source}", path.display())]
+    #[error("cannot create the directory {}: {source}", path.display())]
     MissingDirectory {
         /// The directory.
         path: PathBuf,
@@ -124,7 +124,7 @@ pub enum KeyFileError {
         source: io::Error,
     },
     /// The file cannot be written.
-    #[error("cannot make the key file {}: {source}; name a place elsewhere with {CLUSTER_KEY_FILE_VARIABLE}", path.display())]
+    #[error("cannot create the key file {}: {source}; name another path with {CLUSTER_KEY_FILE_VARIABLE}", path.display())]
     Write {
         /// The file.
         path: PathBuf,

@@ -54,9 +54,9 @@ pub(crate) enum ConsensusError {
     Position,
     #[error("more of the control log than this voter ever confirmed")]
     Forgotten,
-    #[error("what the control log comes to: {0}")]
+    #[error("a malformed snapshot of the control log: {0}")]
     State(#[from] CommandError),
-    #[error("what the control log comes to, and nobody votes by it")]
+    #[error("a snapshot of the control log without voters")]
     NoVoters,
 }
 
