@@ -76,10 +76,7 @@ async fn each_breach_closes_the_link_and_the_honest_end_with_one_result() {
             tallies(&tally(&TallyFrame::Confirm { frontier: Round(1_000) })),
             "round 1000 is confirmed, but the lane ends at",
         ),
-        (
-            tallies(&tally(&TallyFrame::Skips { lanes: vec![skip(ours.rank_of(nodes[0].id()))] })),
-            "not its to tell",
-        ),
+        (tallies(&tally(&TallyFrame::Skips { lanes: vec![skip(ours.rank_of(nodes[0].id()))] })), "not its to tell"),
         (tallies(&tally(&TallyFrame::Skips { lanes: vec![skip(Rank(9))] })), "not its to tell"),
     ];
     for ((stream, incarnation, frames), words) in breaches {
@@ -132,7 +129,8 @@ async fn on_a_relay_ring_lanes_come_from_the_parent_only() {
             let bytes = [&crate::hostile::header(ours.group, ours.incarnation, stream)[..], &frames[..]].concat();
             let _stream = open(&connection, &bytes).await;
             let (code, reason) = closed(&connection).await;
-            let words = if frames.is_empty() { "a stream that this peer may not open" } else { "it wants to resume lane" };
+            let words =
+                if frames.is_empty() { "a stream that this peer may not open" } else { "it wants to resume lane" };
             assert!(code == BREACH && reason.contains(words), "{stream:?} to {its:?}: {code} {reason}");
         }
     }
