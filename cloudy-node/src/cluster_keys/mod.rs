@@ -102,12 +102,12 @@ pub enum ParseClusterKeysError {
     #[error(transparent)]
     Primary(#[from] ParseClusterKeyError),
     /// A further line has an invalid key.
-    #[error("line {line}: {source}")]
+    #[error("line {line}: {cause}")]
     Accepted {
         /// The line, from 1.
         line: usize,
         /// The cause.
-        source: ParseClusterKeyError,
+        cause: ParseClusterKeyError,
     },
     /// A further line has an unknown form.
     #[error(
@@ -130,12 +130,12 @@ pub enum ParseClusterKeysError {
         line: usize,
     },
     /// A line of a revoked node has no valid id.
-    #[error("line {line}: {source}")]
+    #[error("line {line}: {cause}")]
     Node {
         /// The line, from 1.
         line: usize,
         /// The cause.
-        source: ParseNodeIdError,
+        cause: ParseNodeIdError,
     },
     /// There are more revoked nodes than the maximum.
     #[error(transparent)]
@@ -251,13 +251,13 @@ impl ClusterKeys {
             NEXT => AcceptedAs::Next,
             FORMER => AcceptedAs::Former,
             REVOKED => {
-                let node = rest.trim().parse().map_err(|source| ParseClusterKeysError::Node { line, source })?;
+                let node = rest.trim().parse().map_err(|cause| ParseClusterKeysError::Node { line, cause })?;
                 self.revoke(node)?;
                 return Ok(());
             }
             _ => return Err(ParseClusterKeysError::Line { line }),
         };
-        let key: ClusterKey = rest.parse().map_err(|source| ParseClusterKeysError::Accepted { line, source })?;
+        let key: ClusterKey = rest.parse().map_err(|cause| ParseClusterKeysError::Accepted { line, cause })?;
         if key == self.primary {
             return Err(ParseClusterKeysError::SameKey { line });
         }

@@ -23,12 +23,12 @@ pub enum FollowError {
     #[error(transparent)]
     File(#[from] KeyFileError),
     /// The node cannot use the keys in the file.
-    #[error("the node cannot use the keys in {}: {source}", path.display())]
+    #[error("the node cannot use the keys in {}: {cause}", path.display())]
     Keys {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: SetKeysError,
+        cause: SetKeysError,
     },
 }
 
@@ -108,7 +108,7 @@ impl Follower<'_> {
                     observe(KeyFileEvent::Taken(&self.taken));
                 }
                 Err(SetKeysError::Closed(reason)) => return Err(SetKeysError::Closed(reason)),
-                Err(source) => self.fail(&FollowError::Keys { path: self.path.to_owned(), source }, observe),
+                Err(cause) => self.fail(&FollowError::Keys { path: self.path.to_owned(), cause }, observe),
             },
             Err(error) => self.fail(&error.into(), observe),
         }

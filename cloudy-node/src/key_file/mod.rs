@@ -78,14 +78,14 @@ pub enum KeyFileError {
     },
     /// The file belongs to another user, and a change would not keep that.
     #[error(
-        "cannot keep the owner, the group and the rights of the key file {}: {source}; it is as before: run this as root or as its owner",
+        "cannot keep the owner, the group and the rights of the key file {}: {cause}; it is as before: run this as root or as its owner",
         path.display()
     )]
     KeepOwner {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The path is a directory, a device or another file that is not regular.
     #[error("{} is not a regular file: name the key file itself", path.display())]
@@ -94,12 +94,12 @@ pub enum KeyFileError {
         path: PathBuf,
     },
     /// The content is not a set of cluster keys.
-    #[error("{} has no cluster key: {source}", path.display())]
+    #[error("{} has no cluster key: {cause}", path.display())]
     Contents {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: ParseClusterKeysError,
+        cause: ParseClusterKeysError,
     },
     /// The file is longer than [`KEY_FILE_BYTES_MAX`], or is not text.
     #[error("{} has no cluster key: a key file is a few lines of text; is this the right file?", path.display())]
@@ -108,36 +108,36 @@ pub enum KeyFileError {
         path: PathBuf,
     },
     /// The directory for the file cannot be created.
-    #[error("cannot create the directory {}: {source}", path.display())]
+    #[error("cannot create the directory {}: {cause}", path.display())]
     MissingDirectory {
         /// The directory.
         path: PathBuf,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file cannot be read.
-    #[error("cannot read the key file {}: {source}", path.display())]
+    #[error("cannot read the key file {}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file cannot be written.
-    #[error("cannot create the key file {}: {source}; name another path with {CLUSTER_KEY_FILE_VARIABLE}", path.display())]
+    #[error("cannot create the key file {}: {cause}; name another path with {CLUSTER_KEY_FILE_VARIABLE}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file cannot be changed.
-    #[error("cannot change the key file {}: {source}; it is as before", path.display())]
+    #[error("cannot change the key file {}: {cause}; it is as before", path.display())]
     Change {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// No key could be generated.
     #[error(transparent)]
@@ -219,9 +219,9 @@ pub fn inspect(path: &Path) -> Result<ClusterKeys, KeyFileError> {
 }
 
 fn load_as(path: &Path, as_root_any_owner: bool) -> Result<(File, ClusterKeys), KeyFileError> {
-    let read_error = |source: io::Error| match source.kind() {
+    let read_error = |cause: io::Error| match cause.kind() {
         io::ErrorKind::NotFound => KeyFileError::Missing { path: path.to_owned() },
-        _ => KeyFileError::Read { path: path.to_owned(), source },
+        _ => KeyFileError::Read { path: path.to_owned(), cause },
     };
     let opened = files::open_regular(path, OpenOptions::new().read(true)).map_err(read_error)?;
     let mut file = opened.ok_or_else(|| KeyFileError::NotAFile { path: path.to_owned() })?;
@@ -250,7 +250,7 @@ fn load_as(path: &Path, as_root_any_owner: bool) -> Result<(File, ClusterKeys), 
     }
     let text = core::str::from_utf8(&buffer[..filled]).ok().filter(|text| text.len() <= KEY_FILE_BYTES_MAX);
     let text = text.ok_or_else(|| KeyFileError::NotAKey { path: path.to_owned() })?;
-    let keys = text.parse().map_err(|source| KeyFileError::Contents { path: path.to_owned(), source })?;
+    let keys = text.parse().map_err(|cause| KeyFileError::Contents { path: path.to_owned(), cause })?;
     Ok((file, keys))
 }
 
@@ -266,15 +266,14 @@ pub fn create(path: &Path) -> Result<ClusterKey, KeyFileError> {
 fn create_on(system: &FileSystem, path: &Path) -> Result<ClusterKey, KeyFileError> {
     let key = ClusterKey::generate()?;
     let (directory, draft) = draft_beside(path)?;
-    make_directory(directory)
-        .map_err(|source| KeyFileError::MissingDirectory { path: directory.to_owned(), source })?;
+    make_directory(directory).map_err(|cause| KeyFileError::MissingDirectory { path: directory.to_owned(), cause })?;
     let looked = files::world_writable(directory, true);
-    if let Some(mode) = looked.map_err(|source| KeyFileError::Write { path: path.to_owned(), source })? {
+    if let Some(mode) = looked.map_err(|cause| KeyFileError::Write { path: path.to_owned(), cause })? {
         return Err(KeyFileError::LooseDirectory { path: directory.to_owned(), mode });
     }
-    publish(system, &key, &draft, path).map_err(|source| match source.kind() {
+    publish(system, &key, &draft, path).map_err(|cause| match cause.kind() {
         io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
-        _ => KeyFileError::Write { path: path.to_owned(), source },
+        _ => KeyFileError::Write { path: path.to_owned(), cause },
     })?;
     Ok(key)
 }
@@ -314,7 +313,7 @@ fn change_on<T>(
     path: &Path,
     change: impl FnOnce(&mut ClusterKeys) -> Result<T, KeyFileError>,
 ) -> Result<(ClusterKeys, T), KeyFileError> {
-    let failed = |source| KeyFileError::Change { path: path.to_owned(), source };
+    let failed = |cause| KeyFileError::Change { path: path.to_owned(), cause };
     // A symbolic link to the file is kept.
     let file = match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -331,7 +330,7 @@ fn change_on<T>(
     let (old, mut keys) = load_as(&file, true)?;
     let changed = change(&mut keys)?;
     let new = write_draft(&draft.0, keys.to_text().as_bytes()).map_err(failed)?;
-    files::keep_owner(&old, &new).map_err(|source| KeyFileError::KeepOwner { path: file.clone(), source })?;
+    files::keep_owner(&old, &new).map_err(|cause| KeyFileError::KeepOwner { path: file.clone(), cause })?;
     new.sync_all().and_then(|()| fs::rename(&draft.0, &file)).map_err(failed)?;
     // The change is complete: without this sync, only a power failure could undo it.
     let _ = system.sync_names(directory);

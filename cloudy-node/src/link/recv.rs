@@ -39,9 +39,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The reason for which a stream cannot be read further; the link is closed with this text.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
-    #[error("malformed stream header: {0}")]
+    #[error(transparent)]
     Header(#[from] HeaderError),
-    #[error("malformed frame: {0}")]
+    #[error(transparent)]
     Frame(#[from] FrameError),
     #[error("a stream without a header")]
     NoHeader,

@@ -36,7 +36,7 @@ pub enum StartError {
     ReadGroup(#[from] ReadGroupError),
     /// The operating system has no thread for reading the data directory.
     #[error("cannot start a thread to read the data directory: {0}; raise the limit of threads or processes")]
-    Thread(#[source] std::io::Error),
+    Thread(std::io::Error),
     /// The address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -59,5 +59,5 @@ pub enum StartError {
     Closed(#[from] CloseReason),
     /// The address of the socket cannot be determined.
     #[error("cannot determine the socket's address: {0}")]
-    Address(#[from] std::io::Error),
+    Address(std::io::Error),
 }

@@ -60,8 +60,8 @@ pub(crate) enum FaultTextError {
     NoTimes { what: &'static str, example: &'static str },
     #[error("`{0}` is nobody; write master, or a slave as 2, slave2 or slave-2")]
     Nobody(String),
-    #[error("`{text}`: {source}")]
-    Time { text: String, source: DurationError },
+    #[error("`{text}`: {cause}")]
+    Time { text: String, cause: DurationError },
     #[error("it ends at {}, not after it begins at {}; write the earlier time first", duration::show(*.to), duration::show(*.from))]
     EndsEarly { from: Duration, to: Duration },
     #[error("a partition has two sides or more; write / between them, for example 1,2/3,4,master@1s..2s")]
@@ -280,7 +280,7 @@ fn in_order(from: &str, to: &str) -> Result<(Duration, Duration), FaultTextError
 }
 
 fn time(text: &str) -> Result<Duration, FaultTextError> {
-    duration::parse(text).map_err(|source| FaultTextError::Time { text: text.to_owned(), source })
+    duration::parse(text).map_err(|cause| FaultTextError::Time { text: text.to_owned(), cause })
 }
 
 #[cfg(test)]

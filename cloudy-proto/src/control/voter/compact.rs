@@ -64,7 +64,7 @@ impl Voter {
         if message.index.0 == 0 || message.log_term == 0 || message.log_term > message.term {
             return Err(ConsensusError::Position);
         }
-        let state = decode_log_state(&message.snapshot)?;
+        let state = decode_log_state(&message.snapshot).map_err(ConsensusError::State)?;
         let electors: Vec<_> = state.electors.iter().map(|(id, _, standing)| (*id, *standing)).collect();
         let votes = electors.iter().any(|(_, standing)| *standing == Standing::Voter);
         votes.then_some(electors).ok_or(ConsensusError::NoVoters)

@@ -55,7 +55,7 @@ pub(crate) enum ConsensusError {
     #[error("more of the control log than this voter ever confirmed")]
     Forgotten,
     #[error("a malformed snapshot of the control log: {0}")]
-    State(#[from] CommandError),
+    State(CommandError),
     #[error("a snapshot of the control log without voters")]
     NoVoters,
 }
