@@ -139,7 +139,7 @@ fn a_page_of_figures_replaces_no_other_file() {
         let before = fs::read(kept).expect("read");
         let mut bench = cloudy(&["bench", "--html"]);
         bench.arg(kept);
-        run(bench).failed_with(&["is no page of a bench", "--html"]);
+        run(bench).failed_with(&["is not a page of a bench", "--html"]);
         assert_eq!(fs::read(kept).expect("read"), before, "{}", kept.display());
     }
 }
@@ -209,5 +209,5 @@ fn a_key_that_was_made_is_said_to_be_though_the_answer_is_lost() {
     let ended = command.arg(&file).stdout(full).stderr(Stdio::piped()).output().expect("runs");
     let words = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{words}");
-    assert!(words.contains("the key file was made or changed as asked") && file.exists(), "{words}");
+    assert!(words.contains("the key file was created or changed") && file.exists(), "{words}");
 }

@@ -126,7 +126,7 @@ fn a_revoked_slave_is_cut_off_and_told_and_the_others_go_on() {
     let (running, first, second) = (running.end(), first.end(), second.end());
     assert_eq!((first.code(), second.code()), (Some(0), Some(0)), "{running:#?}");
     assert_eq!(printed(&first.stdout), printed(&second.stdout));
-    assert!(running.stderr.contains("taken from the key file") && running.stderr.contains("nodes revoked: 1"));
+    assert!(running.stderr.contains("applied the key file") && running.stderr.contains("nodes revoked: 1"));
     assert!(!running.stdout.is_empty(), "it has a verdict: {running:#?}");
 }
 

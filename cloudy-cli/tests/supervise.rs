@@ -191,7 +191,7 @@ fn a_slave_whose_supervisor_is_killed_leaves_its_session_to_the_others() {
     let mut first = Running::start(master(&cluster, &["10m", "500ms", "--expect", "2"], &[other_port, port]));
     first.wait_for("SEND: approved");
     supervised.signal("KILL");
-    first.wait_for(&format!("127.0.0.1:{port} has left: the session goes on without it"));
+    first.wait_for(&format!("127.0.0.1:{port} has left: the session continues without it"));
     first.signal("INT");
     first.end().failed_without_error(&[&format!("INCOMPLETE: no result from 127.0.0.1:{port}")]);
     assert_eq!(other.end().code(), Some(0));
@@ -284,7 +284,7 @@ fn a_session_in_memory_whose_processes_all_died_is_gone_and_everybody_says_how_t
     }
     run(master(&cluster, &["--attach"], &ports)).failed_with(&[
         "no queried slave has a running session",
-        "a session whose processes are all gone went with them, unless it was on disk",
+        "if all processes of a session are gone, it is lost, unless it was on disk",
         "start a session by",
     ]);
     // Nobody goes on from nothing: the next session is another one, from its start.

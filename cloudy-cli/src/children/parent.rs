@@ -22,7 +22,7 @@ const ORDERS_MAX: usize = 4;
 /// Queues a report. A parent that has stopped reading holds up no process: it misses the reports that do not fit.
 pub(crate) fn say(said: &(impl Serialize + Debug)) {
     if line(said).is_some_and(|line| !STDOUT.lines(line.as_bytes())) {
-        tracing::warn!("the process that started this one reads nothing: it misses {said:?}");
+        tracing::warn!("the process that started this one does not read: it misses {said:?}");
     }
 }
 
@@ -37,7 +37,7 @@ pub(crate) async fn say_surely(said: &(impl Serialize + Debug), stop: &Stop) -> 
 /// What is said, as a line.
 pub(crate) fn line(said: &(impl Serialize + Debug)) -> Option<String> {
     let line = serde_json::to_string(said);
-    let line = line.inspect_err(|error| tracing::error!("cannot say {said:?}: {error}")).ok()?;
+    let line = line.inspect_err(|error| tracing::error!("cannot report {said:?}: {error}")).ok()?;
     Some(format!("{line}\n"))
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn clear_up(parents_files: Option<&Path>) {
     if let Err(error) = std::fs::remove_dir_all(directory)
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!(%error, "the files of the process that started this one are not all deleted: {}", directory.display());
+        tracing::warn!(%error, "some files of the process that started this one are not deleted: {}", directory.display());
     }
 }
 
@@ -73,7 +73,7 @@ fn read<O: DeserializeOwned>(mut stdin: impl BufRead, orders: &mpsc::Sender<O>) 
                     return;
                 }
             }
-            Err(error) => tracing::warn!("what came on stdin is no order: {error}"),
+            Err(error) => tracing::warn!("a line on stdin is not an order: {error}"),
         }
         line.clear();
     }

@@ -42,7 +42,10 @@ impl Supervisor {
         spawned.into_diagnostic()?;
         let key = given.await.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into()));
         let key = key.map_err(|error| {
-            failure(format_args!("no supervisor gives this slave its key ({error})"), "start it by --supervise alone")
+            failure(
+                format_args!("this slave received no key from a supervisor ({error})"),
+                "start it by --supervise alone",
+            )
         })?;
         let key = if key.is_empty() { None } else { Some(NodeKey::from_pkcs8(&key).into_diagnostic()?) };
         Ok(Self { key, gone })

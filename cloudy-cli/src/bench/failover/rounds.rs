@@ -137,7 +137,7 @@ async fn fail(kind: FailureKind, round: usize, crew: &mut Crew<'_>, settled: Set
     let members = crew.members().to_vec();
     let failing = failing(kind, round, crew, settled);
     if failing.is_empty() {
-        return Err(failure("nobody coordinates the group that is a member of it", "run it again"));
+        return Err(failure("no member of the group coordinates it", "run it again"));
     }
     let coordinator_failed = failing.iter().any(|hand| hand.node == settled.coordinator);
     let at_us = now_us();
