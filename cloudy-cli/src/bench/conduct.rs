@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use miette::Report;
 
-use super::course::{Moment, moments, quantiles};
 use super::key::Key;
 use super::latency::Quantiles;
 use super::meter::now_us;
 use super::nodes::{Nodes, Place};
 use super::orders::{Assignment, Order, Outcome, Said};
 use super::spec::{Program, Spec};
+use super::timeline::{Moment, moments, quantiles};
 use crate::output::failure;
 
 /// The time from the order to the start of the load, in which all nodes receive the order.
@@ -31,7 +31,7 @@ pub(crate) struct Measured {
     /// At all nodes, the senders included; none for payloads that are too short for a stamp.
     pub(crate) latency_us: Option<Quantiles>,
     /// Rate and latency over the measured time.
-    pub(crate) course: Vec<Moment>,
+    pub(crate) timeline: Vec<Moment>,
     /// Messages in the final result, the warm-up's included.
     pub(crate) count: u64,
 }
@@ -128,7 +128,7 @@ fn summary(outcomes: &[Outcome], place: Place, duration: Duration) -> Measured {
         // Each has measured the one process that they share.
         Place::InProcess(_) => max(|outcome| outcome.cpu_us),
     };
-    let courses: Vec<_> = outcomes.iter().map(|outcome| outcome.course.as_slice()).collect();
+    let courses: Vec<_> = outcomes.iter().map(|outcome| outcome.timeline.as_slice()).collect();
     let messages = (sum(|outcome| outcome.approved) / outcomes.len().max(1) as f64).max(1.0);
     Measured {
         approved_per_s: outcomes.iter().map(rate).fold(f64::INFINITY, f64::min),
@@ -137,7 +137,7 @@ fn summary(outcomes: &[Outcome], place: Place, duration: Duration) -> Measured {
         memory_mib_max: max(|outcome| outcome.memory_kib) / 1024.0,
         window_bytes: mean_of_senders(outcomes),
         latency_us: quantiles(courses.iter().copied()),
-        course: moments(&courses, duration),
+        timeline: moments(&courses, duration),
         count: outcomes.first().map_or(0, |outcome| outcome.count),
     }
 }
@@ -151,7 +151,7 @@ fn mean_of_senders(outcomes: &[Outcome]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::course::PartCounts;
+    use crate::bench::timeline::PartCounts;
 
     fn outcome(approved: u64, digest: &str) -> Outcome {
         Outcome {
@@ -163,7 +163,7 @@ mod tests {
             datagrams: 300,
             window_bytes: 7 * approved,
             memory_kib: 2_048 + approved,
-            course: vec![PartCounts { approved, latency: vec![(approved, 1)] }],
+            timeline: vec![PartCounts { approved, latency: vec![(approved, 1)] }],
         }
     }
 
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(measured.window_bytes, 7 * 1_000);
         let with_an_idle_one = [outcome(1_024, "a"), Outcome { window_bytes: 0, ..outcome(976, "a") }];
         assert_eq!(summary(&with_an_idle_one, Place::Processes, duration).window_bytes, 7 * 1_024);
-        assert_eq!(measured.course.iter().map(|moment| moment.approved_per_s).collect::<Vec<_>>(), [2_000.0]);
+        assert_eq!(measured.timeline.iter().map(|moment| moment.approved_per_s).collect::<Vec<_>>(), [2_000.0]);
         assert_eq!(measured.latency_us.map(|latency| (latency.p50, latency.max)), Some((976, 1_024)));
         assert_eq!(
             summary(&outcomes, Place::InProcess(crate::bench::node::boxed), duration).cpu_ns_per_message,

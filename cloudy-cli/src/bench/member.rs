@@ -13,12 +13,12 @@ use cloudy_node::{
 use miette::{IntoDiagnostic, Report};
 use tokio::time::{Instant, sleep_until};
 
-use super::alarm::Alarm;
-use super::course::Course;
 use super::load::{Burst, Load, Times, stamp, stamped};
 use super::meter;
 use super::orders::{Assignment, Order, Outcome, Post, Said, unexpected};
 use super::spec::Spec;
+use super::timeline::Timeline;
+use super::timer::Timer;
 use crate::node::{self, Who};
 use crate::output::failure;
 
@@ -46,7 +46,7 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
     let group = if *number == 0 { found(&node, spec, post).await? } else { join(&node, post).await? };
     let mut member = Member {
         approved: group.approved_from(Index(1)),
-        tally: Tally { me: group.me(), hellos: 0, count: 0, own: Seq(0), course: Course::of(0..0) },
+        tally: Tally { me: group.me(), hellos: 0, count: 0, own: Seq(0), timeline: Timeline::of(0..0) },
         group,
         node,
         is_founder: *number == 0,
@@ -156,7 +156,7 @@ struct Tally {
     count: u64,
     /// The last own message.
     own: Seq,
-    course: Course,
+    timeline: Timeline,
 }
 
 /// The sender's window in each turn.
@@ -201,9 +201,9 @@ impl Member {
 
     /// Sends its load, if it has one, and reads until all of it is approved and the time is over.
     async fn load(&mut self, mut load: Option<Load>, spec: &Spec, times: &Times) -> Result<Outcome, Report> {
-        self.tally.course = Course::of(times.measure.clone());
+        self.tally.timeline = Timeline::of(times.measure.clone());
         sleep_until(instant(times.send.start)).await;
-        let mut alarm = Alarm::new().into_diagnostic()?;
+        let mut timer = Timer::new().into_diagnostic()?;
         let mut payload = vec![0; spec.size_bytes];
         let mut samples = Vec::with_capacity(2);
         let mut milestone = std::pin::pin!(sleep_until(instant(times.measure.start)));
@@ -232,7 +232,7 @@ impl Member {
                     outbox_full = self.offer(burst, &mut payload, load)?;
                 },
                 () = self.group.room(), if outbox_full => outbox_full = false,
-                alarm = alarm.at(next_us.unwrap_or(0)), if next_us.is_some() && !outbox_full => alarm.into_diagnostic()?,
+                timer = timer.at(next_us.unwrap_or(0)), if next_us.is_some() && !outbox_full => timer.into_diagnostic()?,
             }
         }
     }
@@ -283,7 +283,7 @@ impl Member {
         }
         outcome.count = result.index.0;
         outcome.digest = result.digest.to_string();
-        outcome.course = self.tally.course.counts();
+        outcome.timeline = self.tally.timeline.counts();
         outcome.memory_kib = meter::memory_kib_max();
         Ok(())
     }
@@ -341,7 +341,7 @@ impl Tally {
 
     fn record(&mut self, due_us: Option<u64>, now_us: u64, messages: u64) {
         if messages > 0 {
-            self.course.record(due_us, now_us, messages);
+            self.timeline.record(due_us, now_us, messages);
         }
     }
 }

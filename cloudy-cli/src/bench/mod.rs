@@ -10,9 +10,7 @@
 //! A node receives [`orders`](orders::Order) and reports its progress. Times are microseconds since the Unix epoch: all
 //! nodes are on one machine, so its clock is their common one.
 
-pub(crate) mod alarm;
 pub(crate) mod conduct;
-pub(crate) mod course;
 pub(crate) mod failover;
 pub(crate) mod floor;
 pub(crate) mod html;
@@ -30,3 +28,5 @@ pub(crate) mod row;
 pub(crate) mod runs;
 pub(crate) mod spec;
 pub(crate) mod targets;
+pub(crate) mod timeline;
+pub(crate) mod timer;

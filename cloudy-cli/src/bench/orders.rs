@@ -8,8 +8,8 @@ use miette::Report;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::course::PartCounts;
 use super::spec::{Program, Spec};
+use super::timeline::PartCounts;
 use crate::output::failure;
 
 /// An order to a node; orders follow in this order.
@@ -76,7 +76,7 @@ pub(crate) struct Outcome {
     /// The maximum memory of its process.
     pub(crate) memory_kib: u64,
     /// Its measurements in each part of the measured time.
-    pub(crate) course: Vec<PartCounts>,
+    pub(crate) timeline: Vec<PartCounts>,
 }
 
 /// A node's side of the connection to its bench.
@@ -219,8 +219,8 @@ mod tests {
         let line = serde_json::to_string(&order).expect("text");
         assert_eq!(line, r#"{"Link":["127.0.0.1:7"]}"#);
         assert!(matches!(serde_json::from_str(&line), Ok(Order::Link(addresses)) if addresses.len() == 1));
-        let course = vec![PartCounts { approved: 9, latency: vec![(300, 7)] }];
-        let outcome = Outcome { course, ..Outcome::default() };
+        let timeline = vec![PartCounts { approved: 9, latency: vec![(300, 7)] }];
+        let outcome = Outcome { timeline, ..Outcome::default() };
         let line = serde_json::to_string(&Said::Done(Box::new(outcome.clone()))).expect("text");
         assert!(!line.contains('\n'));
         assert!(matches!(serde_json::from_str(&line), Ok(Said::Done(read)) if *read == outcome));

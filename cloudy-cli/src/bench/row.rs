@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::course::Moment;
 use super::latency::Quantiles;
+use super::timeline::Moment;
 
 /// A row of the table: medians over its runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -5,11 +5,11 @@ use std::time::Duration;
 use miette::Report;
 
 use super::conduct::{Conductor, Measured};
-use super::course::Moment;
 use super::latency::Quantiles;
 use super::row::{FloorRow, LatencyRatio, Row};
 use super::spec::{Program, Spec};
 use super::targets::Target;
+use super::timeline::Moment;
 use crate::progress::Progress;
 
 /// A row to measure.
@@ -99,14 +99,14 @@ impl Row {
                 latency_us: quantiles(floor),
                 cpu_ns_per_message: round(median(floor, |run| run.cpu_ns_per_message)),
                 packets_per_message: round(median(floor, |run| run.packets_per_message)),
-                over_time: course(floor),
+                over_time: timeline(floor),
             }),
             ratio: middle(&rates).map(round),
             ratio_min: rates.first().copied().map(round),
             ratio_max: rates.last().copied().map(round),
             latency_ratio: p50.zip(p99).map(|(p50, p99)| LatencyRatio { p50: round(p50), p99: round(p99) }),
             target: None,
-            over_time: course(real),
+            over_time: timeline(real),
         }
     }
 
@@ -146,9 +146,9 @@ fn quantiles(runs: &[Measured]) -> Option<Quantiles> {
 }
 
 /// The parts of the run with the median rate.
-fn course(runs: &[Measured]) -> Vec<Moment> {
+fn timeline(runs: &[Measured]) -> Vec<Moment> {
     let rate = median(runs, |run| run.approved_per_s);
-    runs.iter().find(|run| run.approved_per_s == rate).map(|run| run.course.clone()).unwrap_or_default()
+    runs.iter().find(|run| run.approved_per_s == rate).map(|run| run.timeline.clone()).unwrap_or_default()
 }
 
 /// Rounded to a thousandth: more is noise.
@@ -192,7 +192,7 @@ pub(crate) mod tests {
             memory_mib_max: approved_per_s / 1e4,
             window_bytes: approved_per_s as u64,
             latency_us: Some(Quantiles { p50, p99: 2 * p50, p999: 3 * p50, max: 4 * p50 }),
-            course: vec![moment(100, approved_per_s, Some(p50)), moment(200, 0.0, None)],
+            timeline: vec![moment(100, approved_per_s, Some(p50)), moment(200, 0.0, None)],
             count: 7,
         }
     }

@@ -7,7 +7,7 @@ use miette::Report;
 
 use crate::args::{FailoverArgs, SoakArgs};
 use crate::bench::failover::catch_up;
-use crate::bench::failover::crew::Make;
+use crate::bench::failover::cluster::Make;
 use crate::bench::failover::report::{FailoverFindings, SoakFindings, json};
 use crate::bench::failover::rounds::{self, Plan};
 use crate::bench::failover::soak;

@@ -11,7 +11,7 @@ use super::{FaultCounters, Faults, FaultsError, REORDER_HOLD};
 
 /// The treatment of one datagram.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Fate {
+pub(super) enum Treatment {
     /// It is lost.
     Lost,
     /// It passes.
@@ -23,7 +23,7 @@ pub(super) enum Fate {
     },
 }
 
-impl Fate {
+impl Treatment {
     /// Counts the treatment once it is certain. Later outcomes (sent, overflowed) are counted when they occur.
     pub(super) fn count(self, counters: &mut FaultCounters) {
         match self {
@@ -42,7 +42,7 @@ impl Fate {
 pub(super) struct Dice {
     faults: Faults,
     rng: ChaCha8Rng,
-    put_back: Option<Fate>,
+    put_back: Option<Treatment>,
 }
 
 impl Dice {
@@ -56,18 +56,18 @@ impl Dice {
     }
 
     /// The treatment of the next datagram.
-    pub(super) fn roll(&mut self) -> Fate {
-        if let Some(fate) = self.put_back.take() {
-            return fate;
+    pub(super) fn roll(&mut self) -> Treatment {
+        if let Some(treatment) = self.put_back.take() {
+            return treatment;
         }
         // Always five draws, so that a changed share leaves the other draws as they were.
         let [loss, reorder, duplicate, first, second] = [(); 5].map(|()| unit(&mut self.rng));
         if loss < self.faults.loss {
-            return Fate::Lost;
+            return Treatment::Lost;
         }
         let reordered = reorder < self.faults.reorder;
         let hold = if reordered { REORDER_HOLD } else { Duration::ZERO };
-        Fate::Pass {
+        Treatment::Pass {
             delay: self.delay(first) + hold,
             reordered,
             copy: (duplicate < self.faults.duplicate).then(|| self.delay(second)),
@@ -76,8 +76,8 @@ impl Dice {
 
     /// Returns a treatment that was not carried out: the next datagram gets it. Otherwise a datagram that is sent again
     /// after `WouldBlock` would be treated twice and be lost too often.
-    pub(super) fn put_back(&mut self, fate: Fate) {
-        self.put_back = Some(fate);
+    pub(super) fn put_back(&mut self, treatment: Treatment) {
+        self.put_back = Some(treatment);
     }
 
     fn delay(&self, unit: f64) -> Duration {

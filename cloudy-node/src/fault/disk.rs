@@ -70,7 +70,7 @@ enum Change {
 
 /// The outcome of a write that was not synced.
 #[derive(Clone, Copy)]
-enum Fate {
+enum Treatment {
     Lost,
     Whole,
     Torn,
@@ -163,19 +163,19 @@ impl FaultDisk {
         let mut image = state.synced.clone();
         let mut met = CrashCounters::default();
         for change in &state.unsynced {
-            let fate = match seed {
-                0 => Fate::Lost,
-                1 => Fate::Whole,
-                _ => [Fate::Lost, Fate::Whole, Fate::Torn, Fate::Flipped][dice.random_range(0..4)],
+            let treatment = match seed {
+                0 => Treatment::Lost,
+                1 => Treatment::Whole,
+                _ => [Treatment::Lost, Treatment::Whole, Treatment::Torn, Treatment::Flipped][dice.random_range(0..4)],
             };
-            match (fate, change) {
-                (Fate::Lost, _) => met.lost += 1,
-                (Fate::Torn, Change::Write { offset, data }) if !data.is_empty() => {
+            match (treatment, change) {
+                (Treatment::Lost, _) => met.lost += 1,
+                (Treatment::Torn, Change::Write { offset, data }) if !data.is_empty() => {
                     let torn = dice.random_range(0..data.len());
                     apply(&mut image, &Change::Write { offset: *offset, data: data[..torn].to_vec() });
                     met.torn += 1;
                 }
-                (Fate::Flipped, Change::Write { offset, data }) => {
+                (Treatment::Flipped, Change::Write { offset, data }) => {
                     let altered = flipped(&state.synced, *offset, data.clone(), &mut dice);
                     met.flipped += u64::from(altered != *data);
                     apply(&mut image, &Change::Write { offset: *offset, data: altered });

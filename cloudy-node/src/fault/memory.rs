@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     Bandwidth, FaultCounters, Faults, FaultsError, LINE_BYTES_MAX, LINE_DATAGRAMS_MAX,
     bandwidth::Queue,
-    dice::{Dice, Fate},
+    dice::{Dice, Treatment},
     line::{Datagram, Line},
     lock, segments,
 };
@@ -266,9 +266,9 @@ impl State {
             self.counters.blocked += 1;
             return None;
         }
-        let fate = self.dice.roll();
-        fate.count(&mut self.counters);
-        let Fate::Pass { delay, copy, .. } = fate else {
+        let treatment = self.dice.roll();
+        treatment.count(&mut self.counters);
+        let Treatment::Pass { delay, copy, .. } = treatment else {
             return None;
         };
         let again = copy.map(|delay| (delay, datagram.clone()));

@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     FaultCounters, Faults, FaultsError, LINE_BYTES_MAX, LINE_DATAGRAMS_MAX,
-    dice::{Dice, Fate},
+    dice::{Dice, Treatment},
     line::{Datagram, Line},
     lock, segments,
 };
@@ -228,7 +228,7 @@ impl AsyncUdpSocket for FaultSocket {
 impl Shared {
     /// Sends, holds or loses one datagram, at random.
     fn send(&self, transmit: &Transmit) -> io::Result<()> {
-        let fate = {
+        let treatment = {
             let mut switches = lock(&self.switches);
             if switches.blocks(transmit.destination) {
                 switches.counters.blocked += 1;
@@ -236,10 +236,10 @@ impl Shared {
             }
             switches.dice.roll()
         };
-        if let Fate::Pass { delay, copy, .. } = fate {
+        if let Treatment::Pass { delay, copy, .. } = treatment {
             if delay.is_zero() {
                 if let Err(error) = self.inner.try_send(transmit) {
-                    lock(&self.switches).dice.put_back(fate);
+                    lock(&self.switches).dice.put_back(treatment);
                     return Err(error);
                 }
                 lock(&self.switches).counters.sent += 1;
@@ -250,7 +250,7 @@ impl Shared {
                 self.hold(transmit, delay);
             }
         }
-        fate.count(&mut lock(&self.switches).counters);
+        treatment.count(&mut lock(&self.switches).counters);
         Ok(())
     }
 

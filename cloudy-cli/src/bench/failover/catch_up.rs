@@ -5,7 +5,7 @@ use std::time::Duration;
 use miette::Report;
 use serde::Serialize;
 
-use super::crew::{Crew, Joined, Make};
+use super::cluster::{Cluster, Joined, Make};
 use crate::bench::key::Key;
 use crate::progress::Progress;
 
@@ -36,15 +36,15 @@ pub(crate) async fn run(make: Make, bytes: u64, key: &Key, progress: &Progress) 
     progress.state(format!("catching up: {} MiB of result", bytes >> 20));
     let size_bytes = make.size_bytes as u64;
     let messages = bytes / size_bytes.max(1) / make.nodes as u64;
-    let mut crew = Crew::start(make, key).await?;
-    crew.settle().await?;
-    crew.fill(messages).await?;
+    let mut cluster = Cluster::start(make, key).await?;
+    cluster.settle().await?;
+    cluster.fill(messages).await?;
     let mut joins = Vec::with_capacity(JOINS);
     for join in 1..=JOINS {
         progress.state(format!("catching up: newcomer {join} of {JOINS}"));
-        joins.push(crew.join().await?);
+        joins.push(cluster.join().await?);
     }
-    crew.end().await?;
+    cluster.end().await?;
     let found = CatchUp::of(&joins, size_bytes);
     progress.line(&format!("catching up: {:.0} messages/s, {:.1} MB/s", found.messages_per_s, found.mb_per_s));
     Ok(found)

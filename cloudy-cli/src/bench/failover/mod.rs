@@ -1,13 +1,13 @@
 //! The pause of a group at a failure, the catch-up of a newcomer, and the memory of a node over time.
 //!
 //! ```text
-//!   commands/failover.rs ─► rounds   ─► crew (a group under load) ─► fleet ═══ node.rs, a process each
+//!   commands/failover.rs ─► rounds   ─► cluster (a group under load) ─► fleet ═══ node.rs, a process each
 //!                           catch_up ─►
 //!                           soak     ─►
 //! ```
 
 pub(crate) mod catch_up;
-pub(crate) mod crew;
+pub(crate) mod cluster;
 pub(crate) mod history;
 pub(crate) mod node;
 pub(crate) mod report;

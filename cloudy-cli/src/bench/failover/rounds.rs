@@ -5,7 +5,7 @@ use std::time::Duration;
 use miette::Report;
 use serde::Serialize;
 
-use super::crew::{Crew, Hand, Make, Settled};
+use super::cluster::{Cluster, Make, Process, Settled};
 use crate::args::FailureKind;
 use crate::bench::key::Key;
 use crate::bench::latency::{Quantiles, merged};
@@ -105,12 +105,12 @@ async fn rounds(kind: FailureKind, plan: &Plan, key: &Key, progress: &Progress) 
         rate_per_s: plan.rate_per_s,
     };
     let mut seen = Vec::with_capacity(plan.rounds as usize);
-    let mut crew: Option<Crew> = None;
+    let mut cluster: Option<Cluster> = None;
     for round in 0..plan.rounds as usize {
         progress.state(format!("{}: round {} of {}", kind.name(), round + 1, plan.rounds));
-        let mut whole = match crew.take() {
-            Some(crew) => crew,
-            None => Crew::start(make.clone(), key).await?,
+        let mut whole = match cluster.take() {
+            Some(cluster) => cluster,
+            None => Cluster::start(make.clone(), key).await?,
         };
         let settled = whole.settle().await?;
         // sleep: approvals in this time are measured.
@@ -126,58 +126,58 @@ async fn rounds(kind: FailureKind, plan: &Plan, key: &Key, progress: &Progress) 
             whole.settle().await?;
             whole.end().await?;
         } else {
-            crew = Some(whole);
+            cluster = Some(whole);
         }
     }
     Ok(seen)
 }
 
 /// Causes a failure, waits until it is over at all survivors, and completes the group again.
-async fn fail(kind: FailureKind, round: usize, crew: &mut Crew<'_>, settled: Settled) -> Result<Seen, Report> {
-    let members = crew.members().to_vec();
-    let failing = failing(kind, round, crew, settled);
+async fn fail(kind: FailureKind, round: usize, cluster: &mut Cluster<'_>, settled: Settled) -> Result<Seen, Report> {
+    let members = cluster.members().to_vec();
+    let failing = failing(kind, round, cluster, settled);
     if failing.is_empty() {
         return Err(failure("no member of the group coordinates it", "run it again"));
     }
-    let coordinator_failed = failing.iter().any(|hand| hand.node == settled.coordinator);
+    let coordinator_failed = failing.iter().any(|process| process.node == settled.coordinator);
     let at_us = now_us();
     if kind == FailureKind::Partition {
-        crew.cut_off(&failing).await;
+        cluster.cut_off(&failing).await;
     } else {
-        for hand in &failing {
-            crew.kill(*hand).await;
+        for process in &failing {
+            cluster.kill(*process).await;
         }
     }
     let without = match kind {
         FailureKind::Master => Vec::new(),
-        _ => failing.iter().map(|hand| hand.node).collect(),
+        _ => failing.iter().map(|process| process.node).collect(),
     };
     let failed = Failed { at_us, without, window_us: window(kind).as_micros() as u64 };
-    let fails = |hand: &Hand| failing.iter().any(|other| other.number == hand.number);
-    let survivors: Vec<Hand> = members.into_iter().filter(|hand| !fails(hand)).collect();
-    let spans = crew.survive(&survivors, &failed).await?;
+    let fails = |process: &Process| failing.iter().any(|other| other.number == process.number);
+    let survivors: Vec<Process> = members.into_iter().filter(|process| !fails(process)).collect();
+    let spans = cluster.survive(&survivors, &failed).await?;
     match kind {
-        FailureKind::Partition => crew.cut_off(&[]).await,
+        FailureKind::Partition => cluster.cut_off(&[]).await,
         FailureKind::Master => {}
-        FailureKind::Member | FailureKind::Coordinator => drop(crew.join().await?),
+        FailureKind::Member | FailureKind::Coordinator => drop(cluster.join().await?),
     }
     Ok(Seen { settled, coordinator_failed, spans })
 }
 
 /// The process that fails in a round; another one each time, if there is a choice.
-fn failing(kind: FailureKind, round: usize, crew: &Crew<'_>, settled: Settled) -> Vec<Hand> {
-    let members = crew.members();
-    let is_coordinator = |hand: &Hand| hand.node == settled.coordinator;
+fn failing(kind: FailureKind, round: usize, cluster: &Cluster<'_>, settled: Settled) -> Vec<Process> {
+    let members = cluster.members();
+    let is_coordinator = |process: &Process| process.node == settled.coordinator;
     match kind {
         FailureKind::Coordinator => members.iter().copied().filter(is_coordinator).collect(),
         FailureKind::Member => {
-            let others: Vec<Hand> = members.iter().copied().filter(|hand| !is_coordinator(hand)).collect();
+            let others: Vec<Process> = members.iter().copied().filter(|process| !is_coordinator(process)).collect();
             others.get(round % others.len().max(1)).copied().into_iter().collect()
         }
-        FailureKind::Master => crew.master().into_iter().collect(),
+        FailureKind::Master => cluster.master().into_iter().collect(),
         // In some rounds the coordinator is among them.
         FailureKind::Partition => {
-            let minority = (crew.voters() - 1) / 2;
+            let minority = (cluster.voters() - 1) / 2;
             (0..minority).map(|at| members[(round + at) % members.len()]).collect()
         }
     }

@@ -6,7 +6,7 @@ use miette::Report;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::crew::{Crew, Make};
+use super::cluster::{Cluster, Make};
 use crate::bench::key::Key;
 use crate::progress::Progress;
 
@@ -48,15 +48,15 @@ pub(crate) struct Look {
 /// # Errors
 /// A node failed, or results differ.
 pub(crate) async fn run(make: Make, duration: Duration, key: &Key, progress: &Progress) -> Result<Soak, Report> {
-    let mut crew = Crew::start(make, key).await?;
-    crew.settle().await?;
+    let mut cluster = Cluster::start(make, key).await?;
+    cluster.settle().await?;
     let began_at = Instant::now();
     let mut looks = Some(Vec::with_capacity(LOOKS as usize));
     for look in 1..=LOOKS {
         // sleep: memory is read at fixed times.
         sleep_until(began_at + duration * look / LOOKS).await;
         let at_us = began_at.elapsed().as_micros() as u64;
-        let seen = crew.memory_kib().await?.map(|kib| Look { at_us, mib: kib.into_iter().map(mib).collect() });
+        let seen = cluster.memory_kib().await?.map(|kib| Look { at_us, mib: kib.into_iter().map(mib).collect() });
         if let Some(seen) = &seen {
             progress.state(format!("{} s: {:.1} MiB in the largest process", at_us / 1_000_000, seen.largest()));
         }
@@ -66,7 +66,7 @@ pub(crate) async fn run(make: Make, duration: Duration, key: &Key, progress: &Pr
         });
     }
     let duration_us = began_at.elapsed().as_micros() as u64;
-    let messages = crew.end().await?;
+    let messages = cluster.end().await?;
     let approved_per_s = (messages as f64 * 1e6 / duration_us.max(1) as f64).round();
     Ok(Soak { duration_us, messages, approved_per_s, memory: looks.map(Memory::of) })
 }

@@ -22,12 +22,12 @@ use miette::{IntoDiagnostic, Report};
 use quinn::{Endpoint, TokioRuntime};
 use tokio::time::{Instant, sleep_until};
 
-use super::alarm::Alarm;
 use super::load::{Load, Times};
 use super::member::instant;
 use super::meter;
 use super::orders::{Assignment, Order, Outcome, Post, Said, unexpected};
 use super::spec::{STAMP_BYTES, Spec};
+use super::timer::Timer;
 use mesh::Mesh;
 use state::Shared;
 
@@ -70,7 +70,7 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
         order => return Err(unexpected(&order)),
     };
     outcome.count = sender.shared.wait_for(&sent).await;
-    (outcome.course, outcome.memory_kib) = (sender.shared.course(), meter::memory_kib_max());
+    (outcome.timeline, outcome.memory_kib) = (sender.shared.timeline(), meter::memory_kib_max());
     post.say(Said::Done(Box::new(outcome))).await?;
     while post.orders.recv().await.is_some() {}
     close(&endpoint).await;
@@ -109,7 +109,7 @@ impl Sender<'_> {
     async fn load(&mut self, mut load: Option<Load>, times: &Times) -> Result<Outcome, Report> {
         self.shared.measure(times.measure.clone());
         sleep_until(instant(times.send.start)).await;
-        let mut alarm = Alarm::new().into_diagnostic()?;
+        let mut timer = Timer::new().into_diagnostic()?;
         let mut samples = Vec::with_capacity(2);
         let mut milestone = std::pin::pin!(sleep_until(instant(times.measure.start)));
         loop {
@@ -136,7 +136,7 @@ impl Sender<'_> {
                 }
                 () = std::future::ready(()), if sent_now => {}
                 () = self.shared.moved.notified() => {}
-                alarm = alarm.at(next_us.unwrap_or(0)), if next_us.is_some() => alarm.into_diagnostic()?,
+                timer = timer.at(next_us.unwrap_or(0)), if next_us.is_some() => timer.into_diagnostic()?,
             }
         }
     }

@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::frames::Run;
-use crate::bench::course::{Course, PartCounts};
 use crate::bench::meter::now_us;
+use crate::bench::timeline::{PartCounts, Timeline};
 
 /// State that the sender and the streams' tasks share.
 pub(super) struct Shared {
@@ -26,7 +26,7 @@ struct State {
     /// Ring: number of messages that arrived without a gap.
     frontier: u64,
     lanes: Vec<Lane>,
-    course: Course,
+    timeline: Timeline,
     /// Whether the sender also waits for approvals by others.
     ending: bool,
 }
@@ -46,7 +46,7 @@ struct Lane {
 impl Shared {
     pub(super) fn new(me: usize, nodes: usize, ring: bool) -> Self {
         let lanes = vec![Lane::default(); nodes];
-        let state = State { me, ring, frontier: 0, lanes, course: Course::of(0..0), ending: false };
+        let state = State { me, ring, frontier: 0, lanes, timeline: Timeline::of(0..0), ending: false };
         let news = (0..nodes).map(|_| Notify::new()).collect();
         Self { state: Mutex::new(state), moved: Notify::new(), news }
     }
@@ -58,12 +58,12 @@ impl Shared {
 
     /// Sets the measured time.
     pub(super) fn measure(&self, measure_us: Range<u64>) {
-        self.lock().course = Course::of(measure_us);
+        self.lock().timeline = Timeline::of(measure_us);
     }
 
     /// The measurements in it.
-    pub(super) fn course(&self) -> Vec<PartCounts> {
-        self.lock().course.counts()
+    pub(super) fn timeline(&self) -> Vec<PartCounts> {
+        self.lock().timeline.counts()
     }
 
     /// Number of own messages that were sent.
@@ -164,7 +164,7 @@ impl State {
         while lane.approved < up_to {
             let Some((due_us, messages)) = lane.waiting.front_mut() else { return };
             let taken = (*messages).min(up_to - lane.approved);
-            self.course.record(Some(*due_us), now_us, taken);
+            self.timeline.record(Some(*due_us), now_us, taken);
             lane.approved += taken;
             *messages -= taken;
             if *messages == 0 {

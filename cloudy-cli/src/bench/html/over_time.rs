@@ -2,8 +2,8 @@
 
 use super::lines::{Chart, Line, Scale};
 use super::{escaped, label};
-use crate::bench::course::Moment;
 use crate::bench::row::Row;
+use crate::bench::timeline::Moment;
 
 /// Maximum of rows in the section: a page of a long sweep would be slow to open.
 const ROWS_MAX: usize = 40;
@@ -52,9 +52,9 @@ fn charts(row: &Row) -> String {
 }
 
 /// The value of each part is in its middle.
-fn line(class: &str, name: &str, course: &[Moment], of: impl Fn(&Moment) -> Option<f64>) -> Line {
-    let parts = course.len() as f64;
-    let points = course.iter().enumerate();
+fn line(class: &str, name: &str, timeline: &[Moment], of: impl Fn(&Moment) -> Option<f64>) -> Line {
+    let parts = timeline.len() as f64;
+    let points = timeline.iter().enumerate();
     let points = points.filter_map(|(at, moment)| Some(((at as f64 + 0.5) / parts, of(moment)?))).collect();
     Line { class: class.to_owned(), name: name.to_owned(), points }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::super::{DELAY_MAX, Faults, FaultsError, dice::Dice, dice::Fate};
+use super::super::{DELAY_MAX, Faults, FaultsError, dice::Dice, dice::Treatment};
 
 #[test]
 fn bounds_are_within_range_and_what_lies_past_them_is_named() {
@@ -61,8 +61,8 @@ fn jitter_spreads_evenly_around_the_latency_and_not_below_zero() {
         let mut dice = Dice::new(faults).expect("valid");
         let mut delays: Vec<_> = (0..1_000)
             .map(|_| match dice.roll() {
-                Fate::Pass { delay, .. } => delay,
-                Fate::Lost => panic!("no loss was asked for"),
+                Treatment::Pass { delay, .. } => delay,
+                Treatment::Lost => panic!("no loss was asked for"),
             })
             .collect();
         delays.sort();
@@ -85,7 +85,7 @@ fn one_share_leaves_the_dice_of_the_others_as_they_were() {
     let reordered = |duplicate| {
         let faults = Faults { reorder: 0.5, duplicate, ..Faults::none() };
         let mut dice = Dice::new(faults).expect("valid");
-        (0..100).map(|_| matches!(dice.roll(), Fate::Pass { reordered: true, .. })).collect::<Vec<_>>()
+        (0..100).map(|_| matches!(dice.roll(), Treatment::Pass { reordered: true, .. })).collect::<Vec<_>>()
     };
     assert_eq!(reordered(0.0), reordered(0.7));
 }

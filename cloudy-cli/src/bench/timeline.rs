@@ -14,7 +14,7 @@ const PARTS_MAX: u64 = 100;
 
 /// The measurements of a node, in equal parts of the measured time.
 #[derive(Clone, Debug)]
-pub(crate) struct Course {
+pub(crate) struct Timeline {
     measure: Range<u64>,
     parts: Vec<Part>,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Moment {
     pub(crate) p99_us: Option<u64>,
 }
 
-impl Course {
+impl Timeline {
     /// An empty record of a time, in microseconds since the Unix epoch.
     pub(crate) fn of(measure: Range<u64>) -> Self {
         let parts = parts_in(measure.end - measure.start);
@@ -111,12 +111,12 @@ mod tests {
 
     #[test]
     fn approvals_count_when_they_come_and_latencies_when_they_were_due() {
-        let mut course = Course::of(START_US..START_US + 300_000);
-        course.record(Some(START_US + 50_000), START_US + 150_000, 7);
-        course.record(Some(START_US + 250_000), START_US + 350_000, 3);
-        course.record(None, START_US + 299_999, 2);
+        let mut timeline = Timeline::of(START_US..START_US + 300_000);
+        timeline.record(Some(START_US + 50_000), START_US + 150_000, 7);
+        timeline.record(Some(START_US + 250_000), START_US + 350_000, 3);
+        timeline.record(None, START_US + 299_999, 2);
         let part = |approved, latency: &[_]| PartCounts { approved, latency: latency.to_vec() };
-        let [first, second, third] = <[PartCounts; 3]>::try_from(course.counts()).expect("three parts");
+        let [first, second, third] = <[PartCounts; 3]>::try_from(timeline.counts()).expect("three parts");
         assert_eq!((first.approved, first.latency[0].1), (0, 7));
         assert_eq!(second, part(7, &[]));
         assert_eq!((third.approved, third.latency[0].1), (2, 3));
@@ -125,12 +125,12 @@ mod tests {
 
     #[test]
     fn what_was_due_before_or_after_is_not_measured() {
-        let mut course = Course::of(START_US..START_US + 100_000);
+        let mut timeline = Timeline::of(START_US..START_US + 100_000);
         for due_us in [0, START_US - 1, START_US + 100_000, u64::MAX] {
-            course.record(Some(due_us), due_us, 1);
+            timeline.record(Some(due_us), due_us, 1);
         }
-        assert_eq!(course.counts(), [PartCounts::default()]);
-        let mut nothing = Course::of(0..0);
+        assert_eq!(timeline.counts(), [PartCounts::default()]);
+        let mut nothing = Timeline::of(0..0);
         nothing.record(Some(0), 0, 1);
         assert_eq!(nothing.counts(), []);
     }
@@ -144,10 +144,10 @@ mod tests {
     fn the_course_of_all_is_the_mean_rate_and_the_quantiles_of_all() {
         let part = |approved, latency_us| PartCounts { approved, latency: vec![(latency_us, 1)] };
         let (one, other) = ([part(100, 300), part(0, 500)], [part(300, 100), PartCounts::default()]);
-        let course = moments(&[&one, &other], Duration::from_millis(200));
+        let timeline = moments(&[&one, &other], Duration::from_millis(200));
         let moment = |at_ms, approved_per_s, p50_us, p99_us| Moment { at_ms, approved_per_s, p50_us, p99_us };
         let expected = [moment(100, 2_000.0, Some(100), Some(300)), moment(200, 0.0, Some(500), Some(500))];
-        assert_eq!(course, expected);
+        assert_eq!(timeline, expected);
         assert_eq!(quantiles([one.as_slice(), other.as_slice()]).map(|all| (all.p50, all.max)), Some((300, 500)));
         assert_eq!(moments(&[], Duration::from_secs(1)), []);
     }

@@ -13,12 +13,12 @@ mod exact {
     use crate::bench::meter::now_us;
 
     /// A kernel timer (`timerfd_create(2)`). It is read like a pipe: eight bytes once it has expired.
-    pub(crate) struct Alarm {
+    pub(crate) struct Timer {
         timer: Receiver,
         set_us: Option<u64>,
     }
 
-    impl Alarm {
+    impl Timer {
         pub(crate) fn new() -> io::Result<Self> {
             let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
             Ok(Self { timer: Receiver::from_owned_fd_unchecked(timer)?, set_us: None })
@@ -50,9 +50,9 @@ mod exact {
     use crate::bench::meter::now_us;
 
     /// The runtime's timer.
-    pub(crate) struct Alarm;
+    pub(crate) struct Timer;
 
-    impl Alarm {
+    impl Timer {
         pub(crate) fn new() -> io::Result<Self> {
             Ok(Self)
         }
@@ -66,7 +66,7 @@ mod exact {
     }
 }
 
-pub(crate) use exact::Alarm;
+pub(crate) use exact::Timer;
 
 #[cfg(test)]
 mod tests {
@@ -75,16 +75,16 @@ mod tests {
 
     #[tokio::test]
     async fn it_returns_no_sooner_than_asked_also_after_it_was_given_up() {
-        let mut alarm = Alarm::new().expect("a timer");
+        let mut timer = Timer::new().expect("a timer");
         let begun_us = now_us();
-        alarm.at(begun_us).await.expect("the past is there");
+        timer.at(begun_us).await.expect("the past is there");
         tokio::select! {
             biased;
-            _ = alarm.at(begun_us + 3_000) => panic!("too soon"),
+            _ = timer.at(begun_us + 3_000) => panic!("too soon"),
             () = std::future::ready(()) => {}
         }
-        alarm.at(begun_us + 3_000).await.expect("a time");
-        alarm.at(begun_us + 4_000).await.expect("a later one");
+        timer.at(begun_us + 3_000).await.expect("a time");
+        timer.at(begun_us + 4_000).await.expect("a later one");
         assert!(now_us() >= begun_us + 4_000);
     }
 }

@@ -44,7 +44,7 @@ impl Make {
 
 /// A process of the group.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Hand {
+pub(crate) struct Process {
     /// Its number among the bench's nodes.
     pub(crate) number: usize,
     pub(crate) node: NodeId,
@@ -67,45 +67,45 @@ pub(crate) struct Settled {
 }
 
 /// A group under load. Dropping it kills its processes.
-pub(crate) struct Crew<'a> {
+pub(crate) struct Cluster<'a> {
     key: &'a Key,
     make: Make,
     nodes: Nodes,
     /// A creator that is no member.
-    master: Option<Hand>,
-    members: Vec<Hand>,
+    master: Option<Process>,
+    members: Vec<Process>,
 }
 
-impl<'a> Crew<'a> {
+impl<'a> Cluster<'a> {
     /// Starts the processes, and returns once all are in the group.
     pub(crate) async fn start(make: Make, key: &'a Key) -> Result<Self, Report> {
-        let mut crew = Self { key, make, nodes: Nodes::new(), master: None, members: Vec::new() };
-        let others = crew.make.nodes - 1;
-        let role = if crew.make.master { Role::Master { others } } else { Role::Founder { others } };
-        let (founder, founder_at) = crew.add(role).await?;
-        crew.nodes.tell(founder, Order::Do(Task::Join(None))).await;
+        let mut cluster = Self { key, make, nodes: Nodes::new(), master: None, members: Vec::new() };
+        let others = cluster.make.nodes - 1;
+        let role = if cluster.make.master { Role::Master { others } } else { Role::Founder { others } };
+        let (founder, founder_at) = cluster.add(role).await?;
+        cluster.nodes.tell(founder, Order::Do(Task::Join(None))).await;
         let mut added = Vec::with_capacity(others);
         for _ in 0..others {
-            let (number, address) = crew.add(Role::Joiner).await?;
-            crew.nodes.tell(number, Order::Do(Task::Join(Some(founder_at)))).await;
+            let (number, address) = cluster.add(Role::Joiner).await?;
+            cluster.nodes.tell(number, Order::Do(Task::Join(Some(founder_at)))).await;
             added.push((number, address));
         }
-        let (node, _) = crew.joined(founder).await?;
-        let founder = Hand { number: founder, node, address: founder_at };
-        if crew.make.master {
-            crew.master = Some(founder);
+        let (node, _) = cluster.joined(founder).await?;
+        let founder = Process { number: founder, node, address: founder_at };
+        if cluster.make.master {
+            cluster.master = Some(founder);
         } else {
-            crew.members.push(founder);
+            cluster.members.push(founder);
         }
         for (number, address) in added {
-            let (node, _) = crew.joined(number).await?;
-            crew.members.push(Hand { number, node, address });
+            let (node, _) = cluster.joined(number).await?;
+            cluster.members.push(Process { number, node, address });
         }
-        Ok(crew)
+        Ok(cluster)
     }
 
     /// The members, in the order in which they joined.
-    pub(crate) fn members(&self) -> &[Hand] {
+    pub(crate) fn members(&self) -> &[Process] {
         &self.members
     }
 
@@ -115,7 +115,7 @@ impl<'a> Crew<'a> {
     }
 
     /// The creator that is no member.
-    pub(crate) fn master(&self) -> Option<Hand> {
+    pub(crate) fn master(&self) -> Option<Process> {
         self.master
     }
 
@@ -125,7 +125,7 @@ impl<'a> Crew<'a> {
         let (number, address) = self.add(Role::Joiner).await?;
         self.nodes.tell(number, Order::Do(Task::Join(contact))).await;
         let (node, joined) = self.joined(number).await?;
-        self.members.push(Hand { number, node, address });
+        self.members.push(Process { number, node, address });
         Ok(joined)
     }
 
@@ -145,36 +145,36 @@ impl<'a> Crew<'a> {
     }
 
     /// Kills a process.
-    pub(crate) async fn kill(&mut self, hand: Hand) {
-        self.nodes.kill(hand.number).await;
-        self.members.retain(|member| member.number != hand.number);
-        self.master = self.master.filter(|master| master.number != hand.number);
+    pub(crate) async fn kill(&mut self, process: Process) {
+        self.nodes.kill(process.number).await;
+        self.members.retain(|member| member.number != process.number);
+        self.master = self.master.filter(|master| master.number != process.number);
         // Another task of this thread kills it.
         tokio::task::yield_now().await;
     }
 
     /// Blocks traffic between some members and the others.
-    pub(crate) async fn cut_off(&self, some: &[Hand]) {
-        let is_some = |hand: &Hand| some.iter().any(|other| other.number == hand.number);
-        for hand in &self.members {
-            let others = self.members.iter().filter(|other| is_some(other) != is_some(hand));
+    pub(crate) async fn cut_off(&self, some: &[Process]) {
+        let is_some = |process: &Process| some.iter().any(|other| other.number == process.number);
+        for process in &self.members {
+            let others = self.members.iter().filter(|other| is_some(other) != is_some(process));
             let cut_off = Task::CutOff(others.map(|other| other.address).collect());
-            self.nodes.tell(hand.number, Order::Do(cut_off)).await;
+            self.nodes.tell(process.number, Order::Do(cut_off)).await;
         }
     }
 
     /// The survivors' measurements of a failure.
-    pub(crate) async fn survive(&mut self, survivors: &[Hand], failed: &Failed) -> Result<Vec<Span>, Report> {
-        for hand in survivors {
-            self.nodes.tell(hand.number, Order::Do(Task::Survive(failed.clone()))).await;
+    pub(crate) async fn survive(&mut self, survivors: &[Process], failed: &Failed) -> Result<Vec<Span>, Report> {
+        for process in survivors {
+            self.nodes.tell(process.number, Order::Do(Task::Survive(failed.clone()))).await;
         }
         let mut spans = Vec::with_capacity(survivors.len());
-        for hand in survivors {
+        for process in survivors {
             let word = |said| match said {
                 Said::Did(Word::Survived(span)) => Some(span),
                 _ => None,
             };
-            spans.push(self.nodes.hear_from(hand.number, Duration::ZERO, "over the failure", word).await?);
+            spans.push(self.nodes.hear_from(process.number, Duration::ZERO, "over the failure", word).await?);
         }
         Ok(spans)
     }
@@ -211,8 +211,8 @@ impl<'a> Crew<'a> {
     /// # Errors
     /// A node failed, or the nodes' results differ.
     pub(crate) async fn end(mut self) -> Result<u64, Report> {
-        for (at, hand) in self.members.iter().chain(&self.master).enumerate() {
-            self.nodes.tell(hand.number, Order::Do(Task::End { ends: at == 0 })).await;
+        for (at, process) in self.members.iter().chain(&self.master).enumerate() {
+            self.nodes.tell(process.number, Order::Do(Task::End { ends: at == 0 })).await;
         }
         let mut results = Vec::with_capacity(self.members.len());
         for at in 0..self.members.len() {
@@ -251,8 +251,8 @@ impl<'a> Crew<'a> {
     }
 
     async fn tell_all(&self, task: impl Fn() -> Task) {
-        for hand in &self.members {
-            self.nodes.tell(hand.number, Order::Do(task())).await;
+        for process in &self.members {
+            self.nodes.tell(process.number, Order::Do(task())).await;
         }
     }
 
