@@ -32,21 +32,21 @@ use miette::Report;
 
 fn main() -> ExitCode {
     program::keep_name();
-    let (cli, warnings) = args::Cli::read();
+    let (cli, warnings) = match args::Cli::read() {
+        Ok(read) => read,
+        Err(error) => return end(output::status(output::print_usage(&error))),
+    };
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     huge_pages::ask(cli.command.runs_a_node(), cli.no_huge_pages);
     // After this process may have been started again, which would repeat them.
     warnings.iter().for_each(|warning| output::say_plainly(warning));
     output::report_panics();
     let ended = std::panic::catch_unwind(|| start(cli));
-    let status = match ended {
-        Ok(Ok(status)) => status,
-        Ok(Err(report)) => {
-            output::print_error(&report);
-            ExitCode::from(output::EXIT_FAILED)
-        }
-        Err(_) => ExitCode::from(output::EXIT_PANICKED),
-    };
+    end(ended.map_or(ExitCode::from(output::EXIT_PANICKED), output::status))
+}
+
+/// What was said is written first.
+fn end(status: ExitCode) -> ExitCode {
     output::finish();
     status
 }

@@ -4,6 +4,8 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use miette::Report;
@@ -19,6 +21,8 @@ pub(crate) const EXIT_USAGE: u8 = 2;
 /// Ended by Ctrl-C: 128 + SIGINT.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
+/// Output was lost, since its reader has closed it: 128 + SIGPIPE, as shells report programs that this signal ends.
+pub(crate) const EXIT_READER_GONE: u8 = 141;
 /// A defect: Rust's own status.
 pub(crate) const EXIT_PANICKED: u8 = 101;
 /// A supervised slave did not get as far as taking part, as it has said: it may on another try. The supervisor takes it.
@@ -32,8 +36,44 @@ pub(crate) fn failure(problem: impl Display, remedy: impl Display) -> Report {
     miette::miette!(help = remedy.to_string(), "{problem}")
 }
 
-/// Writes to stdout, for a command that runs no node: it waits for the reader. A reader that has closed its end has seen
-/// enough, so that is no error.
+/// The reader of stdout has closed it. By convention a program then ends without a message.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the reader of standard output has closed it")]
+struct ReaderGone;
+
+impl miette::Diagnostic for ReaderGone {}
+
+/// The exit status of a command. Reports its error, if it has one.
+pub(crate) fn status(ended: Result<ExitCode, Report>) -> ExitCode {
+    let report = match ended {
+        Ok(status) => return status,
+        Err(report) => report,
+    };
+    let is_reader_gone = report.chain().any(|cause| cause.is::<ReaderGone>());
+    // A command that has changed something reports that as well.
+    if !is_reader_gone || report.chain().count() > 1 {
+        print_error(&report);
+    }
+    ExitCode::from(if is_reader_gone { EXIT_READER_GONE } else { EXIT_FAILED })
+}
+
+/// Prints help and versions on stdout, and what is wrong with a command line on stderr.
+///
+/// # Errors
+/// Help was lost.
+pub(crate) fn print_usage(error: &clap::Error) -> Result<ExitCode, Report> {
+    let written = error.print().and_then(|()| io::stdout().flush());
+    if error.use_stderr() {
+        return Ok(ExitCode::from(EXIT_USAGE));
+    }
+    printed(written)?;
+    Ok(ExitCode::from(EXIT_EQUAL))
+}
+
+/// Writes to stdout, for a command that runs no node: it waits for the reader.
+///
+/// # Errors
+/// Output was lost.
 pub(crate) fn print(text: &str) -> Result<(), Report> {
     let mut stdout = io::stdout().lock();
     printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
@@ -52,12 +92,24 @@ pub(crate) fn print_first(text: &str) {
 
 fn printed(written: io::Result<()>) -> Result<(), Report> {
     match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failure(
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        Err(error) => Err(failure(
             format_args!("cannot write to standard output ({error})"),
             "check where the output goes: a full disk, a closed terminal",
         )),
-        _ => Ok(()),
     }
+}
+
+/// Why a directory cannot be made.
+pub(crate) fn no_directory(what: &str, path: &Path, error: &io::Error) -> Report {
+    let is_link = error.kind() == io::ErrorKind::AlreadyExists && path.is_symlink();
+    let remedy = if is_link {
+        "the name is a symbolic link to no directory: make that directory, or remove the link"
+    } else {
+        "name a directory that you may write to, on a disk with free space"
+    };
+    failure(format_args!("cannot make the directory {} for {what} ({error})", path.display()), remedy)
 }
 
 /// A line on stderr. It never waits for the reader.

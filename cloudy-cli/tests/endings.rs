@@ -40,8 +40,8 @@ fn one_leaves(name: &str, code: i32) {
     second.signal(name);
     let left = second.end();
     assert_eq!((left.code(), left.stdout.as_str()), (Some(code), ""), "{left:#?}");
-    assert!(left.stderr.contains("left the session, which continues without this slave"), "{left:#?}");
-    master.wait_for(&format!("127.0.0.1:{port} has left: the session continues without it"));
+    assert!(left.stderr.contains("left the session, which goes on without this slave"), "{left:#?}");
+    master.wait_for(&format!("127.0.0.1:{port} has left: the session goes on without it"));
     master.wait_for("SEND: approved");
     master.signal("INT");
     let (master, first) = (master.end(), first.end());
@@ -87,7 +87,7 @@ fn all_slaves_that_are_told_to_leave_in_send_are_named_and_send_ended_early() {
     slaves.iter().for_each(|slave| slave.signal("TERM"));
     slaves.iter().for_each(|slave| slave.signal("CONT"));
     let master = master.end();
-    master.failed_without_error(&["SEND ended early, after ", " of 10m, for ", " stopped and no slave stayed"]);
+    master.failed_without_error(&["SEND ended early, after ", " of 10m, for ", " told to leave and no slave stayed"]);
     let early = master.stdout.lines().find(|line| line.starts_with("SEND ended early")).expect("a line");
     for (slave, port) in slaves.into_iter().zip(ports) {
         let slave = slave.end();
@@ -191,7 +191,10 @@ fn a_tail_whose_group_is_gone_ends_by_name() {
         process.signal("KILL");
         assert_eq!(process.end().code(), None);
     }
+    let killed_at = std::time::Instant::now();
     let ended = tail.end();
+    // The links of dead processes are closed after 12 s.
+    assert!(killed_at.elapsed() < std::time::Duration::from_secs(9), "{:?}", killed_at.elapsed());
     ended.failed_with(&["no coordinator of group \"session\" was in reach for 500ms", "--from", "--lost-timeout"]);
     for port in [port, other] {
         assert!(ended.stderr.contains(&format!("at 127.0.0.1:{port}")), "{ended:#?}");
@@ -317,7 +320,7 @@ fn a_session_goes_on_without_a_dead_slave_where_the_policy_says_so() {
     master.wait_for("SEND: approved");
     dead.signal("KILL");
     assert_eq!(dead.end().code(), None);
-    master.wait_for(&format!("127.0.0.1:{dead_port} does not answer: the session continues without it"));
+    master.wait_for(&format!("127.0.0.1:{dead_port} does not answer: the session goes on without it"));
     master.wait_for("view 2: 2 slaves");
     let approved =
         |line: String| line.split("approved ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
@@ -364,4 +367,61 @@ fn a_master_lost_before_the_session_is_an_error_in_words() {
     slave.signal("INT");
     let ended = slave.end();
     assert_eq!((ended.code(), ended.stdout.as_str()), (Some(130), ""), "{ended:#?}");
+}
+
+#[test]
+fn several_slaves_that_are_told_to_leave_at_once_have_a_result_where_the_master_has_it() {
+    for _ in 0..3 {
+        let cluster = Cluster::new();
+        let slaves = [(); 3].map(|()| cluster.slave(&["--no-discovery"]));
+        let mut command = cluster.node(&["master", "127.0.0.1", "0", "10m", "1s"]);
+        for (_, port) in &slaves {
+            command.args(["--slave", &format!("127.0.0.1:{port}")]);
+        }
+        let mut master = Running::start(command);
+        master.wait_for("SEND: approved");
+        slaves.iter().for_each(|(slave, _)| slave.signal("TERM"));
+        let master = master.end();
+        for (slave, port) in slaves {
+            let slave = slave.end();
+            let left = master.stdout.contains(&format!("127.0.0.1:{port} left the session"));
+            assert_eq!(slave.stdout.starts_with('('), !left, "{slave:#?} {master:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_slave_that_dies_before_send_ends_the_start_by_name() {
+    let cluster = Cluster::new();
+    let [(mut first, port), (dead, dead_port)] =
+        [cluster.slave(&["--no-discovery"]), cluster.slave(&["--no-discovery"])];
+    // On such a path some seconds pass before SEND.
+    let mut command = cluster.node(&["master", "127.0.0.1", "0", "10m", "1s", "--latency", "700ms"]);
+    command.args(["--discovery-timeout", "20s"]);
+    for port in [port, dead_port] {
+        command.args(["--slave", &format!("127.0.0.1:{port}")]);
+    }
+    let mut master = Running::start(command);
+    master.wait_for("2 slaves take part");
+    dead.signal("KILL");
+    assert_eq!(dead.end().code(), None);
+    let master = master.end();
+    master.failed_with(&[&format!("127.0.0.1:{dead_port} gave no sign of life"), "before SEND", "--on-failure evict"]);
+    assert!(!master.stderr.contains(&format!("127.0.0.1:{port} gave")), "{master:#?}");
+    first.wait_for("waiting for the next master");
+    first.signal("TERM");
+    assert_eq!(first.end().code(), Some(0));
+}
+
+#[test]
+fn a_session_whose_slaves_are_all_dead_ends_by_name_when_its_periods_are_over() {
+    let cluster = Cluster::new();
+    let [(first, _), (second, port)] = [cluster.slave(&[]), cluster.slave(&[])];
+    let mut master = Running::start(cluster.node(&["master", "127.0.0.1", "0", "1s", "1s", "--expect", "2"]));
+    master.wait_for("SEND: approved");
+    for process in [first, second] {
+        process.signal("KILL");
+        assert_eq!(process.end().code(), None);
+    }
+    master.end().failed_with(&["no slave is in reach at the end of the session", &format!("127.0.0.1:{port}")]);
 }

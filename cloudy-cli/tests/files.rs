@@ -113,14 +113,14 @@ fn what_is_no_file_ends_the_start_in_words() {
     let data = cluster.path("data");
     let named = |path: &Path| path.display().to_string();
     let slave = |args: &[&str]| run(cluster.node(&[&["slave", "127.0.0.1", "0"], args].concat()));
-    slave(&["--result", &named(&pipe)]).failed_with(&["is not a regular file", "name a file"]);
-    slave(&["--result", &named(cluster.dir.path())]).failed_with(&["is not a regular file"]);
+    slave(&["--result", &named(&pipe)]).failed_with(&["is no regular file", "name a file"]);
+    slave(&["--result", &named(cluster.dir.path())]).failed_with(&["is no regular file"]);
     for args in
         [&["key", "show", "--cluster-key"][..], &["key", "rotate"], &["slave", "127.0.0.1", "0", "--cluster-key"]]
     {
         let mut command = cloudy(args);
         command.arg(&pipe);
-        run(command).failed_with(&["is not a regular file: name the key file itself"]);
+        run(command).failed_with(&["is no regular file: name the key file itself"]);
     }
     fs::create_dir(&data).expect("made");
     make_pipe(&data.join("FORMAT"));
@@ -139,7 +139,7 @@ fn a_page_of_figures_replaces_no_other_file() {
         let before = fs::read(kept).expect("read");
         let mut bench = cloudy(&["bench", "--html"]);
         bench.arg(kept);
-        run(bench).failed_with(&["is not a page of a bench", "--html"]);
+        run(bench).failed_with(&["is no page of a bench", "--html"]);
         assert_eq!(fs::read(kept).expect("read"), before, "{}", kept.display());
     }
 }
@@ -209,5 +209,110 @@ fn a_key_that_was_made_is_said_to_be_though_the_answer_is_lost() {
     let ended = command.arg(&file).stdout(full).stderr(Stdio::piped()).output().expect("runs");
     let words = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{words}");
-    assert!(words.contains("the key file was created or changed") && file.exists(), "{words}");
+    assert!(words.contains("the key file was made or changed as asked") && file.exists(), "{words}");
+}
+
+#[test]
+fn a_key_file_is_changed_under_all_of_its_names_or_not_at_all() {
+    let cluster = Cluster::new();
+    let [link, hard] = ["link", "hard"].map(|name| cluster.path(name));
+    std::os::unix::fs::symlink(&cluster.key, &link).expect("a link");
+    let before = fs::read(&cluster.key).expect("the key");
+    fs::hard_link(&cluster.key, &hard).expect("another name");
+    let rotate = |path: &Path| run(cloudy(&["key", "rotate", &path.display().to_string()]));
+    for path in [&cluster.key, &hard, &link] {
+        rotate(path).failed_with(&["has 2 names (hard links)", "it is as before"]);
+        assert_eq!(fs::read(path).expect("read"), before);
+    }
+    fs::remove_file(&hard).expect("removed");
+    assert_eq!(rotate(&link).code(), Some(0));
+    assert!(link.is_symlink() && fs::read(&cluster.key).expect("the key") != before);
+    assert_eq!(fs::read(&link).expect("read"), fs::read(&cluster.key).expect("the key"));
+}
+
+#[test]
+fn links_to_nothing_are_named_with_a_remedy() {
+    let cluster = Cluster::new();
+    let link = cluster.path("link");
+    std::os::unix::fs::symlink(cluster.path("nowhere"), &link).expect("a link");
+    let named = link.display().to_string();
+    let words = ["is a symbolic link to", "nowhere"];
+    run(cluster.node(&["slave", "127.0.0.1", "0", "--data", &named])).failed_with(&[words[0], "make that directory"]);
+    for args in [&["key", "new", "--cluster-key"][..], &["key", "show", "--cluster-key"], &["key", "rotate"]] {
+        let mut command = cloudy(args);
+        command.arg(&link);
+        run(command).failed_with(&words);
+    }
+    run(cloudy(&["demo", "--nodes", "2", "--result-dir", &named])).failed_with(&["symbolic link to no directory"]);
+}
+
+#[test]
+fn a_master_on_disk_names_the_option_that_it_lacks() {
+    let cluster = Cluster::new();
+    let ended = run(cluster.node(&["master", "127.0.0.1", "0", "1s", "1s", "--durability", "disk"]));
+    assert_eq!((ended.code(), ended.stdout.as_str()), (Some(2), ""), "{ended:#?}");
+    assert!(ended.stderr.contains("--data DIR"), "{ended:#?}");
+}
+
+#[test]
+fn a_discovery_group_that_is_none_is_a_wrong_command_line() {
+    let cluster = Cluster::new();
+    for command in ["slave", "master"] {
+        let ended = run(cloudy(&[command, "127.0.0.1", "0", "--discovery-group", "1.2.3.4:5"]));
+        assert_eq!(ended.code(), Some(2), "{ended:#?}");
+        assert!(ended.stderr.contains("not a multicast group"), "{ended:#?}");
+    }
+    let ended = run(cluster.node(&["slave", "127.0.0.1", "0", "--retain", "0"]));
+    assert!(ended.code() == Some(2) && ended.stderr.contains("less than 1MiB"), "{ended:#?}");
+}
+
+#[test]
+fn a_result_that_another_program_replaces_is_reported_by_its_slave() {
+    let cluster = Cluster::new();
+    let result = cluster.path("result.jsonl");
+    let (mut slave, _) = cluster.slave(&["--result", &result.display().to_string(), "--rate", "1000"]);
+    let mut master = Running::start(cluster.node(&["master", "127.0.0.1", "0", "1s", "500ms", "--expect", "1"]));
+    slave.wait_for("approved");
+    let other = cluster.path("other");
+    fs::write(&other, "another file").expect("written");
+    fs::rename(&other, &result).expect("replaced");
+    master.wait_for("STOP");
+    slave.end().failed_with(&["was replaced by another program", "result.jsonl"]);
+    assert_eq!(fs::read_to_string(&result).expect("read"), "another file");
+}
+
+/// Commands that print without a node.
+#[cfg(target_os = "linux")]
+const PRINTED: [&[&str]; 8] = [
+    &["--help"],
+    &["--version"],
+    &["help", "demo"],
+    &["slave", "--help"],
+    &["key", "path"],
+    &["completions", "bash"],
+    &["man"],
+    &["demo", "--nodes", "2", "--send", "100ms", "--grace", "300ms"],
+];
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_is_lost_is_a_failure_of_every_command() {
+    let cluster = Cluster::new();
+    for args in PRINTED {
+        let command = || {
+            let mut command = cloudy(args);
+            command.env("CLOUDY_CLUSTER_KEY_FILE", &cluster.key).stderr(Stdio::piped());
+            command
+        };
+        let full = fs::File::options().write(true).open("/dev/full").expect("opens");
+        let ended = command().stdout(full).output().expect("runs");
+        let words = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{args:?}: {words}");
+        assert!(words.contains("cannot write to standard output"), "{args:?}: {words}");
+        let (reader, closed) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        drop(reader);
+        let ended = command().stdout(std::os::fd::OwnedFd::from(closed)).output().expect("runs");
+        assert_eq!(ended.status.code(), Some(141), "{args:?}: {ended:?}");
+        assert!(!String::from_utf8_lossy(&ended.stderr).contains("error: "), "{args:?}: {ended:?}");
+    }
 }

@@ -13,112 +13,112 @@ use crate::view::RingMember;
 /// One entry of the control log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// The first entry; the creator is the voter [`ConsensusId::FOUNDER`].
+    /// The log begins; its founder is the voter [`ConsensusId::FOUNDER`].
     Founded {
-        /// The node that creates the group.
+        /// The node that founds the group.
         founder: NodeId,
     },
-    /// A process of a node starts; the position of the entry is its incarnation.
+    /// A run of a node's process begins; the entry's own position is its incarnation.
     Incarnate {
-        /// The node.
+        /// Whose.
         node: NodeId,
-        /// The process's own number for this incarnation: a repeated command has no effect.
+        /// The process's own name for its run: saying it twice begins nothing twice.
         run: u64,
     },
-    /// The group is a session with this plan, from its kickstart on.
+    /// The group is a session that does this, from its kickstart on.
     Session(SessionPlan),
-    /// The view after `from`. It takes effect only if `from` is the latest view and every joiner's incarnation is the
-    /// latest of its node.
+    /// The view after `from`. Takes effect only if `from` is the latest view and every joiner's incarnation is its
+    /// node's latest.
     InstallView(InstallView),
     /// SEND begins (`protocol.md` §9).
     Kickstart(SessionPlan),
     /// SEND is over: GRACE.
     Grace,
-    /// The result of a member is complete (`protocol.md` §9, STOP).
+    /// A member's result is complete (`protocol.md` §9, STOP).
     Report {
-        /// The member.
+        /// Whose.
         node: NodeId,
         /// Its length and digest.
         result: Checkpoint,
-        /// The report of its application.
+        /// What its application says of it.
         report: Bytes,
     },
-    /// Every member has reported its final result, or the timeout has passed.
+    /// Every member has reported its final result, or the time for it is over.
     Close,
-    /// A change of the voters of this log (`protocol.md` §6.6).
+    /// The voters of this log change (`protocol.md` §6.6).
     Voter {
         /// The voter's name in the consensus library.
         id: ConsensusId,
-        /// The node of the voter.
+        /// The node that it is.
         node: NodeId,
-        /// Its role from then on.
+        /// What it is from here on.
         standing: Standing,
     },
-    /// A node outside the ring has left by itself. It takes effect only while the node is on no ring and this is its
-    /// latest incarnation.
+    /// A node that is not on the ring has left by itself. Takes effect only while it is on no ring and this is its latest
+    /// run.
     Left {
-        /// The node.
+        /// Which.
         node: NodeId,
-        /// Its incarnation; zero if it never had one.
+        /// Its run; zero if it never had one.
         incarnation: Incarnation,
     },
 }
 
-/// The content of [`Command::InstallView`].
+/// What [`Command::InstallView`] carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstallView {
-    /// The view before.
+    /// The view that it follows.
     pub from: ViewId,
     /// The members.
     pub ring: Vec<RingMember>,
-    /// The parameters that they share.
+    /// What they share.
     pub parameters: Parameters,
-    /// For each lane of `from`, by rank: slots below this round are approved, the others are skips.
+    /// For each lane of `from`, by rank: slots below are approved, the rest are skips.
     pub cut: Vec<Round>,
-    /// Whether no view follows.
+    /// No view follows.
     pub last: bool,
-    /// The nodes of the view before that are not on this ring, with the reasons.
+    /// The nodes that were in the view before and are not on this ring, and why.
     pub dropped: Vec<(NodeId, Dropped)>,
 }
 
-/// The reason for which a view change excludes a member.
+/// Why a view change goes on without a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dropped {
     /// It gave no answer.
     Silent,
-    /// It answered, but others reported it as failed or stalled.
+    /// It answered, but others found it down or held up by it.
     Blamed,
-    /// It requested to leave.
+    /// It asked to leave.
     Left,
 }
 
-/// The role of a node in the consensus library.
+/// What a node is to the consensus library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
-    /// It receives the log, so that it can vote soon.
+    /// It is sent the log, so that it can vote soon.
     Learner,
     /// It votes.
     Voter,
-    /// It takes no part.
+    /// It does not take part.
     Gone,
 }
 
-/// The phases of a session and their lengths. Lengths need no equal clocks.
+/// What a session does, and for how long. Durations, so that no two clocks need agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SessionPlan {
-    /// The length of SEND, in which members broadcast.
+    /// How long members broadcast.
     pub send: Duration,
-    /// The length of GRACE, in which messages in flight are approved.
+    /// How long they only finish.
     pub grace: Duration,
-    /// The maximum length of STOP.
+    /// What STOP may take: a budget, not a sleep.
     pub stop: Duration,
-    /// The seed of the random numbers.
+    /// Of the random numbers.
     pub seed: u64,
 }
 
 impl SessionPlan {
-    /// A plan with these periods, and the seed 0.
+    /// With these periods, and the seed 0.
     #[must_use]
     pub const fn new(send: Duration, grace: Duration, stop: Duration) -> Self {
         Self { send, grace, stop, seed: 0 }
@@ -140,28 +140,28 @@ impl SessionPlan {
     }
 }
 
-/// The state of the log after an entry: it replaces the entries up to that one.
+/// What the log up to an entry comes to: it stands for these entries where they are not kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogState {
     pub(crate) founder: Option<NodeId>,
     pub(crate) session: Option<SessionPlan>,
-    /// The latest incarnation of each node, with the process's own number for it.
+    /// Each node's latest run, and the process's own name for it.
     pub(crate) incarnations: Vec<(NodeId, Incarnation, u64)>,
-    /// The command that installed the present view.
+    /// What led to the view in force.
     pub(crate) installed: Option<InstallView>,
     pub(crate) electors: Vec<(ConsensusId, NodeId, Standing)>,
     /// The nodes that were ever on a ring.
     pub(crate) members_ever: Vec<NodeId>,
-    /// The nodes that left by themselves and did not return.
+    /// The nodes that left by themselves and did not come back.
     pub(crate) left: Vec<NodeId>,
-    /// The node and incarnation of each random stream of a session.
+    /// Which of a session's random streams is whose.
     pub(crate) streams: Vec<(NodeId, Incarnation, u64)>,
-    /// The plan, once SEND has begun.
+    /// SEND has begun.
     pub(crate) kickstarted: Option<SessionPlan>,
-    /// Whether GRACE has begun.
+    /// GRACE has begun.
     pub(crate) grace: bool,
-    /// The members with a complete result, and the reports of their applications.
+    /// Whose result is complete, and what its application says of it.
     pub(crate) reports: Vec<(NodeId, Checkpoint, Bytes)>,
-    /// Whether the group is closed.
+    /// The group is over.
     pub(crate) closed: bool,
 }

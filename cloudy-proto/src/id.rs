@@ -1,4 +1,4 @@
-//! Ids and positions: nodes, groups, incarnations, views (`protocol.md` §2).
+//! The names of things: nodes, groups, runs of a process, views, positions (`protocol.md` §2).
 
 use core::fmt;
 use core::str::FromStr;
@@ -6,9 +6,9 @@ use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The id of a node: the SHA-256 of its TLS public key (`protocol.md` §2, *incarnation*).
+/// A node: the SHA-256 of its TLS public key (`protocol.md` §2, *incarnation*).
 ///
-/// It is independent of the node's addresses: several may lead to one node. Node ids are ordered, and the order decides
+/// Told apart from its address: several addresses may lead to one node. Node ids are ordered, and the order decides
 /// which of two connections of a pair stays (§4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub [u8; 32]);
@@ -20,19 +20,19 @@ impl NodeId {
     }
 }
 
-/// The reason for which a text is not a node's id.
+/// Why a text is no node's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ParseNodeIdError {
     /// Too short or too long.
     #[error("a node's id has 64 hexadecimal digits, this has {found}: copy the whole id, not the first digits of it")]
     Length {
-        /// Number of characters.
+        /// How many characters there are.
         found: usize,
     },
-    /// A character is not a hexadecimal digit.
-    #[error("character {position} of the node's id is not a hexadecimal digit: copy the id again")]
+    /// A character that is no hexadecimal digit.
+    #[error("character {position} of the node's id is no hexadecimal digit: copy the id anew")]
     Digit {
-        /// Its position, from 1.
+        /// Which character, from 1.
         position: usize,
     },
 }
@@ -40,7 +40,7 @@ pub enum ParseNodeIdError {
 impl FromStr for NodeId {
     type Err = ParseNodeIdError;
 
-    /// Parses the whole output of `Display`; the case of digits has no meaning.
+    /// Reads what `Display` writes, the whole of it; the digits' case does not matter.
     fn from_str(text: &str) -> Result<Self, ParseNodeIdError> {
         let mut id = [0; 32];
         let found = text.chars().count();
@@ -67,7 +67,7 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// The id of a group: random for each creation, so that no group is ever started twice (`protocol.md` §6).
+/// A group: random, fresh at each founding, so that no group is ever started twice (`protocol.md` §6).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupId(pub [u8; 16]);
 
@@ -90,7 +90,7 @@ macro_rules! counter {
         pub struct $name(pub $inner);
 
         impl $name {
-            /// The next value.
+            /// The one after this.
             #[must_use]
             pub const fn next(self) -> Self {
                 Self(self.0 + 1)
@@ -106,8 +106,8 @@ macro_rules! counter {
 }
 
 counter!(
-    /// A process of a node in a group: the index of the control log's entry that assigned it, so it is never reused and
-    /// independent of clocks. Zero: none assigned.
+    /// One run of a node's process in one group: the index of the control log's entry that assigned it, so it is never
+    /// reused and never comes from a clock. Zero: none assigned.
     Incarnation(u64)
 );
 counter!(
@@ -127,7 +127,7 @@ counter!(
     Rank(u16)
 );
 counter!(
-    /// The sequence number of a broadcast in its incarnation: 1, 2, 3, … without gaps; zero before the first.
+    /// A broadcast's number at its origin's incarnation: 1, 2, 3, … without gaps; zero before the first.
     Seq(u64)
 );
 counter!(
@@ -136,32 +136,30 @@ counter!(
 );
 
 counter!(
-    /// The id of a voter in the consensus library; it exists as long as its consensus state and is never reused. Zero:
-    /// none.
+    /// A voter's name in the consensus library; lives as long as its consensus state and is never reused. Zero: none.
     ConsensusId(u64)
 );
 
 impl ConsensusId {
-    /// The group's creator; every other voter has the incarnation in which it began to vote.
+    /// The group's founder; everybody else is named by the incarnation in which it began to vote.
     pub const FOUNDER: Self = Self(1);
 }
 
 impl Rank {
-    /// The rank as an index into a table with an entry for each member.
+    /// The rank as an index into a table with an entry per member.
     pub const fn at(self) -> usize {
         self.0 as usize
     }
 }
 
-/// The id of a broadcast, never reused, and kept when it is sent again in a later view (`protocol.md` §2, *message
-/// id*).
+/// A broadcast's name, never reused, kept when it is sent again in a later view (`protocol.md` §2, *message id*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageId {
     /// The node that broadcast it.
     pub origin: NodeId,
-    /// The incarnation of that node.
+    /// In which run of that node's process.
     pub incarnation: Incarnation,
-    /// The sequence number in that incarnation.
+    /// Which of that run's broadcasts.
     pub seq: Seq,
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct Path {
     heartbeat_at: Option<Time>,
     /// When the latest probe was sent, and whether its echo is outstanding.
     probe: Option<(Time, bool)>,
+    /// When the latest echo arrived.
+    echoed_at: Option<Time>,
 }
 
 impl Path {
@@ -103,10 +105,16 @@ impl Path {
     pub(crate) fn echo(&mut self, sent_at: Time, now: Time) {
         if self.probe == Some((sent_at, true)) {
             self.probe = Some((sent_at, false));
+            self.echoed_at = Some(now);
             let sample = now.since(sent_at);
             self.round_trip =
                 Some(self.round_trip.map_or_else(|| RoundTrip::first(sample), |known| known.then(sample)));
         }
+    }
+
+    /// When the peer last answered a probe.
+    pub(crate) fn echoed_at(&self) -> Option<Time> {
+        self.echoed_at
     }
 
     /// What hardly any round trip exceeds, the time included that the peer's process takes to answer; none while that is

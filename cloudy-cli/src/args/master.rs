@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{seed, whole};
+use super::values::{multicast_group, seed, whole};
 use super::{GroupArgs, ListenArgs, ProcessArgs, SLAVES_MAX, TimeoutArgs, exit_status};
 use crate::duration;
 use crate::periods::Periods;
@@ -65,7 +65,7 @@ pub(crate) struct MasterArgs {
     /// several names of one slave are one slave
     #[arg(long = "slave", value_name = "HOST:PORT", value_parser = seed)]
     pub(crate) slaves: Vec<String>,
-    /// Start once there are this many slaves; fewer at the discovery timeout are an error
+    /// Begin as soon as this many slaves have accepted, and without any others; fewer at the discovery timeout are an error
     #[arg(long, value_name = "N", allow_hyphen_values = true,
           value_parser = whole(1, SLAVES_MAX, "4"))]
     pub(crate) expect: Option<u16>,
@@ -73,7 +73,7 @@ pub(crate) struct MasterArgs {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) discovery_timeout: Duration,
     /// The multicast group and port for discovery, where slaves listen on another than the default
-    #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP)]
+    #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP, value_parser = multicast_group)]
     pub(crate) discovery_group: SocketAddrV4,
     /// Attach to the session that runs, in place of a new one: its master is gone, or elsewhere. Ends like that master;
     /// Ctrl-C ends the session

@@ -3,6 +3,7 @@
 mod bare;
 mod bench;
 mod demo;
+mod empty;
 mod failover;
 mod key;
 mod master;
@@ -15,6 +16,7 @@ mod tests;
 mod timeouts;
 mod values;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -44,7 +46,8 @@ Exit status:
   0    all results are equal
   1    something failed, or results differ
   2    the command line is wrong
-  130  interrupted before there was a result"
+  130  interrupted before there was a result
+  141  the reader of the output has closed it"
     };
 }
 use exit_status;
@@ -83,15 +86,21 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// The command line, and warnings about it. Prints usage errors itself, and ends with status 2.
-    pub(crate) fn read() -> (Self, Vec<String>) {
+    /// The command line, and warnings about it.
+    ///
+    /// # Errors
+    /// It is wrong, or asks for help.
+    pub(crate) fn read() -> Result<(Self, Vec<String>), clap::Error> {
+        Self::parse_with_warnings(std::env::args_os())
+    }
+
+    fn parse_with_warnings(arguments: impl IntoIterator<Item = OsString>) -> Result<(Self, Vec<String>), clap::Error> {
         let mut command = Self::command();
-        let matches = command.get_matches_mut();
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        empty::refuse(&mut command, &matches)?;
         let warnings = bare::warnings(&command, &matches);
-        match Self::from_arg_matches(&matches) {
-            Ok(cli) => (cli, warnings),
-            Err(error) => error.exit(),
-        }
+        let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        Ok((cli, warnings))
     }
 }
 

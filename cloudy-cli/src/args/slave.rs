@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{retained, whole};
+use super::values::{multicast_group, retained, whole};
 use super::{ListenArgs, ProcessArgs, exit_status};
 
 /// Arguments of `cloudy slave`.
@@ -58,11 +58,11 @@ pub(crate) struct SlaveArgs {
           value_parser = whole(NonZeroU32::MIN, NonZeroU32::MAX, "2000"))]
     pub(crate) rate: Option<NonZeroU32>,
     /// How much of a session's result to keep in memory for slaves that come back or lag: payloads, and some 300 bytes a
-    /// slot. A slave that misses more cannot come back, unless the session is on disk
+    /// slot; at least 1MiB. A slave that misses more cannot come back, unless the session is on disk
     #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = retained, allow_hyphen_values = true)]
     pub(crate) retain: u64,
     /// The multicast group and port for discovery; on IPv6 ff12:: and the group's four bytes
-    #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP)]
+    #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP, value_parser = multicast_group)]
     pub(crate) discovery_group: SocketAddrV4,
     /// What every process is given.
     #[command(flatten)]

@@ -28,7 +28,8 @@ Exit status:
   0    the group has ended, and all of its result from that index on was printed
   1    something failed
   2    the command line is wrong
-  130  interrupted before the group had ended")]
+  130  interrupted before the group had ended
+  141  the reader of the output has closed it")]
 pub(crate) struct TailArgs {
     /// A node of the group
     #[arg(value_name = "HOST:PORT", value_parser = seed)]

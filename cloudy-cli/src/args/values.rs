@@ -1,6 +1,7 @@
 //! Values that several commands take, from their text.
 
 use std::fmt::Display;
+use std::net::SocketAddrV4;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use cloudy_node::fault::DELAY_MAX;
 
 use crate::duration;
 
-/// Bytes of a result that a slave keeps in memory, at most.
+/// Bytes of a result that a slave keeps in memory, at least: what members have in flight, several times over.
+const RETAINED_BYTES_MIN: u64 = 1 << 20;
+/// The same, at most.
 const RETAINED_BYTES_MAX: u64 = 1 << 40;
 /// Messages a second of one sender, at most: a schedule counts microseconds.
 const RATE_PER_S_MAX: u64 = 1_000_000;
@@ -48,7 +51,22 @@ pub(super) fn bytes(text: &str, max: u64, example: &str) -> Result<u64, String> 
 
 /// The bytes of a size such as 512MiB.
 pub(super) fn retained(text: &str) -> Result<u64, String> {
-    bytes(text, RETAINED_BYTES_MAX, "512MiB")
+    match bytes(text, RETAINED_BYTES_MAX, "512MiB")? {
+        retained if retained < RETAINED_BYTES_MIN => {
+            Err("less than 1MiB, which not even the slave's own reader keeps up with; write for example 512MiB"
+                .to_owned())
+        }
+        retained => Ok(retained),
+    }
+}
+
+/// A multicast group with a port.
+pub(super) fn multicast_group(text: &str) -> Result<SocketAddrV4, String> {
+    let group = text.parse::<SocketAddrV4>().ok().filter(|group| group.ip().is_multicast() && group.port() != 0);
+    group.ok_or_else(|| {
+        let example = cloudy_node::discovery::GROUP;
+        format!("not a multicast group of IPv4 with a port; use one of 239.255.0.0/16, for example {example}")
+    })
 }
 
 /// Messages a second.

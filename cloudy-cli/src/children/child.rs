@@ -114,6 +114,29 @@ impl Child {
         pid.map_or(Ok(()), |pid| kill_process(pid, number).map_err(io::Error::from))
     }
 
+    /// Whether it was stopped (`true`) or continued (`false`) since the last look; none if neither happened.
+    #[cfg(unix)]
+    pub(crate) fn stop_change(&self) -> Option<bool> {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+        let pid = Pid::from_raw(self.process.id()?.cast_signed())?;
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::CONTINUED | WaitIdOptions::NOHANG;
+        // A child that has ended has no such state.
+        let status = waitid(WaitId::Pid(pid), options).ok().flatten()?;
+        if status.stopped() { Some(true) } else { status.continued().then_some(false) }
+    }
+
+    /// Without signals no process is stopped.
+    #[cfg(not(unix))]
+    pub(crate) fn stop_change(&self) -> Option<bool> {
+        None
+    }
+
+    /// Its number; none once it has ended.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// Without signals on this system, all requests to end are one.
     #[cfg(not(unix))]
     pub(crate) fn signal(&mut self, signal: Signal) -> io::Result<()> {

@@ -13,7 +13,7 @@ use super::outcome::present;
 use crate::args::{DemoArgs, Schedule, Who};
 use crate::demo::{Demo, Launch, Processes, judge};
 use crate::interrupts::{Interrupts, Stop};
-use crate::output::{EXIT_INTERRUPTED, EXIT_USAGE, failure, print_error, print_first};
+use crate::output::{EXIT_INTERRUPTED, EXIT_USAGE, failure, no_directory, print_error, print_first};
 use crate::progress::Progress;
 use crate::report::{Session, heading};
 use crate::ring::DurabilityChoice;
@@ -40,12 +40,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Report> {
 async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCode, Report> {
     let periods = args.periods();
     if let Some(dir) = &args.result_dir {
-        std::fs::create_dir_all(dir).map_err(|error| {
-            failure(
-                format_args!("cannot create the directory {} ({error})", dir.display()),
-                "name a directory that you may write to",
-            )
-        })?;
+        std::fs::create_dir_all(dir).map_err(|error| no_directory("the results", dir, &error))?;
     }
     let files = DemoFiles::open(args)?;
     if !args.json {

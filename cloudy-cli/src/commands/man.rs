@@ -10,7 +10,7 @@ use clap_mangen::Man;
 use miette::Report;
 
 use crate::args::{Cli, ManArgs};
-use crate::output::{EXIT_EQUAL, failure, print};
+use crate::output::{EXIT_EQUAL, failure, no_directory, print};
 
 /// Prints one page, or writes all.
 pub(crate) fn run(args: &ManArgs) -> Result<ExitCode, Report> {
@@ -22,7 +22,8 @@ pub(crate) fn run(args: &ManArgs) -> Result<ExitCode, Report> {
 }
 
 fn write_all(dir: &Path) -> Result<(), Report> {
-    fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Cli::command(), dir)).map_err(|error| {
+    fs::create_dir_all(dir).map_err(|error| no_directory("manual pages", dir, &error))?;
+    clap_mangen::generate_to(Cli::command(), dir).map_err(|error| {
         failure(
             format_args!("cannot write manual pages into {} ({error})", dir.display()),
             "choose a directory that you may write to",

@@ -20,10 +20,11 @@ use crate::interrupts::{Asked, Interrupts, Stop};
 use crate::keys::KeyFile;
 use crate::node::{self, Who, forget};
 use crate::orders::{Order, Said};
-use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_first, say_plainly};
+use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, EXIT_USAGE, failure, print_error, print_first, say_plainly};
 use crate::periods::Periods;
 use crate::progress::Progress;
 use crate::report::{Session, heading};
+use crate::ring::DurabilityChoice;
 use crate::watcher::Watcher;
 
 /// How long slaves may take to reach each other.
@@ -41,6 +42,13 @@ pub(crate) async fn run(args: MasterArgs) -> Result<ExitCode, Report> {
 }
 
 async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
+    if args.group.durability == DurabilityChoice::Disk && args.process.data.directory.is_none() {
+        print_error(&failure(
+            "a session on disk needs a data directory for its master, and one for each slave",
+            "name one by --data DIR, here and at each slave",
+        ));
+        return Ok(ExitCode::from(EXIT_USAGE));
+    }
     let start = async {
         let socket = node::bind(args.listen.address(None).await?)?;
         let file = KeyFile::open(&args.process.key).await?;

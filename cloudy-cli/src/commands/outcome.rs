@@ -34,7 +34,12 @@ pub(crate) fn with_remedy(error: &MasterError) -> Report {
             "name the slaves: --slave HOST:PORT, as often as there are slaves"
         }
         MasterError::Find(FindError::Seeds(_)) => "check the name, or give an IP address",
+        MasterError::Gone { .. } => "`--on-failure evict` continues without slaves that fail",
+        MasterError::NobodyReports { .. } => "see why the slaves ended, on their stderr",
+        MasterError::NotReady { apart, .. } if !apart.is_empty() => return Report::msg(error.to_string()),
         MasterError::NotReady { .. } => "every slave must be reachable from every other; listen on an address that is",
+        // Their words say what to do.
+        MasterError::Found(_) | MasterError::Closed(_) => return Report::msg(error.to_string()),
         MasterError::Diverged { .. } => "run a memory test on both machines, and keep their result files",
         _ => "see what the slaves say on their stderr, and run it again with -v",
     };

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use cloudy_node::NodeKey;
 use miette::{IntoDiagnostic, Report};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval, sleep};
 
 use crate::args::SlaveArgs;
 use crate::children::supervisor::introduce;
 use crate::children::{Child, Reads, Signal};
 use crate::interrupts::{Asked, Interrupts, Stop};
-use crate::output::{EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_STARTED, EXIT_USAGE, failure};
+use crate::output::{
+    EXIT_EQUAL, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_STARTED, EXIT_READER_GONE, EXIT_USAGE, failure,
+};
 use crate::progress::Progress;
 
 /// Between a crash and the next start, at first; it doubles with each crash.
@@ -26,6 +28,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const CRASHES_MAX: usize = 10;
 /// See [`CRASHES_MAX`]; a slave that has run for as long starts again at the least back-off.
 const CRASHES_WITHIN: Duration = Duration::from_secs(60);
+
+/// Between two looks whether the slave was stopped.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs the command.
 pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
@@ -43,8 +48,9 @@ async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
         arguments: arguments(std::env::args_os().skip(1), fixed(address?)?),
         key: if args.process.data.directory.is_none() { Some(NodeKey::generate().into_diagnostic()?) } else { None },
         stop,
+        progress: Progress::start(),
     };
-    let (progress, mut crashes, mut restarts) = (Progress::start(), Crashes::default(), false);
+    let (progress, mut crashes, mut restarts) = (&supervisor.progress, Crashes::default(), false);
     let mut child = Some(supervisor.start().map_err(|error| {
         failure(
             format_args!("the slave does not start ({error})"),
@@ -113,6 +119,7 @@ struct Supervisor<'a> {
     /// The node's private key, unless a data directory has it.
     key: Option<NodeKey>,
     stop: &'a Stop,
+    progress: Progress,
 }
 
 impl Supervisor<'_> {
@@ -126,17 +133,39 @@ impl Supervisor<'_> {
             // A slave that has ended already says why by its status.
             let _ = introduce(stdin, self.key.as_ref()).await;
         }
-        let asked = tokio::select! {
-            status = child.wait() => return status.into_diagnostic(),
-            asked = self.stop.why_asked() => asked,
-        };
-        let signal = match asked {
-            Asked::Interrupt => Signal::Interrupt,
-            Asked::Terminate | Asked::Order => Signal::Terminate,
-            Asked::HangUp => Signal::HangUp,
-        };
-        child.signal(signal).into_diagnostic()?;
-        child.wait().await.into_diagnostic()
+        let (mut signalled, mut looks) = (false, interval(LOOK_EVERY));
+        loop {
+            tokio::select! {
+                status = child.wait() => return status.into_diagnostic(),
+                asked = self.stop.why_asked(), if !signalled => {
+                    signalled = true;
+                    child.signal(signal_for(asked)).into_diagnostic()?;
+                }
+                _ = looks.tick() => self.report_stop(&child),
+            }
+        }
+    }
+
+    /// Reports that the slave was stopped, or that it continues: others wait for it meanwhile.
+    fn report_stop(&self, child: &Child) {
+        let id = child.id().unwrap_or_default();
+        match child.stop_change() {
+            Some(true) => self.progress.line(&format!(
+                "the slave, process {id}, is stopped, so it takes no part in its session: run `kill -CONT {id}` to continue \
+                 it, or send this process two signals to end it"
+            )),
+            Some(false) => self.progress.line(&format!("the slave, process {id}, continues")),
+            None => {}
+        }
+    }
+}
+
+/// The signal that the slave gets.
+fn signal_for(asked: Asked) -> Signal {
+    match asked {
+        Asked::Interrupt => Signal::Interrupt,
+        Asked::Terminate | Asked::Order => Signal::Terminate,
+        Asked::HangUp => Signal::HangUp,
     }
 }
 
@@ -151,7 +180,7 @@ fn fixed(address: SocketAddr) -> Result<SocketAddr, Report> {
 
 /// What the slave ended with, if it ended by itself: a failure that it has told of is one.
 fn final_status(status: ExitStatus) -> Option<u8> {
-    let told = [EXIT_EQUAL, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_NOT_STARTED];
+    let told = [EXIT_EQUAL, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_READER_GONE, EXIT_NOT_STARTED];
     let status = u8::try_from(status.code()?).ok()?;
     told.contains(&status).then_some(status)
 }

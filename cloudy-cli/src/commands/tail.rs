@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::future::pending;
-use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::resume_unwind;
 use std::process::ExitCode;
@@ -11,8 +10,7 @@ use std::time::Duration;
 use cloudy_node::discovery::seeds;
 use cloudy_node::session::{SessionName, Sum, numbers};
 use cloudy_node::{
-    ApprovedError, ApprovedItem, Checkpoint, ClusterKeys, Entry, Event, Events, EventsError, Group, Index, JoinError,
-    Node, payload_slices,
+    ApprovedError, ApprovedItem, Checkpoint, ClusterKeys, Entry, Event, Group, Index, JoinError, Node, payload_slices,
 };
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
@@ -23,11 +21,14 @@ use crate::args::TailArgs;
 use crate::duration;
 use crate::interrupts::Interrupts;
 use crate::keys::KeyFile;
-use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, say_plainly};
-use crate::sink::STDOUT;
+use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_soon, say_plainly};
 
 /// How long a name that does not resolve is looked up again.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks whether a coordinator is in reach, at most.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The same, at least.
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(50);
 /// How long each address may take to know the group: a node that was just started joins its group within it.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
@@ -154,11 +155,9 @@ impl Tail {
                 }
                 Err(error) => return Err(failure(error, "begin again with --from INDEX where it names one")),
             };
-            if !write(text).await? {
-                return Ok(ExitCode::from(EXIT_EQUAL));
-            }
+            print_soon(&text).await?;
         }
-        write(self.last_line(final_result(group).await)).await?;
+        print_soon(&self.last_line(final_result(group).await)).await?;
         Ok(ExitCode::from(EXIT_EQUAL))
     }
 
@@ -220,34 +219,31 @@ impl Tail {
     }
 }
 
-/// Whether a coordinator of the group is in reach.
-struct Reach {
-    events: Events,
-    lost_at: Option<Instant>,
-    /// The group has ended: the readers of the result say how.
-    ended: bool,
+/// Since when no coordinator of the group has given a sign of life.
+struct Reach<'a> {
+    group: &'a Group,
+    silent_since: Option<Instant>,
+    looks_at: Instant,
 }
 
-impl Reach {
-    fn of(group: &Group) -> Self {
-        Self { events: group.events(), lost_at: None, ended: false }
+impl<'a> Reach<'a> {
+    fn of(group: &'a Group) -> Self {
+        Self { group, silent_since: None, looks_at: Instant::now() }
     }
 
-    /// Returns once none has been for so long. Cancel safe.
+    /// Returns once none has given one for so long. Cancel safe.
     async fn lost_for(&mut self, limit: Duration) {
         loop {
-            let gives_up_at = self.lost_at.map(|at| at + limit);
-            tokio::select! {
-                biased;
-                event = self.events.next(), if !self.ended => match event {
-                    Some(Ok(Event::CoordinatorLost { .. })) => self.lost_at = Some(self.lost_at.unwrap_or_else(Instant::now)),
-                    Some(Ok(Event::Coordinator { .. })) => self.lost_at = None,
-                    Some(Ok(_) | Err(EventsError::Missed { .. })) => {}
-                    Some(Err(_)) | None => (self.ended, self.lost_at) = (true, None),
-                },
-                // sleep: a bound on the return of other nodes.
-                () = sleep_until(gives_up_at.unwrap_or_else(Instant::now)), if gives_up_at.is_some() => return,
-                else => pending().await,
+            // sleep: silence is no event.
+            sleep_until(self.looks_at).await;
+            // A group that has ended: the readers of the result report how.
+            let Some(status) = self.group.status().await else { return pending().await };
+            let now = Instant::now();
+            self.looks_at = now + LOOK_EVERY.min(limit.max(LOOK_EVERY_MIN));
+            let silent_since = status.coordinator_silent_for.map(|silence| now.checked_sub(silence).unwrap_or(now));
+            self.silent_since = silent_since.map(|since| self.silent_since.map_or(since, |before| before.min(since)));
+            if self.silent_since.is_some_and(|since| now - since >= limit) {
+                return;
             }
         }
     }
@@ -268,18 +264,6 @@ fn hexadecimal(payload: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// False once the reader is gone. A slow reader does not stop the node.
-async fn write(text: String) -> Result<bool, Report> {
-    match STDOUT.write(text.into_bytes()).await {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(failure(
-            format_args!("cannot write to standard output ({error})"),
-            "check where the output goes: a full disk, a closed terminal",
-        )),
-    }
 }
 
 #[cfg(test)]

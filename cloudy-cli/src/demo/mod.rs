@@ -164,6 +164,17 @@ impl<'a> Demo<'a> {
             ending.trouble(who).filter(|_| !said_later).into_iter().for_each(|trouble| self.watcher.line(&trouble));
         }
         self.played.endings.insert(who, ending);
+        self.end_without_slaves();
+    }
+
+    /// Nobody is left to report a result: the master does not wait for the planned end.
+    fn end_without_slaves(&mut self) {
+        let mut slaves = self.processes.all().map(|(who, _)| who).filter(|who| *who != Who::Master);
+        let all_ended = slaves.all(|who| self.played.endings.contains_key(&who));
+        if all_ended && self.played.results.is_empty() {
+            self.due.clear();
+            self.processes.control(Who::Master, Control::Order(Order::Stop));
+        }
     }
 
     fn end_within(&mut self, time: Duration) {

@@ -70,6 +70,42 @@ pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
+/// Where a symbolic link leads, if no file is there.
+pub(crate) fn dangling(path: &Path) -> Option<PathBuf> {
+    let is_gone = fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if is_gone { fs::read_link(path).ok() } else { None }
+}
+
+/// How many names (hard links) a file has. Elsewhere than on Unix one is assumed.
+pub(crate) fn names(file: &File) -> io::Result<u64> {
+    #[cfg(unix)]
+    {
+        Ok(std::os::unix::fs::MetadataExt::nlink(&file.metadata()?))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        Ok(1)
+    }
+}
+
+/// What helps where a file or directory cannot be read or written, by what the system says.
+pub(crate) fn remedy(error: &io::Error) -> &'static str {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::PermissionDenied => "run this as a user with the rights to it and to its directory",
+        Kind::ReadOnlyFilesystem => "its file system is read-only: use a writable one, or mount it for writing",
+        Kind::StorageFull => "its disk is full: free space there",
+        Kind::QuotaExceeded => "the disk quota is used up: delete files, or raise the quota",
+        Kind::FileTooLarge => "raise the limit of file sizes (ulimit -f)",
+        Kind::ResourceBusy => "it is in use or a mount point of its own: change it where it is mounted from",
+        Kind::NotADirectory => "a part of its path is no directory: check the path",
+        Kind::NotFound => "a directory of its path is missing: check the path",
+        Kind::InvalidFilename => "its name is too long or not allowed on that file system: choose another",
+        _ => "check its path, the rights to it and the space on its disk",
+    }
+}
+
 /// On other systems rights are not checked.
 #[cfg(not(unix))]
 pub(crate) fn wrong_rights(_: &File, _: u32, _: bool) -> io::Result<Option<WrongRights>> {

@@ -67,7 +67,7 @@ impl Refusals {
     pub(super) fn listed(mut self) -> Vec<Refusal> {
         if self.unlisted > 0 {
             let name = format!("{} more", self.unlisted);
-            self.list.push(Refusal { name, reason: "they take no part either, and are not listed".to_owned() });
+            self.list.push(Refusal { name, reason: "they do not take part either, and are not listed".to_owned() });
         }
         self.list
     }
@@ -280,21 +280,17 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
 
     /// Excludes nodes that have not answered.
     fn end(mut self) -> Crew {
+        let enough = self.search.expect.is_some_and(|expected| self.found.len() >= expected);
+        let reason = if enough { "enough slaves had accepted before it answered" } else { "it did not answer in time" };
         for (node, found) in std::mem::take(&mut self.asked) {
             self.founding.uninvite(node);
-            self.refuse(found.name, "it was invited, and did not answer before the timeout".to_owned());
+            self.refuse(found.name, reason.to_owned());
         }
         let unreached = std::mem::take(&mut self.unreached);
         let open: Vec<String> = self.dials.open_names().filter(|name| !unreached.contains_key(name)).collect();
         for (name, reason) in unreached {
             self.refuse(name, reason);
         }
-        let enough = self.search.expect.is_some_and(|expected| self.found.len() >= expected);
-        let reason = if enough {
-            "it had not answered when enough slaves had accepted"
-        } else {
-            "it did not answer before the timeout"
-        };
         for name in open {
             self.refuse(name, reason.to_owned());
         }

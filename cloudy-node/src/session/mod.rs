@@ -27,7 +27,7 @@ pub use attach::{AttachConfig, AttachOutcome, attach_master, resume_master};
 pub use finding::{FindError, Found, Refusal};
 pub use master::{MasterConfig, MasterError, MasterEvent, MasterOutcome, MasterRow, SlaveResult, run_master};
 pub use name::{SESSION_NAME_BYTES_MAX, SessionName, SessionNameError};
-pub use result_file::{RESULT_PENDING_BYTES_MAX, RESULT_WRITE_EVERY, ResultFile, ResultFileError};
+pub use result_file::{FileChange, RESULT_PENDING_BYTES_MAX, RESULT_WRITE_EVERY, ResultFile, ResultFileError};
 pub use slave::{
     NotBegun, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, Timings, ended_sessions, resumed_session,
     run_slave, stored_result,

@@ -173,7 +173,7 @@ async fn a_payload_that_is_no_number_is_an_error_that_names_its_origin() {
     };
     let SlaveError::Number(wrong) = &error else { panic!("{error}") };
     assert_eq!(wrong.origin, founder.id());
-    assert!(matches!(wrong.cause, numbers::NumberError::Range(number) if number.is_nan()), "{error}");
+    assert!(matches!(wrong.source, numbers::NumberError::Range(number) if number.is_nan()), "{error}");
 }
 
 /// Long, because no test waits for its end.
@@ -309,7 +309,10 @@ async fn a_result_file_that_takes_nothing_holds_up_neither_the_session_nor_the_e
 
 #[test]
 fn an_error_without_a_slave_to_name_says_what_happened() {
-    let error = |waited_for| MasterError::NotReady { timeout: Duration::from_secs(1), waited_for }.to_string();
+    let not_ready = |waited_for, apart| MasterError::NotReady { timeout: Duration::from_secs(1), waited_for, apart };
+    let error = |waited_for| not_ready(waited_for, Vec::new()).to_string();
     assert!(error(vec!["a".to_owned()]).contains("waited for a; check that"), "{}", error(Vec::new()));
     assert!(error(Vec::new()).contains("by now all report it"), "{}", error(Vec::new()));
+    let apart = vec![("a".to_owned(), "b".to_owned())];
+    assert!(not_ready(vec!["a".to_owned()], apart).to_string().contains("in common: a and b; let all listen"));
 }

@@ -59,6 +59,9 @@ impl DataDir {
     /// # Errors
     /// Says what is there instead, or what is wrong with it, and what to do. Nothing that is there is altered.
     pub fn open(path: &Path, create: bool) -> Result<Self, DataDirError> {
+        if let Some(target) = files::dangling(path) {
+            return Err(DataDirError::Dangling { path: path.to_owned(), target });
+        }
         // Looked at before anything is made in it, for it may be somebody else's.
         if look(path)? != Found::Finished {
             if !create {

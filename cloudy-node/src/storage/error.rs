@@ -66,7 +66,7 @@ pub enum StoreError {
     },
     /// A write or sync failed. The store is dead: nothing is written, and what was completed before is there.
     #[error(
-        "cannot store ({cause}), so nothing else is confirmed: free space, replace the disk, or raise the limit of file sizes (ulimit -f), then start the node again"
+        "cannot store ({cause}), so nothing is confirmed any more: free space, replace the disk, or raise the limit of file sizes (ulimit -f), then start the node again"
     )]
     Write {
         /// What the disk said.
@@ -154,6 +154,17 @@ pub enum DataDirError {
     NotADirectory {
         /// The path.
         path: PathBuf,
+    },
+    /// A symbolic link to no directory.
+    #[error(
+        "{} is a symbolic link to {}, where no directory is: make that directory, or remove the link",
+        path.display(), target.display()
+    )]
+    Dangling {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
     },
     /// The directory is somebody else's, or lost its file `FORMAT`.
     #[error(
@@ -268,7 +279,7 @@ pub enum DataDirError {
         source: OpenStoreError,
     },
     /// The file system refuses.
-    #[error("cannot {action} {}: {source}; check the rights to it, the space on its disk, and the limit of file sizes (ulimit -f)", path.display())]
+    #[error("cannot {action} {}: {source}; {}", path.display(), crate::files::remedy(source))]
     Io {
         /// What was tried.
         action: &'static str,

@@ -302,7 +302,7 @@ pub enum Event {
     },
     /// Founder: every member has reported its links to all others up.
     AllReady,
-    /// SEND has begun: broadcast.
+    /// SEND has begun: broadcast. After [`Event::Stop`] it says that SEND had begun, and there is nothing to broadcast.
     Send {
         /// The periods and the seed.
         plan: SessionPlan,

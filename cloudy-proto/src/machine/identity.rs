@@ -1,4 +1,4 @@
-//! The identity of this node in its group: its ids, and its configuration.
+//! What this node is in its group: its names, and what it was configured with.
 
 use core::net::SocketAddr;
 
@@ -14,13 +14,13 @@ pub(super) struct Identity {
     pub(super) group: GroupId,
     pub(super) name: String,
     pub(super) run: u64,
-    /// Zero until the control log lists this process.
+    /// Zero until the control log lists this run.
     pub(super) incarnation: Incarnation,
-    /// Whether this process continues from the stored data of an earlier one.
+    /// This process continues from what an earlier one stored.
     pub(super) is_restored: bool,
-    /// Whether that one was in the group before the first view.
+    /// That one was there before the first view.
     pub(super) was_there_first: bool,
-    /// Whether the result here begins at index 1.
+    /// The result here begins at index 1.
     pub(super) reads_all: bool,
     pub(super) durability: Durability,
     pub(super) rules: Rules,

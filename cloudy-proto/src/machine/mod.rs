@@ -353,7 +353,12 @@ impl Machine {
     }
 
     fn timeouts(&self) -> Timeouts<'_> {
-        Timeouts::new(&self.identity, &self.log, &self.peers, &self.storage, self.timers.now())
+        self.timeouts_at(self.timers.now())
+    }
+
+    /// How long this node waits for others, at a time.
+    fn timeouts_at(&self, now: Time) -> Timeouts<'_> {
+        Timeouts::new(&self.identity, &self.log, &self.peers, &self.storage, now)
     }
 
     /// The coordinator's decision on the next view; none at any other node.

@@ -109,6 +109,11 @@ impl Peers {
         self.heard.get(&node).map(|(at, _)| *at)
     }
 
+    /// When a node was last heard from, or answered a probe.
+    pub(super) fn answered_at(&self, node: NodeId) -> Option<Time> {
+        self.heard_at(node).max(self.paths.get(&node).and_then(Path::echoed_at))
+    }
+
     /// What a node reported last; a default if it has reported nothing since its link came up.
     pub(super) fn heartbeat(&self, node: NodeId) -> Option<&Heartbeat> {
         self.heard.get(&node).map(|(_, heartbeat)| heartbeat)

@@ -79,7 +79,9 @@ impl Machine {
     }
 
     fn begin_period(&mut self, (event, lasts): Begins) {
-        self.set_timer(Timer::Period, lasts);
+        if let Some(lasts) = lasts {
+            self.set_timer(Timer::Period, lasts);
+        }
         self.event(event);
     }
 

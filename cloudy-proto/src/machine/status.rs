@@ -24,12 +24,13 @@ impl Machine {
         let now = now.max(self.timers.now());
         let view = self.log.state().view().cloned();
         let members =
-            view.as_ref().map(|view| view.ring.iter().map(|member| self.member_status(member.node)).collect());
+            view.as_ref().map(|view| view.ring.iter().map(|member| self.member_status(member.node, now)).collect());
         let member = self.plane.member();
         Status {
             rank: view.as_ref().and_then(|view| view.rank_of_run(self.identity.me, self.identity.incarnation)),
             view,
             coordinator: self.has_coordinator().then_some(self.tracking.node()),
+            coordinator_silent_for: self.coordinator_silence(now),
             voters: self.voters(),
             phase: phase_of(
                 self.session.as_ref(),
@@ -81,7 +82,7 @@ impl Machine {
         voters.map(|(_, node, _)| node).collect()
     }
 
-    fn member_status(&self, node: NodeId) -> MemberStatus {
+    fn member_status(&self, node: NodeId, now: Time) -> MemberStatus {
         let heard = self.peers.heartbeat(node).map(|heartbeat| heartbeat.index).unwrap_or_default();
         let index = if node == self.identity.me { self.result.state().index() } else { heard };
         let member = self.plane.member();
@@ -90,6 +91,7 @@ impl Machine {
         MemberStatus {
             node,
             linked: node == self.identity.me || self.peers.is_linked(node),
+            alive: self.timeouts_at(now).seems_alive(node),
             ready: self
                 .log
                 .state()
@@ -100,6 +102,19 @@ impl Machine {
             approved: at(|member, rank| member.marks(rank).approved.0),
             confirmed: at(|member, rank| member.marks(rank).confirmed.0),
             index,
+        }
+    }
+
+    fn coordinator_silence(&self, now: Time) -> Option<Duration> {
+        let node = self.tracking.node();
+        if self.is_coordinator() || self.log.state().is_closed() {
+            return None;
+        }
+        let heard_at = self.peers.answered_at(node);
+        let silence = heard_at.map(|at| now.since(at));
+        match self.tracking.lost_for(now) {
+            Some(lost) => Some(silence.map_or(lost, |silence| silence.max(lost))),
+            None => silence.filter(|silence| *silence > self.timeouts_at(now).probed_silence_max(node)),
         }
     }
 

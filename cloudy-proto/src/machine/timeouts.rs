@@ -6,7 +6,7 @@ use core::time::Duration;
 use crate::config::Parameters;
 use crate::control::{ControlState, Patience};
 use crate::id::{NodeId, Rank};
-use crate::limits::{CONSENSUS_TICK, ELECTION_TICKS_MAX, ROUND_TRIP_UNKNOWN};
+use crate::limits::{CONSENSUS_TICK, ELECTION_TICKS_MAX, PROBE_EVERY, ROUND_TRIP_UNKNOWN};
 use crate::machine::control_log::ControlLog;
 use crate::machine::identity::Identity;
 use crate::machine::peers::Peers;
@@ -72,6 +72,15 @@ impl Timeouts<'_> {
         let round_trips = if self.peers.is_linked(node) { 1 } else { LINK_ROUND_TRIPS };
         let gaps = path.silence_max(parameters.heartbeat, self.now);
         parameters.limit(parameters.failure_timeout, gaps + self.round_trip_max(node) * round_trips)
+    }
+
+    /// How long a coordinator that lives may be silent: one off the ring sends no heartbeats and answers probes. Groups with
+    /// fixed timeouts send none.
+    pub(super) fn probed_silence_max(&self, node: NodeId) -> Duration {
+        if !self.parameters.is_some_and(Parameters::adapts) {
+            return Duration::MAX;
+        }
+        self.silence_max(node) + PROBE_EVERY * 2
     }
 
     /// A member is linked and was heard from within the time that a living one may be silent.

@@ -1,11 +1,11 @@
-//! Bytes of unfinished slots: a member or a link that moves the awaited slot is slow, and does not stall (`protocol.md`
-//! §6.1).
+//! Bytes of slots that are not finished: a member or a link that moves the slot waited for is slow, and does not stall
+//! (`protocol.md` §6.1).
 
 use crate::id::Rank;
 use crate::limits::PROGRESS_BYTES_MIN;
 use crate::time::Time;
 
-/// A count that only grows, and the time at which it last grew by [`PROGRESS_BYTES_MIN`].
+/// A count that only grows, and when it last grew by [`PROGRESS_BYTES_MIN`].
 #[derive(Clone, Copy, Debug, Default)]
 struct Moved {
     bytes: u64,
@@ -22,14 +22,14 @@ impl Moved {
     }
 }
 
-/// The moved bytes in one view, as one member knows them.
+/// What one member knows of the bytes that move in one view.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// By lane: bytes that arrived here.
+    /// By lane: what has come here.
     here: Vec<Moved>,
-    /// By member: bytes of the own lane that arrived there.
+    /// By member: what has come there of the own lane.
     there: Vec<Moved>,
-    /// By lane: bytes that arrived at all its recipients together, by its owner's report.
+    /// By lane: what has come to its recipients together, as its owner says.
     everywhere: Vec<Moved>,
 }
 
@@ -39,33 +39,32 @@ impl Progress {
         Self { here: none(), there: none(), everywhere: none() }
     }
 
-    /// Notes bytes of a lane that arrived here.
+    /// So many more bytes of a lane have come here.
     pub(super) fn arrive(&mut self, lane: Rank, bytes: u64, now: Time) {
         if let Some(moved) = self.here.get_mut(lane.at()) {
             moved.raise(moved.bytes.saturating_add(bytes), now);
         }
     }
 
-    /// Handles a member's report: bytes of the own lane that arrived there, and bytes of its lane at all its
-    /// recipients.
+    /// A member says what has come there of the own lane, and everywhere of its own.
     pub(super) fn take(&mut self, from: Rank, (taken, everywhere): (u64, u64), now: Time) {
         self.there[from.at()].raise(taken, now);
         self.everywhere[from.at()].raise(everywhere, now);
     }
 
-    /// The report to a member: bytes of its lane that arrived here, and bytes of the own lane at all recipients.
+    /// What to say to a member: what has come here of its lane, and everywhere of the own.
     pub(super) fn told_to(&self, to: Rank) -> (u64, u64) {
         let everywhere = self.there.iter().fold(0_u64, |sum, moved| sum.saturating_add(moved.bytes));
         (self.here[to.at()].bytes, everywhere)
     }
 
-    /// The time at which a member last received a part of the own lane.
+    /// When a member last took a part of the own lane.
     pub(super) fn taken_at(&self, by: Rank) -> Option<Time> {
         self.there[by.at()].at
     }
 
-    /// The time at which a part of any slot last arrived at any member. A member whose skip is awaited may still be
-    /// receiving the slot that it skips for, and windows bound the other slots that can arrive meanwhile.
+    /// When a part of any slot last came to any member. A member whose skip is waited for may still be receiving the slot
+    /// that it skips for, and windows bound what other slots can come meanwhile.
     pub(super) fn moved_at(&self) -> Option<Time> {
         let all = [&self.here, &self.there, &self.everywhere].into_iter().flatten();
         all.filter_map(|moved| moved.at).max()

@@ -21,8 +21,8 @@ impl Default for Session {
     }
 }
 
-/// A phase begins: what the application is told, and for how long the phase lasts.
-pub(crate) type Begins = (Event, Duration);
+/// A phase begins: the event for the application, and how long the phase lasts; none for one that is over already.
+pub(crate) type Begins = (Event, Option<Duration>);
 
 /// The period of a phase is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,16 +48,21 @@ impl Session {
         self.phase == Phase::Grace
     }
 
-    /// The log kicks the session off: SEND begins, unless the session is past START. `stream` is this node's, if it is on
-    /// the ring.
+    /// The log kicks the session off: SEND begins, unless the session is past START. A node may learn of STOP before the
+    /// kickstart that precedes it in the log: the application learns that the session has begun, and the phase stays STOP.
+    /// `stream` is this node's, if it is on the ring.
     pub(crate) fn on_kickstart(&mut self, plan: SessionPlan, stream: Option<u64>) -> Option<Begins> {
-        if self.phase != Phase::Start {
-            return None;
+        let lasts = match (self.phase, self.plan) {
+            (Phase::Start, _) => Some(plan.send),
+            (Phase::Stop, None) => None,
+            _ => return None,
+        };
+        if self.phase == Phase::Start {
+            self.phase = Phase::Send;
         }
-        self.phase = Phase::Send;
         self.plan = Some(plan);
         self.stream_reported = stream.is_some();
-        Some((Event::Send { plan, stream }, plan.send))
+        Some((Event::Send { plan, stream }, lasts))
     }
 
     /// This node is on the ring. In SEND the application learns its stream, if it does not know one.
@@ -71,7 +76,7 @@ impl Session {
     pub(crate) fn on_grace(&mut self) -> Option<Begins> {
         let plan = self.plan.filter(|_| self.phase == Phase::Send)?;
         self.phase = Phase::Grace;
-        Some((Event::Grace, plan.grace))
+        Some((Event::Grace, Some(plan.grace)))
     }
 
     /// The timer of a phase is due.
@@ -115,10 +120,11 @@ mod tests {
     fn each_phase_follows_the_one_before_and_lasts_as_planned() {
         let mut session = Session::default();
         assert_eq!((session.on_grace(), session.on_period_over()), (None, None), "nothing before the kickstart");
-        assert_eq!(session.on_kickstart(PLAN, Some(4)), Some((Event::Send { plan: PLAN, stream: Some(4) }, PLAN.send)));
+        let send = Event::Send { plan: PLAN, stream: Some(4) };
+        assert_eq!(session.on_kickstart(PLAN, Some(4)), Some((send, Some(PLAN.send))));
         assert_eq!(session.on_kickstart(PLAN, Some(4)), None, "a session starts once");
         assert_eq!(session.on_period_over(), Some(PeriodEnd::Send));
-        assert_eq!(session.on_grace(), Some((Event::Grace, PLAN.grace)));
+        assert_eq!(session.on_grace(), Some((Event::Grace, Some(PLAN.grace))));
         assert_eq!(session.on_grace(), None, "the log repeats what a timer did");
         assert_eq!(session.on_period_over(), Some(PeriodEnd::Grace));
         session.on_stop();
@@ -126,11 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_stops_before_its_kickstart_does_not_start() {
+    fn a_session_that_stops_before_its_kickstart_stays_stopped_and_has_begun() {
         let mut session = Session::default();
         session.on_stop();
-        assert_eq!(session.on_kickstart(PLAN, None), None);
         assert!(!session.is_kicked_off());
+        assert_eq!(session.on_kickstart(PLAN, None), Some((Event::Send { plan: PLAN, stream: None }, None)));
+        assert_eq!((session.on_kickstart(PLAN, None), session.on_period_over()), (None, None));
+        assert!(session.is_kicked_off());
     }
 
     #[test]

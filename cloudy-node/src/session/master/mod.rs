@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudy_proto::limits::LINGER;
 use cloudy_proto::{
-    Checkpoint, Event, GroupId, Index, NobodyComplete, NodeId, Phase, Rank, RingKind, SessionPlan, View, ViewId,
+    Checkpoint, Event, GroupId, Index, NobodyComplete, NodeId, OnFailure, Phase, Rank, RingKind, SessionPlan, Status,
+    View, ViewId,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, interval_at};
 
 mod config;
+mod reach;
 
 pub(super) use config::DISCOVERY_TIMEOUT;
 pub use config::MasterConfig;
@@ -25,6 +27,7 @@ use crate::handle::Group;
 use crate::health::CloseReason;
 use crate::node::Node;
 use config::group_config;
+use reach::{Reach, SILENCE_MAX, apart};
 
 /// What a master sees, for observers, in another process too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -163,16 +166,38 @@ pub enum MasterError {
     },
     /// The slaves do not all reach each other.
     #[error(
-        "not all slaves reached each other within {timeout:?}: {}", unready(.waited_for)
+        "not all slaves reached each other within {timeout:?}: {}", unready(.waited_for, .apart)
     )]
     NotReady {
         /// The time for it.
         timeout: Duration,
         /// The slaves that did not report it; none if the last report came while the time ran out.
         waited_for: Vec<String>,
+        /// Pairs of slaves without an address of one family, IPv4 or IPv6, in common.
+        apart: Vec<(String, String)>,
+    },
+    /// Before SEND, a slave stopped answering, and the session waits for failed slaves.
+    #[error(
+        "{} gave no sign of life for {silence:?} before SEND, so the session does not begin; start it again, or let it continue \
+         without slaves that fail", .silent.join(", ")
+    )]
+    Gone {
+        /// The slaves.
+        silent: Vec<String>,
+        /// For how long at least.
+        silence: Duration,
+    },
+    /// The session is over, and no slave is in reach that could report a result.
+    #[error(
+        "no slave is in reach at the end of the session: {}; a session in memory is lost with its slaves, and one on disk \
+         continues once slaves and master are started again with their data directories", .silent.join(", ")
+    )]
+    NobodyReports {
+        /// The slaves.
+        silent: Vec<String>,
     },
     /// There is no session to attach to.
-    #[error("no queried slave has a running session{}", listed(.refusals))]
+    #[error("no session runs at any slave that was asked{}", listed(.refusals))]
     NoSession {
         /// The node that was asked, and its answer.
         refusals: Vec<Refusal>,
@@ -201,7 +226,8 @@ pub enum MasterError {
     Closed(#[from] CloseReason),
     /// The planned end of the session is over, and results are missing. The session may have ended without this master.
     #[error(
-        "no result came from {} within {after:?} after the planned end of the session; the session may have ended without this master: read the output of its slaves", .missing.join(", ")
+        "no result came from {} within {after:?} after the planned end of the session; the session may have ended without \
+         this master: look at what its slaves printed", .missing.join(", ")
     )]
     Overdue {
         /// The time for it.
@@ -211,9 +237,17 @@ pub enum MasterError {
     },
 }
 
-fn unready(waited_for: &[String]) -> String {
+fn unready(waited_for: &[String], apart: &[(String, String)]) -> String {
+    if !apart.is_empty() {
+        let pairs: Vec<String> = apart.iter().map(|(one, other)| format!("{one} and {other}")).collect();
+        return format!(
+            "these have no address of one family (IPv4 or IPv6) in common: {}; let all listen on `::`, or all on addresses \
+             of one family",
+            pairs.join("; ")
+        );
+    }
     match waited_for {
-        [] => "by now all report it, too late for the session; start it again, with more time".to_owned(),
+        [] => "by now all report it, too late for the session to begin; start it again, and allow more time".to_owned(),
         names => format!("waited for {}; check that each can send UDP to each other", names.join(", ")),
     }
 }
@@ -335,6 +369,8 @@ pub(super) async fn watch(
         stopped: false,
         begun: false,
         failed: None,
+        reach: Reach::default(),
+        ends_at: None,
     };
     loop {
         tokio::select! {
@@ -360,8 +396,14 @@ pub(super) async fn watch(
                 watch.is_due_in(if watch.begun { watch.stop_bound() } else { LINGER });
                 group.end();
             }
-            _ = progress.tick(), if watch.phase != Phase::Start => {
-                observe(MasterEvent::Approved(group.progress().into_iter().collect()));
+            _ = progress.tick() => {
+                if watch.phase != Phase::Start {
+                    observe(MasterEvent::Approved(group.progress().into_iter().collect()));
+                }
+                if let Some(status) = group.status().await {
+                    watch.reach.look(&status, watch.clock.now());
+                    watch.end_without(&status, group)?;
+                }
             }
         }
     }
@@ -382,6 +424,9 @@ struct Watch {
     begun: bool,
     /// Why the session cannot be a success, however it ends.
     failed: Option<MasterError>,
+    reach: Reach,
+    /// When GRACE is to be over.
+    ends_at: Option<Duration>,
 }
 
 impl Watch {
@@ -393,7 +438,11 @@ impl Watch {
             Event::Send { plan, .. } => {
                 self.timing.plan = Some(plan);
                 self.begun = true;
-                self.enter(Phase::Send, observe);
+                self.ends_at = Some(self.clock.now() + plan.send + plan.grace);
+                // The session may have been stopped as it began.
+                if self.phase != Phase::Stop {
+                    self.enter(Phase::Send, observe);
+                }
             }
             Event::Grace => self.enter(Phase::Grace, observe),
             Event::Stop => self.enter(Phase::Stop, observe),
@@ -414,6 +463,31 @@ impl Watch {
             }
             _ => {}
         }
+    }
+
+    /// Ends the session if slaves are out of reach without which it cannot begin, or if none is left to report a result.
+    ///
+    /// # Errors
+    /// No slave can report.
+    fn end_without(&mut self, status: &Status, group: &Group) -> Result<(), MasterError> {
+        let silent = self.reach.lost(self.clock.now());
+        let waits = status.view.as_ref().is_some_and(|view| view.parameters.on_failure == OnFailure::Wait);
+        let names = |watch: &Self| silent.iter().map(|node| watch.name(*node)).collect();
+        let may_begin =
+            self.phase == Phase::Start && !self.stopped && self.failed.is_none() && self.timing.ready.is_some();
+        if may_begin && waits && !silent.is_empty() {
+            self.failed = Some(MasterError::Gone { silent: names(self), silence: SILENCE_MAX });
+            // Its other slaves are free for the next master once the group is closed.
+            group.end();
+            self.is_due_in(self.stop_bound());
+        }
+        let now = self.clock.now();
+        let is_over = self.stopped || self.failed.is_some() || self.ends_at.is_some_and(|ends_at| now >= ends_at);
+        if is_over && !silent.is_empty() && silent.len() == status.members.len() {
+            let error = MasterError::NobodyReports { silent: names(self) };
+            return Err(self.take_failure(error));
+        }
+        Ok(())
     }
 
     fn installed(&mut self, view: &View, observe: &impl Fn(MasterEvent)) {
@@ -473,9 +547,13 @@ impl Watch {
     /// Names the slaves that have not said that they reach all others; none if the group has ended here, which has a reason
     /// of its own.
     async fn not_ready(&self, group: &Group) -> Option<MasterError> {
-        let members = group.status().await?.members;
+        let status = group.status().await?;
+        let members = &status.members;
         let waited_for = members.iter().filter(|member| !member.ready).map(|member| self.name(member.node)).collect();
-        Some(MasterError::NotReady { timeout: self.timing.ready.unwrap_or_default(), waited_for })
+        let ring = status.view.iter().flat_map(|view| &view.ring);
+        let apart = apart(&ring.map(|member| (member.node, member.addresses.as_slice())).collect::<Vec<_>>());
+        let apart = apart.into_iter().map(|(one, other)| (self.name(one), self.name(other))).collect();
+        Some(MasterError::NotReady { timeout: self.timing.ready.unwrap_or_default(), waited_for, apart })
     }
 
     fn overdue(&self) -> MasterError {
@@ -485,9 +563,13 @@ impl Watch {
     }
 
     /// Why there is no outcome, if nothing else is known than that error.
-    fn failure(self, error: MasterError) -> MasterError {
+    fn failure(mut self, error: MasterError) -> MasterError {
+        self.take_failure(error)
+    }
+
+    fn take_failure(&mut self, error: MasterError) -> MasterError {
         let stopped = (self.stopped && !self.begun).then_some(MasterError::Stopped);
-        stopped.or(self.failed).unwrap_or(error)
+        stopped.or(self.failed.take()).unwrap_or(error)
     }
 
     fn end(self) -> Result<Watched, MasterError> {

@@ -24,7 +24,7 @@ pub const RESULT_WRITE_EVERY: Duration = Duration::from_millis(50);
 #[non_exhaustive]
 pub enum ResultFileError {
     /// The file cannot be opened for writing. Nothing was joined.
-    #[error("cannot write the result to {} ({source}); name a file in a directory that you may write to", path.display())]
+    #[error("cannot write the result to {} ({source}): {}", path.display(), files::remedy(source))]
     Open {
         /// The file.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum ResultFileError {
         source: io::Error,
     },
     /// The name is a pipe's, a directory's or the like, which would not take lines, or would hold the node up.
-    #[error("{} is not a regular file, so no result is written to it: name a file, or a device such as /dev/null", path.display())]
+    #[error("{} is no regular file, so no result is written to it: name a file; /dev/null and its like are taken too", path.display())]
     NotRegular {
         /// The path.
         path: PathBuf,
@@ -44,16 +44,28 @@ pub enum ResultFileError {
         path: PathBuf,
     },
     /// The file took no more. It ends with a line that has no count.
-    #[error("writing the result to {} failed ({source}); the file is incomplete", path.display())]
+    #[error("writing the result to {} failed ({source}), and the file is incomplete: {}", path.display(), files::remedy(source))]
     Write {
         /// The file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
+    /// Another program truncated or extended the file, moved or deleted it, or put another in its place.
+    #[error(
+        "{} was {how} by another program while the session ran, so it does not hold the result; keep other programs from \
+         it, and run the session again",
+        path.display()
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What happened to it.
+        how: FileChange,
+    },
     /// The session was over, and the slave told to stop, before the file took the rest.
     #[error(
-        "{} is incomplete: the slave was stopped while the file accepted no data; check its file system", path.display()
+        "{} is incomplete: the slave was stopped while the file took nothing; look at its file system", path.display()
     )]
     Interrupted {
         /// The file.
@@ -61,7 +73,8 @@ pub enum ResultFileError {
     },
     /// The disk is slower than the session: what was to be written next is no longer kept.
     #[error(
-        "{} is incomplete: the disk is too slow for this session, and message {resume_from} is the first that is retained; write to a faster disk, or broadcast less",
+        "{} is incomplete: the disk is too slow for this session, and message {resume_from} is the first that is no \
+         longer kept; write to a faster disk, or broadcast less",
         path.display()
     )]
     Lagged {
@@ -70,6 +83,28 @@ pub enum ResultFileError {
         /// The first index that could still be read.
         resume_from: Index,
     },
+}
+
+/// What another program did to a result file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileChange {
+    /// It is not as long as what was written to it.
+    Resized,
+    /// Its name is gone: it was moved or deleted.
+    Removed,
+    /// Another file has its name.
+    Replaced,
+}
+
+impl std::fmt::Display for FileChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Resized => "truncated or extended",
+            Self::Removed => "moved or deleted",
+            Self::Replaced => "replaced",
+        })
+    }
 }
 
 /// A file with a line per approved message, and a last line.
@@ -86,12 +121,25 @@ pub struct ResultFile {
     path: PathBuf,
     /// Absent while a write is in progress.
     file: Option<File>,
-    writing: Option<JoinHandle<(File, io::Result<()>)>>,
+    writing: Option<JoinHandle<(File, Result<(), WriteError>)>>,
     pending: Vec<Entry>,
     pending_bytes: usize,
     last_write_at: Instant,
     /// It was not there, and no session has begun: it goes with this.
     made_in_vain: bool,
+}
+
+/// Why a write did not take place.
+#[derive(Debug)]
+enum WriteError {
+    System(io::Error),
+    Changed(FileChange),
+}
+
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
 }
 
 impl ResultFile {
@@ -184,7 +232,26 @@ impl ResultFile {
     pub(super) async fn finish(&mut self, summary: &Summary) -> Result<(), ResultFileError> {
         self.written().await?;
         self.write_pending(last_line(summary));
-        self.written().await
+        self.written().await?;
+        let (path, file) = (self.path.clone(), self.file.take());
+        let Some(file) = file else { return Ok(()) };
+        // A disk may be slow.
+        let (file, checked) = spawn_blocking(move || {
+            let checked = unchanged(&file, &path);
+            (file, checked)
+        })
+        .await
+        .map_err(|error| self.failed(io::Error::other(error).into()))?;
+        self.file = Some(file);
+        checked.map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: WriteError) -> ResultFileError {
+        let path = self.path.clone();
+        match error {
+            WriteError::System(source) => ResultFileError::Write { path, source },
+            WriteError::Changed(how) => ResultFileError::Changed { path, how },
+        }
     }
 
     /// Writes the rest without a last line: the result is not complete.
@@ -204,9 +271,9 @@ impl ResultFile {
                 self.file = Some(file);
                 result
             }
-            Err(error) => Err(io::Error::other(error)),
+            Err(error) => Err(io::Error::other(error).into()),
         };
-        result.map_err(|source| ResultFileError::Write { path: self.path.clone(), source })
+        result.map_err(|error| self.failed(error))
     }
 
     fn write_pending(&mut self, last: Vec<u8>) {
@@ -217,7 +284,7 @@ impl ResultFile {
         self.writing = Some(spawn_blocking(move || {
             let mut text = lines(&entries);
             text.extend_from_slice(&last);
-            let result = file.write_all(&text);
+            let result = as_long_as_written(&file).and_then(|()| Ok(file.write_all(&text)?));
             (file, result)
         }));
     }
@@ -270,6 +337,22 @@ fn takes_lines(metadata: &Metadata) -> bool {
     }
     #[cfg(not(target_os = "linux"))]
     metadata.is_file()
+}
+
+/// The file ends where the last write ended: a write behind a truncation would leave a gap.
+fn as_long_as_written(mut file: &File) -> Result<(), WriteError> {
+    let metadata = file.metadata()?;
+    let is_as_written = !metadata.is_file() || metadata.len() == file.stream_position()?;
+    if is_as_written { Ok(()) } else { Err(WriteError::Changed(FileChange::Resized)) }
+}
+
+/// The file has its name, and holds as much as was written to it.
+fn unchanged(file: &File, path: &Path) -> Result<(), WriteError> {
+    if file.metadata()?.is_file() && !files::is_at(file, path) {
+        let is_gone = fs::metadata(path).is_err();
+        return Err(WriteError::Changed(if is_gone { FileChange::Removed } else { FileChange::Replaced }));
+    }
+    as_long_as_written(file)
 }
 
 /// A device keeps nothing, so there is nothing to take away from it.

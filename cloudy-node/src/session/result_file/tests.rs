@@ -116,7 +116,7 @@ async fn a_file_that_cannot_be_opened_is_named_with_a_remedy() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("missing").join("result.jsonl");
     let error = ResultFile::create(&path).await.expect_err("no such directory").to_string();
-    assert!(error.contains(&path.display().to_string()) && error.contains("may write to"), "{error}");
+    assert!(error.contains(&path.display().to_string()) && error.contains("check the path"), "{error}");
 }
 
 /// `/dev/full` takes no byte: every write fails with "no space left on device".
@@ -190,4 +190,41 @@ async fn what_is_no_file_is_refused_and_holds_nobody_up() {
     let _reader = File::options().read(true).write(true).open(&pipe).expect("opens");
     let error = ResultFile::create(&pipe).await.expect_err("no file");
     assert!(matches!(error, ResultFileError::NotRegular { .. }), "{error}");
+}
+
+/// What a session says of its file after another program did this to it, in mid-session.
+#[cfg(unix)]
+async fn changed_by(change: impl FnOnce(&Path)) -> Option<FileChange> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("result.jsonl");
+    let mut file = ResultFile::create(&path).await.expect("opens");
+    file.begin().await.expect("begins");
+    file.append(entry(1, &[0.1, 1.0])).await.expect("takes");
+    file.abandon().await.expect("writes");
+    change(&path);
+    match file.finish(&summary(2, 2.1)).await {
+        Ok(()) => None,
+        Err(ResultFileError::Changed { how, .. }) => Some(how),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_another_program_changes_during_the_session_is_reported() {
+    assert_eq!(changed_by(|_| {}).await, None);
+    let resized = changed_by(|path| drop(File::create(path).expect("truncated"))).await;
+    assert_eq!(resized, Some(FileChange::Resized));
+    let extended = |path: &Path| {
+        let mut file = File::options().append(true).open(path).expect("opened");
+        file.write_all(b"a line of another program\n").expect("written");
+    };
+    assert_eq!(changed_by(extended).await, Some(FileChange::Resized));
+    assert_eq!(changed_by(|path| fs::remove_file(path).expect("removed")).await, Some(FileChange::Removed));
+    let replaced = |path: &Path| {
+        let other = path.with_extension("other");
+        fs::write(&other, "another file").expect("written");
+        fs::rename(other, path).expect("renamed");
+    };
+    assert_eq!(changed_by(replaced).await, Some(FileChange::Replaced));
 }

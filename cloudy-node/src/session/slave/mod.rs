@@ -181,7 +181,13 @@ async fn session(
         let (ended, ()) = tokio::try_join!(watched, add_up(group, &approvals))?;
         endings.send_modify(|ending| ending.is_final = true);
         let approvals = *approvals.borrow();
-        let left = ending.borrow().left.then_some(ended.timings.send);
+        let left = ending.borrow().left;
+        if left && !ended.is_member {
+            // The others ended the session after this slave had left it. They may need its vote for that.
+            wait_for_close(&mut events).await;
+            return Err(SlaveError::Left { group: group.id(), approved: approvals.sum.count() });
+        }
+        let left = left.then_some(ended.timings.send);
         let summary = report(group, &ended, approvals, left).await?;
         // A file that has failed does not wait for it.
         let _ = summed.send(summary);

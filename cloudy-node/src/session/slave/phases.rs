@@ -23,6 +23,8 @@ pub(super) struct Ended {
     pub(super) result: Checkpoint,
     pub(super) rank: Rank,
     pub(super) timings: Timings,
+    /// This slave is a member of the last view.
+    pub(super) is_member: bool,
 }
 
 /// Follows the phases until the result is final, and reports them to the producer and in `begun`, which stays at START until
@@ -46,6 +48,7 @@ pub(super) async fn watch_phases(
             Event::ViewInstalled { view, active, .. } => {
                 phases.ring = view.parameters.ring;
                 phases.durability = view.parameters.durability;
+                phases.is_member = view.rank_of(group.me()).is_some();
                 if let Some(rank) = view.rank_of(group.me()).filter(|_| active && phases.rank.is_none()) {
                     phases.rank = Some(rank);
                     let (master, members) = (group.founder(), view.members());
@@ -58,10 +61,16 @@ pub(super) async fn watch_phases(
             }
             Event::Send { plan, stream } => {
                 phases.plan = Some(plan);
-                stage.send_replace(Stage::Send { plan, stream, ring: phases.ring });
-                // A slave that comes later is told again once it is on the ring.
-                if phases.current.is_none() {
-                    phases.enter(Phase::Send, observe);
+                match phases.current {
+                    // The session was stopped as it began.
+                    Some((Phase::Stop, _)) => drop(begun.send_replace(Phase::Stop)),
+                    current => {
+                        stage.send_replace(Stage::Send { plan, stream, ring: phases.ring });
+                        // A slave that comes later is told again once it is on the ring.
+                        if current.is_none() {
+                            phases.enter(Phase::Send, observe);
+                        }
+                    }
                 }
             }
             Event::Grace => {
@@ -79,7 +88,7 @@ pub(super) async fn watch_phases(
                 stage.send_replace(Stage::Over);
                 phases.enter(Phase::Done, observe);
                 let rank = phases.rank.unwrap_or_default();
-                return Ok(Ended { result, rank, timings: phases.timings });
+                return Ok(Ended { result, rank, timings: phases.timings, is_member: phases.is_member });
             }
             _ => {}
         }
@@ -94,6 +103,8 @@ struct Phases<'a> {
     ring: RingKind,
     durability: Durability,
     rank: Option<Rank>,
+    /// This slave is a member of the latest view.
+    is_member: bool,
     plan: Option<SessionPlan>,
     /// The phase, and when it began.
     current: Option<(Phase, Instant)>,
@@ -116,6 +127,7 @@ impl<'a> Phases<'a> {
             ring,
             durability,
             rank: None,
+            is_member: false,
             plan: None,
             current: None,
             timings,

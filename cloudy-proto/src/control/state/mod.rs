@@ -1,4 +1,4 @@
-//! The state of the control log: the same at every node that has applied the same entries.
+//! What the control log says so far: the same at everybody who has read as far.
 
 mod compact;
 mod forget;
@@ -16,23 +16,23 @@ use crate::rules::{Rule, Rules};
 use crate::view::{Origin, RingMember, View};
 use crate::wire::{CommandError, decode_command};
 
-/// The applied part of the log, and the resulting state.
+/// The log as far as it is applied, and the state that its commands build up.
 #[derive(Debug, Default)]
 pub(crate) struct ControlState {
     rules: Rules,
-    /// Number of entries before the kept ones.
+    /// How many entries came before those that are kept.
     before: u64,
-    /// For followers.
+    /// For those who follow.
     entries: VecDeque<Bytes>,
-    /// The applied entries, for tests.
+    /// What was applied, for tests to take.
     #[cfg(feature = "mutations")]
     pub(crate) history: History,
-    /// The state of the log up to a position, encoded: for nodes that lack more than the kept entries.
+    /// What the log up to a position comes to, encoded: for those who miss more than is kept.
     compacted: Option<(LogIndex, Bytes)>,
     founder: Option<NodeId>,
     incarnations: BTreeMap<NodeId, (Incarnation, u64)>,
     view: Option<Arc<View>>,
-    /// The cut that led to that view.
+    /// What led to that view.
     cut: Vec<Round>,
     dropped: Vec<(NodeId, Dropped)>,
     session: Option<SessionPlan>,
@@ -43,13 +43,13 @@ pub(crate) struct ControlState {
     members_ever: BTreeSet<NodeId>,
     reports: BTreeMap<NodeId, (Checkpoint, Bytes)>,
     closed: bool,
-    /// The nodes that left by themselves and did not return.
+    /// The nodes that left by themselves and did not come back.
     left: BTreeSet<NodeId>,
-    /// The random streams of a session: numbered as incarnations join the ring, in its order.
+    /// Which of a session's random streams is whose: counted as runs come onto the ring, in its order.
     streams: BTreeMap<(NodeId, Incarnation), u64>,
 }
 
-/// Applied entries. They decide nothing, so `Debug` leaves them out.
+/// Entries that were applied; it decides nothing, so it has no words either.
 #[cfg(feature = "mutations")]
 #[derive(Default)]
 pub(crate) struct History(pub(crate) Vec<(LogIndex, Bytes)>);
@@ -61,10 +61,10 @@ impl core::fmt::Debug for History {
     }
 }
 
-/// The effect of a command.
+/// What a command changed.
 #[derive(Clone, Debug)]
 pub(crate) enum Applied {
-    /// An incarnation of a node began.
+    /// A run of a node began.
     Incarnated { node: NodeId, incarnation: Incarnation, run: u64 },
     /// A view is in force; the view before ended at the cut.
     Installed { view: Arc<View>, before: Option<Arc<View>>, cut: Vec<Round>, dropped: Vec<(NodeId, Dropped)> },
@@ -74,13 +74,13 @@ pub(crate) enum Applied {
     Grace,
     /// A member's result is complete.
     Reported { node: NodeId, result: Checkpoint, report: Bytes },
-    /// The group is closed.
+    /// The group is over.
     Closed,
-    /// A node outside the ring has left.
+    /// A node has left that was not on the ring.
     Left { node: NodeId },
-    /// A view was to follow the latest, but lists an incarnation of a joiner that is over.
+    /// A view was to follow the latest, but lists a run of a joiner that is over.
     Outdated,
-    /// No effect, or another command came first.
+    /// Nothing that anybody waits for, or another command was faster.
     Nothing,
 }
 
@@ -89,7 +89,7 @@ impl ControlState {
         Self { rules, ..Self::default() }
     }
 
-    /// The position to apply next.
+    /// The position that is applied next.
     pub(crate) fn next(&self) -> LogIndex {
         LogIndex(self.before + self.entries.len() as u64 + 1)
     }
@@ -101,17 +101,17 @@ impl ControlState {
         Some(self.entries.range(from.min(self.entries.len())..))
     }
 
-    /// Number of kept entries.
+    /// How many entries are kept.
     pub(crate) fn kept(&self) -> usize {
         self.entries.len()
     }
 
-    /// The state of the log up to a position, for nodes that lack dropped entries.
+    /// What the log up to a position comes to, for those who miss entries that are not kept.
     pub(crate) fn compacted(&self) -> Option<&(LogIndex, Bytes)> {
         self.compacted.as_ref()
     }
 
-    /// Replaces all entries but the last few by the encoded state.
+    /// Puts what the log so far comes to, encoded, in place of all entries but the last few.
     pub(crate) fn compact(&mut self, state: Bytes, keep: usize) {
         self.compacted = Some((LogIndex(self.next().0 - 1), state));
         let surplus = self.entries.len().saturating_sub(keep);
@@ -131,37 +131,37 @@ impl ControlState {
         self.session
     }
 
-    /// The command that led to the present view: the cut of the view before, and the excluded nodes.
+    /// What led to the view in force: where the one before ended, and whom it goes on without.
     pub(crate) fn passage(&self) -> (&[Round], &[(NodeId, Dropped)]) {
         (&self.cut, &self.dropped)
     }
 
-    /// The plan if SEND has begun, and whether GRACE has.
+    /// SEND has begun, by this plan; and GRACE has.
     pub(crate) fn phases(&self) -> (Option<SessionPlan>, bool) {
         (self.kickstarted, self.grace)
     }
 
-    /// The complete results.
+    /// Whose results are known to be complete.
     pub(crate) fn reports(&self) -> impl Iterator<Item = (NodeId, Checkpoint, &Bytes)> {
         self.reports.iter().map(|(node, (result, report))| (*node, *result, report))
     }
 
-    /// Whether the group is closed.
+    /// The group is over.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// The latest incarnation of a node; none if it never had one, or is forgotten.
+    /// The latest run of a node; none if it never had one, or is forgotten.
     pub(crate) fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
         self.incarnations.get(&node).map(|(incarnation, _)| *incarnation)
     }
 
-    /// Every node with an incarnation in the log.
+    /// Every node of which the log lists a run.
     pub(crate) fn runs(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.incarnations.keys().copied()
     }
 
-    /// The latest incarnation of each node.
+    /// By node: its latest run.
     pub(crate) fn latest_incarnations(&self) -> impl Iterator<Item = (NodeId, Incarnation)> + '_ {
         self.incarnations.iter().map(|(node, (incarnation, _))| (*node, *incarnation))
     }
@@ -171,12 +171,12 @@ impl ControlState {
         self.electors.iter().map(|(id, (node, standing))| (*id, *node, *standing))
     }
 
-    /// The node of a voter.
+    /// The node that a voter is.
     pub(crate) fn elector(&self, id: ConsensusId) -> Option<NodeId> {
         self.electors.get(&id).map(|(node, _)| *node)
     }
 
-    /// Members without a complete result.
+    /// Members whose results are not known to be complete.
     pub(crate) fn unreported(&self) -> impl Iterator<Item = NodeId> + '_ {
         let missing = |node: &NodeId| !self.reports.contains_key(node) && !self.left.contains(node);
         self.members_ever.iter().copied().filter(missing)
@@ -187,28 +187,27 @@ impl ControlState {
         self.members_ever.iter().copied()
     }
 
-    /// Whether a node was on a ring once.
+    /// It was on a ring once.
     pub(crate) fn was_member(&self, node: NodeId) -> bool {
         self.members_ever.contains(&node)
     }
 
-    /// Whether a place on the ring belongs to an incarnation that is over, because the log lists a newer one of that
-    /// node.
+    /// A place on the ring belongs to a run that is over: the log lists a newer one of that node.
     pub(crate) fn is_stale(&self, member: &RingMember) -> bool {
         self.incarnation(member.node).is_some_and(|latest| latest > member.incarnation)
     }
 
-    /// Whether the log lists this process of a node, and none after it.
+    /// The log lists this run of a node, and none after it.
     pub(crate) fn is_latest_run(&self, node: NodeId, run: u64) -> bool {
         self.incarnations.get(&node).is_some_and(|(_, latest)| *latest == run)
     }
 
-    /// The random stream of an incarnation in a session (`protocol.md` §9): its rank in view 1, or the next number.
+    /// Which of a session's random streams a run has (`protocol.md` §9): its rank in view 1, or the next number.
     pub(crate) fn stream(&self, node: NodeId, incarnation: Incarnation) -> Option<u64> {
         self.streams.get(&(node, incarnation)).copied()
     }
 
-    /// Whether a node was a member once, and left by itself.
+    /// It was a member once, and left by itself.
     pub(crate) fn has_left(&self, node: NodeId) -> bool {
         self.left.contains(&node)
     }
@@ -220,7 +219,7 @@ impl ControlState {
     /// Applies the next entry; an empty one begins a term of the consensus library.
     ///
     /// # Errors
-    /// It is not a command: nothing was applied.
+    /// It is no command: nothing was applied.
     pub(crate) fn apply(&mut self, entry: Bytes) -> Result<Applied, CommandError> {
         let command = if entry.is_empty() { None } else { Some(decode_command(&entry)?) };
         #[cfg(feature = "mutations")]
@@ -287,7 +286,7 @@ impl ControlState {
             incarnation = clock;
         }
         self.incarnations.insert(node, (incarnation, run));
-        // A new incarnation has returned.
+        // A new run has come back.
         self.left.remove(&node);
         Applied::Incarnated { node, incarnation, run }
     }

@@ -1,4 +1,4 @@
-//! The header of every stream: magic, version, length, and the rest in postcard.
+//! What every stream opens with: magic, version, length, and the rest in postcard.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -11,10 +11,10 @@ use crate::wire::{Stream, StreamHeader, WIRE_VERSION};
 const MAGIC: [u8; 6] = *b"cloudy";
 /// Magic and version: these bytes mean the same in every version.
 const VERSIONED_BYTES: usize = MAGIC.len() + 2;
-/// These and the length of the rest.
+/// Those and the length of the rest.
 const PREFIX_BYTES: usize = VERSIONED_BYTES + 2;
 
-/// The part of a header that is specific to this version.
+/// What of a header is particular to this version.
 #[derive(Serialize, Deserialize)]
 struct Rest {
     group: GroupId,
@@ -22,40 +22,40 @@ struct Rest {
     stream: Stream,
 }
 
-/// A header that this node cannot read; the link has to be closed.
+/// A stream's opening that this node cannot read on from; the link is to be closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// It does not begin like the streams of any version of cloudy.
+    /// It does not begin as every version of cloudy begins its streams.
     #[error("the stream does not begin with `cloudy`: the peer speaks another protocol")]
     Magic,
     /// The peer speaks another version of the wire format.
     #[error("the peer speaks wire version {theirs}, this node {ours}: run releases of cloudy that share one")]
     Version {
-        /// The peer's version.
+        /// The peer's.
         theirs: u16,
-        /// This node's version.
+        /// This node's.
         ours: u16,
     },
-    /// Its length is above the maximum.
+    /// It says that it is longer than a header may be.
     #[error("a stream header of {bytes} bytes; at most {max} are allowed")]
     TooLong {
-        /// Its length, with the fixed part.
+        /// The length that it says, with the fixed part.
         bytes: usize,
-        /// The maximum.
+        /// The bound.
         max: usize,
     },
-    /// Its bytes do not decode to a header.
+    /// Its bytes stand for no header.
     #[error("a stream header that does not decode: {0}")]
     Malformed(postcard::Error),
-    /// Bytes follow it within its length.
+    /// Bytes are left over after it, inside the length that it says.
     #[error("a stream header with {0} bytes after its end")]
     Trailing(usize),
-    /// A value is above its maximum.
+    /// A value is above its bound.
     #[error(transparent)]
     Bound(#[from] BoundError),
 }
 
-/// Encodes the header of a stream.
+/// The bytes that a stream opens with.
 #[must_use]
 pub fn encode_header(header: &StreamHeader) -> Bytes {
     let mut out = BytesMut::with_capacity(64);
@@ -68,7 +68,7 @@ pub fn encode_header(header: &StreamHeader) -> Bytes {
     out.freeze()
 }
 
-/// Decodes one stream's header.
+/// Reads one stream's header.
 #[derive(Debug)]
 pub struct HeaderDecoder {
     bytes: [u8; STREAM_HEADER_BYTES_MAX],
@@ -82,11 +82,11 @@ impl Default for HeaderDecoder {
 }
 
 impl HeaderDecoder {
-    /// Takes bytes from the front of `chunk` until the header is complete or the chunk is empty. The remaining bytes
-    /// belong to the stream's frames. The decoder may be used again for another stream.
+    /// Takes bytes from the front of `chunk` until the header is complete or the chunk is empty. What it leaves belongs
+    /// to the stream's frames. The decoder may be used again for another stream.
     ///
     /// # Errors
-    /// As soon as the received bytes show a fault: another version is reported before anything specific to this one is
+    /// As soon as the bytes that show it are here: another version is told before anything particular to this one is
     /// read. Nothing more of the stream can be read.
     pub fn feed(&mut self, chunk: &mut &[u8]) -> Result<Option<StreamHeader>, HeaderError> {
         if !fill(&mut self.bytes[..VERSIONED_BYTES], &mut self.filled, chunk) {
