@@ -1,4 +1,4 @@
-//! `Disk`: records that are to be stored and were not given out yet.
+//! `Disk`: records that were not output yet.
 
 use crate::config::Durability;
 use crate::id::{Rank, ViewId};
@@ -31,7 +31,7 @@ impl Records {
         }
     }
 
-    /// A message slot was taken.
+    /// Keeps a received message slot.
     #[inline]
     pub(crate) fn keep_slot(&mut self, view: ViewId, lane: Rank, held: Option<&Held>) {
         if self.are_stored()
@@ -51,7 +51,7 @@ impl Records {
         &self.waiting
     }
 
-    /// Gives all of them out.
+    /// Takes all of them for the output.
     pub(crate) fn take(&mut self) -> Vec<Record> {
         core::mem::take(&mut self.waiting)
     }

@@ -24,8 +24,8 @@ const REPEAT_MAX: u32 = 1_000;
 #[command(after_help = concat!("\
 Examples:
   cloudy bench                                  4 nodes, all sending 100 B at full speed
-  cloudy bench --quick                          the usual rows and what each should reach, in two minutes
-  cloudy bench --floor --repeat 5 --size 1KiB   how much of bare QUIC is left, and its spread
+  cloudy bench --quick                          the usual rows with their targets, in two minutes
+  cloudy bench --floor --repeat 5 --size 1KiB   the rate relative to bare QUIC, and its spread
   cloudy bench --rate 100                       the latency of a group with little to do
   cloudy bench --sweep nodes=2,4,8 size=8,100,1KiB --json
   cloudy bench --sweep loss=0%,1%,5% durability=memory,disk --html bench.html
@@ -34,9 +34,9 @@ Examples:
 
 A message is approved when all members hold it, in one order. Latency counts from when a message was due: by the
 schedule of --rate, or when its sender offered it; at full speed a sender keeps a window of messages in flight.
-A window adapts to its path (~ in the table) unless --window fixes it; the floor has the same in flight.
-The floor is a bare QUIC program with the same encryption: received by all, no order between senders, no group.
-Ratios hold for one machine and hour only if both ran side by side: --floor does that.
+A window adapts to its path (~ in the table) unless --window fixes it; the baseline has the same in flight.
+The baseline (--floor) is a bare QUIC program with the same encryption: received by all, no order between senders,
+no group. Ratios are only valid if both ran in turns on the same machine: --floor does that.
 
 ", exit_status!()), args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {

@@ -34,8 +34,8 @@ Examples:
   cloudy demo --json | jq .
 
 Times of --kill, --pause and --partition count from the start of SEND and are before STOP, which is the last 200ms. WHO
-is master, or a slave as 2, slave2 or slave-2. A slave that was killed is not expected to have a result; all others are,
-and the same one. With --json there is a list of the faults, and one of the views.
+is master, or a slave as 2, slave2 or slave-2. All slaves that were not killed must have the same result. With --json
+the output lists the faults and the views.
 
 ", exit_status!()))]
 pub(crate) struct DemoArgs {

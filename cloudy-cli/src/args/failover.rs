@@ -30,14 +30,16 @@ pub(crate) enum BenchCommand {
 #[command(after_help = concat!("\
 Examples:
   cloudy bench failover                         5 nodes, 50 failures of each kind: ten minutes
-  cloudy bench failover --rounds 5              less sure, in a minute
+  cloudy bench failover --rounds 5              fewer rounds: a minute
   cloudy bench failover --failure coordinator,partition --nodes 7
   cloudy bench failover --json | jq '.failures[] | {failure, new_view_us}'
 
-Every node is a process, every member broadcasts at a steady rate, all timeouts are the defaults. member and
-coordinator: kill -9 of one, another process joins before the next round. partition: nothing passes between a minority
-and the others for a while. master: kill -9 of a founder that is no member, as a session's; no view need change, and a
-fresh group follows. Times count at each survivor of each round. At last newcomers join a group with a long result.
+Every node is a process, every member broadcasts at a steady rate, and all timeouts are the defaults. Kinds of failures:
+  member, coordinator  kill -9 of one; another process joins before the next round
+  partition            a minority is cut off for a while
+  master               kill -9 of a creator that is no member, like a session's; the view need not change, and the
+                       next round has a new group
+Times count at each survivor of each round. At the end newcomers join a group with a long result.
 
 ", exit_status!()))]
 pub(crate) struct FailoverArgs {
@@ -72,8 +74,7 @@ Examples:
   cloudy bench soak                             5 nodes, 10,000 messages a second, ten minutes
   cloudy bench soak --duration 8h --rate 200 --json
 
-Members retain up to 64 MiB of the result for newcomers and readers: memory grows until that is full, and is flat from
-there on.
+Members retain up to 64 MiB of the result for newcomers and readers: memory grows up to that, and is then constant.
 
 ", exit_status!()))]
 pub(crate) struct SoakArgs {

@@ -14,10 +14,10 @@ Examples:
   cloudy key show                               the key's fingerprint: equal on all nodes of a cluster
   cloudy key new --cluster-key cluster.key      a key for several machines: copy the file to each
   cloudy key path                               where this machine's key is
-  cloudy key rotate cluster.key                 begin to change the key of a cluster that runs
-  cloudy key revoke cluster.key NODE-ID         shut a node out for good
+  cloudy key rotate cluster.key                 start to change the key of a running cluster
+  cloudy key revoke cluster.key NODE-ID         exclude a node for good
 
-A node makes the default key file on its first run, so one machine alone needs none of these.")]
+The first node on a machine creates the default key file, so a single machine needs none of these.")]
 pub(crate) struct KeyArgs {
     /// The subcommand.
     #[command(subcommand)]
@@ -48,19 +48,19 @@ Example:
     #[command(after_help = "\
 Examples:
   cloudy key rotate cluster.key                 1: a fresh key is accepted; copy the file to every node
-  cloudy key rotate cluster.key --switch        2: it is shown, and the former one accepted; copy it again
-  cloudy key rotate cluster.key --finish        3: the former key is no longer accepted; copy it again
+  cloudy key rotate cluster.key --switch        2: nodes present it, and accept the former one; copy it again
+  cloudy key rotate cluster.key --finish        3: the former key is not accepted; copy it again
 
-Nodes take a changed file within 2 seconds, without a restart. Where every step reaches every node before
-the next one is taken, no link goes down and nobody is refused.")]
+Nodes apply a changed file within 2 seconds, without a restart. If every step reaches every node before the
+next one, no link breaks and no node is refused.")]
     Rotate(RotateArgs),
     /// Exclude a node from the cluster for good
     #[command(after_help = "\
 Example:
   cloudy key revoke cluster.key 6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b
 
-A slave says its id when it starts; `cloudy master --json` and `cloudy tail` print it too. Who holds the
-cluster key can come back as another node: to shut a person out, change the key as well.")]
+A slave prints its id when it starts; `cloudy master --json` and `cloudy tail` print it too. A holder of the
+cluster key can return as another node: to exclude a person, change the key as well.")]
     Revoke(RevokeArgs),
 }
 

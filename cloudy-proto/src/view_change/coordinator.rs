@@ -11,27 +11,28 @@ use crate::wire::Wedged;
 #[derive(Debug)]
 pub(crate) struct ViewChange {
     view: Arc<View>,
-    /// No view is to follow the one that it installs.
+    /// Whether no view follows the one that it installs.
     last: bool,
     /// By rank.
     answers: Vec<Option<Wedged>>,
-    /// By rank: it has said that it syncs what it has, and will answer.
+    /// By rank: whether it has reported that it syncs, and will answer.
     wedging: Vec<bool>,
-    /// By rank: its result differs from the others', so that it has no part in the cut.
+    /// By rank: whether its result differs from the others', so that it has no part in the cut.
     left_out: Vec<bool>,
-    /// By rank: its link went down after it answered.
+    /// By rank: whether its link went down after it answered.
     parted: Vec<bool>,
-    /// When the members were asked to wedge.
+    /// The time of the request to wedge.
     asked_at: Time,
-    /// This process was stopped: what others said meanwhile, and which links they had, says nothing of who lives.
+    /// The time until which nothing is decided, because this process was stopped: earlier reports and links do not show
+    /// which nodes live.
     undecided_until: Time,
-    /// Too few would have been left: members say what they find at this moment.
+    /// Whether too few would have been left: members report their findings of this moment.
     again: bool,
-    /// The cut was proposed.
+    /// Whether the cut was proposed.
     proposed: bool,
 }
 
-/// An answer to `Wedge` that cannot be: the link is closed.
+/// The reason for which an answer to `Wedge` is impossible: the link is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AnswerError {
     #[error("it is not a member of the view that is wedged")]
@@ -63,12 +64,12 @@ impl ViewChange {
         &self.view
     }
 
-    /// No view follows the one that it installs.
+    /// Whether no view follows the one that it installs.
     pub(crate) fn is_last(&self) -> bool {
         self.last
     }
 
-    /// No view follows the one that it installs. True if that is news, and the next view was not proposed yet.
+    /// Makes no view follow the one that it installs. True if that is new, and the next view was not proposed yet.
     pub(crate) fn become_last(&mut self) -> bool {
         let is_news = !self.proposed && !self.last;
         self.last |= is_news;
@@ -84,17 +85,17 @@ impl ViewChange {
         self.answers[rank.at()].as_ref()
     }
 
-    /// When the members were requested to wedge the view.
+    /// The time of the request to wedge the view.
     pub(crate) fn asked_at(&self) -> Time {
         self.asked_at
     }
 
-    /// The members were requested repeatedly, and report what they find at this moment.
+    /// Whether the members received repeated requests, and report their findings of this moment.
     pub(crate) fn is_repeated(&self) -> bool {
         self.again
     }
 
-    /// The next view was proposed.
+    /// Whether the next view was proposed.
     pub(crate) fn is_proposed(&self) -> bool {
         self.proposed
     }
@@ -103,18 +104,18 @@ impl ViewChange {
         self.proposed = true;
     }
 
-    /// This process was stopped: nothing is decided before a time.
+    /// Decides nothing before a time, because this process was stopped.
     pub(crate) fn wait_until(&mut self, until: Time) {
         self.undecided_until = until;
     }
 
-    /// Nothing is decided at a time.
+    /// Whether nothing is decided at a time.
     pub(crate) fn waits_at(&self, now: Time) -> bool {
         self.undecided_until > now
     }
 
-    /// Takes a member's answer; one for another view changes nothing, and a second one only if the member is complete by
-    /// now.
+    /// Handles a member's answer. One for another view changes nothing, and a second one only if the member is complete
+    /// by then.
     pub(crate) fn answer(&mut self, from: NodeId, wedged: Wedged) -> Result<(), AnswerError> {
         if wedged.view != self.view.id {
             return Ok(());
@@ -146,26 +147,26 @@ impl ViewChange {
         self.parted.iter_mut().for_each(|parted| *parted = false);
     }
 
-    /// The link of a member went down: if it has answered, it is asked again once it is back.
+    /// Notes that the link of a member went down: if it has answered, it receives another request once it is back.
     pub(crate) fn part(&mut self, node: NodeId) {
         if let Some(rank) = self.view.rank_of(node) {
             self.parted[rank.at()] = self.answers[rank.at()].is_some();
         }
     }
 
-    /// A member has answered, and its link has been up since.
+    /// Whether a member has answered, and its link has not gone down later.
     pub(crate) fn is_in_reach(&self, rank: Rank) -> bool {
         !self.parted[rank.at()]
     }
 
-    /// A member syncs what it has before it answers.
+    /// Notes that a member syncs before it answers.
     pub(crate) fn syncs(&mut self, from: NodeId, view: ViewId) {
         if let Some(rank) = self.view.rank_of(from).filter(|_| view == self.view.id) {
             self.wedging[rank.at()] = true;
         }
     }
 
-    /// Another run of a node has begun: what an earlier one answered is void, and it is asked again.
+    /// Notes another incarnation of a node: the answer of an earlier one is void, and it receives another request.
     pub(crate) fn forget(&mut self, node: NodeId) {
         if let Some(rank) = self.view.rank_of(node) {
             self.answers[rank.at()] = None;
@@ -174,7 +175,7 @@ impl ViewChange {
         }
     }
 
-    /// A member's result differs from the others': what it answered, and will answer, does not count.
+    /// Excludes a member whose result differs from the others': its answers do not count.
     pub(crate) fn leave_out(&mut self, node: NodeId) {
         if let Some(rank) = self.view.rank_of(node) {
             self.answers[rank.at()] = None;
@@ -182,13 +183,13 @@ impl ViewChange {
         }
     }
 
-    /// A member has not answered since its link came up, and its answer would count.
+    /// Whether a member has not answered on its present link, and its answer would count.
     pub(crate) fn awaits_answer(&self, rank: Rank) -> bool {
         (self.answers[rank.at()].is_none() || self.parted[rank.at()]) && !self.left_out[rank.at()]
     }
 
-    /// A member has not answered since its link came up; or while nobody complete has, it was not complete when it did, and
-    /// may be by now.
+    /// Whether a member has not answered on its present link; or was not complete when it did, may be by now, and no
+    /// complete member has answered.
     pub(crate) fn awaits(&self, node: NodeId) -> bool {
         let answer = |rank: Rank| self.answers[rank.at()].as_ref().filter(|_| self.is_in_reach(rank));
         let complete = self.view.ranks().any(|rank| answer(rank).is_some_and(|answer| answer.complete));
@@ -196,7 +197,7 @@ impl ViewChange {
         self.view.rank_of(node).is_some_and(|rank| !answered(rank) && !self.left_out[rank.at()])
     }
 
-    /// A member has said that it will answer.
+    /// Whether a member has reported that it will answer.
     pub(crate) fn is_wedging(&self, node: NodeId) -> bool {
         self.view.rank_of(node).is_some_and(|rank| self.wedging[rank.at()])
     }

@@ -1,4 +1,4 @@
-//! From one view to the next (`protocol.md` §6).
+//! The change from one view to the next (`protocol.md` §6).
 
 mod coordinator;
 mod cut;

@@ -5,13 +5,13 @@ const MIN: u64 = 64 << 10;
 const MAX: u64 = 2 << 20;
 const SLOT: u64 = 8 << 10;
 
-/// A sender that always has more to say, and a path: slots wait for each other at its narrowest place.
+/// A sender that always has more messages, and a path: slots wait for each other at its narrowest place.
 struct Path {
     window: Window,
     bytes_per_s: u64,
     trip: Duration,
     now: Time,
-    /// When the narrowest place is free again.
+    /// The time at which the narrowest place is free again.
     free: Time,
     in_flight: VecDeque<(Record, Time)>,
     /// Each slot waits for a sync.
@@ -48,14 +48,14 @@ impl Path {
         self.round = self.round.next();
     }
 
-    /// As in a group of this durability, at members who sync.
+    /// A group of this durability, whose members sync.
     fn syncing(mut self, durability: Durability) -> Self {
         let parameters = Parameters { window_bytes: MAX, window_bytes_min: MIN, durability, ..Parameters::default() };
         (self.window, self.syncs) = (Window::new(&parameters, 4), true);
         self
     }
 
-    /// The next slot's trip is over.
+    /// Ends the next slot's trip.
     fn enter(&mut self) {
         let (record, at) = self.in_flight.pop_front().expect("a slot is on its way");
         self.now = self.now.max(at);
@@ -69,7 +69,7 @@ impl Path {
         self.in_flight.iter().map(|(record, _)| record.cost_bytes).sum()
     }
 
-    /// Sends as much as the window lets it, for so long.
+    /// Sends within the window, for some time.
     fn run(&mut self, time: Duration) -> u64 {
         let (end, before) = (self.now + time, self.entered_bytes);
         while self.now < end {
@@ -85,21 +85,21 @@ impl Path {
         self.entered_bytes - before
     }
 
-    /// The trip's length under load, in steady state.
+    /// The length of a trip under load, in steady state.
     fn loaded_trip(&mut self) -> Duration {
         self.run(Duration::from_secs(1));
         Duration::from_micros(self.window.bytes() * 1_000_000 / self.bytes_per_s)
     }
 }
 
-/// When the first sync is over that begins then or later: after ten of one millisecond each comes one of 20.
+/// The end of the first sync that begins then or later: after ten of one millisecond each follows one of 20.
 fn synced(arrives: Time) -> Time {
     let cycle_us = arrives.0 / 30_000 * 30_000;
     let begins_us = (arrives.0 - cycle_us).div_ceil(1_000) * 1_000;
     let ends_us = match begins_us {
         ..10_000 => begins_us + 1_000,
         10_000 => 30_000,
-        // The one in flight, and the first of the next ten.
+        // The sync in flight, and the first of the next ten.
         _ => 31_000,
     };
     Time(cycle_us + ends_us)
@@ -209,12 +209,12 @@ fn what_was_learned_is_there_after_an_idle_time_and_lone_messages_say_nothing_of
     assert!(entered >= 15_000_000 * 9 / 10, "{entered}");
 }
 
-/// What others have in flight fills the same queues, so the shortest trip of a busy time is that of full ones.
+/// Others' bytes in flight fill the same queues, so the shortest trip of a busy time is that of full ones.
 #[test]
 fn full_queues_are_not_taken_for_a_long_path() {
     let mut path = Path::new(50_000_000, LAN);
     for _ in 0..60 {
-        // Three others, who do as this one does.
+        // Three others, with the same behaviour.
         path.bytes_per_s = 50_000_000 / 4;
         path.run(Duration::from_secs(1));
     }
@@ -223,7 +223,7 @@ fn full_queues_are_not_taken_for_a_long_path() {
     assert!(entered >= 50_000_000 / 4 * 95 / 10, "{entered}");
 }
 
-/// Few large slots in flight would each be taken, and answered, by themselves.
+/// Each of few large slots in flight would be received, and answered, separately.
 #[test]
 fn eight_slots_have_room_up_to_some_size() {
     let mut path = Path::new(5_000_000, LAN);
@@ -234,7 +234,7 @@ fn eight_slots_have_room_up_to_some_size() {
     }
 }
 
-/// A member is sent the windows of all others.
+/// A member receives the windows of all others.
 #[test]
 fn many_members_begin_with_less() {
     let parameters = Parameters { window_bytes: MAX, window_bytes_min: MIN, ..Parameters::default() };
@@ -252,7 +252,7 @@ fn one_slot_always_has_room() {
     assert!(!path.window.has_room(MIN - SLOT, SLOT + 1) && !path.window.has_room(1, 16 << 20));
 }
 
-/// Same times, same windows; a clock that stands still, or a trip of no time, divides by nothing.
+/// Equal times give equal windows; a clock that stands still, or a trip of no time, causes no division by zero.
 #[test]
 fn the_ends_of_the_numbers_are_harmless() {
     let parameters = Parameters { window_bytes: 1 << 30, window_bytes_min: 1, ..Parameters::default() };

@@ -1,4 +1,4 @@
-//! The cut: who goes on, and where the lanes of a view end (`protocol.md` §6.3).
+//! The cut: the survivors, and the ends of a view's lanes (`protocol.md` §6.3).
 
 use crate::config::RingKind;
 use crate::id::{Rank, Round};
@@ -7,21 +7,22 @@ use crate::rules::{Rule, Rules};
 use crate::view::View;
 use crate::wire::{Stall, Wedged};
 
-/// The members that continue, and where the lanes end.
+/// The survivors, and the ends of the lanes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cut {
     pub(crate) survivors: Vec<Rank>,
     pub(crate) rounds: Vec<Round>,
-    /// The ring model that they go on with.
+    /// The ring model of the next view.
     pub(crate) ring: RingKind,
-    /// No complete member runs on: the disks of those that were restarted decide too, and they have what is below.
+    /// Whether no complete member runs on, so that the disks of restarted members decide too: they have everything
+    /// below the cut.
     pub(crate) from_disks: bool,
 }
 
-/// By rank; none for who gave no answer, or was dropped.
+/// By rank; none for a member that did not answer, or was excluded.
 struct Answers<'a> {
     alive: Vec<Option<&'a Wedged>>,
-    /// By rank: its disk answered and need not be believed, since complete members run on.
+    /// By rank: whether its disk answered and does not count, because complete members run on.
     joins: &'a [bool],
 }
 
@@ -32,8 +33,8 @@ impl Answers<'_> {
 }
 
 /// The cut of a view by the answers to its `Wedge`, by rank; none while no complete member has answered. Before a view
-/// that others follow, members are dropped until no broken pair is left; the last view takes all who answered.
-/// `restarted`: by rank, an earlier run of it is on the ring, and its disk answered.
+/// that others follow, members are excluded until no broken pair is left; the last view includes all that answered.
+/// `restarted`: by rank, whether an earlier incarnation of it is on the ring, and its disk answered.
 pub(crate) fn cut_of(
     view: &View,
     answers: &[Option<Wedged>],
@@ -68,7 +69,7 @@ pub(crate) fn cut_of(
     Some(Cut { survivors, rounds, ring, from_disks })
 }
 
-/// The member with the most against it. The last complete member stays, whatever is against it.
+/// The member with the most findings against it. The last complete member stays, whatever the findings.
 fn to_drop(answers: &Answers<'_>, model: &dyn RingModel) -> Option<Rank> {
     let alive = &answers.alive;
     let against = blame(alive, model);
@@ -79,7 +80,7 @@ fn to_drop(answers: &Answers<'_>, model: &dyn RingModel) -> Option<Rank> {
     Some(Rank(worst as u16))
 }
 
-/// How many others hold all of a member's lane.
+/// The number of others that hold all of a member's lane.
 fn whole_lane_holders(alive: &[Option<&Wedged>], at: usize) -> usize {
     let Some(end) = alive[at].map(|answer| answer.frontiers[at]) else { return 0 };
     alive
@@ -89,8 +90,8 @@ fn whole_lane_holders(alive: &[Option<&Wedged>], at: usize) -> usize {
         .count()
 }
 
-/// By rank: what is against each member. Where slots are relayed nobody can tell who of those before it a member waits
-/// for, so a stall counts against nobody.
+/// By rank: the findings against each member. If slots are relayed a member cannot tell which one before it is the
+/// cause, so a stall counts against no member.
 fn blame(alive: &[Option<&Wedged>], model: &dyn RingModel) -> Vec<usize> {
     let mut against = vec![0; alive.len()];
     let both = |x: usize, y: usize| x != y && alive[x].is_some() && alive.get(y).is_some_and(Option::is_some);
@@ -124,7 +125,7 @@ enum Guilt {
     Pair,
 }
 
-/// Whom a stall counts against.
+/// The member that a stall counts against.
 fn guilt(alive: &[Option<&Wedged>], x: usize, y: usize, stall: Stall) -> Guilt {
     let (Some(accuser), Some(accused)) = (alive[x], alive[y]) else { return Guilt::Nobody };
     let third = |at: usize| at != x && at != y;

@@ -66,7 +66,7 @@ fn who_most_find_down_is_dropped_and_one_broken_pair_costs_one_member() {
     let all = [3, 3, 3];
     assert_eq!(survivors(vec![Some(down(&all, &[2])), Some(down(&all, &[2])), Some(answer(&all))]), [0, 1]);
     assert_eq!(survivors(vec![Some(down(&all, &[1])), Some(answer(&all)), Some(answer(&all))]), [0, 2]);
-    // The one whose lane fewer others hold goes first.
+    // The one whose lane fewer others hold is excluded first.
     assert_eq!(
         survivors(vec![Some(down(&[3, 3, 3], &[1])), Some(answer(&[0, 3, 3])), Some(answer(&[0, 3, 3]))]),
         [1, 2]
@@ -91,15 +91,15 @@ fn the_last_complete_member_stays() {
 #[test]
 fn a_stall_counts_against_the_accused_only_where_somebody_else_did_better() {
     let place = Place { round: Round(2), rank: Rank(1) };
-    // (a) member 2 holds the accuser's whole lane, so member 1 could.
+    // (a) member 2 holds the reporter's whole lane, so member 1 could.
     let slow =
         vec![Some(stalled(&[5, 3, 3], 1, Stall::Unconfirmed)), Some(answer(&[2, 3, 3])), Some(answer(&[5, 3, 3]))];
     assert_eq!(survivors(slow), [0, 2]);
-    // (b) the accused does not hold its own slot: it has not sent it to anybody.
+    // (b) the reported member does not hold its own slot, so it has sent it to no member.
     let silent =
         vec![Some(stalled(&[5, 2, 3], 1, Stall::Missing(place))), Some(answer(&[5, 2, 3])), Some(answer(&[5, 2, 3]))];
     assert_eq!(survivors(silent), [0, 2]);
-    // (c) the accused waits for an approval itself.
+    // (c) the reported member waits for an approval itself.
     let waiting = vec![
         Some(stalled(&[5, 3, 3], 1, Stall::Unapproved(place))),
         Some(answer(&[5, 3, 3])),
@@ -116,7 +116,7 @@ fn where_slots_are_relayed_a_stall_drops_nobody_and_ends_the_relay() {
         cut_of(&relay(3), answers, &[false; 3], false, Rules::default()).expect("all are complete")
     };
     let all = [3, 3, 3];
-    // Each of these drops a member that sends directly.
+    // Each of these excludes a member that sends directly.
     for stall in [Stall::Unconfirmed, Stall::Missing(Place { round: Round(3), rank: Rank(1) })] {
         let answers = [Some(stalled(&all, 1, stall)), Some(answer(&all)), Some(answer(&all))];
         assert_eq!(survivors(answers.to_vec()), [0, 2]);
@@ -125,7 +125,7 @@ fn where_slots_are_relayed_a_stall_drops_nobody_and_ends_the_relay() {
     }
     let own_disk = cut(&[Some(stalled(&all, 0, Stall::Unsynced)), Some(answer(&all)), Some(answer(&all))]);
     assert_eq!((own_disk.survivors.len(), own_disk.ring), (3, RingKind::Pipelined));
-    // A member that is gone, or whose link is, is dropped as ever, and the rest continue to relay.
+    // A member that is gone, or whose link is, is excluded as usual, and the others continue to relay.
     let down = cut(&[Some(down(&all, &[1])), Some(down(&all, &[])), None]);
     assert_eq!((down.survivors.len(), down.ring), (1, RingKind::Relay));
 }
