@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     };
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     huge_pages::ask(cli.command.runs_a_node(), cli.no_huge_pages);
-    // After this process may have been started again, which would repeat them.
+    // After a restart of this process, which would repeat them.
     warnings.iter().for_each(|warning| output::say_plainly(warning));
     output::report_panics();
     let ended = std::panic::catch_unwind(|| start(cli));
@@ -61,7 +61,7 @@ fn start(cli: args::Cli) -> Result<ExitCode, Report> {
         interrupts::survive_full_files();
         commands::run(cli.command).await
     });
-    // What still blocks, as a write to a file system that hangs, does not hold up the end.
+    // A call that still blocks, such as a write to a file system that hangs, does not delay the end.
     runtime.shutdown_background();
     ended
 }

@@ -1,5 +1,5 @@
-//! What leaves the program: results on stdout, errors on stderr, a status. A wrong command line ends with clap's own
-//! status, 2.
+//! The output of the program: results on stdout, errors on stderr, an exit status. A wrong command line ends with
+//! clap's own status, 2.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
@@ -12,7 +12,7 @@ use miette::Report;
 
 use crate::sink::{STDERR, STDOUT};
 
-/// All results are equal, or the command did what it should.
+/// All results are equal, or the command succeeded.
 pub(crate) const EXIT_EQUAL: u8 = 0;
 /// Something failed, or results differ.
 pub(crate) const EXIT_FAILED: u8 = 1;
@@ -25,13 +25,13 @@ pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 pub(crate) const EXIT_READER_GONE: u8 = 141;
 /// A defect: Rust's own status.
 pub(crate) const EXIT_PANICKED: u8 = 101;
-/// A supervised slave did not get as far as taking part, as it has said: it may on another try. The supervisor takes it.
+/// A supervised slave did not start, as it reported: another attempt may succeed. The supervisor handles it.
 pub(crate) const EXIT_NOT_STARTED: u8 = 75;
 
-/// How long the end of the program waits for the reader of each stream.
+/// The time for which the end of the program waits for the reader of each stream.
 const FINISH_MAX: Duration = Duration::from_millis(400);
 
-/// An error for the user: what is wrong, and what to do about it.
+/// An error for the user: the problem and the remedy.
 pub(crate) fn failure(problem: impl Display, remedy: impl Display) -> Report {
     miette::miette!(help = remedy.to_string(), "{problem}")
 }
@@ -79,12 +79,12 @@ pub(crate) fn print(text: &str) -> Result<(), Report> {
     printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
 }
 
-/// As [`print()`], for a command that runs a node or watches processes: nothing else waits for the reader.
+/// Like [`print()`], for a command that runs a node or processes: nothing else waits for the reader.
 pub(crate) async fn print_soon(text: &str) -> Result<(), Report> {
     printed(STDOUT.write(text.as_bytes().to_vec()).await)
 }
 
-/// Puts the beginning of a result on stdout; what follows by [`print_soon`] waits for it too.
+/// Queues the first lines of a result on stdout; a later [`print_soon`] waits for them too.
 pub(crate) fn print_first(text: &str) {
     // The first lines of a command find the queue empty.
     let _ = STDOUT.lines(text.as_bytes());
@@ -112,7 +112,7 @@ pub(crate) fn no_directory(what: &str, path: &Path, error: &io::Error) -> Report
     failure(format_args!("cannot make the directory {} for {what} ({error})", path.display()), remedy)
 }
 
-/// A line on stderr. It never waits for the reader.
+/// Prints a line on stderr without waiting for the reader.
 pub(crate) fn say_plainly(line: &str) {
     STDERR.lines(format!("{line}\n").as_bytes());
 }
@@ -122,7 +122,7 @@ pub(crate) fn print_error(report: &Report) {
     STDERR.lines(error_text(report).as_bytes());
 }
 
-/// What a panic says goes the way of all lines: a thread that panics does not wait for the reader either.
+/// Prints panics like all other lines: a thread that panics does not wait for the reader either.
 pub(crate) fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -144,7 +144,7 @@ fn error_text(report: &Report) -> String {
     let mut text = "error".to_owned();
     for cause in report.chain() {
         let cause = cause.to_string();
-        // Some errors name their cause in their own words.
+        // Some errors print their cause in their own text.
         if !text.contains(&cause) {
             text.push_str(": ");
             text.push_str(&cause);
@@ -160,11 +160,11 @@ fn error_text(report: &Report) -> String {
     text
 }
 
-/// What to do where no more files can be opened.
+/// The remedy if no more files can be opened.
 pub(crate) const RAISE_FILE_LIMIT: &str = "raise the limit of open files (ulimit -n), or end other programs";
 
-/// Whether the system refused to open one more file, of this process or of all. Every file and socket can be the one that
-/// is too many, so this looks at the system's own words and not at each error.
+/// Whether the system refused to open another file, for this process or in total. Any file or socket can be the one
+/// that exceeds the limit, so this checks the system's text and not each error.
 #[cfg(unix)]
 fn lacks_files(error: &str) -> bool {
     use rustix::io::Errno;

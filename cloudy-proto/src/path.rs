@@ -1,18 +1,19 @@
-//! What a node measures of the path to a peer, and the silence that it allows the peer for that (`protocol.md` §6.1).
+//! Measurements of the path to a peer, and the silence that a node allows the peer because of them (`protocol.md`
+//! §6.1).
 
 use core::time::Duration;
 
 use crate::limits::{PROBE_EVERY, ROUND_TRIP_UNKNOWN};
 use crate::time::Time;
 
-/// A peer is silent for too long after so many of the longest recent gaps between its heartbeats.
+/// The silence in longest recent gaps between heartbeats after which a peer is silent for too long.
 const GAPS: u32 = 4;
-/// A peak sinks by one part in this of the time that passes.
+/// A peak decays by the elapsed time divided by this.
 const SINK: u32 = 64;
-/// Of a path without a gap yet: this many heartbeats.
+/// The assumed gap of a path without a measurement, in heartbeats.
 const GAP_UNKNOWN_HEARTBEATS: u32 = 2;
 
-/// The largest of recent durations; it sinks with time.
+/// The maximum of recent durations; it decays with time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Peak {
     value: Duration,
@@ -25,7 +26,7 @@ impl Peak {
         self.value.saturating_sub(now.since(self.at) / SINK)
     }
 
-    /// Another duration was measured.
+    /// Notes another measured duration.
     pub(crate) fn rise(&mut self, value: Duration, now: Time) {
         *self = Self { value: value.max(self.at(now)), at: now };
     }
@@ -48,7 +49,7 @@ impl RoundTrip {
         Self { smoothed: (self.smoothed * 7 + sample) / 8, variation }
     }
 
-    /// What hardly any round trip exceeds.
+    /// A bound that hardly any round trip exceeds.
     fn most(self) -> Duration {
         self.smoothed + self.variation * 4
     }
@@ -58,23 +59,23 @@ impl RoundTrip {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Path {
     round_trip: Option<RoundTrip>,
-    /// Between two heartbeats of the peer.
+    /// The time between two heartbeats of the peer.
     gap: Option<Peak>,
     heartbeat_at: Option<Time>,
-    /// When the latest probe was sent, and whether its echo is outstanding.
+    /// The time of the latest probe, and whether its echo is outstanding.
     probe: Option<(Time, bool)>,
     /// When the latest echo arrived.
     echoed_at: Option<Time>,
 }
 
 impl Path {
-    /// The link is another one: no echo of the former arrives, and the time without a link is no gap.
+    /// Notes another link: no echo of the former one arrives, and the time without a link is not a gap.
     pub(crate) fn link_up(&mut self) {
         self.probe = None;
         self.heartbeat_at = None;
     }
 
-    /// A heartbeat arrived of a peer that sends one at this interval.
+    /// Notes a heartbeat of a peer that sends one at this interval.
     pub(crate) fn heartbeat(&mut self, interval: Duration, now: Time) {
         let gap = self.heartbeat_at.map_or(interval * GAP_UNKNOWN_HEARTBEATS, |at| now.since(at));
         if self.gap.is_none() || self.heartbeat_at.is_some() {
@@ -83,12 +84,12 @@ impl Path {
         self.heartbeat_at = Some(now);
     }
 
-    /// This node itself did not run for a while, which is no gap of the peer's.
+    /// Notes that this node did not run for a while, which is not a gap of the peer's.
     pub(crate) fn slept(&mut self, slept: Duration) {
         self.heartbeat_at = self.heartbeat_at.map(|at| at + slept);
     }
 
-    /// Whether to send a probe.
+    /// Whether a probe is due.
     pub(crate) fn is_probe_due(&self, now: Time) -> bool {
         self.probe.is_none_or(|(sent_at, is_outstanding)| {
             let echo_max = self.round_trip_max().unwrap_or(ROUND_TRIP_UNKNOWN);
@@ -96,12 +97,12 @@ impl Path {
         })
     }
 
-    /// A probe leaves.
+    /// Notes a sent probe.
     pub(crate) fn probe(&mut self, now: Time) {
         self.probe = Some((now, true));
     }
 
-    /// The echo of the probe of this time arrived; that of an older probe says nothing.
+    /// Notes the echo of the probe of this time; that of an older probe is ignored.
     pub(crate) fn echo(&mut self, sent_at: Time, now: Time) {
         if self.probe == Some((sent_at, true)) {
             self.probe = Some((sent_at, false));
@@ -117,14 +118,14 @@ impl Path {
         self.echoed_at
     }
 
-    /// What hardly any round trip exceeds, the time included that the peer's process takes to answer; none while that is
-    /// not measured.
+    /// A bound that hardly any round trip exceeds, including the time that the peer's process takes to answer; none
+    /// without a measurement.
     pub(crate) fn round_trip_max(&self) -> Option<Duration> {
         self.round_trip.map(RoundTrip::most)
     }
 
-    /// How long a peer that lives and sends heartbeats at this interval may be silent, beside what its path takes: a
-    /// multiple of the longest recent gap.
+    /// The silence that is allowed to a live peer with heartbeats at this interval, beside the path's delay: a multiple
+    /// of the longest recent gap.
     pub(crate) fn silence_max(&self, interval: Duration, now: Time) -> Duration {
         self.gap.map_or(interval * GAP_UNKNOWN_HEARTBEATS, |gap| gap.at(now)).max(interval) * GAPS
     }
@@ -140,7 +141,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// A path whose probes, one each `PROBE_EVERY`, come back after these times.
+    /// A path with these round trips, one probe each `PROBE_EVERY`.
     fn measured(round_trips: &[u64]) -> Path {
         let (mut path, mut now) = (Path::default(), Time(0));
         for &round_trip in round_trips {

@@ -31,52 +31,52 @@ The comparison of results gets the last 200ms of GRACE, or of SEND where GRACE h
 
 ", exit_status!()))]
 pub(crate) struct MasterArgs {
-    /// Where to listen.
+    /// The address.
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
-    /// How long slaves broadcast: 2s, 500ms; a bare number is microseconds [default: 2s]
+    /// Time for which slaves broadcast: 2s, 500ms; a number without a unit is microseconds [default: 2s]
     #[arg(value_parser = duration::parse, requires = "grace", allow_hyphen_values = true)]
     send: Option<Duration>,
-    /// How long the session goes on without broadcasts: 1s; a bare number is microseconds [default: 1s]
+    /// Time without broadcasts after that: 1s; a number without a unit is microseconds [default: 1s]
     #[arg(value_parser = duration::parse, allow_hyphen_values = true)]
     grace: Option<Duration>,
-    /// Where the slaves' random numbers start [default: 0]
+    /// Seed of the slaves' random numbers [default: 0]
     #[arg(allow_hyphen_values = true, value_parser = whole(0, u64::MAX, "7"))]
     seed: Option<u64>,
-    /// SEND in the other spelling; a bare number is seconds
+    /// The same as SEND; a number without a unit is seconds
     #[arg(long, value_name = "SECONDS", value_parser = duration::parse_seconds, conflicts_with_all = POSITIONAL,
           allow_hyphen_values = true)]
     send_for: Option<Duration>,
-    /// GRACE in the other spelling; a bare number is seconds
+    /// The same as GRACE; a number without a unit is seconds
     #[arg(long, value_name = "SECONDS", value_parser = duration::parse_seconds, conflicts_with_all = POSITIONAL,
           allow_hyphen_values = true)]
     wait_for: Option<Duration>,
-    /// SEED in the other spelling
+    /// The same as SEED
     #[arg(long, value_name = "NUMBER", conflicts_with_all = POSITIONAL, allow_hyphen_values = true,
           value_parser = whole(0, u64::MAX, "7"))]
     with_seed: Option<u64>,
-    /// Which group.
+    /// Options of the group.
     #[command(flatten)]
     pub(crate) group: GroupArgs,
-    /// What to do about a slave that fails or stalls
+    /// Policy for a slave that fails or stalls
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub(crate) on_failure: FailureChoice,
-    /// A slave by its address, in place of multicast discovery; repeatable. A name's addresses are all tried, and
-    /// several names of one slave are one slave
+    /// A slave by its address, in place of multicast discovery; repeatable. All addresses of a name are tried, and
+    /// several names of one slave count once
     #[arg(long = "slave", value_name = "HOST:PORT", value_parser = seed)]
     pub(crate) slaves: Vec<String>,
     /// Begin as soon as this many slaves have accepted, and without any others; fewer at the discovery timeout are an error
     #[arg(long, value_name = "N", allow_hyphen_values = true,
           value_parser = whole(1, SLAVES_MAX, "4"))]
     pub(crate) expect: Option<u16>,
-    /// How long to look for slaves
+    /// Time for the search for slaves
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) discovery_timeout: Duration,
-    /// The multicast group and port for discovery, where slaves listen on another than the default
+    /// Multicast group and port for discovery, if slaves use another than the default
     #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP, value_parser = multicast_group)]
     pub(crate) discovery_group: SocketAddrV4,
-    /// Attach to the session that runs, in place of a new one: its master is gone, or elsewhere. Ends like that master;
-    /// Ctrl-C ends the session
+    /// Attach to a running session in place of a new one: its master is gone, or on another host. It ends like that
+    /// master; Ctrl-C ends the session
     #[arg(long, conflicts_with_all = POSITIONAL,
           conflicts_with_all = ["send_for", "wait_for", "with_seed", "ring", "on_failure", "durability", "expect", "directory",
                                "failure_timeout", "timeout_max"])]
@@ -84,10 +84,10 @@ pub(crate) struct MasterArgs {
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
     pub(crate) json: bool,
-    /// How long slaves wait for each other.
+    /// Timeouts of the session.
     #[command(flatten)]
     pub(crate) timeouts: TimeoutArgs,
-    /// What every process is given.
+    /// Options of every process.
     #[command(flatten)]
     pub(crate) process: ProcessArgs,
 }
@@ -95,14 +95,14 @@ pub(crate) struct MasterArgs {
 const POSITIONAL: [&str; 3] = ["send", "grace", "seed"];
 
 impl MasterArgs {
-    /// The session's periods, in whichever spelling they were given.
+    /// The session's periods, in either spelling.
     pub(crate) fn periods(&self) -> Periods {
         let send = self.send.or(self.send_for).unwrap_or(SEND_DEFAULT);
         let grace = self.grace.or(self.wait_for).unwrap_or(GRACE_DEFAULT);
         Periods::new(send, grace)
     }
 
-    /// Where the slaves' random numbers start, in whichever spelling it was given.
+    /// The seed, in either spelling.
     pub(crate) fn seed(&self) -> u64 {
         self.seed.or(self.with_seed).unwrap_or(0)
     }

@@ -35,10 +35,10 @@ pub(crate) use slave::SlaveArgs;
 pub(crate) use tail::TailArgs;
 pub(crate) use timeouts::TimeoutArgs;
 
-/// Slaves of one session, at most: the protocol's bound on a ring, `cloudy_proto::limits::MEMBERS_MAX`.
+/// Maximum of slaves of one session: the protocol's maximum of a ring, `cloudy_proto::limits::MEMBERS_MAX`.
 pub(crate) const SLAVES_MAX: u16 = 64;
 
-/// The statuses of `output`, for the help of the commands that run a session.
+/// The exit statuses of `output`, for the help of commands that run a session.
 macro_rules! exit_status {
     () => {
         "\
@@ -75,12 +75,12 @@ pub(crate) struct Cli {
     /// Log more to stderr: once for progress, twice for details, three times for everything
     #[arg(short, long, global = true, display_order = 100, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// Do not start again with an allocator that asks for huge pages; the variable GLIBC_TUNABLES, set to anything, does
-    /// the same
+    /// Do not restart with an allocator that requests huge pages; setting the variable GLIBC_TUNABLES to any value has
+    /// the same effect
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[arg(long, global = true, display_order = 101, overrides_with = "no_huge_pages")]
     pub(crate) no_huge_pages: bool,
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -104,23 +104,23 @@ impl Cli {
     }
 }
 
-/// What the program can do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a whole session on this machine: a master and its slaves, as processes of their own
+    /// Run a whole session on this machine: a master and its slaves, each as a process
     Demo(DemoArgs),
-    /// Start a session on the slaves that are found or named, and compare their results
+    /// Start a session with the slaves that are found or named, and compare their results
     Master(MasterArgs),
     /// Wait for a master, take part in its session, and print the result
     Slave(SlaveArgs),
     /// Print a group's result as JSON lines, while it grows
     Tail(TailArgs),
-    /// Measure groups on this machine, beside what bare QUIC reaches
+    /// Measure groups on this machine, beside bare QUIC
     Bench(Box<BenchArgs>),
     /// Run one node of a bench
     #[command(hide = true)]
     BenchNode(BenchNodeArgs),
-    /// Make, show, find or change the cluster key
+    /// Create, show, find or change the cluster key
     Key(KeyArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -130,7 +130,7 @@ pub(crate) enum Command {
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 impl Command {
-    /// A node runs in the command's own process.
+    /// Whether a node runs in the command's own process.
     pub(crate) fn runs_a_node(&self) -> bool {
         match self {
             Self::Master(_) | Self::Tail(_) | Self::BenchNode(_) => true,
@@ -149,7 +149,7 @@ Examples:
   cloudy completions zsh > ~/.zfunc/_cloudy
   cloudy completions fish > ~/.config/fish/completions/cloudy.fish")]
 pub(crate) struct CompletionsArgs {
-    /// Whose script
+    /// The shell
     pub(crate) shell: Shell,
 }
 
@@ -161,10 +161,10 @@ Examples:
   cloudy man key new | man -l -                 read about one command
   cloudy man --dir ~/.local/share/man/man1      install all pages")]
 pub(crate) struct ManArgs {
-    /// The command whose page to print; all of cloudy's if there is none
+    /// The command of the page; all of cloudy if there is none
     #[arg(value_name = "COMMAND", conflicts_with = "dir")]
     pub(crate) path: Vec<String>,
-    /// Write the pages of all commands into this directory, which is made if need be
+    /// Write the pages of all commands to this directory, which is created if it is missing
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 }

@@ -29,22 +29,22 @@ A slave that is ended by SIGTERM or SIGHUP, while it waits or by leaving, has st
 
 ", exit_status!()))]
 pub(crate) struct SlaveArgs {
-    /// Where to listen.
+    /// The address.
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
-    /// Write the result into this file, as JSON lines, while the session runs
+    /// Write the result to this file, as JSON lines, while the session runs
     #[arg(long, value_name = "FILE")]
     pub(crate) result: Option<PathBuf>,
     /// Wait for the next master after a session
     #[arg(long)]
     pub(crate) stay: bool,
-    /// Run in a process of its own, which is started again after a crash: it comes back to the session that it was in
+    /// Run the node in a process of its own, which is restarted after a crash and rejoins its session
     #[arg(long)]
     pub(crate) supervise: bool,
-    /// Take the node's private key from a supervisor on stdin, and end with the process that holds its other end
+    /// Read the node's private key from a supervisor on stdin, and end with the process that holds its other end
     #[arg(long, hide = true)]
     pub(crate) supervised: bool,
-    /// Where to listen, from a supervisor
+    /// The address, from a supervisor
     #[arg(long, value_name = "ADDRESS", hide = true)]
     pub(crate) at: Option<SocketAddr>,
     /// Print one JSON object per session on stdout and nothing else there
@@ -53,7 +53,7 @@ pub(crate) struct SlaveArgs {
     /// Do not answer multicast discovery: masters must name this slave
     #[arg(long)]
     pub(crate) no_discovery: bool,
-    /// Broadcast at most so many numbers a second [default: as many as there is room for]
+    /// Maximum numbers that the slave broadcasts per second [default: unlimited]
     #[arg(long, value_name = "N", allow_hyphen_values = true,
           value_parser = whole(NonZeroU32::MIN, NonZeroU32::MAX, "2000"))]
     pub(crate) rate: Option<NonZeroU32>,
@@ -64,13 +64,13 @@ pub(crate) struct SlaveArgs {
     /// The multicast group and port for discovery; on IPv6 ff12:: and the group's four bytes
     #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP, value_parser = multicast_group)]
     pub(crate) discovery_group: SocketAddrV4,
-    /// What every process is given.
+    /// Options of every process.
     #[command(flatten)]
     pub(crate) process: ProcessArgs,
 }
 
 impl SlaveArgs {
-    /// This process only watches over the one that is the slave.
+    /// Whether this process only supervises the slave's.
     pub(crate) fn is_supervisor(&self) -> bool {
         self.supervise && !self.supervised
     }

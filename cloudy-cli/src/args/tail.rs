@@ -9,7 +9,7 @@ use super::values::{seed, whole};
 use super::{KeyFileArgs, SessionArgs};
 use crate::duration;
 
-/// The largest index that a result can have: the protocol's bound, `cloudy_proto::limits::ROUND_MAX`.
+/// Maximum index of a result: the protocol's maximum, `cloudy_proto::limits::ROUND_MAX`.
 pub(crate) const INDEX_MAX: NonZeroU64 = NonZeroU64::new(1 << 56).unwrap();
 
 /// Arguments of `cloudy tail`.
@@ -37,17 +37,17 @@ pub(crate) struct TailArgs {
     /// The group's name [default: that of the session]
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// Which session.
+    /// The session.
     #[command(flatten)]
     session: SessionArgs,
     /// The first message to print
     #[arg(long, value_name = "INDEX", default_value = "1", allow_hyphen_values = true,
           value_parser = whole(NonZeroU64::MIN, INDEX_MAX, "1000"))]
     pub(crate) from: NonZeroU64,
-    /// How long to wait while no coordinator of the group is in reach, which is so once most of its nodes are gone
+    /// Timeout without a coordinator of the group in reach, as when most of its nodes are gone
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) lost_timeout: Duration,
-    /// Which cluster key.
+    /// The cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,
 }

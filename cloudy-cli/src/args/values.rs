@@ -1,4 +1,4 @@
-//! Values that several commands take, from their text.
+//! Parsers of values that several commands share.
 
 use std::fmt::Display;
 use std::net::SocketAddrV4;
@@ -14,10 +14,10 @@ use crate::duration;
 const RETAINED_BYTES_MIN: u64 = 1 << 20;
 /// The same, at most.
 const RETAINED_BYTES_MAX: u64 = 1 << 40;
-/// Messages a second of one sender, at most: a schedule counts microseconds.
+/// Maximum of messages per second of one sender: a schedule counts microseconds.
 const RATE_PER_S_MAX: u64 = 1_000_000;
 
-/// A whole number from `min` to `max`, in digits only.
+/// A parser of whole numbers from `min` to `max`, in digits only.
 pub(super) fn whole<T>(min: T, max: T, example: &'static str) -> impl Fn(&str) -> Result<T, String> + Clone
 where
     T: FromStr + PartialOrd + Display + Copy,
@@ -29,19 +29,19 @@ where
     }
 }
 
-/// A number from `min` to `max`.
+/// Parses a number from `min` to `max`.
 pub(super) fn number(text: &str, min: u64, max: u64, example: &str) -> Result<u64, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse::<u64>().ok().filter(|number| digits && (min..=max).contains(number));
     number.ok_or_else(|| format!("not a number from {min} to {max}; write for example {example}"))
 }
 
-/// A size such as 64KiB, in bytes.
+/// Parses a size such as 64KiB, in bytes.
 pub(super) fn bytes(text: &str, max: u64, example: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
     let with_unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
     let (number, unit) = with_unit.unwrap_or((text, 1));
-    // Rust's numbers take a sign, and a size has none.
+    // Rust's numbers accept a sign, and a size has none.
     let digits = number.bytes().all(|byte| byte.is_ascii_digit());
     let bytes = number.parse::<u64>().ok().filter(|_| digits).and_then(|number| number.checked_mul(unit));
     bytes
@@ -49,7 +49,7 @@ pub(super) fn bytes(text: &str, max: u64, example: &str) -> Result<u64, String> 
         .ok_or_else(|| format!("not a size up to {} KiB; write for example {example}", max >> 10))
 }
 
-/// The bytes of a size such as 512MiB.
+/// Parses a size such as 512MiB, in bytes.
 pub(super) fn retained(text: &str) -> Result<u64, String> {
     match bytes(text, RETAINED_BYTES_MAX, "512MiB")? {
         retained if retained < RETAINED_BYTES_MIN => {
@@ -69,12 +69,12 @@ pub(super) fn multicast_group(text: &str) -> Result<SocketAddrV4, String> {
     })
 }
 
-/// Messages a second.
+/// Parses messages per second.
 pub(super) fn rate(text: &str) -> Result<u64, String> {
     number(text, 1, RATE_PER_S_MAX, "100")
 }
 
-/// A time in which something is measured.
+/// Parses the length of a measurement.
 pub(super) fn measured(text: &str) -> Result<Duration, String> {
     match duration::parse(text).map_err(|error| error.to_string())? {
         Duration::ZERO => Err("nothing can be measured in no time; write for example 2s".to_owned()),
@@ -82,7 +82,7 @@ pub(super) fn measured(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A duration that a datagram may be delayed.
+/// Parses the delay of a datagram.
 pub(super) fn delay(text: &str) -> Result<Duration, String> {
     let delay = duration::parse(text).map_err(|error| error.to_string())?;
     if delay > DELAY_MAX {
@@ -91,7 +91,7 @@ pub(super) fn delay(text: &str) -> Result<Duration, String> {
     Ok(delay)
 }
 
-/// An address as HOST:PORT: the text is checked, its name is resolved when it is used.
+/// Checks an address as HOST:PORT; its name is resolved later.
 pub(super) fn seed(text: &str) -> Result<String, SeedError> {
     seeds::split(text).map(|_| text.to_owned())
 }

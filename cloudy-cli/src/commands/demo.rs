@@ -20,7 +20,7 @@ use crate::ring::DurabilityChoice;
 use crate::watcher::Watcher;
 use crate::{duration, logging};
 
-/// How long the master waits for a slave that has said where it listens: long, for the network may be made to lose.
+/// The timeout for the master to find a slave that has reported its address: long, because the network may be lossy.
 const FIND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Runs the command.
@@ -106,7 +106,8 @@ fn master(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, slaves: &[Soc
     Launch { who: Who::Master, arguments }
 }
 
-/// What all processes are given; their number chooses their dice, for those who share them lose in step.
+/// The arguments of all processes; the seed of faults depends on the number, because processes with equal seeds lose
+/// the same datagrams.
 fn common(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, number: u16) -> Vec<OsString> {
     let mut arguments = texts(&["--announce", "--session", args.session.name.as_str(), "--cluster-key"]);
     arguments.push(files.key.clone().into());
@@ -127,8 +128,8 @@ fn texts(texts: &[&str]) -> Vec<OsString> {
     texts.iter().map(OsString::from).collect()
 }
 
-/// What a demo's processes find on disk: the cluster key, the user's or one that lives as long as the demo, and where
-/// they keep the session, if that is on disk. The demo deletes its directory at its end; if it is killed, its processes do.
+/// The files of a demo's processes: the cluster key, the user's or a temporary one, and the data directories of a
+/// session on disk. The demo deletes its directory at its end; if it is killed, its processes do.
 struct DemoFiles {
     key: PathBuf,
     data: Option<PathBuf>,
@@ -143,7 +144,7 @@ impl DemoFiles {
         let inside = |name: &str| directory.as_ref().map(|directory| directory.path().join(name));
         let key = match choice {
             Some(choice) => {
-                // A wrong one is an error here, not at every process.
+                // A malformed key file is an error here, and not at every process.
                 choice.open().into_diagnostic()?;
                 choice.path
             }

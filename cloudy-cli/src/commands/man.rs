@@ -12,7 +12,7 @@ use miette::Report;
 use crate::args::{Cli, ManArgs};
 use crate::output::{EXIT_EQUAL, failure, no_directory, print};
 
-/// Prints one page, or writes all.
+/// Prints one page, or writes all pages.
 pub(crate) fn run(args: &ManArgs) -> Result<ExitCode, Report> {
     match &args.dir {
         Some(dir) => write_all(dir)?,
@@ -31,7 +31,7 @@ fn write_all(dir: &Path) -> Result<(), Report> {
     })
 }
 
-/// The page of the command that the words lead to.
+/// The page of the command with these words.
 fn page(path: &[String]) -> Result<String, Report> {
     let mut command = Cli::command();
     command.build();

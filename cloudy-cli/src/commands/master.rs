@@ -27,7 +27,7 @@ use crate::report::{Session, heading};
 use crate::ring::DurabilityChoice;
 use crate::watcher::Watcher;
 
-/// How long slaves may take to reach each other.
+/// The time for slaves to reach each other.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the command.
@@ -89,7 +89,7 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     ended
 }
 
-/// A session without an outcome.
+/// Prints the reason for a session without an outcome.
 fn without_outcome(error: &MasterError) -> Result<ExitCode, Report> {
     match error {
         MasterError::Stopped => Ok(ExitCode::from(EXIT_INTERRUPTED)),
@@ -124,7 +124,7 @@ async fn for_a_user(
         Err(error) => return without_outcome(&error),
     };
     let mut session = Session::new((periods, ring, seed), outcome, &watcher, began_at.elapsed());
-    // The ring is ordered by node ids, which say nothing to a reader.
+    // The ring is ordered by node ids, which have no meaning for a reader.
     session.rows.sort_by_key(|(_, row)| row.slave.address);
     session.report_absent(&config.slaves, config.expect.is_some());
     drop(watcher);
@@ -135,7 +135,7 @@ async fn for_a_user(
     presented
 }
 
-/// Tells the process that started this one what happens; that one compares the results.
+/// Reports events to the parent process, which compares the results.
 async fn for_a_parent(
     node: &Node,
     control: Option<FaultControl>,
@@ -163,7 +163,7 @@ async fn for_a_parent(
     }
 }
 
-/// What the slaves are told.
+/// The plan for the slaves.
 fn plan(Periods { send, grace, stop }: Periods, seed: u64) -> SessionPlan {
     SessionPlan::new(send, grace, stop).seed(seed)
 }

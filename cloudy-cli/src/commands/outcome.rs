@@ -15,10 +15,10 @@ pub(crate) async fn present(session: &Session, json: bool, stop: &Stop) -> Resul
     Ok(ExitCode::from(if session.is_good() { EXIT_EQUAL } else { EXIT_FAILED }))
 }
 
-/// The error, and what to do about it.
+/// The error, with its remedy.
 pub(crate) fn with_remedy(error: &MasterError) -> Report {
     let remedy = match error {
-        // Their words have been shown as they came.
+        // Their answers were shown when they arrived.
         MasterError::NoSlaves { refusals } if !refusals.is_empty() => {
             let problem = "no slave takes part: those that were asked said why not, each above";
             return failure(

@@ -20,13 +20,13 @@ use crate::output::{
 };
 use crate::progress::Progress;
 
-/// Between a crash and the next start, at first; it doubles with each crash.
+/// The pause between a crash and the next start, at first; it doubles with each crash.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// The same, at last.
+/// The longest pause.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// Crashes within [`CRASHES_WITHIN`] that are enough to give up.
+/// Number of crashes within [`CRASHES_WITHIN`] after which the supervisor gives up.
 const CRASHES_MAX: usize = 10;
-/// See [`CRASHES_MAX`]; a slave that has run for as long starts again at the least back-off.
+/// See [`CRASHES_MAX`]; a slave that has run for this time is restarted with the shortest pause.
 const CRASHES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Between two looks whether the slave was stopped.
@@ -43,7 +43,7 @@ async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let Some(address) = stop.unless_asked(args.listen.address(None)).await else {
         return Ok(ExitCode::from(stop.status_of_service()));
     };
-    // Others find a slave that was started again by its key and by its address.
+    // Other nodes find a restarted slave by its key and by its address.
     let supervisor = Supervisor {
         arguments: arguments(std::env::args_os().skip(1), fixed(address?)?),
         key: if args.process.data.directory.is_none() { Some(NodeKey::generate().into_diagnostic()?) } else { None },
@@ -62,7 +62,7 @@ async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
             Some(child) => {
                 let status = supervisor.ended(child).await?;
                 match final_status(status) {
-                    // What it says of a wrong start is final, unless it has run before.
+                    // A failed first start is final.
                     Some(EXIT_NOT_STARTED) if restarts => "the slave did not start again".to_owned(),
                     Some(EXIT_NOT_STARTED) => return Ok(ExitCode::from(EXIT_FAILED)),
                     Some(status) => return Ok(ExitCode::from(status)),
@@ -85,7 +85,7 @@ async fn supervise(args: &SlaveArgs, stop: &Stop) -> Result<ExitCode, Report> {
              this){}",
             what_is_lost(args)
         ));
-        // sleep: what crashes at once would otherwise take the whole CPU.
+        // sleep: immediate crashes would otherwise take the whole CPU.
         if stop.unless_asked(sleep(backoff)).await.is_none() {
             return Ok(ExitCode::from(stop.status_of_service()));
         }
@@ -104,8 +104,8 @@ fn what_is_lost(args: &SlaveArgs) -> &'static str {
     }
 }
 
-/// The slave's arguments: the supervisor's own, and what makes them a slave's. Those stand right behind the subcommand,
-/// the first argument of that name, for all behind a `--` is HOST and PORT.
+/// The slave's arguments: the supervisor's own, and those that make it a slave. The latter follow the subcommand, the
+/// first argument of that name, because everything behind a `--` is HOST and PORT.
 fn arguments(own: impl Iterator<Item = OsString>, address: SocketAddr) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = own.collect();
     let behind = arguments.iter().position(|argument| argument == "slave").map_or(0, |at| at + 1);
@@ -113,7 +113,7 @@ fn arguments(own: impl Iterator<Item = OsString>, address: SocketAddr) -> Vec<Os
     arguments
 }
 
-/// What each process of the slave is started with.
+/// The configuration of each process of the slave.
 struct Supervisor<'a> {
     arguments: Vec<OsString>,
     /// The node's private key, unless a data directory has it.
@@ -127,10 +127,10 @@ impl Supervisor<'_> {
         Child::start(&self.arguments, None, Reads::Nothing)
     }
 
-    /// Gives the process its key and waits for its end; passes a signal on.
+    /// Sends the process its key and waits for its end; forwards a signal.
     async fn ended(&self, mut child: Child) -> Result<ExitStatus, Report> {
         if let Some(stdin) = child.stdin() {
-            // A slave that has ended already says why by its status.
+            // A slave that has ended already reports the reason by its status.
             let _ = introduce(stdin, self.key.as_ref()).await;
         }
         let (mut signalled, mut looks) = (false, interval(LOOK_EVERY));
@@ -169,7 +169,7 @@ fn signal_for(asked: Asked) -> Signal {
     }
 }
 
-/// The address with a port of its own: the one that the slave keeps.
+/// The address with a fixed port, which the slave keeps.
 fn fixed(address: SocketAddr) -> Result<SocketAddr, Report> {
     if address.port() != 0 {
         return Ok(address);
@@ -178,21 +178,21 @@ fn fixed(address: SocketAddr) -> Result<SocketAddr, Report> {
     free().map_err(|error| failure(format_args!("no port is free at {address} ({error})"), "name another address"))
 }
 
-/// What the slave ended with, if it ended by itself: a failure that it has told of is one.
+/// The slave's status, if it ended by itself: a reported failure counts.
 fn final_status(status: ExitStatus) -> Option<u8> {
     let told = [EXIT_EQUAL, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_READER_GONE, EXIT_NOT_STARTED];
     let status = u8::try_from(status.code()?).ok()?;
     told.contains(&status).then_some(status)
 }
 
-/// The crashes of the last while.
+/// Recent crashes.
 #[derive(Debug, Default)]
 struct Crashes {
     at: VecDeque<Instant>,
 }
 
 impl Crashes {
-    /// Another one: which of the last while it is and how long to wait, or none if it is time to give up.
+    /// Notes a crash: returns its number among the recent ones and the pause, or none to give up.
     fn next(&mut self, now: Instant) -> Option<(usize, Duration)> {
         while self.at.front().is_some_and(|&at| now - at >= CRASHES_WITHIN) {
             self.at.pop_front();
@@ -217,7 +217,7 @@ mod tests {
         let expected = [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000, 5_000];
         assert_eq!(backoffs[..9], expected.map(Some));
         assert_eq!(backoffs[9], None, "ten within ten seconds");
-        // Long after, it is as if nothing had been.
+        // Long after, earlier crashes do not count.
         assert_eq!(crashes.next(at(600)), Some((1, BACKOFF_MIN)));
         assert_eq!(crashes.next(at(601)), Some((2, 2 * BACKOFF_MIN)));
     }

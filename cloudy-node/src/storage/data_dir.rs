@@ -1,4 +1,4 @@
-//! A node's data directory: recognised, locked, or made.
+//! A node's data directory: detection, lock, creation.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -17,23 +17,23 @@ use crate::cluster_key::ClusterKey;
 use crate::files;
 use crate::identity::{Identity, IdentityError, NodeKey};
 
-/// Says what the directory is.
+/// The file that identifies the directory.
 pub(crate) const FORMAT_FILE: &str = "FORMAT";
-/// Empty; locked while a process uses the directory.
+/// An empty file, locked while a process uses the directory.
 pub(crate) const LOCK_FILE: &str = "LOCK";
 /// The node's private key.
 pub(crate) const NODE_KEY_FILE: &str = "node.key";
 /// The records of the node's groups.
 pub(crate) const DATABASE_FILE: &str = "cloudy.redb";
 
-/// What a file system puts at the root of a volume.
+/// A directory that file systems create at the root of a volume.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// A node's data directory, locked for this process until this and the store opened from it are gone.
+/// A node's data directory, locked for this process until this and the store opened from it are dropped.
 ///
-/// It holds the node's private key, so the node is the same after a restart (`protocol.md` §2, *incarnation*), and one
-/// database. Never copy one to a second node, nor go back to an older copy while the group runs: the node would forget
-/// what it confirmed.
+/// It holds the node's private key, so that a restarted process is the same node (`protocol.md` §2, *incarnation*), and
+/// one database. Never copy it to a second node, and never restore an older copy while the group runs: the node would
+/// forget what it confirmed.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -41,28 +41,28 @@ pub struct DataDir {
     lock: Arc<File>,
 }
 
-/// What is found where a data directory should be.
+/// The state of a path for a data directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
-    /// Nothing, or a directory with nothing in it.
+    /// The path is unused, or an empty directory.
     Nothing,
-    /// One whose making was interrupted; no node has run on it.
+    /// An unfinished data directory; no node has run on it.
     Unfinished,
-    /// A node's.
+    /// A node's data directory.
     Finished,
 }
 
 impl DataDir {
-    /// Opens the data directory at `path` and locks it. Where there is nothing, or an empty directory, one is made if
-    /// `create` allows it, with a fresh private key. Waits for the disk.
+    /// Opens the data directory at `path` and locks it. If the path is unused or an empty directory, and `create` is
+    /// set, it is created with a fresh private key. Waits for the disk.
     ///
     /// # Errors
-    /// Says what is there instead, or what is wrong with it, and what to do. Nothing that is there is altered.
+    /// The fault of the path or its content, with the remedy. Existing files are not changed.
     pub fn open(path: &Path, create: bool) -> Result<Self, DataDirError> {
         if let Some(target) = files::dangling(path) {
             return Err(DataDirError::Dangling { path: path.to_owned(), target });
         }
-        // Looked at before anything is made in it, for it may be somebody else's.
+        // Checked before anything is created in it, because it may have another purpose.
         if look(path)? != Found::Finished {
             if !create {
                 return Err(DataDirError::Missing { path: path.to_owned() });
@@ -73,7 +73,7 @@ impl DataDir {
             return Err(DataDirError::LooseDirectory { path: path.to_owned(), mode });
         }
         let lock = lock(path)?;
-        // Once more, for another process may have made it meanwhile.
+        // Checked again, because another process may have created it meanwhile.
         if look(path)? != Found::Finished {
             make(path)?;
         }
@@ -81,12 +81,12 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), node_key, lock: Arc::new(lock) })
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The id of the node whose directory this is.
+    /// The id of the node that owns the directory.
     pub fn node_id(&self) -> NodeId {
         self.node_key.node_id()
     }
@@ -94,12 +94,12 @@ impl DataDir {
     /// The node's identity in the cluster of `key`: the same at each start, and the same id under another key.
     ///
     /// # Errors
-    /// [`IdentityError::Issue`] when no certificate can be made.
+    /// [`IdentityError::Issue`] if no certificate can be made.
     pub fn identity(&self, key: &ClusterKey) -> Result<Identity, IdentityError> {
         Identity::with_node_key(key, &self.node_key)
     }
 
-    /// As [`Self::open_store_guarded`], with nothing around what the store's thread does.
+    /// Opens the store as [`Self::open_store_guarded`], without a guard.
     #[cfg(test)]
     pub(crate) fn open_store(
         &self,
@@ -108,12 +108,12 @@ impl DataDir {
         self.open_store_guarded(on_completion, |write| write())
     }
 
-    /// Opens the database, once at a time, after every page of it verified: this reads all of it. `on_completion` is
-    /// called on the store's own thread, for each group after each sync. `guard` runs all that this thread does, and is told
-    /// of a panic there.
+    /// Opens the database, once at a time, and verifies every page of it, which reads all of it. `on_completion` is
+    /// called on the store's own thread, for each group after each sync. `guard` runs everything that this thread does,
+    /// and handles its panics.
     ///
     /// # Errors
-    /// [`DataDirError::Database`] says whether it is missing, damaged, in use or out of reach; it is not altered then.
+    /// [`DataDirError::Database`] with the cause: it is missing, damaged, in use or out of reach. It is not changed.
     pub(crate) fn open_store_guarded(
         &self,
         on_completion: impl FnMut(Completion) + Send + 'static,
@@ -135,7 +135,7 @@ impl DataDir {
     }
 }
 
-/// Recognises the directory and alters nothing.
+/// Detects the state of the directory, and changes nothing.
 fn look(path: &Path) -> Result<Found, DataDirError> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
@@ -156,7 +156,7 @@ fn look(path: &Path) -> Result<Found, DataDirError> {
                 Format::Finished => Found::Finished,
             });
         }
-        // What is there before FORMAT is, when the making was interrupted at once.
+        // Files that exist before FORMAT does, if the creation was interrupted at once.
         if name != LOCK_FILE && name != format_draft.as_os_str() && name != LOST_AND_FOUND {
             foreign = Some(name);
         }
@@ -175,12 +175,12 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
-        // ENOLCK and the like: whatever has locks has this one.
+        // ENOLCK and similar: a file system with locks has this one.
         Err(TryLockError::Error(source)) => Err(DataDirError::NoLocks { path: path.to_owned(), source }),
     }
 }
 
-/// Makes what belongs into an empty or unfinished directory, which this process has locked.
+/// Creates the files of an empty or unfinished directory, which this process has locked.
 fn make(path: &Path) -> Result<(), DataDirError> {
     let format_file = path.join(FORMAT_FILE);
     write_small(path, &format_file, Format::Unfinished.text().as_bytes())?;
@@ -191,7 +191,7 @@ fn make(path: &Path) -> Result<(), DataDirError> {
 }
 
 fn make_database(path: &Path) -> Result<(), DataDirError> {
-    // What is there is of the interrupted attempt, and empty.
+    // An existing file belongs to the interrupted attempt, and is empty.
     let file = open_regular(path, owner_only().truncate(true), "create")?;
     let made = || {
         let backend = FileBackend::new(file).map_err(|error| open_error(error.into()))?;

@@ -1,4 +1,4 @@
-//! What a node keeps on disk: its data directory, and in it the records of its groups (`protocol.md` P7).
+//! The disk of a node: its data directory with the records of its groups (`protocol.md` P7).
 //!
 //! ```text
 //! DataDir::open ─► FORMAT      what this directory is, in two lines of text
@@ -7,19 +7,19 @@
 //!                  cloudy.redb every record of every group ─► DataDir::open_store ─► Store
 //! ```
 //!
-//! A [`Store`] holds ordered records by group, [`Table`] and key. [`Store::submit`] hands in a submission of operations
-//! and returns at once. One writer thread takes everything that is queued, writes it in one transaction, syncs once, and
-//! then reports which tickets are on disk (group commit). A submission is on disk wholly or not at all, and submissions
-//! get there in the order in which they were submitted. Large values of slots and results lie in packs, one for each group
-//! in a transaction, and their records say where.
+//! A [`Store`] holds ordered records by group, [`Table`] and key. [`Store::submit`] queues a submission of operations
+//! and returns at once. One writer thread takes the whole queue, writes it in one transaction, syncs once, and then
+//! reports which tickets are on disk (group commit). A submission is on disk completely or not at all, and submissions
+//! reach the disk in order. Large values of slots and results are stored in packs, one for each group in a transaction,
+//! and their records have their positions.
 //!
 //! # What is promised
 //!
-//! - What was completed without an error survives a crash of the process and a loss of power.
-//! - After the first write or sync that failed nothing is written. An operating system may forget the data of a
-//!   failed sync and report the next one as good, so trying again would promise what is not there.
-//! - Damage is found and never repaired by guessing. Opening a store verifies the checksum of every page, which reads
-//!   the whole database; reading verifies the checksum of every value. A store that fails to open is left as it was.
+//! - Records that were completed without an error survive a crash of the process and a power failure.
+//! - After the first write or sync that failed nothing is written. An operating system may forget the data of a failed
+//!   sync and report the next one as good, so a retry could report records that do not exist.
+//! - Damage is detected and never repaired by guessing. Opening a store verifies the checksum of every page, which
+//!   reads the whole database; reading verifies the checksum of every value. A store that fails to open is not changed.
 //! - One kind of damage looks like a crash: when a process ended without closing the store, pages of its very last
 //!   transaction that do not verify are taken as not synced, and that transaction is undone.
 //!
@@ -52,7 +52,7 @@ pub use store::STORE_CACHE_BYTES;
 pub(crate) use store::Store;
 pub(crate) use writer::Completion;
 
-/// The version of everything that is in a data directory.
+/// The version of everything in a data directory.
 pub(crate) const FORMAT_VERSION: u64 = 6;
 
 #[cfg(test)]

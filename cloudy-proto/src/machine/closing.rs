@@ -1,5 +1,5 @@
-//! The end of a group: a last view change, reports of the final result, and what a closed group tells nodes that were away
-//! (`protocol.md` §6.9, §9).
+//! The close of a group: a last view change, reports of the final result, and answers of a closed group to nodes that
+//! were away (`protocol.md` §6.9, §9).
 
 use bytes::Bytes;
 
@@ -14,27 +14,27 @@ use crate::rules::Rule;
 use crate::session::Session;
 use crate::wire::ControlFrame;
 
-/// For how many coordinator timeouts no node gives anything of the final result before that is reported.
+/// The number of coordinator timeouts without any part of the final result after which that is reported.
 const FINAL_PATIENCE: u32 = 5;
 
-/// How far the end of the group has come at this node.
+/// The progress of the group's close at this node.
 #[derive(Debug, Default)]
 pub(super) struct Closing {
-    /// The application wants the group to end.
+    /// Whether the application has requested the close.
     is_wanted: bool,
-    /// A last view change has begun.
+    /// Whether a last view change has begun.
     is_stopping: bool,
     final_result: Option<Checkpoint>,
-    /// What the application says of the final result.
+    /// The application's report on the final result.
     report: Option<Bytes>,
-    /// The group is closed, and the application is notified once the result is final here.
+    /// Whether the group is closed, and the application is notified once the result is final here.
     is_delayed: bool,
-    /// The last peer that said that the group is closed.
+    /// The last peer that reported that the group is closed.
     told_by: Option<NodeId>,
 }
 
 impl Closing {
-    /// The application wants the group to end.
+    /// Notes the application's request to close the group.
     pub(super) fn want(&mut self) {
         self.is_wanted = true;
     }
@@ -43,7 +43,7 @@ impl Closing {
         self.is_wanted
     }
 
-    /// A last view change begins. True the first time.
+    /// Notes that a last view change begins. True the first time.
     fn on_stop(&mut self) -> bool {
         !core::mem::replace(&mut self.is_stopping, true)
     }
@@ -60,25 +60,25 @@ impl Closing {
         self.final_result.is_some()
     }
 
-    /// The group is closed. True if the application is notified at once, and not when the result is final.
+    /// Notes that the group is closed. True if the application is notified at once, and not when the result is final.
     fn on_closed(&mut self, is_fetching: bool) -> bool {
         self.is_delayed = is_fetching && self.final_result.is_none();
         !self.is_delayed
     }
 
-    /// The result is final. True if the application is to be notified that the group is closed.
+    /// Notes that the result is final. True if the application has to be notified that the group is closed.
     fn take_delayed(&mut self) -> bool {
         core::mem::take(&mut self.is_delayed)
     }
 
-    /// The last peer that said that the group is closed.
+    /// The last peer that reported that the group is closed.
     pub(super) fn told_by(&self) -> Option<NodeId> {
         self.told_by
     }
 }
 
 impl Machine {
-    /// The group is closed here, as the control log says.
+    /// Whether the group is closed in the control log here.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.log.state().is_closed()
@@ -90,7 +90,7 @@ impl Machine {
         self.closing.final_result()
     }
 
-    /// A node has, or had, a part in this group, as far as the control log says.
+    /// Whether the control log lists a node as part of this group, at present or earlier.
     #[must_use]
     pub fn knows(&self, node: NodeId) -> bool {
         self.log.state().founder() == Some(node)
@@ -98,25 +98,25 @@ impl Machine {
             || self.log.state().was_member(node)
     }
 
-    /// What this node says of the group to a node that asks for it by its name; none before its log begins.
+    /// The answer to a node that requests the group by its name; none before the group's log begins.
     #[must_use]
     pub fn running(&self) -> Option<ControlFrame> {
         let (name, durability) = (self.identity.name.clone(), self.identity.durability);
         self.log.state().founder().map(|founder| ControlFrame::Running { name, founder, durability })
     }
 
-    /// Gives up the memory that holds the result for other nodes. They get it from the disk, if the group is on disk.
+    /// Releases the memory of the result for other nodes. They receive it from the disk, if the group is on disk.
     pub fn forget_retained(&mut self) {
         self.result.forget_retained();
     }
 
-    /// The bytes of the result that are in memory for other nodes.
+    /// Bytes of the result in memory for other nodes.
     #[must_use]
     pub fn retained_bytes(&self) -> u64 {
         self.result.retained().bytes()
     }
 
-    /// Nothing is agreed on: this node only answers.
+    /// Makes this node only answer: nothing else is agreed on.
     pub(super) fn retire(&mut self) {
         if self.log.state().is_closed() && (self.log.voter().is_some() || self.is_coordinator()) {
             self.log.stop_voting();
@@ -125,14 +125,14 @@ impl Machine {
         }
     }
 
-    /// A peer of a closed group speaks of what is over.
+    /// Answers a peer of a closed group.
     pub(super) fn say_ended(&mut self, to: NodeId) {
         if self.identity.rules.holds(Rule::EndIsTold) {
             self.send_control(to, ControlFrame::Ended);
         }
     }
 
-    /// A peer says that the group is closed: it is asked for the rest of the log, or for the final result.
+    /// Handles a peer's report that the group is closed: requests the rest of the log, or the final result.
     pub(super) fn take_ended(&mut self, from: NodeId) {
         self.closing.told_by = Some(from);
         if !self.log.state().is_closed() {
@@ -144,7 +144,7 @@ impl Machine {
         }
     }
 
-    /// The group is closed, and nobody in reach gives what is missing of the final result.
+    /// The group is closed, and no node in reach has the missing part of the final result.
     pub(super) fn miss_final(&mut self) {
         let Some(view) = self.log.state().view().filter(|_| self.log.state().is_closed()) else { return };
         let patience = view.parameters.coordinator_timeout * FINAL_PATIENCE;
@@ -157,13 +157,13 @@ impl Machine {
         }
     }
 
-    /// Coordinator: ends the group by a last view change; one that is in progress is waited for.
+    /// Coordinator: closes the group by a last view change, after one in progress.
     pub(super) fn begin_stop(&mut self) {
         if !self.is_coordinator() || self.closing.is_stopping() {
             return;
         }
         if self.log.state().view().is_none() {
-            // Nothing was founded: the nodes that accepted are told.
+            // The group was not created: the nodes that accepted are notified.
             return self.propose(&Command::Close);
         }
         self.timers.stop(Timer::Period);
@@ -178,7 +178,7 @@ impl Machine {
         }
     }
 
-    /// The last view is in force: members report from here on, for a while.
+    /// Notes that the last view is in force: members report from then on, for a while.
     pub(super) fn last_installed(&mut self) {
         self.enter_stop();
         if self.is_coordinator() {
@@ -186,14 +186,14 @@ impl Machine {
         }
     }
 
-    /// The result is complete.
+    /// Finishes a complete result.
     pub(super) fn finish(&mut self) {
         let result = self.result.checkpoint();
         self.final_at(result);
     }
 
-    /// The result is complete, as another node says. Of a result that begins after index 1 here only that node knows the
-    /// digest, and of one that ends before that index also the length.
+    /// Finishes a result that is complete by another node's report. If the result begins after index 1 here, only that
+    /// node knows the digest, and if it ends before that index also the length.
     pub(super) fn finish_with(&mut self, theirs: Checkpoint) {
         let result = if self.identity.reads_all { self.result.checkpoint() } else { theirs };
         self.final_at(result);
@@ -218,17 +218,17 @@ impl Machine {
         }
     }
 
-    /// The application has said what it has to say of the final result.
+    /// Takes the application's report on the final result.
     pub(super) fn take_report(&mut self, mut report: Bytes) {
         report.truncate(REPORT_BYTES_MAX);
         self.closing.report = Some(report);
         self.say_report();
     }
 
-    /// Tells the coordinator of the final result; again on every fresh link.
+    /// Sends the final result to the coordinator; repeated on every new link.
     pub(super) fn say_report(&mut self) {
         let (result, report) = match self.arrival.joining() {
-            // It says no more than that nobody need wait for it.
+            // It only tells the coordinator not to wait for this node.
             Some(joining) if joining.observes() => {
                 let ended = self.log.state().view().is_some_and(|view| view.last);
                 let seen = self.closing.final_result.or_else(|| (!joining.reads()).then(Checkpoint::default));
@@ -255,10 +255,10 @@ impl Machine {
         }
     }
 
-    /// Coordinator: closes the group once everybody has reported who can be expected to.
+    /// Coordinator: closes the group once all expected members have reported.
     pub(super) fn try_close(&mut self) {
         let lingers = self.timers.is_set(Timer::Linger);
-        // Observers fetch the last of it: that takes less than the linger, or they are not waited for.
+        // Observers fetch the rest within the linger, or are not awaited.
         let Some(coordinating) = &self.coordinating else { return };
         let observed = self.peers.observers().iter().any(|node| !coordinating.has_finished(*node));
         if lingers && !observed && !self.log.state().unreported().any(|node| self.timeouts().seems_alive(node)) {
@@ -275,7 +275,7 @@ impl Machine {
         self.propose(&Command::Close);
     }
 
-    /// The log ends here. A node that still fetches the final result goes on with that.
+    /// Ends the log. A node that still fetches the final result continues to do so.
     pub(super) fn closed(&mut self) {
         for timer in [Timer::Heartbeat, Timer::Seek, Timer::Join, Timer::Rejoin, Timer::Leave] {
             self.timers.stop(timer);

@@ -13,9 +13,9 @@ use crate::rules::Rule;
 use crate::view::{RingMember, View};
 use crate::wire::ControlFrame;
 
-/// Between two requests of a node that leaves.
+/// The time between two requests of a node that leaves.
 const LEAVE_EVERY: Duration = Duration::from_millis(100);
-/// The coordinator starts a view change without a member that leaves at most this often while no complete member stays.
+/// The minimum time between two view changes without a leaving member, while no complete member stays.
 const LET_GO_EVERY: Duration = Duration::from_secs(1);
 
 /// This node leaves the group for good.
@@ -30,7 +30,7 @@ impl Departure {
         self.is_wanted = true;
     }
 
-    /// The application wants this node to leave.
+    /// Whether the application has requested to leave.
     pub(super) fn is_wanted(&self) -> bool {
         self.is_wanted
     }
@@ -39,21 +39,21 @@ impl Departure {
         self.is_finished = true;
     }
 
-    /// This node has left.
+    /// Whether this node has left.
     fn is_finished(&self) -> bool {
         self.is_finished
     }
 }
 
 impl Machine {
-    /// The application wants this node to leave for good.
+    /// Handles the application's request to leave for good.
     pub(super) fn leave(&mut self) {
         self.departure.want();
         self.ask_to_leave();
     }
 
-    /// Asks the coordinator to leave, and again until this node has left: a request is lost with its link, with the
-    /// coordinator, and with a view change that evicts or takes in this node meanwhile.
+    /// Sends the request to leave to the coordinator, and repeats it until this node has left: a request is lost with
+    /// its link, with the coordinator, and with a view change that evicts or admits this node meanwhile.
     pub(super) fn ask_to_leave(&mut self) {
         self.try_go();
         if !self.departure.is_wanted() || self.departure.is_finished() || self.log.state().is_closed() {
@@ -67,7 +67,7 @@ impl Machine {
         }
     }
 
-    /// Coordinator: a node wants to leave, wherever it stands. It does not come onto the ring.
+    /// Coordinator: handles a node's request to leave, in any state. It does not enter the ring.
     pub(super) fn asked_to_leave(&mut self, from: NodeId) {
         let Some(on_ring) = self.log.state().view().map(|view| view.rank_of(from).is_some()) else { return };
         let Some(coordinating) = &mut self.coordinating else { return };
@@ -82,9 +82,9 @@ impl Machine {
         }
     }
 
-    /// Coordinator: starts a view change without the members that leave, once a complete member stays. If nobody on the
-    /// ring stays, evicted nodes that follow come onto it first. Only if there are none in the whole group, the group
-    /// ends with its last members.
+    /// Coordinator: starts a view change without the leaving members, once a complete member stays. If no member of the
+    /// ring stays, evicted nodes that follow enter it first. Only if there are none in the whole group, the group
+    /// closes with its last members.
     pub(super) fn let_go(&mut self) {
         let Some(view) = self.log.state().view().cloned() else { return };
         let Some(coordinating) = &self.coordinating else { return };
@@ -119,20 +119,21 @@ impl Machine {
         }
     }
 
-    /// Coordinator: it leaves and is on no ring, so what ends the group is for the next one, which stays to tell of it.
+    /// Coordinator: whether it leaves and is on no ring, so that the next coordinator, which stays to report it, closes
+    /// the group.
     pub(super) fn hands_over(&self) -> bool {
         self.departure.is_wanted()
             && self.log.state().view().is_some_and(|view| view.rank_of(self.identity.me).is_none())
     }
 
-    /// A node that follows the result may come onto the ring.
+    /// Whether a node that follows the result may enter the ring.
     fn has_heirs(&self, view: &View) -> bool {
         let places = MEMBERS_MAX.saturating_sub(view.members());
         let has_joiners = self.next_view().is_some_and(|next| !next.joiners(view, places).is_empty());
         self.identity.rules.holds(Rule::LastHandsOver) && has_joiners
     }
 
-    /// Every node that was ever a member is on the ring or has left by itself, and nobody is on its way in.
+    /// Whether every node that was ever a member is on the ring or has left by itself, and no node is joining.
     fn is_last(&self, view: &View) -> bool {
         let timeouts = self.timeouts();
         let comes = |node: NodeId| {
@@ -141,12 +142,12 @@ impl Machine {
         self.absent(view).next().is_none() && !self.log.state().runs().any(comes)
     }
 
-    /// Members that were evicted: they have not left, and may come back.
+    /// Evicted members, which have not left and may return.
     fn absent<'a>(&'a self, view: &'a View) -> impl Iterator<Item = NodeId> + 'a {
         self.log.state().members().filter(|node| view.rank_of(*node).is_none() && !self.log.state().has_left(*node))
     }
 
-    /// A view is in force: checkpoints of others do not count, and its joiners have to fetch before they are
+    /// Notes the members of a view: checkpoints of others do not count, and its joiners have to fetch before they are
     /// complete.
     pub(super) fn note_members(&mut self, view: &View) {
         self.peers.checkpoints.forget(view);
@@ -154,7 +155,7 @@ impl Machine {
         self.probe_peers();
     }
 
-    /// The log says that a node has left which was not on the ring.
+    /// Handles the log's entry that a node off the ring has left.
     pub(super) fn has_left(&mut self, node: NodeId) {
         if node != self.identity.me {
             self.event(Event::Left { node });
@@ -162,7 +163,7 @@ impl Machine {
         self.reconfigure();
     }
 
-    /// This node has left, the log says so, and nobody needs its vote.
+    /// Ends this node's part, once it has left, the log records that, and its vote is not needed.
     pub(super) fn try_go(&mut self) {
         let on_ring = match self.log.state().view() {
             Some(view) => view.rank_of(self.identity.me).is_some(),
@@ -175,11 +176,12 @@ impl Machine {
         }
         let listed = self.identity.incarnation > Incarnation(0) && !self.arrival.observes();
         let founded = self.log.state().founder() == Some(self.identity.me);
-        // A node that is still coming in and reaches nobody has nothing that others could miss.
+        // A joining node that reaches no other node has nothing that others could miss.
         let unheard = self.arrival.is_joining() && !self.has_coordinator();
         let has_left = self.log.state().has_left(self.identity.me);
         let logged = has_left || !(listed || founded) || !self.identity.rules.holds(Rule::LeftIsLogged);
-        // A node that led until its own removal may be the only one to know of that: another one has to coordinate without it.
+        // A node that led until its own removal may be the only one to know of that: another one has to coordinate
+        // without it.
         let unled = has_left && !self.has_coordinator() && self.identity.rules.holds(Rule::LeaverIsLed);
         if (logged || unheard) && !unled || closed {
             self.departure.finish();
@@ -188,7 +190,7 @@ impl Machine {
         }
     }
 
-    /// What keeps this node from leaving; none unless it wants to.
+    /// The condition that this node waits for, if it is leaving.
     pub(super) fn leave_wait(&self) -> Option<LeaveWait> {
         let view = self.log.state().view().filter(|_| self.departure.is_wanted() && !self.departure.is_finished())?;
         if !self.has_coordinator() {
@@ -197,7 +199,7 @@ impl Machine {
         if view.rank_of(self.identity.me).is_none() {
             return Some(if self.log.lists_voter_of(self.identity.me) { LeaveWait::Vote } else { LeaveWait::Log });
         }
-        // Only the coordinator knows who else leaves.
+        // Only the coordinator knows the other leaving members.
         let leaves = |member: &RingMember| member.node == self.identity.me || self.is_leaving(member.node);
         let nobody_stays = view.ring.iter().all(leaves);
         let evicted: Vec<NodeId> = self.absent(view).collect();

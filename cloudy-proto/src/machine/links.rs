@@ -1,4 +1,4 @@
-//! Links come and go; nothing is lost by it (`protocol.md` §4).
+//! Links come and go, and nothing is lost (`protocol.md` §4).
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -27,7 +27,7 @@ impl Machine {
         {
             member.link_up(rank);
             if member.view.parameters.adapts() {
-                // Both ends have said hello; the first heartbeat follows after the path's time.
+                // Both ends have sent their hello; the first heartbeat follows after the path's delay.
                 member.heard(rank, self.timers.now());
             }
         }
@@ -38,7 +38,7 @@ impl Machine {
             self.announce(peer);
         } else if peer == self.tracking.node() {
             self.greet_coordinator();
-            // The creator may be another process that knows nothing of the group: only an answer tells.
+            // The creator may be another process without the group: only an answer shows that.
             if self.arrival.has_accepted() && self.log.state().view().is_none() {
                 self.accept_invitation(peer);
             }
@@ -76,7 +76,8 @@ impl Machine {
         self.try_close();
     }
 
-    /// A link is up: a node that joins asks for a place, and a node of the group tells a former member that the group runs.
+    /// Handles a new link: a joining node requests a place, and a node of the group notifies a former member that the
+    /// group runs.
     fn greet(&mut self, peer: NodeId) {
         if let Some(mut join) = self.join() {
             join.on_link_up(peer);
@@ -90,7 +91,7 @@ impl Machine {
         }
     }
 
-    /// Says once in each view that the links to all other members are up.
+    /// Reports once in each view that the links to all other members are up.
     pub(super) fn say_ready(&mut self) {
         let Some(view) = self.plane.unreported_ready() else { return };
         if self.is_coordinator() {
@@ -102,7 +103,7 @@ impl Machine {
         }
     }
 
-    /// Says to every peer that this node lives, and how far it is.
+    /// Sends every peer this node's heartbeat.
     pub(super) fn beat(&mut self) {
         let Some(view) = self.log.state().view().cloned() else { return };
         self.probe_peers();
@@ -120,7 +121,8 @@ impl Machine {
         }
     }
 
-    /// Linked nodes that watch the group from outside its ring: the founder, the coordinator, and who follows it here.
+    /// Linked nodes that follow the group from outside its ring: the creator, the coordinator, and this node's
+    /// followers.
     fn observers(&self, view: &View) -> BTreeSet<NodeId> {
         let named = self.log.state().founder().into_iter().chain([self.tracking.node()]);
         let followers = self.coordinating.iter().flat_map(Coordinating::followers);
@@ -128,7 +130,7 @@ impl Machine {
         all.filter(|node| view.rank_of(*node).is_none() && self.peers.is_linked(*node)).collect()
     }
 
-    /// A member said that it lives.
+    /// Handles a member's heartbeat.
     pub(super) fn heard_of(&mut self, node: NodeId, heartbeat: Heartbeat) {
         let Some(view) = self.log.state().view() else { return };
         if self.peers.on_heartbeat(node, heartbeat, &view.parameters, self.timers.now()) {
@@ -154,7 +156,7 @@ impl Machine {
         }
     }
 
-    /// A peer measures the path to this node.
+    /// Answers a peer's probe of the path to this node.
     pub(super) fn take_probe(&mut self, from: NodeId, sent_us: u64) {
         self.hear(from);
         self.send_control(from, ControlFrame::Echo { sent_us });
@@ -165,7 +167,7 @@ impl Machine {
         self.peers.on_echo(from, Time(sent_us), self.timers.now());
     }
 
-    /// A peer lives, in whatever view it is.
+    /// Notes that a peer lives, in any view.
     fn hear(&mut self, from: NodeId) {
         if let Some(member) = self.plane.member_mut()
             && let Some(rank) = member.view.rank_of(from)
@@ -174,7 +176,7 @@ impl Machine {
         }
     }
 
-    /// A process that was itself late by more than a heartbeat has heard nobody meanwhile.
+    /// Handles a process that was itself late by more than a heartbeat: it has received nothing meanwhile.
     #[inline]
     pub(super) fn notice_sleep(&mut self, now: Time) {
         let passed = now.since(self.timers.now());
@@ -186,7 +188,8 @@ impl Machine {
         }
     }
 
-    /// The input comes later than a heartbeat after the one before it: this process was stopped, unless no timer was due.
+    /// Handles an input that comes later than a heartbeat after the one before it: this process was stopped, unless no
+    /// timer was due.
     fn notice_late(&mut self, now: Time, passed: Duration, heartbeat: Duration) {
         let slept = self.timers.next().map_or(Duration::ZERO, |due| now.since(due)).min(passed);
         if slept <= heartbeat {

@@ -1,4 +1,4 @@
-//! The control log: at its voters, and at those who follow it (`protocol.md` §6).
+//! The control log, at its voters and followers (`protocol.md` §6).
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ use crate::view::View;
 use crate::wire::{CommandError, ConsensusMessage, ControlFrame};
 
 impl Machine {
-    /// Coordinator: puts a command up for agreement. It appears in the log, or this node stops coordinating.
+    /// Coordinator: proposes a command. It appears in the log, or this node stops coordinating.
     pub(super) fn propose(&mut self, command: &Command) {
         if self.is_coordinator() {
             self.log.propose(command);
         }
     }
 
-    /// Lets the consensus library do what follows from the inputs so far, and applies what was committed.
+    /// Runs the consensus library after the inputs so far, and applies committed entries.
     pub(super) fn run_consensus(&mut self) {
         while !self.log.voter().map_or(self.coordinating.is_none(), Voter::is_settled) {
             while let Some(output) = self.log.voter_mut().and_then(Voter::poll_output) {
@@ -54,7 +54,7 @@ impl Machine {
                     self.halt_at_log(index, error);
                 }
             }
-            // Another node told of it before, or an earlier run knew it.
+            // Another node sent it before, or an earlier incarnation knew it.
             VoterOutput::Committed { index, term, .. } => {
                 if index.next() == self.log.state().next() {
                     self.log.set_term(term);
@@ -64,8 +64,8 @@ impl Machine {
         }
     }
 
-    /// Stops for good, and stops voting: every later entry builds on one that this node cannot apply. What a peer says is
-    /// committed counts as committed, as everywhere in the log.
+    /// Stops for good, and stops voting: every later entry builds on one that this node cannot apply. An entry that a
+    /// peer reports as committed counts as committed, as everywhere in the log.
     pub(super) fn halt_at_log(&mut self, index: LogIndex, error: CommandError) {
         if !self.identity.rules.holds(Rule::UnreadableLogStops) {
             return;
@@ -84,7 +84,7 @@ impl Machine {
         }
     }
 
-    /// Begins or ends to coordinate, as the consensus library says.
+    /// Starts or stops to coordinate, as the consensus library decides.
     fn watch_leadership(&mut self) {
         let leading = self.log.voter().and_then(|voter| voter.leads(self.identity.rules));
         if leading == self.coordinating.as_ref().map(Coordinating::term) {
@@ -104,7 +104,7 @@ impl Machine {
         }
     }
 
-    /// Another voter says something; who is sent entries as a voter to be becomes one.
+    /// Handles a message of another voter; a node that receives entries as a future voter becomes one.
     pub(super) fn take_consensus(&mut self, from: NodeId, message: ConsensusMessage) {
         if self.log.state().elector(message.from).is_some_and(|known| known != from) {
             return self.breach(from, "it speaks for another voter".to_owned());
@@ -119,7 +119,7 @@ impl Machine {
         if self.log.voter_as(message.to).is_some() {
             self.log.keep_name(message.from, from);
         }
-        // A message to an earlier run of this node is for nobody.
+        // A message to an earlier incarnation of this node has no receiver.
         let Some(voter) = self.log.voter_mut().filter(|voter| voter.id() == message.to) else { return };
         let index = message.index;
         let checks = self.identity.rules.holds(Rule::ConsensusIsChecked);
@@ -129,18 +129,18 @@ impl Machine {
                 self.reconfigure();
             }
             Err(ConsensusError::State(error)) => self.halt_at_log(index, error),
-            // The name is an earlier run's: it is the disk that has forgotten.
+            // The id is an earlier incarnation's: its disk has forgotten.
             Err(ConsensusError::Forgotten) if !self.identity.rules.holds(Rule::ForgottenVoteIsGivenUp) => {}
             Err(ConsensusError::Forgotten) if self.identity.is_restored && voter.id() != own => self.give_up_vote(),
             Err(error) => self.breach(from, error.to_string()),
         }
     }
 
-    /// What this voter has confirmed is not on its disk, so nobody may count on its name: it becomes another
-    /// voter, as one that lost its disk.
+    /// Gives up the vote: what this voter has confirmed is not on its disk, so no other voter may count on its id. It
+    /// becomes another voter, like one that lost its disk.
     fn give_up_vote(&mut self) {
         self.log.stop_voting();
-        // After another restart nobody is needed to say so again.
+        // After another restart no other voter has to report it again.
         self.storage.records.keep(Record::Vote(Vote::default()));
         self.storage.syncs.forget_consensus();
         self.event(Event::OlderDisk(OlderDisk::Log));
@@ -148,7 +148,7 @@ impl Machine {
         self.greet_coordinator();
     }
 
-    /// This node has a part in the consensus, or could take it up again.
+    /// Whether this node has a part in the consensus, or could take it up again.
     pub(super) fn votes(&self) -> bool {
         self.log.votes(self.identity.incarnation)
     }
@@ -168,7 +168,8 @@ impl Machine {
         self.seek_complete();
     }
 
-    /// A node wants the log from an entry on: of the coordinator for good, of others as far as they have it.
+    /// Handles a request for the log from an entry on: the coordinator sends future entries too, other nodes those that
+    /// they have.
     pub(super) fn follow(&mut self, from: NodeId, next: LogIndex, voter: ConsensusId) {
         self.log.on_voter_named(from, voter);
         if let Some(coordinating) = &mut self.coordinating {
@@ -181,8 +182,8 @@ impl Machine {
             frames.into_iter().for_each(|frame| self.send_control(from, frame));
             self.send_control(from, ControlFrame::Resigned);
             if next > self.log.state().next() && self.identity.rules.holds(Rule::AskedAsksBack) {
-                // A node that asks knows more. It need not be on the ring: who was may not know yet that the log goes on without
-                // a voter that is gone.
+                // A node that requests these entries knows more. It need not be on the ring: a former member may not
+                // know yet that the log continues without a voter that is gone.
                 self.coordinator().send_follow(from);
             }
         }
@@ -195,13 +196,13 @@ impl Machine {
         }
     }
 
-    /// Committed entries of the log, which may be known in part.
+    /// Handles committed entries of the log, which may be known in part.
     pub(super) fn take_log(&mut self, from: NodeId, first: LogIndex, entries: Vec<Bytes>, term: u64) {
         let last = LogIndex((first.0 + entries.len() as u64).saturating_sub(1));
         for (at, entry) in entries.into_iter().enumerate() {
             let index = LogIndex(first.0 + at as u64);
             if index > self.log.state().next() && self.arrival.is_joining() {
-                // What came before was taken for a stranger's.
+                // Earlier entries were taken for a stranger's.
                 return self.coordinator().send_follow(from);
             }
             if index > self.log.state().next() {
@@ -215,7 +216,7 @@ impl Machine {
             }
         }
         if let Some(voter) = self.log.voter_mut() {
-            // Its leader may have died before it said so.
+            // Its leader may have died before it reported that.
             voter.learn_committed(last, term);
         }
     }
@@ -260,12 +261,12 @@ impl Machine {
         Ok(())
     }
 
-    /// The log lists this run of the node.
+    /// Notes this process's incarnation in the log.
     pub(super) fn incarnated(&mut self, incarnation: Incarnation) {
         self.identity.incarnation = incarnation;
         self.send_rejoin();
         if self.closing.is_wanted() {
-            // Before, it was of no group that could be asked.
+            // Before, there was no group to send the request to.
             self.end();
         }
     }
@@ -276,10 +277,10 @@ impl Machine {
 }
 
 impl Machine {
-    /// What the log up to an entry comes to, from a node that does not keep these entries.
+    /// Handles a state of the log from a node that does not keep the entries before it.
     pub(super) fn skip_log(&mut self, index: LogIndex, term: u64, encoded: Bytes) -> Result<(), CommandError> {
         if let Some(voter) = self.log.voter_mut() {
-            // Its leader may have died before it said so.
+            // Its leader may have died before it reported that.
             voter.learn_committed(index, term);
         }
         if index < self.log.state().next() {
@@ -319,7 +320,7 @@ impl Machine {
         Ok(())
     }
 
-    /// What the log's state says of results that are complete, but for those that were known before.
+    /// Reports the complete results in the log's state, except those that were known before.
     pub(super) fn tell_reports(&mut self, known: &[NodeId]) {
         let fresh = self.log.state().reports().filter(|(node, ..)| !known.contains(node));
         let said = fresh.map(|(node, result, report)| Event::Reported { node, result, report: report.clone() });
@@ -327,7 +328,7 @@ impl Machine {
         said.into_iter().for_each(|event| self.event(event));
     }
 
-    /// A view change went on without these nodes.
+    /// Reports the nodes that a view change excluded.
     fn report_dropped(&mut self, dropped: &[(NodeId, Dropped)]) {
         for &(node, why) in dropped {
             if why != Dropped::Left {
@@ -343,7 +344,7 @@ impl Machine {
         }
     }
 
-    /// A view is in force; entries before the one that installs it were skipped, and views among them, perhaps.
+    /// Enters a view after skipped entries, and perhaps skipped views.
     fn pass_into(&mut self, view: Arc<View>, before: Option<&View>) {
         let (cut, dropped) = self.log.state().passage();
         let (cut, dropped) = (cut.to_vec(), dropped.to_vec());
@@ -360,7 +361,7 @@ impl Machine {
 }
 
 impl Machine {
-    /// Most voters are back without their votes: no node can coordinate the group.
+    /// The lost votes, if most voters returned without theirs: no node can coordinate the group.
     pub(super) fn votes_lost(&self) -> Option<VotesLost> {
         votes_lost(&self.identity, &self.log, self.has_coordinator())
     }

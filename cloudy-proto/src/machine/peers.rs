@@ -1,4 +1,4 @@
-//! What is known of other nodes: links, what they reported last, and what is measured of the paths to them.
+//! Other nodes: their links, their last reports, and measurements of the paths to them.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -17,21 +17,21 @@ use crate::wire::Heartbeat;
 /// Other nodes: members of the view in force, and all that are linked.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    /// Where each linked node can be reached.
+    /// The addresses of each linked node.
     links: BTreeMap<NodeId, Vec<SocketAddr>>,
-    /// When each node was last heard from, and what it reported.
+    /// The time of the last frame of each node, and its last report.
     heard: BTreeMap<NodeId, (Time, Heartbeat)>,
-    /// What is measured of the path to each.
+    /// The measurements of the path to each.
     paths: BTreeMap<NodeId, Path>,
-    /// When this process ran again after it had been stopped for longer than a heartbeat.
+    /// The time at which this process continued after it had been stopped for longer than a heartbeat.
     woke_at: Option<Time>,
     /// Linked observers.
     observers: BTreeSet<NodeId>,
-    /// Members that came onto the ring as joiners and have not reported that they are complete.
+    /// Members that entered the ring as joiners and have not reported that they are complete.
     incomplete: BTreeSet<NodeId>,
-    /// What members reported of their results, to be compared.
+    /// The reported checkpoints of members, for comparison.
     pub(super) checkpoints: Checkpoints,
-    /// Nodes that were evicted, and those of them that are ready to come back.
+    /// Evicted nodes, and those of them that are ready to return.
     pub(super) evictions: Evictions,
 }
 
@@ -42,12 +42,12 @@ impl Peers {
         self.links.contains_key(&node)
     }
 
-    /// All linked nodes, in the order of their ids.
+    /// All linked nodes, ordered by id.
     pub(super) fn linked(&self) -> Vec<NodeId> {
         self.links.keys().copied().collect()
     }
 
-    /// Where a linked node can be reached.
+    /// The addresses of a linked node.
     pub(super) fn addresses(&self, node: NodeId) -> Option<&Vec<SocketAddr>> {
         self.links.get(&node)
     }
@@ -58,7 +58,7 @@ impl Peers {
         self.paths.entry(node).or_default().link_up();
     }
 
-    /// What a member reported stays; all else is forgotten with its link.
+    /// Notes a lost link: a member's report stays, everything else is dropped.
     pub(super) fn on_link_down(&mut self, node: NodeId, is_member: bool) {
         self.links.remove(&node);
         self.observers.remove(&node);
@@ -68,8 +68,8 @@ impl Peers {
         }
     }
 
-    /// A view is in force: nodes that are neither members of it nor linked are forgotten, and its joiners have to fetch before
-    /// they are complete.
+    /// Handles a view in force: nodes that are neither members of it nor linked are dropped, and its joiners have to
+    /// fetch before they are complete.
     pub(super) fn on_view(&mut self, view: &View) {
         let is_member = |node: &NodeId| view.rank_of(*node).is_some();
         let stays = |node: &NodeId| is_member(node) || self.links.contains_key(node);
@@ -83,7 +83,7 @@ impl Peers {
 
 /// Signs of life, and what nodes report of themselves.
 impl Peers {
-    /// A node reports that it lives, and its progress. True if it is a joiner that has just become complete.
+    /// Notes a node's heartbeat. True if it is a joiner that has just become complete.
     pub(super) fn on_heartbeat(
         &mut self,
         node: NodeId,
@@ -98,7 +98,7 @@ impl Peers {
         heartbeat.complete && self.incomplete.remove(&node)
     }
 
-    /// A node that is known lives.
+    /// Notes that a known node lives.
     pub(super) fn on_sign_of_life(&mut self, node: NodeId, now: Time) {
         if let Some((at, _)) = self.heard.get_mut(&node) {
             *at = now;
@@ -114,12 +114,12 @@ impl Peers {
         self.heard_at(node).max(self.paths.get(&node).and_then(Path::echoed_at))
     }
 
-    /// What a node reported last; a default if it has reported nothing since its link came up.
+    /// The last report of a node; a default if it has sent none on its link.
     pub(super) fn heartbeat(&self, node: NodeId) -> Option<&Heartbeat> {
         self.heard.get(&node).map(|(_, heartbeat)| heartbeat)
     }
 
-    /// A member came as a joiner and has not reported that it is complete.
+    /// Whether a member joined and has not reported that it is complete.
     pub(super) fn is_incomplete(&self, node: NodeId) -> bool {
         self.incomplete.contains(&node)
     }
@@ -139,7 +139,7 @@ impl Peers {
 
 /// Paths.
 impl Peers {
-    /// The path to a linked node is to be measured again: notes that a probe is sent. False if none is due.
+    /// Notes a probe to a linked node. False if none is due.
     pub(super) fn start_probe(&mut self, node: NodeId, now: Time) -> bool {
         let path = self.paths.entry(node).or_default();
         let is_due = path.is_probe_due(now);
@@ -149,24 +149,24 @@ impl Peers {
         is_due
     }
 
-    /// The echo of a probe came.
+    /// Notes the echo of a probe.
     pub(super) fn on_echo(&mut self, node: NodeId, sent_at: Time, now: Time) {
         if let Some(path) = self.paths.get_mut(&node) {
             path.echo(sent_at, now);
         }
     }
 
-    /// This process was stopped for a time, in which it heard from nobody.
+    /// Notes that this process was stopped for a time, in which it received nothing.
     pub(super) fn on_slept(&mut self, slept: Duration) {
         self.paths.values_mut().for_each(|path| path.slept(slept));
     }
 
-    /// This process runs again, and decides on nothing that it heard meanwhile for a tick.
+    /// Notes that this process runs again: for a tick it decides on nothing that it received before.
     pub(super) fn on_wake(&mut self, now: Time) {
         self.woke_at = Some(now);
     }
 
-    /// This process was stopped until a moment ago: what it knows of others is old.
+    /// Whether this process was stopped until a moment ago, so that its knowledge of others is old.
     pub(super) fn has_just_woken(&self, now: Time) -> bool {
         self.woke_at.is_some_and(|at| now.since(at) < CONSENSUS_TICK)
     }
@@ -175,7 +175,7 @@ impl Peers {
         self.paths.get(&node)
     }
 
-    /// The longest of the round trips that hardly any exceeds on its path.
+    /// The longest of the bounds that hardly any round trip exceeds on its path.
     pub(super) fn longest_round_trip(&self) -> Option<Duration> {
         self.paths.values().filter_map(Path::round_trip_max).max()
     }

@@ -1,4 +1,4 @@
-//! When a session is kicked off, and when its periods end (`protocol.md` §9).
+//! The kickstart of a session, and the end of its periods (`protocol.md` §9).
 
 use crate::command::{Command, SessionPlan};
 use crate::id::{NodeId, ViewId};
@@ -10,8 +10,8 @@ use crate::session::{Begins, PeriodEnd, Session};
 use crate::view::View;
 
 impl Machine {
-    /// Coordinator: a member's links to all others are up. Once that holds for all, a session may begin. A member may
-    /// know a view before the coordinator, whose disk is slower.
+    /// Coordinator: notes that a member's links to all others are up. Once that holds for all, a session may begin. A
+    /// member may know a view before the coordinator, whose disk is slower.
     pub(super) fn on_ready(&mut self, node: NodeId, of: ViewId) {
         if let Some(coordinating) = &mut self.coordinating
             && self.log.state().incarnation(node).is_some()
@@ -21,7 +21,7 @@ impl Machine {
         }
     }
 
-    /// Coordinator: a view is in force that members may have spoken of before.
+    /// Coordinator: handles reports about a view from before it was in force here.
     pub(super) fn heard_early(&mut self, view: &View) {
         let Some(coordinating) = &mut self.coordinating else { return };
         let (ready, suspicions) = coordinating.on_view(view.id);
@@ -45,8 +45,8 @@ impl Machine {
         self.coordinating.as_ref().is_some_and(|coordinating| coordinating.are_all_ready(view))
     }
 
-    /// Coordinator: kicks a session off once all members reach each other, and those vote who should: from then on no
-    /// single node is needed for it to go on.
+    /// Coordinator: kicks a session off once all members reach each other, and the intended nodes vote: from then on it
+    /// continues without any single node.
     pub(super) fn try_kickstart(&mut self) {
         let all_ready = self.log.state().view().is_some_and(|view| self.are_ready(view));
         let plan = self
@@ -61,7 +61,7 @@ impl Machine {
         }
     }
 
-    /// A view of a session is in force.
+    /// Handles a view of a session.
     pub(super) fn note_session(&mut self, view: &View) {
         if view.parameters.session {
             self.session.get_or_insert_default();
@@ -85,7 +85,7 @@ impl Machine {
         self.event(event);
     }
 
-    /// A period is over: for a member by its own timer, for all by the coordinator's command.
+    /// Ends a period: for a member by its own timer, for all by the coordinator's command.
     pub(super) fn period_over(&mut self) {
         match self.session.as_ref().and_then(Session::on_period_over) {
             Some(PeriodEnd::Send) => {
@@ -103,7 +103,7 @@ impl Machine {
         }
     }
 
-    /// Somebody here wants the session to end now.
+    /// Handles a request of this node to end the session.
     pub(super) fn end(&mut self) {
         self.closing.want();
         if self.is_coordinator() {
@@ -115,7 +115,7 @@ impl Machine {
 
     pub(super) fn asked_to_end(&mut self, from: NodeId) {
         let observes = self.peers.is_observer(from);
-        // The node asks the next coordinator as well.
+        // The node sends its request to the next coordinator as well.
         if self.is_coordinator() && !self.hands_over() && (observes || self.tracking.is_known(from, &self.log)) {
             self.begin_stop();
         }

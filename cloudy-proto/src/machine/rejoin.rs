@@ -1,4 +1,4 @@
-//! An evicted node comes back onto the ring (`protocol.md` §6.5).
+//! The return of an evicted node to the ring (`protocol.md` §6.5).
 
 use core::time::Duration;
 
@@ -8,11 +8,11 @@ use crate::machine::Machine;
 use crate::machine::timers::Timer;
 use crate::wire::ControlFrame;
 
-/// Between two signs of life of an evicted node.
+/// The time between two reports of an evicted node.
 const REJOIN_EVERY: Duration = Duration::from_millis(100);
 
 impl Machine {
-    /// An evicted node reports that it lives, and whether it is ready to come back.
+    /// Reports that this evicted node lives, and whether it is ready to return.
     pub(super) fn send_rejoin(&mut self) {
         let Some(view) = self.log.state().view().filter(|_| self.is_evicted()).cloned() else { return };
         let reaches = |node: NodeId| node == self.identity.me || self.peers.is_linked(node);
@@ -27,7 +27,7 @@ impl Machine {
         }
     }
 
-    /// The log does not remember this node's incarnation: the coordinator would not accept it as a joiner.
+    /// Notes that the log does not remember this node's incarnation: the coordinator would not accept it as a joiner.
     pub(super) fn notice_forgotten(&mut self) {
         let was_listed =
             self.identity.incarnation > Incarnation(0) && self.log.state().incarnation(self.identity.me).is_none();

@@ -1,4 +1,4 @@
-//! What a group looks like from here, and what became of a broadcast (`protocol.md` §2, *message id*).
+//! The status of a group at this node, and the outcome of a broadcast (`protocol.md` §2, *message id*).
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -14,11 +14,11 @@ use crate::rules::Rule;
 use crate::session::phase_of;
 use crate::time::Time;
 
-/// Entries of the pending table that a status names.
+/// Maximum of entries of the pending table in a status.
 const PENDING_NAMED: usize = 16;
 
 impl Machine {
-    /// The state of the group at this moment; stops nothing and changes nothing.
+    /// The present state of the group; it has no effects.
     #[must_use]
     pub fn status(&self, now: Time) -> Status {
         let now = now.max(self.timers.now());
@@ -54,15 +54,15 @@ impl Machine {
         }
     }
 
-    /// The last entry of the control log that this node knows of, and those that it has applied since it was last asked:
-    /// for tests.
+    /// The last entry of the control log that this node knows, and those that it has applied after the last call: for
+    /// tests.
     #[cfg(feature = "mutations")]
     #[must_use]
     pub fn newly_applied(&mut self) -> (LogIndex, Vec<(LogIndex, bytes::Bytes)>) {
         (LogIndex(self.log.state().next().0 - 1), self.log.take_history())
     }
 
-    /// The commands that this voter's log holds beyond what it has applied: for tests.
+    /// The commands in this voter's log beyond the applied ones: for tests.
     #[cfg(feature = "mutations")]
     #[must_use]
     pub fn proposed(&self) -> Vec<crate::command::Command> {
@@ -70,7 +70,7 @@ impl Machine {
         entries.iter().filter_map(|command| crate::wire::decode_command(command).ok()).collect()
     }
 
-    /// What the control log comes to, as far as this node has applied it: for tests.
+    /// The state of the control log, as far as this node has applied it: for tests.
     #[cfg(feature = "mutations")]
     #[must_use]
     pub fn log_state(&self) -> Option<bytes::Bytes> {
@@ -131,7 +131,7 @@ impl Machine {
         Some(Waiting { index, node: missing, cause, age, least_ring: Some(least_ring) })
     }
 
-    /// What keeps a view change from its end, if that is the least ring size, and the first member that is missing.
+    /// The least ring size, with the first missing member, if that prevents the end of a view change.
     fn least_ring(&self, member: &Member) -> Option<(NodeId, LeastRing)> {
         let ring =
             member.view.ring.iter().filter(|_| member.is_wedged() && !member.view.last).map(|member| member.node);
@@ -143,14 +143,14 @@ impl Machine {
     }
 }
 
-/// The result must have waited for this long before it is said.
+/// The time for which the result must have waited before that is reported.
 const WAITS_SAID_AFTER: Duration = Duration::from_millis(250);
 
 impl Machine {
-    /// Reports what the result waits for: first after a quarter of a second, and whenever that has doubled.
+    /// Reports the slot that the result waits for: first after a quarter of a second, and whenever that has doubled.
     pub(super) fn say_waits(&mut self) {
         let waiting = self.plane.member().and_then(|member| self.waits_for(member, self.timers.now()));
-        // Its own turn it can only take itself.
+        // Only this node can use its own turn.
         let says = |waiting: &Waiting| waiting.node != self.identity.me || waiting.cause == WaitCause::OwnDisk;
         let waiting = waiting.filter(says);
         let age = waiting.as_ref().map(|waiting| waiting.age);
@@ -173,7 +173,7 @@ fn pending(member: &Member, now: Time) -> Vec<PendingSlot> {
         .collect::<Vec<_>>()
 }
 
-/// Shown in logs: what the result waits for.
+/// The text for logs.
 impl core::fmt::Display for Waiting {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (node, age_ms) = (self.node.short(), self.age.as_millis());
@@ -197,7 +197,7 @@ impl core::fmt::Display for Waiting {
     }
 }
 
-/// The verdict on every broadcast of a group whose result is final.
+/// The outcomes of all broadcasts of a group whose result is final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinalOutcomes {
     /// The last sequence number of each incarnation in the result.
@@ -207,7 +207,7 @@ pub struct FinalOutcomes {
 }
 
 impl FinalOutcomes {
-    /// What became of a broadcast of any node. [`Outcome::Open`] only for an id that no node was given, as far as the
+    /// The outcome of a broadcast of any node. [`Outcome::Open`] only for an id that no node was given, as far as the
     /// log is known here.
     #[must_use]
     pub fn outcome(&self, id: MessageId) -> Outcome {
@@ -221,8 +221,8 @@ impl FinalOutcomes {
 }
 
 impl Machine {
-    /// The verdicts that hold for good once the result is final. None before that, and where the result here cannot
-    /// tell: it diverged, or it begins after index 1 without the sequence numbers before that.
+    /// The outcomes for good once the result is final. None before that, and if the result here cannot tell: it
+    /// diverged, or it begins after index 1 without the sequence numbers before that.
     #[must_use]
     pub fn final_outcomes(&self) -> Option<FinalOutcomes> {
         let is_known = self.closing.final_result().is_some()
@@ -234,8 +234,8 @@ impl Machine {
         })
     }
 
-    /// What became of a broadcast of any node, as far as the log and the result here say. [`Outcome::Approved`] and
-    /// [`Outcome::Rejected`] are for good.
+    /// The outcome of a broadcast of any node, as far as the log and the result are known here. [`Outcome::Approved`]
+    /// and [`Outcome::Rejected`] are final.
     #[must_use]
     pub fn outcome(&self, id: MessageId) -> Outcome {
         if self.outputs.is_halted() {
@@ -249,14 +249,15 @@ impl Machine {
         if may_reject && is_over { Outcome::Rejected } else { Outcome::Open }
     }
 
-    /// The log has listed the incarnation. Only then was the id given out, and only then can it be in no result.
+    /// Whether the log has listed the incarnation. Only then was the id given out, and only then can it be in no
+    /// result.
     fn names_a_broadcast(&self, id: MessageId) -> bool {
         let is_listed = self.log.state().incarnation(id.origin).is_some_and(|latest| is_listed(id, latest));
         is_listed || !self.identity.rules.holds(Rule::RejectedIsListed)
     }
 
-    /// The log lists a newer incarnation of the origin, or that the origin has left, and the view in force does not list
-    /// this one: no later view can.
+    /// Whether the log lists a newer incarnation of the origin, or that the origin has left, and the present view does
+    /// not list this one: no later view can.
     fn is_over(&self, id: MessageId) -> bool {
         let is_superseded = self.log.state().incarnation(id.origin).is_some_and(|latest| latest > id.incarnation)
             || self.log.state().has_left(id.origin);
@@ -264,7 +265,8 @@ impl Machine {
         is_superseded && (!on_ring || !self.identity.rules.holds(Rule::RejectedIsOffRing))
     }
 
-    /// The result reaches the first index of the view in force: at a complete member, and at a node that fetched as far.
+    /// Whether the result reaches the first index of the present view: at a complete member, and at a node that fetched
+    /// up to there.
     fn reaches_view(&self) -> bool {
         let member = self.plane.place();
         let is_complete = member.is_some_and(Member::is_complete);
@@ -277,7 +279,8 @@ fn is_approved(id: MessageId, last: Seq) -> bool {
     id.seq > Seq(0) && id.seq <= last
 }
 
-/// A node's incarnations grow: every one up to its latest was listed, or never will be. Sequence numbers begin at 1.
+/// Whether an incarnation was listed. A node's incarnations grow: every one up to its latest was listed, or never will
+/// be. Sequence numbers begin at 1.
 fn is_listed(id: MessageId, latest: Incarnation) -> bool {
     id.seq > Seq(0) && id.incarnation > Incarnation(0) && id.incarnation <= latest
 }

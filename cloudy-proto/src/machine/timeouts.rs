@@ -1,4 +1,4 @@
-//! How long this node waits for others: in proportion to their paths, gaps and disks, within the group's bounds
+//! The timeouts of this node for others: in proportion to their paths, gaps and disks, within the group's bounds
 //! (`protocol.md` §6.1).
 
 use core::time::Duration;
@@ -16,25 +16,26 @@ use crate::time::Time;
 use crate::view::{RingMember, View};
 use crate::view_change::{Limits, ViewChange};
 
-/// A view change waits for an answer for so many of the longest round trips to be expected.
+/// The timeout of an answer in a view change, in longest expected round trips.
 const WEDGE_ROUND_TRIPS: u32 = 2;
-/// A link takes so many round trips to come up: addresses, handshake, greeting.
+/// The number of round trips in which a link comes up: addresses, handshake, greeting.
 const LINK_ROUND_TRIPS: u32 = 4;
-/// A stall is one after so many of the longest recent syncs.
+/// The stall timeout in longest recent syncs.
 const STALL_SYNCS: u32 = 3;
-/// A candidate waits for votes for so many of the longest recent syncs: its voters store the vote behind what they sync.
+/// The time for which a candidate waits for votes, in longest recent syncs: its voters store the vote behind other
+/// records.
 const VOTE_SYNCS: u32 = 2;
-/// Ticks of the consensus library in the longest round trip to be expected.
+/// Ticks of the consensus library in the longest expected round trip.
 const ROUND_TRIP_TICKS: u32 = 4;
-/// A node without a coordinator reports that after so many elections at the earliest.
+/// The minimum number of elections after which a node without a coordinator reports that.
 const ELECTIONS: u32 = 2;
 
-/// How long this node waits for others at one moment. It changes nothing.
+/// The timeouts of this node at one moment. It changes nothing.
 #[derive(Clone, Copy)]
 pub(super) struct Timeouts<'a> {
     me: NodeId,
     now: Time,
-    /// Of the view in force, if there is one.
+    /// The parameters of the present view, if there is one.
     parameters: Option<&'a Parameters>,
     peers: &'a Peers,
     /// The longest recent sync of this node's disk.
@@ -56,7 +57,7 @@ impl<'a> Timeouts<'a> {
 }
 
 impl Timeouts<'_> {
-    /// What hardly any round trip to a node exceeds: where that is not measured, the longest to another.
+    /// A bound that hardly any round trip to a node exceeds: without a measurement, the longest to another one.
     fn round_trip_max(&self, node: NodeId) -> Duration {
         if node == self.me {
             return Duration::ZERO;
@@ -65,7 +66,7 @@ impl Timeouts<'_> {
         measured.or_else(|| self.peers.longest_round_trip()).unwrap_or(ROUND_TRIP_UNKNOWN)
     }
 
-    /// How long a peer that lives may be silent. It begins a view up to a round trip later than this node.
+    /// The silence that is allowed to a live peer. It begins a view up to a round trip later than this node.
     pub(super) fn silence_max(&self, node: NodeId) -> Duration {
         let Some(parameters) = self.parameters else { return Parameters::default().failure_timeout };
         let path = self.peers.path(node).cloned().unwrap_or_default();
@@ -83,7 +84,7 @@ impl Timeouts<'_> {
         self.silence_max(node) + PROBE_EVERY * 2
     }
 
-    /// A member is linked and was heard from within the time that a living one may be silent.
+    /// Whether a member is linked and has sent within the silence of a live one.
     pub(super) fn seems_alive(&self, node: NodeId) -> bool {
         if node == self.me {
             return true;
@@ -95,7 +96,7 @@ impl Timeouts<'_> {
         heard_at.is_some_and(|at| self.now.since(at) <= self.silence_max(node))
     }
 
-    /// The longest recent sync of a member, one that is not finished included, as it said last.
+    /// The longest recent sync of a member, including one in progress, from its last report.
     fn slowest_sync(&self, node: NodeId) -> Duration {
         if node == self.me {
             return self.own_sync;
@@ -104,7 +105,7 @@ impl Timeouts<'_> {
         Duration::from_millis(sync_ms.unwrap_or_default().into())
     }
 
-    /// By rank: how long each member of a view may take.
+    /// By rank: the limits of each member of a view.
     pub(super) fn limits(&self, view: &View) -> Vec<Limits> {
         let parameters = &view.parameters;
         let limits = |of: &RingMember| {
@@ -115,8 +116,8 @@ impl Timeouts<'_> {
         view.ring.iter().map(limits).collect()
     }
 
-    /// Coordinator: the time for a member's answer to `Wedge` is over. One that is heard of may be slow; one that has said
-    /// that it syncs may take as long as a sync may.
+    /// Coordinator: whether the timeout of a member's answer to `Wedge` has passed. A live member may be slow; one that
+    /// has reported that it syncs may take as long as a sync may.
     pub(super) fn is_overdue(&self, change: &ViewChange, rank: Rank) -> bool {
         let (parameters, node) = (&change.view().parameters, change.view().member(rank).node);
         let round_trips = self.round_trip_max(node) * WEDGE_ROUND_TRIPS;
@@ -131,8 +132,8 @@ impl Timeouts<'_> {
         self.now.since(change.asked_at()) >= limit
     }
 
-    /// Coordinator: the change does not wait for a member that was reported as failed, while a majority of the view has
-    /// answered and none of these, nor the coordinator, has heard of the member for a while.
+    /// Coordinator: whether the change does not wait for a member that was reported as failed: a majority of the view
+    /// has answered, and neither these nor the coordinator have received anything of the member for a while.
     pub(super) fn is_given_up(&self, change: &ViewChange, rank: Rank) -> bool {
         let in_reach = |rank: &Rank| change.is_in_reach(*rank);
         let answers = || change.view().ranks().filter(in_reach).filter_map(|rank| change.answer_of(rank));
@@ -145,17 +146,18 @@ impl Timeouts<'_> {
         is_majority && is_down() && is_quiet() && is_quiet_here()
     }
 
-    /// Between two ticks of the consensus library: an election takes more than a round trip to the other voters.
+    /// The time between two ticks of the consensus library: an election takes more than a round trip to the other
+    /// voters.
     pub(super) fn consensus_tick_every(&self) -> Duration {
         let timeout_max = self.parameters.map_or(Duration::ZERO, |parameters| parameters.timeout_max);
         let voters = self.log.electors().map(|(_, node, _)| node).filter(|node| self.peers.is_linked(*node));
         let round_trip = voters.map(|node| self.round_trip_max(node)).max().unwrap_or_default();
         let tick = (round_trip / ROUND_TRIP_TICKS).min(timeout_max / ELECTION_TICKS_MAX as u32).max(CONSENSUS_TICK);
-        // Whole milliseconds, as runtimes count them: what is rounded differently is another run.
+        // Whole milliseconds, as runtimes count them: another rounding would lead to another run.
         Duration::from_millis(tick.as_millis() as u64)
     }
 
-    /// For how many more ticks a candidate waits for votes that others have yet to store.
+    /// The number of additional ticks for which a candidate waits for votes that others have yet to store.
     fn vote_ticks(&self) -> usize {
         let Some(parameters) = self.parameters else { return 0 };
         let voters = self.log.electors().map(|(_, node, _)| node);
@@ -164,13 +166,13 @@ impl Timeouts<'_> {
         wait.as_micros().div_ceil(self.consensus_tick_every().as_micros()) as usize
     }
 
-    /// How this node's voter treats slow disks.
+    /// The patience of this node's voter with slow disks.
     pub(super) fn voter_patience(&self) -> Patience {
         let answers_early = self.parameters.is_some_and(Parameters::adapts);
         Patience { vote_ticks: self.vote_ticks(), answers_early }
     }
 
-    /// After how long without a coordinator a node says so.
+    /// The time without a coordinator after which a node reports that.
     pub(super) fn coordinator_loss_max(&self) -> Duration {
         let Some(parameters) = self.parameters else { return Parameters::default().coordinator_timeout };
         let ticks = ELECTION_TICKS_MAX + self.vote_ticks();

@@ -68,7 +68,7 @@ async fn a_result_that_was_moved_away_is_left_alone_by_the_next_session() {
     file.finish(&summary(2, 1.5)).await.expect("writes");
     assert_eq!(fs::read_to_string(&first).expect("the file"), format!("{{\"count\":1,\"sum\":0.5,{LAST}"));
     assert_eq!(fs::read_to_string(&path).expect("the file"), format!("{{\"count\":2,\"sum\":1.5,{LAST}"));
-    // A deleted one is made again.
+    // A deleted file is created again.
     fs::remove_file(&path).expect("removed");
     file.begin().await.expect("begins");
     file.finish(&summary(0, 0.0)).await.expect("writes");
@@ -84,7 +84,7 @@ async fn lines_reach_the_file_while_the_session_runs() {
     file.append(entry(1, &[0.5])).await.expect("takes");
     let written = async {
         loop {
-            // Few lines wait for others, but not for long, and none is written twice.
+            // Few lines wait for others, but only briefly, and none is written twice.
             let _ = timeout(RESULT_WRITE_EVERY / 5, file.keep_writing()).await;
             let text = fs::read_to_string(&path).expect("the file");
             if !text.is_empty() {
@@ -186,7 +186,7 @@ async fn what_is_no_file_is_refused_and_holds_nobody_up() {
         assert!(matches!(error, ResultFileError::NotRegular { .. } | ResultFileError::Open { .. }), "{error}");
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     }
-    // With a reader at its other end it is a pipe still.
+    // With a reader at its other end it is still a pipe.
     let _reader = File::options().read(true).write(true).open(&pipe).expect("opens");
     let error = ResultFile::create(&pipe).await.expect_err("no file");
     assert!(matches!(error, ResultFileError::NotRegular { .. }), "{error}");

@@ -29,27 +29,28 @@ use phases::{Ended, watch_phases};
 use producer::{Pace, Stage, produce};
 use reading::{Approvals, add_up, write_down};
 
-/// How long leaving a session may take: the messages of this slave that are not approved yet, and a view without it.
+/// The timeout for leaving a session: for the approval of this slave's messages, and for a view without it.
 const LEAVING_MAX: Duration = Duration::from_secs(5);
-/// How long the result file may take, after a signal or an error, for what it has not written yet.
+/// The timeout for the rest of the result file after a signal or an error.
 const ABANDONED_FILE_MAX: Duration = Duration::from_secs(1);
-/// How long a slave waits for the master to close the session: its own bound, and what the network takes.
+/// The time for which a slave waits for the master to close the session: its own limit, and the delay of the network.
 const CLOSING_MAX: Duration = LINGER.saturating_add(Duration::from_secs(1));
-/// Between two reports of progress.
+/// The time between two reports of progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
-/// Takes part in one session, of the next master that invites this node, and returns once it is over. A node that was a
-/// slave of a session that still runs, and was started again with the same identity and address, comes back to that
-/// one: it catches up, broadcasts in a random stream of its own if SEND goes on, and ends with the same result. So does
-/// one whose data directory holds a session that has not ended, even if every other process was gone too.
+/// Takes part in one session, of the next master that invites this node, and returns once it is over. A slave of a
+/// running session that was restarted with the same identity and address rejoins it: it catches up, broadcasts in a new
+/// random stream if SEND continues, and ends with the same result. So does one whose data directory has an unfinished
+/// session, even if all other processes were gone too.
 ///
-/// A session that is over before SEND is none ([`SlaveEvent::NotBegun`]): the slave waits for the next master. A session on disk
-/// that has lost its master before SEND continues once that is started again with its data directory.
+/// A session that is over before SEND does not count ([`SlaveEvent::NotBegun`]): the slave waits for the next master. A
+/// session on disk that has lost its master before SEND continues once the master is restarted with its data directory.
 ///
-/// When `stop` is ready, the slave leaves the session or ends it for all, as it says ([`SlaveStop`]). `observe` must return at
-/// once: the slave waits for it.
+/// When `stop` is ready, the slave leaves the session or ends it for all, as its value requests ([`SlaveStop`]).
+/// `observe` must return at once: the slave waits for it.
 ///
-/// Not cancel safe: dropped, it leaves the node in the session as a member that broadcasts nothing. `stop` ends it in order.
+/// Not cancel safe: dropped, it leaves the node in the session as a member that broadcasts nothing. `stop` ends it in
+/// order.
 ///
 /// # Errors
 /// There was no session, or it has no result here: see [`SlaveError`].
@@ -64,7 +65,8 @@ pub async fn run_slave(
         let group = next_session(node, &config.session, &mut stop, &observe).await?;
         let outcome = session(&group, &mut config, &mut stop, &observe).await;
         if let (Err(_), Some(file)) = (&outcome, config.result.as_deref_mut()) {
-            // The session's own error says more than the file's, and a file system that hangs does not hold it up.
+            // The session's own error has more information than the file's, and a file system that hangs does not delay
+            // it.
             let _ = timeout(ABANDONED_FILE_MAX, file.abandon()).await;
         }
         match outcome {
@@ -80,7 +82,7 @@ pub async fn run_slave(
     }
 }
 
-/// The word to stop that the caller of `run_slave` may give, kept for each session that the slave waits for.
+/// The caller's request to stop `run_slave`, kept for each session that the slave waits for.
 struct Stop<'a, F> {
     told: Pin<&'a mut F>,
     how: Option<SlaveStop>,
@@ -96,7 +98,7 @@ impl<F: Future<Output = SlaveStop>> Stop<'_, F> {
     }
 }
 
-/// The session that this node takes part in next.
+/// The next session of this node.
 async fn next_session(
     node: &Node,
     session: &SessionName,
@@ -104,7 +106,7 @@ async fn next_session(
     observe: &impl Fn(SlaveEvent),
 ) -> Result<Group, SlaveError> {
     loop {
-        // A session that an earlier process of this node was in comes first.
+        // A session of an earlier process of this node comes first.
         if let Some(group) = resumed_session(node) {
             return Ok(group);
         }
@@ -115,7 +117,7 @@ async fn next_session(
             _ = stop.told() => return Err(SlaveError::StoppedWaiting),
         };
         match joined {
-            // A master that gave up, before there was a session: the next one may do better.
+            // A master that gave up before there was a session: the next one may succeed.
             Err(JoinError::Refused { .. } | JoinError::Gone { .. }) => {}
             Err(JoinError::Truncated { first, .. }) => return Err(SlaveError::NotRetained { first }),
             joined => return Ok(joined?),
@@ -123,34 +125,34 @@ async fn next_session(
     }
 }
 
-/// Leaves a session without a result at once: no node relies on what this one holds of it.
+/// Leaves a session without a result at once: no node depends on its data here.
 async fn put_away(node: &Node, group: &Group) {
-    // To be told to leave is enough.
+    // The request to leave is enough.
     let _ = group.leave_within(Duration::ZERO).await;
     if let Err(error) = node.forget_group(group.id()).await {
         tracing::warn!(%error, "a session that has not begun is still at this node");
     }
 }
 
-/// The session that a node's data directory held when it was started, whatever its name, unless it has ended or was
-/// taken up already.
+/// The session in a node's data directory at its start, whatever its name, unless it has ended or was continued
+/// already.
 #[must_use]
 pub fn resumed_session(node: &Node) -> Option<Group> {
     let session = |group: &&Group| SessionName::of_group(group.name()).is_some() && !group.has_ended();
     node.resumed_groups().iter().find(session).cloned()
 }
 
-/// The sessions that a node's data directory held when it was started and that had ended by then. Their results were not
-/// deleted, so nobody may have seen them yet.
+/// The ended sessions in a node's data directory at its start. Their results were not deleted, so they may not have
+/// been printed.
 pub fn ended_sessions(node: &Node) -> impl Iterator<Item = &Group> {
     let session = |group: &&Group| SessionName::of_group(group.name()).is_some() && group.has_ended();
     node.resumed_groups().iter().filter(session)
 }
 
-/// The result of a session that has ended, from what the data directory holds, for [`ended_sessions`]. It is written to
-/// the file as well, if there is one.
+/// Reads the result of an ended session from the data directory, for [`ended_sessions`], and writes it to the file, if
+/// there is one.
 ///
-/// Cancel safe without a file; with one, the file is incomplete if this is dropped.
+/// Cancel safe without a file; with one, the file is incomplete if the future is dropped.
 ///
 /// # Errors
 /// The session ended without a result here: see [`SlaveError`].
@@ -160,7 +162,7 @@ pub async fn stored_result(group: &Group, result: Option<&mut ResultFile>) -> Re
     session(group, &mut config, &mut stop, &|_| {}).await
 }
 
-/// From START until the master has closed the session and the file is written.
+/// Runs from START until the master has closed the session and the file is written.
 async fn session(
     group: &Group,
     config: &mut SlaveConfig<'_>,
@@ -192,7 +194,7 @@ async fn session(
         // A file that has failed does not wait for it.
         let _ = summed.send(summary);
         wait_for_close(&mut events).await;
-        // Reported all the same: the master waits for it.
+        // Reported in any case: the master waits for it.
         if *phase.borrow() == Phase::Start {
             Err(SlaveError::NotBegun { master: group.founder(), cause: NotBegun::Ended })
         } else {
@@ -225,18 +227,18 @@ async fn session(
     Ok(SlaveOutcome { summary, rank, master: group.founder(), timings, group: group.id(), file_error })
 }
 
-/// What bounds the wait for a result file.
+/// The conditions that bound the wait for a result file.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ending {
-    /// The result is final.
+    /// Whether the result is final.
     is_final: bool,
-    /// The slave was told to stop.
+    /// Whether the slave was requested to stop.
     stopping: bool,
-    /// It was told to leave, in SEND or GRACE.
+    /// Whether it was requested to leave, in SEND or GRACE.
     left: bool,
 }
 
-/// Stops as it is told to; returns if that takes too long.
+/// Stops as requested; returns if that takes too long.
 async fn told_to_stop(
     group: &Group,
     stop: &mut Stop<'_, impl Future<Output = SlaveStop>>,
@@ -255,13 +257,13 @@ async fn told_to_stop(
             SlaveStop::Leave => {
                 match group.leave_within(LEAVING_MAX).await {
                     Err(late @ LeaveError::Late { .. }) => SlaveError::NotLeaving(late),
-                    // The readers of the result say how the session has ended here.
+                    // The readers of the result report how the session ended here.
                     Ok(()) | Err(LeaveError::Ended(_)) => pending().await,
                 }
             }
             SlaveStop::End => {
                 group.end();
-                // sleep: a bound on an answer that another node gives.
+                // sleep: a bound on an answer of another node.
                 sleep(ENDING_MAX).await;
                 SlaveError::NotEnding { master: group.founder() }
             }
@@ -278,12 +280,12 @@ async fn told_to_stop(
     }
 }
 
-/// Returns once a file that takes nothing is to be waited for no longer.
+/// Returns once a file without progress is given up.
 async fn given_up(mut ending: watch::Receiver<Ending>) {
     if ending.wait_for(|ending| ending.stopping && ending.is_final).await.is_err() {
         pending::<()>().await;
     }
-    // sleep: a disk that is only slow takes the rest meanwhile.
+    // sleep: a disk that is only slow accepts the rest meanwhile.
     sleep(ABANDONED_FILE_MAX).await;
 }
 
@@ -296,7 +298,7 @@ async fn report_progress(mut approved: watch::Receiver<Approvals>, observe: &imp
     }
 }
 
-/// Tells the master of the result: everything that there is was added up.
+/// Reports the result to the master: everything was added up.
 async fn report(
     group: &Group,
     ended: &Ended,
@@ -314,7 +316,8 @@ async fn report(
     Ok(summary)
 }
 
-/// Waits until the master has closed the session, for a bounded time: the result is final whether it hears of it or not.
+/// Waits a bounded time until the master has closed the session: the result is final whether the master receives the
+/// report or not.
 async fn wait_for_close(events: &mut Events) {
     let closed = async { while matches!(events.next().await, Some(Ok(event)) if event != Event::Closed) {} };
     if timeout(CLOSING_MAX, closed).await.is_err() {

@@ -1,4 +1,4 @@
-//! The phases of a session at a slave, and how long each may take.
+//! The phases of a session at a slave, and their maximum lengths.
 
 use std::future::{Future, pending};
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::group::{Events, EventsError};
 use crate::handle::Group;
 use crate::session::awake::AwakeClock;
 
-/// What the result may take beyond the plan's third period, once STOP has begun: a slow network is no reason to have
-/// none.
+/// Additional time for the result beyond the plan's third period, once STOP has begun: a slow network is no reason for
+/// a missing result.
 const STOP_EXTRA: Duration = Duration::from_secs(10);
 
-/// What the phases ended with.
+/// The outcome of the phases.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ended {
     pub(super) result: Checkpoint,
@@ -27,8 +27,8 @@ pub(super) struct Ended {
     pub(super) is_member: bool,
 }
 
-/// Follows the phases until the result is final, and reports them to the producer and in `begun`, which stays at START until
-/// SEND begins.
+/// Follows the phases until the result is final, and reports them to the producer and in `begun`, which stays at START
+/// until SEND begins.
 pub(super) async fn watch_phases(
     group: &Group,
     events: &mut Events,
@@ -40,7 +40,7 @@ pub(super) async fn watch_phases(
         let event = phases.while_in_time(events.next()).await?;
         let event = match event {
             Some(Ok(event)) => event,
-            // The readers of the result say why the group ended.
+            // The readers of the result report the reason of the close.
             Some(Err(EventsError::Ended(_))) | None => return pending().await,
             Some(Err(missed)) => return Err(SlaveError::Events(missed)),
         };
@@ -66,7 +66,7 @@ pub(super) async fn watch_phases(
                     Some((Phase::Stop, _)) => drop(begun.send_replace(Phase::Stop)),
                     current => {
                         stage.send_replace(Stage::Send { plan, stream, ring: phases.ring });
-                        // A slave that comes later is told again once it is on the ring.
+                        // A slave that joins later receives another event once it is on the ring.
                         if current.is_none() {
                             phases.enter(Phase::Send, observe);
                         }
@@ -98,7 +98,7 @@ pub(super) async fn watch_phases(
 struct Phases<'a> {
     master: NodeId,
     begun: &'a watch::Sender<Phase>,
-    /// Of the deadlines.
+    /// The clock of the deadlines.
     clock: AwakeClock,
     ring: RingKind,
     durability: Durability,
@@ -106,14 +106,14 @@ struct Phases<'a> {
     /// This slave is a member of the latest view.
     is_member: bool,
     plan: Option<SessionPlan>,
-    /// The phase, and when it began.
+    /// The phase, with its start.
     current: Option<(Phase, Instant)>,
     timings: Timings,
-    /// When the result must be final, and how long after the start of STOP that is.
+    /// The deadline of the final result, with its distance from the start of STOP.
     stop_by: Option<(Duration, Duration)>,
-    /// When SEND, and then STOP, must have begun, if nobody coordinates it in between.
+    /// The deadline for the start of SEND, and then of STOP, if no coordinator is in reach in between.
     ends_by: Option<Duration>,
-    /// Nobody who coordinates the session is in reach.
+    /// Whether no coordinator of the session is in reach.
     lost: bool,
 }
 
@@ -137,7 +137,7 @@ impl<'a> Phases<'a> {
         }
     }
 
-    /// What comes next, unless that takes too long.
+    /// Returns the next value, or an error if it takes too long.
     async fn while_in_time<T>(&mut self, next: impl Future<Output = T>) -> Result<T, SlaveError> {
         let stop_by = self.stop_by.map(|(by, _)| by);
         let by = stop_by.or(self.ends_by.filter(|_| self.lost));
@@ -152,8 +152,8 @@ impl<'a> Phases<'a> {
         }
     }
 
-    /// Nobody who coordinates the session is in reach. Before SEND that ends a session in memory, but not for time in which
-    /// this process was stopped itself: the others may continue after it. One on disk continues with its master.
+    /// Notes that no coordinator of the session is in reach. Before SEND that ends a session in memory, unless this
+    /// process itself was stopped: the others may continue after it. One on disk continues with its master.
     fn lost(&mut self) {
         self.lost = true;
         if self.plan.is_none() && self.durability == Durability::Memory {

@@ -118,7 +118,7 @@ impl Machine {
         }
     }
 
-    /// This node accepts an invitation.
+    /// Notes that this node accepts an invitation.
     pub(super) fn accept_invitation(&mut self, to: NodeId) {
         self.arrival.on_accepted();
         self.send_control(to, ControlFrame::Accept { run: self.identity.run });
