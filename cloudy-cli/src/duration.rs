@@ -13,7 +13,7 @@ const UNITS: [(&str, u64); 6] =
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DurationError {
     /// Not a number with a unit.
-    #[error("not a duration; write for example 2s, 500ms, 1m or 250us (a bare number is {bare})")]
+    #[error("not a duration; write for example 2s, 500ms, 1m or 250us (a number without a unit is {bare})")]
     Malformed {
         /// The unit of a number without one.
         bare: &'static str,
@@ -150,7 +150,7 @@ mod tests {
             }
         }
         let error = parse_seconds("soon").expect_err("no duration").to_string();
-        assert!(error.contains("a bare number is seconds"), "{error}");
+        assert!(error.contains("a number without a unit is seconds"), "{error}");
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Catcher {
                 sleep(self.end_max).await;
             }
             () = unnoticed => {
-                output::say_plainly("interrupted while a call to the system does not return: the program ends without it");
+                output::say_plainly("interrupted while a system call does not return: the program ends without it");
             }
         }
     }
@@ -295,8 +295,8 @@ impl Stop {
             biased;
             printed = print_soon(text) => printed,
             () = given_up => Err(failure(
-                "interrupted while nothing reads standard output: the result was not printed",
-                "run it again, and read what it prints",
+                "interrupted while standard output has no reader: the result was not printed",
+                "run it again, and read its output",
             )),
         }
     }

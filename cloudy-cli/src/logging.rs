@@ -48,7 +48,7 @@ fn filter(chosen: &str, verbose: u8) -> Result<EnvFilter, Report> {
     }
     EnvFilter::try_new(chosen).map_err(|error| {
         failure(
-            format_args!("{LOG_VARIABLE} is `{chosen}`, which is no log filter ({error})"),
+            format_args!("{LOG_VARIABLE} is `{chosen}`, which is not a log filter ({error})"),
             "set it for example to debug, or to warn,cloudy_node=trace",
         )
     })

@@ -109,7 +109,7 @@ pub(crate) fn no_directory(what: &str, path: &Path, error: &io::Error) -> Report
     } else {
         "name a directory that you may write to, on a disk with free space"
     };
-    failure(format_args!("cannot make the directory {} for {what} ({error})", path.display()), remedy)
+    failure(format_args!("cannot create the directory {} for {what} ({error})", path.display()), remedy)
 }
 
 /// Prints a line on stderr without waiting for the reader.

@@ -155,9 +155,9 @@ fn ended_early(rows: &[(String, MasterRow)], planned: Duration) -> Option<String
     let names = names.join(" and ");
     Some(if sent < planned.mul_f64(0.99) {
         let (sent, planned) = (duration::show(rounded(sent)), duration::show(planned));
-        format!("SEND ended early, after {sent} of {planned}, for {names} {were} told to leave and no slave stayed")
+        format!("SEND ended early, after {sent} of {planned}, because {names} {were} stopped and no slave stayed")
     } else {
-        format!("GRACE ended early, for {names} {were} told to leave and no slave stayed")
+        format!("GRACE ended early, because {names} {were} stopped and no slave stayed")
     })
 }
 
@@ -171,10 +171,10 @@ fn problem(name: &str, result: &SlaveResult) -> Option<String> {
         SlaveResult::Reported(_) => None,
         SlaveResult::Silent => Some(format!("{name} gave no answer: the session ended without it")),
         SlaveResult::Left => Some(format!("{name} left the session before its end, and has no result")),
-        SlaveResult::Missing => Some(format!("{name} did not report its result in time")),
+        SlaveResult::Missing => Some(format!("{name} did not report its result before the timeout")),
         SlaveResult::Unreadable(error) => Some(format!("{name}: {error}")),
         SlaveResult::Contradictory(summary) => Some(format!(
-            "{name} added up {} messages with digest {}, which is not what its node holds",
+            "{name} added up {} messages with digest {}, which differs from its node's result",
             summary.count, summary.digest
         )),
     }

@@ -135,15 +135,15 @@ impl Watcher {
             MasterEvent::Approved(indexes) => self.progress.state(self.seen.borrow().state(&indexes)),
             MasterEvent::Silent(node) => {
                 let name = self.leaves(node, "no answer");
-                self.line_at(now, &format!("{name} does not answer: the session goes on without it"));
+                self.line_at(now, &format!("{name} does not answer: the session continues without it"));
             }
             MasterEvent::Left(node) => {
                 let name = self.leaves(node, "left");
-                self.line_at(now, &format!("{name} has left: the session goes on without it"));
+                self.line_at(now, &format!("{name} has left: the session continues without it"));
             }
             MasterEvent::Blamed(node) => {
                 let name = self.leaves(node, "held others up");
-                self.line_at(now, &format!("{name} holds others up: they go on until it is back"));
+                self.line_at(now, &format!("{name} delays others: they continue without it until it is back"));
             }
             MasterEvent::NobodyComplete(stopped) => self.line_at(now, &stopped_words(&stopped)),
             MasterEvent::View { id, members } => self.view(now, id, &members),
@@ -266,14 +266,13 @@ pub(crate) fn phase_name(phase: Phase) -> &'static str {
 pub(crate) fn stopped_words(stopped: &NobodyComplete) -> String {
     let waits = match (stopped.missing.is_empty(), stopped.durability) {
         (false, Durability::Disk) => {
-            "it goes on once a slave that is missing is started again with its --data directory, host and port"
+            "it continues once a missing slave is started again with its --data directory, host and port"
         }
-        (false, Durability::Memory) => "it goes on only if a slave that is missing still runs and is reached again",
-        (true, _) => "nothing can bring it back",
+        (false, Durability::Memory) => "it continues only if a missing slave still runs and is reached again",
+        (true, _) => "it cannot continue",
     };
     format!(
-        "the session has stopped, for no slave that has its whole result answers: {waits}; to start anew, end the \
-         slaves and the master and begin another session"
+        "the session has stopped, because no slave with its whole result answers: {waits}; to start again, end the slaves and the master and start another session"
     )
 }
 

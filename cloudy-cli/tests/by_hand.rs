@@ -262,8 +262,8 @@ fn an_address_that_is_not_there_is_waited_for_and_said_once() {
     for (host, words) in [("203.0.113.1", "not an address of this machine"), ("x.invalid", "does not resolve")] {
         for command in [&["slave", host, "0"][..], &["master", host, "0"], &["slave", host, "0", "--supervise"]] {
             let ended = run(cluster.node(&[command, &["--start-timeout", "600ms"]].concat()));
-            ended.failed_with(&[words, "it is tried again for 600ms"]);
-            assert_eq!(ended.stderr.matches("it is tried again").count(), 1, "{ended:#?}");
+            ended.failed_with(&[words, "the node retries for 600ms"]);
+            assert_eq!(ended.stderr.matches("the node retries").count(), 1, "{ended:#?}");
         }
     }
 }
@@ -343,5 +343,5 @@ fn a_node_asks_for_huge_pages_unless_its_environment_says_otherwise() {
     };
     let asked = tunables(None).expect("the same process has begun again with it");
     assert!(asked.starts_with("glibc.malloc.hugetlb=1"), "{asked}");
-    assert_eq!(tunables(Some("")).as_deref(), Some(""), "whoever sets it decides");
+    assert_eq!(tunables(Some("")).as_deref(), Some(""), "a variable that is set is kept");
 }

@@ -206,7 +206,7 @@ fn a_slave_that_cannot_start_is_named_with_what_it_said() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::create_dir(dir.path().join("slave-2.jsonl")).expect("in the way");
     let ended = demo(&["--result-dir", &dir.path().display().to_string()]);
-    ended.failed_with(&["slave-2 did not start", "is no regular file"]);
+    ended.failed_with(&["slave-2 did not start", "is not a regular file"]);
     let file = dir.path().join("slave-1.jsonl").display().to_string();
-    demo(&["--result-dir", &file]).failed_with(&["cannot make the directory", &file]);
+    demo(&["--result-dir", &file]).failed_with(&["cannot create the directory", &file]);
 }

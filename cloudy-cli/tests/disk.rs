@@ -105,7 +105,7 @@ fn a_session_outlives_the_death_of_all_its_processes_at_once() {
     let master = Running::start(session.master());
     let ended = master.end();
     assert_eq!(ended.code(), Some(0), "{ended:#?}");
-    assert!(ended.stderr.contains("going on with the session"), "{ended:#?}");
+    assert!(ended.stderr.contains("continuing the session"), "{ended:#?}");
     let object = ended.json();
     assert_eq!(object["equal"], true, "{object}");
     let mut first: Option<Recomputed> = None;
@@ -126,7 +126,7 @@ fn a_session_outlives_the_death_of_all_its_processes_at_once() {
     let slaves = session.start_slaves();
     let ended = Running::start(session.master()).end();
     assert_eq!(ended.code(), Some(0), "{ended:#?}");
-    assert!(!ended.stderr.contains("going on with the session"), "{ended:#?}");
+    assert!(!ended.stderr.contains("continuing the session"), "{ended:#?}");
     slaves.into_iter().for_each(|slave| assert_eq!(slave.end().code(), Some(0)));
 }
 
@@ -142,7 +142,7 @@ fn the_same_directories_serve_one_session_after_another() {
         }
         let ended = master.end();
         assert_eq!(ended.code(), Some(0), "round {round}: {ended:#?}");
-        assert!(!ended.stderr.contains("going on with the session"), "round {round}: {ended:#?}");
+        assert!(!ended.stderr.contains("continuing the session"), "round {round}: {ended:#?}");
         slaves.into_iter().for_each(|slave| assert_eq!(slave.end().code(), Some(0)));
     }
 }
@@ -188,7 +188,7 @@ fn goes_on_elsewhere(named: bool) {
     let master = Running::start(session.master_of("2500ms", if named { &session.ports } else { &[] }));
     let ended = master.end();
     assert_eq!(ended.code(), Some(0), "{ended:#?}");
-    assert!(ended.stderr.contains("going on with the session"), "{ended:#?}");
+    assert!(ended.stderr.contains("continuing the session"), "{ended:#?}");
     assert_eq!(ended.json()["equal"], true, "{ended:#?}");
     slaves.into_iter().for_each(|slave| assert_eq!(slave.end().code(), Some(0)));
 }

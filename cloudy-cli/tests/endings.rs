@@ -40,8 +40,8 @@ fn one_leaves(name: &str, code: i32) {
     second.signal(name);
     let left = second.end();
     assert_eq!((left.code(), left.stdout.as_str()), (Some(code), ""), "{left:#?}");
-    assert!(left.stderr.contains("left the session, which goes on without this slave"), "{left:#?}");
-    master.wait_for(&format!("127.0.0.1:{port} has left: the session goes on without it"));
+    assert!(left.stderr.contains("left the session, which continues without this slave"), "{left:#?}");
+    master.wait_for(&format!("127.0.0.1:{port} has left: the session continues without it"));
     master.wait_for("SEND: approved");
     master.signal("INT");
     let (master, first) = (master.end(), first.end());
@@ -87,7 +87,7 @@ fn all_slaves_that_are_told_to_leave_in_send_are_named_and_send_ended_early() {
     slaves.iter().for_each(|slave| slave.signal("TERM"));
     slaves.iter().for_each(|slave| slave.signal("CONT"));
     let master = master.end();
-    master.failed_without_error(&["SEND ended early, after ", " of 10m, for ", " told to leave and no slave stayed"]);
+    master.failed_without_error(&["SEND ended early, after ", " of 10m, for ", " stopped and no slave stayed"]);
     let early = master.stdout.lines().find(|line| line.starts_with("SEND ended early")).expect("a line");
     for (slave, port) in slaves.into_iter().zip(ports) {
         let slave = slave.end();
@@ -320,7 +320,7 @@ fn a_session_goes_on_without_a_dead_slave_where_the_policy_says_so() {
     master.wait_for("SEND: approved");
     dead.signal("KILL");
     assert_eq!(dead.end().code(), None);
-    master.wait_for(&format!("127.0.0.1:{dead_port} does not answer: the session goes on without it"));
+    master.wait_for(&format!("127.0.0.1:{dead_port} does not answer: the session continues without it"));
     master.wait_for("view 2: 2 slaves");
     let approved =
         |line: String| line.split("approved ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());

@@ -113,14 +113,14 @@ fn what_is_no_file_ends_the_start_in_words() {
     let data = cluster.path("data");
     let named = |path: &Path| path.display().to_string();
     let slave = |args: &[&str]| run(cluster.node(&[&["slave", "127.0.0.1", "0"], args].concat()));
-    slave(&["--result", &named(&pipe)]).failed_with(&["is no regular file", "name a file"]);
-    slave(&["--result", &named(cluster.dir.path())]).failed_with(&["is no regular file"]);
+    slave(&["--result", &named(&pipe)]).failed_with(&["is not a regular file", "name a file"]);
+    slave(&["--result", &named(cluster.dir.path())]).failed_with(&["is not a regular file"]);
     for args in
         [&["key", "show", "--cluster-key"][..], &["key", "rotate"], &["slave", "127.0.0.1", "0", "--cluster-key"]]
     {
         let mut command = cloudy(args);
         command.arg(&pipe);
-        run(command).failed_with(&["is no regular file: name the key file itself"]);
+        run(command).failed_with(&["is not a regular file: name the key file itself"]);
     }
     fs::create_dir(&data).expect("made");
     make_pipe(&data.join("FORMAT"));
@@ -139,7 +139,7 @@ fn a_page_of_figures_replaces_no_other_file() {
         let before = fs::read(kept).expect("read");
         let mut bench = cloudy(&["bench", "--html"]);
         bench.arg(kept);
-        run(bench).failed_with(&["is no page of a bench", "--html"]);
+        run(bench).failed_with(&["is not a page of a bench", "--html"]);
         assert_eq!(fs::read(kept).expect("read"), before, "{}", kept.display());
     }
 }
@@ -209,7 +209,7 @@ fn a_key_that_was_made_is_said_to_be_though_the_answer_is_lost() {
     let ended = command.arg(&file).stdout(full).stderr(Stdio::piped()).output().expect("runs");
     let words = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{words}");
-    assert!(words.contains("the key file was made or changed as asked") && file.exists(), "{words}");
+    assert!(words.contains("the key file was created or changed") && file.exists(), "{words}");
 }
 
 #[test]

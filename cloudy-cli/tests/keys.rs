@@ -73,7 +73,7 @@ fn a_session_goes_on_while_its_cluster_changes_its_key() {
     fs::write(&cluster.key, &good[..good.len() - 10]).expect("written");
     everybody([&mut first, &mut second, &mut running], "this node keeps the keys that it has: ");
     fs::write(&cluster.key, &good).expect("written");
-    everybody([&mut first, &mut second, &mut running], "is well again: cluster key fingerprint");
+    everybody([&mut first, &mut second, &mut running], "is valid again: cluster key fingerprint");
     key(&["rotate", "--switch"], &cluster.key);
     everybody([&mut first, &mut second, &mut running], &format!("cluster key fingerprint {next}; "));
     let said = key(&["rotate", "--finish"], &cluster.key).stdout;
@@ -87,7 +87,7 @@ fn a_session_goes_on_while_its_cluster_changes_its_key() {
     for node in [&running, &first, &second] {
         // One for the half file, and nobody was refused or cut off.
         assert_eq!(node.stderr.matches("ERROR").count(), 1, "{node:#?}");
-        for words in ["link closed", "turned away", "no link", secret] {
+        for words in ["link closed", "a node was refused", "no link", secret] {
             assert!(!node.stderr.contains(words), "{words:?} in {node:#?}");
         }
     }
@@ -119,14 +119,14 @@ fn a_revoked_slave_is_cut_off_and_told_and_the_others_go_on() {
 
     let said = key(&["revoke", &id], &cluster.key).stdout;
     assert!(said.contains(&format!("revoked {id}")) && said.contains("cloudy key rotate"), "{said}");
-    third.end().failed_with(&["this node's identity was revoked in its cluster", "it gives up its groups"]);
+    third.end().failed_with(&["this node's identity was revoked in its cluster", "it closes its groups"]);
     second.wait_for(&format!("node {id} was revoked; to keep that over a restart, add it to this node's key file"));
     running.wait_for("2 slaves");
     running.signal("INT");
     let (running, first, second) = (running.end(), first.end(), second.end());
     assert_eq!((first.code(), second.code()), (Some(0), Some(0)), "{running:#?}");
     assert_eq!(printed(&first.stdout), printed(&second.stdout));
-    assert!(running.stderr.contains("taken from the key file") && running.stderr.contains("nodes revoked: 1"));
+    assert!(running.stderr.contains("applied the key file") && running.stderr.contains("nodes revoked: 1"));
     assert!(!running.stdout.is_empty(), "it has a verdict: {running:#?}");
 }
 
@@ -134,7 +134,8 @@ fn a_revoked_slave_is_cut_off_and_told_and_the_others_go_on() {
 fn what_is_no_node_or_no_key_file_is_refused_in_words() {
     let cluster = Cluster::new();
     let before = fs::read(&cluster.key).expect("the file");
-    for (id, words) in [("c2ff500e", "64 hexadecimal digits, this has 8"), (&"g".repeat(64), "no hexadecimal digit")] {
+    for (id, words) in [("c2ff500e", "64 hexadecimal digits, this has 8"), (&"g".repeat(64), "not a hexadecimal digit")]
+    {
         let mut command = cloudy(&["key", "revoke"]);
         command.arg(&cluster.key).arg(id);
         let ended = run(command);

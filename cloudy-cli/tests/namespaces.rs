@@ -65,7 +65,7 @@ fn a_slave_waits_for_its_address_and_is_found_then() {
     let slave = address(1).to_string();
     lab.unplug(1);
     let mut slave = lab.spawn(1, &cluster.node(&["slave", &slave, "10500", "--start-timeout", "30s"]));
-    slave.wait_for("it is tried again for 30s");
+    slave.wait_for("the node retries for 30s");
     lab.plug(1);
     finds(&lab, &cluster, &address(MASTER).to_string(), "1");
     assert_eq!(slave.end().code(), Some(0));

@@ -48,7 +48,7 @@ pub struct ClusterKey(Box<Zeroizing<[u8; CLUSTER_KEY_BYTES]>>);
 pub enum GenerateClusterKeyError {
     /// The operating system's generator failed.
     #[error("the operating system gave no random bytes ({0}): try again later")]
-    NoRandomBytes(#[from] rand::rngs::SysError),
+    NoRandomBytes(rand::rngs::SysError),
 }
 
 /// The reason for which a text is not a cluster key. No variant repeats the text, which may be most of a secret.
@@ -57,7 +57,7 @@ pub enum GenerateClusterKeyError {
 pub enum ParseClusterKeyError {
     /// The text is empty or has another prefix.
     #[error(
-        "this is no cluster key: a key is one line that starts with \"{CLUSTER_KEY_PREFIX}\"; make one with `cloudy key new`"
+        "this is not a cluster key: a key is one line that starts with \"{CLUSTER_KEY_PREFIX}\"; make one with `cloudy key new`"
     )]
     Prefix,
     /// Too short or too long.
@@ -67,7 +67,7 @@ pub enum ParseClusterKeyError {
         found: usize,
     },
     /// A character is not a hexadecimal digit.
-    #[error("character {position} after \"{CLUSTER_KEY_PREFIX}\" is no hexadecimal digit: copy the key anew")]
+    #[error("character {position} after \"{CLUSTER_KEY_PREFIX}\" is not a hexadecimal digit: copy the key again")]
     Digit {
         /// Its position after the prefix, from 1.
         position: usize,
@@ -81,7 +81,7 @@ impl ClusterKey {
     /// The operating system has no random numbers.
     pub fn generate() -> Result<Self, GenerateClusterKeyError> {
         let mut key = Self(Box::new(Zeroizing::new([0; CLUSTER_KEY_BYTES])));
-        SysRng.try_fill_bytes(&mut key.0[..])?;
+        SysRng.try_fill_bytes(&mut key.0[..]).map_err(GenerateClusterKeyError::NoRandomBytes)?;
         Ok(key)
     }
 

@@ -22,14 +22,14 @@ pub enum FoundError {
     #[error(transparent)]
     Parameters(#[from] ParametersError),
     /// This node has a group of that name.
-    #[error("this node has a group named {name:?} already: end that one, or choose another name")]
+    #[error("this node has a group named {name:?} already: close that one, or choose another name")]
     NameTaken {
         /// The name.
         name: String,
     },
     /// This node is leaving a group of that name. [`Node::create_group`](crate::Node::create_group) waits until it has left.
     #[error(
-        "this node is leaving a group named {name:?}: try again when Group::leave has returned, or delete what this node holds of it by Node::forget_group"
+        "this node is leaving a group named {name:?}: try again when Group::leave has returned, or delete its data at this node by Node::forget_group"
     )]
     Leaving {
         /// The name.
@@ -37,23 +37,23 @@ pub enum FoundError {
     },
     /// The group's result is kept on disk, and this node has no data directory.
     #[error(
-        "group {name:?} is to keep its result on disk, and this node has no data directory: start it with NodeBuilder::data_dir, or `--data DIR`"
+        "group {name:?} keeps its result on disk, and this node has no data directory: start it with NodeBuilder::data_dir, or `--data DIR`"
     )]
     NeedsDataDir {
         /// The name.
         name: String,
     },
     /// This node is in the maximum number of groups, or waits to join them.
-    #[error("this node is in {GROUPS_MAX} groups or waits to join them, the most a node may: leave one first")]
+    #[error("this node is in {GROUPS_MAX} groups or waits to join them, which is the maximum: leave one first")]
     TooManyGroups,
     /// The name is too long.
     #[error("a group's name has at most {} bytes", cloudy_proto::limits::GROUP_NAME_BYTES_MAX)]
     NameTooLong,
     /// No node has accepted, and the creator takes no place on the ring.
-    #[error("nobody is on the ring: no node has accepted the invitation")]
+    #[error("the ring is empty: no node has accepted the invitation")]
     NoMembers,
     /// This node's identity was revoked.
-    #[error("this node's identity was revoked in its cluster, for good: no node links to it any more")]
+    #[error("this node's identity was revoked in its cluster, for good: no node links to it")]
     Revoked,
     /// Another process has this node's identity, and this process has closed its node.
     #[error(
@@ -124,13 +124,13 @@ pub enum ForgetError {
 #[non_exhaustive]
 pub enum JoinError {
     /// This node is in a group of that name, or waits to join one.
-    #[error("this node is in a group named {name:?} already, or waits for one: leave that one first")]
+    #[error("this node is in a group named {name:?} already, or waits to join one: leave that one first")]
     NameTaken {
         /// The name.
         name: String,
     },
     /// This node is in the maximum number of groups, or waits to join them.
-    #[error("this node is in {GROUPS_MAX} groups or waits to join them, the most a node may: leave one first")]
+    #[error("this node is in {GROUPS_MAX} groups or waits to join them, which is the maximum: leave one first")]
     TooManyGroups,
     /// The name is too long.
     #[error("a group's name has at most {GROUP_NAME_BYTES_MAX} bytes")]
@@ -162,8 +162,7 @@ pub enum JoinError {
     },
     /// The group runs, and no member retains the beginning of its result.
     #[error(
-        "group {name:?} was not joined: its result before index {first} is no longer retained by any member, and a \
-         member has the whole of it; raise retain_bytes (on disk: retain_disk_bytes; of slaves: `--retain`) at the members, or observe the group from that index on"
+        "group {name:?} was not joined: its result before index {first} is not retained by any member, and members need the whole result; raise retain_bytes (on disk: retain_disk_bytes; of slaves: `--retain`) at the members, or observe the group from that index on"
     )]
     Truncated {
         /// The name.
@@ -194,7 +193,7 @@ pub enum JoinError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// This node's identity was revoked.
-    #[error("this node's identity was revoked in its cluster, for good: no node links to it any more")]
+    #[error("this node's identity was revoked in its cluster, for good: no node links to it")]
     Revoked,
     /// Another process has this node's identity, and this process has closed its node.
     #[error(

@@ -37,7 +37,7 @@ pub enum DecodeError {
     )]
     Malformed(postcard::Error),
     /// Bytes are left over behind the message.
-    #[error("a payload with {0} bytes behind its message; do all members run the same version of the application?")]
+    #[error("a payload with {0} bytes after its message; do all members run the same version of the application?")]
     Trailing(usize),
 }
 

@@ -212,7 +212,7 @@ impl fmt::Display for TimedOut {
         for (at, answer) in self.answers.iter().enumerate() {
             write!(f, "{} {answer}", if at == 0 { ":" } else { ";" })?;
         }
-        f.write_str("; check what was waited for, then try again or allow more time")
+        f.write_str("; check these nodes, then retry or allow more time")
     }
 }
 
@@ -286,8 +286,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             format!(
-                "nothing was joined within 2s: 127.0.0.1:9: no such group; node {}: busy; check what was waited for, \
-                 then try again or allow more time",
+                "nothing was joined within 2s: 127.0.0.1:9: no such group; node {}: busy; check these nodes, then retry or allow more time",
                 NodeId([7; 32]).short()
             )
         );

@@ -13,112 +13,112 @@ use crate::view::RingMember;
 /// One entry of the control log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// The log begins; its founder is the voter [`ConsensusId::FOUNDER`].
+    /// The first entry; the creator is the voter [`ConsensusId::FOUNDER`].
     Founded {
-        /// The node that founds the group.
+        /// The node that creates the group.
         founder: NodeId,
     },
-    /// A run of a node's process begins; the entry's own position is its incarnation.
+    /// A process of a node starts; the position of the entry is its incarnation.
     Incarnate {
-        /// Whose.
+        /// The node.
         node: NodeId,
-        /// The process's own name for its run: saying it twice begins nothing twice.
+        /// The process's own number for this incarnation: a repeated command has no effect.
         run: u64,
     },
-    /// The group is a session that does this, from its kickstart on.
+    /// The group is a session with this plan, from its kickstart on.
     Session(SessionPlan),
-    /// The view after `from`. Takes effect only if `from` is the latest view and every joiner's incarnation is its
-    /// node's latest.
+    /// The view after `from`. It takes effect only if `from` is the latest view and every joiner's incarnation is the
+    /// latest of its node.
     InstallView(InstallView),
     /// SEND begins (`protocol.md` §9).
     Kickstart(SessionPlan),
     /// SEND is over: GRACE.
     Grace,
-    /// A member's result is complete (`protocol.md` §9, STOP).
+    /// The result of a member is complete (`protocol.md` §9, STOP).
     Report {
-        /// Whose.
+        /// The member.
         node: NodeId,
         /// Its length and digest.
         result: Checkpoint,
-        /// What its application says of it.
+        /// The report of its application.
         report: Bytes,
     },
-    /// Every member has reported its final result, or the time for it is over.
+    /// Every member has reported its final result, or the timeout has passed.
     Close,
-    /// The voters of this log change (`protocol.md` §6.6).
+    /// A change of the voters of this log (`protocol.md` §6.6).
     Voter {
         /// The voter's name in the consensus library.
         id: ConsensusId,
-        /// The node that it is.
+        /// The node of the voter.
         node: NodeId,
-        /// What it is from here on.
+        /// Its role from then on.
         standing: Standing,
     },
-    /// A node that is not on the ring has left by itself. Takes effect only while it is on no ring and this is its latest
-    /// run.
+    /// A node outside the ring has left by itself. It takes effect only while the node is on no ring and this is its
+    /// latest incarnation.
     Left {
-        /// Which.
+        /// The node.
         node: NodeId,
-        /// Its run; zero if it never had one.
+        /// Its incarnation; zero if it never had one.
         incarnation: Incarnation,
     },
 }
 
-/// What [`Command::InstallView`] carries.
+/// The content of [`Command::InstallView`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstallView {
-    /// The view that it follows.
+    /// The view before.
     pub from: ViewId,
     /// The members.
     pub ring: Vec<RingMember>,
-    /// What they share.
+    /// The parameters that they share.
     pub parameters: Parameters,
-    /// For each lane of `from`, by rank: slots below are approved, the rest are skips.
+    /// For each lane of `from`, by rank: slots below this round are approved, the others are skips.
     pub cut: Vec<Round>,
-    /// No view follows.
+    /// Whether no view follows.
     pub last: bool,
-    /// The nodes that were in the view before and are not on this ring, and why.
+    /// The nodes of the view before that are not on this ring, with the reasons.
     pub dropped: Vec<(NodeId, Dropped)>,
 }
 
-/// Why a view change goes on without a member.
+/// The reason for which a view change excludes a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dropped {
     /// It gave no answer.
     Silent,
-    /// It answered, but others found it down or held up by it.
+    /// It answered, but others reported it as failed or stalled.
     Blamed,
-    /// It asked to leave.
+    /// It requested to leave.
     Left,
 }
 
-/// What a node is to the consensus library.
+/// The role of a node in the consensus library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
-    /// It is sent the log, so that it can vote soon.
+    /// It receives the log, so that it can vote soon.
     Learner,
     /// It votes.
     Voter,
-    /// It does not take part.
+    /// It takes no part.
     Gone,
 }
 
-/// What a session does, and for how long. Durations, so that no two clocks need agree.
+/// The phases of a session and their lengths. Lengths need no equal clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SessionPlan {
-    /// How long members broadcast.
+    /// The length of SEND, in which members broadcast.
     pub send: Duration,
-    /// How long they only finish.
+    /// The length of GRACE, in which messages in flight are approved.
     pub grace: Duration,
-    /// What STOP may take: a budget, not a sleep.
+    /// The maximum length of STOP.
     pub stop: Duration,
-    /// Of the random numbers.
+    /// The seed of the random numbers.
     pub seed: u64,
 }
 
 impl SessionPlan {
-    /// With these periods, and the seed 0.
+    /// A plan with these periods, and the seed 0.
     #[must_use]
     pub const fn new(send: Duration, grace: Duration, stop: Duration) -> Self {
         Self { send, grace, stop, seed: 0 }
@@ -140,28 +140,28 @@ impl SessionPlan {
     }
 }
 
-/// What the log up to an entry comes to: it stands for these entries where they are not kept.
+/// The state of the log after an entry: it replaces the entries up to that one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogState {
     pub(crate) founder: Option<NodeId>,
     pub(crate) session: Option<SessionPlan>,
-    /// Each node's latest run, and the process's own name for it.
+    /// The latest incarnation of each node, with the process's own number for it.
     pub(crate) incarnations: Vec<(NodeId, Incarnation, u64)>,
-    /// What led to the view in force.
+    /// The command that installed the present view.
     pub(crate) installed: Option<InstallView>,
     pub(crate) electors: Vec<(ConsensusId, NodeId, Standing)>,
     /// The nodes that were ever on a ring.
     pub(crate) members_ever: Vec<NodeId>,
-    /// The nodes that left by themselves and did not come back.
+    /// The nodes that left by themselves and did not return.
     pub(crate) left: Vec<NodeId>,
-    /// Which of a session's random streams is whose.
+    /// The node and incarnation of each random stream of a session.
     pub(crate) streams: Vec<(NodeId, Incarnation, u64)>,
-    /// SEND has begun.
+    /// The plan, once SEND has begun.
     pub(crate) kickstarted: Option<SessionPlan>,
-    /// GRACE has begun.
+    /// Whether GRACE has begun.
     pub(crate) grace: bool,
-    /// Whose result is complete, and what its application says of it.
+    /// The members with a complete result, and the reports of their applications.
     pub(crate) reports: Vec<(NodeId, Checkpoint, Bytes)>,
-    /// The group is over.
+    /// Whether the group is closed.
     pub(crate) closed: bool,
 }

@@ -1,4 +1,4 @@
-//! What a group agrees on when it is founded.
+//! The parameters that a group agrees on when it is created.
 
 use core::time::Duration;
 
@@ -9,39 +9,40 @@ use crate::limits::{self, DURATION_MAX};
 /// When a member may use its next round, and which links carry its slots (`protocol.md` §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RingKind {
-    /// In its turn only: the naive ring. One slot travels at a time, so its rate is the wire's latency.
+    /// In its turn only: the naive ring. One slot is in flight at a time, so its rate follows from the network's
+    /// latency.
     Token,
     /// While its window is open: every member sends at once, to all others.
     #[default]
     Pipelined,
-    /// As `Pipelined`, but every member sends to its successor on the ring only, which passes it on: a payload leaves
-    /// each node once, however many members there are. For large payloads where upload is what is short; each hop costs
-    /// latency, so the window has to be larger. A stall turns the group to `Pipelined` for good (`protocol.md` §6.3).
+    /// Like `Pipelined`, but every member sends only to its successor on the ring, which forwards it: each node sends a
+    /// payload once, for any number of members. For large payloads and little upload bandwidth; each hop adds latency,
+    /// so the window has to be larger. A stall turns the group to `Pipelined` for good (`protocol.md` §6.3).
     Relay,
 }
 
-/// Where a slot must be before it is confirmed (`protocol.md` P7).
+/// The place where a slot must be before it is confirmed (`protocol.md` P7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Durability {
-    /// In memory: what was approved survives while one complete member of the latest view lives.
+    /// In memory: approved messages survive while one complete member of the latest view lives.
     #[default]
     Memory,
-    /// On disk, synced: what was approved survives the death of every process at once (`protocol.md` P7). All members
+    /// On disk, synced: approved messages survive the death of all processes at once (`protocol.md` P7). All members
     /// need a data directory.
     Disk,
 }
 
-/// What a group does about a member that has failed or stalls.
+/// The policy of a group for a member that has failed or stalls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum OnFailure {
-    /// A view change goes on without it; it comes back as a joiner.
+    /// A view change continues without it; it returns as a joiner.
     #[default]
     Evict,
-    /// Approvals wait until it is back, or the group is ended.
+    /// Approvals wait until it returns, or the group is closed.
     Wait,
 }
 
-/// Methods that set public fields, for structs that only their own crate may write out, since they may get more fields.
+/// Methods that set public fields of structs that are `non_exhaustive`, because they may get more fields.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! setters {
@@ -57,59 +58,61 @@ macro_rules! setters {
     };
 }
 
-/// What all members of a view share; part of the command that installs it, so no two members can differ.
+/// The parameters that all members of a view share. They are part of the command that installs it, so no two members
+/// can differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Parameters {
-    /// When a member may send, and to whom.
+    /// The ring model: when a member may send, and to which others.
     pub ring: RingKind,
-    /// Where a slot must be before it is confirmed.
+    /// The place where a slot must be before it is confirmed.
     pub durability: Durability,
-    /// The lanes stay closed until the session's kickstart (`protocol.md` §9).
+    /// Whether the lanes stay closed until the session's kickstart (`protocol.md` §9).
     pub session: bool,
-    /// Nodes may come that were never on the ring (`protocol.md` §7): any node that holds the cluster's key. Otherwise only
-    /// those may come back that were. Observers are no members, and always welcome.
+    /// Whether any node with the cluster's key may join (`protocol.md` §7). Otherwise only nodes that were on the ring
+    /// may return. Observers are no members, and always admitted.
     pub open: bool,
-    /// Own slots that may be outside the own result. At least 1. More hides longer round trips and costs memory at
-    /// every member.
+    /// Maximum of own slots outside the own result. At least 1. More of them cover longer round trips and cost memory
+    /// at every member.
     pub window_slots: u32,
-    /// Bytes of own slots that may be outside the own result, at most; one slot is always allowed. Each member may have
-    /// to hold this much for each other. A member keeps itself to less where its path does not need as much.
+    /// Maximum bytes of own slots outside the own result; one slot is always allowed. Each member may have to hold this
+    /// much for each other. A member uses less if its path does not need as much.
     pub window_bytes: u64,
-    /// What a member allows itself however short its path is, or eight slots of the recent size, up to 512 KiB, where these
-    /// are more; with more than eight members as much less as these are more. Smaller cuts latency under load and costs
-    /// throughput; at `window_bytes` or above the window is fixed at `window_bytes`.
+    /// Minimum of a member's adaptive window, however short its path is; or eight slots of the recent size, up to 512
+    /// KiB, if these are larger. With more than eight members it is reduced in proportion. Less reduces latency under
+    /// load and costs throughput; at `window_bytes` or above the window is fixed at `window_bytes`.
     pub window_bytes_min: u64,
-    /// A slot is closed once its body has reached this size. Larger slots cost less per message and more latency.
+    /// The size of its body at which a slot is closed. Larger slots cost less for each message and add latency.
     pub slot_bytes_max: u32,
-    /// A slot is closed once it has this many payloads. At least 1.
+    /// The number of payloads at which a slot is closed. At least 1.
     pub slot_payloads_max: u32,
     /// The largest payload that a member may broadcast; at most [`limits::PAYLOAD_BYTES_MAX`].
     pub payload_bytes_max: u32,
-    /// Rounds that an idle member skips ahead (`protocol.md` §3.3); `Token` ignores it.
+    /// Rounds that an idle member skips in advance (`protocol.md` §3.3); `Token` ignores it.
     pub skip_ahead: u32,
-    /// How long a `Token` member holds an empty-handed turn while others wait.
+    /// The time for which a `Token` member without messages holds its turn while others wait.
     pub token_tick: Duration,
-    /// Between two heartbeats on a link.
+    /// The time between two heartbeats on a link.
     pub heartbeat: Duration,
-    /// A peer silent for longer is reported as failed. Several heartbeats. More where the path to the peer, or gaps
-    /// between its heartbeats, need it (`protocol.md` §6.1).
+    /// The silence after which a peer is reported as failed. Several heartbeats. It grows with the path to the peer and
+    /// the gaps between its heartbeats (`protocol.md` §6.1).
     pub failure_timeout: Duration,
-    /// A peer that holds the group up for longer, though it is heard of, is reported as stalled (`protocol.md` §6.1). More
-    /// where a path or a disk needs it.
+    /// The time after which a peer that delays the group is reported as stalled, although it sends (`protocol.md`
+    /// §6.1). It grows with the path and the disk.
     pub stall_timeout: Duration,
-    /// What follows from a report.
+    /// The consequence of a report.
     pub on_failure: OnFailure,
-    /// View changes wait while fewer members than this would be left; until then nothing is approved. At least 1.
+    /// Minimum of members: view changes wait, and nothing is approved, while fewer would be left. At least 1.
     pub ring_min: u16,
-    /// A member that has had no link to the coordinator for longer reports that. More where elections take longer.
+    /// The time without a link to the coordinator after which a member reports that. It grows with the time of
+    /// elections.
     pub coordinator_timeout: Duration,
-    /// A member silent for longer after `Wedge` is dropped by the cut (`protocol.md` §6.2). More where its path needs it.
+    /// The silence after `Wedge` at which the cut excludes a member (`protocol.md` §6.2). It grows with the path.
     pub wedge_timeout: Duration,
-    /// `Disk`: a member whose disk syncs for longer is dropped, though it is heard of.
+    /// `Disk`: the time of a sync after which a member is excluded, although it sends.
     pub sync_timeout: Duration,
-    /// To what the timeouts above, and those of elections, grow at most for slow paths, processes and disks. At
-    /// `failure_timeout` or below nothing is measured and nothing grows.
+    /// Maximum to which the timeouts above, and those of elections, grow for slow paths, processes and disks. At
+    /// `failure_timeout` or below nothing is measured, and timeouts are fixed.
     pub timeout_max: Duration,
 }
 
@@ -141,27 +144,27 @@ impl Default for Parameters {
     }
 }
 
-/// Parameters that cannot work; nothing was founded or installed.
+/// The reason for which parameters are not valid; nothing was created or installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParametersError {
-    /// A field is zero that must not be.
+    /// A field is zero, and must not be.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
-    /// A field is above what the protocol allows.
+    /// A field is above the protocol's maximum.
     #[error("{field} is {value}; the protocol allows at most {max}")]
     TooLarge {
-        /// Which field.
+        /// The field.
         field: &'static str,
         /// Its value.
         value: u64,
-        /// The bound.
+        /// The maximum.
         max: u64,
     },
-    /// A time is above what the protocol allows.
+    /// A time is above the protocol's maximum.
     #[error("{field} is {value:?}; the protocol allows at most {max:?}", max = DURATION_MAX)]
     TooLong {
-        /// Which field.
+        /// The field.
         field: &'static str,
         /// Its value.
         value: Duration,
@@ -199,7 +202,7 @@ impl Parameters {
     /// Checks the fields against the protocol's limits and each other.
     ///
     /// # Errors
-    /// The first field that cannot work.
+    /// The first field with an invalid value.
     pub fn validate(&self) -> Result<(), ParametersError> {
         let at_least_one = [
             ("window_slots", u64::from(self.window_slots)),
@@ -229,7 +232,7 @@ impl Parameters {
         if let Some(&(field, value, max)) = bounded.iter().find(|(_, value, max)| value > max) {
             return Err(ParametersError::TooLarge { field, value, max });
         }
-        // Before anything is computed from them, which could overflow.
+        // Before any computation with them, which could overflow.
         check_times(&[
             ("token_tick", self.token_tick),
             ("heartbeat", self.heartbeat),
@@ -246,31 +249,31 @@ impl Parameters {
         Ok(())
     }
 
-    /// The timeouts grow with what is measured.
+    /// Whether the timeouts adapt to measurements.
     pub(crate) fn adapts(&self) -> bool {
         self.timeout_max > self.failure_timeout
     }
 
-    /// A timeout that is at least the configured one, and otherwise what is measured to be needed, within `timeout_max`.
+    /// A timeout: at least the configured one, else the measured need, up to `timeout_max`.
     pub(crate) fn limit(&self, configured: Duration, measured: Duration) -> Duration {
         if self.adapts() { configured.max(measured.min(self.timeout_max)) } else { configured }
     }
 
-    /// The bytes that a single slot may cost towards a window.
+    /// Maximum cost of a single slot in a window.
     #[must_use]
     pub fn slot_cost_max(&self) -> u64 {
         u64::from(self.slot_bytes_max).max(u64::from(self.payload_bytes_max) + 8)
             + limits::PAYLOAD_COST_BYTES_MIN * u64::from(self.slot_payloads_max)
     }
 
-    /// What a member confirms ahead of its cursor at most (`protocol.md` §3.2, *hold*).
+    /// Maximum bytes that a member confirms ahead of its cursor (`protocol.md` §3.2, *hold*).
     #[must_use]
     pub fn hold_bytes(&self) -> u64 {
         2 * self.window_bytes + u64::from(self.slot_bytes_max)
     }
 }
 
-/// Checks times against the bound of the control log's entries.
+/// Checks times against the maximum of the control log's entries.
 pub(crate) fn check_times(named: &[(&'static str, Duration)]) -> Result<(), ParametersError> {
     let too_long = named.iter().find(|(_, value)| value.as_secs() > DURATION_MAX.as_secs());
     too_long.map_or(Ok(()), |&(field, value)| Err(ParametersError::TooLong { field, value }))

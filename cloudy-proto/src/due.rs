@@ -1,19 +1,19 @@
-//! What follows from the inputs so far and has not been derived yet. Handlers name the cause; a derivation consumes it.
+//! Derivations that are due after the inputs so far. Handlers name the cause; a derivation consumes it.
 
-/// Why something is to be derived.
+/// The cause of a derivation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// An input came from which outputs may follow. Most confirmations and approvals move one number, and nothing follows.
+    /// An input that outputs may follow. Most confirmations and approvals change one number, and nothing follows.
     Outputs = 1 << 0,
-    /// A lane frame was taken: a skip may be due.
+    /// A lane frame was received: a skip may be due.
     LaneFrame = 1 << 1,
-    /// What may be confirmed has changed: the lane of another member, what is synced of one, or the cursor.
+    /// The confirmable part of a lane has changed: by a frame of another member, by a sync, or by the cursor.
     Confirmable = 1 << 2,
-    /// Skips of other members came, which this one may pass on.
+    /// Skips of other members were received, which this one may forward.
     Skips = 1 << 3,
 }
 
-/// The causes that were not consumed yet.
+/// The causes that are not consumed.
 #[derive(Debug, Default)]
 pub(crate) struct Due(u8);
 
@@ -41,7 +41,7 @@ impl Due {
         was_set
     }
 
-    /// This node is a member of another view: what was due in the one before is not due in this one.
+    /// Drops all causes, because this node is a member of another view.
     pub(crate) fn on_view(&mut self) {
         self.0 &= Cause::Outputs as u8;
     }

@@ -1,4 +1,4 @@
-//! The names of things: nodes, groups, runs of a process, views, positions (`protocol.md` §2).
+//! Ids and positions: nodes, groups, incarnations, views (`protocol.md` §2).
 
 use core::fmt;
 use core::str::FromStr;
@@ -6,9 +6,9 @@ use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// A node: the SHA-256 of its TLS public key (`protocol.md` §2, *incarnation*).
+/// The id of a node: the SHA-256 of its TLS public key (`protocol.md` §2, *incarnation*).
 ///
-/// Told apart from its address: several addresses may lead to one node. Node ids are ordered, and the order decides
+/// It is independent of the node's addresses: several may lead to one node. Node ids are ordered, and the order decides
 /// which of two connections of a pair stays (§4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub [u8; 32]);
@@ -20,19 +20,19 @@ impl NodeId {
     }
 }
 
-/// Why a text is no node's id.
+/// The reason for which a text is not a node's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ParseNodeIdError {
     /// Too short or too long.
     #[error("a node's id has 64 hexadecimal digits, this has {found}: copy the whole id, not the first digits of it")]
     Length {
-        /// How many characters there are.
+        /// Number of characters.
         found: usize,
     },
-    /// A character that is no hexadecimal digit.
-    #[error("character {position} of the node's id is no hexadecimal digit: copy the id anew")]
+    /// A character is not a hexadecimal digit.
+    #[error("character {position} of the node's id is not a hexadecimal digit: copy the id again")]
     Digit {
-        /// Which character, from 1.
+        /// Its position, from 1.
         position: usize,
     },
 }
@@ -40,7 +40,7 @@ pub enum ParseNodeIdError {
 impl FromStr for NodeId {
     type Err = ParseNodeIdError;
 
-    /// Reads what `Display` writes, the whole of it; the digits' case does not matter.
+    /// Parses the whole output of `Display`; the case of digits has no meaning.
     fn from_str(text: &str) -> Result<Self, ParseNodeIdError> {
         let mut id = [0; 32];
         let found = text.chars().count();
@@ -67,7 +67,7 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// A group: random, fresh at each founding, so that no group is ever started twice (`protocol.md` §6).
+/// The id of a group: random for each creation, so that no group is ever started twice (`protocol.md` §6).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupId(pub [u8; 16]);
 
@@ -90,7 +90,7 @@ macro_rules! counter {
         pub struct $name(pub $inner);
 
         impl $name {
-            /// The one after this.
+            /// The next value.
             #[must_use]
             pub const fn next(self) -> Self {
                 Self(self.0 + 1)
@@ -106,8 +106,8 @@ macro_rules! counter {
 }
 
 counter!(
-    /// One run of a node's process in one group: the index of the control log's entry that assigned it, so it is never
-    /// reused and never comes from a clock. Zero: none assigned.
+    /// A process of a node in a group: the index of the control log's entry that assigned it, so it is never reused and
+    /// independent of clocks. Zero: none assigned.
     Incarnation(u64)
 );
 counter!(
@@ -127,7 +127,7 @@ counter!(
     Rank(u16)
 );
 counter!(
-    /// A broadcast's number at its origin's incarnation: 1, 2, 3, … without gaps; zero before the first.
+    /// The sequence number of a broadcast in its incarnation: 1, 2, 3, … without gaps; zero before the first.
     Seq(u64)
 );
 counter!(
@@ -136,30 +136,32 @@ counter!(
 );
 
 counter!(
-    /// A voter's name in the consensus library; lives as long as its consensus state and is never reused. Zero: none.
+    /// The id of a voter in the consensus library; it exists as long as its consensus state and is never reused. Zero:
+    /// none.
     ConsensusId(u64)
 );
 
 impl ConsensusId {
-    /// The group's founder; everybody else is named by the incarnation in which it began to vote.
+    /// The group's creator; every other voter has the incarnation in which it began to vote.
     pub const FOUNDER: Self = Self(1);
 }
 
 impl Rank {
-    /// The rank as an index into a table with an entry per member.
+    /// The rank as an index into a table with an entry for each member.
     pub const fn at(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A broadcast's name, never reused, kept when it is sent again in a later view (`protocol.md` §2, *message id*).
+/// The id of a broadcast, never reused, and kept when it is sent again in a later view (`protocol.md` §2, *message
+/// id*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageId {
     /// The node that broadcast it.
     pub origin: NodeId,
-    /// In which run of that node's process.
+    /// The incarnation of that node.
     pub incarnation: Incarnation,
-    /// Which of that run's broadcasts.
+    /// The sequence number in that incarnation.
     pub seq: Seq,
 }
 

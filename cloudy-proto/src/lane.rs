@@ -7,7 +7,7 @@ use crate::id::Round;
 use crate::limits::ROUND_MAX;
 use crate::slot::{Batch, Slot};
 
-/// A message slot that is not in the result yet.
+/// A message slot outside the result.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub(crate) round: Round,
@@ -15,28 +15,29 @@ pub(crate) struct Held {
     pub(crate) batch: Batch,
 }
 
-/// Frontiers of a lane, and its message slots that are not in the result yet. Rounds below the frontier that hold no
-/// message are skips.
+/// The frontiers of a lane, and its message slots outside the result. Rounds below the frontier without a message are
+/// skips.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
     frontier: Round,
     /// The round after the last message slot: `prev` of the next.
     message_end: Round,
     approved: Round,
-    /// Message slots below are synced; with `Memory` all are from the start.
+    /// Message slots below this round are synced; with `Memory` all are from the start.
     synced: Round,
     held: VecDeque<Held>,
-    /// How many of `held`, from the front, are confirmed to the owner.
+    /// Number of slots in `held`, from the front, that are confirmed to the owner.
     held_confirmed: usize,
-    /// Below: confirmed to the owner. Messages only; skips above it need no confirmation of their own.
+    /// The round below which all is confirmed to the owner. Only messages count; skips above it need no confirmation of
+    /// their own.
     confirmed: Round,
-    /// What the confirmed ones of `held` cost.
+    /// The cost of the confirmed slots of `held`.
     confirmed_bytes: u64,
-    /// What the others of `held` cost.
+    /// The cost of the other slots of `held`.
     unconfirmed_bytes: u64,
 }
 
-/// A peer said of its lane what cannot be: its link is closed, the lane is as before.
+/// A peer's frame contradicts its lane: its link is closed, and the lane is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LaneBreak {
     #[error("rounds {frontier}.. of the lane are missing before its frame with prev {prev}")]
@@ -53,23 +54,23 @@ impl Lane {
         Self { synced, ..Self::default() }
     }
 
-    /// A lane as an earlier run stored it: all up to `message_end` has passed the cursor.
+    /// A lane that an earlier incarnation stored: all of it up to `message_end` has passed the cursor.
     pub(crate) fn restored(message_end: Round) -> Self {
         let end = message_end;
         Self { frontier: end, message_end: end, approved: end, confirmed: end, synced: end, ..Self::default() }
     }
 
-    /// Messages below are synced.
+    /// Notes that messages below `end` are synced.
     pub(crate) fn sync(&mut self, end: Round) {
         self.synced = self.synced.max(end);
     }
 
-    /// Every message slot held is synced.
+    /// Whether every held message slot is synced.
     pub(crate) fn is_synced(&self) -> bool {
         self.synced >= self.message_end
     }
 
-    /// The first round that is not stored: held, and if it is a message, synced. Skips need no sync.
+    /// The first round that is not stored: held and, for a message, synced. Skips need no sync.
     pub(crate) fn stored(&self) -> Round {
         let first = if self.is_synced() { None } else { self.held_from(self.synced).next() };
         first.map_or(self.frontier, |held| held.round)
@@ -92,12 +93,12 @@ impl Lane {
         self.confirmed
     }
 
-    /// What was confirmed to the owner and is not in the result yet.
+    /// Bytes that were confirmed to the owner and are not in the result.
     pub(crate) fn confirmed_bytes(&self) -> u64 {
         self.confirmed_bytes
     }
 
-    /// What the owner has in flight beyond what was confirmed to it.
+    /// Bytes of the owner in flight that are not confirmed to it.
     pub(crate) fn unconfirmed_bytes(&self) -> u64 {
         self.unconfirmed_bytes
     }
@@ -106,12 +107,12 @@ impl Lane {
         self.held.len()
     }
 
-    /// The first slot that is not known to be a skip and not in the result: a message, or the frontier.
+    /// The first slot outside the result that is not known to be a skip: a message, or the frontier.
     pub(crate) fn first_open(&self) -> Round {
         self.held.front().map_or(self.frontier, |held| held.round)
     }
 
-    /// The first message slot that is not in the result, if it is approved.
+    /// The first message slot outside the result, if it is approved.
     pub(crate) fn first_approved(&self) -> Option<&Held> {
         self.held.front().filter(|held| held.round < self.approved)
     }
@@ -122,7 +123,7 @@ impl Lane {
         self.held.range(start..)
     }
 
-    /// The last message slot that was taken, if it is not in the result.
+    /// The last received message slot, if it is not in the result.
     pub(crate) fn newest(&self) -> Option<&Held> {
         self.held.back()
     }
@@ -132,7 +133,7 @@ impl Lane {
         self.held.get(self.held_confirmed)
     }
 
-    /// Takes a message slot; false if it was held before.
+    /// Adds a message slot; false if it is held already.
     pub(crate) fn take_slot(&mut self, slot: Slot, gaps_are_skips: bool) -> Result<bool, LaneBreak> {
         if slot.round < self.frontier {
             return Ok(false);
@@ -145,7 +146,7 @@ impl Lane {
         Ok(true)
     }
 
-    /// Takes the word that the rounds from `prev` up to `frontier` are skips.
+    /// Adds skips, from `prev` up to `frontier`.
     pub(crate) fn take_skip(&mut self, prev: Round, frontier: Round, gaps_are_skips: bool) -> Result<(), LaneBreak> {
         if frontier > self.frontier {
             self.check(prev, frontier, gaps_are_skips)?;
@@ -170,7 +171,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Breaks [`Rule::SkippedRoundUnused`](crate::Rule): takes its skips back, and gives the first of them.
+    /// Breaks [`Rule::SkippedRoundUnused`](crate::Rule): takes its skips back, and returns the first of them.
     pub(crate) fn unskip(&mut self) -> Round {
         self.frontier = self.message_end;
         self.frontier
@@ -186,7 +187,7 @@ impl Lane {
         self.unconfirmed_bytes -= cost;
     }
 
-    /// What to say in a confirmation: all that is confirmed, and the skips behind it.
+    /// The round of a confirmation: all that is confirmed, and the skips behind it.
     pub(crate) fn confirmable(&self) -> Round {
         self.first_unconfirmed().map_or(self.frontier, |held| held.round)
     }
@@ -195,7 +196,7 @@ impl Lane {
         self.approved = self.approved.max(frontier);
     }
 
-    /// Takes the first message slot out: it enters the result.
+    /// Removes the first message slot: it enters the result.
     pub(crate) fn pop(&mut self) -> Option<Held> {
         let held = self.held.pop_front()?;
         let cost = held.batch.cost_bytes();
@@ -209,8 +210,8 @@ impl Lane {
         Some(held)
     }
 
-    /// Drops what a view change did not take: every slot from the cut on is a skip, every one below is approved. Gives
-    /// back what was there.
+    /// Drops what a view change excluded: every slot from the cut on is a skip, every one below is approved. Returns
+    /// the dropped batches.
     pub(crate) fn cut(&mut self, cut: Round) -> impl Iterator<Item = Batch> + use<> {
         let keep = self.held.partition_point(|held| held.round < cut);
         let cost = |held: &Held| held.batch.cost_bytes();
@@ -222,7 +223,7 @@ impl Lane {
         dropped.into_iter().map(|held| held.batch)
     }
 
-    /// The order of the watermarks.
+    /// Checks the order of the watermarks.
     pub(crate) fn validate(&self) {
         assert!(self.message_end <= self.frontier, "a message slot above the frontier");
         assert!(self.confirmed <= self.frontier, "confirmed what is not held");

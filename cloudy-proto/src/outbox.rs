@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::id::Seq;
 use crate::slot::Batch;
 
-/// A queue of batches, each of which becomes one slot. Numbers are consecutive throughout.
+/// A queue of batches, each of which becomes one slot. Sequence numbers are consecutive.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     batches: VecDeque<Batch>,
@@ -15,7 +15,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Takes what the application broadcast. Its numbers continue those of the batch before.
+    /// Adds broadcasts of the application. Their numbers continue those of the batch before.
     pub(crate) fn push(&mut self, batch: Batch) {
         debug_assert_eq!(batch.first_seq, self.last.next(), "numbers are given without gaps");
         self.last = batch.last_seq();
@@ -24,7 +24,7 @@ impl Outbox {
         self.batches.push_back(batch);
     }
 
-    /// Puts back what a view change did not take, at the head and under its old numbers.
+    /// Puts back batches that a view change excluded, at the head, with their old numbers.
     pub(crate) fn put_back(&mut self, batches: Vec<Batch>) {
         for batch in batches.into_iter().rev() {
             debug_assert!(self.batches.front().is_none_or(|next| batch.last_seq().next() == next.first_seq));
@@ -34,7 +34,7 @@ impl Outbox {
         }
     }
 
-    /// Breaks [`Rule::PutBackAtHead`](crate::Rule): puts them behind what was never sent.
+    /// Breaks [`Rule::PutBackAtHead`](crate::Rule): puts them behind batches that were never sent.
     pub(crate) fn put_behind(&mut self, batches: Vec<Batch>) {
         for batch in batches {
             self.payloads += u64::from(batch.count);
@@ -43,7 +43,7 @@ impl Outbox {
         }
     }
 
-    /// Leaves out what is in the result already, up to a number.
+    /// Removes messages that are in the result already, up to a sequence number.
     pub(crate) fn leave_out(&mut self, approved: Seq) {
         while let Some(batch) = self.batches.front().filter(|batch| batch.first_seq <= approved).cloned() {
             self.pop();
@@ -55,7 +55,7 @@ impl Outbox {
         }
     }
 
-    /// The next slot's payloads.
+    /// Removes the payloads of the next slot.
     pub(crate) fn pop(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;
         self.payloads -= u64::from(batch.count);
@@ -75,7 +75,7 @@ impl Outbox {
         self.payloads
     }
 
-    /// The number of the last payload that was ever put in; zero before the first.
+    /// The sequence number of the last payload that was added; zero before the first.
     pub(crate) fn last_seq(&self) -> Seq {
         self.last
     }

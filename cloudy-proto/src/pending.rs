@@ -7,7 +7,7 @@ use crate::id::{NodeId, Rank, Round, Seq};
 use crate::time::Time;
 use crate::view::View;
 
-/// An own message slot that is not in the own result yet.
+/// An own message slot outside the own result.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) round: Round,
@@ -15,31 +15,31 @@ pub(crate) struct Record {
     pub(crate) count: u32,
     pub(crate) cost_bytes: u64,
     pub(crate) sent_at: Time,
-    /// By rank: when its confirmation was counted.
+    /// By rank: the time at which its confirmation was counted.
     confirmed_at: Vec<Option<Time>>,
 }
 
 impl Record {
-    /// Sent at a time, with no confirmation yet. `payloads` are the first number and how many.
+    /// A slot that was sent at a time, without confirmations. `payloads` are the first sequence number and the count.
     pub(crate) fn new(round: Round, payloads: (Seq, u32), cost_bytes: u64, sent_at: Time, members: usize) -> Self {
         let (first_seq, count) = payloads;
         Self { round, first_seq, count, cost_bytes, sent_at, confirmed_at: vec![None; members] }
     }
 
-    /// The members that have confirmed, and how long after the slot was sent.
+    /// The members that have confirmed, each with the time from the sending of the slot.
     pub(crate) fn confirmations(&self, view: &View) -> Vec<(NodeId, Duration)> {
         let counted = view.ring.iter().zip(&self.confirmed_at);
         counted.filter_map(|(member, at)| at.map(|at| (member.node, at.since(self.sent_at)))).collect()
     }
 
-    /// The members that have not.
+    /// The members that have not confirmed.
     pub(crate) fn waits_for(&self, view: &View) -> Vec<NodeId> {
         let missing = view.ring.iter().zip(&self.confirmed_at).filter(|(_, at)| at.is_none());
         missing.map(|(member, _)| member.node).collect()
     }
 }
 
-/// A recipient confirmed what was never sent: its link is closed.
+/// A recipient confirmed a slot that was never sent: its link is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("round {confirmed} is confirmed, but the lane ends at {end}")]
 pub(crate) struct ConfirmedTooMuch {
@@ -47,12 +47,12 @@ pub(crate) struct ConfirmedTooMuch {
     end: Round,
 }
 
-/// Own slots outside the own result, and what each recipient has confirmed.
+/// Own slots outside the own result, and the confirmations of each recipient.
 #[derive(Debug)]
 pub(crate) struct PendingTable {
     records: VecDeque<Record>,
     bytes: u64,
-    /// By rank: all of the own lane below is confirmed.
+    /// By rank: all of the own lane below this round is confirmed.
     confirmed: Vec<Round>,
     /// The members whose confirmations count: all.
     recipients: Vec<Rank>,
@@ -63,12 +63,12 @@ impl PendingTable {
         Self { records: VecDeque::new(), bytes: 0, confirmed: vec![Round(0); members], recipients }
     }
 
-    /// Slots outside the own result.
+    /// Number of slots outside the own result.
     pub(crate) fn slots(&self) -> usize {
         self.records.len()
     }
 
-    /// What they cost.
+    /// Their cost.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -82,7 +82,7 @@ impl PendingTable {
         self.records.push_back(Record::new(round, payloads, cost_bytes, sent_at, self.confirmed.len()));
     }
 
-    /// Tallies a confirmation. `end` is the own lane's frontier.
+    /// Counts a confirmation. `end` is the own lane's frontier.
     pub(crate) fn confirm(
         &mut self,
         rank: Rank,
@@ -104,7 +104,7 @@ impl PendingTable {
         Ok(())
     }
 
-    /// All of the own lane below was confirmed by every recipient.
+    /// The round below which every recipient has confirmed all of the own lane.
     pub(crate) fn approved(&self) -> Round {
         self.recipients.iter().map(|rank| self.confirmed[rank.at()]).min().unwrap_or_default()
     }
@@ -115,7 +115,7 @@ impl PendingTable {
         self.records.range(first..)
     }
 
-    /// Takes the oldest record out: its slot enters the own result.
+    /// Removes the oldest record: its slot enters the own result.
     pub(crate) fn pop(&mut self, round: Round) -> Option<Record> {
         let record = self.records.pop_front()?;
         debug_assert_eq!(record.round, round, "own slots enter the result in their order");

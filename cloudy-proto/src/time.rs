@@ -1,16 +1,16 @@
-//! Time as the machine knows it: a count, handed in by its driver.
+//! Time for the machine: a count that its driver passes in.
 
 use core::ops::{Add, Sub};
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Microseconds since a start that the driver chose. Only differences mean anything; it never runs backwards.
+/// Microseconds from a start that the driver chose. Only differences have a meaning; it never runs backwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(pub u64);
 
 impl Time {
-    /// What has passed since `earlier`; zero if that lies ahead.
+    /// The time from `earlier` on; zero if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))

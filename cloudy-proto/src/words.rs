@@ -11,7 +11,7 @@ pub fn harmless(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(kept.len());
     for c in String::from_utf8_lossy(kept).chars() {
         let c = if is_harmless(c) { c } else { char::REPLACEMENT_CHARACTER };
-        // A replacement may be longer than what it replaces.
+        // A replacement may be longer than the character that it replaces.
         if text.len() + c.len_utf8() > REASON_BYTES_MAX {
             break;
         }
@@ -23,7 +23,7 @@ pub fn harmless(bytes: &[u8]) -> String {
     }
 }
 
-/// Other characters could forge a terminal's lines, or pass for other text.
+/// Other characters could forge lines of a terminal, or look like other text.
 fn is_harmless(c: char) -> bool {
     let hidden = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}');
     let reorders_or_breaks = matches!(c, '\u{2028}'..='\u{202e}');

@@ -63,7 +63,7 @@ fn who_was_away_for_longer_than_memory_goes_back_comes_back_by_anothers_disk() -
         story.suffers(Fault::PowerCut { within_us: 50_000 })?;
         story.until("it has all", back)?;
     }
-    assert!(story.world.stats.count(Met::KilledReading) > 0, "a read was under way");
+    assert!(story.world.stats.count(Met::KilledReading) > 0, "a read was in progress");
     assert!(story.world.stats.count(Met::ServedFromDisk) > 0);
     story.settles()
 }

@@ -47,8 +47,7 @@ fn short_times(value: &str) -> Vec<String> {
 fn warning(option: &str, text: &str) -> String {
     let meant = duration::parse(text).map(duration::show).unwrap_or_default();
     format!(
-        "warning: {text} of {option} has no unit, so it is {meant}: a bare number counts microseconds; write for \
-         example 2s or 500ms"
+        "warning: {text} of {option} has no unit, so it is {meant}: a number without a unit counts microseconds; write for example 2s or 500ms"
     )
 }
 

@@ -144,7 +144,7 @@ fn size(text: &str) -> Result<u64, String> {
 
 fn window(text: &str) -> Result<u64, String> {
     match bytes(text, WINDOW_BYTES_MAX, SIZE_EXAMPLE)? {
-        0 => Err("a window must hold something; write for example 256KiB".to_owned()),
+        0 => Err("a window is larger than zero; write for example 256KiB".to_owned()),
         window => Ok(window),
     }
 }

@@ -39,7 +39,7 @@ fn of_one_machine(address: SocketAddr) -> Result<SocketAddr, Report> {
     let ip = address.ip();
     if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return Err(failure(
-            format_args!("{ip} is an address of a group of machines: a node cannot listen there"),
+            format_args!("{ip} is a multicast address: a node cannot listen there"),
             "give an address of this machine, for example 127.0.0.1",
         ));
     }
@@ -62,7 +62,7 @@ impl ListenArgs {
                 return Err(problem);
             }
             if !std::mem::replace(&mut said, true) {
-                say_plainly(&format!("{problem}; it is tried again for {}", duration::show(self.start_timeout)));
+                say_plainly(&format!("{problem}; the node retries for {}", duration::show(self.start_timeout)));
             }
             // sleep: the system sends no notification of names and addresses.
             sleep(LOOK_AGAIN_AFTER.min(left)).await;
@@ -80,7 +80,7 @@ impl ListenArgs {
         match UdpSocket::bind(any_port) {
             Err(error) if is_transient(&error) => Err(failure(
                 format_args!("{} is not an address of this machine ({error})", address.ip()),
-                "give an address of this machine, for example 127.0.0.1; `--start-timeout` says how long to wait for it",
+                "give an address of this machine, for example 127.0.0.1; `--start-timeout` sets the time to wait for it",
             )),
             _ => Ok(address),
         }
@@ -160,7 +160,7 @@ pub(crate) struct ChildArgs {
 
 /// Faults to inject below QUIC.
 #[derive(Clone, Debug, PartialEq, Args)]
-#[command(next_help_heading = "Faults, injected below QUIC into what this node sends")]
+#[command(next_help_heading = "Faults, injected below QUIC into the datagrams of this node")]
 pub(crate) struct FaultArgs {
     /// Lose this share of datagrams: 10% or 0.1
     #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = percent::parse, allow_hyphen_values = true)]

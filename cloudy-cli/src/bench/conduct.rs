@@ -114,7 +114,7 @@ fn compare(outcomes: &[Outcome]) -> Result<(), Report> {
                 "UNEQUAL: the results of node 0 and node {number} differ: {first:?} and {:?}",
                 result(&outcomes[number])
             ),
-            "this is a fault of cloudy or of this machine's memory: report it, with the command line",
+            "this is a defect of cloudy or of this machine's memory: report it, with the command line",
         )),
     }
 }

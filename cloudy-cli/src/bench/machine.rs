@@ -34,7 +34,7 @@ impl Conditions {
     /// The machine of this process; warns if its figures are not representative.
     pub(crate) fn here(progress: &Progress) -> Self {
         if cfg!(debug_assertions) {
-            progress.line("warning: a debug build says little about speed; build with --release");
+            progress.line("warning: figures of a debug build are not representative; build with --release");
         }
         let flags: Vec<String> = std::env::args().skip(1).collect();
         Self {

@@ -98,7 +98,7 @@ pub(super) async fn gather(mut founding: Founding, mut others: usize) -> Result<
             Some(FoundingEvent::AskedToJoin { node }) => founding.invite(node),
             Some(FoundingEvent::Accepted { .. }) => others -= 1,
             Some(FoundingEvent::Refused { reason, .. }) => {
-                return Err(failure(format_args!("a node was not taken in: {reason}"), "run it again"));
+                return Err(failure(format_args!("a node was not admitted: {reason}"), "run it again"));
             }
             Some(FoundingEvent::Lost { node }) => {
                 return Err(failure(format_args!("node {} was lost", node.short()), "run it again"));
@@ -279,7 +279,7 @@ impl Member {
         if result.index.0 != self.tally.count {
             let read = self.tally.count;
             let problem = format!("{read} messages were read of a final result of {}", result.index);
-            return Err(failure(problem, "this is a fault of cloudy: report it"));
+            return Err(failure(problem, "this is a defect of cloudy: report it"));
         }
         outcome.count = result.index.0;
         outcome.digest = result.digest.to_string();

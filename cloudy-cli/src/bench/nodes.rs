@@ -122,10 +122,10 @@ impl Nodes {
             Ok(Some((_, News::Said(Said::Failed(words))))) => words,
             Ok(Some((_, News::Said(said)))) => match wanted(said) {
                 Some(said) => return Ok(said),
-                None => "it spoke out of turn".to_owned(),
+                None => "it sent an unexpected report".to_owned(),
             },
             Ok(Some((_, News::Wrote(_) | News::Ended(_))) | None) => "it ended".to_owned(),
-            Err(_) => format!("nothing was heard from it for {:?}", after + PATIENCE),
+            Err(_) => format!("it sent no report for {:?}", after + PATIENCE),
         };
         let problem = format!("node {number} was to be {what}: {words}");
         Err(failure(problem, "run it again, with -vv for more, or with fewer nodes"))

@@ -109,7 +109,7 @@ fn gone() -> Report {
 
 /// The error for an order that is not valid at this point.
 pub(crate) fn unexpected(order: &Order) -> Report {
-    failure(format_args!("an order out of turn: {order:?}"), "start `cloudy bench`, which starts its nodes itself")
+    failure(format_args!("an unexpected order: {order:?}"), "start `cloudy bench`, which starts its nodes itself")
 }
 
 /// The configuration of a node for its whole life.

@@ -175,6 +175,6 @@ async fn write(stdin: &mut Option<ChildStdin>, orders: &[u8]) -> io::Result<usiz
 
 fn said<S: DeserializeOwned>(name: impl Display, line: &str) -> Option<S> {
     serde_json::from_str(line)
-        .inspect_err(|error| tracing::error!("{name} said what cannot be read ({error}): {line}"))
+        .inspect_err(|error| tracing::error!("{name} sent a report that does not decode ({error}): {line}"))
         .ok()
 }

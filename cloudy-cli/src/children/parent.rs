@@ -14,19 +14,19 @@ use tokio::sync::mpsc;
 use crate::interrupts::Stop;
 use crate::sink::STDOUT;
 
-/// The longest order: one with the addresses of a whole demo is a tenth of it.
+/// Maximum length of an order: one with the addresses of a whole demo is a tenth of it.
 const ORDER_BYTES_MAX: u64 = 64 << 10;
-/// Orders that wait to be done.
+/// Maximum of orders that wait.
 const ORDERS_MAX: usize = 4;
 
-/// Queues a report. A parent that has stopped reading holds up no process: it misses the reports that do not fit.
+/// Queues a report. A parent that has stopped reading blocks no process: it misses the reports that do not fit.
 pub(crate) fn say(said: &(impl Serialize + Debug)) {
     if line(said).is_some_and(|line| !STDOUT.lines(line.as_bytes())) {
-        tracing::warn!("the process that started this one reads nothing: it misses {said:?}");
+        tracing::warn!("the process that started this one does not read: it misses {said:?}");
     }
 }
 
-/// Says something, and returns once the parent can read it or, after an interrupt, has had time for it.
+/// Sends a report, and returns once the parent can read it or, after an interrupt, has had time for it.
 pub(crate) async fn say_surely(said: &(impl Serialize + Debug), stop: &Stop) -> Result<(), Report> {
     match line(said) {
         Some(line) => stop.print(&line).await,
@@ -34,29 +34,28 @@ pub(crate) async fn say_surely(said: &(impl Serialize + Debug), stop: &Stop) -> 
     }
 }
 
-/// What is said, as a line.
+/// The line of a report.
 pub(crate) fn line(said: &(impl Serialize + Debug)) -> Option<String> {
     let line = serde_json::to_string(said);
-    let line = line.inspect_err(|error| tracing::error!("cannot say {said:?}: {error}")).ok()?;
+    let line = line.inspect_err(|error| tracing::error!("cannot report {said:?}: {error}")).ok()?;
     Some(format!("{line}\n"))
 }
 
-/// The parent is gone, and what it cannot delete is deleted here, once this process has let go of its own files.
-/// Each process of the parent does so: the last one that ends finds no other process at work there.
+/// Deletes the files of a parent that is gone, once this process has closed its own. Each process of the parent does
+/// so; the last one that ends finds no other process at work there.
 pub(crate) fn clear_up(parents_files: Option<&Path>) {
     let Some(directory) = parents_files else { return };
     if let Err(error) = std::fs::remove_dir_all(directory)
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!(%error, "the files of the process that started this one are not all deleted: {}", directory.display());
+        tracing::warn!(%error, "some files of the process that started this one are not deleted: {}", directory.display());
     }
 }
 
-/// The orders that come on stdin; they end once the process that holds its other end is done with this one or gone,
-/// however it ended.
+/// The orders on stdin; they end once the process that holds its other end has finished or is gone.
 pub(crate) fn orders<O: DeserializeOwned + Send + 'static>() -> mpsc::Receiver<O> {
     let (sender, orders) = mpsc::channel(ORDERS_MAX);
-    // A thread of its own: stdin may be anything, and a read from it blocks.
+    // A thread of its own, because a read of stdin blocks.
     let spawned = thread::Builder::new().name("orders".to_owned()).spawn(move || read(io::stdin().lock(), &sender));
     if let Err(error) = spawned {
         tracing::error!("orders cannot be read: {error}");
@@ -73,14 +72,14 @@ fn read<O: DeserializeOwned>(mut stdin: impl BufRead, orders: &mpsc::Sender<O>) 
                     return;
                 }
             }
-            Err(error) => tracing::warn!("what came on stdin is no order: {error}"),
+            Err(error) => tracing::warn!("a line on stdin is not an order: {error}"),
         }
         line.clear();
     }
 }
 
-/// Carries out the parent's orders; returns once there is no parent. Never where stdin is no pipe: no parent is there to be
-/// watched.
+/// Carries out the parent's orders; returns once there is no parent. Never returns if stdin is not a pipe: then there
+/// is no parent.
 pub(crate) async fn obey<O: DeserializeOwned + Send + 'static>(act: impl Fn(O)) {
     if !is_watched() {
         return pending().await;

@@ -1,5 +1,5 @@
-//! What a supervisor and the slave that it started have between them: the slave's stdin. It carries the node's private
-//! key, so that no file does, and ends when the supervisor does, however that happens.
+//! The channel from a supervisor to its slave: the slave's stdin. It carries the node's private key, so that no file
+//! does, and ends with the supervisor.
 
 use std::io::{self, Read};
 use std::thread;
@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 
 use crate::output::failure;
 
-/// The longest encoding of a private key; an Ed25519 or P-256 key takes a sixteenth of it.
+/// Maximum length of an encoded private key; an Ed25519 or P-256 key needs a sixteenth of it.
 const KEY_BYTES_MAX: u16 = 4_096;
 
-/// Gives a slave its key; none if the slave has a data directory with one.
+/// Sends a slave its key; none if the slave has a data directory with one.
 pub(crate) async fn introduce(slave: &mut (impl AsyncWrite + Unpin), key: Option<&NodeKey>) -> io::Result<()> {
     let key = key.map(NodeKey::to_pkcs8);
     let key: &[u8] = key.as_ref().map_or(&[], |key| key.as_ref());
@@ -25,7 +25,7 @@ pub(crate) async fn introduce(slave: &mut (impl AsyncWrite + Unpin), key: Option
     slave.flush().await
 }
 
-/// The supervisor, as its slave knows it.
+/// The supervisor, at its slave.
 pub(crate) struct Supervisor {
     /// The node's private key, unless a data directory has it.
     pub(crate) key: Option<NodeKey>,
@@ -33,16 +33,19 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Takes what the supervisor gives.
+    /// Receives the supervisor's key.
     pub(crate) async fn meet() -> Result<Self, Report> {
         let (give, given) = oneshot::channel();
         let (alive, gone) = oneshot::channel();
-        // A thread of its own: stdin may be anything, and a read from it blocks.
+        // A thread of its own, because a read of stdin blocks.
         let spawned = thread::Builder::new().name("supervisor".to_owned()).spawn(move || listen(give, alive));
         spawned.into_diagnostic()?;
         let key = given.await.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into()));
         let key = key.map_err(|error| {
-            failure(format_args!("no supervisor gives this slave its key ({error})"), "start it by --supervise alone")
+            failure(
+                format_args!("this slave received no key from a supervisor ({error})"),
+                "start it by --supervise alone",
+            )
         })?;
         let key = if key.is_empty() { None } else { Some(NodeKey::from_pkcs8(&key).into_diagnostic()?) };
         Ok(Self { key, gone })
@@ -50,17 +53,17 @@ impl Supervisor {
 
     /// Returns once the supervisor is gone.
     pub(crate) async fn gone(self) {
-        // Nothing is ever sent.
+        // No value is ever sent.
         let _ = self.gone.await;
     }
 }
 
-/// Reads the key, and then for as long as there is a supervisor.
+/// Reads the key, and then until the supervisor is gone.
 fn listen(give: oneshot::Sender<io::Result<Zeroizing<Vec<u8>>>>, _alive: oneshot::Sender<()>) {
     let mut stdin = io::stdin().lock();
     // The waiting caller may be gone.
     let _ = give.send(read_key(&mut stdin));
-    // However it ends, it is over.
+    // Any end means the same.
     let _ = io::copy(&mut stdin, &mut io::sink());
 }
 

@@ -45,9 +45,7 @@ pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, 
         Err(MasterError::Stopped) => Ok(ExitCode::from(EXIT_INTERRUPTED)),
         Err(error @ MasterError::NoSession { .. }) => Err(failure(
             error,
-            "start a session by `cloudy master` without --attach; where multicast does not reach the slaves of the one \
-             that runs, name one of them by --slave HOST:PORT; a session whose processes are all gone went with \
-             them, unless it was on disk: then start its slaves and its master again, each with its --data directory",
+            "start a session by `cloudy master` without --attach; if multicast does not reach the slaves of a running session, name one of them by --slave HOST:PORT; if all processes of a session are gone, it is lost, unless it was on disk: then start its slaves and its master again, each with its --data directory",
         )),
         Err(error) => Err(with_remedy(&error)),
     };
@@ -58,7 +56,7 @@ pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, 
 /// Continues the session in the master's data directory, and compares the results.
 pub(crate) async fn resumed(args: &MasterArgs, node: &Node, group: &Group, stop: &Stop) -> Result<ExitCode, Report> {
     let watcher = Watcher::new(Progress::start(), BTreeMap::new());
-    watcher.line("going on with the session that the data directory holds; start its slaves again too");
+    watcher.line("continuing the session in the data directory; start its slaves again too");
     let began_at = Instant::now();
     let multicast = Multicast::new(args.discovery_group, node.local_addr().ip());
     let sought = (&args.slaves[..], Some(multicast));
@@ -92,7 +90,10 @@ async fn show(
 ) -> Result<ExitCode, Report> {
     let AttachOutcome { plan, ring, outcome } = attached;
     let Some(SessionPlan { send, grace, stop: stop_period, seed, .. }) = plan else {
-        return Err(failure("the session ended before it began", "ask its master why, or begin another"));
+        return Err(failure(
+            "the session ended before it began",
+            "its master reports the reason; or start another session",
+        ));
     };
     let described = (Periods { send, grace, stop: stop_period }, RingChoice::from(ring), seed);
     if !args.json {

@@ -14,7 +14,7 @@ pub(crate) fn run(args: &CompletionsArgs) -> Result<ExitCode, Report> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "cloudy", &mut script);
     let script = String::from_utf8(script)
-        .map_err(|error| failure(format_args!("the script is no text ({error})"), "choose another shell"))?;
+        .map_err(|error| failure(format_args!("the script is not text ({error})"), "choose another shell"))?;
     print(&script)?;
     Ok(ExitCode::from(EXIT_EQUAL))
 }

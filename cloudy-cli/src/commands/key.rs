@@ -11,7 +11,7 @@ use crate::keys::role;
 use crate::output::{EXIT_EQUAL, print};
 
 /// The note for an answer that could not be printed: the change itself is done.
-const DONE: &str = "the key file was made or changed as asked, and `cloudy key show` says how it is";
+const DONE: &str = "the key file was created or changed, and `cloudy key show` prints its content";
 
 /// Creates, shows, finds or changes the key.
 pub(crate) fn run(command: KeyCommand) -> Result<ExitCode, Report> {
@@ -57,24 +57,23 @@ fn rotate(args: &RotateArgs) -> Result<String, KeyFileError> {
         Ok(match (args.switch, args.finish) {
             (true, _) => {
                 keys.switch()?;
-                let next = format!("once every node has taken it, run `cloudy key rotate {file} --finish`");
-                ("step 2 of 3: the next key is shown, and the former one is still accepted", next)
+                let next = format!("once every node uses it, run `cloudy key rotate {file} --finish`");
+                ("step 2 of 3: nodes present the next key, and accept the former one", next)
             }
             (false, true) => {
                 keys.finish()?;
                 let next = "that completes the change".to_owned();
-                ("step 3 of 3: the former key is no longer accepted", next)
+                ("step 3 of 3: the former key is not accepted", next)
             }
             (false, false) => {
                 keys.begin_rotation(ClusterKey::generate()?)?;
-                let next = format!("once every node has taken it, run `cloudy key rotate {file} --switch`");
+                let next = format!("once every node uses it, run `cloudy key rotate {file} --switch`");
                 ("step 1 of 3: a fresh key is accepted beside the present one", next)
             }
         })
     })?;
     Ok(format!(
-        "{done}\n{}next: copy {file} to every node, stopped ones too; one that runs says within 2 seconds that it has taken \
-         it; {next}\n",
+        "{done}\n{}next: copy {file} to every node, stopped ones too; a running node logs within 2 seconds that it uses the file; {next}\n",
         fingerprints(&keys)
     ))
 }
@@ -84,8 +83,7 @@ fn revoke(args: &RevokeArgs) -> Result<String, KeyFileError> {
     let (_, fresh) = key_file::change(&args.file, |keys| Ok(keys.revoke(node)?))?;
     let done = if fresh { "revoked" } else { "revoked already:" };
     Ok(format!(
-        "{done} {node}\nnext: copy {file} to every node; those that run cut that node off within 2 seconds, and tell all that \
-         they are linked to\nwho holds the key can come back as another node: to shut a person out, run `cloudy key rotate \
+        "{done} {node}\nnext: copy {file} to every node; running nodes exclude that node within 2 seconds, and notify all linked nodes\na holder of the key can return as another node: to exclude a person, run `cloudy key rotate \
          {file}` too, and keep the file from them\n"
     ))
 }

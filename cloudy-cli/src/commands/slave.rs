@@ -55,7 +55,9 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
         };
         let act = |order| match (order, &control) {
             (Order::CutOff(peers), Some(control)) => control.partition(peers),
-            (Order::CutOff(_), None) => tracing::warn!("a partition was not announced when this slave was started"),
+            (Order::CutOff(_), None) => {
+                tracing::warn!("this slave was started without --partitions, so it cannot be cut off")
+            }
             (Order::Stop, _) => stop.now(Asked::Order),
         };
         let mut orphaned = false;
@@ -161,7 +163,7 @@ impl Slave<'_> {
                 .numbers_per_second_max(self.args.rate);
             if resumed_session(self.node).is_some() {
                 self.waits();
-                self.progress.line("going on with the session that the data directory holds");
+                self.progress.line("continuing the session in the data directory");
             }
             let stop = async {
                 match self.stop.why_asked().await {
@@ -188,7 +190,7 @@ impl Slave<'_> {
                 Err(SlaveError::Left { group, approved }) => {
                     forget(self.node, group).await;
                     self.progress.line(&format!(
-                        "left the session, which goes on without this slave: {approved} messages were approved before"
+                        "left the session, which continues without this slave: {approved} messages were approved before"
                     ));
                     return Ok(ExitCode::from(self.stop.status_of_service()));
                 }
@@ -245,7 +247,7 @@ impl Slave<'_> {
             if resumed_session(self.node).is_some()
                 && let Err(error) = self.node.look_up(Lookup::default().multicast(Some(place)))
             {
-                self.progress.line(&format!("warning: slaves that have moved are not looked for: {error}"));
+                self.progress.line(&format!("warning: slaves with new addresses are not sought: {error}"));
             }
             // A session in the data directory takes precedence over the requested one.
             let resumed = resumed_session(self.node).and_then(|group| SessionName::of_group(group.name()));
@@ -254,7 +256,7 @@ impl Slave<'_> {
             match Responder::start(self.node.discovery_keys(), place, advertised) {
                 Ok(responder) => *self.responder.borrow_mut() = Some(responder),
                 Err(error) => self.progress.line(&format!(
-                    "warning: masters must name this slave by --slave {address}, for discovery is off: {error}"
+                    "warning: masters must name this slave by --slave {address}, because discovery is off: {error}"
                 )),
             }
         }
@@ -270,7 +272,7 @@ impl Slave<'_> {
         let outcome = stored_result(group, file).await;
         let has_result = outcome.is_ok();
         if let Ok(outcome) = outcome {
-            self.progress.line("the session that the data directory holds has ended: this is its result");
+            self.progress.line("the session in the data directory has ended: this is its result");
             self.present(outcome).await?;
         }
         forget(self.node, group.id()).await;

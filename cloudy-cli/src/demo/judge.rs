@@ -46,7 +46,7 @@ fn by_slaves(watcher: &Watcher, results: &BTreeMap<String, Summary>) -> MasterOu
 fn contradictions(rows: &[(String, MasterRow)], results: &BTreeMap<String, Summary>) -> Vec<String> {
     let differing = |(name, row): &(String, MasterRow)| {
         let (printed, reported) = (results.get(name)?, row.result.summary()?);
-        let problem = || format!("{name} printed another result than it reported: {printed:?}");
+        let problem = || format!("{name} printed a result other than the reported one: {printed:?}");
         (!printed.same_result(reported)).then(problem)
     };
     rows.iter().filter_map(differing).collect()
@@ -177,7 +177,7 @@ mod tests {
         without_master.outcome = None;
         without_master.results.insert(Who::Slave(2), summary(6));
         for (played, words) in [
-            (other_result, "slave-3 printed another result than it reported"),
+            (other_result, "slave-3 printed a result other than the reported one"),
             (no_result, "slave-1 ended without printing a result"),
             (failed, "slave-1 ended (exit status: 1) without a word"),
             (given_up, "master did not end after the session and was killed"),

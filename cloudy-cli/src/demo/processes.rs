@@ -58,10 +58,10 @@ impl Processes {
                 Ok(Some(Said::Listening { address, .. })) => self.handles.insert(who, Handle { address, controls }),
                 Ok(_) => {
                     let problem = format!("{who} did not start{}", child.last_words().await.words());
-                    return Err(failure(problem, "see what it says; run it again with -v for more"));
+                    return Err(failure(problem, "read its output; run it again with -v for more"));
                 }
                 Err(_) => {
-                    let problem = format!("{who} did not say within {START_TIMEOUT:?} where it listens");
+                    let problem = format!("{who} did not report its address within {START_TIMEOUT:?}");
                     return Err(failure(problem, "is this machine very busy? start fewer slaves: --nodes 2"));
                 }
             };

@@ -68,12 +68,12 @@ pub struct ClusterKeys {
 pub enum RotateError {
     /// Another rotation has begun.
     #[error(
-        "a change of the key has begun: go on with it by `cloudy key rotate FILE --switch`, once every node accepts the next key"
+        "a change of the key is in progress: continue it by `cloudy key rotate FILE --switch`, once every node accepts the next key"
     )]
     Begun,
     /// Another rotation waits for its last step.
     #[error(
-        "a change of the key waits for its last step: take it by `cloudy key rotate FILE --finish`, once every node shows the new key"
+        "a change of the key waits for its last step: take it by `cloudy key rotate FILE --finish`, once every node presents the new key"
     )]
     Switched,
     /// There is no next key.
@@ -89,7 +89,7 @@ pub enum RotateError {
 /// There is no capacity for another revoked node; nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{REVOKED_MAX} nodes are revoked, and there is no room for more: change the key (`cloudy key rotate`), keep the new file from those nodes, and take their `revoked` lines out of it"
+    "{REVOKED_MAX} nodes are revoked, which is the maximum: change the key (`cloudy key rotate`), keep the new file from those nodes, and delete their `revoked` lines from it"
 )]
 pub struct RevokedFullError;
 
@@ -102,16 +102,16 @@ pub enum ParseClusterKeysError {
     #[error(transparent)]
     Primary(#[from] ParseClusterKeyError),
     /// A further line has an invalid key.
-    #[error("line {line}: {source}")]
+    #[error("line {line}: {cause}")]
     Accepted {
         /// The line, from 1.
         line: usize,
         /// The cause.
-        source: ParseClusterKeyError,
+        cause: ParseClusterKeyError,
     },
     /// A further line has an unknown form.
     #[error(
-        "line {line} is none of \"{NEXT} KEY\", \"{FORMER} KEY\" and \"{REVOKED} NODE-ID\": copy the whole file anew, and change it by `cloudy key` only"
+        "line {line} is none of \"{NEXT} KEY\", \"{FORMER} KEY\" and \"{REVOKED} NODE-ID\": copy the whole file again, and change it by `cloudy key` only"
     )]
     Line {
         /// The line, from 1.
@@ -130,12 +130,12 @@ pub enum ParseClusterKeysError {
         line: usize,
     },
     /// A line of a revoked node has no valid id.
-    #[error("line {line}: {source}")]
+    #[error("line {line}: {cause}")]
     Node {
         /// The line, from 1.
         line: usize,
         /// The cause.
-        source: ParseNodeIdError,
+        cause: ParseNodeIdError,
     },
     /// There are more revoked nodes than the maximum.
     #[error(transparent)]
@@ -251,13 +251,13 @@ impl ClusterKeys {
             NEXT => AcceptedAs::Next,
             FORMER => AcceptedAs::Former,
             REVOKED => {
-                let node = rest.trim().parse().map_err(|source| ParseClusterKeysError::Node { line, source })?;
+                let node = rest.trim().parse().map_err(|cause| ParseClusterKeysError::Node { line, cause })?;
                 self.revoke(node)?;
                 return Ok(());
             }
             _ => return Err(ParseClusterKeysError::Line { line }),
         };
-        let key: ClusterKey = rest.parse().map_err(|source| ParseClusterKeysError::Accepted { line, source })?;
+        let key: ClusterKey = rest.parse().map_err(|cause| ParseClusterKeysError::Accepted { line, cause })?;
         if key == self.primary {
             return Err(ParseClusterKeysError::SameKey { line });
         }

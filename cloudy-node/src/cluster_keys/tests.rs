@@ -61,7 +61,7 @@ fn each_wrong_line_is_told_apart_and_not_repeated() {
         (format!("{}\nnext", *first), ParseClusterKeysError::Line { line: 2 }),
         (
             format!("{}\nnext {}", *first, &other[..20]),
-            ParseClusterKeysError::Accepted { line: 2, source: ParseClusterKeyError::Length { found: 7 } },
+            ParseClusterKeysError::Accepted { line: 2, cause: ParseClusterKeyError::Length { found: 7 } },
         ),
         (format!("{}\nformer {}", *first, *first), ParseClusterKeysError::SameKey { line: 2 }),
         (
@@ -70,11 +70,11 @@ fn each_wrong_line_is_told_apart_and_not_repeated() {
         ),
         (
             format!("{}\nrevoked {}", *first, &node[1..]),
-            ParseClusterKeysError::Node { line: 2, source: ParseNodeIdError::Length { found: 63 } },
+            ParseClusterKeysError::Node { line: 2, cause: ParseNodeIdError::Length { found: 63 } },
         ),
         (
             format!("{}\nrevoked {}ä", *first, &node[1..]),
-            ParseClusterKeysError::Node { line: 2, source: ParseNodeIdError::Digit { position: 64 } },
+            ParseClusterKeysError::Node { line: 2, cause: ParseNodeIdError::Digit { position: 64 } },
         ),
     ];
     for (text, error) in cases {

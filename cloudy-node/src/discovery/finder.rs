@@ -123,7 +123,7 @@ impl Finder {
     #[must_use]
     pub fn failure(&mut self) -> Option<DiscoveryError> {
         let Fault { interface, source } = self.fault.take().filter(|_| self.queries_sent == 0)?;
-        Some(DiscoveryError::Interface { interface, source })
+        Some(DiscoveryError::Interface { interface, cause: source })
     }
 
     fn ask(&mut self) {

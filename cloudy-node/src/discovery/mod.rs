@@ -126,23 +126,23 @@ pub enum DiscoveryError {
     },
     /// No query could be sent.
     #[error(
-        "multicast on {interface} failed ({source}); check that the interface is up, or name the nodes' addresses \
+        "multicast on {interface} failed ({cause}); check that the interface is up, or name the nodes' addresses \
          instead"
     )]
     Interface {
         /// The interface's name, or its given address.
         interface: String,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The group's port could not be shared: another program holds it exclusively.
     #[error(
-        "cannot share UDP port {port} for discovery ({source}); end the program that holds it, or use another group"
+        "cannot share UDP port {port} for discovery ({cause}); end the program that holds it, or use another group"
     )]
     Port {
         /// The group's port.
         port: u16,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
 }

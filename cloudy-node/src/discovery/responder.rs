@@ -80,7 +80,7 @@ impl Responder {
         let mut answers = Answers::new(keys, place, advertised);
         match answers.stations.renew() {
             Err(fault) if fault.source.kind() == io::ErrorKind::AddrInUse => {
-                return Err(DiscoveryError::Port { port: place.group.port(), source: fault.source });
+                return Err(DiscoveryError::Port { port: place.group.port(), cause: fault.source });
             }
             outcome => answers.trouble.note(outcome),
         }

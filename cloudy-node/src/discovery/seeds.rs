@@ -42,12 +42,12 @@ pub enum SeedError {
         port: String,
     },
     /// The name did not resolve.
-    #[error("`{seed}` does not resolve ({source}); check the name, or give an IP address")]
+    #[error("`{seed}` does not resolve ({cause}); check the name, or give an IP address")]
     Lookup {
         /// The text as given.
         seed: String,
         /// The resolver's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// More seeds than [`SEEDS_MAX`].
     #[error("{count} seeds are too many; give at most {SEEDS_MAX}")]
@@ -124,7 +124,7 @@ pub async fn look_up(seed: &str) -> Result<Vec<SocketAddr>, SeedError> {
     let (host, port) = split(seed)?;
     let looked_up = tokio::time::timeout(RESOLVE_TIMEOUT, addresses(host, port)).await;
     let outcome = looked_up.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")));
-    outcome.map_err(|source| SeedError::Lookup { seed: seed.to_owned(), source })
+    outcome.map_err(|cause| SeedError::Lookup { seed: seed.to_owned(), cause })
 }
 
 /// Resolves seeds like [`resolve`]. A name that does not resolve is logged once and retried until the deadline, because
@@ -142,7 +142,7 @@ pub async fn resolve_until(seeds: &[String], deadline: Instant) -> Result<Vec<Ve
     let mut resolved = Vec::with_capacity(seeds.len());
     for (seed, (host, port)) in seeds.iter().zip(parts) {
         let outcome = addresses_by(host, port, deadline).await;
-        resolved.push(outcome.map_err(|source| SeedError::Lookup { seed: seed.clone(), source })?);
+        resolved.push(outcome.map_err(|cause| SeedError::Lookup { seed: seed.clone(), cause })?);
     }
     Ok(resolved)
 }

@@ -202,7 +202,7 @@ impl Trouble {
         match outcome {
             Ok(()) if was_faulty => tracing::info!("multicast discovery works on all interfaces again"),
             Err(Fault { interface, source }) if !was_faulty => tracing::warn!(
-                "multicast discovery does not work on {interface} yet ({source}); it is tried again every second"
+                "multicast discovery does not work on {interface} yet ({source}); it is retried every second"
             ),
             _ => {}
         }

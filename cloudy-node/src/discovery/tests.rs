@@ -266,6 +266,6 @@ async fn an_address_that_no_interface_has_is_waited_for_and_named_at_the_end() {
 async fn a_port_that_is_not_shared_is_named() {
     let _holder = StdSocket::bind((Ipv4Addr::UNSPECIFIED, place(12).group.port())).expect("binds");
     let error = Responder::start(keys(1), place(12), advertised(1)).expect_err("taken");
-    assert!(matches!(&error, DiscoveryError::Port { source, .. } if source.kind() == io::ErrorKind::AddrInUse));
+    assert!(matches!(&error, DiscoveryError::Port { cause, .. } if cause.kind() == io::ErrorKind::AddrInUse));
     assert!(error.to_string().starts_with(&format!("cannot share UDP port {}", place(12).group.port())), "{error}");
 }

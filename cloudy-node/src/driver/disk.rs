@@ -20,7 +20,7 @@ use crate::storage::{
 /// The ticket of a group's metadata, before all records of its machine.
 const META_TICKET: u64 = 0;
 /// The log text if the disk cannot read entries that a peer lacks.
-const UNREADABLE: &str = "a peer misses what is not readable here";
+const UNREADABLE: &str = "a peer lacks entries that cannot be read here";
 /// The ticket of the operation that forgets a group, after all records of its machine.
 const FORGET_TICKET: u64 = u64::MAX;
 
@@ -179,7 +179,7 @@ impl Disk {
         self.reads.close();
         let Some(store) = Arc::into_inner(self.store) else { return };
         if let Err(error) = store.close() {
-            tracing::error!(%error, "the data directory was not closed well");
+            tracing::error!(%error, "the data directory was not closed properly");
         }
     }
 }
@@ -227,7 +227,7 @@ impl Driver {
         let ids: Vec<GroupId> = self.groups.iter().filter(|(_, run)| on_disk(run)).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(run) = self.groups.get(&id) {
-                tracing::error!(group = %run.shared.name, %error, "the disk failed: this node is out of the group");
+                tracing::error!(group = %run.shared.name, %error, "the disk failed: this node has left the group");
                 run.shared.end(EndReason::DiskFailed { cause: error.clone() });
             }
             self.ended(id);

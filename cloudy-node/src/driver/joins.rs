@@ -90,7 +90,7 @@ impl Driver {
         let run = self.start_group(role, durability, Arc::new(shared), &joining.config);
         run.installed = Some(installed);
         run.comes = !observes;
-        joining.stage.reach(contact, "it takes this node into the group, which has not come that far yet");
+        joining.stage.reach(contact, "it admits this node, which is not in the group yet");
         run.stage = Some((contact, joining.stage));
         let group = Arc::clone(&run.shared);
         if let Some(link) = self.peers.get(&contact) {
@@ -126,7 +126,7 @@ impl Driver {
         let behind = self.peers.get(&peer).is_some_and(Link::must_wait);
         let reason = match self.groups.values().find(|run| run.shared.name == name) {
             Some(_) if behind => {
-                format!("node {me} has sent more to the node that asks than that has read; try again in a moment")
+                format!("node {me} waits until the other node has read earlier answers; try again in a moment")
             }
             Some(run) if run.installed.is_none() => {
                 let (group, incarnation) = (run.shared.id, run.machine.incarnation());
@@ -144,8 +144,7 @@ impl Driver {
             None => match self.belongs_elsewhere(&name) {
                 Some(elsewhere) => format!("node {me} is in no group {name:?}: {elsewhere}"),
                 None => format!(
-                    "node {me} is in no group {name:?}: ask a member of it; if no member is left, a group on disk goes on \
-                     once they are started with their data directories, and any other has to be created again"
+                    "node {me} is in no group {name:?}: name a member of it; if no member is left, a group on disk continues once they are started with their data directories, and any other has to be created again"
                 ),
             },
         };

@@ -252,7 +252,7 @@ impl GroupRun {
             }
             Event::CannotKeepUp(slower) => {
                 if let Some((contact, stage)) = self.stage.as_ref().filter(|_| self.installed.is_some()) {
-                    stage.reach(*contact, &format!("it takes this node into the group, but {slower}"));
+                    stage.reach(*contact, &format!("it admits this node, but {slower}"));
                 }
             }
             Event::FinalResultMissing { sources } => self.misses_final(sources, effects),
@@ -308,7 +308,7 @@ impl GroupRun {
     fn misses_final(&mut self, sources: &[NodeId], effects: &mut Vec<Effect>) {
         let names = sources.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
         let text = format!(
-            "the group is closed, and nobody in reach gives the rest of its result; start one of these again: {names}"
+            "the group is closed, and no node in reach has the rest of its result; start one of these again: {names}"
         );
         self.say(Level::WARN, "the final result is not in reach", text);
         if self.shared.lock().is_session {

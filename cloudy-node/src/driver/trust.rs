@@ -25,7 +25,7 @@ const KEY_DROPPED_WORDS: &str =
     "the cluster key that vouches for this node is no longer accepted: give it the present key file";
 
 /// The log text for a peer with a certificate for another public key.
-const NOT_ITS_OWN: &str = "link closed: the peer shows a certificate that is not its own";
+const NOT_ITS_OWN: &str = "link closed: the peer presents a certificate that is not its own";
 
 /// This node's identity, and the means to verify the others'. Its links hold the revocations.
 pub(super) struct Trust {
@@ -105,7 +105,7 @@ impl Driver {
         let taken = self.links.revoked.set_keys(keys.revoked());
         if !taken.forgotten.is_empty() {
             tracing::error!(
-                "{} nodes that earlier lines of the key file revoked are let in again: {RevokedFullError}",
+                "{} nodes that earlier lines of the key file revoked are accepted again: {RevokedFullError}",
                 taken.forgotten.len()
             );
             taken.forgotten.into_iter().for_each(|node| self.dialler.allow(node));
@@ -175,7 +175,7 @@ impl Driver {
             return;
         }
         tracing::error!(
-            "this node, {}, was revoked, as node {} says: no node of its cluster links to it any more, and it gives up its groups",
+            "this node, {}, was revoked, as node {} reports: no node of its cluster links to it, and it closes its groups",
             self.me,
             by.short()
         );

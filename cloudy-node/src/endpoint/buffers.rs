@@ -47,7 +47,7 @@ fn advice(granted: Buffers, asked: usize) -> Option<String> {
     };
     let asked = asked >> 10;
     Some(format!(
-        "the system buffers {} where {asked} KiB were asked for, so bursts will lose datagrams, which costs speed and nothing else; {remedy}",
+        "the system buffers {} in place of the requested {asked} KiB, so bursts lose datagrams, which only reduces the speed; {remedy}",
         held.join(" and ")
     ))
 }

@@ -187,20 +187,20 @@ pub enum LimitsError {
 #[non_exhaustive]
 pub enum OpenError {
     /// The limits contradict each other.
-    #[error("the endpoint's limits cannot be used: {0}")]
+    #[error(transparent)]
     Limits(#[from] LimitsError),
     /// The identity cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// QUIC needs AES-128-GCM for its first packets (RFC 9001 §5).
-    #[error("TLS lacks what QUIC needs: {0}")]
+    #[error("TLS has no cipher suite for the first packets of QUIC")]
     Quic(#[from] NoInitialCipherSuite),
     /// Sockets and timers need a runtime.
     #[error("there is no tokio runtime here: open the endpoint from within one")]
     NoRuntime,
     /// The operating system refused the socket.
     #[error("the socket cannot be used: {0}")]
-    Socket(#[from] io::Error),
+    Socket(io::Error),
 }
 
 /// The reason for which a socket could not be bound.
@@ -216,7 +216,7 @@ pub enum BindError {
         address: SocketAddr,
     },
     /// No interface has the address.
-    #[error("{} is no address of this machine: name one of its own, or {} for all of them", address.ip(), unspecified(address))]
+    #[error("{} is not an address of this machine: name one of its own, or {} for all of them", address.ip(), unspecified(address))]
     NotLocal {
         /// The address.
         address: SocketAddr,
@@ -228,12 +228,12 @@ pub enum BindError {
         address: SocketAddr,
     },
     /// Another error.
-    #[error("cannot bind {address}: {source}")]
+    #[error("cannot bind {address}: {cause}")]
     Other {
         /// The address.
         address: SocketAddr,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -241,7 +241,7 @@ pub enum BindError {
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum PeerIdError {
     /// The other side presented no certificate.
-    #[error("the other side showed no certificate")]
+    #[error("the other side presented no certificate")]
     NoCertificate,
     /// Its certificate cannot be read.
     #[error(transparent)]
@@ -285,11 +285,11 @@ pub fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
         socket.bind(&address.into())?;
         Ok(socket.into())
     };
-    bound().map_err(|source| match source.kind() {
+    bound().map_err(|cause| match cause.kind() {
         io::ErrorKind::AddrInUse => BindError::PortInUse { address },
         io::ErrorKind::AddrNotAvailable => BindError::NotLocal { address },
         io::ErrorKind::PermissionDenied => BindError::NotPermitted { address },
-        _ => BindError::Other { address, source },
+        _ => BindError::Other { address, cause },
     })
 }
 
@@ -318,10 +318,13 @@ pub fn open(
     config.cid_generator(|| Box::new(RandomIds)).rng_seed(rng_seed);
     config.max_udp_payload_size(limits.datagram_bytes_max).map_err(|_| LimitsError::Datagrams)?;
     let (socket, runtime): (_, Arc<dyn Runtime>) = match socket {
-        EndpointSocket::Udp(socket) => (TokioRuntime.wrap_udp_socket(socket)?, Arc::new(TokioRuntime)),
+        EndpointSocket::Udp(socket) => {
+            (TokioRuntime.wrap_udp_socket(socket).map_err(OpenError::Socket)?, Arc::new(TokioRuntime))
+        }
         EndpointSocket::Abstract(socket, runtime) => (socket, runtime),
     };
-    let mut endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)?;
+    let mut endpoint =
+        Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime).map_err(OpenError::Socket)?;
     endpoint.set_default_client_config(client);
     Ok(endpoint)
 }

@@ -67,10 +67,10 @@ pub struct MemorySocket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryBindError {
     /// Another socket has the address.
-    #[error("{0} is taken: drop its socket first or choose another address")]
+    #[error("{0} is in use: drop its socket first, or choose another address")]
     Taken(SocketAddr),
     /// The address is not a single one.
-    #[error("{0} is not one place on the network: give an address and a port, both other than zero")]
+    #[error("{0} is not a single address: give an IP address and a port, both other than zero")]
     NotOnePlace(SocketAddr),
 }
 

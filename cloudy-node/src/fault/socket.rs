@@ -68,12 +68,12 @@ pub enum FaultSocketError {
     #[error("a fault socket needs a tokio runtime: make it from within one")]
     NoRuntime,
     /// The operating system refused the socket.
-    #[error("cannot open a UDP socket on {addr}: {source}; choose a free local address")]
+    #[error("cannot open a UDP socket on {addr}: {cause}; choose a free local address")]
     Bind {
         /// The requested address.
         addr: SocketAddr,
         /// The operating system's error.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -104,7 +104,7 @@ impl FaultSocket {
         let inner = std::net::UdpSocket::bind(addr)
             .inspect(|socket| buffers::enlarge(&SockRef::from(socket)))
             .and_then(|socket| TokioRuntime.wrap_udp_socket(socket))
-            .map_err(|source| FaultSocketError::Bind { addr, source })?;
+            .map_err(|cause| FaultSocketError::Bind { addr, cause })?;
         Self::wrap(inner, faults)
     }
 

@@ -24,7 +24,7 @@ pub enum ApprovedError {
     /// The reader was too slow, or started at too early an index: that part of the result is not retained here. The
     /// next read continues at `resume_from`.
     #[error(
-        "the result before index {resume_from} is no longer retained here; read on from there, or raise retain_bytes (on disk: retain_disk_bytes)"
+        "the result before index {resume_from} is not retained here; continue to read from there, or raise retain_bytes (on disk: retain_disk_bytes)"
     )]
     Lagged {
         /// The first index that is retained.
@@ -208,7 +208,7 @@ pub enum EventsError {
     /// The reader was too slow, and `count` events were dropped unread. The next read returns the oldest event that is
     /// kept.
     #[error(
-        "{count} events were dropped before they were read: read faster, and look at Group::status for what they said"
+        "{count} events were dropped before they were read: read faster, and query Group::status for the present state"
     )]
     Missed {
         /// The number of dropped events.

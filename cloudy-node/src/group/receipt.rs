@@ -46,7 +46,7 @@ pub enum ReceiptError {
     },
     /// The timeout passed before the outcome was known. The message may still be approved.
     #[error(
-        "whether message {} is approved was not known within {waited:?}; it may still be: ask Group::outcome for it",
+        "message {} has no known outcome after {waited:?}; it may still be approved: query Group::outcome later",
         .id.seq
     )]
     Late {
@@ -57,7 +57,7 @@ pub enum ReceiptError {
     },
     /// The message is approved, and this node does not know its index: it was away, and continued from a snapshot that
     /// includes the message.
-    #[error("message {} is approved; its index is not known here, since this node continued from a snapshot", .0.seq)]
+    #[error("message {} is approved; its index is not known here, because this node continued from a snapshot", .0.seq)]
     ApprovedLongAgo(MessageId),
 }
 

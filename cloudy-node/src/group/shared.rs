@@ -26,10 +26,10 @@ use crate::storage::{ResultReader, StoreError};
 #[non_exhaustive]
 pub enum EndReason {
     /// The group is closed, and its result is final.
-    #[error("the group has ended: its result is final")]
+    #[error("the group is closed: its result is final")]
     Final,
     /// The creator was out of reach for longer than the coordinator timeout, before the group was created.
-    #[error("node {} was founding the group, and it has been out of reach for too long; start it again and found a new group", .0.short())]
+    #[error("node {} was creating the group, and it has been out of reach for too long; start it again and create a new group", .0.short())]
     CoordinatorLost(NodeId),
     /// The results of this node and of a member differ, and no majority of the members agrees with this node: memory or
     /// disk is corrupt on one side.
@@ -38,7 +38,7 @@ pub enum EndReason {
     /// A committed entry of the group's control log does not decode at this node, so the node takes no part in the
     /// group and does not vote. The other members continue.
     #[error(
-        "this node cannot read entry {index} of the group's control log ({error}), so it takes no part in the group any longer; run the same version of cloudy on all members, then start this node again"
+        "this node cannot read entry {index} of the group's control log ({error}), so it takes no part in the group; run the same version of cloudy on all members, then start this node again"
     )]
     UnreadableLog {
         /// The entry's position in the control log.
@@ -49,7 +49,7 @@ pub enum EndReason {
     /// This node was away for too long, or came too late: no node in reach retains the entries that it lacks. The other
     /// members continue.
     #[error(
-        "the result before index {first} is no longer retained by any member, so this node cannot have the whole of it; raise retain_bytes (on disk: retain_disk_bytes; of slaves: `--retain`) at the members, or observe the group from that index on"
+        "the result before index {first} is not retained by any member, so this node cannot fetch the whole result; raise retain_bytes (on disk: retain_disk_bytes; of slaves: `--retain`) at the members, or observe the group from that index on"
     )]
     Truncated {
         /// The first index that is retained.
@@ -58,17 +58,17 @@ pub enum EndReason {
     /// The group has forgotten this node's process, because too many processes started since it was evicted. The other
     /// members continue.
     #[error(
-        "so many processes have started in the group since this node was evicted that the group does not remember this one; start the process again, and join again"
+        "the group has forgotten this process, because too many processes started after its eviction; start the process again, and join again"
     )]
     Forgotten,
     /// This node's disk failed, so the node confirms nothing. The other members continue.
-    #[error("this node's disk failed, and it is out of the group: {cause}")]
+    #[error("this node's disk failed, so the node has left the group: {cause}")]
     DiskFailed {
         /// The cause, with the remedy.
         cause: StoreError,
     },
     /// This node's identity was revoked. The other members continue.
-    #[error("this node's identity was revoked in its cluster, for good: the others go on without it")]
+    #[error("this node's identity was revoked in its cluster, for good: the others continue without it")]
     Revoked,
     /// Another process with this node's identity was started first. The other members continue with that one.
     #[error(
@@ -79,7 +79,7 @@ pub enum EndReason {
     #[error("this node has left the group")]
     Left,
     /// [`Node::forget_group`](crate::Node::forget_group) deleted the group here before this node had left it.
-    #[error("this node has deleted what it held of the group, without leaving it first")]
+    #[error("this node has deleted its data of the group without leaving the group first")]
     Deleted,
     /// The group was closed here before its result was final here.
     #[error("the group was closed before its result was complete here")]

@@ -43,7 +43,7 @@ impl Group {
         deadline.run(flushed).await.unwrap_or_else(|| {
             let unapproved = last.0.saturating_sub(self.shared.lock().approved.0);
             let what = format!(
-                "{unapproved} broadcasts of this node in group {:?} were not approved (Group::status says whom they wait for)",
+                "{unapproved} broadcasts of this node in group {:?} were not approved (Group::status names the nodes that they wait for)",
                 self.shared.name
             );
             Err(deadline.passed(what, Answers::default()).into())

@@ -33,12 +33,14 @@ pub enum LeaveError {
 fn words(unapproved: u64, waits_for: Option<&LeaveWait>) -> String {
     let wait = match (unapproved, waits_for) {
         (1.., _) => {
-            format!("{unapproved} of its own broadcasts are not approved; Group::status says whom they wait for")
+            format!(
+                "{unapproved} of its own broadcasts are not approved; Group::status names the nodes that they wait for"
+            )
         }
         (0, Some(wait)) => wait.to_string(),
         (0, None) => "the node is busy".to_owned(),
     };
-    format!("{wait}; call leave() again to wait longer, or shut the node down to go without handing over")
+    format!("{wait}; call leave() again to wait longer, or shut the node down to leave without handing over")
 }
 
 impl Group {

@@ -27,7 +27,7 @@ pub enum BroadcastError {
     )]
     OutboxFull,
     /// The payload is larger than the group allows.
-    #[error("a payload of {bytes} bytes; the group allows at most {bytes_max}: split it")]
+    #[error("the payload has {bytes} bytes, and the group allows at most {bytes_max}: split it")]
     TooLarge {
         /// The size of the payload.
         bytes: usize,
@@ -35,7 +35,7 @@ pub enum BroadcastError {
         bytes_max: usize,
     },
     /// [`Group::leave`] was called, and would not wait for this broadcast.
-    #[error("this node leaves the group, and broadcasts nothing more; broadcast before leave()")]
+    #[error("this node is leaving the group, so it broadcasts nothing else; broadcast before leave()")]
     Leaving,
     /// Only from [`Group::try_broadcast`]: the group does not list this process yet, for example after a restart, so a
     /// message would have no id.
@@ -43,7 +43,7 @@ pub enum BroadcastError {
     NotListed,
     /// This node has no place on the ring: it is an observer, or created the group without being a member.
     #[error(
-        "this node has no place on the ring and broadcasts nothing; join the group, or found it with founder_is_member"
+        "this node has no place on the ring and broadcasts nothing; join the group, or create it with founder_is_member"
     )]
     Observes,
     /// The group does not continue at this node.

@@ -53,7 +53,7 @@ pub(crate) fn since_1970(time: SystemTime) -> Option<core::time::Duration> {
 /// The reason to refuse a chain of certificates that the TLS library accepts.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ChainError {
-    #[error("the chain has {found} certificates, and {CHAIN_CERTIFICATES_MAX} is the most")]
+    #[error("the chain has {found} certificates, and {CHAIN_CERTIFICATES_MAX} is the maximum")]
     Length { found: usize },
     #[error("there are more certificates between the node's and the trusted root than the root's path length allows")]
     PathLength,

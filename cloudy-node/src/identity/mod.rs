@@ -65,12 +65,12 @@ pub enum IdentityError {
     #[error("no trusted root is given: give the certificate of the authority that signs the nodes' certificates")]
     NoRoots,
     /// A root is not a certificate.
-    #[error("trusted root {position} cannot be used: {source}")]
+    #[error("trusted root {position} cannot be used: {cause}")]
     Root {
         /// Its position, from 1.
         position: usize,
         /// The cause.
-        source: rustls::Error,
+        cause: rustls::Error,
     },
     /// The leaf cannot be read.
     #[error(transparent)]
@@ -80,26 +80,26 @@ pub enum IdentityError {
     PrivateKey(rustls::Error),
     /// The other nodes would not accept the chain when they dial this node.
     #[error(
-        "the node's certificate is not good for a server under the trusted roots: {0}; it needs the DNS name \"{SERVER_NAME}\" and the usage serverAuth"
+        "the node's certificate is not valid for a server under the trusted roots: {0}; it needs the DNS name \"{SERVER_NAME}\" and the usage serverAuth"
     )]
     NotGoodForServer(rustls::Error),
     /// The other nodes would not accept the chain when this node dials them.
     #[error(
-        "the node's certificate is not good for a client under the trusted roots: {0}; it needs the usage clientAuth"
+        "the node's certificate is not valid for a client under the trusted roots: {0}; it needs the usage clientAuth"
     )]
     NotGoodForClient(rustls::Error),
     /// A certificate verifier could not be built from the roots.
     #[error("the trusted roots cannot be used: {0}")]
-    Verifier(#[from] rustls::server::VerifierBuilderError),
+    Verifier(rustls::server::VerifierBuilderError),
     /// The node's own certificate could not be issued.
     #[error("cannot issue this node's certificate: {0}")]
-    Issue(#[from] rcgen::Error),
+    Issue(rcgen::Error),
     /// The node's private key could not be generated.
     #[error(transparent)]
     NodeKey(#[from] NodeKeyError),
     /// Cluster keys are only for nodes whose certificates come from a cluster key.
     #[error(
-        "this node's certificate comes from an own public key infrastructure, not from a cluster key: start the node again with another identity"
+        "this node's certificate comes from another public key infrastructure, not from a cluster key: start the node again with another identity"
     )]
     OwnPki,
 }
@@ -114,10 +114,10 @@ pub struct NodeKey(WipedKeyPair);
 #[non_exhaustive]
 pub enum NodeKeyError {
     /// The operating system's generator failed.
-    #[error("cannot make a private key for this node: {0}; try again later")]
+    #[error("cannot generate a private key for this node: {0}; try again later")]
     Generate(rcgen::Error),
     /// The bytes are not an Ed25519 private key.
-    #[error("this is no Ed25519 private key (PKCS #8, RFC 8410): {0}")]
+    #[error("this is not an Ed25519 private key (PKCS #8, RFC 8410): {0}")]
     Read(rcgen::Error),
 }
 
@@ -196,19 +196,19 @@ impl Identity {
     }
 
     fn issue(key: &ClusterKey, accepted: Option<&ClusterKey>, node_key: Arc<NodeKey>) -> Result<Self, IdentityError> {
-        let authority = key.authority()?;
+        let authority = key.authority().map_err(IdentityError::Issue)?;
         let leaf = &node_key.0.0;
-        let mut params = CertificateParams::new([SERVER_NAME.to_owned()])?;
+        let mut params = CertificateParams::new([SERVER_NAME.to_owned()]).map_err(IdentityError::Issue)?;
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "cloudy node");
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = authority.issue(params, leaf)?;
+        let certificate = authority.issue(params, leaf).map_err(IdentityError::Issue)?;
         let private_key = PrivatePkcs8KeyDer::from(leaf.serialized_der()).into();
         let mut roots = vec![authority.certificate.clone()];
         if let Some(accepted) = accepted {
-            roots.push(accepted.authority()?.certificate);
+            roots.push(accepted.authority().map_err(IdentityError::Issue)?.certificate);
         }
         let identity = Self::check(vec![certificate], &private_key, roots)?;
         let discovery_keys = [Some(key), accepted].into_iter().flatten().map(ClusterKey::discovery_key).collect();
@@ -244,7 +244,7 @@ impl Identity {
         if roots.is_empty() {
             return Err(IdentityError::NoRoots);
         }
-        let roots = TrustedRoots::new(roots).map_err(|(position, source)| IdentityError::Root { position, source })?;
+        let roots = TrustedRoots::new(roots).map_err(|(position, cause)| IdentityError::Root { position, cause })?;
         let roots = Arc::new(roots);
         let node_id = node_id_of(&chain[0])?;
         check_chain(&chain, &roots, chain::now())?;
@@ -326,10 +326,10 @@ fn check_chain(
     let (leaf, intermediates) = (&chain[0], &chain[1..]);
     let provider = chain::provider();
     let name = ServerName::try_from(SERVER_NAME).expect("a DNS name");
-    let verifier = roots.server_verifier(&provider)?;
+    let verifier = roots.server_verifier(&provider).map_err(IdentityError::Verifier)?;
     let checked = verifier.verify_server_cert(leaf, intermediates, &name, &[], now);
     checked.map_err(IdentityError::NotGoodForServer)?;
-    let verifier = roots.client_verifier(&provider)?;
+    let verifier = roots.client_verifier(&provider).map_err(IdentityError::Verifier)?;
     let checked = verifier.verify_client_cert(leaf, intermediates, now);
     checked.map_err(IdentityError::NotGoodForClient)?;
     Ok(())

@@ -112,7 +112,7 @@ fn bytes_that_are_no_node_key_are_refused() {
     let good = NodeKey::generate().unwrap().to_pkcs8();
     for bytes in [&[][..], &good[..good.len() - 1], &[0x5e; 48]] {
         let error = NodeKey::from_pkcs8(bytes).unwrap_err();
-        assert!(error.to_string().starts_with("this is no Ed25519 private key"), "{error}");
+        assert!(error.to_string().starts_with("this is not an Ed25519 private key"), "{error}");
         assert!(!format!("{error:?}").contains("94, 94"));
     }
 }

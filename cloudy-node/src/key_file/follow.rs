@@ -23,12 +23,12 @@ pub enum FollowError {
     #[error(transparent)]
     File(#[from] KeyFileError),
     /// The node cannot use the keys in the file.
-    #[error("the node cannot use the keys in {}: {source}", path.display())]
+    #[error("the node cannot use the keys in {}: {cause}", path.display())]
     Keys {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: SetKeysError,
+        cause: SetKeysError,
     },
 }
 
@@ -97,7 +97,7 @@ impl Follower<'_> {
         match found {
             Ok(keys) if keys == self.taken => {
                 if self.failed.take().is_some() {
-                    tracing::warn!(file = %self.path.display(), "the key file is well again, and as it was");
+                    tracing::warn!(file = %self.path.display(), "the key file is valid again, with the same content");
                     observe(KeyFileEvent::Well(&self.taken));
                 }
             }
@@ -108,7 +108,7 @@ impl Follower<'_> {
                     observe(KeyFileEvent::Taken(&self.taken));
                 }
                 Err(SetKeysError::Closed(reason)) => return Err(SetKeysError::Closed(reason)),
-                Err(source) => self.fail(&FollowError::Keys { path: self.path.to_owned(), source }, observe),
+                Err(cause) => self.fail(&FollowError::Keys { path: self.path.to_owned(), cause }, observe),
             },
             Err(error) => self.fail(&error.into(), observe),
         }
@@ -118,7 +118,7 @@ impl Follower<'_> {
     fn fail(&mut self, error: &FollowError, observe: &mut impl FnMut(KeyFileEvent<'_>)) {
         let words = error.to_string();
         if self.failed.as_ref() != Some(&words) {
-            tracing::error!("the key file cannot be used, and this node keeps the keys that it has: {words}");
+            tracing::error!("the key file cannot be used, and this node keeps its present keys: {words}");
             observe(KeyFileEvent::Failed(error));
             self.failed = Some(words);
         }

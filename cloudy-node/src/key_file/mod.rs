@@ -32,20 +32,20 @@ pub enum KeyFileError {
     #[error("no home directory is known: set HOME, or name a key file with {CLUSTER_KEY_FILE_VARIABLE}")]
     NoHome,
     /// There is no such file.
-    #[error("there is no key file {}: make one with `cloudy key new`, or copy it from another node", path.display())]
+    #[error("there is no key file {}: create one with `cloudy key new`, or copy it from another node", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
     /// A key file exists, and replacing it would disconnect this node from its cluster.
-    #[error("{} exists and is not overwritten: move it away first if it is no longer needed", path.display())]
+    #[error("{} exists and is not overwritten: move it first if it is not needed", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
     /// Other users may read or write the file.
     #[error(
-        "other users have rights to {0} (mode {mode:04o}), so its key may be known to them: run `chmod 600 {0}`, or make another key if somebody may have read it; a group may read it only if this process is a member, and nobody else may",
+        "other users have rights to {0} (mode {mode:04o}), so they may know its key: run `chmod 600 {0}`, or create another key if another user may have read it; only a group of this process may read it",
         path.display()
     )]
     LooseRights {
@@ -67,7 +67,7 @@ pub enum KeyFileError {
     },
     /// Every user may replace the file.
     #[error(
-        "every user may replace files in the directory {0} (mode {mode:04o}), the key file among them: run `chmod o-w {0}`, or keep the key file in another directory",
+        "every user may replace files in the directory {0} (mode {mode:04o}), including the key file: run `chmod o-w {0}`, or keep the key file in another directory",
         path.display()
     )]
     LooseDirectory {
@@ -78,17 +78,17 @@ pub enum KeyFileError {
     },
     /// The file belongs to another user, and a change would not keep that.
     #[error(
-        "cannot keep the owner, the group and the rights of the key file {}: {source}; it is as before: run this as root or as its owner",
+        "cannot keep the owner, the group and the rights of the key file {}: {cause}; it is as before: run this as root or as its owner",
         path.display()
     )]
     KeepOwner {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The path is a directory, a device or another file that is not regular.
-    #[error("{} is no regular file: name the key file itself", path.display())]
+    #[error("{} is not a regular file: name the key file itself", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -117,53 +117,53 @@ pub enum KeyFileError {
         names: u64,
     },
     /// The content is not a set of cluster keys.
-    #[error("{} holds no cluster key: {source}", path.display())]
+    #[error("{} has no cluster key: {cause}", path.display())]
     Contents {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: ParseClusterKeysError,
+        cause: ParseClusterKeysError,
     },
     /// The file is longer than [`KEY_FILE_BYTES_MAX`], or is not text.
-    #[error("{} holds no cluster key: a key file is a few lines of text; is this the right file?", path.display())]
+    #[error("{} has no cluster key: a key file is a few lines of text; is this the right file?", path.display())]
     NotAKey {
         /// The file.
         path: PathBuf,
     },
     /// The directory for the file cannot be created.
-    #[error("cannot make the directory {} for the key file: {source}; {}", path.display(), files::remedy(source))]
+    #[error("cannot create the directory {} for the key file: {cause}; {}", path.display(), files::remedy(cause))]
     MissingDirectory {
         /// The directory.
         path: PathBuf,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file cannot be read.
-    #[error("cannot read the key file {}: {source}; {}", path.display(), files::remedy(source))]
+    #[error("cannot read the key file {}: {cause}; {}", path.display(), files::remedy(cause))]
     Read {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file cannot be written.
     #[error(
-        "cannot make the key file {}: {source}; {}, or name another place by {CLUSTER_KEY_FILE_VARIABLE}",
-        path.display(), files::remedy(source)
+        "cannot create the key file {}: {cause}; {}, or name another path with {CLUSTER_KEY_FILE_VARIABLE}",
+        path.display(), files::remedy(cause)
     )]
     Write {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file cannot be changed.
-    #[error("cannot change the key file {}: {source}; it is as before: {}", path.display(), files::remedy(source))]
+    #[error("cannot change the key file {}: {cause}; it is as before: {}", path.display(), files::remedy(cause))]
     Change {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// No key could be generated.
     #[error(transparent)]
@@ -245,9 +245,9 @@ pub fn inspect(path: &Path) -> Result<ClusterKeys, KeyFileError> {
 }
 
 fn load_as(path: &Path, as_root_any_owner: bool) -> Result<(File, ClusterKeys), KeyFileError> {
-    let read_error = |source: io::Error| match source.kind() {
+    let read_error = |cause: io::Error| match cause.kind() {
         io::ErrorKind::NotFound => missing(path),
-        _ => KeyFileError::Read { path: path.to_owned(), source },
+        _ => KeyFileError::Read { path: path.to_owned(), cause },
     };
     let opened = files::open_regular(path, OpenOptions::new().read(true)).map_err(read_error)?;
     let mut file = opened.ok_or_else(|| KeyFileError::NotAFile { path: path.to_owned() })?;
@@ -276,7 +276,7 @@ fn load_as(path: &Path, as_root_any_owner: bool) -> Result<(File, ClusterKeys), 
     }
     let text = core::str::from_utf8(&buffer[..filled]).ok().filter(|text| text.len() <= KEY_FILE_BYTES_MAX);
     let text = text.ok_or_else(|| KeyFileError::NotAKey { path: path.to_owned() })?;
-    let keys = text.parse().map_err(|source| KeyFileError::Contents { path: path.to_owned(), source })?;
+    let keys = text.parse().map_err(|cause| KeyFileError::Contents { path: path.to_owned(), cause })?;
     Ok((file, keys))
 }
 
@@ -300,16 +300,15 @@ pub fn create(path: &Path) -> Result<ClusterKey, KeyFileError> {
 fn create_on(system: &FileSystem, path: &Path) -> Result<ClusterKey, KeyFileError> {
     let key = ClusterKey::generate()?;
     let (directory, draft) = draft_beside(path)?;
-    make_directory(directory)
-        .map_err(|source| KeyFileError::MissingDirectory { path: directory.to_owned(), source })?;
+    make_directory(directory).map_err(|cause| KeyFileError::MissingDirectory { path: directory.to_owned(), cause })?;
     let looked = files::world_writable(directory, true);
-    if let Some(mode) = looked.map_err(|source| KeyFileError::Write { path: path.to_owned(), source })? {
+    if let Some(mode) = looked.map_err(|cause| KeyFileError::Write { path: path.to_owned(), cause })? {
         return Err(KeyFileError::LooseDirectory { path: directory.to_owned(), mode });
     }
-    publish(system, &key, &draft, path).map_err(|source| match (source.kind(), files::dangling(path)) {
+    publish(system, &key, &draft, path).map_err(|cause| match (cause.kind(), files::dangling(path)) {
         (_, Some(target)) => KeyFileError::Dangling { path: path.to_owned(), target },
         (io::ErrorKind::AlreadyExists, None) => KeyFileError::Exists { path: path.to_owned() },
-        _ => KeyFileError::Write { path: path.to_owned(), source },
+        _ => KeyFileError::Write { path: path.to_owned(), cause },
     })?;
     Ok(key)
 }
@@ -349,7 +348,7 @@ fn change_on<T>(
     path: &Path,
     change: impl FnOnce(&mut ClusterKeys) -> Result<T, KeyFileError>,
 ) -> Result<(ClusterKeys, T), KeyFileError> {
-    let failed = |source| KeyFileError::Change { path: path.to_owned(), source };
+    let failed = |cause| KeyFileError::Change { path: path.to_owned(), cause };
     // A symbolic link to the file is kept.
     let file = match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing(path)),
@@ -369,7 +368,7 @@ fn change_on<T>(
         return Err(KeyFileError::OtherNames { path: file.clone(), names });
     }
     let new = write_draft(&draft.0, keys.to_text().as_bytes()).map_err(failed)?;
-    files::keep_owner(&old, &new).map_err(|source| KeyFileError::KeepOwner { path: file.clone(), source })?;
+    files::keep_owner(&old, &new).map_err(|cause| KeyFileError::KeepOwner { path: file.clone(), cause })?;
     new.sync_all().and_then(|()| fs::rename(&draft.0, &file)).map_err(failed)?;
     // The change is complete: without this sync, only a power failure could undo it.
     let _ = system.sync_names(directory);

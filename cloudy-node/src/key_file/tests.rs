@@ -80,15 +80,15 @@ fn other_contents_are_refused_and_not_repeated() {
         error
     };
     let contents = |error| match error {
-        KeyFileError::Contents { source, .. } => source,
+        KeyFileError::Contents { cause, .. } => cause,
         other => panic!("{other}"),
     };
     assert_eq!(contents(refused(b"")), ParseClusterKeyError::Prefix.into());
     assert_eq!(contents(refused(b"cloudy-key-1:5ec3e7\n")), ParseClusterKeyError::Length { found: 6 }.into());
     let good = ClusterKey::from_bytes(&[1; 32]).to_text();
     let second = format!("{}\nnext cloudy-key-1:5ec3e7\n", *good);
-    let source = ParseClusterKeyError::Length { found: 6 };
-    assert_eq!(contents(refused(second.as_bytes())), ParseClusterKeysError::Accepted { line: 2, source });
+    let cause = ParseClusterKeyError::Length { found: 6 };
+    assert_eq!(contents(refused(second.as_bytes())), ParseClusterKeysError::Accepted { line: 2, cause });
     assert!(matches!(refused(b"\xff\xfe"), KeyFileError::NotAKey { .. }));
     let mut long = ClusterKey::generate().unwrap().to_text().as_bytes().to_vec();
     long.resize(KEY_FILE_BYTES_MAX, b' ');

@@ -158,7 +158,7 @@ impl Links {
             links.accept().await;
             if health.close_reason().is_none() {
                 // Without the socket no link can be established or kept.
-                health.fail("endpoint", "its socket cannot be used any more".to_owned());
+                health.fail("endpoint", "its socket cannot be used".to_owned());
             }
         });
     }
@@ -181,7 +181,7 @@ impl Links {
     async fn accepted(self, from: SocketAddr, connecting: quinn::Connecting, mut guard: AdmissionGuard) {
         let connection = tokio::select! {
             connection = endpoint::handshake(connecting, &self.limits) => connection,
-            () = guard.gives_way() => return tracing::debug!(%from, "an unfinished handshake gave way to newer ones"),
+            () = guard.gives_way() => return tracing::debug!(%from, "a newer handshake replaced an unfinished one"),
         };
         let failure = match connection {
             Ok(connection) => match self.run(connection, None, Some(guard)).await {
@@ -197,7 +197,7 @@ impl Links {
     /// Logs the failure, with its cause if it remains until a key, a certificate or a version changes.
     fn not_linked(&self, from: SocketAddr, failure: &LinkFailure) {
         if failure.is_refusal() {
-            let text = format_args!("a node was turned away: {failure}");
+            let text = format_args!("a node was refused: {failure}");
             self.repeats.say(Level::WARN, &turned_away(failure), Source::Address(from.ip()), text);
         } else {
             tracing::debug!(%from, %failure, "link not established");
@@ -270,7 +270,7 @@ impl Links {
         }
         if let Some(Err(refusal)) = guard.as_mut().map(|guard| guard.established(peer)) {
             tracing::debug!(from = %address, %refusal, "connection not accepted");
-            connection.close(code::FULL.into(), b"this node has no place for one more connection");
+            connection.close(code::FULL.into(), b"this node has no capacity for another connection");
             return Err(failed(LinkFailure::Full));
         }
         // Of connections that this node dials in parallel, one sends a hello at a time; so both ends keep the same one.
@@ -376,7 +376,7 @@ impl Links {
             Ok((node_stream, recv::read_hello(connection).await?))
         };
         tokio::time::timeout(timeout, both).await.unwrap_or_else(|_| {
-            connection.close(code::BREACH.into(), b"no hello within the time of a handshake");
+            connection.close(code::BREACH.into(), b"no hello within the timeout of a handshake");
             Err(LinkFailure::HandshakeTimeout { timeout })
         })
     }
@@ -385,8 +385,8 @@ impl Links {
 /// The text that represents all refusals with this cause in the log: without text that a peer can choose.
 fn turned_away(failure: &LinkFailure) -> String {
     match failure {
-        LinkFailure::Certificate { .. } => "a node was turned away for its certificate".to_owned(),
-        failure => format!("a node was turned away: {failure}"),
+        LinkFailure::Certificate { .. } => "a node was refused because of its certificate".to_owned(),
+        failure => format!("a node was refused: {failure}"),
     }
 }
 

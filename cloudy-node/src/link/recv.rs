@@ -24,7 +24,7 @@ use crate::link_error::{LinkFailure, Words, code};
 use crate::repeats::{Repeats, Source};
 
 /// The log text for a peer whose streams cannot be read.
-const UNREADABLE: &str = "link closed: the peer sends what cannot be read";
+const UNREADABLE: &str = "link closed: the peer sends malformed data";
 /// Maximum bytes of one read.
 const READ_BYTES_MAX: usize = 256 << 10;
 /// Maximum frames that are passed on together: the bound for one stream in a turn of the driver.
@@ -39,15 +39,15 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The reason for which a stream cannot be read further; the link is closed with this text.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
-    #[error("a stream's header: {0}")]
+    #[error(transparent)]
     Header(#[from] HeaderError),
-    #[error("a frame on a stream: {0}")]
+    #[error(transparent)]
     Frame(#[from] FrameError),
     #[error("a stream without a header")]
     NoHeader,
     #[error("a second node stream, or one that does not begin with hello")]
     NotHello,
-    #[error("a stream that is not its to open")]
+    #[error("a stream that this peer may not open")]
     Refused,
     #[error("a second stream of a lane or tally that is open")]
     Second,

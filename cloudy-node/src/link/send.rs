@@ -34,7 +34,7 @@ const WRITERS_MAX: usize = 512;
 /// Maximum of sent and unacknowledged bytes that the transport keeps for a peer that no group here knows.
 const SEND_WINDOW_OUTSIDE_BYTES: u64 = 2 << 20;
 /// The log text for a peer that leaves too much unread.
-const TOO_SLOW: &str = "link closed: the peer takes too slowly what it is sent";
+const TOO_SLOW: &str = "link closed: the peer receives too slowly";
 /// The time that a node waits at its shutdown for sent data to arrive.
 pub(crate) const WRITERS_LINGER: Duration = Duration::from_millis(500);
 
@@ -264,7 +264,7 @@ impl Link {
 
     fn overflow(&self) {
         self.repeats.say(Level::WARN, TOO_SLOW, Source::Node(self.peer), TOO_SLOW);
-        self.close(code::OVERFLOW, "this peer takes too slowly what it is sent");
+        self.close(code::OVERFLOW, "this peer receives too slowly");
     }
 
     /// Closes the streams of a group's views before `view`.

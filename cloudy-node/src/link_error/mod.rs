@@ -54,19 +54,19 @@ pub enum LinkFailure {
     OtherClusterKey,
     /// One side presented no certificate.
     #[error(
-        "refused: no certificate was shown, so that side holds no cluster key; only members of one cluster may connect"
+        "refused: no certificate was presented, so that side has no cluster key; only members of one cluster may connect"
     )]
     NoCertificate,
     /// This node's identity was revoked.
     #[error(
-        "refused: this node's identity was revoked in its cluster, for good; ask who runs the cluster, and start it as a new node if it is to come back"
+        "refused: this node's identity was revoked in its cluster, for good; contact the operator of the cluster, and start it as a new node if it may return"
     )]
     RevokedHere,
     /// The other node's identity was revoked.
     #[error("refused: the other node's identity was revoked in this cluster, for good")]
     RevokedThere,
     /// The certificate of one side has another fault: expired, made for another purpose, revoked, or not readable.
-    #[error("refused: a certificate is not accepted: {detail}; renew it, and see that both clocks are right")]
+    #[error("refused: a certificate is not accepted: {detail}; renew it, and check that both clocks are right")]
     Certificate {
         /// The text of the side that refused.
         detail: Words,
@@ -80,20 +80,20 @@ pub enum LinkFailure {
     #[error("refused: the other side speaks another version of QUIC; is it a cloudy node?")]
     OtherQuicVersion,
     /// The other side accepts no more connections.
-    #[error("refused: the other node takes no more connections, in total or from this address; try again later")]
+    #[error("refused: the other node accepts no more connections, in total or from this address; try again later")]
     Full,
     /// The other side gave up the handshake.
     #[error("the other node gave the handshake up: it has too many unfinished ones, or is stopping; try again later")]
     GivenUp,
     /// The handshake was not finished before its timeout.
-    #[error("the handshake was not finished within {} ms: is a cloudy node running there, and is UDP let through?", timeout.as_millis())]
+    #[error("the handshake was not finished within {} ms: is a cloudy node running there, and does UDP pass?", timeout.as_millis())]
     HandshakeTimeout {
         /// The timeout.
         timeout: Duration,
     },
     /// Nothing was received for the idle timeout.
     #[error(
-        "nothing is heard from the other node: it has stopped or is not running, or the network drops its datagrams"
+        "nothing is received from the other node: it has stopped or is not running, or the network drops its datagrams"
     )]
     TimedOut,
     /// The other process does not know the connection, because it was restarted.

@@ -89,7 +89,7 @@ impl Node {
         let created = deadline.run(creating).await;
         created.unwrap_or_else(|| {
             let accepted = gathered.accepted.len();
-            let what = format!("group {name:?} was not created: {accepted} of {others} other members came");
+            let what = format!("group {name:?} was not created: {accepted} of {others} other members joined");
             Err(deadline.passed(what, gathered.answers()).into())
         })
     }
@@ -157,7 +157,7 @@ impl Gathered {
     fn answers(self) -> Answers {
         let mut answers = self.refused;
         for node in self.invited {
-            answers.note(Answer { from: Awaited::Node(node), words: "it asked, and was lost".to_owned() });
+            answers.note(Answer { from: Awaited::Node(node), words: "it requested to join, and was lost".to_owned() });
         }
         answers
     }

@@ -19,7 +19,7 @@ pub enum StartError {
     Identity(#[from] IdentityError),
     /// The data directory belongs to another node.
     #[error(
-        "the data directory belongs to node {}, and the identity is of node {}: take the one that DataDir::identity gives",
+        "the data directory belongs to node {}, and the identity is of node {}: use the identity that DataDir::identity returns",
         directory.short(), identity.short()
     )]
     OtherNode {
@@ -35,8 +35,8 @@ pub enum StartError {
     #[error(transparent)]
     ReadGroup(#[from] ReadGroupError),
     /// The operating system has no thread for reading the data directory.
-    #[error("a thread to read the data directory on: {0}; raise the limit on threads or processes")]
-    Thread(#[source] std::io::Error),
+    #[error("cannot start a thread to read the data directory: {0}; raise the limit of threads or processes")]
+    Thread(std::io::Error),
     /// The address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -58,6 +58,6 @@ pub enum StartError {
     #[error(transparent)]
     Closed(#[from] CloseReason),
     /// The address of the socket cannot be determined.
-    #[error("the socket's address: {0}")]
-    Address(#[from] std::io::Error),
+    #[error("cannot determine the socket's address: {0}")]
+    Address(std::io::Error),
 }

@@ -139,7 +139,7 @@ impl Node {
                     Err(Attempt::Failed(error)) => return Err(error),
                     Err(Attempt::NotYet(answer)) => {
                         if answers.note(answer.clone()) {
-                            tracing::info!(group = name, "not joined yet, and asked again: {answer}");
+                            tracing::info!(group = name, "not joined yet, and requested again: {answer}");
                         }
                     }
                 }
@@ -173,7 +173,7 @@ impl Node {
                 return Err(Attempt::NotYet(Answer { from: Awaited::Address(member), words }));
             }
         };
-        stage.reach(contact, "it was asked for the group, and has not answered");
+        stage.reach(contact, "it received the request, and has not answered");
         let answer = self.ask_to_join(name, Some(contact), (aim, stage)).await?;
         let joined = self.answer_of(answer).await;
         stage.clear();

@@ -148,7 +148,7 @@ impl Seeker {
                     }
                 }
                 Err(error) if !std::mem::replace(&mut reported, true) => {
-                    tracing::warn!("{error}; it is looked up again as long as this node looks for others");
+                    tracing::warn!("{error}; it is resolved again while this node looks for others");
                 }
                 Err(_) => {}
             }

@@ -185,7 +185,7 @@ impl NodeBuilder {
             }
         };
         let endpoint = endpoint::open(&identity, socket, &self.limits, self.rng_seed)?;
-        let address = endpoint::canonical(endpoint.local_addr()?);
+        let address = endpoint::canonical(endpoint.local_addr().map_err(StartError::Address)?);
         let wait_timeout = self.wait_timeout.unwrap_or(WAIT_TIMEOUT);
         let (mailbox, mail, inbox) = mailbox(health.clone(), wait_timeout);
         let links = Links::new(&identity, endpoint, self.limits, vec![address], (mail, health))?;

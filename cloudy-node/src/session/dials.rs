@@ -135,8 +135,8 @@ impl<'a> Dials<'a> {
             }
             Err(error) => {
                 let words = match error {
-                    SeedError::Lookup { source, .. } => {
-                        format!("it does not resolve ({source}); check the name, or give an IP address")
+                    SeedError::Lookup { cause, .. } => {
+                        format!("it does not resolve ({cause}); check the name, or give an IP address")
                     }
                     error => error.to_string(),
                 };

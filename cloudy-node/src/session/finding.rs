@@ -67,7 +67,7 @@ impl Refusals {
     pub(super) fn listed(mut self) -> Vec<Refusal> {
         if self.unlisted > 0 {
             let name = format!("{} more", self.unlisted);
-            self.list.push(Refusal { name, reason: "they do not take part either, and are not listed".to_owned() });
+            self.list.push(Refusal { name, reason: "they take no part either, and are not listed".to_owned() });
         }
         self.list
     }
@@ -281,7 +281,11 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
     /// Excludes nodes that have not answered.
     fn end(mut self) -> Crew {
         let enough = self.search.expect.is_some_and(|expected| self.found.len() >= expected);
-        let reason = if enough { "enough slaves had accepted before it answered" } else { "it did not answer in time" };
+        let reason = if enough {
+            "enough slaves had accepted before it answered"
+        } else {
+            "it did not answer before the timeout"
+        };
         for (node, found) in std::mem::take(&mut self.asked) {
             self.founding.uninvite(node);
             self.refuse(found.name, reason.to_owned());

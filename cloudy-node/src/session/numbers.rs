@@ -70,14 +70,14 @@ pub fn decode(payload: &[u8]) -> Result<f64, NumberError> {
 
 /// A payload in the result that is not a number, with its origin.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("message {index} of the result, from node {}: {source}", origin.short())]
+#[error("message {index} of the result, from node {}: {cause}", origin.short())]
 pub struct NotANumber {
     /// Its index.
     pub index: u64,
     /// The node that broadcast it.
     pub origin: NodeId,
     /// The fault.
-    pub source: NumberError,
+    pub cause: NumberError,
 }
 
 #[cfg(test)]

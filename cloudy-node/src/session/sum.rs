@@ -61,7 +61,7 @@ pub struct Summary {
 #[non_exhaustive]
 pub enum ReportError {
     /// The bytes are not a summary.
-    #[error("the report is no session's summary ({0}); do all nodes run the same application?")]
+    #[error("the report is not a session's summary ({0}); do all nodes run the same application?")]
     Malformed(postcard::Error),
     /// Number of bytes behind a summary.
     #[error("the report has {0} bytes too many; do all nodes run the same version?")]

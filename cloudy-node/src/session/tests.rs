@@ -173,7 +173,7 @@ async fn a_payload_that_is_no_number_is_an_error_that_names_its_origin() {
     };
     let SlaveError::Number(wrong) = &error else { panic!("{error}") };
     assert_eq!(wrong.origin, founder.id());
-    assert!(matches!(wrong.source, numbers::NumberError::Range(number) if number.is_nan()), "{error}");
+    assert!(matches!(wrong.cause, numbers::NumberError::Range(number) if number.is_nan()), "{error}");
 }
 
 /// Long, because no test waits for its end.

@@ -1,4 +1,4 @@
-//! The small files of a data directory: written whole or not at all, read with a bound.
+//! The small files of a data directory: written completely or not at all, read with a maximum.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,10 +14,10 @@ const SMALL_FILE_BYTES_MAX: usize = 1 << 10;
 const FORMAT_TITLE: &str = "cloudy data directory";
 const FORMAT_UNFINISHED: &str = "unfinished: nothing has been stored in it";
 
-/// What a `FORMAT` file says of its directory.
+/// The content of a `FORMAT` file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// Being made: no node has ever run on it, so it may be made again.
+    /// In creation: no node has ever run on it, so it may be created again.
     Unfinished,
     /// In use.
     Finished,
@@ -39,7 +39,7 @@ impl Format {
         if let Some(known) = [Self::Finished, Self::Unfinished].into_iter().find(|format| format.text() == text) {
             return Ok(known);
         }
-        // Another version may add lines after the first two.
+        // Other versions may add lines after the first two.
         let mut lines = text.lines();
         let title = lines.next();
         let version = lines.next().and_then(|line| line.strip_prefix("format ")).and_then(|digits| digits.parse().ok());
@@ -56,27 +56,27 @@ pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Err
     move |source| DataDirError::Io { action, path: path.to_owned(), source }
 }
 
-/// The file's bytes; none when there are more than any of the small files has. Wiped when dropped.
+/// The file's bytes; none if it is longer than any of the small files. Overwritten when dropped.
 pub(super) fn read_small(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, DataDirError> {
     let file = open_regular(path, OpenOptions::new().read(true), "read")?;
     read_opened(path, file)
 }
 
-/// The same of a file that is open.
+/// The same of an open file.
 pub(super) fn read_opened(path: &Path, file: File) -> Result<Option<Zeroizing<Vec<u8>>>, DataDirError> {
-    // The whole size at once: growing would leave copies of a secret behind.
+    // Allocated in full size: growing would leave copies of a secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(SMALL_FILE_BYTES_MAX + 1));
     file.take(SMALL_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io_error("read", path))?;
     Ok((bytes.len() <= SMALL_FILE_BYTES_MAX).then_some(bytes))
 }
 
-/// Opens a file of the directory, and waits for nothing: what has its name may be no file.
+/// Opens a file of the directory, without waiting: the name may belong to another kind of file.
 pub(super) fn open_regular(path: &Path, options: &mut OpenOptions, action: &'static str) -> Result<File, DataDirError> {
     let opened = files::open_regular(path, options).map_err(io_error(action, path))?;
     opened.ok_or_else(|| DataDirError::NotRegular { path: path.to_owned() })
 }
 
-/// Puts a file in the directory, whole, synced and for its owner only, in place of one of the same name.
+/// Writes a file in the directory, completely, synced and for its owner only, in place of one of the same name.
 pub(super) fn write_small(directory: &Path, path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
     let draft = draft_of(path);
     let mut file = open_regular(&draft, owner_only().truncate(true), "create")?;
@@ -88,14 +88,14 @@ pub(super) fn write_small(directory: &Path, path: &Path, bytes: &[u8]) -> Result
     sync_directory(directory)
 }
 
-/// Where a file is written before it gets its name.
+/// The path at which a file is written before it gets its name.
 pub(super) fn draft_of(path: &Path) -> PathBuf {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".draft");
     PathBuf::from(draft)
 }
 
-/// To open or create a file that other users have no rights to.
+/// Options to open or create a file without rights for other users.
 pub(super) fn owner_only() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true);
@@ -104,7 +104,7 @@ pub(super) fn owner_only() -> OpenOptions {
     options
 }
 
-/// Makes a directory and those above it, each entry synced.
+/// Creates a directory and those above it, and syncs each entry.
 pub(super) fn make_directory(path: &Path) -> Result<(), DataDirError> {
     let missing: Vec<&Path> = path.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
     let mut builder = DirBuilder::new();
@@ -122,7 +122,7 @@ pub(super) fn make_directory(path: &Path) -> Result<(), DataDirError> {
     Ok(())
 }
 
-/// Makes names in a directory as durable as the files, where its file system can.
+/// Syncs the names in a directory, if its file system can.
 pub(super) fn sync_directory(path: &Path) -> Result<(), DataDirError> {
     files::SYSTEM.sync_names(path).map_err(io_error("sync", path))
 }

@@ -66,7 +66,7 @@ pub enum StoreError {
     },
     /// A write or sync failed. The store is dead: nothing is written, and what was completed before is there.
     #[error(
-        "cannot store ({cause}), so nothing is confirmed any more: free space, replace the disk, or raise the limit of file sizes (ulimit -f), then start the node again"
+        "cannot store ({cause}), so nothing else is confirmed: free space, replace the disk, or raise the limit of file sizes (ulimit -f), then start the node again"
     )]
     Write {
         /// What the disk said.

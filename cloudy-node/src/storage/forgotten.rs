@@ -1,5 +1,5 @@
-//! Groups that are forgotten: one mark makes all records of such a group invisible at once, and the records are deleted in
-//! bounded pieces, each in the transaction of whatever else is to be written.
+//! Forgotten groups: one mark makes all records of such a group invisible at once. The records are deleted in bounded
+//! pieces, each in the transaction of other work.
 
 use std::collections::BTreeSet;
 
@@ -9,15 +9,15 @@ use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 use super::packs::Deleted;
 use super::record::{self, RECORDS};
 
-/// Records of a forgotten group that one transaction deletes: a few milliseconds of work.
+/// Maximum of a forgotten group's records that one transaction deletes: a few milliseconds of work.
 const PIECE_RECORDS_MAX: usize = 1_024;
 
-/// The groups that are marked and not wholly deleted.
+/// The groups that are marked and not completely deleted.
 #[derive(Debug, Default)]
 pub(super) struct Forgotten(BTreeSet<GroupId>);
 
 impl Forgotten {
-    /// Those that an earlier process left.
+    /// The marked groups that an earlier process left.
     pub(super) fn of(database: &Database) -> Result<Self, redb::Error> {
         let records = database.begin_read()?.open_table(RECORDS)?;
         let groups = first_keys(&records)?.into_iter().filter(|(_, key)| record::is_forgotten_key(key));
@@ -39,7 +39,7 @@ impl Forgotten {
         Ok(())
     }
 
-    /// Deletes a piece of one of them. If the transaction is not committed, nothing more may be.
+    /// Deletes a piece of one of them. If the transaction is not committed, no later one may be.
     pub(super) fn delete_piece(&mut self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
         let Some(&group) = self.0.first() else { return Ok(()) };
         let mut deleted = Deleted::default();
@@ -61,7 +61,7 @@ impl Forgotten {
     }
 }
 
-/// A group is marked.
+/// Whether a group is marked.
 pub(super) fn is_forgotten(
     records: &impl ReadableTable<&'static [u8], &'static [u8]>,
     group: GroupId,
@@ -69,7 +69,7 @@ pub(super) fn is_forgotten(
     Ok(records.get(record::forgotten_key(group).as_slice())?.is_some())
 }
 
-/// Every group that has records, and its first key: the mark comes before all others.
+/// Every group with records, with its first key: the mark precedes all others.
 pub(super) fn first_keys(
     records: &impl ReadableTable<&'static [u8], &'static [u8]>,
 ) -> Result<Vec<(GroupId, Vec<u8>)>, redb::Error> {

@@ -1,4 +1,4 @@
-//! The file with the node's private key: three lines of text, the node's id among them, so that damage shows.
+//! The file with the node's private key: three lines of text, including the node's id, so that damage is detected.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -17,8 +17,8 @@ pub(super) fn store(directory: &Path, path: &Path, key: &NodeKey) -> Result<(), 
     write_small(directory, path, text_of(key).as_bytes())
 }
 
-/// Reads the key. Refused when another user owns the file or has any right to it; a group of this process may have both,
-/// as orchestrators set them for all of a volume.
+/// Reads the key. Refuses a file that another user owns or has any right to; a group of this process may have rights,
+/// as orchestrators set them for a whole volume.
 pub(super) fn load(path: &Path) -> Result<NodeKey, DataDirError> {
     let wrong = |what| DataDirError::NodeKey { path: path.to_owned(), what };
     let file = match files::open_regular(path, OpenOptions::new().read(true)) {
@@ -36,7 +36,7 @@ pub(super) fn load(path: &Path) -> Result<NodeKey, DataDirError> {
     }
     let bytes = read_opened(path, file)?.ok_or_else(|| wrong("damaged"))?;
     let key = key_in(&bytes).ok_or_else(|| wrong("damaged"))?;
-    // Every byte counts: the same key has one spelling.
+    // Every byte counts: a key has only one text form.
     if text_of(&key).as_bytes() == bytes.as_slice() { Ok(key) } else { Err(wrong("damaged")) }
 }
 
@@ -44,7 +44,7 @@ fn text_of(key: &NodeKey) -> Zeroizing<String> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let (node, secret) = (key.node_id().to_string(), key.to_pkcs8());
     let head = format!("{TITLE}\nnode {node}\nkey ");
-    // The whole size at once: growing would leave a copy behind.
+    // Allocated in full size: growing would leave a copy behind.
     let mut text = Zeroizing::new(String::with_capacity(head.len() + 2 * secret.len() + 1));
     text.push_str(&head);
     for byte in secret.iter() {

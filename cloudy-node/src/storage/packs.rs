@@ -7,7 +7,7 @@
 //! cloudy packs' gone   pack              ─► how many of its values are deleted, if some are and some are not
 //! ```
 //!
-//! A pack goes with the last of its values.
+//! A pack is deleted with the last of its values.
 
 use std::collections::BTreeMap;
 
@@ -20,23 +20,24 @@ use super::record::{self, Place};
 
 /// The pieces of packs, by pack and offset.
 pub(super) const PACKS: TableDefinition<'static, PieceKey, &[u8]> = TableDefinition::new("cloudy packs");
-/// Of how many values of a pack nothing refers to.
+/// The number of values of a pack without a reference.
 pub(super) const GONE: TableDefinition<'static, u64, u32> = TableDefinition::new("cloudy packs' gone");
 
 pub(super) type PieceKey = (u64, u64);
 
-/// Smaller values lie in their records: a few of them share a page.
+/// Smaller values are in their records: a few of them share a page.
 const PACKED_BYTES_MIN: usize = 1 << 10;
-/// What the database's smallest page has.
+/// The size of the database's smallest page.
 const PAGE_BYTES: usize = 4 << 10;
-/// The largest page of a pack: what is read for one value of it.
+/// The maximum page of a pack: the read for one of its values.
 const PIECE_PAGE_BYTES_MAX: usize = 128 << 10;
-/// Room in a page for what the database writes around a value, and some more.
+/// Capacity in a page for what the database writes around a value, and some more.
 const PAGE_OVERHEAD_BYTES: usize = 64;
-/// A page that would be emptier is halved: so many eighths.
+/// A page with fewer used eighths is halved.
 const PAGE_EIGHTHS_MIN: usize = 7;
 
-/// Values of a table that goes in the order in which it came, so that a pack does not stay for one of its values.
+/// The values of tables that are deleted in the order in which they were stored, so that a pack does not remain for one
+/// of its values.
 pub(super) fn packed(op: &Op) -> Option<&Value> {
     match op {
         Op::Put { table, value, .. } if table.is_bulk() && value.len() >= PACKED_BYTES_MIN => Some(value),
@@ -44,7 +45,7 @@ pub(super) fn packed(op: &Op) -> Option<&Value> {
     }
 }
 
-/// The places of a batch's bulk values: of each group in the order of its operations.
+/// The positions of a batch's bulk values: for each group in the order of its operations.
 pub(super) struct Places(BTreeMap<GroupId, std::vec::IntoIter<Place>>);
 
 impl Places {
@@ -53,7 +54,7 @@ impl Places {
     }
 }
 
-/// Writes the bulk values of a batch: a pack for each group that has some, for groups are forgotten one by one.
+/// Writes the bulk values of a batch: one pack for each group that has some, because groups are forgotten one by one.
 pub(super) fn store(transaction: &WriteTransaction, batch: &[Submission]) -> Result<Places, redb::Error> {
     let mut values: BTreeMap<GroupId, Vec<&Value>> = BTreeMap::new();
     for submission in batch {
@@ -66,7 +67,7 @@ pub(super) fn store(transaction: &WriteTransaction, batch: &[Submission]) -> Res
         return Ok(Places(places));
     }
     let mut packs = transaction.open_table(PACKS)?;
-    // Nothing refers to a pack that is gone, so its number is free.
+    // A pack that is gone has no references, so its number is free.
     let first = packs.last()?.map_or(0, |(last, _)| last.value().0 + 1);
     for (pack, (group, values)) in (first..).zip(values) {
         store_pack(&mut packs, pack, &values)?;
@@ -112,7 +113,7 @@ fn store_pack(
     Ok(())
 }
 
-/// How much of the rest of a pack the next page takes: it is filled well, the last one apart.
+/// The part of a pack's rest for the next page, which is filled well, except the last one.
 fn piece_bytes(rest_bytes: usize) -> usize {
     let least = (rest_bytes + PAGE_OVERHEAD_BYTES).next_power_of_two();
     let page = least.clamp(PAGE_BYTES, PIECE_PAGE_BYTES_MAX);
@@ -124,7 +125,7 @@ fn piece_bytes(rest_bytes: usize) -> usize {
     }
 }
 
-/// The value at a place; less of it where something is missing.
+/// The value at a position; a shorter one if a part is missing.
 pub(super) fn read(packs: &impl ReadableTable<PieceKey, &'static [u8]>, place: Place) -> Result<Bytes, redb::Error> {
     let Place { pack, at, value_bytes, .. } = place;
     let value_bytes = (value_bytes as usize).min(VALUE_BYTES_MAX);
@@ -146,12 +147,12 @@ fn take(value: &mut Vec<u8>, piece: &[u8], value_bytes: usize) {
     value.extend_from_slice(&piece[..piece.len().min(value_bytes - value.len())]);
 }
 
-/// Records that a transaction deletes or replaces, as far as they refer to packs.
+/// Records that a transaction deletes or replaces, if they refer to packs.
 #[derive(Default)]
 pub(super) struct Deleted(BTreeMap<u64, (u32, u32)>);
 
 impl Deleted {
-    /// A value of the database's.
+    /// Notes a value of the database.
     pub(super) fn note(&mut self, sealed: &[u8]) {
         if let Some(place) = record::place_of(sealed) {
             let (count, of) = self.0.entry(place.pack).or_default();
@@ -159,7 +160,7 @@ impl Deleted {
         }
     }
 
-    /// Deletes the packs of which nothing is left.
+    /// Deletes the packs without references.
     pub(super) fn settle(self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
         if self.0.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! How a record lies in the database: its key with group and table before it, its value with a checksum before it.
+//! The layout of a record in the database: its key with group and table before it, its value with a checksum before it.
 
 use core::ops::{Bound, RangeBounds};
 
@@ -12,25 +12,25 @@ use super::op::{Record, Table, Value};
 
 const GROUP_BYTES: usize = 16;
 const PREFIX_BYTES: usize = GROUP_BYTES + 1;
-/// In the place of a table's number.
+/// In the position of a table's number.
 const FORGOTTEN: u8 = 0;
 const CHECKSUM_BYTES: usize = 16;
-/// How a sealed value says that it is all there.
+/// The mark of a sealed value that is complete.
 const HERE: u8 = 0;
-/// How it says that it lies in a pack.
+/// The mark of a sealed value in a pack.
 const PACKED: u8 = 1;
 const PLACE_BYTES: usize = 24;
 
 /// All records of all groups.
 pub(super) const RECORDS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("cloudy records");
 
-/// Where a value lies.
+/// The position of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) pack: u64,
     pub(super) at: u64,
     pub(super) value_bytes: u32,
-    /// How many values the pack was made of.
+    /// The number of values in the pack.
     pub(super) of: u32,
 }
 
@@ -43,14 +43,14 @@ pub(super) fn full_key(group: GroupId, table: Table, key: &[u8]) -> Vec<u8> {
     full
 }
 
-/// The key of the mark that a group is forgotten: it comes before all of the group's records.
+/// The key of the mark of a forgotten group: it precedes all records of the group.
 pub(super) fn forgotten_key(group: GroupId) -> Vec<u8> {
     let mut key = group.0.to_vec();
     key.push(FORGOTTEN);
     key
 }
 
-/// The key in the database is the mark of a forgotten group.
+/// Whether a key in the database is the mark of a forgotten group.
 pub(super) fn is_forgotten_key(full_key: &[u8]) -> bool {
     full_key.get(GROUP_BYTES) == Some(&FORGOTTEN)
 }
@@ -92,7 +92,7 @@ pub(super) fn group_of(full_key: &[u8]) -> Option<(GroupId, Option<Vec<u8>>)> {
     Some((GroupId(group), later))
 }
 
-/// What the database holds of a record: its value, or where that lies.
+/// The content of a record in the database: its value, or the value's position.
 pub(super) fn sealed(full_key: &[u8], value: &Value, place: Option<Place>) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(CHECKSUM_BYTES + 1 + place.map_or(value.len(), |_| PLACE_BYTES));
     sealed.extend_from_slice(&[0; CHECKSUM_BYTES]);
@@ -112,7 +112,7 @@ pub(super) fn sealed(full_key: &[u8], value: &Value, place: Option<Place>) -> Ve
     sealed
 }
 
-/// Where the value lies, if not in its record.
+/// The position of the value, if it is not in its record.
 pub(super) fn place_of(sealed: &[u8]) -> Option<Place> {
     let (kind, mut place) = sealed.get(CHECKSUM_BYTES..)?.split_first()?;
     (*kind == PACKED && place.len() == PLACE_BYTES).then_some(())?;
@@ -121,13 +121,13 @@ pub(super) fn place_of(sealed: &[u8]) -> Option<Place> {
     Some(Place { pack, at, value_bytes, of })
 }
 
-/// The bytes of a record, as many as if its value lay in it.
+/// The size of a record as if its value were in it.
 pub(super) fn whole_bytes(full_key: &[u8], sealed: &[u8]) -> usize {
     let packed = place_of(sealed).map(|place| CHECKSUM_BYTES + 1 + place.value_bytes as usize);
     full_key.len() + packed.unwrap_or(sealed.len())
 }
 
-/// The record of a key in the database and what that holds; `read` gives what lies in a pack.
+/// The record of a key in the database with its content; `read` returns a value in a pack.
 pub(super) fn unsealed(
     group: GroupId,
     table: Table,
@@ -147,8 +147,8 @@ pub(super) fn unsealed(
     Ok(if whole { Ok(Record { key: key.to_vec(), value }) } else { Err(damaged()) })
 }
 
-/// XXH3-128 of group, table, key, where the value lies, and the value. The key's length comes first, so that no byte can
-/// move from one to another.
+/// XXH3-128 of group, table, key, the value's position, and the value. The key's length comes first, so that no byte
+/// can move from one to another.
 fn checksum(full_key: &[u8], place: &[u8], value: &[&[u8]]) -> [u8; CHECKSUM_BYTES] {
     let mut hash = Xxh3::new();
     hash.update(&(full_key.len() as u64).to_le_bytes());

@@ -16,24 +16,24 @@ use super::packs::{self, GONE, PACKS};
 use super::record::{self, RECORDS};
 use super::writer::{self, Completion, Queue, Shared, Stop};
 
-/// Memory for what was read or is being written.
+/// Memory for records that are read or written.
 pub const STORE_CACHE_BYTES: usize = 64 << 20;
 
 /// Ordered records by group, [`Table`] and key, durable once completed; see the [module](super).
 ///
-/// Its methods may be called from several threads at once. Opening, reading and closing wait for the disk: in async code
-/// they belong on a thread for blocking work. [`submit`](Self::submit) never waits.
+/// Its methods may be called from several threads at once. Opening, reading and closing wait for the disk: in async
+/// code they belong on a thread for blocking work. [`submit`](Self::submit) never waits.
 pub(crate) struct Store {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Store {
-    /// Makes a new store on an empty backend, and opens it. `on_completion` is called on the store's own thread, for
-    /// each group after each sync; it should be quick, for nothing is written meanwhile.
+    /// Creates a new store on an empty backend, and opens it. `on_completion` is called on the store's own thread, for
+    /// each group after each sync; it should return quickly, because nothing is written meanwhile.
     ///
     /// # Errors
-    /// [`OpenStoreError::NotEmpty`] when the backend holds anything; else why it cannot be written.
+    /// [`OpenStoreError::NotEmpty`] if the backend is not empty; else the reason for which it cannot be written.
     #[cfg(any(test, feature = "fault"))]
     pub(crate) fn create_on(
         backend: impl StorageBackend,
@@ -42,11 +42,11 @@ impl Store {
         Self::start(create_database(backend)?, None, on_completion, |write| write())
     }
 
-    /// Opens the store that the backend holds, after every page of it verified. `on_completion` as in
+    /// Opens the store of the backend, and verifies every page of it. `on_completion` as in
     /// [`create_on`](Self::create_on).
     ///
     /// # Errors
-    /// Says whether there is no store, or a damaged one, or one that cannot be read; the backend then holds what it held.
+    /// There is no store, or it is damaged or cannot be read; the backend is unchanged.
     #[cfg(any(test, feature = "fault"))]
     pub(crate) fn open_on(
         backend: impl StorageBackend,
@@ -74,12 +74,12 @@ impl Store {
         Ok(Self { shared, thread: Some(thread.map_err(OpenStoreError::Thread)?) })
     }
 
-    /// Queues operations of a group, to be done in order and all or none. Returns at once; a [`Completion`] with this
-    /// ticket or a higher one says that they are on disk. A group's tickets must rise. No operations at all are a
-    /// barrier: completed when everything before is.
+    /// Queues operations of a group, to be carried out in order and all or none. Returns at once; a [`Completion`] with
+    /// this ticket or a higher one reports that they are on disk. A group's tickets must rise. An empty submission is a
+    /// barrier: it is completed once everything before is.
     ///
     /// # Errors
-    /// Nothing was queued, for the reason given. After a failed write there is no error here: the completion has it.
+    /// The reason for which nothing was queued. A failed write is not an error here: the completion has it.
     pub(crate) fn submit(&self, group: GroupId, ops: Vec<Op>, ticket: u64) -> Result<(), SubmitError> {
         ops.iter().try_for_each(check)?;
         let cost_bytes = size_of::<Submission>() + ops.iter().map(Op::cost_bytes).sum::<usize>();
@@ -91,7 +91,7 @@ impl Store {
             return Err(SubmitError::Overloaded { backlog_bytes: queue.backlog_bytes });
         }
         queue.backlog_bytes += cost_bytes;
-        // The first caller has woken the thread, which takes all that waits.
+        // The first caller has woken the thread, which takes the whole queue.
         let is_first = queue.waiting.is_empty();
         queue.waiting.push(Submission { group, ops, ticket, cost_bytes });
         drop(queue);
@@ -101,18 +101,18 @@ impl Store {
         Ok(())
     }
 
-    /// What waits for the disk, in bytes: keys, values and a fixed cost for each operation and submission. At
-    /// [`STORE_BACKLOG_BYTES_MAX`] nothing more is taken.
+    /// Bytes that wait for the disk: keys, values and a fixed cost for each operation and submission. At
+    /// [`STORE_BACKLOG_BYTES_MAX`] nothing else is accepted.
     pub(crate) fn backlog_bytes(&self) -> usize {
         self.shared.queue().backlog_bytes
     }
 
-    /// The records of a range of keys in order, each with its checksum verified, up to `limit_bytes` as stored (34
-    /// more than key and value for each); at least one if there is any. To go on, start after the last key; an empty answer is the end. What is queued is
-    /// not seen until it is completed.
+    /// The records of a range of keys in order, each with its checksum verified, up to `limit_bytes` as stored (34 more
+    /// than key and value for each); at least one if there is any. To continue, start after the last key; an empty
+    /// answer is the end. Queued records are not read until they are completed.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when any record up to the limit is; then none of them is given out.
+    /// [`StoreError::Damaged`] if any record up to the limit is; then none of them is returned.
     pub(crate) fn range(
         &self,
         group: GroupId,
@@ -147,10 +147,10 @@ impl Store {
         read.map_err(read_error)?
     }
 
-    /// The last record whose key is this one or before it, its checksum verified; none if all come after it.
+    /// The last record whose key is this one or before it, with its checksum verified; none if all follow it.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when it is.
+    /// [`StoreError::Damaged`] if it is.
     pub(crate) fn last_up_to(&self, group: GroupId, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError> {
         let range = (Bound::Unbounded, Bound::Included(key));
         let Some((from, to)) = record::full_range(group, table, &range) else { return Ok(None) };
@@ -169,7 +169,7 @@ impl Store {
         read.map_err(read_error)?
     }
 
-    /// The groups that have records and are not forgotten, in the order of their ids.
+    /// The groups with records that are not forgotten, ordered by id.
     ///
     /// # Errors
     /// The database is damaged or cannot be read.
@@ -182,16 +182,16 @@ impl Store {
         read.map_err(read_error)
     }
 
-    /// Writes what is queued, completes it, and closes the database; the directory is free when this returns.
+    /// Writes the queue, completes it, and closes the database; the directory is free when this returns.
     ///
     /// # Errors
-    /// The first failure, if there was one: what was completed before it is on disk.
+    /// The first failure, if there was one: records that were completed before it are on disk.
     pub(crate) fn close(mut self) -> Result<(), StoreError> {
         let joined = self.end(Stop::Drained).map_or(Ok(()), JoinHandle::join);
         let failed = self.shared.queue().failed.clone();
         let shared = self.shared.clone();
         drop(self);
-        // The thread has ended, so nobody else holds it.
+        // The thread has ended, so this is the only reference.
         let closed = match Arc::into_inner(shared) {
             Some(shared) => guarded(|| shared.database.close().map_err(redb::Error::from)).map_err(write_error),
             None => Ok(()),
@@ -211,8 +211,8 @@ impl Store {
 }
 
 impl Drop for Store {
-    /// What is queued and not yet being written is dropped and never completed. The thread ends by itself after the
-    /// write that is in progress, and the directory is free only then.
+    /// Queued records that are not being written are dropped and never completed. The thread ends by itself after the
+    /// write in progress, and the directory is free only then.
     fn drop(&mut self) {
         self.end(Stop::Abandoned);
     }
@@ -224,7 +224,7 @@ impl fmt::Debug for Store {
     }
 }
 
-/// An operation is within the bounds of its key and value.
+/// Checks that an operation is within the bounds of its key and value.
 fn check(op: &Op) -> Result<(), SubmitError> {
     let (longest_key_bytes, value_bytes) = match op {
         Op::Put { key, value, .. } => (key.len(), value.len()),
@@ -251,7 +251,7 @@ fn builder() -> Builder {
     builder
 }
 
-/// A database with the table of records and nothing in it, on disk.
+/// Creates a database with the empty table of records, on disk.
 pub(super) fn create_database(backend: impl StorageBackend) -> Result<Database, OpenStoreError> {
     let length = backend.len().map_err(|error| open_error(error.into()))?;
     if length != 0 {
@@ -270,7 +270,7 @@ pub(super) fn create_database(backend: impl StorageBackend) -> Result<Database, 
 }
 
 pub(super) fn open_database(backend: impl StorageBackend) -> Result<Database, OpenStoreError> {
-    // An empty file would be made a database.
+    // An empty file would become a database.
     let length = backend.len().map_err(|error| open_error(error.into()))?;
     if length == 0 {
         return Err(OpenStoreError::NotAStore { cause: "the file is empty".to_owned() });

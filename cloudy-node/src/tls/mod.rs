@@ -17,10 +17,10 @@ use crate::identity::chain::{Clock, provider};
 pub enum TlsError {
     /// The trusted roots cannot be used.
     #[error("the trusted roots cannot be used: {0}")]
-    Roots(#[from] rustls::server::VerifierBuilderError),
+    Roots(rustls::server::VerifierBuilderError),
     /// The library refused the parameters.
     #[error("TLS 1.3 cannot be set up: {0}")]
-    Setup(#[from] rustls::Error),
+    Setup(rustls::Error),
 }
 
 /// The protocol's name in the handshake (ALPN, RFC 7301) for a wire version: two nodes communicate only if theirs are
@@ -36,9 +36,10 @@ pub(crate) fn alpn(wire_version: u16) -> Vec<u8> {
 /// The identity's roots cannot be used.
 pub(crate) fn server_config(identity: &Identity, wire_version: u16) -> Result<rustls::ServerConfig, TlsError> {
     let provider = provider();
-    let verifier = identity.roots().client_verifier(&provider)?;
+    let verifier = identity.roots().client_verifier(&provider).map_err(TlsError::Roots)?;
     let mut config = rustls::ServerConfig::builder_with_details(provider, Arc::new(Clock))
-        .with_protocol_versions(&[&TLS13])?
+        .with_protocol_versions(&[&TLS13])
+        .map_err(TlsError::Setup)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
     config.alpn_protocols = vec![alpn(wire_version)];
@@ -55,9 +56,10 @@ pub(crate) fn server_config(identity: &Identity, wire_version: u16) -> Result<ru
 /// TLS 1.3 is not available.
 pub fn client_config(identity: &Identity, wire_version: u16) -> Result<rustls::ClientConfig, TlsError> {
     let provider = provider();
-    let verifier = identity.roots().server_verifier(&provider)?;
+    let verifier = identity.roots().server_verifier(&provider).map_err(TlsError::Roots)?;
     let mut config = rustls::ClientConfig::builder_with_details(provider, Arc::new(Clock))
-        .with_protocol_versions(&[&TLS13])?
+        .with_protocol_versions(&[&TLS13])
+        .map_err(TlsError::Setup)?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));

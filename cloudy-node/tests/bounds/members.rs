@@ -55,7 +55,7 @@ async fn each_breach_closes_the_link_and_the_honest_end_with_one_result() {
     let tallies = |frames: &[u8]| (ours.tally(), ours.incarnation, frames.to_vec());
     let oversize = [&slot(0, 0, b"\x01x", 1)[..29], &u32::MAX.to_le_bytes()].concat();
     let newer = Incarnation(ours.incarnation.0 + 1);
-    let not_its = "a stream that is not its to open";
+    let not_its = "a stream that this peer may not open";
     let skip = |lane| KnownSkip { lane, prev: Round(0), frontier: Round(5) };
     let breaches: [(Said, &str); 17] = [
         ((ours.lane(other), ours.incarnation, slot(0, 0, b"\x01x", 1).to_vec()), not_its),
@@ -129,7 +129,8 @@ async fn on_a_relay_ring_lanes_come_from_the_parent_only() {
             let bytes = [&crate::hostile::header(ours.group, ours.incarnation, stream)[..], &frames[..]].concat();
             let _stream = open(&connection, &bytes).await;
             let (code, reason) = closed(&connection).await;
-            let words = if frames.is_empty() { "a stream that is not its to open" } else { "it wants to resume lane" };
+            let words =
+                if frames.is_empty() { "a stream that this peer may not open" } else { "it wants to resume lane" };
             assert!(code == BREACH && reason.contains(words), "{stream:?} to {its:?}: {code} {reason}");
         }
     }

@@ -110,12 +110,8 @@ async fn peers_that_are_refused_for_ten_minutes_leave_few_lines_with_counts() {
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     target.shutdown().await;
-    let causes = [
-        "holds another cluster key",
-        "another wire version",
-        "identity was revoked",
-        "the peer sends what cannot be read",
-    ];
+    let causes =
+        ["holds another cluster key", "another wire version", "identity was revoked", "the peer sends malformed data"];
     for cause in causes {
         let of_cause = lines.with(cause);
         assert!((3..8).contains(&of_cause.len()), "{cause}: {:#?}", lines.with(""));
@@ -138,7 +134,7 @@ async fn a_member_that_is_refused_for_ten_minutes_says_so_in_few_lines_with_coun
     for node in nodes {
         node.shutdown().await;
     }
-    let (refused, refusing) = (lines.with("no link to a member"), lines.with("a node was turned away"));
+    let (refused, refusing) = (lines.with("no link to a member"), lines.with("a node was refused"));
     for of_cause in [refused, refusing] {
         assert!((3..16).contains(&of_cause.len()), "{of_cause:#?}");
         assert!(attempts(&of_cause) > 100, "it went on: {of_cause:#?}");

@@ -28,7 +28,7 @@ async fn a_peer_that_does_not_say_hello_is_dropped() {
     let limits = impatient().handshake_timeout(Duration::from_millis(200));
     let target = Node::builder().cluster_key(&key).limits(limits).start().await.unwrap();
     let hostile = Hostile::new(&key);
-    let expected = (BREACH, "no hello within the time of a handshake".to_owned());
+    let expected = (BREACH, "no hello within the timeout of a handshake".to_owned());
     // It opens nothing; lets the node open nothing; says half a hello.
     let silent = hostile.connect(target.local_addr()).await;
     assert_eq!(closed(&silent).await, expected);
@@ -116,7 +116,7 @@ async fn a_peer_that_asks_without_reading_the_answers_loses_its_link() {
         }
     };
     within("the flood ends", flood).await;
-    let overflow = (OVERFLOW, "this peer takes too slowly what it is sent".to_owned());
+    let overflow = (OVERFLOW, "this peer receives too slowly".to_owned());
     let why = closed_or_reset(&asks).await;
     assert!(why.is_none() || why.as_ref() == Some(&overflow), "{why:?}");
     // Each invitation is refused on a stream of its own, and it takes none.

@@ -89,7 +89,7 @@ async fn an_identity_cannot_be_borrowed() {
         for stream in [Stream::Lane { view: ViewId(1), lane }, Stream::Tally { view: ViewId(1) }] {
             let (connection, _node_stream) = hostile.link(nodes[0].local_addr()).await;
             let _stream = open(&connection, &header(groups[0].id(), member.incarnation, stream)).await;
-            let expected = (BREACH, "a stream that is not its to open".to_owned());
+            let expected = (BREACH, "a stream that this peer may not open".to_owned());
             assert_eq!(closed(&connection).await, expected);
         }
     }

@@ -65,7 +65,7 @@ async fn whatever_was_approved_is_there_after_every_process_was_killed_at_once()
     for round in 0..2 {
         // Messages in flight may be approved or not, at all alike.
         for number in 0..50 {
-            let _receipt = groups[1].broadcast(format!("under way {round} {number}")).await.unwrap();
+            let _receipt = groups[1].broadcast(format!("in flight {round} {number}")).await.unwrap();
         }
         processes.into_iter().for_each(Process::kill);
         processes = start_again(&mut hosts, &key).await;

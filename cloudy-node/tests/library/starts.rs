@@ -94,7 +94,7 @@ async fn a_creator_says_who_came_and_who_did_not_in_time() {
     let error = within("its time is over", created).await.unwrap_err();
     let FoundError::TimedOut(late) = &error else { panic!("{error}") };
     assert_eq!(late.waited(), SOON);
-    assert!(error.to_string().contains("group \"early\" was not created: 1 of 2 other members came"), "{error}");
+    assert!(error.to_string().contains("group \"early\" was not created: 1 of 2 other members joined"), "{error}");
     // The other waits for the next attempt.
     let created = nodes[0].create_group("early", 2, GroupConfig::default());
     let (created, joined) = within("both", async { tokio::join!(created, joined) }).await;

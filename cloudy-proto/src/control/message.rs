@@ -1,4 +1,4 @@
-//! The consensus library's messages to and from the wire's: its own encoding never meets a peer.
+//! Conversion between the consensus library's messages and the wire's: the library's own encoding never reaches a peer.
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, Message, MessageType};
@@ -20,7 +20,7 @@ const KINDS: [(ConsensusKind, MessageType); 10] = [
     (ConsensusKind::Snapshot, MessageType::MsgSnapshot),
 ];
 
-/// What goes out; none if it is of a kind that this group has no use for.
+/// Converts an outgoing message; none if this group does not use its kind.
 pub(super) fn to_wire(mut message: Message) -> Option<ConsensusMessage> {
     let (kind, _) = KINDS.into_iter().find(|(_, kind)| *kind == message.msg_type)?;
     let snapshot = message.take_snapshot();
@@ -45,7 +45,7 @@ pub(super) fn to_wire(mut message: Message) -> Option<ConsensusMessage> {
     })
 }
 
-/// What comes in; with a snapshot, who takes part in the consensus by it.
+/// Converts an incoming message; a snapshot comes with the participants of the consensus at that point.
 pub(super) fn from_wire(message: ConsensusMessage, electors: &[(ConsensusId, Standing)]) -> Message {
     let mut taken = Message::default();
     if let Some((_, kind)) = KINDS.into_iter().find(|(kind, _)| *kind == message.kind) {
@@ -71,14 +71,14 @@ pub(super) fn from_wire(message: ConsensusMessage, electors: &[(ConsensusId, Sta
     taken
 }
 
-/// The participants of the consensus, as the library names them.
+/// The participants of the consensus, in the library's form.
 pub(super) fn conf_state(electors: &[(ConsensusId, Standing)]) -> ConfState {
     let all = |wanted| electors.iter().filter(move |(_, standing)| *standing == wanted).map(|(id, _)| id.0).collect();
     ConfState { voters: all(Standing::Voter), learners: all(Standing::Learner), ..ConfState::default() }
 }
 
 pub(super) fn entry_to_wire(entry: Entry) -> ConsensusEntry {
-    // Entries are made here and by `entry_from_wire` only.
+    // Only this function and `entry_from_wire` make entries.
     let change = change_of(&entry).ok().flatten();
     let change = change.map(|change| (ConsensusId(change.node_id), standing(change.get_change_type())));
     ConsensusEntry { term: entry.term, index: LogIndex(entry.index), change, command: command_of(&entry) }
@@ -97,16 +97,16 @@ pub(super) fn entry_from_wire(entry: ConsensusEntry) -> Entry {
     taken
 }
 
-/// The entry's command: a change of who votes carries it beside what the library reads.
+/// The command of an entry: a change of the voters carries it beside the library's part.
 pub(super) fn command_of(entry: &Entry) -> Bytes {
     let is_change = entry.get_entry_type() != EntryType::EntryNormal;
     if is_change { entry.context.clone() } else { entry.data.clone() }
 }
 
-/// The change of who votes that an entry makes, if it makes one.
+/// The change of the voters in an entry, if there is one.
 ///
 /// # Errors
-/// The library's own encoding of it does not decode: memory is corrupt.
+/// The library's own encoding does not decode: memory is corrupt.
 pub(super) fn change_of(entry: &Entry) -> Result<Option<ConfChange>, CommandError> {
     if entry.get_entry_type() != EntryType::EntryConfChange {
         return Ok(None);
@@ -129,7 +129,7 @@ pub(super) fn change(id: ConsensusId, standing: Standing) -> ConfChange {
 }
 
 fn encoded(change: &ConfChange) -> Bytes {
-    // Plain fields have an encoding.
+    // Plain fields always encode.
     protobuf::Message::write_to_bytes(change).unwrap_or_default().into()
 }
 

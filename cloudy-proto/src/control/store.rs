@@ -1,5 +1,4 @@
-//! The log as the consensus library reads it back: in memory, its older entries gone. What is to outlive the process is
-//! given out beside it.
+//! The log for the consensus library: in memory, without its older entries. Records for the disk are output beside it.
 
 use std::cell::Cell;
 
@@ -8,35 +7,35 @@ use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
 use crate::id::ConsensusId;
 
-/// What a voter must not forget while it lives.
+/// The state that a voter must keep while it lives.
 #[derive(Debug)]
 pub(crate) struct LogStore {
-    /// The position and term of the last entry that is not kept; zeroes while all are.
+    /// The position and term of the last dropped entry; zeroes while all are kept.
     base: (u64, u64),
-    /// The one after that first.
+    /// The first one follows `base`.
     entries: Vec<Entry>,
     pub(crate) hard_state: HardState,
     pub(crate) conf_state: ConfState,
-    /// For those who miss entries that are not kept.
+    /// For followers that lack dropped entries.
     snapshot: Option<Snapshot>,
-    /// Somebody does, for whom it is not good enough.
+    /// Whether a follower needs a newer snapshot.
     snapshot_wanted: Cell<bool>,
 }
 
 impl LogStore {
-    /// Every voter begins with the founding configuration: the entries that change it come later.
+    /// A log with the first configuration: the entries that change it follow.
     pub(crate) fn new() -> Self {
         let conf_state = ConfState { voters: vec![ConsensusId::FOUNDER.0], ..ConfState::default() };
         Self::after((0, 0), conf_state)
     }
 
-    /// One whose first entries are not kept.
+    /// A log without its first entries.
     pub(crate) fn after(base: (u64, u64), conf_state: ConfState) -> Self {
         let (entries, hard_state) = (Vec::new(), HardState::default());
         Self { base, entries, hard_state, conf_state, snapshot: None, snapshot_wanted: Cell::new(false) }
     }
 
-    /// Takes entries; what stood at their positions and after goes.
+    /// Adds entries; they replace those at their positions and after.
     pub(crate) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         self.entries.truncate(self.at(first.index));
@@ -44,7 +43,7 @@ impl LogStore {
         self.entries.extend_from_slice(entries);
     }
 
-    /// Takes what stands for a log of another voter, in place of the own one.
+    /// Replaces the log by a snapshot of another voter.
     pub(crate) fn restore(&mut self, snapshot: Snapshot) {
         let metadata = snapshot.get_metadata();
         self.base = (metadata.index, metadata.term);
@@ -53,14 +52,14 @@ impl LogStore {
         self.snapshot = Some(snapshot);
     }
 
-    /// Gives up the entries up to a position, which is applied.
+    /// Drops the entries up to a position, which is applied.
     pub(crate) fn compact(&mut self, index: u64) {
         let Ok(term) = self.term(index) else { return };
         self.entries.drain(..self.at(index + 1));
         self.base = (index, term);
     }
 
-    /// What stands for the log up to a position, which is the last one applied.
+    /// Sets the snapshot of the log up to the last applied position.
     pub(crate) fn offer(&mut self, index: u64, data: bytes::Bytes) {
         let Ok(term) = self.term(index) else { return };
         let mut snapshot = Snapshot { data, ..Snapshot::default() };
@@ -71,12 +70,12 @@ impl LogStore {
         self.snapshot_wanted.set(false);
     }
 
-    /// A voter needs one that is newer.
+    /// Whether a voter needs a newer snapshot.
     pub(crate) fn wants_snapshot(&self) -> bool {
         self.snapshot_wanted.get()
     }
 
-    /// The first position that is kept, or comes next.
+    /// The first kept position, or the next one.
     pub(crate) fn first(&self) -> u64 {
         self.base.0 + 1
     }
@@ -86,7 +85,7 @@ impl LogStore {
         self.base.0 + self.entries.len() as u64
     }
 
-    /// Where an entry is; where the first one is for those that are not kept.
+    /// The offset of an entry; that of the first one for dropped entries.
     fn at(&self, index: u64) -> usize {
         usize::try_from(index.saturating_sub(self.base.0 + 1)).unwrap_or(usize::MAX)
     }

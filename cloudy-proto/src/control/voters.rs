@@ -5,37 +5,37 @@ use crate::id::{ConsensusId, NodeId};
 use crate::limits::VOTERS_MAX;
 use crate::rules::{Rule, Rules};
 
-/// Somebody who takes part in the consensus, or could.
+/// A node that takes part in the consensus, or could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Elector {
     pub(crate) node: NodeId,
-    /// Its name in the consensus library, now or once it takes part.
+    /// Its id in the consensus library, present or future.
     pub(crate) id: ConsensusId,
     pub(crate) standing: Standing,
-    /// It can be reached.
+    /// Whether it is linked.
     pub(crate) linked: bool,
-    /// It has asked to leave, and runs until it votes no more.
+    /// Whether it has requested to leave; it runs until it does not vote.
     pub(crate) leaves: bool,
-    /// It answered the leader lately.
+    /// Whether it answered the leader recently.
     pub(crate) active: bool,
-    /// It has all that is committed, as far as the leader knows.
+    /// Whether it has all committed entries, as far as the leader knows.
     pub(crate) level: bool,
 }
 
-/// What the leader sees of all who could vote.
+/// The leader's view of all nodes that could vote.
 #[derive(Debug)]
 pub(crate) struct Electorate {
     pub(crate) leader: NodeId,
-    /// The members of the view in force, by rank.
+    /// The members of the present view, by rank.
     pub(crate) members: Vec<Elector>,
-    /// The founder, if it is no member: it votes where that makes the number odd, and at least three.
+    /// The creator, if it is no member: it votes where that makes the number odd, and at least three.
     pub(crate) observer: Option<Elector>,
     /// All others that still take part.
     pub(crate) former: Vec<Elector>,
     pub(crate) rules: Rules,
 }
 
-/// The next step towards the voters that there should be.
+/// The next step towards the intended voters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VoterChange {
     Set { id: ConsensusId, node: NodeId, standing: Standing },
@@ -47,7 +47,7 @@ impl Electorate {
     fn wanted(&self) -> Vec<ConsensusId> {
         let observer = self.observer.filter(|observer| observer.linked || observer.node == self.leader);
         let mut members = self.members.clone();
-        // Present voters stay, so that a change of the view costs as few changes here as it can.
+        // Present voters come first, so that a change of the view causes as few changes here as possible.
         members.sort_by_key(|member| (member.node != self.leader, member.standing != Standing::Voter, !member.linked));
         let even = members.len().is_multiple_of(2);
         let with_observer = observer.filter(|_| even && members.len() < VOTERS_MAX);
@@ -56,13 +56,13 @@ impl Electorate {
         members.iter().chain(with_observer.iter()).map(|elector| elector.id).collect()
     }
 
-    /// The next change; none once all is as it should be, or nothing can be done for now: no change may leave voters of
-    /// whom a majority does not answer.
+    /// The next change; none if the voters are as intended, or if no change is possible: a majority of the voters after
+    /// a change must answer.
     pub(crate) fn next_change(&self) -> Option<VoterChange> {
         self.wanted_change().filter(|change| self.keeps_majority(*change))
     }
 
-    /// Those vote who should, and nobody else.
+    /// Whether exactly the intended nodes vote.
     pub(crate) fn is_settled(&self) -> bool {
         let wanted = self.wanted();
         self.all().all(|elector| (elector.standing == Standing::Voter) == wanted.contains(&elector.id))
@@ -103,11 +103,11 @@ impl Electorate {
         if let Some(learned) = learned {
             return Some(set(learned, Standing::Voter));
         }
-        // No voter goes before its successor votes; a node that leaves does not wait for one that is out of reach.
+        // A voter stays until its successor votes; a node that leaves does not wait for one that is out of reach.
         let awaited = || all().filter(|elector| wanted.contains(&elector.id) && elector.standing != Standing::Voter);
         let may_go = |elector: &&Elector| !awaited().any(|other| other.linked || !elector.leaves);
-        // An evicted node is more likely to be gone than a member, and the leader may not know yet. A node that leaves runs
-        // until it votes no more.
+        // An evicted node is more likely to be gone than a member, and the leader may not know yet. A node that leaves
+        // runs until it does not vote.
         let is_member = |elector: &Elector| self.members.iter().any(|member| member.id == elector.id);
         let rank = |elector: &Elector| match self.rules.holds(Rule::EvictedLeaveFirst) {
             true => (elector.leaves, is_member(elector)),
@@ -132,7 +132,7 @@ mod tests {
         Elector { node, id, standing, linked: true, leaves: false, active: true, level: true }
     }
 
-    /// Applies change after change; who is set to be gone is one.
+    /// Applies change after change; a removal is one.
     fn settle(electorate: &mut Electorate) -> Vec<u8> {
         for _ in 0..64 {
             match electorate.next_change() {
@@ -168,8 +168,8 @@ mod tests {
         }
     }
 
-    /// Of three voters one was evicted and lives, and one has died, which its link does not show yet. Without the rule the
-    /// living one goes first, and nobody is left to agree with the leader.
+    /// Of three voters one was evicted and lives, and one has died, which its link does not show yet. Without the rule
+    /// the living one is removed first, and no voter is left to agree with the leader.
     #[cfg(feature = "mutations")]
     #[test]
     fn a_change_of_the_voters_leaves_too_few_that_answer() {
@@ -192,8 +192,8 @@ mod tests {
         assert_eq!(after(Rules::all_but(Rule::ChangeKeepsMajority)), (2, 1), "none does");
     }
 
-    /// Of three voters one was evicted, and two members need one voter: the evicted one goes first. Without the rule the
-    /// member does, and the group relies on a node that it has just given up.
+    /// Of three voters one was evicted, and two members need one voter: the evicted one is removed first. Without the
+    /// rule the member is, and the group depends on a node that it has just evicted.
     #[cfg(feature = "mutations")]
     #[test]
     fn a_member_leaves_the_voters_before_an_evicted_node() {
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn who_answers_stays_as_long_as_a_majority_needs_it() {
-        // The observer is dead, which its link does not show yet; who has just taken over has heard of nobody.
+        // The observer is dead, which its link does not show yet; the new leader has no answers yet.
         let mut group = founded(2, true);
         settle(&mut group);
         group.leader = group.members[0].node;
@@ -263,7 +263,7 @@ mod tests {
         let with = |leaves, linked| {
             let mut group = founded(4, false);
             settle(&mut group);
-            // The leader is off the ring; a member that does not vote takes its place.
+            // The leader is off the ring; a member without a vote replaces it.
             let leader = Elector { leaves, ..group.members.remove(0) };
             (group.leader, group.members[2].linked, group.members[2].level) = (leader.node, linked, false);
             group.members[2].standing = Standing::Learner;

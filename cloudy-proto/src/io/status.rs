@@ -112,19 +112,17 @@ impl fmt::Display for LeaveWait {
             ),
             Self::LeastRing { members, ring_min } => write!(
                 f,
-                "the ring has {members} members and ring_min is {ring_min}, so it cannot do without this node; let another \
-                 node join, or end the group"
+                "the ring has {members} members and ring_min is {ring_min}, so it needs this node; let another node join, or close the group"
             ),
             Self::Heir { evicted } => {
                 let names = evicted.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
                 write!(
                     f,
-                    "nobody on the ring stays, and no evicted member follows the result to take over: {names}; \
-                     bring one of them back, or end the group"
+                    "no member of the ring stays, and no evicted member follows the result to take over: {names}; start one of them again, or close the group"
                 )
             }
             Self::Vote => f.write_str("this node still votes; other voters that answer have to replace it"),
-            Self::Log => f.write_str("the control log does not say yet that this node has left"),
+            Self::Log => f.write_str("the control log does not record yet that this node has left"),
         }
     }
 }
@@ -226,15 +224,14 @@ impl fmt::Display for VotesLost {
         let (count, voters) = (self.lost.len(), self.voters);
         write!(
             f,
-            "{count} of {voters} voters have nothing of this group any more ({names}): no view changes, and no node can join; "
+            "{count} of {voters} voters have no data of this group ({names}): no view changes, and no node can join; "
         )?;
         f.write_str(match self.durability {
             Durability::Memory => {
-                "votes in memory are gone with their processes, so the group has stopped for good: save what its members \
-                 hold, end the group's processes and create another group"
+                "votes in memory are gone with their processes, so the group has stopped for good: save the members' data, end the group's processes and create another group"
             }
             Durability::Disk => {
-                "start them with the data directories that they had, if the group has not ended there and was forgotten"
+                "start them with the data directories that they had, unless the group was closed and forgotten there"
             }
         })
     }
@@ -255,13 +252,13 @@ pub enum OlderDisk {
 
 impl fmt::Display for OlderDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("this node's disk is older than what the node has told the others: ")?;
+        f.write_str("this node's disk is older than its earlier messages to others: ")?;
         match self {
             Self::Answer { view } => write!(f, "it does not know of the answer for view {view}")?,
             Self::Log => f.write_str("its part of the control log is too short")?,
         }
         f.write_str(
-            "; the node goes on as one that lost its disk. Never put back an older copy of a data directory: start such a node with a new one",
+            "; the node continues like one that lost its disk. Never restore an older copy of a data directory: start such a node with a new one",
         )
     }
 }
@@ -307,21 +304,20 @@ pub enum Phase {
 /// What was lost, and what would help: shown in logs and by programs.
 impl fmt::Display for NobodyComplete {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "nobody who answers has the whole result of view {}: nothing is approved any more", self.view)?;
+        write!(f, "no node in reach has the whole result of view {}: nothing is approved", self.view)?;
         let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
         if !self.lost.is_empty() {
-            write!(f, "; back without what they held: {}", names(&self.lost))?;
+            write!(f, "; returned without data: {}", names(&self.lost))?;
         }
         let missing = names(&self.missing);
         match (missing.is_empty(), self.durability) {
-            (true, _) => f.write_str("; nobody else has it, so what nobody has read is lost for good"),
+            (true, _) => f.write_str("; no other node has it, so unread entries are lost for good"),
             (false, Durability::Memory) => write!(
                 f,
-                "; it goes on only if one of these is reached again that still runs, for what it holds in memory goes \
-                 with its process: {missing}"
+                "; the group continues only if one of these still runs and is reached again, because data in memory is lost with its process: {missing}"
             ),
             (false, Durability::Disk) => {
-                write!(f, "; it goes on once one of these is back with its data directory: {missing}")
+                write!(f, "; the group continues once one of these is started again with its data directory: {missing}")
             }
         }
     }
@@ -337,17 +333,17 @@ mod tests {
             let nodes = |bytes: &[u8]| bytes.iter().map(|byte| NodeId([*byte; 32])).collect();
             NobodyComplete { view: ViewId(3), missing: nodes(missing), lost: nodes(lost), durability }.to_string()
         };
-        let stopped = "nobody who answers has the whole result of view 3: nothing is approved any more; ";
+        let stopped = "no node in reach has the whole result of view 3: nothing is approved; ";
         assert_eq!(
             words(Durability::Disk, &[1, 2], &[3]),
             format!(
-                "{stopped}back without what they held: 03030303; it goes on once one of these is back with its data \
-                 directory: 01010101, 02020202"
+                "{stopped}returned without data: 03030303; the group continues once one of these is started again with its \
+                 data directory: 01010101, 02020202"
             )
         );
-        assert!(words(Durability::Memory, &[1], &[]).contains("only if one of these is reached again that still runs"));
+        assert!(words(Durability::Memory, &[1], &[]).contains("only if one of these still runs and is reached again"));
         for durability in [Durability::Memory, Durability::Disk] {
-            assert!(words(durability, &[], &[1]).ends_with("so what nobody has read is lost for good"));
+            assert!(words(durability, &[], &[1]).ends_with("so unread entries are lost for good"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Other nodes join a running group: the coordinator admits them, and every other node names the coordinator
+//! Admission of other nodes to a running group: the coordinator admits them, and every other node names the coordinator
 //! (`protocol.md` §7).
 
 use crate::command::Command;
@@ -34,15 +34,15 @@ pub(super) struct AdmissionHandler<'a> {
 }
 
 impl AdmissionHandler<'_> {
-    /// A process of a node wants to join the group, or to observe it.
+    /// Handles a request of a node's process to join the group, or to observe it.
     pub(super) fn on_join(&mut self, from: NodeId, run: u64, observer: bool, result: Checkpoint) {
         if self.log.state().view().is_none() {
-            // Before the first view there is nothing to join; the node asks again.
+            // Before the first view there is nothing to join; the node repeats its request.
             return;
         }
         let is_listed = self.log.state().is_latest_run(from, run);
         if self.identity.durability == Durability::Memory && !is_listed {
-            // In memory, no vote has outlived the process before.
+            // In memory, no vote has outlived the earlier process.
             self.log.on_votes_lost(from);
         }
         if let Some((view, ours)) = self.contradicts(result) {
@@ -82,15 +82,15 @@ impl AdmissionHandler<'_> {
         self.send(to, ControlFrame::Refer { coordinator, addresses, left });
     }
 
-    /// The view in force, and the digest here where it differs from a checkpoint that a node remembers.
+    /// The present view, and the digest here if it differs from a checkpoint of a joiner.
     fn contradicts(&self, theirs: Checkpoint) -> Option<(ViewId, Checkpoint)> {
         let view = self.log.state().view().filter(|_| self.identity.reads_all)?.id;
         let ours = self.result.state().digest_at(theirs.index)?;
         (ours != theirs.digest).then_some((view, Checkpoint { index: theirs.index, digest: ours }))
     }
 
-    /// Says in words why the coordinator may add no incarnation. The result keeps the last sequence number of each that is in
-    /// it, for good, so that it can tell the outcome of any message.
+    /// Checks whether the coordinator may add an incarnation; the error is the reason. The result keeps the last
+    /// sequence number of each of its incarnations, for good, so that it can determine the outcome of any message.
     fn may_add_run(&self) -> Result<(), String> {
         let runs = self.result.state().last_seqs().len();
         if self.coordinating.is_some() && runs >= RUNS_ADMITTED_MAX {
@@ -102,14 +102,14 @@ impl AdmissionHandler<'_> {
         Ok(())
     }
 
-    /// Says in words that the group has stopped for good, to a node to which that matters.
+    /// Checks whether the group has stopped for good; the error is the reason, for a node to which that matters.
     fn is_not_gone(&self, observer: bool) -> Result<(), (String, Refusal)> {
         let lost = votes_lost(self.identity, self.log, self.is_in_reach());
         let lost = lost.filter(|_| self.tracking.is_loss_reported() && !observer);
         lost.map_or(Ok(()), |lost| Err((lost.to_string(), Refusal::Gone)))
     }
 
-    /// Says in words why a node may not join.
+    /// Checks whether a node may join; the error is the reason.
     fn may_come(&self, from: NodeId, observer: bool) -> Result<(), String> {
         let (name, me) = (&self.identity.name, self.identity.me.short());
         let known = self.peers.observers();
@@ -156,7 +156,7 @@ mod tests {
 
     const NEWCOMER: NodeId = NodeId([9; 32]);
 
-    /// What a group answers to a newcomer whose result has messages of so many incarnations.
+    /// The answers of a group to a newcomer, if its result has messages of this number of incarnations.
     fn answer(runs: usize) -> Vec<ControlFrame> {
         let mut machine = alone(Parameters::default());
         let last_numbers = (0..runs as u64).map(|run| ((NodeId([8; 32]), Incarnation(run)), Seq(1))).collect();

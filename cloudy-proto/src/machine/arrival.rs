@@ -1,10 +1,10 @@
-//! How this node comes into the group: it creates it, is invited to it, or joins it while it runs.
+//! The way in which this node enters the group: it creates it, is invited, or joins it while it runs.
 
 use crate::id::NodeId;
 use crate::machine::creation::Creation;
 use crate::machine::join::Joining;
 
-/// How this node comes into the group.
+/// The way in which this node enters the group.
 #[derive(Debug)]
 pub(super) enum Arrival {
     /// It creates the group.
@@ -15,7 +15,7 @@ pub(super) enum Arrival {
     Joins(Joining),
     /// Its process was restarted, and joins the group again.
     Resumes(Joining),
-    /// It has arrived, or takes no place on the ring.
+    /// It has entered, or takes no place on the ring.
     There,
 }
 
@@ -28,7 +28,7 @@ impl Arrival {
         if let Self::Creates(creation) = self { Some(creation) } else { None }
     }
 
-    /// This node creates the group and has invited that one.
+    /// Whether this node creates the group and has invited `node`.
     pub(super) fn has_invited(&self, node: NodeId) -> bool {
         self.creation().is_some_and(|creation| creation.has_invited(node))
     }
@@ -41,22 +41,22 @@ impl Arrival {
         if let Self::Joins(joining) | Self::Resumes(joining) = self { Some(joining) } else { None }
     }
 
-    /// This node comes into a running group, or observes it.
+    /// Whether this node joins a running group, or observes it.
     pub(super) fn is_joining(&self) -> bool {
         self.joining().is_some()
     }
 
-    /// This node observes a running group, and takes no place on its ring.
+    /// Whether this node observes a running group, without a place on its ring.
     pub(super) fn observes(&self) -> bool {
         self.joining().is_some_and(Joining::observes)
     }
 
-    /// This node is on its way to a place on the ring of a running group.
+    /// Whether this node joins the ring of a running group.
     pub(super) fn joins_ring(&self) -> bool {
         self.joining().is_some_and(|joining| !joining.observes())
     }
 
-    /// This node accepts an invitation.
+    /// Notes that this node accepts an invitation.
     pub(super) fn on_accepted(&mut self) {
         match self {
             Self::Invited { has_accepted } => *has_accepted = true,
@@ -65,7 +65,7 @@ impl Arrival {
         }
     }
 
-    /// This node has accepted an invitation.
+    /// Whether this node has accepted an invitation.
     pub(super) fn has_accepted(&self) -> bool {
         match self {
             Self::Invited { has_accepted } => *has_accepted,
@@ -74,7 +74,7 @@ impl Arrival {
         }
     }
 
-    /// This node is on the ring, or stays off it for good. What the creator knows of its invitations stays.
+    /// Notes that this node is on the ring, or stays off it for good. The creator's invitations stay.
     pub(super) fn finish(&mut self) {
         if self.creation().is_none() {
             *self = Self::There;

@@ -30,8 +30,8 @@ use crate::view::View;
 use crate::view_change::ViewChange;
 use crate::wire::{ControlFrame, Wedged};
 
-/// Handles all that leads from the view in force to the next one. At the coordinator it asks this node's own place by
-/// [`WedgeHandler`], as any other member by a frame.
+/// Handles everything from the present view to the next one. At the coordinator it uses [`WedgeHandler`] for this
+/// node's own place, and frames for other members.
 pub(super) struct ViewChangeHandler<'a> {
     pub(super) identity: &'a Identity,
     pub(super) log: &'a mut ControlLog,
@@ -49,7 +49,7 @@ pub(super) struct ViewChangeHandler<'a> {
 
 /// At every member.
 impl ViewChangeHandler<'_> {
-    /// Looks for members that have failed or stall, and reports them.
+    /// Finds members that have failed or stalled, and reports them.
     pub(super) fn suspect(&mut self) {
         let Some(failed) = self.wedge().suspect() else { return };
         let linked = failed.into_iter().filter(|node| self.peers.is_linked(*node));
@@ -57,7 +57,7 @@ impl ViewChangeHandler<'_> {
         self.report_suspects();
     }
 
-    /// Reports to the coordinator what was found against members of this view. Repeated on every new link to it.
+    /// Reports the findings against members of this view to the coordinator. Repeated on every new link to it.
     pub(super) fn report_suspects(&mut self) {
         let Some(member) = self.plane.member() else { return };
         let (view, wedged, findings) = (member.view.id, member.is_wedged(), member.findings().clone());
@@ -71,7 +71,7 @@ impl ViewChangeHandler<'_> {
         }
     }
 
-    /// What waited for the disk is synced: an answer may be due.
+    /// Sends an answer that waited for the disk, if one is due.
     pub(super) fn on_synced(&mut self) {
         if let Some((to, answer)) = self.wedge().due_answer() {
             self.deliver(to, answer);
@@ -118,8 +118,8 @@ impl ViewChangeHandler<'_> {
 
 /// At the coordinator.
 impl ViewChangeHandler<'_> {
-    /// A member of the view in force has found something, or a predecessor wedged it. What it found is in its answer to
-    /// `Wedge`: here it only starts the view change.
+    /// Handles findings of a member of the present view, or a wedge by a predecessor. The findings themselves are in
+    /// its answer to `Wedge`: here they only start the view change.
     pub(super) fn on_suspect(&mut self, from: NodeId, view: ViewId, wedged: bool) {
         let latest = self.log.state().view().map_or(ViewId(0), |view| view.id);
         if let Some(coordinating) = self.coordinating
@@ -158,7 +158,7 @@ impl ViewChangeHandler<'_> {
         self.wedge_own_place(view.id, false);
     }
 
-    /// An evicted node lives, and may be ready to come back.
+    /// Handles an evicted node's heartbeat, and whether it is ready to return.
     pub(super) fn on_rejoin(&mut self, from: NodeId, of: ViewId, ready: bool) {
         if self.log.state().incarnation(from).is_none() {
             return;
@@ -176,26 +176,26 @@ impl ViewChangeHandler<'_> {
         }
     }
 
-    /// The view that was proposed took no effect, since a joiner was started again meanwhile.
+    /// Restarts a change whose view took no effect, because a joiner was restarted meanwhile.
     pub(super) fn restart(&mut self) {
         if let Some(change) = self.coordinating.as_mut().and_then(Coordinating::take_proposed_change) {
             self.start(change.is_last());
         }
     }
 
-    /// The view in force lists an incarnation that is over: the next view is without it.
+    /// Replaces a view that lists an incarnation that is over.
     pub(super) fn replace_stale(&mut self) {
         let is_stale = |view: &View| view.ring.iter().any(|member| self.log.state().is_stale(member));
         let stale = self.log.state().view().is_some_and(|view| is_stale(view));
         if stale && self.coordinating.is_some() && !self.closing.is_stopping() {
             self.start(false);
-            // One that was in progress does not wait for it.
+            // A change in progress does not wait for it.
             self.try_propose();
         }
     }
 
-    /// Sends the request to wedge to a member that has not answered. It must have been sent the log so far, or it would not
-    /// know the view. A node that does not follow the log yet is sent the request once it does.
+    /// Sends the request to wedge to a member that has not answered. It must have received the log so far, or it would
+    /// not know the view. A node that does not follow the log yet receives the request once it does.
     pub(super) fn send_wedge(&mut self, node: NodeId) {
         let Some(coordinating) = self.coordinating else { return };
         let Some(change) = coordinating.undecided_change() else { return };
@@ -205,7 +205,7 @@ impl ViewChangeHandler<'_> {
         }
     }
 
-    /// A member answers.
+    /// Handles the answer of a member.
     pub(super) fn on_wedged(&mut self, from: NodeId, wedged: Wedged) {
         let Some(change) = self.change_mut() else { return };
         if let Err(error) = change.answer(from, wedged) {
@@ -214,14 +214,14 @@ impl ViewChangeHandler<'_> {
         self.try_propose();
     }
 
-    /// A member syncs what it holds, and answers then.
+    /// Notes that a member syncs first, and answers then.
     pub(super) fn on_wedging(&mut self, from: NodeId, view: ViewId) {
         if let Some(change) = self.change_mut() {
             change.syncs(from, view);
         }
     }
 
-    /// The link to a member went down.
+    /// Notes that the link to a member went down.
     pub(super) fn on_link_down(&mut self, node: NodeId) {
         let counts_reach = self.identity.rules.holds(Rule::AnswerIsInReach);
         if let Some(change) = self.change_mut().filter(|_| counts_reach) {
@@ -230,7 +230,8 @@ impl ViewChangeHandler<'_> {
         self.try_propose();
     }
 
-    /// The log lists an incarnation of a node. What an earlier one answered is void: its disk answers again, if it has one.
+    /// Notes an incarnation of a node in the log. The answer of an earlier one is void: its disk answers again, if it
+    /// has one.
     pub(super) fn on_incarnation(&mut self, node: NodeId) {
         let Some(change) = self.change_mut().filter(|change| !change.is_proposed()) else { return };
         let view = change.view().id;
@@ -244,21 +245,21 @@ impl ViewChangeHandler<'_> {
         }
     }
 
-    /// The time for answers is over: requests the missing ones again.
+    /// Requests missing answers again, because their timeout passed.
     pub(super) fn on_timeout(&mut self) {
         self.try_propose();
         let change = self.coordinating.as_ref().and_then(Coordinating::undecided_change);
         let Some(view) = change.map(|change| Arc::clone(change.view())) else { return };
         self.timers.set(Timer::Wedge, self.timers.now() + view.parameters.wedge_timeout);
         view.ring.iter().for_each(|member| self.send_wedge(member.node));
-        // Its own answer may have come before it had the whole result.
+        // Its own answer may be from before it had the whole result.
         let awaits_own = self.change().is_some_and(|change| change.awaits(self.identity.me));
         if awaits_own && self.plane.member().is_some_and(Member::is_complete) {
             self.answer(self.identity.me, view.id);
         }
     }
 
-    /// Proposes the next view once all have answered, or the time for that is over and a complete member has.
+    /// Proposes the next view once all have answered, or their timeout has passed and a complete member has answered.
     pub(super) fn try_propose(&mut self) {
         let now = self.timers.now();
         let decides = |change: &&ViewChange| !change.is_proposed() && !change.waits_at(now);
@@ -271,7 +272,7 @@ impl ViewChangeHandler<'_> {
         let Some(next) = self.next_view() else { return };
         match next.decide(change) {
             Decision::Wait => {}
-            // Requested again until enough are back (`protocol.md` §6.3).
+            // Requested again until enough members have returned (`protocol.md` §6.3).
             Decision::TooFew => self.repeat(),
             Decision::Install(next) => {
                 self.change_mut().into_iter().for_each(ViewChange::propose);
@@ -280,7 +281,7 @@ impl ViewChangeHandler<'_> {
         }
     }
 
-    /// Requests all answers again, at most once in the time for answers.
+    /// Requests all answers again, at most once within their timeout.
     fn repeat(&mut self) {
         let now = self.timers.now();
         let is_due = |change: &&mut ViewChange| now.since(change.asked_at()) >= change.view().parameters.wedge_timeout;
@@ -290,7 +291,7 @@ impl ViewChangeHandler<'_> {
         self.wedge_own_place(view, true);
     }
 
-    /// The change that led to a view is over. One that was wanted meanwhile may start.
+    /// Ends the change that led to a view. Another one that was requested meanwhile may start.
     pub(super) fn finish(&mut self, view: &View) {
         self.timers.stop(Timer::Wedge);
         if let Some(coordinating) = self.coordinating {
@@ -302,7 +303,7 @@ impl ViewChangeHandler<'_> {
         self.replace_stale();
     }
 
-    /// The coordinator is a member too: freezes this node's own place in a view, and answers for it.
+    /// Freezes the coordinator's own place in a view, and answers for it.
     fn wedge_own_place(&mut self, view: ViewId, again: bool) {
         if self.wedge().freeze(view, again) {
             self.answer(self.identity.me, view);

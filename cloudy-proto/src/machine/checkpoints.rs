@@ -1,4 +1,4 @@
-//! Checkpoints of the results of other members, to be compared with the own ones (`protocol.md` §8).
+//! Checkpoints of other members' results, for comparison with the own ones (`protocol.md` §8).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,10 +6,10 @@ use crate::digest::{Checkpoint, Digest};
 use crate::id::{Index, NodeId};
 use crate::view::View;
 
-/// Checkpoints kept of each member: heartbeats come at different indexes, and a dispute is settled at one.
+/// Maximum of checkpoints of each member: heartbeats have different indexes, and a dispute is settled at one.
 const RECENT: usize = 8;
 
-/// What the members of the view in force said of their results.
+/// The checkpoints that members of the present view have reported.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
     recent: BTreeMap<NodeId, VecDeque<Checkpoint>>,
@@ -18,7 +18,7 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Only members of the view in force count.
+    /// Drops checkpoints of nodes that are no members of the present view.
     pub(super) fn forget(&mut self, view: &View) {
         self.recent.retain(|&node, _| view.rank_of(node).is_some());
         self.begins.clear();
@@ -34,26 +34,27 @@ impl Checkpoints {
         }
     }
 
-    /// How many said another digest at an index.
+    /// Number of members with another digest at an index.
     pub(super) fn others_than(&self, index: Index, digest: Digest) -> usize {
         let said = self.recent.values().filter_map(|recent| recent.iter().find(|checkpoint| checkpoint.index == index));
         said.filter(|checkpoint| checkpoint.digest != digest).count()
     }
 
-    /// A member reports the end of its result before the view. Gives how many members report another end than this node's.
+    /// Notes the end of a member's result before the view. Returns the number of members with another end than this
+    /// node's.
     pub(super) fn note_beginning(&mut self, node: NodeId, theirs: Checkpoint, ours: Checkpoint) -> usize {
         self.begins.insert(node, theirs);
         self.begins.values().filter(|theirs| differ(**theirs, ours)).count()
     }
 }
 
-/// Two ends of the result before a view. A digest of zero behind the first index is not known.
+/// Whether two ends of the result before a view differ. A digest of zero behind the first index is unknown.
 pub(super) fn differ(one: Checkpoint, other: Checkpoint) -> bool {
     let is_known = |checkpoint: Checkpoint| checkpoint.digest != Digest(0);
     one.index != other.index || (is_known(one) && is_known(other) && one.digest != other.digest)
 }
 
-/// No majority of all agrees with a node that so many of them contradict.
+/// Whether no majority of all can agree with a node that this number of them contradicts.
 pub(super) fn is_outvoted(contradicting: usize, all: usize) -> bool {
     contradicting > 0 && contradicting * 2 >= all
 }

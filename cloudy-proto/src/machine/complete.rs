@@ -1,4 +1,5 @@
-//! A view that nobody can end: no complete member of it is left, and the group says so (`protocol.md` P7, §6.2).
+//! A view that no member can end: it has no complete member in reach, and the group reports that (`protocol.md` P7,
+//! §6.2).
 
 use crate::config::{Durability, Parameters};
 use crate::id::{NodeId, ViewId};
@@ -10,8 +11,8 @@ use crate::view_change::ViewChange;
 use crate::wire::ControlFrame;
 
 impl Machine {
-    /// Coordinator: looks whether a complete member answers. Once none has for the coordinator timeout it tells everybody
-    /// who follows, again and again as long as that is so, for late joiners.
+    /// Coordinator: checks whether a complete member answers. Once none has for the coordinator timeout it notifies all
+    /// followers, and repeats that while it lasts, for late joiners.
     pub(super) fn seek_complete(&mut self) {
         let view = self.log.state().view().filter(|view| self.lacks_complete(view)).cloned();
         let Some(coordinating) = &mut self.coordinating else { return };
@@ -33,8 +34,8 @@ impl Machine {
         self.nobody_complete(view.id, missing, lost);
     }
 
-    /// Coordinator: no complete member has answered its `Wedge`; or nobody is asked, since all who would report that the
-    /// others are gone are gone themselves.
+    /// Coordinator: whether no complete member has answered its `Wedge`, or none was requested to, because all members
+    /// that would report the others are gone themselves.
     fn lacks_complete(&self, view: &View) -> bool {
         let ends = view.last || self.closing.is_final() || !self.is_coordinator();
         match self.change() {
@@ -52,7 +53,8 @@ impl Machine {
         }
     }
 
-    /// A member has not answered yet, and is heard of as a complete one: it is slow, and its time is not over.
+    /// Whether a member has not answered yet, and is alive and complete by its heartbeats: it is slow, and within its
+    /// timeout.
     fn may_answer(&self, change: &ViewChange, member: &RingMember) -> bool {
         let complete = match member.node == self.identity.me {
             true => self.plane.member().is_some_and(Member::is_complete),
@@ -62,23 +64,23 @@ impl Machine {
         complete && self.timeouts().seems_alive(member.node) && change.view().rank_of(member.node).is_some_and(awaited)
     }
 
-    /// What a member has answered: whether it is complete.
+    /// Whether a member has answered that it is complete.
     fn answer_of(&self, member: &RingMember) -> Option<bool> {
         let change = self.change()?;
         let rank = change.view().rank_of(member.node)?;
         change.answer_of(rank).map(|answer| answer.complete)
     }
 
-    /// A member is there again in another run, which has nothing of what the one on the ring held.
+    /// Whether a member has returned as another incarnation, without the data of the one on the ring.
     fn is_back_without(&self, member: &RingMember) -> bool {
-        // From a disk that knows of the view an answer comes at once, or a word that it will.
+        // A disk that knows the view answers at once, or reports that it will.
         let asked = self.change().is_some_and(|change| !change.is_wedging(member.node));
         let follows = member.node == self.identity.me || self.has_follower(member.node);
         let answers_nothing = self.answer_of(member).map_or(asked && follows, |complete| !complete);
         self.log.state().is_stale(member) && (self.identity.durability == Durability::Memory || answers_nothing)
     }
 
-    /// The coordinator says so.
+    /// Handles the coordinator's report.
     pub(super) fn take_nobody_complete(&mut self, from: NodeId, view: ViewId, missing: Vec<NodeId>, lost: Vec<NodeId>) {
         if from == self.tracking.node() && !self.is_coordinator() {
             self.nobody_complete(view, missing, lost);

@@ -1,4 +1,4 @@
-//! What a machine is made of, and what its node is in the group.
+//! The configuration of a machine, and the role of its node in the group.
 
 use core::net::SocketAddr;
 
@@ -9,40 +9,40 @@ use crate::machine::creation::Creation;
 use crate::machine::join::{Aim, Joining};
 use crate::rules::Rules;
 
-/// What a node is in a group.
+/// The role of a node in a group.
 #[derive(Clone, Debug)]
 pub enum Role {
-    /// It founds the group, keeps its control log and coordinates it.
+    /// It creates the group and coordinates it at first.
     Founder {
-        /// It takes a place on the ring too.
+        /// Whether it takes a place on the ring too.
         member: bool,
-        /// What all members share; validated by the caller.
+        /// The parameters that all members share; validated by the caller.
         parameters: Parameters,
     },
     /// It was invited and will take a place on the ring.
     Invited {
-        /// The node that asked.
+        /// The node that invited it.
         by: NodeId,
     },
-    /// It comes back with what an earlier run stored: [`Machine::restored`](crate::Machine::restored).
+    /// It returns with the stored data of an earlier incarnation: [`Machine::restored`](crate::Machine::restored).
     Restored,
-    /// It comes into a running group: a newcomer, or a restarted process of a member (`protocol.md` §7).
+    /// It joins a running group: a newcomer, or a restarted process of a member (`protocol.md` §7).
     Joiner {
         /// A node of the group.
         contact: NodeId,
     },
-    /// It reads along in a running group, and holds nobody up.
+    /// It observes a running group, and delays no node.
     Observer {
         /// A node of the group.
         contact: NodeId,
-        /// The first index of the result that it wants; none if it wants nothing of it. From a later index than 1 it cannot
-        /// check the digest at the end: it takes that, and the length, from the node that gave it the end.
+        /// The first index of the result that it requests; none for no result. From a later index than 1 it cannot
+        /// check the digest at the end: it takes that, and the length, from the node that sent the end.
         from: Option<Index>,
     },
 }
 
 impl Role {
-    /// How a node with this role comes into the group, the node that is likely to coordinate it, and the first index of the
+    /// The way in which a node with this role enters the group, the likely coordinator, and the first index of the
     /// result here.
     pub(super) fn arrival(self, me: NodeId) -> (Arrival, NodeId, Index) {
         let joining = |contact| Joining::new(contact, Aim::Member);
@@ -59,32 +59,33 @@ impl Role {
     }
 }
 
-/// What a machine is made of.
+/// The configuration of a machine.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
     /// This node.
     pub me: NodeId,
-    /// Where it can be reached.
+    /// Its addresses.
     pub addresses: Vec<SocketAddr>,
-    /// The group: fresh if this node founds it, else from the invitation.
+    /// The group: a new id if this node creates it, else from the invitation.
     pub group: GroupId,
     /// The group's name.
     pub name: String,
-    /// The name of this run of the node's process: random, so that no two runs have the same.
+    /// The process's own number for its incarnation: random, so that no two are equal.
     pub run: u64,
-    /// What this node is in it.
+    /// The role of this node.
     pub role: Role,
-    /// Where the group keeps its result: with `Disk` what is given out as [`Output::Persist`](crate::Output::Persist) is stored.
+    /// The durability of the group's result: with `Disk` every [`Output::Persist`](crate::Output::Persist) is stored.
     pub durability: Durability,
-    /// Memory for the newest part of the result, kept for those who miss some of it, in bytes of
+    /// Memory for the newest part of the result, retained for nodes that lack some of it, in bytes of
     /// [`Entry::kept_bytes`](crate::Entry::kept_bytes); at least a few windows.
     pub retain_bytes: u64,
-    /// `Disk`: how much of the result is kept there, in bytes of [`StoredEntry::kept_bytes`](crate::StoredEntry::kept_bytes);
-    /// none for all of it. At least what follows the newest checkpoint is, and what a member of the view in force may miss.
+    /// `Disk`: the part of the result that is kept there, in bytes of
+    /// [`StoredEntry::kept_bytes`](crate::StoredEntry::kept_bytes); none for all of it. At least the part after the
+    /// newest checkpoint is kept, and entries that a member of the present view may lack.
     pub retain_disk_bytes: Option<u64>,
-    /// How many entries of the control log are kept before they are replaced by what they come to: with
-    /// [`LOG_ENTRIES_MAX`](crate::limits::LOG_ENTRIES_MAX) hardly anybody who was away misses any.
+    /// Number of entries of the control log that are kept before a state replaces them: with
+    /// [`LOG_ENTRIES_MAX`](crate::limits::LOG_ENTRIES_MAX) hardly any node that was away lacks some.
     pub log_entries_max: usize,
-    /// Which rules hold: all.
+    /// The rules that are in force: all.
     pub rules: Rules,
 }

@@ -1,4 +1,4 @@
-//! The control log at this node: what it says so far, and this node's part in the consensus on it (`protocol.md` §6).
+//! The control log at this node: its state, and this node's part in the consensus on it (`protocol.md` §6).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,31 +14,31 @@ use crate::rules::Rules;
 use crate::stored::Record;
 use crate::wire::{CommandError, ControlFrame, decode_log_state, encode_command, encode_log_state};
 
-/// Voters whose names are kept before the log lists them.
+/// Maximum of voters whose ids are kept before the log lists them.
 const EARLY_NAMES_MAX: usize = 2 * MEMBERS_MAX;
 
 /// The control log at this node.
 #[derive(Debug)]
 pub(super) struct ControlLog {
     state: ControlState,
-    /// The term of the last entry; zero while it is not known.
+    /// The term of the last entry; zero if it is unknown.
     term: u64,
     entries_max: usize,
     /// This node's part in the consensus, if it has one.
     voter: Option<Voter>,
-    /// Voters that spoke before the log listed them.
+    /// Voters that sent before the log listed them.
     early_names: BTreeMap<ConsensusId, NodeId>,
-    /// Voters that have said nothing since their link went down.
+    /// Voters that have sent nothing after their link went down.
     quiet: BTreeSet<ConsensusId>,
-    /// Voters that run without their votes, as far as their nodes have told.
+    /// Voters that run without their votes, by their nodes' reports.
     lost_votes: BTreeSet<ConsensusId>,
-    /// The loss of most votes, as the application was notified of it.
+    /// The loss of most votes in the last notification of the application.
     loss_reported: Option<VotesLost>,
 }
 
-/// What a log comes to that was skipped to.
+/// The effect of a state that replaces entries.
 pub(super) struct Skipped {
-    /// The log was closed before.
+    /// Whether the log was closed before.
     pub(super) was_closed: bool,
     /// Nodes whose reports were known before.
     pub(super) known_reports: Vec<NodeId>,
@@ -59,13 +59,13 @@ impl ControlLog {
         }
     }
 
-    /// What the log says so far.
+    /// The state of the log so far.
     #[inline]
     pub(super) fn state(&self) -> &ControlState {
         &self.state
     }
 
-    /// The log lists an incarnation of the node, or that the node created the group.
+    /// Whether the log lists an incarnation of the node, or the node as the creator.
     pub(super) fn lists(&self, node: NodeId) -> bool {
         self.state.incarnation(node).is_some() || self.state.founder() == Some(node)
     }
@@ -75,7 +75,7 @@ impl ControlLog {
         core::mem::take(&mut self.state.history.0)
     }
 
-    /// The term of the last entry becomes known.
+    /// Sets the term of the last entry, once it is known.
     pub(super) fn set_term(&mut self, term: u64) {
         self.term = term;
     }
@@ -109,8 +109,8 @@ impl ControlLog {
         Ok(skipped)
     }
 
-    /// Replaces older entries by what they come to, once they are many, and offers that to a voter that lacks some of them.
-    /// True if the voter has something to give out.
+    /// Replaces older entries by a state, once there are many, and offers it to a voter that lacks some of them. True
+    /// if the voter has outputs.
     #[inline]
     pub(super) fn compact(&mut self, records: &mut Records) -> bool {
         let too_many = |voter: &Voter| voter.kept() > self.entries_max as u64 || voter.wants_state();
@@ -121,7 +121,8 @@ impl ControlLog {
     fn compact_now(&mut self, records: &mut Records) -> bool {
         let last = LogIndex(self.state.next().0 - 1);
         let voter = self.voter.as_ref().filter(|voter| self.state.elector(voter.id()).is_some());
-        // A log that others have told of further than this voter has applied it gives nothing to replace its own by.
+        // If others know more of the log than this voter has applied, the log has no state to replace the voter's own
+        // entries.
         let in_step = voter.is_none_or(|voter| voter.applied() == last);
         let voter_full = voter.is_some_and(|voter| voter.kept() > self.entries_max as u64);
         let full = self.state.kept() > self.entries_max || voter_full;
@@ -181,7 +182,7 @@ impl ControlLog {
         self.voter.as_mut()
     }
 
-    /// The request for the entries that this node lacks, with the name under which it votes.
+    /// The request for missing entries, with the id of this node's voter.
     pub(super) fn follow_frame(&self, incarnation: Incarnation) -> ControlFrame {
         let votes = self.votes(incarnation);
         let voter = self.voter.as_ref().filter(|_| votes).map_or(ConsensusId(0), Voter::id);
@@ -208,9 +209,9 @@ impl ControlLog {
         self.voter.as_ref().filter(|voter| voter.id() == id)
     }
 
-    /// This node has a part in the consensus or could take it up again, as far as it knows: not that of an earlier
-    /// incarnation that was removed. A creator that only watches has no incarnation and is named as it was at first, also
-    /// after it was removed: it still has all that it promised under that name.
+    /// Whether this node has a part in the consensus or could take it up again, as far as it knows; that of an earlier
+    /// incarnation that was removed does not count. A creator without a place on the ring has no incarnation and keeps
+    /// its first id, also after its removal: it still has everything that it promised under that id.
     pub(super) fn votes(&self, incarnation: Incarnation) -> bool {
         let own = match incarnation {
             Incarnation(0) => ConsensusId::FOUNDER,
@@ -219,14 +220,14 @@ impl ControlLog {
         self.voter.as_ref().is_some_and(|voter| voter.id() == own || self.state.elector(voter.id()).is_some())
     }
 
-    /// Others have told of more of the log than this voter holds, and by that it votes no more. Its own part of the log still
-    /// says that it does: it could be elected by a voter whose disk has forgotten.
+    /// Whether others know more of the log than this voter holds, and by that it does not vote. Its own part of the log
+    /// still lists it: a voter whose disk has forgotten could elect it.
     pub(super) fn knows_of_removal(&self, incarnation: Incarnation) -> bool {
         let is_behind = |voter: &Voter| voter.applied().next() < self.state.next();
         self.voter.as_ref().is_some_and(is_behind) && !self.votes(incarnation)
     }
 
-    /// The log lists a voter of the node.
+    /// Whether the log lists a voter of the node.
     pub(super) fn lists_voter_of(&self, node: NodeId) -> bool {
         self.state.electors().any(|(_, of, _)| of == node)
     }
@@ -234,18 +235,18 @@ impl ControlLog {
 
 /// Other voters.
 impl ControlLog {
-    /// The node of a voter, as the log lists it or as the voter itself has said.
+    /// The node of a voter, by the log or by the voter's own report.
     pub(super) fn node_of(&self, id: ConsensusId) -> Option<NodeId> {
         self.state.elector(id).or_else(|| self.early_names.get(&id).copied())
     }
 
-    /// A voter has said something.
+    /// Notes a message of a voter.
     pub(super) fn on_voter_spoke(&mut self, id: ConsensusId) {
         self.quiet.remove(&id);
     }
 
-    /// Keeps the name of a voter. If these are too many, the voters that the log lists go, and else the one that began to
-    /// vote first.
+    /// Keeps the id of a voter. If there are too many, those that the log lists are dropped, and else the one that
+    /// began to vote first.
     pub(super) fn keep_name(&mut self, id: ConsensusId, node: NodeId) {
         self.early_names.insert(id, node);
         if self.early_names.len() > EARLY_NAMES_MAX {
@@ -256,7 +257,7 @@ impl ControlLog {
         }
     }
 
-    /// The voters of a node are quiet from here on, until they speak.
+    /// Notes that the voters of a node are quiet, until their next message.
     pub(super) fn on_link_down(&mut self, node: NodeId) {
         self.quiet.retain(|id| self.state.elector(*id).is_some());
         let voters = self.state.electors().filter(|(_, of, _)| *of == node);
@@ -267,7 +268,7 @@ impl ControlLog {
         self.quiet.contains(&id)
     }
 
-    /// A node says under which name its process votes, if under any.
+    /// Notes the id under which a node's process votes, if it does.
     pub(super) fn on_voter_named(&mut self, node: NodeId, said: ConsensusId) {
         self.lost_votes.retain(|id| self.state.elector(*id).is_some());
         let current = self.state.incarnation(node).map(|Incarnation(own)| ConsensusId(own));
@@ -281,7 +282,7 @@ impl ControlLog {
         }
     }
 
-    /// A node has no vote that the log lists.
+    /// Notes that a node has no vote that the log lists.
     pub(super) fn on_votes_lost(&mut self, node: NodeId) {
         let ids = self.votes_of(node);
         self.lost_votes.extend(ids);
@@ -295,7 +296,7 @@ impl ControlLog {
         self.state.electors().filter(|(.., standing)| *standing == Standing::Voter).map(|(id, node, _)| (id, node))
     }
 
-    /// The nodes whose votes are lost and the number of voters, once most votes are lost.
+    /// The nodes with lost votes and the number of voters, if most votes are lost.
     pub(super) fn lost_majority(&self) -> Option<(Vec<NodeId>, usize)> {
         let lost: Vec<NodeId> =
             self.voters().filter(|(id, _)| self.lost_votes.contains(id)).map(|(_, node)| node).collect();
@@ -303,7 +304,7 @@ impl ControlLog {
         ((count - lost.len()) * 2 <= count && count > 0).then_some((lost, count))
     }
 
-    /// The loss of most votes is to be reported. True if the application does not know of it.
+    /// Notes that the loss of most votes is reported. True if the application does not know of it.
     pub(super) fn report_loss(&mut self, lost: &VotesLost) -> bool {
         let is_new = self.loss_reported.as_ref() != Some(lost);
         if is_new {
@@ -312,7 +313,7 @@ impl ControlLog {
         is_new
     }
 
-    /// A coordinator is in reach: what was reported is over.
+    /// Notes that a coordinator is in reach: the reported loss is over.
     pub(super) fn on_coordinator_found(&mut self) {
         self.loss_reported = None;
     }

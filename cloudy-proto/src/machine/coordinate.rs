@@ -1,4 +1,4 @@
-//! A term of a coordinator begins or ends: what every owner has to do about it, in order (`protocol.md` §6.1, §6.6).
+//! Start and end of a coordinator's term: the duties of every owner, in order (`protocol.md` §6.1, §6.6).
 
 use crate::command::Command;
 use crate::id::NodeId;
@@ -11,7 +11,7 @@ use crate::session::Session;
 use crate::wire::ControlFrame;
 
 impl Machine {
-    /// This node leads the voters: it takes over whatever its predecessor left.
+    /// Starts to coordinate, because this node leads the voters, and takes over its predecessor's work.
     pub(super) fn begin_coordinating(&mut self, term: u64) {
         self.coordinating = Some(Coordinating::new(term));
         self.tracking.on_lead(self.identity.me, term);
@@ -22,7 +22,7 @@ impl Machine {
         }
         self.event(Event::Coordinator { node: self.identity.me });
         if self.arrival.joins_ring() && !self.log.state().is_latest_run(self.identity.me, self.identity.run) {
-            // A restarted process that leads the voters before it has a place on the ring.
+            // A restarted process may lead the voters before it has a place on the ring.
             self.propose(&Command::Incarnate { node: self.identity.me, run: self.identity.run });
         }
         let linked: Vec<NodeId> = self.peers.linked();
@@ -37,7 +37,7 @@ impl Machine {
         self.ask_to_leave();
     }
 
-    /// What a predecessor may have begun and not brought to its end.
+    /// Finishes a phase that a predecessor may have begun.
     fn take_over_phase(&mut self) {
         if self.log.state().view().is_some_and(|view| view.last) {
             return self.last_installed();
@@ -55,7 +55,7 @@ impl Machine {
         self.view_change().replace_stale();
     }
 
-    /// Another voter leads, or none.
+    /// Stops to coordinate, because another voter leads, or none.
     pub(super) fn end_coordinating(&mut self) {
         self.timers.stop(Timer::Wedge);
         self.timers.stop(Timer::Linger);
@@ -75,21 +75,21 @@ impl Machine {
         }
     }
 
-    /// A node claims to coordinate.
+    /// Handles a node's claim to coordinate.
     pub(super) fn on_claim(&mut self, from: NodeId, term: u64) {
         if self.coordinator().on_claim(from, term) {
             self.greet_coordinator();
         }
     }
 
-    /// More of the log is known: a claim that was kept may count.
+    /// Handles a kept claim again, because more of the log is known.
     pub(super) fn retry_claim(&mut self) {
         if self.coordinator().on_log() {
             self.greet_coordinator();
         }
     }
 
-    /// Says to the coordinator all that it may not know, on a fresh link or in a fresh term.
+    /// Sends everything to the coordinator that it may not know, on a new link or in a new term.
     pub(super) fn greet_coordinator(&mut self) {
         if !self.has_coordinator() {
             return self.coordinator().on_lost();
@@ -107,7 +107,7 @@ impl Machine {
         self.ask_to_leave();
     }
 
-    /// A coordinator is known, and linked unless this is it.
+    /// Whether a coordinator is known, and linked unless it is this node.
     pub(super) fn has_coordinator(&self) -> bool {
         let is_linked = || self.peers.is_linked(self.tracking.node());
         self.is_coordinator() || (self.tracking.is_elsewhere(self.identity.me) && is_linked())
@@ -116,7 +116,7 @@ impl Machine {
     /// Coordinator: makes the next change of the voters, if one is due.
     pub(super) fn reconfigure(&mut self) {
         let ends = self.closing.is_stopping() || self.change().is_some();
-        // What others reported while this process was stopped, and which links they had, says nothing about which of them live.
+        // Reports and links from before this process was stopped do not show which voters live.
         if ends || self.peers.has_just_woken(self.timers.now()) {
             return;
         }

@@ -1,4 +1,4 @@
-//! What a node knows as the coordinator: it begins with a term and ends with it (`protocol.md` §6.1).
+//! The state of a coordinator: it begins with a term and ends with it (`protocol.md` §6.1).
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +16,9 @@ use crate::view_change::ViewChange;
 #[derive(Debug)]
 pub(super) struct Coordinating {
     term: u64,
-    /// The next log entry that each follower needs, and its name as a voter.
+    /// The next log entry that each follower needs, and its id as a voter.
     followers: BTreeMap<NodeId, (LogIndex, ConsensusId)>,
-    /// Members whose links to all others are up, and in which view.
+    /// Members whose links to all others are up, with the view.
     ready: BTreeMap<NodeId, ViewId>,
     /// Members that suspect others in a view that is not in force here yet, and whether that view is wedged.
     early_suspects: BTreeMap<NodeId, (ViewId, bool)>,
@@ -26,7 +26,7 @@ pub(super) struct Coordinating {
     change: Option<ViewChange>,
     /// Nodes that leave, each with whether [`Command::Left`](crate::Command::Left) was proposed for it.
     leaving: BTreeMap<NodeId, bool>,
-    /// When a view change without the leaving members began last.
+    /// The time of the last view change without the leaving members.
     released_at: Option<Time>,
     lack: CompleteLack,
     proposed: Proposed,
@@ -34,16 +34,16 @@ pub(super) struct Coordinating {
     finished_observers: BTreeSet<NodeId>,
 }
 
-/// What was proposed in this term, and is not proposed again.
+/// Proposals of this term, which are not repeated.
 #[derive(Debug, Default)]
 struct Proposed {
     kickstart: bool,
     reports: BTreeSet<NodeId>,
-    /// The latest run of each node.
+    /// The latest incarnation of each node.
     runs: BTreeMap<NodeId, u64>,
 }
 
-/// Since when no complete member answers, and when the followers were last notified of that.
+/// The time from which no complete member answers, and of the last notification of the followers.
 #[derive(Debug, Default)]
 struct CompleteLack {
     since: Option<Time>,
@@ -77,7 +77,7 @@ impl Coordinating {
         self.followers.insert(node, (next, voter));
     }
 
-    /// The link to a node went down, or a new one came up.
+    /// Notes that the link to a node went down, or a new one came up.
     pub(super) fn on_link_changed(&mut self, node: NodeId) {
         self.followers.remove(&node);
     }
@@ -99,7 +99,7 @@ impl Coordinating {
         }
     }
 
-    /// The name under which a follower votes or voted, if it has one.
+    /// The id under which a follower votes or voted, if it has one.
     pub(super) fn voter_name(&self, node: NodeId) -> Option<ConsensusId> {
         self.followers.get(&node).map(|(_, id)| *id).filter(|id| id.0 > 0)
     }
@@ -107,7 +107,7 @@ impl Coordinating {
 
 /// Members that are ready, and members that suspect others.
 impl Coordinating {
-    /// A member reports that its links to all others are up. True if that is news.
+    /// Notes that a member's links to all others are up. True if that is new.
     pub(super) fn on_ready(&mut self, node: NodeId, view: ViewId) -> bool {
         self.ready.insert(node, view) != Some(view)
     }
@@ -125,7 +125,7 @@ impl Coordinating {
         self.early_suspects.insert(from, (view, wedged));
     }
 
-    /// A view is in force. Gives a member that is ready in it or a later one, and the suspicions that were kept.
+    /// Handles a view that is in force. Returns a member that is ready in it or a later one, and the kept suspicions.
     pub(super) fn on_view(&mut self, view: ViewId) -> (Option<NodeId>, BTreeMap<NodeId, (ViewId, bool)>) {
         self.ready.retain(|_, of| *of >= view);
         (self.ready.keys().next().copied(), core::mem::take(&mut self.early_suspects))
@@ -151,7 +151,7 @@ impl Coordinating {
         self.change = Some(change);
     }
 
-    /// The view change is over.
+    /// Ends the view change.
     pub(super) fn finish_change(&mut self) {
         self.change = None;
     }
@@ -164,7 +164,7 @@ impl Coordinating {
 
 /// Nodes that leave.
 impl Coordinating {
-    /// A node asks to leave. True if [`Command::Left`](crate::Command::Left) was proposed for it.
+    /// Notes a node's request to leave. True if [`Command::Left`](crate::Command::Left) was proposed for it.
     pub(super) fn on_leave(&mut self, node: NodeId) -> bool {
         *self.leaving.entry(node).or_insert(false)
     }
@@ -188,12 +188,13 @@ impl Coordinating {
 
 /// Newcomers, reports and the start of a session: each is proposed once.
 impl Coordinating {
-    /// True if this run of the node was not proposed before.
+    /// True if this process of the node was not proposed before.
     pub(super) fn propose_run(&mut self, node: NodeId, run: u64) -> bool {
         self.proposed.runs.insert(node, run) != Some(run)
     }
 
-    /// The log lists a run of a node: a later run is proposed again, and no run of it has asked to leave.
+    /// Notes an incarnation of a node in the log: a later process is proposed again, and no process of it has requested
+    /// to leave.
     pub(super) fn on_run_listed(&mut self, node: NodeId, run: u64) {
         self.proposed.runs.retain(|known, proposed| *known != node || *proposed != run);
         self.leaving.remove(&node);
@@ -224,12 +225,13 @@ impl Coordinating {
 
 /// A view without a complete member.
 impl Coordinating {
-    /// A complete member answers, or none is needed.
+    /// Notes that a complete member answers, or none is needed.
     pub(super) fn on_complete_member(&mut self) {
         self.lack = CompleteLack::default();
     }
 
-    /// No complete member answers. True if that has lasted for a time, and the followers have not been notified for another.
+    /// Notes that no complete member answers. True if that has lasted for a time, and the followers have not been
+    /// notified for another.
     pub(super) fn lacks_complete_for(&mut self, now: Time, lasting: Duration, repeat_every: Duration) -> bool {
         let since = *self.lack.since.get_or_insert(now);
         let is_due = self.lack.notified_at.is_none_or(|at| now.since(at) >= repeat_every);

@@ -1,4 +1,4 @@
-//! How a node finds the coordinator, and what it does while none is in reach (`protocol.md` §6.1, §6.6).
+//! The search for the coordinator, and the actions of a node while none is in reach (`protocol.md` §6.1, §6.6).
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -18,16 +18,16 @@ use crate::outputs::Outputs;
 use crate::rules::Rule;
 use crate::wire::ControlFrame;
 
-/// Between two requests for the end of the log, while no coordinator is linked.
+/// The time between two requests for the end of the log, while no coordinator is linked.
 const SEEK_EVERY: Duration = Duration::from_millis(100);
-/// How many coordinator timeouts a node that comes into the group, or observes it, waits for a coordinator.
+/// The number of coordinator timeouts for which a node that joins the group, or observes it, waits for a coordinator.
 const JOINER_PATIENCE: u32 = 5;
 
-/// Finds the node that coordinates, and reports when none is in reach.
+/// Finds the coordinator, and reports if none is in reach.
 pub(super) struct CoordinatorHandler<'a> {
     pub(super) identity: &'a Identity,
     pub(super) log: &'a mut ControlLog,
-    /// This node coordinates.
+    /// Whether this node coordinates.
     pub(super) coordinates: bool,
     pub(super) tracking: &'a mut CoordinatorTracking,
     pub(super) arrival: &'a Arrival,
@@ -38,16 +38,17 @@ pub(super) struct CoordinatorHandler<'a> {
 }
 
 impl CoordinatorHandler<'_> {
-    /// A node claims to coordinate. True if this node is to report to it all that it may not know.
+    /// Handles a node's claim to coordinate. True if this node has to send to it everything that it may not know.
     pub(super) fn on_claim(&mut self, from: NodeId, term: u64) -> bool {
         if !self.tracking.is_known(from, self.log) {
-            // A node that knows no view, or was away for long, may know no node that is still there. With no coordinator in
-            // reach it relies on the claim.
+            // A node that knows no view, or was away for long, may know no node that is still in the group. Without a
+            // coordinator in reach it relies on the claim.
             self.tracking.keep_claim(from, term);
             return false;
         }
         let claim = self.tracking.on_claim(from, term);
-        // A node that still leads learns from the consensus library that it does not, and reports to the coordinator then.
+        // A node that still leads learns from the consensus library that it does not, and reports to the coordinator
+        // then.
         if claim == Claim::Outdated || self.coordinates {
             return false;
         }
@@ -58,21 +59,20 @@ impl CoordinatorHandler<'_> {
         true
     }
 
-    /// More of the log is known: a node that claimed to coordinate may turn out to be of the group. True if this node is to
-    /// report to it.
+    /// Handles a kept claim again, because more of the log is known. True if this node has to report to its node.
     pub(super) fn on_log(&mut self) -> bool {
         let claim = self.tracking.take_claim(|node| self.log.lists(node));
         claim.is_some_and(|(term, node)| self.on_claim(node, term))
     }
 
-    /// A node coordinates no longer.
+    /// Notes that a node does not coordinate.
     pub(super) fn on_resign(&mut self, from: NodeId) {
         if self.tracking.on_resign(from) {
             self.on_lost();
         }
     }
 
-    /// A coordinator is in reach.
+    /// Notes that a coordinator is in reach.
     pub(super) fn on_in_reach(&mut self) {
         let node = self.tracking.node();
         if self.tracking.on_found() {
@@ -82,9 +82,9 @@ impl CoordinatorHandler<'_> {
         self.timers.stop(Timer::Seek);
     }
 
-    /// No coordinator is in reach: others may know more of the log meanwhile.
+    /// Notes that no coordinator is in reach: others may know more of the log.
     pub(super) fn on_lost(&mut self) {
-        // A node that learns repeatedly that there is none continues to search all the same.
+        // A node that receives repeated answers that there is none continues to search all the same.
         if !self.log.state().is_closed()
             && (self.tracking.on_lost(self.timers.now()) || !self.identity.rules.holds(Rule::SeekGoesOn))
         {
@@ -92,14 +92,14 @@ impl CoordinatorHandler<'_> {
         }
     }
 
-    /// Requests the end of the log from one linked node after the other, and reports once that the coordinator has been gone
-    /// for long.
+    /// Requests the end of the log from one linked node after the other, and reports once that the coordinator has been
+    /// gone for long.
     pub(super) fn seek(&mut self) {
         let Some(lost) = self.tracking.lost_for(self.timers.now()) else { return };
         self.timers.set(Timer::Seek, self.timers.now() + SEEK_EVERY);
         let timeouts = Timeouts::new(self.identity, self.log, self.peers, self.storage, self.timers.now());
         let timeout = timeouts.coordinator_loss_max();
-        // A joiner in the middle of a change waits for longer.
+        // A joiner in the middle of a view change waits longer.
         let timeout = if self.arrival.is_joining() { timeout * JOINER_PATIENCE } else { timeout };
         if lost >= timeout {
             if self.tracking.report_loss() {
@@ -119,7 +119,7 @@ impl CoordinatorHandler<'_> {
         }
     }
 
-    /// Requests the log from the first entry on that this node lacks.
+    /// Requests the log from the first missing entry on.
     pub(super) fn send_follow(&mut self, to: NodeId) {
         send_control(self.peers, self.outputs, to, self.log.follow_frame(self.identity.incarnation));
     }
@@ -132,7 +132,7 @@ impl CoordinatorHandler<'_> {
         }
     }
 
-    /// Most voters are back without their votes: no node can coordinate the group.
+    /// Reports that most voters returned without their votes: no node can coordinate the group.
     fn report_votes_lost(&mut self) {
         let lost = votes_lost(self.identity, self.log, self.is_in_reach());
         if let Some(lost) = lost.filter(|lost| self.log.report_loss(lost)) {
@@ -140,13 +140,13 @@ impl CoordinatorHandler<'_> {
         }
     }
 
-    /// A coordinator is known, and linked unless it is this node.
+    /// Whether a coordinator is known, and linked unless it is this node.
     fn is_in_reach(&self) -> bool {
         self.coordinates || self.tracking.linked(self.identity.me, self.peers).is_some()
     }
 }
 
-/// The votes that are lost, if so many are that no node can coordinate the group.
+/// The lost votes, if there are so many that no node can coordinate the group.
 pub(super) fn votes_lost(identity: &Identity, log: &ControlLog, has_coordinator: bool) -> Option<VotesLost> {
     let may_be_stuck = !has_coordinator && !log.state().is_closed();
     let (lost, voters) = log.lost_majority().filter(|_| may_be_stuck)?;

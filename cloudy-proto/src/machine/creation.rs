@@ -1,4 +1,4 @@
-//! How a group begins: its creator invites nodes, they accept, and view 1 is installed with its full ring.
+//! The creation of a group: its creator invites nodes, they accept, and view 1 is installed with its full ring.
 
 use std::collections::BTreeMap;
 
@@ -16,28 +16,28 @@ use crate::outputs::Outputs;
 use crate::wire::{ControlFrame, Refusal};
 use crate::words::harmless;
 
-/// What the creator knows of a group that has no view yet.
+/// The state of a creator before the first view.
 #[derive(Debug)]
 pub(super) struct Creation {
-    /// The creator takes a place on the ring.
+    /// Whether the creator takes a place on the ring.
     member: bool,
     parameters: Parameters,
     /// Each invited node, and whether it has accepted.
     invited: BTreeMap<NodeId, bool>,
-    /// View 1 is to be proposed with these nodes, and with this session. From here on no invitation counts.
+    /// The nodes and the session of view 1, once they are fixed. From then on no invitation counts.
     ring: Option<(Vec<NodeId>, Option<SessionPlan>)>,
-    /// The commands that precede view 1 were proposed.
+    /// Whether the commands that precede view 1 were proposed.
     is_started: bool,
-    /// View 1 was proposed.
+    /// Whether view 1 was proposed.
     is_proposed: bool,
 }
 
-/// What an acceptance comes to.
+/// The effect of an acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Acceptance {
     /// The node is on the ring of view 1, unless it is uninvited.
     Counts,
-    /// It came before, or too late.
+    /// It is repeated, or too late.
     Ignored,
     /// The node is not invited.
     NotInvited,
@@ -52,12 +52,12 @@ impl Creation {
         self.invited.contains_key(&node)
     }
 
-    /// The creator takes a place on the ring.
+    /// Whether the creator takes a place on the ring.
     pub(super) fn takes_place(&self) -> bool {
         self.member
     }
 
-    /// True if the node is invited by this.
+    /// Invites a node. True if it was not invited before.
     fn invite(&mut self, node: NodeId, me: NodeId) -> bool {
         let invites = self.ring.is_none() && self.invited.len() < INVITED_MAX && !self.has_invited(node) && node != me;
         if invites {
@@ -72,7 +72,7 @@ impl Creation {
         }
     }
 
-    /// The node is invited and has not answered.
+    /// Whether the node is invited and has not answered.
     fn awaits(&self, node: NodeId) -> bool {
         self.invited.get(&node) == Some(&false)
     }
@@ -88,7 +88,7 @@ impl Creation {
         }
     }
 
-    /// True if the node was invited and had not answered.
+    /// Notes a refusal. True if the node was invited and had not answered.
     fn refuse(&mut self, node: NodeId) -> bool {
         let awaits = self.awaits(node);
         if awaits {
@@ -97,7 +97,7 @@ impl Creation {
         awaits
     }
 
-    /// Fixes the ring of view 1: the nodes that have accepted, in the order of their ids. False if it is fixed already.
+    /// Fixes the ring of view 1: the nodes that have accepted, ordered by id. False if it is fixed already.
     fn fix_ring(&mut self, me: NodeId, session: Option<SessionPlan>) -> bool {
         if self.ring.is_some() {
             return false;
@@ -113,14 +113,14 @@ impl Creation {
         true
     }
 
-    /// The commands that precede view 1 are proposed, once: gives the session. None if the ring is not fixed yet.
+    /// Takes the session once, for the commands that precede view 1. None if the ring is not fixed yet.
     fn start(&mut self) -> Option<Option<SessionPlan>> {
         let (_, session) = self.ring.as_ref().filter(|_| !self.is_started)?;
         self.is_started = true;
         Some(*session)
     }
 
-    /// View 1 is proposed, once: gives its nodes. None as long as the log lacks one of them.
+    /// Takes the nodes of view 1 once, for its proposal. None as long as the log lacks one of them.
     fn propose(&mut self, log: &ControlLog) -> Option<Vec<NodeId>> {
         let (nodes, _) = self.ring.as_ref().filter(|_| self.is_started && !self.is_proposed)?;
         let is_listed = |node: &NodeId| log.state().incarnation(*node).is_some();
@@ -159,7 +159,7 @@ impl CreationHandler<'_> {
         self.send(node, ControlFrame::Coordinates { term });
     }
 
-    /// A node accepts an invitation.
+    /// Handles the acceptance of an invitation.
     pub(super) fn on_accept(&mut self, from: NodeId, run: u64) {
         match self.creation.accept(from) {
             Acceptance::Counts => {
@@ -169,14 +169,14 @@ impl CreationHandler<'_> {
             Acceptance::Ignored => {}
             Acceptance::NotInvited => {
                 let reason = format!("the ring of group {:?} is fixed, and this node is not on it", self.identity.name);
-                // The group runs by the time it asks again.
+                // The group runs by the time of its next request.
                 let reason = harmless(reason.as_bytes());
                 self.send(from, ControlFrame::Refuse { reason, refusal: Refusal::NotYet });
             }
         }
     }
 
-    /// A node refuses an invitation.
+    /// Handles the refusal of an invitation.
     pub(super) fn on_refuse(&mut self, from: NodeId, reason: String, refusal: Refusal) {
         if self.creation.refuse(from) {
             self.outputs.event(Event::Refused { node: from, reason, refusal });

@@ -1,4 +1,5 @@
-//! This node's part in the view in force: its lanes and results as a member, or what an earlier incarnation left of them.
+//! This node's part in the present view: its lanes and results as a member, or the stored ones of an earlier
+//! incarnation.
 
 use core::time::Duration;
 
@@ -11,19 +12,19 @@ use crate::wire::Heartbeat;
 /// The data plane of this node.
 #[derive(Debug, Default)]
 pub(super) struct DataPlane {
-    /// This node as a member of the view in force.
+    /// This node as a member of the present view.
     member: Option<Member>,
-    /// This node's place in the view in force as an earlier incarnation left it on its disk.
+    /// This node's place in the present view, as an earlier incarnation left it on its disk.
     former: Option<Member>,
-    /// The latest view that this node has frozen, in whatever incarnation its disk remembers.
+    /// The latest view that this node has frozen, in any incarnation on its disk.
     wedged: ViewId,
-    /// Payloads that have no slot yet.
+    /// Payloads without a slot.
     outbox: Outbox,
-    /// This member has reported its links up, for this view.
+    /// The view for which this member has reported its links up.
     ready_reported: ViewId,
-    /// How long the result must wait before that is reported next.
+    /// The time after which a wait of the result is reported next.
     next_wait: Duration,
-    /// Confirmations that were given in the views before.
+    /// Number of confirmations in the views before.
     earlier_confirmations: u64,
 }
 
@@ -43,13 +44,13 @@ impl DataPlane {
         self.member.as_mut()
     }
 
-    /// The member that uses the outbox.
+    /// The member, with the outbox that it uses.
     #[inline]
     pub(super) fn parts_mut(&mut self) -> (Option<&mut Member>, &mut Outbox) {
         (self.member.as_mut(), &mut self.outbox)
     }
 
-    /// This node's place in the view in force, in this incarnation or an earlier one.
+    /// This node's place in the present view, in this incarnation or an earlier one.
     #[inline]
     pub(super) fn place(&self) -> Option<&Member> {
         self.member.as_ref().or(self.former.as_ref())
@@ -74,17 +75,17 @@ impl DataPlane {
         &mut self.outbox
     }
 
-    /// This node is on the ring of a view.
+    /// Enters a view with this node on its ring.
     pub(super) fn enter(&mut self, member: Member) {
         self.member = Some(member);
     }
 
-    /// An earlier incarnation of this node is on the ring of the view in force.
+    /// Enters a view with an earlier incarnation of this node on its ring.
     pub(super) fn enter_as_former(&mut self, former: Member) {
         self.former = Some(former);
     }
 
-    /// The view is over. Gives this node's place in it, and whether that was an earlier incarnation's.
+    /// Leaves the view. Returns this node's place in it, and whether that was an earlier incarnation's.
     pub(super) fn leave(&mut self) -> Option<(Member, bool)> {
         let former = self.former.take();
         let is_former = self.member.is_none();
@@ -102,14 +103,14 @@ impl DataPlane {
         self.wedged
     }
 
-    /// A view is frozen. True if none as late was.
+    /// Notes a frozen view. True if it is the latest.
     pub(super) fn on_wedged(&mut self, view: ViewId) -> bool {
         let is_new = self.wedged < view;
         self.wedged = self.wedged.max(view);
         is_new
     }
 
-    /// What this node reports of itself to the others.
+    /// This node's heartbeat for the others.
     pub(super) fn heartbeat(&self, result: &ResultLog, sync_ms: u32) -> Heartbeat {
         Heartbeat {
             index: result.state().index(),
@@ -121,7 +122,7 @@ impl DataPlane {
         }
     }
 
-    /// The view in which this member is to report its links up: they are, and it has not.
+    /// The view for which this member has to report its links up: they are, and it has not.
     #[inline]
     pub(super) fn unreported_ready(&self) -> Option<ViewId> {
         let member = self.member.as_ref().filter(|member| member.view.id != self.ready_reported)?;
@@ -132,13 +133,13 @@ impl DataPlane {
         self.ready_reported = view;
     }
 
-    /// A new coordinator, or a new link to it: it may not know what was reported.
+    /// Forgets the report, because a new coordinator, or one on a new link, may not have it.
     pub(super) fn forget_ready_report(&mut self) {
         self.ready_reported = ViewId(0);
     }
 
-    /// The result has waited for this long, or for nothing. True if that is to be reported: first after a time, and whenever
-    /// it has doubled.
+    /// Notes the time for which the result has waited, if it does. True if that has to be reported: first after a time,
+    /// and whenever it has doubled.
     pub(super) fn report_wait(&mut self, age: Option<Duration>, first_after: Duration) -> bool {
         match age.filter(|age| *age >= first_after) {
             None => self.next_wait = first_after,
@@ -151,7 +152,7 @@ impl DataPlane {
         false
     }
 
-    /// Payloads of others that were confirmed to their owners, in all views.
+    /// Number of messages of others that were confirmed to their owners, in all views.
     pub(super) fn confirmations_given(&self) -> u64 {
         self.member.as_ref().map_or(self.earlier_confirmations, |member| member.confirmations_given())
     }

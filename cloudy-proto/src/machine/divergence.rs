@@ -1,4 +1,4 @@
-//! Corruption is found by comparing digests; better no answer than two (`protocol.md` §8).
+//! Detection of corruption by comparing digests: no answer is better than two different ones (`protocol.md` §8).
 
 use crate::digest::Checkpoint;
 use crate::due::Due;
@@ -21,7 +21,7 @@ use crate::time::Time;
 use crate::view::View;
 use crate::wire::{ControlFrame, Heartbeat, Wedged};
 
-/// Compares what other nodes report of their results with the result here. If this node is outvoted, it stops for good.
+/// Compares the reports of other nodes with the result here. If this node is outvoted, it stops for good.
 pub(super) struct DivergenceHandler<'a> {
     pub(super) identity: &'a Identity,
     pub(super) log: &'a ControlLog,
@@ -37,7 +37,7 @@ pub(super) struct DivergenceHandler<'a> {
 }
 
 impl DivergenceHandler<'_> {
-    /// Compares what a member says of its result with the own one.
+    /// Compares a member's heartbeat with the own result.
     pub(super) fn compare(&mut self, node: NodeId, said: Heartbeat) {
         let Some(view) = self.log.state().view().filter(|view| view.rank_of(node).is_some()).cloned() else { return };
         self.compare_checkpoint(&view, node, said.checkpoint);
@@ -46,8 +46,8 @@ impl DivergenceHandler<'_> {
         }
     }
 
-    /// Where checkpoints differ, this node continues only while a majority of the members agrees with it, or may agree once
-    /// all have reported. A learner or observer counts the members that it is linked with.
+    /// If checkpoints differ, this node continues only while a majority of the members agrees with it, or may agree
+    /// once all have reported. A learner or observer counts the members that it is linked to.
     fn compare_checkpoint(&mut self, view: &View, node: NodeId, theirs: Checkpoint) {
         let (rule, all) = match self.plane.member() {
             Some(_) => (Rule::MembersCompare, view.members()),
@@ -56,7 +56,7 @@ impl DivergenceHandler<'_> {
                 (Rule::ObserversCompare, linked.count())
             }
         };
-        // A result that begins later has a digest of its own.
+        // A result that begins later has another digest.
         if !self.identity.reads_all || !self.identity.rules.holds(rule) {
             return;
         }
@@ -68,7 +68,7 @@ impl DivergenceHandler<'_> {
         }
     }
 
-    /// All complete members of a view begin it at one index, with one digest before that.
+    /// Compares the begin of the view: all complete members have the same first index, and the same digest before it.
     fn compare_beginning(&mut self, view: &View, node: NodeId, theirs: Checkpoint) {
         let Some(member) = self.plane.member().filter(|member| member.is_complete()) else { return };
         let ours = member.before();
@@ -79,7 +79,7 @@ impl DivergenceHandler<'_> {
         }
     }
 
-    /// Compares final results as members report them to the log.
+    /// Compares the final results that members report to the log.
     pub(super) fn compare_final(&mut self) {
         let Some(ours) = self.closing.final_result().filter(|_| self.identity.reads_all) else { return };
         let Some(view) = self.log.state().view().filter(|_| self.identity.rules.holds(Rule::FinalsCompare)) else {
@@ -95,7 +95,7 @@ impl DivergenceHandler<'_> {
         }
     }
 
-    /// A node that fetched the end of the result compares its digest with the source's; false if they differ.
+    /// Compares the digest of a fetched final result with the source's; false if they differ.
     pub(super) fn agrees_with_source(&mut self, node: NodeId, theirs: Checkpoint) -> bool {
         let ours = self.result.checkpoint();
         let compares = self.identity.reads_all && self.identity.rules.holds(Rule::FinalsCompare);
@@ -106,8 +106,8 @@ impl DivergenceHandler<'_> {
         true
     }
 
-    /// Coordinator: leaves complete members out of the next view that contradict the others about where the view in force
-    /// begins, and tells them. Without a majority all stop.
+    /// Coordinator: excludes complete members from the next view that contradict the others on the begin of the present
+    /// view, and notifies them. Without a majority all stop.
     pub(super) fn compare_answers(&mut self, coordinating: &mut Coordinating) {
         let change = coordinating.change_mut().filter(|_| self.identity.rules.holds(Rule::AnswersCompare));
         let Some(change) = change else { return };
@@ -133,8 +133,8 @@ impl DivergenceHandler<'_> {
         }
     }
 
-    /// The coordinator reports that this node's result differs from the others' at the beginning of the view; or the node
-    /// that this one asked to join reports that it differs at a checkpoint.
+    /// Handles the coordinator's report that this node's result differs from the others' at the beginning of the view;
+    /// or a contact's report that it differs at a checkpoint.
     pub(super) fn on_diverged(
         &mut self,
         from: NodeId,
@@ -153,8 +153,8 @@ impl DivergenceHandler<'_> {
         }
     }
 
-    /// Stops for good: the result here and a node's differ. The last heartbeat carries the own digest, since the others have
-    /// to compare it too.
+    /// Stops for good, because the result here and a node's differ. The last heartbeat carries the own digest, because
+    /// the others have to compare it too.
     fn diverged(&mut self, node: NodeId, theirs: Checkpoint, ours: Checkpoint) {
         self.outputs.halt();
         self.outputs.clear();

@@ -10,7 +10,7 @@ use crate::machine::peers::Peers;
 use crate::rules::Rule;
 use crate::wire::encode_command;
 
-/// Makes the voters of the log the nodes that ought to vote, one change after the other.
+/// Changes the voters of the log to the nodes that should vote, one change after the other.
 pub(super) struct ElectorateHandler<'a> {
     pub(super) identity: &'a Identity,
     pub(super) log: &'a mut ControlLog,
@@ -18,14 +18,14 @@ pub(super) struct ElectorateHandler<'a> {
     pub(super) peers: &'a Peers,
 }
 
-/// What became of a request for the next change.
+/// The outcome of a request for the next change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reconfigured {
     /// A change is in progress, or none is possible.
     Nothing,
-    /// The next change was handed to the consensus library.
+    /// The next change was passed to the consensus library.
     Proposed,
-    /// The voters are those that ought to vote.
+    /// The voters are the nodes that should vote.
     Settled,
 }
 
@@ -61,7 +61,7 @@ impl ElectorateHandler<'_> {
         Some(Electorate { leader: self.identity.me, members, observer, former, rules: self.identity.rules })
     }
 
-    /// A voter that no member of the view has taken over.
+    /// A voter that is no member of the view.
     fn former_elector(&self, id: ConsensusId, node: NodeId, standing: Standing) -> Elector {
         let known = self.elector_of(node).filter(|elector| elector.id == id);
         Elector {
@@ -75,7 +75,7 @@ impl ElectorateHandler<'_> {
         }
     }
 
-    /// A node as one that votes or could; none if its incarnation is not known.
+    /// A node as a voter or a possible one; none if its incarnation is unknown.
     fn elector_of(&self, node: NodeId) -> Option<Elector> {
         let voter = self.log.voter()?;
         let is_own = node == self.identity.me;
@@ -85,7 +85,7 @@ impl ElectorateHandler<'_> {
         let standing =
             self.log.state().electors().find(|(known, ..)| *known == id).map_or(Standing::Gone, |(.., is)| is);
         let follower = voter.follower(id);
-        // A node that does not take part yet has to follow first; one that does stays until its link is gone.
+        // A node that takes no part yet has to follow first; one that does stays until its link is gone.
         let follows = standing != Standing::Gone || self.coordinating.has_follower(node);
         let linked = is_own || self.peers.is_linked(node) && follows;
         let active = is_own || self.answers(voter, id);
@@ -93,14 +93,14 @@ impl ElectorateHandler<'_> {
         Some(Elector { node, id, standing, linked, leaves: self.leaves(node), active, level })
     }
 
-    /// A voter has answered recently, and after its link went down, if that did. The consensus library alone counts answers
-    /// of a process that is gone until its next look at them, which a coordinator that was paused has late.
+    /// Whether a voter has answered recently, and after its last link loss. The consensus library alone counts answers
+    /// of a process that is gone until its next check, which a coordinator that was paused makes late.
     fn answers(&self, voter: &Voter, id: ConsensusId) -> bool {
         let is_quiet = self.log.is_quiet(id) && self.identity.rules.holds(Rule::LostLinkIsNoAnswer);
         !is_quiet && voter.follower(id).is_some_and(|follower| follower.active)
     }
 
-    /// A node has asked to leave, or has left but for its vote.
+    /// Whether a node has requested to leave, or has left except for its vote.
     fn leaves(&self, node: NodeId) -> bool {
         self.coordinating.is_leaving(node) || self.log.state().has_left(node)
     }

@@ -1,4 +1,4 @@
-//! Evicted nodes: for how long each is kept out, and which are ready to come back (`protocol.md` §6.5).
+//! Evicted nodes: the time for which each is excluded, and the nodes that are ready to return (`protocol.md` §6.5).
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -6,37 +6,38 @@ use std::collections::BTreeMap;
 use crate::id::NodeId;
 use crate::time::Time;
 
-/// How long an evicted node is kept out at first; it doubles with each eviction, so that flapping costs ever less.
+/// The time for which an evicted node is excluded at first; it doubles with each eviction, so that repeated evictions
+/// cost less.
 const KEPT_OUT_MIN: Duration = Duration::from_millis(250);
-/// How long at most.
+/// The longest exclusion.
 const KEPT_OUT_MAX: Duration = Duration::from_secs(30);
-/// Each such period after a node was let back makes up for one eviction.
+/// Each such period after a return offsets one eviction.
 const EVICTION_COUNTS_FOR: Duration = Duration::from_secs(60);
-/// Evictions of one node that count at most: as many as it takes to keep it out for the longest time.
+/// Maximum of counted evictions of one node: the number that leads to the longest exclusion.
 const EVICTIONS_COUNTED_MAX: u32 = 8;
 
-/// What the coordinator knows of those it evicted.
+/// The coordinator's state of evicted nodes.
 #[derive(Debug, Default)]
 pub(super) struct Evictions {
-    /// Those that still count.
+    /// Evictions that still count.
     evicted: BTreeMap<NodeId, Evicted>,
-    /// The nodes that would come back, and when each last said so.
+    /// The nodes that are ready to return, with the time of the last report of each.
     ready: BTreeMap<NodeId, Time>,
-    /// The log does not remember this node's incarnation, and the application knows.
+    /// Whether the log does not remember this node's incarnation, and the application knows.
     forgotten: bool,
 }
 
 /// The evictions of one node.
 #[derive(Clone, Copy, Debug)]
 struct Evicted {
-    /// How many counted at the last one, itself included.
+    /// The number that counted at the last one, itself included.
     times: u32,
-    /// Until then the node is kept out.
+    /// The end of the exclusion.
     until: Time,
 }
 
 impl Evicted {
-    /// How many count at a time.
+    /// The number that counts at a time.
     fn counted_at(self, now: Time) -> u32 {
         let made_up = now.since(self.until).as_micros() / EVICTION_COUNTS_FOR.as_micros();
         self.times.saturating_sub(u32::try_from(made_up).unwrap_or(u32::MAX))
@@ -44,7 +45,7 @@ impl Evicted {
 }
 
 impl Evictions {
-    /// A node is evicted at a time. Evictions that no longer count are forgotten.
+    /// Notes an eviction. Evictions that do not count are dropped.
     pub(super) fn evict(&mut self, node: NodeId, now: Time) {
         self.evicted.retain(|_, evicted| evicted.counted_at(now) > 0);
         let counted = self.evicted.get(&node).map_or(0, |evicted| evicted.counted_at(now));
@@ -58,22 +59,22 @@ impl Evictions {
         self.evicted.get(&node).is_some_and(|evicted| now < evicted.until)
     }
 
-    /// A node is ready to come back.
+    /// Notes that a node is ready to return.
     pub(super) fn on_ready(&mut self, node: NodeId, now: Time) {
         self.ready.insert(node, now);
     }
 
-    /// A node is not ready to come back, or its link is gone.
+    /// Notes that a node is not ready to return, or its link is gone.
     pub(super) fn on_not_ready(&mut self, node: NodeId) {
         self.ready.remove(&node);
     }
 
-    /// The nodes that are ready to come back, each with the time of its last report.
+    /// The nodes that are ready to return, each with the time of its last report.
     pub(super) fn ready(&self) -> impl Iterator<Item = (NodeId, Time)> + '_ {
         self.ready.iter().map(|(node, at)| (*node, *at))
     }
 
-    /// The log does not remember this node's incarnation. True the first time.
+    /// Notes that the log does not remember this node's incarnation. True the first time.
     pub(super) fn on_forgotten(&mut self) -> bool {
         !core::mem::replace(&mut self.forgotten, true)
     }
@@ -85,7 +86,7 @@ mod tests {
 
     const NODE: NodeId = NodeId([1; 32]);
 
-    /// How long a node is kept out that is evicted again so long after it was let back, this often.
+    /// The exclusions of a node that is evicted repeatedly, each time this long after its return.
     fn kept_out(let_back_for: Duration, times: usize) -> Vec<Duration> {
         let (mut evictions, mut now) = (Evictions::default(), Time(1));
         let evict = |_| {

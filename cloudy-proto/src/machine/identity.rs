@@ -1,4 +1,4 @@
-//! What this node is in its group: its names, and what it was configured with.
+//! The identity of this node in its group: its ids, and its configuration.
 
 use core::net::SocketAddr;
 
@@ -14,13 +14,13 @@ pub(super) struct Identity {
     pub(super) group: GroupId,
     pub(super) name: String,
     pub(super) run: u64,
-    /// Zero until the control log lists this run.
+    /// Zero until the control log lists this process.
     pub(super) incarnation: Incarnation,
-    /// This process continues from what an earlier one stored.
+    /// Whether this process continues from the stored data of an earlier one.
     pub(super) is_restored: bool,
-    /// That one was there before the first view.
+    /// Whether that one was in the group before the first view.
     pub(super) was_there_first: bool,
-    /// The result here begins at index 1.
+    /// Whether the result here begins at index 1.
     pub(super) reads_all: bool,
     pub(super) durability: Durability,
     pub(super) rules: Rules,

@@ -1,4 +1,4 @@
-//! A part of a transfer that is here without its end.
+//! A received part of a transfer without its end.
 
 use bytes::BytesMut;
 
@@ -6,7 +6,7 @@ use crate::digest::Digest;
 use crate::id::Index;
 use crate::wire::HeldPart;
 
-/// A part that is here without its end.
+/// A received part without its end.
 #[derive(Debug, Default)]
 pub(super) enum Held {
     #[default]
@@ -25,7 +25,7 @@ impl Held {
         matches!(self, Self::Snapshot(incoming) if incoming.is_of(header))
     }
 
-    /// What a source need not send again to a node that misses an index.
+    /// The part that a source need not send again to a node that lacks an index.
     pub(super) fn part(&self, next: Index) -> HeldPart {
         match self {
             Self::Entry { first_index, length, body } if *first_index == next => {
@@ -37,7 +37,7 @@ impl Held {
     }
 }
 
-/// What every part of a snapshot says of all of it.
+/// The header in every part of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) index: Index,
@@ -46,7 +46,7 @@ pub(super) struct Header {
     pub(super) length: u64,
 }
 
-/// A snapshot of which a part is here.
+/// A snapshot that is partly received.
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub(super) header: Header,
@@ -58,7 +58,7 @@ impl Incoming {
         self.header == header
     }
 
-    /// What is here of it.
+    /// The received part of it.
     fn held(&self) -> HeldPart {
         let Header { index, digest, .. } = self.header;
         HeldPart::Snapshot { index, digest, offset: self.bytes.len() as u64 }

@@ -17,30 +17,30 @@ use crate::outputs::Outputs;
 use crate::result_log::ResultLog;
 use crate::wire::ControlFrame;
 
-/// Between two requests to join.
+/// The time between two requests to join.
 const JOIN_EVERY: Duration = Duration::from_millis(100);
 
-/// What a node that joins a running group wants of it.
+/// The aim of a node that joins a running group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Aim {
     /// A place on the ring.
     Member,
-    /// To see what happens, and the result from an index on, if it wants any of that.
+    /// Events, and the result from an index on, if it requests any.
     Observer { from: Option<Index> },
 }
 
-/// A node on its way into a running group; an observer remains on it.
+/// A node that joins a running group; an observer remains in this state.
 #[derive(Debug)]
 pub(super) struct Joining {
     contact: NodeId,
     aim: Aim,
-    /// The node that was asked last.
+    /// The last contact.
     asked: Option<NodeId>,
-    /// The coordinator, as a node that was asked has named it since the last tick.
+    /// The coordinator, if a contact has named it after the last tick.
     referred: Option<NodeId>,
     /// Observer: the linked nodes that know of it, and report their progress to it.
     known_to: BTreeSet<NodeId>,
-    /// This node accepted an invitation to a group that has no view yet.
+    /// Whether this node accepted an invitation to a group without a view.
     has_accepted: bool,
 }
 
@@ -49,7 +49,7 @@ impl Joining {
         Self { contact, aim, asked: None, referred: None, known_to: BTreeSet::new(), has_accepted: false }
     }
 
-    /// It follows the result.
+    /// Whether it follows the result.
     pub(super) fn reads(&self) -> bool {
         !matches!(self.aim, Aim::Observer { from: None })
     }
@@ -58,12 +58,12 @@ impl Joining {
         self.aim != Aim::Member
     }
 
-    /// A node that this one asked to join, or was named to ask.
+    /// Whether a node is a contact, or was named by one.
     pub(super) fn relies_on(&self, node: NodeId) -> bool {
         self.contact == node || self.has_asked(node) || self.referred == Some(node)
     }
 
-    /// The node is the one that was asked last.
+    /// Whether the node is the last contact.
     pub(super) fn has_asked(&self, node: NodeId) -> bool {
         self.asked == Some(node)
     }
@@ -81,11 +81,11 @@ impl Joining {
     }
 }
 
-/// At a node that joins: asks to join until the log lists it, and finds the coordinator for that.
+/// At a joining node: requests admission until the log lists it, and finds the coordinator for that.
 pub(super) struct JoinHandler<'a> {
     pub(super) identity: &'a Identity,
     pub(super) log: &'a ControlLog,
-    /// This node coordinates.
+    /// Whether this node coordinates.
     pub(super) coordinates: bool,
     pub(super) tracking: &'a CoordinatorTracking,
     pub(super) joining: &'a mut Joining,
@@ -96,7 +96,7 @@ pub(super) struct JoinHandler<'a> {
 }
 
 impl JoinHandler<'_> {
-    /// Asks to join: the coordinator, or one after the other of the nodes that may know it.
+    /// Sends a request to join: to the coordinator, or to one after the other of the nodes that may know it.
     pub(super) fn ask_next(&mut self) {
         if self.log.state().is_closed() {
             return;
@@ -122,7 +122,7 @@ impl JoinHandler<'_> {
         }
     }
 
-    /// A node that was asked names the coordinator, and the time that is left of the session's period.
+    /// Handles a contact's answer with the coordinator, and the rest of the session's period.
     pub(super) fn on_refer(&mut self, node: NodeId, addresses: Vec<SocketAddr>, left: Duration) {
         let now = self.timers.now();
         if left > Duration::ZERO && self.timers.left(Timer::Period, now).is_some_and(|own| own > left) {
@@ -137,19 +137,19 @@ impl JoinHandler<'_> {
         if !self.peers.is_linked(node) {
             self.outputs.event(Event::Referred { node, addresses });
         } else if !is_asked {
-            // At most one such request between two ticks, whatever the others say.
+            // At most one such request between two ticks, whatever the others send.
             self.ask(node);
         }
     }
 
-    /// The log lists this incarnation, or need not, and the coordinator of the group is known and in reach.
+    /// Whether the log lists this incarnation, or need not, and the coordinator of the group is known and in reach.
     fn is_admitted(&self) -> bool {
         let listed = self.joining.observes() || self.identity.incarnation > Incarnation(0);
         let is_in_reach = self.coordinates || self.tracking.linked(self.identity.me, self.peers).is_some();
         listed && self.log.state().view().is_some() && self.tracking.knows_term() && is_in_reach
     }
 
-    /// Linked nodes that are of the group, as far as known.
+    /// Linked nodes of the group, as far as known.
     fn candidates(&self) -> Vec<NodeId> {
         let ring = self.log.state().view().into_iter().flat_map(|view| view.ring.iter().map(|member| member.node));
         let known = [Some(self.tracking.node()), self.joining.referred, Some(self.joining.contact)];
@@ -175,7 +175,7 @@ impl JoinHandler<'_> {
         send_control(self.peers, self.outputs, to, ControlFrame::Join { run, observer, result });
     }
 
-    /// Observer: notifies the linked members that it is there, so that they report their progress to it.
+    /// Observer: notifies the linked members of itself, so that they report their progress to it.
     fn notify_members(&mut self) {
         if !self.joining.observes() {
             return;
@@ -196,7 +196,7 @@ mod tests {
     use crate::machine::tests::{COORDINATOR, MEMBER, drain, joiner};
     use crate::time::Time;
 
-    /// The nodes that a machine asks to join, and those that it reports as named.
+    /// The nodes that a machine sends requests to, and those that it reports as named.
     fn asked(machine: &mut Machine) -> (Vec<NodeId>, Vec<NodeId>) {
         let (mut asked, mut named) = (Vec::new(), Vec::new());
         for output in drain(machine) {

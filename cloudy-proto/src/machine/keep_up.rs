@@ -8,30 +8,30 @@ use crate::io::CannotKeepUp;
 use crate::machine::pace::{in_time, per_second};
 use crate::time::Time;
 
-/// A node is near if it fetches what it lacks within this part of the stall timeout …
+/// A node is near if it can fetch the missing part within this part of the stall timeout.
 const NEAR_PART: u32 = 8;
-/// … and stays near up to so many times as much, so that no view change starts for a node that is not near at its end.
+/// The factor up to which a near node stays near, so that no view change starts for a node that is not near at its end.
 const NEAR_STAYS: u32 = 2;
-/// The growth of the result is measured over this time at least …
+/// The minimum time over which the growth of the result is measured.
 const GROWTH_TIME_MIN: Duration = Duration::from_millis(200);
-/// … and over this time whether a node keeps up.
+/// The time over which it is measured whether a node keeps up.
 const KEEP_UP_TIME: Duration = Duration::from_secs(5);
 
-/// How far a node and its source are at one moment.
+/// The progress of a node and its source at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
     pub(super) at: Time,
-    /// Bytes that have come.
+    /// Number of received bytes.
     pub(super) received: u64,
     pub(super) here: Index,
     pub(super) end: Index,
-    /// Bytes that are yet to come; none if the source does not know.
+    /// Number of missing bytes; none if the source does not know.
     pub(super) ahead: Option<u64>,
 }
 
 impl Progress {
-    /// Bytes a second that have come since an earlier moment, and by which the result has grown. Where a source does not
-    /// know bytes, a message counts as much as one that has come.
+    /// The received bytes per second after an earlier moment, and the growth of the result. If a source does not know
+    /// bytes, a message counts as much as a received one.
     fn rates_since(self, before: Self) -> Option<CannotKeepUp> {
         let took = self.at.since(before.at);
         let received = self.received.saturating_sub(before.received);
@@ -47,15 +47,15 @@ impl Progress {
     }
 }
 
-/// What is known of a fetch and of the result that it follows.
+/// The state of a fetch, and of the result that it follows.
 #[derive(Debug, Default)]
 pub(super) struct KeepUp {
-    /// When the growth was measured last, and whether the node keeps up.
+    /// The time of the last measurement of the growth, and whether the node keeps up.
     growth_from: Option<Progress>,
     keeps_from: Option<Progress>,
-    /// By how many bytes a second the result grows.
+    /// The growth of the result in bytes per second.
     growth: Option<u64>,
-    /// How many bytes a second come while there is something to fetch.
+    /// The received bytes per second while there is something to fetch.
     rate: u64,
     is_near: bool,
 }
@@ -65,17 +65,17 @@ impl KeepUp {
         self.is_near
     }
 
-    /// A view is in force without this node, which was too late for it.
+    /// Notes a view without this node, which was too late for it.
     pub(super) fn begin_view(&mut self) {
         self.is_near = false;
     }
 
-    /// So many bytes a second have come in one trip.
+    /// Notes the received bytes per second of one trip.
     pub(super) fn trip(&mut self, rate: u64) {
         self.rate = rate;
     }
 
-    /// A source has said how far it is. Gives both rates if the node is not near and comes no nearer.
+    /// Notes a source's progress. Returns both rates if the node is not near and comes no nearer.
     pub(super) fn measure(&mut self, now: Progress, stall_timeout: Duration) -> Option<CannotKeepUp> {
         let growth_from = *self.growth_from.get_or_insert(now);
         if now.at.since(growth_from.at) >= GROWTH_TIME_MIN {
@@ -106,14 +106,14 @@ mod tests {
     const STALL: Duration = Duration::from_secs(2);
     const MESSAGE_BYTES: u64 = 1_000;
 
-    /// What a node finds that follows a result for some seconds.
+    /// The findings of a node that follows a result for some seconds.
     #[derive(Debug, Default)]
     struct Found {
         near_after: Option<u64>,
         slower: Vec<CannotKeepUp>,
     }
 
-    /// Follows a result that grows by so many bytes a second, at a rate, from a source that knows bytes or not.
+    /// Follows a result with this growth in bytes per second, at a rate, from a source that knows bytes or not.
     fn follow(mut ahead: u64, rate: u64, growth: u64, knows_bytes: bool) -> Found {
         let (mut keep_up, mut found) = (KeepUp::default(), Found::default());
         let (mut received, mut end) = (0, ahead);

@@ -16,7 +16,7 @@ use crate::view::{Origin, RingMember, View};
 use crate::view_change::{Cut, ViewChange, cut_of};
 use crate::wire::Wedged;
 
-/// What the coordinator knows of the next view at one moment. It changes nothing.
+/// The coordinator's knowledge of the next view at one moment. It changes nothing.
 #[derive(Clone, Copy)]
 pub(super) struct NextView<'a> {
     pub(super) identity: &'a Identity,
@@ -27,9 +27,9 @@ pub(super) struct NextView<'a> {
     pub(super) now: Time,
 }
 
-/// What follows from the answers so far.
+/// The decision after the answers so far.
 pub(super) enum Decision {
-    /// There are not enough of them.
+    /// There are too few answers.
     Wait,
     /// They leave fewer members than the group's least ring.
     TooFew,
@@ -48,7 +48,7 @@ pub(super) fn joiner(identity: &Identity, log: &ControlLog, peers: &Peers, node:
 }
 
 impl NextView<'_> {
-    /// An answer is missing that may still come and that the change waits for.
+    /// Whether an answer is missing that may still come and that the change waits for.
     pub(super) fn awaits_answers(&self, change: &ViewChange) -> bool {
         let answers = self.counted_answers(change);
         let awaited = |rank: Rank| {
@@ -59,7 +59,7 @@ impl NextView<'_> {
         change.view().ranks().any(awaited)
     }
 
-    /// The next view by the answers so far.
+    /// The next view after the answers so far.
     pub(super) fn decide(&self, change: &ViewChange) -> Decision {
         let (view, answers) = (&**change.view(), self.counted_answers(change));
         let on_disk = self.identity.durability == Durability::Disk;
@@ -85,7 +85,7 @@ impl NextView<'_> {
         let (running, back): (Vec<Rank>, Vec<Rank>) =
             cut.survivors.iter().partition(|rank| self.continues(view, **rank));
         let mut ring: Vec<RingMember> = running.into_iter().map(survivor).collect();
-        // Restarted nodes come back in their latest incarnations.
+        // Restarted nodes return in their latest incarnations.
         let origin = if cut.from_disks { Origin::Restarted } else { Origin::Joiner };
         let joiners = back.into_iter().filter_map(|rank| self.joiner(view.member(rank).node));
         let mut joiners: Vec<RingMember> = joiners.map(|joiner| RingMember { origin, ..joiner }).collect();
@@ -115,13 +115,14 @@ impl NextView<'_> {
         gone.map(|rank| (view.member(rank).node, reason(rank))).collect()
     }
 
-    /// The incarnation that a view lists is the node's latest.
+    /// Whether the incarnation in a view is the node's latest.
     fn continues(&self, view: &View, rank: Rank) -> bool {
         !self.log.state().is_stale(view.member(rank))
     }
 
-    /// The answers that count for the cut: not those of members that leave, as long as another complete one answered; and
-    /// those of members whose links went down since only beside that of a complete member in reach, as if they were not complete.
+    /// The answers that count for the cut. Answers of leaving members do not count, as long as another complete member
+    /// answered. Answers of members whose links went down later count only beside one of a complete member in reach, as
+    /// if they were not complete.
     pub(super) fn counted_answers(&self, change: &ViewChange) -> Vec<Option<Wedged>> {
         let member = |rank: Rank| change.view().member(rank);
         let stays = |rank: Rank| change.is_last() || !self.coordinating.is_leaving(member(rank).node);
@@ -143,7 +144,8 @@ impl NextView<'_> {
         answers
     }
 
-    /// A place on the ring of an incarnation that is over and, with `Memory`, holds nothing, whatever it answered.
+    /// Whether a place on the ring belongs to an incarnation that is over and, with `Memory`, holds nothing, whatever
+    /// it answered.
     fn is_void(&self, member: &RingMember) -> bool {
         self.identity.durability == Durability::Memory
             && self.log.state().is_stale(member)
@@ -154,7 +156,7 @@ impl NextView<'_> {
         joiner(self.identity, self.log, self.peers, node)
     }
 
-    /// Evicted nodes that join the view after a view, at most as many as there are places.
+    /// Evicted nodes that join the view after a view, up to the number of free places.
     pub(super) fn joiners(&self, view: &View, places: usize) -> Vec<RingMember> {
         let evictions = &self.peers.evictions;
         let joins = |(node, at): &(NodeId, Time)| {
@@ -186,7 +188,7 @@ mod tests {
         coordinator
     }
 
-    /// An answer of the other member, which found nothing.
+    /// An answer of the other member, without findings.
     fn answer(machine: &Machine, complete: bool) -> Wedged {
         Wedged {
             view: ViewId(1),

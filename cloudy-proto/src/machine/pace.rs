@@ -1,40 +1,40 @@
-//! How fast a node fetches, and how much it lets be in flight for that (`protocol.md` §7.7).
+//! The rate at which a node fetches, and the window of bytes in flight for that (`protocol.md` §7.7).
 //!
-//! A *trip* lasts from a request for credit until all that it allows has come. The window doubles with each trip on which
-//! the rate has grown, and holds twice what arrives in the shortest round trip afterwards. It never shrinks: how much
-//! travels at once is the transport's to decide, and a window only has to be large enough for it.
+//! A *trip* lasts from a request for credit until everything that it allows has arrived. The window doubles with each
+//! trip on which the rate has grown, and afterwards holds twice what arrives in the shortest round trip. It never
+//! shrinks: the transport decides on the bytes in flight, and a window only has to be large enough for it.
 
 use core::time::Duration;
 
 use crate::limits::{FETCH_CREDIT_BYTES_MAX, FETCH_CREDIT_BYTES_MIN};
 use crate::time::Time;
 
-/// A rate has grown if it is higher by this part.
+/// The part by which a rate has to be higher to count as growth.
 const GROWTH_PART: u64 = 8;
-/// So many trips in a row without growth end the doubling.
+/// The number of consecutive trips without growth that end the doubling.
 const FLAT_TRIPS_MAX: u32 = 3;
-/// The window holds what arrives in so many of the shortest round trips.
+/// The window in shortest round trips.
 const WINDOW_TRIPS: u32 = 2;
 
-/// The window of one node that fetches, kept from one transfer to the next.
+/// The window of a node that fetches, kept from one transfer to the next.
 #[derive(Debug)]
 pub(crate) struct Pace {
     window_bytes: u64,
-    /// When the transfer was requested, until its first frame comes.
+    /// The time of the request for the transfer, until its first frame arrives.
     requested_at: Option<Time>,
     /// Of this transfer, or of the last one that brought anything.
     shortest: Option<Duration>,
     trip: Option<Trip>,
-    /// The highest rate of this transfer, and the trips since that did not exceed it.
+    /// The highest rate of this transfer, and the number of later trips that did not exceed it.
     best: u64,
     flat_trips: u32,
 }
 
-/// The trip that is measured.
+/// The measured trip.
 #[derive(Debug)]
 struct Trip {
     since: Time,
-    /// What had come before, in bytes of the transfer, and what ends the trip.
+    /// The received bytes of the transfer at its start, and at its end.
     received: u64,
     until: u64,
 }
@@ -53,27 +53,28 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// What may be in flight.
+    /// Maximum of bytes in flight.
     pub(super) fn window_bytes(&self) -> u64 {
         self.window_bytes
     }
 
-    /// The shortest time from a request to what it brought.
+    /// The shortest time from a request to its first frame.
     pub(super) fn round_trip(&self) -> Option<Duration> {
         self.shortest
     }
 
-    /// A transfer starts.
+    /// Notes the start of a transfer.
     pub(super) fn start(&mut self, now: Time) {
         (self.requested_at, self.trip, self.best, self.flat_trips) = (Some(now), None, 0, 0);
     }
 
-    /// Credit was requested: the source may send so many bytes of the transfer, of which some have come.
+    /// Notes a request for credit: the source may send this number of bytes of the transfer, of which some have
+    /// arrived.
     pub(super) fn request(&mut self, granted: u64, received: u64, now: Time) {
         self.trip.get_or_insert(Trip { since: now, received, until: granted });
     }
 
-    /// So many bytes of the transfer have come by this time. Gives the rate of a trip that ends with them.
+    /// Notes the received bytes of the transfer. Returns the rate of a trip that ends with them.
     pub(super) fn receive(&mut self, received: u64, now: Time) -> Option<u64> {
         if let Some(at) = self.requested_at.take() {
             self.shortest = Some(now.since(at));
@@ -96,12 +97,12 @@ impl Pace {
     }
 }
 
-/// Bytes a second.
+/// Bytes per second.
 pub(super) fn per_second(bytes: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(bytes) * 1_000_000 / time.as_micros().max(1)).unwrap_or(u64::MAX)
 }
 
-/// Bytes, at a rate of so many a second.
+/// Bytes in some time at a rate in bytes per second.
 pub(super) fn in_time(rate: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(rate).saturating_mul(time.as_micros()) / 1_000_000).unwrap_or(u64::MAX)
 }
@@ -110,7 +111,7 @@ pub(super) fn in_time(rate: u64, time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    /// The window after so many trips on a path with a round trip and a rate, in bytes a second.
+    /// The window after some trips on a path with a round trip and a rate, in bytes per second.
     fn window_on(round_trip: Duration, rate: u64, trips: usize) -> u64 {
         let (mut pace, mut now, mut received) = (Pace::default(), Time(1), 0);
         pace.start(now);

@@ -1,4 +1,4 @@
-//! `Disk`: how much of the result stays there, and the checkpoints from which on it can be read (`protocol.md` §7.4).
+//! `Disk`: the kept part of the result, and the checkpoints from which it can be read (`protocol.md` §7.4).
 
 use crate::id::{Index, Round, ViewId};
 use crate::limits::STORED_BASES_MAX;
@@ -6,17 +6,17 @@ use crate::machine::Machine;
 use crate::rules::Rule;
 use crate::stored::{Record, StoredBase};
 
-/// What a node knows of the result on its disk.
+/// The part of the result on a node's disk.
 #[derive(Debug)]
 pub(crate) struct Retention {
     bytes_max: Option<u64>,
-    /// From here on the result is stored, or about to be.
+    /// The index from which on the result is stored, or about to be.
     stored_from: Index,
-    /// What was stored before the part that is there.
+    /// The cost of the dropped part.
     bytes_before: u64,
-    /// The newest checkpoint that the disk knows.
+    /// The newest checkpoint on the disk.
     newest: Index,
-    /// Where the part that is there may be begun, in order.
+    /// The positions at which the stored part may begin, in order.
     bases: Vec<StoredBase>,
 }
 
@@ -26,7 +26,7 @@ impl Retention {
         Self { bytes_max, stored_from, bytes_before: 0, newest: Index(0), bases: Vec::new() }
     }
 
-    /// The stored result begins here.
+    /// Notes that the stored result begins here.
     pub(super) fn begin_at(&mut self, base: &StoredBase) {
         self.stored_from = base.index().next();
         self.bytes_before = base.bytes_before;
@@ -39,7 +39,7 @@ impl Retention {
         self.stored_from
     }
 
-    /// It may be begun here, too. Which one gives way, if they are too many.
+    /// Adds a position at which it may begin. Returns the one that it replaces, if there are too many.
     pub(super) fn add(&mut self, base: StoredBase) -> Option<Index> {
         self.newest = base.index();
         let full = self.bases.len() >= STORED_BASES_MAX;
@@ -48,8 +48,8 @@ impl Retention {
         gone
     }
 
-    /// The one without which a gap grows the least, compared with how far back that is: so wherever somebody wants to
-    /// begin, there is one about there.
+    /// The position whose removal leaves the smallest gap, relative to its distance: so there is always one near any
+    /// position.
     fn least_missed(&self, end_bytes: u64) -> Option<usize> {
         let costs = self.bases.windows(3).map(|bases| {
             let (from, to) = (bases[0].bytes_before, bases[2].bytes_before);
@@ -65,12 +65,12 @@ impl Retention {
         self.bytes_max.is_some_and(|bytes_max| end_bytes.saturating_sub(bytes_before) > bytes_max)
     }
 
-    /// The stored result is longer than it may be.
+    /// Whether the stored result is longer than its maximum.
     fn is_too_long(&self, end_bytes: u64) -> bool {
         self.exceeds(end_bytes, self.bytes_before)
     }
 
-    /// Where it is to begin then: as early as the bound allows, and no later than an index.
+    /// Its new beginning then: as early as the maximum allows, and not after an index.
     fn new_beginning(&self, end_bytes: u64, held_by_all: Index) -> Option<&StoredBase> {
         let possible = self.bases.iter().take_while(|base| base.index() <= held_by_all);
         let earliest = possible.clone().find(|base| !self.exceeds(end_bytes, base.bytes_before));
@@ -79,12 +79,12 @@ impl Retention {
 }
 
 impl Machine {
-    /// The member's view, and where the messages of each lane end that were given out.
+    /// The member's view, and the end of each lane's messages in the output.
     pub(super) fn message_ends(&self) -> Option<(ViewId, Vec<Round>)> {
         self.plane.member().map(|member| (member.view.id, member.message_ends()))
     }
 
-    /// The disk learns of the newest checkpoint.
+    /// Stores the newest checkpoint.
     pub(super) fn keep_checkpoint(&mut self) {
         let newest = self.result.state().newest_base().filter(|newest| newest.index() > self.storage.retention.newest);
         let Some(newest) = newest else { return };
@@ -93,8 +93,8 @@ impl Machine {
         self.storage.records.keep(Record::Checkpoint { base, instead_of });
     }
 
-    /// The oldest part of the stored result goes, if that is longer than it may be. With a snapshot it is what the
-    /// application needs.
+    /// Deletes the oldest part of the stored result, if that is longer than its maximum. With a snapshot the
+    /// application determines what is kept.
     pub(super) fn let_stored_go(&mut self) {
         let end_bytes = self.result.state().bytes();
         if !self.storage.retention.is_too_long(end_bytes) || self.storage.snapshot.is_some() {
@@ -109,14 +109,14 @@ impl Machine {
         self.storage.records.keep(Record::Begin(base));
     }
 
-    /// The stored result begins at a base.
+    /// Sets the beginning of the stored result to a base.
     pub(super) fn begin_stored(&mut self, base: &StoredBase) {
         self.storage.retention.begin_at(base);
     }
 
-    /// Up to here no member of the view in force misses anything, nor would if it started again: who is complete has
-    /// stored all before the view, and what it has confirmed since. The length of a result that is being fetched says
-    /// nothing of its disk.
+    /// The index up to which no member of the present view lacks anything, or would lack it after a restart: a complete
+    /// member has stored everything before the view, and everything that it has confirmed. The length of a result that
+    /// is being fetched does not show what is on its disk.
     fn held_by_all(&self) -> Option<Index> {
         let member = self.plane.member().filter(|member| member.is_complete())?;
         if !self.identity.rules.holds(Rule::DeletesWhatAllHold) {

@@ -1,4 +1,4 @@
-//! What this node stores: records on their way to the disk, how much of the result stays there, and the newest snapshot.
+//! The storage of this node: records on their way to the disk, the kept part of the result, and the newest snapshot.
 
 use crate::config::Durability;
 use crate::id::Index;
@@ -7,13 +7,13 @@ use crate::machine::retention::Retention;
 use crate::records::Records;
 use crate::stored::StoredSnapshot;
 
-/// What this node stores.
+/// The storage of this node.
 #[derive(Debug)]
 pub(super) struct Storage {
     pub(super) records: Records,
     pub(super) syncs: Syncs,
     pub(super) retention: Retention,
-    /// The newest state of the application, as it was given here or fetched.
+    /// The newest state of the application, from here or fetched.
     pub(super) snapshot: Option<StoredSnapshot>,
 }
 

@@ -1,40 +1,40 @@
-//! What the machine waits for.
+//! The timers of the machine.
 
 use std::collections::BTreeMap;
 
 use crate::machine::Machine;
 use crate::time::Time;
 
-/// Why the machine wants to be called.
+/// A reason for which the machine has to be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
-    /// To say to every peer that this node lives.
+    /// To send heartbeats.
     Heartbeat,
     /// To end the period of a session's phase.
     Period,
-    /// To drop those who did not answer `Wedge`.
+    /// To exclude members that did not answer `Wedge`.
     Wedge,
     /// To stop waiting for reports.
     Linger,
-    /// To ask another member for what is missing of the result.
+    /// To request the missing part of the result from another member.
     Fetch,
-    /// To say that this evicted node would come back.
+    /// To report that this evicted node is ready to return.
     Rejoin,
-    /// To ask to be let into a running group.
+    /// To request admission to a running group.
     Join,
     /// To look for a coordinator.
     Seek,
     /// To let the consensus library count time.
     Consensus,
-    /// To ask to leave.
+    /// To request to leave.
     Leave,
 }
 
-/// At most one time for each.
+/// At most one time for each timer.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     at: BTreeMap<Timer, Time>,
-    /// The earliest of them: a driver asks for it far more often than one changes.
+    /// The earliest of them: a driver reads it far more often than one changes.
     next: Option<Time>,
     /// The time of the latest input.
     now: Time,
@@ -46,7 +46,7 @@ impl Timers {
         self.now
     }
 
-    /// An input comes at a time.
+    /// Sets the time of an input.
     #[inline]
     pub(crate) fn advance(&mut self, now: Time) {
         self.now = self.now.max(now);
@@ -79,7 +79,7 @@ impl Timers {
         self.at.contains_key(&timer)
     }
 
-    /// How long until it is due.
+    /// The time until it is due.
     pub(crate) fn left(&self, timer: Timer, now: Time) -> Option<core::time::Duration> {
         self.at.get(&timer).map(|at| at.since(now))
     }
@@ -94,7 +94,7 @@ impl Timers {
 
 impl Machine {
     pub(super) fn run_timers(&mut self) {
-        // A timer that sets itself again does so for later, so each runs at most once.
+        // A timer that sets itself again does so for a later time, so each runs at most once.
         while let Some(timer) = self.timers.take_due(self.timers.now()).filter(|_| !self.outputs.is_halted()) {
             match timer {
                 Timer::Heartbeat => {

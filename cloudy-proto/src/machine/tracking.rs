@@ -8,23 +8,23 @@ use crate::machine::control_log::ControlLog;
 use crate::machine::peers::Peers;
 use crate::time::Time;
 
-/// The latest known coordinator and its term, and since when no coordinator is in reach.
+/// The latest known coordinator and its term, and the time from which no coordinator is in reach.
 #[derive(Debug)]
 pub(super) struct CoordinatorTracking {
     node: NodeId,
     term: u64,
-    /// The node has resigned, and no other one is known to coordinate.
+    /// Whether the node has resigned, and no other one is known to coordinate.
     resigned: bool,
     /// The latest claim of a node that the log does not list yet.
     claim: Option<(u64, NodeId)>,
     lost_since: Option<Time>,
-    /// The application knows that no coordinator is in reach.
+    /// Whether the application knows that no coordinator is in reach.
     loss_reported: bool,
     /// The last report of a view that no complete member can end.
     incomplete_reported: Option<NobodyComplete>,
 }
 
-/// What becomes of a claim to coordinate.
+/// The effect of a claim to coordinate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     /// A later coordinator is known, or another one of the same term.
@@ -54,12 +54,12 @@ impl CoordinatorTracking {
         self.node
     }
 
-    /// Its term is known, and not only its name from a configuration or an invitation.
+    /// Whether its term is known, and not only its id from a configuration or an invitation.
     pub(super) fn knows_term(&self) -> bool {
         self.term > 0
     }
 
-    /// The coordinator is another node and has not resigned.
+    /// Whether the coordinator is another node and has not resigned.
     pub(super) fn is_elsewhere(&self, me: NodeId) -> bool {
         self.node != me && !self.resigned
     }
@@ -69,18 +69,18 @@ impl CoordinatorTracking {
         Some(self.node).filter(|node| self.is_elsewhere(me) && peers.is_linked(*node))
     }
 
-    /// A node that the log lists, or that coordinates: a coordinator has listed this node, or invited it.
+    /// Whether a node is in the log or coordinates: a coordinator has listed this node, or invited it.
     pub(super) fn is_known(&self, node: NodeId, log: &ControlLog) -> bool {
         log.lists(node) || node == self.node
     }
 
-    /// This node coordinates in a term.
+    /// Notes that this node coordinates in a term.
     pub(super) fn on_lead(&mut self, me: NodeId, term: u64) {
         (self.node, self.term) = (me, term);
         (self.resigned, self.loss_reported) = (false, false);
     }
 
-    /// A node of the group claims to coordinate. Nothing changes if the claim is outdated.
+    /// Handles a claim to coordinate of a node of the group. An outdated claim changes nothing.
     pub(super) fn on_claim(&mut self, from: NodeId, term: u64) -> Claim {
         let is_known = (term, from) == (self.term, self.node);
         if term < self.term || (term == self.term && !is_known && term > 0) {
@@ -90,7 +90,7 @@ impl CoordinatorTracking {
         if is_known { Claim::Known } else { Claim::New }
     }
 
-    /// A node claims to coordinate that may be a stranger: the claim with the highest term is kept.
+    /// Keeps a claim to coordinate of a node that may be a stranger: the one with the highest term.
     pub(super) fn keep_claim(&mut self, from: NodeId, term: u64) {
         self.claim = self.claim.max(Some((term, from)));
     }
@@ -105,47 +105,47 @@ impl CoordinatorTracking {
         self.claim.filter(|_| self.lost_since.is_some()).map(|(_, node)| node)
     }
 
-    /// A node no longer coordinates. True if it is the one that was taken for the coordinator.
+    /// Notes that a node does not coordinate. True if it was the known coordinator.
     pub(super) fn on_resign(&mut self, from: NodeId) -> bool {
         let is_coordinator = from == self.node;
         self.resigned |= is_coordinator;
         is_coordinator
     }
 
-    /// No coordinator is in reach. True if one was so far.
+    /// Notes that no coordinator is in reach. True if one was so far.
     pub(super) fn on_lost(&mut self, now: Time) -> bool {
         let was_in_reach = self.lost_since.is_none();
         self.lost_since.get_or_insert(now);
         was_in_reach
     }
 
-    /// A coordinator is in reach. True if the application was notified that none is.
+    /// Notes that a coordinator is in reach. True if the application was notified that none is.
     pub(super) fn on_found(&mut self) -> bool {
         self.lost_since = None;
         core::mem::take(&mut self.loss_reported)
     }
 
-    /// The application learns of another coordinator, so of the end of the loss as well.
+    /// Notes that the application learns of another coordinator, and so of the end of the loss.
     pub(super) fn on_new_reported(&mut self) {
         self.loss_reported = false;
     }
 
-    /// The group is closed and needs no coordinator.
+    /// Notes that the group is closed and needs no coordinator.
     pub(super) fn on_closed(&mut self) {
         self.lost_since = None;
     }
 
-    /// For how long no coordinator has been in reach; none if one is.
+    /// The time for which no coordinator has been in reach; none if one is.
     pub(super) fn lost_for(&self, now: Time) -> Option<Duration> {
         self.lost_since.map(|since| now.since(since))
     }
 
-    /// The loss has lasted: the application is to be notified. True the first time.
+    /// Notes that the loss is reported to the application. True the first time.
     pub(super) fn report_loss(&mut self) -> bool {
         !core::mem::replace(&mut self.loss_reported, true)
     }
 
-    /// No complete member can end the view in force. True if the application does not know of it.
+    /// Notes that no complete member can end the present view. True if the application does not know of it.
     pub(super) fn report_incomplete(&mut self, incomplete: &NobodyComplete) -> bool {
         let is_new = self.incomplete_reported.as_ref() != Some(incomplete);
         if is_new {

@@ -1,5 +1,5 @@
-//! A member's side of a view change: what it finds against others, how it freezes the view, and its answer
-//! (`protocol.md` §6.1, §6.2).
+//! A member's side of a view change: its findings against others, the freeze of the view, and its answer (`protocol.md`
+//! §6.1, §6.2).
 
 use crate::config::OnFailure;
 use crate::id::{Index, NodeId, ViewId};
@@ -16,7 +16,7 @@ use crate::stored::Record;
 use crate::time::Time;
 use crate::wire::{ControlFrame, Wedged};
 
-/// Handles what a view change asks of this node as a member of the view.
+/// Handles the requests of a view change to this node as a member of the view.
 pub(super) struct WedgeHandler<'a> {
     pub(super) identity: &'a Identity,
     pub(super) log: &'a ControlLog,
@@ -27,10 +27,10 @@ pub(super) struct WedgeHandler<'a> {
     pub(super) now: Time,
 }
 
-/// What a member answers to a request to wedge its view.
+/// A member's answer to a request to wedge its view.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answer {
-    /// Its disk syncs what it holds. The other answer follows.
+    /// Its disk is syncing. The other answer follows.
     Syncing(ViewId),
     Wedged(Wedged),
 }
@@ -49,8 +49,8 @@ impl WedgeHandler<'_> {
         Timeouts::new(self.identity, self.log, self.peers, self.storage, self.now)
     }
 
-    /// Looks for members that have failed or stall. Gives those that have failed since the last time; none if there is no
-    /// news to report.
+    /// Finds members that have failed or stalled. Returns those that have failed after the last call; none if there is
+    /// nothing new to report.
     pub(super) fn suspect(&mut self) -> Option<Vec<NodeId>> {
         let limits = self.timeouts().limits(&self.plane.member()?.view);
         let member = self.plane.member_mut().filter(|member| !member.is_wedged())?;
@@ -63,8 +63,8 @@ impl WedgeHandler<'_> {
         has_news.then(|| nodes(member))
     }
 
-    /// Freezes a view that this node, or an earlier incarnation of it, is a member of. False if it is a member of no such
-    /// view. `again`: what it finds against others is what holds at this moment.
+    /// Freezes a view with this node, or an earlier incarnation of it, as a member. False if there is no such view.
+    /// `again`: its findings against others are those of this moment.
     pub(super) fn freeze(&mut self, view: ViewId, again: bool) -> bool {
         if !self.plane.is_member() && !self.identity.rules.holds(Rule::StaleMemberIsVoid) {
             let listed = self.log.state().view().and_then(|view| Some((view, view.rank_of(self.identity.me)?)));
@@ -75,7 +75,7 @@ impl WedgeHandler<'_> {
             }
         }
         let limits = self.plane.place().map(|member| self.timeouts().limits(&member.view)).unwrap_or_default();
-        // Until the log lists this process, its answer would pass for that of the earlier incarnation.
+        // Until the log lists this process, its answer would count as that of the earlier incarnation.
         let known = self.log.state().is_latest_run(self.identity.me, self.identity.run) || !self.identity.is_restored;
         let member = self.plane.place_mut(known).filter(|member| member.view.id == view);
         let Some(member) = member else { return false };
@@ -89,8 +89,8 @@ impl WedgeHandler<'_> {
         true
     }
 
-    /// Answers a request to wedge a view that is frozen here: with what this node holds once all of it is synced, and until
-    /// then with word that it syncs.
+    /// Answers a request to wedge a view that is frozen here: with everything that this node holds once that is synced,
+    /// and until then with the report that it syncs.
     pub(super) fn answer_once_synced(&mut self, to: NodeId, view: ViewId) -> Option<Answer> {
         let is_synced = self.storage.syncs.on_wedge_request(to, view, &self.storage.records);
         if self.identity.rules.holds(Rule::AnswerIsSynced) && !is_synced {
@@ -99,14 +99,14 @@ impl WedgeHandler<'_> {
         self.due_answer().map(|(_, answer)| answer)
     }
 
-    /// The answer that waited for the disk and waits no longer, and the node that requested it.
+    /// The answer that waited for the disk, once it is due, and the node that requested it.
     pub(super) fn due_answer(&mut self) -> Option<(NodeId, Answer)> {
         let waits = self.identity.rules.holds(Rule::AnswerIsSynced);
         let (to, view) = self.storage.syncs.take_wedge_request(waits)?;
         Some((to, Answer::Wedged(self.held(view)?)))
     }
 
-    /// What this node holds of a view that it has frozen.
+    /// This node's answer for a view that it has frozen.
     fn held(&self, view: ViewId) -> Option<Wedged> {
         let member = self.plane.place().filter(|member| member.view.id == view)?;
         let (incarnation, frontiers) = (member.incarnation(), member.frontiers());
@@ -156,7 +156,7 @@ mod tests {
         let ticket = tickets.last().expect("it stores that the view is wedged");
         assert_eq!(machine.wedge().due_answer(), None);
         machine.persisted(ticket);
-        // This node coordinates itself: an answer to another node is void by then.
+        // This node coordinates: an answer to another node is void by then.
         assert!(
             machine
                 .wedge()

@@ -1,4 +1,4 @@
-//! What the other members say.
+//! Frames of the other members.
 
 use crate::due::{Cause, Due};
 use crate::id::{Rank, Round};
@@ -11,7 +11,7 @@ use crate::rules::Rule;
 use crate::time::Time;
 use crate::wire::{Heartbeat, KnownSkip, LaneFrame, TallyFrame};
 
-/// A member broke the protocol: its link is closed and may be dialled again; nothing of the frame was taken.
+/// A member broke the protocol: its link is closed and may be dialled again; nothing of the frame was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Breach {
     #[error(transparent)]
@@ -27,7 +27,7 @@ pub(crate) enum Breach {
 }
 
 impl Member {
-    /// A frame of a lane, from the member whose link carries it.
+    /// Handles a frame of a lane, from the member whose link carries it.
     pub(crate) fn take_lane(
         &mut self,
         owner: Rank,
@@ -64,7 +64,7 @@ impl Member {
         Ok(())
     }
 
-    /// A frame of a member's tally. Gives back its heartbeat, if that is what it is.
+    /// Handles a frame of a member's tally. Returns its heartbeat, if it is one.
     pub(crate) fn take_tally(
         &mut self,
         from: Rank,
@@ -86,7 +86,7 @@ impl Member {
             }
             TallyFrame::Approved { frontier } if !self.wedged => {
                 self.lanes[from.at()].approve(frontier);
-                // The walk waits for one lane, if nothing is wrong with it.
+                // The walk waits for one lane, unless a rule is off.
                 let is_awaited = from == self.walk.cursor().rank || !self.rules.holds(Rule::CursorWaitsForUnknown);
                 due.set_if(Cause::Outputs, is_awaited);
             }
@@ -97,8 +97,8 @@ impl Member {
         Ok(None)
     }
 
-    /// §3.3: another member's skips, told by who knows of them. Where slots before them are missing they say nothing yet:
-    /// the owner tells them again behind those.
+    /// §3.3: handles another member's skips from a member that knows them. If slots before them are missing they are
+    /// ignored: the owner sends them again behind those.
     fn take_known_skips(&mut self, skips: &[KnownSkip], due: &mut Due) -> Result<(), Breach> {
         due.set(Cause::Confirmable);
         for skip in skips {
@@ -115,7 +115,7 @@ impl Member {
         Ok(())
     }
 
-    /// §4: the peer's frontiers of the lanes that it takes from this member, from which they are sent again.
+    /// §4: handles the peer's frontiers of the lanes that it receives from this member, from which they are sent again.
     fn take_resume(&mut self, from: Rank, frontiers: &[(Rank, Round)]) -> Result<(), Breach> {
         let mut flows = Vec::new();
         for rank in self.view.ranks().filter(|&lane| self.carries(self.rank, from, lane)) {

@@ -42,12 +42,12 @@ impl Liveness {
 }
 
 impl Member {
-    /// A frame of a member arrived.
+    /// Notes a frame of a member.
     pub(crate) fn heard(&mut self, rank: Rank, now: Time) {
         self.liveness.suspicion.heard(rank, now);
     }
 
-    /// Datagrams of a member came after some time.
+    /// Notes datagrams of a member after some time.
     pub(crate) fn alive(&mut self, rank: Rank, since: Time) {
         self.liveness.suspicion.alive(rank, since);
     }
@@ -57,7 +57,7 @@ impl Member {
         self.liveness.suspicion.unheard_for(time, self.rank, now)
     }
 
-    /// Bytes of an unfinished slot of a lane came.
+    /// Notes bytes of an unfinished slot of a lane.
     pub(crate) fn arrive(&mut self, lane: Rank, bytes: u64, now: Time) {
         self.liveness.progress.arrive(lane, bytes, now);
     }
@@ -67,17 +67,17 @@ impl Member {
         self.liveness.suspicion.find_again(self.rank, limits, now);
     }
 
-    /// §6.2: the members that were not heard of for a while.
+    /// §6.2: the members without a frame for a while.
     pub(crate) fn quiet(&self, limits: &[Limits], now: Time) -> Vec<Rank> {
         self.liveness.suspicion.quiet(self.rank, limits, now)
     }
 
-    /// What was found against others in this view.
+    /// The findings against others in this view.
     pub(crate) fn findings(&self) -> &Findings {
         self.liveness.suspicion.findings()
     }
 
-    /// §6.1: looks for members that have failed or stall; true if there is news to report.
+    /// §6.1: finds members that have failed or stalled; true if there is something new to report.
     pub(crate) fn suspect(&mut self, limits: &[Limits], now: Time) -> bool {
         let cursor = self.walk.cursor();
         let own_end = self.lanes[self.rank.at()].frontier();

@@ -37,14 +37,14 @@ pub(crate) struct Member {
     window: Window,
     walk: Walk,
     flows: Flows,
-    /// The highest round of a message slot taken from another lane.
+    /// The highest round of a message slot received from another lane.
     taken_max: Option<Round>,
-    /// Own slots may be sent: from the start, or in a session from the kickstart.
+    /// Whether own slots may be sent: from the start, or in a session from the kickstart.
     open: bool,
-    /// Nothing of this view is sent, confirmed, approved or taken.
+    /// Whether the view is wedged: nothing of it is sent, confirmed, approved or received.
     wedged: bool,
     liveness: Liveness,
-    /// When the turn came to this empty-handed member while others wait.
+    /// The time at which the turn came to this member without messages while others wait.
     turn_since: Option<Time>,
     rules: Rules,
 }
@@ -142,12 +142,12 @@ impl Member {
         self.pending.unapproved()
     }
 
-    /// Payloads of others that were confirmed to their owners.
+    /// Number of messages of others that were confirmed to their owners.
     pub(crate) fn confirmations_given(&self) -> u64 {
         self.flows.confirmations_given
     }
 
-    /// Does all that can be done without hearing more: send, skip, confirm, approve, deliver.
+    /// Carries out all actions that need no further input: send, skip, confirm, approve, deliver.
     pub(crate) fn settle(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery<'_>, due: &mut Due) {
         let arrived = due.take(Cause::LaneFrame);
         loop {
@@ -187,7 +187,7 @@ impl Member {
         }
     }
 
-    /// §3.1: takes slots from the outbox while the ring model lets it.
+    /// §3.1: takes slots from the outbox while the ring model allows it.
     fn send(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery<'_>) -> bool {
         let mut moved = false;
         while self.open && !self.frozen(Rule::WedgedSendsNothing) {
@@ -212,7 +212,7 @@ impl Member {
         moved
     }
 
-    /// §3.3: an empty-handed member skips what others are past.
+    /// §3.3: skips rounds that others have passed, if this member has no messages.
     fn skip(&mut self, outbox: &Outbox) -> bool {
         if self.wedged || !outbox.is_empty() {
             return false;
@@ -228,7 +228,7 @@ impl Member {
         debug_assert_eq!(skipped, Ok(()), "an own skip continues the own lane");
     }
 
-    /// §3.2 rule 4: confirms as far as the hold allows, the first slot outside the result in any case.
+    /// §3.2 rule 4: extends the confirmations up to the hold, including the first slot outside the result in any case.
     fn extend_confirmations(&mut self) {
         if self.frozen(Rule::WedgedConfirmsNothing) {
             return;
@@ -254,7 +254,7 @@ impl Member {
         }
     }
 
-    /// §3.1 rules 2 and 3: confirms to itself what it holds, and approves what all have confirmed.
+    /// §3.1 rules 2 and 3: confirms its own slots to itself, and approves slots that all have confirmed.
     fn approve(&mut self, now: Time) {
         if self.frozen(Rule::WedgedSendsNothing) {
             return;
@@ -274,7 +274,8 @@ impl Member {
         }
     }
 
-    /// §3.4: walks on, and lets in what is approved. True if the cursor moved, if only past skips: the hold follows it.
+    /// §3.4: moves the cursor, and adds approved slots to the result. True if the cursor moved, even only past skips:
+    /// the hold follows it.
     fn deliver(&mut self, now: Time, delivery: &mut Delivery<'_>) -> bool {
         if self.start.is_none() {
             return false;
@@ -288,14 +289,14 @@ impl Member {
         self.walk.cursor() != before
     }
 
-    /// A slot enters the result. Gives back what was pending of an own one.
+    /// Adds a slot to the result. Returns the pending record of an own one.
     fn enter(&mut self, rank: Rank, held: Held, delivery: &mut Delivery<'_>) -> Option<Record> {
         let record = (rank == self.rank).then(|| self.pending.pop(held.round)).flatten();
         delivery.enter(&self.view, (rank, held.round), held.batch, record.as_ref());
         record
     }
 
-    /// The own window at this moment.
+    /// The present window.
     pub(crate) fn window_bytes(&self) -> u64 {
         self.window.bytes()
     }
@@ -304,12 +305,12 @@ impl Member {
         self.walk.cursor()
     }
 
-    /// The run of the node that this is.
+    /// The incarnation of this node.
     pub(crate) fn incarnation(&self) -> Incarnation {
         self.view.member(self.rank).incarnation
     }
 
-    /// §6.2: freezes the view; final.
+    /// §6.2: freezes the view, for good.
     pub(crate) fn wedge(&mut self) {
         self.wedged |= self.rules.holds(Rule::WedgedBeforeAnswer);
     }
@@ -324,19 +325,19 @@ impl Member {
         self.wedged = false;
     }
 
-    /// By rank: what is stored of each lane.
+    /// By rank: the stored frontier of each lane.
     pub(crate) fn frontiers(&self) -> Vec<Round> {
         let end = if self.rules.holds(Rule::AnswerIsSynced) { Lane::stored } else { Lane::frontier };
         self.lanes.iter().map(end).collect()
     }
 
-    /// It holds every lane up to a cut.
+    /// Whether it holds every lane up to a cut.
     pub(crate) fn holds(&self, cut: &[Round]) -> bool {
         cut.len() == self.lanes.len() && self.lanes.iter().zip(cut).all(|(lane, &cut)| lane.frontier() >= cut)
     }
 
-    /// §6.4: takes every message slot below the cut as approved and the rest as skipped, and walks to the end of that.
-    /// Gives back the own payloads that were not taken.
+    /// §6.4: takes every message slot below the cut as approved and the others as skips, and walks to the end. Returns
+    /// the own payloads that are not included.
     pub(crate) fn walk_cut(&mut self, cut: &[Round], delivery: &mut Delivery<'_>) -> Vec<Batch> {
         self.wedged = true;
         let mut own = Vec::new();
@@ -352,13 +353,13 @@ impl Member {
         own
     }
 
-    /// The own payloads that are not in the result, whatever became of them: this node is no survivor.
+    /// Removes the own payloads outside the result, whatever their outcome: this node is no survivor.
     pub(crate) fn take_own(&mut self) -> Vec<Batch> {
         self.wedged = true;
         self.lanes[self.rank.at()].cut(Round(0)).collect()
     }
 
-    /// In slot order; no unknown slot can lie in between, since every lane is known up to the cut.
+    /// In slot order; no unknown slot can lie in between, because every lane is known up to the cut.
     fn next_below_cut(&mut self) -> Option<(Rank, Held)> {
         let (_, at) = self.first_held()?;
         self.lanes[at].pop().map(|held| (Rank(at as u16), held))
@@ -370,18 +371,19 @@ impl Member {
         waiting.map(|(at, lane)| (lane.first_open(), at)).min()
     }
 
-    /// By rank: where each lane's messages end. What was given out to be stored reaches there.
+    /// By rank: the end of each lane's messages. The records that were output reach up to there.
     pub(crate) fn message_ends(&self) -> Vec<Round> {
         self.lanes.iter().map(Lane::message_end).collect()
     }
 
-    /// Message slots below these rounds are synced.
+    /// Notes that message slots below these rounds are synced.
     pub(crate) fn synced(&mut self, ends: &[Round], due: &mut Due) {
         due.set(Cause::Confirmable);
         self.lanes.iter_mut().zip(ends).for_each(|(lane, &end)| lane.sync(end));
     }
 
-    /// The view as an earlier run stored it: wedged from birth. `passed` is the last slot in the result.
+    /// Restores the view that an earlier incarnation stored: wedged from its creation. `passed` is the last slot in the
+    /// result.
     ///
     /// # Errors
     /// The first lane whose slots do not follow each other.
@@ -399,7 +401,7 @@ impl Member {
                 *lane = Lane::restored(slot.round.next());
             } else {
                 if lane.message_end() == Round(0) {
-                    // What came before it in its lane is behind a snapshot.
+                    // Earlier slots of its lane are behind a snapshot.
                     *lane = Lane::restored(slot.prev);
                 }
                 let taken = lane.take_slot(slot.clone(), false).map_err(|_| rank)?;
@@ -407,14 +409,14 @@ impl Member {
                 taken.then_some(()).ok_or(rank)?;
             }
         }
-        // Lanes of which nothing is left but what a snapshot took in.
+        // Lanes whose slots are all included in a snapshot.
         for (lane, &end) in self.lanes.iter_mut().zip(ends).filter(|(lane, _)| lane.message_end() == Round(0)) {
             *lane = Lane::restored(end);
         }
         Ok(self)
     }
 
-    /// `Token`: notes since when an empty hand holds the turn while somebody waits for it.
+    /// `Token`: notes the time from which a member without messages holds the turn while another one waits for it.
     pub(super) fn watch_turn(&mut self, now: Time, outbox: &Outbox) {
         let holds = self.open
             && !self.wedged
@@ -424,12 +426,12 @@ impl Member {
         self.turn_since = if holds { self.turn_since.or(Some(now)) } else { None };
     }
 
-    /// When the turn that an empty hand holds is to be passed on.
+    /// The time at which a turn without messages is passed on.
     pub(crate) fn turn_ends_at(&self) -> Option<Time> {
         self.turn_since.map(|since| since + self.view.parameters.token_tick)
     }
 
-    /// The tick is over: passes the turn on.
+    /// Passes the turn on, because the tick is over.
     pub(crate) fn pass_turn(&mut self) {
         if self.turn_since.take().is_some() {
             let frontier = self.lanes[self.rank.at()].frontier().next();
@@ -437,7 +439,7 @@ impl Member {
         }
     }
 
-    /// The order of all watermarks.
+    /// Checks the order of all watermarks.
     pub(crate) fn validate(&self) {
         self.lanes.iter().for_each(Lane::validate);
         let own = &self.lanes[self.rank.at()];

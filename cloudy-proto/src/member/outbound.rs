@@ -1,5 +1,5 @@
-//! What one peer has been told and has yet to be told. Derived from watermarks when the driver polls, so that any number
-//! of inputs costs at most one confirmation, approval and skip each.
+//! The frames that one peer has received and still needs. Derived from watermarks when the driver polls, so that any
+//! number of inputs costs at most one confirmation, approval and skip each.
 
 use crate::due::{Cause, Due};
 use crate::id::{Rank, Round};
@@ -14,9 +14,9 @@ use crate::wire::{Heartbeat, KnownSkip, LaneFrame, Stream, TallyFrame};
 #[derive(Debug)]
 pub(super) struct LaneFlow {
     pub(super) lane: Rank,
-    /// All of it below was sent.
+    /// All of it below this round was sent.
     pub(super) sent: Round,
-    /// The peer has just said where to resume: what it had been told may be lost, so nothing waits.
+    /// Whether the peer has just sent its resume: earlier skips may be lost, so none waits.
     pub(super) resumes: bool,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Flows {
     pub(super) peers: Vec<PeerFlow>,
     /// The lane ends with the highest approved own message slot.
     pub(super) approval_due: Round,
-    /// Payloads of others that were confirmed to their owners.
+    /// Number of messages of others that were confirmed to their owners.
     pub(super) confirmations_given: u64,
 }
 
@@ -41,35 +41,35 @@ impl Flows {
 /// What one member of the view is sent.
 #[derive(Debug, Default)]
 pub(super) struct PeerFlow {
-    /// Its link is up.
+    /// Whether its link is up.
     pub(super) linked: bool,
-    /// It was told where to resume its lane.
+    /// Whether it was sent the round at which to resume its lane.
     resumed: bool,
-    /// What it takes from here: none until it said where to resume.
+    /// The lanes that it receives from here: none before its resume.
     pub(super) lanes: Vec<LaneFlow>,
-    /// By rank: the skips of others that it was told.
+    /// By rank: the skips of others that were sent to it.
     skips_told: Vec<Round>,
     confirm_sent: Round,
     approved_sent: Round,
-    /// Whether it was told that this member waits for its turn.
+    /// Whether the last report to it said that this member waits for its turn.
     waiting_sent: bool,
-    /// It waits for its turn.
+    /// Whether it waits for its turn.
     pub(super) waiting: bool,
-    /// What it was told of bytes of unfinished slots.
+    /// The reported bytes of unfinished slots.
     moved_sent: (u64, u64),
 }
 
-/// How much of a tally is flushed.
+/// The extent of a flush of a tally.
 #[derive(Clone, Copy)]
 struct TallyFlush {
-    /// Confirmations that rose by skips only, too.
+    /// Whether confirmations are included that rose by skips only.
     with_skips: bool,
-    /// Skips of other members came since the last flush.
+    /// Whether skips of other members came after the last flush.
     skips_came: bool,
 }
 
 impl Member {
-    /// A link is up: everything is told afresh from where the peer says.
+    /// Notes a new link: everything is sent again from the peer's resume on.
     pub(crate) fn link_up(&mut self, rank: Rank) {
         self.flows.peers[rank.at()] = PeerFlow { linked: true, ..PeerFlow::default() };
     }
@@ -78,13 +78,13 @@ impl Member {
         self.flows.peers[rank.at()] = PeerFlow::default();
     }
 
-    /// Links to all other members are up.
+    /// Whether links to all other members are up.
     pub(crate) fn all_linked(&self) -> bool {
         self.flows.peers.iter().enumerate().all(|(at, peer)| at == self.rank.at() || peer.linked)
     }
 
-    /// Puts out what each linked peer has yet to be told.
-    /// `heartbeat`: present if [`reports_waiting`](Self::reports_waiting).
+    /// Outputs the frames that each linked peer still needs. `heartbeat`: present if
+    /// [`reports_waiting`](Self::reports_waiting).
     pub(crate) fn flush(&mut self, heartbeat: Option<Heartbeat>, outputs: &mut Outputs, due: &mut Due) {
         let skips_came = due.take(Cause::Skips);
         // The successor first: with `Token` the ring waits for it.
@@ -99,7 +99,7 @@ impl Member {
                 self.flush_tally(rank, TallyFlush { with_skips: false, skips_came }, outputs);
             }
             let Some(heartbeat) = heartbeat else { continue };
-            // A member that has just sent its last slot may be handed more in this turn.
+            // A member that has just sent its last slot may receive more in this turn.
             let stays = heartbeat.waiting || !sends;
             if stays && self.flows.peers[rank.at()].waiting_sent != heartbeat.waiting {
                 self.flush_heartbeat(rank, heartbeat, outputs);
@@ -107,7 +107,7 @@ impl Member {
         }
     }
 
-    /// A linked peer has another answer than this to whether messages wait here, and is to learn of it.
+    /// Whether a linked peer has another report than this on whether messages wait here, and needs a new one.
     pub(crate) fn reports_waiting(&self, waiting: bool) -> bool {
         self.model.reports_waiting()
             && !self.view.parameters.session
@@ -115,7 +115,8 @@ impl Member {
             && self.flows.peers.iter().any(|peer| peer.linked && peer.waiting_sent != waiting)
     }
 
-    /// Says to each linked peer what may wait for a heartbeat: confirmations of skips, and that this member lives.
+    /// Sends to each linked peer everything that may wait for a heartbeat: confirmations of skips, and the heartbeat
+    /// itself.
     pub(crate) fn beat(&mut self, heartbeat: Heartbeat, outputs: &mut Outputs, due: &Due) {
         let skips_came = due.has(Cause::Skips);
         for rank in self.view.ranks() {
@@ -135,7 +136,7 @@ impl Member {
         outputs.send(self.view.member(rank).node, stream, Frame::Tally(frame));
     }
 
-    /// The stream of a lane runs from one member to another.
+    /// Whether the stream of a lane runs from one member to another.
     pub(crate) fn carries(&self, from: Rank, to: Rank, lane: Rank) -> bool {
         lane.at() < self.lanes.len() && self.model.carries(&self.view, from, to, lane)
     }
@@ -151,8 +152,9 @@ impl Member {
         }
     }
 
-    /// Slots that were not sent on this link yet, and the skips behind them, unless these may wait. What is passed on for
-    /// others is held as long as the own: until it is approved, so until the peer has it. True if there were any.
+    /// Sends slots that were not sent on this link yet, and the skips behind them, unless these may wait. Forwarded
+    /// slots are held as long as own ones: until they are approved, and so until the peer has them. True if there were
+    /// any.
     fn flush_lanes(&mut self, rank: Rank, all: bool, outputs: &mut Outputs) -> bool {
         if self.flows.peers[rank.at()].lanes.iter().all(|flow| flow.sent >= self.lanes[flow.lane.at()].frontier()) {
             return false;
@@ -179,15 +181,15 @@ impl Member {
         true
     }
 
-    /// §3.3: none of the peer's own messages waits for the skips of the own lane, and it has all slots before them: who
-    /// needs them for its approval passes them on, and a heartbeat tells the rest.
+    /// §3.3: whether skips can wait: none of the peer's own messages waits for the skips of the own lane, and it has
+    /// all slots before them. A member that needs them for its approval forwards them, and a heartbeat has the rest.
     fn skips_can_wait(&self, rank: Rank) -> bool {
         let has_all = self.pending.confirmed(rank) >= self.lanes[self.rank.at()].message_end();
         self.model.passes_skips_on() && has_all && self.lanes[rank.at()].held_slots() == 0
     }
 
-    /// The confirmation of the peer's lane and the approval of the own one, where they say something, with the skips that
-    /// the peer needs to pass what is approved. What rose by skips only waits for a heartbeat.
+    /// Sends the confirmation of the peer's lane and the approval of the own one, if they are new, with the skips that
+    /// the peer needs to pass approved slots. A rise by skips only waits for a heartbeat.
     fn flush_tally(&mut self, rank: Rank, flush: TallyFlush, outputs: &mut Outputs) {
         let lane = &self.lanes[rank.at()];
         let due = if flush.with_skips { lane.confirmable() } else { lane.confirmed() };
@@ -207,7 +209,8 @@ impl Member {
         }
     }
 
-    /// The skips of others up to the highest approved own message, as far as the peer was not told of them from here.
+    /// Sends the skips of others up to the highest approved own message, as far as the peer did not receive them from
+    /// here.
     fn flush_known_skips(&mut self, rank: Rank, outputs: &mut Outputs) {
         let (me, due) = (self.rank.at(), self.flows.approval_due);
         let told = &mut self.flows.peers[rank.at()].skips_told;
@@ -225,7 +228,7 @@ impl Member {
         }
     }
 
-    /// Bytes of unfinished slots that have come since the peer was told last.
+    /// Sends the bytes of unfinished slots that arrived after the last report.
     fn flush_moved(&mut self, rank: Rank, outputs: &mut Outputs) {
         let moved = self.liveness.progress.told_to(rank);
         if core::mem::replace(&mut self.flows.peers[rank.at()].moved_sent, moved) != moved {

@@ -1,11 +1,11 @@
-//! Bytes of slots that are not finished: a member or a link that moves the slot waited for is slow, and does not stall
-//! (`protocol.md` §6.1).
+//! Bytes of unfinished slots: a member or a link that moves the awaited slot is slow, and does not stall (`protocol.md`
+//! §6.1).
 
 use crate::id::Rank;
 use crate::limits::PROGRESS_BYTES_MIN;
 use crate::time::Time;
 
-/// A count that only grows, and when it last grew by [`PROGRESS_BYTES_MIN`].
+/// A count that only grows, and the time at which it last grew by [`PROGRESS_BYTES_MIN`].
 #[derive(Clone, Copy, Debug, Default)]
 struct Moved {
     bytes: u64,
@@ -22,14 +22,14 @@ impl Moved {
     }
 }
 
-/// What one member knows of the bytes that move in one view.
+/// The moved bytes in one view, as one member knows them.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// By lane: what has come here.
+    /// By lane: bytes that arrived here.
     here: Vec<Moved>,
-    /// By member: what has come there of the own lane.
+    /// By member: bytes of the own lane that arrived there.
     there: Vec<Moved>,
-    /// By lane: what has come to its recipients together, as its owner says.
+    /// By lane: bytes that arrived at all its recipients together, by its owner's report.
     everywhere: Vec<Moved>,
 }
 
@@ -39,32 +39,33 @@ impl Progress {
         Self { here: none(), there: none(), everywhere: none() }
     }
 
-    /// So many more bytes of a lane have come here.
+    /// Notes bytes of a lane that arrived here.
     pub(super) fn arrive(&mut self, lane: Rank, bytes: u64, now: Time) {
         if let Some(moved) = self.here.get_mut(lane.at()) {
             moved.raise(moved.bytes.saturating_add(bytes), now);
         }
     }
 
-    /// A member says what has come there of the own lane, and everywhere of its own.
+    /// Handles a member's report: bytes of the own lane that arrived there, and bytes of its lane at all its
+    /// recipients.
     pub(super) fn take(&mut self, from: Rank, (taken, everywhere): (u64, u64), now: Time) {
         self.there[from.at()].raise(taken, now);
         self.everywhere[from.at()].raise(everywhere, now);
     }
 
-    /// What to say to a member: what has come here of its lane, and everywhere of the own.
+    /// The report to a member: bytes of its lane that arrived here, and bytes of the own lane at all recipients.
     pub(super) fn told_to(&self, to: Rank) -> (u64, u64) {
         let everywhere = self.there.iter().fold(0_u64, |sum, moved| sum.saturating_add(moved.bytes));
         (self.here[to.at()].bytes, everywhere)
     }
 
-    /// When a member last took a part of the own lane.
+    /// The time at which a member last received a part of the own lane.
     pub(super) fn taken_at(&self, by: Rank) -> Option<Time> {
         self.there[by.at()].at
     }
 
-    /// When a part of any slot last came to any member. A member whose skip is waited for may still be receiving the slot
-    /// that it skips for, and windows bound what other slots can come meanwhile.
+    /// The time at which a part of any slot last arrived at any member. A member whose skip is awaited may still be
+    /// receiving the slot that it skips for, and windows bound the other slots that can arrive meanwhile.
     pub(super) fn moved_at(&self) -> Option<Time> {
         let all = [&self.here, &self.there, &self.everywhere].into_iter().flatten();
         all.filter_map(|moved| moved.at).max()

@@ -1,5 +1,5 @@
 //! Ring models: when a member may use its next round, and which lane streams run on which link (`protocol.md` §5). They
-//! differ in speed and never in what may happen to a result.
+//! differ in speed, and never in the possible results.
 
 mod pipelined;
 mod relay;
@@ -16,7 +16,7 @@ use crate::view::View;
 
 pub(crate) use window::Window;
 
-/// What a model may look at.
+/// The state that a model may read.
 #[derive(Clone, Copy)]
 pub(crate) struct RingState<'a> {
     pub(crate) view: &'a View,
@@ -24,7 +24,7 @@ pub(crate) struct RingState<'a> {
     pub(crate) lanes: &'a [Lane],
     pub(crate) pending: &'a PendingTable,
     pub(crate) window: &'a Window,
-    /// The highest round of a message slot taken from another lane.
+    /// The highest round of a message slot received from another lane.
     pub(crate) taken_max: Option<Round>,
 }
 
@@ -37,7 +37,7 @@ impl RingState<'_> {
         &self.lanes[self.me.at()]
     }
 
-    /// Fewer own slots than the window are outside the own result.
+    /// Whether fewer own slots than the window are outside the own result.
     fn window_has_slot(&self) -> bool {
         self.pending.slots() < self.parameters().window_slots as usize
     }
@@ -45,31 +45,32 @@ impl RingState<'_> {
 
 /// When a member may use its next round, which one that is, and which lane streams run on which link.
 pub(crate) trait RingModel: Debug + Send + Sync {
-    /// The round that a message slot which costs so much may take; none while it has to wait.
+    /// The round for a message slot of this cost; none while it has to wait.
     fn round_for(&self, state: RingState<'_>, cost_bytes: u64) -> Option<Round>;
 
-    /// Where an empty-handed member's lane skips to; none if it has no reason to skip.
+    /// The round to which the lane of a member without messages skips; none if it has no reason to skip.
     fn skip_to(&self, state: RingState<'_>) -> Option<Round>;
 
-    /// The member has the turn, nothing to say, and should skip if others wait for it.
+    /// Whether the member has the turn and no messages, and should skip if others wait for it.
     fn holds_turn(&self, state: RingState<'_>) -> bool;
 
-    /// A skip is told at once to those whose messages wait for it, and they tell the others with their approvals.
+    /// Whether a skip is sent at once to the members whose messages wait for it, which send it to the others with their
+    /// approvals.
     fn passes_skips_on(&self) -> bool {
         false
     }
 
-    /// Members that wait for the turn report that to the member that holds it.
+    /// Whether members that wait for the turn report that to the member that holds it.
     fn reports_waiting(&self) -> bool {
         false
     }
 
-    /// The bytes of own slots outside the result are bounded by the window, and members refuse more.
+    /// Whether the window bounds the bytes of own slots outside the result, and members refuse more.
     fn bounds_window_bytes(&self) -> bool {
         true
     }
 
-    /// A stall counts against the member that causes it. False where no member can tell which one that is.
+    /// Whether a stall counts against the member that causes it. False if no member can determine which one that is.
     fn blames_stalls(&self) -> bool {
         true
     }
@@ -79,8 +80,8 @@ pub(crate) trait RingModel: Debug + Send + Sync {
         None
     }
 
-    /// The stream of a lane runs from one member to another. Every member gets every lane but its own from exactly one
-    /// other.
+    /// Whether the stream of a lane runs from one member to another. Every member receives every lane but its own from
+    /// exactly one other.
     fn carries(&self, _view: &View, from: Rank, _to: Rank, lane: Rank) -> bool {
         lane == from
     }

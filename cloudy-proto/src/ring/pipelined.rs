@@ -1,4 +1,4 @@
-//! Everybody sends while its window is open.
+//! All members send while their windows are open.
 
 use crate::id::Round;
 use crate::ring::{RingModel, RingState};
@@ -7,13 +7,13 @@ use crate::ring::{RingModel, RingState};
 pub(crate) struct Pipelined;
 
 impl RingModel for Pipelined {
-    /// No message slot below the highest that was taken: a slow sender does not hold a fast one to its own pace.
+    /// No message slot below the highest received one: a slow sender does not slow down a fast one.
     fn round_for(&self, state: RingState<'_>, cost_bytes: u64) -> Option<Round> {
         let has_room = state.window.has_room(state.pending.bytes(), cost_bytes);
         (has_room && state.window_has_slot()).then(|| state.own().frontier().max(state.taken_max.unwrap_or_default()))
     }
 
-    /// Some rounds further than needed, so that one busy sender does not cost every idle member a frame per slot.
+    /// Some rounds further than needed, so that one busy sender does not cost every idle member a frame for each slot.
     fn skip_to(&self, state: RingState<'_>) -> Option<Round> {
         let taken = state.taken_max?;
         (state.own().frontier() <= taken).then(|| Round(taken.0 + 1 + u64::from(state.parameters().skip_ahead)))

@@ -1,4 +1,4 @@
-//! Slots travel along the ring, so that no link carries a payload twice.
+//! Slots are forwarded along the ring, so that no link carries a payload twice.
 
 use crate::config::RingKind;
 use crate::id::{Rank, Round};
@@ -9,7 +9,7 @@ use crate::view::View;
 #[derive(Debug)]
 pub(crate) struct Relay;
 
-/// When a member may use a round is as in `Pipelined`.
+/// A member may use the same rounds as in `Pipelined`.
 impl RingModel for Relay {
     fn round_for(&self, state: RingState<'_>, cost_bytes: u64) -> Option<Round> {
         Pipelined.round_for(state, cost_bytes)
@@ -32,7 +32,7 @@ impl RingModel for Relay {
         Some(RingKind::Pipelined)
     }
 
-    /// To the successor all lanes, the own one and those of others, but the successor's own.
+    /// The successor receives all lanes, the own one and those of others, except the successor's own.
     fn carries(&self, view: &View, from: Rank, to: Rank, lane: Rank) -> bool {
         view.parent(to) == from && lane != to
     }

@@ -1,4 +1,4 @@
-//! The naive ring: one slot at a time goes round.
+//! The naive ring: one slot at a time, in the order of the ring.
 
 use crate::id::Round;
 use crate::ring::{RingModel, RingState};
@@ -8,7 +8,7 @@ use crate::view::Place;
 pub(crate) struct Token;
 
 impl Token {
-    /// The slot just before the own next one has been received or is a skip.
+    /// Whether the slot just before the own next one has been received or is a skip.
     fn has_turn(state: RingState<'_>) -> bool {
         let next = Place { round: state.own().frontier(), rank: state.me };
         let before = state.view.place_before(next);
@@ -21,13 +21,13 @@ impl RingModel for Token {
         (Self::has_turn(state) && state.window_has_slot()).then(|| state.own().frontier())
     }
 
-    /// Only by the tick of who holds the turn.
+    /// Only by the tick of the member that holds the turn.
     fn skip_to(&self, _state: RingState<'_>) -> Option<Round> {
         None
     }
 
-    /// In a session a turn is never passed on empty-handed: the order of origins is that of the ring (`protocol.md`
-    /// §9), and once a member has nothing more to say, nobody has.
+    /// In a session a turn is never passed on without a message: the order of origins is that of the ring
+    /// (`protocol.md` §9), and once a member has nothing more to send, no member has.
     fn holds_turn(&self, state: RingState<'_>) -> bool {
         !state.parameters().session && Self::has_turn(state)
     }

@@ -1,37 +1,37 @@
 //! The slot's layout: one for wire, digest and reader (`protocol.md` §2, *slot body*).
 //!
-//! A body is the payloads one after another, each as its length (LEB128, at most five bytes) and its bytes.
+//! A body is a sequence of payloads, each as its length (LEB128, at most five bytes) and its bytes.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::id::{Round, Seq};
 use crate::limits::{PAYLOAD_BYTES_MAX, PAYLOAD_COST_BYTES_MIN, SLOT_BODY_BYTES_MAX, SLOT_PAYLOADS_MAX};
 
-/// Payloads that travel, are confirmed and are approved together. Their sequence numbers are consecutive.
+/// Payloads that are sent, confirmed and approved together. Their sequence numbers are consecutive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The first payload's number at its origin.
+    /// The sequence number of the first payload.
     pub first_seq: Seq,
-    /// How many payloads; at least one.
+    /// Number of payloads; at least one.
     pub count: u32,
     /// The slot body.
     pub body: Bytes,
 }
 
 impl Batch {
-    /// The last payload's number.
+    /// The sequence number of the last payload.
     #[must_use]
     pub fn last_seq(&self) -> Seq {
         Seq(self.first_seq.0 + u64::from(self.count) - 1)
     }
 
-    /// What it counts towards windows and limits.
+    /// The cost in windows and limits.
     #[must_use]
     pub fn cost_bytes(&self) -> u64 {
         (self.body.len() as u64).max(u64::from(self.count) * PAYLOAD_COST_BYTES_MIN)
     }
 
-    /// Without its first payloads. `leave_out` is below `count`.
+    /// The batch without its first payloads. `leave_out` is below `count`.
     #[must_use]
     pub fn without_first(&self, leave_out: u32) -> Self {
         let at = offset_of(&self.body, leave_out);
@@ -50,14 +50,14 @@ pub struct Slot {
     pub round: Round,
     /// The round after the lane's previous message slot: the rounds from here to `round` are skips.
     pub prev: Round,
-    /// What it holds.
+    /// Its content.
     pub batch: Batch,
 }
 
-/// A slot body that is not what its header says; nothing of it was taken.
+/// The reason for which a slot body contradicts its header. Nothing of it was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// No payload, or more than the protocol allows.
+    /// There is no payload, or more than the protocol allows.
     #[error("a slot of {0} payloads; between 1 and {SLOT_PAYLOADS_MAX} are allowed")]
     Count(u32),
     /// The body is longer than the protocol allows.
@@ -71,10 +71,10 @@ pub enum BodyError {
     Extent,
 }
 
-/// Checks that a body holds exactly `count` payloads.
+/// Checks that a body has exactly `count` payloads.
 ///
 /// # Errors
-/// The first thing that is wrong with it.
+/// The first fault.
 pub fn check_body(body: &[u8], count: u32) -> Result<(), BodyError> {
     if count == 0 || count > SLOT_PAYLOADS_MAX {
         return Err(BodyError::Count(count));
@@ -93,7 +93,7 @@ pub fn check_body(body: &[u8], count: u32) -> Result<(), BodyError> {
     if rest.is_empty() { Ok(()) } else { Err(BodyError::Extent) }
 }
 
-/// Appends one payload to a body in the making. The caller has checked the payload's size.
+/// Appends one payload to an unfinished body. The caller has checked the payload's size.
 pub fn push_payload(body: &mut BytesMut, payload: &[u8]) {
     let mut length = payload.len();
     body.reserve(length + 5);
@@ -112,7 +112,7 @@ pub struct Payloads {
 }
 
 impl Payloads {
-    /// Of a body that [`check_body`] accepts.
+    /// The payloads of a body that [`check_body`] accepts.
     #[must_use]
     pub fn of(body: Bytes) -> Self {
         Self { rest: body }
@@ -130,7 +130,7 @@ impl Iterator for Payloads {
     }
 }
 
-/// The payloads of a checked body, in order, as slices: cheaper than [`Payloads`] where none is kept.
+/// The payloads of a checked body, in order, as slices: cheaper than [`Payloads`] if none is kept.
 #[inline]
 pub fn payload_slices(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     let (mut rest, mut lengths) = (body, Lengths::default());
@@ -142,7 +142,7 @@ pub fn payload_slices(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Where the payload after the first `payloads` begins, in a checked body.
+/// The offset behind the first `payloads` payloads in a checked body.
 #[must_use]
 pub fn offset_of(body: &[u8], payloads: u32) -> usize {
     let (mut rest, mut lengths) = (body, Lengths::default());
@@ -153,17 +153,17 @@ pub fn offset_of(body: &[u8], payloads: u32) -> usize {
     body.len() - rest.len()
 }
 
-/// Reads lengths one after another. Most payloads of a slot are of one size: while a length is encoded as the one before it,
-/// the processor knows where the next payload begins without waiting for what it reads.
+/// Reads lengths one after another. Most payloads of a slot have one size: while a length has the same encoding as the
+/// one before, the processor knows the next payload's position without waiting for the read.
 #[derive(Default)]
 struct Lengths {
-    /// The latest length of one byte: its encoding, and what it says.
+    /// The latest length of one byte: its encoding and its value.
     encoded: u8,
     length: usize,
 }
 
 impl Lengths {
-    /// As [`split_length`].
+    /// Like [`split_length`].
     #[inline]
     fn split<'a>(&mut self, body: &'a [u8]) -> Option<(usize, &'a [u8])> {
         match body.split_first() {
@@ -179,8 +179,8 @@ impl Lengths {
     }
 }
 
-/// A payload's length and what follows it; none at the end of the body or where it is malformed. Only the shortest encoding
-/// is taken, so that equal payloads have equal bodies.
+/// Splits a payload's length from the rest; none at the end of the body or for a malformed length. Only the shortest
+/// encoding is accepted, so that equal payloads have equal bodies.
 fn split_length(body: &[u8]) -> Option<(usize, &[u8])> {
     let mut length = 0usize;
     for at in 0..5 {

@@ -70,7 +70,7 @@ impl Suspicion {
         Self { watches: (0..members).map(watch).collect(), checked_at: now, findings: Findings::default() }
     }
 
-    /// A frame of a member arrived.
+    /// Notes a frame of a member.
     pub(crate) fn heard(&mut self, rank: Rank, now: Time) {
         self.watches[rank.at()].heard_at = now;
     }
@@ -81,7 +81,7 @@ impl Suspicion {
         watch.alive_at = watch.alive_at.max(since);
     }
 
-    /// The other members of which no frame has come for so long.
+    /// The other members without a frame for this time.
     pub(crate) fn unheard_for(&self, time: Duration, me: Rank, now: Time) -> impl Iterator<Item = Rank> {
         let others = self.watches.iter().enumerate().filter(move |(at, _)| *at != me.at());
         others.filter(move |(_, watch)| now.since(watch.heard_at) > time).map(|(at, _)| Rank(at as u16))

@@ -1,4 +1,4 @@
-//! What voters say to each other (`protocol.md` §6).
+//! Messages between voters (`protocol.md` §6).
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 use crate::command::Standing;
 use crate::id::{ConsensusId, LogIndex};
 
-/// A message of the consensus library: what it calls by the same names.
+/// A message of the consensus library, with the library's names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsensusMessage {
-    /// What it asks or answers.
+    /// The kind of request or answer.
     pub kind: ConsensusKind,
-    /// For which voter.
+    /// The receiving voter.
     pub to: ConsensusId,
-    /// Of which voter.
+    /// The sending voter.
     pub from: ConsensusId,
-    /// The sender's term, or the one it would stand for.
+    /// The sender's term, or the one of its candidacy.
     pub term: u64,
     /// The term of the entry at `index`.
     pub log_term: u64,
@@ -23,21 +23,21 @@ pub struct ConsensusMessage {
     pub index: LogIndex,
     /// The entries after `index`.
     pub entries: Vec<ConsensusEntry>,
-    /// How far the log is committed.
+    /// The last committed position.
     pub commit: LogIndex,
     /// The term of the entry at `commit`.
     pub commit_term: u64,
-    /// A refusal.
+    /// Whether it is a refusal.
     pub reject: bool,
-    /// Where to try again after a refusal.
+    /// The position for the next attempt after a refusal.
     pub reject_hint: LogIndex,
-    /// Tells a forced election from others.
+    /// Distinguishes a forced election from others.
     pub context: Bytes,
-    /// In place of entries that the sender does not keep: what the log up to `index` comes to.
+    /// In place of entries that the sender does not keep: the state of the log up to `index`.
     pub snapshot: Bytes,
 }
 
-/// What a [`ConsensusMessage`] asks or answers.
+/// The kind of a [`ConsensusMessage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the consensus library's own names")]
 pub enum ConsensusKind {
@@ -53,15 +53,15 @@ pub enum ConsensusKind {
     Snapshot,
 }
 
-/// An entry of the control log on its way from the coordinator to a voter.
+/// An entry of the control log from the coordinator to a voter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsensusEntry {
     /// The term in which it was proposed.
     pub term: u64,
     /// Its position.
     pub index: LogIndex,
-    /// The change of who votes, if it is one.
+    /// The change of the voters, if it is one.
     pub change: Option<(ConsensusId, Standing)>,
-    /// The encoded [`Command`](crate::Command); empty at the begin of a term.
+    /// The encoded [`Command`](crate::Command); empty at the start of a term.
     pub command: Bytes,
 }

@@ -54,7 +54,7 @@ impl Book {
             }
         }
         for name in self.instructions.keys().filter(|name| !found.instructions.contains_key(*name)) {
-            comparison.line(false, &format!("{name}: expected, and not there any more"));
+            comparison.line(false, &format!("{name}: expected, and missing"));
         }
         comparison
     }

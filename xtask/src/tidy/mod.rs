@@ -50,7 +50,7 @@ pub(crate) fn check(root: &Path) -> io::Result<(usize, Vec<Violation>)> {
     for source in &sources {
         found.extend(sizes::check(source));
         found.extend(words::check(source));
-        found.extend(prose::check_comments(source));
+        found.extend(prose::check_source(source));
     }
     for file in &files {
         found.extend(paths::check(file));

@@ -1,4 +1,4 @@
-//! How pages and comments read: short lines, short sentences, no phrase that hides its subject.
+//! Rules for pages, comments and strings: short lines, short sentences, no phrase that hides its subject.
 
 use super::Violation;
 use super::files::TextFile;
@@ -11,7 +11,7 @@ const COLUMNS_MAX: usize = 100;
 /// Lines that one sentence of a page may take.
 const SENTENCE_LINES_MAX: usize = 3;
 
-/// Phrases that pages and comments do without, and why.
+/// Phrases that pages, comments and strings do without, each with the reason.
 const BANNED: &[(&str, &str)] = &[
     ("whoever", "it names no subject: write which node, member or caller"),
     ("under way", "write `in progress`, `in flight` or `running`"),
@@ -37,10 +37,17 @@ pub(super) fn check_page(page: &TextFile) -> Vec<Violation> {
     found
 }
 
-pub(super) fn check_comments(source: &Source) -> Vec<Violation> {
-    let lines = source.raw.iter().enumerate();
-    let comments = lines.filter_map(|(at, line)| Some((at + 1, line.trim_start().strip_prefix("//")?)));
-    let found = comments.filter_map(|(number, text)| Some(source.violation(number, "phrase", banned(text)?)));
+/// Checks comments, and strings: help texts, errors, log lines.
+pub(super) fn check_source(source: &Source) -> Vec<Violation> {
+    // The phrases themselves.
+    if source.path == file!() {
+        return Vec::new();
+    }
+    let lines = source.raw.iter().zip(source.code.lines()).enumerate();
+    let found = lines.filter_map(|(at, (raw, code))| {
+        let text: String = raw.chars().zip(code.chars()).map(|(c, code)| if c == code { ' ' } else { c }).collect();
+        Some(source.violation(at + 1, "phrase", banned(&text)?))
+    });
     found.collect()
 }
 
@@ -132,13 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn a_banned_phrase_is_found_in_pages_and_comments() {
+    fn a_banned_phrase_is_found_in_pages_comments_and_strings() {
         for (phrase, _) in BANNED {
             assert_eq!(rules(&format!("It is {phrase}, as said.")), [(1, "phrase")], "{phrase}");
             let code = format!("fn a() {{}}\n    // It is {phrase}.\n/// {phrase}\nlet text = \"{phrase}\";");
-            let found = check_comments(&Source::new("cloudy-node/src/a.rs", &code));
+            let found = check_source(&Source::new("cloudy-node/src/a.rs", &code));
             let lines: Vec<usize> = found.iter().map(|violation| violation.line).collect();
-            assert_eq!(lines, [2, 3], "{phrase}");
+            assert_eq!(lines, [2, 3, 4], "{phrase}");
         }
         assert_eq!(rules("A company more or less."), []);
     }

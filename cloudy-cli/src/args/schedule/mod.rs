@@ -58,33 +58,33 @@ pub(crate) enum FaultTextError {
     NoTime,
     #[error("not {what}@FROM..TO; write for example {example}")]
     NoTimes { what: &'static str, example: &'static str },
-    #[error("`{0}` is nobody; write master, or a slave as 2, slave2 or slave-2")]
+    #[error("`{0}` is not a process of the demo; write master, or a slave as 2, slave2 or slave-2")]
     Nobody(String),
-    #[error("`{text}`: {source}")]
-    Time { text: String, source: DurationError },
+    #[error("`{text}`: {cause}")]
+    Time { text: String, cause: DurationError },
     #[error("it ends at {}, not after it begins at {}; write the earlier time first", duration::show(*.to), duration::show(*.from))]
     EndsEarly { from: Duration, to: Duration },
     #[error("a partition has two sides or more; write / between them, for example 1,2/3,4,master@1s..2s")]
     OneSide,
-    #[error("{0} is named twice; name everybody at most once, on one side")]
+    #[error("{0} is named twice; name each process at most once, on one side")]
     Twice(Who),
 }
 
 /// Faults that contradict each other, or are impossible in this demo. Nothing was started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ScheduleError {
-    #[error("there is no {who}: the demo has {nodes}; name one of those, or have more by --nodes")]
+    #[error("there is no {who}: the demo has {nodes}; name one of those, or start more with --nodes")]
     NoSuchSlave { who: Who, nodes: u16 },
     #[error(
         "{deed} at {}: STOP begins at {}; choose an earlier time, or a longer --send", duration::show(*.at),
         duration::show(*.stop_at)
     )]
     TooLate { deed: Deed, at: Duration, stop_at: Duration },
-    #[error("{who} is killed at {}: nothing more can happen to it after that; leave out one of the two", duration::show(*.at))]
+    #[error("{who} is killed at {}: no other fault is possible after that; leave out one of the two", duration::show(*.at))]
     Dead { who: Who, at: Duration },
     #[error("{who} is paused while it is paused already; make it one pause, or one after the other")]
     PausedTwice { who: Who },
-    #[error("all slaves are killed; leave one alive, for there must be a result")]
+    #[error("all slaves are killed; leave one alive, so that there is a result")]
     NobodyLeft,
     #[error("this system cannot pause a process; leave out --pause")]
     NoPause,
@@ -280,7 +280,7 @@ fn in_order(from: &str, to: &str) -> Result<(Duration, Duration), FaultTextError
 }
 
 fn time(text: &str) -> Result<Duration, FaultTextError> {
-    duration::parse(text).map_err(|source| FaultTextError::Time { text: text.to_owned(), source })
+    duration::parse(text).map_err(|cause| FaultTextError::Time { text: text.to_owned(), cause })
 }
 
 #[cfg(test)]

@@ -228,7 +228,7 @@ impl<'a> Cluster<'a> {
             None => Ok(first.0),
             Some(at) => Err(failure(
                 format_args!("UNEQUAL: the results of two members differ: {first:?} and {:?}", results[at]),
-                "this is a fault of cloudy or of this machine's memory: report it, with the command line",
+                "this is a defect of cloudy or of this machine's memory: report it, with the command line",
             )),
         }
     }

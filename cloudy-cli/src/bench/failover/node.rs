@@ -171,7 +171,7 @@ impl Server {
             }
             Task::CutOff(peers) => match &self.control {
                 Some(control) => control.partition(peers),
-                None => return Err(failure("this node cannot be cut off", "this is a fault of cloudy: report it")),
+                None => return Err(failure("this node cannot be cut off", "this is a defect of cloudy: report it")),
             },
             Task::Memory => post.say(Said::Did(Word::Memory { kib: meter::memory_kib() })).await?,
             task @ (Task::Join(_) | Task::End { .. }) => return Err(unexpected(&Order::Do(task))),
@@ -273,7 +273,7 @@ impl Server {
         let result = final_result(&self.group).await?;
         if self.approved.is_some() && result.index.0 != self.history.messages() {
             let problem = format!("{} messages were read of a final {}", self.history.messages(), result.index);
-            return Err(failure(problem, "this is a fault of cloudy: report it"));
+            return Err(failure(problem, "this is a defect of cloudy: report it"));
         }
         post.say(Said::Did(Word::Done { messages: result.index.0, digest: result.digest.to_string() })).await
     }

@@ -137,7 +137,7 @@ async fn fail(kind: FailureKind, round: usize, cluster: &mut Cluster<'_>, settle
     let members = cluster.members().to_vec();
     let failing = failing(kind, round, cluster, settled);
     if failing.is_empty() {
-        return Err(failure("nobody coordinates the group that is a member of it", "run it again"));
+        return Err(failure("no member of the group coordinates it", "run it again"));
     }
     let coordinator_failed = failing.iter().any(|process| process.node == settled.coordinator);
     let at_us = now_us();

@@ -78,7 +78,7 @@ impl<'a> Page<'a> {
                 let mut file = File::options().read(true).write(true).open(path).map_err(failed)?;
                 if !is_page_or_empty(&mut file).map_err(failed)? {
                     return Err(failure(
-                        format_args!("{} is no page of a bench, so it is left as it is", path.display()),
+                        format_args!("{} is not a page of a bench, so it is not changed", path.display()),
                         "name another file by --html, or remove this one",
                     ));
                 }

@@ -92,7 +92,7 @@ pub(super) fn plan(args: &BenchArgs) -> Result<Vec<PlannedRow>, Report> {
     }
     if args.floor && wishes.iter().any(|wish| wish.ring == RingChoice::Token && !wish.is_plain_ring()) {
         return Err(failure(
-            "the floor's ring goes round all nodes as fast as it can",
+            "the ring of the baseline always runs through all nodes at full speed",
             "leave out --rate and --senders with --floor --ring token",
         ));
     }
@@ -231,8 +231,8 @@ mod tests {
         for (line, words) in [
             ("cloudy bench --nodes 3 --senders 4", "4 senders among 3 nodes"),
             ("cloudy bench --senders 3 --sweep nodes=4,2", "3 senders among 2 nodes"),
-            ("cloudy bench --floor --ring token --rate 5", "as fast as it can"),
-            ("cloudy bench --floor --sweep ring=token senders=one", "as fast as it can"),
+            ("cloudy bench --floor --ring token --rate 5", "at full speed"),
+            ("cloudy bench --floor --sweep ring=token senders=one", "at full speed"),
         ] {
             let error = planned(line).expect_err(line);
             assert!(error.to_string().contains(words) && error.help().is_some(), "{error}");

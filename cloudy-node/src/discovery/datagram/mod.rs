@@ -57,7 +57,7 @@ pub(super) struct Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum DatagramError {
     /// Not the length of its kind.
-    #[error("a datagram of {bytes} bytes has not the length of its kind; ignore it")]
+    #[error("a datagram of {bytes} bytes does not have the length of its kind; ignore it")]
     Length {
         /// Its length.
         bytes: usize,
@@ -75,7 +75,7 @@ pub(super) enum DatagramError {
     #[error("the address in the reply cannot be dialled; ignore it")]
     Address,
     /// The label is not text.
-    #[error("the label is no text; ignore it")]
+    #[error("the label is not text; ignore it")]
     Label,
 }
 

@@ -93,7 +93,7 @@ pub(crate) enum NotAdmitted {
         address: IpAddr,
     },
     /// All places for connections are taken.
-    #[error("refused {network}: {max} connections are open, the most this node accepts")]
+    #[error("refused {network}: {max} connections are open, the maximum of this node")]
     Full {
         /// The dialler's network.
         network: Network,
@@ -101,7 +101,7 @@ pub(crate) enum NotAdmitted {
         max: usize,
     },
     /// The dialler's network has the maximum number of connections.
-    #[error("refused {network}: it has {max} connections, the most one address may have")]
+    #[error("refused {network}: it has {max} connections, the maximum of one address")]
     AddressFull {
         /// The dialler's network.
         network: Network,

@@ -63,7 +63,7 @@ fn an_ipv6_network_of_64_bits_counts_as_one_address() {
     let _first = admission.connection("2001:db8::1", node(1)).unwrap();
     let _second = admission.connection("2001:db8::ffff:2", node(2)).unwrap();
     let refused = admission.handshake("2001:db8::3").unwrap_err();
-    assert_eq!(refused.to_string(), "refused 2001:db8::/64: it has 2 connections, the most one address may have");
+    assert_eq!(refused.to_string(), "refused 2001:db8::/64: it has 2 connections, the maximum of one address");
     admission.connection("2001:db8:0:1::3", node(3)).unwrap();
 }
 

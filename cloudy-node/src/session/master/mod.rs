@@ -197,7 +197,7 @@ pub enum MasterError {
         silent: Vec<String>,
     },
     /// There is no session to attach to.
-    #[error("no session runs at any slave that was asked{}", listed(.refusals))]
+    #[error("no queried slave has a running session{}", listed(.refusals))]
     NoSession {
         /// The node that was asked, and its answer.
         refusals: Vec<Refusal>,
@@ -226,8 +226,7 @@ pub enum MasterError {
     Closed(#[from] CloseReason),
     /// The planned end of the session is over, and results are missing. The session may have ended without this master.
     #[error(
-        "no result came from {} within {after:?} after the planned end of the session; the session may have ended without \
-         this master: look at what its slaves printed", .missing.join(", ")
+        "no result came from {} within {after:?} after the planned end of the session; the session may have ended without this master: read the output of its slaves", .missing.join(", ")
     )]
     Overdue {
         /// The time for it.
@@ -247,7 +246,7 @@ fn unready(waited_for: &[String], apart: &[(String, String)]) -> String {
         );
     }
     match waited_for {
-        [] => "by now all report it, too late for the session to begin; start it again, and allow more time".to_owned(),
+        [] => "by now all report it, too late for the session; start it again, with more time".to_owned(),
         names => format!("waited for {}; check that each can send UDP to each other", names.join(", ")),
     }
 }

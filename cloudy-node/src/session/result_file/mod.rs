@@ -32,7 +32,7 @@ pub enum ResultFileError {
         source: io::Error,
     },
     /// The name is a pipe's, a directory's or the like, which would not take lines, or would hold the node up.
-    #[error("{} is no regular file, so no result is written to it: name a file; /dev/null and its like are taken too", path.display())]
+    #[error("{} is not a regular file, so no result is written to it: name a file, or a device such as /dev/null", path.display())]
     NotRegular {
         /// The path.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum ResultFileError {
     },
     /// The session was over, and the slave told to stop, before the file took the rest.
     #[error(
-        "{} is incomplete: the slave was stopped while the file took nothing; look at its file system", path.display()
+        "{} is incomplete: the slave was stopped while the file accepted no data; check its file system", path.display()
     )]
     Interrupted {
         /// The file.
@@ -73,8 +73,7 @@ pub enum ResultFileError {
     },
     /// The disk is slower than the session: what was to be written next is no longer kept.
     #[error(
-        "{} is incomplete: the disk is too slow for this session, and message {resume_from} is the first that is no \
-         longer kept; write to a faster disk, or broadcast less",
+        "{} is incomplete: the disk is too slow for this session, and message {resume_from} is the first that is retained; write to a faster disk, or broadcast less",
         path.display()
     )]
     Lagged {

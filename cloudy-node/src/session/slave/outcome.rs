@@ -166,8 +166,7 @@ pub enum SlaveError {
     NotLeaving(LeaveError),
     /// A majority of the voters is out of reach, so this slave cannot learn how the session ends.
     #[error(
-        "most of the nodes that decide on the session are out of reach, and its periods are over: no result is final \
-         here; look at the network between the hosts, and at the other slaves"
+        "a majority of the session's voters is out of reach, and its periods are over: no result is final here; check the network between the hosts, and the other slaves"
     )]
     NobodyCoordinates,
     /// The session ended in another way before its result was final here.
@@ -186,7 +185,7 @@ pub enum SlaveError {
         master: NodeId,
     },
     /// STOP began, and the result was not complete before the timeout.
-    #[error("the result was not complete within {after:?} after STOP began; look at the network between the slaves")]
+    #[error("the result was not complete within {after:?} after STOP began; check the network between the slaves")]
     Overdue {
         /// The timeout.
         after: Duration,
@@ -201,7 +200,7 @@ pub enum SlaveError {
     },
     /// The result grew faster than it was read.
     #[error(
-        "this slave read the result too slowly: what is before message {resume_from} is no longer kept; start it with a larger \
+        "this slave read the result too slowly: the result before message {resume_from} is not retained; start it with a larger \
          `--retain` (in the library: `retain_bytes` in NodeBuilder::join_config) or give it more CPU, or broadcast less"
     )]
     Lagged {
@@ -210,7 +209,7 @@ pub enum SlaveError {
     },
     /// No slave retains the beginning of the result.
     #[error(
-        "this slave missed the result before message {first}, and no slave retains that any more; start the slaves with \
+        "this slave missed the result before message {first}, and no slave retains that; start the slaves with \
          a larger `--retain` (in the library: `retain_bytes` in NodeBuilder::join_config), or begin another session"
     )]
     NotRetained {

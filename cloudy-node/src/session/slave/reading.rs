@@ -50,9 +50,9 @@ impl Approvals {
             self.own += u64::from(entry.batch.count);
         }
         for payload in payload_slices(&entry.batch.body) {
-            let number = decode(payload).map_err(|source| {
+            let number = decode(payload).map_err(|cause| {
                 let index = self.sum.count() + 1;
-                NotANumber { index, origin: entry.origin, source }
+                NotANumber { index, origin: entry.origin, cause }
             })?;
             self.sum.add(number);
         }

@@ -1,4 +1,4 @@
-//! The log's older entries, replaced by what they come to (`protocol.md` §6).
+//! The state that replaces the log's older entries (`protocol.md` §6).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::rules::Rules;
 use crate::view::View;
 
 impl ControlState {
-    /// The state after the entry at a position, in which another node, or an earlier run, said what it comes to.
+    /// The state after the entry at a position, as another node, or an earlier incarnation, encoded it.
     pub(crate) fn resumed(rules: Rules, index: LogIndex, state: LogState, encoded: Bytes) -> Self {
         let (mut view, mut cut, mut dropped) = (None, Vec::new(), Vec::new());
         if let Some(install) = state.installed {
@@ -44,7 +44,7 @@ impl ControlState {
         }
     }
 
-    /// What the log so far comes to.
+    /// The state of the log so far.
     pub(crate) fn log_state(&self) -> LogState {
         let installed = self.view.as_ref().map(|view| InstallView {
             from: ViewId(view.id.0 - 1),

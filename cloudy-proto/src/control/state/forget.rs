@@ -1,13 +1,13 @@
-//! How many nodes the control log remembers: what a group is asked to do costs the same after any number of process
-//! starts (`protocol.md` §6).
+//! Bounds on the nodes that the control log remembers: the cost of a group's operations is the same after any number of
+//! process starts (`protocol.md` §6).
 
 use super::ControlState;
 use crate::id::{Incarnation, NodeId};
 use crate::limits::{EVICTED_REMEMBERED_MAX, OTHERS_REMEMBERED_MAX};
 
 impl ControlState {
-    /// Forgets the nodes whose latest incarnations are oldest, beyond those that the log remembers. Members of the ring,
-    /// voters and the creator stay. Everybody who applies the log forgets the same.
+    /// Forgets the nodes with the oldest incarnations, beyond the log's bounds. Members of the ring, voters and the
+    /// creator stay. Every node that applies the log forgets the same.
     pub(super) fn forget_surplus(&mut self) {
         if self.incarnations.len() > OTHERS_REMEMBERED_MAX {
             let (evicted, others): (Vec<_>, Vec<_>) =
@@ -39,8 +39,8 @@ impl ControlState {
         }
     }
 
-    /// A random stream belongs to a run for as long as that may be on the ring; the last one that was given stays, since
-    /// the next follows it.
+    /// Forgets random streams whose incarnations cannot return to the ring; the last stream stays, because the next one
+    /// follows it.
     pub(super) fn forget_streams(&mut self) {
         let last = self.streams.values().max().copied();
         let (view, incarnations) = (self.view.as_ref(), &self.incarnations);

@@ -1,4 +1,4 @@
-//! What the control log says so far: the same at everybody who has read as far.
+//! The state of the control log: the same at every node that has applied the same entries.
 
 mod compact;
 mod forget;
@@ -16,23 +16,23 @@ use crate::rules::{Rule, Rules};
 use crate::view::{Origin, RingMember, View};
 use crate::wire::{CommandError, decode_command};
 
-/// The log as far as it is applied, and the state that its commands build up.
+/// The applied part of the log, and the resulting state.
 #[derive(Debug, Default)]
 pub(crate) struct ControlState {
     rules: Rules,
-    /// How many entries came before those that are kept.
+    /// Number of entries before the kept ones.
     before: u64,
-    /// For those who follow.
+    /// For followers.
     entries: VecDeque<Bytes>,
-    /// What was applied, for tests to take.
+    /// The applied entries, for tests.
     #[cfg(feature = "mutations")]
     pub(crate) history: History,
-    /// What the log up to a position comes to, encoded: for those who miss more than is kept.
+    /// The state of the log up to a position, encoded: for nodes that lack more than the kept entries.
     compacted: Option<(LogIndex, Bytes)>,
     founder: Option<NodeId>,
     incarnations: BTreeMap<NodeId, (Incarnation, u64)>,
     view: Option<Arc<View>>,
-    /// What led to that view.
+    /// The cut that led to that view.
     cut: Vec<Round>,
     dropped: Vec<(NodeId, Dropped)>,
     session: Option<SessionPlan>,
@@ -43,13 +43,13 @@ pub(crate) struct ControlState {
     members_ever: BTreeSet<NodeId>,
     reports: BTreeMap<NodeId, (Checkpoint, Bytes)>,
     closed: bool,
-    /// The nodes that left by themselves and did not come back.
+    /// The nodes that left by themselves and did not return.
     left: BTreeSet<NodeId>,
-    /// Which of a session's random streams is whose: counted as runs come onto the ring, in its order.
+    /// The random streams of a session: numbered as incarnations join the ring, in its order.
     streams: BTreeMap<(NodeId, Incarnation), u64>,
 }
 
-/// Entries that were applied; it decides nothing, so it has no words either.
+/// Applied entries. They decide nothing, so `Debug` leaves them out.
 #[cfg(feature = "mutations")]
 #[derive(Default)]
 pub(crate) struct History(pub(crate) Vec<(LogIndex, Bytes)>);
@@ -61,10 +61,10 @@ impl core::fmt::Debug for History {
     }
 }
 
-/// What a command changed.
+/// The effect of a command.
 #[derive(Clone, Debug)]
 pub(crate) enum Applied {
-    /// A run of a node began.
+    /// An incarnation of a node began.
     Incarnated { node: NodeId, incarnation: Incarnation, run: u64 },
     /// A view is in force; the view before ended at the cut.
     Installed { view: Arc<View>, before: Option<Arc<View>>, cut: Vec<Round>, dropped: Vec<(NodeId, Dropped)> },
@@ -74,13 +74,13 @@ pub(crate) enum Applied {
     Grace,
     /// A member's result is complete.
     Reported { node: NodeId, result: Checkpoint, report: Bytes },
-    /// The group is over.
+    /// The group is closed.
     Closed,
-    /// A node has left that was not on the ring.
+    /// A node outside the ring has left.
     Left { node: NodeId },
-    /// A view was to follow the latest, but lists a run of a joiner that is over.
+    /// A view was to follow the latest, but lists an incarnation of a joiner that is over.
     Outdated,
-    /// Nothing that anybody waits for, or another command was faster.
+    /// No effect, or another command came first.
     Nothing,
 }
 
@@ -89,7 +89,7 @@ impl ControlState {
         Self { rules, ..Self::default() }
     }
 
-    /// The position that is applied next.
+    /// The position to apply next.
     pub(crate) fn next(&self) -> LogIndex {
         LogIndex(self.before + self.entries.len() as u64 + 1)
     }
@@ -101,17 +101,17 @@ impl ControlState {
         Some(self.entries.range(from.min(self.entries.len())..))
     }
 
-    /// How many entries are kept.
+    /// Number of kept entries.
     pub(crate) fn kept(&self) -> usize {
         self.entries.len()
     }
 
-    /// What the log up to a position comes to, for those who miss entries that are not kept.
+    /// The state of the log up to a position, for nodes that lack dropped entries.
     pub(crate) fn compacted(&self) -> Option<&(LogIndex, Bytes)> {
         self.compacted.as_ref()
     }
 
-    /// Puts what the log so far comes to, encoded, in place of all entries but the last few.
+    /// Replaces all entries but the last few by the encoded state.
     pub(crate) fn compact(&mut self, state: Bytes, keep: usize) {
         self.compacted = Some((LogIndex(self.next().0 - 1), state));
         let surplus = self.entries.len().saturating_sub(keep);
@@ -131,37 +131,37 @@ impl ControlState {
         self.session
     }
 
-    /// What led to the view in force: where the one before ended, and whom it goes on without.
+    /// The command that led to the present view: the cut of the view before, and the excluded nodes.
     pub(crate) fn passage(&self) -> (&[Round], &[(NodeId, Dropped)]) {
         (&self.cut, &self.dropped)
     }
 
-    /// SEND has begun, by this plan; and GRACE has.
+    /// The plan if SEND has begun, and whether GRACE has.
     pub(crate) fn phases(&self) -> (Option<SessionPlan>, bool) {
         (self.kickstarted, self.grace)
     }
 
-    /// Whose results are known to be complete.
+    /// The complete results.
     pub(crate) fn reports(&self) -> impl Iterator<Item = (NodeId, Checkpoint, &Bytes)> {
         self.reports.iter().map(|(node, (result, report))| (*node, *result, report))
     }
 
-    /// The group is over.
+    /// Whether the group is closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// The latest run of a node; none if it never had one, or is forgotten.
+    /// The latest incarnation of a node; none if it never had one, or is forgotten.
     pub(crate) fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
         self.incarnations.get(&node).map(|(incarnation, _)| *incarnation)
     }
 
-    /// Every node of which the log lists a run.
+    /// Every node with an incarnation in the log.
     pub(crate) fn runs(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.incarnations.keys().copied()
     }
 
-    /// By node: its latest run.
+    /// The latest incarnation of each node.
     pub(crate) fn latest_incarnations(&self) -> impl Iterator<Item = (NodeId, Incarnation)> + '_ {
         self.incarnations.iter().map(|(node, (incarnation, _))| (*node, *incarnation))
     }
@@ -171,12 +171,12 @@ impl ControlState {
         self.electors.iter().map(|(id, (node, standing))| (*id, *node, *standing))
     }
 
-    /// The node that a voter is.
+    /// The node of a voter.
     pub(crate) fn elector(&self, id: ConsensusId) -> Option<NodeId> {
         self.electors.get(&id).map(|(node, _)| *node)
     }
 
-    /// Members whose results are not known to be complete.
+    /// Members without a complete result.
     pub(crate) fn unreported(&self) -> impl Iterator<Item = NodeId> + '_ {
         let missing = |node: &NodeId| !self.reports.contains_key(node) && !self.left.contains(node);
         self.members_ever.iter().copied().filter(missing)
@@ -187,27 +187,28 @@ impl ControlState {
         self.members_ever.iter().copied()
     }
 
-    /// It was on a ring once.
+    /// Whether a node was on a ring once.
     pub(crate) fn was_member(&self, node: NodeId) -> bool {
         self.members_ever.contains(&node)
     }
 
-    /// A place on the ring belongs to a run that is over: the log lists a newer one of that node.
+    /// Whether a place on the ring belongs to an incarnation that is over, because the log lists a newer one of that
+    /// node.
     pub(crate) fn is_stale(&self, member: &RingMember) -> bool {
         self.incarnation(member.node).is_some_and(|latest| latest > member.incarnation)
     }
 
-    /// The log lists this run of a node, and none after it.
+    /// Whether the log lists this process of a node, and none after it.
     pub(crate) fn is_latest_run(&self, node: NodeId, run: u64) -> bool {
         self.incarnations.get(&node).is_some_and(|(_, latest)| *latest == run)
     }
 
-    /// Which of a session's random streams a run has (`protocol.md` §9): its rank in view 1, or the next number.
+    /// The random stream of an incarnation in a session (`protocol.md` §9): its rank in view 1, or the next number.
     pub(crate) fn stream(&self, node: NodeId, incarnation: Incarnation) -> Option<u64> {
         self.streams.get(&(node, incarnation)).copied()
     }
 
-    /// It was a member once, and left by itself.
+    /// Whether a node was a member once, and left by itself.
     pub(crate) fn has_left(&self, node: NodeId) -> bool {
         self.left.contains(&node)
     }
@@ -219,7 +220,7 @@ impl ControlState {
     /// Applies the next entry; an empty one begins a term of the consensus library.
     ///
     /// # Errors
-    /// It is no command: nothing was applied.
+    /// It is not a command: nothing was applied.
     pub(crate) fn apply(&mut self, entry: Bytes) -> Result<Applied, CommandError> {
         let command = if entry.is_empty() { None } else { Some(decode_command(&entry)?) };
         #[cfg(feature = "mutations")]
@@ -286,7 +287,7 @@ impl ControlState {
             incarnation = clock;
         }
         self.incarnations.insert(node, (incarnation, run));
-        // A new run has come back.
+        // A new incarnation has returned.
         self.left.remove(&node);
         Applied::Incarnated { node, incarnation, run }
     }

@@ -1,4 +1,4 @@
-//! What a voter makes of a message before the library sees it.
+//! Checks of messages before the consensus library receives them.
 
 use raft::StateRole;
 
@@ -6,7 +6,7 @@ use super::{ConsensusError, Voter};
 use crate::wire::{ConsensusKind, ConsensusMessage};
 
 impl Voter {
-    /// What the library takes for granted of its peers, and would stop the process for.
+    /// Checks the assumptions of the library on its peers: it would stop the process if they fail.
     pub(super) fn check(&self, message: &ConsensusMessage) -> Result<(), ConsensusError> {
         let log = &self.raft.raft.raft_log;
         if message.term == 0 || message.from == self.id() || message.from.0 == 0 {
@@ -20,13 +20,14 @@ impl Voter {
             }
             let known = log.term(entry.index.0).unwrap_or_default();
             let kept = entry.index.0 >= log.first_index();
-            // What an earlier leader could not get committed may still be in flight.
+            // Entries that an earlier leader could not commit may still be in flight.
             if current && kept && entry.index.0 <= log.committed && known != entry.term {
                 return Err(ConsensusError::Committed);
             }
             before = (entry.index.0, entry.term);
         }
-        // To an earlier run that led it may speak of more than the disk kept; who does not lead passes it over.
+        // To an earlier incarnation as the leader it may refer to more than the disk kept; a node that does not lead
+        // ignores it.
         let leads = self.raft.raft.state == StateRole::Leader;
         let confirmed = leads && message.kind == ConsensusKind::AppendResponse && !message.reject;
         if current && confirmed && message.index.0 > log.last_index() {
@@ -38,8 +39,9 @@ impl Voter {
         Ok(())
     }
 
-    /// A sign of life says how far the log is committed, no further than its receiver confirmed to this leader. What is
-    /// missing there, or is another entry, was confirmed and forgotten: by a disk that is an older copy.
+    /// Whether this log has what a heartbeat refers to: it names the committed position, up to what its receiver
+    /// confirmed to this leader. If that is missing here, or is another entry, this node confirmed and forgot it: its
+    /// disk is an older copy.
     fn holds_committed(&self, message: &ConsensusMessage) -> bool {
         let log = &self.raft.raft.raft_log;
         let commit = message.commit.0;
@@ -47,7 +49,7 @@ impl Voter {
         commit <= log.committed || (commit <= log.last_index() && known())
     }
 
-    /// Of a sign of life that does not name the term of what is committed, only the life counts.
+    /// Of a heartbeat without the term of the committed entry, only the sign of life counts.
     pub(super) fn believe_named(&self, message: &mut ConsensusMessage) {
         if message.kind == ConsensusKind::Heartbeat && message.commit_term == 0 {
             message.commit.0 = message.commit.0.min(self.raft.raft.raft_log.committed);
@@ -70,7 +72,8 @@ mod tests {
 
     const FOLLOWER: ConsensusId = ConsensusId(2);
 
-    /// A voter whose disk has a first entry that is committed, and a second of term 1 that was not when it was written.
+    /// A voter whose disk has a committed first entry, and a second of term 1 that was not committed when it was
+    /// written.
     fn restarted() -> Voter {
         let electors = vec![(ConsensusId::FOUNDER, Standing::Voter), (FOLLOWER, Standing::Voter)];
         let base = LogBase { index: LogIndex(1), term: 1, electors };

@@ -1,4 +1,4 @@
-//! Older entries of a voter's log, and what stands for them (`protocol.md` §6).
+//! Dropping a voter's older entries, and the state that replaces them (`protocol.md` §6).
 
 use bytes::Bytes;
 use raft::{ProgressState, Ready, SnapshotStatus};
@@ -17,12 +17,12 @@ impl Voter {
         LogIndex(self.raft.raft.raft_log.applied)
     }
 
-    /// How many applied entries it keeps.
+    /// Number of applied entries that it keeps.
     pub(crate) fn kept(&self) -> u64 {
         (self.applied().0 + 1).saturating_sub(self.raft.store().first())
     }
 
-    /// Gives up all applied entries but the last few: this is what the applied ones come to.
+    /// Drops all applied entries but the last few; `state` replaces them.
     pub(crate) fn compact(&mut self, state: Bytes, keep: u64) {
         self.moved = true;
         let index = self.applied();
@@ -35,25 +35,25 @@ impl Voter {
         }
     }
 
-    /// Leader: another voter needs to be told what the log up to the last applied entry comes to.
+    /// Leader: whether another voter needs the state after the last applied entry.
     pub(crate) fn wants_state(&self) -> bool {
         self.raft.store().wants_snapshot()
     }
 
-    /// What the log up to the last applied entry comes to.
+    /// Sets the state after the last applied entry.
     pub(crate) fn offer_state(&mut self, state: Bytes) {
         let index = self.applied().0;
         self.raft.mut_store().offer(index, state);
     }
 
-    /// By what is applied.
+    /// The electors after the applied entries.
     fn electors(&self) -> Vec<(ConsensusId, Standing)> {
         let conf = &self.raft.store().conf_state;
         let all = |ids: &[u64], standing| ids.iter().map(move |&id| (ConsensusId(id), standing)).collect::<Vec<_>>();
         [all(&conf.voters, Standing::Voter), all(&conf.learners, Standing::Learner)].concat()
     }
 
-    /// A message may hold what the log comes to: who votes by that.
+    /// Checks a message that may contain a state with its electors.
     pub(super) fn check_state(
         &self,
         message: &ConsensusMessage,
@@ -64,13 +64,13 @@ impl Voter {
         if message.index.0 == 0 || message.log_term == 0 || message.log_term > message.term {
             return Err(ConsensusError::Position);
         }
-        let state = decode_log_state(&message.snapshot)?;
+        let state = decode_log_state(&message.snapshot).map_err(ConsensusError::State)?;
         let electors: Vec<_> = state.electors.iter().map(|(id, _, standing)| (*id, *standing)).collect();
         let votes = electors.iter().any(|(_, standing)| *standing == Standing::Voter);
         votes.then_some(electors).ok_or(ConsensusError::NoVoters)
     }
 
-    /// The leader does not keep what this voter misses: its own log begins anew.
+    /// The leader does not keep entries that this voter lacks: its own log is replaced.
     pub(super) fn skip(&mut self, ready: &Ready) {
         let snapshot = ready.snapshot();
         let metadata = snapshot.get_metadata();
@@ -84,7 +84,8 @@ impl Voter {
         }
     }
 
-    /// Leader: who was sent such a state and does not say so may not have got it. The library waits for ever.
+    /// Leader: a voter that was sent such a state and does not confirm it may not have received it. The library would
+    /// wait for ever.
     pub(super) fn resend_skipped(&mut self) {
         self.resend_ticks += 1;
         if self.resend_ticks < ELECTION_TICKS_MAX {

@@ -1,5 +1,6 @@
-//! A voter in words: all that decides what it does next, so that two that read alike behave alike. What the library keeps
-//! to itself follows from the rest here: a leader's heartbeat is due at each tick, and nothing is limited by size.
+//! The complete state of a voter that decides its next actions, as text: two voters with equal texts behave alike. The
+//! library's hidden state follows from it here: a leader's heartbeat is due at each tick, and nothing is limited by
+//! size.
 
 use core::fmt;
 

@@ -1,4 +1,4 @@
-//! One voter: the consensus library's state machine, driven without a clock, a thread or dice of its own.
+//! One voter: the consensus library's state machine, without a clock, a thread or random numbers of its own.
 
 mod check;
 mod compact;
@@ -23,25 +23,25 @@ use crate::rules::{Rule, Rules};
 use crate::stored::{LogBase, Record, Vote};
 use crate::wire::{CommandError, ConsensusEntry, ConsensusKind, ConsensusMessage};
 
-/// Messages to one voter that may be in flight.
+/// Maximum of messages to one voter in flight.
 const INFLIGHT_MAX: usize = 64;
 
-/// What a voter wants done, in order.
+/// An output of a voter, in order.
 #[derive(Debug)]
 pub(crate) enum VoterOutput {
-    /// Tell another voter.
+    /// Send to another voter.
     Send(ConsensusMessage),
-    /// `Disk`: to be stored; [`Voter::persisted`] is told once it is synced.
+    /// `Disk`: store it; [`Voter::persisted`] follows once it is synced.
     Keep(Record),
-    /// An entry is committed: for good, at everybody.
+    /// An entry is committed, for good.
     Committed { index: LogIndex, term: u64, command: Bytes },
-    /// Entries up to here are committed that nobody sends: this is what they come to.
+    /// Entries up to here are committed and not sent by any node: this is the state after them.
     Skipped { index: LogIndex, term: u64, state: Bytes },
-    /// A committed change of who votes does not decode: nothing after it can be applied.
+    /// A committed change of the voters does not decode: nothing after it can be applied.
     Unreadable { index: LogIndex, error: CommandError },
 }
 
-/// A message that no correct voter sends; nothing of it was taken.
+/// A message that no correct voter sends; nothing of it was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConsensusError {
     #[error("a consensus message without a term, or from its own receiver")]
@@ -54,9 +54,9 @@ pub(crate) enum ConsensusError {
     Position,
     #[error("more of the control log than this voter ever confirmed")]
     Forgotten,
-    #[error("what the control log comes to: {0}")]
-    State(#[from] CommandError),
-    #[error("what the control log comes to, and nobody votes by it")]
+    #[error("a malformed snapshot of the control log: {0}")]
+    State(CommandError),
+    #[error("a snapshot of the control log without voters")]
     NoVoters,
 }
 
@@ -66,21 +66,21 @@ struct Proposal {
     change: Option<(ConsensusId, Standing)>,
 }
 
-/// How another voter follows the leader.
+/// The progress of another voter behind the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Follower {
-    /// It was heard of lately.
+    /// Whether it answered recently.
     pub(crate) active: bool,
-    /// It has all that is committed.
+    /// Whether it has all committed entries.
     pub(crate) level: bool,
 }
 
-/// How a voter treats slow disks; by default it does not wait for them.
+/// The waits of a voter for slow disks; none by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Patience {
-    /// For how many ticks more than a follower a candidate waits, since others store their votes.
+    /// Number of additional ticks for which a candidate waits, because others store their votes.
     pub(crate) vote_ticks: usize,
-    /// Answers to a leader's heartbeat wait for no entry's sync.
+    /// Whether answers to a leader's heartbeat wait for no sync of entries.
     pub(crate) answers_early: bool,
 }
 
@@ -90,20 +90,19 @@ pub(crate) struct Voter {
     durability: Durability,
     /// In order.
     unsynced: VecDeque<Unsynced>,
-    /// What another voter's log came to was taken in place of the own one, with the state of this number: nothing counts as
-    /// applied before that is synced.
+    /// The number of the record of a state that replaced the own log: nothing counts as applied before it is synced.
     skipped: Option<u64>,
     /// The latest term that is stored, and synced.
     synced_term: u64,
     patience: Patience,
-    /// Until others are sent such a state again, should it be lost on its way.
+    /// Ticks until such a state is sent again, in case it was lost.
     resend_ticks: usize,
     outputs: VecDeque<VoterOutput>,
-    /// What could not be put into the log yet: the leader is handing over.
+    /// Proposals that the library does not accept yet, because the leader is handing over.
     proposals: VecDeque<Proposal>,
-    /// Something came up since all outputs were taken.
+    /// Whether an input came after all outputs were taken.
     moved: bool,
-    /// Roles taken so far: no two elections wait for the same time.
+    /// Number of role changes: no two elections have the same timeout.
     roles: u64,
     role: (u64, StateRole),
 }
@@ -117,7 +116,7 @@ impl Voter {
         founder
     }
 
-    /// A voter that knows nothing of the log.
+    /// A voter without a log.
     pub(crate) fn new(id: ConsensusId, durability: Durability) -> Self {
         let vote = Vote { voter: id, ..Vote::default() };
         let mut voter = Self::restored(vote, None, Vec::new(), durability);
@@ -127,7 +126,7 @@ impl Voter {
         voter
     }
 
-    /// A voter that comes back with what an earlier run stored: the same to all others.
+    /// A voter with the stored state of an earlier incarnation: for others it is the same voter.
     pub(crate) fn restored(
         vote: Vote,
         base: Option<LogBase>,
@@ -142,7 +141,7 @@ impl Voter {
             heartbeat_tick: 1,
             max_size_per_msg: CONSENSUS_ENTRIES_BYTES_MAX,
             max_inflight_msgs: INFLIGHT_MAX,
-            // A voter that was cut off, or hears only, does not unseat a leader that others follow.
+            // A voter that was cut off, or only receives, does not replace a leader that others follow.
             pre_vote: true,
             check_quorum: true,
             ..Config::default()
@@ -177,18 +176,18 @@ impl Voter {
         ConsensusId(self.raft.raft.id)
     }
 
-    /// Its term, if it leads and has seen all that was committed before.
+    /// Its term, if it leads and has applied everything that was committed before.
     pub(crate) fn leads(&self, rules: Rules) -> Option<u64> {
         let raft = &self.raft.raft;
         let caught_up = raft.apply_to_current_term() || !rules.holds(Rule::CoordinatorIsCaughtUp);
         (raft.state == StateRole::Leader && caught_up).then_some(raft.term)
     }
 
-    /// Time has passed: at least [`CONSENSUS_TICK`](crate::limits::CONSENSUS_TICK).
+    /// Notes that time has passed: at least [`CONSENSUS_TICK`](crate::limits::CONSENSUS_TICK).
     pub(crate) fn tick(&mut self, patience: Patience) {
         self.patience = patience;
         self.stepped();
-        // A voter that waits for its own disk does not stand for election: it could store nothing as a leader.
+        // A voter that waits for its own disk does not start an election: it could store nothing as a leader.
         let waits = self.unsynced.iter().any(|unsynced| unsynced.waits);
         if !waits || self.raft.raft.state == StateRole::Leader {
             self.raft.tick();
@@ -197,19 +196,19 @@ impl Voter {
         self.stepped();
     }
 
-    /// Puts a command up for agreement; it appears among the committed entries, or never.
+    /// Proposes a command; it appears among the committed entries, or never.
     pub(crate) fn propose(&mut self, command: Bytes) {
         self.moved = true;
         self.proposals.push_back(Proposal { command, change: None });
     }
 
-    /// Puts up a change of who votes. One at a time takes effect; one that comes too early is left out.
+    /// Proposes a change of the voters. One at a time takes effect; one that comes too early is left out.
     pub(crate) fn propose_change(&mut self, id: ConsensusId, standing: Standing, command: Bytes) {
         self.moved = true;
         self.proposals.push_back(Proposal { command, change: Some((id, standing)) });
     }
 
-    /// A change of who votes is not decided yet.
+    /// Whether a change of the voters is undecided.
     pub(crate) fn is_changing(&self) -> bool {
         self.raft.raft.has_pending_conf() || self.proposals.iter().any(|proposal| proposal.change.is_some())
     }
@@ -220,7 +219,7 @@ impl Voter {
         self.stepped();
     }
 
-    /// Leader: how another voter follows.
+    /// Leader: the progress of another voter.
     pub(crate) fn follower(&self, id: ConsensusId) -> Option<Follower> {
         let raft = &self.raft.raft;
         raft.prs().get(id.0).map(|progress| Follower {
@@ -229,8 +228,8 @@ impl Voter {
         })
     }
 
-    /// An entry of this position and term is committed, as somebody knows: so is the own one, if it is the same. A term
-    /// of zero is none: the library gives it for positions that it does not hold.
+    /// Learns that an entry of this position and term is committed: so is the own one, if it is the same. A term of
+    /// zero is none: the library returns it for positions that it does not hold.
     pub(crate) fn learn_committed(&mut self, index: LogIndex, term: u64) {
         let log = &mut self.raft.raft.raft_log;
         if term > 0 && index.0 > log.committed && log.match_term(index.0, term) {
@@ -239,28 +238,28 @@ impl Voter {
         }
     }
 
-    /// Takes what another voter says.
+    /// Handles a message of another voter.
     pub(crate) fn take(&mut self, message: ConsensusMessage) -> Result<(), ConsensusError> {
         self.check(&message)?;
         self.take_checked(message)
     }
 
-    /// Takes a message that the library can take.
+    /// Handles a message that the library accepts.
     pub(crate) fn take_checked(&mut self, mut message: ConsensusMessage) -> Result<(), ConsensusError> {
         self.believe_named(&mut message);
         let electors = self.check_state(&message)?;
-        // What is left are answers of voters that were removed meanwhile.
+        // The remaining errors are answers of voters that were removed meanwhile.
         let _ = self.raft.step(from_wire(message, &electors));
         self.stepped();
         Ok(())
     }
 
-    /// Nothing came up since the outputs were taken: it has none, and leads or not as before.
+    /// Whether no input came after the outputs were taken: it has no outputs, and leads or not as before.
     pub(crate) fn is_settled(&self) -> bool {
         !self.moved
     }
 
-    /// The next thing to do. Asked until none is left, after whatever was taken, proposed or ticked.
+    /// The next output. The caller takes all of them after each message, proposal or tick.
     pub(crate) fn poll_output(&mut self) -> Option<VoterOutput> {
         loop {
             self.offer();
@@ -277,7 +276,7 @@ impl Voter {
         }
     }
 
-    /// The commands in its log that are not applied: for tests.
+    /// The commands in its log that are not applied, for tests.
     #[cfg(feature = "mutations")]
     pub(crate) fn unapplied(&self) -> Vec<Bytes> {
         let log = &self.raft.raft.raft_log;
@@ -285,7 +284,7 @@ impl Voter {
         entries.iter().map(command_of).filter(|command| !command.is_empty()).collect()
     }
 
-    /// Hands over to the library what was proposed, as far as it takes it.
+    /// Passes proposals to the library, as far as it accepts them.
     fn offer(&mut self) {
         if self.raft.raft.state != StateRole::Leader {
             self.proposals.clear();
@@ -297,7 +296,7 @@ impl Voter {
                 None => self.raft.propose(Vec::new(), command),
             };
             if offered.is_err() {
-                // It hands over; should that fail, it goes on leading.
+                // It hands over; if that fails, it continues to lead.
                 return;
             }
             self.proposals.pop_front();
@@ -329,7 +328,7 @@ impl Voter {
         self.leave_if_removed();
     }
 
-    /// Gives out what is to be stored; true if what follows from it has to wait for that.
+    /// Outputs the records to store; true if later outputs have to wait for their sync.
     fn keep(&mut self, ready: &Ready) -> bool {
         if self.durability == Durability::Memory {
             return false;
@@ -350,8 +349,8 @@ impl Voter {
         ready.must_sync()
     }
 
-    /// A leader may have to apply its own removal, which its predecessor proposed. The library would let it lead on, and
-    /// take nothing from it.
+    /// Makes a leader apply its own removal, which its predecessor proposed. The library would let it lead on, and
+    /// accept nothing from it.
     fn leave_if_removed(&mut self) {
         let raft = &mut self.raft.raft;
         if raft.state == StateRole::Leader && !raft.prs().conf().voters().contains(raft.id) {
@@ -363,7 +362,8 @@ impl Voter {
         let log = &self.raft.raft.raft_log;
         let named = |mut message: ConsensusMessage| {
             if message.kind == ConsensusKind::Heartbeat {
-                // Zero, which is no term, for what is not in the log: a voter that lacks that is sent a state.
+                // Zero, which is not a term, for a position that is not in the log: a voter that lacks it receives a
+                // state.
                 message.commit_term = log.term(message.commit.0).unwrap_or_default();
             }
             message
@@ -387,7 +387,7 @@ impl Voter {
         }
     }
 
-    /// The library draws election timeouts from dice; equal runs need equal ones.
+    /// Replaces the library's random election timeouts: equal runs need equal ones.
     fn stepped(&mut self) {
         self.moved = true;
         let raft = &mut self.raft.raft;
@@ -404,7 +404,7 @@ impl Voter {
     }
 }
 
-/// Spreads what differs in a few bits over all (the finaliser of SplitMix64).
+/// Spreads values that differ in a few bits over all bits (the finaliser of SplitMix64).
 fn mixed(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,34 +1,34 @@
-//! `Disk`: what a voter says once its state is synced (`protocol.md` §6).
+//! `Disk`: outputs of a voter that wait for the sync of its state (`protocol.md` §6).
 
 use raft::eraftpb::{Message, MessageType};
 
 use super::Voter;
 
-/// What follows once the consensus state so far is synced.
+/// Outputs that follow once the consensus state so far is synced.
 #[derive(Debug)]
 pub(super) struct Unsynced {
     pub(super) number: u64,
     /// The term that is stored with it.
     pub(super) term: u64,
-    /// It waits for a sync of its own; otherwise only for those before it.
+    /// Whether it waits for a sync of its own; otherwise only for those before it.
     pub(super) waits: bool,
     pub(super) messages: Vec<Message>,
 }
 
 impl Voter {
-    /// The newest state that was given out to be stored and is not synced, if there is one.
+    /// The number of the newest stored state without a sync, if there is one.
     pub(crate) fn unsynced(&self) -> Option<u64> {
         self.unsynced.iter().rev().find(|unsynced| unsynced.waits).map(|unsynced| unsynced.number)
     }
 
-    /// All state up to this number is synced: what waited for that follows.
+    /// Notes that all state up to this number is synced: outputs that waited for it follow.
     pub(crate) fn persisted(&mut self, number: u64) {
         self.release(number);
         self.stepped();
     }
 
-    /// An answer to a leader's heartbeat rests on the voter's term alone: once that is synced it waits for no entry, or a
-    /// leader whose followers' disks are slow would take them for gone. Gives back the other messages.
+    /// Sends answers to a leader's heartbeat. They depend on the voter's term alone: once that is synced they wait for
+    /// no entry, or a leader would take followers with slow disks for failed. Returns the other messages.
     pub(super) fn send_signs_of_life(&mut self, messages: Vec<Message>, term: u64) -> Vec<Message> {
         if !self.patience.answers_early || term != self.synced_term {
             return messages;

@@ -34,7 +34,7 @@ const GROWTH_TRIPS: u32 = 2;
 const TRIPS_KEPT: usize = 8;
 /// Trips in a row that make a rate: slots enter the result in bursts, so that a single one says little.
 const TRIPS_IN_A_ROW: usize = 4;
-/// A rate has grown if it is higher by this part.
+/// The part by which a rate has to be higher to count as growth.
 const GROWTH_PART: u64 = 4;
 /// So many trips without growth end the doubling.
 const FLAT_TRIPS_MAX: u32 = 3;
@@ -62,7 +62,7 @@ pub(crate) struct Window {
     at_least: Option<(Duration, Time)>,
 }
 
-/// The trip that is measured.
+/// The measured trip.
 #[derive(Debug)]
 struct Trip {
     /// The slot that makes it.
@@ -223,7 +223,7 @@ fn per_second((bytes, time): (u64, Duration)) -> u64 {
     u64::try_from(u128::from(bytes) * 1_000_000 / us).unwrap_or(u64::MAX)
 }
 
-/// Bytes, at a rate of so many a second.
+/// Bytes in some time at a rate in bytes per second.
 fn in_time(rate: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(rate).saturating_mul(time.as_micros()) / 1_000_000).unwrap_or(u64::MAX)
 }

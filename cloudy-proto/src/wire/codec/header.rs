@@ -1,4 +1,4 @@
-//! What every stream opens with: magic, version, length, and the rest in postcard.
+//! The header of every stream: magic, version, length, and the rest in postcard.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -11,10 +11,10 @@ use crate::wire::{Stream, StreamHeader, WIRE_VERSION};
 const MAGIC: [u8; 6] = *b"cloudy";
 /// Magic and version: these bytes mean the same in every version.
 const VERSIONED_BYTES: usize = MAGIC.len() + 2;
-/// Those and the length of the rest.
+/// These and the length of the rest.
 const PREFIX_BYTES: usize = VERSIONED_BYTES + 2;
 
-/// What of a header is particular to this version.
+/// The part of a header that is specific to this version.
 #[derive(Serialize, Deserialize)]
 struct Rest {
     group: GroupId,
@@ -22,40 +22,40 @@ struct Rest {
     stream: Stream,
 }
 
-/// A stream's opening that this node cannot read on from; the link is to be closed.
+/// A header that this node cannot read; the link has to be closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// It does not begin as every version of cloudy begins its streams.
+    /// It does not begin like the streams of any version of cloudy.
     #[error("the stream does not begin with `cloudy`: the peer speaks another protocol")]
     Magic,
     /// The peer speaks another version of the wire format.
     #[error("the peer speaks wire version {theirs}, this node {ours}: run releases of cloudy that share one")]
     Version {
-        /// The peer's.
+        /// The peer's version.
         theirs: u16,
-        /// This node's.
+        /// This node's version.
         ours: u16,
     },
-    /// It says that it is longer than a header may be.
+    /// Its length is above the maximum.
     #[error("a stream header of {bytes} bytes; at most {max} are allowed")]
     TooLong {
-        /// The length that it says, with the fixed part.
+        /// Its length, with the fixed part.
         bytes: usize,
-        /// The bound.
+        /// The maximum.
         max: usize,
     },
-    /// Its bytes stand for no header.
+    /// Its bytes do not decode to a header.
     #[error("a stream header that does not decode: {0}")]
     Malformed(postcard::Error),
-    /// Bytes are left over after it, inside the length that it says.
+    /// Bytes follow it within its length.
     #[error("a stream header with {0} bytes after its end")]
     Trailing(usize),
-    /// A value is above its bound.
+    /// A value is above its maximum.
     #[error(transparent)]
     Bound(#[from] BoundError),
 }
 
-/// The bytes that a stream opens with.
+/// Encodes the header of a stream.
 #[must_use]
 pub fn encode_header(header: &StreamHeader) -> Bytes {
     let mut out = BytesMut::with_capacity(64);
@@ -68,7 +68,7 @@ pub fn encode_header(header: &StreamHeader) -> Bytes {
     out.freeze()
 }
 
-/// Reads one stream's header.
+/// Decodes one stream's header.
 #[derive(Debug)]
 pub struct HeaderDecoder {
     bytes: [u8; STREAM_HEADER_BYTES_MAX],
@@ -82,11 +82,11 @@ impl Default for HeaderDecoder {
 }
 
 impl HeaderDecoder {
-    /// Takes bytes from the front of `chunk` until the header is complete or the chunk is empty. What it leaves belongs
-    /// to the stream's frames. The decoder may be used again for another stream.
+    /// Takes bytes from the front of `chunk` until the header is complete or the chunk is empty. The remaining bytes
+    /// belong to the stream's frames. The decoder may be used again for another stream.
     ///
     /// # Errors
-    /// As soon as the bytes that show it are here: another version is told before anything particular to this one is
+    /// As soon as the received bytes show a fault: another version is reported before anything specific to this one is
     /// read. Nothing more of the stream can be read.
     pub fn feed(&mut self, chunk: &mut &[u8]) -> Result<Option<StreamHeader>, HeaderError> {
         if !fill(&mut self.bytes[..VERSIONED_BYTES], &mut self.filled, chunk) {

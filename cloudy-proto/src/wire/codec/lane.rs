@@ -1,4 +1,4 @@
-//! Lane frames: a fixed header, and a slot's body after it as it is.
+//! Lane frames: a fixed header, followed by a slot's body.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -15,7 +15,7 @@ const SLOT_HEAD_BYTES: usize = 1 + 8 + 8 + 8 + 4 + 4;
 /// Kind, prev, frontier.
 const SKIP_BYTES: usize = 1 + 8 + 8;
 
-/// Appends a frame's header to `head`. What it returns is a slot's body, not copied, which is to be written right after.
+/// Appends a frame's header to `head`. Returns a slot's body without a copy; the caller writes it right after.
 #[must_use = "a slot's body follows its header"]
 pub fn encode_lane(frame: &LaneFrame, head: &mut BytesMut) -> Option<Bytes> {
     match frame {
@@ -39,7 +39,7 @@ pub fn encode_lane(frame: &LaneFrame, head: &mut BytesMut) -> Option<Bytes> {
     }
 }
 
-/// Reads the frames of one lane stream, after its header.
+/// Decodes the frames of one lane stream, after its header.
 #[derive(Debug, Default)]
 pub struct LaneDecoder {
     head: Head,
@@ -48,25 +48,25 @@ pub struct LaneDecoder {
     body: SlotBody,
 }
 
-/// Bodies from this size on share an allocation with those that follow: making one for each costs more than copying it.
+/// Bodies from this size on share an allocation with later ones: an allocation for each costs more than a copy.
 const SHARED_BYTES_MIN: usize = 4 << 10;
-/// An allocation that is shared, and the largest body that waits in one.
+/// The size of a shared allocation, and the maximum body in one.
 const SHARED_BYTES_MAX: usize = 64 << 10;
-/// Bodies that an allocation is made for; slots under load are about equal.
+/// Number of bodies in an allocation; slots under load have about equal sizes.
 const SHARED_BY: usize = 4;
 
 /// A slot's body as it arrives.
 #[derive(Debug, Default)]
 struct SlotBody {
     length: usize,
-    /// Those of up to [`SHARED_BYTES_MAX`], and room for more behind.
+    /// Bodies of up to [`SHARED_BYTES_MAX`], and capacity for more behind.
     shared: BytesMut,
     /// A larger one.
     large: Body,
 }
 
 impl SlotBody {
-    /// Waits for `length` bytes, which the caller has checked.
+    /// Expects `length` bytes, which the caller has checked.
     fn expect(&mut self, length: usize) {
         self.length = length;
         if length > SHARED_BYTES_MAX {
@@ -74,7 +74,7 @@ impl SlotBody {
         }
     }
 
-    /// Takes what it lacks from the chunk; true once all is here. Only bytes that arrive cost memory.
+    /// Takes missing bytes from the chunk; true once the body is complete. Only received bytes cost memory.
     fn fill(&mut self, chunk: &mut &[u8]) -> bool {
         if self.length > SHARED_BYTES_MAX {
             return self.large.fill(chunk);
@@ -88,13 +88,13 @@ impl SlotBody {
         self.shared.len() == self.length
     }
 
-    /// What to allocate for a body, and perhaps some more of its size.
+    /// The size of an allocation for a body, and perhaps more of its size.
     fn room(&self) -> usize {
         let alone = self.length < SHARED_BYTES_MIN;
         if alone { self.length } else { SHARED_BYTES_MAX.min(SHARED_BY * (self.length + self.length / 8)) }
     }
 
-    /// The body, for good.
+    /// Removes the complete body.
     fn take(&mut self) -> Bytes {
         if self.length > SHARED_BYTES_MAX { Bytes::from(self.large.take()) } else { self.shared.split().freeze() }
     }
@@ -114,11 +114,12 @@ impl Default for Head {
 }
 
 impl LaneDecoder {
-    /// Takes bytes from the front of `chunk` until one frame is complete or the chunk is empty, so a caller repeats it
+    /// Takes bytes from the front of `chunk` until one frame is complete or the chunk is empty; the caller repeats it
     /// until it returns none.
     ///
     /// # Errors
-    /// A header out of bounds is told before memory is reserved for the body. Nothing more of the stream can be read.
+    /// A header out of bounds is reported before memory is reserved for the body. Nothing more of the stream can be
+    /// read.
     pub fn feed(&mut self, chunk: &mut &[u8]) -> Result<Option<LaneFrame>, FrameError> {
         if self.slot.is_none() {
             match self.head.feed(chunk)? {
@@ -139,7 +140,7 @@ impl LaneDecoder {
         Ok(Some(LaneFrame::Slot(slot)))
     }
 
-    /// What it has reserved for a body.
+    /// Bytes that are reserved for a body.
     #[cfg(test)]
     pub(super) fn reserved_bytes(&self) -> usize {
         self.body.shared.capacity() + self.body.large.bytes.capacity()
@@ -147,7 +148,7 @@ impl LaneDecoder {
 }
 
 impl Head {
-    /// A header, checked, and the length of the body that follows a slot's.
+    /// A checked header, and the length of a slot's body behind it.
     fn feed(&mut self, chunk: &mut &[u8]) -> Result<Option<(LaneFrame, usize)>, FrameError> {
         let Some(&kind) = self.bytes[..self.filled].first().or(chunk.first()) else { return Ok(None) };
         let length = match kind {

@@ -1,4 +1,4 @@
-//! What the control log up to an entry comes to, in bytes: opaque to the consensus library, as its entries are.
+//! The encoded state of the control log after an entry, opaque to the consensus library like its entries.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{CommandError, append, at_most_len, counter};
 use crate::command::LogState;
 use crate::limits::{LOG_STATE_BYTES_MAX, REPORT_BYTES_MAX};
 
-/// Its encoding. What a log remembers is bounded, so that it is never longer than anybody accepts.
+/// Encodes a state. A log's memory is bounded, so the encoding never exceeds the maximum that nodes accept.
 pub(crate) fn encode_log_state(state: &LogState) -> Bytes {
     let mut out = BytesMut::with_capacity(1 << 10);
     append(state, &mut out);
@@ -17,10 +17,10 @@ pub(crate) fn encode_log_state(state: &LogState) -> Bytes {
     out.freeze()
 }
 
-/// What was encoded.
+/// Decodes a state.
 ///
 /// # Errors
-/// The first thing that is wrong with it; its length is checked before anything else.
+/// The first fault; the length is checked before anything else.
 pub(crate) fn decode_log_state(encoded: &[u8]) -> Result<LogState, CommandError> {
     at_most_len("a log state's bytes", encoded.len(), LOG_STATE_BYTES_MAX)?;
     let state: LogState = decode(encoded)?;
