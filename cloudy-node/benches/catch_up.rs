@@ -119,7 +119,7 @@ fn states() {
         };
         let came = in_virtual_time(transfer.run());
         let bytes_took = (state_mb << 20) as f64 / (megabits * 125_000) as f64;
-        assert_eq!(came.restored, u64::from(came.joined_after.is_ok()));
+        assert_eq!(came.restored, came.joined_after.is_ok());
         let joined = came.joined_after.map(|after| format!("{:.1} s", after.as_secs_f64()));
         println!(
             "| {state_mb} MiB | {megabits} Mbit/s{} | {:.1} MB/s | {retain_mb} MiB | {bytes_took:.1} s | {} | {} |",

@@ -51,7 +51,7 @@
 //! | [`Receipt`], [`Approval`] | the future of one broadcast, and what it resolves to |
 //! | [`Approved`], [`Events`] | the result and what happens in the group, as streams |
 //! | [`TypedGroup`] | messages of a type in place of bytes |
-//! | [`StateMachine`] | a state that the result makes, with snapshots ([`Group::replicate`]) |
+//! | [`Replica`], [`StateMachine`] | a replicated state machine: commands with responses, linearizable reads, snapshots |
 //! | [`GroupConfig`], [`Parameters`], [`EndpointLimits`] | what a group agrees on, and what a node keeps and admits |
 //! | [`ClusterKey`], [`ClusterKeys`], [`Identity`] | who belongs to the cluster |
 //! | [`DataDir`] | groups on disk, which survive the death of all processes at once |
@@ -131,7 +131,10 @@ pub use identity::{
 pub use link::{GROUPS_MAX, Traffic};
 pub use link_error::{ConnectError, LinkFailure, Words};
 pub use node::{Founding, Joining, Lookup, LookupError, Node, NodeBuilder, StartError};
-pub use replica::{AppliedMessage, ReplicateError, SNAPSHOT_EVERY_BYTES, StateMachine};
+pub use replica::{
+    Applied, MembersChanged, ReadError, Replica, ReplicaConfig, ReplicaError, ReplicaStatus, SNAPSHOT_EVERY_BYTES,
+    StateDivergence, StateMachine, SubmitError, UnknownOutcome,
+};
 pub use storage::{DataDir, DataDirError, OpenStoreError, ReadGroupError, StoreError, Table};
 pub use tls::TlsError;
 pub use typed::{DecodeError, TypedApproved, TypedBroadcastError, TypedGroup, TypedItem};

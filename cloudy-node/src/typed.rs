@@ -39,6 +39,9 @@ pub enum DecodeError {
     /// Bytes are left over behind the message.
     #[error("a payload with {0} bytes after its message; do all members run the same version of the application?")]
     Trailing(usize),
+    /// The first byte, which says what a payload of a [`Replica`](crate::Replica) holds, has no meaning.
+    #[error("a payload of the unknown kind {0}; do all members run the same version of cloudy?")]
+    Tag(u8),
 }
 
 /// A group whose payloads are messages of one type. All members have to use the same type.
@@ -186,7 +189,7 @@ impl<T: DeserializeOwned> Stream for TypedApproved<T> {
     }
 }
 
-fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, DecodeError> {
+pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, DecodeError> {
     match postcard::take_from_bytes(payload) {
         Ok((message, [])) => Ok(message),
         Ok((_, rest)) => Err(DecodeError::Trailing(rest.len())),

@@ -16,6 +16,7 @@ page!(cancel_safety, include_str!("../../docs/reference/cancel-safety.md"));
 page!(protocol, include_str!("../../docs/reference/protocol.md"));
 page!(rules, include_str!("../../docs/reference/rules.md"));
 page!(wire, include_str!("../../docs/reference/wire.md"));
+page!(replicated_service, include_str!("../../docs/how-to/replicated-service.md"));
 page!(operating, include_str!("../../docs/how-to/operating.md"));
 page!(testing_your_app, include_str!("../../docs/how-to/testing-your-app.md"));
 page!(performance, include_str!("../../docs/explanation/performance.md"));

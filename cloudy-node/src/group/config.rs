@@ -19,7 +19,7 @@ pub struct GroupConfig {
     /// Readers have this capacity, and lagging members have the same again; in a `Memory` group they have twice as much
     /// while one of them fetches. Payloads that both retain exist once.
     ///
-    /// Snapshots ([`Group::replicate`](crate::Group::replicate)) in a `Memory` group need a capacity of 4 MiB
+    /// Snapshots ([`Replica`](crate::Replica)) in a `Memory` group need a capacity of 4 MiB
     /// and one message: a snapshot begins at a checkpoint, and the entries after it must be retained. After a restart the node
     /// reads at most this much of a stored result into memory.
     pub retain_bytes: u64,
@@ -33,7 +33,7 @@ pub struct GroupConfig {
     ///
     /// A node that joins, and lacks deleted entries, fails with [`EndReason::Truncated`](crate::EndReason::Truncated);
     /// a reader at a member fails with [`ApprovedError::Lagged`](crate::ApprovedError::Lagged). In a group with
-    /// snapshots ([`Group::replicate`](crate::Group::replicate)) the newest snapshot bounds what is kept, in place of
+    /// snapshots ([`Replica`](crate::Replica)) the newest snapshot bounds what is kept, in place of
     /// this limit.
     pub retain_disk_bytes: Option<u64>,
 }

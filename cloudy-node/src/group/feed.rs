@@ -63,6 +63,11 @@ impl Feed {
         Self { items: VecDeque::new(), first: 0, bytes: 0, bytes_max, next_index: Index(1) }
     }
 
+    /// The last index that was given to readers.
+    pub(crate) fn last_index(&self) -> Index {
+        Index(self.next_index.0 - 1)
+    }
+
     pub(crate) fn push_view(&mut self, view: Arc<View>) {
         self.push_item(ApprovedItem::View(view));
     }

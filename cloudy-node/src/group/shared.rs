@@ -133,7 +133,7 @@ pub(crate) struct State {
     pub(crate) rejected_from: Option<Seq>,
     /// The last index of the final result.
     pub(crate) final_index: Option<Index>,
-    /// The snapshot with which the result begins here, and the last index that it includes.
+    /// The newest snapshot here, and the last index that it covers.
     pub(crate) restored: Option<(Index, Bytes)>,
     pub(crate) ended: Option<EndReason>,
     /// The outcomes of all broadcasts, once the result is final.
@@ -259,6 +259,11 @@ impl State {
 
     pub(crate) fn restore(&mut self, index: Index, snapshot: Bytes) {
         self.feed.begin_after(index);
+        self.restored = Some((index, snapshot));
+    }
+
+    /// This node's application took a snapshot.
+    pub(crate) fn saved(&mut self, index: Index, snapshot: Bytes) {
         self.restored = Some((index, snapshot));
     }
 

@@ -1,10 +1,11 @@
 //! Large things over slow links, in virtual time: states, payloads, and newcomers of groups under load.
 
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cloudy_node::{AppliedMessage, ClusterKey, GroupConfig, StateMachine};
+use cloudy_node::{Applied, ClusterKey, GroupConfig, Index, Replica, ReplicaConfig, StateMachine};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -22,7 +23,6 @@ pub(crate) struct State {
     bytes: usize,
     count: u64,
     taken: Arc<AtomicU64>,
-    restored: Arc<AtomicU64>,
 }
 
 impl State {
@@ -39,20 +39,32 @@ impl State {
 }
 
 impl StateMachine for State {
-    fn apply(&mut self, message: AppliedMessage<'_>) {
-        self.count = message.index.0;
+    type Command = Vec<u8>;
+    type Response = ();
+
+    fn apply(&mut self, at: Applied, _payload: Vec<u8>) {
+        self.count = at.index.0;
     }
 
-    fn snapshot(&self) -> Vec<u8> {
+    fn snapshot(&self, to: &mut dyn Write) -> io::Result<()> {
         self.taken.fetch_add(1, Ordering::Relaxed);
-        self.filled()
+        to.write_all(&self.filled())
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
-        self.count = snapshot.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).ok_or("it has no count")?;
-        self.restored.fetch_add(1, Ordering::Relaxed);
-        (self.filled() == snapshot).then_some(()).ok_or_else(|| "its bytes are others".to_owned())
+    fn restore(from: &mut dyn Read) -> io::Result<Self> {
+        let mut snapshot = Vec::new();
+        from.read_to_end(&mut snapshot)?;
+        let count = snapshot.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).unwrap_or_default();
+        let state = Self { bytes: snapshot.len(), count, taken: Arc::default() };
+        if state.filled() == snapshot { Ok(state) } else { Err(io::Error::other("its bytes are others")) }
     }
+}
+
+/// The payload of a command of so many bytes: its kind, and its encoding.
+fn command(payload_bytes: usize) -> Vec<u8> {
+    let mut payload = vec![0];
+    payload.extend(postcard::to_stdvec(&vec![7_u8; payload_bytes - 3]).unwrap());
+    payload
 }
 
 /// Members that keep a large state and broadcast all the time, and a newcomer that has to begin with a snapshot.
@@ -75,9 +87,10 @@ pub(crate) struct StateTransfer {
 pub(crate) struct Transferred {
     /// From the newcomer's start until it has joined, or why it has not.
     pub(crate) joined_after: Result<Duration, String>,
-    /// Snapshots that each member took meanwhile, and that the newcomer restored.
+    /// Snapshots that each member took meanwhile.
     pub(crate) taken: u64,
-    pub(crate) restored: u64,
+    /// The newcomer started from a snapshot.
+    pub(crate) restored: bool,
     /// Bytes by which the result grew in a second meanwhile.
     pub(crate) grown_per_second: f64,
 }
@@ -88,12 +101,13 @@ impl StateTransfer {
         let config = GroupConfig::default().retain_bytes(self.retain_bytes);
         let (_nodes, groups) = self.paths.0.group_with(config, self.members, &network, &key).await;
         let taken = Arc::new(AtomicU64::new(0));
-        let state = || State { bytes: self.state_bytes, count: 0, taken: taken.clone(), restored: Arc::default() };
+        let state = || State { bytes: self.state_bytes, count: 0, taken: taken.clone() };
+        let config = ReplicaConfig::default().snapshot_every_bytes(self.snapshot_every_bytes);
+        let mut replicas = Vec::new();
         for group in groups.clone() {
-            let mut state = state();
-            tokio::spawn(async move { group.replicate(&mut state, self.snapshot_every_bytes).await });
+            replicas.push(Replica::start_with(group, state(), config.clone()).await.unwrap());
         }
-        let payload = vec![7; self.payload_bytes];
+        let payload = command(self.payload_bytes);
         // The beginning is gone from memory.
         for at in 0..self.retain_bytes * 5 / 4 / payload.len() as u64 + CHECKPOINT_MESSAGES {
             let _receipt = groups[0].broadcast(&payload).await.unwrap();
@@ -103,7 +117,7 @@ impl StateTransfer {
         }
         groups[0].flush().await.unwrap();
         let share = self.bytes_per_second / u64::from(self.members);
-        let loads = groups.iter().filter(|_| share > 0).map(|group| load(group, self.payload_bytes, share));
+        let loads = groups.iter().filter(|_| share > 0).map(|group| load(group, payload.clone(), share));
         let loads: Vec<_> = loads.collect();
         sleep(Duration::from_secs(2)).await;
         let newcomer = self.paths.1.node(&network, &key, NEWCOMER).await;
@@ -111,13 +125,12 @@ impl StateTransfer {
         let joins = newcomer.join_group_at("load", address(1)).without_timeout();
         let joined = timeout(self.patience, joins).await;
         let took = started.elapsed();
-        let mut restored = State { restored: Arc::default(), ..state() };
-        let count = restored.restored.clone();
+        let mut restored = false;
         let joined_after = match joined {
             Ok(Ok(group)) => {
-                let follows = tokio::spawn(async move { group.replicate(&mut restored, u64::MAX).await });
-                sleep(LOOK_EVERY).await;
-                follows.abort();
+                // Only a snapshot says what comes before the retained part.
+                let replica = Replica::start_with(group, state(), config).await.unwrap();
+                restored = *replica.watch().borrow() > Index(0);
                 Ok(took)
             }
             Ok(Err(error)) => Err(error.to_string()),
@@ -128,7 +141,7 @@ impl StateTransfer {
         Transferred {
             joined_after,
             taken: (taken.load(Ordering::Relaxed) - before.0) / u64::from(self.members),
-            restored: count.load(Ordering::Relaxed),
+            restored,
             grown_per_second: grown as f64 / took.as_secs_f64(),
         }
     }
@@ -191,7 +204,7 @@ impl Newcomer {
             let _receipt = groups[0].broadcast(&vec![7; self.payload_bytes]).await.unwrap();
         }
         groups[0].flush().await.unwrap();
-        let loads = groups.iter().map(|group| load(group, self.payload_bytes, self.bytes_per_second));
+        let loads = groups.iter().map(|group| load(group, vec![7; self.payload_bytes], self.bytes_per_second));
         let loads: Vec<_> = loads.collect();
         let view = async || groups[0].status().await.unwrap().view.unwrap().id.0;
         let before = view().await;

@@ -165,15 +165,14 @@ pub(crate) struct Return {
 }
 
 /// Broadcasts as far as the group takes it; what it did not take in time is not made up for.
-pub(crate) fn load(group: &Group, payload_bytes: usize, bytes_per_second: u64) -> JoinHandle<()> {
-    let group = group.clone();
+pub(crate) fn load(group: &Group, payload: Vec<u8>, bytes_per_second: u64) -> JoinHandle<()> {
+    let (group, payload_bytes) = (group.clone(), payload.len());
     tokio::spawn(async move {
         // Not more often than the timer ticks.
         let per_tick = (bytes_per_second / payload_bytes as u64 / 500).max(1);
         let nanos = payload_bytes as u64 * per_tick * 1_000_000_000 / bytes_per_second;
         let mut tick = interval(Duration::from_nanos(nanos));
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let payload = vec![7; payload_bytes];
         loop {
             tick.tick().await;
             for _ in 0..per_tick {
@@ -190,7 +189,7 @@ pub(crate) async fn returns(absence: Absence) -> Return {
     let Absence { path, payload_bytes, bytes_per_second, away, patience } = absence;
     let (network, key) = (path.network(), ClusterKey::generate().unwrap());
     let (nodes, groups) = path.group_of(3, &network, &key).await;
-    let loads = [&groups[0], &groups[1]].map(|group| load(group, payload_bytes, bytes_per_second / 2));
+    let loads = [&groups[0], &groups[1]].map(|group| load(group, vec![7; payload_bytes], bytes_per_second / 2));
     sleep(Duration::from_secs(3)).await;
     [1, 2].into_iter().for_each(|host| network.cut(address(host), address(3)));
     sleep(away).await;

@@ -65,7 +65,7 @@ async fn a_newcomer_that_cannot_keep_up_learns_both_rates_stops_nobody_and_joins
     let (path, key) = (Path::of(20, None), ClusterKey::generate().unwrap());
     let network = path.network();
     let (_nodes, groups) = path.group_of(2, &network, &key).await;
-    let loads = groups.iter().map(|group| load(group, PAYLOAD_BYTES, 1_000_000)).collect::<Vec<_>>();
+    let loads = groups.iter().map(|group| load(group, vec![7; PAYLOAD_BYTES], 1_000_000)).collect::<Vec<_>>();
     sleep(Duration::from_secs(1)).await;
     let before = view(&groups[0]).await;
     let newcomer = Path::of(20, Some(8)).node(&network, &key, 3).await;
@@ -116,7 +116,7 @@ async fn a_newcomer_gets_a_large_state_while_the_members_take_newer_snapshots() 
     };
     let came = transfer.run().await;
     assert!(came.joined_after.is_ok(), "{came:?}");
-    assert!(came.taken > 3 && came.restored == 1 && came.grown_per_second > 1_600_000.0, "{came:?}");
+    assert!(came.taken > 3 && came.restored && came.grown_per_second > 1_600_000.0, "{came:?}");
 }
 
 /// Payloads that take seconds each arrive one after the other, from whatever number of sources.
