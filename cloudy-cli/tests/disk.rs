@@ -216,7 +216,7 @@ fn a_slave_without_a_data_directory_says_what_it_lacks() {
     let mut without = session.cluster.node(&["master", "127.0.0.1", "0", "--durability", "disk"]);
     without.arg("--slave").arg(format!("127.0.0.1:{port}"));
     let ended = Running::start(without).end();
-    assert_eq!(ended.code(), Some(1), "{ended:#?}");
+    assert_eq!(ended.code(), Some(2), "{ended:#?}");
     assert!(ended.stderr.contains("--data DIR"), "{ended:#?}");
 }
 
