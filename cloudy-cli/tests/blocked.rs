@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use common::{Cluster, Running, blocked, cloudy, free_port, printed, until};
 
-/// What an end may take beside other tests; the product's own bound is two seconds.
+/// Maximum time of an end beside other tests; the product's own bound is two seconds.
 const END_MAX: Duration = Duration::from_secs(10);
 
-/// A process that nobody waits for is killed.
+/// A process, which is killed when it is dropped.
 struct Process(Child);
 
 impl Process {
@@ -43,7 +43,7 @@ impl Drop for Process {
     }
 }
 
-/// A slave that says nothing that anybody reads, and its port.
+/// A slave whose output is not read, and its port.
 fn silent_slave(cluster: &Cluster, stderr: Stdio) -> (Process, u16) {
     let port = free_port();
     let mut command = cluster.node(&["slave", "127.0.0.1", &port.to_string(), "--no-discovery"]);

@@ -27,7 +27,7 @@ fn agree(object: &Value, dir: &tempfile::TempDir, names: &[&str]) {
         assert_eq!(row["killed"], false, "{row}");
         assert_eq!(row["count"].as_u64(), Some(file.values.len() as u64), "{row}");
         assert_eq!(row["digest"], file.digest, "{row}");
-        // What it broadcast is in the result, before and after.
+        // Its broadcasts are in the result, before and after.
         assert!(file.origins.iter().any(|origin| row["node"] == **origin), "{row}");
         let first = first.get_or_insert_with(|| recompute(&dir.path().join(format!("{name}.jsonl"))));
         assert_eq!(file, *first, "{name}");
@@ -39,7 +39,7 @@ fn row<'a>(object: &'a Value, name: &str) -> &'a Value {
     rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {object}"))
 }
 
-/// The faults in words.
+/// The faults as texts.
 fn faults(object: &Value) -> Vec<String> {
     let list = object["faults"].as_array().expect("a list");
     let text = |fault: &Value| {
@@ -59,9 +59,9 @@ fn views(object: &Value) -> Vec<Change> {
     object["views"].as_array().expect("a list").iter().map(view).collect()
 }
 
-/// Those left, and nobody else before the first came back; in the last view all are there.
+/// These slaves left, and no other before the first came back; in the last view all are there.
 ///
-/// Later somebody may leave once more, for the links of who was cut off come back one after the other.
+/// Later a slave may leave once more, because the links of one that was cut off come back one after the other.
 fn left_and_came_back(object: &Value, expected: &[&str]) {
     let views = views(object);
     let ids: Vec<u64> = views.iter().map(|view| view.0).collect();

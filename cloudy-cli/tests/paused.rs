@@ -5,10 +5,10 @@ mod common;
 
 use common::{Cluster, Ended, Recomputed, Running, recompute};
 
-/// Bounds what a paused slave misses: others retain only so much of it.
+/// Bounds the entries that a paused slave misses: others retain only so many of them.
 const RATE: [&str; 2] = ["--rate", "2000"];
 
-/// A running session, with messages approved; slaves write down what they have.
+/// A running session, with messages approved; slaves write their results to files.
 struct Session {
     cluster: Cluster,
     master: Running,
@@ -41,7 +41,7 @@ impl Session {
         self.master.wait_for(&format!("{} is back", self.names[number]));
     }
 
-    /// All end with one result, by what they print and what they wrote down.
+    /// All end with one result, by their output and their files.
     fn ends_equal(self) {
         let Self { cluster, master, slaves, .. } = self;
         let slaves: Vec<Ended> = slaves.into_iter().map(Running::end).collect();
@@ -61,7 +61,7 @@ impl Session {
     }
 }
 
-/// How many different numbers of an origin are in a result: random ones of 53 bits, each broadcast once.
+/// The number of different numbers of an origin in a result: random ones of 53 bits, each broadcast once.
 fn distinct(result: &Recomputed, origin: &str) -> u64 {
     let of_it = result.values.iter().zip(&result.origins).filter(|(_, by)| *by == origin);
     let mut bits: Vec<u64> = of_it.map(|(value, _)| value.to_bits()).collect();
@@ -94,7 +94,7 @@ fn slaves_end_on_time_while_their_coordinator_is_paused() {
     assert!(digests.iter().all(|digest| digest.is_string() && *digest == digests[0]), "{digests:#?}");
     session.master.signal("CONT");
     let master = session.master.end();
-    // Nobody is left to tell it, but its socket may hold what it was told.
+    // No node is left to inform it, but its socket may hold earlier messages.
     match master.code() {
         Some(0) => assert_eq!(master.json()["nodes"][0]["digest"], digests[0]),
         _ => master.failed_with(&["help: "]),

@@ -1,4 +1,4 @@
-//! The examples do what they say.
+//! The examples behave as they say.
 
 #[expect(dead_code, reason = "main only prints")]
 #[path = "../examples/counter.rs"]

@@ -1,5 +1,5 @@
-//! The program whose instructions `cargo xtask instructions` counts: without arguments it names what there is to count,
-//! one a line; with a name it does that, and says how often.
+//! The program whose instructions `cargo xtask instructions` counts: without arguments it lists the operations, one a
+//! line; with a name it runs that one, and prints how often.
 
 mod scenario;
 

@@ -1,4 +1,4 @@
-//! The machine allocates for slots, not for messages: counted by the allocator, in a binary of its own.
+//! The machine allocates for slots, not for messages: counted by the allocator, in a separate binary.
 
 use std::alloc::System;
 
@@ -15,9 +15,9 @@ use scenario::{Group, LOADS, Load, Meter, Operation};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const ROUNDS: u64 = 50;
-/// What one operation may cost.
+/// Maximum allocations of one operation.
 const EACH_MAX: f64 = 2.5;
-/// How much more than with a single message in the slot an operation may cost: digest checkpoints come by the number of
+/// Maximum difference from an operation with a single message in the slot: digest checkpoints come by the number of
 /// messages, one in 65,536.
 const DIFFERENCE_MAX: f64 = 0.5;
 

@@ -1,4 +1,4 @@
-//! A node on disk whose disk is slower than the network: what it fetches is bounded (`protocol.md` §7).
+//! A node on disk whose disk is slower than the network: its fetches are bounded (`protocol.md` §7).
 
 use std::collections::VecDeque;
 
@@ -46,7 +46,7 @@ struct Packet {
     frame: Frame,
 }
 
-/// Two machines on a perfect network. The joiner's disk takes what it is told to.
+/// Two machines on a perfect network. The joiner's disk syncs on request.
 struct World {
     machines: [Machine; 2],
     now: Time,
@@ -80,7 +80,7 @@ impl World {
         self.drain(who);
     }
 
-    /// Delivers what is on its way, and moves on to the next timeout. False if nothing is to come.
+    /// Delivers the pending frames, and moves on to the next timeout. False if no event is left.
     fn step(&mut self) -> bool {
         let mut waiting = VecDeque::new();
         while let Some(packet) = self.packets.pop_front() {
@@ -110,7 +110,7 @@ impl World {
         self.machines[who].status(self.now).index.0
     }
 
-    /// The joiner's disk takes the oldest of what it was given.
+    /// The joiner's disk syncs its oldest records.
     fn sync_one(&mut self) {
         if let Some((ticket, _)) = self.unsynced.pop_front() {
             self.hand(JOINER, Input::Persisted { ticket });

@@ -1,4 +1,4 @@
-//! Any number of process starts costs a group nothing later: counted by the allocator, in a binary of its own.
+//! Any number of process starts has no later cost for a group: counted by the allocator, in a separate binary.
 
 use std::alloc::System;
 
@@ -39,7 +39,7 @@ fn hand(machine: &mut Machine, input: Input) {
     while machine.poll_output().is_some() {}
 }
 
-/// A process with an identity of its own asks to come onto the ring, and is gone again.
+/// A process with its own identity asks for a place on the ring, and is gone again.
 fn start(machine: &mut Machine, at: u64) {
     let mut node = NodeId([2; 32]);
     node.0[..8].copy_from_slice(&at.to_be_bytes());

@@ -1,4 +1,4 @@
-//! How cloudy is tested: the simulator, its checkers, and scenarios that read like stories.
+//! The tests of cloudy: the simulator, its checkers, and scenarios that read like stories.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -9,14 +9,14 @@ use crate::sim::node::Item;
 use crate::sim::plan::{Fault, Plan};
 use crate::sim::world::World;
 
-/// A world that a test tells what to do.
+/// A world that a test controls.
 pub struct Scenario {
     /// The world.
     pub world: World,
 }
 
 impl Scenario {
-    /// Founds the plan's group, and goes on until every member may broadcast.
+    /// Creates the plan's group, and runs until every member may broadcast.
     ///
     /// # Errors
     /// If a checker fails on the way.
@@ -47,7 +47,7 @@ impl Scenario {
         self.world.fault(fault)
     }
 
-    /// The founder ends the group.
+    /// The creator closes the group.
     ///
     /// # Errors
     /// If a checker fails.
@@ -96,10 +96,10 @@ impl Scenario {
         self.world.pass_until(until)
     }
 
-    /// Goes on until all is approved, or the group has ended at everybody with one result.
+    /// Runs until every broadcast is approved, or the group has closed at every node with one result.
     ///
     /// # Errors
-    /// If a checker fails, or it does not come to that before the plan's end.
+    /// If a checker fails, or the plan ends before that.
     pub fn settles(&mut self) -> Result<(), Failure> {
         self.world.healed = true;
         self.until("all is settled", has_settled)

@@ -1,5 +1,6 @@
-//! One thing of one node is altered, as by a fault of its memory or disk: it says so and stops, or nothing comes of it; and
-//! nobody else's result differs (`protocol.md` §6, §8). Without the rule that finds it, it goes unnoticed.
+//! One value of one node is altered, as by a fault of its memory or disk: the node reports it and stops, or the
+//! alteration has no effect; no other node's result differs (`protocol.md` §6, §8). Without the rule that detects it,
+//! it remains undetected.
 
 use cloudy_proto::{OnFailure, RingKind, Rule, Rules, Time};
 use cloudy_tests::invariants::Failure;
@@ -83,7 +84,7 @@ fn a_member_that_cannot_read_a_log_entry_stops_and_the_others_go_on() {
     });
 }
 
-/// It comes so late that it is given what the log comes to, and cannot read that.
+/// It comes so late that it receives the state of the log, and cannot read that.
 #[test]
 fn a_newcomer_that_cannot_read_what_the_log_comes_to_stops() {
     is_found_by(Rule::UnreadableLogStops, |rules| {
@@ -127,7 +128,7 @@ fn a_member_that_begins_a_view_elsewhere_stops() {
     });
 }
 
-/// One message is another one on one disk, and in nobody's memory: found once its process is started again.
+/// One message differs on one disk, and in no node's memory: detected once its process is restarted.
 #[test]
 fn a_member_whose_disk_is_corrupt_stops_once_it_is_back() {
     is_found_by_both(Rule::MembersCompare, Rule::BeginningsCompare, |rules| {
@@ -188,7 +189,7 @@ fn an_observer_whose_final_result_differs_stops_alone() {
     });
 }
 
-/// Members find at STOP what happened since the last checkpoint, as soon as the others have reported.
+/// Members find at STOP any difference since the last checkpoint, as soon as the others have reported.
 #[test]
 fn a_member_whose_final_result_differs_says_so() {
     is_found_by(Rule::FinalsCompare, |rules| {
@@ -214,8 +215,8 @@ fn a_member_whose_log_says_another_cut_stops() {
     });
 }
 
-/// Where no slot is passed on and nothing is fetched, a slot that one node received otherwise is in no other result. A node
-/// that stops takes its vote with it, so the others may have to wait.
+/// If no slot is forwarded and nothing is fetched, a slot that one node received with another content is in no other
+/// result. A node that stops takes its vote with it, so the others may have to wait.
 #[test]
 fn a_corrupted_slot_of_one_node_reaches_no_other() {
     let stays = |plan: &Plan| {
@@ -236,7 +237,7 @@ fn a_corrupted_slot_of_one_node_reaches_no_other() {
     assert!(stopped > 10, "{stopped} nodes have found that their results differ");
 }
 
-/// An observer serves nobody: whatever else goes wrong in a run, what is altered there is in no other result and no other log.
+/// An observer serves no other node: with any further faults, its altered value is in no other result and no other log.
 #[test]
 fn a_corrupted_observer_reaches_no_other() {
     let (mut stopped, mut runs) = (0, 0);

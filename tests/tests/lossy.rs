@@ -1,5 +1,5 @@
-//! Real QUIC over a network in memory that loses, repeats and reorders, in tokio's paused time: whatever it does, all
-//! results are equal and complete (`protocol.md` P1 to P4).
+//! Real QUIC over a network in memory that loses, repeats and reorders, in tokio's paused time: all results are equal
+//! and complete in any case (`protocol.md` P1 to P4).
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use cloudy_node::{
 use futures_util::future::join_all;
 
 const NODES: usize = 4;
-/// Of virtual time: far above what the longest run takes.
+/// In virtual time: far above the longest run.
 const HANGS_AFTER: Duration = Duration::from_secs(600);
 
 /// Four nodes in one group. The node at a place has the rank of that place.
@@ -33,7 +33,7 @@ async fn start(network: &MemoryNetwork, at: usize, identity: Identity, seed: u64
     let socket = network.bind(address(at)).unwrap();
     let mut rng_seed = [at as u8; 32];
     rng_seed[..8].copy_from_slice(&seed.to_le_bytes());
-    // What the network carries, so that QUIC has no probes of larger ones to lose: with those, runs are not repeatable.
+    // The network's own maximum, so that QUIC loses no probes of larger datagrams: with those, runs are not repeatable.
     let limits = EndpointLimits::default().datagram_bytes_max(1_472);
     Node::builder().identity(identity).socket(socket).rng_seed(rng_seed).limits(limits).start().await.unwrap()
 }
@@ -85,7 +85,7 @@ async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     .await;
 }
 
-/// What one run came to: the messages in their order, and what the network did.
+/// The outcome of one run: the messages in their order, and the counts of the network.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     result: Vec<String>,
@@ -219,7 +219,7 @@ async fn relay_results_are_equal_and_complete_at_any_loss() {
 async fn token_results_are_equal_and_complete_at_any_loss() {
     for (seed, loss) in [(11, 0.0), (12, 0.01), (13, 0.05), (14, 0.1), (15, 0.2)] {
         let outcome = run(seed, loss, RingKind::Token, 32).await;
-        // Nobody is ever without a message until the end, so index i is always from rank (i − 1) mod n (§9).
+        // Every node has messages until the end, so index i is always from rank (i − 1) mod n (§9).
         let origins: Vec<usize> = outcome.result.iter().map(|text| text[..1].parse().unwrap()).collect();
         let in_turn = origins.iter().enumerate().take_while(|(at, origin)| at % NODES == **origin).count();
         assert!(in_turn >= 16 * NODES, "{origins:?}");
@@ -230,7 +230,7 @@ async fn run_with_cuts(seed: u64, loss: f64, ring: RingKind, messages: usize) {
     let world = found(seed, loss, ring, OnFailure::Wait).await;
     let disturb = async {
         until("a quarter is approved", async || world.index(0).await > NODES * messages / 4).await;
-        // Between a member and the founder, and between two members; each as it has dialled the other.
+        // Between a member and the creator, and between two members; each as it has dialled the other.
         world.close(3, 0, seed).await;
         world.cut(1, 2).await;
         world.cut(0, 3).await;

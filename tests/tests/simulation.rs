@@ -132,7 +132,7 @@ fn five_lose_one_coordinator_after_another_and_the_last_two_go_on() -> Result<()
 
 #[test]
 fn three_members_and_their_watching_founder_lose_any_one_at_any_time_and_go_on() -> Result<(), Failure> {
-    // Where two members are left the founder votes with them, also once it voted and was let go.
+    // If two members are left the creator votes with them, also if it voted before and was removed.
     let mut plan = plan_of_a_session(3);
     plan.parameters.on_failure = OnFailure::Evict;
     plan.session = plan.session.map(|session| session.send(Duration::from_secs(60)));

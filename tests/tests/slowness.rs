@@ -1,5 +1,5 @@
-//! Slow is not dead: paths, disks and processes that are slow and healthy cost nobody its place on the ring, and what is
-//! dead is found as fast as its path allows.
+//! Slow is not dead: paths, disks and processes that are slow and healthy cost no node its place on the ring, and a
+//! dead node is detected as fast as its path allows.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use cloudy_tests::sim::world::World;
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000 * MS;
 
-/// How long each healthy group is watched: 40 s, or an hour if `CLOUDY_WATCH_HOUR` is set.
+/// The time for which each healthy group is watched: 40 s, or an hour if `CLOUDY_WATCH_HOUR` is set.
 fn watched_us() -> u64 {
     if std::env::var_os("CLOUDY_WATCH_HOUR").is_some() { 3_600 * SECOND } else { 40 * SECOND }
 }
@@ -48,7 +48,7 @@ fn views(world: &World) -> Vec<u64> {
     world.nodes.iter().map(view).collect()
 }
 
-/// Nobody is evicted for as long as the group is watched, approvals go on, and the control log has a coordinator.
+/// No node is evicted while the group is watched, approvals continue, and the control log has a coordinator.
 fn stays_whole(plan: Plan, what: &str) -> Result<(), Failure> {
     let nodes = plan.nodes;
     let mut story = Scenario::begin(plan)?;
@@ -74,7 +74,7 @@ fn nobody_is_evicted_on_paths_of_up_to_400_ms() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where a round trip is long, so is the time until members of the first view have linked to each other.
+/// If a round trip is long, so is the time until members of the first view have linked to each other.
 #[test]
 fn nobody_is_evicted_whose_links_come_up_late() -> Result<(), Failure> {
     let mut plan = path(busy(Plan::calm(4, None)), 300);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::steps::{Outcome, Step, cargo_output, has_cargo};
 use crate::{instructions, surface, tidy};
 
-/// Where the fuzz targets live, a workspace of its own because cargo-fuzz needs a nightly compiler.
+/// The folder of the fuzz targets, a separate workspace because cargo-fuzz needs a nightly compiler.
 const FUZZ_DIR: &str = "tests/fuzz";
 
 /// Doctests and all tests. The tests come last, so that their runner's closing lines stand at the end.
@@ -44,7 +44,7 @@ pub(crate) fn verify(full: bool) -> Vec<Step> {
     steps
 }
 
-/// Repairs what can be repaired without thought.
+/// Repairs everything that tools can repair.
 pub(crate) fn fix() -> Vec<Step> {
     let clippy =
         ["clippy", "--fix", "--allow-dirty", "--allow-staged", "--workspace", "--all-targets", "--all-features"];

@@ -31,7 +31,7 @@ Usage: cargo xtask COMMAND
   help             this text
 ";
 
-/// What the command line asked for.
+/// The requested chore.
 #[derive(Debug, PartialEq, Eq)]
 enum Chore {
     Test,

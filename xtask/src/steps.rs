@@ -1,4 +1,4 @@
-//! Runs commands one after another, goes on after a failure, and says at the end what each came to.
+//! Runs commands one after another, goes on after a failure, and reports the outcome of each at the end.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Output};
@@ -15,7 +15,7 @@ enum Work {
     Check(fn(&Path) -> Outcome),
 }
 
-/// What a step came to.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Passed,
@@ -68,7 +68,7 @@ pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Runs `cargo` with `arguments` and keeps what it prints; `None` if it could not be started.
+/// Runs `cargo` with `arguments` and returns its output; `None` if it could not be started.
 pub(crate) fn cargo_output(root: &Path, arguments: &[&str]) -> Option<Output> {
     cargo().args(arguments).current_dir(root).output().ok()
 }

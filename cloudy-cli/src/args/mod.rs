@@ -63,10 +63,10 @@ use exit_status;
 Examples:
   cloudy demo                                   a whole session on this machine
   cloudy demo --loss 10% --latency 20ms         the same over a bad network
-  cloudy demo --kill slave2@500ms               the same, and one slave dies
-  cloudy slave 127.0.0.1 10502                  one slave, here
-  cloudy master 127.0.0.1 10501 2s 1s 0         the master of the slaves that it finds
-  cloudy key show                               which cluster this machine belongs to
+  cloudy demo --kill slave2@500ms               the same, with one slave killed
+  cloudy slave 127.0.0.1 10502                  one slave
+  cloudy master 127.0.0.1 10501 2s 1s 0         a master, which finds the slaves
+  cloudy key show                               the cluster of this machine
 
 Durations are 2s, 500ms, 1m, 250us; a bare number is microseconds.
 CLOUDY_LOG=debug logs to stderr; it takes filters such as warn,cloudy_node=trace."

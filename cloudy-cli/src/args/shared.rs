@@ -218,7 +218,7 @@ pub(crate) struct GroupArgs {
     pub(crate) ring: RingChoice,
     /// Where a message is stored before it is confirmed, and where the result is kept. With disk, a master and each of
     /// its slaves need --data, and the session survives the death of all its processes at once: start them again. The
-    /// processes of a demo or bench have directories of their own below TMPDIR, which are deleted at its end
+    /// processes of a demo or bench have separate directories below TMPDIR, which are deleted at its end
     #[arg(long, value_name = "WHERE", default_value_t)]
     pub(crate) durability: DurabilityChoice,
 }

@@ -38,7 +38,7 @@ pub(crate) struct SlaveArgs {
     /// Wait for the next master after a session
     #[arg(long)]
     pub(crate) stay: bool,
-    /// Run the node in a process of its own, which is restarted after a crash and rejoins its session
+    /// Run the node in a separate process, which is restarted after a crash and rejoins its session
     #[arg(long)]
     pub(crate) supervise: bool,
     /// Read the node's private key from a supervisor on stdin, and end with the process that holds its other end
@@ -57,8 +57,8 @@ pub(crate) struct SlaveArgs {
     #[arg(long, value_name = "N", allow_hyphen_values = true,
           value_parser = whole(NonZeroU32::MIN, NonZeroU32::MAX, "2000"))]
     pub(crate) rate: Option<NonZeroU32>,
-    /// How much of a session's result to keep in memory for slaves that come back or lag: payloads, and some 300 bytes a
-    /// slot; at least 1MiB. A slave that misses more cannot come back, unless the session is on disk
+    /// Size of the part of a session's result to keep in memory for slaves that rejoin or lag: payloads, and some 300
+    /// bytes a slot; at least 1MiB. A slave that misses more cannot rejoin, unless the session is on disk
     #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = retained, allow_hyphen_values = true)]
     pub(crate) retain: u64,
     /// The multicast group and port for discovery; on IPv6 ff12:: and the group's four bytes

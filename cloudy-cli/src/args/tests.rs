@@ -1,4 +1,4 @@
-//! The grammar, as tables of command lines and what they mean.
+//! The grammar, as tables of command lines and their meanings.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -243,7 +243,7 @@ fn wrong_command_lines_name_what_is_wrong() {
     }
 }
 
-/// Every option and argument of every command that takes a number or a time refuses what is none, by its own name.
+/// Every option and argument that takes a number or a time refuses other texts, by its own name.
 #[test]
 fn texts_that_are_no_numbers_are_errors_of_their_own_option() {
     const NUMBERS: [&str; 14] = [
@@ -287,7 +287,7 @@ fn texts_that_are_no_numbers_are_errors_of_their_own_option() {
     assert!(checked > 200, "{checked}");
 }
 
-/// A command line that is right but for this argument: what has to come with it, and the text in its place.
+/// A command line that is valid but for this argument: the other arguments it requires, and the text in its place.
 fn line_with(path: &[String], command: &clap::Command, arg: &clap::Arg, text: &str) -> Vec<String> {
     let mut line = path.to_vec();
     for positional in command.get_positionals() {

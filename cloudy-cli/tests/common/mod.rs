@@ -1,4 +1,4 @@
-//! Real `cloudy` processes, and what they say.
+//! Real `cloudy` processes, and their output.
 #![allow(dead_code)] // Each test binary uses its part.
 
 use std::io::{BufRead, BufReader, Read};
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything may take that the tests wait for; they wait no longer than it takes.
+/// Maximum time of every event that the tests wait for; they wait no longer than the event takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A cluster key of its own, and a place for files.
+/// A separate cluster key, and a directory for files.
 pub(crate) struct Cluster {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) key: PathBuf,
-    /// A multicast port of its own, so that tests at the same time do not find each other's slaves.
+    /// A separate multicast port, so that tests at the same time do not find each other's slaves.
     discovery_port: u16,
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn listening(mut slave: Running) -> (Running, u16) {
     (slave, port.unwrap_or_else(|| panic!("no port in {line}")))
 }
 
-/// A port that nobody holds at this moment.
+/// A port that is free at this moment.
 pub(crate) fn free_port() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.local_addr().expect("an address").port()
@@ -90,7 +90,7 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
-/// A stream whose reader has stopped: it takes nothing, and the reader is what is returned beside it.
+/// A stream whose reader has stopped: it accepts no bytes. The reader is returned beside it.
 #[cfg(unix)]
 pub(crate) fn blocked() -> (Stdio, std::os::unix::net::UnixStream) {
     use std::io::Write;
@@ -110,7 +110,7 @@ pub(crate) fn until(what: &str, mut reached: impl FnMut() -> bool) {
     let give_up_at = Instant::now() + PATIENCE;
     while !reached() {
         assert!(Instant::now() < give_up_at, "it does not come: {what}");
-        // sleep: somebody else's process gives no other sign.
+        // sleep: another program's process gives no other sign.
         std::thread::sleep(Duration::from_millis(5));
     }
 }

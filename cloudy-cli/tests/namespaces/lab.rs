@@ -9,17 +9,17 @@ use crate::common::Running;
 
 /// Set where the tests can run: that they are skipped is then a failure.
 const REQUIRED_VARIABLE: &str = "CLOUDY_NAMESPACES";
-/// What a namespace's name begins with; the id of the process that made it follows.
+/// The prefix of a namespace's name; the id of the process that made it follows.
 const NAME_PREFIX: &str = "cloudy-lab-";
 /// A host's end of its link.
 const LINK: &str = "eth0";
 const BRIDGE: &str = "bridge0";
-/// What a slow link holds back at most; the rest is dropped, as a router does.
+/// Maximum queue of a slow link; the rest is dropped, as a router does.
 const QUEUE_BYTES_MAX: &str = "64kb";
-/// What a slow link lets through at once: more than any packet of this network.
+/// Maximum burst of a slow link: more than any packet of this network.
 const BURST_BYTES: &str = "16kb";
 
-/// The packet filter of a host. Whatever comes from `cut_off` is dropped, and of the rest what chain `loss` drops.
+/// The packet filter of a host. It drops all packets from `cut_off`, and of the rest those that chain `loss` drops.
 const FILTER: &str = "table inet faults {
     set cut_off { type ipv4_addr; }
     counter cut { }
@@ -106,7 +106,7 @@ impl Lab {
         self.connect(host).unwrap_or_else(|reason| panic!("{reason}"));
     }
 
-    /// How many hosts there are.
+    /// The number of hosts.
     pub(crate) fn hosts(&self) -> usize {
         self.hosts.len()
     }
@@ -130,7 +130,7 @@ impl Lab {
         self.filter(to, &format!("add element inet faults cut_off {{ {} }}", address(from)));
     }
 
-    /// Nobody on one side hears anybody on the other. Hosts on neither side hear all.
+    /// Cuts the hosts of one side off from those of the other. Hosts on neither side reach all.
     pub(crate) fn partition(&self, one: &[usize], other: &[usize]) {
         for (a, b) in one.iter().flat_map(|a| other.iter().map(move |b| (*a, *b))) {
             self.block(a, b);
@@ -170,7 +170,7 @@ impl Lab {
         set.unwrap_or_else(|reason| panic!("{reason}"));
     }
 
-    /// How many packets of a host the switch has dropped where they came in.
+    /// The number of packets of a host that the switch has dropped at its input.
     pub(crate) fn too_large(&self, host: usize) -> u64 {
         let shown = self.switch.ip(&["-s", "-j", "link", "show", "dev", &port(host)]);
         number_after(&shown.unwrap_or_else(|reason| panic!("{reason}")), "\"dropped\":")
@@ -181,7 +181,7 @@ impl Lab {
         self.switch.ip(&["link", "set", &port(host), "down"]).unwrap_or_else(|reason| panic!("{reason}"));
     }
 
-    /// How many packets a host's filter has dropped.
+    /// The number of packets that a host's filter has dropped.
     pub(crate) fn dropped(&self, host: usize, reason: Dropped) -> u64 {
         let counter = match reason {
             Dropped::Cut => "cut",
@@ -191,7 +191,7 @@ impl Lab {
         number_after(&shown.unwrap_or_else(|reason| panic!("{reason}")), "packets ")
     }
 
-    /// How often a host's slow link, or the switch towards it, has held packets back.
+    /// The number of times that a host's slow link, or the switch towards it, has delayed packets.
     pub(crate) fn held_back(&self, host: usize) -> u64 {
         let shown = |namespace: &Namespace, link: &str| namespace.run("tc", &["-s", "qdisc", "show", "dev", link]);
         [shown(&self.hosts[host], LINK), shown(&self.switch, &port(host))]
@@ -267,9 +267,9 @@ fn probe() -> Result<(), String> {
     Ok(())
 }
 
-/// Removes the namespaces of test processes that were killed, with what runs in them.
+/// Removes the namespaces of test processes that were killed, and the processes in them.
 fn remove_leftovers() {
-    // Where this fails, the probe says why. Another test process may do the same at this moment.
+    // If this fails, the probe reports the cause. Another test process may do the same at this moment.
     for line in tool("ip", &["netns", "list"]).unwrap_or_default().lines() {
         let name = line.split(' ').next().unwrap_or_default();
         let Some(owner) = name.strip_prefix(NAME_PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
@@ -283,7 +283,7 @@ fn remove_leftovers() {
     }
 }
 
-/// Runs a command to its end: what it printed, or why it failed.
+/// Runs a command to its end: its output, or the cause of its failure.
 fn tool(program: &str, args: &[&str]) -> Result<String, String> {
     let text = args.join(" ");
     let line = format!("`{program} {}`", text.lines().next().unwrap_or_default());

@@ -16,9 +16,9 @@ use crate::lab::{Lab, address};
 
 /// The host of the master.
 pub(crate) const MASTER: usize = 0;
-/// How many slaves there are in most sessions, on the hosts `1..=SLAVES`.
+/// The number of slaves in most sessions, on the hosts `1..=SLAVES`.
 pub(crate) const SLAVES: usize = 4;
-/// Where the slaves' numbers start.
+/// The seed of the slaves' numbers.
 const SEED: u64 = 0;
 /// Each host has all ports for itself.
 const PORT: &str = "10500";
@@ -43,7 +43,7 @@ pub(crate) struct Outcome {
     pub(crate) master: Ended,
     /// Of host `at + 1`.
     pub(crate) slaves: Vec<Ended>,
-    /// What the files of the slaves hold; nothing of one that failed.
+    /// The entries in the files of the slaves; none of one that failed.
     files: Vec<Option<Entries>>,
 }
 
@@ -82,12 +82,12 @@ impl Session {
         Self { master, slaves, cluster, lab }
     }
 
-    /// A session in SEND, for as long as it is let, in which everybody's messages are approved.
+    /// A session in SEND without a planned end, in which every slave's messages are approved.
     pub(crate) fn in_send(lab: Lab, slave_args: &[&str], master_args: &[&str]) -> Self {
         Self::in_send_for("10m", "1s", lab, slave_args, master_args)
     }
 
-    /// A session in SEND with these periods, in which everybody's messages are approved.
+    /// A session in SEND with these periods, in which every slave's messages are approved.
     pub(crate) fn in_send_for(send: &str, grace: &str, lab: Lab, slave_args: &[&str], master_args: &[&str]) -> Self {
         let mut session = Self::start(lab, slave_args, &[&[send, grace], master_args].concat());
         session.master.wait_for("SEND: slaves broadcast");
@@ -138,7 +138,7 @@ impl Session {
         Some((object["index"].as_u64()?, object["view"].as_u64()?))
     }
 
-    /// Kills a slave's process: where its host's plug is pulled already, nobody hears a last word of its kernel.
+    /// Kills a slave's process: if its host's plug is pulled already, no other node gets a last packet of its kernel.
     pub(crate) fn kill(&self, host: usize) {
         self.slaves[host - 1].signal("KILL");
     }
@@ -180,7 +180,7 @@ impl Session {
 }
 
 impl Outcome {
-    /// All slaves and the master have one result, by what they print and by the files, with messages of every slave.
+    /// All slaves and the master have one result, by their output and by the files, with messages of every slave.
     pub(crate) fn is_equal(&self) -> Value {
         assert_eq!(self.master.code(), Some(0), "{self:#?}");
         let object = self.master.json();
@@ -189,7 +189,7 @@ impl Outcome {
         object
     }
 
-    /// The slaves on these hosts have one result, by what they and the master print and by the files, with messages of
+    /// The slaves on these hosts have one result, by their and the master's output and by the files, with messages of
     /// each of them.
     pub(crate) fn agree(&self, hosts: &[usize]) {
         self.slaves_agree(hosts);
@@ -202,7 +202,7 @@ impl Outcome {
         }
     }
 
-    /// The slaves on these hosts have one result, by what they print and by the files. Of the messages of each of them
+    /// The slaves on these hosts have one result, by their output and by the files. Of the messages of each of them
     /// none is in it twice, and none is missing before its last one.
     pub(crate) fn slaves_agree(&self, hosts: &[usize]) {
         for host in hosts {
@@ -222,7 +222,7 @@ impl Outcome {
         }
     }
 
-    /// How many messages of a slave were approved in this view or later ones, by the first whole result.
+    /// The number of messages of a slave that were approved in this view or later ones, by the first whole result.
     pub(crate) fn messages(&self, host: usize, view: u64) -> usize {
         let object = self.master.json();
         let origin = row(&object, host)["node"].as_str().expect("an id");
@@ -236,7 +236,7 @@ impl Outcome {
     }
 }
 
-/// What a slave is called by its master.
+/// A slave's name at its master.
 pub(crate) fn name(host: usize) -> String {
     format!("{}:{PORT}", address(host))
 }
@@ -268,7 +268,7 @@ fn entries(path: &std::path::Path) -> Entries {
 }
 
 impl Entries {
-    /// The messages of one origin, in order: their numbers there, and what they hold.
+    /// The messages of one origin, in order: their numbers there, and their values.
     fn of(&self, origin: &str) -> Vec<(u64, f64)> {
         let messages = self.seqs.iter().copied().zip(self.result.values.iter().copied());
         let of_it = messages.zip(&self.result.origins).filter(|(_, by)| *by == origin);

@@ -204,7 +204,7 @@ fn streams_windows_and_datagrams_are_bounded() {
             ..EndpointLimits::default()
         };
         let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(1), limits));
-        // A dialler without limits of its own.
+        // A dialler without its own limits.
         let mut config = client_config(&one.identity, &one.limits).unwrap();
         config.transport_config(Arc::new(TransportConfig::default()));
         let (dialled, accepted) = tokio::join!(one.dial_with(config, &other), other.accept());

@@ -1,5 +1,5 @@
-//! A message on its way from a broadcast to a reader costs no allocation of its own, only a share in those of its slot and
-//! packets: counted by the allocator in the whole process, so in a binary of its own.
+//! A message costs no separate allocation on its way from a broadcast to a reader, only a share in those of its slot
+//! and packets: counted by the allocator in the whole process, so in a separate binary.
 
 use std::alloc::System;
 use std::time::Duration;
@@ -15,15 +15,16 @@ const PAYLOAD: [u8; 8] = [7; 8];
 const BURST: u64 = 4_000;
 const WARM_UP_BURSTS: u64 = 5;
 const BURSTS: u64 = 20;
-/// Allocations that a broadcast may cost its caller, and a message its reader: their share in what a slot costs.
+/// Maximum allocations of a broadcast for its caller, and of a message for its reader: their share in the cost of a
+/// slot.
 const CALL_MAX: f64 = 0.005;
-/// Allocations for a message in the whole process, links, QUIC and both nodes: the share in what packets cost, hundreds of
-/// messages each.
+/// Maximum allocations of a message in the whole process, links, QUIC and both nodes: the share in the cost of packets,
+/// hundreds of messages each.
 const ALL_MAX: f64 = 0.05;
-/// Against hanging: far above what this takes.
+/// Against hanging: far above the test's usual time.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 
-/// Two members in this process, and what they read.
+/// Two members in this process, and their readers.
 struct Pair {
     groups: [Group; 2],
     readers: [Approved; 2],
@@ -58,7 +59,7 @@ impl Pair {
         Self { groups, readers, _nodes: nodes }
     }
 
-    /// Both broadcast a burst, and read what came of it.
+    /// Both broadcast a burst, and read the result.
     async fn burst(&mut self, calls: &mut Calls) {
         let region = Region::new(ALLOCATOR);
         for _ in 0..BURST {

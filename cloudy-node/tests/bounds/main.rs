@@ -1,4 +1,4 @@
-//! What a hostile peer can do at the level of QUIC, and what it costs. It holds the cluster's key: all others fail at the
+//! Attacks of a hostile peer at the level of QUIC, and their costs. It has the cluster's key: all others fail at the
 //! handshake.
 
 #[path = "../common/mod.rs"]

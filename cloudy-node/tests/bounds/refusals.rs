@@ -1,4 +1,4 @@
-//! What other nodes say in refusals, and who may refuse.
+//! Texts of other nodes in refusals, and the nodes that may refuse.
 
 use bytes::BytesMut;
 use cloudy_node::{FoundingEvent, GroupConfig, GroupId, Incarnation, JoinError};
@@ -16,14 +16,14 @@ const HARMLESS: &str =
 
 const GROUP: GroupId = GroupId([7; 16]);
 
-/// Refuses in forged words whatever it is asked.
+/// Refuses every request with a forged text.
 async fn refuse_all(connection: Connection) {
     let mut node_stream = hello(&connection).await;
     let refused = NodeFrame::Refused { name: "ours".to_owned(), reason: FORGED.to_owned(), refusal: Refusal::Final };
     while let Ok(mut stream) = connection.accept_uni().await {
         let (read, _rest) = read_header(&mut stream).await;
         if read.stream == Stream::Node {
-            // What comes on it is a question for the group.
+            // A stream's content is a question for the group.
             let _ = stream.read_chunk(1 << 16, true).await;
             node_stream.write_all(&node(&refused)).await.unwrap();
         } else {
@@ -59,7 +59,7 @@ async fn words_of_a_refusal_are_harmless_wherever_they_go() {
     answering.abort();
 }
 
-/// Waits until the peer has taken all that was said on the node stream: it answers a question of its own.
+/// Waits until the peer has read everything on the node stream: it answers a separate question.
 async fn heard(connection: &Connection, node_stream: &mut quinn::SendStream) {
     node_stream.write_all(&node(&NodeFrame::Observe { name: "unknown".to_owned() })).await.unwrap();
     loop {
@@ -89,7 +89,7 @@ async fn a_peer_that_was_not_asked_neither_ends_a_join_nor_leads_it_elsewhere() 
     let key = key();
     let (creator, honest) = (start(&key).await, start(&key).await);
     let hostile = Hostile::new(&key);
-    // Two wait: one has asked the creator, one waits for anybody's invitation.
+    // Two wait: one has asked the creator, one waits for any node's invitation.
     let asking = honest.clone();
     let at = creator.local_addr();
     let asked = tokio::spawn(async move { asking.join_group_at("asked", at).await });
@@ -103,7 +103,8 @@ async fn a_peer_that_was_not_asked_neither_ends_a_join_nor_leads_it_elsewhere() 
             node_stream.write_all(&node(&refused)).await.unwrap();
         }
     }
-    // Nor is its invitation to a group of the name that another was asked for taken, or its claim that one runs.
+    // It also ignores the invitation to a group of the name that it asked another node for, and the claim that one
+    // runs.
     let frames = [
         ControlFrame::Running { name: "asked".to_owned(), founder: hostile.id, durability: Durability::Memory },
         ControlFrame::Invite { name: "asked".to_owned(), durability: Durability::Memory },

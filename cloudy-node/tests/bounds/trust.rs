@@ -57,7 +57,7 @@ async fn a_certificate_that_is_not_the_peer_s_own_closes_the_link() {
     let key = key();
     let target = start(&key).await;
     let hostile = Hostile::new(&key);
-    // What everybody is shown.
+    // The certificate that every peer receives.
     let shown = hostile.connect(target.local_addr()).await.peer_identity().unwrap();
     let shown = shown.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().unwrap();
     let targets_own = Bytes::copy_from_slice(&shown[0]);

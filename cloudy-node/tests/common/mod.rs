@@ -7,12 +7,12 @@ use cloudy_node::EndpointLimits;
 use cloudy_node::{ApprovedItem, ClusterKey, Group, GroupConfig, Index, MessageId, Node, Payloads, Seq};
 use futures_util::future::join_all;
 
-/// Against hanging: far above what anything here takes.
+/// Against hanging: far above the usual time of any test here.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
 /// Between two looks at a state that nothing announces.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// Waits for what has to come.
+/// Waits for an event that must come.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(HANGS_AFTER, future).await.unwrap_or_else(|_| panic!("it does not come: {what}"))
 }
@@ -21,7 +21,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 pub(crate) async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     within(what, async {
         while !reached().await {
-            // sleep: between two looks at what nothing announces.
+            // sleep: between two checks of a state that no event announces.
             tokio::time::sleep(LOOK_EVERY).await;
         }
     })
@@ -48,7 +48,7 @@ pub(crate) fn impatient() -> EndpointLimits {
         .keep_alive(Duration::from_millis(100))
 }
 
-/// The first node founds the group, and all others join it.
+/// The first node creates the group, and all others join it.
 pub(crate) async fn found(nodes: &[Node], name: &str, config: GroupConfig) -> Vec<Group> {
     let others = nodes[1..].iter().map(|node| node.join_group_at(name, nodes[0].local_addr()));
     let all = async { tokio::join!(nodes[0].create_group(name, nodes.len(), config), join_all(others)) };
@@ -78,7 +78,7 @@ pub(crate) fn messages(item: ApprovedItem) -> Vec<Message> {
         .collect()
 }
 
-/// So many messages of the result at one node, from an index on.
+/// Reads a number of messages of the result at one node, from an index on.
 pub(crate) async fn read(group: &Group, from: u64, count: usize) -> Vec<Message> {
     let mut approved = group.approved_from(Index(from));
     let mut read = Vec::new();

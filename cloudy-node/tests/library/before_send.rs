@@ -30,7 +30,7 @@ fn config(slaves: [&Node; 2]) -> MasterConfig {
         .ready_timeout(Duration::from_secs(60))
 }
 
-/// How a master gives up in START.
+/// The way in which a master gives up in START.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GivesUp {
     Killed,

@@ -1,4 +1,4 @@
-//! Broadcasts, their receipts, and what holds them up.
+//! Broadcasts, their receipts, and their delays.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How groups and nodes end.
+//! The ends of groups and nodes.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use futures_util::future::join_all;
 use crate::common::{Message, found, impatient, key, read_final, start_all, until, within};
 use crate::help::{assert_no_task_panicked, config, event, linked, start_cuttable, texts, watch_for_panics};
 
-/// Awaits receipts: those approved must be what the result has of their node, in order, and the others are rejected.
+/// Awaits receipts: the approved ones must equal the result's messages of their node, in order, and the others are
+/// rejected.
 async fn assert_split(result: &[Message], receipts: Vec<Receipt>) -> usize {
     let count = receipts.len();
     let mut approved = 0;
@@ -65,7 +66,7 @@ async fn the_founder_ends_a_group_in_the_midst_and_all_have_one_result() {
         group.report(group.me().to_string().into());
     }
     assert!(finals.iter().all(|last| *last == finals[0] && last.index == Index(approved as u64)));
-    // Everybody reports, so the group closes, and its name is free.
+    // Every member reports, so the group closes, and its name is free.
     event(&groups[0], "the group is closed", |event| (event == Event::Closed).then_some(())).await;
     let mut events = groups[0].events();
     let mut reports = Vec::new();
@@ -92,7 +93,7 @@ async fn who_was_silent_at_the_end_learns_the_result_and_that_its_own_is_not_in_
     let mut nodes = start_all(&key, 2).await;
     let (silent, control) = start_cuttable(&key, cloudy_node::EndpointLimits::default()).await;
     nodes.push(silent);
-    // Nobody is evicted before the end.
+    // No member is evicted before the end.
     let waits = config(|parameters| parameters.on_failure = OnFailure::Wait);
     let groups = found(&nodes, "silent", waits).await;
     groups[2].broadcast("heard").await.unwrap().await.unwrap();
@@ -133,7 +134,7 @@ async fn a_node_shuts_down_cleanly_and_the_others_notice() {
     let nodes = start_all(&key(), 3).await;
     let groups = found(&nodes, "leaves", GroupConfig::default()).await;
     groups[2].broadcast("before").await.unwrap().await.unwrap();
-    // The others have it too: what was written arrives.
+    // The others have it too: written bytes arrive.
     let reader = groups[2].approved_from(Index(2));
     within("the shutdown", nodes[2].shutdown()).await;
     until("the others notice", async || {
@@ -167,7 +168,7 @@ async fn a_node_shuts_down_cleanly_and_the_others_notice() {
 #[tokio::test]
 async fn the_group_goes_on_without_its_founder() {
     let key = key();
-    // One founder says goodbye, the other falls silent.
+    // One creator announces its end, the other stops silently.
     for says_goodbye in [true, false] {
         let (founder, control) = start_cuttable(&key, impatient()).await;
         let mut nodes = vec![founder];

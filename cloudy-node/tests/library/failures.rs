@@ -80,7 +80,7 @@ async fn a_panic_in_the_driver_ends_every_handle_with_its_message() {
     assert_eq!(created.unwrap_err(), FoundError::NodeFailed(failure.clone()));
     assert_eq!(linked.unwrap_err(), ConnectError::NodeFailed(failure.clone()));
     assert_eq!(closed, CloseReason::Failed(failure.clone()));
-    // What begins afterwards says the same.
+    // Later calls return the same.
     assert_eq!(node.close_reason(), Some(CloseReason::Failed(failure.clone())));
     assert!(group.has_ended());
     assert_eq!(group.broadcast("after").await.unwrap_err(), BroadcastError::Ended(ended.clone()));
@@ -136,7 +136,7 @@ async fn a_panic_in_discovery_stops_the_node_by_name() {
         let advertised = Advertisement::new(node.id(), node.local_addr(), "");
         let _responder = Responder::start(node.discovery_keys(), place, advertised).unwrap();
         node.look_up(Lookup::default().names(vec!["localhost:9".to_owned()])).unwrap();
-        // A stranger is turned away, which the log says.
+        // A stranger is refused, which the log reports.
         let stranger = start(&key()).await;
         futures_util::future::select(stranger.connect(node.local_addr()), Box::pin(failure(&node, part))).await;
         failure(&node, part).await;
@@ -154,7 +154,7 @@ async fn a_panic_in_a_thread_of_the_storage_stops_the_node_by_name() {
             within("an approval", group.broadcast(format!("{number}")).await.unwrap().into_future()).await.unwrap();
         }
         panic_in(&node, part);
-        // Both threads have work: what memory does not keep is read from the disk.
+        // Both threads have work: parts that memory does not keep are read from the disk.
         let pending = group.broadcast("last").await;
         let mut reader = group.approved_from(Index(1));
         let read = within("the reader ends", async {
@@ -170,7 +170,7 @@ async fn a_panic_in_a_thread_of_the_storage_stops_the_node_by_name() {
         let failure = failure(&node, part).await;
         assert_eq!(read.unwrap().unwrap_err(), ApprovedError::Ended(EndReason::NodeFailed(failure)));
         if let Ok(receipt) = pending {
-            // It was approved before, or nobody knows.
+            // It was approved before, or its outcome is open.
             drop(within("the receipt", receipt.into_future()).await);
         }
         within("the shutdown", node.shutdown()).await;

@@ -36,7 +36,7 @@ async fn all_members_see_the_same_group() {
 async fn a_creation_that_is_dropped_before_it_is_answered_leaves_the_name_free() {
     let node = start(&key()).await;
     for _ in 0..3 {
-        // The driver has the command, and its answer finds nobody.
+        // The driver has the command, and its answer has no receiver.
         assert!(node.found_group("alone", GroupConfig::default()).now_or_never().is_none());
         // It has answered before it is asked for this.
         within("the driver answers", node.traffic()).await;
@@ -164,7 +164,7 @@ async fn the_ring_has_as_many_members_as_asked_for_and_the_others_are_told() {
         let nodes = start_all(&key(), 5).await;
         let address = nodes[0].local_addr();
         let joins = join_all(nodes[1..].iter().map(|node| node.join_group_at("three", address)));
-        // Who asks after the founding is not taken in as a newcomer.
+        // A node that asks after the creation is not admitted as a newcomer.
         let create = nodes[0].create_group("three", 3, config(|parameters| parameters.open = false));
         let (created, joined) = within("everybody is told", async { tokio::join!(create, joins) }).await;
         let view = created.unwrap().status().await.unwrap().view.unwrap();
@@ -196,7 +196,7 @@ async fn groups_share_links_and_nothing_else() {
     let nodes = start_all(&key(), 3).await;
     let (red, blue) = tokio::join!(
         found(&nodes, "red", GroupConfig::default()),
-        // Founded by another node, and without one of them.
+        // Created by another node, and without one of them.
         found(&nodes[1..], "blue", GroupConfig::default())
     );
     for at in 0..100 {

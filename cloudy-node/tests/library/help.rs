@@ -1,4 +1,4 @@
-//! What only these tests need.
+//! Helpers of these tests only.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, Once};

@@ -72,7 +72,7 @@ pub(crate) async fn opened(path: &Path) -> DataDir {
 }
 
 impl Process {
-    /// Nothing of it runs, and nothing was said to anybody.
+    /// Stops it at once, without a message to any other.
     pub(crate) fn kill(self) {}
 
     pub(crate) fn resumed(&self) -> Group {

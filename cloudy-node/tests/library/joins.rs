@@ -24,7 +24,7 @@ fn load(group: &Group, name: &str) -> JoinHandle<usize> {
         while group.broadcast(format!("{name} {sent}")).await.is_ok() {
             sent += 1;
             if sent % 16 == 0 {
-                // What others do comes in between.
+                // Other tasks run in between.
                 tokio::task::yield_now().await;
             }
         }
@@ -102,7 +102,7 @@ async fn a_fourth_node_joins_under_load_by_any_member() {
     let mut groups = found(&nodes, "grows", GroupConfig::default()).await;
     let loads: Vec<_> = groups.iter().zip(["a", "b", "c"]).map(|(group, name)| load(group, name)).collect();
     grows(&groups[0], 1_000).await;
-    // The founder coordinates, and another one is asked.
+    // The creator coordinates, and another node is asked.
     let late = start(&key).await;
     let joined = within("it joins", late.join_group_at("grows", nodes[2].local_addr())).await.unwrap();
     assert_eq!((joined.founder(), joined.id()), (nodes[0].id(), groups[0].id()));

@@ -9,7 +9,7 @@ use cloudy_node::{ClusterKey, ClusterKeys, ConnectError, Node, NodeId};
 
 use crate::common::until;
 
-/// What was told, in short.
+/// The reported events, in short.
 type Told = Arc<Mutex<Vec<String>>>;
 
 fn follow(node: &Node, path: &Path, keys: ClusterKeys) -> (Told, tokio::task::JoinHandle<()>) {

@@ -67,7 +67,7 @@ async fn views(groups: &[Group]) -> Vec<u64> {
     join_all(groups.iter().map(async |group| group.status().await.unwrap().view.unwrap().id.0)).await
 }
 
-/// What the links that are up have sent: it grows as long as none of them goes down.
+/// The bytes sent by the links that are up: the sum grows as long as none of them goes down.
 async fn sent(nodes: &[Node]) -> Vec<u64> {
     join_all(nodes.iter().map(async |node| node.traffic().await.bytes_sent)).await
 }
@@ -113,7 +113,7 @@ async fn a_live_group_changes_its_key_and_loses_no_link() {
     let steps = steps();
     let nodes = join_all([&steps[0]; 3].map(start)).await;
     let groups = found(&nodes, "rotates", GroupConfig::default()).await;
-    // So much that a link which begins anew shows.
+    // Enough bytes to notice a link that begins anew.
     for _ in 0..20 {
         let receipt = groups[0].broadcast(vec![7; 50_000]).await.unwrap();
         within("it is approved", receipt.into_future()).await.unwrap();
@@ -217,7 +217,7 @@ async fn a_revoked_member_and_the_others_leave_each_other_alone() {
     loses(&groups[..2], nodes[2].id()).await;
     at_out.heal();
     assert_eq!(ended(&groups[2]).await, EndReason::Revoked);
-    // Nobody dials: the longest back-off passes without a datagram of its own; one of the others would be answered.
+    // No node dials: the longest back-off passes without a datagram from it; one from the others would be answered.
     let mut before = u64::MAX;
     until("it falls silent", async || {
         // sleep: longer than any back-off of a node that dials again.

@@ -40,7 +40,7 @@ async fn the_last_member_that_leaves_hands_over_to_an_evicted_one_and_says_for_w
     assert_eq!(groups[0].broadcast("late").await.unwrap_err(), BroadcastError::Leaving);
     control.heal();
     within("the leaving", groups[0].leave()).await.unwrap();
-    // Its process may end at once: what was approved there is at the member that stays.
+    // Its process may end at once: messages approved there are at the member that stays.
     nodes[0].shutdown().await;
     assert_eq!(approved(&groups[1], "after").await, Index(3));
     assert!(!groups[1].has_ended());
@@ -100,7 +100,7 @@ async fn members_that_leave_while_all_are_cut_off_do_not_end_the_group_of_the_ot
     }
     within("the receipt", unheard.into_future()).await.unwrap();
     for node in &nodes[..2] {
-        // What was approved there is at those that stay.
+        // Messages approved there are at those that stay.
         node.shutdown().await;
     }
     until("the others are the ring", async || ring(&groups[2]).await == 2 && ring(&groups[3]).await == 2).await;
@@ -187,7 +187,7 @@ async fn learns_the_end_after_a_restart(others_restart: bool) {
     let away = if others_restart {
         drop(groups);
         for process in &processes {
-            // So that their disks know that the group is closed.
+            // So that their disks record that the group is closed.
             process.node.shutdown().await;
         }
         processes.into_iter().for_each(Process::kill);

@@ -1,4 +1,4 @@
-//! Nobody is left guessing: outcomes by name, deadlines, leaving, and who holds the group up.
+//! Every outcome can be learned: outcomes by name, deadlines, leaving, and the member that delays the group.
 
 use std::time::Duration;
 
@@ -46,10 +46,10 @@ async fn an_outcome_can_be_asked_of_any_member_by_name() {
 #[tokio::test]
 async fn a_member_leaves_without_a_timeout_and_others_take_over() {
     let nodes = start_all(&key(), 4).await;
-    // Nobody is ever missed by a timeout.
+    // No member ever fails by a timeout.
     let patient = config(|parameters| parameters.on_failure = OnFailure::Wait);
     let groups = found(&nodes, "leaves", patient).await;
-    // The founder coordinates, and goes first.
+    // The creator coordinates, and goes first.
     for (leaver, rest) in [(0, 1..4), (1, 2..4), (2, 3..4)] {
         let last = groups[leaver].broadcast(format!("{leaver} goes")).await.unwrap();
         within("the leaving", groups[leaver].leave()).await.unwrap();
@@ -95,7 +95,7 @@ async fn who_holds_the_group_up_is_named_and_a_least_ring_is_kept() {
     assert!(waiting.index.0 == 1 && may_wait_for.contains(&waiting.node), "{waiting:?}");
     let pending = groups[0].status().await.unwrap().pending;
     assert_eq!(pending[0].waits_for, [nodes[2].id()]);
-    // Two are too few: approvals wait, however long it takes.
+    // Two are too few: approvals wait, for any time.
     until("the least ring is named as what the group waits for", async || {
         let waiting = groups[0].status().await.unwrap().waits_for;
         waiting.is_some_and(|waiting| {

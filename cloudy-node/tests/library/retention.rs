@@ -7,7 +7,7 @@ use crate::hosts::{Host, Process, on_disk, start_hosts};
 
 /// So small that checkpoints are 65,536 messages apart, and not 4 MiB.
 const PAYLOAD_BYTES: usize = 60;
-/// More than what lies between two checkpoints, twice.
+/// More than twice the messages between two checkpoints.
 const MESSAGES: u64 = 150_000;
 
 /// Some ten thousand messages in memory, and less on disk than there are.
@@ -25,7 +25,7 @@ async fn broadcast(group: &Group, from: u64, to: u64) {
     within("the approval", last.unwrap().into_future()).await.unwrap();
 }
 
-/// Where the retained part begins.
+/// The first index of the retained part.
 async fn first(group: &Group) -> Index {
     let mut approved = group.approved_from(Index(1));
     loop {
@@ -57,8 +57,8 @@ fn after(begins: Index) -> Index {
     Index((begins.0 - 1).next_multiple_of(65_536) + 1)
 }
 
-/// Where the part on disk begins once what is deleted ends with a checkpoint, the slot that it is in being there, and the
-/// last message. Each write deletes a piece, so more is written until then.
+/// The first index of the part on disk once the deleted part ends with a checkpoint and the slot of that is there, and
+/// the last message. Each write deletes a piece, so more is written until then.
 async fn deleted_up_to_a_checkpoint(group: &Group) -> (Index, u64) {
     let mut last = MESSAGES;
     loop {
@@ -106,7 +106,7 @@ async fn what_exceeds_the_bound_goes_and_the_rest_is_whole_after_a_restart() {
     until("it goes on", async || group.status().await.is_some_and(|status| status.rank.is_some())).await;
     let status = group.status().await.unwrap();
     assert!(status.checkpoint.index >= digest.index, "{status:?}");
-    // A late joiner is told, in words.
+    // A late joiner gets a clear error.
     let late: Node = start(&key).await;
     let refused = within("the answer", late.observe_group("bounded", again.node.local_addr(), Index(1))).await.unwrap();
     let mut approved = refused.approved_from(Index(1));

@@ -101,7 +101,7 @@ async fn a_slave_comes_back(phase: Phase, plan: SessionPlan, ring: RingKind) {
     node.shutdown().await;
     assert!(within("it ends", killed.0).await.unwrap().is_err());
     let again = listen(&key, &node_key, address).await;
-    // It knows nobody: those who were on the ring with it find it.
+    // It knows no other node: those that were on the ring with it find it.
     let back = slave(&again);
     let slaves = [outcome(first).await, outcome(second).await, outcome(back).await];
     let ended = within("the master", master).await.unwrap().unwrap();
@@ -242,7 +242,7 @@ async fn where_no_session_runs_there_is_none_to_attach_to_and_strangers_stay_out
     let refused = within("the answer", stranger.join_group_at(GROUP_NAME, nodes[1].local_addr())).await.unwrap_err();
     let JoinError::Refused { reason, .. } = &refused else { panic!("{refused}") };
     assert!(reason.contains("takes no newcomers"), "{refused}");
-    // Nor does a second master run a session over this one.
+    // A second master does not run a session over this one either.
     let second_config = master_config(&[&nodes[0], &nodes[1]], plan(100, 100));
     let over = second_config.discovery_timeout(Duration::from_millis(200));
     let error = within("the refusal", run_master(&stranger, &over, pending(), |_| {})).await.unwrap_err();

@@ -1,4 +1,5 @@
-//! What a node keeps of the result costs what `retain_bytes` says: counted by the allocator, in a binary of its own.
+//! The part of the result that a node keeps costs as much as `retain_bytes` allows: counted by the allocator, in a
+//! separate binary.
 
 use std::alloc::System;
 use std::time::Duration;
@@ -9,23 +10,23 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Of the founder; who joins retains far more than this test broadcasts.
+/// At the creator; the joiner retains far more than this test broadcasts.
 const RETAIN_BYTES: u64 = 1 << 20;
 const PAYLOAD_BYTES: usize = 100;
-/// Several times what the founder retains.
+/// Several times the creator's bound.
 const MESSAGES: u64 = 12_000;
-/// What links, queues and receipts may take at one moment more than at another.
+/// Maximum difference in links, queues and receipts between two moments.
 const UNDER_WAY_BYTES: u64 = 512 << 10;
-/// Against hanging: far above what this takes.
+/// Against hanging: far above the test's usual time.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 
-/// What is allocated in the whole process.
+/// The allocated bytes of the whole process.
 fn live_bytes(region: &Region<'_, System>) -> u64 {
     let change = region.change();
     change.bytes_allocated.saturating_sub(change.bytes_deallocated) as u64
 }
 
-/// Broadcasts from both in turn, a message at a time: every one is a slot of its own. Then both have all.
+/// Broadcasts from both in turn, a message at a time: every one is a separate slot. Then both have all.
 async fn broadcast(groups: &[Group; 2], messages: u64) {
     for at in 0..messages {
         let receipt = groups[at as usize % 2].broadcast([at as u8; PAYLOAD_BYTES]).await.unwrap();
@@ -42,7 +43,7 @@ async fn oldest(group: &Group) -> u64 {
     }
 }
 
-/// What one message costs by the library's own account.
+/// The cost of one message by the library's own account.
 async fn kept_bytes(group: &Group) -> u64 {
     let mut approved = group.approved_from(Index(2));
     loop {
@@ -72,10 +73,11 @@ async fn small_messages_cost_no_more_than_what_is_retained_may() {
         let region = Region::new(ALLOCATOR);
         broadcast(&groups, MESSAGES).await;
         let live = live_bytes(&region);
-        // The founder keeps as much for readers as for members that miss something; who joined keeps all, twice as well.
+        // The creator keeps as much for readers as for members that miss something; the joiner keeps all, twice as
+        // well.
         let allowed = 2 * RETAIN_BYTES + 2 * MESSAGES * each;
         assert!(live < allowed + UNDER_WAY_BYTES, "{live} bytes live, {allowed} allowed");
-        // And what was retained is worth that: a quarter of the bound is payloads, and the rest of the result is gone.
+        // And the retained part has that size: a quarter of the bound is payloads, and the rest of the result is gone.
         let kept = MESSAGES - oldest(&groups[0]).await;
         assert!(kept * PAYLOAD_BYTES as u64 > RETAIN_BYTES / 5 && kept < MESSAGES / 2, "{kept} messages kept");
     };

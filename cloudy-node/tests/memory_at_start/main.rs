@@ -1,5 +1,5 @@
-//! What a node reads of a stored result when it starts costs what `retain_bytes` says, however long the result is: counted
-//! by the allocator, in a binary of its own.
+//! The part of a stored result that a node reads when it starts costs as much as `retain_bytes` allows, for any length
+//! of the result: counted by the allocator, in a separate binary.
 
 use std::alloc::System;
 use std::path::Path;
@@ -18,11 +18,11 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const RETAIN_BYTES: u64 = 4 << 20;
 const PAYLOAD_BYTES: usize = 256 << 10;
-/// All of them are much more than the store's cache, and than what is retained.
+/// All of them are much larger than the store's cache, and than the retained part.
 const MESSAGES: u64 = 640;
-/// What is read at once, with copies of it, and what a node has besides.
+/// The size of one read with its copies, and the node's other memory.
 const UNDER_WAY_BYTES: u64 = 24 << 20;
-/// Against hanging: far above what this takes.
+/// Against hanging: far above the test's usual time.
 const HANGS_AFTER: Duration = Duration::from_secs(120);
 
 async fn start(key: &ClusterKey, path: &Path) -> Node {

@@ -1,4 +1,4 @@
-//! What one peer of the cluster can make a node hold: counted by the allocator, in a binary of its own.
+//! Memory that one peer of the cluster can make a node hold: counted by the allocator, in a separate binary.
 
 #[path = "../common/mod.rs"]
 #[allow(dead_code, reason = "of what other tests share, this needs a part")]
@@ -26,7 +26,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 static COUNTED: Mutex<()> = Mutex::const_new(());
 const MIB: usize = 1 << 20;
 
-/// What is allocated in the whole process since the region began.
+/// The bytes allocated in the whole process since the region began.
 fn live_bytes(region: &Region<'_, System>) -> usize {
     let change = region.change();
     change.bytes_allocated.saturating_sub(change.bytes_deallocated)
@@ -59,7 +59,8 @@ async fn unfinished_frames_take_what_one_connection_may_and_no_more() {
     }
     let (code, words) = closed(&connection).await;
     assert!(code == BREACH && words.contains("bytes of unfinished frames"), "{code} {words}");
-    // The window, as much again and a frame; allocations are up to twice of what has arrived. The sender shares its pieces.
+    // The window, as much again and a frame; allocations are up to twice the arrived bytes. The sender shares its
+    // pieces.
     assert!(peak < 100 * MIB, "{} MiB were live, after {} MiB", peak / MIB, sent / MIB);
     assert!(sent < 80 * MIB, "{} MiB were taken", sent / MIB);
 }

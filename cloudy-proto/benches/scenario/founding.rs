@@ -15,7 +15,7 @@ use super::{MEMBERS, id_of, position_of};
 const RETAIN_BYTES: u64 = 256 << 10;
 /// Members that vote: an odd number of them.
 const VOTERS: usize = 3;
-/// Timers until the group is founded, at most: far above what that takes.
+/// Maximum number of timers until the group is created: far above the usual number.
 const TIMERS_MAX: usize = 1_000;
 
 struct Packet {

@@ -1,8 +1,8 @@
-//! The hot paths of one member of a group of four, operation by operation: what benches time and count, and what a test
-//! counts the allocations of.
+//! The hot paths of one member of a group of four, operation by operation: benches time and count them, and a test
+//! counts their allocations.
 //!
-//! In every round each member broadcasts one slot. The slots go out, their confirmations come back, and the approvals go
-//! out, so that the last of them lets the whole round into the result.
+//! In every round each member broadcasts one slot. The slots go out, their confirmations come back, and the approvals
+//! go out, so that the last of them lets the whole round into the result.
 
 mod founding;
 
@@ -18,7 +18,7 @@ const MEASURED: usize = 1;
 /// Rounds until all queues are as large as they get, and memory is reused: the retained result is full after them.
 const WARM_UP_ROUNDS: u64 = 200;
 
-/// What is measured, at one member.
+/// A measured operation, at one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// From a batch of payloads to the slots that go to the others.
@@ -49,7 +49,7 @@ impl Operation {
         }
     }
 
-    /// How often it happens in a round.
+    /// The number of times that it happens in a round.
     pub(crate) fn per_round(self) -> u64 {
         let members = MEMBERS as u64;
         match self {
@@ -62,7 +62,7 @@ impl Operation {
     }
 }
 
-/// What a slot holds.
+/// The content of a slot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     /// Its name in reports.
@@ -71,7 +71,7 @@ pub(crate) struct Load {
     payloads: u32,
 }
 
-/// Slots as they are under load, and one that shows what a slot costs by itself.
+/// Slots under load, and one that shows the cost of a slot by itself.
 pub(crate) const LOADS: [Load; 3] = [
     Load { name: "1,000 of 8 B", payload_bytes: 8, payloads: 1_000 },
     Load { name: "100 of 100 B", payload_bytes: 100, payloads: 100 },
@@ -104,7 +104,7 @@ pub(crate) struct Group {
     load: Load,
     body: Bytes,
     next_seq: Seq,
-    /// What was put out and is not collected yet; kept for its room.
+    /// Outputs that are not collected yet; kept for their capacity.
     outputs: Vec<Output>,
     sent: Vec<Packet>,
     /// Slots that entered the result at the measured member.
@@ -117,7 +117,7 @@ struct Member {
     inbound: [Inbound; MEMBERS],
 }
 
-/// What one member reads from another.
+/// The bytes that one member reads from another.
 #[derive(Default)]
 struct Inbound {
     lane: LaneDecoder,
@@ -133,7 +133,7 @@ struct Packet {
     bytes: Bytes,
 }
 
-/// What a member is handed.
+/// An input of a member.
 enum Arrival {
     Broadcast(Batch),
     Packet(Packet),
@@ -148,7 +148,7 @@ fn position_of(id: NodeId) -> usize {
 }
 
 impl Group {
-    /// One that is founded, and warm.
+    /// A created, warm group.
     pub(crate) fn warm(load: Load) -> Self {
         let (machines, now) = founding::found();
         let members = machines.into_iter().map(|machine| Member { machine, inbound: Default::default() });
@@ -187,7 +187,7 @@ impl Group {
         assert_eq!((self.sent.len(), self.delivered - delivered_before), (0, MEMBERS as u64), "the round is over");
     }
 
-    /// Hands out what was sent: one frame from each member to each other.
+    /// Delivers the sent frames: one from each member to each other.
     fn deliver(&mut self, meter: &mut impl Meter, operation: impl Fn(&Packet) -> Operation) {
         let packets = core::mem::take(&mut self.sent);
         assert_eq!(packets.len(), MEMBERS * (MEMBERS - 1), "frames on their way");

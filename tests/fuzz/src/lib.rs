@@ -1,8 +1,8 @@
-//! What is asked of each decoder, whatever the bytes: by the fuzz targets at random, and by
+//! The requirements on each decoder, for any bytes: the fuzz targets check them at random, and
 //! `cloudy-proto/tests/corpus.rs` with every file of the corpus.
 //!
-//! A decoder must give the same frames and the same error in any chunks, and what it gave must come back from its own
-//! encoding. Each function says how many frames the bytes hold, or what is wrong with them.
+//! A decoder must give the same frames and the same error in any chunks, and must return the same frames from their
+//! encoding. Each function returns the number of frames in the bytes, or an error text.
 #![forbid(unsafe_code)]
 
 use core::fmt::{Debug, Display};

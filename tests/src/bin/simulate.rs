@@ -12,7 +12,7 @@ use cloudy_tests::sim::transcript;
 
 const USAGE: &str = "usage: simulate --seeds N [--from S] [--transcripts FILE]";
 
-/// What was asked for.
+/// The command line.
 #[derive(Default)]
 struct Arguments {
     from: u64,

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Collects what is hashed, so that both halves are made of it at once.
+/// Collects the bytes to hash, so that both halves come from the same bytes.
 #[derive(Default)]
 struct Collector(Vec<u8>);
 

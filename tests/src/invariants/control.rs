@@ -1,4 +1,5 @@
-//! The control log is one, each of its terms has one coordinator, and who votes is what it says (`protocol.md` §6, §6.6).
+//! There is one control log, each of its terms has one coordinator, and its entries decide who votes (`protocol.md` §6,
+//! §6.6).
 
 use std::collections::BTreeMap;
 
@@ -10,16 +11,16 @@ use super::{Broken, Failure, Judge};
 use crate::sim::node::place_of_run;
 use crate::sim::stats::{Met, Stats};
 
-/// What is known of the control log and of those who keep it.
+/// The checkers' record of the control log and of the nodes that keep it.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    /// As far as somebody has applied it.
+    /// The entries that at least one node has applied.
     log: Vec<Bytes>,
-    /// Who votes from a position on.
+    /// The voters from each position on.
     voters: BTreeMap<usize, Vec<usize>>,
-    /// Who takes part in the consensus, by its name there.
+    /// The participants of the consensus, by their id there.
     electors: BTreeMap<u64, (usize, Standing)>,
-    /// By position: changes of who takes part that were proposed, and that nobody has applied.
+    /// By position: changes of the participants that were proposed and not applied by any node.
     proposed: BTreeMap<u64, (u64, usize, Standing)>,
     /// By node: its latest run, and the place of that.
     runs_now: BTreeMap<NodeId, (Incarnation, usize)>,
@@ -31,16 +32,16 @@ pub(super) struct Control {
     streams: BTreeMap<usize, u64>,
     /// By term: who coordinates.
     terms: BTreeMap<u64, usize>,
-    /// By position: what the log up to there comes to.
+    /// By position: the state of the log up to there.
     states: BTreeMap<usize, Bytes>,
     /// By node.
     nodes: Vec<Follower>,
 }
 
-/// What is known of a node.
+/// The checkers' record of a node.
 #[derive(Clone, Debug, Default)]
 struct Follower {
-    /// How many entries it has applied.
+    /// The number of entries it has applied.
     applied: usize,
     /// Its process has ended.
     dead: bool,
@@ -68,7 +69,7 @@ impl Control {
         self.runs.iter()
     }
 
-    /// How many entries of the log a node has applied: a run is named after its entry.
+    /// The number of entries of the log that a node has applied: a run is named after its entry.
     pub(super) fn applied(&self, node: usize) -> u64 {
         self.nodes[node].applied as u64
     }
@@ -140,8 +141,8 @@ impl Control {
         self.nodes[node].lost = lost;
     }
 
-    /// Who votes after each change that may be next: one that was proposed, or a learner's promotion, which a leader decides
-    /// by what is still on its way to it.
+    /// The voters after each change that may be next: one that was proposed, or a learner's promotion, which a leader
+    /// decides by what is still on its way to it.
     fn next_voters(&self) -> Vec<Vec<usize>> {
         let learners = self.electors.iter().filter(|(_, (_, standing))| *standing == Standing::Learner);
         let promoted = learners.map(|(id, (place, _))| (*id, *place, Standing::Voter));
@@ -149,7 +150,7 @@ impl Control {
         changes.map(|(id, place, standing)| self.voters_after(id, place, standing)).collect()
     }
 
-    /// Who votes after a change.
+    /// The voters after a change.
     fn voters_after(&self, id: u64, place: usize, standing: Standing) -> Vec<usize> {
         let mut electors = self.electors.clone();
         electors.insert(id, (place, standing));
@@ -165,7 +166,8 @@ impl Control {
 }
 
 impl Judge {
-    /// A node was stepped: what it has applied of the log is what everybody applies, and new entries can be.
+    /// Checks a node after a step: it has applied the same entries of the log as every other node, and new entries are
+    /// valid.
     ///
     /// # Errors
     /// If it is another log, or an entry must not be in it.
@@ -237,7 +239,7 @@ impl Judge {
         Err(("equal logs come to the same", format!("after entry {applied}")))
     }
 
-    /// Somebody is the first to apply an entry.
+    /// Checks an entry that a node is the first to apply.
     fn new_entry(&mut self, entry: &Bytes) -> Result<(), Broken> {
         // An empty entry begins a term of the consensus library.
         if entry.is_empty() {
@@ -273,8 +275,8 @@ impl Judge {
         }
     }
 
-    /// Of the voters that any living node knows of, no majority lives. Such a group has no coordinator, and
-    /// no view of it changes (`protocol.md` P6, §6.6).
+    /// No majority of the voters that any live node knows of lives. Such a group has no coordinator, and no view of it
+    /// changes (`protocol.md` P6, §6.6).
     #[must_use]
     pub fn is_stuck(&self, alive: impl Fn(usize) -> bool) -> bool {
         let control = &self.control;
@@ -282,8 +284,8 @@ impl Judge {
         !self.majority_lives(known.max().unwrap_or_default(), &alive)
     }
 
-    /// Whatever is known of the log, and by whom: of the voters, a majority lives, also after the change that may be on
-    /// its way into the log, and also if a node knows no more than what its disk keeps, since its process may end.
+    /// A majority of the voters lives, by the log of every node. This holds also after the change that may be on its
+    /// way into the log, and also if a node only knows what its disk keeps, since its process may end.
     #[must_use]
     pub fn majorities_live(&self, alive: impl Fn(usize) -> bool) -> bool {
         let control = &self.control;
@@ -298,7 +300,7 @@ impl Judge {
             && control.next_voters().iter().all(|voters| self.most_live(voters, &alive))
     }
 
-    /// How many entries of the log a node knows: its process, or its disk if the process has ended.
+    /// The number of entries of the log that a node knows: its process, or its disk if the process has ended.
     fn known_entries(&self, node: usize) -> usize {
         let follower = &self.control.nodes[node];
         let kept = self.kept_entries(node).filter(|_| follower.dead);
@@ -335,7 +337,7 @@ impl Judge {
         voters.iter().filter(|&&place| self.goes_on(place, alive)).count() * 2 > voters.len()
     }
 
-    /// A voter sends others what may come into the log next.
+    /// A voter sends others a possible next entry of the log.
     pub(super) fn proposes(&mut self, message: &ConsensusMessage) {
         for (index, command) in commands_of(message) {
             if let Command::Voter { id, node, standing } = command {
@@ -347,7 +349,7 @@ impl Judge {
         self.control.proposed.retain(|index, _| *index > applied);
     }
 
-    /// The process that is a voter of a name: the founder's first name is its node's for good.
+    /// The process that is a voter by an id: the creator's first id belongs to its node for ever.
     fn elector_place(&self, id: u64, node: NodeId) -> usize {
         let run = self.control.run_of(node, Incarnation(id));
         run.filter(|_| id > 1).unwrap_or_else(|| self.home_of(node))
@@ -368,7 +370,7 @@ impl Judge {
         (follower.coordinates, follower.dead) = (false, true);
     }
 
-    /// Who coordinates the group: of several who hold themselves for that, the one with the highest term.
+    /// The group's coordinator: of several nodes that believe to be it, the one with the highest term.
     #[must_use]
     pub fn coordinator(&self) -> Option<usize> {
         let latest = self.control.terms.values().rev().copied().find(|&node| self.control.nodes[node].coordinates);

@@ -1,17 +1,17 @@
-//! What a checker says when a promise does not hold.
+//! The report of a checker on a promise that does not hold.
 
 use std::fmt;
 
 /// A checker found something wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What should hold, in words.
+    /// The rule that should hold, as a text.
     pub rule: &'static str,
     /// The node at which it does not.
     pub node: usize,
     /// When.
     pub at_us: u64,
-    /// What was seen.
+    /// The observation.
     pub what: String,
 }
 

@@ -1,5 +1,5 @@
-//! What a member confirms ahead of its cursor is bounded, and the slot at its cursor is always confirmed
-//! (`protocol.md` §3.2, rule 4).
+//! The number of slots that a member confirms ahead of its cursor is bounded, and the slot at its cursor is always
+//! confirmed (`protocol.md` §3.2, rule 4).
 
 use cloudy_proto::slot::Slot;
 use cloudy_proto::{Machine, Parameters, Phase, Time};
@@ -8,7 +8,7 @@ use super::lanes::Lanes;
 use super::{Broken, Failure, Judge};
 use crate::sim::stats::{Met, Stats};
 
-/// What is known of the member that was stepped.
+/// The state of the member after its step.
 struct MemberState<'a> {
     node: usize,
     /// Its node, if that has a disk.
@@ -64,13 +64,13 @@ fn check(
 fn at_cursor(member: &MemberState<'_>, lanes: &Lanes, place: (u64, usize)) -> bool {
     let status = member.machine.status(Time(0));
     if status.pending_slots > 0 && lanes.slots_after(member.rank, member.delivered[member.rank]).next().is_none() {
-        // An own slot that nobody was sent yet: its place is not known from outside.
+        // An own slot that was not sent yet: its place is not visible from outside.
         return false;
     }
     status.members.iter().enumerate().all(|(lane, seen)| {
         let frontier = (seen.frontier, lane);
         let open = lanes.slots_after(lane, member.delivered[lane]).next().map(|slot| (slot.round.0, lane));
-        // What a joiner sends again is in the result already, and still the cursor waits for its approval.
+        // A slot that a joiner sends again is in the result already, and still the cursor waits for its approval.
         let again = |slot: &Slot| (slot.round.0, lane) < place && slot.round.0 >= seen.approved;
         let waits = lane != member.rank && lanes.slots_after(lane, 0).any(again);
         frontier >= place && open.is_none_or(|open| open >= place) && !waits
@@ -78,10 +78,10 @@ fn at_cursor(member: &MemberState<'_>, lanes: &Lanes, place: (u64, usize)) -> bo
 }
 
 impl Judge {
-    /// A node's outputs were taken.
+    /// Checks a node after its outputs were taken.
     ///
     /// # Errors
-    /// If it holds back what it must confirm, or confirmed more than it may hold.
+    /// If it holds back a slot that it must confirm, or confirmed more than it may hold.
     pub fn after_step(
         &self,
         node: usize,
@@ -91,8 +91,8 @@ impl Judge {
     ) -> Result<(), Failure> {
         let Some(log) = self.views.get(self.nodes[node].view).filter(|log| !log.view.last) else { return Ok(()) };
         let Some(rank) = log.rank_of(node) else { return Ok(()) };
-        // The cursor of an incomplete member stands still, and cannot be seen from outside; nor can it be seen when a
-        // coordinator wedges itself while nobody is there to be told, or when the link goes down before the answer.
+        // The cursor of an incomplete member stands still, and cannot be seen from outside. It cannot be seen either
+        // when a coordinator wedges itself while no other is there, or when the link goes down before the answer.
         let ends = machine.status(Time(0)).phase >= Phase::Stop;
         let may_wedge = self.nodes[node].may_wedge == log.view.id;
         let wedges_unseen = may_wedge && self.views_change;

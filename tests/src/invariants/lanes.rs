@@ -1,6 +1,6 @@
-//! Slots, and what was said of them: one slot has one content, a skipped round is never used, nobody confirms what it
-//! does not have or passes on what it was not handed, and nothing is approved that somebody has not confirmed
-//! (`protocol.md` §3.1 to §3.3, §5, P1).
+//! Slots, and the statements about them: one slot has one content, and a skipped round is never used. No member
+//! confirms a slot that it does not have, or forwards one that it has not received. A slot is approved only if every
+//! member has confirmed it (`protocol.md` §3.1 to §3.3, §5, P1).
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub(super) struct Lanes {
     lanes: Vec<LaneLog>,
 }
 
-/// What was said of one lane.
+/// The checkers' record of one lane.
 #[derive(Debug, Default)]
 struct LaneLog {
     /// Its message slots by round.
@@ -24,13 +24,13 @@ struct LaneLog {
     rounds: BTreeMap<u64, u64>,
     /// All rounds below were said to be messages or skips.
     end: u64,
-    /// By node: what it was handed without a gap.
+    /// By node: the slots received without a gap.
     received: Vec<u64>,
     /// By node: the round after the last message slot of that.
     received_messages: Vec<u64>,
-    /// By node: what it has confirmed.
+    /// By node: the confirmed slots.
     confirmed: Vec<u64>,
-    /// By node: what of that the owner was handed.
+    /// By node: the confirmations that the owner has received.
     tallied: Vec<u64>,
     /// By node with a disk: the round after the last message slot that is synced there.
     synced: BTreeMap<usize, u64>,
@@ -64,7 +64,7 @@ impl Lanes {
         }
     }
 
-    /// A member passes on what it was handed of a lane, as it was.
+    /// A member forwards a slot of a lane unchanged, and only if it has received it.
     pub(super) fn forwarded(&self, node: usize, lane: usize, frame: &LaneFrame) -> Result<(), Broken> {
         let rule = "what is passed on is what was handed over";
         let log = &self.lanes[lane];
@@ -101,7 +101,7 @@ impl Lanes {
         }
     }
 
-    /// What a node was handed of a lane.
+    /// The slots of a lane that a node has received.
     pub(super) fn received_by(&self, node: usize, lane: usize) -> u64 {
         self.lanes[lane].received[node]
     }
@@ -111,7 +111,7 @@ impl Lanes {
         self.lanes[lane].received_messages[node]
     }
 
-    /// What a node has confirmed of a lane.
+    /// The slots of a lane that a node has confirmed.
     pub(super) fn confirmed_by(&self, node: usize, lane: usize) -> u64 {
         self.lanes[lane].confirmed[node]
     }
@@ -143,7 +143,7 @@ impl Lanes {
         Ok(())
     }
 
-    /// What the owner has said of its lane.
+    /// The end of the lane, as its owner has announced it.
     pub(super) fn end(&self, lane: usize) -> u64 {
         self.lanes[lane].end
     }

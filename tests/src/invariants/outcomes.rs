@@ -1,4 +1,4 @@
-//! Verdicts on broadcasts are for good: of all nodes, in all incarnations, whatever happens afterwards (`protocol.md` §2).
+//! Verdicts on broadcasts never change: at all nodes, in all incarnations, after any event (`protocol.md` §2).
 
 use std::collections::BTreeMap;
 
@@ -36,8 +36,8 @@ impl Verdicts {
 }
 
 impl Judge {
-    /// Asks a node what became of the broadcasts of every incarnation: at the last one in the longest result, and at the
-    /// next.
+    /// Asks a node for the outcomes of the broadcasts of every incarnation: of the last one in the longest result, and
+    /// of the next one.
     ///
     /// # Errors
     /// If it names an incarnation that it does not have, or a verdict is not what every result says.

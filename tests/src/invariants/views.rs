@@ -1,4 +1,4 @@
-//! What is known of each view: lanes, wedges and results of one have nothing to do with those of another.
+//! The checkers' record of each view: lanes, wedges and results of one view are independent of those of another.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::wedge::Wedges;
 use super::{Broken, Failure, Judge};
 use crate::sim::stats::{Met, Stats};
 
-/// One view, from the moment that somebody has installed it.
+/// One view, from its first installation on.
 #[derive(Debug)]
 pub(super) struct ViewLog {
     pub(super) view: Arc<View>,
@@ -22,7 +22,7 @@ pub(super) struct ViewLog {
     pub(super) wedges: Wedges,
     /// The place of the last slot that entered a result by the walk.
     pub(super) walked: Option<(u64, usize)>,
-    /// Where it begins, as the first complete member said.
+    /// Its first index, as the first complete member reported it.
     pub(super) first: Option<u64>,
 }
 
@@ -45,7 +45,7 @@ impl ViewLog {
         }
     }
 
-    /// A member sends a frame of its own lane.
+    /// Checks a frame that a member sends of its own lane.
     pub(super) fn sent(&mut self, own: usize, frame: &LaneFrame) -> Result<(), Broken> {
         match self.lanes.sent(own, frame)? {
             // Beyond the walk lies the cut: who has not heard of it may go on sending.
@@ -146,15 +146,14 @@ impl Judge {
         if view.last {
             self.survivors = ring;
         }
-        // Who is not complete does not know where its view begins.
+        // A member that is not complete does not know its view's first index.
         if first == 0 || self.is_tainted(node) {
             return Ok(());
         }
         self.begins(node, view.id, first, restores).map_err(|(rule, what)| self.failure(rule, node, what))
     }
 
-    /// Among those who go on, with what they hold in memory, is one who has the result up to the first index of the view
-    /// that ends (`protocol.md` §6.3).
+    /// One of the survivors has in memory the result up to the first index of the view that ends (`protocol.md` §6.3).
     pub(super) fn has_complete_survivor(&self, install: &InstallView) -> Result<(), Broken> {
         let Some(log) = self.views.get(install.from).filter(|_| self.disks.is_none()) else { return Ok(()) };
         let goes_on = |member: &&RingMember| member.origin == Origin::Survivor;
@@ -165,8 +164,8 @@ impl Judge {
         Err(("a survivor has the whole result", format!("nobody of {:?}", install.ring)))
     }
 
-    /// A coordinator sends out a view that follows the latest one, of whose survivors none lives that has the whole result,
-    /// and one would if those lived that seem to.
+    /// A coordinator sends a view that follows the latest one, and no survivor that lives has the whole result,
+    /// although one that seems to live would.
     pub(crate) fn leaves_nobody(
         &self,
         message: &ConsensusMessage,

@@ -1,5 +1,5 @@
-//! A wedged member says nothing more of its view, answers with what it holds, and no slot of any result lies beyond the
-//! cut (`protocol.md` §6.2, §6.3).
+//! A wedged member sends nothing more of its view, answers with what it holds, and no slot of any result lies beyond
+//! the cut (`protocol.md` §6.2, §6.3).
 
 use cloudy_proto::wire::Wedged;
 use cloudy_proto::{InstallView, Origin, Round, View};
@@ -7,14 +7,14 @@ use cloudy_proto::{InstallView, Origin, Round, View};
 use super::Broken;
 use super::lanes::Lanes;
 
-/// Who has wedged, and what it said.
+/// The members that have wedged, and their answers.
 #[derive(Debug)]
 pub(super) struct Wedges {
     /// By process.
     frozen: Vec<bool>,
     /// By rank: who answered, and the frontiers that it named.
     answers: Vec<Option<(usize, Vec<Round>)>>,
-    /// Where the lanes end, by rank.
+    /// The ends of the lanes, by rank.
     cut: Option<Vec<Round>>,
 }
 

@@ -7,19 +7,19 @@ use crate::invariants::Failure;
 use crate::sim::run::run_seed;
 use crate::sim::stats::Stats;
 
-/// What came of many seeds.
+/// The outcome of many seeds.
 #[derive(Debug, Default)]
 pub struct Verdict {
     /// The lowest seed that failed, and how.
     pub failed: Option<(u64, Failure)>,
-    /// What all runs met.
+    /// The counts of all runs.
     pub stats: Stats,
-    /// How many were run.
+    /// The number of runs.
     pub runs: u64,
 }
 
 impl Verdict {
-    /// What there is to say of a failed seed: its cause, and the line that replays it.
+    /// The report on a failed seed: its cause, and the line that replays it.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
         let (seed, failure) = self.failed.as_ref()?;

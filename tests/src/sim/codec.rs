@@ -9,7 +9,7 @@ use crate::sim::queue::Packet;
 /// Encodes and decodes a packet's header and frame.
 ///
 /// # Errors
-/// In words, if what comes out is not what went in.
+/// A text, if the decoded frame differs from the encoded one.
 pub fn round_trip(group: GroupId, packet: &Packet, chunk_bytes: usize) -> Result<Frame, String> {
     let header =
         StreamHeader { version: wire::WIRE_VERSION, group, incarnation: packet.incarnation, stream: packet.stream };

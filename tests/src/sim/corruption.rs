@@ -1,5 +1,5 @@
-//! One thing of one node is altered, as by a fault of its memory or disk: the node has to say so, and nobody else's result
-//! may differ (`protocol.md` §6, §8).
+//! One value of one node is altered, as by a fault of its memory or disk: the node must report it, and no other node's
+//! result may differ (`protocol.md` §6, §8).
 
 use bytes::{Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Payloads, push_payload};
@@ -8,16 +8,16 @@ use cloudy_proto::{Command, Digest, Frame, Index, InstallView, Record, Round, St
 
 use crate::sim::queue::Packet;
 
-/// What is altered, and at which node.
+/// The altered value, and its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corruption {
     /// The node.
     pub home: usize,
-    /// What of it.
+    /// The value.
     pub what: Corrupted,
 }
 
-/// What is altered.
+/// The value to alter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Corrupted {
     /// A payload byte of the first slot that it receives.
@@ -46,7 +46,7 @@ impl Corrupted {
     }
 }
 
-/// Alters what a plan says.
+/// Applies the corruption of a plan.
 #[derive(Debug)]
 pub(super) struct Corrupter {
     plan: Option<Corruption>,
@@ -135,7 +135,7 @@ fn alter_install(what: Corrupted, entry: &mut Bytes) {
     }
 }
 
-/// What no version has written so far.
+/// A frame that no version has written so far.
 fn unreadable() -> Bytes {
     Bytes::from_static(&[0x7f, 1, 2, 3])
 }

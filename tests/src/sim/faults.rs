@@ -1,4 +1,4 @@
-//! What happens to links, processes and applications from outside.
+//! External events at links, processes and applications.
 
 use bytes::Bytes;
 use cloudy_proto::{Input, Request};
@@ -16,7 +16,7 @@ const GAP: &str = "are missing before its frame";
 /// A link that stays down for as long flaps slowly.
 const LONG_FLAP_US: u64 = 10_000;
 
-/// After which time a group that is not founded is looked at again.
+/// The time after which a group that does not exist yet is checked again.
 const FOUNDING_US: u64 = 50_000;
 
 impl World {
@@ -276,9 +276,9 @@ impl World {
         self.run(node)
     }
 
-    /// Faults and broadcasts end: every link between the living comes up, and everybody runs.
+    /// Faults and broadcasts end: every link between live nodes comes up, and every process runs.
     pub(super) fn heal(&mut self) -> Result<(), Failure> {
-        // What was lost before shows once the links are new; until the group is founded this comes again and again.
+        // Earlier losses show once the links are new; until the group exists this is repeated.
         let lossy = self.plan.network.lost_per_mille > 0 && !self.healed;
         self.healed = true;
         self.tell(Plan::FOUNDER, &"calm from here on");
@@ -299,7 +299,7 @@ impl World {
             }
         }
         if self.judge.view().is_none() {
-            // Nobody ends what is not founded yet.
+            // A group that does not exist yet cannot be closed.
             self.queue.at(self.now_us + FOUNDING_US, Event::Heal);
         } else {
             self.end_if_wanted();
@@ -307,7 +307,7 @@ impl World {
         (0..self.nodes.len()).try_for_each(|node| self.run(node))
     }
 
-    /// The group is asked to end, if somebody wanted that, or if it would wait for ever for somebody who is dead.
+    /// Asks the group to close, if that is planned, or if it would wait for ever for a node that has crashed.
     pub(super) fn end_if_wanted(&mut self) {
         let left = |home: usize| self.latest[home].is_some_and(|place| self.nodes[place].left);
         let dead = |home: usize| self.latest[home].is_some() && self.running(home).is_none() && !left(home);
@@ -315,7 +315,7 @@ impl World {
         let stalls = killed && (self.plan.session.is_none() || !self.judge.kicked_off());
         if self.end_wanted || stalls {
             self.end_wanted = true;
-            // The founder if it lives, or else a member.
+            // The creator if it lives, or else a member.
             let may_ask = |&home: &usize| home == Plan::FOUNDER || self.plan.is_member(home);
             let asker = (0..self.latest.len()).filter(may_ask).find_map(|home| self.running(home));
             asker.into_iter().for_each(|node| self.nodes[node].inbox.push_back(Item::Ask(Request::End)));

@@ -1,6 +1,5 @@
-//! Links that carry only so many bytes a second for a while: what one node sends another waits in a queue, in one order for
-//! all streams. Where the queue has a bound and exceeds it, the link breaks, as a node closes a link that it queues too much
-//! for.
+//! Links with a limited rate for a while: frames from one node to another wait in a queue, in one order for all
+//! streams. If the queue has a bound and exceeds it, the link breaks, as a node closes a link whose queue is too long.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,7 +11,7 @@ use crate::sim::signs::parts;
 use crate::sim::stats::Met;
 use crate::sim::world::World;
 
-/// How narrow a link is.
+/// The rate of a narrow link, and its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Narrow {
     /// Bytes that pass in a second, in each direction.
@@ -26,12 +25,12 @@ pub struct Narrow {
 struct Pipe {
     narrow: Narrow,
     until_us: u64,
-    /// What waits, with its size and the time at which it is through.
+    /// The waiting frames, with their sizes and the times at which they are through.
     queue: VecDeque<(u64, u64, Packet)>,
     queued_bytes: u64,
 }
 
-/// What becomes of a frame at a link.
+/// The fate of a frame at a link.
 enum Passage {
     /// The link is as wide as ever.
     Free(Box<Packet>),
@@ -74,7 +73,7 @@ impl Pipes {
         Passage::At(at_us, parts)
     }
 
-    /// What is through in a direction by a time; all of it once the link is as wide as before.
+    /// Returns the frames of a direction that are through by a time; all of them once the link has its full rate again.
     fn leave(&mut self, from: usize, to: usize, now_us: u64) -> Vec<Packet> {
         let Some(pipe) = self.0.get_mut(&(from, to)) else { return Vec::new() };
         if pipe.until_us <= now_us {
@@ -87,7 +86,7 @@ impl Pipes {
         through.into_iter().map(|(.., packet)| packet).collect()
     }
 
-    /// A connection is gone, and what waits for it.
+    /// Drops a connection, and the frames that wait for it.
     pub(super) fn cut(&mut self, a: usize, b: usize) {
         for direction in [(a, b), (b, a)] {
             if let Some(pipe) = self.0.get_mut(&direction) {

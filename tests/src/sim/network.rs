@@ -1,7 +1,7 @@
 //! The connections between nodes, and how long frames take on them.
 //!
 //! Frames of one stream arrive in their order; streams overtake each other. A connection that goes down loses what is
-//! in flight on it. Each connection of a pair has a number of its own, its epoch: nothing of an old one ever arrives.
+//! in flight on it. Each connection of a pair has its own number, the epoch: frames of an old one never arrive.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub struct Network {
     epochs: u64,
     /// When the last frame of a stream arrives, and on which connection.
     last_arrival: BTreeMap<(usize, usize, Stream), (u64, u64)>,
-    /// By direction: until when nothing arrives, and what waits to.
+    /// By direction: the time until which nothing arrives, and the frames that wait for it.
     held: BTreeMap<(usize, usize), (u64, Vec<Packet>)>,
     /// By pair, the lower end first: until when no connection is made.
     parted: BTreeMap<(usize, usize), u64>,
@@ -92,7 +92,7 @@ impl Network {
         }
     }
 
-    /// What has waited in a direction, if the time for that is over.
+    /// Returns the frames that have waited in a direction, if their time is over.
     pub fn release(&mut self, from: usize, to: usize, now_us: u64) -> Vec<Packet> {
         if self.held.get(&(from, to)).is_none_or(|(until_us, _)| *until_us > now_us) {
             return Vec::new();
@@ -118,7 +118,7 @@ impl Network {
         self.parted.get(&pair(a, b)).copied().unwrap_or_default().max(held(a, b)).max(held(b, a))
     }
 
-    /// How long an end takes to see that a connection is up or gone.
+    /// The time after which an end notices that a connection is up or gone.
     pub fn notice_us(&self, dice: &mut Dice) -> u64 {
         dice.between(0, self.plan.notice_us)
     }

@@ -1,5 +1,5 @@
-//! A disk is taken back to what it was: what must never be done, and what the group stands all the same while others run
-//! on (`protocol.md` §6.3, §6.6).
+//! A disk is reset to an older state: operators must never do that, and the group tolerates it while others run on
+//! (`protocol.md` §6.3, §6.6).
 
 use cloudy_proto::{NodeId, Rules, Stored, Time};
 
@@ -29,9 +29,9 @@ impl OlderDisks {
 struct Copy {
     home: usize,
     stored: Stored,
-    /// What the checkers knew of it.
+    /// The checkers' record of it at that time.
     known: OnDisk,
-    /// Who voted, as far as the node knew.
+    /// The voters, as far as the node knew.
     voters: Vec<NodeId>,
 }
 
@@ -138,7 +138,7 @@ impl World {
         let voters = self.nodes[place].machine.status(Time(0)).voters;
         let votes = |id: NodeId| voters.contains(&id) || voted.contains(&id);
         let mut voting = others.iter().filter(|other| votes(self.ids[**other]));
-        // It would go on alone, and nobody could tell it.
+        // It would continue alone, and no node could tell it.
         let alone = *voted == [self.ids[home]];
         !self.has_older_disk()
             && !self.starting.iter().any(|start| *start < self.plan.nodes)

@@ -1,4 +1,4 @@
-//! One run from its first moment to its end, and what came of it.
+//! One run from its first moment to its end, and its outcome.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,16 +12,16 @@ use crate::sim::stats::{Met, Stats};
 use crate::sim::transcript::Transcript;
 use crate::sim::world::{CALM_US, World};
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What went wrong.
+    /// The failure, if any.
     pub failure: Option<Failure>,
-    /// What was met.
+    /// The counts of the run.
     pub stats: Stats,
     /// The hash of all that every machine put out, if it was asked for.
     pub trace: u64,
-    /// What happened, in words, if it was asked for.
+    /// The story as text, if requested.
     pub story: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ pub fn run(plan: Plan, traced: bool) -> Outcome {
     Outcome { failure, stats: core::mem::take(&mut world.stats), trace: world.trace(), story }
 }
 
-/// Runs a plan to its end, whatever that is, and gives all that its machines took and gave.
+/// Runs a plan to its end, and returns all inputs and outputs of its machines.
 #[must_use]
 pub fn record(plan: Plan) -> Transcript {
     let mut world = World::new(plan, false);
@@ -104,7 +104,7 @@ pub fn live(world: &mut World) -> Result<(), Failure> {
     Err(world.judge.failure("nobody talks without end", usize::MAX, format!("{FRAMES_MAX} frames")))
 }
 
-/// Far above what the longest honest run takes: two nodes that ask each other without end come here.
+/// Far above the longest correct run: two nodes that ask each other without end reach this.
 const FRAMES_MAX: u64 = 1_000_000;
 
 thread_local! {
@@ -112,7 +112,7 @@ thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// A panic inside a run is kept for its outcome and printed by nobody.
+/// Keeps a panic inside a run for its outcome, without printing it.
 fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,5 +1,5 @@
-//! What drivers report beside whole frames: bytes of a slot that crosses a narrow link, and datagrams of a peer whose frames
-//! are late.
+//! Reports of drivers beside whole frames: bytes of a slot that crosses a narrow link, and datagrams of a peer whose
+//! frames are late.
 
 use cloudy_proto::Input;
 use cloudy_proto::wire::Stream;

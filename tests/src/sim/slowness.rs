@@ -1,4 +1,4 @@
-//! What is slow in a run and healthy all the same: paths, disks, processes.
+//! Slow and healthy parts of a run: paths, disks, processes.
 
 /// From a time on, at one node or at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,18 +7,18 @@ pub struct Spell {
     pub home: Option<usize>,
     /// From then on.
     pub since_us: u64,
-    /// How long each time.
+    /// The time that it takes on each occasion.
     pub takes_us: u64,
 }
 
-/// What is slow.
+/// The slow parts of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Slowness {
-    /// What a frame takes more, from one node to another.
+    /// The additional delay of a frame, from one node to another.
     pub delays: Vec<(usize, usize, u64)>,
-    /// What a sync takes more.
+    /// The additional times of syncs.
     pub syncs: Vec<Spell>,
-    /// How long a process does not run after each time that it ran.
+    /// The times for which a process does not run after each run.
     pub rests: Vec<Spell>,
 }
 
@@ -28,19 +28,19 @@ fn of(spells: &[Spell], home: usize, now_us: u64) -> u64 {
 }
 
 impl Slowness {
-    /// What a frame takes more in one direction.
+    /// The additional delay of a frame in one direction.
     #[must_use]
     pub fn delay_us(&self, from: usize, to: usize) -> u64 {
         self.delays.iter().filter(|(a, b, _)| (*a, *b) == (from, to)).map(|(.., delay_us)| delay_us).sum()
     }
 
-    /// What a sync of a node's disk takes more.
+    /// The additional time of a sync of a node's disk.
     #[must_use]
     pub fn sync_us(&self, home: usize, now_us: u64) -> u64 {
         of(&self.syncs, home, now_us)
     }
 
-    /// How long a node's process rests after it ran.
+    /// The time for which a node's process rests after it ran.
     #[must_use]
     pub fn rest_us(&self, home: usize, now_us: u64) -> u64 {
         of(&self.rests, home, now_us)

@@ -1,5 +1,5 @@
-//! A toy application's state, as the result makes it: nodes that have applied the same messages in the same order have the
-//! same, and nobody else.
+//! A toy application's state, which the result makes: nodes have equal states only if they have applied the same
+//! messages in the same order.
 
 use bytes::Bytes;
 use cloudy_proto::slot::payload_slices;
@@ -10,7 +10,7 @@ use cloudy_proto::{Entry, Incarnation, NodeId, Seq};
 pub struct State {
     /// The last index that it knows.
     pub index: u64,
-    /// What all messages up to there come to.
+    /// The sum of all messages up to there.
     pub sum: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What a run met: a campaign in which a required fault never happened proves nothing.
+//! The events of a run: a campaign in which a required fault never happened proves nothing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 /// Something that a run may meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Met {
-    /// A link between two members was cut, and what was in flight on it lost.
+    /// A link between two members was cut, and frames in flight were lost.
     LinkCut,
     /// A link of the coordinator was cut.
     CoordinatorLinkCut,
@@ -26,7 +26,7 @@ pub enum Met {
     CoordinatorInMinority,
     /// One node kept its links to both sides.
     PartitionBridged,
-    /// Nobody heard a node, which heard everybody.
+    /// A node received everything, and its own frames reached no other.
     NodeMute,
     /// A link carried only so many bytes a second for a while.
     LinkNarrowed,
@@ -62,7 +62,7 @@ pub enum Met {
     LeaveAsked,
     /// A node left by itself.
     Left,
-    /// The founder died.
+    /// The creator was killed.
     FounderKilled,
     /// The coordinator died before there was a view.
     CoordinatorKilledBeforeView,
@@ -82,7 +82,7 @@ pub enum Met {
     CoordinatorChanged,
     /// Two nodes held themselves for the coordinator.
     TwoCoordinators,
-    /// A node was told what the control log comes to, in place of entries that it missed.
+    /// A node received the state of the control log in place of entries that it missed.
     LogSkipped,
     /// A node that came later was.
     LogBegunLate,
@@ -92,15 +92,15 @@ pub enum Met {
     OutcomeRejected,
     /// The run ended without a majority of the voters.
     Stuck,
-    /// The run ended without anybody who has the result up to the view in force.
+    /// The run ended without a node that has the result up to the view in force.
     Lost,
-    /// A node said that nobody complete is left.
+    /// A node reported that no complete member is left.
     NobodyCompleteSaid,
     /// A process died, and its node was started again.
     ProcessRestarted,
     /// The coordinator's process was one of those.
     CoordinatorRestarted,
-    /// A process started with what its node's disk holds.
+    /// A process started from its node's disk.
     RestartedFromDisk,
     /// A process started again with nothing, as one that joins.
     RestartedInMemory,
@@ -136,17 +136,17 @@ pub enum Met {
     DiskSlow,
     /// Records were given out to be stored.
     Persisted,
-    /// A member had its disk read what it does not keep in memory, for one who misses it.
+    /// A member read a part of its result from its disk, for a node that misses it.
     ResultRead,
     /// A disk was told to keep no more than the newest part of the result.
     StoredTruncated,
     /// A process started with a disk that had only that.
     RestartedTruncated,
-    /// A process began with the newest part of what its disk held.
+    /// A process began with the newest part of the result on its disk.
     ResumedLate,
     /// The member died before the disk had read that.
     KilledReading,
-    /// What the disk has read went to who misses it.
+    /// A part that was read from the disk was sent to a node that misses it.
     ServedFromDisk,
     /// A member said that it answers `Wedge` later, once it has synced.
     WedgingSaid,
@@ -164,9 +164,9 @@ pub enum Met {
     RestoredFromDisk,
     /// An application went on from a snapshot of another member's.
     RestoredFromOther,
-    /// A node missed what nobody retains, and no snapshot could help it.
+    /// A node missed a part that no other retains, and no snapshot could replace it.
     Truncated,
-    /// The founder ended the group early.
+    /// The creator closed the group early.
     EndedByFounder,
     /// A member ended the group early.
     EndedByMember,
@@ -180,7 +180,7 @@ pub enum Met {
     ViewChanged,
     /// A live member learnt that it was evicted.
     Evicted,
-    /// A member was dropped by what others found against it.
+    /// A member was dropped because of reports of others.
     Blamed,
     /// An evicted member came back.
     Rejoined,
@@ -230,7 +230,7 @@ pub enum Met {
     Approved,
 }
 
-/// All that a full campaign has to meet. `Lost` is too rare for one of 2,000 seeds: a story of its own has it.
+/// Everything that a full campaign must meet. `Lost` is too rare for one of 2,000 seeds: a story covers it.
 pub const REQUIRED: &[Met] = &[
     Met::LinkCut,
     Met::CoordinatorLinkCut,
@@ -337,7 +337,7 @@ pub const REQUIRED: &[Met] = &[
     Met::Rejected,
 ];
 
-/// How often each was met.
+/// The number of times that each was met.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats(BTreeMap<Met, u64>);
 
@@ -352,7 +352,7 @@ impl Stats {
         *self.0.entry(what).or_default() += times;
     }
 
-    /// How often something was met.
+    /// The number of times that something was met.
     #[must_use]
     pub fn count(&self, what: Met) -> u64 {
         self.0.get(&what).copied().unwrap_or_default()
@@ -363,7 +363,7 @@ impl Stats {
         other.0.iter().for_each(|(&what, &times)| self.add(what, times));
     }
 
-    /// What a campaign should have met and did not.
+    /// The events that a campaign should have met and did not.
     #[must_use]
     pub fn missing(&self) -> Vec<Met> {
         REQUIRED.iter().copied().filter(|&what| self.count(what) == 0).collect()

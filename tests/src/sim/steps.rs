@@ -1,4 +1,4 @@
-//! The moments of a group's life at which something is to go wrong, and at which somebody died.
+//! The moments of a group's life at which a fault is planned, and at which a node crashed.
 
 use bytes::Bytes;
 use cloudy_proto::wire::{ControlFrame, decode_command};

@@ -1,6 +1,6 @@
-//! Instructions of the protocol's hot paths, counted by valgrind and held against what the project has committed.
+//! Instructions of the protocol's hot paths, counted by valgrind and compared with the committed counts.
 //!
-//! Times differ from run to run and machine to machine; counts do not, so a regression shows however busy the machine is.
+//! Times differ from run to run and machine to machine; counts do not, so a regression shows on a busy machine too.
 
 mod book;
 
@@ -10,15 +10,16 @@ use std::process::{Command, Stdio};
 use crate::steps::{Outcome, cargo};
 use book::Book;
 
-/// Where the expected counts are kept.
+/// The file of the expected counts.
 const BOOK: &str = "cloudy-proto/benches/instructions.json";
 const PACKAGE: &str = "cloudy-proto";
 const BENCH: &str = "instructions";
 /// The function of the bench that counts, with all that it calls.
 const COUNTED: &str = "*counted*";
-/// What valgrind says at its end, before the count.
+/// The text before the count in valgrind's output.
 const COLLECTED: &str = "Collected :";
-/// The C library picks its copying by what the processor has; without these, every x86-64 processor takes the same.
+/// The C library selects its copy functions by processor; with this setting it selects the same on every x86-64
+/// processor.
 const PLAIN_PROCESSOR: &str = "glibc.cpu.hwcaps=\
     -AVX2_Usable,-AVX_Usable,-AVX_Fast_Unaligned_Load,-AVX2,-AVX,-AVX512F,-AVX512VL,-EVEX,-ERMS,-FSRM";
 const ACCEPT: &str = "cargo xtask instructions --accept";
@@ -66,7 +67,7 @@ fn compare(root: &Path, found: &Book) -> Result<Outcome, String> {
     Ok(Outcome::Failed)
 }
 
-/// What the hot paths take at present.
+/// The present counts of the hot paths.
 fn counts(root: &Path) -> Result<Book, String> {
     let program = build(root)?;
     let names = said(Command::new(&program).current_dir(root))?;
@@ -95,7 +96,7 @@ fn count(root: &Path, program: &Path, name: &str) -> Result<u64, String> {
     }
 }
 
-/// The count in what valgrind says at its end.
+/// The count in valgrind's output.
 fn collected(log: &str) -> Option<u64> {
     log.lines().find_map(|line| line.split_once(COLLECTED)?.1.trim().parse().ok())
 }
@@ -118,7 +119,7 @@ fn build(root: &Path) -> Result<PathBuf, String> {
     executable(&messages).ok_or_else(|| format!("cargo built no program for the bench `{BENCH}`"))
 }
 
-/// The bench's program in what cargo says of its build.
+/// The bench's program, from cargo's build messages.
 fn executable(messages: &str) -> Option<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let mut bench = messages.filter(|message| message["target"]["name"] == BENCH);
@@ -130,7 +131,7 @@ fn compiler(root: &Path) -> Result<String, String> {
     Ok(said(Command::new(rustc).arg("--version").current_dir(root))?.trim().to_owned())
 }
 
-/// What a command prints, if it ends well.
+/// The output of a command, if it succeeds.
 fn said(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |how: String| format!("{program} {how}");

@@ -1,6 +1,7 @@
-//! What a crate shows to others, a line for each item: read from its source, as far as names and types are written there.
+//! The public surface of a crate, a line for each item: read from its source, as far as names and types are written
+//! there.
 //!
-//! Items of other crates that it re-exports are named and not listed. What is hidden from the documentation is left out.
+//! Items of other crates that it re-exports are named and not listed. Items hidden from the documentation are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -26,7 +27,8 @@ pub(super) fn of_crate(folder: &Path) -> Result<Vec<String>, String> {
     Ok(found)
 }
 
-/// Public async functions, and those that return a `Wait`, whose documentation does not say what dropping the future does.
+/// Public async functions, and those that return a `Wait`, whose documentation does not state the effect of dropping
+/// the future.
 ///
 /// # Errors
 /// A file cannot be read, or is no Rust.
@@ -96,7 +98,7 @@ impl Source {
         Ok(())
     }
 
-    /// Lists what a module shows under a prefix.
+    /// Lists the items of a module under a prefix.
     fn list(&self, module: &Module, prefix: &str, found: &mut Vec<String>, seen: &mut BTreeSet<(Module, String)>) {
         for item in self.modules.get(module).into_iter().flatten() {
             if is_hidden(attributes(item)) {
@@ -259,7 +261,7 @@ fn signature(prefix: &str, signature: &syn::Signature) -> String {
     format!("{is_async}fn {prefix}{ident}{rest}").replace(",)", ")")
 }
 
-/// What it derives, and whether others may name all of its parts.
+/// Its derives, and whether others may construct and match all of its parts.
 fn notes(attributes: &[Attribute]) -> String {
     let mut notes = String::new();
     for attribute in attributes {

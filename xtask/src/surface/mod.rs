@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::steps::Outcome;
 
 const CRATE: &str = "cloudy-node/src";
-/// Where the surface is kept.
+/// The file of the surface.
 const SNAPSHOT: &str = "cloudy-node/public-surface.txt";
 const ACCEPT: &str = "cargo xtask surface --accept";
 /// Lines of a difference that are shown.

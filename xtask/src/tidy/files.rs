@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 
-/// What is built or kept by git itself, not written. In a linked worktree `.git` is a file.
+/// Folders of builds and of git itself. In a linked worktree `.git` is a file.
 const SKIPPED: &[&str] = &["target", ".git"];
 
-/// What cargo writes: long, and full of hosts. In a worktree `.git` is a file.
+/// Files written by cargo: long, and full of hosts. In a worktree `.git` is a file.
 const SKIPPED_FILES: &[&str] = &["Cargo.lock", ".git"];
 
 /// A file that is valid UTF-8.

@@ -47,7 +47,7 @@ pub(super) fn module_of(inside: &str) -> Module {
     names.map(String::from).collect()
 }
 
-/// The modules that exist, and what each re-exports or imports for its own modules.
+/// All modules, and the re-exports and imports of each for its own modules.
 struct Tree {
     modules: BTreeSet<Module>,
     names: BTreeMap<(Module, String), Vec<String>>,
@@ -67,7 +67,7 @@ impl Tree {
         Self { modules, names }
     }
 
-    /// Where the item of a path that `module` writes is defined.
+    /// The module that defines the item of a path in `module`.
     fn resolve(&self, module: &Module, path: &[String]) -> Module {
         let (mut at, mut path) = (module.clone(), path.to_vec());
         for _ in 0..REEXPORTS_MAX {
@@ -151,7 +151,7 @@ impl Text<'_> {
                 return;
             }
             self.tree(names, found);
-            // What stands between an entry and the next: a comma, `as` and a name, a star.
+            // The text between an entry and the next: a comma, `as` and a name, a star.
             while !self.rest.is_empty() && !self.rest.starts_with(['}', ',']) {
                 self.skip(self.rest.chars().next().map_or(0, char::len_utf8));
             }

@@ -53,7 +53,7 @@ pub(super) fn line_of(text: &str, at: usize) -> usize {
     text[..at].matches('\n').count() + 1
 }
 
-/// Where the item that begins at `start` ends: its closing brace, or the semicolon that comes before any brace.
+/// The end of the item that begins at `start`: its closing brace, or the semicolon that comes before any brace.
 pub(super) fn item_end(code: &str, start: usize) -> usize {
     let (mut braces, mut brackets) = (0_usize, 0_usize);
     for (offset, character) in code[start..].char_indices() {
@@ -98,7 +98,7 @@ fn blank(text: &str) -> String {
     code
 }
 
-/// How many characters the comment or literal at `at` takes; 0 if there is none. One left open runs to the end.
+/// The number of characters of the comment or literal at `at`; 0 if there is none. An unclosed one runs to the end.
 fn literal_length(text: &[char], at: usize) -> usize {
     let rest = &text[at..];
     match rest {

@@ -3,8 +3,8 @@
 use super::Violation;
 use super::source::{Source, is_word};
 
-/// What the protocol crate must not know (`ARCHITECTURE.md`, invariant 1). Its `clippy.toml` catches calls under other
-/// names; this catches the crates and modules.
+/// Names that the protocol crate must not use (`ARCHITECTURE.md`, invariant 1). Its `clippy.toml` finds calls under
+/// other names; this finds the crates and modules.
 const PROTOCOL_WORDS: &[&str] = &[
     "HashMap",
     "HashSet",
@@ -27,10 +27,10 @@ const PROTOCOL_WORDS: &[&str] = &[
     "tracing",
 ];
 
-/// A call that waits for a time to pass, whatever its path.
+/// A call that waits for a time to pass, by any path.
 const SLEEP: &str = "sleep(";
 
-/// What a line before a sleep must begin with.
+/// The beginning of the line that must precede a sleep.
 const SLEEP_REASON: &str = "// sleep:";
 
 /// Code that is not there.

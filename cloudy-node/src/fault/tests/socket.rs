@@ -21,7 +21,7 @@ use super::{
     addr, recv, recv_all, send, transmit,
 };
 
-/// A fault socket at `addr(1)` and a plain one at `addr(2)`, on a network that adds nothing of its own.
+/// A fault socket at `addr(1)` and a plain one at `addr(2)`, on a network without faults of its own.
 fn fault_socket(faults: Faults) -> (Arc<FaultSocket>, Arc<MemorySocket>, MemoryNetwork) {
     let network = MemoryNetwork::new(0);
     network.set(Faults::none()).expect("valid");

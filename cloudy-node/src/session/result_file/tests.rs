@@ -192,7 +192,7 @@ async fn what_is_no_file_is_refused_and_holds_nobody_up() {
     assert!(matches!(error, ResultFileError::NotRegular { .. }), "{error}");
 }
 
-/// What a session says of its file after another program did this to it, in mid-session.
+/// The session's report on its file after another program did this to it, in mid-session.
 #[cfg(unix)]
 async fn changed_by(change: impl FnOnce(&Path)) -> Option<FileChange> {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,5 @@
-//! The power goes during each single operation on the disk; whatever was completed is there, and nothing in halves.
+//! The power fails during each single operation on the disk; everything completed is there, and nothing is there in
+//! part.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +30,7 @@ fn submission(ticket: u64) -> Vec<Op> {
     ops
 }
 
-/// What is stored after the first submissions, for each number of them.
+/// The stored records after the first submissions, for each number of them.
 fn states() -> Vec<Records> {
     let mut states = vec![Records::new()];
     for ticket in 1..=SUBMISSIONS {

@@ -26,7 +26,7 @@ fn good() -> Vec<(Vec<u8>, Vec<u8>)> {
     (0..4).flat_map(|ticket| (0..8).map(move |key| (vec![ticket, key], value(ticket, key)))).collect()
 }
 
-/// What reading gives from an image with one altered byte: an error, with the disk as it was, or what was stored.
+/// The outcome of reading an image with one altered byte: an error, with the disk unchanged, or the stored records.
 fn refused(image: &[u8], at: usize, flip: u8) -> bool {
     let mut altered = image.to_vec();
     altered[at] ^= flip;
@@ -72,7 +72,7 @@ fn an_altered_byte_in_a_closed_store_is_refused_or_harmless() {
     }
 }
 
-/// Where in the image these bytes are; a database leaves pages behind that it no longer uses.
+/// The places of these bytes in the image; a database leaves pages behind that it no longer uses.
 fn copies(image: &[u8], bytes: &[u8]) -> Vec<usize> {
     let windows = image.windows(bytes.len()).enumerate();
     windows.filter(|(_, window)| *window == bytes).map(|(at, _)| at).collect()

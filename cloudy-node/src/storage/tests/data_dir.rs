@@ -1,4 +1,4 @@
-//! A directory is recognised, made, or refused in words; and what is refused is left as it was.
+//! A directory is recognised, created, or refused with a clear text; a refused one is left unchanged.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -258,7 +258,7 @@ fn what_is_no_regular_file_is_refused_and_not_waited_for() {
             assert!(found.contains(words), "{name}: {found}");
         }
     }
-    // Left by somebody where the making of a directory goes on.
+    // Left by another program in a directory whose creation is not complete.
     let parent = tempfile::tempdir().unwrap();
     fs::write(parent.path().join(LOCK_FILE), b"").unwrap();
     pipe(&parent.path().join("FORMAT.draft"));

@@ -71,7 +71,7 @@ fn each_failed_sync_is_the_last_one() {
         let (completed, error) = until_failure(&opened);
         assert!(error.to_string().contains("the sync failed"), "{error}");
         stays_dead(opened, &disk, completed, &error);
-        // The operating system has dropped what it could not sync.
+        // The operating system has dropped the writes that it could not sync.
         assert_eq!(count(disk.crash_image(0)) as u64, completed, "sync {failing}");
     }
 }

@@ -18,7 +18,7 @@ fn values(bytes: usize) -> Vec<Op> {
     (0..RECORDS_COUNT).map(|key| put(Table::Result, &key.to_be_bytes(), &noise(key.into(), bytes))).collect()
 }
 
-/// How many records of the group there are, its mark included, and how many pieces of packs there are of any.
+/// The number of records of the group, its mark included, and the number of pieces of packs of any group.
 fn left(database: &Database) -> (usize, usize) {
     let read = database.begin_read().unwrap();
     let records = read.open_table(RECORDS).unwrap();

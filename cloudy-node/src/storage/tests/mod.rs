@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const GROUP: GroupId = GroupId([7; 16]);
 
-/// A store and what it completes.
+/// A store and its completions.
 struct Opened {
     store: Store,
     completions: Receiver<Completion>,

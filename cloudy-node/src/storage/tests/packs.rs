@@ -1,4 +1,4 @@
-//! Bulk values lie together, and what holds them goes with the last of them.
+//! Bulk values are stored together in packs, and a pack is deleted with the last of them.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What needs a process of its own: an end by kill, and rights that the test's own user may not lack.
+//! Tests that need a separate process: an end by kill, and rights that the test's own user may not lack.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -90,7 +90,7 @@ fn a_read_only_directory_is_refused_in_words() {
     drop(DataDir::open(&path, true).unwrap());
     let outcome = |directory: &Path| {
         let mut command = child("child_that_opens_once", directory);
-        // Rights do not bind the superuser, so the child is somebody else.
+        // Rights do not bind the superuser, so the child runs as another user.
         if metadata(parent.path()).unwrap().uid() == 0 {
             command.uid(NOBODY).gid(NOBODY);
         }

@@ -1,4 +1,4 @@
-//! What is stored is read back, and what is asked for together is synced together.
+//! Stored records are read back, and records submitted together are synced together.
 
 use core::ops::Bound;
 

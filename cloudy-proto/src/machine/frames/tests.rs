@@ -19,7 +19,7 @@ use crate::wire::{ConsensusKind, ConsensusMessage, Fetch, Fetched, Findings, Ref
 const STRANGER: NodeId = NodeId([9; 32]);
 const VIEW: ViewId = ViewId(1);
 
-/// What a machine does about a frame; an empty list if it ignores it.
+/// The effect of a frame on a machine; an empty list if it ignores it.
 #[derive(Debug, PartialEq)]
 enum Effect {
     Sends(NodeId, ControlFrame),
@@ -30,7 +30,7 @@ enum Effect {
 
 use Effect::{Refuses, Sends, Tells};
 
-/// What follows from a frame on a stream, but for frames of the data plane and measurements.
+/// The effects of a frame on a stream, but for frames of the data plane and measurements.
 fn effects_on(machine: &mut Machine, from: NodeId, stream: Stream, frame: ControlFrame) -> Vec<Effect> {
     let (now, incarnation) = (machine.timers.now(), Incarnation(0));
     machine.handle(now, Input::Frame { from, incarnation, stream, frame: Frame::Control(frame) });

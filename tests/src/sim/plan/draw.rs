@@ -1,4 +1,4 @@
-//! What a seed stands for.
+//! The plan of a seed.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::sim::dice::Dice;
 use crate::sim::slowness::Slowness;
 
 impl Plan {
-    /// What a seed stands for.
+    /// The plan of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut dice = Dice::of(seed);

@@ -1,16 +1,16 @@
-//! What views change for, and what goes wrong while they do: the coordinator is not spared.
+//! The causes of view changes, and the faults during them: the coordinator is not spared.
 
 use super::{Fault, Plan, Step, Who};
 use crate::sim::dice::Dice;
 
-/// How long nodes are cut off, slow, or apart, if that is to be found out.
+/// Lengths of cuts, slowness and partitions that timeouts are meant to notice.
 const LONG_US: &[u64] = &[60_000, 150_000, 400_000, 800_000];
 
 /// After which time something goes wrong at a step: at once, while it is in progress, or a little later.
 const AFTER_STEP_US: &[u64] = &[0, 50, 500, 2_000, 6_000, 30_000];
 
 impl Plan {
-    /// What lasts long enough to be found out.
+    /// Adds faults that last long enough to be noticed.
     pub(super) fn add_evicting_faults(&mut self, dice: &mut Dice) {
         for _ in 0..dice.pick(&[0, 1, 2, 4]) {
             let at = dice.between(0, self.heal_at_us);
@@ -26,7 +26,7 @@ impl Plan {
         }
     }
 
-    /// Who dies, and what falls apart.
+    /// Adds crashes and partitions.
     pub(super) fn add_failover_faults(&mut self, dice: &mut Dice) {
         self.kills_anybody = dice.chance(60);
         if self.kills_anybody && dice.chance(400) {

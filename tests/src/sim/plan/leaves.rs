@@ -1,4 +1,4 @@
-//! Members that leave by themselves, also while nobody reaches anybody (`protocol.md` §6.8).
+//! Members that leave by themselves, also while no node reaches another (`protocol.md` §6.8).
 
 use super::{Fault, Plan, Step, Who};
 use crate::sim::dice::Dice;

@@ -1,4 +1,4 @@
-//! What a run is made of: everything that a seed decides before the run begins.
+//! The plan of a run: everything that a seed decides before the run begins.
 
 mod draw;
 mod failover;
@@ -41,7 +41,7 @@ pub enum Fault {
         a: usize,
         /// The other.
         b: usize,
-        /// How often.
+        /// The number of times.
         times: u64,
         /// For how long each time, and as long up in between.
         outage_us: u64,
@@ -71,21 +71,21 @@ pub enum Fault {
     },
     /// The coordinator is cut off, with some others or alone.
     PartCoordinator {
-        /// Who goes with it, a bit for each.
+        /// The other nodes in it, a bit for each.
         companions: u32,
         /// For how long.
         outage_us: u64,
     },
-    /// A link goes on in one direction only: what is sent in the other waits, and both ends believe that it is up.
+    /// A link works in one direction only: frames in the other wait, and both ends believe that it is up.
     OneWay {
-        /// Who is not heard.
+        /// The node whose frames wait.
         from: usize,
         /// By whom.
         to: usize,
         /// For how long.
         for_us: u64,
     },
-    /// Nobody hears a node, which hears everybody.
+    /// A node receives everything, and its own frames reach no other.
     Mute {
         /// Which.
         who: Who,
@@ -98,7 +98,7 @@ pub enum Fault {
         a: usize,
         /// The other.
         b: usize,
-        /// How narrow it is.
+        /// The rate of the link.
         narrow: Narrow,
         /// For how long.
         for_us: u64,
@@ -114,15 +114,16 @@ pub enum Fault {
     ClockJump {
         /// Whose.
         who: Who,
-        /// How far.
+        /// The size of the jump.
         by_us: u64,
     },
-    /// A process dies for good. Unless the plan kills anybody, it waits until the group can do without.
+    /// A process is killed, and its node is not restarted. Unless the plan kills any node, this waits until the group
+    /// can do without it.
     Kill {
         /// Whose.
         who: Who,
     },
-    /// A process dies, and its node is started again: with what its disk holds, or, with `Memory`, as one that joins.
+    /// A process crashes, and its node is restarted: from its disk, or, with `Memory`, as a new joiner.
     Restart {
         /// Whose.
         who: Who,
@@ -136,17 +137,17 @@ pub enum Fault {
         /// After which time.
         after_us: u64,
     },
-    /// One operation of a disk fails, and the disk works again afterwards. The node's process ends, and is started again
-    /// with what the disk holds.
+    /// One operation of a disk fails, and the disk works again afterwards. The node's process ends, and is restarted
+    /// from the disk.
     FailDisk {
         /// Whose.
         who: Who,
-        /// How the operation fails.
+        /// The kind of failure.
         how: DiskFault,
         /// When its process is started again.
         after_us: u64,
     },
-    /// A disk is copied, and the copy put back once nobody else is in trouble; nothing else goes wrong for a while.
+    /// A disk is copied, and the copy put back once no other node is in trouble; no other fault happens for a while.
     OlderDisk {
         /// Whose.
         who: Who,
@@ -155,14 +156,14 @@ pub enum Fault {
         /// When its process is started again, after that.
         after_us: u64,
     },
-    /// That happens.
+    /// The copy is put back.
     PutBack {
         /// Whose.
         home: usize,
-        /// As above.
+        /// The delay, as above.
         after_us: u64,
     },
-    /// All processes die at once, and all are started again, each at a time of its own.
+    /// All processes are killed at once, and each is restarted at its own time.
     PowerCut {
         /// Until then.
         within_us: u64,
@@ -203,41 +204,41 @@ pub enum Step {
     Final,
 }
 
-/// How links behave.
+/// The behaviour of links.
 #[derive(Clone, Debug)]
 pub struct NetworkPlan {
     /// The least that a frame takes.
     pub latency_us: u64,
-    /// What is added at most.
+    /// The maximum additional delay.
     pub jitter_us: u64,
-    /// What is added for parts of the result: they are many where bandwidth is scarce.
+    /// The additional delay of parts of the result: they are many where bandwidth is scarce.
     pub result_us: u64,
-    /// How many frames in a thousand take longer by far.
+    /// The number of frames in a thousand that take much longer.
     pub late_per_mille: u64,
-    /// How much longer at most.
+    /// Their maximum additional delay.
     pub late_us: u64,
-    /// How long an end takes at most to see that a link is up or gone.
+    /// The maximum time after which an end notices that a link is up or gone.
     pub notice_us: u64,
-    /// How many lane frames in a thousand vanish from their stream.
+    /// The number of lane frames in a thousand that are lost on their stream.
     pub lost_per_mille: u64,
     /// Every frame is encoded and decoded.
     pub encoded: bool,
 }
 
-/// How long disks take.
+/// The speed of disks.
 #[derive(Clone, Debug, Default)]
 pub struct DiskPlan {
     /// A sync, at most.
     pub sync_us: u64,
-    /// How many syncs in a thousand take longer by far.
+    /// The number of syncs in a thousand that take much longer.
     pub slow_per_mille: u64,
-    /// How much longer at most.
+    /// Their maximum additional time.
     pub slow_us: u64,
-    /// They are stores that nodes use, on a disk that keeps any part of what was not synced.
+    /// Disks are real stores, on a disk that keeps any part of the writes that were not synced.
     pub real: bool,
 }
 
-/// What a node is that comes into the running group.
+/// The kind of a node that joins the running group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Newcomer {
     /// It takes a place on the ring.
@@ -246,7 +247,7 @@ pub enum Newcomer {
     Observer,
 }
 
-/// What applications broadcast.
+/// The broadcasts of applications.
 #[derive(Clone, Debug)]
 pub struct Traffic {
     /// Payloads at once, at most.
@@ -259,7 +260,7 @@ pub struct Traffic {
     pub payload_bytes_min: u64,
     /// The usual payload's size, at most.
     pub payload_bytes_max: u64,
-    /// How many payloads in a thousand are larger than the window.
+    /// The number of payloads in a thousand that are larger than the window.
     pub large_per_mille: u64,
     /// Members that broadcast nothing.
     pub quiet: Vec<usize>,
@@ -268,67 +269,67 @@ pub struct Traffic {
 /// A run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What it was made of.
+    /// The seed that the plan was drawn from.
     pub seed: u64,
     /// Which rules hold.
     pub rules: Rules,
     /// A rule is off, so a node may break the protocol.
     pub mutated: bool,
-    /// How many nodes the group begins with, the founder included.
+    /// The number of nodes in the group at first, the creator included.
     pub nodes: usize,
-    /// Who comes later, and when.
+    /// The later nodes, and their times.
     pub newcomers: Vec<(u64, Newcomer)>,
     /// Whom those ask who come later, while it runs; one drawn for each if none.
     pub contact: Option<usize>,
-    /// The founder takes a place on the ring.
+    /// The creator takes a place on the ring.
     pub founder_is_member: bool,
-    /// What all members share.
+    /// The parameters that all members share.
     pub parameters: Parameters,
     /// The session, if the group is one.
     pub session: Option<SessionPlan>,
-    /// What applications broadcast.
+    /// The broadcasts of applications.
     pub traffic: Traffic,
-    /// How links behave.
+    /// The behaviour of links.
     pub network: NetworkPlan,
-    /// How disks behave.
+    /// The behaviour of disks.
     pub disk: DiskPlan,
-    /// What is slow beyond that, to the end of the run.
+    /// Further slowness, to the end of the run.
     pub slowness: Slowness,
-    /// What is altered.
+    /// The corruption, if any.
     pub corruption: Option<Corruption>,
-    /// How many entries of the control log are kept.
+    /// The number of entries of the control log that are kept.
     pub log_entries_max: usize,
     /// Applications take a snapshot of their state after so many messages, if they do.
     pub snapshot_every: Option<u64>,
-    /// How much of the result each node keeps for those who miss some of it.
+    /// The part of the result that each node keeps for others.
     pub retain_bytes: u64,
-    /// How much of it each disk keeps, if not all.
+    /// The part of it that each disk keeps, if not all.
     pub retain_disk_bytes: Option<u64>,
-    /// What goes wrong, and when.
+    /// The faults, and their times.
     pub faults: Vec<(u64, Fault)>,
-    /// What goes wrong how long after a step; one at each time that it comes.
+    /// The faults after steps, with their delays; each happens once, when its step comes.
     pub at_steps: Vec<(Step, u64, Fault)>,
-    /// How many starts a story needs beyond those of the faults above.
+    /// The number of restarts that a story needs beyond those of the faults above.
     pub story_restarts: usize,
-    /// Also a majority of the voters is killed, or the last who has the result.
+    /// Also a majority of the voters is killed, or the last node that has the result.
     pub kills_anybody: bool,
     /// When faults and broadcasts end.
     pub heal_at_us: u64,
     /// Inputs that a node is handed before its outputs are taken, at most.
     pub inputs_per_drain_max: u64,
-    /// How late a timer may be.
+    /// The maximum delay of a timer.
     pub timer_late_us: u64,
-    /// How much faster each node's clock runs than true time, in parts per million.
+    /// The drift of each node's clock against true time, in parts per million.
     pub drift_ppm: Vec<u64>,
 }
 
 const RETAIN_BYTES: u64 = 16 << 20;
 
 impl Plan {
-    /// The founder's place among the nodes.
+    /// The creator's place among the nodes.
     pub const FOUNDER: usize = 0;
 
-    /// A plan in which nothing goes wrong and nobody broadcasts by itself.
+    /// A plan without faults and without broadcasts of its own.
     #[must_use]
     pub fn calm(members: usize, session: Option<SessionPlan>) -> Self {
         let founder_is_member = session.is_none();
@@ -395,22 +396,22 @@ impl Plan {
         self.parameters.on_failure == OnFailure::Evict
     }
 
-    /// What is approved is on disks.
+    /// Approved messages are on disks.
     #[must_use]
     pub fn on_disk(&self) -> bool {
         self.parameters.durability == Durability::Disk
     }
 
-    /// How many nodes there are in all, those that come later included.
+    /// The number of all nodes, later ones included.
     #[must_use]
     pub fn homes(&self) -> usize {
         self.nodes + self.newcomers.len()
     }
 
-    /// How many processes there may be: each start of a node is one of its own.
+    /// The maximum number of processes: each start of a node is a new one.
     #[must_use]
     pub fn places(&self) -> usize {
-        // In the end those join again that asked somebody who died.
+        // At the end, nodes that asked a crashed node join again.
         2 * self.homes() + self.restarts()
     }
 
@@ -436,7 +437,7 @@ impl Plan {
         usize::from(!self.founder_is_member)..self.nodes
     }
 
-    /// How many nodes take a place on the ring.
+    /// The number of nodes that take a place on the ring.
     #[must_use]
     pub fn member_count(&self) -> usize {
         self.members().count()

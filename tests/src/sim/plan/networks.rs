@@ -4,7 +4,7 @@ use super::{Fault, Plan};
 use crate::sim::dice::Dice;
 use crate::sim::narrow::Narrow;
 
-/// How long a link is narrow.
+/// Times for which a link is narrow.
 const NARROW_US: &[u64] = &[20_000, 150_000, 800_000];
 
 impl Plan {

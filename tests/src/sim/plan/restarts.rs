@@ -19,7 +19,7 @@ const STEPS: &[Step] =
     &[Step::Founded, Step::Kickstart, Step::Wedge, Step::Wedge, Step::Install, Step::Install, Step::Stop, Step::Final];
 
 impl Plan {
-    /// Where the result is kept, and who comes back or newly.
+    /// Decides where the result is kept, and which nodes are restarted or added.
     pub(super) fn add_restarts(&mut self, dice: &mut Dice) {
         if dice.chance(350) {
             self.add_disks(dice);
@@ -54,19 +54,19 @@ impl Plan {
         if dice.chance(300) {
             self.snapshot_every = Some(dice.pick(&[1, 3, 10, 40]));
             let windows = dice.pick(&[8, 32, 128, 1_024]);
-            // Who misses what nobody in reach retains asks the others for the failure timeout.
+            // A node that misses a part which no reachable node retains asks the others for the failure timeout.
             if self.parameters.failure_timeout < Duration::from_secs(10) {
                 self.retain_bytes = windows * self.parameters.window_bytes;
             }
         }
     }
 
-    /// Disks that are what nodes have, in a small part of the runs: they take their time.
+    /// Uses real stores in a small part of the runs: they take time.
     pub(super) fn add_real_disks(&mut self, dice: &mut Dice) {
         let goes_back = |(_, fault): &(u64, Fault)| matches!(fault, Fault::OlderDisk { .. });
         if self.on_disk() && !self.faults.iter().any(goes_back) && dice.chance(60) {
             self.disk.real = true;
-            // So that there is something that is not synced when a process dies.
+            // So that some records are not synced when a process crashes.
             self.disk.sync_us = self.disk.sync_us.max(5_000);
             let within_us = dice.pick(&[0, 5_000, 50_000]);
             self.faults.push((dice.between(self.heal_at_us / 4, self.heal_at_us), Fault::PowerCut { within_us }));
@@ -142,7 +142,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// How many times nodes are started again by the plan's faults and by a story.
+    /// The number of restarts by the plan's faults and by a story.
     #[must_use]
     pub fn restarts(&self) -> usize {
         let at_steps = self.at_steps.iter().map(|(.., fault)| fault);

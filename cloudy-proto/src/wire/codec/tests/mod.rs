@@ -1,4 +1,4 @@
-//! Every frame through every chunking; what is refused, and what each encoding looks like, in the modules below.
+//! Every frame in every chunking; refused bytes, and the exact encodings, in the modules below.
 
 mod encodings;
 mod examples;
@@ -101,7 +101,7 @@ fn waits_for_the_rest<C: Codec>(frame: &C::Frame, cut: &Cut) {
     assert_eq!(read::<C>(&bytes[..cut.index(bytes.len())], &[bytes.len()]), (vec![], None));
 }
 
-/// Whatever the bytes, the chunking does not matter. `read` checks the rest.
+/// For any bytes, the chunking does not matter. `read` checks the rest.
 fn chunking_does_not_matter<C: Codec>(bytes: &[u8], sizes: &[usize]) {
     let whole = read::<C>(bytes, &[bytes.len().max(1)]);
     assert_eq!(read::<C>(bytes, &[1]), whole);

@@ -1,4 +1,4 @@
-//! What no correct voter or coordinator puts into the control log or says of it, with the exact error for each.
+//! Log entries and reports that no correct voter or coordinator sends, with the exact error for each.
 
 use core::time::Duration;
 
@@ -186,7 +186,7 @@ fn parameters_that_cannot_work_are_refused() {
     }
 }
 
-/// What the creator of a group accepts, every member decodes.
+/// Every member decodes the parameters that a group's creator accepts.
 #[test]
 fn parameters_at_their_bounds_decode_and_parameters_beyond_them_do_not_validate() {
     let largest = Parameters {
