@@ -96,6 +96,7 @@ pub mod key_file;
 mod link;
 mod link_error;
 mod node;
+pub mod recipes;
 mod repeats;
 mod replica;
 pub mod session;
@@ -123,7 +124,7 @@ pub use group::{
     Approval, Approved, ApprovedError, ApprovedItem, Divergence, EndReason, Events, EventsError, GroupConfig, Receipt,
     ReceiptError,
 };
-pub use handle::{BroadcastError, FlushError, Group, LEAVE_TIMEOUT, LeaveError};
+pub use handle::{BroadcastError, FlushError, Group, LEAVE_TIMEOUT, LeaveError, ReadyError};
 pub use health::{CloseReason, NodeFailure};
 pub use identity::{
     CHAIN_CERTIFICATES_MAX, CertificateError, Identity, IdentityError, NodeKey, NodeKeyError, SERVER_NAME, node_id_of,

@@ -2,6 +2,7 @@
 
 mod flush;
 mod leave;
+mod ready;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 
 pub use flush::FlushError;
 pub use leave::{LEAVE_TIMEOUT, LeaveError};
+pub use ready::ReadyError;
 
 use crate::driver::{Command, Mailbox};
 use crate::group::shared::{Shared, wait_until};

@@ -24,6 +24,7 @@ mod leaving;
 mod many_groups;
 mod outcomes;
 mod readers;
+mod recipes;
 mod replicas;
 mod retention;
 mod sessions;

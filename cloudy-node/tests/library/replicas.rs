@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use cloudy_node::fault::MemoryNetwork;
 use cloudy_node::{
-    Applied, EndReason, Group, GroupConfig, Index, MembersChanged, Node, NodeId, Outcome, ReadError, Replica,
-    ReplicaConfig, ReplicaError, StateMachine, SubmitError,
+    Applied, EndReason, Group, GroupConfig, Index, MembersChanged, Node, NodeId, Outcome, ReadError, ReadyError,
+    Replica, ReplicaConfig, ReplicaError, StateMachine, SubmitError,
 };
 use futures_util::future::join_all;
 
@@ -396,9 +396,12 @@ async fn a_read_waits_for_a_barrier_that_is_broadcast_after_it_came() {
     let network = path.network();
     let (_nodes, groups) = path.group_of(2, &network, &key).await;
     let replicas = replicas(&groups, &ReplicaConfig::default()).await;
+    // What a member broadcasts by itself precedes its command.
+    for replica in &replicas {
+        until("the members are announced", async || state(replica).await.members.len() == 2).await;
+        replica.submit(vec![1]).await.unwrap();
+    }
     let newest = replicas[0].submit(vec![1]).await.unwrap();
-    until("the members are announced", async || state(&replicas[0]).await.members.len() == 2).await;
-    until("each by both", async || groups[0].status().await.is_some_and(|status| status.index.0 >= 3)).await;
     let before = replicas[0].status().await.applied;
     let read = || {
         let replica = replicas[0].clone();
@@ -414,6 +417,31 @@ async fn a_read_waits_for_a_barrier_that_is_broadcast_after_it_came() {
         assert_eq!(within("a read", read).await.unwrap(), Ok(newest));
     }
     assert_eq!(replicas[0].status().await.applied.0, before.0 + 2, "two barriers for four reads");
+}
+
+/// A member that is cut off notices it, and notices when it is back.
+#[tokio::test(start_paused = true)]
+async fn a_member_knows_whether_it_is_current() {
+    let (path, key) = (Path::of(2, None), key());
+    let network = path.network();
+    let (_nodes, groups) = path.group_of(3, &network, &key).await;
+    for group in &groups {
+        group.ready().await.unwrap();
+        assert!(group.is_current().await);
+    }
+    cut_off(&network, 3, [1, 2]);
+    until("it notices", async || !groups[2].is_current().await).await;
+    let late = groups[2].ready().timeout(Duration::from_secs(2)).await;
+    assert!(matches!(late, Err(ReadyError::TimedOut(_))), "{late:?}");
+    groups[0].ready().await.unwrap();
+    assert_eq!(groups[0].status().await.unwrap().members.len(), 2, "the others continue without it");
+    heal(&network, 3, [1, 2]);
+    groups[2].ready().await.unwrap();
+    let receipt = groups[2].broadcast("back").await.unwrap();
+    within("the approval", receipt).await.unwrap();
+    groups[2].leave().await.unwrap();
+    assert_eq!(groups[2].ready().await, Err(ReadyError::Ended(EndReason::Left)));
+    assert!(!groups[2].is_current().await);
 }
 
 /// Members apply every change of members at the same index.

@@ -72,6 +72,15 @@ pub struct Status {
     pub votes_lost: Option<VotesLost>,
 }
 
+impl Status {
+    /// Whether this node is an active member of the view in force, and has heard from every other member within the time
+    /// that a living member may be silent. It is what the node knows, and no proof that it is not evicted.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.rank.is_some() && self.window_bytes > 0 && self.members.iter().all(|member| member.alive)
+    }
+}
+
 /// What keeps a node from leaving.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,0 +1,98 @@
+//! Recipes: locks with fencing tokens.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cloudy_node::recipes::Locks;
+use cloudy_node::{Group, GroupConfig, Index};
+use futures_util::future::join_all;
+
+use crate::common::{found, key, start_all, until, within};
+use crate::path::{Path, address};
+
+/// Never over in a test.
+const LEASE: Duration = Duration::from_secs(3_600);
+
+/// A resource that refuses a smaller token than one that it has seen.
+#[derive(Clone, Debug, Default)]
+struct Store(Arc<Mutex<Vec<Index>>>);
+
+impl Store {
+    fn write(&self, token: Index) -> bool {
+        let mut written = self.0.lock().unwrap();
+        let accepts = written.last().is_none_or(|last| *last <= token);
+        if accepts {
+            written.push(token);
+        }
+        accepts
+    }
+}
+
+async fn locks(groups: &[Group]) -> Vec<Locks> {
+    join_all(groups.iter().map(|group| Locks::start(group.clone()))).await.into_iter().map(Result::unwrap).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contenders_hold_a_lock_one_after_the_other() {
+    const ROUNDS: usize = 10;
+    let nodes = start_all(&key(), 3).await;
+    let groups = found(&nodes, "locks", GroupConfig::default()).await;
+    let (locks, store, holders) = (locks(&groups).await, Store::default(), Arc::new(Mutex::new(())));
+    let contend = locks.iter().map(async |locks| {
+        for _ in 0..ROUNDS {
+            let guard = within("the lock", locks.acquire("a", LEASE)).await.unwrap();
+            let alone = holders.try_lock().expect("nobody else holds it");
+            assert!(store.write(guard.token()), "tokens rise");
+            drop(alone);
+            within("the release", guard.release()).await.unwrap();
+        }
+    });
+    join_all(contend).await;
+    assert_eq!(store.0.lock().unwrap().len(), 3 * ROUNDS);
+    assert_eq!(within("the holder", locks[0].holder("a")).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_not_renewed_ends_and_a_request_that_is_dropped_does_not_wait() {
+    let nodes = start_all(&key(), 2).await;
+    let groups = found(&nodes, "locks", GroupConfig::default()).await;
+    let locks = locks(&groups).await;
+    let lease = Duration::from_millis(300);
+    let kept = within("the lock", locks[0].acquire("a", lease)).await.unwrap();
+    let late = locks[1].acquire("a", lease).timeout(2 * lease).await;
+    assert!(late.is_err() && kept.is_held().await.unwrap(), "the guard renews it");
+    let forgotten = within("the lock", locks[0].acquire("b", lease)).await.unwrap();
+    // As if its process had stopped: nothing renews or releases it.
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::spawn(move || drop(forgotten)).join().unwrap();
+    drop(runtime);
+    let next = within("the end of the lease", locks[1].acquire("b", lease)).await.unwrap();
+    within("the release", kept.release()).await.unwrap();
+    let after = within("the lock", locks[0].acquire("a", lease)).await.unwrap();
+    assert!(after.token() > next.token(), "the request that timed out is gone");
+}
+
+/// A holder that is cut off beyond its eviction believes to hold the lock; the store refuses its token.
+#[tokio::test(start_paused = true)]
+async fn a_store_refuses_the_token_of_a_holder_that_was_evicted() {
+    let (path, key) = (Path::of(2, None), key());
+    let network = path.network();
+    let (nodes, groups) = path.group_of(3, &network, &key).await;
+    let (locks, store) = (locks(&groups).await, Store::default());
+    let old = within("the lock", locks[2].acquire("a", LEASE)).await.unwrap();
+    assert!(store.write(old.token()));
+    assert_eq!(locks[0].holder("a").await.unwrap(), Some((nodes[2].id(), old.token())));
+    [1, 2].iter().for_each(|other| network.cut(address(3), address(*other)));
+    let new = within("the eviction releases it", locks[0].acquire("a", LEASE)).await.unwrap();
+    assert!(store.write(new.token()));
+    assert!(old.is_held().await.unwrap(), "it cannot know");
+    assert!(!store.write(old.token()), "an old token is refused");
+    [1, 2].iter().for_each(|other| network.heal(address(3), address(*other)));
+    within("it learns that it lost the lock", old.lost()).await;
+    drop(old);
+    assert!(new.is_held().await.unwrap());
+    until("all know the new holder", async || {
+        locks[2].holder("a").await.is_ok_and(|holder| holder == Some((nodes[0].id(), new.token())))
+    })
+    .await;
+}
