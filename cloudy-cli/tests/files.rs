@@ -180,7 +180,7 @@ fn a_file_that_may_not_grow_costs_the_file_and_not_the_process() {
 fn processes_with_a_copied_data_directory_are_named_by_all_and_one_ends() {
     let cluster = Cluster::new();
     let [first, second] = ["first", "second"].map(|name| cluster.path(name));
-    let start = |data: &Path| cluster.slave(&["--data", &data.display().to_string(), "--rate", "1000"]);
+    let start = |data: &Path| cluster.slave(&["--data", &data.display().to_string(), "--no-discovery"]);
     let (slave, _) = start(&first);
     slave.signal("INT");
     slave.end();
@@ -315,4 +315,21 @@ fn output_that_is_lost_is_a_failure_of_every_command() {
         assert_eq!(ended.status.code(), Some(141), "{args:?}: {ended:?}");
         assert!(!String::from_utf8_lossy(&ended.stderr).contains("error: "), "{args:?}: {ended:?}");
     }
+}
+
+#[test]
+fn a_copied_data_directory_is_noticed_without_a_master() {
+    let cluster = Cluster::new();
+    let [first, second] = ["first", "second"].map(|name| cluster.path(name));
+    let start = |data: &Path| cluster.slave(&["--data", &data.display().to_string()]);
+    let (slave, _) = start(&first);
+    slave.signal("INT");
+    slave.end();
+    assert!(Command::new("cp").arg("-r").args([&first, &second]).status().expect("cp").success());
+    let (mut one, _) = start(&first);
+    let (two, _) = start(&second);
+    two.end().failed_with(&["another process has this node's identity", "data directory"]);
+    one.wait_for("another process has the identity of this node");
+    one.signal("TERM");
+    assert_eq!(one.end().code(), Some(0));
 }

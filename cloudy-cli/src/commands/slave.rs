@@ -5,8 +5,9 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use cloudy_node::discovery::{Advertisement, Multicast, Responder};
+use cloudy_node::discovery::{Advertisement, Finder, Multicast, Responder};
 use cloudy_node::fault::FaultControl;
 use cloudy_node::session::{
     ResultFile, SessionName, SlaveConfig, SlaveError, SlaveEvent, SlaveOutcome, SlaveStop, ended_sessions,
@@ -28,6 +29,9 @@ use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, EXIT_NOT_STARTED, failure, pri
 use crate::progress::Progress;
 use crate::report::rounded;
 use crate::watcher::{phase_name, stopped_words};
+
+/// How long a slave looks for another process with its identity.
+const TWIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs the command.
 pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
@@ -77,6 +81,7 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
                 Err(failure("the process that started this slave is gone", "start another"))
             }
             never = unsupervised => match never {},
+            never = slave.look_for_twin() => match never {},
         };
         drop(slave);
         node.shutdown().await;
@@ -229,6 +234,25 @@ impl Slave<'_> {
             SlaveEvent::Approved(count) => self.progress.state(format!("approved {count}")),
             _ => {}
         }
+    }
+
+    /// Looks by multicast for another process with this node's identity, as of a copied data directory: no other node may
+    /// link to both. The node reports what it finds, and the process that was started later ends.
+    async fn look_for_twin(&self) -> Infallible {
+        let address = self.node.local_addr();
+        let place = Multicast::new(self.args.discovery_group, address.ip());
+        let is_copyable = self.args.process.data.directory.is_some() && !self.args.no_discovery;
+        // Without discovery the responder has warned of it.
+        let finder = is_copyable.then(|| Finder::start(self.node.discovery_keys(), place, TWIN_TIMEOUT).ok()).flatten();
+        if let Some(mut finder) = finder {
+            while let Some(hint) = finder.next().await {
+                if hint.node == self.node.id() && hint.address != address {
+                    // A node that listens on all addresses may meet itself, which is an error without effect.
+                    let _ = self.node.connect(hint.address).await;
+                }
+            }
+        }
+        pending().await
     }
 
     /// Starts to wait for a master.
