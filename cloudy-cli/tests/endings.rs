@@ -87,7 +87,7 @@ fn all_slaves_that_are_told_to_leave_in_send_are_named_and_send_ended_early() {
     slaves.iter().for_each(|slave| slave.signal("TERM"));
     slaves.iter().for_each(|slave| slave.signal("CONT"));
     let master = master.end();
-    master.failed_without_error(&["SEND ended early, after ", " of 10m, for ", " stopped and no slave stayed"]);
+    master.failed_without_error(&["SEND ended early, after ", " of 10m, because ", " stopped and no slave stayed"]);
     let early = master.stdout.lines().find(|line| line.starts_with("SEND ended early")).expect("a line");
     for (slave, port) in slaves.into_iter().zip(ports) {
         let slave = slave.end();
