@@ -96,6 +96,7 @@ pub mod key_file;
 mod link;
 mod link_error;
 mod node;
+mod open;
 pub mod recipes;
 mod repeats;
 mod replica;
@@ -140,6 +141,8 @@ pub use storage::{DataDir, DataDirError, OpenStoreError, ReadGroupError, StoreEr
 pub use tls::TlsError;
 pub use typed::{DecodeError, TypedApproved, TypedBroadcastError, TypedGroup, TypedItem};
 pub use wait::{Answer, Awaited, TimedOut, WAIT_TIMEOUT, Wait};
+
+pub use open::{NotOpened, OpenEvent, OpenGroup, OpenGroupError, SeedAnswer, SettingDifference};
 
 /// What the project's own benches and tests reach for. It is no part of the API, and changes without notice.
 #[doc(hidden)]

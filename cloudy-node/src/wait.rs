@@ -106,6 +106,11 @@ impl Deadline {
         Self { at, limit: limit.unwrap_or(Duration::MAX) }
     }
 
+    /// How long the wait takes at most.
+    pub(crate) fn limit(self) -> Duration {
+        self.limit
+    }
+
     /// Runs `work`; none if the deadline passes first.
     pub(crate) async fn run<T>(self, work: impl Future<Output = T>) -> Option<T> {
         match self.at {
@@ -121,7 +126,7 @@ impl Deadline {
 }
 
 /// The node that a wait was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Awaited {
     /// The node that listens at an address.

@@ -33,6 +33,8 @@ pub const GROUP_NAME_BYTES_MAX: usize = 128;
 pub const REASON_BYTES_MAX: usize = 512;
 /// Addresses that a node names for itself.
 pub const ADDRESSES_MAX: usize = 16;
+/// The name that a node advertises: a host of up to 255 bytes, a colon and a port.
+pub const ADVERTISED_BYTES_MAX: usize = 261;
 /// Identities that a key file holds as revoked, and as many again that its earlier lines or the application revoked.
 pub const REVOKED_MAX: usize = 256;
 /// Identities that a node takes as revoked from the operator of one peer, …

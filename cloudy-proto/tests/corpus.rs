@@ -14,9 +14,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlDecoder, ControlFrame, Fetch, Fetched, Findings,
-    HeaderDecoder, Heartbeat, HeldPart, KnownSkip, LaneDecoder, LaneFrame, NodeDecoder, NodeFrame, Refusal, Stall,
-    Stream, StreamHeader, TallyDecoder, TallyFrame, WIRE_VERSION, Wedged, decode_command, encode_command,
-    encode_control, encode_header, encode_lane, encode_node, encode_tally,
+    HeaderDecoder, Heartbeat, HeldPart, KnownSkip, LaneDecoder, LaneFrame, NameReport, NamedGroup, NodeDecoder,
+    NodeFrame, Opening, Refusal, ReportedSeed, Stall, Stream, StreamHeader, TallyDecoder, TallyFrame, WIRE_VERSION,
+    Wedged, decode_command, encode_command, encode_control, encode_header, encode_lane, encode_node, encode_tally,
 };
 use cloudy_proto::{
     Checkpoint, Command, ConsensusId, Digest, Dropped, Durability, GroupId, Incarnation, Index, InstallView, LogIndex,
@@ -86,7 +86,8 @@ kinds! {
     Stream { Node Control Tally Lane Result }
     LaneFrame { Slot Skip }
     TallyFrame { Confirm Approved Resume Skips Heartbeat Moved }
-    NodeFrame { Hello Join Refused Observe Revoked Certificate SameIdentity Present Located }
+    NodeFrame { Hello Join Refused Observe Revoked Certificate SameIdentity Present Located Named }
+    NamedGroup { Absent Forming Runs }
     Refusal { NotYet Final Gone }
     ControlFrame {
         Invite Accept Refuse Follow Log Ready Wedge Wedged Fetch Fetched Final End Suspect Rejoin Coordinates Consensus
@@ -141,6 +142,10 @@ fn every_kind_of_frame_and_command_is_in_the_corpus() {
     let nodes = frames("node", NodeDecoder::feed);
     all_are_in(nodes.iter().filter_map(|frame| match frame {
         NodeFrame::Refused { refusal, .. } => Some(*refusal),
+        _ => None,
+    }));
+    all_are_in(nodes.iter().filter_map(|frame| match frame {
+        NodeFrame::Named(report) => Some(report.group),
         _ => None,
     }));
     all_are_in(nodes);
@@ -307,11 +312,19 @@ fn addresses() -> Vec<SocketAddr> {
     vec![SocketAddr::from(([127, 0, 0, 1], 10_501)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 10_502))]
 }
 
+fn named(group: NamedGroup, opening: Option<Opening>) -> NodeFrame {
+    NodeFrame::Named(Box::new(NameReport { name: "démo".to_owned(), group, opening }))
+}
+
 fn nodes() -> Vec<Bytes> {
+    let seeds =
+        vec![ReportedSeed { name: 1 << 60, node: Some(NodeId([0xbb; 32])) }, ReportedSeed { name: 7, node: None }];
+    let linked = vec![NodeId([0xaa; 32]); 64];
+    let opening = Opening { expect: 3, parameters: Parameters::default(), linked, seeds };
     let (name, reason) = ("démo".to_owned(), "this group is full".to_owned());
     let frames = [
-        NodeFrame::Hello { addresses: addresses(), process: 1 << 62 },
-        NodeFrame::Hello { addresses: vec![], process: 0 },
+        NodeFrame::Hello { addresses: addresses(), process: 1 << 62, advertised: Some("one.example:10501".into()) },
+        NodeFrame::Hello { addresses: vec![], process: 0, advertised: None },
         NodeFrame::Join { name: String::new() },
         NodeFrame::Join { name: name.clone() },
         NodeFrame::Observe { name: name.clone() },
@@ -324,6 +337,9 @@ fn nodes() -> Vec<Bytes> {
         NodeFrame::SameIdentity { process: 1 << 62, address: addresses()[0] },
         NodeFrame::Present,
         NodeFrame::Located { node: NodeId([0xbb; 32]), address: addresses()[0] },
+        named(NamedGroup::Absent, Some(opening)),
+        named(NamedGroup::Forming { group: GroupId([0xcc; 16]), creator: NodeId([0xbb; 32]) }, None),
+        named(NamedGroup::Runs { group: GroupId([0xcc; 16]) }, None),
     ];
     each(frames, encode_node)
 }

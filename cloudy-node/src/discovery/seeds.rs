@@ -127,6 +127,42 @@ pub async fn look_up(seed: &str) -> Result<Vec<SocketAddr>, SeedError> {
     outcome.map_err(|cause| SeedError::Lookup { seed: seed.to_owned(), cause })
 }
 
+/// What a test answers in place of a name service; none: the system's is asked.
+#[cfg(feature = "fault")]
+type Answers = std::sync::Arc<dyn Fn(&str) -> Option<Vec<SocketAddr>> + Send + Sync>;
+
+/// Where a node looks seeds up.
+#[derive(Clone, Default)]
+pub(crate) struct Resolver {
+    #[cfg(feature = "fault")]
+    answers: Option<Answers>,
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+impl Resolver {
+    /// One that asks this function first.
+    #[cfg(feature = "fault")]
+    pub(crate) fn answering(answers: Answers) -> Self {
+        Self { answers: Some(answers) }
+    }
+
+    /// As [`look_up`]. Cancel safe.
+    pub(crate) async fn look_up(&self, seed: &str) -> Result<Vec<SocketAddr>, SeedError> {
+        #[cfg(feature = "fault")]
+        if let Some(addresses) = self.answers.as_ref().and_then(|answers| answers(seed)) {
+            let cause = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            let found = Some(addresses).filter(|addresses| !addresses.is_empty());
+            return found.ok_or_else(|| SeedError::Lookup { seed: seed.to_owned(), cause });
+        }
+        look_up(seed).await
+    }
+}
+
 /// Resolves seeds like [`resolve`]. A name that does not resolve is logged once and retried until the deadline, because
 /// a name service may be late when a host starts. A resolution in progress at the deadline is finished.
 ///

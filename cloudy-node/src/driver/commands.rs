@@ -45,6 +45,12 @@ impl Driver {
             Command::Join { name, contact, aim, config, stage, reply } => {
                 self.join(name, Joining { contact, aim, config, stage, reply });
             }
+            Command::OpenName { name, expect, parameters, seeds, reply } => {
+                // A caller that is gone needs no answer.
+                let _ = reply.send(self.open_name(name, expect, *parameters, seeds));
+            }
+            Command::SetSeeds { name, seeds } => self.set_seeds(&name, seeds),
+            Command::ReportAgain { name } => self.report_again(&name),
             Command::Request { group, request } => self.request(group, request),
             Command::Outcome { group, id, reply } => {
                 if let Some(run) = self.groups.get(&group) {
@@ -317,6 +323,14 @@ impl Driver {
             }
             return false;
         }
+        if !self.may_accept(name, from) {
+            let me = self.me.short();
+            let reason = format!(
+                "node {me} has accepted another node's invitation to a group {name:?}, whose outcome it does not know"
+            );
+            self.refuse(from, group, reason, Refusal::NotYet);
+            return false;
+        }
         let joining = self.take_joining(name, from, |joining| joining.aim == Aim::Member);
         let (Some(joining), Some(mailbox)) = (joining, self.mailbox.upgrade()) else {
             let (reason, refusal) = self.refusal(name);
@@ -326,6 +340,7 @@ impl Driver {
         let now = self.now();
         let shared = Arc::new(Shared::new(group, name.to_owned(), self.me, from, &joining.config));
         let (installed, installed_in) = oneshot::channel();
+        self.promised(name, from, group);
         let run = self.start_group(Role::Invited { by: from }, durability, shared, &joining.config);
         run.installed = Some(installed);
         let group = Arc::clone(&run.shared);

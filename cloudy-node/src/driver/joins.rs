@@ -46,6 +46,7 @@ impl Driver {
             // Of a link that stands nobody has asked.
             NodeFrame::Present => {}
             NodeFrame::Located { node, address } => self.told_located(peer, node, address),
+            NodeFrame::Named(report) => self.take_name_report(peer, *report),
             NodeFrame::Refused { name, reason, refusal } => {
                 // A join without a contact has sent no question.
                 if let Some(joining) = self.take_joining(&name, peer, |joining| joining.contact.is_some()) {

@@ -87,12 +87,20 @@ impl Driver {
         }
     }
 
+    /// Tells a node where another is that opens the same group.
+    pub(super) fn introduce_to(to: &Link, other: &Link) {
+        if means_the_same(other.remote(), to.remote()) {
+            to.push_node(NodeFrame::Located { node: other.peer, address: other.remote() });
+        }
+    }
+
     /// A peer tells where a member is. Only members of this node's groups, present or former, are believed, and only about
     /// members; the handshake decides who is there.
     pub(super) fn told_located(&mut self, by: NodeId, node: NodeId, address: SocketAddr) {
         if self.is_of_groups(by) {
             self.located(node, address);
         }
+        self.told_of_opener(by, node, canonical(address));
     }
 
     /// A member may be at this address.

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudy_proto::{GroupId, MessageId, NodeId, Outcome, Request, Status, Stored, StoredError};
+use cloudy_proto::wire::ReportedSeed;
+use cloudy_proto::{GroupId, MessageId, NodeId, Outcome, Parameters, Request, Status, Stored, StoredError};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::cluster_keys::ClusterKeys;
 use crate::driver::attempt::{Aim, Attempt, Stage};
 use crate::driver::disk::ForgetReply;
 use crate::driver::founding::FoundingParts;
+use crate::driver::openings::OpenName;
 use crate::error::{FoundError, RevokeError, SetKeysError};
 use crate::group::GroupConfig;
 use crate::group::shared::Shared;
@@ -56,6 +58,23 @@ pub(crate) enum Command {
         config: Box<GroupConfig>,
         stage: Stage,
         reply: oneshot::Sender<Result<Arc<Shared>, Attempt>>,
+    },
+    /// Opens a group: the name is reported until the receiver in the answer is dropped.
+    OpenName {
+        name: String,
+        expect: u16,
+        parameters: Box<Parameters>,
+        seeds: Vec<ReportedSeed>,
+        reply: oneshot::Sender<OpenName>,
+    },
+    /// It is known what the seeds of a group that is opened lead to.
+    SetSeeds {
+        name: String,
+        seeds: Vec<ReportedSeed>,
+    },
+    /// Asks every linked node again what it has under a name.
+    ReportAgain {
+        name: String,
     },
     Request {
         group: GroupId,

@@ -17,6 +17,7 @@ mod founding;
 mod joins;
 mod located;
 mod mailbox;
+mod openings;
 mod requests;
 mod run;
 mod same_identity;
@@ -48,6 +49,8 @@ use commands::Joining;
 use dialler::Dialler;
 use disk::Disk;
 pub(crate) use located::Seeks;
+use openings::OpeningRun;
+pub(crate) use openings::{Known, OpenName};
 use run::{Effect, GroupRun};
 use same_identity::Superseded;
 use trust::Trust;
@@ -85,6 +88,8 @@ pub(crate) struct Driver {
     closed: ClosedGroups,
     /// The callers that wait to be invited, by the group's name.
     joining: BTreeMap<String, Joining>,
+    /// The groups that callers open, by name.
+    openings: BTreeMap<String, OpeningRun>,
     connecting: Vec<(SocketAddr, oneshot::Sender<Result<NodeId, ConnectError>>)>,
     dialler: Dialler,
     /// What this node looks for beyond the addresses that it knows.
@@ -131,6 +136,7 @@ impl Driver {
             groups: BTreeMap::new(),
             closed: ClosedGroups::default(),
             joining: BTreeMap::new(),
+            openings: BTreeMap::new(),
             connecting: Vec::new(),
             dialler,
             seeks,
@@ -181,6 +187,7 @@ impl Driver {
             self.run_timers();
             self.turn_groups();
             self.turn_closed();
+            self.turn_openings();
             self.answer_waiting();
             self.set_allowances();
             self.dial_due();
@@ -243,6 +250,7 @@ impl Driver {
     fn installed(&mut self, group: GroupId, view: &View) {
         let now = self.now();
         self.allowances_stale = true;
+        self.promise_kept(group);
         self.peers.values_mut().for_each(|link| link.end_views_before(group, view.id));
         let without = ("its creator has created it without this node", Refusal::NotYet);
         self.turn_down_asked(group, without, |node| view.rank_of(node).is_some());
@@ -264,6 +272,8 @@ impl Driver {
         if let Some(run) = self.groups.remove(&group) {
             run.shared.lock().final_outcomes = run.machine.final_outcomes();
             run.shared.end(crate::group::EndReason::Closed);
+            let reason = run.shared.lock().ended.clone();
+            self.promise_over(group, reason.as_ref());
             self.keep_closed(group, run);
             self.peers.values_mut().for_each(|link| {
                 link.flush();
@@ -438,6 +448,7 @@ impl Driver {
                 link.push_node(joining.aim.question(name.clone()));
             });
             self.tell_trust(&link);
+            self.report_names(&link);
             self.peers.insert(peer, link);
             self.allowances_stale = true;
             for group in self.groups.values_mut() {

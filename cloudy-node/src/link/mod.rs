@@ -372,7 +372,7 @@ impl Links {
     async fn exchange_hellos(&self, connection: &Connection) -> Result<(NodeWriter, recv::Hello), LinkFailure> {
         let timeout = self.limits.handshake_timeout;
         let both = async {
-            let node_stream = NodeWriter::open(connection, self.addresses.to_vec(), self.process).await?;
+            let node_stream = NodeWriter::open(connection, self.addresses.to_vec(), self.process, None).await?;
             Ok((node_stream, recv::read_hello(connection).await?))
         };
         tokio::time::timeout(timeout, both).await.unwrap_or_else(|_| {

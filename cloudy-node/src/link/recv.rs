@@ -107,7 +107,7 @@ async fn find_hello(connection: &Connection) -> Result<Hello, ReadError> {
         let frame = decoder.feed(&mut view)?;
         rest = rest.slice(rest.len() - view.len()..);
         match frame {
-            Some(NodeFrame::Hello { addresses, process }) => {
+            Some(NodeFrame::Hello { addresses, process, advertised: _ }) => {
                 return Ok(Hello { addresses, process, stream: NodeStream { stream, decoder, rest } });
             }
             Some(_) => return Err(ReadError::NotHello),

@@ -52,6 +52,7 @@ impl NodeWriter {
         connection: &Connection,
         addresses: Vec<SocketAddr>,
         process: u64,
+        advertised: Option<String>,
     ) -> Result<Self, LinkFailure> {
         let mut stream = connection.open_uni().await?;
         let header = StreamHeader {
@@ -61,7 +62,7 @@ impl NodeWriter {
             stream: Stream::Node,
         };
         let mut hello = BytesMut::from(&encode_header(&header)[..]);
-        encode_node(&NodeFrame::Hello { addresses, process }, &mut hello);
+        encode_node(&NodeFrame::Hello { addresses, process, advertised }, &mut hello);
         let written = stream.write_all(&hello).await;
         if written.is_err() {
             return Err(connection.closed().await.into());

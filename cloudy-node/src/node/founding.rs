@@ -42,7 +42,7 @@ impl Founding {
     }
 
     /// The reason for which no more events follow.
-    pub(super) async fn end_reason(&self) -> FoundError {
+    pub(crate) async fn end_reason(&self) -> FoundError {
         self.group.shared.ended().await.into()
     }
 

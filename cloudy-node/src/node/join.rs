@@ -18,7 +18,7 @@ use crate::link_error::ConnectError;
 use crate::node::Node;
 use crate::wait::{Answer, Answers, Awaited, Backoff, Deadline, Wait};
 
-type Answered = oneshot::Receiver<Result<Arc<Shared>, Attempt>>;
+pub(crate) type Answered = oneshot::Receiver<Result<Arc<Shared>, Attempt>>;
 
 impl Node {
     /// Dials an address until the link is up, and returns the id of the node there. An attempt is repeated if no node
@@ -83,7 +83,7 @@ impl Node {
     /// The name is too long.
     pub async fn join_group(&self, name: &str) -> Result<Joining, JoinError> {
         let stage = Stage::default();
-        let answer = self.ask_to_join(name, None, (Aim::Member, &stage)).await?;
+        let answer = self.ask_to_join(name, None, (Aim::Member, &stage), &self.join_config).await?;
         Ok(Joining { node: self.clone(), name: name.to_owned(), answer, stage })
     }
 
@@ -174,8 +174,8 @@ impl Node {
             }
         };
         stage.reach(contact, "it received the request, and has not answered");
-        let answer = self.ask_to_join(name, Some(contact), (aim, stage)).await?;
-        let joined = self.answer_of(answer).await;
+        let mut answer = self.ask_to_join(name, Some(contact), (aim, stage), &self.join_config).await?;
+        let joined = self.answer_of(&mut answer).await;
         stage.clear();
         joined
     }
@@ -183,9 +183,10 @@ impl Node {
     /// Observes a group through a linked node, which knows it at this moment with its result or without; else the
     /// node's answer.
     pub(crate) async fn observe(&self, name: &str, contact: NodeId, from: Option<Index>) -> Result<Group, String> {
-        let asked = self.ask_to_join(name, Some(contact), (Aim::Observer(from), &Stage::default())).await;
+        let aim = (Aim::Observer(from), &Stage::default());
+        let asked = self.ask_to_join(name, Some(contact), aim, &self.join_config).await;
         let answer = match asked {
-            Ok(answer) => self.answer_of(answer).await,
+            Ok(mut answer) => self.answer_of(&mut answer).await,
             Err(error) => Err(error.into()),
         };
         answer.map_err(|attempt| match attempt {
@@ -195,20 +196,23 @@ impl Node {
         })
     }
 
-    async fn ask_to_join(
+    /// Asks a linked node for a group, or waits for anybody's invitation.
+    pub(crate) async fn ask_to_join(
         &self,
         name: &str,
         contact: Option<NodeId>,
         (aim, stage): (Aim, &Stage),
+        config: &GroupConfig,
     ) -> Result<Answered, JoinError> {
         check(name, aim)?;
         let (reply, answer) = oneshot::channel();
-        let (name, config, stage) = (name.to_owned(), Box::new(GroupConfig::clone(&self.join_config)), stage.clone());
+        let (name, config, stage) = (name.to_owned(), Box::new(config.clone()), stage.clone());
         self.mailbox.send(Command::Join { name, contact, aim, config, stage, reply }).await;
         Ok(answer)
     }
 
-    async fn answer_of(&self, answer: Answered) -> Result<Group, Attempt> {
+    /// Waits for the answer to [`ask_to_join`](Self::ask_to_join).
+    pub(crate) async fn answer_of(&self, answer: &mut Answered) -> Result<Group, Attempt> {
         match answer.await {
             Ok(answer) => answer.map(|group| self.handle(group)),
             // The driver drops a reply only when it stops.
@@ -255,13 +259,13 @@ impl Joining {
         let mut answers = Answers::default();
         let invitations = async {
             loop {
-                match node.answer_of(answer).await {
+                match node.answer_of(&mut answer).await {
                     Ok(group) => return Ok(group),
                     Err(Attempt::Failed(error)) => return Err(error),
                     Err(Attempt::NotYet(from)) => drop(answers.note(from)),
                 }
                 stage.clear();
-                answer = node.ask_to_join(&name, None, (Aim::Member, &stage)).await?;
+                answer = node.ask_to_join(&name, None, (Aim::Member, &stage), &node.join_config).await?;
             }
         };
         let joined = deadline.run(invitations).await;

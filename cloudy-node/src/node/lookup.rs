@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use crate::discovery::seeds::{self, SeedError};
+use crate::discovery::seeds::{self, Resolver, SeedError};
 use crate::discovery::{DiscoveryError, DiscoveryKeys, Finder, Multicast};
 use crate::driver::{Command, Seeks, WeakMailbox};
 use crate::node::Node;
@@ -53,17 +53,25 @@ pub enum LookupError {
 /// The state that lookups share with the node. Clones share the lookup in progress.
 #[derive(Clone, Debug)]
 pub(crate) struct Lookups {
+    resolver: Resolver,
     seeks: watch::Receiver<Seeks>,
     task: Arc<Mutex<Option<AbortHandle>>>,
+    /// Seeds of groups that were opened: looked up until the node is closed.
+    seeds: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Lookups {
-    pub(crate) fn new(seeks: watch::Receiver<Seeks>) -> Self {
-        Self { seeks, task: Arc::default() }
+    pub(crate) fn new(seeks: watch::Receiver<Seeks>, resolver: Resolver) -> Self {
+        Self { resolver, seeks, task: Arc::default(), seeds: Arc::default() }
     }
 }
 
 impl Node {
+    /// The addresses of a seed at this moment.
+    pub(crate) async fn resolve(&self, seed: &str) -> Result<Vec<SocketAddr>, SeedError> {
+        self.lookups.resolver.look_up(seed).await
+    }
+
     /// Looks for members of this node's groups while it has no link to one of them, and for a group while it waits to
     /// join one. It runs in the background until the node is closed, by names and by multicast. So nodes find each
     /// other even if all were restarted at other addresses; linked nodes exchange the addresses of the others. The
@@ -92,8 +100,7 @@ impl Node {
         if let Some(place) = &lookup.multicast {
             place.check(&keys)?;
         }
-        let seeker = Seeker { mailbox: Arc::new(self.mailbox.downgrade()), seeks: self.lookups.seeks.clone() };
-        let health = self.mailbox.health.clone();
+        let (seeker, health) = (self.seeker(), self.mailbox.health.clone());
         let task = self.mailbox.health.spawn("lookup", async move {
             let mut searches = JoinSet::new();
             for name in lookup.names {
@@ -111,6 +118,22 @@ impl Node {
         }
         Ok(())
     }
+
+    /// Looks for members by these names as well, until the node is closed.
+    pub(crate) fn look_up_seeds(&self, names: &[String]) {
+        let mut seeds = self.lookups.seeds.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            if seeds.insert(name.clone()) {
+                let (seeker, name) = (self.seeker(), name.clone());
+                self.mailbox.health.spawn("lookup", async move { seeker.by_name(&name).await });
+            }
+        }
+    }
+
+    fn seeker(&self) -> Seeker {
+        let (seeks, resolver) = (self.lookups.seeks.clone(), self.lookups.resolver.clone());
+        Seeker { mailbox: Arc::new(self.mailbox.downgrade()), seeks, resolver }
+    }
 }
 
 #[derive(Clone)]
@@ -118,6 +141,7 @@ struct Seeker {
     /// A running lookup does not keep its node alive.
     mailbox: Arc<WeakMailbox>,
     seeks: watch::Receiver<Seeks>,
+    resolver: Resolver,
 }
 
 impl Seeker {
@@ -135,7 +159,7 @@ impl Seeker {
             if self.seeks.wait_for(seeks).await.is_err() {
                 return;
             }
-            match seeds::look_up(name).await {
+            match self.resolver.look_up(name).await {
                 Ok(addresses) => {
                     reported = false;
                     let new: Vec<SocketAddr> = addresses.into_iter().filter(|&address| open.insert(address)).collect();

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::cluster_key::ClusterKey;
 use crate::cluster_keys::ClusterKeys;
 use crate::discovery::DiscoveryKeys;
+use crate::discovery::seeds::Resolver;
 use crate::driver::{Command, Driver, Mailbox, Seeks, mailbox};
 use crate::endpoint::{self, EndpointLimits, EndpointSocket};
 use crate::error::ForgetError;
@@ -33,6 +34,7 @@ mod trust;
 
 pub use error::StartError;
 pub use founding::Founding;
+pub(crate) use join::Answered;
 pub use join::Joining;
 pub use lookup::{Lookup, LookupError};
 
@@ -54,6 +56,7 @@ pub struct NodeBuilder {
     #[cfg(feature = "fault")]
     socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
     rng_seed: Option<[u8; 32]>,
+    resolver: Resolver,
 }
 
 impl NodeBuilder {
@@ -113,6 +116,14 @@ impl NodeBuilder {
     #[cfg(feature = "fault")]
     pub fn socket(mut self, socket: Arc<dyn quinn::AsyncUdpSocket>) -> Self {
         self.socket = Some(socket);
+        self
+    }
+
+    /// Asks this function for the addresses of a seed before the system's name service: an empty list stands for a name
+    /// that does not resolve, none for the system's answer.
+    #[cfg(feature = "fault")]
+    pub fn resolver(mut self, answers: impl Fn(&str) -> Option<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
+        self.resolver = Resolver::answering(Arc::new(answers));
         self
     }
 
@@ -195,7 +206,7 @@ impl NodeBuilder {
         let join_config = Arc::new(self.join_config);
         let id = identity.node_id();
         let (seeks, sought) = watch::channel(Seeks::default());
-        let lookups = Lookups::new(sought);
+        let lookups = Lookups::new(sought, self.resolver);
         let node = Node { id, address, mailbox, resumed, revoked, discovery_keys, join_config, lookups };
         let accepting = links.clone();
         tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade(), disk, seeks).run());
@@ -217,7 +228,7 @@ fn check_clock(now: SystemTime) -> Result<(), StartError> {
 pub struct Node {
     id: NodeId,
     address: SocketAddr,
-    mailbox: Mailbox,
+    pub(crate) mailbox: Mailbox,
     resumed: Arc<Vec<Group>>,
     revoked: Revoked,
     discovery_keys: DiscoveryKeys,
@@ -316,7 +327,7 @@ impl Node {
     }
 
     /// The handle of a group that the driver runs.
-    fn handle(&self, shared: Arc<Shared>) -> Group {
+    pub(crate) fn handle(&self, shared: Arc<Shared>) -> Group {
         Group { shared, mailbox: self.mailbox.clone() }
     }
 

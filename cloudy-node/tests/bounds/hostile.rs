@@ -77,7 +77,7 @@ pub(crate) async fn open(connection: &Connection, bytes: &[u8]) -> SendStream {
 
 pub(crate) async fn hello(connection: &Connection) -> SendStream {
     let mut bytes = BytesMut::from(&header(GroupId([0; 16]), Incarnation(0), Stream::Node)[..]);
-    encode_node(&NodeFrame::Hello { addresses: Vec::new(), process: PROCESS }, &mut bytes);
+    encode_node(&NodeFrame::Hello { addresses: Vec::new(), process: PROCESS, advertised: None }, &mut bytes);
     open(connection, &bytes).await
 }
 

@@ -22,6 +22,7 @@ mod key_files;
 mod keys;
 mod leaving;
 mod many_groups;
+mod opening;
 mod outcomes;
 mod readers;
 mod recipes;

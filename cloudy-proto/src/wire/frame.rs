@@ -14,10 +14,10 @@ use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::Slot;
 use crate::view::Place;
-use crate::wire::ConsensusMessage;
+use crate::wire::{ConsensusMessage, NameReport};
 
 /// The version of all that nodes say; part of the TLS handshake's protocol name and of every stream's header.
-pub const WIRE_VERSION: u16 = 6;
+pub const WIRE_VERSION: u16 = 7;
 
 /// Which stream of a link a frame travels on. Nothing relies on the order between two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -102,6 +102,8 @@ pub enum NodeFrame {
         /// The sender's process: another process with the same identity has another number, and one that was started
         /// later, by its own clock, a higher one.
         process: u64,
+        /// `HOST:PORT` at which others find the sender, also after its address has changed.
+        advertised: Option<String>,
     },
     /// Asks the receiver to take the sender into a group that it is founding.
     Join {
@@ -150,6 +152,8 @@ pub enum NodeFrame {
         /// Where the sender hears it from.
         address: SocketAddr,
     },
+    /// What the sender has under a group's name; answered if the sender opens a group of that name.
+    Named(Box<NameReport>),
 }
 
 /// What a control stream carries.

@@ -3,6 +3,7 @@
 mod codec;
 mod consensus;
 mod frame;
+mod name_report;
 mod tally;
 
 pub use codec::{
@@ -16,4 +17,5 @@ pub use frame::{
     AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, Findings, HeldPart, LaneFrame, NodeFrame, Refusal, Stall, Stream,
     StreamHeader, WIRE_VERSION, Wedged,
 };
+pub use name_report::{NameReport, NamedGroup, Opening, ReportedSeed};
 pub use tally::{Heartbeat, KnownSkip, TallyFrame};

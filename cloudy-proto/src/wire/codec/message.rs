@@ -10,15 +10,15 @@ use super::{
 };
 use crate::digest::ResultBase;
 use crate::limits::{
-    CERTIFICATE_BYTES_MAX, CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, FETCH_PART_BYTES,
-    GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, LOG_STATE_BYTES_MAX, MEMBERS_MAX, REASON_BYTES_MAX,
-    REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, RUNS_MAX, SLOT_BODY_BYTES_MAX, SNAPSHOT_TRANSFER_BYTES_MAX,
-    TALLY_FRAME_BYTES_MAX,
+    ADVERTISED_BYTES_MAX, CERTIFICATE_BYTES_MAX, CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX,
+    FETCH_PART_BYTES, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, LOG_STATE_BYTES_MAX, MEMBERS_MAX,
+    REASON_BYTES_MAX, REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, RUNS_MAX, SLOT_BODY_BYTES_MAX,
+    SNAPSHOT_TRANSFER_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::slot::check_body;
 use crate::wire::{
-    ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, HeldPart, NodeFrame, Stall, TallyFrame,
-    Wedged,
+    ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, HeldPart, NameReport, NodeFrame, Stall,
+    TallyFrame, Wedged,
 };
 use crate::words::harmless;
 
@@ -168,7 +168,11 @@ impl Message for NodeFrame {
 
     fn check(&self) -> Result<(), FrameError> {
         match self {
-            Self::Hello { addresses: named, .. } => addresses(named.len())?,
+            Self::Hello { addresses: named, advertised, process: _ } => {
+                addresses(named.len())?;
+                let bytes = advertised.as_ref().map_or(0, String::len);
+                at_most_len("an advertised name's bytes", bytes, ADVERTISED_BYTES_MAX)?;
+            }
             Self::Join { name } | Self::Observe { name } => group_name(name)?,
             Self::Refused { name, reason: words, refusal: _ } => {
                 group_name(name)?;
@@ -178,6 +182,7 @@ impl Message for NodeFrame {
             Self::Certificate(certificate) => {
                 at_most_len("a certificate's bytes", certificate.len(), CERTIFICATE_BYTES_MAX)?;
             }
+            Self::Named(report) => check_name_report(report)?,
             Self::SameIdentity { .. } | Self::Present | Self::Located { .. } => {}
         }
         Ok(())
@@ -304,6 +309,14 @@ fn check_wedged(wedged: &Wedged) -> Result<(), BoundError> {
     check_round(wedged.cursor.round.0)?;
     check_findings(&wedged.findings)?;
     wedged.frontiers.iter().try_for_each(|frontier| check_round(frontier.0))
+}
+
+fn check_name_report(report: &NameReport) -> Result<(), FrameError> {
+    group_name(&report.name)?;
+    let Some(opening) = &report.opening else { return Ok(()) };
+    at_most_len("nodes that open a group", opening.linked.len(), MEMBERS_MAX)?;
+    at_most_len("seeds", opening.seeds.len(), MEMBERS_MAX)?;
+    Ok(opening.parameters.validate()?)
 }
 
 fn check_findings(findings: &Findings) -> Result<(), BoundError> {

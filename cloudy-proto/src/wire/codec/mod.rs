@@ -22,12 +22,13 @@ pub(crate) use log_state::{decode_log_state, encode_log_state};
 pub use message::{ControlDecoder, NodeDecoder, TallyDecoder, encode_control, encode_node, encode_tally};
 pub(crate) use message::{decode_base, encode_base};
 
+use crate::config::ParametersError;
 pub use crate::limits::DURATION_MAX;
 use crate::limits::{ADDRESSES_MAX, ROUND_MAX};
 use crate::slot::BodyError;
 
-/// A node frame, encoded: the largest refuses in words.
-pub const NODE_FRAME_BYTES_MAX: usize = 1 << 10;
+/// A node frame, encoded: the largest names the nodes that open a group.
+pub const NODE_FRAME_BYTES_MAX: usize = 6 << 10;
 /// A command of the control log, encoded: the largest installs a full ring with all its addresses.
 pub const COMMAND_BYTES_MAX: usize = 32 << 10;
 /// Views, incarnations, indexes, sequence numbers and log positions: no honest one comes near, and what is added to one
@@ -94,6 +95,9 @@ pub enum FrameError {
     /// A value is above its bound.
     #[error(transparent)]
     Bound(#[from] BoundError),
+    /// The parameters of a group that is opened cannot work.
+    #[error("the parameters of a group that is opened: {0}")]
+    Parameters(#[from] ParametersError),
 }
 
 /// Checks a value against its bound.

@@ -16,7 +16,8 @@ use crate::view::{Origin, Place, RingMember};
 use crate::wire::codec::{ControlDecoder, HeaderDecoder, LaneDecoder, NodeDecoder, TallyDecoder, encode_command};
 use crate::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, Heartbeat, HeldPart,
-    KnownSkip, LaneFrame, NodeFrame, Refusal, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    KnownSkip, LaneFrame, NameReport, NamedGroup, NodeFrame, Opening, Refusal, ReportedSeed, Stall, Stream,
+    StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };
 
 const CHECKPOINT: Checkpoint = Checkpoint { index: Index(65_536), digest: Digest(0x0123_4567_89ab_cdef) };
@@ -82,10 +83,21 @@ fn tally_frames() {
     ]));
 }
 
+fn named(group: NamedGroup, opening: Option<Opening>) -> NodeFrame {
+    NodeFrame::Named(Box::new(NameReport { name: "demo".into(), group, opening }))
+}
+
+fn opening() -> Opening {
+    let seeds = [None, Some(NodeId([2; 32]))].map(|node| ReportedSeed { name: 300, node });
+    let linked = vec![NodeId([1; 32]), NodeId([2; 32])];
+    Opening { expect: 3, parameters: Parameters::default(), linked, seeds: seeds.to_vec() }
+}
+
 #[test]
 fn node_frames() {
     insta::assert_snapshot!(lines::<NodeDecoder>(&[
-        NodeFrame::Hello { addresses: addresses(), process: 300 },
+        NodeFrame::Hello { addresses: addresses(), process: 300, advertised: None },
+        NodeFrame::Hello { addresses: addresses(), process: 300, advertised: Some("one.example:10501".into()) },
         NodeFrame::Join { name: "demo".into() },
         NodeFrame::Refused { name: "demo".into(), reason: "full".into(), refusal: Refusal::NotYet },
         NodeFrame::Observe { name: "demo".into() },
@@ -94,6 +106,9 @@ fn node_frames() {
         NodeFrame::SameIdentity { process: 301, address: addresses()[0] },
         NodeFrame::Present,
         NodeFrame::Located { node: NodeId([3; 32]), address: addresses()[0] },
+        named(NamedGroup::Absent, None),
+        named(NamedGroup::Forming { group: GroupId([4; 16]), creator: NodeId([3; 32]) }, Some(opening())),
+        named(NamedGroup::Runs { group: GroupId([4; 16]) }, None),
     ]));
 }
 

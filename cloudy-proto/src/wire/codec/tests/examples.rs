@@ -14,15 +14,16 @@ use crate::config::{Durability, Parameters, RingKind};
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::limits::{
-    ADDRESSES_MAX, CERTIFICATE_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX,
-    REASON_BYTES_MAX, REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, ROUND_MAX,
+    ADDRESSES_MAX, ADVERTISED_BYTES_MAX, CERTIFICATE_BYTES_MAX, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX,
+    MEMBERS_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, ROUND_MAX,
 };
 use crate::slot::{Batch, Slot, push_payload};
 use crate::view::{Origin, Place, RingMember};
 use crate::wire::codec::{COUNTER_MAX, DURATION_MAX};
 use crate::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, Heartbeat, HeldPart,
-    KnownSkip, LaneFrame, NodeFrame, Refusal, Stall, Stream, StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    KnownSkip, LaneFrame, NameReport, NamedGroup, NodeFrame, Opening, Refusal, ReportedSeed, Stall, Stream,
+    StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };
 use crate::words::harmless;
 
@@ -158,9 +159,26 @@ pub(super) fn tally() -> impl Strategy<Value = TallyFrame> {
     ]
 }
 
+fn named_group() -> impl Strategy<Value = NamedGroup> {
+    let ids = || any::<[u8; 16]>().prop_map(GroupId);
+    prop_oneof![
+        Just(NamedGroup::Absent),
+        (ids(), any::<[u8; 32]>()).prop_map(|(group, creator)| NamedGroup::Forming { group, creator: NodeId(creator) }),
+        ids().prop_map(|group| NamedGroup::Runs { group }),
+    ]
+}
+
+fn opening() -> impl Strategy<Value = Opening> {
+    let node = || any::<[u8; 32]>().prop_map(NodeId);
+    let seed = (any::<u64>(), option::of(node())).prop_map(|(name, node)| ReportedSeed { name, node });
+    (any::<u16>(), vec(node(), 0..=MEMBERS_MAX), vec(seed, 0..=MEMBERS_MAX))
+        .prop_map(|(expect, linked, seeds)| Opening { expect, parameters: Parameters::default(), linked, seeds })
+}
+
 pub(super) fn node() -> impl Strategy<Value = NodeFrame> {
     prop_oneof![
-        (addresses(), any::<u64>()).prop_map(|(addresses, process)| NodeFrame::Hello { addresses, process }),
+        (addresses(), any::<u64>(), option::of(words(ADVERTISED_BYTES_MAX)))
+            .prop_map(|(addresses, process, advertised)| NodeFrame::Hello { addresses, process, advertised }),
         words(GROUP_NAME_BYTES_MAX).prop_map(|name| NodeFrame::Join { name }),
         (words(GROUP_NAME_BYTES_MAX), reason(), refusal()).prop_map(|(name, reason, refusal)| NodeFrame::Refused {
             name,
@@ -178,6 +196,8 @@ pub(super) fn node() -> impl Strategy<Value = NodeFrame> {
             node: NodeId(node),
             address: SocketAddr::from((ip, port))
         }),
+        (words(GROUP_NAME_BYTES_MAX), named_group(), option::of(opening()))
+            .prop_map(|(name, group, opening)| NodeFrame::Named(Box::new(NameReport { name, group, opening }))),
     ]
 }
 

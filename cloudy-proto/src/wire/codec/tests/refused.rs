@@ -8,17 +8,18 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::examples::{batch, fetched, largest_install, slot};
 use super::*;
 use crate::command::Command;
-use crate::config::Durability;
+use crate::config::{Durability, Parameters, ParametersError};
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
 use crate::limits::{
-    CERTIFICATE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, FETCH_PART_BYTES, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX,
-    MEMBERS_MAX, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, SLOT_BODY_BYTES_MAX,
-    SLOT_PAYLOADS_MAX, STREAM_HEADER_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
+    ADVERTISED_BYTES_MAX, CERTIFICATE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, FETCH_PART_BYTES, GROUP_NAME_BYTES_MAX,
+    LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX,
+    REVOKED_PER_FRAME_MAX, SLOT_BODY_BYTES_MAX, SLOT_PAYLOADS_MAX, STREAM_HEADER_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::view::Place;
 use crate::wire::{
-    Fetch, Fetched, Findings, Heartbeat, HeldPart, KnownSkip, Refusal, Stall, Stream, WIRE_VERSION, Wedged,
+    Fetch, Fetched, Findings, Heartbeat, HeldPart, KnownSkip, NameReport, NamedGroup, Opening, Refusal, ReportedSeed,
+    Stall, Stream, WIRE_VERSION, Wedged,
 };
 
 fn refused<C: Codec>(bytes: &[u8]) -> C::Error {
@@ -217,8 +218,13 @@ fn a_tally_frame_out_of_bounds_is_refused() {
 fn a_node_frame_out_of_bounds_is_refused() {
     let addresses = vec![SocketAddr::from(([1, 2, 3, 4], 5)); ADDRESSES_MAX + 1];
     assert_eq!(
-        refused_frame::<NodeDecoder>(NodeFrame::Hello { addresses, process: u64::MAX }),
+        refused_frame::<NodeDecoder>(NodeFrame::Hello { addresses, process: u64::MAX, advertised: None }),
         over("addresses", 17, 16).into()
+    );
+    let advertised = Some("n".repeat(ADVERTISED_BYTES_MAX + 1));
+    assert_eq!(
+        refused_frame::<NodeDecoder>(NodeFrame::Hello { addresses: Vec::new(), process: 1, advertised }),
+        over("an advertised name's bytes", 262, 261).into()
     );
     let (name, reason) = ("n".repeat(GROUP_NAME_BYTES_MAX + 1), "r".repeat(REASON_BYTES_MAX + 1));
     let name_max = over("a group name's bytes", 129, 128);
@@ -236,6 +242,18 @@ fn a_node_frame_out_of_bounds_is_refused() {
     let certificate = Bytes::from(vec![1; CERTIFICATE_BYTES_MAX + 1]);
     let error = over("a certificate's bytes", 769, 768);
     assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Certificate(certificate)), error.into());
+    let named = |name: &str, parameters, [linked, seeds]: [usize; 2]| {
+        let (linked, seeds) = (vec![NodeId([1; 32]); linked], vec![ReportedSeed { name: 1, node: None }; seeds]);
+        let opening = Some(Opening { expect: 3, parameters, linked, seeds });
+        let report = NameReport { name: name.to_owned(), group: NamedGroup::Absent, opening };
+        refused_frame::<NodeDecoder>(NodeFrame::Named(Box::new(report)))
+    };
+    let works = Parameters::default();
+    let long = "n".repeat(GROUP_NAME_BYTES_MAX + 1);
+    assert_eq!(named(&long, works.clone(), [0, 0]), over("a group name's bytes", 129, 128).into());
+    assert_eq!(named("", works.clone(), [65, 0]), over("nodes that open a group", 65, 64).into());
+    assert_eq!(named("", works.clone(), [0, 65]), over("seeds", 65, 64).into());
+    assert_eq!(named("", works.ring_min(0), [0, 0]), FrameError::Parameters(ParametersError::Zero("ring_min")));
 }
 
 #[test]
@@ -402,11 +420,19 @@ fn the_largest_of_each_is_taken() {
     let skip = KnownSkip { lane, prev: Round(ROUND_MAX), frontier: Round(ROUND_MAX) };
     taken::<TallyDecoder>(TallyFrame::Skips { lanes: vec![skip; MEMBERS_MAX] });
     let addresses = vec![SocketAddr::from(([0xffff; 8], u16::MAX)); ADDRESSES_MAX];
-    taken::<NodeDecoder>(NodeFrame::Hello { addresses, process: u64::MAX });
+    let advertised = Some("n".repeat(ADVERTISED_BYTES_MAX));
+    taken::<NodeDecoder>(NodeFrame::Hello { addresses, process: u64::MAX, advertised });
     let (name, reason) = ("n".repeat(GROUP_NAME_BYTES_MAX), "r".repeat(REASON_BYTES_MAX));
     taken::<NodeDecoder>(NodeFrame::Refused { name, reason, refusal: Refusal::Final });
     taken::<NodeDecoder>(NodeFrame::Revoked { own: true, nodes: vec![NodeId([0xff; 32]); REVOKED_PER_FRAME_MAX] });
     taken::<NodeDecoder>(NodeFrame::Certificate(vec![0xff; CERTIFICATE_BYTES_MAX].into()));
+    let linked = vec![NodeId([0xff; 32]); MEMBERS_MAX];
+    let seeds = vec![ReportedSeed { name: u64::MAX, node: Some(NodeId([0xff; 32])) }; MEMBERS_MAX];
+    let parameters = largest_install().parameters;
+    let opening = Some(Opening { expect: u16::MAX, parameters, linked, seeds });
+    let group = NamedGroup::Forming { group: GroupId([0xff; 16]), creator: NodeId([0xff; 32]) };
+    let name = "n".repeat(GROUP_NAME_BYTES_MAX);
+    taken::<NodeDecoder>(NodeFrame::Named(Box::new(NameReport { name, group, opening })));
     taken::<ControlDecoder>(fetched(&[vec![1; FETCH_PART_BYTES - 3]]));
     taken::<ControlDecoder>(ControlFrame::Wedged(wedged()));
     let entries = vec![Bytes::from(vec![0; COMMAND_BYTES_MAX]); LOG_ENTRIES_PER_FRAME_MAX];

@@ -1,0 +1,117 @@
+//! The creator's part: it invites nodes that are ready, and creates the group with all of them or not at all.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cloudy_proto::NodeId;
+use cloudy_proto::wire::NamedGroup;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::driver::{FoundingEvent, Known};
+use crate::error::FoundError;
+use crate::handle::Group;
+use crate::node::Founding;
+use crate::open::progress::{OpenEvent, OpenGroupError};
+use crate::open::work::{Next, Work};
+
+/// How long the invited nodes may take to accept.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Work<'_> {
+    /// Creates the group with these nodes and this one. Until view 1 is proposed, nobody relies on it.
+    pub(super) async fn create(
+        &mut self,
+        others: Vec<NodeId>,
+        known: &mut watch::Receiver<Known>,
+    ) -> Result<Next, OpenGroupError> {
+        let mut members: Vec<NodeId> = others.iter().copied().chain([self.node.id()]).collect();
+        members.sort_unstable();
+        self.attempt(OpenEvent::Creating { members });
+        let mut founding = match self.node.found_group(&self.name, self.config.clone()).await {
+            Ok(founding) => founding,
+            Err(error @ (FoundError::NameTaken { .. } | FoundError::Leaving { .. })) => {
+                return Ok(self.not_created(error.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match gather(&mut founding, &others, known).await {
+            Ok(()) => {}
+            Err(Gathering::Closed) => return Err(founding.end_reason().await.into()),
+            // Dropped, it is given up, and those that accepted are told.
+            Err(Gathering::Failed(why)) => return Ok(self.not_created(why)),
+        }
+        let (reply, created) = oneshot::channel();
+        // From here on others may install view 1, so it is not given up.
+        self.node.mailbox.health.spawn("creation of a group", async move {
+            let created = founding.found(None).without_timeout().await;
+            if let Err(Ok(group)) = reply.send(created) {
+                withdraw(&group);
+            }
+        });
+        match created.await {
+            Ok(created) => Ok(Next::Opened(created?)),
+            Err(_) => Err(self.node.closed().await.into()),
+        }
+    }
+}
+
+/// The caller is gone: this node leaves, and the others go on.
+fn withdraw(group: &Group) {
+    group.shared.begin_leaving();
+    group.mailbox.wake();
+}
+
+enum Gathering {
+    /// Not all accept, in words.
+    Failed(String),
+    /// The node is closed.
+    Closed,
+}
+
+/// Returns once all have accepted.
+async fn gather(
+    founding: &mut Founding,
+    others: &[NodeId],
+    known: &mut watch::Receiver<Known>,
+) -> Result<(), Gathering> {
+    let mut missing: BTreeSet<NodeId> = others.iter().copied().collect();
+    let gives_up_at = Instant::now() + ACCEPT_TIMEOUT;
+    while !missing.is_empty() {
+        let failed = |why: String| Err(Gathering::Failed(why));
+        tokio::select! {
+            event = founding.next_event() => match event {
+                Some(FoundingEvent::AskedToJoin { node }) if missing.contains(&node) => founding.invite(node),
+                // Others join once the group is created.
+                Some(FoundingEvent::AskedToJoin { .. }) => {}
+                Some(FoundingEvent::Accepted { node }) => drop(missing.remove(&node)),
+                Some(FoundingEvent::Refused { node, reason }) => {
+                    return failed(format!("node {} does not accept the invitation: {reason}", node.short()));
+                }
+                Some(FoundingEvent::Lost { node }) => {
+                    return failed(format!("node {} accepted, and was lost before all had", node.short()));
+                }
+                None => return Err(Gathering::Closed),
+            },
+            changed = known.changed() => {
+                if changed.is_err() {
+                    return Err(Gathering::Closed);
+                }
+                let known = known.borrow();
+                if let Some(lost) = missing.iter().find(|node| !known.peers.contains_key(node)) {
+                    return failed(format!("node {} was lost before it accepted", lost.short()));
+                }
+                let runs = |report: &cloudy_proto::wire::NameReport| matches!(report.group, NamedGroup::Runs { .. });
+                if let Some((node, _)) = known.reports().find(|(_, report)| runs(report)) {
+                    return failed(format!("node {} is in a group of that name", node.short()));
+                }
+            }
+            // sleep: a bound on the answers of other nodes.
+            () = sleep_until(gives_up_at) => {
+                let names = missing.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
+                return failed(format!("these nodes have not accepted the invitation: {names}"));
+            }
+        }
+    }
+    Ok(())
+}
