@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod empty;
 mod failover;
+mod join;
 mod key;
 mod master;
 mod schedule;
@@ -25,6 +26,7 @@ use clap_complete::Shell;
 pub(crate) use bench::{BenchArgs, BenchNodeArgs, Senders, Sweep};
 pub(crate) use demo::DemoArgs;
 pub(crate) use failover::{BenchCommand, FailoverArgs, FailureKind, SoakArgs};
+pub(crate) use join::JoinArgs;
 pub(crate) use key::{KeyArgs, KeyCommand, RevokeArgs, RotateArgs};
 pub(crate) use master::MasterArgs;
 pub(crate) use schedule::{At, Deed, Schedule, Sides, Who};
@@ -115,6 +117,8 @@ pub(crate) enum Command {
     Slave(SlaveArgs),
     /// Print a group's result as JSON lines, while it grows
     Tail(TailArgs),
+    /// Be a member of a group: lines of stdin are broadcast, the result is JSON lines
+    Join(JoinArgs),
     /// Measure groups on this machine, beside bare QUIC
     Bench(Box<BenchArgs>),
     /// Run one node of a bench
@@ -133,7 +137,7 @@ impl Command {
     /// Whether a node runs in the command's own process.
     pub(crate) fn runs_a_node(&self) -> bool {
         match self {
-            Self::Master(_) | Self::Tail(_) | Self::BenchNode(_) => true,
+            Self::Master(_) | Self::Tail(_) | Self::Join(_) | Self::BenchNode(_) => true,
             Self::Slave(args) => !args.is_supervisor(),
             Self::Bench(args) => args.in_process,
             Self::Demo(_) | Self::Key(_) | Self::Completions(_) | Self::Man(_) => false,

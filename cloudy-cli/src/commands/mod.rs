@@ -5,6 +5,7 @@ mod bench;
 mod completions;
 mod demo;
 mod failover;
+mod join;
 mod key;
 mod man;
 mod master;
@@ -30,6 +31,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Report> {
         Command::Slave(args) if args.is_supervisor() => supervise::run(args).await,
         Command::Slave(args) => slave::run(args).await,
         Command::Tail(args) => tail::run(args).await,
+        Command::Join(args) => join::run(args).await,
         Command::Bench(args) => bench::run(*args).await,
         Command::BenchNode(_) => crate::bench::node::run_as_process().await,
         Command::Key(args) => key::run(args.command),

@@ -1,0 +1,79 @@
+//! `cloudy join`.
+
+use std::num::{NonZeroU16, NonZeroU64};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::KeyFileArgs;
+use super::tail::INDEX_MAX;
+use super::values::{seed, whole};
+use crate::duration;
+use crate::ring::DurabilityChoice;
+
+/// The most members that a group can be created with: `cloudy_proto::limits::MEMBERS_MAX`.
+const EXPECT_MAX: NonZeroU16 = NonZeroU16::new(64).unwrap();
+
+/// Arguments of `cloudy join`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cloudy join orders --bind 127.0.0.1:7400 --expect 1
+  cloudy join orders --bind 10.0.0.1:7400 --seed 10.0.0.1:7400 --seed 10.0.0.2:7400 --seed 10.0.0.3:7400 --expect 3
+  cloudy join orders --bind 10.0.0.1:7400 --seed orders.example:7400 --data /var/lib/orders --durability disk --stay
+  cloudy join orders --bind 10.0.0.1:7400 --seed orders.example:7400 --exec 'cat >> log' --from 1001
+
+Each line of stdin is broadcast. Each line of stdout is a JSON object:
+  {\"index\":17,\"origin\":\"…\",\"seq\":4,\"text\":\"…\"}   a message; base64 in place of text if it is not UTF-8
+  {\"view\":3,\"index\":17,\"members\":[…]}            a view: the members from this index on
+  {\"receipt\":4,\"index\":17}                       this node's message 4 is in the result
+At the end of stdin the node waits for its receipts and leaves the group, unless --stay.
+
+Run the same command again to continue. With --data the node resumes its group; --from with the index after the last one
+that was read continues the output without gap or repeat.
+
+Exit status:
+  0    all lines are in the result and the node has left, or a signal ended it
+  1    something failed
+  2    the command line is wrong
+  130  interrupted")]
+pub(crate) struct JoinArgs {
+    /// The group's name
+    #[arg(value_name = "GROUP")]
+    pub(crate) group: String,
+    /// The address to listen on, at which the other nodes reach this one
+    #[arg(long, value_name = "HOST:PORT", value_parser = seed)]
+    pub(crate) bind: String,
+    /// A node to ask, this one or another; the same at all nodes. The variable has several, with commas between them
+    #[arg(long = "seed", value_name = "HOST:PORT", env = "CLOUDY_SEEDS", value_delimiter = ',', value_parser = seed)]
+    pub(crate) seeds: Vec<String>,
+    /// Create the group with this many members if no node in reach is in it: more than half of the seeds [default: only
+    /// join]
+    #[arg(long, value_name = "N", allow_hyphen_values = true,
+          value_parser = whole(NonZeroU16::MIN, EXPECT_MAX, "3"))]
+    pub(crate) expect: Option<NonZeroU16>,
+    /// The directory for the node's identity and for groups on disk, created on first use
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where the group keeps its messages if it is created; disk needs --data
+    #[arg(long, value_name = "WHERE", default_value_t)]
+    pub(crate) durability: DurabilityChoice,
+    /// The first message to print
+    #[arg(long, value_name = "INDEX", default_value = "1", allow_hyphen_values = true,
+          value_parser = whole(NonZeroU64::MIN, INDEX_MAX, "1000"))]
+    pub(crate) from: NonZeroU64,
+    /// Stay in the group after the end of stdin
+    #[arg(long)]
+    pub(crate) stay: bool,
+    /// Run this command by sh for each message, one at a time: the message is its stdin, and CLOUDY_INDEX, CLOUDY_ORIGIN
+    /// and CLOUDY_SEQ are set. If it fails, this node ends, and names the index to continue at
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) exec: Option<String>,
+    /// How long to wait until the group is open
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub(crate) open_timeout: Duration,
+    /// Which cluster key.
+    #[command(flatten)]
+    pub(crate) key: KeyFileArgs,
+}
