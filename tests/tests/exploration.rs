@@ -2,6 +2,7 @@
 
 use cloudy_proto::{RingKind, Rule};
 use cloudy_tests::explore::{Scenario, explore, scenario};
+use cloudy_tests::invariants::REAL_TIME;
 
 /// States below which a scenario would not be worth its name.
 const STATES_MIN: usize = 40;
@@ -74,6 +75,17 @@ fn a_skipped_round_is_reused() {
 #[test]
 fn the_cursor_passes_an_unknown_slot() {
     is_found(Rule::CursorWaitsForUnknown, &pipelined().broadcasts([1, 1, 0]), "all results are prefixes of one");
+}
+
+/// No rule alone breaks this: a member that has confirmed a message has skipped the rounds before it. So the test reverses
+/// results.
+#[test]
+fn what_is_broadcast_later_comes_earlier() {
+    let scenario = pipelined().approved([0, 1, 0]).broadcasts([1, 0, 0]);
+    let report = explore(&scenario.clone().reversed());
+    assert_eq!(report.counterexample.map(|found| found.broken.rule), Some(REAL_TIME));
+    let honest = explore(&scenario);
+    assert!(honest.complete && honest.counterexample.is_none(), "{honest:?}");
 }
 
 #[test]

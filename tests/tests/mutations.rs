@@ -4,8 +4,10 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use cloudy_proto::{LeaveWait, OnFailure, RingKind, Rule, Rules, Time};
-use cloudy_tests::invariants::Failure;
+use bytes::BytesMut;
+use cloudy_proto::slot::{Batch, push_payload};
+use cloudy_proto::{Approval, Entry, Index, LeaveWait, OnFailure, Output, RingKind, Rule, Rules, Seq, Time};
+use cloudy_tests::invariants::{Failure, REAL_TIME};
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::scripted::{
     asks_back, gives_up_its_vote, refuses_what_it_does_not_hold, repeats_itself, says_that_nobody_coordinates,
@@ -325,6 +327,34 @@ fn who_fetched_a_final_result_does_not_know_that_it_is_whole() {
     assert_eq!(story(Rules::default()), Ok(()));
     let failure = story(Rules::all_but(Rule::FinalIsStoredWhole)).expect_err("it does not know");
     println!("FinalIsStoredWhole off: {failure}");
+}
+
+/// No rule alone breaks real-time order: a member that has confirmed a message has skipped the rounds before it. So the
+/// machine that breaks it is made up: it gives out a message at the index of one that was approved before its broadcast.
+#[test]
+fn what_is_broadcast_later_comes_earlier() -> Result<(), Failure> {
+    let mut story = Scenario::begin(Plan::calm(3, None))?;
+    story.broadcasts(0, 1, 8)?;
+    story.until("one node knows it", |world| world.judge.approved() == 1)?;
+    story.broadcasts(1, 1, 8)?;
+    let mut world = story.world;
+    let index = Index(1);
+    let status = world.nodes[1].machine.status(Time(0));
+    let view = status.view.expect("a member has a view");
+    let incarnation = world.nodes[1].machine.incarnation();
+    let batch = |payload: &[u8]| {
+        let mut body = BytesMut::new();
+        push_payload(&mut body, payload);
+        Batch { first_seq: Seq(1), count: 1, body: body.freeze() }
+    };
+    let entry =
+        Entry { first_index: index, view: view.id, origin: world.nodes[1].id, incarnation, batch: batch(&[1; 8]) };
+    let approval = Approval { first_seq: Seq(1), count: 1, first_index: index, view: view.id, confirmed: Vec::new() };
+    for (node, output) in [(2, Output::Deliver(entry)), (1, Output::Approved(approval))] {
+        let told = world.judge.outputs(node, &[output], &mut world.stats);
+        assert_eq!(told.map_err(|failure| failure.rule), Err(REAL_TIME));
+    }
+    Ok(())
 }
 
 /// The smallest case, scripted.

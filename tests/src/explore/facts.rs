@@ -96,6 +96,8 @@ pub struct Facts {
     pub voters: usize,
     /// A rule is off here: others may find that it breaks the protocol.
     pub mutated: bool,
+    /// Its result has the newest message first: what no machine does.
+    pub reversed: bool,
     /// It has asked to leave.
     pub left: bool,
     /// Nodes that it knows will be members.
@@ -210,8 +212,9 @@ impl Facts {
             if payload[..] != super::local::payload(origin, seq) {
                 return Err(Broken::new("what enters was broadcast", entry));
             }
-            self.result.push(Placed { view: entry.view, origin, seq, payload });
-            self.ways.push(way);
+            let at = if self.reversed { 0 } else { self.result.len() };
+            self.result.insert(at, Placed { view: entry.view, origin, seq, payload });
+            self.ways.insert(at, way);
         }
         Ok(())
     }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use cloudy_proto::wire::{ConsensusKind, ControlFrame, TallyFrame};
-use cloudy_proto::{Frame, Parameters, Rank, Rule};
+use cloudy_proto::{Frame, Rank};
 
 use crate::explore::facts::{Broken, Facts, Way};
 use crate::explore::local::{Edge, LocalId, Locals, NODES, Stimulus};
+use crate::explore::scenario::Scenario;
 use crate::explore::state::{Channel, Choice, State};
+use crate::invariants::REAL_TIME;
 
 /// Choices that a calm group may take until nothing is missing: far above what the longest honest run takes.
 const CALM_CHOICES_MAX: usize = 20_000;
@@ -34,8 +36,9 @@ type Next = Result<Option<State>, Broken>;
 impl Group {
     /// A group that is not founded yet.
     #[must_use]
-    pub fn new(parameters: Parameters, off: Option<Rule>, consensus_is_free: bool) -> Self {
-        Self { locals: Locals::new(parameters, off), transitions: 0, consensus_is_free }
+    pub fn new(scenario: &Scenario) -> Self {
+        let locals = Locals::new(scenario.parameters(), scenario.off, scenario.reversed);
+        Self { locals, transitions: 0, consensus_is_free: scenario.consensus_is_free }
     }
 
     /// What is known of a node.
@@ -73,6 +76,19 @@ impl Group {
             }
         }
         Ok(state)
+    }
+
+    /// Members broadcast, and all of that is in every result.
+    ///
+    /// # Errors
+    /// If a promise does not hold, or it does not come to that.
+    pub fn approve(&mut self, state: &State, payloads: [u8; NODES]) -> Result<State, Broken> {
+        let all = payloads.iter().map(|&payloads| usize::from(payloads)).sum::<usize>();
+        if all == 0 {
+            return Ok(state.clone());
+        }
+        let state = self.begin(state, payloads)?;
+        self.calm(&state, &|group, state| (0..NODES).all(|node| group.facts(state, node).result.len() == all))
     }
 
     fn must(&mut self, state: &State, node: usize, stimulus: Stimulus) -> Result<State, Broken> {
@@ -224,6 +240,10 @@ impl Group {
     /// Hands something to a node; false if it cannot take it at this time.
     fn hand(&mut self, state: &mut State, node: usize, stimulus: Stimulus) -> Result<bool, Broken> {
         let before = state.locals[node];
+        if stimulus == Stimulus::Broadcast {
+            let known = (0..NODES).map(|node| self.facts(state, node).result.len()).max().unwrap_or_default();
+            state.known_before.broadcast(node, self.locals.facts(before).broadcast + 1, known);
+        }
         let (to, sent, given_up) = match self.locals.step(before, stimulus) {
             Edge::Goes { to, sent, given_up } => (to, sent, given_up),
             Edge::Waits => return Ok(false),
@@ -237,8 +257,20 @@ impl Group {
             state.send(Channel::of(node, peer, stream), packet);
         }
         given_up.iter().for_each(|&peer| state.cut(node, peer));
+        self.follows_what_was_known(state, node)?;
         self.check(state, node, before)?;
         Ok(true)
+    }
+
+    /// What is in a node's result comes after all that any result had when its broadcast began.
+    fn follows_what_was_known(&self, state: &mut State, node: usize) -> Result<(), Broken> {
+        for (at, placed) in self.facts(state, node).result.iter().enumerate() {
+            let known = state.known_before.take(placed.origin, placed.seq);
+            if at < known {
+                return Err(Broken::new(REAL_TIME, (placed, at + 1, known)));
+            }
+        }
+        Ok(())
     }
 
     /// Lets signs of life arrive at once: in which order they come changes no result.

@@ -138,7 +138,7 @@ pub fn payload(node: usize, seq: u64) -> [u8; 2] {
 impl Locals {
     /// Every node as it begins.
     #[must_use]
-    pub fn new(parameters: Parameters, off: Option<Rule>) -> Self {
+    pub fn new(parameters: Parameters, off: Option<Rule>, reversed: bool) -> Self {
         let mut locals = Self {
             parameters,
             rules: off.map_or_else(Rules::default, Rules::all_but),
@@ -151,7 +151,8 @@ impl Locals {
         };
         for node in 0..NODES {
             let live = locals.begin(node);
-            locals.intern(node, None, Facts::new(node, locals.mutated), live);
+            let facts = Facts { reversed, ..Facts::new(node, locals.mutated) };
+            locals.intern(node, None, facts, live);
         }
         locals
     }

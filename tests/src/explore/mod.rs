@@ -69,9 +69,10 @@ impl fmt::Display for Counterexample {
 /// If the group cannot be founded: then nothing was explored.
 #[must_use]
 pub fn explore(scenario: &Scenario) -> Report {
-    let mut group = Group::new(scenario.parameters(), scenario.off, scenario.consensus_is_free);
+    let mut group = Group::new(scenario);
     let mut first =
         group.found().unwrap_or_else(|broken| panic!("the group of {} is founded: {broken}", scenario.name));
+    first = group.approve(&first, scenario.approved).unwrap_or_else(|broken| panic!("messages are approved: {broken}"));
     first = group.begin(&first, scenario.at_once).unwrap_or_else(|broken| panic!("members broadcast: {broken}"));
     first.budget = scenario.budget;
     group.transitions = 0;

@@ -21,6 +21,10 @@ pub struct Scenario {
     pub window_slots: u32,
     /// The rule that is off at every node.
     pub off: Option<Rule>,
+    /// Every result has the newest message first, as a fault of the test.
+    pub reversed: bool,
+    /// By node: payloads that are in every result already.
+    pub approved: [u8; NODES],
     /// By node: payloads that were broadcast already, and of which no frame has arrived.
     pub at_once: [u8; NODES],
     /// What may happen.
@@ -42,12 +46,28 @@ impl Scenario {
             ring,
             window_slots: 64,
             off: None,
+            reversed: false,
+            approved: [0; NODES],
             at_once: [0; NODES],
             budget: Budget::default(),
             consensus_is_free: false,
             states_max: USUAL_STATES_MAX,
             settles_max: 200,
         }
+    }
+
+    /// So many payloads of each member are in every result before anything else happens.
+    #[must_use]
+    pub fn approved(mut self, payloads: [u8; NODES]) -> Self {
+        self.approved = payloads;
+        self
+    }
+
+    /// Every result has the newest message first: a checker has to notice.
+    #[must_use]
+    pub fn reversed(mut self) -> Self {
+        self.reversed = true;
+        self
     }
 
     /// Members have broadcast so many payloads each before anything else happens.

@@ -84,6 +84,25 @@ pub struct Budget {
     pub timers: [u8; NODES],
 }
 
+/// Payloads of one node for which it is remembered what was known before.
+const PAYLOADS_MAX: usize = 4;
+
+/// By node and payload that is in no result yet: the length of the longest result when its broadcast began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct KnownBefore([[u8; PAYLOADS_MAX]; NODES]);
+
+impl KnownBefore {
+    /// A node broadcasts its payload of a number.
+    pub(super) fn broadcast(&mut self, node: usize, seq: u64, known: usize) {
+        self.0[node][seq as usize - 1] = known as u8;
+    }
+
+    /// A payload is in a result. Gives what was known before its broadcast; from here on it is compared as a part of results.
+    pub(super) fn take(&mut self, node: usize, seq: u64) -> usize {
+        self.0[node].get_mut(seq as usize - 1).map_or(0, |known| usize::from(core::mem::take(known)))
+    }
+}
+
 /// A state of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
@@ -99,6 +118,8 @@ pub struct State {
     pub notices: [[Notices; NODES]; NODES],
     /// Frames in flight, by channel, and in their order on each.
     pub flights: Vec<(Channel, PacketId)>,
+    /// What was known when the payloads on their way were broadcast.
+    pub known_before: KnownBefore,
     /// What may still happen.
     pub budget: Budget,
 }
@@ -161,6 +182,7 @@ impl State {
             live: [[false; NODES]; NODES],
             notices: [[Notices::default(); NODES]; NODES],
             flights: Vec::new(),
+            known_before: KnownBefore::default(),
             budget: Budget::default(),
         };
         for node in 0..NODES {

@@ -16,6 +16,9 @@ pub(super) enum Way {
 
 impl Judge {
     pub(super) fn approved_own(&mut self, node: usize, approval: &Approval, way: Way) -> Result<(), Failure> {
+        let seqs = (approval.first_seq, approval.count);
+        let in_time = self.ghost.follows_what_was_known(node, seqs, approval.first_index);
+        in_time.map_err(|(rule, what)| self.failure(rule, node, what))?;
         let all = self.views.get(approval.view).map_or(0, |log| log.ring.len());
         let last = approval.first_index.0 + u64::from(approval.count) - 1;
         // A joiner also fetches some.
@@ -45,7 +48,12 @@ impl Judge {
         }
         stats.met(if way == Way::Walk { Met::Walked } else { Met::TakenByCut });
         let before = self.ghost.index();
-        let checked = self.enter(node, origin, entry, way);
+        let seqs = (entry.batch.first_seq, entry.batch.count);
+        let in_time = self.ghost.follows_what_was_known(origin, seqs, entry.first_index);
+        let checked = in_time.and_then(|()| self.enter(node, origin, entry, way));
+        if !self.is_tainted(node) {
+            self.ghost.is_known(entry.last_index().0);
+        }
         stats.add(Met::Approved, self.ghost.index() - before);
         match checked {
             Err(_) if self.is_tainted(node) => Ok(()),

@@ -33,6 +33,7 @@ use entries::Way;
 pub use failure::Failure;
 use outcomes::Verdicts;
 use result::Ghost;
+pub use result::REAL_TIME;
 use seen::Seen;
 pub use settled::{excuse, has_settled, unsettled};
 use views::{ViewLog, Views, forwarded};

@@ -3,10 +3,13 @@
 
 use bytes::Bytes;
 use cloudy_proto::slot::{Batch, Payloads, Slot, push_payload};
-use cloudy_proto::{Checkpoint, Entry, Incarnation, NodeId, ResultDigest, Seq, ViewId};
+use cloudy_proto::{Checkpoint, Entry, Incarnation, Index, NodeId, ResultDigest, Seq, ViewId};
 
 use super::Broken;
 use crate::sim::state::State;
+
+/// A message has a higher index than every message that was known as approved, at any node, when its broadcast began.
+pub const REAL_TIME: &str = "what is broadcast later comes later";
 
 /// One payload of the ghost result.
 #[derive(Debug)]
@@ -24,6 +27,10 @@ pub(super) struct Ghost {
     payloads: Vec<Placed>,
     /// By node: what it has broadcast, in order.
     broadcast: Vec<Vec<Bytes>>,
+    /// By node, and for each of these: the last index that any result had when its broadcast began.
+    known_before: Vec<Vec<u64>>,
+    /// The last index that any result has had, whether this is right or not.
+    known: u64,
     /// By origin: the last payload in the result.
     through: Vec<u64>,
     /// By index: what the messages up to there make.
@@ -38,6 +45,7 @@ impl Ghost {
     /// One more process may broadcast.
     pub(super) fn started(&mut self) {
         self.broadcast.push(Vec::new());
+        self.known_before.push(Vec::new());
         self.through.push(0);
     }
 
@@ -54,6 +62,31 @@ impl Ghost {
 
     pub(super) fn broadcast(&mut self, node: usize, payload: Bytes) {
         self.broadcast[node].push(payload);
+        self.known_before[node].push(self.known);
+    }
+
+    /// Messages up to an index are known as approved: from here on no broadcast may come before them.
+    pub(super) fn is_known(&mut self, index: u64) {
+        self.known = self.known.max(index);
+    }
+
+    /// A message comes after every message that any result had when its broadcast began (real-time order).
+    pub(super) fn follows_what_was_known(
+        &self,
+        origin: usize,
+        (first_seq, count): (Seq, u32),
+        first_index: Index,
+    ) -> Result<(), Broken> {
+        for at in 0..u64::from(count) {
+            let known = self.known_before[origin].get((first_seq.0 + at) as usize - 1).copied().unwrap_or_default();
+            let index = first_index.0 + at;
+            if index <= known {
+                let seq = first_seq.0 + at;
+                let what = format!("payload {seq} of node {origin}: index {index}, and index {known} was known before");
+                return Err((REAL_TIME, what));
+            }
+        }
+        Ok(())
     }
 
     /// Its length.

@@ -36,6 +36,9 @@ impl Judge {
             return Err(self.failure("a snapshot takes nobody back", node, what));
         }
         (self.nodes[node].index, self.nodes[node].restored_to) = (index, index);
+        if !self.is_tainted(node) {
+            self.ghost.is_known(index);
+        }
         Ok(())
     }
 
