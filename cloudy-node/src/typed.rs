@@ -3,11 +3,10 @@
 use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use cloudy_proto::slot::Payloads;
-use cloudy_proto::{Index, NodeId, View};
+use cloudy_proto::{Index, InstalledView, NodeId};
 use futures_core::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -126,7 +125,7 @@ pub enum TypedItem<T> {
         message: Result<T, DecodeError>,
     },
     /// A view came into force: what follows was approved in it.
-    View(Arc<View>),
+    View(InstalledView),
 }
 
 /// A reader of a typed result, from an index on.

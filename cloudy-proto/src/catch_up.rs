@@ -2,16 +2,22 @@
 
 use std::collections::VecDeque;
 
-use crate::id::Index;
-use crate::io::Entry;
+use crate::id::{Index, ViewId};
+use crate::io::{ApprovedItem, Entry, Position};
 use crate::limits::{FETCH_PART_BYTES, FETCH_PART_COST_BYTES};
 use crate::read_back::Stored;
+use crate::view::InstalledView;
 
-/// The newest entries of the result, up to a number of bytes of memory.
+/// The newest items of the result, up to a number of bytes of memory.
 #[derive(Debug)]
-pub(crate) struct Retained {
-    /// Each with what it costs to give all before it, since some time.
-    entries: VecDeque<(Entry, u64)>,
+pub struct Retained {
+    /// Each with what it costs to give all before it, since some time. Views go with the entry that follows them, so that all
+    /// that begins at the first index is here.
+    items: VecDeque<(ApprovedItem, u64)>,
+    /// How many of them are entries.
+    entries: usize,
+    /// The view in force before the first of them, if it is known.
+    in_force: Option<InstalledView>,
     /// What it costs to give all.
     cost: u64,
     bytes: u64,
@@ -20,32 +26,39 @@ pub(crate) struct Retained {
     needed: Option<Index>,
 }
 
-/// What is retained at an index.
+/// What is retained at a position.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// This entry, which begins there.
-    Entry(Entry),
+pub enum Part {
+    /// This item, which begins there.
+    Item(ApprovedItem),
     /// The result does not reach as far.
     End,
     /// Something that is not retained.
     Truncated,
 }
 
-/// What an entry costs a fetch, towards its credit.
-fn cost_of(entry: &Entry) -> u64 {
-    let bytes = entry.batch.body.len();
-    bytes as u64 + bytes.div_ceil(FETCH_PART_BYTES) as u64 * FETCH_PART_COST_BYTES
+/// What an item costs a fetch, towards its credit.
+fn cost_of(item: &ApprovedItem) -> u64 {
+    match item {
+        ApprovedItem::Batch(entry) => {
+            let bytes = entry.batch.body.len();
+            bytes as u64 + bytes.div_ceil(FETCH_PART_BYTES) as u64 * FETCH_PART_COST_BYTES
+        }
+        ApprovedItem::View(_) => FETCH_PART_COST_BYTES,
+    }
 }
 
 impl Retained {
-    pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { entries: VecDeque::new(), cost: 0, bytes: 0, bytes_max, needed: None }
+    /// Nothing yet, of a result of which so many bytes are kept.
+    #[must_use]
+    pub fn new(bytes_max: u64) -> Self {
+        Self { items: VecDeque::new(), entries: 0, in_force: None, cost: 0, bytes: 0, bytes_max, needed: None }
     }
 
-    /// Forgets everything: what comes next follows something else.
-    pub(crate) fn clear(&mut self) {
-        self.entries.clear();
-        self.bytes = 0;
+    /// Forgets everything: what comes next follows something else, where this view is in force.
+    pub fn restart(&mut self, in_force: Option<InstalledView>) {
+        self.items.clear();
+        (self.bytes, self.entries, self.in_force) = (0, 0, in_force);
     }
 
     /// The memory that it takes.
@@ -54,8 +67,9 @@ impl Retained {
     }
 
     /// The first index that is kept, if there is any.
-    pub(crate) fn first(&self) -> Option<Index> {
-        self.entries.front().map(|(entry, _)| entry.first_index)
+    #[must_use]
+    pub fn first(&self) -> Option<Index> {
+        self.items.front().map(|(item, _)| item.first_index())
     }
 
     /// Transfers are yet to give what is kept from an index on: up to as much again is kept for them.
@@ -63,69 +77,117 @@ impl Retained {
         self.needed = from;
     }
 
-    /// Keeps an entry, and lets the oldest go where that exceeds the bound; the newest always stays.
-    pub(crate) fn push(&mut self, entry: Entry) {
-        self.bytes += entry.kept_bytes();
+    /// Keeps an item, and lets the oldest go where that exceeds the bound; the newest entry always stays.
+    pub fn push(&mut self, item: ApprovedItem) {
+        self.bytes += item.kept_bytes();
         let before = self.cost;
-        self.cost += cost_of(&entry);
-        self.entries.push_back((entry, before));
-        while self.bytes > self.bytes_max && self.entries.len() > 1 {
-            let Some((oldest, _)) = self.entries.front() else { break };
-            let is_needed = self.needed.is_some_and(|from| oldest.last_index() >= from);
+        self.cost += cost_of(&item);
+        self.entries += usize::from(item.entry().is_some());
+        self.items.push_back((item, before));
+        while self.bytes > self.bytes_max && self.entries > 1 {
+            let oldest = self.items.iter().find_map(|(item, _)| item.entry());
+            let is_needed = self.needed.zip(oldest).is_some_and(|(from, oldest)| oldest.last_index() >= from);
             if is_needed && self.bytes <= self.bytes_max.saturating_mul(2) {
                 break;
             }
-            self.bytes -= oldest.kept_bytes();
-            self.entries.pop_front();
+            self.pop_oldest();
         }
     }
 
-    /// The entry at an index, from there on.
-    pub(crate) fn entry_from(&self, from: Index) -> Part {
-        let Some(first) = self.first() else { return Part::End };
-        if from < first {
+    /// The oldest entry goes, with the views before it.
+    fn pop_oldest(&mut self) {
+        while let Some((item, _)) = self.items.pop_front() {
+            self.bytes -= item.kept_bytes();
+            match item {
+                ApprovedItem::View(view) => self.in_force = Some(view),
+                ApprovedItem::Batch(_) => {
+                    self.entries -= 1;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The item at a position, from there on.
+    #[must_use]
+    pub fn item_from(&self, from: Position) -> Part {
+        if self.first().is_some_and(|first| from.next < first) {
             return Part::Truncated;
         }
-        let at = self.position(from);
-        self.entries.get(at).map_or(Part::End, |(entry, _)| Part::Entry(entry.clone().beginning_at(from)))
+        if from.begins_late()
+            && let Some(view) = self.view_at(from.next)
+        {
+            return Part::Item(ApprovedItem::View(view.clone()));
+        }
+        match self.items.get(self.place_of(from)) {
+            Some((ApprovedItem::Batch(entry), _)) => {
+                Part::Item(ApprovedItem::Batch(entry.clone().beginning_at(from.next)))
+            }
+            Some((view, _)) => Part::Item(view.clone()),
+            None => Part::End,
+        }
     }
 
-    /// What it costs to give the result from an index on, to its end or up to another index; none if it is not all retained.
-    pub(crate) fn cost_between(&self, from: Index, before: Option<Index>) -> Option<u64> {
-        let cost_before = |index| self.entries.get(self.position(index)).map_or(self.cost, |(_, before)| *before);
-        let end = before.map_or(self.cost, cost_before);
-        (from >= self.first()?).then(|| end.saturating_sub(cost_before(from)))
+    /// The view in force at an index, which is at most one behind the end; none if it is not known here.
+    #[must_use]
+    pub fn view_at(&self, index: Index) -> Option<&InstalledView> {
+        let up_to_there = self.items.partition_point(|(item, _)| item.first_index() <= index);
+        let view = |(item, _): &'_ (ApprovedItem, u64)| matches!(item, ApprovedItem::View(_));
+        let latest = self.items.range(..up_to_there).rposition(view);
+        match latest.map(|at| &self.items[at].0) {
+            Some(ApprovedItem::View(view)) => Some(view),
+            _ => self.in_force.as_ref().filter(|view| view.first <= index),
+        }
     }
 
-    /// Where the entry with an index is.
-    fn position(&self, index: Index) -> usize {
-        self.entries.partition_point(|(entry, _)| entry.last_index() < index)
+    /// What it costs to give the result from a position on, to its end or up to another index with the views that begin there;
+    /// none if it is not all retained.
+    pub(crate) fn cost_between(&self, from: Position, before: Option<Index>) -> Option<u64> {
+        let cost_at = |place: usize| self.items.get(place).map_or(self.cost, |(_, before)| *before);
+        let end =
+            before.map_or(self.cost, |index| cost_at(self.place_of(Position { next: index, view: ViewId(u64::MAX) })));
+        (from.next >= self.first()?).then(|| end.saturating_sub(cost_at(self.place_of(from))))
+    }
+
+    /// Where the item at a position is.
+    fn place_of(&self, position: Position) -> usize {
+        self.items.partition_point(|(item, _)| match item {
+            // Up to an index with all that begins there: no view of a later one.
+            ApprovedItem::View(view) if view.first > position.next => false,
+            item => item.is_before(position),
+        })
     }
 }
 
 impl Stored {
-    /// The stored result from an index on, as [`Input::ResultRead`](crate::Input::ResultRead) takes it: at most so many bytes
-    /// of slot bodies, one entry at least.
+    /// The stored result from a position on, as [`Input::ResultRead`](crate::Input::ResultRead) takes it: at most so many
+    /// bytes of slot bodies, one entry at least. None if a view of it is missing.
     #[must_use]
-    pub fn part_from(&self, from: Index, bytes_max: usize) -> Vec<Entry> {
-        let start = self.result.partition_point(|(entry, _)| entry.last_index() < from);
+    pub fn part_from(&self, from: Position, bytes_max: usize) -> Option<Vec<ApprovedItem>> {
+        let start = self.result.partition_point(|(entry, _)| entry.last_index() < from.next);
         let mut bytes = 0;
         let entries = self.result.range(start..).take_while(|(entry, batch)| {
-            let begins = bytes > 0 || entry.first_index <= from;
+            let begins = bytes > 0 || entry.first_index <= from.next;
             bytes += batch.body.len();
             begins && (bytes <= bytes_max || bytes == batch.body.len())
         });
-        entries.map(|(entry, batch)| Entry::of_stored(entry, batch.clone()).beginning_at(from)).collect()
+        let entries = entries.map(|(entry, batch)| Entry::of_stored(entry, batch.clone()).beginning_at(from.next));
+        let views: Vec<InstalledView> = self.before.view().into_iter().chain(&self.views).cloned().collect();
+        from.with_views(entries.collect(), &views)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::BytesMut;
 
     use super::*;
+    use crate::config::Parameters;
     use crate::id::{Incarnation, NodeId, Seq, ViewId};
     use crate::slot::{Batch, push_payload};
+    use crate::view::View;
 
     fn entry(first: u64, count: u32) -> Entry {
         let mut body = BytesMut::new();
@@ -139,34 +201,77 @@ mod tests {
         }
     }
 
+    fn batch(first: u64, count: u32) -> ApprovedItem {
+        ApprovedItem::Batch(entry(first, count))
+    }
+
+    fn at(next: u64) -> Position {
+        Position { next: Index(next), view: ViewId(1) }
+    }
+
     #[test]
     fn an_entry_begins_at_the_wanted_index_and_the_oldest_goes_first() {
         let bytes_max = 2 * entry(1, 4).kept_bytes();
         let mut retained = Retained::new(bytes_max);
-        retained.push(entry(1, 4));
-        retained.push(entry(5, 4));
-        let Part::Entry(part) = retained.entry_from(Index(3)) else { panic!("retained") };
+        retained.push(batch(1, 4));
+        retained.push(batch(5, 4));
+        let Part::Item(ApprovedItem::Batch(part)) = retained.item_from(at(3)) else { panic!("retained") };
         assert_eq!((part.first_index, part.batch.first_seq, part.batch.count), (Index(3), Seq(3), 2));
-        assert_eq!(retained.entry_from(Index(5)), Part::Entry(entry(5, 4)));
-        assert_eq!(retained.entry_from(Index(9)), Part::End);
-        let cost = cost_of(&entry(5, 4));
-        assert_eq!(retained.cost_between(Index(1), None), Some(2 * cost));
-        assert_eq!(retained.cost_between(Index(1), Some(Index(5))), Some(cost));
-        assert_eq!(retained.cost_between(Index(9), None), Some(0));
-        retained.push(entry(9, 4));
-        assert_eq!(retained.entry_from(Index(3)), Part::Truncated);
-        assert_eq!(
-            (retained.cost_between(Index(3), None), retained.cost_between(Index(5), None)),
-            (None, Some(2 * cost))
-        );
+        assert_eq!(retained.item_from(at(5)), Part::Item(batch(5, 4)));
+        assert_eq!(retained.item_from(at(9)), Part::End);
+        let cost = cost_of(&batch(5, 4));
+        assert_eq!(retained.cost_between(at(1), None), Some(2 * cost));
+        assert_eq!(retained.cost_between(at(1), Some(Index(5))), Some(cost));
+        assert_eq!(retained.cost_between(at(9), None), Some(0));
+        retained.push(batch(9, 4));
+        assert_eq!(retained.item_from(at(3)), Part::Truncated);
+        assert_eq!((retained.cost_between(at(3), None), retained.cost_between(at(5), None)), (None, Some(2 * cost)));
         assert_eq!(retained.bytes, bytes_max);
+    }
+
+    #[test]
+    fn views_are_given_at_their_places_and_go_with_the_entry_that_follows() {
+        let view = |id, first| {
+            let view = View { id: ViewId(id), ring: Vec::new(), parameters: Parameters::default(), last: false };
+            ApprovedItem::View(InstalledView { first: Index(first), view: Arc::new(view) })
+        };
+        let mut retained = Retained::new(2 * entry(1, 2).kept_bytes() + 3 * view(1, 1).kept_bytes());
+        [view(1, 1), batch(1, 2), view(2, 3), view(3, 3), batch(3, 2)].into_iter().for_each(|item| retained.push(item));
+        let read = |retained: &Retained, next, view| {
+            let mut position = Position { next: Index(next), view: ViewId(view) };
+            let mut read = Vec::new();
+            while let Part::Item(item) = retained.item_from(position) {
+                position.pass(&item);
+                read.push(item);
+            }
+            read
+        };
+        assert_eq!(read(&retained, 1, 0), [view(1, 1), batch(1, 2), view(2, 3), view(3, 3), batch(3, 2)]);
+        assert_eq!(read(&retained, 3, 1), [view(2, 3), view(3, 3), batch(3, 2)]);
+        assert_eq!(read(&retained, 3, 2), [view(3, 3), batch(3, 2)]);
+        assert_eq!(read(&retained, 3, 0), [view(3, 3), batch(3, 2)], "the view in force comes first");
+        assert_eq!(read(&retained, 5, 0), [view(3, 3)], "also at the end");
+        let end = |index| retained.cost_between(Position { next: Index(1), view: ViewId(0) }, Some(Index(index)));
+        assert_eq!(end(3), Some(3 * cost_of(&view(1, 1)) + cost_of(&batch(1, 2))), "with the views that begin there");
+        retained.push(batch(5, 2));
+        assert_eq!(retained.first(), Some(Index(3)), "all that begins there is here");
+        assert_eq!(read(&retained, 3, 1).len(), 4);
+        assert_eq!(retained.view_at(Index(2)).map(InstalledView::id), Some(ViewId(1)));
+        assert_eq!(read(&retained, 2, 0), [], "truncated");
+        retained.push(view(4, 7));
+        retained.push(batch(7, 2));
+        assert_eq!(
+            (retained.first(), read(&retained, 5, 0).len()),
+            (Some(Index(5)), 4),
+            "one before, two entries, one view"
+        );
     }
 
     #[test]
     fn what_a_transfer_needs_is_kept_up_to_twice_the_bound() {
         let mut retained = Retained::new(2 * entry(1, 4).kept_bytes());
         let first_after = |retained: &mut Retained, first| {
-            retained.push(entry(first, 4));
+            retained.push(batch(first, 4));
             retained.first()
         };
         retained.need(Some(Index(5)));

@@ -3,15 +3,15 @@
 use core::time::Duration;
 
 use crate::id::{Incarnation, NodeId, Rank, Round, ViewId};
-use crate::io::{Approval, Entry, Output};
+use crate::io::{Approval, ApprovedItem, Entry, Output};
 use crate::outputs::Outputs;
 use crate::pending::Record as Pending;
 use crate::records::Records;
 use crate::result_log::ResultLog;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::slot::Batch;
 use crate::stored::{Record, StoredBody, StoredEntry};
-use crate::view::View;
+use crate::view::{InstalledView, View};
 
 /// The parts of the machine that an entry passes on its way into the result.
 pub(crate) struct Delivery<'a> {
@@ -57,9 +57,33 @@ impl Delivery<'_> {
         }
     }
 
+    /// A view begins in the result: what enters next was approved in it. Nothing happens if it has begun already.
+    pub(crate) fn begin_view(&mut self, view: InstalledView) {
+        if !self.result.state_mut().begin_view(&view) {
+            return;
+        }
+        if self.rules.holds(Rule::ViewsAreStored) {
+            self.records.keep(Record::View(view.clone()));
+        }
+        self.deliver_view(view);
+    }
+
+    /// A view that an earlier incarnation stored.
+    pub(crate) fn restored_view(&mut self, view: &InstalledView) {
+        if self.result.state_mut().begin_view(view) {
+            self.deliver_view(view.clone());
+        }
+    }
+
+    fn deliver_view(&mut self, view: InstalledView) {
+        if let Some(unknown) = self.result.retain_view(view) {
+            self.outputs.push(Output::Deliver(ApprovedItem::View(unknown)));
+        }
+    }
+
     fn deliver(&mut self, entry: Entry) {
         if let Some(unknown) = self.result.retain(entry) {
-            self.outputs.push(Output::Deliver(unknown));
+            self.outputs.push(Output::Deliver(ApprovedItem::Batch(unknown)));
         }
     }
 

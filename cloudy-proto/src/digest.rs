@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::id::{Incarnation, Index, NodeId, Seq, ViewId};
+use crate::id::{Incarnation, Index, NodeId, Seq};
 use crate::limits::{CHECKPOINT_BYTES, CHECKPOINT_EVERY, CHECKPOINTS_KEPT};
 use crate::slot::{Batch, offset_of};
+use crate::view::{InstalledView, View};
 
 /// A digest of everything in a result up to an index. It finds corruption; attackers are kept out by TLS.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,8 +49,8 @@ pub struct Checkpoint {
 pub struct ResultBase {
     /// Where, and the digest of everything up to there.
     pub checkpoint: Checkpoint,
-    /// The view of the last message.
-    pub view: ViewId,
+    /// The view of the last message; none before the first view.
+    pub view: Option<InstalledView>,
     /// What the next number continues, if it is of the same run.
     pub run: Option<(NodeId, Incarnation, Seq)>,
     /// The last number of each run in the result.
@@ -59,7 +60,8 @@ pub struct ResultBase {
 /// The running digest of one result.
 ///
 /// The stream is a run header (origin, incarnation, number) wherever an id is not the previous plus one, then the slot
-/// bodies, so it does not depend on how payloads were batched.
+/// bodies, so it does not depend on how payloads were batched. A view is in it with its id, its members, and whether it is the
+/// last.
 #[derive(Clone)]
 pub struct ResultDigest {
     index: Index,
@@ -159,6 +161,17 @@ impl ResultDigest {
             fewer += 1;
         }
         (fewer, end)
+    }
+
+    /// Takes the next view of the result, after a checkpoint at the present index.
+    pub fn begin_view(&mut self, view: &View) {
+        self.checkpoint();
+        self.hasher.update(&view.id.0.to_le_bytes());
+        self.hasher.update(&[u8::from(view.last)]);
+        for member in &view.ring {
+            self.hasher.update(&member.node.0);
+            self.hasher.update(&member.incarnation.0.to_le_bytes());
+        }
     }
 
     /// Leaves a checkpoint at the present index: at a view's first index and at STOP.

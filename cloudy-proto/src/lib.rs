@@ -44,6 +44,7 @@ mod walk;
 pub mod wire;
 mod words;
 
+pub use catch_up::{Part, Retained};
 pub use command::{Command, Dropped, InstallView, SessionPlan, Standing};
 pub use config::{Durability, OnFailure, Parameters, ParametersError, RingKind};
 pub use digest::{Checkpoint, Digest, ResultBase, ResultDigest};
@@ -51,13 +52,14 @@ pub use id::{
     ConsensusId, GroupId, Incarnation, Index, LogIndex, MessageId, NodeId, ParseNodeIdError, Rank, Round, Seq, ViewId,
 };
 pub use io::{
-    Admission, Approval, CannotKeepUp, Entry, Event, Frame, Input, LeastRing, LeaveWait, MemberStatus, NobodyComplete,
-    OlderDisk, Outcome, Output, PendingSlot, Phase, Request, Status, VotesLost, WaitCause, Waiting,
+    Admission, Approval, ApprovedItem, CannotKeepUp, Entry, Event, Frame, Input, LeastRing, LeaveWait, MemberStatus,
+    NobodyComplete, OlderDisk, Outcome, Output, PendingSlot, Phase, Position, Request, Status, VotesLost, WaitCause,
+    Waiting,
 };
 pub use machine::{FinalOutcomes, Machine, MachineConfig, Role};
 pub use read_back::{Stored, StoredError};
 pub use rules::{Rule, Rules};
 pub use stored::{LogBase, Record, StoredBase, StoredBody, StoredEntry, StoredSnapshot, Vote};
 pub use time::Time;
-pub use view::{Origin, Place, RingMember, View};
+pub use view::{InstalledView, Origin, Place, RingMember, View};
 pub use words::harmless;

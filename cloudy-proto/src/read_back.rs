@@ -9,7 +9,7 @@ use crate::id::{ConsensusId, Index, LogIndex, Rank, Round, ViewId};
 use crate::rules::{Rule, Rules};
 use crate::slot::{Batch, Slot};
 use crate::stored::{LogBase, Record, StoredBase, StoredEntry, StoredSnapshot, Vote};
-use crate::view::Place;
+use crate::view::{InstalledView, Place};
 use crate::walk::ResultState;
 use crate::wire::{CommandError, ConsensusEntry, decode_command, decode_log_state};
 
@@ -70,7 +70,9 @@ pub struct Stored {
     pub(crate) before: ResultState,
     /// Entries that follow it; the first may begin before its end.
     pub(crate) result: VecDeque<(StoredEntry, Batch)>,
-    /// What those cost.
+    /// Views that begin among those, in order.
+    pub(crate) views: Vec<InstalledView>,
+    /// What the entries cost.
     result_bytes: u64,
     /// The last slot in the result, and its view.
     pub(crate) passed: Option<(ViewId, Place)>,
@@ -122,6 +124,12 @@ impl Stored {
                 let slot = entry.slot().and_then(|(lane, round)| self.slots.get(&(entry.view, round, lane)));
                 let batch = entry.batch_in(slot.map(|slot| &slot.batch));
                 self.take_entry(entry, batch)?;
+            }
+            Record::View(view) => {
+                let last = self.views.last().map_or(self.before.view_id(), InstalledView::id);
+                if view.id() > last {
+                    self.views.push(view);
+                }
             }
             Record::Snapshot(snapshot) => {
                 self.begin_at(&snapshot.begins);
@@ -188,6 +196,16 @@ impl Stored {
     fn carry_on(&mut self, base: &StoredBase) {
         self.before = ResultState::resumed(base);
         self.ends.clone_from(&base.ends);
+        let before = self.before.view_id();
+        self.views.retain(|view| view.id() > before);
+    }
+
+    /// The views that begin up to one go into what comes before the entries that are here.
+    fn pass_views(&mut self, last: ViewId) {
+        let passed = self.views.partition_point(|view| view.id() <= last);
+        self.views.drain(..passed).for_each(|view| {
+            self.before.begin_view(&view);
+        });
     }
 
     fn pop_entry(&mut self) -> Option<(StoredEntry, Batch)> {
@@ -289,6 +307,7 @@ impl Stored {
         self.take_entry(entry, batch)?;
         while self.result_bytes > retain_bytes && self.result.len() > 1 {
             let Some((entry, batch)) = self.pop_entry() else { break };
+            self.pass_views(entry.view);
             let slot = entry.slot();
             self.before.append(entry.view, entry.origin, entry.incarnation, batch, slot, Rules::default());
         }

@@ -3,8 +3,9 @@
 use crate::catch_up::Retained;
 use crate::digest::Checkpoint;
 use crate::id::Index;
-use crate::io::Entry;
+use crate::io::{ApprovedItem, Entry};
 use crate::stored::StoredBase;
+use crate::view::InstalledView;
 use crate::walk::ResultState;
 
 /// The result at this node.
@@ -62,23 +63,40 @@ impl ResultLog {
     /// The result continues from a base; what was here before it is dropped.
     pub(crate) fn resume_at(&mut self, base: &StoredBase) {
         self.state = ResultState::resumed(base);
-        self.retained.clear();
+        self.retained.restart(base.base.view.clone());
     }
 
     /// The result up to what an earlier incarnation stored.
     pub(crate) fn resume_from(&mut self, state: &ResultState) {
         self.state.clone_from(state);
+        self.retained.restart(state.view().cloned());
     }
 
     /// Gives up the memory that holds entries for other nodes.
     pub(crate) fn forget_retained(&mut self) {
-        self.retained.clear();
+        self.retained.restart(None);
+    }
+
+    /// The view in force at an index, as far back as it is known.
+    pub(crate) fn view_at(&self, index: Index) -> Option<&InstalledView> {
+        self.retained.view_at(index)
+    }
+
+    /// Keeps a view that begins. Gives it if the application does not know it from a snapshot.
+    pub(crate) fn retain_view(&mut self, view: InstalledView) -> Option<InstalledView> {
+        if view.first == self.state.index().next() {
+            self.retained.push(ApprovedItem::View(view.clone()));
+        } else {
+            // The result begins here, in the middle of the view.
+            self.retained.restart(Some(view.clone()));
+        }
+        (view.first > self.restored_to).then_some(view)
     }
 
     /// Keeps an entry that was appended. Gives the part of it that the application does not know.
     #[inline]
     pub(crate) fn retain(&mut self, entry: Entry) -> Option<Entry> {
-        self.retained.push(entry.clone());
+        self.retained.push(ApprovedItem::Batch(entry.clone()));
         let known = (self.restored_to.0 + 1).saturating_sub(entry.first_index.0);
         if known == 0 {
             Some(entry)

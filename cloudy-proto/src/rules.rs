@@ -80,9 +80,12 @@ pub enum Rule {
     DiskKnowsItsAnswer,
     /// A snapshot is stored under the last index that its state contains.
     SnapshotIsOfItsIndex,
-    /// The base at a view's first index has the last sequence numbers before that index, and none of the entry that
-    /// follows.
-    BaseEndsAtItsIndex,
+    /// A node that serves the result gives each view at its place, before the messages that were approved in it.
+    ViewsAreServed,
+    /// `Disk`: a view is stored at its place in the result.
+    ViewsAreStored,
+    /// A snapshot carries the view in force at its index.
+    SnapshotHasItsView,
     /// `Disk`: a stored result whose beginning was deleted starts with the last sequence numbers before it.
     BeginKnowsItsNumbers,
     /// `Disk`: an entry is deleted only after every member of the view has it in its result.

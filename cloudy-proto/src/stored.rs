@@ -10,6 +10,7 @@ use crate::command::Standing;
 use crate::digest::ResultBase;
 use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::{Batch, Slot};
+use crate::view::InstalledView;
 use crate::wire::ConsensusEntry;
 
 /// One thing to store. A later one of the same name replaces an earlier one.
@@ -55,6 +56,8 @@ pub enum Record {
     },
     /// An entry of the result.
     Entry(StoredEntry),
+    /// A view at its place in the result: the entries that follow were approved in it.
+    View(InstalledView),
     /// The application's state; what the result holds before it is needed no more.
     Snapshot(StoredSnapshot),
     /// From here on the stored result can be read without what comes before.
@@ -209,6 +212,8 @@ pub struct StoredSnapshot {
     pub index: Index,
     /// Where the stored result begins: at or before that index.
     pub begins: StoredBase,
+    /// The view in force at that index.
+    pub view: Option<InstalledView>,
     /// What the application said.
     pub state: Bytes,
 }

@@ -1,11 +1,12 @@
 //! One configuration of a group: its ring and the order of slots on it (`protocol.md` §2).
 
 use core::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Parameters;
-use crate::id::{Incarnation, NodeId, Rank, Round, ViewId};
+use crate::id::{Incarnation, Index, NodeId, Rank, Round, ViewId};
 
 /// How a member came into a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +33,7 @@ pub struct RingMember {
 }
 
 /// One configuration of a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// Which: 1, 2, 3, …
     pub id: ViewId,
@@ -94,6 +95,32 @@ impl View {
             (Round(round), Rank(0)) => Some(Place { round: Round(round - 1), rank: self.parent(Rank(0)) }),
             (round, rank) => Some(Place { round, rank: self.parent(rank) }),
         }
+    }
+}
+
+/// A view at its place in the result: an item of the agreed order, as messages are. It has no index of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstalledView {
+    /// The index of the first message of the view or, if the view has none, of a later one: it takes force before that index.
+    pub first: Index,
+    /// The view.
+    pub view: Arc<View>,
+}
+
+/// What a member costs in a view that is kept: its names and some addresses.
+const VIEW_MEMBER_BYTES: usize = 256;
+
+impl InstalledView {
+    /// The view's id.
+    #[must_use]
+    pub fn id(&self) -> ViewId {
+        self.view.id
+    }
+
+    /// What it costs in memory while it is kept, in bytes, about.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        (size_of::<View>() + self.view.ring.len() * VIEW_MEMBER_BYTES) as u64
     }
 }
 

@@ -9,7 +9,7 @@ use crate::lane::{Held, Lane};
 use crate::rules::{Rule, Rules};
 use crate::slot::Batch;
 use crate::stored::{StoredBase, StoredEntry};
-use crate::view::Place;
+use crate::view::{InstalledView, Place};
 
 /// Where the walk through one view's slots stands.
 #[derive(Debug, Default)]
@@ -60,8 +60,9 @@ pub(crate) struct ResultState {
     /// What it costs on a disk from its beginning on.
     bytes: u64,
     digest: ResultDigest,
-    /// Of the last entry: at each view's first index there is a checkpoint, also for who fetches (`protocol.md` §8).
-    view: ViewId,
+    /// The last view that has begun in it: at each view's first index there is a checkpoint, also for a node that fetches
+    /// (`protocol.md` §8).
+    view: Option<InstalledView>,
     bases: VecDeque<StoredBase>,
     last_seqs: BTreeMap<(NodeId, Incarnation), Seq>,
     /// It begins at a later index, so an incarnation's numbers before that are not known.
@@ -83,7 +84,7 @@ impl ResultState {
             index: from.index(),
             bytes: from.bytes_before,
             digest: ResultDigest::resumed(base),
-            view: base.view,
+            view: base.view.clone(),
             bases: VecDeque::from([from.clone()]),
             last_seqs: base.last_numbers.clone(),
             lacks_numbers: false,
@@ -121,6 +122,28 @@ impl ResultState {
         self.index
     }
 
+    /// The last view that has begun in it.
+    pub(crate) fn view(&self) -> Option<&InstalledView> {
+        self.view.as_ref()
+    }
+
+    /// Its id; zero for none.
+    pub(crate) fn view_id(&self) -> ViewId {
+        self.view.as_ref().map_or(ViewId(0), InstalledView::id)
+    }
+
+    /// A view begins: what is appended next was approved in it. False if it has begun already.
+    pub(crate) fn begin_view(&mut self, view: &InstalledView) -> bool {
+        if view.id() <= self.view_id() {
+            return false;
+        }
+        // A base at this index has nothing of what follows.
+        self.checkpoint();
+        self.digest.begin_view(&view.view);
+        self.view = Some(view.clone());
+        true
+    }
+
     /// Appends what is not in it yet; none if all of it is.
     pub(crate) fn append(
         &mut self,
@@ -146,14 +169,6 @@ impl ResultState {
             }
             _ => batch,
         };
-        if !rules.holds(Rule::BaseEndsAtItsIndex) {
-            self.last_seqs.insert((origin, incarnation), batch.last_seq());
-        }
-        if view > self.view {
-            // What it is a base for begins with this entry, so it must not know its numbers.
-            self.checkpoint();
-            self.view = view;
-        }
         self.last_seqs.insert((origin, incarnation), batch.last_seq());
         let checkpoints = self.digest.append(origin, incarnation, &batch);
         let first_index = self.index.next();
@@ -165,7 +180,7 @@ impl ResultState {
             let mut last_numbers = self.last_seqs.clone();
             last_numbers.insert((origin, incarnation), last);
             let run = Some((origin, incarnation, last.next()));
-            let base = ResultBase { checkpoint, view, run, last_numbers };
+            let base = ResultBase { checkpoint, view: self.view.clone(), run, last_numbers };
             let (rank, round) = slot.unwrap_or_default();
             let slot = Some((view, round, rank));
             self.keep_base(StoredBase { base, first_index, slot, ends: None, bytes_before });
@@ -195,10 +210,10 @@ impl ResultState {
         let before = self.digest.latest();
         let checkpoint = self.digest.checkpoint();
         if checkpoint.index > before.index {
-            let (view, run, last_numbers) = (self.view, self.digest.run(), self.last_seqs.clone());
-            let base = ResultBase { checkpoint, view, run, last_numbers };
+            let (view, run, last_numbers) = (self.view.clone(), self.digest.run(), self.last_seqs.clone());
             // What follows is of later views.
-            let slot = Some((view.next(), Round(0), Rank(0)));
+            let slot = Some((self.view_id().next(), Round(0), Rank(0)));
+            let base = ResultBase { checkpoint, view, run, last_numbers };
             let (first_index, bytes_before) = (self.index.next(), self.bytes);
             self.keep_base(StoredBase { base, first_index, slot, ends: None, bytes_before });
         }
@@ -218,10 +233,14 @@ impl ResultState {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::BytesMut;
 
     use super::*;
+    use crate::config::Parameters;
     use crate::slot::push_payload;
+    use crate::view::View;
 
     #[test]
     fn a_result_goes_on_from_the_base_at_a_view_s_first_index_without_a_message_less() {
@@ -234,15 +253,25 @@ mod tests {
         let append = |result: &mut ResultState, view, batch| {
             result.append(ViewId(view), node, run, batch, None, rules).map(|entry| entry.first_index)
         };
+        let view = |id, first| {
+            let view = View { id: ViewId(id), ring: Vec::new(), parameters: Parameters::default(), last: false };
+            InstalledView { first: Index(first), view: Arc::new(view) }
+        };
         let mut whole = ResultState::default();
+        assert!(whole.begin_view(&view(1, 1)) && !whole.begin_view(&view(1, 1)));
         assert_eq!(append(&mut whole, 1, batch(1, 2)), Some(Index(1)));
-        // A node that fetches learns of the next view by its first entry.
+        assert!(whole.begin_view(&view(2, 3)));
         assert_eq!(append(&mut whole, 2, batch(3, 3)), Some(Index(3)));
         let kept = whole.base_before(Index(5)).unwrap_or_default();
         assert_eq!((kept.base.checkpoint.index, kept.base.last_numbers[&(node, run)]), (Index(2), Seq(2)));
         let mut resumed = ResultState::resumed(&kept);
+        assert_eq!(resumed.view(), Some(&view(1, 1)), "the view in force there");
+        let mut other = resumed.clone();
+        assert!(resumed.begin_view(&view(2, 3)) && other.begin_view(&view(3, 3)));
         assert_eq!(append(&mut resumed, 2, batch(1, 2)), None, "that is in it");
         assert_eq!(append(&mut resumed, 2, batch(3, 3)), Some(Index(3)));
+        assert_eq!(append(&mut other, 3, batch(3, 3)), Some(Index(3)));
         assert_eq!(resumed.checkpoint(), whole.checkpoint());
+        assert_ne!(other.checkpoint(), whole.checkpoint(), "a view is a part of the digest");
     }
 }

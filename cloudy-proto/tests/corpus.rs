@@ -9,6 +9,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Slot, push_payload};
@@ -19,8 +20,9 @@ use cloudy_proto::wire::{
     Wedged, decode_command, encode_command, encode_control, encode_header, encode_lane, encode_node, encode_tally,
 };
 use cloudy_proto::{
-    Checkpoint, Command, ConsensusId, Digest, Dropped, Durability, GroupId, Incarnation, Index, InstallView, LogIndex,
-    NodeId, Origin, Parameters, Place, Rank, RingMember, Round, Seq, SessionPlan, Standing, ViewId,
+    Checkpoint, Command, ConsensusId, Digest, Dropped, Durability, GroupId, Incarnation, Index, InstallView,
+    InstalledView, LogIndex, NodeId, Origin, Parameters, Place, Rank, RingMember, Round, Seq, SessionPlan, Standing,
+    View, ViewId,
 };
 
 /// A decoder's name, which is its target's and its folder's; what is asked of it; and examples of what it takes.
@@ -94,7 +96,7 @@ kinds! {
         Leave Resigned Running Join Refer Wedging LogState NobodyComplete Ended Absent Diverged
         Probe Echo
     }
-    Fetched { Entry End Truncated Snapshot }
+    Fetched { Entry End Truncated Snapshot View }
     Stall { Unconfirmed Missing Unapproved Unsynced }
     ConsensusKind {
         Append AppendResponse RequestVote RequestVoteResponse Heartbeat HeartbeatResponse TimeoutNow RequestPreVote
@@ -402,7 +404,13 @@ fn controls() -> Vec<Bytes> {
     each(frames.into_iter().chain(transfers()).chain(others), encode_control)
 }
 
-fn transfers() -> [ControlFrame; 6] {
+fn a_view() -> View {
+    let (node, incarnation, origin) = (NodeId([0xaa; 32]), Incarnation(3), Origin::Survivor);
+    let ring = vec![RingMember { node, incarnation, origin, addresses: Vec::new() }];
+    View { id: ViewId(2), ring, parameters: Parameters::default(), last: false }
+}
+
+fn transfers() -> [ControlFrame; 7] {
     let (view, index, part) = (ViewId(2), Index(300), Bytes::from_static(b"part"));
     let (origin, incarnation) = (NodeId([0xaa; 32]), Incarnation(3));
     let Batch { first_seq, count, body } = batch(&[0, 8, 200]);
@@ -412,6 +420,7 @@ fn transfers() -> [ControlFrame; 6] {
         ControlFrame::Fetch(Fetch {
             number: 7,
             from: index,
+            view: ViewId(1),
             credit: 70_000,
             before: view,
             held: HeldPart::Entry { length: 300, offset: 200 },
@@ -437,6 +446,7 @@ fn transfers() -> [ControlFrame; 6] {
         }),
         ControlFrame::Fetched(Fetched::End { index, ahead: 300, view, first: index, digest: CHECKPOINT.digest }),
         ControlFrame::Fetched(Fetched::Truncated { first: index }),
+        ControlFrame::Fetched(Fetched::View(InstalledView { first: index, view: Arc::new(a_view()) })),
     ]
 }
 

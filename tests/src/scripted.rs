@@ -9,9 +9,9 @@ use cloudy_proto::wire::{
     ConsensusKind, ConsensusMessage, ControlFrame, LaneFrame, Stream, TallyFrame, encode_command,
 };
 use cloudy_proto::{
-    Command, ConsensusId, Durability, Event, Frame, Incarnation, Input, LogBase, LogIndex, Machine, MachineConfig,
-    NodeId, OlderDisk, Output, Parameters, Rank, Record, Request, Role, Round, Rules, Seq, Standing, Stored, Time,
-    ViewId, Vote,
+    ApprovedItem, Command, ConsensusId, Durability, Event, Frame, Incarnation, Input, LogBase, LogIndex, Machine,
+    MachineConfig, NodeId, OlderDisk, Output, Parameters, Rank, Record, Request, Role, Round, Rules, Seq, Standing,
+    Stored, Time, ViewId, Vote,
 };
 
 use crate::sim::world::GROUP;
@@ -100,7 +100,7 @@ pub fn repeats_itself(rules: Rules) -> Vec<u64> {
         outputs.extend(founder.hears(stream, frame));
     }
     let entered = outputs.into_iter().filter_map(|output| match output {
-        Output::Deliver(entry) => Some(entry.batch.first_seq.0..=entry.batch.last_seq().0),
+        Output::Deliver(ApprovedItem::Batch(entry)) => Some(entry.batch.first_seq.0..=entry.batch.last_seq().0),
         _ => None,
     });
     entered.flatten().collect()

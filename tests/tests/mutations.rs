@@ -47,6 +47,7 @@ macro_rules! each_is_caught {
                 Rule::ResumeTellsSkips => "a_resumed_stream_keeps_its_skips_back",
                 Rule::SeekGoesOn => "who_is_told_often_that_nobody_coordinates_never_says_so",
                 Rule::AskedAsksBack => "who_is_asked_for_what_it_has_not_does_not_ask_back",
+                Rule::SnapshotHasItsView => "a_snapshot_carries_no_members",
                 Rule::SnapshotHasLastNumbers => "a_joiner_begins_without_the_last_numbers",
                 Rule::LastHandsOver => "the_last_that_leaves_ends_the_group_of_an_evicted_member",
                 Rule::LeftIsLogged => "a_node_that_left_comes_onto_the_ring_again",
@@ -108,7 +109,8 @@ each_is_caught! {
     a_restarted_member_is_active_again: RestartedIsWedged,
     a_run_in_memory_that_is_over_counts_as_a_survivor: StaleMemberIsVoid,
     a_snapshot_claims_an_index_that_its_state_does_not_know: SnapshotIsOfItsIndex,
-    a_base_knows_numbers_of_the_entry_after_it: BaseEndsAtItsIndex,
+    who_catches_up_reads_no_views: ViewsAreServed,
+    a_disk_holds_no_views: ViewsAreStored,
     a_truncated_result_knows_numbers_of_what_follows: BeginKnowsItsNumbers,
     a_member_misses_what_a_disk_deleted: DeletesWhatAllHold,
     a_run_is_named_by_a_clock_that_was_set_back: RunIsNamedByLog,
@@ -169,6 +171,13 @@ fn a_snapshot_is_kept_that_what_is_stored_does_not_follow() {
 fn a_joiner_begins_without_the_last_numbers() {
     let begins_late = |plan: &Plan| plan.snapshot_every.is_some() && plan.evicts() && plan.session.is_none();
     is_caught_in(Rule::SnapshotHasLastNumbers, (0..8 * SEEDS).map(Plan::of).filter(begins_late));
+}
+
+/// It shows only where a node begins with another's snapshot.
+#[test]
+fn a_snapshot_carries_no_members() {
+    let begins_late = |plan: &Plan| plan.snapshot_every.is_some() && plan.evicts();
+    is_caught_in(Rule::SnapshotHasItsView, (0..SEEDS).map(Plan::of).filter(begins_late));
 }
 
 /// Two come at once to a group that retains less than they miss.
@@ -350,7 +359,7 @@ fn what_is_broadcast_later_comes_earlier() -> Result<(), Failure> {
     let entry =
         Entry { first_index: index, view: view.id, origin: world.nodes[1].id, incarnation, batch: batch(&[1; 8]) };
     let approval = Approval { first_seq: Seq(1), count: 1, first_index: index, view: view.id, confirmed: Vec::new() };
-    for (node, output) in [(2, Output::Deliver(entry)), (1, Output::Approved(approval))] {
+    for (node, output) in [(2, Output::Deliver(ApprovedItem::Batch(entry))), (1, Output::Approved(approval))] {
         let told = world.judge.outputs(node, &[output], &mut world.stats);
         assert_eq!(told.map_err(|failure| failure.rule), Err(REAL_TIME));
     }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use cloudy_node::discovery::seeds;
 use cloudy_node::session::{SessionName, Sum, numbers};
 use cloudy_node::{
-    ApprovedError, ApprovedItem, Checkpoint, ClusterKeys, Entry, Event, Group, Index, JoinError, Node, payload_slices,
+    ApprovedError, ApprovedItem, Checkpoint, ClusterKeys, Entry, Event, Group, Index, InstalledView, JoinError, Node,
+    payload_slices,
 };
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
@@ -144,7 +145,7 @@ impl Tail {
             let Some(item) = next else { break };
             let text = match item {
                 Ok(ApprovedItem::Batch(entry)) => self.lines(&entry),
-                Ok(ApprovedItem::View(_)) => continue,
+                Ok(ApprovedItem::View(installed)) => view_line(&installed),
                 Err(ApprovedError::Lagged { resume_from }) => {
                     return Err(failure(
                         format_args!(
@@ -217,6 +218,12 @@ impl Tail {
         }
         format!("{line}\n")
     }
+}
+
+/// A view, and the index that it takes force before.
+fn view_line(installed: &InstalledView) -> String {
+    let members: Vec<String> = installed.view.ring.iter().map(|member| member.node.to_string()).collect();
+    format!("{}\n", json!({ "view": installed.id().0, "index": installed.first.0, "members": members }))
 }
 
 /// Since when no coordinator of the group has given a sign of life.

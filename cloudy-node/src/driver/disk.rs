@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cloudy_proto::{Durability, Entry, GroupId, Index, Input, NodeId, Record, Stored};
+use cloudy_proto::{ApprovedItem, Durability, GroupId, Input, NodeId, Position, Record, Stored};
 use tokio::sync::{Notify, oneshot};
 use tracing::Level;
 
@@ -33,7 +33,7 @@ pub(crate) struct Synced {
 }
 
 /// A part of a group's result that was read for a peer; none if the disk cannot read it.
-type ReadFor = (GroupId, NodeId, Option<Vec<Entry>>);
+type ReadFor = (GroupId, NodeId, Option<Vec<ApprovedItem>>);
 
 impl Synced {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, Completion>> {
@@ -125,14 +125,14 @@ impl Disk {
     }
 
     /// Reads a part of a group's result for a peer that lacks it.
-    pub(crate) fn read_for(&self, group: GroupId, to: NodeId, (from, bytes_max): (Index, usize), repeats: &Repeats) {
+    pub(crate) fn read_for(&self, group: GroupId, to: NodeId, (from, bytes_max): (Position, usize), repeats: &Repeats) {
         let (synced, repeats) = (Arc::clone(&self.synced), repeats.clone());
         self.reads.reader().read(group, from, bytes_max, move |read| {
-            let entries = read.inspect_err(|error| {
-                let text = format_args!("{UNREADABLE}, from index {from} on: {error}");
+            let items = read.inspect_err(|error| {
+                let text = format_args!("{UNREADABLE}, from index {} on: {error}", from.next);
                 repeats.say(Level::ERROR, UNREADABLE, Source::Node(to), text);
             });
-            synced.take_read((group, to, entries.ok().flatten()));
+            synced.take_read((group, to, items.ok().flatten()));
         });
     }
 
@@ -212,11 +212,11 @@ impl Driver {
             }
             Err(error) => return self.disk_failed(&error),
         }
-        for (group, to, entries) in disk.take_reads() {
+        for (group, to, items) in disk.take_reads() {
             match self.groups.get_mut(&group) {
-                Some(run) => run.machine.handle(now, Input::ResultRead { to, entries }),
+                Some(run) => run.machine.handle(now, Input::ResultRead { to, items }),
                 None => {
-                    self.handle_closed(group, Input::ResultRead { to, entries });
+                    self.handle_closed(group, Input::ResultRead { to, items });
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cloudy_proto::wire::{Refusal, StreamHeader};
-use cloudy_proto::{Admission, Event, Index, Input, Machine, NodeId, Output, Record, Request, Time, View};
+use cloudy_proto::{Admission, Event, Input, Machine, NodeId, Output, Position, Record, Request, Time, View};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
@@ -58,8 +58,8 @@ pub(crate) struct GroupRun {
 pub(crate) enum Effect {
     Send(Output),
     Persist(u64, Vec<Record>),
-    /// Read for a peer from an index on, up to a number of bytes.
-    Read(NodeId, Index, usize),
+    /// Read for a peer from a position on, up to a number of bytes.
+    Read(NodeId, Position, usize),
     Referred(NodeId, Vec<SocketAddr>),
     Installed(Arc<View>),
     Ended,
@@ -193,9 +193,9 @@ impl GroupRun {
         for output in local {
             match output {
                 Output::Approved(approval) => state.approve(approval),
-                Output::Restore { index, state: snapshot } => state.restore(index, snapshot),
-                Output::Resumed { after } => state.feed.begin_after(after),
-                Output::Deliver(entry) => state.deliver(entry),
+                Output::Restore { index, state: snapshot, view } => state.restore(index, snapshot, view),
+                Output::Resumed { after, view } => state.feed.begin_after(after, view),
+                Output::Deliver(item) => state.feed.push(item),
                 Output::Event(event) => {
                     happened = true;
                     state.happen(&event);

@@ -8,12 +8,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use cloudy_proto::limits::READ_BYTES_MAX;
-use cloudy_proto::{Entry, Event, Index};
+use cloudy_proto::{ApprovedItem, Event, Index};
 use futures_core::Stream;
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 
-use crate::group::feed::{ApprovedItem, Cursor, Read};
+use crate::group::feed::{Cursor, Read};
 use crate::group::shared::{EndReason, Listener, Shared};
 use crate::storage::{Part, ReadGroupError};
 
@@ -46,15 +46,18 @@ pub enum ApprovedError {
 /// Approximate time until more of the result is on disk.
 const SYNC_LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A stream of the result from an index on: batches and view changes, in order. It delays no other node. In a `Disk`
-/// group it reads entries from the disk that memory does not retain, without the view changes among them.
+/// A stream of the result from an index on: batches and views, the same items in the same order at every node. It delays
+/// no other node. In a `Disk` group it reads items from the disk that memory does not retain.
+///
+/// A reader that starts at index 1 gets every view. A reader that starts at a later index first gets the view in force
+/// there.
 #[derive(Debug)]
 pub struct Approved {
     shared: Arc<Shared>,
     cursor: Cursor,
     done: bool,
-    /// Entries that were read from the disk and not returned yet; they precede the cursor.
-    stored: VecDeque<Entry>,
+    /// Items that were read from the disk and not returned yet; they precede the cursor.
+    stored: VecDeque<ApprovedItem>,
     /// The running read of the disk, and the first index in memory when it started.
     reading: Option<(oneshot::Receiver<Result<Part, ReadGroupError>>, Index)>,
     /// The pause before the next read of the disk.
@@ -72,7 +75,7 @@ enum Step {
 
 impl Approved {
     pub(crate) fn new(shared: Arc<Shared>, from: Index) -> Self {
-        let cursor = shared.lock().feed.cursor_at(from);
+        let cursor = Cursor::beginning_at(from);
         let (stored, reading, pause, listener) = Default::default();
         Self { shared, cursor, done: false, stored, reading, pause, listener }
     }
@@ -91,7 +94,9 @@ impl Approved {
     ///             let first = entry.first_index;
     ///             Payloads::of(entry.batch.body).for_each(|payload| println!("from {first} on: {payload:?}"));
     ///         }
-    ///         ApprovedItem::View(view) => println!("view {} has {} members", view.id, view.members()),
+    ///         ApprovedItem::View(installed) => {
+    ///             println!("before index {}: {} members", installed.first, installed.view.members());
+    ///         }
     ///     }
     /// }
     /// # Ok(())
@@ -132,8 +137,8 @@ impl Approved {
 
     /// The next step that needs no wait.
     fn try_next(&mut self) -> Option<Step> {
-        if let Some(entry) = self.stored.pop_front() {
-            return Some(Step::Item(Some(Ok(ApprovedItem::Batch(entry)))));
+        if let Some(item) = self.stored.pop_front() {
+            return Some(Step::Item(Some(Ok(item))));
         }
         if self.done {
             return Some(Step::Item(None));
@@ -143,10 +148,10 @@ impl Approved {
             Read::Item(item) => Some(Step::Item(Some(Ok(item)))),
             Read::Lagged(retained_from) if self.shared.stored().is_some() => Some(Step::Read(retained_from)),
             Read::Lagged(resume_from) => {
-                self.cursor = state.feed.cursor_at(resume_from);
+                self.cursor.skip_to(resume_from);
                 Some(Step::Item(Some(Err(ApprovedError::Lagged { resume_from }))))
             }
-            Read::UpToDate if state.is_final_at(self.cursor.index) => Some(Step::Item(None)),
+            Read::UpToDate if state.is_final_at(self.cursor.position.next) => Some(Step::Item(None)),
             Read::UpToDate => {
                 let reason = state.ended.clone()?;
                 self.done = true;
@@ -160,33 +165,32 @@ impl Approved {
         let (answer, reading) = oneshot::channel();
         if let Some(stored) = self.shared.stored() {
             // The reader may be dropped meanwhile.
-            stored.read(self.shared.id, self.cursor.index, READ_BYTES_MAX, |part| drop(answer.send(part)));
+            stored.read(self.shared.id, self.cursor.position, READ_BYTES_MAX, |part| drop(answer.send(part)));
         }
         self.reading = Some((reading, retained_from));
     }
 
     /// Takes the entries that were read. Fails if the disk does not have them either.
     fn take_stored(&mut self, read: Result<Part, ReadGroupError>, retained_from: Index) -> Result<(), ApprovedError> {
-        let entries = match read {
-            Ok(entries) => entries,
+        let items = match read {
+            Ok(items) => items,
             Err(cause) => {
-                self.cursor = self.shared.lock().feed.cursor_at(retained_from);
+                self.cursor.skip_to(retained_from);
                 return Err(ApprovedError::Unreadable { cause, resume_from: retained_from });
             }
         };
         let ended = self.shared.lock().ended.is_some();
-        match entries.filter(|entries| !entries.is_empty() || !ended) {
+        match items.filter(|items| !items.is_empty() || !ended) {
             None => {
-                self.cursor = self.shared.lock().feed.cursor_at(retained_from);
+                self.cursor.skip_to(retained_from);
                 Err(ApprovedError::Lagged { resume_from: retained_from })
             }
-            Some(entries) => {
-                match entries.last() {
-                    Some(last) => self.cursor = self.shared.lock().feed.cursor_at(last.last_index().next()),
-                    // sleep: no notification tells when the entries are synced.
-                    None => self.pause = Some(Box::pin(sleep(SYNC_LOOK_EVERY))),
+            Some(items) => {
+                if items.is_empty() {
+                    // sleep: no notification tells when the items are synced.
+                    self.pause = Some(Box::pin(sleep(SYNC_LOOK_EVERY)));
                 }
-                self.stored = entries.into();
+                self.stored = items.into_iter().filter(|item| self.cursor.pass(item)).collect();
                 Ok(())
             }
         }

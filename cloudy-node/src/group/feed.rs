@@ -1,41 +1,13 @@
 //! The source of all readers: the newest part of the result with its view changes, and the events.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use cloudy_proto::{Entry, Event, Index, View};
-
-/// Bytes that are charged for each member of a retained view: its names and addresses.
-const VIEW_MEMBER_BYTES: usize = 256;
-
-/// An item of the result.
-#[derive(Clone, Debug)]
-pub enum ApprovedItem {
-    /// Approved messages, all of one origin, with consecutive indexes and sequence numbers.
-    Batch(Entry),
-    /// A view came into force: the following messages were approved in it.
-    View(Arc<View>),
-}
-
-impl ApprovedItem {
-    /// Bytes that are charged while the item is retained.
-    fn kept_bytes(&self) -> u64 {
-        match self {
-            Self::Batch(entry) => entry.kept_bytes(),
-            Self::View(view) => (size_of::<View>() + view.ring.len() * VIEW_MEMBER_BYTES) as u64,
-        }
-    }
-}
+use cloudy_proto::{ApprovedItem, Event, Index, InstalledView, Part, Position, Retained, ViewId};
 
 /// The newest items, up to a number of bytes.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    items: VecDeque<ApprovedItem>,
-    /// The position of the first retained item, counted from the first item ever.
-    first: u64,
-    /// Bytes that are charged for the retained items.
-    bytes: u64,
-    bytes_max: u64,
+    retained: Retained,
     /// The first index of the next batch.
     next_index: Index,
 }
@@ -43,10 +15,35 @@ pub(crate) struct Feed {
 /// The position of a reader.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cursor {
-    /// The position of the next item, counted from the first item ever.
-    position: u64,
-    /// The next index to read.
-    pub(crate) index: Index,
+    /// The position of the next item.
+    pub(crate) position: Position,
+    /// The last view that was read: no view is returned twice.
+    view: ViewId,
+}
+
+impl Cursor {
+    /// A cursor that starts at an index. After the first index, the view in force there comes first.
+    pub(crate) fn beginning_at(index: Index) -> Self {
+        Self { position: Position::beginning_at(index), view: ViewId(0) }
+    }
+
+    /// Continues at an index, because earlier items are not retained.
+    pub(crate) fn skip_to(&mut self, index: Index) {
+        self.position = Position::beginning_at(index);
+    }
+
+    /// Passes the next item. False if it was read already.
+    pub(crate) fn pass(&mut self, item: &ApprovedItem) -> bool {
+        self.position.pass(item);
+        match item {
+            ApprovedItem::View(view) if view.id() <= self.view => false,
+            ApprovedItem::View(view) => {
+                self.view = view.id();
+                true
+            }
+            ApprovedItem::Batch(_) => true,
+        }
+    }
 }
 
 /// The result of a read.
@@ -60,7 +57,7 @@ pub(crate) enum Read {
 
 impl Feed {
     pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { items: VecDeque::new(), first: 0, bytes: 0, bytes_max, next_index: Index(1) }
+        Self { retained: Retained::new(bytes_max), next_index: Index(1) }
     }
 
     /// The last index that was given to readers.
@@ -68,91 +65,44 @@ impl Feed {
         Index(self.next_index.0 - 1)
     }
 
-    pub(crate) fn push_view(&mut self, view: Arc<View>) {
-        self.push_item(ApprovedItem::View(view));
-    }
-
-    fn push_item(&mut self, item: ApprovedItem) {
-        self.bytes += item.kept_bytes();
-        self.items.push_back(item);
-        while self.bytes > self.bytes_max && self.items.len() > 1 {
-            if let Some(gone) = self.items.pop_front() {
-                self.bytes -= gone.kept_bytes();
-            }
-            self.first += 1;
-        }
-    }
-
-    /// Drops all items: the next item follows `index`.
-    pub(crate) fn begin_after(&mut self, index: Index) {
-        self.first += self.items.len() as u64;
-        self.items.clear();
-        self.bytes = 0;
+    /// Drops all items: the next item follows `index`, where `view` is in force.
+    pub(crate) fn begin_after(&mut self, index: Index, view: Option<InstalledView>) {
+        self.retained.restart(view);
         self.next_index = index.next();
     }
 
-    pub(crate) fn push(&mut self, entry: Entry) {
-        self.next_index = entry.last_index().next();
-        self.push_item(ApprovedItem::Batch(entry));
-    }
-
-    /// A cursor for a reader that starts at `index`.
-    pub(crate) fn cursor_at(&self, index: Index) -> Cursor {
-        let before = |item: &ApprovedItem| match item {
-            ApprovedItem::Batch(entry) => entry.last_index() < index,
-            ApprovedItem::View(_) => false,
-        };
-        // The reader gets the view changes right before its first entry as well.
-        let at = self.items.iter().rposition(before).map_or(0, |at| at + 1);
-        Cursor { position: self.first + at as u64, index: index.max(Index(1)) }
-    }
-
-    pub(crate) fn read(&self, cursor: &mut Cursor) -> Read {
-        loop {
-            let Some(at) = cursor.position.checked_sub(self.first) else { return self.lagged(cursor) };
-            let Some(item) = self.items.get(at as usize) else {
-                // A snapshot replaced the entries that this reader waits for.
-                let missed = cursor.index < self.next_index;
-                return if missed { self.lagged(cursor) } else { Read::UpToDate };
-            };
-            cursor.position += 1;
-            let ApprovedItem::Batch(entry) = item else {
-                if self.batch_after(at) > cursor.index {
-                    // Entries before this view change are missing.
-                    cursor.position -= 1;
-                    return self.lagged(cursor);
-                }
-                return Read::Item(item.clone());
-            };
-            if entry.last_index() < cursor.index {
-                continue;
+    pub(crate) fn push(&mut self, item: ApprovedItem) {
+        match item {
+            // The result starts here in the middle of a view.
+            ApprovedItem::View(view) if view.first != self.next_index => self.retained.restart(Some(view)),
+            ApprovedItem::View(_) => self.retained.push(item),
+            ApprovedItem::Batch(ref entry) => {
+                self.next_index = entry.last_index().next();
+                self.retained.push(item);
             }
-            if entry.first_index > cursor.index {
-                cursor.position -= 1;
-                return self.lagged(cursor);
-            }
-            let skip = (cursor.index.0 - entry.first_index.0) as u32;
-            cursor.index = entry.last_index().next();
-            if skip == 0 {
-                return Read::Item(item.clone());
-            }
-            let first_index = Index(entry.first_index.0 + u64::from(skip));
-            let batch = entry.batch.without_first(skip);
-            return Read::Item(ApprovedItem::Batch(Entry { first_index, batch, ..entry.clone() }));
         }
     }
 
-    /// The first index of the first batch at or after an item.
-    fn batch_after(&self, at: u64) -> Index {
-        let first = self.items.range(at as usize..).find_map(|item| match item {
-            ApprovedItem::Batch(entry) => Some(entry.first_index),
-            ApprovedItem::View(_) => None,
-        });
-        first.unwrap_or(self.next_index)
+    /// The next item for a cursor.
+    pub(crate) fn read(&self, cursor: &mut Cursor) -> Read {
+        loop {
+            match self.retained.item_from(cursor.position) {
+                Part::Item(item) if item.first_index() > cursor.position.next => return self.lagged(cursor),
+                Part::Item(item) => {
+                    if cursor.pass(&item) {
+                        return Read::Item(item);
+                    }
+                }
+                Part::Truncated => return self.lagged(cursor),
+                // A snapshot replaced the items that this reader waits for.
+                Part::End if cursor.position.next < self.next_index => return self.lagged(cursor),
+                Part::End => return Read::UpToDate,
+            }
+        }
     }
 
     fn lagged(&self, cursor: &Cursor) -> Read {
-        Read::Lagged(self.batch_after(0).max(cursor.index))
+        Read::Lagged(self.retained.first().unwrap_or(self.next_index).max(cursor.position.next))
     }
 }
 
@@ -190,85 +140,98 @@ impl EventLog {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::BytesMut;
     use cloudy_proto::slot::{Batch, push_payload};
-    use cloudy_proto::{Incarnation, NodeId, Seq, ViewId};
+    use cloudy_proto::{Entry, Incarnation, NodeId, Parameters, Seq, View};
 
     use super::*;
 
-    fn entry(first: u64, count: u32) -> Entry {
+    fn entry(first: u64, count: u32) -> ApprovedItem {
         let mut body = BytesMut::new();
         (0..count).for_each(|_| push_payload(&mut body, &[1; 15]));
-        Entry {
+        ApprovedItem::Batch(Entry {
             first_index: Index(first),
             view: ViewId(1),
             origin: NodeId([1; 32]),
             incarnation: Incarnation(1),
             batch: Batch { first_seq: Seq(first), count, body: body.freeze() },
+        })
+    }
+
+    fn view(id: u64, first: u64) -> ApprovedItem {
+        let view = View { id: ViewId(id), ring: Vec::new(), parameters: Parameters::default(), last: false };
+        ApprovedItem::View(InstalledView { first: Index(first), view: Arc::new(view) })
+    }
+
+    /// What a reader is given, in words, until there is nothing more.
+    fn read(feed: &Feed, cursor: &mut Cursor) -> Vec<String> {
+        let mut read = Vec::new();
+        loop {
+            match feed.read(cursor) {
+                Read::Item(ApprovedItem::Batch(entry)) => {
+                    read.push(format!("{}-{}", entry.first_index, entry.last_index()));
+                }
+                Read::Item(ApprovedItem::View(view)) => read.push(format!("view {}", view.id())),
+                Read::UpToDate => return read,
+                Read::Lagged(resume) => {
+                    read.push(format!("lagged to {resume}"));
+                    cursor.skip_to(resume);
+                }
+            }
         }
     }
 
-    fn indexes(feed: &Feed, cursor: &mut Cursor) -> Vec<(u64, u32)> {
-        std::iter::from_fn(|| match feed.read(cursor) {
-            Read::Item(ApprovedItem::Batch(entry)) => Some((entry.first_index.0, entry.batch.count)),
-            _ => None,
-        })
-        .collect()
+    fn read_from(feed: &Feed, index: u64) -> Vec<String> {
+        read(feed, &mut Cursor::beginning_at(Index(index)))
     }
 
     #[test]
     fn a_reader_begins_inside_a_batch() {
         let mut feed = Feed::new(10_000);
-        feed.push(entry(1, 4));
-        feed.push(entry(5, 2));
-        let mut cursor = feed.cursor_at(Index(3));
-        assert_eq!(indexes(&feed, &mut cursor), [(3, 2), (5, 2)]);
+        [entry(1, 4), entry(5, 2)].into_iter().for_each(|item| feed.push(item));
+        let mut cursor = Cursor::beginning_at(Index(3));
+        assert_eq!(read(&feed, &mut cursor), ["3-4", "5-6"]);
         feed.push(entry(7, 1));
-        assert_eq!(indexes(&feed, &mut cursor), [(7, 1)]);
+        assert_eq!(read(&feed, &mut cursor), ["7-7"]);
     }
 
     #[test]
-    fn view_changes_are_read_in_their_places_wherever_a_reader_begins() {
-        let view = |id| {
-            let parameters = cloudy_proto::Parameters::default();
-            Arc::new(View { id: ViewId(id), ring: Vec::new(), parameters, last: id == 2 })
-        };
+    fn view_changes_are_read_in_their_places_and_the_view_in_force_comes_first() {
         let mut feed = Feed::new(10_000);
-        feed.push_view(view(1));
-        feed.push(entry(1, 4));
-        feed.push_view(view(2));
-        let items = |from| {
-            let mut cursor = feed.cursor_at(Index(from));
-            std::iter::from_fn(|| match feed.read(&mut cursor) {
-                Read::Item(ApprovedItem::Batch(entry)) => Some(format!("{}", entry.first_index)),
-                Read::Item(ApprovedItem::View(view)) => Some(format!("view {}", view.id)),
-                _ => None,
-            })
-            .collect::<Vec<_>>()
-        };
-        assert_eq!(items(1), ["view 1", "1", "view 2"]);
-        assert_eq!(items(3), ["view 1", "3", "view 2"]);
-        assert_eq!(items(5), ["view 2"]);
+        [view(1, 1), entry(1, 4), view(2, 5), view(3, 5)].into_iter().for_each(|item| feed.push(item));
+        assert_eq!(read_from(&feed, 1), ["view 1", "1-4", "view 2", "view 3"]);
+        assert_eq!(read_from(&feed, 3), ["view 1", "3-4", "view 2", "view 3"]);
+        assert_eq!(read_from(&feed, 5), ["view 3"]);
+        let mut waits = Cursor::beginning_at(Index(5));
+        assert_eq!(read(&feed, &mut waits), ["view 3"]);
+        [view(4, 5), entry(5, 1)].into_iter().for_each(|item| feed.push(item));
+        assert_eq!(read(&feed, &mut waits), ["view 4", "5-5"]);
     }
 
     #[test]
-    fn who_misses_what_comes_before_a_view_change_is_told_before_it_is_given() {
-        let view = |id| {
-            let parameters = cloudy_proto::Parameters::default();
-            Arc::new(View { id: ViewId(id), ring: Vec::new(), parameters, last: false })
-        };
-        let mut feed = Feed::new(ApprovedItem::View(view(1)).kept_bytes() + entry(1, 2).kept_bytes());
-        feed.push(entry(1, 2));
-        let mut waits = feed.cursor_at(Index(3));
-        feed.push_view(view(2));
-        let Read::Item(ApprovedItem::View(_)) = feed.read(&mut waits) else { panic!("nothing is missing before it") };
-        feed.push(entry(3, 2));
-        let mut behind = feed.cursor_at(Index(1));
-        let Read::Lagged(resume) = feed.read(&mut behind) else { panic!("the first entry is gone") };
-        assert_eq!(resume, Index(3));
-        let mut behind = feed.cursor_at(resume);
-        let Read::Item(ApprovedItem::View(_)) = feed.read(&mut behind) else { panic!("it comes first") };
-        assert_eq!(indexes(&feed, &mut behind), [(3, 2)]);
+    fn a_reader_that_lags_learns_where_to_resume_and_reads_no_view_twice() {
+        let mut feed = Feed::new(view(1, 1).kept_bytes() + 2 * entry(1, 2).kept_bytes());
+        [view(1, 1), entry(1, 2)].into_iter().for_each(|item| feed.push(item));
+        let mut slow = Cursor::beginning_at(Index(1));
+        let Read::Item(ApprovedItem::View(_)) = feed.read(&mut slow) else { panic!("it comes first") };
+        [entry(3, 2), entry(5, 2), view(2, 7), entry(7, 2)].into_iter().for_each(|item| feed.push(item));
+        assert_eq!(read(&feed, &mut slow), ["lagged to 5", "5-6", "view 2", "7-8"]);
+        assert_eq!(read_from(&feed, 1), ["lagged to 5", "view 1", "5-6", "view 2", "7-8"]);
+    }
+
+    #[test]
+    fn after_a_snapshot_a_reader_begins_with_the_view_in_force_there() {
+        let mut feed = Feed::new(10_000);
+        [view(1, 1), entry(1, 2)].into_iter().for_each(|item| feed.push(item));
+        let mut behind = Cursor::beginning_at(Index(1));
+        let ApprovedItem::View(in_force) = view(2, 7) else { panic!("a view") };
+        feed.begin_after(Index(9), Some(in_force));
+        assert_eq!(read(&feed, &mut behind), ["lagged to 10", "view 2"]);
+        [view(3, 10), entry(10, 1)].into_iter().for_each(|item| feed.push(item));
+        assert_eq!(read(&feed, &mut behind), ["view 3", "10-10"]);
+        assert_eq!(read_from(&feed, 10), ["view 3", "10-10"]);
     }
 
     #[test]
@@ -286,15 +249,5 @@ mod tests {
         assert_eq!(log.read(&mut slow), Some(Ok(Event::AllReady)), "it continues with the oldest");
         let rest = std::iter::from_fn(|| log.read(&mut slow)).map(Result::unwrap).collect::<Vec<_>>();
         assert_eq!((rest.len(), rest.last()), (EVENTS_KEPT_MAX - 1, Some(&Event::Stop)));
-    }
-
-    #[test]
-    fn a_slow_reader_is_told_where_to_resume() {
-        let mut feed = Feed::new(2 * entry(1, 2).kept_bytes());
-        let mut slow = feed.cursor_at(Index(1));
-        (0..4).for_each(|at| feed.push(entry(1 + 2 * at, 2)));
-        let Read::Lagged(resume) = feed.read(&mut slow) else { panic!("the first entries are gone") };
-        assert_eq!(resume, Index(5));
-        assert_eq!(indexes(&feed, &mut feed.cursor_at(resume)), [(5, 2), (7, 2)]);
     }
 }

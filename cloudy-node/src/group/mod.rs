@@ -9,7 +9,7 @@ mod receipt;
 pub(crate) mod shared;
 
 pub use approved::{Approved, ApprovedError, Events, EventsError};
+pub use cloudy_proto::ApprovedItem;
 pub use config::GroupConfig;
-pub use feed::ApprovedItem;
 pub use receipt::{Approval, Receipt, ReceiptError};
 pub use shared::{Divergence, EndReason};

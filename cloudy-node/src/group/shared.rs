@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use cloudy_proto::wire::CommandError;
 use cloudy_proto::{
-    Approval, Checkpoint, Durability, Entry, Event, FinalOutcomes, GroupId, Incarnation, Index, LogIndex, NodeId,
-    Parameters, Seq,
+    Approval, Checkpoint, Durability, Event, FinalOutcomes, GroupId, Incarnation, Index, InstalledView, LogIndex,
+    NodeId, Parameters, Seq,
 };
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
@@ -257,18 +257,14 @@ impl State {
         self.leaving && self.approved >= self.outbox.last()
     }
 
-    pub(crate) fn restore(&mut self, index: Index, snapshot: Bytes) {
-        self.feed.begin_after(index);
+    pub(crate) fn restore(&mut self, index: Index, snapshot: Bytes, view: Option<InstalledView>) {
+        self.feed.begin_after(index, view);
         self.restored = Some((index, snapshot));
     }
 
     /// This node's application took a snapshot.
     pub(crate) fn saved(&mut self, index: Index, snapshot: Bytes) {
         self.restored = Some((index, snapshot));
-    }
-
-    pub(crate) fn deliver(&mut self, entry: Entry) {
-        self.feed.push(entry);
     }
 
     pub(crate) fn approve(&mut self, approval: Approval) {
@@ -282,7 +278,6 @@ impl State {
                 self.progress.insert(*node, *index);
                 return;
             }
-            Event::ViewInstalled { view, .. } => self.feed.push_view(view.clone()),
             Event::Final { result } => {
                 self.final_index = Some(result.index);
                 self.rejected_from.get_or_insert(self.approved.next());

@@ -149,7 +149,7 @@ impl<S: StateMachine> Applier<'_, S> {
                     bytes += entry.batch.body.len();
                     self.queue.push_back(entry);
                 }
-                Some(Some(Ok(ApprovedItem::View(view)))) => self.view = Some(view),
+                Some(Some(Ok(ApprovedItem::View(installed)))) => self.view = Some(installed.view),
                 // An error is given once.
                 Some(item) => self.next = Some(item),
                 None => return,
@@ -160,7 +160,7 @@ impl<S: StateMachine> Applier<'_, S> {
     async fn take(&mut self, item: ReadItem) -> Result<(), ReplicaError> {
         match item {
             Some(Ok(ApprovedItem::Batch(entry))) => self.queue.push_back(entry),
-            Some(Ok(ApprovedItem::View(view))) => self.view = Some(view),
+            Some(Ok(ApprovedItem::View(installed))) => self.view = Some(installed.view),
             Some(Err(ApprovedError::Lagged { resume_from })) => self.restore(resume_from).await?,
             Some(Err(ApprovedError::Unreadable { cause, .. })) => return Err(cause.into()),
             Some(Err(ApprovedError::Ended(reason))) => return Err(reason.into()),

@@ -20,7 +20,7 @@ const READ_BYTES: usize = 4 << 20;
 /// What is damaged, or of another version.
 pub(crate) fn read_group(store: &Store, group: GroupId) -> Result<Option<(GroupMeta, Stored)>, ReadGroupError> {
     let mut read = Reader { store, group, stored: Stored::default(), meta: None };
-    for table in [Table::Meta, Table::Log, Table::Checkpoints] {
+    for table in [Table::Meta, Table::Log, Table::Checkpoints, Table::Views] {
         read.table(table, Bound::Unbounded)?;
     }
     let Some(meta) = read.meta.take().filter(|_| read.stored.is_relied_on(Rules::default())) else { return Ok(None) };

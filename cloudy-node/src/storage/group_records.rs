@@ -11,6 +11,7 @@
 //!         "base"              where the voter's log begins
 //! Log     0, position         committed commands
 //!         1, position         the voter's log
+//! Views   view                a view, and the index that it begins before
 //! ```
 //!
 //! Numbers in keys are big-endian, so that the order of keys is the order of things; numbers in values are
@@ -23,8 +24,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Slot, check_body};
 use cloudy_proto::wire::ConsensusEntry;
 use cloudy_proto::{
-    ConsensusId, Incarnation, Index, LogIndex, NodeId, Rank, Record, Round, Seq, Stored, StoredBase, StoredBody,
-    StoredEntry, ViewId, Vote,
+    ConsensusId, Incarnation, Index, InstalledView, LogIndex, NodeId, Rank, Record, Round, Seq, Stored, StoredBase,
+    StoredBody, StoredEntry, ViewId, Vote,
 };
 use serde::{Deserialize, Serialize};
 
@@ -134,12 +135,13 @@ impl Recorder {
             Record::Entry(entry) => {
                 ops.push(put(Table::Result, result_key(entry.first_index), encode_entry(&entry)));
             }
+            Record::View(view) => ops.push(put_view(&view)),
             Record::Snapshot(snapshot) => {
-                ops.push(self.begin_at(&snapshot.begins));
+                self.begin_at(&snapshot.begins, ops);
                 ops.push(put(Table::Meta, SNAPSHOT_KEY.to_vec(), encoded(&snapshot)));
             }
             Record::Begin(base) => {
-                ops.push(self.begin_at(&base));
+                self.begin_at(&base, ops);
                 ops.push(put(Table::Meta, BEGIN_KEY.to_vec(), encoded(&base)));
             }
             Record::Checkpoint { base, instead_of } => {
@@ -158,10 +160,28 @@ impl Recorder {
 }
 
 impl Recorder {
-    fn begin_at(&mut self, base: &StoredBase) -> Op {
+    fn begin_at(&mut self, base: &StoredBase, ops: &mut Vec<Op>) {
         self.begins = Some(first_keys(base));
-        delete_checkpoints(Index(0), base.index().next())
+        ops.push(delete_checkpoints(Index(0), base.index().next()));
+        if let Some(view) = &base.base.view {
+            // It is in force where the result begins, and may have been stored nowhere else.
+            ops.push(Op::DeleteRange { table: Table::Views, from: Vec::new(), to: view_key(view.id()) });
+            ops.push(put_view(view));
+        }
     }
+}
+
+fn put_view(view: &InstalledView) -> Op {
+    put(Table::Views, view_key(view.id()), encoded(view))
+}
+
+pub(super) fn view_key(view: ViewId) -> Vec<u8> {
+    view.0.to_be_bytes().to_vec()
+}
+
+pub(super) fn decode_view(key: &[u8], value: &[u8]) -> Option<InstalledView> {
+    let view: InstalledView = postcard::from_bytes(value).ok()?;
+    (key == view_key(view.id())).then_some(view)
 }
 
 fn delete_checkpoints(from: Index, to: Index) -> Op {
@@ -195,6 +215,7 @@ pub(super) fn decode(table: Table, key: &[u8], value: Bytes) -> Option<Record> {
         }
         Table::Slots => decode_slot(key, value),
         Table::Result => decode_entry(key, value).map(Record::Entry),
+        Table::Views => decode_view(key, &value).map(Record::View),
     }
 }
 

@@ -29,6 +29,8 @@ pub enum Table {
     Result,
     /// Where reading the result may begin.
     Checkpoints,
+    /// The views of the result.
+    Views,
 }
 
 impl Table {
@@ -45,6 +47,7 @@ impl Table {
             Self::Slots => 3,
             Self::Result => 4,
             Self::Checkpoints => 5,
+            Self::Views => 6,
         }
     }
 }
@@ -57,6 +60,7 @@ impl fmt::Display for Table {
             Self::Slots => "slots",
             Self::Result => "result",
             Self::Checkpoints => "checkpoints",
+            Self::Views => "views",
         })
     }
 }

@@ -7,22 +7,25 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use cloudy_proto::slot::Batch;
-use cloudy_proto::{Entry, GroupId, Index, Rank, Record, Round, StoredEntry, ViewId};
+use cloudy_proto::{ApprovedItem, Entry, GroupId, InstalledView, Position, Rank, Record, Round, StoredEntry, ViewId};
 
 use super::error::ReadGroupError;
-use super::group_records::{decode_entry, decode_slot, result_key, slot_key};
+use super::group_records::{decode_entry, decode_slot, decode_view, result_key, slot_key, view_key};
 use super::op::Table;
 use super::store::Store;
 use crate::health::Health;
 
-/// What is stored of a result from an index on: beginning with it and without a gap. Nothing if it is not stored yet;
+/// What is stored of a result from a position on: beginning with it and without a gap. Nothing if it is not stored yet;
 /// none if it is not stored.
-pub(crate) type Part = Option<Vec<Entry>>;
+pub(crate) type Part = Option<Vec<ApprovedItem>>;
+
+/// Views that are read at once, in bytes.
+const VIEWS_BYTES: usize = 16 << 10;
 
 type Answer = Box<dyn FnOnce(Result<Part, ReadGroupError>) + Send>;
 
 enum Wanted {
-    Part { group: GroupId, from: Index, bytes_max: usize, answer: Answer },
+    Part { group: GroupId, from: Position, bytes_max: usize, answer: Answer },
     End,
 }
 
@@ -37,12 +40,12 @@ pub(crate) struct ResultReads {
 pub(crate) struct ResultReader(mpsc::Sender<Wanted>);
 
 impl ResultReader {
-    /// Reads the result of a group from an index on, at most so many bytes of slot bodies, one entry at least. The
+    /// Reads the result of a group from a position on, at most so many bytes of slot bodies, one entry at least. The
     /// answer is given on the thread that reads, and dropped once that has ended.
     pub(crate) fn read(
         &self,
         group: GroupId,
-        from: Index,
+        from: Position,
         bytes_max: usize,
         answer: impl FnOnce(Result<Part, ReadGroupError>) + Send + 'static,
     ) {
@@ -88,11 +91,18 @@ impl Drop for ResultReads {
     }
 }
 
-/// The stored result from an index on: at most so many bytes of slot bodies, one entry at least. Waits for the disk.
+/// The stored result from a position on, with its views: at most so many bytes of slot bodies, one entry at least. Waits for
+/// the disk.
 ///
 /// # Errors
 /// What is damaged, or of another version.
-pub(crate) fn read_part(store: &Store, group: GroupId, from: Index, bytes_max: usize) -> Result<Part, ReadGroupError> {
+pub(crate) fn read_part(
+    store: &Store,
+    group: GroupId,
+    position: Position,
+    bytes_max: usize,
+) -> Result<Part, ReadGroupError> {
+    let from = position.next;
     let key = store.last_up_to(group, Table::Result, &result_key(from))?.map_or(result_key(from), |first| first.key);
     let stored = read_entries(store, group, Bound::Included(key), bytes_max)?;
     let (mut next, mut part) = (from, Vec::new());
@@ -102,8 +112,37 @@ pub(crate) fn read_part(store: &Store, group: GroupId, from: Index, bytes_max: u
         part.push(Entry::of_stored(entry, batch).beginning_at(next));
         next = entry.last_index().next();
     }
-    let gone = part.is_empty() && stored.iter().any(|(entry, _)| entry.last_index() >= from);
-    Ok(Some(part).filter(|_| !gone))
+    if part.is_empty() && stored.iter().any(|(entry, _)| entry.last_index() >= from) {
+        return Ok(None);
+    }
+    let views = views_of(store, group, position, &part)?;
+    Ok(position.with_views(part, &views))
+}
+
+/// The views that begin among entries from a position on, and some of those that follow.
+fn views_of(
+    store: &Store,
+    group: GroupId,
+    position: Position,
+    entries: &[Entry],
+) -> Result<Vec<InstalledView>, ReadGroupError> {
+    let first = entries.first().filter(|_| position.begins_late()).map_or(position.view.next(), |entry| entry.view);
+    let last = entries.last().map_or(ViewId(0), |entry| entry.view);
+    let (mut views, mut from) = (Vec::new(), Bound::Included(view_key(first)));
+    loop {
+        let range = (from.as_ref().map(Vec::as_slice), Bound::Unbounded);
+        let records = store.range(group, Table::Views, range, VIEWS_BYTES)?;
+        let Some(end) = records.last() else { return Ok(views) };
+        from = Bound::Excluded(end.key.clone());
+        for record in &records {
+            let view = decode_view(&record.key, &record.value);
+            views.push(view.ok_or(ReadGroupError::Foreign { group, table: Table::Views })?);
+        }
+        // What follows the last entry comes with it or, if it is more, with the next part.
+        if views.last().is_some_and(|view| view.id() > last) {
+            return Ok(views);
+        }
+    }
 }
 
 /// Entries of the stored result from a key on, with their payloads: at most so many bytes of slot bodies, one entry at

@@ -75,7 +75,7 @@ async fn views_come_in_order_and_the_stream_ends_with_the_result() {
         .iter()
         .enumerate()
         .filter_map(|(at, item)| match item {
-            ApprovedItem::View(view) => Some((at, view.id, view.last)),
+            ApprovedItem::View(installed) => Some((at, installed.id(), installed.view.last)),
             ApprovedItem::Batch(_) => None,
         })
         .collect();
@@ -105,7 +105,7 @@ async fn typed_readers_get_messages_views_and_what_is_neither() {
     let mut read = Vec::new();
     for _ in 0..4 {
         read.push(match within("the next", approved.next()).await.unwrap().unwrap() {
-            TypedItem::View(view) => format!("view {}", view.id),
+            TypedItem::View(view) => format!("view {}", view.id()),
             TypedItem::Message { index, origin, message: Ok((number, text)) } => {
                 assert_eq!(origin, groups[0].me());
                 format!("{index}: {number} {text}")

@@ -7,6 +7,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::command::SessionPlan;
 use crate::digest::Checkpoint;
@@ -14,7 +15,7 @@ use crate::id::{Incarnation, Index, LogIndex, NodeId, Seq, ViewId};
 use crate::slot::Batch;
 use crate::stored::{Record, StoredEntry};
 use crate::time::Time;
-use crate::view::View;
+use crate::view::{InstalledView, View};
 use crate::wire::{CommandError, ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
 pub use status::{
@@ -79,9 +80,9 @@ pub enum Input {
     ResultRead {
         /// For whom.
         to: NodeId,
-        /// What is stored from the wanted index on, beginning with it and without a gap; nothing if it is not stored yet.
+        /// What is stored from the wanted position on, beginning with it and without a gap; nothing if it is not stored yet.
         /// None if the disk does not give it.
-        entries: Option<Vec<Entry>>,
+        items: Option<Vec<ApprovedItem>>,
     },
     /// The time that [`Machine::poll_timeout`](crate::Machine::poll_timeout) named has come.
     Timeout,
@@ -171,7 +172,7 @@ pub enum Output {
         /// For whom.
         to: NodeId,
         /// Beginning here.
-        from: Index,
+        from: Position,
         /// At most so many bytes of slot bodies, one entry at least.
         bytes_max: usize,
     },
@@ -184,17 +185,130 @@ pub enum Output {
         index: Index,
         /// The state.
         state: Bytes,
+        /// The view in force at that index: members that an application knows with the state.
+        view: Option<InstalledView>,
     },
     /// The result goes on after an index: what comes before, or follows a state that was restored, is on the disk, and is
     /// not given out again.
     Resumed {
         /// The index.
         after: Index,
+        /// The view in force at that index.
+        view: Option<InstalledView>,
     },
-    /// The result has grown.
-    Deliver(Entry),
+    /// The result has grown: messages, and views at their places, in one order at all nodes.
+    Deliver(ApprovedItem),
     /// Something happened that users or applications may want to know.
     Event(Event),
+}
+
+/// What the result is made of, in order: the same items in the same order at every node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApprovedItem {
+    /// Approved payloads, all of one origin with consecutive indexes and numbers.
+    Batch(Entry),
+    /// A view comes into force: what follows was approved in it. It has no index: it stands before its first one.
+    View(InstalledView),
+}
+
+impl ApprovedItem {
+    /// What it costs in memory while it is kept, in bytes.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        match self {
+            Self::Batch(entry) => entry.kept_bytes(),
+            Self::View(view) => view.kept_bytes(),
+        }
+    }
+
+    /// The first index that it has, or that it stands before.
+    #[must_use]
+    pub fn first_index(&self) -> Index {
+        match self {
+            Self::Batch(entry) => entry.first_index,
+            Self::View(view) => view.first,
+        }
+    }
+
+    /// The entry, if it is one.
+    #[must_use]
+    pub fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Batch(entry) => Some(entry),
+            Self::View(_) => None,
+        }
+    }
+
+    /// It comes before a position.
+    #[must_use]
+    pub fn is_before(&self, position: Position) -> bool {
+        match self {
+            Self::Batch(entry) => entry.last_index() < position.next,
+            Self::View(view) if position.begins_late() => view.first <= position.next,
+            Self::View(view) => view.id() <= position.view,
+        }
+    }
+}
+
+/// A place between two items of the result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The index of the next message.
+    pub next: Index,
+    /// The last view before it. Zero with a later index than 1: what is read begins there, with the view in force.
+    pub view: ViewId,
+}
+
+impl Position {
+    /// What is read begins at an index: if that is not the first one, with the view that is in force there.
+    #[must_use]
+    pub fn beginning_at(next: Index) -> Self {
+        Self { next: next.max(Index(1)), view: ViewId(0) }
+    }
+
+    /// It begins in the middle of the result.
+    #[must_use]
+    pub fn begins_late(self) -> bool {
+        self.view == ViewId(0) && self.next > Index(1)
+    }
+
+    /// Passes an item that comes next.
+    pub fn pass(&mut self, item: &ApprovedItem) {
+        match item {
+            ApprovedItem::Batch(entry) => *self = Self { next: entry.last_index().next(), view: entry.view },
+            ApprovedItem::View(view) => self.view = view.id(),
+        }
+    }
+
+    /// Entries that follow it without a gap, with the views that begin among them and right after them. None if one of those is not among the
+    /// known ones, which are in order.
+    #[must_use]
+    pub fn with_views(self, entries: Vec<Entry>, views: &[InstalledView]) -> Option<Vec<ApprovedItem>> {
+        let mut items = Vec::with_capacity(entries.len() + 1);
+        let mut next = self.next;
+        let known = |id: ViewId| views.binary_search_by_key(&id, InstalledView::id).ok().map(|at| &views[at]);
+        if entries.is_empty() && self.begins_late() {
+            return Some(items);
+        }
+        let mut last = match entries.first() {
+            // The view in force comes first.
+            Some(first) if self.begins_late() => ViewId(first.view.0.checked_sub(1)?),
+            _ => self.view,
+        };
+        for entry in entries {
+            while last < entry.view {
+                last = last.next();
+                items.push(ApprovedItem::View(known(last)?.clone()));
+            }
+            next = entry.last_index().next();
+            items.push(ApprovedItem::Batch(entry));
+        }
+        while let Some(view) = known(last.next()).filter(|view| view.first == next) {
+            last = view.id();
+            items.push(ApprovedItem::View(view.clone()));
+        }
+        Some(items)
+    }
 }
 
 /// Payloads that entered the result together.

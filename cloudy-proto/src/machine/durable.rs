@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::config::Durability;
 use crate::id::{Index, NodeId, Round, ViewId};
@@ -14,6 +15,7 @@ use crate::records::Records;
 use crate::rules::Rule;
 use crate::stored::{Record, StoredBody, StoredEntry};
 use crate::time::Time;
+use crate::view::{InstalledView, View};
 
 /// What a stored entry costs beside its payloads.
 const RECORD_BYTES: u64 = 256;
@@ -176,7 +178,9 @@ impl Machine {
     }
 
     /// The result was fetched up to the first index of the view in force: this member is complete once that is synced.
-    pub(super) fn fetched_all(&mut self, view: ViewId, first: Index) {
+    pub(super) fn fetched_all(&mut self, view: &Arc<View>, first: Index) {
+        self.delivery().begin_view(InstalledView { first, view: Arc::clone(view) });
+        let view = view.id;
         self.storage.records.keep(Record::Complete { view, first });
         if self.identity.durability == Durability::Memory || !self.identity.rules.holds(Rule::CompleteIsSynced) {
             self.complete_at(view, first);

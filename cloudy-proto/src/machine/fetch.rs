@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -19,7 +20,7 @@ use crate::rules::Rule;
 use crate::slot::{Batch, check_body};
 use crate::stored::Record;
 use crate::time::Time;
-use crate::view::View;
+use crate::view::{InstalledView, View};
 use crate::wire::{AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, HeldPart};
 
 /// Between two requests to a member whose result goes no further yet.
@@ -127,6 +128,7 @@ impl Fetching {
                 HeldPart::Entry { length: held, offset: at } if held == *length => at == *offset,
                 _ => *offset == 0,
             },
+            Fetched::View(view) => view.first == next,
             _ => false,
         }
     }
@@ -242,12 +244,12 @@ impl Machine {
 
     /// Says to the source of the transfer what it may send.
     fn send_fetch(&mut self) {
-        let from = self.result.state().index().next();
+        let (from, view) = (self.result.state().index().next(), self.result.state().view_id());
         let Some(fetching) = &self.catch_up.fetching else { return };
         let Some(Transfer { source, number, granted, .. }) = fetching.transfer else { return };
         let before = if self.plane.is_member() { fetching.view } else { ViewId(0) };
         let held = fetching.held.part(from);
-        self.send_control(source, ControlFrame::Fetch(Fetch { number, from, credit: granted, before, held }));
+        self.send_control(source, ControlFrame::Fetch(Fetch { number, from, view, credit: granted, before, held }));
     }
 
     /// Ends a transfer that brings nothing that is still missing.
@@ -365,6 +367,7 @@ impl Machine {
                 let header = EntryHeader { first_index, view, from: author, seqs, length };
                 self.take_entry(from, &header, offset, part)
             }
+            Fetched::View(view) => self.take_view(view),
             Fetched::End { index, ahead, view, first, digest } => {
                 self.fetched_to(from, (index, ahead), view, (first, digest));
                 false
@@ -379,9 +382,25 @@ impl Machine {
         }
     }
 
+    /// A view begins in what is fetched. True if it is new.
+    fn take_view(&mut self, view: InstalledView) -> bool {
+        let state = self.result.state();
+        let next = state.index().next();
+        // A result that begins late may not have reached its beginning yet.
+        let continues = view.first == next || (view.first < next && !state.knows_all_numbers());
+        if !continues || view.id() <= state.view_id() {
+            return false;
+        }
+        self.delivery().begin_view(view);
+        true
+    }
+
     fn take_entry(&mut self, from: NodeId, header: &EntryHeader, offset: u64, part: Bytes) -> bool {
         let Some(fetching) = &mut self.catch_up.fetching else { return false };
-        if header.first_index != self.result.state().index().next() {
+        let (next, view) = (self.result.state().index().next(), self.result.state().view_id());
+        // A view comes before its entries; only a source that began late itself does not know the one in force.
+        let has_view = header.view == view || view == ViewId(0) && next > Index(1);
+        if header.first_index != next || (!has_view && self.identity.rules.holds(Rule::ViewsAreServed)) {
             return false;
         }
         if offset == 0 && part.len() as u64 == header.length {
@@ -492,7 +511,9 @@ impl Machine {
         if ahead == 0 {
             fetching.transfer.take_if(|transfer| transfer.source == from);
         }
-        if here < target {
+        // The views before a member's are on their way after the last entry.
+        let lacks_views = ahead > 0 && knows_view && self.result.state().view_id().next() < installed;
+        if here < target || lacks_views {
             if fetching.transfer.is_none() {
                 self.start_transfer(from);
             }
@@ -504,14 +525,17 @@ impl Machine {
                 if here.next() == first {
                     self.result.checkpoint();
                 }
-                let view = member.view.id;
+                let view = Arc::clone(&member.view);
                 self.stop_fetching();
-                self.fetched_all(view, first);
+                self.fetched_all(&view, first);
             }
             None if last && knows_view => {
                 let theirs = Checkpoint { index: Index(first.0 - 1), digest };
                 if !self.divergence().agrees_with_source(from, theirs) {
                     return;
+                }
+                if let Some(view) = self.log.state().view().cloned() {
+                    self.delivery().begin_view(InstalledView { first, view });
                 }
                 // With `Disk` it knows after a restart that nothing is missing.
                 if self.identity.rules.holds(Rule::FinalIsStoredWhole) {

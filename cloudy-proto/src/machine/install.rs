@@ -11,7 +11,7 @@ use crate::member::{Member, Start};
 use crate::rules::Rule;
 use crate::session::Session;
 use crate::stored::Record;
-use crate::view::{Origin, View};
+use crate::view::{InstalledView, Origin, View};
 
 /// What came before a view that is installed.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +51,9 @@ impl Machine {
         let first = complete.then(|| self.result.state().index().next());
         if complete {
             self.result.checkpoint();
+        }
+        if let Some(first) = first {
+            self.delivery().begin_view(InstalledView { first, view: Arc::clone(&view) });
         }
         if let Some(first) = first.filter(|_| rank.or(former_rank).is_some()) {
             self.storage.records.keep(Record::Complete { view: view.id, first });

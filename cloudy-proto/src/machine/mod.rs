@@ -186,7 +186,7 @@ impl Machine {
             Input::Broadcast(batch) => self.plane.outbox_mut().push(batch),
             Input::Request(request) => self.take_request(request),
             Input::Persisted { ticket } => self.persisted(ticket),
-            Input::ResultRead { to, entries } => self.result_read(to, entries),
+            Input::ResultRead { to, items } => self.result_read(to, items),
             Input::Timeout => self.run_timers(),
         }
         self.run_consensus();

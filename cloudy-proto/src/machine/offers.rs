@@ -7,19 +7,21 @@ use bytes::Bytes;
 
 use crate::config::Durability;
 use crate::digest::{Digest, digest_of};
-use crate::id::Index;
+use crate::id::{Index, ViewId};
+use crate::io::Position;
 use crate::limits::{FETCH_PART_BYTES, SNAPSHOT_PIN_IDLE, SNAPSHOT_PIN_MAX, SNAPSHOTS_PINNED_MAX};
 use crate::machine::Machine;
 use crate::stored::StoredSnapshot;
 use crate::time::Time;
+use crate::view::InstalledView;
 use crate::wire::{Fetched, HeldPart, encode_base};
 
 /// A snapshot as it is transferred.
 #[derive(Debug)]
 struct Offer {
     index: Index,
-    /// The first index that a node with it misses.
-    needed: Index,
+    /// What a node with it misses begins here.
+    needed: Position,
     digest: Digest,
     base: Bytes,
     state: Bytes,
@@ -27,9 +29,10 @@ struct Offer {
 
 impl Offer {
     fn of(snapshot: &StoredSnapshot) -> Self {
-        let base = encode_base(&snapshot.begins.base).freeze();
+        let base = encode_base(&snapshot.begins.base, snapshot.view.as_ref()).freeze();
         let digest = digest_of([&base[..], &snapshot.state[..]]);
-        let needed = snapshot.begins.index().next();
+        let view = snapshot.begins.base.view.as_ref().map_or(ViewId(0), InstalledView::id);
+        let needed = Position { next: snapshot.begins.index().next(), view };
         Self { index: snapshot.index, needed, digest, base, state: snapshot.state.clone() }
     }
 
@@ -46,8 +49,8 @@ pub(super) struct Offering {
 }
 
 impl Offering {
-    /// The first index that a node with the snapshot misses.
-    pub(super) fn needed(&self) -> Index {
+    /// What a node with the snapshot misses begins here.
+    pub(super) fn needed(&self) -> Position {
         self.offer.needed
     }
 
@@ -117,7 +120,7 @@ impl Machine {
             let same = |pinned: &&Pinned| (pinned.offer.index, pinned.offer.digest) == (index, digest);
             self.offer_newest(follows);
             let found =
-                self.catch_up.transfers.offers.0.iter().find(same).filter(|pinned| follows(pinned.offer.needed));
+                self.catch_up.transfers.offers.0.iter().find(same).filter(|pinned| follows(pinned.offer.needed.next));
             if let Some(pinned) = found.filter(|pinned| offset < pinned.offer.length()) {
                 return Some(Offering { offer: Arc::clone(&pinned.offer), offset });
             }

@@ -12,6 +12,7 @@ use crate::machine::{Machine, MachineConfig};
 use crate::member::Member;
 use crate::read_back::{Stored, StoredError};
 use crate::rules::Rule;
+use crate::stored::StoredSnapshot;
 use crate::time::Time;
 use crate::view::View;
 
@@ -64,18 +65,25 @@ impl Machine {
             self.storage.retention.add(base.clone());
         }
         if let Some(snapshot) = stored.snapshot.clone() {
-            let (index, state) = (snapshot.index, snapshot.state.clone());
+            let StoredSnapshot { index, ref state, ref view, .. } = snapshot;
             self.result.on_restored(index);
-            self.outputs.push(Output::Restore { index, state });
+            self.outputs.push(Output::Restore { index, state: state.clone(), view: view.clone() });
             self.storage.snapshot = Some(snapshot);
         }
         self.result.resume_from(&stored.before);
         let after = stored.before.index();
         if after > self.result.restored_to() {
-            self.outputs.push(Output::Resumed { after });
+            self.outputs.push(Output::Resumed { after, view: stored.before.view().cloned() });
         }
         let mut delivery = self.delivery();
-        stored.result.iter().for_each(|(entry, batch)| delivery.restored(entry, batch.clone()));
+        let mut views = stored.views.iter().peekable();
+        for (entry, batch) in &stored.result {
+            while let Some(view) = views.next_if(|view| view.id() <= entry.view) {
+                delivery.restored_view(view);
+            }
+            delivery.restored(entry, batch.clone());
+        }
+        views.for_each(|view| delivery.restored_view(view));
     }
 
     /// Builds up what the log said, and this node's part in its latest view.

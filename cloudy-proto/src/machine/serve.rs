@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::catch_up::Part;
 use crate::config::Durability;
 use crate::id::{Index, NodeId, ViewId};
-use crate::io::{Entry, Frame, Output};
+use crate::io::{ApprovedItem, Entry, Frame, Output, Position};
 use crate::limits::{FETCH_BURST_BYTES, FETCH_PART_BYTES, FETCH_PART_COST_BYTES, READ_BYTES_MAX, SNAPSHOT_PIN_IDLE};
 use crate::machine::Machine;
 use crate::machine::offers::{Offering, Offers};
 use crate::machine::pace::Pace;
+use crate::rules::Rule;
 use crate::time::Time;
+use crate::view::InstalledView;
 use crate::wire::{AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, HeldPart, Stream};
 
 /// What a node knows of transfers beside what it misses itself.
@@ -46,8 +48,8 @@ impl Transfers {
 #[derive(Debug)]
 pub(crate) struct Serving {
     number: u64,
-    /// The entry whose part is next.
-    next: Index,
+    /// The item that is next, or of which a part is.
+    next: Position,
     /// Bytes of its body that were sent, and how long the body is for which that holds.
     sent_of_body: u64,
     body_length: u64,
@@ -56,7 +58,7 @@ pub(crate) struct Serving {
     credit: u64,
     before: ViewId,
     /// What the disk has given of what is next.
-    read: VecDeque<Entry>,
+    read: VecDeque<ApprovedItem>,
     /// The disk does not give what is next.
     is_unreadable: bool,
     /// A snapshot is given in place of what is next.
@@ -71,6 +73,7 @@ pub(crate) struct Serving {
 /// What a transfer does next.
 enum Step {
     Entry(Entry),
+    View(InstalledView),
     Snapshot(Offering),
     /// The disk reads.
     Wait,
@@ -86,7 +89,7 @@ impl Serving {
         };
         Self {
             number: fetch.number,
-            next: fetch.from,
+            next: Position { next: fetch.from, view: fetch.view },
             sent_of_body,
             body_length,
             sent: 0,
@@ -102,7 +105,7 @@ impl Serving {
     }
 
     /// The first index that it is yet to give, after the snapshot if it gives one.
-    fn needs(&self) -> Index {
+    fn needs(&self) -> Position {
         self.snapshot.as_ref().map_or(self.next, Offering::needed)
     }
 
@@ -120,7 +123,8 @@ impl Serving {
         self.sent_of_body += part.len() as u64;
         let is_last = self.sent_of_body >= length;
         if is_last {
-            (self.next, self.sent_of_body, self.body_length) = (entry.last_index().next(), 0, 0);
+            self.next = Position { next: entry.last_index().next(), view: entry.view };
+            (self.sent_of_body, self.body_length) = (0, 0);
         }
         let Entry { first_index, view, origin, incarnation, ref batch } = *entry;
         let (first_seq, count) = (batch.first_seq, batch.count);
@@ -157,9 +161,17 @@ impl Machine {
                     let (part, is_last) = serving.part_of(&entry);
                     if is_last {
                         let next = serving.next;
-                        serving.read.retain(|read| read.last_index() >= next);
+                        serving.read.retain(|read| !read.is_before(next));
                     }
                     self.send_fetched(to, part);
+                }
+                Step::View(view) => {
+                    serving.next.view = view.id();
+                    let part = Fetched::View(view);
+                    serving.sent += part_cost(&part);
+                    if self.identity.rules.holds(Rule::ViewsAreServed) {
+                        self.send_fetched(to, part);
+                    }
                 }
                 Step::Snapshot(offering) => {
                     self.catch_up.transfers.offers.touch(&offering, self.timers.now());
@@ -197,8 +209,8 @@ impl Machine {
         let now = self.timers.now();
         let is_alive = |serving: &&Serving| now.since(serving.used_at) <= SNAPSHOT_PIN_IDLE;
         let first = self.result.retained().first().unwrap_or_default();
-        let needed =
-            self.catch_up.transfers.serving.values().filter(is_alive).map(Serving::needs).filter(|from| *from >= first);
+        let needs = self.catch_up.transfers.serving.values().filter(is_alive).map(|serving| serving.needs().next);
+        let needed = needs.filter(|from| *from >= first);
         let needed = needed.min().filter(|_| self.identity.durability == Durability::Memory);
         self.result.need(needed);
     }
@@ -208,19 +220,25 @@ impl Machine {
             return Step::Snapshot(offering);
         }
         let next = serving.next;
-        if self.bound_of(serving).is_some_and(|first| next >= first) {
+        let ends = self.bound_of(serving).is_some_and(|first| next.next >= first);
+        // The receiver knows its own view.
+        if ends && next.view.next() >= serving.before {
             return Step::End;
         }
-        if let Some(read) = serving.read.iter().find(|entry| entry.last_index() >= next && entry.first_index <= next) {
-            return Step::Entry(read.clone().beginning_at(next));
-        }
-        let part = match self.result.retained().first() {
-            // It began with a snapshot itself, and nothing has come since.
-            None if next <= self.result.state().index() => Part::Truncated,
-            _ => self.result.retained().entry_from(next),
+        let fits = |item: &&ApprovedItem| next.begins_late() || !item.is_before(next);
+        let read = serving.read.iter().find(fits).filter(|item| item.first_index() <= next.next);
+        // It began with a snapshot itself and nothing has come since, or memory was given up.
+        let lacks = next.next <= self.result.state().index()
+            || (next.view < self.result.state().view_id() && !next.begins_late());
+        let part = match (read, self.result.retained().first()) {
+            (Some(read), _) => Part::Item(read.clone()),
+            (None, None) if lacks => Part::Truncated,
+            (None, _) => self.result.retained().item_from(next),
         };
         match part {
-            Part::Entry(entry) => Step::Entry(entry),
+            Part::Item(ApprovedItem::View(view)) => Step::View(view),
+            Part::Item(ApprovedItem::Batch(_)) if ends => Step::End,
+            Part::Item(ApprovedItem::Batch(entry)) => Step::Entry(entry.beginning_at(next.next)),
             Part::End => Step::End,
             Part::Truncated if !serving.is_unreadable && self.read_for(to, next) => Step::Wait,
             Part::Truncated => match self.offer_snapshot(serving.held) {
@@ -259,8 +277,8 @@ impl Machine {
     }
 
     /// Asks the disk for what memory does not have; false if it is not there either.
-    fn read_for(&mut self, to: NodeId, from: Index) -> bool {
-        if self.identity.durability == Durability::Memory || from < self.storage.retention.stored_from() {
+    fn read_for(&mut self, to: NodeId, from: Position) -> bool {
+        if self.identity.durability == Durability::Memory || from.next < self.storage.retention.stored_from() {
             return false;
         }
         // What is read already answers a later request, if it is what that wants.
@@ -271,15 +289,15 @@ impl Machine {
     }
 
     /// The disk has read what a node misses.
-    pub(super) fn result_read(&mut self, to: NodeId, entries: Option<Vec<Entry>>) {
+    pub(super) fn result_read(&mut self, to: NodeId, items: Option<Vec<ApprovedItem>>) {
         if !self.catch_up.transfers.reading.remove(&to) {
             return;
         }
         let Some(serving) = self.catch_up.transfers.serving.get_mut(&to) else { return };
-        match entries {
+        match items {
             // It is not synced yet, or a snapshot takes its place: a node that misses it requests it again.
-            Some(entries) if entries.is_empty() => return,
-            Some(entries) => serving.read = entries.into(),
+            Some(items) if items.is_empty() => return,
+            Some(items) => serving.read = items.into(),
             None => serving.is_unreadable = true,
         }
         self.serve_on(to);
@@ -295,6 +313,7 @@ impl Machine {
 pub(super) fn part_cost(fetched: &Fetched) -> u64 {
     match fetched {
         Fetched::Entry { part, .. } | Fetched::Snapshot { part, .. } => part.len() as u64 + FETCH_PART_COST_BYTES,
+        Fetched::View(_) => FETCH_PART_COST_BYTES,
         Fetched::End { .. } | Fetched::Truncated { .. } => 0,
     }
 }

@@ -12,6 +12,7 @@ use crate::machine::Machine;
 use crate::machine::incoming::{Header, Held, Incoming};
 use crate::rules::Rule;
 use crate::stored::{Record, StoredBase, StoredSnapshot};
+use crate::view::InstalledView;
 use crate::wire::decode_base;
 
 impl Machine {
@@ -28,7 +29,8 @@ impl Machine {
         let index = if self.identity.rules.holds(Rule::SnapshotIsOfItsIndex) { index } else { index.next().min(end) };
         let Some(kept) = self.result.state().base_before(index) else { return };
         let begins = StoredBase { ends: self.message_ends(), ..kept };
-        self.keep_snapshot(StoredSnapshot { index, begins, state });
+        let view = self.result.view_at(index).filter(|_| self.identity.rules.holds(Rule::SnapshotHasItsView)).cloned();
+        self.keep_snapshot(StoredSnapshot { index, begins, view, state });
     }
 
     fn keep_snapshot(&mut self, snapshot: StoredSnapshot) {
@@ -88,13 +90,13 @@ impl Machine {
         let is_right = digest_of([&state[..]]) == header.digest;
         let base_length = usize::try_from(header.base_length).unwrap_or(usize::MAX).min(state.len());
         match decode_base(&state.split_to(base_length)).filter(|_| is_right) {
-            Some(base) => self.begin_with(header.index, base, state),
+            Some((base, view)) => self.begin_with(header.index, base, (view, state)),
             None => self.breach(from, format!("the snapshot at index {} is not what its digest says", header.index)),
         }
     }
 
     /// The result goes on from a base, and the application from a state.
-    fn begin_with(&mut self, index: Index, mut base: ResultBase, state: Bytes) {
+    fn begin_with(&mut self, index: Index, mut base: ResultBase, (view, state): (Option<InstalledView>, Bytes)) {
         if !self.identity.rules.holds(Rule::SnapshotHasLastNumbers) {
             base.last_numbers.clear();
         }
@@ -104,13 +106,13 @@ impl Machine {
         if after >= here && index >= after && (after > here || newer) {
             let begins = StoredBase { base, first_index: after.next(), ..StoredBase::default() };
             self.result.resume_at(&begins);
-            let known = self.storage.snapshot.take().filter(|_| !newer).map(|known| (known.index, known.state));
+            let known = self.storage.snapshot.take().filter(|_| !newer);
             if newer {
                 self.result.on_restored(index);
-                self.outputs.push(Output::Restore { index, state: state.clone() });
+                self.outputs.push(Output::Restore { index, state: state.clone(), view: view.clone() });
             }
-            let (index, state) = known.unwrap_or((index, state));
-            self.keep_snapshot(StoredSnapshot { index, begins, state });
+            let fetched = StoredSnapshot { index, begins: begins.clone(), view, state };
+            self.keep_snapshot(known.map_or(fetched, |known| StoredSnapshot { begins, ..known }));
         }
         self.fetch_on();
     }

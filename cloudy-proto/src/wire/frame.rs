@@ -13,7 +13,7 @@ use crate::config::Durability;
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::Slot;
-use crate::view::Place;
+use crate::view::{InstalledView, Place};
 use crate::wire::{ConsensusMessage, NameReport};
 
 /// The version of all that nodes say; part of the TLS handshake's protocol name and of every stream's header.
@@ -381,6 +381,8 @@ pub struct Fetch {
     pub number: u64,
     /// The first index wanted, if this starts the transfer.
     pub from: Index,
+    /// The last view before that index that the sender has; zero if it begins there, with the view in force.
+    pub view: ViewId,
     /// How many bytes the receiver may send in the whole transfer: of parts, and for each frame
     /// [`FETCH_PART_COST_BYTES`](crate::limits::FETCH_PART_COST_BYTES). The last part may exceed it. Zero ends the transfer.
     pub credit: u64,
@@ -466,8 +468,8 @@ pub enum Fetched {
         index: Index,
         /// Of all its bytes.
         digest: Digest,
-        /// How many of its bytes stand for the [`ResultBase`](crate::ResultBase) of the result that follows it: the first
-        /// ones. The others are the state.
+        /// How many of its bytes stand for the [`ResultBase`](crate::ResultBase) of the result that follows it, and for the view
+        /// in force at the index: the first ones. The others are the state.
         base_length: u64,
         /// How many bytes it has.
         length: u64,
@@ -476,4 +478,6 @@ pub enum Fetched {
         /// The part, of [`FETCH_PART_BYTES`](crate::limits::FETCH_PART_BYTES) at most.
         part: Bytes,
     },
+    /// A view that begins before the index that comes next.
+    View(InstalledView),
 }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
+use crate::invariants::ONE_SEQUENCE;
 use bytes::Bytes;
 use cloudy_proto::slot::Payloads;
 use cloudy_proto::wire::{ControlFrame, LaneFrame, Stream, TallyFrame};
-use cloudy_proto::{Checkpoint, Entry, Event, Frame, NodeId, Output, Rank, View, ViewId};
+use cloudy_proto::{ApprovedItem, Checkpoint, Entry, Event, Frame, InstalledView, NodeId, Output, Rank, View, ViewId};
 
 /// A promise that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub struct Facts {
     pub node: usize,
     /// Its result.
     pub result: Vec<Placed>,
+    /// The views of it.
+    pub view_items: Vec<InstalledView>,
     /// How each payload came into it.
     pub ways: Vec<Way>,
     /// Payloads that it has broadcast.
@@ -128,7 +131,8 @@ impl Facts {
         for (at, output) in outputs.iter().enumerate() {
             match output {
                 Output::Send { to, stream, frame } => self.sent(node_of(*to), *stream, frame)?,
-                Output::Deliver(entry) => {
+                Output::Deliver(ApprovedItem::View(view)) => self.read_view(view)?,
+                Output::Deliver(ApprovedItem::Batch(entry)) => {
                     let walks = self.active && !self.incomplete && at >= cut_ends;
                     self.delivered(entry, if walks { Way::Walk } else { Way::Taken }, node_of)?;
                 }
@@ -195,10 +199,23 @@ impl Facts {
         Ok(())
     }
 
+    /// A view is read where it begins.
+    fn read_view(&mut self, view: &InstalledView) -> Result<(), Broken> {
+        let (id, next) = (self.view_items.len() as u64 + 1, self.result.len() as u64 + 1);
+        if (view.id().0, view.first.0) != (id, next) {
+            return Err(Broken::new(ONE_SEQUENCE, (view, id, next)));
+        }
+        self.view_items.push(view.clone());
+        Ok(())
+    }
+
     fn delivered(&mut self, entry: &Entry, way: Way, node_of: &dyn Fn(NodeId) -> usize) -> Result<(), Broken> {
         let origin = node_of(entry.origin);
         if let Some(result) = self.final_result {
             return Err(Broken::new("a final result does not grow", (result, entry)));
+        }
+        if self.view_items.last().map(InstalledView::id) != Some(entry.view) {
+            return Err(Broken::new(ONE_SEQUENCE, (&self.view_items, entry)));
         }
         for (at, payload) in Payloads::of(entry.batch.body.clone()).enumerate() {
             let seq = entry.batch.first_seq.0 + at as u64;

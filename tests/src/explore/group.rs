@@ -9,7 +9,7 @@ use crate::explore::facts::{Broken, Facts, Way};
 use crate::explore::local::{Edge, LocalId, Locals, NODES, Stimulus};
 use crate::explore::scenario::Scenario;
 use crate::explore::state::{Channel, Choice, State};
-use crate::invariants::REAL_TIME;
+use crate::invariants::{ONE_SEQUENCE, REAL_TIME};
 
 /// Choices that a calm group may take until nothing is missing: far above what the longest honest run takes.
 const CALM_CHOICES_MAX: usize = 20_000;
@@ -156,6 +156,7 @@ impl Group {
             known.broadcast == known.approved
                 && Some(known.result.len()) == longest
                 && known.views.keys().next_back() == view
+                && known.view_items.last().map(|item| item.id()).as_ref() == view
                 && !known.left
         }) && state.living().filter(|node| !stays(node)).all(|node| self.facts(state, node).left)
     }
@@ -307,8 +308,9 @@ impl Group {
     /// another state before.
     fn check(&self, state: &State, node: usize, before: LocalId) -> Result<(), Broken> {
         let (own, known) = (self.facts(state, node), self.locals.facts(before));
-        let sizes =
-            |facts: &Facts| (facts.result.len(), facts.views.len(), facts.terms.len(), facts.final_result.is_some());
+        let sizes = |facts: &Facts| {
+            (facts.result.len(), facts.view_items.len(), facts.views.len(), facts.terms.len(), facts.final_result)
+        };
         if sizes(own) == sizes(known) {
             return Ok(());
         }
@@ -320,6 +322,10 @@ impl Group {
             if own.result[from..both] != theirs.result[from..both] {
                 let what = (node, &own.result, other, &theirs.result);
                 return Err(Broken::new("all results are prefixes of one", what));
+            }
+            let both = own.view_items.len().min(theirs.view_items.len());
+            if own.view_items[..both] != theirs.view_items[..both] {
+                return Err(Broken::new(ONE_SEQUENCE, (&own.view_items, &theirs.view_items)));
             }
             for (id, view) in own.views.iter().rev().take(2) {
                 if theirs.views.get(id).is_some_and(|other| other != view) {

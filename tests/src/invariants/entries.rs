@@ -67,6 +67,7 @@ impl Judge {
             return Err(("a result has no gaps", format!("index {} after {index}", entry.first_index)));
         }
         self.nodes[node].index = entry.last_index().0;
+        self.follows_its_view(node, entry.view)?;
         let log = self.views.get(entry.view);
         let Some((log, rank)) = log.and_then(|log| Some((log, log.rank_of(origin)?))) else {
             return Err(("an entry has an origin", "it is no member".to_owned()));

@@ -44,7 +44,8 @@ impl Judge {
             Event::Final { result } => {
                 self.nodes[node].final_result = Some(*result);
                 if !self.is_tainted(node) {
-                    let checked = self.ghost.is_final(result).and_then(|()| self.reached_cut(node));
+                    let checked =
+                        self.ghost.is_final(result, self.view_items.all()).and_then(|()| self.reached_cut(node));
                     checked.map_err(|(rule, what)| self.failure(rule, node, what))?;
                 }
             }

@@ -8,6 +8,7 @@ mod entries;
 mod events;
 mod failure;
 mod hold;
+mod items;
 mod lanes;
 mod outcomes;
 mod result;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cloudy_proto::wire::{ControlFrame, Fetched, KnownSkip, LaneFrame, Stream, TallyFrame};
-use cloudy_proto::{Checkpoint, Event, Frame, Index, NodeId, Origin, Output, Seq, View, ViewId};
+use cloudy_proto::{ApprovedItem, Checkpoint, Event, Frame, Index, NodeId, Origin, Output, Seq, View, ViewId};
 
 use crate::sim::plan::Plan;
 use crate::sim::queue::Packet;
@@ -31,6 +32,8 @@ use control::Control;
 pub use disk::OnDisk;
 use entries::Way;
 pub use failure::Failure;
+pub use items::ONE_SEQUENCE;
+use items::ViewItems;
 use outcomes::Verdicts;
 use result::Ghost;
 pub use result::REAL_TIME;
@@ -75,6 +78,7 @@ pub struct Judge {
     kills_anybody: bool,
     nodes: Vec<Seen>,
     ghost: Ghost,
+    view_items: ViewItems,
     verdicts: Verdicts,
     control: Control,
     kicked_off: bool,
@@ -97,6 +101,7 @@ impl Judge {
             kills_anybody: plan.kills_anybody,
             nodes: Vec::new(),
             ghost: Ghost::default(),
+            view_items: ViewItems::default(),
             verdicts: Verdicts::default(),
             control: Control::default(),
             kicked_off: false,
@@ -293,10 +298,13 @@ impl Judge {
             let checked = match output {
                 Output::Send { to, stream, frame } => self.sent(node, *to, *stream, frame, stats),
                 Output::Approved(approval) => self.approved_own(node, approval, way),
-                Output::Deliver(entry) => self.delivered(node, entry, way, stats),
+                Output::Deliver(ApprovedItem::Batch(entry)) => self.delivered(node, entry, way, stats),
+                Output::Deliver(ApprovedItem::View(view)) => self.read_view(node, view),
                 Output::Event(event) => self.event(node, event, stats),
                 Output::Persist { records, .. } => self.persists(node, records),
-                Output::Restore { index, .. } | Output::Resumed { after: index } => self.goes_on_after(node, index.0),
+                Output::Restore { index, view, .. } | Output::Resumed { after: index, view } => {
+                    self.goes_on_after(node, index.0).and_then(|()| self.begins_with(node, index.0, view.as_ref()))
+                }
                 Output::CloseLink { .. } | Output::Redial { .. } | Output::ReadResult { .. } => Ok(()),
             };
             if !self.is_tainted(node) {

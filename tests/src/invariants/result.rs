@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use cloudy_proto::slot::{Batch, Payloads, Slot, push_payload};
-use cloudy_proto::{Checkpoint, Entry, Incarnation, Index, NodeId, ResultDigest, Seq, ViewId};
+use cloudy_proto::{Checkpoint, Entry, Incarnation, Index, InstalledView, NodeId, ResultDigest, Seq, ViewId};
 
 use super::Broken;
 use crate::sim::state::State;
@@ -212,8 +212,8 @@ impl Ghost {
     }
 
     /// A node's result is final: it is the ghost's, by length and digest.
-    pub(super) fn is_final(&mut self, result: &Checkpoint) -> Result<(), Broken> {
-        let sealed = *self.sealed.get_or_insert_with(|| digest(&self.payloads, &self.broadcast));
+    pub(super) fn is_final(&mut self, result: &Checkpoint, views: &[InstalledView]) -> Result<(), Broken> {
+        let sealed = *self.sealed.get_or_insert_with(|| digest(&self.payloads, &self.broadcast, views));
         if sealed == *result {
             Ok(())
         } else {
@@ -223,12 +223,12 @@ impl Ghost {
 }
 
 /// The checkpoint of a result, payload by payload.
-fn digest(payloads: &[Placed], broadcast: &[Vec<Bytes>]) -> Checkpoint {
+fn digest(payloads: &[Placed], broadcast: &[Vec<Bytes>], views: &[InstalledView]) -> Checkpoint {
     let mut digest = ResultDigest::default();
-    let mut view = ViewId(0);
-    for placed in payloads {
-        if core::mem::replace(&mut view, placed.view) != placed.view {
-            digest.checkpoint();
+    let mut views = views.iter().peekable();
+    for (index, placed) in (1..).zip(payloads) {
+        while let Some(begins) = views.next_if(|view| view.first.0 <= index) {
+            digest.begin_view(&begins.view);
         }
         let mut body = bytes::BytesMut::new();
         push_payload(&mut body, &broadcast[placed.origin][placed.seq as usize - 1]);

@@ -9,6 +9,8 @@ pub(super) struct Seen {
     pub(super) index: u64,
     /// Its own incarnation, as it says; zero before it has one.
     pub(super) incarnation: Incarnation,
+    /// The last view that its readers were given, or begin with.
+    pub(super) read_view: ViewId,
     /// The last index that it knows from a snapshot.
     pub(super) restored_to: u64,
     /// An approval whose entry has to follow.

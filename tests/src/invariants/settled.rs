@@ -47,7 +47,8 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
     let missing = |node| {
         let rest =
             if ends { not_ended(world, node) } else { not_approved(world, node).or_else(|| not_left(world, node)) };
-        rest.or_else(|| not_found_again(world, node)).or_else(|| undecided(world, node))
+        let rest = rest.or_else(|| not_found_again(world, node)).or_else(|| undecided(world, node));
+        rest.or_else(|| world.judge.lacks_views(node).filter(|_| world.reads(node)))
     };
     living.filter_map(|node| missing(node).map(|what| (node, what))).next()
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use cloudy_node::fault::{CrashCounters, DiskFault, GroupDisk, GroupDiskError};
-use cloudy_proto::{Entry, Index, Record, Rules, Stored, StoredBase, StoredError};
+use cloudy_proto::{ApprovedItem, Index, Position, Record, Rules, Stored, StoredBase, StoredError};
 
 use crate::sim::dice::Dice;
 use crate::sim::plan::DiskPlan;
@@ -170,10 +170,10 @@ impl Disk {
         self.stored.begins().map(StoredBase::index).unwrap_or_default()
     }
 
-    /// What it holds of the result from an index on; none if that is not kept.
+    /// What it holds of the result from a position on; none if that is not kept.
     #[must_use]
-    pub fn part_from(&self, from: Index, bytes_max: usize) -> Option<Vec<Entry>> {
-        (from > self.begins()).then(|| self.stored.part_from(from, bytes_max))
+    pub fn part_from(&self, from: Position, bytes_max: usize) -> Option<Vec<ApprovedItem>> {
+        (from.next > self.begins()).then(|| self.stored.part_from(from, bytes_max)).flatten()
     }
 
     fn keep(&mut self, tickets: usize) -> Result<Vec<Record>, DiskError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::{Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, push_payload};
 use cloudy_proto::wire::Stream;
-use cloudy_proto::{Entry, Index, Machine, NodeId, Parameters, Request, Seq, Time};
+use cloudy_proto::{ApprovedItem, Index, Machine, NodeId, Parameters, Request, Seq, Time};
 
 use crate::sim::queue::{Packet, Part};
 use crate::sim::state::State;
@@ -38,7 +38,7 @@ pub enum Item {
         /// For whom.
         to: NodeId,
         /// What is there; none if it is not kept.
-        entries: Option<Vec<Entry>>,
+        items: Option<Vec<ApprovedItem>>,
     },
     /// The application or the operator wants something.
     Ask(Request),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloudy_proto::wire::TallyFrame;
-use cloudy_proto::{Entry, Event as Said, Frame, Index, NodeId, Output, Request, Time, wire};
+use cloudy_proto::{ApprovedItem, Entry, Event as Said, Frame, Index, NodeId, Output, Request, Time, wire};
 
 use crate::invariants::Failure;
 use crate::sim::codec::round_trip;
@@ -51,9 +51,10 @@ impl World {
                 Output::Persist { ticket, records } => self.persist(node, ticket, records),
                 Output::ReadResult { to, from, bytes_max } => self.read_result(node, to, from, bytes_max),
                 Output::Approved(_) => {}
-                Output::Deliver(entry) => self.apply(node, &entry)?,
-                Output::Resumed { after } => self.resume(node, after),
-                Output::Restore { index, state } => self.restore(node, index, &state)?,
+                Output::Deliver(ApprovedItem::Batch(entry)) => self.apply(node, &entry)?,
+                Output::Deliver(ApprovedItem::View(_)) => {}
+                Output::Resumed { after, view: _ } => self.resume(node, after),
+                Output::Restore { index, state, view: _ } => self.restore(node, index, &state)?,
             }
         }
         if self.nodes[node].left {

@@ -3,7 +3,8 @@
 use cloudy_node::fault::DiskFault;
 use cloudy_proto::wire::ControlFrame;
 use cloudy_proto::{
-    Command, Event as Said, Frame, Index, Machine, MachineConfig, NodeId, Output, Record, Request, Role, ViewId,
+    ApprovedItem, Command, Event as Said, Frame, Index, Machine, MachineConfig, NodeId, Output, Position, Record,
+    Request, Role, ViewId,
 };
 
 use crate::invariants::Failure;
@@ -223,7 +224,8 @@ impl World {
         let disk = &self.disks[self.nodes[place].home];
         let begins = disk.begins();
         let mut state = self.judge.state_at(begins.0).unwrap_or_default();
-        disk.part_from(begins.next(), usize::MAX).iter().flatten().for_each(|entry| state.apply(entry));
+        let items = disk.part_from(Position::beginning_at(begins.next()), usize::MAX).unwrap_or_default();
+        items.iter().filter_map(ApprovedItem::entry).for_each(|entry| state.apply(entry));
         if begins > Index(0) {
             self.stats.met(Met::RestartedTruncated);
         }
@@ -231,7 +233,8 @@ impl World {
             let what = format!("from {begins} to {}, and it ends with {index}", state.index);
             return Err(self.judge.failure("what a disk retains is whole", place, what));
         }
-        self.judge.is_state("what a disk retains is the result", place, state)
+        self.judge.is_state("what a disk retains is the result", place, state)?;
+        self.judge.are_items(place, &items)
     }
 
     /// Every process that is to be started again is started at once, also one that asked a dead node, to ask another.
@@ -474,7 +477,7 @@ impl World {
     }
 
     /// A machine wants a part of what its disk holds of the result.
-    pub(super) fn read_result(&mut self, node: usize, to: NodeId, from: Index, bytes_max: usize) {
+    pub(super) fn read_result(&mut self, node: usize, to: NodeId, from: Position, bytes_max: usize) {
         self.stats.met(Met::ResultRead);
         let mut takes_us = self.dice.between(0, self.plan.disk.sync_us);
         if !self.healed && self.dice.chance(self.plan.disk.slow_per_mille) {
@@ -484,16 +487,16 @@ impl World {
     }
 
     /// It was read.
-    pub(super) fn read(&mut self, node: usize, to: NodeId, from: Index, bytes_max: usize) -> Result<(), Failure> {
+    pub(super) fn read(&mut self, node: usize, to: NodeId, from: Position, bytes_max: usize) -> Result<(), Failure> {
         if !self.nodes[node].alive {
             self.stats.met(Met::KilledReading);
             return Ok(());
         }
-        let entries = self.disks[self.nodes[node].home].part_from(from, bytes_max);
-        if entries.as_ref().is_some_and(|entries| !entries.is_empty()) {
+        let items = self.disks[self.nodes[node].home].part_from(from, bytes_max);
+        if items.as_ref().is_some_and(|items| !items.is_empty()) {
             self.stats.met(Met::ServedFromDisk);
         }
-        self.give(node, Item::Read { to, entries })
+        self.give(node, Item::Read { to, items })
     }
 
     fn on_disk(&mut self, place: usize, records: Result<Vec<Record>, DiskError>) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cloudy_proto::{Frame, Incarnation, Index, NodeId, wire};
+use cloudy_proto::{Frame, Incarnation, NodeId, Position, wire};
 
 use crate::sim::plan::Fault;
 
@@ -111,8 +111,8 @@ pub enum Event {
         node: usize,
         /// For whom.
         to: NodeId,
-        /// From which index on.
-        from: Index,
+        /// From which position on.
+        from: Position,
         /// As many bytes.
         bytes_max: usize,
     },

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use cloudy_proto::slot::Batch;
-use cloudy_proto::{Entry, Frame, Input, Output, Record, Request, StoredBody, Time, wire};
+use cloudy_proto::{ApprovedItem, Entry, Frame, Input, Output, Record, Request, StoredBody, Time, wire};
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -53,9 +53,9 @@ impl Transcript {
                 item.add_request(request);
             }
             Input::Persisted { ticket } => item.add(&(5, ticket)),
-            Input::ResultRead { to, entries } => {
-                item.add(&(6, to, entries.as_ref().map(Vec::len)));
-                entries.iter().flatten().for_each(|entry| item.add_entry(entry));
+            Input::ResultRead { to, items } => {
+                item.add(&(6, to, items.as_ref().map(Vec::len)));
+                items.iter().flatten().for_each(|read| item.add_item(read));
             }
             Input::Timeout => item.add(&7),
             Input::Arriving { from, stream, bytes } => item.add(&(8, from, stream, bytes)),
@@ -84,11 +84,11 @@ impl Transcript {
                 item.add(&(5, approval.first_seq, approval.count, approval.first_index, approval.view));
                 item.add(&approval.confirmed);
             }
-            Output::Restore { index, state } => item.add(&(6, index, state)),
-            Output::Resumed { after } => item.add(&(7, after)),
-            Output::Deliver(entry) => {
+            Output::Restore { index, state, view } => item.add(&(6, index, state, view)),
+            Output::Resumed { after, view } => item.add(&(7, after, view)),
+            Output::Deliver(delivered) => {
                 item.add(&8);
-                item.add_entry(entry);
+                item.add_item(delivered);
             }
             Output::Event(event) => item.add(&(9, format!("{event:?}"))),
         }
@@ -137,6 +137,13 @@ impl Item {
         self.add(&(batch.first_seq, batch.count, &batch.body));
     }
 
+    fn add_item(&mut self, item: &ApprovedItem) {
+        match item {
+            ApprovedItem::Batch(entry) => self.add_entry(entry),
+            ApprovedItem::View(view) => self.add(view),
+        }
+    }
+
     fn add_entry(&mut self, entry: &Entry) {
         self.add(&(entry.first_index, entry.view, entry.origin, entry.incarnation));
         self.add_batch(&entry.batch);
@@ -178,6 +185,7 @@ impl Item {
             Record::Begin(base) => self.add(&(9, base)),
             Record::Complete { view, first } => self.add(&(10, view, first)),
             Record::Wedged { view } => self.add(&(11, view)),
+            Record::View(view) => self.add(&(12, view)),
         }
     }
 }
@@ -225,7 +233,8 @@ mod tests {
             frame: Frame::Control(ControlFrame::Ready { view: ViewId(view) }),
         };
         let wedged = |view| Output::Persist { ticket: 1, records: vec![Record::Wedged { view: ViewId(view) }] };
-        let restore = |state: &'static [u8]| Output::Restore { index: Index(1), state: Bytes::from_static(state) };
+        let restore =
+            |state: &'static [u8]| Output::Restore { index: Index(1), state: Bytes::from_static(state), view: None };
         let first = [(0, ready(1)), (0, wedged(1)), (0, restore(b"a")), (0, Output::Event(Event::Grace))];
         assert_eq!(digest(&first), digest(&first));
         let others = [(0, ready(2)), (0, wedged(2)), (0, restore(b"b")), (0, Output::Event(Event::Stop))];

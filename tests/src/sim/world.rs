@@ -336,8 +336,8 @@ impl World {
                 self.handle(node, Input::Persisted { ticket });
                 Ok(())
             }
-            Item::Read { to, entries } => {
-                self.handle(node, Input::ResultRead { to, entries });
+            Item::Read { to, items } => {
+                self.handle(node, Input::ResultRead { to, items });
                 Ok(())
             }
             Item::Ask(request) => {

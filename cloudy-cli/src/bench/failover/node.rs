@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use cloudy_node::fault::{FaultControl, Faults};
 use cloudy_node::{
-    Approved, ApprovedError, ApprovedItem, BroadcastError, EndReason, Group, GroupConfig, Index, Node, Seq, key_file,
+    Approved, ApprovedError, ApprovedItem, BroadcastError, EndReason, Group, GroupConfig, Index, InstalledView, Node,
+    Seq, key_file,
 };
 use miette::{IntoDiagnostic, Report};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
@@ -244,7 +245,7 @@ impl Server {
                 }
                 self.history.approved(meter::now_us(), entry.view, own, u64::from(entry.batch.count));
             }
-            Ok(ApprovedItem::View(view)) => {
+            Ok(ApprovedItem::View(InstalledView { view, .. })) => {
                 self.history.view(view.id, view.ring.iter().map(|member| member.node).collect());
             }
             Err(error) => return Err(error).into_diagnostic(),

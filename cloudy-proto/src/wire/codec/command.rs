@@ -9,9 +9,10 @@ use super::{
     BoundError, COMMAND_BYTES_MAX, NotOne, addresses, append, at_most_len, check_round, counter, decode_exact,
 };
 use crate::command::{Command, InstallView};
-use crate::config::ParametersError;
+use crate::config::{Parameters, ParametersError};
 use crate::id::NodeId;
 use crate::limits::{MEMBERS_MAX, REPORT_BYTES_MAX};
+use crate::view::RingMember;
 
 /// A log entry that no correct coordinator proposes; nothing of it was taken. The log cannot be applied any further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,17 +75,21 @@ pub(super) fn decode<T: DeserializeOwned>(encoded: &[u8]) -> Result<T, CommandEr
 
 pub(super) fn check_install(install: &InstallView) -> Result<(), CommandError> {
     counter("view", install.from.0)?;
-    at_most_len("members", install.ring.len(), MEMBERS_MAX)?;
+    at_most_len("lanes", install.cut.len(), MEMBERS_MAX)?;
+    at_most_len("dropped members", install.dropped.len(), MEMBERS_MAX)?;
+    install.cut.iter().try_for_each(|cut| check_round(cut.0))?;
+    check_ring(&install.ring, &install.parameters)
+}
+
+pub(super) fn check_ring(ring: &[RingMember], parameters: &Parameters) -> Result<(), CommandError> {
+    at_most_len("members", ring.len(), MEMBERS_MAX)?;
     let mut nodes = BTreeSet::new();
-    for member in &install.ring {
+    for member in ring {
         counter("incarnation", member.incarnation.0)?;
         addresses(member.addresses.len())?;
         if !nodes.insert(member.node) {
             return Err(CommandError::NodeTwice(member.node));
         }
     }
-    at_most_len("lanes", install.cut.len(), MEMBERS_MAX)?;
-    at_most_len("dropped members", install.dropped.len(), MEMBERS_MAX)?;
-    install.cut.iter().try_for_each(|cut| check_round(cut.0))?;
-    Ok(install.parameters.validate()?)
+    Ok(parameters.validate()?)
 }

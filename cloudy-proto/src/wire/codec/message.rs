@@ -4,6 +4,7 @@ use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::command::check_ring;
 use super::{
     Body, BoundError, COMMAND_BYTES_MAX, DURATION_MAX, FrameError, NODE_FRAME_BYTES_MAX, NotOne, addresses, append,
     at_most, at_most_len, check_round, counter, decode_exact, fill,
@@ -16,6 +17,7 @@ use crate::limits::{
     SNAPSHOT_TRANSFER_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::slot::check_body;
+use crate::view::InstalledView;
 use crate::wire::{
     ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, HeldPart, NameReport, NodeFrame, Stall,
     TallyFrame, Wedged,
@@ -348,6 +350,7 @@ fn check_consensus(message: &ConsensusMessage) -> Result<(), BoundError> {
 
 fn check_fetch(fetch: &Fetch) -> Result<(), BoundError> {
     counter("index", fetch.from.0)?;
+    counter("view", fetch.view.0)?;
     counter("view", fetch.before.0)?;
     match fetch.held {
         HeldPart::Nothing => Ok(()),
@@ -375,6 +378,7 @@ fn check_fetched(fetched: &Fetched) -> Result<(), FrameError> {
                 check_body(part, *count)?;
             }
         }
+        Fetched::View(view) => check_view(view)?,
         Fetched::End { index, ahead: _, view, first, digest: _ } => {
             counter("index", first.0)?;
             counter("index", index.0)?;
@@ -391,26 +395,32 @@ fn check_fetched(fetched: &Fetched) -> Result<(), FrameError> {
     Ok(())
 }
 
+fn check_view(installed: &InstalledView) -> Result<(), FrameError> {
+    counter("index", installed.first.0)?;
+    counter("view", installed.view.id.0)?;
+    Ok(check_ring(&installed.view.ring, &installed.view.parameters)?)
+}
+
 /// Checks where a part lies, and that it is no larger than one frame brings.
 fn check_part(what: &'static str, (offset, bytes): (u64, usize), length: u64) -> Result<(), BoundError> {
     at_most_len("a part's bytes", bytes, FETCH_PART_BYTES)?;
     at_most(what, offset.saturating_add(bytes as u64), length)
 }
 
-/// Encodes what a snapshot begins with.
-pub(crate) fn encode_base(base: &ResultBase) -> BytesMut {
+/// Encodes what a snapshot begins with: the base of the result that follows it, and the view in force at its index.
+pub(crate) fn encode_base(base: &ResultBase, view: Option<&InstalledView>) -> BytesMut {
     let mut bytes = BytesMut::new();
-    append(base, &mut bytes);
+    append(&(base, view), &mut bytes);
     bytes
 }
 
 /// Decodes it; none if the bytes stand for no base.
-pub(crate) fn decode_base(bytes: &[u8]) -> Option<ResultBase> {
-    let base: ResultBase = decode_exact(bytes).ok()?;
+pub(crate) fn decode_base(bytes: &[u8]) -> Option<(ResultBase, Option<InstalledView>)> {
+    let (base, view): (ResultBase, Option<InstalledView>) = decode_exact(bytes).ok()?;
     counter("index", base.checkpoint.index.0).ok()?;
-    counter("view", base.view.0).ok()?;
+    base.view.iter().chain(&view).try_for_each(check_view).ok()?;
     at_most_len("runs", base.last_numbers.len(), RUNS_MAX).ok()?;
-    Some(base)
+    Some((base, view))
 }
 
 fn group_name(name: &str) -> Result<(), BoundError> {

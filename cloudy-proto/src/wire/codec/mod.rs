@@ -92,6 +92,9 @@ pub enum FrameError {
     /// A slot body is not what its header says.
     #[error(transparent)]
     Body(#[from] BodyError),
+    /// A view of the result is none that a group can have.
+    #[error(transparent)]
+    View(#[from] CommandError),
     /// A value is above its bound.
     #[error(transparent)]
     Bound(#[from] BoundError),

@@ -4,6 +4,7 @@
 use core::fmt::{Debug, Write};
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -12,7 +13,7 @@ use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
 use crate::config::{Durability, OnFailure, Parameters, RingKind};
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
-use crate::view::{Origin, Place, RingMember};
+use crate::view::{InstalledView, Origin, Place, RingMember, View};
 use crate::wire::codec::{ControlDecoder, HeaderDecoder, LaneDecoder, NodeDecoder, TallyDecoder, encode_command};
 use crate::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, Heartbeat, HeldPart,
@@ -112,8 +113,14 @@ fn node_frames() {
     ]));
 }
 
+fn a_view() -> View {
+    let (node, incarnation, origin) = (NodeId([0xaa; 32]), Incarnation(3), Origin::Survivor);
+    let ring = vec![RingMember { node, incarnation, origin, addresses: addresses() }];
+    View { id: ViewId(2), ring, parameters: parameters(), last: true }
+}
+
 fn fetch_of(held: HeldPart) -> ControlFrame {
-    ControlFrame::Fetch(Fetch { number: 7, from: Index(300), credit: 70_000, before: ViewId(2), held })
+    ControlFrame::Fetch(Fetch { number: 7, from: Index(300), view: ViewId(1), credit: 70_000, before: ViewId(2), held })
 }
 
 #[test]
@@ -150,6 +157,7 @@ fn control_frames() {
         }),
         ControlFrame::Fetched(Fetched::End { index, ahead: 300, view, first: Index(299), digest: CHECKPOINT.digest }),
         ControlFrame::Fetched(Fetched::Truncated { first: index }),
+        ControlFrame::Fetched(Fetched::View(InstalledView { first: index, view: Arc::new(a_view()) })),
         ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
         ControlFrame::End,
         ControlFrame::Suspect { view, findings: findings(), wedged: true },

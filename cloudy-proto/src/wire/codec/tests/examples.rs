@@ -2,6 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use proptest::collection::{btree_map, vec};
@@ -18,7 +19,7 @@ use crate::limits::{
     MEMBERS_MAX, REASON_BYTES_MAX, REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, ROUND_MAX,
 };
 use crate::slot::{Batch, Slot, push_payload};
-use crate::view::{Origin, Place, RingMember};
+use crate::view::{InstalledView, Origin, Place, RingMember, View};
 use crate::wire::codec::{COUNTER_MAX, DURATION_MAX};
 use crate::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, Heartbeat, HeldPart,
@@ -211,13 +212,16 @@ fn a_fetch() -> impl Strategy<Value = Fetch> {
             offset
         }),
     ];
-    (any::<u64>(), counter(), any::<u64>(), counter(), held).prop_map(|(number, from, credit, before, held)| Fetch {
-        number,
-        from: Index(from),
-        credit,
-        before: ViewId(before),
-        held,
-    })
+    (any::<u64>(), counter(), counter(), any::<u64>(), counter(), held).prop_map(
+        |(number, from, view, credit, before, held)| Fetch {
+            number,
+            from: Index(from),
+            view: ViewId(view),
+            credit,
+            before: ViewId(before),
+            held,
+        },
+    )
 }
 
 fn a_fetched() -> impl Strategy<Value = Fetched> {
@@ -247,6 +251,11 @@ fn a_fetched() -> impl Strategy<Value = Fetched> {
             }
         ),
         counter().prop_map(|first| Fetched::Truncated { first: Index(first) }),
+        (counter(), counter(), install(), any::<bool>()).prop_map(|(first, id, install, last)| {
+            let InstallView { ring, parameters, .. } = install;
+            let view = View { id: ViewId(id), ring, parameters, last };
+            Fetched::View(InstalledView { first: Index(first), view: Arc::new(view) })
+        }),
     ]
 }
 
