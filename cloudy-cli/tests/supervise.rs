@@ -332,11 +332,22 @@ fn a_tail_prints_the_whole_result_and_ends_with_the_group() {
     equal(&ended, &[&first.end(), &second.end()]);
     assert_eq!((whole.code(), part.code()), (Some(0), Some(0)), "{whole:#?}");
     let expected = fs::read_to_string(&file).expect("the file");
-    let objects = |text: &str| -> Vec<Value> {
+    let all = |text: &str| -> Vec<Value> {
         text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     };
+    let is_view = |line: &Value| line["members"].is_array();
+    let objects = |text: &str| -> Vec<Value> { all(text).into_iter().filter(|line| !is_view(line)).collect() };
     let expected = objects(&expected);
     assert!(objects(&whole.stdout) == expected, "{}", whole.stdout.lines().last().unwrap_or_default());
+    let views = |text: &str| -> Vec<(u64, u64, usize)> {
+        let number = |line: &Value, name: &str| line[name].as_u64().unwrap_or_else(|| panic!("{name} in {line}"));
+        let members = |line: &Value| line["members"].as_array().map_or(0, Vec::len);
+        let lines = all(text).into_iter().filter(is_view);
+        lines.map(|line| (number(&line, "view"), number(&line, "index"), members(&line))).collect()
+    };
+    let count = expected.len() as u64 - 1;
+    assert_eq!(views(&whole.stdout), [(1, 1, 2), (2, count + 1, 2)], "each before its first index");
+    assert_eq!(views(&part.stdout), views(&whole.stdout), "the view in force comes first");
     let part = objects(&part.stdout);
     let (last, messages) = part.split_last().expect("a last line");
     assert!(messages == &expected[999..expected.len() - 1]);

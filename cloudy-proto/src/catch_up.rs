@@ -161,9 +161,12 @@ impl Retained {
 
 impl Stored {
     /// The stored result from a position on, as [`Input::ResultRead`](crate::Input::ResultRead) takes it: at most so many
-    /// bytes of slot bodies, one entry at least. None if a view of it is missing.
+    /// bytes of slot bodies, one entry at least. None if that is not here, or a view of it is missing.
     #[must_use]
     pub fn part_from(&self, from: Position, bytes_max: usize) -> Option<Vec<ApprovedItem>> {
+        if from.next <= self.before.index() {
+            return None;
+        }
         let start = self.result.partition_point(|(entry, _)| entry.last_index() < from.next);
         let mut bytes = 0;
         let entries = self.result.range(start..).take_while(|(entry, batch)| {
@@ -235,8 +238,9 @@ mod tests {
             let view = View { id: ViewId(id), ring: Vec::new(), parameters: Parameters::default(), last: false };
             ApprovedItem::View(InstalledView { first: Index(first), view: Arc::new(view) })
         };
+        let batch = |of: u64, first: u64| ApprovedItem::Batch(Entry { view: ViewId(of), ..entry(first, 2) });
         let mut retained = Retained::new(2 * entry(1, 2).kept_bytes() + 3 * view(1, 1).kept_bytes());
-        [view(1, 1), batch(1, 2), view(2, 3), view(3, 3), batch(3, 2)].into_iter().for_each(|item| retained.push(item));
+        [view(1, 1), batch(1, 1), view(2, 3), view(3, 3), batch(3, 3)].into_iter().for_each(|item| retained.push(item));
         let read = |retained: &Retained, next, view| {
             let mut position = Position { next: Index(next), view: ViewId(view) };
             let mut read = Vec::new();
@@ -246,20 +250,20 @@ mod tests {
             }
             read
         };
-        assert_eq!(read(&retained, 1, 0), [view(1, 1), batch(1, 2), view(2, 3), view(3, 3), batch(3, 2)]);
-        assert_eq!(read(&retained, 3, 1), [view(2, 3), view(3, 3), batch(3, 2)]);
-        assert_eq!(read(&retained, 3, 2), [view(3, 3), batch(3, 2)]);
-        assert_eq!(read(&retained, 3, 0), [view(3, 3), batch(3, 2)], "the view in force comes first");
+        assert_eq!(read(&retained, 1, 0), [view(1, 1), batch(1, 1), view(2, 3), view(3, 3), batch(3, 3)]);
+        assert_eq!(read(&retained, 3, 1), [view(2, 3), view(3, 3), batch(3, 3)]);
+        assert_eq!(read(&retained, 3, 2), [view(3, 3), batch(3, 3)]);
+        assert_eq!(read(&retained, 3, 0), [view(3, 3), batch(3, 3)], "the view in force comes first");
         assert_eq!(read(&retained, 5, 0), [view(3, 3)], "also at the end");
         let end = |index| retained.cost_between(Position { next: Index(1), view: ViewId(0) }, Some(Index(index)));
-        assert_eq!(end(3), Some(3 * cost_of(&view(1, 1)) + cost_of(&batch(1, 2))), "with the views that begin there");
-        retained.push(batch(5, 2));
+        assert_eq!(end(3), Some(3 * cost_of(&view(1, 1)) + cost_of(&batch(1, 1))), "with the views that begin there");
+        retained.push(batch(3, 5));
         assert_eq!(retained.first(), Some(Index(3)), "all that begins there is here");
         assert_eq!(read(&retained, 3, 1).len(), 4);
         assert_eq!(retained.view_at(Index(2)).map(InstalledView::id), Some(ViewId(1)));
         assert_eq!(read(&retained, 2, 0), [], "truncated");
         retained.push(view(4, 7));
-        retained.push(batch(7, 2));
+        retained.push(batch(4, 7));
         assert_eq!(
             (retained.first(), read(&retained, 5, 0).len()),
             (Some(Index(5)), 4),

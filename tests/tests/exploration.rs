@@ -2,7 +2,7 @@
 
 use cloudy_proto::{RingKind, Rule};
 use cloudy_tests::explore::{Scenario, explore, scenario};
-use cloudy_tests::invariants::REAL_TIME;
+use cloudy_tests::invariants::{ONE_SEQUENCE, REAL_TIME};
 
 /// States below which a scenario would not be worth its name.
 const STATES_MIN: usize = 40;
@@ -63,7 +63,7 @@ fn a_cut_at_the_maximum() {
 #[test]
 fn a_cut_is_walked_without_being_held() {
     let scenario = pipelined().at_once([1, 1, 0]).leaves(2).within(1_000_000);
-    is_found(Rule::CutIsHeld, &scenario, "all results are prefixes of one");
+    is_found(Rule::CutIsHeld, &scenario, ONE_SEQUENCE);
 }
 
 #[test]
@@ -102,5 +102,5 @@ fn what_a_cut_did_not_take_goes_behind() {
 
 #[test]
 fn a_final_result_is_short() {
-    is_found(Rule::FinalReachesCut, &pipelined().at_once([0, 1, 0]).ends(), "all final results are one");
+    is_found(Rule::FinalReachesCut, &pipelined().at_once([0, 1, 0]).ends(), ONE_SEQUENCE);
 }

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 
 use bytes::BytesMut;
 use cloudy_proto::slot::{Batch, push_payload};
-use cloudy_proto::{Approval, Entry, Index, LeaveWait, OnFailure, Output, RingKind, Rule, Rules, Seq, Time};
+use cloudy_proto::{
+    Approval, ApprovedItem, Entry, Index, LeaveWait, OnFailure, Output, RingKind, Rule, Rules, Seq, Time,
+};
 use cloudy_tests::invariants::{Failure, REAL_TIME};
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::scripted::{

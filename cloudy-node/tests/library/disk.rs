@@ -11,7 +11,7 @@ use cloudy_node::{
 };
 use tempfile::TempDir;
 
-use crate::common::{Message, found, key, read, read_final, start, until, within};
+use crate::common::{Message, found, key, messages, read, read_final, start, until, within};
 use crate::help::texts;
 use crate::hosts::{Host, Process, on_disk, opened, start_again, start_hosts};
 use crate::joins::three_vote;
@@ -251,6 +251,72 @@ async fn what_only_the_disk_still_has_is_there_for_joiners_observers_and_who_was
     group.end();
     assert_eq!(texts(&read_final(&back).await), all);
     assert_eq!(texts(&read_final(&seen).await), all);
+}
+
+/// The items of a final result from an index on, in words.
+async fn items(group: &Group, from: u64) -> Vec<String> {
+    let mut approved = group.approved_from(Index(from));
+    let mut items = Vec::new();
+    while let Some(item) = within("the final result", approved.next_batch()).await {
+        match item.unwrap() {
+            ApprovedItem::View(installed) => {
+                let members: Vec<String> = installed.view.ring.iter().map(|member| member.node.to_string()).collect();
+                items.push(format!("view {} before {}: {}", installed.id(), installed.first, members.join(" ")));
+            }
+            item => {
+                items.extend(messages(item).iter().map(|message| format!("{} {:?}", message.index, message.payload)))
+            }
+        }
+    }
+    items
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_are_read_at_one_place_from_memory_from_disks_and_from_other_members() {
+    let key = key();
+    let (mut hosts, mut processes) = start_hosts(&key, 3).await;
+    let first = processes[0].node.clone();
+    // Memory keeps next to nothing: readers of members read from the disk.
+    let group = first.create_group("views", 1, on_disk().retain_bytes(1)).await.unwrap();
+    let live = tokio::spawn({
+        let group = group.clone();
+        async move { items(&group, 1).await }
+    });
+    approved(&group, "alone", 5).await;
+    let at = first.local_addr();
+    let second = within("it joins", processes[1].node.join_group_at("views", at)).await.unwrap();
+    all_are_back(&[group.clone(), second.clone()]).await;
+    approved(&second, "two", 5).await;
+    // A view without a message: it joins and leaves.
+    let third = within("it joins", processes[2].node.join_group_at("views", at)).await.unwrap();
+    all_are_back(&[group.clone(), second.clone(), third.clone()]).await;
+    within("it leaves", third.leave()).await.unwrap();
+    all_are_back(&[group.clone(), second]).await;
+    processes.remove(1).kill();
+    processes.insert(1, hosts[1].start(&key).await);
+    let back = processes[1].resumed();
+    all_are_back(&[group.clone(), back.clone()]).await;
+    approved(&back, "again", 5).await;
+    let observer = start(&key).await;
+    let whole = within("it observes", observer.observe_group("views", at, Index(1))).await.unwrap();
+    let late = start(&key).await;
+    let part = within("it observes", late.observe_group("views", at, Index(8))).await.unwrap();
+    until("all is read", async || part.status().await.is_some_and(|status| status.index == Index(15))).await;
+    group.end();
+    let expected = within("all is read", live).await.unwrap();
+    let views: Vec<&String> = expected.iter().filter(|item| item.starts_with("view")).collect();
+    assert!(views.len() >= 6 && expected.len() == views.len() + 15, "{expected:#?}");
+    assert!(views[0].starts_with("view 1 before 1:") && views[1].starts_with("view 2 before 6:"), "{views:#?}");
+    for group in [&group, &back, &whole] {
+        assert_eq!(items(group, 1).await, expected);
+    }
+    // From inside of a view: first the one in force.
+    let from = expected.iter().position(|item| item.starts_with("8 ")).unwrap();
+    for group in [&group, &back, &whole, &part] {
+        let read = items(group, 8).await;
+        assert!(read[0].starts_with("view 2 before 6:"), "{read:#?}");
+        assert_eq!(read[1..], expected[from..]);
+    }
 }
 
 #[tokio::test]

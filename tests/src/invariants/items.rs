@@ -81,11 +81,13 @@ impl Judge {
         Ok(())
     }
 
-    /// A node with the whole result has not read all its views.
+    /// A node with the whole result has not read all its views. Of a group that has ended only a final result is whole.
     #[must_use]
     pub fn lacks_views(&self, node: usize) -> Option<String> {
         let (read, all) = (self.nodes[node].read_view.0, self.view_items.len() as u64);
-        (read != all && self.nodes[node].index == self.ghost.index()).then(|| format!("has read {read} of {all} views"))
+        let ends = self.view().is_some_and(|view| view.last);
+        let is_whole = self.nodes[node].index == self.ghost.index() && (!ends || self.final_of(node).is_some());
+        (read != all && is_whole).then(|| format!("has read {read} of {all} views"))
     }
 
     /// What a reader of a disk is given is a part of the sequence.

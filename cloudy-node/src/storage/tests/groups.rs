@@ -1,12 +1,14 @@
 //! A group's records as its machine gives them out, and as they are read back (`protocol.md` P7).
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{ConsensusEntry, encode_command};
 use cloudy_proto::{
-    Checkpoint, Command, ConsensusId, Incarnation, Index, InstallView, LogBase, LogIndex, NodeId, Parameters, Rank,
-    Record as Given, ResultBase, Round, Seq, Standing, Stored, StoredBase, StoredBody, StoredEntry, StoredError,
-    StoredSnapshot, ViewId, Vote,
+    ApprovedItem, Checkpoint, Command, ConsensusId, Incarnation, Index, InstallView, InstalledView, LogBase, LogIndex,
+    NodeId, Parameters, Position, Rank, Record as Given, ResultBase, Round, Seq, Standing, Stored, StoredBase,
+    StoredBody, StoredEntry, StoredError, StoredSnapshot, View, ViewId, Vote,
 };
 
 use super::super::group_reads::read_group;
@@ -34,12 +36,18 @@ fn slot(lane: u16, round: u64, prev: u64, first_seq: u64) -> Given {
 
 fn entry(first_index: u64, first_seq: u64, count: u32, body: StoredBody) -> Given {
     let (first_index, first_seq) = (Index(first_index), Seq(first_seq));
-    let (view, incarnation) = (ViewId(1), Incarnation(4));
+    // The last two views begin before index 6.
+    let (view, incarnation) = (ViewId(if first_index.0 < 6 { 1 } else { 3 }), Incarnation(4));
     Given::Entry(StoredEntry { first_index, view, origin: ORIGIN, incarnation, first_seq, count, body })
 }
 
 fn in_slot(lane: u16, round: u64) -> StoredBody {
     StoredBody::Slot { lane: Rank(lane), round: Round(round) }
+}
+
+fn view(id: u64, first: u64) -> InstalledView {
+    let view = View { id: ViewId(id), ring: Vec::new(), parameters: Parameters::default(), last: false };
+    InstalledView { first: Index(first), view: Arc::new(view) }
 }
 
 fn entries(positions: &[(u64, u64)]) -> Given {
@@ -77,7 +85,7 @@ fn base(index: u64, alone: bool) -> Given {
 fn checkpoint(index: u64, first_index: u64, (round, lane): (u64, u16)) -> StoredBase {
     let base = ResultBase {
         checkpoint: Checkpoint { index: Index(index), ..Checkpoint::default() },
-        view: ViewId(1),
+        view: Some(view(1, 1)),
         run: Some((ORIGIN, Incarnation(4), Seq(index))),
         last_numbers: [((ORIGIN, Incarnation(4)), Seq(index - 1))].into(),
     };
@@ -97,6 +105,7 @@ fn given() -> Vec<Given> {
         entries(&[(1, 1), (2, 1), (3, 1)]),
         Given::Complete { view: ViewId(0), first: Index(1) },
         Given::Command { index: LogIndex(1), term: 2, command: first_view() },
+        Given::View(view(1, 1)),
         Given::Complete { view: ViewId(1), first: Index(1) },
         Given::Wedged { view: ViewId(1) },
         slot(0, 0, 0, 1),
@@ -110,13 +119,17 @@ fn given() -> Vec<Given> {
         Given::Checkpoint { base: checkpoint(3, 3, (0, 1)), instead_of: Some(Index(2)) },
         slot(0, 7, 1, 3),
         entry(4, 3, 2, in_slot(0, 7)),
+        Given::View(view(2, 6)),
+        Given::View(view(3, 6)),
         entry(6, 1, 3, StoredBody::Here(batch(1, 3).body)),
+        Given::View(view(4, 9)),
         Given::Checkpoint { base: checkpoint(4, 4, (7, 0)), instead_of: None },
         Given::Command { index: LogIndex(2), term: 2, command: Bytes::new() },
         Given::Begin(checkpoint(3, 3, (0, 1))),
         Given::Snapshot(StoredSnapshot {
             index: Index(5),
             begins: checkpoint(4, 4, (7, 0)),
+            view: Some(view(1, 1)),
             state: Bytes::from_static(b"state"),
         }),
         Given::Log { index: LogIndex(1), term: 2, state: log_state() },
@@ -186,21 +199,34 @@ fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
         let mut stored = Stored::default();
         records.into_iter().for_each(|record| stored.take(record).unwrap());
         for from in (1..12).map(Index) {
-            let whole = stored.part_from(from, usize::MAX);
+            let position = Position::beginning_at(from);
+            let whole = stored.part_from(position, usize::MAX).unwrap_or_default();
+            let entries =
+                |items: &[ApprovedItem]| items.iter().filter_map(ApprovedItem::entry).cloned().collect::<Vec<_>>();
+            let views = |items: &[ApprovedItem]| -> Vec<u64> {
+                let id = |item: &ApprovedItem| match item {
+                    ApprovedItem::View(view) => Some(view.id().0),
+                    ApprovedItem::Batch(_) => None,
+                };
+                items.iter().filter_map(id).collect()
+            };
             assert_eq!(whole.is_empty(), !(first..=8).contains(&from.0), "from {from}");
-            assert!(whole.first().is_none_or(|entry| entry.first_index == from));
+            assert!(entries(&whole).first().is_none_or(|entry| entry.first_index == from));
+            let in_force_first = if from.0 < 6 { vec![1, 2, 3, 4] } else { vec![3, 4] };
+            assert!(whole.is_empty() || views(&whole) == in_force_first, "from {from}: {whole:?}");
             for bytes_max in [0, 10, 25, 45, 100, 1_000] {
-                let part = read_part(&opened.store, GROUP, from, bytes_max).unwrap().unwrap_or_default();
+                let part = read_part(&opened.store, GROUP, position, bytes_max).unwrap().unwrap_or_default();
                 assert!(
                     whole.starts_with(&part) && part.is_empty() == whole.is_empty(),
                     "from {from}, {bytes_max} bytes"
                 );
+                let part = entries(&part);
                 let bytes: usize = part.iter().map(|entry| entry.batch.body.len()).sum();
                 assert!(part.len() <= 1 || bytes <= bytes_max, "from {from}, {bytes_max} bytes");
             }
             // What was deleted is gone; what comes next is not there yet.
             let expected = (from.0 >= first).then_some(whole);
-            assert_eq!(read_part(&opened.store, GROUP, from, 10_000).unwrap(), expected, "from {from}");
+            assert_eq!(read_part(&opened.store, GROUP, position, 10_000).unwrap(), expected, "from {from}");
         }
     }
 }
@@ -212,6 +238,7 @@ fn a_snapshot_leaves_nothing_of_what_came_before_it_and_forgetting_leaves_nothin
     assert_eq!(opened.all(GROUP, Table::Slots).len(), 1, "the slot that the result begins in");
     assert_eq!(opened.all(GROUP, Table::Result).len(), 2);
     assert_eq!(opened.all(GROUP, Table::Checkpoints).len(), 0, "it begins there");
+    assert_eq!(opened.all(GROUP, Table::Views).len(), 4, "the view in force there, and those that follow");
     opened.store.submit(GROUP, vec![Op::Forget], u64::MAX).unwrap();
     assert_eq!(opened.next().result, Ok(()));
     assert_eq!(opened.store.groups().unwrap(), []);
