@@ -164,9 +164,6 @@ impl Stored {
     /// bytes of slot bodies, one entry at least. None if that is not here, or a view of it is missing.
     #[must_use]
     pub fn part_from(&self, from: Position, bytes_max: usize) -> Option<Vec<ApprovedItem>> {
-        if from.next <= self.before.index() {
-            return None;
-        }
         let start = self.result.partition_point(|(entry, _)| entry.last_index() < from.next);
         let mut bytes = 0;
         let entries = self.result.range(start..).take_while(|(entry, batch)| {
@@ -175,8 +172,13 @@ impl Stored {
             begins && (bytes <= bytes_max || bytes == batch.body.len())
         });
         let entries = entries.map(|(entry, batch)| Entry::of_stored(entry, batch.clone()).beginning_at(from.next));
+        let entries: Vec<Entry> = entries.collect();
+        let is_gone = start < self.result.len() || from.next <= self.before.index();
+        if entries.is_empty() && is_gone {
+            return None;
+        }
         let views: Vec<InstalledView> = self.before.view().into_iter().chain(&self.views).cloned().collect();
-        from.with_views(entries.collect(), &views)
+        from.with_views(entries, &views)
     }
 }
 
