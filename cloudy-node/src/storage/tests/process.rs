@@ -113,7 +113,7 @@ fn a_read_only_directory_is_refused_in_words() {
     let Some(words) = outcome(&path) else { return };
     let lock = path.join(LOCK_FILE);
     let expected = format!(
-        "cannot open {}: Permission denied (os error 13); check the rights to it, the space on its disk, and the limit of file sizes (ulimit -f)",
+        "cannot open {}: Permission denied (os error 13); run this as a user with the rights to it and to its directory",
         lock.display()
     );
     assert_eq!(words, expected);
