@@ -10,7 +10,7 @@ use cloudy_node::discovery::seeds;
 use cloudy_node::fault::Faults;
 use cloudy_node::{
     ApprovedError, ApprovedItem, EndReason, Entry, Group, GroupConfig, Index, LEAVE_TIMEOUT, Node, Parameters, Receipt,
-    View, payload_slices,
+    payload_slices,
 };
 use data_encoding::BASE64;
 use miette::{IntoDiagnostic, Report};
@@ -19,6 +19,7 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 
 use crate::args::{DataArgs, JoinArgs};
+use crate::commands::tail::view_line;
 use crate::interrupts::{Interrupts, Stop};
 use crate::keys::KeyFile;
 use crate::node::{self, Who};
@@ -185,7 +186,7 @@ impl Output<'_> {
                     self.execute(&entry).await?;
                     next = entry.last_index().next();
                 }
-                Ok(ApprovedItem::View(view)) => write(view_line(&view, next)).await?,
+                Ok(ApprovedItem::View(view)) => write(view_line(&view)).await?,
                 Err(ApprovedError::Ended(EndReason::Left | EndReason::Closed)) => return Ok(()),
                 Err(ApprovedError::Lagged { resume_from }) => {
                     return Err(failure(
@@ -243,12 +244,6 @@ fn messages(entry: &Entry) -> String {
         let _ = writeln!(text, "{line}");
     }
     text
-}
-
-fn view_line(view: &View, index: Index) -> String {
-    let members: Vec<String> = view.ring.iter().map(|member| member.node.to_string()).collect();
-    let line = json!({ "view": view.id.0, "index": index.0, "members": members });
-    format!("{line}\n")
 }
 
 async fn write(text: String) -> Result<(), Report> {

@@ -221,7 +221,7 @@ impl Tail {
 }
 
 /// A view, and the index that it takes force before.
-fn view_line(installed: &InstalledView) -> String {
+pub(super) fn view_line(installed: &InstalledView) -> String {
     let members: Vec<String> = installed.view.ring.iter().map(|member| member.node.to_string()).collect();
     format!("{}\n", json!({ "view": installed.id().0, "index": installed.first.0, "members": members }))
 }
