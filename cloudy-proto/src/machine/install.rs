@@ -49,9 +49,6 @@ impl Machine {
         // The place of an earlier run that left what it held on this disk. Of one that did not nothing is known here.
         let former_rank = listed.filter(|_| complete && self.identity.is_restored && rank.is_none());
         let first = complete.then(|| self.result.state().index().next());
-        if complete {
-            self.result.checkpoint();
-        }
         if let Some(first) = first {
             self.delivery().begin_view(InstalledView { first, view: Arc::clone(&view) });
         }

@@ -41,14 +41,7 @@ impl Judge {
             }
             Event::Evicted { .. } => stats.met(Met::Evicted),
             Event::Blamed { .. } => stats.met(Met::Blamed),
-            Event::Final { result } => {
-                self.nodes[node].final_result = Some(*result);
-                if !self.is_tainted(node) {
-                    let checked =
-                        self.ghost.is_final(result, self.view_items.all()).and_then(|()| self.reached_cut(node));
-                    checked.map_err(|(rule, what)| self.failure(rule, node, what))?;
-                }
-            }
+            Event::Final { result } => self.ends_with(node, result)?,
             Event::Rejected { from } => {
                 stats.met(Met::Rejected);
                 self.nodes[node].rejected_from = Some(*from);
@@ -77,5 +70,15 @@ impl Judge {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A node's result is final.
+    fn ends_with(&mut self, node: usize, result: &Checkpoint) -> Result<(), Failure> {
+        self.nodes[node].final_result = Some(*result);
+        if self.is_tainted(node) {
+            return Ok(());
+        }
+        let checked = self.ghost.is_final(result, self.view_items.all()).and_then(|()| self.reached_cut(node));
+        checked.map_err(|(rule, what)| self.failure(rule, node, what))
     }
 }
