@@ -301,7 +301,7 @@ impl Stop {
         }
     }
 
-    /// What a command that serves until it is told to end has as its status: it has done what it should, unless somebody
+    /// The exit status of a command that serves until it receives a signal: it has done its work, unless a user
     /// interrupted it by Ctrl-C.
     pub(crate) fn status_of_service(&self) -> u8 {
         match *self.sender.borrow() {

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     end(ended.map_or(ExitCode::from(output::EXIT_PANICKED), output::status))
 }
 
-/// What was said is written first.
+/// Earlier output is written first.
 fn end(status: ExitCode) -> ExitCode {
     output::finish();
     status

@@ -1,4 +1,4 @@
-//! A master and its slaves started by hand: found by multicast or by name, refused in words.
+//! A master and its slaves started by hand: found by multicast or by name, refused with clear texts.
 
 mod common;
 
@@ -209,7 +209,7 @@ fn a_taken_port_leaves_no_file_behind() {
     for (command, more) in [("slave", &["--result"][..]), ("slave", &["--loss", "1%", "--result"]), ("master", &[])] {
         let mut node = cloudy(&[command, "127.0.0.1", &port, "--data"]);
         node.arg(&data).args(more).args(more.last().map(|_| &result));
-        // Where the default key file would be made.
+        // The place of the default key file.
         node.env("HOME", &home).env("XDG_CONFIG_HOME", &home);
         run(node).failed_with(&[&port]);
         assert!(!data.exists() && !result.exists(), "{command} {more:?}");
@@ -258,7 +258,7 @@ fn a_session_without_messages_or_with_one_result_is_not_called_equal() {
 #[test]
 fn an_address_that_is_not_there_is_waited_for_and_said_once() {
     let cluster = Cluster::new();
-    // TEST-NET-3 (RFC 5737) is nobody's, and `.invalid` never exists (RFC 2606 §2).
+    // TEST-NET-3 (RFC 5737) belongs to no host, and `.invalid` never exists (RFC 2606 §2).
     for (host, words) in [("203.0.113.1", "not an address of this machine"), ("x.invalid", "does not resolve")] {
         for command in [&["slave", host, "0"][..], &["master", host, "0"], &["slave", host, "0", "--supervise"]] {
             let ended = run(cluster.node(&[command, &["--start-timeout", "600ms"]].concat()));

@@ -32,7 +32,7 @@ fn demo_with_files(nodes: usize, args: &[&str]) -> (Value, Recomputed) {
         assert_eq!(row["digest"], file.digest, "{row}");
         let own = file.origins.iter().filter(|origin| row["node"] == **origin).count();
         assert_eq!(row["own"].as_u64(), Some(own as u64), "{row}");
-        // What the cut gives to a slave it never confirmed, and what it confirmed may be cut off.
+        // Slots that the cut includes are not confirmed by every slave, and slots it confirmed may be cut off.
         assert!(row["confirmations"].as_u64() > Some(0), "{row}");
         let first = first.get_or_insert(file);
         assert_eq!(recompute(&dir.path().join(format!("slave-{number}.jsonl"))), *first);
@@ -196,7 +196,7 @@ fn no_process_outlives_its_demo() {
     let give_up_at = std::time::Instant::now() + common::PATIENCE;
     while !processes.iter().all(gone) {
         assert!(std::time::Instant::now() < give_up_at, "still there: {processes:?}");
-        // sleep: somebody else's process gives no other sign.
+        // sleep: another program's process gives no other sign.
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }

@@ -73,7 +73,7 @@ fn written(session: &Session) -> Vec<BTreeSet<String>> {
     (0..SLAVES).map(|at| names(session.result(at))).collect()
 }
 
-/// How often all are killed; `CLOUDY_KILL_ROUNDS` asks for another number.
+/// The number of rounds in which all are killed; `CLOUDY_KILL_ROUNDS` changes it.
 const KILL_ROUNDS: u64 = 3;
 
 #[test]
@@ -122,7 +122,7 @@ fn a_session_outlives_the_death_of_all_its_processes_at_once() {
         let missing: Vec<&String> = before.difference(after).take(3).collect();
         assert!(missing.is_empty(), "slave {at} had approved {missing:?}");
     }
-    // What is over is not there: each is ready for the next session.
+    // A finished session is not on the disk: each slave is ready for the next one.
     let slaves = session.start_slaves();
     let ended = Running::start(session.master()).end();
     assert_eq!(ended.code(), Some(0), "{ended:#?}");
@@ -252,7 +252,7 @@ fn a_directory_that_is_not_its_own_is_refused_and_left_alone() {
 /// Set where a test can mount: that it is skipped is then a failure.
 const REQUIRED_VARIABLE: &str = "CLOUDY_SMALL_DISK";
 
-/// A small file system of its own; gone when it is dropped.
+/// A separate small file system; removed when it is dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {

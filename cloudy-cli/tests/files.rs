@@ -1,4 +1,4 @@
-//! Files that are not what they should be, that are in use, or that may not grow.
+//! Files that are invalid, in use, or not allowed to grow.
 #![cfg(unix)]
 
 mod common;
@@ -46,7 +46,7 @@ fn a_slave_that_is_started_twice_changes_nothing_of_the_first_ones_result() {
     fs::write(&result, "an earlier result\n").expect("written");
     fs::write(&other, "another result\n").expect("written");
     let (first, port) = cluster.slave(&["--result", &result]);
-    // By a port of its own, by the same port, and by both files.
+    // By a separate port, by the same port, and by both files.
     let port = port.to_string();
     run(cluster.node(&["slave", "127.0.0.1", "0", "--result", &result]))
         .failed_with(&["writes its result to", &result]);

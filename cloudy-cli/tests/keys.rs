@@ -27,7 +27,7 @@ fn after<'a>(line: &'a str, word: &str) -> &'a str {
     rest.trim_start().split([' ', ',']).next().expect("a word")
 }
 
-/// A slave with a key file of its own, where it listens, and its node's id.
+/// A slave with its own key file, its address, and its node's id.
 fn slave_with(cluster: &Cluster, file: &Path) -> (Running, u16, String) {
     let mut command = cloudy(&["slave", "127.0.0.1", "0", "--no-discovery"]);
     let mut slave = Running::start({
@@ -71,7 +71,7 @@ fn a_session_goes_on_while_its_cluster_changes_its_key() {
     let secret = std::str::from_utf8(&good[13..40]).expect("digits");
     // Half of it, as by a copy that broke off.
     fs::write(&cluster.key, &good[..good.len() - 10]).expect("written");
-    everybody([&mut first, &mut second, &mut running], "this node keeps the keys that it has: ");
+    everybody([&mut first, &mut second, &mut running], "this node keeps its present keys: ");
     fs::write(&cluster.key, &good).expect("written");
     everybody([&mut first, &mut second, &mut running], "is valid again: cluster key fingerprint");
     key(&["rotate", "--switch"], &cluster.key);
@@ -85,13 +85,13 @@ fn a_session_goes_on_while_its_cluster_changes_its_key() {
     assert_eq!((running.code(), first.code(), second.code()), (Some(0), Some(0), Some(0)), "{running:#?}");
     assert_eq!(printed(&first.stdout), printed(&second.stdout));
     for node in [&running, &first, &second] {
-        // One for the half file, and nobody was refused or cut off.
+        // One for the half file, and no node was refused or cut off.
         assert_eq!(node.stderr.matches("ERROR").count(), 1, "{node:#?}");
         for words in ["link closed", "a node was refused", "no link", secret] {
             assert!(!node.stderr.contains(words), "{words:?} in {node:#?}");
         }
     }
-    // Who has the former key only is a stranger.
+    // A node that has only the former key is a stranger.
     let (slave, port) = listening(Running::start({
         let mut command = cloudy(&["slave", "127.0.0.1", "0", "--no-discovery", "--cluster-key"]);
         command.arg(&before);

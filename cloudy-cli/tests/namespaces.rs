@@ -15,7 +15,7 @@ use lab::{Dropped, Lab, address, address_v6};
 use serde_json::Value;
 use session::{MASTER, SLAVES, Session, name, until};
 
-/// Bounds what a slave misses while it is cut off: others retain only so much of it.
+/// Bounds the entries that a slave misses while it is cut off: others retain only so many of them.
 const PACED: &[&str] = &["--rate", "2000"];
 const EVICT: &[&str] = &["--on-failure", "evict"];
 const WAIT: &[&str] = &["--on-failure", "wait"];
@@ -124,7 +124,7 @@ fn results_are_equal_over_a_network_that_loses_packets() {
 
 #[test]
 fn nobody_is_evicted_for_a_slow_link() {
-    // As much as the link takes: at full load its queue delays signs of life by more than the failure timeout.
+    // At the link's full rate: under full load its queue delays signs of life by more than the failure timeout.
     over_a_slow_link(PACED, &[&["2s", "2s"], EVICT].concat());
 }
 
@@ -163,9 +163,9 @@ fn a_slave_that_was_cut_off_is_evicted_and_comes_back() {
 #[test]
 fn a_session_continues_over_a_path_that_takes_only_smaller_packets_from_now_on() {
     let Some(lab) = lab() else { return };
-    // So much that packets are as large as the path takes them.
+    // Enough load for packets of the path's maximum size.
     let session = Session::in_send(lab, &["--rate", "20000"], WAIT);
-    // Routers drop what is too large, and their messages about it are dropped too.
+    // Routers drop packets that are too large, and their messages about that are dropped too.
     session.lab.narrow(2, 1_280);
     until("larger packets are dropped", || session.lab.too_large(2) > 0);
     session.hosts().for_each(|host| session.goes_on(host, 1));
@@ -249,7 +249,7 @@ fn a_session_goes_on_without_a_host_that_is_gone() {
     outcome.agree(&[1, 2, 4]);
 }
 
-/// Sessions that end on time whatever becomes of their master: it is out of reach from the middle of SEND on.
+/// Sessions that end on time with any fault of their master: it is out of reach from the middle of SEND on.
 const TIMED: (&str, &str) = ("2s", "6s");
 const MASTERS_SLAVES: [usize; SLAVES] = [1, 2, 3, 4];
 
@@ -258,7 +258,7 @@ fn a_session_ends_on_time_without_the_master_s_host_which_says_that_it_knows_no_
     let Some(lab) = lab() else { return };
     let session = Session::in_send_for("1s", "1s", lab, PACED, EVICT);
     session.lab.isolate(MASTER);
-    // Slaves end first, and nobody tells the master.
+    // Slaves end first, and none tells the master.
     let outcome = session.end();
     outcome.slaves_agree(&MASTERS_SLAVES);
     outcome.master.failed_with(&["help: "]);

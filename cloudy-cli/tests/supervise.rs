@@ -91,7 +91,7 @@ fn a_supervised_slave_comes_back_to_a_session_that_went_on_without_it() {
     comes_back("evict");
 }
 
-/// How many messages a master's line says are approved.
+/// The number of approved messages in a master's line.
 fn approved(line: &str) -> u64 {
     let count = line.split("approved ").nth(1).and_then(|rest| rest.split(' ').next());
     count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count in {line}"))
@@ -107,8 +107,8 @@ fn a_slave_that_missed_more_than_is_retained_names_the_option_and_by_default_it_
         let ports = [others[0].1, others[1].1, port];
         let mut first =
             Running::start(master(&cluster, &["10m", "2s", "--on-failure", "evict", "--expect", "3"], &ports));
-        // Nine bytes each: half as much again as is retained in the first case. Less would not hold what is approved at
-        // once after a stall, and the slaves' own readers would lag.
+        // Nine bytes each: 1.5 times the retained size of the first case. A smaller bound would not hold the messages
+        // that are approved at once after a stall, and the slaves' own readers would lag.
         while approved(&first.wait_for("SEND: approved")) < 1_500_000 {}
         signal(child_of(&supervised).expect("a child"), "KILL");
         if comes_back {
@@ -135,14 +135,14 @@ fn a_supervisor_passes_an_interrupt_on_and_ends_with_its_slave() {
     assert_eq!(ended.code(), Some(130), "{ended:#?}");
     until("the slave is gone", || !alive(child));
     assert!(!ended.stderr.contains("crashed"), "{ended:#?}");
-    // What the slave says of a wrong start is final.
+    // A slave's error about a wrong start is final.
     let missing = cluster.path("missing").join("result.jsonl").display().to_string();
     let ended = run(cluster.node(&["slave", "127.0.0.1", "0", "--supervise", "--result", &missing]));
     ended.failed_with(&["cannot write the result to"]);
     assert!(!ended.stderr.contains("crashed"), "{ended:#?}");
 }
 
-/// A supervised slave with a directory for temporary files of its own.
+/// A supervised slave with its own directory for temporary files.
 fn supervised_in(cluster: &Cluster) -> (Running, u16, std::path::PathBuf) {
     let temporary = cluster.path("tmp");
     fs::create_dir(&temporary).expect("a directory");
@@ -287,7 +287,7 @@ fn a_session_in_memory_whose_processes_all_died_is_gone_and_everybody_says_how_t
         "if all processes of a session are gone, it is lost, unless it was on disk",
         "start a session by",
     ]);
-    // Nobody goes on from nothing: the next session is another one, from its start.
+    // No node continues without a state: the next session is another one, from its start.
     let second = run(master(&cluster, &["500ms", "500ms"], &ports));
     let slaves = slaves.map(|(slave, _)| slave.end());
     equal(&second, &slaves.each_ref());

@@ -1,6 +1,5 @@
-//! Measures catching up over a grid of paths, in virtual time: `cargo bench -p cloudy-node --bench catch_up`. With
-//! arguments, only what their words name: `rates`, `returns`, `states`, `payloads`,
-//! `newcomer` or `slots`.
+//! Measures catching up over a grid of paths, in virtual time: `cargo bench -p cloudy-node --bench catch_up`. Arguments
+//! select cases: `rates`, `returns`, `states`, `payloads`, `newcomer` or `slots`.
 
 #[path = "../tests/common/large.rs"]
 mod large;
@@ -14,7 +13,7 @@ use path::{Absence, Path, fetched_in, returns, streamed_in};
 
 const PAYLOAD_BYTES: usize = 16 << 10;
 const MEGABYTES_MAX: u64 = 64;
-/// How many seconds of the link's rate the history takes.
+/// The length of the history, in seconds of the link's rate.
 const SECONDS: u64 = 6;
 
 fn in_virtual_time<T>(measured: impl Future<Output = T>) -> T {
@@ -184,7 +183,7 @@ fn slots() {
         let path = Path { queue: Duration::from_millis(queue_ms), ..Path::of(50, Some(megabits)) };
         let patience = Duration::from_secs(600);
         let sent = in_virtual_time(Slots { members: 3, path, payload_bytes, senders, count, patience }.run());
-        // A link carries what its node sends to two others, or what two others send to it.
+        // A link carries the data that its node sends to two others, or that two others send to it.
         let bytes_took = (2 * payload_bytes as u64 * count) as f64 / (megabits * 125_000) as f64;
         let took = sent.approved_after.map_or("never".to_owned(), |took| format!("{:.1} s", took.as_secs_f64()));
         println!(

@@ -167,7 +167,7 @@ pub enum JoinError {
     Truncated {
         /// The name.
         name: String,
-        /// The first index that is retained.
+        /// The first retained index.
         first: Index,
     },
     /// The group's result is kept on disk, and this node has no data directory.

@@ -110,7 +110,7 @@ impl Health {
         caught.await.map_err(|panic| self.panicked(part, panic.as_ref())).ok()
     }
 
-    /// Runs a part of the node in a task of its own.
+    /// Runs a part of the node in a separate task.
     pub(crate) fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let health = self.clone();
         tokio::spawn(async move {

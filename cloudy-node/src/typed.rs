@@ -112,7 +112,7 @@ impl<T: Serialize + DeserializeOwned> TypedGroup<T> {
     }
 }
 
-/// What a typed result is made of, in order.
+/// An item of a typed result, in order.
 #[derive(Clone, Debug)]
 pub enum TypedItem<T> {
     /// An approved message.
@@ -121,7 +121,7 @@ pub enum TypedItem<T> {
         index: Index,
         /// The node that broadcast it.
         origin: NodeId,
-        /// What it says, unless it is no message of this type.
+        /// The message, unless it is not of this type.
         message: Result<T, DecodeError>,
     },
     /// A view came into force: what follows was approved in it.

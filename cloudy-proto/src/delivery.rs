@@ -1,4 +1,4 @@
-//! How entries enter the result: the result itself, what is stored of it, and the outputs that follow.
+//! The way of entries into the result: the result itself, its records, and the outputs that follow.
 
 use core::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::view::{InstalledView, View};
 
 /// The parts of the machine that an entry passes on its way into the result.
 pub(crate) struct Delivery<'a> {
-    /// The node and incarnation whose payloads are own ones.
+    /// The node and incarnation of own messages.
     pub(crate) own: (NodeId, Incarnation),
     pub(crate) rules: Rules,
     pub(crate) result: &'a mut ResultLog,
@@ -34,7 +34,7 @@ struct Entering {
 }
 
 impl Delivery<'_> {
-    /// A slot passed the cursor: its payloads enter the result.
+    /// Adds the messages of a slot that passed the cursor.
     pub(crate) fn enter(&mut self, view: &View, (rank, round): (Rank, Round), batch: Batch, record: Option<&Pending>) {
         let confirmed = record.map(|record| record.confirmations(view)).unwrap_or_default();
         let member = view.member(rank);
@@ -42,13 +42,13 @@ impl Delivery<'_> {
         self.append(Entering { view: view.id, from, batch, slot: Some((rank, round)), confirmed });
     }
 
-    /// An entry was fetched by index: it continues the result.
+    /// Adds an entry that was fetched by index: it continues the result.
     pub(crate) fn fetched(&mut self, entry: Entry) {
         let Entry { view, origin, incarnation, batch, .. } = entry;
         self.append(Entering { view, from: (origin, incarnation), batch, slot: None, confirmed: Vec::new() });
     }
 
-    /// An entry that an earlier incarnation stored.
+    /// Adds an entry that an earlier incarnation stored.
     pub(crate) fn restored(&mut self, entry: &StoredEntry, batch: Batch) {
         let (origin, incarnation) = (entry.origin, entry.incarnation);
         let state = self.result.state_mut();

@@ -11,11 +11,11 @@ use crate::limits::{CHECKPOINT_BYTES, CHECKPOINT_EVERY, CHECKPOINTS_KEPT};
 use crate::slot::{Batch, offset_of};
 use crate::view::{InstalledView, View};
 
-/// A digest of everything in a result up to an index. It finds corruption; attackers are kept out by TLS.
+/// A digest of everything in a result up to an index. It detects corruption; TLS keeps attackers out.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest(pub u128);
 
-/// The digest of some bytes, piece after piece.
+/// The digest of some bytes, piece by piece.
 pub(crate) fn digest_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Digest {
     let mut hasher = Xxh3::new();
     pieces.into_iter().for_each(|piece| hasher.update(piece));
@@ -39,21 +39,21 @@ impl fmt::Debug for Digest {
 pub struct Checkpoint {
     /// Up to and with this index.
     pub index: Index,
-    /// Of everything up to it.
+    /// The digest of everything up to it.
     pub digest: Digest,
 }
 
-/// All that a result carries on from a checkpoint: a node that has this, and what follows, has the result's digest and knows
-/// what is in it already (`protocol.md` §3.4, §8).
+/// The state from which a result continues after a checkpoint: a node with this, and with the later entries, has the
+/// result's digest and knows its messages (`protocol.md` §3.4, §8).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResultBase {
-    /// Where, and the digest of everything up to there.
+    /// The index, with the digest of everything up to it.
     pub checkpoint: Checkpoint,
     /// The view of the last message; none before the first view.
     pub view: Option<InstalledView>,
-    /// What the next number continues, if it is of the same run.
+    /// The id that the next message continues, if it is of the same incarnation.
     pub run: Option<(NodeId, Incarnation, Seq)>,
-    /// The last number of each run in the result.
+    /// The last sequence number of each incarnation in the result.
     pub last_numbers: BTreeMap<(NodeId, Incarnation), Seq>,
 }
 
@@ -66,9 +66,9 @@ pub struct ResultBase {
 pub struct ResultDigest {
     index: Index,
     hasher: Xxh3,
-    /// What the next number continues, if it is of the same run.
+    /// The id that the next message continues, if it is of the same incarnation.
     run: Option<(NodeId, Incarnation, Seq)>,
-    /// Bytes of slot bodies since the newest checkpoint: zero at each one, so no base has to name them.
+    /// Bytes of slot bodies after the newest checkpoint: zero at each one, so no base has to contain them.
     bytes: u64,
     checkpoints: VecDeque<Checkpoint>,
 }
@@ -99,13 +99,13 @@ impl fmt::Debug for ResultDigest {
 }
 
 impl ResultDigest {
-    /// Of what follows an index only: equal to nobody's who has what comes before.
+    /// The digest of entries after an index only: it differs from that of nodes with the earlier entries.
     #[must_use]
     pub fn after(index: Index) -> Self {
         Self::begun(Checkpoint { index, digest: Digest::default() }, None)
     }
 
-    /// One that goes on from a checkpoint.
+    /// A digest that continues from a checkpoint.
     #[must_use]
     pub fn resumed(base: &ResultBase) -> Self {
         Self::begun(base.checkpoint, base.run)
@@ -116,7 +116,7 @@ impl ResultDigest {
         Self { index: start.index, hasher: chained(start.digest), run, bytes: 0, checkpoints }
     }
 
-    /// What the next number continues, if it is of the same run.
+    /// The id that the next message continues, if it is of the same incarnation.
     pub(crate) fn run(&self) -> Option<(NodeId, Incarnation, Seq)> {
         self.run
     }
@@ -146,7 +146,7 @@ impl ResultDigest {
         checkpoints
     }
 
-    /// How many of the next payloads come before the next checkpoint, and their bytes.
+    /// The number of the next payloads before the next checkpoint, and their bytes.
     fn up_to_checkpoint(&self, rest: &[u8], left: u32) -> (u32, usize) {
         let until_checkpoint = CHECKPOINT_EVERY - self.index.0 % CHECKPOINT_EVERY;
         let take = u64::from(left).min(until_checkpoint) as u32;
@@ -174,7 +174,7 @@ impl ResultDigest {
         }
     }
 
-    /// Leaves a checkpoint at the present index: at a view's first index and at STOP.
+    /// Makes a checkpoint at the present index: at a view's first index and at STOP.
     pub fn checkpoint(&mut self) -> Checkpoint {
         if self.latest().index < self.index {
             let checkpoint = Checkpoint { index: self.index, digest: Digest(self.hasher.digest128()) };

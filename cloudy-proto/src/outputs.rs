@@ -1,4 +1,4 @@
-//! What the machine gives out, in order.
+//! The outputs of the machine, in order.
 
 use std::collections::VecDeque;
 
@@ -40,7 +40,7 @@ impl Outputs {
         let output = self.queue.pop_front();
         if self.is_halted && matches!(output, Some(Output::Event(Event::Diverged { .. } | Event::UnreadableLog { .. })))
         {
-            // What followed in the same turn came from a machine that has stopped.
+            // Later outputs of the same turn came from a machine that has stopped.
             self.queue.clear();
         }
         output

@@ -1,4 +1,4 @@
-//! What the records of an earlier run come to (`protocol.md` §6.2, §7, P7).
+//! The stored state of an earlier incarnation (`protocol.md` §6.2, §7, P7).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,7 +13,7 @@ use crate::view::{InstalledView, Place};
 use crate::walk::ResultState;
 use crate::wire::{CommandError, ConsensusEntry, decode_command, decode_log_state};
 
-/// What is wrong with records that were read back: they are not one node's of one group, or were damaged.
+/// The fault of stored records: they are not of one node in one group, or are damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoredError {
     /// A position is missing.
@@ -25,7 +25,7 @@ pub enum StoredError {
     /// An index is missing.
     #[error("the stored result has a gap before index {0}")]
     Result(Index),
-    /// A slot is missing that the result refers to, or is another one.
+    /// A slot of the result is missing, or belongs to another index.
     #[error("the slot that holds index {0} of the result is missing or is another one")]
     Slot(Index),
     /// A lane's chain is broken.
@@ -43,19 +43,19 @@ pub enum StoredError {
     Command {
         /// Its position.
         index: LogIndex,
-        /// Why it does not decode.
+        /// The reason why it does not decode.
         error: CommandError,
     },
 }
 
-/// What the records of an earlier run come to: all of them, or all but what of the result a process need not have in
+/// The stored state of an earlier incarnation: all of it, or all except the part of the result that is not needed in
 /// memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
     pub(crate) vote: Option<Vote>,
     pub(crate) base: Option<LogBase>,
     pub(crate) entries: Vec<ConsensusEntry>,
-    /// What the control log up to a position comes to.
+    /// The state of the control log up to a position.
     pub(crate) log: Option<(LogIndex, Bytes)>,
     /// The control log's entries after that.
     pub(crate) commands: Vec<Bytes>,
@@ -76,10 +76,10 @@ pub struct Stored {
     result_bytes: u64,
     /// The last slot in the result, and its view.
     pub(crate) passed: Option<(ViewId, Place)>,
-    /// Where lanes ended of which there may be nothing left.
+    /// The ends of lanes of which no entry may be left.
     pub(crate) ends: Option<(ViewId, Vec<Round>)>,
     pub(crate) snapshot: Option<StoredSnapshot>,
-    /// Where the stored result begins, if not with index 1.
+    /// The base of the stored result, if it does not begin with index 1.
     pub(crate) begins: Option<StoredBase>,
     /// Later places where it may be begun, in order.
     pub(crate) bases: Vec<StoredBase>,
@@ -175,7 +175,7 @@ impl Stored {
         LogIndex(self.log_before().0 + self.commands.len() as u64)
     }
 
-    /// What comes before it goes.
+    /// Removes the entries before the base.
     fn begin_at(&mut self, begins: &StoredBase) {
         while self.result.front().is_some_and(|(entry, _)| entry.first_index < begins.first_index) {
             self.pop_entry();
@@ -273,10 +273,10 @@ impl Stored {
         self.result.back().map_or(self.before.index(), |(last, _)| last.last_index())
     }
 
-    /// Where the stored result begins; none with index 1.
+    /// The base of the stored result; none if it begins with index 1.
     #[must_use]
     pub fn begins(&self) -> Option<&StoredBase> {
-        // As long as there is a snapshot, nothing else says where.
+        // While there is a snapshot, only that names the base.
         self.snapshot.as_ref().map(|snapshot| &snapshot.begins).or(self.begins.as_ref())
     }
 }
@@ -328,7 +328,7 @@ impl Stored {
         self.slots.insert((view, slot.round, lane), slot);
     }
 
-    /// What reading no more than so many bytes of result makes of all that is stored.
+    /// The stored state after a read of at most so many bytes of the result.
     ///
     /// # Errors
     /// The records do not follow each other.

@@ -1,4 +1,4 @@
-//! The result at this node: its state, its newest entries in memory, and how much of it the application knows.
+//! The result at this node: its state, its newest entries in memory, and the part that the application knows.
 
 use crate::catch_up::Retained;
 use crate::digest::Checkpoint;
@@ -18,7 +18,7 @@ pub(crate) struct ResultLog {
 }
 
 impl ResultLog {
-    /// A result that begins at an index, of which so many bytes are kept in memory.
+    /// A result that begins at an index, and retains this number of bytes in memory.
     pub(crate) fn new(index: Index, retain_bytes: u64) -> Self {
         Self { state: ResultState::beginning_at(index), retained: Retained::new(retain_bytes), restored_to: Index(0) }
     }
@@ -39,7 +39,7 @@ impl ResultLog {
         &self.retained
     }
 
-    /// Transfers are yet to give the result from an index on.
+    /// Notes that transfers still have to send the result from an index on.
     pub(crate) fn need(&mut self, from: Option<Index>) {
         self.retained.need(from);
     }
@@ -55,24 +55,24 @@ impl ResultLog {
         self.restored_to
     }
 
-    /// The application is given a snapshot.
+    /// Notes a snapshot for the application.
     pub(crate) fn on_restored(&mut self, index: Index) {
         self.restored_to = index;
     }
 
-    /// The result continues from a base; what was here before it is dropped.
+    /// Continues the result from a base; the part before it is dropped.
     pub(crate) fn resume_at(&mut self, base: &StoredBase) {
         self.state = ResultState::resumed(base);
         self.retained.restart(base.base.view.clone());
     }
 
-    /// The result up to what an earlier incarnation stored.
+    /// Continues the result after the stored part of an earlier incarnation.
     pub(crate) fn resume_from(&mut self, state: &ResultState) {
         self.state.clone_from(state);
         self.retained.restart(state.view().cloned());
     }
 
-    /// Gives up the memory that holds entries for other nodes.
+    /// Releases the memory of entries for other nodes.
     pub(crate) fn forget_retained(&mut self) {
         self.retained.restart(None);
     }
@@ -93,7 +93,7 @@ impl ResultLog {
         (view.first > self.restored_to).then_some(view)
     }
 
-    /// Keeps an entry that was appended. Gives the part of it that the application does not know.
+    /// Retains an appended entry. Returns the part of it that the application does not know.
     #[inline]
     pub(crate) fn retain(&mut self, entry: Entry) -> Option<Entry> {
         self.retained.push(ApprovedItem::Batch(entry.clone()));

@@ -1,7 +1,7 @@
-//! What a node of a `Disk` group stores (`protocol.md` §3.2, §6.2, §7).
+//! The records that a node of a `Disk` group stores (`protocol.md` §3.2, §6.2, §7).
 //!
-//! Records are given out in order and become durable in order: what is found after a crash is what was given out up to
-//! some point. So a disk is its machine at an earlier moment, and whatever others were told came after its sync.
+//! Records are output in order and become durable in order: after a crash the disk has all records up to some point. So
+//! a disk is its machine at an earlier moment, and every message to others was sent after the sync of its records.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -13,43 +13,43 @@ use crate::slot::{Batch, Slot};
 use crate::view::InstalledView;
 use crate::wire::ConsensusEntry;
 
-/// One thing to store. A later one of the same name replaces an earlier one.
+/// A record. A later one with the same key replaces an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// What a voter must not forget.
+    /// The state that a voter must keep.
     Vote(Vote),
-    /// The voter's log from the first of these on; what stood there and after is gone.
+    /// The voter's log from the first of these on; they replace entries at and after that position.
     Entries(Vec<ConsensusEntry>),
     /// The voter's log up to here is not kept.
     Base {
-        /// Where it goes on.
+        /// The start of the kept part.
         base: LogBase,
-        /// What came after that is gone as well: it was of another leader's log.
+        /// Whether later entries are dropped as well, because they belong to another leader's log.
         alone: bool,
     },
-    /// In place of the entries of the control log up to one.
+    /// The state that replaces the entries of the control log up to one.
     Log {
-        /// The last entry that it stands for.
+        /// The last entry that it includes.
         index: LogIndex,
-        /// The term of that one; zero if it is not known.
+        /// The term of that one; zero if it is unknown.
         term: u64,
-        /// What they come to, encoded.
+        /// The encoded state.
         state: Bytes,
     },
     /// A committed entry of the control log.
     Command {
         /// Its position.
         index: LogIndex,
-        /// Its term, by which a voter that has it knows that it is committed; zero if it is not known.
+        /// Its term, by which a voter with the entry knows that it is committed; zero if it is unknown.
         term: u64,
-        /// The encoded [`Command`](crate::Command); empty at the begin of a term.
+        /// The encoded [`Command`](crate::Command); empty at the start of a term.
         command: Bytes,
     },
     /// A message slot.
     Slot {
-        /// Of this view.
+        /// The view.
         view: ViewId,
-        /// Of this lane.
+        /// The lane.
         lane: Rank,
         /// The slot.
         slot: Slot,
@@ -58,25 +58,25 @@ pub enum Record {
     Entry(StoredEntry),
     /// A view at its place in the result: the entries that follow were approved in it.
     View(InstalledView),
-    /// The application's state; what the result holds before it is needed no more.
+    /// The application's state; the result before it is not needed.
     Snapshot(StoredSnapshot),
-    /// From here on the stored result can be read without what comes before.
+    /// From this checkpoint on the stored result can be read without earlier records.
     Checkpoint {
-        /// Where.
+        /// The checkpoint.
         base: StoredBase,
-        /// The one at this index is not needed.
+        /// The index of the checkpoint that it replaces.
         instead_of: Option<Index>,
     },
-    /// The stored result begins here: what comes before is not kept.
+    /// The stored result begins here: earlier records are not kept.
     Begin(StoredBase),
     /// The result reaches up to the view's first index.
     Complete {
-        /// The view; zero for who was there before the first one.
+        /// The view; zero for a node from before the first one.
         view: ViewId,
         /// Its first index.
         first: Index,
     },
-    /// A view is frozen: what this node answers for it is among the records before this one.
+    /// A view is frozen: the records before this one contain this node's answer for it.
     Wedged {
         /// The view.
         view: ViewId,
@@ -86,18 +86,18 @@ pub enum Record {
 /// The consensus library's state, beside its log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Vote {
-    /// This voter's name, which it keeps with this state. Another name than before: the log before is void. Zero: it gave
-    /// up its name.
+    /// This voter's id, which it keeps with this state. Another id than before makes the earlier log void. Zero: it
+    /// gave up its id.
     pub voter: ConsensusId,
     /// The latest term.
     pub term: u64,
-    /// Whom it voted for in that term; zero for nobody.
+    /// The candidate of its vote in that term; zero for none.
     pub voted_for: ConsensusId,
-    /// How far the log is committed, at least.
+    /// A position up to which the log is committed.
     pub commit: LogIndex,
 }
 
-/// What a voter knows of the part of its log that is not kept.
+/// The dropped part of a voter's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogBase {
     /// The last entry of that part.
@@ -108,7 +108,7 @@ pub struct LogBase {
     pub electors: Vec<(ConsensusId, Standing)>,
 }
 
-/// An entry of the result as it is stored.
+/// An entry of the result in its stored form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEntry {
     /// The first payload's index.
@@ -117,35 +117,35 @@ pub struct StoredEntry {
     pub view: ViewId,
     /// The node that broadcast it.
     pub origin: NodeId,
-    /// In which run of its process.
+    /// The incarnation of that node.
     pub incarnation: Incarnation,
-    /// The first payload's number.
+    /// The sequence number of the first payload.
     pub first_seq: Seq,
-    /// How many payloads.
+    /// Number of payloads.
     pub count: u32,
     /// The payloads.
     pub body: StoredBody,
 }
 
-/// Where an entry's payloads are: each is stored once.
+/// The place of an entry's payloads: each is stored once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoredBody {
     /// In the entry's record: it was fetched.
     Here(Bytes),
-    /// In a slot's record, which may begin with payloads that are not this entry's.
+    /// In a slot's record, which may begin with payloads of another entry.
     Slot {
-        /// Of this lane of the entry's view.
+        /// The lane in the entry's view.
         lane: Rank,
         /// The slot's round.
         round: Round,
     },
 }
 
-/// What an entry costs on a disk beside its payloads: its record, its slot's, and their places in the database.
+/// Cost of an entry on a disk beside its payloads: its record, its slot's, and their places in the database.
 const ENTRY_COST_BYTES: u64 = 256;
 
 impl StoredEntry {
-    /// What an entry with payloads of so many bytes costs on a disk, about.
+    /// The approximate cost on a disk of an entry with payloads of this size.
     #[must_use]
     pub fn kept_bytes(body_bytes: usize) -> u64 {
         body_bytes as u64 + ENTRY_COST_BYTES
@@ -157,7 +157,7 @@ impl StoredEntry {
         Index(self.first_index.0 + u64::from(self.count) - 1)
     }
 
-    /// The lane and round of the slot that holds it; none if its payloads are in its own record.
+    /// The lane and round of its slot; none if its payloads are in its own record.
     #[must_use]
     pub fn slot(&self) -> Option<(Rank, Round)> {
         match self.body {
@@ -166,7 +166,7 @@ impl StoredEntry {
         }
     }
 
-    /// The payloads: from its own record, or taken out of the slot that holds them. None if that is not the one.
+    /// The payloads: from its own record, or from its slot. None if that is not the one.
     #[must_use]
     pub fn batch_in(&self, slot: Option<&Batch>) -> Option<Batch> {
         match &self.body {
@@ -182,38 +182,38 @@ impl StoredEntry {
     }
 }
 
-/// A place in the stored result from which on it can be read without what comes before.
+/// A point from which on the stored result can be read without earlier records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredBase {
-    /// What the result carries on from.
+    /// The base of the result after it.
     pub base: ResultBase,
-    /// The entry that the first message after the base is in, or that it follows: earlier ones are needed no more.
+    /// The entry that the first message after the base is in, or that it follows: earlier ones are not needed.
     pub first_index: Index,
-    /// Slots before this one are needed no more.
+    /// Slots before this one are not needed.
     pub slot: Option<(ViewId, Round, Rank)>,
-    /// A view, and where each lane's messages ended in it: earlier slots of a lane may be gone.
+    /// A view, and the end of each lane's messages in it: earlier slots of a lane may be gone.
     pub ends: Option<(ViewId, Vec<Round>)>,
-    /// What was stored of the result before, in bytes of [`StoredEntry::kept_bytes`].
+    /// The cost of the stored result before it, in bytes of [`StoredEntry::kept_bytes`].
     pub bytes_before: u64,
 }
 
 impl StoredBase {
-    /// The last index that comes before.
+    /// The last index before it.
     #[must_use]
     pub fn index(&self) -> Index {
         self.base.checkpoint.index
     }
 }
 
-/// A snapshot of the application's state as it is stored.
+/// A snapshot of the application's state in its stored form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredSnapshot {
-    /// The last index that the state knows.
+    /// The last index that the state includes.
     pub index: Index,
-    /// Where the stored result begins: at or before that index.
+    /// The start of the stored result: at or before that index.
     pub begins: StoredBase,
     /// The view in force at that index.
     pub view: Option<InstalledView>,
-    /// What the application said.
+    /// The application's state.
     pub state: Bytes,
 }

@@ -8,38 +8,38 @@ use serde::{Deserialize, Serialize};
 use crate::config::Parameters;
 use crate::id::{Incarnation, Index, NodeId, Rank, Round, ViewId};
 
-/// How a member came into a view.
+/// The way in which a member entered a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// It was in the view before.
     Survivor,
-    /// It was not: what is missing of the result is fetched.
+    /// It was not: it fetches the missing part of the result.
     Joiner,
-    /// An earlier run of it was, and its disk answered for that (`protocol.md` §6.3).
+    /// An earlier incarnation of it was, and answered from its disk (`protocol.md` §6.3).
     Restarted,
 }
 
 /// A place on the ring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingMember {
-    /// Who.
+    /// The id of the node.
     pub node: NodeId,
-    /// In which run of its process: no other run is active in this view.
+    /// The incarnation of the node: no other one is active in this view.
     pub incarnation: Incarnation,
-    /// How it came here.
+    /// The way in which it entered.
     pub origin: Origin,
-    /// Where it can be reached: hints, its identity decides.
+    /// Its addresses, as hints: its identity decides.
     pub addresses: Vec<SocketAddr>,
 }
 
 /// One configuration of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
-    /// Which: 1, 2, 3, …
+    /// The id of the view: 1, 2, 3, …
     pub id: ViewId,
     /// Survivors in their old order, then joiners by node id; a node at most once.
     pub ring: Vec<RingMember>,
-    /// What all members share.
+    /// The parameters that all members share.
     pub parameters: Parameters,
     /// No view follows: the session has ended (`protocol.md` §9, STOP).
     pub last: bool,
@@ -69,7 +69,7 @@ impl View {
         self.ring.iter().position(|member| member.node == node).map(|at| Rank(at as u16))
     }
 
-    /// The rank that a run of a node is active at.
+    /// The rank of an incarnation of a node.
     #[must_use]
     pub fn rank_of_run(&self, node: NodeId, incarnation: Incarnation) -> Option<Rank> {
         self.rank_of(node).filter(|rank| self.ring[rank.at()].incarnation == incarnation)

@@ -11,7 +11,7 @@ use crate::slot::Batch;
 use crate::stored::{StoredBase, StoredEntry};
 use crate::view::{InstalledView, Place};
 
-/// Where the walk through one view's slots stands.
+/// The position of the walk through one view's slots.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
     cursor: Place,
@@ -53,11 +53,11 @@ impl Walk {
 /// application has applied.
 const BASES_MAX: usize = 16;
 
-/// What a result is, without its payloads: length, digest, and the last number of each run in it.
+/// The description of a result without its payloads: length, digest, and the last number of each run in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResultState {
     index: Index,
-    /// What it costs on a disk from its beginning on.
+    /// Its size on a disk from its beginning on.
     bytes: u64,
     digest: ResultDigest,
     /// The last view that has begun in it: at each view's first index there is a checkpoint, also for a node that fetches
@@ -70,14 +70,14 @@ pub(crate) struct ResultState {
 }
 
 impl ResultState {
-    /// One that begins at a later index, without what comes before: its digest is nobody else's.
+    /// A state that begins at a later index, without the earlier entries: its digest differs from every other.
     pub(crate) fn beginning_at(index: Index) -> Self {
         let before = Index(index.0.saturating_sub(1));
         let lacks_numbers = before > Index(0);
         Self { index: before, digest: ResultDigest::after(before), lacks_numbers, ..Self::default() }
     }
 
-    /// One that goes on from a checkpoint.
+    /// A digest that continues from a checkpoint.
     pub(crate) fn resumed(from: &StoredBase) -> Self {
         let base = &from.base;
         Self {
@@ -96,7 +96,7 @@ impl ResultState {
         self.bases.back()
     }
 
-    /// What it costs on a disk from its beginning on, in bytes.
+    /// Its size on a disk from its beginning on, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -211,7 +211,7 @@ impl ResultState {
         let checkpoint = self.digest.checkpoint();
         if checkpoint.index > before.index {
             let (view, run, last_numbers) = (self.view.clone(), self.digest.run(), self.last_seqs.clone());
-            // What follows is of later views.
+            // Later slots are of later views.
             let slot = Some((self.view_id().next(), Round(0), Rank(0)));
             let base = ResultBase { checkpoint, view, run, last_numbers };
             let (first_index, bytes_before) = (self.index.next(), self.bytes);

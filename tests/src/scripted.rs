@@ -1,4 +1,4 @@
-//! One machine, and a peer that says what a test wants: the smallest cases of rules that whole groups seldom show.
+//! One machine, and a peer that sends what a test wants: the smallest cases of rules that whole groups seldom exercise.
 
 use core::time::Duration;
 
@@ -77,8 +77,8 @@ impl Alone {
     }
 }
 
-/// A founder, and a member that sends payloads 1 and 2, and then 1, 2 and 3 in a later slot. Gives the numbers that enter
-/// the founder's result.
+/// A creator, and a member that sends payloads 1 and 2, and then 1, 2 and 3 in a later slot. Returns the numbers that
+/// enter the creator's result.
 #[must_use]
 pub fn repeats_itself(rules: Rules) -> Vec<u64> {
     let mut founder = Alone::linked(Role::Founder { member: true, parameters: Parameters::default() }, rules);
@@ -113,7 +113,8 @@ fn batch(count: u32) -> Batch {
     Batch { first_seq: Seq(1), count, body: body.freeze() }
 }
 
-/// Who invited a node says every 50 ms, for a minute, that it does not coordinate. True if the node says that nobody does.
+/// The node that invited another reports every 50 ms, for a minute, that it does not coordinate. True if the other
+/// reports that no node coordinates.
 #[must_use]
 pub fn says_that_nobody_coordinates(rules: Rules) -> bool {
     let mut invited = Alone::linked(Role::Invited { by: PEER }, rules);

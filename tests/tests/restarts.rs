@@ -111,7 +111,7 @@ fn a_process_that_kept_nothing_joins_anew_and_sends_nothing_of_its_earlier_run()
 
 /// Payloads of a kilobyte.
 const FETCHED: usize = 500;
-/// What a part of the result takes: a joiner is not complete for that long.
+/// The time for a part of the result: a joiner is not complete for that long.
 const FETCH_US: u64 = 2_000_000;
 
 #[test]
@@ -181,7 +181,7 @@ fn who_misses_more_of_the_log_than_is_kept_is_told_what_it_comes_to() -> Result<
             world.running(3).is_some_and(|at| world.judge.view_of(at).1 && world.judge.index_of(at) == 10)
         })?;
         assert!(story.world.stats.count(Met::LogSkipped) > skipped, "{durability:?}");
-        // The log that everybody keeps by then begins later than any of them does.
+        // The log that all nodes keep by then begins later than the log of any of them.
         story.suffers(Fault::PowerCut { within_us: 500_000 })?;
         if durability == Durability::Disk {
             story.until("all are back with all", |world| {
@@ -196,7 +196,7 @@ fn who_misses_more_of_the_log_than_is_kept_is_told_what_it_comes_to() -> Result<
     Ok(())
 }
 
-/// The founder's disk syncs slowly: the members have the first view before the founder has stored that it applied it.
+/// The creator's disk syncs slowly: the members have the first view before the creator has stored that it applied it.
 #[test]
 fn a_founder_that_dies_while_it_founds_finishes_that_when_it_is_back() -> Result<(), Failure> {
     for (founder_is_member, seed) in

@@ -73,7 +73,7 @@ pub(crate) struct JoinArgs {
     /// How long to wait until the group is open
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) open_timeout: Duration,
-    /// Which cluster key.
+    /// The cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,
 }

@@ -15,7 +15,7 @@ use crate::output::{EXIT_EQUAL, print_soon};
 /// Maximum of lines that wait to be read: there is at most one.
 const LINES_MAX: usize = 4;
 
-/// Runs a node as a process of its own.
+/// Runs a node as a separate process.
 ///
 /// # Errors
 /// Its parent is gone.

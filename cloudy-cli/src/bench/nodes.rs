@@ -26,7 +26,7 @@ pub(crate) const NODE_COMMAND: &str = "bench-node";
 /// The place of nodes.
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
-    /// Each in a process of its own.
+    /// Each in a separate process.
     Processes,
     /// All on this process's thread, each by this function.
     InProcess(fn(Post) -> Running),

@@ -55,7 +55,7 @@ pub(crate) fn clear_up(parents_files: Option<&Path>) {
 /// The orders on stdin; they end once the process that holds its other end has finished or is gone.
 pub(crate) fn orders<O: DeserializeOwned + Send + 'static>() -> mpsc::Receiver<O> {
     let (sender, orders) = mpsc::channel(ORDERS_MAX);
-    // A thread of its own, because a read of stdin blocks.
+    // A separate thread, because a read of stdin blocks.
     let spawned = thread::Builder::new().name("orders".to_owned()).spawn(move || read(io::stdin().lock(), &sender));
     if let Err(error) = spawned {
         tracing::error!("orders cannot be read: {error}");

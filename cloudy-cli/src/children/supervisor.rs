@@ -37,7 +37,7 @@ impl Supervisor {
     pub(crate) async fn meet() -> Result<Self, Report> {
         let (give, given) = oneshot::channel();
         let (alive, gone) = oneshot::channel();
-        // A thread of its own, because a read of stdin blocks.
+        // A separate thread, because a read of stdin blocks.
         let spawned = thread::Builder::new().name("supervisor".to_owned()).spawn(move || listen(give, alive));
         spawned.into_diagnostic()?;
         let key = given.await.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into()));

@@ -240,7 +240,7 @@ fn messages(entry: &Entry) -> String {
             Ok(payload) => line["text"] = payload.into(),
             Err(_) => line["base64"] = BASE64.encode(payload).into(),
         }
-        // A string takes whatever is written to it.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{line}");
     }
     text

@@ -1,4 +1,4 @@
-//! `cloudy slave --supervise`: the slave runs in a process of its own, which is started again after a crash.
+//! `cloudy slave --supervise`: the slave runs in a separate process, which is restarted after a crash.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! `cloudy tail`: the result of a group as JSON lines, while it grows. It holds nobody up.
+//! `cloudy tail`: prints the result of a group as JSON lines, while it grows. It delays no node.
 
 use std::fmt::Write as _;
 use std::future::pending;
@@ -24,13 +24,13 @@ use crate::interrupts::Interrupts;
 use crate::keys::KeyFile;
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_soon, say_plainly};
 
-/// How long a name that does not resolve is looked up again.
+/// The time for which a name that does not resolve is resolved again.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks whether a coordinator is in reach, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The same, at least.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(50);
-/// How long each address may take to know the group: a node that was just started joins its group within it.
+/// The timeout for each address to know the group: a node that was just started joins its group within it.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the command.
@@ -63,17 +63,17 @@ async fn tail(args: &TailArgs) -> Result<ExitCode, Report> {
     file.followed(&node, say_plainly, Tail::new(args).follow(&group)).await
 }
 
-/// Why no address leads to the group.
+/// The reason for which no address leads to the group.
 #[derive(Debug)]
 enum Unread {
-    /// A node answers, and not with the group.
+    /// A node answers without the group.
     Refused(Report),
-    /// Nobody answers in time: what was said last.
+    /// No node answers before the timeout: the last answer.
     Unanswered(String),
 }
 
-/// The group by the first of the addresses that leads to it. All are tried side by side, by a node each: two that lead to
-/// one node do not get into each other's way.
+/// Observes the group at the first address that leads to it. All are tried in parallel, each by a node of its own, so
+/// that two addresses of one node do not interfere.
 async fn first_of(
     keys: &ClusterKeys,
     name: &str,
@@ -99,7 +99,7 @@ async fn first_of(
     while let Some(attempt) = attempts.join_next().await {
         match attempt.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic())) {
             Ok(found) => return Ok(found),
-            // What a node says is worth more than that another says nothing.
+            // A node's answer has more information than a missing one.
             Err(error) if matches!(unread, Unread::Unanswered(_)) => unread = error,
             Err(_) => {}
         }
@@ -162,7 +162,7 @@ impl Tail {
         Ok(ExitCode::from(EXIT_EQUAL))
     }
 
-    /// Names the nodes of a group that are out of reach.
+    /// The error with the nodes of a group that are out of reach.
     async fn lost(&self, group: &Group) -> Report {
         let status = group.status().await;
         let view = status.as_ref().and_then(|status| status.view.as_ref());
@@ -201,7 +201,7 @@ impl Tail {
                 }
                 None => line["payload"] = hexadecimal(payload).into(),
             }
-            // A string takes whatever is written to it.
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "{line}");
         }
         text

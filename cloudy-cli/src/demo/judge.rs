@@ -23,7 +23,7 @@ pub(crate) fn judge(mut played: Played, watcher: &Watcher, session: impl FnOnce(
     session.rows.sort_by_key(|(name, _)| name.parse::<Who>().ok());
     session.killed = played.killed.iter().map(Who::to_string).collect();
     session.faults = std::mem::take(&mut played.faults);
-    // Killed slaves need no result, and a slave with a result of its own is not missing.
+    // Killed slaves need no result, and a slave with its own result is not missing.
     session.row_problems.retain(|name, _| told_by_master && !session.killed.contains(name));
     if told_by_master {
         session.problems.extend(contradictions(&session.rows, &results));

@@ -1,10 +1,10 @@
-//! The keys of a cluster: the one that its nodes show, another one that they accept while the cluster changes its key, and
-//! the nodes that are shut out for good.
+//! The keys of a cluster: the one that its nodes present, another one that they accept while the cluster changes its
+//! key, and the revoked nodes.
 //!
-//! A cluster changes its key in three steps, each of which has to reach every node before the next one begins. So no two
-//! nodes ever differ by more than one step, and nodes that differ by one step accept each other:
+//! A cluster changes its key in three steps, each of which has to reach every node before the next one begins. So no
+//! two nodes ever differ by more than one step, and nodes that differ by one step accept each other:
 //!
-//! | step | shown | accepted beside it |
+//! | step | presented | accepted beside it |
 //! |---|---|---|
 //! | before | old | |
 //! | [`begin_rotation`](ClusterKeys::begin_rotation) | old | the next key |

@@ -26,7 +26,7 @@ impl DiscoveryKeys {
         Self { keys: Arc::new(RwLock::new(keys)), health: Some(health) }
     }
 
-    /// Runs a part of discovery as a task of its own.
+    /// Runs a part of discovery as a separate task.
     pub(super) fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         match &self.health {
             Some(health) => health.spawn(part, work),

@@ -1,4 +1,4 @@
-//! All tests use the loopback interface, each with a group of its own, so that tests do not answer each other.
+//! All tests use the loopback interface, each with its own group, so that tests do not answer each other.
 
 use std::collections::BTreeSet;
 use std::io;

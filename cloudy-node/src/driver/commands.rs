@@ -1,4 +1,4 @@
-//! What users want of the node: links, groups, an end.
+//! Commands of the node's users: links, groups, shutdown.
 
 use std::sync::Arc;
 
@@ -23,9 +23,9 @@ use crate::link::{GROUPS_MAX, Traffic, WRITERS_LINGER};
 use crate::link_error::{ConnectError, code};
 use crate::storage::GroupMeta;
 
-/// Somebody who waits to be invited.
+/// A node that waits to join a group.
 pub(crate) struct Joining {
-    /// Whom it asked; none if it waits for anybody's invitation.
+    /// The contact of the request; none if it waits for any invitation.
     pub(super) contact: Option<NodeId>,
     pub(super) aim: Aim,
     pub(super) config: Box<GroupConfig>,
@@ -86,9 +86,9 @@ impl Driver {
         }
     }
 
-    /// Others may rely on a member's vote and on what it holds, so it has to leave first, or to have tried.
+    /// Deletes a group. Others may depend on a member's vote and data, so it must have left or tried to.
     fn forget_stored(&mut self, group: GroupId, reply: ForgetReply) {
-        // An earlier command of this turn may have ended it.
+        // An earlier command of this turn may have closed it.
         self.turn_group(group);
         if let Some(run) = self.groups.get(&group) {
             if run.is_relied_on() {
@@ -158,7 +158,7 @@ impl Driver {
         Ok(FoundingParts { group, events: events_in, installed: installed_in })
     }
 
-    /// Gives up groups whose creator went away before it had a handle to give them up by.
+    /// Gives up groups whose creator stopped waiting before it had a handle.
     fn end_abandoned(&mut self) {
         let now = self.now();
         let is_abandoned = |run: &&mut GroupRun| run.founding.as_ref().is_some_and(mpsc::UnboundedSender::is_closed);
@@ -168,28 +168,28 @@ impl Driver {
         self.turn_groups();
     }
 
-    /// A group of that name lives here.
+    /// Whether this node has a group of that name.
     fn is_in(&mut self, name: &str) -> bool {
         let is_in = |driver: &Self| driver.groups.values().any(|run| run.shared.name == name);
-        // An earlier command of this turn may have ended it.
+        // An earlier command of this turn may have closed it.
         is_in(self) && {
             self.turn_groups();
             is_in(self)
         }
     }
 
-    /// The groups of that name here are on their way out.
+    /// Whether all groups of that name here are leaving.
     fn only_leaves(&self, name: &str) -> bool {
         self.groups.values().filter(|run| run.shared.name == name).all(|run| run.shared.lock().leaving)
     }
 
-    /// This node is in as many groups as it may be, or waits to be.
+    /// Whether this node is in the maximum number of groups, or waits to join them.
     fn is_full(&mut self) -> bool {
         self.joining.retain(|_, joining| !joining.reply.is_closed());
         self.groups.len() + self.joining.len() >= GROUPS_MAX
     }
 
-    /// A group begins here; its machine hears of every link that is up.
+    /// Starts a group here; its machine receives every established link.
     pub(super) fn start_group(
         &mut self,
         role: Role,
@@ -232,7 +232,7 @@ impl Driver {
         }
     }
 
-    /// A group that an earlier run left in the data directory goes on.
+    /// Resumes a group that an earlier process left in the data directory.
     fn resume(&mut self, ResumedGroup { id, meta, stored }: ResumedGroup) -> Result<Arc<Shared>, StoredError> {
         let config = GroupConfig {
             outbox_bytes_max: usize::try_from(meta.outbox_bytes_max).unwrap_or(usize::MAX),
@@ -249,7 +249,7 @@ impl Driver {
         }
         let machine = Machine::restored(self.now(), machine, stored)?;
         self.run_group(machine, Arc::clone(&shared), config.outbox_bytes_max);
-        // The next reader finds all that was stored, and whether it has ended.
+        // The next reader has all stored entries, and knows whether the group is closed.
         self.turn_groups();
         Ok(shared)
     }
@@ -266,7 +266,7 @@ impl Driver {
     fn request(&mut self, group: GroupId, request: Request) {
         let now = self.now();
         if let Request::Invite { node } = &request {
-            // A node that is asked is dialled again if its link breaks.
+            // A contact is dialled again if its link breaks.
             if let Some(link) = self.peers.get(node) {
                 let addresses = link.addresses.clone();
                 self.dialler.want(self.me, *node, &addresses, true, now);
@@ -309,7 +309,7 @@ impl Driver {
         self.joining.insert(name, wanted);
     }
 
-    /// A peer invites this node; whether it comes.
+    /// Handles a peer's invitation. Returns whether this node accepts.
     pub(super) fn invited(&mut self, from: NodeId, group: GroupId, name: &str, durability: Durability) -> bool {
         if durability == Durability::Disk && self.disk.is_none() {
             let me = self.me.short();
@@ -353,13 +353,13 @@ impl Driver {
         true
     }
 
-    /// Says no to a peer about a group that is not here.
+    /// Refuses a peer's request for a group that is not here.
     pub(super) fn refuse(&mut self, to: NodeId, group: GroupId, reason: String, refusal: Refusal) {
         let reason = harmless(reason.as_bytes());
         self.answer_of(to, group, ControlFrame::Refuse { reason, refusal });
     }
 
-    /// Answers a peer about a group that is not here. The stream ends with it: there is one for each such group.
+    /// Answers a peer about a group that is not here, and closes the stream: there is one for each such group.
     pub(super) fn answer_of(&mut self, to: NodeId, group: GroupId, frame: ControlFrame) {
         if let Some(link) = self.peers.get_mut(&to) {
             link.push(group, Incarnation(0), Stream::Control, &Frame::Control(frame));
@@ -368,7 +368,7 @@ impl Driver {
         }
     }
 
-    /// The node that waits for a group of that name, if what this peer says of one is for it.
+    /// Removes the caller that waits for a group of that name, if this peer's frame is for it.
     pub(super) fn take_joining(
         &mut self,
         name: &str,
@@ -397,7 +397,7 @@ impl Driver {
         }
     }
 
-    /// Where this node belongs, if that is not the group of that name: what it waits for an invitation to, or is in.
+    /// The group that this node waits for or is in, if it is not the group of that name.
     pub(super) fn belongs_elsewhere(&self, name: &str) -> Option<String> {
         let waits = |(other, joining): &(&String, &Joining)| {
             *other != name && joining.aim == Aim::Member && !joining.reply.is_closed()
@@ -424,7 +424,7 @@ impl Driver {
         self.refuse_name(peer, name, &reason, Refusal::NotYet);
     }
 
-    /// Says no to a peer that asks for a group by its name.
+    /// Refuses a peer's request for a group by its name.
     pub(super) fn refuse_name(&self, peer: NodeId, name: String, reason: &str, refusal: Refusal) {
         if let Some(link) = self.peers.get(&peer) {
             let reason = harmless(reason.as_bytes());
@@ -432,7 +432,7 @@ impl Driver {
         }
     }
 
-    /// The group is founded or given up: nodes that asked to join and do not belong to it are told.
+    /// Refuses the nodes that requested to join a group and are not part of it, because it is created or given up.
     pub(super) fn turn_down_asked(
         &mut self,
         group: GroupId,
@@ -446,12 +446,13 @@ impl Driver {
         }
     }
 
-    /// Ends all groups, lets what was written arrive, and closes all links; at once if a part of the node has failed.
+    /// Closes all groups, waits for sent data to arrive, and closes all links; at once if a part of the node has
+    /// failed.
     pub(super) async fn shut_down(mut self, reason: CloseReason) {
         let reason = self.health.close(reason);
         let ended = EndReason::from(reason.clone());
         for run in self.groups.values() {
-            // Of a machine in which something failed nothing more is asked.
+            // A machine after a failure is not used.
             if reason == CloseReason::ShutDown {
                 run.shared.lock().final_outcomes = run.machine.final_outcomes();
             }
@@ -459,7 +460,7 @@ impl Driver {
         }
         self.groups.clear();
         if let CloseReason::Failed(_) = reason {
-            // What the links would say may be wrong.
+            // Frames of the links may be wrong.
             self.links.endpoint.close(code::FAILED.into(), b"this node failed");
         } else {
             self.close_links().await;
@@ -467,7 +468,7 @@ impl Driver {
         let _ = tokio::time::timeout(WRITERS_LINGER, self.links.endpoint.wait_idle()).await;
         self.links.repeats.finish();
         if let Some(disk) = self.disk.take() {
-            // Not on this thread, which others need; a panic there is no reason for one here.
+            // Not on this thread, which others need; a panic there has no effect here.
             let _ = tokio::task::spawn_blocking(|| disk.close()).await;
         }
         if let Some(reply) = self.stopping.take() {
@@ -482,9 +483,9 @@ impl Driver {
         }
         let peers: Vec<_> = std::mem::take(&mut self.peers).into_values().map(|link| link.connection.clone()).collect();
         self.superseded.close_all(code::SHUTDOWN, "this node was shut down");
-        // The last sender but those of the writers.
+        // The last sender except those of the writers.
         self.writers = mpsc::channel(1).0;
-        // Bounded: a peer that is gone confirms nothing.
+        // Bounded, because a peer that is gone confirms nothing.
         let _ = tokio::time::timeout(WRITERS_LINGER, self.writers_ended.recv()).await;
         peers.iter().for_each(|connection| connection.close(code::SHUTDOWN.into(), b"this node was shut down"));
         self.links.endpoint.close(code::SHUTDOWN.into(), b"this node was shut down");

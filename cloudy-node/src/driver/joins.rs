@@ -1,4 +1,4 @@
-//! Coming into a group that runs (`protocol.md` §7): at the node that comes, and at the node that it asks.
+//! Joining a running group (`protocol.md` §7): at the joining node, and at its contact.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::error::JoinError;
 use crate::group::shared::{EndReason, Shared};
 use crate::link::Link;
 
-/// The group, once this node is in it.
+/// Returns the group once this node has joined it.
 async fn joined(
     installed: oneshot::Receiver<Result<(), NotJoined>>,
     group: &Arc<Shared>,
@@ -33,22 +33,22 @@ async fn joined(
 }
 
 impl Driver {
-    /// What a peer says beside its groups.
+    /// Handles frames of a peer on the node stream.
     pub(super) fn take_node_frame(&mut self, peer: NodeId, frame: NodeFrame) {
         match frame {
-            // Said once, before the link is up.
+            // Received once, before the link is up.
             NodeFrame::Hello { .. } => {}
             NodeFrame::Join { name } => self.asked_to_join(peer, name),
             NodeFrame::Observe { name } => self.asked_to_observe(peer, name),
             NodeFrame::Revoked { own, nodes } => self.told_revoked(peer, &nodes, own),
             NodeFrame::Certificate(certificate) => self.told_certificate(peer, &certificate),
             NodeFrame::SameIdentity { process, address } => self.told_same_identity(peer, process, address),
-            // Of a link that stands nobody has asked.
+            // The answer to a request that this link has not sent.
             NodeFrame::Present => {}
             NodeFrame::Located { node, address } => self.told_located(peer, node, address),
             NodeFrame::Named(report) => self.take_name_report(peer, *report),
             NodeFrame::Refused { name, reason, refusal } => {
-                // A join without a contact has sent no question.
+                // A join without a contact has sent no request.
                 if let Some(joining) = self.take_joining(&name, peer, |joining| joining.contact.is_some()) {
                     // A caller that has given up needs no answer.
                     let _ = joining.reply.send(Err(match refusal {
@@ -61,7 +61,7 @@ impl Driver {
         }
     }
 
-    /// A node of a running group tells of it: a caller that waits for one of that name joins.
+    /// Handles a node of a running group: a caller that waits for one of that name joins.
     pub(super) fn running(
         &mut self,
         contact: NodeId,
@@ -101,8 +101,8 @@ impl Driver {
         self.answer_once_joined(joining.reply, installed_in, (group, mailbox));
     }
 
-    /// Tells the caller once this node is in the group. If nobody waits for that, it leaves: the others need not
-    /// miss it.
+    /// Answers the caller once this node has joined the group. If no caller waits, the node leaves, so that the others
+    /// do not wait for it.
     pub(super) fn answer_once_joined(
         &self,
         mut reply: oneshot::Sender<Result<Arc<Shared>, Attempt>>,
@@ -121,7 +121,7 @@ impl Driver {
         });
     }
 
-    /// A peer asks for a group by its name: it is told which one that is, if it runs here.
+    /// Answers a peer's request for a group by its name, with the group if it runs here.
     pub(super) fn asked_for_running(&mut self, peer: NodeId, name: String) {
         let me = self.me.short();
         let behind = self.peers.get(&peer).is_some_and(Link::must_wait);
@@ -149,11 +149,11 @@ impl Driver {
                 ),
             },
         };
-        // It may begin, or come back from its disk, at any time.
+        // It may start, or be resumed from its disk, at any time.
         self.refuse_name(peer, name, &reason, Refusal::NotYet);
     }
 
-    /// A peer asks to read along: also a group that is closed has its result.
+    /// Answers a peer's request to observe; a closed group has its result as well.
     fn asked_to_observe(&mut self, peer: NodeId, name: String) {
         let runs = self.groups.values().any(|run| run.shared.name == name);
         let closed = self.closed.named(&name).filter(|_| !runs);
@@ -163,13 +163,13 @@ impl Driver {
         self.push(peer, (group, Incarnation(0), Stream::Control), &Frame::Control(frame));
     }
 
-    /// A member told where the coordinator is.
+    /// Handles the coordinator's address from a member.
     pub(super) fn referred(&mut self, node: NodeId, addresses: &[std::net::SocketAddr]) {
         let linked = self.peers.contains_key(&node);
         self.dialler.want(self.me, node, addresses, linked, self.now());
     }
 
-    /// Asks a peer that is linked for a group.
+    /// Requests a group from a linked peer.
     pub(super) fn ask(&self, contact: NodeId, name: &str, aim: Aim) -> bool {
         let link = self.peers.get(&contact);
         if let Some(link) = link {

@@ -1,5 +1,5 @@
-//! Where members can be reached: they may all have moved, so members tell each other where they are linked to others
-//! (`protocol.md` §4).
+//! Addresses of members: all may have new ones, so members send each other the addresses of their links (`protocol.md`
+//! §4).
 
 use std::net::SocketAddr;
 
@@ -11,12 +11,12 @@ use crate::endpoint::canonical;
 use crate::link::Link;
 use crate::link_error::{ConnectError, LinkFailure};
 
-/// What a node looks for beyond the addresses that it knows.
+/// The nodes that a node seeks beyond the addresses that it knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seeks {
-    /// A link to a member of one of its groups is missing.
+    /// Whether a link to a member of one of its groups is missing.
     pub(crate) members: bool,
-    /// It waits to come into a group.
+    /// Whether it waits to join a group.
     pub(crate) group: bool,
 }
 
@@ -33,7 +33,7 @@ impl Driver {
         }
     }
 
-    /// Tells the tasks that look for nodes by name and by multicast whether to.
+    /// Notifies the lookups by name and by multicast whether they are needed.
     pub(super) fn seek(&self) {
         let members = self.dialler.misses_any();
         let group = self.joining.values().any(|joining| !joining.reply.is_closed());
@@ -41,12 +41,12 @@ impl Driver {
         self.seeks.send_if_modified(|before| std::mem::replace(before, seeks) != seeks);
     }
 
-    /// The peer that is linked and was found at this address.
+    /// The linked peer that was found at this address.
     pub(super) fn linked_at(&self, address: SocketAddr) -> Option<NodeId> {
         self.peers.values().find(|link| link.is_at(address)).map(|link| link.peer)
     }
 
-    /// An address was dialled that leads to a peer which another connection has just linked.
+    /// Notes that a dialled address leads to a peer that another connection has just linked.
     pub(super) fn dialled_again(&mut self, address: SocketAddr, peer: NodeId) {
         if self.peers.contains_key(&peer) {
             self.dialled(address, peer);
@@ -56,22 +56,22 @@ impl Driver {
         }
     }
 
-    /// An address leads to a peer that is linked.
+    /// Notes that an address leads to a linked peer.
     pub(super) fn dialled(&mut self, address: SocketAddr, peer: NodeId) {
         if let Some(link) = self.peers.get_mut(&peer) {
             link.found_at(address);
         }
-        // Others that had this address are elsewhere.
+        // Other nodes that had this address have another one.
         self.dialler.failed(address, self.now());
         self.connected(address, Ok(peer));
     }
 
-    /// A peer is or was a member of one of this node's groups, or has created one.
+    /// Whether a peer is or was a member of one of this node's groups, or has created one.
     fn is_of_groups(&self, peer: NodeId) -> bool {
         self.groups.values().any(|run| run.machine.is_of_group(peer))
     }
 
-    /// A link is up: members that are not where the views say are made known to each other.
+    /// Sends members with other addresses than in their views to each other, once a link is up.
     pub(super) fn tell_located(&self, peer: NodeId, at: SocketAddr) {
         let Some(link) = self.peers.get(&peer).filter(|_| self.is_of_groups(peer)) else { return };
         for other in self.peers.values().filter(|other| other.peer != peer && self.is_of_groups(other.peer)) {
@@ -80,7 +80,7 @@ impl Driver {
         }
     }
 
-    /// Tells a peer where a member is, unless the view does.
+    /// Sends a member's address to a peer, unless the view has it.
     fn tell_of(&self, to: &Link, node: NodeId, address: SocketAddr) {
         if self.dialler.wants(node) && !self.dialler.is_named(node, address) && means_the_same(address, to.remote()) {
             to.push_node(NodeFrame::Located { node, address });
@@ -94,8 +94,8 @@ impl Driver {
         }
     }
 
-    /// A peer tells where a member is. Only members of this node's groups, present or former, are believed, and only about
-    /// members; the handshake decides who is there.
+    /// Handles a member's address from a peer. It counts only from members of this node's groups, present or former,
+    /// and only for members; the handshake decides which node is there.
     pub(super) fn told_located(&mut self, by: NodeId, node: NodeId, address: SocketAddr) {
         if self.is_of_groups(by) {
             self.located(node, address);
@@ -103,7 +103,7 @@ impl Driver {
         self.told_of_opener(by, node, canonical(address));
     }
 
-    /// A member may be at this address.
+    /// Notes a possible address of a member.
     pub(super) fn located(&mut self, node: NodeId, address: SocketAddr) {
         let address = canonical(address);
         if node != self.me && !self.peers.contains_key(&node) && self.linked_at(address).is_none() {
@@ -112,7 +112,8 @@ impl Driver {
     }
 }
 
-/// An address means the same to a node that is heard from there: those of one host or one link mean nothing elsewhere.
+/// Whether an address has the same meaning for a node with this source address: addresses of one host or one link have
+/// no meaning elsewhere.
 fn means_the_same(address: SocketAddr, heard_from: SocketAddr) -> bool {
     let scope = |address: SocketAddr| match address {
         _ if address.ip().is_loopback() => 1,

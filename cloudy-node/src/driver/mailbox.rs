@@ -1,4 +1,4 @@
-//! How the driver is reached: from the links, and from the users of the node and its groups.
+//! The mailbox of the driver: for the links, and for the users of the node and its groups.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,23 +21,23 @@ use crate::link::{LinkMail, Traffic};
 use crate::link_error::ConnectError;
 use crate::storage::GroupMeta;
 
-/// Messages from links that wait for the driver; a reader waits for room.
+/// Maximum of messages from links that wait for the driver; a reader waits for capacity.
 pub(crate) const LINK_MAIL_MAX: usize = 512;
-/// Commands that wait for the driver; a caller waits for room.
+/// Maximum of commands that wait for the driver; a caller waits for capacity.
 pub(crate) const COMMANDS_MAX: usize = 1_024;
 
-/// A group that an earlier run left in the data directory.
+/// A group that an earlier process left in the data directory.
 pub(crate) struct ResumedGroup {
     pub(crate) id: GroupId,
     pub(crate) meta: GroupMeta,
     pub(crate) stored: Stored,
 }
 
-/// What users want.
+/// A command of a user.
 pub(crate) enum Command {
     Connect {
         address: SocketAddr,
-        /// Other addresses of the same name are dialled too.
+        /// Whether other addresses of the same name are dialled too.
         beside: bool,
         reply: oneshot::Sender<Result<NodeId, ConnectError>>,
     },
@@ -113,17 +113,17 @@ pub(crate) enum Command {
     },
 }
 
-/// The users' end.
+/// The sending side for users.
 #[derive(Clone, Debug)]
 pub(crate) struct Mailbox {
     commands: mpsc::Sender<Command>,
     payloads: Arc<Notify>,
     pub(crate) health: Health,
-    /// How long waits for other nodes take at most, unless they say otherwise.
+    /// The default timeout of waits for other nodes.
     pub(crate) wait_timeout: Duration,
 }
 
-/// The users' end as the driver keeps it: it alone does not keep the node alive.
+/// The sending side for the driver itself: it does not keep the node alive.
 pub(crate) struct WeakMailbox {
     commands: mpsc::WeakSender<Command>,
     payloads: Arc<Notify>,
@@ -132,7 +132,7 @@ pub(crate) struct WeakMailbox {
 }
 
 impl WeakMailbox {
-    /// For a handle to give out; none once nobody holds one.
+    /// A sending side for a new handle; none once there is no handle.
     pub(crate) fn upgrade(&self) -> Option<Mailbox> {
         let commands = self.commands.upgrade()?;
         let (payloads, health) = (Arc::clone(&self.payloads), self.health.clone());
@@ -140,7 +140,7 @@ impl WeakMailbox {
     }
 }
 
-/// The driver's end.
+/// The driver's side.
 pub(crate) struct Inbox {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) links: mpsc::Receiver<LinkMail>,
@@ -148,7 +148,7 @@ pub(crate) struct Inbox {
     pub(crate) health: Health,
 }
 
-/// Both ends, and what links send through.
+/// Creates both sides, and the sender for links.
 pub(crate) fn mailbox(health: Health, wait_timeout: Duration) -> (Mailbox, mpsc::Sender<LinkMail>, Inbox) {
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
     let (links, links_in) = mpsc::channel(LINK_MAIL_MAX);
@@ -168,29 +168,29 @@ impl Mailbox {
         }
     }
 
-    /// Sends a command and waits for its answer, which the driver owes as long as the node is open.
+    /// Sends a command and waits for its answer, which comes as long as the node is open.
     pub(crate) async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, CloseReason> {
         let (reply, answer) = oneshot::channel();
         self.send(command(reply)).await;
         match answer.await {
             Ok(answer) => Ok(answer),
-            // The driver drops a reply only on its way to the end.
+            // The driver drops a reply only when it stops.
             Err(_) => Err(self.health.closed().await),
         }
     }
 
-    /// An outbox is no longer empty.
+    /// Wakes the driver because an outbox is not empty.
     pub(crate) fn wake(&self) {
         self.payloads.notify_one();
     }
 
     /// Sends a command; one to a driver that has stopped drops its reply.
     pub(crate) async fn send(&self, command: Command) {
-        // The dropped reply tells the caller.
+        // The dropped reply notifies the caller.
         let _ = self.commands.send(command).await;
     }
 
-    /// Sends a command from where nobody can wait: it arrives after those that wait for room.
+    /// Sends a command without waiting: it arrives after those that wait for capacity.
     pub(crate) fn post(&self, command: Command) {
         if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
             let mailbox = self.clone();

@@ -55,16 +55,16 @@ use run::{Effect, GroupRun};
 use same_identity::Superseded;
 use trust::Trust;
 
-/// Messages that one turn takes from the links.
+/// Maximum of messages from links in one turn.
 const TURN_MAIL_MAX: usize = 256;
-/// Two connections that a pair dials at once come up within this time of each other. A process that dials later has no
-/// other: the older connection leads nowhere.
+/// Two connections that a pair dials at once are established within this time of each other. If a process dials later
+/// it has no other: the older connection is dead.
 const DUEL: Duration = Duration::from_secs(5);
-/// What the log says of a member that cannot be linked to.
+/// The log text for a member without a link.
 const NO_LINK: &str = "no link to a member";
-/// How long the driver sleeps when nothing is due.
+/// The time for which the driver sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
-/// Between two looks whether datagrams of peers come.
+/// The time between two checks for datagrams of peers.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The driver of one node.
@@ -74,38 +74,38 @@ pub(crate) struct Driver {
     turn_at: Time,
     links: Links,
     inbox: Inbox,
-    /// For those who wait to come into a group.
+    /// For callers that wait to join a group.
     mailbox: WeakMailbox,
     peers: BTreeMap<NodeId, Link>,
-    /// When it was last looked whether their datagrams come.
+    /// The time of the last check for their datagrams.
     looked_at: Time,
     /// Links that another process of the peer's identity has replaced.
     superseded: Superseded,
-    /// For whom there are frames in this turn, in the order of their first.
+    /// Peers with frames in this turn, in the order of their first frame.
     written_to: Vec<NodeId>,
     groups: BTreeMap<GroupId, GroupRun>,
-    /// Groups that are closed, for nodes that were away.
+    /// Closed groups, for nodes that were away.
     closed: ClosedGroups,
-    /// The callers that wait to be invited, by the group's name.
+    /// The callers that wait for an invitation, by the group's name.
     joining: BTreeMap<String, Joining>,
     /// The groups that callers open, by name.
     openings: BTreeMap<String, OpeningRun>,
     connecting: Vec<(SocketAddr, oneshot::Sender<Result<NodeId, ConnectError>>)>,
     dialler: Dialler,
-    /// What this node looks for beyond the addresses that it knows.
+    /// The nodes that this node seeks beyond the addresses that it knows.
     seeks: watch::Sender<Seeks>,
-    /// Where groups are kept that outlive the process.
+    /// The store of `Disk` groups.
     disk: Option<Disk>,
     trust: Trust,
-    /// Which groups are shared with which peers has changed in this turn.
+    /// Whether the groups shared with peers have changed in this turn.
     allowances_stale: bool,
-    /// Held by every stream's writer.
+    /// A clone in every stream's writer.
     writers: mpsc::Sender<()>,
     writers_ended: mpsc::Receiver<()>,
     stopping: Option<oneshot::Sender<()>>,
     health: Health,
     failures: Failures,
-    /// After everything else: once the node is seen closed, its groups have ended.
+    /// Dropped last: once the node is seen closed, its groups are closed.
     _closes: ClosesWithDriver,
 }
 
@@ -152,10 +152,11 @@ impl Driver {
         }
     }
 
-    /// Until the node is shut down, nobody holds a handle to it, or a part of it has failed, the driver itself included.
+    /// Runs until the node is shut down, no handle to it is left, or a part of it has failed, including the driver
+    /// itself.
     pub(crate) async fn run(mut self) {
         let health = self.health.clone();
-        // A failure was noted.
+        // A failure was noted by the node's health.
         let _ = health.run("driver", self.turns()).await;
         let reason = health.failure().map_or(CloseReason::ShutDown, CloseReason::Failed);
         health.run("driver's end", self.shut_down(reason)).await;
@@ -171,7 +172,7 @@ impl Driver {
                 _ = self.inbox.links.recv_many(&mut mail, TURN_MAIL_MAX) => {}
                 command = self.inbox.commands.recv() => match command {
                     Some(command) => commands.push(command),
-                    // Nobody holds a handle.
+                    // No handle is left.
                     None => break,
                 },
                 () = self.inbox.payloads.notified() => {}
@@ -196,7 +197,7 @@ impl Driver {
         }
     }
 
-    /// The time of this turn: one reading for all that happens in it.
+    /// The time of this turn: one reading for all its events.
     fn now(&self) -> Time {
         self.turn_at
     }
@@ -225,9 +226,9 @@ impl Driver {
         }
     }
 
-    /// Lets every group hand over what it wants done.
+    /// Takes the outputs of every group.
     fn turn_groups(&mut self) {
-        // Of many groups, few have anything to do in one turn.
+        // Few of many groups have anything to do in one turn.
         let due: Vec<GroupId> = self.groups.iter().filter(|(_, run)| run.has_work()).map(|(&id, _)| id).collect();
         due.into_iter().for_each(|id| self.turn_group(id));
     }
@@ -238,7 +239,7 @@ impl Driver {
         if let Some(group) = self.groups.get_mut(&id) {
             group.turn(now, &mut effects);
         }
-        // The last frames of a group go out before its streams end.
+        // The last frames of a group are sent before its streams are closed.
         let ends = effects.iter().any(|effect| matches!(effect, Effect::Ended));
         effects.drain(..).for_each(|effect| self.carry_out(id, effect));
         if ends {
@@ -246,7 +247,7 @@ impl Driver {
         }
     }
 
-    /// Links to all members are wanted, and streams of earlier views end.
+    /// Requests links to all members, and closes streams of earlier views.
     fn installed(&mut self, group: GroupId, view: &View) {
         let now = self.now();
         self.allowances_stale = true;
@@ -254,7 +255,7 @@ impl Driver {
         self.peers.values_mut().for_each(|link| link.end_views_before(group, view.id));
         let without = ("its creator has created it without this node", Refusal::NotYet);
         self.turn_down_asked(group, without, |node| view.rank_of(node).is_some());
-        // A node that misses a part of the final result needs the others; all others have their links.
+        // A node that lacks a part of the final result needs the others; all others have their links.
         let complete = self.groups.get(&group).is_none_or(|run| run.shared.lock().final_index.is_some());
         if view.last && complete {
             return;
@@ -265,7 +266,7 @@ impl Driver {
         }
     }
 
-    /// A group is over here: its users are told, its streams end.
+    /// Closes a group here: its users are notified, its streams are closed.
     fn ended(&mut self, group: GroupId) {
         self.turn_down_asked(group, ("its creator has given it up", Refusal::NotYet), |_| false);
         self.allowances_stale = true;
@@ -330,12 +331,12 @@ impl Driver {
                     group.machine.handle(now, Input::Arriving { from: peer, stream: header.stream, bytes });
                 }
             }
-            // Of a link that another one has replaced: what it says will be said again.
+            // Of a replaced link: its frames will be sent again.
             LinkMail::Node { .. } | LinkMail::Opened { .. } | LinkMail::Frames { .. } | LinkMail::Arriving { .. } => {}
         }
     }
 
-    /// The log names the cause if a link that a group needs is refused for good.
+    /// Logs the failure, with its cause if a link that a group needs is refused for good.
     fn refused_there(&self, address: SocketAddr, error: &ConnectError) {
         if let ConnectError::Link { failure, .. } = error
             && failure.is_refusal()
@@ -345,7 +346,7 @@ impl Driver {
         }
     }
 
-    /// The log names the cause if a peer closed a link because of what this node did or is.
+    /// Logs the failure, with its cause if a peer closed a link because of this node.
     fn closed_by_peer(&self, peer: NodeId, failure: &LinkFailure) {
         let LinkFailure::ClosedByPeer { code, .. } = failure else { return };
         if [code::BREACH, code::OVERFLOW, code::KEY_DROPPED].map(u64::from).contains(code) {
@@ -361,13 +362,13 @@ impl Driver {
     fn opened(&mut self, peer: NodeId, link: u64, header: StreamHeader, reply: oneshot::Sender<Admission>) {
         match self.groups.get_mut(&header.group) {
             Some(group) => group.admit(peer, link, header, reply),
-            // An invitation comes for a group that is not known yet.
+            // An invitation is for a group that is not known yet.
             None => {
                 let closed = self.closed.machine(header.group);
                 let admission =
                     closed.map_or(Admission::Stop, |machine| machine.admits(peer, header.incarnation, header.stream));
                 let admission = if admission == Admission::Wait { Admission::Stop } else { admission };
-                // Such a stream is opened once for each link and group: stopped, it would bring nothing to a later join.
+                // Such a stream is opened once for each link and group: a stopped one would be missing in a later join.
                 let of_no_view = matches!(header.stream, Stream::Control | Stream::Result);
                 let admission = if of_no_view { Admission::Read } else { admission };
                 // A reader that is gone needs no answer.
@@ -379,7 +380,7 @@ impl Driver {
     fn take_frame(&mut self, from: NodeId, header: &StreamHeader, frame: Frame, now: Time) {
         let (incarnation, stream) = (header.incarnation, header.stream);
         if !self.groups.contains_key(&header.group) {
-            // Somebody here asked for it again, to read it.
+            // A caller here has requested it again, to read it.
             let asked =
                 matches!(&frame, Frame::Control(ControlFrame::Running { name, .. }) if self.joining.contains_key(name));
             if !asked && self.closed.machine(header.group).is_some() {
@@ -395,7 +396,7 @@ impl Driver {
                 Frame::Control(ControlFrame::Running { name, founder, durability }) => {
                     return self.running(from, header.group, name, (*founder, *durability));
                 }
-                // It accepts what was abandoned.
+                // It accepts an invitation of a group that was given up.
                 Frame::Control(ControlFrame::Accept { .. }) => {
                     let reason = format!("the group has ended at node {}", self.me.short());
                     return self.refuse(from, header.group, reason, Refusal::NotYet);

@@ -74,7 +74,10 @@ mod tests {
         let enough = Buffers { receive: 4 << 20, send: 5 << 20 };
         assert_eq!(advice(enough, 4 << 20), None);
         let receive = advice(Buffers { receive: 208 << 10, ..enough }, 4 << 20).expect("too little");
-        assert!(receive.contains("the system buffers 208 KiB to receive where 4096 KiB were asked for"), "{receive}");
+        assert!(
+            receive.contains("the system buffers 208 KiB to receive in place of the requested 4096 KiB"),
+            "{receive}"
+        );
         let both = advice(Buffers { receive: 208 << 10, send: 100 << 10 }, 4 << 20).expect("too little");
         assert!(both.contains("208 KiB to receive and 100 KiB to send"), "{both}");
         if cfg!(target_os = "linux") {

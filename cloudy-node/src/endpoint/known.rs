@@ -1,4 +1,4 @@
-//! Nodes that this node wants links to, with their addresses. They keep a place whatever strangers do.
+//! Nodes that this node wants links to, with their addresses. Strangers cannot take their places.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

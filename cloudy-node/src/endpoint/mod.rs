@@ -85,7 +85,7 @@ pub struct EndpointLimits {
     /// RFC 9000 §8.1.2), which costs it a round trip and this node no state. Default 32: far below `handshakes_max`, so
     /// that datagrams with false senders displace no other.
     pub handshakes_before_retry: usize,
-    /// The timeout of a handshake, whatever arrives from the other side. Default 5 s.
+    /// The timeout of a handshake, also if data arrives from the other side. Default 5 s.
     pub handshake_timeout: Duration,
     /// Maximum of received bytes of a connection that are not read yet. Default 16 MiB: enough for two streams.
     pub connection_receive_window_bytes: u32,

@@ -258,7 +258,7 @@ fn a_socket_that_cannot_be_bound_is_explained() {
     // From the block set aside for documentation (RFC 5737).
     let error = bind("192.0.2.1:0".parse().unwrap()).unwrap_err();
     assert!(matches!(error, BindError::NotLocal { .. }), "{error:?}");
-    assert!(error.to_string().contains("192.0.2.1 is no address of this machine"), "{error}");
+    assert!(error.to_string().contains("192.0.2.1 is not an address of this machine"), "{error}");
 }
 
 #[test]

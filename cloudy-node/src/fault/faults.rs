@@ -38,7 +38,7 @@ pub struct Faults {
     pub jitter: Duration,
     /// The share of datagrams that are held for another [`REORDER_HOLD`], 0 to 1.
     pub reorder: f64,
-    /// The share of datagrams that are sent twice, 0 to 1. The copy has a delay of its own.
+    /// The share of datagrams that are sent twice, 0 to 1. The copy has its own delay.
     pub duplicate: f64,
     /// The seed of the random numbers. Use another one for each node, or all lose the same datagrams.
     pub seed: u64,

@@ -21,7 +21,7 @@ pub(crate) const GROUP_READS_AND_WRITES: u32 = 0o6;
 pub(crate) enum WrongRights {
     /// Another user owns the file, and can change it and its rights.
     OtherOwner {
-        /// That user's id.
+        /// The user id of the owner.
         owner: u32,
     },
     /// Users other than the owner may read or write it.
@@ -47,7 +47,7 @@ pub(crate) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result
     Ok(kind(file.metadata()?).then_some(file))
 }
 
-/// Makes an open that waits for no other program, whatever the path is.
+/// Makes an open that waits for no other program, with any path.
 pub(crate) fn never_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
@@ -70,13 +70,13 @@ pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Where a symbolic link leads, if no file is there.
+/// The target of a symbolic link, if no file is there.
 pub(crate) fn dangling(path: &Path) -> Option<PathBuf> {
     let is_gone = fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     if is_gone { fs::read_link(path).ok() } else { None }
 }
 
-/// How many names (hard links) a file has. Elsewhere than on Unix one is assumed.
+/// The number of names (hard links) of a file. Elsewhere than on Unix one is assumed.
 pub(crate) fn names(file: &File) -> io::Result<u64> {
     #[cfg(unix)]
     {
@@ -89,7 +89,7 @@ pub(crate) fn names(file: &File) -> io::Result<u64> {
     }
 }
 
-/// What helps where a file or directory cannot be read or written, by what the system says.
+/// The remedy for a file or directory that cannot be read or written, by the system's error.
 pub(crate) fn remedy(error: &io::Error) -> &'static str {
     use io::ErrorKind as Kind;
     match error.kind() {

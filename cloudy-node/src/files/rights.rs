@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_group_of_the_process_may_read_and_all_others_nothing() {
         let of = |group, mode, rights| wrong(&file(0, group, mode), &service(), rights, false).is_none();
-        // As Kubernetes (fsGroup), Swarm (gid) and systemd mount secrets.
+        // Kubernetes (fsGroup), Swarm (gid) and systemd mount secrets in this way.
         for (group, mode) in [(FS_GROUP, 0o440), (SERVICE, 0o640), (OTHER, 0o400), (OTHER, 0o600)] {
             assert!(of(group, mode, GROUP_READS), "{group} {mode:o}");
         }
@@ -220,7 +220,7 @@ mod tests {
         };
         let (owner, none) = ((0x01, 6, u32::MAX), (acl::OWNING_GROUP, 0, u32::MAX));
         let (mask, others) = ((acl::MASK, 4, u32::MAX), (acl::OTHERS, 0, u32::MAX));
-        // As systemd gives a credential to the user of a service.
+        // systemd gives a credential to the user of a service in this way.
         assert!(with(&[owner, (acl::USER, 4, SERVICE), none, mask, others], 0o440));
         assert!(!with(&[owner, (acl::USER, 4, OTHER), none, mask, others], 0o440));
         assert!(with(&[owner, (acl::USER, 3, OTHER), none, mask, others], 0o440), "the mask takes it away");

@@ -27,10 +27,10 @@ pub enum ApprovedError {
         "the result before index {resume_from} is not retained here; continue to read from there, or raise retain_bytes (on disk: retain_disk_bytes)"
     )]
     Lagged {
-        /// The first index that is retained.
+        /// The first retained index.
         resume_from: Index,
     },
-    /// That part of the result is on the disk and cannot be read. The next read continues at `resume_from`.
+    /// A part of the result is on the disk and cannot be read. The next read continues at `resume_from`.
     #[error("the result before index {resume_from} cannot be read from the disk here: {cause}")]
     Unreadable {
         /// The cause, with the remedy.

@@ -52,7 +52,7 @@ pub enum EndReason {
         "the result before index {first} is not retained by any member, so this node cannot fetch the whole result; raise retain_bytes (on disk: retain_disk_bytes; of slaves: `--retain`) at the members, or observe the group from that index on"
     )]
     Truncated {
-        /// The first index that is retained.
+        /// The first retained index.
         first: Index,
     },
     /// The group has forgotten this node's process, because too many processes started since it was evicted. The other

@@ -77,7 +77,7 @@ impl Group {
             if self.is_current().await {
                 return Ok(());
             }
-            // sleep: between two looks at what nothing announces.
+            // sleep: between two checks of a state that no event announces.
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

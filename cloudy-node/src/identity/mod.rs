@@ -25,10 +25,10 @@ use chain::TrustedRoots;
 
 pub(crate) mod chain;
 
-/// The DNS name in every node's certificate. A client requests this name, whatever address it dials.
+/// The DNS name in every node's certificate. A client requests this name at every address.
 pub const SERVER_NAME: &str = "cloudy";
 
-/// A context of its own, so that no other derivation from the private key yields the same bytes.
+/// A separate context, so that no other derivation from the private key yields the same bytes.
 const RESET_CONTEXT: &[u8] = b"cloudy stateless reset 1";
 
 /// Maximum of certificates in a chain, leaf included: a handshake carries no more.

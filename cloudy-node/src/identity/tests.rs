@@ -227,7 +227,7 @@ fn a_peer_with_a_longer_chain_than_documented_is_refused_whatever_the_rest_is_wo
     let rest = [peer.certified.cert.clone(), vec![own.certified.cert[0].clone(); CHAIN_CERTIFICATES_MAX]].concat();
     assert!(own.trusts(&rest[..CHAIN_CERTIFICATES_MAX]));
     assert!(!own.trusts(&rest[..CHAIN_CERTIFICATES_MAX + 1]));
-    // A holder of the cluster key cannot represent others by an authority of its own either.
+    // A holder of the cluster key cannot represent others by its own authority either.
     let authority = cluster.authority().unwrap();
     let (below, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let mut params = CertificateParams::default();

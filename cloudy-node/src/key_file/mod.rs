@@ -101,7 +101,7 @@ pub enum KeyFileError {
     Dangling {
         /// The link.
         path: PathBuf,
-        /// Where it leads.
+        /// The target of the link.
         target: PathBuf,
     },
     /// The file has other names (hard links), which would keep the former keys.
@@ -113,7 +113,7 @@ pub enum KeyFileError {
     OtherNames {
         /// The file.
         path: PathBuf,
-        /// How many names it has in all.
+        /// The number of all its names.
         names: u64,
     },
     /// The content is not a set of cluster keys.
@@ -227,7 +227,7 @@ pub fn load(path: &Path) -> Result<ClusterKey, KeyFileError> {
 }
 
 /// Loads the keys and the revoked nodes from `path`. Root or this process's user must own the file, and only members of
-/// a group of this process may read it besides. It never waits for another program, whatever `path` is.
+/// a group of this process may read it besides. It never waits for another program, with any `path`.
 ///
 /// # Errors
 /// The cause, with the remedy.

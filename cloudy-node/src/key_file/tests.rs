@@ -60,7 +60,7 @@ fn rights_of_others_are_refused_with_the_remedy() {
         assert!(matches!(error, KeyFileError::LooseRights { mode: found, .. } if found == mode), "{error}");
         assert!(error.to_string().contains(&format!("chmod 600 {}", path.display())), "{error}");
     }
-    // The group of a file that this process makes is one of its own.
+    // The group of a file that this process creates is its own group.
     for mode in [0o600, 0o400, 0o440, 0o640] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         load(&path).unwrap();

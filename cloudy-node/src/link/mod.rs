@@ -151,7 +151,7 @@ impl Links {
         Ok(())
     }
 
-    /// Accepts connections in a task of its own, until the endpoint is closed.
+    /// Accepts connections in a separate task, until the endpoint is closed.
     pub(crate) fn spawn_accept(&self) {
         let (links, health) = (self.clone(), self.health.clone());
         self.health.spawn("acceptor", async move {

@@ -38,7 +38,7 @@ pub(super) enum Waits {
     Group,
     /// This node is in the group, and not on its ring.
     Ring,
-    /// This node has accepted an invitation.
+    /// Whether this node has accepted an invitation.
     Invited { creator: NodeId },
     /// This node has accepted an invitation, and the creator was lost before it was known whether the group exists.
     Lost { creator: NodeId, group: GroupId },

@@ -38,12 +38,12 @@ pub enum OpenEvent {
     },
     /// A linked node is in no group of that name and does not open one.
     KnowsNoGroup {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
     /// A linked node opens the group, or is in it, with other settings.
     SettingsDiffer {
-        /// Which.
+        /// The node.
         node: NodeId,
         /// Each setting, with its value there and here.
         differences: Vec<SettingDifference>,
@@ -55,7 +55,7 @@ pub enum OpenEvent {
     },
     /// This node asks a node to let it join the group.
     Joining {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
     /// A node that was asked has not let this node join. It asks again.

@@ -28,7 +28,7 @@ const ANNOUNCE_BEHIND_MAX: u64 = 65_536;
 
 type ReadItem = Option<Result<ApprovedItem, ApprovedError>>;
 
-/// What the task knows beside the state.
+/// The task's data beside the state.
 struct Applier<'a, S: StateMachine> {
     inner: &'a Arc<Inner<S>>,
     approved: Approved,
@@ -47,7 +47,7 @@ struct Applier<'a, S: StateMachine> {
     announced: ViewId,
 }
 
-/// What came of a piece.
+/// The outcome of a piece.
 #[derive(Debug, Default)]
 struct Piece {
     rest: VecDeque<Entry>,
@@ -197,7 +197,7 @@ impl<S: StateMachine> Applier<'_, S> {
     fn broadcast(&self, payload: Vec<u8>) {
         let group = self.inner.group.clone();
         tokio::spawn(async move {
-            // Nobody waits for it: a group that has ended needs none.
+            // No caller waits for it: a group that has ended needs none.
             let _ = group.broadcast(payload).await;
         });
     }

@@ -1,11 +1,11 @@
-//! How a replica runs.
+//! The configuration of a replica.
 
 use super::snapshot;
 
-/// Bytes of applied payloads between two snapshots, unless the configuration says otherwise.
+/// Bytes of applied payloads between two snapshots, unless the configuration sets another value.
 pub const SNAPSHOT_EVERY_BYTES: u64 = 16 << 20;
 
-/// How a replica runs at this node.
+/// The configuration of a replica at this node.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ReplicaConfig {

@@ -17,10 +17,10 @@ pub enum ReplicaError {
         "the result before index {resume_from} is no longer retained here, and the state is behind it: raise retain_bytes (on disk: retain_disk_bytes), or apply faster"
     )]
     Lagged {
-        /// The first index that is retained.
+        /// The first retained index.
         resume_from: Index,
     },
-    /// What is to be applied next is on the disk, and cannot be read.
+    /// The next entries are on the disk, and cannot be read.
     #[error(transparent)]
     Unreadable(#[from] ReadGroupError),
     /// A snapshot cannot be used.
@@ -30,7 +30,7 @@ pub enum ReplicaError {
     Restore {
         /// The last index that the snapshot covers.
         index: Index,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// The application panicked. Its state may be half changed, so it is not read any longer.
@@ -42,7 +42,7 @@ pub enum ReplicaError {
         during: &'static str,
         /// The index that it worked on.
         index: Index,
-        /// What the panic said.
+        /// The message of the panic.
         message: String,
     },
     /// The state here differs from the others', and no majority of the members agrees with it. It is not read any longer.

@@ -1,4 +1,4 @@
-//! What an application implements: a deterministic state, its commands and its snapshots.
+//! The interface of an application: a deterministic state, its commands and its snapshots.
 
 use std::io::{self, Read, Write};
 
@@ -40,10 +40,11 @@ use serde::de::DeserializeOwned;
 /// }
 /// ```
 pub trait StateMachine: Sized + Send + Sync + 'static {
-    /// What is submitted, encoded with [postcard](https://postcard.jamesmunns.com/wire-format). All members must use the
-    /// same type: a member whose type does not decode a command skips it ([`ReplicaStatus::skipped`](crate::ReplicaStatus::skipped)).
+    /// The type of submitted commands, encoded with [postcard](https://postcard.jamesmunns.com/wire-format). All
+    /// members must use the same type: a member whose type does not decode a command skips it
+    /// ([`ReplicaStatus::skipped`](crate::ReplicaStatus::skipped)).
     type Command: Serialize + DeserializeOwned + Send + 'static;
-    /// What the member that submitted a command gets for it. It is not sent to other members.
+    /// The response to the member that submitted a command. It is not sent to other members.
     type Response: Send + 'static;
 
     /// Applies the next command. It runs on a thread where it may block; how a slow `apply` acts on the group is described

@@ -101,7 +101,7 @@ struct Core<S> {
     index: Index,
 }
 
-/// What the handles share with the tasks.
+/// The data that the handles share with the tasks.
 struct Inner<S: StateMachine> {
     group: Group,
     config: ReplicaConfig,
@@ -119,7 +119,7 @@ struct Inner<S: StateMachine> {
     reports: Mutex<Reports>,
 }
 
-/// What went wrong without stopping the replica.
+/// Problems that did not stop the replica.
 #[derive(Clone, Debug, Default)]
 struct Reports {
     snapshot: Option<Index>,
@@ -204,7 +204,7 @@ impl<S: StateMachine> Replica<S> {
         self.inner.closed().await
     }
 
-    /// What became of a command whose submission ended with an unknown outcome: as [`Group::outcome`].
+    /// The outcome of a command whose submission ended with an unknown outcome: as [`Group::outcome`].
     ///
     /// Cancel safe.
     ///
@@ -214,7 +214,7 @@ impl<S: StateMachine> Replica<S> {
         self.inner.group.outcome(id).await
     }
 
-    /// How far the replica is and what it reports. Waits for the command that is applied at the moment. Cancel safe.
+    /// The progress of the replica and its reports. Waits for the command that is applied at the moment. Cancel safe.
     pub async fn status(&self) -> ReplicaStatus {
         let (applied, skipped) = {
             let core = self.inner.core.read().await;

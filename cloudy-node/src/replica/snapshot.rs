@@ -14,7 +14,8 @@ use super::{Core, StateMachine};
 /// The first bytes of a snapshot: a name and a version.
 const MAGIC: &[u8; 8] = b"replica1";
 
-/// What a replica keeps beside the application's state. It follows from the messages alone, as the state does.
+/// The replica's own part of a snapshot, beside the application's state. It follows from the messages alone, as the
+/// state does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Header {
     pub(super) members: Members,

@@ -16,7 +16,7 @@ pub(super) struct Votes {
     of: BTreeMap<Index, BTreeMap<NodeId, Digest>>,
 }
 
-/// What the digests at an index say of this node's snapshot.
+/// The verdict of the digests at an index on this node's snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Too few members have voted.

@@ -64,7 +64,7 @@ mod tests {
         let (begun, mut clock) = (Instant::now(), AwakeClock::start());
         clock.until(Some(Duration::from_secs(2))).await;
         assert_eq!((begun.elapsed().as_secs(), clock.resumed_at()), (2, None));
-        // As after SIGCONT: the clock was not read meanwhile.
+        // Like after SIGCONT: the clock was not read meanwhile.
         advance(Duration::from_secs(12)).await;
         clock.until(Some(Duration::from_secs(5))).await;
         assert_eq!(begun.elapsed().as_secs(), 12 + 5 - COUNTED_MAX.as_secs());

@@ -1,4 +1,4 @@
-//! What can go wrong with a data directory and its store, and what to do about it.
+//! Errors of a data directory and its store, with their remedies.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,48 +10,48 @@ use thiserror::Error;
 use super::FORMAT_VERSION;
 use super::op::{KEY_BYTES_MAX, STORE_BACKLOG_BYTES_MAX, Table, VALUE_BYTES_MAX};
 
-/// Why a store does not take a submission. Nothing of it was taken.
+/// The reason for which a store does not accept a submission. Nothing of it was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[cfg_attr(not(feature = "fault"), expect(unreachable_pub, reason = "the fault disks give it out"))]
 pub enum SubmitError {
-    /// The disk is slower than what is to be stored.
+    /// The disk is slower than the submissions.
     #[error(
         "{backlog_bytes} bytes wait for the disk, and {STORE_BACKLOG_BYTES_MAX} is the most: submit again after a completion"
     )]
     Overloaded {
-        /// What waits.
+        /// Bytes that wait.
         backlog_bytes: usize,
     },
     /// A key is too long.
     #[error("a key has {key_bytes} bytes, and {KEY_BYTES_MAX} is the most: use a shorter one")]
     KeyTooLong {
-        /// How long.
+        /// Its length.
         key_bytes: usize,
     },
     /// A value is too large.
     #[error("a value has {value_bytes} bytes, and {VALUE_BYTES_MAX} is the most: store it in parts")]
     ValueTooLarge {
-        /// How large.
+        /// Its size.
         value_bytes: usize,
     },
-    /// The function that takes completions panicked.
+    /// The function that receives completions panicked.
     #[error("the store has ended because the receiver of its completions failed: start the node again")]
     Ended,
 }
 
-/// Why something is not stored, or cannot be read back.
+/// The reason for which records are not stored, or cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// A record is not what was stored. The store goes on; nothing of the range that was read is given out.
+    /// A record differs from the stored one. The store continues; nothing of the range is returned.
     #[error(
         "the record {key} in table {table} of group {group} was altered on disk: check the disk, then restore the data directory from a backup made since its last run, or start with a new one and let the node join again"
     )]
     Damaged {
-        /// Whose record.
+        /// The group of the record.
         group: GroupId,
-        /// In which table.
+        /// The table of the record.
         table: Table,
         /// Its key, in hexadecimal digits.
         key: String,
@@ -61,43 +61,43 @@ pub enum StoreError {
         "the database was altered on disk ({cause}): check the disk, then restore the data directory from a backup made since its last run, or start with a new one and let the node join again"
     )]
     DatabaseDamaged {
-        /// What was found.
+        /// The fault.
         cause: String,
     },
-    /// A write or sync failed. The store is dead: nothing is written, and what was completed before is there.
+    /// A write or sync failed. The store has stopped: nothing else is written, and completed records are there.
     #[error(
         "cannot store ({cause}), so nothing else is confirmed: free space, replace the disk, or raise the limit of file sizes (ulimit -f), then start the node again"
     )]
     Write {
-        /// What the disk said.
+        /// The disk's error.
         cause: String,
     },
-    /// The disk does not give what was stored.
+    /// Stored records cannot be read from the disk.
     #[error("cannot read what is stored ({cause}): check the disk and the rights to it, then start the node again")]
     Read {
-        /// What the disk said.
+        /// The disk's error.
         cause: String,
     },
-    /// The function that takes completions panicked.
+    /// The function that receives completions panicked.
     #[error("the store has ended because the receiver of its completions failed: start the node again")]
     Ended,
 }
 
-/// Why a group cannot be read back. What is stored is as it was.
+/// The reason for which a group cannot be read. Stored records are unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ReadGroupError {
-    /// The store does not give it.
+    /// The store cannot read it.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A record is none of this version's, though its checksum is right.
+    /// A record is not of this version, although its checksum is right.
     #[error(
         "a record in table {table} of group {group} is none that this version of cloudy writes: use the version that wrote it, or start with a new data directory and let the node join again"
     )]
     Foreign {
-        /// Whose record.
+        /// The group of the record.
         group: GroupId,
-        /// In which table.
+        /// The table of the record.
         table: Table,
     },
     /// The records contradict each other.
@@ -105,51 +105,51 @@ pub enum ReadGroupError {
         "the records of group {group} contradict each other ({cause}): restore the data directory from a backup that is not older than its last run, or start with a new one and let the node join again"
     )]
     Contradiction {
-        /// Whose records.
+        /// The group of the records.
         group: GroupId,
-        /// How.
+        /// The contradiction.
         cause: StoredError,
     },
 }
 
-/// Why a store cannot be opened. What was stored is as it was.
+/// The reason for which a store cannot be opened. Stored records are unchanged.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenStoreError {
-    /// A new store was asked for where something is stored.
+    /// A new store was requested in a place with stored records.
     #[error("there is something stored already, and it is not overwritten: open it, or name another place")]
     NotEmpty,
-    /// There is no database, or not one of this program.
+    /// There is no database, or one of another program.
     #[error(
         "there is no database of a cloudy node ({cause}): restore the data directory from a backup made since its last run, or start with a new one and let the node join again"
     )]
     NotAStore {
-        /// What was found.
+        /// The fault.
         cause: String,
     },
     /// Another process, or another store of this one, has it open.
     #[error("the database is in use: close the other store, or stop the process that has it open")]
     InUse,
-    /// Damaged, or out of reach.
+    /// The database is damaged, or out of reach.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The operating system gives no thread.
+    /// The operating system has no thread.
     #[error("cannot start the thread that writes: {0}; end other processes, or raise the limit of threads")]
     Thread(io::Error),
 }
 
-/// Why a data directory cannot be used. An error leaves everything in it as it was, except that a new one may be
-/// unfinished; opening it again finishes it.
+/// The reason for which a data directory cannot be used. After an error everything in it is unchanged, except that a
+/// new one may be unfinished; opening it again finishes it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DataDirError {
-    /// There is none, and none is to be made.
+    /// There is none, and none may be created.
     #[error("there is no data directory {}: check the name, or allow it to be created", path.display())]
     Missing {
         /// The directory.
         path: PathBuf,
     },
-    /// Something else has that name.
+    /// The path is not a directory.
     #[error("{} is no directory: name a directory for the node's data", path.display())]
     NotADirectory {
         /// The path.
@@ -163,10 +163,10 @@ pub enum DataDirError {
     Dangling {
         /// The link.
         path: PathBuf,
-        /// Where it leads.
+        /// The target of the link.
         target: PathBuf,
     },
-    /// The directory is somebody else's, or lost its file `FORMAT`.
+    /// The directory has another purpose, or has lost its file `FORMAT`.
     #[error(
         "{} holds \"{entry}\" and no FORMAT file, so it is no node's data directory, or lost a part: name a new or empty directory, or restore this one from a backup",
         path.display()
@@ -174,7 +174,7 @@ pub enum DataDirError {
     Foreign {
         /// The directory.
         path: PathBuf,
-        /// One thing that is in it.
+        /// One entry of it.
         entry: String,
     },
     /// Another version of the program wrote it.
@@ -188,19 +188,19 @@ pub enum DataDirError {
         /// Its version.
         found: u64,
     },
-    /// The file that says what the directory is says nothing that is known.
+    /// The content of the file that identifies the directory is unknown.
     #[error("{} is damaged or somebody else's: restore the data directory from a backup made since its last run, or name another", path.display())]
     FormatDamaged {
         /// The file.
         path: PathBuf,
     },
-    /// A pipe, a directory or the like has the name of one of its files.
+    /// A pipe, a directory or another kind of file has the name of one of its files.
     #[error("{} is no regular file, so it is not this node's: restore the data directory from a backup made since its last run, or name another", path.display())]
     NotRegular {
         /// The path.
         path: PathBuf,
     },
-    /// Every user may replace what is in the directory.
+    /// Every user may replace files in the directory.
     #[error(
         "every user may replace files in the data directory {0} (mode {mode:04o}): run `chmod o-w {0}`, or name a directory below it, which is made for this node alone",
         path.display()
@@ -211,7 +211,7 @@ pub enum DataDirError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The file system of the directory keeps no rights, so the private key could not be kept from others.
+    /// The file system of the directory has no rights, so the private key could not be protected.
     #[error("the file system of {} keeps no rights of files, so every user could read the node's private key: name a directory on another one", path.display())]
     NoRights {
         /// The directory.
@@ -233,10 +233,10 @@ pub enum DataDirError {
     OtherOwner {
         /// The file.
         path: PathBuf,
-        /// The number of its owner.
+        /// The user id of its owner.
         owner: u32,
     },
-    /// Another process has it.
+    /// Another process uses it.
     #[error(
         "the data directory {} is in use by another process: stop that one, or give this node a directory of its own",
         path.display()
@@ -256,7 +256,7 @@ pub enum DataDirError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The private key is missing or is not the node's.
+    /// The private key is missing, or belongs to another node.
     #[error(
         "the node's private key {} is {what}: restore the data directory from a backup made since its last run, or start with a new one and let the node join as another",
         path.display()
@@ -264,10 +264,10 @@ pub enum DataDirError {
     NodeKey {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, in words.
+        /// The fault, as text.
         what: &'static str,
     },
-    /// No private key could be made.
+    /// No private key could be generated.
     #[error(transparent)]
     Generate(#[from] crate::identity::NodeKeyError),
     /// The database cannot be used.
@@ -275,15 +275,15 @@ pub enum DataDirError {
     Database {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: OpenStoreError,
     },
-    /// The file system refuses.
+    /// A file operation failed.
     #[error("cannot {action} {}: {source}; {}", path.display(), crate::files::remedy(source))]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// With what.
+        /// The file of the operation.
         path: PathBuf,
         /// The cause.
         source: io::Error,
@@ -314,7 +314,7 @@ pub(super) fn open_error(error: redb::Error) -> OpenStoreError {
         E::UpgradeRequired(_) | E::TableDoesNotExist(_) | E::TableTypeMismatch { .. } | E::TableIsMultimap(_) => {
             OpenStoreError::NotAStore { cause: error.to_string() }
         }
-        // Opening marks the database as in use.
+        // Opening marks the database as in use, which writes.
         E::Io(source) if source.kind() == io::ErrorKind::StorageFull => OpenStoreError::Store(write_error(error)),
         _ => OpenStoreError::Store(read_error(error)),
     }

@@ -1,4 +1,4 @@
-//! A group is read back when its node starts: no more of its result than it keeps in memory.
+//! Reads a group when its node starts: only the part of its result that the node retains in memory.
 
 use std::ops::Bound;
 
@@ -10,14 +10,14 @@ use super::op::{self, Table};
 use super::result_reads::read_entries;
 use super::store::Store;
 
-/// What is read at once.
+/// Maximum bytes of one read.
 const READ_BYTES: usize = 4 << 20;
 
-/// Reads a group back, of its result the newest part only; none if the store holds nothing of it that a run could go on
-/// from. Waits for the disk.
+/// Reads a group, with the newest part of its result; none if the store has nothing of it from which a node could
+/// continue. Waits for the disk.
 ///
 /// # Errors
-/// What is damaged, or of another version.
+/// A record is damaged, or of another version.
 pub(crate) fn read_group(store: &Store, group: GroupId) -> Result<Option<(GroupMeta, Stored)>, ReadGroupError> {
     let mut read = Reader { store, group, stored: Stored::default(), meta: None };
     for table in [Table::Meta, Table::Log, Table::Checkpoints, Table::Views] {

@@ -43,15 +43,15 @@ const WEDGED_KEY: &[u8] = b"wedged";
 const COMMITTED: u8 = 0;
 /// The log of a voter.
 const VOTERS_LOG: u8 = 1;
-/// Records of one table that go with a submission, and as many more as twice what comes with it.
+/// Number of records of one table that a submission deletes, beside twice the number that it stores.
 const DELETED_MIN: usize = 256;
 
-/// What a group is, beside its records.
+/// The metadata of a group, beside its records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GroupMeta {
     /// Its name.
     pub name: String,
-    /// The node that founded it.
+    /// The node that created it.
     pub founder: NodeId,
     /// As in [`GroupConfig`](crate::GroupConfig).
     pub outbox_bytes_max: u64,
@@ -61,22 +61,22 @@ pub(crate) struct GroupMeta {
     pub retain_disk_bytes: Option<u64>,
 }
 
-/// What the group is, to be stored before anything else of it.
+/// The operation that stores the metadata, before anything else of the group.
 pub(crate) fn meta_op(meta: &GroupMeta) -> Op {
     put(Table::Meta, GROUP_KEY.to_vec(), encoded(meta))
 }
 
-/// Makes operations of one group's records.
+/// Converts one group's records to operations.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
-    /// Whose log the voter's log is.
+    /// The voter of the voter's log.
     voter: ConsensusId,
-    /// The first entry and slot of the result that are needed: what comes before is deleted.
+    /// The first needed entry and slot of the result: earlier ones are deleted.
     begins: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Recorder {
-    /// One that goes on where an earlier run's stopped.
+    /// A recorder that continues after the stored records of an earlier process.
     pub(crate) fn after(stored: &Stored) -> Self {
         Self { voter: stored.voter(), begins: stored.begins().map(first_keys) }
     }
@@ -188,13 +188,13 @@ fn delete_checkpoints(from: Index, to: Index) -> Op {
     Op::DeleteRange { table: Table::Checkpoints, from: result_key(from), to: result_key(to) }
 }
 
-/// Of the result and of the slots.
+/// The first keys of the result and of the slots.
 pub(super) fn first_keys(base: &StoredBase) -> (Vec<u8>, Vec<u8>) {
     let (view, round, lane) = base.slot.unwrap_or_default();
     (result_key(base.first_index), slot_key(view, round, lane))
 }
 
-/// The record that a key and its value of one of the small tables are.
+/// The record of a key and its value in one of the small tables.
 pub(super) fn decode(table: Table, key: &[u8], value: Bytes) -> Option<Record> {
     match table {
         Table::Meta if key == VOTE_KEY => decode_vote(value).map(Record::Vote),
@@ -224,11 +224,11 @@ fn put(table: Table, key: Vec<u8>, value: impl Into<Value>) -> Op {
 }
 
 fn encoded(value: &impl Serialize) -> Bytes {
-    // Plain values have an encoding.
+    // Plain values always encode.
     postcard::to_stdvec(value).unwrap_or_default().into()
 }
 
-/// The voter's log from a position on is gone.
+/// Deletes the voter's log from a position on.
 fn delete_from(index: LogIndex) -> Op {
     Op::DeleteRange { table: Table::Log, from: log_key(VOTERS_LOG, index), to: vec![VOTERS_LOG + 1] }
 }
@@ -303,9 +303,9 @@ pub(super) fn decode_slot(mut key: &[u8], mut value: Bytes) -> Option<Record> {
     key.is_empty().then_some(Record::Slot { view, lane, slot: Slot { round, prev, batch } })
 }
 
-/// How a value says that its payloads are in it.
+/// The mark of a value that contains its payloads.
 const HERE: u8 = 0;
-/// How it says that they are in a slot.
+/// The mark of a value whose payloads are in a slot.
 const IN_SLOT: u8 = 1;
 
 fn encode_entry(entry: &StoredEntry) -> Bytes {

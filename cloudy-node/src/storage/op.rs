@@ -1,25 +1,25 @@
-//! What a store holds and is asked for: tables, values, operations, and their bounds.
+//! Tables, values and operations of a store, with their bounds.
 
 use core::fmt;
 
 use bytes::Bytes;
 use cloudy_proto::GroupId;
 
-/// What may wait for the disk, the submission that passes it included whole.
+/// Maximum bytes that wait for the disk, including the whole submission that exceeds it.
 pub(crate) const STORE_BACKLOG_BYTES_MAX: usize = 64 << 20;
-/// Bytes of a record's key.
+/// Maximum length of a record's key.
 pub(crate) const KEY_BYTES_MAX: usize = 1 << 10;
-/// Bytes of a record's value: several slots of the greatest size.
+/// Maximum size of a record's value: several slots of the maximum size.
 pub(crate) const VALUE_BYTES_MAX: usize = 64 << 20;
 
-/// What an operation counts towards the backlog besides its bytes.
+/// Cost of an operation in the backlog beside its bytes.
 const OP_COST_BYTES: usize = 64;
 
-/// What a record is about. Each group has each table.
+/// The table of a record. Each group has each table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Table {
-    /// Single facts: the consensus state, watermarks, what the group agreed on.
+    /// Single values: the consensus state, watermarks, the group's parameters.
     Meta,
     /// The control log.
     Log,
@@ -27,19 +27,19 @@ pub enum Table {
     Slots,
     /// The result, which refers to stored slots.
     Result,
-    /// Where reading the result may begin.
+    /// Positions from which the result can be read.
     Checkpoints,
     /// The views of the result.
     Views,
 }
 
 impl Table {
-    /// Its records are many and large, and go in about the order in which they came.
+    /// Whether its records are many and large, and are deleted in about the order in which they were stored.
     pub(super) fn is_bulk(self) -> bool {
         matches!(self, Self::Slots | Self::Result)
     }
 
-    /// On disk: never another number for the same table.
+    /// The number of a table on disk, which never changes.
     pub(super) fn number(self) -> u8 {
         match self {
             Self::Meta => 1,
@@ -65,7 +65,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// What is put: one part behind the other, so that a large one need not be copied to get a header.
+/// A value to store: one part behind the other, so that a large one need not be copied to get a header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Value {
     /// The first part; may be empty.
@@ -75,13 +75,13 @@ pub(crate) struct Value {
 }
 
 impl Value {
-    /// Of both parts, in bytes.
+    /// The length of both parts, in bytes.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.head.len() + self.body.len()
     }
 
-    /// As it is read back.
+    /// The value in the form in which it is read.
     #[cfg(test)]
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         self.parts().concat()
@@ -101,34 +101,34 @@ impl From<Bytes> for Value {
 /// One change of a group's records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
-    /// The record of this key has this value from here on.
+    /// Sets the record of this key to this value.
     Put {
-        /// In which table.
+        /// The table.
         table: Table,
         /// Up to [`KEY_BYTES_MAX`]. Records are ordered by the bytes of their keys.
         key: Vec<u8>,
         /// Up to [`VALUE_BYTES_MAX`].
         value: Value,
     },
-    /// The records from `from` to just before `to` are gone; an empty or reversed range is none.
+    /// Deletes the records from `from` to just before `to`; an empty or reversed range has no effect.
     DeleteRange {
-        /// In which table.
+        /// The table.
         table: Table,
         /// The first key, up to [`KEY_BYTES_MAX`].
         from: Vec<u8>,
         /// The key after the last, up to [`KEY_BYTES_MAX`].
         to: Vec<u8>,
     },
-    /// All records of the group are gone for good: they are not read once this is completed, and are deleted in
-    /// bounded pieces beside later work, after a restart too. Nothing else of the group may follow.
+    /// Deletes all records of the group for good: they are not read once this is completed, and are deleted in bounded
+    /// pieces beside later work, also after a restart. No other operation of the group may follow.
     Forget,
-    /// The first records of a table are gone: a bounded piece of work, however many there are.
+    /// Deletes the first records of a table: a bounded piece of work, however many there are.
     DeleteFirst {
-        /// Of which table.
+        /// The table.
         table: Table,
-        /// Those just before this key at the most, up to [`KEY_BYTES_MAX`].
+        /// The key before which records are deleted, up to [`KEY_BYTES_MAX`].
         to: Vec<u8>,
-        /// No more than so many.
+        /// Maximum number of deleted records.
         count_max: usize,
     },
 }
@@ -145,16 +145,16 @@ impl Op {
     }
 }
 
-/// A record as it was read, its checksum verified.
+/// A record that was read, with its checksum verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// The key as it was put.
+    /// The stored key.
     pub key: Vec<u8>,
-    /// The value as it was put.
+    /// The stored value.
     pub value: Bytes,
 }
 
-/// What one call of `submit` handed in.
+/// The operations of one call of `submit`.
 pub(super) struct Submission {
     pub(super) group: GroupId,
     pub(super) ops: Vec<Op>,

@@ -1,4 +1,4 @@
-//! Parts of stored results, read while groups run, on a thread of their own: nobody else waits for the disk.
+//! Reads parts of stored results while groups run, on a thread of their own, so that nothing else waits for the disk.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,7 +35,7 @@ pub(crate) struct ResultReads {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A way to that thread. What waits for it is bounded by those who ask: each for one part at a time.
+/// The queue of that thread. Its callers bound it: each waits for one part at a time.
 #[derive(Clone, Debug)]
 pub(crate) struct ResultReader(mpsc::Sender<Wanted>);
 
@@ -49,14 +49,14 @@ impl ResultReader {
         bytes_max: usize,
         answer: impl FnOnce(Result<Part, ReadGroupError>) + Send + 'static,
     ) {
-        // After the end nobody answers.
+        // The thread may have ended.
         let _ = self.0.send(Wanted::Part { group, from, bytes_max, answer: Box::new(answer) });
     }
 }
 
 impl ResultReads {
     /// # Errors
-    /// The operating system gives no thread.
+    /// The operating system has no thread.
     pub(crate) fn start(store: Arc<Store>, health: Health) -> io::Result<Self> {
         let (wanted, next) = mpsc::channel();
         let thread = std::thread::Builder::new().name("cloudy-read".to_owned()).spawn(move || {
@@ -74,11 +74,11 @@ impl ResultReads {
         &self.reader
     }
 
-    /// Waits until what was asked for before is read; the thread holds the store no more.
+    /// Waits until earlier requests are finished, and the thread has released the store.
     pub(crate) fn close(mut self) {
         let _ = self.reader.0.send(Wanted::End);
         if let Some(thread) = self.thread.take() {
-            // A read that panicked has nothing more to say.
+            // A read that panicked has no result.
             let _ = thread.join();
         }
     }
@@ -107,7 +107,7 @@ pub(crate) fn read_part(
     let stored = read_entries(store, group, Bound::Included(key), bytes_max)?;
     let (mut next, mut part) = (from, Vec::new());
     for (entry, batch) in stored.iter().filter(|(entry, _)| entry.last_index() >= from) {
-        // What comes before may have been deleted between two reads, or the slots of the first.
+        // Earlier records may have been deleted between two reads, or the slot of the first entry.
         let Some(batch) = batch.clone().filter(|_| entry.first_index <= next) else { break };
         part.push(Entry::of_stored(entry, batch).beginning_at(next));
         next = entry.last_index().next();
@@ -145,8 +145,8 @@ fn views_of(
     }
 }
 
-/// Entries of the stored result from a key on, with their payloads: at most so many bytes of slot bodies, one entry at
-/// least. None are the payloads of an entry whose slot is missing; it is the only one then.
+/// Reads entries of the stored result from a key on, with their payloads: up to a number of bytes of slot bodies, one
+/// entry at least. The payloads of an entry are none if its slot is missing; it is then the only entry.
 pub(super) fn read_entries(
     store: &Store,
     group: GroupId,
@@ -174,7 +174,7 @@ pub(super) fn read_entries(
 
 type Slots = BTreeMap<(ViewId, Round, Rank), Batch>;
 
-/// The slots that entries refer to, at most so many bytes of them: they are stored in the entries' order.
+/// The slots of entries, up to a number of bytes: they are stored in the entries' order.
 fn slots_of(store: &Store, group: GroupId, stored: &[StoredEntry], bytes_max: usize) -> Result<Slots, ReadGroupError> {
     let mut keys =
         stored.iter().filter_map(|entry| entry.slot().map(|(lane, round)| slot_key(entry.view, round, lane)));

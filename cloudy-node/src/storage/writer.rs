@@ -13,7 +13,7 @@ use super::op::{Op, Submission};
 use super::packs::{self, Deleted, Places};
 use super::record::{self, RECORDS};
 
-/// What became of a group's submissions, said on the store's own thread.
+/// The outcome of a group's submissions, reported on the store's own thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Completion {
     /// Whose.
@@ -44,7 +44,7 @@ pub(super) struct Queue {
     pub(super) ended: bool,
 }
 
-/// What the store and its thread share. The lock of the directory outlives the database.
+/// The data that the store shares with its thread. The lock of the directory outlives the database.
 pub(super) struct Shared {
     pub(super) database: Database,
     pub(super) queue: Mutex<Queue>,

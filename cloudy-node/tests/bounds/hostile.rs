@@ -1,4 +1,4 @@
-//! A peer with a valid identity that says what it likes.
+//! A peer with a valid identity that sends any bytes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::common::within;
 pub(crate) const BREACH: u64 = 2;
 /// And when its peer is revoked.
 pub(crate) const REVOKED: u64 = 6;
-/// And when it takes too slowly what it is sent.
+/// The code for a peer that reads too slowly.
 pub(crate) const OVERFLOW: u64 = 4;
 
 /// All that it says is one process's.
@@ -70,7 +70,7 @@ impl Hostile {
 /// Opens a stream and writes to it.
 pub(crate) async fn open(connection: &Connection, bytes: &[u8]) -> SendStream {
     let mut stream = within("a stream", connection.open_uni()).await.unwrap();
-    // A peer that has closed the link already is what the test is after.
+    // The test also covers a peer that has closed the link already.
     let _ = stream.write_all(bytes).await;
     stream
 }
@@ -135,7 +135,7 @@ impl Membership {
         Stream::Tally { view: ViewId(1) }
     }
 
-    /// What a stream of its own opens with.
+    /// The first bytes of a separate stream.
     pub(crate) fn header(&self, stream: Stream) -> BytesMut {
         BytesMut::from(&header(self.group, self.incarnation, stream)[..])
     }

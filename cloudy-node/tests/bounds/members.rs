@@ -76,8 +76,11 @@ async fn each_breach_closes_the_link_and_the_honest_end_with_one_result() {
             tallies(&tally(&TallyFrame::Confirm { frontier: Round(1_000) })),
             "round 1000 is confirmed, but the lane ends at",
         ),
-        (tallies(&tally(&TallyFrame::Skips { lanes: vec![skip(ours.rank_of(nodes[0].id()))] })), "not its to tell"),
-        (tallies(&tally(&TallyFrame::Skips { lanes: vec![skip(Rank(9))] })), "not its to tell"),
+        (
+            tallies(&tally(&TallyFrame::Skips { lanes: vec![skip(ours.rank_of(nodes[0].id()))] })),
+            "which another member carries",
+        ),
+        (tallies(&tally(&TallyFrame::Skips { lanes: vec![skip(Rank(9))] })), "which another member carries"),
     ];
     for ((stream, incarnation, frames), words) in breaches {
         let (connection, _node_stream) = hostile.link(nodes[0].local_addr()).await;
@@ -90,7 +93,8 @@ async fn each_breach_closes_the_link_and_the_honest_end_with_one_result() {
         let status = groups[0].status().await.unwrap();
         assert!(status.members.iter().any(|member| member.node == nodes[1].id() && member.linked));
     }
-    // Nobody can have it confirmed by one who does not; the end takes it in, since all who are left hold it.
+    // It cannot be approved without the member that does not confirm it; the close includes it, since all remaining
+    // members have it.
     drop(groups[0].broadcast("mine").await.unwrap());
     drop(groups[1].broadcast("thine").await.unwrap());
     crate::common::until("both hold both", async || {
@@ -119,7 +123,7 @@ async fn on_a_relay_ring_lanes_come_from_the_parent_only() {
         let its = ours.rank_of(node.id());
         let follows = its == after(ours.rank);
         let opens = lanes.iter().filter(|&&lane| !follows || lane == its).map(|&lane| (ours.lane(lane), Vec::new()));
-        // Its parent passes on what it has and no more, of each lane.
+        // Its parent forwards exactly the slots it has, of each lane.
         let past = lanes.iter().filter(|&&lane| !follows && lane != ours.rank).map(|&lane| {
             let frontiers = vec![(lane, Round(1_000))];
             (ours.tally(), tally(&TallyFrame::Resume { frontiers }).to_vec())
@@ -129,8 +133,7 @@ async fn on_a_relay_ring_lanes_come_from_the_parent_only() {
             let bytes = [&crate::hostile::header(ours.group, ours.incarnation, stream)[..], &frames[..]].concat();
             let _stream = open(&connection, &bytes).await;
             let (code, reason) = closed(&connection).await;
-            let words =
-                if frames.is_empty() { "a stream that this peer may not open" } else { "it wants to resume lane" };
+            let words = if frames.is_empty() { "a stream that this peer may not open" } else { "it resumes lane" };
             assert!(code == BREACH && reason.contains(words), "{stream:?} to {its:?}: {code} {reason}");
         }
     }

@@ -20,7 +20,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use crate::common::{found, key};
 use crate::hostile::{Hostile, open};
 
-/// Keeps what is written at the default level.
+/// Keeps the lines written at the default level.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<String>>>);
 

@@ -1,4 +1,4 @@
-//! What peers can make a node hold, and for how long.
+//! Resources that peers can make a node hold, and the time for which it holds them.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -119,7 +119,7 @@ async fn a_peer_that_asks_without_reading_the_answers_loses_its_link() {
     let overflow = (OVERFLOW, "this peer receives too slowly".to_owned());
     let why = closed_or_reset(&asks).await;
     assert!(why.is_none() || why.as_ref() == Some(&overflow), "{why:?}");
-    // Each invitation is refused on a stream of its own, and it takes none.
+    // Each invitation is refused on a separate stream, and it accepts none.
     let invites = hostile.connect_stingily(nodes[0].local_addr(), 2, 1 << 20).await;
     let _node_stream = hello(&invites).await;
     let flood = async {

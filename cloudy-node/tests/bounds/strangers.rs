@@ -83,7 +83,7 @@ async fn an_identity_cannot_be_borrowed() {
     let groups = found(&nodes, "ours", GroupConfig::default()).await;
     let hostile = Hostile::new(&key);
     let ring = groups[0].status().await.unwrap().view.unwrap().ring.clone();
-    // It knows the group and its members' incarnations, and has a connection of its own.
+    // It knows the group and its members' incarnations, and has its own connection.
     for (lane, member) in ring.iter().enumerate() {
         let lane = cloudy_node::Rank(lane as u16);
         for stream in [Stream::Lane { view: ViewId(1), lane }, Stream::Tally { view: ViewId(1) }] {
@@ -93,7 +93,7 @@ async fn an_identity_cannot_be_borrowed() {
             assert_eq!(closed(&connection).await, expected);
         }
     }
-    // What only a node of the group may say, or ask.
+    // Frames that only a node of the group may send, or ask.
     let not_its = [
         ControlFrame::Coordinates { term: 1 << 40 },
         ControlFrame::Invite { name: "ours".to_owned(), durability: Durability::Memory },

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// What a bare stream is read by at once.
+/// The size of one read of a bare stream.
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// A path between any two nodes.
@@ -24,7 +24,7 @@ pub(crate) struct Path {
     pub(crate) round_trip: Duration,
     /// Of each node's link; none for no limit.
     pub(crate) megabits: Option<u64>,
-    /// What waits before a link at most.
+    /// The maximum queue before a link.
     pub(crate) queue: Duration,
 }
 
@@ -55,7 +55,7 @@ impl Path {
         builder.socket(self.socket(network, host)).rng_seed([host; 32]).start().await.unwrap()
     }
 
-    /// The members of a group, and what the group is to each.
+    /// The members of a group, and the handle of each.
     pub(crate) async fn group_of(
         self,
         members: u8,
@@ -91,7 +91,7 @@ pub(crate) async fn index(group: &Group) -> u64 {
     group.status().await.map_or(0, |status| status.index.0)
 }
 
-/// How long it takes one stream between two bare endpoints to carry so many bytes, the handshake included.
+/// The time that one stream between two bare endpoints needs for a number of bytes, the handshake included.
 pub(crate) async fn streamed_in(path: Path, bytes: usize) -> Duration {
     let (network, key) = (path.network(), ClusterKey::generate().unwrap());
     let open = |host| {
@@ -124,7 +124,7 @@ pub(crate) async fn streamed_in(path: Path, bytes: usize) -> Duration {
     took
 }
 
-/// How long it takes a newcomer from its start to have a result of so many payloads.
+/// The time from a newcomer's start until it has a result of a number of payloads.
 pub(crate) async fn fetched_in(path: Path, payload_bytes: usize, count: u64) -> Duration {
     let (network, key) = (path.network(), ClusterKey::generate().unwrap());
     let creator = path.node(&network, &key, 1).await;
@@ -155,7 +155,7 @@ pub(crate) struct Absence {
     pub(crate) patience: Duration,
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Return {
     /// From when on it is on the ring, no more than a second behind, for five seconds; since its path healed.
@@ -164,7 +164,7 @@ pub(crate) struct Return {
     pub(crate) longest_gap: Duration,
 }
 
-/// Broadcasts as far as the group takes it; what it did not take in time is not made up for.
+/// Broadcasts as fast as the group accepts it; broadcasts that were not accepted in time are not made up for.
 pub(crate) fn load(group: &Group, payload: Vec<u8>, bytes_per_second: u64) -> JoinHandle<()> {
     let (group, payload_bytes) = (group.clone(), payload.len());
     tokio::spawn(async move {

@@ -72,7 +72,7 @@ async fn whatever_was_approved_is_there_after_every_process_was_killed_at_once()
         groups = processes.iter().map(Process::resumed).collect();
         all_are_back(&groups).await;
         known.extend(approved(&groups[1], "again", 20).await);
-        // What its sender knows to be approved another member learns a little later.
+        // Another member learns a little later than the sender that an entry is approved.
         let index = groups[1].status().await.unwrap().index;
         until("it is up to date", async || groups[0].status().await.is_some_and(|status| status.index >= index)).await;
         for id in &known {
@@ -99,7 +99,7 @@ async fn a_member_that_was_killed_comes_back_with_what_its_disk_holds_and_the_ot
     let mut groups = found_on(&processes, "ledger").await;
     approved(&groups[0], "before", 20).await;
     for killed in [2, 0] {
-        // From here on nobody's loss stops the group.
+        // From here on no single loss stops the group.
         three_vote(&groups).await;
         processes.remove(killed).kill();
         groups.remove(killed);
@@ -157,7 +157,8 @@ async fn finds_itself_again(look_up: impl AsyncFn(&[Process])) {
     assert!(before.iter().all(|id| found.contains(id)), "something approved is missing");
 }
 
-/// The one whose name they have cannot coordinate: it misses what the others did without it. Nor does it know who does.
+/// The node whose name they have cannot coordinate: it misses the entries that the others made without it. It does not
+/// know the coordinator either.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_have_all_moved_find_one_by_its_name_and_hear_from_it_where_the_other_is() {
     finds_itself_again(async |processes| {
@@ -215,7 +216,7 @@ async fn a_group_of_one_is_a_log_that_outlives_its_process() {
     assert!(empty.node.resumed_groups().is_empty());
 }
 
-/// The texts that a group of one broadcast, whatever of them it still keeps in memory.
+/// The texts that a group of one broadcast, also those that it no longer keeps in memory.
 fn numbered(what: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{what} {number}")).collect()
 }
@@ -329,7 +330,7 @@ async fn a_node_without_a_data_directory_does_not_take_part() {
     let groups = found_on(&processes, "kept").await;
     let joined = within("the answer", without.join_group_at("kept", processes[0].node.local_addr())).await;
     assert_eq!(joined.err(), Some(JoinError::NeedsDataDir { name: "kept".to_owned() }));
-    // Who reads along keeps nothing.
+    // An observer keeps nothing.
     let at = processes[0].node.local_addr();
     let seen = within("it reads along", without.observe_group("kept", at, cloudy_node::Index(1))).await.unwrap();
     approved(&groups[0], "seen", 3).await;

@@ -183,7 +183,7 @@ async fn connecting_waits_for_a_node_that_starts_later_and_not_for_one_that_refu
     let error = within("its time is over", node.connect(at).timeout(SOON)).await.unwrap_err();
     assert!(error.to_string().contains(&at.to_string()), "{error}");
     let (linked, later) = tokio::join!(within("the link", node.connect(at)), async {
-        // It dials before there is anybody.
+        // It dials before any other node is there.
         tokio::task::yield_now().await;
         start_at(&key, at).await
     });

@@ -1,4 +1,4 @@
-//! `Disk`: what is given out to be stored, and what follows once it is synced (`protocol.md` §3.2, §6.2, §7.2).
+//! `Disk`: output of records, and actions that follow their sync (`protocol.md` §3.2, §6.2, §7.2).
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -17,27 +17,27 @@ use crate::stored::{Record, StoredBody, StoredEntry};
 use crate::time::Time;
 use crate::view::{InstalledView, View};
 
-/// What a stored entry costs beside its payloads.
+/// Cost of a stored entry beside its payloads.
 const RECORD_BYTES: u64 = 256;
 
-/// What waits for the disk.
+/// Actions that wait for the disk.
 #[derive(Debug, Default)]
 pub(crate) struct Syncs {
-    /// Of the last output.
+    /// The ticket of the last output.
     ticket: u64,
     /// In order; at most one for each time that outputs were taken.
     waiting: VecDeque<Sync>,
-    /// What all of them hold of fetched entries.
+    /// Bytes of fetched entries in all of them.
     fetched_bytes: u64,
-    /// The state of consensus that was given out last.
+    /// The number of the last consensus state that was output.
     consensus: u64,
-    /// Where the messages of each lane ended when they were given out last.
+    /// The end of each lane's messages in the last output.
     ends: Option<(ViewId, Vec<Round>)>,
-    /// The result was fetched up to a view's first index.
+    /// Set if the result was fetched up to a view's first index.
     fetched: Option<(ViewId, Index)>,
-    /// The node that asked to wedge a view, and the ticket that the answer waits for.
+    /// The node that requested to wedge a view, and the ticket that the answer waits for.
     wedge_asked: Option<(NodeId, ViewId, u64)>,
-    /// The longest recent sync, and when the last one was finished.
+    /// The longest recent sync, and the end of the last one.
     slowest: Peak,
     synced_at: Time,
 }
@@ -50,18 +50,19 @@ impl Syncs {
         Some(sync)
     }
 
-    /// Another voter takes the place of the one that gave out state so far.
+    /// Forgets the consensus state, because another voter replaces the one that output it.
     pub(super) fn forget_consensus(&mut self) {
         self.consensus = 0;
         self.waiting.iter_mut().for_each(|sync| sync.consensus = 0);
     }
 
-    /// For how long the sync at the front of the queue has been on: it began once the one before it was finished.
+    /// The duration of the sync at the front of the queue: it began when the one before it ended.
     fn pending(&self, now: Time) -> Duration {
         self.waiting.front().map_or(Duration::ZERO, |sync| now.since(sync.given_at.max(self.synced_at)))
     }
 
-    /// The longest recent sync as a heartbeat says it, in milliseconds; a group in memory, which never syncs, pays nothing for it.
+    /// The longest recent sync for a heartbeat, in milliseconds; a group in memory, which never syncs, has no cost for
+    /// it.
     pub(super) fn slowest_ms(&self, now: Time) -> u32 {
         if self.ticket == 0 {
             return 0;
@@ -69,7 +70,7 @@ impl Syncs {
         u32::try_from(self.slowest(now).as_millis()).unwrap_or(u32::MAX)
     }
 
-    /// The longest recent sync, one that is not finished included.
+    /// The longest recent sync, including one in progress.
     pub(super) fn slowest(&self, now: Time) -> Duration {
         self.slowest.at(now).max(self.pending(now))
     }
@@ -79,7 +80,7 @@ impl Syncs {
         self.synced_at = now;
     }
 
-    /// A node requests to wedge a view: the answer waits for all that came up so far. True if that is synced.
+    /// Notes a request to wedge a view: the answer waits for all records so far. True if they are synced.
     pub(super) fn on_wedge_request(&mut self, from: NodeId, view: ViewId, records: &Records) -> bool {
         let has_more = !records.is_empty() || self.fetched.is_some();
         let ticket = self.ticket + u64::from(has_more);
@@ -87,7 +88,7 @@ impl Syncs {
         self.has_synced(ticket)
     }
 
-    /// The request to wedge a view that is to be answered. `waits`: only if all is synced that the answer waits for.
+    /// Takes the request to wedge a view. `waits`: only if all records that the answer waits for are synced.
     pub(super) fn take_wedge_request(&mut self, waits: bool) -> Option<(NodeId, ViewId)> {
         let (from, view, ticket) = self.wedge_asked?;
         if waits && !self.has_synced(ticket) {
@@ -102,7 +103,7 @@ impl Syncs {
     }
 }
 
-/// What is so once a ticket is synced.
+/// The effect of the sync of a ticket.
 #[derive(Debug)]
 struct Sync {
     ticket: u64,
@@ -113,7 +114,7 @@ struct Sync {
     fetched_bytes: u64,
 }
 
-/// What fetched entries among these cost while they wait for the disk.
+/// Bytes of fetched entries among these records while they wait for the disk.
 fn fetched_bytes(records: &[Record]) -> u64 {
     let bytes = |record: &Record| match record {
         Record::Entry(StoredEntry { body: StoredBody::Here(body), .. }) => body.len() as u64 + RECORD_BYTES,
@@ -123,7 +124,7 @@ fn fetched_bytes(records: &[Record]) -> u64 {
 }
 
 impl Machine {
-    /// Gives out what is to be stored, all that came up since the last time together.
+    /// Outputs all records that were added after the last output, together.
     pub(super) fn give_out_records(&mut self) {
         if self.identity.durability == Durability::Memory {
             return;
@@ -150,7 +151,7 @@ impl Machine {
         self.outputs.push(Output::Persist { ticket, records });
     }
 
-    /// All that was given out up to a ticket is synced.
+    /// Handles the sync of all records up to a ticket.
     pub(super) fn persisted(&mut self, ticket: u64) {
         self.storage.syncs.finished(self.timers.now());
         while let Some(sync) = self.storage.syncs.next_due(ticket) {
@@ -172,12 +173,13 @@ impl Machine {
         self.fetch_held_back();
     }
 
-    /// What was fetched and waits for the disk.
+    /// Bytes of the fetched result that wait for the disk.
     pub(super) fn unsynced_fetch_bytes(&self) -> u64 {
         self.storage.syncs.fetched_bytes + fetched_bytes(self.storage.records.waiting())
     }
 
-    /// The result was fetched up to the first index of the view in force: this member is complete once that is synced.
+    /// Notes that the result was fetched up to the first index of the present view: this member is complete once that
+    /// is synced.
     pub(super) fn fetched_all(&mut self, view: &Arc<View>, first: Index) {
         self.delivery().begin_view(InstalledView { first, view: Arc::clone(view) });
         let view = view.id;

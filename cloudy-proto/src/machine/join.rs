@@ -137,7 +137,7 @@ impl JoinHandler<'_> {
         if !self.peers.is_linked(node) {
             self.outputs.event(Event::Referred { node, addresses });
         } else if !is_asked {
-            // At most one such request between two ticks, whatever the others send.
+            // At most one such request between two ticks, with any answers of the others.
             self.ask(node);
         }
     }

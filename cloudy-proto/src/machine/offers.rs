@@ -1,5 +1,5 @@
-//! Snapshots that are given to nodes that fetch (`protocol.md` §7.8). A transfer takes time, and a newer snapshot must not
-//! end it: the one that is transferred is pinned.
+//! Snapshots for nodes that fetch (`protocol.md` §7.8). A transfer takes time, and a newer snapshot must not end it:
+//! the transferred one is pinned.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::time::Time;
 use crate::view::InstalledView;
 use crate::wire::{Fetched, HeldPart, encode_base};
 
-/// A snapshot as it is transferred.
+/// A snapshot in its transferred form.
 #[derive(Debug)]
 struct Offer {
     index: Index,
@@ -41,7 +41,7 @@ impl Offer {
     }
 }
 
-/// A snapshot that is given to one node, and how much of it was.
+/// A snapshot for one node, and the sent part of it.
 #[derive(Debug)]
 pub(super) struct Offering {
     offer: Arc<Offer>,
@@ -54,7 +54,7 @@ impl Offering {
         self.offer.needed
     }
 
-    /// Bytes of the snapshot that are yet to come.
+    /// Bytes of the snapshot that are not sent yet.
     pub(super) fn left(&self) -> u64 {
         self.offer.length() - self.offset
     }
@@ -72,7 +72,7 @@ impl Offering {
     }
 }
 
-/// The snapshots that were given lately.
+/// The recently sent snapshots.
 #[derive(Debug, Default)]
 pub(crate) struct Offers(Vec<Pinned>);
 
@@ -84,7 +84,7 @@ struct Pinned {
 }
 
 impl Offers {
-    /// Lets go what no transfer has used for a while, or that is pinned for too long.
+    /// Drops snapshots that no transfer has used for a while, or that are pinned for too long.
     fn purge(&mut self, now: Time) {
         let is_used = |pinned: &Pinned| {
             now.since(pinned.used_at) <= SNAPSHOT_PIN_IDLE && now.since(pinned.since) <= SNAPSHOT_PIN_MAX
@@ -102,7 +102,7 @@ impl Offers {
         offer
     }
 
-    /// A part of it is sent.
+    /// Notes that a part of a snapshot is sent.
     pub(super) fn touch(&mut self, offering: &Offering, now: Time) {
         let pinned = self.0.iter_mut().find(|pinned| Arc::ptr_eq(&pinned.offer, &offering.offer));
         pinned.into_iter().for_each(|pinned| pinned.used_at = now);
@@ -110,8 +110,8 @@ impl Offers {
 }
 
 impl Machine {
-    /// The snapshot to give to a node that has this of one: the same again if it is there and what is kept follows it, or
-    /// else the newest.
+    /// The snapshot for a node that has this part of one: the same again if it exists and the entries after it are
+    /// kept, or else the newest.
     pub(super) fn offer_snapshot(&mut self, held: HeldPart) -> Option<Offering> {
         self.catch_up.transfers.offers.purge(self.timers.now());
         let (first, end) = (self.first_kept(), self.result.state().index());
@@ -138,14 +138,14 @@ impl Machine {
         Some(self.catch_up.transfers.offers.add(offer, self.timers.now()))
     }
 
-    /// `Disk`: what follows a snapshot goes from the disk when a newer one is stored, so none is while one is transferred.
-    /// In memory nothing depends on it.
+    /// `Disk`: whether a snapshot is transferred. The entries after it are deleted when a newer one is stored, so none
+    /// is stored meanwhile. In memory nothing depends on it.
     pub(super) fn pins_snapshot(&mut self) -> bool {
         self.catch_up.transfers.offers.purge(self.timers.now());
         self.identity.durability == Durability::Disk && !self.catch_up.transfers.offers.0.is_empty()
     }
 
-    /// Memory is given back once a transfer has ended.
+    /// Releases memory once a transfer has ended.
     pub(super) fn unpin(&mut self) {
         self.catch_up.transfers.offers.purge(self.timers.now());
         self.keep_for_transfers();

@@ -1,4 +1,4 @@
-//! A process that comes back with what an earlier run stored (`protocol.md` §2, §6.2, §7).
+//! A process that returns with the stored data of an earlier incarnation (`protocol.md` §2, §6.2, §7).
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::time::Time;
 use crate::view::View;
 
 impl Machine {
-    /// A group as an earlier run of this node left it on its disk. It gives out again what was read of the stored result
-    /// ([`Stored::begin_reading`]), votes under its old name, answers for what it holds of the view that it was in, and comes back into the group as a run
-    /// of its own: nothing that the earlier run broadcast is sent again.
+    /// Restores a group that an earlier incarnation of this node left on its disk. It outputs the stored result again
+    /// as far as it was read ([`Stored::begin_reading`]), votes under its old id, answers for its data in the view that
+    /// it was in, and rejoins the group as a new incarnation: nothing that the earlier one broadcast is sent again.
     ///
     /// # Errors
-    /// What was stored is not one node's of one group, or was damaged.
+    /// The stored data is not of one node in one group, or is damaged.
     pub fn restored(now: Time, config: MachineConfig, stored: Stored) -> Result<Self, StoredError> {
         let mut machine = Self::new(config);
         machine.timers.advance(now);
@@ -38,7 +38,7 @@ impl Machine {
         if let Some(vote) = stored.vote.filter(|vote| vote.voter > ConsensusId(0)) {
             let (base, entries) = (stored.base.clone(), stored.entries.clone());
             let mut voter = Voter::restored(vote, base, entries, machine.identity.durability);
-            // What was applied is committed, also if that was not stored with the vote.
+            // Applied entries are committed, even if that was not stored with the vote.
             voter.learn_committed(stored.log_last(), stored.log_term);
             machine.log.begin_voting(voter);
             machine.set_timer(Timer::Consensus, CONSENSUS_TICK);
@@ -48,7 +48,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// A founder that took no place on the ring takes none after a restart either. Its own log may be the first to say
+    /// A creator without a place on the ring takes none after a restart either. Its own log may be the first to show
     /// which kind it is.
     pub(super) fn stay_off_ring(&mut self) {
         if self.identity.is_restored && self.only_creates() {
@@ -86,7 +86,7 @@ impl Machine {
         views.for_each(|view| delivery.restored_view(view));
     }
 
-    /// Builds up what the log said, and this node's part in its latest view.
+    /// Restores the state of the log, and this node's part in its latest view.
     fn replay(&mut self, stored: &Stored) -> Result<(), StoredError> {
         let before = stored.log_before();
         if let Some((index, encoded)) = &stored.log {
@@ -135,7 +135,8 @@ impl Machine {
             self.finish();
             return Ok(());
         }
-        // Without the result up to the view's first index the disk may not be the one that the listed run wrote to.
+        // Without the result up to the view's first index the disk may not be the one that the listed incarnation wrote
+        // to.
         if let Some(rank) = rank.filter(|_| !view.last && first.is_some()) {
             let passed = stored.passed.filter(|(of, _)| *of == view.id).map(|(_, passed)| passed);
             let of_view = stored.slots.iter().filter(|((of, ..), _)| *of == view.id);

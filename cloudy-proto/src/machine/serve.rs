@@ -1,5 +1,5 @@
-//! Serving a node that fetches: the result is given from memory, from the disk, or as a snapshot, and no faster than the
-//! credit of the transfer allows (`protocol.md` §7.7).
+//! Transfers to nodes that fetch: the result is sent from memory, from the disk, or as a snapshot, within the credit of
+//! the transfer (`protocol.md` §7.7).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,23 +16,24 @@ use crate::time::Time;
 use crate::view::InstalledView;
 use crate::wire::{AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, HeldPart, Stream};
 
-/// What a node knows of transfers beside what it misses itself.
+/// Transfers of a node, beside its own missing part.
 #[derive(Debug)]
 pub(super) struct Transfers {
-    /// How fast it fetches.
+    /// The rate at which it fetches.
     pub(super) pace: Pace,
     /// The last transfer that it requested.
     pub(super) number: u64,
     /// By node that fetches from this one.
     pub(super) serving: BTreeMap<NodeId, Serving>,
-    /// For whom the disk reads.
+    /// The nodes for which the disk reads.
     reading: BTreeSet<NodeId>,
-    /// Snapshots that are given to others.
+    /// Snapshots for other nodes.
     pub(super) offers: Offers,
 }
 
 impl Transfers {
-    /// Other machines of this process may have fetched over the same links: a name of this one keeps the numbers apart.
+    /// Other machines of this process may have fetched over the same links: the process's number distinguishes the
+    /// transfers.
     pub(super) fn new(run: u64) -> Self {
         Self {
             pace: Pace::default(),
@@ -50,27 +51,27 @@ pub(crate) struct Serving {
     number: u64,
     /// The item that is next, or of which a part is.
     next: Position,
-    /// Bytes of its body that were sent, and how long the body is for which that holds.
+    /// Sent bytes of its body, and the length of that body.
     sent_of_body: u64,
     body_length: u64,
-    /// What was sent in all, as it counts towards the credit.
+    /// All sent bytes, as they count for the credit.
     sent: u64,
     credit: u64,
     before: ViewId,
-    /// What the disk has given of what is next.
+    /// Entries from the disk that are sent next.
     read: VecDeque<ApprovedItem>,
-    /// The disk does not give what is next.
+    /// Whether the disk cannot read the next entry.
     is_unreadable: bool,
-    /// A snapshot is given in place of what is next.
+    /// The snapshot that is sent in place of the next entries.
     snapshot: Option<Offering>,
     held: HeldPart,
-    /// When it was last requested.
+    /// The time of the last request.
     used_at: Time,
-    /// All was sent: more credit changes nothing.
+    /// Whether everything was sent, so that more credit changes nothing.
     is_over: bool,
 }
 
-/// What a transfer does next.
+/// The next step of a transfer.
 enum Step {
     Entry(Entry),
     View(InstalledView),
@@ -104,12 +105,12 @@ impl Serving {
         }
     }
 
-    /// The first index that it is yet to give, after the snapshot if it gives one.
+    /// The first index that it still has to send, after the snapshot if it sends one.
     fn needs(&self) -> Position {
         self.snapshot.as_ref().map_or(self.next, Offering::needed)
     }
 
-    /// The next part of an entry, and whether it is the last. A part held of another entry counts for nothing.
+    /// The next part of an entry, and whether it is the last. A held part of another entry does not count.
     fn part_of(&mut self, entry: &Entry) -> (Fetched, bool) {
         let body = &entry.batch.body;
         let length = body.len() as u64;
@@ -133,7 +134,7 @@ impl Serving {
 }
 
 impl Machine {
-    /// A node requests a part of the result, or grants more credit for a transfer.
+    /// Handles a request for a part of the result, or more credit for a transfer.
     pub(super) fn serve(&mut self, to: NodeId, fetch: &Fetch) {
         if fetch.credit == 0 {
             self.catch_up.transfers.serving.remove(&to);
@@ -150,7 +151,7 @@ impl Machine {
         self.serve_on(to);
     }
 
-    /// Sends what the credit allows, at most [`FETCH_BURST_BYTES`] at once.
+    /// Sends within the credit, at most [`FETCH_BURST_BYTES`] at once.
     fn serve_on(&mut self, to: NodeId) {
         let Some(mut serving) = self.catch_up.transfers.serving.remove(&to) else { return };
         let until = serving.credit.min(serving.sent + FETCH_BURST_BYTES);
@@ -203,8 +204,8 @@ impl Machine {
         self.keep_for_transfers();
     }
 
-    /// `Memory`: what transfers are yet to give stays while they are alive, or a node whose link is hardly faster than the result
-    /// grows would never reach it.
+    /// `Memory`: retains the entries that live transfers still have to send: otherwise a node whose link is hardly
+    /// faster than the growth of the result would never reach its end.
     pub(super) fn keep_for_transfers(&mut self) {
         let now = self.timers.now();
         let is_alive = |serving: &&Serving| now.since(serving.used_at) <= SNAPSHOT_PIN_IDLE;
@@ -254,7 +255,7 @@ impl Machine {
         Some(self.first_of_view()).filter(|first| of_view && *first > Index(0))
     }
 
-    /// Where the view in force begins; zero at a node that does not know: one that is not complete.
+    /// The first index of the present view; zero at a node that does not know it, because it is not complete.
     fn first_of_view(&self) -> Index {
         match self.plane.place() {
             Some(member) => member.first(),
@@ -276,26 +277,26 @@ impl Machine {
         Fetched::End { index, ahead, view, first, digest }
     }
 
-    /// Asks the disk for what memory does not have; false if it is not there either.
+    /// Reads entries from the disk that are not in memory; false if they are not there either.
     fn read_for(&mut self, to: NodeId, from: Position) -> bool {
         if self.identity.durability == Durability::Memory || from.next < self.storage.retention.stored_from() {
             return false;
         }
-        // What is read already answers a later request, if it is what that wants.
+        // Entries that are already being read answer a later request, if it needs the same ones.
         if self.catch_up.transfers.reading.insert(to) {
             self.outputs.push(Output::ReadResult { to, from, bytes_max: READ_BYTES_MAX });
         }
         true
     }
 
-    /// The disk has read what a node misses.
+    /// Handles entries that the disk has read for a node.
     pub(super) fn result_read(&mut self, to: NodeId, items: Option<Vec<ApprovedItem>>) {
         if !self.catch_up.transfers.reading.remove(&to) {
             return;
         }
         let Some(serving) = self.catch_up.transfers.serving.get_mut(&to) else { return };
         match items {
-            // It is not synced yet, or a snapshot takes its place: a node that misses it requests it again.
+            // It is not synced yet, or a snapshot replaces it: a node that lacks it repeats its request.
             Some(items) if items.is_empty() => return,
             Some(items) => serving.read = items.into(),
             None => serving.is_unreadable = true,
@@ -309,7 +310,7 @@ impl Machine {
     }
 }
 
-/// What a frame counts towards the credit of its transfer.
+/// The cost of a frame for the credit of its transfer.
 pub(super) fn part_cost(fetched: &Fetched) -> u64 {
     match fetched {
         Fetched::Entry { part, .. } | Fetched::Snapshot { part, .. } => part.len() as u64 + FETCH_PART_COST_BYTES,

@@ -1,5 +1,5 @@
-//! Snapshots of the application's state: what the result holds before one need not be kept, and who comes late begins
-//! with one (`protocol.md` §7).
+//! Snapshots of the application's state: the result before one need not be kept, and late joiners start from one
+//! (`protocol.md` §7).
 
 use bytes::{Bytes, BytesMut};
 
@@ -16,7 +16,7 @@ use crate::view::InstalledView;
 use crate::wire::decode_base;
 
 impl Machine {
-    /// The application says what its state is after an index.
+    /// Handles the application's state after an index.
     pub(super) fn snapshot_taken(&mut self, index: Index, state: Bytes) {
         let known = self.storage.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
         if index <= known || index > self.result.state().index() || state.len() > SNAPSHOT_BYTES_MAX {
@@ -36,7 +36,8 @@ impl Machine {
     fn keep_snapshot(&mut self, snapshot: StoredSnapshot) {
         let needed = snapshot.begins.index().next();
         let retained = self.result.retained().first();
-        // With a gap behind it, it would help nobody. On a disk that memory does not fill: the node starts with the disk.
+        // With a gap behind it, no node could use it. On a disk, memory may lack the rest: the node starts with the
+        // disk.
         let first = match self.identity.durability {
             Durability::Memory => retained,
             Durability::Disk if self.identity.rules.holds(Rule::StoredFollowsSnapshot) => {
@@ -51,7 +52,7 @@ impl Machine {
         }
     }
 
-    /// The first index that can be given to others, if there is any: from memory or from the disk.
+    /// The first index that can be sent to others, if there is any: from memory or from the disk.
     pub(super) fn first_kept(&self) -> Option<Index> {
         let retained = self.result.retained().first();
         match self.identity.durability {
@@ -60,7 +61,7 @@ impl Machine {
         }
     }
 
-    /// A part of a snapshot comes. True if it is new.
+    /// Handles a part of a snapshot. True if it is new.
     pub(super) fn take_part(&mut self, from: NodeId, header: Header, offset: u64, part: &Bytes) -> bool {
         if self.arrival.observes() {
             self.truncated(from, header.index.next());
@@ -83,7 +84,7 @@ impl Machine {
         true
     }
 
-    /// All of a snapshot is here.
+    /// Handles a complete snapshot.
     fn finish_snapshot(&mut self, from: NodeId, incoming: Incoming) {
         let Incoming { header, bytes } = incoming;
         let mut state = bytes.freeze();
@@ -95,13 +96,13 @@ impl Machine {
         }
     }
 
-    /// The result goes on from a base, and the application from a state.
+    /// Continues the result from a base, and the application from a state.
     fn begin_with(&mut self, index: Index, mut base: ResultBase, (view, state): (Option<InstalledView>, Bytes)) {
         if !self.identity.rules.holds(Rule::SnapshotHasLastNumbers) {
             base.last_numbers.clear();
         }
         let (after, here) = (base.checkpoint.index, self.result.state().index());
-        // Of several that came, a later one may have taken the application further.
+        // If several arrived, a later one may have restored the application already.
         let newer = index > self.result.restored_to();
         if after >= here && index >= after && (after > here || newer) {
             let begins = StoredBase { base, first_index: after.next(), ..StoredBase::default() };
@@ -133,7 +134,7 @@ mod tests {
         const PAYLOAD_BYTES: usize = 2_000;
         let mut machine = alone(Parameters::default());
         let now = machine.timers.now();
-        // Twice what lies between two checkpoints is retained.
+        // Twice the distance of two checkpoints is retained.
         machine.result = crate::result_log::ResultLog::new(Index(1), 2 * CHECKPOINT_BYTES);
         let messages = 4 * CHECKPOINT_BYTES / PAYLOAD_BYTES as u64;
         for seq in 1..=messages {

@@ -75,7 +75,7 @@ impl Timeouts<'_> {
         parameters.limit(parameters.failure_timeout, gaps + self.round_trip_max(node) * round_trips)
     }
 
-    /// How long a coordinator that lives may be silent: one off the ring sends no heartbeats and answers probes. Groups with
+    /// Maximum silence of a live coordinator: one off the ring sends no heartbeats and answers probes. Groups with
     /// fixed timeouts send none.
     pub(super) fn probed_silence_max(&self, node: NodeId) -> Duration {
         if !self.parameters.is_some_and(Parameters::adapts) {

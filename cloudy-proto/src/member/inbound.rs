@@ -20,9 +20,9 @@ pub(crate) enum Breach {
     Confirm(#[from] ConfirmedTooMuch),
     #[error("{bytes} bytes in flight, where the view's window allows {max}")]
     Window { bytes: u64, max: u64 },
-    #[error("it tells skips of lane {lane}, which are not its to tell")]
+    #[error("it sends skips of lane {lane}, which another member carries")]
     Skips { lane: Rank },
-    #[error("it wants to resume lane {lane} at round {wanted}, but that ends at {end}")]
+    #[error("it resumes lane {lane} at round {wanted}, but the lane ends at {end}")]
     Resume { lane: Rank, wanted: Round, end: Round },
 }
 

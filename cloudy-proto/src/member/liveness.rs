@@ -11,12 +11,12 @@ use crate::view::Place;
 use crate::view_change::{Limits, Observation, Suspicion};
 use crate::wire::{Findings, Stall};
 
-/// What is known of the other members and of the place that the result waits at.
+/// The signs of life of the other members, and the place at which the result waits.
 #[derive(Debug)]
 pub(super) struct Liveness {
     suspicion: Suspicion,
     pub(super) progress: Progress,
-    /// Where the walk waits, and since when a message slot has waited behind that place.
+    /// The place at which the walk waits, and the time since when a message slot has waited behind it.
     waits: (Place, Time),
     /// A message slot waits.
     lags: bool,

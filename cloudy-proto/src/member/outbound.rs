@@ -20,7 +20,7 @@ pub(super) struct LaneFlow {
     pub(super) resumes: bool,
 }
 
-/// What the other members are sent.
+/// The frames for the other members.
 #[derive(Debug)]
 pub(super) struct Flows {
     /// By rank.
@@ -38,7 +38,7 @@ impl Flows {
     }
 }
 
-/// What one member of the view is sent.
+/// The frames for one member of the view.
 #[derive(Debug, Default)]
 pub(super) struct PeerFlow {
     /// Whether its link is up.

@@ -88,7 +88,7 @@ impl Session {
         }
     }
 
-    /// STOP begins, whatever the phase.
+    /// STOP begins, in any phase.
     pub(crate) fn on_stop(&mut self) {
         self.phase = Phase::Stop;
     }

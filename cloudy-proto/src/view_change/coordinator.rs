@@ -37,7 +37,7 @@ pub(crate) struct ViewChange {
 pub(crate) enum AnswerError {
     #[error("it is not a member of the view that is wedged")]
     NotAMember,
-    #[error("its run is not the one that the ring lists")]
+    #[error("its incarnation is not the one that the ring lists")]
     OtherRun,
     #[error("it names {named} lanes where the view has {lanes}")]
     Lanes { named: usize, lanes: usize },

@@ -1,4 +1,4 @@
-//! What a member finds against the others of its view (`protocol.md` §6.1).
+//! The findings of a member against the others of its view (`protocol.md` §6.1).
 
 use core::time::Duration;
 
@@ -6,16 +6,16 @@ use crate::id::{Rank, Round};
 use crate::time::Time;
 use crate::wire::{Findings, Stall};
 
-/// Heartbeats that a check may come late before the checker itself counts as having slept.
+/// Number of heartbeats by which a check may be late before the checking node itself counts as stopped.
 const LATE_HEARTBEATS: u32 = 4;
 
-/// What is watched of one other member.
+/// The observed state of one other member.
 #[derive(Debug)]
 struct Watch {
-    /// When a frame came, and a datagram.
+    /// The time of the last frame, and of the last datagram.
     heard_at: Time,
     alive_at: Time,
-    /// What it has confirmed of the own lane, while that holds the own result up, and since when.
+    /// The confirmed frontier of the own lane, while that delays the own result, with the time from which it does.
     unconfirmed: Option<(Round, Time)>,
 }
 
@@ -24,24 +24,24 @@ impl Watch {
         Self { heard_at: now, alive_at: now, unconfirmed: None }
     }
 
-    /// For how long nothing has come. Where datagrams do, a frame may wait until a lost one is repeated, which takes several
-    /// round trips; but a node may also have left the group, so they count up to the time of a stall.
+    /// The time without a frame. If datagrams arrive, a frame may wait until a lost one is repeated, which takes
+    /// several round trips; but a node may also have left the group, so datagrams count only up to the stall timeout.
     fn silent_for(&self, limits: &Limits, now: Time) -> Duration {
         let unheard = now.since(self.heard_at);
         if unheard > limits.stall { unheard } else { unheard.min(now.since(self.alive_at)) }
     }
 }
 
-/// How long a member may take before something is found against it.
+/// The limits of a member before there is a finding against it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Between two frames of it.
     pub(crate) silence: Duration,
-    /// To let the group go on.
+    /// For the time for which it delays the group.
     pub(crate) stall: Duration,
 }
 
-/// The watch over one view's members.
+/// The observation of one view's members.
 #[derive(Debug)]
 pub(crate) struct Suspicion {
     watches: Vec<Watch>,
@@ -49,18 +49,19 @@ pub(crate) struct Suspicion {
     findings: Findings,
 }
 
-/// What a member sees of its view when it checks.
+/// The state of a view at a check.
 pub(crate) struct Observation<'a> {
     pub(crate) own: Rank,
-    /// Between two heartbeats.
+    /// The time between two heartbeats.
     pub(crate) heartbeat: Duration,
     /// By rank.
     pub(crate) limits: &'a [Limits],
-    /// By rank: how far the own lane should have been confirmed, and how far it is.
+    /// By rank: the frontier to which the own lane should have been confirmed, and the confirmed one.
     pub(crate) confirmed: &'a dyn Fn(Rank) -> (Round, Round),
-    /// By rank: when a part of an unfinished own slot last came there.
+    /// By rank: the time at which a part of an unfinished own slot last arrived there.
     pub(crate) taken_at: &'a dyn Fn(Rank) -> Option<Time>,
-    /// The slot that the result waits at, who holds it up and how, and since when: no part of it has come since.
+    /// The slot that the result waits for: the member that delays it, the kind of stall, and the time from which no
+    /// part of it has arrived.
     pub(crate) waits: Option<(Rank, Stall, Time)>,
 }
 
@@ -75,7 +76,7 @@ impl Suspicion {
         self.watches[rank.at()].heard_at = now;
     }
 
-    /// A datagram of a member came after some time.
+    /// Notes datagrams of a member after some time.
     pub(crate) fn alive(&mut self, rank: Rank, since: Time) {
         let watch = &mut self.watches[rank.at()];
         watch.alive_at = watch.alive_at.max(since);
@@ -91,10 +92,10 @@ impl Suspicion {
         &self.findings
     }
 
-    /// Looks at all others; true if something was found that was not before.
+    /// Checks all others; true if there is a new finding.
     pub(crate) fn check(&mut self, seen: &Observation<'_>, now: Time) -> bool {
         if now.since(self.checked_at) > seen.heartbeat * LATE_HEARTBEATS {
-            // A node that slept itself cannot tell which peers were silent meanwhile.
+            // A node that was stopped itself cannot tell which peers were silent meanwhile.
             self.watches.iter_mut().for_each(|watch| *watch = Watch::new(now));
         }
         self.checked_at = now;
@@ -116,7 +117,7 @@ impl Suspicion {
                 self.stalls(rank, Stall::Unconfirmed);
             }
         }
-        // Whose confirmation an approval waits for only its owner knows: it may be the slowest.
+        // Only its owner knows whose confirmation an approval waits for: it may be the slowest member.
         let slowest = seen.limits.iter().map(|limits| limits.stall).max().unwrap_or_default();
         let overdue = |since: &Time| now.since(*since) > slowest;
         let counts = |rank: Rank, stall: Stall| rank != seen.own || stall == Stall::Unsynced;
@@ -128,13 +129,13 @@ impl Suspicion {
         before != (self.findings.down.len(), self.findings.stalled.len())
     }
 
-    /// The members that were not heard of for longer than half of what they may be silent.
+    /// The members without a frame for longer than half of their allowed silence.
     pub(crate) fn quiet(&self, me: Rank, limits: &[Limits], now: Time) -> Vec<Rank> {
         let is_quiet = |at: &usize| self.watches[*at].silent_for(&limits[*at], now) > limits[*at].silence / 2;
         (0..self.watches.len()).filter(|&at| at != me.at()).filter(is_quiet).map(|at| Rank(at as u16)).collect()
     }
 
-    /// Forgets what has healed, and every stall.
+    /// Drops findings that have healed, and all stalls.
     pub(crate) fn find_again(&mut self, me: Rank, limits: &[Limits], now: Time) {
         let silent = |at: &usize| self.watches[*at].silent_for(&limits[*at], now) > limits[*at].silence;
         let others = (0..self.watches.len()).filter(|&at| at != me.at());
@@ -142,7 +143,7 @@ impl Suspicion {
         self.findings.stalled.clear();
     }
 
-    /// One finding of each kind against each member.
+    /// Adds a stall: at most one finding of each kind against each member.
     fn stalls(&mut self, rank: Rank, stall: Stall) {
         let same_kind = |found: &Stall| core::mem::discriminant(found) == core::mem::discriminant(&stall);
         if !self.findings.stalled.iter().any(|(found, kind)| *found == rank && same_kind(kind)) {
@@ -157,7 +158,8 @@ mod tests {
 
     const LIMITS: Limits = Limits { silence: Duration::from_millis(300), stall: Duration::from_secs(2) };
 
-    /// After how many milliseconds a member counts as failed that sends nothing, or datagrams without a frame up to a time.
+    /// The milliseconds after which a member counts as failed that sends nothing, or datagrams without a frame up to a
+    /// time.
     fn down_after(datagrams_until_ms: u64) -> u64 {
         let at = |ms| Time(1) + Duration::from_millis(ms);
         let mut suspicion = Suspicion::new(2, at(0));

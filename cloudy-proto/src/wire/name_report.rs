@@ -41,7 +41,7 @@ pub enum NamedGroup {
 pub struct Opening {
     /// With how many members the group is created, if no node is in one; 0: it is not.
     pub expect: u16,
-    /// What all members share.
+    /// The parameters that all members share.
     pub parameters: Parameters,
     /// The linked nodes that open a group of that name too.
     pub linked: Vec<NodeId>,

@@ -1,4 +1,4 @@
-//! What is known of one node from what it put out, and the promises that one node can break alone (`protocol.md` §1, §11).
+//! The facts about one node from its outputs, and the promises that one node can break alone (`protocol.md` §1, §11).
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,20 +14,20 @@ use cloudy_proto::{ApprovedItem, Checkpoint, Entry, Event, Frame, InstalledView,
 /// A promise that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// The promise, in words.
+    /// The promise, as a text.
     pub rule: &'static str,
-    /// What was seen.
+    /// The observation.
     pub what: String,
 }
 
 impl Broken {
-    /// A promise, and what breaks it.
+    /// A promise, and the observation that breaks it.
     #[must_use]
     pub fn new(rule: &'static str, what: impl Debug) -> Self {
         Self { rule, what: format!("{what:?}") }
     }
 
-    /// A machine has stopped at an assertion of its own.
+    /// A machine has stopped at one of its own assertions.
     #[must_use]
     pub fn panicked(panic: &(dyn Any + Send)) -> Self {
         let said = panic.downcast_ref::<String>().cloned();
@@ -42,7 +42,7 @@ impl fmt::Display for Broken {
     }
 }
 
-/// How a payload came into a result.
+/// The way in which a payload came into a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// By the walk: all members have confirmed it.
@@ -56,7 +56,7 @@ pub enum Way {
 pub struct Placed {
     /// The view that approved it.
     pub view: ViewId,
-    /// Who broadcast it.
+    /// The node that broadcast it.
     pub origin: usize,
     /// Its number there.
     pub seq: u64,
@@ -64,7 +64,7 @@ pub struct Placed {
     pub payload: Bytes,
 }
 
-/// What is known of a node.
+/// The facts about a node.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Which.
@@ -73,7 +73,7 @@ pub struct Facts {
     pub result: Vec<Placed>,
     /// The views of it.
     pub view_items: Vec<InstalledView>,
-    /// How each payload came into it.
+    /// The way of each payload into it.
     pub ways: Vec<Way>,
     /// Payloads that it has broadcast.
     pub broadcast: u64,
@@ -89,7 +89,7 @@ pub struct Facts {
     pub frozen: BTreeSet<ViewId>,
     /// Terms in which it said that it coordinates.
     pub terms: BTreeSet<u64>,
-    /// By view and lane: what it has confirmed.
+    /// By view and lane: the slots it has confirmed.
     pub confirmed: BTreeMap<(ViewId, usize), u64>,
     /// By view, lane and number: the round in which it sent a payload, its own or, relayed, another's.
     pub rounds: BTreeMap<(ViewId, Rank, u64), u64>,
@@ -125,7 +125,7 @@ impl Facts {
     /// # Errors
     /// The first promise that they break.
     pub fn note(&mut self, outputs: &[Output], node_of: &dyn Fn(NodeId) -> usize) -> Result<(), Broken> {
-        // What comes before a view in one go may have been taken by its cut.
+        // Entries before a view in the same step may come from its cut.
         let installs = |output: &Output| matches!(output, Output::Event(Event::ViewInstalled { .. }));
         let cut_ends = outputs.iter().rposition(installs).unwrap_or_default();
         for (at, output) in outputs.iter().enumerate() {

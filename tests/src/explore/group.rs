@@ -11,18 +11,18 @@ use crate::explore::scenario::Scenario;
 use crate::explore::state::{Channel, Choice, State};
 use crate::invariants::{ONE_SEQUENCE, REAL_TIME};
 
-/// Choices that a calm group may take until nothing is missing: far above what the longest honest run takes.
+/// Choices that a calm group may take until nothing is missing: far above the longest correct run.
 const CALM_CHOICES_MAX: usize = 20_000;
 
-/// How long a calm group may take: above the longest time that an evicted node is kept out.
+/// Maximum time of a calm group: above the longest time for which an evicted node is excluded.
 const CALM: Duration = Duration::from_secs(40);
 
-/// How long a spell is: above the failure timeout, and above the longest election timeout.
+/// Length of a spell: above the failure timeout, and above the longest election timeout.
 const SPELL: Duration = Duration::from_millis(600);
 
 /// Three nodes, and all that they were seen to do.
 pub struct Group {
-    /// What is known of single nodes.
+    /// The facts about single nodes.
     pub locals: Locals,
     /// Choices that were tried.
     pub transitions: u64,
@@ -34,23 +34,23 @@ pub struct Group {
 type Next = Result<Option<State>, Broken>;
 
 impl Group {
-    /// A group that is not founded yet.
+    /// A group that does not exist yet.
     #[must_use]
     pub fn new(scenario: &Scenario) -> Self {
         let locals = Locals::new(scenario.parameters(), scenario.off, scenario.reversed);
         Self { locals, transitions: 0, consensus_is_free: scenario.consensus_is_free }
     }
 
-    /// What is known of a node.
+    /// The facts about a node.
     #[must_use]
     pub fn facts(&self, state: &State, node: usize) -> &Facts {
         self.locals.facts(state.locals[node])
     }
 
-    /// Founds the group of three, and goes on until all vote.
+    /// Creates the group of three, and runs until all nodes vote.
     ///
     /// # Errors
-    /// If a promise does not hold, or it does not come to that.
+    /// If a promise does not hold, or the group does not reach that state.
     pub fn found(&mut self) -> Result<State, Broken> {
         let begun = State::begin();
         let mut state = self.calm(&begun, &|_, _| true)?;
@@ -137,8 +137,8 @@ impl Group {
         Ok(None)
     }
 
-    /// Who wanted to leave is gone. All others who live are members of one view, and have one result with all that they
-    /// have broadcast; or all who live have a final result.
+    /// The nodes that wanted to leave are gone. All other live nodes are members of one view, and have one result with
+    /// all their broadcasts; or all live nodes have a final result.
     #[must_use]
     pub fn is_settled(&self, state: &State) -> bool {
         let stays = |node: &usize| {
@@ -161,7 +161,7 @@ impl Group {
         }) && state.living().filter(|node| !stays(node)).all(|node| self.facts(state, node).left)
     }
 
-    /// Where a choice leads; none if it cannot be taken at this time.
+    /// The state after a choice; none if it is not possible at this time.
     ///
     /// # Errors
     /// The promise that does not hold.
@@ -217,7 +217,7 @@ impl Group {
         Ok(Some(next))
     }
 
-    /// A node learns of what became of a link.
+    /// A node notices a change of a link.
     fn notice(&mut self, state: &mut State, node: usize, peer: usize) -> Result<bool, Broken> {
         let Some(up) = state.notices[node][peer].pop() else { return Ok(false) };
         state.told[node][peer] = up;
@@ -304,8 +304,7 @@ impl Group {
         }
     }
 
-    /// What must hold between a node that has just done something and all others, also those that crashed. It was in
-    /// another state before.
+    /// Checks a node that has just made a step, from another state, against all others, also those that crashed.
     fn check(&self, state: &State, node: usize, before: LocalId) -> Result<(), Broken> {
         let (own, known) = (self.facts(state, node), self.locals.facts(before));
         let sizes = |facts: &Facts| {

@@ -1,5 +1,5 @@
-//! What one node can come to by itself: its states, and where each input leads. A machine is a function of what it was
-//! handed, so every step is computed once, however many states of the group contain it.
+//! All states of one node: the states it can reach by itself, and the effect of each input. A machine is a function of
+//! its inputs, so every step is computed once, for all states of the group that contain it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use cloudy_proto::{
 
 use crate::explore::facts::{Broken, Facts};
 
-/// Nodes of the group. The first founds it, and is a member.
+/// Nodes of the group. The first creates it, and is a member.
 pub const NODES: usize = 3;
 
 /// Machines that are kept at hand; any other is rebuilt from its history.
@@ -29,7 +29,7 @@ pub type LocalId = u32;
 /// A frame that some node sent in some run.
 pub type PacketId = u32;
 
-/// What a node is handed.
+/// An input of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stimulus {
     /// The link to a peer is up.
@@ -40,13 +40,13 @@ pub enum Stimulus {
     Packet(PacketId),
     /// Its application broadcasts its next payload.
     Broadcast,
-    /// The founder asks a node to become a member.
+    /// The creator asks a node to become a member.
     Invite(usize),
-    /// The founder installs the first view.
+    /// The creator installs the first view.
     Found,
     /// The node wants to leave.
     Leave,
-    /// The founder ends the group.
+    /// The creator closes the group.
     End,
     /// Its clock goes to its next deadline.
     Timer,
@@ -61,11 +61,11 @@ pub struct Packet {
     pub incarnation: Incarnation,
     /// The stream.
     pub stream: Stream,
-    /// What it says.
+    /// The frame.
     pub frame: Frame,
 }
 
-/// Where an input leads.
+/// The effect of an input.
 #[derive(Clone, Debug)]
 pub enum Edge {
     /// The input is taken.
@@ -87,7 +87,7 @@ pub enum Edge {
 
 /// A state of one node.
 struct Local {
-    /// How it was reached first.
+    /// The first way in which it was reached.
     from: Option<(LocalId, Stimulus)>,
     facts: Rc<Facts>,
     /// The next deadline, from now on.
@@ -95,7 +95,7 @@ struct Local {
     edges: HashMap<Stimulus, Edge>,
 }
 
-/// What a machine has put out.
+/// The outputs of a machine.
 struct Drained {
     facts: Facts,
     sent: Vec<(usize, PacketId)>,
@@ -157,19 +157,19 @@ impl Locals {
         locals
     }
 
-    /// How many states of single nodes were met.
+    /// The number of states of single nodes.
     #[must_use]
     pub fn count(&self) -> usize {
         self.states.len()
     }
 
-    /// What is known of a node in a state.
+    /// The facts about a node in a state.
     #[must_use]
     pub fn facts(&self, local: LocalId) -> &Rc<Facts> {
         &self.states[local as usize].facts
     }
 
-    /// How long until the node's next deadline.
+    /// The time until the node's next deadline.
     #[must_use]
     pub fn deadline(&self, local: LocalId) -> Option<Duration> {
         self.states[local as usize].deadline
@@ -204,7 +204,7 @@ impl Locals {
         live
     }
 
-    /// Where an input leads.
+    /// The effect of an input.
     pub fn step(&mut self, local: LocalId, stimulus: Stimulus) -> Edge {
         if let Some(edge) = self.states[local as usize].edges.get(&stimulus) {
             return edge.clone();
@@ -291,7 +291,7 @@ impl Locals {
         live
     }
 
-    /// Takes what a machine puts out, and notes it.
+    /// Takes a machine's outputs, and records them.
     fn drain(&mut self, local: LocalId, live: &mut Live, leaves: bool) -> Result<Drained, Broken> {
         let mut outputs = Vec::new();
         while let Some(output) = live.machine.poll_output() {

@@ -1,11 +1,11 @@
 //! Every order of events in a group of three, within bounds, of the real machine (`protocol.md` §11).
 //!
-//! A state is where each node is, what is in flight on each stream of each link, and which faults are still to come. A
-//! machine does what its inputs say and nothing else, so nodes are explored one by one ([`local`]), and states of the
-//! group are made of theirs. Two histories of a node are one where its machine shows the same. Clocks are not compared:
-//! each stands still until a deadline or a spell is chosen, so that they may go as differently as they like.
+//! A state consists of the state of each node, the frames in flight on each stream of each link, and the faults still
+//! to come. A machine depends on its inputs only, so nodes are explored one by one ([`local`]), and states of the group
+//! are combinations of theirs. Two histories of a node are equal if its machine shows the same. Clocks are not
+//! compared: each stands still until a deadline or a spell is chosen, so that they may differ in any way.
 //!
-//! What is left out: signs of life, and the consensus library's frames where a scenario does not say otherwise, arrive at
+//! Not explored: signs of life, and the consensus library's frames where a scenario does not say otherwise, arrive at
 //! once, each on its own stream; processes do not come back; `Memory` only.
 
 pub mod facts;
@@ -24,7 +24,7 @@ use facts::Broken;
 use group::Group;
 use state::{Choice, State};
 
-/// What was explored.
+/// The outcome of an exploration.
 #[derive(Debug)]
 pub struct Report {
     /// Different states of the group.
@@ -39,20 +39,20 @@ pub struct Report {
     pub settled: usize,
     /// Choices in a row of which every order was followed.
     pub depth: usize,
-    /// Nothing was left out but what the scenario leaves out.
+    /// Everything was explored but the parts that the scenario leaves out.
     pub complete: bool,
     /// A promise that does not hold, and how it comes to that.
     pub counterexample: Option<Counterexample>,
 }
 
-/// How a promise is broken.
+/// The way to a broken promise.
 #[derive(Debug)]
 pub struct Counterexample {
     /// Which.
     pub broken: Broken,
-    /// From the founded group on.
+    /// The choices from the created group on.
     pub choices: Vec<Choice>,
-    /// The frames and events of it, in words.
+    /// Its frames and events, as text.
     pub story: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ impl fmt::Display for Counterexample {
 /// Explores a scenario, level by level, until a promise does not hold or nothing is left within its bounds.
 ///
 /// # Panics
-/// If the group cannot be founded: then nothing was explored.
+/// If the group cannot be created: then nothing was explored.
 #[must_use]
 pub fn explore(scenario: &Scenario) -> Report {
     let mut group = Group::new(scenario);
@@ -108,7 +108,7 @@ pub fn explore(scenario: &Scenario) -> Report {
     }
 }
 
-/// What was seen so far.
+/// The states seen so far.
 struct Search {
     known: HashSet<u128>,
     /// By state: the one before, and the choice that led here.
@@ -156,7 +156,7 @@ impl Search {
         }
     }
 
-    /// Liveness: faults are over, and everything that was broadcast is approved at everybody (`protocol.md` P6).
+    /// Liveness: faults are over, and every broadcast is approved at every node (`protocol.md` P6).
     fn settles(&mut self, group: &mut Group, scenario: &Scenario, state: &State) -> Result<(), Broken> {
         if self.settled >= scenario.settles_max {
             return Ok(());

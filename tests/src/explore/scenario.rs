@@ -1,4 +1,4 @@
-//! What is explored: what may happen in a group of three, and how far it is followed.
+//! The scope of an exploration: the possible events in a group of three, and its bounds.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::explore::state::Budget;
 /// States of the group, at most, in the usual run.
 const USUAL_STATES_MAX: usize = 130_000;
 
-/// What may happen, and how far that is followed.
+/// The possible events, and the bounds of the exploration.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// In a word or two.
@@ -27,7 +27,7 @@ pub struct Scenario {
     pub approved: [u8; NODES],
     /// By node: payloads that were broadcast already, and of which no frame has arrived.
     pub at_once: [u8; NODES],
-    /// What may happen.
+    /// The possible events.
     pub budget: Budget,
     /// Consensus frames arrive in any order too, not only at once.
     pub consensus_is_free: bool,
@@ -77,7 +77,7 @@ impl Scenario {
         self
     }
 
-    /// Too few voters may be left for the group to go on (`protocol.md` §6.6): only what results say is looked at.
+    /// Too few voters for progress may be left (`protocol.md` §6.6): only the results are checked.
     #[must_use]
     pub fn may_stop(mut self) -> Self {
         self.settles_max = 0;
@@ -105,7 +105,7 @@ impl Scenario {
         self
     }
 
-    /// The founder ends the group.
+    /// The creator closes the group.
     #[must_use]
     pub fn ends(mut self) -> Self {
         self.budget.end = true;
@@ -141,7 +141,7 @@ impl Scenario {
         self
     }
 
-    /// So many own slots of a member may be outside its result.
+    /// The number of own slots of a member that may be outside its result.
     #[must_use]
     pub fn window(mut self, slots: u32) -> Self {
         self.window_slots = slots;
@@ -166,7 +166,7 @@ impl Scenario {
         let (heartbeat, failure_timeout) = (Duration::from_millis(100), Duration::from_millis(300));
         let (window_slots, timeout_max) = (self.window_slots, Duration::ZERO);
         let ring = self.ring;
-        // What is measured would make states different that are not.
+        // Measured values would make equal states different.
         Parameters::default()
             .ring(ring)
             .open(false)

@@ -1,4 +1,5 @@
-//! A state of the group: where each node is, what is in flight on each stream, and what may still go wrong.
+//! A state of the group: the state of each node, the frames in flight on each stream, and the faults that may still
+//! happen.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use cloudy_proto::wire::Stream;
 
 use crate::explore::local::{LocalId, NODES, PacketId};
 
-/// What an end of a link is about to learn of it, oldest first: two bits each.
+/// The pending notices of one end of a link, oldest first: two bits each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Notices(u8);
 
@@ -63,20 +64,20 @@ impl Channel {
     }
 }
 
-/// What may still happen.
+/// The events that may still happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
     /// By node: payloads that its application will broadcast.
     pub broadcasts: [u8; NODES],
     /// By node: it will ask to leave.
     pub leaves: [bool; NODES],
-    /// The founder will end the group.
+    /// The creator will close the group.
     pub end: bool,
     /// By node: it may crash.
     pub may_crash: [bool; NODES],
-    /// How many of those will.
+    /// The number of those that will crash.
     pub crashes: u8,
-    /// How often a link is cut.
+    /// The number of cuts of links.
     pub cuts: u8,
     /// By node: how often it goes on for a while without being handed anything.
     pub spells: [u8; NODES],
@@ -114,24 +115,24 @@ pub struct State {
     pub told: [[bool; NODES]; NODES],
     /// By node and peer: their link is up.
     pub live: [[bool; NODES]; NODES],
-    /// By node and peer: what it is about to learn of their link.
+    /// By node and peer: pending notices of their link.
     pub notices: [[Notices; NODES]; NODES],
     /// Frames in flight, by channel, and in their order on each.
     pub flights: Vec<(Channel, PacketId)>,
     /// What was known when the payloads on their way were broadcast.
     pub known_before: KnownBefore,
-    /// What may still happen.
+    /// The events that may still happen.
     pub budget: Budget,
 }
 
-/// What happens next.
+/// The next event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// The first frame of a channel arrives.
     Deliver(Channel),
-    /// A node learns of what became of a link.
+    /// A node notices a change of a link.
     Notice {
-        /// Who learns it.
+        /// The node.
         node: usize,
         /// The other end.
         peer: usize,
@@ -140,7 +141,7 @@ pub enum Choice {
     Broadcast(usize),
     /// A node asks to leave.
     Leave(usize),
-    /// The founder ends the group.
+    /// The creator closes the group.
     End,
     /// A node's next deadline comes.
     Timer(usize),
@@ -197,7 +198,7 @@ impl State {
         (0..NODES).filter(move |&node| alive[node])
     }
 
-    /// What may happen here, as far as can be told without asking a machine. Faults come last.
+    /// The possible events in this state, as far as they are known without asking a machine. Faults come last.
     #[must_use]
     pub fn choices(&self) -> Vec<Choice> {
         let mut choices = self.due();
@@ -218,7 +219,7 @@ impl State {
         choices
     }
 
-    /// What has to happen sooner or later.
+    /// The events that must happen at some time.
     #[must_use]
     pub fn due(&self) -> Vec<Choice> {
         let mut choices = Vec::new();
@@ -268,7 +269,7 @@ impl State {
         self.flights.get(at).filter(|(other, _)| *other == channel).map(|(_, packet)| (at, *packet))
     }
 
-    /// A link is gone; each end is still to learn of it, and until then takes what is in flight.
+    /// Cuts a link; each end has yet to notice it, and until then receives frames in flight.
     pub(super) fn cut(&mut self, a: usize, b: usize) {
         if !self.live[a][b] {
             return;
@@ -289,8 +290,8 @@ impl State {
         }
     }
 
-    /// A process dies, with all that is on its way to it. What it has sent may still arrive, or a last part of that may
-    /// not.
+    /// A process crashes, and frames on their way to it are lost. Frames that it has sent may still arrive, without a
+    /// last part.
     pub(super) fn crash(&mut self, node: usize) {
         self.alive[node] = false;
         (0..NODES).filter(|&peer| peer != node).for_each(|peer| self.cut(node, peer));

@@ -1,5 +1,5 @@
-//! What is on the disks: whatever others were told is there, and enough for the group to come back with (`protocol.md`
-//! P7, §3.2, §6.2, §11).
+//! The disks hold everything that others were told is there, and enough for the group to restart (`protocol.md` P7,
+//! §3.2, §6.2, §11).
 
 use cloudy_proto::wire::Wedged;
 use cloudy_proto::{ConsensusId, NodeId, Origin, Record, RingMember, StoredBody, ViewId};
@@ -7,12 +7,12 @@ use cloudy_proto::{ConsensusId, NodeId, Origin, Record, RingMember, StoredBody, 
 use super::{Broken, Failure, Judge};
 use crate::sim::stats::{Met, Stats};
 
-/// What a node's disk keeps.
+/// The content of a node's disk.
 #[derive(Clone, Debug, Default)]
 pub struct OnDisk {
     /// Entries of the control log.
     commands: usize,
-    /// How many entries of the log are committed, as far as its voter knows.
+    /// The number of committed entries of the log, as far as its voter knows.
     committed: usize,
     /// The latest view up to whose first index the result is there; zero for who was there before the first.
     complete: Option<ViewId>,
@@ -23,10 +23,10 @@ pub struct OnDisk {
 }
 
 impl Judge {
-    /// Records are on a disk, and stay there.
+    /// Records are synced on a disk, and stay there.
     ///
     /// # Errors
-    /// If what is left of the group could not come back with what is on the disks.
+    /// If the rest of the group could not restart from the disks.
     pub fn synced(&mut self, place: usize, records: &[Record]) -> Result<(), Failure> {
         let home = self.home_of[place];
         let Some(kept) = self.disks.as_mut().map(|disks| &mut disks[home]) else { return Ok(()) };
@@ -55,8 +55,8 @@ impl Judge {
         self.disks_suffice(place)
     }
 
-    /// A process gives these out to be stored: who is not complete walks nothing of its view, and it is complete once
-    /// what it fetched is synced (`protocol.md` §7.2).
+    /// A process hands out records to store: a member that is not complete walks nothing of its view, and it is
+    /// complete once the entries that it fetched are synced (`protocol.md` §7.2).
     pub(super) fn persists(&self, place: usize, records: &[Record]) -> Result<(), Failure> {
         let seen = &self.nodes[place];
         let complete = self.disks.as_ref().is_none_or(|disks| disks[self.home_of[place]].complete >= Some(seen.view));
@@ -76,8 +76,8 @@ impl Judge {
         }
     }
 
-    /// A process deletes its stored result up to an index: each member of its view has that, or would after a restart
-    /// (`protocol.md` §7.4).
+    /// A process deletes its stored result up to an index: each member of its view has that part, or would have it
+    /// after a restart (`protocol.md` §7.4).
     fn nobody_misses(&self, place: usize, index: u64) -> Result<(), Failure> {
         let view = self.nodes[place].view;
         let (Some(log), Some(disks)) = (self.views.get(view), &self.disks) else { return Ok(()) };
@@ -103,19 +103,20 @@ impl Judge {
         }
     }
 
-    /// What a node's disk keeps, if there are disks.
+    /// The content of a node's disk, if there are disks.
     #[must_use]
     pub fn on_disk(&self, home: usize) -> Option<OnDisk> {
         self.disks.as_ref().map(|disks| disks[home].clone())
     }
 
-    /// How many entries of the control log a process that starts with a node's disk knows to be committed, if there are disks.
+    /// The number of committed entries of the control log that a process on this node's disk starts with, if there are
+    /// disks.
     pub(super) fn kept_entries(&self, place: usize) -> Option<usize> {
         let kept = self.disks.as_ref().map(|disks| &disks[self.home_of[place]]);
         kept.map(|kept| kept.commands.max(kept.committed))
     }
 
-    /// A node's disk is taken back to this: it counts for another one, since what it held beyond is gone.
+    /// A node's disk is reset to this state: it counts as another disk, since later records are lost.
     pub fn took_back(&mut self, home: usize, known: OnDisk) {
         self.lost_disk(home);
         self.taken_back.insert(home);
@@ -129,10 +130,10 @@ impl Judge {
         self.nodes[place].restored = Some(index);
     }
 
-    /// A process that came back has given its result out again.
+    /// A restarted process has handed out its result again.
     ///
     /// # Errors
-    /// If it is not what the disk held.
+    /// If it differs from what the disk held.
     pub fn restored(&self, place: usize) -> Result<(), Failure> {
         let Some(stored) = self.nodes[place].restored else { return Ok(()) };
         let synced = self.disks.as_ref().map_or(0, |disks| disks[self.home_of[place]].index);
@@ -162,7 +163,7 @@ impl Judge {
         kept.complete >= Some(view) || (takes_cut && kept.complete >= Some(before))
     }
 
-    /// The group is there to stay: some member has stored its first view, if there is a disk.
+    /// The group will persist: a member has stored its first view, if there is a disk.
     #[must_use]
     pub fn is_founded(&self) -> bool {
         let kept = |disks: &Vec<OnDisk>| disks.iter().any(|kept| kept.complete > Some(ViewId(0)));
@@ -185,7 +186,7 @@ impl Judge {
         Err(self.failure("the disks have all that was approved", node, format!("nobody's for view {latest}")))
     }
 
-    /// A member answers `Wedge`, or for a member a later run of its node with what is on the disk.
+    /// A member answers `Wedge`, or a later run of its node does so from the disk.
     pub(super) fn answered(&mut self, node: usize, wedged: &Wedged, stats: &mut Stats) -> Result<(), Broken> {
         let home = self.home_of[node];
         let kept = self.disks.as_ref().map(|disks| disks[home].complete);

@@ -1,4 +1,4 @@
-//! What enters a result: after every confirmation, in the order of slots, and each own payload with its approval
+//! Entries of a result: after every confirmation, in the order of slots, and each own payload with its approval
 //! (`protocol.md` P1, §3.4).
 
 use cloudy_proto::{Approval, Entry, Rank, ViewId};
@@ -6,7 +6,7 @@ use cloudy_proto::{Approval, Entry, Rank, ViewId};
 use super::{Broken, Failure, Judge};
 use crate::sim::stats::{Met, Stats};
 
-/// How an entry came into a result.
+/// The way in which an entry came into a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     Walk,
@@ -77,7 +77,7 @@ impl Judge {
         }
         let covered = self.ghost.covers(entry);
         if !covered && self.is_tainted(node) {
-            // What it has first may be wrong.
+            // Its first entry may be wrong.
             return Ok(());
         }
         if covered && (way == Way::Fetch || self.nodes[node].joined) {

@@ -1,4 +1,4 @@
-//! What nodes tell their applications.
+//! The events that nodes report to their applications.
 
 use cloudy_proto::{Checkpoint, Event};
 

@@ -1,6 +1,6 @@
-//! The checkers: what must hold after every step of every run, whatever went wrong (`protocol.md` §1, §11).
+//! The checkers: the invariants that must hold after every step of every run, with any faults (`protocol.md` §1, §11).
 //!
-//! They see what nodes are handed and what they put out, and believe no node's word about itself.
+//! They see the inputs and outputs of nodes, and do not rely on a node's own statements.
 
 mod control;
 mod disk;
@@ -46,7 +46,7 @@ use views::{ViewLog, Views, forwarded};
 pub struct Judge {
     /// True time, for reports.
     pub now_us: u64,
-    /// The node of which something is altered on purpose: its result may differ, and nobody else's.
+    /// The node with the altered value: its result may differ, and no other.
     tainted: Option<usize>,
     /// Its control log is.
     log_altered: bool,
@@ -58,13 +58,13 @@ pub struct Judge {
     disk_of: Vec<usize>,
     /// By node: its disk at this moment.
     disk_now: Vec<usize>,
-    /// Nodes whose disk was taken back to what it was.
+    /// Nodes whose disk was reset to an older state.
     taken_back: BTreeSet<usize>,
     /// By node: its latest process.
     latest: Vec<usize>,
-    /// How many processes there may be.
+    /// The maximum number of processes.
     places_max: usize,
-    /// By node, if what is approved is on disks.
+    /// By node, if approved messages are on disks.
     disks: Option<Vec<OnDisk>>,
     views: Views,
     /// The members of the last view.
@@ -74,7 +74,7 @@ pub struct Judge {
     token_session: bool,
     /// One view may follow another before STOP.
     views_change: bool,
-    /// Also the last is killed who has the result.
+    /// Also the last node that has the result may be killed.
     kills_anybody: bool,
     nodes: Vec<Seen>,
     ghost: Ghost,
@@ -143,7 +143,7 @@ impl Judge {
         self.latest[self.homes[&node]]
     }
 
-    /// What a process held is there: it lives, or its node does and has it on its disk.
+    /// The state of a process is still there: it lives, or its node lives and has it on its disk.
     fn goes_on(&self, place: usize, alive: &dyn Fn(usize) -> bool) -> bool {
         match self.disks {
             None => alive(place),
@@ -151,14 +151,14 @@ impl Judge {
         }
     }
 
-    /// The latest view that somebody has installed.
+    /// The latest view that any node has installed.
     #[must_use]
     pub fn view(&self) -> Option<&Arc<View>> {
         self.views.latest().map(|log| &log.view)
     }
 
-    /// Every node that could say how the latest view ends is gone: nobody who is alive has the result up to its first index.
-    /// Such a group waits for ever (`protocol.md` §6.3).
+    /// Every node that could determine the end of the latest view is gone: no live node has the result up to its first
+    /// index. Such a group waits for ever (`protocol.md` §6.3).
     #[must_use]
     pub fn is_lost(&self, alive: impl Fn(usize) -> bool) -> bool {
         let Some(log) = self.views.latest().filter(|log| !log.view.last) else { return false };
@@ -179,7 +179,7 @@ impl Judge {
         }
     }
 
-    /// A run had the result up to a view's first index, or has what its cut makes of it.
+    /// A run had the result up to a view's first index, or has the part that its cut keeps.
     fn is_complete_in_memory(&self, log: &ViewLog, rank: usize) -> bool {
         let seen = &self.nodes[log.ring[rank]];
         let told = seen.told_first == log.view.id;
@@ -193,7 +193,7 @@ impl Judge {
         (self.nodes[node].view, self.nodes[node].active)
     }
 
-    /// Somebody has begun to SEND.
+    /// A node has begun to SEND.
     #[must_use]
     pub fn kicked_off(&self) -> bool {
         self.kicked_off
@@ -217,7 +217,7 @@ impl Judge {
         self.nodes[node].rejected_from
     }
 
-    /// The members of the last view, once somebody has installed it.
+    /// The members of the last view, once a node has installed it.
     #[must_use]
     pub fn survivors(&self) -> &[usize] {
         &self.survivors
@@ -277,7 +277,7 @@ impl Judge {
     /// # Errors
     /// The first thing that is wrong with them.
     pub fn outputs(&mut self, node: usize, outputs: &[Output], stats: &mut Stats) -> Result<(), Failure> {
-        // What comes before a view in one go may have been taken by its cut.
+        // Entries before a view in the same step may come from its cut.
         let installs = |output: &Output| matches!(output, Output::Event(Event::ViewInstalled { .. }));
         let cut_ends = outputs.iter().rposition(installs).unwrap_or_default();
         for (at, output) in outputs.iter().enumerate() {
@@ -408,10 +408,10 @@ impl Judge {
     }
 }
 
-/// What the lane's owner would have said.
+/// The frame that the lane's owner would have sent.
 fn as_frame(skip: &KnownSkip) -> LaneFrame {
     LaneFrame::Skip { prev: skip.prev, frontier: skip.frontier }
 }
 
-/// A rule and what breaks it.
+/// A rule, and the observation that violates it.
 type Broken = (&'static str, String);

@@ -1,5 +1,5 @@
-//! The ghost result: the longest that anybody has had. Every other must be a prefix of it, payload by payload, and every
-//! payload in it was broadcast by its origin, once and in that order (`protocol.md` P2, P3, P4).
+//! The ghost result: the longest result of any node so far. Every other result must be a prefix of it, payload by
+//! payload, and every payload in it was broadcast by its origin, once and in that order (`protocol.md` P2, P3, P4).
 
 use bytes::Bytes;
 use cloudy_proto::slot::{Batch, Payloads, Slot, push_payload};
@@ -25,7 +25,7 @@ struct Placed {
 #[derive(Debug, Default)]
 pub(super) struct Ghost {
     payloads: Vec<Placed>,
-    /// By node: what it has broadcast, in order.
+    /// By node: its broadcasts, in order.
     broadcast: Vec<Vec<Bytes>>,
     /// By node, and for each of these: the last index that any result had when its broadcast began.
     known_before: Vec<Vec<u64>>,
@@ -33,11 +33,11 @@ pub(super) struct Ghost {
     known: u64,
     /// By origin: the last payload in the result.
     through: Vec<u64>,
-    /// By index: what the messages up to there make.
+    /// By index: the state that the messages up to there make.
     states: Vec<State>,
     /// View and place of the last slot.
     place: Option<(u64, (u64, usize))>,
-    /// What the first final result was: no other may differ.
+    /// The first final result: no other may differ.
     sealed: Option<Checkpoint>,
 }
 
@@ -49,7 +49,7 @@ impl Ghost {
         self.through.push(0);
     }
 
-    /// A process sends what it has broadcast itself, and nothing of an earlier run.
+    /// A process sends only its own broadcasts, and none of an earlier run.
     pub(super) fn is_of_this_run(&self, place: usize, slot: &Slot) -> Result<(), Broken> {
         for (at, payload) in Payloads::of(slot.batch.body.clone()).enumerate() {
             let seq = slot.batch.first_seq.0 + at as u64;
@@ -94,7 +94,7 @@ impl Ghost {
         self.payloads.len() as u64
     }
 
-    /// What its messages up to an index make; none beyond its end.
+    /// The state that its messages up to an index make; none beyond its end.
     pub(super) fn state_at(&self, index: u64) -> Option<State> {
         index.checked_sub(1).map_or(Some(State::default()), |at| self.states.get(at as usize).copied())
     }
@@ -139,7 +139,7 @@ impl Ghost {
         through
     }
 
-    /// A view begins at an index: what lies below is of earlier views, and nothing else is.
+    /// A view begins at an index: all entries below it are of earlier views, and no other entry is.
     pub(super) fn begins_at(&self, view: ViewId, first: u64) -> Result<(), Broken> {
         let before = self.payloads.get((first as usize).wrapping_sub(2)).filter(|placed| placed.view >= view);
         let after = self.payloads.get(first as usize - 1).filter(|placed| placed.view < view);
@@ -154,7 +154,7 @@ impl Ghost {
         entry.last_index().0 <= self.index()
     }
 
-    /// An entry equals what it has there.
+    /// Checks that an entry equals the one at its index.
     pub(super) fn compare(&self, origin: usize, entry: &Entry) -> Result<(), Broken> {
         let first = entry.first_index.0;
         for (at, payload) in Payloads::of(entry.batch.body.clone()).enumerate() {

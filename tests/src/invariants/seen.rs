@@ -1,8 +1,8 @@
-//! What the checkers remember of one node.
+//! The checkers' record of one node.
 
 use cloudy_proto::{Approval, Checkpoint, Incarnation, NobodyComplete, Seq, ViewId};
 
-/// What the checkers remember of a node.
+/// The checkers' record of one node.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// The length of its result.
@@ -17,13 +17,13 @@ pub(super) struct Seen {
     pub(super) approval: Option<Approval>,
     /// The view in force there.
     pub(super) view: ViewId,
-    /// It was told what the log comes to where this view was in force, in place of what came before.
+    /// The state of the log that it received in place of entries, with the view in force there.
     pub(super) skipped_to: Option<ViewId>,
     /// It is a member of it.
     pub(super) active: bool,
-    /// An earlier run of its node is a member of it, and left what it held on the disk.
+    /// An earlier run of its node is a member of it, and left its state on the disk.
     pub(super) was_member: bool,
-    /// It came back with what the disk held: a result of this length.
+    /// It restarted from its disk, with a result of this length.
     pub(super) restored: Option<u64>,
     /// The number of its last own payload that is synced.
     pub(super) synced_seq: u64,
@@ -33,7 +33,7 @@ pub(super) struct Seen {
     pub(super) told_first: ViewId,
     /// The last view that it may have wedged without a word: it coordinated in it, or was asked to.
     pub(super) may_wedge: ViewId,
-    /// It has said that nobody complete is left of a view.
+    /// It has reported that no complete member of a view is left.
     pub(super) nobody_complete: Option<NobodyComplete>,
     pub(super) final_result: Option<Checkpoint>,
     /// It has stopped, because its result differs from the others'.

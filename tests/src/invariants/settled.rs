@@ -1,5 +1,5 @@
-//! Liveness: in a calm world everything that was broadcast is approved, or the group has ended with one result at
-//! everybody (`protocol.md` P5, P6, §9, §11).
+//! Liveness: in a calm world every broadcast is approved, or the group has closed with one result at every node
+//! (`protocol.md` P5, P6, §9, §11).
 
 use cloudy_proto::{LeaveWait, NobodyComplete, NodeId, Time, ViewId};
 
@@ -9,7 +9,7 @@ use crate::sim::stats::Met;
 use crate::sim::world::World;
 
 impl Judge {
-    /// A node has said that nobody complete is left of the latest view.
+    /// A node has reported that no complete member of the latest view is left.
     #[must_use]
     pub fn nobody_complete(&self, node: usize) -> Option<&NobodyComplete> {
         let said = self.nodes[node].nobody_complete.as_ref();
@@ -23,7 +23,7 @@ pub fn has_settled(world: &World) -> bool {
     unsettled(world).is_none()
 }
 
-/// What is still missing, and at which node.
+/// The first thing that is still missing, and its node.
 #[must_use]
 pub fn unsettled(world: &World) -> Option<(usize, String)> {
     if !world.healed {
@@ -66,7 +66,7 @@ pub fn excuse(world: &World) -> Option<Met> {
     world.judge.is_lost(alive).then_some(Met::Lost)
 }
 
-/// A group has lost what was approved, and a node of it that has a coordinator has not said so.
+/// A group has lost approved messages, and a node of it that has a coordinator has not reported that.
 fn unsaid(world: &World) -> Option<(usize, String)> {
     let knows = |node: &usize| world.judge.nobody_complete(*node).is_some();
     let mut living = (0..world.nodes.len()).filter(|&node| {
@@ -97,7 +97,8 @@ fn not_found_again(world: &World, node: usize) -> Option<String> {
     mute.then(|| format!("has {coordinator:?} back as coordinator and did not say so"))
 }
 
-/// Nobody asked for the group's end, and it ended with a member that neither left nor wanted to.
+/// No node asked for the group's close, and it closed with a member that neither left nor wanted to. 12/ The
+/// coordinator knows that no member stays; its word is valid for all.
 fn ended_by_leaving(world: &World) -> Option<(usize, String)> {
     let wanted = world.end_wanted || world.plan.session.is_some();
     world.judge.view().filter(|view| view.last && !wanted)?;
@@ -131,7 +132,7 @@ fn undecided(world: &World, node: usize) -> Option<String> {
     has_result.then(|| world.judge.undecided(node, &world.nodes[node].machine)).flatten()
 }
 
-/// What keeps a node of a group that ends from being done.
+/// The reason why a node of a closing group is not done.
 fn not_ended(world: &World, node: usize) -> Option<String> {
     let came_late = node >= world.plan.nodes;
     if came_late && !world.has_view(node) {
@@ -140,7 +141,8 @@ fn not_ended(world: &World, node: usize) -> Option<String> {
     }
     let member = world.plan.is_member(world.nodes[node].home);
     let survivors = world.judge.survivors();
-    // Who was dropped, or came late, has nobody to fetch from if all who had the whole result died before they served it.
+    // A member that was dropped, or came late, has no source if all nodes with the whole result crashed before they
+    // served it.
     let alive = |place: usize| world.nodes[place].alive;
     let serves = |&survivor: &usize| {
         let goes_on = world.judge.goes_on(survivor, &alive);
@@ -150,12 +152,12 @@ fn not_ended(world: &World, node: usize) -> Option<String> {
     if member && !orphaned && world.judge.final_of(node).is_none() {
         return Some(format!("no final result at index {}", world.judge.index_of(node)));
     }
-    // Nobody has it: the node says so, and goes on asking.
+    // No node has it: the node reports that, and continues to ask.
     let said = orphaned && world.nodes[node].misses_final;
     (!world.nodes[node].closed && !said).then(|| "the group is not closed".to_owned())
 }
 
-/// What of a node's own payloads, or of the result, is missing at a node of a group that goes on.
+/// The own payloads of a node, or the part of the result, that are missing at a node of a group that continues.
 fn not_approved(world: &World, node: usize) -> Option<String> {
     let state = &world.nodes[node];
     if !world.plan.is_member(state.home) {

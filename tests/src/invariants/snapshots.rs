@@ -1,5 +1,4 @@
-//! What applications make of the result, and their snapshots: one state at one index, wherever it comes from
-//! (`protocol.md` §7).
+//! The states of applications, and their snapshots: one state at one index, from every source (`protocol.md` §7).
 
 use cloudy_proto::Approval;
 
@@ -7,7 +6,7 @@ use super::{Failure, Judge};
 use crate::sim::state::State;
 
 impl Judge {
-    /// An application's state is what the messages up to its index make.
+    /// Checks that an application's state is the one that the messages up to its index make.
     ///
     /// # Errors
     /// It is another.
@@ -42,7 +41,7 @@ impl Judge {
         Ok(())
     }
 
-    /// What of an approval its application does not know from a snapshot: that is what the entry has.
+    /// The part of an approval that is not in its application's snapshot must equal the entry.
     pub(super) fn beyond_snapshot(&self, node: usize, approval: &Approval) -> Option<Approval> {
         let known = (self.nodes[node].restored_to + 1).saturating_sub(approval.first_index.0);
         let known = u32::try_from(known).ok().filter(|known| *known < approval.count)?;

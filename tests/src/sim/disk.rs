@@ -1,5 +1,5 @@
-//! A node's disk: it outlives the node's processes. Of what was not synced when one dies it keeps the first part; or it
-//! is the store that nodes use, on a disk that keeps any of it.
+//! A node's disk, which outlives the node's processes. When a process crashes, the disk keeps the first part of the
+//! records that were not synced. The real store can take its place, on a disk that keeps any of them.
 
 use std::collections::VecDeque;
 
@@ -16,9 +16,9 @@ const CRASH_OPERATIONS: u64 = 24;
 /// One disk.
 #[derive(Debug, Default)]
 pub struct Disk {
-    /// What it keeps whatever happens.
+    /// The records that it keeps in any case.
     stored: Stored,
-    /// What it was given since, by ticket.
+    /// The records since the last sync, by ticket.
     unsynced: VecDeque<(u64, Vec<Record>)>,
     /// When the last sync that was begun is done.
     pub busy_until_us: u64,
@@ -27,16 +27,16 @@ pub struct Disk {
     real: Option<GroupDisk>,
 }
 
-/// What a disk has done wrong.
+/// A fault of a disk in a check.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// Records do not follow what is there.
+    /// Records do not follow the stored ones.
     #[error(transparent)]
     Stored(#[from] StoredError),
     /// The store fails, or does not open.
     #[error(transparent)]
     Store(#[from] GroupDiskError),
-    /// It holds what its node never came to since its last sync.
+    /// It holds a state that its node never reached since its last sync.
     #[error("what the store holds after a crash is not what was given out up to any point since the last sync")]
     Other,
 }
@@ -56,7 +56,7 @@ impl Disk {
         Ok(self.real.as_mut())
     }
 
-    /// What is given out under a ticket.
+    /// Takes the records of a ticket.
     pub fn put(&mut self, ticket: u64, records: Vec<Record>) {
         self.unsynced.push_back((ticket, records));
     }
@@ -73,10 +73,10 @@ impl Disk {
         self.unsynced.back().map_or(0, |(ticket, _)| *ticket)
     }
 
-    /// All up to a ticket is synced; gives what was not before.
+    /// Syncs all records up to a ticket; returns the newly synced ones.
     ///
     /// # Errors
-    /// It does not follow what is there, or the store fails.
+    /// The records do not follow the stored ones, or the store fails.
     pub fn sync(&mut self, ticket: u64) -> Result<Vec<Record>, DiskError> {
         let count = self.unsynced.partition_point(|(unsynced, _)| *unsynced <= ticket);
         let records = self.keep(count)?;
@@ -86,11 +86,11 @@ impl Disk {
         Ok(records)
     }
 
-    /// The process dies: of what is not synced, some first tickets are found again. Gives those, and what became of the
-    /// writes.
+    /// The process crashes: of the records that are not synced, the first tickets are found again. Returns those, and
+    /// the fate of the writes.
     ///
     /// # Errors
-    /// They do not follow what is there, or are not what the store holds.
+    /// They do not follow the stored ones, or differ from what the store holds.
     pub fn crash(&mut self, dice: &mut Dice) -> Result<(Vec<Record>, CrashCounters), DiskError> {
         let (mut met, mut kept) = (CrashCounters::default(), dice.between(0, self.unsynced.len() as u64) as usize);
         self.store()?;
@@ -100,7 +100,7 @@ impl Disk {
             let (opened, found, counted) = real.crash(batches, operations, seed)?;
             met = counted;
             kept = self.kept_of(found.as_ref())?;
-            // What nobody relies on is forgotten at the next start.
+            // The next start deletes what no state relies on.
             self.real = found.map(|_| opened);
         }
         let records = self.keep(kept)?;
@@ -124,7 +124,7 @@ impl Disk {
             let (opened, found, failed) = real.fail(batches, operations, fault, seed)?;
             store_failed = failed;
             kept = self.kept_of(found.as_ref())?;
-            // What never had a view is forgotten at the next start.
+            // The next start deletes what never had a view.
             self.real = found.map(|_| opened);
         }
         let records = self.keep(kept)?;
@@ -133,7 +133,7 @@ impl Disk {
         Ok((records, store_failed))
     }
 
-    /// How many tickets after the last sync a store has kept that holds this.
+    /// The number of tickets after the last sync that a store has kept.
     fn kept_of(&self, found: Option<&Stored>) -> Result<usize, DiskError> {
         let mut folded = self.stored.clone();
         for kept in 0..=self.unsynced.len() {
@@ -147,24 +147,24 @@ impl Disk {
         Err(DiskError::Other)
     }
 
-    /// An older copy takes its place; what was not synced is gone.
+    /// An older copy replaces its content; records that were not synced are lost.
     pub fn put_back(&mut self, copy: Stored) {
         *self = Self { stored: copy, ..Self::default() };
     }
 
-    /// A process that starts with what is synced goes on in the group.
+    /// A process that starts with the synced records continues in the group.
     #[must_use]
     pub fn holds_group(&self) -> bool {
         is_group(&self.stored)
     }
 
-    /// What a process finds that starts.
+    /// The records that a starting process finds.
     #[must_use]
     pub fn stored(&self) -> Stored {
         self.stored.clone()
     }
 
-    /// The last index that comes before what it holds of the result.
+    /// The last index before its part of the result.
     #[must_use]
     pub fn begins(&self) -> Index {
         self.stored.begins().map(StoredBase::index).unwrap_or_default()

@@ -10,7 +10,7 @@ use cloudy_proto::{ApprovedItem, Index, Machine, NodeId, Parameters, Request, Se
 use crate::sim::queue::{Packet, Part};
 use crate::sim::state::State;
 
-/// What waits to be handed to the machine.
+/// An input that waits for the machine.
 #[derive(Clone, Debug)]
 pub enum Item {
     /// A link is up.
@@ -31,13 +31,13 @@ pub enum Item {
     Frame(Packet),
     /// A part of a frame came.
     Part(Part),
-    /// What was given out up to this ticket is synced.
+    /// All records up to this ticket are synced.
     Synced(u64),
     /// The disk has read a part of the result for a peer.
     Read {
-        /// For whom.
+        /// The peer that lacks the part.
         to: NodeId,
-        /// What is there; none if it is not kept.
+        /// The stored part; none if it is not kept.
         items: Option<Vec<ApprovedItem>>,
     },
     /// The application or the operator wants something.
@@ -69,18 +69,18 @@ impl LinkEnd {
     }
 }
 
-/// What an application has broadcast and not yet handed over.
+/// The broadcasts of an application that are not handed over yet.
 #[derive(Debug, Default)]
 pub struct App {
     /// May broadcast: from the start, or in a session between SEND and GRACE.
     pub open: bool,
     /// Payloads that wait for the machine to want them.
     pub queue: VecDeque<Bytes>,
-    /// How many were broadcast.
+    /// The number of its broadcasts.
     pub broadcast: u64,
-    /// How many the machine has taken.
+    /// The number of broadcasts that the machine has taken.
     pub handed_over: u64,
-    /// What the result has made so far.
+    /// The state that the result has made so far.
     pub state: State,
     /// The last index that it has said a snapshot of.
     pub said: u64,
@@ -104,19 +104,19 @@ impl App {
     }
 }
 
-/// A clock that runs too fast from a start of its own.
+/// A clock that runs too fast, from its own start.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    /// What it showed at the beginning.
+    /// The time that it showed at the beginning.
     pub start_us: u64,
-    /// How much faster than true time it runs, in parts per million.
+    /// Its drift against true time, in parts per million.
     pub drift_ppm: u64,
 }
 
 impl Clock {
     const MILLION: u64 = 1_000_000;
 
-    /// What it shows at a true time.
+    /// The time that it shows at a true time.
     #[must_use]
     pub fn at(&self, true_us: u64) -> Time {
         Time(self.start_us + true_us + true_us * self.drift_ppm / Self::MILLION)
@@ -150,7 +150,7 @@ pub fn place_of_run(run: u64) -> usize {
     (run >> RUN_BITS) as usize
 }
 
-/// One process of a node: each start is one of its own.
+/// One process of a node: each start is a new one.
 pub struct Node {
     /// Its node's name.
     pub id: NodeId,
@@ -164,7 +164,7 @@ pub struct Node {
     pub alive: bool,
     /// It does not run before.
     pub asleep_until_us: u64,
-    /// What waits to be handed to the machine.
+    /// The inputs that wait for the machine.
     pub inbox: VecDeque<Item>,
     /// By the node at the other end.
     pub links: Vec<LinkEnd>,
@@ -180,7 +180,7 @@ pub struct Node {
     pub coordinator_lost_at: Option<Time>,
     /// It has left the group.
     pub left: bool,
-    /// It has said that nobody in reach gives the rest of the final result.
+    /// It has reported that no reachable node has the rest of the final result.
     pub misses_final: bool,
     /// It was told that the group is over.
     pub closed: bool,

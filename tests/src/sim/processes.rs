@@ -15,7 +15,7 @@ use crate::sim::queue::Event;
 use crate::sim::stats::Met;
 use crate::sim::world::{GROUP, World, address};
 
-/// How long a fault waits that the group could not do with.
+/// The delay of a fault that the group could not survive at this time.
 const SPARED_FOR_US: u64 = 20_000;
 
 impl World {
@@ -88,14 +88,14 @@ impl World {
         self.judge.view_of(place).0 > ViewId(0)
     }
 
-    /// A process has a part of the result: all but a founder that takes no place on the ring.
+    /// A process has a part of the result: all but a creator that takes no place on the ring.
     #[must_use]
     pub fn reads(&self, place: usize) -> bool {
         let home = self.nodes[place].home;
         self.plan.is_member(home) || home >= self.plan.nodes
     }
 
-    /// What a process holds goes for good, by a fault.
+    /// A fault removes a process's state for ever.
     pub(super) fn takes(&mut self, place: usize) {
         if self.nodes[place].alive {
             self.takes_what_it_held(place);
@@ -127,7 +127,7 @@ impl World {
                     .leaves_no_majority(message, alive, seems_alive, |place| self.nodes[place].app.leaves.is_some()),
                 self.judge.leaves_nobody(message, alive, seems_alive),
             ),
-            // Who votes alone sends nobody what it proposes.
+            // A single voter sends its proposals to no other node.
             Output::Event(Said::ViewInstalled { .. }) if self.judge.coordinator() == Some(coordinator) => {
                 (false, self.judge.is_lost(alive) && !self.judge.is_lost(seems_alive))
             }
@@ -137,7 +137,7 @@ impl World {
         self.taken.extend(lost.then_some(Met::Lost));
     }
 
-    /// A process runs, or its node keeps what it held and is about to run again.
+    /// A process runs, or its node keeps its state and is about to restart.
     #[must_use]
     pub fn goes_on(&self, place: usize) -> bool {
         let home = self.nodes[place].home;
@@ -148,7 +148,7 @@ impl World {
                 && !self.diskless.contains(&home))
     }
 
-    /// A process is started: with what the node's disk holds, or as one that joins.
+    /// Starts a process: from the node's disk, or as a joiner.
     pub(super) fn start(&mut self, home: usize) -> Result<(), Failure> {
         if !self.starting.remove(&home) || self.running(home).is_some() {
             return Ok(());
@@ -164,7 +164,7 @@ impl World {
         let clock = self.clock(home);
         let from_disk = restarts && stored.is_relied_on(self.plan.rules);
         if !from_disk && known.is_empty() {
-            // Nobody is there to be asked.
+            // No node is there to ask.
             if restarts && self.plan.on_disk() {
                 self.diskless.insert(home);
             }
@@ -219,7 +219,7 @@ impl World {
         self.run(place)
     }
 
-    /// What a disk keeps of the result is what the messages are, from its beginning to its end.
+    /// The disk's part of the result equals the messages, from its beginning to its end.
     fn is_whole_on_disk(&mut self, place: usize, index: u64) -> Result<(), Failure> {
         let disk = &self.disks[self.nodes[place].home];
         let begins = disk.begins();
@@ -254,7 +254,7 @@ impl World {
     pub(super) fn restart(&mut self, who: Who, after_us: u64) -> Result<(), Failure> {
         let place = self.resolve(who).filter(|&place| self.nodes[place].alive);
         let spared = |place: &usize| self.plan.on_disk() || self.plan.kills_anybody || self.can_do_without(*place);
-        // The founder may die from the moment that its own log has the first view.
+        // The creator may crash from the moment that its own log has the first view.
         let founded = |&place: &usize| {
             let home = self.nodes[place].home;
             self.judge.is_founded() || (home == Plan::FOUNDER && self.plan.on_disk() && self.disks[home].holds_group())
@@ -361,7 +361,7 @@ impl World {
         self.queue.at(self.now_us + SPARED_FOR_US, Event::Fault(fault));
     }
 
-    /// Unless the plan kills anybody, a kill waits until the group can do without its victim.
+    /// Unless the plan kills any node, a kill waits until the group can do without its victim.
     pub(super) fn kill(&mut self, who: Who) -> Result<(), Failure> {
         let needed = |place: usize| !self.can_do_without(place) || self.alone_decides(place);
         let spared = |place: usize| !self.plan.kills_anybody && needed(place);
@@ -428,7 +428,7 @@ impl World {
         Ok(())
     }
 
-    /// Without a process there are still a majority of the voters, and somebody who has the result, also in a view that was
+    /// Without a process a majority of the voters is left, and a node that has the result, also in a view that was
     /// proposed.
     pub(super) fn can_do_without(&self, place: usize) -> bool {
         let alive = |other: usize| other != place && self.goes_on(other);
@@ -476,7 +476,7 @@ impl World {
         self.give(place, Item::Synced(ticket))
     }
 
-    /// A machine wants a part of what its disk holds of the result.
+    /// A machine reads a part of the result on its disk.
     pub(super) fn read_result(&mut self, node: usize, to: NodeId, from: Position, bytes_max: usize) {
         self.stats.met(Met::ResultRead);
         let mut takes_us = self.dice.between(0, self.plan.disk.sync_us);

@@ -1,4 +1,4 @@
-//! What happens next: events in the order of virtual time.
+//! The pending events, in the order of virtual time.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub struct Packet {
     pub stream: wire::Stream,
     /// The sender's run, as the stream's header says.
     pub incarnation: Incarnation,
-    /// What it says.
+    /// The frame.
     pub frame: Frame,
 }
 
@@ -38,7 +38,7 @@ pub struct Part {
     pub stream: wire::Stream,
     /// The sender's run, as the stream's header says.
     pub incarnation: Incarnation,
-    /// How many bytes.
+    /// The number of bytes.
     pub bytes: u64,
 }
 
@@ -74,16 +74,16 @@ pub enum Event {
         /// The other.
         b: usize,
     },
-    /// What one node says to another is heard again.
+    /// Frames from one node to another arrive again.
     Release {
-        /// Who says it.
+        /// The sender.
         from: usize,
-        /// Who hears it.
+        /// The receiver.
         to: usize,
     },
     /// Frames are through a narrow link, or the link is as wide as before.
     Through {
-        /// Who sent them.
+        /// The sender.
         from: usize,
         /// To whom.
         to: usize,
@@ -109,11 +109,11 @@ pub enum Event {
     Read {
         /// Which process asked for it.
         node: usize,
-        /// For whom.
+        /// The peer that lacks the part.
         to: NodeId,
         /// From which position on.
         from: Position,
-        /// As many bytes.
+        /// The maximum number of bytes.
         bytes_max: usize,
     },
     /// An application broadcasts.

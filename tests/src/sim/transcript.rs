@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::sim::plan::Plan;
 use crate::sim::run::record;
 
-/// What went into the machines of a run and came out of them, in order.
+/// The inputs and outputs of the machines of a run, in order.
 #[derive(Clone, Default)]
 pub struct Transcript {
     hasher: Xxh3,
@@ -25,7 +25,7 @@ pub struct Transcript {
     outputs: u64,
 }
 
-/// How many inputs and outputs there were, and the digest of all of them.
+/// The number of inputs and outputs, and the digest of all of them.
 impl fmt::Display for Transcript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {:032x}", self.inputs, self.outputs, self.hasher.digest128())

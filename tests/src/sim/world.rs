@@ -21,15 +21,15 @@ use crate::sim::transcript::Transcript;
 /// The group of every run.
 pub const GROUP: GroupId = GroupId(*b"simulated group!");
 
-/// How long a calm world may take until everything is approved: below the longest heartbeat, so that nothing may rely
-/// on one.
+/// The maximum time of a calm world until every broadcast is approved: below the longest heartbeat, so that no step may
+/// rely on one.
 pub const CALM_US: u64 = 40_000_000;
 
 /// Everything there is.
 pub struct World {
-    /// What the run is made of.
+    /// The plan of the run.
     pub plan: Plan,
-    /// Every process that was ever started, by its place; the founder's is the first.
+    /// Every process that was ever started, by its place; the creator's is the first.
     pub nodes: Vec<Node>,
     /// By node: the place of its latest process.
     pub latest: Vec<Option<usize>>,
@@ -43,41 +43,41 @@ pub struct World {
     pub(super) disks: Vec<Disk>,
     /// By node: until when its disk syncs nothing.
     pub(super) disk_held_us: BTreeMap<usize, u64>,
-    /// Disks that are taken back to what they were.
+    /// Disks that are reset to an older state.
     pub(super) older: OlderDisks,
     pub(super) corrupter: Corrupter,
     /// The checkers.
     pub judge: Judge,
-    /// What was met.
+    /// The counts of the run.
     pub stats: Stats,
     /// True time.
     pub now_us: u64,
     /// Faults and broadcasts are over.
     pub healed: bool,
-    /// Somebody asked for the end of the group.
+    /// A node asked for the group's close.
     pub end_wanted: bool,
-    /// What faults took for good that the group needed: a majority of the voters (`Stuck`), or all who have the result
-    /// (`Lost`).
+    /// The losses by faults that the group cannot survive: a majority of the voters (`Stuck`), or all nodes that have
+    /// the result (`Lost`).
     pub taken: BTreeSet<Met>,
     pub(super) dice: Dice,
     pub(super) queue: Queue,
     pub(super) network: Network,
     pub(super) pipes: Pipes,
-    /// Members that the founder knows will come.
+    /// Members that the creator expects.
     pub(super) accepted: BTreeSet<usize>,
-    /// The founder was asked for the first view.
+    /// The creator was asked for the first view.
     pub(super) founded: bool,
     /// The steps that were taken, each with its view.
     pub(super) steps: BTreeSet<(Step, u64)>,
     pub(super) trace: DefaultHasher,
-    /// What happened, in words, if the run is traced.
+    /// The story as text, if the run is traced.
     pub story: Vec<String>,
     pub(super) traced: bool,
     /// All inputs and outputs, if they are recorded.
     pub transcript: Option<Transcript>,
 }
 
-/// Rounds of work at one moment, far above what an honest node needs.
+/// Rounds of work at one moment, far above the need of a correct node.
 const ROUNDS_MAX: u64 = 100_000;
 
 impl World {
@@ -169,7 +169,7 @@ impl World {
         self.queue.at(self.plan.heal_at_us, Event::Heal);
     }
 
-    /// Asks the founder for the first view, once everybody who lives has accepted.
+    /// Asks the creator for the first view, once every live node has accepted.
     pub(super) fn found_if_all_came(&mut self) {
         let mut invited = self.plan.members().filter(|&node| node != Plan::FOUNDER);
         let awaited = invited.any(|node| self.nodes[node].alive && !self.accepted.contains(&node));
@@ -218,7 +218,7 @@ impl World {
         Ok(true)
     }
 
-    /// Lets happen what does until a time, which comes also if nothing does.
+    /// Runs the events until a time, which is reached also without events.
     pub(crate) fn pass_until(&mut self, time_us: u64) -> Result<(), Failure> {
         while self.queue.next_at().is_some_and(|at| at <= time_us) {
             self.step()?;
@@ -278,7 +278,7 @@ impl World {
             }
             self.drain(node)?;
             if !self.nodes[node].alive {
-                // It was told that nobody can help it.
+                // It was told that no node can help it.
                 return Ok(());
             }
         }

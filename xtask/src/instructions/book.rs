@@ -1,15 +1,15 @@
-//! The counts to expect, and what differs from them.
+//! The expected counts, and the differences from them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-/// How far a count may rise, in percent. Equal programs have equal counts but for what the allocator meets.
+/// The maximum rise of a count, in percent. Equal programs have equal counts but for effects of the allocator.
 const RISE_PERCENT_MAX: f64 = 3.0;
 /// The same where another compiler made the program: it optimises otherwise.
 const RISE_PERCENT_MAX_OTHER_COMPILER: f64 = 15.0;
-/// What a small operation may rise whatever the percentage: a few branches.
+/// The rise that a small operation may have in any case: a few branches.
 const RISE_MAX: u64 = 20;
 
 /// Instructions for each operation, by name, as one compiler made it.
@@ -19,7 +19,7 @@ pub(super) struct Book {
     pub(super) instructions: BTreeMap<String, u64>,
 }
 
-/// What differs, in words.
+/// The differences, as text.
 pub(super) struct Comparison {
     pub(super) passes: bool,
     pub(super) text: String,
@@ -35,7 +35,7 @@ impl Book {
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
-    /// Holds what was found against what is expected.
+    /// Compares counts with the expected ones.
     pub(super) fn against(&self, found: &Self) -> Comparison {
         let mut comparison = Comparison { passes: true, text: String::new() };
         let mut percent_max = RISE_PERCENT_MAX;
@@ -120,7 +120,7 @@ mod tests {
     fn every_operation_is_expected_and_every_expected_one_is_there() {
         let (passes, text) = compared("rustc 1", &[("walk", 1_000), ("new", 1)]);
         assert!(!passes && text.contains("FAILED new: 1 instructions, and none"), "{text}");
-        assert!(text.contains("FAILED tally: expected, and not there"), "{text}");
+        assert!(text.contains("FAILED tally: expected, and missing"), "{text}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use source::Source;
 
-/// One thing to repair, printed as `file:line: rule: what to do`.
+/// One thing to repair, printed as `file:line: rule: advice`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Violation {
     file: String,
@@ -35,7 +35,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Applies every rule to every file below `root`; returns how many files it read, and what it found.
+/// Applies every rule to every file below `root`; returns the number of files, and the violations.
 ///
 /// # Errors
 /// A folder or file cannot be read.

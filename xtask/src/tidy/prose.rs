@@ -51,7 +51,7 @@ pub(super) fn check_source(source: &Source) -> Vec<Violation> {
     found.collect()
 }
 
-/// What to do about a banned phrase in a line, if it has one.
+/// The advice about a banned phrase in a line, if it has one.
 fn banned(line: &str) -> Option<String> {
     let words: Vec<String> = line
         .split(|c: char| !c.is_alphanumeric() && c != '\'')

@@ -1,4 +1,4 @@
-//! A master: it finds its slaves, founds their group, watches the session, and compares the results.
+//! A master: it finds its slaves, creates their group, observes the session, and compares the results.
 
 use std::future::Future;
 use std::time::Duration;
@@ -29,46 +29,47 @@ use crate::node::Node;
 use config::group_config;
 use reach::{Reach, SILENCE_MAX, apart};
 
-/// What a master sees, for observers, in another process too.
+/// An event of a master, for observers, also in another process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum MasterEvent {
     /// A slave takes part.
     Found(Found),
-    /// Somebody does not.
+    /// A node takes no part.
     Refused(Refusal),
-    /// All who take part are on the ring.
+    /// All slaves that take part are on the ring.
     Founded {
-        /// The session's group: what a data directory holds of it is not needed once the result was shown
+        /// The session's group. Its data in a data directory is not needed once the result was printed
         /// ([`Node::forget_group`]).
         group: GroupId,
-        /// How many.
+        /// Number of slaves.
         members: usize,
     },
     /// The next phase has begun.
     Phase(#[serde(with = "PhaseData")] Phase),
     /// Messages approved so far at each slave.
     Approved(Vec<(NodeId, Index)>),
-    /// A slave gives no answer: the session goes on without it.
+    /// A slave does not answer: the session continues without it.
     Silent(NodeId),
-    /// A slave answers, but others are out of its reach or held up by it: the session goes on until it is back.
+    /// A slave answers, but is out of reach of others or delays them: the session continues without it until it
+    /// returns.
     Blamed(NodeId),
-    /// The session has stopped: nobody who answers has its whole result. Over with the next view.
+    /// The session has stopped, because no node in reach has the whole result. Over with the next view.
     NobodyComplete(NobodyComplete),
-    /// A slave leaves the session by its own wish: the others go on without it.
+    /// A slave leaves the session by itself: the others continue without it.
     Left(NodeId),
     /// Another view is in force.
     View {
-        /// Which.
+        /// The id of the view.
         id: ViewId,
         /// The members of its ring, in order.
         members: Vec<NodeId>,
     },
-    /// A slave's result is there.
+    /// A slave has reported its result.
     Reported(NodeId),
 }
 
-/// [`Phase`] as data.
+/// The serialized form of [`Phase`].
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Phase")]
 enum PhaseData {
@@ -79,20 +80,20 @@ enum PhaseData {
     Done,
 }
 
-/// What a slave ended with, as its master knows it.
+/// The result of a slave, as its master knows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum SlaveResult {
     /// It reported its result.
     Reported(Summary),
-    /// It reported something else.
+    /// Its report is not a summary.
     Unreadable(ReportError),
-    /// What it added up is not what its node holds: a defect, or corrupt memory.
+    /// Its sum differs from its node's result: a defect, or corrupt memory.
     Contradictory(Summary),
-    /// It gave no answer: the session went on, and ended, without it.
+    /// It did not answer: the session continued, and ended, without it.
     Silent,
-    /// It left before the end, by its own wish.
+    /// It left before the end, by itself.
     Left,
-    /// It was there at STOP, and its report did not come in time.
+    /// It took part in STOP, and its report did not arrive before the timeout.
     Missing,
 }
 
@@ -107,28 +108,28 @@ impl SlaveResult {
     }
 }
 
-/// A slave of a session that has ended.
+/// A slave of an ended session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MasterRow {
-    /// Which.
+    /// The slave.
     pub slave: Found,
-    /// Its position on the ring.
+    /// Its rank.
     pub rank: Rank,
-    /// What it ended with.
+    /// Its result.
     pub result: SlaveResult,
 }
 
-/// A session's end, as its master sees it.
+/// The outcome of a session at its master.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MasterOutcome {
     /// A row for each slave, by rank.
     pub rows: Vec<MasterRow>,
-    /// The slaves that were asked and did not take part.
+    /// The invited slaves that took no part.
     pub refusals: Vec<Refusal>,
 }
 
 impl MasterOutcome {
-    /// Every slave reported, and all the same to the last bit.
+    /// Whether every slave reported, and all results are equal to the last bit.
     #[must_use]
     pub fn all_equal(&self) -> bool {
         let mut results = self.rows.iter().map(|row| row.result.summary());
@@ -137,31 +138,31 @@ impl MasterOutcome {
     }
 }
 
-/// A session that did not take place, or that the master cannot speak for. Slaves that were invited go on waiting, or
-/// notice within two seconds, before the session has begun, that the master is gone.
+/// The reason for which a session did not take place, or has no outcome. Invited slaves continue to wait, or notice
+/// within two seconds, before the session has begun, that the master is gone.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MasterError {
-    /// Slaves cannot be looked for.
+    /// No search for slaves is possible.
     #[error(transparent)]
     Find(#[from] FindError),
-    /// The group cannot be founded.
+    /// The group cannot be created.
     #[error(transparent)]
     Found(#[from] FoundError),
-    /// Nobody takes part.
+    /// No slave takes part.
     #[error("no slave {}{}", if .refusals.is_empty() { "was found" } else { "takes part" }, listed(.refusals))]
     NoSlaves {
-        /// The node that was asked.
+        /// The invited nodes.
         refusals: Vec<Refusal>,
     },
     /// Fewer slaves than were expected.
     #[error("{found} of {expected} slaves were found{}", listed(.refusals))]
     TooFew {
-        /// How many take part.
+        /// Number of slaves that take part.
         found: usize,
-        /// How many should.
+        /// The expected number.
         expected: usize,
-        /// The slaves that were asked and do not.
+        /// The invited slaves that take no part.
         refusals: Vec<Refusal>,
     },
     /// The slaves do not all reach each other.
@@ -169,9 +170,9 @@ pub enum MasterError {
         "not all slaves reached each other within {timeout:?}: {}", unready(.waited_for, .apart)
     )]
     NotReady {
-        /// The time for it.
+        /// The timeout.
         timeout: Duration,
-        /// The slaves that did not report it; none if the last report came while the time ran out.
+        /// The slaves that did not report it; none if the last report came when the timeout passed.
         waited_for: Vec<String>,
         /// Pairs of slaves without an address of one family, IPv4 or IPv6, in common.
         apart: Vec<(String, String)>,
@@ -199,10 +200,10 @@ pub enum MasterError {
     /// There is no session to attach to.
     #[error("no queried slave has a running session{}", listed(.refusals))]
     NoSession {
-        /// The node that was asked, and its answer.
+        /// The queried nodes, with their answers.
         refusals: Vec<Refusal>,
     },
-    /// It was told to stop before SEND: the slaves wait for the next master.
+    /// It was stopped before SEND: the slaves wait for the next master.
     #[error("stopped before a session began")]
     Stopped,
     /// A slave's digest differs from another's.
@@ -212,16 +213,16 @@ pub enum MasterError {
     Diverged {
         /// One of the two.
         node: String,
-        /// Where they were compared.
+        /// The index of the comparison.
         index: Index,
     },
-    /// The group ended in a way that a session does not.
+    /// The group closed in a way that is impossible for a session.
     #[error("the session ended without results")]
     Ended,
-    /// The master's node stopped taking part, or the master was too slow to follow what happened.
+    /// The master's node left the group, or the master was too slow for its events.
     #[error("the session cannot be followed to its end: {0}")]
-    Events(#[from] EventsError),
-    /// The master's node was closed while it looked for slaves.
+    Events(EventsError),
+    /// The master's node was closed while it searched for slaves.
     #[error(transparent)]
     Closed(#[from] CloseReason),
     /// The planned end of the session is over, and results are missing. The session may have ended without this master.
@@ -229,7 +230,7 @@ pub enum MasterError {
         "no result came from {} within {after:?} after the planned end of the session; the session may have ended without this master: read the output of its slaves", .missing.join(", ")
     )]
     Overdue {
-        /// The time for it.
+        /// The timeout.
         after: Duration,
         /// The slaves that have not reported a result.
         missing: Vec<String>,
@@ -256,17 +257,18 @@ fn listed(refusals: &[Refusal]) -> String {
     if list.is_empty() { String::new() } else { format!(" ({})", list.join("; ")) }
 }
 
-/// Runs one session, from finding the slaves to comparing their results.
+/// Runs one session, from the search for slaves to the comparison of their results.
 ///
-/// When `stop` is ready, the session is ended early, with its results; before it began, [`MasterError::Stopped`] comes
-/// at once, and within two seconds if the slaves have accepted. `observe` must return at once: the master waits for it.
+/// When `stop` is ready, the session is ended early, with its results. Before it has begun, [`MasterError::Stopped`] is
+/// returned at once, or within two seconds if the slaves have accepted. `observe` must return at once: the master waits
+/// for it.
 ///
-/// Not cancel safe: dropped before SEND, it abandons the session; later, the session goes on without a comparison. `stop`
-/// ends it in order.
+/// Not cancel safe: dropped before SEND, it abandons the session; later, the session continues without a comparison.
+/// `stop` ends it in order.
 ///
 /// # Errors
-/// There was no session, or nothing to compare: see [`MasterError`]. Results that differ or are missing are no error
-/// but in the [`MasterOutcome`].
+/// There was no session, or nothing to compare: see [`MasterError`]. Different or missing results are not an error, but
+/// part of the [`MasterOutcome`].
 pub async fn run_master(
     node: &Node,
     config: &MasterConfig,
@@ -319,26 +321,26 @@ async fn found(
         _ => {}
     }
     let group = founding.found(Some(config.plan)).await?;
-    // A slave may come back at another address.
+    // A slave may return with another address.
     node.look_up(lookup(&config.slaves, config.multicast)).map_err(FindError::from)?;
     Ok((group, crew))
 }
 
-/// Between two reports of progress.
+/// The time between two reports of progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// What STOP may take beyond the plan's third period and the linger: the machine's own timers come first.
+/// Additional time for STOP beyond the plan's third period and the linger: the machine's own timers come first.
 const STOP_EXTRA: Duration = Duration::from_secs(8);
 
-/// What a master that begins a session knows of its times.
+/// The times of a session that this master began.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Timing {
-    /// None before the session says it.
+    /// None before the session reports it.
     pub(super) plan: Option<SessionPlan>,
-    /// How long the slaves may take to reach each other; none if that is another master's to judge.
+    /// The time for slaves to reach each other; none if another master checks that.
     pub(super) ready: Option<Duration>,
 }
 
-/// A session that was watched to its end.
+/// The outcome of an observed session.
 #[derive(Debug)]
 pub(super) struct Watched {
     /// A row for each slave, by rank.
@@ -347,7 +349,7 @@ pub(super) struct Watched {
     pub(super) ring: RingKind,
 }
 
-/// Watches the session to its end. Slaves that the master does not know are those of the session's views.
+/// Observes the session to its end. Slaves that the master does not know are those of the session's views.
 pub(super) async fn watch(
     group: &Group,
     slaves: Vec<Found>,
@@ -376,7 +378,7 @@ pub(super) async fn watch(
             event = events.next() => match event {
                 Some(Ok(Event::Closed)) => return watch.end(),
                 Some(Ok(event)) => watch.take(event, observe),
-                Some(Err(error)) => return Err(watch.failure(error.into())),
+                Some(Err(error)) => return Err(watch.failure(MasterError::Events(error))),
                 None => return Err(watch.failure(MasterError::Ended)),
             },
             () = watch.clock.until(watch.due_at) => {
@@ -413,15 +415,15 @@ struct Watch {
     ring: RingKind,
     rows: Vec<(Found, Rank, SlaveResult)>,
     phase: Phase,
-    /// Of the deadline.
+    /// The clock of the deadline.
     clock: AwakeClock,
-    /// When the phase must be over, if it has a bound that the machine does not keep.
+    /// The deadline of the phase, if the machine has none for it.
     due_at: Option<Duration>,
-    /// The master was told to stop.
+    /// Whether the master was stopped.
     stopped: bool,
-    /// SEND has begun.
+    /// Whether SEND has begun.
     begun: bool,
-    /// Why the session cannot be a success, however it ends.
+    /// The reason for which the session cannot succeed.
     failed: Option<MasterError>,
     reach: Reach,
     /// When GRACE is to be over.
@@ -512,7 +514,7 @@ impl Watch {
 
     fn enter(&mut self, phase: Phase, observe: &impl Fn(MasterEvent)) {
         self.phase = phase;
-        // The coordinator times SEND and GRACE; the bound holds if there is none.
+        // The coordinator times SEND and GRACE; this deadline holds if there is none.
         let before_stop = match (phase, self.timing.plan) {
             (Phase::Send, Some(plan)) => plan.send + plan.grace,
             (Phase::Grace, Some(plan)) => plan.grace,
@@ -543,8 +545,8 @@ impl Watch {
         known.map_or_else(|| node.short(), |(slave, ..)| slave.name.clone())
     }
 
-    /// Names the slaves that have not said that they reach all others; none if the group has ended here, which has a reason
-    /// of its own.
+    /// The error with the slaves that have not reported links to all others; none if the group has closed here, which
+    /// has its own reason.
     async fn not_ready(&self, group: &Group) -> Option<MasterError> {
         let status = group.status().await?;
         let members = &status.members;
@@ -561,7 +563,7 @@ impl Watch {
         MasterError::Overdue { after: self.stop_bound(), missing }
     }
 
-    /// Why there is no outcome, if nothing else is known than that error.
+    /// The error for a missing outcome, if only this error is known.
     fn failure(mut self, error: MasterError) -> MasterError {
         self.take_failure(error)
     }
@@ -582,7 +584,7 @@ impl Watch {
     }
 }
 
-/// Compares what the slave's application added up with what its node says of the result.
+/// Compares the sum of a slave's application with its node's result.
 fn result_of(result: Checkpoint, report: &Bytes) -> SlaveResult {
     match Summary::from_report(report) {
         Ok(summary) if summary.count == result.index.0 && summary.digest == result.digest => {

@@ -14,24 +14,25 @@ use super::numbers;
 use super::sum::Summary;
 use crate::files;
 
-/// What waits for the file at most, in bytes of payloads; above it the reader of the result waits for the disk.
+/// Maximum bytes of payloads that wait for the file; above it the reader of the result waits for the disk.
 pub const RESULT_PENDING_BYTES_MAX: usize = 1 << 20;
-/// A line waits at most this long before it is handed to the system, however few there are.
+/// Maximum time for which a line waits before it is written to the system.
 pub const RESULT_WRITE_EVERY: Duration = Duration::from_millis(50);
 
-/// Why a result cannot be written.
+/// The reason for which a result cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResultFileError {
-    /// The file cannot be opened for writing. Nothing was joined.
+    /// The file cannot be opened for writing. No group was joined.
     #[error("cannot write the result to {} ({source}): {}", path.display(), files::remedy(source))]
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The name is a pipe's, a directory's or the like, which would not take lines, or would hold the node up.
+    /// The path is a pipe, a directory or another file that is not regular, which would not accept lines, or would
+    /// block the node.
     #[error("{} is not a regular file, so no result is written to it: name a file, or a device such as /dev/null", path.display())]
     NotRegular {
         /// The path.
@@ -43,12 +44,12 @@ pub enum ResultFileError {
         /// The file.
         path: PathBuf,
     },
-    /// The file took no more. It ends with a line that has no count.
+    /// The file accepted no more data. It ends with a line without a count.
     #[error("writing the result to {} failed ({source}), and the file is incomplete: {}", path.display(), files::remedy(source))]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Another program truncated or extended the file, moved or deleted it, or put another in its place.
@@ -60,10 +61,10 @@ pub enum ResultFileError {
     Changed {
         /// The file.
         path: PathBuf,
-        /// What happened to it.
+        /// The change.
         how: FileChange,
     },
-    /// The session was over, and the slave told to stop, before the file took the rest.
+    /// The session was over, and the slave requested to stop, before the file accepted the rest.
     #[error(
         "{} is incomplete: the slave was stopped while the file accepted no data; check its file system", path.display()
     )]
@@ -71,7 +72,7 @@ pub enum ResultFileError {
         /// The file.
         path: PathBuf,
     },
-    /// The disk is slower than the session: what was to be written next is no longer kept.
+    /// The disk is slower than the session: the next entries are not retained.
     #[error(
         "{} is incomplete: the disk is too slow for this session, and message {resume_from} is the first that is retained; write to a faster disk, or broadcast less",
         path.display()
@@ -79,12 +80,12 @@ pub enum ResultFileError {
     Lagged {
         /// The file.
         path: PathBuf,
-        /// The first index that could still be read.
+        /// The first retained index.
         resume_from: Index,
     },
 }
 
-/// What another program did to a result file.
+/// The change that another program made to a result file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileChange {
@@ -118,13 +119,13 @@ impl std::fmt::Display for FileChange {
 #[derive(Debug)]
 pub struct ResultFile {
     path: PathBuf,
-    /// Absent while a write is in progress.
+    /// None while a write is in progress.
     file: Option<File>,
     writing: Option<JoinHandle<(File, Result<(), WriteError>)>>,
     pending: Vec<Entry>,
     pending_bytes: usize,
     last_write_at: Instant,
-    /// It was not there, and no session has begun: it goes with this.
+    /// Whether it was created and no session has begun: then it is deleted with this.
     made_in_vain: bool,
 }
 
@@ -142,14 +143,14 @@ impl From<io::Error> for WriteError {
 }
 
 impl ResultFile {
-    /// Opens the file, which is made if it is missing, and keeps other processes from writing their results to it, where
-    /// the file system has locks. What it holds stays until a session begins. Never waits for another program: only
-    /// regular files are taken, and devices that answer at once, such as `/dev/null`.
+    /// Opens the file, creates it if it is missing, and prevents other processes from writing their results to it, if
+    /// the file system has locks. Its content stays until a session begins. It never waits for another program: only
+    /// regular files are accepted, and devices that answer at once, such as `/dev/null`.
     ///
     /// Cancel safe: dropped, it may leave an empty file.
     ///
     /// # Errors
-    /// The file cannot be opened, is none, or is in use. It is as it was.
+    /// The file cannot be opened, is not regular, or is in use. It is not changed.
     pub async fn create(path: &Path) -> Result<Self, ResultFileError> {
         let opening = path.to_owned();
         // A disk may be slow.
@@ -167,20 +168,20 @@ impl ResultFile {
         })
     }
 
-    /// From here on it takes nothing, like one on a file system that hangs.
+    /// From then on it accepts no data, like one on a file system that hangs.
     #[cfg(test)]
     pub(super) fn get_stuck(&mut self) {
         self.writing = Some(tokio::spawn(std::future::pending()));
     }
 
-    /// Where it is.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A session begins: what the file holds goes, where it can forget. A file that was moved or deleted is left alone, and
-    /// another one is made under the name.
+    /// Deletes the file's content for a new session, if it can be deleted. A file that was moved or deleted is not
+    /// changed, and another one is created at the path.
     pub(super) async fn begin(&mut self) -> Result<(), ResultFileError> {
         self.written().await?;
         let moved = self.file.as_ref().is_some_and(|file| !files::is_at(file, &self.path));
@@ -201,8 +202,8 @@ impl ResultFile {
         Ok(())
     }
 
-    /// Takes what the result has grown by; waits for the disk while too much is pending. The payloads are numbers:
-    /// the writer has checked them.
+    /// Adds new entries of the result; waits for the disk while too much is pending. The payloads are numbers: the
+    /// writer has checked them.
     pub(super) async fn append(&mut self, entry: Entry) -> Result<(), ResultFileError> {
         self.pending_bytes += entry.batch.body.len();
         self.pending.push(entry);
@@ -213,7 +214,7 @@ impl ResultFile {
         Ok(())
     }
 
-    /// Writes what is pending whenever it is due. Returns with an error only; dropping the future loses nothing.
+    /// Writes pending lines whenever they are due. Returns only with an error. Cancel safe.
     pub(super) async fn keep_writing(&mut self) -> ResultFileError {
         loop {
             if let Err(error) = self.written().await {
@@ -253,7 +254,7 @@ impl ResultFile {
         }
     }
 
-    /// Writes the rest without a last line: the result is not complete.
+    /// Writes the rest without a last line, because the result is not complete.
     pub(super) async fn abandon(&mut self) -> Result<(), ResultFileError> {
         self.written().await?;
         self.write_pending(Vec::new());
@@ -292,13 +293,13 @@ impl ResultFile {
 impl Drop for ResultFile {
     fn drop(&mut self) {
         if self.made_in_vain {
-            // An empty file that stays says nothing wrong.
+            // An empty file that remains contains no error.
             let _ = fs::canonicalize(&self.path).and_then(fs::remove_file);
         }
     }
 }
 
-/// The file, locked, and whether it was made here.
+/// Opens and locks the file. Returns whether it was created here.
 fn open(path: &Path) -> Result<(File, bool), ResultFileError> {
     let failed = |source| ResultFileError::Open { path: path.to_owned(), source };
     if fs::metadata(path).is_ok_and(|metadata| !takes_lines(&metadata)) {
@@ -307,7 +308,7 @@ fn open(path: &Path) -> Result<(File, bool), ResultFileError> {
     let made = files::never_waiting(File::options().write(true).create_new(true)).open(path);
     let (file, made) = match made {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // A symbolic link may name a file that is not there: that one is made.
+            // A symbolic link may lead to a missing file: that one is created.
             let dangles = fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
             let opened = files::never_waiting(File::options().write(true).create(dangles)).open(path);
             (opened.map_err(failed)?, dangles)
@@ -325,7 +326,8 @@ fn open(path: &Path) -> Result<(File, bool), ResultFileError> {
     Ok((file, made))
 }
 
-/// Regular files, and the devices of the system's memory (`/dev/null`, `/dev/full`), which answer at once.
+/// Whether a file accepts lines: regular files, and the devices of the system's memory (`/dev/null`, `/dev/full`),
+/// which answer at once.
 fn takes_lines(metadata: &Metadata) -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -354,7 +356,7 @@ fn unchanged(file: &File, path: &Path) -> Result<(), WriteError> {
     as_long_as_written(file)
 }
 
-/// A device keeps nothing, so there is nothing to take away from it.
+/// Deletes the content of a regular file; a device has none.
 fn emptied(file: &mut File) -> io::Result<()> {
     if file.metadata()?.is_file() {
         file.set_len(0)?;
@@ -371,7 +373,7 @@ fn lines(entries: &[Entry]) -> Vec<u8> {
         for (at, payload) in (0..).zip(payload_slices(&batch.body)) {
             let (index, seq) = (first_index.0 + at, batch.first_seq.0 + at);
             let value = numbers::decode(payload).unwrap_or(f64::NAN);
-            // Writing into memory cannot fail.
+            // Writing to memory cannot fail.
             let _ =
                 write!(text, "{{\"index\":{index},\"origin\":\"{origin}\",\"seq\":{seq},\"view\":{view},\"value\":");
             push_json(&mut text, value);
@@ -388,9 +390,9 @@ fn last_line(summary: &Summary) -> Vec<u8> {
     text
 }
 
-/// The shortest JSON number that reads back to the same f64; `null` where it is none.
+/// Appends the shortest JSON number that parses to the same f64; `null` if there is none.
 fn push_json(text: &mut Vec<u8>, number: f64) {
-    // Writing into memory cannot fail.
+    // Writing to memory cannot fail.
     let _ = serde_json::to_writer(text, &number);
 }
 

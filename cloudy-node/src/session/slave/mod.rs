@@ -134,8 +134,7 @@ async fn put_away(node: &Node, group: &Group) {
     }
 }
 
-/// The session in a node's data directory at its start, whatever its name, unless it has ended or was continued
-/// already.
+/// The session in a node's data directory at its start, under any name, unless it has ended or was continued already.
 #[must_use]
 pub fn resumed_session(node: &Node) -> Option<Group> {
     let session = |group: &&Group| SessionName::of_group(group.name()).is_some() && !group.has_ended();

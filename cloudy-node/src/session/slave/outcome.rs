@@ -39,7 +39,7 @@ impl<'a> SlaveConfig<'a> {
     }
 }
 
-/// How a slave stops in a session. Before a session, either way ends its wait.
+/// A slave's way to stop in a session. Before a session, either way ends its wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlaveStop {
     /// It leaves: the session continues without it, and it has no result. The last slave of a session ends it.
@@ -204,7 +204,7 @@ pub enum SlaveError {
          `--retain` (in the library: `retain_bytes` in NodeBuilder::join_config) or give it more CPU, or broadcast less"
     )]
     Lagged {
-        /// The first index that could still be read.
+        /// The first retained index.
         resume_from: Index,
     },
     /// No slave retains the beginning of the result.
@@ -213,7 +213,7 @@ pub enum SlaveError {
          a larger `--retain` (in the library: `retain_bytes` in NodeBuilder::join_config), or begin another session"
     )]
     NotRetained {
-        /// The first index that is retained.
+        /// The first retained index.
         first: Index,
     },
     /// The result cannot be read from this slave's disk.

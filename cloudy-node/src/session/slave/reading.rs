@@ -70,8 +70,8 @@ fn no_result(group: GroupId, approved: u64, error: ApprovedError) -> SlaveError 
     }
 }
 
-/// From SEND on, writes the result to the file as it grows, and its last line once there is a summary. It has a reader
-/// of its own, so that a slow disk does not delay the sum. `written` has its progress, and is dropped at its end.
+/// From SEND on, writes the result to the file as it grows, and its last line once there is a summary. It has a
+/// separate reader, so that a slow disk does not delay the sum. `written` has its progress, and is dropped at its end.
 pub(super) async fn write_down(
     group: &Group,
     file: Option<&mut ResultFile>,

@@ -71,7 +71,7 @@ fn first_view() -> Bytes {
     encode_command(&Command::InstallView(install))
 }
 
-/// What a log with a first view and nothing else comes to: each other field is none or empty.
+/// The state of a log with a first view and nothing else: each other field is none or empty.
 fn log_state() -> Bytes {
     [&[0, 0, 0, 1], &first_view()[1..], &[0; 8]].concat().into()
 }
@@ -98,7 +98,7 @@ fn checkpoint(index: u64, first_index: u64, (round, lane): (u64, u16)) -> Stored
     }
 }
 
-/// What a machine may give out, in its order.
+/// Records that a machine may hand out, in its order.
 fn given() -> Vec<Given> {
     vec![
         vote(1, 1),
@@ -110,7 +110,7 @@ fn given() -> Vec<Given> {
         Given::Wedged { view: ViewId(1) },
         slot(0, 0, 0, 1),
         slot(1, 0, 0, 1),
-        // What an earlier leader left goes.
+        // Entries of an earlier leader are removed.
         entries(&[(2, 2)]),
         entry(1, 1, 2, in_slot(0, 0)),
         // A part of a slot: the rest was in the result already.
@@ -136,7 +136,7 @@ fn given() -> Vec<Given> {
         base(1, false),
         Given::Command { index: LogIndex(3), term: 2, command: Bytes::new() },
         entries(&[(3, 2)]),
-        // Others know of more than this node ever did.
+        // Others know more entries than this node ever did.
         Given::Log { index: LogIndex(9), term: 2, state: log_state() },
         base(9, true),
         entries(&[(10, 3)]),
@@ -192,7 +192,7 @@ fn a_group_is_read_back_as_soon_as_its_voter_holds_a_view_or_is_one_of_several()
 #[test]
 fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
     let begin = given().iter().position(|record| matches!(record, Given::Begin(_))).unwrap();
-    // With all of it, with what a bound leaves, and with what a snapshot does.
+    // With all of it, with the part that a bound leaves, and with the part after a snapshot.
     for (records, first) in [(given()[..begin].to_vec(), 1), (given()[..=begin].to_vec(), 3), (given(), 4)] {
         let opened = Opened::create(&FaultDisk::default());
         store(&opened, &records, 1);
@@ -224,7 +224,7 @@ fn a_part_of_the_result_is_read_from_any_index_on_in_pieces_of_any_size() {
                 let bytes: usize = part.iter().map(|entry| entry.batch.body.len()).sum();
                 assert!(part.len() <= 1 || bytes <= bytes_max, "from {from}, {bytes_max} bytes");
             }
-            // What was deleted is gone; what comes next is not there yet.
+            // Deleted entries are gone; later ones are not there yet.
             let expected = (from.0 >= first).then_some(whole);
             assert_eq!(read_part(&opened.store, GROUP, position, 10_000).unwrap(), expected, "from {from}");
         }
@@ -300,7 +300,7 @@ fn records_that_contradict_each_other_or_are_no_records_are_told() {
     for table in [Table::Meta, Table::Log, Table::Checkpoints, Table::Slots, Table::Result] {
         for (key, value) in [(&b"vote"[..], &b"short"[..]), (&[0; 30], b""), (b"", b"")] {
             if matches!(table, Table::Slots | Table::Result) && key < &[0, 0, 0, 0, 0, 0, 0, 1][..] {
-                // What comes before the beginning is not read.
+                // Entries before the beginning are not read.
                 continue;
             }
             let foreign = refused(vec![put(table, key, value)]);

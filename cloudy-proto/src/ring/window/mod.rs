@@ -1,10 +1,10 @@
-//! How much of its own a member has outside its own result: as much as its path needs, between two bounds of the view's
-//! (`protocol.md` §5). What receivers enforce is the upper one, so this decides about speed only.
+//! The window of a member: the bytes outside its own result that its path needs, between two bounds of the view's
+//! (`protocol.md` §5). Receivers enforce the upper bound, so this decides only on speed.
 //!
 //! A *trip* is the time from sending a slot until it is in the own result. The window is the highest recent rate times
-//! the shortest trip and some headroom: what is longer than the shortest trip was spent in queues. It begins by doubling
-//! with each trip while the rate grows with it. A longer shortest trip is believed only where it was met with the least
-//! window for a while, for with a larger one it would be that of full queues.
+//! the shortest trip and some headroom: a longer trip was spent in queues. It begins by doubling with each trip while
+//! the rate grows with it. A longer shortest trip counts only if it was measured with the least window for a while,
+//! because with a larger one it would include full queues.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -14,31 +14,34 @@ use crate::id::Round;
 use crate::pending::Record;
 use crate::time::Time;
 
-/// Headroom, at least: so long may slots wait in queues on a path however short, so that nobody runs dry.
+/// Minimum headroom: the time for which slots may wait in queues on a path however short, so that no member runs out of
+/// slots.
 const HEADROOM_MIN: Duration = Duration::from_millis(2);
-/// As much with `Durability::Disk`. A slot waits for the sync that is in progress and for its own, at each member, and a sync
-/// takes from one millisecond to many: the shortest trip, which met none that was long, says little of that. One sync
-/// costs about the same for few slots and for many.
+/// The same with `Durability::Disk`. A slot waits for the sync in progress and for its own, at each member, and a sync
+/// takes from one millisecond to many: the shortest trip includes no long one. A sync costs about the same for few
+/// slots and for many.
 const HEADROOM_ON_DISK_MIN: Duration = Duration::from_millis(40);
-/// Members up to which the least window is the configured one. With more it is less in proportion: each member is sent the
-/// windows of all others, and a queue that takes as long as the failure timeout looks like a failure.
+/// Number of members up to which the least window is the configured one. With more it is less in proportion: each
+/// member receives the windows of all others, and a queue that takes as long as the failure timeout looks like a
+/// failure.
 const MEMBERS_OF_LEAST: u64 = 8;
-/// Slots of the recent size that fit, within the view's bound: a member that sends large ones has few in flight in the
-/// headroom's time, and a member that has few takes and answers each by itself.
+/// Number of slots of the recent size that fit, within the view's bound: a member that sends large ones has few in
+/// flight in the headroom's time, and others receive and answer each of few slots separately.
 const SLOTS_MIN: u64 = 8;
-/// Up to so many bytes of them: larger slots are pieces enough for the transport, and would only wait longer.
+/// Maximum bytes of these slots: the transport splits larger slots, which would only wait longer.
 const SLOTS_BYTES_MAX: u64 = 512 << 10;
-/// Headroom while the window grows: a rate is that of the window of a trip before, so this much makes it grow with each.
+/// Headroom in trips while the window grows: a rate is that of the window of a trip before, so this headroom makes it
+/// grow with each trip.
 const GROWTH_TRIPS: u32 = 2;
-/// Trips that are remembered.
+/// Number of remembered trips.
 const TRIPS_KEPT: usize = 8;
-/// Trips in a row that make a rate: slots enter the result in bursts, so that a single one says little.
+/// Number of consecutive trips for a rate: slots enter the result in bursts, so a single trip is not representative.
 const TRIPS_IN_A_ROW: usize = 4;
 /// The part by which a rate has to be higher to count as growth.
 const GROWTH_PART: u64 = 4;
-/// So many trips without growth end the doubling.
+/// Number of trips without growth that end the doubling.
 const FLAT_TRIPS_MAX: u32 = 3;
-/// After so long with the least window, and slots that wait for room, the path has become longer.
+/// The time with the least window, and slots that wait for capacity, after which the path counts as longer.
 const LEAST_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A member's window of bytes.
@@ -50,36 +53,36 @@ pub(crate) struct Window {
     headroom_min: Duration,
     /// The mean size of the slots that entered the result on the last trip.
     slot_bytes: u64,
-    /// A slot has waited for room since the trip began: the rate is the window's and not the application's.
+    /// Whether a slot has waited for capacity in the trip, so that the rate is the window's and not the application's.
     short: bool,
     trip: Option<Trip>,
-    /// Bytes and time of the last trips on which the window was short.
+    /// Bytes and time of the last trips on which the window was too small.
     trips: VecDeque<(u64, Duration)>,
     growth: Option<Growth>,
     /// The shortest trip.
     shortest: Option<Duration>,
-    /// The shortest trip since the window has come to be the least, and since when that is.
+    /// The shortest trip with the least window, and the time from which the window has been the least.
     at_least: Option<(Duration, Time)>,
 }
 
 /// The measured trip.
 #[derive(Debug)]
 struct Trip {
-    /// The slot that makes it.
+    /// The slot of the trip.
     round: Round,
     since: Time,
-    /// What has entered the result meanwhile.
+    /// Bytes that entered the result meanwhile.
     bytes: u64,
     slots: u64,
-    /// The shortest of the slots that did.
+    /// The shortest trip of these slots.
     shortest: Duration,
 }
 
-/// The window doubles.
+/// The state of the doubling.
 #[derive(Debug, Default)]
 struct Growth {
     rate: u64,
-    /// Trips in a row on which the rate did not grow.
+    /// Number of consecutive trips on which the rate did not grow.
     flat_trips: u32,
 }
 
@@ -88,7 +91,7 @@ impl Window {
         let max_bytes = parameters.window_bytes;
         let min_bytes = match parameters.window_bytes_min {
             fixed if fixed >= max_bytes => max_bytes,
-            // Never nothing: that could not double.
+            // Never zero, which could not double.
             least => (least * MEMBERS_OF_LEAST / MEMBERS_OF_LEAST.max(members as u64)).max(1),
         };
         Self {
@@ -109,28 +112,28 @@ impl Window {
         }
     }
 
-    /// The size at this moment.
+    /// The present size.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// There is room for a slot beside what is in flight; one slot always has room.
+    /// Whether a slot has capacity beside the bytes in flight; one slot always has.
     pub(crate) fn has_room(&self, in_flight_bytes: u64, cost_bytes: u64) -> bool {
         in_flight_bytes == 0 || in_flight_bytes + cost_bytes <= self.bytes
     }
 
-    /// A slot waits for room.
+    /// Notes that a slot waits for capacity.
     pub(crate) fn on_shortage(&mut self) {
         self.short = true;
     }
 
-    /// An own slot was sent. The next trip is measured on the first that is sent after the last trip was over: what enters
-    /// the result until then was all in flight with it, or before it.
+    /// Notes a sent own slot. The next trip is measured on the first slot after the end of the last trip: slots that
+    /// enter the result until then were all in flight with it, or before it.
     pub(crate) fn sent(&mut self, round: Round, now: Time) {
         self.trip.get_or_insert(Trip { round, since: now, bytes: 0, slots: 0, shortest: Duration::MAX });
     }
 
-    /// An own slot has entered the own result.
+    /// Notes an own slot that has entered the own result.
     pub(crate) fn entered(&mut self, record: &Record, now: Time) {
         if self.min_bytes == self.max_bytes {
             return;
@@ -151,7 +154,7 @@ impl Window {
 
     fn trip_is_over(&mut self, trip: (u64, Duration), shortest: Duration, now: Time) {
         let short = core::mem::take(&mut self.short);
-        // A rate that was the application's own says nothing, unless it is a higher one.
+        // The application's own rate does not count, unless it is a higher one.
         if short || per_second(trip) > self.rate() {
             if self.trips.len() == TRIPS_KEPT {
                 self.trips.pop_front();
@@ -165,7 +168,7 @@ impl Window {
         self.watch_least(short, shortest, now);
     }
 
-    /// A member that can send no less, and still waits as long for each trip, has a longer path than was thought.
+    /// Detects a longer path: the member cannot send less, and still waits as long for each trip.
     fn watch_least(&mut self, short: bool, shortest: Duration, now: Time) {
         if self.bytes > self.least() || !short {
             self.at_least = None;
@@ -178,12 +181,12 @@ impl Window {
         }
     }
 
-    /// What it has on the shortest and slowest path.
+    /// The minimum, as on the shortest and slowest path.
     fn least(&self) -> u64 {
         SLOTS_BYTES_MAX.min(SLOTS_MIN * self.slot_bytes).clamp(self.min_bytes, self.max_bytes)
     }
 
-    /// What the path needs, within the bounds.
+    /// The need of the path, within the bounds.
     fn needed(&self) -> u64 {
         let shortest = self.shortest.unwrap_or_default();
         let headroom = if self.growth.is_some() { GROWTH_TRIPS * shortest } else { shortest };
@@ -191,7 +194,7 @@ impl Window {
         needed.clamp(self.least(), self.max_bytes)
     }
 
-    /// The highest of some trips in a row; while the window grows, of the very last if that is higher.
+    /// The highest rate of some consecutive trips; while the window grows, of the very last if that is higher.
     fn rate(&self) -> u64 {
         let in_a_row = TRIPS_IN_A_ROW.min(self.trips.len());
         let rate_from = |first: usize| {
@@ -207,7 +210,7 @@ impl Window {
 }
 
 impl Growth {
-    /// After another trip; none if the rate has stopped growing.
+    /// The state after another trip; none if the rate has stopped growing.
     fn goes_on(self, rate: u64) -> Option<Self> {
         if rate >= self.rate.saturating_add(self.rate / GROWTH_PART) {
             return Some(Self { rate, flat_trips: 0 });
@@ -217,7 +220,7 @@ impl Growth {
     }
 }
 
-/// Bytes a second.
+/// Bytes per second.
 fn per_second((bytes, time): (u64, Duration)) -> u64 {
     let us = time.as_micros().max(1);
     u64::try_from(u128::from(bytes) * 1_000_000 / us).unwrap_or(u64::MAX)

@@ -69,7 +69,7 @@ pub(crate) fn cut_of(
     Some(Cut { survivors, rounds, ring, from_disks })
 }
 
-/// The member with the most findings against it. The last complete member stays, whatever the findings.
+/// The member with the most findings against it. The last complete member stays, with any findings.
 fn to_drop(answers: &Answers<'_>, model: &dyn RingModel) -> Option<Rank> {
     let alive = &answers.alive;
     let against = blame(alive, model);

@@ -14,30 +14,30 @@ use crate::id::NodeId;
 use crate::limits::{MEMBERS_MAX, REPORT_BYTES_MAX};
 use crate::view::RingMember;
 
-/// A log entry that no correct coordinator proposes; nothing of it was taken. The log cannot be applied any further.
+/// A log entry that no correct coordinator proposes; nothing of it was accepted. The log cannot be applied further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// Its bytes stand for no command.
+    /// Its bytes do not decode to a command.
     #[error("a log entry that does not decode: {0}")]
     Malformed(postcard::Error),
-    /// Bytes are left over after it.
+    /// Bytes follow the command.
     #[error("a log entry with {0} bytes after its end")]
     Trailing(usize),
-    /// A value is above its bound.
+    /// A value is above its maximum.
     #[error(transparent)]
     Bound(#[from] BoundError),
     /// A ring names a node more than once.
     #[error("a ring that names node {0} twice")]
     NodeTwice(NodeId),
-    /// The consensus library's part of an entry that changes who votes does not decode.
+    /// The consensus library's part of an entry that changes the voters does not decode.
     #[error("a change of the voters that does not decode")]
     Change,
-    /// A view's parameters or a session's periods cannot work.
+    /// A view's parameters or a session's periods are not valid.
     #[error("a view's parameters or a session's periods: {0}")]
     Parameters(#[from] ParametersError),
 }
 
-/// A command as an entry of the control log.
+/// Encodes a command as an entry of the control log.
 #[must_use]
 pub fn encode_command(command: &Command) -> Bytes {
     let mut out = BytesMut::with_capacity(64);
@@ -45,10 +45,10 @@ pub fn encode_command(command: &Command) -> Bytes {
     out.freeze()
 }
 
-/// A command from an entry of the control log.
+/// Decodes a command from an entry of the control log.
 ///
 /// # Errors
-/// The first thing that is wrong with it; its length is checked before anything else.
+/// The first fault; the length is checked before anything else.
 pub fn decode_command(entry: &[u8]) -> Result<Command, CommandError> {
     at_most_len("a log entry's bytes", entry.len(), COMMAND_BYTES_MAX)?;
     let command = decode(entry)?;

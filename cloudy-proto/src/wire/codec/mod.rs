@@ -1,9 +1,8 @@
-//! Frames to bytes and back (`docs/reference/wire.md`).
+//! Encoding and decoding of frames (`docs/reference/wire.md`).
 //!
-//! An encoder trusts its caller to keep within the bounds; a decoder trusts nobody. It takes bytes in chunks of any
-//! size, checks every length before it allocates, and holds at most twice what has arrived plus
-//! [`RESERVE_BYTES_MAX`]. After an error the stream means nothing: the link is to be closed and the decoder
-//! dropped.
+//! An encoder trusts its caller to keep within the bounds; a decoder trusts no input. It takes bytes in chunks of any
+//! size, checks every length before it allocates, and holds at most twice the received bytes plus
+//! [`RESERVE_BYTES_MAX`]. After an error the stream has no meaning: the link has to be closed and the decoder dropped.
 
 mod command;
 mod header;
@@ -29,40 +28,40 @@ use crate::slot::BodyError;
 
 /// A node frame, encoded: the largest names the nodes that open a group.
 pub const NODE_FRAME_BYTES_MAX: usize = 6 << 10;
-/// A command of the control log, encoded: the largest installs a full ring with all its addresses.
+/// Maximum of an encoded command of the control log: the largest installs a full ring with all its addresses.
 pub const COMMAND_BYTES_MAX: usize = 32 << 10;
-/// Views, incarnations, indexes, sequence numbers and log positions: no honest one comes near, and what is added to one
-/// cannot overflow.
+/// Maximum of views, incarnations, indexes, sequence numbers and log positions: no honest one comes near, and additions
+/// to one cannot overflow.
 pub const COUNTER_MAX: u64 = ROUND_MAX;
-/// What a decoder reserves for a body of which nothing has arrived.
+/// Bytes that a decoder reserves for a body before any of it has arrived.
 const RESERVE_BYTES_MAX: usize = 128 << 10;
 
-/// A value above what the protocol allows; nothing of the frame or command that holds it was taken.
+/// A value above the protocol's maximum; nothing of its frame or command was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {value}; at most {max} is allowed")]
 pub struct BoundError {
-    /// Which value.
+    /// The name of the value.
     pub what: &'static str,
-    /// What it is.
+    /// The value.
     pub value: u64,
-    /// The bound.
+    /// The maximum.
     pub max: u64,
 }
 
-/// A frame that no correct peer sends; the link is to be closed, nothing of the frame was taken.
+/// A frame that no correct peer sends; the link has to be closed, and nothing of the frame was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// A lane frame begins with a byte that stands for no kind.
+    /// A lane frame begins with an unknown kind.
     #[error("a lane frame of kind {0}; only 0 (slot) and 1 (skip) exist")]
     Kind(u8),
-    /// A frame says that it is longer than its kind may be.
+    /// The length of a frame is above the maximum of its kind.
     #[error("a {stream} frame of {bytes} bytes; at most {max} are allowed")]
     TooLong {
         /// The kind of stream.
         stream: &'static str,
-        /// The length that it says.
+        /// Its length.
         bytes: u64,
-        /// The bound.
+        /// The maximum.
         max: u64,
     },
     /// A lane frame ends before it begins.
@@ -70,32 +69,32 @@ pub enum FrameError {
     Order {
         /// The round after the lane's previous message slot.
         prev: u64,
-        /// The slot's check_round, or the skip's frontier.
+        /// The slot's round, or the skip's frontier.
         round: u64,
     },
-    /// The bytes stand for no frame.
+    /// The bytes do not decode to a frame.
     #[error("a {stream} frame that does not decode: {error}")]
     Malformed {
         /// The kind of stream.
         stream: &'static str,
-        /// Why not.
+        /// The cause.
         error: postcard::Error,
     },
-    /// Bytes are left over after the frame.
+    /// Bytes follow the frame.
     #[error("a {stream} frame with {bytes} bytes after its end")]
     Trailing {
         /// The kind of stream.
         stream: &'static str,
-        /// How many.
+        /// Number of these bytes.
         bytes: usize,
     },
-    /// A slot body is not what its header says.
+    /// A slot body contradicts its header.
     #[error(transparent)]
     Body(#[from] BodyError),
     /// A view of the result is none that a group can have.
     #[error(transparent)]
     View(#[from] CommandError),
-    /// A value is above its bound.
+    /// A value is above its maximum.
     #[error(transparent)]
     Bound(#[from] BoundError),
     /// The parameters of a group that is opened cannot work.
@@ -103,12 +102,12 @@ pub enum FrameError {
     Parameters(#[from] ParametersError),
 }
 
-/// Checks a value against its bound.
+/// Checks a value against its maximum.
 fn at_most(what: &'static str, value: u64, max: u64) -> Result<(), BoundError> {
     if value > max { Err(BoundError { what, value, max }) } else { Ok(()) }
 }
 
-/// Checks a length against its bound.
+/// Checks a length against its maximum.
 fn at_most_len(what: &'static str, length: usize, max: usize) -> Result<(), BoundError> {
     at_most(what, length as u64, max as u64)
 }
@@ -123,12 +122,12 @@ fn check_round(value: u64) -> Result<(), BoundError> {
     at_most("round", value, ROUND_MAX)
 }
 
-/// Checks how many addresses a node has.
+/// Checks the number of a node's addresses.
 fn addresses(count: usize) -> Result<(), BoundError> {
     at_most_len("addresses", count, ADDRESSES_MAX)
 }
 
-/// The bytes of a frame that are still arriving.
+/// The received bytes of an unfinished frame.
 #[derive(Debug, Default)]
 struct Body {
     bytes: Vec<u8>,
@@ -136,14 +135,14 @@ struct Body {
 }
 
 impl Body {
-    /// Waits for `length` bytes, which the caller has checked.
+    /// Expects `length` bytes, which the caller has checked.
     fn expect(&mut self, length: usize) {
         self.bytes.clear();
         self.length = length;
     }
 
-    /// Takes what it lacks from the chunk, each byte copied once as long as the body fits the first reservation; true
-    /// once all are here. It grows with what has arrived, so a peer pays for memory with bytes.
+    /// Takes missing bytes from the chunk; true once the frame is complete. Each byte is copied once as long as the
+    /// body fits the first reservation. It grows with received bytes, so a peer pays for memory with bytes.
     fn fill(&mut self, chunk: &mut &[u8]) -> bool {
         while self.bytes.len() < self.length && !chunk.is_empty() {
             if self.bytes.len() == self.bytes.capacity() {
@@ -158,19 +157,19 @@ impl Body {
         self.bytes.len() == self.length
     }
 
-    /// The bytes, for good.
+    /// Removes the complete bytes.
     fn take(&mut self) -> Vec<u8> {
         core::mem::take(&mut self.bytes)
     }
 
-    /// Gives back the memory of a large frame and keeps that of a small one for the next.
+    /// Releases the memory of a large frame and keeps that of a small one for the next.
     fn shrink(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(RESERVE_BYTES_MAX);
     }
 }
 
-/// Copies what `field` lacks from the chunk; true once at least its whole length is filled.
+/// Copies missing bytes of `field` from the chunk; true once its whole length is filled.
 fn fill(field: &mut [u8], filled: &mut usize, chunk: &mut &[u8]) -> bool {
     if let Some(lacking) = field.get_mut(*filled..) {
         let (taken, rest) = chunk.split_at(chunk.len().min(lacking.len()));
@@ -181,13 +180,13 @@ fn fill(field: &mut [u8], filled: &mut usize, chunk: &mut &[u8]) -> bool {
     *filled >= field.len()
 }
 
-/// Why bytes are not one postcard value.
+/// The reason for which bytes are not one postcard value.
 enum NotOne {
     Malformed(postcard::Error),
     Trailing(usize),
 }
 
-/// One postcard value that fills the bytes exactly.
+/// Decodes one postcard value that fills the bytes exactly.
 fn decode_exact<T: DeserializeOwned>(encoded: &[u8]) -> Result<T, NotOne> {
     match postcard::take_from_bytes(encoded) {
         Ok((value, [])) => Ok(value),
@@ -219,7 +218,7 @@ impl postcard::ser_flavors::Flavor for Append<'_> {
 
 /// Appends a value's encoding.
 fn append<T: Serialize>(value: &T, out: &mut BytesMut) {
-    // The buffer grows and every sequence knows its length, so no error is left that could happen.
+    // The buffer grows and every sequence knows its length, so no error is possible.
     postcard::serialize_with_flavor(value, Append(out)).expect("plain data encodes into a growing buffer");
 }
 

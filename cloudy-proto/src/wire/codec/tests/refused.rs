@@ -1,4 +1,4 @@
-//! What no correct peer sends, with the exact error for each; and the largest of what is taken.
+//! Frames that no correct peer sends, with the exact error for each; and the largest accepted ones.
 
 use core::net::SocketAddr;
 use core::time::Duration;
