@@ -66,6 +66,19 @@ impl<'a, T> Wait<'a, T> {
         self.limit = None;
         self
     }
+
+    /// The same wait with another output. It must not have been polled.
+    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U + Send + 'a) -> Wait<'a, U>
+    where
+        T: 'a,
+    {
+        let State::Idle(start) = self.state else { panic!("a wait was changed after its first poll") };
+        let start: Start<'a, U> = Box::new(move |deadline| {
+            let work = start(deadline);
+            Box::pin(async move { map(work.await) })
+        });
+        Wait { limit: self.limit, state: State::Idle(start) }
+    }
 }
 
 impl<T> Future for Wait<'_, T> {

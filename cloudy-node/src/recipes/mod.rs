@@ -11,6 +11,8 @@
 //! fencing token.
 
 mod locks;
+mod map;
 mod table;
 
 pub use locks::{LockError, LockGuard, Locks};
+pub use map::{Conflict, Entry, Map};

@@ -1,9 +1,9 @@
-//! Recipes: locks with fencing tokens.
+//! Recipes: locks with fencing tokens, and maps.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloudy_node::recipes::Locks;
+use cloudy_node::recipes::{Locks, Map};
 use cloudy_node::{Group, GroupConfig, Index};
 use futures_util::future::join_all;
 
@@ -95,4 +95,39 @@ async fn a_store_refuses_the_token_of_a_holder_that_was_evicted() {
         locks[2].holder("a").await.is_ok_and(|holder| holder == Some((nodes[0].id(), new.token())))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_map_is_the_same_at_all_members_and_a_replacement_takes_effect_once() {
+    const EACH: u64 = 20;
+    let nodes = start_all(&key(), 3).await;
+    let groups = found(&nodes, "map", GroupConfig::default()).await;
+    let maps = join_all(groups.iter().map(|group| Map::start(group.clone()))).await;
+    let maps: Vec<Map> = maps.into_iter().map(Result::unwrap).collect();
+    assert_eq!(within("a put", maps[0].put("a", "1")).await.unwrap(), None);
+    let first = within("a read", maps[1].get("a")).await.unwrap().unwrap();
+    assert_eq!(first.value, "1");
+    let watching = tokio::spawn({
+        let map = maps[2].clone();
+        async move { map.changed("a", Some(first.revision)).await }
+    });
+    assert_eq!(within("a removal", maps[1].remove("a")).await.unwrap(), Some(first.clone()));
+    assert_eq!(within("the change", watching).await.unwrap(), Ok(None));
+    let conflict = within("an answer", maps[0].replace("a", Some(first.revision), None)).await.unwrap();
+    assert_eq!(conflict.unwrap_err().found, None);
+    // Members count by replacements.
+    let counts = maps.iter().map(async |map| {
+        let mut counted = 0;
+        while counted < EACH {
+            let entry = within("a read", map.get("count")).await.unwrap();
+            let count = entry.as_ref().map_or(0, |entry| String::from_utf8_lossy(&entry.value).parse::<u64>().unwrap());
+            let next = (count + 1).to_string().into();
+            let replaced = map.replace("count", entry.map(|entry| entry.revision), Some(next));
+            counted += u64::from(within("an answer", replaced).await.unwrap().is_ok());
+        }
+    });
+    join_all(counts).await;
+    let count = within("a read", maps[0].get("count")).await.unwrap().unwrap();
+    assert_eq!(count.value, (3 * EACH).to_string());
+    until("all know it", async || maps[2].get_local("count").await.unwrap().as_ref() == Some(&count)).await;
 }
