@@ -12,7 +12,9 @@
 
 mod locks;
 mod map;
+mod queue;
 mod table;
 
 pub use locks::{LockError, LockGuard, Locks};
 pub use map::{Conflict, Entry, Map};
+pub use queue::{Claim, ClaimError, Queue};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use cloudy_node::{Applied, ClusterKey, GroupConfig, Index, Replica, ReplicaConfig, StateMachine};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -39,10 +40,10 @@ impl State {
 }
 
 impl StateMachine for State {
-    type Command = Vec<u8>;
+    type Command = Bytes;
     type Response = ();
 
-    fn apply(&mut self, at: Applied, _payload: Vec<u8>) {
+    fn apply(&mut self, at: Applied, _payload: Bytes) {
         self.count = at.index.0;
     }
 

@@ -1,9 +1,9 @@
-//! Recipes: locks with fencing tokens, and maps.
+//! Recipes: locks with fencing tokens, maps and queues.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloudy_node::recipes::{Locks, Map};
+use cloudy_node::recipes::{Locks, Map, Queue};
 use cloudy_node::{Group, GroupConfig, Index};
 use futures_util::future::join_all;
 
@@ -130,4 +130,51 @@ async fn a_map_is_the_same_at_all_members_and_a_replacement_takes_effect_once() 
     let count = within("a read", maps[0].get("count")).await.unwrap().unwrap();
     assert_eq!(count.value, (3 * EACH).to_string());
     until("all know it", async || maps[2].get_local("count").await.unwrap().as_ref() == Some(&count)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_task_of_a_queue_is_finished_by_one_worker_and_returns_when_it_is_dropped() {
+    const TASKS: u64 = 60;
+    let nodes = start_all(&key(), 3).await;
+    let groups = found(&nodes, "queue", GroupConfig::default()).await;
+    let queues = join_all(groups.iter().map(|group| Queue::start(group.clone()))).await;
+    let queues: Vec<Queue> = queues.into_iter().map(Result::unwrap).collect();
+    let dropped = queues[0].clone();
+    let waiting = tokio::spawn(async move { dropped.claim().await.map(drop) });
+    for at in 0..TASKS {
+        within("a push", queues[1].push(at.to_string())).await.unwrap();
+    }
+    within("the first claim", waiting).await.unwrap().unwrap();
+    let finished = Mutex::new(Vec::new());
+    let work = queues.iter().map(async |queue| {
+        while finished.lock().unwrap().len() < TASKS as usize {
+            let Ok(claim) = queue.claim().timeout(Duration::from_millis(100)).await else { continue };
+            let task: u64 = String::from_utf8_lossy(claim.task()).parse().unwrap();
+            assert!(within("an answer", claim.finish()).await.unwrap(), "nobody else has it");
+            finished.lock().unwrap().push(task);
+        }
+    });
+    within("the work", join_all(work)).await;
+    let mut finished = finished.into_inner().unwrap();
+    finished.sort_unstable();
+    assert_eq!(finished, (0..TASKS).collect::<Vec<_>>());
+    until("all know it", async || queues[2].counts().await.unwrap() == (0, 0)).await;
+}
+
+/// The task of a worker whose member is evicted goes to another, and the first one learns that it was late.
+#[tokio::test(start_paused = true)]
+async fn a_task_of_an_evicted_member_goes_to_another_worker() {
+    let (path, key) = (Path::of(2, None), key());
+    let network = path.network();
+    let (_nodes, groups) = path.group_of(3, &network, &key).await;
+    let queues = join_all(groups.iter().map(|group| Queue::start(group.clone()))).await;
+    let queues: Vec<Queue> = queues.into_iter().map(Result::unwrap).collect();
+    queues[0].push("task").await.unwrap();
+    let late = within("the claim", queues[2].claim()).await.unwrap();
+    [1, 2].iter().for_each(|other| network.cut(address(3), address(*other)));
+    let next = within("the eviction returns it", queues[0].claim()).await.unwrap();
+    assert_eq!((next.task(), next.token() > late.token()), (late.task(), true));
+    [1, 2].iter().for_each(|other| network.heal(address(3), address(*other)));
+    assert!(!within("the answer", late.finish()).await.unwrap(), "another worker has it");
+    assert!(within("the answer", next.finish()).await.unwrap());
 }
