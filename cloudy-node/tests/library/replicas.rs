@@ -63,9 +63,14 @@ impl StateMachine for Sum {
     }
 }
 
+/// Replicas that know all members: what follows changes their states by commands only, while no view changes.
 async fn replicas(groups: &[Group], config: &ReplicaConfig) -> Vec<Replica<Sum>> {
     let starts = groups.iter().map(|group| Replica::start_with(group.clone(), Sum::default(), config.clone()));
-    join_all(starts).await.into_iter().map(Result::unwrap).collect()
+    let replicas: Vec<_> = join_all(starts).await.into_iter().map(Result::unwrap).collect();
+    for replica in &replicas {
+        until("the members are announced", async || state(replica).await.members.len() == groups.len()).await;
+    }
+    replicas
 }
 
 async fn state(replica: &Replica<Sum>) -> Sum {
@@ -209,10 +214,12 @@ async fn a_late_joiner_starts_from_a_snapshot() {
     replicas.push(Replica::start_with(joined, Sum::default(), often()).await.unwrap());
     have(&replicas, MESSAGES).await;
     submit_many(&replicas, 1_000).await;
+    for replica in &replicas {
+        until("both know the joiner", async || state(replica).await.members.len() == 2).await;
+    }
     let late = state(&replicas[1]).await;
     assert_eq!(late.result(), state(&replicas[0]).await.result());
     assert!(late.restored && late.applied < MESSAGES, "{late:?}");
-    until("it has seen itself come", async || state(&replicas[1]).await.members.len() == 2).await;
     groups[0].end();
     for replica in &replicas {
         assert_eq!(within("the end", replica.closed()).await, ReplicaError::Ended(EndReason::Final));
@@ -398,7 +405,6 @@ async fn a_read_waits_for_a_barrier_that_is_broadcast_after_it_came() {
     let replicas = replicas(&groups, &ReplicaConfig::default()).await;
     // What a member broadcasts by itself precedes its command.
     for replica in &replicas {
-        until("the members are announced", async || state(replica).await.members.len() == 2).await;
         replica.submit(vec![1]).await.unwrap();
     }
     let newest = replicas[0].submit(vec![1]).await.unwrap();
