@@ -116,6 +116,30 @@ async fn a_master_on_all_addresses_of_both_families_runs_a_session_of_slaves_nam
 }
 
 #[tokio::test]
+async fn slaves_of_different_families_are_named_as_a_pair() {
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        return eprintln!("skipped: this machine has no IPv6");
+    }
+    let key = ClusterKey::generate().expect("a key");
+    let listen = async |address: &str| {
+        let bind = address.parse().expect("an address");
+        Node::builder().cluster_key(&key).bind(bind).start().await.expect("starts")
+    };
+    let (master, four, six) = (listen("[::]:0").await, listen("127.0.0.1:0").await, listen("[::1]:0").await);
+    let config = config(&[four.local_addr(), six.local_addr()]).ready_timeout(Duration::from_secs(1));
+    let error = tokio::select! {
+        outcome = run_master(&master, &config, pending(), |_| {}) => outcome.expect_err("they do not reach each other"),
+        outcome = run_slave(&four, SlaveConfig::default(), pending(), |_| {}) => panic!("{outcome:?}"),
+        outcome = run_slave(&six, SlaveConfig::default(), pending(), |_| {}) => panic!("{outcome:?}"),
+    };
+    let MasterError::NotReady { apart, .. } = &error else { panic!("{error}") };
+    let [(one, other)] = &apart[..] else { panic!("{error}") };
+    let mut pair = [one.clone(), other.clone()];
+    pair.sort();
+    assert_eq!(pair, [four.local_addr().to_string(), six.local_addr().to_string()]);
+}
+
+#[tokio::test]
 async fn a_name_that_does_not_resolve_is_left_out_and_named() {
     let [master, slave] = nodes().await;
     let mut config = config(&[slave.local_addr()]);
