@@ -425,3 +425,19 @@ fn a_session_whose_slaves_are_all_dead_ends_by_name_when_its_periods_are_over() 
     }
     master.end().failed_with(&["no slave is in reach at the end of the session", &format!("127.0.0.1:{port}")]);
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_demo_that_is_stopped_does_not_wait_for_a_slave_that_stands_still() {
+    let cluster = Cluster::new();
+    let (demo, _) = demo(&cluster);
+    let id = demo.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("its children");
+    let slave = children.split_whitespace().next().expect("a slave");
+    let paused = std::process::Command::new("kill").args(["-STOP", slave]).status();
+    assert!(paused.expect("kill").success());
+    demo.signal("TERM");
+    let stopped_at = std::time::Instant::now();
+    demo.end().failed_without_error(&["did not end after the session and was killed"]);
+    assert!(stopped_at.elapsed() < std::time::Duration::from_secs(8), "{:?}", stopped_at.elapsed());
+}

@@ -23,6 +23,8 @@ pub(crate) use processes::{Launch, Processes};
 
 /// The timeout for a process to end after its session.
 const END_TIMEOUT: Duration = Duration::from_secs(8);
+/// The same for a session that the user has stopped: a slave that was cut off may find nobody to end with.
+const STOPPED_END_TIMEOUT: Duration = Duration::from_secs(2);
 /// The timeout for a session beyond its periods: longer than the limits of master and slaves.
 const OVERTIME: Duration = Duration::from_secs(20);
 /// The timeout for the master's report of a view that a slave has reported: the master knows more, but may be killed,
@@ -156,7 +158,7 @@ impl<'a> Demo<'a> {
         if !self.played.killed.contains(&who) {
             if who == Who::Master {
                 // The session is over, whatever actions remain.
-                self.end_within(END_TIMEOUT);
+                self.end_within(if self.stop.was_asked() { STOPPED_END_TIMEOUT } else { END_TIMEOUT });
                 self.release();
             }
             // Before a session its error is the demo's.
