@@ -9,6 +9,7 @@ use crate::id::NodeId;
 use crate::io::Event;
 use crate::limits::{LINGER, REPORT_BYTES_MAX};
 use crate::machine::Machine;
+use crate::machine::departure::Departure;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
 use crate::session::Session;
@@ -17,10 +18,10 @@ use crate::wire::ControlFrame;
 /// The number of coordinator timeouts without any part of the final result after which that is reported.
 const FINAL_PATIENCE: u32 = 5;
 
-/// The progress of the group's close at this node.
+/// How far the end of the group has come at this node, and the end of this node's own part in it.
 #[derive(Debug, Default)]
 pub(super) struct Closing {
-    /// Whether the application has requested the close.
+    /// Notes the application's request to close the group.
     is_wanted: bool,
     /// Whether a last view change has begun.
     is_stopping: bool,
@@ -31,9 +32,19 @@ pub(super) struct Closing {
     is_delayed: bool,
     /// The last peer that reported that the group is closed.
     told_by: Option<NodeId>,
+    /// The end of this node's part in the group.
+    departure: Departure,
 }
 
 impl Closing {
+    pub(super) fn departure(&self) -> &Departure {
+        &self.departure
+    }
+
+    pub(super) fn departure_mut(&mut self) -> &mut Departure {
+        &mut self.departure
+    }
+
     /// Notes the application's request to close the group.
     pub(super) fn want(&mut self) {
         self.is_wanted = true;
@@ -281,7 +292,7 @@ impl Machine {
             self.timers.stop(timer);
         }
         self.tracking.on_closed();
-        self.try_go();
+        self.leaving().try_finish();
         if self.closing.on_closed(self.catch_up.fetching.is_some()) {
             self.event(Event::Closed);
         }

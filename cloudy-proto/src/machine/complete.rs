@@ -4,21 +4,47 @@
 use crate::config::{Durability, Parameters};
 use crate::id::{NodeId, ViewId};
 use crate::io::{Event, NobodyComplete};
-use crate::machine::Machine;
+use crate::machine::closing::Closing;
+use crate::machine::control_log::ControlLog;
+use crate::machine::coordinating::Coordinating;
+use crate::machine::data_plane::DataPlane;
+use crate::machine::identity::Identity;
+use crate::machine::next_view::NextView;
+use crate::machine::peers::Peers;
+use crate::machine::send_control;
+use crate::machine::storage::Storage;
+use crate::machine::timeouts::Timeouts;
+use crate::machine::tracking::CoordinatorTracking;
 use crate::member::Member;
+use crate::outputs::Outputs;
+use crate::time::Time;
 use crate::view::{RingMember, View};
 use crate::view_change::ViewChange;
 use crate::wire::ControlFrame;
 
-impl Machine {
+/// Finds and reports that no complete member of the view in force answers.
+pub(super) struct CompleteHandler<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) log: &'a ControlLog,
+    pub(super) coordinating: &'a mut Option<Coordinating>,
+    pub(super) tracking: &'a mut CoordinatorTracking,
+    pub(super) peers: &'a Peers,
+    pub(super) plane: &'a DataPlane,
+    pub(super) storage: &'a Storage,
+    pub(super) closing: &'a Closing,
+    pub(super) outputs: &'a mut Outputs,
+    pub(super) now: Time,
+}
+
+impl CompleteHandler<'_> {
     /// Coordinator: checks whether a complete member answers. Once none has for the coordinator timeout it notifies all
     /// followers, and repeats that while it lasts, for late joiners.
-    pub(super) fn seek_complete(&mut self) {
+    pub(super) fn check(&mut self) {
         let view = self.log.state().view().filter(|view| self.lacks_complete(view)).cloned();
-        let Some(coordinating) = &mut self.coordinating else { return };
+        let Some(coordinating) = self.coordinating.as_mut() else { return };
         let Some(view) = view else { return coordinating.on_complete_member() };
         let Parameters { coordinator_timeout, wedge_timeout, .. } = view.parameters;
-        if !coordinating.lacks_complete_for(self.timers.now(), coordinator_timeout, wedge_timeout) {
+        if !coordinating.lacks_complete_for(self.now, coordinator_timeout, wedge_timeout) {
             return;
         }
         let followers: Vec<NodeId> = coordinating.followers().collect();
@@ -29,15 +55,16 @@ impl Machine {
         let missing = nodes(&|member| self.answer_of(member).is_none() && !self.is_back_without(member));
         for node in followers {
             let (missing, lost) = (missing.clone(), lost.clone());
-            self.send_control(node, ControlFrame::NobodyComplete { view: view.id, missing, lost });
+            let frame = ControlFrame::NobodyComplete { view: view.id, missing, lost };
+            send_control(self.peers, self.outputs, node, frame);
         }
-        self.nobody_complete(view.id, missing, lost);
+        self.report(view.id, missing, lost);
     }
 
     /// Coordinator: whether no complete member has answered its `Wedge`, or none was requested to, because all members
     /// that would report the others are gone themselves.
     fn lacks_complete(&self, view: &View) -> bool {
-        let ends = view.last || self.closing.is_final() || !self.is_coordinator();
+        let ends = view.last || self.closing.is_final() || self.coordinating.is_none();
         match self.change() {
             _ if ends => false,
             Some(change) if change.is_proposed() => false,
@@ -60,8 +87,9 @@ impl Machine {
             true => self.plane.member().is_some_and(Member::is_complete),
             false => self.peers.heartbeat(member.node).is_some_and(|heartbeat| heartbeat.complete),
         };
-        let awaited = |rank| change.awaits_answer(rank) && !self.timeouts().is_overdue(change, rank);
-        complete && self.timeouts().seems_alive(member.node) && change.view().rank_of(member.node).is_some_and(awaited)
+        let timeouts = self.timeouts();
+        let awaited = |rank| change.awaits_answer(rank) && !timeouts.is_overdue(change, rank);
+        complete && timeouts.seems_alive(member.node) && change.view().rank_of(member.node).is_some_and(awaited)
     }
 
     /// Whether a member has answered that it is complete.
@@ -75,23 +103,38 @@ impl Machine {
     fn is_back_without(&self, member: &RingMember) -> bool {
         // A disk that knows the view answers at once, or reports that it will.
         let asked = self.change().is_some_and(|change| !change.is_wedging(member.node));
-        let follows = member.node == self.identity.me || self.has_follower(member.node);
+        let follows = member.node == self.identity.me
+            || self.coordinating.as_ref().is_some_and(|coordinating| coordinating.has_follower(member.node));
         let answers_nothing = self.answer_of(member).map_or(asked && follows, |complete| !complete);
         self.log.state().is_stale(member) && (self.identity.durability == Durability::Memory || answers_nothing)
     }
 
     /// Handles the coordinator's report.
-    pub(super) fn take_nobody_complete(&mut self, from: NodeId, view: ViewId, missing: Vec<NodeId>, lost: Vec<NodeId>) {
-        if from == self.tracking.node() && !self.is_coordinator() {
-            self.nobody_complete(view, missing, lost);
+    pub(super) fn on_report(&mut self, from: NodeId, view: ViewId, missing: Vec<NodeId>, lost: Vec<NodeId>) {
+        if from == self.tracking.node() && self.coordinating.is_none() {
+            self.report(view, missing, lost);
         }
     }
 
-    fn nobody_complete(&mut self, view: ViewId, missing: Vec<NodeId>, lost: Vec<NodeId>) {
+    fn report(&mut self, view: ViewId, missing: Vec<NodeId>, lost: Vec<NodeId>) {
         let in_force = self.log.state().view().is_some_and(|latest| latest.id == view);
         let said = NobodyComplete { view, missing, lost, durability: self.identity.durability };
         if in_force && self.tracking.report_incomplete(&said) {
-            self.event(Event::NobodyComplete(said));
+            self.outputs.event(Event::NobodyComplete(said));
         }
+    }
+
+    fn change(&self) -> Option<&ViewChange> {
+        self.coordinating.as_ref().and_then(Coordinating::change)
+    }
+
+    fn timeouts(&self) -> Timeouts<'_> {
+        Timeouts::new(self.identity, self.log, self.peers, self.storage, self.now)
+    }
+
+    fn next_view(&self) -> Option<NextView<'_>> {
+        let coordinating = self.coordinating.as_ref()?;
+        let (identity, log, peers, now) = (self.identity, self.log, self.peers, self.now);
+        Some(NextView { identity, log, coordinating, peers, timeouts: self.timeouts(), now })
     }
 }

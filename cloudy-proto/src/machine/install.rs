@@ -82,7 +82,7 @@ impl Machine {
             self.start_fetching(&view);
         }
         if rank.is_none() && !view.last {
-            if was_member && !self.departure.is_wanted() {
+            if was_member && !self.closing.departure().is_wanted() {
                 self.event(Event::Evicted { view: view.id });
             }
             self.send_rejoin();

@@ -142,6 +142,14 @@ impl Machine {
         self.divergence().compare(node, heartbeat);
     }
 
+    /// Notes the members of a view: checkpoints of others do not count, and its joiners have to fetch before they are
+    /// complete.
+    pub(super) fn note_members(&mut self, view: &View) {
+        self.peers.checkpoints.forget(view);
+        self.peers.on_view(view);
+        self.probe_peers();
+    }
+
     /// Measures the paths to the members, the voters and the coordinator, if the group's timeouts adapt.
     pub(super) fn probe_peers(&mut self) {
         let Some(view) = self.log.state().view().filter(|view| view.parameters.adapts()).cloned() else { return };

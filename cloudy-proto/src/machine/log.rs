@@ -5,18 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::command::{Command, Dropped};
-use crate::control::{Applied, ConsensusError, Voter, VoterOutput};
+use crate::control::{Applied, Voter, VoterOutput};
 use crate::due::Cause;
 use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId, ViewId};
-use crate::io::{Event, OlderDisk, VotesLost};
-use crate::limits::CONSENSUS_TICK;
+use crate::io::{Event, VotesLost};
 use crate::machine::Machine;
+use crate::machine::consensus::Step;
 use crate::machine::coordinating::Coordinating;
 use crate::machine::coordinator::votes_lost;
 use crate::machine::install::Before;
-use crate::machine::timers::Timer;
 use crate::rules::Rule;
-use crate::stored::{Record, Vote};
+use crate::stored::Record;
 use crate::view::View;
 use crate::wire::{CommandError, ConsensusMessage, ControlFrame};
 
@@ -42,8 +41,8 @@ impl Machine {
 
     fn take_voter_output(&mut self, output: VoterOutput) {
         match output {
-            VoterOutput::Send(message) => self.send_consensus(message),
-            VoterOutput::Keep(record) => self.keep_vote(record),
+            VoterOutput::Send(message) => self.consensus().send(message),
+            VoterOutput::Keep(record) => self.consensus().keep(record),
             VoterOutput::Skipped { index, term, state } => {
                 if let Err(error) = self.skip_log(index, term, state) {
                     self.halt_at_log(index, error);
@@ -76,14 +75,6 @@ impl Machine {
         self.event(Event::UnreadableLog { index, error });
     }
 
-    fn keep_vote(&mut self, record: Record) {
-        self.storage.records.keep(record);
-        let is_late = self.identity.rules.holds(Rule::VoteIsSynced);
-        if let Some(voter) = self.log.voter_mut().filter(|_| !is_late) {
-            voter.persisted(u64::MAX);
-        }
-    }
-
     /// Starts or stops to coordinate, as the consensus library decides.
     fn watch_leadership(&mut self) {
         let leading = self.log.voter().and_then(|voter| voter.leads(self.identity.rules));
@@ -98,74 +89,27 @@ impl Machine {
         }
     }
 
-    fn send_consensus(&mut self, message: ConsensusMessage) {
-        if let Some(to) = self.log.node_of(message.to) {
-            self.send_control(to, ControlFrame::Consensus(message));
-        }
-    }
-
-    /// Handles a message of another voter; a node that receives entries as a future voter becomes one.
-    pub(super) fn take_consensus(&mut self, from: NodeId, message: ConsensusMessage) {
-        if self.log.state().elector(message.from).is_some_and(|known| known != from) {
-            return self.breach(from, "it speaks for another voter".to_owned());
-        }
-        self.log.on_voter_spoke(message.from);
-        let own = ConsensusId(self.identity.incarnation.0);
-        if !self.votes() && message.to == own && own.0 > 0 && self.log.voter_as(own).is_none() {
-            self.log.begin_voting(Voter::new(own, self.identity.durability));
-            self.storage.syncs.forget_consensus();
-            self.set_timer(Timer::Consensus, CONSENSUS_TICK);
-        }
-        if self.log.voter_as(message.to).is_some() {
-            self.log.keep_name(message.from, from);
-        }
-        // A message to an earlier incarnation of this node has no receiver.
-        let Some(voter) = self.log.voter_mut().filter(|voter| voter.id() == message.to) else { return };
-        let index = message.index;
-        let checks = self.identity.rules.holds(Rule::ConsensusIsChecked);
-        match if checks { voter.take(message) } else { voter.take_checked(message) } {
-            Ok(()) => {
+    pub(super) fn on_consensus(&mut self, from: NodeId, message: ConsensusMessage) {
+        match self.consensus().on_message(from, message) {
+            Step::Nothing => {}
+            Step::Moved => {
                 self.run_consensus();
                 self.reconfigure();
             }
-            Err(ConsensusError::State(error)) => self.halt_at_log(index, error),
-            // The id is an earlier incarnation's: its disk has forgotten.
-            Err(ConsensusError::Forgotten) if !self.identity.rules.holds(Rule::ForgottenVoteIsGivenUp) => {}
-            Err(ConsensusError::Forgotten) if self.identity.is_restored && voter.id() != own => self.give_up_vote(),
-            Err(error) => self.breach(from, error.to_string()),
+            Step::GaveUp => {
+                self.run_consensus();
+                self.greet_coordinator();
+            }
+            Step::Unreadable(index, error) => self.halt_at_log(index, error),
         }
-    }
-
-    /// Gives up the vote: what this voter has confirmed is not on its disk, so no other voter may count on its id. It
-    /// becomes another voter, like one that lost its disk.
-    fn give_up_vote(&mut self) {
-        self.log.stop_voting();
-        // After another restart no other voter has to report it again.
-        self.storage.records.keep(Record::Vote(Vote::default()));
-        self.storage.syncs.forget_consensus();
-        self.event(Event::OlderDisk(OlderDisk::Log));
-        self.run_consensus();
-        self.greet_coordinator();
-    }
-
-    /// Whether this node has a part in the consensus, or could take it up again.
-    pub(super) fn votes(&self) -> bool {
-        self.log.votes(self.identity.incarnation)
     }
 
     pub(super) fn consensus_tick(&mut self) {
         self.probe_peers();
-        let stands_down = self.log.knows_of_removal(self.identity.incarnation);
-        let (every, patience) = (self.timeouts().consensus_tick_every(), self.timeouts().voter_patience());
-        if let Some(voter) = self.log.voter_mut() {
-            if !stands_down {
-                voter.tick(patience);
-            }
-            self.set_timer(Timer::Consensus, every);
-        }
+        self.consensus().on_tick();
         self.run_consensus();
         self.reconfigure();
-        self.seek_complete();
+        self.completeness().check();
     }
 
     /// Handles a request for the log from an entry on: the coordinator sends future entries too, other nodes those that
@@ -254,10 +198,15 @@ impl Machine {
                 self.try_close();
             }
             Applied::Closed => self.closed(),
-            Applied::Left { node } => self.has_left(node),
+            Applied::Left { node } => {
+                if node != self.identity.me {
+                    self.event(Event::Left { node });
+                }
+                self.reconfigure();
+            }
             Applied::Nothing => {}
         }
-        self.try_go();
+        self.leaving().try_finish();
         Ok(())
     }
 
@@ -274,9 +223,7 @@ impl Machine {
     pub(super) fn breach(&mut self, peer: NodeId, reason: String) {
         self.outputs.close_link(peer, reason);
     }
-}
 
-impl Machine {
     /// Handles a state of the log from a node that does not keep the entries before it.
     pub(super) fn skip_log(&mut self, index: LogIndex, term: u64, encoded: Bytes) -> Result<(), CommandError> {
         if let Some(voter) = self.log.voter_mut() {
@@ -316,7 +263,7 @@ impl Machine {
         if self.log.state().is_closed() && !skipped.was_closed {
             self.closed();
         }
-        self.try_go();
+        self.leaving().try_finish();
         Ok(())
     }
 
@@ -358,9 +305,7 @@ impl Machine {
         }
         self.install(view, before);
     }
-}
 
-impl Machine {
     /// The lost votes, if most voters returned without theirs: no node can coordinate the group.
     pub(super) fn votes_lost(&self) -> Option<VotesLost> {
         votes_lost(&self.identity, &self.log, self.has_coordinator())

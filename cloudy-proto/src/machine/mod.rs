@@ -8,18 +8,21 @@ mod checkpoints;
 mod closing;
 mod complete;
 mod config;
+mod consensus;
 mod control_log;
 mod coordinate;
 mod coordinating;
 mod coordinator;
 mod creation;
 mod data_plane;
+mod departure;
 mod divergence;
 mod durable;
 mod electorate;
 mod evictions;
 mod fetch;
 mod frames;
+mod handlers;
 mod identity;
 mod incoming;
 mod install;
@@ -62,29 +65,20 @@ use crate::stored::Record;
 use crate::time::Time;
 use crate::view_change::ViewChange;
 use crate::wire::{ControlFrame, Heartbeat, Stream};
-use admission::AdmissionHandler;
 use arrival::Arrival;
 use catch_up::CatchUp;
-use change::ViewChangeHandler;
 use closing::Closing;
 use control_log::ControlLog;
 use coordinating::Coordinating;
-use coordinator::CoordinatorHandler;
 use core::time::Duration;
-use creation::CreationHandler;
 use data_plane::DataPlane;
-use divergence::DivergenceHandler;
-use electorate::ElectorateHandler;
 use identity::Identity;
-use join::JoinHandler;
-use leave::Departure;
-use next_view::NextView;
+use leave::Release;
 use peers::Peers;
 use storage::Storage;
 use timeouts::Timeouts;
 use timers::{Timer, Timers};
 use tracking::CoordinatorTracking;
-use wedge::WedgeHandler;
 
 pub use config::{MachineConfig, Role};
 pub use status::FinalOutcomes;
@@ -105,7 +99,6 @@ pub struct Machine {
     outputs: Outputs,
     /// The session, if the group runs one.
     session: Option<Session>,
-    departure: Departure,
     catch_up: CatchUp,
     closing: Closing,
     timers: Timers,
@@ -133,7 +126,6 @@ impl Machine {
             storage: Storage::new(config.durability, config.retain_disk_bytes, index),
             outputs: Outputs::default(),
             session: None,
-            departure: Departure::default(),
             catch_up: CatchUp::new(config.run),
             closing: Closing::default(),
             timers: Timers::default(),
@@ -320,9 +312,39 @@ impl Machine {
             Request::Uninvite { node } => self.arrival.creation_mut().into_iter().for_each(|it| it.uninvite(node)),
             Request::Found { session } => self.creation().into_iter().for_each(|mut it| it.create(session)),
             Request::End => self.end(),
-            Request::Leave => self.leave(),
+            Request::Leave => {
+                self.closing.departure_mut().want();
+                self.ask_to_leave();
+            }
             Request::Snapshot { index, state } => self.snapshot_taken(index, state),
             Request::Report(report) => self.take_report(report),
+        }
+    }
+
+    fn run_timers(&mut self) {
+        // A timer that sets itself again does so for a later time, so each runs at most once.
+        while let Some(timer) = self.timers.take_due(self.timers.now()).filter(|_| !self.outputs.is_halted()) {
+            match timer {
+                Timer::Heartbeat => {
+                    self.view_change().suspect();
+                    self.say_waits();
+                    self.unpin();
+                    self.beat();
+                }
+                Timer::Period => self.period_over(),
+                Timer::Wedge => self.view_change().on_timeout(),
+                Timer::Linger => self.linger_over(),
+                Timer::Fetch => self.fetch_due(),
+                Timer::Rejoin => self.send_rejoin(),
+                Timer::Join => self.join().into_iter().for_each(|mut join| join.ask_next()),
+                Timer::Seek => self.coordinator().seek(),
+                Timer::Consensus => self.consensus_tick(),
+                Timer::Leave => self.ask_to_leave(),
+            }
+        }
+        if let Some(member) = self.plane.member_mut().filter(|member| member.turn_ends_at() <= Some(self.timers.now()))
+        {
+            member.pass_turn();
         }
     }
 
@@ -361,118 +383,6 @@ impl Machine {
         Timeouts::new(&self.identity, &self.log, &self.peers, &self.storage, now)
     }
 
-    /// The coordinator's decision on the next view; none at any other node.
-    fn next_view(&self) -> Option<NextView<'_>> {
-        let coordinating = self.coordinating.as_ref()?;
-        let (identity, log, peers, now) = (&self.identity, &self.log, &self.peers, self.timers.now());
-        Some(NextView { identity, log, coordinating, peers, timeouts: self.timeouts(), now })
-    }
-
-    fn view_change(&mut self) -> ViewChangeHandler<'_> {
-        ViewChangeHandler {
-            identity: &self.identity,
-            log: &mut self.log,
-            coordinating: &mut self.coordinating,
-            tracking: &self.tracking,
-            peers: &mut self.peers,
-            plane: &mut self.plane,
-            result: &mut self.result,
-            storage: &mut self.storage,
-            closing: &self.closing,
-            outputs: &mut self.outputs,
-            timers: &mut self.timers,
-            due: &self.due,
-        }
-    }
-
-    fn electorate(&mut self) -> Option<ElectorateHandler<'_>> {
-        let coordinating = self.coordinating.as_ref()?;
-        Some(ElectorateHandler { identity: &self.identity, log: &mut self.log, coordinating, peers: &self.peers })
-    }
-
-    /// None at a node that does not create the group.
-    fn creation(&mut self) -> Option<CreationHandler<'_>> {
-        Some(CreationHandler {
-            identity: &self.identity,
-            log: &mut self.log,
-            term: self.coordinating.as_ref().map(Coordinating::term),
-            creation: self.arrival.creation_mut()?,
-            peers: &self.peers,
-            outputs: &mut self.outputs,
-        })
-    }
-
-    /// None at a node that does not join.
-    fn join(&mut self) -> Option<JoinHandler<'_>> {
-        Some(JoinHandler {
-            identity: &self.identity,
-            log: &self.log,
-            coordinates: self.coordinating.is_some(),
-            tracking: &self.tracking,
-            joining: self.arrival.joining_mut()?,
-            peers: &self.peers,
-            result: &self.result,
-            outputs: &mut self.outputs,
-            timers: &mut self.timers,
-        })
-    }
-
-    fn admission(&mut self) -> AdmissionHandler<'_> {
-        AdmissionHandler {
-            identity: &self.identity,
-            log: &mut self.log,
-            coordinating: &mut self.coordinating,
-            tracking: &self.tracking,
-            peers: &mut self.peers,
-            result: &self.result,
-            closing: &self.closing,
-            outputs: &mut self.outputs,
-            timers: &self.timers,
-        }
-    }
-
-    fn coordinator(&mut self) -> CoordinatorHandler<'_> {
-        CoordinatorHandler {
-            identity: &self.identity,
-            log: &mut self.log,
-            coordinates: self.coordinating.is_some(),
-            tracking: &mut self.tracking,
-            arrival: &self.arrival,
-            peers: &self.peers,
-            storage: &self.storage,
-            outputs: &mut self.outputs,
-            timers: &mut self.timers,
-        }
-    }
-
-    fn wedge(&mut self) -> WedgeHandler<'_> {
-        WedgeHandler {
-            identity: &self.identity,
-            log: &self.log,
-            peers: &self.peers,
-            plane: &mut self.plane,
-            result: &self.result,
-            storage: &mut self.storage,
-            now: self.timers.now(),
-        }
-    }
-
-    fn divergence(&mut self) -> DivergenceHandler<'_> {
-        DivergenceHandler {
-            identity: &self.identity,
-            log: &self.log,
-            tracking: &self.tracking,
-            peers: &mut self.peers,
-            plane: &mut self.plane,
-            result: &mut self.result,
-            storage: &self.storage,
-            closing: &self.closing,
-            outputs: &mut self.outputs,
-            due: &self.due,
-            now: self.timers.now(),
-        }
-    }
-
     fn is_coordinator(&self) -> bool {
         self.coordinating.is_some()
     }
@@ -480,11 +390,6 @@ impl Machine {
     /// The view change in progress, at the coordinator.
     fn change(&self) -> Option<&ViewChange> {
         self.coordinating.as_ref().and_then(Coordinating::change)
-    }
-
-    /// Only the coordinator knows the followers of the log.
-    fn has_follower(&self, node: NodeId) -> bool {
-        self.coordinating.as_ref().is_some_and(|coordinating| coordinating.has_follower(node))
     }
 
     /// Only the coordinator knows the nodes that leave.
@@ -500,6 +405,26 @@ impl Machine {
             result: &mut self.result,
             records: &mut self.storage.records,
             outputs: &mut self.outputs,
+        }
+    }
+
+    /// Asks to leave, if this node wants to.
+    fn ask_to_leave(&mut self) {
+        let release = self.leaving().ask();
+        self.release(release);
+    }
+
+    /// Coordinator: lets the members go that leave, if they may.
+    fn let_go(&mut self) {
+        let release = self.leaving().release();
+        self.release(release);
+    }
+
+    fn release(&mut self, release: Release) {
+        match release {
+            Release::Nothing => {}
+            Release::ViewChange => self.view_change().start(false),
+            Release::Stop => self.begin_stop(),
         }
     }
 

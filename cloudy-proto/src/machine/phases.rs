@@ -116,7 +116,10 @@ impl Machine {
     pub(super) fn asked_to_end(&mut self, from: NodeId) {
         let observes = self.peers.is_observer(from);
         // The node sends its request to the next coordinator as well.
-        if self.is_coordinator() && !self.hands_over() && (observes || self.tracking.is_known(from, &self.log)) {
+        if self.is_coordinator()
+            && !self.closing.departure().hands_over(self.identity.me, &self.log)
+            && (observes || self.tracking.is_known(from, &self.log))
+        {
             self.begin_stop();
         }
     }

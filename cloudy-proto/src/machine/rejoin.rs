@@ -40,6 +40,6 @@ impl Machine {
         let listed = self.identity.incarnation > Incarnation(0) && !self.arrival.observes();
         let ended = self.closing.final_result().is_some() || self.log.state().is_closed();
         let follows = self.catch_up.fetching.is_some() && !self.plane.is_member() && !ended;
-        listed && follows && !self.departure.is_wanted()
+        listed && follows && !self.closing.departure().is_wanted()
     }
 }

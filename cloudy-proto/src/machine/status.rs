@@ -7,12 +7,14 @@ use crate::command::Standing;
 #[cfg(feature = "mutations")]
 use crate::id::LogIndex;
 use crate::id::{Incarnation, MessageId, NodeId, Rank, Seq};
-use crate::io::{Event, LeastRing, MemberStatus, Outcome, PendingSlot, Status, WaitCause, Waiting};
+use crate::io::{Event, LeastRing, LeaveWait, MemberStatus, Outcome, PendingSlot, Status, WaitCause, Waiting};
 use crate::machine::Machine;
+use crate::machine::leave::absent;
 use crate::member::Member;
 use crate::rules::Rule;
 use crate::session::phase_of;
 use crate::time::Time;
+use crate::view::RingMember;
 
 /// Maximum of entries of the pending table in a status.
 const PENDING_NAMED: usize = 16;
@@ -116,6 +118,31 @@ impl Machine {
             Some(lost) => Some(silence.map_or(lost, |silence| silence.max(lost))),
             None => silence.filter(|silence| *silence > self.timeouts_at(now).probed_silence_max(node)),
         }
+    }
+
+    /// What keeps this node from leaving; none unless it wants to.
+    fn leave_wait(&self) -> Option<LeaveWait> {
+        let view = self
+            .log
+            .state()
+            .view()
+            .filter(|_| self.closing.departure().is_wanted() && !self.closing.departure().is_finished())?;
+        if !self.has_coordinator() {
+            return Some(LeaveWait::CoordinatorOutOfReach);
+        }
+        if view.rank_of(self.identity.me).is_none() {
+            return Some(if self.log.lists_voter_of(self.identity.me) { LeaveWait::Vote } else { LeaveWait::Log });
+        }
+        // Only the coordinator knows who else leaves.
+        let leaves = |member: &RingMember| member.node == self.identity.me || self.is_leaving(member.node);
+        let nobody_stays = view.ring.iter().all(leaves);
+        let evicted: Vec<NodeId> = absent(&self.log, view).collect();
+        let (members, ring_min) = (view.members(), view.parameters.ring_min);
+        Some(match nobody_stays && !evicted.is_empty() {
+            true => LeaveWait::Heir { evicted },
+            false if !nobody_stays && members <= usize::from(ring_min) => LeaveWait::LeastRing { members, ring_min },
+            false => LeaveWait::View,
+        })
     }
 
     fn waits_for(&self, member: &Member, now: Time) -> Option<Waiting> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::machine::Machine;
 use crate::time::Time;
 
 /// A reason for which the machine has to be called.
@@ -84,39 +83,11 @@ impl Timers {
         self.at.get(&timer).map(|at| at.since(now))
     }
 
-    fn take_due(&mut self, now: Time) -> Option<Timer> {
+    /// The timer that is due first, which stops with that.
+    pub(super) fn take_due(&mut self, now: Time) -> Option<Timer> {
         let due = self.at.iter().filter(|(_, at)| **at <= now).min_by_key(|(_, at)| **at).map(|(timer, _)| *timer)?;
         self.at.remove(&due);
         self.changed();
         Some(due)
-    }
-}
-
-impl Machine {
-    pub(super) fn run_timers(&mut self) {
-        // A timer that sets itself again does so for a later time, so each runs at most once.
-        while let Some(timer) = self.timers.take_due(self.timers.now()).filter(|_| !self.outputs.is_halted()) {
-            match timer {
-                Timer::Heartbeat => {
-                    self.view_change().suspect();
-                    self.say_waits();
-                    self.unpin();
-                    self.beat();
-                }
-                Timer::Period => self.period_over(),
-                Timer::Wedge => self.view_change().on_timeout(),
-                Timer::Linger => self.linger_over(),
-                Timer::Fetch => self.fetch_due(),
-                Timer::Rejoin => self.send_rejoin(),
-                Timer::Join => self.join().into_iter().for_each(|mut join| join.ask_next()),
-                Timer::Seek => self.coordinator().seek(),
-                Timer::Consensus => self.consensus_tick(),
-                Timer::Leave => self.ask_to_leave(),
-            }
-        }
-        if let Some(member) = self.plane.member_mut().filter(|member| member.turn_ends_at() <= Some(self.timers.now()))
-        {
-            member.pass_turn();
-        }
     }
 }

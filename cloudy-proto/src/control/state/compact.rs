@@ -1,11 +1,11 @@
 //! The state that replaces the log's older entries (`protocol.md` §6).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::ControlState;
+use super::entries::Entries;
+use super::{ControlState, SessionCommands};
 use crate::command::{InstallView, LogState};
 use crate::id::{LogIndex, ViewId};
 use crate::rules::Rules;
@@ -22,19 +22,15 @@ impl ControlState {
         }
         Self {
             rules,
-            before: index.0,
-            entries: VecDeque::new(),
+            entries: Entries::after(index, encoded),
             #[cfg(feature = "mutations")]
             history: Default::default(),
-            compacted: Some((index, encoded)),
             founder: state.founder,
             incarnations: state.incarnations.into_iter().map(|(node, run, name)| (node, (run, name))).collect(),
             view,
             cut,
             dropped,
-            session: state.session,
-            kickstarted: state.kickstarted,
-            grace: state.grace,
+            session: SessionCommands { plan: state.session, kickstarted: state.kickstarted, grace: state.grace },
             electors: state.electors.into_iter().map(|(id, node, standing)| (id, (node, standing))).collect(),
             members_ever: state.members_ever.into_iter().collect(),
             reports: state.reports.into_iter().map(|(node, result, report)| (node, (result, report))).collect(),
@@ -56,15 +52,15 @@ impl ControlState {
         });
         LogState {
             founder: self.founder,
-            session: self.session,
+            session: self.session.plan,
             incarnations: self.incarnations.iter().map(|(node, (run, name))| (*node, *run, *name)).collect(),
             installed,
             electors: self.electors().collect(),
             members_ever: self.members_ever.iter().copied().collect(),
             left: self.left.iter().copied().collect(),
             streams: self.streams.iter().map(|((node, run), stream)| (*node, *run, *stream)).collect(),
-            kickstarted: self.kickstarted,
-            grace: self.grace,
+            kickstarted: self.session.kickstarted,
+            grace: self.session.grace,
             reports: self.reports().map(|(node, result, report)| (node, result, report.clone())).collect(),
             closed: self.closed,
         }

@@ -1,12 +1,15 @@
 //! The state of the control log: the same at every node that has applied the same entries.
 
 mod compact;
+mod entries;
 mod forget;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+use entries::Entries;
 
 use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
 use crate::digest::Checkpoint;
@@ -20,24 +23,17 @@ use crate::wire::{CommandError, decode_command};
 #[derive(Debug, Default)]
 pub(crate) struct ControlState {
     rules: Rules,
-    /// Number of entries before the kept ones.
-    before: u64,
-    /// For followers.
-    entries: VecDeque<Bytes>,
+    entries: Entries,
     /// The applied entries, for tests.
     #[cfg(feature = "mutations")]
     pub(crate) history: History,
-    /// The state of the log up to a position, encoded: for nodes that lack more than the kept entries.
-    compacted: Option<(LogIndex, Bytes)>,
     founder: Option<NodeId>,
     incarnations: BTreeMap<NodeId, (Incarnation, u64)>,
     view: Option<Arc<View>>,
     /// The cut that led to that view.
     cut: Vec<Round>,
     dropped: Vec<(NodeId, Dropped)>,
-    session: Option<SessionPlan>,
-    kickstarted: Option<SessionPlan>,
-    grace: bool,
+    session: SessionCommands,
     electors: BTreeMap<ConsensusId, (NodeId, Standing)>,
     /// Nodes that were on a ring, as far as the log remembers.
     members_ever: BTreeSet<NodeId>,
@@ -47,6 +43,14 @@ pub(crate) struct ControlState {
     left: BTreeSet<NodeId>,
     /// The random streams of a session: numbered as incarnations join the ring, in its order.
     streams: BTreeMap<(NodeId, Incarnation), u64>,
+}
+
+/// What the log says of the group's session.
+#[derive(Debug, Default)]
+struct SessionCommands {
+    plan: Option<SessionPlan>,
+    kickstarted: Option<SessionPlan>,
+    grace: bool,
 }
 
 /// Applied entries. They decide nothing, so `Debug` leaves them out.
@@ -91,14 +95,12 @@ impl ControlState {
 
     /// The position to apply next.
     pub(crate) fn next(&self) -> LogIndex {
-        LogIndex(self.before + self.entries.len() as u64 + 1)
+        self.entries.next()
     }
 
     /// Entries from a position on; none if one of them is not kept.
     pub(crate) fn tail(&self, next: LogIndex) -> Option<impl Iterator<Item = &Bytes>> {
-        let from = next.0.max(1).checked_sub(self.before + 1)?;
-        let from = usize::try_from(from).unwrap_or(usize::MAX);
-        Some(self.entries.range(from.min(self.entries.len())..))
+        self.entries.tail(next)
     }
 
     /// Number of kept entries.
@@ -108,15 +110,12 @@ impl ControlState {
 
     /// The state of the log up to a position, for nodes that lack dropped entries.
     pub(crate) fn compacted(&self) -> Option<&(LogIndex, Bytes)> {
-        self.compacted.as_ref()
+        self.entries.compacted()
     }
 
     /// Replaces all entries but the last few by the encoded state.
     pub(crate) fn compact(&mut self, state: Bytes, keep: usize) {
-        self.compacted = Some((LogIndex(self.next().0 - 1), state));
-        let surplus = self.entries.len().saturating_sub(keep);
-        self.entries.drain(..surplus);
-        self.before += surplus as u64;
+        self.entries.compact(state, keep);
     }
 
     pub(crate) fn view(&self) -> Option<&Arc<View>> {
@@ -128,7 +127,7 @@ impl ControlState {
     }
 
     pub(crate) fn session(&self) -> Option<SessionPlan> {
-        self.session
+        self.session.plan
     }
 
     /// The command that led to the present view: the cut of the view before, and the excluded nodes.
@@ -138,7 +137,7 @@ impl ControlState {
 
     /// The plan if SEND has begun, and whether GRACE has.
     pub(crate) fn phases(&self) -> (Option<SessionPlan>, bool) {
-        (self.kickstarted, self.grace)
+        (self.session.kickstarted, self.session.grace)
     }
 
     /// The complete results.
@@ -225,7 +224,7 @@ impl ControlState {
         let command = if entry.is_empty() { None } else { Some(decode_command(&entry)?) };
         #[cfg(feature = "mutations")]
         self.history.0.push((self.next(), entry.clone()));
-        self.entries.push_back(entry);
+        self.entries.push(entry);
         let applied = command.map_or(Applied::Nothing, |command| self.take(command));
         if self.next().0.is_multiple_of(FORGET_EVERY) {
             self.forget_surplus();
@@ -242,16 +241,16 @@ impl ControlState {
             }
             Command::Incarnate { node, run } => self.incarnate(node, run),
             Command::Session(plan) => {
-                self.session = Some(plan);
+                self.session.plan = Some(plan);
                 Applied::Nothing
             }
             Command::InstallView(install) => self.install(install),
             Command::Kickstart(plan) => {
-                self.kickstarted.get_or_insert(plan);
+                self.session.kickstarted.get_or_insert(plan);
                 Applied::Kickstarted(plan)
             }
             Command::Grace => {
-                self.grace = true;
+                self.session.grace = true;
                 Applied::Grace
             }
             Command::Report { node, result, report } => {

@@ -172,15 +172,18 @@ impl Machine {
             ControlFrame::Join { run, observer, result } => self.admission().on_join(from, run, observer, result),
             ControlFrame::Refer { coordinator, addresses, left } => self.on_refer(coordinator, addresses, left),
             ControlFrame::Resigned => self.coordinator().on_resign(from),
-            ControlFrame::Leave => self.asked_to_leave(from),
+            ControlFrame::Leave => {
+                let release = self.leaving().on_request(from);
+                self.release(release);
+            }
             ControlFrame::NobodyComplete { view, missing, lost } => {
-                self.take_nobody_complete(from, view, missing, lost);
+                self.completeness().on_report(from, view, missing, lost);
             }
             ControlFrame::Diverged { view, node, theirs, ours } => {
                 let asked_to_join = self.arrival.joining().is_some_and(|joining| joining.has_asked(from));
                 self.divergence().on_diverged(from, view, (node, theirs), ours, asked_to_join);
             }
-            ControlFrame::Consensus(message) => self.take_consensus(from, message),
+            ControlFrame::Consensus(message) => self.on_consensus(from, message),
             ControlFrame::Ended => self.take_ended(from),
             ControlFrame::Absent => self.log.on_votes_lost(from),
             ControlFrame::Probe { sent_us } => self.take_probe(from, sent_us),

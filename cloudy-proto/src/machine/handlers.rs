@@ -1,0 +1,164 @@
+//! The handlers of the control plane, each with the owners that it borrows.
+
+use crate::machine::Machine;
+use crate::machine::admission::AdmissionHandler;
+use crate::machine::change::ViewChangeHandler;
+use crate::machine::complete::CompleteHandler;
+use crate::machine::consensus::ConsensusHandler;
+use crate::machine::coordinating::Coordinating;
+use crate::machine::coordinator::CoordinatorHandler;
+use crate::machine::creation::CreationHandler;
+use crate::machine::divergence::DivergenceHandler;
+use crate::machine::electorate::ElectorateHandler;
+use crate::machine::join::JoinHandler;
+use crate::machine::leave::LeaveHandler;
+use crate::machine::wedge::WedgeHandler;
+
+impl Machine {
+    pub(super) fn view_change(&mut self) -> ViewChangeHandler<'_> {
+        ViewChangeHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            coordinating: &mut self.coordinating,
+            tracking: &self.tracking,
+            peers: &mut self.peers,
+            plane: &mut self.plane,
+            result: &mut self.result,
+            storage: &mut self.storage,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+            due: &self.due,
+        }
+    }
+
+    pub(super) fn electorate(&mut self) -> Option<ElectorateHandler<'_>> {
+        let coordinating = self.coordinating.as_ref()?;
+        Some(ElectorateHandler { identity: &self.identity, log: &mut self.log, coordinating, peers: &self.peers })
+    }
+
+    /// None at a node that does not create the group.
+    pub(super) fn creation(&mut self) -> Option<CreationHandler<'_>> {
+        Some(CreationHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            term: self.coordinating.as_ref().map(Coordinating::term),
+            creation: self.arrival.creation_mut()?,
+            peers: &self.peers,
+            outputs: &mut self.outputs,
+        })
+    }
+
+    /// None at a node that does not join.
+    pub(super) fn join(&mut self) -> Option<JoinHandler<'_>> {
+        Some(JoinHandler {
+            identity: &self.identity,
+            log: &self.log,
+            coordinates: self.coordinating.is_some(),
+            tracking: &self.tracking,
+            joining: self.arrival.joining_mut()?,
+            peers: &self.peers,
+            result: &self.result,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+        })
+    }
+
+    pub(super) fn admission(&mut self) -> AdmissionHandler<'_> {
+        AdmissionHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            coordinating: &mut self.coordinating,
+            tracking: &self.tracking,
+            peers: &mut self.peers,
+            result: &self.result,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            timers: &self.timers,
+        }
+    }
+
+    pub(super) fn coordinator(&mut self) -> CoordinatorHandler<'_> {
+        CoordinatorHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            coordinates: self.coordinating.is_some(),
+            tracking: &mut self.tracking,
+            arrival: &self.arrival,
+            peers: &self.peers,
+            storage: &self.storage,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+        }
+    }
+
+    pub(super) fn wedge(&mut self) -> WedgeHandler<'_> {
+        WedgeHandler {
+            identity: &self.identity,
+            log: &self.log,
+            peers: &self.peers,
+            plane: &mut self.plane,
+            result: &self.result,
+            storage: &mut self.storage,
+            now: self.timers.now(),
+        }
+    }
+
+    pub(super) fn divergence(&mut self) -> DivergenceHandler<'_> {
+        DivergenceHandler {
+            identity: &self.identity,
+            log: &self.log,
+            tracking: &self.tracking,
+            peers: &mut self.peers,
+            plane: &mut self.plane,
+            result: &mut self.result,
+            storage: &self.storage,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            due: &self.due,
+            now: self.timers.now(),
+        }
+    }
+
+    pub(super) fn leaving(&mut self) -> LeaveHandler<'_> {
+        LeaveHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            coordinating: &mut self.coordinating,
+            tracking: &self.tracking,
+            arrival: &self.arrival,
+            peers: &self.peers,
+            plane: &self.plane,
+            storage: &self.storage,
+            closing: &mut self.closing,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+        }
+    }
+
+    pub(super) fn consensus(&mut self) -> ConsensusHandler<'_> {
+        ConsensusHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            peers: &self.peers,
+            storage: &mut self.storage,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+        }
+    }
+
+    pub(super) fn completeness(&mut self) -> CompleteHandler<'_> {
+        CompleteHandler {
+            identity: &self.identity,
+            log: &self.log,
+            coordinating: &mut self.coordinating,
+            tracking: &mut self.tracking,
+            peers: &self.peers,
+            plane: &self.plane,
+            storage: &self.storage,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            now: self.timers.now(),
+        }
+    }
+}
