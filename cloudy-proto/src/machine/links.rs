@@ -16,6 +16,8 @@ use crate::view::View;
 use crate::wire::{ControlFrame, Heartbeat, Stream, TallyFrame};
 
 impl Machine {
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
     pub(super) fn link_up(&mut self, peer: NodeId, addresses: Vec<SocketAddr>) {
         self.outputs.on_link_changed(peer);
         self.peers.on_link_up(peer, addresses, self.timers.now());
@@ -48,6 +50,8 @@ impl Machine {
         self.fetch_over_new_link(peer);
     }
 
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
     pub(super) fn link_down(&mut self, peer: NodeId) {
         self.outputs.on_link_changed(peer);
         let is_member = self.log.state().view().is_some_and(|view| view.rank_of(peer).is_some());
@@ -131,6 +135,8 @@ impl Machine {
     }
 
     /// Handles a member's heartbeat.
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
     pub(super) fn heard_of(&mut self, node: NodeId, heartbeat: Heartbeat) {
         let Some(view) = self.log.state().view() else { return };
         if self.peers.on_heartbeat(node, heartbeat, &view.parameters, self.timers.now()) {
@@ -198,6 +204,7 @@ impl Machine {
 
     /// Handles an input that comes later than a heartbeat after the one before it: this process was stopped, unless no
     /// timer was due.
+    #[cold]
     fn notice_late(&mut self, now: Time, passed: Duration, heartbeat: Duration) {
         let slept = self.timers.next().map_or(Duration::ZERO, |due| now.since(due)).min(passed);
         if slept <= heartbeat {

@@ -39,6 +39,8 @@ impl Machine {
         self.due.set_if(Cause::Outputs, has_output);
     }
 
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
     fn take_voter_output(&mut self, output: VoterOutput) {
         match output {
             VoterOutput::Send(message) => self.consensus().send(message),
@@ -76,6 +78,8 @@ impl Machine {
     }
 
     /// Starts or stops to coordinate, as the consensus library decides.
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
     fn watch_leadership(&mut self) {
         let leading = self.log.voter().and_then(|voter| voter.leads(self.identity.rules));
         if leading == self.coordinating.as_ref().map(Coordinating::term) {
@@ -220,6 +224,7 @@ impl Machine {
         }
     }
 
+    #[cold]
     pub(super) fn breach(&mut self, peer: NodeId, reason: String) {
         self.outputs.close_link(peer, reason);
     }

@@ -306,6 +306,8 @@ impl Machine {
         }
     }
 
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
     fn take_request(&mut self, request: Request) {
         match request {
             Request::Invite { node } => self.creation().into_iter().for_each(|mut creation| creation.invite(node)),
@@ -321,6 +323,8 @@ impl Machine {
         }
     }
 
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
     fn run_timers(&mut self) {
         // A timer that sets itself again does so for a later time, so each runs at most once.
         while let Some(timer) = self.timers.take_due(self.timers.now()).filter(|_| !self.outputs.is_halted()) {

@@ -130,6 +130,8 @@ impl Machine {
         }
     }
 
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
     fn take_control(&mut self, from: NodeId, frame: ControlFrame) {
         let of_the_log = matches!(frame, ControlFrame::Log { .. } | ControlFrame::LogState { .. });
         let of_the_group = of_the_log || matches!(frame, ControlFrame::Wedge { .. } | ControlFrame::Consensus(_));
