@@ -2,16 +2,13 @@
 
 mod check;
 mod compact;
-mod debug;
-mod synced;
 
+use core::fmt;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use raft::eraftpb::{Entry, Message};
+use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{Config, ProgressState, RawNode, Ready, StateRole};
-
-use synced::Unsynced;
 
 use super::message::{change, change_of, command_of, conf_state, entry_from_wire, entry_to_wire, from_wire, to_wire};
 use super::store::LogStore;
@@ -82,6 +79,17 @@ pub(crate) struct Patience {
     pub(crate) vote_ticks: usize,
     /// Whether answers to a leader's heartbeat wait for no sync of entries.
     pub(crate) answers_early: bool,
+}
+
+/// Outputs that follow once the consensus state so far is synced.
+#[derive(Debug)]
+struct Unsynced {
+    number: u64,
+    /// The term that is stored with it.
+    term: u64,
+    /// Whether it waits for a sync of its own; otherwise only for those before it.
+    waits: bool,
+    messages: Vec<Message>,
 }
 
 /// One voter.
@@ -401,6 +409,76 @@ impl Voter {
         let stands = matches!(raft.state, StateRole::PreCandidate | StateRole::Candidate);
         let waits = if stands { self.patience.vote_ticks.min(VOTE_TICKS_MAX) } else { 0 };
         raft.set_randomized_election_timeout(ELECTION_TICKS_MIN + drawn as usize + waits);
+    }
+}
+
+/// `Disk`: what a voter sends once its state is synced (`protocol.md` §6).
+impl Voter {
+    /// The number of the newest stored state without a sync, if there is one.
+    pub(crate) fn unsynced(&self) -> Option<u64> {
+        self.unsynced.iter().rev().find(|unsynced| unsynced.waits).map(|unsynced| unsynced.number)
+    }
+
+    /// Notes that all state up to this number is synced: outputs that waited for it follow.
+    pub(crate) fn persisted(&mut self, number: u64) {
+        self.release(number);
+        self.stepped();
+    }
+
+    /// Sends answers to a leader's heartbeat. They depend on the voter's term alone: once that is synced they wait for
+    /// no entry, or a leader would take followers with slow disks for failed. Returns the other messages.
+    fn send_signs_of_life(&mut self, messages: Vec<Message>, term: u64) -> Vec<Message> {
+        if !self.patience.answers_early || term != self.synced_term {
+            return messages;
+        }
+        let is_sign = |message: &Message| message.get_msg_type() == MessageType::MsgHeartbeatResponse;
+        let (signs, others) = messages.into_iter().partition(is_sign);
+        self.send(signs);
+        others
+    }
+
+    fn release(&mut self, number: u64) {
+        let due = |front: &Unsynced| front.number <= number || !front.waits;
+        while self.unsynced.front().is_some_and(due) {
+            let Some(front) = self.unsynced.pop_front() else { break };
+            self.raft.on_persist_ready(front.number);
+            self.synced_term = self.synced_term.max(front.term);
+            if self.skipped.take_if(|number| *number <= front.number).is_some() {
+                self.raft.advance_apply();
+            }
+            self.send(front.messages);
+        }
+    }
+}
+
+/// The complete state of a voter that decides its next actions, as text: two voters with equal texts behave alike. The
+/// library's hidden state follows from it here: a leader's heartbeat is due at each tick, and nothing is limited by
+/// size.
+impl fmt::Debug for Voter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let raft = &self.raft.raft;
+        let log = &raft.raft_log;
+        let mut followers: Vec<_> = raft.prs().iter().collect();
+        followers.sort_by_key(|(id, _)| **id);
+        // The library does not list the votes: a second vote of the same voter changes nothing.
+        let tally = raft.prs().tally_votes();
+        let has_voted = |id: u64| {
+            let mut progress = raft.prs().clone();
+            progress.record_vote(id, false);
+            progress.tally_votes() == tally
+        };
+        let voted: Vec<u64> = followers.iter().map(|(id, _)| **id).filter(|id| has_voted(*id)).collect();
+        f.debug_struct("Voter")
+            .field("id", &(raft.id, raft.term, raft.vote, raft.leader_id, raft.lead_transferee))
+            .field("state", &(raft.state, raft.election_elapsed, raft.promotable(), raft.pending_conf_index))
+            .field("log", &(&log.store, log.committed, log.persisted, log.applied, &log.unstable.entries))
+            .field("conf", raft.prs().conf())
+            .field("votes", &(tally, voted))
+            .field("followers", &followers)
+            .field("messages", &raft.msgs)
+            .field("waits", &(&self.unsynced, &self.outputs, &self.proposals))
+            .field("role", &(self.roles, self.role))
+            .finish()
     }
 }
 
