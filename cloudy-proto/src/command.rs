@@ -52,7 +52,7 @@ pub enum Command {
         /// The node of the voter.
         node: NodeId,
         /// Its role from then on.
-        standing: Standing,
+        role: VoterRole,
     },
     /// A node outside the ring has left by itself. It takes effect only while the node is on no ring and this is its
     /// latest incarnation.
@@ -94,7 +94,7 @@ pub enum Dropped {
 
 /// The role of a node in the consensus library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Standing {
+pub enum VoterRole {
     /// It receives the log, so that it can vote soon.
     Learner,
     /// It votes.
@@ -149,7 +149,7 @@ pub(crate) struct LogState {
     pub(crate) incarnations: Vec<(NodeId, Incarnation, u64)>,
     /// The command that installed the present view.
     pub(crate) installed: Option<InstallView>,
-    pub(crate) electors: Vec<(ConsensusId, NodeId, Standing)>,
+    pub(crate) electors: Vec<(ConsensusId, NodeId, VoterRole)>,
     /// The nodes that were ever on a ring.
     pub(crate) members_ever: Vec<NodeId>,
     /// The nodes that left by themselves and did not return.

@@ -45,7 +45,7 @@ pub mod wire;
 mod words;
 
 pub use catch_up::{Part, Retained};
-pub use command::{Command, Dropped, InstallView, SessionPlan, Standing};
+pub use command::{Command, Dropped, InstallView, SessionPlan, VoterRole};
 pub use config::{Durability, OnFailure, Parameters, ParametersError, RingKind};
 pub use digest::{Checkpoint, Digest, ResultBase, ResultDigest};
 pub use id::{

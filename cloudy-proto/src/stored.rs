@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::command::Standing;
+use crate::command::VoterRole;
 use crate::digest::ResultBase;
 use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::{Batch, Slot};
@@ -105,7 +105,7 @@ pub struct LogBase {
     /// Its term.
     pub term: u64,
     /// The participants of the consensus after it.
-    pub electors: Vec<(ConsensusId, Standing)>,
+    pub electors: Vec<(ConsensusId, VoterRole)>,
 }
 
 /// An entry of the result in its stored form.

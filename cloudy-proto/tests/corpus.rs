@@ -21,8 +21,8 @@ use cloudy_proto::wire::{
 };
 use cloudy_proto::{
     Checkpoint, Command, ConsensusId, Digest, Dropped, Durability, GroupId, Incarnation, Index, InstallView,
-    InstalledView, LogIndex, NodeId, Origin, Parameters, Place, Rank, RingMember, Round, Seq, SessionPlan, Standing,
-    View, ViewId,
+    InstalledView, LogIndex, NodeId, Origin, Parameters, Place, Rank, RingMember, Round, Seq, SessionPlan, View,
+    ViewId, VoterRole,
 };
 
 /// A decoder's name, which is its target's and its folder's; what is asked of it; and examples of what it takes.
@@ -105,7 +105,7 @@ kinds! {
     Command { Founded Incarnate Session InstallView Kickstart Grace Report Close Voter Left }
     Dropped { Silent Blamed Left }
     Origin { Survivor Joiner Restarted }
-    Standing { Learner Voter Gone }
+    VoterRole { Learner Voter Gone }
 }
 
 /// Every kind is among these.
@@ -176,7 +176,7 @@ fn every_kind_of_frame_and_command_is_in_the_corpus() {
     all_are_in(installs().flat_map(|install| install.dropped.iter().map(|(_, why)| *why)));
     all_are_in(installs().flat_map(|install| install.ring.iter().map(|member| member.origin)));
     all_are_in(commands.iter().filter_map(|command| match command {
-        Command::Voter { standing, .. } => Some(*standing),
+        Command::Voter { role, .. } => Some(*role),
         _ => None,
     }));
     all_are_in(commands);
@@ -466,7 +466,7 @@ fn consensus() -> ConsensusMessage {
     let entry = |at: usize, command| ConsensusEntry {
         term: 4,
         index: LogIndex(6 + at as u64),
-        change: (at == 1).then_some((ConsensusId(7), Standing::Learner)),
+        change: (at == 1).then_some((ConsensusId(7), VoterRole::Learner)),
         command,
     };
     ConsensusMessage {
@@ -501,7 +501,7 @@ fn commands() -> Vec<Bytes> {
     };
     let (send, grace, stop) = (Duration::from_secs(2), Duration::from_millis(800), Duration::from_micros(200_001));
     let (node, plan) = (NodeId([0xaa; 32]), SessionPlan::new(send, grace, stop).seed(u64::MAX));
-    let voter = |standing| Command::Voter { id: ConsensusId(3), node, standing };
+    let voter = |role| Command::Voter { id: ConsensusId(3), node, role };
     let commands = [
         Command::Incarnate { node, run: u64::MAX },
         install(vec![], vec![], true),
@@ -512,9 +512,9 @@ fn commands() -> Vec<Bytes> {
         Command::Founded { founder: node },
         Command::Session(plan),
         Command::Report { node, result: CHECKPOINT, report: Bytes::from_static(b"report") },
-        voter(Standing::Learner),
-        voter(Standing::Voter),
-        voter(Standing::Gone),
+        voter(VoterRole::Learner),
+        voter(VoterRole::Voter),
+        voter(VoterRole::Gone),
         Command::Left { node, incarnation: Incarnation(3) },
         install(vec![member(3, Origin::Restarted)], vec![Round(0)], false),
     ];

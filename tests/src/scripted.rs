@@ -10,8 +10,8 @@ use cloudy_proto::wire::{
 };
 use cloudy_proto::{
     ApprovedItem, Command, ConsensusId, Durability, Event, Frame, Incarnation, Input, LogBase, LogIndex, Machine,
-    MachineConfig, NodeId, OlderDisk, Output, Parameters, Rank, Record, Request, Role, Round, Rules, Seq, Standing,
-    Stored, Time, ViewId, Vote,
+    MachineConfig, NodeId, OlderDisk, Output, Parameters, Rank, Record, Request, Role, Round, Rules, Seq, Stored, Time,
+    ViewId, Vote, VoterRole,
 };
 
 use crate::sim::world::GROUP;
@@ -174,12 +174,12 @@ pub fn asks_back(rules: Rules) -> bool {
 pub fn gives_up_its_vote(rules: Rules) -> bool {
     const LEADER: ConsensusId = ConsensusId::FOUNDER;
     const VOTER: ConsensusId = ConsensusId(3);
-    let electors = vec![(LEADER, Standing::Voter), (VOTER, Standing::Voter)];
+    let electors = vec![(LEADER, VoterRole::Voter), (VOTER, VoterRole::Voter)];
     let commands = [
         Command::Founded { founder: PEER },
         Command::Incarnate { node: PEER, run: 2 },
         Command::Incarnate { node: ME, run: 3 },
-        Command::Voter { id: VOTER, node: ME, standing: Standing::Voter },
+        Command::Voter { id: VOTER, node: ME, role: VoterRole::Voter },
     ];
     let mut stored = Stored::default();
     let vote = Vote { voter: VOTER, term: 2, voted_for: LEADER, commit: LogIndex(4) };

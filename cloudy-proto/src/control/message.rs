@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, Message, MessageType};
 
-use crate::command::Standing;
+use crate::command::VoterRole;
 use crate::id::{ConsensusId, LogIndex};
 use crate::wire::{CommandError, ConsensusEntry, ConsensusKind, ConsensusMessage};
 
@@ -46,7 +46,7 @@ pub(super) fn to_wire(mut message: Message) -> Option<ConsensusMessage> {
 }
 
 /// Converts an incoming message; a snapshot comes with the participants of the consensus at that point.
-pub(super) fn from_wire(message: ConsensusMessage, electors: &[(ConsensusId, Standing)]) -> Message {
+pub(super) fn from_wire(message: ConsensusMessage, electors: &[(ConsensusId, VoterRole)]) -> Message {
     let mut taken = Message::default();
     if let Some((_, kind)) = KINDS.into_iter().find(|(kind, _)| *kind == message.kind) {
         taken.set_msg_type(kind);
@@ -72,24 +72,24 @@ pub(super) fn from_wire(message: ConsensusMessage, electors: &[(ConsensusId, Sta
 }
 
 /// The participants of the consensus, in the library's form.
-pub(super) fn conf_state(electors: &[(ConsensusId, Standing)]) -> ConfState {
-    let all = |wanted| electors.iter().filter(move |(_, standing)| *standing == wanted).map(|(id, _)| id.0).collect();
-    ConfState { voters: all(Standing::Voter), learners: all(Standing::Learner), ..ConfState::default() }
+pub(super) fn conf_state(electors: &[(ConsensusId, VoterRole)]) -> ConfState {
+    let all = |wanted| electors.iter().filter(move |(_, role)| *role == wanted).map(|(id, _)| id.0).collect();
+    ConfState { voters: all(VoterRole::Voter), learners: all(VoterRole::Learner), ..ConfState::default() }
 }
 
 pub(super) fn entry_to_wire(entry: Entry) -> ConsensusEntry {
     // Only this function and `entry_from_wire` make entries.
     let change = change_of(&entry).ok().flatten();
-    let change = change.map(|change| (ConsensusId(change.node_id), standing(change.get_change_type())));
+    let change = change.map(|change| (ConsensusId(change.node_id), role(change.get_change_type())));
     ConsensusEntry { term: entry.term, index: LogIndex(entry.index), change, command: command_of(&entry) }
 }
 
 pub(super) fn entry_from_wire(entry: ConsensusEntry) -> Entry {
     let mut taken = Entry { term: entry.term, index: entry.index.0, ..Entry::default() };
     match entry.change {
-        Some((id, standing)) => {
+        Some((id, role)) => {
             taken.set_entry_type(EntryType::EntryConfChange);
-            taken.data = encoded(&change(id, standing));
+            taken.data = encoded(&change(id, role));
             taken.context = entry.command;
         }
         None => taken.data = entry.command,
@@ -118,12 +118,12 @@ pub(super) fn change_of(entry: &Entry) -> Result<Option<ConfChange>, CommandErro
     }
 }
 
-pub(super) fn change(id: ConsensusId, standing: Standing) -> ConfChange {
+pub(super) fn change(id: ConsensusId, role: VoterRole) -> ConfChange {
     let mut change = ConfChange { node_id: id.0, ..ConfChange::default() };
-    change.set_change_type(match standing {
-        Standing::Learner => ConfChangeType::AddLearnerNode,
-        Standing::Voter => ConfChangeType::AddNode,
-        Standing::Gone => ConfChangeType::RemoveNode,
+    change.set_change_type(match role {
+        VoterRole::Learner => ConfChangeType::AddLearnerNode,
+        VoterRole::Voter => ConfChangeType::AddNode,
+        VoterRole::Gone => ConfChangeType::RemoveNode,
     });
     change
 }
@@ -133,10 +133,10 @@ fn encoded(change: &ConfChange) -> Bytes {
     protobuf::Message::write_to_bytes(change).unwrap_or_default().into()
 }
 
-fn standing(change: ConfChangeType) -> Standing {
+fn role(change: ConfChangeType) -> VoterRole {
     match change {
-        ConfChangeType::AddLearnerNode => Standing::Learner,
-        ConfChangeType::AddNode => Standing::Voter,
-        ConfChangeType::RemoveNode => Standing::Gone,
+        ConfChangeType::AddLearnerNode => VoterRole::Learner,
+        ConfChangeType::AddNode => VoterRole::Voter,
+        ConfChangeType::RemoveNode => VoterRole::Gone,
     }
 }

@@ -1,6 +1,6 @@
 //! The voters: they follow the view, one change at a time (`protocol.md` §6.6).
 
-use crate::command::Standing;
+use crate::command::VoterRole;
 use crate::id::{ConsensusId, NodeId};
 use crate::limits::VOTERS_MAX;
 use crate::rules::{Rule, Rules};
@@ -11,7 +11,7 @@ pub(crate) struct Elector {
     pub(crate) node: NodeId,
     /// Its id in the consensus library, present or future.
     pub(crate) id: ConsensusId,
-    pub(crate) standing: Standing,
+    pub(crate) role: VoterRole,
     /// Whether it is linked.
     pub(crate) linked: bool,
     /// Whether it has requested to leave; it runs until it does not vote.
@@ -38,7 +38,7 @@ pub(crate) struct Electorate {
 /// The next step towards the intended voters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VoterChange {
-    Set { id: ConsensusId, node: NodeId, standing: Standing },
+    Set { id: ConsensusId, node: NodeId, role: VoterRole },
     HandOver { to: ConsensusId },
 }
 
@@ -48,7 +48,7 @@ impl Electorate {
         let observer = self.observer.filter(|observer| observer.linked || observer.node == self.leader);
         let mut members = self.members.clone();
         // Present voters come first, so that a change of the view causes as few changes here as possible.
-        members.sort_by_key(|member| (member.node != self.leader, member.standing != Standing::Voter, !member.linked));
+        members.sort_by_key(|member| (member.node != self.leader, member.role != VoterRole::Voter, !member.linked));
         let even = members.len().is_multiple_of(2);
         let with_observer = observer.filter(|_| even && members.len() < VOTERS_MAX);
         let odd = if even && with_observer.is_none() { members.len().saturating_sub(1) } else { members.len() };
@@ -65,17 +65,17 @@ impl Electorate {
     /// Whether exactly the intended nodes vote.
     pub(crate) fn is_settled(&self) -> bool {
         let wanted = self.wanted();
-        self.all().all(|elector| (elector.standing == Standing::Voter) == wanted.contains(&elector.id))
+        self.all().all(|elector| (elector.role == VoterRole::Voter) == wanted.contains(&elector.id))
     }
 
     fn keeps_majority(&self, change: VoterChange) -> bool {
-        let VoterChange::Set { id: changed, standing, .. } = change else { return true };
+        let VoterChange::Set { id: changed, role, .. } = change else { return true };
         if !self.rules.holds(Rule::ChangeKeepsMajority) {
             return true;
         }
         let votes = |elector: &&Elector| match elector.id == changed {
-            true => standing == Standing::Voter,
-            false => elector.standing == Standing::Voter,
+            true => role == VoterRole::Voter,
+            false => elector.role == VoterRole::Voter,
         };
         let voters: Vec<&Elector> = self.all().filter(votes).collect();
         let active = voters.iter().filter(|elector| elector.active || elector.node == self.leader).count();
@@ -89,22 +89,22 @@ impl Electorate {
     fn wanted_change(&self) -> Option<VoterChange> {
         let wanted = self.wanted();
         let all = || self.all();
-        let surplus = || all().filter(|elector| elector.standing != Standing::Gone && !wanted.contains(&elector.id));
-        let set = |elector: &Elector, standing| VoterChange::Set { id: elector.id, node: elector.node, standing };
+        let surplus = || all().filter(|elector| elector.role != VoterRole::Gone && !wanted.contains(&elector.id));
+        let set = |elector: &Elector, role| VoterChange::Set { id: elector.id, node: elector.node, role };
         let lost = surplus().find(|elector| !elector.linked && elector.node != self.leader);
         if let Some(lost) = lost {
-            return Some(set(lost, Standing::Gone));
+            return Some(set(lost, VoterRole::Gone));
         }
         let coming = || all().filter(|elector| wanted.contains(&elector.id) && elector.linked);
-        if let Some(fresh) = coming().find(|elector| elector.standing == Standing::Gone) {
-            return Some(set(fresh, Standing::Learner));
+        if let Some(fresh) = coming().find(|elector| elector.role == VoterRole::Gone) {
+            return Some(set(fresh, VoterRole::Learner));
         }
-        let learned = coming().find(|elector| elector.standing == Standing::Learner && elector.level);
+        let learned = coming().find(|elector| elector.role == VoterRole::Learner && elector.level);
         if let Some(learned) = learned {
-            return Some(set(learned, Standing::Voter));
+            return Some(set(learned, VoterRole::Voter));
         }
         // A voter stays until its successor votes; a node that leaves does not wait for one that is out of reach.
-        let awaited = || all().filter(|elector| wanted.contains(&elector.id) && elector.standing != Standing::Voter);
+        let awaited = || all().filter(|elector| wanted.contains(&elector.id) && elector.role != VoterRole::Voter);
         let may_go = |elector: &&Elector| !awaited().any(|other| other.linked || !elector.leaves);
         // An evicted node is more likely to be gone than a member, and the leader may not know yet. A node that leaves
         // runs until it does not vote.
@@ -116,9 +116,9 @@ impl Electorate {
         let in_turn = |elector: &&Elector| (elector.node == self.leader, rank(elector));
         let leaving = surplus().filter(may_go).min_by_key(in_turn)?;
         if leaving.node != self.leader {
-            return Some(set(leaving, Standing::Gone));
+            return Some(set(leaving, VoterRole::Gone));
         }
-        let heir = coming().find(|elector| elector.standing == Standing::Voter && elector.level)?;
+        let heir = coming().find(|elector| elector.role == VoterRole::Voter && elector.level)?;
         Some(VoterChange::HandOver { to: heir.id })
     }
 }
@@ -127,9 +127,9 @@ impl Electorate {
 mod tests {
     use super::*;
 
-    fn elector(number: u8, standing: Standing) -> Elector {
+    fn elector(number: u8, role: VoterRole) -> Elector {
         let (node, id) = (NodeId([number; 32]), ConsensusId(u64::from(number)));
-        Elector { node, id, standing, linked: true, leaves: false, active: true, level: true }
+        Elector { node, id, role, linked: true, leaves: false, active: true, level: true }
     }
 
     /// Applies change after change; a removal is one.
@@ -141,23 +141,23 @@ mod tests {
                     let all = electorate.members.iter().chain(electorate.observer.iter());
                     electorate.leader = all.clone().find(|elector| elector.id == to).unwrap().node;
                 }
-                Some(VoterChange::Set { id, standing, .. }) => {
+                Some(VoterChange::Set { id, role, .. }) => {
                     let members = electorate.members.iter_mut().chain(electorate.observer.iter_mut());
                     let mut all = members.chain(electorate.former.iter_mut());
-                    all.find(|elector| elector.id == id).unwrap().standing = standing;
+                    all.find(|elector| elector.id == id).unwrap().role = role;
                 }
             }
         }
         assert_eq!(electorate.next_change(), None, "it comes to rest");
         let all = electorate.members.iter().chain(electorate.observer.iter()).chain(electorate.former.iter());
-        all.filter(|elector| elector.standing == Standing::Voter).map(|elector| elector.node.0[0]).collect()
+        all.filter(|elector| elector.role == VoterRole::Voter).map(|elector| elector.node.0[0]).collect()
     }
 
     fn founded(members: u8, observer: bool) -> Electorate {
-        let mut all: Vec<Elector> = (1..=members).map(|number| elector(number, Standing::Gone)).collect();
-        let founder = Elector { standing: Standing::Voter, ..elector(99, Standing::Gone) };
+        let mut all: Vec<Elector> = (1..=members).map(|number| elector(number, VoterRole::Gone)).collect();
+        let founder = Elector { role: VoterRole::Voter, ..elector(99, VoterRole::Gone) };
         if !observer {
-            all[0].standing = Standing::Voter;
+            all[0].role = VoterRole::Voter;
         }
         Electorate {
             leader: if observer { founder.node } else { all[0].node },
@@ -181,11 +181,11 @@ mod tests {
             group.former.push(evicted);
             (group.members[1].active, group.rules) = (false, rules);
             let change = group.next_change();
-            if let Some(VoterChange::Set { id, standing, .. }) = change {
+            if let Some(VoterChange::Set { id, role, .. }) = change {
                 let changed = group.former.iter_mut().find(|elector| elector.id == id);
-                changed.expect("the evicted one").standing = standing;
+                changed.expect("the evicted one").role = role;
             }
-            let voters: Vec<&Elector> = group.all().filter(|elector| elector.standing == Standing::Voter).collect();
+            let voters: Vec<&Elector> = group.all().filter(|elector| elector.role == VoterRole::Voter).collect();
             (voters.len(), voters.iter().filter(|voter| voter.active).count())
         };
         assert_eq!(after(Rules::default()), (3, 2), "a majority answers");
@@ -207,7 +207,7 @@ mod tests {
         };
         let gone = |number: u8| {
             let (id, node) = (ConsensusId(u64::from(number)), NodeId([number; 32]));
-            Some(VoterChange::Set { id, node, standing: Standing::Gone })
+            Some(VoterChange::Set { id, node, role: VoterRole::Gone })
         };
         assert_eq!(first(Rules::default(), false), gone(3));
         assert_eq!(first(Rules::all_but(Rule::EvictedLeaveFirst), false), gone(2));
@@ -235,7 +235,7 @@ mod tests {
         (lost.linked, lost.active) = (false, false);
         group.former.push(lost);
         let change = group.next_change();
-        assert_eq!(change, Some(VoterChange::Set { id: ConsensusId(2), node: lost.node, standing: Standing::Gone }));
+        assert_eq!(change, Some(VoterChange::Set { id: ConsensusId(2), node: lost.node, role: VoterRole::Gone }));
         assert_eq!(settle(&mut group), [1, 3, 4]);
     }
 
@@ -253,7 +253,7 @@ mod tests {
         let dead = group.observer.expect("it watched");
         assert_eq!(
             group.next_change(),
-            Some(VoterChange::Set { id: dead.id, node: dead.node, standing: Standing::Gone }),
+            Some(VoterChange::Set { id: dead.id, node: dead.node, role: VoterRole::Gone }),
             "the dead one leaves before a living one"
         );
     }
@@ -266,7 +266,7 @@ mod tests {
             // The leader is off the ring; a member without a vote replaces it.
             let leader = Elector { leaves, ..group.members.remove(0) };
             (group.leader, group.members[2].linked, group.members[2].level) = (leader.node, linked, false);
-            group.members[2].standing = Standing::Learner;
+            group.members[2].role = VoterRole::Learner;
             group.former.push(leader);
             group.next_change()
         };
@@ -281,7 +281,7 @@ mod tests {
         group.members[1].level = false;
         group.members[2].level = false;
         assert_eq!(settle(&mut group), [1]);
-        assert_eq!(group.members[1].standing, Standing::Learner);
+        assert_eq!(group.members[1].role, VoterRole::Learner);
         group.members[1].level = true;
         group.members[2].level = true;
         assert_eq!(settle(&mut group), [1, 2, 3]);

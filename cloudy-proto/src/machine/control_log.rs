@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::command::{Command, Standing};
+use crate::command::{Command, VoterRole};
 use crate::control::{Applied, ControlState, Voter};
 use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId};
 use crate::io::VotesLost;
@@ -293,7 +293,7 @@ impl ControlLog {
     }
 
     fn voters(&self) -> impl Iterator<Item = (ConsensusId, NodeId)> + '_ {
-        self.state.electors().filter(|(.., standing)| *standing == Standing::Voter).map(|(id, node, _)| (id, node))
+        self.state.electors().filter(|(.., role)| *role == VoterRole::Voter).map(|(id, node, _)| (id, node))
     }
 
     /// The nodes with lost votes and the number of voters, if most votes are lost.
@@ -340,7 +340,7 @@ mod tests {
         let (mut log, mut records) = log();
         for (at, node) in nodes.iter().enumerate() {
             let id = ConsensusId(at as u64 + 10);
-            apply(&mut log, &mut records, &Command::Voter { id, node: *node, standing: Standing::Voter });
+            apply(&mut log, &mut records, &Command::Voter { id, node: *node, role: VoterRole::Voter });
         }
         log
     }

@@ -1,6 +1,6 @@
 //! The coordinator's changes of the voters: which nodes vote, and which could (`protocol.md` §6.6).
 
-use crate::command::{Command, Standing};
+use crate::command::{Command, VoterRole};
 use crate::control::{Elector, Electorate, Voter, VoterChange};
 use crate::id::{ConsensusId, NodeId};
 use crate::machine::control_log::ControlLog;
@@ -38,8 +38,8 @@ impl ElectorateHandler<'_> {
         let Some(electorate) = self.electorate() else { return Reconfigured::Nothing };
         let Some(voter) = self.log.voter_mut() else { return Reconfigured::Nothing };
         match electorate.next_change() {
-            Some(VoterChange::Set { id, node, standing }) => {
-                voter.propose_change(id, standing, encode_command(&Command::Voter { id, node, standing }));
+            Some(VoterChange::Set { id, node, role }) => {
+                voter.propose_change(id, role, encode_command(&Command::Voter { id, node, role }));
             }
             Some(VoterChange::HandOver { to }) => voter.hand_over(to),
             None if electorate.is_settled() => return Reconfigured::Settled,
@@ -57,17 +57,17 @@ impl ElectorateHandler<'_> {
         let observer = founder.and_then(|founder| self.elector_of(founder));
         let listed = |id: ConsensusId| members.iter().chain(observer.iter()).any(|elector| elector.id == id);
         let former = self.log.state().electors().filter(|(id, ..)| !listed(*id));
-        let former = former.map(|(id, node, standing)| self.former_elector(id, node, standing)).collect();
+        let former = former.map(|(id, node, role)| self.former_elector(id, node, role)).collect();
         Some(Electorate { leader: self.identity.me, members, observer, former, rules: self.identity.rules })
     }
 
     /// A voter that is no member of the view.
-    fn former_elector(&self, id: ConsensusId, node: NodeId, standing: Standing) -> Elector {
+    fn former_elector(&self, id: ConsensusId, node: NodeId, role: VoterRole) -> Elector {
         let known = self.elector_of(node).filter(|elector| elector.id == id);
         Elector {
             node,
             id,
-            standing,
+            role,
             linked: known.is_some_and(|elector| elector.linked),
             leaves: self.leaves(node),
             active: self.log.voter().is_some_and(|voter| self.answers(voter, id)),
@@ -82,15 +82,14 @@ impl ElectorateHandler<'_> {
         let named = self.coordinating.voter_name(node);
         let fresh = || self.log.state().incarnation(node).map(|incarnation| ConsensusId(incarnation.0));
         let id = if is_own { voter.id() } else { named.or_else(fresh)? };
-        let standing =
-            self.log.state().electors().find(|(known, ..)| *known == id).map_or(Standing::Gone, |(.., is)| is);
+        let role = self.log.state().electors().find(|(known, ..)| *known == id).map_or(VoterRole::Gone, |(.., is)| is);
         let follower = voter.follower(id);
         // A node that takes no part yet has to follow first; one that does stays until its link is gone.
-        let follows = standing != Standing::Gone || self.coordinating.has_follower(node);
+        let follows = role != VoterRole::Gone || self.coordinating.has_follower(node);
         let linked = is_own || self.peers.is_linked(node) && follows;
         let active = is_own || self.answers(voter, id);
         let level = is_own || active && follower.is_some_and(|follower| follower.level);
-        Some(Elector { node, id, standing, linked, leaves: self.leaves(node), active, level })
+        Some(Elector { node, id, role, linked, leaves: self.leaves(node), active, level })
     }
 
     /// Whether a voter has answered recently, and after its last link loss. The consensus library alone counts answers
@@ -126,9 +125,9 @@ mod tests {
     #[test]
     fn a_learner_that_is_not_of_the_view_is_removed() {
         let (mut coordinator, _) = pair(Parameters::default());
-        let (id, node, standing) = (ConsensusId(77), NodeId([9; 32]), Standing::Learner);
-        let added = encode_command(&Command::Voter { id, node, standing });
-        coordinator.log.voter_mut().expect("it votes").propose_change(id, standing, added);
+        let (id, node, role) = (ConsensusId(77), NodeId([9; 32]), VoterRole::Learner);
+        let added = encode_command(&Command::Voter { id, node, role });
+        coordinator.log.voter_mut().expect("it votes").propose_change(id, role, added);
         coordinator.run_consensus();
         assert_eq!(coordinator.log.state().elector(id), Some(node));
         let mut reconfigure = || coordinator.electorate().map(|mut electorate| electorate.reconfigure());

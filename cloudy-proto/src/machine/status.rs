@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use crate::command::Standing;
+use crate::command::VoterRole;
 #[cfg(feature = "mutations")]
 use crate::id::LogIndex;
 use crate::id::{Incarnation, MessageId, NodeId, Rank, Seq};
@@ -80,7 +80,7 @@ impl Machine {
     }
 
     fn voters(&self) -> Vec<NodeId> {
-        let voters = self.log.state().electors().filter(|(.., standing)| *standing == Standing::Voter);
+        let voters = self.log.state().electors().filter(|(.., role)| *role == VoterRole::Voter);
         voters.map(|(_, node, _)| node).collect()
     }
 

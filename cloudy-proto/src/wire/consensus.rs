@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::command::Standing;
+use crate::command::VoterRole;
 use crate::id::{ConsensusId, LogIndex};
 
 /// A message of the consensus library, with the library's names.
@@ -61,7 +61,7 @@ pub struct ConsensusEntry {
     /// Its position.
     pub index: LogIndex,
     /// The change of the voters, if it is one.
-    pub change: Option<(ConsensusId, Standing)>,
+    pub change: Option<(ConsensusId, VoterRole)>,
     /// The encoded [`Command`](crate::Command); empty at the start of a term.
     pub command: Bytes,
 }

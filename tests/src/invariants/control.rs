@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cloudy_proto::wire::{ConsensusMessage, decode_command};
-use cloudy_proto::{Command, Incarnation, InstallView, Machine, NodeId, Origin, Standing, Status, ViewId};
+use cloudy_proto::{Command, Incarnation, InstallView, Machine, NodeId, Origin, Status, ViewId, VoterRole};
 
 use super::{Broken, Failure, Judge};
 use crate::sim::node::place_of_run;
@@ -19,9 +19,9 @@ pub(super) struct Control {
     /// The voters from each position on.
     voters: BTreeMap<usize, Vec<usize>>,
     /// The participants of the consensus, by their id there.
-    electors: BTreeMap<u64, (usize, Standing)>,
+    electors: BTreeMap<u64, (usize, VoterRole)>,
     /// By position: changes of the participants that were proposed and not applied by any node.
-    proposed: BTreeMap<u64, (u64, usize, Standing)>,
+    proposed: BTreeMap<u64, (u64, usize, VoterRole)>,
     /// By node: its latest run, and the place of that.
     runs_now: BTreeMap<NodeId, (Incarnation, usize)>,
     /// All runs, by place.
@@ -144,23 +144,23 @@ impl Control {
     /// The voters after each change that may be next: one that was proposed, or a learner's promotion, which a leader
     /// decides by what is still on its way to it.
     fn next_voters(&self) -> Vec<Vec<usize>> {
-        let learners = self.electors.iter().filter(|(_, (_, standing))| *standing == Standing::Learner);
-        let promoted = learners.map(|(id, (place, _))| (*id, *place, Standing::Voter));
+        let learners = self.electors.iter().filter(|(_, (_, role))| *role == VoterRole::Learner);
+        let promoted = learners.map(|(id, (place, _))| (*id, *place, VoterRole::Voter));
         let changes = self.proposed.values().copied().chain(promoted);
-        changes.map(|(id, place, standing)| self.voters_after(id, place, standing)).collect()
+        changes.map(|(id, place, role)| self.voters_after(id, place, role)).collect()
     }
 
     /// The voters after a change.
-    fn voters_after(&self, id: u64, place: usize, standing: Standing) -> Vec<usize> {
+    fn voters_after(&self, id: u64, place: usize, role: VoterRole) -> Vec<usize> {
         let mut electors = self.electors.clone();
-        electors.insert(id, (place, standing));
-        let voters = electors.values().filter(|(_, standing)| *standing == Standing::Voter);
+        electors.insert(id, (place, role));
+        let voters = electors.values().filter(|(_, role)| *role == VoterRole::Voter);
         voters.map(|(place, _)| *place).collect()
     }
 
-    fn elect(&mut self, id: u64, node: usize, standing: Standing) {
-        self.electors.insert(id, (node, standing));
-        let voters = self.electors.values().filter(|(_, standing)| *standing == Standing::Voter);
+    fn elect(&mut self, id: u64, node: usize, role: VoterRole) {
+        self.electors.insert(id, (node, role));
+        let voters = self.electors.values().filter(|(_, role)| *role == VoterRole::Voter);
         self.voters.insert(self.log.len(), voters.map(|(node, _)| *node).collect());
     }
 }
@@ -246,11 +246,11 @@ impl Judge {
             return Ok(());
         }
         match decode_command(entry).map_err(|error| ("the log decodes", error.to_string()))? {
-            Command::Founded { founder } => self.control.elect(1, self.home_of(founder), Standing::Voter),
+            Command::Founded { founder } => self.control.elect(1, self.home_of(founder), VoterRole::Voter),
             Command::Incarnate { node, run } => self.control.incarnate(node, run),
-            Command::Voter { id, node, standing } => {
+            Command::Voter { id, node, role } => {
                 let place = self.elector_place(id.0, node);
-                self.control.elect(id.0, place, standing);
+                self.control.elect(id.0, place, role);
             }
             Command::InstallView(install) if self.control.install(&install) => {
                 self.is_without_those_who_left(&install)?;
@@ -320,11 +320,11 @@ impl Judge {
         let ring = self.views.latest().map(|log| &log.ring[..]).unwrap_or_default();
         let is_evicted = |place: usize| !ring.contains(&place) && !leaves(place);
         commands_of(message).any(|(_, command)| {
-            let Command::Voter { id, node, standing } = command else { return false };
+            let Command::Voter { id, node, role } = command else { return false };
             let changed = self.elector_place(id.0, node);
-            let evicted_leaves = standing == Standing::Gone && is_evicted(changed);
+            let evicted_leaves = role == VoterRole::Gone && is_evicted(changed);
             let trusted = |place: usize| alive(place) || seems_alive(place) && (evicted_leaves || !is_evicted(place));
-            let voters = self.control.voters_after(id.0, changed, standing);
+            let voters = self.control.voters_after(id.0, changed, role);
             !self.most_live(&voters, &alive) && self.most_live(&voters, &trusted)
         })
     }
@@ -340,9 +340,9 @@ impl Judge {
     /// A voter sends others a possible next entry of the log.
     pub(super) fn proposes(&mut self, message: &ConsensusMessage) {
         for (index, command) in commands_of(message) {
-            if let Command::Voter { id, node, standing } = command {
+            if let Command::Voter { id, node, role } = command {
                 let place = self.elector_place(id.0, node);
-                self.control.proposed.insert(index, (id.0, place, standing));
+                self.control.proposed.insert(index, (id.0, place, role));
             }
         }
         let applied = self.control.log.len() as u64;

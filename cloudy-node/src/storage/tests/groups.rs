@@ -7,8 +7,8 @@ use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{ConsensusEntry, encode_command};
 use cloudy_proto::{
     ApprovedItem, Checkpoint, Command, ConsensusId, Incarnation, Index, InstallView, InstalledView, LogBase, LogIndex,
-    NodeId, Parameters, Position, Rank, Record as Given, ResultBase, Round, Seq, Standing, Stored, StoredBase,
-    StoredBody, StoredEntry, StoredError, StoredSnapshot, View, ViewId, Vote,
+    NodeId, Parameters, Position, Rank, Record as Given, ResultBase, Round, Seq, Stored, StoredBase, StoredBody,
+    StoredEntry, StoredError, StoredSnapshot, View, ViewId, Vote, VoterRole,
 };
 
 use super::super::group_reads::read_group;
@@ -77,7 +77,7 @@ fn log_state() -> Bytes {
 }
 
 fn base(index: u64, alone: bool) -> Given {
-    let base = LogBase { index: LogIndex(index), term: 2, electors: vec![(ConsensusId(1), Standing::Voter)] };
+    let base = LogBase { index: LogIndex(index), term: 2, electors: vec![(ConsensusId(1), VoterRole::Voter)] };
     Given::Base { base, alone }
 }
 

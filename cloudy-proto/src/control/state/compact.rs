@@ -31,7 +31,7 @@ impl ControlState {
             cut,
             dropped,
             session: SessionCommands { plan: state.session, kickstarted: state.kickstarted, grace: state.grace },
-            electors: state.electors.into_iter().map(|(id, node, standing)| (id, (node, standing))).collect(),
+            electors: state.electors.into_iter().map(|(id, node, role)| (id, (node, role))).collect(),
             members_ever: state.members_ever.into_iter().collect(),
             reports: state.reports.into_iter().map(|(node, result, report)| (node, (result, report))).collect(),
             closed: state.closed,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use entries::Entries;
 
-use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
+use crate::command::{Command, Dropped, InstallView, SessionPlan, VoterRole};
 use crate::digest::Checkpoint;
 use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId, Round, ViewId};
 use crate::limits::{FORGET_EVERY, REPORT_TEXTS_MAX};
@@ -34,7 +34,7 @@ pub(crate) struct ControlState {
     cut: Vec<Round>,
     dropped: Vec<(NodeId, Dropped)>,
     session: SessionCommands,
-    electors: BTreeMap<ConsensusId, (NodeId, Standing)>,
+    electors: BTreeMap<ConsensusId, (NodeId, VoterRole)>,
     /// Nodes that were on a ring, as far as the log remembers.
     members_ever: BTreeSet<NodeId>,
     reports: BTreeMap<NodeId, (Checkpoint, Bytes)>,
@@ -166,8 +166,8 @@ impl ControlState {
     }
 
     /// The participants of the consensus.
-    pub(crate) fn electors(&self) -> impl Iterator<Item = (ConsensusId, NodeId, Standing)> + '_ {
-        self.electors.iter().map(|(id, (node, standing))| (*id, *node, *standing))
+    pub(crate) fn electors(&self) -> impl Iterator<Item = (ConsensusId, NodeId, VoterRole)> + '_ {
+        self.electors.iter().map(|(id, (node, role))| (*id, *node, *role))
     }
 
     /// The node of a voter.
@@ -236,7 +236,7 @@ impl ControlState {
         match command {
             Command::Founded { founder } => {
                 self.founder = Some(founder);
-                self.electors.insert(ConsensusId::FOUNDER, (founder, Standing::Voter));
+                self.electors.insert(ConsensusId::FOUNDER, (founder, VoterRole::Voter));
                 Applied::Nothing
             }
             Command::Incarnate { node, run } => self.incarnate(node, run),
@@ -265,8 +265,8 @@ impl ControlState {
                 self.closed = true;
                 Applied::Closed
             }
-            Command::Voter { id, node, standing } => {
-                self.elect(id, node, standing);
+            Command::Voter { id, node, role } => {
+                self.elect(id, node, role);
                 Applied::Nothing
             }
             Command::Left { node, incarnation } => {
@@ -291,10 +291,10 @@ impl ControlState {
         Applied::Incarnated { node, incarnation, run }
     }
 
-    fn elect(&mut self, id: ConsensusId, node: NodeId, standing: Standing) {
-        match standing {
-            Standing::Gone => self.electors.remove(&id),
-            Standing::Learner | Standing::Voter => self.electors.insert(id, (node, standing)),
+    fn elect(&mut self, id: ConsensusId, node: NodeId, role: VoterRole) {
+        match role {
+            VoterRole::Gone => self.electors.remove(&id),
+            VoterRole::Learner | VoterRole::Voter => self.electors.insert(id, (node, role)),
         };
     }
 

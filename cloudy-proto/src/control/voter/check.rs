@@ -63,7 +63,7 @@ mod tests {
 
     use super::super::{Patience, VoterOutput};
     use super::*;
-    use crate::command::Standing;
+    use crate::command::VoterRole;
     use crate::config::Durability;
     use crate::id::{ConsensusId, LogIndex};
     use crate::rules::Rules;
@@ -75,7 +75,7 @@ mod tests {
     /// A voter whose disk has a committed first entry, and a second of term 1 that was not committed when it was
     /// written.
     fn restarted() -> Voter {
-        let electors = vec![(ConsensusId::FOUNDER, Standing::Voter), (FOLLOWER, Standing::Voter)];
+        let electors = vec![(ConsensusId::FOUNDER, VoterRole::Voter), (FOLLOWER, VoterRole::Voter)];
         let base = LogBase { index: LogIndex(1), term: 1, electors };
         let second =
             ConsensusEntry { term: 1, index: LogIndex(2), change: None, command: Bytes::from_static(b"second") };
@@ -120,7 +120,7 @@ mod tests {
     fn a_leader_names_the_term_of_what_it_calls_committed() {
         let mut leader = Voter::founder(Durability::Memory);
         let mut follower = Voter::new(FOLLOWER, Durability::Memory);
-        leader.propose_change(FOLLOWER, Standing::Voter, Bytes::new());
+        leader.propose_change(FOLLOWER, VoterRole::Voter, Bytes::new());
         let mut named = None;
         for _ in 0..100 {
             leader.tick(Patience::default());

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use raft::{ProgressState, Ready, SnapshotStatus};
 
 use super::{ConsensusError, Voter, VoterOutput};
-use crate::command::Standing;
+use crate::command::VoterRole;
 use crate::config::Durability;
 use crate::id::{ConsensusId, LogIndex};
 use crate::limits::ELECTION_TICKS_MAX;
@@ -47,17 +47,17 @@ impl Voter {
     }
 
     /// The electors after the applied entries.
-    fn electors(&self) -> Vec<(ConsensusId, Standing)> {
+    fn electors(&self) -> Vec<(ConsensusId, VoterRole)> {
         let conf = &self.raft.store().conf_state;
-        let all = |ids: &[u64], standing| ids.iter().map(move |&id| (ConsensusId(id), standing)).collect::<Vec<_>>();
-        [all(&conf.voters, Standing::Voter), all(&conf.learners, Standing::Learner)].concat()
+        let all = |ids: &[u64], role| ids.iter().map(move |&id| (ConsensusId(id), role)).collect::<Vec<_>>();
+        [all(&conf.voters, VoterRole::Voter), all(&conf.learners, VoterRole::Learner)].concat()
     }
 
     /// Checks a message that may contain a state with its electors.
     pub(super) fn check_state(
         &self,
         message: &ConsensusMessage,
-    ) -> Result<Vec<(ConsensusId, Standing)>, ConsensusError> {
+    ) -> Result<Vec<(ConsensusId, VoterRole)>, ConsensusError> {
         if message.kind != ConsensusKind::Snapshot {
             return Ok(Vec::new());
         }
@@ -65,8 +65,8 @@ impl Voter {
             return Err(ConsensusError::Position);
         }
         let state = decode_log_state(&message.snapshot).map_err(ConsensusError::State)?;
-        let electors: Vec<_> = state.electors.iter().map(|(id, _, standing)| (*id, *standing)).collect();
-        let votes = electors.iter().any(|(_, standing)| *standing == Standing::Voter);
+        let electors: Vec<_> = state.electors.iter().map(|(id, _, role)| (*id, *role)).collect();
+        let votes = electors.iter().any(|(_, role)| *role == VoterRole::Voter);
         votes.then_some(electors).ok_or(ConsensusError::NoVoters)
     }
 

@@ -12,7 +12,7 @@ use raft::{Config, ProgressState, RawNode, Ready, StateRole};
 
 use super::message::{change, change_of, command_of, conf_state, entry_from_wire, entry_to_wire, from_wire, to_wire};
 use super::store::LogStore;
-use crate::command::Standing;
+use crate::command::VoterRole;
 use crate::config::Durability;
 use crate::id::{ConsensusId, LogIndex};
 use crate::limits::{CONSENSUS_ENTRIES_BYTES_MAX, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, VOTE_TICKS_MAX};
@@ -60,7 +60,7 @@ pub(crate) enum ConsensusError {
 #[derive(Debug)]
 struct Proposal {
     command: Bytes,
-    change: Option<(ConsensusId, Standing)>,
+    change: Option<(ConsensusId, VoterRole)>,
 }
 
 /// The progress of another voter behind the leader.
@@ -211,9 +211,9 @@ impl Voter {
     }
 
     /// Proposes a change of the voters. One at a time takes effect; one that comes too early is left out.
-    pub(crate) fn propose_change(&mut self, id: ConsensusId, standing: Standing, command: Bytes) {
+    pub(crate) fn propose_change(&mut self, id: ConsensusId, role: VoterRole, command: Bytes) {
         self.moved = true;
-        self.proposals.push_back(Proposal { command, change: Some((id, standing)) });
+        self.proposals.push_back(Proposal { command, change: Some((id, role)) });
     }
 
     /// Whether a change of the voters is undecided.
@@ -300,7 +300,7 @@ impl Voter {
         while let Some(proposal) = self.proposals.front() {
             let command = proposal.command.to_vec();
             let offered = match proposal.change {
-                Some((id, standing)) => self.raft.propose_conf_change(command, change(id, standing)),
+                Some((id, role)) => self.raft.propose_conf_change(command, change(id, role)),
                 None => self.raft.propose(Vec::new(), command),
             };
             if offered.is_err() {

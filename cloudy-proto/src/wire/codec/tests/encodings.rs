@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Codec, encoded, examples};
-use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
+use crate::command::{Command, Dropped, InstallView, SessionPlan, VoterRole};
 use crate::config::{Durability, OnFailure, Parameters, RingKind};
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
@@ -200,7 +200,7 @@ fn consensus() -> ConsensusMessage {
         index: LogIndex(5),
         entries: vec![
             entry(6, None, Bytes::from_static(b"one")),
-            entry(7, Some((ConsensusId(8), Standing::Voter)), Bytes::new()),
+            entry(7, Some((ConsensusId(8), VoterRole::Voter)), Bytes::new()),
         ],
         commit: LogIndex(9),
         commit_term: 10,
@@ -274,7 +274,7 @@ fn commands() {
         seed: 300,
     };
     let node = NodeId([0xaa; 32]);
-    let voter = |standing| Command::Voter { id: ConsensusId(300), node, standing };
+    let voter = |role| Command::Voter { id: ConsensusId(300), node, role };
     let commands = [
         Command::Founded { founder: node },
         Command::Incarnate { node, run: 300 },
@@ -286,9 +286,9 @@ fn commands() {
         Command::Grace,
         Command::Report { node, result: CHECKPOINT, report: Bytes::from_static(b"report") },
         Command::Close,
-        voter(Standing::Learner),
-        voter(Standing::Voter),
-        voter(Standing::Gone),
+        voter(VoterRole::Learner),
+        voter(VoterRole::Voter),
+        voter(VoterRole::Gone),
         Command::Left { node, incarnation: Incarnation(300) },
     ];
     let lines: String = commands.iter().map(|command| line(command, &encode_command(command))).collect();

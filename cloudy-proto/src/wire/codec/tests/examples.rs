@@ -10,7 +10,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::command::{Command, Dropped, InstallView, SessionPlan, Standing};
+use crate::command::{Command, Dropped, InstallView, SessionPlan, VoterRole};
 use crate::config::{Durability, Parameters, RingKind};
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
@@ -350,8 +350,8 @@ fn consensus_id() -> impl Strategy<Value = ConsensusId> + Clone {
     counter().prop_map(ConsensusId)
 }
 
-fn standing() -> impl Strategy<Value = Standing> {
-    prop_oneof![Just(Standing::Learner), Just(Standing::Voter), Just(Standing::Gone)]
+fn role() -> impl Strategy<Value = VoterRole> {
+    prop_oneof![Just(VoterRole::Learner), Just(VoterRole::Voter), Just(VoterRole::Gone)]
 }
 
 fn consensus() -> impl Strategy<Value = ConsensusMessage> {
@@ -368,7 +368,7 @@ fn consensus() -> impl Strategy<Value = ConsensusMessage> {
         Just(Kind::RequestPreVoteResponse),
         Just(Kind::Snapshot),
     ];
-    let entry = (counter(), counter(), option::of((consensus_id(), standing())), bytes(60));
+    let entry = (counter(), counter(), option::of((consensus_id(), role())), bytes(60));
     let entry = entry.prop_map(|(term, index, change, command)| ConsensusEntry {
         term,
         index: LogIndex(index),
@@ -468,7 +468,7 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
             report
         }),
         Just(Command::Close),
-        (consensus_id(), node_id(), standing()).prop_map(|(id, node, standing)| Command::Voter { id, node, standing }),
+        (consensus_id(), node_id(), role()).prop_map(|(id, node, role)| Command::Voter { id, node, role }),
         (node_id(), counter()).prop_map(|(node, run)| Command::Left { node, incarnation: Incarnation(run) }),
     ]
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::examples::largest_install;
 use super::refused::{over, refused_frame, taken};
 use super::*;
-use crate::command::{Command, Dropped, InstallView, LogState, SessionPlan, Standing};
+use crate::command::{Command, Dropped, InstallView, LogState, SessionPlan, VoterRole};
 use crate::config::{Parameters, ParametersError};
 use crate::digest::Checkpoint;
 use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Round, ViewId};
@@ -19,7 +19,7 @@ use crate::view::RingMember;
 use crate::wire::{ConsensusEntry, ConsensusKind, ConsensusMessage};
 
 fn consensus() -> ConsensusMessage {
-    let change = Some((ConsensusId(COUNTER_MAX), Standing::Voter));
+    let change = Some((ConsensusId(COUNTER_MAX), VoterRole::Voter));
     let entry =
         ConsensusEntry { term: 1, index: LogIndex(1), change, command: Bytes::from(vec![0; COMMAND_BYTES_MAX]) };
     ConsensusMessage {
@@ -58,7 +58,10 @@ fn a_consensus_message_out_of_bounds_is_refused() {
     check(|message| message.reject_hint.0 = u64::MAX, counter("log position"));
     check(|message| message.entries[2].index.0 = u64::MAX, counter("log position"));
     check(|message| message.entries[2].term = u64::MAX, counter("term"));
-    check(|message| message.entries[2].change = Some((ConsensusId(u64::MAX), Standing::Gone)), counter("consensus id"));
+    check(
+        |message| message.entries[2].change = Some((ConsensusId(u64::MAX), VoterRole::Gone)),
+        counter("consensus id"),
+    );
     let long = vec![0; COMMAND_BYTES_MAX + 1];
     let longer = over("a log entry's bytes", long.len() as u64, COMMAND_BYTES_MAX as u64);
     check(|message| message.entries[2].command = Bytes::from(vec![0; COMMAND_BYTES_MAX + 1]), longer);
@@ -77,7 +80,7 @@ fn what_a_log_comes_to_is_checked_like_its_entries() {
         founder: Some(node),
         incarnations: vec![(node, run, u64::MAX)],
         installed: Some(largest_install()),
-        electors: vec![(ConsensusId(COUNTER_MAX), node, Standing::Learner)],
+        electors: vec![(ConsensusId(COUNTER_MAX), node, VoterRole::Learner)],
         streams: vec![(node, run, 3)],
         grace: true,
         members_ever: vec![node],
@@ -122,7 +125,7 @@ fn a_report_or_voter_out_of_bounds_is_refused() {
     let check = |command, error: BoundError| assert_eq!(decode_command(&encode_command(&command)), Err(error.into()));
     let node = NodeId([1; 32]);
     let id = ConsensusId(u64::MAX);
-    check(Command::Voter { id, node, standing: Standing::Voter }, over("consensus id", u64::MAX, COUNTER_MAX));
+    check(Command::Voter { id, node, role: VoterRole::Voter }, over("consensus id", u64::MAX, COUNTER_MAX));
     let result = Checkpoint { index: Index(u64::MAX), ..Checkpoint::default() };
     check(Command::Report { node, result, report: Bytes::new() }, over("index", u64::MAX, COUNTER_MAX));
     let (result, report) = (Checkpoint::default(), Bytes::from(vec![0; REPORT_BYTES_MAX + 1]));
