@@ -3,7 +3,7 @@
 use std::fmt;
 
 use clap::ValueEnum;
-use cloudy_node::{Durability, OnFailure, RingKind};
+use cloudy_node::{CatchUpPolicy, Durability, OnFailure, RingKind};
 
 /// Ring model: when a slave may send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -63,6 +63,34 @@ impl fmt::Display for FailureChoice {
             Self::Wait => "wait",
             Self::Evict => "evict",
         })
+    }
+}
+
+/// What the session does about a slave that fetches its result more slowly than the result grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CatchUpChoice {
+    /// The slave waits until the load is lower
+    #[default]
+    Wait,
+    /// The others send less until it has caught up, for at most a minute
+    SlowDown,
+}
+
+impl fmt::Display for CatchUpChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wait => "wait",
+            Self::SlowDown => "slow-down",
+        })
+    }
+}
+
+impl From<CatchUpChoice> for CatchUpPolicy {
+    fn from(choice: CatchUpChoice) -> Self {
+        match choice {
+            CatchUpChoice::Wait => Self::Wait,
+            CatchUpChoice::SlowDown => Self::SlowDown,
+        }
     }
 }
 

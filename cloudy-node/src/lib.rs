@@ -109,10 +109,10 @@ mod wait;
 pub use cloudy_proto::slot::{Batch, Payloads, payload_slices};
 pub use cloudy_proto::wire::{CommandError, Refusal, WIRE_VERSION};
 pub use cloudy_proto::{
-    CannotKeepUp, Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index, InstalledView, LeastRing,
-    LeaveWait, LogIndex, MemberStatus, MessageId, NobodyComplete, NodeId, OlderDisk, OnFailure, Origin, Outcome,
-    Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind, RingMember, Seq, SessionPlan,
-    Status, StoredError, View, ViewId, VotesLost, WaitCause, Waiting,
+    CannotKeepUp, CatchUpPolicy, Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index,
+    InstalledView, LeastRing, LeaveWait, LogIndex, MemberStatus, MessageId, NobodyComplete, NodeId, OlderDisk,
+    OnFailure, Origin, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind,
+    RingMember, Seq, SessionPlan, SlowDownEnd, Status, StoredError, View, ViewId, VotesLost, WaitCause, Waiting,
 };
 pub use cluster_key::{
     CLUSTER_KEY_BYTES, CLUSTER_KEY_PREFIX, ClusterKey, GenerateClusterKeyError, ParseClusterKeyError,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::id::{Index, ViewId};
 use crate::io::{ApprovedItem, Entry, Position};
-use crate::limits::{FETCH_PART_BYTES, FETCH_PART_COST_BYTES};
+use crate::limits::FETCH_PART_COST_BYTES;
 use crate::read_back::Stored;
 use crate::view::InstalledView;
 
@@ -40,10 +40,7 @@ pub enum Part {
 /// What an item costs a fetch, towards its credit.
 fn cost_of(item: &ApprovedItem) -> u64 {
     match item {
-        ApprovedItem::Batch(entry) => {
-            let bytes = entry.batch.body.len();
-            bytes as u64 + bytes.div_ceil(FETCH_PART_BYTES) as u64 * FETCH_PART_COST_BYTES
-        }
+        ApprovedItem::Batch(entry) => entry.batch.fetch_bytes(),
         ApprovedItem::View(_) => FETCH_PART_COST_BYTES,
     }
 }

@@ -42,6 +42,19 @@ pub enum OnFailure {
     Wait,
 }
 
+/// What a group does about a node that fetches its result more slowly than the result grows, and so never joins the ring
+/// (`protocol.md` §7.10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CatchUpPolicy {
+    /// The node remains a learner until the load is lower.
+    #[default]
+    Wait,
+    /// Members send less until the node is on the ring or out of reach, down to
+    /// [`slow_down_bytes_min`](Parameters::slow_down_bytes_min) and for at most
+    /// [`slow_down_max`](Parameters::slow_down_max).
+    SlowDown,
+}
+
 /// Methods that set public fields of structs that are `non_exhaustive`, because they may get more fields.
 #[doc(hidden)]
 #[macro_export]
@@ -114,6 +127,13 @@ pub struct Parameters {
     /// Maximum to which the timeouts above, and those of elections, grow for slow paths, processes and disks. At
     /// `failure_timeout` or below nothing is measured, and timeouts are fixed.
     pub timeout_max: Duration,
+    /// What follows if a node cannot keep up.
+    pub catch_up: CatchUpPolicy,
+    /// With [`CatchUpPolicy::SlowDown`]: bytes per second that all members together may send in any case. At least 1.
+    pub slow_down_bytes_min: u64,
+    /// With [`CatchUpPolicy::SlowDown`]: how long the group slows down for one node, at most, before that node has to be on
+    /// the ring.
+    pub slow_down_max: Duration,
 }
 
 impl Default for Parameters {
@@ -140,6 +160,9 @@ impl Default for Parameters {
             wedge_timeout: Duration::from_millis(250),
             sync_timeout: Duration::from_secs(10),
             timeout_max: Duration::from_secs(10),
+            catch_up: CatchUpPolicy::default(),
+            slow_down_bytes_min: 64 << 10,
+            slow_down_max: Duration::from_secs(60),
         }
     }
 }
@@ -197,6 +220,9 @@ impl Parameters {
         wedge_timeout: Duration,
         sync_timeout: Duration,
         timeout_max: Duration,
+        catch_up: CatchUpPolicy,
+        slow_down_bytes_min: u64,
+        slow_down_max: Duration,
     }
 
     /// Checks the fields against the protocol's limits and each other.
@@ -215,6 +241,7 @@ impl Parameters {
             ("heartbeat", self.heartbeat.as_micros() as u64),
             ("wedge_timeout", self.wedge_timeout.as_micros() as u64),
             ("sync_timeout", self.sync_timeout.as_micros() as u64),
+            ("slow_down_bytes_min", self.slow_down_bytes_min),
         ];
         if let Some((field, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(ParametersError::Zero(field));
@@ -242,6 +269,7 @@ impl Parameters {
             ("wedge_timeout", self.wedge_timeout),
             ("sync_timeout", self.sync_timeout),
             ("timeout_max", self.timeout_max),
+            ("slow_down_max", self.slow_down_max),
         ])?;
         if self.failure_timeout < self.heartbeat.saturating_mul(3) {
             return Err(ParametersError::FailureTooShort);

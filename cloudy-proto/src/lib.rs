@@ -37,6 +37,7 @@ mod rules;
 mod session;
 pub mod slot;
 mod stored;
+mod throttle;
 mod time;
 mod view;
 mod view_change;
@@ -46,15 +47,15 @@ mod words;
 
 pub use catch_up::{Part, Retained};
 pub use command::{Command, Dropped, InstallView, SessionPlan, VoterRole};
-pub use config::{Durability, OnFailure, Parameters, ParametersError, RingKind};
+pub use config::{CatchUpPolicy, Durability, OnFailure, Parameters, ParametersError, RingKind};
 pub use digest::{Checkpoint, Digest, ResultBase, ResultDigest};
 pub use id::{
     ConsensusId, GroupId, Incarnation, Index, LogIndex, MessageId, NodeId, ParseNodeIdError, Rank, Round, Seq, ViewId,
 };
 pub use io::{
     Admission, Approval, ApprovedItem, CannotKeepUp, Entry, Event, Frame, Input, LeastRing, LeaveWait, MemberStatus,
-    NobodyComplete, OlderDisk, Outcome, Output, PendingSlot, Phase, Position, Request, Status, VotesLost, WaitCause,
-    Waiting,
+    NobodyComplete, OlderDisk, Outcome, Output, PendingSlot, Phase, Position, Request, SlowDownEnd, Status, VotesLost,
+    WaitCause, Waiting,
 };
 pub use machine::{FinalOutcomes, Machine, MachineConfig, Role};
 pub use read_back::{Stored, StoredError};

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use crate::id::Seq;
 use crate::slot::Batch;
+use crate::throttle::Throttle;
+use crate::time::Time;
 
 /// A queue of batches, each of which becomes one slot. Sequence numbers are consecutive.
 #[derive(Debug, Default)]
@@ -12,9 +14,43 @@ pub(crate) struct Outbox {
     payloads: u64,
     bytes: u64,
     last: Seq,
+    /// A limit on what leaves it.
+    throttle: Throttle,
 }
 
 impl Outbox {
+    /// The limit on what leaves it.
+    pub(crate) fn throttle_mut(&mut self) -> &mut Throttle {
+        &mut self.throttle
+    }
+
+    #[inline]
+    pub(crate) fn is_limited(&self) -> bool {
+        self.throttle.is_limited()
+    }
+
+    /// The next slot's payloads, unless the limit holds them back.
+    pub(crate) fn peek_due(&self, now: Time) -> Option<&Batch> {
+        self.batches.front().filter(|_| self.throttle.allows(now))
+    }
+
+    /// Payloads wait that may be sent. A member that has none skips, whatever its limit holds back.
+    pub(crate) fn has_due(&self, now: Time) -> bool {
+        self.peek_due(now).is_some()
+    }
+
+    /// When payloads may be sent that the limit holds back.
+    pub(crate) fn due_at(&self) -> Option<Time> {
+        self.throttle.free_at().filter(|_| !self.batches.is_empty())
+    }
+
+    /// The next slot's payloads are sent.
+    pub(crate) fn pop_sent(&mut self, now: Time) -> Option<Batch> {
+        let batch = self.pop()?;
+        self.throttle.sent(batch.fetch_bytes(), now);
+        Some(batch)
+    }
+
     /// Adds broadcasts of the application. Their numbers continue those of the batch before.
     pub(crate) fn push(&mut self, batch: Batch) {
         debug_assert_eq!(batch.first_seq, self.last.next(), "numbers are given without gaps");
@@ -61,10 +97,6 @@ impl Outbox {
         self.payloads -= u64::from(batch.count);
         self.bytes -= batch.cost_bytes();
         Some(batch)
-    }
-
-    pub(crate) fn peek(&self) -> Option<&Batch> {
-        self.batches.front()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

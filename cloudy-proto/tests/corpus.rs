@@ -16,8 +16,9 @@ use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlDecoder, ControlFrame, Fetch, Fetched, Findings,
     HeaderDecoder, Heartbeat, HeldPart, KnownSkip, LaneDecoder, LaneFrame, NameReport, NamedGroup, NodeDecoder,
-    NodeFrame, Opening, Refusal, ReportedSeed, Stall, Stream, StreamHeader, TallyDecoder, TallyFrame, WIRE_VERSION,
-    Wedged, decode_command, encode_command, encode_control, encode_header, encode_lane, encode_node, encode_tally,
+    NodeFrame, Opening, Rates, Refusal, ReportedSeed, Stall, Stream, StreamHeader, TallyDecoder, TallyFrame,
+    WIRE_VERSION, Wedged, decode_command, encode_command, encode_control, encode_header, encode_lane, encode_node,
+    encode_tally,
 };
 use cloudy_proto::{
     Checkpoint, Command, ConsensusId, Digest, Dropped, Durability, GroupId, Incarnation, Index, InstallView,
@@ -94,7 +95,7 @@ kinds! {
     ControlFrame {
         Invite Accept Refuse Follow Log Ready Wedge Wedged Fetch Fetched Final End Suspect Rejoin Coordinates Consensus
         Leave Resigned Running Join Refer Wedging LogState NobodyComplete Ended Absent Diverged
-        Probe Echo
+        Probe Echo SlowDown
     }
     Fetched { Entry End Truncated Snapshot View }
     Stall { Unconfirmed Missing Unapproved Unsynced }
@@ -380,7 +381,7 @@ fn controls() -> Vec<Bytes> {
             findings: findings.clone(),
         }),
         ControlFrame::Suspect { view, findings, wedged: true },
-        ControlFrame::Rejoin { view, ready: true },
+        ControlFrame::Rejoin { view, ready: true, slower: Some(Rates { fetched: 300, grown: u64::MAX }) },
         ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
         ControlFrame::End,
         ControlFrame::Coordinates { term: 300 },
@@ -398,6 +399,7 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Wedging { view },
         ControlFrame::Probe { sent_us: u64::MAX },
         ControlFrame::Echo { sent_us: 300 },
+        ControlFrame::SlowDown { node: origin, bytes_per_second: 300 },
     ];
     let others =
         CONSENSUS_KINDS.map(|kind| ControlFrame::Consensus(ConsensusMessage { kind, entries: vec![], ..consensus() }));

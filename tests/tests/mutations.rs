@@ -133,6 +133,7 @@ fn a_late_proposal_takes_effect() {
         let mut plan = Plan::of(seed);
         plan.at_steps.insert(0, sleeps);
         plan.heal_at_us += 1_000_000;
+        plan.reports_bytes = false;
         plan
     };
     let (from, caught_up) = (Rule::FromIsLatest, Rule::CoordinatorIsCaughtUp);
@@ -291,6 +292,7 @@ fn a_coordinator_believes_what_waited_for_it() {
 fn a_member_leaves_the_voters_before_one_that_was_evicted() {
     let mut plan = Plan::of(9_006_072);
     plan.parameters.timeout_max = Duration::ZERO;
+    plan.reports_bytes = false;
     is_caught_in(Rule::EvictedLeaveFirst, [plan].into_iter());
 }
 

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use cloudy_proto::OnFailure;
+use cloudy_proto::{CatchUpPolicy, OnFailure};
 use cloudy_tests::invariants::Failure;
 use cloudy_tests::scenario::Scenario;
+use cloudy_tests::sim::narrow::Narrow;
 use cloudy_tests::sim::plan::{Fault, Plan, Traffic, Who};
 use cloudy_tests::sim::slowness::Spell;
+use cloudy_tests::sim::stats::Met;
 use cloudy_tests::sim::world::World;
 
 const MS: u64 = 1_000;
@@ -148,5 +150,71 @@ fn fixed_timeouts_evict_what_is_slow() -> Result<(), Failure> {
         let mut story = Scenario::begin(plan)?;
         story.until(what, |world| world.judge.view().is_some_and(|view| view.id.0 > 1))?;
     }
+    Ok(())
+}
+
+const SLOW_PATH_PAYLOAD_BYTES: u64 = 4_000;
+
+/// Three members, of which two broadcast about 250 kB a second, and the third comes back over links of 100 kB a second.
+fn returns_over_a_slow_path(catch_up: CatchUpPolicy, slow_down_max: Duration) -> Result<(Scenario, u64), Failure> {
+    let mut plan = Plan::calm(3, None);
+    plan.parameters.on_failure = OnFailure::Evict;
+    plan.parameters.catch_up = catch_up;
+    plan.parameters.slow_down_bytes_min = 20_000;
+    plan.parameters.slow_down_max = slow_down_max;
+    // On a simulated link heartbeats wait behind slots: no more of these are in flight than it carries in a third of a second.
+    plan.parameters.window_bytes = 16 << 10;
+    plan.traffic = Traffic {
+        burst_max: 3,
+        gap_us: 128 * MS,
+        payloads_max: u64::MAX,
+        payload_bytes_min: SLOW_PATH_PAYLOAD_BYTES,
+        payload_bytes_max: SLOW_PATH_PAYLOAD_BYTES,
+        large_per_mille: 0,
+        quiet: vec![2],
+    };
+    plan.heal_at_us = 300 * SECOND;
+    let mut story = Scenario::begin(plan)?;
+    story.pass(SECOND)?;
+    let narrow = Narrow { bytes_per_second: 100_000, queue_bytes: None };
+    (0..2).try_for_each(|b| story.suffers(Fault::Narrow { a: 2, b, narrow, for_us: 300 * SECOND }))?;
+    story.suffers(Fault::Isolate { who: Who::Node(2), outage_us: 3 * SECOND })?;
+    story.pass(4 * SECOND)?;
+    let approved = story.world.judge.approved();
+    Ok((story, approved))
+}
+
+fn is_on_ring(world: &World, node: usize) -> bool {
+    world.judge.view().is_some_and(|view| view.ring.iter().any(|member| member.node == world.nodes[node].id))
+}
+
+#[test]
+fn a_node_whose_path_carries_less_than_the_load_remains_a_learner_where_the_group_does_not_wait() -> Result<(), Failure>
+{
+    let (mut story, approved) = returns_over_a_slow_path(CatchUpPolicy::Wait, Duration::from_secs(60))?;
+    story.pass(25 * SECOND)?;
+    assert!(!is_on_ring(&story.world, 2));
+    let rate = (story.world.judge.approved() - approved) * SLOW_PATH_PAYLOAD_BYTES / 25;
+    assert!(rate > 200_000, "the others go on at their rate, {rate} bytes a second");
+    Ok(())
+}
+
+/// A node whose path carries hardly anything slows the group down for a bounded time, and never to a standstill.
+#[test]
+fn a_hopeless_path_slows_a_group_down_for_a_bounded_time() -> Result<(), Failure> {
+    let (mut story, _) = returns_over_a_slow_path(CatchUpPolicy::SlowDown, Duration::from_secs(20))?;
+    let narrow = Narrow { bytes_per_second: 4_000, queue_bytes: None };
+    (0..2).try_for_each(|b| story.suffers(Fault::Narrow { a: 2, b, narrow, for_us: 300 * SECOND }))?;
+    story.until("the group slows down", |world| world.stats.count(Met::SlowedDown) > 0)?;
+    let approved = story.world.judge.approved();
+    story.pass(12 * SECOND)?;
+    let rate = (story.world.judge.approved() - approved) * SLOW_PATH_PAYLOAD_BYTES / 12;
+    assert!((15_000..=25_000).contains(&rate), "20 kB a second, in spite of the path: {rate}");
+    story.until("its time expires", |world| world.stats.count(Met::SlowDownExpired) > 0)?;
+    assert!(!is_on_ring(&story.world, 2));
+    let approved = story.world.judge.approved();
+    story.pass(10 * SECOND)?;
+    let rate = (story.world.judge.approved() - approved) * SLOW_PATH_PAYLOAD_BYTES / 10;
+    assert!(rate > 200_000, "the others send as before, {rate} bytes a second");
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::values::{retained, whole};
 use super::{FaultArgs, GroupArgs, KeyFileArgs, SLAVES_MAX, SessionArgs, TimeoutArgs, exit_status};
 use crate::duration;
 use crate::periods::Periods;
-use crate::ring::FailureChoice;
+use crate::ring::{CatchUpChoice, FailureChoice};
 
 /// The default rate of a slave in a demo with faults: four slaves then need a few megabytes a second, so that the 64
 /// MiB that members retain cover an absence of ten seconds and more.
@@ -58,6 +58,9 @@ pub(crate) struct DemoArgs {
     /// Policy for a slave that fails or stalls [default: wait; evict with --kill, --pause or --partition]
     #[arg(long, value_name = "POLICY")]
     on_failure: Option<FailureChoice>,
+    /// What to do about a slave that fetches its result more slowly than the result grows
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    pub(crate) catch_up: CatchUpChoice,
     /// Maximum numbers that each slave broadcasts per second [default: unlimited; 50000 with --kill, --pause or
     /// --partition, because an evicted slave returns only while the others retain what it lacks]
     #[arg(long, value_name = "N", allow_hyphen_values = true,

@@ -9,7 +9,7 @@ use super::values::{multicast_group, seed, whole};
 use super::{GroupArgs, ListenArgs, ProcessArgs, SLAVES_MAX, TimeoutArgs, exit_status};
 use crate::duration;
 use crate::periods::Periods;
-use crate::ring::FailureChoice;
+use crate::ring::{CatchUpChoice, FailureChoice};
 
 const SEND_DEFAULT: Duration = Duration::from_secs(2);
 const GRACE_DEFAULT: Duration = Duration::from_secs(1);
@@ -61,6 +61,9 @@ pub(crate) struct MasterArgs {
     /// Policy for a slave that fails or stalls
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub(crate) on_failure: FailureChoice,
+    /// Policy for a slave that fetches its result more slowly than the result grows
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    pub(crate) catch_up: CatchUpChoice,
     /// A slave by its address, in place of multicast discovery; repeatable. All addresses of a name are tried, and
     /// several names of one slave count once
     #[arg(long = "slave", value_name = "HOST:PORT", value_parser = seed)]
@@ -78,7 +81,7 @@ pub(crate) struct MasterArgs {
     /// Attach to a running session in place of a new one: its master is gone, or on another host. It ends like that
     /// master; Ctrl-C ends the session
     #[arg(long, conflicts_with_all = POSITIONAL,
-          conflicts_with_all = ["send_for", "wait_for", "with_seed", "ring", "on_failure", "durability", "expect", "directory",
+          conflicts_with_all = ["send_for", "wait_for", "with_seed", "ring", "on_failure", "catch_up", "durability", "expect", "directory",
                                "failure_timeout", "timeout_max"])]
     pub(crate) attach: bool,
     /// Print one JSON object on stdout and nothing else there

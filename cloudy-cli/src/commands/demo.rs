@@ -98,6 +98,7 @@ fn master(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, slaves: &[Soc
     let on_failure = args.on_failure(schedule).to_string();
     let mut arguments = texts(&["master", "127.0.0.1", "0", &send, &grace, &seed, "--ring", &ring]);
     arguments.extend(texts(&["--durability", &args.group.durability.to_string()]));
+    arguments.extend(texts(&["--catch-up", &args.catch_up.to_string()]));
     arguments.extend(texts(&["--on-failure", &on_failure, "--expect", &expect, "--discovery-timeout", &find]));
     arguments.extend(slaves.iter().flat_map(|address| ["--slave".into(), address.to_string().into()]));
     arguments.extend(common(args, schedule, files, 0));

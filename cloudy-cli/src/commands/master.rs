@@ -64,6 +64,7 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
         .session(args.process.session.name.clone())
         .ring(args.group.ring.into())
         .on_failure(args.on_failure.into())
+        .catch_up(args.catch_up.into())
         .durability(args.group.durability.into())
         .failure_timeout(args.timeouts.failure_timeout)
         .timeout_max(args.timeouts.timeout_max)

@@ -284,6 +284,16 @@ impl GroupRun {
                 self.say(Level::INFO, "another node coordinates it", text);
             }
             Event::CannotKeepUp(slower) => self.say(Level::WARN, "this node cannot keep up", slower),
+            Event::SlowDown { node, bytes_per_second } => {
+                let (node, rate) = (node.short(), *bytes_per_second as f64 / 1e6);
+                let text =
+                    format_args!("it sends less, at most {rate:.2} MB/s in all, so that node {node} can catch up");
+                self.say(Level::WARN, "it slows down for a node", text);
+            }
+            Event::SlowDownEnded { node, end } => {
+                let text = format_args!("it does not slow down for node {} any longer: {end}", node.short());
+                self.say(Level::WARN, "it does not slow down any longer", text);
+            }
             Event::Waits(waiting) => self.say(Level::WARN, "the result waits", waiting),
             Event::NobodyComplete(stopped) => self.say(Level::WARN, "no complete member answers", stopped),
             Event::VotesLost(lost) => tracing::error!(group = %self.shared.name, "{lost}"),

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use cloudy_node::{CannotKeepUp, ClusterKey, Event, Group, ViewId};
+use cloudy_node::{
+    CannotKeepUp, CatchUpPolicy, ClusterKey, Event, Group, GroupConfig, NodeId, Parameters, SlowDownEnd, ViewId,
+};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::large::{Newcomer, StateTransfer, payloads_fetched_in};
-use crate::path::{Absence, Path, address, fetched_in, load, returns, streamed_in};
+use crate::path::{Absence, Path, address, fetched_in, index, load, returns, streamed_in};
 
 const PAYLOAD_BYTES: usize = 16 << 10;
 
@@ -58,6 +60,18 @@ async fn reported(group: &Group) -> Vec<CannotKeepUp> {
     reported
 }
 
+/// The limits that a member reports while the group slows down for nodes, and how the last of them ends.
+async fn slow_down_of(group: Group) -> (Vec<(NodeId, u64)>, (NodeId, SlowDownEnd)) {
+    let (mut events, mut limits) = (group.events(), Vec::new());
+    loop {
+        match events.next().await.unwrap().unwrap() {
+            Event::SlowDown { node, bytes_per_second } => limits.push((node, bytes_per_second)),
+            Event::SlowDownEnded { node, end } => return (limits, (node, end)),
+            _ => {}
+        }
+    }
+}
+
 /// A newcomer whose link carries less than the group's load learns that, and holds up no member. Once it fetches faster than the
 /// result grows, it joins.
 #[tokio::test(start_paused = true)]
@@ -81,6 +95,28 @@ async fn a_newcomer_that_cannot_keep_up_learns_both_rates_stops_nobody_and_joins
     let reported = reported(&joined).await;
     let is_slower = |rates: &CannotKeepUp| rates.fetched < 1_000_000 && rates.grown >= rates.fetched;
     assert!((1..=2).contains(&reported.len()) && reported.iter().all(is_slower), "{reported:?}");
+}
+
+/// Where the group slows down, the same newcomer joins under the load, and stays on the ring.
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_that_cannot_keep_up_joins_under_load_where_the_group_slows_down() {
+    let (path, key) = (Path::of(20, None), ClusterKey::generate().unwrap());
+    let network = path.network();
+    let config = GroupConfig::default().parameters(Parameters::default().catch_up(CatchUpPolicy::SlowDown));
+    let (_nodes, groups) = path.group_with(config, 2, &network, &key).await;
+    let slows_down = tokio::spawn(slow_down_of(groups[0].clone()));
+    let _loads = groups.iter().map(|group| load(group, vec![7; PAYLOAD_BYTES], 1_000_000)).collect::<Vec<_>>();
+    sleep(Duration::from_secs(1)).await;
+    let newcomer = Path::of(20, Some(8)).node(&network, &key, 3).await;
+    let joined = newcomer.join_group_at("load", address(1)).timeout(Duration::from_secs(60)).await.unwrap();
+    let joined_in = view(&groups[0]).await;
+    let (limits, end) = timeout(Duration::from_secs(5), slows_down).await.expect("the limit ends").unwrap();
+    assert_eq!(end, (newcomer.id(), SlowDownEnd::Joined));
+    let is_half = |(node, limit): &(_, u64)| *node == newcomer.id() && (200_000..600_000).contains(limit);
+    assert!(limits.len() == 1 && limits.iter().all(is_half), "half of what the newcomer fetches: {limits:?}");
+    sleep(Duration::from_secs(8)).await;
+    assert_eq!(view(&groups[0]).await, joined_in, "it stays on the ring under the load");
+    assert!(index(&joined).await > 0);
 }
 
 /// A newcomer whose link takes 8 s for the history alone fetches it while three members go on broadcasting, and costs them

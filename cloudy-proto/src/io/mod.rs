@@ -19,8 +19,8 @@ use crate::view::{InstalledView, View};
 use crate::wire::{CommandError, ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
 pub use status::{
-    CannotKeepUp, LeastRing, LeaveWait, MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, Status, VotesLost,
-    WaitCause, Waiting,
+    CannotKeepUp, LeastRing, LeaveWait, MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, SlowDownEnd,
+    Status, VotesLost, WaitCause, Waiting,
 };
 
 /// The only way into the machine.
@@ -537,6 +537,21 @@ pub enum Event {
     /// This node is not on the ring, and the result grows at least as fast as this node fetches it. It goes on as a learner,
     /// and joins the ring once it is near the end of the result. Reported every 5 s while that is so.
     CannotKeepUp(CannotKeepUp),
+    /// This member sends less, because a node cannot keep up and the group's parameters say so
+    /// ([`CatchUpPolicy::SlowDown`](crate::CatchUpPolicy::SlowDown)).
+    SlowDown {
+        /// The node.
+        node: NodeId,
+        /// Bytes per second that all members together may send.
+        bytes_per_second: u64,
+    },
+    /// This member sends as much as before again.
+    SlowDownEnded {
+        /// The node for which the group slowed down.
+        node: NodeId,
+        /// Why it does not any longer.
+        end: SlowDownEnd,
+    },
     /// Progress of a member, from its heartbeat.
     Progress {
         /// Whose.

@@ -187,6 +187,31 @@ pub struct CannotKeepUp {
     pub grown: u64,
 }
 
+/// Why a group does not slow down any longer for a node that could not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum SlowDownEnd {
+    /// The node is on the ring.
+    Joined,
+    /// The node or the coordinator is out of reach.
+    Gone,
+    /// The node was not on the ring within [`slow_down_max`](crate::Parameters::slow_down_max). It remains a learner.
+    TimeExpired,
+}
+
+/// Shown in logs: what became of the node.
+impl fmt::Display for SlowDownEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Joined => "it is on the ring",
+            Self::Gone => "it is out of reach",
+            Self::TimeExpired => {
+                "it was not on the ring within slow_down_max, and remains a learner; give it a faster path or disk, or reduce the load"
+            }
+        })
+    }
+}
+
 /// Shown in logs and errors: both rates, and what would help.
 impl fmt::Display for CannotKeepUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

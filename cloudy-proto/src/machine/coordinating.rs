@@ -7,6 +7,7 @@ use crate::id::{ConsensusId, LogIndex, NodeId, ViewId};
 use crate::machine::control_log::ControlLog;
 use crate::machine::peers::Peers;
 use crate::machine::send_control;
+use crate::machine::slow_down::SlowLearners;
 use crate::outputs::Outputs;
 use crate::time::Time;
 use crate::view::View;
@@ -32,6 +33,8 @@ pub(super) struct Coordinating {
     proposed: Proposed,
     /// Observers that have the whole final result.
     finished_observers: BTreeSet<NodeId>,
+    /// Nodes that cannot keep up.
+    pub(super) slow_learners: SlowLearners,
 }
 
 /// Proposals of this term, which are not repeated.
@@ -63,6 +66,7 @@ impl Coordinating {
             lack: CompleteLack::default(),
             proposed: Proposed::default(),
             finished_observers: BTreeSet::new(),
+            slow_learners: SlowLearners::default(),
         }
     }
 

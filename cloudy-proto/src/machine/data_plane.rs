@@ -7,6 +7,7 @@ use crate::id::ViewId;
 use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::result_log::ResultLog;
+use crate::time::Time;
 use crate::wire::Heartbeat;
 
 /// The data plane of this node.
@@ -111,11 +112,11 @@ impl DataPlane {
     }
 
     /// This node's heartbeat for the others.
-    pub(super) fn heartbeat(&self, result: &ResultLog, sync_ms: u32) -> Heartbeat {
+    pub(super) fn heartbeat(&self, result: &ResultLog, sync_ms: u32, now: Time) -> Heartbeat {
         Heartbeat {
             index: result.state().index(),
             checkpoint: result.state().latest_checkpoint(),
-            waiting: !self.outbox.is_empty(),
+            waiting: self.outbox.has_due(now),
             complete: self.member.as_ref().is_some_and(Member::is_complete),
             begins: self.member.as_ref().map(Member::before).unwrap_or_default(),
             sync_ms,

@@ -159,7 +159,7 @@ impl DivergenceHandler<'_> {
         self.outputs.halt();
         self.outputs.clear();
         let at_checkpoint = self.result.state().digest_at(ours.index) == Some(ours.digest);
-        let heartbeat = self.plane.heartbeat(self.result, self.storage.syncs.slowest_ms(self.now));
+        let heartbeat = self.plane.heartbeat(self.result, self.storage.syncs.slowest_ms(self.now), self.now);
         let checkpoint = if at_checkpoint { ours } else { heartbeat.checkpoint };
         if let Some(member) = self.plane.member_mut() {
             member.stop();

@@ -21,7 +21,7 @@ use crate::slot::{Batch, check_body};
 use crate::stored::Record;
 use crate::time::Time;
 use crate::view::{InstalledView, View};
-use crate::wire::{AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, HeldPart};
+use crate::wire::{AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, HeldPart, Rates};
 
 /// Between two requests to a member whose result goes no further yet.
 const FOLLOW_EVERY: Duration = Duration::from_millis(10);
@@ -478,6 +478,11 @@ impl Machine {
     /// What is missing is little enough for a place on the ring.
     pub(super) fn is_near(&self) -> bool {
         self.catch_up.fetching.as_ref().is_some_and(|fetching| fetching.keep_up.is_near())
+    }
+
+    /// This node cannot keep up, as far as it was measured.
+    pub(super) fn slower(&self) -> Option<Rates> {
+        self.catch_up.fetching.as_ref().and_then(|fetching| fetching.keep_up.slower())
     }
 
     fn stop_fetching(&mut self) {

@@ -7,6 +7,7 @@ use crate::id::Index;
 use crate::io::CannotKeepUp;
 use crate::machine::pace::{in_time, per_second};
 use crate::time::Time;
+use crate::wire::Rates;
 
 /// A node is near if it can fetch the missing part within this part of the stall timeout.
 const NEAR_PART: u32 = 8;
@@ -14,8 +15,8 @@ const NEAR_PART: u32 = 8;
 const NEAR_STAYS: u32 = 2;
 /// The minimum time over which the growth of the result is measured.
 const GROWTH_TIME_MIN: Duration = Duration::from_millis(200);
-/// The time over which it is measured whether a node keeps up.
-const KEEP_UP_TIME: Duration = Duration::from_secs(5);
+/// The time over which it is measured whether a node keeps up, in halves of the stall timeout.
+const KEEP_UP_HALF_STALLS: u32 = 5;
 
 /// The progress of a node and its source at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -58,9 +59,16 @@ pub(super) struct KeepUp {
     /// The received bytes per second while there is something to fetch.
     rate: u64,
     is_near: bool,
+    /// The node could not keep up, and has not been on the ring since: the latest rates of that, and the highest at which it
+    /// has fetched since.
+    slower: Option<Rates>,
 }
 
 impl KeepUp {
+    pub(super) fn slower(&self) -> Option<Rates> {
+        self.slower
+    }
+
     pub(super) fn is_near(&self) -> bool {
         self.is_near
     }
@@ -90,12 +98,19 @@ impl KeepUp {
             None => false,
         };
         let keeps_from = *self.keeps_from.get_or_insert(now);
-        if now.at.since(keeps_from.at) < KEEP_UP_TIME {
+        if now.at.since(keeps_from.at) < stall_timeout * KEEP_UP_HALF_STALLS / 2 {
             return None;
         }
         self.keeps_from = Some(now);
         let rates = now.rates_since(keeps_from)?;
-        (!self.is_near && rates.fetched <= rates.grown).then_some(rates)
+        let is_slower = !self.is_near && rates.fetched <= rates.grown;
+        if is_slower {
+            self.slower = Some(Rates { fetched: rates.fetched, grown: rates.grown });
+        } else if let Some(slower) = &mut self.slower {
+            // A node that is nearly up to date fetches no more than the result grows.
+            slower.fetched = slower.fetched.max(rates.fetched);
+        }
+        is_slower.then_some(rates)
     }
 }
 

@@ -153,6 +153,9 @@ impl Machine {
     pub(super) fn note_members(&mut self, view: &View) {
         self.peers.checkpoints.forget(view);
         self.peers.on_view(view);
+        if let Some(coordinating) = &mut self.coordinating {
+            coordinating.slow_learners.on_view(view);
+        }
         self.probe_peers();
     }
 

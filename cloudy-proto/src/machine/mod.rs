@@ -40,6 +40,7 @@ mod rejoin;
 mod restore;
 mod retention;
 mod serve;
+mod slow_down;
 mod snapshot;
 mod status;
 mod storage;
@@ -75,6 +76,7 @@ use data_plane::DataPlane;
 use identity::Identity;
 use leave::Release;
 use peers::Peers;
+use slow_down::SlowDown;
 use storage::Storage;
 use timeouts::Timeouts;
 use timers::{Timer, Timers};
@@ -101,6 +103,7 @@ pub struct Machine {
     session: Option<Session>,
     catch_up: CatchUp,
     closing: Closing,
+    slow_down: SlowDown,
     timers: Timers,
     due: Due,
 }
@@ -128,6 +131,7 @@ impl Machine {
             session: None,
             catch_up: CatchUp::new(config.run),
             closing: Closing::default(),
+            slow_down: SlowDown::default(),
             timers: Timers::default(),
             due: Due::default(),
             identity: Identity {
@@ -205,7 +209,9 @@ impl Machine {
             return None;
         }
         let turn_ends = self.plane.member().and_then(Member::turn_ends_at);
-        [self.timers.next(), turn_ends].into_iter().flatten().min()
+        // What the limit held back goes with the first input after that.
+        let due_at = self.plane.outbox().due_at().filter(|at| *at > self.timers.now());
+        [self.timers.next(), turn_ends, due_at].into_iter().flatten().min()
     }
 
     /// What to do with a stream that a peer has opened (`protocol.md` §4). Frames may be handed in from
@@ -332,6 +338,7 @@ impl Machine {
                 Timer::Heartbeat => {
                     self.view_change().suspect();
                     self.say_waits();
+                    self.check_slow_down();
                     self.unpin();
                     self.beat();
                 }
@@ -363,7 +370,7 @@ impl Machine {
         self.say_ready();
         self.run_consensus();
         self.flush_log();
-        let waiting = !self.plane.outbox().is_empty();
+        let waiting = self.plane.outbox().has_due(self.timers.now());
         let reports = self.plane.member().is_some_and(|member| member.reports_waiting(waiting));
         let heartbeat = reports.then(|| self.heartbeat());
         if let Some(member) = self.plane.member_mut() {
@@ -375,7 +382,8 @@ impl Machine {
 
     /// What this node reports of itself to the others.
     fn heartbeat(&self) -> Heartbeat {
-        self.plane.heartbeat(&self.result, self.storage.syncs.slowest_ms(self.timers.now()))
+        let now = self.timers.now();
+        self.plane.heartbeat(&self.result, self.storage.syncs.slowest_ms(now), now)
     }
 
     fn timeouts(&self) -> Timeouts<'_> {

@@ -22,8 +22,12 @@ impl Machine {
         if self.is_coordinator() {
             let me = self.identity.me;
             self.view_change().on_rejoin(me, view.id, ready);
+            self.on_slow_learner(me, self.slower());
         } else if self.has_coordinator() {
-            self.send_control(self.tracking.node(), ControlFrame::Rejoin { view: view.id, ready });
+            self.send_control(
+                self.tracking.node(),
+                ControlFrame::Rejoin { view: view.id, ready, slower: self.slower() },
+            );
         }
     }
 

@@ -1,12 +1,14 @@
 //! The data plane of one view at one member: lanes, pending table, ring model and walk (`protocol.md` §3).
 
 mod inbound;
+mod limit;
 mod liveness;
 mod outbound;
 mod progress;
 
 use std::sync::Arc;
 
+use limit::Senders;
 use liveness::Liveness;
 use outbound::Flows;
 
@@ -46,6 +48,8 @@ pub(crate) struct Member {
     liveness: Liveness,
     /// The time at which the turn came to this member without messages while others wait.
     turn_since: Option<Time>,
+    /// Which members send, while the rate of the group is limited.
+    senders: Senders,
     rules: Rules,
 }
 
@@ -91,6 +95,7 @@ impl Member {
             open: !view.parameters.session,
             wedged: false,
             turn_since: None,
+            senders: Senders::default(),
             rules,
             view,
         }
@@ -150,10 +155,13 @@ impl Member {
     /// Carries out all actions that need no further input: send, skip, confirm, approve, deliver.
     pub(crate) fn settle(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery<'_>, due: &mut Due) {
         let arrived = due.take(Cause::LaneFrame);
+        if outbox.is_limited() {
+            self.share_limit(now, outbox);
+        }
         loop {
             let mut moved = self.send(now, outbox, delivery);
             if arrived || self.rules.holds(Rule::SkipIsStanding) {
-                moved |= self.skip(outbox);
+                moved |= self.skip(now, outbox);
             }
             if due.take(Cause::Confirmable) {
                 self.extend_confirmations();
@@ -191,7 +199,7 @@ impl Member {
     fn send(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery<'_>) -> bool {
         let mut moved = false;
         while self.open && !self.frozen(Rule::WedgedSendsNothing) {
-            let Some(batch) = outbox.peek() else { break };
+            let Some(batch) = outbox.peek_due(now) else { break };
             let cost_bytes = batch.cost_bytes();
             let Some(round) = self.model.round_for(self.ring_state(), cost_bytes) else {
                 if !self.window.has_room(self.pending.bytes(), cost_bytes) {
@@ -199,7 +207,7 @@ impl Member {
                 }
                 break;
             };
-            let Some(batch) = outbox.pop() else { break };
+            let Some(batch) = outbox.pop_sent(now) else { break };
             let own = &mut self.lanes[self.rank.at()];
             let round = if self.rules.holds(Rule::SkippedRoundUnused) { round } else { own.unskip() };
             self.pending.record(round, (batch.first_seq, batch.count), cost_bytes, now);
@@ -213,8 +221,8 @@ impl Member {
     }
 
     /// §3.3: skips rounds that others have passed, if this member has no messages.
-    fn skip(&mut self, outbox: &Outbox) -> bool {
-        if self.wedged || !outbox.is_empty() {
+    fn skip(&mut self, now: Time, outbox: &Outbox) -> bool {
+        if self.wedged || outbox.has_due(now) {
             return false;
         }
         let Some(frontier) = self.model.skip_to(self.ring_state()) else { return false };
@@ -420,7 +428,7 @@ impl Member {
     pub(super) fn watch_turn(&mut self, now: Time, outbox: &Outbox) {
         let holds = self.open
             && !self.wedged
-            && outbox.is_empty()
+            && !outbox.has_due(now)
             && self.model.holds_turn(self.ring_state())
             && (self.flows.peers.iter().any(|peer| peer.waiting) || self.result_lags());
         self.turn_since = if holds { self.turn_since.or(Some(now)) } else { None };

@@ -5,7 +5,10 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::id::{Round, Seq};
-use crate::limits::{PAYLOAD_BYTES_MAX, PAYLOAD_COST_BYTES_MIN, SLOT_BODY_BYTES_MAX, SLOT_PAYLOADS_MAX};
+use crate::limits::{
+    FETCH_PART_BYTES, FETCH_PART_COST_BYTES, PAYLOAD_BYTES_MAX, PAYLOAD_COST_BYTES_MIN, SLOT_BODY_BYTES_MAX,
+    SLOT_PAYLOADS_MAX,
+};
 
 /// Payloads that are sent, confirmed and approved together. Their sequence numbers are consecutive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,12 @@ impl Batch {
     #[must_use]
     pub fn cost_bytes(&self) -> u64 {
         (self.body.len() as u64).max(u64::from(self.count) * PAYLOAD_COST_BYTES_MIN)
+    }
+
+    /// What it counts towards the credit of a fetch, and towards the limit while a group slows down.
+    pub(crate) fn fetch_bytes(&self) -> u64 {
+        let bytes = self.body.len();
+        bytes as u64 + bytes.div_ceil(FETCH_PART_BYTES) as u64 * FETCH_PART_COST_BYTES
     }
 
     /// The batch without its first payloads. `leave_out` is below `count`.

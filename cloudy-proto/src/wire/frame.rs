@@ -238,6 +238,8 @@ pub enum ControlFrame {
         view: ViewId,
         /// It has links to all its members, and little of the result is missing.
         ready: bool,
+        /// It cannot keep up (`protocol.md` §7.9).
+        slower: Option<Rates>,
     },
     /// The sender coordinates the group; of two who say so the one with the higher term does.
     Coordinates {
@@ -326,6 +328,22 @@ pub enum ControlFrame {
         /// What the probe named.
         sent_us: u64,
     },
+    /// The coordinator asks all members to send less (`protocol.md` §7.10).
+    SlowDown {
+        /// The node that cannot keep up.
+        node: NodeId,
+        /// Bytes per second that all members together may send; zero once the time for this node has expired.
+        bytes_per_second: u64,
+    },
+}
+
+/// At which rates a node fetches and the result grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Bytes per second that the node fetches.
+    pub fetched: u64,
+    /// Bytes per second by which the result grows.
+    pub grown: u64,
 }
 
 /// What a member has found against others in one view, also what has healed since.

@@ -14,8 +14,8 @@ pub use codec::{
 pub(crate) use codec::{decode_base, decode_log_state, encode_base, encode_log_state};
 pub use consensus::{ConsensusEntry, ConsensusKind, ConsensusMessage};
 pub use frame::{
-    AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, Findings, HeldPart, LaneFrame, NodeFrame, Refusal, Stall, Stream,
-    StreamHeader, WIRE_VERSION, Wedged,
+    AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, Findings, HeldPart, LaneFrame, NodeFrame, Rates, Refusal, Stall,
+    Stream, StreamHeader, WIRE_VERSION, Wedged,
 };
 pub use name_report::{NameReport, NamedGroup, Opening, ReportedSeed};
 pub use tally::{Heartbeat, KnownSkip, TallyFrame};

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloudy_proto::wire::TallyFrame;
-use cloudy_proto::{ApprovedItem, Entry, Event as Said, Frame, Index, NodeId, Output, Request, Time, wire};
+use cloudy_proto::{
+    ApprovedItem, Entry, Event as Said, Frame, Index, NodeId, Output, Request, SlowDownEnd, Time, wire,
+};
 
 use crate::invariants::Failure;
 use crate::sim::codec::round_trip;
@@ -116,6 +118,9 @@ impl World {
                 self.nodes[node].inbox.push_back(Item::Ask(Request::Report(report)));
                 return self.rejects_the_rest(node);
             }
+            Said::SlowDown { .. } => self.stats.met(Met::SlowedDown),
+            Said::SlowDownEnded { end: SlowDownEnd::Joined, .. } => self.stats.met(Met::SlowDownJoined),
+            Said::SlowDownEnded { end: SlowDownEnd::TimeExpired, .. } => self.stats.met(Met::SlowDownExpired),
             Said::FinalResultMissing { .. } => self.nodes[node].misses_final = true,
             Said::Closed => self.nodes[node].closed = true,
             Said::Left { node: who } if who == self.nodes[node].id => self.nodes[node].left = true,

@@ -43,7 +43,7 @@ impl World {
         let end = &self.nodes[node].links[part.from];
         let is_read = !end.parked.contains_key(&part.stream) && !end.stopped.contains(&part.stream);
         let is_admitted = machine.admits(from, part.incarnation, part.stream) == cloudy_proto::Admission::Read;
-        if end.told == Some(part.epoch) && is_read && is_admitted {
+        if self.plan.reports_bytes && end.told == Some(part.epoch) && is_read && is_admitted {
             self.stats.met(Met::BytesReported);
             self.handle(node, Input::Arriving { from, stream: part.stream, bytes: part.bytes });
         }
@@ -51,6 +51,9 @@ impl World {
 
     /// Before its timers run, a driver reports the datagrams of peers whose frames are late.
     pub(super) fn report_datagrams(&mut self, node: usize) {
+        if !self.plan.reports_bytes {
+            return;
+        }
         let home = self.nodes[node].home;
         for peer in self.nodes[node].machine.quiet() {
             let from = self.judge.home_of(peer);

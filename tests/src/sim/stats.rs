@@ -176,6 +176,12 @@ pub enum Met {
     CoordinatorLost,
     /// The run evicts who fails.
     Evicts,
+    /// A member sent less, since a node could not keep up.
+    SlowedDown,
+    /// … until that node was on the ring.
+    SlowDownJoined,
+    /// … until the time for that node had expired.
+    SlowDownExpired,
     /// A view followed another, at a node.
     ViewChanged,
     /// A live member learnt that it was evicted.

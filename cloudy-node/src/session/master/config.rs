@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloudy_proto::{Durability, OnFailure, Parameters, RingKind, SessionPlan};
+use cloudy_proto::{CatchUpPolicy, Durability, OnFailure, Parameters, RingKind, SessionPlan};
 
 use crate::discovery::Multicast;
 use crate::group::GroupConfig;
@@ -26,6 +26,8 @@ pub struct MasterConfig {
     /// The policy for a slave that fails or stalls. An evicted slave returns only while others retain the entries that
     /// it lacks.
     pub on_failure: OnFailure,
+    /// The policy for a slave that fetches its result more slowly than the result grows: [`Parameters::catch_up`].
+    pub catch_up: CatchUpPolicy,
     /// The durability of the session's result. With [`Durability::Disk`] the master and every slave need a data
     /// directory.
     pub durability: Durability,
@@ -57,6 +59,7 @@ impl MasterConfig {
             plan,
             ring: parameters.ring,
             on_failure: parameters.on_failure,
+            catch_up: parameters.catch_up,
             durability: parameters.durability,
             failure_timeout: parameters.failure_timeout,
             timeout_max: parameters.timeout_max,
@@ -73,6 +76,7 @@ impl MasterConfig {
         plan: SessionPlan,
         ring: RingKind,
         on_failure: OnFailure,
+        catch_up: CatchUpPolicy,
         durability: Durability,
         failure_timeout: Duration,
         timeout_max: Duration,
@@ -101,6 +105,7 @@ pub(super) fn group_config(config: &MasterConfig) -> GroupConfig {
         .open(false)
         .ring(config.ring)
         .on_failure(config.on_failure)
+        .catch_up(config.catch_up)
         .durability(config.durability)
         .failure_timeout(config.failure_timeout)
         .timeout_max(config.timeout_max)

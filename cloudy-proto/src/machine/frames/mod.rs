@@ -167,7 +167,11 @@ impl Machine {
             ControlFrame::Final { result, report } => self.reported(from, result, report),
             ControlFrame::End => self.asked_to_end(from),
             ControlFrame::Suspect { view, wedged, .. } => self.view_change().on_suspect(from, view, wedged),
-            ControlFrame::Rejoin { view, ready } => self.view_change().on_rejoin(from, view, ready),
+            ControlFrame::Rejoin { view, ready, slower } => {
+                self.view_change().on_rejoin(from, view, ready);
+                self.on_slow_learner(from, slower);
+            }
+            ControlFrame::SlowDown { node, bytes_per_second } => self.on_slow_down(from, node, bytes_per_second),
             ControlFrame::Coordinates { term } => self.on_claim(from, term),
             // Its own driver needs to be told that a group goes on; here it does.
             ControlFrame::Running { .. } => {}

@@ -250,7 +250,7 @@ fn suspect_begins_a_view_change_for_a_member_of_the_view() {
 
 #[test]
 fn rejoin_is_ignored_from_a_stranger_and_from_a_member() {
-    let rejoin = || ControlFrame::Rejoin { view: VIEW, ready: true };
+    let rejoin = || ControlFrame::Rejoin { view: VIEW, ready: true, slower: None };
     let (mut coordinator, _) = group();
     for from in [STRANGER, MEMBER] {
         assert_eq!(effects(&mut coordinator, from, rejoin()), []);

@@ -292,7 +292,7 @@ impl Message for ControlFrame {
                 counter("index", ours.index.0)?;
             }
             Self::Accept { .. } | Self::End | Self::Leave | Self::Resigned | Self::Ended | Self::Absent => {}
-            Self::Probe { .. } | Self::Echo { .. } => {}
+            Self::Probe { .. } | Self::Echo { .. } | Self::SlowDown { .. } => {}
         }
         Ok(())
     }

@@ -41,6 +41,7 @@ impl Plan {
             snapshot_every: None,
             retain_bytes: RETAIN_BYTES,
             retain_disk_bytes: None,
+            reports_bytes: true,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 0,
@@ -69,6 +70,7 @@ impl Plan {
         plan.add_real_disks(&mut Dice::of(seed ^ 0x4ea1_d15c));
         plan.add_failing_disks(&mut Dice::of(seed ^ 0x0fa1_1ed5));
         plan.add_narrow_links(&mut Dice::of(seed ^ 0x00ba_d71d));
+        plan.add_slow_learners(&mut Dice::of(seed ^ 0x51_0013_a2e2));
         plan
     }
 

@@ -305,6 +305,8 @@ pub struct Plan {
     pub retain_bytes: u64,
     /// The part of it that each disk keeps, if not all.
     pub retain_disk_bytes: Option<u64>,
+    /// Drivers report bytes of unfinished slots, and datagrams of silent peers.
+    pub reports_bytes: bool,
     /// The faults, and their times.
     pub faults: Vec<(u64, Fault)>,
     /// The faults after steps, with their delays; each happens once, when its step comes.
@@ -370,6 +372,7 @@ impl Plan {
             snapshot_every: None,
             retain_bytes: RETAIN_BYTES,
             retain_disk_bytes: None,
+            reports_bytes: true,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 16,

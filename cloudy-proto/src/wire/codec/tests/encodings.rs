@@ -10,14 +10,14 @@ use bytes::Bytes;
 
 use super::{Codec, encoded, examples};
 use crate::command::{Command, Dropped, InstallView, SessionPlan, VoterRole};
-use crate::config::{Durability, OnFailure, Parameters, RingKind};
+use crate::config::{CatchUpPolicy, Durability, OnFailure, Parameters, RingKind};
 use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, ViewId};
 use crate::view::{InstalledView, Origin, Place, RingMember, View};
 use crate::wire::codec::{ControlDecoder, HeaderDecoder, LaneDecoder, NodeDecoder, TallyDecoder, encode_command};
 use crate::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, Heartbeat, HeldPart,
-    KnownSkip, LaneFrame, NameReport, NamedGroup, NodeFrame, Opening, Refusal, ReportedSeed, Stall, Stream,
+    KnownSkip, LaneFrame, NameReport, NamedGroup, NodeFrame, Opening, Rates, Refusal, ReportedSeed, Stall, Stream,
     StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };
 
@@ -161,7 +161,7 @@ fn control_frames() {
         ControlFrame::Final { result: CHECKPOINT, report: Bytes::from_static(b"report") },
         ControlFrame::End,
         ControlFrame::Suspect { view, findings: findings(), wedged: true },
-        ControlFrame::Rejoin { view, ready: true },
+        ControlFrame::Rejoin { view, ready: true, slower: Some(Rates { fetched: 300, grown: 400 }) },
         ControlFrame::Coordinates { term: 300 },
         ControlFrame::Resigned,
         ControlFrame::Consensus(consensus()),
@@ -179,6 +179,7 @@ fn control_frames() {
         ControlFrame::Absent,
         ControlFrame::Probe { sent_us: 300 },
         ControlFrame::Echo { sent_us: 300 },
+        ControlFrame::SlowDown { node: NodeId([0xaa; 32]), bytes_per_second: 300 },
         ControlFrame::Diverged {
             view,
             node: NodeId([0xaa; 32]),
@@ -319,5 +320,8 @@ fn parameters() -> Parameters {
         sync_timeout: Duration::from_secs(9),
         coordinator_timeout: Duration::from_secs(8),
         timeout_max: Duration::from_secs(11),
+        catch_up: CatchUpPolicy::SlowDown,
+        slow_down_bytes_min: 500,
+        slow_down_max: Duration::from_secs(12),
     }
 }

@@ -23,7 +23,7 @@ use crate::view::{InstalledView, Origin, Place, RingMember, View};
 use crate::wire::codec::{COUNTER_MAX, DURATION_MAX};
 use crate::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, Heartbeat, HeldPart,
-    KnownSkip, LaneFrame, NameReport, NamedGroup, NodeFrame, Opening, Refusal, ReportedSeed, Stall, Stream,
+    KnownSkip, LaneFrame, NameReport, NamedGroup, NodeFrame, Opening, Rates, Refusal, ReportedSeed, Stall, Stream,
     StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
 };
 use crate::words::harmless;
@@ -305,7 +305,10 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
             findings,
             wedged
         }),
-        (counter(), any::<bool>()).prop_map(|(view, ready)| ControlFrame::Rejoin { view: ViewId(view), ready }),
+        (counter(), any::<bool>(), any::<Option<(u64, u64)>>()).prop_map(|(view, ready, slower)| {
+            let slower = slower.map(|(fetched, grown)| Rates { fetched, grown });
+            ControlFrame::Rejoin { view: ViewId(view), ready, slower }
+        }),
         wedged().prop_map(ControlFrame::Wedged),
         (counter(), node_id(), checkpoint(), checkpoint()).prop_map(|(view, node, theirs, ours)| {
             ControlFrame::Diverged { view: ViewId(view), node, theirs, ours }
@@ -321,6 +324,8 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
         Just(ControlFrame::Absent),
         any::<u64>().prop_map(|sent_us| ControlFrame::Probe { sent_us }),
         any::<u64>().prop_map(|sent_us| ControlFrame::Echo { sent_us }),
+        (any::<[u8; 32]>(), any::<u64>())
+            .prop_map(|(node, bytes_per_second)| ControlFrame::SlowDown { node: NodeId(node), bytes_per_second }),
         counter().prop_map(|term| ControlFrame::Coordinates { term }),
         consensus().prop_map(ControlFrame::Consensus),
         (words(GROUP_NAME_BYTES_MAX), node_id()).prop_map(|(name, founder)| ControlFrame::Running {

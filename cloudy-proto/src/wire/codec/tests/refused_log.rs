@@ -167,7 +167,7 @@ fn a_view_out_of_bounds_is_refused() {
 
 type Field = fn(&mut Parameters, Duration);
 
-const TIMES: [(&str, Field); 8] = [
+const TIMES: [(&str, Field); 9] = [
     ("token_tick", |parameters, value| parameters.token_tick = value),
     ("heartbeat", |parameters, value| parameters.heartbeat = value),
     ("failure_timeout", |parameters, value| parameters.failure_timeout = value),
@@ -176,6 +176,7 @@ const TIMES: [(&str, Field); 8] = [
     ("wedge_timeout", |parameters, value| parameters.wedge_timeout = value),
     ("sync_timeout", |parameters, value| parameters.sync_timeout = value),
     ("timeout_max", |parameters, value| parameters.timeout_max = value),
+    ("slow_down_max", |parameters, value| parameters.slow_down_max = value),
 ];
 
 /// Three times a heartbeat of the greatest duration would overflow: durations are checked before anything is computed.
