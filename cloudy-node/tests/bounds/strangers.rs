@@ -64,7 +64,7 @@ async fn a_link_begins_with_hello() {
     let beginnings: [(&[u8], &str); 4] = [
         (&[&of_node[..], &join[..]].concat(), "does not begin with hello"),
         (&header(NOBODY, Incarnation(0), Stream::Control), "does not begin with hello"),
-        (&[&of_node[..], &2_000_u32.to_le_bytes()].concat(), "a node frame of 2000 bytes; at most 1024 are allowed"),
+        (&[&of_node[..], &7_000_u32.to_le_bytes()].concat(), "a node frame of 7000 bytes; at most 6144 are allowed"),
         (&[0xff; 64], "does not begin with `cloudy`"),
     ];
     for (bytes, words) in beginnings {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use cloudy_node::discovery::{Advertisement, GROUP, Multicast, Responder};
 use cloudy_node::fault::panic_in;
 use cloudy_node::{
-    ApprovedError, BroadcastError, CloseReason, ConnectError, EndReason, EventsError, FlushError, FoundError,
-    GroupConfig, Index, JoinError, LeaveError, Lookup, Node, NodeFailure, OnFailure, ReceiptError,
+    ApprovedError, ApprovedItem, BroadcastError, CloseReason, ConnectError, EndReason, EventsError, FlushError,
+    FoundError, GroupConfig, Index, JoinError, LeaveError, Lookup, Node, NodeFailure, OnFailure, ReceiptError,
 };
 use futures_util::FutureExt;
 
@@ -37,6 +37,7 @@ async fn a_panic_in_the_driver_ends_every_handle_with_its_message() {
     let receipt = group.broadcast("unconfirmed").await.unwrap();
     let id = receipt.id();
     let mut reader = group.approved_from(Index(2));
+    assert!(matches!(reader.next_batch().await, Some(Ok(ApprovedItem::View(_)))), "the view in force comes first");
     let mut events = group.events();
     while events.next().now_or_never().is_some() {}
     let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
