@@ -76,7 +76,7 @@ fn three_members_print_equal_sequences_and_one_continues_after_kill() {
     assert!(members[1..].iter().all(|member| member.lines("text") == first), "the sequences differ");
     assert!(first.iter().zip(1..).all(|(line, index)| line["index"] == index), "an index is missing");
     assert!(members.iter().all(|member| !member.lines("view").is_empty()));
-    // The last one is killed, and the others go on.
+    // The last member is killed, and the others continue.
     let mut killed = members.pop().unwrap();
     killed.child.kill().unwrap();
     let mut texts = killed.lines("text");

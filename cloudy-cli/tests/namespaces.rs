@@ -15,7 +15,7 @@ use lab::{Dropped, Lab, address, address_v6};
 use serde_json::Value;
 use session::{MASTER, SLAVES, Session, name, until};
 
-/// Bounds the entries that a slave misses while it is cut off: others retain only so many of them.
+/// Bounds the entries that a slave misses while it is cut off: others retain no more than this.
 const PACED: &[&str] = &["--rate", "2000"];
 const EVICT: &[&str] = &["--on-failure", "evict"];
 const WAIT: &[&str] = &["--on-failure", "wait"];

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Cluster, Ended, Recomputed, Running, recompute};
 
-/// Bounds the entries that a paused slave misses: others retain only so many of them.
+/// Bounds the entries that a paused slave misses: others retain no more than this.
 const RATE: [&str; 2] = ["--rate", "2000"];
 
 /// A running session, with messages approved; slaves write their results to files.

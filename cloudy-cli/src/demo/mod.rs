@@ -23,7 +23,7 @@ pub(crate) use processes::{Launch, Processes};
 
 /// The timeout for a process to end after its session.
 const END_TIMEOUT: Duration = Duration::from_secs(8);
-/// The same for a session that the user has stopped: a slave that was cut off may find nobody to end with.
+/// The same for a session that the user has stopped: a slave that was cut off may find no node to end with.
 const STOPPED_END_TIMEOUT: Duration = Duration::from_secs(2);
 /// The timeout for a session beyond its periods: longer than the limits of master and slaves.
 const OVERTIME: Duration = Duration::from_secs(20);
@@ -169,7 +169,7 @@ impl<'a> Demo<'a> {
         self.end_without_slaves();
     }
 
-    /// Nobody is left to report a result: the master does not wait for the planned end.
+    /// No slave is left to report a result: the master does not wait for the planned end.
     fn end_without_slaves(&mut self) {
         let mut slaves = self.processes.all().map(|(who, _)| who).filter(|who| *who != Who::Master);
         let all_ended = slaves.all(|who| self.played.endings.contains_key(&who));

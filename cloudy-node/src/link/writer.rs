@@ -157,7 +157,7 @@ impl Writer {
     fn write_at_once(&mut self) {
         if let Some(stream) = &mut *self.shared.idle() {
             let mut context = Context::from_waker(Waker::noop());
-            // The task finds what is left, or the failure.
+            // The task finds the remaining bytes, or the failure.
             let _ = pin!(stream.write_all_chunks(&mut self.chunks)).poll(&mut context);
             self.chunks.retain(|chunk| !chunk.is_empty());
         }

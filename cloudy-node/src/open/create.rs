@@ -19,7 +19,7 @@ use crate::open::work::{Next, Work};
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Work<'_> {
-    /// Creates the group with these nodes and this one. Until view 1 is proposed, nobody relies on it.
+    /// Creates the group with these nodes and this one. Until view 1 is proposed, no node relies on it.
     pub(super) async fn create(
         &mut self,
         others: Vec<NodeId>,
@@ -56,7 +56,7 @@ impl Work<'_> {
     }
 }
 
-/// The caller is gone: this node leaves, and the others go on.
+/// The caller is gone: this node leaves, and the other members continue.
 fn withdraw(group: &Group) {
     group.shared.begin_leaving();
     group.mailbox.wake();

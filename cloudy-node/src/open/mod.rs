@@ -82,8 +82,9 @@ impl<'a> OpenGroup<'a> {
         self
     }
 
-    /// Creates the group once so many nodes open it with equal settings and are linked to each other, if no node in reach
-    /// is in a group of that name. It must be more than half of the seeds. Without it this node never creates the group.
+    /// Creates the group once this number of nodes open it with equal settings and are linked to each other, if no node in
+    /// reach is in a group of that name. It must be more than half of the seeds. Without it this node never creates the
+    /// group.
     pub fn bootstrap_expect(mut self, members: usize) -> Self {
         self.expect = Some(members);
         self
@@ -115,7 +116,7 @@ impl<'a> OpenGroup<'a> {
     ///    back on the ring; [`Node::resumed_groups`] has the group, to read from, at once.
     /// 3. **Join**: if a seed, or another linked node, is in a group of that name, this node joins that.
     /// 4. **Create**: else, with [`bootstrap_expect`](Self::bootstrap_expect), one of the nodes that wait creates it with
-    ///    exactly so many members.
+    ///    exactly that number of members.
     ///
     /// The nodes may start in any order, and what fails is tried again until the deadline
     /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]). After it has returned, the

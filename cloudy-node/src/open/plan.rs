@@ -42,7 +42,7 @@ pub(super) enum Waits {
     Invited { creator: NodeId },
     /// This node has accepted an invitation, and the creator was lost before it was known whether the group exists.
     Lost { creator: NodeId, group: GroupId },
-    /// So many nodes are ready to create the group, this one included.
+    /// The nodes that are ready to create the group, this one included, are fewer than `expect`.
     Nodes { ready: Vec<NodeId>, expect: u16 },
     /// Enough nodes are ready, and they are not most of the seeds.
     Seeds { found: usize, of: usize },
@@ -242,7 +242,7 @@ impl Known {
         says(one, other) && says(other, one)
     }
 
-    /// At most so many nodes with this one first that are all linked to each other.
+    /// Nodes that are all linked to each other, this one first, up to a maximum number.
     fn linked_set(&self, first: NodeId, ready: &[NodeId], expect: usize, me: NodeId) -> Vec<NodeId> {
         let mut set = vec![first];
         for &node in ready {

@@ -216,7 +216,7 @@ pub enum OpenGroupError {
         /// The distinct seeds, those of other nodes included.
         seeds: usize,
     },
-    /// No group can have so many members.
+    /// The number is 0, or above the maximum of members of a group.
     #[error("bootstrap_expect is {expect}; a group has at least one and at most {MEMBERS_MAX} members")]
     ExpectOutOfRange {
         /// What was given.

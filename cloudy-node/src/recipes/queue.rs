@@ -54,7 +54,7 @@ pub struct Queue(Replica<Tasks>);
 struct Tasks {
     /// By the index that pushed them.
     tasks: BTreeMap<Index, Bytes>,
-    /// Those that nobody has.
+    /// The tasks that no worker has claimed.
     free: BTreeSet<Index>,
     /// By the command that claimed them.
     claimed: BTreeMap<MessageId, Index>,
@@ -179,7 +179,7 @@ impl Queue {
             let mut applied = self.0.watch();
             if self.0.read(|tasks| !tasks.free.is_empty()).await? {
                 let (sender, claim) = oneshot::channel();
-                // In a task: a claim that is answered to nobody has to be returned.
+                // In a task: a claim whose caller is gone has to be returned.
                 tokio::spawn(submit_claim(self.0.clone(), sender));
                 match claim.await {
                     Ok(claim) => match claim? {
@@ -198,7 +198,7 @@ impl Queue {
     }
 }
 
-/// Claims a task; the claim is returned if nobody takes it.
+/// Claims a task; the claim is returned if its caller is gone.
 async fn submit_claim(replica: Replica<Tasks>, answer: oneshot::Sender<Result<Option<Claim>, SubmitError>>) {
     let claimed = replica.submit(Command::Claim).without_timeout().await;
     let claimed = match claimed {

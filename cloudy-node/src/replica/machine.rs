@@ -90,8 +90,8 @@ pub struct MembersChanged {
     pub view: ViewId,
     /// All members, by node id.
     pub members: Vec<NodeId>,
-    /// Those that were no members before.
+    /// The members that the view before did not have.
     pub joined: Vec<NodeId>,
-    /// Those that are members no longer: they left, or were evicted and may return.
+    /// The former members that the view does not have: they left, or were evicted and may return.
     pub left: Vec<NodeId>,
 }

@@ -39,7 +39,7 @@ use crate::handle::Group;
 /// # A slow state machine
 ///
 /// `apply`, `snapshot` and `restore` run on tokio's threads for blocking work, so the node approves messages meanwhile.
-/// A member whose `apply` is slower than the group delays nobody but itself:
+/// A member whose `apply` is slower than the group delays no other member:
 ///
 /// - its `submit` waits while the state is more than [`ReplicaConfig::behind_max`] messages behind the result here;
 /// - its reader falls back to the disk (`Disk`) or to a newer snapshot; without either, once

@@ -40,7 +40,7 @@ pub(crate) struct ResultReads {
 pub(crate) struct ResultReader(mpsc::Sender<Wanted>);
 
 impl ResultReader {
-    /// Reads the result of a group from a position on, at most so many bytes of slot bodies, one entry at least. The
+    /// Reads the result of a group from a position on, up to `bytes_max` of slot bodies, and at least one entry. The
     /// answer is given on the thread that reads, and dropped once that has ended.
     pub(crate) fn read(
         &self,
@@ -91,7 +91,7 @@ impl Drop for ResultReads {
     }
 }
 
-/// The stored result from a position on, with its views: at most so many bytes of slot bodies, one entry at least. Waits for
+/// The stored result from a position on, with its views: up to `bytes_max` of slot bodies, and at least one entry. Waits for
 /// the disk.
 ///
 /// # Errors

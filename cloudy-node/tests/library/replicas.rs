@@ -77,7 +77,7 @@ async fn state(replica: &Replica<Sum>) -> Sum {
     replica.read(Sum::clone).await.unwrap()
 }
 
-/// Waits until each replica has so many commands.
+/// Waits until each replica has applied this number of commands.
 async fn have(replicas: &[Replica<Sum>], count: u64) {
     for replica in replicas {
         until("all is applied", async || state(replica).await.count == count).await;
