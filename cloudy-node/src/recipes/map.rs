@@ -7,6 +7,7 @@ use bytes::Bytes;
 use cloudy_proto::Index;
 use serde::{Deserialize, Serialize};
 
+use super::snapshot;
 use crate::handle::Group;
 use crate::replica::{Applied, ReadError, Replica, ReplicaError, StateMachine, SubmitError};
 use crate::wait::Wait;
@@ -80,13 +81,11 @@ impl StateMachine for Entries {
     }
 
     fn snapshot(&self, to: &mut dyn Write) -> io::Result<()> {
-        to.write_all(&postcard::to_stdvec(self).map_err(io::Error::other)?)
+        snapshot::write(self, to)
     }
 
     fn restore(from: &mut dyn Read) -> io::Result<Self> {
-        let mut bytes = Vec::new();
-        from.read_to_end(&mut bytes)?;
-        postcard::from_bytes(&bytes).map_err(io::Error::other)
+        snapshot::read(from)
     }
 }
 

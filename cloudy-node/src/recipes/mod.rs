@@ -13,6 +13,7 @@
 mod locks;
 mod map;
 mod queue;
+mod snapshot;
 mod table;
 
 pub use locks::{LockError, LockGuard, Locks};

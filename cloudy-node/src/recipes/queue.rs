@@ -8,6 +8,7 @@ use cloudy_proto::{Index, MessageId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::snapshot;
 use crate::handle::Group;
 use crate::replica::{Applied, MembersChanged, Replica, ReplicaError, StateMachine, SubmitError};
 use crate::wait::{Answers, Deadline, TimedOut, Wait};
@@ -121,13 +122,11 @@ impl StateMachine for Tasks {
     }
 
     fn snapshot(&self, to: &mut dyn Write) -> io::Result<()> {
-        to.write_all(&postcard::to_stdvec(self).map_err(io::Error::other)?)
+        snapshot::write(self, to)
     }
 
     fn restore(from: &mut dyn Read) -> io::Result<Self> {
-        let mut bytes = Vec::new();
-        from.read_to_end(&mut bytes)?;
-        postcard::from_bytes(&bytes).map_err(io::Error::other)
+        snapshot::read(from)
     }
 }
 

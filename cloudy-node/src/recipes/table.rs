@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use cloudy_proto::{Index, NodeId};
 use serde::{Deserialize, Serialize};
 
+use super::snapshot;
 use crate::replica::{Applied, MembersChanged, StateMachine};
 
 /// A request for a lock: the index of its command names it.
@@ -158,13 +159,11 @@ impl StateMachine for Table {
     }
 
     fn snapshot(&self, to: &mut dyn Write) -> io::Result<()> {
-        to.write_all(&postcard::to_stdvec(self).map_err(io::Error::other)?)
+        snapshot::write(self, to)
     }
 
     fn restore(from: &mut dyn Read) -> io::Result<Self> {
-        let mut bytes = Vec::new();
-        from.read_to_end(&mut bytes)?;
-        postcard::from_bytes(&bytes).map_err(io::Error::other)
+        snapshot::read(from)
     }
 }
 

@@ -62,6 +62,11 @@ async fn odd_one_out(node: &Node, report: impl Fn(Summary) -> Bytes) {
     }
 }
 
+async fn start_at(key: &ClusterKey, address: &str) -> Node {
+    let bind = address.parse().expect("an address");
+    Node::builder().cluster_key(key).bind(bind).start().await.expect("starts")
+}
+
 #[tokio::test]
 async fn master_and_slaves_agree_and_tell_what_happens() {
     let [master, first, second] = nodes().await;
@@ -99,10 +104,7 @@ async fn a_master_on_all_addresses_of_both_families_runs_a_session_of_slaves_nam
         return eprintln!("skipped: this machine has no IPv6");
     }
     let key = ClusterKey::generate().expect("a key");
-    let listen = async |address: &str| {
-        let bind = address.parse().expect("an address");
-        Node::builder().cluster_key(&key).bind(bind).start().await.expect("starts")
-    };
+    let listen = async |address: &str| start_at(&key, address).await;
     let (master, first, second) = (listen("[::]:0").await, listen("0.0.0.0:0").await, listen("0.0.0.0:0").await);
     let named = [&first, &second].map(|slave| SocketAddr::from((Ipv4Addr::LOCALHOST, slave.local_addr().port())));
     let config = config(&named);
@@ -121,10 +123,7 @@ async fn slaves_of_different_families_are_named_as_a_pair() {
         return eprintln!("skipped: this machine has no IPv6");
     }
     let key = ClusterKey::generate().expect("a key");
-    let listen = async |address: &str| {
-        let bind = address.parse().expect("an address");
-        Node::builder().cluster_key(&key).bind(bind).start().await.expect("starts")
-    };
+    let listen = async |address: &str| start_at(&key, address).await;
     let (master, four, six) = (listen("[::]:0").await, listen("127.0.0.1:0").await, listen("[::1]:0").await);
     let config = config(&[four.local_addr(), six.local_addr()]).ready_timeout(Duration::from_secs(1));
     let error = tokio::select! {
