@@ -42,11 +42,11 @@ impl KeyFile {
     async fn follow(&self, node: &Node, say: impl Fn(&str)) -> Infallible {
         let file = self.path.display();
         let observe = |event: KeyFileEvent<'_>| match event {
-            KeyFileEvent::Taken(keys) => say(&format!("applied the key file {file}: {}", summary(keys))),
+            KeyFileEvent::Applied(keys) => say(&format!("applied the key file {file}: {}", summary(keys))),
             KeyFileEvent::Failed(error) => {
                 say(&format!("the key file cannot be used, and this node keeps its present keys: {error}"));
             }
-            KeyFileEvent::Well(keys) => say(&format!("the key file {file} is valid again: {}", summary(keys))),
+            KeyFileEvent::Recovered(keys) => say(&format!("the key file {file} is valid again: {}", summary(keys))),
             _ => {}
         };
         key_file::follow(node, &self.path, self.keys.clone(), observe).await;

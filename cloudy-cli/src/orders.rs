@@ -66,7 +66,7 @@ mod tests {
         let events = [
             MasterEvent::Found(slave),
             MasterEvent::Refused(refusal),
-            MasterEvent::Founded { group: GroupId([1; 16]), members: 4 },
+            MasterEvent::Created { group: GroupId([1; 16]), members: 4 },
             MasterEvent::Approved(vec![(node, Index(5))]),
             MasterEvent::Silent(node),
             MasterEvent::Left(node),

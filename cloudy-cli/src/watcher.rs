@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use cloudy_node::session::{Found, MasterEvent, Refusal};
-use cloudy_node::{Durability, Index, NobodyComplete, NodeId, Phase, ViewId};
+use cloudy_node::{Durability, Index, NoCompleteMember, NodeId, Phase, ViewId};
 use serde::Serialize;
 use tokio::time::interval_at;
 
@@ -27,7 +27,7 @@ pub(crate) struct Watcher {
 struct Seen {
     slaves: BTreeMap<NodeId, (String, Found)>,
     /// Whether the search for slaves is over, and they have accepted.
-    founded: bool,
+    created: bool,
     phase: Phase,
     /// The start of SEND.
     send_at: Option<Instant>,
@@ -117,8 +117,8 @@ impl Watcher {
                 let name = self.names.get(&name).unwrap_or(&name);
                 self.progress.line(&format!("without {name}: {reason}"));
             }
-            MasterEvent::Founded { members, .. } => {
-                self.seen.borrow_mut().founded = true;
+            MasterEvent::Created { members, .. } => {
+                self.seen.borrow_mut().created = true;
                 match members {
                     1 => self.progress.line("1 slave takes part"),
                     members => self.progress.line(&format!("{members} slaves take part")),
@@ -145,7 +145,7 @@ impl Watcher {
                 let name = self.leaves(node, "held others up");
                 self.line_at(now, &format!("{name} delays others: they continue without it until it is back"));
             }
-            MasterEvent::NobodyComplete(stopped) => self.line_at(now, &stopped_words(&stopped)),
+            MasterEvent::NoCompleteMember(stopped) => self.line_at(now, &stopped_words(&stopped)),
             MasterEvent::View { id, members } => self.view(now, id, &members),
             MasterEvent::Reported(node) => {
                 self.progress.state(format!("{} has reported", self.seen.borrow().name(node)));
@@ -171,7 +171,7 @@ impl Watcher {
         let waiting = {
             let seen = self.seen.borrow();
             let found = seen.slaves.len();
-            match (seen.phase, seen.founded) {
+            match (seen.phase, seen.created) {
                 (Phase::Start, true) => format!("waiting until {found} slave{} reach each other", plural(found)),
                 (Phase::Start, false) => format!("waiting for slaves: {found} found so far"),
                 _ => return,
@@ -263,7 +263,7 @@ pub(crate) fn phase_name(phase: Phase) -> &'static str {
 }
 
 /// The remedy for a session that no process can continue; the log names the missing nodes.
-pub(crate) fn stopped_words(stopped: &NobodyComplete) -> String {
+pub(crate) fn stopped_words(stopped: &NoCompleteMember) -> String {
     let waits = match (stopped.missing.is_empty(), stopped.durability) {
         (false, Durability::Disk) => {
             "it continues once a missing slave is started again with its --data directory, host and port"

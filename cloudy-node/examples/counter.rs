@@ -55,11 +55,11 @@ impl Counter {
 /// Each node's values on the way, the last one its counter's value at the end.
 pub(crate) async fn run() -> Result<Vec<Vec<i64>>, Box<dyn Error>> {
     let key = ClusterKey::generate()?;
-    let founder = Node::builder().cluster_key(&key).start().await?;
-    let create = async { Ok::<_, Box<dyn Error>>(founder.create_group("counter", 3, GroupConfig::default()).await?) };
+    let creator = Node::builder().cluster_key(&key).start().await?;
+    let create = async { Ok::<_, Box<dyn Error>>(creator.create_group("counter", 3, GroupConfig::default()).await?) };
     let join = async || {
         let node = Node::builder().cluster_key(&key).start().await?;
-        Ok::<_, Box<dyn Error>>(node.join_group_at("counter", founder.local_addr()).await?)
+        Ok::<_, Box<dyn Error>>(node.join_group_at("counter", creator.local_addr()).await?)
     };
     let (a, b, c) = tokio::try_join!(create, join(), join())?;
     let [a, b, c] = [a, b, c].map(|group| Counter { group: TypedGroup::new(group) });

@@ -17,7 +17,7 @@ use crate::wait::TimedOut;
 /// The reason for which a group was not created. It does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum FoundError {
+pub enum CreateGroupError {
     /// The configuration is not valid.
     #[error(transparent)]
     Parameters(#[from] ParametersError),
@@ -74,7 +74,7 @@ pub enum FoundError {
     TimedOut(#[from] TimedOut),
 }
 
-impl From<CloseReason> for FoundError {
+impl From<CloseReason> for CreateGroupError {
     fn from(reason: CloseReason) -> Self {
         match reason {
             CloseReason::ShutDown => Self::ShutDown,
@@ -83,7 +83,7 @@ impl From<CloseReason> for FoundError {
     }
 }
 
-impl From<EndReason> for FoundError {
+impl From<EndReason> for CreateGroupError {
     fn from(reason: EndReason) -> Self {
         match reason {
             EndReason::ShutDown => Self::ShutDown,

@@ -110,17 +110,17 @@ pub use cloudy_proto::slot::{Batch, Payloads, payload_slices};
 pub use cloudy_proto::wire::{CommandError, Refusal, WIRE_VERSION};
 pub use cloudy_proto::{
     CannotKeepUp, CatchUpPolicy, Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index,
-    InstalledView, LeastRing, LeaveWait, LogIndex, MemberStatus, MessageId, NobodyComplete, NodeId, OlderDisk,
-    OnFailure, Origin, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind,
-    RingMember, Seq, SessionPlan, SlowDownEnd, Status, StoredError, View, ViewId, VotesLost, WaitCause, Waiting,
+    InstalledView, LeastRing, LeaveWait, LogIndex, MemberStatus, MessageId, NoCompleteMember, NodeId, OnFailure,
+    Origin, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind, RingMember,
+    Seq, SessionPlan, SlowDownEnd, StaleDisk, Status, StoredError, View, ViewId, VotesLost, WaitCause, Waiting,
 };
 pub use cluster_key::{
     CLUSTER_KEY_BYTES, CLUSTER_KEY_PREFIX, ClusterKey, GenerateClusterKeyError, ParseClusterKeyError,
 };
 pub use cluster_keys::{AcceptedAs, ClusterKeys, ParseClusterKeysError, RevokedFullError, RotateError};
-pub use driver::FoundingEvent;
+pub use driver::CreationEvent;
 pub use endpoint::{BindError, Congestion, EndpointLimits, LimitsError, OpenError, bind};
-pub use error::{ForgetError, FoundError, JoinError, RevokeError, SetKeysError};
+pub use error::{CreateGroupError, ForgetError, JoinError, RevokeError, SetKeysError};
 pub use group::{
     Approval, Approved, ApprovedError, ApprovedItem, Divergence, EndReason, Events, EventsError, GroupConfig, Receipt,
     ReceiptError,
@@ -132,7 +132,7 @@ pub use identity::{
 };
 pub use link::{GROUPS_MAX, Traffic};
 pub use link_error::{ConnectError, LinkFailure, Words};
-pub use node::{Founding, Joining, Lookup, LookupError, Node, NodeBuilder, StartError};
+pub use node::{Joining, Lookup, LookupError, Node, NodeBuilder, PendingGroup, StartError};
 pub use replica::{
     Applied, MembersChanged, ReadError, Replica, ReplicaConfig, ReplicaError, ReplicaStatus, SNAPSHOT_EVERY_BYTES,
     StateDivergence, StateMachine, SubmitError, UnknownOutcome,

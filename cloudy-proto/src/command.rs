@@ -13,10 +13,10 @@ use crate::view::RingMember;
 /// One entry of the control log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// The first entry; the creator is the voter [`ConsensusId::FOUNDER`].
-    Founded {
+    /// The first entry; the creator is the voter [`ConsensusId::CREATOR`].
+    Created {
         /// The node that creates the group.
-        founder: NodeId,
+        creator: NodeId,
     },
     /// A process of a node starts; the position of the entry is its incarnation.
     Incarnate {
@@ -143,7 +143,7 @@ impl SessionPlan {
 /// The state of the log after an entry: it replaces the entries up to that one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogState {
-    pub(crate) founder: Option<NodeId>,
+    pub(crate) creator: Option<NodeId>,
     pub(crate) session: Option<SessionPlan>,
     /// The latest incarnation of each node, with the process's own number for it.
     pub(crate) incarnations: Vec<(NodeId, Incarnation, u64)>,

@@ -143,7 +143,7 @@ counter!(
 
 impl ConsensusId {
     /// The group's creator; every other voter has the incarnation in which it began to vote.
-    pub const FOUNDER: Self = Self(1);
+    pub const CREATOR: Self = Self(1);
 }
 
 impl Rank {

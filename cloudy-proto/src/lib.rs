@@ -54,8 +54,8 @@ pub use id::{
 };
 pub use io::{
     Admission, Approval, ApprovedItem, CannotKeepUp, Entry, Event, Frame, Input, LeastRing, LeaveWait, MemberStatus,
-    NobodyComplete, OlderDisk, Outcome, Output, PendingSlot, Phase, Position, Request, SlowDownEnd, Status, VotesLost,
-    WaitCause, Waiting,
+    NoCompleteMember, Outcome, Output, PendingSlot, Phase, Position, Request, SlowDownEnd, StaleDisk, Status,
+    VotesLost, WaitCause, Waiting,
 };
 pub use machine::{FinalOutcomes, Machine, MachineConfig, Role};
 pub use read_back::{Stored, StoredError};

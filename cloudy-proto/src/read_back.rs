@@ -249,14 +249,14 @@ impl Stored {
     /// Others may rely on what is stored, so the group must not be forgotten: a view is in the log, as far as the voter
     /// holds it or as far as it was applied, or this node was made a voter.
     ///
-    /// Until a view is in its log the founder is the only voter and nobody is a member, so nothing was promised to anybody.
+    /// Until a view is in its log the creator is the only voter and nobody is a member, so nothing was promised to anybody.
     #[must_use]
     pub fn is_relied_on(&self, rules: Rules) -> bool {
         let is_install = |command: &Bytes| matches!(decode_command(command), Ok(Command::InstallView(_)));
         let compacted = self.log.as_ref().and_then(|(_, state)| decode_log_state(state).ok());
         let has_view = compacted.is_some_and(|state| state.installed.is_some()) || self.commands.iter().any(is_install);
-        // A member applies a view once its voters have synced it, which may be before the founder has stored that it did.
-        let votes = self.voter() > ConsensusId::FOUNDER;
+        // A member applies a view once its voters have synced it, which may be before the creator has stored that it did.
+        let votes = self.voter() > ConsensusId::CREATOR;
         let voted_for_view = self.entries.iter().any(|entry| is_install(&entry.command));
         has_view || (rules.holds(Rule::VotersLogIsKept) && (votes || voted_for_view))
     }

@@ -94,7 +94,7 @@ kinds! {
     Refusal { NotYet Final Gone }
     ControlFrame {
         Invite Accept Refuse Follow Log Ready Wedge Wedged Fetch Fetched Final End Suspect Rejoin Coordinates Consensus
-        Leave Resigned Running Join Refer Wedging LogState NobodyComplete Ended Absent Diverged
+        Leave Resigned Running Join Refer Wedging LogState NoCompleteMember Ended Absent Diverged
         Probe Echo SlowDown
     }
     Fetched { Entry End Truncated Snapshot View }
@@ -103,7 +103,7 @@ kinds! {
         Append AppendResponse RequestVote RequestVoteResponse Heartbeat HeartbeatResponse TimeoutNow RequestPreVote
         RequestPreVoteResponse Snapshot
     }
-    Command { Founded Incarnate Session InstallView Kickstart Grace Report Close Voter Left }
+    Command { Created Incarnate Session InstallView Kickstart Grace Report Close Voter Left }
     Dropped { Silent Blamed Left }
     Origin { Survivor Joiner Restarted }
     VoterRole { Learner Voter Gone }
@@ -388,10 +388,10 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Resigned,
         ControlFrame::Consensus(consensus()),
         ControlFrame::LogState { index: LogIndex(300), term: 4, state: Bytes::from_static(b"state") },
-        ControlFrame::Running { name: "demo".into(), founder: origin, durability: Durability::Memory },
+        ControlFrame::Running { name: "demo".into(), creator: origin, durability: Durability::Memory },
         ControlFrame::Join { run: u64::MAX, observer: true, result: CHECKPOINT },
         ControlFrame::Refer { coordinator: origin, addresses: addresses(), left: Duration::from_millis(1_500) },
-        ControlFrame::NobodyComplete { view, missing: vec![origin], lost: vec![NodeId([0xbb; 32])] },
+        ControlFrame::NoCompleteMember { view, missing: vec![origin], lost: vec![NodeId([0xbb; 32])] },
         ControlFrame::Ended,
         ControlFrame::Absent,
         ControlFrame::Diverged { view, node: origin, theirs: CHECKPOINT, ours: CHECKPOINT },
@@ -511,7 +511,7 @@ fn commands() -> Vec<Bytes> {
         Command::Kickstart(plan),
         Command::Grace,
         Command::Close,
-        Command::Founded { founder: node },
+        Command::Created { creator: node },
         Command::Session(plan),
         Command::Report { node, result: CHECKPOINT, report: Bytes::from_static(b"report") },
         voter(VoterRole::Learner),

@@ -130,13 +130,13 @@ fn entry_bytes(record: &Record) -> u64 {
 
 /// A group of one with a long result, and a node that comes to it.
 fn begun() -> World {
-    let role = Role::Founder { member: true, parameters: Parameters::default() };
+    let role = Role::Creator { member: true, parameters: Parameters::default() };
     let creator = machine(CREATOR, role, Durability::Memory);
     let joiner = machine(JOINER, Role::Joiner { contact: id(CREATOR) }, Durability::Disk);
     let machines = [creator, joiner];
     let (packets, unsynced) = (VecDeque::new(), VecDeque::new());
     let mut world = World { machines, now: Time(0), packets, unsynced, unsynced_most: 0 };
-    world.hand(CREATOR, Input::Request(Request::Found { session: None }));
+    world.hand(CREATOR, Input::Request(Request::Create { session: None }));
     let mut sent = 0;
     for _ in 0..STEPS_MAX {
         if world.index(CREATOR) == MESSAGES {

@@ -23,14 +23,14 @@ fn group() -> Machine {
         group: GroupId(*b"a group of one !"),
         name: "starts".to_owned(),
         run: 1,
-        role: Role::Founder { member: true, parameters: Parameters::default() },
+        role: Role::Creator { member: true, parameters: Parameters::default() },
         durability: Durability::Memory,
         retain_bytes: 1 << 10,
         retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
         rules: Rules::default(),
     });
-    hand(&mut machine, Input::Request(Request::Found { session: None }));
+    hand(&mut machine, Input::Request(Request::Create { session: None }));
     machine
 }
 

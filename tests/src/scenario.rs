@@ -52,7 +52,7 @@ impl Scenario {
     /// # Errors
     /// If a checker fails.
     pub fn ends(&mut self) -> Result<(), Failure> {
-        self.ended_by(Plan::FOUNDER)
+        self.ended_by(Plan::CREATOR)
     }
 
     /// A node ends the group.
@@ -81,7 +81,7 @@ impl Scenario {
         while !holds(&self.world) {
             let went_on = self.world.step()?;
             if !went_on || self.world.now_us >= self.world.plan.heal_at_us {
-                return Err(self.world.judge.failure("the story goes on", Plan::FOUNDER, format!("never: {what}")));
+                return Err(self.world.judge.failure("the story goes on", Plan::CREATOR, format!("never: {what}")));
             }
         }
         Ok(())

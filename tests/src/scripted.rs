@@ -10,7 +10,7 @@ use cloudy_proto::wire::{
 };
 use cloudy_proto::{
     ApprovedItem, Command, ConsensusId, Durability, Event, Frame, Incarnation, Input, LogBase, LogIndex, Machine,
-    MachineConfig, NodeId, OlderDisk, Output, Parameters, Rank, Record, Request, Role, Round, Rules, Seq, Stored, Time,
+    MachineConfig, NodeId, Output, Parameters, Rank, Record, Request, Role, Round, Rules, Seq, StaleDisk, Stored, Time,
     ViewId, Vote, VoterRole,
 };
 
@@ -81,23 +81,23 @@ impl Alone {
 /// enter the creator's result.
 #[must_use]
 pub fn repeats_itself(rules: Rules) -> Vec<u64> {
-    let mut founder = Alone::linked(Role::Founder { member: true, parameters: Parameters::default() }, rules);
+    let mut creator = Alone::linked(Role::Creator { member: true, parameters: Parameters::default() }, rules);
     let (view, lane) = (ViewId(1), Rank(1));
     let slot = |round, prev, count| {
         let slot = Slot { round: Round(round), prev: Round(prev), batch: batch(count) };
         (Stream::Lane { view, lane }, Frame::Lane(LaneFrame::Slot(slot)))
     };
     let tally = |frame| (Stream::Tally { view }, Frame::Tally(frame));
-    founder.takes(Input::Request(Request::Invite { node: PEER }));
-    founder.hears_control(ControlFrame::Accept { run: 2 });
-    let mut outputs = founder.takes(Input::Request(Request::Found { session: None }));
+    creator.takes(Input::Request(Request::Invite { node: PEER }));
+    creator.hears_control(ControlFrame::Accept { run: 2 });
+    let mut outputs = creator.takes(Input::Request(Request::Create { session: None }));
     for (stream, frame) in [
         tally(TallyFrame::Resume { frontiers: vec![(Rank(0), Round(0))] }),
         slot(0, 0, 2),
         slot(1, 1, 3),
         tally(TallyFrame::Approved { frontier: Round(2) }),
     ] {
-        outputs.extend(founder.hears(stream, frame));
+        outputs.extend(creator.hears(stream, frame));
     }
     let entered = outputs.into_iter().filter_map(|output| match output {
         Output::Deliver(ApprovedItem::Batch(entry)) => Some(entry.batch.first_seq.0..=entry.batch.last_seq().0),
@@ -132,7 +132,7 @@ pub fn says_that_nobody_coordinates(rules: Rules) -> bool {
 pub fn refuses_what_it_does_not_hold(rules: Rules) -> bool {
     let mut invited = Alone::linked(Role::Invited { by: PEER }, rules);
     let commands = [
-        Command::Founded { founder: PEER },
+        Command::Created { creator: PEER },
         Command::Incarnate { node: PEER, run: 2 },
         Command::Incarnate { node: NodeId([1; 32]), run: 1 },
     ];
@@ -141,7 +141,7 @@ pub fn refuses_what_it_does_not_hold(rules: Rules) -> bool {
     let outputs = invited.hears_control(ControlFrame::Consensus(ConsensusMessage {
         kind: ConsensusKind::Heartbeat,
         to: ConsensusId(3),
-        from: ConsensusId::FOUNDER,
+        from: ConsensusId::CREATOR,
         term: 1,
         log_term: 0,
         index: LogIndex(0),
@@ -172,11 +172,11 @@ pub fn asks_back(rules: Rules) -> bool {
 /// voter says so, and stores that it gives up its name.
 #[must_use]
 pub fn gives_up_its_vote(rules: Rules) -> bool {
-    const LEADER: ConsensusId = ConsensusId::FOUNDER;
+    const LEADER: ConsensusId = ConsensusId::CREATOR;
     const VOTER: ConsensusId = ConsensusId(3);
     let electors = vec![(LEADER, VoterRole::Voter), (VOTER, VoterRole::Voter)];
     let commands = [
-        Command::Founded { founder: PEER },
+        Command::Created { creator: PEER },
         Command::Incarnate { node: PEER, run: 2 },
         Command::Incarnate { node: ME, run: 3 },
         Command::Voter { id: VOTER, node: ME, role: VoterRole::Voter },
@@ -210,7 +210,7 @@ pub fn gives_up_its_vote(rules: Rules) -> bool {
         context: Bytes::new(),
         snapshot: Bytes::new(),
     }));
-    let says = outputs.iter().any(|output| matches!(output, Output::Event(Event::OlderDisk(OlderDisk::Log))));
+    let says = outputs.iter().any(|output| matches!(output, Output::Event(Event::StaleDisk(StaleDisk::Log))));
     let gives_up = |record: &Record| *record == Record::Vote(Vote::default());
     let stores = outputs.iter().any(|output| match output {
         Output::Persist { records, .. } => records.iter().any(gives_up),

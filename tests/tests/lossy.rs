@@ -8,7 +8,7 @@ use std::time::Duration;
 use cloudy_node::EndpointLimits;
 use cloudy_node::fault::{FaultCounters, Faults, MemoryNetwork};
 use cloudy_node::{
-    Approval, ApprovedItem, ClusterKey, Event, FoundError, Group, GroupConfig, Identity, Index, Node, OnFailure,
+    Approval, ApprovedItem, ClusterKey, CreateGroupError, Event, Group, GroupConfig, Identity, Index, Node, OnFailure,
     Parameters, Payloads, Receipt, RingKind,
 };
 use futures_util::future::join_all;
@@ -38,7 +38,7 @@ async fn start(network: &MemoryNetwork, at: usize, identity: Identity, seed: u64
     Node::builder().identity(identity).socket(socket).rng_seed(rng_seed).limits(limits).start().await.unwrap()
 }
 
-async fn found(seed: u64, loss: f64, ring: RingKind, on_failure: OnFailure) -> World {
+async fn create(seed: u64, loss: f64, ring: RingKind, on_failure: OnFailure) -> World {
     // Printed where a test fails.
     eprintln!("seed {seed}, loss {loss}, {ring:?}");
     let network = MemoryNetwork::new(seed);
@@ -66,8 +66,8 @@ async fn found(seed: u64, loss: f64, ring: RingKind, on_failure: OnFailure) -> W
     let config = GroupConfig::default().parameters(parameters);
     let create = nodes[0].create_group("lossy", NODES, config);
     let joins = join_all(nodes[1..].iter().map(|node| node.join_group_at("lossy", address(0))));
-    let (founder, others) = within("the founding", async { tokio::join!(create, joins) }).await;
-    let groups = std::iter::once(founder.unwrap()).chain(others.into_iter().map(Result::unwrap)).collect();
+    let (creator, others) = within("the creation", async { tokio::join!(create, joins) }).await;
+    let groups = std::iter::once(creator.unwrap()).chain(others.into_iter().map(Result::unwrap)).collect();
     World { network, identities, nodes, groups }
 }
 
@@ -168,8 +168,9 @@ impl World {
         assert_eq!(within("the double is linked", double.connect(address(with))).await, Ok(self.nodes[with].id()));
         // A link that is lost and replaced in one turn of the driver is never seen to be down. But the double ends only once
         // the other node has closed the older link.
-        let has_ended =
-            async || matches!(double.found_group("any", GroupConfig::default()).await, Err(FoundError::SameIdentity));
+        let has_ended = async || {
+            matches!(double.prepare_group("any", GroupConfig::default()).await, Err(CreateGroupError::SameIdentity))
+        };
         until("the node has lost its link", async || !self.linked(of, with).await || has_ended().await).await;
         within("the double goes", double.shutdown()).await;
         until("both are linked again", async || self.linked(of, with).await && self.linked(with, of).await).await;
@@ -189,7 +190,7 @@ async fn read_final(group: &Group) -> Vec<String> {
 }
 
 async fn run(seed: u64, loss: f64, ring: RingKind, messages: usize) -> Outcome {
-    let world = found(seed, loss, ring, OnFailure::Evict).await;
+    let world = create(seed, loss, ring, OnFailure::Evict).await;
     let receipts = world.broadcast(messages, async {}).await;
     let outcome = world.finish(receipts, true).await;
     let FaultCounters { sent, dropped, duplicated, reordered, .. } = outcome.network;
@@ -227,7 +228,7 @@ async fn token_results_are_equal_and_complete_at_any_loss() {
 }
 
 async fn run_with_cuts(seed: u64, loss: f64, ring: RingKind, messages: usize) {
-    let world = found(seed, loss, ring, OnFailure::Wait).await;
+    let world = create(seed, loss, ring, OnFailure::Wait).await;
     let disturb = async {
         until("a quarter is approved", async || world.index(0).await > NODES * messages / 4).await;
         // Between a member and the creator, and between two members; each as it has dialled the other.
@@ -242,7 +243,7 @@ async fn run_with_cuts(seed: u64, loss: f64, ring: RingKind, messages: usize) {
 
 /// Cuts one member off from all others until they go on without it, and requires that it comes back by itself.
 async fn run_with_an_eviction(seed: u64, loss: f64, ring: RingKind, messages: usize) {
-    let world = found(seed, loss, ring, OnFailure::Evict).await;
+    let world = create(seed, loss, ring, OnFailure::Evict).await;
     let members = async |at: usize| {
         let view = world.groups[at].status().await.unwrap().view.unwrap();
         (view.members(), view.id)

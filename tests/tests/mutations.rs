@@ -106,8 +106,8 @@ each_is_caught! {
     a_vote_leaves_before_it_is_synced: VoteIsSynced,
     a_sync_releases_what_came_after_it: TicketIsOfItsState,
     who_skips_a_view_is_complete_in_the_next: SkippedViewIsIncomplete,
-    an_older_disk_decides_a_cut: RunningFixTheCut,
-    an_older_disk_takes_a_cut_that_it_did_not_answer_for: DiskKnowsItsAnswer,
+    a_stale_disk_decides_a_cut: RunningFixTheCut,
+    a_stale_disk_takes_a_cut_that_it_did_not_answer_for: DiskKnowsItsAnswer,
     a_restarted_member_is_active_again: RestartedIsWedged,
     a_run_in_memory_that_is_over_counts_as_a_survivor: StaleMemberIsVoid,
     a_snapshot_claims_an_index_that_its_state_does_not_know: SnapshotIsOfItsIndex,
@@ -120,7 +120,7 @@ each_is_caught! {
     an_id_is_rejected_that_nobody_was_given: RejectedIsListed,
     an_id_is_rejected_that_is_on_the_ring: RejectedIsOffRing,
     a_result_that_is_behind_rejects_what_it_lacks: RejectedIsReached,
-    a_founder_forgets_the_only_vote: VotersLogIsKept,
+    a_creator_forgets_the_only_vote: VotersLogIsKept,
 }
 
 /// Two coordinators may each have a next view put into the log: the first sleeps from its proposal on. Either of two rules

@@ -118,7 +118,7 @@ const FETCH_US: u64 = 2_000_000;
 fn a_group_without_a_complete_member_says_so_and_goes_on_once_a_disk_is_back() -> Result<(), Failure> {
     for durability in [Durability::Memory, Durability::Disk] {
         let mut plan = Plan::calm(3, None);
-        (plan.founder_is_member, plan.network.latency_us, plan.network.result_us) = (false, 20_000, FETCH_US);
+        (plan.creator_is_member, plan.network.latency_us, plan.network.result_us) = (false, 20_000, FETCH_US);
         (plan.parameters.durability, plan.parameters.on_failure) = (durability, OnFailure::Evict);
         let mut story = Scenario::begin(plan)?;
         story.broadcasts(1, FETCHED, 1_000)?;
@@ -127,13 +127,13 @@ fn a_group_without_a_complete_member_says_so_and_goes_on_once_a_disk_is_back() -
         story.suffers(Fault::LoseDisk { who: Who::Node(2), after_us: 10_000 })?;
         story.until("it is on the ring, and all vote", |world| {
             let back = world.running(2).is_some_and(|at| world.judge.view_of(at).1);
-            let voters = world.nodes[Plan::FOUNDER].machine.status(cloudy_proto::Time(0)).voters;
+            let voters = world.nodes[Plan::CREATOR].machine.status(cloudy_proto::Time(0)).voters;
             back && voters.len() == 3 && voters.contains(&world.nodes[2].id)
         })?;
         let (joiner, lost) = (running(&story)[2], story.world.nodes[1].id);
         assert!(!story.world.judge.has_all(joiner), "{durability:?}: it is not complete");
         story.suffers(Fault::Restart { who: Who::Node(1), after_us: 6_000_000 })?;
-        for node in [Plan::FOUNDER, joiner] {
+        for node in [Plan::CREATOR, joiner] {
             story.until("it says who is missing", |world| world.judge.nobody_complete(node).is_some())?;
             let said = story.world.judge.nobody_complete(node).cloned();
             assert!(said.is_some_and(|said| said.missing == [lost] && said.lost.is_empty()), "{durability:?}");
@@ -141,7 +141,7 @@ fn a_group_without_a_complete_member_says_so_and_goes_on_once_a_disk_is_back() -
         if durability == Durability::Memory {
             // It is back in another run.
             story.until("it says what is lost", |world| {
-                [Plan::FOUNDER, joiner].iter().all(|&node| {
+                [Plan::CREATOR, joiner].iter().all(|&node| {
                     world.judge.nobody_complete(node).is_some_and(|said| said.missing.is_empty() && said.lost == [lost])
                 })
             })?;
@@ -198,19 +198,19 @@ fn who_misses_more_of_the_log_than_is_kept_is_told_what_it_comes_to() -> Result<
 
 /// The creator's disk syncs slowly: the members have the first view before the creator has stored that it applied it.
 #[test]
-fn a_founder_that_dies_while_it_founds_finishes_that_when_it_is_back() -> Result<(), Failure> {
-    for (founder_is_member, seed) in
+fn a_creator_that_dies_while_it_creates_finishes_that_when_it_is_back() -> Result<(), Failure> {
+    for (creator_is_member, seed) in
         [true, false].into_iter().flat_map(|member| (0..40).map(move |seed| (member, seed)))
     {
         let mut plan = Plan::calm_on_disk(3);
-        (plan.seed, plan.founder_is_member, plan.disk.sync_us) = (seed, founder_is_member, 20_000);
+        (plan.seed, plan.creator_is_member, plan.disk.sync_us) = (seed, creator_is_member, 20_000);
         let mut story = Scenario { world: World::new(plan, false) };
-        story.until("the founder has the first view", |world| world.judge.view().is_some())?;
-        story.suffers(Fault::Restart { who: Who::Node(Plan::FOUNDER), after_us: 100_000 })?;
-        assert_eq!(story.world.running(Plan::FOUNDER), None, "it need not wait for anything");
+        story.until("the creator has the first view", |world| world.judge.view().is_some())?;
+        story.suffers(Fault::Restart { who: Who::Node(Plan::CREATOR), after_us: 100_000 })?;
+        assert_eq!(story.world.running(Plan::CREATOR), None, "it need not wait for anything");
         story.until("all are back", |world| {
             let active = |home| world.running(home).is_some_and(|at| world.judge.view_of(at).1);
-            (usize::from(!founder_is_member)..3).all(active)
+            (usize::from(!creator_is_member)..3).all(active)
         })?;
         assert_eq!(story.world.stats.count(Met::RestartedInMemory), 0, "seed {seed}: it forgot the group");
         let approved = story.world.judge.approved();
@@ -241,10 +241,10 @@ fn a_kill_waits_until_a_restarted_node_knows_again_who_votes() -> Result<(), Fai
         story.suffers(Fault::Kill { who: Who::Node(2) })?;
         story.until("one votes", |world| votes(world) == Some(1))?;
         story.suffers(Fault::Restart { who: Who::Node(1), after_us: 100_000 })?;
-        story.suffers(Fault::Kill { who: Who::Node(Plan::FOUNDER) })?;
+        story.suffers(Fault::Kill { who: Who::Node(Plan::CREATOR) })?;
         story.until("the member is back", |world| world.running(1).is_some())?;
         forgot += u32::from(votes(&story.world) == Some(2));
-        story.until("the master dies", |world| world.running(Plan::FOUNDER).is_none())?;
+        story.until("the master dies", |world| world.running(Plan::CREATOR).is_none())?;
         story.settles()?;
         assert_eq!(excuse(&story.world), None, "syncs of {sync_us} us");
     }

@@ -100,7 +100,7 @@ fn a_session_outlives_its_master() -> Result<(), Failure> {
         story.broadcasts(1, 5, 8)?;
         story.broadcasts(3, 5, 8)?;
         story.pass(kill_at_us)?;
-        story.suffers(Fault::Kill { who: Who::Node(Plan::FOUNDER) })?;
+        story.suffers(Fault::Kill { who: Who::Node(Plan::CREATOR) })?;
         story.settles()?;
         assert_eq!(story.world.judge.approved(), 10, "killed after {kill_at_us} us");
         assert_eq!(story.world.judge.survivors().len(), 3, "killed after {kill_at_us} us");
@@ -131,7 +131,7 @@ fn five_lose_one_coordinator_after_another_and_the_last_two_go_on() -> Result<()
 }
 
 #[test]
-fn three_members_and_their_watching_founder_lose_any_one_at_any_time_and_go_on() -> Result<(), Failure> {
+fn three_members_and_their_watching_creator_lose_any_one_at_any_time_and_go_on() -> Result<(), Failure> {
     // If two members are left the creator votes with them, also if it voted before and was removed.
     let mut plan = plan_of_a_session(3);
     plan.parameters.on_failure = OnFailure::Evict;
@@ -139,22 +139,22 @@ fn three_members_and_their_watching_founder_lose_any_one_at_any_time_and_go_on()
     let mut story = Scenario::begin(plan)?;
     for lost in [1, 2, 3, 1, 2, 3] {
         let vote = |world: &World, who: &[usize]| {
-            let voters = world.nodes[Plan::FOUNDER].machine.status(cloudy_proto::Time(0)).voters;
+            let voters = world.nodes[Plan::CREATOR].machine.status(cloudy_proto::Time(0)).voters;
             voters.len() == 3 && who.iter().all(|&node| voters.contains(&world.nodes[node].id))
         };
         story.until("the members vote", |world| vote(world, &[1, 2, 3]))?;
         story.suffers(Fault::Isolate { who: Who::Node(lost), outage_us: 3_000_000 })?;
         let others: Vec<usize> = (1..=3).filter(|&node| node != lost).collect();
-        let (view, approved) = (view_of(&story.world, Plan::FOUNDER), story.world.judge.approved());
+        let (view, approved) = (view_of(&story.world, Plan::CREATOR), story.world.judge.approved());
         others.iter().try_for_each(|&node| story.broadcasts(node, 5, 8))?;
         story.until("the others go on", |world| {
             others.iter().all(|&node| world.judge.index_of(node) == approved + 10)
         })?;
         let at = story.world.now_us;
-        let living = [Plan::FOUNDER, others[0], others[1]];
+        let living = [Plan::CREATOR, others[0], others[1]];
         story.until("all who are left vote", |world| vote(world, &living))?;
         assert!(story.world.now_us - at < 500_000, "long before it is back");
-        story.until("it is back", |world| view_of(world, Plan::FOUNDER) == view + 2)?;
+        story.until("it is back", |world| view_of(world, Plan::CREATOR) == view + 2)?;
     }
     Ok(())
 }
@@ -200,7 +200,7 @@ fn who_was_away_while_newcomers_took_the_place_of_all_it_knew_finds_them() -> Re
     story.pass(1_000_000)?;
     story.suffers(Fault::Partition { side: 1 << 1, bridge: None, outage_us: 9_000_000 })?;
     story.until("both newcomers vote", |world| {
-        let voters = world.nodes[Plan::FOUNDER].machine.status(cloudy_proto::Time(0)).voters;
+        let voters = world.nodes[Plan::CREATOR].machine.status(cloudy_proto::Time(0)).voters;
         let votes = |home: usize| {
             world.running(home).is_some_and(|at| back(world, home) && voters.contains(&world.nodes[at].id))
         };
@@ -208,7 +208,7 @@ fn who_was_away_while_newcomers_took_the_place_of_all_it_knew_finds_them() -> Re
     })?;
     // They have heard that they do.
     story.pass(200_000)?;
-    story.suffers(Fault::Kill { who: Who::Node(Plan::FOUNDER) })?;
+    story.suffers(Fault::Kill { who: Who::Node(Plan::CREATOR) })?;
     story.until("the newcomers go on", |world| world.judge.view().is_some_and(|view| view.members() == 2))?;
     story.until("it is back", |world| world.judge.view().is_some_and(|view| view.members() == 3))?;
     story.broadcasts(1, 5, 8)?;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudy_node::DataDir;
 use cloudy_node::{
-    Approved, ApprovedError, ApprovedItem, BroadcastError, Checkpoint, Durability, Entry, Event, Founding,
-    FoundingEvent, Group, GroupConfig, Index, Node, Parameters, RingKind, Seq, key_file, payload_slices,
+    Approved, ApprovedError, ApprovedItem, BroadcastError, Checkpoint, CreationEvent, Durability, Entry, Event, Group,
+    GroupConfig, Index, Node, Parameters, PendingGroup, RingKind, Seq, key_file, payload_slices,
 };
 use miette::{IntoDiagnostic, Report};
 use tokio::time::{Instant, sleep_until};
@@ -43,13 +43,13 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
     };
     let socket = node::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let (node, _) = node::start_as(socket, &key.into(), who, spec.faults, false, None).await?;
-    let group = if *number == 0 { found(&node, spec, post).await? } else { join(&node, post).await? };
+    let group = if *number == 0 { create(&node, spec, post).await? } else { join(&node, post).await? };
     let mut member = Member {
         approved: group.approved_from(Index(1)),
-        tally: Tally { me: group.me(), hellos: 0, count: 0, own: Seq(0), timeline: Timeline::of(0..0) },
+        tally: Tally { me: group.node_id(), hellos: 0, count: 0, own: Seq(0), timeline: Timeline::of(0..0) },
         group,
         node,
-        is_founder: *number == 0,
+        is_creator: *number == 0,
     };
     member.greet(spec.nodes).await?;
     post.say(Said::Ready).await?;
@@ -69,7 +69,7 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
 }
 
 /// Creates the group at the first node, before others receive its address.
-async fn found(node: &Node, spec: &Spec, post: &mut Post) -> Result<Group, Report> {
+async fn create(node: &Node, spec: &Spec, post: &mut Post) -> Result<Group, Report> {
     let defaults = Parameters::default();
     let slot_payloads_max = match spec.ring {
         // Each turn of the token sends one message, as in a session.
@@ -85,29 +85,29 @@ async fn found(node: &Node, spec: &Spec, post: &mut Post) -> Result<Group, Repor
         .window_bytes_min(window_bytes_min)
         .slot_payloads_max(slot_payloads_max);
     let config = GroupConfig::default().parameters(parameters);
-    let founding = node.found_group(GROUP, config).await.into_diagnostic()?;
+    let creation = node.prepare_group(GROUP, config).await.into_diagnostic()?;
     post.say(Said::Listening(node.local_addr())).await?;
     links(post).await?;
-    gather(founding, spec.nodes - 1).await
+    gather(creation, spec.nodes - 1).await
 }
 
 /// Admits the first nodes that request it, up to a number, and creates the group.
-pub(super) async fn gather(mut founding: Founding, mut others: usize) -> Result<Group, Report> {
+pub(super) async fn gather(mut creation: PendingGroup, mut others: usize) -> Result<Group, Report> {
     while others > 0 {
-        match founding.next_event().await {
-            Some(FoundingEvent::AskedToJoin { node }) => founding.invite(node),
-            Some(FoundingEvent::Accepted { .. }) => others -= 1,
-            Some(FoundingEvent::Refused { reason, .. }) => {
+        match creation.next_event().await {
+            Some(CreationEvent::AskedToJoin { node }) => creation.invite(node),
+            Some(CreationEvent::Accepted { .. }) => others -= 1,
+            Some(CreationEvent::Refused { reason, .. }) => {
                 return Err(failure(format_args!("a node was not admitted: {reason}"), "run it again"));
             }
-            Some(FoundingEvent::Lost { node }) => {
+            Some(CreationEvent::Lost { node }) => {
                 return Err(failure(format_args!("node {} was lost", node.short()), "run it again"));
             }
             Some(_) => {}
             None => return Err(failure("the first node was shut down", "run it again")),
         }
     }
-    founding.found(None).await.into_diagnostic()
+    creation.create(None).await.into_diagnostic()
 }
 
 /// The group's final result, once it was read.
@@ -128,8 +128,8 @@ pub(super) async fn final_result(group: &Group) -> Result<Checkpoint, Report> {
 async fn join(node: &Node, post: &mut Post) -> Result<Group, Report> {
     post.say(Said::Listening(node.local_addr())).await?;
     let addresses = links(post).await?;
-    let founder = addresses.first().ok_or_else(|| failure("a run without nodes", "run it again"))?;
-    node.join_group_at(GROUP, *founder).await.into_diagnostic()
+    let creator = addresses.first().ok_or_else(|| failure("a run without nodes", "run it again"))?;
+    node.join_group_at(GROUP, *creator).await.into_diagnostic()
 }
 
 async fn links(post: &mut Post) -> Result<Vec<SocketAddr>, Report> {
@@ -144,7 +144,7 @@ struct Member {
     approved: Approved,
     tally: Tally,
     node: Node,
-    is_founder: bool,
+    is_creator: bool,
 }
 
 /// Counts of the read result.
@@ -231,7 +231,7 @@ impl Member {
                 () = ready(()), if burst.is_some() => if let (Some(load), Some(burst)) = (&mut load, burst) {
                     outbox_full = self.offer(burst, &mut payload, load)?;
                 },
-                () = self.group.room(), if outbox_full => outbox_full = false,
+                () = self.group.capacity(), if outbox_full => outbox_full = false,
                 timer = timer.at(next_us.unwrap_or(0)), if next_us.is_some() && !outbox_full => timer.into_diagnostic()?,
             }
         }
@@ -267,7 +267,7 @@ impl Member {
                 order = post.next(), if !ended => match order? {
                     Order::End { .. } => {
                         ended = true;
-                        if self.is_founder {
+                        if self.is_creator {
                             self.group.end();
                         }
                     }

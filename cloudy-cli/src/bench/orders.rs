@@ -130,7 +130,7 @@ pub(crate) struct Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Role {
     /// The node creates the group and is a member, beside this number of others.
-    Founder { others: usize },
+    Creator { others: usize },
     /// The node creates the group for this number of members and is not one itself, like a session's master.
     Master { others: usize },
     /// It joins at the address that it receives.

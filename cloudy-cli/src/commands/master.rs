@@ -112,10 +112,10 @@ async fn for_a_user(
     }
     let watcher = Watcher::new(Progress::start(), BTreeMap::new());
     let began_at = Instant::now();
-    let founded = Cell::new(None);
+    let created = Cell::new(None);
     let running = run_master(node, config, stop.asked(), |event| {
-        if let MasterEvent::Founded { group, .. } = event {
-            founded.set(Some(group));
+        if let MasterEvent::Created { group, .. } = event {
+            created.set(Some(group));
         }
         watcher.observe(event);
     });
@@ -130,7 +130,7 @@ async fn for_a_user(
     session.report_absent(&config.slaves, config.expect.is_some());
     drop(watcher);
     let presented = present(&session, args.json, stop).await;
-    if let (Ok(_), Some(group)) = (&presented, founded.get()) {
+    if let (Ok(_), Some(group)) = (&presented, created.get()) {
         forget(node, group).await;
     }
     presented

@@ -226,7 +226,7 @@ impl Slave<'_> {
             SlaveEvent::Phase(phase) => self.progress.line(phase_name(phase)),
             SlaveEvent::View { id, members } if self.args.process.child.announce => say(&Said::View { id, members }),
             SlaveEvent::View { id, members } => self.progress.line(&format!("view {id}: {} slaves", members.len())),
-            SlaveEvent::NobodyComplete(stopped) => self.progress.line(&stopped_words(&stopped)),
+            SlaveEvent::NoCompleteMember(stopped) => self.progress.line(&stopped_words(&stopped)),
             SlaveEvent::NotBegun { master, cause } => self.progress.line(&format!(
                 "the master, node {}, {cause} before SEND: this slave has no result of that session",
                 master.short()

@@ -11,11 +11,11 @@ use cloudy_proto::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::attempt::{Aim, Attempt, Stage};
+use crate::driver::creation::{CreationEvent, CreationParts};
 use crate::driver::disk::ForgetReply;
-use crate::driver::founding::{FoundingEvent, FoundingParts};
 use crate::driver::{Command, Driver, GroupRun, ResumedGroup};
 use crate::endpoint::canonical;
-use crate::error::{ForgetError, FoundError, JoinError};
+use crate::error::{CreateGroupError, ForgetError, JoinError};
 use crate::group::GroupConfig;
 use crate::group::shared::{EndReason, Shared};
 use crate::health::CloseReason;
@@ -38,9 +38,9 @@ impl Driver {
         match command {
             Command::Connect { address, beside, reply } => self.connect(address, beside, reply),
             Command::Located { node, address } => self.located(node, address),
-            Command::Found { name, config, reply } => {
+            Command::Create { name, config, reply } => {
                 // A caller that is gone needs no answer.
-                let _ = reply.send(self.found(name, &config));
+                let _ = reply.send(self.create(name, &config));
             }
             Command::Join { name, contact, aim, config, stage, reply } => {
                 self.join(name, Joining { contact, aim, config, stage, reply });
@@ -130,38 +130,38 @@ impl Driver {
         self.connecting.push((address, reply));
     }
 
-    fn found(&mut self, name: String, config: &GroupConfig) -> Result<FoundingParts, FoundError> {
+    fn create(&mut self, name: String, config: &GroupConfig) -> Result<CreationParts, CreateGroupError> {
         if let Some(why) = self.trust.expelled {
-            return Err(why.found_error());
+            return Err(why.create_group_error());
         }
         self.end_abandoned();
         if self.is_in(&name) {
             let leaves = self.only_leaves(&name);
-            return Err(if leaves { FoundError::Leaving { name } } else { FoundError::NameTaken { name } });
+            return Err(if leaves { CreateGroupError::Leaving { name } } else { CreateGroupError::NameTaken { name } });
         }
         if self.is_full() {
-            return Err(FoundError::TooManyGroups);
+            return Err(CreateGroupError::TooManyGroups);
         }
         let durability = config.parameters.durability;
         if durability == Durability::Disk && self.disk.is_none() {
-            return Err(FoundError::NeedsDataDir { name });
+            return Err(CreateGroupError::NeedsDataDir { name });
         }
         let group = GroupId(rand::random());
         let shared = Arc::new(Shared::new(group, name, self.me, self.me, config));
-        let role = Role::Founder { member: config.founder_is_member, parameters: config.parameters.clone() };
+        let role = Role::Creator { member: config.creator_is_member, parameters: config.parameters.clone() };
         let (events, events_in) = mpsc::unbounded_channel();
         let (installed, installed_in) = oneshot::channel();
         let run = self.start_group(role, durability, shared, config);
-        run.founding = Some(events);
+        run.creation = Some(events);
         run.installed = Some(installed);
         let group = Arc::clone(&run.shared);
-        Ok(FoundingParts { group, events: events_in, installed: installed_in })
+        Ok(CreationParts { group, events: events_in, installed: installed_in })
     }
 
     /// Gives up groups whose creator stopped waiting before it had a handle.
     fn end_abandoned(&mut self) {
         let now = self.now();
-        let is_abandoned = |run: &&mut GroupRun| run.founding.as_ref().is_some_and(mpsc::UnboundedSender::is_closed);
+        let is_abandoned = |run: &&mut GroupRun| run.creation.as_ref().is_some_and(mpsc::UnboundedSender::is_closed);
         for run in self.groups.values_mut().filter(is_abandoned) {
             run.machine.handle(now, Input::Request(Request::End));
         }
@@ -199,11 +199,11 @@ impl Driver {
     ) -> &mut GroupRun {
         let outbox_bytes_max = config.outbox_bytes_max;
         if let Some(disk) = self.disk.as_mut().filter(|_| durability == Durability::Disk) {
-            let (name, founder) = (shared.name.clone(), shared.founder);
+            let (name, creator) = (shared.name.clone(), shared.creator);
             let outbox_bytes_max = outbox_bytes_max as u64;
             let (retain_bytes, retain_disk_bytes) = (config.retain_bytes, config.retain_disk_bytes);
             shared.read_from(disk.reader());
-            let meta = GroupMeta { name, founder, outbox_bytes_max, retain_bytes, retain_disk_bytes };
+            let meta = GroupMeta { name, creator, outbox_bytes_max, retain_bytes, retain_disk_bytes };
             disk.begin(shared.id, &meta);
         }
         let machine = Machine::new(self.machine_config(&shared, role, durability, config));
@@ -240,7 +240,7 @@ impl Driver {
             retain_disk_bytes: meta.retain_disk_bytes,
             ..GroupConfig::default()
         };
-        let shared = Arc::new(Shared::new(id, meta.name, self.me, meta.founder, &config));
+        let shared = Arc::new(Shared::new(id, meta.name, self.me, meta.creator, &config));
         let durability = Durability::Disk;
         let machine = self.machine_config(&shared, Role::Restored, durability, &config);
         if let Some(disk) = &mut self.disk {
@@ -384,9 +384,9 @@ impl Driver {
         let me = self.me.short();
         match self.groups.values().find(|run| run.shared.name == name) {
             Some(run) => {
-                let founder = run.shared.founder.short();
+                let creator = run.shared.creator.short();
                 let reason =
-                    format!("node {me} is in group {name:?} of node {founder} already; try again when that has ended");
+                    format!("node {me} is in group {name:?} of node {creator} already; try again when that has ended");
                 (reason, Refusal::Final)
             }
             None => {
@@ -406,19 +406,19 @@ impl Driver {
             return Some(format!("it belongs to group {other:?}, and waits for an invitation to that"));
         }
         let run = self.groups.values().find(|run| run.shared.name != name)?;
-        Some(format!("it belongs to group {:?} of node {}", run.shared.name, run.shared.founder.short()))
+        Some(format!("it belongs to group {:?} of node {}", run.shared.name, run.shared.creator.short()))
     }
 
     pub(super) fn asked_to_join(&mut self, peer: NodeId, name: String) {
-        let founding = self.groups.values_mut().find(|run| run.shared.name == name);
-        let reason = match founding {
-            Some(run) if run.founding.is_some() && run.asked.len() < INVITED_MAX => {
+        let creation = self.groups.values_mut().find(|run| run.shared.name == name);
+        let reason = match creation {
+            Some(run) if run.creation.is_some() && run.asked.len() < INVITED_MAX => {
                 if run.asked.insert(peer) {
-                    run.found(FoundingEvent::AskedToJoin { node: peer });
+                    run.report(CreationEvent::AskedToJoin { node: peer });
                 }
                 return;
             }
-            Some(run) if run.founding.is_some() => format!("{INVITED_MAX} nodes ask to join group {name:?} already"),
+            Some(run) if run.creation.is_some() => format!("{INVITED_MAX} nodes ask to join group {name:?} already"),
             _ => return self.asked_for_running(peer, name),
         };
         self.refuse_name(peer, name, &reason, Refusal::NotYet);

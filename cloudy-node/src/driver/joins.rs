@@ -26,7 +26,7 @@ async fn joined(
         Ok(Err(NotJoined::Truncated(first))) => Err(JoinError::Truncated { name, first }.into()),
         Err(_) => Err(match group.ended().await {
             // Another group of that name may follow.
-            EndReason::Closed => Attempt::not_yet(group.founder, "the group ended before this node was in it"),
+            EndReason::Closed => Attempt::not_yet(group.creator, "the group ended before this node was in it"),
             reason => JoinError::of_end(name, reason).into(),
         }),
     }
@@ -67,7 +67,7 @@ impl Driver {
         contact: NodeId,
         group: GroupId,
         name: &str,
-        (founder, durability): (NodeId, Durability),
+        (creator, durability): (NodeId, Durability),
     ) {
         let joining = self.take_joining(name, contact, |_| true);
         let (Some(joining), Some(mailbox)) = (joining, self.mailbox.upgrade()) else { return };
@@ -81,7 +81,7 @@ impl Driver {
             let _ = joining.reply.send(Err(JoinError::NeedsDataDir { name: name.to_owned() }.into()));
             return;
         }
-        let mut shared = Shared::new(group, name.to_owned(), self.me, founder, &joining.config);
+        let mut shared = Shared::new(group, name.to_owned(), self.me, creator, &joining.config);
         shared.observes = observes;
         let role = match aim {
             Aim::Member => Role::Joiner { contact },
@@ -133,7 +133,7 @@ impl Driver {
                 let (group, incarnation) = (run.shared.id, run.machine.incarnation());
                 let frame = Frame::Control(ControlFrame::Running {
                     name,
-                    founder: run.shared.founder,
+                    creator: run.shared.creator,
                     durability: run.machine.durability(),
                 });
                 return self.push(peer, (group, incarnation, Stream::Control), &frame);

@@ -10,10 +10,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::cluster_keys::ClusterKeys;
 use crate::driver::attempt::{Aim, Attempt, Stage};
+use crate::driver::creation::CreationParts;
 use crate::driver::disk::ForgetReply;
-use crate::driver::founding::FoundingParts;
 use crate::driver::openings::OpenName;
-use crate::error::{FoundError, RevokeError, SetKeysError};
+use crate::error::{CreateGroupError, RevokeError, SetKeysError};
 use crate::group::GroupConfig;
 use crate::group::shared::Shared;
 use crate::health::{CloseReason, Health};
@@ -46,10 +46,10 @@ pub(crate) enum Command {
         node: NodeId,
         address: SocketAddr,
     },
-    Found {
+    Create {
         name: String,
         config: Box<GroupConfig>,
-        reply: oneshot::Sender<Result<FoundingParts, FoundError>>,
+        reply: oneshot::Sender<Result<CreationParts, CreateGroupError>>,
     },
     Join {
         name: String,

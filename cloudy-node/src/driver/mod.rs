@@ -10,10 +10,10 @@ mod allowances;
 pub(crate) mod attempt;
 mod closed;
 mod commands;
+mod creation;
 mod dialler;
 pub(crate) mod disk;
 mod effects;
-mod founding;
 mod joins;
 mod located;
 mod mailbox;
@@ -34,8 +34,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::Level;
 
-pub use founding::FoundingEvent;
-pub(crate) use founding::FoundingParts;
+pub use creation::CreationEvent;
+pub(crate) use creation::CreationParts;
 pub(crate) use mailbox::{Command, Inbox, Mailbox, ResumedGroup, WeakMailbox, mailbox};
 
 use crate::health::{CloseReason, ClosesWithDriver, Failures, Health};
@@ -393,8 +393,8 @@ impl Driver {
             match &frame {
                 Frame::Control(ControlFrame::Invite { name, durability })
                     if self.invited(from, header.group, name, *durability) => {}
-                Frame::Control(ControlFrame::Running { name, founder, durability }) => {
-                    return self.running(from, header.group, name, (*founder, *durability));
+                Frame::Control(ControlFrame::Running { name, creator, durability }) => {
+                    return self.running(from, header.group, name, (*creator, *durability));
                 }
                 // It accepts an invitation of a group that was given up.
                 Frame::Control(ControlFrame::Accept { .. }) => {

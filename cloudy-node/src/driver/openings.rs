@@ -251,8 +251,8 @@ impl Driver {
     fn named_group(&self, name: &str) -> NamedGroup {
         let mut runs = self.groups.values().filter(|run| run.shared.name == name && !run.shared.observes);
         match runs.next() {
-            Some(run) if run.founding.is_some() || (run.installed.is_some() && !run.comes) => {
-                NamedGroup::Forming { group: run.shared.id, creator: run.shared.founder }
+            Some(run) if run.creation.is_some() || (run.installed.is_some() && !run.comes) => {
+                NamedGroup::Forming { group: run.shared.id, creator: run.shared.creator }
             }
             Some(run) => NamedGroup::Runs { group: run.shared.id },
             None => match self.openings.get(name).and_then(|opening| opening.promise) {

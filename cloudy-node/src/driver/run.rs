@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
 use crate::driver::attempt::{NotJoined, Stage};
-use crate::driver::founding::FoundingEvent;
+use crate::driver::creation::CreationEvent;
 use crate::group::shared::{Divergence, EndReason, Shared};
 use crate::repeats::{Repeats, Source};
 
@@ -32,7 +32,7 @@ pub(crate) struct GroupRun {
     pub(crate) shared: Arc<Shared>,
     pub(crate) outbox_bytes_max: usize,
     /// Events for the creator, while it gathers members.
-    pub(crate) founding: Option<mpsc::UnboundedSender<FoundingEvent>>,
+    pub(crate) creation: Option<mpsc::UnboundedSender<CreationEvent>>,
     /// At the creator, while it gathers members: the nodes that requested to join. Bounded by `INVITED_MAX`.
     pub(crate) asked: BTreeSet<NodeId>,
     /// At the creator, while it gathers members: the nodes that have accepted and are linked. Bounded by `INVITED_MAX`.
@@ -81,7 +81,7 @@ impl GroupRun {
             _ends: EndsWithDriver(Arc::clone(&shared)),
             shared,
             outbox_bytes_max,
-            founding: None,
+            creation: None,
             asked: BTreeSet::new(),
             accepted: BTreeSet::new(),
             installed: None,
@@ -123,7 +123,7 @@ impl GroupRun {
         self.unread.retain(|unread| unread.link != link);
         self.asked.remove(&peer);
         if self.accepted.remove(&peer) {
-            self.found(FoundingEvent::Lost { node: peer });
+            self.report(CreationEvent::Lost { node: peer });
         }
         self.machine.handle(now, Input::LinkDown { peer });
     }
@@ -222,7 +222,7 @@ impl GroupRun {
         match event {
             Event::Accepted { node } => {
                 self.accepted.insert(*node);
-                self.found(FoundingEvent::Accepted { node: *node });
+                self.report(CreationEvent::Accepted { node: *node });
             }
             Event::Refused { node, reason, refusal } => self.refused(*node, reason, *refusal),
             Event::Referred { node, addresses } => effects.push(Effect::Referred(*node, addresses.clone())),
@@ -234,13 +234,13 @@ impl GroupRun {
             Event::ViewInstalled { view, active, .. } => {
                 self.shared.adopt(&view.parameters, self.outbox_bytes_max);
                 self.view = Some(Arc::clone(view));
-                self.founding = None;
+                self.creation = None;
                 self.accepted.clear();
                 if let Some(installed) = self.installed.take_if(|_| *active || !self.comes) {
-                    let founds = self.shared.founder == self.shared.me;
-                    let belongs = *active || self.shared.observes || founds;
+                    let creates = self.shared.creator == self.shared.me;
+                    let belongs = *active || self.shared.observes || creates;
                     let late = "it created the group without this node, whose acceptance came too late".to_owned();
-                    let late = NotJoined::NotYet(self.shared.founder, late);
+                    let late = NotJoined::NotYet(self.shared.creator, late);
                     // The caller that creates or joins has given up.
                     let _ = installed.send(if belongs { Ok(()) } else { Err(late) });
                     if !belongs {
@@ -295,9 +295,9 @@ impl GroupRun {
                 self.say(Level::WARN, "it does not slow down any longer", text);
             }
             Event::Waits(waiting) => self.say(Level::WARN, "the result waits", waiting),
-            Event::NobodyComplete(stopped) => self.say(Level::WARN, "no complete member answers", stopped),
+            Event::NoCompleteMember(stopped) => self.say(Level::WARN, "no complete member answers", stopped),
             Event::VotesLost(lost) => tracing::error!(group = %self.shared.name, "{lost}"),
-            Event::OlderDisk(older) => tracing::error!(group = %self.shared.name, "{older}"),
+            Event::StaleDisk(older) => tracing::error!(group = %self.shared.name, "{older}"),
             Event::CoordinatorLost { node } => {
                 let node = node.short();
                 let text = format_args!("no coordinator is in reach; the last was node {node}");
@@ -331,8 +331,8 @@ impl GroupRun {
         // It may send another request.
         self.asked.remove(&node);
         let reason = reason.to_owned();
-        self.found(FoundingEvent::Refused { node, reason: reason.clone() });
-        if self.comes || self.shared.observes || self.shared.founder == node {
+        self.report(CreationEvent::Refused { node, reason: reason.clone() });
+        if self.comes || self.shared.observes || self.shared.creator == node {
             self.joined(Err(match refusal {
                 Refusal::NotYet => NotJoined::NotYet(node, reason),
                 Refusal::Final => NotJoined::Refused(reason),
@@ -383,10 +383,10 @@ impl GroupRun {
         effects.push(Effect::Ended);
     }
 
-    pub(super) fn found(&mut self, event: FoundingEvent) {
-        if let Some(founding) = &self.founding {
+    pub(super) fn report(&mut self, event: CreationEvent) {
+        if let Some(creation) = &self.creation {
             // The caller that creates has given up.
-            let _ = founding.send(event);
+            let _ = creation.send(event);
         }
     }
 }

@@ -13,7 +13,7 @@ use tracing::Level;
 use crate::cluster_keys::{ClusterKeys, RevokedFullError};
 use crate::driver::Driver;
 use crate::endpoint;
-use crate::error::{FoundError, JoinError, RevokeError, SetKeysError};
+use crate::error::{CreateGroupError, JoinError, RevokeError, SetKeysError};
 use crate::group::EndReason;
 use crate::identity::{Identity, node_id_of};
 use crate::link::{Link, NewLink, REVOKED_WORDS, SAME_IDENTITY_WORDS};
@@ -53,10 +53,10 @@ impl Expelled {
         }
     }
 
-    pub(super) fn found_error(self) -> FoundError {
+    pub(super) fn create_group_error(self) -> CreateGroupError {
         match self {
-            Self::Revoked => FoundError::Revoked,
-            Self::SameIdentity => FoundError::SameIdentity,
+            Self::Revoked => CreateGroupError::Revoked,
+            Self::SameIdentity => CreateGroupError::SameIdentity,
         }
     }
 

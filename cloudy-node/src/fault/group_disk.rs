@@ -56,10 +56,10 @@ impl GroupDisk {
         // A crashed node receives no completions.
         let store = Store::create_on(disk.clone(), move |completion| drop(sender.send(completion)))?;
         let mut made = Self { group, disk, store, completions, recorder: Recorder::default(), ticket: 0 };
-        let founder = NodeId([0; 32]);
+        let creator = NodeId([0; 32]);
         let meta = GroupMeta {
             name: "simulated".to_owned(),
-            founder,
+            creator,
             outbox_bytes_max: 1,
             // All of the result is read.
             retain_bytes: u64::MAX,

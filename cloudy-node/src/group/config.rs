@@ -10,7 +10,7 @@ pub struct GroupConfig {
     /// The parameters that all members share.
     pub parameters: Parameters,
     /// Whether the creator takes a place on the ring. Default true; a session's master does not.
-    pub founder_is_member: bool,
+    pub creator_is_member: bool,
     /// Maximum bytes of own payloads that wait for a slot; at this size [`Group::broadcast`](crate::Group::broadcast)
     /// waits. Default 1 MiB. A single payload of any size is accepted.
     pub outbox_bytes_max: usize,
@@ -42,7 +42,7 @@ impl Default for GroupConfig {
     fn default() -> Self {
         Self {
             parameters: Parameters::default(),
-            founder_is_member: true,
+            creator_is_member: true,
             outbox_bytes_max: 1 << 20,
             retain_bytes: 64 << 20,
             retain_disk_bytes: None,
@@ -53,7 +53,7 @@ impl Default for GroupConfig {
 impl GroupConfig {
     cloudy_proto::setters! {
         parameters: Parameters,
-        founder_is_member: bool,
+        creator_is_member: bool,
         outbox_bytes_max: usize,
         retain_bytes: u64,
         retain_disk_bytes: Option<u64>,

@@ -156,7 +156,7 @@ pub(crate) struct Shared {
     pub(crate) id: GroupId,
     pub(crate) name: String,
     pub(crate) me: NodeId,
-    pub(crate) founder: NodeId,
+    pub(crate) creator: NodeId,
     /// Whether this node is an observer.
     pub(crate) observes: bool,
     /// `Disk`: the reader of the stored result.
@@ -171,13 +171,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(id: GroupId, name: String, me: NodeId, founder: NodeId, config: &GroupConfig) -> Self {
+    pub(crate) fn new(id: GroupId, name: String, me: NodeId, creator: NodeId, config: &GroupConfig) -> Self {
         let parameters = &config.parameters;
         Self {
             id,
             name,
             me,
-            founder,
+            creator,
             observes: false,
             stored: OnceLock::new(),
             state: Mutex::new(State {

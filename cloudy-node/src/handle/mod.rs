@@ -45,7 +45,7 @@ pub enum BroadcastError {
     NotListed,
     /// This node has no place on the ring: it is an observer, or created the group without being a member.
     #[error(
-        "this node has no place on the ring and broadcasts nothing; join the group, or create it with founder_is_member"
+        "this node has no place on the ring and broadcasts nothing; join the group, or create it with creator_is_member"
     )]
     Observes,
     /// The group does not continue at this node.
@@ -81,14 +81,14 @@ impl Group {
 
     /// The id of this node.
     #[must_use]
-    pub fn me(&self) -> NodeId {
+    pub fn node_id(&self) -> NodeId {
         self.shared.me
     }
 
     /// The node that created the group.
     #[must_use]
-    pub fn founder(&self) -> NodeId {
-        self.shared.founder
+    pub fn creator(&self) -> NodeId {
+        self.shared.creator
     }
 
     /// Broadcasts a payload, as soon as the outbox has capacity and the group lists this process. The messages of a
@@ -119,7 +119,7 @@ impl Group {
         let payload = payload.as_ref();
         loop {
             match self.try_broadcast(payload) {
-                Err(BroadcastError::OutboxFull | BroadcastError::NotListed) => self.room().await,
+                Err(BroadcastError::OutboxFull | BroadcastError::NotListed) => self.capacity().await,
                 answer => return answer,
             }
         }
@@ -168,7 +168,7 @@ impl Group {
     /// Waits until the outbox has capacity and the group lists this process. Also returns if this node cannot
     /// broadcast, because the group is closed here or this node has no place on the ring. It reserves nothing.
     /// Cancel safe; it has no timeout, like [`Group::broadcast`].
-    pub async fn room(&self) {
+    pub async fn capacity(&self) {
         wait_until(&self.shared.room, || {
             let state = self.shared.lock();
             let takes_payload = state.incarnation > Incarnation(0) && !state.outbox.is_full();

@@ -37,11 +37,11 @@ pub enum FollowError {
 #[non_exhaustive]
 pub enum KeyFileEvent<'a> {
     /// The node uses the keys of the file.
-    Taken(&'a ClusterKeys),
+    Applied(&'a ClusterKeys),
     /// The file cannot be used, and the node keeps its present keys. Reported once for each reason.
     Failed(&'a FollowError),
     /// The file has its content from before the failure again.
-    Well(&'a ClusterKeys),
+    Recovered(&'a ClusterKeys),
 }
 
 /// Follows a key file: reads it every [`LOOK_EVERY`], and passes a changed content to the node ([`Node::set_keys`])
@@ -98,14 +98,14 @@ impl Follower<'_> {
             Ok(keys) if keys == self.taken => {
                 if self.failed.take().is_some() {
                     tracing::warn!(file = %self.path.display(), "the key file is valid again, with the same content");
-                    observe(KeyFileEvent::Well(&self.taken));
+                    observe(KeyFileEvent::Recovered(&self.taken));
                 }
             }
             Ok(keys) => match node.set_keys(&keys).await {
                 Ok(()) => {
                     tracing::info!(file = %self.path.display(), primary = %keys.primary(), "the key file has changed");
                     (self.taken, self.failed) = (keys, None);
-                    observe(KeyFileEvent::Taken(&self.taken));
+                    observe(KeyFileEvent::Applied(&self.taken));
                 }
                 Err(SetKeysError::Closed(reason)) => return Err(SetKeysError::Closed(reason)),
                 Err(cause) => self.fail(&FollowError::Keys { path: self.path.to_owned(), cause }, observe),

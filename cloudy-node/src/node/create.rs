@@ -6,33 +6,33 @@ use std::sync::Arc;
 use cloudy_proto::NodeId;
 use cloudy_proto::limits::GROUP_NAME_BYTES_MAX;
 
-use crate::driver::{Command, FoundingEvent};
-use crate::error::FoundError;
+use crate::driver::{Command, CreationEvent};
+use crate::error::CreateGroupError;
 use crate::group::GroupConfig;
 use crate::handle::Group;
 use crate::node::Node;
-use crate::node::founding::Founding;
+use crate::node::pending_group::PendingGroup;
 use crate::wait::{Answer, Answers, Awaited, Backoff, Deadline, Wait};
 
 impl Node {
-    /// Starts the creation of a group: invite nodes, then call [`Founding::found`].
+    /// Starts the creation of a group: invite nodes, then call [`PendingGroup::create`].
     ///
     /// Cancel safe: dropped, it gives up the group.
     ///
     /// ```no_run
-    /// # async fn example(node: &cloudy_node::Node, friend: cloudy_node::NodeId) -> Result<(), cloudy_node::FoundError> {
-    /// use cloudy_node::{FoundingEvent, GroupConfig};
+    /// # async fn example(node: &cloudy_node::Node, friend: cloudy_node::NodeId) -> Result<(), cloudy_node::CreateGroupError> {
+    /// use cloudy_node::{CreationEvent, GroupConfig};
     ///
-    /// let mut founding = node.found_group("chat", GroupConfig::default()).await?;
-    /// founding.invite(friend);
-    /// while let Some(event) = founding.next_event().await {
+    /// let mut creation = node.prepare_group("chat", GroupConfig::default()).await?;
+    /// creation.invite(friend);
+    /// while let Some(event) = creation.next_event().await {
     ///     match event {
-    ///         FoundingEvent::Accepted { .. } => break,
-    ///         FoundingEvent::AskedToJoin { node } => founding.invite(node),
+    ///         CreationEvent::Accepted { .. } => break,
+    ///         CreationEvent::AskedToJoin { node } => creation.invite(node),
     ///         _ => {}
     ///     }
     /// }
-    /// let group = founding.found(None).await?;
+    /// let group = creation.create(None).await?;
     /// println!("created {}", group.id());
     /// # Ok(())
     /// # }
@@ -40,15 +40,15 @@ impl Node {
     ///
     /// # Errors
     /// This node has a group of that name, or is leaving one; or the configuration is not valid.
-    pub async fn found_group(&self, name: &str, config: GroupConfig) -> Result<Founding, FoundError> {
+    pub async fn prepare_group(&self, name: &str, config: GroupConfig) -> Result<PendingGroup, CreateGroupError> {
         config.validate()?;
         if name.len() > GROUP_NAME_BYTES_MAX {
-            return Err(FoundError::NameTooLong);
+            return Err(CreateGroupError::NameTooLong);
         }
-        let (founder_is_member, name, config) = (config.founder_is_member, name.to_owned(), Box::new(config));
-        let parts = self.mailbox.ask(|reply| Command::Found { name, config, reply }).await??;
+        let (creator_is_member, name, config) = (config.creator_is_member, name.to_owned(), Box::new(config));
+        let parts = self.mailbox.ask(|reply| Command::Create { name, config, reply }).await??;
         let group = self.handle(Arc::clone(&parts.group));
-        Ok(Founding::new(group, parts, founder_is_member))
+        Ok(PendingGroup::new(group, parts, creator_is_member))
     }
 
     /// Creates a group of `members` nodes, this one included. It admits nodes that call [`Node::join_group_at`], and
@@ -58,10 +58,15 @@ impl Node {
     /// Cancel safe: dropped, it gives up the group.
     ///
     /// # Errors
-    /// The errors of [`Node::found_group`] and [`Founding::found`]. If not all members joined before the timeout
+    /// The errors of [`Node::prepare_group`] and [`PendingGroup::create`]. If not all members joined before the timeout
     /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]), the group is given up:
-    /// [`FoundError::TimedOut`] lists the nodes that asked to join, with their answers.
-    pub fn create_group(&self, name: &str, members: usize, config: GroupConfig) -> Wait<'_, Result<Group, FoundError>> {
+    /// [`CreateGroupError::TimedOut`] lists the nodes that asked to join, with their answers.
+    pub fn create_group(
+        &self,
+        name: &str,
+        members: usize,
+        config: GroupConfig,
+    ) -> Wait<'_, Result<Group, CreateGroupError>> {
         let name = name.to_owned();
         Wait::new(Some(self.mailbox.wait_timeout), move |deadline| self.create_until(name, members, config, deadline))
     }
@@ -72,19 +77,19 @@ impl Node {
         members: usize,
         config: GroupConfig,
         deadline: Deadline,
-    ) -> Result<Group, FoundError> {
-        let others = members.saturating_sub(usize::from(config.founder_is_member));
+    ) -> Result<Group, CreateGroupError> {
+        let others = members.saturating_sub(usize::from(config.creator_is_member));
         let mut gathered = Gathered::default();
         let creating = async {
-            let mut founding = self.found_once_left(&name, config, &mut gathered.refused).await?;
+            let mut creation = self.prepare_once_left(&name, config, &mut gathered.refused).await?;
             while gathered.accepted.len() < others {
-                let event = founding.next_event().await;
-                let Some(event) = event else { return Err(founding.end_reason().await) };
-                gathered.take(&founding, event);
+                let event = creation.next_event().await;
+                let Some(event) = event else { return Err(creation.end_reason().await) };
+                gathered.take(&creation, event);
             }
             // Other joiners are too late, even those that have accepted meanwhile.
-            std::mem::take(&mut gathered.invited).into_iter().for_each(|node| founding.uninvite(node));
-            founding.found(None).without_timeout().await
+            std::mem::take(&mut gathered.invited).into_iter().for_each(|node| creation.uninvite(node));
+            creation.create(None).without_timeout().await
         };
         let created = deadline.run(creating).await;
         created.unwrap_or_else(|| {
@@ -95,22 +100,22 @@ impl Node {
     }
 
     /// Starts the creation of a group, once this node has left the one of that name.
-    async fn found_once_left(
+    async fn prepare_once_left(
         &self,
         name: &str,
         config: GroupConfig,
         answers: &mut Answers,
-    ) -> Result<Founding, FoundError> {
+    ) -> Result<PendingGroup, CreateGroupError> {
         let mut backoff = Backoff::default();
         loop {
-            match self.found_group(name, config.clone()).await {
-                Err(FoundError::Leaving { .. }) => {
+            match self.prepare_group(name, config.clone()).await {
+                Err(CreateGroupError::Leaving { .. }) => {
                     let words = "this node is leaving a group of that name".to_owned();
                     answers.note(Answer { from: Awaited::Node(self.id()), words });
                 }
-                founding => {
+                creation => {
                     answers.forget(Awaited::Node(self.id()));
-                    return founding;
+                    return creation;
                 }
             }
             backoff.pause().await;
@@ -127,27 +132,27 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn take(&mut self, founding: &Founding, event: FoundingEvent) {
+    fn take(&mut self, creation: &PendingGroup, event: CreationEvent) {
         match event {
-            FoundingEvent::AskedToJoin { node } => {
+            CreationEvent::AskedToJoin { node } => {
                 self.refused.forget(Awaited::Node(node));
-                founding.invite(node);
+                creation.invite(node);
                 self.invited.insert(node);
             }
-            FoundingEvent::Accepted { node } => {
+            CreationEvent::Accepted { node } => {
                 self.invited.remove(&node);
                 self.accepted.insert(node);
             }
             // It sends another request if it returns.
-            FoundingEvent::Lost { node } => {
+            CreationEvent::Lost { node } => {
                 if self.accepted.remove(&node) {
-                    founding.uninvite(node);
+                    creation.uninvite(node);
                     let words = "it accepted, and was lost before the ring was full".to_owned();
                     self.refused.note(Answer { from: Awaited::Node(node), words });
                 }
             }
             // It may send another request.
-            FoundingEvent::Refused { node, reason } => {
+            CreationEvent::Refused { node, reason } => {
                 self.invited.remove(&node);
                 self.refused.note(Answer { from: Awaited::Node(node), words: reason });
             }

@@ -26,17 +26,17 @@ use crate::wait::{Answers, WAIT_TIMEOUT, Wait};
 
 mod create;
 mod error;
-mod founding;
 mod join;
 mod lookup;
+mod pending_group;
 mod resume;
 mod trust;
 
 pub use error::StartError;
-pub use founding::Founding;
 pub(crate) use join::Answered;
 pub use join::Joining;
 pub use lookup::{Lookup, LookupError};
+pub use pending_group::PendingGroup;
 
 use lookup::Lookups;
 use resume::{open_store, resume_all};

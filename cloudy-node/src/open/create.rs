@@ -8,10 +8,10 @@ use cloudy_proto::wire::NamedGroup;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::driver::{FoundingEvent, Known};
-use crate::error::FoundError;
+use crate::driver::{CreationEvent, Known};
+use crate::error::CreateGroupError;
 use crate::handle::Group;
-use crate::node::Founding;
+use crate::node::PendingGroup;
 use crate::open::progress::{OpenEvent, OpenGroupError};
 use crate::open::work::{Next, Work};
 
@@ -28,23 +28,23 @@ impl Work<'_> {
         let mut members: Vec<NodeId> = others.iter().copied().chain([self.node.id()]).collect();
         members.sort_unstable();
         self.attempt(OpenEvent::Creating { members });
-        let mut founding = match self.node.found_group(&self.name, self.config.clone()).await {
-            Ok(founding) => founding,
-            Err(error @ (FoundError::NameTaken { .. } | FoundError::Leaving { .. })) => {
+        let mut creation = match self.node.prepare_group(&self.name, self.config.clone()).await {
+            Ok(creation) => creation,
+            Err(error @ (CreateGroupError::NameTaken { .. } | CreateGroupError::Leaving { .. })) => {
                 return Ok(self.not_created(error.to_string()));
             }
             Err(error) => return Err(error.into()),
         };
-        match gather(&mut founding, &others, known).await {
+        match gather(&mut creation, &others, known).await {
             Ok(()) => {}
-            Err(Gathering::Closed) => return Err(founding.end_reason().await.into()),
+            Err(Gathering::Closed) => return Err(creation.end_reason().await.into()),
             // Dropped, it is given up, and those that accepted are told.
             Err(Gathering::Failed(why)) => return Ok(self.not_created(why)),
         }
         let (reply, created) = oneshot::channel();
         // From here on others may install view 1, so it is not given up.
         self.node.mailbox.health.spawn("creation of a group", async move {
-            let created = founding.found(None).without_timeout().await;
+            let created = creation.create(None).without_timeout().await;
             if let Err(Ok(group)) = reply.send(created) {
                 withdraw(&group);
             }
@@ -71,7 +71,7 @@ enum Gathering {
 
 /// Returns once all have accepted.
 async fn gather(
-    founding: &mut Founding,
+    creation: &mut PendingGroup,
     others: &[NodeId],
     known: &mut watch::Receiver<Known>,
 ) -> Result<(), Gathering> {
@@ -80,15 +80,15 @@ async fn gather(
     while !missing.is_empty() {
         let failed = |why: String| Err(Gathering::Failed(why));
         tokio::select! {
-            event = founding.next_event() => match event {
-                Some(FoundingEvent::AskedToJoin { node }) if missing.contains(&node) => founding.invite(node),
+            event = creation.next_event() => match event {
+                Some(CreationEvent::AskedToJoin { node }) if missing.contains(&node) => creation.invite(node),
                 // Others join once the group is created.
-                Some(FoundingEvent::AskedToJoin { .. }) => {}
-                Some(FoundingEvent::Accepted { node }) => drop(missing.remove(&node)),
-                Some(FoundingEvent::Refused { node, reason }) => {
+                Some(CreationEvent::AskedToJoin { .. }) => {}
+                Some(CreationEvent::Accepted { node }) => drop(missing.remove(&node)),
+                Some(CreationEvent::Refused { node, reason }) => {
                     return failed(format!("node {} does not accept the invitation: {reason}", node.short()));
                 }
-                Some(FoundingEvent::Lost { node }) => {
+                Some(CreationEvent::Lost { node }) => {
                     return failed(format!("node {} accepted, and was lost before all had", node.short()));
                 }
                 None => return Err(Gathering::Closed),

@@ -7,7 +7,7 @@ use cloudy_proto::limits::{GROUP_NAME_BYTES_MAX, MEMBERS_MAX};
 use cloudy_proto::{GroupId, NodeId, ParametersError};
 
 use crate::discovery::seeds::SeedError;
-use crate::error::{FoundError, JoinError};
+use crate::error::{CreateGroupError, JoinError};
 use crate::health::CloseReason;
 
 /// What happens while a node opens a group ([`OpenGroup::on_progress`](crate::OpenGroup::on_progress)). Each is reported
@@ -259,7 +259,7 @@ pub enum OpenGroupError {
     Join(#[from] JoinError),
     /// The group was not created.
     #[error(transparent)]
-    Create(#[from] FoundError),
+    Create(#[from] CreateGroupError),
     /// Too few nodes were there in time, or what they answered did not allow to open the group.
     #[error(transparent)]
     TimedOut(#[from] NotOpened),

@@ -81,7 +81,7 @@ impl<'a> Work<'a> {
         mut config: GroupConfig,
         progress: Option<Progress<'a>>,
     ) -> Self {
-        config.founder_is_member = true;
+        config.creator_is_member = true;
         let states = watch::Sender::new(vec![SeedState::Untried; seeds.len()]);
         Self {
             node,

@@ -188,7 +188,7 @@ impl<S: StateMachine> Applier<'_, S> {
         let Some(view) = self.view.take_if(|view| view.id > self.announced) else { return };
         let known = ViewId(self.inner.members_view.load(Ordering::Relaxed));
         self.announced = view.id;
-        if view.id > known && view.rank_of(self.inner.group.me()).is_some() {
+        if view.id > known && view.rank_of(self.inner.group.node_id()).is_some() {
             self.broadcast(envelope::members(&Members::of(&view)));
         }
     }
@@ -216,7 +216,7 @@ impl<S: StateMachine> Applier<'_, S> {
                 if self.inner.approved().0.saturating_sub(index.0) <= ANNOUNCE_BEHIND_MAX {
                     self.broadcast(envelope::vote(vote));
                 }
-                self.note(self.inner.group.me(), vote).await
+                self.note(self.inner.group.node_id(), vote).await
             }
             Err(error) => {
                 self.no_snapshot(index, error.to_string());
@@ -227,7 +227,7 @@ impl<S: StateMachine> Applier<'_, S> {
 
     /// A member's digest: the snapshot here is kept, or the state is not the others'.
     async fn note(&mut self, node: NodeId, vote: Vote) -> Result<(), ReplicaError> {
-        let me = self.inner.group.me();
+        let me = self.inner.group.node_id();
         self.votes.note(node, vote);
         let members = self.inner.core.read().await.header.members.nodes.clone();
         let divergence = self.votes.divergence(me, vote.index, &members);
@@ -321,7 +321,7 @@ impl<S: StateMachine> Inner<S> {
         match Envelope::decode(payload) {
             Ok(Envelope::Command(command)) => {
                 let response = guarded("apply", at.index, || core.state.apply(at, command))?;
-                if at.id.origin == self.group.me() {
+                if at.id.origin == self.group.node_id() {
                     self.submitted.respond(at.id, response);
                 }
             }

@@ -136,7 +136,7 @@ impl<S: StateMachine> Inner<S> {
             match self.try_send(payload) {
                 Err(BroadcastError::OutboxFull | BroadcastError::NotListed) => {
                     tokio::select! {
-                        () = self.group.room() => {}
+                        () = self.group.capacity() => {}
                         reason = self.closed() => return Err(SubmitError::Closed(reason)),
                     }
                 }

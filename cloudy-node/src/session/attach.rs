@@ -111,7 +111,7 @@ async fn follow(
     observe: &impl Fn(MasterEvent),
 ) -> Result<AttachOutcome, MasterError> {
     if let Some(view) = group.status().await.and_then(|status| status.view) {
-        observe(MasterEvent::Founded { group: group.id(), members: view.members() });
+        observe(MasterEvent::Created { group: group.id(), members: view.members() });
     }
     let watched = watch(group, Vec::new(), Timing::default(), stop, observe).await?;
     let outcome = MasterOutcome { rows: watched.rows, refusals: Vec::new() };

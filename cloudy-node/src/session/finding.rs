@@ -16,7 +16,7 @@ use super::name::SessionName;
 use crate::discovery::seeds::{self, SeedError};
 use crate::discovery::{DiscoveryError, Finder, Hint, Multicast};
 use crate::link_error::Words;
-use crate::{Founding, FoundingEvent, Lookup, LookupError, Node};
+use crate::{CreationEvent, Lookup, LookupError, Node, PendingGroup};
 
 /// The search ends after this time without an answer: the finder's first queries are closer to each other.
 const QUIET: Duration = Duration::from_millis(500);
@@ -119,7 +119,7 @@ pub(super) struct Crew {
 /// Searches for slaves and invites them, until there are enough or no answer is awaited.
 pub(super) async fn find(
     node: &Node,
-    founding: &mut Founding,
+    creation: &mut PendingGroup,
     search: Search<'_>,
     observe: &impl Fn(Result<&Found, &Refusal>),
 ) -> Result<Crew, FindError> {
@@ -131,7 +131,7 @@ pub(super) async fn find(
     };
     let ends_at = now + search.timeout;
     let mut finding = Finding {
-        founding,
+        creation,
         observe,
         search,
         finder,
@@ -150,7 +150,7 @@ pub(super) async fn find(
 }
 
 struct Finding<'a, O> {
-    founding: &'a mut Founding,
+    creation: &'a mut PendingGroup,
     observe: &'a O,
     search: Search<'a>,
     finder: Option<Finder>,
@@ -172,7 +172,7 @@ struct Finding<'a, O> {
 enum News {
     Hint(Option<Hint>),
     Dialled(Dialled),
-    Answer(Option<FoundingEvent>),
+    Answer(Option<CreationEvent>),
     Nothing,
 }
 
@@ -189,7 +189,7 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
         let news = tokio::select! {
             hint = next_hint(&mut self.finder), if !self.dials.is_full() => News::Hint(hint),
             Some(dialled) = self.dials.next() => News::Dialled(dialled),
-            event = self.founding.next_event() => News::Answer(event),
+            event = self.creation.next_event() => News::Answer(event),
             () = sleep_until(over_at) => News::Nothing,
         };
         match news {
@@ -237,7 +237,7 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
                 let known = self.asked.contains_key(&node) || self.found.iter().any(|found| found.node == node);
                 if !known {
                     self.asked.insert(node, Found { node, address, name });
-                    self.founding.invite(node);
+                    self.creation.invite(node);
                 }
             }
             Err(Unreached { refused, words }) => match (hinted, &mut self.finder) {
@@ -251,15 +251,15 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
         }
     }
 
-    fn answered(&mut self, event: FoundingEvent) {
+    fn answered(&mut self, event: CreationEvent) {
         match event {
-            FoundingEvent::Accepted { node } => {
+            CreationEvent::Accepted { node } => {
                 if let Some(found) = self.asked.remove(&node) {
                     (self.observe)(Ok(&found));
                     self.found.push(found);
                 }
             }
-            FoundingEvent::Refused { node, reason } => {
+            CreationEvent::Refused { node, reason } => {
                 if let Some(found) = self.asked.remove(&node) {
                     self.refuse(found.name, reason);
                 }
@@ -287,7 +287,7 @@ impl<O: Fn(Result<&Found, &Refusal>)> Finding<'_, O> {
             "it did not answer before the timeout"
         };
         for (node, found) in std::mem::take(&mut self.asked) {
-            self.founding.uninvite(node);
+            self.creation.uninvite(node);
             self.refuse(found.name, reason.to_owned());
         }
         let unreached = std::mem::take(&mut self.unreached);

@@ -95,7 +95,7 @@ async fn master_and_slaves_agree_and_tell_what_happens() {
         .collect();
     assert_eq!(phases, [Phase::Send, Phase::Grace, Phase::Stop, Phase::Done]);
     assert_eq!(seen.borrow()[0], SlaveEvent::Waiting);
-    assert!(heard.borrow().iter().any(|event| matches!(event, MasterEvent::Founded { members: 2, .. })));
+    assert!(heard.borrow().iter().any(|event| matches!(event, MasterEvent::Created { members: 2, .. })));
 }
 
 #[tokio::test]
@@ -175,16 +175,16 @@ async fn reports_that_are_none_are_no_results() {
 
 #[tokio::test]
 async fn a_payload_that_is_no_number_is_an_error_that_names_its_origin() {
-    let [founder, slave] = nodes().await;
+    let [creator, slave] = nodes().await;
     let found = async {
         let parameters = Parameters::default().session(true);
         let config = GroupConfig::default().parameters(parameters);
-        let mut founding = founder.found_group(GROUP_NAME, config).await.expect("begins");
-        let node = founder.connect(slave.local_addr()).await.expect("connects");
-        founding.invite(node);
-        founding.next_event().await.expect("accepts");
+        let mut creation = creator.prepare_group(GROUP_NAME, config).await.expect("begins");
+        let node = creator.connect(slave.local_addr()).await.expect("connects");
+        creation.invite(node);
+        creation.next_event().await.expect("accepts");
         let plan = config_plan();
-        let group = founding.found(Some(plan)).await.expect("founds");
+        let group = creation.create(Some(plan)).await.expect("creates");
         let mut events = group.events();
         while !matches!(events.next().await.expect("an event"), Ok(Event::Send { .. })) {}
         drop(group.broadcast([0xff; 8]).await.expect("broadcasts"));
@@ -195,7 +195,7 @@ async fn a_payload_that_is_no_number_is_an_error_that_names_its_origin() {
         () = found => unreachable!("it waits for ever"),
     };
     let SlaveError::Number(wrong) = &error else { panic!("{error}") };
-    assert_eq!(wrong.origin, founder.id());
+    assert_eq!(wrong.origin, creator.id());
     assert!(matches!(wrong.cause, numbers::NumberError::Range(number) if number.is_nan()), "{error}");
 }
 

@@ -52,7 +52,7 @@ pub(crate) struct GroupMeta {
     /// Its name.
     pub name: String,
     /// The node that created it.
-    pub founder: NodeId,
+    pub creator: NodeId,
     /// As in [`GroupConfig`](crate::GroupConfig).
     pub outbox_bytes_max: u64,
     /// As in [`GroupConfig`](crate::GroupConfig).

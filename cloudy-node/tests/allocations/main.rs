@@ -50,11 +50,11 @@ impl Pair {
             Node::builder().cluster_key(&key).start().await.unwrap(),
             Node::builder().cluster_key(&key).start().await.unwrap(),
         ];
-        let (founder, joiner) = tokio::join!(
+        let (creator, joiner) = tokio::join!(
             nodes[0].create_group("counted", 2, GroupConfig::default()),
             nodes[1].join_group_at("counted", nodes[0].local_addr())
         );
-        let groups = [founder.unwrap(), joiner.unwrap()];
+        let groups = [creator.unwrap(), joiner.unwrap()];
         let readers = [groups[0].approved_from(Index(1)), groups[1].approved_from(Index(1))];
         Self { groups, readers, _nodes: nodes }
     }

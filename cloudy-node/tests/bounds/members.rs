@@ -24,8 +24,8 @@ async fn with_hostile(config: GroupConfig) -> (Vec<Node>, Vec<Group>, Hostile, q
             join(hostile.id, &connection, &mut node_stream, "ours")
         )
     };
-    let (founder, member, membership) = within("the group is founded", all).await;
-    (nodes, vec![founder.unwrap(), member.unwrap()], hostile, connection, membership)
+    let (creator, member, membership) = within("the group is created", all).await;
+    (nodes, vec![creator.unwrap(), member.unwrap()], hostile, connection, membership)
 }
 
 /// The stream, the incarnation that its header names, and the frames.

@@ -1,7 +1,7 @@
 //! Texts of other nodes in refusals, and the nodes that may refuse.
 
 use bytes::BytesMut;
-use cloudy_node::{FoundingEvent, GroupConfig, GroupId, Incarnation, JoinError};
+use cloudy_node::{CreationEvent, GroupConfig, GroupId, Incarnation, JoinError};
 use cloudy_proto::Durability;
 use cloudy_proto::wire::{ControlDecoder, ControlFrame, NodeDecoder, NodeFrame, Refusal, Stream};
 use quinn::Connection;
@@ -52,10 +52,10 @@ async fn words_of_a_refusal_are_harmless_wherever_they_go() {
     let error = within("the refusal", honest.join_group_at("ours", at)).await.unwrap_err();
     let JoinError::Refused { reason, .. } = &error else { panic!("{error}") };
     assert_eq!(reason, HARMLESS);
-    let mut founding = honest.found_group("mine", GroupConfig::default()).await.unwrap();
-    founding.invite(id);
-    let event = within("the refusal", founding.next_event()).await.unwrap();
-    assert_eq!(event, FoundingEvent::Refused { node: id, reason: HARMLESS.to_owned() });
+    let mut creation = honest.prepare_group("mine", GroupConfig::default()).await.unwrap();
+    creation.invite(id);
+    let event = within("the refusal", creation.next_event()).await.unwrap();
+    assert_eq!(event, CreationEvent::Refused { node: id, reason: HARMLESS.to_owned() });
     answering.abort();
 }
 
@@ -106,7 +106,7 @@ async fn a_peer_that_was_not_asked_neither_ends_a_join_nor_leads_it_elsewhere() 
     // It also ignores the invitation to a group of the name that it asked another node for, and the claim that one
     // runs.
     let frames = [
-        ControlFrame::Running { name: "asked".to_owned(), founder: hostile.id, durability: Durability::Memory },
+        ControlFrame::Running { name: "asked".to_owned(), creator: hostile.id, durability: Durability::Memory },
         ControlFrame::Invite { name: "asked".to_owned(), durability: Durability::Memory },
     ];
     let mut bytes = BytesMut::from(&header(GROUP, Incarnation(0), Stream::Control)[..]);
@@ -115,12 +115,12 @@ async fn a_peer_that_was_not_asked_neither_ends_a_join_nor_leads_it_elsewhere() 
     heard(&connection, &mut node_stream).await;
     let created = within("it is created", creator.create_group("asked", 2, GroupConfig::default())).await.unwrap();
     assert_eq!(within("it joins", asked).await.unwrap().unwrap().id(), created.id());
-    let mut founding = creator.found_group("waits", GroupConfig::default()).await.unwrap();
-    founding.invite(honest.id());
-    let event = within("it accepts", founding.next_event()).await.unwrap();
-    assert_eq!(event, FoundingEvent::Accepted { node: honest.id() });
-    let (founded, joined) = within("both", async { tokio::join!(founding.found(None), waiting.joined()) }).await;
-    assert_eq!(founded.unwrap().id(), joined.unwrap().id());
+    let mut creation = creator.prepare_group("waits", GroupConfig::default()).await.unwrap();
+    creation.invite(honest.id());
+    let event = within("it accepts", creation.next_event()).await.unwrap();
+    assert_eq!(event, CreationEvent::Accepted { node: honest.id() });
+    let (created, joined) = within("both", async { tokio::join!(creation.create(None), waiting.joined()) }).await;
+    assert_eq!(created.unwrap().id(), joined.unwrap().id());
 }
 
 #[tokio::test]

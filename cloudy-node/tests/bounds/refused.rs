@@ -17,7 +17,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::common::{found, key};
+use crate::common::{create, key};
 use crate::hostile::{Hostile, open};
 
 /// Keeps the lines written at the default level.
@@ -126,7 +126,7 @@ async fn a_member_that_is_refused_for_ten_minutes_says_so_in_few_lines_with_coun
     let _guard = tracing::subscriber::set_default(lines.clone());
     let (key, network) = (key(), MemoryNetwork::new(1));
     let nodes = [node(&network, &key, 1).await, node(&network, &key, 2).await];
-    let _groups = found(&nodes, "ours", GroupConfig::default()).await;
+    let _groups = create(&nodes, "ours", GroupConfig::default()).await;
     // The key changes at one of them only, so either refuses the other.
     nodes[0].set_keys(&ClusterKeys::from(ClusterKey::generate().unwrap())).await.unwrap();
     // sleep: of virtual time, in which both dial again and again.

@@ -14,7 +14,7 @@ use cloudy_proto::Durability;
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Stream};
 use futures_util::FutureExt;
 
-use crate::common::{found, impatient, key, start, start_all, until, within};
+use crate::common::{create, impatient, key, start, start_all, until, within};
 use crate::goes_on;
 use crate::hostile::{BREACH, Hostile, OVERFLOW, closed, closed_or_reset, control, header, hello, node, open};
 
@@ -103,7 +103,7 @@ async fn a_stream_whose_header_does_not_come_ends_its_link() {
 async fn a_peer_that_asks_without_reading_the_answers_loses_its_link() {
     let key = key();
     let nodes = start_all(&key, 2).await;
-    let groups = found(&nodes, "ours", GroupConfig::default()).await;
+    let groups = create(&nodes, "ours", GroupConfig::default()).await;
     let hostile = Hostile::new(&key);
     // Each question is answered on the node stream, of which it reads nothing.
     let asks = hostile.connect_stingily(nodes[0].local_addr(), 64, 1_000).await;
@@ -179,7 +179,7 @@ fn disturb(round: usize, ports: &[SocketAddr], initials: &[Vec<u8>]) -> usize {
 async fn garbage_and_half_open_handshakes_at_every_port_disturb_nobody() {
     let key = key();
     let nodes = start_all(&key, 3).await;
-    let groups = found(&nodes, "calm", GroupConfig::default()).await;
+    let groups = create(&nodes, "calm", GroupConfig::default()).await;
     let mut initials = Vec::new();
     for _ in 0..8 {
         initials.push(initial(&key).await);

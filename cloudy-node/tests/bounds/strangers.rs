@@ -6,7 +6,7 @@ use cloudy_proto::Durability;
 use cloudy_proto::limits::CONTROL_FRAME_BYTES_MAX;
 use cloudy_proto::wire::{ControlFrame, Fetch, NodeFrame, Refusal, Stream, StreamHeader, WIRE_VERSION, encode_header};
 
-use crate::common::{found, key, start, start_all, within};
+use crate::common::{create, key, start, start_all, within};
 use crate::goes_on;
 use crate::hostile::{BREACH, Hostile, closed, control, header, hello, node, open};
 
@@ -51,7 +51,7 @@ async fn what_cannot_be_read_closes_the_link_with_words() {
     let (connection, _node_stream) = hostile.link(target.local_addr()).await;
     open(&connection, b"cloudy").await.finish().unwrap();
     assert_eq!(closed(&connection).await, (BREACH, "a stream without a header".to_owned()));
-    assert!(target.found_group("lives", GroupConfig::default()).await.is_ok());
+    assert!(target.prepare_group("lives", GroupConfig::default()).await.is_ok());
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn a_link_begins_with_hello() {
 async fn an_identity_cannot_be_borrowed() {
     let key = key();
     let nodes = start_all(&key, 2).await;
-    let groups = found(&nodes, "ours", GroupConfig::default()).await;
+    let groups = create(&nodes, "ours", GroupConfig::default()).await;
     let hostile = Hostile::new(&key);
     let ring = groups[0].status().await.unwrap().view.unwrap().ring.clone();
     // It knows the group and its members' incarnations, and has its own connection.
@@ -119,7 +119,7 @@ async fn an_identity_cannot_be_borrowed() {
 async fn streams_of_groups_that_are_not_here_are_stopped_and_harmless() {
     let key = key();
     let nodes = start_all(&key, 2).await;
-    let groups = found(&nodes, "ours", GroupConfig::default()).await;
+    let groups = create(&nodes, "ours", GroupConfig::default()).await;
     let hostile = Hostile::new(&key);
     let (connection, _node_stream) = hostile.link(nodes[0].local_addr()).await;
     // More one after another than may be open at a time.

@@ -49,11 +49,11 @@ pub(crate) fn impatient() -> EndpointLimits {
 }
 
 /// The first node creates the group, and all others join it.
-pub(crate) async fn found(nodes: &[Node], name: &str, config: GroupConfig) -> Vec<Group> {
+pub(crate) async fn create(nodes: &[Node], name: &str, config: GroupConfig) -> Vec<Group> {
     let others = nodes[1..].iter().map(|node| node.join_group_at(name, nodes[0].local_addr()));
     let all = async { tokio::join!(nodes[0].create_group(name, nodes.len(), config), join_all(others)) };
-    let (founder, others) = within("the group is founded", all).await;
-    std::iter::once(founder.unwrap()).chain(others.into_iter().map(Result::unwrap)).collect()
+    let (creator, others) = within("the group is created", all).await;
+    std::iter::once(creator.unwrap()).chain(others.into_iter().map(Result::unwrap)).collect()
 }
 
 /// A message of a result.

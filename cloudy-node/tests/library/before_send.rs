@@ -52,10 +52,10 @@ async fn the_next_master_has_a_session(how: GivesUp) {
     };
     let mut slaves = [slave(&first), slave(&second)];
     let (master, next) = (start(&key).await, start(&key).await);
-    let (founded, mut is_founded) = mpsc::unbounded_channel();
+    let (created, mut is_created) = mpsc::unbounded_channel();
     let observe = |event| {
-        if matches!(event, MasterEvent::Founded { .. }) {
-            let _ = founded.send(());
+        if matches!(event, MasterEvent::Created { .. }) {
+            let _ = created.send(());
         }
     };
     let config = config([&first, &second]);
@@ -67,12 +67,12 @@ async fn the_next_master_has_a_session(how: GivesUp) {
     } else if killed {
         tokio::select! {
             outcome = run_master(&master, &config, pending(), observe) => panic!("{outcome:?}"),
-            _ = within("the group", is_founded.recv()) => {}
+            _ = within("the group", is_created.recv()) => {}
         }
         master.shutdown().await;
     } else {
         let stop = async {
-            is_founded.recv().await;
+            is_created.recv().await;
         };
         let outcome = within("the master stops", run_master(&master, &config, stop, observe)).await;
         assert!(matches!(outcome, Err(MasterError::Stopped)), "{outcome:?}");

@@ -6,13 +6,13 @@ use cloudy_node::{Approval, BroadcastError, FlushError, Group, GroupConfig, Inde
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
-use crate::common::{found, impatient, key, read, start_all, until, within};
+use crate::common::{create, impatient, key, read, start_all, until, within};
 use crate::help::{config, linked, start_cuttable, texts};
 
 #[tokio::test]
 async fn a_receipt_says_where_and_who_confirmed_when() {
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "receipts", GroupConfig::default()).await;
+    let groups = create(&nodes, "receipts", GroupConfig::default()).await;
     let mut receipts = Vec::new();
     for at in 0..50 {
         receipts.push(groups[1].broadcast(format!("{at}")).await.unwrap());
@@ -29,7 +29,7 @@ async fn a_receipt_says_where_and_who_confirmed_when() {
         assert_eq!(result[index.0 as usize - 1].id, id);
         assert_eq!(result[index.0 as usize - 1].payload, at.to_string());
         assert_eq!(confirmed.iter().map(|(node, _)| *node).collect::<Vec<_>>(), members);
-        let (own, others): (Vec<_>, Vec<_>) = confirmed.iter().partition(|(node, _)| *node == groups[1].me());
+        let (own, others): (Vec<_>, Vec<_>) = confirmed.iter().partition(|(node, _)| *node == groups[1].node_id());
         assert!(others.iter().all(|(_, after)| *after > own[0].1), "{confirmed:?}");
     }
 }
@@ -37,7 +37,7 @@ async fn a_receipt_says_where_and_who_confirmed_when() {
 #[tokio::test]
 async fn a_receipt_that_is_dropped_withdraws_nothing_and_flush_waits_for_all() {
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "flush", GroupConfig::default()).await;
+    let groups = create(&nodes, "flush", GroupConfig::default()).await;
     groups[0].flush().await.unwrap();
     for at in 0..2_000 {
         drop(groups[at % 3].broadcast(format!("{at}")).await.unwrap());
@@ -51,7 +51,7 @@ async fn a_receipt_that_is_dropped_withdraws_nothing_and_flush_waits_for_all() {
     for group in &groups {
         assert_eq!(read(group, 1, 2_000).await, first);
         // In the order of their broadcasting.
-        let own = first.iter().filter(|message| message.id.origin == group.me());
+        let own = first.iter().filter(|message| message.id.origin == group.node_id());
         let numbers: Vec<usize> =
             own.map(|message| String::from_utf8_lossy(&message.payload).parse().unwrap()).collect();
         assert!(numbers.is_sorted() && numbers.len() > 600);
@@ -63,7 +63,7 @@ async fn waits_that_are_given_up_take_nothing(group: &Group) {
     let (payloads, soon) = (group.outbox_payloads(), Duration::from_millis(10));
     for _ in 0..3 {
         assert!(tokio::time::timeout(soon, group.broadcast("given up")).await.is_err());
-        assert!(tokio::time::timeout(soon, group.room()).await.is_err());
+        assert!(tokio::time::timeout(soon, group.capacity()).await.is_err());
         assert!(tokio::time::timeout(soon, group.outbox_below(payloads)).await.is_err());
     }
     assert_eq!(group.outbox_payloads(), payloads);
@@ -80,7 +80,7 @@ async fn a_full_outbox_is_said_or_waited_for_while_a_member_does_not_confirm() {
         parameters.on_failure = OnFailure::Wait;
     });
     small.outbox_bytes_max = 100;
-    let groups = found(&nodes, "full", small).await;
+    let groups = create(&nodes, "full", small).await;
     drop(groups[0].broadcast("before").await.unwrap());
     until("the next round of the one to be cut off is known to be skipped", async || {
         let members = groups[1].status().await.unwrap().members;
@@ -101,7 +101,7 @@ async fn a_full_outbox_is_said_or_waited_for_while_a_member_does_not_confirm() {
     assert_eq!(groups[0].try_broadcast("y").unwrap_err(), BroadcastError::OutboxFull);
     let mut waiting = Box::pin(groups[0].broadcast("waits"));
     assert!(waiting.as_mut().now_or_never().is_none());
-    assert!(groups[0].room().now_or_never().is_none());
+    assert!(groups[0].capacity().now_or_never().is_none());
     assert!(groups[0].flush().now_or_never().is_none());
     waits_that_are_given_up_take_nothing(&groups[0]).await;
     let late = groups[0].flush().timeout(Duration::from_millis(50)).await.unwrap_err();
@@ -143,7 +143,7 @@ async fn a_full_outbox_is_said_or_waited_for_while_a_member_does_not_confirm() {
 async fn payloads_have_any_size_up_to_the_bound() {
     const MIB: usize = 1 << 20;
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "sizes", GroupConfig::default()).await;
+    let groups = create(&nodes, "sizes", GroupConfig::default()).await;
     let slot_bytes = groups[0].status().await.unwrap().view.unwrap().parameters.slot_bytes_max as usize;
     // The payload, or the body with its length of three bytes, fills a slot exactly.
     let sizes = [0, 1, 127, 128, slot_bytes - 3, slot_bytes - 2, slot_bytes, MIB, 16 * MIB, 0];
@@ -169,7 +169,7 @@ async fn payloads_have_any_size_up_to_the_bound() {
 #[tokio::test]
 async fn a_group_may_take_small_payloads_only() {
     let nodes = start_all(&key(), 2).await;
-    let groups = found(&nodes, "small", config(|parameters| parameters.payload_bytes_max = 10)).await;
+    let groups = create(&nodes, "small", config(|parameters| parameters.payload_bytes_max = 10)).await;
     for group in &groups {
         assert_eq!(group.try_broadcast([0; 11]).unwrap_err(), BroadcastError::TooLarge { bytes: 11, bytes_max: 10 });
         let receipt = group.try_broadcast([0; 10]).unwrap();

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use cloudy_node::discovery::{Advertisement, GROUP, Multicast, Responder};
 use cloudy_node::{
-    ApprovedError, ApprovedItem, Durability, EndReason, FoundError, Group, Index, JoinError, Lookup, MessageId, Node,
-    Outcome,
+    ApprovedError, ApprovedItem, CreateGroupError, Durability, EndReason, Group, Index, JoinError, Lookup, MessageId,
+    Node, Outcome,
 };
 use tempfile::TempDir;
 
-use crate::common::{Message, found, key, messages, read, read_final, start, until, within};
+use crate::common::{Message, create, key, messages, read, read_final, start, until, within};
 use crate::help::texts;
 use crate::hosts::{Host, Process, on_disk, opened, start_again, start_hosts};
 use crate::joins::three_vote;
 
 async fn found_on(processes: &[Process], name: &str) -> Vec<Group> {
     let nodes: Vec<Node> = processes.iter().map(|process| process.node.clone()).collect();
-    found(&nodes, name, on_disk()).await
+    create(&nodes, name, on_disk()).await
 }
 
 /// Broadcasts, and waits until all is approved.
@@ -226,15 +226,15 @@ async fn what_only_the_disk_still_has_is_there_for_joiners_observers_and_who_was
     const COUNT: usize = 1_000;
     let key = key();
     let (mut hosts, mut processes) = start_hosts(&key, 2).await;
-    let founder = processes[0].node.clone();
+    let creator = processes[0].node.clone();
     // Some thirty messages.
     let forgetful = on_disk().retain_bytes(10_000);
-    let group = founder.create_group("ledger", 1, forgetful).await.unwrap();
+    let group = creator.create_group("ledger", 1, forgetful).await.unwrap();
     approved(&group, "before", COUNT).await;
     // Its own readers read from the disk as well, from anywhere.
     assert_eq!(texts(&read(&group, 1, COUNT).await), numbered("before", COUNT));
     assert_eq!(texts(&read(&group, 500, COUNT - 499).await), numbered("before", COUNT)[499..]);
-    let joined = within("it joins", processes[1].node.join_group_at("ledger", founder.local_addr())).await.unwrap();
+    let joined = within("it joins", processes[1].node.join_group_at("ledger", creator.local_addr())).await.unwrap();
     assert_eq!(texts(&read(&joined, 1, COUNT).await), numbered("before", COUNT));
     // It is away while the other goes on by itself.
     drop(joined);
@@ -247,7 +247,7 @@ async fn what_only_the_disk_still_has_is_there_for_joiners_observers_and_who_was
     // An observer keeps nothing, and reads all.
     let observer = start(&key).await;
     let seen =
-        within("it reads along", observer.observe_group("ledger", founder.local_addr(), Index(1))).await.unwrap();
+        within("it reads along", observer.observe_group("ledger", creator.local_addr(), Index(1))).await.unwrap();
     assert_eq!(texts(&read(&seen, 1, 2 * COUNT).await), all);
     group.end();
     assert_eq!(texts(&read_final(&back).await), all);
@@ -325,8 +325,8 @@ async fn a_node_without_a_data_directory_does_not_take_part() {
     let key = key();
     let (_hosts, processes) = start_hosts(&key, 1).await;
     let without = start(&key).await;
-    let founded = without.create_group("kept", 1, on_disk()).await;
-    assert!(matches!(founded, Err(FoundError::NeedsDataDir { name }) if name == "kept"));
+    let created = without.create_group("kept", 1, on_disk()).await;
+    assert!(matches!(created, Err(CreateGroupError::NeedsDataDir { name }) if name == "kept"));
     let groups = found_on(&processes, "kept").await;
     let joined = within("the answer", without.join_group_at("kept", processes[0].node.local_addr())).await;
     assert_eq!(joined.err(), Some(JoinError::NeedsDataDir { name: "kept".to_owned() }));

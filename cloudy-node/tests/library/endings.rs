@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use cloudy_node::{
-    ApprovedError, BroadcastError, CloseReason, ConnectError, EndReason, Event, FlushError, FoundError, GroupConfig,
-    Index, JoinError, LeaveError, OnFailure, Receipt, ReceiptError, StartError, Traffic,
+    ApprovedError, BroadcastError, CloseReason, ConnectError, CreateGroupError, EndReason, Event, FlushError,
+    GroupConfig, Index, JoinError, LeaveError, OnFailure, Receipt, ReceiptError, StartError, Traffic,
 };
 use futures_util::future::join_all;
 
-use crate::common::{Message, found, impatient, key, read_final, start_all, until, within};
+use crate::common::{Message, create, impatient, key, read_final, start_all, until, within};
 use crate::help::{assert_no_task_panicked, config, event, linked, start_cuttable, texts, watch_for_panics};
 
 /// Awaits receipts: the approved ones must equal the result's messages of their node, in order, and the others are
@@ -34,9 +34,9 @@ async fn assert_split(result: &[Message], receipts: Vec<Receipt>) -> usize {
 }
 
 #[tokio::test]
-async fn the_founder_ends_a_group_in_the_midst_and_all_have_one_result() {
+async fn the_creator_ends_a_group_in_the_midst_and_all_have_one_result() {
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "ends", config(|parameters| parameters.window_slots = 2)).await;
+    let groups = create(&nodes, "ends", config(|parameters| parameters.window_slots = 2)).await;
     let mut receipts: Vec<Vec<Receipt>> = groups.iter().map(|_| Vec::new()).collect();
     for at in 0..60 {
         for (group, receipts) in groups.iter().zip(&mut receipts) {
@@ -63,7 +63,7 @@ async fn the_founder_ends_a_group_in_the_midst_and_all_have_one_result() {
         assert_eq!(group.try_broadcast("late").unwrap_err(), BroadcastError::Ended(EndReason::Final));
         assert_eq!(group.broadcast("late").await.unwrap_err(), BroadcastError::Ended(EndReason::Final));
         assert_eq!(within("the flush", group.flush()).await, Err(FlushError::Ended(EndReason::Final)));
-        group.report(group.me().to_string().into());
+        group.report(group.node_id().to_string().into());
     }
     assert!(finals.iter().all(|last| *last == finals[0] && last.index == Index(approved as u64)));
     // Every member reports, so the group closes, and its name is free.
@@ -84,7 +84,7 @@ async fn the_founder_ends_a_group_in_the_midst_and_all_have_one_result() {
         join_all(groups.iter().map(|group| group.status())).await.iter().all(Option::is_none)
     })
     .await;
-    found(&nodes, "ends", GroupConfig::default()).await;
+    create(&nodes, "ends", GroupConfig::default()).await;
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn who_was_silent_at_the_end_learns_the_result_and_that_its_own_is_not_in_
     nodes.push(silent);
     // No member is evicted before the end.
     let waits = config(|parameters| parameters.on_failure = OnFailure::Wait);
-    let groups = found(&nodes, "silent", waits).await;
+    let groups = create(&nodes, "silent", waits).await;
     groups[2].broadcast("heard").await.unwrap().await.unwrap();
     control.partition(nodes[..2].iter().map(|node| node.local_addr()));
     let unheard = groups[2].broadcast("unheard").await.unwrap();
@@ -119,9 +119,9 @@ async fn who_was_silent_at_the_end_learns_the_result_and_that_its_own_is_not_in_
 }
 
 #[tokio::test]
-async fn a_member_asks_the_founder_to_end() {
+async fn a_member_asks_the_creator_to_end() {
     let nodes = start_all(&key(), 2).await;
-    let groups = found(&nodes, "asks", GroupConfig::default()).await;
+    let groups = create(&nodes, "asks", GroupConfig::default()).await;
     groups[1].broadcast("x").await.unwrap().await.unwrap();
     groups[1].end();
     assert_eq!(texts(&read_final(&groups[0]).await), ["x"]);
@@ -132,7 +132,7 @@ async fn a_member_asks_the_founder_to_end() {
 async fn a_node_shuts_down_cleanly_and_the_others_notice() {
     watch_for_panics();
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "leaves", GroupConfig::default()).await;
+    let groups = create(&nodes, "leaves", GroupConfig::default()).await;
     groups[2].broadcast("before").await.unwrap().await.unwrap();
     // The others have it too: written bytes arrive.
     let reader = groups[2].approved_from(Index(2));
@@ -166,14 +166,14 @@ async fn a_node_shuts_down_cleanly_and_the_others_notice() {
 }
 
 #[tokio::test]
-async fn the_group_goes_on_without_its_founder() {
+async fn the_group_goes_on_without_its_creator() {
     let key = key();
     // One creator announces its end, the other stops silently.
     for says_goodbye in [true, false] {
-        let (founder, control) = start_cuttable(&key, impatient()).await;
-        let mut nodes = vec![founder];
+        let (creator, control) = start_cuttable(&key, impatient()).await;
+        let mut nodes = vec![creator];
         nodes.extend(start_all(&key, 2).await);
-        let groups = found(&nodes, "survives", GroupConfig::default()).await;
+        let groups = create(&nodes, "survives", GroupConfig::default()).await;
         groups[1].broadcast("before").await.unwrap().await.unwrap();
         until("all vote", async || groups[0].status().await.unwrap().voters.len() == 3).await;
         if says_goodbye {
@@ -200,9 +200,9 @@ async fn the_group_goes_on_without_its_founder() {
 async fn members_say_so_when_most_voters_are_gone() {
     let impatient_group = || config(|parameters| parameters.coordinator_timeout = Duration::from_millis(200));
     let key = key();
-    let (founder, control) = start_cuttable(&key, impatient()).await;
-    let nodes = [vec![founder], start_all(&key, 1).await].concat();
-    let groups = found(&nodes, "lost", impatient_group()).await;
+    let (creator, control) = start_cuttable(&key, impatient()).await;
+    let nodes = [vec![creator], start_all(&key, 1).await].concat();
+    let groups = create(&nodes, "lost", impatient_group()).await;
     groups[1].broadcast("x").await.unwrap().await.unwrap();
     control.partition([nodes[1].local_addr()]);
     let unheard = groups[1].broadcast("y").await.unwrap();
@@ -232,19 +232,19 @@ async fn a_node_that_cannot_start_says_why() {
 fn handles_of_a_node_whose_runtime_was_dropped_say_that_it_is_closed() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let gone = runtime();
-    let (node, group, founding, joining) = gone.block_on(async {
+    let (node, group, creation, joining) = gone.block_on(async {
         let node = start_all(&key(), 1).await.remove(0);
         let group = node.create_group("runs", 1, GroupConfig::default()).await.unwrap();
-        let founding = node.found_group("begins", GroupConfig::default()).await.unwrap();
+        let creation = node.prepare_group("begins", GroupConfig::default()).await.unwrap();
         let joining = node.join_group("waits").await.unwrap();
-        (node, group, founding, joining)
+        (node, group, creation, joining)
     });
     drop(gone);
     runtime().block_on(within("all answer", async {
         assert_eq!(node.closed().await, CloseReason::ShutDown);
         assert_eq!(node.close_reason(), Some(CloseReason::ShutDown));
-        assert_eq!(node.found_group("more", GroupConfig::default()).await.unwrap_err(), FoundError::ShutDown);
-        assert_eq!(founding.found(None).await.unwrap_err(), FoundError::ShutDown);
+        assert_eq!(node.prepare_group("more", GroupConfig::default()).await.unwrap_err(), CreateGroupError::ShutDown);
+        assert_eq!(creation.create(None).await.unwrap_err(), CreateGroupError::ShutDown);
         assert_eq!(joining.joined().await.unwrap_err(), JoinError::ShutDown);
         assert_eq!(
             node.join_group_at("more", node.local_addr()).await.unwrap_err(),

@@ -6,12 +6,12 @@ use std::time::Duration;
 use cloudy_node::discovery::{Advertisement, GROUP, Multicast, Responder};
 use cloudy_node::fault::panic_in;
 use cloudy_node::{
-    ApprovedError, ApprovedItem, BroadcastError, CloseReason, ConnectError, EndReason, EventsError, FlushError,
-    FoundError, GroupConfig, Index, JoinError, LeaveError, Lookup, Node, NodeFailure, OnFailure, ReceiptError,
+    ApprovedError, ApprovedItem, BroadcastError, CloseReason, ConnectError, CreateGroupError, EndReason, EventsError,
+    FlushError, GroupConfig, Index, JoinError, LeaveError, Lookup, Node, NodeFailure, OnFailure, ReceiptError,
 };
 use futures_util::FutureExt;
 
-use crate::common::{found, key, start, start_all, until, within};
+use crate::common::{create, key, start, start_all, until, within};
 use crate::help::{config, start_cuttable};
 use crate::hosts::{on_disk, start_hosts};
 
@@ -30,7 +30,7 @@ async fn a_panic_in_the_driver_ends_every_handle_with_its_message() {
     let node = start(&key).await;
     let nodes = [node.clone(), peer];
     let waits = config(|parameters| parameters.on_failure = OnFailure::Wait);
-    let group = found(&nodes, "ends", waits).await.remove(0);
+    let group = create(&nodes, "ends", waits).await.remove(0);
     within("an approval", group.broadcast("before").await.unwrap().into_future()).await.unwrap();
     control.partition([node.local_addr()]);
     // Everything that can wait, waits.
@@ -41,8 +41,8 @@ async fn a_panic_in_the_driver_ends_every_handle_with_its_message() {
     let mut events = group.events();
     while events.next().now_or_never().is_some() {}
     let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
-    let (joining, founding) =
-        (node.join_group("never").await.unwrap(), node.found_group("nobody", GroupConfig::default()).await.unwrap());
+    let joining = node.join_group("never").await.unwrap();
+    let creation = node.prepare_group("nobody", GroupConfig::default()).await.unwrap();
     let waiters = async {
         tokio::join!(
             receipt.into_future(),
@@ -78,7 +78,7 @@ async fn a_panic_in_the_driver_ends_every_handle_with_its_message() {
     assert_eq!(left.unwrap_err(), LeaveError::Ended(ended.clone()));
     assert_eq!(joined.unwrap_err(), JoinError::NodeFailed(failure.clone()));
     assert!(matches!(asked.unwrap_err(), JoinError::NodeFailed(_) | JoinError::Connect(ConnectError::NodeFailed(_))));
-    assert_eq!(created.unwrap_err(), FoundError::NodeFailed(failure.clone()));
+    assert_eq!(created.unwrap_err(), CreateGroupError::NodeFailed(failure.clone()));
     assert_eq!(linked.unwrap_err(), ConnectError::NodeFailed(failure.clone()));
     assert_eq!(closed, CloseReason::Failed(failure.clone()));
     // Later calls return the same.
@@ -87,7 +87,8 @@ async fn a_panic_in_the_driver_ends_every_handle_with_its_message() {
     assert_eq!(group.broadcast("after").await.unwrap_err(), BroadcastError::Ended(ended.clone()));
     assert_eq!(group.outcome(id).await, Err(ended));
     assert_eq!(within("the status", group.status()).await, None);
-    assert_eq!(within("found", founding.found(None)).await.unwrap_err(), FoundError::NodeFailed(failure.clone()));
+    let created = within("created", creation.create(None)).await;
+    assert_eq!(created.unwrap_err(), CreateGroupError::NodeFailed(failure.clone()));
     assert_eq!(within("connect", node.connect(nobody)).await.unwrap_err(), ConnectError::NodeFailed(failure.clone()));
     within("the shutdown", node.shutdown()).await;
     assert!(failure.to_string().contains("its driver failed: it panicked: injected into the driver"), "{failure}");
@@ -109,7 +110,7 @@ async fn a_panic_in_any_task_of_a_link_stops_the_node_by_name() {
     for part in parts {
         let key = key();
         let nodes = start_all(&key, 2).await;
-        let groups = found(&nodes, "works", GroupConfig::default()).await;
+        let groups = create(&nodes, "works", GroupConfig::default()).await;
         panic_in(&nodes[0], part);
         // Each of these runs some part anew.
         until(part, async || {

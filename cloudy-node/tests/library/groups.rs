@@ -5,22 +5,23 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use cloudy_node::{
-    Event, FoundError, FoundingEvent, Group, GroupConfig, GroupId, Incarnation, JoinError, Node, NodeId, Phase, ViewId,
+    CreateGroupError, CreationEvent, Event, Group, GroupConfig, GroupId, Incarnation, JoinError, Node, NodeId, Phase,
+    ViewId,
 };
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
-use crate::common::{found, key, read, start, start_all, until, within};
+use crate::common::{create, key, read, start, start_all, until, within};
 use crate::help::{config, event, texts};
 
 #[tokio::test]
 async fn all_members_see_the_same_group() {
     let nodes = start_all(&key(), 4).await;
-    let groups = found(&nodes, "four", GroupConfig::default()).await;
+    let groups = create(&nodes, "four", GroupConfig::default()).await;
     let mut ids: Vec<NodeId> = nodes.iter().map(|node| node.id()).collect();
     ids.sort_unstable();
     for (group, node) in groups.iter().zip(&nodes) {
-        assert_eq!((group.name(), group.me(), group.founder()), ("four", node.id(), nodes[0].id()));
+        assert_eq!((group.name(), group.node_id(), group.creator()), ("four", node.id(), nodes[0].id()));
         assert_eq!(group.id(), groups[0].id());
         let status = group.status().await.unwrap();
         let view = status.view.unwrap();
@@ -37,12 +38,12 @@ async fn a_creation_that_is_dropped_before_it_is_answered_leaves_the_name_free()
     let node = start(&key()).await;
     for _ in 0..3 {
         // The driver has the command, and its answer has no receiver.
-        assert!(node.found_group("alone", GroupConfig::default()).now_or_never().is_none());
+        assert!(node.prepare_group("alone", GroupConfig::default()).now_or_never().is_none());
         // It has answered before it is asked for this.
         within("the driver answers", node.traffic()).await;
     }
-    let founding = within("the name is free", node.found_group("alone", GroupConfig::default())).await.unwrap();
-    within("the group is created", founding.found(None)).await.unwrap();
+    let creation = within("the name is free", node.prepare_group("alone", GroupConfig::default())).await.unwrap();
+    within("the group is created", creation.create(None)).await.unwrap();
 }
 
 #[tokio::test]
@@ -58,7 +59,7 @@ async fn a_group_of_one_approves_its_own() {
 async fn who_comes_late_to_a_closed_group_is_told_so() {
     let key = key();
     let nodes = start_all(&key, 2).await;
-    let groups = found(&nodes, "full", config(|parameters| parameters.open = false)).await;
+    let groups = create(&nodes, "full", config(|parameters| parameters.open = false)).await;
     let late = start(&key).await;
     for node in &nodes {
         let refused = within("the refusal", late.join_group_at("full", node.local_addr())).await.unwrap_err();
@@ -73,10 +74,10 @@ async fn who_comes_late_to_a_closed_group_is_told_so() {
 #[tokio::test]
 async fn a_name_is_taken_once_at_each_node() {
     let nodes = start_all(&key(), 2).await;
-    let founding = nodes[0].found_group("mine", GroupConfig::default()).await.unwrap();
-    let again = nodes[0].found_group("mine", GroupConfig::default()).await.unwrap_err();
-    assert_eq!(again, FoundError::NameTaken { name: "mine".to_owned() });
-    drop(founding);
+    let creation = nodes[0].prepare_group("mine", GroupConfig::default()).await.unwrap();
+    let again = nodes[0].prepare_group("mine", GroupConfig::default()).await.unwrap_err();
+    assert_eq!(again, CreateGroupError::NameTaken { name: "mine".to_owned() });
+    drop(creation);
 
     let waiting = nodes[1].join_group("mine").await.unwrap();
     let second = nodes[1].join_group("mine").await.unwrap();
@@ -84,7 +85,7 @@ async fn a_name_is_taken_once_at_each_node() {
     assert_eq!(second.joined().await.unwrap_err(), taken);
     // Dropped, it is free again.
     drop(waiting);
-    let groups = found(&nodes, "mine", GroupConfig::default()).await;
+    let groups = create(&nodes, "mine", GroupConfig::default()).await;
     assert_eq!(nodes[1].join_group("mine").await.unwrap().joined().await.unwrap_err(), taken);
     assert_eq!(groups.len(), 2);
 }
@@ -93,15 +94,15 @@ async fn a_name_is_taken_once_at_each_node() {
 async fn what_cannot_be_is_refused_before_anything_is_sent() {
     let node = start(&key()).await;
     let name = "n".repeat(129);
-    assert_eq!(node.found_group(&name, GroupConfig::default()).await.unwrap_err(), FoundError::NameTooLong);
+    assert_eq!(node.prepare_group(&name, GroupConfig::default()).await.unwrap_err(), CreateGroupError::NameTooLong);
     assert_eq!(node.join_group(&name).await.unwrap_err(), JoinError::NameTooLong);
     let mut config = GroupConfig::default();
     config.parameters.window_slots = 0;
-    let refused = node.found_group("x", config).await.unwrap_err();
+    let refused = node.prepare_group("x", config).await.unwrap_err();
     assert_eq!(refused.to_string(), "window_slots must be at least 1");
-    let observer = GroupConfig::default().founder_is_member(false);
-    let nobody = node.found_group("x", observer).await.unwrap().found(None).await.unwrap_err();
-    assert_eq!(nobody, FoundError::NoMembers);
+    let observer = GroupConfig::default().creator_is_member(false);
+    let nobody = node.prepare_group("x", observer).await.unwrap().create(None).await.unwrap_err();
+    assert_eq!(nobody, CreateGroupError::NoMembers);
     let itself = node.connect(node.local_addr()).await.unwrap_err();
     assert!(itself.to_string().ends_with("is this node itself"), "{itself}");
 }
@@ -112,42 +113,42 @@ async fn an_invitation_that_nobody_waits_for_is_refused_in_words_any_number_of_t
     let guest = nodes[0].connect(nodes[1].local_addr()).await.unwrap();
     // More than the streams of a link: a refusal must not keep one.
     for round in 0..150 {
-        let mut founding = nodes[0].found_group(&format!("group {round}"), GroupConfig::default()).await.unwrap();
-        founding.invite(guest);
-        let event = within("the refusal", founding.next_event()).await.unwrap();
-        let FoundingEvent::Refused { node, reason } = event else { panic!("{event:?}") };
+        let mut creation = nodes[0].prepare_group(&format!("group {round}"), GroupConfig::default()).await.unwrap();
+        creation.invite(guest);
+        let event = within("the refusal", creation.next_event()).await.unwrap();
+        let CreationEvent::Refused { node, reason } = event else { panic!("{event:?}") };
         assert_eq!(node, guest);
         assert!(reason.contains("does not wait for an invitation"), "{reason}");
     }
-    let groups = found(&nodes, "at last", GroupConfig::default()).await;
-    let mut founding = nodes[0].found_group("another", GroupConfig::default()).await.unwrap();
+    let groups = create(&nodes, "at last", GroupConfig::default()).await;
+    let mut creation = nodes[0].prepare_group("another", GroupConfig::default()).await.unwrap();
     let other = nodes[1].join_group("another").await.unwrap();
-    founding.invite(guest);
-    let accepted = within("the acceptance", founding.next_event()).await.unwrap();
-    assert_eq!(accepted, FoundingEvent::Accepted { node: guest });
-    let (founded, joined) = tokio::join!(founding.found(None), other.joined());
-    assert_ne!(founded.unwrap().id(), groups[0].id());
+    creation.invite(guest);
+    let accepted = within("the acceptance", creation.next_event()).await.unwrap();
+    assert_eq!(accepted, CreationEvent::Accepted { node: guest });
+    let (created, joined) = tokio::join!(creation.create(None), other.joined());
+    assert_ne!(created.unwrap().id(), groups[0].id());
     joined.unwrap();
 }
 
 #[tokio::test]
-async fn a_founding_that_is_dropped_tells_those_who_came_and_they_wait_for_the_next() {
+async fn a_creation_that_is_dropped_tells_those_who_came_and_they_wait_for_the_next() {
     let nodes = start_all(&key(), 4).await;
     let address = nodes[0].local_addr();
-    let mut founding = nodes[0].found_group("given up", GroupConfig::default()).await.unwrap();
+    let mut creation = nodes[0].prepare_group("given up", GroupConfig::default()).await.unwrap();
     let joins = join_all(nodes[1..3].iter().map(|node| node.join_group_at("given up", address)));
     let gather = async {
         let mut asked = Vec::new();
         while asked.len() < 2 {
-            match founding.next_event().await.unwrap() {
-                FoundingEvent::AskedToJoin { node } => asked.push(node),
+            match creation.next_event().await.unwrap() {
+                CreationEvent::AskedToJoin { node } => asked.push(node),
                 event => panic!("{event:?}"),
             }
         }
         // One has accepted, the other is left without an answer.
-        founding.invite(asked[0]);
-        assert_eq!(founding.next_event().await.unwrap(), FoundingEvent::Accepted { node: asked[0] });
-        drop(founding);
+        creation.invite(asked[0]);
+        assert_eq!(creation.next_event().await.unwrap(), CreationEvent::Accepted { node: asked[0] });
+        drop(creation);
     };
     // Both ask again, and the name is free again.
     let again = async {
@@ -176,28 +177,28 @@ async fn the_ring_has_as_many_members_as_asked_for_and_the_others_are_told() {
 }
 
 #[tokio::test]
-async fn a_joiner_asks_until_its_time_is_over_and_says_that_its_founder_went() {
+async fn a_joiner_asks_until_its_time_is_over_and_says_that_its_creator_went() {
     let nodes = start_all(&key(), 2).await;
-    let mut founding = nodes[0].found_group("never", GroupConfig::default()).await.unwrap();
+    let mut creation = nodes[0].prepare_group("never", GroupConfig::default()).await.unwrap();
     let leave = async {
-        let asked = founding.next_event().await.unwrap();
-        assert_eq!(asked, FoundingEvent::AskedToJoin { node: nodes[1].id() });
+        let asked = creation.next_event().await.unwrap();
+        assert_eq!(asked, CreationEvent::AskedToJoin { node: nodes[1].id() });
         nodes[0].shutdown().await;
     };
     let join = nodes[1].join_group_at("never", nodes[0].local_addr()).timeout(Duration::from_millis(300));
     let (joined, ()) = within("the joiner is told", async { tokio::join!(join, leave) }).await;
     let JoinError::TimedOut(late) = joined.unwrap_err() else { panic!("it gave up") };
     assert!(late.to_string().contains(&format!("node {}: the link to it broke", nodes[0].id().short())), "{late}");
-    assert_eq!(nodes[0].found_group("again", GroupConfig::default()).await.unwrap_err(), FoundError::ShutDown);
+    assert_eq!(nodes[0].prepare_group("again", GroupConfig::default()).await.unwrap_err(), CreateGroupError::ShutDown);
 }
 
 #[tokio::test]
 async fn groups_share_links_and_nothing_else() {
     let nodes = start_all(&key(), 3).await;
     let (red, blue) = tokio::join!(
-        found(&nodes, "red", GroupConfig::default()),
+        create(&nodes, "red", GroupConfig::default()),
         // Created by another node, and without one of them.
-        found(&nodes[1..], "blue", GroupConfig::default())
+        create(&nodes[1..], "blue", GroupConfig::default())
     );
     for at in 0..100 {
         for (name, groups) in [("red", &red), ("blue", &blue)] {
@@ -222,15 +223,15 @@ async fn groups_share_links_and_nothing_else() {
 #[tokio::test]
 async fn dialling_twice_at_once_gives_one_link() {
     let nodes = start_all(&key(), 2).await;
-    let founding = nodes[0].found_group("pair", GroupConfig::default());
+    let creation = nodes[0].prepare_group("pair", GroupConfig::default());
     let dials = (0..8).map(|_| nodes[1].connect(nodes[0].local_addr()));
     let back = (0..8).map(|_| nodes[0].connect(nodes[1].local_addr()));
-    let all = async { tokio::join!(founding, join_all(dials), join_all(back)) };
-    let (founding, dialled, back) = within("all dials", all).await;
+    let all = async { tokio::join!(creation, join_all(dials), join_all(back)) };
+    let (creation, dialled, back) = within("all dials", all).await;
     assert!(dialled.iter().all(|id| *id == Ok(nodes[0].id())), "{dialled:?}");
     assert!(back.iter().all(|id| *id == Ok(nodes[1].id())), "{back:?}");
-    drop(founding.unwrap());
-    let groups = found(&nodes, "pair", GroupConfig::default()).await;
+    drop(creation.unwrap());
+    let groups = create(&nodes, "pair", GroupConfig::default()).await;
     drop(groups[1].broadcast("x").await.unwrap());
     assert_eq!(texts(&read(&groups[0], 1, 1).await), ["x"]);
 }
@@ -238,7 +239,7 @@ async fn dialling_twice_at_once_gives_one_link() {
 #[tokio::test]
 async fn a_node_ends_with_its_last_handle() {
     let nodes = start_all(&key(), 2).await;
-    let mut groups = found(&nodes, "pair", GroupConfig::default()).await;
+    let mut groups = create(&nodes, "pair", GroupConfig::default()).await;
     let (gone, address) = (nodes[1].id(), nodes[1].local_addr());
     let last = groups.pop().unwrap();
     let first = nodes[0].clone();
@@ -247,7 +248,7 @@ async fn a_node_ends_with_its_last_handle() {
     drop(last);
     until("the other side notices", async || !crate::help::linked(&groups[0], gone).await).await;
     until("the port is free", async || std::net::UdpSocket::bind(address).is_ok()).await;
-    assert!(first.found_group("x", GroupConfig::default()).now_or_never().is_none(), "it lives");
+    assert!(first.prepare_group("x", GroupConfig::default()).now_or_never().is_none(), "it lives");
     assert_ne!(groups[0].id(), GroupId([0; 16]));
 }
 

@@ -1,8 +1,10 @@
 //! Two processes with one identity, as by a copied data directory.
 
-use cloudy_node::{ApprovedError, ConnectError, EndReason, FoundError, GroupConfig, Identity, Index, JoinError, Node};
+use cloudy_node::{
+    ApprovedError, ConnectError, CreateGroupError, EndReason, GroupConfig, Identity, Index, JoinError, Node,
+};
 
-use crate::common::{found, impatient, key, start, until, within};
+use crate::common::{create, impatient, key, start, until, within};
 
 async fn start_as(identity: &Identity) -> Node {
     Node::builder().identity(identity.clone()).limits(impatient()).start().await.unwrap()
@@ -12,10 +14,10 @@ async fn start_as(identity: &Identity) -> Node {
 async fn of_two_processes_with_one_identity_the_later_one_ends_and_the_group_goes_on() {
     let key = key();
     let identity = Identity::generate(&key).unwrap();
-    let (founder, first) = (start(&key).await, start_as(&identity).await);
-    let groups = found(&[founder.clone(), first], "copied", GroupConfig::default()).await;
+    let (creator, first) = (start(&key).await, start_as(&identity).await);
+    let groups = create(&[creator.clone(), first], "copied", GroupConfig::default()).await;
     let second = start_as(&identity).await;
-    let joined = within("the copy is told", second.join_group_at("copied", founder.local_addr())).await;
+    let joined = within("the copy is told", second.join_group_at("copied", creator.local_addr())).await;
     match joined {
         Err(error) => assert_eq!(error, JoinError::SameIdentity),
         // It was let in before it was told.
@@ -31,8 +33,8 @@ async fn of_two_processes_with_one_identity_the_later_one_ends_and_the_group_goe
             assert_eq!(within("the copy ends", ended).await, EndReason::SameIdentity);
         }
     }
-    let words = second.found_group("own", GroupConfig::default()).await.unwrap_err();
-    assert_eq!(words, FoundError::SameIdentity);
+    let words = second.prepare_group("own", GroupConfig::default()).await.unwrap_err();
+    assert_eq!(words, CreateGroupError::SameIdentity);
     assert!(words.to_string().contains("another process has this node's identity"), "{words}");
     let receipt = within("the first process broadcasts", groups[1].broadcast("goes on")).await.unwrap();
     within("it is approved", receipt.into_future()).await.unwrap();
@@ -80,5 +82,5 @@ async fn a_process_that_is_started_again_after_a_crash_is_not_one_of_two() {
     }
     let last = start_as(&identity).await;
     assert_eq!(other.connect(last.local_addr()).await, Ok(last.id()));
-    assert!(last.found_group("own", GroupConfig::default()).await.is_ok());
+    assert!(last.prepare_group("own", GroupConfig::default()).await.is_ok());
 }

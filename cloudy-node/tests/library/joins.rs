@@ -10,7 +10,7 @@ use cloudy_node::{
 use cloudy_proto::wire::COUNTER_MAX;
 use tokio::task::JoinHandle;
 
-use crate::common::{Message, found, key, messages, read_final, start, start_all, until, within};
+use crate::common::{Message, create, key, messages, read_final, start, start_all, until, within};
 use crate::help::{config, event, texts};
 
 /// Of a wait whose end is not waited for.
@@ -88,7 +88,7 @@ async fn end_equal(groups: &[Group]) -> Vec<Message> {
 }
 
 fn of(result: &[Message], group: &Group) -> usize {
-    result.iter().filter(|message| message.id.origin == group.me()).count()
+    result.iter().filter(|message| message.id.origin == group.node_id()).count()
 }
 
 pub(crate) async fn restart(key: &ClusterKey, node_key: &NodeKey) -> Node {
@@ -99,13 +99,13 @@ pub(crate) async fn restart(key: &ClusterKey, node_key: &NodeKey) -> Node {
 async fn a_fourth_node_joins_under_load_by_any_member() {
     let key = key();
     let nodes = start_all(&key, 3).await;
-    let mut groups = found(&nodes, "grows", GroupConfig::default()).await;
+    let mut groups = create(&nodes, "grows", GroupConfig::default()).await;
     let loads: Vec<_> = groups.iter().zip(["a", "b", "c"]).map(|(group, name)| load(group, name)).collect();
     grows(&groups[0], 1_000).await;
     // The creator coordinates, and another node is asked.
     let late = start(&key).await;
     let joined = within("it joins", late.join_group_at("grows", nodes[2].local_addr())).await.unwrap();
-    assert_eq!((joined.founder(), joined.id()), (nodes[0].id(), groups[0].id()));
+    assert_eq!((joined.creator(), joined.id()), (nodes[0].id(), groups[0].id()));
     groups.push(joined);
     all_have_members(&groups, 4).await;
     let approval = within("its own is approved", groups[3].broadcast("d").await.unwrap().into_future()).await.unwrap();
@@ -124,7 +124,7 @@ async fn a_process_that_was_killed_and_started_again_comes_back_as_a_new_run() {
     let mut nodes = start_all(&key, 2).await;
     let node_key = NodeKey::generate().unwrap();
     nodes.push(restart(&key, &node_key).await);
-    let mut groups = found(&nodes, "again", GroupConfig::default()).await;
+    let mut groups = create(&nodes, "again", GroupConfig::default()).await;
     let before = groups.pop().unwrap();
     let old = within("it is approved", before.broadcast("before").await.unwrap().into_future()).await.unwrap();
     let loads: Vec<_> = groups.iter().zip(["a", "b"]).map(|(group, name)| load(group, name)).collect();
@@ -133,7 +133,7 @@ async fn a_process_that_was_killed_and_started_again_comes_back_as_a_new_run() {
         // At once: the others have not missed it yet.
         nodes.push(restart(&key, &node_key).await);
         let back = within("it joins", nodes[2].join_group_at("again", nodes[1].local_addr())).await.unwrap();
-        assert_eq!(back.me(), node_key.node_id());
+        assert_eq!(back.node_id(), node_key.node_id());
         let own = back.broadcast(format!("run {round}")).await.unwrap();
         let approval = within("it is approved", own.into_future()).await.unwrap();
         assert!(approval.id.incarnation > old.id.incarnation && approval.id.seq.0 == 1, "a run of its own");
@@ -151,17 +151,17 @@ async fn a_process_that_was_killed_and_started_again_comes_back_as_a_new_run() {
 }
 
 #[tokio::test]
-async fn a_restarted_founder_comes_back_as_a_member() {
+async fn a_restarted_creator_comes_back_as_a_member() {
     let key = key();
     let node_key = NodeKey::generate().unwrap();
     let mut nodes = vec![restart(&key, &node_key).await];
     nodes.extend(start_all(&key, 2).await);
-    let mut groups = found(&nodes, "founder", GroupConfig::default()).await;
+    let mut groups = create(&nodes, "creator", GroupConfig::default()).await;
     within("it is approved", groups[0].broadcast("first").await.unwrap().into_future()).await.unwrap();
     three_vote(&groups).await;
     nodes[0].shutdown().await;
     nodes[0] = restart(&key, &node_key).await;
-    groups[0] = within("it joins", nodes[0].join_group_at("founder", nodes[2].local_addr())).await.unwrap();
+    groups[0] = within("it joins", nodes[0].join_group_at("creator", nodes[2].local_addr())).await.unwrap();
     all_have_members(&groups, 3).await;
     within("it is approved", groups[0].broadcast("second").await.unwrap().into_future()).await.unwrap();
     assert_eq!(texts(&end_equal(&groups).await), ["first", "second"]);
@@ -171,7 +171,7 @@ async fn a_restarted_founder_comes_back_as_a_member() {
 async fn a_join_goes_on_while_the_coordinator_is_killed() {
     let key = key();
     let nodes = start_all(&key, 4).await;
-    let mut groups = found(&nodes, "headless", GroupConfig::default()).await;
+    let mut groups = create(&nodes, "headless", GroupConfig::default()).await;
     let loads: Vec<_> = groups[1..].iter().zip(["b", "c", "d"]).map(|(group, name)| load(group, name)).collect();
     grows(&groups[1], 200).await;
     three_vote(&groups).await;
@@ -196,7 +196,7 @@ async fn a_join_goes_on_while_the_coordinator_is_killed() {
 async fn many_join_at_once() {
     let key = key();
     let first = start(&key).await;
-    let mut groups = found(std::slice::from_ref(&first), "many", GroupConfig::default()).await;
+    let mut groups = create(std::slice::from_ref(&first), "many", GroupConfig::default()).await;
     let others = start_all(&key, 6).await;
     let joins = others.iter().map(|node| node.join_group_at("many", first.local_addr()));
     for joined in within("all join", futures_util::future::join_all(joins)).await {
@@ -213,7 +213,7 @@ async fn many_join_at_once() {
 async fn an_observer_sees_all_and_holds_nobody_up() {
     let key = key();
     let nodes = start_all(&key, 2).await;
-    let groups = found(&nodes, "seen", GroupConfig::default()).await;
+    let groups = create(&nodes, "seen", GroupConfig::default()).await;
     within("it is approved", groups[0].broadcast("first").await.unwrap().into_future()).await.unwrap();
     let observer = start(&key).await;
     let address = nodes[1].local_addr();
@@ -247,7 +247,7 @@ async fn an_observer_sees_all_and_holds_nobody_up() {
 async fn an_observer_outlives_the_coordinator_and_may_end_the_group() {
     let key = key();
     let nodes = start_all(&key, 3).await;
-    let groups = found(&nodes, "outlived", GroupConfig::default()).await;
+    let groups = create(&nodes, "outlived", GroupConfig::default()).await;
     let observer = start(&key).await;
     let address = nodes[0].local_addr();
     let seen = within("it observes", observer.observe_group("outlived", address, Index(1))).await.unwrap();
@@ -296,7 +296,7 @@ async fn a_closed_group_takes_only_those_who_were_in_it() {
     let mut nodes = start_all(&key, 2).await;
     let node_key = NodeKey::generate().unwrap();
     nodes.push(restart(&key, &node_key).await);
-    let mut groups = found(&nodes, "closed", config(|parameters| parameters.open = false)).await;
+    let mut groups = create(&nodes, "closed", config(|parameters| parameters.open = false)).await;
     let stranger = start(&key).await;
     for node in &nodes {
         let refused = within("the refusal", stranger.join_group_at("closed", node.local_addr())).await.unwrap_err();
@@ -306,11 +306,11 @@ async fn a_closed_group_takes_only_those_who_were_in_it() {
     let unknown =
         within("the refusal", stranger.join_group_at("open", nodes[0].local_addr()).timeout(SOON)).await.unwrap_err();
     assert!(unknown.to_string().contains("is in no group"), "{unknown}");
-    let founding = nodes[0].found_group("begins", GroupConfig::default()).await.unwrap();
+    let creation = nodes[0].prepare_group("begins", GroupConfig::default()).await.unwrap();
     let early = stranger.observe_group("begins", nodes[0].local_addr(), Index(1)).timeout(SOON);
     let early = within("the refusal", early).await.unwrap_err();
     assert!(early.to_string().contains("has not begun"), "{early}");
-    drop(founding);
+    drop(creation);
     nodes[2].shutdown().await;
     nodes[2] = restart(&key, &node_key).await;
     groups[2] = within("it joins", nodes[2].join_group_at("closed", nodes[1].local_addr())).await.unwrap();
@@ -323,7 +323,7 @@ async fn a_closed_group_takes_only_those_who_were_in_it() {
 async fn an_index_that_no_result_can_have_is_refused_before_anything_is_sent() {
     let key = key();
     let nodes = start_all(&key, 2).await;
-    let shared = found(&nodes, "shared", GroupConfig::default()).await;
+    let shared = create(&nodes, "shared", GroupConfig::default()).await;
     within("it is created", nodes[0].create_group("alone", 1, GroupConfig::default())).await.unwrap();
     let at = nodes[0].local_addr();
     for from in [COUNTER_MAX + 1, u64::MAX] {

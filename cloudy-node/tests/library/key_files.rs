@@ -18,9 +18,9 @@ fn follow(node: &Node, path: &Path, keys: ClusterKeys) -> (Told, tokio::task::Jo
     let task = tokio::spawn(async move {
         let observe = |event: KeyFileEvent<'_>| {
             heard.lock().unwrap().push(match event {
-                KeyFileEvent::Taken(keys) => format!("taken {}", keys.primary()),
+                KeyFileEvent::Applied(keys) => format!("taken {}", keys.primary()),
                 KeyFileEvent::Failed(error) => format!("failed {error}"),
-                KeyFileEvent::Well(_) => "well".to_owned(),
+                KeyFileEvent::Recovered(_) => "well".to_owned(),
                 event => panic!("{event:?}"),
             });
         };

@@ -6,12 +6,12 @@ use cloudy_node::EndpointLimits;
 use cloudy_node::LinkFailure;
 use cloudy_node::NodeKey;
 use cloudy_node::{
-    ApprovedError, ClusterKeys, ConnectError, EndReason, Event, FoundError, Group, GroupConfig, Identity, JoinError,
-    Node, NodeId, StartError,
+    ApprovedError, ClusterKeys, ConnectError, CreateGroupError, EndReason, Event, Group, GroupConfig, Identity,
+    JoinError, Node, NodeId, StartError,
 };
 use futures_util::future::join_all;
 
-use crate::common::{found, impatient, key, read, until, within};
+use crate::common::{create, impatient, key, read, until, within};
 use crate::help::{event, linked, start_cuttable};
 
 async fn start(keys: &ClusterKeys) -> Node {
@@ -112,7 +112,7 @@ async fn nodes_that_are_one_step_apart_link_both_ways_and_no_others() {
 async fn a_live_group_changes_its_key_and_loses_no_link() {
     let steps = steps();
     let nodes = join_all([&steps[0]; 3].map(start)).await;
-    let groups = found(&nodes, "rotates", GroupConfig::default()).await;
+    let groups = create(&nodes, "rotates", GroupConfig::default()).await;
     // Enough bytes to notice a link that begins anew.
     for _ in 0..20 {
         let receipt = groups[0].broadcast(vec![7; 50_000]).await.unwrap();
@@ -120,7 +120,7 @@ async fn a_live_group_changes_its_key_and_loses_no_link() {
     }
     until("all are linked", async || {
         for (group, node) in groups.iter().flat_map(|group| nodes.iter().map(move |node| (group, node))) {
-            if group.me() != node.id() && !linked(group, node.id()).await {
+            if group.node_id() != node.id() && !linked(group, node.id()).await {
                 return false;
             }
         }
@@ -155,7 +155,7 @@ async fn a_live_group_changes_its_key_and_loses_no_link() {
 async fn a_node_that_the_change_has_missed_is_cut_off_and_evicted() {
     let steps = steps();
     let nodes = join_all([&steps[0]; 4].map(|keys| start_with(keys, impatient()))).await;
-    let groups = found(&nodes, "missed", GroupConfig::default()).await;
+    let groups = create(&nodes, "missed", GroupConfig::default()).await;
     let (missed, missed_group) = (&nodes[3], &groups[3]);
     all_go_on(&groups).await;
     for keys in &steps[1..] {
@@ -178,7 +178,7 @@ async fn a_node_that_the_change_has_missed_is_cut_off_and_evicted() {
 async fn a_revoked_member_is_cut_off_evicted_told_and_kept_out() {
     let keys = ClusterKeys::from(key());
     let nodes = join_all([&keys; 4].map(|keys| start_with(keys, impatient()))).await;
-    let groups = found(&nodes, "revokes", GroupConfig::default()).await;
+    let groups = create(&nodes, "revokes", GroupConfig::default()).await;
     let (out, stay) = (&nodes[3], &nodes[..3]);
     all_go_on(&groups).await;
     // While the log passes two voters, the loss of either stops the group (docs/reference/guarantees.md).
@@ -197,7 +197,7 @@ async fn a_revoked_member_is_cut_off_evicted_told_and_kept_out() {
     }
     // It has given up: nothing is left that would wait or dial.
     assert_eq!(out.join_group("revokes").await.unwrap().joined().await.unwrap_err(), JoinError::Revoked);
-    assert_eq!(out.found_group("own", GroupConfig::default()).await.unwrap_err(), FoundError::Revoked);
+    assert_eq!(out.prepare_group("own", GroupConfig::default()).await.unwrap_err(), CreateGroupError::Revoked);
     // Once more changes nothing.
     stay[0].revoke(out.id()).await.unwrap();
     all_go_on(&groups[..3]).await;
@@ -209,7 +209,7 @@ async fn a_revoked_member_and_the_others_leave_each_other_alone() {
     let keys = ClusterKeys::from(key.clone());
     let (out, at_out) = start_cuttable(&key, impatient()).await;
     let nodes = [start_with(&keys, impatient()).await, start_with(&keys, impatient()).await, out];
-    let groups = found(&nodes, "quiet", GroupConfig::default()).await;
+    let groups = create(&nodes, "quiet", GroupConfig::default()).await;
     all_go_on(&groups).await;
     // Cut off as well, so that it learns it from its own dialling, when the others have missed it already.
     at_out.partition(nodes[..2].iter().map(Node::local_addr));
@@ -287,5 +287,5 @@ async fn keys_that_revoke_a_node_shut_it_out_and_do_not_start_it() {
     keys.revoke(other.id()).unwrap();
     other.set_keys(&keys).await.unwrap();
     until("it is passed on", async || late.revoked().contains(&other.id())).await;
-    assert_eq!(other.found_group("own", GroupConfig::default()).await.unwrap_err(), FoundError::Revoked);
+    assert_eq!(other.prepare_group("own", GroupConfig::default()).await.unwrap_err(), CreateGroupError::Revoked);
 }

@@ -7,7 +7,7 @@ use cloudy_node::{
     BroadcastError, EndReason, Event, ForgetError, Group, GroupConfig, Index, JoinError, LeaveError, LeaveWait, Node,
 };
 
-use crate::common::{found, impatient, key, read_final, start, start_all, until, within};
+use crate::common::{create, impatient, key, read_final, start, start_all, until, within};
 use crate::help::{config, event, start_cuttable, texts};
 use crate::hosts::{Process, on_disk, start_again, start_hosts};
 use crate::joins::{restart, three_vote};
@@ -26,7 +26,7 @@ async fn the_last_member_that_leaves_hands_over_to_an_evicted_one_and_says_for_w
     let first = start(&key).await;
     let (second, control) = start_cuttable(&key, impatient()).await;
     let nodes = [first, second];
-    let groups = found(&nodes, "two", GroupConfig::default()).await;
+    let groups = create(&nodes, "two", GroupConfig::default()).await;
     approved(&groups[1], "before").await;
     control.partition([nodes[0].local_addr()]);
     until("the other is evicted", async || ring(&groups[0]).await == 1).await;
@@ -54,7 +54,7 @@ async fn an_evicted_member_leaves_and_does_not_come_back() {
     let mut nodes = start_all(&key, 2).await;
     let (cut_off, control) = start_cuttable(&key, impatient()).await;
     nodes.push(cut_off);
-    let groups = found(&nodes, "evicted", GroupConfig::default()).await;
+    let groups = create(&nodes, "evicted", GroupConfig::default()).await;
     three_vote(&groups).await;
     control.partition(nodes[..2].iter().map(|node| node.local_addr()));
     until("it is evicted", async || ring(&groups[0]).await == 2).await;
@@ -82,7 +82,7 @@ async fn members_that_leave_while_all_are_cut_off_do_not_end_the_group_of_the_ot
         nodes.push(node);
         controls.push(control);
     }
-    let groups = found(&nodes, "outage", GroupConfig::default()).await;
+    let groups = create(&nodes, "outage", GroupConfig::default()).await;
     three_vote(&groups).await;
     approved(&groups[0], "before").await;
     for (at, control) in controls.iter().enumerate() {
@@ -119,7 +119,7 @@ async fn learns_the_end(who: usize) {
         nodes.push(node);
         controls.push(control);
     }
-    let groups = found(&nodes, "ends", GroupConfig::default()).await;
+    let groups = create(&nodes, "ends", GroupConfig::default()).await;
     three_vote(&groups).await;
     approved(&groups[who], "before").await;
     let others: Vec<usize> = (0..3).filter(|at| *at != who).collect();
@@ -151,7 +151,7 @@ async fn a_member_that_was_cut_off_while_the_group_ended_gets_the_final_result()
 async fn an_observer_that_comes_after_the_end_gets_the_final_result_and_a_newcomer_learns_of_it() {
     let key = key();
     let nodes = start_all(&key, 2).await;
-    let groups = found(&nodes, "over", GroupConfig::default()).await;
+    let groups = create(&nodes, "over", GroupConfig::default()).await;
     approved(&groups[1], "all").await;
     groups[0].end();
     for group in &groups {
@@ -174,7 +174,7 @@ async fn learns_the_end_after_a_restart(others_restart: bool) {
     let key = key();
     let (mut hosts, mut processes) = start_hosts(&key, 3).await;
     let nodes: Vec<Node> = processes.iter().map(|process| process.node.clone()).collect();
-    let groups = found(&nodes, "ledger", on_disk()).await;
+    let groups = create(&nodes, "ledger", on_disk()).await;
     three_vote(&groups).await;
     approved(&groups[2], "before").await;
     processes.pop().unwrap().kill();
@@ -235,7 +235,7 @@ async fn a_group_in_memory_whose_voters_were_restarted_says_that_it_has_stopped(
     for node_key in &keys {
         nodes.push(restart(&key, node_key).await);
     }
-    let groups = found(&nodes, "stuck", config(|of| of.coordinator_timeout = Duration::from_millis(500))).await;
+    let groups = create(&nodes, "stuck", config(|of| of.coordinator_timeout = Duration::from_millis(500))).await;
     three_vote(&groups).await;
     for node in &nodes[1..] {
         node.shutdown().await;
@@ -264,7 +264,7 @@ async fn a_group_in_memory_whose_voters_were_restarted_says_that_it_has_stopped(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_group_is_forgotten_only_after_leaving_and_that_is_no_leaving() {
     let nodes = start_all(&key(), 2).await;
-    let groups = found(&nodes, "kept", GroupConfig::default()).await;
+    let groups = create(&nodes, "kept", GroupConfig::default()).await;
     let refused = nodes[1].forget_group(groups[1].id()).await.unwrap_err();
     assert_eq!(refused, ForgetError::Running { name: "kept".to_owned() });
     assert!(refused.to_string().contains("call Group::leave first"), "{refused}");
@@ -284,7 +284,7 @@ async fn a_running_group_is_forgotten_only_after_leaving_and_that_is_no_leaving(
 #[tokio::test]
 async fn the_end_of_a_group_does_not_wait_for_a_member_that_leaves_a_least_ring() {
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "least", config(|of| of.ring_min = 3)).await;
+    let groups = create(&nodes, "least", config(|of| of.ring_min = 3)).await;
     approved(&groups[0], "before").await;
     let late = groups[2].leave_within(Duration::from_millis(500)).await.unwrap_err();
     let LeaveError::Late { waits_for: Some(LeaveWait::LeastRing { members: 3, ring_min: 3 }), .. } = &late else {
@@ -303,7 +303,7 @@ const MISSED_AFTER: Duration = Duration::from_secs(1);
 #[tokio::test]
 async fn the_end_of_a_group_does_not_wait_for_a_member_of_a_least_ring_that_was_shut_down() {
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "least", config(|of| of.ring_min = 3)).await;
+    let groups = create(&nodes, "least", config(|of| of.ring_min = 3)).await;
     three_vote(&groups).await;
     approved(&groups[0], "before").await;
     nodes[2].shutdown().await;

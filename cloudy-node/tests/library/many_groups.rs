@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use cloudy_node::fault::MemoryNetwork;
-use cloudy_node::{FoundError, FoundingEvent, GROUPS_MAX, Group, GroupConfig, JoinError, Node};
+use cloudy_node::{CreateGroupError, CreationEvent, GROUPS_MAX, Group, GroupConfig, JoinError, Node};
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 
@@ -12,22 +12,22 @@ use crate::common::{key, start, until, within};
 
 /// Creates a group of all nodes.
 async fn create(nodes: &[Node], name: String) -> Vec<Group> {
-    let mut founding = nodes[0].found_group(&name, GroupConfig::default()).await.unwrap();
+    let mut creation = nodes[0].prepare_group(&name, GroupConfig::default()).await.unwrap();
     let join = nodes[1..].iter().map(|node| node.join_group_at(&name, nodes[0].local_addr()));
     let gather = async {
         let mut accepted = 0;
         while accepted < nodes.len() - 1 {
-            match founding.next_event().await.unwrap() {
-                FoundingEvent::AskedToJoin { node } => founding.invite(node),
-                FoundingEvent::Accepted { .. } => accepted += 1,
-                FoundingEvent::Refused { node, reason } => panic!("{}: {reason}", node.short()),
+            match creation.next_event().await.unwrap() {
+                CreationEvent::AskedToJoin { node } => creation.invite(node),
+                CreationEvent::Accepted { .. } => accepted += 1,
+                CreationEvent::Refused { node, reason } => panic!("{}: {reason}", node.short()),
                 event => panic!("{event:?}"),
             }
         }
-        founding.found(None).await
+        creation.create(None).await
     };
-    let (founder, others) = within("the group is created", async { tokio::join!(gather, join_all(join)) }).await;
-    std::iter::once(founder.unwrap()).chain(others.into_iter().map(Result::unwrap)).collect()
+    let (creator, others) = within("the group is created", async { tokio::join!(gather, join_all(join)) }).await;
+    std::iter::once(creator.unwrap()).chain(others.into_iter().map(Result::unwrap)).collect()
 }
 
 /// In paused time, so that a slow machine changes nothing.
@@ -72,7 +72,7 @@ async fn more_groups_than_a_node_may_be_in_are_refused_by_name() {
     }
     let group = node.create_group("the last", 1, GroupConfig::default()).await.unwrap();
     let refused = node.create_group("one more", 1, GroupConfig::default()).await.unwrap_err();
-    assert_eq!(refused, FoundError::TooManyGroups);
+    assert_eq!(refused, CreateGroupError::TooManyGroups);
     assert!(refused.to_string().contains("512 groups"), "{refused}");
     let joined = node.join_group_at("one more", other.local_addr()).await;
     assert_eq!(joined.unwrap_err(), JoinError::TooManyGroups);

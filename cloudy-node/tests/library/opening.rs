@@ -78,7 +78,7 @@ async fn opened(opening: Opened) -> Group {
 async fn is_one_group(groups: &[Group]) {
     assert!(groups.iter().all(|group| group.id() == groups[0].id()), "there are several groups");
     for group in groups {
-        let receipt = within("it is taken", group.broadcast(group.me().short())).await.unwrap();
+        let receipt = within("it is taken", group.broadcast(group.node_id().short())).await.unwrap();
         within("an approval", receipt.into_future()).await.unwrap();
     }
     let first = read(&groups[0], 1, groups.len()).await;
@@ -371,7 +371,7 @@ async fn a_node_that_resumes_says_which_members_it_waits_for() {
     let seeds = addresses(&processes);
     let groups = open_all(&processes, &seeds).await;
     have_voters(&groups).await;
-    let others: Vec<String> = groups[1..].iter().map(|group| group.me().short()).collect();
+    let others: Vec<String> = groups[1..].iter().map(|group| group.node_id().short()).collect();
     drop(groups);
     processes.into_iter().for_each(Process::kill);
     let alone = hosts[0].start(&key).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloudy_node::{BroadcastError, EndReason, Event, GroupConfig, MessageId, OnFailure, Outcome, ReceiptError, Seq};
 
-use crate::common::{found, impatient, key, read, read_final, start_all, until, within};
+use crate::common::{create, impatient, key, read, read_final, start_all, until, within};
 use crate::help::{config, event, start_cuttable, texts};
 
 #[tokio::test]
@@ -13,7 +13,7 @@ async fn an_outcome_can_be_asked_of_any_member_by_name() {
     let mut nodes = start_all(&key, 2).await;
     let (cut_off, control) = start_cuttable(&key, impatient()).await;
     nodes.push(cut_off);
-    let groups = found(&nodes, "asked", GroupConfig::default()).await;
+    let groups = create(&nodes, "asked", GroupConfig::default()).await;
     let first = groups[2].broadcast("first").await.unwrap();
     let id = first.id();
     within("the approval", first.into_future()).await.unwrap();
@@ -48,7 +48,7 @@ async fn a_member_leaves_without_a_timeout_and_others_take_over() {
     let nodes = start_all(&key(), 4).await;
     // No member ever fails by a timeout.
     let patient = config(|parameters| parameters.on_failure = OnFailure::Wait);
-    let groups = found(&nodes, "leaves", patient).await;
+    let groups = create(&nodes, "leaves", patient).await;
     // The creator coordinates, and goes first.
     for (leaver, rest) in [(0, 1..4), (1, 2..4), (2, 3..4)] {
         let last = groups[leaver].broadcast(format!("{leaver} goes")).await.unwrap();
@@ -81,7 +81,7 @@ async fn who_holds_the_group_up_is_named_and_a_least_ring_is_kept() {
     let mut nodes = start_all(&key, 2).await;
     let (cut_off, control) = start_cuttable(&key, impatient()).await;
     nodes.push(cut_off);
-    let groups = found(&nodes, "least", config(|parameters| parameters.ring_min = 3)).await;
+    let groups = create(&nodes, "least", config(|parameters| parameters.ring_min = 3)).await;
     until("all vote", async || groups[0].status().await.unwrap().voters.len() == 3).await;
     control.partition(nodes[..2].iter().map(|node| node.local_addr()));
     let waits = groups[0].broadcast("waits").await.unwrap();

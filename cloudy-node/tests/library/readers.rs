@@ -3,13 +3,13 @@
 use cloudy_node::{ApprovedError, ApprovedItem, GroupConfig, Index, TypedGroup, TypedItem, ViewId};
 use futures_util::{StreamExt, TryStreamExt};
 
-use crate::common::{found, key, messages, read, read_final, start_all, within};
+use crate::common::{create, key, messages, read, read_final, start_all, within};
 use crate::help::config;
 
 #[tokio::test]
 async fn a_reader_begins_anywhere() {
     let nodes = start_all(&key(), 2).await;
-    let groups = found(&nodes, "middle", GroupConfig::default()).await;
+    let groups = create(&nodes, "middle", GroupConfig::default()).await;
     let mut ahead = groups[1].approved_from(Index(95));
     // Broadcast together, they share slots: a reader begins inside of one.
     for at in 0..100 {
@@ -34,7 +34,7 @@ async fn a_slow_reader_is_told_where_to_go_on_and_holds_up_nobody() {
     let nodes = start_all(&key(), 3).await;
     let mut small = config(|parameters| parameters.slot_payloads_max = 1);
     small.retain_bytes = 100_000;
-    let groups = found(&nodes, "slow", small).await;
+    let groups = create(&nodes, "slow", small).await;
     let mut slow = groups[0].approved_from(Index(1));
     let mut quick = groups[0].approved_from(Index(1));
     let mut seen = Vec::new();
@@ -62,7 +62,7 @@ async fn a_slow_reader_is_told_where_to_go_on_and_holds_up_nobody() {
 #[tokio::test]
 async fn views_come_in_order_and_the_stream_ends_with_the_result() {
     let nodes = start_all(&key(), 2).await;
-    let groups = found(&nodes, "views", GroupConfig::default()).await;
+    let groups = create(&nodes, "views", GroupConfig::default()).await;
     let reading = tokio::spawn(groups[1].approved_from(Index(1)).try_collect::<Vec<_>>());
     for at in 0..10 {
         drop(groups[at % 2].broadcast(format!("{at}")).await.unwrap());
@@ -94,7 +94,7 @@ async fn views_come_in_order_and_the_stream_ends_with_the_result() {
 #[tokio::test]
 async fn typed_readers_get_messages_views_and_what_is_neither() {
     let nodes = start_all(&key(), 2).await;
-    let groups = found(&nodes, "typed", GroupConfig::default()).await;
+    let groups = create(&nodes, "typed", GroupConfig::default()).await;
     let typed: TypedGroup<(u32, String)> = TypedGroup::new(groups[0].clone());
     typed.broadcast(&(1, "one".to_owned())).await.unwrap().await.unwrap();
     drop(groups[1].broadcast([1, 9, b'x']).await.unwrap().await.unwrap());
@@ -107,11 +107,11 @@ async fn typed_readers_get_messages_views_and_what_is_neither() {
         read.push(match within("the next", approved.next()).await.unwrap().unwrap() {
             TypedItem::View(view) => format!("view {}", view.id()),
             TypedItem::Message { index, origin, message: Ok((number, text)) } => {
-                assert_eq!(origin, groups[0].me());
+                assert_eq!(origin, groups[0].node_id());
                 format!("{index}: {number} {text}")
             }
             TypedItem::Message { index, origin, message: Err(error) } => {
-                assert_eq!(origin, groups[1].me());
+                assert_eq!(origin, groups[1].node_id());
                 format!("{index}: {error}")
             }
         });

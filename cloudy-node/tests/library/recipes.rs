@@ -7,7 +7,7 @@ use cloudy_node::recipes::{Locks, Map, Queue};
 use cloudy_node::{Group, GroupConfig, Index};
 use futures_util::future::join_all;
 
-use crate::common::{found, key, start_all, until, within};
+use crate::common::{create, key, start_all, until, within};
 use crate::path::{Path, address};
 
 /// Never over in a test.
@@ -36,7 +36,7 @@ async fn locks(groups: &[Group]) -> Vec<Locks> {
 async fn contenders_hold_a_lock_one_after_the_other() {
     const ROUNDS: usize = 10;
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "locks", GroupConfig::default()).await;
+    let groups = create(&nodes, "locks", GroupConfig::default()).await;
     let (locks, store, holders) = (locks(&groups).await, Store::default(), Arc::new(Mutex::new(())));
     let contend = locks.iter().map(async |locks| {
         for _ in 0..ROUNDS {
@@ -55,7 +55,7 @@ async fn contenders_hold_a_lock_one_after_the_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_is_not_renewed_ends_and_a_request_that_is_dropped_does_not_wait() {
     let nodes = start_all(&key(), 2).await;
-    let groups = found(&nodes, "locks", GroupConfig::default()).await;
+    let groups = create(&nodes, "locks", GroupConfig::default()).await;
     let locks = locks(&groups).await;
     let lease = Duration::from_millis(300);
     let kept = within("the lock", locks[0].acquire("a", lease)).await.unwrap();
@@ -101,7 +101,7 @@ async fn a_store_refuses_the_token_of_a_holder_that_was_evicted() {
 async fn a_map_is_the_same_at_all_members_and_a_replacement_takes_effect_once() {
     const EACH: u64 = 20;
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "map", GroupConfig::default()).await;
+    let groups = create(&nodes, "map", GroupConfig::default()).await;
     let maps = join_all(groups.iter().map(|group| Map::start(group.clone()))).await;
     let maps: Vec<Map> = maps.into_iter().map(Result::unwrap).collect();
     assert_eq!(within("a put", maps[0].put("a", "1")).await.unwrap(), None);
@@ -136,7 +136,7 @@ async fn a_map_is_the_same_at_all_members_and_a_replacement_takes_effect_once() 
 async fn each_task_of_a_queue_is_finished_by_one_worker_and_returns_when_it_is_dropped() {
     const TASKS: u64 = 60;
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "queue", GroupConfig::default()).await;
+    let groups = create(&nodes, "queue", GroupConfig::default()).await;
     let queues = join_all(groups.iter().map(|group| Queue::start(group.clone()))).await;
     let queues: Vec<Queue> = queues.into_iter().map(Result::unwrap).collect();
     let dropped = queues[0].clone();

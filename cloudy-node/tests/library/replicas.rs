@@ -10,7 +10,7 @@ use cloudy_node::{
 };
 use futures_util::future::join_all;
 
-use crate::common::{found, key, start, start_all, until, within};
+use crate::common::{create, key, start, start_all, until, within};
 use crate::hosts::{Process, on_disk, start_again, start_hosts};
 use crate::path::{Path, address};
 
@@ -88,7 +88,7 @@ async fn have(replicas: &[Replica<Sum>], count: u64) {
 async fn each_member_gets_the_responses_of_its_own_commands_once() {
     const EACH: u64 = 300;
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "sums", GroupConfig::default()).await;
+    let groups = create(&nodes, "sums", GroupConfig::default()).await;
     let replicas = replicas(&groups, &ReplicaConfig::default()).await;
     let submits = replicas.iter().map(async |replica| {
         let commands = (0..EACH).map(|at| replica.submit(vec![at as u8]));
@@ -111,7 +111,7 @@ async fn each_member_gets_the_responses_of_its_own_commands_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_sees_what_another_member_answered() {
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "sums", GroupConfig::default()).await;
+    let groups = create(&nodes, "sums", GroupConfig::default()).await;
     let replicas = replicas(&groups, &ReplicaConfig::default()).await;
     for at in 0..200 {
         let answered = within("a response", replicas[at % 3].submit(vec![1])).await.unwrap();
@@ -123,7 +123,7 @@ async fn a_read_sees_what_another_member_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payload_of_something_else_is_skipped_alike_and_counted() {
     let nodes = start_all(&key(), 2).await;
-    let groups = found(&nodes, "sums", GroupConfig::default()).await;
+    let groups = create(&nodes, "sums", GroupConfig::default()).await;
     let replicas = replicas(&groups, &ReplicaConfig::default()).await;
     for payload in [&b""[..], b"\x00\x05ab", b"\xffsomething"] {
         let _receipt = groups[0].broadcast(payload).await.unwrap().await.unwrap();
@@ -139,7 +139,7 @@ async fn a_payload_of_something_else_is_skipped_alike_and_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_of_the_application_stops_the_replica_by_name_and_reaches_every_handle() {
     let nodes = start_all(&key(), 1).await;
-    let groups = found(&nodes, "sums", GroupConfig::default()).await;
+    let groups = create(&nodes, "sums", GroupConfig::default()).await;
     let replica = replicas(&groups, &ReplicaConfig::default()).await.remove(0);
     let (clone, waiting) = (replica.clone(), replica.clone());
     let closed = tokio::spawn(async move { waiting.closed().await });
@@ -157,7 +157,7 @@ async fn a_panic_of_the_application_stops_the_replica_by_name_and_reaches_every_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_final_group_closes_the_replica_and_its_state_stays_readable() {
     let nodes = start_all(&key(), 2).await;
-    let groups = found(&nodes, "sums", GroupConfig::default()).await;
+    let groups = create(&nodes, "sums", GroupConfig::default()).await;
     let replicas = replicas(&groups, &ReplicaConfig::default()).await;
     within("a response", replicas[0].submit(vec![1])).await.unwrap();
     groups[0].end();
@@ -206,7 +206,7 @@ async fn a_late_joiner_starts_from_a_snapshot() {
     let key = key();
     // The joiner retains more than that.
     let nodes = start_all(&key, 1).await;
-    let groups = found(&nodes, "sums", forgetful(GroupConfig::default())).await;
+    let groups = create(&nodes, "sums", forgetful(GroupConfig::default())).await;
     let mut replicas = replicas(&groups, &often()).await;
     submit_many(&replicas, MESSAGES).await;
     let late: Node = start(&key).await;
@@ -232,7 +232,7 @@ async fn a_restart_continues_from_the_snapshot_on_disk() {
     let key = key();
     let (mut hosts, processes) = start_hosts(&key, 2).await;
     let nodes: Vec<Node> = processes.iter().map(|process| process.node.clone()).collect();
-    let groups = found(&nodes, "sums", forgetful(on_disk())).await;
+    let groups = create(&nodes, "sums", forgetful(on_disk())).await;
     drop(nodes);
     let before = replicas(&groups, &often()).await;
     submit_many(&before, MESSAGES).await;
@@ -257,7 +257,7 @@ async fn a_restart_continues_from_the_snapshot_on_disk() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_starts_again_in_its_process_continues_from_its_own_snapshot() {
     let nodes = start_all(&key(), 1).await;
-    let groups = found(&nodes, "sums", forgetful(GroupConfig::default())).await;
+    let groups = create(&nodes, "sums", forgetful(GroupConfig::default())).await;
     let first = replicas(&groups, &often()).await;
     submit_many(&first, MESSAGES).await;
     let expected = state(&first[0]).await.result();
@@ -289,7 +289,7 @@ async fn a_snapshot_of_another_application_is_refused() {
     }
     let key = key();
     let (mut hosts, mut processes) = start_hosts(&key, 1).await;
-    let groups = found(&[processes[0].node.clone()], "sums", forgetful(on_disk())).await;
+    let groups = create(&[processes[0].node.clone()], "sums", forgetful(on_disk())).await;
     let before = replicas(&groups, &often()).await;
     submit_many(&before, 3_000).await;
     until("a snapshot is stored", async || groups[0].status().await.is_some_and(|status| status.snapshot.is_some()))
@@ -328,7 +328,7 @@ impl StateMachine for Differs {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_that_differs_stops_and_the_majority_names_it() {
     let nodes = start_all(&key(), 3).await;
-    let groups = found(&nodes, "sums", GroupConfig::default()).await;
+    let groups = create(&nodes, "sums", GroupConfig::default()).await;
     let config = ReplicaConfig::default().snapshot_every_bytes(2_000);
     let mut replicas = Vec::new();
     for (group, extra) in groups.iter().zip([0, 0, 1]) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use cloudy_node::EndpointLimits;
 use cloudy_node::{
-    Awaited, ClusterKey, ConnectError, FoundError, Founding, FoundingEvent, GroupConfig, Identity, Index, JoinError,
-    Node, SessionPlan,
+    Awaited, ClusterKey, ConnectError, CreateGroupError, CreationEvent, GroupConfig, Identity, Index, JoinError, Node,
+    PendingGroup, SessionPlan,
 };
 use tokio::task::JoinHandle;
 
@@ -77,12 +77,12 @@ async fn nodes_that_start_at_once_on_disk_find_each_other() {
 async fn an_observer_waits_for_the_group_to_begin() {
     let key = key();
     let nodes = start_all(&key, 2).await;
-    let founding = nodes[0].found_group("seen", GroupConfig::default()).await.unwrap();
+    let creation = nodes[0].prepare_group("seen", GroupConfig::default()).await.unwrap();
     let early = nodes[1].observe_group("seen", nodes[0].local_addr(), Index(1)).timeout(SOON).await.unwrap_err();
     assert!(early.to_string().contains("has not begun"), "{early}");
     let observed = nodes[1].observe_group("seen", nodes[0].local_addr(), Index(1));
-    let (founded, observed) = within("both", async { tokio::join!(founding.found(None), observed) }).await;
-    assert_eq!(founded.unwrap().id(), observed.unwrap().id());
+    let (created, observed) = within("both", async { tokio::join!(creation.create(None), observed) }).await;
+    assert_eq!(created.unwrap().id(), observed.unwrap().id());
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn a_creator_says_who_came_and_who_did_not_in_time() {
     let joined = joining(&nodes[1], nodes[0].local_addr());
     let created = nodes[0].create_group("early", 3, GroupConfig::default()).timeout(SOON);
     let error = within("its time is over", created).await.unwrap_err();
-    let FoundError::TimedOut(late) = &error else { panic!("{error}") };
+    let CreateGroupError::TimedOut(late) = &error else { panic!("{error}") };
     assert_eq!(late.waited(), SOON);
     assert!(error.to_string().contains("group \"early\" was not created: 1 of 2 other members joined"), "{error}");
     // The other waits for the next attempt.
@@ -133,15 +133,15 @@ async fn a_group_of_the_name_that_a_node_is_leaving_is_created_once_it_has_left(
     cut.partition([first.local_addr()]);
     let leaving = tokio::spawn(async move { group.leave().await });
     let error = loop {
-        match second.found_group("early", GroupConfig::default()).await.unwrap_err() {
+        match second.prepare_group("early", GroupConfig::default()).await.unwrap_err() {
             // The task that leaves has not begun.
-            FoundError::NameTaken { .. } => tokio::task::yield_now().await,
+            CreateGroupError::NameTaken { .. } => tokio::task::yield_now().await,
             error => break error,
         }
     };
-    assert_eq!(error, FoundError::Leaving { name: "early".to_owned() });
+    assert_eq!(error, CreateGroupError::Leaving { name: "early".to_owned() });
     let error = second.create_group("early", 1, GroupConfig::default()).timeout(SOON).await.unwrap_err();
-    let FoundError::TimedOut(late) = &error else { panic!("{error}") };
+    let CreateGroupError::TimedOut(late) = &error else { panic!("{error}") };
     assert_eq!(late.answers()[0].words, "this node is leaving a group of that name", "{error}");
     cut.heal();
     within("it is created", second.create_group("early", 1, GroupConfig::default())).await.unwrap();
@@ -156,7 +156,7 @@ async fn a_node_that_cannot_take_part_is_named_by_the_creator() {
     let joined = joining(&without, processes[0].node.local_addr());
     let created = processes[0].node.create_group("early", 2, on_disk()).timeout(SOON);
     let error = within("its time is over", created).await.unwrap_err();
-    let FoundError::TimedOut(late) = &error else { panic!("{error}") };
+    let CreateGroupError::TimedOut(late) = &error else { panic!("{error}") };
     assert_eq!(late.answers()[0].from, Awaited::Node(without.id()));
     assert!(late.answers()[0].words.contains("has no data directory"), "{error}");
     assert_eq!(
@@ -204,12 +204,12 @@ async fn an_invitation_is_waited_for_as_long_as_every_other_wait() {
 }
 
 /// Gathers members, until one node has accepted its invitation.
-async fn gathers(node: &Node, config: GroupConfig) -> Founding {
-    let mut founding = node.found_group("early", config).await.unwrap();
+async fn gathers(node: &Node, config: GroupConfig) -> PendingGroup {
+    let mut creation = node.prepare_group("early", config).await.unwrap();
     loop {
-        match within("somebody comes", founding.next_event()).await.unwrap() {
-            FoundingEvent::AskedToJoin { node } => founding.invite(node),
-            FoundingEvent::Accepted { .. } => return founding,
+        match within("somebody comes", creation.next_event()).await.unwrap() {
+            CreationEvent::AskedToJoin { node } => creation.invite(node),
+            CreationEvent::Accepted { .. } => return creation,
             event => panic!("{event:?}"),
         }
     }
@@ -222,9 +222,9 @@ async fn a_joiner_waits_for_a_creator_that_was_started_again_with_its_identity()
     let start_creator = async || Node::builder().identity(identity.clone()).bind(at).start().await.unwrap();
     let (first, other) = (start_creator().await, start(&key).await);
     let joined = joining(&other, at);
-    let founding = gathers(&first, GroupConfig::default()).await;
+    let creation = gathers(&first, GroupConfig::default()).await;
     first.shutdown().await;
-    drop(founding);
+    drop(creation);
     let again = start_creator().await;
     let created = within("it is created", again.create_group("early", 2, GroupConfig::default())).await.unwrap();
     assert_eq!(within("it joins", joined).await.unwrap().unwrap().id(), created.id());
@@ -235,9 +235,9 @@ async fn a_joiner_waits_for_a_creator_that_was_killed_and_started_again_with_its
     let key = key();
     let (mut hosts, mut processes) = start_hosts(&key, 2).await;
     let joined = joining(&processes[1].node, processes[0].node.local_addr());
-    let founding = gathers(&processes[0].node, on_disk()).await;
+    let creation = gathers(&processes[0].node, on_disk()).await;
     processes.swap_remove(0).kill();
-    drop(founding);
+    drop(creation);
     let again = hosts[0].start(&key).await;
     let created = within("it is created", again.node.create_group("early", 2, on_disk())).await.unwrap();
     assert_eq!(within("it joins", joined).await.unwrap().unwrap().id(), created.id());
@@ -247,10 +247,10 @@ async fn a_joiner_waits_for_a_creator_that_was_killed_and_started_again_with_its
 async fn a_joiner_that_has_accepted_says_what_it_waits_for() {
     let nodes = start_all(&key(), 2).await;
     let joined = nodes[1].join_group_at("early", nodes[0].local_addr()).timeout(SOON);
-    let (founding, late) = tokio::join!(gathers(&nodes[0], GroupConfig::default()), joined);
+    let (creation, late) = tokio::join!(gathers(&nodes[0], GroupConfig::default()), joined);
     let late = late.unwrap_err();
     assert!(late.to_string().contains("accepted its invitation, and it has not created the group"), "{late}");
-    drop(founding);
+    drop(creation);
 }
 
 #[tokio::test]
@@ -258,11 +258,11 @@ async fn a_join_that_was_dropped_holds_up_no_later_one() {
     let nodes = start_all(&key(), 2).await;
     let at = nodes[0].local_addr();
     let first = joining(&nodes[1], at);
-    let founding = gathers(&nodes[0], GroupConfig::default()).await;
+    let creation = gathers(&nodes[0], GroupConfig::default()).await;
     first.abort();
     // It leaves the group that it accepted before, and comes into it again.
     let second = joining(&nodes[1], at);
-    let group = within("it is created", founding.found(None)).await.unwrap();
+    let group = within("it is created", creation.create(None)).await.unwrap();
     assert_eq!(within("it joins", second).await.unwrap().unwrap().id(), group.id());
 }
 
@@ -289,6 +289,9 @@ async fn what_members_could_not_decode_is_refused_at_the_creator() {
     let second = Duration::from_secs(1);
     let plan = SessionPlan::new(second, Duration::MAX, second).seed(0);
     let session = config(|parameters| parameters.session = true);
-    let refused = node.found_group("early", session).await.unwrap().found(Some(plan)).await.unwrap_err();
-    assert!(matches!(refused, FoundError::Parameters(_)) && refused.to_string().contains("grace is"), "{refused}");
+    let refused = node.prepare_group("early", session).await.unwrap().create(Some(plan)).await.unwrap_err();
+    assert!(
+        matches!(refused, CreateGroupError::Parameters(_)) && refused.to_string().contains("grace is"),
+        "{refused}"
+    );
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloudy_node::{BroadcastError, Group, GroupConfig, Incarnation, Index, MessageId, Outcome, Receipt, Seq};
 use futures_util::FutureExt;
 
-use crate::common::{found, key, read, read_final, start, start_all, until, within};
+use crate::common::{create, key, read, read_final, start, start_all, until, within};
 use crate::help::texts;
 use crate::hosts::{Process, on_disk, start_again, start_hosts};
 
@@ -62,7 +62,7 @@ async fn a_process_that_the_group_does_not_list_yet_waits_and_has_sent_nothing()
     let key = key();
     let (mut hosts, mut processes) = start_hosts(&key, 3).await;
     let nodes: Vec<_> = processes.iter().map(|process| process.node.clone()).collect();
-    let groups = found(&nodes, "ledger", on_disk()).await;
+    let groups = create(&nodes, "ledger", on_disk()).await;
     until("all vote", async || groups[0].status().await.unwrap().voters.len() == 3).await;
     approved(&groups[2], "first").await;
     drop((nodes, groups));
@@ -71,7 +71,7 @@ async fn a_process_that_the_group_does_not_list_yet_waits_and_has_sent_nothing()
     let service = hosts[2].start(&key).await;
     let group = service.resumed();
     assert_eq!(group.try_broadcast("too early").unwrap_err(), BroadcastError::NotListed);
-    assert!(group.room().now_or_never().is_none());
+    assert!(group.capacity().now_or_never().is_none());
     let abandoned = tokio::time::timeout(Duration::from_millis(50), group.broadcast("abandoned")).await;
     assert!(abandoned.is_err(), "it waits");
     let waiting = tokio::spawn({
@@ -131,12 +131,12 @@ async fn an_observer_rejects_what_is_over_and_nothing_that_came_before_it_read()
 }
 
 #[tokio::test]
-async fn a_founder_without_a_place_on_the_ring_broadcasts_nothing_and_says_so() {
+async fn a_creator_without_a_place_on_the_ring_broadcasts_nothing_and_says_so() {
     let nodes = start_all(&key(), 2).await;
-    let config = GroupConfig::default().founder_is_member(false);
+    let config = GroupConfig::default().creator_is_member(false);
     let joins = nodes[1].join_group_at("watched", nodes[0].local_addr());
-    let (founder, member) = tokio::join!(nodes[0].create_group("watched", 1, config), joins);
-    let (founder, member) = (founder.unwrap(), member.unwrap());
-    assert_eq!(within("the answer", founder.broadcast("x")).await.unwrap_err(), BroadcastError::Observes);
+    let (creator, member) = tokio::join!(nodes[0].create_group("watched", 1, config), joins);
+    let (creator, member) = (creator.unwrap(), member.unwrap());
+    assert_eq!(within("the answer", creator.broadcast("x")).await.unwrap_err(), BroadcastError::Observes);
     approved(&member, "y").await;
 }

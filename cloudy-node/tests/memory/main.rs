@@ -63,11 +63,11 @@ async fn small_messages_cost_no_more_than_what_is_retained_may() {
             Node::builder().cluster_key(&key).start().await.unwrap(),
         ];
         let small = GroupConfig::default().retain_bytes(RETAIN_BYTES);
-        let (founder, joiner) = tokio::join!(
+        let (creator, joiner) = tokio::join!(
             nodes[0].create_group("small", 2, small),
             nodes[1].join_group_at("small", nodes[0].local_addr())
         );
-        let groups = [founder.unwrap(), joiner.unwrap()];
+        let groups = [creator.unwrap(), joiner.unwrap()];
         broadcast(&groups, 100).await;
         let each = kept_bytes(&groups[1]).await;
         let region = Region::new(ALLOCATOR);

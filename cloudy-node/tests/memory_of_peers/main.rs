@@ -16,7 +16,7 @@ use cloudy_proto::wire::{ControlFrame, Fetch, Stream};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::sync::Mutex;
 
-use crate::common::{found, key, start, start_all, within};
+use crate::common::{create, key, start, start_all, within};
 use crate::hostile::{BREACH, Hostile, closed, control, header, hello, open};
 
 #[global_allocator]
@@ -67,7 +67,7 @@ async fn unfinished_frames_take_what_one_connection_may_and_no_more() {
 
 /// A group of two with some megabytes of result.
 async fn group_with_result(nodes: &[cloudy_node::Node]) -> Vec<Group> {
-    let groups = found(nodes, "ours", GroupConfig::default()).await;
+    let groups = create(nodes, "ours", GroupConfig::default()).await;
     let mut receipts = Vec::new();
     for _ in 0..256 {
         receipts.push(groups[0].broadcast(vec![9; 32 << 10]).await.unwrap());

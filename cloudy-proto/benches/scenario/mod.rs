@@ -4,7 +4,7 @@
 //! In every round each member broadcasts one slot. The slots go out, their confirmations come back, and the approvals
 //! go out, so that the last of them lets the whole round into the result.
 
-mod founding;
+mod creation;
 
 use bytes::{Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, push_payload};
@@ -150,7 +150,7 @@ fn position_of(id: NodeId) -> usize {
 impl Group {
     /// A created, warm group.
     pub(crate) fn warm(load: Load) -> Self {
-        let (machines, now) = founding::found();
+        let (machines, now) = creation::create();
         let members = machines.into_iter().map(|machine| Member { machine, inbound: Default::default() });
         let mut group = Self {
             members: members.collect(),

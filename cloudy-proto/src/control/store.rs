@@ -25,7 +25,7 @@ pub(crate) struct LogStore {
 impl LogStore {
     /// A log with the first configuration: the entries that change it follow.
     pub(crate) fn new() -> Self {
-        let conf_state = ConfState { voters: vec![ConsensusId::FOUNDER.0], ..ConfState::default() };
+        let conf_state = ConfState { voters: vec![ConsensusId::CREATOR.0], ..ConfState::default() };
         Self::after((0, 0), conf_state)
     }
 

@@ -153,16 +153,16 @@ mod tests {
         all.filter(|elector| elector.role == VoterRole::Voter).map(|elector| elector.node.0[0]).collect()
     }
 
-    fn founded(members: u8, observer: bool) -> Electorate {
+    fn created(members: u8, observer: bool) -> Electorate {
         let mut all: Vec<Elector> = (1..=members).map(|number| elector(number, VoterRole::Gone)).collect();
-        let founder = Elector { role: VoterRole::Voter, ..elector(99, VoterRole::Gone) };
+        let creator = Elector { role: VoterRole::Voter, ..elector(99, VoterRole::Gone) };
         if !observer {
             all[0].role = VoterRole::Voter;
         }
         Electorate {
-            leader: if observer { founder.node } else { all[0].node },
+            leader: if observer { creator.node } else { all[0].node },
             members: all,
-            observer: observer.then_some(founder),
+            observer: observer.then_some(creator),
             former: Vec::new(),
             rules: Rules::default(),
         }
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_change_of_the_voters_leaves_too_few_that_answer() {
         let after = |rules| {
-            let mut group = founded(3, false);
+            let mut group = created(3, false);
             settle(&mut group);
             let mut evicted = group.members.remove(2);
             evicted.linked = false;
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_member_leaves_the_voters_before_an_evicted_node() {
         let first = |rules, leaves| {
-            let mut group = founded(3, false);
+            let mut group = created(3, false);
             settle(&mut group);
             let evicted = Elector { leaves, ..group.members.remove(2) };
             group.former.push(evicted);
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn voters_are_odd_in_number_and_the_observer_votes_only_where_that_makes_three() {
-        let of = |members, observer| settle(&mut founded(members, observer));
+        let of = |members, observer| settle(&mut created(members, observer));
         assert_eq!(of(1, true), [1]);
         assert_eq!(of(2, true), [1, 2, 99]);
         assert_eq!(of(3, true), [1, 2, 3]);
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn who_is_lost_leaves_first_and_nobody_else_before_its_successor_votes() {
-        let mut group = founded(4, false);
+        let mut group = created(4, false);
         settle(&mut group);
         let mut lost = group.members.remove(1);
         (lost.linked, lost.active) = (false, false);
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn who_answers_stays_as_long_as_a_majority_needs_it() {
         // The observer is dead, which its link does not show yet; the new leader has no answers yet.
-        let mut group = founded(2, true);
+        let mut group = created(2, true);
         settle(&mut group);
         group.leader = group.members[0].node;
         let observer = group.observer.as_mut().expect("it watches");
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_node_that_leaves_waits_for_no_successor_that_is_out_of_reach() {
         let with = |leaves, linked| {
-            let mut group = founded(4, false);
+            let mut group = created(4, false);
             settle(&mut group);
             // The leader is off the ring; a member without a vote replaces it.
             let leader = Elector { leaves, ..group.members.remove(0) };
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_learner_that_lags_does_not_vote_yet() {
-        let mut group = founded(3, false);
+        let mut group = created(3, false);
         group.members[1].level = false;
         group.members[2].level = false;
         assert_eq!(settle(&mut group), [1]);

@@ -19,7 +19,7 @@ use crate::view::{InstalledView, View};
 use crate::wire::{CommandError, ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
 pub use status::{
-    CannotKeepUp, LeastRing, LeaveWait, MemberStatus, NobodyComplete, OlderDisk, PendingSlot, Phase, SlowDownEnd,
+    CannotKeepUp, LeastRing, LeaveWait, MemberStatus, NoCompleteMember, PendingSlot, Phase, SlowDownEnd, StaleDisk,
     Status, VotesLost, WaitCause, Waiting,
 };
 
@@ -102,22 +102,22 @@ pub enum Frame {
 /// What the application or the operator wants.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// Founder: ask a node to become a member.
+    /// Creator: ask a node to become a member.
     Invite {
         /// Which.
         node: NodeId,
     },
-    /// Founder: no longer wait for a node that was asked.
+    /// Creator: no longer wait for a node that was asked.
     Uninvite {
         /// Which.
         node: NodeId,
     },
-    /// Founder: install view 1 with everybody who accepted.
-    Found {
+    /// Creator: install view 1 with everybody who accepted.
+    Create {
         /// The session to run, if the group is one.
         session: Option<SessionPlan>,
     },
-    /// End the session now: by the founder at once, by a member by asking it.
+    /// End the session now: by the creator at once, by a member by asking it.
     End,
     /// Leave the ring for good: the group goes on without this node, which learns of [`Event::Left`].
     Leave,
@@ -414,7 +414,7 @@ pub enum Event {
         /// This node is a member of it.
         active: bool,
     },
-    /// Founder: every member has reported its links to all others up.
+    /// Creator: every member has reported its links to all others up.
     AllReady,
     /// SEND has begun: broadcast. After [`Event::Stop`] it says that SEND had begun, and there is nothing to broadcast.
     Send {
@@ -444,13 +444,13 @@ pub enum Event {
     /// Nobody is left who could say how the view in force ends: the group has stopped (`protocol.md` P7). Said once no
     /// complete member has answered for the coordinator timeout, and again when it is others who are missing. It is over
     /// with the next [`Event::ViewInstalled`].
-    NobodyComplete(NobodyComplete),
+    NoCompleteMember(NoCompleteMember),
     /// Most voters are back without their votes: the group has stopped for good, or, on disk, until they are back with their
     /// data directories. Said once no coordinator has been in reach for the coordinator timeout.
     VotesLost(VotesLost),
     /// This node's disk is older than what the node has told others: somebody put back a copy of it. It goes on as one
     /// that has lost its disk.
-    OlderDisk(OlderDisk),
+    StaleDisk(StaleDisk),
     /// A member has left by itself, and is not in the next view.
     Left {
         /// Which.

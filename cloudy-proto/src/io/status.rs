@@ -228,7 +228,7 @@ impl fmt::Display for CannotKeepUp {
 /// lives on only with those that are missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct NobodyComplete {
+pub struct NoCompleteMember {
     /// The view that nobody can end.
     pub view: ViewId,
     /// Members that may have the whole result, and give no answer: the group goes on once one of them is back that has.
@@ -274,7 +274,7 @@ impl fmt::Display for VotesLost {
 /// What shows that a disk is older than what its node has told others (`protocol.md` §6.3, §6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum OlderDisk {
+pub enum StaleDisk {
     /// The group has gone on from the node's answer for a view, and the disk does not know of one.
     Answer {
         /// The view.
@@ -284,7 +284,7 @@ pub enum OlderDisk {
     Log,
 }
 
-impl fmt::Display for OlderDisk {
+impl fmt::Display for StaleDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("this node's disk is older than its earlier messages to others: ")?;
         match self {
@@ -336,7 +336,7 @@ pub enum Phase {
 }
 
 /// What was lost, and what would help: shown in logs and by programs.
-impl fmt::Display for NobodyComplete {
+impl fmt::Display for NoCompleteMember {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no node in reach has the whole result of view {}: nothing is approved", self.view)?;
         let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
@@ -365,7 +365,7 @@ mod tests {
     fn a_group_that_has_stopped_says_what_would_help() {
         let words = |durability, missing: &[u8], lost: &[u8]| {
             let nodes = |bytes: &[u8]| bytes.iter().map(|byte| NodeId([*byte; 32])).collect();
-            NobodyComplete { view: ViewId(3), missing: nodes(missing), lost: nodes(lost), durability }.to_string()
+            NoCompleteMember { view: ViewId(3), missing: nodes(missing), lost: nodes(lost), durability }.to_string()
         };
         let stopped = "no node in reach has the whole result of view 3: nothing is approved; ";
         assert_eq!(

@@ -104,7 +104,7 @@ impl Machine {
     /// Whether the control log lists a node as part of this group, at present or earlier.
     #[must_use]
     pub fn knows(&self, node: NodeId) -> bool {
-        self.log.state().founder() == Some(node)
+        self.log.state().creator() == Some(node)
             || self.log.state().incarnation(node).is_some()
             || self.log.state().was_member(node)
     }
@@ -113,7 +113,7 @@ impl Machine {
     #[must_use]
     pub fn running(&self) -> Option<ControlFrame> {
         let (name, durability) = (self.identity.name.clone(), self.identity.durability);
-        self.log.state().founder().map(|founder| ControlFrame::Running { name, founder, durability })
+        self.log.state().creator().map(|creator| ControlFrame::Running { name, creator, durability })
     }
 
     /// Releases the memory of the result for other nodes. They receive it from the disk, if the group is on disk.

@@ -3,7 +3,7 @@
 
 use crate::config::{Durability, Parameters};
 use crate::id::{NodeId, ViewId};
-use crate::io::{Event, NobodyComplete};
+use crate::io::{Event, NoCompleteMember};
 use crate::machine::closing::Closing;
 use crate::machine::control_log::ControlLog;
 use crate::machine::coordinating::Coordinating;
@@ -55,7 +55,7 @@ impl CompleteHandler<'_> {
         let missing = nodes(&|member| self.answer_of(member).is_none() && !self.is_back_without(member));
         for node in followers {
             let (missing, lost) = (missing.clone(), lost.clone());
-            let frame = ControlFrame::NobodyComplete { view: view.id, missing, lost };
+            let frame = ControlFrame::NoCompleteMember { view: view.id, missing, lost };
             send_control(self.peers, self.outputs, node, frame);
         }
         self.report(view.id, missing, lost);
@@ -118,9 +118,9 @@ impl CompleteHandler<'_> {
 
     fn report(&mut self, view: ViewId, missing: Vec<NodeId>, lost: Vec<NodeId>) {
         let in_force = self.log.state().view().is_some_and(|latest| latest.id == view);
-        let said = NobodyComplete { view, missing, lost, durability: self.identity.durability };
+        let said = NoCompleteMember { view, missing, lost, durability: self.identity.durability };
         if in_force && self.tracking.report_incomplete(&said) {
-            self.outputs.event(Event::NobodyComplete(said));
+            self.outputs.event(Event::NoCompleteMember(said));
         }
     }
 

@@ -13,7 +13,7 @@ use crate::rules::Rules;
 #[derive(Clone, Debug)]
 pub enum Role {
     /// It creates the group and coordinates it at first.
-    Founder {
+    Creator {
         /// Whether it takes a place on the ring too.
         member: bool,
         /// The parameters that all members share; validated by the caller.
@@ -47,7 +47,7 @@ impl Role {
     pub(super) fn arrival(self, me: NodeId) -> (Arrival, NodeId, Index) {
         let joining = |contact| Joining::new(contact, Aim::Member);
         match self {
-            Self::Founder { member, parameters } => (Arrival::Creates(Creation::new(member, parameters)), me, Index(1)),
+            Self::Creator { member, parameters } => (Arrival::Creates(Creation::new(member, parameters)), me, Index(1)),
             Self::Invited { by } => (Arrival::Invited { has_accepted: false }, by, Index(1)),
             Self::Restored => (Arrival::Resumes(joining(me)), me, Index(1)),
             Self::Joiner { contact } => (Arrival::Joins(joining(contact)), contact, Index(1)),

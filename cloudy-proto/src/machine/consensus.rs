@@ -2,7 +2,7 @@
 
 use crate::control::{ConsensusError, Voter};
 use crate::id::{ConsensusId, LogIndex, NodeId};
-use crate::io::{Event, OlderDisk};
+use crate::io::{Event, StaleDisk};
 use crate::limits::CONSENSUS_TICK;
 use crate::machine::control_log::ControlLog;
 use crate::machine::identity::Identity;
@@ -83,7 +83,7 @@ impl ConsensusHandler<'_> {
         // After another restart no node has to report so again.
         self.storage.records.keep(Record::Vote(Vote::default()));
         self.storage.syncs.forget_consensus();
-        self.outputs.event(Event::OlderDisk(OlderDisk::Log));
+        self.outputs.event(Event::StaleDisk(StaleDisk::Log));
     }
 
     /// The voter sends a message.

@@ -67,7 +67,7 @@ impl ControlLog {
 
     /// Whether the log lists an incarnation of the node, or the node as the creator.
     pub(super) fn lists(&self, node: NodeId) -> bool {
-        self.state.incarnation(node).is_some() || self.state.founder() == Some(node)
+        self.state.incarnation(node).is_some() || self.state.creator() == Some(node)
     }
 
     #[cfg(feature = "mutations")]
@@ -214,7 +214,7 @@ impl ControlLog {
     /// its first id, also after its removal: it still has everything that it promised under that id.
     pub(super) fn votes(&self, incarnation: Incarnation) -> bool {
         let own = match incarnation {
-            Incarnation(0) => ConsensusId::FOUNDER,
+            Incarnation(0) => ConsensusId::CREATOR,
             Incarnation(own) => ConsensusId(own),
         };
         self.voter.as_ref().is_some_and(|voter| voter.id() == own || self.state.elector(voter.id()).is_some())
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn a_follower_is_sent_what_it_lacks_once() {
         let (mut log, mut records) = log();
-        apply(&mut log, &mut records, &Command::Founded { founder: NODE });
+        apply(&mut log, &mut records, &Command::Created { creator: NODE });
         apply(&mut log, &mut records, &Command::Incarnate { node: OTHER, run: 7 });
         let mut next = LogIndex(2);
         let frames = log.frames_after(&mut next);
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn each_entry_is_kept_and_one_that_does_not_decode_is_not() {
         let (mut log, mut records) = log();
-        apply(&mut log, &mut records, &Command::Founded { founder: NODE });
+        apply(&mut log, &mut records, &Command::Created { creator: NODE });
         assert!(log.apply(Bytes::from_static(b"\xff"), 1, &mut records).is_err());
         assert_eq!((records.waiting().len(), log.state().next()), (1, LogIndex(2)));
     }

@@ -17,8 +17,8 @@ impl Machine {
         self.tracking.on_lead(self.identity.me, term);
         self.plane.forget_ready_report();
         self.coordinator().on_in_reach();
-        if self.log.state().founder().is_none() && self.arrival.creation().is_some() {
-            self.propose(&Command::Founded { founder: self.identity.me });
+        if self.log.state().creator().is_none() && self.arrival.creation().is_some() {
+            self.propose(&Command::Created { creator: self.identity.me });
         }
         self.event(Event::Coordinator { node: self.identity.me });
         if self.arrival.joins_ring() && !self.log.state().is_latest_run(self.identity.me, self.identity.run) {

@@ -52,9 +52,9 @@ impl ElectorateHandler<'_> {
     fn electorate(&self) -> Option<Electorate> {
         let view = self.log.state().view().filter(|view| !view.last)?;
         let members: Vec<Elector> = view.ring.iter().filter_map(|member| self.elector_of(member.node)).collect();
-        let watches = |founder: &NodeId| view.rank_of(*founder).is_none() && !self.log.state().has_left(*founder);
-        let founder = self.log.state().founder().filter(watches);
-        let observer = founder.and_then(|founder| self.elector_of(founder));
+        let watches = |creator: &NodeId| view.rank_of(*creator).is_none() && !self.log.state().has_left(*creator);
+        let creator = self.log.state().creator().filter(watches);
+        let observer = creator.and_then(|creator| self.elector_of(creator));
         let listed = |id: ConsensusId| members.iter().chain(observer.iter()).any(|elector| elector.id == id);
         let former = self.log.state().electors().filter(|(id, ..)| !listed(*id));
         let former = former.map(|(id, node, role)| self.former_elector(id, node, role)).collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::id::{Index, Rank, Round, ViewId};
-use crate::io::{Event, OlderDisk};
+use crate::io::{Event, StaleDisk};
 use crate::machine::Machine;
 use crate::machine::join::Joining;
 use crate::machine::timers::Timer;
@@ -103,7 +103,7 @@ impl Machine {
         if !of_view || self.plane.wedged() >= view || !self.identity.rules.holds(Rule::DiskKnowsItsAnswer) {
             return true;
         }
-        self.event(Event::OlderDisk(OlderDisk::Answer { view }));
+        self.event(Event::StaleDisk(StaleDisk::Answer { view }));
         false
     }
 

@@ -169,11 +169,11 @@ impl LeaveHandler<'_> {
             return;
         }
         let listed = self.identity.incarnation > Incarnation(0) && !self.arrival.observes();
-        let founded = self.log.state().founder() == Some(self.identity.me);
+        let created = self.log.state().creator() == Some(self.identity.me);
         // A joining node that reaches no other node has nothing that others could miss.
         let unheard = self.arrival.is_joining() && !self.is_in_reach();
         let has_left = self.log.state().has_left(self.identity.me);
-        let logged = has_left || !(listed || founded) || !self.identity.rules.holds(Rule::LeftIsLogged);
+        let logged = has_left || !(listed || created) || !self.identity.rules.holds(Rule::LeftIsLogged);
         // A node that led until its own removal may be the only one to know of that: another one has to coordinate
         // without it.
         let unled = has_left && !self.is_in_reach() && self.identity.rules.holds(Rule::LeaverIsLed);

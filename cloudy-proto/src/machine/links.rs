@@ -128,7 +128,7 @@ impl Machine {
     /// Linked nodes that follow the group from outside its ring: the creator, the coordinator, and this node's
     /// followers.
     fn observers(&self, view: &View) -> BTreeSet<NodeId> {
-        let named = self.log.state().founder().into_iter().chain([self.tracking.node()]);
+        let named = self.log.state().creator().into_iter().chain([self.tracking.node()]);
         let followers = self.coordinating.iter().flat_map(Coordinating::followers);
         let all = named.chain(followers).chain(self.peers.observers().iter().copied());
         all.filter(|node| view.rank_of(*node).is_none() && self.peers.is_linked(*node)).collect()

@@ -118,7 +118,7 @@ impl Machine {
             log: ControlLog::new(
                 config.rules,
                 config.log_entries_max,
-                is_creator.then(|| Voter::founder(config.durability)),
+                is_creator.then(|| Voter::creator(config.durability)),
             ),
             coordinating: None,
             tracking: CoordinatorTracking::new(coordinator),
@@ -256,7 +256,7 @@ impl Machine {
         self.identity.incarnation
     }
 
-    /// This node has no place on the ring and does not ask for one: it observes, or it only founded the group. It never
+    /// This node has no place on the ring and does not ask for one: it observes, or it only created the group. It never
     /// broadcasts.
     #[must_use]
     pub fn only_watches(&self) -> bool {
@@ -267,14 +267,14 @@ impl Machine {
     fn only_creates(&self) -> bool {
         let without_place = self.arrival.creation().is_some_and(|creation| !creation.takes_place());
         let is_unlisted = self.log.state().view().is_some() && self.log.state().incarnation(self.identity.me).is_none();
-        without_place || (self.log.state().founder() == Some(self.identity.me) && is_unlisted)
+        without_place || (self.log.state().creator() == Some(self.identity.me) && is_unlisted)
     }
 
     /// A node that this one asked to join, or that is or was of the group: others have no say in it.
     #[must_use]
     pub fn is_of_group(&self, node: NodeId) -> bool {
         let is_asked = self.arrival.joining().is_some_and(|joining| joining.relies_on(node));
-        is_asked || self.log.state().was_member(node) || self.log.state().founder() == Some(node)
+        is_asked || self.log.state().was_member(node) || self.log.state().creator() == Some(node)
     }
 
     /// Where the group keeps its result.
@@ -318,7 +318,7 @@ impl Machine {
         match request {
             Request::Invite { node } => self.creation().into_iter().for_each(|mut creation| creation.invite(node)),
             Request::Uninvite { node } => self.arrival.creation_mut().into_iter().for_each(|it| it.uninvite(node)),
-            Request::Found { session } => self.creation().into_iter().for_each(|mut it| it.create(session)),
+            Request::Create { session } => self.creation().into_iter().for_each(|mut it| it.create(session)),
             Request::End => self.end(),
             Request::Leave => {
                 self.closing.departure_mut().want();

@@ -35,8 +35,8 @@ fn machine(me: NodeId, role: Role, durability: Durability) -> Machine {
 /// The creator and only member of a group, whose disk has synced all so far.
 pub(super) fn alone(parameters: Parameters) -> Machine {
     let durability = parameters.durability;
-    let mut machine = machine(COORDINATOR, Role::Founder { member: true, parameters }, durability);
-    machine.handle(Time(0), Input::Request(Request::Found { session: None }));
+    let mut machine = machine(COORDINATOR, Role::Creator { member: true, parameters }, durability);
+    machine.handle(Time(0), Input::Request(Request::Create { session: None }));
     while let Some(ticket) = drain(&mut machine).into_iter().rev().find_map(ticket_of) {
         machine.handle(Time(0), Input::Persisted { ticket });
     }
@@ -59,12 +59,12 @@ pub(super) fn joiner() -> Machine {
 
 /// A group of two in memory, in its first view: the coordinator, and the other member. All frames between them were taken.
 pub(super) fn pair(parameters: Parameters) -> (Machine, Machine) {
-    let mut coordinator = machine(COORDINATOR, Role::Founder { member: true, parameters }, Durability::Memory);
+    let mut coordinator = machine(COORDINATOR, Role::Creator { member: true, parameters }, Durability::Memory);
     let mut member = invited();
     coordinator.handle(Time(0), Input::Request(Request::Invite { node: MEMBER }));
     coordinator.handle(Time(0), Input::LinkUp { peer: MEMBER, addresses: Vec::new() });
     exchange(&mut coordinator, &mut member);
-    coordinator.handle(Time(0), Input::Request(Request::Found { session: None }));
+    coordinator.handle(Time(0), Input::Request(Request::Create { session: None }));
     exchange(&mut coordinator, &mut member);
     assert!(coordinator.is_coordinator() && coordinator.plane.is_member() && member.plane.is_member());
     (coordinator, member)

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::id::NodeId;
-use crate::io::NobodyComplete;
+use crate::io::NoCompleteMember;
 use crate::machine::control_log::ControlLog;
 use crate::machine::peers::Peers;
 use crate::time::Time;
@@ -21,7 +21,7 @@ pub(super) struct CoordinatorTracking {
     /// Whether the application knows that no coordinator is in reach.
     loss_reported: bool,
     /// The last report of a view that no complete member can end.
-    incomplete_reported: Option<NobodyComplete>,
+    incomplete_reported: Option<NoCompleteMember>,
 }
 
 /// The effect of a claim to coordinate.
@@ -146,7 +146,7 @@ impl CoordinatorTracking {
     }
 
     /// Notes that no complete member can end the present view. True if the application does not know of it.
-    pub(super) fn report_incomplete(&mut self, incomplete: &NobodyComplete) -> bool {
+    pub(super) fn report_incomplete(&mut self, incomplete: &NoCompleteMember) -> bool {
         let is_new = self.incomplete_reported.as_ref() != Some(incomplete);
         if is_new {
             self.incomplete_reported = Some(incomplete.clone());

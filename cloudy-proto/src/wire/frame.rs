@@ -24,7 +24,7 @@ pub const WIRE_VERSION: u16 = 7;
 pub enum Stream {
     /// Frames about groups that need not exist yet: [`NodeFrame`]. Its header names no group (all zero).
     Node,
-    /// Founding, the control log, view changes, requests: [`ControlFrame`].
+    /// Creation, the control log, view changes, requests: [`ControlFrame`].
     Control,
     /// Confirmations and approvals of one view: [`TallyFrame`](crate::wire::TallyFrame).
     Tally {
@@ -105,7 +105,7 @@ pub enum NodeFrame {
         /// `HOST:PORT` at which others find the sender, also after its address has changed.
         advertised: Option<String>,
     },
-    /// Asks the receiver to take the sender into a group that it is founding.
+    /// Asks the receiver to take the sender into a group that it creates.
     Join {
         /// The group's name.
         name: String,
@@ -159,7 +159,7 @@ pub enum NodeFrame {
 /// What a control stream carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlFrame {
-    /// The founder asks the receiver to become a member.
+    /// The creator asks the receiver to become a member.
     Invite {
         /// The group's name.
         name: String,
@@ -256,8 +256,8 @@ pub enum ControlFrame {
     Running {
         /// The group's name.
         name: String,
-        /// The node that founded it.
-        founder: NodeId,
+        /// The node that created it.
+        creator: NodeId,
         /// Where the group keeps its result: with `Disk` every member needs a data directory.
         durability: Durability,
     },
@@ -294,7 +294,7 @@ pub enum ControlFrame {
         state: Bytes,
     },
     /// The coordinator waits in vain for an answer to [`ControlFrame::Wedge`] of a member that is complete.
-    NobodyComplete {
+    NoCompleteMember {
         /// The view.
         view: ViewId,
         /// Members that may have the whole result, and give no answer.

@@ -51,14 +51,14 @@ impl Group {
     ///
     /// # Errors
     /// If a promise does not hold, or the group does not reach that state.
-    pub fn found(&mut self) -> Result<State, Broken> {
+    pub fn create(&mut self) -> Result<State, Broken> {
         let begun = State::begin();
         let mut state = self.calm(&begun, &|_, _| true)?;
         for peer in 1..NODES {
             state = self.must(&state, 0, Stimulus::Invite(peer))?;
         }
         state = self.calm(&state, &|group, state| group.facts(state, 0).accepted.len() == NODES - 1)?;
-        state = self.must(&state, 0, Stimulus::Found)?;
+        state = self.must(&state, 0, Stimulus::Create)?;
         self.calm(&state, &|group, state| {
             (0..NODES).all(|node| group.facts(state, node).active && group.facts(state, node).voters == NODES)
         })
@@ -96,7 +96,7 @@ impl Group {
         if self.hand(&mut next, node, stimulus)? {
             return Ok(next);
         }
-        Err(Broken::new("a group can be founded", stimulus))
+        Err(Broken::new("a group can be created", stimulus))
     }
 
     /// Faults are over, everything arrives, and clocks go alike: until something holds.

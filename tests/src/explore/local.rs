@@ -43,7 +43,7 @@ pub enum Stimulus {
     /// The creator asks a node to become a member.
     Invite(usize),
     /// The creator installs the first view.
-    Found,
+    Create,
     /// The node wants to leave.
     Leave,
     /// The creator closes the group.
@@ -183,7 +183,7 @@ impl Locals {
 
     fn begin(&self, node: usize) -> Live {
         let role = match node {
-            0 => Role::Founder { member: true, parameters: self.parameters.clone() },
+            0 => Role::Creator { member: true, parameters: self.parameters.clone() },
             _ => Role::Invited { by: id_of(0) },
         };
         let machine = Machine::new(MachineConfig {
@@ -247,7 +247,7 @@ impl Locals {
             Stimulus::Up(peer) => Input::LinkUp { peer: id_of(peer), addresses: Vec::new() },
             Stimulus::Down(peer) => Input::LinkDown { peer: id_of(peer) },
             Stimulus::Invite(peer) => Input::Request(Request::Invite { node: id_of(peer) }),
-            Stimulus::Found => Input::Request(Request::Found { session: None }),
+            Stimulus::Create => Input::Request(Request::Create { session: None }),
             Stimulus::End => Input::Request(Request::End),
             Stimulus::Leave => Input::Request(Request::Leave),
             Stimulus::Packet(packet) => {

@@ -71,7 +71,7 @@ impl fmt::Display for Counterexample {
 pub fn explore(scenario: &Scenario) -> Report {
     let mut group = Group::new(scenario);
     let mut first =
-        group.found().unwrap_or_else(|broken| panic!("the group of {} is founded: {broken}", scenario.name));
+        group.create().unwrap_or_else(|broken| panic!("the group of {} is created: {broken}", scenario.name));
     first = group.approve(&first, scenario.approved).unwrap_or_else(|broken| panic!("messages are approved: {broken}"));
     first = group.begin(&first, scenario.at_once).unwrap_or_else(|broken| panic!("members broadcast: {broken}"));
     first.budget = scenario.budget;

@@ -246,7 +246,7 @@ impl Judge {
             return Ok(());
         }
         match decode_command(entry).map_err(|error| ("the log decodes", error.to_string()))? {
-            Command::Founded { founder } => self.control.elect(1, self.home_of(founder), VoterRole::Voter),
+            Command::Created { creator } => self.control.elect(1, self.home_of(creator), VoterRole::Voter),
             Command::Incarnate { node, run } => self.control.incarnate(node, run),
             Command::Voter { id, node, role } => {
                 let place = self.elector_place(id.0, node);

@@ -165,7 +165,7 @@ impl Judge {
 
     /// The group will persist: a member has stored its first view, if there is a disk.
     #[must_use]
-    pub fn is_founded(&self) -> bool {
+    pub fn is_created(&self) -> bool {
         let kept = |disks: &Vec<OnDisk>| disks.iter().any(|kept| kept.complete > Some(ViewId(0)));
         self.view().is_some() && self.disks.as_ref().is_none_or(kept)
     }
@@ -178,7 +178,7 @@ impl Judge {
         let may_be_gone = self.disk_now.iter().enumerate().any(|(home, disk)| home != *disk);
         let excused = may_be_gone && (install.last || self.kills_anybody);
         if excused
-            || !self.is_founded()
+            || !self.is_created()
             || install.ring.iter().any(|member| self.is_complete_on_disk(member.node, latest))
         {
             return Ok(());

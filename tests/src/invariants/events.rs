@@ -21,16 +21,16 @@ impl Judge {
             }
             Event::Coordinator { node: whose } => {
                 self.control.said(node, false);
-                if self.place_of(*whose) == node && node != Plan::FOUNDER {
+                if self.place_of(*whose) == node && node != Plan::CREATOR {
                     stats.met(Met::CoordinatorChanged);
                 }
             }
             Event::CoordinatorLost { .. } => self.control.said(node, true),
-            Event::NobodyComplete(said) => {
+            Event::NoCompleteMember(said) => {
                 stats.met(Met::NobodyCompleteSaid);
                 self.nodes[node].nobody_complete = Some(said.clone());
             }
-            Event::OlderDisk(found) => {
+            Event::StaleDisk(found) => {
                 stats.met(Met::OlderDiskFound);
                 if !self.taken_back.contains(&self.home_of[node]) {
                     return Err(self.failure("only an older disk is taken for one", node, format!("{found:?}")));

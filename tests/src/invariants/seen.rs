@@ -1,6 +1,6 @@
 //! The checkers' record of one node.
 
-use cloudy_proto::{Approval, Checkpoint, Incarnation, NobodyComplete, Seq, ViewId};
+use cloudy_proto::{Approval, Checkpoint, Incarnation, NoCompleteMember, Seq, ViewId};
 
 /// The checkers' record of one node.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub(super) struct Seen {
     /// The last view that it may have wedged without a word: it coordinated in it, or was asked to.
     pub(super) may_wedge: ViewId,
     /// It has reported that no complete member of a view is left.
-    pub(super) nobody_complete: Option<NobodyComplete>,
+    pub(super) nobody_complete: Option<NoCompleteMember>,
     pub(super) final_result: Option<Checkpoint>,
     /// It has stopped, because its result differs from the others'.
     pub(super) diverged: bool,

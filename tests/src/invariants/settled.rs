@@ -1,7 +1,7 @@
 //! Liveness: in a calm world every broadcast is approved, or the group has closed with one result at every node
 //! (`protocol.md` P5, P6, §9, §11).
 
-use cloudy_proto::{LeaveWait, NobodyComplete, NodeId, Time, ViewId};
+use cloudy_proto::{LeaveWait, NoCompleteMember, NodeId, Time, ViewId};
 
 use super::Judge;
 use crate::sim::plan::Plan;
@@ -11,7 +11,7 @@ use crate::sim::world::World;
 impl Judge {
     /// A node has reported that no complete member of the latest view is left.
     #[must_use]
-    pub fn nobody_complete(&self, node: usize) -> Option<&NobodyComplete> {
+    pub fn nobody_complete(&self, node: usize) -> Option<&NoCompleteMember> {
         let said = self.nodes[node].nobody_complete.as_ref();
         said.filter(|said| self.view().is_some_and(|view| view.id == said.view))
     }
@@ -27,12 +27,12 @@ pub fn has_settled(world: &World) -> bool {
 #[must_use]
 pub fn unsettled(world: &World) -> Option<(usize, String)> {
     if !world.healed {
-        return Some((Plan::FOUNDER, "faults go on".to_owned()));
+        return Some((Plan::CREATOR, "faults go on".to_owned()));
     }
     match excuse(world) {
         None => {}
         Some(what) if !world.taken.contains(&what) => {
-            return Some((Plan::FOUNDER, format!("{what:?} without a cause in the plan")));
+            return Some((Plan::CREATOR, format!("{what:?} without a cause in the plan")));
         }
         Some(Met::Stuck) => return (0..world.nodes.len()).find_map(|node| Some((node, not_told(world, node)?))),
         Some(_) => return unsaid(world),

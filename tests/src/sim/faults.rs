@@ -17,7 +17,7 @@ const GAP: &str = "are missing before its frame";
 const LONG_FLAP_US: u64 = 10_000;
 
 /// The time after which a group that does not exist yet is checked again.
-const FOUNDING_US: u64 = 50_000;
+const CREATION_US: u64 = 50_000;
 
 impl World {
     /// A new connection; both ends learn of it, each in its time.
@@ -35,7 +35,7 @@ impl World {
         let Some(epoch) = self.network.cut(a, b) else { return };
         self.pipes.cut(a, b);
         self.stats.met(Met::LinkCut);
-        if a == Plan::FOUNDER || b == Plan::FOUNDER {
+        if a == Plan::CREATOR || b == Plan::CREATOR {
             self.stats.met(Met::CoordinatorLinkCut);
         }
         for (home, peer) in [(a, b), (b, a)] {
@@ -119,10 +119,10 @@ impl World {
     }
 
     pub(crate) fn fault(&mut self, fault: Fault) -> Result<(), Failure> {
-        self.tell(Plan::FOUNDER, &fault);
+        self.tell(Plan::CREATOR, &fault);
         match fault {
             _ if self.healed => {}
-            fault if self.has_older_disk() && !matches!(fault, Fault::OlderDisk { .. }) => self.spare(fault),
+            fault if self.has_stale_disk() && !matches!(fault, Fault::StaleDisk { .. }) => self.spare(fault),
             Fault::Cut { a, b, outage_us } => self.cut_for(a, b, outage_us),
             Fault::Flap { a, b, times, outage_us } => {
                 self.stats.met(if outage_us < LONG_FLAP_US { Met::LinkFlapped } else { Met::LinkFlappedSlowly });
@@ -174,7 +174,7 @@ impl World {
             Fault::Restart { who, after_us } => self.restart(who, after_us)?,
             Fault::LoseDisk { who, after_us } => self.lose_disk(who, after_us)?,
             Fault::FailDisk { who, how, after_us } => self.fail_disk(who, how, after_us)?,
-            Fault::OlderDisk { who, age_us, after_us } => self.copy_disk(who, age_us, after_us),
+            Fault::StaleDisk { who, age_us, after_us } => self.copy_disk(who, age_us, after_us),
             Fault::PutBack { home, after_us } => self.put_back(home, after_us)?,
             Fault::PowerCut { within_us } => self.cut_power(within_us)?,
             Fault::SlowDisk { who, for_us } => {
@@ -224,10 +224,10 @@ impl World {
     }
 
     fn end(&mut self, node: usize) -> Result<(), Failure> {
-        let founder = node == Plan::FOUNDER;
+        let creator = node == Plan::CREATOR;
         let Some(node) = self.running(node).filter(|_| self.judge.view().is_some()) else { return Ok(()) };
         self.end_wanted = true;
-        self.stats.met(if founder { Met::EndedByFounder } else { Met::EndedByMember });
+        self.stats.met(if creator { Met::EndedByCreator } else { Met::EndedByMember });
         self.give(node, Item::Ask(Request::End))
     }
 
@@ -281,7 +281,7 @@ impl World {
         // Earlier losses show once the links are new; until the group exists this is repeated.
         let lossy = self.plan.network.lost_per_mille > 0 && !self.healed;
         self.healed = true;
-        self.tell(Plan::FOUNDER, &"calm from here on");
+        self.tell(Plan::CREATOR, &"calm from here on");
         self.network.calm();
         let queued = self.pipes.widen_all();
         queued.into_iter().try_for_each(|packet| self.comes_through(packet))?;
@@ -300,7 +300,7 @@ impl World {
         }
         if self.judge.view().is_none() {
             // A group that does not exist yet cannot be closed.
-            self.queue.at(self.now_us + FOUNDING_US, Event::Heal);
+            self.queue.at(self.now_us + CREATION_US, Event::Heal);
         } else {
             self.end_if_wanted();
         }
@@ -316,7 +316,7 @@ impl World {
         if self.end_wanted || stalls {
             self.end_wanted = true;
             // The creator if it lives, or else a member.
-            let may_ask = |&home: &usize| home == Plan::FOUNDER || self.plan.is_member(home);
+            let may_ask = |&home: &usize| home == Plan::CREATOR || self.plan.is_member(home);
             let asker = (0..self.latest.len()).filter(may_ask).find_map(|home| self.running(home));
             asker.into_iter().for_each(|node| self.nodes[node].inbox.push_back(Item::Ask(Request::End)));
         }

@@ -22,11 +22,11 @@ impl World {
     /// A node that the group begins with.
     pub(super) fn found_with(&mut self, home: usize) {
         let role = match home {
-            Plan::FOUNDER => {
-                let member = self.plan.founder_is_member;
-                Role::Founder { member, parameters: self.plan.parameters.clone() }
+            Plan::CREATOR => {
+                let member = self.plan.creator_is_member;
+                Role::Creator { member, parameters: self.plan.parameters.clone() }
             }
-            _ => Role::Invited { by: self.ids[Plan::FOUNDER] },
+            _ => Role::Invited { by: self.ids[Plan::CREATOR] },
         };
         let (machine, clock) = (Machine::new(self.config(home, role)), self.clock(home));
         self.add(home, machine, clock);
@@ -190,7 +190,7 @@ impl World {
             from_index = Some(index.0);
             restored.map_err(|error| self.judge.failure("what is stored can be read", home, error.to_string()))?
         } else {
-            let contact = self.ids[contact.unwrap_or(Plan::FOUNDER)];
+            let contact = self.ids[contact.unwrap_or(Plan::CREATOR)];
             let role = if self.plan.is_member(home) {
                 Role::Joiner { contact }
             } else {
@@ -255,11 +255,11 @@ impl World {
         let place = self.resolve(who).filter(|&place| self.nodes[place].alive);
         let spared = |place: &usize| self.plan.on_disk() || self.plan.kills_anybody || self.can_do_without(*place);
         // The creator may crash from the moment that its own log has the first view.
-        let founded = |&place: &usize| {
+        let created = |&place: &usize| {
             let home = self.nodes[place].home;
-            self.judge.is_founded() || (home == Plan::FOUNDER && self.plan.on_disk() && self.disks[home].holds_group())
+            self.judge.is_created() || (home == Plan::CREATOR && self.plan.on_disk() && self.disks[home].holds_group())
         };
-        let Some(place) = place.filter(founded).filter(spared) else {
+        let Some(place) = place.filter(created).filter(spared) else {
             self.spare(Fault::Restart { who, after_us });
             return Ok(());
         };
@@ -278,7 +278,7 @@ impl World {
 
     /// A process dies and its node's disk is lost, if the group can do without.
     pub(super) fn lose_disk(&mut self, who: Who, after_us: u64) -> Result<(), Failure> {
-        let place = self.resolve(who).filter(|&place| self.nodes[place].alive && self.judge.is_founded());
+        let place = self.resolve(who).filter(|&place| self.nodes[place].alive && self.judge.is_created());
         // The next view may rely on this disk alone from the moment that its node answered for it.
         let changes = self.judge.view().is_some_and(|view| self.steps.contains(&(Step::Wedge, view.id.0)));
         let spared = |place: usize| !self.plan.kills_anybody && (changes || !self.can_do_without(place));
@@ -298,8 +298,8 @@ impl World {
 
     /// An operation of a disk fails while records are stored: the process ends before it relies on any of them.
     pub(super) fn fail_disk(&mut self, who: Who, how: DiskFault, after_us: u64) -> Result<(), Failure> {
-        let founded = self.judge.is_founded();
-        let place = self.resolve(who).filter(|&place| self.nodes[place].alive && founded);
+        let created = self.judge.is_created();
+        let place = self.resolve(who).filter(|&place| self.nodes[place].alive && created);
         let Some(place) = place.filter(|&place| self.disks[self.nodes[place].home].unsynced() > 0) else {
             self.spare(Fault::FailDisk { who, how, after_us });
             return Ok(());
@@ -334,7 +334,7 @@ impl World {
 
     /// All processes die at once, and all are started again.
     pub(super) fn cut_power(&mut self, within_us: u64) -> Result<(), Failure> {
-        if !self.judge.is_founded() {
+        if !self.judge.is_created() {
             self.spare(Fault::PowerCut { within_us });
             return Ok(());
         }
@@ -375,8 +375,8 @@ impl World {
         }
         self.stats.met(Met::MemberKilled);
         self.takes(place);
-        if place == Plan::FOUNDER {
-            self.stats.met(Met::FounderKilled);
+        if place == Plan::CREATOR {
+            self.stats.met(Met::CreatorKilled);
         }
         if self.judge.coordinator() == Some(place) {
             self.stats.met(self.moment());
@@ -420,10 +420,10 @@ impl World {
         for peer in (0..self.latest.len()).filter(|&peer| peer != home) {
             self.cut(home, peer);
         }
-        if !self.founded && place != Plan::FOUNDER && !self.accepted.contains(&home) {
-            self.give(Plan::FOUNDER, Item::Ask(Request::Uninvite { node: self.ids[home] }))?;
+        if !self.created && place != Plan::CREATOR && !self.accepted.contains(&home) {
+            self.give(Plan::CREATOR, Item::Ask(Request::Uninvite { node: self.ids[home] }))?;
             self.found_if_all_came();
-            self.run(Plan::FOUNDER)?;
+            self.run(Plan::CREATOR)?;
         }
         Ok(())
     }

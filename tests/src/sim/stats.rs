@@ -63,7 +63,7 @@ pub enum Met {
     /// A node left by itself.
     Left,
     /// The creator was killed.
-    FounderKilled,
+    CreatorKilled,
     /// The coordinator died before there was a view.
     CoordinatorKilledBeforeView,
     /// The coordinator of a session died between its first view and its kickstart.
@@ -117,7 +117,7 @@ pub enum Met {
     /// … in a store that nodes use.
     StoreFailed,
     /// A process came back with an older copy of its node's disk.
-    OlderDisk,
+    StaleDisk,
     /// It found that out.
     OlderDiskFound,
     /// A node that is corrupt has stopped, and said so.
@@ -167,7 +167,7 @@ pub enum Met {
     /// A node missed a part that no other retains, and no snapshot could replace it.
     Truncated,
     /// The creator closed the group early.
-    EndedByFounder,
+    EndedByCreator,
     /// A member ended the group early.
     EndedByMember,
     /// A live member was silent at STOP, was dropped from the last view, and fetched the result.
@@ -265,7 +265,7 @@ pub const REQUIRED: &[Met] = &[
     Met::MemberKilled,
     Met::LeaveAsked,
     Met::Left,
-    Met::FounderKilled,
+    Met::CreatorKilled,
     Met::CoordinatorKilledBeforeView,
     Met::CoordinatorKilledBeforeKickstart,
     Met::CoordinatorKilledInSend,
@@ -291,7 +291,7 @@ pub const REQUIRED: &[Met] = &[
     Met::DiskFull,
     Met::DiskWroteShort,
     Met::StoreFailed,
-    Met::OlderDisk,
+    Met::StaleDisk,
     Met::OlderDiskFound,
     Met::KilledUnsynced,
     Met::WriteLost,
@@ -314,7 +314,7 @@ pub const REQUIRED: &[Met] = &[
     Met::RestoredFromDisk,
     Met::RestoredFromOther,
     Met::Truncated,
-    Met::EndedByFounder,
+    Met::EndedByCreator,
     Met::EndedByMember,
     Met::DroppedAlive,
     Met::CoordinatorLost,

@@ -14,7 +14,7 @@ impl World {
     pub(super) fn note_step(&mut self, output: &Output) {
         match output {
             Output::Event(Said::ViewInstalled { view, .. }) => match view.id {
-                ViewId(1) => self.step_taken(Step::Founded, 1),
+                ViewId(1) => self.step_taken(Step::Created, 1),
                 ViewId(later) => self.step_taken(Step::Install, later - 1),
             },
             Output::Event(Said::Send { .. }) => self.step_taken(Step::Kickstart, 0),

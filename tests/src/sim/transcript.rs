@@ -153,7 +153,7 @@ impl Item {
         match request {
             Request::Invite { node } => self.add(&(0, node)),
             Request::Uninvite { node } => self.add(&(1, node)),
-            Request::Found { session } => self.add(&(2, session)),
+            Request::Create { session } => self.add(&(2, session)),
             Request::End => self.add(&3),
             Request::Leave => self.add(&4),
             Request::Snapshot { index, state } => self.add(&(5, index, state)),

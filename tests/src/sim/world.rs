@@ -12,9 +12,9 @@ use crate::sim::disk::Disk;
 use crate::sim::narrow::Pipes;
 use crate::sim::network::Network;
 use crate::sim::node::{Item, Node};
-use crate::sim::older_disk::OlderDisks;
 use crate::sim::plan::{Plan, Step};
 use crate::sim::queue::{Event, Packet, Queue};
+use crate::sim::stale_disk::OlderDisks;
 use crate::sim::stats::{Met, Stats};
 use crate::sim::transcript::Transcript;
 
@@ -66,7 +66,7 @@ pub struct World {
     /// Members that the creator expects.
     pub(super) accepted: BTreeSet<usize>,
     /// The creator was asked for the first view.
-    pub(super) founded: bool,
+    pub(super) created: bool,
     /// The steps that were taken, each with its view.
     pub(super) steps: BTreeSet<(Step, u64)>,
     pub(super) trace: DefaultHasher,
@@ -107,7 +107,7 @@ impl World {
             dice,
             queue: Queue::default(),
             accepted: BTreeSet::new(),
-            founded: false,
+            created: false,
             steps: BTreeSet::new(),
             trace: DefaultHasher::new(),
             story: Vec::new(),
@@ -142,10 +142,10 @@ impl World {
             self.stats.met(Met::Evicts);
         }
         (0..self.plan.nodes).for_each(|home| self.found_with(home));
-        let invited: Vec<usize> = self.plan.members().filter(|&node| node != Plan::FOUNDER).collect();
+        let invited: Vec<usize> = self.plan.members().filter(|&node| node != Plan::CREATOR).collect();
         for &node in &invited {
             let invite = Request::Invite { node: self.ids[node] };
-            self.nodes[Plan::FOUNDER].inbox.push_back(Item::Ask(invite));
+            self.nodes[Plan::CREATOR].inbox.push_back(Item::Ask(invite));
         }
         self.found_if_all_came();
         for a in 0..self.plan.nodes {
@@ -153,7 +153,7 @@ impl World {
                 self.connect(a, b);
             }
         }
-        self.queue.at(0, Event::Wake { node: Plan::FOUNDER });
+        self.queue.at(0, Event::Wake { node: Plan::CREATOR });
         for node in self.plan.members() {
             if !self.plan.traffic.quiet.contains(&node) {
                 self.queue.at(self.plan.traffic.gap_us, Event::Broadcast { node });
@@ -171,16 +171,16 @@ impl World {
 
     /// Asks the creator for the first view, once every live node has accepted.
     pub(super) fn found_if_all_came(&mut self) {
-        let mut invited = self.plan.members().filter(|&node| node != Plan::FOUNDER);
+        let mut invited = self.plan.members().filter(|&node| node != Plan::CREATOR);
         let awaited = invited.any(|node| self.nodes[node].alive && !self.accepted.contains(&node));
-        if awaited || core::mem::replace(&mut self.founded, true) {
+        if awaited || core::mem::replace(&mut self.created, true) {
             return;
         }
-        let nobody = self.accepted.is_empty() && !self.plan.founder_is_member;
+        let nobody = self.accepted.is_empty() && !self.plan.creator_is_member;
         let session = self.plan.session;
-        let request = if nobody { Request::End } else { Request::Found { session } };
+        let request = if nobody { Request::End } else { Request::Create { session } };
         self.end_wanted |= nobody;
-        self.nodes[Plan::FOUNDER].inbox.push_back(Item::Ask(request));
+        self.nodes[Plan::CREATOR].inbox.push_back(Item::Ask(request));
     }
 
     /// Lets the next event happen; false if there is none.

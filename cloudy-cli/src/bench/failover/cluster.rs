@@ -81,21 +81,21 @@ impl<'a> Cluster<'a> {
     pub(crate) async fn start(make: Make, key: &'a Key) -> Result<Self, Report> {
         let mut cluster = Self { key, make, nodes: Nodes::new(), master: None, members: Vec::new() };
         let others = cluster.make.nodes - 1;
-        let role = if cluster.make.master { Role::Master { others } } else { Role::Founder { others } };
-        let (founder, founder_at) = cluster.add(role).await?;
-        cluster.nodes.tell(founder, Order::Do(Task::Join(None))).await;
+        let role = if cluster.make.master { Role::Master { others } } else { Role::Creator { others } };
+        let (creator, creator_at) = cluster.add(role).await?;
+        cluster.nodes.tell(creator, Order::Do(Task::Join(None))).await;
         let mut added = Vec::with_capacity(others);
         for _ in 0..others {
             let (number, address) = cluster.add(Role::Joiner).await?;
-            cluster.nodes.tell(number, Order::Do(Task::Join(Some(founder_at)))).await;
+            cluster.nodes.tell(number, Order::Do(Task::Join(Some(creator_at)))).await;
             added.push((number, address));
         }
-        let (node, _) = cluster.joined(founder).await?;
-        let founder = Process { number: founder, node, address: founder_at };
+        let (node, _) = cluster.joined(creator).await?;
+        let creator = Process { number: creator, node, address: creator_at };
         if cluster.make.master {
-            cluster.master = Some(founder);
+            cluster.master = Some(creator);
         } else {
-            cluster.members.push(founder);
+            cluster.members.push(creator);
         }
         for (number, address) in added {
             let (node, _) = cluster.joined(number).await?;

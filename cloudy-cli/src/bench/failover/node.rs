@@ -67,13 +67,13 @@ pub(crate) async fn run(part: &Part, post: &mut Post) -> Result<(), Report> {
 
 /// Enters the group; returns the time that it took.
 async fn enter(node: &Node, part: &Part, post: &mut Post) -> Result<(Group, Duration), Report> {
-    let founding = match part.role {
+    let creation = match part.role {
         Role::Joiner => None,
-        Role::Founder { others } | Role::Master { others } => {
-            let founder_is_member = matches!(part.role, Role::Founder { .. });
-            let config = GroupConfig::default().founder_is_member(founder_is_member);
+        Role::Creator { others } | Role::Master { others } => {
+            let creator_is_member = matches!(part.role, Role::Creator { .. });
+            let config = GroupConfig::default().creator_is_member(creator_is_member);
             // It starts the creation before others receive its address.
-            Some((node.found_group(GROUP, config).await.into_diagnostic()?, others))
+            Some((node.prepare_group(GROUP, config).await.into_diagnostic()?, others))
         }
     };
     post.say(Said::Listening(node.local_addr())).await?;
@@ -82,8 +82,8 @@ async fn enter(node: &Node, part: &Part, post: &mut Post) -> Result<(Group, Dura
         order => return Err(unexpected(&order)),
     };
     let began_at = Instant::now();
-    let group = match (founding, contact) {
-        (Some((founding, others)), None) => gather(founding, others).await?,
+    let group = match (creation, contact) {
+        (Some((creation, others)), None) => gather(creation, others).await?,
         (None, Some(address)) => node.join_group_at(GROUP, address).await.into_diagnostic()?,
         (_, contact) => return Err(unexpected(&Order::Do(Task::Join(contact)))),
     };
@@ -155,7 +155,7 @@ impl Server {
                     Some(Order::Do(task)) => self.begin(task, post).await?,
                     Some(order) => return Err(unexpected(&order)),
                 },
-                () = self.group.room(), if self.load.at_once > 0 => self.fill()?,
+                () = self.group.capacity(), if self.load.at_once > 0 => self.fill()?,
             }
         }
     }
@@ -239,7 +239,7 @@ impl Server {
     fn take(&mut self, item: Result<ApprovedItem, ApprovedError>) -> Result<(), Report> {
         match item {
             Ok(ApprovedItem::Batch(entry)) => {
-                let own = entry.origin == self.group.me();
+                let own = entry.origin == self.group.node_id();
                 if own {
                     self.own = entry.batch.last_seq();
                 }

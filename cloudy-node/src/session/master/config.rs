@@ -112,5 +112,5 @@ pub(super) fn group_config(config: &MasterConfig) -> GroupConfig {
         .slot_payloads_max(slot_payloads_max)
         .window_bytes(WINDOW_BYTES_MAX)
         .window_slots(WINDOW_SLOTS_MAX);
-    GroupConfig { parameters, founder_is_member: false, ..GroupConfig::default() }
+    GroupConfig { parameters, creator_is_member: false, ..GroupConfig::default() }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloudy_proto::Index;
 
-use crate::error::FoundError;
+use crate::error::CreateGroupError;
 use crate::group::EventsError;
 use crate::health::CloseReason;
 use crate::session::finding::{FindError, Refusal};
@@ -19,7 +19,7 @@ pub enum MasterError {
     Find(#[from] FindError),
     /// The group cannot be created.
     #[error(transparent)]
-    Found(#[from] FoundError),
+    Create(#[from] CreateGroupError),
     /// No slave takes part.
     #[error("no slave {}{}", if .refusals.is_empty() { "was found" } else { "takes part" }, listed(.refusals))]
     NoSlaves {

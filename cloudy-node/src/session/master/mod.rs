@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudy_proto::limits::LINGER;
 use cloudy_proto::{
-    Checkpoint, Event, GroupId, Index, NobodyComplete, NodeId, OnFailure, Phase, Rank, RingKind, SessionPlan, Status,
+    Checkpoint, Event, GroupId, Index, NoCompleteMember, NodeId, OnFailure, Phase, Rank, RingKind, SessionPlan, Status,
     View, ViewId,
 };
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub use error::MasterError;
 use super::awake::AwakeClock;
 use super::finding::{Crew, FindError, Found, Refusal, Search, find, lookup};
 use super::sum::{ReportError, Summary};
-use crate::error::FoundError;
+use crate::error::CreateGroupError;
 use crate::handle::Group;
 use crate::node::Node;
 use config::group_config;
@@ -38,7 +38,7 @@ pub enum MasterEvent {
     /// A node takes no part.
     Refused(Refusal),
     /// All slaves that take part are on the ring.
-    Founded {
+    Created {
         /// The session's group. Its data in a data directory is not needed once the result was printed
         /// ([`Node::forget_group`]).
         group: GroupId,
@@ -55,7 +55,7 @@ pub enum MasterEvent {
     /// returns.
     Blamed(NodeId),
     /// The session has stopped, because no node in reach has the whole result. Over with the next view.
-    NobodyComplete(NobodyComplete),
+    NoCompleteMember(NoCompleteMember),
     /// A slave leaves the session by itself: the others continue without it.
     Left(NodeId),
     /// Another view is in force.
@@ -160,22 +160,22 @@ pub async fn run_master(
     let (group, crew) = tokio::select! {
         biased;
         () = &mut stop => return Err(MasterError::Stopped),
-        founded = found(node, config, &observe) => founded?,
+        created = create(node, config, &observe) => created?,
     };
-    observe(MasterEvent::Founded { group: group.id(), members: crew.found.len() });
+    observe(MasterEvent::Created { group: group.id(), members: crew.found.len() });
     let Crew { found, refusals } = crew;
     let timing = Timing { plan: Some(config.plan), ready: Some(config.ready_timeout) };
     let rows = watch(&group, found, timing, stop, &observe).await?.rows;
     Ok(MasterOutcome { rows, refusals })
 }
 
-async fn found(
+async fn create(
     node: &Node,
     config: &MasterConfig,
     observe: &impl Fn(MasterEvent),
 ) -> Result<(Group, Crew), MasterError> {
-    config.plan.validate().map_err(FoundError::from)?;
-    let mut founding = node.found_group(&config.session.group_name(), group_config(config)).await?;
+    config.plan.validate().map_err(CreateGroupError::from)?;
+    let mut creation = node.prepare_group(&config.session.group_name(), group_config(config)).await?;
     let search = Search {
         session: &config.session,
         slaves: &config.slaves,
@@ -183,7 +183,7 @@ async fn found(
         expect: config.expect,
         timeout: config.discovery_timeout,
     };
-    let crew = find(node, &mut founding, search, &|news| {
+    let crew = find(node, &mut creation, search, &|news| {
         observe(match news {
             Ok(found) => MasterEvent::Found(found.clone()),
             Err(refusal) => MasterEvent::Refused(refusal.clone()),
@@ -201,7 +201,7 @@ async fn found(
         _ if found == 0 => return Err(MasterError::NoSlaves { refusals: crew.refusals }),
         _ => {}
     }
-    let group = founding.found(Some(config.plan)).await?;
+    let group = creation.create(Some(config.plan)).await?;
     // A slave may return with another address.
     node.look_up(lookup(&config.slaves, config.multicast)).map_err(FindError::from)?;
     Ok((group, crew))
@@ -316,7 +316,7 @@ impl Watch {
         match event {
             Event::ViewInstalled { view, .. } => self.installed(&view, observe),
             Event::Blamed { node } => observe(MasterEvent::Blamed(node)),
-            Event::NobodyComplete(stopped) => observe(MasterEvent::NobodyComplete(stopped)),
+            Event::NoCompleteMember(stopped) => observe(MasterEvent::NoCompleteMember(stopped)),
             Event::Send { plan, .. } => {
                 self.timing.plan = Some(plan);
                 self.begun = true;

@@ -195,7 +195,7 @@ async fn session(
         wait_for_close(&mut events).await;
         // Reported in any case: the master waits for it.
         if *phase.borrow() == Phase::Start {
-            Err(SlaveError::NotBegun { master: group.founder(), cause: NotBegun::Ended })
+            Err(SlaveError::NotBegun { master: group.creator(), cause: NotBegun::Ended })
         } else {
             Ok((ended, summary))
         }
@@ -218,12 +218,12 @@ async fn session(
     };
     let ((ended, summary), file_error) = ended.map_err(|error| match error {
         SlaveError::Ended { reason: EndReason::Closed } if *phase.borrow() == Phase::Start => {
-            SlaveError::NotBegun { master: group.founder(), cause: NotBegun::Ended }
+            SlaveError::NotBegun { master: group.creator(), cause: NotBegun::Ended }
         }
         error => error,
     })?;
     let Ended { rank, timings, .. } = ended;
-    Ok(SlaveOutcome { summary, rank, master: group.founder(), timings, group: group.id(), file_error })
+    Ok(SlaveOutcome { summary, rank, master: group.creator(), timings, group: group.id(), file_error })
 }
 
 /// The conditions that bound the wait for a result file.
@@ -264,7 +264,7 @@ async fn told_to_stop(
                 group.end();
                 // sleep: a bound on an answer of another node.
                 sleep(ENDING_MAX).await;
-                SlaveError::NotEnding { master: group.founder() }
+                SlaveError::NotEnding { master: group.creator() }
             }
         }
     };

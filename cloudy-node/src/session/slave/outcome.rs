@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use cloudy_proto::{Durability, GroupId, Index, NobodyComplete, NodeId, Phase, Rank, ViewId};
+use cloudy_proto::{Durability, GroupId, Index, NoCompleteMember, NodeId, Phase, Rank, ViewId};
 
 use crate::error::JoinError;
 use crate::group::{EndReason, EventsError};
@@ -75,7 +75,7 @@ pub enum SlaveEvent {
         members: Vec<NodeId>,
     },
     /// The session has stopped, because no node in reach has the whole result. Over with the next view.
-    NobodyComplete(NobodyComplete),
+    NoCompleteMember(NoCompleteMember),
     /// The session is over before SEND, without a result. The slave waits for the next master.
     NotBegun {
         /// The master.

@@ -35,7 +35,7 @@ pub(super) async fn watch_phases(
     (stage, begun): (&watch::Sender<Stage>, &watch::Sender<Phase>),
     observe: &impl Fn(SlaveEvent),
 ) -> Result<Ended, SlaveError> {
-    let mut phases = Phases::new(group.founder(), begun);
+    let mut phases = Phases::new(group.creator(), begun);
     loop {
         let event = phases.while_in_time(events.next()).await?;
         let event = match event {
@@ -48,10 +48,10 @@ pub(super) async fn watch_phases(
             Event::ViewInstalled { view, active, .. } => {
                 phases.ring = view.parameters.ring;
                 phases.durability = view.parameters.durability;
-                phases.is_member = view.rank_of(group.me()).is_some();
-                if let Some(rank) = view.rank_of(group.me()).filter(|_| active && phases.rank.is_none()) {
+                phases.is_member = view.rank_of(group.node_id()).is_some();
+                if let Some(rank) = view.rank_of(group.node_id()).filter(|_| active && phases.rank.is_none()) {
                     phases.rank = Some(rank);
-                    let (master, members) = (group.founder(), view.members());
+                    let (master, members) = (group.creator(), view.members());
                     let durability = view.parameters.durability;
                     observe(SlaveEvent::Joined { master, rank, members, durability });
                 } else if !view.last {
@@ -83,7 +83,7 @@ pub(super) async fn watch_phases(
             }
             Event::CoordinatorLost { .. } => phases.lost(),
             Event::Coordinator { .. } => phases.lost = false,
-            Event::NobodyComplete(stopped) => observe(SlaveEvent::NobodyComplete(stopped)),
+            Event::NoCompleteMember(stopped) => observe(SlaveEvent::NoCompleteMember(stopped)),
             Event::Final { result } => {
                 stage.send_replace(Stage::Over);
                 phases.enter(Phase::Done, observe);

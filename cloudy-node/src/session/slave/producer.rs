@@ -132,7 +132,7 @@ async fn as_room_allows(group: &Group, numbers: &mut Numbers, pace: &mut Pace) {
                 Err(_) => return,
             }
         }
-        group.room().await;
+        group.capacity().await;
         tokio::task::yield_now().await;
     }
 }

@@ -46,7 +46,7 @@ impl Approvals {
         if entry.first_index.0 != next {
             return Err(SlaveError::Incomplete { read: next - 1, length: entry.first_index });
         }
-        if entry.origin == group.me() {
+        if entry.origin == group.node_id() {
             self.own += u64::from(entry.batch.count);
         }
         for payload in payload_slices(&entry.batch.body) {

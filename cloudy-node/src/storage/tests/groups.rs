@@ -20,7 +20,7 @@ const ORIGIN: NodeId = NodeId([3; 32]);
 
 fn meta(retain_bytes: u64) -> GroupMeta {
     let (name, retain_disk_bytes) = ("ledger".to_owned(), Some(7));
-    GroupMeta { name, founder: ORIGIN, outbox_bytes_max: 5, retain_bytes, retain_disk_bytes }
+    GroupMeta { name, creator: ORIGIN, outbox_bytes_max: 5, retain_bytes, retain_disk_bytes }
 }
 
 fn batch(first_seq: u64, count: u32) -> Batch {
@@ -180,9 +180,9 @@ fn a_group_is_read_back_as_soon_as_its_voter_holds_a_view_or_is_one_of_several()
     let entry = |index, command| {
         Given::Entries(vec![ConsensusEntry { term: 1, index: LogIndex(index), change: None, command }])
     };
-    let founder = [vote(1, 1), Given::Complete { view: ViewId(0), first: Index(1) }, entry(1, Bytes::new())];
-    let voted_for_view = [founder.to_vec(), vec![entry(2, first_view())]].concat();
-    for (records, is_read) in [(founder.to_vec(), false), (voted_for_view, true), (vec![vote(9, 0)], true)] {
+    let creator = [vote(1, 1), Given::Complete { view: ViewId(0), first: Index(1) }, entry(1, Bytes::new())];
+    let voted_for_view = [creator.to_vec(), vec![entry(2, first_view())]].concat();
+    for (records, is_read) in [(creator.to_vec(), false), (voted_for_view, true), (vec![vote(9, 0)], true)] {
         let opened = Opened::create(&FaultDisk::default());
         store(&opened, &records, 1);
         assert_eq!(read_group(&opened.store, GROUP).unwrap().is_some(), is_read, "{records:?}");

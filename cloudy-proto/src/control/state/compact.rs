@@ -25,7 +25,7 @@ impl ControlState {
             entries: Entries::after(index, encoded),
             #[cfg(feature = "mutations")]
             history: Default::default(),
-            founder: state.founder,
+            creator: state.creator,
             incarnations: state.incarnations.into_iter().map(|(node, run, name)| (node, (run, name))).collect(),
             view,
             cut,
@@ -51,7 +51,7 @@ impl ControlState {
             dropped: self.dropped.clone(),
         });
         LogState {
-            founder: self.founder,
+            creator: self.creator,
             session: self.session.plan,
             incarnations: self.incarnations.iter().map(|(node, (run, name))| (*node, *run, *name)).collect(),
             installed,

@@ -23,7 +23,7 @@ impl ControlState {
         let is_member = |node| self.view.as_ref().is_some_and(|view| view.rank_of(node).is_some());
         let votes = |node| self.electors.values().any(|(elector, _)| *elector == node);
         let all = self.incarnations.iter().map(|(node, (incarnation, _))| (*incarnation, *node));
-        all.filter(move |(_, node)| !is_member(*node) && !votes(*node) && self.founder != Some(*node))
+        all.filter(move |(_, node)| !is_member(*node) && !votes(*node) && self.creator != Some(*node))
     }
 
     fn forget_oldest(&mut self, mut nodes: Vec<(Incarnation, NodeId)>, remembered_max: usize) {
@@ -93,9 +93,9 @@ mod tests {
     }
 
     /// A group whose creator is node 0 and whose member is node 1.
-    fn founded() -> ControlState {
+    fn created() -> ControlState {
         let mut state = ControlState::default();
-        apply(&mut state, &Command::Founded { founder: node(0) });
+        apply(&mut state, &Command::Created { creator: node(0) });
         starts(&mut state, 1);
         install(&mut state, &[1], &[]);
         state
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_state_is_as_long_after_any_number_of_process_starts() {
-        let mut state = founded();
+        let mut state = created();
         let bytes = |state: &ControlState| encode_log_state(&state.log_state()).len();
         (2..2_000).for_each(|at| starts(&mut state, at));
         let after_some = bytes(&state);
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_node_that_begins_with_a_state_forgets_the_same() {
-        let mut whole = founded();
+        let mut whole = created();
         (2..500).for_each(|at| starts(&mut whole, at));
         let (index, encoded) = (LogIndex(whole.next().0 - 1), encode_log_state(&whole.log_state()));
         let state = decode_log_state(&encoded).expect("a state");
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn of_members_that_come_and_go_the_oldest_are_forgotten_and_newcomers_push_out_none() {
-        let mut state = founded();
+        let mut state = created();
         let last = EVICTED_REMEMBERED_MAX + 3;
         for at in 2..=last {
             starts(&mut state, at);
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_member_that_left_is_forgotten_before_one_that_was_evicted() {
-        let mut state = founded();
+        let mut state = created();
         for (at, why) in [(2, Dropped::Silent), (3, Dropped::Left)] {
             starts(&mut state, at);
             install(&mut state, &[1, at], &[]);
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_state_that_remembers_all_it_may_is_within_its_bound() {
-        let mut state = founded();
+        let mut state = created();
         for at in 2..2 + EVICTED_REMEMBERED_MAX {
             starts(&mut state, at);
             install(&mut state, &[1, at], &[]);

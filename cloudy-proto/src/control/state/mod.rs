@@ -27,7 +27,7 @@ pub(crate) struct ControlState {
     /// The applied entries, for tests.
     #[cfg(feature = "mutations")]
     pub(crate) history: History,
-    founder: Option<NodeId>,
+    creator: Option<NodeId>,
     incarnations: BTreeMap<NodeId, (Incarnation, u64)>,
     view: Option<Arc<View>>,
     /// The cut that led to that view.
@@ -122,8 +122,8 @@ impl ControlState {
         self.view.as_ref()
     }
 
-    pub(crate) fn founder(&self) -> Option<NodeId> {
-        self.founder
+    pub(crate) fn creator(&self) -> Option<NodeId> {
+        self.creator
     }
 
     pub(crate) fn session(&self) -> Option<SessionPlan> {
@@ -234,9 +234,9 @@ impl ControlState {
 
     fn take(&mut self, command: Command) -> Applied {
         match command {
-            Command::Founded { founder } => {
-                self.founder = Some(founder);
-                self.electors.insert(ConsensusId::FOUNDER, (founder, VoterRole::Voter));
+            Command::Created { creator } => {
+                self.creator = Some(creator);
+                self.electors.insert(ConsensusId::CREATOR, (creator, VoterRole::Voter));
                 Applied::Nothing
             }
             Command::Incarnate { node, run } => self.incarnate(node, run),

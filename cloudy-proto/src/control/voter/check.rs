@@ -75,11 +75,11 @@ mod tests {
     /// A voter whose disk has a committed first entry, and a second of term 1 that was not committed when it was
     /// written.
     fn restarted() -> Voter {
-        let electors = vec![(ConsensusId::FOUNDER, VoterRole::Voter), (FOLLOWER, VoterRole::Voter)];
+        let electors = vec![(ConsensusId::CREATOR, VoterRole::Voter), (FOLLOWER, VoterRole::Voter)];
         let base = LogBase { index: LogIndex(1), term: 1, electors };
         let second =
             ConsensusEntry { term: 1, index: LogIndex(2), change: None, command: Bytes::from_static(b"second") };
-        let vote = Vote { voter: FOLLOWER, term: 2, voted_for: ConsensusId::FOUNDER, commit: LogIndex(1) };
+        let vote = Vote { voter: FOLLOWER, term: 2, voted_for: ConsensusId::CREATOR, commit: LogIndex(1) };
         let mut voter = Voter::restored(vote, Some(base), vec![second], Durability::Disk);
         while voter.poll_output().is_some() {}
         voter
@@ -89,7 +89,7 @@ mod tests {
         ConsensusMessage {
             kind: ConsensusKind::Heartbeat,
             to: FOLLOWER,
-            from: ConsensusId::FOUNDER,
+            from: ConsensusId::CREATOR,
             term: 2,
             log_term: 0,
             index: LogIndex(0),
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_leader_names_the_term_of_what_it_calls_committed() {
-        let mut leader = Voter::founder(Durability::Memory);
+        let mut leader = Voter::creator(Durability::Memory);
         let mut follower = Voter::new(FOLLOWER, Durability::Memory);
         leader.propose_change(FOLLOWER, VoterRole::Voter, Bytes::new());
         let mut named = None;

@@ -117,11 +117,11 @@ pub(crate) struct Voter {
 
 impl Voter {
     /// The first voter of a group, and its leader from the start.
-    pub(crate) fn founder(durability: Durability) -> Self {
-        let mut founder = Self::new(ConsensusId::FOUNDER, durability);
-        let elected = founder.raft.campaign();
+    pub(crate) fn creator(durability: Durability) -> Self {
+        let mut creator = Self::new(ConsensusId::CREATOR, durability);
+        let elected = creator.raft.campaign();
         debug_assert!(elected.is_ok(), "a sole voter elects itself");
-        founder
+        creator
     }
 
     /// A voter without a log.
@@ -496,7 +496,7 @@ mod tests {
 
     #[test]
     fn what_is_not_held_is_not_taken_for_committed() {
-        let mut voter = Voter::founder(Durability::Memory);
+        let mut voter = Voter::creator(Durability::Memory);
         while voter.poll_output().is_some() {}
         assert_eq!(voter.leads(Rules::default()), Some(1));
         let held = voter.raft.raft.raft_log.committed;

@@ -182,7 +182,7 @@ impl Machine {
                 let release = self.leaving().on_request(from);
                 self.release(release);
             }
-            ControlFrame::NobodyComplete { view, missing, lost } => {
+            ControlFrame::NoCompleteMember { view, missing, lost } => {
                 self.completeness().on_report(from, view, missing, lost);
             }
             ControlFrame::Diverged { view, node, theirs, ours } => {

@@ -321,7 +321,7 @@ fn resigned_counts_from_the_coordinator() {
 #[test]
 fn running_is_for_another_driver() {
     let running =
-        ControlFrame::Running { name: "pair".to_owned(), founder: COORDINATOR, durability: Durability::Memory };
+        ControlFrame::Running { name: "pair".to_owned(), creator: COORDINATOR, durability: Durability::Memory };
     assert_eq!(effects(&mut group().1, COORDINATOR, running), []);
 }
 
@@ -394,12 +394,12 @@ fn a_frame_on_a_stream_that_is_not_its_own_is_refused() {
 
 #[test]
 fn nobody_complete_is_told_once_and_only_by_the_coordinator() {
-    let lack = |view| ControlFrame::NobodyComplete { view, missing: vec![MEMBER], lost: Vec::new() };
+    let lack = |view| ControlFrame::NoCompleteMember { view, missing: vec![MEMBER], lost: Vec::new() };
     let (_, mut member) = group();
     assert_eq!(effects(&mut member, STRANGER, lack(VIEW)), []);
     assert_eq!(effects(&mut member, COORDINATOR, lack(ViewId(2))), [], "not in force");
     let said = effects(&mut member, COORDINATOR, lack(VIEW));
-    assert!(matches!(said[..], [Tells(Event::NobodyComplete(_))]), "{said:?}");
+    assert!(matches!(said[..], [Tells(Event::NoCompleteMember(_))]), "{said:?}");
     assert_eq!(effects(&mut member, COORDINATOR, lack(VIEW)), [], "told already");
 }
 

@@ -61,7 +61,7 @@ pub fn decode_command(entry: &[u8]) -> Result<Command, CommandError> {
         }
         Command::Voter { id, .. } => counter("consensus id", id.0)?,
         Command::Left { incarnation, node: _ } => counter("incarnation", incarnation.0)?,
-        Command::Founded { .. } | Command::Incarnate { .. } | Command::Grace | Command::Close => {}
+        Command::Created { .. } | Command::Incarnate { .. } | Command::Grace | Command::Close => {}
     }
     Ok(command)
 }

@@ -270,7 +270,7 @@ impl Message for ControlFrame {
             Self::Rejoin { view, .. } => counter("view", view.0)?,
             Self::Coordinates { term } => counter("term", *term)?,
             Self::Consensus(message) => check_consensus(message)?,
-            Self::Running { name, founder: _, durability: _ } => group_name(name)?,
+            Self::Running { name, creator: _, durability: _ } => group_name(name)?,
             Self::Join { result, .. } => counter("index", result.index.0)?,
             Self::Refer { coordinator: _, addresses: named, left } => {
                 addresses(named.len())?;
@@ -281,7 +281,7 @@ impl Message for ControlFrame {
                 counter("term", *term)?;
                 at_most_len("a log state's bytes", state.len(), LOG_STATE_BYTES_MAX)?;
             }
-            Self::NobodyComplete { view, missing, lost } => {
+            Self::NoCompleteMember { view, missing, lost } => {
                 counter("view", view.0)?;
                 at_most_len("missing members", missing.len(), MEMBERS_MAX)?;
                 at_most_len("members without what they held", lost.len(), MEMBERS_MAX)?;

@@ -15,9 +15,9 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut dice = Dice::of(seed);
         let session = dice.chance(500);
-        let founder_is_member = !session || dice.chance(100);
+        let creator_is_member = !session || dice.chance(100);
         let members = dice.pick(&[1, 2, 2, 3, 3, 4, 4, 5, 6, 6]);
-        let nodes = members + usize::from(!founder_is_member);
+        let nodes = members + usize::from(!creator_is_member);
         let evicts = dice.chance(500);
         let long = evicts || dice.chance(100);
         let heal_at_us = if long { dice.between(200_000, 2_000_000) } else { dice.between(20_000, 300_000) };
@@ -28,7 +28,7 @@ impl Plan {
             nodes,
             newcomers: Vec::new(),
             contact: None,
-            founder_is_member,
+            creator_is_member,
             parameters: parameters(&mut dice, session, evicts),
             session: session.then(|| session_plan(&mut dice, seed, heal_at_us)),
             traffic: traffic(&mut dice, nodes),
@@ -65,7 +65,7 @@ impl Plan {
         plan.parameters.timeout_max = if adapts { Duration::from_secs(1) } else { Duration::ZERO };
         plan.parameters.window_bytes_min = Dice::of(seed ^ 0x00ad_a9f5).pick(&[1, 16, 64, 64 << 10]);
         plan.add_snapshots(&mut Dice::of(seed ^ 0x5a9_5407));
-        plan.add_older_disks(&mut Dice::of(seed ^ 0x001d_d15c));
+        plan.add_stale_disks(&mut Dice::of(seed ^ 0x001d_d15c));
         plan.add_leaves(&mut Dice::of(seed ^ 0x1ea_7e5));
         plan.add_real_disks(&mut Dice::of(seed ^ 0x4ea1_d15c));
         plan.add_failing_disks(&mut Dice::of(seed ^ 0x0fa1_1ed5));
@@ -115,16 +115,16 @@ impl Plan {
             self.faults.push((at, Fault::Kill { who }));
         }
         if dice.chance(250) {
-            let node = if dice.chance(500) { Self::FOUNDER } else { dice.below(self.nodes) };
+            let node = if dice.chance(500) { Self::CREATOR } else { dice.below(self.nodes) };
             self.faults.push((dice.between(self.heal_at_us / 4, self.heal_at_us), Fault::End { node }));
         }
         let node = dice.below(self.nodes);
-        if node != Self::FOUNDER && dice.chance(300) {
+        if node != Self::CREATOR && dice.chance(300) {
             let (who, for_us) = (Who::Node(node), dice.between(5_000, 120_000));
             let fault = match dice.below(3) {
                 0 => Fault::Slow { who, for_us },
                 1 => Fault::Isolate { who, outage_us: for_us },
-                _ => Fault::Cut { a: node, b: Self::FOUNDER, outage_us: for_us },
+                _ => Fault::Cut { a: node, b: Self::CREATOR, outage_us: for_us },
             };
             self.at_steps.push((Step::Stop, dice.between(0, 2_000), fault));
         }

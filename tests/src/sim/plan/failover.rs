@@ -43,7 +43,7 @@ impl Plan {
             self.faults.push((at, fault));
         }
         let steps = [
-            Step::Founded,
+            Step::Created,
             Step::Kickstart,
             Step::Wedge,
             Step::Wedge,

@@ -148,7 +148,7 @@ pub enum Fault {
         after_us: u64,
     },
     /// A disk is copied, and the copy put back once no other node is in trouble; no other fault happens for a while.
-    OlderDisk {
+    StaleDisk {
         /// Whose.
         who: Who,
         /// When the copy is put back.
@@ -191,7 +191,7 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// The first view is in force.
-    Founded,
+    Created,
     /// A session has begun to SEND.
     Kickstart,
     /// A member is asked to wedge a view.
@@ -282,7 +282,7 @@ pub struct Plan {
     /// Whom those ask who come later, while it runs; one drawn for each if none.
     pub contact: Option<usize>,
     /// The creator takes a place on the ring.
-    pub founder_is_member: bool,
+    pub creator_is_member: bool,
     /// The parameters that all members share.
     pub parameters: Parameters,
     /// The session, if the group is one.
@@ -329,21 +329,21 @@ const RETAIN_BYTES: u64 = 16 << 20;
 
 impl Plan {
     /// The creator's place among the nodes.
-    pub const FOUNDER: usize = 0;
+    pub const CREATOR: usize = 0;
 
     /// A plan without faults and without broadcasts of its own.
     #[must_use]
     pub fn calm(members: usize, session: Option<SessionPlan>) -> Self {
-        let founder_is_member = session.is_none();
-        let nodes = members + usize::from(!founder_is_member);
+        let creator_is_member = session.is_none();
+        let nodes = members + usize::from(!creator_is_member);
         Self {
             seed: 0,
             rules: Rules::default(),
             mutated: false,
             nodes,
             newcomers: Vec::new(),
-            contact: Some(Self::FOUNDER),
-            founder_is_member,
+            contact: Some(Self::CREATOR),
+            creator_is_member,
             parameters: Parameters::default().session(session.is_some()).on_failure(OnFailure::Wait),
             session,
             traffic: Traffic {
@@ -430,14 +430,14 @@ impl Plan {
     #[must_use]
     pub fn is_member(&self, home: usize) -> bool {
         let Some(newcomer) = home.checked_sub(self.nodes) else {
-            return home != Self::FOUNDER || self.founder_is_member;
+            return home != Self::CREATOR || self.creator_is_member;
         };
         self.newcomers.get(newcomer).is_some_and(|(_, what)| *what == Newcomer::Member)
     }
 
     /// The nodes of the first view.
     pub fn members(&self) -> impl Iterator<Item = usize> + use<> {
-        usize::from(!self.founder_is_member)..self.nodes
+        usize::from(!self.creator_is_member)..self.nodes
     }
 
     /// The number of nodes that take a place on the ring.

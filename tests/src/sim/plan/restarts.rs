@@ -16,7 +16,7 @@ const AFTER_STEP_US: &[u64] = &[0, 50, 500, 2_000, 6_000, 30_000];
 
 /// The moments at which processes die and come back.
 const STEPS: &[Step] =
-    &[Step::Founded, Step::Kickstart, Step::Wedge, Step::Wedge, Step::Install, Step::Install, Step::Stop, Step::Final];
+    &[Step::Created, Step::Kickstart, Step::Wedge, Step::Wedge, Step::Install, Step::Install, Step::Stop, Step::Final];
 
 impl Plan {
     /// Decides where the result is kept, and which nodes are restarted or added.
@@ -63,7 +63,7 @@ impl Plan {
 
     /// Uses real stores in a small part of the runs: they take time.
     pub(super) fn add_real_disks(&mut self, dice: &mut Dice) {
-        let goes_back = |(_, fault): &(u64, Fault)| matches!(fault, Fault::OlderDisk { .. });
+        let goes_back = |(_, fault): &(u64, Fault)| matches!(fault, Fault::StaleDisk { .. });
         if self.on_disk() && !self.faults.iter().any(goes_back) && dice.chance(60) {
             self.disk.real = true;
             // So that some records are not synced when a process crashes.
@@ -74,7 +74,7 @@ impl Plan {
     }
 
     /// Disks that are put back as they were: with a network and disks that let who runs on answer in time.
-    pub(super) fn add_older_disks(&mut self, dice: &mut Dice) {
+    pub(super) fn add_stale_disks(&mut self, dice: &mut Dice) {
         if !self.on_disk() || self.nodes < 3 || self.kills_anybody || !dice.chance(700) {
             return;
         }
@@ -86,7 +86,7 @@ impl Plan {
             let age_us = dice.pick(&[5_000, 50_000, 200_000, 500_000]);
             let node = dice.below(self.nodes);
             let (who, at_us) = (Who::Node(node), dice.between(0, self.heal_at_us * 3 / 4));
-            self.faults.push((at_us, Fault::OlderDisk { who, age_us, after_us: dice.pick(&RESTART_US[..4]) }));
+            self.faults.push((at_us, Fault::StaleDisk { who, age_us, after_us: dice.pick(&RESTART_US[..4]) }));
             if dice.chance(350) {
                 // Another view follows in between.
                 let other = Who::Node((node + 1 + dice.below(self.nodes - 1)) % self.nodes);
@@ -147,7 +147,7 @@ impl Plan {
     pub fn restarts(&self) -> usize {
         let at_steps = self.at_steps.iter().map(|(.., fault)| fault);
         let starts = |fault: &Fault| match fault {
-            Fault::Restart { .. } | Fault::LoseDisk { .. } | Fault::FailDisk { .. } | Fault::OlderDisk { .. } => 1,
+            Fault::Restart { .. } | Fault::LoseDisk { .. } | Fault::FailDisk { .. } | Fault::StaleDisk { .. } => 1,
             Fault::PowerCut { .. } => self.homes(),
             _ => 0,
         };

@@ -166,7 +166,7 @@ fn control_frames() {
         ControlFrame::Resigned,
         ControlFrame::Consensus(consensus()),
         ControlFrame::Leave,
-        ControlFrame::Running { name: "demo".into(), founder: NodeId([0xaa; 32]), durability: Durability::Memory },
+        ControlFrame::Running { name: "demo".into(), creator: NodeId([0xaa; 32]), durability: Durability::Memory },
         ControlFrame::Join { run: 300, observer: true, result: CHECKPOINT },
         ControlFrame::Refer {
             coordinator: NodeId([0xaa; 32]),
@@ -174,7 +174,7 @@ fn control_frames() {
             left: Duration::from_millis(1_500),
         },
         ControlFrame::LogState { index: LogIndex(300), term: 4, state: Bytes::from_static(b"state") },
-        ControlFrame::NobodyComplete { view, missing: vec![NodeId([0xaa; 32])], lost: vec![NodeId([0xbb; 32])] },
+        ControlFrame::NoCompleteMember { view, missing: vec![NodeId([0xaa; 32])], lost: vec![NodeId([0xbb; 32])] },
         ControlFrame::Ended,
         ControlFrame::Absent,
         ControlFrame::Probe { sent_us: 300 },
@@ -277,7 +277,7 @@ fn commands() {
     let node = NodeId([0xaa; 32]);
     let voter = |role| Command::Voter { id: ConsensusId(300), node, role };
     let commands = [
-        Command::Founded { founder: node },
+        Command::Created { creator: node },
         Command::Incarnate { node, run: 300 },
         Command::Session(plan),
         Command::InstallView(install),

@@ -317,7 +317,7 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
         a_fetched().prop_map(ControlFrame::Fetched),
         (checkpoint(), bytes(REPORT_BYTES_MAX)).prop_map(|(result, report)| ControlFrame::Final { result, report }),
         (counter(), vec(node_id(), 0..=MEMBERS_MAX), vec(node_id(), 0..=MEMBERS_MAX))
-            .prop_map(|(view, missing, lost)| ControlFrame::NobodyComplete { view: ViewId(view), missing, lost }),
+            .prop_map(|(view, missing, lost)| ControlFrame::NoCompleteMember { view: ViewId(view), missing, lost }),
         Just(ControlFrame::End),
         Just(ControlFrame::Resigned),
         Just(ControlFrame::Ended),
@@ -328,9 +328,9 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
             .prop_map(|(node, bytes_per_second)| ControlFrame::SlowDown { node: NodeId(node), bytes_per_second }),
         counter().prop_map(|term| ControlFrame::Coordinates { term }),
         consensus().prop_map(ControlFrame::Consensus),
-        (words(GROUP_NAME_BYTES_MAX), node_id()).prop_map(|(name, founder)| ControlFrame::Running {
+        (words(GROUP_NAME_BYTES_MAX), node_id()).prop_map(|(name, creator)| ControlFrame::Running {
             name,
-            founder,
+            creator,
             durability: Durability::Memory,
         }),
         (any::<u64>(), any::<bool>(), checkpoint()).prop_map(|(run, observer, result)| ControlFrame::Join {
@@ -461,7 +461,7 @@ fn install() -> impl Strategy<Value = InstallView> {
 
 pub(super) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        node_id().prop_map(|founder| Command::Founded { founder }),
+        node_id().prop_map(|creator| Command::Created { creator }),
         (node_id(), any::<u64>()).prop_map(|(node, run)| Command::Incarnate { node, run }),
         plan().prop_map(Command::Session),
         install().prop_map(Command::InstallView),

@@ -308,7 +308,7 @@ fn a_control_frame_out_of_bounds_is_refused() {
     let (coordinator, address) = (NodeId([1; 32]), SocketAddr::from(([1, 2, 3, 4], 5)));
     let name = "n".repeat(129);
     check(
-        ControlFrame::Running { name, founder: coordinator, durability: Durability::Memory },
+        ControlFrame::Running { name, creator: coordinator, durability: Durability::Memory },
         over("a group name's bytes", 129, 128),
     );
     let refer = |count, left| ControlFrame::Refer { coordinator, addresses: vec![address; count], left };

@@ -77,7 +77,7 @@ fn a_consensus_message_out_of_bounds_is_refused() {
 fn what_a_log_comes_to_is_checked_like_its_entries() {
     let (node, run) = (NodeId([7; 32]), Incarnation(COUNTER_MAX));
     let state = LogState {
-        founder: Some(node),
+        creator: Some(node),
         incarnations: vec![(node, run, u64::MAX)],
         installed: Some(largest_install()),
         electors: vec![(ConsensusId(COUNTER_MAX), node, VoterRole::Learner)],

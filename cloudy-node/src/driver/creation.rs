@@ -11,7 +11,7 @@ use crate::group::shared::Shared;
 /// An event before view 1 is installed, for the creator of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum FoundingEvent {
+pub enum CreationEvent {
     /// An invited node accepted and becomes a member.
     Accepted {
         /// The node.
@@ -37,8 +37,8 @@ pub enum FoundingEvent {
 }
 
 /// The parts of a new group that the driver returns to the creating caller.
-pub(crate) struct FoundingParts {
+pub(crate) struct CreationParts {
     pub(crate) group: Arc<Shared>,
-    pub(crate) events: mpsc::UnboundedReceiver<FoundingEvent>,
+    pub(crate) events: mpsc::UnboundedReceiver<CreationEvent>,
     pub(crate) installed: oneshot::Receiver<Result<(), NotJoined>>,
 }

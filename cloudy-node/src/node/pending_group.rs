@@ -4,31 +4,31 @@ use core::fmt;
 
 use cloudy_proto::{NodeId, Request, SessionPlan};
 
-use crate::driver::{FoundingEvent, FoundingParts};
-use crate::error::FoundError;
+use crate::driver::{CreationEvent, CreationParts};
+use crate::error::CreateGroupError;
 use crate::handle::Group;
 use crate::wait::{Answers, Deadline, Wait};
 
 /// A group that gathers its members. Dropping it gives up the group and notifies the nodes that accepted.
-#[must_use = "a founding that is dropped is abandoned"]
-pub struct Founding {
+#[must_use = "a creation that is dropped is abandoned"]
+pub struct PendingGroup {
     group: Group,
-    parts: FoundingParts,
-    founder_is_member: bool,
+    parts: CreationParts,
+    creator_is_member: bool,
     accepted: usize,
     /// Whether view 1 is in force, so that the group is not given up.
     is_created: bool,
 }
 
-impl fmt::Debug for Founding {
+impl fmt::Debug for PendingGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Founding").field("accepted", &self.accepted).finish_non_exhaustive()
+        f.debug_struct("PendingGroup").field("accepted", &self.accepted).finish_non_exhaustive()
     }
 }
 
-impl Founding {
-    pub(super) fn new(group: Group, parts: FoundingParts, founder_is_member: bool) -> Self {
-        Self { group, parts, founder_is_member, accepted: 0, is_created: false }
+impl PendingGroup {
+    pub(super) fn new(group: Group, parts: CreationParts, creator_is_member: bool) -> Self {
+        Self { group, parts, creator_is_member, accepted: 0, is_created: false }
     }
 
     /// Invites a node, as soon as its link is up.
@@ -42,16 +42,16 @@ impl Founding {
     }
 
     /// The reason for which no more events follow.
-    pub(crate) async fn end_reason(&self) -> FoundError {
+    pub(crate) async fn end_reason(&self) -> CreateGroupError {
         self.group.shared.ended().await.into()
     }
 
     /// Returns the next event; none once the node is closed ([`Node::close_reason`](crate::Node::close_reason)).
     ///
     /// Cancel safe.
-    pub async fn next_event(&mut self) -> Option<FoundingEvent> {
+    pub async fn next_event(&mut self) -> Option<CreationEvent> {
         let event = self.parts.events.recv().await;
-        if matches!(event, Some(FoundingEvent::Accepted { .. })) {
+        if matches!(event, Some(CreationEvent::Accepted { .. })) {
             self.accepted += 1;
         }
         event
@@ -66,19 +66,23 @@ impl Founding {
     /// A period of the session is too long, the ring would be empty, view 1 was not in force before the timeout
     /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]), or the node was closed.
     /// The group is given up.
-    pub fn found(self, session: Option<SessionPlan>) -> Wait<'static, Result<Group, FoundError>> {
-        Wait::new(Some(self.group.mailbox.wait_timeout), move |deadline| self.found_until(session, deadline))
+    pub fn create(self, session: Option<SessionPlan>) -> Wait<'static, Result<Group, CreateGroupError>> {
+        Wait::new(Some(self.group.mailbox.wait_timeout), move |deadline| self.create_until(session, deadline))
     }
 
-    async fn found_until(mut self, session: Option<SessionPlan>, deadline: Deadline) -> Result<Group, FoundError> {
+    async fn create_until(
+        mut self,
+        session: Option<SessionPlan>,
+        deadline: Deadline,
+    ) -> Result<Group, CreateGroupError> {
         session.map_or(Ok(()), |plan| plan.validate())?;
         while let Ok(event) = self.parts.events.try_recv() {
-            self.accepted += usize::from(matches!(event, FoundingEvent::Accepted { .. }));
+            self.accepted += usize::from(matches!(event, CreationEvent::Accepted { .. }));
         }
-        if self.accepted == 0 && !self.founder_is_member {
-            return Err(FoundError::NoMembers);
+        if self.accepted == 0 && !self.creator_is_member {
+            return Err(CreateGroupError::NoMembers);
         }
-        self.group.request(Request::Found { session });
+        self.group.request(Request::Create { session });
         let installed = deadline.run(&mut self.parts.installed).await;
         match installed {
             Some(Ok(Ok(()))) => {
@@ -94,7 +98,7 @@ impl Founding {
     }
 }
 
-impl Drop for Founding {
+impl Drop for PendingGroup {
     fn drop(&mut self) {
         if !self.is_created {
             self.group.request(Request::End);

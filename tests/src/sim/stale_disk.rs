@@ -38,14 +38,14 @@ struct Copy {
 impl World {
     /// A copy is made of a disk, to be put back later.
     pub(super) fn copy_disk(&mut self, who: Who, age_us: u64, after_us: u64) {
-        let place = self.resolve(who).filter(|&place| self.nodes[place].alive && self.judge.is_founded());
+        let place = self.resolve(who).filter(|&place| self.nodes[place].alive && self.judge.is_created());
         let copy = place.and_then(|place| {
             let home = self.nodes[place].home;
             let voters = self.nodes[place].machine.status(Time(0)).voters;
             Some(Copy { home, stored: self.disks[home].stored(), known: self.judge.on_disk(home)?, voters })
         });
         let Some(copy) = copy.filter(|copy| copy.stored.is_relied_on(Rules::default())) else {
-            return self.spare(Fault::OlderDisk { who, age_us, after_us });
+            return self.spare(Fault::StaleDisk { who, age_us, after_us });
         };
         let home = copy.home;
         self.older.copies.retain(|other| other.home != home);
@@ -66,7 +66,7 @@ impl World {
         if stored == self.disks[home].stored() {
             return Ok(());
         }
-        self.stats.met(Met::OlderDisk);
+        self.stats.met(Met::StaleDisk);
         self.tell(place, &"its disk is taken back");
         self.starting.insert(home);
         self.queue.at(self.now_us + after_us, Event::Start { home });
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// Some node came back with an older disk, and the group has not gone on from there yet.
-    pub(super) fn has_older_disk(&self) -> bool {
+    pub(super) fn has_stale_disk(&self) -> bool {
         let Some(home) = self.older.pending else { return false };
         let Some(view) = self.judge.view() else { return false };
         let now = self.running(home);
@@ -140,7 +140,7 @@ impl World {
         let mut voting = others.iter().filter(|other| votes(self.ids[**other]));
         // It would continue alone, and no node could tell it.
         let alone = *voted == [self.ids[home]];
-        !self.has_older_disk()
+        !self.has_stale_disk()
             && !self.starting.iter().any(|start| *start < self.plan.nodes)
             && started.iter().copied().all(well)
             && !started.iter().any(apart)

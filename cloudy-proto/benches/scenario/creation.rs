@@ -26,7 +26,7 @@ struct Packet {
     frame: Frame,
 }
 
-struct Founding {
+struct PendingGroup {
     machines: Vec<Machine>,
     now: Time,
     packets: VecDeque<Packet>,
@@ -34,31 +34,31 @@ struct Founding {
 }
 
 /// The members by rank, and the time.
-pub(super) fn found() -> (Vec<Machine>, Time) {
+pub(super) fn create() -> (Vec<Machine>, Time) {
     let machines = (0..MEMBERS).map(machine).collect();
-    let mut founding = Founding { machines, now: Time(0), packets: VecDeque::new(), accepted: 0 };
-    (0..MEMBERS).for_each(|at| founding.drain(at));
+    let mut creation = PendingGroup { machines, now: Time(0), packets: VecDeque::new(), accepted: 0 };
+    (0..MEMBERS).for_each(|at| creation.drain(at));
     for at in 0..MEMBERS {
         for peer in (0..MEMBERS).filter(|&peer| peer != at) {
-            founding.hand(at, Input::LinkUp { peer: id_of(peer), addresses: Vec::new() });
+            creation.hand(at, Input::LinkUp { peer: id_of(peer), addresses: Vec::new() });
         }
     }
-    (1..MEMBERS).for_each(|peer| founding.hand(0, Input::Request(Request::Invite { node: id_of(peer) })));
-    founding.run_until(|founding| founding.accepted == MEMBERS - 1);
-    founding.hand(0, Input::Request(Request::Found { session: None }));
-    founding.run_until(|founding| {
+    (1..MEMBERS).for_each(|peer| creation.hand(0, Input::Request(Request::Invite { node: id_of(peer) })));
+    creation.run_until(|creation| creation.accepted == MEMBERS - 1);
+    creation.hand(0, Input::Request(Request::Create { session: None }));
+    creation.run_until(|creation| {
         let settled = |machine: &Machine| {
-            let status = machine.status(founding.now);
+            let status = machine.status(creation.now);
             status.rank.is_some() && status.voters.len() == VOTERS
         };
-        founding.machines.iter().all(settled)
+        creation.machines.iter().all(settled)
     });
-    (founding.machines, founding.now)
+    (creation.machines, creation.now)
 }
 
 fn machine(at: usize) -> Machine {
     let role = match at {
-        0 => Role::Founder { member: true, parameters: Parameters::default() },
+        0 => Role::Creator { member: true, parameters: Parameters::default() },
         _ => Role::Invited { by: id_of(0) },
     };
     Machine::new(MachineConfig {
@@ -76,7 +76,7 @@ fn machine(at: usize) -> Machine {
     })
 }
 
-impl Founding {
+impl PendingGroup {
     /// Carries frames, and lets time pass where there is none, until something is so and no frame is on its way.
     fn run_until(&mut self, done: impl Fn(&Self) -> bool) {
         for _ in 0..TIMERS_MAX {
@@ -93,7 +93,7 @@ impl Founding {
                 }
             }
         }
-        panic!("the group was not founded");
+        panic!("the group was not created");
     }
 
     fn carry(&mut self) {
