@@ -2,10 +2,10 @@
 
 use core::time::Duration;
 
-use cloudy_proto::{Durability, OnFailure, SessionPlan, Time};
+use cloudy_proto::{Durability, OnFailure, SessionPlan, Time, ViewId};
 use cloudy_tests::invariants::{Failure, excuse};
 use cloudy_tests::scenario::Scenario;
-use cloudy_tests::sim::plan::{Fault, Plan, Who};
+use cloudy_tests::sim::plan::{Fault, Plan, Step, Who};
 use cloudy_tests::sim::stats::Met;
 use cloudy_tests::sim::world::World;
 
@@ -106,6 +106,50 @@ fn a_process_that_kept_nothing_joins_anew_and_sends_nothing_of_its_earlier_run()
     story.broadcasts(running(&story)[1], 5, 8)?;
     story.settles()?;
     assert_eq!(story.world.judge.approved(), 20, "what nobody else had went with the process");
+    Ok(())
+}
+
+/// A session on disk with the members 1 and 2, created by node 0. Member 2 has stored view 1, and member 1 is down.
+fn without_member_1(stores_view: bool, kills_anybody: bool) -> Result<Scenario, Failure> {
+    let mut plan = Plan::calm(2, Some(SessionPlan::new(Duration::from_secs(5), Duration::ZERO, Duration::ZERO)));
+    (plan.parameters.durability, plan.parameters.on_failure) = (Durability::Disk, OnFailure::Evict);
+    (plan.disk.sync_us, plan.kills_anybody) = (3_000, kills_anybody);
+    if !stores_view {
+        let hangs = Fault::SlowDisk { who: Who::Node(1), for_us: 10_000_000 };
+        plan.at_steps.push((Step::Created, 0, hangs));
+    }
+    let mut story = Scenario { world: World::new(plan, false) };
+    story.until("member 2 has stored view 1", |world| {
+        let stored = |home: usize| world.judge.is_complete_on_disk(world.nodes[home].id, ViewId(1));
+        world.judge.is_created() && stored(2) && (!stores_view || world.nodes[1].app.open)
+    })?;
+    story.suffers(Fault::Restart { who: Who::Node(1), after_us: 500_000 })?;
+    story.suffers(Fault::SlowDisk { who: Who::Node(1), for_us: 0 })?;
+    assert_eq!(story.world.running(1), None, "member 1 is down");
+    Ok(story)
+}
+
+#[test]
+fn a_member_that_died_before_it_stored_view_1_does_not_count_as_one_that_has_it() -> Result<(), Failure> {
+    let loses_disk = Fault::LoseDisk { who: Who::Node(2), after_us: 50_000 };
+    let lost = |story: &Scenario| story.world.stats.count(Met::DiskLost) > 0;
+    // Its disk is lost only once the group can do without it: member 1 has joined again, in another view.
+    let mut spared = without_member_1(false, false)?;
+    spared.suffers(loses_disk)?;
+    spared.until("the disk is lost", |world| world.stats.count(Met::DiskLost) > 0)?;
+    assert!(spared.world.judge.view().is_some_and(|view| view.id > ViewId(1)), "{:?}", spared.world.judge.view());
+    spared.settles()?;
+    // A plan that kills any node loses the group, and is the cause of that.
+    let mut taken = without_member_1(false, true)?;
+    taken.suffers(loses_disk)?;
+    assert!(lost(&taken) && taken.world.taken.contains(&Met::Lost));
+    // Where member 1 has stored view 1, the same fault excuses no loss, and nothing is lost.
+    for kills_anybody in [false, true] {
+        let mut kept = without_member_1(true, kills_anybody)?;
+        kept.suffers(loses_disk)?;
+        assert!(lost(&kept) && !kept.world.taken.contains(&Met::Lost), "{:?}", kept.world.taken);
+        kept.settles()?;
+    }
     Ok(())
 }
 

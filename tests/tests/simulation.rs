@@ -40,6 +40,7 @@ fn seeds_that_have_found_faults_pass() {
         80_001_333,
         80_019_121,
         700_004_156,
+        710_002_753,
     ] {
         assert_eq!(run(Plan::of(seed), false).failure, None, "seed {seed}");
     }

@@ -137,7 +137,7 @@ impl World {
         self.taken.extend(lost.then_some(Met::Lost));
     }
 
-    /// A process runs, or its node keeps its state and is about to restart.
+    /// A process runs, or its node is about to restart and continues in the group from its disk.
     #[must_use]
     pub fn goes_on(&self, place: usize) -> bool {
         let home = self.nodes[place].home;
@@ -145,7 +145,9 @@ impl World {
             || (self.plan.on_disk()
                 && self.latest[home] == Some(place)
                 && self.starting.contains(&home)
-                && !self.diskless.contains(&home))
+                && !self.diskless.contains(&home)
+                // Otherwise the node starts as a joiner: it may have died before it stored view 1 (`protocol.md` §6).
+                && self.disks[home].holds_group())
     }
 
     /// Starts a process: from the node's disk, or as a joiner.
