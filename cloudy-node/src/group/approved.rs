@@ -74,8 +74,7 @@ enum Step {
 }
 
 impl Approved {
-    pub(crate) fn new(shared: Arc<Shared>, from: Index) -> Self {
-        let cursor = Cursor::beginning_at(from);
+    pub(crate) fn new(shared: Arc<Shared>, cursor: Cursor) -> Self {
         let (stored, reading, pause, listener) = Default::default();
         Self { shared, cursor, done: false, stored, reading, pause, listener }
     }

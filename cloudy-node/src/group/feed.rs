@@ -27,6 +27,11 @@ impl Cursor {
         Self { position: Position::beginning_at(index), view: ViewId(0) }
     }
 
+    /// A cursor that continues after the items that a reader has.
+    pub(crate) fn continuing_at(position: Position) -> Self {
+        Self { position, view: position.view }
+    }
+
     /// Continues at an index, because earlier items are not retained.
     pub(crate) fn skip_to(&mut self, index: Index) {
         self.position = Position::beginning_at(index);
@@ -208,6 +213,19 @@ mod tests {
         assert_eq!(read(&feed, &mut waits), ["view 3"]);
         [view(4, 5), entry(5, 1)].into_iter().for_each(|item| feed.push(item));
         assert_eq!(read(&feed, &mut waits), ["view 4", "5-5"]);
+    }
+
+    #[test]
+    fn a_reader_that_has_a_view_gets_each_that_follows_it() {
+        let mut feed = Feed::new(10_000);
+        [view(1, 1), entry(1, 4), view(2, 5), view(3, 5)].into_iter().for_each(|item| feed.push(item));
+        let read_after = |view| {
+            let position = Position { next: Index(5), view: ViewId(view) };
+            read(&feed, &mut Cursor::continuing_at(position))
+        };
+        assert_eq!(read_after(1), ["view 2", "view 3"]);
+        assert_eq!(read_after(2), ["view 3"]);
+        assert_eq!(read_after(0), ["view 3"], "a reader without a view begins with the one in force");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudy_proto::{GroupId, Incarnation, Index, MessageId, NodeId, Outcome, Request, Status};
+use cloudy_proto::{GroupId, Incarnation, Index, MessageId, NodeId, Outcome, Position, Request, Status};
 use tokio::sync::oneshot;
 
 pub use flush::FlushError;
@@ -16,6 +16,7 @@ pub use leave::{LEAVE_TIMEOUT, LeaveError};
 pub use ready::ReadyError;
 
 use crate::driver::{Command, Mailbox};
+use crate::group::feed::Cursor;
 use crate::group::shared::{Shared, wait_until};
 use crate::group::{Approved, EndReason, Events, Receipt};
 
@@ -206,7 +207,12 @@ impl Group {
     /// part that is retained in memory.
     #[must_use]
     pub fn approved_from(&self, index: Index) -> Approved {
-        Approved::new(Arc::clone(&self.shared), index)
+        Approved::new(Arc::clone(&self.shared), Cursor::beginning_at(index))
+    }
+
+    /// Reads the result after the items that a reader has: every view that follows its view, too.
+    pub(crate) fn approved_after(&self, position: Position) -> Approved {
+        Approved::new(Arc::clone(&self.shared), Cursor::continuing_at(position))
     }
 
     /// Reads the events of the group, from the first one on. The newest 4,096 events are kept; if older ones were

@@ -114,7 +114,7 @@ impl StateMachine for Tasks {
         answer
     }
 
-    fn members_changed(&mut self, _at: Applied, change: &MembersChanged) {
+    fn members_changed(&mut self, change: &MembersChanged) {
         let gone: Vec<_> = self.claimed.keys().filter(|claim| change.left.contains(&claim.origin)).copied().collect();
         gone.into_iter().for_each(|claim| {
             self.give_back(claim);

@@ -21,7 +21,7 @@ struct Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Grant {
     request: Request,
-    /// The index of the command that granted it: it rises from grant to grant.
+    /// It rises with each grant.
     token: Index,
     expires_ms: u64,
 }
@@ -38,6 +38,8 @@ struct Lock {
 pub(super) struct Table {
     /// The agreed time.
     now_ms: u64,
+    /// The token of the newest grant.
+    last_token: Index,
     locks: BTreeMap<String, Lock>,
 }
 
@@ -99,24 +101,25 @@ impl Table {
 
     /// Drops requests, and grants locks that are free then.
     fn drop_requests(&mut self, at: Index, is_dropped: impl Fn(&str, &Request, Option<&Grant>) -> bool) {
-        let now_ms = self.now_ms;
+        let (now_ms, last_token) = (self.now_ms, &mut self.last_token);
         self.locks.retain(|name, lock| {
             lock.waiting.retain(|request| !is_dropped(name, request, None));
             lock.granted.take_if(|grant| is_dropped(name, &grant.request, Some(&*grant)));
-            lock.grant_next(at, now_ms);
+            lock.grant_next(at, last_token, now_ms);
             lock.granted.is_some()
         });
     }
 }
 
 impl Lock {
-    fn grant_next(&mut self, token: Index, now_ms: u64) {
-        if self.granted.is_none() {
-            let next = self.waiting.pop_front();
-            self.granted = next.map(|request| {
-                let expires_ms = now_ms.saturating_add(request.lease_ms);
-                Grant { request, token, expires_ms }
-            });
+    /// Grants the lock at an index. Several grants can have one index: by one command, and by views that begin there.
+    fn grant_next(&mut self, at: Index, last_token: &mut Index, now_ms: u64) {
+        if self.granted.is_none()
+            && let Some(request) = self.waiting.pop_front()
+        {
+            *last_token = at.max(last_token.next());
+            let expires_ms = now_ms.saturating_add(request.lease_ms);
+            self.granted = Some(Grant { request, token: *last_token, expires_ms });
         }
     }
 }
@@ -135,7 +138,7 @@ impl StateMachine for Table {
                 let request = Request { ticket: at.index, node: at.id.origin, lease_ms };
                 let lock = self.locks.entry(name.clone()).or_default();
                 lock.waiting.push_back(request);
-                lock.grant_next(at.index, now_ms);
+                lock.grant_next(at.index, &mut self.last_token, now_ms);
                 self.place(&name, at.index)
             }
             Action::Renew { name, ticket } => {
@@ -154,8 +157,8 @@ impl StateMachine for Table {
         (at.index, place)
     }
 
-    fn members_changed(&mut self, at: Applied, change: &MembersChanged) {
-        self.drop_requests(at.index, |_, request, _| change.left.contains(&request.node));
+    fn members_changed(&mut self, change: &MembersChanged) {
+        self.drop_requests(change.first, |_, request, _| change.left.contains(&request.node));
     }
 
     fn snapshot(&self, to: &mut dyn Write) -> io::Result<()> {
@@ -234,17 +237,32 @@ mod tests {
         assert_eq!(late, Place::Gone);
     }
 
+    fn without(gone: u8, first: Index) -> MembersChanged {
+        let (members, left) = (vec![node(9)], vec![node(gone)]);
+        MembersChanged { view: ViewId(2), first, members, joined: Vec::new(), left }
+    }
+
     #[test]
     fn the_requests_of_a_node_that_is_no_member_are_dropped() {
         let mut sequence = Sequence::default();
         let (first, _) = sequence.acquire(1, 0);
         let (second, _) = sequence.acquire(1, 0);
         let (third, _) = sequence.acquire(2, 0);
-        let at = sequence.at(2);
-        let change =
-            MembersChanged { view: ViewId(2), members: vec![node(2)], joined: Vec::new(), left: vec![node(1)] };
-        sequence.0.members_changed(at, &change);
+        sequence.0.members_changed(&without(1, Index(4)));
         assert_eq!([first, second].map(|ticket| sequence.0.place("a", ticket)), [Place::Gone; 2]);
-        assert_eq!(sequence.0.place("a", third), Place::Granted(at.index));
+        assert_eq!(sequence.0.place("a", third), Place::Granted(Index(4)));
+    }
+
+    #[test]
+    fn tokens_rise_when_views_and_a_command_grant_a_lock_at_the_same_index() {
+        let mut sequence = Sequence::default();
+        let tickets = [1, 2, 3, 4].map(|node| sequence.acquire(node, 0).0);
+        sequence.0.members_changed(&without(1, Index(5)));
+        assert_eq!(sequence.0.place("a", tickets[1]), Place::Granted(Index(5)));
+        sequence.0.members_changed(&without(2, Index(5)));
+        assert_eq!(sequence.0.place("a", tickets[2]), Place::Granted(Index(6)));
+        // The command at index 5.
+        sequence.apply(4, LEASE_MS, Action::Tick);
+        assert_eq!(sequence.0.place("a", tickets[3]), Place::Granted(Index(7)));
     }
 }

@@ -5,16 +5,15 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use cloudy_proto::slot::payload_slices;
-use cloudy_proto::{Entry, Index, MessageId, NodeId, Request, Seq, View, ViewId};
+use cloudy_proto::{Entry, Index, InstalledView, MessageId, NodeId, Position, Request, Seq, ViewId};
 use futures_core::Stream;
 
-use super::envelope::{self, Envelope, Members, Vote};
+use super::envelope::{self, Envelope, Vote};
 use super::error::ReplicaError;
-use super::snapshot::{self, Taken};
+use super::snapshot::{self, Members, Taken};
 use super::votes::{Verdict, Votes};
 use super::{Applied, Core, Inner, MembersChanged, StateMachine};
 use crate::group::{Approved, ApprovedError, ApprovedItem, EndReason};
@@ -33,7 +32,7 @@ struct Applier<'a, S: StateMachine> {
     inner: &'a Arc<Inner<S>>,
     approved: Approved,
     /// Read, and not applied.
-    queue: VecDeque<Entry>,
+    queue: VecDeque<ApprovedItem>,
     /// Read after the queue, which is applied first.
     next: Option<ReadItem>,
     /// Bytes of payload since the last snapshot.
@@ -41,16 +40,12 @@ struct Applier<'a, S: StateMachine> {
     votes: Votes,
     /// A snapshot that is kept once a majority has the same, or at the next one.
     unconfirmed: Option<Taken>,
-    /// The newest view that was read.
-    view: Option<Arc<View>>,
-    /// The newest view whose members this node announced.
-    announced: ViewId,
 }
 
 /// The outcome of a piece.
 #[derive(Debug, Default)]
 struct Piece {
-    rest: VecDeque<Entry>,
+    rest: VecDeque<ApprovedItem>,
     votes: Vec<(NodeId, Vote)>,
     unsaved_bytes: u64,
     /// A snapshot is due at the state's index.
@@ -59,17 +54,15 @@ struct Piece {
 
 /// Applies until the group ends or the replica cannot continue: why.
 pub(super) async fn run<S: StateMachine>(inner: &Arc<Inner<S>>) -> ReplicaError {
-    let from = inner.applied.borrow().next();
+    let position = inner.core.read().await.position();
     let mut applier = Applier {
         inner,
-        approved: inner.group.approved_from(from),
+        approved: inner.group.approved_after(position),
         queue: VecDeque::new(),
         next: None,
         unsaved_bytes: 0,
         votes: Votes::default(),
         unconfirmed: None,
-        view: None,
-        announced: ViewId(0),
     };
     loop {
         if let Err(reason) = applier.step().await {
@@ -111,7 +104,6 @@ fn guarded<T>(during: &'static str, index: Index, work: impl FnOnce() -> T) -> R
 impl<S: StateMachine> Applier<'_, S> {
     async fn step(&mut self) -> Result<(), ReplicaError> {
         if self.queue.is_empty() {
-            self.announce_members();
             let item = match self.next.take() {
                 Some(item) => item,
                 None => self.approved.next_batch().await,
@@ -137,7 +129,7 @@ impl<S: StateMachine> Applier<'_, S> {
 
     /// Reads what is there, up to a bound.
     async fn gather(&mut self) {
-        let mut bytes: usize = self.queue.iter().map(|entry| entry.batch.body.len()).sum();
+        let mut bytes: usize = self.queue.iter().map(body_bytes).sum();
         while bytes < PIECE_BYTES_MAX && self.next.is_none() {
             let approved = &mut self.approved;
             let ready = poll_fn(|context| match Pin::new(&mut *approved).poll_next(context) {
@@ -145,11 +137,10 @@ impl<S: StateMachine> Applier<'_, S> {
                 Poll::Pending => Poll::Ready(None),
             });
             match ready.await {
-                Some(Some(Ok(ApprovedItem::Batch(entry)))) => {
-                    bytes += entry.batch.body.len();
-                    self.queue.push_back(entry);
+                Some(Some(Ok(item))) => {
+                    bytes += body_bytes(&item);
+                    self.queue.push_back(item);
                 }
-                Some(Some(Ok(ApprovedItem::View(installed)))) => self.view = Some(installed.view),
                 // An error is given once.
                 Some(item) => self.next = Some(item),
                 None => return,
@@ -159,8 +150,7 @@ impl<S: StateMachine> Applier<'_, S> {
 
     async fn take(&mut self, item: ReadItem) -> Result<(), ReplicaError> {
         match item {
-            Some(Ok(ApprovedItem::Batch(entry))) => self.queue.push_back(entry),
-            Some(Ok(ApprovedItem::View(installed))) => self.view = Some(installed.view),
+            Some(Ok(item)) => self.queue.push_back(item),
             Some(Err(ApprovedError::Lagged { resume_from })) => self.restore(resume_from).await?,
             Some(Err(ApprovedError::Unreadable { cause, .. })) => return Err(cause.into()),
             Some(Err(ApprovedError::Ended(reason))) => return Err(reason.into()),
@@ -175,22 +165,12 @@ impl<S: StateMachine> Applier<'_, S> {
         let core = restored_after(&self.inner.group, applied).await?;
         let core = core.filter(|core| core.index.next() >= resume_from);
         let Some(core) = core else { return Err(ReplicaError::Lagged { resume_from }) };
-        let index = core.index;
+        let (index, position) = (core.index, core.position());
         *self.inner.core.write().await = core;
         (self.unsaved_bytes, self.unconfirmed) = (0, None);
         self.inner.applied.send_replace(index);
-        self.approved = self.inner.group.approved_from(index.next());
+        self.approved = self.inner.group.approved_after(position);
         Ok(())
-    }
-
-    /// Announces the members of the newest view, once the state has all that is approved here and no announcement.
-    fn announce_members(&mut self) {
-        let Some(view) = self.view.take_if(|view| view.id > self.announced) else { return };
-        let known = ViewId(self.inner.members_view.load(Ordering::Relaxed));
-        self.announced = view.id;
-        if view.id > known && view.rank_of(self.inner.group.node_id()).is_some() {
-            self.broadcast(envelope::members(&Members::of(&view)));
-        }
     }
 
     /// Broadcasts a message of the replica, as soon as the group accepts one.
@@ -271,38 +251,24 @@ impl<S: StateMachine> Applier<'_, S> {
     }
 }
 
-/// Applies entries until a snapshot is due.
+/// Applies items until a snapshot is due.
 fn apply_piece<S: StateMachine>(
     inner: &Inner<S>,
-    mut queue: VecDeque<Entry>,
+    mut queue: VecDeque<ApprovedItem>,
     unsaved_bytes: u64,
 ) -> Result<Piece, ReplicaError> {
     let mut piece = Piece { unsaved_bytes, ..Piece::default() };
     let mut core = inner.core.blocking_write();
-    while let Some(entry) = queue.pop_front() {
-        for (at, payload) in payload_slices(&entry.batch.body).enumerate() {
-            let message = Applied {
-                index: Index(entry.first_index.0 + at as u64),
-                id: MessageId {
-                    origin: entry.origin,
-                    incarnation: entry.incarnation,
-                    seq: Seq(entry.batch.first_seq.0 + at as u64),
-                },
-            };
-            if let Err(reason) = inner.apply(&mut core, message, payload, &mut piece) {
-                // Before the lock is released: the state may be half changed.
-                return Err(inner.close(reason));
-            }
-            piece.unsaved_bytes += payload.len() as u64;
-            if piece.unsaved_bytes >= inner.config.snapshot_every_bytes {
-                (piece.unsaved_bytes, piece.snapshot_is_due) = (0, true);
-                let applied = at as u32 + 1;
-                if applied < entry.batch.count {
-                    let first_index = message.index.next();
-                    queue.push_front(Entry { first_index, batch: entry.batch.without_first(applied), ..entry.clone() });
-                }
-                break;
-            }
+    while let Some(item) = queue.pop_front() {
+        let applied = match item {
+            ApprovedItem::View(installed) => core.install(&installed).map(|()| None),
+            ApprovedItem::Batch(entry) => inner.apply_entry(&mut core, entry, &mut piece),
+        };
+        match applied {
+            // Before the lock is released: the state may be half changed.
+            Err(reason) => return Err(inner.close(reason)),
+            Ok(Some(rest)) => queue.push_front(rest),
+            Ok(None) => {}
         }
         if piece.snapshot_is_due {
             break;
@@ -315,7 +281,63 @@ fn apply_piece<S: StateMachine>(
     Ok(piece)
 }
 
+fn body_bytes(item: &ApprovedItem) -> usize {
+    match item {
+        ApprovedItem::Batch(entry) => entry.batch.body.len(),
+        ApprovedItem::View(_) => 0,
+    }
+}
+
+impl<S: StateMachine> Core<S> {
+    /// The position of the next item.
+    fn position(&self) -> Position {
+        Position { next: self.index.next(), view: ViewId(self.header.members.view) }
+    }
+
+    fn install(&mut self, installed: &InstalledView) -> Result<(), ReplicaError> {
+        let members = Members::of(&installed.view);
+        let before = std::mem::replace(&mut self.header.members, members);
+        let after = &self.header.members.nodes;
+        let change = MembersChanged {
+            view: installed.id(),
+            first: installed.first,
+            members: after.iter().copied().collect(),
+            joined: after.difference(&before.nodes).copied().collect(),
+            left: before.nodes.difference(after).copied().collect(),
+        };
+        guarded("members_changed", installed.first, || self.state.members_changed(&change))
+    }
+}
+
 impl<S: StateMachine> Inner<S> {
+    /// Applies the messages of an entry until a snapshot is due: the rest of it, if there is one.
+    fn apply_entry(
+        &self,
+        core: &mut Core<S>,
+        entry: Entry,
+        piece: &mut Piece,
+    ) -> Result<Option<ApprovedItem>, ReplicaError> {
+        let body = entry.batch.body.clone();
+        for (at, payload) in payload_slices(&body).enumerate() {
+            let message = Applied {
+                index: Index(entry.first_index.0 + at as u64),
+                id: MessageId {
+                    origin: entry.origin,
+                    incarnation: entry.incarnation,
+                    seq: Seq(entry.batch.first_seq.0 + at as u64),
+                },
+            };
+            self.apply(core, message, payload, piece)?;
+            piece.unsaved_bytes += payload.len() as u64;
+            if piece.unsaved_bytes >= self.config.snapshot_every_bytes {
+                (piece.unsaved_bytes, piece.snapshot_is_due) = (0, true);
+                let has_more = at as u32 + 1 < entry.batch.count;
+                return Ok(has_more.then(|| ApprovedItem::Batch(entry.beginning_at(message.index.next()))));
+            }
+        }
+        Ok(None)
+    }
+
     fn apply(&self, core: &mut Core<S>, at: Applied, payload: &[u8], piece: &mut Piece) -> Result<(), ReplicaError> {
         core.index = at.index;
         match Envelope::decode(payload) {
@@ -327,13 +349,6 @@ impl<S: StateMachine> Inner<S> {
             }
             Ok(Envelope::Barrier) => {}
             Ok(Envelope::Vote(vote)) => piece.votes.push((at.id.origin, vote)),
-            Ok(Envelope::Members(members)) if members.view > core.header.members.view => {
-                let change = change(&core.header.members, &members);
-                self.members_view.store(members.view, Ordering::Relaxed);
-                core.header.members = members;
-                guarded("members_changed", at.index, || core.state.members_changed(at, &change))?;
-            }
-            Ok(Envelope::Members(_)) => {}
             Err(error) => {
                 core.header.skipped += 1;
                 if core.header.skipped.is_power_of_two() {
@@ -343,14 +358,5 @@ impl<S: StateMachine> Inner<S> {
             }
         }
         Ok(())
-    }
-}
-
-fn change(before: &Members, after: &Members) -> MembersChanged {
-    MembersChanged {
-        view: ViewId(after.view),
-        members: after.nodes.iter().copied().collect(),
-        joined: after.nodes.difference(&before.nodes).copied().collect(),
-        left: before.nodes.difference(&after.nodes).copied().collect(),
     }
 }

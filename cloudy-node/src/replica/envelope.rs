@@ -5,11 +5,8 @@
 //! | 0 | a command of the application | `StateMachine::Command` |
 //! | 1 | a barrier of linearizable reads | nothing |
 //! | 2 | the digest of a snapshot | [`Vote`] |
-//! | 3 | the members of a view | [`Members`] |
 
-use std::collections::BTreeSet;
-
-use cloudy_proto::{Digest, Index, NodeId, View};
+use cloudy_proto::{Digest, Index};
 use serde::{Deserialize, Serialize};
 
 use crate::typed::{DecodeError, decode};
@@ -17,7 +14,6 @@ use crate::typed::{DecodeError, decode};
 const COMMAND: u8 = 0;
 const BARRIER: u8 = 1;
 const VOTE: u8 = 2;
-const MEMBERS: u8 = 3;
 
 /// The digest of a member's snapshot at an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,27 +22,12 @@ pub(super) struct Vote {
     pub(super) digest: Digest,
 }
 
-/// The members of a view, by node id.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Members {
-    /// Zero before the first.
-    pub(super) view: u64,
-    pub(super) nodes: BTreeSet<NodeId>,
-}
-
-impl Members {
-    pub(super) fn of(view: &View) -> Self {
-        Self { view: view.id.0, nodes: view.ring.iter().map(|member| member.node).collect() }
-    }
-}
-
 /// One payload.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Envelope<C> {
     Command(C),
     Barrier,
     Vote(Vote),
-    Members(Members),
 }
 
 impl<C: Serialize + for<'de> Deserialize<'de>> Envelope<C> {
@@ -55,7 +36,6 @@ impl<C: Serialize + for<'de> Deserialize<'de>> Envelope<C> {
             Some((&COMMAND, content)) => decode(content).map(Self::Command),
             Some((&BARRIER, content)) => decode(content).map(|()| Self::Barrier),
             Some((&VOTE, content)) => decode(content).map(Self::Vote),
-            Some((&MEMBERS, content)) => decode(content).map(Self::Members),
             Some((&tag, _)) => Err(DecodeError::Tag(tag)),
             None => Err(DecodeError::Malformed(postcard::Error::DeserializeUnexpectedEnd)),
         }
@@ -77,11 +57,6 @@ pub(super) fn vote(vote: Vote) -> Vec<u8> {
     postcard::to_extend(&vote, vec![VOTE]).expect("numbers have an encoding")
 }
 
-/// The payload of a view's members.
-pub(super) fn members(members: &Members) -> Vec<u8> {
-    postcard::to_extend(members, vec![MEMBERS]).expect("numbers and node ids have an encoding")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,11 +67,9 @@ mod tests {
     fn each_payload_is_what_it_was_made_from() {
         let text = "put".to_owned();
         let cast = Vote { index: Index(300), digest: Digest(7) };
-        let list = Members { view: 3, nodes: [NodeId([1; 32]), NodeId([2; 32])].into() };
         assert_eq!(OfText::decode(&command(&text).unwrap()), Ok(Envelope::Command(text)));
         assert_eq!(OfText::decode(&barrier()), Ok(Envelope::Barrier));
         assert_eq!(OfText::decode(&vote(cast)), Ok(Envelope::Vote(cast)));
-        assert_eq!(OfText::decode(&members(&list)), Ok(Envelope::Members(list)));
     }
 
     #[test]

@@ -51,10 +51,10 @@ pub trait StateMachine: Sized + Send + Sync + 'static {
     /// at [`Replica`](crate::Replica).
     fn apply(&mut self, at: Applied, command: Self::Command) -> Self::Response;
 
-    /// Other members make up the group. All replicas get the same changes at the same index; a view that was replaced at
-    /// once may be left out.
-    fn members_changed(&mut self, at: Applied, change: &MembersChanged) {
-        let _ = (at, change);
+    /// Another view is in force from an index on. All replicas get every view once, between the same two commands, also
+    /// after a restart and after a snapshot.
+    fn members_changed(&mut self, change: &MembersChanged) {
+        let _ = change;
     }
 
     /// Writes the whole state. Commands wait meanwhile; approvals and reads do not.
@@ -88,6 +88,8 @@ pub struct Applied {
 pub struct MembersChanged {
     /// The view that the members make up.
     pub view: ViewId,
+    /// The view is in force from this index on, before the command that has it. Several views can begin at one index.
+    pub first: Index,
     /// All members, by node id.
     pub members: Vec<NodeId>,
     /// The members that the view before did not have.

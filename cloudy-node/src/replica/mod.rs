@@ -13,7 +13,6 @@ mod tests;
 mod votes;
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cloudy_proto::{Index, MessageId, Outcome};
@@ -114,8 +113,6 @@ struct Inner<S: StateMachine> {
     readers: read::Readers,
     /// The state is near the result again.
     caught_up: Notify,
-    /// The view of the members that the state knows.
-    members_view: AtomicU64,
     reports: Mutex<Reports>,
 }
 
@@ -169,7 +166,6 @@ impl<S: StateMachine> Replica<S> {
             Some(core) => core,
             None => Core { state, header: snapshot::Header::default(), index: Index(0) },
         };
-        let members_view = AtomicU64::new(core.header.members.view);
         let inner = Arc::new(Inner {
             group,
             config,
@@ -179,7 +175,6 @@ impl<S: StateMachine> Replica<S> {
             submitted: submit::Submitted::default(),
             readers: read::Readers::default(),
             caught_up: Notify::new(),
-            members_view,
             reports: Mutex::default(),
         });
         let (alive, handles) = mpsc::channel(1);

@@ -1,18 +1,32 @@
 //! The bytes of a snapshot: a header of the replica, then what the application writes.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use cloudy_proto::limits::SNAPSHOT_BYTES_MAX;
-use cloudy_proto::{Digest, Index};
+use cloudy_proto::{Digest, Index, NodeId, View};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::envelope::Members;
 use super::{Core, StateMachine};
 
 /// The first bytes of a snapshot: a name and a version.
 const MAGIC: &[u8; 8] = b"replica1";
+
+/// The members of a view, by node id.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Members {
+    /// Zero before the first.
+    pub(super) view: u64,
+    pub(super) nodes: BTreeSet<NodeId>,
+}
+
+impl Members {
+    pub(super) fn of(view: &View) -> Self {
+        Self { view: view.id.0, nodes: view.ring.iter().map(|member| member.node).collect() }
+    }
+}
 
 /// The replica's own part of a snapshot, beside the application's state. It follows from the messages alone, as the
 /// state does.
@@ -109,8 +123,6 @@ pub(super) fn restore<S: StateMachine>(index: Index, snapshot: &[u8]) -> io::Res
 
 #[cfg(test)]
 mod tests {
-    use cloudy_proto::NodeId;
-
     use super::super::tests::Log;
     use super::*;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cloudy_node::fault::MemoryNetwork;
 use cloudy_node::{
     Applied, EndReason, Group, GroupConfig, Index, MembersChanged, Node, NodeId, Outcome, ReadError, ReadyError,
-    Replica, ReplicaConfig, ReplicaError, StateMachine, SubmitError,
+    Replica, ReplicaConfig, ReplicaError, StateMachine, SubmitError, ViewId,
 };
 use futures_util::future::join_all;
 
@@ -20,6 +20,8 @@ struct Sum {
     count: u64,
     sum: u64,
     members: Vec<NodeId>,
+    /// Each view with its first index.
+    views: Vec<(ViewId, Index)>,
     /// Not in snapshots: commands that were applied one by one here.
     applied: u64,
     /// Not in snapshots: the state began with a snapshot.
@@ -46,20 +48,21 @@ impl StateMachine for Sum {
         self.count
     }
 
-    fn members_changed(&mut self, at: Applied, change: &MembersChanged) {
-        self.sum = self.sum.wrapping_mul(31).wrapping_add(at.index.0);
+    fn members_changed(&mut self, change: &MembersChanged) {
+        self.sum = self.sum.wrapping_mul(31).wrapping_add(change.first.0 ^ change.view.0);
         self.members = change.members.clone();
+        self.views.push((change.view, change.first));
     }
 
     fn snapshot(&self, to: &mut dyn Write) -> io::Result<()> {
-        to.write_all(&postcard::to_stdvec(&(self.count, self.sum, &self.members)).unwrap())
+        to.write_all(&postcard::to_stdvec(&(self.count, self.sum, &self.members, &self.views)).unwrap())
     }
 
     fn restore(from: &mut dyn Read) -> io::Result<Self> {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes)?;
-        let (count, sum, members) = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
-        Ok(Self { count, sum, members, applied: 0, restored: true })
+        let (count, sum, members, views) = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
+        Ok(Self { count, sum, members, views, applied: 0, restored: true })
     }
 }
 
@@ -450,28 +453,39 @@ async fn a_member_knows_whether_it_is_current() {
     assert!(!groups[2].is_current().await);
 }
 
-/// Members apply every change of members at the same index.
+/// Members apply each view at the same index, without a command after it, and also after a start from a snapshot.
 #[tokio::test(start_paused = true)]
-async fn changes_of_members_are_applied_alike() {
+async fn each_view_is_applied_once_and_at_the_same_index() {
     let (path, key) = (Path::of(2, None), key());
     let network = path.network();
     let (nodes, groups) = path.group_of(3, &network, &key).await;
-    let replicas = replicas(&groups, &ReplicaConfig::default()).await;
-    cut_off(&network, 3, [1, 2]);
-    until("it is evicted", async || state(&replicas[0]).await.members.len() == 2).await;
-    replicas[0].submit(vec![1]).await.unwrap();
-    heal(&network, 3, [1, 2]);
-    for replica in &replicas {
-        until("it is back", async || state(replica).await.members.len() == 3).await;
+    let config = ReplicaConfig::default().snapshot_every_bytes(300);
+    let mut replicas = replicas(&groups, &config).await;
+    until("a snapshot is kept", async || {
+        replicas[0].submit(vec![1; 100]).await.unwrap();
+        replicas[0].status().await.snapshot.is_some()
+    })
+    .await;
+    let others = [nodes[0].id(), nodes[1].id()];
+    for count in [3, 5] {
+        cut_off(&network, 3, [1, 2]);
+        until("it is evicted", async || state(&replicas[0]).await.members.len() == 2).await;
+        heal(&network, 3, [1, 2]);
+        for replica in &replicas {
+            until("it is back", async || state(replica).await.views.len() == count).await;
+        }
     }
+    // From its snapshot, with views after that.
+    replicas[1] = Replica::start_with(groups[1].clone(), Sum::default(), config).await.unwrap();
+    until("it has all views", async || state(&replicas[1]).await.views.len() == 5).await;
+    assert!(state(&replicas[1]).await.restored);
     groups[2].leave().await.unwrap();
-    let mut stay = [nodes[0].id(), nodes[1].id()];
-    stay.sort_unstable();
     for replica in &replicas[..2] {
-        until("it has left", async || state(replica).await.members == stay).await;
+        until("it has left", async || state(replica).await.members.iter().all(|node| others.contains(node))).await;
     }
     assert_eq!(within("the end", replicas[2].closed()).await, ReplicaError::Ended(EndReason::Left));
-    let newest = replicas[1].read_linearizable(Sum::result).await.unwrap();
-    until("both have the same", async || state(&replicas[0]).await.result() == newest).await;
-    assert!(*replicas[0].watch().borrow() >= Index(1));
+    let newest = replicas[1].read_linearizable(Sum::clone).await.unwrap();
+    until("both have the same", async || state(&replicas[0]).await.result() == newest.result()).await;
+    assert_eq!(state(&replicas[0]).await.views, newest.views);
+    assert_eq!(newest.views.iter().map(|(view, _)| view.0).collect::<Vec<_>>(), (1..=6).collect::<Vec<_>>());
 }
