@@ -137,7 +137,7 @@ pub use replica::{
     Applied, MembersChanged, ReadError, Replica, ReplicaConfig, ReplicaError, ReplicaStatus, SNAPSHOT_EVERY_BYTES,
     StateDivergence, StateMachine, SubmitError, UnknownOutcome,
 };
-pub use storage::{DataDir, DataDirError, OpenStoreError, ReadGroupError, StoreError, Table};
+pub use storage::{DATA_FORMAT_VERSION, DataDir, DataDirError, OpenStoreError, ReadGroupError, StoreError, Table};
 pub use tls::TlsError;
 pub use typed::{DecodeError, TypedApproved, TypedBroadcastError, TypedGroup, TypedItem};
 pub use wait::{Answer, Awaited, TimedOut, WAIT_TIMEOUT, Wait};

@@ -25,7 +25,7 @@ const SCHEDULED: &str = "Faults at a time";
 Examples:
   cloudy demo
   cloudy demo --nodes 8 --send 5s --grace 2s
-  cloudy demo --ring token --seed 7
+  cloudy demo --ring token --with-seed 7
   cloudy demo --loss 10% --latency 20ms --jitter 5ms
   cloudy demo --kill slave2@500ms --pause slave3@1s..1500ms
   cloudy demo --partition 1,2/3,4,master@500ms..1500ms
@@ -49,7 +49,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) grace: Duration,
     /// Seed of the slaves' random numbers
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_hyphen_values = true,
+    #[arg(long = "with-seed", alias = "seed", value_name = "NUMBER", default_value_t = 0, allow_hyphen_values = true,
           value_parser = whole(0, u64::MAX, "7"))]
     pub(crate) seed: u64,
     /// Options of the group.
@@ -63,7 +63,7 @@ pub(crate) struct DemoArgs {
     pub(crate) catch_up: CatchUpChoice,
     /// Maximum numbers that each slave broadcasts per second [default: unlimited; 50000 with --kill, --pause or
     /// --partition, because an evicted slave returns only while the others retain what it lacks]
-    #[arg(long, value_name = "N", allow_hyphen_values = true,
+    #[arg(long, value_name = "PER-SECOND", allow_hyphen_values = true,
           value_parser = whole(NonZeroU32::MIN, NonZeroU32::MAX, "2000"))]
     rate: Option<NonZeroU32>,
     /// Bytes of the result that each slave retains in memory for slaves that return: a slave that lacks more cannot

@@ -54,7 +54,7 @@ pub(crate) struct FailoverArgs {
     #[arg(long, value_name = "KIND,…", value_delimiter = ',', default_value = "member,coordinator,master,partition")]
     pub(crate) failure: Vec<FailureKind>,
     /// Length of the result that newcomers fetch: 8MiB; 0 skips this part
-    #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = result, allow_hyphen_values = true)]
+    #[arg(long = "fetch", alias = "catch-up", value_name = "BYTES", default_value = "32MiB", value_parser = result, allow_hyphen_values = true)]
     pub(crate) catch_up: u64,
     /// Size of a payload
     #[arg(long, value_name = "BYTES", default_value = "100", value_parser = size, allow_hyphen_values = true)]

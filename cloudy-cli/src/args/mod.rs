@@ -1,10 +1,12 @@
 //! The command line's grammar.
 
+mod address;
 mod bare;
 mod bench;
 mod demo;
 mod empty;
 mod failover;
+mod grammar;
 mod join;
 mod key;
 mod master;
@@ -70,7 +72,9 @@ Examples:
   cloudy master 127.0.0.1 10501 2s 1s 0         a master, which finds the slaves
   cloudy key show                               the cluster of this machine
 
+An address is HOST:PORT or HOST PORT; an IPv6 address before a colon stands in brackets.
 Durations are 2s, 500ms, 1m, 250us; a bare number is microseconds.
+Each option --some-option has a variable CLOUDY_SOME_OPTION; the option comes before the variable.
 CLOUDY_LOG=debug logs to stderr; it takes filters such as warn,cloudy_node=trace."
 )]
 pub(crate) struct Cli {
@@ -96,8 +100,19 @@ impl Cli {
         Self::parse_with_warnings(std::env::args_os())
     }
 
+    /// The whole grammar: what is derived, with a variable for each option, and a short and a long help.
+    pub(crate) fn grammar() -> clap::Command {
+        grammar::complete(Self::command())
+    }
+
+    /// The variables of all options.
+    pub(crate) fn variables() -> Vec<String> {
+        grammar::variables(&Self::grammar())
+    }
+
     fn parse_with_warnings(arguments: impl IntoIterator<Item = OsString>) -> Result<(Self, Vec<String>), clap::Error> {
-        let mut command = Self::command();
+        let mut command = Self::grammar();
+        let arguments = address::spell(&command, arguments.into_iter().collect());
         let matches = command.try_get_matches_from_mut(arguments)?;
         empty::refuse(&mut command, &matches)?;
         let warnings = bare::warnings(&command, &matches);
@@ -130,6 +145,8 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Print manual pages
     Man(ManArgs),
+    /// Print the versions of this program and of its formats
+    Version(VersionArgs),
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -140,7 +157,7 @@ impl Command {
             Self::Master(_) | Self::Tail(_) | Self::Join(_) | Self::BenchNode(_) => true,
             Self::Slave(args) => !args.is_supervisor(),
             Self::Bench(args) => args.in_process,
-            Self::Demo(_) | Self::Key(_) | Self::Completions(_) | Self::Man(_) => false,
+            Self::Demo(_) | Self::Key(_) | Self::Completions(_) | Self::Man(_) | Self::Version(_) => false,
         }
     }
 }
@@ -155,6 +172,20 @@ Examples:
 pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: Shell,
+}
+
+/// Arguments of `cloudy version`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cloudy version
+  cloudy version --json | jq .wire
+
+Nodes form a group if they have one wire format. A data directory is read by programs with its data format.")]
+pub(crate) struct VersionArgs {
+    /// Print one JSON object on stdout and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `cloudy man`.

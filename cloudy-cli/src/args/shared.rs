@@ -21,7 +21,8 @@ use crate::{duration, percent};
 /// The address of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub(crate) struct ListenArgs {
-    /// The local address to listen on, an IP address or a name; it also chooses the interface for discovery
+    /// The local address to listen on, an IP address or a name; it also chooses the interface for discovery. HOST:PORT in
+    /// one argument means the same
     pub(crate) host: String,
     /// The UDP port to listen on; 0 takes a free one
     #[arg(allow_hyphen_values = true, value_parser = whole(0_u16, u16::MAX, "10502"))]

@@ -14,6 +14,7 @@ use super::{ListenArgs, ProcessArgs, exit_status};
 #[command(after_help = concat!("\
 Examples:
   cloudy slave 127.0.0.1 10502
+  cloudy slave [::1]:10502
   cloudy slave 127.0.0.1 10502 --result result.jsonl
   cloudy slave 127.0.0.1 10502 --supervise
   cloudy slave 127.0.0.1 10502 --data /var/lib/cloudy
@@ -54,7 +55,7 @@ pub(crate) struct SlaveArgs {
     #[arg(long)]
     pub(crate) no_discovery: bool,
     /// Maximum numbers that the slave broadcasts per second [default: unlimited]
-    #[arg(long, value_name = "N", allow_hyphen_values = true,
+    #[arg(long, value_name = "PER-SECOND", allow_hyphen_values = true,
           value_parser = whole(NonZeroU32::MIN, NonZeroU32::MAX, "2000"))]
     pub(crate) rate: Option<NonZeroU32>,
     /// Size of the part of a session's result to keep in memory for slaves that rejoin or lag: payloads, and some 300

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
+use crate::args::Cli;
 use crate::program;
 
 /// The output of a child that its parent reads; the rest is inherited.
@@ -60,6 +61,12 @@ impl Child {
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         crate::huge_pages::give(&mut command);
         let mut command = Command::from(command);
+        // The process of a supervisor has the supervisor's options; any other one gets its options as arguments only.
+        if reads != Reads::Nothing {
+            for name in Cli::variables() {
+                command.env_remove(name);
+            }
+        }
         let pipe = |is_read| if is_read { Stdio::piped() } else { Stdio::inherit() };
         command
             .args(arguments)

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use miette::Report;
 
 use crate::args::{Cli, CompletionsArgs};
@@ -12,7 +11,7 @@ use crate::output::{EXIT_EQUAL, failure, print};
 pub(crate) fn run(args: &CompletionsArgs) -> Result<ExitCode, Report> {
     // Into memory first: the generator panics if it cannot write, as into a closed pipe.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "cloudy", &mut script);
+    clap_complete::generate(args.shell, &mut Cli::grammar(), "cloudy", &mut script);
     let script = String::from_utf8(script)
         .map_err(|error| failure(format_args!("the script is not text ({error})"), "choose another shell"))?;
     print(&script)?;

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_mangen::Man;
 use miette::Report;
 
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &ManArgs) -> Result<ExitCode, Report> {
 
 fn write_all(dir: &Path) -> Result<(), Report> {
     fs::create_dir_all(dir).map_err(|error| no_directory("manual pages", dir, &error))?;
-    clap_mangen::generate_to(Cli::command(), dir).map_err(|error| {
+    clap_mangen::generate_to(Cli::grammar(), dir).map_err(|error| {
         failure(
             format_args!("cannot write manual pages into {} ({error})", dir.display()),
             "choose a directory that you may write to",
@@ -33,7 +33,7 @@ fn write_all(dir: &Path) -> Result<(), Report> {
 
 /// The page of the command with these words.
 fn page(path: &[String]) -> Result<String, Report> {
-    let mut command = Cli::command();
+    let mut command = Cli::grammar();
     command.build();
     let mut found: &Command = &command;
     for word in path {

@@ -13,6 +13,7 @@ mod outcome;
 mod slave;
 mod supervise;
 mod tail;
+mod version;
 
 use std::process::ExitCode;
 
@@ -37,5 +38,6 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Report> {
         Command::Key(args) => key::run(args.command),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
+        Command::Version(args) => version::run(&args),
     }
 }

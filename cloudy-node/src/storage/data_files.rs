@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::FORMAT_VERSION;
+use super::DATA_FORMAT_VERSION;
 use super::error::DataDirError;
 use crate::files;
 
@@ -29,7 +29,7 @@ impl Format {
             Self::Unfinished => format!("{FORMAT_UNFINISHED}\n"),
             Self::Finished => String::new(),
         };
-        format!("{FORMAT_TITLE}\nformat {FORMAT_VERSION}\n{unfinished}")
+        format!("{FORMAT_TITLE}\nformat {DATA_FORMAT_VERSION}\n{unfinished}")
     }
 
     pub(super) fn load(directory: &Path, file: &Path) -> Result<Self, DataDirError> {
@@ -44,7 +44,7 @@ impl Format {
         let title = lines.next();
         let version = lines.next().and_then(|line| line.strip_prefix("format ")).and_then(|digits| digits.parse().ok());
         match version {
-            Some(found) if title == Some(FORMAT_TITLE) && found != FORMAT_VERSION => {
+            Some(found) if title == Some(FORMAT_TITLE) && found != DATA_FORMAT_VERSION => {
                 Err(DataDirError::OtherFormat { path: directory.to_owned(), found })
             }
             _ => Err(damaged()),

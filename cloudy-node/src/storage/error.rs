@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use cloudy_proto::{GroupId, StoredError};
 use thiserror::Error;
 
-use super::FORMAT_VERSION;
+use super::DATA_FORMAT_VERSION;
 use super::op::{KEY_BYTES_MAX, STORE_BACKLOG_BYTES_MAX, Table, VALUE_BYTES_MAX};
 
 /// The reason for which a store does not accept a submission. Nothing of it was accepted.
@@ -179,7 +179,7 @@ pub enum DataDirError {
     },
     /// Another version of the program wrote it.
     #[error(
-        "{} was written in format {found}, and this program knows format {FORMAT_VERSION}: use the version of cloudy that wrote it, or name a new directory and let the node join again",
+        "{} was written in format {found}, and this program knows format {DATA_FORMAT_VERSION}: use the version of cloudy that wrote it, or name a new directory and let the node join again",
         path.display()
     )]
     OtherFormat {

@@ -53,7 +53,7 @@ pub(crate) use store::Store;
 pub(crate) use writer::Completion;
 
 /// The version of everything in a data directory.
-pub(crate) const FORMAT_VERSION: u64 = 6;
+pub const DATA_FORMAT_VERSION: u64 = 6;
 
 #[cfg(test)]
 mod tests;
