@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use cloudy_proto::slot::Payloads;
 use cloudy_proto::{Index, InstalledView, NodeId};
@@ -94,6 +95,15 @@ impl<T: Serialize + DeserializeOwned> TypedGroup<T> {
     pub async fn broadcast(&self, message: &T) -> Result<Receipt, TypedBroadcastError> {
         let payload = postcard::to_stdvec(message).map_err(TypedBroadcastError::Encode)?;
         Ok(self.group.broadcast(payload).await?)
+    }
+
+    /// As [`Group::broadcast_within`], and as cancel safe.
+    ///
+    /// # Errors
+    /// As [`TypedGroup::broadcast`], or the message expired: it is and will be in no result.
+    pub async fn broadcast_within(&self, message: &T, expires_after: Duration) -> Result<Receipt, TypedBroadcastError> {
+        let payload = postcard::to_stdvec(message).map_err(TypedBroadcastError::Encode)?;
+        Ok(self.group.broadcast_within(payload, expires_after).await?)
     }
 
     /// As [`Group::try_broadcast`].

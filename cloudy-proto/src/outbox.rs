@@ -14,6 +14,8 @@ pub(crate) struct Outbox {
     payloads: u64,
     bytes: u64,
     last: Seq,
+    /// The cost of the first payload that waits at the driver until it gets a slot at once.
+    outside: Option<u64>,
     /// A limit on what leaves it.
     throttle: Throttle,
 }
@@ -41,7 +43,27 @@ impl Outbox {
 
     /// When payloads may be sent that the limit holds back.
     pub(crate) fn due_at(&self) -> Option<Time> {
-        self.throttle.free_at().filter(|_| !self.batches.is_empty())
+        self.throttle.free_at().filter(|_| !self.batches.is_empty() || self.outside.is_some())
+    }
+
+    /// Whether the limit holds nothing back.
+    pub(crate) fn allows(&self, now: Time) -> bool {
+        self.throttle.allows(now)
+    }
+
+    /// Notes the first payload that waits at the driver.
+    pub(crate) fn set_outside(&mut self, cost_bytes: Option<u64>) {
+        self.outside = cost_bytes;
+    }
+
+    /// The cost of the first payload that waits at the driver, if the limit does not hold it back.
+    pub(crate) fn outside_due(&self, now: Time) -> Option<u64> {
+        self.outside.filter(|_| self.throttle.allows(now))
+    }
+
+    /// Whether payloads that may be sent wait here or at the driver.
+    pub(crate) fn reports_due(&self, now: Time) -> bool {
+        self.has_due(now) || self.outside_due(now).is_some()
     }
 
     /// The next slot's payloads are sent.

@@ -6,13 +6,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cloudy_proto::wire::{Refusal, StreamHeader};
-use cloudy_proto::{Admission, Event, Input, Machine, NodeId, Output, Position, Record, Request, Time, View};
+use cloudy_proto::{
+    Admission, Event, Input, Machine, MessageId, NodeId, Output, Position, Record, Request, Time, View,
+};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::Level;
 
 use crate::driver::attempt::{NotJoined, Stage};
 use crate::driver::creation::CreationEvent;
-use crate::group::shared::{Divergence, EndReason, Shared};
+use crate::group::shared::{Divergence, EndReason, Shared, State};
 use crate::repeats::{Repeats, Source};
 
 /// A stream whose view is not installed yet.
@@ -52,6 +55,8 @@ pub(crate) struct GroupRun {
     repeats: Repeats,
     /// Whether the machine was requested to leave.
     leaves: bool,
+    /// The cost of the first payload that expires, as the machine knows it.
+    waits_cost: Option<u64>,
 }
 
 /// An effect of a turn's outputs on the node.
@@ -92,6 +97,7 @@ impl GroupRun {
             view: None,
             repeats,
             leaves: false,
+            waits_cost: None,
         }
     }
 
@@ -134,7 +140,9 @@ impl GroupRun {
             return true;
         }
         let state = self.shared.lock();
-        (self.machine.wants_payload() && !state.outbox.is_empty()) || (!self.leaves && state.may_leave())
+        (self.machine.wants_payload() && !state.outbox.is_empty())
+            || (!self.leaves && state.may_leave())
+            || state.expiring.is_empty() == self.waits_cost.is_some()
     }
 
     /// Passes the outbox to the machine and carries out its outputs, until neither has more.
@@ -145,15 +153,42 @@ impl GroupRun {
                 self.machine.handle(now, Input::Request(Request::Leave));
                 continue;
             }
-            if !self.machine.wants_payload() {
-                return;
-            }
-            let mut state = self.shared.lock();
-            let Some(batch) = state.outbox.take() else { return };
-            drop(state);
-            self.shared.room.notify_waiters();
-            self.machine.handle(now, Input::Broadcast(batch));
+            let Some(input) = self.next_payloads(now) else { return };
+            self.machine.handle(now, input);
         }
+    }
+
+    /// The payloads that the machine wants; those that expire only if they get a slot at once.
+    fn next_payloads(&mut self, now: Time) -> Option<Input> {
+        let mut state = self.shared.lock();
+        let wants = self.machine.wants_payload();
+        let mut admitted = Vec::new();
+        let mut cost_bytes = None;
+        if !state.expiring.is_empty() {
+            let State { expiring, outbox, approvals, .. } = &mut *state;
+            let at = Instant::now();
+            cost_bytes = expiring.first_cost_bytes(at);
+            if wants && outbox.is_empty() {
+                admitted = expiring.admit(at, outbox, |cost_bytes| self.machine.takes_at_once(now, cost_bytes));
+                admitted.iter().for_each(|(seq, _)| approvals.expect(*seq));
+            }
+        }
+        let batch = if wants { state.outbox.take() } else { None };
+        let incarnation = state.incarnation;
+        drop(state);
+        if let Some(batch) = batch {
+            self.shared.room.notify_waiters();
+            for (seq, reply) in admitted {
+                let id = MessageId { origin: self.shared.me, incarnation, seq };
+                if reply.send(id).is_err() {
+                    self.shared.lock().approvals.release(seq);
+                }
+            }
+            return Some(Input::Broadcast(batch));
+        }
+        let is_news = self.waits_cost != cost_bytes;
+        self.waits_cost = cost_bytes;
+        is_news.then_some(Input::Waits { cost_bytes })
     }
 
     /// Whether the application has called leave and all its broadcasts are approved; true once.

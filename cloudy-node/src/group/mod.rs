@@ -3,6 +3,7 @@
 mod approvals;
 mod approved;
 mod config;
+pub(crate) mod expiring;
 pub(crate) mod feed;
 mod outbox;
 mod receipt;

@@ -73,6 +73,11 @@ impl Outbox {
         self.last
     }
 
+    /// Whether a payload fits into the slot that the next one is put into; the first payload of a slot has any size.
+    pub(crate) fn fits_in_slot(&self, bytes: usize) -> bool {
+        self.sealed.is_empty() && (self.open_count == 0 || self.open.len() + bytes < self.slot_bytes_max)
+    }
+
     /// Reserves capacity for a slot of payloads of this size, and for some slots after it.
     fn open_slot(&mut self, payload_bytes: usize) {
         let full = payload_bytes.saturating_mul(self.slot_payloads_max as usize).min(self.slot_bytes_max);

@@ -16,6 +16,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use crate::group::GroupConfig;
 use crate::group::approvals::Approvals;
+use crate::group::expiring::Expiring;
 use crate::group::feed::{EventLog, Feed};
 use crate::group::outbox::Outbox;
 use crate::health::{CloseReason, NodeFailure};
@@ -121,6 +122,7 @@ pub struct Divergence {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) outbox: Outbox,
+    pub(crate) expiring: Expiring,
     pub(crate) feed: Feed,
     pub(crate) events: EventLog,
     pub(crate) progress: BTreeMap<NodeId, Index>,
@@ -182,6 +184,7 @@ impl Shared {
             stored: OnceLock::new(),
             state: Mutex::new(State {
                 outbox: outbox(parameters, config.outbox_bytes_max),
+                expiring: Expiring::default(),
                 feed: Feed::new(config.retain_bytes),
                 events: EventLog::default(),
                 progress: BTreeMap::new(),
@@ -234,12 +237,18 @@ impl Shared {
 
     /// Stops broadcasts: the node leaves once its broadcasts are approved. The caller wakes the driver.
     pub(crate) fn begin_leaving(&self) {
-        self.lock().leaving = true;
+        let mut state = self.lock();
+        state.leaving = true;
+        state.expiring.clear();
+        drop(state);
         self.room.notify_waiters();
     }
 
     pub(crate) fn end(&self, reason: EndReason) {
-        self.lock().ended.get_or_insert(reason);
+        let mut state = self.lock();
+        state.ended.get_or_insert(reason);
+        state.expiring.clear();
+        drop(state);
         self.moved.notify_waiters();
         self.room.notify_waiters();
         self.happened.notify_waiters();
@@ -280,6 +289,7 @@ impl State {
             }
             Event::Final { result } => {
                 self.final_index = Some(result.index);
+                self.expiring.clear();
                 self.rejected_from.get_or_insert(self.approved.next());
             }
             Event::Rejected { from } => self.rejected_from = Some(*from),

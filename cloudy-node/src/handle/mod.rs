@@ -1,11 +1,13 @@
 //! The handle of a group at a node.
 
+mod expiring;
 mod flush;
 mod leave;
 mod ready;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cloudy_proto::{GroupId, Incarnation, Index, MessageId, NodeId, Outcome, Position, Request, Status};
@@ -16,15 +18,16 @@ pub use leave::{LEAVE_TIMEOUT, LeaveError};
 pub use ready::ReadyError;
 
 use crate::driver::{Command, Mailbox};
+use crate::group::expiring::Turn;
 use crate::group::feed::Cursor;
-use crate::group::shared::{Shared, wait_until};
+use crate::group::shared::{Shared, State, wait_until};
 use crate::group::{Approved, EndReason, Events, Receipt};
 
 /// The reason for which a broadcast was not accepted. Nothing was sent, and no sequence number was used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BroadcastError {
-    /// Only from [`Group::try_broadcast`]: the outbox is full.
+    /// Only from [`Group::try_broadcast`]: the outbox is full, or a [`Group::broadcast_within`] waits.
     #[error(
         "the outbox is full: other members confirm more slowly than this one broadcasts; await broadcast() instead, or raise outbox_bytes_max"
     )]
@@ -36,6 +39,14 @@ pub enum BroadcastError {
         bytes: usize,
         /// The group's maximum.
         bytes_max: usize,
+    },
+    /// Only from [`Group::broadcast_within`]: the group did not accept the payload in time. It is and will be in no result.
+    #[error(
+        "the payload expired after {waited:?} and is in no result: the group did not accept it in time (Group::status names the nodes that it waits for); broadcast it again"
+    )]
+    Expired {
+        /// The time after which it expired.
+        waited: Duration,
     },
     /// [`Group::leave`] was called, and would not wait for this broadcast.
     #[error("this node is leaving the group, so it broadcasts nothing else; broadcast before leave()")]
@@ -117,10 +128,10 @@ impl Group {
     /// # Errors
     /// The payload is too large, this node has no place on the ring, or the group is closed here. Nothing was sent.
     pub async fn broadcast(&self, payload: impl AsRef<[u8]>) -> Result<Receipt, BroadcastError> {
-        let payload = payload.as_ref();
+        let (payload, mut turn) = (payload.as_ref(), Turn::default());
         loop {
-            match self.try_broadcast(payload) {
-                Err(BroadcastError::OutboxFull | BroadcastError::NotListed) => self.capacity().await,
+            match self.try_broadcast_in(payload, &mut turn) {
+                Err(BroadcastError::OutboxFull | BroadcastError::NotListed) => self.room_in(turn).await,
                 answer => return answer,
             }
         }
@@ -132,27 +143,17 @@ impl Group {
     /// The outbox is full, the group does not list this process yet, the payload is too large, this node has no place
     /// on the ring, or the group is closed here. Nothing was sent.
     pub fn try_broadcast(&self, payload: impl AsRef<[u8]>) -> Result<Receipt, BroadcastError> {
-        let payload = payload.as_ref();
+        self.try_broadcast_in(payload.as_ref(), &mut Turn::default())
+    }
+
+    /// Broadcasts a payload if the outbox has capacity and no earlier payload waits that expires.
+    pub(crate) fn try_broadcast_in(&self, payload: &[u8], turn: &mut Turn) -> Result<Receipt, BroadcastError> {
         let mut state = self.shared.lock();
-        if let Some(reason) = &state.ended {
-            return Err(reason.clone().into());
-        }
-        if state.final_index.is_some() {
-            return Err(EndReason::Final.into());
-        }
-        if state.leaving {
-            return Err(BroadcastError::Leaving);
-        }
-        if self.shared.observes || state.only_watches {
-            return Err(BroadcastError::Observes);
-        }
-        if payload.len() > state.payload_bytes_max {
-            return Err(BroadcastError::TooLarge { bytes: payload.len(), bytes_max: state.payload_bytes_max });
-        }
+        self.accepts(&state, payload.len())?;
         if state.incarnation == Incarnation(0) {
             return Err(BroadcastError::NotListed);
         }
-        if state.outbox.is_full() {
+        if state.outbox.is_full() || state.expiring.delays(turn) {
             return Err(BroadcastError::OutboxFull);
         }
         let wake = state.outbox.is_empty();
@@ -166,13 +167,36 @@ impl Group {
         Ok(Receipt::new(Arc::clone(&self.shared), id))
     }
 
+    /// The reason for which this node never broadcasts a payload of this size.
+    fn accepts(&self, state: &State, bytes: usize) -> Result<(), BroadcastError> {
+        if let Some(reason) = &state.ended {
+            return Err(reason.clone().into());
+        }
+        if state.final_index.is_some() {
+            return Err(EndReason::Final.into());
+        }
+        if state.leaving {
+            return Err(BroadcastError::Leaving);
+        }
+        if self.shared.observes || state.only_watches {
+            return Err(BroadcastError::Observes);
+        }
+        let bytes_max = state.payload_bytes_max;
+        if bytes > bytes_max { Err(BroadcastError::TooLarge { bytes, bytes_max }) } else { Ok(()) }
+    }
+
     /// Waits until the outbox has capacity and the group lists this process. Also returns if this node cannot
     /// broadcast, because the group is closed here or this node has no place on the ring. It reserves nothing.
     /// Cancel safe; it has no timeout, like [`Group::broadcast`].
     pub async fn capacity(&self) {
+        self.room_in(Turn::default()).await;
+    }
+
+    pub(crate) async fn room_in(&self, mut turn: Turn) {
         wait_until(&self.shared.room, || {
             let state = self.shared.lock();
-            let takes_payload = state.incarnation > Incarnation(0) && !state.outbox.is_full();
+            let takes_payload =
+                state.incarnation > Incarnation(0) && !state.outbox.is_full() && !state.expiring.delays(&mut turn);
             let watches = self.shared.observes || state.only_watches;
             let never = watches || state.leaving || state.ended.is_some() || state.final_index.is_some();
             (takes_payload || never).then_some(())

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::envelope;
 use super::error::ReplicaError;
 use super::{Inner, Replica, StateMachine};
+use crate::group::expiring::Turn;
 use crate::group::shared::wait_until;
 use crate::group::{EndReason, Receipt, ReceiptError};
 use crate::handle::BroadcastError;
@@ -128,15 +129,16 @@ impl<S: StateMachine> Replica<S> {
 impl<S: StateMachine> Inner<S> {
     /// Sends a command as soon as the group accepts one and the state is near the result.
     async fn send(&self, payload: &[u8]) -> Result<Sent<'_, S>, SubmitError> {
+        let mut turn = Turn::default();
         loop {
             wait_until(&self.caught_up, || (!self.is_behind() || self.close_reason().is_some()).then_some(())).await;
             if let Some(reason) = self.close_reason() {
                 return Err(SubmitError::Closed(reason));
             }
-            match self.try_send(payload) {
+            match self.try_send(payload, &mut turn) {
                 Err(BroadcastError::OutboxFull | BroadcastError::NotListed) => {
                     tokio::select! {
-                        () = self.group.capacity() => {}
+                        () = self.group.room_in(turn) => {}
                         reason = self.closed() => return Err(SubmitError::Closed(reason)),
                     }
                 }
@@ -149,11 +151,11 @@ impl<S: StateMachine> Inner<S> {
         self.approved().0 - self.applied.borrow().0.min(self.approved().0) > self.config.behind_max
     }
 
-    fn try_send(&self, payload: &[u8]) -> Result<Sent<'_, S>, BroadcastError> {
+    fn try_send(&self, payload: &[u8], turn: &mut Turn) -> Result<Sent<'_, S>, BroadcastError> {
         let (sender, response) = oneshot::channel();
         // Held over both, so that the command is not applied before it is listed.
         let mut submitted = self.submitted.lock();
-        let receipt = self.group.try_broadcast(payload)?;
+        let receipt = self.group.try_broadcast_in(payload, turn)?;
         submitted.insert(receipt.id(), sender);
         Ok(Sent { inner: self, receipt, response })
     }

@@ -12,6 +12,7 @@ mod broadcasts;
 mod catch_up;
 mod disk;
 mod endings;
+mod expiry;
 mod failures;
 mod groups;
 mod help;

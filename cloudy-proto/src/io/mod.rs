@@ -69,6 +69,12 @@ pub enum Input {
     },
     /// Payloads to broadcast. Their numbers continue those of the batch before.
     Broadcast(Batch),
+    /// Payloads wait at the driver, without numbers, until [`Machine::takes_at_once`](crate::Machine::takes_at_once)
+    /// accepts them, or no such payload waits any longer.
+    Waits {
+        /// The cost of the first of them; none if there is none.
+        cost_bytes: Option<u64>,
+    },
     /// Something that the application or the operator wants.
     Request(Request),
     /// `Disk`: what was given out up to this ticket is synced.

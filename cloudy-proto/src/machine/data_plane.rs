@@ -116,7 +116,7 @@ impl DataPlane {
         Heartbeat {
             index: result.state().index(),
             checkpoint: result.state().latest_checkpoint(),
-            waiting: self.outbox.has_due(now),
+            waiting: self.outbox.reports_due(now),
             complete: self.member.as_ref().is_some_and(Member::is_complete),
             begins: self.member.as_ref().map(Member::before).unwrap_or_default(),
             sync_ms,

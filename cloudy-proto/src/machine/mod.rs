@@ -180,6 +180,7 @@ impl Machine {
             Input::Arriving { from, stream, bytes } => self.take_arriving(from, stream, bytes),
             Input::Alive { peer, since } => self.take_alive(peer, since),
             Input::Broadcast(batch) => self.plane.outbox_mut().push(batch),
+            Input::Waits { cost_bytes } => self.plane.outbox_mut().set_outside(cost_bytes),
             Input::Request(request) => self.take_request(request),
             Input::Persisted { ticket } => self.persisted(ticket),
             Input::ResultRead { to, items } => self.result_read(to, items),
@@ -241,6 +242,14 @@ impl Machine {
     pub fn wants_payload(&self) -> bool {
         let has_ids = self.identity.incarnation > Incarnation(0);
         has_ids && self.plane.outbox().is_empty() && !self.outputs.is_halted() && self.closing.final_result().is_none()
+    }
+
+    /// Whether a batch of this cost that is handed in at this moment gets its slot at once, and does not wait in the outbox.
+    /// Ask after the outputs were taken.
+    #[must_use]
+    pub fn takes_at_once(&self, now: Time, cost_bytes: u64) -> bool {
+        let is_allowed = self.wants_payload() && self.plane.outbox().allows(now);
+        is_allowed && self.plane.member().is_some_and(|member| member.takes_at_once(cost_bytes))
     }
 
     /// Bytes of own slots that this node allows itself outside its own result at this moment (`protocol.md` §5); zero
@@ -370,7 +379,7 @@ impl Machine {
         self.say_ready();
         self.run_consensus();
         self.flush_log();
-        let waiting = self.plane.outbox().has_due(self.timers.now());
+        let waiting = self.plane.outbox().reports_due(self.timers.now());
         let reports = self.plane.member().is_some_and(|member| member.reports_waiting(waiting));
         let heartbeat = reports.then(|| self.heartbeat());
         if let Some(member) = self.plane.member_mut() {

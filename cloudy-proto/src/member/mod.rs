@@ -199,7 +199,10 @@ impl Member {
     fn send(&mut self, now: Time, outbox: &mut Outbox, delivery: &mut Delivery<'_>) -> bool {
         let mut moved = false;
         while self.open && !self.frozen(Rule::WedgedSendsNothing) {
-            let Some(batch) = outbox.peek_due(now) else { break };
+            let Some(batch) = outbox.peek_due(now) else {
+                self.note_shortage_outside(now, outbox);
+                break;
+            };
             let cost_bytes = batch.cost_bytes();
             let Some(round) = self.model.round_for(self.ring_state(), cost_bytes) else {
                 if !self.window.has_room(self.pending.bytes(), cost_bytes) {
@@ -218,6 +221,18 @@ impl Member {
             moved = true;
         }
         moved
+    }
+
+    /// Whether a slot of this cost may be sent at this moment.
+    pub(crate) fn takes_at_once(&self, cost_bytes: u64) -> bool {
+        self.open && !self.wedged && self.model.round_for(self.ring_state(), cost_bytes).is_some()
+    }
+
+    /// A payload at the driver waits for the window as one in the outbox does.
+    fn note_shortage_outside(&mut self, now: Time, outbox: &Outbox) {
+        if outbox.outside_due(now).is_some_and(|cost_bytes| !self.window.has_room(self.pending.bytes(), cost_bytes)) {
+            self.window.on_shortage();
+        }
     }
 
     /// §3.3: skips rounds that others have passed, if this member has no messages.

@@ -80,6 +80,10 @@ pub struct App {
     pub broadcast: u64,
     /// The number of broadcasts that the machine has taken.
     pub handed_over: u64,
+    /// The last of them that the machine promised to put into a slot at once.
+    pub at_once: Option<Seq>,
+    /// The cost of the payloads that wait for a slot, as the machine knows it.
+    pub waits: Option<u64>,
     /// The state that the result has made so far.
     pub state: State,
     /// The last index that it has said a snapshot of.
@@ -89,18 +93,25 @@ pub struct App {
 }
 
 impl App {
-    /// The next slot's payloads: as many as the limits of a slot allow.
-    pub fn next_batch(&mut self, parameters: &Parameters) -> Option<Batch> {
+    /// The next slot's payloads, within the limits of a slot. They wait until [`Self::hand_over`].
+    pub fn next_batch(&self, parameters: &Parameters) -> Option<Batch> {
         let mut body = BytesMut::new();
         let mut count = 0;
-        while count < parameters.slot_payloads_max && body.len() < parameters.slot_bytes_max as usize {
-            let Some(payload) = self.queue.pop_front() else { break };
-            push_payload(&mut body, &payload);
+        for payload in self.queue.iter().take(parameters.slot_payloads_max as usize) {
+            if body.len() >= parameters.slot_bytes_max as usize {
+                break;
+            }
+            push_payload(&mut body, payload);
             count += 1;
         }
         let first_seq = Seq(self.handed_over + 1);
-        self.handed_over += u64::from(count);
         (count > 0).then(|| Batch { first_seq, count, body: body.freeze() })
+    }
+
+    /// The machine gets a batch.
+    pub fn hand_over(&mut self, batch: &Batch) {
+        self.queue.drain(..batch.count as usize);
+        self.handed_over += u64::from(batch.count);
     }
 }
 

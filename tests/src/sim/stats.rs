@@ -62,6 +62,8 @@ pub enum Met {
     LeaveAsked,
     /// A node left by itself.
     Left,
+    /// Payloads waited without numbers for a slot.
+    WaitedOutside,
     /// The creator was killed.
     CreatorKilled,
     /// The coordinator died before there was a view.
@@ -265,6 +267,7 @@ pub const REQUIRED: &[Met] = &[
     Met::MemberKilled,
     Met::LeaveAsked,
     Met::Left,
+    Met::WaitedOutside,
     Met::CreatorKilled,
     Met::CoordinatorKilledBeforeView,
     Met::CoordinatorKilledBeforeKickstart,

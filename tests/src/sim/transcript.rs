@@ -60,6 +60,7 @@ impl Transcript {
             Input::Timeout => item.add(&7),
             Input::Arriving { from, stream, bytes } => item.add(&(8, from, stream, bytes)),
             Input::Alive { peer, since } => item.add(&(9, peer, since)),
+            Input::Waits { cost_bytes } => item.add(&(10, cost_bytes)),
         }
         self.hash(&item);
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 
+use cloudy_proto::slot::Batch;
 use cloudy_proto::{Admission, GroupId, Input, NodeId, Request, RingKind, wire};
 
 use crate::invariants::{Failure, Judge};
@@ -266,6 +267,8 @@ impl World {
             let inputs = self.dice.between(1, self.plan.inputs_per_drain_max);
             for at in 0..inputs {
                 let Some(item) = self.nodes[node].inbox.pop_front() else { break };
+                // The promise is for a machine without other inputs.
+                self.nodes[node].app.at_once = None;
                 if at > 0 {
                     self.stats.met(Met::InputsBatched);
                 }
@@ -277,6 +280,7 @@ impl World {
                 break;
             }
             self.drain(node)?;
+            self.check_at_once(node)?;
             if !self.nodes[node].alive {
                 // It was told that no node can help it.
                 return Ok(());
@@ -433,9 +437,37 @@ impl World {
         if !self.nodes[node].machine.wants_payload() {
             return Ok(false);
         }
-        let Some(batch) = self.nodes[node].app.next_batch(&self.plan.parameters) else { return Ok(false) };
+        let now = self.nodes[node].clock.at(self.now_us);
+        let Node { machine, app, .. } = &mut self.nodes[node];
+        let batch = app.next_batch(&self.plan.parameters);
+        let cost_bytes = batch.as_ref().map(Batch::cost_bytes);
+        let at_once = cost_bytes.is_some_and(|cost_bytes| machine.takes_at_once(now, cost_bytes));
+        if self.plan.expires && !at_once {
+            // It has no number yet, so it could be withdrawn.
+            let is_news = app.waits != cost_bytes;
+            app.waits = cost_bytes;
+            if is_news {
+                self.stats.met(Met::WaitedOutside);
+                self.handle(node, Input::Waits { cost_bytes });
+            }
+            return Ok(is_news);
+        }
+        let Some(batch) = batch else { return Ok(false) };
+        app.hand_over(&batch);
+        app.at_once = at_once.then(|| batch.last_seq());
         self.handle(node, Input::Broadcast(batch));
         Ok(true)
+    }
+
+    /// What the machine promised to send at once has a slot.
+    fn check_at_once(&mut self, node: usize) -> Result<(), Failure> {
+        let Node { machine, app, .. } = &mut self.nodes[node];
+        let (promised, sent) = (app.at_once.take(), machine.last_sent());
+        if promised.is_some_and(|promised| promised > sent) {
+            let what = format!("{promised:?} waits, and {sent:?} is the last one in a slot");
+            return Err(self.judge.failure("a payload that is accepted at once has a slot", node, what));
+        }
+        Ok(())
     }
 }
 

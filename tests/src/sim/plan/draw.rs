@@ -42,6 +42,7 @@ impl Plan {
             retain_bytes: RETAIN_BYTES,
             retain_disk_bytes: None,
             reports_bytes: true,
+            expires: false,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 0,
@@ -59,6 +60,7 @@ impl Plan {
         if long && plan.nodes > 1 {
             plan.add_failover_faults(&mut dice);
         }
+        plan.expires = Dice::of(seed ^ 0x00e8_9145).chance(200);
         plan.add_clock_jumps(&mut Dice::of(seed ^ 0x000c_10c4_0a17));
         plan.add_restarts(&mut Dice::of(seed ^ 0x0d15_ca5e_0dd5));
         let adapts = Dice::of(seed ^ 0x071_3e0a7).chance(400);

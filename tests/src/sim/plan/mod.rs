@@ -307,6 +307,8 @@ pub struct Plan {
     pub retain_disk_bytes: Option<u64>,
     /// Drivers report bytes of unfinished slots, and datagrams of silent peers.
     pub reports_bytes: bool,
+    /// Payloads get numbers only once the machine puts them into a slot at once, as those that expire.
+    pub expires: bool,
     /// The faults, and their times.
     pub faults: Vec<(u64, Fault)>,
     /// The faults after steps, with their delays; each happens once, when its step comes.
@@ -373,6 +375,7 @@ impl Plan {
             retain_bytes: RETAIN_BYTES,
             retain_disk_bytes: None,
             reports_bytes: true,
+            expires: false,
             faults: Vec::new(),
             at_steps: Vec::new(),
             story_restarts: 16,
