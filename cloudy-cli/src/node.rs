@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use cloudy_node::DataDir;
 use cloudy_node::NodeKey;
+use cloudy_node::admin::{AdminAddress, AdminListener};
 use cloudy_node::fault::{FaultControl, FaultSocket, Faults};
 use cloudy_node::{ClusterKeys, GroupConfig, GroupId, Identity, Node};
 use miette::{IntoDiagnostic, Report};
@@ -11,6 +12,7 @@ use quinn::{Runtime, TokioRuntime};
 use tokio::task::spawn_blocking;
 
 use crate::args::DataArgs;
+use crate::output::say_plainly;
 
 /// The identity of a process's node.
 pub(crate) enum Who {
@@ -70,6 +72,18 @@ pub(crate) async fn start_as(
     let socket = FaultSocket::wrap(socket, faults).into_diagnostic()?;
     let control = socket.control();
     Ok((builder.socket(socket).start().await.into_diagnostic()?, Some(control)))
+}
+
+/// Serves the admin endpoint of a node, if it has one, and prints its address.
+pub(crate) fn serve_admin(node: &Node, listener: Option<AdminListener>) -> Result<(), Report> {
+    let Some(listener) = listener else { return Ok(()) };
+    let address = listener.address().into_diagnostic()?;
+    node.serve_admin(listener).into_diagnostic()?;
+    say_plainly(&match address {
+        AdminAddress::Tcp(address) => format!("admin endpoint at http://{address}/"),
+        unix @ AdminAddress::Unix(_) => format!("admin endpoint at {unix}"),
+    });
+    Ok(())
 }
 
 /// Deletes the data of a session from a data directory. On failure it is there at the next start, and deleted then.

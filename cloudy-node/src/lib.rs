@@ -67,6 +67,7 @@
 //!
 //! # Feature flags
 //!
+//! - `admin` (off by default): module `admin`, an HTTP endpoint with health, status, metrics and a live page.
 //! - `fault` (off by default): module `fault` with a lossy socket, an in-memory network with paused time and a failing disk,
 //!   to test an application under faults.
 //!
@@ -79,6 +80,8 @@
 #![deny(missing_docs)]
 #![warn(unnameable_types)]
 
+#[cfg(feature = "admin")]
+pub mod admin;
 mod cluster_key;
 mod cluster_keys;
 pub mod discovery;
@@ -91,6 +94,8 @@ mod files;
 mod group;
 mod handle;
 mod health;
+#[cfg(feature = "admin")]
+mod histogram;
 mod identity;
 pub mod key_file;
 mod link;

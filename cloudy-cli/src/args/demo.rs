@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::schedule::{self, At, During, Schedule, ScheduleError, Sides, Who};
 use super::values::{retained, whole};
-use super::{FaultArgs, GroupArgs, KeyFileArgs, SLAVES_MAX, SessionArgs, TimeoutArgs, exit_status};
+use super::{AdminArgs, FaultArgs, GroupArgs, KeyFileArgs, SLAVES_MAX, SessionArgs, TimeoutArgs, exit_status};
 use crate::duration;
 use crate::periods::Periods;
 use crate::ring::{CatchUpChoice, FailureChoice};
@@ -16,6 +16,12 @@ use crate::ring::{CatchUpChoice, FailureChoice};
 /// The default rate of a slave in a demo with faults: four slaves then need a few megabytes a second, so that the 64
 /// MiB that members retain cover an absence of ten seconds and more.
 const RATE_WITH_FAULTS: NonZeroU32 = NonZeroU32::new(50_000).expect("not zero");
+
+/// The default rate of a slave in a demo that stays: it leaves the machine to other programs.
+const RATE_OF_STAY: NonZeroU32 = NonZeroU32::new(2_000).expect("not zero");
+
+/// The longest time of a demo that stays.
+const STAY_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 const SCHEDULED: &str = "Faults at a time";
 
@@ -32,6 +38,7 @@ Examples:
   cloudy demo --durability disk
   cloudy demo --result-dir results              slave-1.jsonl, slave-2.jsonl, …
   cloudy demo --json | jq .
+  cloudy demo --stay --admin 127.0.0.1:7401     a live page at http://127.0.0.1:7401/, until Ctrl-C
 
 Times of --kill, --pause and --partition count from the start of SEND and are before STOP, which is the last 200ms. WHO
 is master, or a slave as 2, slave2 or slave-2. All slaves that were not killed must have the same result. With --json
@@ -44,7 +51,10 @@ pub(crate) struct DemoArgs {
     pub(crate) nodes: u16,
     /// Time for which slaves broadcast
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration::parse, allow_hyphen_values = true)]
-    pub(crate) send: Duration,
+    send: Duration,
+    /// Broadcast until Ctrl-C, for a day at most, and then compare the results: to look at a running session by --admin
+    #[arg(long, conflicts_with = "send")]
+    stay: bool,
     /// Time without broadcasts after that; its end is reserved for the comparison
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) grace: Duration,
@@ -62,7 +72,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub(crate) catch_up: CatchUpChoice,
     /// Maximum numbers that each slave broadcasts per second [default: unlimited; 50000 with --kill, --pause or
-    /// --partition, because an evicted slave returns only while the others retain what it lacks]
+    /// --partition, because an evicted slave returns only while the others retain what it lacks; 2000 with --stay]
     #[arg(long, value_name = "PER-SECOND", allow_hyphen_values = true,
           value_parser = whole(NonZeroU32::MIN, NonZeroU32::MAX, "2000"))]
     rate: Option<NonZeroU32>,
@@ -95,15 +105,23 @@ pub(crate) struct DemoArgs {
     /// Timeouts of the session.
     #[command(flatten)]
     pub(crate) timeouts: TimeoutArgs,
+    /// The admin endpoint, of the first slave.
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
     /// Injected faults.
     #[command(flatten)]
     pub(crate) faults: FaultArgs,
 }
 
 impl DemoArgs {
+    /// Time for which slaves broadcast.
+    pub(crate) fn send(&self) -> Duration {
+        if self.stay { STAY_MAX } else { self.send }
+    }
+
     /// The session's periods.
     pub(crate) fn periods(&self) -> Periods {
-        Periods::new(self.send, self.grace)
+        Periods::new(self.send(), self.grace)
     }
 
     /// The schedule of faults.
@@ -123,7 +141,8 @@ impl DemoArgs {
 
     /// Maximum numbers that each slave broadcasts per second.
     pub(crate) fn rate(&self, schedule: &Schedule) -> Option<NonZeroU32> {
-        self.rate.or(schedule.has_faults().then_some(RATE_WITH_FAULTS))
+        let default = if self.stay { Some(RATE_OF_STAY) } else { schedule.has_faults().then_some(RATE_WITH_FAULTS) };
+        self.rate.or(default)
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::KeyFileArgs;
 use super::tail::INDEX_MAX;
 use super::values::{seed, whole};
+use super::{AdminArgs, KeyFileArgs};
 use crate::duration;
 use crate::ring::DurabilityChoice;
 
@@ -76,4 +76,7 @@ pub(crate) struct JoinArgs {
     /// The cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,
+    /// The admin endpoint.
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
 }

@@ -1,6 +1,7 @@
 //! The command line's grammar.
 
 mod address;
+mod admin;
 mod bare;
 mod bench;
 mod demo;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(crate) use admin::AdminArgs;
 pub(crate) use bench::{BenchArgs, BenchNodeArgs, Senders, Sweep};
 pub(crate) use demo::DemoArgs;
 pub(crate) use failover::{BenchCommand, FailoverArgs, FailureKind, SoakArgs};

@@ -13,6 +13,7 @@ use cloudy_node::session::SessionName;
 use miette::Report;
 use tokio::time::{Instant, sleep};
 
+use super::AdminArgs;
 use super::values::{delay, whole};
 use crate::output::{failure, say_plainly};
 use crate::ring::{DurabilityChoice, RingChoice};
@@ -242,4 +243,7 @@ pub(crate) struct ProcessArgs {
     /// Injected faults.
     #[command(flatten)]
     pub(crate) faults: FaultArgs,
+    /// The admin endpoint.
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::values::{seed, whole};
-use super::{KeyFileArgs, SessionArgs};
+use super::{AdminArgs, KeyFileArgs, SessionArgs};
 use crate::duration;
 
 /// Maximum index of a result: the protocol's maximum, `cloudy_proto::limits::ROUND_MAX`.
@@ -50,6 +50,9 @@ pub(crate) struct TailArgs {
     /// The cluster key.
     #[command(flatten)]
     pub(crate) key: KeyFileArgs,
+    /// The admin endpoint.
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
 }
 
 impl TailArgs {

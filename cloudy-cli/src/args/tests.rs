@@ -119,7 +119,7 @@ fn a_slaves_options_are_taken() {
 #[test]
 fn a_demos_options_are_taken() {
     let args = parsed!(Demo, "cloudy demo");
-    assert_eq!((args.nodes, args.send, args.grace, args.seed), (4, micros(2_000_000), micros(1_000_000), 0));
+    assert_eq!((args.nodes, args.send(), args.grace, args.seed), (4, micros(2_000_000), micros(1_000_000), 0));
     assert_eq!(args.group.ring, RingChoice::Pipelined);
     assert!(args.result_dir.is_none() && !args.json);
     let args = parsed!(
@@ -127,7 +127,7 @@ fn a_demos_options_are_taken() {
         "cloudy demo --nodes 8 --send 500ms --grace 300000 --seed 9 --ring token --result-dir d --json --loss 10% \
          --latency 20ms --jitter 5000 --reorder 0.05 --duplicate 1% --fault-seed 3"
     );
-    assert_eq!((args.nodes, args.send, args.grace, args.seed), (8, micros(500_000), micros(300_000), 9));
+    assert_eq!((args.nodes, args.send(), args.grace, args.seed), (8, micros(500_000), micros(300_000), 9));
     assert_eq!(args.group.ring, RingChoice::Token);
     assert_eq!(args.result_dir, Some(PathBuf::from("d")));
     assert!(args.json);
@@ -376,5 +376,23 @@ fn the_timeouts_of_a_session_have_a_minimum() {
     assert_eq!(args.timeouts.arguments(), ["--failure-timeout", "2s", "--timeout-max", "1s"]);
     for refused in ["149ms", "2h", "soon"] {
         assert!(parse(&format!("cloudy master 127.0.0.1 10501 --failure-timeout {refused}")).is_err(), "{refused}");
+    }
+}
+
+#[test]
+fn every_command_that_runs_a_node_takes_an_admin_address() {
+    let commands: [&[&str]; 5] = [
+        &["slave", "127.0.0.1", "0"],
+        &["master", "127.0.0.1", "0"],
+        &["join", "orders", "--bind", "127.0.0.1:0", "--seed", "127.0.0.1:7400"],
+        &["tail", "127.0.0.1:7400"],
+        &["demo", "--stay"],
+    ];
+    for command in commands {
+        for (address, accepted) in [("127.0.0.1:7401", true), ("unix:/run/cloudy.sock", true), ("example.org:1", false)]
+        {
+            let arguments = [&["cloudy"], command, &["--admin", address]].concat();
+            assert_eq!(Cli::try_parse_from(&arguments).is_ok(), accepted, "{arguments:?}");
+        }
     }
 }

@@ -24,9 +24,11 @@ use crate::watcher::Watcher;
 pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     let start = async {
         let socket = node::bind(args.listen.address(None).await?)?;
+        let admin = args.process.admin.bind()?;
         let file = KeyFile::open(&args.process.key).await?;
         let (node, _) =
             node::start_as(socket, &file.keys, Who::Fresh, args.process.faults.faults(), false, None).await?;
+        node::serve_admin(&node, admin)?;
         Ok::<_, Report>((file, node))
     };
     let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use cloudy_node::admin::AdminAddress;
 use cloudy_node::key_file;
 use miette::{IntoDiagnostic, Report};
 
 use super::outcome::present;
-use crate::args::{DemoArgs, Schedule, Who};
+use crate::args::{AdminArgs, DemoArgs, Schedule, Who};
 use crate::demo::{Demo, Launch, Processes, judge};
 use crate::interrupts::{Interrupts, Stop};
 use crate::output::{EXIT_INTERRUPTED, EXIT_USAGE, failure, no_directory, print_error, print_first};
@@ -39,6 +40,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Report> {
 
 async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCode, Report> {
     let periods = args.periods();
+    let admin = free_address(&args.admin)?;
     if let Some(dir) = &args.result_dir {
         std::fs::create_dir_all(dir).map_err(|error| no_directory("the results", dir, &error))?;
     }
@@ -48,9 +50,18 @@ async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCo
     }
     let progress = Progress::start();
     progress.line(&format!("starting {} slaves", args.nodes));
+    if let Some(AdminAddress::Tcp(address)) = admin {
+        progress.line(&format!("slave-1 is shown at http://{address}/"));
+    }
     let mut processes = Processes::new();
     let start = async {
-        processes.start((1..=args.nodes).map(|number| slave(args, &schedule, &files, number)).collect()).await?;
+        processes
+            .start(
+                (1..=args.nodes)
+                    .map(|number| slave(args, &schedule, &files, number, admin.as_ref().filter(|_| number == 1)))
+                    .collect(),
+            )
+            .await?;
         let slaves: Vec<SocketAddr> = processes.all().map(|(_, address)| address).collect();
         processes.start(vec![master(args, &schedule, &files, &slaves)]).await
     };
@@ -74,11 +85,18 @@ async fn demo(args: &DemoArgs, schedule: Schedule, stop: &Stop) -> Result<ExitCo
     present(&session, args.json, stop).await
 }
 
+/// The address for an admin endpoint, with a free port in place of port 0. A taken address is an error before the demo
+/// begins.
+fn free_address(admin: &AdminArgs) -> Result<Option<AdminAddress>, Report> {
+    let listener = admin.bind()?;
+    listener.map(|listener| listener.address()).transpose().into_diagnostic()
+}
+
 fn no_session() -> Report {
     failure("there was no session, and the master did not say why", "run it again with -v for more")
 }
 
-fn slave(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, number: u16) -> Launch {
+fn slave(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, number: u16, admin: Option<&AdminAddress>) -> Launch {
     let who = Who::Slave(number);
     let mut arguments = texts(&["slave", "127.0.0.1", "0", "--no-discovery"]);
     arguments.extend(common(args, schedule, files, number));
@@ -89,11 +107,14 @@ fn slave(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, number: u16) -
     if let Some(rate) = args.rate(schedule) {
         arguments.extend(texts(&["--rate", &rate.to_string()]));
     }
+    if let Some(admin) = admin {
+        arguments.extend(texts(&["--admin", &admin.to_string()]));
+    }
     Launch { who, arguments }
 }
 
 fn master(args: &DemoArgs, schedule: &Schedule, files: &DemoFiles, slaves: &[SocketAddr]) -> Launch {
-    let [send, grace, find] = [args.send, args.grace, FIND_TIMEOUT].map(duration::show);
+    let [send, grace, find] = [args.send(), args.grace, FIND_TIMEOUT].map(duration::show);
     let [seed, ring, expect] = [args.seed.to_string(), args.group.ring.to_string(), slaves.len().to_string()];
     let on_failure = args.on_failure(schedule).to_string();
     let mut arguments = texts(&["master", "127.0.0.1", "0", &send, &grace, &seed, "--ring", &ring]);

@@ -49,11 +49,13 @@ pub(crate) async fn run(args: JoinArgs) -> Result<ExitCode, Report> {
 }
 
 async fn start(args: &JoinArgs) -> Result<(KeyFile, Node), Report> {
-    let file = KeyFile::open(&args.key).await?;
     let socket = node::bind(address(&args.bind).await?)?;
+    let admin = args.admin.bind()?;
+    let file = KeyFile::open(&args.key).await?;
     let who = Who::of(&DataArgs { directory: args.data.clone() }, None).await?;
     let (node, _) = node::start_as(socket, &file.keys, who, Faults::none(), false, None).await?;
     say_plainly(&format!("node {} listens on {}", node.id().short(), node.local_addr()));
+    node::serve_admin(&node, admin)?;
     Ok((file, node))
 }
 

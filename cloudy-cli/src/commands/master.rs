@@ -51,11 +51,13 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
     }
     let start = async {
         let socket = node::bind(args.listen.address(None).await?)?;
+        let admin = args.process.admin.bind()?;
         let file = KeyFile::open(&args.process.key).await?;
         let who = Who::of(&args.process.data, None).await?;
         let (node, control) =
             node::start_as(socket, &file.keys, who, args.process.faults.faults(), args.process.child.partitions, None)
                 .await?;
+        node::serve_admin(&node, admin)?;
         Ok::<_, Report>((file, node, control))
     };
     let Some(started) = stop.unless_asked(start).await else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };

@@ -106,6 +106,7 @@ impl Started {
     async fn new(args: &SlaveArgs) -> Result<Self, Report> {
         let mut supervisor = if args.supervised { Some(Supervisor::meet().await?) } else { None };
         let socket = node::bind(args.listen.address(args.at).await?)?;
+        let admin = args.process.admin.bind()?;
         let key_file = KeyFile::open(&args.process.key).await?;
         let file = match &args.result {
             Some(path) => {
@@ -118,6 +119,7 @@ impl Started {
         let (keys, who) = (&key_file.keys, Who::of(&args.process.data, node_key).await?);
         let (faults, partitions) = (args.process.faults.faults(), args.process.child.partitions);
         let (node, control) = node::start_as(socket, keys, who, faults, partitions, Some(args.retain)).await?;
+        node::serve_admin(&node, admin)?;
         Ok(Self { supervisor, key_file, file, node, control })
     }
 }

@@ -22,6 +22,7 @@ use crate::args::TailArgs;
 use crate::duration;
 use crate::interrupts::Interrupts;
 use crate::keys::KeyFile;
+use crate::node::serve_admin;
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_soon, say_plainly};
 
 /// The time for which a name that does not resolve is resolved again.
@@ -45,6 +46,7 @@ pub(crate) async fn run(args: TailArgs) -> Result<ExitCode, Report> {
 }
 
 async fn tail(args: &TailArgs) -> Result<ExitCode, Report> {
+    let admin = args.admin.bind()?;
     let file = KeyFile::open(&args.key).await?;
     let deadline = Instant::now() + RESOLVE_TIMEOUT;
     let addresses =
@@ -60,6 +62,7 @@ async fn tail(args: &TailArgs) -> Result<ExitCode, Report> {
             ),
         },
     )?;
+    serve_admin(&node, admin)?;
     file.followed(&node, say_plainly, Tail::new(args).follow(&group)).await
 }
 

@@ -70,6 +70,11 @@ impl Driver {
                 let _ = reply.send(self.resume(*group));
             }
             Command::ForgetStored { group, reply } => self.forget_stored(group, reply),
+            #[cfg(feature = "admin")]
+            Command::Snapshot { reply } => {
+                // A caller that is gone needs no answer.
+                let _ = reply.send(self.snapshot());
+            }
             Command::Traffic { reply } => {
                 // A caller that is gone needs no answer.
                 let _ = reply.send(self.traffic());

@@ -54,6 +54,15 @@ impl Synced {
     }
 }
 
+/// The state of the disk of a node.
+#[cfg(feature = "admin")]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DiskSnapshot {
+    pub(crate) error: Option<String>,
+    pub(crate) backlog_bytes: u64,
+    pub(crate) syncs: crate::histogram::Histogram,
+}
+
 /// The store, as the driver uses it.
 pub(crate) struct Disk {
     store: Arc<Store>,
@@ -134,6 +143,16 @@ impl Disk {
             });
             synced.take_read((group, to, items.ok().flatten()));
         });
+    }
+
+    /// The state of the disk, for the admin endpoint.
+    #[cfg(feature = "admin")]
+    pub(super) fn snapshot(&self) -> DiskSnapshot {
+        DiskSnapshot {
+            error: self.failed.as_ref().map(ToString::to_string),
+            backlog_bytes: self.store.backlog_bytes() as u64,
+            syncs: self.store.syncs(),
+        }
     }
 
     fn submit(&mut self, group: GroupId, ops: Vec<Op>, ticket: u64) {

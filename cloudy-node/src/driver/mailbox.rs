@@ -97,6 +97,10 @@ pub(crate) enum Command {
         group: GroupId,
         reply: ForgetReply,
     },
+    #[cfg(feature = "admin")]
+    Snapshot {
+        reply: oneshot::Sender<crate::driver::snapshot::Snapshot>,
+    },
     Traffic {
         reply: oneshot::Sender<Traffic>,
     },

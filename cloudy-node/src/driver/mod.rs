@@ -21,6 +21,8 @@ mod openings;
 mod requests;
 mod run;
 mod same_identity;
+#[cfg(feature = "admin")]
+pub(crate) mod snapshot;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -86,6 +88,9 @@ pub(crate) struct Driver {
     groups: BTreeMap<GroupId, GroupRun>,
     /// Closed groups, for nodes that were away.
     closed: ClosedGroups,
+    /// Groups that ended here, for the admin endpoint.
+    #[cfg(feature = "admin")]
+    ended: snapshot::EndedGroups,
     /// The callers that wait for an invitation, by the group's name.
     joining: BTreeMap<String, Joining>,
     /// The groups that callers open, by name.
@@ -135,6 +140,8 @@ impl Driver {
             written_to: Vec::new(),
             groups: BTreeMap::new(),
             closed: ClosedGroups::default(),
+            #[cfg(feature = "admin")]
+            ended: snapshot::EndedGroups::default(),
             joining: BTreeMap::new(),
             openings: BTreeMap::new(),
             connecting: Vec::new(),
@@ -273,6 +280,8 @@ impl Driver {
         if let Some(run) = self.groups.remove(&group) {
             run.shared.lock().final_outcomes = run.machine.final_outcomes();
             run.shared.end(crate::group::EndReason::Closed);
+            #[cfg(feature = "admin")]
+            self.ended.add(&run.shared);
             let reason = run.shared.lock().ended.clone();
             self.promise_over(group, reason.as_ref());
             self.keep_closed(group, run);

@@ -148,7 +148,7 @@ impl GroupRun {
     /// Passes the outbox to the machine and carries out its outputs, until neither has more.
     pub(crate) fn turn(&mut self, now: Time, effects: &mut Vec<Effect>) {
         loop {
-            self.drain(effects);
+            self.drain(now, effects);
             if self.is_to_leave() {
                 self.machine.handle(now, Input::Request(Request::Leave));
                 continue;
@@ -175,6 +175,8 @@ impl GroupRun {
         }
         let batch = if wants { state.outbox.take() } else { None };
         let incarnation = state.incarnation;
+        #[cfg(feature = "admin")]
+        batch.iter().for_each(|batch| state.stats.on_sent(batch, now));
         drop(state);
         if let Some(batch) = batch {
             self.shared.room.notify_waiters();
@@ -198,7 +200,8 @@ impl GroupRun {
     }
 
     /// Takes all outputs. Those for users are stored where they read them, under one lock.
-    fn drain(&mut self, effects: &mut Vec<Effect>) {
+    #[cfg_attr(not(feature = "admin"), expect(unused_variables, reason = "the time is for the admin endpoint"))]
+    fn drain(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let mut local = Vec::new();
         while let Some(output) = self.machine.poll_output() {
             match output {
@@ -226,6 +229,8 @@ impl GroupRun {
         let moved = !local.is_empty();
         let mut happened = false;
         for output in local {
+            #[cfg(feature = "admin")]
+            state.stats.on_output(&output, now);
             match output {
                 Output::Approved(approval) => state.approve(approval),
                 Output::Restore { index, state: snapshot, view } => state.restore(index, snapshot, view),

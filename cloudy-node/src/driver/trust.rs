@@ -73,6 +73,11 @@ impl Trust {
         Self { identity, renewed: false, expelled: None }
     }
 
+    #[cfg(feature = "admin")]
+    pub(super) fn fingerprints(&self) -> &[String] {
+        self.identity.fingerprints()
+    }
+
     /// Whether an accepted key vouches for a link: by its handshake's certificate, or a later one for the same public
     /// key.
     fn vouches_for(&self, link: &Link) -> bool {

@@ -8,6 +8,8 @@ pub(crate) mod feed;
 mod outbox;
 mod receipt;
 pub(crate) mod shared;
+#[cfg(feature = "admin")]
+pub(crate) mod stats;
 
 pub use approved::{Approved, ApprovedError, Events, EventsError};
 pub use cloudy_proto::ApprovedItem;

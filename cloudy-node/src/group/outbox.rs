@@ -129,6 +129,12 @@ impl Outbox {
         moved
     }
 
+    /// Bytes of the payloads that the machine has not taken.
+    #[cfg(feature = "admin")]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Number of payloads without a slot.
     pub(crate) fn waiting(&self) -> u64 {
         self.last.0 - self.taken.0

@@ -150,6 +150,8 @@ pub(crate) struct State {
     pub(crate) durability: Durability,
     /// Whether the group is a session.
     pub(crate) is_session: bool,
+    #[cfg(feature = "admin")]
+    pub(crate) stats: crate::group::stats::Stats,
 }
 
 /// A group at a node: the part that users and the driver share.
@@ -202,6 +204,8 @@ impl Shared {
                 payload_bytes_max: parameters.payload_bytes_max as usize,
                 durability: parameters.durability,
                 is_session: parameters.session,
+                #[cfg(feature = "admin")]
+                stats: crate::group::stats::Stats::default(),
             }),
             moved: Arc::default(),
             room: Notify::new(),

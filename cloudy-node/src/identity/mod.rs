@@ -47,6 +47,9 @@ pub struct Identity {
     node_key: Option<Arc<NodeKey>>,
     /// Derived from the cluster keys; none for an identity of another public key infrastructure.
     discovery_keys: Vec<MacKey>,
+    /// The fingerprints of the same keys.
+    #[cfg(feature = "admin")]
+    fingerprints: Vec<String>,
 }
 
 /// The reason for which there is no identity. Nothing is left behind.
@@ -211,8 +214,14 @@ impl Identity {
             roots.push(accepted.authority().map_err(IdentityError::Issue)?.certificate);
         }
         let identity = Self::check(vec![certificate], &private_key, roots)?;
-        let discovery_keys = [Some(key), accepted].into_iter().flatten().map(ClusterKey::discovery_key).collect();
-        Ok(Self { node_key: Some(node_key), discovery_keys, ..identity })
+        let keys = || [Some(key), accepted].into_iter().flatten();
+        Ok(Self {
+            node_key: Some(node_key),
+            discovery_keys: keys().map(ClusterKey::discovery_key).collect(),
+            #[cfg(feature = "admin")]
+            fingerprints: keys().map(ClusterKey::fingerprint).collect(),
+            ..identity
+        })
     }
 
     /// Creates an identity of another public key infrastructure, in place of a cluster key: a chain that starts with
@@ -259,6 +268,8 @@ impl Identity {
             reset_secret,
             node_key: None,
             discovery_keys: Vec::new(),
+            #[cfg(feature = "admin")]
+            fingerprints: Vec::new(),
         })
     }
 
@@ -274,6 +285,12 @@ impl Identity {
     /// A secret of the holder of the private key, for the transport's stateless resets.
     pub(crate) fn reset_secret(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::clone(&self.reset_secret)
+    }
+
+    /// The fingerprints of the accepted cluster keys, the primary one first.
+    #[cfg(feature = "admin")]
+    pub(crate) fn fingerprints(&self) -> &[String] {
+        &self.fingerprints
     }
 
     /// Whether the trusted roots vouch for a chain, in both directions.

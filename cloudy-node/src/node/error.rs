@@ -57,6 +57,10 @@ pub enum StartError {
     /// The node was closed while its groups were resumed.
     #[error(transparent)]
     Closed(#[from] CloseReason),
+    /// The admin endpoint cannot be opened.
+    #[cfg(feature = "admin")]
+    #[error(transparent)]
+    Admin(#[from] crate::admin::AdminError),
     /// The address of the socket cannot be determined.
     #[error("cannot determine the socket's address: {0}")]
     Address(std::io::Error),

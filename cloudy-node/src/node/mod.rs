@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use cloudy_proto::{GroupId, NodeId};
 use tokio::sync::watch;
 
+#[cfg(feature = "admin")]
+use crate::admin::{AdminAddress, AdminError, AdminListener};
 use crate::cluster_key::ClusterKey;
 use crate::cluster_keys::ClusterKeys;
 use crate::discovery::DiscoveryKeys;
@@ -57,6 +59,8 @@ pub struct NodeBuilder {
     socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
     rng_seed: Option<[u8; 32]>,
     resolver: Resolver,
+    #[cfg(feature = "admin")]
+    admin: Option<AdminAddress>,
 }
 
 impl NodeBuilder {
@@ -127,6 +131,14 @@ impl NodeBuilder {
         self
     }
 
+    /// Opens an [admin endpoint](crate::admin) at this address: health, status, metrics and a live page for everybody who
+    /// reaches it, read-only. Default: none.
+    #[cfg(feature = "admin")]
+    pub fn admin(mut self, address: AdminAddress) -> Self {
+        self.admin = Some(address);
+        self
+    }
+
     /// Makes the random choices of the transport repeatable, for tests.
     pub fn rng_seed(mut self, seed: [u8; 32]) -> Self {
         self.rng_seed = Some(seed);
@@ -176,6 +188,9 @@ impl NodeBuilder {
         if revoked.contains(&identity.node_id()) {
             return Err(StartError::Revoked { node: identity.node_id() });
         }
+        // Before anything is changed.
+        #[cfg(feature = "admin")]
+        let admin = self.admin.as_ref().map(AdminListener::bind).transpose()?;
         let health = Health::default();
         let (disk, stored) = match self.data_dir.take() {
             Some(data_dir) => {
@@ -210,6 +225,10 @@ impl NodeBuilder {
         let node = Node { id, address, mailbox, resumed, revoked, discovery_keys, join_config, lookups };
         let accepting = links.clone();
         tokio::spawn(Driver::new(identity, links, inbox, node.mailbox.downgrade(), disk, seeks).run());
+        #[cfg(feature = "admin")]
+        if let Some(listener) = admin {
+            node.serve_admin(listener)?;
+        }
         let resumed = Arc::new(resume_all(&node, stored).await?);
         // Before this, a peer could receive the answer that a group is unknown which is about to be resumed.
         accepting.spawn_accept();
@@ -297,6 +316,16 @@ impl Node {
     /// Cancel safe.
     pub async fn traffic(&self) -> Traffic {
         self.mailbox.ask(|reply| Command::Traffic { reply }).await.unwrap_or_default()
+    }
+
+    /// Serves an [admin endpoint](crate::admin) on a bound socket until the node is closed: so a program knows that the
+    /// address is free before it creates files for the node. [`NodeBuilder::admin`] does both.
+    ///
+    /// # Errors
+    /// The operating system has no thread for it.
+    #[cfg(feature = "admin")]
+    pub fn serve_admin(&self, listener: AdminListener) -> Result<(), AdminError> {
+        crate::admin::serve(listener, (self.id, self.address), &self.mailbox)
     }
 
     /// Closes all groups here, waits for sent data to arrive (at most half a second), and closes all links.

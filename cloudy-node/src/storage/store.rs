@@ -107,6 +107,12 @@ impl Store {
         self.shared.queue().backlog_bytes
     }
 
+    /// The times of transactions with their syncs.
+    #[cfg(feature = "admin")]
+    pub(crate) fn syncs(&self) -> crate::histogram::Histogram {
+        self.shared.queue().syncs.clone()
+    }
+
     /// The records of a range of keys in order, each with its checksum verified, up to `limit_bytes` as stored (34 more
     /// than key and value for each); at least one if there is any. To continue, start after the last key; an empty
     /// answer is the end. Queued records are not read until they are completed.

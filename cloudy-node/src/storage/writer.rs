@@ -42,6 +42,9 @@ pub(super) struct Queue {
     pub(super) failed: Option<StoreError>,
     /// The thread is gone.
     pub(super) ended: bool,
+    /// The times of transactions with their syncs.
+    #[cfg(feature = "admin")]
+    pub(super) syncs: crate::histogram::Histogram,
 }
 
 /// The data that the store shares with its thread. The lock of the directory outlives the database.
@@ -92,6 +95,8 @@ pub(super) fn run(shared: &Shared, mut on_completion: impl FnMut(Completion)) {
         }
     };
     while let Some(batch) = shared.next_batch(failed.is_none() && !forgotten.is_empty()) {
+        #[cfg(feature = "admin")]
+        let begun = std::time::Instant::now();
         let result = match &failed {
             Some(error) => Err(error.clone()),
             None => guarded(|| write(&shared.database, &batch, &mut forgotten)).map_err(write_error),
@@ -108,6 +113,8 @@ pub(super) fn run(shared: &Shared, mut on_completion: impl FnMut(Completion)) {
             let mut queue = shared.queue();
             queue.backlog_bytes -= cost_bytes;
             queue.failed.clone_from(&failed);
+            #[cfg(feature = "admin")]
+            queue.syncs.observe(begun.elapsed(), 1);
         }
         for (group, ticket) in covered {
             on_completion(Completion { group, ticket, result: result.clone() });

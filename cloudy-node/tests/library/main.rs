@@ -7,6 +7,7 @@ mod large;
 #[path = "../common/path.rs"]
 mod path;
 
+mod admin;
 mod before_send;
 mod broadcasts;
 mod catch_up;
