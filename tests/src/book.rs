@@ -11,6 +11,7 @@ page!(readme, include_str!("../../README.md"));
 page!(architecture, include_str!("../../ARCHITECTURE.md"));
 page!(introduction, include_str!("../../docs/introduction.md"));
 page!(first_group, include_str!("../../docs/tutorial/first-group.md"));
+page!(replicated_store, include_str!("../../docs/tutorial/replicated-store.md"));
 page!(guarantees, include_str!("../../docs/reference/guarantees.md"));
 page!(cancel_safety, include_str!("../../docs/reference/cancel-safety.md"));
 page!(protocol, include_str!("../../docs/reference/protocol.md"));

@@ -1,0 +1,9 @@
+//! Processes of the example `kv`, and what their clients may rely on.
+
+#![cfg(unix)]
+
+mod client;
+mod cluster;
+mod history;
+mod load;
+mod watches;
