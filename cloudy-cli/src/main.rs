@@ -11,6 +11,7 @@ mod duration;
 mod huge_pages;
 mod interrupts;
 mod keys;
+mod lines;
 mod logging;
 mod node;
 mod orders;

@@ -56,7 +56,8 @@
 //! | [`ClusterKey`], [`ClusterKeys`], [`Identity`] | who belongs to the cluster |
 //! | [`DataDir`] | groups on disk, which survive the death of all processes at once |
 //!
-//! Modules: [`discovery`] finds nodes by multicast or names, [`key_file`] keeps cluster keys in files, [`session`] is an
+//! Modules: [`data`] inspects, verifies and exports data directories, [`discovery`] finds nodes by multicast or names,
+//! [`key_file`] keeps cluster keys in files, [`session`] is an
 //! application on the library that measures and compares what its members read.
 //!
 //! # Waits, errors and cancellation
@@ -84,6 +85,7 @@
 pub mod admin;
 mod cluster_key;
 mod cluster_keys;
+pub mod data;
 pub mod discovery;
 mod driver;
 mod endpoint;

@@ -31,6 +31,7 @@ mod path;
 mod pending;
 mod read_back;
 mod records;
+mod recovery;
 mod result_log;
 mod ring;
 mod rules;
@@ -59,6 +60,7 @@ pub use io::{
 };
 pub use machine::{FinalOutcomes, Machine, MachineConfig, Role};
 pub use read_back::{Stored, StoredError};
+pub use recovery::{AloneError, StoredState};
 pub use rules::{Rule, Rules};
 pub use stored::{LogBase, Record, StoredBase, StoredBody, StoredEntry, StoredSnapshot, Vote};
 pub use time::Time;

@@ -19,6 +19,8 @@ page!(rules, include_str!("../../docs/reference/rules.md"));
 page!(wire, include_str!("../../docs/reference/wire.md"));
 page!(replicated_service, include_str!("../../docs/how-to/replicated-service.md"));
 page!(operating, include_str!("../../docs/how-to/operating.md"));
+page!(data, include_str!("../../docs/how-to/data.md"));
+page!(data_reference, include_str!("../../docs/reference/data.md"));
 page!(testing_your_app, include_str!("../../docs/how-to/testing-your-app.md"));
 page!(performance, include_str!("../../docs/explanation/performance.md"));
 page!(decisions, include_str!("../../docs/explanation/decisions.md"));

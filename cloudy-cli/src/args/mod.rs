@@ -4,6 +4,7 @@ mod address;
 mod admin;
 mod bare;
 mod bench;
+mod data;
 mod demo;
 mod empty;
 mod failover;
@@ -28,6 +29,7 @@ use clap_complete::Shell;
 
 pub(crate) use admin::AdminArgs;
 pub(crate) use bench::{BenchArgs, BenchNodeArgs, Senders, Sweep};
+pub(crate) use data::{DataCommand, DataCommandArgs, ExportArgs, ImportArgs, InspectArgs};
 pub(crate) use demo::DemoArgs;
 pub(crate) use failover::{BenchCommand, FailoverArgs, FailureKind, SoakArgs};
 pub(crate) use join::JoinArgs;
@@ -143,6 +145,8 @@ pub(crate) enum Command {
     BenchNode(BenchNodeArgs),
     /// Create, show, find or change the cluster key
     Key(KeyArgs),
+    /// Inspect, verify, export or import the data directory of a node that does not run
+    Data(DataCommandArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print manual pages
@@ -159,7 +163,9 @@ impl Command {
             Self::Master(_) | Self::Tail(_) | Self::Join(_) | Self::BenchNode(_) => true,
             Self::Slave(args) => !args.is_supervisor(),
             Self::Bench(args) => args.in_process,
-            Self::Demo(_) | Self::Key(_) | Self::Completions(_) | Self::Man(_) | Self::Version(_) => false,
+            Self::Demo(_) | Self::Key(_) | Self::Data(_) | Self::Completions(_) | Self::Man(_) | Self::Version(_) => {
+                false
+            }
         }
     }
 }

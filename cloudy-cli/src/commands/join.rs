@@ -19,9 +19,9 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 
 use crate::args::{DataArgs, JoinArgs};
-use crate::commands::tail::view_line;
 use crate::interrupts::{Interrupts, Stop};
 use crate::keys::KeyFile;
+use crate::lines::view_line;
 use crate::node::{self, Who};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, say_plainly};
 use crate::sink::STDOUT;

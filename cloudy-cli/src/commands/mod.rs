@@ -3,6 +3,7 @@
 mod attach;
 mod bench;
 mod completions;
+mod data;
 mod demo;
 mod failover;
 mod join;
@@ -36,6 +37,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Report> {
         Command::Bench(args) => bench::run(*args).await,
         Command::BenchNode(_) => crate::bench::node::run_as_process().await,
         Command::Key(args) => key::run(args.command),
+        Command::Data(args) => data::run(args.command).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Version(args) => version::run(&args),

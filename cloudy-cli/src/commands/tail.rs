@@ -1,6 +1,5 @@
 //! `cloudy tail`: prints the result of a group as JSON lines, while it grows. It delays no node.
 
-use std::fmt::Write as _;
 use std::future::pending;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::resume_unwind;
@@ -8,13 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cloudy_node::discovery::seeds;
-use cloudy_node::session::{SessionName, Sum, numbers};
-use cloudy_node::{
-    ApprovedError, ApprovedItem, Checkpoint, ClusterKeys, Entry, Event, Group, Index, InstalledView, JoinError, Node,
-    payload_slices,
-};
+use cloudy_node::{ApprovedError, Checkpoint, ClusterKeys, Event, Group, Index, JoinError, Node};
 use miette::{IntoDiagnostic, Report};
-use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -22,6 +16,7 @@ use crate::args::TailArgs;
 use crate::duration;
 use crate::interrupts::Interrupts;
 use crate::keys::KeyFile;
+use crate::lines::Lines;
 use crate::node::serve_admin;
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_soon, say_plainly};
 
@@ -123,8 +118,7 @@ fn beside(address: SocketAddr) -> SocketAddr {
 struct Tail {
     from: Index,
     lost_timeout: Duration,
-    session: bool,
-    sum: Sum,
+    lines: Lines,
 }
 
 impl Tail {
@@ -132,8 +126,7 @@ impl Tail {
         Self {
             from: Index(args.from.get()),
             lost_timeout: args.lost_timeout,
-            session: SessionName::of_group(&args.group_name()).is_some(),
-            sum: Sum::default(),
+            lines: Lines::of_group(&args.group_name()),
         }
     }
 
@@ -147,8 +140,7 @@ impl Tail {
             };
             let Some(item) = next else { break };
             let text = match item {
-                Ok(ApprovedItem::Batch(entry)) => self.lines(&entry),
-                Ok(ApprovedItem::View(installed)) => view_line(&installed),
+                Ok(item) => self.lines.of(&item),
                 Err(ApprovedError::Lagged { resume_from }) => {
                     return Err(failure(
                         format_args!(
@@ -161,7 +153,7 @@ impl Tail {
             };
             print_soon(&text).await?;
         }
-        print_soon(&self.last_line(final_result(group).await)).await?;
+        print_soon(&self.lines.last(final_result(group).await, self.from == Index(1))).await?;
         Ok(ExitCode::from(EXIT_EQUAL))
     }
 
@@ -187,46 +179,6 @@ impl Tail {
             ),
         )
     }
-
-    fn lines(&mut self, entry: &Entry) -> String {
-        let mut text = String::new();
-        for (at, payload) in (0..).zip(payload_slices(&entry.batch.body)) {
-            let mut line = json!({
-                "index": entry.first_index.0 + at,
-                "origin": entry.origin.to_string(),
-                "seq": entry.batch.first_seq.0 + at,
-                "view": entry.view.0,
-            });
-            match numbers::decode(payload).ok().filter(|_| self.session) {
-                Some(number) => {
-                    self.sum.add(number);
-                    line["value"] = number.into();
-                }
-                None => line["payload"] = hexadecimal(payload).into(),
-            }
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{line}");
-        }
-        text
-    }
-
-    fn last_line(&self, result: Option<Checkpoint>) -> String {
-        let count = result.map_or(self.sum.count(), |result| result.index.0);
-        let mut line = json!({ "count": count });
-        if let Some(result) = result.filter(|_| self.from == Index(1)) {
-            if self.session && self.sum.count() == count {
-                line["sum"] = self.sum.sum().into();
-            }
-            line["digest"] = result.digest.to_string().into();
-        }
-        format!("{line}\n")
-    }
-}
-
-/// A view, and the index that it takes force before.
-pub(super) fn view_line(installed: &InstalledView) -> String {
-    let members: Vec<String> = installed.view.ring.iter().map(|member| member.node.to_string()).collect();
-    format!("{}\n", json!({ "view": installed.id().0, "index": installed.first.0, "members": members }))
 }
 
 /// Since when no coordinator of the group has given a sign of life.
@@ -267,13 +219,6 @@ async fn final_result(group: &Group) -> Option<Checkpoint> {
         }
     }
     None
-}
-
-fn hexadecimal(payload: &[u8]) -> String {
-    payload.iter().fold(String::with_capacity(2 * payload.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

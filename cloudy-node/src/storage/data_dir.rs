@@ -26,6 +26,9 @@ pub(crate) const NODE_KEY_FILE: &str = "node.key";
 /// The records of the node's groups.
 pub(crate) const DATABASE_FILE: &str = "cloudy.redb";
 
+/// All files of a data directory; the one that marks it comes first.
+pub(crate) const DATA_FILES: [&str; 4] = [FORMAT_FILE, NODE_KEY_FILE, DATABASE_FILE, LOCK_FILE];
+
 /// A directory that file systems create at the root of a volume.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -43,7 +46,7 @@ pub struct DataDir {
 
 /// The state of a path for a data directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
+pub(super) enum Found {
     /// The path is unused, or an empty directory.
     Nothing,
     /// An unfinished data directory; no node has run on it.
@@ -79,6 +82,18 @@ impl DataDir {
         }
         let node_key = node_key_file::load(&path.join(NODE_KEY_FILE))?;
         Ok(Self { path: path.to_owned(), node_key, lock: Arc::new(lock) })
+    }
+
+    /// Creates a data directory with a fresh private key at `path`, which is unused or an empty directory. Waits for the
+    /// disk.
+    ///
+    /// # Errors
+    /// [`DataDirError::NotEmpty`] if a node's data is there, else as [`open`](Self::open).
+    pub fn create(path: &Path) -> Result<Self, DataDirError> {
+        if look(path)? == Found::Finished {
+            return Err(DataDirError::NotEmpty { path: path.to_owned() });
+        }
+        Self::open(path, true)
     }
 
     /// The path of the directory.
@@ -136,7 +151,7 @@ impl DataDir {
 }
 
 /// Detects the state of the directory, and changes nothing.
-fn look(path: &Path) -> Result<Found, DataDirError> {
+pub(super) fn look(path: &Path) -> Result<Found, DataDirError> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),

@@ -149,6 +149,12 @@ pub enum DataDirError {
         /// The directory.
         path: PathBuf,
     },
+    /// A new one was requested where a node's data is.
+    #[error("{} holds the data of a node, and is not overwritten: name a new or empty directory", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The path is not a directory.
     #[error("{} is no directory: name a directory for the node's data", path.display())]
     NotADirectory {

@@ -33,12 +33,16 @@ mod group_reads;
 mod group_records;
 mod node_key_file;
 mod op;
+mod overlay;
 mod packs;
+mod read_only;
 mod record;
 mod result_reads;
 mod store;
+mod verify;
 mod writer;
 
+pub(crate) use data_dir::DATA_FILES;
 pub use data_dir::DataDir;
 #[cfg(feature = "fault")]
 pub use error::SubmitError;
@@ -47,9 +51,11 @@ pub(crate) use group_reads::read_group;
 pub(crate) use group_records::{GroupMeta, Recorder, meta_op};
 pub use op::Table;
 pub(crate) use op::{Op, STORE_BACKLOG_BYTES_MAX};
-pub(crate) use result_reads::{Part, ResultReader, ResultReads};
+pub(crate) use read_only::ReadOnlyDir;
+pub(crate) use result_reads::{Part, ResultReader, ResultReads, last_index, read_part};
 pub use store::STORE_CACHE_BYTES;
 pub(crate) use store::Store;
+pub use verify::Damage;
 pub(crate) use writer::Completion;
 
 /// The version of everything in a data directory.

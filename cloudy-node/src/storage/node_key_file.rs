@@ -20,6 +20,11 @@ pub(super) fn store(directory: &Path, path: &Path, key: &NodeKey) -> Result<(), 
 /// Reads the key. Refuses a file that another user owns or has any right to; a group of this process may have rights,
 /// as orchestrators set them for a whole volume.
 pub(super) fn load(path: &Path) -> Result<NodeKey, DataDirError> {
+    load_as(path, false)
+}
+
+/// The same; with `as_root_any_owner`, root may read a file of another user.
+pub(super) fn load_as(path: &Path, as_root_any_owner: bool) -> Result<NodeKey, DataDirError> {
     let wrong = |what| DataDirError::NodeKey { path: path.to_owned(), what };
     let file = match files::open_regular(path, OpenOptions::new().read(true)) {
         Ok(Some(file)) => file,
@@ -27,7 +32,9 @@ pub(super) fn load(path: &Path) -> Result<NodeKey, DataDirError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(wrong("missing")),
         Err(error) => return Err(io_error("read", path)(error)),
     };
-    match files::wrong_rights(&file, files::GROUP_READS_AND_WRITES, false).map_err(io_error("read", path))? {
+    match files::wrong_rights(&file, files::GROUP_READS_AND_WRITES, as_root_any_owner)
+        .map_err(io_error("read", path))?
+    {
         Some(WrongRights::OtherOwner { owner }) => {
             return Err(DataDirError::OtherOwner { path: path.to_owned(), owner });
         }

@@ -34,6 +34,9 @@ pub enum Table {
 }
 
 impl Table {
+    /// All tables, ordered by their numbers.
+    pub const ALL: [Self; 6] = [Self::Meta, Self::Log, Self::Slots, Self::Result, Self::Checkpoints, Self::Views];
+
     /// Whether its records are many and large, and are deleted in about the order in which they were stored.
     pub(super) fn is_bulk(self) -> bool {
         matches!(self, Self::Slots | Self::Result)

@@ -92,6 +92,27 @@ pub(super) fn group_of(full_key: &[u8]) -> Option<(GroupId, Option<Vec<u8>>)> {
     Some((GroupId(group), later))
 }
 
+/// The table of a key in the database; none for an unknown number.
+pub(super) fn table_of(full_key: &[u8]) -> Option<Table> {
+    let number = *full_key.get(GROUP_BYTES)?;
+    Table::ALL.into_iter().find(|table| table.number() == number)
+}
+
+/// The key of a record within its table.
+pub(super) fn key_of(full_key: &[u8]) -> &[u8] {
+    full_key.get(PREFIX_BYTES..).unwrap_or_default()
+}
+
+/// The first key of the table after the one of this key; none after the last.
+pub(super) fn next_table(full_key: &[u8]) -> Option<Vec<u8>> {
+    let (group, later) = group_of(full_key).unwrap_or((GroupId([0; GROUP_BYTES]), None));
+    let number = full_key.get(GROUP_BYTES).copied().unwrap_or_default();
+    if full_key.len() < GROUP_BYTES || number < Table::ALL.len() as u8 {
+        return Some([&group.0[..], &[number + 1]].concat());
+    }
+    later
+}
+
 /// The content of a record in the database: its value, or the value's position.
 pub(super) fn sealed(full_key: &[u8], value: &Value, place: Option<Place>) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(CHECKSUM_BYTES + 1 + place.map_or(value.len(), |_| PLACE_BYTES));
@@ -135,7 +156,7 @@ pub(super) fn unsealed(
     sealed: &[u8],
     read: impl FnOnce(Place) -> Result<Bytes, redb::Error>,
 ) -> Result<Result<Record, StoreError>, redb::Error> {
-    let key = full_key.get(PREFIX_BYTES..).unwrap_or_default();
+    let key = key_of(full_key);
     let damaged = || StoreError::Damaged { group, table, key: key.iter().map(|byte| format!("{byte:02x}")).collect() };
     let Some((stored, rest)) = sealed.split_at_checked(CHECKSUM_BYTES) else { return Ok(Err(damaged())) };
     let (place, value) = match (place_of(sealed), rest.split_first()) {

@@ -7,7 +7,9 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use cloudy_proto::slot::Batch;
-use cloudy_proto::{ApprovedItem, Entry, GroupId, InstalledView, Position, Rank, Record, Round, StoredEntry, ViewId};
+use cloudy_proto::{
+    ApprovedItem, Entry, GroupId, Index, InstalledView, Position, Rank, Record, Round, StoredEntry, ViewId,
+};
 
 use super::error::ReadGroupError;
 use super::group_records::{decode_entry, decode_slot, decode_view, result_key, slot_key, view_key};
@@ -117,6 +119,16 @@ pub(crate) fn read_part(
     }
     let views = views_of(store, group, position, &part)?;
     Ok(position.with_views(part, &views))
+}
+
+/// The last stored index of the result; none if no message is stored.
+///
+/// # Errors
+/// The record is damaged, or of another version.
+pub(crate) fn last_index(store: &Store, group: GroupId) -> Result<Option<Index>, ReadGroupError> {
+    let Some(last) = store.last_up_to(group, Table::Result, &result_key(Index(u64::MAX)))? else { return Ok(None) };
+    let entry = decode_entry(&last.key, last.value).ok_or(ReadGroupError::Foreign { group, table: Table::Result })?;
+    Ok(Some(entry.last_index()))
 }
 
 /// The views that begin among entries from a position on, and some of those that follow.

@@ -175,6 +175,25 @@ impl Store {
         read.map_err(read_error)?
     }
 
+    /// The number of records of a table, and their bytes with their values.
+    ///
+    /// # Errors
+    /// The database is damaged or cannot be read.
+    pub(crate) fn size(&self, group: GroupId, table: Table) -> Result<(u64, u64), StoreError> {
+        let Some((from, to)) = record::full_range(group, table, &..) else { return Ok((0, 0)) };
+        let read = guarded(|| {
+            let records = self.shared.database.begin_read()?.open_table(RECORDS)?;
+            let (mut count, mut bytes) = (0, 0);
+            for entry in records.range::<&[u8]>((as_slice(&from), as_slice(&to)))? {
+                let (key, sealed) = entry?;
+                count += 1;
+                bytes += record::whole_bytes(key.value(), sealed.value()) as u64;
+            }
+            Ok((count, bytes))
+        });
+        read.map_err(read_error)
+    }
+
     /// The groups with records that are not forgotten, ordered by id.
     ///
     /// # Errors

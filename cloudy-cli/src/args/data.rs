@@ -1,0 +1,122 @@
+//! `cloudy data`.
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::tail::INDEX_MAX;
+use super::values::whole;
+
+/// Arguments of `cloudy data`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cloudy data inspect /var/lib/orders                   what a node has stored
+  cloudy data verify /var/lib/orders                    whether any of it is damaged
+  cloudy data export /var/lib/orders > orders.jsonl     its messages, as `cloudy tail` prints them
+  cloudy data import /var/lib/new --group orders < orders.jsonl
+
+The node of the directory must not run. Only import writes, and only to a new or empty directory.")]
+pub(crate) struct DataCommandArgs {
+    /// The subcommand.
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+/// The subcommands of `cloudy data`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Print what a data directory holds: its node, and for each group the members, indices and sizes
+    #[command(after_help = "\
+Examples:
+  cloudy data inspect /var/lib/orders
+  cloudy data inspect /var/lib/orders --json | jq '.groups[].last'
+
+Exit status:
+  0    printed
+  1    the directory is in use, damaged, or no data directory
+  2    the command line is wrong")]
+    Inspect(InspectArgs),
+    /// Verify every record of a data directory, and name the damaged ones
+    #[command(after_help = "\
+Examples:
+  cloudy data verify /var/lib/orders
+  cloudy data verify /var/lib/orders --json | jq .damage
+
+Exit status:
+  0    no record is damaged
+  1    a record is damaged, or the directory cannot be read
+  2    the command line is wrong")]
+    Verify(InspectArgs),
+    /// Print the messages and views of a group as JSON lines, as `cloudy tail` does for a running node
+    #[command(after_help = "\
+Examples:
+  cloudy data export /var/lib/orders
+  cloudy data export /var/lib/orders --group orders --from 1000 | jq .payload
+
+Exit status:
+  0    everything from that index on was printed
+  1    the directory is in use or damaged, or does not hold that index
+  2    the command line is wrong
+  141  the reader of the output has closed it")]
+    Export(ExportArgs),
+    /// Create a data directory with a new node and a new group that has these messages
+    #[command(after_help = "\
+Examples:
+  cloudy data import /var/lib/new --group orders orders.jsonl
+  cloudy data export /var/lib/old | cloudy data import /var/lib/new --group orders
+
+FILE has the lines of `cloudy data export`, `cloudy tail` or `cloudy join`. Each message keeps its index and content; its
+origin is the new node. The group has a new id and one member: start it by `cloudy join GROUP --data DIR --bind HOST:PORT`,
+and other nodes join it.
+
+Exit status:
+  0    all messages are stored
+  1    something failed, and DIR is as it was
+  2    the command line is wrong")]
+    Import(ImportArgs),
+}
+
+/// Arguments of `cloudy data inspect` and `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The data directory
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `cloudy data export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The data directory
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// The group, by name or id [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    /// The first message to print [default: the first one that is stored]
+    #[arg(long, value_name = "INDEX", allow_hyphen_values = true,
+          value_parser = whole(NonZeroU64::MIN, INDEX_MAX, "1000"))]
+    pub(crate) from: Option<NonZeroU64>,
+}
+
+/// Arguments of `cloudy data import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The directory to create; it may exist if it is empty
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// The file with the messages [default: stdin]
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The name of the new group
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: String,
+    /// Accept messages that begin with a later index than 1: they get the indices from 1 on
+    #[arg(long)]
+    pub(crate) renumber: bool,
+}

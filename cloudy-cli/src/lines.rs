@@ -1,0 +1,136 @@
+//! The JSON lines of a result, and back: `cloudy tail` and `cloudy data export` print the same ones.
+
+use std::fmt::Write as _;
+
+use cloudy_node::session::{SessionName, Sum, numbers};
+use cloudy_node::{ApprovedItem, Checkpoint, Entry, InstalledView, payload_slices};
+use data_encoding::{BASE64, HEXLOWER};
+use serde_json::{Value, json};
+
+/// The lines of one result, from an index on.
+pub(crate) struct Lines {
+    session: bool,
+    sum: Sum,
+}
+
+impl Lines {
+    /// Those of a group with this name: messages of a session are numbers.
+    pub(crate) fn of_group(name: &str) -> Self {
+        Self { session: SessionName::of_group(name).is_some(), sum: Sum::default() }
+    }
+
+    /// The lines of the next item.
+    pub(crate) fn of(&mut self, item: &ApprovedItem) -> String {
+        match item {
+            ApprovedItem::Batch(entry) => self.messages(entry),
+            ApprovedItem::View(installed) => view_line(installed),
+        }
+    }
+
+    fn messages(&mut self, entry: &Entry) -> String {
+        let mut text = String::new();
+        for (at, payload) in (0..).zip(payload_slices(&entry.batch.body)) {
+            let mut line = json!({
+                "index": entry.first_index.0 + at,
+                "origin": entry.origin.to_string(),
+                "seq": entry.batch.first_seq.0 + at,
+                "view": entry.view.0,
+            });
+            match numbers::decode(payload).ok().filter(|_| self.session) {
+                Some(number) => {
+                    self.sum.add(number);
+                    line["value"] = number.into();
+                }
+                None => line["payload"] = HEXLOWER.encode(payload).into(),
+            }
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+
+    /// The last line, of a closed group: the count, and the digest if all of the result was read.
+    pub(crate) fn last(&self, result: Option<Checkpoint>, is_all: bool) -> String {
+        let count = result.map_or(self.sum.count(), |result| result.index.0);
+        let mut line = json!({ "count": count });
+        if let Some(result) = result.filter(|_| is_all) {
+            if self.session && self.sum.count() == count {
+                line["sum"] = self.sum.sum().into();
+            }
+            line["digest"] = result.digest.to_string().into();
+        }
+        format!("{line}\n")
+    }
+}
+
+/// A view, and the index that it takes force before.
+pub(crate) fn view_line(installed: &InstalledView) -> String {
+    let members: Vec<String> = installed.view.ring.iter().map(|member| member.node.to_string()).collect();
+    format!("{}\n", json!({ "view": installed.id().0, "index": installed.first.0, "members": members }))
+}
+
+/// A line of a result that was read.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Line {
+    /// A message.
+    Message {
+        /// Its index.
+        index: u64,
+        /// Its payload.
+        payload: Vec<u8>,
+    },
+    /// The last line, with the number of messages.
+    Count(u64),
+    /// A view or a receipt: nothing to import.
+    Other,
+}
+
+impl Line {
+    /// Reads a line of `cloudy data export`, `tail` or `join`.
+    ///
+    /// # Errors
+    /// The fault.
+    pub(crate) fn read(line: &str) -> Result<Self, String> {
+        let object: Value = serde_json::from_str(line).map_err(|error| format!("it is no JSON object: {error}"))?;
+        let text = |field: &str| object[field].as_str();
+        if object["receipt"].is_u64() || object["members"].is_array() {
+            return Ok(Self::Other);
+        }
+        if let Some(count) = object["count"].as_u64() {
+            return Ok(Self::Count(count));
+        }
+        let index = object["index"].as_u64().ok_or("it has no index")?;
+        let payload = match (text("payload"), text("text"), text("base64"), object["value"].as_f64()) {
+            (Some(digits), ..) => {
+                HEXLOWER.decode(digits.as_bytes()).map_err(|error| format!("its payload: {error}"))?
+            }
+            (_, Some(text), ..) => text.as_bytes().to_vec(),
+            (_, _, Some(text), _) => BASE64.decode(text.as_bytes()).map_err(|error| format!("its base64: {error}"))?,
+            (.., Some(number)) => numbers::encode(number).to_vec(),
+            _ => return Err("it has no payload, text, base64 or value".to_owned()),
+        };
+        Ok(Self::Message { index, payload })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_in_every_form_are_read() {
+        let message = |payload: &[u8]| Ok(Line::Message { index: 7, payload: payload.to_vec() });
+        assert_eq!(Line::read(r#"{"index":7,"origin":"ab","seq":1,"view":1,"payload":"00ff"}"#), message(&[0, 255]));
+        assert_eq!(Line::read(r#"{"index":7,"text":"ä"}"#), message("ä".as_bytes()));
+        assert_eq!(Line::read(r#"{"index":7,"base64":"//4="}"#), message(&[255, 254]));
+        assert_eq!(Line::read(r#"{"index":7,"value":0.25}"#), message(&numbers::encode(0.25)));
+        assert_eq!(Line::read(r#"{"count":12,"digest":"00"}"#), Ok(Line::Count(12)));
+        for other in [r#"{"view":1,"index":1,"members":["ab"]}"#, r#"{"receipt":4,"index":17}"#] {
+            assert_eq!(Line::read(other), Ok(Line::Other));
+        }
+        for (wrong, fault) in [("text", "no JSON"), (r#"{"text":"a"}"#, "no index"), (r#"{"index":1}"#, "no payload")] {
+            let error = Line::read(wrong).expect_err("wrong");
+            assert!(error.contains(fault), "{error}");
+        }
+    }
+}

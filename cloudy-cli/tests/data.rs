@@ -1,0 +1,183 @@
+//! `cloudy data`: directories of nodes that do not run.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use cloudy_node::{DataDir, Durability, Group, GroupConfig, Node, Parameters, key_file};
+use common::{Cluster, Ended, Running, cloudy, free_port, run, until};
+use serde_json::Value;
+
+/// A running group of two, on disk.
+struct Pair {
+    nodes: Vec<Node>,
+    group: Group,
+}
+
+async fn pair(cluster: &Cluster) -> Pair {
+    let keys = key_file::load_keys(&cluster.key).unwrap();
+    let mut nodes = Vec::new();
+    for at in 0..2 {
+        let dir = DataDir::open(&cluster.path(&format!("data-{at}")), true).unwrap();
+        let identity = dir.identity(keys.primary()).unwrap();
+        nodes.push(Node::builder().identity(identity).data_dir(dir).start().await.unwrap());
+    }
+    let parameters = Parameters::default().durability(Durability::Disk);
+    let (joiner, address) = (nodes[1].clone(), nodes[0].local_addr());
+    let joining = tokio::spawn(async move { joiner.join_group_at("orders", address).await });
+    let group = nodes[0].create_group("orders", 2, GroupConfig::default().parameters(parameters)).await.unwrap();
+    let other = joining.await.unwrap().unwrap();
+    for number in 0..300 {
+        let group = if number % 2 == 0 { &group } else { &other };
+        drop(group.broadcast(format!("order {number} \u{e9}")).await.unwrap());
+    }
+    group.flush().await.unwrap();
+    other.flush().await.unwrap();
+    Pair { nodes, group }
+}
+
+fn data(args: &[&str], directory: &Path, more: &[&str]) -> Command {
+    let mut command = cloudy(&["data"]);
+    command.args(args).arg(directory).args(more);
+    command
+}
+
+/// The complete lines of a file.
+fn lines_of(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+    complete.lines().map(str::to_owned).collect()
+}
+
+fn good(ended: &Ended) -> &str {
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    &ended.stdout
+}
+
+#[tokio::test]
+async fn an_export_of_a_stopped_node_is_what_tail_prints_of_a_running_one() {
+    let cluster = Cluster::new();
+    let Pair { nodes, group } = pair(&cluster).await;
+    let tailed = cluster.path("tailed");
+    let mut tail = cloudy(&["tail", &nodes[0].local_addr().to_string(), "--group", "orders", "--from", "1"]);
+    tail.arg("--cluster-key").arg(&cluster.key).stdout(fs::File::create(&tailed).unwrap());
+    let mut tail = tail.spawn().unwrap();
+    let output = tailed.clone();
+    // The nodes of this process run meanwhile.
+    let waited = tokio::task::spawn_blocking(move || {
+        until("tail has all", || lines_of(&output).iter().filter(|line| line.contains("payload")).count() == 300);
+    });
+    waited.await.unwrap();
+    tail.kill().and_then(|()| tail.wait()).unwrap();
+    let directory = cluster.path("data-0");
+    for command in ["inspect", "verify", "export"] {
+        run(data(&[command], &directory, &[])).failed_with(&["is in use by another process", "stop that one"]);
+    }
+    for node in &nodes {
+        node.shutdown().await;
+    }
+    let exported = run(data(&["export"], &directory, &["--group", "orders"]));
+    let exported: Vec<&str> = good(&exported).lines().collect();
+    let tailed = lines_of(&tailed);
+    assert_eq!(exported[..tailed.len()], tailed, "the lines differ");
+    // Views that began while the nodes were shut down may follow.
+    assert!(exported[tailed.len()..].iter().all(|line| line.contains("members")), "{exported:#?}");
+    let late = run(data(&["export"], &directory, &["--from", "299"]));
+    assert_eq!(good(&late).lines().filter(|line| line.contains("payload")).count(), 2);
+    let inspected = run(data(&["inspect"], &directory, &["--json"])).json();
+    let described = &inspected["groups"][0];
+    assert_eq!((described["id"].as_str(), described["last"].as_u64()), (Some(&*group.id().to_string()), Some(300)));
+    assert_eq!(described["members"].as_array().map(Vec::len), Some(2));
+    assert_eq!(inspected["node"].as_str(), Some(&*nodes[0].id().to_string()));
+    let text = run(data(&["inspect"], &directory, &[]));
+    for words in ["messages   1 to 300", "this node", "slots"] {
+        assert!(good(&text).contains(words), "no {words:?} in {text:#?}");
+    }
+    assert!(good(&run(data(&["verify"], &directory, &[]))).contains("are good"));
+    run(data(&["export"], &directory, &["--group", "none"])).failed_with(&["has no group \"none\"", "orders"]);
+    run(data(&["inspect"], &cluster.path("missing"), &[])).failed_with(&["there is no data directory"]);
+}
+
+#[tokio::test]
+async fn an_imported_group_is_new_has_the_same_messages_and_runs() {
+    let cluster = Cluster::new();
+    let Pair { nodes, group } = pair(&cluster).await;
+    for node in &nodes {
+        node.shutdown().await;
+    }
+    let (exported, new) = (cluster.path("exported"), cluster.path("new"));
+    fs::write(&exported, good(&run(data(&["export"], &cluster.path("data-1"), &[])))).unwrap();
+    let from = exported.display().to_string();
+    let imported = run(data(&["import"], &new, &[&from, "--group", "copies"]));
+    let text = good(&imported);
+    let id = text.lines().find_map(|line| line.strip_prefix("group ")).unwrap();
+    assert!(text.contains("new group \"copies\" with 300 messages") && id != group.id().to_string(), "{text}");
+    run(data(&["import"], &new, &[&from, "--group", "copies"])).failed_with(&["name a new or empty directory"]);
+    let port = free_port().to_string();
+    let at = format!("127.0.0.1:{port}");
+    let mut member = cloudy(&["join", "copies", "--bind", &at, "--seed", &at, "--stay", "--data"]);
+    member.arg(&new).arg("--cluster-key").arg(&cluster.key);
+    let mut member = Running::start(member);
+    assert!(member.wait_for("in group").contains(id));
+    let tailed = cluster.path("tailed");
+    let mut tail = cloudy(&["tail", &at, "--group", "copies"]);
+    tail.arg("--cluster-key").arg(&cluster.key).stdout(fs::File::create(&tailed).unwrap());
+    let mut tail = tail.spawn().unwrap();
+    let payloads = |lines: &[String]| {
+        let objects = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let objects = objects.filter(|object| object["payload"].is_string());
+        objects.map(|object| (object["index"].clone(), object["payload"].clone())).collect::<Vec<_>>()
+    };
+    let expected = payloads(&lines_of(&exported));
+    until("the member has all messages", || payloads(&lines_of(&tailed)).len() >= expected.len());
+    assert_eq!(payloads(&lines_of(&tailed)), expected);
+    tail.kill().and_then(|()| tail.wait()).unwrap();
+}
+
+#[test]
+fn a_wrong_import_names_the_line_and_leaves_nothing() {
+    let cluster = Cluster::new();
+    let (lines, new) = (cluster.path("lines"), cluster.path("new"));
+    let file = lines.display().to_string();
+    for (text, words) in [
+        ("{\"index\":1,\"text\":\"a\"}\nno JSON\n", &["line 2", "no JSON object"][..]),
+        ("{\"index\":1,\"text\":\"a\"}\n{\"index\":3,\"text\":\"c\"}\n", &["line 2", "index 3", "2 comes next"]),
+        ("{\"index\":7,\"text\":\"a\"}\n", &["begin with index 7", "--renumber"]),
+        ("{\"index\":1,\"text\":\"a\"}\n{\"count\":2}\n", &["it counts 2 messages, and 1 precede it"]),
+    ] {
+        fs::write(&lines, text).unwrap();
+        run(data(&["import"], &new, &[&file, "--group", "orders"])).failed_with(words);
+        assert!(!new.exists(), "{text}");
+    }
+    fs::write(&lines, "{\"index\":7,\"text\":\"a\"}\n").unwrap();
+    assert!(
+        good(&run(data(&["import"], &new, &[&file, "--group", "orders", "--renumber"]))).contains("with 1 messages")
+    );
+}
+
+#[tokio::test]
+async fn damage_is_named_and_sets_the_status() {
+    let cluster = Cluster::new();
+    let Pair { nodes, .. } = pair(&cluster).await;
+    for node in &nodes {
+        node.shutdown().await;
+    }
+    let directory = cluster.path("data-0");
+    let file = directory.join("cloudy.redb");
+    let mut image = fs::read(&file).unwrap();
+    let payload = "order 137 \u{e9}".as_bytes();
+    let places: Vec<usize> = (0..image.len()).filter(|at| image[*at..].starts_with(payload)).collect();
+    assert!(!places.is_empty());
+    places.iter().for_each(|at| image[at + 6] ^= 1);
+    fs::write(&file, image).unwrap();
+    let verified = run(data(&["verify"], &directory, &[]));
+    assert_eq!(verified.code(), Some(1), "{verified:#?}");
+    assert!(verified.stdout.contains("damaged: table slots, record 0"), "{verified:#?}");
+    assert!(verified.stderr.contains("help: check the disk") && !verified.stderr.contains("panicked"), "{verified:#?}");
+    let verified = run(data(&["verify"], &directory, &["--json"]));
+    let damage = serde_json::from_str::<Value>(&verified.stdout).unwrap()["damage"][0].clone();
+    assert_eq!((verified.code(), damage["table"].as_str()), (Some(1), Some("slots")), "{damage}");
+    run(data(&["export"], &directory, &[])).failed_with(&["was altered on disk"]);
+}

@@ -1,0 +1,102 @@
+//! A data directory that is read and not changed, while no node uses it.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cloudy_proto::NodeId;
+
+use super::data_dir::{DATABASE_FILE, Found, LOCK_FILE, NODE_KEY_FILE, look};
+use super::data_files::{io_error, open_regular};
+use super::error::{DataDirError, OpenStoreError, StoreError, open_error};
+use super::node_key_file;
+use super::overlay::Overlay;
+use super::store::{Store, open_database};
+use super::verify::{Verified, verify};
+use crate::files;
+
+/// A data directory of which this process only reads. It is locked meanwhile, so no node starts on it.
+#[derive(Debug)]
+pub(crate) struct ReadOnlyDir {
+    path: PathBuf,
+    node_id: NodeId,
+    /// None if the file is missing: then no process uses the directory.
+    lock: Option<Arc<File>>,
+}
+
+impl ReadOnlyDir {
+    /// Opens and locks the directory. Root may read those of other users.
+    ///
+    /// # Errors
+    /// It is no data directory of this version, or is in use.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        if let Some(target) = files::dangling(path) {
+            return Err(DataDirError::Dangling { path: path.to_owned(), target });
+        }
+        if look(path)? != Found::Finished {
+            return Err(DataDirError::Missing { path: path.to_owned() });
+        }
+        let lock = lock(path)?;
+        let node_id = node_key_file::load_as(&path.join(NODE_KEY_FILE), true)?.node_id();
+        Ok(Self { path: path.to_owned(), node_id, lock })
+    }
+
+    /// The path of the directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The id of the node that owns the directory.
+    pub(crate) fn node_id(&self) -> NodeId {
+        self.node_id
+    }
+
+    fn database_file(&self) -> Result<File, OpenStoreError> {
+        let not_a_store = |cause: &str| OpenStoreError::NotAStore { cause: cause.to_owned() };
+        let opened = files::open_regular(&self.path.join(DATABASE_FILE), File::options().read(true));
+        let file = opened.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => not_a_store("the file is missing"),
+            _ => StoreError::Read { cause: error.to_string() }.into(),
+        })?;
+        file.ok_or_else(|| not_a_store("it is no regular file"))
+    }
+
+    fn of_database(&self, source: OpenStoreError) -> DataDirError {
+        DataDirError::Database { path: self.path.join(DATABASE_FILE), source }
+    }
+
+    /// Opens the database, and verifies every page of it. What an unclean end left undone is done in memory only.
+    ///
+    /// # Errors
+    /// It is missing, damaged or out of reach.
+    pub(crate) fn open_store(&self) -> Result<Store, DataDirError> {
+        let opened = || {
+            let overlay = Overlay::on(self.database_file()?, false).map_err(|error| open_error(error.into()))?;
+            Store::start(open_database(overlay)?, self.lock.clone(), |_| {}, |write| write())
+        };
+        opened().map_err(|source| self.of_database(source))
+    }
+
+    /// Verifies every record, and names the damaged ones.
+    ///
+    /// # Errors
+    /// The database is missing, of another program, or out of reach.
+    pub(crate) fn verify(&self) -> Result<Verified, DataDirError> {
+        verify(|| self.database_file()).map_err(|source| self.of_database(source))
+    }
+}
+
+fn lock(path: &Path) -> Result<Option<Arc<File>>, DataDirError> {
+    let file = path.join(LOCK_FILE);
+    let opened = match open_regular(&file, File::options().read(true), "open") {
+        Ok(opened) => opened,
+        Err(DataDirError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match opened.try_lock() {
+        Ok(()) => Ok(Some(Arc::new(opened))),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(io_error("lock", &file)(source)),
+    }
+}
