@@ -1,18 +1,15 @@
 //! Locks with fencing tokens.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use cloudy_proto::{Index, NodeId};
-use tokio::task::AbortHandle;
-
+use super::clock::{self, Stopped, in_ms, now_ms};
 use super::table::{Action, Command, Place, Table};
 use crate::handle::Group;
 use crate::replica::{ReadError, Replica, ReplicaError, SubmitError};
 use crate::wait::{Answers, Deadline, TimedOut, Wait};
+use cloudy_proto::{Index, NodeId};
 
-/// Between two looks at the leases.
-const TICK_EVERY: Duration = Duration::from_millis(100);
 /// Renewals in the time of a lease.
 const RENEWALS: u32 = 3;
 
@@ -31,8 +28,8 @@ pub enum LockError {
     TimedOut(#[from] TimedOut),
 }
 
-/// Named locks of a group, granted in the order of requests. Clones are handles to the same ones. A lock with a name is an
-/// election as well: its holder is the leader.
+/// Named locks of a group, granted in the order of requests. Clones are handles to the same ones. [`Locks::election`] makes an
+/// election of it.
 ///
 /// A lock is released by its guard, at the end of its lease unless the guard renews it, and when its member is evicted or
 /// leaves. The guard renews it by itself.
@@ -65,16 +62,6 @@ pub struct Locks {
     _ticks: Arc<Stopped>,
 }
 
-/// A task that ends with its owner.
-#[derive(Debug)]
-struct Stopped(AbortHandle);
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Locks {
     /// Starts the locks of a group, which must hold nothing else.
     ///
@@ -84,8 +71,9 @@ impl Locks {
     /// As [`Replica::start`].
     pub async fn start(group: Group) -> Result<Self, ReplicaError> {
         let replica = Replica::start(group, Table::default()).await?;
-        let ticks = tokio::spawn(tick(replica.clone())).abort_handle();
-        Ok(Self { replica, _ticks: Arc::new(Stopped(ticks)) })
+        let tick = |now_ms| Command { now_ms, action: Action::Tick };
+        let ticks = clock::tick(replica.clone(), Table::next_expiry_ms, tick);
+        Ok(Self { replica, _ticks: Arc::new(Stopped::spawn(ticks)) })
     }
 
     /// Acquires a lock, after all requests that came before. The lease is the time after which the lock is released if its
@@ -114,8 +102,33 @@ impl Locks {
         self.replica.read_linearizable(|table| table.holder(name)).await
     }
 
+    /// Returns once this member knows another holder of a lock than the given one, which is none for a free lock. Holders that
+    /// follow each other quickly may come as one.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The replica is closed.
+    pub async fn holder_changed(
+        &self,
+        name: &str,
+        from: Option<(NodeId, Index)>,
+    ) -> Result<Option<(NodeId, Index)>, ReplicaError> {
+        let mut applied = self.replica.watch();
+        loop {
+            let holder = self.replica.read(|table| table.holder(name)).await?;
+            if holder != from {
+                return Ok(holder);
+            }
+            tokio::select! {
+                _ = applied.changed() => {}
+                reason = self.replica.closed() => return Err(reason),
+            }
+        }
+    }
+
     async fn acquired(&self, name: String, lease: Duration) -> Result<LockGuard, LockError> {
-        let lease_ms = lease.as_millis() as u64;
+        let lease_ms = in_ms(lease);
         loop {
             let mut applied = self.replica.watch();
             let action = Action::Acquire { name: name.clone(), lease_ms };
@@ -159,7 +172,7 @@ struct Request {
 impl LockGuard {
     fn new(request: Request, token: Index, lease: Duration) -> Self {
         let renewals = renew(request.replica.clone(), request.name.clone(), request.ticket, lease);
-        Self { request, token, _renewals: Stopped(tokio::spawn(renewals).abort_handle()) }
+        Self { request, token, _renewals: Stopped::spawn(renewals) }
     }
 
     /// The fencing token: it is higher than that of each earlier holder of this lock. Give it to each resource that the lock
@@ -232,28 +245,6 @@ async fn renew(replica: Replica<Table>, name: String, ticket: Index, lease: Dura
     }
 }
 
-/// Submits the time when a lease has ended by the clock here.
-async fn tick(replica: Replica<Table>) {
-    loop {
-        // sleep: leases end by time.
-        tokio::time::sleep(TICK_EVERY).await;
-        let next = replica.read(Table::next_expiry_ms).await;
-        match next {
-            Ok(Some(at)) if now_ms() >= at => match replica.submit(command(Action::Tick)).await {
-                Ok(_) | Err(SubmitError::Unknown { .. } | SubmitError::NotSent(_)) => {}
-                Err(_) => return,
-            },
-            Ok(_) => {}
-            Err(_) => return,
-        }
-    }
-}
-
 fn command(action: Action) -> Command {
     Command { now_ms: now_ms(), action }
-}
-
-/// The wall clock of this node.
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
