@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use cloudy_node::session::{SessionName, Sum, numbers};
-use cloudy_node::{ApprovedItem, Checkpoint, Entry, InstalledView, payload_slices};
+use cloudy_node::{ApprovedItem, Checkpoint, Entry, Index, InstalledView, NodeId, Seq, ViewId, payload_slices};
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
 
@@ -29,24 +29,31 @@ impl Lines {
 
     fn messages(&mut self, entry: &Entry) -> String {
         let mut text = String::new();
-        for (at, payload) in (0..).zip(payload_slices(&entry.batch.body)) {
-            let mut line = json!({
-                "index": entry.first_index.0 + at,
-                "origin": entry.origin.to_string(),
-                "seq": entry.batch.first_seq.0 + at,
-                "view": entry.view.0,
-            });
-            match numbers::decode(payload).ok().filter(|_| self.session) {
-                Some(number) => {
-                    self.sum.add(number);
-                    line["value"] = number.into();
-                }
-                None => line["payload"] = HEXLOWER.encode(payload).into(),
-            }
+        for message in messages(entry, Index(1)) {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "{line}");
+            let _ = writeln!(text, "{}", self.message(&message));
         }
         text
+    }
+
+    /// The object of the next message: with its view, and in a session with its number.
+    pub(crate) fn message(&mut self, message: &Message<'_>) -> Value {
+        let mut line = match self.number(message) {
+            Some(number) => {
+                self.sum.add(number);
+                let mut line = message.head();
+                line["value"] = number.into();
+                line
+            }
+            None => message.json(),
+        };
+        line["view"] = message.view.0.into();
+        line
+    }
+
+    /// The number of a session in a message.
+    pub(crate) fn number(&self, message: &Message<'_>) -> Option<f64> {
+        numbers::decode(message.payload).ok().filter(|_| self.session)
     }
 
     /// The last line, of a closed group: the count, and the digest if all of the result was read.
@@ -61,6 +68,60 @@ impl Lines {
         }
         format!("{line}\n")
     }
+}
+
+/// One message of a result.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message<'a> {
+    pub(crate) index: Index,
+    pub(crate) origin: NodeId,
+    pub(crate) seq: Seq,
+    pub(crate) view: ViewId,
+    pub(crate) payload: &'a [u8],
+}
+
+/// The messages of a slot, from an index on.
+pub(crate) fn messages(entry: &Entry, from: Index) -> impl Iterator<Item = Message<'_>> {
+    let message = move |(at, payload)| Message {
+        index: Index(entry.first_index.0 + at),
+        origin: entry.origin,
+        seq: Seq(entry.batch.first_seq.0 + at),
+        view: entry.view,
+        payload,
+    };
+    (0..).zip(payload_slices(&entry.batch.body)).map(message).filter(move |message| message.index >= from)
+}
+
+impl Message<'_> {
+    /// The payload as `text`, or as `base64` if it is not UTF-8.
+    pub(crate) fn json(&self) -> Value {
+        let mut line = self.head();
+        match std::str::from_utf8(self.payload) {
+            Ok(text) => line["text"] = text.into(),
+            Err(_) => line["base64"] = BASE64.encode(self.payload).into(),
+        }
+        line
+    }
+
+    fn head(&self) -> Value {
+        json!({ "index": self.index.0, "origin": self.origin.to_string(), "seq": self.seq.0 })
+    }
+}
+
+/// Appends a line with a JSON object.
+pub(crate) fn push_json(lines: &mut Vec<u8>, value: &Value) {
+    push_text(lines, value.to_string().as_bytes());
+}
+
+/// Appends a line with the payload as it is.
+pub(crate) fn push_text(lines: &mut Vec<u8>, payload: &[u8]) {
+    lines.extend_from_slice(payload);
+    lines.push(b'\n');
+}
+
+/// Appends a line with the payload in base64.
+pub(crate) fn push_base64(lines: &mut Vec<u8>, payload: &[u8]) {
+    push_text(lines, BASE64.encode(payload).as_bytes());
 }
 
 /// A view, and the index that it takes force before.

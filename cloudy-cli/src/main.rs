@@ -18,6 +18,7 @@ mod orders;
 mod output;
 mod percent;
 mod periods;
+mod position;
 mod program;
 mod progress;
 mod report;

@@ -84,6 +84,11 @@ pub(crate) async fn print_soon(text: &str) -> Result<(), Report> {
     printed(STDOUT.write(text.as_bytes().to_vec()).await)
 }
 
+/// The same for bytes, which need not be text.
+pub(crate) async fn print_bytes(bytes: Vec<u8>) -> Result<(), Report> {
+    printed(STDOUT.write(bytes).await)
+}
+
 /// Queues the first lines of a result on stdout; a later [`print_soon`] waits for them too.
 pub(crate) fn print_first(text: &str) {
     // The first lines of a command find the queue empty.

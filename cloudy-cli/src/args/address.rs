@@ -111,7 +111,7 @@ mod tests {
             ("cloudy tail --from 7 [::1] 1", "[::1]:1"),
         ] {
             let Ok(Command::Tail(args)) = parse(line) else { panic!("{line}") };
-            assert_eq!(args.address, address, "{line}");
+            assert_eq!(args.address.as_deref(), Some(address), "{line}");
         }
     }
 

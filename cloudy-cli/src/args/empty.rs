@@ -49,7 +49,7 @@ mod tests {
             (&["cloudy", "slave", "h", "1", "--cluster-key="], "--cluster-key <FILE>"),
             (&["cloudy", "master", "h", "1", "--slave", ""], "--slave <HOST:PORT>"),
             (&["cloudy", "master", "h", "1", "--slave", "a:1", "--slave", ""], "--slave <HOST:PORT>"),
-            (&["cloudy", "tail", "", "--group", "g"], "<HOST:PORT>"),
+            (&["cloudy", "tail", "", "--group", "g"], "[HOST:PORT]"),
             (&["cloudy", "tail", "h:1", "--group", ""], "--group <NAME>"),
             (&["cloudy", "key", "rotate", ""], "<FILE>"),
             (&["cloudy", "man", ""], "[COMMAND]..."),

@@ -30,8 +30,9 @@ Each line of stdin is broadcast. Each line of stdout is a JSON object:
   {\"receipt\":4,\"index\":17}                       this node's message 4 is in the result
 At the end of stdin the node waits for its receipts and leaves the group, unless --stay.
 
-Run the same command again to continue. With --data the node resumes its group; --from with the index after the last one
-that was read continues the output without gap or repeat.
+Run the same command again to continue. With --data the node resumes its group, and the output continues where it
+stopped. If the process was killed while it wrote, a pipe gets the lines of that write again, and a file that the output
+is appended to has no gap and no repeat. --from has the index after the last message that was read.
 
 Exit status:
   0    all lines are in the result and the node has left, or a signal ended it
@@ -59,10 +60,10 @@ pub(crate) struct JoinArgs {
     /// Where the group keeps its messages if it is created; disk needs --data
     #[arg(long, value_name = "WHERE", default_value_t)]
     pub(crate) durability: DurabilityChoice,
-    /// The first message to print
-    #[arg(long, value_name = "INDEX", default_value = "1", allow_hyphen_values = true,
+    /// The first message to print [default: with --data the first one that an earlier process has not printed, else 1]
+    #[arg(long, value_name = "INDEX", allow_hyphen_values = true,
           value_parser = whole(NonZeroU64::MIN, INDEX_MAX, "1000"))]
-    pub(crate) from: NonZeroU64,
+    pub(crate) from: Option<NonZeroU64>,
     /// Stay in the group after the end of stdin
     #[arg(long)]
     pub(crate) stay: bool,

@@ -40,7 +40,7 @@ pub(crate) use schedule::{At, Deed, Schedule, Sides, Who};
 pub(crate) use shared::ChildArgs;
 pub(crate) use shared::{DataArgs, FaultArgs, GroupArgs, KeyFileArgs, ListenArgs, ProcessArgs, SessionArgs};
 pub(crate) use slave::SlaveArgs;
-pub(crate) use tail::TailArgs;
+pub(crate) use tail::{Format, INDEX_MAX, TailArgs};
 pub(crate) use timeouts::TimeoutArgs;
 
 /// Maximum of slaves of one session: the protocol's maximum of a ring, `cloudy_proto::limits::MEMBERS_MAX`.

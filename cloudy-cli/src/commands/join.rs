@@ -1,6 +1,5 @@
 //! `cloudy join`: a member of a group for programs in any language. Lines in are broadcast, JSON lines out are the result.
 
-use std::fmt::Write as _;
 use std::io::{self, BufRead, Write as _};
 use std::net::SocketAddr;
 use std::process::{ExitCode, Stdio};
@@ -10,9 +9,7 @@ use cloudy_node::discovery::seeds;
 use cloudy_node::fault::Faults;
 use cloudy_node::{
     ApprovedError, ApprovedItem, EndReason, Entry, Group, GroupConfig, Index, LEAVE_TIMEOUT, Node, Parameters, Receipt,
-    payload_slices,
 };
-use data_encoding::BASE64;
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
 use tokio::process::Command;
@@ -21,9 +18,10 @@ use tokio::sync::mpsc;
 use crate::args::{DataArgs, JoinArgs};
 use crate::interrupts::{Interrupts, Stop};
 use crate::keys::KeyFile;
-use crate::lines::view_line;
+use crate::lines::{Message, messages, push_json, view_line};
 use crate::node::{self, Who};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, say_plainly};
+use crate::position::Position;
 use crate::sink::STDOUT;
 
 /// Lines of stdin, and receipts, that wait.
@@ -76,7 +74,9 @@ async fn member(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<ExitCode, R
     };
     let group = opened.into_diagnostic()?;
     say_plainly(&format!("in group {:?} ({})", group.name(), group.id()));
-    let output = Output { group: &group, args };
+    let from = args.from.map(|from| Index(from.get()));
+    let position = Position::open(args.data.as_deref(), group.id(), from, args.exec.is_some()).await?;
+    let mut output = Output { group: &group, exec: args.exec.as_deref(), position };
     let (receipts, receipts_in) = mpsc::channel(WAITING_MAX);
     let sent = async {
         tokio::try_join!(send(&group, receipts), print_receipts(receipts_in))?;
@@ -173,22 +173,25 @@ async fn print_receipts(mut receipts: mpsc::Receiver<Receipt>) -> Result<(), Rep
 /// Where the result goes.
 struct Output<'a> {
     group: &'a Group,
-    args: &'a JoinArgs,
+    exec: Option<&'a str>,
+    position: Position,
 }
 
 impl Output<'_> {
     /// Prints the result until the group, or this node's part in it, ends.
-    async fn print(&self) -> Result<(), Report> {
-        let mut next = Index(self.args.from.get());
-        let mut approved = self.group.approved_from(next);
+    async fn print(&mut self) -> Result<(), Report> {
+        let mut approved = self.group.approved_from(self.position.read_from());
         while let Some(item) = approved.next_batch().await {
             match item {
                 Ok(ApprovedItem::Batch(entry)) => {
-                    write(messages(&entry)).await?;
+                    self.print_messages(&entry).await?;
                     self.execute(&entry).await?;
-                    next = entry.last_index().next();
                 }
-                Ok(ApprovedItem::View(view)) => write(view_line(&view)).await?,
+                Ok(ApprovedItem::View(view)) if self.position.is_new(view.id()) => {
+                    write(view_line(&view)).await?;
+                    self.position.printed_view(view.id()).await?;
+                }
+                Ok(ApprovedItem::View(_)) => {}
                 Err(ApprovedError::Ended(EndReason::Left | EndReason::Closed)) => return Ok(()),
                 Err(ApprovedError::Lagged { resume_from }) => {
                     return Err(failure(
@@ -196,24 +199,37 @@ impl Output<'_> {
                         format_args!("begin again with --from {resume_from}"),
                     ));
                 }
-                Err(error) => return Err(failure(error, format_args!("begin again with --from {next}"))),
+                Err(error) => {
+                    let next = self.position.shown();
+                    return Err(failure(error, format_args!("begin again with --from {next}")));
+                }
             }
         }
         Ok(())
     }
 
-    async fn execute(&self, entry: &Entry) -> Result<(), Report> {
-        let Some(command) = &self.args.exec else { return Ok(()) };
-        for (at, payload) in (0..).zip(payload_slices(&entry.batch.body)) {
-            let index = entry.first_index.0 + at;
+    async fn print_messages(&mut self, entry: &Entry) -> Result<(), Report> {
+        let mut lines = Vec::new();
+        messages(entry, self.position.shown()).for_each(|message| push_json(&mut lines, &message.json()));
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.position.prints(entry.last_index().next()).await?;
+        write(lines).await?;
+        self.position.printed().await
+    }
+
+    async fn execute(&mut self, entry: &Entry) -> Result<(), Report> {
+        let Some(command) = self.exec else { return Ok(()) };
+        for Message { index, origin, seq, payload, .. } in messages(entry, self.position.executed()) {
             let mut message = tempfile::tempfile().into_diagnostic()?;
             message.write_all(payload).into_diagnostic()?;
             io::Seek::rewind(&mut message).into_diagnostic()?;
             let status = Command::new("sh")
                 .args(["-c", command])
                 .env("CLOUDY_INDEX", index.to_string())
-                .env("CLOUDY_ORIGIN", entry.origin.to_string())
-                .env("CLOUDY_SEQ", (entry.batch.first_seq.0 + at).to_string())
+                .env("CLOUDY_ORIGIN", origin.to_string())
+                .env("CLOUDY_SEQ", seq.to_string())
                 .stdin(Stdio::from(message))
                 .stdout(Stdio::from(io::stderr()))
                 .kill_on_drop(true)
@@ -222,34 +238,17 @@ impl Output<'_> {
             if !status.success() {
                 return Err(failure(
                     format_args!("the command for the message at index {index} failed: {status}"),
-                    format_args!("begin again with --from {index}"),
+                    format_args!("begin again with --from {index}, or with the same --data"),
                 ));
             }
+            self.position.has_executed(index.next()).await?;
         }
         Ok(())
     }
 }
 
-fn messages(entry: &Entry) -> String {
-    let mut text = String::new();
-    for (at, payload) in (0..).zip(payload_slices(&entry.batch.body)) {
-        let mut line = json!({
-            "index": entry.first_index.0 + at,
-            "origin": entry.origin.to_string(),
-            "seq": entry.batch.first_seq.0 + at,
-        });
-        match std::str::from_utf8(payload) {
-            Ok(payload) => line["text"] = payload.into(),
-            Err(_) => line["base64"] = BASE64.encode(payload).into(),
-        }
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{line}");
-    }
-    text
-}
-
-async fn write(text: String) -> Result<(), Report> {
-    STDOUT.write(text.into_bytes()).await.map_err(|error| {
+async fn write(text: impl Into<Vec<u8>>) -> Result<(), Report> {
+    STDOUT.write(text.into()).await.map_err(|error| {
         failure(
             format_args!("cannot write to standard output ({error})"),
             "check where the output goes: a full disk, a closed pipe",

@@ -1,24 +1,28 @@
 //! `cloudy tail`: prints the result of a group as JSON lines, while it grows. It delays no node.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::panic::resume_unwind;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cloudy_node::discovery::seeds;
-use cloudy_node::{ApprovedError, Checkpoint, ClusterKeys, Event, Group, Index, JoinError, Node};
+use cloudy_node::discovery::seeds::{self, SeedError};
+use cloudy_node::{
+    ApprovedError, ApprovedItem, Checkpoint, ClusterKeys, Entry, Event, Group, Index, JoinError, Node, Status,
+};
 use miette::{IntoDiagnostic, Report};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::args::TailArgs;
+use crate::args::{Format, INDEX_MAX, TailArgs};
 use crate::duration;
 use crate::interrupts::Interrupts;
 use crate::keys::KeyFile;
-use crate::lines::Lines;
+use crate::lines::{Lines, messages, push_base64, push_json, push_text, view_line};
 use crate::node::serve_admin;
-use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_soon, say_plainly};
+use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_bytes, print_soon, say_plainly};
 
 /// The time for which a name that does not resolve is resolved again.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,22 +47,80 @@ pub(crate) async fn run(args: TailArgs) -> Result<ExitCode, Report> {
 async fn tail(args: &TailArgs) -> Result<ExitCode, Report> {
     let admin = args.admin.bind()?;
     let file = KeyFile::open(&args.key).await?;
-    let deadline = Instant::now() + RESOLVE_TIMEOUT;
-    let addresses =
-        seeds::resolve_until(std::slice::from_ref(&args.address), deadline).await.into_diagnostic()?.concat();
-    let (node, group) = first_of(&file.keys, &args.group_name(), Index(args.from.get()), addresses).await.map_err(
-        |unread| match unread {
-            Unread::Refused(error) => {
-                failure(error, "name a node of a group that runs, and the group by --session NAME or --group NAME")
-            }
-            Unread::Unanswered(error) => failure(
-                format_args!("cannot read along at {}: {error}", args.address),
-                "check the address and the group (--group NAME); compare cluster keys by `cloudy key show`",
-            ),
-        },
-    )?;
+    let from = first_index(args, &file.keys).await?;
+    let (node, group) = observed(args, &file.keys, from).await?;
     serve_admin(&node, admin)?;
-    file.followed(&node, say_plainly, Tail::new(args).follow(&group)).await
+    file.followed(&node, say_plainly, Tail::new(args, from).follow(&group)).await
+}
+
+/// The index to print from: of `--last` and `--new` by the length of the result at this moment.
+async fn first_index(args: &TailArgs, keys: &ClusterKeys) -> Result<Index, Report> {
+    let last = match (args.last, args.new) {
+        (Some(last), _) => last.get(),
+        (None, true) => 0,
+        (None, false) => return Ok(Index(args.from.get())),
+    };
+    // Nothing of the result is fetched from here on.
+    let (node, group) = observed(args, keys, Index(INDEX_MAX.get())).await?;
+    let length = length(&group, args.lost_timeout).await?;
+    node.shutdown().await;
+    Ok(Index(length.0.saturating_sub(last) + 1))
+}
+
+/// The length of the result, by the first member that reports it, or by the end of the group.
+async fn length(group: &Group, limit: Duration) -> Result<Index, Report> {
+    let reported = async {
+        let mut has_reports = false;
+        loop {
+            let Some(status) = group.status().await else { return pending().await };
+            let heard = status.members.iter().filter(|member| member.alive && member.linked);
+            let (length, heartbeat) = (heard.map(|member| member.index).max(), heartbeat(&status));
+            if let Some(length) = length
+                && std::mem::replace(&mut has_reports, true)
+            {
+                return length;
+            }
+            // sleep: a report of a member is no event. The first one was sent before this command began.
+            sleep(if has_reports { 3 * heartbeat } else { LOOK_EVERY_MIN }).await;
+        }
+    };
+    let ended = async {
+        match final_result(group).await {
+            Some(result) => result.index,
+            None => pending().await,
+        }
+    };
+    let found = async {
+        tokio::select! {
+            length = reported => length,
+            length = ended => length,
+        }
+    };
+    timeout(limit, found).await.map_err(|_| {
+        failure(
+            format_args!("no member of group {:?} has reported the length of the result", group.name()),
+            "read from an index by --from, or wait longer by --lost-timeout TIME",
+        )
+    })
+}
+
+/// Between two reports of a member.
+fn heartbeat(status: &Status) -> Duration {
+    status.view.as_ref().map_or(LOOK_EVERY_MIN, |view| view.parameters.heartbeat)
+}
+
+/// Observes the group by the first seed that leads to it.
+async fn observed(args: &TailArgs, keys: &ClusterKeys, from: Index) -> Result<(Node, Group), Report> {
+    let seeds: Vec<String> = args.address.iter().chain(&args.seeds).cloned().collect();
+    first_of(keys, &args.group_name(), from, &seeds).await.map_err(|unread| match unread {
+        Unread::Refused(error) => {
+            failure(error, "name a node of a group that runs, and the group by --session NAME or --group NAME")
+        }
+        Unread::Unanswered(error) => failure(
+            format_args!("cannot read along at {}: {error}", seeds.join(", ")),
+            "check the address and the group (--group NAME); compare cluster keys by `cloudy key show`",
+        ),
+    })
 }
 
 /// The reason for which no address leads to the group.
@@ -70,39 +132,56 @@ enum Unread {
     Unanswered(String),
 }
 
-/// Observes the group at the first address that leads to it. All are tried in parallel, each by a node of its own, so
-/// that two addresses of one node do not interfere.
-async fn first_of(
-    keys: &ClusterKeys,
-    name: &str,
-    from: Index,
-    addresses: Vec<SocketAddr>,
-) -> Result<(Node, Group), Unread> {
-    let mut attempts = JoinSet::new();
-    for address in addresses {
-        let (keys, name) = (keys.clone(), name.to_owned());
-        attempts.spawn(async move {
-            let started = Node::builder().cluster_keys(&keys).bind(beside(address)).start().await;
-            let node = started.into_diagnostic().map_err(Unread::Refused)?;
-            match node.observe_group(&name, address, from).timeout(ANSWER_MAX).await {
-                Ok(group) => Ok((node, group)),
-                Err(error @ (JoinError::Connect(_) | JoinError::TimedOut(_))) => {
-                    Err(Unread::Unanswered(error.to_string()))
-                }
-                Err(error) => Err(Unread::Refused(Report::msg(error))),
-            }
+/// Observes the group at the first address that leads to it. All seeds are resolved, and all addresses are tried, in
+/// parallel, each by a node of its own, so that two addresses of one node do not interfere.
+async fn first_of(keys: &ClusterKeys, name: &str, from: Index, seeds: &[String]) -> Result<(Node, Group), Unread> {
+    let mut steps = JoinSet::new();
+    for seed in seeds.iter().cloned().collect::<BTreeSet<_>>() {
+        steps.spawn(async move {
+            let deadline = Instant::now() + RESOLVE_TIMEOUT;
+            Step::Resolved(seeds::resolve_until(&[seed], deadline).await.map(|addresses| addresses.concat()))
         });
     }
     let mut unread = Unread::Unanswered("it has no address".to_owned());
-    while let Some(attempt) = attempts.join_next().await {
-        match attempt.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic())) {
-            Ok(found) => return Ok(found),
-            // A node's answer has more information than a missing one.
-            Err(error) if matches!(unread, Unread::Unanswered(_)) => unread = error,
-            Err(_) => {}
+    while let Some(step) = steps.join_next().await {
+        let error = match step.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic())) {
+            Step::Resolved(Ok(addresses)) => {
+                for address in addresses {
+                    let (keys, name) = (keys.clone(), name.to_owned());
+                    steps.spawn(async move { Step::Tried(Box::new(observe_at(&keys, &name, from, address).await)) });
+                }
+                continue;
+            }
+            Step::Resolved(Err(error)) => Unread::Refused(Report::msg(error)),
+            Step::Tried(tried) => match *tried {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            },
+        };
+        // A node's answer has more information than a missing one.
+        if matches!(unread, Unread::Unanswered(_)) {
+            unread = error;
         }
     }
     Err(unread)
+}
+
+/// A step on the way to the group.
+enum Step {
+    /// A seed is resolved.
+    Resolved(Result<Vec<SocketAddr>, SeedError>),
+    /// An address was tried.
+    Tried(Box<Result<(Node, Group), Unread>>),
+}
+
+async fn observe_at(keys: &ClusterKeys, name: &str, from: Index, address: SocketAddr) -> Result<(Node, Group), Unread> {
+    let started = Node::builder().cluster_keys(keys).bind(beside(address)).start().await;
+    let node = started.into_diagnostic().map_err(Unread::Refused)?;
+    match node.observe_group(name, address, from).timeout(ANSWER_MAX).await {
+        Ok(group) => Ok((node, group)),
+        Err(error @ (JoinError::Connect(_) | JoinError::TimedOut(_))) => Err(Unread::Unanswered(error.to_string())),
+        Err(error) => Err(Unread::Refused(Report::msg(error))),
+    }
 }
 
 /// A local address from which that one can be reached.
@@ -117,14 +196,19 @@ fn beside(address: SocketAddr) -> SocketAddr {
 
 struct Tail {
     from: Index,
+    format: Format,
+    /// Number of messages that remain to be printed.
+    left: u64,
     lost_timeout: Duration,
     lines: Lines,
 }
 
 impl Tail {
-    fn new(args: &TailArgs) -> Self {
+    fn new(args: &TailArgs, from: Index) -> Self {
         Self {
-            from: Index(args.from.get()),
+            from,
+            format: args.format,
+            left: args.count.map_or(u64::MAX, NonZeroU64::get),
             lost_timeout: args.lost_timeout,
             lines: Lines::of_group(&args.group_name()),
         }
@@ -140,7 +224,9 @@ impl Tail {
             };
             let Some(item) = next else { break };
             let text = match item {
-                Ok(item) => self.lines.of(&item),
+                Ok(ApprovedItem::Batch(entry)) => self.messages(&entry),
+                Ok(ApprovedItem::View(installed)) if self.format == Format::Json => view_line(&installed).into_bytes(),
+                Ok(ApprovedItem::View(_)) => continue,
                 Err(ApprovedError::Lagged { resume_from }) => {
                     return Err(failure(
                         format_args!(
@@ -151,9 +237,14 @@ impl Tail {
                 }
                 Err(error) => return Err(failure(error, "begin again with --from INDEX where it names one")),
             };
-            print_soon(&text).await?;
+            print_bytes(text).await?;
+            if self.left == 0 {
+                return Ok(ExitCode::from(EXIT_EQUAL));
+            }
         }
-        print_soon(&self.lines.last(final_result(group).await, self.from == Index(1))).await?;
+        if self.format == Format::Json {
+            print_soon(&self.lines.last(final_result(group).await, self.from == Index(1))).await?;
+        }
         Ok(ExitCode::from(EXIT_EQUAL))
     }
 
@@ -178,6 +269,20 @@ impl Tail {
                  with --from {next}, or wait longer by --lost-timeout TIME"
             ),
         )
+    }
+
+    fn messages(&mut self, entry: &Entry) -> Vec<u8> {
+        let mut lines = Vec::new();
+        for message in messages(entry, Index(1)).take(usize::try_from(self.left).unwrap_or(usize::MAX)) {
+            self.left -= 1;
+            match (self.format, self.lines.number(&message)) {
+                (Format::Json, _) => push_json(&mut lines, &self.lines.message(&message)),
+                (Format::Text, Some(number)) => push_text(&mut lines, number.to_string().as_bytes()),
+                (Format::Text, None) => push_text(&mut lines, message.payload),
+                (Format::Base64, _) => push_base64(&mut lines, message.payload),
+            }
+        }
+        lines
     }
 }
 
@@ -237,10 +342,14 @@ mod tests {
         let node = Node::builder().cluster_key(&key).start().await.expect("starts");
         let group = node.create_group("orders", 1, GroupConfig::default()).await.expect("created");
         let begun = Instant::now();
-        let (reader, read) =
-            first_of(&ClusterKeys::from(key.clone()), "orders", Index(1), vec![silent, node.local_addr()])
-                .await
-                .expect("the other address leads to it");
+        let (reader, read) = first_of(
+            &ClusterKeys::from(key.clone()),
+            "orders",
+            Index(1),
+            &[silent, node.local_addr()].map(|at| at.to_string()),
+        )
+        .await
+        .expect("the other address leads to it");
         assert_eq!(read.id(), group.id());
         assert!(begun.elapsed() < ANSWER_MAX, "the silent one was waited for");
         reader.shutdown().await;
