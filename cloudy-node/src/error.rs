@@ -178,6 +178,14 @@ pub enum JoinError {
         /// The name.
         name: String,
     },
+    /// The group's result is kept in memory, and this node was to keep it on disk.
+    #[error(
+        "group {name:?} keeps its result in memory, and this node was to keep it on disk: open it with Durability::Memory (`--durability memory`), or create another group on disk, by a name of its own"
+    )]
+    InMemory {
+        /// The name.
+        name: String,
+    },
     /// The group closed here before this node had joined it.
     #[error("group {name:?} was not joined: {reason}")]
     EndedHere {

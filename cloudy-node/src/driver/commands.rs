@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::driver::attempt::{Aim, Attempt, Stage};
 use crate::driver::creation::{CreationEvent, CreationParts};
 use crate::driver::disk::ForgetReply;
+use crate::driver::joins::wants_disk;
 use crate::driver::{Command, Driver, GroupRun, ResumedGroup};
 use crate::endpoint::canonical;
 use crate::error::{CreateGroupError, ForgetError, JoinError};
@@ -342,6 +343,14 @@ impl Driver {
             self.refuse(from, group, reason, refusal);
             return false;
         };
+        if wants_disk(&joining.config, durability) {
+            let reason =
+                format!("group {name:?} is kept in memory, and node {} was to keep it on disk", self.me.short());
+            self.refuse(from, group, reason, Refusal::Final);
+            // A caller that has given up needs no answer.
+            let _ = joining.reply.send(Err(JoinError::InMemory { name: name.to_owned() }.into()));
+            return false;
+        }
         let now = self.now();
         let shared = Arc::new(Shared::new(group, name.to_owned(), self.me, from, &joining.config));
         let (installed, installed_in) = oneshot::channel();

@@ -9,8 +9,14 @@ use tokio::sync::oneshot;
 use crate::driver::attempt::{Aim, Attempt, NotJoined};
 use crate::driver::{Driver, Mailbox};
 use crate::error::JoinError;
+use crate::group::GroupConfig;
 use crate::group::shared::{EndReason, Shared};
 use crate::link::Link;
+
+/// Whether a caller asked for a group on disk, and the group is in memory.
+pub(super) fn wants_disk(config: &GroupConfig, durability: Durability) -> bool {
+    config.parameters.durability == Durability::Disk && durability == Durability::Memory
+}
 
 /// Returns the group once this node has joined it.
 async fn joined(
@@ -79,6 +85,11 @@ impl Driver {
         if durability == Durability::Disk && self.disk.is_none() {
             // A caller that has given up needs no answer.
             let _ = joining.reply.send(Err(JoinError::NeedsDataDir { name: name.to_owned() }.into()));
+            return;
+        }
+        if !observes && wants_disk(&joining.config, durability) {
+            // As above.
+            let _ = joining.reply.send(Err(JoinError::InMemory { name: name.to_owned() }.into()));
             return;
         }
         let mut shared = Shared::new(group, name.to_owned(), self.me, creator, &joining.config);

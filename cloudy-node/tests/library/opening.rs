@@ -382,3 +382,74 @@ async fn a_node_that_resumes_says_which_members_it_waits_for() {
         assert!(late.contains(&format!("node {node}, last at {seed}")), "{late}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_asks_for_disk_does_not_join_a_group_in_memory() {
+    let key = key();
+    let (_hosts, processes) = start_hosts(&key, 2).await;
+    let in_memory = processes[0].node.create_group(NAME, 1, GroupConfig::default()).await.unwrap();
+    let seeds = addresses(&processes);
+    let refused = within("an answer", opened_on_disk(&processes[1].node, &seeds)).await.unwrap_err();
+    let words = refused.to_string();
+    assert!(words.contains("keeps its result in memory") && words.contains("Durability::Memory"), "{words}");
+    // In memory it joins.
+    let joined = processes[1].node.group(NAME).seeds(&seeds).open().await.unwrap();
+    assert_eq!(joined.id(), in_memory.id());
+    // An invitation to a group in memory is refused as well.
+    let inviting = {
+        let node = processes[0].node.clone();
+        tokio::spawn(async move { node.create_group("other", 2, GroupConfig::default()).await })
+    };
+    let open = processes[1].node.group("other").seeds(&seeds).durability(Durability::Disk).open();
+    let words = within("an answer", open).await.unwrap_err().to_string();
+    assert!(words.contains("keeps its result in memory"), "{words}");
+    inviting.abort();
+}
+
+async fn opened_on_disk(node: &Node, seeds: &[String]) -> Result<Group, OpenGroupError> {
+    node.group(NAME).seeds(seeds).durability(Durability::Disk).open().await
+}
+
+/// The outcome of the first invitation is not known: the group may exist, without this node's knowledge.
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_creator_was_lost_accepts_no_other_creator() {
+    let world = World::new();
+    let nodes = world.start_all(3).await;
+    let create = |at: usize, members: usize| {
+        let node = nodes[at].clone();
+        let limit = Duration::from_secs(60);
+        tokio::spawn(async move { node.create_group(NAME, members, GroupConfig::default()).timeout(limit).await })
+    };
+    // It gathers three members, and there are two.
+    let first = create(0, 3);
+    let waits = Arc::new(Mutex::new(String::new()));
+    let opens = {
+        let (node, waits) = (nodes[1].clone(), Arc::clone(&waits));
+        let note = move |event| {
+            if let OpenEvent::Waits { why } = event {
+                *waits.lock().unwrap() = why;
+            }
+        };
+        tokio::spawn(async move { node.group(NAME).seeds(seeds([1])).on_progress(note).open().await })
+    };
+    let says = |words: &'static str| {
+        let waits = Arc::clone(&waits);
+        until(words, async move || waits.lock().unwrap().contains(words))
+    };
+    says("creates the group with this node").await;
+    world.cut(&[1], &[2]);
+    says("was lost, so the group may exist").await;
+    opens.abort();
+    // The caller is gone. Another one would join the group of another creator.
+    let second = create(2, 2);
+    let refused = nodes[1].join_group_at(NAME, at(3)).timeout(Duration::from_secs(20)).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("has accepted another node's invitation") || refused.contains("was not joined"),
+        "{refused}"
+    );
+    assert!(!second.is_finished(), "there may be two groups");
+    // The first creator is back, without the group: this node is free again.
+    first.abort();
+    world.heal(&[1], &[2]);
+    second.abort();
+}
