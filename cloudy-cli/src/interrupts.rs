@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::output::{self, EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_soon};
+use crate::service;
 
 /// Maximum time until the program handles the first signal: a program that is stuck in a system call is ended.
 const NOTICE_MAX: Duration = Duration::from_secs(2);
@@ -97,6 +98,7 @@ impl Interrupts {
         let twice = async {
             let first = self.next().await;
             self.noticed.store(true, Ordering::Relaxed);
+            service::stopping().await;
             stop.now(first);
             self.next().await;
         };
@@ -186,9 +188,11 @@ struct Signals {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
-    /// None if it stays ignored, as `nohup` requests.
+    /// None if it stays ignored, as `nohup` requests. At a daemon it has no effect.
     #[cfg(unix)]
     hang_up: Option<tokio::signal::unix::Signal>,
+    #[cfg(unix)]
+    is_daemon: bool,
 }
 
 impl Signals {
@@ -197,21 +201,22 @@ impl Signals {
         use tokio::signal::unix::{SignalKind, signal};
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let hang_up = if ignores_hang_up() { None } else { Some(signal(SignalKind::hangup())?) };
-        Ok(Self { interrupt, terminate, hang_up })
+        let is_daemon = is_daemon(has_terminal(), std::os::unix::process::parent_id());
+        Ok(Self { interrupt, terminate, hang_up, is_daemon })
     }
 
     #[cfg(unix)]
     async fn next(&mut self) -> Asked {
         let hang_up = async {
-            match &mut self.hang_up {
-                Some(hang_up) => hang_up.recv().await,
-                None => pending().await,
+            let Some(hang_up) = &mut self.hang_up else { return pending().await };
+            while hang_up.recv().await.is_some() && self.is_daemon {
+                tracing::info!("SIGHUP has no effect on a process without a terminal");
             }
         };
         tokio::select! {
             _ = self.interrupt.recv() => Asked::Interrupt,
             _ = self.terminate.recv() => Asked::Terminate,
-            _ = hang_up => Asked::HangUp,
+            () = hang_up => Asked::HangUp,
         }
     }
 
@@ -240,6 +245,19 @@ fn ignores_hang_up() -> bool {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     // proc(5): a bit for each signal, from 1 on, which is SIGHUP.
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+}
+
+/// A process without a terminal that the first process of its system or container has started, or is itself. SIGHUP
+/// tells others that their terminal is closed.
+#[cfg(unix)]
+fn is_daemon(has_terminal: bool, parent: u32) -> bool {
+    !has_terminal && parent <= 1
+}
+
+/// Whether the process has a terminal that can be closed.
+#[cfg(unix)]
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
 /// Requests a command to end, and keeps the reason.
@@ -338,6 +356,16 @@ mod tests {
         let ended = timeout(WHILE, catch).await.is_ok();
         assert_eq!(passed_on.recv().await, Some(Asked::Terminate));
         ended
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_daemon_is_a_process_of_init_without_a_terminal() {
+        for (has_terminal, parent, expected) in
+            [(false, 0, true), (false, 1, true), (true, 1, false), (false, 7, false)]
+        {
+            assert_eq!(is_daemon(has_terminal, parent), expected, "{has_terminal} {parent}");
+        }
     }
 
     #[tokio::test]

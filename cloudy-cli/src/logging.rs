@@ -1,29 +1,101 @@
 //! Log lines on stderr: stdout is for results.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, IsTerminal};
 
-use miette::Report;
-use tracing::Level;
+use clap::ColorChoice;
+use miette::{IntoDiagnostic, Report};
+use serde_json::{Value, json};
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
-use crate::output::failure;
+use crate::args::LogFormat;
+use crate::output::{self, PRINTED, failure};
 use crate::sink::LogLines;
 
 /// The variable that selects log lines, in place of `--verbose`.
 pub(crate) const LOG_VARIABLE: &str = "CLOUDY_LOG";
 
 /// Starts logging by [`LOG_VARIABLE`] or, if it is unset or empty, by the count of `--verbose`.
-pub(crate) fn start(verbose: u8) -> Result<(), Report> {
+pub(crate) fn start(verbose: u8, format: LogFormat, color: ColorChoice) -> Result<(), Report> {
     let chosen = std::env::var(LOG_VARIABLE).unwrap_or_default();
     let filter = filter(&chosen, verbose)?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| LogLines)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    let log = tracing_subscriber::fmt().with_writer(|| LogLines);
+    match format {
+        LogFormat::Text => log.with_env_filter(filter).with_ansi(has_color(color)).init(),
+        LogFormat::Json => {
+            // What a command prints is not a matter of the filter.
+            let printed = format!("{PRINTED}=info").parse().into_diagnostic()?;
+            log.with_env_filter(filter.add_directive(printed)).event_format(JsonLines).init();
+            output::print_as_events();
+        }
+    }
     Ok(())
+}
+
+/// Each event is a line with a JSON object: timestamp, level, target, message, and the event's other fields.
+struct JsonLines;
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        let (level, target) = (event.metadata().level().as_str(), event.metadata().target());
+        let mut line = Fields(json!({ "timestamp": time, "level": level, "target": target }));
+        event.record(&mut line);
+        writeln!(writer, "{}", line.0)
+    }
+}
+
+/// The object of an event.
+struct Fields(Value);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0[field.name()] = format!("{value:?}").into();
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0[field.name()] = value.into();
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0[field.name()] = value.into();
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0[field.name()] = value.into();
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0[field.name()] = value.into();
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.0[field.name()] = value.into();
+    }
+}
+
+fn has_color(color: ColorChoice) -> bool {
+    match color {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        // https://no-color.org: set, and not empty.
+        ColorChoice::Auto => {
+            io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        }
+    }
 }
 
 /// The arguments that make another process log as much as this one; it inherits [`LOG_VARIABLE`].

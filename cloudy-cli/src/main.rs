@@ -23,6 +23,7 @@ mod program;
 mod progress;
 mod report;
 mod ring;
+mod service;
 mod sink;
 mod table;
 mod verdict;
@@ -54,7 +55,7 @@ fn end(status: ExitCode) -> ExitCode {
 }
 
 fn start(cli: args::Cli) -> Result<ExitCode, Report> {
-    logging::start(cli.verbose)?;
+    logging::start(cli.verbose, cli.log_format, cli.color)?;
     let build = |()| tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = interrupts::has_files_for_signals().and_then(build).map_err(|error| {
         output::failure(format_args!("the runtime does not start ({error})"), output::RAISE_FILE_LIMIT)

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use miette::Report;
@@ -117,14 +118,39 @@ pub(crate) fn no_directory(what: &str, path: &Path, error: &io::Error) -> Report
     failure(format_args!("cannot create the directory {} for {what} ({error})", path.display()), remedy)
 }
 
+/// The target of events that stand for lines of this module.
+pub(crate) const PRINTED: &str = "cloudy::output";
+
+/// Whether lines on stderr are events of the log, which has another form than text.
+static AS_EVENTS: AtomicBool = AtomicBool::new(false);
+
+/// Whether lines on stderr are events of the log.
+pub(crate) fn prints_events() -> bool {
+    AS_EVENTS.load(Ordering::Relaxed)
+}
+
+/// From here on, lines on stderr are events of the log.
+pub(crate) fn print_as_events() {
+    AS_EVENTS.store(true, Ordering::Relaxed);
+}
+
 /// Prints a line on stderr without waiting for the reader.
 pub(crate) fn say_plainly(line: &str) {
+    if prints_events() {
+        return tracing::info!(target: PRINTED, "{line}");
+    }
     STDERR.lines(format!("{line}\n").as_bytes());
 }
 
 /// Writes the problem on one line of stderr and the remedy, if there is one, on the next.
 pub(crate) fn print_error(report: &Report) {
-    STDERR.lines(error_text(report).as_bytes());
+    let text = error_text(report);
+    if prints_events() {
+        let (problem, help) = text.trim_end().split_once("\nhelp: ").unwrap_or((text.trim_end(), ""));
+        let problem = problem.trim_start_matches("error: ").trim_start_matches("error");
+        return tracing::error!(target: PRINTED, help, "{problem}");
+    }
+    STDERR.lines(text.as_bytes());
 }
 
 /// Prints panics like all other lines: a thread that panics does not wait for the reader either.

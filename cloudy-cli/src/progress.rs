@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
-use crate::output::say_plainly;
+use crate::output::{prints_events, say_plainly};
 use crate::sink::STDERR;
 
 /// The time between two states in separate lines.
@@ -28,7 +28,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Progress on stderr.
     pub(crate) fn start() -> Self {
-        let spinner = io::stderr().is_terminal().then(|| {
+        let spinner = (io::stderr().is_terminal() && !prints_events()).then(|| {
             let terminal = Box::new(Terminal { size: Term::stderr(), picture: Mutex::default() });
             let target = ProgressDrawTarget::term_like_with_hz(terminal, PICTURES_PER_SECOND_MAX);
             let spinner = ProgressBar::with_draw_target(None, target);

@@ -67,7 +67,7 @@ async fn an_export_of_a_stopped_node_is_what_tail_prints_of_a_running_one() {
     let output = tailed.clone();
     // The nodes of this process run meanwhile.
     let waited = tokio::task::spawn_blocking(move || {
-        until("tail has all", || lines_of(&output).iter().filter(|line| line.contains("payload")).count() == 300);
+        until("tail has all", || lines_of(&output).iter().filter(|line| line.contains("\"origin\"")).count() == 300);
     });
     waited.await.unwrap();
     tail.kill().and_then(|()| tail.wait()).unwrap();
@@ -85,7 +85,7 @@ async fn an_export_of_a_stopped_node_is_what_tail_prints_of_a_running_one() {
     // Views that began while the nodes were shut down may follow.
     assert!(exported[tailed.len()..].iter().all(|line| line.contains("members")), "{exported:#?}");
     let late = run(data(&["export"], &directory, &["--from", "299"]));
-    assert_eq!(good(&late).lines().filter(|line| line.contains("payload")).count(), 2);
+    assert_eq!(good(&late).lines().filter(|line| line.contains("\"origin\"")).count(), 2);
     let inspected = run(data(&["inspect"], &directory, &["--json"])).json();
     let described = &inspected["groups"][0];
     assert_eq!((described["id"].as_str(), described["last"].as_u64()), (Some(&*group.id().to_string()), Some(300)));
@@ -127,8 +127,10 @@ async fn an_imported_group_is_new_has_the_same_messages_and_runs() {
     let mut tail = tail.spawn().unwrap();
     let payloads = |lines: &[String]| {
         let objects = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let objects = objects.filter(|object| object["payload"].is_string());
-        objects.map(|object| (object["index"].clone(), object["payload"].clone())).collect::<Vec<_>>()
+        let objects = objects.filter(|object| object["origin"].is_string());
+        objects
+            .map(|object| (object["index"].clone(), object["text"].clone(), object["base64"].clone()))
+            .collect::<Vec<_>>()
     };
     let expected = payloads(&lines_of(&exported));
     until("the member has all messages", || payloads(&lines_of(&tailed)).len() >= expected.len());

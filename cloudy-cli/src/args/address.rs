@@ -7,7 +7,7 @@ use clap::{Arg, Command};
 /// Spells the address of a command line as the grammar has it: in two arguments for a command with HOST and PORT, in one
 /// for a command with an address.
 pub(super) fn spell(command: &Command, mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let Some(at) = positionals(command, command, &arguments, 1).first().copied() else { return arguments };
+    let Some(at) = subcommand_at(command, &arguments) else { return arguments };
     let name = arguments[at].to_string_lossy().into_owned();
     let Some(sub) = command.find_subcommand(&name) else { return arguments };
     let has = |id: &str| sub.get_positionals().any(|arg| arg.get_id() == id);
@@ -27,6 +27,11 @@ pub(super) fn spell(command: &Command, mut arguments: Vec<OsString>) -> Vec<OsSt
         _ => {}
     }
     arguments
+}
+
+/// The place of the subcommand's name.
+pub(super) fn subcommand_at(command: &Command, arguments: &[OsString]) -> Option<usize> {
+    positionals(command, command, arguments, 1).first().copied()
 }
 
 /// `h:1` or `[::1]:1`. An IPv6 address without brackets has no port in it.

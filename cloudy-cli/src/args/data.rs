@@ -53,7 +53,7 @@ Exit status:
     #[command(after_help = "\
 Examples:
   cloudy data export /var/lib/orders
-  cloudy data export /var/lib/orders --group orders --from 1000 | jq .payload
+  cloudy data export /var/lib/orders --group orders --from 1000 | jq .text
 
 Exit status:
   0    everything from that index on was printed

@@ -65,8 +65,9 @@ pub(crate) struct MasterArgs {
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub(crate) catch_up: CatchUpChoice,
     /// A slave by its address, in place of multicast discovery; repeatable. All addresses of a name are tried, and
-    /// several names of one slave count once
-    #[arg(long = "slave", value_name = "HOST:PORT", value_parser = seed)]
+    /// several names of one slave count once. The variable has several, with commas between them
+    #[arg(long = "slave", visible_alias = "seed", value_name = "HOST:PORT", env = "CLOUDY_SEEDS", value_delimiter = ',',
+          value_parser = seed)]
     pub(crate) slaves: Vec<String>,
     /// Begin as soon as this many slaves have accepted, and without any others; fewer at the discovery timeout are an error
     #[arg(long, value_name = "N", allow_hyphen_values = true,

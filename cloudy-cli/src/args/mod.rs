@@ -4,6 +4,7 @@ mod address;
 mod admin;
 mod bare;
 mod bench;
+mod config;
 mod data;
 mod demo;
 mod empty;
@@ -24,7 +25,7 @@ mod values;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(crate) use admin::AdminArgs;
@@ -90,9 +91,29 @@ pub(crate) struct Cli {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[arg(long, global = true, display_order = 101, overrides_with = "no_huge_pages")]
     pub(crate) no_huge_pages: bool,
+    /// Read options from this TOML file: `option = value` for all commands that have it, and in a table such as [slave] for
+    /// one. The command line and variables come before it
+    #[arg(long, value_name = "FILE", global = true, display_order = 102)]
+    config: Option<PathBuf>,
+    /// Form of everything on stderr but an error in the command line. In json each line is an object
+    #[arg(long, value_name = "LOG-FORM", value_enum, global = true, default_value_t, display_order = 103)]
+    pub(crate) log_format: LogFormat,
+    /// Colours on stderr. With auto there are none if NO_COLOR is set, or where there is no terminal
+    #[arg(long, value_name = "WHEN", value_enum, global = true, default_value_t = ColorChoice::Auto, display_order = 104)]
+    pub(crate) color: ColorChoice,
     /// The subcommand.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for a reader
+    #[default]
+    Text,
+    /// A JSON object for each line
+    Json,
 }
 
 impl Cli {
@@ -117,7 +138,9 @@ impl Cli {
     fn parse_with_warnings(arguments: impl IntoIterator<Item = OsString>) -> Result<(Self, Vec<String>), clap::Error> {
         let mut command = Self::grammar();
         let arguments = address::spell(&command, arguments.into_iter().collect());
-        let matches = command.try_get_matches_from_mut(arguments)?;
+        let (arguments, settings) = config::extend(&mut command, arguments)?;
+        let matches = command.try_get_matches_from_mut(arguments);
+        let matches = matches.map_err(|error| settings.explain(&mut command, error))?;
         empty::refuse(&mut command, &matches)?;
         let warnings = bare::warnings(&command, &matches);
         let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{multicast_group, retained, whole};
+use super::values::{multicast_group, retained, seed, whole};
 use super::{ListenArgs, ProcessArgs, exit_status};
 
 /// Arguments of `cloudy slave`.
@@ -65,6 +65,10 @@ pub(crate) struct SlaveArgs {
     /// The multicast group and port for discovery; on IPv6 ff12:: and the group's four bytes
     #[arg(long, value_name = "GROUP:PORT", default_value_t = cloudy_node::discovery::GROUP, value_parser = multicast_group)]
     pub(crate) discovery_group: SocketAddrV4,
+    /// A node that may know where the others are, by its name or address: it is asked when this slave is restarted in a
+    /// session and others have moved; repeatable. The variable has several, with commas between them
+    #[arg(long = "seed", value_name = "HOST:PORT", env = "CLOUDY_SEEDS", value_delimiter = ',', value_parser = seed)]
+    pub(crate) seeds: Vec<String>,
     /// Options of every process.
     #[command(flatten)]
     pub(crate) process: ProcessArgs,

@@ -10,6 +10,7 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::args::Cli;
 use crate::program;
+use crate::service;
 
 /// The output of a child that its parent reads; the rest is inherited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +64,8 @@ impl Child {
         let mut command = Command::from(command);
         // The process of a supervisor has the supervisor's options; any other one gets its options as arguments only.
         if reads != Reads::Nothing {
-            for name in Cli::variables() {
+            let of_service = service::VARIABLES.map(str::to_owned);
+            for name in Cli::variables().into_iter().chain(of_service) {
                 command.env_remove(name);
             }
         }

@@ -22,6 +22,7 @@ use crate::lines::{Message, messages, push_json, view_line};
 use crate::node::{self, Who};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, say_plainly};
 use crate::position::Position;
+use crate::service;
 use crate::sink::STDOUT;
 
 /// Lines of stdin, and receipts, that wait.
@@ -39,7 +40,10 @@ pub(crate) async fn run(args: JoinArgs) -> Result<ExitCode, Report> {
             return Ok(ExitCode::from(stop.status_of_service()));
         };
         let (file, node) = started?;
-        let ended = file.followed(&node, say_plainly, member(&args, &node, &stop)).await;
+        let ended = tokio::select! {
+            ended = file.followed(&node, say_plainly, member(&args, &node, &stop)) => ended,
+            never = service::watchdog(&node) => match never {},
+        };
         node.shutdown().await;
         ended
     };
@@ -68,7 +72,7 @@ async fn member(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<ExitCode, R
     if let Some(expect) = args.expect {
         open = open.bootstrap_expect(usize::from(expect.get()));
     }
-    let open = open.on_progress(|event| say_plainly(&event.to_string())).open().timeout(args.open_timeout);
+    let open = open.on_progress(|event| say(&event.to_string())).open().timeout(args.open_timeout);
     let Some(opened) = stop.unless_asked(open).await else {
         return Ok(ExitCode::from(stop.status_of_service()));
     };
@@ -105,6 +109,8 @@ async fn member(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<ExitCode, R
     let mut left = false;
     let print = output.print();
     tokio::pin!(print);
+    let shown = service::follow(&group);
+    tokio::pin!(shown);
     loop {
         tokio::select! {
             printed = &mut print => {
@@ -112,6 +118,7 @@ async fn member(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<ExitCode, R
                 let status = if stop.was_asked() { stop.status_of_service() } else { EXIT_EQUAL };
                 return Ok(ExitCode::from(status));
             }
+            never = &mut shown => match never {},
             ended = &mut leaving, if !left => {
                 left = true;
                 // Else the rest of the result is printed.
@@ -121,6 +128,12 @@ async fn member(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<ExitCode, R
             }
         }
     }
+}
+
+/// Reports progress to the reader of stderr and to a service manager.
+fn say(line: &str) {
+    say_plainly(line);
+    service::status(line);
 }
 
 /// Broadcasts the lines of stdin.
@@ -225,7 +238,11 @@ impl Output<'_> {
             let mut message = tempfile::tempfile().into_diagnostic()?;
             message.write_all(payload).into_diagnostic()?;
             io::Seek::rewind(&mut message).into_diagnostic()?;
-            let status = Command::new("sh")
+            let mut child = Command::new("sh");
+            for name in service::VARIABLES {
+                child.env_remove(name);
+            }
+            let status = child
                 .args(["-c", command])
                 .env("CLOUDY_INDEX", index.to_string())
                 .env("CLOUDY_ORIGIN", origin.to_string())

@@ -28,6 +28,7 @@ use crate::orders::{Order, Said};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, EXIT_NOT_STARTED, failure, print_error};
 use crate::progress::Progress;
 use crate::report::rounded;
+use crate::service;
 use crate::watcher::{phase_name, stopped_words};
 
 /// How long a slave looks for another process with its identity.
@@ -82,6 +83,7 @@ pub(crate) async fn run(args: SlaveArgs) -> Result<ExitCode, Report> {
             }
             never = unsupervised => match never {},
             never = slave.look_for_twin() => match never {},
+            never = service::watchdog(&node) => match never {},
         };
         drop(slave);
         node.shutdown().await;
@@ -225,7 +227,10 @@ impl Slave<'_> {
                     Durability::Disk => "on disk",
                 }
             )),
-            SlaveEvent::Phase(phase) => self.progress.line(phase_name(phase)),
+            SlaveEvent::Phase(phase) => {
+                self.progress.line(phase_name(phase));
+                service::status(phase_name(phase));
+            }
             SlaveEvent::View { id, members } if self.args.process.child.announce => say(&Said::View { id, members }),
             SlaveEvent::View { id, members } => self.progress.line(&format!("view {id}: {} slaves", members.len())),
             SlaveEvent::NoCompleteMember(stopped) => self.progress.line(&stopped_words(&stopped)),
@@ -268,13 +273,15 @@ impl Slave<'_> {
         if self.args.process.session.name != SessionName::default() {
             self.progress.line(&format!("waiting for a master of session \"{}\"", self.args.process.session.name));
         }
-        if !self.args.no_discovery {
-            let place = Multicast::new(self.args.discovery_group, address.ip());
-            if resumed_session(self.node).is_some()
-                && let Err(error) = self.node.look_up(Lookup::default().multicast(Some(place)))
-            {
+        let place = Multicast::new(self.args.discovery_group, address.ip());
+        if resumed_session(self.node).is_some() {
+            let multicast = (!self.args.no_discovery).then_some(place);
+            let lookup = Lookup::default().names(self.args.seeds.clone()).multicast(multicast);
+            if let Err(error) = self.node.look_up(lookup) {
                 self.progress.line(&format!("warning: slaves with new addresses are not sought: {error}"));
             }
+        }
+        if !self.args.no_discovery {
             // A session in the data directory takes precedence over the requested one.
             let resumed = resumed_session(self.node).and_then(|group| SessionName::of_group(group.name()));
             let label = resumed.as_ref().unwrap_or(&self.args.process.session.name).to_string();
@@ -290,6 +297,8 @@ impl Slave<'_> {
             say(&Said::Listening { address, node: id });
         }
         self.progress.state("waiting for a master".to_owned());
+        service::status("waiting for a master");
+        service::ready();
     }
 
     /// Prints the result of a session that had ended before this process started: an earlier process did not print it.
