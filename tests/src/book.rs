@@ -21,6 +21,9 @@ page!(replicated_service, include_str!("../../docs/how-to/replicated-service.md"
 page!(operating, include_str!("../../docs/how-to/operating.md"));
 page!(data, include_str!("../../docs/how-to/data.md"));
 page!(data_reference, include_str!("../../docs/reference/data.md"));
+page!(admin_endpoint, include_str!("../../docs/how-to/admin-endpoint.md"));
+page!(status, include_str!("../../docs/reference/status.md"));
+page!(metrics, include_str!("../../docs/reference/metrics.md"));
 page!(testing_your_app, include_str!("../../docs/how-to/testing-your-app.md"));
 page!(performance, include_str!("../../docs/explanation/performance.md"));
 page!(decisions, include_str!("../../docs/explanation/decisions.md"));

@@ -183,7 +183,7 @@ fn members(shared: &Shared, status: &Status, stats: &Stats, peers: &[PeerStatus]
         approved: member.approved,
         confirmed: member.confirmed,
         round_trip_us: peer_of(member.node, peers).map(|peer| peer.round_trip_us),
-        confirmation_us: stats.delays.get(&member.node).map(|delay| us(*delay)),
+        confirmation_us: stats.delays.get(&member.node).filter(|_| member.node != shared.me).map(|delay| us(*delay)),
     };
     (0..).zip(ring.zip(&status.members)).map(entry).collect()
 }

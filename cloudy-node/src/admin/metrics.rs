@@ -1,6 +1,7 @@
 //! `/metrics`: the status as OpenMetrics. Labels are groups, members and peers of the moment, so their number is bounded.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
@@ -9,13 +10,13 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use std::sync::Arc;
-
 use super::status::{GroupStatus, MemberEntry, NodeStatus, PeerStatus};
 use crate::histogram::Histogram;
 
-/// The media type of the text.
+/// The media type of OpenMetrics.
 pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The media type of the older text format.
+pub(super) const PLAIN_METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -26,6 +27,31 @@ pub(super) fn text_of(status: Arc<NodeStatus>) -> Result<String, fmt::Error> {
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)
+}
+
+/// The same metrics in the older text format, which names a family like its samples and has neither units nor infos.
+pub(super) fn plain_of(open_metrics: &str) -> String {
+    let mut plain = String::with_capacity(open_metrics.len());
+    let mut help = None;
+    for line in open_metrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("HELP"), Some(_), Some(text)) => help = Some(text),
+            (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
+                let (suffix, kind) = match kind {
+                    "counter" => ("_total", "counter"),
+                    "info" => ("_info", "gauge"),
+                    kind => ("", kind),
+                };
+                let help = help.take().unwrap_or_default();
+                // Writing to a string cannot fail.
+                let _ = writeln!(plain, "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}");
+            }
+            (Some("#"), ..) => {}
+            _ => plain.extend([line, "\n"]),
+        }
+    }
+    plain
 }
 
 #[derive(Debug)]
@@ -57,6 +83,9 @@ impl Page<'_> {
         let unit = unit.map(|unit| Unit::Other(unit.to_owned()));
         let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
         for (labels, metric) in samples {
+            if labels.is_empty() {
+                return metric.encode(family);
+            }
             metric.encode(family.encode_family(&labels)?)?;
         }
         Ok(())

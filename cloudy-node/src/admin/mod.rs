@@ -17,13 +17,18 @@
 mod address;
 mod convert;
 mod error;
+mod events;
+mod history;
 mod listener;
 mod metrics;
+mod page;
 mod ready;
 mod routes;
 mod server;
 mod source;
 mod status;
+#[cfg(test)]
+mod tests;
 #[cfg(unix)]
 mod unix;
 

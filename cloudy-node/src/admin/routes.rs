@@ -4,20 +4,29 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Request, Response, StatusCode};
 
+use tokio::sync::Notify;
+
+use super::events::{Stream, Streams};
+use super::history::History;
 use super::metrics;
+use super::page::Page;
 use super::source::Source;
 use super::status::NodeStatus;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+const EVENTS: &str = "text/event-stream";
 
 /// The client of a connection.
 pub(super) struct Client {
@@ -25,17 +34,24 @@ pub(super) struct Client {
     pub(super) local: Option<SocketAddr>,
     /// Whether the response is a stream of events.
     pub(super) streams: Arc<AtomicBool>,
+    /// Notified once it has not read its stream for too long.
+    pub(super) stalled: Arc<Notify>,
 }
 
 /// What the routes share.
 pub(super) struct App {
-    source: Source,
+    source: Arc<Source>,
+    history: Arc<History>,
+    streams: Streams,
+    page: Page,
 }
 
 /// The body of a response.
 pub(super) enum Content {
     /// All of it.
     Whole(Option<Bytes>),
+    /// Parts, for as long as the client reads.
+    Events(Stream),
 }
 
 impl Content {
@@ -48,9 +64,10 @@ impl Body for Content {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Events(stream) => stream.poll_next(context).map(|event| event.map(|event| Ok(Frame::data(event)))),
         }
     }
 
@@ -61,18 +78,19 @@ impl Body for Content {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Events(_) => SizeHint::default(),
         }
     }
 }
 
 impl App {
     pub(super) fn new(source: Source) -> Self {
-        Self { source }
+        Self { source: Arc::new(source), history: Arc::default(), streams: Streams::new(), page: Page::new() }
     }
 
-    /// Returns once a client has not read its stream of events for too long.
-    pub(super) async fn stalled(&self, _client: &Client) {
-        std::future::pending().await
+    /// Follows the node for the history, until it is dropped.
+    pub(super) async fn follow(&self) {
+        self.history.follow(Arc::clone(&self.source)).await;
     }
 
     /// Answers a request.
@@ -95,7 +113,9 @@ impl App {
             "/livez" => self.live().await,
             "/readyz" => self.ready(is_verbose(request.uri().query())).await,
             "/status" => self.status().await,
-            "/metrics" => self.metrics().await,
+            "/metrics" => self.metrics(accepts_open_metrics(&request)).await,
+            "/" => self.page(),
+            "/events" if request.method() == Method::GET => self.events(client),
             _ => response(StatusCode::NOT_FOUND, TEXT, "there is /, /livez, /readyz, /status and /metrics\n"),
         })
     }
@@ -122,9 +142,29 @@ impl App {
         }
     }
 
-    async fn metrics(&self) -> Response<Content> {
+    fn page(&self) -> Response<Content> {
+        let mut page = response(StatusCode::OK, HTML, self.page.markup.clone());
+        if let Some(policy) = self.page.policy.clone() {
+            page.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+        }
+        page
+    }
+
+    fn events(&self, client: &Client) -> Response<Content> {
+        let stalled = Arc::clone(&client.stalled);
+        let Some(stream) = self.streams.open(&self.source, &self.history, move || stalled.notify_one()) else {
+            return unavailable("too many pages are open: close one of them");
+        };
+        client.streams.store(true, Ordering::Relaxed);
+        let mut events = response(StatusCode::OK, EVENTS, "");
+        *events.body_mut() = Content::Events(stream);
+        events
+    }
+
+    async fn metrics(&self, open_metrics: bool) -> Response<Content> {
         match self.source.status().await.map(metrics::text_of) {
-            Ok(Ok(text)) => response(StatusCode::OK, metrics::OPEN_METRICS, text),
+            Ok(Ok(text)) if open_metrics => response(StatusCode::OK, metrics::OPEN_METRICS, text),
+            Ok(Ok(text)) => response(StatusCode::OK, metrics::PLAIN_METRICS, metrics::plain_of(&text)),
             // Only a writer that is full fails, and a text grows.
             Ok(Err(error)) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
             Err(error) => unavailable(error),
@@ -153,6 +193,12 @@ fn groups_in_words(status: &NodeStatus) -> String {
 fn is_verbose(query: Option<&str>) -> bool {
     let is = |part: &str| part == "verbose" || part.strip_prefix("verbose=").is_some_and(|value| value != "0");
     query.is_some_and(|query| query.split('&').any(is))
+}
+
+/// Whether a client reads OpenMetrics; others get the older text format.
+fn accepts_open_metrics<B>(request: &Request<B>) -> bool {
+    let mut accepted = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.any(|value| value.contains("application/openmetrics-text"))
 }
 
 /// Whether a request on loopback names a host of this machine. A page of another site could otherwise give its own name

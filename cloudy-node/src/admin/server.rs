@@ -11,6 +11,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 #[cfg(unix)]
@@ -29,6 +30,8 @@ const CONNECTIONS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Maximum of headers of a request.
 const HEADERS_MAX: usize = 64;
+/// The buffer of the system for what a client has not read.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Time for a client to send its request.
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// Time for a request with its response, unless it is a stream of events.
@@ -45,11 +48,13 @@ pub(super) fn start(listener: AdminListener, app: App, health: Health) -> Result
         let _entered = runtime.enter();
         Accepting::of(listener.0).map_err(AdminError::Thread)?
     };
+    let app = Arc::new(app);
     let work = move || {
         runtime.block_on(async {
             tokio::select! {
                 _ = health.closed() => {}
-                () = serve(accepting, Arc::new(app)) => {}
+                () = serve(accepting, Arc::clone(&app)) => {}
+                () = app.follow() => {}
             }
         });
     };
@@ -99,7 +104,7 @@ impl Connections {
         self.make_place();
         let (id, streams) = (self.next, Arc::new(AtomicBool::new(false)));
         self.next += 1;
-        let client = Client { local, streams: Arc::clone(&streams) };
+        let client = Client { local, streams: Arc::clone(&streams), stalled: Arc::default() };
         let app = Arc::clone(app);
         let task = self.tasks.spawn(async move {
             connection(io, &app, &client).await;
@@ -140,6 +145,8 @@ async fn serve(accepting: Accepting, app: Arc<App>) {
     loop {
         let accepted = match &accepting {
             Accepting::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+                // Without it a client that does not read is noticed later.
+                let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
                 let local = stream.local_addr().ok();
                 connections.add(&app, stream, local);
             }),
@@ -157,7 +164,7 @@ async fn serve(accepting: Accepting, app: Arc<App>) {
 }
 
 /// Serves one request. Every part of it has a time limit.
-async fn connection<S>(io: S, app: &Arc<App>, client: &Client)
+pub(super) async fn connection<S>(io: S, app: &Arc<App>, client: &Client)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -174,7 +181,7 @@ where
     if timeout(RESPONSE_WITHIN, &mut serving).await.is_err() && client.streams.load(Ordering::Relaxed) {
         tokio::select! {
             _ = timeout(EVENTS_FOR, serving) => {}
-            () = app.stalled(client) => {}
+            () = client.stalled.notified() => {}
         }
     }
 }

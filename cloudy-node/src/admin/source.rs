@@ -1,10 +1,10 @@
 //! Where requests get the status from: one question at a time to the driver, shared by all that ask.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::convert::{About, node_status};
 use super::status::NodeStatus;

@@ -263,7 +263,8 @@ pub struct MemberEntry {
     pub confirmed: u64,
     /// The round trip to it in microseconds; none without a link, and for this node.
     pub round_trip_us: Option<u64>,
-    /// The smoothed time in microseconds from sending a slot to its confirmation; none before the first.
+    /// The smoothed time in microseconds from sending a slot to its confirmation; none before the first, and for
+    /// this node.
     pub confirmation_us: Option<u64>,
 }
 

@@ -9,7 +9,7 @@ const SKIPPED: &[&str] = &["target", ".git"];
 /// Files written by cargo: long, and full of hosts. In a worktree `.git` is a file.
 const SKIPPED_FILES: &[&str] = &["Cargo.lock", ".git"];
 
-/// A file that is valid UTF-8.
+/// A file; its text is empty if it is not UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TextFile {
     /// Relative to the workspace, with `/`.
@@ -17,7 +17,7 @@ pub(super) struct TextFile {
     pub(super) text: String,
 }
 
-/// All text files below `root`, by path. Binary files are passed over; links are not followed.
+/// All files below `root`, by path. Binary files have no text; symbolic links are not followed.
 pub(super) fn collect(root: &Path) -> io::Result<Vec<TextFile>> {
     let mut files = Vec::new();
     let mut folders = vec![String::new()];
@@ -32,10 +32,9 @@ pub(super) fn collect(root: &Path) -> io::Result<Vec<TextFile>> {
             }
             if kind.is_dir() {
                 folders.push(path);
-            } else if kind.is_file()
-                && !SKIPPED_FILES.contains(&name.as_str())
-                && let Ok(text) = String::from_utf8(std::fs::read(entry.path())?)
-            {
+            } else if kind.is_file() && !SKIPPED_FILES.contains(&name.as_str()) {
+                // A picture has no text, and pages link to it.
+                let text = String::from_utf8(std::fs::read(entry.path())?).unwrap_or_default();
                 files.push(TextFile { path, text });
             }
         }

@@ -1,5 +1,7 @@
 //! The admin endpoint over real sockets, on real groups.
 
+mod open_metrics;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -54,13 +56,30 @@ async fn status(address: SocketAddr) -> NodeStatus {
     serde_json::from_str(&response.body).unwrap()
 }
 
-/// Waits until `/readyz` returns this status, and returns its body.
-async fn until_ready_is(address: SocketAddr, status: u16) -> String {
+/// Waits until the status is as wanted: it may be a quarter of a second old.
+async fn until_status(address: SocketAddr, what: &str, wanted: impl Fn(&NodeStatus) -> bool) -> NodeStatus {
+    let mut found = None;
+    until(what, async || {
+        found = Some(status(address).await).filter(&wanted);
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+/// Waits until the only group has this number of messages.
+async fn until_index(address: SocketAddr, index: u64) -> NodeStatus {
+    until_status(address, "the messages", |status| status.groups.first().is_some_and(|group| group.index == index))
+        .await
+}
+
+/// Waits until `/readyz` returns this status with these words, and returns its body.
+async fn until_ready_is(address: SocketAddr, status: u16, words: &str) -> String {
     let mut body = String::new();
-    until("readiness changes", async || {
+    until(words, async || {
         let response = get(address, "/readyz?verbose").await;
         body = response.body;
-        response.status == status
+        response.status == status && body.contains(words)
     })
     .await;
     body
@@ -82,12 +101,11 @@ async fn every_route_describes_a_running_group() {
     for (at, group) in groups.iter().enumerate() {
         broadcast(group, &format!("message {at}")).await;
     }
-    read(&groups[0], 1, 3).await;
-    let body = until_ready_is(address, 200).await;
+    let status = until_index(address, 3).await;
+    let body = until_ready_is(address, 200, "index 3").await;
     assert!(body.ends_with("members, index 3\nok\n"), "{body}");
     assert_eq!(get(address, "/readyz").await.body, "ok\n");
 
-    let status = status(address).await;
     assert_eq!((status.schema, status.ready, status.reasons.len()), (STATUS_SCHEMA, true, 0));
     assert_eq!((status.node, status.address), (nodes[0].id().to_string(), nodes[0].local_addr()));
     assert_eq!(status.peers.len(), 2);
@@ -125,30 +143,26 @@ async fn a_node_that_is_cut_off_is_not_ready_until_it_is_back() {
     let groups = create(&nodes, "orders", GroupConfig::default()).await;
     broadcast(&groups[0], "before").await;
     let (survivor, cut) = (serve(&nodes[0]), serve(&nodes[2]));
-    until_ready_is(survivor, 200).await;
-    until_ready_is(cut, 200).await;
+    for address in [survivor, cut] {
+        until_status(address, "all vote", |status| status.ready && status.groups[0].voters.len() == 3).await;
+    }
 
     let others: Vec<SocketAddr> = nodes[..2].iter().map(Node::local_addr).collect();
     control.partition(others);
     let began = Instant::now();
-    let body = until_ready_is(cut, 503).await;
+    let body = until_ready_is(cut, 503, "group \"orders\": this node hears from 1 of 3 voters").await;
     let timeout = Duration::from_millis(status(survivor).await.groups[0].view.as_ref().unwrap().failure_timeout_ms);
-    assert!(body.contains("group \"orders\": this node hears from 1 of 3 voters"), "{body}");
     assert!(body.contains(&nodes[0].id().short()) && body.contains(&nodes[1].id().short()), "{body}");
     assert!(began.elapsed() < timeout + Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(get(cut, "/livez").await.status, 200, "its driver turns");
-    until("the others continue", async || {
-        let status = status(survivor).await;
-        status.ready && status.groups[0].members.len() == 2
-    })
-    .await;
-    let views = status(survivor).await.groups[0].views.clone();
-    let removed = &views.last().unwrap().removed;
+    let continued = |status: &NodeStatus| status.ready && status.groups[0].members.len() == 2;
+    let status = until_status(survivor, "the others continue", continued).await;
+    let removed = &status.groups[0].views.last().unwrap().removed;
     assert_eq!(removed.iter().map(|entry| &*entry.node).collect::<Vec<_>>(), [nodes[2].id().to_string()]);
 
     control.heal();
-    until_ready_is(cut, 200).await;
-    assert_eq!(status(cut).await.groups[0].members.len(), 3);
+    until_ready_is(cut, 200, "view ").await;
+    until_status(cut, "all are members", |status| status.groups[0].members.len() == 3).await;
 }
 
 #[tokio::test]
@@ -198,4 +212,94 @@ mod unix {
         assert!(matches!(AdminListener::bind(&missing), Err(AdminError::Other { .. })));
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no draft is left");
     }
+}
+
+async fn scrape(address: SocketAddr) -> Response {
+    let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3";
+    send(address, &format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n{accept}\r\n\r\n")).await
+}
+
+#[tokio::test]
+async fn metrics_are_open_metrics_and_agree_with_the_result() {
+    let nodes = start_all(&key(), 3).await;
+    let address = serve(&nodes[0]);
+    open_metrics::parse(&scrape(address).await.body);
+    let groups = create(&nodes, "a \"group\"\\", GroupConfig::default()).await;
+    for at in 0..20 {
+        broadcast(&groups[at % 3], &format!("message {at}")).await;
+    }
+    let read = read(&groups[0], 1, 20).await;
+    until_index(address, 20).await;
+    let own = read.iter().filter(|message| message.id.origin == nodes[0].id()).count();
+    let response = scrape(address).await;
+    assert!(response.head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{}", response.head);
+    let metrics = open_metrics::parse(&response.body);
+    let of_group = |name: &str| metrics.value(&format!("cloudy_{name}{{group=\"a \\\"group\\\"\\\\\"}}"));
+    assert_eq!(of_group("result_index"), 20.0);
+    assert_eq!(of_group("approved_messages_total"), 20.0);
+    assert_eq!(of_group("broadcast_messages_total"), own as f64);
+    assert_eq!(of_group("receipt_latency_seconds_count"), own as f64);
+    assert_eq!((of_group("members"), of_group("group_ready"), of_group("lag_messages")), (3.0, 1.0, 0.0));
+    let payload_bytes: usize = read.iter().map(|message| message.payload.len() + 1).sum();
+    assert_eq!(of_group("approved_bytes_total"), payload_bytes as f64, "each with a length of one byte");
+    assert_eq!((metrics.value("cloudy_ready"), metrics.value("cloudy_links")), (1.0, 2.0));
+    assert_eq!(metrics.count("cloudy_peer_round_trip_seconds{"), 2);
+    let plain = get(address, "/metrics").await;
+    assert!(plain.head.contains("content-type: text/plain; version=0.0.4"), "{}", plain.head);
+    for line in ["# TYPE cloudy_approved_messages_total counter", "# TYPE cloudy_build_info gauge", "cloudy_links 2.0"]
+    {
+        assert!(plain.body.lines().any(|found| found == line), "no {line:?} in {}", plain.body);
+    }
+    assert!(!plain.body.contains("# UNIT") && !plain.body.contains("# EOF"), "{}", plain.body);
+    assert_eq!(metrics.count("cloudy_member_confirmation_seconds{"), 2, "no series for this node itself");
+}
+
+#[tokio::test]
+async fn clients_that_send_and_read_nothing_cost_the_group_nothing() {
+    let nodes = start_all(&key(), 2).await;
+    let address = serve(&nodes[0]);
+    let groups = create(&nodes, "orders", GroupConfig::default()).await;
+    let mut clients = Vec::new();
+    for at in 0..200 {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let request = if at % 2 == 0 { "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n" } else { "GET /" };
+        // The node may have closed an earlier one for it.
+        let _ = client.write_all(request.as_bytes()).await;
+        clients.push(client);
+    }
+    for at in 0..50 {
+        broadcast(&groups[0], &format!("message {at}")).await;
+    }
+    assert_eq!(get(address, "/livez").await.status, 200, "the latest connection is served");
+    let status = until_index(address, 50).await;
+    assert_eq!((status.ready, status.groups[0].views.len()), (true, 1), "no member was evicted");
+    drop(clients);
+}
+
+#[tokio::test]
+async fn the_page_follows_the_group_by_events() {
+    let nodes = start_all(&key(), 2).await;
+    let address = serve(&nodes[0]);
+    let page = get(address, "/").await;
+    assert_eq!(page.status, 200);
+    assert!(page.head.contains("content-security-policy: default-src 'none'; script-src 'sha256-"), "{}", page.head);
+    for link in ["src=", "@import", "url(", "http://", "https://"] {
+        let outside = page.body.replace("http://www.w3.org/2000/svg", "");
+        assert!(!outside.contains(link), "the page loads nothing: {link}");
+    }
+    let groups = create(&nodes, "orders", GroupConfig::default()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET /events HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
+    broadcast(&groups[0], "message").await;
+    let mut text = String::new();
+    let shown = async {
+        let mut part = [0; 4_096];
+        while !(text.contains("event: history") && text.contains("\"index\":1,")) {
+            let read = stream.read(&mut part).await.unwrap();
+            assert_ne!(read, 0, "the stream ended: {text}");
+            text.push_str(&String::from_utf8_lossy(&part[..read]));
+        }
+    };
+    within("an event with the message", shown).await;
+    assert!(text.to_ascii_lowercase().contains("content-type: text/event-stream"), "{text}");
 }
