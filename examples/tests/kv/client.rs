@@ -72,10 +72,14 @@ pub(crate) async fn put(node: SocketAddr, path: &str, body: &str) -> Result<Answ
     request(node, &format!("PUT {path}"), &[], body).await
 }
 
-/// Opens a stream of events, and returns their lines from a task.
-pub(crate) async fn events(node: SocketAddr, line: &str) -> tokio::sync::mpsc::UnboundedReceiver<String> {
+/// Opens a stream of events with further header lines, and returns the lines of the events.
+pub(crate) async fn events(
+    node: SocketAddr,
+    line: &str,
+    headers: &str,
+) -> tokio::sync::mpsc::UnboundedReceiver<String> {
     let mut stream = TcpStream::connect(node).await.unwrap();
-    stream.write_all(format!("{line} HTTP/1.1\r\nhost: kv\r\n\r\n").as_bytes()).await.unwrap();
+    stream.write_all(format!("{line} HTTP/1.1\r\nhost: kv\r\n{headers}\r\n").as_bytes()).await.unwrap();
     let (lines, received) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         let (mut text, mut buffer) = (String::new(), [0; 4096]);

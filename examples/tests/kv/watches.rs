@@ -18,7 +18,7 @@ async fn a_watch_begins_at_an_index_and_a_lock_is_released_with_its_connection()
     let stale = [("if-match", format!("\"{first}\""))];
     assert_eq!(request(nodes[0], "PUT /kv/colour", &stale, "green").await.unwrap().status, 412);
     // From the second change on, and all that follows.
-    let mut watch = events(nodes[2], &format!("GET /watch?from={second}")).await;
+    let mut watch = events(nodes[2], &format!("GET /watch?from={second}"), "").await;
     assert_eq!(next(&mut watch).await, format!("id: {second}"));
     assert_eq!(next(&mut watch).await, r#"data: {"key":"colour","value":"blue"}"#);
     let removed = request(nodes[0], "DELETE /kv/colour", &[], "").await.unwrap().revision.unwrap();
@@ -30,10 +30,10 @@ async fn a_watch_begins_at_an_index_and_a_lock_is_released_with_its_connection()
     cluster.all_ready().await;
     assert_eq!(get(cluster.http(late), "/kv/colour").await.unwrap().body, "green");
     // Two clients at different nodes.
-    let mut holder = events(nodes[0], "POST /locks/backup").await;
+    let mut holder = events(nodes[0], "POST /locks/backup", "").await;
     assert_eq!(next(&mut holder).await, "event: granted");
     let token = next(&mut holder).await;
-    let mut waiting = events(nodes[1], "POST /locks/backup").await;
+    let mut waiting = events(nodes[1], "POST /locks/backup", "").await;
     drop(holder);
     assert_eq!(next(&mut waiting).await, "event: granted");
     assert!(number(&next(&mut waiting).await) > number(&token));
