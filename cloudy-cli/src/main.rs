@@ -1,6 +1,7 @@
 //! The `cloudy` command: sessions of a master and its slaves.
 #![forbid(unsafe_code)]
 
+mod admin_client;
 mod args;
 mod bench;
 mod children;
@@ -37,6 +38,11 @@ fn main() -> ExitCode {
     program::keep_name();
     let (cli, warnings) = match args::Cli::read() {
         Ok(read) => read,
+        // A wrong command line of a plugin is no critical state of the service.
+        Err(error) if error.use_stderr() && args::is_check() => {
+            let printed = output::print_usage(&error);
+            return end(printed.map_or(ExitCode::FAILURE, |_| ExitCode::from(output::EXIT_UNKNOWN)));
+        }
         Err(error) => return end(output::status(output::print_usage(&error))),
     };
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -19,6 +19,8 @@ pub(crate) const EXIT_EQUAL: u8 = 0;
 pub(crate) const EXIT_FAILED: u8 = 1;
 /// The command line is wrong: clap's own status.
 pub(crate) const EXIT_USAGE: u8 = 2;
+/// The state of a checked service is unknown: the convention of monitors.
+pub(crate) const EXIT_UNKNOWN: u8 = 3;
 /// Ended by Ctrl-C: 128 + SIGINT.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 

@@ -116,7 +116,7 @@ mod wait;
 pub use cloudy_proto::slot::{Batch, Payloads, payload_slices};
 pub use cloudy_proto::wire::{CommandError, Refusal, WIRE_VERSION};
 pub use cloudy_proto::{
-    CannotKeepUp, CatchUpPolicy, Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index,
+    AloneError, CannotKeepUp, CatchUpPolicy, Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index,
     InstalledView, LeastRing, LeaveWait, LogIndex, MemberStatus, MessageId, NoCompleteMember, NodeId, OnFailure,
     Origin, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind, RingMember,
     Seq, SessionPlan, SlowDownEnd, StaleDisk, Status, StoredError, View, ViewId, VotesLost, WaitCause, Waiting,

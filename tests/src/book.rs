@@ -19,6 +19,8 @@ page!(rules, include_str!("../../docs/reference/rules.md"));
 page!(wire, include_str!("../../docs/reference/wire.md"));
 page!(replicated_service, include_str!("../../docs/how-to/replicated-service.md"));
 page!(operating, include_str!("../../docs/how-to/operating.md"));
+page!(health, include_str!("../../docs/how-to/health.md"));
+page!(health_reference, include_str!("../../docs/reference/health.md"));
 page!(data, include_str!("../../docs/how-to/data.md"));
 page!(data_reference, include_str!("../../docs/reference/data.md"));
 page!(admin_endpoint, include_str!("../../docs/how-to/admin-endpoint.md"));

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::KeyFileArgs;
 use super::tail::INDEX_MAX;
-use super::values::whole;
+use super::values::{seed, whole};
 
 /// Arguments of `cloudy data`.
 #[derive(Debug, Args)]
@@ -16,8 +17,9 @@ Examples:
   cloudy data verify /var/lib/orders                    whether any of it is damaged
   cloudy data export /var/lib/orders > orders.jsonl     its messages, as `cloudy tail` prints them
   cloudy data import /var/lib/new --group orders < orders.jsonl
+  cloudy data recover /var/lib/orders                   a new group, if all other members are lost
 
-The node of the directory must not run. Only import writes, and only to a new or empty directory.")]
+The node of the directory must not run. Only import, to a new or empty directory, and recover write.")]
 pub(crate) struct DataCommandArgs {
     /// The subcommand.
     #[command(subcommand)]
@@ -76,6 +78,22 @@ Exit status:
   1    something failed, and DIR is as it was
   2    the command line is wrong")]
     Import(ImportArgs),
+    /// Make a new group from one data directory, if all other members are lost for good
+    #[command(after_help = "\
+Examples:
+  cloudy data recover /var/lib/orders                      asks the other members first
+  cloudy data recover /var/lib/orders --others-are-lost    if none answers and none can return
+
+The group gets a new id, so nodes of the former group, should they return, accept nothing of it. This node becomes its
+only member; it has every message that this directory holds. If any node of the group answers, nothing is changed.
+DIR keeps the former database beside the new one.
+
+Exit status:
+  0    recovered
+  1    a member answers, or something failed: DIR is unchanged
+  2    the command line is wrong
+  130  interrupted")]
+    Recover(RecoverArgs),
 }
 
 /// Arguments of `cloudy data inspect` and `verify`.
@@ -119,4 +137,24 @@ pub(crate) struct ImportArgs {
     /// Accept messages that begin with a later index than 1: they get the indices from 1 on
     #[arg(long)]
     pub(crate) renumber: bool,
+}
+
+/// Arguments of `cloudy data recover`.
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// The data directory
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// The group, by name or id [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    /// Ask at this address too, if members may have another one than the directory knows
+    #[arg(long = "peer", value_name = "HOST:PORT", value_parser = seed)]
+    pub(crate) peers: Vec<String>,
+    /// None of the other members can return: what they alone have is lost. Without effect if one answers
+    #[arg(long)]
+    pub(crate) others_are_lost: bool,
+    /// The cluster key, to ask the other members.
+    #[command(flatten)]
+    pub(crate) key: KeyFileArgs,
 }

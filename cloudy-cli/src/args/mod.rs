@@ -7,6 +7,7 @@ mod bench;
 mod config;
 mod data;
 mod demo;
+mod doctor;
 mod empty;
 mod failover;
 mod grammar;
@@ -16,6 +17,7 @@ mod master;
 mod schedule;
 mod shared;
 mod slave;
+mod status;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -30,8 +32,9 @@ use clap_complete::Shell;
 
 pub(crate) use admin::AdminArgs;
 pub(crate) use bench::{BenchArgs, BenchNodeArgs, Senders, Sweep};
-pub(crate) use data::{DataCommand, DataCommandArgs, ExportArgs, ImportArgs, InspectArgs};
+pub(crate) use data::{DataCommand, DataCommandArgs, ExportArgs, ImportArgs, InspectArgs, RecoverArgs};
 pub(crate) use demo::DemoArgs;
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use failover::{BenchCommand, FailoverArgs, FailureKind, SoakArgs};
 pub(crate) use join::JoinArgs;
 pub(crate) use key::{KeyArgs, KeyCommand, RevokeArgs, RotateArgs};
@@ -41,6 +44,7 @@ pub(crate) use schedule::{At, Deed, Schedule, Sides, Who};
 pub(crate) use shared::ChildArgs;
 pub(crate) use shared::{DataArgs, FaultArgs, GroupArgs, KeyFileArgs, ListenArgs, ProcessArgs, SessionArgs};
 pub(crate) use slave::SlaveArgs;
+pub(crate) use status::{CheckArgs, OutputForm, StatusArgs};
 pub(crate) use tail::{Format, INDEX_MAX, TailArgs};
 pub(crate) use timeouts::TimeoutArgs;
 
@@ -148,6 +152,11 @@ impl Cli {
     }
 }
 
+/// Whether the command line is one of `cloudy check`, also if it is wrong.
+pub(crate) fn is_check() -> bool {
+    std::env::args_os().nth(1).is_some_and(|command| command == "check")
+}
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -168,7 +177,13 @@ pub(crate) enum Command {
     BenchNode(BenchNodeArgs),
     /// Create, show, find or change the cluster key
     Key(KeyArgs),
-    /// Inspect, verify, export or import the data directory of a node that does not run
+    /// Show the state of a running node
+    Status(StatusArgs),
+    /// Check a running node, as a plugin for monitors
+    Check(CheckArgs),
+    /// Check this machine and the paths to other nodes, and name remedies
+    Doctor(DoctorArgs),
+    /// Inspect, verify, export, import or recover the data directory of a node that does not run
     Data(DataCommandArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -186,9 +201,15 @@ impl Command {
             Self::Master(_) | Self::Tail(_) | Self::Join(_) | Self::BenchNode(_) => true,
             Self::Slave(args) => !args.is_supervisor(),
             Self::Bench(args) => args.in_process,
-            Self::Demo(_) | Self::Key(_) | Self::Data(_) | Self::Completions(_) | Self::Man(_) | Self::Version(_) => {
-                false
-            }
+            Self::Status(_)
+            | Self::Check(_)
+            | Self::Doctor(_)
+            | Self::Demo(_)
+            | Self::Key(_)
+            | Self::Data(_)
+            | Self::Completions(_)
+            | Self::Man(_)
+            | Self::Version(_) => false,
         }
     }
 }

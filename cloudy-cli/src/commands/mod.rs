@@ -2,9 +2,11 @@
 
 mod attach;
 mod bench;
+mod check;
 mod completions;
 mod data;
 mod demo;
+mod doctor;
 mod failover;
 mod join;
 mod key;
@@ -12,6 +14,7 @@ mod man;
 mod master;
 mod outcome;
 mod slave;
+mod status;
 mod supervise;
 mod tail;
 mod version;
@@ -37,6 +40,9 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Report> {
         Command::Bench(args) => bench::run(*args).await,
         Command::BenchNode(_) => crate::bench::node::run_as_process().await,
         Command::Key(args) => key::run(args.command),
+        Command::Status(args) => status::run(args).await,
+        Command::Check(args) => check::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
         Command::Data(args) => data::run(args.command).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

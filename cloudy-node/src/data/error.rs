@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cloudy_proto::Index;
+use cloudy_proto::{AloneError, Index};
 
 use crate::error::CreateGroupError;
 use crate::handle::{BroadcastError, FlushError};
@@ -74,6 +74,24 @@ pub enum DataError {
     /// The key of a new cluster cannot be generated.
     #[error(transparent)]
     Generate(#[from] crate::cluster_key::GenerateClusterKeyError),
+    /// A member of the group answers, so the group is not lost.
+    #[error("the group is not lost: {answers}; start this node again, and let it rejoin")]
+    MembersAnswer {
+        /// What answered.
+        answers: String,
+    },
+    /// The group cannot be continued from this directory.
+    #[error("cannot recover the group from this directory: {cause}")]
+    Alone {
+        /// The cause.
+        cause: AloneError,
+    },
+    /// The node has not become the only member.
+    #[error("the group was not recovered: {state}; the directory is unchanged")]
+    NotRecovered {
+        /// Its state.
+        state: String,
+    },
     /// The directory has other records than were written.
     #[error("the new group has {stored} messages after an import of {imported}: check the disk, and import again")]
     Incomplete {

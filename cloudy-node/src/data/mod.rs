@@ -18,6 +18,7 @@
 
 mod error;
 mod import;
+mod recover;
 mod stored;
 
 use std::path::Path;
@@ -27,9 +28,19 @@ use cloudy_proto::{GroupId, NodeId};
 pub use crate::storage::Damage;
 pub use error::DataError;
 pub use import::{Imported, Importer};
+pub use recover::{AskedMembers, Recovered, ask_members};
 pub use stored::{StoredGroup, StoredNode, StoredResult, TableSize};
 
 use crate::storage::{ReadOnlyDir, Table};
+
+/// Checks whether a node of this version can use the data directory at `path`: its kind, its version, and the rights to it
+/// and to its private key. It may be in use, and its database is not read.
+///
+/// # Errors
+/// The fault, with the remedy.
+pub fn check_directory(path: &Path) -> Result<(), DataError> {
+    Ok(ReadOnlyDir::check(path)?)
+}
 
 /// The outcome of [`verify`].
 #[derive(Clone, Debug, PartialEq, Eq)]

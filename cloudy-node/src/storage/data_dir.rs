@@ -26,6 +26,9 @@ pub(crate) const NODE_KEY_FILE: &str = "node.key";
 /// The records of the node's groups.
 pub(crate) const DATABASE_FILE: &str = "cloudy.redb";
 
+/// A database that is about to replace the present one.
+pub(crate) const DRAFT_FILE: &str = "cloudy.redb.draft";
+
 /// All files of a data directory; the one that marks it comes first.
 pub(crate) const DATA_FILES: [&str; 4] = [FORMAT_FILE, NODE_KEY_FILE, DATABASE_FILE, LOCK_FILE];
 
@@ -40,6 +43,7 @@ const LOST_AND_FOUND: &str = "lost+found";
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
+    database: &'static str,
     node_key: NodeKey,
     lock: Arc<File>,
 }
@@ -81,7 +85,7 @@ impl DataDir {
             make(path)?;
         }
         let node_key = node_key_file::load(&path.join(NODE_KEY_FILE))?;
-        Ok(Self { path: path.to_owned(), node_key, lock: Arc::new(lock) })
+        Ok(Self { path: path.to_owned(), database: DATABASE_FILE, node_key, lock: Arc::new(lock) })
     }
 
     /// Creates a data directory with a fresh private key at `path`, which is unused or an empty directory. Waits for the
@@ -104,6 +108,29 @@ impl DataDir {
     /// The id of the node that owns the directory.
     pub fn node_id(&self) -> NodeId {
         self.node_key.node_id()
+    }
+
+    /// The same directory, with the draft in place of the database.
+    ///
+    /// # Errors
+    /// The private key cannot be read.
+    pub(crate) fn on_draft(&self) -> Result<Self, DataDirError> {
+        let node_key = node_key_file::load(&self.path.join(NODE_KEY_FILE))?;
+        Ok(Self { path: self.path.clone(), database: DRAFT_FILE, node_key, lock: self.lock.clone() })
+    }
+
+    /// Replaces the database by the draft, and keeps it under its name with this ending. Returns that path. If a step
+    /// fails, the database is the former one.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub(crate) fn replace_database(&self, ending: &str) -> Result<PathBuf, DataDirError> {
+        let (database, draft) = (self.path.join(DATABASE_FILE), self.path.join(DRAFT_FILE));
+        let backup = self.path.join(format!("{DATABASE_FILE}.{ending}"));
+        fs::hard_link(&database, &backup).map_err(io_error("keep the former database as", &backup))?;
+        fs::rename(&draft, &database).map_err(io_error("replace", &database))?;
+        sync_directory(&self.path)?;
+        Ok(backup)
     }
 
     /// The node's identity in the cluster of `key`: the same at each start, and the same id under another key.
@@ -134,7 +161,7 @@ impl DataDir {
         on_completion: impl FnMut(Completion) + Send + 'static,
         guard: impl FnOnce(&mut dyn FnMut()) + Send + 'static,
     ) -> Result<Store, DataDirError> {
-        let path = self.path.join(DATABASE_FILE);
+        let path = self.path.join(self.database);
         let opened = || {
             let not_a_store = |cause: &str| OpenStoreError::NotAStore { cause: cause.to_owned() };
             let opened = files::open_regular(&path, File::options().read(true).write(true));

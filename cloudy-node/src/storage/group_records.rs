@@ -66,6 +66,12 @@ pub(crate) fn meta_op(meta: &GroupMeta) -> Op {
     put(Table::Meta, GROUP_KEY.to_vec(), encoded(meta))
 }
 
+/// Whether a record belongs to the control log or its voter, or is the group's metadata.
+pub(crate) fn is_of_log(table: Table, key: &[u8]) -> bool {
+    let keys = [GROUP_KEY, VOTE_KEY, LOG_KEY, BASE_KEY];
+    table == Table::Log || (table == Table::Meta && keys.contains(&key))
+}
+
 /// Converts one group's records to operations.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {

@@ -42,13 +42,13 @@ mod store;
 mod verify;
 mod writer;
 
-pub(crate) use data_dir::DATA_FILES;
 pub use data_dir::DataDir;
+pub(crate) use data_dir::{DATA_FILES, DATABASE_FILE, DRAFT_FILE};
 #[cfg(feature = "fault")]
 pub use error::SubmitError;
 pub use error::{DataDirError, OpenStoreError, ReadGroupError, StoreError};
 pub(crate) use group_reads::read_group;
-pub(crate) use group_records::{GroupMeta, Recorder, meta_op};
+pub(crate) use group_records::{GroupMeta, Recorder, is_of_log, meta_op};
 pub use op::Table;
 pub(crate) use op::{Op, STORE_BACKLOG_BYTES_MAX};
 pub(crate) use read_only::ReadOnlyDir;

@@ -42,6 +42,20 @@ impl ReadOnlyDir {
         Ok(Self { path: path.to_owned(), node_id, lock })
     }
 
+    /// Checks the directory and the rights to it, without its lock.
+    ///
+    /// # Errors
+    /// The fault.
+    pub(crate) fn check(path: &Path) -> Result<(), DataDirError> {
+        if look(path)? == Found::Finished {
+            if let Some(mode) = files::world_writable(path, false).map_err(io_error("read", path))? {
+                return Err(DataDirError::LooseDirectory { path: path.to_owned(), mode });
+            }
+            node_key_file::load(&path.join(NODE_KEY_FILE))?;
+        }
+        Ok(())
+    }
+
     /// The path of the directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path

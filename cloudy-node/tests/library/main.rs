@@ -28,6 +28,7 @@ mod opening;
 mod outcomes;
 mod readers;
 mod recipes;
+mod recovery;
 mod replicas;
 mod retention;
 mod sessions;

@@ -3,6 +3,7 @@
 mod export;
 mod import;
 mod inspect;
+mod recover;
 mod verify;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ pub(crate) async fn run(command: DataCommand) -> Result<ExitCode, Report> {
         DataCommand::Verify(args) => blocking(move || verify::run(&args)).await,
         DataCommand::Export(args) => blocking(move || export::run(&args)).await,
         DataCommand::Import(args) => import::run(args).await,
+        DataCommand::Recover(args) => recover::run(args).await,
     }
 }
 
