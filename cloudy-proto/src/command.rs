@@ -11,6 +11,7 @@ use crate::id::{ConsensusId, Incarnation, NodeId, Round, ViewId};
 use crate::view::RingMember;
 
 /// One entry of the control log.
+#[expect(clippy::large_enum_variant, reason = "a command is decoded, applied and dropped: hardly any exists at once")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// The first entry; the creator is the voter [`ConsensusId::CREATOR`].

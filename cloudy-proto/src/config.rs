@@ -124,6 +124,9 @@ pub struct Parameters {
     pub wedge_timeout: Duration,
     /// `Disk`: the time of a sync after which a member is excluded, although it sends.
     pub sync_timeout: Duration,
+    /// `Disk`: the time for which a group that resumes after every member was restarted waits for members that are not
+    /// back yet, before a view change continues without them. Zero: as for other members without a link.
+    pub resume_timeout: Duration,
     /// Maximum to which the timeouts above, and those of elections, grow for slow paths, processes and disks. At
     /// `failure_timeout` or below nothing is measured, and timeouts are fixed.
     pub timeout_max: Duration,
@@ -159,6 +162,7 @@ impl Default for Parameters {
             coordinator_timeout: Duration::from_secs(2),
             wedge_timeout: Duration::from_millis(250),
             sync_timeout: Duration::from_secs(10),
+            resume_timeout: Duration::from_secs(5),
             timeout_max: Duration::from_secs(10),
             catch_up: CatchUpPolicy::default(),
             slow_down_bytes_min: 64 << 10,
@@ -219,6 +223,7 @@ impl Parameters {
         coordinator_timeout: Duration,
         wedge_timeout: Duration,
         sync_timeout: Duration,
+        resume_timeout: Duration,
         timeout_max: Duration,
         catch_up: CatchUpPolicy,
         slow_down_bytes_min: u64,
@@ -268,6 +273,7 @@ impl Parameters {
             ("coordinator_timeout", self.coordinator_timeout),
             ("wedge_timeout", self.wedge_timeout),
             ("sync_timeout", self.sync_timeout),
+            ("resume_timeout", self.resume_timeout),
             ("timeout_max", self.timeout_max),
             ("slow_down_max", self.slow_down_max),
         ])?;

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use cloudy_proto::{Durability, OnFailure, SessionPlan, Time, ViewId};
+use cloudy_proto::{Durability, OnFailure, Parameters, SessionPlan, Time, ViewId};
 use cloudy_tests::invariants::{Failure, excuse};
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::sim::plan::{Fault, Plan, Step, Who};
@@ -151,6 +151,61 @@ fn a_member_that_died_before_it_stored_view_1_does_not_count_as_one_that_has_it(
         kept.settles()?;
     }
     Ok(())
+}
+
+/// Three members on disk are killed at once. Two return at once, and the third one after a time or never. Returns the
+/// ring's size in the view after that, and the time until it is installed.
+fn resumed(resume_timeout: Duration, third_after_us: Option<u64>) -> Result<(usize, u64), Failure> {
+    let mut plan = Plan::calm_on_disk(3);
+    plan.parameters.resume_timeout = resume_timeout;
+    let mut story = Scenario::begin(plan)?;
+    (0..3).try_for_each(|node| story.broadcasts(node, 5, 8))?;
+    story.until("all have all", |world| (0..3).all(|node| world.judge.index_of(node) == 15))?;
+    story.until("all vote", |world| world.nodes[0].machine.status(Time(0)).voters.len() == 3)?;
+    story.pass(200_000)?;
+    for node in 0..2 {
+        story.suffers(Fault::Restart { who: Who::Node(node), after_us: 10_000 })?;
+    }
+    story.suffers(match third_after_us {
+        Some(after_us) => Fault::Restart { who: Who::Node(2), after_us },
+        None => Fault::Kill { who: Who::Node(2) },
+    })?;
+    let killed_us = story.world.now_us;
+    story.until("the group continues", |world| world.judge.view().is_some_and(|view| view.id > ViewId(1)))?;
+    let members = story.world.judge.view().map_or(0, |view| view.members());
+    let took_us = story.world.now_us - killed_us;
+    story.settles()?;
+    Ok((members, took_us))
+}
+
+#[test]
+fn a_resumed_group_waits_a_bounded_time_for_members_that_start_later() -> Result<(), Failure> {
+    let timeout = Parameters::default().resume_timeout;
+    for after_us in [2_000_000, 4_000_000] {
+        assert_eq!(resumed(timeout, Some(after_us))?.0, 3, "it is back after {after_us} us, and keeps its place");
+    }
+    let (members, took_us) = resumed(timeout, None)?;
+    assert_eq!(members, 2, "a member that is gone is evicted");
+    assert!((5_000_000..7_000_000).contains(&took_us), "within the timeout and an election: {took_us} us");
+    // Without the wait the group continues at once, and the third member has to join again.
+    let (members, took_us) = resumed(Duration::ZERO, Some(2_000_000))?;
+    assert!(members == 2 && took_us < 2_000_000, "{members} members after {took_us} us");
+    Ok(())
+}
+
+/// A group with a member that kept running does not resume: it continues without the others after the usual timeouts.
+#[test]
+fn a_member_that_runs_on_does_not_wait_for_restarted_ones_as_a_resumed_group_does() -> Result<(), Failure> {
+    let mut story = Scenario::begin(Plan::calm_on_disk(4))?;
+    story.until("all vote", |world| world.nodes[0].machine.status(Time(0)).voters.len() == 3)?;
+    story.pass(200_000)?;
+    story.suffers(Fault::Restart { who: Who::Node(3), after_us: 10_000 })?;
+    story.suffers(Fault::Restart { who: Who::Node(2), after_us: 3_000_000 })?;
+    let killed_us = story.world.now_us;
+    story.until("the group continues", |world| world.judge.view().is_some_and(|view| view.id > ViewId(1)))?;
+    let took_us = story.world.now_us - killed_us;
+    assert!(took_us < 2_000_000, "{took_us} us");
+    story.settles()
 }
 
 /// Payloads of a kilobyte.

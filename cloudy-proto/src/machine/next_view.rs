@@ -50,13 +50,24 @@ pub(super) fn joiner(identity: &Identity, log: &ControlLog, peers: &Peers, node:
 impl NextView<'_> {
     /// Whether an answer is missing that may still come and that the change waits for.
     pub(super) fn awaits_answers(&self, change: &ViewChange) -> bool {
-        let answers = self.counted_answers(change);
+        let (answers, resumes) = (self.counted_answers(change), self.resumes(change));
         let awaited = |rank: Rank| {
             let lacks = answers[rank.at()].is_none() && change.awaits_answer(rank);
             let is_void = self.is_void(change.view().member(rank));
-            lacks && !is_void && !self.timeouts.is_overdue(change, rank) && !self.timeouts.is_given_up(change, rank)
+            let is_overdue = !resumes && self.timeouts.is_overdue(change, rank);
+            lacks && !is_void && !is_overdue && !self.timeouts.is_given_up(change, rank)
         };
         change.view().ranks().any(awaited)
+    }
+
+    /// Whether the group resumes from its disks and waits for members that may start later: members were restarted, and
+    /// none that runs on has answered.
+    fn resumes(&self, change: &ViewChange) -> bool {
+        let view = &**change.view();
+        let runs_on = |rank: Rank| self.continues(view, rank) && change.answer_of(rank).is_some();
+        let is_restarted = view.ranks().any(|rank| !self.continues(view, rank)) && !view.ranks().any(runs_on);
+        let may_start = self.now.since(change.asked_at()) < view.parameters.resume_timeout;
+        self.identity.durability == Durability::Disk && is_restarted && may_start && !change.is_last()
     }
 
     /// The next view after the answers so far.

@@ -174,6 +174,7 @@ impl Scenario {
             .heartbeat(heartbeat)
             .failure_timeout(failure_timeout)
             .timeout_max(timeout_max)
+            .resume_timeout(Duration::ZERO)
     }
 }
 

@@ -66,6 +66,8 @@ impl Plan {
         let adapts = Dice::of(seed ^ 0x071_3e0a7).chance(400);
         plan.parameters.timeout_max = if adapts { Duration::from_secs(1) } else { Duration::ZERO };
         plan.parameters.window_bytes_min = Dice::of(seed ^ 0x00ad_a9f5).pick(&[1, 16, 64, 64 << 10]);
+        let resume_ms = Dice::of(seed ^ 0x4e_50_3e).pick(&[0, 100, 1_000]);
+        plan.parameters.resume_timeout = Duration::from_millis(resume_ms);
         plan.add_snapshots(&mut Dice::of(seed ^ 0x5a9_5407));
         plan.add_stale_disks(&mut Dice::of(seed ^ 0x001d_d15c));
         plan.add_leaves(&mut Dice::of(seed ^ 0x1ea_7e5));

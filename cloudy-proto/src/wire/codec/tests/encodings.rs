@@ -318,6 +318,7 @@ fn parameters() -> Parameters {
         ring_min: 2,
         wedge_timeout: Duration::from_nanos(250_000_001),
         sync_timeout: Duration::from_secs(9),
+        resume_timeout: Duration::from_secs(10),
         coordinator_timeout: Duration::from_secs(8),
         timeout_max: Duration::from_secs(11),
         catch_up: CatchUpPolicy::SlowDown,

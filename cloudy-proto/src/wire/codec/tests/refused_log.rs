@@ -167,7 +167,7 @@ fn a_view_out_of_bounds_is_refused() {
 
 type Field = fn(&mut Parameters, Duration);
 
-const TIMES: [(&str, Field); 9] = [
+const TIMES: [(&str, Field); 10] = [
     ("token_tick", |parameters, value| parameters.token_tick = value),
     ("heartbeat", |parameters, value| parameters.heartbeat = value),
     ("failure_timeout", |parameters, value| parameters.failure_timeout = value),
@@ -175,6 +175,7 @@ const TIMES: [(&str, Field); 9] = [
     ("coordinator_timeout", |parameters, value| parameters.coordinator_timeout = value),
     ("wedge_timeout", |parameters, value| parameters.wedge_timeout = value),
     ("sync_timeout", |parameters, value| parameters.sync_timeout = value),
+    ("resume_timeout", |parameters, value| parameters.resume_timeout = value),
     ("timeout_max", |parameters, value| parameters.timeout_max = value),
     ("slow_down_max", |parameters, value| parameters.slow_down_max = value),
 ];
