@@ -21,6 +21,7 @@ mod openings;
 mod requests;
 mod run;
 mod same_identity;
+mod silence;
 #[cfg(feature = "admin")]
 pub(crate) mod snapshot;
 mod trust;
@@ -211,15 +212,14 @@ impl Driver {
 
     fn deadline(&self) -> Instant {
         let timers = self.groups.values().filter_map(|group| group.machine.poll_timeout());
-        let next = timers.chain(self.dialler.next()).min();
+        let next = timers.chain(self.dialler.next()).chain(self.looks_at()).min();
         next.map_or_else(|| Instant::now() + IDLE, |at| self.epoch + Duration::from_micros(at.0))
     }
 
     fn run_timers(&mut self) {
         let now = self.now();
         if now.since(self.looked_at) >= LOOK_EVERY {
-            let before = std::mem::replace(&mut self.looked_at, now);
-            self.peers.values_mut().for_each(|link| link.look(before));
+            self.look(now);
         }
         for group in self.groups.values_mut() {
             if group.machine.poll_timeout().is_some_and(|at| at <= now) {
@@ -452,7 +452,7 @@ impl Driver {
             let addresses = new.addresses.clone();
             let wake = Arc::clone(&self.inbox.payloads);
             let (repeats, health) = (self.links.repeats.clone(), self.health.clone());
-            let mut link = Link::new(new, self.writers.clone(), repeats, (wake, health));
+            let mut link = Link::new(new, self.writers.clone(), repeats, (wake, health), now);
             found_at.into_iter().for_each(|address| link.found_at(address));
             self.joining.iter().filter(|(_, joining)| joining.contact == Some(peer)).for_each(|(name, joining)| {
                 link.push_node(joining.aim.question(name.clone()));

@@ -48,6 +48,11 @@ impl Superseded {
         self.links.retain(|kept| kept.id != link);
     }
 
+    /// The replaced links, which have to answer.
+    pub(super) fn links_mut(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.links.iter_mut()
+    }
+
     /// Closes the replaced links of a peer.
     pub(super) fn close(&mut self, peer: NodeId, code: u32, words: &str) {
         self.links.extract_if(.., |link| link.peer == peer).for_each(|link| link.close(code, words));

@@ -57,6 +57,9 @@ const ACK_EVERY_PACKETS: u32 = 10;
 /// Maximum delay of an acknowledgement. A lone lost packet is sent again after about this time and a round trip (RFC
 /// 9002 §6.2), so it bounds the cost of a loss for a message with nothing behind it.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(2);
+/// Minimum of the transport's own idle timeout. The driver closes silent links: only it knows for how long groups wait for
+/// a peer.
+const TRANSPORT_IDLE_MIN: Duration = Duration::from_secs(3_600);
 /// Maximum bytes of early datagrams that are kept for connections not yet accepted: for each, and for all.
 const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
 const INCOMING_BUFFERS_BYTES: u64 = 1 << 20;
@@ -97,7 +100,9 @@ pub struct EndpointLimits {
     pub datagram_bytes_max: u16,
     /// The congestion control of this node's sending. Default [`Congestion::Cubic`].
     pub congestion: Congestion,
-    /// The time without packets after which a connection is closed; the smaller one of both sides counts. Default 4 s.
+    /// The time without packets after which this node closes a connection. A connection with a member of a group, or with
+    /// its coordinator, stays for as long as the group waits for it: up to
+    /// [`Parameters::timeout_max`](crate::Parameters::timeout_max). Default 4 s.
     pub idle_timeout: Duration,
     /// The time without packets after which a keep-alive packet is sent. Default 1 s: some may be lost before
     /// `idle_timeout`.
@@ -441,7 +446,7 @@ fn checked_idle_timeout(limits: &EndpointLimits) -> Result<IdleTimeout, LimitsEr
     if limits.keep_alive.is_zero() || limits.keep_alive >= limits.idle_timeout {
         return Err(LimitsError::IdleTimeout);
     }
-    IdleTimeout::try_from(limits.idle_timeout).map_err(|_| LimitsError::IdleTimeout)
+    IdleTimeout::try_from(limits.idle_timeout.max(TRANSPORT_IDLE_MIN)).map_err(|_| LimitsError::IdleTimeout)
 }
 
 #[cfg(test)]

@@ -90,6 +90,8 @@ pub(crate) struct Link {
     pub(crate) renewed: Option<CertificateDer<'static>>,
     /// Number of received datagrams, and a time before the arrival of the last one.
     datagrams: (u64, Option<Time>),
+    /// The time of the check from which on no datagram has arrived.
+    silent_since: Time,
     repeats: Repeats,
     node_queue: mpsc::Sender<NodeFrame>,
     writers: BTreeMap<(GroupId, Stream), Writer>,
@@ -113,6 +115,7 @@ impl Link {
         alive: mpsc::Sender<()>,
         repeats: Repeats,
         (wake, health): (Arc<Notify>, Health),
+        now: Time,
     ) -> Self {
         new.connection.set_send_window(SEND_WINDOW_OUTSIDE_BYTES);
         let (node_queue, mut queued) = mpsc::channel::<NodeFrame>(NODE_FRAMES_MAX);
@@ -142,6 +145,7 @@ impl Link {
             up_at: Instant::now(),
             renewed: None,
             datagrams: (0, None),
+            silent_since: now,
             repeats,
             node_queue,
             writers: BTreeMap::new(),
@@ -207,12 +211,22 @@ impl Link {
         }
     }
 
-    /// Notes whether datagrams arrived after the last check, which was at `last`.
-    pub(crate) fn look(&mut self, last: Time) {
+    /// Notes at a check whether datagrams arrived after the last one, which was at `last`.
+    pub(crate) fn look(&mut self, last: Time, now: Time) {
         let datagrams = self.connection.stats().udp_rx.datagrams;
         if std::mem::replace(&mut self.datagrams.0, datagrams) != datagrams {
-            self.datagrams.1 = Some(last);
+            (self.datagrams.1, self.silent_since) = (Some(last), now);
         }
+    }
+
+    /// Starts the time of silence again: this node was stopped, and datagrams may wait in its socket.
+    pub(crate) fn listen_again(&mut self, now: Time) {
+        self.silent_since = now;
+    }
+
+    /// For how long no datagram has arrived, as far as checks show.
+    pub(crate) fn silent_for(&self, now: Time) -> Duration {
+        now.since(self.silent_since)
     }
 
     /// The time of the check before the arrival of the last datagrams.

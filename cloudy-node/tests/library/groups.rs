@@ -2,7 +2,7 @@
 
 use std::iter::once;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudy_node::{
     CreateGroupError, CreationEvent, Event, Group, GroupConfig, GroupId, Incarnation, JoinError, Node, NodeId, Phase,
@@ -11,8 +11,8 @@ use cloudy_node::{
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
-use crate::common::{create, key, read, start, start_all, until, within};
-use crate::help::{config, event, texts};
+use crate::common::{create, impatient, key, read, start, start_all, until, within};
+use crate::help::{config, event, linked, start_cuttable, texts};
 
 #[tokio::test]
 async fn all_members_see_the_same_group() {
@@ -281,4 +281,26 @@ async fn nodes_of_both_families_that_listen_on_all_addresses_form_one_group() {
     let view = groups[1].status().await.unwrap().view.unwrap();
     let named: Vec<SocketAddr> = view.ring.iter().flat_map(|member| member.addresses.clone()).collect();
     assert!(named.iter().all(|address| address.ip().to_canonical() == address.ip()), "{named:?}");
+}
+
+/// The idle timeout is 800 ms, and this group waits 3 s for a silent member: the link outlives the idle timeout, because
+/// without it the member would be awaited for a shorter time.
+#[tokio::test]
+async fn a_link_stays_for_as_long_as_the_group_waits_for_a_silent_member() {
+    let key = key();
+    let (cut_off, control) = start_cuttable(&key, impatient()).await;
+    let nodes = [start(&key).await, cut_off];
+    let groups =
+        create(&nodes, "patient", config(|parameters| parameters.failure_timeout = Duration::from_secs(3))).await;
+    control.partition([nodes[0].local_addr()]);
+    let (cut_at, unheard) = (Instant::now(), groups[1].broadcast("into the silence").await.unwrap());
+    let mut unheard = std::pin::pin!(unheard.into_future());
+    until("twice the idle timeout has passed", async || {
+        assert!(linked(&groups[1], nodes[0].id()).await, "the group still waits for it");
+        cut_at.elapsed() >= Duration::from_millis(1_600)
+    })
+    .await;
+    assert!(unheard.as_mut().now_or_never().is_none(), "nothing arrives");
+    control.partition([]);
+    within("an approval over the same link", unheard).await.unwrap();
 }

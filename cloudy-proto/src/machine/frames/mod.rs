@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use crate::id::{Incarnation, NodeId, Rank, ViewId};
 use crate::io::{Admission, Event, Frame, Input};
+use crate::limits::PROBE_EVERY;
 use crate::machine::Machine;
 use crate::time::Time;
 use crate::wire::{ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
@@ -75,6 +76,16 @@ impl Machine {
         let unheard = member.unheard_for(member.view.parameters.heartbeat * 2, self.timers.now());
         let nodes = unheard.map(|rank| member.view.member(rank).node);
         nodes.filter(|node| self.peers.is_linked(*node)).collect()
+    }
+
+    /// How long this group waits for a peer of which nothing arrives: a member of the view, or the coordinator, by what was
+    /// measured of it (`protocol.md` §6.1). A link that ends earlier would count against a node that may be alive. None if
+    /// the group does not wait for the peer.
+    #[must_use]
+    pub fn patience_with(&self, peer: NodeId) -> Option<Duration> {
+        let is_member = self.log.state().view().is_some_and(|view| view.rank_of(peer).is_some());
+        let is_waited_for = is_member || peer == self.tracking.node();
+        is_waited_for.then(|| self.timeouts().silence_max(peer) + PROBE_EVERY * 2)
     }
 
     fn take_tally(&mut self, from: NodeId, frame: TallyFrame) {
