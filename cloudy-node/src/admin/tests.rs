@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudy_proto::NodeId;
+use cloudy_proto::{GroupId, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::Instant;
 
@@ -12,9 +12,11 @@ use super::convert::About;
 use super::routes::{App, Client};
 use super::server::connection;
 use super::source::Source;
-use crate::driver::snapshot::Snapshot;
+use crate::driver::snapshot::{Ended, Snapshot};
 use crate::driver::{Command, Inbox, Mailbox, mailbox};
+use crate::group::EndReason;
 use crate::health::Health;
+use crate::storage::StoreError;
 
 /// What a connection holds between the two sides.
 const PIPE_BYTES: usize = 4 << 10;
@@ -28,12 +30,13 @@ fn app() -> (Arc<App>, Mailbox, Inbox) {
     (Arc::new(App::new(Source::new(about, mailbox.downgrade()))), mailbox, inbox)
 }
 
-/// A driver without groups that answers.
-fn answers(mut inbox: Inbox) {
+/// A driver without open groups that answers.
+fn answers(mut inbox: Inbox, ended: Vec<Ended>) {
     tokio::spawn(async move {
         while let Some(command) = inbox.commands.recv().await {
             if let Command::Snapshot { reply } = command {
-                let (groups, ended, links, fingerprints) = Default::default();
+                let (groups, links, fingerprints) = Default::default();
+                let ended = ended.clone();
                 // A request that is gone needs no answer.
                 let _ = reply.send(Snapshot { groups, ended, links, disk: None, fingerprints });
             }
@@ -63,7 +66,7 @@ async fn get(app: &Arc<App>, path: &str) -> String {
 #[tokio::test(start_paused = true)]
 async fn an_unfinished_request_ends_after_its_time() {
     let (app, _mailbox, inbox) = app();
-    answers(inbox);
+    answers(inbox, Vec::new());
     for part in ["", "GET /status HTTP/1.1\r\nHost: "] {
         let (began, (mut client, serving)) = (Instant::now(), connect(&app));
         client.write_all(part.as_bytes()).await.unwrap();
@@ -75,9 +78,9 @@ async fn an_unfinished_request_ends_after_its_time() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_too_long_is_refused() {
     let (app, _mailbox, inbox) = app();
-    answers(inbox);
+    answers(inbox, Vec::new());
     for request in [
-        format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(40_000)),
+        format!("GET /?{} HTTP/1.1\r\n\r\n", "a".repeat(40_000)),
         format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(40_000)),
         format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(100)),
     ] {
@@ -95,7 +98,7 @@ async fn a_request_that_is_too_long_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_loses_its_connection_and_its_place() {
     let (app, _mailbox, inbox) = app();
-    answers(inbox);
+    answers(inbox, Vec::new());
     for path in ["/", "/events"] {
         let began = Instant::now();
         let mut unread = Vec::new();
@@ -120,7 +123,7 @@ async fn a_client_that_does_not_read_loses_its_connection_and_its_place() {
 #[tokio::test(start_paused = true)]
 async fn pages_beyond_the_maximum_are_refused_until_one_is_closed() {
     let (app, _mailbox, inbox) = app();
-    answers(inbox);
+    answers(inbox, Vec::new());
     let mut open = Vec::new();
     for _ in 0..8 {
         let (mut client, serving) = connect(&app);
@@ -154,4 +157,27 @@ async fn a_driver_that_does_not_turn_is_asked_once_and_is_not_live() {
     assert!(get(&app, "/readyz").await.starts_with("HTTP/1.1 503 "));
     assert!(matches!(inbox.commands.try_recv(), Ok(Command::Snapshot { .. })));
     assert!(inbox.commands.try_recv().is_err(), "one question is open, not one for each request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_ended_by_a_failure_is_a_reason_and_one_that_was_left_is_not() {
+    let failed = || EndReason::DiskFailed { cause: StoreError::Write { cause: "no space left".to_owned() } };
+    let cases = [
+        (vec![("orders", failed())], "group \"orders\": this node's disk failed"),
+        (vec![("orders", EndReason::Left)], "this node is in no group\n"),
+        (vec![("orders", failed()), ("orders", EndReason::Left)], "this node is in no group\n"),
+        (vec![("orders", EndReason::Left), ("stock", failed())], "group \"stock\": this node's disk failed"),
+    ];
+    for (ends, words) in cases {
+        let (app, _mailbox, inbox) = app();
+        let ended = |(name, reason): (&str, EndReason)| Ended {
+            id: GroupId([1; 16]),
+            name: name.to_owned(),
+            reason,
+            at: std::time::SystemTime::now(),
+        };
+        answers(inbox, ends.into_iter().map(ended).collect());
+        let text = get(&app, "/readyz?verbose").await;
+        assert!(text.starts_with("HTTP/1.1 503 ") && text.contains(words), "no {words:?} in {text}");
+    }
 }
