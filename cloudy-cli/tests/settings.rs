@@ -37,9 +37,9 @@ fn the_processes_of_a_demo_do_not_read_variables() {
     let cluster = Cluster::new();
     let mut command =
         cloudy(&["demo", "--nodes", "2", "--send", "200ms", "--grace", "300ms", "--json", "--cluster-key"]);
-    // Each slave would write this file, and wait for another master.
+    // Each slave would write this file, and run another process.
     let file = cluster.path("result.jsonl");
-    command.arg(&cluster.key).env("CLOUDY_RESULT", &file).env("CLOUDY_STAY", "yes");
+    command.arg(&cluster.key).env("CLOUDY_RESULT", &file).env("CLOUDY_SUPERVISE", "yes");
     let ended = run(command);
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert!(!file.exists());

@@ -19,6 +19,7 @@ page!(rules, include_str!("../../docs/reference/rules.md"));
 page!(wire, include_str!("../../docs/reference/wire.md"));
 page!(replicated_service, include_str!("../../docs/how-to/replicated-service.md"));
 page!(operating, include_str!("../../docs/how-to/operating.md"));
+page!(deploying, include_str!("../../docs/how-to/deploying.md"));
 page!(health, include_str!("../../docs/how-to/health.md"));
 page!(health_reference, include_str!("../../docs/reference/health.md"));
 page!(data, include_str!("../../docs/how-to/data.md"));

@@ -7,6 +7,8 @@ mod bench;
 mod config;
 mod data;
 mod demo;
+#[cfg(test)]
+mod deploy;
 mod doctor;
 mod empty;
 mod failover;

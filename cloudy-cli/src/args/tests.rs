@@ -384,7 +384,7 @@ fn every_command_that_runs_a_node_takes_an_admin_address() {
     let commands: [&[&str]; 5] = [
         &["slave", "127.0.0.1", "0"],
         &["master", "127.0.0.1", "0"],
-        &["join", "orders", "--bind", "127.0.0.1:0", "--seed", "127.0.0.1:7400"],
+        &["join", "orders", "--bind", "127.0.0.1:7402", "--seed", "127.0.0.1:7400"],
         &["tail", "127.0.0.1:7400"],
         &["demo", "--stay"],
     ];
