@@ -1,9 +1,7 @@
 //! The JSON lines of a result, and back: `cloudy tail` and `cloudy data export` print the same ones.
 
-use std::fmt::Write as _;
-
 use cloudy_node::session::{SessionName, Sum, numbers};
-use cloudy_node::{ApprovedItem, Checkpoint, Entry, Index, InstalledView, NodeId, Seq, ViewId, payload_slices};
+use cloudy_node::{Checkpoint, Entry, Index, InstalledView, NodeId, Seq, ViewId, payload_slices};
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
 
@@ -17,23 +15,6 @@ impl Lines {
     /// Those of a group with this name: messages of a session are numbers.
     pub(crate) fn of_group(name: &str) -> Self {
         Self { session: SessionName::of_group(name).is_some(), sum: Sum::default() }
-    }
-
-    /// The lines of the next item.
-    pub(crate) fn of(&mut self, item: &ApprovedItem) -> String {
-        match item {
-            ApprovedItem::Batch(entry) => self.messages(entry),
-            ApprovedItem::View(installed) => view_line(installed),
-        }
-    }
-
-    fn messages(&mut self, entry: &Entry) -> String {
-        let mut text = String::new();
-        for message in messages(entry, Index(1)) {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{}", self.message(&message));
-        }
-        text
     }
 
     /// The object of the next message: with its view, and in a session with its number.

@@ -78,8 +78,16 @@ pub(crate) fn print_usage(error: &clap::Error) -> Result<ExitCode, Report> {
 /// # Errors
 /// Output was lost.
 pub(crate) fn print(text: &str) -> Result<(), Report> {
+    write(text.as_bytes())
+}
+
+/// The same for bytes, which need not be text.
+///
+/// # Errors
+/// Output was lost.
+pub(crate) fn write(bytes: &[u8]) -> Result<(), Report> {
     let mut stdout = io::stdout().lock();
-    printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+    printed(stdout.write_all(bytes).and_then(|()| stdout.flush()))
 }
 
 /// Like [`print()`], for a command that runs a node or processes: nothing else waits for the reader.

@@ -84,6 +84,9 @@ async fn an_export_of_a_stopped_node_is_what_tail_prints_of_a_running_one() {
     assert_eq!(exported[..tailed.len()], tailed, "the lines differ");
     // Views that began while the nodes were shut down may follow.
     assert!(exported[tailed.len()..].iter().all(|line| line.contains("members")), "{exported:#?}");
+    let text = run(data(&["export"], &directory, &["--format", "text"]));
+    assert_eq!(good(&text).lines().count(), 300);
+    assert!(good(&text).lines().all(|line| line.starts_with("order ")), "{text:#?}");
     let late = run(data(&["export"], &directory, &["--from", "299"]));
     assert_eq!(good(&late).lines().filter(|line| line.contains("\"origin\"")).count(), 2);
     let inspected = run(data(&["inspect"], &directory, &["--json"])).json();
@@ -182,4 +185,35 @@ async fn damage_is_named_and_sets_the_status() {
     let damage = serde_json::from_str::<Value>(&verified.stdout).unwrap()["damage"][0].clone();
     assert_eq!((verified.code(), damage["table"].as_str()), (Some(1), Some("slots")), "{damage}");
     run(data(&["export"], &directory, &[])).failed_with(&["was altered on disk"]);
+}
+
+#[tokio::test]
+async fn a_group_is_recovered_only_if_no_member_answers_and_the_others_are_given_up() {
+    let cluster = Cluster::new();
+    let Pair { nodes, group } = pair(&cluster).await;
+    let former = group.id();
+    drop(group);
+    nodes[0].shutdown().await;
+    let directory = cluster.path("data-0");
+    let recover = |more: &[&str]| {
+        let mut command = data(&["recover"], &directory, more);
+        command.arg("--cluster-key").arg(&cluster.key);
+        command
+    };
+    // The other node runs meanwhile.
+    let refused = recover(&["--others-are-lost"]);
+    let refused = tokio::task::spawn_blocking(move || run(refused)).await.unwrap();
+    refused.failed_with(&["the group is not lost", "and is a member", "start this node again"]);
+    nodes[1].shutdown().await;
+    run(recover(&[])).failed_with(&["no other member answers", &nodes[1].id().to_string(), "--others-are-lost"]);
+    let command = recover(&["--others-are-lost"]);
+    let recovered = run(command);
+    let text = good(&recovered);
+    for words in ["as the new group", "messages  1 to 300: ", "missing   ", "excluded  ", &former.to_string()] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
+    let inspected = run(data(&["inspect"], &directory, &["--json"])).json();
+    assert_ne!(inspected["groups"][0]["id"].as_str(), Some(&*former.to_string()));
+    assert_eq!(inspected["groups"][0]["members"].as_array().map(Vec::len), Some(1));
+    assert_eq!(inspected["groups"].as_array().map(Vec::len), Some(1));
 }

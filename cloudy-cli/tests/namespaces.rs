@@ -5,6 +5,8 @@
 #![cfg(target_os = "linux")]
 
 mod common;
+#[path = "namespaces/doctor.rs"]
+mod doctor;
 #[path = "namespaces/lab.rs"]
 mod lab;
 #[path = "namespaces/session.rs"]

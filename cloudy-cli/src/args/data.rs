@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::KeyFileArgs;
-use super::tail::INDEX_MAX;
+use super::tail::{Format, INDEX_MAX};
 use super::values::{seed, whole};
 
 /// Arguments of `cloudy data`.
@@ -56,6 +56,7 @@ Exit status:
 Examples:
   cloudy data export /var/lib/orders
   cloudy data export /var/lib/orders --group orders --from 1000 | jq .text
+  cloudy data export /var/lib/orders --format text
 
 Exit status:
   0    everything from that index on was printed
@@ -120,6 +121,9 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_name = "INDEX", allow_hyphen_values = true,
           value_parser = whole(NonZeroU64::MIN, INDEX_MAX, "1000"))]
     pub(crate) from: Option<NonZeroU64>,
+    /// The form of the output
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 /// Arguments of `cloudy data import`.

@@ -20,7 +20,7 @@ use crate::args::{Format, INDEX_MAX, TailArgs};
 use crate::duration;
 use crate::interrupts::Interrupts;
 use crate::keys::KeyFile;
-use crate::lines::{Lines, messages, push_base64, push_json, push_text, view_line};
+use crate::lines::{Lines, Message, messages, push_base64, push_json, push_text, view_line};
 use crate::node::serve_admin;
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_bytes, print_soon, say_plainly};
 
@@ -275,14 +275,19 @@ impl Tail {
         let mut lines = Vec::new();
         for message in messages(entry, Index(1)).take(usize::try_from(self.left).unwrap_or(usize::MAX)) {
             self.left -= 1;
-            match (self.format, self.lines.number(&message)) {
-                (Format::Json, _) => push_json(&mut lines, &self.lines.message(&message)),
-                (Format::Text, Some(number)) => push_text(&mut lines, number.to_string().as_bytes()),
-                (Format::Text, None) => push_text(&mut lines, message.payload),
-                (Format::Base64, _) => push_base64(&mut lines, message.payload),
-            }
+            push_message(&mut lines, &mut self.lines, self.format, &message);
         }
         lines
+    }
+}
+
+/// Appends the line of a message.
+pub(super) fn push_message(text: &mut Vec<u8>, lines: &mut Lines, format: Format, message: &Message<'_>) {
+    match (format, lines.number(message)) {
+        (Format::Json, _) => push_json(text, &lines.message(message)),
+        (Format::Text, Some(number)) => push_text(text, number.to_string().as_bytes()),
+        (Format::Text, None) => push_text(text, message.payload),
+        (Format::Base64, _) => push_base64(text, message.payload),
     }
 }
 

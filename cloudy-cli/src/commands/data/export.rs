@@ -2,14 +2,15 @@
 
 use std::process::ExitCode;
 
-use cloudy_node::Index;
 use cloudy_node::data::StoredNode;
+use cloudy_node::{ApprovedItem, Index};
 use miette::Report;
 
 use super::report;
-use crate::args::ExportArgs;
-use crate::lines::Lines;
-use crate::output::{EXIT_EQUAL, print, say_plainly};
+use crate::args::{ExportArgs, Format};
+use crate::commands::tail::push_message;
+use crate::lines::{Lines, messages, view_line};
+use crate::output::{EXIT_EQUAL, print, say_plainly, write};
 
 /// Runs the command.
 pub(super) fn run(args: &ExportArgs) -> Result<ExitCode, Report> {
@@ -21,10 +22,21 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode, Report> {
     }
     let (mut result, mut lines) = (node.read(&group, from).map_err(report)?, Lines::of_group(&group.name));
     while let Some(part) = result.next_part().map_err(report)? {
-        let text: String = part.iter().map(|item| lines.of(item)).collect();
-        print(&text)?;
+        let mut text = Vec::new();
+        for item in &part {
+            match item {
+                ApprovedItem::Batch(entry) => {
+                    messages(entry, from).for_each(|message| push_message(&mut text, &mut lines, args.format, &message))
+                }
+                ApprovedItem::View(installed) if args.format == Format::Json => {
+                    text.extend_from_slice(view_line(installed).as_bytes());
+                }
+                ApprovedItem::View(_) => {}
+            }
+        }
+        write(&text)?;
     }
-    if let Some(end) = result.final_result() {
+    if let Some(end) = result.final_result().filter(|_| args.format == Format::Json) {
         print(&lines.last(Some(end), true))?;
     }
     if group.held > 0 {
