@@ -6,6 +6,7 @@ use cloudy_node::NodeKey;
 use cloudy_node::{
     BroadcastError, EndReason, Event, ForgetError, Group, GroupConfig, Index, JoinError, LeaveError, LeaveWait, Node,
 };
+use futures_util::future::join_all;
 
 use crate::common::{create, impatient, key, read_final, start, start_all, until, within};
 use crate::help::{config, event, start_cuttable, texts};
@@ -46,6 +47,34 @@ async fn the_last_member_that_leaves_hands_over_to_an_evicted_one_and_says_for_w
     assert!(!groups[1].has_ended());
     groups[1].end();
     assert_eq!(texts(&read_final(&groups[1]).await), ["before", "alone", "after"]);
+}
+
+/// Far below the timeout of a leave: all members answer.
+const LEAVES_WITHIN: Duration = Duration::from_secs(5);
+
+/// All members leave at once, and each ends as soon as it has left.
+async fn all_leave_at_once(members: usize, apart: Duration) {
+    let nodes = start_all(&key(), members).await;
+    let groups = create(&nodes, "together", GroupConfig::default()).await;
+    join_all(groups.iter().map(|group| approved(group, "all"))).await;
+    let left = nodes.iter().zip(&groups).enumerate().map(async |(at, (node, group))| {
+        // sleep: the requests meet in different orders.
+        tokio::time::sleep(apart * at as u32).await;
+        let left = group.leave_within(LEAVES_WITHIN).await;
+        node.shutdown().await;
+        left
+    });
+    let left = join_all(left).await;
+    assert!(left.iter().all(Result::is_ok), "of {members}, {apart:?} apart: {left:?}");
+}
+
+#[tokio::test]
+async fn members_that_leave_at_once_wait_for_no_timeout() {
+    for apart in [0, 4, 8, 16] {
+        for members in [2, 3] {
+            all_leave_at_once(members, Duration::from_millis(apart)).await;
+        }
+    }
 }
 
 #[tokio::test]

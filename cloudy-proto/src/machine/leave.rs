@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::command::Command;
+use crate::command::{Command, VoterRole};
 use crate::id::{Incarnation, NodeId};
 use crate::io::Event;
 use crate::limits::MEMBERS_MAX;
@@ -113,6 +113,7 @@ impl LeaveHandler<'_> {
             let hands_over = self.closing.departure().hands_over(self.identity.me, self.log);
             return match self.has_heirs(&view, coordinating) {
                 true => Release::ViewChange,
+                false if self.is_last(&view) && self.has_former_voter(&view) => Release::Nothing,
                 false if self.is_last(&view) && !hands_over => Release::Stop,
                 false if !self.identity.rules.holds(Rule::LastHandsOver) => Release::Stop,
                 false => Release::Nothing,
@@ -157,14 +158,24 @@ impl LeaveHandler<'_> {
         absent(self.log, view).next().is_none() && !self.log.state().runs().any(comes)
     }
 
+    /// Whether a linked node that has left still votes. It is no voter before the group ends, so it does not wait for the
+    /// close, which the last members need not wait for either.
+    fn has_former_voter(&self, view: &View) -> bool {
+        let mut electors = self.log.state().electors();
+        electors.any(|(_, node, role)| {
+            let has_left = view.rank_of(node).is_none() && self.log.state().has_left(node);
+            role == VoterRole::Voter && has_left && self.peers.is_linked(node)
+        })
+    }
+
     /// Ends this node's part, once it has left, the log records that, and its vote is not needed.
     pub(super) fn try_finish(&mut self) {
         let on_ring = match self.log.state().view() {
             Some(view) => view.rank_of(self.identity.me).is_some(),
             None => !self.arrival.is_joining(),
         };
-        let closed = self.log.state().is_closed();
-        let votes = (self.log.lists_voter_of(self.identity.me) || self.coordinating.is_some()) && !closed;
+        let over = self.log.state().is_closed() || self.is_past_last_view();
+        let votes = (self.log.lists_voter_of(self.identity.me) || self.coordinating.is_some()) && !over;
         if !self.closing.departure().is_wanted() || self.closing.departure().is_finished() || on_ring || votes {
             return;
         }
@@ -177,11 +188,19 @@ impl LeaveHandler<'_> {
         // A node that led until its own removal may be the only one to know of that: another one has to coordinate
         // without it.
         let unled = has_left && !self.is_in_reach() && self.identity.rules.holds(Rule::LeaverIsLed);
-        if (logged || unheard) && !unled || closed {
+        if (logged || unheard) && !unled || over {
             self.closing.departure_mut().finish();
             self.timers.stop(Timer::Leave);
             self.outputs.event(Event::Left { node: self.identity.me });
         }
+    }
+
+    /// Whether the last view is in force without this node, and none of its members is linked. These may end as soon as
+    /// their result is final, before the log closes the group.
+    fn is_past_last_view(&self) -> bool {
+        let last = self.log.state().view().filter(|view| view.last && view.rank_of(self.identity.me).is_none());
+        let is_alone = |view: &View| !view.ring.iter().any(|member| self.peers.is_linked(member.node));
+        self.coordinating.is_none() && last.is_some_and(|view| is_alone(view))
     }
 
     fn is_in_reach(&self) -> bool {
