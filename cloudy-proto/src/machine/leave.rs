@@ -211,3 +211,41 @@ impl LeaveHandler<'_> {
         Timeouts::new(self.identity, self.log, self.peers, self.storage, self.timers.now())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Dropped, InstallView};
+    use crate::config::Parameters;
+    use crate::id::Round;
+    use crate::io::{Frame, Input, Output, Request};
+    use crate::machine::Machine;
+    use crate::machine::tests::{COORDINATOR, MEMBER, drain, pair};
+    use crate::time::Time;
+    use crate::wire::{Stream, encode_command};
+
+    #[test]
+    fn a_node_that_leaves_outside_the_last_view_does_not_wait_for_members_that_ended() {
+        let (_, mut member) = pair(Parameters::default());
+        member.handle(Time(0), Input::Request(Request::Leave));
+        let view = member.log.state().view().cloned().expect("it is a member");
+        let last = Command::InstallView(InstallView {
+            from: view.id,
+            ring: view.ring.iter().filter(|of| of.node == COORDINATOR).cloned().collect(),
+            parameters: view.parameters.clone(),
+            cut: vec![Round(0); 2],
+            last: true,
+            dropped: vec![(MEMBER, Dropped::Silent)],
+        });
+        let (first, entries) = (member.log.state().next(), vec![encode_command(&last)]);
+        let frame = Frame::Control(ControlFrame::Log { first, entries, term: 1 });
+        let (from, incarnation, stream) = (COORDINATOR, Incarnation(0), Stream::Control);
+        member.handle(Time(0), Input::Frame { from, incarnation, stream, frame });
+        let is_left = |output: Output| matches!(output, Output::Event(Event::Left { node: MEMBER }));
+        let leaves = |machine: &mut Machine| drain(machine).into_iter().any(is_left);
+        assert!(!leaves(&mut member), "the log does not record that it left");
+        member.handle(Time(0), Input::LinkDown { peer: COORDINATOR });
+        member.handle(Time(0) + LEAVE_EVERY, Input::Timeout);
+        assert!(leaves(&mut member));
+    }
+}
