@@ -13,7 +13,7 @@ use miette::Report;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use crate::output::{self, EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_soon};
+use crate::output::{self, EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_bytes};
 use crate::service;
 
 /// Maximum time until the program handles the first signal: a program that is stuck in a system call is ended.
@@ -302,8 +302,13 @@ impl Stop {
         }
     }
 
-    /// Prints a result to stdout ([`print_soon`]). After a request to end it waits only briefly for the reader.
+    /// Prints a result to stdout. After a request to end it waits only briefly for the reader.
     pub(crate) async fn print(&self, text: &str) -> Result<(), Report> {
+        self.print_bytes(text.as_bytes().to_vec()).await
+    }
+
+    /// The same for bytes, which need not be text.
+    pub(crate) async fn print_bytes(&self, bytes: Vec<u8>) -> Result<(), Report> {
         let given_up = async {
             self.asked().await;
             // sleep: a reader that is alive takes what there is meanwhile.
@@ -311,7 +316,7 @@ impl Stop {
         };
         tokio::select! {
             biased;
-            printed = print_soon(text) => printed,
+            printed = print_bytes(bytes) => printed,
             () = given_up => Err(failure(
                 "interrupted while standard output has no reader: the result was not printed",
                 "run it again, and read its output",

@@ -1,7 +1,7 @@
 //! The JSON lines of a result, and back: `cloudy tail` and `cloudy data export` print the same ones.
 
 use cloudy_node::session::{SessionName, Sum, numbers};
-use cloudy_node::{Checkpoint, Entry, Index, InstalledView, NodeId, Seq, ViewId, payload_slices};
+use cloudy_node::{Checkpoint, Entry, Incarnation, Index, InstalledView, NodeId, Seq, ViewId, payload_slices};
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
 
@@ -56,6 +56,7 @@ impl Lines {
 pub(crate) struct Message<'a> {
     pub(crate) index: Index,
     pub(crate) origin: NodeId,
+    pub(crate) incarnation: Incarnation,
     pub(crate) seq: Seq,
     pub(crate) view: ViewId,
     pub(crate) payload: &'a [u8],
@@ -66,6 +67,7 @@ pub(crate) fn messages(entry: &Entry, from: Index) -> impl Iterator<Item = Messa
     let message = move |(at, payload)| Message {
         index: Index(entry.first_index.0 + at),
         origin: entry.origin,
+        incarnation: entry.incarnation,
         seq: Seq(entry.batch.first_seq.0 + at),
         view: entry.view,
         payload,
@@ -85,7 +87,12 @@ impl Message<'_> {
     }
 
     fn head(&self) -> Value {
-        json!({ "index": self.index.0, "origin": self.origin.to_string(), "seq": self.seq.0 })
+        json!({
+            "index": self.index.0,
+            "origin": self.origin.to_string(),
+            "incarnation": self.incarnation.0,
+            "seq": self.seq.0,
+        })
     }
 }
 
@@ -135,7 +142,8 @@ impl Line {
     pub(crate) fn read(line: &str) -> Result<Self, String> {
         let object: Value = serde_json::from_str(line).map_err(|error| format!("it is no JSON object: {error}"))?;
         let text = |field: &str| object[field].as_str();
-        if object["receipt"].is_u64() || object["members"].is_array() {
+        let is_news = ["receipt", "rejected", "unknown"].into_iter().any(|field| object[field].is_u64());
+        if is_news || object["members"].is_array() {
             return Ok(Self::Other);
         }
         if let Some(count) = object["count"].as_u64() {
@@ -167,7 +175,9 @@ mod tests {
         assert_eq!(Line::read(r#"{"index":7,"base64":"//4="}"#), message(&[255, 254]));
         assert_eq!(Line::read(r#"{"index":7,"value":0.25}"#), message(&numbers::encode(0.25)));
         assert_eq!(Line::read(r#"{"count":12,"digest":"00"}"#), Ok(Line::Count(12)));
-        for other in [r#"{"view":1,"index":1,"members":["ab"]}"#, r#"{"receipt":4,"index":17}"#] {
+        for other in
+            [r#"{"view":1,"index":1,"members":["ab"]}"#, r#"{"receipt":4,"index":17}"#, r#"{"unknown":4,"error":""}"#]
+        {
             assert_eq!(Line::read(other), Ok(Line::Other));
         }
         for (wrong, fault) in [("text", "no JSON"), (r#"{"text":"a"}"#, "no index"), (r#"{"index":1}"#, "no payload")] {

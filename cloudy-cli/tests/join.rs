@@ -3,9 +3,9 @@
 mod common;
 
 use std::fs::{File, read_to_string};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use common::{Cluster, Running, cloudy, free_port, until};
 use serde_json::Value;
@@ -187,4 +187,93 @@ fn a_member_that_finds_no_group_names_its_seeds_and_their_answers() {
     assert_eq!(ended.status.code(), Some(1), "{error}");
     let words = error.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words.contains("was not opened within 1s") && words.contains(&format!("127.0.0.1:{other}")), "{error}");
+}
+
+/// A member that is in its group, with stdin and stderr of its own.
+struct Piped(Child, BufReader<ChildStderr>);
+
+impl Piped {
+    fn start(mut command: Command, stdout: impl Into<Stdio>) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("in group") {
+            line.clear();
+            assert!(stderr.read_line(&mut line).unwrap() > 0, "it has ended");
+        }
+        Self(child, stderr)
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Its status, and the words on stderr.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut words = String::new();
+        self.1.read_to_string(&mut words).unwrap();
+        (self.0.wait().unwrap().code(), words.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+}
+
+#[test]
+fn lines_that_a_closed_group_does_not_take_are_an_error() {
+    let (cluster, [port]) = (Cluster::new(), ports::<1>());
+    let data = cluster.path("data").display().to_string();
+    let run = |input: &str| {
+        let more = ["--data", &data, "--durability", "disk", "--from", "1"];
+        let output = cluster.path("output");
+        let mut member = Piped::start(join(&cluster, port, &[port], &more), File::create(&output).unwrap());
+        // It may have ended.
+        drop(member.0.stdin.take().unwrap().write_all(input.as_bytes()));
+        (member.end(), read_to_string(&output).unwrap())
+    };
+    let ((status, words), _) = run("one\n");
+    assert_eq!(status, Some(0), "{words}");
+    // Its only member has left, which closes a group.
+    let ((status, words), output) = run("two\n");
+    assert_eq!(status, Some(1), "{words}");
+    assert!(words.contains("group \"orders\" is closed") && words.contains("another name"), "{words}");
+    assert!(output.contains("\"text\":\"one\"") && !output.contains("receipt"), "{output}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_member_whose_command_hangs_ends_after_a_signal_and_names_the_message() {
+    let (cluster, [port]) = (Cluster::new(), ports::<1>());
+    let begun = cluster.path("begun");
+    let exec = format!("touch {}; exec sleep 1000", begun.display());
+    let mut member = Piped::start(join(&cluster, port, &[port], &["--exec", &exec]), Stdio::null());
+    member.0.stdin.as_mut().unwrap().write_all(b"one\n").unwrap();
+    until("the command runs", || begun.exists());
+    member.signal("TERM");
+    let (status, words) = member.end();
+    assert_eq!(status, Some(1), "{words}");
+    assert!(words.contains("the command for the message at index 1") && words.contains("--from 1"), "{words}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_member_whose_output_is_not_read_ends_after_a_signal() {
+    let (cluster, [port]) = (Cluster::new(), ports::<1>());
+    let (stdout, _reader) = common::blocked();
+    let member = Piped::start(join(&cluster, port, &[port], &[]), stdout);
+    // Its first view is not printed.
+    member.signal("TERM");
+    let (status, words) = member.end();
+    assert_eq!(status, Some(1), "{words}");
+    assert!(words.contains("standard output has no reader"), "{words}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_member_whose_reader_is_gone_ends_without_a_message() {
+    let (cluster, [port]) = (Cluster::new(), ports::<1>());
+    let (reader, stdout) = std::io::pipe().unwrap();
+    drop(reader);
+    let member = Piped::start(join(&cluster, port, &[port], &[]), stdout);
+    let (status, words) = member.end();
+    assert_eq!(status, Some(141), "{words}");
+    assert!(!words.contains("error"), "{words}");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::tail::INDEX_MAX;
-use super::values::{seed, whole};
+use super::values::{retained, seed, whole};
 use super::{AdminArgs, KeyFileArgs};
 use crate::duration;
 use crate::ring::DurabilityChoice;
@@ -25,20 +25,23 @@ Examples:
   cloudy join orders --bind 10.0.0.1:7400 --seed orders.example:7400 --exec 'cat >> log' --from 1001
 
 Each line of stdin is broadcast. Each line of stdout is a JSON object:
-  {\"index\":17,\"origin\":\"…\",\"seq\":4,\"text\":\"…\"}   a message; base64 in place of text if it is not UTF-8
-  {\"view\":3,\"index\":17,\"members\":[…]}            a view: the members from this index on
-  {\"receipt\":4,\"index\":17}                       this node's message 4 is in the result
-At the end of stdin the node waits for its receipts and leaves the group, unless --stay.
+  {\"index\":17,\"origin\":\"…\",\"incarnation\":1,\"seq\":4,\"text\":\"…\"}  a message; base64 in place of text if it is not UTF-8
+  {\"view\":3,\"index\":17,\"members\":[…]}         a view: the members from this index on
+  {\"receipt\":4,\"index\":17,\"incarnation\":1}    this node's message 4 is in the result
+  {\"rejected\":4,\"error\":\"…\"}                  this node's message 4 is in no result; unknown: it may be in it
+A line of at most 16 MiB is a message, without its line feed. At the end of stdin the node waits for its receipts and
+leaves the group, unless --stay. The group is closed once its last member has left.
 
-Run the same command again to continue. With --data the node resumes its group, and the output continues where it
+Run the same command again to continue after a crash. With --data the node resumes its group, and the output continues where it
 stopped. If the process was killed while it wrote, a pipe gets the lines of that write again, and a file that the output
 is appended to has no gap and no repeat. --from has the index after the last message that was read.
 
 Exit status:
   0    all lines are in the result and the node has left, or a signal ended it
-  1    something failed
+  1    something failed, or the group was closed before all lines were in the result
   2    the command line is wrong
-  130  interrupted")]
+  130  interrupted
+  141  the reader of the output has closed it")]
 pub(crate) struct JoinArgs {
     /// The group's name
     #[arg(value_name = "GROUP")]
@@ -60,6 +63,10 @@ pub(crate) struct JoinArgs {
     /// Where the group keeps its messages if it is created; disk needs --data
     #[arg(long, value_name = "WHERE", default_value_t)]
     pub(crate) durability: DurabilityChoice,
+    /// Size of the part of the result to keep in memory for nodes that join or return: a node that misses more needs a
+    /// group on disk; at least 1MiB
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = retained, allow_hyphen_values = true)]
+    pub(crate) retain: u64,
     /// The first message to print [default: with --data the first one that an earlier process has not printed, else 1]
     #[arg(long, value_name = "INDEX", allow_hyphen_values = true,
           value_parser = whole(NonZeroU64::MIN, INDEX_MAX, "1000"))]

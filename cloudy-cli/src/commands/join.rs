@@ -2,18 +2,19 @@
 
 use std::io::{self, BufRead, Write as _};
 use std::net::SocketAddr;
-use std::process::{ExitCode, Stdio};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use cloudy_node::discovery::seeds;
 use cloudy_node::fault::Faults;
 use cloudy_node::{
-    ApprovedError, ApprovedItem, EndReason, Entry, Group, GroupConfig, Index, LEAVE_TIMEOUT, Node, Parameters, Receipt,
+    ApprovedError, ApprovedItem, BroadcastError, EndReason, Entry, Group, GroupConfig, Index, LEAVE_TIMEOUT,
+    LeaveError, MessageId, Node, Parameters, Receipt, ReceiptError,
 };
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
 use tokio::process::Command;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::args::{DataArgs, JoinArgs};
 use crate::interrupts::{Interrupts, Stop};
@@ -23,13 +24,15 @@ use crate::node::{self, Who};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, say_plainly};
 use crate::position::Position;
 use crate::service;
-use crate::sink::STDOUT;
 
 /// Lines of stdin, and receipts, that wait.
 const WAITING_MAX: usize = 1_024;
 
 /// How long the node may take to leave after a signal.
 const LEAVE_AFTER_SIGNAL: Duration = Duration::from_secs(5);
+
+/// How often a command of `--exec` that runs long is named.
+const EXEC_REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub(crate) async fn run(args: JoinArgs) -> Result<ExitCode, Report> {
@@ -66,67 +69,173 @@ async fn address(bind: &str) -> Result<SocketAddr, Report> {
     addresses.first().copied().ok_or_else(|| failure(format_args!("{bind} has no address"), "give an IP address"))
 }
 
-async fn member(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<ExitCode, Report> {
+async fn open(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<Option<Group>, Report> {
     let parameters = Parameters::default().durability(args.durability.into());
-    let mut open = node.group(&args.group).seeds(&args.seeds).config(GroupConfig::default().parameters(parameters));
+    let config = GroupConfig::default().parameters(parameters).retain_bytes(args.retain);
+    let mut open = node.group(&args.group).seeds(&args.seeds).config(config);
     if let Some(expect) = args.expect {
         open = open.bootstrap_expect(usize::from(expect.get()));
     }
     let open = open.on_progress(|event| say(&event.to_string())).open().timeout(args.open_timeout);
-    let Some(opened) = stop.unless_asked(open).await else {
+    stop.unless_asked(open).await.transpose().into_diagnostic()
+}
+
+async fn member(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<ExitCode, Report> {
+    let Some(group) = open(args, node, stop).await? else {
         return Ok(ExitCode::from(stop.status_of_service()));
     };
-    let group = opened.into_diagnostic()?;
     say_plainly(&format!("in group {:?} ({})", group.name(), group.id()));
     let from = args.from.map(|from| Index(from.get()));
     let position = Position::open(args.data.as_deref(), group.id(), from, args.exec.is_some()).await?;
-    let mut output = Output { group: &group, exec: args.exec.as_deref(), position };
-    let (receipts, receipts_in) = mpsc::channel(WAITING_MAX);
-    let sent = async {
-        tokio::try_join!(send(&group, receipts), print_receipts(receipts_in))?;
-        if args.stay {
-            std::future::pending::<()>().await;
-        }
-        Ok(())
-    };
-    let leaving = async {
-        let asked = stop.unless_asked(sent).await;
-        if let Some(Err(error)) = asked {
-            return Err(error);
-        }
-        let limit = if stop.was_asked() { LEAVE_AFTER_SIGNAL } else { LEAVE_TIMEOUT };
-        match group.leave_within(limit).await {
-            Ok(()) => Ok(true),
-            // It takes no part from here on, and the others notice.
-            Err(error) if stop.was_asked() => {
-                tracing::warn!(%error, "this node ends without having left the group");
-                Ok(false)
-            }
-            Err(error) => Err(error).into_diagnostic(),
-        }
-    };
-    tokio::pin!(leaving);
-    let mut left = false;
+    let mut output = Output { group: &group, exec: args.exec.as_deref(), position, stop };
+    let closed = Notify::new();
+    let input = Input { group: &group, stop, closed: &closed };
+    let taking_part = input.take_part(args.stay);
+    tokio::pin!(taking_part);
     let print = output.print();
     tokio::pin!(print);
     let shown = service::follow(&group);
     tokio::pin!(shown);
-    loop {
+    let (mut is_printed, mut ended) = (false, None);
+    while !is_printed || ended.is_none() {
         tokio::select! {
-            printed = &mut print => {
+            printed = &mut print, if !is_printed => {
                 printed?;
-                let status = if stop.was_asked() { stop.status_of_service() } else { EXIT_EQUAL };
-                return Ok(ExitCode::from(status));
+                is_printed = true;
+                closed.notify_one();
             }
             never = &mut shown => match never {},
-            ended = &mut leaving, if !left => {
-                left = true;
-                // Else the rest of the result is printed.
-                if !ended? {
-                    return Ok(ExitCode::from(stop.status_of_service()));
+            part = &mut taking_part, if ended.is_none() => match part? {
+                Part::Abandoned => return Ok(ExitCode::from(stop.status_of_service())),
+                // The rest of the result is printed first.
+                part => ended = Some(part),
+            }
+        }
+    }
+    match ended {
+        Some(Part::Refused) => Err(failure(
+            format_args!(
+                "group {:?} is closed: lines of standard input that have no receipt are not in its result",
+                args.group
+            ),
+            "send them to a group of another name, or start with an empty --data directory",
+        )),
+        _ => Ok(ExitCode::from(if stop.was_asked() { stop.status_of_service() } else { EXIT_EQUAL })),
+    }
+}
+
+/// How this node's part in the group ended.
+enum Part {
+    /// All its lines are in the result, and it has left, or the group is closed.
+    Done,
+    /// The group was closed before the end of stdin.
+    Refused,
+    /// A signal asked it to leave, and it could not.
+    Abandoned,
+}
+
+/// Which lines of stdin were broadcast.
+enum Sent {
+    All,
+    /// Those before the group was closed.
+    Some,
+}
+
+/// What this node sends.
+struct Input<'a> {
+    group: &'a Group,
+    stop: &'a Stop,
+    /// Notified once the whole result of a closed group is printed.
+    closed: &'a Notify,
+}
+
+impl Input<'_> {
+    /// Sends the lines of stdin, prints their receipts, and leaves.
+    async fn take_part(&self, stays: bool) -> Result<Part, Report> {
+        let (receipts, receipts_in) = mpsc::channel(WAITING_MAX);
+        let sent = async {
+            // All receipts are printed, also if the group is closed meanwhile.
+            let send = async { Ok(self.send(receipts).await) };
+            let (sent, ()) = tokio::try_join!(send, self.print_receipts(receipts_in))?;
+            sent
+        };
+        match self.stop.unless_asked(sent).await {
+            Some(sent) => match sent? {
+                Sent::All => {}
+                Sent::Some => return Ok(Part::Refused),
+            },
+            None => return self.leave().await,
+        }
+        if stays && self.stop.unless_asked(self.closed.notified()).await.is_some() {
+            return Ok(Part::Done);
+        }
+        self.leave().await
+    }
+
+    /// Leaves, or gives up soon after a signal.
+    async fn leave(&self) -> Result<Part, Report> {
+        let left = match self.stop.unless_asked(self.group.leave_within(LEAVE_TIMEOUT)).await {
+            Some(left) => left,
+            None => self.group.leave_within(LEAVE_AFTER_SIGNAL).await,
+        };
+        match left {
+            Ok(()) => Ok(Part::Done),
+            // Its lines are in the result.
+            Err(LeaveError::Ended(EndReason::Closed)) => Ok(Part::Done),
+            // It takes no part from here on, and the others notice.
+            Err(error) if self.stop.was_asked() => {
+                tracing::warn!(%error, "this node ends without having left the group");
+                Ok(Part::Abandoned)
+            }
+            Err(error) => Err(error).into_diagnostic(),
+        }
+    }
+
+    /// Broadcasts the lines of stdin.
+    async fn send(&self, receipts: mpsc::Sender<Receipt>) -> Result<Sent, Report> {
+        let (lines, mut lines_in) = mpsc::channel(WAITING_MAX);
+        // A thread of its own: a read of stdin cannot be given up.
+        std::thread::spawn(move || read_lines(&lines));
+        for number in 1_u64.. {
+            let line = tokio::select! {
+                biased;
+                line = lines_in.recv() => line,
+                () = self.closed.notified() => return Ok(Sent::Some),
+            };
+            let Some(line) = line else { break };
+            let line: Vec<u8> = line.map_err(|error| {
+                failure(format_args!("cannot read standard input ({error})"), "check where the input comes from")
+            })?;
+            match self.group.broadcast(line).await {
+                Ok(receipt) => {
+                    if receipts.send(receipt).await.is_err() {
+                        break;
+                    }
+                }
+                Err(BroadcastError::Ended(EndReason::Closed)) => return Ok(Sent::Some),
+                Err(error) => {
+                    let problem = format_args!("line {number} of standard input was not sent: {error}");
+                    return Err(failure(problem, "correct it, and send it and the lines after it again"));
                 }
             }
         }
+        Ok(Sent::All)
+    }
+
+    /// Prints what became of the broadcasts, in their order.
+    async fn print_receipts(&self, mut receipts: mpsc::Receiver<Receipt>) -> Result<(), Report> {
+        while let Some(receipt) = receipts.recv().await {
+            let MessageId { seq, incarnation, .. } = receipt.id();
+            let mut line = match receipt.await {
+                Ok(approval) => json!({ "receipt": seq.0, "index": approval.index.0 }),
+                Err(ReceiptError::ApprovedLongAgo(_)) => json!({ "receipt": seq.0, "index": null }),
+                Err(error @ ReceiptError::Rejected(_)) => json!({ "rejected": seq.0, "error": error.to_string() }),
+                Err(error) => json!({ "unknown": seq.0, "error": error.to_string() }),
+            };
+            line["incarnation"] = incarnation.0.into();
+            self.stop.print_bytes(format!("{line}\n").into_bytes()).await?;
+        }
+        Ok(())
     }
 }
 
@@ -134,21 +243,6 @@ async fn member(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<ExitCode, R
 fn say(line: &str) {
     say_plainly(line);
     service::status(line);
-}
-
-/// Broadcasts the lines of stdin.
-async fn send(group: &Group, receipts: mpsc::Sender<Receipt>) -> Result<(), Report> {
-    let (lines, mut lines_in) = mpsc::channel(WAITING_MAX);
-    // A thread of its own: a read of stdin cannot be given up.
-    std::thread::spawn(move || read_lines(&lines));
-    while let Some(line) = lines_in.recv().await {
-        let line: Vec<u8> = line.into_diagnostic()?;
-        let receipt = group.broadcast(line).await.into_diagnostic()?;
-        if receipts.send(receipt).await.is_err() {
-            break;
-        }
-    }
-    Ok(())
 }
 
 fn read_lines(lines: &mpsc::Sender<io::Result<Vec<u8>>>) {
@@ -170,24 +264,12 @@ fn read_lines(lines: &mpsc::Sender<io::Result<Vec<u8>>>) {
     }
 }
 
-/// Prints what became of the broadcasts, in their order.
-async fn print_receipts(mut receipts: mpsc::Receiver<Receipt>) -> Result<(), Report> {
-    while let Some(receipt) = receipts.recv().await {
-        let seq = receipt.id().seq.0;
-        let line = match receipt.await {
-            Ok(approval) => json!({ "receipt": seq, "index": approval.index.0 }),
-            Err(error) => json!({ "receipt": seq, "error": error.to_string() }),
-        };
-        write(format!("{line}\n")).await?;
-    }
-    Ok(())
-}
-
 /// Where the result goes.
 struct Output<'a> {
     group: &'a Group,
     exec: Option<&'a str>,
     position: Position,
+    stop: &'a Stop,
 }
 
 impl Output<'_> {
@@ -201,7 +283,7 @@ impl Output<'_> {
                     self.execute(&entry).await?;
                 }
                 Ok(ApprovedItem::View(view)) if self.position.is_new(view.id()) => {
-                    write(view_line(&view)).await?;
+                    self.stop.print_bytes(view_line(&view).into_bytes()).await?;
                     self.position.printed_view(view.id()).await?;
                 }
                 Ok(ApprovedItem::View(_)) => {}
@@ -209,7 +291,9 @@ impl Output<'_> {
                 Err(ApprovedError::Lagged { resume_from }) => {
                     return Err(failure(
                         format_args!("the result before index {resume_from} is not retained here"),
-                        format_args!("begin again with --from {resume_from}"),
+                        format_args!(
+                            "begin again with --from {resume_from}, with a larger --retain at all nodes, or on disk"
+                        ),
                     ));
                 }
                 Err(error) => {
@@ -228,7 +312,7 @@ impl Output<'_> {
             return Ok(());
         }
         self.position.prints(entry.last_index().next()).await?;
-        write(lines).await?;
+        self.stop.print_bytes(lines).await?;
         self.position.printed().await
     }
 
@@ -251,7 +335,7 @@ impl Output<'_> {
                 .stdout(Stdio::from(io::stderr()))
                 .kill_on_drop(true)
                 .status();
-            let status = status.await.into_diagnostic()?;
+            let status = self.finished(status, index).await?;
             if !status.success() {
                 return Err(failure(
                     format_args!("the command for the message at index {index} failed: {status}"),
@@ -262,13 +346,33 @@ impl Output<'_> {
         }
         Ok(())
     }
-}
 
-async fn write(text: impl Into<Vec<u8>>) -> Result<(), Report> {
-    STDOUT.write(text.into()).await.map_err(|error| {
-        failure(
-            format_args!("cannot write to standard output ({error})"),
-            "check where the output goes: a full disk, a closed pipe",
-        )
-    })
+    /// Waits for the command of a message. Names it while it runs long, and stops it soon after a signal.
+    async fn finished(
+        &self,
+        status: impl Future<Output = io::Result<ExitStatus>>,
+        index: Index,
+    ) -> Result<ExitStatus, Report> {
+        let given_up = async {
+            self.stop.asked().await;
+            // sleep: the time that the command has to finish.
+            tokio::time::sleep(LEAVE_AFTER_SIGNAL).await;
+        };
+        tokio::pin!(status, given_up);
+        let mut reports = tokio::time::interval(EXEC_REPORT_EVERY);
+        reports.tick().await;
+        loop {
+            tokio::select! {
+                biased;
+                status = &mut status => return status.into_diagnostic(),
+                () = &mut given_up => {
+                    return Err(failure(
+                        format_args!("interrupted while the command for the message at index {index} ran: it was stopped"),
+                        format_args!("begin again with --from {index}, or with the same --data"),
+                    ));
+                }
+                _ = reports.tick() => say(&format!("the command for the message at index {index} is still running")),
+            }
+        }
+    }
 }
