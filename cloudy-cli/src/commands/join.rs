@@ -181,7 +181,7 @@ impl Input<'_> {
         match left {
             Ok(()) => Ok(Part::Done),
             // Its lines are in the result.
-            Err(LeaveError::Ended(EndReason::Closed)) => Ok(Part::Done),
+            Err(LeaveError::Ended(EndReason::Final | EndReason::Closed)) => Ok(Part::Done),
             // It takes no part from here on, and the others notice.
             Err(error) if self.stop.was_asked() => {
                 tracing::warn!(%error, "this node ends without having left the group");
@@ -212,7 +212,7 @@ impl Input<'_> {
                         break;
                     }
                 }
-                Err(BroadcastError::Ended(EndReason::Closed)) => return Ok(Sent::Some),
+                Err(BroadcastError::Ended(EndReason::Final | EndReason::Closed)) => return Ok(Sent::Some),
                 Err(error) => {
                     let problem = format_args!("line {number} of standard input was not sent: {error}");
                     return Err(failure(problem, "correct it, and send it and the lines after it again"));
