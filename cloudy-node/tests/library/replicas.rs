@@ -467,17 +467,19 @@ async fn each_view_is_applied_once_and_at_the_same_index() {
     })
     .await;
     let others = [nodes[0].id(), nodes[1].id()];
-    for count in [3, 5] {
+    for _ in 0..2 {
         cut_off(&network, 3, [1, 2]);
         until("it is evicted", async || state(&replicas[0]).await.members.len() == 2).await;
         heal(&network, 3, [1, 2]);
         for replica in &replicas {
-            until("it is back", async || state(replica).await.views.len() == count).await;
+            until("it is back", async || state(replica).await.members.len() == 3).await;
         }
     }
+    let views = state(&replicas[0]).await.views.len();
+    assert!(views >= 5, "{views}");
     // From its snapshot, with views after that.
     replicas[1] = Replica::start_with(groups[1].clone(), Sum::default(), config).await.unwrap();
-    until("it has all views", async || state(&replicas[1]).await.views.len() == 5).await;
+    until("it has all views", async || state(&replicas[1]).await.views.len() >= views).await;
     assert!(state(&replicas[1]).await.restored);
     groups[2].leave().await.unwrap();
     for replica in &replicas[..2] {
@@ -487,5 +489,6 @@ async fn each_view_is_applied_once_and_at_the_same_index() {
     let newest = replicas[1].read_linearizable(Sum::clone).await.unwrap();
     until("both have the same", async || state(&replicas[0]).await.result() == newest.result()).await;
     assert_eq!(state(&replicas[0]).await.views, newest.views);
-    assert_eq!(newest.views.iter().map(|(view, _)| view.0).collect::<Vec<_>>(), (1..=6).collect::<Vec<_>>());
+    let views = newest.views.iter().map(|(view, _)| view.0);
+    assert!(views.eq(1..=newest.views.len() as u64), "{:?}", newest.views);
 }

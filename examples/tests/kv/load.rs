@@ -225,8 +225,8 @@ async fn has_all(cluster: &Cluster, load: &Load) {
     let acknowledged = load.acknowledged.lock().unwrap().clone();
     assert!(!acknowledged.is_empty());
     for node in cluster.https() {
-        let answer = get(node, "/kv/none").await.unwrap();
-        assert_eq!(answer.status, 404, "a linearizable read, after which the node has all");
+        // After a linearizable read the node has all.
+        until("a read", async || get(node, "/kv/none").await.is_ok_and(|answer| answer.status == 404)).await;
         for key in &acknowledged {
             let answer = get(node, &format!("/kv/own-{key}?consistency=local")).await.unwrap();
             assert_eq!((answer.status, number(&answer.body)), (200, Some(*key)), "{node} lost key own-{key}");
