@@ -22,9 +22,13 @@ impl Lines {
         let mut line = match self.number(message) {
             Some(number) => {
                 self.sum.add(number);
-                let mut line = message.head();
-                line["value"] = number.into();
-                line
+                // As in the result files of slaves.
+                json!({
+                    "index": message.index.0,
+                    "origin": message.origin.to_string(),
+                    "seq": message.seq.0,
+                    "value": number,
+                })
             }
             None => message.json(),
         };
