@@ -90,7 +90,7 @@ fn three_members_print_equal_sequences_and_one_continues_after_kill() {
     until("all have the last message", || members.iter().all(|member| member.lines("text").len() > total));
     let expected = members[0].lines("text");
     assert_eq!(members[2].lines("text"), expected, "there is a gap or a repeat");
-    // It was evicted and is back, or nobody noticed: in both cases it has printed each view once.
+    // It was evicted and is back, or its absence was too short for that: in both cases it has printed each view once.
     let views = |member: &Member| {
         let views = member.lines("members").into_iter().map(|view| view["view"].as_u64().unwrap());
         views.collect::<Vec<_>>()

@@ -94,7 +94,7 @@ fn a_manager_that_does_not_read_blocks_nothing() {
     let cluster = Cluster::new();
     let manager = Manager::new(&cluster);
     let mut slave = cluster.node(&["slave", "127.0.0.1:0"]);
-    // So many signs of life that the socket is full soon.
+    // Signs of life in short succession fill the socket soon.
     slave.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "3000");
     let mut slave = Running::start(slave);
     slave.wait_for("waiting for a master");

@@ -249,7 +249,7 @@ impl Stored {
     /// Others may rely on what is stored, so the group must not be forgotten: a view is in the log, as far as the voter
     /// holds it or as far as it was applied, or this node was made a voter.
     ///
-    /// Until a view is in its log the creator is the only voter and nobody is a member, so nothing was promised to anybody.
+    /// Until a view is in its log the creator is the only voter and the group has no member, so it has promised nothing.
     #[must_use]
     pub fn is_relied_on(&self, rules: Rules) -> bool {
         let is_install = |command: &Bytes| matches!(decode_command(command), Ok(Command::InstallView(_)));

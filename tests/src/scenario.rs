@@ -81,7 +81,11 @@ impl Scenario {
         while !holds(&self.world) {
             let went_on = self.world.step()?;
             if !went_on || self.world.now_us >= self.world.plan.heal_at_us {
-                return Err(self.world.judge.failure("the story goes on", Plan::CREATOR, format!("never: {what}")));
+                return Err(self.world.judge.failure(
+                    "the scenario continues",
+                    Plan::CREATOR,
+                    format!("never: {what}"),
+                ));
             }
         }
         Ok(())

@@ -147,8 +147,8 @@ fn a_late_proposal_takes_effect() {
     assert_eq!(run(plan(seed), false).failure, None, "the same seed with all rules on");
 }
 
-/// A checker fails with a rule off within so many plans, and with all rules on that plan passes. Some plans depend on exact
-/// times, so resumed groups do not wait for late members.
+/// A checker fails with a rule off within this number of plans, and with all rules on that plan passes. Some plans
+/// depend on exact times, so resumed groups do not wait for late members.
 fn is_caught_in(rule: Rule, plans: impl Iterator<Item = Plan>) {
     let mut plans = plans.map(|mut plan| {
         plan.parameters.resume_timeout = Duration::ZERO;

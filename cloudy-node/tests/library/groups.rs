@@ -101,8 +101,8 @@ async fn what_cannot_be_is_refused_before_anything_is_sent() {
     let refused = node.prepare_group("x", config).await.unwrap_err();
     assert_eq!(refused.to_string(), "window_slots must be at least 1");
     let observer = GroupConfig::default().creator_is_member(false);
-    let nobody = node.prepare_group("x", observer).await.unwrap().create(None).await.unwrap_err();
-    assert_eq!(nobody, CreateGroupError::NoMembers);
+    let refused = node.prepare_group("x", observer).await.unwrap().create(None).await.unwrap_err();
+    assert_eq!(refused, CreateGroupError::NoMembers);
     let itself = node.connect(node.local_addr()).await.unwrap_err();
     assert!(itself.to_string().ends_with("is this node itself"), "{itself}");
 }

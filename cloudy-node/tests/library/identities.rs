@@ -17,7 +17,8 @@ async fn of_two_processes_with_one_identity_the_later_one_ends_and_the_group_goe
     let (creator, first) = (start(&key).await, start_as(&identity).await);
     let groups = create(&[creator.clone(), first], "copied", GroupConfig::default()).await;
     let second = start_as(&identity).await;
-    let joined = within("the copy is told", second.join_group_at("copied", creator.local_addr())).await;
+    let joined =
+        within("the copy learns of the other process", second.join_group_at("copied", creator.local_addr())).await;
     match joined {
         Err(error) => assert_eq!(error, JoinError::SameIdentity),
         // It was let in before it was told.

@@ -5,7 +5,7 @@ use super::cluster::Cluster;
 
 async fn next(lines: &mut tokio::sync::mpsc::UnboundedReceiver<String>) -> String {
     let line = tokio::time::timeout(std::time::Duration::from_secs(30), lines.recv());
-    line.await.expect("an event comes").expect("the stream goes on")
+    line.await.expect("an event comes").expect("the stream continues")
 }
 
 #[tokio::test(flavor = "multi_thread")]

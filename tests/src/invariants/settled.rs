@@ -27,7 +27,7 @@ pub fn has_settled(world: &World) -> bool {
 #[must_use]
 pub fn unsettled(world: &World) -> Option<(usize, String)> {
     if !world.healed {
-        return Some((Plan::CREATOR, "faults go on".to_owned()));
+        return Some((Plan::CREATOR, "the faults continue".to_owned()));
     }
     match excuse(world) {
         None => {}
