@@ -18,6 +18,7 @@ page!(protocol, include_str!("../../docs/reference/protocol.md"));
 page!(rules, include_str!("../../docs/reference/rules.md"));
 page!(wire, include_str!("../../docs/reference/wire.md"));
 page!(replicated_service, include_str!("../../docs/how-to/replicated-service.md"));
+page!(calls, include_str!("../../docs/how-to/calls.md"));
 page!(operating, include_str!("../../docs/how-to/operating.md"));
 page!(deploying, include_str!("../../docs/how-to/deploying.md"));
 page!(health, include_str!("../../docs/how-to/health.md"));

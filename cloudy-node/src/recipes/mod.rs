@@ -11,18 +11,22 @@
 //! is protected by a fencing token.
 
 mod barrier;
+mod calls;
 mod clock;
 mod counter;
 mod election;
 mod locks;
 mod map;
+mod open_calls;
 mod queue;
 mod snapshot;
 mod table;
 
 pub use barrier::{BarrierError, Barriers};
+pub use calls::{Call, CallError, Calls, Replies};
 pub use counter::Counters;
 pub use election::{Election, Leader, Leadership};
 pub use locks::{LockError, LockGuard, Locks};
 pub use map::{Conflict, Entry, Map, Transaction};
+pub use open_calls::{CALL_BYTES_MAX, CallAnswer, CallRequest, OPEN_CALLS_MAX};
 pub use queue::{Claim, ClaimError, Queue};

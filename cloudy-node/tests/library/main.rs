@@ -10,6 +10,7 @@ mod path;
 mod admin;
 mod before_send;
 mod broadcasts;
+mod calls;
 mod catch_up;
 mod disk;
 mod endings;
