@@ -8,6 +8,8 @@ mod requests;
 mod revoked;
 mod send;
 mod traffic;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::net::SocketAddr;

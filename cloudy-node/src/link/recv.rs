@@ -1,5 +1,6 @@
 //! Reads the streams that a peer opens: header, admission, then frames.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use cloudy_proto::wire::{
     TallyDecoder,
 };
 use cloudy_proto::{Admission, Frame, NodeId};
-use quinn::{Connection, RecvStream};
+use quinn::{Connection, ConnectionError, RecvStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Level;
@@ -33,6 +34,9 @@ const FRAMES_TOGETHER_MAX: usize = 512;
 const CHUNKS_TOGETHER_MAX: usize = 64;
 /// The time between two reports of bytes of a large frame.
 const ARRIVING_EVERY: Duration = Duration::from_millis(25);
+/// The time for the frames that arrived before a connection was closed to reach the driver. The peer waits as long for
+/// their arrival ([`WRITERS_LINGER`](super::WRITERS_LINGER)).
+const READ_OUT_MAX: Duration = Duration::from_millis(500);
 /// The timeout for a stream's header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -179,27 +183,37 @@ impl Decoder {
 }
 
 impl Reader {
-    /// Reads until the connection is closed, and returns the reason.
+    /// Reads until the connection is closed and the driver has all frames that arrived before, within
+    /// [`READ_OUT_MAX`], and returns the reason.
     pub(super) async fn run(&self, node: NodeStream) -> LinkFailure {
-        let reader = self.clone();
-        self.health.spawn("node stream reader", async move {
-            let read = reader.read_node(node).await;
-            reader.close_on(read);
-        });
+        let (reading, mut all_read) = mpsc::channel::<Infallible>(1);
+        self.read_in_task("node stream reader", reading.clone(), |reader| reader.read_node(node));
         let ended = loop {
             match self.connection.accept_uni().await {
-                Ok(stream) => self.read_later(stream),
+                Ok(stream) => {
+                    self.read_in_task("stream reader", reading.clone(), |reader| reader.read_stream(stream));
+                }
                 Err(error) => break error,
             }
         };
+        drop(reading);
+        if ended != ConnectionError::LocallyClosed {
+            // A stream whose view is not installed here may wait for longer.
+            let _ = tokio::time::timeout(READ_OUT_MAX, all_read.recv()).await;
+        }
         ended.into()
     }
 
-    fn read_later(&self, stream: RecvStream) {
+    /// Reads one stream in a separate task, which holds `reading` until it ends.
+    fn read_in_task<F>(&self, part: &'static str, reading: mpsc::Sender<Infallible>, read: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = Result<(), ReadError>> + Send + 'static,
+    {
         let reader = self.clone();
-        self.health.spawn("stream reader", async move {
-            let read = reader.read_stream(stream).await;
-            reader.close_on(read);
+        let read = read(self.clone());
+        self.health.spawn(part, async move {
+            reader.close_on(read.await);
+            drop(reading);
         });
     }
 
@@ -215,7 +229,7 @@ impl Reader {
         }
     }
 
-    async fn read_node(&self, node: NodeStream) -> Result<(), ReadError> {
+    async fn read_node(self, node: NodeStream) -> Result<(), ReadError> {
         let NodeStream { mut stream, mut decoder, mut rest } = node;
         let mut held = self.held.stream();
         loop {
@@ -230,7 +244,7 @@ impl Reader {
         }
     }
 
-    async fn read_stream(&self, mut stream: RecvStream) -> Result<(), ReadError> {
+    async fn read_stream(self, mut stream: RecvStream) -> Result<(), ReadError> {
         let (header, first) = read_header(&mut stream).await?;
         let mut held = self.held.stream();
         held.arrived(first.len())?;
