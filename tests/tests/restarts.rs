@@ -320,6 +320,32 @@ fn a_creator_that_dies_while_it_creates_finishes_that_when_it_is_back() -> Resul
     Ok(())
 }
 
+/// A result that it fetched could be incomplete when the group is closed, and it would wait for the rest.
+#[test]
+fn a_creator_without_a_place_on_the_ring_fetches_no_result_after_a_restart() -> Result<(), Failure> {
+    let mut plan = Plan::calm_on_disk(3);
+    plan.creator_is_member = false;
+    let members: Vec<usize> = plan.members().collect();
+    let mut story = Scenario::begin(plan)?;
+    story.suffers(Fault::Restart { who: Who::Node(Plan::CREATOR), after_us: 100_000 })?;
+    for round in 1..=2_u64 {
+        for &member in &members {
+            story.broadcasts(member, 5, 8)?;
+        }
+        let approved = round * 5 * members.len() as u64;
+        story.until("the members have all, and the creator is back with the view", |world| {
+            let creator = world.running(Plan::CREATOR);
+            members.iter().all(|&at| world.judge.index_of(at) == approved)
+                && creator.is_some_and(|at| world.nodes[at].machine.status(Time(0)).view.is_some())
+        })?;
+    }
+    let creator = story.world.running(Plan::CREATOR).expect("it is back");
+    story.ends()?;
+    story.until("the creator knows the end", |world| world.nodes[creator].machine.is_closed())?;
+    assert_eq!(story.world.judge.index_of(creator), 0);
+    story.settles()
+}
+
 /// One of two members of a session is left, and the log says that it votes alone and the master does no more. It ends
 /// before its disk has synced the news, so its disk needs the master's vote: the master dies only once the news is known
 /// again.

@@ -7,9 +7,9 @@ mod recv;
 mod requests;
 mod revoked;
 mod send;
-mod traffic;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod writer;
 
 use std::net::SocketAddr;

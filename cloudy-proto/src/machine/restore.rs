@@ -30,11 +30,10 @@ impl Machine {
         machine.plane.on_wedged(stored.wedged);
         machine.identity.was_there_first = stored.complete.1 > Index(0);
         machine.due.set(Cause::Outputs);
+        machine.set_timer(Timer::Join, core::time::Duration::ZERO);
         machine.restore_result(&stored);
         machine.replay(&stored)?;
         machine.log.set_term(stored.log_term);
-        machine.set_timer(Timer::Join, core::time::Duration::ZERO);
-        machine.stay_off_ring();
         if let Some(vote) = stored.vote.filter(|vote| vote.voter > ConsensusId(0)) {
             let (base, entries) = (stored.base.clone(), stored.entries.clone());
             let mut voter = Voter::restored(vote, base, entries, machine.identity.durability);
@@ -114,6 +113,7 @@ impl Machine {
                 | Applied::Nothing => {}
             }
         }
+        self.stay_off_ring();
         if let Some(view) = self.log.state().view().cloned() {
             self.come_back_into(&view, stored)?;
         }
